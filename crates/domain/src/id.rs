@@ -1,0 +1,69 @@
+//! Numbers that name things, each of a type of its own so that they cannot be mixed up.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub i64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                match text.parse::<i64>() {
+                    Ok(number) if number > 0 && text.bytes().all(|b| b.is_ascii_digit()) => Ok($name(number)),
+                    _ => Err(InvalidId),
+                }
+            }
+        }
+    };
+}
+
+id! {
+    /// A project: the wall between tenants.
+    ProjectId
+}
+id! {
+    /// A job, as its users address it: `42`.
+    JobId
+}
+id! {
+    /// A task, inside master and worker; users say `name.index`.
+    TaskId
+}
+id! {
+    /// A registered worker.
+    WorkerId
+}
+
+/// The text was not a positive whole number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a positive whole number, like 42")]
+pub struct InvalidId;
+
+/// One execution of a task. The number is the fence: what is said of an older attempt changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AttemptRef {
+    /// The task.
+    pub task: TaskId,
+    /// Counted from 1 within the task.
+    pub attempt: u32,
+}
+
+impl fmt::Display for AttemptRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.task, self.attempt)
+    }
+}

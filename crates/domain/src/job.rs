@@ -1,0 +1,190 @@
+//! What a job is as a whole: its state follows from its tasks' states and from whether somebody asked it to stop.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::task::StateName;
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum JobState {
+    /// No task of it has started yet.
+    Pending,
+    /// Some task has started and not all are over.
+    Running,
+    /// Somebody asked it to stop and not all tasks are over.
+    Stopping,
+    /// Every task completed.
+    Completed,
+    /// All tasks are over and at least one failed.
+    Failed,
+    /// All tasks are over, none failed, at least one was cancelled.
+    Cancelled,
+}
+
+impl JobState {
+    /// Every state, in the order of a life.
+    pub const ALL: [JobState; 6] = [
+        JobState::Pending,
+        JobState::Running,
+        JobState::Stopping,
+        JobState::Completed,
+        JobState::Failed,
+        JobState::Cancelled,
+    ];
+
+    /// The word used on every door and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JobState::Pending => "pending",
+            JobState::Running => "running",
+            JobState::Stopping => "stopping",
+            JobState::Completed => "completed",
+            JobState::Failed => "failed",
+            JobState::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing follows.
+    pub fn is_final(self) -> bool {
+        matches!(self, JobState::Completed | JobState::Failed | JobState::Cancelled)
+    }
+
+    /// The state that follows from how many tasks are in which state.
+    ///
+    /// `stopping`: somebody asked the job to stop. `started`: some attempt of it has started at some time, so that a
+    /// job between two attempts of its only task does not look new.
+    pub fn of(counts: &TaskCounts, started: bool, stopping: bool) -> JobState {
+        let some = |state| counts.get(state) > 0;
+        if counts.unfinished() > 0 {
+            let under_way = started
+                || some(StateName::Running)
+                || some(StateName::Stopping)
+                || some(StateName::Completed)
+                || some(StateName::Failed);
+            return match (stopping, under_way) {
+                (true, _) => JobState::Stopping,
+                (false, true) => JobState::Running,
+                (false, false) => JobState::Pending,
+            };
+        }
+        if some(StateName::Failed) {
+            JobState::Failed
+        } else if some(StateName::Cancelled) {
+            JobState::Cancelled
+        } else {
+            JobState::Completed
+        }
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for JobState {
+    type Err = UnknownJobState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownJobState> {
+        JobState::ALL.into_iter().find(|state| state.as_str() == text).ok_or(UnknownJobState)
+    }
+}
+
+/// The text is not the name of a job state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a job state; there are pending, running, stopping, completed, failed and cancelled")]
+pub struct UnknownJobState;
+
+/// How many tasks are in which state. Kept by adding and subtracting, never by counting rows; as differences they may
+/// be negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TaskCounts([i64; 8]);
+
+impl TaskCounts {
+    /// The number in one state.
+    pub fn get(&self, state: StateName) -> i64 {
+        self.0[state as usize]
+    }
+
+    /// Adds `n` (which may be negative) to one state.
+    pub fn add(&mut self, state: StateName, n: i64) {
+        self.0[state as usize] += n;
+    }
+
+    /// One task went from one state to another.
+    pub fn moved(&mut self, from: StateName, to: StateName) {
+        self.add(from, -1);
+        self.add(to, 1);
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &TaskCounts) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+
+    /// Tasks that are not in a final state.
+    pub fn unfinished(&self) -> i64 {
+        self.iter().filter(|(state, _)| !state.is_final()).map(|(_, n)| n).sum()
+    }
+
+    /// All tasks.
+    pub fn total(&self) -> i64 {
+        self.0.iter().sum()
+    }
+
+    /// State by state, in the order of a life.
+    pub fn iter(&self) -> impl Iterator<Item = (StateName, i64)> {
+        StateName::ALL.into_iter().zip(self.0)
+    }
+
+    /// In the order of [`StateName::ALL`], as the store keeps them.
+    pub fn as_array(&self) -> [i64; 8] {
+        self.0
+    }
+}
+
+impl From<[i64; 8]> for TaskCounts {
+    fn from(counts: [i64; 8]) -> Self {
+        TaskCounts(counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(entries: &[(StateName, i64)]) -> TaskCounts {
+        let mut counts = TaskCounts::default();
+        for (state, n) in entries {
+            counts.add(*state, *n);
+        }
+        counts
+    }
+
+    #[test]
+    fn a_job_is_over_only_when_all_its_tasks_are() {
+        let almost = counts(&[(StateName::Completed, 99), (StateName::Pending, 1)]);
+        assert_eq!(JobState::of(&almost, true, false), JobState::Running);
+        assert_eq!(JobState::of(&counts(&[(StateName::Completed, 100)]), true, false), JobState::Completed);
+    }
+
+    #[test]
+    fn one_failure_fails_the_job_and_outweighs_a_cancellation() {
+        let mixed = counts(&[(StateName::Completed, 5), (StateName::Cancelled, 5), (StateName::Failed, 1)]);
+        assert_eq!(JobState::of(&mixed, true, true), JobState::Failed);
+        let cancelled = counts(&[(StateName::Completed, 5), (StateName::Cancelled, 1)]);
+        assert_eq!(JobState::of(&cancelled, true, true), JobState::Cancelled);
+    }
+
+    #[test]
+    fn a_job_whose_task_waits_for_its_second_attempt_is_running() {
+        let waiting = counts(&[(StateName::Pending, 1)]);
+        assert_eq!(JobState::of(&waiting, false, false), JobState::Pending);
+        assert_eq!(JobState::of(&waiting, true, false), JobState::Running);
+        assert_eq!(JobState::of(&waiting, true, true), JobState::Stopping);
+    }
+}

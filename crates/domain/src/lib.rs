@@ -1,0 +1,19 @@
+//! The rules of gaffer: what a job, a task and a worker are, which state follows which, and who runs where.
+//!
+//! Everything here is pure. Nothing reads a clock, a file, a socket or a database: time is an argument, and what
+//! is decided comes back as a value that somebody else carries out.
+
+pub mod id;
+pub mod job;
+pub mod placement;
+pub mod policy;
+pub mod quantity;
+pub mod reason;
+pub mod spec;
+pub mod task;
+pub mod worker;
+
+pub use id::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};
+
+/// A point in time, by the wall clock of whoever states it. Leases are judged by the database's clock only.
+pub type Time = chrono::DateTime<chrono::Utc>;

@@ -1,0 +1,240 @@
+//! Why something ended: the one vocabulary for API, CLI, pages and history.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::quantity::Span;
+
+/// The kind of cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReasonCode {
+    /// The process ended with an exit code other than 0.
+    ExitCode,
+    /// A signal that gaffer did not send ended the process.
+    Signal,
+    /// It ran longer than its `timeout`.
+    Timeout,
+    /// It used more memory than it may.
+    OutOfMemory,
+    /// The worker that ran it was lost, or had to give it up.
+    LostWorker,
+    /// Its health check failed.
+    Unhealthy,
+    /// It could not be started at all.
+    StartFailed,
+    /// A task that it depends on did not complete.
+    DependencyFailed,
+    /// Somebody stopped it.
+    Stopped,
+}
+
+impl ReasonCode {
+    /// Every code, in the order of its declaration.
+    pub const ALL: [ReasonCode; 9] = [
+        ReasonCode::ExitCode,
+        ReasonCode::Signal,
+        ReasonCode::Timeout,
+        ReasonCode::OutOfMemory,
+        ReasonCode::LostWorker,
+        ReasonCode::Unhealthy,
+        ReasonCode::StartFailed,
+        ReasonCode::DependencyFailed,
+        ReasonCode::Stopped,
+    ];
+
+    /// The word used on every door and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReasonCode::ExitCode => "exit_code",
+            ReasonCode::Signal => "signal",
+            ReasonCode::Timeout => "timeout",
+            ReasonCode::OutOfMemory => "out_of_memory",
+            ReasonCode::LostWorker => "lost_worker",
+            ReasonCode::Unhealthy => "unhealthy",
+            ReasonCode::StartFailed => "start_failed",
+            ReasonCode::DependencyFailed => "dependency_failed",
+            ReasonCode::Stopped => "stopped",
+        }
+    }
+}
+
+impl fmt::Display for ReasonCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ReasonCode {
+    type Err = UnknownReason;
+
+    fn from_str(text: &str) -> Result<Self, UnknownReason> {
+        ReasonCode::ALL.into_iter().find(|code| code.as_str() == text).ok_or(UnknownReason)
+    }
+}
+
+/// The text is not one of [`ReasonCode::ALL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a reason code")]
+pub struct UnknownReason;
+
+/// A cause, with a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// The kind of cause.
+    pub code: ReasonCode,
+    /// One sentence without a full stop.
+    pub message: String,
+}
+
+/// How one attempt ended, as its worker (or whoever declared it lost) states it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "snake_case")]
+pub enum AttemptEnd {
+    /// The process ended by itself.
+    Exited {
+        /// Its exit code; 0 is success.
+        code: i32,
+    },
+    /// A signal from elsewhere ended it.
+    Signalled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// It was ended because its time was up.
+    TimedOut {
+        /// The limit that it exceeded.
+        limit: Span,
+        /// How the process then ended.
+        process: ProcessEnd,
+    },
+    /// The kernel ended it for want of memory.
+    OutOfMemory,
+    /// There never was a process.
+    StartFailed {
+        /// As a shell would exit: 126 not executable, 127 not found, 125 anything else.
+        exit_code: i32,
+        /// What went wrong, with the name of what was wanted.
+        message: String,
+    },
+    /// It was ended because the master said so.
+    Stopped {
+        /// How the process then ended; none when it had not started.
+        process: Option<ProcessEnd>,
+    },
+    /// Nobody saw how it ended, or its worker had to give it up.
+    Lost {
+        /// Why.
+        cause: LostCause,
+    },
+}
+
+/// What the kernel said about an ended process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessEnd {
+    /// It returned this exit code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// Why an attempt counts as lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LostCause {
+    /// The master heard nothing from the worker for `lost_after`.
+    OutOfContact,
+    /// The worker heard nothing from the master for `lost_after` and stopped the attempt.
+    LeaseExpired,
+    /// The worker's machine was started anew.
+    Rebooted,
+    /// The worker's process ended and took the attempt with it.
+    WorkerRestarted,
+    /// The worker was shut down.
+    WorkerShutDown,
+    /// The worker says that it knows nothing of the attempt.
+    NotHeld,
+}
+
+impl LostCause {
+    /// One sentence without a full stop.
+    pub fn message(self) -> &'static str {
+        match self {
+            LostCause::OutOfContact => "the worker was out of contact for longer than lost_after",
+            LostCause::LeaseExpired => {
+                "the worker could not reach the master for lost_after and stopped the task"
+            }
+            LostCause::Rebooted => "the worker's machine was restarted",
+            LostCause::WorkerRestarted => {
+                "the worker's process was restarted and ended what it had been running"
+            }
+            LostCause::WorkerShutDown => "the worker was shut down",
+            LostCause::NotHeld => "the worker no longer knew of the attempt",
+        }
+    }
+}
+
+impl AttemptEnd {
+    /// The cause to record; none for success.
+    pub fn reason(&self) -> Option<Reason> {
+        let (code, message) = match self {
+            AttemptEnd::Exited { code: 0 } => return None,
+            AttemptEnd::Exited { code } => (ReasonCode::ExitCode, format!("exited with code {code}")),
+            AttemptEnd::Signalled { signal } => {
+                (ReasonCode::Signal, format!("killed by {}", signal_name(*signal)))
+            }
+            AttemptEnd::TimedOut { limit, .. } => {
+                (ReasonCode::Timeout, format!("ran longer than its timeout of {limit}"))
+            }
+            AttemptEnd::OutOfMemory => (ReasonCode::OutOfMemory, "ran out of memory".to_owned()),
+            AttemptEnd::StartFailed { message, .. } => (ReasonCode::StartFailed, message.clone()),
+            AttemptEnd::Stopped { process } => (
+                ReasonCode::Stopped,
+                match process {
+                    None => "stopped before it started".to_owned(),
+                    Some(ProcessEnd::Code(code)) => format!("stopped; it exited with code {code}"),
+                    Some(ProcessEnd::Signal(signal)) => format!("stopped with {}", signal_name(*signal)),
+                },
+            ),
+            AttemptEnd::Lost { cause } => (ReasonCode::LostWorker, cause.message().to_owned()),
+        };
+        Some(Reason { code, message })
+    }
+
+    /// The exit code to show, where there is one.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            AttemptEnd::Exited { code } => Some(*code),
+            AttemptEnd::StartFailed { exit_code, .. } => Some(*exit_code),
+            AttemptEnd::TimedOut { process: ProcessEnd::Code(code), .. }
+            | AttemptEnd::Stopped { process: Some(ProcessEnd::Code(code)) } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// The number of the signal that ended the process, where one did.
+    pub fn signal(&self) -> Option<i32> {
+        match self {
+            AttemptEnd::Signalled { signal }
+            | AttemptEnd::TimedOut { process: ProcessEnd::Signal(signal), .. }
+            | AttemptEnd::Stopped { process: Some(ProcessEnd::Signal(signal)) } => Some(*signal),
+            _ => None,
+        }
+    }
+}
+
+/// `SIGKILL (9)`, or `signal 64` for one without a name. Numbers are those of Linux on x86 and arm.
+pub fn signal_name(signal: i32) -> String {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    match usize::try_from(signal - 1).ok().and_then(|at| NAMES.get(at)) {
+        Some(name) => format!("SIG{name} ({signal})"),
+        None => format!("signal {signal}"),
+    }
+}

@@ -1,0 +1,261 @@
+//! A walk through untrusted JSON that knows where it stands and collects every mistake on its way.
+//!
+//! A reader takes a [`Node`] and gives `None` after it reported a mistake. Its caller goes on with a stand-in, so that
+//! the other mistakes are found too; what was built with stand-ins is thrown away at the end.
+
+use std::cell::{Cell, RefCell};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::FieldError;
+use crate::quantity::shown;
+
+/// The most mistakes that are told in full.
+const MAX_TOLD: usize = 50;
+/// Longer names are nobody's typing mistake, and comparing them costs time.
+const MAX_COMPARED_LEN: usize = 64;
+
+/// The mistakes found so far.
+#[derive(Default)]
+pub(super) struct Mistakes {
+    told: RefCell<Vec<FieldError>>,
+    left_out: Cell<usize>,
+}
+
+impl Mistakes {
+    /// All mistakes; where there were too many, the last entry says how many more.
+    pub fn into_list(self) -> Vec<FieldError> {
+        let mut list = self.told.into_inner();
+        match self.left_out.get() {
+            0 => {}
+            1 => list.push(FieldError::new("", "1 more mistake was left out of this list")),
+            more => {
+                list.push(FieldError::new("", format!("{more} more mistakes were left out of this list")))
+            }
+        }
+        list
+    }
+}
+
+/// One JSON value, where it stands, and where to report what is wrong with it.
+#[derive(Clone)]
+pub(super) struct Node<'a> {
+    pub value: &'a Value,
+    pointer: String,
+    mistakes: &'a Mistakes,
+}
+
+impl<'a> Node<'a> {
+    /// The whole document.
+    pub fn root(value: &'a Value, mistakes: &'a Mistakes) -> Node<'a> {
+        Node { value, pointer: String::new(), mistakes }
+    }
+
+    fn child(&self, name: &str, value: &'a Value) -> Node<'a> {
+        // RFC 6901 escapes the two characters that mean something in a pointer.
+        let name = name.replace('~', "~0").replace('/', "~1");
+        Node { value, pointer: format!("{}/{name}", self.pointer), mistakes: self.mistakes }
+    }
+
+    /// Reports a mistake in this value.
+    pub fn wrong<T>(&self, detail: impl Into<String>) -> Option<T> {
+        self.wrong_with(detail, || None)
+    }
+
+    /// Reports a mistake in this value together with what may have been meant.
+    pub fn wrong_with<T>(
+        &self,
+        detail: impl Into<String>,
+        suggest: impl FnOnce() -> Option<String>,
+    ) -> Option<T> {
+        let mut told = self.mistakes.told.borrow_mut();
+        if told.len() < MAX_TOLD {
+            told.push(FieldError {
+                pointer: self.pointer.clone(),
+                detail: detail.into(),
+                suggestion: suggest(),
+            });
+        } else {
+            self.mistakes.left_out.set(self.mistakes.left_out.get() + 1);
+        }
+        None
+    }
+
+    /// Reports that something else was expected here.
+    pub fn expected<T>(&self, what: &str) -> Option<T> {
+        let found = match self.value {
+            Value::Null => "null".to_owned(),
+            Value::Bool(value) => value.to_string(),
+            Value::Number(number) => number.to_string(),
+            Value::String(_) => "a string".to_owned(),
+            Value::Array(_) => "a list".to_owned(),
+            Value::Object(_) => "an object".to_owned(),
+        };
+        self.wrong(format!("expected {what}, found {found}"))
+    }
+
+    /// An object with fields of fixed names.
+    pub fn object(&self, what: &str) -> Option<Object<'a>> {
+        match self.value {
+            Value::Object(map) => {
+                Some(Object { node: self.clone(), map, known: Vec::new(), refused: Vec::new() })
+            }
+            _ => self.expected(what),
+        }
+    }
+
+    /// The entries of an object whose names are the user's own.
+    pub fn entries(&self, what: &str) -> Option<impl ExactSizeIterator<Item = (&'a str, Node<'a>)>> {
+        match self.value {
+            Value::Object(map) => {
+                Some(map.iter().map(|(name, value)| (name.as_str(), self.child(name, value))))
+            }
+            _ => self.expected(what),
+        }
+    }
+
+    /// The members of a list.
+    pub fn list(&self, what: &str) -> Option<impl ExactSizeIterator<Item = Node<'a>>> {
+        match self.value {
+            Value::Array(items) => {
+                Some(items.iter().enumerate().map(|(position, item)| self.child(&position.to_string(), item)))
+            }
+            _ => self.expected(what),
+        }
+    }
+
+    /// A string.
+    pub fn text(&self, what: &str) -> Option<&'a str> {
+        match self.value {
+            Value::String(text) => Some(text),
+            _ => self.expected(what),
+        }
+    }
+
+    /// A string, or the text of a number or boolean: YAML makes these of `8080` and `true`.
+    pub fn scalar_text(&self) -> Option<String> {
+        match self.value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Bool(value) => Some(value.to_string()),
+            Value::Null => self.wrong("expected a text, found null: write \"\" for an empty one"),
+            Value::Array(_) | Value::Object(_) => self.expected("a text"),
+        }
+    }
+
+    /// A whole number in a range.
+    pub fn integer(&self, range: RangeInclusive<u32>) -> Option<u32> {
+        match self.value.as_u64().and_then(|number| u32::try_from(number).ok()) {
+            Some(number) if range.contains(&number) => Some(number),
+            _ => self.expected(&format!("a whole number from {} to {}", range.start(), range.end())),
+        }
+    }
+
+    /// An amount with a unit, in a range.
+    pub fn amount<T>(&self, noun: &str, range: RangeInclusive<T>) -> Option<T>
+    where
+        T: Deserialize<'a> + Display + PartialOrd,
+    {
+        let what = format!("{noun} from {} to {}", range.start(), range.end());
+        if !matches!(self.value, Value::String(_) | Value::Number(_)) {
+            return self.expected(&what);
+        }
+        match T::deserialize(self.value) {
+            Ok(amount) if range.contains(&amount) => Some(amount),
+            Ok(amount) => self.wrong(format!("expected {what}, found {amount}")),
+            Err(why) => self.wrong(why.to_string()),
+        }
+    }
+
+    /// One of a few words, each of which stands for something.
+    pub fn word<T: Copy>(&self, choices: &[(&'static str, T)]) -> Option<T> {
+        let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+        let what = one_of(&words);
+        let text = self.text(&what)?;
+        if let Some((_, meaning)) = choices.iter().find(|(word, _)| *word == text) {
+            return Some(*meaning);
+        }
+        self.wrong_with(format!("expected {what}, found {}", shown(text)), || did_you_mean(text, words))
+    }
+}
+
+/// An object of which the known fields are taken one by one.
+pub(super) struct Object<'a> {
+    node: Node<'a>,
+    map: &'a Map<String, Value>,
+    known: Vec<&'static str>,
+    refused: Vec<&'static str>,
+}
+
+impl<'a> Object<'a> {
+    /// The object itself, for mistakes that are in no single field.
+    pub fn node(&self) -> &Node<'a> {
+        &self.node
+    }
+
+    /// Whether a field is there and not null.
+    pub fn has(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// A field, if it is there. One that is null is left out, as many programs write it.
+    pub fn field(&mut self, name: &'static str) -> Option<Node<'a>> {
+        self.known.push(name);
+        let value = self.map.get(name).filter(|value| !value.is_null())?;
+        Some(self.node.child(name, value))
+    }
+
+    /// A field as `read` understands it; none when it is not there or wrong.
+    pub fn read<T>(&mut self, name: &'static str, read: impl FnOnce(&Node<'a>) -> Option<T>) -> Option<T> {
+        read(&self.field(name)?)
+    }
+
+    /// Reports each of the named fields that is there.
+    pub fn refuse(&mut self, names: &[&'static str], why: &str) {
+        self.refused.extend(names);
+        for name in names.iter().filter(|name| self.has(name)) {
+            self.node.child(name, &self.map[*name]).wrong::<()>(format!("`{name}` {why}"));
+        }
+    }
+
+    /// Reports the fields that nobody asked for.
+    pub fn finish(self) {
+        for (name, value) in self.map {
+            let name = name.as_str();
+            if self.known.contains(&name) || self.refused.contains(&name) {
+                continue;
+            }
+            let node = self.node.child(name, value);
+            node.wrong_with::<()>(format!("unknown field {}", shown(name)), || {
+                did_you_mean(name, self.known.iter().copied())
+            });
+        }
+    }
+}
+
+/// `` `a`, `b` or `c` ``
+pub(super) fn one_of(words: &[&str]) -> String {
+    let quoted: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
+/// Suggests the candidate that is spelled most like `name`, if one is close.
+pub(super) fn did_you_mean<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
+    if name.len() > MAX_COMPARED_LEN {
+        return None;
+    }
+    let lower = name.to_lowercase();
+    let distance = |candidate: &str| strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
+    let (distance, nearest) = candidates
+        .into_iter()
+        .map(|candidate| (distance(candidate), candidate))
+        .min_by_key(|(distance, _)| *distance)?;
+    // One wrong letter in three is a slip; more is another word.
+    (distance * 3 <= nearest.chars().count().max(3)).then(|| format!("did you mean `{nearest}`?"))
+}

@@ -1,0 +1,210 @@
+//! What must hold for any specification and for any JSON, tried with seeded random ones.
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+
+#[test]
+fn any_specification_reads_back_from_its_normal_form() {
+    let mut rng = StdRng::seed_from_u64(3);
+    for _ in 0..500 {
+        let spec = any_spec(&mut rng);
+        let normal = serde_json::to_value(&spec).unwrap();
+        assert_eq!(read(normal.clone()), spec, "{normal:#}");
+        let text = normal.to_string();
+        assert_eq!(read(serde_json::from_str(&text).unwrap()), spec, "{text}");
+    }
+}
+
+#[test]
+fn any_json_is_read_or_refused_with_places_that_exist() {
+    let mut rng = StdRng::seed_from_u64(4);
+    let mut refused = 0;
+    for _ in 0..5_000 {
+        let mut value = match rng.random_range(0..10) {
+            0 => any_json(&mut rng, 4),
+            _ => serde_json::to_value(any_spec(&mut rng)).unwrap(),
+        };
+        for _ in 0..rng.random_range(1..4) {
+            mutate(&mut value, &mut rng);
+        }
+        match JobSpec::read(&value) {
+            Ok(spec) => assert_eq!(read(serde_json::to_value(&spec).unwrap()), spec),
+            Err(_) => {
+                // This checks the pointers.
+                mistakes(value);
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        (1_000..5_000).contains(&refused),
+        "{refused} were refused: the mutations are too weak or too strong"
+    );
+}
+
+#[test]
+fn the_largest_and_most_wrong_document_is_refused_with_a_short_list() {
+    let unknown: serde_json::Map<_, _> = (0..60_000).map(|n| (format!("x~/{n}"), json!(null))).collect();
+    let names: Vec<_> = (0..800).map(|n| n.to_string()).collect();
+    let tasks: Vec<_> = (0..200)
+        .map(|n| json!({"name": format!("task-{n}"), "command": ["a"], "depends_on": names}))
+        .collect();
+    for document in [
+        with(Value::Object(unknown.clone())),
+        with(json!({"env": unknown})),
+        with(json!({"labels": unknown})),
+        with(json!({"x".repeat(MAX_SPEC_BYTES): 1})),
+        json!({"tasks": tasks}),
+    ] {
+        assert!(mistakes(document).len() <= 51);
+    }
+    // All wait for all before them: many paths, no circle.
+    let names: Vec<_> = (0..200).map(|n| format!("t{n}")).collect();
+    let tasks: Vec<_> =
+        (0..200).map(|n| json!({"name": names[n], "command": ["a"], "depends_on": names[..n]})).collect();
+    assert_eq!(read(json!({"tasks": tasks})).tasks[199].depends_on.len(), 199);
+}
+
+fn any_spec(rng: &mut StdRng) -> JobSpec {
+    let names: Vec<_> = (0..rng.random_range(1..6)).map(|n| format!("{}-{n}", any_word(rng))).collect();
+    let tasks = (0..names.len()).map(|n| any_task(rng, &names[n], &names[..n])).collect();
+    JobSpec {
+        name: format!("{} {}", any_word(rng), any_word(rng)),
+        kind: *[JobKind::Batch, JobKind::Service].choose(rng).unwrap(),
+        priority: rng.random_range(0..=100),
+        labels: (0..rng.random_range(0..4))
+            .map(|_| (any_word(rng), any_text(rng).replace(['\n', '\t'], "")))
+            .collect(),
+        datacenters: (0..rng.random_range(0..3)).map(|n| format!("{}.{n}", any_word(rng))).collect(),
+        lost_after: any_span(rng, 10_000, 604_800_000),
+        tasks,
+    }
+}
+
+fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
+    let within = if rng.random() { Some(any_span(rng, 1000, 31_536_000_000)) } else { None };
+    let timeout = if rng.random() { Some(any_span(rng, 100, 31_536_000_000)) } else { None };
+    TaskSpec {
+        name: name.to_owned(),
+        driver: *[DriverKind::Host, DriverKind::Scripted].choose(rng).unwrap(),
+        action: if rng.random() {
+            let mut command = vec![any_word(rng)];
+            command.extend((0..rng.random_range(0..4)).map(|_| any_text(rng)));
+            Action::Command(command)
+        } else {
+            Action::Script(format!("{}{}", any_text(rng), any_word(rng)))
+        },
+        env: (0..rng.random_range(0..4))
+            .map(|n| (format!("_{}_{n}", any_word(rng)), any_text(rng)))
+            .collect(),
+        depends_on: earlier.iter().filter(|_| rng.random()).cloned().collect(),
+        indices: if rng.random() {
+            Indices::Count(rng.random_range(1..1000))
+        } else {
+            let first = rng.random_range(0..999_000);
+            Indices::Array { first, last: first + rng.random_range(0..1000) }
+        },
+        resources: Resources {
+            cpu: Cpu::from_millis(rng.random_range(0..=4_096_000)),
+            memory: any_bytes(rng),
+            disk: any_bytes(rng),
+        },
+        timeout,
+        restart: Restart {
+            policy: *[RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always]
+                .choose(rng)
+                .unwrap(),
+            limit: rng.random_range(0..10),
+            within,
+            delay: any_span(rng, 0, 3_600_000),
+            backoff: *[Backoff::Constant, Backoff::Exponential].choose(rng).unwrap(),
+            on_lost: *[OnLost::Restart, OnLost::Fail].choose(rng).unwrap(),
+        },
+        stop: StopSpec { signal: *StopSignal::ALL.choose(rng).unwrap(), grace: any_span(rng, 0, 3_600_000) },
+    }
+}
+
+fn any_word(rng: &mut StdRng) -> String {
+    const LETTERS: &[u8] = b"abcXYZ019";
+    (0..rng.random_range(1..12)).map(|_| char::from(*LETTERS.choose(rng).unwrap())).collect()
+}
+
+fn any_text(rng: &mut StdRng) -> String {
+    const CHARS: &[char] = &['a', ' ', '"', '\\', '\n', '\t', '~', '/', 'é', '漢', '🦀', '$', '-', '0'];
+    (0..rng.random_range(0..20)).map(|_| *CHARS.choose(rng).unwrap()).collect()
+}
+
+/// A length of time in a range of milliseconds, as often round as not.
+fn any_span(rng: &mut StdRng, shortest: u64, longest: u64) -> Span {
+    let millis = rng.random_range(shortest..=longest);
+    let unit = *[1, 1000, 60_000, 3_600_000].choose(rng).unwrap();
+    Span::from_millis((millis / unit * unit).max(shortest))
+}
+
+fn any_bytes(rng: &mut StdRng) -> Bytes {
+    let unit: u64 = *[1, 1000, 1024, 1 << 20, 1_000_000_000, 1 << 30].choose(rng).unwrap();
+    Bytes(rng.random_range(0..=(1_u64 << 50) / unit) * unit)
+}
+
+fn any_json(rng: &mut StdRng, depth: u32) -> Value {
+    const FIELDS: &[&str] = &[
+        "name",
+        "tasks",
+        "command",
+        "env",
+        "restart",
+        "stop",
+        "signal",
+        "resources",
+        "depends_on",
+        "",
+        "~/",
+        "x",
+    ];
+    match rng.random_range(0..if depth == 0 { 7 } else { 9 }) {
+        0 => Value::Null,
+        1 => json!(rng.random::<bool>()),
+        2 => json!(rng.random::<i64>() >> rng.random_range(0..64)),
+        3 => json!(rng.random::<u64>()),
+        // Not all bit patterns are numbers; those that are none become null.
+        4 => json!(f64::from_bits(rng.random())),
+        5 => json!(any_text(rng)),
+        6 => json!((*["5m", "1GiB", "never", "SIGINT", "0-9", "-1", "\0"].choose(rng).unwrap())),
+        7 => (0..rng.random_range(0..4)).map(|_| any_json(rng, depth - 1)).collect(),
+        _ => (0..rng.random_range(0..4))
+            .map(|_| ((*FIELDS.choose(rng).unwrap()).to_owned(), any_json(rng, depth - 1)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+    }
+}
+
+/// Changes one place somewhere in `value`.
+fn mutate(value: &mut Value, rng: &mut StdRng) {
+    let goes_deeper = rng.random_bool(0.8);
+    match value {
+        Value::Object(map) if !map.is_empty() && goes_deeper => {
+            let keys: Vec<_> = map.keys().cloned().collect();
+            let key = keys.choose(rng).unwrap();
+            match rng.random_range(0..8) {
+                0 => drop(map.remove(key)),
+                1 => {
+                    let moved = map.remove(key).unwrap();
+                    map.insert(format!("{key}s"), moved);
+                }
+                _ => mutate(&mut map[key], rng),
+            }
+        }
+        Value::Array(items) if !items.is_empty() && goes_deeper => {
+            let position = rng.random_range(0..items.len());
+            match rng.random_range(0..8) {
+                0 => drop(items.remove(position)),
+                1 => items.push(items[position].clone()),
+                _ => mutate(&mut items[position], rng),
+            }
+        }
+        _ => *value = any_json(rng, 3),
+    }
+}

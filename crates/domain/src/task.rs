@@ -1,0 +1,429 @@
+//! The life of a task: its states, what can happen to it, and [`apply`], the only place where a state is decided.
+//!
+//! | state | dependencies met | dependency failed | placed | started | returned | ended | stop requested |
+//! |---|---|---|---|---|---|---|---|
+//! | blocked | pending | cancelled | · | · | · | · | cancelled |
+//! | pending | · | · | scheduled | stale | stale | stale | cancelled |
+//! | scheduled | · | · | · | running | pending | *policy* | stopping |
+//! | running | · | · | · | · | · | *policy* | stopping |
+//! | stopping | · | · | · | stopping | cancelled | *stopped* | · |
+//! | completed | · | · | · | stale | stale | stale | · |
+//! | failed | · | · | · | stale | stale | stale | · |
+//! | cancelled | · | · | · | stale | stale | stale | · |
+//!
+//! `·` is refused and changes nothing. Reports (started, returned, ended) must name the present attempt and come from
+//! its worker; any other is *stale* in every state. *policy*: completed, failed, or pending again, as
+//! [`crate::policy::after_end`] says. *stopped*: completed if it exited with code 0 by itself before the stop reached
+//! it, failed if it ended by itself in another way, else cancelled; never pending again.
+
+use crate::policy::{self, Next, Repeats};
+use crate::reason::{AttemptEnd, LostCause, Reason, ReasonCode};
+use crate::spec::Restart;
+use crate::{Time, WorkerId};
+
+/// A task, as far as its life is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Number of the latest attempt; 0 before the first placement.
+    pub attempt: u32,
+    /// Repeats so far.
+    pub repeats: Repeats,
+    /// Where it stands.
+    pub state: TaskState,
+}
+
+/// Where a task stands, with exactly the data that the state has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskState {
+    /// Waits for other tasks.
+    Blocked,
+    /// Waits for a worker.
+    Pending {
+        /// Not to be placed earlier: the end of a back-off, or when it became pending.
+        not_before: Time,
+        /// Why the last attempt ended, if this is a repeat.
+        after: Option<Reason>,
+    },
+    /// Placed, not known to have started.
+    Scheduled {
+        /// Where.
+        worker: WorkerId,
+        /// When it was placed.
+        since: Time,
+    },
+    /// Executes.
+    Running {
+        /// Where.
+        worker: WorkerId,
+        /// When the attempt started.
+        since: Time,
+    },
+    /// Somebody asked for its end; the worker has not confirmed it yet.
+    Stopping {
+        /// Where.
+        worker: WorkerId,
+        /// When the attempt started, if it did.
+        started: Option<Time>,
+        /// Who asked, and why.
+        cause: StopCause,
+    },
+    /// Ended well.
+    Completed {
+        /// When.
+        at: Time,
+    },
+    /// Ended badly and is not tried again.
+    Failed {
+        /// When.
+        at: Time,
+        /// Why.
+        reason: Reason,
+    },
+    /// Was not wanted any more.
+    Cancelled {
+        /// When.
+        at: Time,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// The states without their data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "as in TaskState")]
+pub enum StateName {
+    Blocked,
+    Pending,
+    Scheduled,
+    Running,
+    Stopping,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+/// Who wanted a stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopCause {
+    /// Shown as the reason's message once it is over: "stopped by ana".
+    pub message: String,
+}
+
+/// What can happen to a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskEvent {
+    /// All tasks that it depends on have completed.
+    DependenciesMet,
+    /// A task that it depends on will not complete.
+    DependencyFailed {
+        /// Name of the definition that did not complete.
+        dependency: String,
+    },
+    /// The scheduler chose a worker.
+    Placed {
+        /// The chosen one.
+        worker: WorkerId,
+    },
+    /// The worker started the attempt.
+    Started(Report, Time),
+    /// The worker gave the attempt back; it never started and never will.
+    Returned(Report),
+    /// The attempt is over, as its worker says, or lost, as the master finds.
+    Ended(Report, AttemptEnd),
+    /// Somebody wants it to end.
+    StopRequested(StopCause),
+}
+
+/// Which attempt is reported on, and by (or on behalf of) whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// The reporting worker.
+    pub worker: WorkerId,
+    /// The attempt's number.
+    pub attempt: u32,
+}
+
+/// What an accepted event does. The store writes it in one transaction; commands go out after the commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The task from now on.
+    pub task: Task,
+    /// What happens to the attempt `task.attempt`.
+    pub attempt: Option<AttemptChange>,
+    /// What the attempt's worker is told.
+    pub command: Option<Command>,
+}
+
+/// What happens to the present attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttemptChange {
+    /// It exists from now on.
+    Opened {
+        /// Where it will run.
+        worker: WorkerId,
+    },
+    /// It started.
+    Started {
+        /// When, as its worker says.
+        at: Time,
+    },
+    /// It is over.
+    Closed {
+        /// How; none when it was given back unstarted.
+        end: Option<AttemptEnd>,
+    },
+}
+
+/// What a worker is told because of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Start the present attempt.
+    Start(WorkerId),
+    /// Stop the present attempt.
+    Stop(WorkerId),
+}
+
+/// Why an event changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// It speaks of an attempt that is not the present one, or comes from a worker that does not hold it.
+    #[error("the report is about an attempt that is no longer this task's, or from another worker")]
+    Stale,
+    /// It has happened already, or cannot happen in this state.
+    #[error("a task that is {0} does not allow this")]
+    NotNow(StateName),
+}
+
+/// Decides what `event` makes of `task`. `restart` is the policy of the task's definition.
+///
+/// # Errors
+/// [`Rejected`] when the event does not apply; the task stays as it is.
+pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Result<Change, Rejected> {
+    use TaskEvent as Event;
+    use TaskState as State;
+
+    let not_now = Err(Rejected::NotNow(task.state.name()));
+    if let Event::Started(report, _) | Event::Returned(report) | Event::Ended(report, _) = &event
+        && (report.attempt != task.attempt || task.state.worker() != Some(report.worker))
+    {
+        return Err(Rejected::Stale);
+    }
+
+    match (&task.state, event) {
+        (State::Blocked, Event::DependenciesMet) => {
+            Ok(task.becomes(State::Pending { not_before: now, after: None }))
+        }
+        (State::Blocked, Event::DependencyFailed { dependency }) => {
+            let message = format!("task {dependency}, which it depends on, did not complete");
+            let reason = Reason { code: ReasonCode::DependencyFailed, message };
+            Ok(task.becomes(State::Cancelled { at: now, reason }))
+        }
+        (State::Blocked | State::Pending { .. }, Event::StopRequested(cause)) => {
+            Ok(task.becomes(State::Cancelled { at: now, reason: cause.into_reason() }))
+        }
+
+        (State::Pending { .. }, Event::Placed { worker }) => {
+            let mut change = task.becomes(State::Scheduled { worker, since: now });
+            change.task.attempt += 1;
+            change.attempt = Some(AttemptChange::Opened { worker });
+            change.command = Some(Command::Start(worker));
+            Ok(change)
+        }
+
+        (State::Scheduled { worker, .. }, Event::Started(_, at)) => {
+            let mut change = task.becomes(State::Running { worker: *worker, since: at });
+            change.attempt = Some(AttemptChange::Started { at });
+            Ok(change)
+        }
+        (State::Stopping { worker, started: None, cause }, Event::Started(_, at)) => {
+            let (worker, cause) = (*worker, cause.clone());
+            let mut change = task.becomes(State::Stopping { worker, started: Some(at), cause });
+            change.attempt = Some(AttemptChange::Started { at });
+            Ok(change)
+        }
+
+        (State::Scheduled { .. }, Event::Returned(_)) => {
+            let mut change = task.becomes(State::Pending { not_before: now, after: None });
+            change.attempt = Some(AttemptChange::Closed { end: None });
+            Ok(change)
+        }
+        (State::Stopping { started: None, cause, .. }, Event::Returned(_)) => {
+            let reason = cause.clone().into_reason();
+            let mut change = task.becomes(State::Cancelled { at: now, reason });
+            change.attempt = Some(AttemptChange::Closed { end: None });
+            Ok(change)
+        }
+
+        (State::Scheduled { .. } | State::Running { .. }, Event::Ended(_, end)) => {
+            Ok(task.after_end(restart, end, now))
+        }
+        (State::Stopping { cause, .. }, Event::Ended(_, end)) => {
+            let cause = cause.clone();
+            Ok(task.after_stop(&cause, end, now))
+        }
+
+        (State::Scheduled { worker, .. }, Event::StopRequested(cause)) => {
+            Ok(task.becomes_stopping(*worker, None, cause))
+        }
+        (State::Running { worker, since }, Event::StopRequested(cause)) => {
+            Ok(task.becomes_stopping(*worker, Some(*since), cause))
+        }
+
+        _ => not_now,
+    }
+}
+
+impl Task {
+    /// A task as it is born: blocked if it depends on others, else pending.
+    pub fn new(has_dependencies: bool, now: Time) -> Task {
+        let state = match has_dependencies {
+            true => TaskState::Blocked,
+            false => TaskState::Pending { not_before: now, after: None },
+        };
+        Task { attempt: 0, repeats: Repeats::default(), state }
+    }
+
+    fn becomes(&self, state: TaskState) -> Change {
+        let task = Task { attempt: self.attempt, repeats: self.repeats, state };
+        Change { task, attempt: None, command: None }
+    }
+
+    fn becomes_stopping(&self, worker: WorkerId, started: Option<Time>, cause: StopCause) -> Change {
+        let mut change = self.becomes(TaskState::Stopping { worker, started, cause });
+        change.command = Some(Command::Stop(worker));
+        change
+    }
+
+    fn after_end(&self, restart: &Restart, end: AttemptEnd, now: Time) -> Change {
+        let mut change = match policy::after_end(restart, self.repeats, &end, now) {
+            Next::Complete => self.becomes(TaskState::Completed { at: now }),
+            Next::Fail => self.becomes(TaskState::Failed { at: now, reason: reason_of(&end) }),
+            Next::Retry { not_before, repeats } => {
+                let mut change = self.becomes(TaskState::Pending { not_before, after: end.reason() });
+                change.task.repeats = repeats;
+                change
+            }
+        };
+        change.attempt = Some(AttemptChange::Closed { end: Some(end) });
+        change
+    }
+
+    fn after_stop(&self, cause: &StopCause, end: AttemptEnd, now: Time) -> Change {
+        let state = match &end {
+            AttemptEnd::Exited { code: 0 } => TaskState::Completed { at: now },
+            // What it had been asked to do has happened, if not by the asked way.
+            AttemptEnd::Stopped { .. } | AttemptEnd::Lost { cause: LostCause::WorkerShutDown } => {
+                TaskState::Cancelled { at: now, reason: cause.clone().into_reason() }
+            }
+            AttemptEnd::Lost { cause: lost } => {
+                let mut reason = cause.clone().into_reason();
+                reason.message = format!("{}; {}", reason.message, lost.message());
+                TaskState::Cancelled { at: now, reason }
+            }
+            _ => TaskState::Failed { at: now, reason: reason_of(&end) },
+        };
+        let mut change = self.becomes(state);
+        change.attempt = Some(AttemptChange::Closed { end: Some(end) });
+        change
+    }
+}
+
+/// The reason of an end that failed the task. A success has none of its own; it fails nothing, but the type asks.
+fn reason_of(end: &AttemptEnd) -> Reason {
+    end.reason()
+        .unwrap_or_else(|| Reason { code: ReasonCode::ExitCode, message: "exited with code 0".to_owned() })
+}
+
+impl StopCause {
+    /// Stopped by somebody, by name.
+    pub fn by(who: &str) -> StopCause {
+        StopCause { message: format!("stopped by {who}") }
+    }
+
+    fn into_reason(self) -> Reason {
+        Reason { code: ReasonCode::Stopped, message: self.message }
+    }
+}
+
+impl TaskState {
+    /// The state without its data.
+    pub fn name(&self) -> StateName {
+        match self {
+            TaskState::Blocked => StateName::Blocked,
+            TaskState::Pending { .. } => StateName::Pending,
+            TaskState::Scheduled { .. } => StateName::Scheduled,
+            TaskState::Running { .. } => StateName::Running,
+            TaskState::Stopping { .. } => StateName::Stopping,
+            TaskState::Completed { .. } => StateName::Completed,
+            TaskState::Failed { .. } => StateName::Failed,
+            TaskState::Cancelled { .. } => StateName::Cancelled,
+        }
+    }
+
+    /// The worker that holds the present attempt, while there is one.
+    pub fn worker(&self) -> Option<WorkerId> {
+        match self {
+            TaskState::Scheduled { worker, .. }
+            | TaskState::Running { worker, .. }
+            | TaskState::Stopping { worker, .. } => Some(*worker),
+            _ => None,
+        }
+    }
+}
+
+impl StateName {
+    /// Every state, in the order of a life.
+    pub const ALL: [StateName; 8] = [
+        StateName::Blocked,
+        StateName::Pending,
+        StateName::Scheduled,
+        StateName::Running,
+        StateName::Stopping,
+        StateName::Completed,
+        StateName::Failed,
+        StateName::Cancelled,
+    ];
+
+    /// The word used on every door and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StateName::Blocked => "blocked",
+            StateName::Pending => "pending",
+            StateName::Scheduled => "scheduled",
+            StateName::Running => "running",
+            StateName::Stopping => "stopping",
+            StateName::Completed => "completed",
+            StateName::Failed => "failed",
+            StateName::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing follows.
+    pub fn is_final(self) -> bool {
+        matches!(self, StateName::Completed | StateName::Failed | StateName::Cancelled)
+    }
+}
+
+impl std::fmt::Display for StateName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for StateName {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownState> {
+        StateName::ALL.into_iter().find(|name| name.as_str() == text).ok_or(UnknownState)
+    }
+}
+
+/// The text is not the name of a task state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not a task state; there are blocked, pending, scheduled, running, stopping, completed, failed and cancelled"
+)]
+pub struct UnknownState;
+
+#[cfg(test)]
+mod tests;

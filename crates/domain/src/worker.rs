@@ -1,0 +1,176 @@
+//! What a worker is to the rules, and [`reconcile`]: the one mechanism that repairs what master and worker disagree on.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use chrono::TimeDelta;
+
+use crate::quantity::Span;
+use crate::reason::LostCause;
+use crate::{AttemptRef, Time};
+
+/// How often a worker sends a heartbeat.
+pub const HEARTBEAT_INTERVAL: Span = Span::from_millis(5_000);
+/// A connection on which nothing arrived for so long is given up.
+pub const SILENCE_LIMIT: Span = Span::from_millis(15_000);
+/// The master waits so much longer than `lost_after` before it calls an attempt lost: the worker, which starts its
+/// count no later, has killed the attempt by then.
+pub const LOST_MARGIN: Span = Span::from_millis(5_000);
+/// A worker that was away for so long is called lost (what becomes of its attempts is each job's `lost_after`).
+pub const WORKER_LOST_AFTER: Span = Span::from_millis(120_000);
+/// A placement that the worker does not hold is sent again once it is this old; younger ones may still be on their way.
+pub const RESEND_AFTER: Span = Span::from_millis(10_000);
+
+/// What a worker looks like from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WorkerState {
+    /// Connected and taking work.
+    Online,
+    /// Connected, finishing what it has.
+    Draining,
+    /// Not connected, for a short time.
+    Offline,
+    /// Not connected for longer than [`WORKER_LOST_AFTER`].
+    Lost,
+}
+
+impl WorkerState {
+    /// Follows from the connection and from what its operator wants. `offline_since`: none while connected.
+    pub fn of(offline_since: Option<Time>, draining: bool, now: Time) -> WorkerState {
+        match (offline_since, draining) {
+            (None, false) => WorkerState::Online,
+            (None, true) => WorkerState::Draining,
+            (Some(since), _) if now - since >= millis(WORKER_LOST_AFTER) => WorkerState::Lost,
+            (Some(_), _) => WorkerState::Offline,
+        }
+    }
+
+    /// The word used on every door.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WorkerState::Online => "online",
+            WorkerState::Draining => "draining",
+            WorkerState::Offline => "offline",
+            WorkerState::Lost => "lost",
+        }
+    }
+}
+
+impl fmt::Display for WorkerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A live attempt as the database has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// Which.
+    pub attempt: AttemptRef,
+    /// What the database says of it.
+    pub state: ExpectedState,
+    /// When it came into that state.
+    pub since: Time,
+}
+
+/// The live states, as far as reconciling is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpectedState {
+    /// Placed, not known to have started.
+    Scheduled,
+    /// Known to have started.
+    Running,
+    /// To be stopped.
+    Stopping,
+}
+
+/// What a worker says it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Which.
+    pub attempt: AttemptRef,
+    /// How far it is there.
+    pub phase: HeldPhase,
+}
+
+/// How far an attempt is on its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldPhase {
+    /// Accepted, not started.
+    Queued,
+    /// Started, not over.
+    Running,
+    /// Over; the master has not acknowledged the report yet.
+    Finished,
+}
+
+/// When the worker said what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// At the start of a session. Nothing can be on its way: what the master sent before is known to have arrived, or not.
+    Hello {
+        /// The worker's machine was started anew since the last session.
+        rebooted: bool,
+    },
+    /// In a heartbeat. What was sent lately may still be on its way.
+    Heartbeat,
+}
+
+/// What repairs a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repair {
+    /// Send the placement again.
+    SendStart(AttemptRef),
+    /// Tell the worker (again) to stop an attempt that the database knows as its own.
+    SendStop(AttemptRef),
+    /// Tell the worker to kill and forget an attempt that is none of its business any more.
+    SendKill(AttemptRef),
+    /// The attempt is over without anybody having seen its end.
+    Lost(AttemptRef, LostCause),
+}
+
+/// Compares what the database expects of a worker with what the worker says it holds. Nothing to repair gives nothing.
+///
+/// Sound only if `expected` was read after everything that the worker had reported before `held` was committed.
+pub fn reconcile(expected: &[Expected], held: &[Held], occasion: Occasion, now: Time) -> Vec<Repair> {
+    let mut unexpected: HashMap<AttemptRef, HeldPhase> =
+        held.iter().map(|held| (held.attempt, held.phase)).collect();
+    let mut repairs = Vec::new();
+    for expected in expected {
+        let settled = match occasion {
+            Occasion::Hello { .. } => true,
+            Occasion::Heartbeat => now - expected.since >= millis(RESEND_AFTER),
+        };
+        let attempt = expected.attempt;
+        match (unexpected.remove(&attempt), expected.state) {
+            // Its report comes again by itself.
+            (Some(HeldPhase::Finished), _) => {}
+            (Some(_), ExpectedState::Stopping) if settled => repairs.push(Repair::SendStop(attempt)),
+            (Some(_), _) => {}
+            (None, _) if !settled => {}
+            (None, state) => repairs.push(match (occasion, state) {
+                (Occasion::Hello { rebooted: true }, _) => Repair::Lost(attempt, LostCause::Rebooted),
+                (_, ExpectedState::Scheduled) => Repair::SendStart(attempt),
+                // A worker answers a stop for what it does not hold, too: it never started, or says that it is lost.
+                (_, ExpectedState::Stopping) => Repair::SendStop(attempt),
+                (_, ExpectedState::Running) => Repair::Lost(attempt, LostCause::NotHeld),
+            }),
+        }
+    }
+    let mut unexpected: Vec<AttemptRef> = unexpected
+        .into_iter()
+        .filter(|(_, phase)| *phase != HeldPhase::Finished)
+        .map(|(attempt, _)| attempt)
+        .collect();
+    unexpected.sort_unstable();
+    repairs.extend(unexpected.into_iter().map(Repair::SendKill));
+    repairs
+}
+
+fn millis(span: Span) -> TimeDelta {
+    TimeDelta::milliseconds(i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 2))
+}
+
+#[cfg(test)]
+mod tests;

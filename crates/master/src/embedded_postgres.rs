@@ -1,0 +1,260 @@
+//! A private Postgres server as a child of this process: the database of an installation that was given no `DATABASE_URL`.
+//!
+//! In `<data_dir>` it owns these, and nothing else:
+//!
+//! ```text
+//! postgres/cluster      the database cluster, made by initdb
+//! postgres/cluster.new  a cluster in the making; what is found here at a start is thrown away
+//! postgres/run          the socket's directory (elsewhere if the path is too long for a socket)
+//! postgres/lock         held while a gaffer uses the cluster, and says its process id
+//! postgres.log          what the server had to say; the one before is postgres.log.old
+//! ```
+//!
+//! One thread (`supervisor`) starts the server, starts it again when it dies, and stops it. The kernel ends the server
+//! when that thread ends, so a killed gaffer leaves no server behind; where the kernel cannot do that (not Linux), the
+//! next start ends what was left. The server never listens on the network, and nobody but root and the server's own
+//! user reaches its socket, which is why it asks for no password.
+
+mod binaries;
+mod data_dir;
+mod leftovers;
+mod server;
+mod socket_dir;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// What the caller decides. This module reads nothing from the environment.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// gaffer's data directory; made if it is missing.
+    pub data_dir: PathBuf,
+    /// The directory of `initdb` and `postgres`. Without it, the usual places are searched.
+    pub bin_dir: Option<PathBuf>,
+    /// `$PATH`, the last place that is searched for the binaries, and the first for `pg_config`.
+    pub search_path: Option<OsString>,
+    /// `$XDG_RUNTIME_DIR`, the place of the socket if the data directory's path is too long for one.
+    pub runtime_dir: Option<PathBuf>,
+}
+
+/// A private Postgres server, child of this process, reachable only through a socket in a private directory.
+///
+/// Dropping it stops the server too, but does not wait for that.
+#[derive(Debug)]
+pub struct EmbeddedPostgres {
+    facts: Facts,
+    exits: watch::Receiver<Exits>,
+    stop: DropGuard,
+    finished: oneshot::Receiver<()>,
+}
+
+/// What stays true for as long as this server is kept running, over all its restarts.
+#[derive(Debug, Clone)]
+struct Facts {
+    url: String,
+    socket_dir: PathBuf,
+    cluster_dir: PathBuf,
+    version: String,
+}
+
+/// How often the server ended without being asked to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exits {
+    /// How many times since the start.
+    pub count: u64,
+    /// How it ended the last time, as the operating system says it: `signal: 9 (SIGKILL)`.
+    pub last: String,
+}
+
+impl EmbeddedPostgres {
+    /// Starts the server, after making the cluster if there is none, and returns once it answers at [`url`](Self::url).
+    ///
+    /// From then on the server is kept running: when it dies, it is started again at the same URL. Dropping the future
+    /// ends whatever was begun.
+    pub async fn start(settings: Settings) -> Result<EmbeddedPostgres, StartError> {
+        let stop = CancellationToken::new();
+        let (started_tx, started) = oneshot::channel();
+        let (finished_tx, finished) = oneshot::channel();
+        let (exits_tx, exits) = watch::channel(Exits::default());
+        let stopped = stop.clone();
+        let stop = stop.drop_guard();
+        std::thread::Builder::new()
+            .name("postgres".to_owned())
+            .spawn(move || {
+                supervisor::run(&settings, &stopped, started_tx, &exits_tx);
+                // The receiver is gone if nobody waits for the end; that is fine.
+                let _ = finished_tx.send(());
+            })
+            .map_err(StartError::Supervisor)?;
+        let facts = started.await.map_err(|_| StartError::Supervisor(io::Error::other("it ended early")))??;
+        Ok(EmbeddedPostgres { facts, exits, stop, finished })
+    }
+
+    /// Where clients connect. The database exists.
+    pub fn url(&self) -> &str {
+        &self.facts.url
+    }
+
+    /// The directory of the server's socket.
+    pub fn socket_dir(&self) -> &Path {
+        &self.facts.socket_dir
+    }
+
+    /// The directory of the cluster: what Postgres itself calls its data directory.
+    pub fn cluster_dir(&self) -> &Path {
+        &self.facts.cluster_dir
+    }
+
+    /// The server's version, like `15.18`.
+    pub fn version(&self) -> &str {
+        &self.facts.version
+    }
+
+    /// Completes when the server has ended without being asked to since the last call (or since the start). It is being
+    /// started again by then: this is for reporting.
+    pub async fn exited(&mut self) -> Exits {
+        if self.exits.changed().await.is_err() {
+            // The supervising thread is gone, and the server with it: nothing will ever change again.
+            std::future::pending::<()>().await;
+        }
+        self.exits.borrow_and_update().clone()
+    }
+
+    /// Stops the server in an orderly way and returns once it is gone: clients are disconnected, what was committed is
+    /// on disk, and the next start needs no recovery.
+    pub async fn stop(self) {
+        drop(self.stop);
+        // An error means that the thread has ended already, which is what was wanted.
+        let _ = self.finished.await;
+    }
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No usable installation.
+    #[error("{problem} {install}, name the directory of its binaries in GAFFER_PG_BIN, or set DATABASE_URL to use another server.")]
+    NoBinaries {
+        /// A sentence: what was missing and where.
+        problem: String,
+        /// How to install it on this system.
+        install: String,
+    },
+    /// A cluster of a version that no installation here can run.
+    #[error(
+        "{} was made by PostgreSQL {cluster}, which is not installed here (found: {found}). Install version {cluster}, or name the \
+         directory of its binaries in GAFFER_PG_BIN; to change the version, move the data with pg_dump to a new data directory.",
+        cluster_dir.display()
+    )]
+    OtherVersion {
+        /// The cluster.
+        cluster_dir: PathBuf,
+        /// Its major version.
+        cluster: u32,
+        /// The versions that are installed.
+        found: String,
+    },
+    /// Another gaffer uses the directory.
+    #[error("another gaffer ({holder}) is using {}. Stop it, or choose another directory with GAFFER_DATA_DIR.", data_dir.display())]
+    InUse {
+        /// gaffer's data directory.
+        data_dir: PathBuf,
+        /// `process 123`.
+        holder: String,
+    },
+    /// gaffer is root, the server must not be, and its user cannot get to the cluster.
+    #[error(
+        "Postgres refuses to run as root, so it runs as the user {user}, who may not enter {}, which is on the way to {}. \
+         Choose another directory with GAFFER_DATA_DIR (like /var/lib/gaffer), or let others pass: chmod o+x {}",
+        closed.display(), wanted.display(), closed.display()
+    )]
+    Unreachable {
+        /// The directory that lets nobody pass.
+        closed: PathBuf,
+        /// Where it was to go.
+        wanted: PathBuf,
+        /// The server's user.
+        user: String,
+    },
+    /// gaffer is root, and this system has no other user to run the server as.
+    #[error("Postgres refuses to run as root, and this system has neither a user `postgres` nor `nobody` to run it as")]
+    NoUser,
+    /// A file operation failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// A verb: `create`, `lock`.
+        action: &'static str,
+        /// Of which file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something is where the cluster should be.
+    #[error(
+        "{} is not empty, but is no complete Postgres cluster either (it has no PG_VERSION). Move it away to start with an empty database.",
+        .0.display()
+    )]
+    NoCluster(PathBuf),
+    /// A program could not even be started.
+    #[error("cannot run {}{as_user}: {source}", program.display())]
+    Spawn {
+        /// Which.
+        program: PathBuf,
+        /// Empty, or ` as the user postgres`.
+        as_user: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// `initdb` did not succeed.
+    #[error("initdb failed to make the cluster {} ({status}): {output}", cluster_dir.display())]
+    Initdb {
+        /// Where.
+        cluster_dir: PathBuf,
+        /// How it ended.
+        status: String,
+        /// What it said.
+        output: String,
+    },
+    /// The server ended again and again before it was ready.
+    #[error("the Postgres server does not start: {problem}. Its log, {}, ends with:\n{log_tail}", log.display())]
+    Server {
+        /// What happened.
+        problem: String,
+        /// The log.
+        log: PathBuf,
+        /// The lines it wrote in this attempt.
+        log_tail: String,
+    },
+    /// Processes of an earlier server do not go away.
+    #[error("processes of an earlier Postgres server still use {} and cannot be ended: {pids}", cluster_dir.display())]
+    Leftovers {
+        /// The cluster.
+        cluster_dir: PathBuf,
+        /// Their process ids.
+        pids: String,
+    },
+    /// No directory for the socket.
+    #[error("found no place for the Postgres socket: {0}. Choose a shorter directory with GAFFER_DATA_DIR.")]
+    NoSocketDir(String),
+    /// The supervising thread.
+    #[error("cannot supervise Postgres: {0}")]
+    Supervisor(io::Error),
+    /// Given up by the caller.
+    #[error("stopped while Postgres was starting")]
+    Stopped,
+}
+
+impl StartError {
+    /// For `map_err` behind a file operation.
+    fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StartError {
+        let path = path.to_owned();
+        move |source| StartError::File { action, path, source }
+    }
+}

@@ -1,0 +1,248 @@
+//! The directories: made, locked, and given to the user who runs the server.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::unistd::{Gid, Pid, Uid, User};
+
+use super::{StartError, binaries};
+
+/// How long the lock of a process that is gone may still be held by a child it was just starting.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// gaffer's data directory, locked for this process.
+#[derive(Debug)]
+pub(super) struct DataDir {
+    /// As the caller named it, without links, absolute: the server's current directory is another one.
+    path: PathBuf,
+    /// Who runs the server, if that is not the user of this process.
+    pub(super) server_user: Option<ServerUser>,
+    _lock: Flock<File>,
+}
+
+/// Postgres refuses to run as root; this is who runs it then.
+#[derive(Debug, Clone)]
+pub(super) struct ServerUser {
+    pub(super) name: String,
+    pub(super) uid: Uid,
+    pub(super) gid: Gid,
+}
+
+impl DataDir {
+    /// Makes what is missing and takes the lock.
+    pub(super) async fn open(path: &Path) -> Result<DataDir, StartError> {
+        let root = nix::unistd::geteuid().is_root();
+        make_dir(path, root)?;
+        let path = fs::canonicalize(path).map_err(StartError::file("find", path))?;
+        if root {
+            let_others_pass(&path)?;
+        }
+        let home = path.join("postgres");
+        make_dir(&home, root)?;
+        let server_user = if root { Some(ServerUser::choose(&home.join("cluster"))?) } else { None };
+        let lock = lock(&path, server_user.as_ref()).await?;
+        Ok(DataDir { path, server_user, _lock: lock })
+    }
+
+    /// The directory that holds all but the log.
+    pub(super) fn home(&self) -> PathBuf {
+        self.path.join("postgres")
+    }
+
+    pub(super) fn cluster(&self) -> PathBuf {
+        self.home().join("cluster")
+    }
+
+    pub(super) fn new_cluster(&self) -> PathBuf {
+        self.home().join("cluster.new")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.path.join("postgres.log")
+    }
+
+    /// The uid of the server.
+    pub(super) fn server_uid(&self) -> Uid {
+        self.server_user.as_ref().map_or_else(nix::unistd::geteuid, |user| user.uid)
+    }
+
+    /// The major version of the cluster, if there is a cluster.
+    pub(super) fn cluster_major(&self) -> Result<Option<u32>, StartError> {
+        let cluster = self.cluster();
+        let file = cluster.join("PG_VERSION");
+        match fs::read_to_string(&file) {
+            Ok(version) => match binaries::major(&version) {
+                Some(major) => Ok(Some(major)),
+                None => Err(StartError::NoCluster(cluster)),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let empty = fs::read_dir(&cluster).map_or(true, |mut entries| entries.next().is_none());
+                if empty { Ok(None) } else { Err(StartError::NoCluster(cluster)) }
+            }
+            Err(error) => Err(StartError::file("read", &file)(error)),
+        }
+    }
+
+    /// Makes a directory that only the server's user may enter.
+    pub(super) fn make_private(&self, dir: &Path) -> Result<(), StartError> {
+        fs::DirBuilder::new().mode(0o700).create(dir).map_err(StartError::file("create", dir))?;
+        self.give(dir)
+    }
+
+    /// Gives a file to the server's user.
+    pub(super) fn give(&self, path: &Path) -> Result<(), StartError> {
+        match &self.server_user {
+            Some(user) => std::os::unix::fs::lchown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+                .map_err(StartError::file("change the owner of", path)),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a whole cluster to the server's user if it is root's, as after a copy of root's.
+    pub(super) fn give_cluster(&self) -> Result<(), StartError> {
+        let cluster = self.cluster();
+        if self.server_user.is_none() || !fs::symlink_metadata(&cluster).is_ok_and(|it| it.uid() == 0) {
+            return Ok(());
+        }
+        // The top last: it is what tells that the rest has been done.
+        let mut found = vec![cluster];
+        let mut next = 0;
+        while let Some(path) = found.get(next) {
+            if fs::symlink_metadata(path).is_ok_and(|it| it.is_dir()) {
+                let entries = fs::read_dir(path).map_err(StartError::file("read", path))?;
+                found.extend(entries.flatten().map(|entry| entry.path()));
+            }
+            next += 1;
+        }
+        found.iter().rev().try_for_each(|path| self.give(path))
+    }
+
+    /// Keeps the log of the last run apart, once per run of gaffer.
+    pub(super) fn rotate_log(&self) -> Result<(), StartError> {
+        let log = self.log();
+        match fs::rename(&log, log.with_extension("log.old")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StartError::file("rename", &log)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the log to append to it, and says how long it is.
+    pub(super) fn open_log(&self) -> Result<(File, u64), StartError> {
+        let path = self.log();
+        let log = open(&path, OpenOptions::new().append(true), self.server_user.as_ref())?;
+        let length = log.metadata().map_err(StartError::file("read", &path))?.len();
+        Ok((log, length))
+    }
+
+    /// The first directory on the way to `path` that the server's user may not enter, judged by its mode.
+    pub(super) fn closed_on_the_way(&self, path: &Path) -> Option<PathBuf> {
+        let user = self.server_user.as_ref()?;
+        let mut way: Vec<&Path> = path.ancestors().collect();
+        way.reverse();
+        let closed = way.into_iter().find(|dir| {
+            let Ok(it) = fs::metadata(dir) else { return false };
+            let bit = match () {
+                () if it.uid() == user.uid.as_raw() => 0o100,
+                () if it.gid() == user.gid.as_raw() => 0o010,
+                () => 0o001,
+            };
+            it.is_dir() && it.mode() & bit == 0
+        });
+        closed.map(Path::to_owned)
+    }
+}
+
+impl ServerUser {
+    /// The owner of an existing cluster, else `postgres`, else `nobody`.
+    fn choose(cluster: &Path) -> Result<ServerUser, StartError> {
+        if let Ok(it) = fs::symlink_metadata(cluster)
+            && it.uid() != 0
+        {
+            let uid = Uid::from_raw(it.uid());
+            let name = User::from_uid(uid).ok().flatten().map_or_else(|| format!("#{uid}"), |user| user.name);
+            return Ok(ServerUser { name, uid, gid: Gid::from_raw(it.gid()) });
+        }
+        let user = ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).ok().flatten());
+        let user = user.filter(|user| !user.uid.is_root()).ok_or(StartError::NoUser)?;
+        Ok(ServerUser { name: user.name, uid: user.uid, gid: user.gid })
+    }
+}
+
+/// Makes a directory with those above it. Root's can be passed by the server's user (whatever the umask says), but not listed.
+fn make_dir(dir: &Path, root: bool) -> Result<(), StartError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make_dir(parent, root)?;
+    }
+    let mode = if root { 0o711 } else { 0o700 };
+    match fs::create_dir(dir) {
+        Ok(()) => {
+            fs::set_permissions(dir, fs::Permissions::from_mode(mode)).map_err(StartError::file("set the mode of", dir))
+        }
+        // Made by another gaffer at the same moment.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(StartError::file("create", dir)(error)),
+    }
+}
+
+/// A fresh directory that root made for gaffer with `mktemp -d` is closed to the server's user. It is ours to open as
+/// long as it is empty; of a directory with anything in it, the mode is left alone.
+fn let_others_pass(dir: &Path) -> Result<(), StartError> {
+    let it = fs::metadata(dir).map_err(StartError::file("read", dir))?;
+    let empty = fs::read_dir(dir).map_err(StartError::file("read", dir))?.next().is_none();
+    if !empty || it.uid() != 0 || it.mode() & 0o001 != 0 {
+        return Ok(());
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(it.mode() & 0o7777 | 0o011)).map_err(StartError::file("set the mode of", dir))
+}
+
+/// Opens (or makes) a private file, which is the server's user's like everything else, so that a gaffer which is not root
+/// can go on where one that was root stopped.
+fn open(path: &Path, options: &mut OpenOptions, owner: Option<&ServerUser>) -> Result<File, StartError> {
+    let file = options.create(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path);
+    let file = file.map_err(StartError::file("open", path))?;
+    if let Some(user) = owner {
+        std::os::unix::fs::fchown(&file, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+            .map_err(StartError::file("change the owner of", path))?;
+    }
+    Ok(file)
+}
+
+async fn lock(data_dir: &Path, owner: Option<&ServerUser>) -> Result<Flock<File>, StartError> {
+    let path = data_dir.join("postgres/lock");
+    let mut file = open(&path, OpenOptions::new().read(true).write(true).truncate(false), owner)?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut locked) => {
+                let written = locked
+                    .set_len(0)
+                    .and_then(|()| locked.rewind())
+                    .and_then(|()| locked.write_all(format!("{}\n", Pid::this()).as_bytes()));
+                written.map_err(StartError::file("write", &path))?;
+                return Ok(locked);
+            }
+            Err((mut held, Errno::EWOULDBLOCK)) => {
+                let mut holder = String::new();
+                // What cannot be read is only missing from a message.
+                let _ = held.rewind().and_then(|()| held.read_to_string(&mut holder));
+                let holder = holder.trim().parse().ok().map(Pid::from_raw);
+                let gone = holder.is_none_or(|pid| nix::sys::signal::kill(pid, None) == Err(Errno::ESRCH));
+                if !gone || Instant::now() > deadline {
+                    let holder = holder.map_or_else(|| "process unknown".to_owned(), |pid| format!("process {pid}"));
+                    return Err(StartError::InUse { data_dir: data_dir.to_owned(), holder });
+                }
+                file = held;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err((_, errno)) => return Err(StartError::file("lock", &path)(errno.into())),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The programs of Postgres as children of this process: `initdb`, and the server itself.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::str::FromStr;
+use std::time::Duration;
+use std::{fs, io};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+use tokio::process::{Child, Command};
+
+use super::binaries::{self, Binaries};
+use super::data_dir::{DataDir, ServerUser};
+use super::{StartError, leftovers};
+
+/// Only part of the socket's name: the server listens on no port.
+pub(super) const PORT: u16 = 5432;
+const USER: &str = "gaffer";
+const DATABASE: &str = "gaffer";
+/// Byte order in every index, on every system; macOS has no C.UTF-8.
+const LOCALE: &str = if cfg!(target_os = "macos") { "C" } else { "C.UTF-8" };
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const READY_POLL: Duration = Duration::from_millis(5);
+
+/// What the server is told, beyond its directories; stronger than the cluster's postgresql.conf.
+///
+/// Nothing here may make a commit less durable. `wal_compression` stays off: lz4 is not in every build, and a server
+/// without it would not start.
+const SERVER_SETTINGS: &[&str] = &[
+    "listen_addresses=",
+    "unix_socket_permissions=0700",
+    "cluster_name=gaffer",
+    "max_connections=50",
+    "shared_buffers=128MB",
+    "fsync=on",
+    "synchronous_commit=on",
+    "full_page_writes=on",
+    "max_wal_size=2GB",
+    "checkpoint_timeout=15min",
+    "checkpoint_completion_target=0.9",
+    "autovacuum=on",
+    "jit=off",
+    "log_destination=stderr",
+    "logging_collector=off",
+    "log_min_messages=warning",
+];
+
+/// Where clients find the server. The port and the TLS mode are spelled out because clients would otherwise take them from
+/// `PGPORT` and `PGSSLMODE`, which are meant for another server.
+pub(super) fn url(socket_dir: &Path) -> String {
+    use std::fmt::Write;
+    let mut host = String::new();
+    for byte in socket_dir.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => host.push(char::from(*byte)),
+            // Writing to a String cannot fail.
+            _ => write!(host, "%{byte:02X}").unwrap_or_default(),
+        }
+    }
+    format!("postgres://{USER}@localhost:{PORT}/{DATABASE}?host={host}&sslmode=disable")
+}
+
+/// Asks a `postgres` for its version, as the server's user and from the cluster's parent, which shows that this user can get to both.
+pub(super) async fn version_of(postgres: &Path, data_dir: &DataDir) -> Result<String, StartError> {
+    let home = data_dir.home();
+    let mut version = command(postgres, data_dir.server_user.as_ref());
+    let output = version.arg("--version").current_dir(&home).kill_on_drop(true).output().await;
+    let output = output.map_err(|source| match (&data_dir.server_user, data_dir.closed_on_the_way(&home)) {
+        (Some(user), Some(closed)) => StartError::Unreachable { closed, wanted: home, user: user.name.clone() },
+        _ => spawn_error(postgres, data_dir)(source),
+    })?;
+    binaries::version_in(&String::from_utf8_lossy(&output.stdout)).map_err(spawn_error(postgres, data_dir))
+}
+
+/// Makes the cluster if there is none: beside its place, and moved there when it is complete and on disk.
+pub(super) async fn make_cluster(binaries: &Binaries, data_dir: &DataDir) -> Result<(), StartError> {
+    let (cluster, new) = (data_dir.cluster(), data_dir.new_cluster());
+    leftovers::remove_unfinished(&new).await?;
+    if data_dir.cluster_major()?.is_some() {
+        return data_dir.give_cluster();
+    }
+    tracing::info!(directory = %cluster.display(), version = binaries.version, "making the Postgres cluster");
+    data_dir.make_private(&new)?;
+    let mut initdb = command(&binaries.initdb(), data_dir.server_user.as_ref());
+    initdb.arg("-D").arg(&new).args(["-E", "UTF8", "-A", "trust", "-U", USER, "--locale", LOCALE]);
+    if cfg!(target_os = "linux") {
+        // One call for the file system instead of one for each of a thousand files, which takes long on a slow disk.
+        initdb.arg("--no-sync");
+    }
+    let output = initdb.kill_on_drop(true).output().await;
+    let output = output.map_err(spawn_error(&binaries.initdb(), data_dir))?;
+    if !output.status.success() {
+        let text = [output.stdout, output.stderr].concat();
+        let output_text = String::from_utf8_lossy(&text).trim().to_owned();
+        return Err(StartError::Initdb { cluster_dir: new, status: output.status.to_string(), output: output_text });
+    }
+    sync_file_system(&new).map_err(StartError::file("sync", &new))?;
+    fs::rename(&new, &cluster).map_err(StartError::file("rename", &new))?;
+    let home = data_dir.home();
+    fs::File::open(&home).and_then(|dir| dir.sync_all()).map_err(StartError::file("sync", &home))
+}
+
+#[cfg(target_os = "linux")]
+fn sync_file_system(path: &Path) -> io::Result<()> {
+    Ok(nix::unistd::syncfs(fs::File::open(path)?)?)
+}
+
+/// initdb has done it.
+#[cfg(not(target_os = "linux"))]
+fn sync_file_system(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// A running server, ready or not.
+#[derive(Debug)]
+pub(super) struct Server {
+    child: Child,
+    pid: Pid,
+    pid_file: PathBuf,
+    url: String,
+}
+
+impl Server {
+    /// Starts the server. Its output goes to the log.
+    pub(super) fn spawn(
+        binaries: &Binaries,
+        data_dir: &DataDir,
+        socket_dir: &Path,
+        log: &fs::File,
+    ) -> Result<Server, StartError> {
+        let program = binaries.postgres();
+        let cluster = data_dir.cluster();
+        let mut postgres = command(&program, data_dir.server_user.as_ref());
+        postgres.arg("-D").arg(&cluster).arg("-k").arg(socket_dir).arg("-p").arg(PORT.to_string());
+        for setting in SERVER_SETTINGS {
+            postgres.args(["-c", setting]);
+        }
+        let duplicate = || log.try_clone().map(Stdio::from);
+        let spawned = duplicate().and_then(|out| postgres.stdout(out).stderr(duplicate()?).spawn());
+        let child = spawned.map_err(spawn_error(&program, data_dir))?;
+        // A child that has not been waited for has an id that fits.
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        let pid = pid.ok_or_else(|| spawn_error(&program, data_dir)(io::Error::other("it has no process id")))?;
+        Ok(Server { child, pid, pid_file: cluster.join("postmaster.pid"), url: url(socket_dir) })
+    }
+
+    /// Returns when the server answers and has the database, or with a sentence when it has ended before.
+    pub(super) async fn ready(&mut self) -> Result<(), String> {
+        loop {
+            tokio::select! {
+                status = self.child.wait() => {
+                    return Err(format!("it ended ({})", describe(&status)));
+                }
+                () = tokio::time::sleep(READY_POLL) => {}
+            }
+            if self.says_ready() {
+                return match tokio::time::timeout(CONNECT_TIMEOUT, connect(&self.url)).await {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(error)) => Err(format!("it refuses a connection: {error}")),
+                    Err(_) => Err(format!("it does not answer a connection within {} s", CONNECT_TIMEOUT.as_secs())),
+                };
+            }
+        }
+    }
+
+    /// The eighth line of `postmaster.pid` is the server's state. The first tells whether the file is this server's.
+    fn says_ready(&self) -> bool {
+        let text = fs::read_to_string(&self.pid_file).unwrap_or_default();
+        let mut lines = text.lines();
+        lines.next().and_then(|line| line.trim().parse().ok()) == Some(self.pid.as_raw())
+            && lines.nth(6).is_some_and(|state| state.trim() == "ready")
+    }
+
+    /// Waits for the end of the server, and says how it ended.
+    pub(super) async fn ended(&mut self) -> String {
+        describe(&self.child.wait().await)
+    }
+
+    /// Sends a signal, unless the server has been waited for already, when its process id may be another process's.
+    pub(super) fn signal(&self, signal: Signal) {
+        if self.child.id().is_some() {
+            // It may end at this very moment.
+            let _ = nix::sys::signal::kill(self.pid, signal);
+        }
+    }
+}
+
+fn spawn_error(program: &Path, data_dir: &DataDir) -> impl FnOnce(io::Error) -> StartError {
+    let program = program.to_owned();
+    let as_user = data_dir.server_user.as_ref().map(|user| format!(" as the user {}", user.name)).unwrap_or_default();
+    move |source| StartError::Spawn { program, as_user, source }
+}
+
+fn describe(status: &io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => status.to_string(),
+        Err(error) => format!("cannot wait for it: {error}"),
+    }
+}
+
+/// Connects the way clients will, and makes the database in a new cluster.
+async fn connect(url: &str) -> Result<(), sqlx::Error> {
+    let options = PgConnectOptions::from_str(url)?.disable_statement_logging();
+    match options.connect().await {
+        Ok(connection) => connection.close().await,
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("3D000") => {
+            let mut connection = options.database("postgres").connect().await?;
+            sqlx::raw_sql("CREATE DATABASE gaffer").execute(&mut connection).await?;
+            connection.close().await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A program of Postgres with nothing of this process's surroundings: not its user if that is root, not its environment, its
+/// current directory or its terminal's Ctrl-C (which would stop the database before its clients). It ends with this process.
+fn command(program: &Path, user: Option<&ServerUser>) -> Command {
+    let mut command = Command::new(program);
+    let mut path = program.parent().map_or_else(OsString::new, |dir| dir.as_os_str().to_owned());
+    path.push(OsStr::new(":/usr/bin:/bin"));
+    // With a time zone given, initdb need not guess one by trying them all.
+    command.env_clear().env("PATH", path).env("LANG", LOCALE).env("TZ", "UTC");
+    command.current_dir("/").process_group(0).stdin(Stdio::null());
+    if let Some(user) = user {
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+    }
+    end_with_this_thread(&mut command);
+    command
+}
+
+/// Has the kernel send SIGINT (to the server, this means: stop in an orderly way, now) when the calling thread ends, in
+/// whatever way. The standard library runs the hook after it has changed the user, which would have undone it.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "nothing but a hook between fork and exec can ask the kernel for this")]
+fn end_with_this_thread(command: &mut Command) {
+    let parent = Pid::this();
+    let hook = move || {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGINT)?;
+        // The parent may have ended before that.
+        if nix::unistd::getppid() == parent { Ok(()) } else { Err(io::Error::from(nix::errno::Errno::ESRCH)) }
+    };
+    // SAFETY: between fork and exec the hook makes two plain system calls, which are async-signal-safe, and allocates nothing.
+    unsafe { command.pre_exec(hook) };
+}
+
+/// Elsewhere the next start ends what a killed gaffer left.
+#[cfg(not(target_os = "linux"))]
+fn end_with_this_thread(_command: &mut Command) {}

@@ -1,0 +1,389 @@
+//! Bodies of the REST API, as the master writes and the command line reads them. More fields may join; these stay.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use gaffer_domain::placement::{Receipt, Unfit};
+use gaffer_domain::reason::Reason;
+use gaffer_domain::{JobId, WorkerId};
+use serde::{Deserialize, Serialize};
+
+use crate::output::Stream;
+use crate::wire::{DriverStatus, KillReceipt};
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The entries.
+    pub items: Vec<T>,
+    /// Give it as `cursor` to get the next page; none on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its number.
+    pub id: JobId,
+    /// Its name.
+    pub name: String,
+    /// `batch` or `service`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// One of `pending`, `running`, `stopping`, `completed`, `failed`, `cancelled`.
+    pub state: String,
+    /// Why it ended as it did: that of the first task that failed, or of the stop.
+    pub reason: Option<Reason>,
+    /// The user's marks.
+    pub labels: BTreeMap<String, String>,
+    /// 0 to 100.
+    pub priority: u8,
+    /// How many tasks are in which state; states without a task are left out.
+    pub task_counts: BTreeMap<String, i64>,
+    /// Who submitted it.
+    pub created_by: String,
+    /// The job that this one repeats.
+    pub rerun_of: Option<JobId>,
+    /// When it was accepted.
+    pub created_at: DateTime<Utc>,
+    /// When its first attempt started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When its last task ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// The whole specification, every default explicit.
+    pub spec: serde_json::Value,
+}
+
+/// A task of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its job.
+    pub job: JobId,
+    /// Name of its definition.
+    pub task: String,
+    /// Its index.
+    pub index: u32,
+    /// How to address it: `name`, or `name.index` where there are several.
+    pub address: String,
+    /// What executes it.
+    pub driver: String,
+    /// One of the eight task states.
+    pub state: String,
+    /// Why it ended as it did, or why its last attempt did if it is to be repeated.
+    pub reason: Option<Reason>,
+    /// Exit code of the latest attempt.
+    pub exit_code: Option<i32>,
+    /// Signal that ended the latest attempt.
+    pub signal: Option<i32>,
+    /// Number of the latest attempt; 0 before the first.
+    pub attempt: u32,
+    /// Name of the worker of the latest attempt.
+    pub worker: Option<String>,
+    /// Number of that worker.
+    pub worker_id: Option<WorkerId>,
+    /// If it is to be repeated: not before then.
+    pub not_before: Option<DateTime<Utc>>,
+    /// When its job was accepted.
+    pub created_at: DateTime<Utc>,
+    /// When its latest attempt started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// A task with its attempts, latest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskDetail {
+    /// The task.
+    #[serde(flatten)]
+    pub task: Task,
+    /// Its attempts.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One execution of a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its number, from 1.
+    pub attempt: u32,
+    /// Name of its worker.
+    pub worker: String,
+    /// Number of its worker.
+    pub worker_id: WorkerId,
+    /// When it was placed.
+    pub scheduled_at: DateTime<Utc>,
+    /// When it started, by the worker's clock.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When its end was recorded.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Why it ended; none while it runs and after a success.
+    pub reason: Option<Reason>,
+    /// Exit code of its process.
+    pub exit_code: Option<i32>,
+    /// Signal that ended its process.
+    pub signal: Option<i32>,
+    /// Bytes of output stored.
+    pub output_bytes: u64,
+    /// Line ends in it.
+    pub output_lines: u64,
+    /// SHA-256 of the whole output, once it is over.
+    pub output_sha256: Option<String>,
+    /// How its worker was chosen.
+    pub placement: Option<Receipt>,
+    /// What ending it took.
+    pub killed: Option<KillReceipt>,
+}
+
+/// Part of an output, one line of `application/x-ndjson` or the data of one server-sent event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputLine {
+    /// Bytes of one stream.
+    Data(OutputData),
+    /// The end of a task's output: what became of the task.
+    End(Box<Task>),
+}
+
+/// Bytes of one stream of one attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutputData {
+    /// The task's address.
+    pub task: String,
+    /// The attempt's number.
+    pub attempt: u32,
+    /// Offset of the first byte in the attempt's output (both streams together).
+    pub offset: u64,
+    /// When the bytes were read.
+    pub at: DateTime<Utc>,
+    /// From where.
+    pub stream: Stream,
+    /// The bytes, if they are UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The bytes in base64, if they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
+}
+
+/// Amounts of what a worker has.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Amounts {
+    /// Processors.
+    pub cpu: f64,
+    /// Memory.
+    pub memory_bytes: u64,
+    /// Disk.
+    pub disk_bytes: u64,
+}
+
+/// What a worker's machine is doing, tasks or not.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Busy share of all processors, 0 to 1.
+    pub cpu: Option<f64>,
+    /// Memory in use.
+    pub memory_bytes: u64,
+    /// Memory of the machine.
+    pub memory_total_bytes: u64,
+    /// Load averages of 1, 5 and 15 minutes.
+    pub load: [f64; 3],
+    /// In use on the file system of the worker's data directory.
+    pub disk_bytes: u64,
+    /// Its size.
+    pub disk_total_bytes: u64,
+}
+
+/// A worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its number.
+    pub id: WorkerId,
+    /// Its name, unique in the project.
+    pub name: String,
+    /// `online`, `draining`, `offline` or `lost`.
+    pub state: String,
+    /// Where it stands.
+    pub datacenter: String,
+    /// Its operator's marks.
+    pub labels: BTreeMap<String, String>,
+    /// What it offers.
+    pub capacity: Amounts,
+    /// What its tasks have reserved of that.
+    pub allocated: Amounts,
+    /// What its machine is doing; none when it is not connected.
+    pub usage: Option<Usage>,
+    /// What it can execute with.
+    pub drivers: Vec<DriverStatus>,
+    /// Attempts that it executes.
+    pub running: i64,
+    /// Attempts that wait on it.
+    pub waiting: i64,
+    /// Version of its program.
+    pub version: String,
+    /// Processor architecture.
+    pub arch: String,
+    /// Operating system.
+    pub os: String,
+    /// What its operator should know.
+    pub warnings: Vec<String>,
+    /// When it first dialled in.
+    pub created_at: DateTime<Utc>,
+    /// When it was last heard of.
+    pub last_seen_at: DateTime<Utc>,
+}
+
+/// A key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Key {
+    /// Its number.
+    pub id: i64,
+    /// `worker` or `user`.
+    pub kind: String,
+    /// What it is for.
+    pub name: String,
+    /// How the key begins, to recognise it by.
+    pub prefix: String,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it was last used, to about a minute.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// From when on it is refused.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was revoked.
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// The key itself: once, in the answer to its creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// What to make a key from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewKey {
+    /// `worker` or `user`.
+    pub kind: String,
+    /// What it is for.
+    pub name: String,
+    /// How long it is good for, in seconds; none means until it is revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_seconds: Option<u64>,
+}
+
+/// A link that signs in to the dashboard, once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoginLink {
+    /// Open this in a browser.
+    pub url: String,
+    /// It is refused from then on.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// One line of history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counted up; give it as `Last-Event-ID` to go on after it.
+    pub id: i64,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What: `job.submitted`, `task.running`, `worker.online`, …
+    pub kind: String,
+    /// On which job.
+    pub job: Option<JobId>,
+    /// On which task of it, by address.
+    pub task: Option<String>,
+    /// Which attempt.
+    pub attempt: Option<u32>,
+    /// On, or by, which worker.
+    pub worker: Option<String>,
+    /// Who or what caused it.
+    pub actor: String,
+    /// Why, in a sentence.
+    pub message: String,
+}
+
+/// Why the tasks of a job wait, and where the others were placed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The job.
+    pub job: JobId,
+    /// The whole in one sentence.
+    pub message: String,
+    /// One entry for each definition that has waiting tasks.
+    pub waiting: Vec<WaitingTasks>,
+}
+
+/// Why tasks of one definition wait.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WaitingTasks {
+    /// Name of the definition.
+    pub task: String,
+    /// So many of its tasks wait.
+    pub count: i64,
+    /// Why, in one sentence.
+    pub message: String,
+    /// What would help; none if waiting does.
+    pub help: Option<String>,
+    /// Worker by worker, what keeps it out.
+    pub workers: Vec<WorkerVerdict>,
+}
+
+/// What keeps one worker out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerVerdict {
+    /// Its number.
+    pub worker_id: WorkerId,
+    /// Its name.
+    pub worker: String,
+    /// The first need that it does not meet; none if it could take the task now.
+    pub unfit: Option<Unfit>,
+    /// The same as a sentence.
+    pub message: String,
+}
+
+/// What is running here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    /// `gaffer`.
+    pub name: String,
+    /// Version of the program.
+    pub version: String,
+    /// Version of the protocol that workers speak.
+    pub worker_protocol: u32,
+}
+
+/// What went wrong, as RFC 9457 has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `about:blank`: the code says more than a page would.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// The HTTP status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// Stable, for programs.
+    pub code: String,
+    /// For people.
+    pub detail: String,
+    /// Names this request in the master's log.
+    #[serde(default)]
+    pub request_id: String,
+    /// For conflicts: the state that does not allow it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The fields at fault.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<ProblemField>,
+}
+
+/// One field at fault.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProblemField {
+    /// JSON pointer into the body, or `query:name`, or `header:name`.
+    pub pointer: String,
+    /// What is wrong with it.
+    pub detail: String,
+    /// What may have been meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<String>,
+}

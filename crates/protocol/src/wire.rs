@@ -1,0 +1,296 @@
+//! What master and worker say to each other.
+//!
+//! A text frame is a JSON array of messages, in order. A binary frame is one chunk of output, see [`crate::output`].
+//! The first frame of a session is the worker's [`ToMaster::Hello`], the second the master's [`ToWorker::Welcome`].
+//! Messages of one direction arrive in order; control messages may overtake output, except that a worker reports an
+//! end only after the master can have all its output: [`Ended::output_bytes`] says how much that is.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use gaffer_domain::quantity::{Bytes, Span};
+use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::spec::{Action, DriverKind, Resources, StopSignal, StopSpec};
+use gaffer_domain::worker::HeldPhase;
+use gaffer_domain::{AttemptRef, JobId, WorkerId};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Version of everything in this module and in [`crate::output`]. A master refuses a worker with another one.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// The path of the WebSocket on the worker listener.
+pub const WORKER_PATH: &str = "/worker";
+/// The largest text frame either side accepts.
+pub const MAX_CONTROL_FRAME_BYTES: usize = 8 << 20;
+/// The most messages that a sender puts into one text frame.
+pub const MAX_MESSAGES_PER_FRAME: usize = 512;
+
+/// What a worker says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToMaster {
+    /// The first message of a session.
+    Hello(Box<Hello>),
+    /// A sign of life, with all that the worker holds. Renews the lease.
+    Heartbeat(Box<Heartbeat>),
+    /// An attempt started.
+    Started {
+        /// Which.
+        attempt: AttemptRef,
+        /// When, by the worker's clock.
+        at: DateTime<Utc>,
+    },
+    /// An attempt is over. Sent again in each session until it is acknowledged.
+    Ended(Box<Ended>),
+    /// An attempt was taken back in time: it never started and never will.
+    Returned {
+        /// Which.
+        attempt: AttemptRef,
+    },
+}
+
+/// Who dials in, what it offers and what it holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL_VERSION`] of the worker.
+    pub protocol: u32,
+    /// Version of its program.
+    pub version: String,
+    /// Made by the worker at its first start and kept in its data directory; a secret, for it is the worker's identity.
+    pub identity: Uuid,
+    /// Fresh at each start of the worker's process.
+    pub process: Uuid,
+    /// The kernel's boot id: another one means that the machine was started anew and nothing runs any more.
+    pub boot_id: String,
+    /// The name it would like to have.
+    pub name: String,
+    /// Its operator's marks.
+    pub labels: BTreeMap<String, String>,
+    /// Where it stands; empty if nobody said.
+    pub datacenter: String,
+    /// What it offers in all.
+    pub capacity: Resources,
+    /// What it can execute with.
+    pub drivers: Vec<DriverStatus>,
+    /// Processor architecture, as `uname -m` says it.
+    pub arch: String,
+    /// Operating system: `linux`.
+    pub os: String,
+    /// All attempts that it holds.
+    pub held: Vec<HeldAttempt>,
+    /// Things its operator should know, such as a missing way to kill a process tree; shown on its page.
+    pub warnings: Vec<String>,
+}
+
+/// A driver and whether it works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriverStatus {
+    /// Which driver.
+    pub driver: DriverKind,
+    /// Whether it can be given work.
+    pub healthy: bool,
+    /// Its version, or why it does not work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// An attempt that a worker holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldAttempt {
+    /// Which.
+    #[serde(flatten)]
+    pub attempt: AttemptRef,
+    /// How far it is.
+    pub phase: HeldPhase,
+}
+
+/// A sign of life.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Counted up within the session; the answer repeats it.
+    pub sequence: u64,
+    /// All attempts that the worker holds.
+    pub held: Vec<HeldAttempt>,
+    /// How its machine is doing.
+    pub stats: MachineStats,
+}
+
+/// How a machine is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct MachineStats {
+    /// Share of all processors that was busy since the last reading, 0 to 1; none before the second reading.
+    pub cpu: Option<f64>,
+    /// Memory in use (total less available).
+    pub memory_used: Bytes,
+    /// Memory in all.
+    pub memory_total: Bytes,
+    /// Runnable processes, averaged over 1, 5 and 15 minutes.
+    pub load: [f64; 3],
+    /// In use on the file system of the data directory.
+    pub disk_used: Bytes,
+    /// Size of that file system.
+    pub disk_total: Bytes,
+}
+
+/// The end of an attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Which.
+    pub attempt: AttemptRef,
+    /// How.
+    pub end: AttemptEnd,
+    /// When it started, by the worker's clock; none if it did not. Here too, so that no end depends on an earlier message.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended, by the worker's clock.
+    pub ended_at: DateTime<Utc>,
+    /// How long it ran, by a clock that only goes forward.
+    pub ran_micros: u64,
+    /// Bytes of output in all.
+    pub output_bytes: u64,
+    /// SHA-256 over all output bytes in their order, in hexadecimal; none if the worker can't tell (it lost its state).
+    pub output_sha256: Option<String>,
+    /// What was killed and what is left; none if nothing had to be killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub killed: Option<KillReceipt>,
+}
+
+/// What ending an attempt took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillReceipt {
+    /// Processes that were ended with SIGKILL.
+    pub killed: u32,
+    /// Processes that are still there.
+    pub left: u32,
+}
+
+/// What a master says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToWorker {
+    /// Answers the hello.
+    Welcome(Welcome),
+    /// Answers a heartbeat: the lease counts from when the worker sent it.
+    Alive {
+        /// The heartbeat's number.
+        sequence: u64,
+    },
+    /// Start an attempt as soon as there is room. Ignored if it is held already.
+    Start(Box<StartAttempt>),
+    /// Take a started attempt down politely, or drop one that has not started; reported as ended (stopped) in each case.
+    Stop {
+        /// Which.
+        attempt: AttemptRef,
+    },
+    /// Kill and forget an attempt that is not this worker's any more. Reported like any end.
+    Kill {
+        /// Which.
+        attempt: AttemptRef,
+    },
+    /// Pass a signal to a running attempt; nothing else changes.
+    Signal {
+        /// Which.
+        attempt: AttemptRef,
+        /// What to send.
+        signal: StopSignal,
+    },
+    /// Give an attempt back if it has not started ([`ToMaster::Returned`]); else nothing happens.
+    TakeBack {
+        /// Which.
+        attempt: AttemptRef,
+    },
+    /// Output up to this offset is stored; it may be forgotten.
+    OutputStored {
+        /// Whose.
+        attempt: AttemptRef,
+        /// First byte that is not stored yet.
+        offset: u64,
+    },
+    /// There is a gap: send again from this offset.
+    OutputWanted {
+        /// Whose.
+        attempt: AttemptRef,
+        /// First byte that is missing.
+        offset: u64,
+    },
+    /// The end is recorded; the attempt may be forgotten.
+    EndStored {
+        /// Whose.
+        attempt: AttemptRef,
+    },
+    /// The session ends, for this reason. A close frame follows.
+    Goodbye {
+        /// Which kind of reason.
+        code: GoodbyeCode,
+        /// A sentence for the worker's operator.
+        message: String,
+    },
+}
+
+/// The answer to a hello.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The worker's number.
+    pub worker: WorkerId,
+    /// The name it got; another than it asked for if that one is taken.
+    pub name: String,
+    /// Version of the master's program.
+    pub version: String,
+    /// How often to send a heartbeat.
+    pub heartbeat: Span,
+    /// For each held attempt that has output here: the first byte that is not stored. Those not named start at 0.
+    pub stored: Vec<StoredOutput>,
+}
+
+/// How much of an attempt's output is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredOutput {
+    /// Whose.
+    pub attempt: AttemptRef,
+    /// First byte that is not stored.
+    pub offset: u64,
+}
+
+/// Why a master ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GoodbyeCode {
+    /// Another session of the same worker began.
+    Superseded,
+    /// The key was revoked or has expired.
+    KeyRevoked,
+    /// The worker's protocol version is not spoken here.
+    ProtocolVersion,
+    /// The worker said something that makes no sense.
+    ProtocolError,
+    /// The worker did not read fast enough.
+    TooSlow,
+    /// The master is going down; dial again soon.
+    ShuttingDown,
+}
+
+/// All that a worker needs to execute an attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartAttempt {
+    /// Which.
+    pub attempt: AttemptRef,
+    /// The job's number, for the environment.
+    pub job: JobId,
+    /// The definition's name, for the environment.
+    pub task: String,
+    /// The task's index, for the environment.
+    pub index: u32,
+    /// What executes it.
+    pub driver: DriverKind,
+    /// What is executed.
+    pub action: Action,
+    /// Added to the environment.
+    pub env: BTreeMap<String, String>,
+    /// What is reserved while it runs.
+    pub resources: Resources,
+    /// How long it may run.
+    pub timeout: Option<Span>,
+    /// How it is asked to end.
+    pub stop: StopSpec,
+    /// How long the worker may be out of contact before it must have stopped it.
+    pub lost_after: Span,
+}
