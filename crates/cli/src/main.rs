@@ -1,2 +1,98 @@
-//! cli
-fn main() {}
+//! The program `gaffer`: the servers, and the commands of their users.
+
+mod args;
+mod attach;
+mod client;
+mod commands;
+mod config;
+mod exit;
+mod failure;
+mod follow;
+mod listing;
+mod login;
+mod moment;
+mod ndjson;
+mod out;
+mod patience;
+mod selector;
+mod sgr;
+mod signals;
+mod sink;
+mod spec_input;
+mod spec_place;
+mod sse;
+mod status;
+mod style;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+use commands::server::WorkerArgs;
+use failure::Failure;
+use out::Out;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let Ok(out) = Out::of_process() else { return ExitCode::from(exit::GAFFER_FAILED) };
+    // Fails only if there is a provider already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let general = args.command.general_exit_code();
+    match carry_out(args.command, &out) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            if !failure.is_silent() {
+                let text = failure.to_string();
+                let lines: Vec<_> = text.lines().map(style::visible).collect();
+                out.note(&format!("gaffer: {}", lines.join("\n")));
+            }
+            ExitCode::from(failure.exit_code(general))
+        }
+    }
+}
+
+/// The servers use all processors; a client command needs one thread, which starts sooner.
+fn carry_out(command: Command, out: &Out) -> Result<u8, Failure> {
+    match command {
+        Command::Dev(args) => commands::dev::run(args, out),
+        Command::Master(config) => commands::server::master(*config, out),
+        Command::Worker(WorkerArgs::Serve(config)) => commands::server::worker(*config, out),
+        Command::Completion(args) => commands::completion::run(&args, out),
+        command => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::Local(format!("cannot start: {error}")))?;
+            let done = runtime.block_on(call(command, out));
+            // A write that its reader does not take must not keep us.
+            runtime.shutdown_background();
+            done
+        }
+    }
+}
+
+async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
+    match command {
+        Command::Run(args) => commands::run::run(args, out).await,
+        Command::Submit(args) => commands::submit::run(args, out).await,
+        Command::Jobs(args) => commands::jobs::run(args, out).await,
+        Command::Job(args) => commands::job::run(args, out).await,
+        Command::Logs(args) => commands::logs::run(args, out).await,
+        Command::Wait(args) => commands::wait::run(args, out).await,
+        Command::Stop(args) => commands::stop::run(args, out).await,
+        Command::Rerun(args) => commands::rerun::run(args, out).await,
+        Command::Delete(args) => commands::delete::run(args, out).await,
+        Command::Explain(args) => commands::explain::run(args, out).await,
+        Command::Events(args) => commands::events::run(args, out).await,
+        Command::Workers(args) => commands::workers::list(args, out).await,
+        Command::Worker(WorkerArgs::Act(action)) => commands::workers::act(action, out).await,
+        Command::Keys(args) => commands::keys::run(args, out).await,
+        Command::Login(args) => commands::login::run(args, out).await,
+        Command::Dashboard => commands::dashboard::run(out).await,
+        Command::Version(args) => commands::version::run(args, out).await,
+        // These need no client.
+        Command::Worker(WorkerArgs::Serve(_)) | Command::Completion(_) | Command::Dev(_) | Command::Master(_) => Ok(0),
+    }
+}

@@ -9,6 +9,8 @@ pub mod placement;
 pub mod policy;
 pub mod quantity;
 pub mod reason;
+#[cfg(test)]
+mod seeds;
 pub mod spec;
 pub mod task;
 pub mod worker;

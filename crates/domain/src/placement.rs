@@ -1,5 +1,6 @@
 //! Who runs where: [`feasible`], then [`score`], then the lowest score wins; each step can be explained.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -62,10 +63,12 @@ pub struct Offer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum Unfit {
+    /// It belongs to another project. Nobody is shown this: who asks sees the workers of one project only.
+    OtherProject,
     /// It is not connected.
     Away {
-        /// `offline` or `lost`.
-        state: String,
+        /// Offline or lost.
+        state: WorkerState,
     },
     /// It takes nothing new.
     Draining,
@@ -81,8 +84,8 @@ pub enum Unfit {
     },
     /// It could not run this even if it did nothing else.
     TooSmall {
-        /// What there is too little of: `cpu`, `memory` or `disk`.
-        resource: String,
+        /// What there is too little of.
+        resource: Resource,
         /// What the task wants.
         wanted: String,
         /// What the worker has in all.
@@ -90,18 +93,24 @@ pub enum Unfit {
     },
     /// It could, but not beside what it runs now.
     Busy {
-        /// What there is too little of: `cpu`, `memory` or `disk`.
-        resource: String,
+        /// What there is too little of.
+        resource: Resource,
         /// What the task wants.
         wanted: String,
         /// What is left.
         free: String,
+    },
+    /// It has [`MAX_BACKLOG`] attempts to start before it is given another.
+    Backlogged {
+        /// So many wait there for their start.
+        waiting: u32,
     },
 }
 
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Unfit::OtherProject => f.write_str("belongs to another project"),
             Unfit::Away { state } => write!(f, "is {state}"),
             Unfit::Draining => f.write_str("is draining and takes nothing new"),
             Unfit::Driver { driver } => write!(f, "has no working {} driver", driver.as_str()),
@@ -112,28 +121,27 @@ impl fmt::Display for Unfit {
             Unfit::Busy { resource, wanted, free } => {
                 write!(f, "has {free} {resource} free, {wanted} wanted")
             }
+            Unfit::Backlogged { waiting } => write!(f, "has {waiting} tasks that it has yet to start"),
         }
     }
 }
 
-/// Whether a worker can be given a task now. `backlog` is how many unstarted attempts of this class it may hold beyond
-/// its capacity, from [`backlog_limit`].
+/// Whether a worker can be given a task now: it has room for it, or fewer than `backlog` (from [`backlog_limit`])
+/// attempts of whatever class wait there for their start. More than [`MAX_BACKLOG`] never wait, however little they need.
 ///
 /// # Errors
 /// The first need that keeps the worker out.
 pub fn feasible(needs: &Needs, project: ProjectId, offer: &Offer, backlog: u32) -> Result<(), Unfit> {
     suitable(needs, project, offer)?;
+    if offer.waiting >= MAX_BACKLOG {
+        return Err(Unfit::Backlogged { waiting: offer.waiting });
+    }
     if offer.waiting < backlog {
         return Ok(());
     }
-    for (resource, wanted, capacity, reserved) in dimensions(&needs.resources, offer) {
-        let free = capacity.saturating_sub(reserved);
+    for (resource, wanted, free) in dimensions(&needs.resources, &offer.free()) {
         if wanted > free {
-            return Err(Unfit::Busy {
-                resource: resource.name().to_owned(),
-                wanted: resource.show(wanted),
-                free: resource.show(free),
-            });
+            return Err(Unfit::Busy { resource, wanted: resource.show(wanted), free: resource.show(free) });
         }
     }
     Ok(())
@@ -142,15 +150,15 @@ pub fn feasible(needs: &Needs, project: ProjectId, offer: &Offer, backlog: u32) 
 /// Whether a worker could run a task if it did nothing else.
 ///
 /// # Errors
-/// The first need that keeps the worker out; never [`Unfit::Busy`].
+/// The first need that keeps the worker out; never [`Unfit::Busy`] or [`Unfit::Backlogged`].
 pub fn suitable(needs: &Needs, project: ProjectId, offer: &Offer) -> Result<(), Unfit> {
     if offer.project != project {
-        return Err(Unfit::Away { state: "another project's".to_owned() });
+        return Err(Unfit::OtherProject);
     }
     match offer.state {
         WorkerState::Online => {}
         WorkerState::Draining => return Err(Unfit::Draining),
-        away => return Err(Unfit::Away { state: away.to_string() }),
+        state @ (WorkerState::Offline | WorkerState::Lost) => return Err(Unfit::Away { state }),
     }
     if !offer.drivers.contains(&needs.driver) {
         return Err(Unfit::Driver { driver: needs.driver });
@@ -158,10 +166,10 @@ pub fn suitable(needs: &Needs, project: ProjectId, offer: &Offer) -> Result<(), 
     if !needs.datacenters.is_empty() && !needs.datacenters.contains(&offer.datacenter) {
         return Err(Unfit::Datacenter { datacenter: offer.datacenter.clone() });
     }
-    for (resource, wanted, capacity, _) in dimensions(&needs.resources, offer) {
+    for (resource, wanted, capacity) in dimensions(&needs.resources, &offer.capacity) {
         if wanted > capacity {
             return Err(Unfit::TooSmall {
-                resource: resource.name().to_owned(),
+                resource,
                 wanted: resource.show(wanted),
                 capacity: resource.show(capacity),
             });
@@ -170,25 +178,50 @@ pub fn suitable(needs: &Needs, project: ProjectId, offer: &Offer) -> Result<(), 
     Ok(())
 }
 
-/// How many unstarted attempts of a class a worker may hold: what it gets through within [`BACKLOG_HORIZON`], given
-/// how long attempts of the class ran lately. Unknown durations give none.
+/// How many unstarted attempts a worker may hold for one of this class to join them: what it gets through within
+/// [`BACKLOG_HORIZON`], given how long attempts of the class ran lately. Unknown durations give none.
 pub fn backlog_limit(needs: &Needs, capacity: &Resources, mean_run: Option<std::time::Duration>) -> u32 {
     let Some(mean_run) = mean_run else { return 0 };
-    let by_cpu = f64::from(capacity.cpu.millis()) / f64::from(needs.resources.cpu.millis().max(1));
-    let by_memory = capacity.memory.get() as f64 / needs.resources.memory.get().max(1) as f64;
-    let side_by_side = by_cpu.min(by_memory).clamp(1.0, f64::from(MAX_BACKLOG));
+    let most = f64::from(MAX_BACKLOG);
+    let side_by_side = dimensions(&needs.resources, capacity)
+        .into_iter()
+        .filter(|(_, wanted, _)| *wanted > 0)
+        .map(|(_, wanted, capacity)| capacity as f64 / wanted as f64)
+        .fold(most, f64::min)
+        .max(1.0);
     let turns = BACKLOG_HORIZON.to_std().as_secs_f64() / mean_run.as_secs_f64().max(1e-6);
-    (side_by_side * turns).min(f64::from(MAX_BACKLOG)) as u32
+    (side_by_side * turns).min(most) as u32
+}
+
+/// How many tasks of a class all workers together could be given now.
+pub fn room(
+    needs: &Needs,
+    project: ProjectId,
+    offers: &[Offer],
+    mean_run: Option<std::time::Duration>,
+) -> usize {
+    let fitting = offers.iter().filter(|offer| suitable(needs, project, offer).is_ok());
+    fitting
+        .map(|offer| {
+            let side_by_side = dimensions(&needs.resources, &offer.free())
+                .into_iter()
+                .filter(|(_, wanted, _)| *wanted > 0)
+                .map(|(_, wanted, free)| free / wanted)
+                .fold(u64::from(MAX_BACKLOG), u64::min);
+            let backlog = backlog_limit(needs, &offer.capacity, mean_run).saturating_sub(offer.waiting);
+            side_by_side as usize + backlog as usize
+        })
+        .sum()
 }
 
 /// How good a worker is for a task; lower is better. The present strategy is *spread*: the share of its fullest
 /// resource that would be reserved with the task on it, so the least loaded worker wins. 0 is idle, 1 is full, more is
 /// backlog.
 pub fn score(needs: &Needs, offer: &Offer) -> f64 {
-    dimensions(&needs.resources, offer)
+    dimensions(&offer.with(&needs.resources, 1), &offer.capacity)
         .into_iter()
-        .filter(|(_, _, capacity, _)| *capacity > 0)
-        .map(|(_, wanted, capacity, reserved)| reserved.saturating_add(wanted) as f64 / capacity as f64)
+        .filter(|(_, _, capacity)| *capacity > 0)
+        .map(|(_, reserved, capacity)| reserved as f64 / capacity as f64)
         .fold(0.0, f64::max)
 }
 
@@ -208,7 +241,7 @@ pub struct Candidate {
 pub struct Receipt {
     /// The strategy that scored.
     pub strategy: String,
-    /// Workers that were considered at all.
+    /// The project's workers, in whatever state.
     pub workers: u32,
     /// Of those, the ones that could have taken the task.
     pub feasible: u32,
@@ -222,8 +255,11 @@ impl Receipt {
 }
 
 /// One pass for one class: chooses workers for up to `tasks` tasks, one after the other, keeping count in `offers` as it
-/// goes. Deterministic: equal scores go to the worker with the lower id. Ends at the first task that fits nowhere, as
-/// the others have the same needs.
+/// goes. Deterministic: of equal scores the worker wins where fewer attempts wait (so that tasks which need nothing are
+/// spread, too), then the one with the lower id. Ends at the first task that fits nowhere, as the others have the same
+/// needs.
+///
+/// Each offer is ranked once, and the chosen one again: what a worker can take does not depend on the others.
 pub fn place(
     needs: &Needs,
     project: ProjectId,
@@ -231,52 +267,36 @@ pub fn place(
     offers: &mut [Offer],
     mean_run: Option<std::time::Duration>,
 ) -> Vec<(WorkerId, Receipt)> {
+    // Scores are never negative, and the bits of such numbers sort as the numbers do.
+    let rank = |at: usize, offer: &Offer| {
+        let backlog = backlog_limit(needs, &offer.capacity, mean_run);
+        feasible(needs, project, offer, backlog).ok()?;
+        Some((score(needs, offer).to_bits(), offer.waiting, offer.worker, at))
+    };
+    let workers = offers.iter().filter(|offer| offer.project == project).count();
+    let mut ranking: BTreeSet<(u64, u32, WorkerId, usize)> =
+        offers.iter().enumerate().filter_map(|(at, offer)| rank(at, offer)).collect();
     let mut placed = Vec::new();
-    // Which workers can take how much does not depend on the others, so only the chosen one is looked at again.
-    let mut ranked: Vec<Option<f64>> =
-        offers.iter().map(|offer| rank(needs, project, offer, mean_run)).collect();
-    while placed.len() < tasks {
-        let mut best: Vec<usize> = (0..offers.len()).filter(|at| ranked[*at].is_some()).collect();
-        let feasible = best.len();
-        let order = |a: &usize, b: &usize| {
-            let by_score = ranked[*a].unwrap_or(f64::MAX).total_cmp(&ranked[*b].unwrap_or(f64::MAX));
-            by_score.then(offers[*a].worker.cmp(&offers[*b].worker))
-        };
-        if best.len() > Receipt::MAX_CANDIDATES {
-            best.select_nth_unstable_by(Receipt::MAX_CANDIDATES, order);
-            best.truncate(Receipt::MAX_CANDIDATES);
-        }
-        best.sort_unstable_by(order);
-        let Some(&chosen) = best.first() else { break };
-        let candidates = best
-            .iter()
-            .map(|at| Candidate {
-                worker: offers[*at].worker,
-                name: offers[*at].name.clone(),
-                score: ranked[*at].unwrap_or(f64::MAX),
-            })
-            .collect();
+    while placed.len() < tasks
+        && let Some(best) = ranking.first().copied()
+    {
+        let candidates = ranking.iter().take(Receipt::MAX_CANDIDATES).map(|&(score, _, worker, at)| {
+            let name = offers[at].name.clone();
+            Candidate { worker, name, score: f64::from_bits(score) }
+        });
         let receipt = Receipt {
             strategy: "spread".to_owned(),
-            workers: offers.len() as u32,
-            feasible: feasible as u32,
-            candidates,
+            workers: workers as u32,
+            feasible: ranking.len() as u32,
+            candidates: candidates.collect(),
         };
-        placed.push((offers[chosen].worker, receipt));
-        offers[chosen].take(needs);
-        ranked[chosen] = rank(needs, project, &offers[chosen], mean_run);
+        let (_, _, worker, at) = best;
+        placed.push((worker, receipt));
+        ranking.remove(&best);
+        offers[at].take(needs);
+        ranking.extend(rank(at, &offers[at]));
     }
     placed
-}
-
-fn rank(
-    needs: &Needs,
-    project: ProjectId,
-    offer: &Offer,
-    mean_run: Option<std::time::Duration>,
-) -> Option<f64> {
-    let backlog = backlog_limit(needs, &offer.capacity, mean_run);
-    feasible(needs, project, offer, backlog).ok().map(|()| score(needs, offer))
 }
 
 impl Offer {
@@ -288,27 +308,47 @@ impl Offer {
 
     /// Reserves `resources` for `count` attempts.
     pub fn reserve(&mut self, resources: &Resources, count: u32) {
+        self.reserved = self.with(resources, count);
+    }
+
+    /// What would be reserved with `count` more attempts.
+    fn with(&self, resources: &Resources, count: u32) -> Resources {
         let n = u64::from(count);
-        self.reserved.cpu = Cpu::from_millis(
-            u32::try_from(u64::from(self.reserved.cpu.millis()) + u64::from(resources.cpu.millis()) * n)
-                .unwrap_or(u32::MAX),
-        );
-        self.reserved.memory =
-            Bytes(self.reserved.memory.get().saturating_add(resources.memory.get().saturating_mul(n)));
-        self.reserved.disk =
-            Bytes(self.reserved.disk.get().saturating_add(resources.disk.get().saturating_mul(n)));
+        let bytes =
+            |reserved: Bytes, more: Bytes| reserved.saturating_add(Bytes(more.get().saturating_mul(n)));
+        let cpu = u64::from(self.reserved.cpu.millis()) + u64::from(resources.cpu.millis()) * n;
+        Resources {
+            cpu: Cpu::from_millis(u32::try_from(cpu).unwrap_or(u32::MAX)),
+            memory: bytes(self.reserved.memory, resources.memory),
+            disk: bytes(self.reserved.disk, resources.disk),
+        }
+    }
+
+    /// What is not reserved.
+    fn free(&self) -> Resources {
+        Resources {
+            cpu: self.capacity.cpu.saturating_sub(self.reserved.cpu),
+            memory: self.capacity.memory.saturating_sub(self.reserved.memory),
+            disk: self.capacity.disk.saturating_sub(self.reserved.disk),
+        }
     }
 }
 
-#[derive(Clone, Copy)]
-enum Resource {
+/// What a worker can have too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// Processors.
     Cpu,
+    /// Memory.
     Memory,
+    /// Disk.
     Disk,
 }
 
 impl Resource {
-    fn name(self) -> &'static str {
+    /// The word used on every door.
+    pub fn as_str(self) -> &'static str {
         match self {
             Resource::Cpu => "cpu",
             Resource::Memory => "memory",
@@ -324,14 +364,18 @@ impl Resource {
     }
 }
 
-/// Each resource as (wanted, capacity, reserved) in its smallest unit.
-fn dimensions(wanted: &Resources, offer: &Offer) -> [(Resource, u64, u64, u64); 3] {
-    let (capacity, reserved) = (&offer.capacity, &offer.reserved);
-    let cpu = |cpu: Cpu| u64::from(cpu.millis());
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Two amounts of each resource side by side, in its smallest unit.
+fn dimensions(one: &Resources, other: &Resources) -> [(Resource, u64, u64); 3] {
     [
-        (Resource::Cpu, cpu(wanted.cpu), cpu(capacity.cpu), cpu(reserved.cpu)),
-        (Resource::Memory, wanted.memory.get(), capacity.memory.get(), reserved.memory.get()),
-        (Resource::Disk, wanted.disk.get(), capacity.disk.get(), reserved.disk.get()),
+        (Resource::Cpu, u64::from(one.cpu.millis()), u64::from(other.cpu.millis())),
+        (Resource::Memory, one.memory.get(), other.memory.get()),
+        (Resource::Disk, one.disk.get(), other.disk.get()),
     ]
 }
 

@@ -20,14 +20,15 @@ pub struct Cpu {
 
 /// A number of bytes.
 ///
-/// Read from integers and from texts such as `"512MiB"`, `"1.5GiB"` and `"2GB"`; written as a text where a unit
-/// divides it exactly, else as an integer.
+/// Read from integers and from texts such as `"512MiB"`, `"1.5GiB"` and `"2GB"`; written as a text where a
+/// unit divides it exactly, else as an integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Bytes(pub u64);
 
 /// A length of time in whole milliseconds, at most [`Span::MAX`].
 ///
-/// Read from texts such as `"30s"`, `"1h30m"` and `"250ms"`, and from bare numbers as seconds; written as a text.
+/// Read from texts such as `"30s"`, `"1h30m"` and `"250ms"`, and from bare numbers as seconds; written as a
+/// text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Span {
     millis: u64,
@@ -162,8 +163,8 @@ impl FromStr for Bytes {
     }
 }
 
-/// How many bytes a unit stands for. `k`, `M`… are decimal as in `kB`; a small `m` is nothing (elsewhere it is
-/// a thousandth, or 1024²: nobody should have to guess).
+/// How many bytes a unit stands for. `k`, `M`… are decimal as in `kB`. A small `m` is nothing: elsewhere it is
+/// a thousandth, or 1024², and nobody should have to guess.
 fn byte_unit(name: &str) -> Option<u64> {
     if name.is_empty() || name.eq_ignore_ascii_case("B") {
         return Some(1);
@@ -183,9 +184,12 @@ impl FromStr for Span {
 
 /// Reads a bare number of seconds, or numbers with units that go from large to small.
 fn read_span(text: &str) -> Result<Span, Flaw> {
-    let (seconds, rest) = Decimal::split(text)?;
-    let mut millis = if rest.is_empty() { seconds.times(1000)? } else { 0 };
-    let mut rest = if rest.is_empty() { rest } else { text };
+    let (seconds, unit) = Decimal::split(text)?;
+    if unit.is_empty() {
+        return bounded_span(seconds.times(1000)?);
+    }
+    let mut millis = 0_u64;
+    let mut rest = text;
     let mut smaller_units = &TIME_UNITS[..];
     while !rest.is_empty() {
         let (number, after) = Decimal::split(rest)?;
@@ -196,6 +200,10 @@ fn read_span(text: &str) -> Result<Span, Flaw> {
         smaller_units = &smaller_units[position + 1..];
         rest = after.trim_start();
     }
+    bounded_span(millis)
+}
+
+fn bounded_span(millis: u64) -> Result<Span, Flaw> {
     if millis > Span::MAX.millis { Err(Flaw::TooLarge) } else { Ok(Span { millis }) }
 }
 
@@ -339,11 +347,9 @@ impl Decimal {
     fn times(&self, unit: u64) -> Result<u64, Flaw> {
         let product = self.scaled.saturating_mul(u128::from(unit));
         let rounded = product.saturating_add(Decimal::ONE / 2) / Decimal::ONE;
-        let is_split = unit == 1 && !product.is_multiple_of(Decimal::ONE);
-        if is_split || (rounded == 0 && !self.is_zero) {
-            return Err(Flaw::TooFine);
-        }
-        u64::try_from(rounded).map_err(|_| Flaw::TooLarge)
+        let amount = u64::try_from(rounded).map_err(|_| Flaw::TooLarge)?;
+        let splits_smallest = unit == 1 && !product.is_multiple_of(Decimal::ONE);
+        if splits_smallest || (amount == 0 && !self.is_zero) { Err(Flaw::TooFine) } else { Ok(amount) }
     }
 }
 

@@ -233,8 +233,119 @@ pub fn signal_name(signal: i32) -> String {
         "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
         "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
     ];
-    match usize::try_from(signal - 1).ok().and_then(|at| NAMES.get(at)) {
+    let at = signal.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+    match at.and_then(|at| NAMES.get(at)) {
         Some(name) => format!("SIG{name} ({signal})"),
         None => format!("signal {signal}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn a_reason_code_is_the_same_word_for_people_the_database_and_json() {
+        for code in ReasonCode::ALL {
+            assert_eq!(code.to_string().parse(), Ok(code));
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+        assert_eq!("lost".parse::<ReasonCode>(), Err(UnknownReason));
+    }
+
+    #[test]
+    fn every_end_says_why_and_what_the_kernel_saw() {
+        let timed_out = |process| AttemptEnd::TimedOut { limit: Span::from_secs(90), process };
+        let stopped = |process| AttemptEnd::Stopped { process };
+        let lost = AttemptEnd::Lost { cause: LostCause::LeaseExpired };
+        let not_found =
+            AttemptEnd::StartFailed { exit_code: 127, message: "no program named trane".to_owned() };
+        for (end, reason, exit_code, signal) in [
+            (AttemptEnd::Exited { code: 0 }, "none", Some(0), None),
+            (AttemptEnd::Exited { code: 3 }, "exit_code: exited with code 3", Some(3), None),
+            (AttemptEnd::Signalled { signal: 11 }, "signal: killed by SIGSEGV (11)", None, Some(11)),
+            (timed_out(ProcessEnd::Code(1)), "timeout: ran longer than its timeout of 1m30s", Some(1), None),
+            (
+                timed_out(ProcessEnd::Signal(9)),
+                "timeout: ran longer than its timeout of 1m30s",
+                None,
+                Some(9),
+            ),
+            (AttemptEnd::OutOfMemory, "out_of_memory: ran out of memory", None, None),
+            (not_found, "start_failed: no program named trane", Some(127), None),
+            (stopped(None), "stopped: stopped before it started", None, None),
+            (stopped(Some(ProcessEnd::Code(0))), "stopped: stopped; it exited with code 0", Some(0), None),
+            (stopped(Some(ProcessEnd::Signal(15))), "stopped: stopped with SIGTERM (15)", None, Some(15)),
+            (
+                lost,
+                "lost_worker: the worker could not reach the master for lost_after and stopped the task",
+                None,
+                None,
+            ),
+        ] {
+            let words = end.reason().map(|reason| format!("{}: {}", reason.code, reason.message));
+            assert_eq!(words.as_deref().unwrap_or("none"), reason);
+            assert_eq!((end.exit_code(), end.signal()), (exit_code, signal), "{reason}");
+        }
+    }
+
+    #[test]
+    fn only_a_success_has_no_reason() {
+        assert_eq!(AttemptEnd::Exited { code: 0 }.reason(), None);
+        assert!(AttemptEnd::Exited { code: -1 }.reason().is_some());
+        // Whoever stopped it decides what it means, even if it then exited with 0.
+        assert!(AttemptEnd::Stopped { process: Some(ProcessEnd::Code(0)) }.reason().is_some());
+    }
+
+    #[test]
+    fn signals_have_their_names_and_numbers_from_outside_do_no_harm() {
+        for (signal, name) in [
+            (1, "SIGHUP (1)"),
+            (9, "SIGKILL (9)"),
+            (15, "SIGTERM (15)"),
+            (19, "SIGSTOP (19)"),
+            (31, "SIGSYS (31)"),
+            (32, "signal 32"),
+            (64, "signal 64"),
+            (0, "signal 0"),
+            (-9, "signal -9"),
+            (i32::MIN, "signal -2147483648"),
+            (i32::MAX, "signal 2147483647"),
+        ] {
+            assert_eq!(signal_name(signal), name);
+        }
+        for signal in crate::spec::StopSignal::ALL {
+            assert_eq!(signal_name(signal.number()), format!("{} ({})", signal.name(), signal.number()));
+        }
+    }
+
+    #[test]
+    fn an_end_travels_as_json_that_says_how_and_comes_back_the_same() {
+        let end = AttemptEnd::TimedOut { limit: Span::from_secs(90), process: ProcessEnd::Signal(9) };
+        let json = serde_json::json!({"how": "timed_out", "limit": "1m30s", "process": {"signal": 9}});
+        assert_eq!(serde_json::to_value(&end).unwrap(), json);
+        assert_eq!(serde_json::from_value::<AttemptEnd>(json).unwrap(), end);
+
+        let end = AttemptEnd::Lost { cause: LostCause::WorkerShutDown };
+        let json = serde_json::json!({"how": "lost", "cause": "worker_shut_down"});
+        assert_eq!(serde_json::to_value(&end).unwrap(), json);
+        assert_eq!(serde_json::from_value::<AttemptEnd>(json).unwrap(), end);
+    }
+
+    #[test]
+    fn what_people_read_is_a_sentence_without_a_full_stop() {
+        for cause in [
+            LostCause::OutOfContact,
+            LostCause::LeaseExpired,
+            LostCause::Rebooted,
+            LostCause::WorkerRestarted,
+            LostCause::WorkerShutDown,
+            LostCause::NotHeld,
+        ] {
+            let message = cause.message();
+            assert!(message.starts_with("the worker") && !message.ends_with('.'), "{message}");
+        }
     }
 }

@@ -294,6 +294,7 @@ impl Indices {
     }
 
     /// How many tasks there are; at least 1.
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
     pub fn len(self) -> u32 {
         match self {
             Indices::Count(count) => count,

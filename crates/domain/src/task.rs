@@ -2,11 +2,12 @@
 //!
 //! | state | dependencies met | dependency failed | placed | started | returned | ended | stop requested |
 //! |---|---|---|---|---|---|---|---|
-//! | blocked | pending | cancelled | · | · | · | · | cancelled |
+//! | blocked | pending | cancelled | · | stale | stale | stale | cancelled |
 //! | pending | · | · | scheduled | stale | stale | stale | cancelled |
 //! | scheduled | · | · | · | running | pending | *policy* | stopping |
 //! | running | · | · | · | · | · | *policy* | stopping |
-//! | stopping | · | · | · | stopping | cancelled | *stopped* | · |
+//! | stopping, not started | · | · | · | stopping | cancelled | *stopped* | · |
+//! | stopping, started | · | · | · | · | · | *stopped* | · |
 //! | completed | · | · | · | stale | stale | stale | · |
 //! | failed | · | · | · | stale | stale | stale | · |
 //! | cancelled | · | · | · | stale | stale | stale | · |
@@ -14,7 +15,7 @@
 //! `·` is refused and changes nothing. Reports (started, returned, ended) must name the present attempt and come from
 //! its worker; any other is *stale* in every state. *policy*: completed, failed, or pending again, as
 //! [`crate::policy::after_end`] says. *stopped*: completed if it exited with code 0 by itself before the stop reached
-//! it, failed if it ended by itself in another way, else cancelled; never pending again.
+//! it, failed if it had failed before that, cancelled if it was stopped or lost; never pending again.
 
 use crate::policy::{self, Next, Repeats};
 use crate::reason::{AttemptEnd, LostCause, Reason, ReasonCode};
@@ -297,7 +298,7 @@ impl Task {
     fn after_end(&self, restart: &Restart, end: AttemptEnd, now: Time) -> Change {
         let mut change = match policy::after_end(restart, self.repeats, &end, now) {
             Next::Complete => self.becomes(TaskState::Completed { at: now }),
-            Next::Fail => self.becomes(TaskState::Failed { at: now, reason: reason_of(&end) }),
+            Next::Fail(reason) => self.becomes(TaskState::Failed { at: now, reason }),
             Next::Retry { not_before, repeats } => {
                 let mut change = self.becomes(TaskState::Pending { not_before, after: end.reason() });
                 change.task.repeats = repeats;
@@ -309,29 +310,23 @@ impl Task {
     }
 
     fn after_stop(&self, cause: &StopCause, end: AttemptEnd, now: Time) -> Change {
-        let state = match &end {
-            AttemptEnd::Exited { code: 0 } => TaskState::Completed { at: now },
+        let state = match (&end, end.reason()) {
+            (_, None) => TaskState::Completed { at: now },
             // What it had been asked to do has happened, if not by the asked way.
-            AttemptEnd::Stopped { .. } | AttemptEnd::Lost { cause: LostCause::WorkerShutDown } => {
+            (AttemptEnd::Stopped { .. } | AttemptEnd::Lost { cause: LostCause::WorkerShutDown }, _) => {
                 TaskState::Cancelled { at: now, reason: cause.clone().into_reason() }
             }
-            AttemptEnd::Lost { cause: lost } => {
+            (AttemptEnd::Lost { cause: lost }, _) => {
                 let mut reason = cause.clone().into_reason();
                 reason.message = format!("{}; {}", reason.message, lost.message());
                 TaskState::Cancelled { at: now, reason }
             }
-            _ => TaskState::Failed { at: now, reason: reason_of(&end) },
+            (_, Some(reason)) => TaskState::Failed { at: now, reason },
         };
         let mut change = self.becomes(state);
         change.attempt = Some(AttemptChange::Closed { end: Some(end) });
         change
     }
-}
-
-/// The reason of an end that failed the task. A success has none of its own; it fails nothing, but the type asks.
-fn reason_of(end: &AttemptEnd) -> Reason {
-    end.reason()
-        .unwrap_or_else(|| Reason { code: ReasonCode::ExitCode, message: "exited with code 0".to_owned() })
 }
 
 impl StopCause {

@@ -22,7 +22,8 @@ pub const WORKER_LOST_AFTER: Span = Span::from_millis(120_000);
 pub const RESEND_AFTER: Span = Span::from_millis(10_000);
 
 /// What a worker looks like from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WorkerState {
     /// Connected and taking work.
     Online,
@@ -69,7 +70,7 @@ pub struct Expected {
     pub attempt: AttemptRef,
     /// What the database says of it.
     pub state: ExpectedState,
-    /// When it came into that state.
+    /// When the database recorded that state, by its own clock: what the worker's clock says proves nothing here.
     pub since: Time,
 }
 
@@ -122,6 +123,8 @@ pub enum Occasion {
 pub enum Repair {
     /// Send the placement again.
     SendStart(AttemptRef),
+    /// It runs, and the report of its start got lost: record it as started now.
+    Started(AttemptRef),
     /// Tell the worker (again) to stop an attempt that the database knows as its own.
     SendStop(AttemptRef),
     /// Tell the worker to kill and forget an attempt that is none of its business any more.
@@ -132,7 +135,12 @@ pub enum Repair {
 
 /// Compares what the database expects of a worker with what the worker says it holds. Nothing to repair gives nothing.
 ///
-/// Sound only if `expected` was read after everything that the worker had reported before `held` was committed.
+/// Sound under three conditions:
+/// - `expected` is read after everything is committed that the worker reported before `held`, and before anything is
+///   committed that it reported after. Else what it has just started or finished would look lost.
+/// - The repairs are on their way to the worker before any later acknowledgement is. Else a start could arrive after
+///   the worker has forgotten the attempt, and would start it a second time.
+/// - A new boot id is stored only together with the repairs that it led to, or after them.
 pub fn reconcile(expected: &[Expected], held: &[Held], occasion: Occasion, now: Time) -> Vec<Repair> {
     let mut unexpected: HashMap<AttemptRef, HeldPhase> =
         held.iter().map(|held| (held.attempt, held.phase)).collect();
@@ -147,6 +155,9 @@ pub fn reconcile(expected: &[Expected], held: &[Held], occasion: Occasion, now: 
             // Its report comes again by itself.
             (Some(HeldPhase::Finished), _) => {}
             (Some(_), ExpectedState::Stopping) if settled => repairs.push(Repair::SendStop(attempt)),
+            (Some(HeldPhase::Running), ExpectedState::Scheduled) if settled => {
+                repairs.push(Repair::Started(attempt));
+            }
             (Some(_), _) => {}
             (None, _) if !settled => {}
             (None, state) => repairs.push(match (occasion, state) {

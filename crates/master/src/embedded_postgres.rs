@@ -3,11 +3,11 @@
 //! In `<data_dir>` it owns these, and nothing else:
 //!
 //! ```text
-//! postgres/cluster      the database cluster, made by initdb
-//! postgres/cluster.new  a cluster in the making; what is found here at a start is thrown away
-//! postgres/run          the socket's directory (elsewhere if the path is too long for a socket)
-//! postgres/lock         held while a gaffer uses the cluster, and says its process id
-//! postgres.log          what the server had to say; the one before is postgres.log.old
+//! postgres/cluster       the database cluster, made by initdb
+//! postgres/initdb-…      a cluster in the making; one that is found at a start is thrown away
+//! postgres/run           the socket's directory (elsewhere if the path is too long for a socket)
+//! postgres/lock          held while a gaffer uses the cluster, and says its process id
+//! postgres.log           what the server had to say; the one before is postgres.log.old
 //! ```
 //!
 //! One thread (`supervisor`) starts the server, starts it again when it dies, and stops it. The kernel ends the server
@@ -64,12 +64,12 @@ struct Facts {
     version: String,
 }
 
-/// How often the server ended without being asked to.
+/// How often the server ended without being asked to, be it while it ran or while it was being started again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exits {
     /// How many times since the start.
     pub count: u64,
-    /// How it ended the last time, as the operating system says it: `signal: 9 (SIGKILL)`.
+    /// How it ended the last time: `signal: 9 (SIGKILL)`, or why it could not be started again.
     pub last: String,
 }
 
@@ -93,7 +93,8 @@ impl EmbeddedPostgres {
                 let _ = finished_tx.send(());
             })
             .map_err(StartError::Supervisor)?;
-        let facts = started.await.map_err(|_| StartError::Supervisor(io::Error::other("it ended early")))??;
+        let facts =
+            started.await.map_err(|_| StartError::Supervisor(io::Error::other("it ended early")))??;
         Ok(EmbeddedPostgres { facts, exits, stop, finished })
     }
 
@@ -140,7 +141,9 @@ impl EmbeddedPostgres {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// No usable installation.
-    #[error("{problem} {install}, name the directory of its binaries in GAFFER_PG_BIN, or set DATABASE_URL to use another server.")]
+    #[error(
+        "{problem} {install}, name the directory of its binaries in GAFFER_PG_BIN, or set DATABASE_URL to use another server."
+    )]
     NoBinaries {
         /// A sentence: what was missing and where.
         problem: String,
@@ -171,7 +174,7 @@ pub enum StartError {
     },
     /// gaffer is root, the server must not be, and its user cannot get to the cluster.
     #[error(
-        "Postgres refuses to run as root, so it runs as the user {user}, who may not enter {}, which is on the way to {}. \
+        "Postgres refuses to run as root, so it runs as the user {user}, who may not pass {}, which is on the way to {}. \
          Choose another directory with GAFFER_DATA_DIR (like /var/lib/gaffer), or let others pass: chmod o+x {}",
         closed.display(), wanted.display(), closed.display()
     )]
@@ -184,7 +187,9 @@ pub enum StartError {
         user: String,
     },
     /// gaffer is root, and this system has no other user to run the server as.
-    #[error("Postgres refuses to run as root, and this system has neither a user `postgres` nor `nobody` to run it as")]
+    #[error(
+        "Postgres refuses to run as root, and this system has neither a user `postgres` nor `nobody` to run it as"
+    )]
     NoUser,
     /// A file operation failed.
     #[error("cannot {action} {}: {source}", path.display())]
@@ -246,9 +251,6 @@ pub enum StartError {
     /// The supervising thread.
     #[error("cannot supervise Postgres: {0}")]
     Supervisor(io::Error),
-    /// Given up by the caller.
-    #[error("stopped while Postgres was starting")]
-    Stopped,
 }
 
 impl StartError {

@@ -1,1 +1,52 @@
-//! master
+//! The master: remembers jobs, workers and keys in Postgres, places tasks, talks to workers, and serves API and pages.
+//!
+//! Postgres remembers, the domain decides, `store` is the one gate, `scheduler` places, `hub` delivers, the workers'
+//! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
+
+pub mod changes;
+pub mod config;
+pub mod embedded_postgres;
+pub mod explain;
+pub mod http;
+pub mod hub;
+pub mod live;
+pub mod output;
+pub mod pace;
+pub mod recorder;
+pub mod scheduler;
+pub mod secret;
+pub mod serve;
+mod session;
+pub mod store;
+pub mod submit;
+pub mod sweeper;
+
+pub use serve::{Running, run, start};
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// What the parts of a running master share.
+#[derive(Debug)]
+pub struct Master {
+    /// What is remembered.
+    pub store: store::Store,
+    /// Who is connected.
+    pub hub: hub::Hub,
+    /// Output that is under way.
+    pub live: live::LiveOutputs,
+    /// Wake-up calls after commits.
+    pub changes: changes::Changes,
+    /// The way to the gate.
+    pub recorder: recorder::RecorderHandle,
+    /// Asks for a scheduling pass.
+    pub scheduler_wake: Arc<Notify>,
+    /// Asks for a sweep.
+    pub sweeper_wake: Arc<Notify>,
+    /// Where browsers find the dashboard, without a slash at the end.
+    pub public_url: String,
+    /// Cancelled when the master goes down.
+    pub shutdown: CancellationToken,
+}

@@ -15,8 +15,8 @@ use self::task::Draft;
 use super::{Action, JobKind, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_TASKS_PER_JOB, TaskSpec};
 use crate::quantity::{Span, shown};
 
-/// The most bytes that the text of a specification may have, in whatever format. Whoever takes the text in checks it,
-/// before parsing.
+/// The most bytes that the text of a specification may have, in whatever format. Whoever takes the text in
+/// checks it, before parsing.
 pub const MAX_SPEC_BYTES: usize = 1024 * 1024;
 
 /// Fields that the product knows and this version does not do yet, of the job and of its tasks.
@@ -89,8 +89,8 @@ impl Display for FieldError {
 impl std::error::Error for FieldError {}
 
 impl JobSpec {
-    /// Reads a specification with all its defaults filled in, or says everything that is wrong with it: at least one
-    /// mistake, and at most a screenful.
+    /// Reads a specification and fills in its defaults, or says everything that is wrong with it: at least
+    /// one mistake, and at most a bounded number of them.
     pub fn read(value: &Value) -> Result<JobSpec, Vec<FieldError>> {
         let mistakes = Mistakes::default();
         let spec = job(&Node::root(value, &mistakes));
@@ -143,8 +143,8 @@ fn tasks<'a>(node: &Node<'a>, kind: JobKind) -> Option<Vec<Draft<'a>>> {
     let task_count: u32 = drafts.iter().map(|draft| draft.spec.indices.len()).sum();
     if task_count > MAX_TASKS_PER_JOB {
         node.wrong::<()>(format!(
-            "with their counts and arrays these are {task_count} tasks, more than the {MAX_TASKS_PER_JOB} that one \
-             job may have"
+            "with their counts and arrays these are {task_count} tasks, more than the {MAX_TASKS_PER_JOB} that \
+             one job may have"
         ));
     }
     Some(drafts)
@@ -218,8 +218,8 @@ fn labels(node: &Node) -> Option<BTreeMap<String, String>> {
 fn label(key: &str, node: &Node) -> Option<String> {
     if !is_plain_name(key, MAX_LABEL_KEY_LEN, "._/-") {
         return node.wrong(format!(
-            "{} cannot be the key of a label: write 1 to {MAX_LABEL_KEY_LEN} of the characters a-z A-Z 0-9 . _ / - and \
-             begin with a letter or digit",
+            "{} cannot be the key of a label: write 1 to {MAX_LABEL_KEY_LEN} of the characters \
+             a-z A-Z 0-9 . _ / - and begin with a letter or digit",
             shown(key)
         ));
     }
@@ -249,8 +249,8 @@ fn datacenters(node: &Node) -> Option<Vec<String>> {
             node.wrong::<()>(format!("{} is named twice", shown(name)));
         } else if !is_plain_name(name, MAX_DATACENTER_LEN, "._-") {
             node.wrong::<()>(format!(
-                "{} cannot be a datacenter: write 1 to {MAX_DATACENTER_LEN} of the characters a-z A-Z 0-9 . _ - and \
-                 begin with a letter or digit",
+                "{} cannot be a datacenter: write 1 to {MAX_DATACENTER_LEN} of the characters \
+                 a-z A-Z 0-9 . _ - and begin with a letter or digit",
                 shown(name)
             ));
         } else {

@@ -59,7 +59,8 @@ fn a_command_alone_is_a_job_with_every_default() {
                 "command": ["/usr/bin/python3", "train.py"],
                 "count": 1,
                 "resources": {"cpu": 1, "memory": 0, "disk": 0},
-                "restart": {"policy": "never", "limit": 0, "delay": "1s", "backoff": "exponential", "on_lost": "fail"},
+                "restart": {"policy": "never", "limit": 0, "delay": "1s", "backoff": "exponential",
+                            "on_lost": "fail"},
                 "stop": {"signal": "SIGTERM", "grace": "10s"},
             }],
         })
@@ -84,8 +85,8 @@ fn a_full_job_is_read_as_it_is_written() {
                 "count": 3,
                 "resources": {"cpu": 1.5, "memory": "512MiB", "disk": "1GiB"},
                 "timeout": "30m",
-                "restart": {"policy": "on-failure", "limit": 3, "within": "10m", "delay": "5s", "backoff": "constant",
-                            "on_lost": "fail"},
+                "restart": {"policy": "on-failure", "limit": 3, "within": "10m", "delay": "5s",
+                            "backoff": "constant", "on_lost": "fail"},
                 "stop": {"signal": "SIGINT", "grace": "20s"},
             },
             {
@@ -95,7 +96,8 @@ fn a_full_job_is_read_as_it_is_written() {
                 "depends_on": ["prepare"],
                 "array": "0-99",
                 "resources": {"cpu": 0.5, "memory": "256MiB", "disk": 0},
-                "restart": {"policy": "always", "limit": 5, "delay": "0s", "backoff": "exponential", "on_lost": "restart"},
+                "restart": {"policy": "always", "limit": 5, "delay": "0s", "backoff": "exponential",
+                            "on_lost": "restart"},
                 "stop": {"signal": "SIGTERM", "grace": "10s"},
             },
         ],
@@ -153,8 +155,8 @@ fn a_signal_may_be_written_in_any_case_and_without_its_prefix() {
     }
     assert_eq!(
         mistake(with(json!({"stop": {"signal": "SIGSTOP"}}))),
-        "/stop/signal: `SIGSTOP` is not a signal that a task may get: write one of SIGTERM, SIGINT, SIGQUIT, SIGHUP, \
-         SIGUSR1, SIGUSR2, SIGKILL"
+        "/stop/signal: `SIGSTOP` is not a signal that a task may get: write one of SIGTERM, SIGINT, SIGQUIT, \
+         SIGHUP, SIGUSR1, SIGUSR2, SIGKILL"
     );
 }
 
@@ -241,16 +243,16 @@ fn all_mistakes_are_told_at_once_each_with_its_place() {
             "/labels/a~1b~0c!: `a/b~c!` cannot be the key of a label: write 1 to 63 of the characters \
              a-z A-Z 0-9 . _ / - and begin with a letter or digit",
             "/lost_after: expected a time from 10s to 7d, found 5s",
-            "/tasks/0/name: `a b` cannot be the name of a task: write 1 to 63 of the characters a-z A-Z 0-9 _ - and \
-             begin with a letter or digit",
-            "/tasks/0/command: expected a list of strings, found a string (write a list such as [\"echo\", \"hello\"], \
-             or a `script` for a line of shell)",
+            "/tasks/0/name: `a b` cannot be the name of a task: write 1 to 63 of the characters a-z A-Z 0-9 _ - \
+             and begin with a letter or digit",
+            "/tasks/0/command: expected a list of strings, found a string (write a list such as \
+             [\"echo\", \"hello\"], or a `script` for a line of shell)",
             "/tasks/0/timout: unknown field `timout` (did you mean `timeout`?)",
             "/tasks/1: a task in a list of tasks needs a `name`",
-            "/tasks/1/resources/cpu: `-1` is negative, which a number of processors cannot be: write processors such \
-             as 0.5, or thousandths such as \"500m\"",
-            "/tasks/1/resources/memory: `many` is not a number of bytes: write bytes such as 4096, or a number and a \
-             unit such as \"512MiB\" or \"2GB\"",
+            "/tasks/1/resources/cpu: `-1` is negative, which a number of processors cannot be: write processors \
+             such as 0.5, or thousandths such as \"500m\"",
+            "/tasks/1/resources/memory: `many` is not a number of bytes: write bytes such as 4096, or a number \
+             and a unit such as \"512MiB\" or \"2GB\"",
             "/tasks/2: expected a task: an object with a `name`, and a `command` or a `script`, found 7",
         ]
     );
@@ -388,7 +390,8 @@ fn values_of_the_wrong_type_or_size_are_refused() {
         (json!({"restart": {"delay": "2h"}}), "/restart/delay: expected a time from 0s to 1h, found 2h"),
         (
             json!({"restart": 3}),
-            "/restart: expected a word such as `on-failure`, or an object such as {policy: on-failure, limit: 3}, found 3",
+            "/restart: expected a word such as `on-failure`, or an object such as {policy: \
+             on-failure, limit: 3}, found 3",
         ),
         (
             json!({"stop": "SIGINT"}),
@@ -406,7 +409,8 @@ fn values_of_the_wrong_type_or_size_are_refused() {
         (json!({"env": {"A": "\0"}}), "/env/A: a variable cannot have a zero byte in it"),
         (
             json!({"env": {"1A": ""}}),
-            "/env/1A: `1A` cannot be the name of a variable: write letters, digits and _, and do not begin with a digit",
+            "/env/1A: `1A` cannot be the name of a variable: write letters, digits and _, and do \
+             not begin with a digit",
         ),
         (
             json!({"env": {"GAFFER_TASK": ""}}),
@@ -422,7 +426,11 @@ fn commands_and_scripts_must_be_runnable() {
     for (job, complaint) in [
         (json!({"command": []}), "/command: the command is empty: it needs at least a program"),
         (json!({"command": ["", "x"]}), "/command: the program, the first of the command, is empty"),
-        (json!({"command": ["a", 5]}), "/command/1: expected a string, found 5"),
+        (
+            json!({"command": ["sleep", 5]}),
+            "/command/1: expected a string, found 5 (write it in quotes: \"5\")",
+        ),
+        (json!({"command": [["a"]]}), "/command/0: expected a string, found a list"),
         (json!({"command": ["a", "\0"]}), "/command/1: an argument cannot have a zero byte in it"),
         (json!({"script": " \n"}), "/script: the script is empty"),
         (json!({"script": "a\0"}), "/script: a script cannot have a zero byte in it"),
@@ -466,11 +474,13 @@ fn a_job_has_a_bounded_number_of_everything() {
     assert_eq!(read(json!({"tasks": definitions(200, 500)})).task_count(), 100_000);
     assert_eq!(
         mistake(json!({"tasks": definitions(2, 50_001)})),
-        "/tasks: with their counts and arrays these are 100002 tasks, more than the 100000 that one job may have"
+        "/tasks: with their counts and arrays these are 100002 tasks, more than the 100000 that one job \
+         may have"
     );
     assert_eq!(
         mistake(json!({"tasks": definitions(201, 1)})),
-        "/tasks: the list has 201 tasks, more than the 200 that are allowed; a task may have a `count` or an `array`"
+        "/tasks: the list has 201 tasks, more than the 200 that are allowed; a task may have a `count` or \
+         an `array`"
     );
     let labels: serde_json::Map<_, _> = (0..65).map(|n| (format!("k{n}"), json!("v"))).collect();
     assert_eq!(
@@ -531,11 +541,18 @@ fn every_circle_of_waiting_tasks_is_named() {
 }
 
 #[test]
-fn the_fields_that_belong_to_a_task_are_those_that_a_task_reads() {
-    // A field that is known to the reader gets its own sentence beside `tasks`, never "unknown field".
+fn a_field_at_the_wrong_level_is_told_where_it_belongs() {
+    // Asks for every field of the normal form, so that the reader's lists of names stay complete.
     let normal = serde_json::to_value(read(with(json!({"timeout": 1, "env": {"A": 1}})))).unwrap();
     for field in normal["tasks"][0].as_object().unwrap().keys().filter(|field| *field != "name") {
         let found = mistake(json!({field: {}, "tasks": [{"name": "a", "command": ["true"]}]}));
         assert!(found.contains("belongs to a task"), "{found}");
+    }
+    let job = with(json!({"labels": {"a": 1}, "datacenters": ["a"]}));
+    for field in
+        serde_json::to_value(read(job)).unwrap().as_object().unwrap().keys().filter(|field| *field != "name")
+    {
+        let found = mistake(json!({"tasks": [{"name": "a", "command": ["true"], field: {}}]}));
+        assert!(found.contains("belongs to the job"), "{found}");
     }
 }

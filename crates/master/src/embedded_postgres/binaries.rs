@@ -34,15 +34,16 @@ impl Binaries {
             let program = dir.join("postgres");
             let version = match server::version_of(&program, data_dir).await {
                 Ok(version) => version,
-                // Only one directory was allowed, or the cause lies with the data directory: no other candidate will do better.
-                Err(error) if settings.bin_dir.is_some() || matches!(error, StartError::Unreachable { .. }) => return Err(error),
+                Err(error) if settings.bin_dir.is_some() => return Err(error),
                 Err(error) => {
                     tracing::debug!(%error, "skipping a Postgres installation");
                     continue;
                 }
             };
             match major(&version) {
-                Some(major) if major >= OLDEST_MAJOR && cluster_major.is_none_or(|wanted| wanted == major) => {
+                Some(major)
+                    if major >= OLDEST_MAJOR && cluster_major.is_none_or(|wanted| wanted == major) =>
+                {
                     return Ok(Binaries { dir, version });
                 }
                 _ => unsuitable.push(format!("{version} in {}", dir.display())),
@@ -53,7 +54,9 @@ impl Binaries {
             Some(cluster) if !found.is_empty() => {
                 Err(StartError::OtherVersion { cluster_dir: data_dir.cluster(), cluster, found })
             }
-            _ => Err(StartError::NoBinaries { problem: problem(settings, &found), install: install_advice() }),
+            _ => {
+                Err(StartError::NoBinaries { problem: problem(settings, &found), install: install_advice() })
+            }
         }
     }
 }
@@ -61,10 +64,16 @@ impl Binaries {
 fn problem(settings: &Settings, too_old: &str) -> String {
     match (&settings.bin_dir, too_old) {
         (_, found) if !found.is_empty() => {
-            format!("gaffer keeps its data in PostgreSQL {OLDEST_MAJOR} or newer, and this machine has only {found}.")
+            format!(
+                "gaffer keeps its data in PostgreSQL {OLDEST_MAJOR} or newer, and this machine has only {found}."
+            )
         }
-        (Some(dir), _) => format!("GAFFER_PG_BIN is {}, which does not hold `initdb` and `postgres`.", dir.display()),
-        (None, _) => "gaffer keeps its data in PostgreSQL, and its server is not installed on this machine.".to_owned(),
+        (Some(dir), _) => {
+            format!("GAFFER_PG_BIN is {}, which does not hold `initdb` and `postgres`.", dir.display())
+        }
+        (None, _) => {
+            "gaffer keeps its data in PostgreSQL, and its server is not installed on this machine.".to_owned()
+        }
     }
 }
 
@@ -73,7 +82,8 @@ fn candidates(settings: &Settings) -> Vec<PathBuf> {
     let mut dirs: Vec<PathBuf> = Vec::new();
     let mut consider = |dir: PathBuf| {
         // A path without links: a `postgres` linked into another directory needs the `initdb` beside the real one.
-        if let Some(dir) = fs::canonicalize(dir.join("postgres")).ok().and_then(|file| file.parent().map(Path::to_owned))
+        if let Some(dir) =
+            fs::canonicalize(dir.join("postgres")).ok().and_then(|file| file.parent().map(Path::to_owned))
             && is_program(&dir.join("postgres"))
             && is_program(&dir.join("initdb"))
             && !dirs.contains(&dir)
@@ -87,7 +97,8 @@ fn candidates(settings: &Settings) -> Vec<PathBuf> {
     }
     let search_path = || settings.search_path.as_deref().map(std::env::split_paths).into_iter().flatten();
     if let Some(pg_config) = search_path().map(|dir| dir.join("pg_config")).find(|file| is_program(file))
-        && let Ok(output) = std::process::Command::new(pg_config).arg("--bindir").stdin(std::process::Stdio::null()).output()
+        && let Ok(output) =
+            std::process::Command::new(pg_config).arg("--bindir").stdin(std::process::Stdio::null()).output()
     {
         consider(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
     }

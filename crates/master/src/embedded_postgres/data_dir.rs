@@ -1,7 +1,9 @@
 //! The directories: made, locked, and given to the user who runs the server.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,6 +16,9 @@ use super::{StartError, binaries};
 
 /// How long the lock of a process that is gone may still be held by a child it was just starting.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How the name of a cluster in the making begins.
+const UNFINISHED: &str = "initdb-";
 
 /// gaffer's data directory, locked for this process.
 #[derive(Debug)]
@@ -33,15 +38,22 @@ pub(super) struct ServerUser {
     pub(super) gid: Gid,
 }
 
+/// What a program is told as the name of a directory. If root's data directory lies behind a directory that the program's
+/// user may not pass (root's home, one of `mktemp -d`), root opens it, and the program finds it by the number of that handle:
+/// so nothing in root's directories need be opened to others.
+#[derive(Debug)]
+pub(super) struct WayInto {
+    pub(super) name: OsString,
+    /// To be inherited under the same number.
+    pub(super) handle: Option<File>,
+}
+
 impl DataDir {
     /// Makes what is missing and takes the lock.
     pub(super) async fn open(path: &Path) -> Result<DataDir, StartError> {
         let root = nix::unistd::geteuid().is_root();
         make_dir(path, root)?;
         let path = fs::canonicalize(path).map_err(StartError::file("find", path))?;
-        if root {
-            let_others_pass(&path)?;
-        }
         let home = path.join("postgres");
         make_dir(&home, root)?;
         let server_user = if root { Some(ServerUser::choose(&home.join("cluster"))?) } else { None };
@@ -58,8 +70,18 @@ impl DataDir {
         self.home().join("cluster")
     }
 
+    /// Where a cluster is made. Each time another place: an initdb of a killed gaffer may still be tidying up its own.
     pub(super) fn new_cluster(&self) -> PathBuf {
-        self.home().join("cluster.new")
+        self.home().join(format!("{UNFINISHED}{:08x}", rand::random::<u32>()))
+    }
+
+    /// Clusters whose making was interrupted.
+    pub(super) fn unfinished_clusters(&self) -> Result<Vec<PathBuf>, StartError> {
+        let home = self.home();
+        let entries = fs::read_dir(&home).map_err(StartError::file("read", &home))?.flatten();
+        let unfinished =
+            entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()));
+        Ok(unfinished.map(|entry| entry.path()).collect())
     }
 
     pub(super) fn log(&self) -> PathBuf {
@@ -126,7 +148,9 @@ impl DataDir {
     pub(super) fn rotate_log(&self) -> Result<(), StartError> {
         let log = self.log();
         match fs::rename(&log, log.with_extension("log.old")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StartError::file("rename", &log)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StartError::file("rename", &log)(error))
+            }
             _ => Ok(()),
         }
     }
@@ -139,19 +163,32 @@ impl DataDir {
         Ok((log, length))
     }
 
-    /// The first directory on the way to `path` that the server's user may not enter, judged by its mode.
+    /// How the server's user gets into one of the server's directories.
+    pub(super) fn way_into(&self, dir: &Path) -> Result<WayInto, StartError> {
+        let (Some(user), Some(closed)) = (&self.server_user, self.closed_on_the_way(dir)) else {
+            return Ok(WayInto { name: dir.into(), handle: None });
+        };
+        let handle = File::open(dir).map_err(StartError::file("open", dir))?;
+        let name = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
+        if !name.exists() {
+            return Err(StartError::Unreachable { closed, wanted: dir.to_owned(), user: user.name.clone() });
+        }
+        Ok(WayInto { name: name.into(), handle: Some(handle) })
+    }
+
+    /// The first directory on the way that the server's user may not pass, judged by its mode.
     pub(super) fn closed_on_the_way(&self, path: &Path) -> Option<PathBuf> {
         let user = self.server_user.as_ref()?;
         let mut way: Vec<&Path> = path.ancestors().collect();
         way.reverse();
         let closed = way.into_iter().find(|dir| {
             let Ok(it) = fs::metadata(dir) else { return false };
-            let bit = match () {
+            let needed = match () {
                 () if it.uid() == user.uid.as_raw() => 0o100,
                 () if it.gid() == user.gid.as_raw() => 0o010,
                 () => 0o001,
             };
-            it.is_dir() && it.mode() & bit == 0
+            it.is_dir() && it.mode() & needed == 0
         });
         closed.map(Path::to_owned)
     }
@@ -183,24 +220,12 @@ fn make_dir(dir: &Path, root: bool) -> Result<(), StartError> {
     }
     let mode = if root { 0o711 } else { 0o700 };
     match fs::create_dir(dir) {
-        Ok(()) => {
-            fs::set_permissions(dir, fs::Permissions::from_mode(mode)).map_err(StartError::file("set the mode of", dir))
-        }
+        Ok(()) => fs::set_permissions(dir, fs::Permissions::from_mode(mode))
+            .map_err(StartError::file("set the mode of", dir)),
         // Made by another gaffer at the same moment.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(StartError::file("create", dir)(error)),
     }
-}
-
-/// A fresh directory that root made for gaffer with `mktemp -d` is closed to the server's user. It is ours to open as
-/// long as it is empty; of a directory with anything in it, the mode is left alone.
-fn let_others_pass(dir: &Path) -> Result<(), StartError> {
-    let it = fs::metadata(dir).map_err(StartError::file("read", dir))?;
-    let empty = fs::read_dir(dir).map_err(StartError::file("read", dir))?.next().is_none();
-    if !empty || it.uid() != 0 || it.mode() & 0o001 != 0 {
-        return Ok(());
-    }
-    fs::set_permissions(dir, fs::Permissions::from_mode(it.mode() & 0o7777 | 0o011)).map_err(StartError::file("set the mode of", dir))
 }
 
 /// Opens (or makes) a private file, which is the server's user's like everything else, so that a gaffer which is not root
@@ -236,7 +261,8 @@ async fn lock(data_dir: &Path, owner: Option<&ServerUser>) -> Result<Flock<File>
                 let holder = holder.trim().parse().ok().map(Pid::from_raw);
                 let gone = holder.is_none_or(|pid| nix::sys::signal::kill(pid, None) == Err(Errno::ESRCH));
                 if !gone || Instant::now() > deadline {
-                    let holder = holder.map_or_else(|| "process unknown".to_owned(), |pid| format!("process {pid}"));
+                    let holder =
+                        holder.map_or_else(|| "process unknown".to_owned(), |pid| format!("process {pid}"));
                     return Err(StartError::InUse { data_dir: data_dir.to_owned(), holder });
                 }
                 file = held;

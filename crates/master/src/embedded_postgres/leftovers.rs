@@ -1,7 +1,7 @@
 //! Ends what an earlier server left. Only called with the lock on the data directory held: whatever still uses the cluster
 //! then has lost its gaffer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::StartError;
+use super::supervisor::STOP_STEPS;
 
 /// After SIGKILL, and the time for a disk that is slow to let go of its processes.
 const PATIENCE_KILLED: Duration = Duration::from_secs(10);
@@ -19,92 +20,112 @@ const POLL: Duration = Duration::from_millis(5);
 /// shared memory), and removes the stale `postmaster.pid`, whose process id may be another process's by now.
 pub(super) async fn end(cluster: &Path) -> Result<(), StartError> {
     let pid_file = cluster.join("postmaster.pid");
-    let Some(server) = recorded_server(&pid_file) else { return Ok(()) };
-    if processes(cluster, server).contains(&server) {
+    // An orderly stop removes the file last, so without it there is nothing to end.
+    let Ok(text) = fs::read_to_string(&pid_file) else { return Ok(()) };
+    let recorded = text.lines().next().and_then(|line| line.trim().parse().ok()).map(Pid::from_raw);
+    if let Some(server) = recorded
+        && processes(cluster)?.contains(&server)
+    {
         tracing::warn!(pid = %server, "ending the Postgres server of a gaffer that is gone");
-        for (signal, patience) in super::supervisor::STOP_STEPS {
-            let _ = kill(server, signal);
-            if gone(patience, || !processes(cluster, server).contains(&server)).await {
+        for (signal, patience) in STOP_STEPS {
+            send(server, signal);
+            if gone(patience, || Ok(!processes(cluster)?.contains(&server))).await? {
                 break;
             }
         }
     }
-    end_processes(cluster, server).await?;
+    end_processes(cluster).await?;
     match fs::remove_file(&pid_file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StartError::file("remove", &pid_file)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StartError::file("remove", &pid_file)(error))
+        }
         _ => Ok(()),
     }
 }
 
-/// Removes a cluster that was never finished.
-pub(super) async fn remove_unfinished(cluster: &Path) -> Result<(), StartError> {
-    if fs::symlink_metadata(cluster).is_err() {
-        return Ok(());
+/// Removes clusters that were never finished. One that an interrupted initdb is just leaving may resist; the next start
+/// gets it.
+pub(super) async fn remove_unfinished(clusters: &[PathBuf]) -> Result<(), StartError> {
+    for cluster in clusters {
+        tracing::warn!(directory = %cluster.display(), "removing a Postgres cluster whose making was interrupted");
+        end_processes(cluster).await?;
+        if let Err(error) = fs::remove_dir_all(cluster) {
+            tracing::warn!(directory = %cluster.display(), %error, "cannot remove it yet");
+        }
     }
-    tracing::warn!(directory = %cluster.display(), "removing a Postgres cluster whose making was interrupted");
-    // Nothing records the processes of an initdb; 0 is nobody's process id.
-    end_processes(cluster, Pid::from_raw(0)).await?;
-    fs::remove_dir_all(cluster).map_err(StartError::file("remove", cluster))
+    Ok(())
 }
 
-async fn end_processes(cluster: &Path, server: Pid) -> Result<(), StartError> {
+async fn end_processes(cluster: &Path) -> Result<(), StartError> {
     let all_gone = gone(PATIENCE_KILLED, || {
-        let left = processes(cluster, server);
-        for pid in &left {
-            let _ = kill(*pid, Signal::SIGKILL);
-        }
-        left.is_empty()
+        let left = processes(cluster)?;
+        left.iter().for_each(|pid| send(*pid, Signal::SIGKILL));
+        Ok(left.is_empty())
     });
-    if all_gone.await {
+    if all_gone.await? {
         return Ok(());
     }
-    let pids: Vec<String> = processes(cluster, server).iter().map(Pid::to_string).collect();
+    let pids: Vec<String> = processes(cluster)?.iter().map(Pid::to_string).collect();
     Err(StartError::Leftovers { cluster_dir: cluster.to_owned(), pids: pids.join(" ") })
 }
 
-async fn gone(patience: Duration, mut is_gone: impl FnMut() -> bool) -> bool {
+fn send(pid: Pid, signal: Signal) {
+    // It may end at this very moment.
+    let _ = kill(pid, signal);
+}
+
+async fn gone(
+    patience: Duration,
+    is_gone: impl Fn() -> Result<bool, StartError>,
+) -> Result<bool, StartError> {
     let deadline = Instant::now() + patience;
-    while !is_gone() {
+    while !is_gone()? {
         if Instant::now() > deadline {
-            return false;
+            return Ok(false);
         }
         tokio::time::sleep(POLL).await;
     }
-    true
-}
-
-/// The first line of `postmaster.pid`. A file without one is stale like any other: 0 is nobody's process id.
-fn recorded_server(pid_file: &Path) -> Option<Pid> {
-    let text = fs::read_to_string(pid_file).ok()?;
-    let pid = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok());
-    Some(Pid::from_raw(pid.filter(|pid| *pid > 0).unwrap_or(0)))
+    Ok(true)
 }
 
 /// The Postgres processes that live in the cluster: a server and each of its children have it as their current directory.
 /// (A zombie has none.) The name keeps somebody's shell out that was left there.
 #[cfg(target_os = "linux")]
-fn processes(cluster: &Path, _server: Pid) -> Vec<Pid> {
+fn processes(cluster: &Path) -> Result<Vec<Pid>, StartError> {
     use std::os::unix::fs::MetadataExt;
-    let Ok(cluster) = fs::metadata(cluster) else { return Vec::new() };
+    let cluster = match fs::metadata(cluster) {
+        Ok(it) => it,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StartError::file("read", cluster)(error)),
+    };
     let is_in_cluster = |process: &Path| {
-        fs::metadata(process.join("cwd")).is_ok_and(|cwd| (cwd.dev(), cwd.ino()) == (cluster.dev(), cluster.ino()))
+        fs::metadata(process.join("cwd"))
+            .is_ok_and(|cwd| (cwd.dev(), cwd.ino()) == (cluster.dev(), cluster.ino()))
             && fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim_end() == "postgres")
     };
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
+    // Without /proc nobody can be told to be gone, and a second server would ruin the cluster.
+    let entries = fs::read_dir("/proc").map_err(StartError::file("read", Path::new("/proc")))?.flatten();
+    Ok(entries
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
         .filter(|(_, path)| is_in_cluster(path))
         .map(|(pid, _)| Pid::from_raw(pid))
-        .collect()
+        .collect())
 }
 
-/// Without /proc only the recorded server can be told, by its name.
+/// The same without /proc. macOS comes with lsof.
 #[cfg(not(target_os = "linux"))]
-fn processes(_cluster: &Path, server: Pid) -> Vec<Pid> {
-    if server.as_raw() == 0 || kill(server, None) == Err(nix::errno::Errno::ESRCH) {
-        return Vec::new();
+fn processes(cluster: &Path) -> Result<Vec<Pid>, StartError> {
+    let lsof =
+        std::process::Command::new("lsof").args(["-a", "-c", "postgres", "-d", "cwd", "-F", "pn"]).output();
+    let output = lsof.map_err(StartError::file("run", Path::new("lsof")))?;
+    // Lines of one field each: `p` and a process id, then `n` and the directory.
+    let (mut pid, mut found) = (None, Vec::new());
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        match line.split_at_checked(1) {
+            Some(("p", id)) => pid = id.parse().ok().map(Pid::from_raw),
+            Some(("n", dir)) if Path::new(dir) == cluster => found.extend(pid),
+            _ => {}
+        }
     }
-    let ps = std::process::Command::new("ps").args(["-o", "state=,comm=", "-p", &server.to_string()]).output();
-    let line = ps.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
-    if line.ends_with("postgres") && !line.starts_with('Z') { vec![server] } else { Vec::new() }
+    Ok(found)
 }

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use nix::sys::signal::Signal;
@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::process::{Child, Command};
 
 use super::binaries::{self, Binaries};
-use super::data_dir::{DataDir, ServerUser};
+use super::data_dir::{DataDir, WayInto};
 use super::{StartError, leftovers};
 
 /// Only part of the socket's name: the server listens on no port.
@@ -23,6 +23,9 @@ const USER: &str = "gaffer";
 const DATABASE: &str = "gaffer";
 /// Byte order in every index, on every system; macOS has no C.UTF-8.
 const LOCALE: &str = if cfg!(target_os = "macos") { "C" } else { "C.UTF-8" };
+
+const NO_SUCH_DATABASE: &str = "3D000";
+const TOO_MANY_CONNECTIONS: &str = "53300";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const READY_POLL: Duration = Duration::from_millis(5);
@@ -57,7 +60,9 @@ pub(super) fn url(socket_dir: &Path) -> String {
     let mut host = String::new();
     for byte in socket_dir.as_os_str().as_encoded_bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => host.push(char::from(*byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => {
+                host.push(char::from(*byte))
+            }
             // Writing to a String cannot fail.
             _ => write!(host, "%{byte:02X}").unwrap_or_default(),
         }
@@ -65,29 +70,24 @@ pub(super) fn url(socket_dir: &Path) -> String {
     format!("postgres://{USER}@localhost:{PORT}/{DATABASE}?host={host}&sslmode=disable")
 }
 
-/// Asks a `postgres` for its version, as the server's user and from the cluster's parent, which shows that this user can get to both.
+/// Asks a `postgres` for its version, as the user who is to run it.
 pub(super) async fn version_of(postgres: &Path, data_dir: &DataDir) -> Result<String, StartError> {
-    let home = data_dir.home();
-    let mut version = command(postgres, data_dir.server_user.as_ref());
-    let output = version.arg("--version").current_dir(&home).kill_on_drop(true).output().await;
-    let output = output.map_err(|source| match (&data_dir.server_user, data_dir.closed_on_the_way(&home)) {
-        (Some(user), Some(closed)) => StartError::Unreachable { closed, wanted: home, user: user.name.clone() },
-        _ => spawn_error(postgres, data_dir)(source),
-    })?;
+    let output = command(postgres, data_dir, None).arg("--version").kill_on_drop(true).output().await;
+    let output = output.map_err(spawn_error(postgres, data_dir))?;
     binaries::version_in(&String::from_utf8_lossy(&output.stdout)).map_err(spawn_error(postgres, data_dir))
 }
 
 /// Makes the cluster if there is none: beside its place, and moved there when it is complete and on disk.
 pub(super) async fn make_cluster(binaries: &Binaries, data_dir: &DataDir) -> Result<(), StartError> {
     let (cluster, new) = (data_dir.cluster(), data_dir.new_cluster());
-    leftovers::remove_unfinished(&new).await?;
+    leftovers::remove_unfinished(&data_dir.unfinished_clusters()?).await?;
     if data_dir.cluster_major()?.is_some() {
         return data_dir.give_cluster();
     }
     tracing::info!(directory = %cluster.display(), version = binaries.version, "making the Postgres cluster");
     data_dir.make_private(&new)?;
-    let mut initdb = command(&binaries.initdb(), data_dir.server_user.as_ref());
-    initdb.arg("-D").arg(&new).args(["-E", "UTF8", "-A", "trust", "-U", USER, "--locale", LOCALE]);
+    let mut initdb = command(&binaries.initdb(), data_dir, Some(data_dir.way_into(&new)?));
+    initdb.args(["-E", "UTF8", "-A", "trust", "-U", USER, "--locale", LOCALE]);
     if cfg!(target_os = "linux") {
         // One call for the file system instead of one for each of a thousand files, which takes long on a slow disk.
         initdb.arg("--no-sync");
@@ -97,7 +97,11 @@ pub(super) async fn make_cluster(binaries: &Binaries, data_dir: &DataDir) -> Res
     if !output.status.success() {
         let text = [output.stdout, output.stderr].concat();
         let output_text = String::from_utf8_lossy(&text).trim().to_owned();
-        return Err(StartError::Initdb { cluster_dir: new, status: output.status.to_string(), output: output_text });
+        return Err(StartError::Initdb {
+            cluster_dir: new,
+            status: output.status.to_string(),
+            output: output_text,
+        });
     }
     sync_file_system(&new).map_err(StartError::file("sync", &new))?;
     fs::rename(&new, &cluster).map_err(StartError::file("rename", &new))?;
@@ -135,8 +139,8 @@ impl Server {
     ) -> Result<Server, StartError> {
         let program = binaries.postgres();
         let cluster = data_dir.cluster();
-        let mut postgres = command(&program, data_dir.server_user.as_ref());
-        postgres.arg("-D").arg(&cluster).arg("-k").arg(socket_dir).arg("-p").arg(PORT.to_string());
+        let mut postgres = command(&program, data_dir, Some(data_dir.way_into(&cluster)?));
+        postgres.arg("-k").arg(socket_dir).arg("-p").arg(PORT.to_string());
         for setting in SERVER_SETTINGS {
             postgres.args(["-c", setting]);
         }
@@ -145,25 +149,30 @@ impl Server {
         let child = spawned.map_err(spawn_error(&program, data_dir))?;
         // A child that has not been waited for has an id that fits.
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        let pid = pid.ok_or_else(|| spawn_error(&program, data_dir)(io::Error::other("it has no process id")))?;
+        let pid =
+            pid.ok_or_else(|| spawn_error(&program, data_dir)(io::Error::other("it has no process id")))?;
         Ok(Server { child, pid, pid_file: cluster.join("postmaster.pid"), url: url(socket_dir) })
     }
 
     /// Returns when the server answers and has the database, or with a sentence when it has ended before.
     pub(super) async fn ready(&mut self) -> Result<(), String> {
+        let mut refusing_since = None;
         loop {
             tokio::select! {
-                status = self.child.wait() => {
-                    return Err(format!("it ended ({})", describe(&status)));
-                }
+                status = self.child.wait() => return Err(format!("it ended ({})", describe(&status))),
                 () = tokio::time::sleep(READY_POLL) => {}
             }
-            if self.says_ready() {
-                return match tokio::time::timeout(CONNECT_TIMEOUT, connect(&self.url)).await {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(error)) => Err(format!("it refuses a connection: {error}")),
-                    Err(_) => Err(format!("it does not answer a connection within {} s", CONNECT_TIMEOUT.as_secs())),
-                };
+            if !self.says_ready() {
+                continue;
+            }
+            let refusal = match tokio::time::timeout(CONNECT_TIMEOUT, connect(&self.url)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => format!("it refuses a connection: {error}"),
+                Err(_) => "it does not answer a connection".to_owned(),
+            };
+            // It may have ended meanwhile, which the next round sees and tells better.
+            if refusing_since.get_or_insert_with(Instant::now).elapsed() > CONNECT_TIMEOUT {
+                return Err(refusal);
             }
         }
     }
@@ -192,7 +201,8 @@ impl Server {
 
 fn spawn_error(program: &Path, data_dir: &DataDir) -> impl FnOnce(io::Error) -> StartError {
     let program = program.to_owned();
-    let as_user = data_dir.server_user.as_ref().map(|user| format!(" as the user {}", user.name)).unwrap_or_default();
+    let as_user =
+        data_dir.server_user.as_ref().map(|user| format!(" as the user {}", user.name)).unwrap_or_default();
     move |source| StartError::Spawn { program, as_user, source }
 }
 
@@ -208,46 +218,57 @@ async fn connect(url: &str) -> Result<(), sqlx::Error> {
     let options = PgConnectOptions::from_str(url)?.disable_statement_logging();
     match options.connect().await {
         Ok(connection) => connection.close().await,
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("3D000") => {
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(NO_SUCH_DATABASE) => {
             let mut connection = options.database("postgres").connect().await?;
             sqlx::raw_sql("CREATE DATABASE gaffer").execute(&mut connection).await?;
             connection.close().await
         }
+        // The clients have come back sooner.
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(TOO_MANY_CONNECTIONS) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// A program of Postgres with nothing of this process's surroundings: not its user if that is root, not its environment, its
-/// current directory or its terminal's Ctrl-C (which would stop the database before its clients). It ends with this process.
-fn command(program: &Path, user: Option<&ServerUser>) -> Command {
+/// A program of Postgres, told the cluster, with nothing of this process's surroundings: not its user if that is root, not
+/// its environment, its current directory or its terminal's Ctrl-C (which would stop the database before its clients). It
+/// ends with the thread that starts it.
+fn command(program: &Path, data_dir: &DataDir, cluster: Option<WayInto>) -> Command {
     let mut command = Command::new(program);
     let mut path = program.parent().map_or_else(OsString::new, |dir| dir.as_os_str().to_owned());
     path.push(OsStr::new(":/usr/bin:/bin"));
     // With a time zone given, initdb need not guess one by trying them all.
     command.env_clear().env("PATH", path).env("LANG", LOCALE).env("TZ", "UTC");
     command.current_dir("/").process_group(0).stdin(Stdio::null());
-    if let Some(user) = user {
+    if let Some(user) = &data_dir.server_user {
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
     }
-    end_with_this_thread(&mut command);
+    let handle = cluster.and_then(|cluster| {
+        command.arg("-D").arg(cluster.name);
+        cluster.handle
+    });
+    before_exec(&mut command, handle);
     command
 }
 
-/// Has the kernel send SIGINT (to the server, this means: stop in an orderly way, now) when the calling thread ends, in
-/// whatever way. The standard library runs the hook after it has changed the user, which would have undone it.
+/// Has the kernel send SIGINT (to the server this means: stop in an orderly way, now) when the calling thread ends, in
+/// whatever way; and lets the program inherit the handle. The standard library runs the hook after it has changed the user,
+/// which would have undone the first.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "nothing but a hook between fork and exec can ask the kernel for this")]
-fn end_with_this_thread(command: &mut Command) {
+fn before_exec(command: &mut Command, handle: Option<fs::File>) {
     let parent = Pid::this();
     let hook = move || {
+        if let Some(handle) = &handle {
+            nix::fcntl::fcntl(handle, nix::fcntl::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+        }
         nix::sys::prctl::set_pdeathsig(Signal::SIGINT)?;
         // The parent may have ended before that.
-        if nix::unistd::getppid() == parent { Ok(()) } else { Err(io::Error::from(nix::errno::Errno::ESRCH)) }
+        if nix::unistd::getppid() == parent { Ok(()) } else { Err(nix::errno::Errno::ESRCH.into()) }
     };
-    // SAFETY: between fork and exec the hook makes two plain system calls, which are async-signal-safe, and allocates nothing.
+    // SAFETY: between fork and exec the hook makes plain system calls, which are async-signal-safe, and allocates nothing.
     unsafe { command.pre_exec(hook) };
 }
 
-/// Elsewhere the next start ends what a killed gaffer left.
+/// Elsewhere the next start ends what a killed gaffer left, and there are no handles to inherit.
 #[cfg(not(target_os = "linux"))]
-fn end_with_this_thread(_command: &mut Command) {}
+fn before_exec(_command: &mut Command, _handle: Option<fs::File>) {}

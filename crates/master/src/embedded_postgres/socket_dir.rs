@@ -11,10 +11,11 @@ use super::{StartError, server};
 /// The limits are 104 bytes (BSD, macOS) and 108 (Linux) for the socket's path with its closing zero.
 const LONGEST_SOCKET_PATH: usize = 100;
 
-/// The directory beside the cluster, or, if that has no path for a socket, one in the usual place for such things.
+/// The directory beside the cluster, or, if that has no path for a socket or none that the server may take, one in the usual
+/// place for such things.
 pub(super) fn choose(data_dir: &DataDir, runtime_dir: Option<&Path>) -> Result<PathBuf, StartError> {
     let beside = data_dir.home().join("run");
-    if fits(&beside) {
+    if fits(&beside) && data_dir.closed_on_the_way(&data_dir.home()).is_none() {
         claim(data_dir, &beside).map_err(StartError::file("use", &beside))?;
         return Ok(beside);
     }
@@ -22,7 +23,8 @@ pub(super) fn choose(data_dir: &DataDir, runtime_dir: Option<&Path>) -> Result<P
     let mut hasher = DefaultHasher::new();
     beside.hash(&mut hasher);
     let name = format!("gaffer-{:016x}", hasher.finish());
-    let mut bases = if nix::unistd::geteuid().is_root() { vec![Path::new("/run")] } else { Vec::from_iter(runtime_dir) };
+    let mut bases =
+        if nix::unistd::geteuid().is_root() { vec![Path::new("/run")] } else { Vec::from_iter(runtime_dir) };
     bases.push(Path::new("/tmp"));
     let mut problems = Vec::new();
     for base in bases {
@@ -48,11 +50,20 @@ pub(super) fn sweep(data_dir: &DataDir, dir: &Path) -> Result<(), StartError> {
     for name in [format!(".s.PGSQL.{}", server::PORT), format!(".s.PGSQL.{}.lock", server::PORT)] {
         let file = dir.join(name);
         match fs::remove_file(&file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StartError::file("remove", &file)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StartError::file("remove", &file)(error));
+            }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// After a stop: a directory outside of the data directory goes. One that stays is found again by the next start.
+pub(super) fn tidy_up(data_dir: &DataDir, dir: &Path) {
+    if !dir.starts_with(data_dir.home()) {
+        let _ = fs::remove_dir(dir);
+    }
 }
 
 /// Makes the directory, or takes an existing one if nobody but the server's user (and root) can have put anything there.
@@ -60,9 +71,12 @@ fn claim(data_dir: &DataDir, dir: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let it = fs::symlink_metadata(dir)?;
-            let ours = it.uid() == data_dir.server_uid().as_raw() || it.uid() == nix::unistd::geteuid().as_raw();
+            let ours =
+                it.uid() == data_dir.server_uid().as_raw() || it.uid() == nix::unistd::geteuid().as_raw();
             if !(it.is_dir() && ours && it.mode() & 0o077 == 0) {
-                return Err(io::Error::other("it exists, but is not a private directory of the server's user"));
+                return Err(io::Error::other(
+                    "it exists, but is not a private directory of the server's user",
+                ));
             }
         }
         made => made?,

@@ -26,7 +26,8 @@ pub(super) const STOP_STEPS: [(Signal, Duration); 3] = [
 /// Recovery after a crash reads up to `max_wal_size` of log, on whatever disk there is.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
 /// Pauses between the attempts of the first start. Few, because here somebody waits for the reason.
-const START_PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_millis(1500)];
+const START_PAUSES: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_millis(1500)];
 /// A server that ran for this long is started again at once; otherwise pauses grow, so that a server that dies whenever it
 /// is ready costs little.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
@@ -104,7 +105,9 @@ impl Supervisor {
     async fn start(&mut self) -> Result<(), StartError> {
         for pause in START_PAUSES {
             match self.start_once().await {
-                Err(error @ StartError::Server { .. }) => tracing::warn!(%error, "trying again to start Postgres"),
+                Err(error @ StartError::Server { .. }) => {
+                    tracing::warn!(%error, "trying again to start Postgres")
+                }
                 result => return result,
             }
             tokio::time::sleep(pause).await;
@@ -119,7 +122,8 @@ impl Supervisor {
         socket_dir::sweep(&self.data_dir, &self.socket_dir)?;
         let (log, log_start) = self.data_dir.open_log()?;
         let begun = Instant::now();
-        let server = self.server.insert(Server::spawn(&self.binaries, &self.data_dir, &self.socket_dir, &log)?);
+        let server =
+            self.server.insert(Server::spawn(&self.binaries, &self.data_dir, &self.socket_dir, &log)?);
         let problem = match tokio::time::timeout(READY_TIMEOUT, server.ready()).await {
             Ok(Ok(())) => {
                 let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -153,7 +157,8 @@ impl Supervisor {
             let Some(server) = &mut self.server else { return std::future::pending().await };
             let status = server.ended().await;
             tracing::error!(%status, log = %self.data_dir.log().display(), "Postgres ended by itself; starting it again");
-            exits.send_modify(|exits| *exits = Exits { count: exits.count + 1, last: status });
+            let note = |last| exits.send_modify(|exits| *exits = Exits { count: exits.count + 1, last });
+            note(status);
             let mut again_at_once = ready.elapsed() > STABLE_AFTER;
             loop {
                 if again_at_once {
@@ -165,7 +170,10 @@ impl Supervisor {
                 again_at_once = false;
                 match self.start_once().await {
                     Ok(()) => break,
-                    Err(error) => tracing::error!(%error, pause_ms = %pause.as_millis(), "cannot start Postgres again yet"),
+                    Err(error) => {
+                        tracing::error!(%error, "cannot start Postgres again yet");
+                        note(error.to_string());
+                    }
                 }
             }
         }
@@ -177,7 +185,7 @@ impl Supervisor {
         for (signal, patience) in STOP_STEPS {
             server.signal(signal);
             if tokio::time::timeout(patience, server.ended()).await.is_ok() {
-                return;
+                return socket_dir::tidy_up(&self.data_dir, &self.socket_dir);
             }
             tracing::warn!(%signal, waited_secs = patience.as_secs(), "Postgres does not stop");
         }

@@ -1,6 +1,6 @@
 //! Which task definition waits for which: names that exist, and no circle.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::fields::{Node, did_you_mean};
 use super::task::Draft;
@@ -15,7 +15,7 @@ struct Waits<'a> {
 
 /// Fills in `depends_on`, for which all the names had to be known, and reports names that occur twice.
 pub(super) fn resolve(drafts: Vec<Draft>) -> Vec<TaskSpec> {
-    let mut position_of: HashMap<String, usize> = HashMap::new();
+    let mut position_of: BTreeMap<String, usize> = BTreeMap::new();
     for (position, draft) in drafts.iter().enumerate() {
         let name = &draft.spec.name;
         // An empty name stands for one that was wrong or missing, and reported.
@@ -43,7 +43,7 @@ pub(super) fn resolve(drafts: Vec<Draft>) -> Vec<TaskSpec> {
 }
 
 /// Reads one `depends_on` list.
-fn positions(node: &Node, own_position: usize, position_of: &HashMap<String, usize>) -> Vec<usize> {
+fn positions(node: &Node, own_position: usize, position_of: &BTreeMap<String, usize>) -> Vec<usize> {
     let mut positions = Vec::new();
     let mut seen = HashSet::new();
     let Some(nodes) = node.list("a list of task names such as [prepare]") else { return positions };

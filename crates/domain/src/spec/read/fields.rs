@@ -1,7 +1,7 @@
 //! A walk through untrusted JSON that knows where it stands and collects every mistake on its way.
 //!
-//! A reader takes a [`Node`] and gives `None` after it reported a mistake. Its caller goes on with a stand-in, so that
-//! the other mistakes are found too; what was built with stand-ins is thrown away at the end.
+//! A reader takes a [`Node`] and gives `None` after it reported a mistake. Its caller goes on with a stand-in,
+//! so that the other mistakes are found too; what was built with stand-ins is thrown away at the end.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
@@ -237,7 +237,7 @@ impl<'a> Object<'a> {
 }
 
 /// `` `a`, `b` or `c` ``
-pub(super) fn one_of(words: &[&str]) -> String {
+fn one_of(words: &[&str]) -> String {
     let quoted: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
     match quoted.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),

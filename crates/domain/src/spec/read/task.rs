@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use serde_json::Value;
+
 use super::fields::{Node, Object};
 use super::{BELONGS_TO_THE_JOB, IS_NOT_YET, JOB_FIELDS, NOT_YET, is_plain_name};
 use crate::quantity::{Bytes, Cpu, Span, shown};
@@ -113,8 +115,8 @@ fn name(node: &Node) -> Option<String> {
     let name = node.text("the name of the task")?;
     if !is_plain_name(name, MAX_NAME_LEN, "_-") {
         return node.wrong(format!(
-            "{} cannot be the name of a task: write 1 to {MAX_NAME_LEN} of the characters a-z A-Z 0-9 _ - and begin \
-             with a letter or digit",
+            "{} cannot be the name of a task: write 1 to {MAX_NAME_LEN} of the characters a-z A-Z 0-9 _ - \
+             and begin with a letter or digit",
             shown(name)
         ));
     }
@@ -144,8 +146,9 @@ fn command(node: &Node) -> Option<Vec<String>> {
             Some(advice.to_owned())
         });
     }
-    let nodes = node.list("a list of strings")?;
-    let arguments: Vec<String> = nodes.filter_map(|node| argument(&node)).collect();
+    // Collected twice, so that the mistakes in all arguments are found.
+    let arguments: Vec<_> = node.list("a list of strings")?.map(|node| argument(&node)).collect();
+    let arguments: Vec<String> = arguments.into_iter().collect::<Option<_>>()?;
     let bytes: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
     if bytes > MAX_COMMAND_BYTES {
         return node.wrong(format!(
@@ -160,6 +163,11 @@ fn command(node: &Node) -> Option<Vec<String>> {
 }
 
 fn argument(node: &Node) -> Option<String> {
+    if let Value::Number(_) | Value::Bool(_) = node.value {
+        // YAML users write `[sleep, 5]`.
+        let advice = format!("write it in quotes: \"{}\"", node.value);
+        return node.wrong_with(format!("expected a string, found {}", node.value), || Some(advice));
+    }
     let argument = node.text("a string")?;
     if argument.contains('\0') {
         return node.wrong("an argument cannot have a zero byte in it");
@@ -271,7 +279,7 @@ fn index(text: &str) -> Option<u32> {
 }
 
 fn resources(node: &Node) -> Option<Resources> {
-    let mut object = node.object("resources: an object such as {cpu: 1, memory: 512MiB}")?;
+    let mut object = node.object("an object such as {cpu: 1, memory: 512MiB}")?;
     let bytes = |node: &Node| node.amount("a size", Bytes(0)..=MAX_BYTES);
     let resources = Resources {
         cpu: object

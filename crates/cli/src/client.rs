@@ -1,0 +1,293 @@
+//! The client of the REST API: one connection, errors from problem documents.
+
+use std::error::Error;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gaffer_domain::JobId;
+use gaffer_protocol::rest::Problem;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, LINK, LOCATION};
+use reqwest::{Method, RequestBuilder, Response, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::config::Access;
+use crate::failure::Failure;
+use crate::patience::Patience;
+
+/// Long enough for a slow link, short enough that a wrong address is noticed.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer may take, except for streams.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest wait that the API grants, as it is written in the query.
+pub const LONGEST_WAIT: &str = "60s";
+/// How long the answer to such a wait may take.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// The parameters of a request.
+pub type Query = Vec<(&'static str, String)>;
+
+/// The API of one installation, called with one key.
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    key: HeaderValue,
+    source: String,
+}
+
+/// An answer of the API with its body as it was sent.
+pub struct Answer {
+    /// The body.
+    pub body: Bytes,
+    /// The page for people, if the API named one.
+    pub page: Option<String>,
+}
+
+impl Client {
+    /// A client; nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if address or key can't be used.
+    pub fn new(access: &Access) -> Result<Client, Failure> {
+        let base = Url::parse(&format!("{}/api/v1/", access.url))
+            .map_err(|error| Failure::Usage(format!("{} is not an address: {error}", access.url)))?;
+        let mut key = HeaderValue::from_str(&format!("Bearer {}", access.key.reveal()))
+            .map_err(|_| Failure::Usage("the key has characters that no key has".to_owned()))?;
+        key.set_sensitive(true);
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("gaffer/", env!("CARGO_PKG_VERSION")))
+            .http1_only()
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            // A stream may be silent for hours; this is how a machine that is gone is noticed.
+            .tcp_keepalive(Duration::from_secs(15))
+            .tcp_keepalive_interval(Duration::from_secs(5))
+            .tcp_keepalive_retries(3)
+            // A key is for the address that it was given with.
+            .redirect(reqwest::redirect::Policy::none());
+        if base.scheme() == "http" {
+            // Reading the system's certificates takes longer than many a job.
+            builder = builder.tls_certs_only([]);
+        }
+        if is_loopback(&base) {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(|error| Failure::Local(format!("cannot set up HTTP: {}", root(&error))))?;
+        Ok(Client { http, base, key, source: access.source.clone() })
+    }
+
+    /// The address that is called, without `/api/v1`.
+    pub fn address(&self) -> &str {
+        self.base.as_str().trim_end_matches("/api/v1/")
+    }
+
+    /// The answer to a GET.
+    ///
+    /// # Errors
+    /// What the API or the network says.
+    pub async fn get(&self, path: &[&str], query: &Query) -> Result<Answer, Failure> {
+        self.answer(self.request(Method::GET, path, query).timeout(ANSWER_TIMEOUT)).await
+    }
+
+    /// The body of the answer to a GET, read.
+    ///
+    /// # Errors
+    /// What the API or the network says.
+    pub async fn read<T: DeserializeOwned>(&self, path: &[&str], query: &Query) -> Result<T, Failure> {
+        self.get(path, query).await?.read()
+    }
+
+    /// A job as it is once it is final, or after a minute.
+    ///
+    /// # Errors
+    /// What the API or the network says.
+    pub async fn wait<T: DeserializeOwned>(&self, job: JobId) -> Result<T, Failure> {
+        let query = vec![("wait", LONGEST_WAIT.to_owned()), ("until", "final".to_owned())];
+        let request = self.request(Method::GET, &["jobs", &job.to_string()], &query).timeout(WAIT_TIMEOUT);
+        self.answer(request).await?.read()
+    }
+
+    /// The answer to a POST, sent once.
+    ///
+    /// # Errors
+    /// What the API or the network says.
+    pub async fn post(&self, path: &[&str], body: &impl Serialize) -> Result<Answer, Failure> {
+        self.post_with_key(path, body, Uuid::new_v4()).await
+    }
+
+    /// The answer to a POST, sent again under the same idempotency key while the API can't be reached: it is carried
+    /// out once however often it is sent.
+    ///
+    /// # Errors
+    /// What the API or the network says in the end.
+    pub async fn post_patiently(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+        patience: &mut Patience,
+        tell: impl Fn(&Failure),
+    ) -> Result<Answer, Failure> {
+        let idempotency_key = Uuid::new_v4();
+        loop {
+            match self.post_with_key(path, body, idempotency_key).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => patience.endure(failure, &tell).await?,
+            }
+        }
+    }
+
+    async fn post_with_key(&self, path: &[&str], body: &impl Serialize, key: Uuid) -> Result<Answer, Failure> {
+        let request = self.request(Method::POST, path, &Query::new());
+        let request = request.header(HeaderName::from_static("idempotency-key"), key.to_string());
+        self.answer(request.json(body).timeout(ANSWER_TIMEOUT)).await
+    }
+
+    /// Deletes.
+    ///
+    /// # Errors
+    /// What the API or the network says.
+    pub async fn delete(&self, path: &[&str]) -> Result<(), Failure> {
+        self.answer(self.request(Method::DELETE, path, &Query::new()).timeout(ANSWER_TIMEOUT)).await.map(|_| ())
+    }
+
+    /// A stream in the given format, however long it takes.
+    ///
+    /// # Errors
+    /// What the API or the network says before the stream starts.
+    pub async fn open(
+        &self,
+        path: &[&str],
+        query: &Query,
+        format: &'static str,
+        last_event: Option<i64>,
+    ) -> Result<Response, Failure> {
+        let mut request = self.request(Method::GET, path, query).header(ACCEPT, HeaderValue::from_static(format));
+        if let Some(id) = last_event {
+            request = request.header(HeaderName::from_static("last-event-id"), id.to_string());
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() { Ok(response) } else { Err(self.refusal(response).await) }
+    }
+
+    fn request(&self, method: Method, path: &[&str], query: &Query) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            // The names in a path are what users typed: each stays one segment.
+            segments.pop_if_empty().extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.http.request(method, url).header(AUTHORIZATION, self.key.clone())
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Answer, Failure> {
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if !response.status().is_success() {
+            return Err(self.refusal(response).await);
+        }
+        let page = response.headers().get_all(LINK).iter().find_map(page_of);
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        Ok(Answer { body, page })
+    }
+
+    async fn refusal(&self, response: Response) -> Failure {
+        let status = response.status();
+        let is_problem = response.headers().get(CONTENT_TYPE).is_some_and(|kind| {
+            kind.to_str().is_ok_and(|kind| kind.starts_with("application/problem+json"))
+        });
+        let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).map(str::to_owned);
+        let body = response.bytes().await.unwrap_or_default();
+        if let Ok(problem) = serde_json::from_slice::<Problem>(&body)
+            && (is_problem || !problem.code.is_empty())
+        {
+            return Failure::Problem(Box::new(problem));
+        }
+        let message = match location {
+            Some(to) => format!("{} sends us on to {to}: is that the address to use?", self.address()),
+            None => format!("{} answered {status}, but not as gaffer does: is the address right?", self.address()),
+        };
+        Failure::Garbled { status: Some(status.as_u16()), message }
+    }
+
+    /// What a failed request or a stream that broke off means.
+    pub fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let found_in = match self.source.as_str() {
+            "GAFFER_URL" => String::new(),
+            source => format!(" (from {source})"),
+        };
+        let why = if error.is_timeout() { "no answer in time".to_owned() } else { root(error) };
+        Failure::Unreachable(format!("cannot reach {}{found_in}: {why}", self.address()))
+    }
+}
+
+impl Answer {
+    /// The body, read.
+    ///
+    /// # Errors
+    /// [`Failure::Garbled`] if it is something else.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.body).map_err(|error| Failure::Garbled {
+            status: None,
+            message: format!("the answer of the API makes no sense to this version of gaffer: {error}"),
+        })
+    }
+}
+
+/// The first cause: the outer errors only say that there was one.
+fn root(error: &dyn Error) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback()),
+        None => false,
+    }
+}
+
+/// The target of a `Link: <…>; rel="alternate"` header, which is how the API names a job's page.
+fn page_of(header: &HeaderValue) -> Option<String> {
+    let (target, parameters) = header.to_str().ok()?.trim().strip_prefix('<')?.split_once('>')?;
+    let is_page = parameters.split(';').any(|part| matches!(part.trim(), "rel=\"alternate\"" | "rel=alternate"));
+    (is_page && target.contains("://")).then(|| target.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_found_in_the_link_header() {
+        let page = |text| page_of(&HeaderValue::from_static(text));
+        assert_eq!(
+            page("<http://h:3000/jobs/4>; rel=\"alternate\"; type=\"text/html\"").as_deref(),
+            Some("http://h:3000/jobs/4")
+        );
+        assert_eq!(page("<http://h/api/v1/jobs?cursor=x>; rel=\"next\""), None);
+        assert_eq!(page("nonsense"), None);
+    }
+
+    #[test]
+    fn loopback_needs_no_proxy() -> Result<(), Box<dyn Error>> {
+        for (url, expected) in [
+            ("http://127.0.0.1:8000/", true),
+            ("http://localhost/", true),
+            ("http://[::1]:8000/", true),
+            ("http://10.0.0.1/", false),
+            ("http://example.org/", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(url)?), expected, "{url}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,22 @@
+//! The commands, a file each.
+
+pub mod bulk;
+pub mod completion;
+pub mod dashboard;
+pub mod delete;
+pub mod dev;
+pub mod events;
+pub mod explain;
+pub mod job;
+pub mod jobs;
+pub mod keys;
+pub mod login;
+pub mod logs;
+pub mod rerun;
+pub mod run;
+pub mod server;
+pub mod stop;
+pub mod submit;
+pub mod version;
+pub mod wait;
+pub mod workers;

@@ -1,0 +1,100 @@
+//! Does the same to each of several jobs, after asking, and tells how it went.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use futures::{StreamExt, stream};
+use gaffer_domain::JobId;
+use gaffer_protocol::output::Stream;
+
+use crate::client::Client;
+use crate::config;
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::selector::{self, Selector};
+
+/// So many requests are under way at once.
+const AT_ONCE: usize = 8;
+
+/// What is done, in words.
+pub struct Bulk {
+    /// `stop`
+    pub verb: &'static str,
+    /// `stopping`
+    pub done: &'static str,
+    /// Ask for so many jobs or more.
+    pub asks_from: usize,
+    /// Do not ask.
+    pub yes: bool,
+}
+
+/// Does it; `act` gives the number of a new job if it makes one. The exit code is that of the first failure. Of a range,
+/// jobs that do not exist or to which it does not apply are left out without a failure.
+///
+/// # Errors
+/// What keeps it from being tried; what the API says of a single job if there is only one.
+pub async fn each(
+    out: &Out,
+    selectors: &[Selector],
+    bulk: &Bulk,
+    act: impl AsyncFn(&Client, JobId) -> Result<Option<JobId>, Failure>,
+) -> Result<u8, Failure> {
+    let client = Client::new(&config::access()?)?;
+    let chosen = selector::resolve(selectors, &client).await?;
+    if chosen.len() >= bulk.asks_from && !bulk.yes && !agreed(out, bulk.verb, chosen.len())? {
+        out.note("nothing was done");
+        return Ok(1);
+    }
+    let only_one = chosen.len() == 1;
+    let act = &act;
+    let client = &client;
+    let mut results = stream::iter(chosen)
+        .map(|chosen| async move { (chosen, act(client, chosen.job).await) })
+        .buffered(AT_ONCE);
+    let (mut code, mut done) = (0, 0);
+    while let Some((chosen, result)) = results.next().await {
+        match result {
+            Ok(made) => {
+                tell(out, chosen.job, bulk.done, made)?;
+                done += 1;
+            }
+            Err(failure) if !chosen.named && failure.is_not_found() => {}
+            Err(failure) if !chosen.named && failure.is_conflict() => {
+                out.remark(&format!("{}: {failure}", chosen.job));
+            }
+            Err(failure) if only_one => return Err(failure),
+            Err(failure) => {
+                out.note(&format!("gaffer: {}: {failure}", chosen.job));
+                code = if code == 0 { failure.exit_code(1) } else { code };
+            }
+        }
+    }
+    if done == 0 && code == 0 {
+        out.remark("there was nothing to do");
+    }
+    Ok(code)
+}
+
+/// For a program the number that matters: of the new job, or of the job itself.
+fn tell(out: &Out, job: JobId, done: &str, made: Option<JobId>) -> Result<(), Failure> {
+    let number = made.unwrap_or(job);
+    match (out.is_terminal(Stream::Stdout), made) {
+        (false, _) => out.line(&number.to_string()),
+        (true, Some(made)) => out.line(&format!("job {job} {done} job {made}")),
+        (true, None) => out.line(&format!("job {job} {done}")),
+    }
+}
+
+/// Asks a person; who is none has decided already.
+fn agreed(out: &Out, verb: &str, count: usize) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() || !out.is_terminal(Stream::Stderr) {
+        return Ok(true);
+    }
+    let jobs = if count == 1 { "1 job".to_owned() } else { format!("{count} jobs") };
+    out.note_raw(&format!("{verb} {jobs}? [y/N] "));
+    let mut answer = String::new();
+    io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::Local(format!("cannot read the answer: {error}")))?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}

@@ -1,0 +1,112 @@
+//! `gaffer job`: shows one job with its tasks.
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+use gaffer_protocol::output::Stream;
+use gaffer_protocol::rest::{Job, Page, Task};
+
+use crate::client::{Client, Query};
+use crate::commands::jobs::took;
+use crate::config;
+use crate::failure::Failure;
+use crate::listing::{self, Entry, Format, Output};
+use crate::moment;
+use crate::out::Out;
+use crate::selector::One;
+use crate::style;
+use crate::table::Cell;
+
+/// Which job to show.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gaffer job 42
+  gaffer job last -o wide
+  gaffer job 42 -o json | jq .spec")]
+pub struct JobArgs {
+    /// Its number, or last
+    #[arg(value_name = "JOB")]
+    job: One,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// What the API or the network says.
+pub async fn run(args: JobArgs, out: &Out) -> Result<u8, Failure> {
+    let client = Client::new(&config::access()?)?;
+    let number = args.job.resolve(&client).await?.to_string();
+    let answer = client.get(&["jobs", &number], &Query::new()).await?;
+    match args.output.format {
+        Format::Json | Format::Jsonl => listing::show_answer(out, &answer)?,
+        Format::Name => out.line(&answer.read::<Job>()?.name())?,
+        format => {
+            let tasks: Page<Task> = client.read(&["jobs", &number, "tasks"], &Query::new()).await?;
+            show(out, &answer.read()?, &tasks, format)?;
+        }
+    }
+    Ok(0)
+}
+
+fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), Failure> {
+    let now = Utc::now();
+    let mut text = format!("job {} {} {}\n", job.id, style::visible(&job.name), out.state(&job.state, Stream::Stdout));
+    let mut field = |name: &str, value: &str| {
+        if !value.is_empty() {
+            text.push_str(&format!("  {} {}\n", out.dim(&format!("{name:<9}")), style::visible(value)));
+        }
+    };
+    field("reason", job.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default());
+    field("type", &format!("{}, priority {}", job.kind, job.priority));
+    field("submitted", &format!("{} by {}", moment::ago(job.created_at, now), job.created_by));
+    field("took", &took(job.started_at, job.finished_at, now).unwrap_or_default());
+    field("rerun of", &job.rerun_of.map(|of| of.to_string()).unwrap_or_default());
+    let labels: Vec<_> = job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    field("labels", &labels.join(", "));
+    let counts: Vec<_> = job.task_counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    field("tasks", &counts.join(", "));
+    text.push('\n');
+    text.push_str(&listing::table_of(out, &tasks.items, format));
+    out.print(text.as_bytes())?;
+    if tasks.next_cursor.is_some() {
+        out.remark("… and more tasks");
+    }
+    Ok(())
+}
+
+impl Entry for Task {
+    const HEAD: &'static [&'static str] = &["TASK", "STATE", "WORKER", "ATTEMPT", "TOOK", "EXIT", "REASON"];
+    const WIDE_HEAD: &'static [&'static str] = &["DRIVER", "STARTED", "NOT BEFORE"];
+    const NONE: &'static str = "no tasks";
+
+    fn name(&self) -> String {
+        self.address.clone()
+    }
+
+    fn cells(&self, now: DateTime<Utc>) -> Vec<Cell> {
+        vec![
+            Cell::text(&self.address),
+            Cell::state(&self.state),
+            Cell::maybe(self.worker.as_ref()),
+            Cell::text(self.attempt.to_string()),
+            Cell::maybe(took(self.started_at, self.finished_at, now)),
+            Cell::maybe(exit_of(self)),
+            Cell::text(self.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default()),
+        ]
+    }
+
+    fn wide_cells(&self, now: DateTime<Utc>) -> Vec<Cell> {
+        vec![
+            Cell::text(&self.driver),
+            Cell::maybe(self.started_at.map(|at| moment::ago(at, now))),
+            Cell::maybe(self.not_before.map(|at| moment::ago(at, now))),
+        ]
+    }
+}
+
+fn exit_of(task: &Task) -> Option<String> {
+    let by_signal = task.signal.map(|signal| format!("signal {signal}"));
+    task.exit_code.map(|code| code.to_string()).or(by_signal)
+}

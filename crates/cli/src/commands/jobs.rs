@@ -1,0 +1,110 @@
+//! `gaffer jobs`: lists jobs.
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use gaffer_domain::job::JobState;
+use gaffer_protocol::rest::Job;
+
+use crate::client::{Client, Query};
+use crate::config;
+use crate::failure::Failure;
+use crate::listing::{self, Entry, List, Output};
+use crate::moment;
+use crate::out::Out;
+use crate::table::Cell;
+
+/// Which jobs to list.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gaffer jobs --state failed
+  gaffer jobs -l team=vision --limit 100
+  gaffer jobs --all -o jsonl | jq .id")]
+pub struct JobsArgs {
+    /// Only jobs in this state, or in one of several: failed,cancelled
+    #[arg(
+        long = "state",
+        value_name = "STATE",
+        value_delimiter = ',',
+        value_parser = PossibleValuesParser::new(JobState::ALL.map(JobState::as_str))
+    )]
+    states: Vec<String>,
+    /// Only jobs of this name
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Only jobs with this label. May be repeated
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+    /// So many at once, at most 500
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=500))]
+    limit: Option<u16>,
+    /// All of them, not only the latest
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// What the API or the network says.
+pub async fn run(args: JobsArgs, out: &Out) -> Result<u8, Failure> {
+    let client = Client::new(&config::access()?)?;
+    let mut query = Query::new();
+    query.extend(args.states.into_iter().map(|state| ("state", state)));
+    query.extend(args.name.map(|name| ("name", name)));
+    query.extend(args.labels.into_iter().map(|label| ("label", label)));
+    query.extend(args.limit.map(|limit| ("limit", limit.to_string())));
+    let list = List { path: &["jobs"], query, all: args.all };
+    listing::show::<Job>(&client, out, list, args.output.format).await?;
+    Ok(0)
+}
+
+impl Entry for Job {
+    const HEAD: &'static [&'static str] = &["JOB", "NAME", "STATE", "TASKS", "CREATED", "TOOK", "REASON"];
+    const WIDE_HEAD: &'static [&'static str] = &["TYPE", "PRIORITY", "BY", "LABELS"];
+    const NONE: &'static str = "no jobs";
+
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn cells(&self, now: DateTime<Utc>) -> Vec<Cell> {
+        vec![
+            Cell::text(self.id.to_string()),
+            Cell::text(&self.name),
+            Cell::state(&self.state),
+            Cell::text(tasks(self)),
+            Cell::text(moment::ago(self.created_at, now)),
+            Cell::maybe(took(self.started_at, self.finished_at, now)),
+            Cell::text(self.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default()),
+        ]
+    }
+
+    fn wide_cells(&self, _: DateTime<Utc>) -> Vec<Cell> {
+        let labels: Vec<_> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        vec![
+            Cell::text(&self.kind),
+            Cell::text(self.priority.to_string()),
+            Cell::text(&self.created_by),
+            Cell::text(labels.join(",")),
+        ]
+    }
+}
+
+/// `3/10`: completed of all.
+fn tasks(job: &Job) -> String {
+    let completed = job.task_counts.get("completed").copied().unwrap_or(0);
+    format!("{completed}/{}", job.task_counts.values().sum::<i64>())
+}
+
+/// How long something took, or has been taking.
+pub fn took(
+    started: Option<DateTime<Utc>>,
+    finished: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Option<String> {
+    started.map(|started| moment::lasted(started, finished.unwrap_or(now)))
+}

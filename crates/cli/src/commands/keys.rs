@@ -1,0 +1,147 @@
+//! `gaffer keys`: the keys of workers and users.
+
+use chrono::{DateTime, Utc};
+use clap::{Args, Subcommand, ValueEnum};
+use gaffer_domain::quantity::Span;
+use gaffer_protocol::rest::{Key, NewKey};
+
+use crate::client::{Client, Query};
+use crate::config;
+use crate::failure::Failure;
+use crate::listing::{self, Entry, List, Output};
+use crate::moment;
+use crate::out::Out;
+use crate::style;
+use crate::table::Cell;
+
+/// What to do with keys.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gaffer keys list
+  API_KEY=$(gaffer keys create --kind worker --name lab)
+  gaffer keys revoke 3")]
+pub struct KeysArgs {
+    #[command(subcommand)]
+    action: KeysAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysAction {
+    /// List the keys
+    List(ListArgs),
+    /// Make a key; it is printed this once
+    Create(CreateArgs),
+    /// Refuse a key from now on
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// All of them, not only the first page
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// Who it is for
+    #[arg(long, value_enum)]
+    kind: Kind,
+    /// What it is for
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// How long it is good for, such as 30d [default: until it is revoked]
+    #[arg(long, value_name = "TIME")]
+    expires: Option<Span>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    /// Lets a worker dial in
+    Worker,
+    /// Calls the API
+    User,
+}
+
+#[derive(Debug, Args)]
+struct RevokeArgs {
+    /// Its number, from `gaffer keys list`
+    #[arg(value_name = "ID")]
+    id: u64,
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// What the API or the network says.
+pub async fn run(args: KeysArgs, out: &Out) -> Result<u8, Failure> {
+    let client = Client::new(&config::access()?)?;
+    match args.action {
+        KeysAction::List(args) => {
+            let list = List { path: &["keys"], query: Query::new(), all: args.all };
+            listing::show::<Key>(&client, out, list, args.output.format).await?;
+        }
+        KeysAction::Create(args) => create(&client, out, args).await?,
+        KeysAction::Revoke(args) => {
+            client.delete(&["keys", &args.id.to_string()]).await?;
+            out.remark(&format!("key {} is refused from now on", args.id));
+        }
+    }
+    Ok(0)
+}
+
+/// The key stands alone on standard output, so that a script can take it; the rest is for people.
+async fn create(client: &Client, out: &Out, args: CreateArgs) -> Result<(), Failure> {
+    let kind = match args.kind {
+        Kind::Worker => "worker",
+        Kind::User => "user",
+    };
+    let expires_in_seconds = args.expires.map(|span| span.as_millis().div_ceil(1000));
+    let wanted = NewKey { kind: kind.to_owned(), name: args.name, expires_in_seconds };
+    let key: Key = client.post(&["keys"], &wanted).await?.read()?;
+    let secret = key.key.ok_or_else(|| Failure::Garbled {
+        status: None,
+        message: "the API made the key but did not say it: revoke it and make another".to_owned(),
+    })?;
+    let until = key.expires_at.map(|at| format!(", good until {}", moment::local(at))).unwrap_or_default();
+    let name = style::visible(&key.name);
+    out.note(&format!("{kind} key {} for {name}{until}: keep it now, it is not shown again", key.id));
+    out.line(&secret)
+}
+
+impl Entry for Key {
+    const HEAD: &'static [&'static str] = &["ID", "NAME", "KIND", "KEY", "STATE", "CREATED", "LAST USED"];
+    const WIDE_HEAD: &'static [&'static str] = &["EXPIRES", "REVOKED"];
+    const NONE: &'static str = "no keys";
+
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn cells(&self, now: DateTime<Utc>) -> Vec<Cell> {
+        let state = match (self.revoked_at, self.expires_at) {
+            (Some(_), _) => "revoked",
+            (None, Some(expiry)) if expiry <= now => "expired",
+            _ => "good",
+        };
+        vec![
+            Cell::text(self.id.to_string()),
+            Cell::text(&self.name),
+            Cell::text(&self.kind),
+            Cell::text(format!("{}…", self.prefix)),
+            Cell::text(state),
+            Cell::text(moment::ago(self.created_at, now)),
+            Cell::maybe(self.last_used_at.map(|at| moment::ago(at, now))),
+        ]
+    }
+
+    fn wide_cells(&self, now: DateTime<Utc>) -> Vec<Cell> {
+        vec![
+            Cell::maybe(self.expires_at.map(|at| moment::ago(at, now))),
+            Cell::maybe(self.revoked_at.map(|at| moment::ago(at, now))),
+        ]
+    }
+}

@@ -1,0 +1,73 @@
+//! `gaffer login`: keeps an address and a key for the commands that follow.
+
+use std::io::{self, BufRead, IsTerminal};
+use std::os::fd::AsFd;
+
+use clap::Args;
+use gaffer_protocol::rest::{Job, Page, Version};
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+
+use crate::client::{Client, Query};
+use crate::config::{self, Access, Key};
+use crate::failure::Failure;
+use crate::login;
+use crate::out::Out;
+
+/// Where to log in.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gaffer login http://gaffer.lab:8000             asks for the key
+  gaffer login https://gaffer.lab < key.txt
+
+The key is kept in the user's configuration directory, readable by the user alone.")]
+pub struct LoginArgs {
+    /// The address of the API
+    #[arg(value_name = "URL")]
+    url: String,
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// What the API or the network says; nothing is stored then.
+pub async fn run(args: LoginArgs, out: &Out) -> Result<u8, Failure> {
+    let url = config::normalised(&args.url)?;
+    let path = config::login_file().ok_or_else(|| {
+        Failure::Usage("there is no place to keep the login: set HOME or XDG_CONFIG_HOME".to_owned())
+    })?;
+    let key = read_key(out)?;
+    if key.reveal().is_empty() {
+        return Err(Failure::Usage("the key is empty: `gaffer keys create --kind user --name NAME` makes one".to_owned()));
+    }
+    let access = Access { url, key, source: "GAFFER_URL".to_owned() };
+    let client = Client::new(&access)?;
+    // The version is told to anybody; a list is not.
+    let version: Version = client.read(&["version"], &Query::new()).await?;
+    let query: Query = vec![("limit", "1".to_owned())];
+    let _: Page<Job> = client.read(&["jobs"], &query).await?;
+    login::store(&path, &access)?;
+    out.remark(&format!("logged in to {} (gaffer {}); kept in {}", access.url, version.version, path.display()));
+    Ok(0)
+}
+
+fn read_key(out: &Out) -> Result<Key, Failure> {
+    let unreadable = |error: io::Error| Failure::Local(format!("cannot read the key: {error}"));
+    let mut line = String::new();
+    if !io::stdin().is_terminal() {
+        io::stdin().lock().read_line(&mut line).map_err(unreadable)?;
+        return Ok(Key::new(&line));
+    }
+    out.note_raw("key: ");
+    let stdin = io::stdin();
+    let before = tcgetattr(stdin.as_fd()).map_err(|error| unreadable(error.into()))?;
+    let mut hidden = before.clone();
+    hidden.local_flags.remove(LocalFlags::ECHO);
+    tcsetattr(stdin.as_fd(), SetArg::TCSANOW, &hidden).map_err(|error| unreadable(error.into()))?;
+    let read = stdin.lock().read_line(&mut line);
+    let restored = tcsetattr(stdin.as_fd(), SetArg::TCSANOW, &before);
+    out.note("");
+    read.map_err(unreadable)?;
+    restored.map_err(|error| unreadable(error.into()))?;
+    Ok(Key::new(&line))
+}

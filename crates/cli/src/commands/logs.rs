@@ -1,0 +1,150 @@
+//! `gaffer logs`: shows the output of a job or a task.
+
+use std::str::FromStr;
+
+use clap::Args;
+use gaffer_protocol::output::Stream;
+use gaffer_protocol::rest::Job;
+
+use crate::attach;
+use crate::client::{Client, Query};
+use crate::config;
+use crate::failure::Failure;
+use crate::follow::{self, Source, Wish};
+use crate::out::Out;
+use crate::patience::Patience;
+use crate::selector::One;
+use crate::sink::{Manner, Sink};
+use crate::status::Status;
+
+/// Which output to show, and how.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gaffer logs -f 42                  follow it to the end; Ctrl-C leaves the job running
+  gaffer logs 42.train.7 --tail 50   the end of one task's
+  gaffer logs last --stream stderr
+  gaffer logs 42 --lines 100-200
+
+Both streams go to standard output, in the order in which they were read. On a terminal only text and colours pass,
+unless --raw is given.")]
+pub struct LogsArgs {
+    /// A job, or one task of it: 42, last, 42.train.7
+    #[arg(value_name = "JOB[.TASK]")]
+    whose: Whose,
+    /// Go on as more arrives, until it is over
+    #[arg(short, long)]
+    follow: bool,
+    /// The task, by name or name.index
+    #[arg(long, value_name = "TASK")]
+    task: Option<String>,
+    /// Only this attempt [default: the latest]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    attempt: Option<u32>,
+    /// Only so many lines from the end
+    #[arg(long, value_name = "N")]
+    tail: Option<u64>,
+    /// Only these lines, from 1, both included: 100-200
+    #[arg(long, value_name = "A-B", value_parser = line_range, conflicts_with_all = ["tail", "follow"])]
+    lines: Option<String>,
+    /// Only this stream
+    #[arg(long, value_name = "STREAM", value_parser = stream)]
+    stream: Option<Stream>,
+    /// Begin each line with the time at which it was read
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Let the output do to the terminal what it wants, not only colour
+    #[arg(long)]
+    raw: bool,
+}
+
+/// A job, or a task of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Whose {
+    job: One,
+    task: Option<String>,
+}
+
+impl FromStr for Whose {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Whose, String> {
+        let (job, task) = match text.split_once('.') {
+            Some((_, "")) => return Err("expected the name of a task after the dot".to_owned()),
+            Some((job, task)) => (job, Some(task.to_owned())),
+            None => (text, None),
+        };
+        Ok(Whose { job: job.parse()?, task })
+    }
+}
+
+fn stream(text: &str) -> Result<Stream, String> {
+    let known = [Stream::Stdout, Stream::Stderr];
+    known.into_iter().find(|stream| stream.as_str() == text).ok_or_else(|| "expected stdout or stderr".to_owned())
+}
+
+fn line_range(text: &str) -> Result<String, String> {
+    let numbers = text.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+    match numbers {
+        Some((first, last)) if 1_u64 <= first && first <= last => Ok(format!("{first}-{last}")),
+        _ => Err("expected two numbers from 1 on, such as 100-200".to_owned()),
+    }
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// What the API or the network says.
+pub async fn run(args: LogsArgs, out: &Out) -> Result<u8, Failure> {
+    let client = Client::new(&config::access()?)?;
+    let job = args.whose.job.resolve(&client).await?;
+    let source = match args.task.or(args.whose.task) {
+        Some(task) => Source { job, task: Some(task), tasks: 1 },
+        None => Source::of(&client.read::<Job>(&["jobs", &job.to_string()], &Query::new()).await?),
+    };
+    let wish = Wish {
+        follow: args.follow,
+        attempt: args.attempt,
+        stream: args.stream,
+        tail: args.tail,
+        lines: args.lines,
+    };
+    let status = Status::new(out, false);
+    let mut sink = Sink::new(out, &status, Manner { merged: true, raw: args.raw, timestamps: args.timestamps });
+    let read = follow::follow(&client, &source, &wish, &mut sink, &status, Patience::for_a_job()).await;
+    status.retire();
+    sink.close(args.follow);
+    let tasks = read?;
+    if args.follow {
+        attach::tell_end(out, job, &tasks, None, !out.is_terminal(Stream::Stdout));
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use gaffer_domain::JobId;
+
+    use super::*;
+
+    #[test]
+    fn a_task_stands_behind_its_job() {
+        let read = |text: &str| text.parse::<Whose>();
+        let whose = |number, task: Option<&str>| Whose { job: One::Number(JobId(number)), task: task.map(str::to_owned) };
+        assert_eq!(read("42"), Ok(whose(42, None)));
+        assert_eq!(read("42.train"), Ok(whose(42, Some("train"))));
+        assert_eq!(read("42.train.7"), Ok(whose(42, Some("train.7"))));
+        assert_eq!(read("last.x").map(|whose| whose.job), Ok(One::Last));
+        for text in ["", ".x", "42.", "x.y"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_range_of_lines_goes_up_from_one() {
+        assert_eq!(line_range("1-20").as_deref(), Ok("1-20"));
+        for text in ["0-3", "5-4", "7", "a-b", "-3", "1-"] {
+            assert!(line_range(text).is_err(), "{text}");
+        }
+    }
+}

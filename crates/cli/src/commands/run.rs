@@ -1,0 +1,141 @@
+//! `gaffer run`: runs a command on some worker as if it ran here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::time::timeout;
+
+use crate::attach;
+use crate::client::Client;
+use crate::commands::submit::{self, Submitted};
+use crate::config;
+use crate::exit;
+use crate::failure::Failure;
+use crate::follow::{self, Source, Wish};
+use crate::out::Out;
+use crate::patience::Patience;
+use crate::signals::{Order, Signals};
+use crate::sink::{Manner, Sink};
+use crate::spec_input::{Input, SpecFlags, Wanted};
+use crate::status::Status;
+
+/// How long a Ctrl-C waits for the answer to a job that is being submitted.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
+
+/// What to run, and how to show it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gaffer run -- uname -a
+  gaffer run --cpu 4 --memory 8GiB --env CI -- make test
+  gaffer run --script build.sh --timeout 30m
+  gaffer run --retries 3 -- ./flaky | tee log
+
+Standard output and standard error of the command are those of gaffer. The first Ctrl-C is sent on to the command,
+the second stops the job, the third leaves it running. A TERM stops the job, a HUP leaves it running.
+
+Exit codes: the command's own; 128+n if signal n ended it; 124 after its timeout; 126 if it can't be executed, 127 if it
+is not found; 143 if it was stopped; 125 if gaffer itself failed, or lost the worker. Before it was accepted: 2 for wrong
+usage, 4 if the key may not.")]
+pub struct RunArgs {
+    /// The command with its arguments
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD",
+        required_unless_present = "script",
+        conflicts_with = "script"
+    )]
+    command: Vec<String>,
+    /// Run the text of this file instead; - for standard input
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// Say nothing on standard error but what the command says
+    #[arg(short, long)]
+    quiet: bool,
+    /// Let the output do to the terminal what it wants, not only colour
+    #[arg(long)]
+    raw: bool,
+    #[command(flatten)]
+    spec: SpecFlags,
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// What the API or the network says.
+pub async fn run(args: RunArgs, out: &Out) -> Result<u8, Failure> {
+    let wanted = match args.script {
+        Some(script) => Wanted::Script(script),
+        None => Wanted::Command(args.command),
+    };
+    let input = wanted.input(&args.spec, config::passed_on)?;
+    let client = Client::new(&config::access()?)?;
+    let mut signals =
+        Signals::listen().map_err(|error| Failure::Local(format!("cannot listen to signals: {error}")))?;
+    let status = Status::new(out, args.quiet);
+    let submitted = match submit(&client, &input, &status, &mut signals).await? {
+        Ok(submitted) => submitted,
+        Err(left) => return Ok(left),
+    };
+
+    let mut sink = Sink::new(out, &status, Manner { raw: args.raw, ..Manner::default() });
+    let wish = Wish { follow: true, ..Wish::default() };
+    let (job, source) = (submitted.job.id, Source::of(&submitted.job));
+    let reading = follow::follow(&client, &source, &wish, &mut sink, &status, Patience::for_a_job());
+    let read = tokio::select! {
+        read = reading => read,
+        code = attach::obey(&mut signals, &client, job, &status) => return Ok(code),
+        () = attach::explain_silence(&client, job, &status) => Ok(Vec::new()),
+    };
+    status.retire();
+    sink.close(!args.quiet);
+    match read {
+        Ok(tasks) => {
+            attach::tell_end(out, job, &tasks, submitted.page.as_deref(), args.quiet);
+            Ok(exit::of_tasks(&tasks))
+        }
+        Err(failure) if failure.is_silent() => {
+            // A command here would be ended by writing to a reader that went away. So is one there.
+            attach::stop(&client, job).await?;
+            Err(failure)
+        }
+        Err(failure) => {
+            status.note(&format!("job {job} may go on without us: `gaffer logs -f {job}` shows it"));
+            Err(failure)
+        }
+    }
+}
+
+/// Submits. A signal that arrives meanwhile stops what may have been accepted; the inner error is the code to leave with.
+async fn submit(
+    client: &Client,
+    input: &Input,
+    status: &Status<'_>,
+    signals: &mut Signals,
+) -> Result<Result<Submitted, u8>, Failure> {
+    let submitting = submit::submit(client, input, status);
+    tokio::pin!(submitting);
+    let order = tokio::select! {
+        submitted = &mut submitting => return submitted.map(Ok),
+        order = signals.next() => order,
+    };
+    let answer = tokio::select! {
+        answer = timeout(LAST_ANSWER, submitting) => answer,
+        again = signals.next() => return Ok(Err(again.exit_code())),
+    };
+    match answer {
+        Ok(Ok(submitted)) if order == Order::Hangup => Ok(Ok(submitted)),
+        Ok(Ok(submitted)) => {
+            let told = attach::stop(client, submitted.job.id).await?;
+            status.note(&told);
+            Ok(Ok(submitted))
+        }
+        Ok(Err(_)) => Ok(Err(order.exit_code())),
+        Err(_) => {
+            status.note("left before an answer: `gaffer jobs` shows whether the job was accepted");
+            Ok(Err(order.exit_code()))
+        }
+    }
+}

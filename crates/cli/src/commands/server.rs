@@ -1,0 +1,109 @@
+//! `gaffer master` and `gaffer worker`: the servers, with what every server needs around it.
+
+use std::future::Future;
+
+use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
+use gaffer_master::config::MasterConfig;
+use gaffer_worker::config::WorkerConfig;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::commands::workers::WorkerAction;
+use crate::config;
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::signals::Signals;
+
+/// `gaffer worker` runs one here; with an action it speaks about one elsewhere.
+#[derive(Debug)]
+pub enum WorkerArgs {
+    /// Run a worker on this machine.
+    Serve(Box<WorkerConfig>),
+    /// Ask the master about a worker.
+    Act(WorkerAction),
+}
+
+// By hand, because a worker's required options are not required beside an action.
+impl FromArgMatches for WorkerArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        match matches.subcommand_name() {
+            Some(_) => WorkerAction::from_arg_matches(matches).map(WorkerArgs::Act),
+            None => WorkerConfig::from_arg_matches(matches).map(|config| WorkerArgs::Serve(Box::new(config))),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = WorkerArgs::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for WorkerArgs {
+    fn augment_args(command: Command) -> Command {
+        let command = WorkerAction::augment_subcommands(WorkerConfig::augment_args(command));
+        command.subcommand_required(false).arg_required_else_help(false).subcommand_negates_reqs(true)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        WorkerArgs::augment_args(command)
+    }
+}
+
+/// Runs a master until it is told to end.
+///
+/// # Errors
+/// [`Failure::Local`] with what brought it down.
+pub fn master(config: MasterConfig, out: &Out) -> Result<u8, Failure> {
+    serve(out, |shutdown| gaffer_master::run(config, shutdown))
+}
+
+/// Runs a worker until it is told to end.
+///
+/// # Errors
+/// [`Failure::Local`] with what brought it down.
+pub fn worker(config: WorkerConfig, out: &Out) -> Result<u8, Failure> {
+    serve(out, |shutdown| gaffer_worker::run(config, shutdown))
+}
+
+/// Runs a server until TERM or Ctrl-C has let it end in order; a second one ends it at once.
+///
+/// # Errors
+/// [`Failure::Local`] with what brought it down.
+pub fn serve<F>(out: &Out, server: impl FnOnce(CancellationToken) -> F) -> Result<u8, Failure>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    log_to_stderr(out)?;
+    let local = |error: std::io::Error| Failure::Local(format!("cannot start: {error}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(local)?;
+    let ended = runtime.block_on(async {
+        let mut signals = Signals::listen().map_err(local)?;
+        let shutdown = CancellationToken::new();
+        let server = server(shutdown.clone());
+        tokio::pin!(server);
+        let order = tokio::select! {
+            ended = &mut server => return Ok(ended.map(|()| 0)),
+            order = signals.next() => order,
+        };
+        tracing::info!("told to end; once more ends at once");
+        shutdown.cancel();
+        tokio::select! {
+            ended = server => Ok(ended.map(|()| 0)),
+            _ = signals.next() => Ok(Ok(order.exit_code())),
+        }
+    });
+    runtime.shutdown_background();
+    ended?.map_err(|error| Failure::Local(format!("{error:#}")))
+}
+
+fn log_to_stderr(out: &Out) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(config::log_filter())
+        .map_err(|error| Failure::Usage(format!("GAFFER_LOG makes no sense: {error}")))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = if config::logs_json() {
+        log.json().try_init()
+    } else {
+        log.with_ansi(out.has_colours(gaffer_protocol::output::Stream::Stderr)).try_init()
+    };
+    set.map_err(|error| Failure::Local(format!("cannot start the log: {error}")))
+}

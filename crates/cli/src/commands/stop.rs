@@ -1,0 +1,38 @@
+//! `gaffer stop`: stops jobs.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::commands::bulk::{self, Bulk};
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::selector::Selector;
+
+/// Which jobs to stop.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gaffer stop 42
+  gaffer stop 1-20 -y
+
+Each task gets its stop signal, then its grace period, then everything it started is killed. What waits is cancelled.")]
+pub struct StopArgs {
+    /// Jobs: 42, 1-20, last
+    #[arg(required = true, value_name = "JOB")]
+    jobs: Vec<Selector>,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// What the API or the network says.
+pub async fn run(args: StopArgs, out: &Out) -> Result<u8, Failure> {
+    let bulk = Bulk { verb: "stop", done: "stopping", asks_from: 2, yes: args.yes };
+    bulk::each(out, &args.jobs, &bulk, async |client, job| {
+        client.post(&["jobs", &job.to_string(), "stop"], &json!({})).await.map(|_| None)
+    })
+    .await
+}

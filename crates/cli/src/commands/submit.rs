@@ -1,0 +1,140 @@
+//! `gaffer submit`: hands a job over and gives its number.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use gaffer_protocol::output::Stream;
+use gaffer_protocol::rest::Job;
+
+use crate::attach;
+use crate::client::Client;
+use crate::commands::wait;
+use crate::config;
+use crate::exit;
+use crate::failure::Failure;
+use crate::follow::{self, Source, Wish};
+use crate::out::Out;
+use crate::patience::Patience;
+use crate::sink::{Manner, Sink};
+use crate::spec_input::{Input, SpecFlags, Wanted};
+use crate::status::Status;
+
+/// What to submit, and what to do then.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gaffer submit job.yaml                    a job from a file: YAML, TOML or JSON
+  gaffer submit --cpu 2 -- make -j2 all     a command
+  gaffer submit --script build.sh           a script
+  job=$(gaffer submit -- ./nightly)         prints the number alone when piped
+  gaffer submit --wait job.yaml && deploy   exits as the job does
+
+Exit codes: 0 once it is accepted. With --wait or --follow those of `gaffer run`.")]
+pub struct SubmitArgs {
+    /// A file with the job's specification; - for standard input
+    #[arg(value_name = "FILE", conflicts_with_all = ["command", "script"])]
+    file: Option<PathBuf>,
+    /// A command with its arguments
+    #[arg(last = true, value_name = "CMD", required_unless_present_any = ["file", "script"], conflicts_with = "script")]
+    command: Vec<String>,
+    /// A file with the text of a script; - for standard input
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// Wait until the job is over
+    #[arg(long)]
+    wait: bool,
+    /// Show its output until it is over; Ctrl-C leaves it running
+    #[arg(short, long, conflicts_with = "wait")]
+    follow: bool,
+    /// Say nothing on standard error
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    spec: SpecFlags,
+}
+
+impl SubmitArgs {
+    /// Whether the exit code speaks of the job.
+    pub fn is_attached(&self) -> bool {
+        self.wait || self.follow
+    }
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// What the API or the network says.
+pub async fn run(args: SubmitArgs, out: &Out) -> Result<u8, Failure> {
+    let attached = args.is_attached();
+    let wanted = match (args.file, args.script) {
+        (Some(file), _) => Wanted::File(file),
+        (None, Some(script)) => Wanted::Script(script),
+        (None, None) => Wanted::Command(args.command),
+    };
+    let input = wanted.input(&args.spec, config::passed_on)?;
+    let client = Client::new(&config::access()?)?;
+    let status = Status::new(out, args.quiet);
+    let submitted = submit(&client, &input, &status).await?;
+    let job = &submitted.job;
+    if args.follow {
+        return show_to_end(&client, out, &submitted, args.quiet).await;
+    }
+    tell_number(out, &submitted, attached)?;
+    if args.wait { wait::to_end(&client, out, job.id, &status, args.quiet).await } else { Ok(0) }
+}
+
+/// A job that was accepted.
+pub struct Submitted {
+    /// The job.
+    pub job: Job,
+    /// Its page for people, if the API named one.
+    pub page: Option<String>,
+}
+
+/// Submits, patiently.
+///
+/// # Errors
+/// What the API or the network says in the end, in terms of the input.
+pub async fn submit(client: &Client, input: &Input, status: &Status<'_>) -> Result<Submitted, Failure> {
+    let tell = |failure: &Failure| status.note(&format!("{failure}; trying again (Ctrl-C leaves)"));
+    let answer = client.post_patiently(&["jobs"], &input.spec, &mut Patience::for_a_start(), tell).await;
+    let answer = answer.map_err(|failure| match failure {
+        Failure::Problem(problem) => Failure::Problem(Box::new(input.explain(*problem))),
+        other => other,
+    })?;
+    Ok(Submitted { job: answer.read()?, page: answer.page })
+}
+
+/// The number alone for a program, what to do next for a person.
+fn tell_number(out: &Out, submitted: &Submitted, attached: bool) -> Result<(), Failure> {
+    let job = &submitted.job;
+    if !out.is_terminal(Stream::Stdout) {
+        return out.line(&job.id.to_string());
+    }
+    let page = submitted.page.as_ref().map(|page| format!(" · {page}")).unwrap_or_default();
+    out.line(&format!("job {} accepted{page}", job.id))?;
+    if !attached {
+        out.line(&out.dim(&format!("  gaffer logs -f {} shows its output, gaffer explain {0} why it waits", job.id)))?;
+    }
+    Ok(())
+}
+
+/// Shows the output of a job that was just made until it is over; gives its exit code.
+///
+/// # Errors
+/// What the API or the network says.
+pub async fn show_to_end(client: &Client, out: &Out, made: &Submitted, quiet: bool) -> Result<u8, Failure> {
+    let status = Status::new(out, quiet);
+    let mut sink = Sink::new(out, &status, Manner::default());
+    let wish = Wish { follow: true, ..Wish::default() };
+    let (job, source) = (made.job.id, Source::of(&made.job));
+    let reading = follow::follow(client, &source, &wish, &mut sink, &status, Patience::for_a_job());
+    let tasks = tokio::select! {
+        tasks = reading => tasks?,
+        () = attach::explain_silence(client, job, &status) => Vec::new(),
+    };
+    status.retire();
+    sink.close(!quiet);
+    attach::tell_end(out, job, &tasks, made.page.as_deref(), quiet);
+    Ok(exit::of_tasks(&tasks))
+}

@@ -1,0 +1,183 @@
+//! `gaffer workers`, and `gaffer worker show|drain|resume`: the fleet.
+
+use chrono::{DateTime, Utc};
+use clap::{Args, Subcommand};
+use gaffer_domain::quantity::Bytes;
+use gaffer_protocol::output::Stream;
+use gaffer_protocol::rest::Worker;
+use serde_json::json;
+
+use crate::client::{Answer, Client, Query};
+use crate::config;
+use crate::failure::Failure;
+use crate::listing::{self, Entry, Format, List, Output};
+use crate::moment;
+use crate::out::Out;
+use crate::style;
+use crate::table::Cell;
+
+/// How to list the workers.
+#[derive(Debug, Args)]
+pub struct WorkersArgs {
+    /// All of them, not only the first page
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What to do with one worker.
+#[derive(Debug, Subcommand)]
+pub enum WorkerAction {
+    /// Show one worker
+    Show(OneWorker),
+    /// Let a worker finish what it has and take nothing new
+    Drain(OneWorker),
+    /// Let a drained worker take work again
+    Resume(OneWorker),
+}
+
+/// Which worker.
+#[derive(Debug, Args)]
+pub struct OneWorker {
+    /// Its name or its number
+    #[arg(value_name = "WORKER")]
+    worker: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Lists the workers.
+///
+/// # Errors
+/// What the API or the network says.
+pub async fn list(args: WorkersArgs, out: &Out) -> Result<u8, Failure> {
+    let client = Client::new(&config::access()?)?;
+    let list = List { path: &["workers"], query: Query::new(), all: args.all };
+    listing::show::<Worker>(&client, out, list, args.output.format).await?;
+    Ok(0)
+}
+
+/// Does something with one worker and shows it as it is then.
+///
+/// # Errors
+/// What the API or the network says.
+pub async fn act(action: WorkerAction, out: &Out) -> Result<u8, Failure> {
+    let client = Client::new(&config::access()?)?;
+    let (answer, output) = match action {
+        WorkerAction::Show(one) => (client.get(&["workers", &one.worker], &Query::new()).await?, one.output),
+        WorkerAction::Drain(one) => {
+            (client.post(&["workers", &one.worker, "drain"], &json!({})).await?, one.output)
+        }
+        WorkerAction::Resume(one) => {
+            (client.post(&["workers", &one.worker, "resume"], &json!({})).await?, one.output)
+        }
+    };
+    show(out, &answer, output.format)?;
+    Ok(0)
+}
+
+fn show(out: &Out, answer: &Answer, format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Json | Format::Jsonl => listing::show_answer(out, answer),
+        Format::Name => out.line(&style::visible(&answer.read::<Worker>()?.name)),
+        Format::Table | Format::Wide => out.print(details(out, &answer.read()?).as_bytes()),
+    }
+}
+
+fn details(out: &Out, worker: &Worker) -> String {
+    let now = Utc::now();
+    let state = out.state(&worker.state, Stream::Stdout);
+    let mut text = format!("worker {} {} {state}\n", worker.id, style::visible(&worker.name));
+    let mut field = |name: &str, value: &str| {
+        if !value.is_empty() {
+            text.push_str(&format!("  {} {}\n", out.dim(&format!("{name:<10}")), style::visible(value)));
+        }
+    };
+    field("last seen", &moment::ago(worker.last_seen_at, now));
+    field("datacenter", &worker.datacenter);
+    field("labels", &labels(worker));
+    field("cpu", &format!("{} of {} reserved", worker.allocated.cpu, worker.capacity.cpu));
+    field("memory", &share(worker.allocated.memory_bytes, worker.capacity.memory_bytes));
+    field("disk", &share(worker.allocated.disk_bytes, worker.capacity.disk_bytes));
+    field("attempts", &format!("{} running, {} waiting", worker.running, worker.waiting));
+    if let Some(usage) = &worker.usage {
+        let cpu = usage.cpu.map(|cpu| format!("{:.0}% of the processors, ", cpu * 100.0)).unwrap_or_default();
+        let memory = format!("{} of {} memory", size(usage.memory_bytes), size(usage.memory_total_bytes));
+        field("in use", &format!("{cpu}{memory}, load {:.2}", usage.load[0]));
+    }
+    field("drivers", &drivers(worker));
+    field("machine", &format!("{} {}, gaffer {}", worker.os, worker.arch, worker.version));
+    for warning in &worker.warnings {
+        field("warning", warning);
+    }
+    text
+}
+
+fn labels(worker: &Worker) -> String {
+    let labels: Vec<_> = worker.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    labels.join(",")
+}
+
+fn drivers(worker: &Worker) -> String {
+    let driver = |status: &gaffer_protocol::wire::DriverStatus| {
+        let name = status.driver.as_str();
+        match (status.healthy, &status.detail) {
+            (true, _) => name.to_owned(),
+            (false, Some(why)) => format!("{name} (does not work: {why})"),
+            (false, None) => format!("{name} (does not work)"),
+        }
+    };
+    worker.drivers.iter().map(driver).collect::<Vec<_>>().join(", ")
+}
+
+fn share(reserved: u64, capacity: u64) -> String {
+    format!("{} of {} reserved", size(reserved), size(capacity))
+}
+
+/// Bytes with two or three digits, which is all that people compare.
+fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => {
+            let number = bytes as f64 / *unit as f64;
+            if number < 10.0 { format!("{number:.1}{name}") } else { format!("{number:.0}{name}") }
+        }
+        None => Bytes(bytes).to_string(),
+    }
+}
+
+impl Entry for Worker {
+    const HEAD: &'static [&'static str] = &["WORKER", "STATE", "CPU", "MEMORY", "RUNNING", "DATACENTER", "LABELS", "SEEN"];
+    const WIDE_HEAD: &'static [&'static str] = &["ID", "DISK", "WAITING", "DRIVERS", "ARCH", "VERSION"];
+    const NONE: &'static str = "no workers yet: `gaffer keys create --kind worker --name NAME` makes a key for one, \
+                                `gaffer worker` starts it";
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cells(&self, now: DateTime<Utc>) -> Vec<Cell> {
+        vec![
+            Cell::text(&self.name),
+            Cell::state(&self.state),
+            Cell::text(format!("{}/{}", self.allocated.cpu, self.capacity.cpu)),
+            Cell::text(format!("{}/{}", size(self.allocated.memory_bytes), size(self.capacity.memory_bytes))),
+            Cell::text(self.running.to_string()),
+            Cell::text(&self.datacenter),
+            Cell::text(labels(self)),
+            Cell::text(moment::ago(self.last_seen_at, now)),
+        ]
+    }
+
+    fn wide_cells(&self, _: DateTime<Utc>) -> Vec<Cell> {
+        vec![
+            Cell::text(self.id.to_string()),
+            Cell::text(format!("{}/{}", size(self.allocated.disk_bytes), size(self.capacity.disk_bytes))),
+            Cell::text(self.waiting.to_string()),
+            Cell::text(drivers(self)),
+            Cell::text(&self.arch),
+            Cell::text(&self.version),
+        ]
+    }
+}

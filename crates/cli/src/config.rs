@@ -1,0 +1,207 @@
+//! The settings of client commands; the only place in this crate that reads the environment.
+
+use std::env;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use gaffer_domain::quantity::Span;
+
+use crate::failure::Failure;
+use crate::login;
+
+/// Which API to call, and as whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The base address, without `/api/v1` and without a slash at its end.
+    pub url: String,
+    /// The API key.
+    pub key: Key,
+    /// Where the address was found, for messages.
+    pub source: String,
+}
+
+/// An API key. It never shows in a message.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key(String);
+
+impl Key {
+    /// A key as somebody typed or stored it.
+    pub fn new(text: &str) -> Key {
+        Key(text.trim().to_owned())
+    }
+
+    /// The key itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+/// The environment's address and key; what is missing comes from the stored login, then from a running `gaffer dev`.
+///
+/// # Errors
+/// [`Failure::Usage`] if neither has it, with what to do.
+pub fn access() -> Result<Access, Failure> {
+    let (url, key) = (variable("GAFFER_URL"), variable("GAFFER_KEY"));
+    if url.is_some() && key.is_some() {
+        return choose(url, key, []);
+    }
+    let login = login_file().map(login::read_login).transpose()?.flatten();
+    let dev = login::read_dev(dev_data_dir().join("dev.env"))?;
+    choose(url, key, [login, dev].into_iter().flatten())
+}
+
+/// A stored key goes to the address that it was stored with and to no other.
+fn choose(
+    url: Option<String>,
+    key: Option<String>,
+    stored: impl IntoIterator<Item = Access>,
+) -> Result<Access, Failure> {
+    let url = url.map(|url| normalised(&url)).transpose()?;
+    let key = key.as_deref().map(Key::new);
+    let found = stored.into_iter().find(|access| url.as_ref().is_none_or(|url| *url == access.url));
+    match (url, key, found) {
+        (Some(url), Some(key), _) => Ok(Access { url, key, source: "GAFFER_URL".to_owned() }),
+        (None, None, Some(access)) => Ok(access),
+        (Some(_), None, Some(access)) => Ok(access),
+        (None, Some(key), Some(access)) => Ok(Access { key, ..access }),
+        (Some(url), None, None) => Err(Failure::Usage(format!(
+            "there is no key for {url}: set GAFFER_KEY, or run `gaffer login {url}`"
+        ))),
+        (None, _, None) => Err(Failure::Usage(
+            "which gaffer? Set GAFFER_URL and GAFFER_KEY, or run `gaffer login URL`; \
+             `gaffer dev` starts one on this machine"
+                .to_owned(),
+        )),
+    }
+}
+
+/// The base of an address as people write it: without `/api/v1`, query and slashes at its end.
+///
+/// # Errors
+/// [`Failure::Usage`] if it is no address of the web.
+pub fn normalised(url: &str) -> Result<String, Failure> {
+    let url = url.trim();
+    let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let parsed = reqwest::Url::parse(&with_scheme)
+        .ok()
+        .filter(|parsed| matches!(parsed.scheme(), "http" | "https") && parsed.has_host())
+        .ok_or_else(|| {
+            Failure::Usage(format!("`{url}` is not an address: write one such as http://127.0.0.1:8000"))
+        })?;
+    let mut base = parsed;
+    base.set_query(None);
+    base.set_fragment(None);
+    let text = base.as_str().trim_end_matches('/');
+    Ok(text.strip_suffix("/api/v1").unwrap_or(text).trim_end_matches('/').to_owned())
+}
+
+/// Where the login is kept; none where the user has no home.
+pub fn login_file() -> Option<PathBuf> {
+    let config = directory("XDG_CONFIG_HOME").or_else(|| Some(directory("HOME")?.join(".config")))?;
+    Some(config.join("gaffer/login.toml"))
+}
+
+/// Where `gaffer dev` keeps its data unless it is told otherwise.
+pub fn dev_data_dir() -> PathBuf {
+    if let Some(chosen) = directory("GAFFER_DATA_DIR") {
+        return chosen;
+    }
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/var/lib/gaffer");
+    }
+    let data = directory("XDG_DATA_HOME").or_else(|| Some(directory("HOME")?.join(".local/share")));
+    data.unwrap_or_else(|| PathBuf::from("/var/lib")).join("gaffer")
+}
+
+/// Whether the user wants no colours, see <https://no-color.org>.
+pub fn no_color() -> bool {
+    variable("NO_COLOR").is_some()
+}
+
+/// How long an attached command keeps trying when the API can't be reached.
+pub fn patience(default: Duration) -> Duration {
+    variable("GAFFER_RETRY_FOR").and_then(|text| text.parse::<Span>().ok()).map_or(default, Span::to_std)
+}
+
+/// What the servers log: a filter of `tracing`.
+pub fn log_filter() -> String {
+    variable("GAFFER_LOG").unwrap_or_else(|| "info".to_owned())
+}
+
+/// Whether the servers log JSON.
+pub fn logs_json() -> bool {
+    variable("GAFFER_LOG_FORMAT").is_some_and(|format| format.eq_ignore_ascii_case("json"))
+}
+
+/// A variable of the environment that is set and not empty.
+pub fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// A variable that a job is to get from the environment of its submitter; it may be empty.
+pub fn passed_on(name: &str) -> Option<String> {
+    env::var(name).ok()
+}
+
+fn directory(name: &str) -> Option<PathBuf> {
+    variable(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(url: &str, key: &str) -> Access {
+        Access { url: url.to_owned(), key: Key::new(key), source: "login".to_owned() }
+    }
+
+    fn chosen(url: Option<&str>, key: Option<&str>, logins: &[Access]) -> Result<Access, Failure> {
+        choose(url.map(str::to_owned), key.map(str::to_owned), logins.iter().cloned())
+    }
+
+    #[test]
+    fn addresses_are_taken_as_people_write_them() {
+        for text in [
+            "http://host:8000",
+            "http://host:8000/",
+            "http://host:8000/api/v1",
+            "http://host:8000/api/v1/",
+            " host:8000 ",
+            "http://host:8000/?a=b#c",
+        ] {
+            assert_eq!(normalised(text).ok().as_deref(), Some("http://host:8000"), "{text}");
+        }
+        assert_eq!(normalised("https://example.org/gaffer/api/v1").ok().as_deref(), Some("https://example.org/gaffer"));
+        for text in ["", "ftp://host", "http://"] {
+            assert!(matches!(normalised(text), Err(Failure::Usage(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_environment_goes_first() {
+        let access = chosen(Some("http://a/api/v1"), Some("k"), &[stored("http://b", "other")]);
+        assert_eq!(access.ok(), Some(Access { source: "GAFFER_URL".to_owned(), ..stored("http://a", "k") }));
+    }
+
+    #[test]
+    fn a_stored_key_goes_nowhere_else() {
+        let logins = [stored("http://a", "first"), stored("http://b", "second")];
+        assert_eq!(chosen(Some("http://b"), None, &logins).ok(), Some(logins[1].clone()));
+        assert!(chosen(Some("http://c"), None, &logins).is_err());
+        assert_eq!(chosen(None, None, &logins).ok(), Some(logins[0].clone()));
+        assert_eq!(chosen(None, Some("mine"), &logins).ok(), Some(stored("http://a", "mine")));
+        assert!(chosen(None, Some("mine"), &[]).is_err());
+    }
+
+    #[test]
+    fn a_key_does_not_show() {
+        assert!(!format!("{:?}", stored("http://a", "secret")).contains("secret"));
+    }
+}

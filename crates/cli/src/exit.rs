@@ -1,0 +1,140 @@
+//! The exit code that tells how a task or a job ended.
+
+use gaffer_domain::reason::ReasonCode;
+use gaffer_protocol::rest::Task;
+
+/// What `timeout` of coreutils exits with, and so do we: for a task's own limit and for that of `gaffer wait`.
+pub const TIMED_OUT: u8 = 124;
+/// Gaffer itself failed; not the job's doing.
+pub const GAFFER_FAILED: u8 = 125;
+/// 128 + SIGTERM: the job was stopped.
+pub const CANCELLED: u8 = 143;
+/// 128 + SIGKILL, which is how the kernel ends what has no memory left.
+const OUT_OF_MEMORY: u8 = 137;
+
+/// The exit code of a final task, as a shell would have it.
+pub fn of_task(task: &Task) -> u8 {
+    match task.state.as_str() {
+        "completed" => 0,
+        "cancelled" => CANCELLED,
+        _ => of_failure(task),
+    }
+}
+
+fn of_failure(task: &Task) -> u8 {
+    let own_code = task.exit_code.map(of_code);
+    let by_signal = task.signal.map(of_signal);
+    match task.reason.as_ref().map(|reason| reason.code) {
+        Some(ReasonCode::ExitCode | ReasonCode::StartFailed) => own_code.unwrap_or(GAFFER_FAILED),
+        Some(ReasonCode::Signal) => by_signal.unwrap_or(GAFFER_FAILED),
+        Some(ReasonCode::Timeout) => TIMED_OUT,
+        Some(ReasonCode::OutOfMemory) => OUT_OF_MEMORY,
+        Some(ReasonCode::Stopped) => CANCELLED,
+        Some(ReasonCode::LostWorker | ReasonCode::DependencyFailed) => GAFFER_FAILED,
+        Some(ReasonCode::Unhealthy) | None => by_signal.or(own_code).unwrap_or(GAFFER_FAILED),
+    }
+}
+
+/// An exit code of a failure is never 0, whatever a system with wider codes made of it.
+fn of_code(code: i32) -> u8 {
+    match (code & 0xff) as u8 {
+        0 => GAFFER_FAILED,
+        code => code,
+    }
+}
+
+fn of_signal(signal: i32) -> u8 {
+    u8::try_from(signal).ok().and_then(|signal| signal.checked_add(128)).unwrap_or(GAFFER_FAILED)
+}
+
+/// The exit code of a job with these final tasks: that of the one that failed first, else whether one was cancelled.
+/// The failed one that is named as the job's reason is the same.
+pub fn of_tasks(tasks: &[Task]) -> u8 {
+    let first_failed =
+        tasks.iter().filter(|task| task.state == "failed").min_by_key(|task| (task.finished_at.is_none(), task.finished_at));
+    match first_failed {
+        Some(task) => of_task(task),
+        None => tasks.iter().map(of_task).max().unwrap_or(0),
+    }
+}
+
+/// The exit code of several jobs: that of the worst, which is the highest.
+pub fn of_jobs(codes: impl IntoIterator<Item = u8>) -> u8 {
+    codes.into_iter().max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use gaffer_domain::JobId;
+    use gaffer_domain::reason::Reason;
+
+    use super::*;
+
+    fn task(state: &str, reason: Option<ReasonCode>, exit_code: Option<i32>, signal: Option<i32>) -> Task {
+        Task {
+            job: JobId(1),
+            task: "main".to_owned(),
+            index: 0,
+            address: "main".to_owned(),
+            driver: "host".to_owned(),
+            state: state.to_owned(),
+            reason: reason.map(|code| Reason { code, message: String::new() }),
+            exit_code,
+            signal,
+            attempt: 1,
+            worker: None,
+            worker_id: None,
+            not_before: None,
+            created_at: DateTime::UNIX_EPOCH,
+            started_at: None,
+            finished_at: None,
+        }
+    }
+
+    #[test]
+    fn each_end_has_the_code_that_a_shell_would_show() {
+        use ReasonCode::*;
+        let cases = [
+            (task("completed", None, Some(0), None), 0),
+            (task("failed", Some(ExitCode), Some(3), None), 3),
+            (task("failed", Some(ExitCode), Some(255), None), 255),
+            (task("failed", Some(ExitCode), Some(256), None), 125),
+            (task("failed", Some(Signal), None, Some(9)), 137),
+            (task("failed", Some(Signal), None, Some(11)), 139),
+            (task("failed", Some(Timeout), Some(0), None), 124),
+            (task("failed", Some(Timeout), None, Some(15)), 124),
+            (task("failed", Some(OutOfMemory), None, Some(9)), 137),
+            (task("failed", Some(LostWorker), None, None), 125),
+            (task("failed", Some(StartFailed), Some(126), None), 126),
+            (task("failed", Some(StartFailed), Some(127), None), 127),
+            (task("failed", Some(StartFailed), None, None), 125),
+            (task("failed", Some(Stopped), None, Some(15)), 143),
+            (task("cancelled", Some(Stopped), None, Some(15)), 143),
+            (task("cancelled", Some(DependencyFailed), None, None), 143),
+        ];
+        for (task, code) in cases {
+            assert_eq!(of_task(&task), code, "{task:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_has_the_code_of_its_first_failure() {
+        let at = |seconds| DateTime::from_timestamp(seconds, 0);
+        let mut late = task("failed", Some(ReasonCode::ExitCode), Some(200), None);
+        late.finished_at = at(20);
+        let mut early = task("failed", Some(ReasonCode::ExitCode), Some(7), None);
+        early.finished_at = at(10);
+        let cancelled = task("cancelled", Some(ReasonCode::DependencyFailed), None, None);
+        let completed = task("completed", None, Some(0), None);
+        assert_eq!(of_tasks(&[completed.clone(), late, early, cancelled.clone()]), 7);
+        assert_eq!(of_tasks(&[completed.clone(), cancelled]), 143);
+        assert_eq!(of_tasks(&[completed]), 0);
+    }
+
+    #[test]
+    fn the_highest_code_of_several_jobs_counts() {
+        assert_eq!(of_jobs([0, 3, 1]), 3);
+        assert_eq!(of_jobs([]), 0);
+    }
+}

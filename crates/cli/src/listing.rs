@@ -1,0 +1,199 @@
+//! Lists from the API in the formats that `-o` offers; the JSON ones are what the API sent.
+
+use chrono::{DateTime, Utc};
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::client::{Answer, Client, Query};
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::table::{self, Cell};
+
+/// How a listing is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns for people
+    Table,
+    /// More columns for people
+    Wide,
+    /// What the API sent
+    Json,
+    /// What the API sent, an entry a line
+    Jsonl,
+    /// What the entries are called, one a line
+    Name,
+}
+
+/// The option that chooses it.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Output {
+    /// How to show it
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    pub format: Format,
+}
+
+/// An entry of a list.
+pub trait Entry: DeserializeOwned {
+    /// Titles of the columns.
+    const HEAD: &'static [&'static str];
+    /// Titles of the columns that `wide` adds.
+    const WIDE_HEAD: &'static [&'static str];
+    /// What to say if there is none.
+    const NONE: &'static str;
+
+    /// What it is called on the command line.
+    fn name(&self) -> String;
+    /// A cell for each of [`Self::HEAD`].
+    fn cells(&self, now: DateTime<Utc>) -> Vec<Cell>;
+    /// A cell for each of [`Self::WIDE_HEAD`].
+    fn wide_cells(&self, now: DateTime<Utc>) -> Vec<Cell>;
+}
+
+/// Which list, and how much of it.
+pub struct List<'a> {
+    /// Where it is.
+    pub path: &'a [&'a str],
+    /// Filters.
+    pub query: Query,
+    /// Every page, not only the first.
+    pub all: bool,
+}
+
+#[derive(Deserialize)]
+struct RawPage<'a> {
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+    next_cursor: Option<String>,
+}
+
+impl RawPage<'_> {
+    fn of(answer: &Answer) -> Result<RawPage<'_>, Failure> {
+        serde_json::from_slice(&answer.body).map_err(nonsense)
+    }
+
+    fn entries<T: Entry>(&self) -> Result<Vec<T>, Failure> {
+        self.items.iter().map(|item| serde_json::from_str(item.get())).collect::<Result<_, _>>().map_err(nonsense)
+    }
+}
+
+fn nonsense(error: serde_json::Error) -> Failure {
+    Failure::Garbled {
+        status: None,
+        message: format!("the answer of the API makes no sense to this version of gaffer: {error}"),
+    }
+}
+
+/// Asks for the list and shows it.
+///
+/// # Errors
+/// What the API or the network says; [`Failure::Output`].
+pub async fn show<T: Entry>(client: &Client, out: &Out, list: List<'_>, format: Format) -> Result<(), Failure> {
+    if format == Format::Json && !list.all {
+        return show_answer(out, &client.get(list.path, &list.query).await?);
+    }
+    let mut shown = Shown::<T> { format, entries: Vec::new(), count: 0 };
+    let mut query = list.query.clone();
+    let more = loop {
+        let answer = client.get(list.path, &query).await?;
+        let page = RawPage::of(&answer)?;
+        shown.page(out, &page)?;
+        match page.next_cursor {
+            Some(cursor) if list.all => {
+                query.retain(|(name, _)| *name != "cursor");
+                query.push(("cursor", cursor));
+            }
+            more => break more.is_some(),
+        }
+    };
+    shown.finish(out)?;
+    if more && matches!(format, Format::Table | Format::Wide) {
+        out.remark("… and more: --all shows everything");
+    }
+    Ok(())
+}
+
+/// Shows the API's answer as it was sent.
+///
+/// # Errors
+/// [`Failure::Output`].
+pub fn show_answer(out: &Out, answer: &Answer) -> Result<(), Failure> {
+    out.print(&answer.body)?;
+    if answer.body.ends_with(b"\n") { Ok(()) } else { out.print(b"\n") }
+}
+
+/// What is shown of a list so far: what needs no alignment is shown page by page.
+struct Shown<T> {
+    format: Format,
+    entries: Vec<T>,
+    count: usize,
+}
+
+impl<T: Entry> Shown<T> {
+    fn page(&mut self, out: &Out, page: &RawPage<'_>) -> Result<(), Failure> {
+        let mut text = String::new();
+        match self.format {
+            Format::Table | Format::Wide => self.entries.extend(page.entries::<T>()?),
+            Format::Name => {
+                for entry in page.entries::<T>()? {
+                    text.push_str(&entry.name());
+                    text.push('\n');
+                }
+            }
+            Format::Jsonl => {
+                for item in &page.items {
+                    text.push_str(&on_one_line(item));
+                    text.push('\n');
+                }
+            }
+            Format::Json => {
+                for item in &page.items {
+                    text.push_str(if self.count == 0 { "{\"items\":[" } else { "," });
+                    text.push_str(item.get());
+                    self.count += 1;
+                }
+            }
+        }
+        out.print(text.as_bytes())
+    }
+
+    fn finish(self, out: &Out) -> Result<(), Failure> {
+        match self.format {
+            Format::Table | Format::Wide if self.entries.is_empty() => {
+                out.remark(T::NONE);
+                Ok(())
+            }
+            Format::Table | Format::Wide => out.print(table_of(out, &self.entries, self.format).as_bytes()),
+            Format::Json => {
+                let start = if self.count == 0 { "{\"items\":[" } else { "" };
+                out.line(&format!("{start}],\"next_cursor\":null}}"))
+            }
+            Format::Jsonl | Format::Name => Ok(()),
+        }
+    }
+}
+
+/// The table of some entries.
+pub fn table_of<T: Entry>(out: &Out, entries: &[T], format: Format) -> String {
+    let now = Utc::now();
+    let wide = format == Format::Wide;
+    let head = if wide { [T::HEAD, T::WIDE_HEAD].concat() } else { T::HEAD.to_vec() };
+    let cells = |entry: &T| {
+        let mut cells = entry.cells(now);
+        if wide {
+            cells.extend(entry.wide_cells(now));
+        }
+        cells
+    };
+    table::render(out, &head, entries.iter().map(cells).collect())
+}
+
+fn on_one_line(item: &RawValue) -> String {
+    let text = item.get();
+    if !text.contains('\n') {
+        return text.to_owned();
+    }
+    // Line ends within JSON are only blanks.
+    text.replace(['\n', '\r'], " ")
+}

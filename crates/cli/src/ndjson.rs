@@ -1,0 +1,185 @@
+//! Reads `application/x-ndjson` as it arrives, in whatever pieces, without copying more than it must.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use gaffer_protocol::output::Stream;
+use gaffer_protocol::rest::Task;
+use serde::Deserialize;
+
+use crate::failure::Failure;
+
+/// The API packs at most 256 KiB into a line; even with every byte escaped, and the rest around it, that is shorter.
+const MAX_LINE_BYTES: usize = 8 << 20;
+
+/// Cuts a stream of bytes into lines.
+#[derive(Default)]
+pub struct Lines {
+    /// The start of a line whose end has not arrived.
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes the next piece and hands on each line that is complete, without its end.
+    ///
+    /// # Errors
+    /// Those of `each`, and [`Failure::Garbled`] if a line does not end.
+    pub fn feed(
+        &mut self,
+        piece: &[u8],
+        mut each: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut from = 0;
+        for end in memchr::memchr_iter(b'\n', piece) {
+            let part = &piece[from..end];
+            from = end + 1;
+            if self.rest.is_empty() {
+                each(without_return(part))?;
+            } else {
+                self.rest.extend_from_slice(part);
+                each(without_return(&self.rest))?;
+                self.rest.clear();
+            }
+        }
+        if self.rest.len() + piece.len() - from > MAX_LINE_BYTES {
+            return Err(garbled("a line of the output does not end"));
+        }
+        self.rest.extend_from_slice(&piece[from..]);
+        Ok(())
+    }
+}
+
+fn without_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// One line of an output: the API's `OutputLine`, borrowing what need not be unescaped. A kind of line that this version
+/// does not know has neither.
+#[derive(Deserialize)]
+pub struct OutputLine<'a> {
+    /// Bytes of one stream.
+    #[serde(borrow, default)]
+    pub data: Option<Data<'a>>,
+    /// The end of a task's output.
+    #[serde(default)]
+    pub end: Option<Box<Task>>,
+}
+
+/// Bytes of one stream of one attempt.
+#[derive(Deserialize)]
+pub struct Data<'a> {
+    /// The task's address.
+    #[serde(borrow)]
+    pub task: Cow<'a, str>,
+    /// The attempt's number.
+    pub attempt: u32,
+    /// Offset of the first byte in the attempt's output.
+    pub offset: u64,
+    /// When the bytes were read; as text, because it is rarely wanted.
+    #[serde(borrow)]
+    pub at: Cow<'a, str>,
+    /// From where.
+    pub stream: Stream,
+    // Empty where it is left out; no piece is empty, and an `Option` would not borrow.
+    #[serde(borrow, default)]
+    text: Cow<'a, str>,
+    #[serde(borrow, default)]
+    base64: Cow<'a, str>,
+}
+
+impl<'a> OutputLine<'a> {
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// [`Failure::Garbled`] if it is something else.
+    pub fn read(line: &'a [u8]) -> Result<OutputLine<'a>, Failure> {
+        serde_json::from_slice(line).map_err(|error| garbled(&format!("a line of the output makes no sense: {error}")))
+    }
+}
+
+impl Data<'_> {
+    /// The bytes; `scratch` is where they are unpacked if they came in base64.
+    ///
+    /// # Errors
+    /// [`Failure::Garbled`] if it is no base64.
+    pub fn bytes<'s>(&'s self, scratch: &'s mut Vec<u8>) -> Result<&'s [u8], Failure> {
+        if self.base64.is_empty() {
+            return Ok(self.text.as_bytes());
+        }
+        scratch.clear();
+        STANDARD
+            .decode_vec(self.base64.as_bytes(), scratch)
+            .map_err(|error| garbled(&format!("a piece of the output makes no sense: {error}")))?;
+        Ok(scratch)
+    }
+}
+
+fn garbled(message: &str) -> Failure {
+    Failure::Garbled { status: None, message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    fn lines_of(pieces: &[&[u8]]) -> Vec<String> {
+        let mut lines = Lines::default();
+        let mut seen = Vec::new();
+        for piece in pieces {
+            let fed = lines.feed(piece, |line| {
+                seen.push(String::from_utf8_lossy(line).into_owned());
+                Ok(())
+            });
+            assert!(fed.is_ok());
+        }
+        seen
+    }
+
+    #[test]
+    fn any_split_gives_the_same_lines() {
+        let text = b"{\"a\":1}\n\n{\"b\":\"two\"}\r\n\r\n{\"c\":3}\nunfinished";
+        let whole = lines_of(&[text]);
+        assert_eq!(whole, ["{\"a\":1}", "", "{\"b\":\"two\"}", "", "{\"c\":3}"]);
+        let mut random = StdRng::seed_from_u64(7);
+        for _ in 0..500 {
+            let mut pieces: Vec<&[u8]> = Vec::new();
+            let mut rest = &text[..];
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at(random.random_range(0..=rest.len().min(9)));
+                pieces.push(piece);
+                rest = after;
+            }
+            assert_eq!(lines_of(&pieces), whole);
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused() {
+        let mut lines = Lines::default();
+        let piece = vec![b'x'; MAX_LINE_BYTES];
+        assert!(lines.feed(&piece, |_| Ok(())).is_ok());
+        assert!(matches!(lines.feed(b"x", |_| Ok(())), Err(Failure::Garbled { .. })));
+    }
+
+    #[test]
+    fn data_comes_as_text_or_in_base64() -> Result<(), Failure> {
+        let mut scratch = Vec::new();
+        let line = br#"{"data":{"task":"main","attempt":1,"offset":0,"at":"2026-01-01T00:00:00Z","stream":"stderr","text":"a\n\u00e9","new":1}}"#;
+        let data = OutputLine::read(line)?.data;
+        let data = data.as_ref().ok_or_else(|| garbled("no data"))?;
+        assert_eq!((data.stream, data.bytes(&mut scratch)?), (Stream::Stderr, "a\né".as_bytes()));
+
+        let line = br#"{"data":{"task":"main","attempt":1,"offset":0,"at":"","stream":"stdout","base64":"/wD+"}}"#;
+        let data = OutputLine::read(line)?.data;
+        let data = data.as_ref().ok_or_else(|| garbled("no data"))?;
+        assert_eq!(data.bytes(&mut scratch)?, b"\xff\x00\xfe");
+
+        assert!(OutputLine::read(br#"{"news":{}}"#)?.data.is_none());
+        assert!(OutputLine::read(b"<html>").is_err());
+        Ok(())
+    }
+}

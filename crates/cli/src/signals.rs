@@ -1,0 +1,138 @@
+//! The signals that this process gets while it is attached to a job, and what each is to bring about.
+
+use std::fs;
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What somebody wants of us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Ctrl-C.
+    Interrupt,
+    /// `kill`.
+    Terminate,
+    /// The terminal went away.
+    Hangup,
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Hand the signal on to the job's processes.
+    Forward,
+    /// Stop the job.
+    Stop,
+    /// Leave the job alone and exit with this code.
+    Leave(u8),
+}
+
+impl Order {
+    /// The exit code of a process that this signal ended.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Order::Hangup => 129,
+            Order::Interrupt => 130,
+            Order::Terminate => 143,
+        }
+    }
+}
+
+/// How far somebody's insisting has gone.
+#[derive(Debug, Default)]
+pub struct Insistence {
+    interrupts: u32,
+    terminates: u32,
+}
+
+impl Insistence {
+    /// The first Ctrl-C is the job's, the second stops it, the third leaves. A TERM stops it, another one leaves. A HUP
+    /// leaves.
+    pub fn step(&mut self, order: Order) -> Step {
+        match order {
+            Order::Hangup => return Step::Leave(order.exit_code()),
+            Order::Interrupt => self.interrupts += 1,
+            Order::Terminate => self.terminates += 1,
+        }
+        match (self.interrupts, self.terminates) {
+            (1, 0) => Step::Forward,
+            (2, 0) | (0 | 1, 1) => Step::Stop,
+            _ => Step::Leave(order.exit_code()),
+        }
+    }
+}
+
+/// Hears the signals from now on, instead of being ended by them.
+pub struct Signals {
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    /// Starts to listen. What our parent had us ignore (`nohup`, `&` in a script) stays ignored.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn listen() -> io::Result<Signals> {
+        let ignored = ignored_signals();
+        let listen = |kind: SignalKind| -> io::Result<Option<Signal>> {
+            let is_ignored = ignored >> (kind.as_raw_value() - 1) & 1 == 1;
+            if is_ignored { Ok(None) } else { signal(kind).map(Some) }
+        };
+        Ok(Signals {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) -> Order {
+        tokio::select! {
+            () = arrival(&mut self.interrupt) => Order::Interrupt,
+            () = arrival(&mut self.terminate) => Order::Terminate,
+            () = arrival(&mut self.hangup) => Order::Hangup,
+        }
+    }
+}
+
+async fn arrival(signal: &mut Option<Signal>) {
+    let heard = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if heard.is_none() {
+        // There will never be one.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A bit for each signal that this process ignores; none where the system does not say.
+fn ignored_signals() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(orders: &[Order]) -> Vec<Step> {
+        let mut insistence = Insistence::default();
+        orders.iter().map(|order| insistence.step(*order)).collect()
+    }
+
+    #[test]
+    fn insisting_goes_further_each_time() {
+        use Order::*;
+        use Step::*;
+        assert_eq!(steps(&[Interrupt, Interrupt, Interrupt]), [Forward, Stop, Leave(130)]);
+        assert_eq!(steps(&[Terminate, Terminate]), [Stop, Leave(143)]);
+        assert_eq!(steps(&[Interrupt, Terminate, Interrupt]), [Forward, Stop, Leave(130)]);
+        assert_eq!(steps(&[Terminate, Interrupt]), [Stop, Leave(130)]);
+        assert_eq!(steps(&[Hangup]), [Leave(129)]);
+        assert_eq!(steps(&[Interrupt, Hangup]), [Forward, Leave(129)]);
+    }
+}

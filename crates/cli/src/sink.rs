@@ -1,0 +1,165 @@
+//! Where a job's output goes: byte for byte to this process's own output, or made harmless for a terminal.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::mem;
+use std::sync::Arc;
+
+use gaffer_protocol::output::Stream;
+
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::sgr::SgrFilter;
+use crate::status::Status;
+
+/// As much is collected before it is written, unless the stream pauses.
+const FULL_BYTES: usize = 256 << 10;
+
+/// How the output is shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Manner {
+    /// Both streams go to standard output.
+    pub merged: bool,
+    /// As it is, also to a terminal.
+    pub raw: bool,
+    /// Each line begins with the time at which it was read.
+    pub timestamps: bool,
+}
+
+/// Takes pieces of output in order and writes them in order.
+pub struct Sink<'a> {
+    status: &'a Status<'a>,
+    merged: bool,
+    timestamps: bool,
+    stdout: Lane,
+    stderr: Lane,
+    waiting: Batch,
+}
+
+/// One stream of the job on its way to one handle.
+struct Lane {
+    handle: Arc<File>,
+    is_terminal: bool,
+    filter: Option<SgrFilter>,
+    at_line_start: bool,
+}
+
+/// What is to be written next.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    /// Runs of one handle each: the handle, and where its run ends.
+    runs: Vec<(Stream, usize)>,
+}
+
+impl<'a> Sink<'a> {
+    /// A sink into this process's output.
+    pub fn new(out: &Out, status: &'a Status<'a>, manner: Manner) -> Sink<'a> {
+        let lane = |stream| {
+            let to = if manner.merged { Stream::Stdout } else { stream };
+            let is_terminal = out.is_terminal(to);
+            let filter = (is_terminal && !manner.raw).then(SgrFilter::default);
+            Lane { handle: out.handle(to), is_terminal, filter, at_line_start: true }
+        };
+        Sink {
+            status,
+            merged: manner.merged,
+            timestamps: manner.timestamps,
+            stdout: lane(Stream::Stdout),
+            stderr: lane(Stream::Stderr),
+            waiting: Batch::default(),
+        }
+    }
+
+    /// Takes the next piece of a stream, read at the given time.
+    pub fn take(&mut self, stream: Stream, at: &str, bytes: &[u8]) {
+        let lane = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        let into = &mut self.waiting.bytes;
+        if self.timestamps {
+            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                if lane.at_line_start {
+                    into.extend_from_slice(at.as_bytes());
+                    into.push(b' ');
+                }
+                lane.pass(line, into);
+            }
+        } else {
+            lane.pass(bytes, into);
+        }
+        self.waiting.end_run(if self.merged { Stream::Stdout } else { stream });
+    }
+
+    /// Whether it is time to write.
+    pub fn is_full(&self) -> bool {
+        self.waiting.bytes.len() >= FULL_BYTES
+    }
+
+    /// Writes what was taken. It is done by another thread: who reads our output may be slow, and a signal must be heard
+    /// all the same.
+    ///
+    /// # Errors
+    /// [`Failure::Output`].
+    pub async fn flush(&mut self) -> Result<(), Failure> {
+        if self.waiting.runs.is_empty() {
+            return Ok(());
+        }
+        self.status.retire();
+        let batch = mem::take(&mut self.waiting);
+        let (stdout, stderr) = (Arc::clone(&self.stdout.handle), Arc::clone(&self.stderr.handle));
+        let written = tokio::task::spawn_blocking(move || batch.write(&stdout, &stderr)).await;
+        self.waiting = written.map_err(io::Error::other)??;
+        Ok(())
+    }
+
+    /// Gives a terminal back as it was: colours off, and a new line if a line of our own is to follow.
+    pub fn close(&self, line_follows: bool) {
+        let on_terminal = || [&self.stdout, &self.stderr].into_iter().filter(|lane| lane.is_terminal);
+        // The output itself has been written; a terminal that is gone by now needs no care.
+        for lane in on_terminal().filter(|lane| lane.filter.as_ref().is_some_and(SgrFilter::is_coloured)) {
+            let _ = (&*lane.handle).write_all(b"\x1b[0m");
+        }
+        if let Some(lane) = on_terminal().find(|lane| !lane.at_line_start).filter(|_| line_follows) {
+            let _ = (&*lane.handle).write_all(b"\n");
+        }
+    }
+}
+
+impl Lane {
+    fn pass(&mut self, bytes: &[u8], into: &mut Vec<u8>) {
+        if let Some(last) = bytes.last() {
+            self.at_line_start = *last == b'\n';
+        }
+        match &mut self.filter {
+            Some(filter) => filter.pass(bytes, into),
+            None => into.extend_from_slice(bytes),
+        }
+    }
+}
+
+impl Batch {
+    fn end_run(&mut self, stream: Stream) {
+        let end = self.bytes.len();
+        match self.runs.last_mut() {
+            Some((last, last_end)) if *last == stream => *last_end = end,
+            _ => self.runs.push((stream, end)),
+        }
+    }
+
+    /// Writes everything and gives the emptied batch back, for its memory.
+    fn write(mut self, stdout: &File, stderr: &File) -> io::Result<Batch> {
+        let mut from = 0;
+        for (stream, to) in self.runs.drain(..) {
+            let mut handle = match stream {
+                Stream::Stdout => stdout,
+                Stream::Stderr => stderr,
+            };
+            handle.write_all(&self.bytes[from..to])?;
+            from = to;
+        }
+        self.bytes.clear();
+        Ok(self)
+    }
+}

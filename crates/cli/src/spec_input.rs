@@ -1,0 +1,358 @@
+//! Makes a job's specification from what the command line, a file or standard input say.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use gaffer_domain::spec::MAX_SPEC_BYTES;
+use gaffer_protocol::rest::Problem;
+use serde_json::{Map, Value, json};
+
+use crate::failure::Failure;
+use crate::spec_place::{self, Language};
+
+/// The options that describe a job.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "The job")]
+pub struct SpecFlags {
+    /// What to call it [default: as its program]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Processors to reserve, such as 0.5 or 500m
+    #[arg(long, value_name = "N")]
+    pub cpu: Option<String>,
+    /// Memory to reserve, such as 512MiB
+    #[arg(long, value_name = "BYTES")]
+    pub memory: Option<String>,
+    /// Disk to reserve, such as 2GiB
+    #[arg(long, value_name = "BYTES")]
+    pub disk: Option<String>,
+    /// A variable of its environment; without a value, that of this environment. May be repeated
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// The longest time that one attempt may take, such as 30m
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// 0 to 100; higher goes first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub priority: Option<u8>,
+    /// A datacenter in which it may run. May be repeated
+    #[arg(long = "datacenter", value_name = "NAME")]
+    pub datacenters: Vec<String>,
+    /// A mark to find it again by. May be repeated
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<String>,
+    /// What executes it: host, or another driver of the workers
+    #[arg(long, value_name = "DRIVER")]
+    pub driver: Option<String>,
+    /// Try again so many times if it fails
+    #[arg(long, value_name = "N")]
+    pub retries: Option<u32>,
+    /// What to do if its worker is lost: restart or fail
+    #[arg(long, value_name = "WHAT")]
+    pub on_lost: Option<String>,
+    /// How long its worker may be out of contact, such as 2m
+    #[arg(long, value_name = "TIME")]
+    pub lost_after: Option<String>,
+    /// Run it so many times, as tasks 0 to N-1
+    #[arg(long, value_name = "N", conflicts_with = "array")]
+    pub count: Option<u32>,
+    /// Run it once for each index, as in 0-99
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub array: Option<String>,
+    /// The signal that asks it to stop [default: SIGTERM]
+    #[arg(long, value_name = "SIGNAL")]
+    pub stop_signal: Option<String>,
+    /// How long it then has until it is killed [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub grace: Option<String>,
+}
+
+/// Where each option that belongs to a task goes.
+const TASK_FLAGS: &[(&str, &str)] = &[
+    ("--cpu", "/resources/cpu"),
+    ("--memory", "/resources/memory"),
+    ("--disk", "/resources/disk"),
+    ("--env", "/env"),
+    ("--timeout", "/timeout"),
+    ("--driver", "/driver"),
+    ("--retries", "/restart/limit"),
+    ("--on-lost", "/restart/on_lost"),
+    ("--count", "/count"),
+    ("--array", "/array"),
+    ("--stop-signal", "/stop/signal"),
+    ("--grace", "/stop/grace"),
+];
+/// Where each option that belongs to the job goes.
+const JOB_FLAGS: &[(&str, &str)] = &[
+    ("--name", "/name"),
+    ("--priority", "/priority"),
+    ("--datacenter", "/datacenters"),
+    ("--label", "/labels"),
+    ("--lost-after", "/lost_after"),
+];
+
+/// A specification and where it came from.
+#[derive(Debug)]
+pub struct Input {
+    /// As the API takes it.
+    pub spec: Value,
+    file: Option<File>,
+}
+
+/// A file, to say where in it a mistake is.
+#[derive(Debug)]
+struct File {
+    name: String,
+    text: String,
+    language: Language,
+}
+
+impl Input {
+    /// A command.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`].
+    pub fn of_command(
+        command: Vec<String>,
+        flags: &SpecFlags,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Input, Failure> {
+        let mut spec = Map::from_iter([("command".to_owned(), json!(command))]);
+        flags.apply(&mut spec, env)?;
+        Ok(Input { spec: Value::Object(spec), file: None })
+    }
+
+    /// A script, from a file or from standard input (`-`).
+    ///
+    /// # Errors
+    /// [`Failure::Usage`].
+    pub fn of_script(
+        path: &Path,
+        flags: &SpecFlags,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Input, Failure> {
+        let script = read_text(path)?;
+        let mut spec = Map::from_iter([("script".to_owned(), json!(script))]);
+        if let Some(name) = path.file_name().filter(|_| path != Path::new("-")) {
+            spec.insert("name".to_owned(), json!(name.to_string_lossy()));
+        }
+        flags.apply(&mut spec, env)?;
+        Ok(Input { spec: Value::Object(spec), file: None })
+    }
+
+    /// A specification, from a file or from standard input (`-`).
+    ///
+    /// # Errors
+    /// [`Failure::Usage`].
+    pub fn of_file(
+        path: &Path,
+        flags: &SpecFlags,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Input, Failure> {
+        let text = read_text(path)?;
+        let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+        if text.starts_with("#!") {
+            return Err(Failure::Usage(format!(
+                "{name} is a script, not a job's specification: write `--script {}`",
+                path.display()
+            )));
+        }
+        let language = language_of(path, &text);
+        let spec = language.parse(&text).map_err(|why| Failure::Usage(format!("{name}{why}")))?;
+        let mut input = Input { spec, file: Some(File { name, text, language }) };
+        if let Value::Object(spec) = &mut input.spec {
+            flags.apply(spec, env)?;
+        }
+        Ok(input)
+    }
+
+    /// The API's complaint in terms of what the user wrote: options, or lines of the file.
+    pub fn explain(&self, mut problem: Problem) -> Problem {
+        for field in &mut problem.errors {
+            if let Some(place) = self.place(&field.pointer) {
+                field.pointer = place;
+            }
+        }
+        problem
+    }
+
+    fn place(&self, pointer: &str) -> Option<String> {
+        match &self.file {
+            Some(file) => {
+                let line = spec_place::line_of(&file.text, file.language, pointer)?;
+                Some(format!("{}:{line} {pointer}", file.name).trim_end().to_owned())
+            }
+            None => {
+                let known = TASK_FLAGS.iter().chain(JOB_FLAGS);
+                let is_it = |place: &str| pointer == place || pointer.starts_with(&format!("{place}/"));
+                known.into_iter().find(|(_, place)| is_it(place)).map(|(flag, _)| (*flag).to_owned())
+            }
+        }
+    }
+}
+
+impl SpecFlags {
+    fn apply(&self, spec: &mut Map<String, Value>, env: impl Fn(&str) -> Option<String>) -> Result<(), Failure> {
+        let values = self.values(env)?;
+        if spec.contains_key("tasks")
+            && let Some((flag, _)) = values.iter().find(|(flag, _)| TASK_FLAGS.iter().any(|(known, _)| known == flag))
+        {
+            return Err(Failure::Usage(format!(
+                "{flag} belongs to a task, and this job lists its tasks: write it in the file"
+            )));
+        }
+        for (flag, value) in values {
+            let mut all = TASK_FLAGS.iter().chain(JOB_FLAGS);
+            if let Some((_, pointer)) = all.find(|(known, _)| *known == flag) {
+                put(spec, pointer, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// The options that were given, each with its value in the specification.
+    fn values(&self, env: impl Fn(&str) -> Option<String>) -> Result<Vec<(&'static str, Value)>, Failure> {
+        let text = |text: &Option<String>| text.as_ref().map(|text| json!(text));
+        let several = |value: Value, is_empty: bool| (!is_empty).then_some(value);
+        let given = [
+            ("--cpu", text(&self.cpu)),
+            ("--memory", text(&self.memory)),
+            ("--disk", text(&self.disk)),
+            ("--env", several(variables(&self.env, env)?, self.env.is_empty())),
+            ("--timeout", text(&self.timeout)),
+            ("--driver", text(&self.driver)),
+            ("--retries", self.retries.map(|limit| json!(limit))),
+            ("--on-lost", text(&self.on_lost)),
+            ("--count", self.count.map(|count| json!(count))),
+            ("--array", text(&self.array)),
+            ("--stop-signal", text(&self.stop_signal)),
+            ("--grace", text(&self.grace)),
+            ("--name", text(&self.name)),
+            ("--priority", self.priority.map(|priority| json!(priority))),
+            ("--datacenter", several(json!(self.datacenters), self.datacenters.is_empty())),
+            ("--label", several(labels(&self.labels)?, self.labels.is_empty())),
+            ("--lost-after", text(&self.lost_after)),
+        ];
+        Ok(given.into_iter().filter_map(|(flag, value)| Some((flag, value?))).collect())
+    }
+}
+
+/// Sets a field, making the objects around it; variables and labels join those that are there.
+fn put(spec: &mut Map<String, Value>, pointer: &str, value: Value) {
+    let (first, second) = match pointer.trim_start_matches('/').split_once('/') {
+        Some((first, second)) => (first, Some(second)),
+        None => (pointer.trim_start_matches('/'), None),
+    };
+    match (second, value) {
+        (Some(second), value) => edit(spec, first, |object| {
+            if pointer == "/restart/limit" && value != json!(0) {
+                let policy = object.entry("policy").or_insert_with(|| json!("never"));
+                if *policy == json!("never") {
+                    // Without a policy that repeats, a number of repeats would mean nothing.
+                    *policy = json!("on-failure");
+                }
+            }
+            object.insert(second.to_owned(), value);
+        }),
+        (None, Value::Object(more)) => edit(spec, first, |object| object.extend(more)),
+        (None, value) => {
+            spec.insert(first.to_owned(), value);
+        }
+    }
+}
+
+/// Changes the object in a field, which is made if there is none. A word in its place is a policy: `restart: always`.
+fn edit(spec: &mut Map<String, Value>, name: &str, change: impl FnOnce(&mut Map<String, Value>)) {
+    let mut object = match spec.remove(name) {
+        Some(Value::Object(object)) => object,
+        Some(Value::String(policy)) => Map::from_iter([("policy".to_owned(), json!(policy))]),
+        _ => Map::new(),
+    };
+    change(&mut object);
+    spec.insert(name.to_owned(), Value::Object(object));
+}
+
+fn variables(given: &[String], env: impl Fn(&str) -> Option<String>) -> Result<Value, Failure> {
+    let mut variables = Map::new();
+    for variable in given {
+        let (name, value) = match variable.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
+            None => {
+                let value = env(variable).ok_or_else(|| {
+                    Failure::Usage(format!("--env {variable}: this environment has no such variable"))
+                })?;
+                (variable.as_str(), value)
+            }
+        };
+        variables.insert(name.to_owned(), json!(value));
+    }
+    Ok(Value::Object(variables))
+}
+
+fn labels(given: &[String]) -> Result<Value, Failure> {
+    let mut labels = Map::new();
+    for label in given {
+        let (key, value) = label
+            .split_once('=')
+            .ok_or_else(|| Failure::Usage(format!("--label {label}: write KEY=VALUE, such as team=vision")))?;
+        labels.insert(key.to_owned(), json!(value));
+    }
+    Ok(Value::Object(labels))
+}
+
+fn read_text(path: &Path) -> Result<String, Failure> {
+    let limit = MAX_SPEC_BYTES as u64 + 1;
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
+    } else {
+        fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    };
+    let name = path.display();
+    read.map_err(|error| Failure::Usage(format!("cannot read {name}: {error}")))?;
+    if bytes.len() > MAX_SPEC_BYTES {
+        return Err(Failure::Usage(format!("{name} is larger than the {MAX_SPEC_BYTES} bytes that are allowed")));
+    }
+    String::from_utf8(bytes).map_err(|_| Failure::Usage(format!("{name} is not text in UTF-8")))
+}
+
+fn language_of(path: &Path, text: &str) -> Language {
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+    match extension.as_deref() {
+        Some("json") => Language::Json,
+        Some("toml") => Language::Toml,
+        Some("yaml" | "yml") => Language::Yaml,
+        _ if text.trim_start().starts_with('{') => Language::Json,
+        _ => Language::Yaml,
+    }
+}
+
+/// The three ways to say what to run.
+#[derive(Debug)]
+pub enum Wanted {
+    /// `-- CMD…`
+    Command(Vec<String>),
+    /// `--script FILE`
+    Script(PathBuf),
+    /// `FILE`
+    File(PathBuf),
+}
+
+impl Wanted {
+    /// The specification.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`].
+    pub fn input(self, flags: &SpecFlags, env: impl Fn(&str) -> Option<String>) -> Result<Input, Failure> {
+        match self {
+            Wanted::Command(command) => Input::of_command(command, flags, env),
+            Wanted::Script(path) => Input::of_script(&path, flags, env),
+            Wanted::File(path) => Input::of_file(&path, flags, env),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! What the options and files of `run` and `submit` turn into.
+
+use std::fs;
+
+use gaffer_domain::spec::JobSpec;
+use gaffer_protocol::rest::ProblemField;
+
+use super::*;
+
+fn no_env(_: &str) -> Option<String> {
+    None
+}
+
+fn flags() -> SpecFlags {
+    SpecFlags::default()
+}
+
+fn text(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+#[test]
+fn a_bare_command_is_all_that_is_needed() -> Result<(), Failure> {
+    let input = Input::of_command(vec!["uname".to_owned(), "-a".to_owned()], &flags(), no_env)?;
+    assert_eq!(input.spec, json!({"command": ["uname", "-a"]}));
+    Ok(())
+}
+
+#[test]
+fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
+    let all = SpecFlags {
+        name: text("n"),
+        cpu: text("500m"),
+        memory: text("1GiB"),
+        disk: text("2GiB"),
+        env: vec!["A=1=2".to_owned(), "B=".to_owned(), "HOME".to_owned()],
+        timeout: text("30m"),
+        priority: Some(90),
+        datacenters: vec!["lab".to_owned(), "edge".to_owned()],
+        labels: vec!["team=vision".to_owned()],
+        driver: text("host"),
+        retries: Some(2),
+        on_lost: text("fail"),
+        lost_after: text("1m"),
+        count: None,
+        array: text("3-5"),
+        stop_signal: text("INT"),
+        grace: text("5s"),
+    };
+    let env = |name: &str| (name == "HOME").then(|| "/root".to_owned());
+    let input = Input::of_command(vec!["true".to_owned()], &all, env)?;
+    let expected = json!({
+        "name": "n", "command": ["true"], "priority": 90, "datacenters": ["lab", "edge"], "labels": {"team": "vision"},
+        "lost_after": "1m", "resources": {"cpu": "500m", "memory": "1GiB", "disk": "2GiB"},
+        "env": {"A": "1=2", "B": "", "HOME": "/root"}, "timeout": "30m", "driver": "host",
+        "restart": {"policy": "on-failure", "limit": 2, "on_lost": "fail"}, "array": "3-5",
+        "stop": {"signal": "INT", "grace": "5s"},
+    });
+    assert_eq!(input.spec, expected);
+    assert!(JobSpec::read(&input.spec).is_ok());
+    assert_eq!(TASK_FLAGS.len() + JOB_FLAGS.len(), 17);
+    Ok(())
+}
+
+#[test]
+fn no_retries_are_no_restarts() -> Result<(), Failure> {
+    let input = Input::of_command(vec!["x".to_owned()], &SpecFlags { retries: Some(0), ..flags() }, no_env)?;
+    assert_eq!(input.spec["restart"], json!({"limit": 0}));
+    Ok(())
+}
+
+#[test]
+fn wrong_options_are_said_at_once() {
+    for wrong in [
+        SpecFlags { env: vec!["MISSING".to_owned()], ..flags() },
+        SpecFlags { labels: vec!["no-value".to_owned()], ..flags() },
+    ] {
+        let made = Input::of_command(vec!["x".to_owned()], &wrong, no_env);
+        assert!(matches!(made, Err(Failure::Usage(_))));
+    }
+}
+
+#[test]
+fn options_are_put_over_a_file() -> Result<(), Box<dyn std::error::Error>> {
+    let directory = tempfile::tempdir()?;
+    let single = directory.path().join("single.yaml");
+    fs::write(&single, "name: old\ncommand: [a]\nenv: {A: 1, B: 2}\nrestart: always\n")?;
+    let changed = SpecFlags {
+        name: text("new"),
+        env: vec!["B=3".to_owned()],
+        on_lost: text("fail"),
+        cpu: text("2"),
+        ..flags()
+    };
+    assert_eq!(
+        Input::of_file(&single, &changed, no_env)?.spec,
+        json!({
+            "name": "new", "command": ["a"], "env": {"A": 1, "B": "3"}, "resources": {"cpu": "2"},
+            "restart": {"policy": "always", "on_lost": "fail"},
+        })
+    );
+
+    let several = directory.path().join("several.toml");
+    fs::write(&several, "[[tasks]]\nname = \"a\"\ncommand = [\"a\"]\n")?;
+    let job_option = SpecFlags { priority: Some(1), ..flags() };
+    assert_eq!(Input::of_file(&several, &job_option, no_env)?.spec["priority"], json!(1));
+    let refused = Input::of_file(&several, &changed, no_env);
+    assert!(matches!(&refused, Err(Failure::Usage(why)) if why.starts_with("--cpu belongs to a task")), "{refused:?}");
+    Ok(())
+}
+
+#[test]
+fn the_language_is_known_by_the_extension_or_by_a_brace() {
+    let known = |path: &str, text: &str| language_of(Path::new(path), text);
+    assert_eq!(known("a.yml", "{"), Language::Yaml);
+    assert_eq!(known("a.TOML", ""), Language::Toml);
+    assert_eq!(known("a.json", ""), Language::Json);
+    assert_eq!(known("-", "\n {\"a\": 1}"), Language::Json);
+    assert_eq!(known("-", "a: 1"), Language::Yaml);
+}
+
+#[test]
+fn a_script_is_a_job_of_its_own_name() -> Result<(), Box<dyn std::error::Error>> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("build.sh");
+    fs::write(&path, "#!/bin/sh\necho hi\n")?;
+    let input = Input::of_script(&path, &flags(), no_env)?;
+    assert_eq!(input.spec, json!({"name": "build.sh", "script": "#!/bin/sh\necho hi\n"}));
+    let mistaken = Input::of_file(&path, &flags(), no_env);
+    assert!(matches!(mistaken, Err(Failure::Usage(why)) if why.contains("--script")));
+    Ok(())
+}
+
+#[test]
+fn what_is_no_text_or_too_much_is_not_sent() -> Result<(), Box<dyn std::error::Error>> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("job.yaml");
+    for bytes in [vec![0xff, 0xfe], vec![b' '; MAX_SPEC_BYTES + 1], b"a: [".to_vec()] {
+        fs::write(&path, bytes)?;
+        assert!(matches!(Input::of_file(&path, &flags(), no_env), Err(Failure::Usage(_))));
+    }
+    assert!(matches!(Input::of_file(&directory.path().join("none"), &flags(), no_env), Err(Failure::Usage(_))));
+    Ok(())
+}
+
+#[test]
+fn a_complaint_is_about_what_the_user_wrote() -> Result<(), Box<dyn std::error::Error>> {
+    let complaint = |pointer: &str| Problem {
+        kind: String::new(),
+        title: String::new(),
+        status: 422,
+        code: "invalid_spec".to_owned(),
+        detail: "the job has mistakes".to_owned(),
+        request_id: String::new(),
+        state: None,
+        errors: vec![ProblemField { pointer: pointer.to_owned(), detail: "wrong".to_owned(), suggestion: None }],
+    };
+    let pointer = |input: &Input, pointer| input.explain(complaint(pointer)).errors.remove(0).pointer;
+
+    let command = Input::of_command(vec!["x".to_owned()], &flags(), no_env)?;
+    assert_eq!(pointer(&command, "/resources/cpu"), "--cpu");
+    assert_eq!(pointer(&command, "/env/1A"), "--env");
+    assert_eq!(pointer(&command, "/command/0"), "/command/0");
+
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("job.yaml");
+    fs::write(&path, "name: x\ncomand: [a]\n")?;
+    let file = Input::of_file(&path, &flags(), no_env)?;
+    assert_eq!(pointer(&file, "/comand"), format!("{}:2 /comand", path.display()));
+    assert_eq!(pointer(&file, ""), format!("{}:1", path.display()));
+    assert_eq!(pointer(&file, "/elsewhere"), "/elsewhere");
+    Ok(())
+}

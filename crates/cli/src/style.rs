@@ -1,0 +1,98 @@
+//! Glyphs and colours of states, and text that cannot take the terminal over.
+
+use std::borrow::Cow;
+
+/// A colour, or no colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// As the terminal has it.
+    Plain,
+    /// It went well.
+    Green,
+    /// It went wrong.
+    Red,
+    /// Somebody should look.
+    Yellow,
+    /// It is under way.
+    Blue,
+    /// It matters little.
+    Dim,
+}
+
+impl Colour {
+    fn sgr(self) -> &'static str {
+        match self {
+            Colour::Plain => "0",
+            Colour::Green => "32",
+            Colour::Red => "31",
+            Colour::Yellow => "33",
+            Colour::Blue => "34",
+            Colour::Dim => "2",
+        }
+    }
+}
+
+/// The text in a colour, if colours are wanted.
+pub fn paint(text: &str, colour: Colour, wanted: bool) -> String {
+    if wanted && colour != Colour::Plain {
+        format!("\x1b[{}m{text}\x1b[0m", colour.sgr())
+    } else {
+        text.to_owned()
+    }
+}
+
+/// The sign of a state: of a job, a task or a worker.
+pub fn glyph(state: &str) -> char {
+    match state {
+        "blocked" => '◌',
+        "pending" | "offline" => '○',
+        "scheduled" | "stopping" | "draining" => '◐',
+        "running" | "online" => '●',
+        "completed" => '✓',
+        "failed" | "lost" => '✗',
+        "cancelled" => '⊘',
+        _ => '·',
+    }
+}
+
+/// The colour of a state.
+pub fn colour(state: &str) -> Colour {
+    match state {
+        "completed" | "online" => Colour::Green,
+        "failed" | "lost" => Colour::Red,
+        "stopping" | "draining" | "offline" => Colour::Yellow,
+        "running" | "scheduled" => Colour::Blue,
+        "cancelled" | "blocked" => Colour::Dim,
+        _ => Colour::Plain,
+    }
+}
+
+/// Text from elsewhere without anything that moves the cursor, changes the terminal or reorders a line.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if text.chars().any(is_unsafe) {
+        Cow::Owned(text.chars().map(|c| if is_unsafe(c) { '\u{fffd}' } else { c }).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_left() {
+        assert_eq!(visible("plain ✓ text"), "plain ✓ text");
+        assert_eq!(visible("a\x1b]0;title\x07b\u{9b}31m\u{202e}"), "a\u{fffd}]0;title\u{fffd}b\u{fffd}31m\u{fffd}");
+    }
+
+    #[test]
+    fn colour_is_left_out_where_it_is_not_wanted() {
+        assert_eq!(paint("x", Colour::Red, false), "x");
+        assert_eq!(paint("x", Colour::Red, true), "\x1b[31mx\x1b[0m");
+    }
+}

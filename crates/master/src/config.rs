@@ -1,0 +1,98 @@
+//! What a master is told at its start: the only reader of its environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Settings of a master. Each is an option and an environment variable.
+#[derive(Debug, Clone, Args)]
+pub struct MasterConfig {
+    /// Postgres to use, as postgres://user:password@host/database. Without it, gaffer runs a private Postgres server in
+    /// its data directory.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<DatabaseUrl>,
+
+    /// Where the dashboard listens (host:port; port 0 takes a free one).
+    #[arg(long, env = "GAFFER_DASHBOARD_ADDR", default_value = "0.0.0.0:3000")]
+    pub dashboard_addr: String,
+
+    /// Where the REST API listens.
+    #[arg(long, env = "GAFFER_API_ADDR", default_value = "0.0.0.0:8000")]
+    pub api_addr: String,
+
+    /// Where workers dial in.
+    #[arg(long, env = "GAFFER_WORKER_ADDR", default_value = "0.0.0.0:8080")]
+    pub worker_addr: String,
+
+    /// How browsers reach the dashboard, for the links that gaffer prints; for instance https://gaffer.example.org.
+    #[arg(long, env = "GAFFER_PUBLIC_URL")]
+    pub public_url: Option<String>,
+
+    /// Where gaffer keeps its private Postgres and its own files [default: /var/lib/gaffer as root, else
+    /// ~/.local/share/gaffer].
+    #[arg(long, env = "GAFFER_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Directory with the Postgres programs for the private server; found by itself in the usual places.
+    #[arg(long, env = "GAFFER_PG_BIN")]
+    pub pg_bin: Option<PathBuf>,
+}
+
+/// A database URL, which may hold a password and is never printed.
+#[derive(Clone)]
+pub struct DatabaseUrl(pub String);
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DatabaseUrl(…)")
+    }
+}
+
+impl std::str::FromStr for DatabaseUrl {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(DatabaseUrl(text.to_owned()))
+    }
+}
+
+impl MasterConfig {
+    /// The data directory, given or usual.
+    pub fn data_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(default_data_dir)
+    }
+}
+
+/// Where gaffer keeps things if nobody says: `/var/lib/gaffer` for root, else below the user's data directory.
+pub fn default_data_dir() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/var/lib/gaffer");
+    }
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("XDG_DATA_HOME")
+        .or_else(|| variable("HOME").map(|home| home.join(".local/share")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib"))
+        .join("gaffer")
+}
+
+/// What the private Postgres needs to know of the environment.
+pub fn postgres_settings(data_dir: PathBuf, bin_dir: Option<PathBuf>) -> crate::embedded_postgres::Settings {
+    crate::embedded_postgres::Settings {
+        data_dir,
+        bin_dir,
+        search_path: std::env::var_os("PATH"),
+        runtime_dir: std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
+    }
+}
+
+/// Finds the address for a `host:port`.
+///
+/// # Errors
+/// When it is none, in a sentence that names the setting.
+pub async fn resolve(setting: &str, address: &str) -> anyhow::Result<SocketAddr> {
+    let mut found = tokio::net::lookup_host(address)
+        .await
+        .map_err(|error| anyhow::anyhow!("{setting}={address:?} is no address to listen on (host:port): {error}"))?;
+    found.next().ok_or_else(|| anyhow::anyhow!("{setting}={address:?} names no address"))
+}

@@ -1,0 +1,126 @@
+//! Everything that listens: all routes are in this file.
+
+mod api;
+mod auth;
+mod error;
+mod pages;
+mod params;
+mod worker_door;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::routing::{delete, get, post};
+use axum::{Extension, Router};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::Master;
+use auth::Door;
+use api::{events, health, jobs, keys, output, tasks, workers};
+
+/// A specification may have a megabyte; as JSON with escapes it may be a little longer.
+const MAX_BODY_BYTES: usize = 2 << 20;
+/// Scripts and styles come from here only; nothing inline, nothing from elsewhere, no frames.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     connect-src 'self'; font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// The REST API, below `/api/v1`.
+fn api_v1() -> Router<Arc<Master>> {
+    Router::new()
+        .route("/jobs", get(jobs::list).post(jobs::submit))
+        .route("/jobs/{job}", get(jobs::show).delete(jobs::delete))
+        .route("/jobs/{job}/stop", post(jobs::stop))
+        .route("/jobs/{job}/rerun", post(jobs::rerun))
+        .route("/jobs/{job}/explain", get(jobs::explain))
+        .route("/jobs/{job}/events", get(events::of_job))
+        .route("/jobs/{job}/output", get(output::of_job))
+        .route("/jobs/{job}/tasks", get(tasks::list))
+        .route("/jobs/{job}/tasks/{task}", get(tasks::show))
+        .route("/jobs/{job}/tasks/{task}/signal", post(tasks::signal))
+        .route("/jobs/{job}/tasks/{task}/output", get(output::of_task))
+        .route("/events", get(events::of_project))
+        .route("/workers", get(workers::list))
+        .route("/workers/{worker}", get(workers::show))
+        .route("/workers/{worker}/drain", post(workers::drain))
+        .route("/workers/{worker}/resume", post(workers::resume))
+        .route("/keys", get(keys::list).post(keys::create))
+        .route("/keys/{key}", delete(keys::revoke))
+        .route("/login-links", post(keys::login_link))
+        .merge(operations())
+}
+
+/// What operators ask, with and without `/api/v1`; no key is needed.
+fn operations() -> Router<Arc<Master>> {
+    Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/version", get(health::version))
+}
+
+/// The REST API on an address of its own: keys only, no cookies.
+pub fn api_alone(master: Arc<Master>) -> Router {
+    let router = Router::new()
+        .nest("/api/v1", api_v1())
+        .merge(operations())
+        .layer(Extension(Door::Api));
+    dressed(router).with_state(master)
+}
+
+/// The pages, and the REST API at the same origin.
+pub fn dashboard(master: Arc<Master>) -> Router {
+    let pages = pages::routes()
+        .layer(CompressionLayer::new())
+        .layer(SetResponseHeaderLayer::if_not_present(
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static(CONTENT_SECURITY_POLICY),
+        ))
+        .layer(SetResponseHeaderLayer::if_not_present(
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("same-origin"),
+        ));
+    let router = Router::new()
+        .nest("/api/v1", api_v1())
+        .merge(operations())
+        .merge(pages)
+        .layer(axum::middleware::from_fn(auth::same_origin_writes))
+        .layer(Extension(Door::Dashboard));
+    dressed(router).with_state(master)
+}
+
+/// Where workers dial in.
+pub fn workers(master: Arc<Master>) -> Router {
+    let router = Router::new()
+        .route(gaffer_protocol::wire::WORKER_PATH, get(worker_door::connect))
+        .merge(operations())
+        .layer(Extension(Door::Api));
+    dressed(router).with_state(master)
+}
+
+/// What every listener does for every request: a number, a limit, an answer even after a panic or a wrong turn.
+fn dressed(router: Router<Arc<Master>>) -> Router<Arc<Master>> {
+    let request_id = HeaderName::from_static("x-request-id");
+    router
+        .fallback(error::no_such_route)
+        .method_not_allowed_fallback(error::no_such_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(
+            ServiceBuilder::new()
+                .layer(SetRequestIdLayer::new(request_id.clone(), MakeRequestUuid))
+                .layer(PropagateRequestIdLayer::new(request_id))
+                .layer(SetResponseHeaderLayer::if_not_present(
+                    header::X_CONTENT_TYPE_OPTIONS,
+                    HeaderValue::from_static("nosniff"),
+                ))
+                .layer(axum::middleware::from_fn(error::complete_problems))
+                .layer(CatchPanicLayer::custom(error::after_panic)),
+        )
+}
+
+/// How long a client is told to wait when the database is away.
+const RETRY_AFTER: Duration = Duration::from_secs(2);

@@ -1,0 +1,34 @@
+//! What operators ask: is it alive, can it serve, which version is it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use gaffer_protocol::rest::Version;
+use gaffer_protocol::wire::PROTOCOL_VERSION;
+
+use super::super::error::Error;
+use crate::Master;
+
+/// `GET /livez`: the process answers.
+pub async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: the database answers, too.
+pub async fn readyz(State(master): State<Arc<Master>>) -> Result<&'static str, Error> {
+    if master.shutdown.is_cancelled() {
+        return Err(Error::ShuttingDown);
+    }
+    master.store.now().await?;
+    Ok("ok\n")
+}
+
+/// `GET /version`
+pub async fn version() -> Json<Version> {
+    Json(Version {
+        name: "gaffer".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        worker_protocol: PROTOCOL_VERSION,
+    })
+}

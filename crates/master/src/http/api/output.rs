@@ -1,0 +1,407 @@
+//! `/jobs/{job}/output` and `/jobs/{job}/tasks/{task}/output`: raw, as lines of JSON, or as server-sent events.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use chrono::DateTime;
+use gaffer_domain::{AttemptRef, JobId};
+use gaffer_protocol::output::{Chunk, Stream};
+use gaffer_protocol::rest::{OutputData, OutputLine};
+
+use super::super::auth::Caller;
+use super::super::error::Error;
+use super::super::params::{Params, wrong};
+use super::events::wants;
+use super::tasks::{find, own_job};
+use crate::Master;
+use crate::output::{Piece, ReadFrom, TaskOutput, head, line_offset};
+use crate::store::tasks::{TaskFilter, TaskRecord};
+
+/// Tasks of a job are looked up so many at a time.
+const TASKS_AHEAD: u32 = 100;
+
+/// How the output is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Raw,
+    JsonLines,
+    Events,
+}
+
+/// What is wanted.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    from: ReadFrom,
+    /// The first byte that is not wanted any more.
+    until: Option<u64>,
+    stream: Option<Stream>,
+    format: Format,
+}
+
+/// `GET /jobs/{job}/output`: of all tasks, one after the other.
+pub async fn of_job(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    Path(job): Path<String>,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, Error> {
+    let job = own_job(&master, &caller, &job).await?;
+    let mut tasks = master.store.task_list(job, &TaskFilter::default(), 2).await?;
+    match (tasks.pop(), tasks.is_empty()) {
+        (None, _) => Err(Error::NotFound(format!("task in job {job}"))),
+        (Some(only), true) => one_task(master, job, only, &headers, params).await,
+        (Some(_), false) => all_tasks(master, job, &headers, params).await,
+    }
+}
+
+/// `GET /jobs/{job}/tasks/{task}/output`
+pub async fn of_task(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    Path((job, task)): Path<(String, String)>,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, Error> {
+    let job = own_job(&master, &caller, &job).await?;
+    let task = find(&master, job, &task).await?;
+    one_task(master, job, task, &headers, params).await
+}
+
+async fn one_task(
+    master: Arc<Master>,
+    job: JobId,
+    task: TaskRecord,
+    headers: &HeaderMap,
+    params: Params,
+) -> Result<Response, Error> {
+    let params = params.only(&["follow", "attempt", "stream", "offset", "tail", "lines"], &[])?;
+    let mut wanted = wanted(headers, &params)?;
+    let attempt = wanted.from.attempt.unwrap_or(task.view.attempt);
+    let attempt = AttemptRef { task: task.id, attempt };
+    if let Some(only) = wanted.from.attempt
+        && (only == 0 || only > task.view.attempt)
+    {
+        return Err(Error::NotFound(format!("attempt {only} of task {}", task.view.address)));
+    }
+
+    if let Some(tail) = params.parse::<u64>("tail", "a number of lines")? {
+        let total = head(&master, attempt).await?;
+        // Without a line end at the very end, the last piece counts as a line, too.
+        let open = ends_open(&master, job, attempt, total.bytes).await?;
+        let first = (total.lines + u64::from(open)).saturating_sub(tail);
+        wanted.from.offset = line_offset(&master, job, attempt, first).await?.unwrap_or(total.bytes);
+    }
+    if let Some((first, last)) = line_range(&params)? {
+        let total = head(&master, attempt).await?;
+        wanted.from.offset = line_offset(&master, job, attempt, first - 1).await?.unwrap_or(total.bytes);
+        wanted.until = line_offset(&master, job, attempt, last).await?;
+    }
+
+    let range = headers.get(header::RANGE).filter(|_| wanted.format == Format::Raw && !wanted.from.follow);
+    let mut response = match range {
+        Some(range) if params.text("tail").is_none() && params.text("lines").is_none() && wanted.stream.is_none() => {
+            let total = head(&master, attempt).await?.bytes;
+            let Some((start, end)) = byte_range(range, total)? else {
+                return Err(Error::OutOfRange(total));
+            };
+            wanted.from.offset = start;
+            wanted.until = Some(end);
+            let mut response = StatusCode::PARTIAL_CONTENT.into_response();
+            let content_range = format!("bytes {start}-{}/{total}", end - 1);
+            if let Ok(value) = HeaderValue::from_str(&content_range) {
+                response.headers_mut().insert(header::CONTENT_RANGE, value);
+            }
+            response
+        }
+        _ => StatusCode::OK.into_response(),
+    };
+    let reader = TaskOutput::new(master.clone(), job, task.id, wanted.from);
+    let source = Source { master, job, address: task.view.address, reader, more: None, wanted, ready: VecDeque::new() };
+    *response.body_mut() = body(source);
+    dress(&mut response, wanted.format);
+    Ok(response)
+}
+
+async fn all_tasks(
+    master: Arc<Master>,
+    job: JobId,
+    headers: &HeaderMap,
+    params: Params,
+) -> Result<Response, Error> {
+    let one_task_only = ["attempt", "offset", "tail", "lines"];
+    if let Some(name) = one_task_only.into_iter().find(|name| params.text(name).is_some()) {
+        let detail = format!("the job has several tasks: ask for one of them, at /api/v1/jobs/{job}/tasks/…/output");
+        return Err(wrong(name, &detail));
+    }
+    let params = params.only(&["follow", "stream"], &[])?;
+    let wanted = wanted(headers, &params)?;
+    let mut more = MoreTasks { ready: VecDeque::new(), after: None };
+    let Some(first) = more.next(&master, job).await? else {
+        return Err(Error::NotFound(format!("task in job {job}")));
+    };
+    let reader = TaskOutput::new(master.clone(), job, first.id, wanted.from);
+    let address = first.view.address;
+    let source = Source { master, job, address, reader, more: Some(more), wanted, ready: VecDeque::new() };
+    let mut response = body(source).into_response();
+    dress(&mut response, wanted.format);
+    Ok(response)
+}
+
+fn wanted(headers: &HeaderMap, params: &Params) -> Result<Wanted, Error> {
+    let format = match () {
+        () if wants(headers, "application/x-ndjson") => Format::JsonLines,
+        () if wants(headers, "text/event-stream") => Format::Events,
+        () => Format::Raw,
+    };
+    let stream = match params.text("stream") {
+        None => None,
+        Some("stdout") => Some(Stream::Stdout),
+        Some("stderr") => Some(Stream::Stderr),
+        Some(other) => return Err(wrong("stream", &format!("expected stdout or stderr, found {other:?}"))),
+    };
+    let mut from = ReadFrom {
+        attempt: params.parse("attempt", "the number of an attempt")?,
+        offset: params.parse("offset", "a number of bytes")?.unwrap_or(0),
+        follow: params.flag("follow")?,
+    };
+    if let Some((attempt, offset)) = last_event_id(headers, format)? {
+        from.attempt = from.attempt.or(Some(attempt).filter(|_| !from.follow));
+        from.offset = offset;
+    }
+    let places: Vec<&str> =
+        ["offset", "tail", "lines"].into_iter().filter(|name| params.text(name).is_some()).collect();
+    if places.len() > 1 {
+        return Err(wrong(places[1], &format!("cannot be combined with {}", places[0])));
+    }
+    if from.follow && params.text("lines").is_some() {
+        return Err(wrong("lines", "cannot be combined with follow"));
+    }
+    Ok(Wanted { from, until: None, stream, format })
+}
+
+/// Where a stream of events broke off: attempt and offset.
+fn last_event_id(headers: &HeaderMap, format: Format) -> Result<Option<(u32, u64)>, Error> {
+    let Some(value) = headers.get("last-event-id").filter(|_| format == Format::Events) else { return Ok(None) };
+    let read = || {
+        let (attempt, offset) = value.to_str().ok()?.split_once(':')?;
+        Some((attempt.parse().ok()?, offset.parse().ok()?))
+    };
+    read().map(Some).ok_or_else(|| {
+        let detail = "expected attempt:offset, as the events of this stream have it";
+        Error::field("invalid_header", "header:last-event-id", detail, None)
+    })
+}
+
+/// `lines=a-b`, counted from 1, both included.
+fn line_range(params: &Params) -> Result<Option<(u64, u64)>, Error> {
+    let Some(text) = params.text("lines") else { return Ok(None) };
+    let read = || {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+        (first >= 1 && first <= last).then_some((first, last))
+    };
+    read().map(Some).ok_or_else(|| wrong("lines", &format!("expected a range such as 100-200, found {text:?}")))
+}
+
+/// `bytes=a-b`, `bytes=a-` or `bytes=-n` as start and end (excluded). None if it lies outside.
+fn byte_range(range: &HeaderValue, total: u64) -> Result<Option<(u64, u64)>, Error> {
+    let read = || {
+        let (first, last) = range.to_str().ok()?.strip_prefix("bytes=")?.split_once('-')?;
+        match (first, last) {
+            ("", suffix) => Some((total.saturating_sub(suffix.parse().ok()?), total)),
+            (first, "") => Some((first.parse().ok()?, total)),
+            (first, last) => Some((first.parse().ok()?, last.parse::<u64>().ok()?.saturating_add(1).min(total))),
+        }
+    };
+    let (start, end) = read().ok_or_else(|| {
+        let detail = "expected one range of bytes, such as bytes=100-199";
+        Error::field("invalid_header", "header:range", detail, None)
+    })?;
+    Ok((start < end && start < total).then_some((start, end)))
+}
+
+/// Whether output ends in the middle of a line.
+async fn ends_open(master: &Arc<Master>, job: JobId, attempt: AttemptRef, bytes: u64) -> Result<bool, Error> {
+    if bytes == 0 {
+        return Ok(false);
+    }
+    let from = ReadFrom { attempt: Some(attempt.attempt), offset: bytes - 1, follow: false };
+    let mut reader = TaskOutput::new(master.clone(), job, attempt.task, from);
+    match reader.next().await? {
+        Some(Piece::Output(_, chunk)) => {
+            Ok(chunk.records.first().and_then(|record| record.bytes.first()).is_some_and(|byte| *byte != b'\n'))
+        }
+        _ => Ok(false),
+    }
+}
+
+fn dress(response: &mut Response, format: Format) {
+    let headers = response.headers_mut();
+    let content_type = match format {
+        Format::Raw => "text/plain; charset=utf-8",
+        Format::JsonLines => "application/x-ndjson",
+        Format::Events => "text/event-stream",
+    };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    // Proxies must not hold back what is live.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+}
+
+/// Where the bytes of an answer come from.
+struct Source {
+    master: Arc<Master>,
+    job: JobId,
+    address: String,
+    reader: TaskOutput,
+    more: Option<MoreTasks>,
+    wanted: Wanted,
+    ready: VecDeque<Bytes>,
+}
+
+/// The tasks of a job, page by page.
+struct MoreTasks {
+    ready: VecDeque<TaskRecord>,
+    after: Option<(String, u32)>,
+}
+
+impl MoreTasks {
+    async fn next(&mut self, master: &Master, job: JobId) -> Result<Option<TaskRecord>, Error> {
+        if self.ready.is_empty() {
+            let after = match &self.after {
+                None => None,
+                Some((name, index)) => {
+                    let spec = master.store.spec(job).await?;
+                    let position =
+                        spec.and_then(|spec| spec.tasks.iter().position(|definition| definition.name == *name));
+                    position.map(|position| (position as i16, *index as i32))
+                }
+            };
+            let filter = TaskFilter { after, ..TaskFilter::default() };
+            self.ready = master.store.task_list(job, &filter, TASKS_AHEAD).await?.into();
+        }
+        let next = self.ready.pop_front();
+        if let Some(next) = &next {
+            self.after = Some((next.view.task.clone(), next.view.index));
+        }
+        Ok(next)
+    }
+}
+
+fn body(source: Source) -> Body {
+    Body::from_stream(futures::stream::unfold(Some(source), |source| async move {
+        let mut source = source?;
+        match source.next().await {
+            Ok(Some(bytes)) => Some((Ok(bytes), Some(source))),
+            Ok(None) => None,
+            // The status line is long gone; a broken-off body is the only way left to say that this is not all.
+            Err(error) => Some((Err(io::Error::other(error.to_string())), None)),
+        }
+    }))
+}
+
+impl Source {
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            if let Some(bytes) = self.ready.pop_front() {
+                return Ok(Some(bytes));
+            }
+            match self.reader.next().await? {
+                Some(Piece::Output(attempt, chunk)) => {
+                    let past_end = self.wanted.until.is_some_and(|until| chunk.offset >= until);
+                    if past_end {
+                        return Ok(None);
+                    }
+                    self.write(attempt, &chunk);
+                }
+                Some(Piece::End(task)) => {
+                    let end = OutputLine::End(task);
+                    match self.wanted.format {
+                        Format::Raw => {}
+                        Format::JsonLines => self.ready.extend(json_line(&end)),
+                        Format::Events => self.ready.extend(event("end", "", &end)),
+                    }
+                }
+                None => {
+                    let Some(more) = &mut self.more else { return Ok(None) };
+                    let Some(task) = more.next(&self.master, self.job).await? else { return Ok(None) };
+                    self.address = task.view.address;
+                    self.reader = TaskOutput::new(self.master.clone(), self.job, task.id, self.wanted.from);
+                }
+            }
+        }
+    }
+
+    /// Writes one chunk in the wanted format, without what was not asked for.
+    fn write(&mut self, attempt: u32, chunk: &Chunk) {
+        let mut offset = chunk.offset;
+        let mut text = BytesMut::new();
+        for record in &chunk.records {
+            let start = offset;
+            offset += record.bytes.len() as u64;
+            let wanted_bytes = match self.wanted.until {
+                Some(until) if start >= until => break,
+                Some(until) => record.bytes.slice(..record.bytes.len().min((until - start) as usize)),
+                None => record.bytes.clone(),
+            };
+            if self.wanted.stream.is_some_and(|stream| stream != record.stream) {
+                continue;
+            }
+            if self.wanted.format == Format::Raw {
+                match chunk.records.len() {
+                    1 => self.ready.push_back(wanted_bytes),
+                    _ => text.extend_from_slice(&wanted_bytes),
+                }
+                continue;
+            }
+            let (plain, base64) = match std::str::from_utf8(&wanted_bytes) {
+                Ok(plain) => (Some(plain.to_owned()), None),
+                Err(_) => {
+                    use base64::Engine;
+                    (None, Some(base64::engine::general_purpose::STANDARD.encode(&wanted_bytes)))
+                }
+            };
+            let line = OutputLine::Data(OutputData {
+                task: self.address.clone(),
+                attempt,
+                offset: start,
+                at: DateTime::from_timestamp_micros(record.at_micros as i64).unwrap_or_default(),
+                stream: record.stream,
+                text: plain,
+                base64,
+            });
+            match self.wanted.format {
+                Format::Events => {
+                    let id = format!("{attempt}:{}", start + wanted_bytes.len() as u64);
+                    text.extend(event("output", &id, &line).into_iter().flatten());
+                }
+                _ => text.extend(json_line(&line).into_iter().flatten()),
+            }
+        }
+        if !text.is_empty() {
+            self.ready.push_back(text.freeze());
+        }
+    }
+}
+
+fn json_line(line: &OutputLine) -> Option<Bytes> {
+    let mut text = serde_json::to_vec(line).ok()?;
+    text.push(b'\n');
+    Some(text.into())
+}
+
+fn event(kind: &str, id: &str, line: &OutputLine) -> Option<Bytes> {
+    let data = serde_json::to_string(line).ok()?;
+    Some(match id {
+        "" => format!("event: {kind}\ndata: {data}\n\n").into(),
+        id => format!("event: {kind}\nid: {id}\ndata: {data}\n\n").into(),
+    })
+}

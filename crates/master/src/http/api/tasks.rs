@@ -1,0 +1,126 @@
+//! `/jobs/{job}/tasks`: the units of a job, their attempts, and signals to them.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use gaffer_domain::spec::StopSignal;
+use gaffer_domain::task::StateName;
+use gaffer_domain::{AttemptRef, JobId};
+use gaffer_protocol::rest::{Page, ProblemField, Task, TaskDetail};
+use gaffer_protocol::wire::ToWorker;
+
+use super::super::auth::Caller;
+use super::super::error::Error;
+use super::super::params::{Params, id, wrong};
+use super::body_json;
+use crate::Master;
+use crate::store::tasks::{TaskFilter, TaskRecord};
+
+/// `GET /jobs/{job}/tasks`
+pub async fn list(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    Path(job): Path<String>,
+    params: Params,
+) -> Result<Json<Page<Task>>, Error> {
+    let job = own_job(&master, &caller, &job).await?;
+    let params = params.only(&["limit", "cursor", "state"], &[])?;
+    let limit = params.limit()?;
+    let states = "blocked, pending, scheduled, running, stopping, completed, failed or cancelled";
+    let filter = TaskFilter { state: params.parse::<StateName>("state", states)?, after: after(&params)? };
+    let spec = master.store.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))?;
+    let mut tasks = master.store.task_list(job, &filter, limit + 1).await?;
+    let more = tasks.len() > limit as usize;
+    tasks.truncate(limit as usize);
+    let next_cursor = tasks.last().filter(|_| more).and_then(|last| {
+        let position = spec.tasks.iter().position(|definition| definition.name == last.view.task)?;
+        Some(format!("c{position}.{}", last.view.index))
+    });
+    Ok(Json(Page { items: tasks.into_iter().map(|task| task.view).collect(), next_cursor }))
+}
+
+/// A cursor of tasks: position of the definition and index.
+fn after(params: &Params) -> Result<Option<(i16, i32)>, Error> {
+    let Some(text) = params.text("cursor") else { return Ok(None) };
+    let read = || {
+        let (position, index) = text.strip_prefix('c')?.split_once('.')?;
+        Some((position.parse().ok()?, index.parse().ok()?))
+    };
+    read().map(Some).ok_or_else(|| wrong("cursor", "this is no cursor that an earlier page gave"))
+}
+
+/// `GET /jobs/{job}/tasks/{task}`
+pub async fn show(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    Path((job, task)): Path<(String, String)>,
+) -> Result<Json<TaskDetail>, Error> {
+    let job = own_job(&master, &caller, &job).await?;
+    let task = find(&master, job, &task).await?;
+    let attempts = master.store.attempt_list(task.id).await?;
+    Ok(Json(TaskDetail { task: task.view, attempts }))
+}
+
+/// `POST /jobs/{job}/tasks/{task}/signal`: passes a signal to a running task; nothing else changes.
+pub async fn signal(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    Path((job, task)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Error> {
+    let job = own_job(&master, &caller, &job).await?;
+    let signal = wanted_signal(&body_json(&headers, &body)?)?;
+    let task = find(&master, job, &task).await?;
+    let worker = task.view.worker_id.filter(|_| task.view.state == "running" || task.view.state == "stopping");
+    let Some(worker) = worker else {
+        let detail = format!("task {} is {} and takes no signals", task.view.address, task.view.state);
+        return Err(Error::Conflict { detail, state: task.view.state });
+    };
+    let attempt = AttemptRef { task: task.id, attempt: task.view.attempt };
+    master.hub.send(worker, ToWorker::Signal { attempt, signal });
+    Ok(StatusCode::ACCEPTED)
+}
+
+fn wanted_signal(body: &serde_json::Value) -> Result<StopSignal, Error> {
+    let text = body.get("signal").and_then(|signal| signal.as_str()).unwrap_or_default();
+    text.parse().map_err(|error: gaffer_domain::spec::UnknownSignal| {
+        let detail = error.to_string();
+        Error::Unprocessable {
+            code: "invalid_body",
+            detail: detail.clone(),
+            errors: vec![ProblemField { pointer: "/signal".to_owned(), detail, suggestion: None }],
+        }
+    })
+}
+
+/// A job's number, if the job is the caller's.
+pub async fn own_job(master: &Master, caller: &Caller, job: &str) -> Result<JobId, Error> {
+    let job: JobId = id(job, "job")?;
+    match master.store.job_is_of(caller.project, job).await? {
+        true => Ok(job),
+        false => Err(Error::NotFound(format!("job {job}"))),
+    }
+}
+
+/// A task by its address: `name`, or `name.index`.
+pub async fn find(master: &Master, job: JobId, address: &str) -> Result<TaskRecord, Error> {
+    let shown: String = address.chars().filter(|char| !char.is_control()).take(100).collect();
+    let not_found = || Error::NotFound(format!("task {shown} in job {job}"));
+    if shown.len() != address.len() {
+        return Err(not_found());
+    }
+    let (name, index) = match address.split_once('.') {
+        Some((name, index)) => (name, index.parse().map_err(|_| not_found())?),
+        None => (address, 0),
+    };
+    let task = master.store.task_get(job, name, index).await?.ok_or_else(not_found)?;
+    // The bare name is the address of an only task; of several it is the name of all of them.
+    match task.view.address.contains('.') && !address.contains('.') {
+        true => Err(Error::NotFound(format!("single task {name} in job {job}; one of several is {name}.{index}"))),
+        false => Ok(task),
+    }
+}

@@ -1,0 +1,162 @@
+//! `/workers`: the fleet, with live stats.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use chrono::{TimeDelta, Utc};
+use gaffer_domain::Time;
+use gaffer_domain::quantity::Bytes;
+use gaffer_domain::spec::Resources;
+use gaffer_protocol::rest::{Amounts, Page, Usage, Worker};
+
+use super::super::auth::Caller;
+use super::super::error::Error;
+use super::super::params::{Params, page_of, wrong};
+use crate::Master;
+use crate::store::workers::Worker as Record;
+
+/// `GET /workers`
+pub async fn list(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    params: Params,
+) -> Result<Json<Page<Worker>>, Error> {
+    let params = params.only(&["limit", "cursor", "driver", "name"], &["state"])?;
+    let limit = params.limit()?;
+    let after = params.cursor()?.unwrap_or(0);
+    let states: Vec<&str> = params.list("state").collect();
+    if let Some(unknown) = states.iter().find(|state| !["online", "draining", "offline", "lost"].contains(state)) {
+        return Err(wrong("state", &format!("{unknown:?} is no state of a worker: online, draining, offline, lost")));
+    }
+    let workers = all(&master, &caller).await?;
+    let workers = workers
+        .into_iter()
+        .filter(|worker| worker.id.0 > after)
+        .filter(|worker| states.is_empty() || states.contains(&worker.state.as_str()))
+        .filter(|worker| params.text("name").is_none_or(|name| worker.name.contains(name)))
+        .filter(|worker| {
+            params.text("driver").is_none_or(|wanted| {
+                worker.drivers.iter().any(|driver| driver.healthy && driver.driver.as_str() == wanted)
+            })
+        })
+        .take(limit as usize + 1)
+        .collect();
+    Ok(Json(page_of(workers, limit, |worker: &Worker| worker.id.0)))
+}
+
+/// All workers of the caller's project, as users see them.
+pub async fn all(master: &Master, caller: &Caller) -> Result<Vec<Worker>, Error> {
+    let now = Utc::now();
+    let records = master.store.worker_list(Some(caller.project)).await?;
+    Ok(records.into_iter().map(|record| view(master, record, now)).collect())
+}
+
+/// `GET /workers/{worker}`: by number or name.
+pub async fn show(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    Path(worker): Path<String>,
+) -> Result<Json<Worker>, Error> {
+    Ok(Json(one(&master, &caller, &worker).await?))
+}
+
+/// One worker of the caller's project, as users see it.
+pub async fn one(master: &Master, caller: &Caller, worker: &str) -> Result<Worker, Error> {
+    let record = find(master, caller, worker).await?;
+    Ok(view(master, record, Utc::now()))
+}
+
+/// `POST /workers/{worker}/drain`: it takes nothing new and finishes what it has.
+pub async fn drain(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    Path(worker): Path<String>,
+) -> Result<Json<Worker>, Error> {
+    Ok(Json(set_draining(&master, &caller, &worker, true).await?))
+}
+
+/// `POST /workers/{worker}/resume`: it takes work again.
+pub async fn resume(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    Path(worker): Path<String>,
+) -> Result<Json<Worker>, Error> {
+    Ok(Json(set_draining(&master, &caller, &worker, false).await?))
+}
+
+/// Sets whether a worker takes nothing new.
+pub async fn set_draining(
+    master: &Master,
+    caller: &Caller,
+    worker: &str,
+    draining: bool,
+) -> Result<Worker, Error> {
+    let record = find(master, caller, worker).await?;
+    master.store.worker_drain(caller.project, record.id, draining, &caller.user).await?;
+    master.changes.announce(&[]);
+    master.scheduler_wake.notify_one();
+    one(master, caller, &record.id.to_string()).await
+}
+
+async fn find(master: &Master, caller: &Caller, worker: &str) -> Result<Record, Error> {
+    let shown: String = worker.chars().filter(|char| !char.is_control()).take(100).collect();
+    if shown.len() != worker.len() {
+        return Err(Error::NotFound(format!("worker {shown}")));
+    }
+    let found = master.store.worker_get(caller.project, worker).await?;
+    found.ok_or_else(|| Error::NotFound(format!("worker {shown}")))
+}
+
+/// What users see of a worker: what is remembered of it, and what its session knows.
+fn view(master: &Master, record: Record, now: Time) -> Worker {
+    let session = master.hub.get(record.id);
+    let (last_seen_at, stats) = match (&session, record.offline_since) {
+        (Some(session), _) => {
+            let (heard, stats) = session.last_seen();
+            let ago = TimeDelta::from_std(heard.elapsed()).unwrap_or_default();
+            (now - ago, stats)
+        }
+        (None, Some(since)) => (since, None),
+        (None, None) => (now, None),
+    };
+    Worker {
+        id: record.id,
+        state: record.state(now).to_string(),
+        capacity: amounts(&record.capacity),
+        // What waits in its backlog is not allocated: there is no room for it yet.
+        allocated: amounts(&Resources {
+            cpu: record.reserved.cpu.min(record.capacity.cpu),
+            memory: Bytes(record.reserved.memory.get().min(record.capacity.memory.get())),
+            disk: Bytes(record.reserved.disk.get().min(record.capacity.disk.get())),
+        }),
+        usage: stats.map(|stats| Usage {
+            cpu: stats.cpu,
+            memory_bytes: stats.memory_used.get(),
+            memory_total_bytes: stats.memory_total.get(),
+            load: stats.load,
+            disk_bytes: stats.disk_used.get(),
+            disk_total_bytes: stats.disk_total.get(),
+        }),
+        name: record.name,
+        datacenter: record.datacenter,
+        labels: record.labels,
+        drivers: record.drivers,
+        running: record.running,
+        waiting: record.waiting,
+        version: record.version,
+        arch: record.arch,
+        os: record.os,
+        warnings: record.warnings,
+        created_at: record.created_at,
+        last_seen_at,
+    }
+}
+
+fn amounts(resources: &Resources) -> Amounts {
+    Amounts {
+        cpu: resources.cpu.cores(),
+        memory_bytes: resources.memory.get(),
+        disk_bytes: resources.disk.get(),
+    }
+}

@@ -1,0 +1,141 @@
+//! Who is asking: a user's key, or a signed-in browser.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum_extra::extract::CookieJar;
+use gaffer_domain::ProjectId;
+
+use super::error::Error;
+use crate::Master;
+use crate::secret::{Purpose, hash_of};
+use crate::store::keys::{KeyHolder, KeyRefusal};
+
+/// Name of the session cookie.
+pub const SESSION_COOKIE: &str = "gaffer_session";
+/// A browser session ends after so long without use.
+pub const SESSION_IDLE_SECS: u32 = 7 * 24 * 3_600;
+/// A browser session ends after so long in any case.
+pub const SESSION_SECS: u32 = 30 * 24 * 3_600;
+
+/// Through which listener a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Pages and API at one origin: a browser's session counts.
+    Dashboard,
+    /// The API alone, or the workers' door: only keys count.
+    Api,
+}
+
+/// Whoever is asking, in the project that they are in.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The project.
+    pub project: ProjectId,
+    /// Number of the user.
+    pub user_id: i64,
+    /// Name of the user: the actor in the history.
+    pub user: Arc<str>,
+}
+
+impl FromRequestParts<Arc<Master>> for Caller {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, master: &Arc<Master>) -> Result<Caller, Error> {
+        if let Some(token) = bearer(&parts.headers)? {
+            let holder = key_holder(master, token, Purpose::UserKey).await?;
+            let (Some(user_id), Some(user)) = (holder.user_id, holder.user) else {
+                return Err(Error::Unauthorized("key_wrong_kind", "this key is not a user's".to_owned()));
+            };
+            return Ok(Caller { project: holder.project, user_id, user: user.into() });
+        }
+        let door = parts.extensions.get::<Door>().copied();
+        if door == Some(Door::Dashboard)
+            && let Some(caller) = signed_in(master, &parts.headers).await?
+        {
+            return Ok(caller);
+        }
+        Err(Error::Unauthorized(
+            "key_missing",
+            "a key is needed: Authorization: Bearer <key>; `gaffer keys create --kind user` makes one".to_owned(),
+        ))
+    }
+}
+
+/// Who is signed in with the request's cookie, if anybody.
+pub async fn signed_in(master: &Master, headers: &HeaderMap) -> Result<Option<Caller>, Error> {
+    let jar = CookieJar::from_headers(headers);
+    let Some(cookie) = jar.get(SESSION_COOKIE) else { return Ok(None) };
+    let Some(sha256) = hash_of(cookie.value(), Purpose::WebSession) else { return Ok(None) };
+    let session = master.store.web_session_check(&sha256, SESSION_IDLE_SECS).await?;
+    Ok(session.map(|session| Caller {
+        project: session.project,
+        user_id: session.user_id,
+        user: session.user.into(),
+    }))
+}
+
+/// The token of an `Authorization: Bearer` header, if there is such a header.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let malformed = || Error::Unauthorized("key_malformed", "expected Authorization: Bearer <key>".to_owned());
+    let value = value.to_str().map_err(|_| malformed())?;
+    let (scheme, token) = value.split_once(' ').ok_or_else(malformed)?;
+    match scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
+        true => Ok(Some(token.trim())),
+        false => Err(malformed()),
+    }
+}
+
+/// Finds the holder of a key of the wanted kind.
+pub async fn key_holder(master: &Master, token: &str, purpose: Purpose) -> Result<KeyHolder, Error> {
+    let unauthorized = |code, detail: &str| Err(Error::Unauthorized(code, detail.to_owned()));
+    let other = match purpose {
+        Purpose::WorkerKey => Purpose::UserKey,
+        _ => Purpose::WorkerKey,
+    };
+    let Some(sha256) = hash_of(token, purpose) else {
+        return match hash_of(token, other) {
+            Some(_) if other == Purpose::UserKey => unauthorized("key_wrong_kind", "a worker needs a worker's key, this is a user's"),
+            Some(_) => unauthorized("key_wrong_kind", "the API needs a user's key, this is a worker's"),
+            None => unauthorized("key_malformed", "the key is damaged: it is not one that gaffer made, or a part is missing"),
+        };
+    };
+    match master.store.key_check(&sha256).await? {
+        Ok(holder) => Ok(holder),
+        Err(KeyRefusal::Unknown) => unauthorized("key_unknown", "the key is not known to this master"),
+        Err(KeyRefusal::Revoked) => unauthorized("key_revoked", "the key was revoked"),
+        Err(KeyRefusal::Expired) => unauthorized("key_expired", "the key has expired"),
+    }
+}
+
+/// Refuses what another site makes a browser write here. Browsers say where a request comes from; whoever says nothing
+/// is no browser and has no cookie to abuse.
+pub async fn same_origin_writes(
+    Extension(door): Extension<Door>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if door == Door::Dashboard && !reads && is_cross_site(request.headers()) {
+        return Error::Forbidden("this request comes from another site".to_owned()).into_response();
+    }
+    next.run(request).await
+}
+
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(site) = text(header::HeaderName::from_static("sec-fetch-site")) {
+        return !matches!(site, "same-origin" | "none");
+    }
+    match (text(header::ORIGIN), text(header::HOST)) {
+        (Some(origin), Some(host)) => origin.split_once("://").is_none_or(|(_, rest)| rest != host),
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
+}

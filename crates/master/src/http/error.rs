@@ -1,0 +1,279 @@
+//! Errors of API and pages: one type, one mapping to RFC 9457 problems. Nothing of the inside shows.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use gaffer_domain::spec::FieldError;
+use gaffer_protocol::rest::{Problem, ProblemField};
+
+use super::RETRY_AFTER;
+use crate::recorder::ShuttingDown;
+use crate::store::StoreError;
+
+/// What goes wrong with a request.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody knows who is asking.
+    #[error("{0}")]
+    Unauthorized(&'static str, String),
+    /// It is known who asks, and they may not.
+    #[error("{0}")]
+    Forbidden(String),
+    /// There is no such thing, or it is not yours.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// The request makes no sense.
+    #[error("{detail}")]
+    Invalid {
+        /// Stable, for programs.
+        code: &'static str,
+        /// For people.
+        detail: String,
+        /// The fields at fault.
+        errors: Vec<ProblemField>,
+    },
+    /// The request is understood and its content is wrong.
+    #[error("{detail}")]
+    Unprocessable {
+        /// Stable, for programs.
+        code: &'static str,
+        /// For people.
+        detail: String,
+        /// The fields at fault.
+        errors: Vec<ProblemField>,
+    },
+    /// It can't be done in the present state.
+    #[error("{detail}")]
+    Conflict {
+        /// For people.
+        detail: String,
+        /// The present state.
+        state: String,
+    },
+    /// The wanted range lies outside.
+    #[error("the output has {0} bytes")]
+    OutOfRange(u64),
+    /// The database is away; the same request may work in a moment.
+    #[error("the database is not available; try again in a moment")]
+    Unavailable,
+    /// The master is going down.
+    #[error("the master is shutting down; try again in a moment")]
+    ShuttingDown,
+    /// Something that must not happen has happened; it is in the log.
+    #[error("something went wrong inside of gaffer; the master's log says what")]
+    Internal,
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(error) => {
+                tracing::warn!(%error, "a request failed because the database is away");
+                Error::Unavailable
+            }
+            error => {
+                tracing::error!(%error, "a request failed");
+                Error::Internal
+            }
+        }
+    }
+}
+
+impl From<ShuttingDown> for Error {
+    fn from(_: ShuttingDown) -> Self {
+        Error::ShuttingDown
+    }
+}
+
+impl Error {
+    /// A malformed request, with one field at fault.
+    pub fn field(
+        code: &'static str,
+        pointer: impl Into<String>,
+        detail: impl Into<String>,
+        suggestion: Option<String>,
+    ) -> Error {
+        let detail = detail.into();
+        let field = ProblemField { pointer: pointer.into(), detail: detail.clone(), suggestion };
+        Error::Invalid { code, detail, errors: vec![field] }
+    }
+
+    /// A specification with mistakes.
+    pub fn spec(errors: Vec<FieldError>) -> Error {
+        let detail = match errors.as_slice() {
+            [one] => format!("the job specification has a mistake: {one}"),
+            several => format!("the job specification has {} mistakes", several.len()),
+        };
+        let errors = errors
+            .into_iter()
+            .map(|error| ProblemField {
+                pointer: error.pointer,
+                detail: error.detail,
+                suggestion: error.suggestion,
+            })
+            .collect();
+        Error::Unprocessable { code: "invalid_spec", detail, errors }
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Error::Unauthorized(..) => StatusCode::UNAUTHORIZED,
+            Error::Forbidden(_) => StatusCode::FORBIDDEN,
+            Error::NotFound(_) => StatusCode::NOT_FOUND,
+            Error::Invalid { .. } => StatusCode::BAD_REQUEST,
+            Error::Unprocessable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Error::Conflict { .. } => StatusCode::CONFLICT,
+            Error::OutOfRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
+            Error::Unavailable | Error::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Error::Unauthorized(code, _) => code,
+            Error::Forbidden(_) => "forbidden",
+            Error::NotFound(_) => "not_found",
+            Error::Invalid { code, .. } | Error::Unprocessable { code, .. } => code,
+            Error::Conflict { .. } => "conflict",
+            Error::OutOfRange(_) => "out_of_range",
+            Error::Unavailable => "database_unavailable",
+            Error::ShuttingDown => "shutting_down",
+            Error::Internal => "internal",
+        }
+    }
+
+    fn into_problem(self) -> Problem {
+        let status = self.status();
+        let mut problem = problem(status, self.code(), &self.to_string());
+        match self {
+            Error::Unauthorized(_, detail) => problem.detail = detail,
+            Error::Invalid { errors, .. } | Error::Unprocessable { errors, .. } => problem.errors = errors,
+            Error::Conflict { state, .. } => problem.state = Some(state),
+            _ => {}
+        }
+        problem
+    }
+}
+
+fn problem(status: StatusCode, code: &str, detail: &str) -> Problem {
+    Problem {
+        kind: "about:blank".to_owned(),
+        title: status.canonical_reason().unwrap_or("Error").to_owned(),
+        status: status.as_u16(),
+        code: code.to_owned(),
+        detail: detail.to_owned(),
+        request_id: String::new(),
+        state: None,
+        errors: Vec::new(),
+    }
+}
+
+/// A problem on its way out: [`complete_problems`] writes it, once the request's number is known.
+#[derive(Debug, Clone)]
+struct Unwritten(Problem);
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        let headers = response.headers_mut();
+        match &self {
+            Error::Unauthorized(..) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"gaffer\""));
+            }
+            Error::Unavailable | Error::ShuttingDown => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
+            }
+            Error::OutOfRange(bytes) => {
+                if let Ok(value) = HeaderValue::from_str(&format!("bytes */{bytes}")) {
+                    headers.insert(header::CONTENT_RANGE, value);
+                }
+            }
+            _ => {}
+        }
+        response.extensions_mut().insert(Unwritten(self.into_problem()));
+        response
+    }
+}
+
+/// Writes problems with the request's number in them; and makes problems of what the framework refused by itself.
+pub async fn complete_problems(request: Request, next: Next) -> Response {
+    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let wants_page = wants_page(&request);
+    let mut response = next.run(request).await;
+    let status = response.status();
+    let known = response.extensions_mut().remove::<Unwritten>();
+    let mut problem = match known {
+        Some(Unwritten(problem)) => problem,
+        None if (status.is_client_error() || status.is_server_error()) && !is_finished(&response) => {
+            let (parts, body) = response.into_parts();
+            let text = axum::body::to_bytes(body, 4_096).await.unwrap_or_default();
+            response = Response::from_parts(parts, Body::empty());
+            problem_of_framework(status, &String::from_utf8_lossy(&text))
+        }
+        None => return response,
+    };
+    problem.request_id = id;
+    if wants_page {
+        return super::pages::error_page(&problem, response);
+    }
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    *response.body_mut() = Body::from(body);
+    response
+}
+
+/// Whether a person is looking: a browser asks for a page, not for the API.
+fn wants_page(request: &Request) -> bool {
+    !request.uri().path().starts_with("/api/")
+        && request
+            .headers()
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok())
+            .is_some_and(|accept| accept.contains("text/html"))
+}
+
+/// Whether an answer with an error status was written on purpose: a page, a problem, or something else with a type of
+/// its own.
+fn is_finished(response: &Response) -> bool {
+    let content_type =
+        response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    !content_type.is_empty() && !content_type.starts_with("text/plain")
+}
+
+fn problem_of_framework(status: StatusCode, text: &str) -> Problem {
+    let code = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+        StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+        status if status.is_server_error() => "internal",
+        _ => "bad_request",
+    };
+    let detail = match text.trim() {
+        "" => status.canonical_reason().unwrap_or("the request failed"),
+        text => text,
+    };
+    problem(status, code, detail)
+}
+
+/// The answer to a request for what does not exist.
+pub async fn no_such_route(request: Request) -> Error {
+    Error::NotFound(format!("page or resource at {}", request.uri().path()))
+}
+
+/// The answer to a method that a route does not have.
+pub async fn no_such_method() -> Response {
+    (StatusCode::METHOD_NOT_ALLOWED, "this resource has no such method").into_response()
+}
+
+/// The answer after a panic, which is in the log.
+pub fn after_panic(_: Box<dyn std::any::Any + Send + 'static>) -> Response {
+    tracing::error!("a request handler panicked");
+    Error::Internal.into_response()
+}

@@ -1,0 +1,156 @@
+//! What stands in paths and queries, checked: a name that nobody knows is an error with a suggestion, never ignored.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use gaffer_domain::quantity::Span;
+
+use super::error::Error;
+
+/// Entries on a page, if nobody says.
+const DEFAULT_LIMIT: u32 = 50;
+/// Most entries on a page.
+const MAX_LIMIT: u32 = 500;
+
+/// The parameters of a query, in their order.
+#[derive(Debug, Clone)]
+pub struct Params(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Params, Error> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await.map_err(|error| {
+            Error::Invalid { code: "invalid_query", detail: error.to_string(), errors: Vec::new() }
+        })?;
+        Ok(Params(pairs))
+    }
+}
+
+impl Params {
+    /// Refuses every parameter that is not in `known`, and one that comes twice and is not in `repeatable`.
+    pub fn only(self, known: &[&str], repeatable: &[&str]) -> Result<Params, Error> {
+        let mut seen = BTreeMap::new();
+        for (name, _) in &self.0 {
+            let pointer = format!("query:{name}");
+            let is_known = known.contains(&name.as_str()) || repeatable.contains(&name.as_str());
+            if !is_known {
+                let detail = format!("there is no query parameter {name:?} here");
+                return Err(Error::field("unknown_parameter", pointer, detail, nearest(name, known, repeatable)));
+            }
+            if seen.insert(name.as_str(), ()).is_some() && !repeatable.contains(&name.as_str()) {
+                let detail = format!("the query parameter {name:?} may be given only once");
+                return Err(Error::field("invalid_query", pointer, detail, None));
+            }
+        }
+        Ok(self)
+    }
+
+    /// A parameter's text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All values of a parameter, those in one value separated by commas taken apart.
+    pub fn list<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .flat_map(|(_, value)| value.split(','))
+            .filter(|value| !value.is_empty())
+    }
+
+    /// All values of a parameter as they are.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter read as something.
+    pub fn parse<T: std::str::FromStr>(&self, name: &str, expected: &str) -> Result<Option<T>, Error> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        match text.parse() {
+            Ok(value) => Ok(Some(value)),
+            Err(_) => Err(wrong(name, &format!("expected {expected}, found {text:?}"))),
+        }
+    }
+
+    /// `1`, `true` or nothing behind the name mean yes; `0` and `false` mean no.
+    pub fn flag(&self, name: &str) -> Result<bool, Error> {
+        match self.text(name) {
+            None | Some("0" | "false") => Ok(false),
+            Some("" | "1" | "true") => Ok(true),
+            Some(other) => Err(wrong(name, &format!("expected 1 or 0, found {other:?}"))),
+        }
+    }
+
+    /// How many entries are wanted.
+    pub fn limit(&self) -> Result<u32, Error> {
+        match self.parse::<u32>("limit", "a number from 1 to 500")? {
+            None => Ok(DEFAULT_LIMIT),
+            Some(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
+            Some(limit) => Err(wrong("limit", &format!("expected a number from 1 to {MAX_LIMIT}, found {limit}"))),
+        }
+    }
+
+    /// A number that an earlier page gave as its `next_cursor`.
+    pub fn cursor(&self) -> Result<Option<i64>, Error> {
+        let Some(text) = self.text("cursor") else { return Ok(None) };
+        read_cursor(text).map(Some).ok_or_else(|| wrong("cursor", "this is no cursor that an earlier page gave"))
+    }
+
+    /// A time span such as `60s`, at most `most`.
+    pub fn span(&self, name: &str, most: Duration) -> Result<Option<Duration>, Error> {
+        let span: Option<Span> = self.parse(name, "a time span such as 60s")?;
+        Ok(span.map(|span| span.to_std().min(most)))
+    }
+}
+
+fn read_cursor(text: &str) -> Option<i64> {
+    text.strip_prefix('c')?.parse().ok().filter(|number| *number >= 0)
+}
+
+/// The text of a cursor.
+pub fn cursor(number: i64) -> String {
+    format!("c{number}")
+}
+
+/// Splits off what is more than a page, and makes the cursor for the next.
+pub fn page_of<T>(mut items: Vec<T>, limit: u32, number: impl Fn(&T) -> i64) -> gaffer_protocol::rest::Page<T> {
+    let more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let next_cursor = items.last().filter(|_| more).map(|last| cursor(number(last)));
+    gaffer_protocol::rest::Page { items, next_cursor }
+}
+
+/// A parameter that is wrong.
+pub fn wrong(name: &str, detail: &str) -> Error {
+    Error::field("invalid_query", format!("query:{name}"), detail, None)
+}
+
+/// A number in a path.
+pub fn id<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, Error> {
+    text.parse().map_err(|_| {
+        let shown: String = text.chars().take(40).collect();
+        Error::field(
+            "invalid_id",
+            format!("path:{what}"),
+            format!("{shown:?} is not the number of a {what}; expected a positive whole number, like 42"),
+            None,
+        )
+    })
+}
+
+fn nearest(name: &str, known: &[&str], repeatable: &[&str]) -> Option<String> {
+    let best = known
+        .iter()
+        .chain(repeatable)
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .min()?;
+    match best {
+        (distance, candidate) if distance <= 2 => Some(format!("did you mean `{candidate}`?")),
+        _ if known.is_empty() && repeatable.is_empty() => None,
+        _ => Some(format!("there are {}", known.iter().chain(repeatable).copied().collect::<Vec<_>>().join(", "))),
+    }
+}

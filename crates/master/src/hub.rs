@@ -1,0 +1,132 @@
+//! Who is connected: delivers messages to the sessions of workers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use gaffer_domain::WorkerId;
+use gaffer_protocol::wire::{GoodbyeCode, MachineStats, ToWorker};
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+/// So many messages wait for a worker that does not read; with one more it is disconnected, and reconciled when it is
+/// back.
+const MAX_QUEUED_MESSAGES: usize = 8_192;
+
+/// All sessions, by worker.
+#[derive(Debug, Clone, Default)]
+pub struct Hub(Arc<Mutex<HashMap<WorkerId, Arc<SessionHandle>>>>);
+
+/// One session, as the rest of the master sees it.
+#[derive(Debug)]
+pub struct SessionHandle {
+    /// Which session.
+    pub id: Uuid,
+    /// Whose it is.
+    pub worker: WorkerId,
+    /// The worker's name.
+    pub worker_name: Arc<str>,
+    /// The key it was opened with.
+    pub key: i64,
+    queue: mpsc::Sender<ToWorker>,
+    goodbye: watch::Sender<Option<Goodbye>>,
+    last_seen: Mutex<(Instant, Option<MachineStats>)>,
+}
+
+/// Why a session is to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goodbye {
+    /// Which kind of reason.
+    pub code: GoodbyeCode,
+    /// A sentence for the worker's operator.
+    pub message: String,
+}
+
+/// The session's own ends of its handle.
+#[derive(Debug)]
+pub struct SessionEnds {
+    /// What is to be sent.
+    pub queue: mpsc::Receiver<ToWorker>,
+    /// Set once the session is to end.
+    pub goodbye: watch::Receiver<Option<Goodbye>>,
+}
+
+impl SessionHandle {
+    /// A session that has just begun.
+    pub fn new(id: Uuid, worker: WorkerId, worker_name: &str, key: i64) -> (Arc<SessionHandle>, SessionEnds) {
+        let (queue, queue_end) = mpsc::channel(MAX_QUEUED_MESSAGES);
+        let (goodbye, goodbye_end) = watch::channel(None);
+        let last_seen = Mutex::new((Instant::now(), None));
+        let handle = SessionHandle { id, worker, worker_name: worker_name.into(), key, queue, goodbye, last_seen };
+        (Arc::new(handle), SessionEnds { queue: queue_end, goodbye: goodbye_end })
+    }
+
+    /// Queues a message. A worker that is too far behind is disconnected instead.
+    pub fn send(&self, message: ToWorker) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(message) {
+            self.end(GoodbyeCode::TooSlow, "the worker does not read its messages fast enough");
+        }
+    }
+
+    /// Ends the session; the first reason given counts.
+    pub fn end(&self, code: GoodbyeCode, message: &str) {
+        self.goodbye.send_if_modified(|goodbye| {
+            let first = goodbye.is_none();
+            if first {
+                *goodbye = Some(Goodbye { code, message: message.to_owned() });
+            }
+            first
+        });
+    }
+
+    /// Notes a sign of life.
+    pub fn heard(&self, stats: Option<MachineStats>) {
+        let mut last_seen = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        last_seen.0 = Instant::now();
+        last_seen.1 = stats.or(last_seen.1);
+    }
+
+    /// When the worker was last heard of, and how its machine was doing.
+    pub fn last_seen(&self) -> (Instant, Option<MachineStats>) {
+        *self.last_seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hub {
+    /// Makes this the session of its worker; an older one is told why and goes.
+    pub fn attach(&self, session: Arc<SessionHandle>) {
+        let older = self.lock().insert(session.worker, session);
+        if let Some(older) = older {
+            older.end(GoodbyeCode::Superseded, "another process with this worker's identity has connected");
+        }
+    }
+
+    /// Forgets a session, unless another one has taken its place.
+    pub fn detach(&self, worker: WorkerId, session: Uuid) {
+        let mut sessions = self.lock();
+        if sessions.get(&worker).is_some_and(|present| present.id == session) {
+            sessions.remove(&worker);
+        }
+    }
+
+    /// Sends a message to a worker. If it is not connected, nothing happens: what it misses is repaired when it is back.
+    pub fn send(&self, worker: WorkerId, message: ToWorker) {
+        if let Some(session) = self.get(worker) {
+            session.send(message);
+        }
+    }
+
+    /// The session of a worker.
+    pub fn get(&self, worker: WorkerId) -> Option<Arc<SessionHandle>> {
+        self.lock().get(&worker).cloned()
+    }
+
+    /// All sessions.
+    pub fn all(&self) -> Vec<Arc<SessionHandle>> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<WorkerId, Arc<SessionHandle>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,228 @@
+//! Reads a task's output: what is stored, then what is under way, then what is yet to come.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gaffer_domain::{AttemptRef, JobId, TaskId};
+use gaffer_protocol::output::Chunk;
+use gaffer_protocol::rest;
+use tokio::sync::watch;
+
+use crate::Master;
+use crate::live::LiveOutput;
+use crate::store::StoreError;
+use crate::store::output::OutputHead;
+
+/// Chunks that are read from the store together.
+const READ_AHEAD: u32 = 8;
+/// A follower looks again after so long even if nothing woke it: another master may have written. Sooner if the output
+/// is not under way here: its worker may be about to connect.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+const LOOK_AGAIN_SOON: Duration = Duration::from_secs(1);
+
+/// Where to begin and whether to go on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReadFrom {
+    /// Only this attempt; none begins with the latest, or when following, goes on with each new one.
+    pub attempt: Option<u32>,
+    /// The first byte wanted, in the attempt's output.
+    pub offset: u64,
+    /// Whether to wait for what is to come, until the task is over.
+    pub follow: bool,
+}
+
+/// The output of one task, piece by piece.
+#[derive(Debug)]
+pub struct TaskOutput {
+    master: Arc<Master>,
+    task: TaskId,
+    from: ReadFrom,
+    attempt: u32,
+    offset: u64,
+    ready: VecDeque<Arc<Chunk>>,
+    changes: watch::Receiver<u64>,
+    /// How the task was when it was last looked at; whatever it had written by then is read before this counts.
+    seen: Option<rest::Task>,
+    over: bool,
+}
+
+/// A piece of output, or the end of it.
+#[derive(Debug)]
+pub enum Piece {
+    /// Some output of an attempt, directly behind the piece before.
+    Output(u32, Arc<Chunk>),
+    /// There is nothing more to read; the task is like this.
+    End(Box<rest::Task>),
+}
+
+impl TaskOutput {
+    /// Begins to read.
+    pub fn new(master: Arc<Master>, job: JobId, task: TaskId, from: ReadFrom) -> TaskOutput {
+        let changes = master.changes.of_job(job);
+        let attempt = from.attempt.unwrap_or(0);
+        TaskOutput {
+            master,
+            task,
+            from,
+            attempt,
+            offset: from.offset,
+            ready: VecDeque::new(),
+            changes,
+            seen: None,
+            over: false,
+        }
+    }
+
+    /// The next piece; none after the end, or when the task was deleted or the master goes down.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn next(&mut self) -> Result<Option<Piece>, StoreError> {
+        loop {
+            if let Some(chunk) = self.ready.pop_front() {
+                if chunk.end() <= self.offset {
+                    continue;
+                }
+                let chunk = match chunk.offset < self.offset {
+                    true => match Chunk::clone(&chunk).from_offset(self.offset) {
+                        Some(rest) => Arc::new(rest),
+                        None => continue,
+                    },
+                    false => chunk,
+                };
+                self.offset = chunk.end();
+                return Ok(Some(Piece::Output(self.attempt, chunk)));
+            }
+            if self.over {
+                return Ok(None);
+            }
+            if self.attempt > 0 {
+                let live = self.master.live.get(self.attempt_ref());
+                let arrivals = live.as_ref().map(|live| live.subscribe());
+                self.ready = self.read(live.as_deref()).await?;
+                if !self.ready.is_empty() {
+                    continue;
+                }
+                // All is read that was there when the task was last looked at. If it was over then, that was all.
+                if self.settled() {
+                    return Ok(self.end());
+                }
+                if self.seen.is_some() && !self.changes.has_changed().unwrap_or(true) {
+                    if !self.wait(arrivals).await {
+                        return Ok(self.end());
+                    }
+                    continue;
+                }
+            } else if self.settled() || (self.seen.is_some() && !self.wait(None).await) {
+                return Ok(self.end());
+            }
+            self.changes.mark_unchanged();
+            if !self.look().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn attempt_ref(&self) -> AttemptRef {
+        AttemptRef { task: self.task, attempt: self.attempt }
+    }
+
+    fn end(&mut self) -> Option<Piece> {
+        self.over = true;
+        self.seen.take().map(|task| Piece::End(Box::new(task)))
+    }
+
+    /// Whether nothing can follow what was there when the task was last looked at.
+    fn settled(&self) -> bool {
+        let Some(seen) = &self.seen else { return false };
+        !self.from.follow || seen.finished_at.is_some() || self.from.attempt.is_some_and(|only| seen.attempt > only)
+    }
+
+    /// Looks at the task. A new attempt is gone on to, once all of the one before is read. False if it is gone.
+    async fn look(&mut self) -> Result<bool, StoreError> {
+        let Some(task) = self.master.store.task_by_id(self.task).await? else { return Ok(false) };
+        let latest = task.view.attempt;
+        if self.from.attempt.is_none() && latest > self.attempt {
+            if self.attempt > 0 {
+                self.offset = 0;
+            }
+            self.attempt = latest;
+            // Its output has not been looked at yet.
+            self.seen = None;
+        } else {
+            self.seen = Some(task.view);
+        }
+        Ok(true)
+    }
+
+    /// What is there from the present offset on.
+    async fn read(&self, live: Option<&LiveOutput>) -> Result<VecDeque<Arc<Chunk>>, StoreError> {
+        if let Some(chunks) = live.and_then(|live| live.read(self.offset)) {
+            return Ok(chunks.into());
+        }
+        let stored = self.master.store.output_read(self.attempt_ref(), self.offset, READ_AHEAD).await?;
+        Ok(stored.into_iter().filter(|chunk| chunk.end() > self.offset).map(Arc::new).collect())
+    }
+
+    /// Waits until there may be something new. False if the master goes down.
+    async fn wait(&mut self, arrivals: Option<watch::Receiver<u64>>) -> bool {
+        let look_again = if arrivals.is_some() { LOOK_AGAIN } else { LOOK_AGAIN_SOON };
+        let arrived = async {
+            match arrivals {
+                Some(mut arrivals) => drop(arrivals.changed().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.master.shutdown.cancelled() => return false,
+            _ = self.changes.changed() => self.seen = None,
+            () = arrived => {}
+            () = tokio::time::sleep(look_again) => self.seen = None,
+        }
+        true
+    }
+}
+
+/// How much output an attempt has, stored or arrived.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn head(master: &Master, attempt: AttemptRef) -> Result<OutputHead, StoreError> {
+    match master.live.get(attempt) {
+        Some(live) => Ok(live.received()),
+        None => master.store.output_head(attempt).await,
+    }
+}
+
+/// The offset at which a line begins (0 is the first): right behind the line end before it. None if there are fewer
+/// line ends than that.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn line_offset(
+    master: &Arc<Master>,
+    job: JobId,
+    attempt: AttemptRef,
+    line: u64,
+) -> Result<Option<u64>, StoreError> {
+    if line == 0 {
+        return Ok(Some(0));
+    }
+    let (offset, mut lines) = master.store.output_find_line(attempt, line).await?.unwrap_or((0, 0));
+    let from = ReadFrom { attempt: Some(attempt.attempt), offset, follow: false };
+    let mut reader = TaskOutput::new(master.clone(), job, attempt.task, from);
+    while let Some(Piece::Output(_, chunk)) = reader.next().await? {
+        let mut at = chunk.offset;
+        for record in &chunk.records {
+            for end in memchr::memchr_iter(b'\n', &record.bytes) {
+                lines += 1;
+                if lines == line {
+                    return Ok(Some(at + end as u64 + 1));
+                }
+            }
+            at += record.bytes.len() as u64;
+        }
+    }
+    Ok(None)
+}

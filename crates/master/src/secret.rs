@@ -1,0 +1,109 @@
+//! Secrets that are shown once and kept as hashes: API keys, sign-in links, browser sessions.
+
+use rand::Rng;
+use sha2::{Digest, Sha256};
+
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// 43 characters of 62 are worth 256 bits.
+const RANDOM_CHARS: usize = 43;
+const CHECK_CHARS: usize = 6;
+/// So much of a key is kept in the clear, to recognise it by.
+const SHOWN_CHARS: usize = 10;
+
+/// What a secret is for; its text begins with this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Lets a worker dial in.
+    WorkerKey,
+    /// Calls the API.
+    UserKey,
+    /// Signs in, once.
+    LoginLink,
+    /// Keeps a browser signed in.
+    WebSession,
+}
+
+impl Purpose {
+    fn prefix(self) -> &'static str {
+        match self {
+            Purpose::WorkerKey => "gfw_",
+            Purpose::UserKey => "gfu_",
+            Purpose::LoginLink => "gfl_",
+            Purpose::WebSession => "gfs_",
+        }
+    }
+}
+
+/// A new secret, in the one moment in which its text is known.
+#[derive(Debug)]
+pub struct NewSecret {
+    /// The text to hand out.
+    pub text: String,
+    /// What to keep.
+    pub sha256: [u8; 32],
+}
+
+impl NewSecret {
+    /// Makes one: a prefix, 256 random bits, and a checksum, so that a mistyped key is told from a revoked one without
+    /// asking the database.
+    pub fn new(purpose: Purpose) -> NewSecret {
+        let mut rng = rand::rng();
+        let mut text = purpose.prefix().to_owned();
+        text.extend((0..RANDOM_CHARS).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])));
+        let check = checksum(&text);
+        text.push_str(&check);
+        NewSecret { sha256: hash(&text), text }
+    }
+
+    /// The beginning, which may be shown.
+    pub fn shown(&self) -> &str {
+        &self.text[..SHOWN_CHARS]
+    }
+}
+
+/// The hash to look a secret up by; none if the text can't be a secret for this purpose, so that nothing else ever
+/// reaches the database.
+pub fn hash_of(text: &str, purpose: Purpose) -> Option<[u8; 32]> {
+    let well_formed = text.len() == purpose.prefix().len() + RANDOM_CHARS + CHECK_CHARS
+        && text.starts_with(purpose.prefix())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !well_formed {
+        return None;
+    }
+    let (body, check) = text.split_at(text.len() - CHECK_CHARS);
+    (checksum(body) == check).then(|| hash(text))
+}
+
+fn hash(text: &str) -> [u8; 32] {
+    Sha256::digest(text).into()
+}
+
+fn checksum(body: &str) -> String {
+    let digest = hash(body);
+    digest[..CHECK_CHARS].iter().map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn a_secret_is_found_again_by_its_own_text_and_purpose_only() {
+        let secret = NewSecret::new(Purpose::WorkerKey);
+        assert_eq!(hash_of(&secret.text, Purpose::WorkerKey), Some(secret.sha256));
+        assert_eq!(hash_of(&secret.text, Purpose::UserKey), None);
+        assert_ne!(NewSecret::new(Purpose::WorkerKey).text, secret.text);
+    }
+
+    #[test]
+    fn what_cannot_be_a_secret_is_refused_without_a_look_up() {
+        let secret = NewSecret::new(Purpose::UserKey).text;
+        let mut mistyped = secret.clone().into_bytes();
+        mistyped[10] = if mistyped[10] == b'x' { b'y' } else { b'x' };
+        let mistyped = String::from_utf8(mistyped).unwrap();
+        for text in ["", "%", "gfu_", &mistyped, &secret[1..], &format!("{secret}0"), "gfu_ääääääääääääää"] {
+            assert_eq!(hash_of(text, Purpose::UserKey), None, "{text}");
+        }
+    }
+}

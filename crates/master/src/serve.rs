@@ -1,0 +1,217 @@
+//! Starts a master, its loops and its three listeners, and takes them down again in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::changes::Changes;
+use crate::config::{MasterConfig, postgres_settings, resolve};
+use crate::embedded_postgres::EmbeddedPostgres;
+use crate::hub::Hub;
+use crate::live::LiveOutputs;
+use crate::pace::Pace;
+use crate::recorder::Recorder;
+use crate::scheduler::Scheduler;
+use crate::secret::{NewSecret, Purpose};
+use crate::store::Store;
+use crate::sweeper::Sweeper;
+use crate::{Master, http};
+
+/// Open requests have so long to end when the master goes down.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// A sign-in link that a master prints is good for so long.
+const LINK_VALID_SECS: u32 = 24 * 3_600;
+/// The user that a new installation has.
+pub const FIRST_USER: &str = "admin";
+
+/// A master that is up.
+#[derive(Debug)]
+pub struct Running {
+    /// Its parts.
+    pub master: Arc<Master>,
+    /// Where the dashboard listens.
+    pub dashboard: SocketAddr,
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// Where workers dial in.
+    pub workers: SocketAddr,
+    listeners: Vec<JoinHandle<std::io::Result<()>>>,
+    recorder: JoinHandle<()>,
+    loops: Vec<JoinHandle<()>>,
+    postgres: Option<EmbeddedPostgres>,
+}
+
+/// Runs a master until `shutdown`.
+///
+/// # Errors
+/// When it can't start: no database, an address in use.
+pub async fn run(config: MasterConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let running = start(&config, shutdown.clone()).await?;
+    tracing::info!(
+        dashboard = %running.dashboard, api = %running.api, workers = %running.workers, "the master is up"
+    );
+    if running.master.store.is_new_installation().await? {
+        let link = running.master.login_link(FIRST_USER, LINK_VALID_SECS).await?;
+        tracing::info!("nobody has signed in yet; this link does it, once, within a day: {link}");
+    }
+    shutdown.cancelled().await;
+    running.stop().await;
+    Ok(())
+}
+
+/// Starts a master; it goes down after `shutdown`, and [`Running::stop`] waits for that.
+///
+/// # Errors
+/// When it can't start: no database, an address in use.
+pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow::Result<Running> {
+    // The addresses first: they are the most likely thing to be wrong, and cost nothing to try.
+    let dashboard = listen("GAFFER_DASHBOARD_ADDR", &config.dashboard_addr).await?;
+    let api = listen("GAFFER_API_ADDR", &config.api_addr).await?;
+    let workers = listen("GAFFER_WORKER_ADDR", &config.worker_addr).await?;
+
+    let (url, postgres) = match &config.database_url {
+        Some(url) => (url.0.clone(), None),
+        None => {
+            let settings = postgres_settings(config.data_dir(), config.pg_bin.clone());
+            let postgres = EmbeddedPostgres::start(settings).await?;
+            (postgres.url().to_owned(), Some(postgres))
+        }
+    };
+    let store = Store::open(&url).await?;
+    let project = store.project_default().await?;
+    store.user_ensure(FIRST_USER, project).await?;
+    store.workers_amnesty().await?;
+
+    let (hub, live) = (Hub::default(), LiveOutputs::default());
+    let (pace, changes) = (Pace::default(), Changes::default());
+    let (scheduler_wake, sweeper_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (recorder, recorder_handle) = Recorder::new(
+        store.clone(),
+        hub.clone(),
+        live.clone(),
+        pace.clone(),
+        changes.clone(),
+        scheduler_wake.clone(),
+    );
+    let scheduler = Scheduler {
+        store: store.clone(),
+        pace,
+        recorder: recorder_handle.clone(),
+        wake: scheduler_wake.clone(),
+    };
+    let sweeper = Sweeper {
+        store: store.clone(),
+        hub: hub.clone(),
+        recorder: recorder_handle.clone(),
+        wake: sweeper_wake.clone(),
+    };
+    let dashboard_addr = dashboard.local_addr()?;
+    let master = Arc::new(Master {
+        store,
+        hub,
+        live,
+        changes,
+        recorder: recorder_handle,
+        scheduler_wake,
+        sweeper_wake,
+        public_url: public_url(config, dashboard_addr),
+        shutdown: shutdown.clone(),
+    });
+    let (api_addr, workers_addr) = (api.local_addr()?, workers.local_addr()?);
+    Ok(Running {
+        listeners: vec![
+            serve(dashboard, http::dashboard(master.clone()), shutdown.clone()),
+            serve(api, http::api_alone(master.clone()), shutdown.clone()),
+            serve(workers, http::workers(master.clone()), shutdown.clone()),
+        ],
+        recorder: tokio::spawn(recorder.run()),
+        loops: vec![tokio::spawn(scheduler.run(shutdown.clone())), tokio::spawn(sweeper.run(shutdown))],
+        master,
+        dashboard: dashboard_addr,
+        api: api_addr,
+        workers: workers_addr,
+        postgres,
+    })
+}
+
+impl Running {
+    /// Waits until everything is down: listeners, sessions, loops, what is still to be recorded, the database.
+    pub async fn stop(self) {
+        self.master.shutdown.cancel();
+        for session in self.master.hub.all() {
+            session.end(gaffer_protocol::wire::GoodbyeCode::ShuttingDown, "the master is shutting down");
+        }
+        let drain = async {
+            for listener in self.listeners {
+                let _ = listener.await;
+            }
+            for looping in self.loops {
+                let _ = looping.await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_TIMEOUT, drain).await.is_err() {
+            tracing::debug!("some requests did not end in time and are cut off");
+        }
+        let store = self.master.store.clone();
+        // The recorder ends when nobody can send to it any more; what it has by then is committed first.
+        drop(self.master);
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.recorder).await.is_err() {
+            tracing::warn!("not everything was recorded in time; workers will report it again");
+        }
+        store.close().await;
+        if let Some(postgres) = self.postgres {
+            postgres.stop().await;
+        }
+    }
+}
+
+impl Master {
+    /// Makes a link that signs a user in, once.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn login_link(&self, user: &str, valid_secs: u32) -> Result<String, crate::store::StoreError> {
+        let project = self.store.project_default().await?;
+        let user = self.store.user_ensure(user, project).await?;
+        let secret = NewSecret::new(Purpose::LoginLink);
+        self.store.login_link_insert(user, &secret.sha256, valid_secs).await?;
+        Ok(format!("{}/login?token={}", self.public_url, secret.text))
+    }
+}
+
+async fn listen(setting: &str, address: &str) -> anyhow::Result<TcpListener> {
+    let resolved = resolve(setting, address).await?;
+    TcpListener::bind(resolved).await.with_context(|| {
+        format!("cannot listen on {resolved}; is another gaffer running? {setting} chooses another address")
+    })
+}
+
+/// What links begin with: as configured, else this machine's own view of the dashboard.
+fn public_url(config: &MasterConfig, dashboard: SocketAddr) -> String {
+    match &config.public_url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None if dashboard.ip().is_unspecified() => format!("http://localhost:{}", dashboard.port()),
+        None => format!("http://{dashboard}"),
+    }
+}
+
+fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+) -> JoinHandle<std::io::Result<()>> {
+    // Small messages must not wait for each other's acknowledgements.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await })
+}

@@ -1,0 +1,93 @@
+//! History as it is read.
+
+use gaffer_domain::{JobId, ProjectId, Time};
+use gaffer_protocol::rest;
+use sqlx::FromRow;
+
+use super::{Store, StoreError, tasks};
+
+#[derive(FromRow)]
+struct EventRow {
+    id: i64,
+    at: Time,
+    kind: String,
+    job_id: Option<i64>,
+    task_name: Option<String>,
+    task_index: Option<i32>,
+    task_single: Option<bool>,
+    attempt: Option<i32>,
+    worker_name: Option<String>,
+    actor: String,
+    message: String,
+}
+
+impl From<EventRow> for rest::Event {
+    fn from(row: EventRow) -> Self {
+        let task = match (row.task_name, row.task_index, row.task_single) {
+            (Some(name), Some(index), Some(single)) => Some(tasks::address(&name, index as u32, single)),
+            _ => None,
+        };
+        rest::Event {
+            id: row.id,
+            at: row.at,
+            kind: row.kind,
+            job: row.job_id.map(JobId),
+            task,
+            attempt: row.attempt.map(|attempt| attempt as u32),
+            worker: row.worker_name,
+            actor: row.actor,
+            message: row.message,
+        }
+    }
+}
+
+/// Which events to read.
+#[derive(Debug, Clone, Copy)]
+pub enum EventRange {
+    /// The newest ones below this number, newest first. None: from the newest on.
+    Before(Option<i64>),
+    /// The oldest ones above this number, oldest first. Ends before the first that may still be under way, so that
+    /// somebody who goes on from the last one misses none.
+    After(i64),
+}
+
+impl Store {
+    /// Events of a project, or of one job of it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn event_list(
+        &self,
+        project: ProjectId,
+        job: Option<JobId>,
+        range: EventRange,
+        limit: u32,
+    ) -> Result<Vec<rest::Event>, StoreError> {
+        let of_job = match job {
+            Some(_) => "e.job_id = $2",
+            None => "$2::bigint IS NULL",
+        };
+        let (bound, place, order) = match range {
+            EventRange::Before(before) => (before.unwrap_or(i64::MAX), "e.id < $3", "DESC"),
+            EventRange::After(after) => {
+                (after, "e.id > $3 AND e.written_by < pg_snapshot_xmin(pg_current_snapshot())", "ASC")
+            }
+        };
+        let sql = format!(
+            "SELECT e.id, e.at, e.kind, e.job_id, d.name AS task_name, t.index AS task_index, \
+                 d.single AS task_single, e.attempt, w.name AS worker_name, e.actor, e.message \
+             FROM events e LEFT JOIN tasks t ON t.id = e.task_id \
+             LEFT JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
+             LEFT JOIN workers w ON w.id = e.worker_id \
+             WHERE e.project_id = $1 AND {of_job} AND {place} ORDER BY e.id {order} LIMIT $4"
+        );
+        let rows: Vec<EventRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(project.0)
+            .bind(job.map(|job| job.0))
+            .bind(bound)
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(rows.into_iter().map(Into::into).collect())
+    }
+}

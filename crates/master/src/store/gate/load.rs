@@ -1,0 +1,279 @@
+//! Reads and locks what a batch touches.
+
+use gaffer_domain::job::TaskCounts;
+use gaffer_domain::policy::Repeats;
+use gaffer_domain::reason::Reason;
+use gaffer_domain::task::{Rejected, StateName, StopCause, Task, TaskEvent, TaskState};
+use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
+use sqlx::{FromRow, PgConnection};
+
+use super::super::specs::{SpecCache, specs_load};
+use super::super::{StoreError, tasks::reason_from};
+use super::{Batch, DefinitionWork, EventRow, JobWork, TaskWork, Work};
+
+#[derive(FromRow)]
+struct JobRow {
+    id: i64,
+    project_id: i64,
+    state: String,
+    started_at: Option<Time>,
+    stop_message: Option<String>,
+    reason_code: Option<String>,
+    reason_message: Option<String>,
+}
+
+#[derive(FromRow)]
+struct DefinitionRow {
+    job_id: i64,
+    blocked: i64,
+    pending: i64,
+    scheduled: i64,
+    running: i64,
+    stopping: i64,
+    completed: i64,
+    failed: i64,
+    cancelled: i64,
+}
+
+#[derive(FromRow)]
+struct TaskRow {
+    id: i64,
+    job_id: i64,
+    position: i16,
+    index: i32,
+    class_id: i64,
+    state: String,
+    since: Time,
+    attempt: i32,
+    repeats: i32,
+    repeats_since: Option<Time>,
+    not_before: Option<Time>,
+    worker_id: Option<i64>,
+    started_at: Option<Time>,
+    stop_message: Option<String>,
+    reason_code: Option<String>,
+    reason_message: Option<String>,
+    finished_at: Option<Time>,
+}
+
+const TASK_COLUMNS: &str = "SELECT id, job_id, position, index, class_id, state::text AS state, since, attempt, repeats, \
+     repeats_since, not_before, worker_id, started_at, stop_message, reason_code, reason_message, finished_at FROM tasks";
+
+impl Work {
+    /// Locks the jobs, then reads them, their definitions, and the tasks that the batch names.
+    pub(super) async fn load(
+        &mut self,
+        tx: &mut PgConnection,
+        specs: &SpecCache,
+        batch: &Batch,
+    ) -> Result<(), StoreError> {
+        if batch.inputs.is_empty() && batch.stops.is_empty() {
+            return Ok(());
+        }
+        let mut tasks: Vec<i64> = batch.inputs.iter().map(|input| input.task.0).collect();
+        tasks.sort_unstable();
+        tasks.dedup();
+        let stopped: Vec<i64> = batch.stops.iter().map(|stop| stop.job.0).collect();
+
+        let jobs: Vec<JobRow> = sqlx::query_as(
+            "SELECT id, project_id, state::text AS state, started_at, stop_message, reason_code, reason_message \
+             FROM jobs WHERE id IN (SELECT job_id FROM tasks WHERE id = ANY($1)) OR id = ANY($2) \
+             ORDER BY id FOR UPDATE",
+        )
+        .bind(&tasks)
+        .bind(&stopped)
+        .fetch_all(&mut *tx)
+        .await?;
+        let ids: Vec<JobId> = jobs.iter().map(|job| JobId(job.id)).collect();
+        let specs = specs_load(specs, tx, &ids).await?;
+        for row in jobs {
+            let id = JobId(row.id);
+            let Some(spec) = specs.get(&id) else { continue };
+            let state = row.state.parse().map_err(|_| unreadable("job state", &row.state))?;
+            let job = JobWork {
+                project: ProjectId(row.project_id),
+                spec: spec.clone(),
+                state,
+                started_at: row.started_at,
+                finished_at: None,
+                stop_message: row.stop_message,
+                reason: reason_from(row.reason_code, row.reason_message)?,
+                definitions: Vec::with_capacity(spec.tasks.len()),
+                dirty: false,
+            };
+            self.jobs.insert(id, job);
+        }
+
+        let ids: Vec<i64> = ids.into_iter().map(|id| id.0).collect();
+        let definitions: Vec<DefinitionRow> = sqlx::query_as(
+            "SELECT job_id, blocked, pending, scheduled, running, stopping, completed, failed, cancelled \
+             FROM task_definitions WHERE job_id = ANY($1) ORDER BY job_id, position",
+        )
+        .bind(&ids)
+        .fetch_all(&mut *tx)
+        .await?;
+        for row in definitions {
+            let counts = TaskCounts::from([
+                row.blocked,
+                row.pending,
+                row.scheduled,
+                row.running,
+                row.stopping,
+                row.completed,
+                row.failed,
+                row.cancelled,
+            ]);
+            if let Some(job) = self.jobs.get_mut(&JobId(row.job_id)) {
+                job.definitions.push(DefinitionWork { counts, change: TaskCounts::default() });
+            }
+        }
+
+        self.jobs.retain(|id, job| {
+            let whole = job.definitions.len() == job.spec.tasks.len();
+            if !whole {
+                tracing::error!(job = id.0, "the definitions of a stored job do not match its specification");
+            }
+            whole
+        });
+
+        let sql = format!("{TASK_COLUMNS} WHERE id = ANY($1)");
+        let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&tasks).fetch_all(&mut *tx).await?;
+        self.keep(rows)?;
+        if !stopped.is_empty() {
+            let sql = format!(
+                "{TASK_COLUMNS} WHERE job_id = ANY($1) AND state NOT IN ('completed', 'failed', 'cancelled')"
+            );
+            let rows: Vec<TaskRow> =
+                sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&stopped).fetch_all(&mut *tx).await?;
+            self.keep(rows)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the blocked tasks of one definition whose job is locked; returns them in order.
+    pub(super) async fn load_blocked(
+        &mut self,
+        tx: &mut PgConnection,
+        job: JobId,
+        position: usize,
+    ) -> Result<Vec<TaskId>, StoreError> {
+        let sql = format!("{TASK_COLUMNS} WHERE job_id = $1 AND position = $2 AND state = 'blocked'");
+        let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(job.0)
+            .bind(position as i16)
+            .fetch_all(&mut *tx)
+            .await?;
+        self.keep(rows)?;
+        let mut blocked: Vec<TaskId> = self
+            .tasks
+            .iter()
+            .filter(|(_, work)| work.job == job && work.position == position)
+            .filter(|(_, work)| work.task.state == TaskState::Blocked)
+            .map(|(id, _)| *id)
+            .collect();
+        blocked.sort_unstable();
+        Ok(blocked)
+    }
+
+    /// Keeps rows as tasks; one that is in work already is left as the batch has made it.
+    fn keep(&mut self, rows: Vec<TaskRow>) -> Result<(), StoreError> {
+        for row in rows {
+            let id = TaskId(row.id);
+            if !self.tasks.contains_key(&id) {
+                self.tasks.insert(id, row.into_work()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps as history what a worker reports of an attempt that is not live any more, unless it has just repeated
+    /// what is recorded.
+    pub(super) async fn note_late_reports(
+        &mut self,
+        tx: &mut PgConnection,
+        batch: &Batch,
+        results: &[Result<(), Rejected>],
+    ) -> Result<(), StoreError> {
+        for (input, result) in batch.inputs.iter().zip(results) {
+            let (Err(_), TaskEvent::Ended(report, end)) = (result, &input.event) else { continue };
+            let Some(work) = self.tasks.get(&input.task) else { continue };
+            let Some(job) = self.jobs.get(&work.job) else { continue };
+            let recorded: Option<(i64, Option<serde_json::Value>)> =
+                sqlx::query_as("SELECT worker_id, ending FROM attempts WHERE task_id = $1 AND attempt = $2")
+                    .bind(input.task.0)
+                    .bind(report.attempt as i32)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+            let Some((worker, recorded)) = recorded else { continue };
+            if worker != report.worker.0 || recorded == serde_json::to_value(end).ok() {
+                continue;
+            }
+            self.events.push(EventRow {
+                project: job.project,
+                kind: "task.late_report".to_owned(),
+                job: work.job,
+                task: Some(input.task),
+                attempt: Some(report.attempt),
+                worker: Some(report.worker),
+                actor: input.actor.clone(),
+                message: match end.reason() {
+                    Some(reason) => format!("reported too late to count: {}", reason.message),
+                    None => "reported too late to count: exited with code 0".to_owned(),
+                },
+            });
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(what: &str, found: &str) -> StoreError {
+    StoreError::Unreadable(format!("{found:?} is not a {what}"))
+}
+
+impl TaskRow {
+    fn into_work(self) -> Result<TaskWork, StoreError> {
+        let name: StateName = self.state.parse().map_err(|_| unreadable("task state", &self.state))?;
+        let incomplete = || StoreError::Unreadable(format!("task {} lacks what a {name} task has", self.id));
+        let reason = || -> Result<Option<Reason>, StoreError> {
+            reason_from(self.reason_code.clone(), self.reason_message.clone())
+        };
+        let worker = || self.worker_id.map(WorkerId).ok_or_else(incomplete);
+        let state = match name {
+            StateName::Blocked => TaskState::Blocked,
+            StateName::Pending => {
+                TaskState::Pending { not_before: self.not_before.ok_or_else(incomplete)?, after: reason()? }
+            }
+            StateName::Scheduled => TaskState::Scheduled { worker: worker()?, since: self.since },
+            StateName::Running => {
+                TaskState::Running { worker: worker()?, since: self.started_at.ok_or_else(incomplete)? }
+            }
+            StateName::Stopping => TaskState::Stopping {
+                worker: worker()?,
+                started: self.started_at,
+                cause: StopCause { message: self.stop_message.clone().ok_or_else(incomplete)? },
+            },
+            StateName::Completed => TaskState::Completed { at: self.finished_at.ok_or_else(incomplete)? },
+            StateName::Failed => TaskState::Failed {
+                at: self.finished_at.ok_or_else(incomplete)?,
+                reason: reason()?.ok_or_else(incomplete)?,
+            },
+            StateName::Cancelled => TaskState::Cancelled {
+                at: self.finished_at.ok_or_else(incomplete)?,
+                reason: reason()?.ok_or_else(incomplete)?,
+            },
+        };
+        Ok(TaskWork {
+            job: JobId(self.job_id),
+            position: self.position as usize,
+            index: self.index as u32,
+            class: self.class_id,
+            task: Task {
+                attempt: self.attempt as u32,
+                repeats: Repeats { count: self.repeats as u32, since: self.repeats_since },
+                state,
+            },
+            since: self.since,
+            dirty: false,
+        })
+    }
+}

@@ -1,0 +1,416 @@
+//! Jobs: accepting, listing, deleting them.
+
+use std::collections::BTreeMap;
+
+use gaffer_domain::job::{JobState, TaskCounts};
+use gaffer_domain::placement::Needs;
+use gaffer_domain::spec::{JobKind, JobSpec};
+use gaffer_domain::task::{StateName, Task};
+use gaffer_domain::{JobId, ProjectId, TaskId, Time};
+use gaffer_protocol::rest;
+use sha2::{Digest, Sha256};
+use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection};
+
+use super::{Store, StoreError, tasks::reason_from};
+
+/// A job to be accepted.
+#[derive(Debug)]
+pub struct NewJob<'a> {
+    /// Whose it is.
+    pub project: ProjectId,
+    /// What is to be done.
+    pub spec: &'a JobSpec,
+    /// Who submits it.
+    pub created_by: &'a str,
+    /// The job that it repeats.
+    pub rerun_of: Option<JobId>,
+    /// The client's name for this request, and the hash of what it asked for.
+    pub idempotency: Option<(&'a str, [u8; 32])>,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// Accepted now.
+    Created(JobId),
+    /// The same request was accepted before.
+    Repeated(JobId),
+    /// The idempotency key was used for another request.
+    KeyReused,
+}
+
+/// What became of a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is gone, with its tasks, attempts, output and history.
+    Yes,
+    /// It is not over yet.
+    NotOver(JobState),
+    /// There is no such job.
+    Unknown,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Only those in one of these states; empty means any.
+    pub states: Vec<JobState>,
+    /// Only those whose name contains this.
+    pub name: Option<String>,
+    /// Only those with all of these labels.
+    pub labels: BTreeMap<String, String>,
+    /// Only those with a task of this driver.
+    pub driver: Option<String>,
+    /// Only those below this number.
+    pub before: Option<JobId>,
+}
+
+#[derive(FromRow)]
+struct JobRow {
+    id: i64,
+    name: String,
+    kind: String,
+    state: String,
+    priority: i16,
+    labels: Json<BTreeMap<String, String>>,
+    spec: serde_json::Value,
+    created_by: String,
+    rerun_of: Option<i64>,
+    reason_code: Option<String>,
+    reason_message: Option<String>,
+    created_at: Time,
+    started_at: Option<Time>,
+    finished_at: Option<Time>,
+}
+
+const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, spec, created_by, rerun_of, \
+     reason_code, reason_message, created_at, started_at, finished_at";
+
+impl Store {
+    /// Accepts a job with all its tasks, in one transaction.
+    ///
+    /// # Errors
+    /// When the database does not answer. Whether the job was accepted is then unknown; with an idempotency key the
+    /// request can be repeated safely.
+    pub async fn job_insert(&self, new: &NewJob<'_>, now: Time) -> Result<Submitted, StoreError> {
+        let mut tx = self.begin().await?;
+        let spec = new.spec;
+        let kind = match spec.kind {
+            JobKind::Batch => "batch",
+            JobKind::Service => "service",
+        };
+        let job: i64 = sqlx::query_scalar(
+            "INSERT INTO jobs (project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
+                 rerun_of, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id",
+        )
+        .bind(new.project.0)
+        .bind(&spec.name)
+        .bind(kind)
+        .bind(i16::from(spec.priority))
+        .bind(Json(&spec.labels))
+        .bind(Json(spec))
+        .bind(spec.lost_after.as_millis() as i64)
+        .bind(new.created_by)
+        .bind(new.rerun_of.map(|job| job.0))
+        .bind(now)
+        .fetch_one(&mut *tx)
+        .await?;
+        if let Some((key, request_sha256)) = &new.idempotency
+            && let Some(earlier) = idempotency_claim(&mut tx, new.project, key, request_sha256, job).await?
+        {
+            tx.rollback().await?;
+            return Ok(earlier);
+        }
+        for (position, definition) in spec.tasks.iter().enumerate() {
+            let class = class_ensure(&mut tx, new.project, spec.priority, &Needs::of(spec, definition)).await?;
+            let state = Task::new(!definition.depends_on.is_empty(), now).state.name();
+            let count = i64::from(definition.indices.len());
+            let sql = format!(
+                "INSERT INTO task_definitions (job_id, position, name, class_id, driver, single, {state}) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7)"
+            );
+            sqlx::query(sqlx::AssertSqlSafe(sql))
+                .bind(job)
+                .bind(position as i16)
+                .bind(&definition.name)
+                .bind(class)
+                .bind(definition.driver.as_str())
+                .bind(definition.indices.is_single())
+                .bind(count)
+                .execute(&mut *tx)
+                .await?;
+            sqlx::query(
+                "INSERT INTO tasks (job_id, position, index, class_id, state, since, not_before) \
+                 SELECT $1, $2, index, $3, $4::task_state, $5, CASE WHEN $4 = 'pending' THEN $5 END \
+                 FROM generate_series($6, $7) AS index",
+            )
+            .bind(job)
+            .bind(position as i16)
+            .bind(class)
+            .bind(state.as_str())
+            .bind(now)
+            .bind(*definition.indices.iter().start() as i32)
+            .bind(*definition.indices.iter().end() as i32)
+            .execute(&mut *tx)
+            .await?;
+        }
+        sqlx::query(
+            "INSERT INTO events (project_id, at, kind, job_id, actor, message) \
+             VALUES ($1, $2, 'job.submitted', $3, $4, $5)",
+        )
+        .bind(new.project.0)
+        .bind(now)
+        .bind(job)
+        .bind(new.created_by)
+        .bind(match (spec.task_count(), new.rerun_of) {
+            (1, None) => "1 task".to_owned(),
+            (n, None) => format!("{n} tasks"),
+            (n, Some(of)) => format!("{n} tasks, a repeat of job {of}"),
+        })
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(Submitted::Created(JobId(job)))
+    }
+
+    /// One job of a project.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn job_get(&self, project: ProjectId, job: JobId) -> Result<Option<rest::Job>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM jobs WHERE id = $1 AND project_id = $2");
+        let row: Option<JobRow> =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(job.0).bind(project.0).fetch_optional(&self.pool).await?;
+        Ok(self.with_counts(row.into_iter().collect()).await?.pop())
+    }
+
+    /// Jobs of a project, newest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn job_list(
+        &self,
+        project: ProjectId,
+        filter: &JobFilter,
+        limit: u32,
+    ) -> Result<Vec<rest::Job>, StoreError> {
+        let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
+        // Spelled out so that the partial indexes can serve the two filters that everybody uses.
+        let narrowed = match filter.states.as_slice() {
+            [JobState::Failed] => "AND state = 'failed'",
+            states if !states.is_empty() && states.iter().all(|state| !state.is_final()) => {
+                "AND finished_at IS NULL"
+            }
+            _ => "",
+        };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM jobs WHERE project_id = $1 AND id < $2 {narrowed} \
+             AND (cardinality($3::text[]) = 0 OR state = ANY($3::job_state[])) \
+             AND ($4::text IS NULL OR strpos(lower(name), lower($4)) > 0) \
+             AND ($5::jsonb = '{{}}' OR labels @> $5) \
+             AND ($6::text IS NULL OR EXISTS (SELECT 1 FROM task_definitions d WHERE d.job_id = jobs.id AND d.driver = $6)) \
+             ORDER BY id DESC LIMIT $7"
+        );
+        let rows: Vec<JobRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(project.0)
+            .bind(filter.before.map_or(i64::MAX, |job| job.0))
+            .bind(states)
+            .bind(&filter.name)
+            .bind(Json(&filter.labels))
+            .bind(&filter.driver)
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        self.with_counts(rows).await
+    }
+
+    /// Deletes a job that is over.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn job_delete(&self, project: ProjectId, job: JobId, actor: &str) -> Result<Deleted, StoreError> {
+        let mut tx = self.begin().await?;
+        let state: Option<String> =
+            sqlx::query_scalar("SELECT state::text FROM jobs WHERE id = $1 AND project_id = $2 FOR UPDATE")
+                .bind(job.0)
+                .bind(project.0)
+                .fetch_optional(&mut *tx)
+                .await?;
+        let Some(state) = state else { return Ok(Deleted::Unknown) };
+        let state: JobState =
+            state.parse().map_err(|_| StoreError::Unreadable(format!("{state:?} is not a job state")))?;
+        if !state.is_final() {
+            return Ok(Deleted::NotOver(state));
+        }
+        let tasks: Vec<i64> =
+            sqlx::query_scalar("DELETE FROM tasks WHERE job_id = $1 RETURNING id").bind(job.0).fetch_all(&mut *tx).await?;
+        sqlx::query("DELETE FROM attempts WHERE task_id = ANY($1)").bind(&tasks).execute(&mut *tx).await?;
+        let tasks: Vec<TaskId> = tasks.into_iter().map(TaskId).collect();
+        super::output::chunks_delete(&mut tx, &tasks).await?;
+        sqlx::query("DELETE FROM events WHERE job_id = $1").bind(job.0).execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM jobs WHERE id = $1").bind(job.0).execute(&mut *tx).await?;
+        sqlx::query(
+            "INSERT INTO events (project_id, at, kind, actor, message) VALUES ($1, now(), 'job.deleted', $2, $3)",
+        )
+        .bind(project.0)
+        .bind(actor)
+        .bind(format!("job {job} and all that belonged to it"))
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(Deleted::Yes)
+    }
+
+    async fn with_counts(&self, rows: Vec<JobRow>) -> Result<Vec<rest::Job>, StoreError> {
+        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        let counts = self.job_counts(&ids).await?;
+        rows.into_iter()
+            .map(|row| {
+                let counts = counts.get(&row.id).copied().unwrap_or_default();
+                let is_over = row.finished_at.is_some();
+                let reason = reason_from(row.reason_code, row.reason_message)?.filter(|_| is_over);
+                Ok(rest::Job {
+                    id: JobId(row.id),
+                    name: row.name,
+                    kind: row.kind,
+                    state: row.state,
+                    reason,
+                    labels: row.labels.0,
+                    priority: row.priority as u8,
+                    task_counts: counts
+                        .iter()
+                        .filter(|(_, n)| *n != 0)
+                        .map(|(state, n)| (state.to_string(), n))
+                        .collect(),
+                    created_by: row.created_by,
+                    rerun_of: row.rerun_of.map(JobId),
+                    created_at: row.created_at,
+                    started_at: row.started_at,
+                    finished_at: row.finished_at,
+                    spec: row.spec,
+                })
+            })
+            .collect()
+    }
+
+    async fn job_counts(&self, jobs: &[i64]) -> Result<BTreeMap<i64, TaskCounts>, StoreError> {
+        #[derive(FromRow)]
+        struct CountsRow {
+            job_id: i64,
+            blocked: i64,
+            pending: i64,
+            scheduled: i64,
+            running: i64,
+            stopping: i64,
+            completed: i64,
+            failed: i64,
+            cancelled: i64,
+        }
+        let rows: Vec<CountsRow> = sqlx::query_as(
+            "SELECT job_id, blocked, pending, scheduled, running, stopping, completed, failed, cancelled \
+             FROM task_definitions WHERE job_id = ANY($1)",
+        )
+        .bind(jobs)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut counts: BTreeMap<i64, TaskCounts> = BTreeMap::new();
+        for row in rows {
+            let of_job = counts.entry(row.job_id).or_default();
+            let n = [
+                row.blocked,
+                row.pending,
+                row.scheduled,
+                row.running,
+                row.stopping,
+                row.completed,
+                row.failed,
+                row.cancelled,
+            ];
+            for (state, n) in StateName::ALL.into_iter().zip(n) {
+                of_job.add(state, n);
+            }
+        }
+        Ok(counts)
+    }
+
+    /// For each definition of a job with tasks that wait for a worker: its position and how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn job_waiting(&self, job: JobId) -> Result<Vec<(usize, i64, i64)>, StoreError> {
+        let rows: Vec<(i16, i64, i64)> = sqlx::query_as(
+            "SELECT position, pending, blocked FROM task_definitions \
+             WHERE job_id = $1 AND pending + blocked > 0 ORDER BY position",
+        )
+        .bind(job.0)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|(position, pending, blocked)| (position as usize, pending, blocked)).collect())
+    }
+}
+
+/// Takes an idempotency key for a new job. If it is taken already, says what it was taken for.
+async fn idempotency_claim(
+    tx: &mut PgConnection,
+    project: ProjectId,
+    key: &str,
+    request_sha256: &[u8; 32],
+    job: i64,
+) -> Result<Option<Submitted>, StoreError> {
+    let claimed = sqlx::query(
+        "INSERT INTO idempotency_keys (project_id, key, request_sha256, job_id) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(project.0)
+    .bind(key)
+    .bind(&request_sha256[..])
+    .bind(job)
+    .execute(&mut *tx)
+    .await?;
+    if claimed.rows_affected() > 0 {
+        return Ok(None);
+    }
+    let (earlier_request, earlier_job): (Vec<u8>, i64) =
+        sqlx::query_as("SELECT request_sha256, job_id FROM idempotency_keys WHERE project_id = $1 AND key = $2")
+            .bind(project.0)
+            .bind(key)
+            .fetch_one(&mut *tx)
+            .await?;
+    Ok(Some(match earlier_request == request_sha256 {
+        true => Submitted::Repeated(JobId(earlier_job)),
+        false => Submitted::KeyReused,
+    }))
+}
+
+/// The class of tasks with these needs; made if it is the first of its kind.
+async fn class_ensure(
+    tx: &mut PgConnection,
+    project: ProjectId,
+    priority: u8,
+    needs: &Needs,
+) -> Result<i64, StoreError> {
+    let value = serde_json::to_value(needs).map_err(|error| StoreError::Unreadable(error.to_string()))?;
+    let sha256: [u8; 32] = Sha256::digest(value.to_string()).into();
+    let find = "SELECT id FROM classes WHERE project_id = $1 AND priority = $2 AND needs_sha256 = $3";
+    let known: Option<i64> = sqlx::query_scalar(find)
+        .bind(project.0)
+        .bind(i16::from(priority))
+        .bind(&sha256[..])
+        .fetch_optional(&mut *tx)
+        .await?;
+    if let Some(id) = known {
+        return Ok(id);
+    }
+    Ok(sqlx::query_scalar(
+        "INSERT INTO classes (project_id, priority, needs, needs_sha256) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (project_id, priority, needs_sha256) DO UPDATE SET needs = excluded.needs RETURNING id",
+    )
+    .bind(project.0)
+    .bind(i16::from(priority))
+    .bind(&value)
+    .bind(&sha256[..])
+    .fetch_one(&mut *tx)
+    .await?)
+}

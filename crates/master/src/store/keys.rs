@@ -1,0 +1,200 @@
+//! API keys: kept as hashes, found by their hash.
+
+use gaffer_domain::{ProjectId, Time};
+use gaffer_protocol::rest;
+use sqlx::FromRow;
+
+use super::{Store, StoreError};
+
+/// What a valid key allows.
+#[derive(Debug, Clone)]
+pub struct KeyHolder {
+    /// The key's number.
+    pub key: i64,
+    /// The one project it is good for.
+    pub project: ProjectId,
+    /// `worker` or `user`.
+    pub kind: String,
+    /// What the key is for.
+    pub name: String,
+    /// Whose it is; a worker key is nobody's.
+    pub user: Option<String>,
+    /// Number of that user.
+    pub user_id: Option<i64>,
+    /// From when on it is refused.
+    pub expires_at: Option<Time>,
+}
+
+/// Why a key is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyRefusal {
+    /// Nobody ever made such a key.
+    Unknown,
+    /// It was revoked.
+    Revoked,
+    /// It has expired.
+    Expired,
+}
+
+#[derive(FromRow)]
+struct HolderRow {
+    id: i64,
+    project_id: i64,
+    kind: String,
+    name: String,
+    user_name: Option<String>,
+    user_id: Option<i64>,
+    expires_at: Option<Time>,
+    revoked: bool,
+    expired: bool,
+    stale_use: bool,
+}
+
+#[derive(FromRow)]
+struct KeyRow {
+    id: i64,
+    kind: String,
+    name: String,
+    prefix: String,
+    created_at: Time,
+    last_used_at: Option<Time>,
+    expires_at: Option<Time>,
+    revoked_at: Option<Time>,
+}
+
+impl From<KeyRow> for rest::Key {
+    fn from(row: KeyRow) -> Self {
+        rest::Key {
+            id: row.id,
+            kind: row.kind,
+            name: row.name,
+            prefix: row.prefix,
+            created_at: row.created_at,
+            last_used_at: row.last_used_at,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+            key: None,
+        }
+    }
+}
+
+const COLUMNS: &str = "id, kind, name, prefix, created_at, last_used_at, expires_at, revoked_at";
+
+impl Store {
+    /// Finds a key by its hash. Notes its use, at most once a minute.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn key_check(&self, sha256: &[u8; 32]) -> Result<Result<KeyHolder, KeyRefusal>, StoreError> {
+        let row: Option<HolderRow> = sqlx::query_as(
+            "SELECT k.id, k.project_id, k.kind, k.name, u.name AS user_name, u.id AS user_id, k.expires_at, \
+                 k.revoked_at IS NOT NULL AS revoked, COALESCE(k.expires_at <= now(), false) AS expired, \
+                 COALESCE(k.last_used_at < now() - interval '1 minute', true) AS stale_use \
+             FROM keys k LEFT JOIN users u ON u.id = k.user_id WHERE k.sha256 = $1",
+        )
+        .bind(&sha256[..])
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(Err(KeyRefusal::Unknown)) };
+        if row.revoked {
+            return Ok(Err(KeyRefusal::Revoked));
+        }
+        if row.expired {
+            return Ok(Err(KeyRefusal::Expired));
+        }
+        if row.stale_use {
+            sqlx::query("UPDATE keys SET last_used_at = now() WHERE id = $1").bind(row.id).execute(&self.pool).await?;
+        }
+        Ok(Ok(KeyHolder {
+            key: row.id,
+            project: ProjectId(row.project_id),
+            kind: row.kind,
+            name: row.name,
+            user: row.user_name,
+            user_id: row.user_id,
+            expires_at: row.expires_at,
+        }))
+    }
+
+    /// Keeps a new key. `user_id` is none for a worker key.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn key_insert(
+        &self,
+        project: ProjectId,
+        user_id: Option<i64>,
+        new: &rest::NewKey,
+        prefix: &str,
+        sha256: &[u8; 32],
+    ) -> Result<rest::Key, StoreError> {
+        let sql = format!(
+            "INSERT INTO keys (project_id, user_id, kind, name, prefix, sha256, expires_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 second') RETURNING {COLUMNS}"
+        );
+        let row: KeyRow = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(project.0)
+            .bind(user_id)
+            .bind(&new.kind)
+            .bind(&new.name)
+            .bind(prefix)
+            .bind(&sha256[..])
+            .bind(new.expires_in_seconds.map(|secs| secs as f64))
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(row.into())
+    }
+
+    /// The keys of a project, newest first, from below `before` on.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn key_list(
+        &self,
+        project: ProjectId,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<rest::Key>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM keys WHERE project_id = $1 AND id < COALESCE($2, 9223372036854775807) \
+             ORDER BY id DESC LIMIT $3"
+        );
+        let rows: Vec<KeyRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(project.0)
+            .bind(before)
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(rows.into_iter().map(Into::into).collect())
+    }
+
+    /// Revokes a key; false if the project has no such key. Revoking twice is no error.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn key_revoke(&self, project: ProjectId, key: i64) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "UPDATE keys SET revoked_at = COALESCE(revoked_at, now()) WHERE id = $1 AND project_id = $2",
+        )
+        .bind(key)
+        .bind(project.0)
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Of these keys, the ones that are refused by now.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn keys_refused(&self, keys: &[i64]) -> Result<Vec<i64>, StoreError> {
+        Ok(sqlx::query_scalar(
+            "SELECT k.id FROM UNNEST($1::bigint[]) AS k(id) WHERE NOT EXISTS ( \
+                 SELECT 1 FROM keys WHERE keys.id = k.id AND revoked_at IS NULL \
+                 AND (expires_at IS NULL OR expires_at > now()))",
+        )
+        .bind(keys)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+}

@@ -1,0 +1,316 @@
+//! Tasks and attempts as they are read: for the API, for reconciling, for the sweeper. Changing them is the gate's.
+
+use gaffer_domain::reason::Reason;
+use gaffer_domain::task::StateName;
+use gaffer_domain::worker::{Expected, ExpectedState, LOST_MARGIN};
+use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
+use gaffer_protocol::rest;
+use sqlx::FromRow;
+use sqlx::types::Json;
+
+use super::{Store, StoreError};
+
+/// A task as users see it, with what the master needs to find its output.
+#[derive(Debug, Clone)]
+pub struct TaskRecord {
+    /// Its internal number.
+    pub id: TaskId,
+    /// What users see.
+    pub view: rest::Task,
+}
+
+impl TaskRecord {
+    /// Whether nothing follows.
+    pub fn is_final(&self) -> bool {
+        self.view.state.parse::<StateName>().is_ok_and(StateName::is_final)
+    }
+}
+
+#[derive(FromRow)]
+struct TaskRow {
+    id: i64,
+    job_id: i64,
+    name: String,
+    index: i32,
+    single: bool,
+    driver: String,
+    state: String,
+    reason_code: Option<String>,
+    reason_message: Option<String>,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    attempt: i32,
+    worker_name: Option<String>,
+    attempt_worker_id: Option<i64>,
+    not_before: Option<Time>,
+    created_at: Time,
+    attempt_started_at: Option<Time>,
+    finished_at: Option<Time>,
+}
+
+const TASKS: &str = "SELECT t.id, t.job_id, d.name, t.index, d.single, d.driver, t.state::text AS state, \
+         t.reason_code, t.reason_message, a.exit_code, a.signal, t.attempt, w.name AS worker_name, \
+         a.worker_id AS attempt_worker_id, t.not_before, j.created_at, a.started_at AS attempt_started_at, \
+         t.finished_at \
+     FROM tasks t JOIN jobs j ON j.id = t.job_id \
+     JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
+     LEFT JOIN attempts a ON a.task_id = t.id AND a.attempt = t.attempt \
+     LEFT JOIN workers w ON w.id = a.worker_id";
+
+impl TryFrom<TaskRow> for TaskRecord {
+    type Error = StoreError;
+
+    fn try_from(row: TaskRow) -> Result<Self, StoreError> {
+        let address = address(&row.name, row.index as u32, row.single);
+        // When a task came to its back-off, "not before" lies ahead; else it is only when it became pending.
+        let repeats = row.state == "pending" && row.reason_code.is_some();
+        let view = rest::Task {
+            job: JobId(row.job_id),
+            task: row.name,
+            index: row.index as u32,
+            address,
+            driver: row.driver,
+            state: row.state,
+            reason: reason_from(row.reason_code, row.reason_message)?,
+            exit_code: row.exit_code,
+            signal: row.signal,
+            attempt: row.attempt as u32,
+            worker: row.worker_name,
+            worker_id: row.attempt_worker_id.map(WorkerId),
+            not_before: row.not_before.filter(|_| repeats),
+            created_at: row.created_at,
+            started_at: row.attempt_started_at,
+            finished_at: row.finished_at,
+        };
+        Ok(TaskRecord { id: TaskId(row.id), view })
+    }
+}
+
+/// How users address a task: `name`, or `name.index` where the definition stands for several.
+pub fn address(name: &str, index: u32, single: bool) -> String {
+    match single {
+        true => name.to_owned(),
+        false => format!("{name}.{index}"),
+    }
+}
+
+pub(super) fn reason_from(code: Option<String>, message: Option<String>) -> Result<Option<Reason>, StoreError> {
+    let (Some(code), Some(message)) = (code, message) else { return Ok(None) };
+    let code = code.parse().map_err(|_| StoreError::Unreadable(format!("{code:?} is not a reason")))?;
+    Ok(Some(Reason { code, message }))
+}
+
+/// Which tasks of a job to list.
+#[derive(Debug, Clone, Default)]
+pub struct TaskFilter {
+    /// Only those in this state.
+    pub state: Option<StateName>,
+    /// Only those after this one, by definition position and index.
+    pub after: Option<(i16, i32)>,
+}
+
+impl Store {
+    /// Tasks of a job, in the order of their definitions and indices.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn task_list(&self, job: JobId, filter: &TaskFilter, limit: u32) -> Result<Vec<TaskRecord>, StoreError> {
+        let (position, index) = filter.after.unwrap_or((-1, -1));
+        let sql = format!(
+            "{TASKS} WHERE t.job_id = $1 AND (t.position, t.index) > ($2, $3) \
+             AND ($4::text IS NULL OR t.state = $4::task_state) ORDER BY t.position, t.index LIMIT $5"
+        );
+        let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(job.0)
+            .bind(position)
+            .bind(index)
+            .bind(filter.state.map(StateName::as_str))
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// One task of a job, by name and index.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn task_get(&self, job: JobId, name: &str, index: u32) -> Result<Option<TaskRecord>, StoreError> {
+        let Ok(index) = i32::try_from(index) else { return Ok(None) };
+        let sql = format!("{TASKS} WHERE t.job_id = $1 AND d.name = $2 AND t.index = $3");
+        let row: Option<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(job.0)
+            .bind(name)
+            .bind(index)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(TryInto::try_into).transpose()
+    }
+
+    /// One task by its internal number.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn task_by_id(&self, task: TaskId) -> Result<Option<TaskRecord>, StoreError> {
+        let sql = format!("{TASKS} WHERE t.id = $1");
+        let row: Option<TaskRow> =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_optional(&self.pool).await?;
+        row.map(TryInto::try_into).transpose()
+    }
+
+    /// The attempts of a task, latest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn attempt_list(&self, task: TaskId) -> Result<Vec<rest::Attempt>, StoreError> {
+        #[derive(FromRow)]
+        struct AttemptRow {
+            attempt: i32,
+            worker_id: i64,
+            worker_name: Option<String>,
+            scheduled_at: Time,
+            started_at: Option<Time>,
+            finished_at: Option<Time>,
+            reason_code: Option<String>,
+            reason_message: Option<String>,
+            exit_code: Option<i32>,
+            signal: Option<i32>,
+            stored_bytes: i64,
+            stored_lines: i64,
+            output_sha256: Option<String>,
+            placement: Option<Json<gaffer_domain::placement::Receipt>>,
+            killed: Option<Json<gaffer_protocol::wire::KillReceipt>>,
+        }
+        let rows: Vec<AttemptRow> = sqlx::query_as(
+            "SELECT a.attempt, a.worker_id, w.name AS worker_name, a.scheduled_at, a.started_at, a.finished_at, \
+                 a.reason_code, a.reason_message, a.exit_code, a.signal, \
+                 COALESCE(a.output_bytes, o.bytes, 0) AS stored_bytes, \
+                 COALESCE(a.output_lines, o.lines, 0) AS stored_lines, a.output_sha256, a.placement, a.killed \
+             FROM attempts a LEFT JOIN workers w ON w.id = a.worker_id \
+             LEFT JOIN LATERAL (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines \
+                 FROM output_chunks o WHERE o.task_id = a.task_id AND o.attempt = a.attempt \
+                 ORDER BY start_offset DESC LIMIT 1) o ON true \
+             WHERE a.task_id = $1 ORDER BY a.attempt DESC",
+        )
+        .bind(task.0)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(rest::Attempt {
+                    attempt: row.attempt as u32,
+                    worker: row.worker_name.unwrap_or_else(|| format!("worker {}", row.worker_id)),
+                    worker_id: WorkerId(row.worker_id),
+                    scheduled_at: row.scheduled_at,
+                    started_at: row.started_at,
+                    finished_at: row.finished_at,
+                    reason: reason_from(row.reason_code, row.reason_message)?,
+                    exit_code: row.exit_code,
+                    signal: row.signal,
+                    output_bytes: row.stored_bytes as u64,
+                    output_lines: row.stored_lines as u64,
+                    output_sha256: row.output_sha256,
+                    placement: row.placement.map(|receipt| receipt.0),
+                    killed: row.killed.map(|killed| killed.0),
+                })
+            })
+            .collect()
+    }
+
+    /// The live attempts of one worker, for reconciling.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tasks_expected(&self, worker: WorkerId) -> Result<Vec<Expected>, StoreError> {
+        let rows: Vec<(i64, i32, String, Time)> = sqlx::query_as(
+            "SELECT id, attempt, state::text, since FROM tasks \
+             WHERE worker_id = $1 AND state IN ('scheduled', 'running', 'stopping') ORDER BY id",
+        )
+        .bind(worker.0)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|(task, attempt, state, since)| Expected {
+                attempt: AttemptRef { task: TaskId(task), attempt: attempt as u32 },
+                state: match state.as_str() {
+                    "scheduled" => ExpectedState::Scheduled,
+                    "running" => ExpectedState::Running,
+                    _ => ExpectedState::Stopping,
+                },
+                since,
+            })
+            .collect())
+    }
+
+    /// What is needed to send these attempts to their worker once more; those that are not scheduled any more are left
+    /// out.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tasks_start_again(
+        &self,
+        attempts: &[AttemptRef],
+    ) -> Result<Vec<gaffer_protocol::wire::StartAttempt>, StoreError> {
+        let ids: Vec<i64> = attempts.iter().map(|attempt| attempt.task.0).collect();
+        let rows: Vec<(i64, i32, i64, i16, i32)> = sqlx::query_as(
+            "SELECT id, attempt, job_id, position, index FROM tasks WHERE id = ANY($1) AND state = 'scheduled'",
+        )
+        .bind(ids)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut starts = Vec::with_capacity(rows.len());
+        for (id, attempt, job, position, index) in rows {
+            let attempt = AttemptRef { task: TaskId(id), attempt: attempt as u32 };
+            let Some(spec) = self.spec(JobId(job)).await? else { continue };
+            let Some(definition) = spec.tasks.get(position as usize) else { continue };
+            if attempts.contains(&attempt) {
+                starts.push(super::gate::start_attempt(attempt, JobId(job), index as u32, definition, &spec));
+            }
+        }
+        Ok(starts)
+    }
+
+    /// Live attempts on workers that have been away for longer than their job allows, by the database's clock; and
+    /// in how many seconds the next ones will be, if any.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tasks_out_of_contact(
+        &self,
+        limit: u32,
+    ) -> Result<(Vec<(AttemptRef, WorkerId)>, Option<f64>), StoreError> {
+        let rows: Vec<(i64, i32, i64, f64)> = sqlx::query_as(
+            "SELECT t.id, t.attempt, t.worker_id, extract(epoch FROM w.offline_since - now())::float8 \
+                 + (j.lost_after_millis + $1) / 1000.0::float8 AS due_in \
+             FROM workers w JOIN tasks t ON t.worker_id = w.id AND t.state IN ('scheduled', 'running', 'stopping') \
+             JOIN jobs j ON j.id = t.job_id \
+             WHERE w.offline_since IS NOT NULL ORDER BY due_in LIMIT $2",
+        )
+        .bind(LOST_MARGIN.as_millis() as i64)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        let next = rows.iter().map(|(_, _, _, due)| *due).find(|due| *due > 0.0);
+        let due = rows
+            .into_iter()
+            .filter(|(_, _, _, due)| *due <= 0.0)
+            .map(|(task, attempt, worker, _)| {
+                (AttemptRef { task: TaskId(task), attempt: attempt as u32 }, WorkerId(worker))
+            })
+            .collect();
+        Ok((due, next))
+    }
+
+    /// Whether a job is this project's.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn job_is_of(&self, project: ProjectId, job: JobId) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM jobs WHERE id = $1 AND project_id = $2)")
+            .bind(job.0)
+            .bind(project.0)
+            .fetch_one(&self.pool)
+            .await?)
+    }
+}

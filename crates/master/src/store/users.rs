@@ -1,0 +1,154 @@
+//! Users, the links that sign them in, and their browsers' sessions.
+
+use gaffer_domain::{ProjectId, Time};
+
+use super::{Store, StoreError};
+
+/// A signed-in user, in the one project that the session is in.
+#[derive(Debug, Clone)]
+pub struct SignedIn {
+    /// Number of the user.
+    pub user_id: i64,
+    /// Name of the user.
+    pub user: String,
+    /// The project.
+    pub project: ProjectId,
+}
+
+impl Store {
+    /// The first project, which every installation has.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn project_default(&self) -> Result<ProjectId, StoreError> {
+        let id: i64 = sqlx::query_scalar("SELECT id FROM projects ORDER BY id LIMIT 1").fetch_one(&self.pool).await?;
+        Ok(ProjectId(id))
+    }
+
+    /// The user of that name, made an administrator of the project; created if there is none.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn user_ensure(&self, name: &str, project: ProjectId) -> Result<i64, StoreError> {
+        let mut tx = self.begin().await?;
+        let user: i64 = sqlx::query_scalar(
+            "INSERT INTO users (name) VALUES ($1) ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id",
+        )
+        .bind(name)
+        .fetch_one(&mut *tx)
+        .await?;
+        sqlx::query(
+            "INSERT INTO memberships (project_id, user_id, role) VALUES ($1, $2, 'admin') ON CONFLICT DO NOTHING",
+        )
+        .bind(project.0)
+        .bind(user)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(user)
+    }
+
+    /// Whether anybody has ever signed in or has a key: if not, this is a new installation.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn is_new_installation(&self) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar("SELECT NOT EXISTS (SELECT 1 FROM web_sessions) AND NOT EXISTS (SELECT 1 FROM keys)")
+            .fetch_one(&self.pool)
+            .await?)
+    }
+
+    /// Keeps a one-time link; returns until when it is good.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn login_link_insert(
+        &self,
+        user_id: i64,
+        sha256: &[u8; 32],
+        valid_secs: u32,
+    ) -> Result<Time, StoreError> {
+        Ok(sqlx::query_scalar(
+            "INSERT INTO login_links (sha256, user_id, expires_at) \
+             VALUES ($1, $2, now() + $3 * interval '1 second') RETURNING expires_at",
+        )
+        .bind(&sha256[..])
+        .bind(user_id)
+        .bind(f64::from(valid_secs))
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
+    /// Uses up a link and opens a browser session for its user, in one step. False if the link is unknown, used or too
+    /// old.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn login_link_use(
+        &self,
+        link_sha256: &[u8; 32],
+        session_sha256: &[u8; 32],
+        session_secs: u32,
+    ) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "WITH used AS (UPDATE login_links SET used_at = now() \
+                 WHERE sha256 = $1 AND used_at IS NULL AND expires_at > now() RETURNING user_id) \
+             INSERT INTO web_sessions (sha256, user_id, expires_at) \
+             SELECT $2, user_id, now() + $3 * interval '1 second' FROM used",
+        )
+        .bind(&link_sha256[..])
+        .bind(&session_sha256[..])
+        .bind(f64::from(session_secs))
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Who is signed in with this session; none if it is unknown, over, or was idle for longer than `idle_secs`. Notes
+    /// its use, at most once a minute.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn web_session_check(&self, sha256: &[u8; 32], idle_secs: u32) -> Result<Option<SignedIn>, StoreError> {
+        let row: Option<(i64, String, i64, bool)> = sqlx::query_as(
+            "SELECT u.id, u.name, m.project_id, s.last_used_at < now() - interval '1 minute' \
+             FROM web_sessions s JOIN users u ON u.id = s.user_id JOIN memberships m ON m.user_id = u.id \
+             WHERE s.sha256 = $1 AND s.expires_at > now() AND s.last_used_at > now() - $2 * interval '1 second' \
+             ORDER BY m.project_id LIMIT 1",
+        )
+        .bind(&sha256[..])
+        .bind(f64::from(idle_secs))
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some((user_id, user, project, stale_use)) = row else { return Ok(None) };
+        if stale_use {
+            sqlx::query("UPDATE web_sessions SET last_used_at = now() WHERE sha256 = $1")
+                .bind(&sha256[..])
+                .execute(&self.pool)
+                .await?;
+        }
+        Ok(Some(SignedIn { user_id, user, project: ProjectId(project) }))
+    }
+
+    /// Ends a browser session.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn web_session_delete(&self, sha256: &[u8; 32]) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM web_sessions WHERE sha256 = $1").bind(&sha256[..]).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Deletes what nobody can use any more: old links, sessions and idempotency keys.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn leftovers_delete(&self) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM login_links WHERE expires_at < now() - interval '1 day'").execute(&self.pool).await?;
+        sqlx::query("DELETE FROM web_sessions WHERE expires_at < now()").execute(&self.pool).await?;
+        sqlx::query("DELETE FROM idempotency_keys WHERE created_at < now() - interval '1 day'")
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,392 @@
+//! Registered workers: who they are, what they offer, whether they are here.
+
+use std::collections::BTreeMap;
+
+use gaffer_domain::quantity::{Bytes, Cpu};
+use gaffer_domain::spec::Resources;
+use gaffer_domain::worker::WorkerState;
+use gaffer_domain::{ProjectId, Time, WorkerId};
+use gaffer_protocol::wire::{DriverStatus, Hello};
+use sqlx::FromRow;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+
+/// A registered worker.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Its number.
+    pub id: WorkerId,
+    /// Whose it is.
+    pub project: ProjectId,
+    /// Its name, unique in the project.
+    pub name: String,
+    /// Where it stands.
+    pub datacenter: String,
+    /// Its operator's marks.
+    pub labels: BTreeMap<String, String>,
+    /// What it offers.
+    pub capacity: Resources,
+    /// What it can execute with.
+    pub drivers: Vec<DriverStatus>,
+    /// Processor architecture.
+    pub arch: String,
+    /// Operating system.
+    pub os: String,
+    /// Version of its program.
+    pub version: String,
+    /// What its operator should know.
+    pub warnings: Vec<String>,
+    /// Whether it takes nothing new.
+    pub draining: bool,
+    /// When it was last heard of; none while connected.
+    pub offline_since: Option<Time>,
+    /// When it first dialled in.
+    pub created_at: Time,
+    /// What its live attempts have reserved, started or not.
+    pub reserved: Resources,
+    /// Attempts that it executes.
+    pub running: i64,
+    /// Attempts placed there that have not started.
+    pub waiting: i64,
+}
+
+impl Worker {
+    /// What it looks like from outside.
+    pub fn state(&self, now: Time) -> WorkerState {
+        WorkerState::of(self.offline_since, self.draining, now)
+    }
+}
+
+/// What became of a hello.
+#[derive(Debug, Clone)]
+pub struct Registered {
+    /// The worker's number.
+    pub id: WorkerId,
+    /// The name that it got.
+    pub name: String,
+    /// Its machine was started anew since its last session.
+    pub rebooted: bool,
+    /// The boot id to remember once all that followed from a new one is recorded.
+    pub boot_id: String,
+    /// It was never here before.
+    pub is_new: bool,
+}
+
+#[derive(FromRow)]
+struct WorkerRow {
+    id: i64,
+    project_id: i64,
+    name: String,
+    datacenter: String,
+    labels: Json<BTreeMap<String, String>>,
+    cpu_millis: i32,
+    memory_bytes: i64,
+    disk_bytes: i64,
+    drivers: Json<Vec<DriverStatus>>,
+    arch: String,
+    os: String,
+    version: String,
+    warnings: Json<Vec<String>>,
+    draining: bool,
+    offline_since: Option<Time>,
+    created_at: Time,
+}
+
+impl From<WorkerRow> for Worker {
+    fn from(row: WorkerRow) -> Self {
+        Worker {
+            id: WorkerId(row.id),
+            project: ProjectId(row.project_id),
+            name: row.name,
+            datacenter: row.datacenter,
+            labels: row.labels.0,
+            capacity: resources(i64::from(row.cpu_millis), row.memory_bytes, row.disk_bytes),
+            drivers: row.drivers.0,
+            arch: row.arch,
+            os: row.os,
+            version: row.version,
+            warnings: row.warnings.0,
+            draining: row.draining,
+            offline_since: row.offline_since,
+            created_at: row.created_at,
+            reserved: resources(0, 0, 0),
+            running: 0,
+            waiting: 0,
+        }
+    }
+}
+
+const COLUMNS: &str = "id, project_id, name, datacenter, labels, cpu_millis, memory_bytes, disk_bytes, drivers, arch, \
+     os, version, warnings, draining, offline_since, created_at";
+
+/// How many names are tried before a worker is refused because its name is taken.
+const MAX_NAME_TRIES: u32 = 1_000;
+
+impl Store {
+    /// Registers a worker, new or known, as connected through `session`. The boot id of a known one stays as it was,
+    /// see [`Store::worker_booted`]. None if its identity belongs to another
+    /// project. A taken name gets a number behind it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_hello(
+        &self,
+        project: ProjectId,
+        key: i64,
+        session: Uuid,
+        identity_sha256: &[u8; 32],
+        hello: &Hello,
+    ) -> Result<Option<Registered>, StoreError> {
+        let mut tx = self.begin().await?;
+        // Names are given out one at a time in a project; hellos are rare.
+        sqlx::query("SELECT id FROM projects WHERE id = $1 FOR UPDATE").bind(project.0).execute(&mut *tx).await?;
+        let known: Option<(i64, i64, String, String)> = sqlx::query_as(
+            "SELECT id, project_id, name, boot_id FROM workers WHERE identity_sha256 = $1 FOR UPDATE",
+        )
+        .bind(&identity_sha256[..])
+        .fetch_optional(&mut *tx)
+        .await?;
+        if known.as_ref().is_some_and(|(_, owner, _, _)| *owner != project.0) {
+            return Ok(None);
+        }
+
+        let taken: Vec<String> = sqlx::query_scalar(
+            "SELECT name FROM workers WHERE project_id = $1 AND identity_sha256 <> $2 AND starts_with(name, $3)",
+        )
+        .bind(project.0)
+        .bind(&identity_sha256[..])
+        .bind(&hello.name)
+        .fetch_all(&mut *tx)
+        .await?;
+        let kept = known.as_ref().map(|(_, _, name, _)| name.as_str());
+        let Some(name) = free_name(&hello.name, &taken, kept) else { return Ok(None) };
+
+        let id: i64 = sqlx::query_scalar(
+            "INSERT INTO workers (project_id, identity_sha256, name, datacenter, labels, cpu_millis, memory_bytes, \
+                 disk_bytes, drivers, arch, os, version, warnings, boot_id, process, session, key_id) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) \
+             ON CONFLICT (identity_sha256) DO UPDATE SET name = excluded.name, datacenter = excluded.datacenter, \
+                 labels = excluded.labels, cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, \
+                 disk_bytes = excluded.disk_bytes, drivers = excluded.drivers, arch = excluded.arch, \
+                 os = excluded.os, version = excluded.version, warnings = excluded.warnings, \
+                 process = excluded.process, session = excluded.session, \
+                 key_id = excluded.key_id, offline_since = NULL \
+             RETURNING id",
+        )
+        .bind(project.0)
+        .bind(&identity_sha256[..])
+        .bind(&name)
+        .bind(&hello.datacenter)
+        .bind(Json(&hello.labels))
+        .bind(hello.capacity.cpu.millis() as i32)
+        .bind(hello.capacity.memory.get() as i64)
+        .bind(hello.capacity.disk.get() as i64)
+        .bind(Json(&hello.drivers))
+        .bind(&hello.arch)
+        .bind(&hello.os)
+        .bind(&hello.version)
+        .bind(Json(&hello.warnings))
+        .bind(&hello.boot_id)
+        .bind(hello.process)
+        .bind(session)
+        .bind(key)
+        .fetch_one(&mut *tx)
+        .await?;
+        sqlx::query(
+            "INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
+             VALUES ($1, now(), 'worker.online', $2, $3, $4)",
+        )
+        .bind(project.0)
+        .bind(id)
+        .bind(format!("worker {name}"))
+        .bind(if known.is_none() { "connected for the first time" } else { "connected" })
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(Some(Registered {
+            id: WorkerId(id),
+            name,
+            rebooted: known.as_ref().is_some_and(|(_, _, _, boot_id)| *boot_id != hello.boot_id),
+            boot_id: hello.boot_id.clone(),
+            is_new: known.is_none(),
+        }))
+    }
+
+    /// Notes the boot id of a worker, after what its machine's restart has ended is recorded as lost.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_booted(&self, worker: WorkerId, boot_id: &str) -> Result<(), StoreError> {
+        sqlx::query("UPDATE workers SET boot_id = $2 WHERE id = $1")
+            .bind(worker.0)
+            .bind(boot_id)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Notes that a session is over, `silent_secs` after the last word of its worker. Does nothing if another session
+    /// speaks for the worker by now.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_goodbye(
+        &self,
+        worker: WorkerId,
+        session: Uuid,
+        silent_secs: f64,
+        why: &str,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "WITH gone AS (UPDATE workers SET session = NULL, offline_since = now() - $3 * interval '1 second' \
+                 WHERE id = $1 AND session = $2 RETURNING project_id, id, name) \
+             INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
+             SELECT project_id, now(), 'worker.offline', id, 'gaffer', $4 FROM gone",
+        )
+        .bind(worker.0)
+        .bind(session)
+        .bind(silent_secs)
+        .bind(why)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// At the start of a master: no session of an earlier one lives on. The workers' time of absence starts now, so
+    /// that nobody is called lost before having had the time to come back.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn workers_amnesty(&self) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "UPDATE workers SET session = NULL, offline_since = now() \
+             WHERE session IS NOT NULL OR EXISTS (SELECT 1 FROM tasks WHERE tasks.worker_id = workers.id \
+                 AND tasks.state IN ('scheduled', 'running', 'stopping'))",
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected())
+    }
+
+    /// Sets whether a worker takes nothing new; false if the project has no such worker.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_drain(
+        &self,
+        project: ProjectId,
+        worker: WorkerId,
+        draining: bool,
+        actor: &str,
+    ) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "WITH changed AS (UPDATE workers SET draining = $3 WHERE id = $1 AND project_id = $2 \
+                 RETURNING project_id, id) \
+             INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
+             SELECT project_id, now(), $4, id, $5, '' FROM changed",
+        )
+        .bind(worker.0)
+        .bind(project.0)
+        .bind(draining)
+        .bind(if draining { "worker.draining" } else { "worker.resumed" })
+        .bind(actor)
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// The workers of a project, or of all, in the order of their numbers, with what is reserved on each.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_list(&self, project: Option<ProjectId>) -> Result<Vec<Worker>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM workers WHERE $1::bigint IS NULL OR project_id = $1 ORDER BY id");
+        let rows: Vec<WorkerRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(project.map(|project| project.0))
+            .fetch_all(&self.pool)
+            .await?;
+        let mut workers: Vec<Worker> = rows.into_iter().map(Into::into).collect();
+        self.workers_reserve(&mut workers).await?;
+        Ok(workers)
+    }
+
+    /// One worker, by number or by name.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_get(&self, project: ProjectId, number_or_name: &str) -> Result<Option<Worker>, StoreError> {
+        let number: Option<i64> = number_or_name.parse().ok();
+        let sql = format!(
+            "SELECT {COLUMNS} FROM workers WHERE project_id = $1 AND (id = $2 OR name = $3) \
+             ORDER BY id = $2 DESC NULLS LAST LIMIT 1"
+        );
+        let row: Option<WorkerRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(project.0)
+            .bind(number)
+            .bind(number_or_name)
+            .fetch_optional(&self.pool)
+            .await?;
+        let mut workers: Vec<Worker> = row.into_iter().map(Into::into).collect();
+        self.workers_reserve(&mut workers).await?;
+        Ok(workers.pop())
+    }
+
+    /// Adds up what live attempts have reserved: derived from their states, so that it can't leak.
+    async fn workers_reserve(&self, workers: &mut [Worker]) -> Result<(), StoreError> {
+        let ids: Vec<i64> = workers.iter().map(|worker| worker.id.0).collect();
+        let live: Vec<(i64, Json<gaffer_domain::placement::Needs>, bool, i64)> = sqlx::query_as(
+            "SELECT live.worker_id, c.needs, live.waiting, live.n FROM ( \
+                 SELECT worker_id, class_id, state = 'scheduled' AS waiting, count(*) AS n FROM tasks \
+                 WHERE state IN ('scheduled', 'running', 'stopping') AND worker_id = ANY($1) \
+                 GROUP BY worker_id, class_id, state = 'scheduled') live \
+             JOIN classes c ON c.id = live.class_id",
+        )
+        .bind(&ids)
+        .fetch_all(&self.pool)
+        .await?;
+        for (worker, needs, waiting, count) in live {
+            let Ok(at) = workers.binary_search_by_key(&worker, |worker| worker.id.0) else { continue };
+            let worker = &mut workers[at];
+            let n = count.unsigned_abs();
+            let add = &needs.resources;
+            let cpu = u64::from(worker.reserved.cpu.millis()) + u64::from(add.cpu.millis()) * n;
+            worker.reserved = Resources {
+                cpu: Cpu::from_millis(u32::try_from(cpu).unwrap_or(u32::MAX)),
+                memory: Bytes(worker.reserved.memory.get().saturating_add(add.memory.get().saturating_mul(n))),
+                disk: Bytes(worker.reserved.disk.get().saturating_add(add.disk.get().saturating_mul(n))),
+            };
+            if waiting {
+                worker.waiting += count;
+            } else {
+                worker.running += count;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn resources(cpu_millis: i64, memory: i64, disk: i64) -> Resources {
+    Resources {
+        cpu: Cpu::from_millis(u32::try_from(cpu_millis).unwrap_or(0)),
+        memory: Bytes(memory.unsigned_abs()),
+        disk: Bytes(disk.unsigned_abs()),
+    }
+}
+
+/// The wanted name, or the first `name-2`, `name-3`, … that is free. A worker that got a numbered name keeps it.
+fn free_name(wanted: &str, taken: &[String], kept: Option<&str>) -> Option<String> {
+    let is_free = |name: &str| !taken.iter().any(|taken| taken == name);
+    if is_free(wanted) {
+        return Some(wanted.to_owned());
+    }
+    let numbered = |n: u32| format!("{wanted}-{n}");
+    if let Some(kept) = kept
+        && kept.strip_prefix(wanted).and_then(|rest| rest.strip_prefix('-')).is_some_and(|n| n.parse::<u32>().is_ok())
+        && is_free(kept)
+    {
+        return Some(kept.to_owned());
+    }
+    (2..MAX_NAME_TRIES).map(numbered).find(|name| is_free(name))
+}

@@ -1,0 +1,95 @@
+//! Finds what nobody reports: attempts of workers that stay away, keys that were revoked, leftovers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gaffer_domain::reason::LostCause;
+use gaffer_protocol::wire::GoodbyeCode;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::Hub;
+use crate::recorder::{RecorderHandle, lost};
+use crate::store::{Store, StoreError};
+
+/// The most attempts that are called lost together.
+const MAX_LOST_AT_ONCE: u32 = 1_000;
+/// Without anything to wait for, a pass is made so often.
+const IDLE_INTERVAL: Duration = Duration::from_secs(60);
+/// Keys of open sessions are checked so often; revoking one here ends its sessions at once.
+const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+const CLEANING_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// The sweeper.
+#[derive(Debug)]
+pub struct Sweeper {
+    /// Where tasks and workers are read.
+    pub store: Store,
+    /// Whose sessions to end.
+    pub hub: Hub,
+    /// Through which losses go to the gate.
+    pub recorder: RecorderHandle,
+    /// Asks for a pass.
+    pub wake: Arc<Notify>,
+}
+
+impl Sweeper {
+    /// Makes a pass whenever a worker goes away, whenever something is due, and now and then.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut cleaned: Option<Instant> = None;
+        loop {
+            let wait = match self.sweep_once().await {
+                Ok(next) => next.map_or(IDLE_INTERVAL, |due| due.min(IDLE_INTERVAL)),
+                Err(error) => {
+                    tracing::warn!(%error, "a sweep failed");
+                    Duration::from_secs(1)
+                }
+            };
+            if cleaned.is_none_or(|at| at.elapsed() >= CLEANING_INTERVAL) && self.store.leftovers_delete().await.is_ok()
+            {
+                cleaned = Some(Instant::now());
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(wait.min(KEY_CHECK_INTERVAL)) => {}
+            }
+        }
+    }
+
+    /// One pass: calls lost what has been out of contact for too long, by the database's clock, and ends sessions
+    /// whose key is not good any more. Returns when the next attempt will be due, if any is waiting.
+    ///
+    /// # Errors
+    /// When the database does not answer: nothing is called lost then.
+    pub async fn sweep_once(&self) -> Result<Option<Duration>, StoreError> {
+        let (due, next) = self.store.tasks_out_of_contact(MAX_LOST_AT_ONCE).await?;
+        if !due.is_empty() {
+            tracing::warn!(attempts = due.len(), "calling attempts of absent workers lost");
+            let inputs =
+                due.iter().map(|(attempt, worker)| lost(*worker, *attempt, LostCause::OutOfContact)).collect();
+            let _ = self.recorder.events(inputs).await;
+        }
+        self.end_refused_sessions().await?;
+        let more = due.len() == MAX_LOST_AT_ONCE as usize;
+        Ok(match more {
+            true => Some(Duration::ZERO),
+            false => next.map(|secs| Duration::from_secs_f64(secs.max(0.001))),
+        })
+    }
+
+    async fn end_refused_sessions(&self) -> Result<(), StoreError> {
+        let sessions = self.hub.all();
+        if sessions.is_empty() {
+            return Ok(());
+        }
+        let mut keys: Vec<i64> = sessions.iter().map(|session| session.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let refused = self.store.keys_refused(&keys).await?;
+        for session in sessions.iter().filter(|session| refused.contains(&session.key)) {
+            session.end(GoodbyeCode::KeyRevoked, "the key was revoked or has expired");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,117 @@
+//! Time as leases need it: a clock that goes on while the machine sleeps, and an alarm that rings by it.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::time::{ClockId, clock_gettime};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A moment by CLOCK_BOOTTIME: never set back, and counting while the machine is suspended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootTime(Duration);
+
+impl BootTime {
+    /// Now.
+    pub fn now() -> BootTime {
+        // Every Linux since 2.6.39 has this clock, and reading it cannot fail.
+        BootTime(clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default())
+    }
+
+    /// So long after the machine was started.
+    pub const fn from_micros(micros: u64) -> BootTime {
+        BootTime(Duration::from_micros(micros))
+    }
+
+    /// Microseconds since the machine was started.
+    pub fn as_micros(self) -> u64 {
+        u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// So much later.
+    pub fn after(self, span: Duration) -> BootTime {
+        BootTime(self.0.saturating_add(span))
+    }
+}
+
+/// Microseconds since 1970 by the wall clock; 0 if that is set to before.
+pub(crate) fn wall_micros() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Rings at a [`BootTime`], also when that came while the machine was suspended: then as soon as it wakes.
+pub(crate) struct BootAlarm {
+    timer: AsyncFd<Timer>,
+}
+
+struct Timer(TimerFd);
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl BootAlarm {
+    /// One that does not ring yet. Must be called inside a Tokio runtime.
+    pub fn new() -> io::Result<BootAlarm> {
+        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+        let timer = TimerFd::new(TimerClock::CLOCK_BOOTTIME, flags)?;
+        Ok(BootAlarm { timer: AsyncFd::with_interest(Timer(timer), Interest::READABLE)? })
+    }
+
+    /// Sets when it rings next, in place of what was set before; `None`: not at all.
+    pub fn set(&self, at: Option<BootTime>) -> io::Result<()> {
+        let timer = &self.timer.get_ref().0;
+        match at {
+            None => timer.unset()?,
+            Some(BootTime(at)) => {
+                // A timer set to 0 would be off.
+                let at = TimeSpec::from_duration(at.max(Duration::from_nanos(1)));
+                timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until it rings.
+    pub async fn ring(&self) -> io::Result<()> {
+        loop {
+            let mut ready = self.timer.readable().await?;
+            match ready.try_io(|timer| Ok(timer.get_ref().0.wait()?)) {
+                Ok(rung) => return rung,
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_alarm_rings_at_its_time_and_not_before() {
+        let alarm = BootAlarm::new().unwrap();
+        let at = BootTime::now().after(Duration::from_millis(20));
+        alarm.set(Some(at)).unwrap();
+        tokio::time::timeout(Duration::from_secs(10), alarm.ring()).await.unwrap().unwrap();
+        assert!(BootTime::now() >= at);
+    }
+
+    #[tokio::test]
+    async fn an_alarm_for_the_past_rings_at_once_and_one_unset_does_not_ring() {
+        let alarm = BootAlarm::new().unwrap();
+        alarm.set(Some(BootTime::from_micros(0))).unwrap();
+        tokio::time::timeout(Duration::from_secs(10), alarm.ring()).await.unwrap().unwrap();
+        alarm.set(Some(BootTime::now().after(Duration::from_millis(5)))).unwrap();
+        alarm.set(None).unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(50), alarm.ring()).await.is_err());
+    }
+}

@@ -1,0 +1,259 @@
+//! What the operator says: the only reader of the environment in this crate.
+
+mod master_url;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context as _, bail, ensure};
+use gaffer_domain::quantity::{Bytes, Cpu};
+
+use crate::stats;
+pub use master_url::{InvalidMasterUrl, MasterUrl};
+
+/// The longest file that may hold a key or an address, in bytes.
+const MAX_SECRET_FILE_BYTES: u64 = 64 << 10;
+/// What a job's process gets from the worker's own environment, with every `LC_*`; everything else is left out.
+const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ"];
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Options of a worker, each with its environment variable.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct WorkerConfig {
+    /// Where the master listens for workers: a ws, wss, http or https address; the path may be left out
+    #[arg(long, env = "MASTER_URL", value_name = "URL")]
+    pub master_url: Option<String>,
+    /// A file that holds the master's address
+    #[arg(long, env = "MASTER_URL_FILE", value_name = "FILE")]
+    pub master_url_file: Option<PathBuf>,
+    /// The worker key to dial in with
+    #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub api_key: Option<ApiKey>,
+    /// A file that holds the worker key
+    #[arg(long, env = "API_KEY_FILE", value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// The name to be known by [default: the host's name]
+    #[arg(long, env = "GAFFER_WORKER_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+    /// Marks that jobs can ask for, such as gpu=a100,rack=3
+    #[arg(long, env = "GAFFER_WORKER_LABELS", value_name = "LABELS")]
+    pub labels: Option<Labels>,
+    /// The datacenter it stands in
+    #[arg(long, env = "GAFFER_DATACENTER", value_name = "NAME")]
+    pub datacenter: Option<String>,
+    /// Processors that it offers [default: the machine's]
+    #[arg(long, env = "GAFFER_CPU", value_name = "CPUS")]
+    pub cpu: Option<Cpu>,
+    /// Memory that it offers, such as 8GiB [default: the machine's]
+    #[arg(long, env = "GAFFER_MEMORY", value_name = "BYTES")]
+    pub memory: Option<Bytes>,
+    /// Where it keeps its identity and its spool [default: /var/lib/gaffer/worker for root, else
+    /// gaffer/worker in the user's data directory]
+    #[arg(long, env = "GAFFER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The most output to keep on disk until the master has stored it; beyond it jobs have to wait
+    /// [default: 4GiB or half of the free disk, whichever is less]
+    #[arg(long, env = "GAFFER_SPOOL_LIMIT", value_name = "BYTES")]
+    pub spool_limit: Option<Bytes>,
+    /// Certificates (PEM) of the authorities that may vouch for the master, instead of the public ones
+    #[arg(long, env = "GAFFER_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// Offer the scripted driver, which acts plays instead of running anything: for tests of the master
+    #[arg(long, env = "GAFFER_SCRIPTED_DRIVER", hide = true)]
+    pub scripted_driver: bool,
+}
+
+/// A worker key. Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(String);
+
+/// Marks of a worker: read from `gpu=a100,rack=3`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels(pub BTreeMap<String, String>);
+
+/// A text that is not a list of labels.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{label}` is not a label: write key=value, separated by commas, such as gpu=a100,rack=3")]
+pub struct InvalidLabel {
+    label: String,
+}
+
+/// The options with files read and defaults filled in.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub master_url: MasterUrl,
+    pub api_key: ApiKey,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub datacenter: String,
+    pub cpu: Cpu,
+    pub memory: Bytes,
+    pub data_dir: PathBuf,
+    pub spool_limit: Option<Bytes>,
+    pub tls_ca: Option<PathBuf>,
+    pub scripted_driver: bool,
+    /// What every job's process finds in its environment.
+    pub job_environment: BTreeMap<String, String>,
+}
+
+impl WorkerConfig {
+    /// A worker of one master, with its files in `data_dir` and defaults for everything else.
+    pub fn new(master_url: impl Into<String>, api_key: ApiKey, data_dir: impl Into<PathBuf>) -> WorkerConfig {
+        WorkerConfig {
+            master_url: Some(master_url.into()),
+            api_key: Some(api_key),
+            data_dir: Some(data_dir.into()),
+            ..WorkerConfig::default()
+        }
+    }
+
+    /// Reads the files, fills in the defaults and checks everything.
+    pub(crate) fn resolve(self) -> anyhow::Result<Settings> {
+        let master_url = given_or_read(self.master_url, self.master_url_file.as_deref())
+            .context("the master's address")?
+            .context("no master: set MASTER_URL (or --master-url), such as ws://master.example:8080")?;
+        let api_key = given_or_read(self.api_key.map(|key| key.0), self.api_key_file.as_deref())
+            .context("the worker key")?
+            .context(
+                "no worker key: set API_KEY or API_KEY_FILE; `gaffer keys create --kind worker` makes one",
+            )?;
+        let name = match self.name.filter(|name| !name.trim().is_empty()) {
+            Some(name) => name.trim().to_owned(),
+            None => host_name()?,
+        };
+        let cpu = self.cpu.unwrap_or_else(machine_cpu);
+        ensure!(cpu.millis() > 0, "a worker without a processor can run nothing: set GAFFER_CPU to more than 0");
+        let memory = match self.memory {
+            Some(memory) => memory,
+            None => {
+                let memory = stats::memory()
+                    .context("cannot read the machine's memory from /proc/meminfo: set GAFFER_MEMORY")?;
+                Bytes(memory.total)
+            }
+        };
+        Ok(Settings {
+            master_url: master_url.parse()?,
+            api_key: ApiKey(api_key),
+            name,
+            labels: self.labels.unwrap_or_default().0,
+            datacenter: self.datacenter.unwrap_or_default().trim().to_owned(),
+            cpu,
+            memory,
+            data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
+            spool_limit: self.spool_limit,
+            tls_ca: self.tls_ca.filter(|path| !path.as_os_str().is_empty()),
+            scripted_driver: self.scripted_driver,
+            job_environment: job_environment(std::env::vars_os().filter_map(|(name, value)| {
+                Some((name.into_string().ok()?, value.into_string().ok()?))
+            })),
+        })
+    }
+}
+
+impl ApiKey {
+    /// The key itself, for the one header that carries it.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for ApiKey {
+    fn from(key: String) -> ApiKey {
+        ApiKey(key)
+    }
+}
+
+impl FromStr for ApiKey {
+    type Err = std::convert::Infallible;
+
+    fn from_str(key: &str) -> Result<ApiKey, Self::Err> {
+        Ok(ApiKey(key.to_owned()))
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
+impl FromStr for Labels {
+    type Err = InvalidLabel;
+
+    fn from_str(text: &str) -> Result<Labels, InvalidLabel> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let label = |part: &str| {
+            let invalid = || InvalidLabel { label: part.chars().take(60).collect() };
+            let (key, value) = part.split_once('=').ok_or_else(invalid)?;
+            let (key, value) = (key.trim(), value.trim());
+            let is_key = key.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && key.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
+            if !is_key || value.chars().any(char::is_control) {
+                return Err(invalid());
+            }
+            Ok((key.to_owned(), value.to_owned()))
+        };
+        parts.map(label).collect::<Result<_, _>>().map(Labels)
+    }
+}
+
+/// The value itself, else what its file holds; none if neither is there. An empty variable counts as not set.
+fn given_or_read(value: Option<String>, file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let value = value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+    let file = file.filter(|path| !path.as_os_str().is_empty());
+    match (value, file) {
+        (Some(_), Some(file)) => bail!("given twice: directly and by the file {}", file.display()),
+        (Some(value), None) => Ok(Some(value)),
+        (None, Some(file)) => read_line(file).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn read_line(file: &Path) -> anyhow::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+    opened
+        .take(MAX_SECRET_FILE_BYTES)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read {}", file.display()))?;
+    let text = text.trim();
+    ensure!(!text.is_empty(), "{} is empty", file.display());
+    ensure!(!text.contains(char::is_control), "{} holds more than one line", file.display());
+    Ok(text.to_owned())
+}
+
+fn host_name() -> anyhow::Result<String> {
+    let name = nix::unistd::gethostname().context("cannot read the host's name: set GAFFER_WORKER_NAME")?;
+    name.into_string().ok().context("the host's name is not text: set GAFFER_WORKER_NAME")
+}
+
+fn machine_cpu() -> Cpu {
+    let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    Cpu::from_millis(u32::try_from(cpus.saturating_mul(1000)).unwrap_or(u32::MAX))
+}
+
+fn default_data_dir() -> anyhow::Result<PathBuf> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/gaffer/worker"));
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_DATA_HOME")
+        .filter(|path| path.is_absolute())
+        .or_else(|| set("HOME").map(|home| home.join(".local/share")))
+        .context("no place for the worker's files: set GAFFER_DATA_DIR (neither XDG_DATA_HOME nor HOME is set)")?;
+    Ok(base.join("gaffer/worker"))
+}
+
+/// What is passed on of the worker's own environment. Its keys and addresses are not.
+fn job_environment(all: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    let is_inherited = |name: &str| INHERITED.contains(&name) || name.starts_with("LC_");
+    let mut kept: BTreeMap<String, String> = all.filter(|(name, _)| is_inherited(name)).collect();
+    kept.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
+    kept
+}

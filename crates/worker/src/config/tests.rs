@@ -1,0 +1,127 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    worker: WorkerConfig,
+}
+
+fn url(text: &str) -> String {
+    text.parse::<MasterUrl>().unwrap().to_string()
+}
+
+#[test]
+fn master_urls_are_completed() {
+    assert_eq!(url("ws://master:8080"), "ws://master:8080/worker");
+    assert_eq!(url("http://master:8080/"), "ws://master:8080/worker");
+    assert_eq!(url(" HTTPS://Gaffer.example "), "wss://Gaffer.example/worker");
+    assert_eq!(url("wss://gaffer.example/behind/proxy"), "wss://gaffer.example/behind/proxy");
+    assert_eq!(url("ws://[::1]:8080"), "ws://[::1]:8080/worker");
+    assert_eq!(url("ws://10.0.0.1"), "ws://10.0.0.1/worker");
+}
+
+#[test]
+fn what_is_not_a_master_url_is_refused_with_advice() {
+    for (text, expected) in [
+        ("", "begin with"),
+        ("master:8080", "begin with"),
+        ("ftp://master", "scheme"),
+        ("ws://", "malformed"),
+        ("ws:///worker", ""),
+        ("ws://master:99999", "port"),
+        ("ws://master:", "port"),
+        ("ws://master:0", "port"),
+        ("ws://master/worker?key=1", "query"),
+        ("ws://ma ster", "malformed"),
+    ] {
+        let error = text.parse::<MasterUrl>().expect_err(text).to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+        assert!(error.contains("write something like"), "{error}");
+    }
+    let error = "ws://ana:geheim@master".parse::<MasterUrl>().unwrap_err().to_string();
+    assert!(error.contains("API_KEY") && !error.contains("geheim"), "{error}");
+}
+
+#[test]
+fn labels_are_read_from_a_list() {
+    let labels: Labels = "gpu=a100, rack=3,,zone=".parse().unwrap();
+    let expected = [("gpu", "a100"), ("rack", "3"), ("zone", "")];
+    assert_eq!(labels.0, expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    assert_eq!("".parse::<Labels>().unwrap().0.len(), 0);
+    for wrong in ["gpu", "=a100", "g pu=1", "gpu=a\u{7}"] {
+        assert!(wrong.parse::<Labels>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_key_is_not_shown() {
+    let config = WorkerConfig::new("ws://m", ApiKey::from("gaffer_secret".to_owned()), "/tmp/x");
+    assert!(!format!("{config:?}").contains("secret"));
+    assert!(!format!("{:?}", config.resolve().unwrap()).contains("gaffer_secret"));
+}
+
+#[test]
+fn files_are_read_and_both_at_once_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (key_file, url_file) = (dir.path().join("key"), dir.path().join("url"));
+    std::fs::write(&key_file, "k-123\n").unwrap();
+    std::fs::write(&url_file, "https://gaffer.example\n").unwrap();
+    let by_file = WorkerConfig {
+        master_url_file: Some(url_file.clone()),
+        api_key_file: Some(key_file.clone()),
+        data_dir: Some(dir.path().to_owned()),
+        ..WorkerConfig::default()
+    };
+    let settings = by_file.clone().resolve().unwrap();
+    assert_eq!(settings.api_key.reveal(), "k-123");
+    assert_eq!(settings.master_url.to_string(), "wss://gaffer.example/worker");
+    assert!(settings.cpu.millis() >= 1000 && settings.memory.0 > 0 && !settings.name.is_empty());
+
+    let twice = WorkerConfig { api_key: Some(ApiKey::from("other".to_owned())), ..by_file.clone() };
+    assert!(format!("{:#}", twice.resolve().unwrap_err()).contains("twice"));
+
+    std::fs::write(&key_file, "").unwrap();
+    assert!(format!("{:#}", by_file.clone().resolve().unwrap_err()).contains("is empty"));
+    std::fs::remove_file(&key_file).unwrap();
+    let error = format!("{:#}", by_file.resolve().unwrap_err());
+    assert!(error.contains("cannot open") && error.contains(key_file.to_str().unwrap()), "{error}");
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let error = WorkerConfig::default().resolve().unwrap_err().to_string();
+    assert!(error.contains("MASTER_URL"), "{error}");
+    let error = WorkerConfig { master_url: Some("ws://m".to_owned()), ..WorkerConfig::default() };
+    assert!(error.resolve().unwrap_err().to_string().contains("API_KEY"));
+}
+
+#[test]
+fn flags_are_read_by_clap() {
+    let args = "gaffer --master-url ws://m --api-key k --labels a=1 --cpu 1.5 --memory 2GiB --scripted-driver";
+    let config = Cli::try_parse_from(args.split(' ')).unwrap().worker;
+    assert_eq!(config.cpu, Some(Cpu::from_millis(1500)));
+    assert_eq!(config.memory, Some(Bytes(2 << 30)));
+    assert!(config.scripted_driver);
+    assert!(Cli::try_parse_from(["gaffer", "--memory", "much"]).is_err());
+}
+
+#[test]
+fn jobs_inherit_only_what_is_harmless() {
+    let all = [
+        ("PATH", "/bin"),
+        ("LC_ALL", "C"),
+        ("TZ", "UTC"),
+        ("API_KEY", "k"),
+        ("MASTER_URL", "ws://m"),
+        ("GAFFER_WORKER_NAME", "w"),
+        ("DATABASE_URL", "postgres://"),
+        ("LD_PRELOAD", "x"),
+    ];
+    let kept = job_environment(all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    assert_eq!(kept.keys().collect::<Vec<_>>(), ["LC_ALL", "PATH", "TZ"]);
+    assert_eq!(job_environment(std::iter::empty())["PATH"], DEFAULT_PATH);
+}

@@ -1,0 +1,145 @@
+//! How attempts execute: one contract, and the drivers that keep it.
+//!
+//! A driver [starts](Drivers::start) an attempt and gives a [`Process`] to control it and an [`OutputSource`] to read
+//! it. The contract:
+//!
+//! * **prepare** — before `start` there is nothing outside the worker that would have to be taken down. `start` takes
+//!   what is scarce only when it is sure to begin; if it fails, nothing runs and nothing is left behind.
+//! * **output** — is attached before the first instruction of the job runs, so that no byte is missed, and ends once
+//!   nothing can write any more. Each stream is exact; the two are interleaved as they were read, each piece with the
+//!   time of its reading. Not reading slows the job down: a driver holds back nothing beyond what the kernel holds.
+//! * **wait** — `poll_exit` gives the end of the main process exactly once, with its cause as far as it can be told:
+//!   an exit code, a signal, or the want of memory. Output may still come after it.
+//! * **stop** — `signal` passes a polite signal on to everything that should hear it, and says whether the main
+//!   process was still there to hear it. It never waits for an effect.
+//! * **kill** — `kill` ends everything the attempt started, wherever it hid; after it, `poll_exit` is ready as soon as
+//!   the kernel lets go of the main process.
+//! * **finish** — after the exit, `finish` ends whatever outlived the main process, gives back what `start` took, and
+//!   says what had to be killed in all and what is still there. It costs nothing when there is nothing to do.
+//!
+//! Dropping a [`Process`] that has not exited kills at least its main process.
+
+mod host;
+mod process_tree;
+mod processes;
+mod program;
+pub mod scripted;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use gaffer_domain::reason::ProcessEnd;
+use gaffer_domain::spec::{DriverKind, StopSignal};
+use gaffer_protocol::output::Record;
+use gaffer_protocol::wire::{DriverStatus, KillReceipt, StartAttempt};
+
+pub(crate) use process_tree::{Leftover, adopt_orphans, kill_leftovers, reap_forsaken_orphans};
+pub(crate) use processes::lists_children;
+
+/// An attempt that is to be executed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Assignment<'a> {
+    pub start: &'a StartAttempt,
+    /// The name that the master knows this worker by.
+    pub worker_name: &'a str,
+    /// The current directory of the job: private and empty.
+    pub directory: &'a Path,
+    /// A place for its temporary files.
+    pub temporary: &'a Path,
+    /// The file that holds the script, if the action is one.
+    pub script: Option<&'a Path>,
+    /// Tells the processes of this attempt from all others on this machine.
+    pub marker: &'a str,
+}
+
+/// An attempt that executes.
+pub(crate) struct Started {
+    pub process: Box<dyn Process>,
+    pub output: Box<dyn OutputSource>,
+    /// The number of the main process, where it is one of this machine.
+    pub pid: Option<i32>,
+}
+
+/// Why there is no process: what a shell would exit with, and a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StartError {
+    /// 126: not executable, 127: not found, 125: anything else.
+    pub exit_code: i32,
+    pub message: String,
+}
+
+/// How a main process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// By itself or by a signal.
+    Process(ProcessEnd),
+    /// For want of memory.
+    OutOfMemory,
+}
+
+/// Control over an attempt that executes. See the module for the contract.
+pub(crate) trait Process: Send {
+    /// How the main process ended. Not to be asked again after it said so.
+    fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<Exit>;
+    /// Passes a signal on; false if the main process had ended by itself before.
+    fn signal(&mut self, signal: StopSignal) -> BoxFuture<'_, bool>;
+    /// Kills everything; false if the main process had ended by itself before.
+    fn kill(&mut self) -> BoxFuture<'_, bool>;
+    /// After the exit: nothing is to be left. None if nothing had to be killed, now or before.
+    fn finish(&mut self) -> BoxFuture<'_, Option<KillReceipt>>;
+}
+
+/// The output of an attempt that executes.
+pub(crate) trait OutputSource: Send {
+    /// The next piece, at most 64 KiB; none at the end. Nothing is lost if the answer is not waited for.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Record>>;
+}
+
+/// The drivers that this worker has.
+pub(crate) struct Drivers {
+    host: host::HostDriver,
+    has_scripted: bool,
+}
+
+impl Drivers {
+    /// `inherited` is the environment that every job gets from its worker.
+    pub fn new(inherited: BTreeMap<String, String>, has_scripted: bool) -> Drivers {
+        Drivers { host: host::HostDriver::new(inherited), has_scripted }
+    }
+
+    /// What to tell the master.
+    pub fn status(&self) -> Vec<DriverStatus> {
+        let healthy = |driver| DriverStatus { driver, healthy: true, detail: None };
+        let mut all = vec![healthy(DriverKind::Host)];
+        if self.has_scripted {
+            all.push(healthy(DriverKind::Scripted));
+        }
+        all
+    }
+
+    /// Starts an attempt.
+    pub async fn start(&self, assignment: Assignment<'_>) -> Result<Started, StartError> {
+        match assignment.start.driver {
+            DriverKind::Host => self.host.start(assignment),
+            DriverKind::Scripted if self.has_scripted => scripted::start(&assignment.start.action),
+            driver => Err(StartError::other(format!("this worker has no {} driver", driver.as_str()))),
+        }
+    }
+}
+
+impl StartError {
+    fn not_found(message: String) -> StartError {
+        StartError { exit_code: 127, message }
+    }
+
+    fn not_executable(name: &str) -> StartError {
+        StartError { exit_code: 126, message: format!("not executable: {name}") }
+    }
+
+    /// Anything else that kept it from starting.
+    pub fn other(message: impl Into<String>) -> StartError {
+        StartError { exit_code: 125, message: message.into() }
+    }
+}

@@ -1,0 +1,255 @@
+//! Everything that one attempt started on the host, and how to be rid of it.
+//!
+//! The tree is known by its process group, by parentage, by a variable in the environment and by its working
+//! directory. Orphans become children of this process ([`adopt_orphans`]), which is how a look tells cheaply that
+//! nothing is left. What leaves the group, loses its parents, drops its environment and changes its directory escapes;
+//! cgroups, which will belong here, will hold that too.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gaffer_protocol::wire::KillReceipt;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use super::processes::{self, Belonging, ProcessInfo};
+use crate::clock::BootTime;
+
+/// How long killed processes have to go; one that waits for a disk that is gone can take for ever.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
+/// Zombies that nobody waited for in this time have nobody who would.
+const ZOMBIE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The environment variable by which processes are known.
+pub(crate) const MARKER_VARIABLE: &str = "GAFFER_ATTEMPT_TOKEN";
+
+/// The processes of one attempt.
+#[derive(Debug)]
+pub(crate) struct ProcessTree {
+    belonging: Belonging,
+    group: Pid,
+}
+
+impl ProcessTree {
+    /// For a main process that leads its own group and carries `marker` (value of [`MARKER_VARIABLE`]).
+    /// `started`: not after it started.
+    pub fn new(leader: i32, marker: &str, directory: PathBuf, started: BootTime) -> ProcessTree {
+        let belonging = Belonging {
+            leader: Some(leader),
+            group: Some(leader),
+            marker: format!("{MARKER_VARIABLE}={marker}"),
+            directory: Some(directory),
+            since_ticks: processes::ticks(started),
+        };
+        ProcessTree { belonging, group: Pid::from_raw(leader) }
+    }
+
+    /// Sends a signal to the group. The main process must not have been waited for.
+    pub fn signal(&self, signal: Signal) {
+        if let Err(errno) = killpg(self.group, signal) {
+            tracing::debug!(group = self.group.as_raw(), %signal, %errno, "cannot signal a process group");
+        }
+    }
+
+    /// Kills everything while the main process has not been waited for. Blocks.
+    pub fn kill(&self) -> KillReceipt {
+        // A group that stands still starts nothing more while it is counted.
+        self.signal(Signal::SIGSTOP);
+        let found = processes::find(&self.belonging);
+        self.signal(Signal::SIGKILL);
+        kill_until_gone(&self.belonging, found)
+    }
+
+    /// Whether anything outlived the main process, which has been waited for. Cheap when nothing did.
+    pub fn has_survivors(&self) -> bool {
+        // Its number cannot be another's already: numbers are given out in turn.
+        killpg(self.group, None) != Err(Errno::ESRCH) || ADOPTED.has_any_of(&self.belonging)
+    }
+
+    /// Kills what outlived the main process. Blocks.
+    pub fn kill_survivors(&self) -> KillReceipt {
+        // While the group has members, its number is taken; a process with the leader's number is another one.
+        let group_lives = killpg(self.group, None) != Err(Errno::ESRCH);
+        let belonging = Belonging {
+            leader: None,
+            group: group_lives.then_some(self.group.as_raw()),
+            ..self.belonging.clone()
+        };
+        let found = processes::find(&belonging);
+        kill_until_gone(&belonging, found)
+    }
+}
+
+/// Makes orphans of what this process starts its own children instead of those of init.
+///
+/// # Errors
+/// When the kernel refuses, which Linux since 3.4 does not.
+pub(crate) fn adopt_orphans() -> nix::Result<()> {
+    nix::sys::prctl::set_child_subreaper(true)
+}
+
+/// Kills what is left of attempts that an earlier process of this worker started. Gives the number of each attempt's
+/// killed processes, by the marker's value. Blocks.
+///
+/// `leaders`: main processes with the moments between which each started, and their markers.
+pub(crate) fn kill_leftovers(token: &str, leaders: &[Leftover]) -> HashMap<String, KillReceipt> {
+    let mut receipts = HashMap::new();
+    for leftover in leaders {
+        let leader = leftover.pid.filter(|pid| leftover.is_still(*pid));
+        let belonging = Belonging {
+            leader,
+            group: leader,
+            marker: format!("{MARKER_VARIABLE}={}", leftover.marker),
+            directory: None,
+            since_ticks: processes::ticks(leftover.after),
+        };
+        if let Some(leader) = leader {
+            let _ = killpg(Pid::from_raw(leader), Signal::SIGSTOP);
+        }
+        let found = processes::find(&belonging);
+        if !found.is_empty() {
+            receipts.insert(leftover.marker.clone(), kill_until_gone(&belonging, found));
+        }
+    }
+    // And those of which the journal knows nothing.
+    let all_marked = Belonging {
+        leader: None,
+        group: None,
+        marker: format!("{MARKER_VARIABLE}={token}/"),
+        directory: None,
+        since_ticks: 0,
+    };
+    let found = processes::find(&all_marked);
+    kill_until_gone(&all_marked, found);
+    receipts
+}
+
+/// An attempt that an earlier process of this worker started.
+#[derive(Debug)]
+pub(crate) struct Leftover {
+    /// Its main process, if that is known, which started after `after` and before `before`.
+    pub pid: Option<i32>,
+    pub after: BootTime,
+    pub before: BootTime,
+    /// Value of [`MARKER_VARIABLE`].
+    pub marker: String,
+}
+
+impl Leftover {
+    /// Whether the number is still that of the main process.
+    fn is_still(&self, pid: i32) -> bool {
+        // One tick of tolerance: the kernel rounds.
+        let started = processes::ticks(self.after)..=processes::ticks(self.before) + 1;
+        processes::process(pid).is_some_and(|process| started.contains(&process.start_ticks))
+    }
+}
+
+/// Kills the found ones, and whatever they start meanwhile, until none is left or patience ends.
+fn kill_until_gone(belonging: &Belonging, found: HashMap<i32, ProcessInfo>) -> KillReceipt {
+    let deadline = Instant::now() + KILL_PATIENCE;
+    let mut pause = Duration::from_millis(1);
+    let mut killed: HashSet<(i32, u64)> = HashSet::new();
+    let mut found = found;
+    loop {
+        let living: Vec<ProcessInfo> = found.values().filter(|process| !process.is_zombie()).copied().collect();
+        if let Some(group) = belonging.group
+            && living.iter().any(|process| process.group == group)
+        {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+        for process in &living {
+            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+            killed.insert((process.pid, process.start_ticks));
+        }
+        reap(belonging, &found);
+        if living.is_empty() || Instant::now() >= deadline {
+            let left = living.len();
+            return KillReceipt { killed: count(killed.len() - left), left: count(left) };
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+        found = processes::find(belonging);
+    }
+}
+
+/// Waits for the dead among an attempt's orphans, which have nobody else to do it. The main process has.
+fn reap(belonging: &Belonging, found: &HashMap<i32, ProcessInfo>) {
+    let own_pid = processes::own_pid();
+    for process in found.values() {
+        if process.is_zombie() && process.parent == own_pid && Some(process.pid) != belonging.leader {
+            let _ = waitpid(Pid::from_raw(process.pid), Some(WaitPidFlag::WNOHANG));
+        }
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// What is known of the orphans that this process adopted. Children belong to a process, not to a worker in it.
+static ADOPTED: LazyLock<Adopted> = LazyLock::new(Adopted::default);
+
+#[derive(Debug, Default)]
+struct Adopted {
+    /// The marker variable of each adopted child, as far as one has been looked at; none: it carries none.
+    markers: Mutex<HashMap<i32, Option<String>>>,
+    /// Since when each has been dead.
+    dead: Mutex<HashMap<(i32, u64), Instant>>,
+}
+
+impl Adopted {
+    /// Whether a living orphan belongs there.
+    fn has_any_of(&self, belonging: &Belonging) -> bool {
+        let children = processes::adopted_children();
+        let mut markers = self.markers.lock().unwrap_or_else(PoisonError::into_inner);
+        // A number that is not listed any more may come back as another process.
+        markers.retain(|pid, _| children.contains(pid));
+        children.iter().any(|pid| {
+            if !markers.contains_key(pid) {
+                // The dead have an empty environment; of them nothing is to be remembered.
+                let Some(environment) = processes::environment(*pid).filter(|bytes| !bytes.is_empty()) else {
+                    return false;
+                };
+                markers.insert(*pid, marker_in(&environment));
+            }
+            match markers.get(pid) {
+                Some(Some(marker)) => *marker == belonging.marker,
+                _ => belonging.houses(*pid),
+            }
+        })
+    }
+
+    fn reap_forsaken(&self, now: Instant) {
+        let children = processes::adopted_children();
+        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        let zombies: Vec<ProcessInfo> =
+            children.into_iter().filter_map(processes::process).filter(ProcessInfo::is_zombie).collect();
+        let key = |process: &ProcessInfo| (process.pid, process.start_ticks);
+        let present: HashSet<(i32, u64)> = zombies.iter().map(key).collect();
+        dead.retain(|zombie, _| present.contains(zombie));
+        for zombie in present {
+            let since = *dead.entry(zombie).or_insert(now);
+            if now.duration_since(since) >= ZOMBIE_PATIENCE {
+                let _ = waitpid(Pid::from_raw(zombie.0), Some(WaitPidFlag::WNOHANG));
+            }
+        }
+    }
+}
+
+fn marker_in(environment: &[u8]) -> Option<String> {
+    let mut variables = environment.split(|byte| *byte == 0);
+    let found = variables.find(|variable| {
+        variable.strip_prefix(MARKER_VARIABLE.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+    })?;
+    Some(String::from_utf8_lossy(found).into_owned())
+}
+
+/// Waits for dead orphans that have been dead for long: those of whoever waits for his own children are gone by then.
+/// To be called every few seconds; costs nothing while there are none.
+pub(crate) fn reap_forsaken_orphans() {
+    ADOPTED.reap_forsaken(Instant::now());
+}

@@ -1,0 +1,217 @@
+//! The processes of this machine as /proc shows them, and those among them that an attempt started.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{SysconfVar, sysconf};
+
+use crate::clock::BootTime;
+
+/// One process, by its line in /proc/<pid>/stat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProcessInfo {
+    pub pid: i32,
+    pub parent: i32,
+    pub group: i32,
+    /// `Z` for one that ended and was not waited for.
+    pub state: u8,
+    /// Clock ticks from boot to its start.
+    pub start_ticks: u64,
+}
+
+impl ProcessInfo {
+    pub fn is_zombie(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+}
+
+/// How the processes of an attempt, or of a worker that is gone, are told from all others.
+#[derive(Debug, Clone)]
+pub(crate) struct Belonging {
+    /// The main process, which leads the group, while it is certain that its number is still its own.
+    pub leader: Option<i32>,
+    /// The group, while it is certain that its number is still its own.
+    pub group: Option<i32>,
+    /// What stands in the environment: a whole variable, or its beginning if it ends with `/`.
+    pub marker: String,
+    /// The attempt's own directory: an orphan that works there is its process. (Somebody's shell may stand there, too,
+    /// but is no child of this process.)
+    pub directory: Option<PathBuf>,
+    /// Nothing that started earlier can be its.
+    pub since_ticks: u64,
+}
+
+/// Clock ticks between boot and a moment, rounded down.
+pub(crate) fn ticks(at: BootTime) -> u64 {
+    let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|hz| u64::try_from(hz).ok());
+    at.as_micros() / 1000 * per_second.unwrap_or(100) / 1000
+}
+
+/// Those that belong to the attempt, living and dead, by their number.
+pub(crate) fn find(belonging: &Belonging) -> HashMap<i32, ProcessInfo> {
+    let all = all_since(belonging.since_ticks);
+    let own_pid = own_pid();
+    let is_marked = |process: &ProcessInfo| {
+        belonging.marks(environment(process.pid).as_deref().unwrap_or_default())
+            || (process.parent == own_pid && belonging.houses(process.pid))
+    };
+    select(&all, belonging, is_marked)
+}
+
+/// The members by number, group and mark, with all their descendants.
+fn select(
+    all: &HashMap<i32, ProcessInfo>,
+    belonging: &Belonging,
+    is_marked: impl Fn(&ProcessInfo) -> bool,
+) -> HashMap<i32, ProcessInfo> {
+    let own_pid = own_pid();
+    let is_root = |process: &ProcessInfo| {
+        belonging.leader == Some(process.pid)
+            || belonging.group == Some(process.group)
+            || (!process.is_zombie() && is_marked(process))
+    };
+    let others = || all.values().filter(|process| process.pid != own_pid);
+    let mut members: HashSet<i32> = others().filter(|process| is_root(process)).map(|process| process.pid).collect();
+    loop {
+        let before = members.len();
+        let children = others().filter(|process| members.contains(&process.parent)).map(|process| process.pid);
+        let children: Vec<i32> = children.collect();
+        members.extend(children);
+        if members.len() == before {
+            break;
+        }
+    }
+    members.into_iter().filter_map(|pid| Some((pid, *all.get(&pid)?))).collect()
+}
+
+impl Belonging {
+    /// Whether the process works in the attempt's directory.
+    pub fn houses(&self, pid: i32) -> bool {
+        let Some(directory) = &self.directory else { return false };
+        fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|path| path.starts_with(directory))
+    }
+
+    /// Whether the marker is among the variables.
+    pub fn marks(&self, environment: &[u8]) -> bool {
+        let marker = self.marker.as_bytes();
+        let is_prefix = marker.ends_with(b"/");
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables.any(|variable| variable == marker || (is_prefix && variable.starts_with(marker)))
+    }
+}
+
+/// The environment that a process was started with; none if it is gone or may not be read.
+pub(crate) fn environment(pid: i32) -> Option<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/environ")).ok()
+}
+
+/// The number of this process.
+pub(crate) fn own_pid() -> i32 {
+    nix::unistd::getpid().as_raw()
+}
+
+/// One process; none if it is gone.
+pub(crate) fn process(pid: i32) -> Option<ProcessInfo> {
+    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Children of this process that lost their own parents, with the children that its first thread started. Empty,
+/// and cheap to find so, unless something outlived what had started it.
+pub(crate) fn adopted_children() -> Vec<i32> {
+    // Orphans are given to the first thread.
+    let path = format!("/proc/self/task/{}/children", own_pid());
+    let list = fs::read_to_string(path).unwrap_or_default();
+    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Whether this kernel tells who the children of a process are.
+pub(crate) fn lists_children() -> bool {
+    Path::new(&format!("/proc/self/task/{}/children", own_pid())).exists()
+}
+
+fn all_since(since_ticks: u64) -> HashMap<i32, ProcessInfo> {
+    let Ok(entries) = fs::read_dir("/proc") else { return HashMap::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let processes = pids.filter_map(process).filter(|process| process.start_ticks >= since_ticks);
+    processes.map(|process| (process.pid, process)).collect()
+}
+
+/// `pid (name) state ppid pgrp …`; the name may hold blanks and parentheses. The 22nd field is the start.
+fn parse_stat(stat: &[u8]) -> Option<ProcessInfo> {
+    let name_start = stat.iter().position(|byte| *byte == b'(')?;
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let pid = std::str::from_utf8(stat.get(..name_start)?).ok()?.trim().parse().ok()?;
+    let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().take(20).collect();
+    Some(ProcessInfo {
+        pid,
+        state: *fields.first()?.as_bytes().first()?,
+        parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
+        start_ticks: fields.get(19)?.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    fn process_of(pid: i32, parent: i32, group: i32) -> ProcessInfo {
+        ProcessInfo { pid, parent, group, state: b'S', start_ticks: 0 }
+    }
+
+    fn belonging(leader: i32) -> Belonging {
+        Belonging {
+            leader: Some(leader),
+            group: Some(leader),
+            marker: "GAFFER_ATTEMPT_TOKEN=abc/1.2".to_owned(),
+            directory: None,
+            since_ticks: 0,
+        }
+    }
+
+    #[test]
+    fn stat_is_read_whatever_the_name_is() {
+        let line = b"12 (a) b (c) S 3 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 8765 9 10";
+        let expected = ProcessInfo { pid: 12, parent: 3, group: 12, state: b'S', start_ticks: 8765 };
+        assert_eq!(parse_stat(line), Some(expected));
+        assert_eq!(parse_stat(b"12 (cat S 3"), None);
+        assert_eq!(parse_stat(b"12 (cat) S 3 12"), None);
+        assert_eq!(parse_stat(b""), None);
+        assert!(process(own_pid()).is_some_and(|own| own.pid == own_pid() && own.start_ticks > 0));
+    }
+
+    #[test]
+    fn a_tree_is_its_group_its_marked_ones_and_their_descendants() {
+        let all = [
+            process_of(10, 1, 10),  // the leader
+            process_of(11, 10, 10), // its child
+            process_of(12, 11, 12), // a grandchild with a session of its own
+            process_of(20, 1, 20),  // an orphan that carries the mark
+            process_of(21, 20, 21), // its child, which does not
+            process_of(30, 1, 30),  // somebody else
+            process_of(31, 30, 30),
+        ];
+        let all = all.into_iter().map(|process| (process.pid, process)).collect();
+        let found = select(&all, &belonging(10), |process| process.pid == 20);
+        let mut pids: Vec<i32> = found.into_keys().collect();
+        pids.sort_unstable();
+        assert_eq!(pids, [10, 11, 12, 20, 21]);
+    }
+
+    #[test]
+    fn a_mark_is_a_whole_variable_or_a_whole_prefix() {
+        let environment = b"A=1\0GAFFER_ATTEMPT_TOKEN=abc/1.23\0B=2\0";
+        let mut belonging = belonging(1);
+        assert!(!belonging.marks(environment), "1.2 is not 1.23");
+        belonging.marker = "GAFFER_ATTEMPT_TOKEN=abc/1.23".to_owned();
+        assert!(belonging.marks(environment));
+        belonging.marker = "GAFFER_ATTEMPT_TOKEN=abc/".to_owned();
+        assert!(belonging.marks(environment));
+        belonging.marker = "GAFFER_ATTEMPT_TOKEN=ab/".to_owned();
+        assert!(!belonging.marks(environment));
+    }
+}

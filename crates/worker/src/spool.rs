@@ -1,0 +1,218 @@
+//! Output and final reports on disk until the master has them; they survive a worker that is killed.
+
+mod journal;
+mod limits;
+mod output;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::collections::{HashMap, VecDeque};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context as _;
+use chrono::{DateTime, Utc};
+use gaffer_domain::AttemptRef;
+use gaffer_domain::reason::{AttemptEnd, LostCause};
+use gaffer_protocol::wire::{Ended, KillReceipt};
+
+use crate::clock::BootTime;
+use crate::data_dir::create_private_dir;
+use journal::Journal;
+use limits::Limits;
+use output::Segment;
+use writer::Checksum;
+
+pub(crate) use journal::Remembered;
+pub(crate) use output::Output;
+pub(crate) use writer::{OutputWriter, Totals};
+
+/// The journal and the output files of one worker.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    dir: Arc<Path>,
+    limits: Arc<Limits>,
+    journal: Mutex<Journal>,
+}
+
+/// An attempt of an earlier process of this worker. It is over, and the master has not acknowledged that.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub ended: Ended,
+    pub output: Arc<Output>,
+}
+
+/// What the journal in `dir` says, before anything there is touched.
+pub(crate) fn remembered(dir: &Path, boot_id: &str) -> anyhow::Result<Vec<Remembered>> {
+    let path = dir.join("journal");
+    journal::read(&path, boot_id).with_context(|| format!("cannot read the journal {}", path.display()))
+}
+
+impl Spool {
+    /// Opens the spool in `dir`. Of the `remembered` attempts nothing may run any more; those whose end nobody saw
+    /// are lost, with what had to be killed of them.
+    ///
+    /// `disk_limit` is in bytes.
+    pub fn open(
+        dir: &Path,
+        boot_id: &str,
+        disk_limit: u64,
+        remembered: Vec<Remembered>,
+        killed: &HashMap<AttemptRef, KillReceipt>,
+    ) -> anyhow::Result<(Spool, Vec<Recovered>)> {
+        create_private_dir(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let spool_dir: Arc<Path> = Arc::from(dir);
+        let limits = Arc::new(Limits::new(disk_limit));
+        let mut files = segment_files(dir).with_context(|| format!("cannot list {}", dir.display()))?;
+        let mut recovered = Vec::new();
+        for remembered in remembered {
+            let starts = files.remove(&remembered.attempt).unwrap_or_default();
+            let found = scan(dir, &remembered, &starts)
+                .with_context(|| format!("cannot read the spooled output of attempt {}", remembered.attempt))?;
+            let attempt = remembered.attempt;
+            let ended = end_of(remembered, &found, killed.get(&attempt).copied(), Utc::now());
+            let output =
+                Output::recovered(attempt, spool_dir.clone(), limits.clone(), found.segments, ended.output_bytes);
+            recovered.push(Recovered { ended, output: Arc::new(output) });
+        }
+        let ends: Vec<Ended> = recovered.iter().map(|recovered| recovered.ended.clone()).collect();
+        let path = dir.join("journal");
+        let journal = Journal::create(&path, boot_id, &ends)
+            .with_context(|| format!("cannot write the journal {}", path.display()))?;
+        // What is left belongs to attempts that the master knows to be over.
+        for (attempt, starts) in files {
+            for start in starts {
+                let path = segment::path(dir, attempt, start);
+                fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+        }
+        Ok((Spool { dir: spool_dir, limits, journal: Mutex::new(journal) }, recovered))
+    }
+
+    /// The output of a new attempt, and its writer.
+    pub fn new_output(&self, attempt: AttemptRef) -> (Arc<Output>, OutputWriter) {
+        let output = Arc::new(Output::new(attempt, self.dir.clone(), self.limits.clone()));
+        let writer = OutputWriter::new(output.clone(), self.limits.clone());
+        (output, writer)
+    }
+
+    /// Notes that an attempt is about to start. After an error it must not: nobody would look for its processes.
+    pub fn starting(&self, attempt: AttemptRef, at: DateTime<Utc>) -> io::Result<()> {
+        self.journal().starting(attempt, at, BootTime::now())
+    }
+
+    /// Notes that it started.
+    pub fn started(&self, attempt: AttemptRef, pid: Option<i32>) {
+        let noted = self.journal().started(attempt, pid, BootTime::now());
+        warn_of(attempt, noted);
+    }
+
+    /// Notes how it ended. Remembered also when the disk refuses it for now.
+    pub fn ended(&self, ended: &Ended) {
+        let noted = self.journal().ended(ended);
+        warn_of(ended.attempt, noted);
+    }
+
+    /// The master knows everything about the attempt.
+    pub fn forget(&self, attempt: AttemptRef) {
+        let noted = self.journal().forget(attempt);
+        warn_of(attempt, noted);
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn warn_of(attempt: AttemptRef, noted: io::Result<()>) {
+    if let Err(error) = noted {
+        tracing::warn!(%attempt, %error, "cannot write to the journal; it is tried again with the next entry");
+    }
+}
+
+/// The offsets at which each attempt's segments start, in order.
+fn segment_files(dir: &Path) -> io::Result<HashMap<AttemptRef, Vec<u64>>> {
+    let mut files: HashMap<AttemptRef, Vec<u64>> = HashMap::new();
+    for entry in fs::read_dir(dir)? {
+        if let Some((attempt, start)) = entry?.file_name().to_str().and_then(segment::parse_name) {
+            files.entry(attempt).or_default().push(start);
+        }
+    }
+    files.values_mut().for_each(|starts| starts.sort_unstable());
+    Ok(files)
+}
+
+/// What there is of an attempt's output.
+#[derive(Debug, Default)]
+struct Found {
+    segments: VecDeque<Segment>,
+    /// Offset after the last byte.
+    end: u64,
+    /// Something between the first byte and the last is missing.
+    has_gap: bool,
+    /// Over all output; none if its beginning is not there.
+    sha256: Option<String>,
+}
+
+fn scan(dir: &Path, remembered: &Remembered, starts: &[u64]) -> io::Result<Found> {
+    let mut found = Found::default();
+    let mut checksum = Checksum::default();
+    for (at, start) in starts.iter().copied().enumerate() {
+        let path = segment::path(dir, remembered.attempt, start);
+        let next_start = starts.get(at + 1).copied();
+        // A process that is killed tears its last file only, and the checksum is known if the end is.
+        let (payload, size) = match next_start {
+            Some(next) if remembered.same_boot && remembered.ended.is_some() => {
+                (next - start, fs::metadata(&path)?.len())
+            }
+            _ => {
+                let scanned = segment::scan(&path, |record| checksum.update(&record.bytes))?;
+                (scanned.payload, scanned.size)
+            }
+        };
+        found.has_gap |= at > 0 && start != found.end;
+        found.end = start + payload;
+        found.segments.push_back(Segment { start, end: found.end, size });
+    }
+    // Without a file there was no output, or all of it is stored already: nobody can tell.
+    let is_whole = !found.has_gap && starts.first() == Some(&0);
+    found.sha256 = is_whole.then(|| checksum.finish());
+    Ok(found)
+}
+
+/// The end to report: the one that was seen, else that the attempt is lost.
+fn end_of(
+    remembered: Remembered,
+    found: &Found,
+    killed: Option<KillReceipt>,
+    now: DateTime<Utc>,
+) -> Ended {
+    if let Some(mut ended) = remembered.ended {
+        // No segment at all: the master has everything already, or there was nothing.
+        if found.has_gap || (!found.segments.is_empty() && found.end < ended.output_bytes) {
+            ended.output_sha256 = None;
+        }
+        return ended;
+    }
+    let cause = if remembered.same_boot { LostCause::WorkerRestarted } else { LostCause::Rebooted };
+    let ran_micros = match &remembered.starting {
+        Some(starting) if remembered.same_boot => {
+            BootTime::now().as_micros().saturating_sub(starting.boot.as_micros())
+        }
+        _ => 0,
+    };
+    Ended {
+        attempt: remembered.attempt,
+        end: AttemptEnd::Lost { cause },
+        started_at: remembered.started.and(remembered.starting.map(|starting| starting.at)),
+        ended_at: now,
+        ran_micros,
+        output_bytes: found.end,
+        output_sha256: found.sha256.clone(),
+        killed,
+    }
+}

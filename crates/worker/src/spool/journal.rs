@@ -1,0 +1,213 @@
+//! What became of attempts, so that a worker that was killed knows what it had been doing.
+//!
+//! A text file that is only appended to: a line per entry, a CRC-32 in hexadecimal, a blank and a JSON object. Lines
+//! that are torn or damaged are skipped. Nothing is synced: it has to survive the worker, and after a crash of the
+//! machine nothing runs any more.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use gaffer_domain::AttemptRef;
+use gaffer_protocol::wire::Ended;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::BootTime;
+
+/// The file is written anew when it is so long and mostly about attempts that are forgotten.
+const COMPACT_BYTES: u64 = 4 << 20;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "snake_case")]
+enum Entry {
+    /// The first line: everything after it happened since this boot of the machine.
+    Opened { boot_id: String },
+    /// The attempt is about to start.
+    Starting { attempt: AttemptRef, at: DateTime<Utc>, boot_micros: u64 },
+    /// It started between the entry before and `boot_micros`, with this main process if it has one.
+    Started { attempt: AttemptRef, pid: Option<i32>, boot_micros: u64 },
+    /// It is over.
+    Ended(Box<Ended>),
+    /// The master knows that it is over.
+    Forgotten { attempt: AttemptRef },
+}
+
+/// What the journal says of an attempt that is not forgotten.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Remembered {
+    pub attempt: AttemptRef,
+    pub starting: Option<Starting>,
+    pub started: Option<Started>,
+    pub ended: Option<Ended>,
+    /// The machine has not been restarted since.
+    pub same_boot: bool,
+}
+
+/// When an attempt began to start.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Starting {
+    pub at: DateTime<Utc>,
+    pub boot: BootTime,
+}
+
+/// The start of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Started {
+    /// Its main process, if it has one.
+    pub pid: Option<i32>,
+    /// That was there by then.
+    pub boot: BootTime,
+}
+
+/// The open journal.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: File,
+    first_line: String,
+    length: u64,
+    /// The lines of each attempt that is not forgotten.
+    live: HashMap<AttemptRef, String>,
+    live_bytes: u64,
+    /// The file lacks something, or holds a piece of a line: write it anew before appending.
+    damaged: bool,
+}
+
+/// Reads a journal from before; a missing file is an empty one. Gives the attempts in no particular order.
+pub(crate) fn read(path: &Path, boot_id: &str) -> io::Result<Vec<Remembered>> {
+    let text = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut attempts: HashMap<AttemptRef, Remembered> = HashMap::new();
+    let mut same_boot = false;
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let Some(entry) = parse(line) else {
+            tracing::warn!(path = %path.display(), "the journal has a damaged line, which is skipped");
+            continue;
+        };
+        let mut of = |attempt: AttemptRef| -> &mut Remembered {
+            attempts.entry(attempt).or_insert(Remembered {
+                attempt,
+                starting: None,
+                started: None,
+                ended: None,
+                same_boot,
+            })
+        };
+        match entry {
+            Entry::Opened { boot_id: of_file } => same_boot = of_file == boot_id,
+            Entry::Starting { attempt, at, boot_micros } => {
+                of(attempt).starting = Some(Starting { at, boot: BootTime::from_micros(boot_micros) });
+            }
+            Entry::Started { attempt, pid, boot_micros } => {
+                of(attempt).started = Some(Started { pid, boot: BootTime::from_micros(boot_micros) });
+            }
+            Entry::Ended(ended) => of(ended.attempt).ended = Some(*ended),
+            Entry::Forgotten { attempt } => {
+                attempts.remove(&attempt);
+            }
+        }
+    }
+    Ok(attempts.into_values().collect())
+}
+
+impl Journal {
+    /// Begins a new file that holds the given ends and nothing else, in place of the one that was there.
+    pub fn create(path: &Path, boot_id: &str, ended: &[Ended]) -> io::Result<Journal> {
+        let first_line = line(&Entry::Opened { boot_id: boot_id.to_owned() })?;
+        let mut live = HashMap::new();
+        for ended in ended {
+            live.insert(ended.attempt, line(&Entry::Ended(Box::new(ended.clone())))?);
+        }
+        let live_bytes = live.values().map(|lines| lines.len() as u64).sum();
+        let (file, length) = write_anew(path, &first_line, &live)?;
+        Ok(Journal { path: path.to_owned(), file, first_line, length, live, live_bytes, damaged: false })
+    }
+
+    /// The attempt is about to start. After an error it must not: nobody would look for its processes.
+    pub fn starting(&mut self, attempt: AttemptRef, at: DateTime<Utc>, boot: BootTime) -> io::Result<()> {
+        self.append(attempt, &Entry::Starting { attempt, at, boot_micros: boot.as_micros() })
+    }
+
+    /// It started.
+    pub fn started(&mut self, attempt: AttemptRef, pid: Option<i32>, boot: BootTime) -> io::Result<()> {
+        self.append(attempt, &Entry::Started { attempt, pid, boot_micros: boot.as_micros() })
+    }
+
+    /// It is over. Remembered even after an error, and written as soon as the disk takes it.
+    pub fn ended(&mut self, ended: &Ended) -> io::Result<()> {
+        self.append(ended.attempt, &Entry::Ended(Box::new(ended.clone())))
+    }
+
+    /// It matters no more.
+    pub fn forget(&mut self, attempt: AttemptRef) -> io::Result<()> {
+        let Some(lines) = self.live.remove(&attempt) else { return Ok(()) };
+        self.live_bytes -= lines.len() as u64;
+        self.write(&line(&Entry::Forgotten { attempt })?)
+    }
+
+    fn append(&mut self, attempt: AttemptRef, entry: &Entry) -> io::Result<()> {
+        let line = line(entry)?;
+        self.live.entry(attempt).or_default().push_str(&line);
+        self.live_bytes += line.len() as u64;
+        self.write(&line)
+    }
+
+    /// Appends a line that `live` reflects already.
+    fn write(&mut self, line: &str) -> io::Result<()> {
+        let is_mostly_dead = self.length >= COMPACT_BYTES && self.live_bytes < self.length / 4;
+        if self.damaged || is_mostly_dead {
+            let written = write_anew(&self.path, &self.first_line, &self.live);
+            self.damaged |= written.is_err();
+            (self.file, self.length) = written?;
+            self.damaged = false;
+            return Ok(());
+        }
+        match self.file.write_all(line.as_bytes()) {
+            Ok(()) => self.length += line.len() as u64,
+            Err(error) => {
+                self.damaged = true;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Replaces the file at once by one with these lines; gives it open for appending, and its length.
+fn write_anew(
+    path: &Path,
+    first_line: &str,
+    live: &HashMap<AttemptRef, String>,
+) -> io::Result<(File, u64)> {
+    let draft = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
+    let mut text = String::from(first_line);
+    live.values().for_each(|lines| text.push_str(lines));
+    file.write_all(text.as_bytes())?;
+    fs::rename(&draft, path)?;
+    Ok((file, text.len() as u64))
+}
+
+fn line(entry: &Entry) -> io::Result<String> {
+    let json = serde_json::to_string(entry)?;
+    Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())))
+}
+
+fn parse(line: &[u8]) -> Option<Entry> {
+    let (check, json) = (line.get(..8)?, line.get(9..)?);
+    let check = u32::from_str_radix(std::str::from_utf8(check).ok()?, 16).ok()?;
+    if crc32fast::hash(json) != check {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use gaffer_domain::TaskId;
+use gaffer_domain::reason::AttemptEnd;
+
+use super::*;
+
+const BOOT: &str = "boot-1";
+
+fn attempt(task: i64) -> AttemptRef {
+    AttemptRef { task: TaskId(task), attempt: 1 }
+}
+
+fn ended(task: i64) -> Ended {
+    Ended {
+        attempt: attempt(task),
+        end: AttemptEnd::Exited { code: 3 },
+        started_at: Some(Utc::now()),
+        ended_at: Utc::now(),
+        ran_micros: 5,
+        output_bytes: 7,
+        output_sha256: Some("ab".to_owned()),
+        killed: None,
+    }
+}
+
+fn by_task(path: &Path, boot_id: &str) -> Vec<Remembered> {
+    let mut all = read(path, boot_id).unwrap();
+    all.sort_by_key(|remembered| remembered.attempt);
+    all
+}
+
+#[test]
+fn what_is_not_forgotten_is_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    assert_eq!(read(&path, BOOT).unwrap(), [], "no file yet");
+    let mut journal = Journal::create(&path, BOOT, &[]).unwrap();
+    let (at, boot) = (Utc::now(), BootTime::now());
+    for task in 1..=3 {
+        journal.starting(attempt(task), at, boot).unwrap();
+        journal.started(attempt(task), Some(100 + task as i32), boot).unwrap();
+    }
+    journal.ended(&ended(2)).unwrap();
+    journal.ended(&ended(3)).unwrap();
+    journal.forget(attempt(3)).unwrap();
+
+    let read = by_task(&path, BOOT);
+    assert_eq!(read.len(), 2);
+    assert_eq!(read[0].starting.map(|starting| starting.at), Some(at));
+    assert_eq!(read[0].started, Some(Started { pid: Some(101), boot: BootTime::from_micros(boot.as_micros()) }));
+    assert_eq!((read[0].ended.clone(), read[0].same_boot), (None, true));
+    assert_eq!(read[1].ended.as_ref().map(|ended| ended.attempt), Some(attempt(2)));
+    assert!(!by_task(&path, "boot-2")[0].same_boot);
+}
+
+#[test]
+fn a_journal_torn_anywhere_keeps_its_whole_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let mut journal = Journal::create(&path, BOOT, &[]).unwrap();
+    for task in 1..=5 {
+        journal.ended(&ended(task)).unwrap();
+    }
+    let whole = fs::read(&path).unwrap();
+    let line_ends: Vec<usize> = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
+    for cut in 0..whole.len() {
+        fs::write(&path, &whole[..cut]).unwrap();
+        let whole_entries = line_ends[1..].iter().filter(|end| **end <= cut).count();
+        assert_eq!(read(&path, BOOT).unwrap().len(), whole_entries, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_damaged_line_costs_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let mut journal = Journal::create(&path, BOOT, &[]).unwrap();
+    for task in 1..=3 {
+        journal.ended(&ended(task)).unwrap();
+    }
+    let mut text = fs::read_to_string(&path).unwrap();
+    let at = text.find("\"task\":2").unwrap();
+    text.replace_range(at + 7..at + 8, "4");
+    fs::write(&path, text).unwrap();
+    let tasks: Vec<i64> = by_task(&path, BOOT).iter().map(|remembered| remembered.attempt.task.0).collect();
+    assert_eq!(tasks, [1, 3]);
+}
+
+#[test]
+fn a_long_journal_of_forgotten_attempts_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let mut journal = Journal::create(&path, BOOT, &[]).unwrap();
+    journal.starting(attempt(1_000_000), Utc::now(), BootTime::now()).unwrap();
+    for task in 1..=20_000 {
+        journal.ended(&ended(task)).unwrap();
+        journal.forget(attempt(task)).unwrap();
+    }
+    assert!(fs::metadata(&path).unwrap().len() < 2 * COMPACT_BYTES);
+    let read = by_task(&path, BOOT);
+    assert_eq!(read.len(), 1);
+    assert_eq!(read[0].attempt, attempt(1_000_000));
+}
+
+#[test]
+fn an_end_that_the_disk_refused_is_written_with_the_next_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let mut journal = Journal::create(&path, BOOT, &[]).unwrap();
+    // A full disk, as far as the journal can tell.
+    journal.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    assert!(journal.ended(&ended(1)).is_err());
+    assert_eq!(read(&path, BOOT).unwrap(), []);
+    journal.ended(&ended(2)).unwrap();
+    assert_eq!(by_task(&path, BOOT).len(), 2);
+}

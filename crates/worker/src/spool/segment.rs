@@ -1,0 +1,282 @@
+//! A file of output records: one segment of an attempt's output, which torn ends and flipped bits cannot confuse.
+//!
+//! Each record is a head of 16 bytes, little-endian (length and, in the highest bit, the stream u32; microseconds
+//! since 1970 u64; CRC-32 of the 12 bytes before and of the record's bytes u32), then the bytes. A segment is named
+//! `<task>.<attempt>.<offset of its first byte>`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use gaffer_domain::{AttemptRef, TaskId};
+use gaffer_protocol::output::{Record, Stream};
+
+/// Bytes before each record.
+pub(crate) const HEAD_BYTES: usize = 16;
+/// The longest record: more than is ever read from a pipe at once.
+pub(crate) const MAX_RECORD_BYTES: usize = 1 << 20;
+
+const STDERR_BIT: u32 = 1 << 31;
+
+/// Where the segment that starts at `offset` lies.
+pub(crate) fn path(dir: &Path, attempt: AttemptRef, offset: u64) -> PathBuf {
+    dir.join(format!("{attempt}.{offset}"))
+}
+
+/// The opposite of [`path`]; none for a name that is no segment's.
+pub(crate) fn parse_name(name: &str) -> Option<(AttemptRef, u64)> {
+    let mut parts = name.split('.');
+    let task = TaskId(parts.next()?.parse().ok()?);
+    let attempt = AttemptRef { task, attempt: parts.next()?.parse().ok()? };
+    let offset = parts.next()?.parse().ok()?;
+    parts.next().is_none().then_some((attempt, offset))
+}
+
+/// Appends records to a new segment.
+#[derive(Debug)]
+pub(crate) struct SegmentWriter {
+    file: File,
+    path: PathBuf,
+    size: u64,
+}
+
+impl SegmentWriter {
+    /// A new, empty file; one that lies there from before is emptied.
+    pub fn create(path: PathBuf) -> io::Result<SegmentWriter> {
+        let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&path)?;
+        Ok(SegmentWriter { file, path, size: 0 })
+    }
+
+    /// Size of the file in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes one record whole; after an error the file is as it was before.
+    pub fn append(&mut self, record: &Record) -> io::Result<()> {
+        let head = head(record)?;
+        let written = write_both(&mut self.file, &head, &record.bytes);
+        match written {
+            Ok(()) => {
+                self.size += (HEAD_BYTES + record.bytes.len()) as u64;
+                Ok(())
+            }
+            Err(error) => {
+                self.file.set_len(self.size)?;
+                self.file.seek(SeekFrom::Start(self.size))?;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn write_both(file: &mut File, head: &[u8], bytes: &[u8]) -> io::Result<()> {
+    // One call, nearly always.
+    let written = loop {
+        match file.write_vectored(&[IoSlice::new(head), IoSlice::new(bytes)]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => break result?,
+        }
+    };
+    if written < head.len() {
+        file.write_all(&head[written..])?;
+        return file.write_all(bytes);
+    }
+    file.write_all(&bytes[written - head.len()..])
+}
+
+fn head(record: &Record) -> io::Result<[u8; HEAD_BYTES]> {
+    let length = u32::try_from(record.bytes.len()).ok().filter(|len| *len as usize <= MAX_RECORD_BYTES);
+    let length = length.ok_or_else(|| io::Error::other("a record is too long for the spool"))?;
+    let stream = if record.stream == Stream::Stderr { STDERR_BIT } else { 0 };
+    let mut head = [0_u8; HEAD_BYTES];
+    head[..4].copy_from_slice(&(length | stream).to_le_bytes());
+    head[4..12].copy_from_slice(&record.at_micros.to_le_bytes());
+    let check = checksum(&head[..12], &record.bytes);
+    head[12..].copy_from_slice(&check.to_le_bytes());
+    Ok(head)
+}
+
+fn checksum(head: &[u8], bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(head);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+/// Reads a segment record by record.
+#[derive(Debug)]
+pub(crate) struct SegmentReader {
+    file: BufReader<File>,
+    /// Where the next record begins in the file.
+    position: u64,
+}
+
+impl SegmentReader {
+    /// Begins with the first record.
+    pub fn open(path: &Path) -> io::Result<SegmentReader> {
+        Ok(SegmentReader { file: BufReader::with_capacity(64 << 10, File::open(path)?), position: 0 })
+    }
+
+    /// Bytes of the file that held whole records so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next record; none at the end, and where what follows is torn or damaged.
+    pub fn next(&mut self) -> io::Result<Option<Record>> {
+        let mut head = [0_u8; HEAD_BYTES];
+        if !self.read_whole(&mut head)? {
+            return Ok(None);
+        }
+        let field = |from: usize| [head[from], head[from + 1], head[from + 2], head[from + 3]];
+        let first = u32::from_le_bytes(field(0));
+        let at_micros = u64::from(u32::from_le_bytes(field(4))) | u64::from(u32::from_le_bytes(field(8))) << 32;
+        let length = (first & !STDERR_BIT) as usize;
+        if length == 0 || length > MAX_RECORD_BYTES {
+            return Ok(None);
+        }
+        let mut bytes = vec![0_u8; length];
+        if !self.read_whole(&mut bytes)? || checksum(&head[..12], &bytes) != u32::from_le_bytes(field(12)) {
+            return Ok(None);
+        }
+        self.position += (HEAD_BYTES + length) as u64;
+        let stream = if first & STDERR_BIT == 0 { Stream::Stdout } else { Stream::Stderr };
+        Ok(Some(Record { at_micros, stream, bytes: Bytes::from(bytes) }))
+    }
+
+    /// False if the file ends before the buffer is full.
+    fn read_whole(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        match self.file.read_exact(buffer) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What a segment from before holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scanned {
+    /// Output bytes in whole records.
+    pub payload: u64,
+    /// Size of these records in the file.
+    pub size: u64,
+}
+
+/// Reads a whole segment, passing each record to `each`, and cuts off what follows the last whole record.
+pub(crate) fn scan(path: &Path, mut each: impl FnMut(&Record)) -> io::Result<Scanned> {
+    let mut reader = SegmentReader::open(path)?;
+    let mut payload = 0;
+    while let Some(record) = reader.next()? {
+        payload += record.bytes.len() as u64;
+        each(&record);
+    }
+    let size = reader.position();
+    if fs::metadata(path)?.len() > size {
+        OpenOptions::new().write(true).open(path)?.set_len(size)?;
+    }
+    Ok(Scanned { payload, size })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+    use super::*;
+
+    fn record(rng: &mut StdRng) -> Record {
+        let mut bytes = vec![0_u8; rng.random_range(1..300)];
+        rng.fill(&mut bytes[..]);
+        let stream = if rng.random() { Stream::Stdout } else { Stream::Stderr };
+        Record { at_micros: rng.random(), stream, bytes: bytes.into() }
+    }
+
+    fn written(dir: &Path, count: usize, rng: &mut StdRng) -> (PathBuf, Vec<Record>) {
+        let mut writer = SegmentWriter::create(dir.join("1.1.0")).unwrap();
+        let records: Vec<Record> = (0..count).map(|_| record(rng)).collect();
+        for record in &records {
+            writer.append(record).unwrap();
+        }
+        assert_eq!(fs::metadata(writer.path()).unwrap().len(), writer.size());
+        (writer.path().to_owned(), records)
+    }
+
+    fn read(path: &Path) -> (Scanned, Vec<Record>) {
+        let mut records = Vec::new();
+        let scanned = scan(path, |record| records.push(record.clone())).unwrap();
+        (scanned, records)
+    }
+
+    #[test]
+    fn names_are_read_back_and_foreign_ones_are_not() {
+        let attempt = AttemptRef { task: TaskId(42), attempt: 7 };
+        let path = path(Path::new("/x"), attempt, 99);
+        assert_eq!(parse_name(path.file_name().unwrap().to_str().unwrap()), Some((attempt, 99)));
+        for name in ["", "42", "42.7", "42.7.", "42.7.x", "42.7.1.2", "journal"] {
+            assert_eq!(parse_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, records) = written(dir.path(), 100, &mut StdRng::seed_from_u64(1));
+        let (scanned, read) = read(&path);
+        assert_eq!(read, records);
+        assert_eq!(scanned.payload, records.iter().map(|record| record.bytes.len() as u64).sum::<u64>());
+    }
+
+    #[test]
+    fn a_file_torn_anywhere_gives_its_whole_records_and_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let rng = &mut StdRng::seed_from_u64(2);
+        for _ in 0..200 {
+            let (path, records) = written(dir.path(), 20, rng);
+            let whole = fs::metadata(&path).unwrap().len();
+            let cut = rng.random_range(0..=whole);
+            OpenOptions::new().write(true).open(&path).unwrap().set_len(cut).unwrap();
+            let (scanned, read) = read(&path);
+            assert_eq!(read, records[..read.len()]);
+            assert!(cut == whole || read.len() < records.len());
+            assert_eq!(fs::metadata(&path).unwrap().len(), scanned.size);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_ends_the_records_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let rng = &mut StdRng::seed_from_u64(3);
+        for _ in 0..200 {
+            let (path, records) = written(dir.path(), 20, rng);
+            let mut bytes = fs::read(&path).unwrap();
+            let at = rng.random_range(0..bytes.len());
+            bytes[at] ^= 1 << rng.random_range(0..8);
+            fs::write(&path, &bytes).unwrap();
+            let (_, read) = read(&path);
+            assert!(read.len() < records.len());
+            assert_eq!(read, records[..read.len()]);
+        }
+    }
+
+    #[test]
+    fn garbage_gives_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let rng = &mut StdRng::seed_from_u64(4);
+        let path = dir.path().join("1.1.0");
+        for _ in 0..200 {
+            let mut bytes = vec![0_u8; rng.random_range(0..500)];
+            rng.fill(&mut bytes[..]);
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(read(&path).1, []);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Takes an attempt's output from its driver: onto disk, into the checksum, then visible to the connection.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gaffer_protocol::output::Record;
+use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::limits::Limits;
+use super::output::{Output, Place};
+use super::segment::SegmentWriter;
+
+/// A segment of this size is full.
+const SEGMENT_BYTES: u64 = 8 << 20;
+/// A smaller record is written at once; a larger one, of which many may follow, by a thread that may block.
+const INLINE_BYTES: usize = 16 << 10;
+/// How long a disk that refused a record is left alone.
+const DISK_RETRY: Duration = Duration::from_millis(500);
+
+/// The one writer of an [`Output`].
+#[derive(Debug)]
+pub(crate) struct OutputWriter {
+    output: Arc<Output>,
+    limits: Arc<Limits>,
+    segment: Option<SegmentWriter>,
+    checksum: Checksum,
+    /// A record could not be written when there was no time left to wait: it and all that follow stay in memory.
+    memory_only: bool,
+}
+
+/// What there was in all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub bytes: u64,
+    /// In hexadecimal.
+    pub sha256: String,
+}
+
+impl OutputWriter {
+    pub fn new(output: Arc<Output>, limits: Arc<Limits>) -> OutputWriter {
+        OutputWriter { output, limits, segment: None, checksum: Checksum::default(), memory_only: false }
+    }
+
+    /// Adds a record. Waits while the spool is full or its disk refuses, but no longer than until `hurry`: the
+    /// little that comes after the end of a process always has room, if need be in memory.
+    ///
+    /// Must be awaited to its end.
+    pub async fn append(&mut self, record: Record, hurry: &CancellationToken) {
+        self.wait_for_room(hurry).await;
+        self.checksum.update(&record.bytes);
+        let mut warned = false;
+        let size = loop {
+            if self.memory_only {
+                break None;
+            }
+            match self.write(&record).await {
+                Ok(size) => break Some(size),
+                Err(error) => {
+                    if !warned {
+                        tracing::warn!(%error, "cannot write to the spool: the job has to wait");
+                        warned = true;
+                    }
+                    if hurry.is_cancelled() {
+                        self.memory_only = true;
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(DISK_RETRY) => {}
+                () = hurry.cancelled() => {}
+            }
+        };
+        self.output.commit(record, size);
+    }
+
+    /// There is no more.
+    pub fn finish(self) -> Totals {
+        self.output.close();
+        Totals { bytes: self.output.end(), sha256: self.checksum.finish() }
+    }
+
+    async fn wait_for_room(&self, hurry: &CancellationToken) {
+        loop {
+            let freed = self.limits.freed();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if hurry.is_cancelled() || self.limits.has_room() {
+                return;
+            }
+            tokio::select! {
+                () = freed => {}
+                () = hurry.cancelled() => {}
+            }
+        }
+    }
+
+    /// Writes the record to the segment; the new size of the segment.
+    async fn write(&mut self, record: &Record) -> io::Result<u64> {
+        let is_full = self.segment.as_ref().is_none_or(|segment| segment.size() >= SEGMENT_BYTES);
+        if let Place::New(path) = self.output.begin(is_full) {
+            match SegmentWriter::create(path) {
+                Ok(segment) => self.segment = Some(segment),
+                Err(error) => {
+                    self.segment = None;
+                    self.output.cancel(true);
+                    return Err(error);
+                }
+            }
+        }
+        let Some(mut segment) = self.segment.take() else {
+            self.output.cancel(true);
+            return Err(io::Error::other("the spool has no open segment"));
+        };
+        let written = if record.bytes.len() < INLINE_BYTES {
+            let result = segment.append(record);
+            Ok((segment, result))
+        } else {
+            let record = record.clone();
+            let append = move || {
+                let result = segment.append(&record);
+                (segment, result)
+            };
+            tokio::task::spawn_blocking(append).await
+        };
+        match written {
+            Ok((segment, result)) => {
+                let size = segment.size();
+                self.segment = Some(segment);
+                if result.is_err() {
+                    self.output.cancel(false);
+                }
+                result.map(|()| size)
+            }
+            Err(error) => {
+                self.output.cancel(true);
+                Err(io::Error::other(error))
+            }
+        }
+    }
+}
+
+/// The checksum of output that is at hand in one piece after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Checksum(Sha256);
+
+impl Checksum {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// In hexadecimal.
+    pub fn finish(self) -> String {
+        const DIGITS: [char; 16] =
+            ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+        let digest = self.0.finalize();
+        digest.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| DIGITS[usize::from(digit)]).collect()
+    }
+}
