@@ -1,1 +1,42 @@
-//! e2e
+//! A stage for tests: a private Postgres, a real master, real and hand-driven workers, a small client.
+//!
+//! Nothing is imported from here but by tests. Nothing sleeps: tests wait for a condition with [`eventually`].
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should fail")]
+
+pub mod browser;
+pub mod client;
+pub mod cluster;
+pub mod gaffer;
+pub mod raw_worker;
+pub mod stage;
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that should happen at once, on a machine that may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` gives something, and fails the test with `what` if it does not within [`PATIENCE`].
+pub async fn eventually<T, F>(what: &str, condition: F) -> T
+where
+    F: AsyncFnMut() -> Option<T>,
+{
+    eventually_within(PATIENCE, what, condition).await
+}
+
+/// The same with a deadline of its own.
+pub async fn eventually_within<T, F>(patience: Duration, what: &str, mut condition: F) -> T
+where
+    F: AsyncFnMut() -> Option<T>,
+{
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        assert!(start.elapsed() < patience, "waited {patience:?} in vain until {what}");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}

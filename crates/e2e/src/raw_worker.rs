@@ -1,0 +1,183 @@
+//! A worker driven by hand: it says what the test says, sense or nonsense.
+
+use futures::{SinkExt, StreamExt};
+use gaffer_domain::AttemptRef;
+use gaffer_domain::quantity::{Bytes, Cpu};
+use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::spec::{DriverKind, Resources};
+use gaffer_protocol::output::{ChunkBuilder, Stream};
+use gaffer_protocol::wire::{
+    DriverStatus, Ended, Heartbeat, HeldAttempt, Hello, MachineStats, PROTOCOL_VERSION, StartAttempt, ToMaster,
+    ToWorker, Welcome,
+};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use uuid::Uuid;
+
+/// A session of a hand-driven worker.
+pub struct RawWorker {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// What has arrived and was not asked for yet.
+    inbox: Vec<ToWorker>,
+    /// What the master answered to the hello.
+    pub welcome: Welcome,
+}
+
+/// A hello of a worker with two processors that has nothing.
+pub fn hello(name: &str) -> Hello {
+    let resources = Resources { cpu: Cpu::from_millis(2_000), memory: Bytes(8 << 30), disk: Bytes(100 << 30) };
+    Hello {
+        protocol: PROTOCOL_VERSION,
+        version: "0.0.0-test".to_owned(),
+        identity: Uuid::new_v4(),
+        process: Uuid::new_v4(),
+        boot_id: "boot-1".to_owned(),
+        name: name.to_owned(),
+        labels: Default::default(),
+        datacenter: String::new(),
+        capacity: resources,
+        drivers: vec![DriverStatus { driver: DriverKind::Host, healthy: true, detail: None }],
+        arch: "x86_64".to_owned(),
+        os: "linux".to_owned(),
+        held: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+/// Opens the connection without a word.
+pub async fn dial(url: &str, key: &str) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>, Error> {
+    let mut request = url.into_client_request()?;
+    request.headers_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+    Ok(connect_async(request).await?.0)
+}
+
+impl RawWorker {
+    /// Dials in and says hello.
+    pub async fn connect(url: &str, key: &str, hello: Hello) -> RawWorker {
+        RawWorker::try_connect(url, key, hello).await.unwrap_or_else(|said| panic!("not welcome: {said:?}"))
+    }
+
+    /// Dials in and says hello; returns what the master said if that is no welcome.
+    pub async fn try_connect(url: &str, key: &str, hello: Hello) -> Result<RawWorker, Option<ToWorker>> {
+        let mut socket = dial(url, key).await.unwrap();
+        let text = serde_json::to_string(&[ToMaster::Hello(Box::new(hello))]).unwrap();
+        socket.send(Message::Text(text.into())).await.unwrap();
+        let mut inbox = read_frame(&mut socket).await.unwrap_or_default();
+        if inbox.is_empty() {
+            return Err(None);
+        }
+        match inbox.remove(0) {
+            ToWorker::Welcome(welcome) => Ok(RawWorker { socket, inbox, welcome }),
+            other => Err(Some(other)),
+        }
+    }
+
+    /// Sends messages in one frame.
+    pub async fn say(&mut self, messages: &[ToMaster]) {
+        let text = serde_json::to_string(messages).unwrap();
+        self.say_text(&text).await;
+    }
+
+    /// Sends any text.
+    pub async fn say_text(&mut self, text: &str) {
+        // An error shows when reading.
+        let _ = self.socket.send(Message::Text(text.into())).await;
+    }
+
+    /// Sends any bytes.
+    pub async fn say_bytes(&mut self, bytes: Vec<u8>) {
+        let _ = self.socket.send(Message::Binary(bytes.into())).await;
+    }
+
+    /// The next message of the master; none if the session is over.
+    pub async fn hear(&mut self) -> Option<ToWorker> {
+        let waiting = async {
+            while self.inbox.is_empty() {
+                self.inbox = read_frame(&mut self.socket).await?;
+            }
+            Some(self.inbox.remove(0))
+        };
+        tokio::time::timeout(crate::PATIENCE, waiting).await.expect("the master says nothing")
+    }
+
+    /// The next message that `wanted` takes; others are passed over.
+    pub async fn hear_until<T>(&mut self, mut wanted: impl FnMut(ToWorker) -> Option<T>) -> T {
+        loop {
+            let message = self.hear().await.expect("the session is over");
+            if let Some(found) = wanted(message) {
+                return found;
+            }
+        }
+    }
+
+    /// The next attempt that is to be started.
+    pub async fn next_start(&mut self) -> StartAttempt {
+        self.hear_until(|message| match message {
+            ToWorker::Start(start) => Some(*start),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Says that an attempt started.
+    pub async fn started(&mut self, attempt: AttemptRef) {
+        self.say(&[ToMaster::Started { attempt, at: chrono::Utc::now() }]).await;
+    }
+
+    /// Sends output as one chunk.
+    pub async fn output(&mut self, attempt: AttemptRef, offset: u64, stream: Stream, bytes: &[u8]) {
+        let mut builder = ChunkBuilder::new();
+        builder.push(1_700_000_000_000_000, stream, bytes);
+        self.say_bytes(builder.finish(attempt, offset).to_frame().to_vec()).await;
+    }
+
+    /// Says that an attempt is over.
+    pub async fn ended(&mut self, attempt: AttemptRef, end: AttemptEnd, output_bytes: u64) {
+        self.say(&[ToMaster::Ended(Box::new(ended(attempt, end, output_bytes)))]).await;
+    }
+
+    /// Sends a heartbeat and waits for its answer: everything said before has been taken in then.
+    pub async fn heartbeat(&mut self, sequence: u64, held: Vec<HeldAttempt>) {
+        let heartbeat = Heartbeat { sequence, held, stats: MachineStats::default() };
+        self.say(&[ToMaster::Heartbeat(Box::new(heartbeat))]).await;
+        let mut kept = Vec::new();
+        loop {
+            match self.hear().await.expect("the session is over") {
+                ToWorker::Alive { sequence: answered } if answered == sequence => break,
+                other => kept.push(other),
+            }
+        }
+        kept.append(&mut self.inbox);
+        self.inbox = kept;
+    }
+
+    /// Leaves without a goodbye.
+    pub fn hang_up(self) {}
+}
+
+/// The report of an end.
+pub fn ended(attempt: AttemptRef, end: AttemptEnd, output_bytes: u64) -> Ended {
+    let now = chrono::Utc::now();
+    Ended {
+        attempt,
+        end,
+        started_at: Some(now),
+        ended_at: now,
+        ran_micros: 1_000,
+        output_bytes,
+        output_sha256: None,
+        killed: None,
+    }
+}
+
+async fn read_frame(socket: &mut WebSocketStream<MaybeTlsStream<TcpStream>>) -> Option<Vec<ToWorker>> {
+    loop {
+        match socket.next().await? {
+            Ok(Message::Text(text)) => return Some(serde_json::from_str(&text).expect("the master talks nonsense")),
+            Ok(Message::Close(_)) | Err(_) => return None,
+            Ok(_) => {}
+        }
+    }
+}

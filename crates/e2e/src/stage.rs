@@ -1,0 +1,80 @@
+//! A running master, and workers for it.
+
+use std::path::PathBuf;
+
+use gaffer_master::config::{DatabaseUrl, MasterConfig};
+use gaffer_master::secret::{NewSecret, Purpose};
+use gaffer_master::serve::FIRST_USER;
+use gaffer_master::{Master, Running};
+use gaffer_protocol::rest::NewKey;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Client;
+use crate::cluster::fresh_database;
+
+/// A master with a database of its own, in this process.
+pub struct Stage {
+    /// The master.
+    pub running: Running,
+    /// Its database.
+    pub database_url: String,
+    /// A client with an administrator's key.
+    pub client: Client,
+    /// A key that lets workers in.
+    pub worker_key: String,
+}
+
+impl Stage {
+    /// Starts a master on an empty database.
+    pub async fn set() -> Stage {
+        Stage::on(fresh_database().await).await
+    }
+
+    /// Starts a master on a database that may have been used before.
+    pub async fn on(database_url: String) -> Stage {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config = MasterConfig {
+            database_url: Some(DatabaseUrl(database_url.clone())),
+            dashboard_addr: "127.0.0.1:0".to_owned(),
+            api_addr: "127.0.0.1:0".to_owned(),
+            worker_addr: "127.0.0.1:0".to_owned(),
+            public_url: None,
+            data_dir: Some(PathBuf::from("/nonexistent")),
+            pg_bin: None,
+        };
+        let running = gaffer_master::start(&config, CancellationToken::new()).await.unwrap();
+        let key = key(&running.master, Purpose::UserKey).await;
+        let worker_key = key_of_worker(&running.master).await;
+        let client = Client::new(&format!("http://{}", running.api), &key);
+        Stage { running, database_url, client, worker_key }
+    }
+
+    /// Where workers dial in.
+    pub fn worker_url(&self) -> String {
+        format!("ws://{}/worker", self.running.workers)
+    }
+
+    /// Takes the master down; the database stays. Returns its URL.
+    pub async fn strike(self) -> String {
+        self.running.stop().await;
+        self.database_url
+    }
+}
+
+async fn key_of_worker(master: &Master) -> String {
+    key(master, Purpose::WorkerKey).await
+}
+
+/// Makes a key straight in the store.
+pub async fn key(master: &Master, purpose: Purpose) -> String {
+    let project = master.store.project_default().await.unwrap();
+    let user = master.store.user_ensure(FIRST_USER, project).await.unwrap();
+    let (kind, user) = match purpose {
+        Purpose::WorkerKey => ("worker", None),
+        _ => ("user", Some(user)),
+    };
+    let secret = NewSecret::new(purpose);
+    let new = NewKey { kind: kind.to_owned(), name: "test".to_owned(), expires_in_seconds: None };
+    master.store.key_insert(project, user, &new, secret.shown(), &secret.sha256).await.unwrap();
+    secret.text
+}

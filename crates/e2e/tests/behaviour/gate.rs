@@ -1,0 +1,264 @@
+//! What the gate promises: batches apply as the rules say, together or not at all.
+
+use gaffer_domain::placement::Receipt;
+use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::spec::JobSpec;
+use gaffer_domain::task::{Rejected, Report, TaskEvent};
+use gaffer_domain::{JobId, ProjectId, TaskId, WorkerId};
+use gaffer_e2e::cluster::fresh_database;
+use gaffer_e2e::raw_worker::{ended, hello};
+use gaffer_master::store::Store;
+use gaffer_master::store::gate::{Batch, Detail, Dispatch, Input, Outcome, StopJob, StopResult};
+use gaffer_master::store::jobs::{NewJob, Submitted};
+use gaffer_master::store::tasks::TaskFilter;
+use serde_json::json;
+
+struct Bench {
+    store: Store,
+    project: ProjectId,
+    worker: WorkerId,
+}
+
+async fn bench() -> Bench {
+    let store = Store::connect(&fresh_database().await).await.unwrap();
+    let project = store.project_default().await.unwrap();
+    let new = gaffer_protocol::rest::NewKey { kind: "worker".into(), name: "w".into(), expires_in_seconds: None };
+    let key = store.key_insert(project, None, &new, "gfw_", &[7; 32]).await.unwrap();
+    let registered =
+        store.worker_hello(project, key.id, uuid::Uuid::now_v7(), &[1; 32], &hello("w")).await.unwrap().unwrap();
+    Bench { store, project, worker: registered.id }
+}
+
+impl Bench {
+    async fn submit(&self, spec: serde_json::Value) -> JobId {
+        let spec = JobSpec::read(&spec).unwrap();
+        let new =
+            NewJob { project: self.project, spec: &spec, created_by: "ana", rerun_of: None, idempotency: None };
+        match self.store.job_insert(&new, chrono::Utc::now()).await.unwrap() {
+            Submitted::Created(job) => job,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn ids(&self, job: JobId) -> Vec<TaskId> {
+        let tasks = self.store.task_list(job, &TaskFilter::default(), 500).await.unwrap();
+        tasks.into_iter().map(|task| task.id).collect()
+    }
+
+    async fn apply(&self, events: Vec<(TaskId, TaskEvent)>) -> Outcome {
+        let inputs = events
+            .into_iter()
+            .map(|(task, event)| {
+                let detail = match &event {
+                    TaskEvent::Placed { .. } => Detail::Placement(Box::new(Receipt {
+                        strategy: "spread".into(),
+                        workers: 1,
+                        feasible: 1,
+                        candidates: Vec::new(),
+                    })),
+                    TaskEvent::Ended(report, end) => Detail::End(
+                        Box::new(ended(
+                            gaffer_domain::AttemptRef { task, attempt: report.attempt },
+                            end.clone(),
+                            0,
+                        )),
+                        0,
+                    ),
+                    _ => Detail::None,
+                };
+                Input { task, event, actor: "test".into(), detail }
+            })
+            .collect();
+        self.store.tasks_apply(&Batch { inputs, ..Batch::default() }, chrono::Utc::now()).await.unwrap()
+    }
+
+    fn placed(&self) -> TaskEvent {
+        TaskEvent::Placed { worker: self.worker }
+    }
+
+    fn exited(&self, attempt: u32, code: i32) -> TaskEvent {
+        TaskEvent::Ended(Report { worker: self.worker, attempt }, AttemptEnd::Exited { code })
+    }
+
+    async fn states(&self, job: JobId) -> Vec<String> {
+        let tasks = self.store.task_list(job, &TaskFilter::default(), 500).await.unwrap();
+        tasks.into_iter().map(|task| task.view.state).collect()
+    }
+
+    async fn job_state(&self, job: JobId) -> String {
+        self.store.job_get(self.project, job).await.unwrap().unwrap().state
+    }
+}
+
+#[tokio::test]
+async fn a_task_goes_from_placement_to_completion_and_takes_its_job_along() {
+    let bench = bench().await;
+    let job = bench.submit(json!({"command": ["true"]})).await;
+    assert_eq!(bench.job_state(job).await, "pending");
+    let task = bench.ids(job).await[0];
+
+    let outcome = bench.apply(vec![(task, bench.placed())]).await;
+    assert!(matches!(&outcome.commands[..], [Dispatch::Start(worker, start)]
+        if *worker == bench.worker && start.attempt.attempt == 1 && start.task == "main"));
+    assert_eq!(bench.states(job).await, ["scheduled"]);
+
+    let report = Report { worker: bench.worker, attempt: 1 };
+    let started = TaskEvent::Started(report, chrono::Utc::now());
+    let outcome = bench.apply(vec![(task, started), (task, bench.exited(1, 0))]).await;
+    assert_eq!(outcome.results, [Ok(()), Ok(())]);
+    assert!(outcome.scheduling_wanted, "there is room on the worker now");
+    let job = bench.store.job_get(bench.project, job).await.unwrap().unwrap();
+    assert_eq!((job.state.as_str(), &job.reason), ("completed", &None));
+    assert!(job.started_at.is_some() && job.finished_at.is_some());
+    assert_eq!(job.task_counts.get("completed"), Some(&1));
+}
+
+#[tokio::test]
+async fn reports_about_another_attempt_or_from_another_worker_change_nothing() {
+    let bench = bench().await;
+    let job = bench.submit(json!({"command": ["true"]})).await;
+    let task = bench.ids(job).await[0];
+    bench.apply(vec![(task, bench.placed())]).await;
+    let stranger = WorkerId(bench.worker.0 + 1);
+    let from_stranger =
+        TaskEvent::Ended(Report { worker: stranger, attempt: 1 }, AttemptEnd::Exited { code: 0 });
+    let outcome = bench.apply(vec![(task, from_stranger), (task, bench.exited(2, 0))]).await;
+    assert_eq!(outcome.results, [Err(Rejected::Stale), Err(Rejected::Stale)]);
+    assert_eq!(bench.states(job).await, ["scheduled"]);
+}
+
+#[tokio::test]
+async fn the_same_batch_applied_twice_has_the_effect_of_once() {
+    let bench = bench().await;
+    let job = bench.submit(json!({"command": ["false"], "restart": {"policy": "on-failure", "delay": "0s"}})).await;
+    let task = bench.ids(job).await[0];
+    bench.apply(vec![(task, bench.placed())]).await;
+    let end = vec![(task, bench.exited(1, 1))];
+    bench.apply(end.clone()).await;
+    let again = bench.apply(end).await;
+    assert_eq!(again.results, [Err(Rejected::Stale)]);
+    assert_eq!(bench.states(job).await, ["pending"]);
+    let attempts = bench.store.attempt_list(task).await.unwrap();
+    assert_eq!((attempts.len(), attempts[0].exit_code), (1, Some(1)));
+    // What was recorded already is no news, and no late report either.
+    let events = bench
+        .store
+        .event_list(bench.project, Some(job), gaffer_master::store::events::EventRange::Before(None), 100)
+        .await
+        .unwrap();
+    assert!(events.iter().all(|event| event.kind != "task.late_report"), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_report_that_comes_too_late_is_kept_as_history() {
+    let bench = bench().await;
+    let job = bench.submit(json!({"command": ["true"]})).await;
+    let task = bench.ids(job).await[0];
+    bench.apply(vec![(task, bench.placed())]).await;
+    let lost = AttemptEnd::Lost { cause: gaffer_domain::reason::LostCause::OutOfContact };
+    let report = Report { worker: bench.worker, attempt: 1 };
+    bench.apply(vec![(task, TaskEvent::Ended(report, lost))]).await;
+    assert_eq!(bench.states(job).await, ["failed"]);
+    bench.apply(vec![(task, bench.exited(1, 0))]).await;
+    assert_eq!(bench.states(job).await, ["failed"]);
+    let events = bench
+        .store
+        .event_list(bench.project, Some(job), gaffer_master::store::events::EventRange::Before(None), 1)
+        .await
+        .unwrap();
+    assert_eq!(events[0].kind, "task.late_report");
+    assert_eq!(events[0].message, "reported too late to count: exited with code 0");
+}
+
+#[tokio::test]
+async fn dependents_start_when_all_they_wait_for_completed_and_are_cancelled_when_it_cannot() {
+    let bench = bench().await;
+    let spec = json!({"tasks": [
+        {"name": "a", "command": ["true"], "count": 2},
+        {"name": "b", "command": ["true"], "depends_on": ["a"]},
+        {"name": "c", "command": ["true"], "depends_on": ["b"]},
+    ]});
+    let job = bench.submit(spec.clone()).await;
+    let ids = bench.ids(job).await;
+    assert_eq!(bench.states(job).await, ["pending", "pending", "blocked", "blocked"]);
+    bench.apply(vec![(ids[0], bench.placed()), (ids[1], bench.placed())]).await;
+    bench.apply(vec![(ids[0], bench.exited(1, 0))]).await;
+    assert_eq!(bench.states(job).await, ["completed", "scheduled", "blocked", "blocked"]);
+    let outcome = bench.apply(vec![(ids[1], bench.exited(1, 0))]).await;
+    assert!(outcome.scheduling_wanted);
+    assert_eq!(bench.states(job).await, ["completed", "completed", "pending", "blocked"]);
+
+    let job = bench.submit(spec).await;
+    let ids = bench.ids(job).await;
+    bench.apply(vec![(ids[0], bench.placed()), (ids[1], bench.placed())]).await;
+    bench.apply(vec![(ids[0], bench.exited(1, 9))]).await;
+    assert_eq!(bench.states(job).await, ["failed", "scheduled", "cancelled", "cancelled"]);
+    assert_eq!(bench.job_state(job).await, "running");
+    bench.apply(vec![(ids[1], bench.exited(1, 0))]).await;
+    let job = bench.store.job_get(bench.project, job).await.unwrap().unwrap();
+    assert_eq!(job.state, "failed");
+    assert_eq!(job.reason.unwrap().message, "task a.0: exited with code 9");
+}
+
+#[tokio::test]
+async fn stopping_a_job_cancels_what_waits_and_asks_the_rest_to_end() {
+    let bench = bench().await;
+    let job = bench.submit(json!({"command": ["sleep", "9"], "count": 3})).await;
+    let ids = bench.ids(job).await;
+    bench.apply(vec![(ids[0], bench.placed())]).await;
+    let stop = |project| StopJob { job, project, actor: "ana".into() };
+    let batch = Batch { stops: vec![stop(bench.project), stop(ProjectId(99))], ..Batch::default() };
+    let outcome = bench.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap();
+    assert_eq!(outcome.stops, [StopResult::Stopping, StopResult::Unknown]);
+    assert!(matches!(&outcome.commands[..], [Dispatch::Stop(_, attempt)] if attempt.task == ids[0]));
+    assert_eq!(bench.states(job).await, ["stopping", "cancelled", "cancelled"]);
+    assert_eq!(bench.job_state(job).await, "stopping");
+
+    let report = Report { worker: bench.worker, attempt: 1 };
+    let end = TaskEvent::Ended(report, AttemptEnd::Stopped { process: None });
+    bench.apply(vec![(ids[0], end)]).await;
+    let view = bench.store.job_get(bench.project, job).await.unwrap().unwrap();
+    assert_eq!(view.state, "cancelled");
+    assert_eq!(view.reason.unwrap().message, "stopped by ana");
+
+    let batch = Batch { stops: vec![stop(bench.project)], ..Batch::default() };
+    let outcome = bench.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap();
+    assert_eq!(outcome.stops, [StopResult::Over(gaffer_domain::job::JobState::Cancelled)]);
+}
+
+#[tokio::test]
+async fn a_repeated_submission_is_accepted_once() {
+    let bench = bench().await;
+    let spec = JobSpec::read(&json!({"command": ["true"]})).unwrap();
+    let new = |request: u8| NewJob {
+        project: bench.project,
+        spec: &spec,
+        created_by: "ana",
+        rerun_of: None,
+        idempotency: Some(("k1", [request; 32])),
+    };
+    let now = chrono::Utc::now();
+    let Submitted::Created(job) = bench.store.job_insert(&new(1), now).await.unwrap() else { panic!() };
+    assert_eq!(bench.store.job_insert(&new(1), now).await.unwrap(), Submitted::Repeated(job));
+    assert_eq!(bench.store.job_insert(&new(2), now).await.unwrap(), Submitted::KeyReused);
+    let jobs = bench.store.job_list(bench.project, &Default::default(), 10).await.unwrap();
+    assert_eq!(jobs.len(), 1);
+}
+
+#[tokio::test]
+async fn a_deleted_job_leaves_nothing_behind() {
+    let bench = bench().await;
+    let job = bench.submit(json!({"command": ["true"]})).await;
+    use gaffer_master::store::jobs::Deleted;
+    let refused = bench.store.job_delete(bench.project, job, "ana").await.unwrap();
+    assert_eq!(refused, Deleted::NotOver(gaffer_domain::job::JobState::Pending));
+    assert_eq!(bench.store.job_delete(ProjectId(99), job, "eve").await.unwrap(), Deleted::Unknown);
+    let task = bench.ids(job).await[0];
+    bench.apply(vec![(task, bench.placed())]).await;
+    bench.apply(vec![(task, bench.exited(1, 0))]).await;
+    assert_eq!(bench.store.job_delete(bench.project, job, "ana").await.unwrap(), Deleted::Yes);
+    assert!(bench.ids(job).await.is_empty());
+    assert!(bench.store.attempt_list(task).await.unwrap().is_empty());
+    // A report about it finds nothing and breaks nothing.
+    assert_eq!(bench.apply(vec![(task, bench.exited(1, 0))]).await.results, [Err(Rejected::Stale)]);
+}

@@ -1,0 +1,7 @@
+//! Scenarios, named by behaviour.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should fail")]
+
+mod doors;
+mod gate;
+mod sessions;
