@@ -1,0 +1,152 @@
+//! What the compiler cannot enforce: the rules of the house that are about where things live.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// Every Rust file of the crates, as (path from the root, text).
+fn sources() -> Vec<(String, String)> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join("crates"), &mut found);
+    found.sort();
+    found
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            (path.strip_prefix(root()).unwrap().display().to_string(), text)
+        })
+        .collect()
+}
+
+fn is_test(path: &str) -> bool {
+    path.starts_with("crates/e2e/")
+        || path.ends_with("/tests.rs")
+        || ["/tests/", "/benches/"].iter().any(|part| path.contains(part))
+}
+
+/// The text before the file's own tests.
+fn production(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap_or_default()
+}
+
+fn offenders(allowed: impl Fn(&str) -> bool, needles: &[&str]) -> Vec<String> {
+    sources()
+        .into_iter()
+        .filter(|(path, _)| !is_test(path) && !allowed(path))
+        .filter(|(_, text)| needles.iter().any(|needle| production(text).contains(needle)))
+        .map(|(path, _)| path)
+        .collect()
+}
+
+#[test]
+fn sql_lives_in_the_store() {
+    let needles = ["sqlx::query", "query_as(", "query_scalar("];
+    assert_eq!(offenders(|path| path.starts_with("crates/master/src/store"), &needles), Vec::<String>::new());
+}
+
+#[test]
+fn the_environment_is_read_in_config_files_only() {
+    let needles = ["env::var", "env::vars"];
+    assert_eq!(offenders(|path| path.ends_with("/config.rs") || path.contains("/config/"), &needles), Vec::<String>::new());
+}
+
+#[test]
+fn exactly_one_statement_changes_the_state_of_a_task() {
+    let statements: Vec<String> = sources()
+        .into_iter()
+        .filter(|(path, _)| !is_test(path))
+        .flat_map(|(path, text)| {
+            let count = production(&text).matches("UPDATE tasks").count();
+            std::iter::repeat_n(path, count).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(statements, ["crates/master/src/store/gate/write.rs"]);
+}
+
+#[test]
+fn only_the_domain_decides_states() {
+    // Whoever else makes a state by hand has found a way around `apply`; the gate reads them from rows.
+    let allowed = |path: &str| path.starts_with("crates/domain/") || path == "crates/master/src/store/gate/load.rs";
+    let needles = ["TaskState::Completed {", "TaskState::Failed {", "TaskState::Cancelled {"];
+    let makers: Vec<String> = offenders(allowed, &needles)
+        .into_iter()
+        // Reading one in a pattern is no decision.
+        .filter(|path| !["crates/master/src/store/gate.rs", "crates/master/src/store/gate/write.rs"].contains(&path.as_str()))
+        .collect();
+    assert_eq!(makers, Vec::<String>::new());
+}
+
+#[test]
+fn crates_know_only_what_they_may_know() {
+    let forbidden = [
+        ("domain", &["gaffer_protocol", "gaffer_master", "gaffer_worker", "tokio", "sqlx", "std::fs", "std::net", "Utc::now", "Instant::now"][..]),
+        ("protocol", &["gaffer_master", "gaffer_worker", "tokio", "sqlx"]),
+        ("worker", &["gaffer_master", "sqlx"]),
+        ("master", &["gaffer_worker"]),
+    ];
+    for (name, needles) in forbidden {
+        let inside = format!("crates/{name}/src/");
+        let found = offenders(|path| !path.starts_with(&inside), needles);
+        assert_eq!(found, Vec::<String>::new(), "{name} must not know any of {needles:?}");
+    }
+    let store = offenders(|path| !path.starts_with("crates/master/src/store"), &["crate::http", "crate::hub"]);
+    assert_eq!(store, Vec::<String>::new(), "the store must know neither http nor hub");
+}
+
+#[test]
+fn every_module_says_in_its_first_line_what_it_is_for() {
+    let silent: Vec<String> = sources()
+        .into_iter()
+        .filter(|(path, _)| !path.ends_with("/tests.rs"))
+        .filter(|(_, text)| !text.starts_with("//! "))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(silent, Vec::<String>::new());
+}
+
+#[test]
+fn no_file_is_two_things() {
+    let long: Vec<String> = sources()
+        .into_iter()
+        .filter(|(path, text)| !is_test(path) && production(text).lines().count() > 600)
+        .map(|(path, text)| format!("{path} ({} lines)", production(&text).lines().count()))
+        .collect();
+    assert_eq!(long, Vec::<String>::new());
+}
+
+#[test]
+fn nothing_is_named_by_what_it_is_not() {
+    let vague = ["util", "utils", "common", "helpers", "helper", "manager", "misc"];
+    let found: Vec<String> = sources()
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.split(['/', '.']).any(|part| vague.contains(&part)))
+        .collect();
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn tests_wait_for_conditions_and_do_not_sleep() {
+    let sleepers: Vec<String> = sources()
+        .into_iter()
+        .filter(|(path, _)| is_test(path) && path != "crates/e2e/src/lib.rs" && path != "crates/e2e/tests/tidy.rs")
+        .filter(|(_, text)| text.contains("time::sleep(") || text.contains("thread::sleep("))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(sleepers, Vec::<String>::new());
+}
