@@ -187,13 +187,12 @@ pub fn backlog_limit(needs: &Needs, capacity: &Resources, mean_run: Option<std::
         .into_iter()
         .filter(|(_, wanted, _)| *wanted > 0)
         .map(|(_, wanted, capacity)| capacity as f64 / wanted as f64)
-        .fold(most, f64::min)
-        .max(1.0);
+        .fold(most, f64::min);
     let turns = BACKLOG_HORIZON.to_std().as_secs_f64() / mean_run.as_secs_f64().max(1e-6);
     (side_by_side * turns).min(most) as u32
 }
 
-/// How many tasks of a class all workers together could be given now.
+/// How many tasks of a class [`place`] would place now if there were enough of them.
 pub fn room(
     needs: &Needs,
     project: ProjectId,
@@ -209,7 +208,8 @@ pub fn room(
                 .map(|(_, wanted, free)| free / wanted)
                 .fold(u64::from(MAX_BACKLOG), u64::min);
             let backlog = backlog_limit(needs, &offer.capacity, mean_run).saturating_sub(offer.waiting);
-            side_by_side as usize + backlog as usize
+            let most = MAX_BACKLOG.saturating_sub(offer.waiting);
+            (side_by_side as usize).max(backlog as usize).min(most as usize)
         })
         .sum()
 }

@@ -140,7 +140,7 @@ pub struct Restart {
     pub policy: RestartPolicy,
     /// At most so many repeats (of any cause) within `within`; 0 means none.
     pub limit: u32,
-    /// The window in which `limit` counts; none means the whole life of the task.
+    /// The window in which `limit` counts, from its first repeat on; none means the whole life of the task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub within: Option<Span>,
     /// Wait before the first repeat.

@@ -1,4 +1,15 @@
 //! What a worker is to the rules, and [`reconcile`]: the one mechanism that repairs what master and worker disagree on.
+//!
+//! # The lease
+//!
+//! That no two attempts of a task ever execute at once, whatever the network does, rests on this:
+//! - A worker's lease on an attempt ends `lost_after` after it *sent* its last heartbeat (or hello) that was answered.
+//! - What has lapsed is over, started or not, even if contact is back a moment later: a worker looks at its leases
+//!   when it is given an attempt, before it starts one, and before it lets an answer renew them.
+//! - What runs when its lease lapses is dead within less than [`LOST_MARGIN`], also while the worker's process is down.
+//! - The master calls an attempt lost `lost_after` and [`LOST_MARGIN`] after it last *received* anything from the worker.
+//!
+//! As nothing is received before it is sent, the worker is always first, if the clocks run equally fast.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +25,7 @@ pub const HEARTBEAT_INTERVAL: Span = Span::from_millis(5_000);
 /// A connection on which nothing arrived for so long is given up.
 pub const SILENCE_LIMIT: Span = Span::from_millis(15_000);
 /// The master waits so much longer than `lost_after` before it calls an attempt lost: the worker, which starts its
-/// count no later, has killed the attempt by then.
+/// count no later, has killed the attempt by then. See [the lease](self#the-lease).
 pub const LOST_MARGIN: Span = Span::from_millis(5_000);
 /// A worker that was away for so long is called lost (what becomes of its attempts is each job's `lost_after`).
 pub const WORKER_LOST_AFTER: Span = Span::from_millis(120_000);

@@ -143,6 +143,8 @@ fn a_busy_worker_is_suitable_but_not_feasible() {
 fn a_task_that_fills_what_is_left_to_the_last_byte_fits() {
     let almost_full = Offer { reserved: resources(3_000, 7, 100), ..offer(1) };
     assert_eq!(feasible(&one_cpu(), OURS, &almost_full, 0), Ok(()));
+    let all_of_it = needs(offer(1).capacity);
+    assert_eq!(feasible(&all_of_it, OURS, &offer(1), 0), Ok(()));
 }
 
 #[test]
@@ -341,6 +343,16 @@ fn without_a_backlog_as_much_is_placed_as_fits_and_nothing_is_ever_overfull() {
         placed_in_all += placed.len();
     });
     assert!(placed_in_all > 1_000, "only {placed_in_all}");
+}
+
+#[test]
+fn room_is_what_would_be_placed_if_there_were_enough_tasks() {
+    seeds::each(0..300, |mut rng| {
+        let (mut offers, needs) = (any_offers(&mut rng), any_needs(&mut rng));
+        let mean_run = rng.random_bool(0.5).then(|| Duration::from_millis(rng.random_range(1..3_000)));
+        let room = room(&needs, OURS, &offers, mean_run);
+        assert_eq!(place(&needs, OURS, usize::MAX, &mut offers, mean_run).len(), room);
+    });
 }
 
 #[test]
