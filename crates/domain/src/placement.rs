@@ -13,6 +13,8 @@ use crate::{ProjectId, WorkerId};
 /// How far ahead of its capacity a worker is given work: as much as it runs in this time, so that short tasks never
 /// wait for a message to travel.
 pub const BACKLOG_HORIZON: Span = Span::from_millis(1_000);
+/// What has waited on a worker for so long was a wrong guess, and is taken back for others.
+pub const TAKE_BACK_AFTER: Span = Span::from_millis(3_000);
 /// The most tasks that wait on one worker, however short they are.
 pub const MAX_BACKLOG: u32 = 512;
 
@@ -57,6 +59,9 @@ pub struct Offer {
     pub reserved: Resources,
     /// Attempts placed there that have not started.
     pub waiting: u32,
+    /// Attempts that it finished within the last [`BACKLOG_HORIZON`]. A worker that is held up by long tasks finishes none
+    /// and is given nothing to keep waiting behind them.
+    pub finished_lately: u32,
 }
 
 /// The first need that keeps a worker out.
@@ -179,15 +184,16 @@ pub fn suitable(needs: &Needs, project: ProjectId, offer: &Offer) -> Result<(), 
 }
 
 /// How many unstarted attempts a worker may hold for one of this class to join them: what it gets through within
-/// [`BACKLOG_HORIZON`], given how long attempts of the class ran lately. Unknown durations give none.
-pub fn backlog_limit(needs: &Needs, capacity: &Resources, mean_run: Option<std::time::Duration>) -> u32 {
+/// [`BACKLOG_HORIZON`], given how long attempts of the class ran lately anywhere and how many it finished lately.
+/// Unknown durations give none.
+pub fn backlog_limit(needs: &Needs, offer: &Offer, mean_run: Option<std::time::Duration>) -> u32 {
     let Some(mean_run) = mean_run else { return 0 };
-    let most = f64::from(MAX_BACKLOG);
-    let side_by_side = dimensions(&needs.resources, capacity)
+    let most = f64::from(MAX_BACKLOG.min(offer.finished_lately));
+    let side_by_side = dimensions(&needs.resources, &offer.capacity)
         .into_iter()
         .filter(|(_, wanted, _)| *wanted > 0)
         .map(|(_, wanted, capacity)| capacity as f64 / wanted as f64)
-        .fold(most, f64::min);
+        .fold(f64::from(MAX_BACKLOG), f64::min);
     let turns = BACKLOG_HORIZON.to_std().as_secs_f64() / mean_run.as_secs_f64().max(1e-6);
     (side_by_side * turns).min(most) as u32
 }
@@ -207,7 +213,7 @@ pub fn room(
                 .filter(|(_, wanted, _)| *wanted > 0)
                 .map(|(_, wanted, free)| free / wanted)
                 .fold(u64::from(MAX_BACKLOG), u64::min);
-            let backlog = backlog_limit(needs, &offer.capacity, mean_run).saturating_sub(offer.waiting);
+            let backlog = backlog_limit(needs, offer, mean_run).saturating_sub(offer.waiting);
             let most = MAX_BACKLOG.saturating_sub(offer.waiting);
             (side_by_side as usize).max(backlog as usize).min(most as usize)
         })
@@ -269,7 +275,7 @@ pub fn place(
 ) -> Vec<(WorkerId, Receipt)> {
     // Scores are never negative, and the bits of such numbers sort as the numbers do.
     let rank = |at: usize, offer: &Offer| {
-        let backlog = backlog_limit(needs, &offer.capacity, mean_run);
+        let backlog = backlog_limit(needs, offer, mean_run);
         feasible(needs, project, offer, backlog).ok()?;
         Some((score(needs, offer).to_bits(), offer.waiting, offer.worker, at))
     };

@@ -27,6 +27,8 @@ pub const SILENCE_LIMIT: Span = Span::from_millis(15_000);
 /// The master waits so much longer than `lost_after` before it calls an attempt lost: the worker, which starts its
 /// count no later, has killed the attempt by then. See [the lease](self#the-lease).
 pub const LOST_MARGIN: Span = Span::from_millis(5_000);
+/// Two clocks may run apart by this share; the master waits so much of `lost_after` longer, beside [`LOST_MARGIN`].
+pub const CLOCK_DRIFT: f64 = 0.001;
 /// A worker that was away for so long is called lost (what becomes of its attempts is each job's `lost_after`).
 pub const WORKER_LOST_AFTER: Span = Span::from_millis(120_000);
 /// A placement that the worker does not hold is sent again once it is this old; younger ones may still be on their way.

@@ -1,6 +1,15 @@
-//! The real program, as a process.
+//! The real program, as processes: `gaffer dev`, more workers, and the command line.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+
+use crate::client::Client;
+use crate::eventually;
 
 /// The `gaffer` program that was built beside these tests.
 pub fn program() -> PathBuf {
@@ -8,4 +17,114 @@ pub fn program() -> PathBuf {
     let program = test.parent().unwrap().parent().unwrap().join("gaffer");
     assert!(program.exists(), "{} is missing: build it with `cargo build`", program.display());
     program
+}
+
+/// A command of the program that knows nothing of this machine's settings.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.args(args).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    for name in ["PATH", "HOME", "TMPDIR", "LANG", "CARGO_HOME", "RUSTUP_HOME"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    command
+}
+
+/// A directory for an installation, reachable for the user that Postgres runs as.
+pub fn data_dir() -> tempfile::TempDir {
+    let dir = tempfile::Builder::new().prefix("gaffer-e2e-").tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    dir
+}
+
+/// A running `gaffer dev`.
+pub struct Dev {
+    child: Child,
+    /// What `dev.env` says.
+    pub env: BTreeMap<String, String>,
+    /// A client of its API.
+    pub client: Client,
+}
+
+impl Dev {
+    /// Starts it on a data directory and waits until it is ready.
+    pub async fn start(data_dir: &Path) -> Dev {
+        Dev::start_with(data_dir, &[]).await
+    }
+
+    /// The same with more variables in its environment.
+    pub async fn start_with(data_dir: &Path, variables: &[(&str, &str)]) -> Dev {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(data_dir.join("dev.log")).unwrap();
+        let ready = data_dir.join("dev.env");
+        let _ = std::fs::remove_file(&ready);
+        let mut command = command(&["dev"]);
+        command
+            .env("GAFFER_DATA_DIR", data_dir)
+            .env("GAFFER_DASHBOARD_ADDR", "127.0.0.1:0")
+            .env("GAFFER_API_ADDR", "127.0.0.1:0")
+            .env("GAFFER_WORKER_ADDR", "127.0.0.1:0")
+            .env("GAFFER_LOG", "info")
+            .envs(variables.iter().copied())
+            // Its own group, as a terminal would give it one.
+            .process_group(0)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        let mut child = command.spawn().unwrap();
+        let env = eventually("gaffer dev is ready", async || {
+            if let Some(status) = child.try_wait().unwrap() {
+                let log = std::fs::read_to_string(data_dir.join("dev.log")).unwrap_or_default();
+                panic!("gaffer dev ended with {status}:\n{log}");
+            }
+            let text = std::fs::read_to_string(&ready).ok()?;
+            let lines = text.lines().filter_map(|line| line.split_once('='));
+            Some(lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>())
+        })
+        .await;
+        let client = Client::new(&env["GAFFER_URL"], &env["GAFFER_KEY"]);
+        Dev { child, env, client }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().unwrap() as i32)
+    }
+
+    /// Ends it as a power cut would, without a chance to do anything.
+    pub async fn kill(mut self) {
+        kill(self.pid(), Signal::SIGKILL).unwrap();
+        self.child.wait().await.unwrap();
+    }
+
+    /// Ends it as Ctrl-C does; returns its exit code.
+    pub async fn interrupt(mut self) -> Option<i32> {
+        kill(self.pid(), Signal::SIGINT).unwrap();
+        self.child.wait().await.unwrap().code()
+    }
+
+    /// A client command that talks to it.
+    pub fn cli(&self, args: &[&str]) -> Command {
+        let mut command = command(args);
+        command.env("GAFFER_URL", &self.env["GAFFER_URL"]).env("GAFFER_KEY", &self.env["GAFFER_KEY"]);
+        command
+    }
+
+    /// Starts another worker for it, on a data directory of its own.
+    pub async fn add_worker(&self, name: &str, data_dir: &Path) -> Child {
+        let key = self.client.post("/keys", &serde_json::json!({"kind": "worker", "name": name})).await;
+        let child = command(&["worker"])
+            .env("MASTER_URL", &self.env["MASTER_URL"])
+            .env("API_KEY", key.body["key"].as_str().unwrap())
+            .env("GAFFER_WORKER_NAME", name)
+            .env("GAFFER_DATA_DIR", data_dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually(&format!("worker {name} is online"), async || {
+            let worker = self.client.get(&format!("/workers/{name}")).await;
+            (worker.body["state"] == "online").then_some(())
+        })
+        .await;
+        child
+    }
 }

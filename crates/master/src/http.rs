@@ -63,11 +63,12 @@ fn operations() -> Router<Arc<Master>> {
         .route("/version", get(health::version))
 }
 
-/// The REST API on an address of its own: keys only, no cookies.
+/// The REST API on an address of its own: keys only, no cookies. As there is nothing else here, its prefix may be left
+/// out.
 pub fn api_alone(master: Arc<Master>) -> Router {
     let router = Router::new()
         .nest("/api/v1", api_v1())
-        .merge(operations())
+        .merge(api_v1())
         .layer(Extension(Door::Api));
     dressed(router).with_state(master)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use gaffer_domain::reason::AttemptEnd;
@@ -317,7 +317,7 @@ impl Recorder {
                 Dispatch::Stop(worker, attempt) => self.hub.send(worker, ToWorker::Stop { attempt }),
             }
         }
-        self.pace.note(&outcome.runs);
+        self.pace.note(&outcome.runs, Instant::now());
         if !outcome.jobs.is_empty() {
             self.changes.announce(&outcome.jobs);
         }

@@ -1,15 +1,17 @@
 //! Gives waiting tasks to workers: a loop around one pass that anybody may ask for at any time.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use gaffer_domain::Time;
-use gaffer_domain::placement::{Offer, place, room};
+use gaffer_domain::placement::{Offer, TAKE_BACK_AFTER, place, room};
 use gaffer_domain::task::TaskEvent;
+use gaffer_protocol::wire::ToWorker;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::hub::Hub;
 use crate::pace::Pace;
 use crate::recorder::RecorderHandle;
 use crate::store::gate::{Detail, Input};
@@ -18,6 +20,8 @@ use crate::store::{Store, StoreError};
 
 /// The most placements that go through the gate together.
 const MAX_PLACED_AT_ONCE: usize = 512;
+/// The most attempts that are asked for back together.
+const MAX_TAKEN_BACK_AT_ONCE: u32 = 2_000;
 /// Wait after a failure of the database.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -32,6 +36,8 @@ pub struct Scheduler {
     pub recorder: RecorderHandle,
     /// Asks for a pass.
     pub wake: Arc<Notify>,
+    /// Through which workers are asked to give back what waits too long.
+    pub hub: Hub,
 }
 
 /// What one pass did.
@@ -46,15 +52,21 @@ pub struct Pass {
 }
 
 impl Scheduler {
-    /// Makes a pass whenever somebody asks for one, or the back-off of some task is over.
+    /// Makes a pass whenever somebody asks for one, or the back-off of some task is over. Now and then, as long as
+    /// anything waits on a worker, asks for what has waited there too long.
     pub async fn run(self, shutdown: CancellationToken) {
+        let mut take_back_at: Option<Instant> = None;
         loop {
             let wait = match self.schedule_once(Utc::now()).await {
-                Ok(Pass { more: true, .. }) => continue,
-                Ok(Pass { next: Some(next), .. }) => {
-                    Some((next - Utc::now()).to_std().unwrap_or_default() + Duration::from_millis(1))
+                Ok(pass) => {
+                    if pass.placed > 0 {
+                        take_back_at.get_or_insert_with(|| Instant::now() + TAKE_BACK_AFTER.to_std());
+                    }
+                    if pass.more {
+                        continue;
+                    }
+                    pass.next.map(|next| (next - Utc::now()).to_std().unwrap_or_default() + Duration::from_millis(1))
                 }
-                Ok(Pass { next: None, .. }) => None,
                 Err(error) => {
                     tracing::warn!(%error, "a scheduling pass failed");
                     Some(RETRY)
@@ -64,8 +76,28 @@ impl Scheduler {
                 () = shutdown.cancelled() => return,
                 () = self.wake.notified() => {}
                 () = sleep_or_forever(wait) => {}
+                () = sleep_or_forever(take_back_at.map(|at| at.saturating_duration_since(Instant::now()))) => {
+                    take_back_at = match self.take_back_once(Utc::now()).await {
+                        Ok(false) => None,
+                        Ok(true) | Err(_) => Some(Instant::now() + TAKE_BACK_AFTER.to_std()),
+                    };
+                }
             }
         }
+    }
+
+    /// Asks workers to give back what they have not started for too long: they were expected to be faster. Returns
+    /// whether anything waits on a worker at all.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn take_back_once(&self, now: Time) -> Result<bool, StoreError> {
+        let placed_before = now - TimeDelta::milliseconds(TAKE_BACK_AFTER.as_millis() as i64);
+        let (overdue, any) = self.store.tasks_unstarted(placed_before, MAX_TAKEN_BACK_AT_ONCE).await?;
+        for (attempt, worker) in overdue {
+            self.hub.send(worker, ToWorker::TakeBack { attempt });
+        }
+        Ok(any)
     }
 
     /// One pass: the classes that wait, highest priority first, each as far as the workers have room for it.
@@ -78,8 +110,12 @@ impl Scheduler {
         if classes.is_empty() {
             return Ok(pass);
         }
-        let mut offers: Vec<Offer> =
-            self.store.worker_list(None).await?.iter().map(|worker| offer_of(worker, now)).collect();
+        let workers = self.store.worker_list(None).await?;
+        let offer = |worker: &Worker| {
+            let finished_lately = self.pace.finished_lately(worker.id, Instant::now());
+            Offer { finished_lately, ..offer_of(worker, now) }
+        };
+        let mut offers: Vec<Offer> = workers.iter().map(offer).collect();
         let mut inputs = Vec::new();
         for class in classes {
             if class.first > now {
@@ -115,7 +151,7 @@ impl Scheduler {
     }
 }
 
-/// What a worker has to offer, as placement sees it.
+/// What a worker has to offer beside what it does now; without a backlog.
 pub fn offer_of(worker: &Worker, now: Time) -> Offer {
     Offer {
         worker: worker.id,
@@ -127,6 +163,7 @@ pub fn offer_of(worker: &Worker, now: Time) -> Offer {
         capacity: worker.capacity,
         reserved: worker.reserved,
         waiting: worker.waiting.try_into().unwrap_or(u32::MAX),
+        finished_lately: 0,
     }
 }
 

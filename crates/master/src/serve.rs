@@ -106,6 +106,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         pace,
         recorder: recorder_handle.clone(),
         wake: scheduler_wake.clone(),
+        hub: hub.clone(),
     };
     let sweeper = Sweeper {
         store: store.clone(),

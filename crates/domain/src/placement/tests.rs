@@ -38,6 +38,7 @@ fn offer(worker: i64) -> Offer {
         capacity: resources(4_000, 8, 100),
         reserved: resources(0, 0, 0),
         waiting: 0,
+        finished_lately: u32::MAX,
     }
 }
 
@@ -183,7 +184,7 @@ fn a_resource_that_a_worker_has_none_of_does_not_count() {
 fn the_backlog_is_what_a_worker_gets_through_in_a_second() {
     let limit = |wanted, mean_millis| {
         let mean_run = Some(Duration::from_millis(mean_millis));
-        backlog_limit(&needs(wanted), &resources(4_000, 8, 100), mean_run)
+        backlog_limit(&needs(wanted), &offer(1), mean_run)
     };
     assert_eq!(limit(resources(1_000, 0, 0), 100), 40); // 4 side by side, 10 turns
     assert_eq!(limit(resources(500, 0, 0), 100), 80);
@@ -198,7 +199,16 @@ fn the_backlog_is_what_a_worker_gets_through_in_a_second() {
 
 #[test]
 fn tasks_of_unknown_length_never_wait_on_a_worker() {
-    assert_eq!(backlog_limit(&one_cpu(), &resources(64_000, 64, 64), None), 0);
+    assert_eq!(backlog_limit(&one_cpu(), &offer(1), None), 0);
+}
+
+#[test]
+fn a_worker_that_is_held_up_gets_no_backlog_however_short_the_tasks_are() {
+    let limit = |finished_lately| {
+        let worker = Offer { finished_lately, ..offer(1) };
+        backlog_limit(&one_cpu(), &worker, Some(Duration::from_millis(1)))
+    };
+    assert_eq!([limit(0), limit(3), limit(1_000_000)], [0, 3, MAX_BACKLOG]);
 }
 
 #[test]
@@ -363,7 +373,7 @@ fn with_a_backlog_a_worker_is_within_its_capacity_or_within_its_backlog() {
         let mean_run = Some(Duration::from_millis(rng.random_range(1..3_000)));
         place(&needs, OURS, 2_000, &mut offers, mean_run);
         for (offer, before) in offers.iter().zip(before) {
-            let limit = backlog_limit(&needs, &offer.capacity, mean_run);
+            let limit = backlog_limit(&needs, &offer, mean_run);
             let is_untouched = offer.waiting == before.waiting;
             assert!(is_untouched || fits(&offer.reserved, &offer.capacity) || offer.waiting <= limit);
             assert!(limit <= MAX_BACKLOG && offer.waiting <= MAX_BACKLOG);
@@ -403,7 +413,7 @@ fn place_simply(
     let mut placed = Vec::new();
     for _ in 0..tasks {
         let takes_it = |offer: &&mut Offer| {
-            feasible(needs, OURS, offer, backlog_limit(needs, &offer.capacity, mean_run)).is_ok()
+            feasible(needs, OURS, offer, backlog_limit(needs, offer, mean_run)).is_ok()
         };
         let workers = offers.iter().filter(|offer| offer.project == OURS).count() as u32;
         let mut able: Vec<&mut Offer> = offers.iter_mut().filter(takes_it).collect();
@@ -449,7 +459,7 @@ fn amounts_that_no_machine_has_do_not_overflow() {
     assert_eq!(huge.reserved, most);
     assert!(score(&needs(most), &huge).is_finite());
     assert!(feasible(&one_cpu(), OURS, &huge, 0).is_err());
-    assert_eq!(backlog_limit(&needs(most), &most, Some(Duration::ZERO)), MAX_BACKLOG);
+    assert_eq!(backlog_limit(&needs(most), &huge, Some(Duration::ZERO)), MAX_BACKLOG);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should fail")]
 
+mod crash;
 mod doors;
 mod gate;
+mod jobs;
 mod sessions;

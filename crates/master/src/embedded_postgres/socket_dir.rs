@@ -46,24 +46,24 @@ pub(super) fn choose(data_dir: &DataDir, runtime_dir: Option<&Path>) -> Result<P
 /// Before each start of the server: the directory exists, and holds no socket of a server that was killed. (Its lock file
 /// names a process id, which may be another process's by now, and then no server would start here.)
 pub(super) fn sweep(data_dir: &DataDir, dir: &Path) -> Result<(), StartError> {
-    claim(data_dir, dir).map_err(StartError::file("use", dir))?;
-    for name in [format!(".s.PGSQL.{}", server::PORT), format!(".s.PGSQL.{}.lock", server::PORT)] {
-        let file = dir.join(name);
-        match fs::remove_file(&file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(StartError::file("remove", &file)(error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+    claim(data_dir, dir).and_then(|()| remove_socket(dir)).map_err(StartError::file("use", dir))
 }
 
 /// After a stop: a directory outside of the data directory goes. One that stays is found again by the next start.
 pub(super) fn tidy_up(data_dir: &DataDir, dir: &Path) {
     if !dir.starts_with(data_dir.home()) {
-        let _ = fs::remove_dir(dir);
+        let _ = remove_socket(dir).and_then(|()| fs::remove_dir(dir));
     }
+}
+
+fn remove_socket(dir: &Path) -> io::Result<()> {
+    for name in [format!(".s.PGSQL.{}", server::PORT), format!(".s.PGSQL.{}.lock", server::PORT)] {
+        match fs::remove_file(dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Makes the directory, or takes an existing one if nobody but the server's user (and root) can have put anything there.

@@ -61,15 +61,14 @@ pub(super) fn run(
             Some(Ok(())) => {
                 let _ = started.send(Ok(supervisor.facts()));
                 stop.run_until_cancelled(supervisor.keep_running(exits)).await;
-                supervisor.stop().await;
+                supervisor.finish().await;
             }
             Some(Err(error)) => {
-                // Only when everything is gone and the directory is free is it told.
-                supervisor.stop().await;
-                drop(supervisor);
+                // Told only when everything is gone and the directory is free.
+                supervisor.finish().await;
                 let _ = started.send(Err(error));
             }
-            None => supervisor.stop().await,
+            None => supervisor.finish().await,
         }
     });
 }
@@ -185,9 +184,19 @@ impl Supervisor {
         for (signal, patience) in STOP_STEPS {
             server.signal(signal);
             if tokio::time::timeout(patience, server.ended()).await.is_ok() {
-                return socket_dir::tidy_up(&self.data_dir, &self.socket_dir);
+                return;
             }
             tracing::warn!(%signal, waited_secs = patience.as_secs(), "Postgres does not stop");
         }
+    }
+
+    /// The last stop: nothing of the server is left, and the data directory is free.
+    async fn finish(mut self) {
+        self.stop().await;
+        // Of a server that did not end in order, children may be left.
+        if let Err(error) = leftovers::end(&self.data_dir.cluster()).await {
+            tracing::error!(%error, "Postgres is not quite gone");
+        }
+        socket_dir::tidy_up(&self.data_dir, &self.socket_dir);
     }
 }

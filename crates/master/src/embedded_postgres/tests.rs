@@ -170,8 +170,8 @@ async fn stale_files_that_name_a_living_process_are_survived() {
     postgres.stop().await;
 
     // The same user's, which is what makes Postgres itself believe that it is a server.
-    let mut sleep = Command::new("sleep");
-    sleep.arg("600").stdout(Stdio::null()).stderr(Stdio::null());
+    let mut sleep = tokio::process::Command::new("sleep");
+    sleep.arg("600").stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     if nix::unistd::geteuid().is_root() {
         sleep.uid(owner.uid()).gid(owner.gid());
     }
@@ -192,8 +192,7 @@ async fn stale_files_that_name_a_living_process_are_survived() {
     assert_eq!(try_count_rows(postgres.url()).await.unwrap(), 1);
     postgres.stop().await;
     assert!(other.try_wait().unwrap().is_none(), "the other process is none of our business");
-    other.kill().unwrap();
-    other.wait().unwrap();
+    other.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -240,10 +239,7 @@ async fn a_stop_while_the_server_is_away_is_a_stop() {
     kill(server_pid(&postgres), Signal::SIGKILL).unwrap();
     postgres.exited().await;
     postgres.stop().await;
-    eventually("the children of the killed server end", async || {
-        processes_in(&cluster).is_empty().then_some(())
-    })
-    .await;
+    assert_eq!(processes_in(&cluster), Vec::<i32>::new());
     start(&dir).await.stop().await;
 }
 

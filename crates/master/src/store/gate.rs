@@ -79,8 +79,19 @@ pub struct Outcome {
     pub jobs: Vec<JobId>,
     /// Some task waits for a worker now that did not before, or some worker has room.
     pub scheduling_wanted: bool,
-    /// Class and length in microseconds of each run that came to a natural end.
-    pub runs: Vec<(i64, u64)>,
+    /// Runs that a worker reported the end of.
+    pub runs: Vec<Run>,
+}
+
+/// One run of an attempt, for judging how fast work goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The task's class.
+    pub class: i64,
+    /// Where it ran.
+    pub worker: WorkerId,
+    /// How long.
+    pub micros: u64,
 }
 
 /// What became of a wish to stop a job.
@@ -112,7 +123,7 @@ struct Work {
     events: Vec<EventRow>,
     commands: Vec<Dispatch>,
     scheduling_wanted: bool,
-    runs: Vec<(i64, u64)>,
+    runs: Vec<Run>,
 }
 
 #[derive(Debug)]
@@ -238,7 +249,8 @@ impl Work {
                     && let Some(at) = report.started_at
                 {
                     job.started_at.get_or_insert(at);
-                    self.runs.push((work.class, report.ran_micros));
+                    let (class, micros) = (work.class, report.ran_micros);
+                    self.runs.extend(worker_before.map(|worker| Run { class, worker, micros }));
                 }
             }
             _ => {}

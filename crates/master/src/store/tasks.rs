@@ -2,7 +2,7 @@
 
 use gaffer_domain::reason::Reason;
 use gaffer_domain::task::StateName;
-use gaffer_domain::worker::{Expected, ExpectedState, LOST_MARGIN};
+use gaffer_domain::worker::{CLOCK_DRIFT, Expected, ExpectedState, LOST_MARGIN};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::rest;
 use sqlx::FromRow;
@@ -282,13 +282,14 @@ impl Store {
     ) -> Result<(Vec<(AttemptRef, WorkerId)>, Option<f64>), StoreError> {
         let rows: Vec<(i64, i32, i64, f64)> = sqlx::query_as(
             "SELECT t.id, t.attempt, t.worker_id, extract(epoch FROM w.offline_since - now())::float8 \
-                 + (j.lost_after_millis + $1) / 1000.0::float8 AS due_in \
+                 + (j.lost_after_millis * $3::float8 + $1) / 1000.0::float8 AS due_in \
              FROM workers w JOIN tasks t ON t.worker_id = w.id AND t.state IN ('scheduled', 'running', 'stopping') \
              JOIN jobs j ON j.id = t.job_id \
              WHERE w.offline_since IS NOT NULL ORDER BY due_in LIMIT $2",
         )
-        .bind(LOST_MARGIN.as_millis() as i64)
+        .bind(LOST_MARGIN.as_millis() as f64)
         .bind(i64::from(limit))
+        .bind(1.0 + CLOCK_DRIFT)
         .fetch_all(&self.pool)
         .await?;
         let next = rows.iter().map(|(_, _, _, due)| *due).find(|due| *due > 0.0);
@@ -300,6 +301,30 @@ impl Store {
             })
             .collect();
         Ok((due, next))
+    }
+
+    /// Attempts that were placed before `placed_before` and have not started, oldest first; and whether any other waits
+    /// for its start.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tasks_unstarted(
+        &self,
+        placed_before: Time,
+        limit: u32,
+    ) -> Result<(Vec<(AttemptRef, WorkerId)>, bool), StoreError> {
+        let rows: Vec<(i64, i32, i64, bool)> = sqlx::query_as(
+            "SELECT id, attempt, worker_id, since < $1 FROM tasks WHERE state = 'scheduled' ORDER BY since LIMIT $2",
+        )
+        .bind(placed_before)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        let any = !rows.is_empty();
+        let overdue = rows.into_iter().filter(|(_, _, _, overdue)| *overdue).map(|(task, attempt, worker, _)| {
+            (AttemptRef { task: TaskId(task), attempt: attempt as u32 }, WorkerId(worker))
+        });
+        Ok((overdue.collect(), any))
     }
 
     /// Whether a job is this project's.

@@ -1,0 +1,102 @@
+//! Crashes: what is accepted stays, nothing runs twice, nothing is left behind.
+
+use std::collections::BTreeMap;
+
+use gaffer_e2e::gaffer::{Dev, data_dir};
+use gaffer_e2e::{eventually, eventually_within};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_killed_gaffer_dev_comes_back_with_everything_and_runs_nothing_twice() {
+    let dir = data_dir();
+    let journal = dir.path().join("witness");
+    std::fs::write(&journal, "").unwrap();
+    let dev = Dev::start(dir.path()).await;
+    // Each run leaves a line. Every tenth takes long enough to be caught running.
+    let script = format!(
+        "echo \"$GAFFER_TASK_INDEX.$GAFFER_ATTEMPT\" >> {}; echo out $GAFFER_TASK_INDEX; \
+         [ $((GAFFER_TASK_INDEX % 10)) -ne 0 ] || sleep 0.5",
+        journal.display()
+    );
+    let job = dev.client.submit(json!({"script": script, "count": 1000, "resources": {"cpu": 0.1}})).await;
+    eventually("some tasks have run", async || {
+        let counts = dev.client.job(job).await.task_counts;
+        (counts.get("completed").copied().unwrap_or(0) >= 50).then_some(())
+    })
+    .await;
+    dev.kill().await;
+
+    let dev = Dev::start(dir.path()).await;
+    let done = dev.client.finished_within(job, std::time::Duration::from_secs(120)).await;
+    let tasks = dev.client.tasks(job).await;
+    assert_eq!(tasks.len(), 1000);
+    let mut runs: BTreeMap<String, u32> = BTreeMap::new();
+    for line in std::fs::read_to_string(&journal).unwrap().lines() {
+        *runs.entry(line.to_owned()).or_default() += 1;
+    }
+    let twice: Vec<_> = runs.iter().filter(|(_, n)| **n > 1).collect();
+    assert!(twice.is_empty(), "started twice: {twice:?}");
+    for task in &tasks {
+        match task.state.as_str() {
+            "completed" => {
+                assert_eq!(runs.get(&format!("{}.{}", task.index, task.attempt)), Some(&1), "{task:?}");
+                let path = format!("/jobs/{job}/tasks/{}/output", task.address);
+                if task.index % 50 == 0 {
+                    assert_eq!(dev.client.get(&path).await.text, format!("out {}\n", task.index));
+                }
+            }
+            // What ran while it was killed is not repeated: nobody said that it may be.
+            "failed" => assert_eq!(task.reason.as_ref().unwrap().code.as_str(), "lost_worker", "{task:?}"),
+            other => panic!("{other}: {task:?}"),
+        }
+    }
+    let lost = tasks.iter().filter(|task| task.state == "failed").count();
+    assert!(lost <= 100, "{lost} tasks were lost, more than can have been running");
+    assert_eq!(done.task_counts.values().sum::<i64>(), 1000);
+    assert_eq!(dev.interrupt().await, Some(0));
+}
+
+#[tokio::test]
+async fn nothing_that_a_killed_worker_ran_lives_on_after_its_return() {
+    let dir = data_dir();
+    let dev = Dev::start(dir.path()).await;
+    let marker = format!("5{}", std::process::id());
+    let job = dev.client.submit(json!({"script": format!("echo up; setsid sleep {marker} & sleep {marker}")})).await;
+    eventually("the job is up", async || (dev.client.output(job).await == b"up\n").then_some(())).await;
+    dev.kill().await;
+    let dev = Dev::start(dir.path()).await;
+    let done = dev.client.finished(job).await;
+    assert_eq!((done.state.as_str(), done.reason.unwrap().code.as_str()), ("failed", "lost_worker"));
+    assert_eq!(dev.client.output(job).await, b"up\n");
+    eventually("its processes are gone", async || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let left = processes
+            .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+            .any(|line| line.split(|byte| *byte == 0).any(|argument| argument == marker.as_bytes()));
+        (!left).then_some(())
+    })
+    .await;
+    dev.interrupt().await;
+}
+
+#[tokio::test]
+async fn postgres_going_away_for_a_moment_loses_nothing() {
+    let dir = data_dir();
+    let dev = Dev::start(dir.path()).await;
+    let job = dev.client.submit(json!({"script": "for i in 1 2 3 4 5 6; do echo $i; sleep 0.3; done"})).await;
+    eventually("it has begun", async || (!dev.client.output(job).await.is_empty()).then_some(())).await;
+    let pid_file = dir.path().join("postgres/cluster/postmaster.pid");
+    let postmaster: i32 = std::fs::read_to_string(pid_file).unwrap().lines().next().unwrap().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(postmaster), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let output = eventually_within(std::time::Duration::from_secs(60), "the job is over", async || {
+        let answer = dev.client.get(&format!("/jobs/{job}")).await;
+        if answer.body["state"] != "completed" {
+            assert!(answer.status == 200 || answer.status == 503, "{}", answer.text);
+            return None;
+        }
+        Some(dev.client.output(job).await)
+    })
+    .await;
+    assert_eq!(output, b"1\n2\n3\n4\n5\n6\n");
+    dev.interrupt().await;
+}
