@@ -28,7 +28,8 @@ const REASON_EVERY: Duration = Duration::from_secs(3);
 /// Hears signals and does what they ask for, until one says to leave; gives the exit code to leave with.
 pub async fn obey(signals: &mut Signals, client: &Client, job: JobId, status: &Status<'_>) -> u8 {
     let mut insistence = Insistence::default();
-    let mut under_way: FuturesUnordered<LocalBoxFuture<'_, Result<String, Failure>>> = FuturesUnordered::new();
+    let mut under_way: FuturesUnordered<LocalBoxFuture<'_, Result<String, Failure>>> =
+        FuturesUnordered::new();
     loop {
         // Whoever insists is heard even while the API is slow.
         let next = if under_way.is_empty() {
@@ -61,7 +62,10 @@ async fn interrupt(client: &Client, job: JobId) -> Result<String, Failure> {
     let running: Page<Task> = client.read(&["jobs", &number, "tasks"], &query).await?;
     let mut told = 0;
     for task in running.items {
-        match client.post(&["jobs", &number, "tasks", &task.address, "signal"], &json!({"signal": "SIGINT"})).await {
+        match client
+            .post(&["jobs", &number, "tasks", &task.address, "signal"], &json!({"signal": "SIGINT"}))
+            .await
+        {
             Ok(_) => told += 1,
             // It ended, or its worker has not started it, in between.
             Err(failure) if failure.is_conflict() => {}
@@ -148,7 +152,9 @@ pub fn tell_end(out: &Out, job: JobId, tasks: &[Task], page: Option<&str>, quiet
 fn worst(tasks: &[Task]) -> Option<&Task> {
     ["failed", "cancelled"]
         .iter()
-        .find_map(|state| tasks.iter().filter(|task| task.state == *state).min_by_key(|task| task.finished_at))
+        .find_map(|state| {
+            tasks.iter().filter(|task| task.state == *state).min_by_key(|task| task.finished_at)
+        })
         .or(tasks.first())
 }
 

@@ -73,7 +73,9 @@ impl Client {
         if is_loopback(&base) {
             builder = builder.no_proxy();
         }
-        let http = builder.build().map_err(|error| Failure::Local(format!("cannot set up HTTP: {}", root(&error))))?;
+        let http = builder
+            .build()
+            .map_err(|error| Failure::Local(format!("cannot set up HTTP: {}", root(&error))))?;
         Ok(Client { http, base, key, source: access.source.clone() })
     }
 
@@ -137,7 +139,12 @@ impl Client {
         }
     }
 
-    async fn post_with_key(&self, path: &[&str], body: &impl Serialize, key: Uuid) -> Result<Answer, Failure> {
+    async fn post_with_key(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+        key: Uuid,
+    ) -> Result<Answer, Failure> {
         let request = self.request(Method::POST, path, &Query::new());
         let request = request.header(HeaderName::from_static("idempotency-key"), key.to_string());
         self.answer(request.json(body).timeout(ANSWER_TIMEOUT)).await
@@ -148,7 +155,9 @@ impl Client {
     /// # Errors
     /// What the API or the network says.
     pub async fn delete(&self, path: &[&str]) -> Result<(), Failure> {
-        self.answer(self.request(Method::DELETE, path, &Query::new()).timeout(ANSWER_TIMEOUT)).await.map(|_| ())
+        self.answer(self.request(Method::DELETE, path, &Query::new()).timeout(ANSWER_TIMEOUT))
+            .await
+            .map(|_| ())
     }
 
     /// A stream in the given format, however long it takes.
@@ -162,7 +171,8 @@ impl Client {
         format: &'static str,
         last_event: Option<i64>,
     ) -> Result<Response, Failure> {
-        let mut request = self.request(Method::GET, path, query).header(ACCEPT, HeaderValue::from_static(format));
+        let mut request =
+            self.request(Method::GET, path, query).header(ACCEPT, HeaderValue::from_static(format));
         if let Some(id) = last_event {
             request = request.header(HeaderName::from_static("last-event-id"), id.to_string());
         }
@@ -194,9 +204,10 @@ impl Client {
 
     async fn refusal(&self, response: Response) -> Failure {
         let status = response.status();
-        let is_problem = response.headers().get(CONTENT_TYPE).is_some_and(|kind| {
-            kind.to_str().is_ok_and(|kind| kind.starts_with("application/problem+json"))
-        });
+        let is_problem = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.to_str().is_ok_and(|kind| kind.starts_with("application/problem+json")));
         let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).map(str::to_owned);
         let body = response.bytes().await.unwrap_or_default();
         if let Ok(problem) = serde_json::from_slice::<Problem>(&body)
@@ -206,7 +217,9 @@ impl Client {
         }
         let message = match location {
             Some(to) => format!("{} sends us on to {to}: is that the address to use?", self.address()),
-            None => format!("{} answered {status}, but not as gaffer does: is the address right?", self.address()),
+            None => {
+                format!("{} answered {status}, but not as gaffer does: is the address right?", self.address())
+            }
         };
         Failure::Garbled { status: Some(status.as_u16()), message }
     }
@@ -217,8 +230,10 @@ impl Client {
             "GAFFER_URL" => String::new(),
             source => format!(" (from {source})"),
         };
+        let what =
+            if error.is_body() || error.is_decode() { "lost the connection to" } else { "cannot reach" };
         let why = if error.is_timeout() { "no answer in time".to_owned() } else { root(error) };
-        Failure::Unreachable(format!("cannot reach {}{found_in}: {why}", self.address()))
+        Failure::Unreachable(format!("{what} {}{found_in}: {why}", self.address()))
     }
 }
 
@@ -258,7 +273,8 @@ fn is_loopback(url: &Url) -> bool {
 /// The target of a `Link: <…>; rel="alternate"` header, which is how the API names a job's page.
 fn page_of(header: &HeaderValue) -> Option<String> {
     let (target, parameters) = header.to_str().ok()?.trim().strip_prefix('<')?.split_once('>')?;
-    let is_page = parameters.split(';').any(|part| matches!(part.trim(), "rel=\"alternate\"" | "rel=alternate"));
+    let is_page =
+        parameters.split(';').any(|part| matches!(part.trim(), "rel=\"alternate\"" | "rel=alternate"));
     (is_page && target.contains("://")).then(|| target.to_owned())
 }
 

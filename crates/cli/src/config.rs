@@ -131,8 +131,8 @@ pub fn patience(default: Duration) -> Duration {
 }
 
 /// What the servers log: a filter of `tracing`.
-pub fn log_filter() -> String {
-    variable("GAFFER_LOG").unwrap_or_else(|| "info".to_owned())
+pub fn log_filter() -> Option<String> {
+    variable("GAFFER_LOG")
 }
 
 /// Whether the servers log JSON.
@@ -178,7 +178,10 @@ mod tests {
         ] {
             assert_eq!(normalised(text).ok().as_deref(), Some("http://host:8000"), "{text}");
         }
-        assert_eq!(normalised("https://example.org/gaffer/api/v1").ok().as_deref(), Some("https://example.org/gaffer"));
+        assert_eq!(
+            normalised("https://example.org/gaffer/api/v1").ok().as_deref(),
+            Some("https://example.org/gaffer")
+        );
         for text in ["", "ftp://host", "http://"] {
             assert!(matches!(normalised(text), Err(Failure::Usage(_))), "{text}");
         }

@@ -50,8 +50,10 @@ fn of_signal(signal: i32) -> u8 {
 /// The exit code of a job with these final tasks: that of the one that failed first, else whether one was cancelled.
 /// The failed one that is named as the job's reason is the same.
 pub fn of_tasks(tasks: &[Task]) -> u8 {
-    let first_failed =
-        tasks.iter().filter(|task| task.state == "failed").min_by_key(|task| (task.finished_at.is_none(), task.finished_at));
+    let first_failed = tasks
+        .iter()
+        .filter(|task| task.state == "failed")
+        .min_by_key(|task| (task.finished_at.is_none(), task.finished_at));
     match first_failed {
         Some(task) => of_task(task),
         None => tasks.iter().map(of_task).max().unwrap_or(0),

@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_exit_code() {
-        for (status, code) in [(400, 2), (422, 2), (401, 4), (403, 4), (404, 3), (409, 5), (500, 1), (503, 1)] {
+        for (status, code) in [(400, 2), (422, 2), (401, 4), (403, 4), (404, 3), (409, 5), (500, 1), (503, 1)]
+        {
             assert_eq!(problem(status).exit_code(1), code, "{status}");
         }
         assert_eq!(problem(500).exit_code(125), 125);
@@ -159,7 +160,9 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_is_tried_again() {
-        for (status, passes) in [(503, true), (502, true), (429, true), (500, false), (404, false), (409, false)] {
+        for (status, passes) in
+            [(503, true), (502, true), (429, true), (500, false), (404, false), (409, false)]
+        {
             assert_eq!(problem(status).is_passing(), passes, "{status}");
         }
     }

@@ -98,7 +98,7 @@ pub async fn follow(
         sink.flush().await?;
         let has_moved = reader.progress() != before;
         if (has_moved || reader.was_open_for_long()) && patience.relax() {
-            status.note("the connection is back");
+            status.remark("the connection is back");
         }
         match leg {
             Leg::Over => {
@@ -251,9 +251,10 @@ impl Reader<'_> {
         if let Some(stream) = self.wish.stream {
             query.push(("stream", stream.as_str().to_owned()));
         }
-        let place = self.place.as_ref().filter(|place| {
-            self.wish.lines.is_none() && target.is_none_or(|address| address == place.task)
-        });
+        let place = self
+            .place
+            .as_ref()
+            .filter(|place| self.wish.lines.is_none() && target.is_none_or(|address| address == place.task));
         self.resumed = place.is_some();
         if let Some(place) = place {
             query.push(("attempt", place.attempt.to_string()));
@@ -282,12 +283,15 @@ impl Reader<'_> {
             Some(place) if place.task == data.task && place.attempt > data.attempt => return Ok(()),
             _ => 0,
         };
-        let skipped = usize::try_from(known.saturating_sub(data.offset)).unwrap_or(usize::MAX).min(bytes.len());
+        let skipped =
+            usize::try_from(known.saturating_sub(data.offset)).unwrap_or(usize::MAX).min(bytes.len());
         if skipped < bytes.len() {
             sink.take(data.stream, &data.at, &bytes[skipped..]);
         }
         match &mut self.place {
-            Some(place) if place.task == data.task && place.attempt == data.attempt => place.next = place.next.max(end),
+            Some(place) if place.task == data.task && place.attempt == data.attempt => {
+                place.next = place.next.max(end)
+            }
             place => *place = Some(Place { task: data.task.to_string(), attempt: data.attempt, next: end }),
         }
         Ok(())

@@ -74,7 +74,11 @@ impl RawPage<'_> {
     }
 
     fn entries<T: Entry>(&self) -> Result<Vec<T>, Failure> {
-        self.items.iter().map(|item| serde_json::from_str(item.get())).collect::<Result<_, _>>().map_err(nonsense)
+        self.items
+            .iter()
+            .map(|item| serde_json::from_str(item.get()))
+            .collect::<Result<_, _>>()
+            .map_err(nonsense)
     }
 }
 
@@ -89,7 +93,12 @@ fn nonsense(error: serde_json::Error) -> Failure {
 ///
 /// # Errors
 /// What the API or the network says; [`Failure::Output`].
-pub async fn show<T: Entry>(client: &Client, out: &Out, list: List<'_>, format: Format) -> Result<(), Failure> {
+pub async fn show<T: Entry>(
+    client: &Client,
+    out: &Out,
+    list: List<'_>,
+    format: Format,
+) -> Result<(), Failure> {
     if format == Format::Json && !list.all {
         return show_answer(out, &client.get(list.path, &list.query).await?);
     }

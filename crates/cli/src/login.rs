@@ -24,9 +24,17 @@ struct Login {
 pub fn read_login(path: PathBuf) -> Result<Option<Access>, Failure> {
     let Some(text) = read(&path)? else { return Ok(None) };
     let login: Login = toml::from_str(&text).map_err(|error| {
-        Failure::Usage(format!("{} makes no sense ({}): run `gaffer login` again", path.display(), error.message()))
+        Failure::Usage(format!(
+            "{} makes no sense ({}): run `gaffer login` again",
+            path.display(),
+            error.message()
+        ))
     })?;
-    Ok(Some(Access { url: normalised(&login.url)?, key: Key::new(&login.key), source: path.display().to_string() }))
+    Ok(Some(Access {
+        url: normalised(&login.url)?,
+        key: Key::new(&login.key),
+        source: path.display().to_string(),
+    }))
 }
 
 /// Reads the file that `gaffer dev` writes; none if there is none.

@@ -93,6 +93,9 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Dashboard => commands::dashboard::run(out).await,
         Command::Version(args) => commands::version::run(args, out).await,
         // These need no client.
-        Command::Worker(WorkerArgs::Serve(_)) | Command::Completion(_) | Command::Dev(_) | Command::Master(_) => Ok(0),
+        Command::Worker(WorkerArgs::Serve(_))
+        | Command::Completion(_)
+        | Command::Dev(_)
+        | Command::Master(_) => Ok(0),
     }
 }

@@ -9,7 +9,11 @@ pub fn ago(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
     if delta.abs() < TimeDelta::seconds(1) {
         return "now".to_owned();
     }
-    if delta < TimeDelta::zero() { format!("in {}", coarse(-delta)) } else { format!("{} ago", coarse(delta)) }
+    if delta < TimeDelta::zero() {
+        format!("in {}", coarse(-delta))
+    } else {
+        format!("{} ago", coarse(delta))
+    }
 }
 
 fn coarse(delta: TimeDelta) -> String {
@@ -68,7 +72,8 @@ mod tests {
 
     #[test]
     fn ages_are_coarse() {
-        let cases = [(300, "now"), (-300, "now"), (5_000, "5s ago"), (200_000, "3m ago"), (-7_200_000, "in 2h")];
+        let cases =
+            [(300, "now"), (-300, "now"), (5_000, "5s ago"), (200_000, "3m ago"), (-7_200_000, "in 2h")];
         for (millis, text) in cases {
             assert_eq!(ago(at(0), at(millis)), text);
         }

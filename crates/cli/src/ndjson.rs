@@ -94,7 +94,8 @@ impl<'a> OutputLine<'a> {
     /// # Errors
     /// [`Failure::Garbled`] if it is something else.
     pub fn read(line: &'a [u8]) -> Result<OutputLine<'a>, Failure> {
-        serde_json::from_slice(line).map_err(|error| garbled(&format!("a line of the output makes no sense: {error}")))
+        serde_json::from_slice(line)
+            .map_err(|error| garbled(&format!("a line of the output makes no sense: {error}")))
     }
 }
 
@@ -173,7 +174,8 @@ mod tests {
         let data = data.as_ref().ok_or_else(|| garbled("no data"))?;
         assert_eq!((data.stream, data.bytes(&mut scratch)?), (Stream::Stderr, "a\né".as_bytes()));
 
-        let line = br#"{"data":{"task":"main","attempt":1,"offset":0,"at":"","stream":"stdout","base64":"/wD+"}}"#;
+        let line =
+            br#"{"data":{"task":"main","attempt":1,"offset":0,"at":"","stream":"stdout","base64":"/wD+"}}"#;
         let data = OutputLine::read(line)?.data;
         let data = data.as_ref().ok_or_else(|| garbled("no data"))?;
         assert_eq!(data.bytes(&mut scratch)?, b"\xff\x00\xfe");

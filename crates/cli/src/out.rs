@@ -65,7 +65,8 @@ impl Out {
         if !self.stdout_is_terminal {
             probe.use_stderr();
         }
-        probe.width()
+        // A terminal that does not know its width says 0.
+        probe.width().filter(|columns| *columns > 0)
     }
 
     /// Writes to standard output.

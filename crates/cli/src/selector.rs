@@ -130,7 +130,9 @@ mod tests {
         assert_eq!(read("last"), Ok(Selector::One(One::Last)));
         assert_eq!(read("1-20"), Ok(Selector::Range(JobId(1), JobId(20))));
         assert_eq!(read("7-7"), Ok(Selector::Range(JobId(7), JobId(7))));
-        for text in ["", "0", "-1", "+1", "x", "1-", "-", "1-x", "20-1", "1-99999", "1-2-3", "9223372036854775808"] {
+        for text in
+            ["", "0", "-1", "+1", "x", "1-", "-", "1-x", "20-1", "1-99999", "1-2-3", "9223372036854775808"]
+        {
             assert!(read(text).is_err(), "{text}");
         }
         assert_eq!(read("20-1"), Err("the range goes down: write 1-20".to_owned()));

@@ -111,7 +111,9 @@ impl SgrFilter {
             (State::Sequence | State::OtherSequence, 0x40..=0x7e) => State::Text,
             (State::Escape | State::EscapeMore, 0x20..=0x7e) => State::Text,
             // Not ASCII: the sequence was none.
-            (State::Escape | State::EscapeMore | State::Sequence | State::OtherSequence, _) => self.begin(byte, into),
+            (State::Escape | State::EscapeMore | State::Sequence | State::OtherSequence, _) => {
+                self.begin(byte, into)
+            }
         };
     }
 
@@ -190,7 +192,10 @@ mod tests {
         let cases: &[(&[u8], &str)] = &[
             (b"plain\ttext\r\n\x08", "plain\ttext\r\n\x08"),
             ("žluťoučký 🐎".as_bytes(), "žluťoučký 🐎"),
-            (b"\x1b[1;31mred\x1b[0m \x1b[38;2;1;2;3mrgb\x1b[m \x1b[4:3mcurly", "\x1b[1;31mred\x1b[0m \x1b[38;2;1;2;3mrgb\x1b[m \x1b[4:3mcurly"),
+            (
+                b"\x1b[1;31mred\x1b[0m \x1b[38;2;1;2;3mrgb\x1b[m \x1b[4:3mcurly",
+                "\x1b[1;31mred\x1b[0m \x1b[38;2;1;2;3mrgb\x1b[m \x1b[4:3mcurly",
+            ),
             (b"a\x1b]0;title\x07b\x1b]2;title\x1b\\c", "abc"),
             (b"\x1b]52;c;ZXZpbA==\x07clipboard", "clipboard"),
             (b"\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\", "link"),
@@ -229,12 +234,37 @@ mod tests {
     fn any_split_gives_the_same_result() {
         let mut random = StdRng::seed_from_u64(42);
         let parts: &[&[u8]] = &[
-            b"text ", b"\x1b", b"[", b"]", b"31", b";", b"m", b"\x07", b"\x1b\\", b"\n", b"\r", b"\xc2", b"\x9b", b"\xe2\x82\xac",
-            b"\xf0\x9f", b"\x90\x8e", b"\xff", b"P", b"?", b" ", b"\x18", b"H", "é".as_bytes(), b"\x00", b"(0", b"0;t",
+            b"text ",
+            b"\x1b",
+            b"[",
+            b"]",
+            b"31",
+            b";",
+            b"m",
+            b"\x07",
+            b"\x1b\\",
+            b"\n",
+            b"\r",
+            b"\xc2",
+            b"\x9b",
+            b"\xe2\x82\xac",
+            b"\xf0\x9f",
+            b"\x90\x8e",
+            b"\xff",
+            b"P",
+            b"?",
+            b" ",
+            b"\x18",
+            b"H",
+            "é".as_bytes(),
+            b"\x00",
+            b"(0",
+            b"0;t",
         ];
         for _ in 0..3_000 {
-            let input: Vec<u8> =
-                (0..random.random_range(0..40)).flat_map(|_| parts[random.random_range(0..parts.len())].to_vec()).collect();
+            let input: Vec<u8> = (0..random.random_range(0..40))
+                .flat_map(|_| parts[random.random_range(0..parts.len())].to_vec())
+                .collect();
             let whole = passed(&[&input]);
             let mut pieces: Vec<&[u8]> = Vec::new();
             let mut rest = &input[..];
@@ -253,7 +283,9 @@ mod tests {
     fn it_knows_whether_a_colour_is_left_on() {
         let mut filter = SgrFilter::default();
         let mut into = Vec::new();
-        for (piece, coloured) in [(&b"\x1b[31m"[..], true), (b"x\x1b[0m", false), (b"\x1b[0;1m", true), (b"\x1b[m", false)] {
+        for (piece, coloured) in
+            [(&b"\x1b[31m"[..], true), (b"x\x1b[0m", false), (b"\x1b[0;1m", true), (b"\x1b[m", false)]
+        {
             filter.pass(piece, &mut into);
             assert_eq!(filter.is_coloured(), coloured);
         }

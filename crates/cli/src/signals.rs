@@ -41,22 +41,21 @@ impl Order {
 /// How far somebody's insisting has gone.
 #[derive(Debug, Default)]
 pub struct Insistence {
-    interrupts: u32,
-    terminates: u32,
+    stage: u8,
 }
 
 impl Insistence {
-    /// The first Ctrl-C is the job's, the second stops it, the third leaves. A TERM stops it, another one leaves. A HUP
-    /// leaves.
+    /// The first Ctrl-C is the job's, the second stops it, the third leaves. A TERM stops it, anything after that leaves. A
+    /// HUP leaves.
     pub fn step(&mut self, order: Order) -> Step {
-        match order {
-            Order::Hangup => return Step::Leave(order.exit_code()),
-            Order::Interrupt => self.interrupts += 1,
-            Order::Terminate => self.terminates += 1,
-        }
-        match (self.interrupts, self.terminates) {
-            (1, 0) => Step::Forward,
-            (2, 0) | (0 | 1, 1) => Step::Stop,
+        self.stage = match order {
+            Order::Interrupt => self.stage.saturating_add(1),
+            Order::Terminate if self.stage < 2 => 2,
+            Order::Terminate | Order::Hangup => 3,
+        };
+        match self.stage {
+            1 => Step::Forward,
+            2 => Step::Stop,
             _ => Step::Leave(order.exit_code()),
         }
     }

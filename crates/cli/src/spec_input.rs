@@ -152,7 +152,8 @@ impl Input {
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<Input, Failure> {
         let text = read_text(path)?;
-        let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+        let name =
+            if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
         if text.starts_with("#!") {
             return Err(Failure::Usage(format!(
                 "{name} is a script, not a job's specification: write `--script {}`",
@@ -194,10 +195,15 @@ impl Input {
 }
 
 impl SpecFlags {
-    fn apply(&self, spec: &mut Map<String, Value>, env: impl Fn(&str) -> Option<String>) -> Result<(), Failure> {
+    fn apply(
+        &self,
+        spec: &mut Map<String, Value>,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<(), Failure> {
         let values = self.values(env)?;
         if spec.contains_key("tasks")
-            && let Some((flag, _)) = values.iter().find(|(flag, _)| TASK_FLAGS.iter().any(|(known, _)| known == flag))
+            && let Some((flag, _)) =
+                values.iter().find(|(flag, _)| TASK_FLAGS.iter().any(|(known, _)| known == flag))
         {
             return Err(Failure::Usage(format!(
                 "{flag} belongs to a task, and this job lists its tasks: write it in the file"
@@ -294,9 +300,9 @@ fn variables(given: &[String], env: impl Fn(&str) -> Option<String>) -> Result<V
 fn labels(given: &[String]) -> Result<Value, Failure> {
     let mut labels = Map::new();
     for label in given {
-        let (key, value) = label
-            .split_once('=')
-            .ok_or_else(|| Failure::Usage(format!("--label {label}: write KEY=VALUE, such as team=vision")))?;
+        let (key, value) = label.split_once('=').ok_or_else(|| {
+            Failure::Usage(format!("--label {label}: write KEY=VALUE, such as team=vision"))
+        })?;
         labels.insert(key.to_owned(), json!(value));
     }
     Ok(Value::Object(labels))
@@ -313,7 +319,9 @@ fn read_text(path: &Path) -> Result<String, Failure> {
     let name = path.display();
     read.map_err(|error| Failure::Usage(format!("cannot read {name}: {error}")))?;
     if bytes.len() > MAX_SPEC_BYTES {
-        return Err(Failure::Usage(format!("{name} is larger than the {MAX_SPEC_BYTES} bytes that are allowed")));
+        return Err(Failure::Usage(format!(
+            "{name} is larger than the {MAX_SPEC_BYTES} bytes that are allowed"
+        )));
     }
     String::from_utf8(bytes).map_err(|_| Failure::Usage(format!("{name} is not text in UTF-8")))
 }

@@ -50,9 +50,11 @@ pub fn line_of(text: &str, language: Language, pointer: &str) -> Option<usize> {
     let found = Cell::new(false);
     let walk = Walk { rest: &segments, found: &found };
     let line = match language {
-        Language::Yaml => {
-            walk.deserialize(serde_norway::Deserializer::from_str(text)).err()?.location().map(|place| place.line())
-        }
+        Language::Yaml => walk
+            .deserialize(serde_norway::Deserializer::from_str(text))
+            .err()?
+            .location()
+            .map(|place| place.line()),
         Language::Toml => {
             let document = toml::Deserializer::parse(text).ok()?;
             walk.deserialize(document).err()?.span().map(|span| line_at(text, span.start))
@@ -165,7 +167,8 @@ mod tests {
 
     const YAML: &str = "name: nightly\ntasks:\n  - name: one\n    command: [a, b]\n  - name: two\n    comand: x\n    env:\n      a/b: 1\n    resources: {cpu: lots, memory: 1}\n";
     const JSON: &str = "{\n  \"name\": \"x\",\n  \"tasks\": [\n    {\"name\": \"one\"},\n    {\n      \"name\": \"two\",\n      \"count\": 0\n    }\n  ]\n}\n";
-    const TOML: &str = "name = \"x\"\n\n[[tasks]]\nname = \"one\"\n\n[[tasks]]\nname = \"two\"\nresources.cpu = \"lots\"\n";
+    const TOML: &str =
+        "name = \"x\"\n\n[[tasks]]\nname = \"one\"\n\n[[tasks]]\nname = \"two\"\nresources.cpu = \"lots\"\n";
 
     #[test]
     fn a_pointer_leads_to_its_line() {
@@ -192,7 +195,8 @@ mod tests {
 
     #[test]
     fn the_three_languages_say_the_same() {
-        let expected = serde_json::json!({"name": "x", "tasks": [{"command": ["a"], "count": 2, "ratio": 0.5}]});
+        let expected =
+            serde_json::json!({"name": "x", "tasks": [{"command": ["a"], "count": 2, "ratio": 0.5}]});
         let yaml = "name: x\ntasks: [{command: [a], count: 2, ratio: 0.5}]";
         let toml = "name = \"x\"\ntasks = [{command = [\"a\"], count = 2, ratio = 0.5}]";
         assert_eq!(Language::Yaml.parse(yaml), Ok(expected.clone()));

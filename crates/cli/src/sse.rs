@@ -43,7 +43,8 @@ mod tests {
     #[test]
     fn an_empty_line_completes_an_event() {
         let mut messages = Messages::default();
-        let text = ": alive\n\nid: 7\nevent: task.running\ndata: {\"a\":\ndata:1}\n\nretry: 10\n\ndata: x\n\n";
+        let text =
+            ": alive\n\nid: 7\nevent: task.running\ndata: {\"a\":\ndata:1}\n\nretry: 10\n\ndata: x\n\n";
         let seen: Vec<_> = text.lines().filter_map(|line| messages.line(line.as_bytes())).collect();
         assert_eq!(
             seen,

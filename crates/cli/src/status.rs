@@ -55,4 +55,10 @@ impl<'a> Status<'a> {
         self.clear();
         self.out.note(&format!("gaffer: {text}"));
     }
+
+    /// Writes a lasting line for a person.
+    pub fn remark(&self, text: &str) {
+        self.clear();
+        self.out.remark(&format!("gaffer: {text}"));
+    }
 }

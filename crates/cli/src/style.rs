@@ -87,7 +87,10 @@ mod tests {
     #[test]
     fn nothing_that_a_terminal_obeys_is_left() {
         assert_eq!(visible("plain ✓ text"), "plain ✓ text");
-        assert_eq!(visible("a\x1b]0;title\x07b\u{9b}31m\u{202e}"), "a\u{fffd}]0;title\u{fffd}b\u{fffd}31m\u{fffd}");
+        assert_eq!(
+            visible("a\x1b]0;title\x07b\u{9b}31m\u{202e}"),
+            "a\u{fffd}]0;title\u{fffd}b\u{fffd}31m\u{fffd}"
+        );
     }
 
     #[test]

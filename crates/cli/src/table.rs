@@ -106,7 +106,10 @@ mod tests {
     #[test]
     fn columns_stand_under_their_titles() {
         let text = rendered(&["JOB", "NAME", "STATE"], rows(), None, false);
-        assert_eq!(text, "JOB  NAME         STATE\n7    short        ● running\n12   日本語 name  ✗ failed\n");
+        assert_eq!(
+            text,
+            "JOB  NAME         STATE\n7    short        ● running\n12   日本語 name  ✗ failed\n"
+        );
     }
 
     #[test]
@@ -121,6 +124,6 @@ mod tests {
     #[test]
     fn what_others_wrote_stays_in_its_cell() {
         let rows = vec![vec![Cell::text("a\nb\x1b[31m"), Cell::maybe(None::<&str>)]];
-        assert_eq!(rendered(&["A", "B"], rows, None, false), "A          B\na\u{fffd}b\u{fffd}[31m  -\n");
+        assert_eq!(rendered(&["A", "B"], rows, None, false), "A         B\na\u{fffd}b\u{fffd}[31m  -\n");
     }
 }

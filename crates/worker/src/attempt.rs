@@ -4,7 +4,6 @@ pub(crate) mod scratch;
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -18,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::{Assignment, Drivers, Exit, OutputSource, Process, StartError, Started};
 use crate::spool::{OutputWriter, Spool};
-use scratch::{Scratch, ScratchSpace};
+use scratch::ScratchSpace;
 
 /// How long a killed main process may take to go before the attempt ends without it.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -211,7 +210,7 @@ async fn supervise(
                 Told::Signal(signal) => { ending.process.signal(signal).await; }
                 Told::Orders(orders) => ending.obey(orders).await,
             },
-            () = ending.deadline() => match ending.stage {
+            () = until(ending.due) => match ending.stage {
                 Stage::Running => ending.stop(Cause::TimedOut, start.stop.grace.to_std()).await,
                 Stage::Asked => ending.kill(None).await,
                 Stage::Killed => break None,
@@ -303,13 +302,6 @@ impl Ending {
         Ending { process, stage: Stage::Running, due, cause: None, signal: start.stop.signal }
     }
 
-    async fn deadline(&self) {
-        match self.due {
-            Some(due) => sleep_until(due).await,
-            None => pending().await,
-        }
-    }
-
     async fn obey(&mut self, orders: Orders) {
         if let Some((cause, grace)) = orders.stop {
             self.stop(cause, grace).await;
@@ -345,6 +337,13 @@ impl Ending {
     }
 }
 
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
+    }
+}
+
 /// What the end of a process makes of its attempt.
 fn judge(exit: Exit, cause: Option<Cause>, start: &StartAttempt) -> AttemptEnd {
     match (cause, exit) {
@@ -376,6 +375,3 @@ fn failed(error: StartError) -> AttemptEnd {
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
-
-/// So that attempts can be spawned: what they share is behind an [`Arc`].
-pub(crate) type SharedWorkshop = Arc<Workshop>;

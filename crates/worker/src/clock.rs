@@ -61,7 +61,9 @@ impl BootAlarm {
     pub fn new() -> io::Result<BootAlarm> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let timer = TimerFd::new(TimerClock::CLOCK_BOOTTIME, flags)?;
-        Ok(BootAlarm { timer: AsyncFd::with_interest(Timer(timer), Interest::READABLE)? })
+        #[expect(deprecated, reason = "the new way is unsafe; here the descriptor lives as long as its registration")]
+        let timer = AsyncFd::with_interest(Timer(timer), Interest::READABLE)?;
+        Ok(BootAlarm { timer })
     }
 
     /// Sets when it rings next, in place of what was set before; `None`: not at all.

@@ -29,7 +29,7 @@ use writer::Checksum;
 
 pub(crate) use journal::Remembered;
 pub(crate) use output::Output;
-pub(crate) use writer::{OutputWriter, Totals};
+pub(crate) use writer::OutputWriter;
 
 /// The journal and the output files of one worker.
 #[derive(Debug)]

@@ -18,6 +18,10 @@ pub async fn run(out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let link: LoginLink = client.post(&["login-links"], &json!({})).await?.read()?;
     out.line(&link.url)?;
-    out.remark(&format!("signs in once, until {} ({})", moment::local(link.expires_at), moment::ago(link.expires_at, Utc::now())));
+    out.remark(&format!(
+        "signs in once, until {} ({})",
+        moment::local(link.expires_at),
+        moment::ago(link.expires_at, Utc::now())
+    ));
     Ok(0)
 }

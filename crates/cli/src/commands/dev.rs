@@ -1,9 +1,208 @@
-//! stub
+//! `gaffer dev`: database, master and one worker on this machine, in one process, kept between runs.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
 use clap::Args;
+use gaffer_domain::spec::JobSpec;
+use gaffer_master::config::MasterConfig;
+use gaffer_master::secret::{NewSecret, Purpose, hash_of};
+use gaffer_master::serve::FIRST_USER;
+use gaffer_master::submit::Submission;
+use gaffer_master::{Master, Running};
+use gaffer_protocol::output::Stream;
+use gaffer_protocol::rest::NewKey;
+use gaffer_worker::config::{ApiKey, WorkerConfig};
+use serde_json::json;
+use tempfile::NamedTempFile;
+use tokio_util::sync::CancellationToken;
+
+use crate::commands::server;
 use crate::failure::Failure;
 use crate::out::Out;
-/// Where.
+use crate::style::{self, Colour};
+
+/// A link for the newcomer's browser is good for so long.
+const LINK_VALID_SECS: u32 = 24 * 3_600;
+/// The job that a new installation shows.
+const SAMPLE: &str = include_str!("sample.sh");
+
+/// Where things are; everything else is as it is.
 #[derive(Debug, Args)]
-pub struct DevArgs {}
-/// Does.
-pub fn run(_args: DevArgs, _out: &Out) -> Result<u8, Failure> { Ok(0) }
+#[command(after_help = "\
+Everything is kept between runs. Once it is up, client commands in other terminals find it by themselves, and
+$GAFFER_DATA_DIR/dev.env tells scripts its addresses and keys.")]
+pub struct DevArgs {
+    /// Where the dashboard listens (host:port, on this machine only; port 0 takes a free one)
+    #[arg(long, env = "GAFFER_DASHBOARD_ADDR", default_value = "127.0.0.1:3000", value_name = "ADDR")]
+    dashboard_addr: String,
+    /// Where the REST API listens
+    #[arg(long, env = "GAFFER_API_ADDR", default_value = "127.0.0.1:8000", value_name = "ADDR")]
+    api_addr: String,
+    /// Where workers dial in
+    #[arg(long, env = "GAFFER_WORKER_ADDR", default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    worker_addr: String,
+    /// Where everything is kept [default: /var/lib/gaffer as root, else ~/.local/share/gaffer]
+    #[arg(long, env = "GAFFER_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Directory with the Postgres programs; found by itself in the usual places
+    #[arg(long, env = "GAFFER_PG_BIN", value_name = "DIR")]
+    pg_bin: Option<PathBuf>,
+}
+
+/// Runs it until Ctrl-C.
+///
+/// # Errors
+/// [`Failure::Local`] with what brought it down.
+pub fn run(args: DevArgs, out: &Out) -> Result<u8, Failure> {
+    server::serve(out, "warn", |shutdown| dev(args, out, shutdown))
+}
+
+async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let config = MasterConfig {
+        database_url: None,
+        dashboard_addr: args.dashboard_addr,
+        api_addr: args.api_addr,
+        worker_addr: args.worker_addr,
+        public_url: None,
+        data_dir: args.data_dir,
+        pg_bin: args.pg_bin,
+    };
+    let data_dir = config.data_dir();
+    // A file of the last run would tell a waiting script that we are up.
+    remove(&data_dir.join("dev.env"))?;
+    // The worker goes first, so that the master hears the end of everything that it ran.
+    let master_down = CancellationToken::new();
+    let running = gaffer_master::start(&config, master_down.clone()).await?;
+    for (setting, address) in [
+        ("GAFFER_DASHBOARD_ADDR", running.dashboard),
+        ("GAFFER_API_ADDR", running.api),
+        ("GAFFER_WORKER_ADDR", running.workers),
+    ] {
+        ensure!(
+            address.ip().is_loopback(),
+            "gaffer dev is for this machine alone: {setting} must be a loopback address"
+        );
+    }
+
+    let worker_key = kept_key(&running.master, &data_dir.join("dev-worker.key"), Purpose::WorkerKey).await?;
+    let places = Places {
+        api: address("http", running.api),
+        workers: address("ws", running.workers),
+        link: running.master.login_link(FIRST_USER, LINK_VALID_SECS).await?,
+        key: kept_key(&running.master, &data_dir.join("dev-user.key"), Purpose::UserKey).await?,
+        data_dir: data_dir.clone(),
+    };
+    let config = WorkerConfig::new(places.workers.clone(), ApiKey::from(worker_key), data_dir.join("worker"));
+    let worker = tokio::spawn(gaffer_worker::run(config, shutdown.clone()));
+    let sample = sample_job(&running.master).await?;
+    write_private(&data_dir.join("dev.env"), &places.environment())?;
+    out.print(places.banner(out, sample).as_bytes())?;
+
+    let ended = worker.await.context("the worker broke down")?;
+    remove(&data_dir.join("dev.env"))?;
+    master_down.cancel();
+    Running::stop(running).await;
+    ended.context("the worker ended")
+}
+
+/// What a newcomer and a script want to know.
+struct Places {
+    api: String,
+    workers: String,
+    link: String,
+    key: String,
+    data_dir: PathBuf,
+}
+
+impl Places {
+    fn environment(&self) -> String {
+        let Places { api, workers, link, key, .. } = self;
+        format!("GAFFER_URL={api}\nGAFFER_KEY={key}\nMASTER_URL={workers}\nGAFFER_DASHBOARD={link}\n")
+    }
+
+    fn banner(&self, out: &Out, sample: Option<i64>) -> String {
+        let line = |name: &str, value: &str| format!("  {} {value}\n", out.dim(&format!("{name:<10}")));
+        let title = style::paint("gaffer is up", Colour::Green, out.has_colours(Stream::Stdout));
+        let mut text = format!("\n{title}\n\n");
+        text.push_str(&line("dashboard", &self.link));
+        text.push_str(&line("API", &format!("{}/api/v1", self.api)));
+        text.push_str(&line("workers", &self.workers));
+        text.push_str(&line("data", &self.data_dir.display().to_string()));
+        if let Some(job) = sample {
+            text.push_str(&line("sample", &format!("job {job} is running: gaffer logs -f {job}")));
+        }
+        text.push_str("\nIn another terminal:\n\n  gaffer run -- uname -a\n  gaffer jobs\n\n");
+        text.push_str(&out.dim("Ctrl-C stops everything and keeps it."));
+        text.push_str("\n\n");
+        text
+    }
+}
+
+fn address(scheme: &str, at: SocketAddr) -> String {
+    format!("{scheme}://{at}")
+}
+
+/// The key of the last run if it is still good, else a new one, kept for the next.
+async fn kept_key(master: &Master, path: &Path, purpose: Purpose) -> anyhow::Result<String> {
+    if let Some(key) = fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+        && let Some(sha256) = hash_of(&key, purpose)
+        && master.store.key_check(&sha256).await?.is_ok()
+    {
+        return Ok(key);
+    }
+    let project = master.store.project_default().await?;
+    let (kind, user) = match purpose {
+        Purpose::UserKey => ("user", Some(master.store.user_ensure(FIRST_USER, project).await?)),
+        _ => ("worker", None),
+    };
+    let secret = NewSecret::new(purpose);
+    let new = NewKey { kind: kind.to_owned(), name: "gaffer dev".to_owned(), expires_in_seconds: None };
+    master.store.key_insert(project, user, &new, secret.shown(), &secret.sha256).await?;
+    write_private(path, &format!("{}\n", secret.text))?;
+    Ok(secret.text)
+}
+
+/// Submits the sample job, once in the life of an installation.
+async fn sample_job(master: &Master) -> anyhow::Result<Option<i64>> {
+    let spec = json!({"name": "welcome to gaffer", "labels": {"sample": "yes"}, "script": SAMPLE});
+    let spec =
+        JobSpec::read(&spec).map_err(|mistakes| anyhow::anyhow!("the sample job is wrong: {mistakes:?}"))?;
+    let project = master.store.project_default().await?;
+    let submission = Submission {
+        project,
+        user: FIRST_USER,
+        spec: &spec,
+        rerun_of: None,
+        idempotency_key: Some("gaffer dev: the sample job"),
+    };
+    Ok(match master.submit(submission).await? {
+        gaffer_master::store::jobs::Submitted::Created(job) => Some(job.0),
+        _ => None,
+    })
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file for this user alone, in one step.
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let write = || -> io::Result<()> {
+        let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
+        file.write_all(text.as_bytes())?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

@@ -108,9 +108,13 @@ fn show(out: &Out, message: &Message, format: Format) -> Result<(), Failure> {
     if format == Format::Name {
         return out.line(&event.name());
     }
-    let whom = [event.job.map(|job| job.to_string()), event.task.clone()].into_iter().flatten().collect::<Vec<_>>();
+    let whom =
+        [event.job.map(|job| job.to_string()), event.task.clone()].into_iter().flatten().collect::<Vec<_>>();
     let time = style::paint(&moment::local(event.at), style::Colour::Dim, out.has_colours(Stream::Stdout));
-    let text = [whom.join("."), event.kind, event.message].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
+    let text = [whom.join("."), event.kind, event.message]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>();
     out.line(&format!("{time}  {}", style::visible(&text.join("  "))))
 }
 

@@ -52,7 +52,8 @@ pub async fn run(args: JobArgs, out: &Out) -> Result<u8, Failure> {
 
 fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), Failure> {
     let now = Utc::now();
-    let mut text = format!("job {} {} {}\n", job.id, style::visible(&job.name), out.state(&job.state, Stream::Stdout));
+    let mut text =
+        format!("job {} {} {}\n", job.id, style::visible(&job.name), out.state(&job.state, Stream::Stdout));
     let mut field = |name: &str, value: &str| {
         if !value.is_empty() {
             text.push_str(&format!("  {} {}\n", out.dim(&format!("{name:<9}")), style::visible(value)));

@@ -38,7 +38,9 @@ pub async fn run(args: LoginArgs, out: &Out) -> Result<u8, Failure> {
     })?;
     let key = read_key(out)?;
     if key.reveal().is_empty() {
-        return Err(Failure::Usage("the key is empty: `gaffer keys create --kind user --name NAME` makes one".to_owned()));
+        return Err(Failure::Usage(
+            "the key is empty: `gaffer keys create --kind user --name NAME` makes one".to_owned(),
+        ));
     }
     let access = Access { url, key, source: "GAFFER_URL".to_owned() };
     let client = Client::new(&access)?;
@@ -47,7 +49,12 @@ pub async fn run(args: LoginArgs, out: &Out) -> Result<u8, Failure> {
     let query: Query = vec![("limit", "1".to_owned())];
     let _: Page<Job> = client.read(&["jobs"], &query).await?;
     login::store(&path, &access)?;
-    out.remark(&format!("logged in to {} (gaffer {}); kept in {}", access.url, version.version, path.display()));
+    out.remark(&format!(
+        "logged in to {} (gaffer {}); kept in {}",
+        access.url,
+        version.version,
+        path.display()
+    ));
     Ok(0)
 }
 

@@ -80,11 +80,15 @@ impl FromStr for Whose {
 
 fn stream(text: &str) -> Result<Stream, String> {
     let known = [Stream::Stdout, Stream::Stderr];
-    known.into_iter().find(|stream| stream.as_str() == text).ok_or_else(|| "expected stdout or stderr".to_owned())
+    known
+        .into_iter()
+        .find(|stream| stream.as_str() == text)
+        .ok_or_else(|| "expected stdout or stderr".to_owned())
 }
 
 fn line_range(text: &str) -> Result<String, String> {
-    let numbers = text.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+    let numbers =
+        text.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
     match numbers {
         Some((first, last)) if 1_u64 <= first && first <= last => Ok(format!("{first}-{last}")),
         _ => Err("expected two numbers from 1 on, such as 100-200".to_owned()),
@@ -110,7 +114,8 @@ pub async fn run(args: LogsArgs, out: &Out) -> Result<u8, Failure> {
         lines: args.lines,
     };
     let status = Status::new(out, false);
-    let mut sink = Sink::new(out, &status, Manner { merged: true, raw: args.raw, timestamps: args.timestamps });
+    let mut sink =
+        Sink::new(out, &status, Manner { merged: true, raw: args.raw, timestamps: args.timestamps });
     let read = follow::follow(&client, &source, &wish, &mut sink, &status, Patience::for_a_job()).await;
     status.retire();
     sink.close(args.follow);
@@ -130,7 +135,10 @@ mod tests {
     #[test]
     fn a_task_stands_behind_its_job() {
         let read = |text: &str| text.parse::<Whose>();
-        let whose = |number, task: Option<&str>| Whose { job: One::Number(JobId(number)), task: task.map(str::to_owned) };
+        let whose = |number, task: Option<&str>| Whose {
+            job: One::Number(JobId(number)),
+            task: task.map(str::to_owned),
+        };
         assert_eq!(read("42"), Ok(whose(42, None)));
         assert_eq!(read("42.train"), Ok(whose(42, Some("train"))));
         assert_eq!(read("42.train.7"), Ok(whose(42, Some("train.7"))));

@@ -49,7 +49,10 @@ pub async fn run(args: RerunArgs, out: &Out) -> Result<u8, Failure> {
         return submit::show_to_end(&client, out, &made, false).await;
     }
     let bulk = Bulk { verb: "rerun", done: "again as", asks_from: 2, yes: args.yes };
-    bulk::each(out, &args.jobs, &bulk, async |client, job| rerun(client, job).await.map(|made| Some(made.job.id))).await
+    bulk::each(out, &args.jobs, &bulk, async |client, job| {
+        rerun(client, job).await.map(|made| Some(made.job.id))
+    })
+    .await
 }
 
 async fn rerun(client: &Client, job: JobId) -> Result<Submitted, Failure> {

@@ -54,7 +54,7 @@ impl Args for WorkerArgs {
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn master(config: MasterConfig, out: &Out) -> Result<u8, Failure> {
-    serve(out, |shutdown| gaffer_master::run(config, shutdown))
+    serve(out, "info", |shutdown| gaffer_master::run(config, shutdown))
 }
 
 /// Runs a worker until it is told to end.
@@ -62,42 +62,49 @@ pub fn master(config: MasterConfig, out: &Out) -> Result<u8, Failure> {
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn worker(config: WorkerConfig, out: &Out) -> Result<u8, Failure> {
-    serve(out, |shutdown| gaffer_worker::run(config, shutdown))
+    serve(out, "info", |shutdown| gaffer_worker::run(config, shutdown))
 }
 
-/// Runs a server until TERM or Ctrl-C has let it end in order; a second one ends it at once.
+/// Runs a server until TERM or Ctrl-C has let it end in order; a second one ends it at once. `filter` says what it logs
+/// unless the environment does.
 ///
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
-pub fn serve<F>(out: &Out, server: impl FnOnce(CancellationToken) -> F) -> Result<u8, Failure>
+pub fn serve<F>(out: &Out, filter: &str, server: impl FnOnce(CancellationToken) -> F) -> Result<u8, Failure>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    log_to_stderr(out)?;
+    log_to_stderr(out, filter)?;
     let local = |error: std::io::Error| Failure::Local(format!("cannot start: {error}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(local)?;
-    let ended = runtime.block_on(async {
-        let mut signals = Signals::listen().map_err(local)?;
-        let shutdown = CancellationToken::new();
-        let server = server(shutdown.clone());
-        tokio::pin!(server);
-        let order = tokio::select! {
-            ended = &mut server => return Ok(ended.map(|()| 0)),
-            order = signals.next() => order,
-        };
-        tracing::info!("told to end; once more ends at once");
-        shutdown.cancel();
-        tokio::select! {
-            ended = server => Ok(ended.map(|()| 0)),
-            _ = signals.next() => Ok(Ok(order.exit_code())),
-        }
-    });
+    let ended = runtime.block_on(until_told(server));
     runtime.shutdown_background();
-    ended?.map_err(|error| Failure::Local(format!("{error:#}")))
+    ended
 }
 
-fn log_to_stderr(out: &Out) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(config::log_filter())
+async fn until_told<F>(server: impl FnOnce(CancellationToken) -> F) -> Result<u8, Failure>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let brought_down = |error: anyhow::Error| Failure::Local(format!("{error:#}"));
+    let mut signals = Signals::listen().map_err(|error| Failure::Local(format!("cannot start: {error}")))?;
+    let shutdown = CancellationToken::new();
+    let server = server(shutdown.clone());
+    tokio::pin!(server);
+    tokio::select! {
+        ended = &mut server => return ended.map(|()| 0).map_err(brought_down),
+        _ = signals.next() => {}
+    }
+    tracing::info!("told to end; once more ends at once");
+    shutdown.cancel();
+    tokio::select! {
+        ended = server => ended.map(|()| 0).map_err(brought_down),
+        order = signals.next() => Ok(order.exit_code()),
+    }
+}
+
+fn log_to_stderr(out: &Out, filter: &str) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(config::log_filter().as_deref().unwrap_or(filter))
         .map_err(|error| Failure::Usage(format!("GAFFER_LOG makes no sense: {error}")))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = if config::logs_json() {

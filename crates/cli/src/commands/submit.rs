@@ -114,7 +114,12 @@ fn tell_number(out: &Out, submitted: &Submitted, attached: bool) -> Result<(), F
     let page = submitted.page.as_ref().map(|page| format!(" · {page}")).unwrap_or_default();
     out.line(&format!("job {} accepted{page}", job.id))?;
     if !attached {
-        out.line(&out.dim(&format!("  gaffer logs -f {} shows its output, gaffer explain {0} why it waits", job.id)))?;
+        out.line(
+            &out.dim(&format!(
+                "  gaffer logs -f {} shows its output, gaffer explain {0} why it waits",
+                job.id
+            )),
+        )?;
     }
     Ok(())
 }

@@ -30,7 +30,10 @@ pub async fn run(args: VersionArgs, out: &Out) -> Result<u8, Failure> {
     let server = if args.client { Ok(None) } else { server_version().await };
     if args.json {
         let version = server.as_ref().ok().and_then(Option::as_ref);
-        out.line(&json!({"client": {"version": own, "worker_protocol": PROTOCOL_VERSION}, "server": version}).to_string())?;
+        out.line(
+            &json!({"client": {"version": own, "worker_protocol": PROTOCOL_VERSION}, "server": version})
+                .to_string(),
+        )?;
     } else {
         out.line(&format!("client {own}"))?;
         if let Ok(Some(version)) = &server {

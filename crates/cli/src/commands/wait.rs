@@ -61,7 +61,12 @@ pub async fn run(args: WaitArgs, out: &Out) -> Result<u8, Failure> {
     }
 }
 
-async fn wait_for_all(client: &Client, out: &Out, args: &WaitArgs, status: &Status<'_>) -> Result<u8, Failure> {
+async fn wait_for_all(
+    client: &Client,
+    out: &Out,
+    args: &WaitArgs,
+    status: &Status<'_>,
+) -> Result<u8, Failure> {
     let mut codes = Vec::new();
     // One after the other takes as long as all at once: until the last is over.
     for chosen in selector::resolve(&args.jobs, client).await? {
@@ -105,7 +110,8 @@ pub async fn to_end(
 
 async fn final_job(client: &Client, id: JobId, status: &Status<'_>) -> Result<Job, Failure> {
     let mut patience = Patience::for_a_job();
-    let is_final = |job: &Job| JobState::ALL.iter().any(|state| state.is_final() && state.as_str() == job.state);
+    let is_final =
+        |job: &Job| JobState::ALL.iter().any(|state| state.is_final() && state.as_str() == job.state);
     loop {
         match client.wait::<Job>(id).await {
             Ok(job) if is_final(&job) => return Ok(job),

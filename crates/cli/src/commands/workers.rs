@@ -148,7 +148,8 @@ fn size(bytes: u64) -> String {
 }
 
 impl Entry for Worker {
-    const HEAD: &'static [&'static str] = &["WORKER", "STATE", "CPU", "MEMORY", "RUNNING", "DATACENTER", "LABELS", "SEEN"];
+    const HEAD: &'static [&'static str] =
+        &["WORKER", "STATE", "CPU", "MEMORY", "RUNNING", "DATACENTER", "LABELS", "SEEN"];
     const WIDE_HEAD: &'static [&'static str] = &["ID", "DISK", "WAITING", "DRIVERS", "ARCH", "VERSION"];
     const NONE: &'static str = "no workers yet: `gaffer keys create --kind worker --name NAME` makes a key for one, \
                                 `gaffer worker` starts it";

@@ -105,7 +105,10 @@ fn options_are_put_over_a_file() -> Result<(), Box<dyn std::error::Error>> {
     let job_option = SpecFlags { priority: Some(1), ..flags() };
     assert_eq!(Input::of_file(&several, &job_option, no_env)?.spec["priority"], json!(1));
     let refused = Input::of_file(&several, &changed, no_env);
-    assert!(matches!(&refused, Err(Failure::Usage(why)) if why.starts_with("--cpu belongs to a task")), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(Failure::Usage(why)) if why.starts_with("--cpu belongs to a task")),
+        "{refused:?}"
+    );
     Ok(())
 }
 
@@ -139,7 +142,10 @@ fn what_is_no_text_or_too_much_is_not_sent() -> Result<(), Box<dyn std::error::E
         fs::write(&path, bytes)?;
         assert!(matches!(Input::of_file(&path, &flags(), no_env), Err(Failure::Usage(_))));
     }
-    assert!(matches!(Input::of_file(&directory.path().join("none"), &flags(), no_env), Err(Failure::Usage(_))));
+    assert!(matches!(
+        Input::of_file(&directory.path().join("none"), &flags(), no_env),
+        Err(Failure::Usage(_))
+    ));
     Ok(())
 }
 
@@ -153,7 +159,11 @@ fn a_complaint_is_about_what_the_user_wrote() -> Result<(), Box<dyn std::error::
         detail: "the job has mistakes".to_owned(),
         request_id: String::new(),
         state: None,
-        errors: vec![ProblemField { pointer: pointer.to_owned(), detail: "wrong".to_owned(), suggestion: None }],
+        errors: vec![ProblemField {
+            pointer: pointer.to_owned(),
+            detail: "wrong".to_owned(),
+            suggestion: None,
+        }],
     };
     let pointer = |input: &Input, pointer| input.explain(complaint(pointer)).errors.remove(0).pointer;
 

@@ -8,7 +8,6 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -178,7 +177,7 @@ async fn stale_files_that_name_a_living_process_are_survived() {
     let mut other = sleep.spawn().unwrap();
     let text = format!(
         "{}\n{}\n1700000000\n5432\n{}\n\n\nready\n",
-        other.id(),
+        other.id().unwrap(),
         cluster.display(),
         socket_dir.display()
     );

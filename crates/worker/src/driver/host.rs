@@ -207,20 +207,18 @@ impl OutputSource for Pipes {
 /// What the pipe has; none at its end, where it is closed.
 fn poll_read<P: AsyncRead + Unpin>(pipe: &mut Option<P>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
     let Some(open) = pipe else { return Poll::Ready(None) };
-    READ_BUFFER.with_borrow_mut(|buffer| {
+    let read = READ_BUFFER.with_borrow_mut(|buffer| {
         let mut buffer = ReadBuf::new(buffer);
-        match Pin::new(open).poll_read(cx, &mut buffer) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                Poll::Ready(Some(Bytes::copy_from_slice(buffer.filled())))
-            }
-            Poll::Ready(ended) => {
-                if let Err(error) = ended {
-                    tracing::warn!(%error, "cannot read the output of a process");
-                }
-                *pipe = None;
-                Poll::Ready(None)
-            }
-        }
-    })
+        Pin::new(open).poll_read(cx, &mut buffer).map_ok(|()| Bytes::copy_from_slice(buffer.filled()))
+    });
+    let ended = match read {
+        Poll::Pending => return Poll::Pending,
+        Poll::Ready(Ok(bytes)) if !bytes.is_empty() => return Poll::Ready(Some(bytes)),
+        Poll::Ready(ended) => ended,
+    };
+    if let Err(error) = ended {
+        tracing::warn!(%error, "cannot read the output of a process");
+    }
+    *pipe = None;
+    Poll::Ready(None)
 }

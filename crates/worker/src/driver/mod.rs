@@ -35,7 +35,7 @@ use gaffer_domain::spec::{DriverKind, StopSignal};
 use gaffer_protocol::output::Record;
 use gaffer_protocol::wire::{DriverStatus, KillReceipt, StartAttempt};
 
-pub(crate) use process_tree::{Leftover, adopt_orphans, kill_leftovers, reap_forsaken_orphans};
+pub(crate) use process_tree::{Leftover, adopt_orphans, kill_leftovers, kill_marked, reap_forsaken_orphans};
 pub(crate) use processes::lists_children;
 
 /// An attempt that is to be executed.

@@ -116,16 +116,17 @@ pub(crate) fn kill_leftovers(token: &str, leaders: &[Leftover]) -> HashMap<Strin
         }
     }
     // And those of which the journal knows nothing.
-    let all_marked = Belonging {
-        leader: None,
-        group: None,
-        marker: format!("{MARKER_VARIABLE}={token}/"),
-        directory: None,
-        since_ticks: 0,
-    };
-    let found = processes::find(&all_marked);
-    kill_until_gone(&all_marked, found);
+    kill_marked(&format!("{token}/"));
     receipts
+}
+
+/// Kills every process with this marker (value of [`MARKER_VARIABLE`], or its beginning up to a `/`), and what these
+/// started. Blocks.
+pub(crate) fn kill_marked(marker: &str) -> KillReceipt {
+    let marker = format!("{MARKER_VARIABLE}={marker}");
+    let belonging = Belonging { leader: None, group: None, marker, directory: None, since_ticks: 0 };
+    let found = processes::find(&belonging);
+    kill_until_gone(&belonging, found)
 }
 
 /// An attempt that an earlier process of this worker started.

@@ -91,27 +91,34 @@ pub(crate) fn read(path: &Path, boot_id: &str) -> io::Result<Vec<Remembered>> {
             tracing::warn!(path = %path.display(), "the journal has a damaged line, which is skipped");
             continue;
         };
-        let mut of = |attempt: AttemptRef| -> &mut Remembered {
-            attempts.entry(attempt).or_insert(Remembered {
-                attempt,
-                starting: None,
-                started: None,
-                ended: None,
-                same_boot,
-            })
-        };
-        match entry {
-            Entry::Opened { boot_id: of_file } => same_boot = of_file == boot_id,
-            Entry::Starting { attempt, at, boot_micros } => {
-                of(attempt).starting = Some(Starting { at, boot: BootTime::from_micros(boot_micros) });
+        let attempt = match &entry {
+            Entry::Opened { boot_id: of_file } => {
+                same_boot = of_file == boot_id;
+                continue;
             }
-            Entry::Started { attempt, pid, boot_micros } => {
-                of(attempt).started = Some(Started { pid, boot: BootTime::from_micros(boot_micros) });
-            }
-            Entry::Ended(ended) => of(ended.attempt).ended = Some(*ended),
             Entry::Forgotten { attempt } => {
-                attempts.remove(&attempt);
+                attempts.remove(attempt);
+                continue;
             }
+            Entry::Starting { attempt, .. } | Entry::Started { attempt, .. } => *attempt,
+            Entry::Ended(ended) => ended.attempt,
+        };
+        let remembered = attempts.entry(attempt).or_insert(Remembered {
+            attempt,
+            starting: None,
+            started: None,
+            ended: None,
+            same_boot,
+        });
+        match entry {
+            Entry::Opened { .. } | Entry::Forgotten { .. } => {}
+            Entry::Starting { at, boot_micros, .. } => {
+                remembered.starting = Some(Starting { at, boot: BootTime::from_micros(boot_micros) });
+            }
+            Entry::Started { pid, boot_micros, .. } => {
+                remembered.started = Some(Started { pid, boot: BootTime::from_micros(boot_micros) });
+            }
+            Entry::Ended(ended) => remembered.ended = Some(*ended),
         }
     }
     Ok(attempts.into_values().collect())

@@ -13,7 +13,7 @@ use gaffer_domain::AttemptRef;
 use gaffer_protocol::output::{ChunkBuilder, EncodedChunk, MAX_CHUNK_PAYLOAD, Record, Stream};
 
 use super::limits::Limits;
-use super::segment::{self, SegmentReader, SegmentWriter};
+use super::segment::{self, SegmentReader};
 
 /// The most recent output that one attempt keeps in memory, in bytes.
 const TAIL_LIMIT: usize = 1 << 20;
@@ -149,10 +149,10 @@ impl Output {
         }
     }
 
-    /// Up to `max` bytes from `offset` on, as they were read; none if there are none.
+    /// Up to `max` bytes from `offset` on, as they were read, and how many they are; none if there are none.
     ///
     /// What was lost with the disk that held it is replaced, byte for byte, by a text that says so.
-    pub async fn chunk(self: &Arc<Self>, offset: u64, max: usize) -> Option<EncodedChunk> {
+    pub async fn chunk(&self, offset: u64, max: usize) -> Option<(EncodedChunk, u64)> {
         let max = max.min(MAX_CHUNK_PAYLOAD);
         let mut tries_left = READ_TRIES;
         loop {
@@ -395,7 +395,7 @@ fn read_segment(
     Ok((records, cursor))
 }
 
-fn encode(attempt: AttemptRef, offset: u64, records: &[Record], max: usize) -> EncodedChunk {
+fn encode(attempt: AttemptRef, offset: u64, records: &[Record], max: usize) -> (EncodedChunk, u64) {
     let mut builder = ChunkBuilder::new();
     for record in records {
         let room = max - builder.payload_bytes();
@@ -404,7 +404,8 @@ fn encode(attempt: AttemptRef, offset: u64, records: &[Record], max: usize) -> E
             break;
         }
     }
-    builder.finish(attempt, offset)
+    let bytes = builder.payload_bytes() as u64;
+    (builder.finish(attempt, offset), bytes)
 }
 
 /// Stands for the bytes from `offset` to `until`, of which at most `max` go into one record.

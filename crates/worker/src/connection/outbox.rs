@@ -1,0 +1,371 @@
+//! Which output goes out next: a window of bytes on their way, shared fairly by all attempts. Plain data.
+//!
+//! Of an attempt with nothing on its way, whatever there is goes at once. While something is on its way, more waits
+//! until it makes a good frame or the acknowledgement arrives, so that a job that writes byte by byte does not send
+//! byte by byte. The window of all attempts together grows while acknowledgements come soon and shrinks when they are
+//! late: what waits in the network would hold up the heartbeats behind it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use gaffer_domain::AttemptRef;
+use gaffer_protocol::output::MAX_CHUNK_PAYLOAD;
+use gaffer_protocol::wire::{Ended, ToMaster};
+
+/// The most bytes of one attempt on their way.
+const ATTEMPT_WINDOW: u64 = 1 << 20;
+/// Bounds and start of the window for all attempts.
+const MIN_WINDOW: u64 = 128 << 10;
+const MAX_WINDOW: u64 = 8 << 20;
+const FIRST_WINDOW: u64 = 512 << 10;
+/// An acknowledgement that takes no longer says that there is room for more; one that takes this long, that there is
+/// too much on its way.
+const SOON: Duration = Duration::from_millis(300);
+const LATE: Duration = Duration::from_secs(1);
+/// What makes a frame worth sending while another is on its way.
+const GOOD_FRAME: u64 = 64 << 10;
+
+/// What goes out in one session.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    flows: HashMap<AttemptRef, Flow>,
+    /// Attempts that may have something to send, each once; the next one in front.
+    turns: VecDeque<AttemptRef>,
+    /// Ends whose output is out.
+    due_ends: Vec<AttemptRef>,
+    /// Ends of attempts that wrote nothing.
+    bare_ends: Vec<Box<Ended>>,
+    in_flight: u64,
+    window: u64,
+    shrunk_at: Option<Instant>,
+}
+
+/// The output of one attempt: stored ≤ sent ≤ end.
+#[derive(Debug, Default)]
+struct Flow {
+    stored: u64,
+    sent: u64,
+    end: u64,
+    ended: Option<Box<Ended>>,
+    end_is_out: bool,
+    has_turn: bool,
+    /// Frames on their way: where each ends and when it was sent.
+    frames: VecDeque<(u64, Instant)>,
+}
+
+/// A piece of output to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub attempt: AttemptRef,
+    pub offset: u64,
+    /// At most so many bytes.
+    pub max: usize,
+}
+
+impl Flow {
+    fn in_flight(&self) -> u64 {
+        self.sent - self.stored
+    }
+
+    /// How much may be sent now.
+    fn sendable(&self) -> u64 {
+        let ready = self.end.saturating_sub(self.sent);
+        let room = ATTEMPT_WINDOW.saturating_sub(self.in_flight());
+        let is_worth_it = self.in_flight() == 0 || ready >= GOOD_FRAME || self.ended.is_some();
+        if is_worth_it { ready.min(room) } else { 0 }
+    }
+
+    fn end_is_due(&self) -> bool {
+        !self.end_is_out && self.ended.as_ref().is_some_and(|ended| self.sent >= ended.output_bytes)
+    }
+}
+
+impl Outbox {
+    pub fn new() -> Outbox {
+        Outbox {
+            flows: HashMap::new(),
+            turns: VecDeque::new(),
+            due_ends: Vec::new(),
+            bare_ends: Vec::new(),
+            in_flight: 0,
+            window: FIRST_WINDOW,
+            shrunk_at: None,
+        }
+    }
+
+    /// The attempt has output up to `end`.
+    pub fn grown(&mut self, attempt: AttemptRef, end: u64) {
+        let flow = self.flows.entry(attempt).or_default();
+        flow.end = flow.end.max(end);
+        self.take_turn(attempt);
+    }
+
+    /// The attempt is over. Its report goes out when its output has.
+    pub fn ended(&mut self, ended: Box<Ended>) {
+        let attempt = ended.attempt;
+        if ended.output_bytes == 0 && !self.flows.contains_key(&attempt) {
+            self.bare_ends.push(ended);
+            return;
+        }
+        let flow = self.flows.entry(attempt).or_default();
+        flow.end = flow.end.max(ended.output_bytes);
+        flow.ended = Some(ended);
+        flow.end_is_out = false;
+        self.take_turn(attempt);
+        self.note_end(attempt);
+    }
+
+    /// The session begins with everything before `offset` stored.
+    pub fn resume(&mut self, attempt: AttemptRef, offset: u64) {
+        let flow = Flow { stored: offset, sent: offset, end: offset, ..Flow::default() };
+        self.flows.insert(attempt, flow);
+    }
+
+    /// Everything before `offset` is stored.
+    pub fn stored(&mut self, attempt: AttemptRef, offset: u64, now: Instant) {
+        let Some(flow) = self.flows.get_mut(&attempt) else { return };
+        // Nothing can be stored that was not sent.
+        let offset = offset.min(flow.sent);
+        if offset <= flow.stored {
+            return;
+        }
+        let before = flow.in_flight();
+        flow.stored = offset;
+        let mut latency = None;
+        while let Some((end, sent_at)) = flow.frames.front()
+            && *end <= offset
+        {
+            latency = Some(now.saturating_duration_since(*sent_at));
+            flow.frames.pop_front();
+        }
+        let acknowledged = before - flow.in_flight();
+        self.in_flight -= acknowledged;
+        if let Some(latency) = latency {
+            self.adapt(latency, acknowledged, now);
+        }
+        self.take_turn(attempt);
+    }
+
+    /// The master misses everything from `offset` on: send it again, and the end after it.
+    pub fn wanted(&mut self, attempt: AttemptRef, offset: u64) {
+        let Some(flow) = self.flows.get_mut(&attempt) else { return };
+        let before = flow.in_flight();
+        let offset = offset.min(flow.sent);
+        flow.sent = offset;
+        flow.stored = offset;
+        flow.frames.clear();
+        flow.end_is_out = false;
+        self.in_flight -= before;
+        self.take_turn(attempt);
+        self.note_end(attempt);
+    }
+
+    /// The attempt is over and done with.
+    pub fn forget(&mut self, attempt: AttemptRef) {
+        if let Some(flow) = self.flows.remove(&attempt) {
+            self.in_flight -= flow.in_flight();
+        }
+    }
+
+    /// The next piece to send, if the window allows one. Tell how much it was with [`Self::sent`].
+    pub fn next(&mut self) -> Option<Piece> {
+        let room = self.window.saturating_sub(self.in_flight);
+        if room < GOOD_FRAME && self.in_flight > 0 {
+            return None;
+        }
+        while let Some(attempt) = self.turns.pop_front() {
+            let Some(flow) = self.flows.get_mut(&attempt) else { continue };
+            let sendable = flow.sendable().min(room);
+            if sendable > 0 {
+                self.turns.push_back(attempt);
+                let max = usize::try_from(sendable).unwrap_or(usize::MAX).min(MAX_CHUNK_PAYLOAD);
+                return Some(Piece { attempt, offset: flow.sent, max });
+            }
+            flow.has_turn = false;
+        }
+        None
+    }
+
+    /// So many bytes of the attempt went out from `offset` on; 0 if there were none to be had.
+    pub fn sent(&mut self, attempt: AttemptRef, offset: u64, bytes: u64, now: Instant) {
+        let Some(flow) = self.flows.get_mut(&attempt).filter(|flow| flow.sent == offset) else { return };
+        if bytes == 0 {
+            // It was announced and is gone; without this it would be asked for again at once.
+            flow.end = flow.sent;
+            return;
+        }
+        flow.sent += bytes;
+        flow.frames.push_back((flow.sent, now));
+        self.in_flight += bytes;
+        self.note_end(attempt);
+    }
+
+    /// The ends that may go out now.
+    pub fn take_ends(&mut self) -> Vec<ToMaster> {
+        let due = std::mem::take(&mut self.due_ends);
+        let mut ends: Vec<ToMaster> = self.bare_ends.drain(..).map(ToMaster::Ended).collect();
+        for attempt in due {
+            if let Some(flow) = self.flows.get_mut(&attempt)
+                && flow.end_is_due()
+                && let Some(ended) = &flow.ended
+            {
+                flow.end_is_out = true;
+                ends.push(ToMaster::Ended(ended.clone()));
+            }
+        }
+        ends
+    }
+
+    fn take_turn(&mut self, attempt: AttemptRef) {
+        if let Some(flow) = self.flows.get_mut(&attempt)
+            && !flow.has_turn
+            && flow.end > flow.sent
+        {
+            flow.has_turn = true;
+            self.turns.push_back(attempt);
+        }
+    }
+
+    fn note_end(&mut self, attempt: AttemptRef) {
+        if self.flows.get(&attempt).is_some_and(Flow::end_is_due) {
+            self.due_ends.push(attempt);
+        }
+    }
+
+    fn adapt(&mut self, latency: Duration, acknowledged: u64, now: Instant) {
+        if latency <= SOON {
+            self.window = (self.window + acknowledged).min(MAX_WINDOW);
+        } else if latency >= LATE && self.shrunk_at.is_none_or(|at| now.saturating_duration_since(at) >= LATE) {
+            self.window = (self.window / 2).max(MIN_WINDOW);
+            self.shrunk_at = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use gaffer_domain::TaskId;
+    use gaffer_domain::reason::AttemptEnd;
+
+    use super::*;
+
+    const KIB: u64 = 1 << 10;
+
+    fn attempt(task: i64) -> AttemptRef {
+        AttemptRef { task: TaskId(task), attempt: 1 }
+    }
+
+    fn ended(task: i64, output_bytes: u64) -> Box<Ended> {
+        let end = AttemptEnd::Exited { code: 0 };
+        Box::new(Ended { output_bytes, ..crate::attempt::unstarted(attempt(task), end) })
+    }
+
+    /// Sends the next piece whole; gives its task and size.
+    fn send(outbox: &mut Outbox, now: Instant) -> Option<(i64, u64)> {
+        let piece = outbox.next()?;
+        outbox.sent(piece.attempt, piece.offset, piece.max as u64, now);
+        Some((piece.attempt.task.0, piece.max as u64))
+    }
+
+    #[test]
+    fn the_first_bytes_go_at_once_and_more_waits_for_a_good_frame_or_the_acknowledgement() {
+        let (mut outbox, now) = (Outbox::new(), Instant::now());
+        outbox.grown(attempt(1), 10);
+        assert_eq!(send(&mut outbox, now), Some((1, 10)));
+        outbox.grown(attempt(1), 20);
+        assert_eq!(send(&mut outbox, now), None);
+        outbox.stored(attempt(1), 10, now);
+        assert_eq!(send(&mut outbox, now), Some((1, 10)));
+        outbox.grown(attempt(1), 20 + GOOD_FRAME);
+        assert_eq!(send(&mut outbox, now), Some((1, GOOD_FRAME)));
+    }
+
+    #[test]
+    fn an_end_goes_out_right_after_its_output_without_waiting_for_acknowledgements() {
+        let (mut outbox, now) = (Outbox::new(), Instant::now());
+        outbox.grown(attempt(1), 10);
+        assert_eq!(send(&mut outbox, now), Some((1, 10)));
+        outbox.ended(ended(1, 15));
+        assert_eq!(outbox.take_ends(), []);
+        assert_eq!(send(&mut outbox, now), Some((1, 5)));
+        assert_eq!(outbox.take_ends().len(), 1);
+        assert_eq!(outbox.take_ends(), [], "once");
+        outbox.ended(ended(2, 0));
+        assert_eq!(outbox.take_ends().len(), 1, "nothing to wait for");
+    }
+
+    #[test]
+    fn the_windows_of_an_attempt_and_of_all_are_kept() {
+        let (mut outbox, now) = (Outbox::new(), Instant::now());
+        outbox.window = MAX_WINDOW;
+        for task in 1..=20 {
+            outbox.grown(attempt(task), 100 << 20);
+        }
+        let mut sent: HashMap<i64, u64> = HashMap::new();
+        while let Some((task, bytes)) = send(&mut outbox, now) {
+            *sent.entry(task).or_default() += bytes;
+        }
+        assert_eq!(sent.values().sum::<u64>(), MAX_WINDOW);
+        assert_eq!(sent.len(), 20, "all had their turn");
+        assert!(sent.values().all(|bytes| *bytes <= ATTEMPT_WINDOW));
+
+        let mut alone = Outbox { window: MAX_WINDOW, ..Outbox::new() };
+        alone.grown(attempt(1), 100 << 20);
+        let bytes: u64 = std::iter::from_fn(|| send(&mut alone, now)).map(|(_, bytes)| bytes).sum();
+        assert_eq!(bytes, ATTEMPT_WINDOW);
+        alone.stored(attempt(1), 256 * KIB, now);
+        assert_eq!(send(&mut alone, now), Some((1, 256 * KIB)));
+    }
+
+    #[test]
+    fn the_window_grows_with_quick_acknowledgements_and_shrinks_with_late_ones() {
+        let (mut outbox, start) = (Outbox::new(), Instant::now());
+        outbox.grown(attempt(1), 100 << 20);
+        let mut now = start;
+        for _ in 0..100 {
+            while send(&mut outbox, now).is_some() {}
+            now += Duration::from_millis(10);
+            let sent = outbox.flows[&attempt(1)].sent;
+            outbox.stored(attempt(1), sent, now);
+        }
+        assert_eq!(outbox.window, MAX_WINDOW);
+        outbox.grown(attempt(1), 1000 << 20);
+        for _ in 0..20 {
+            while send(&mut outbox, now).is_some() {}
+            now += Duration::from_secs(3);
+            let sent = outbox.flows[&attempt(1)].sent;
+            outbox.stored(attempt(1), sent, now);
+        }
+        assert_eq!(outbox.window, MIN_WINDOW);
+        assert_eq!(outbox.in_flight, 0);
+    }
+
+    #[test]
+    fn a_gap_is_sent_again_with_the_end_after_it() {
+        let (mut outbox, now) = (Outbox::new(), Instant::now());
+        outbox.grown(attempt(1), 100);
+        outbox.ended(ended(1, 100));
+        assert_eq!(send(&mut outbox, now), Some((1, 100)));
+        assert_eq!(outbox.take_ends().len(), 1);
+        outbox.wanted(attempt(1), 40);
+        assert_eq!(outbox.take_ends(), []);
+        assert_eq!(outbox.next().unwrap().offset, 40);
+        assert_eq!(send(&mut outbox, now), Some((1, 60)));
+        assert_eq!(outbox.take_ends().len(), 1);
+        outbox.forget(attempt(1));
+        assert_eq!((outbox.in_flight, outbox.next()), (0, None));
+    }
+
+    #[test]
+    fn a_new_session_goes_on_where_the_master_is() {
+        let (mut outbox, now) = (Outbox::new(), Instant::now());
+        outbox.resume(attempt(1), 70);
+        outbox.grown(attempt(1), 100);
+        assert_eq!(outbox.next(), Some(Piece { attempt: attempt(1), offset: 70, max: 30 }));
+        // Output that is not there any more is not asked for again and again.
+        outbox.sent(attempt(1), 70, 0, now);
+        assert_eq!(outbox.next(), None);
+    }
+}

@@ -1,0 +1,361 @@
+//! What this worker executes: takes the master's orders, holds attempts until the master has acknowledged their ends,
+//! and stops by itself what it has lost touch over.
+//!
+//! This is one side of a border. The other side, [`crate::connection`], knows nothing of attempts but what
+//! [`Execution`] says and takes, and all of that could travel between two processes: [`ToWorker`] in, [`Event`] out,
+//! [`EncodedChunk`] on demand, and the moments at which the master is known to have heard of this worker.
+
+mod admission;
+mod lease;
+mod recovery;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chrono::{DateTime, Utc};
+use futures::FutureExt as _;
+use gaffer_domain::AttemptRef;
+use gaffer_domain::reason::{AttemptEnd, LostCause};
+use gaffer_domain::spec::Resources;
+use gaffer_protocol::output::EncodedChunk;
+use gaffer_protocol::wire::{DriverStatus, Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster, ToWorker, Welcome};
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::attempt::scratch::ScratchSpace;
+use crate::attempt::{self, Cause, Orders, Progress, Workshop};
+use crate::clock::BootTime;
+use crate::driver::{self, Drivers};
+use state::{Accepted, Launch, Ordered, State};
+
+/// The longest grace that a worker which is going down gives its attempts.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// How often orphans that nobody waits for are looked for.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How a worker executes.
+#[derive(Debug, Clone)]
+pub(crate) struct ExecutionSettings {
+    /// The worker's data directory, which belongs to this process.
+    pub data_dir: PathBuf,
+    /// Names this boot of the machine.
+    pub boot_id: String,
+    /// The secret part of what marks processes; the same for all processes of a worker.
+    pub token: String,
+    pub worker_name: String,
+    pub capacity: Resources,
+    /// The most attempts that execute at once, however little they reserve.
+    pub max_running: usize,
+    /// Bytes.
+    pub spool_limit: u64,
+    pub job_environment: std::collections::BTreeMap<String, String>,
+    pub scripted_driver: bool,
+}
+
+/// What the execution has to say. Nothing is said while no session is open.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Event {
+    /// To be passed on to the master. An end only after the output before it.
+    Report(ToMaster),
+    /// The attempt has output up to `end`.
+    Output { attempt: AttemptRef, end: u64 },
+}
+
+/// A handle on all that executes here.
+#[derive(Clone)]
+pub(crate) struct Execution {
+    core: Arc<Core>,
+    /// Ends the loops in the background when the last handle goes.
+    _background: Arc<DropGuard>,
+}
+
+struct Core {
+    workshop: Arc<Workshop>,
+    state: Mutex<State>,
+    /// There are events.
+    eventful: Notify,
+    /// A lease may run out earlier than was known.
+    lease_changed: Notify,
+    /// An attempt ended, or was forgotten.
+    settled: Notify,
+}
+
+impl Execution {
+    /// Ends what an earlier process left behind and begins anew. `data_dir` must be locked by the caller.
+    pub async fn open(settings: ExecutionSettings) -> anyhow::Result<Execution> {
+        driver::adopt_orphans().context("cannot adopt orphaned processes")?;
+        let ExecutionSettings { data_dir, boot_id, token, .. } = settings.clone();
+        let recover = move || recovery::recover(&data_dir.join("spool"), &boot_id, &token, settings.spool_limit);
+        let (spool, recovered) = tokio::task::spawn_blocking(recover).await??;
+        let scratch = ScratchSpace::open(&settings.data_dir)?;
+        let workshop = Arc::new(Workshop {
+            drivers: Drivers::new(settings.job_environment, settings.scripted_driver),
+            spool,
+            scratch,
+            token: settings.token,
+        });
+        let state = State::new(settings.worker_name, settings.capacity, settings.max_running, recovered);
+        let core = Arc::new(Core {
+            workshop: workshop.clone(),
+            state: Mutex::new(state),
+            eventful: Notify::new(),
+            lease_changed: Notify::new(),
+            settled: Notify::new(),
+        });
+        let ending = CancellationToken::new();
+        let watch = lease::watch(core.clone()).context("cannot make a timer")?;
+        tokio::spawn(ending.clone().run_until_cancelled_owned(watch));
+        let housekeeping = async move { tokio::join!(workshop.scratch.keep_clean(), reap_orphans()) };
+        tokio::spawn(ending.clone().run_until_cancelled_owned(housekeeping));
+        Ok(Execution { core, _background: Arc::new(ending.drop_guard()) })
+    }
+
+    /// What this worker can execute with.
+    pub fn drivers(&self) -> Vec<DriverStatus> {
+        self.core.workshop.drivers.status()
+    }
+
+    /// Does what the master says, or begins to. Messages that are not about attempts do nothing.
+    pub fn deliver(&self, message: ToWorker) {
+        self.core.deliver(message);
+    }
+
+    /// The master knows that this worker was alive at that moment.
+    pub fn renew_lease(&self, sent_at: BootTime) {
+        self.core.state().renew_lease(sent_at);
+    }
+
+    /// A session begins: gives all that is held. What happens from now on is told in events.
+    pub fn open_session(&self) -> Vec<HeldAttempt> {
+        self.core.state().open_session()
+    }
+
+    /// The session was accepted: what the master may not know is told again.
+    pub fn welcomed(&self, welcome: &Welcome) {
+        self.core.state().resume(&welcome.name, &welcome.stored);
+        for StoredOutput { attempt, offset } in &welcome.stored {
+            self.core.output_stored(*attempt, *offset);
+        }
+        self.core.eventful.notify_one();
+    }
+
+    /// The session is over: no more events.
+    pub fn close_session(&self) {
+        self.core.state().close_session();
+    }
+
+    /// Waits until there may be events. Only one can wait.
+    pub async fn eventful(&self) {
+        self.core.eventful.notified().await;
+    }
+
+    /// What happened since the last call, in order.
+    pub fn take_events(&self) -> Vec<Event> {
+        self.core.state().take_events()
+    }
+
+    /// What happened since the last call, and what is held right after that.
+    pub fn take_events_and_held(&self) -> (Vec<Event>, Vec<HeldAttempt>) {
+        let mut state = self.core.state();
+        let events = state.take_events();
+        (events, state.held())
+    }
+
+    /// Output of an attempt from `offset` on, at most `max` bytes, and how many bytes it is; none if there is none.
+    pub async fn next_chunk(
+        &self,
+        attempt: AttemptRef,
+        offset: u64,
+        max: usize,
+    ) -> Option<(EncodedChunk, u64)> {
+        let output = self.core.state().output(attempt)?;
+        output.chunk(offset, max).await
+    }
+
+    /// Gives back what has not started, asks what runs to end, and waits until nothing runs. Nothing starts any more.
+    pub async fn shut_down(&self) {
+        self.core.state().begin_shutdown(SHUTDOWN_GRACE);
+        self.core.eventful.notify_one();
+        self.core.wait_until(|state| !state.is_running()).await;
+    }
+
+    /// Waits until the master has acknowledged every end.
+    pub async fn all_acknowledged(&self) {
+        self.core.wait_until(|state| state.is_empty()).await;
+    }
+}
+
+impl Core {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn wait_until(&self, is_so: impl Fn(&State) -> bool) {
+        loop {
+            let mut settled = std::pin::pin!(self.settled.notified());
+            settled.as_mut().enable();
+            if is_so(&self.state()) {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    fn deliver(self: &Arc<Self>, message: ToWorker) {
+        match message {
+            ToWorker::Start(start) => {
+                let accepted = self.state().accept(start);
+                match accepted {
+                    Accepted::Queued { lease_is_first } => {
+                        if lease_is_first {
+                            self.lease_changed.notify_one();
+                        }
+                        self.launch_ready();
+                    }
+                    Accepted::Misfit(ended) => self.finish(ended),
+                    Accepted::Settled => {}
+                }
+            }
+            ToWorker::Stop { attempt } => self.end(attempt, |start| Orders {
+                stop: Some((Cause::Stopped, start.stop.grace.to_std())),
+                kill: None,
+            }),
+            ToWorker::Kill { attempt } => {
+                self.end(attempt, |_| Orders { stop: None, kill: Some(Cause::Stopped) });
+            }
+            ToWorker::Signal { attempt, signal } => self.state().signal(attempt, signal),
+            ToWorker::TakeBack { attempt } => {
+                self.state().take_back(attempt);
+                self.launch_ready();
+            }
+            ToWorker::OutputStored { attempt, offset } => self.output_stored(attempt, offset),
+            ToWorker::EndStored { attempt } => self.forget(attempt),
+            // These are between the connection and the master.
+            ToWorker::Welcome(_)
+            | ToWorker::Alive { .. }
+            | ToWorker::OutputWanted { .. }
+            | ToWorker::Goodbye { .. } => {}
+        }
+        self.eventful.notify_one();
+    }
+
+    /// Ends an attempt however far it is. Of one that is not held, the end is told all the same: the master waits for
+    /// it.
+    fn end(self: &Arc<Self>, attempt: AttemptRef, orders: impl Fn(&StartAttempt) -> Orders) {
+        let unstarted = || attempt::unstarted(attempt, AttemptEnd::Stopped { process: None });
+        let mut state = self.state();
+        match state.order(attempt, orders) {
+            Ordered::Told | Ordered::Over => {}
+            Ordered::NotHeld => state.report(ToMaster::Ended(Box::new(unstarted()))),
+            Ordered::WasQueued => {
+                drop(state);
+                self.finish(unstarted());
+                self.launch_ready();
+            }
+        }
+    }
+
+    fn output_stored(&self, attempt: AttemptRef, offset: u64) {
+        let output = self.state().output(attempt);
+        if let Some(output) = output {
+            output.stored(offset);
+        }
+    }
+
+    fn forget(&self, attempt: AttemptRef) {
+        let forgotten = self.state().forget(attempt);
+        if let Some(output) = forgotten {
+            self.workshop.spool.forget(attempt);
+            if let Some(output) = output {
+                output.remove();
+            }
+            self.settled.notify_waiters();
+        }
+    }
+
+    /// Starts what there is room for.
+    fn launch_ready(self: &Arc<Self>) {
+        loop {
+            let Some(launch) = self.state().next_launch(|attempt| self.workshop.spool.new_output(attempt)) else {
+                return;
+            };
+            tokio::spawn(self.clone().execute(launch));
+        }
+    }
+
+    async fn execute(self: Arc<Self>, launch: Launch) {
+        let Launch { start, worker_name, writer, controls } = launch;
+        let attempt = start.attempt;
+        let run = attempt::run(&self.workshop, &start, &worker_name, writer, controls, &self);
+        let ended = match AssertUnwindSafe(run).catch_unwind().await {
+            Ok(ended) => ended,
+            Err(_) => self.after_panic(attempt).await,
+        };
+        self.released(attempt);
+        self.finish(ended);
+    }
+
+    /// A mistake in this program must not leave an attempt running for ever.
+    async fn after_panic(&self, attempt: AttemptRef) -> Ended {
+        tracing::error!(%attempt, "the attempt was given up: a bug in gaffer");
+        let marker = self.workshop.marker(attempt);
+        let kill = move || driver::kill_marked(&marker);
+        let killed = tokio::task::spawn_blocking(kill).await.ok();
+        let mut ended = attempt::unstarted(attempt, AttemptEnd::Lost { cause: LostCause::NotHeld });
+        ended.killed = killed.filter(|receipt| receipt.killed + receipt.left > 0);
+        ended.output_bytes = self.state().output(attempt).map_or(0, |output| output.end());
+        ended
+    }
+
+    /// The attempt is over; the report is kept until the master has it.
+    fn finish(&self, ended: Ended) {
+        log_end(&ended);
+        self.workshop.spool.ended(&ended);
+        self.state().finish(ended);
+        self.eventful.notify_one();
+        self.settled.notify_waiters();
+    }
+}
+
+impl Progress for Arc<Core> {
+    fn started(&self, attempt: AttemptRef, at: DateTime<Utc>) {
+        self.state().started(attempt, at);
+        self.eventful.notify_one();
+    }
+
+    fn wrote(&self, attempt: AttemptRef) {
+        self.state().wrote(attempt);
+        self.eventful.notify_one();
+    }
+
+    fn released(&self, attempt: AttemptRef) {
+        self.state().release(attempt);
+        self.launch_ready();
+    }
+}
+
+async fn reap_orphans() {
+    let mut interval = tokio::time::interval(HOUSEKEEPING_INTERVAL);
+    loop {
+        interval.tick().await;
+        driver::reap_forsaken_orphans();
+    }
+}
+
+fn log_end(ended: &Ended) {
+    let reason = ended.end.reason().map_or_else(|| "completed".to_owned(), |reason| reason.message);
+    tracing::debug!(attempt = %ended.attempt, reason, output_bytes = ended.output_bytes, "attempt over");
+}
+
+/// The kernel's name for this boot of the machine.
+pub(crate) fn boot_id() -> anyhow::Result<String> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.trim().to_owned())
+}

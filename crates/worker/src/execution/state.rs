@@ -1,0 +1,444 @@
+//! What is held and what is to be told: plain data, changed under one lock, without waiting for anything.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use gaffer_domain::AttemptRef;
+use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::spec::{Resources, StopSignal};
+use gaffer_domain::worker::HeldPhase;
+use gaffer_protocol::wire::{Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster};
+use tokio::sync::{mpsc, watch};
+
+use super::Event;
+use super::admission::{Admission, Recent};
+use crate::attempt::{self, Cause, Controls, Orders};
+use crate::clock::BootTime;
+use crate::spool::{Output, OutputWriter, Recovered};
+
+/// The most attempts that are held; more are given back. A heartbeat that lists them fits into its frame.
+const MAX_HELD: usize = 100_000;
+/// So many of the latest attempts that are held no more are remembered.
+const MAX_REMEMBERED: usize = 10_000;
+/// Signals on their way to an attempt; more are dropped.
+const MAX_SIGNALS: usize = 16;
+
+pub(super) struct State {
+    worker_name: Arc<str>,
+    held: HashMap<AttemptRef, Held>,
+    admission: Admission,
+    gone: Recent<AttemptRef, Gone>,
+    /// When the master last knew that this worker was alive.
+    contact: Option<BootTime>,
+    /// No lease runs out before this, as far as is known.
+    lease_end: Option<BootTime>,
+    is_shutting_down: bool,
+    outgoing: Option<Outgoing>,
+}
+
+/// Events that wait to be taken.
+#[derive(Default)]
+struct Outgoing {
+    reports: VecDeque<ToMaster>,
+    /// Attempts with new output, each once.
+    grown: Vec<AttemptRef>,
+}
+
+struct Held {
+    phase: Phase,
+    output: Option<Arc<Output>>,
+    /// Is among those with new output.
+    has_grown: bool,
+}
+
+enum Phase {
+    Queued(Box<StartAttempt>),
+    Running(Box<Running>),
+    Finished(Box<Ended>),
+}
+
+struct Running {
+    start: Arc<StartAttempt>,
+    started_at: Option<DateTime<Utc>>,
+    /// None once it is given back.
+    reserved: Option<Resources>,
+    orders: watch::Sender<Orders>,
+    signals: mpsc::Sender<StopSignal>,
+}
+
+/// How an attempt left that is held no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    /// It never started and never will.
+    Returned,
+    /// Its end is recorded.
+    Ended,
+}
+
+/// An attempt that starts now.
+pub(super) struct Launch {
+    pub start: Arc<StartAttempt>,
+    pub worker_name: Arc<str>,
+    pub writer: OutputWriter,
+    pub controls: Controls,
+}
+
+/// What became of a start.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Accepted {
+    /// It waits for room. If `lease_is_first`, no other lease runs out before its own.
+    Queued { lease_is_first: bool },
+    /// It can never start; this end is to be recorded.
+    Misfit(Ended),
+    /// There is nothing to do: it was seen before, or was given back.
+    Settled,
+}
+
+/// What became of an order to end an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ordered {
+    /// It executes, and was told.
+    Told,
+    /// It had not started. It is out of the queue; its end is to be recorded.
+    WasQueued,
+    /// It is over already.
+    Over,
+    NotHeld,
+}
+
+impl State {
+    pub fn new(
+        worker_name: String,
+        capacity: Resources,
+        max_running: usize,
+        recovered: Vec<Recovered>,
+    ) -> State {
+        let held = recovered.into_iter().map(|Recovered { ended, output }| {
+            let attempt = ended.attempt;
+            let phase = Phase::Finished(Box::new(ended));
+            (attempt, Held { phase, output: Some(output), has_grown: false })
+        });
+        State {
+            worker_name: worker_name.into(),
+            held: held.collect(),
+            admission: Admission::new(capacity, max_running),
+            gone: Recent::new(MAX_REMEMBERED),
+            contact: None,
+            lease_end: None,
+            is_shutting_down: false,
+            outgoing: None,
+        }
+    }
+
+    /// Queues an attempt, unless it was seen before.
+    pub fn accept(&mut self, start: Box<StartAttempt>) -> Accepted {
+        let attempt = start.attempt;
+        if self.held.contains_key(&attempt) {
+            return Accepted::Settled;
+        }
+        match self.gone.get(attempt) {
+            // The master did not hear that it was given back.
+            Some(Gone::Returned) => self.report(ToMaster::Returned { attempt }),
+            Some(Gone::Ended) => {}
+            None if self.is_shutting_down || self.held.len() >= MAX_HELD => self.give_back(attempt),
+            None => {
+                if let Some(misfit) = self.admission.misfit(start.resources) {
+                    let end = AttemptEnd::StartFailed { exit_code: 125, message: format!("cannot start: {misfit}") };
+                    return Accepted::Misfit(attempt::unstarted(attempt, end));
+                }
+                self.admission.push(attempt, start.resources);
+                let lease_end = self.contact.map(|contact| contact.after(start.lost_after.to_std()));
+                let phase = Phase::Queued(start);
+                self.held.insert(attempt, Held { phase, output: None, has_grown: false });
+                if lease_end.is_some() && (self.lease_end.is_none() || lease_end < self.lease_end) {
+                    self.lease_end = lease_end;
+                    return Accepted::Queued { lease_is_first: true };
+                }
+                return Accepted::Queued { lease_is_first: false };
+            }
+        }
+        Accepted::Settled
+    }
+
+    /// The next attempt that starts now.
+    pub fn next_launch(
+        &mut self,
+        new_output: impl FnOnce(AttemptRef) -> (Arc<Output>, OutputWriter),
+    ) -> Option<Launch> {
+        let (attempt, reserved) = self.admission.next()?;
+        let held = self.held.get_mut(&attempt)?;
+        let Phase::Queued(start) = &held.phase else { return None };
+        let start = Arc::new((**start).clone());
+        let (orders, orders_out) = watch::channel(Orders::default());
+        let (signals, signals_out) = mpsc::channel(MAX_SIGNALS);
+        let (output, writer) = new_output(attempt);
+        held.output = Some(output);
+        held.phase = Phase::Running(Box::new(Running {
+            start: start.clone(),
+            started_at: None,
+            reserved: Some(reserved),
+            orders,
+            signals,
+        }));
+        let controls = Controls { orders: orders_out, signals: signals_out };
+        Some(Launch { start, worker_name: self.worker_name.clone(), writer, controls })
+    }
+
+    pub fn started(&mut self, attempt: AttemptRef, at: DateTime<Utc>) {
+        if let Some(running) = self.running(attempt) {
+            running.started_at = Some(at);
+            self.report(ToMaster::Started { attempt, at });
+        }
+    }
+
+    pub fn wrote(&mut self, attempt: AttemptRef) {
+        if let (Some(outgoing), Some(held)) = (&mut self.outgoing, self.held.get_mut(&attempt))
+            && !held.has_grown
+        {
+            held.has_grown = true;
+            outgoing.grown.push(attempt);
+        }
+    }
+
+    /// Nothing of the attempt runs any more.
+    pub fn release(&mut self, attempt: AttemptRef) {
+        if let Some(reserved) = self.running(attempt).and_then(|running| running.reserved.take()) {
+            self.admission.release(reserved);
+        }
+    }
+
+    pub fn finish(&mut self, ended: Ended) {
+        let attempt = ended.attempt;
+        self.release(attempt);
+        let phase = Phase::Finished(Box::new(ended.clone()));
+        match self.held.get_mut(&attempt) {
+            Some(held) => held.phase = phase,
+            None => {
+                self.held.insert(attempt, Held { phase, output: None, has_grown: false });
+            }
+        }
+        self.report(ToMaster::Ended(Box::new(ended)));
+    }
+
+    /// The master knows the end. Gives the output if the attempt was held and over.
+    pub fn forget(&mut self, attempt: AttemptRef) -> Option<Option<Arc<Output>>> {
+        if !matches!(self.held.get(&attempt)?.phase, Phase::Finished(_)) {
+            return None;
+        }
+        self.gone.insert(attempt, Gone::Ended);
+        Some(self.held.remove(&attempt)?.output)
+    }
+
+    /// Tells a running attempt to end, or takes it out of the queue.
+    pub fn order(&mut self, attempt: AttemptRef, orders: impl Fn(&StartAttempt) -> Orders) -> Ordered {
+        match self.held.get_mut(&attempt).map(|held| &mut held.phase) {
+            None => {
+                if self.gone.get(attempt).is_none() {
+                    // So that it never starts, should its start still be on its way.
+                    self.gone.insert(attempt, Gone::Ended);
+                }
+                Ordered::NotHeld
+            }
+            Some(Phase::Finished(_)) => Ordered::Over,
+            Some(Phase::Running(running)) => {
+                running.tell(orders(&running.start));
+                Ordered::Told
+            }
+            Some(Phase::Queued(_)) => {
+                self.admission.remove(attempt);
+                Ordered::WasQueued
+            }
+        }
+    }
+
+    pub fn signal(&mut self, attempt: AttemptRef, signal: StopSignal) {
+        if let Some(running) = self.running(attempt)
+            && running.signals.try_send(signal).is_err()
+        {
+            tracing::warn!(%attempt, %signal, "a signal was dropped: the attempt is over, or gets too many");
+        }
+    }
+
+    /// Gives an attempt back if it has not started.
+    pub fn take_back(&mut self, attempt: AttemptRef) {
+        match self.held.get(&attempt).map(|held| &held.phase) {
+            Some(Phase::Queued(_)) => {
+                self.admission.remove(attempt);
+                self.give_back(attempt);
+            }
+            None if self.gone.get(attempt) == Some(&Gone::Returned) => {
+                self.report(ToMaster::Returned { attempt });
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives back all that has not started, and tells all that runs to end.
+    pub fn begin_shutdown(&mut self, longest_grace: Duration) {
+        self.is_shutting_down = true;
+        for attempt in self.admission.remove_all() {
+            self.give_back(attempt);
+        }
+        for held in self.held.values_mut() {
+            if let Phase::Running(running) = &mut held.phase {
+                let grace = running.start.stop.grace.to_std().min(longest_grace);
+                running.tell(Orders { stop: Some((Cause::ShutDown, grace)), kill: None });
+            }
+        }
+    }
+
+    pub fn renew_lease(&mut self, sent_at: BootTime) {
+        self.contact = self.contact.max(Some(sent_at));
+    }
+
+    /// Ends what has lost its lease: what runs is told so, what has not started is given back. Gives their number, and
+    /// when the next lease runs out.
+    pub fn expire(&mut self, now: BootTime) -> (usize, Option<BootTime>) {
+        let Some(contact) = self.contact else { return (0, None) };
+        let mut next = None;
+        let mut expired_queued = Vec::new();
+        let mut expired = 0;
+        for (attempt, held) in &mut self.held {
+            let lost_after = match &held.phase {
+                Phase::Queued(start) => start.lost_after,
+                Phase::Running(running) => running.start.lost_after,
+                Phase::Finished(_) => continue,
+            };
+            let end = contact.after(lost_after.to_std());
+            if end > now {
+                next = Some(next.map_or(end, |next: BootTime| next.min(end)));
+                continue;
+            }
+            match &mut held.phase {
+                Phase::Running(running) => {
+                    expired += usize::from(
+                        running.tell(Orders { stop: None, kill: Some(Cause::LeaseExpired) }),
+                    );
+                }
+                _ => expired_queued.push(*attempt),
+            }
+        }
+        expired += expired_queued.len();
+        for attempt in expired_queued {
+            self.admission.remove(attempt);
+            self.give_back(attempt);
+        }
+        self.lease_end = next;
+        (expired, next)
+    }
+
+    pub fn open_session(&mut self) -> Vec<HeldAttempt> {
+        self.outgoing = Some(Outgoing::default());
+        self.held.values_mut().for_each(|held| held.has_grown = false);
+        self.held()
+    }
+
+    pub fn close_session(&mut self) {
+        self.outgoing = None;
+    }
+
+    /// Tells again what the master of a new session may have missed.
+    pub fn resume(&mut self, worker_name: &str, stored: &[StoredOutput]) {
+        self.worker_name = worker_name.into();
+        for StoredOutput { attempt, offset } in stored {
+            if let Some(Held { phase: Phase::Finished(ended), .. }) = self.held.get_mut(attempt)
+                && *offset > ended.output_bytes
+            {
+                // Output that was stored, and gone here, before this worker's process was killed.
+                (ended.output_bytes, ended.output_sha256) = (*offset, None);
+            }
+        }
+        let Some(outgoing) = &mut self.outgoing else { return };
+        outgoing.reports.retain(|report| match report {
+            ToMaster::Started { attempt, .. } => !self.held.contains_key(attempt),
+            ToMaster::Ended(ended) => !self.held.contains_key(&ended.attempt),
+            _ => true,
+        });
+        for (attempt, held) in &mut self.held {
+            match &held.phase {
+                Phase::Queued(_) => continue,
+                Phase::Running(running) => {
+                    let started = running.started_at.map(|at| ToMaster::Started { attempt: *attempt, at });
+                    outgoing.reports.extend(started);
+                }
+                Phase::Finished(ended) => outgoing.reports.push_back(ToMaster::Ended(ended.clone())),
+            }
+            if !held.has_grown {
+                held.has_grown = true;
+                outgoing.grown.push(*attempt);
+            }
+        }
+    }
+
+    pub fn take_events(&mut self) -> Vec<Event> {
+        let Some(outgoing) = &mut self.outgoing else { return Vec::new() };
+        let mut events: Vec<Event> = outgoing.reports.drain(..).map(Event::Report).collect();
+        for attempt in outgoing.grown.drain(..) {
+            if let Some(held) = self.held.get_mut(&attempt) {
+                held.has_grown = false;
+                let end = held.output.as_ref().map_or(0, |output| output.end());
+                events.push(Event::Output { attempt, end });
+            }
+        }
+        events
+    }
+
+    pub fn held(&self) -> Vec<HeldAttempt> {
+        let phase = |held: &Held| match held.phase {
+            Phase::Queued(_) => HeldPhase::Queued,
+            Phase::Running(_) => HeldPhase::Running,
+            Phase::Finished(_) => HeldPhase::Finished,
+        };
+        self.held.iter().map(|(attempt, held)| HeldAttempt { attempt: *attempt, phase: phase(held) }).collect()
+    }
+
+    pub fn output(&self, attempt: AttemptRef) -> Option<Arc<Output>> {
+        self.held.get(&attempt)?.output.clone()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.held.values().any(|held| matches!(held.phase, Phase::Running(_)))
+    }
+
+    /// Says something, if anybody listens. What matters is said again in the next session.
+    pub fn report(&mut self, report: ToMaster) {
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.reports.push_back(report);
+        }
+    }
+
+    fn give_back(&mut self, attempt: AttemptRef) {
+        self.held.remove(&attempt);
+        self.gone.insert(attempt, Gone::Returned);
+        self.report(ToMaster::Returned { attempt });
+    }
+
+    fn running(&mut self, attempt: AttemptRef) -> Option<&mut Running> {
+        match &mut self.held.get_mut(&attempt)?.phase {
+            Phase::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+}
+
+impl Running {
+    /// Adds orders to those that it has: the first cause stays, the shortest grace counts. Says whether anything is
+    /// new.
+    fn tell(&self, new: Orders) -> bool {
+        self.orders.send_if_modified(|orders| {
+            let before = *orders;
+            orders.stop = match (orders.stop, new.stop) {
+                (Some((cause, grace)), Some((_, other))) => Some((cause, grace.min(other))),
+                (old, new) => old.or(new),
+            };
+            orders.kill = orders.kill.or(new.kill);
+            *orders != before
+        })
+    }
+}
