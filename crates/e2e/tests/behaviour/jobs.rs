@@ -147,19 +147,19 @@ async fn output_can_be_asked_for_by_line_by_byte_by_stream_and_from_its_end() {
     let job = lab
         .dev
         .client
-        .submit(script("i=1; while [ $i -le 2000 ]; do echo line $i; i=$((i+1)); done; printf 'no end' >&2"))
+        .submit(script("echo first >&2; sleep 0.3; i=2; while [ $i -le 2000 ]; do echo line $i; i=$((i+1)); done; printf 'no end'"))
         .await;
     lab.dev.client.finished(job).await;
     let all = String::from_utf8(lab.dev.client.output(job).await).unwrap();
     let get = async |query: &str| lab.dev.client.get(&format!("/jobs/{job}/output?{query}")).await.text;
-    assert_eq!(get("lines=1-2").await, "line 1\nline 2\n");
+    assert_eq!(get("lines=1-2").await, "first\nline 2\n");
     assert_eq!(get("lines=1999-5000").await, "line 1999\nline 2000\nno end");
     assert_eq!(get("lines=777").await, "line 777\n");
     assert_eq!(get("tail=1").await, "no end");
     assert_eq!(get("tail=2").await, "line 2000\nno end");
     assert_eq!(get("tail=100000").await, all);
     assert_eq!(get("tail=0").await, "");
-    assert_eq!(get("stream=stderr").await, "no end");
+    assert_eq!(get("stream=stderr").await, "first\n");
     assert_eq!(get(&format!("offset={}", all.len() - 3)).await, "end");
     let range = async |value: &str| {
         let request = lab.dev.client.request(reqwest::Method::GET, &format!("/jobs/{job}/output"));

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should fail")]
 
+mod cli;
 mod crash;
 mod doors;
 mod gate;
