@@ -1,5 +1,7 @@
 // Puts values from the server into the page: text nodes and attributes only, never markup.
 
+import { lineRow } from "./line.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 let ahead = 0; // By so many milliseconds the server's clock is ahead of this one.
 
@@ -87,6 +89,14 @@ const kinds = {
       return rect;
     }));
   },
+  marks(node, value) {
+    node.replaceChildren(...value.map((label) => {
+      const mark = document.createElement("span");
+      mark.className = "label";
+      mark.textContent = label;
+      return mark;
+    }));
+  },
   labels(node, value) {
     node.replaceChildren(...value.map((label) => {
       const link = document.createElement("a");
@@ -99,15 +109,20 @@ const kinds = {
   },
 };
 
+kinds.excerpt = (node, value) => {
+  node.hidden = value.length === 0;
+  node.replaceChildren(...value.map(([number, line]) => lineRow(line, number)));
+};
+
 function fillOne(node, data) {
   const key = node.dataset.f;
   if (key in data) (kinds[node.dataset.as || "text"] || kinds.text)(node, data[key]);
 }
 
-/** Fills every element below (or at) `root` whose `data-f` names a value in `data`. */
+/** Fills every element of `root` whose `data-f` names a value in `data`; not those of rows, which have values of their own. */
 export function fill(root, data) {
-  if (root.dataset && root.dataset.f) fillOne(root, data);
-  for (const node of root.querySelectorAll("[data-f]")) fillOne(node, data);
+  const row = root.closest?.("[data-key]") ?? null;
+  for (const node of root.querySelectorAll("[data-f]")) if (node.closest("[data-key]") === row) fillOne(node, data);
   for (const node of root.querySelectorAll("[data-to-href]")) {
     const href = data[node.dataset.toHref];
     // Paths of this site only, whatever happens.

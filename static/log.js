@@ -4,11 +4,11 @@
 // rows are fetched when the edge of the loaded part comes into sight.
 
 import { lasted, setText } from "./fill.js";
+import { lineRow, markRow } from "./line.js";
 
 const MAX_ROWS = 480;
 const PAGE = 200;
 const EDGE = 600; // So many pixels before the end of the loaded part the next part is fetched.
-const MARKS = [["::group::", "group"], ["::endgroup::", "endgroup"], ["::error", "error"], ["::warning", "warning"], ["::notice", "notice-mark"], ["[command]", "command"]];
 
 export class Log {
   constructor(card) {
@@ -29,7 +29,7 @@ export class Log {
     this.rate = [];
     this.ui = {};
     for (const node of card.querySelectorAll("[data-ui]")) this.ui[node.dataset.ui] = node;
-    for (const row of this.rows.children) this.mark(row, row.querySelector(".tx").textContent);
+    for (const row of this.rows.children) markRow(row);
     this.started = Number(this.rows.firstElementChild?.dataset.at || 0);
     this.bind();
     this.fold();
@@ -176,59 +176,12 @@ export class Log {
   }
 
   row(line, number) {
-    const row = document.createElement("div");
-    row.className = `ln ${line.s}`;
+    const row = lineRow(line, number);
     row.id = `L${number}`;
-    row.dataset.n = number;
-    row.dataset.at = line.at;
     if (!this.started) this.started = line.at;
-    const no = document.createElement("a");
-    no.className = "no";
-    no.href = `#L${number}`;
-    no.textContent = number;
-    if (line.s !== "out") no.title = line.s === "err" ? "stderr" : "stdout and stderr";
-    const text = document.createElement("span");
-    text.className = "tx";
-    for (const [look, content, href] of line.t) {
-      let node = document.createTextNode(content);
-      if (href && /^https?:\/\//i.test(href)) {
-        const link = document.createElement("a");
-        link.href = href;
-        link.rel = "noopener noreferrer nofollow";
-        link.target = "_blank";
-        link.className = look;
-        link.append(node);
-        node = link;
-      } else if (look) {
-        const span = document.createElement("span");
-        span.className = look;
-        span.append(node);
-        node = span;
-      }
-      text.append(node);
-    }
-    row.append(no, text);
     if (this.times) this.time(row);
-    this.mark(row, text.textContent);
+    markRow(row);
     return row;
-  }
-
-  /** Lines that mean something to viewers of output: groups and annotations. */
-  mark(row, text) {
-    const mark = text.charCodeAt(0) === 58 || text.charCodeAt(0) === 91 ? MARKS.find(([prefix]) => text.startsWith(prefix)) : null;
-    if (!mark) return;
-    row.classList.add(mark[1]);
-    const content = row.querySelector(".tx");
-    if (mark[1] === "group") {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.className = "fold";
-      button.textContent = text.slice(9) || "group";
-      content.replaceChildren(button);
-    } else if (mark[1] !== "command") {
-      const end = text.indexOf("::", 2);
-      if (end > 0) content.replaceChildren(`${mark[1] === "error" ? "✕ " : "! "}${text.slice(end + 2)}`);
-    }
   }
 
   /** A group is folded once its end is loaded, unless somebody opened it. */

@@ -34,10 +34,10 @@ First steps:
   gaffer run -- uname -a        in another terminal: run a command, see its output
   gaffer logs -f 42             the output of job 42
 
-Client commands find the API by GAFFER_URL and GAFFER_KEY, else by `gaffer login`, else by a running `gaffer dev`. They
+Client commands find the API by GAFFER_URL and GAFFER_KEY, else by `gaffer login`, else by a running `gaffer dev`. They \
 keep trying for GAFFER_RETRY_FOR when it can't be reached, and use no colours if NO_COLOR is set.
 
-Exit codes: 0; 2 wrong usage; 3 not found; 4 not allowed; 5 does not apply in the present state; 1 anything else.
+Exit codes: 0; 2 wrong usage; 3 not found; 4 not allowed; 5 does not apply in the present state; 1 anything else. \
 `run`, `wait`, and `submit` and `rerun` when they wait, exit as the job does, or with 125 if gaffer failed."
 )]
 pub struct Args {

@@ -90,7 +90,8 @@ pub async fn stop(client: &Client, job: JobId) -> Result<String, Failure> {
 /// Says what the job waits for until there is output. Never returns: the caller drops it.
 pub async fn explain_silence(client: &Client, job: JobId, status: &Status<'_>) {
     sleep(FIRST_WORD_AFTER).await;
-    status.show(&format!("{job} waiting for a worker"));
+    // Not yet known: whether it waits, or runs and is silent.
+    status.show(&format!("{job} accepted"));
     sleep(REASON_AFTER - FIRST_WORD_AFTER).await;
     while status.is_wanted() {
         let path = ["jobs", &job.to_string(), "explain"];

@@ -110,14 +110,7 @@ pub fn login_file() -> Option<PathBuf> {
 
 /// Where `gaffer dev` keeps its data unless it is told otherwise.
 pub fn dev_data_dir() -> PathBuf {
-    if let Some(chosen) = directory("GAFFER_DATA_DIR") {
-        return chosen;
-    }
-    if nix::unistd::geteuid().is_root() {
-        return PathBuf::from("/var/lib/gaffer");
-    }
-    let data = directory("XDG_DATA_HOME").or_else(|| Some(directory("HOME")?.join(".local/share")));
-    data.unwrap_or_else(|| PathBuf::from("/var/lib")).join("gaffer")
+    directory("GAFFER_DATA_DIR").unwrap_or_else(gaffer_master::config::default_data_dir)
 }
 
 /// Whether the user wants no colours, see <https://no-color.org>.

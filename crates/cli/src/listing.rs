@@ -38,7 +38,7 @@ pub struct Output {
 pub trait Entry: DeserializeOwned {
     /// Titles of the columns.
     const HEAD: &'static [&'static str];
-    /// Titles of the columns that `wide` adds.
+    /// Titles of the columns that `wide` adds before the last, which is the longest.
     const WIDE_HEAD: &'static [&'static str];
     /// What to say if there is none.
     const NONE: &'static str;
@@ -187,11 +187,15 @@ impl<T: Entry> Shown<T> {
 pub fn table_of<T: Entry>(out: &Out, entries: &[T], format: Format) -> String {
     let now = Utc::now();
     let wide = format == Format::Wide;
-    let head = if wide { [T::HEAD, T::WIDE_HEAD].concat() } else { T::HEAD.to_vec() };
+    let last = T::HEAD.len().saturating_sub(1);
+    let mut head = T::HEAD.to_vec();
+    if wide {
+        head.splice(last..last, T::WIDE_HEAD.iter().copied());
+    }
     let cells = |entry: &T| {
         let mut cells = entry.cells(now);
         if wide {
-            cells.extend(entry.wide_cells(now));
+            cells.splice(last..last, entry.wide_cells(now));
         }
         cells
     };

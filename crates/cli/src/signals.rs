@@ -63,55 +63,47 @@ impl Insistence {
 
 /// Hears the signals from now on, instead of being ended by them.
 pub struct Signals {
-    interrupt: Option<Signal>,
-    terminate: Option<Signal>,
+    interrupt: Signal,
+    terminate: Signal,
     hangup: Option<Signal>,
 }
 
 impl Signals {
-    /// Starts to listen. What our parent had us ignore (`nohup`, `&` in a script) stays ignored.
+    /// Starts to listen. A hangup that `nohup` had us ignore stays ignored.
     ///
     /// # Errors
     /// Those of the system.
     pub fn listen() -> io::Result<Signals> {
-        let ignored = ignored_signals();
-        let listen = |kind: SignalKind| -> io::Result<Option<Signal>> {
-            let is_ignored = ignored >> (kind.as_raw_value() - 1) & 1 == 1;
-            if is_ignored { Ok(None) } else { signal(kind).map(Some) }
-        };
+        let hangup = SignalKind::hangup();
         Ok(Signals {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: if is_ignored(hangup) { None } else { Some(signal(hangup)?) },
         })
     }
 
     /// The next one.
     pub async fn next(&mut self) -> Order {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = arrival(&mut self.interrupt) => Order::Interrupt,
-            () = arrival(&mut self.terminate) => Order::Terminate,
-            () = arrival(&mut self.hangup) => Order::Hangup,
+            _ = self.interrupt.recv() => Order::Interrupt,
+            _ = self.terminate.recv() => Order::Terminate,
+            _ = hangup => Order::Hangup,
         }
     }
 }
 
-async fn arrival(signal: &mut Option<Signal>) {
-    let heard = match signal {
-        Some(signal) => signal.recv().await,
-        None => None,
-    };
-    if heard.is_none() {
-        // There will never be one.
-        std::future::pending::<()>().await;
-    }
-}
-
-/// A bit for each signal that this process ignores; none where the system does not say.
-fn ignored_signals() -> u64 {
+/// Whether this process was started with a signal ignored; no where the system does not say.
+fn is_ignored(signal: SignalKind) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal.as_raw_value() - 1) & 1 == 1
 }
 
 #[cfg(test)]

@@ -18,7 +18,9 @@ fn main() {
         let dir = data_dir();
         let dev = Dev::start_with(dir.path(), &[("GAFFER_LOG", "warn")]).await;
         // A key stream is noise that can be made again for comparing.
-        let noise = |seed: u32| format!("head -c 50000000 /dev/zero | openssl enc -aes-128-ctr -nosalt -pass pass:{seed} -pbkdf2");
+        let noise = |seed: u32| {
+            format!("head -c 50000000 /dev/zero | openssl enc -aes-128-ctr -nosalt -pass pass:{seed} -pbkdf2")
+        };
         let both = json!({ "script": format!("{} & {} >&2; wait", noise(1), noise(2)) });
         let expected = (plain(&noise(1)).await, plain(&noise(2)).await);
         run(&dev, "100 MB of noise on both streams", both, Some(expected)).await;

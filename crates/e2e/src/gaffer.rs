@@ -54,7 +54,8 @@ impl Dev {
     /// The same with more variables in its environment.
     pub async fn start_with(data_dir: &Path, variables: &[(&str, &str)]) -> Dev {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(data_dir.join("dev.log")).unwrap();
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(data_dir.join("dev.log")).unwrap();
         let ready = data_dir.join("dev.env");
         let _ = std::fs::remove_file(&ready);
         let mut command = command(&["dev"]);

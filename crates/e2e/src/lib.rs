@@ -2,7 +2,12 @@
 //!
 //! Nothing is imported from here but by tests. Nothing sleeps: tests wait for a condition with [`eventually`].
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on should fail"
+)]
 
 pub mod browser;
 pub mod client;

@@ -7,8 +7,8 @@ use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{DriverKind, Resources};
 use gaffer_protocol::output::{ChunkBuilder, Stream};
 use gaffer_protocol::wire::{
-    DriverStatus, Ended, Heartbeat, HeldAttempt, Hello, MachineStats, PROTOCOL_VERSION, StartAttempt, ToMaster,
-    ToWorker, Welcome,
+    DriverStatus, Ended, Heartbeat, HeldAttempt, Hello, MachineStats, PROTOCOL_VERSION, StartAttempt,
+    ToMaster, ToWorker, Welcome,
 };
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -27,7 +27,8 @@ pub struct RawWorker {
 
 /// A hello of a worker with two processors that has nothing.
 pub fn hello(name: &str) -> Hello {
-    let resources = Resources { cpu: Cpu::from_millis(2_000), memory: Bytes(8 << 30), disk: Bytes(100 << 30) };
+    let resources =
+        Resources { cpu: Cpu::from_millis(2_000), memory: Bytes(8 << 30), disk: Bytes(100 << 30) };
     Hello {
         protocol: PROTOCOL_VERSION,
         version: "0.0.0-test".to_owned(),
@@ -175,7 +176,9 @@ pub fn ended(attempt: AttemptRef, end: AttemptEnd, output_bytes: u64) -> Ended {
 async fn read_frame(socket: &mut WebSocketStream<MaybeTlsStream<TcpStream>>) -> Option<Vec<ToWorker>> {
     loop {
         match socket.next().await? {
-            Ok(Message::Text(text)) => return Some(serde_json::from_str(&text).expect("the master talks nonsense")),
+            Ok(Message::Text(text)) => {
+                return Some(serde_json::from_str(&text).expect("the master talks nonsense"));
+            }
             Ok(Message::Close(_)) | Err(_) => return None,
             Ok(_) => {}
         }

@@ -91,8 +91,8 @@ pub fn postgres_settings(data_dir: PathBuf, bin_dir: Option<PathBuf>) -> crate::
 /// # Errors
 /// When it is none, in a sentence that names the setting.
 pub async fn resolve(setting: &str, address: &str) -> anyhow::Result<SocketAddr> {
-    let mut found = tokio::net::lookup_host(address)
-        .await
-        .map_err(|error| anyhow::anyhow!("{setting}={address:?} is no address to listen on (host:port): {error}"))?;
+    let mut found = tokio::net::lookup_host(address).await.map_err(|error| {
+        anyhow::anyhow!("{setting}={address:?} is no address to listen on (host:port): {error}")
+    })?;
     found.next().ok_or_else(|| anyhow::anyhow!("{setting}={address:?} names no address"))
 }

@@ -40,7 +40,9 @@ pub async fn explain(
     }
     let message = match (waiting.first(), view.state.as_str()) {
         (Some(first), _) => format!("{}: {}", first.task, first.message),
-        (None, "running" | "stopping") => "nothing waits: every unfinished task is placed on a worker".to_owned(),
+        (None, "running" | "stopping") => {
+            "nothing waits: every unfinished task is placed on a worker".to_owned()
+        }
         (None, state) => format!("nothing waits: the job is {state}"),
     };
     Ok(Some(Explanation { job, message, waiting }))

@@ -21,8 +21,8 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::Master;
-use auth::Door;
 use api::{events, health, jobs, keys, output, tasks, workers};
+use auth::Door;
 
 /// A specification may have a megabyte; as JSON with escapes it may be a little longer.
 const MAX_BODY_BYTES: usize = 2 << 20;
@@ -66,10 +66,7 @@ fn operations() -> Router<Arc<Master>> {
 /// The REST API on an address of its own: keys only, no cookies. As there is nothing else here, its prefix may be left
 /// out.
 pub fn api_alone(master: Arc<Master>) -> Router {
-    let router = Router::new()
-        .nest("/api/v1", api_v1())
-        .merge(api_v1())
-        .layer(Extension(Door::Api));
+    let router = Router::new().nest("/api/v1", api_v1()).merge(api_v1()).layer(Extension(Door::Api));
     dressed(router).with_state(master)
 }
 

@@ -57,7 +57,8 @@ impl SessionHandle {
         let (queue, queue_end) = mpsc::channel(MAX_QUEUED_MESSAGES);
         let (goodbye, goodbye_end) = watch::channel(None);
         let last_seen = Mutex::new((Instant::now(), None));
-        let handle = SessionHandle { id, worker, worker_name: worker_name.into(), key, queue, goodbye, last_seen };
+        let handle =
+            SessionHandle { id, worker, worker_name: worker_name.into(), key, queue, goodbye, last_seen };
         (Arc::new(handle), SessionEnds { queue: queue_end, goodbye: goodbye_end })
     }
 

@@ -13,6 +13,7 @@ pub mod live;
 pub mod output;
 pub mod pace;
 pub mod recorder;
+pub mod render;
 pub mod scheduler;
 pub mod secret;
 pub mod serve;

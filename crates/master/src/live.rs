@@ -99,7 +99,12 @@ impl LiveOutputs {
 }
 
 impl LiveOutput {
-    fn new(attempt: AttemptRef, worker: WorkerId, head: OutputHead, sha256: Option<Sha256>) -> Arc<LiveOutput> {
+    fn new(
+        attempt: AttemptRef,
+        worker: WorkerId,
+        head: OutputHead,
+        sha256: Option<Sha256>,
+    ) -> Arc<LiveOutput> {
         let inner = Inner {
             tail: VecDeque::new(),
             tail_bytes: 0,

@@ -24,7 +24,8 @@ const LOOK_AGAIN_SOON: Duration = Duration::from_secs(1);
 /// Where to begin and whether to go on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReadFrom {
-    /// Only this attempt; none begins with the latest, or when following, goes on with each new one.
+    /// Only this attempt, which need not have begun yet when following. None begins with the latest and goes on with
+    /// each one after it.
     pub attempt: Option<u32>,
     /// The first byte wanted, in the attempt's output.
     pub offset: u64,
@@ -136,7 +137,9 @@ impl TaskOutput {
     /// Whether nothing can follow what was there when the task was last looked at.
     fn settled(&self) -> bool {
         let Some(seen) = &self.seen else { return false };
-        !self.from.follow || seen.finished_at.is_some() || self.from.attempt.is_some_and(|only| seen.attempt > only)
+        !self.from.follow
+            || seen.finished_at.is_some()
+            || self.from.attempt.is_some_and(|only| seen.attempt > only)
     }
 
     /// Looks at the task. A new attempt is gone on to, once all of the one before is read. False if it is gone.
@@ -146,8 +149,10 @@ impl TaskOutput {
         if self.from.attempt.is_none() && latest > self.attempt {
             if self.attempt > 0 {
                 self.offset = 0;
+                self.attempt += 1;
+            } else {
+                self.attempt = latest;
             }
-            self.attempt = latest;
             // Its output has not been looked at yet.
             self.seen = None;
         } else {

@@ -33,7 +33,10 @@ impl Pace {
         }
         for run in runs {
             let micros = run.micros as f64;
-            seen.means.entry(run.class).and_modify(|mean| *mean += WEIGHT * (micros - *mean)).or_insert(micros);
+            seen.means
+                .entry(run.class)
+                .and_modify(|mean| *mean += WEIGHT * (micros - *mean))
+                .or_insert(micros);
             let (ends, at) = seen.ends.entry(run.worker).or_insert((0.0, now));
             (*ends, *at) = (faded(*ends, *at, now) + 1.0, now);
         }

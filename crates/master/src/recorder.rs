@@ -4,6 +4,7 @@
 //! which they were sent, so that a comparison with what a worker holds sees all that the worker had reported before.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,9 @@ enum Item {
     Compare(Comparison),
 }
 
+/// Whether each of several events changed something.
+type Results = Vec<Result<(), Rejected>>;
+
 /// What goes through the gate.
 #[derive(Debug)]
 enum Change {
@@ -57,7 +61,7 @@ enum Change {
     Returned(WorkerReport, AttemptRef),
     Ended(WorkerReport, Box<Ended>, u64),
     Output { row: ChunkRow, live: Arc<LiveOutput>, _room: OwnedSemaphorePermit },
-    Events(Vec<Input>, Option<oneshot::Sender<Vec<Result<(), Rejected>>>>),
+    Events(Vec<Input>, Option<oneshot::Sender<Results>>),
     Stop(StopJob, oneshot::Sender<StopResult>),
 }
 
@@ -125,7 +129,7 @@ impl RecorderHandle {
     }
 
     /// Applies events and says which of them changed something, after the commit.
-    pub async fn events(&self, inputs: Vec<Input>) -> Result<Vec<Result<(), Rejected>>, ShuttingDown> {
+    pub async fn events(&self, inputs: Vec<Input>) -> Result<Results, ShuttingDown> {
         let (done, result) = oneshot::channel();
         self.change(Change::Events(inputs, Some(done))).await?;
         result.await.map_err(|_| ShuttingDown)
@@ -188,7 +192,7 @@ struct Pending {
     ends: Vec<(WorkerId, AttemptRef)>,
     stored: BTreeMap<AttemptRef, (Arc<LiveOutput>, u64)>,
     rooms: Vec<OwnedSemaphorePermit>,
-    events_done: Vec<(std::ops::Range<usize>, oneshot::Sender<Vec<Result<(), Rejected>>>)>,
+    events_done: Vec<(Range<usize>, oneshot::Sender<Results>)>,
     stops_done: Vec<oneshot::Sender<StopResult>>,
 }
 
@@ -268,7 +272,9 @@ impl Recorder {
         let mut whole = Outcome::default();
         let parts = (batch.stops.iter().map(|stop| Batch { stops: vec![stop.clone()], ..Batch::default() }))
             .chain(batch.chunks.iter().map(|chunk| Batch { chunks: vec![chunk.clone()], ..Batch::default() }))
-            .chain(batch.inputs.iter().map(|input| Batch { inputs: vec![input.clone()], ..Batch::default() }));
+            .chain(
+                batch.inputs.iter().map(|input| Batch { inputs: vec![input.clone()], ..Batch::default() }),
+            );
         for part in parts {
             let outcome = loop {
                 match self.store.tasks_apply(&part, Utc::now()).await {
@@ -392,7 +398,9 @@ impl Recorder {
                     self.hub.send(worker, ToWorker::Start(Box::new(start)));
                 }
             }
-            Err(error) => tracing::warn!(%worker, %error, "could not send placements again; the next heartbeat will"),
+            Err(error) => {
+                tracing::warn!(%worker, %error, "could not send placements again; the next heartbeat will")
+            }
         }
         events
     }

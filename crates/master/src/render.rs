@@ -15,8 +15,8 @@ use serde::ser::{Serialize, SerializeTuple, Serializer};
 use vte::{Params, Parser, Perform};
 
 use self::line::OpenLine;
-use self::pen::Pen;
 pub use self::palette::stylesheet;
+use self::pen::Pen;
 
 /// So many characters of a line are shown; of the rest only how many there are.
 pub const MAX_LINE_CHARS: usize = 10_000;
@@ -241,7 +241,8 @@ fn link(address: &[u8]) -> Option<Arc<str>> {
     let address = std::str::from_utf8(address).ok()?;
     let (scheme, rest) = address.split_once("://")?;
     let is_web = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
-    let is_plain = address.chars().all(|char| char.is_ascii_graphic() || (!char.is_ascii() && char.is_alphanumeric()));
+    let is_plain =
+        address.chars().all(|char| char.is_ascii_graphic() || (!char.is_ascii() && char.is_alphanumeric()));
     (is_web && is_plain && !rest.is_empty() && address.len() <= MAX_LINK_BYTES).then(|| address.into())
 }
 

@@ -65,7 +65,9 @@ impl Scheduler {
                     if pass.more {
                         continue;
                     }
-                    pass.next.map(|next| (next - Utc::now()).to_std().unwrap_or_default() + Duration::from_millis(1))
+                    pass.next.map(|next| {
+                        (next - Utc::now()).to_std().unwrap_or_default() + Duration::from_millis(1)
+                    })
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a scheduling pass failed");
@@ -166,7 +168,6 @@ pub fn offer_of(worker: &Worker, now: Time) -> Offer {
         finished_lately: 0,
     }
 }
-
 
 async fn sleep_or_forever(wait: Option<Duration>) {
     match wait {

@@ -80,7 +80,10 @@ fn hash(text: &str) -> [u8; 32] {
 
 fn checksum(body: &str) -> String {
     let digest = hash(body);
-    digest[..CHECK_CHARS].iter().map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()])).collect()
+    digest[..CHECK_CHARS]
+        .iter()
+        .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]))
+        .collect()
 }
 
 #[cfg(test)]
@@ -102,7 +105,8 @@ mod tests {
         let mut mistyped = secret.clone().into_bytes();
         mistyped[10] = if mistyped[10] == b'x' { b'y' } else { b'x' };
         let mistyped = String::from_utf8(mistyped).unwrap();
-        for text in ["", "%", "gfu_", &mistyped, &secret[1..], &format!("{secret}0"), "gfu_ääääääääääääää"] {
+        for text in ["", "%", "gfu_", &mistyped, &secret[1..], &format!("{secret}0"), "gfu_ääääääääääääää"]
+        {
             assert_eq!(hash_of(text, Purpose::UserKey), None, "{text}");
         }
     }

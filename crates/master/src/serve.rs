@@ -214,5 +214,7 @@ fn serve(
         let _ = stream.set_nodelay(true);
     });
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    tokio::spawn(async move { axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await })
+    tokio::spawn(async move {
+        axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    })
 }

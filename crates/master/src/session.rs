@@ -14,8 +14,8 @@ use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::worker::{HEARTBEAT_INTERVAL, Held, SILENCE_LIMIT};
 use gaffer_protocol::output::EncodedChunk;
 use gaffer_protocol::wire::{
-    Ended, GoodbyeCode, Heartbeat, HeldAttempt, Hello, MAX_MESSAGES_PER_FRAME, PROTOCOL_VERSION, StoredOutput,
-    ToMaster, ToWorker, Welcome,
+    Ended, GoodbyeCode, Heartbeat, HeldAttempt, Hello, MAX_MESSAGES_PER_FRAME, PROTOCOL_VERSION,
+    StoredOutput, ToMaster, ToWorker, Welcome,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -188,7 +188,8 @@ async fn welcome(
     registered: &Registered,
     held: &[HeldAttempt],
 ) -> Result<ToWorker, SessionEnd> {
-    let shutting_down = |_| SessionEnd::Goodbye(GoodbyeCode::ShuttingDown, "the master is shutting down".into());
+    let shutting_down =
+        |_| SessionEnd::Goodbye(GoodbyeCode::ShuttingDown, "the master is shutting down".into());
     master
         .recorder
         .reconcile_hello(registered.id, held_of(held), registered.rebooted)
@@ -418,7 +419,9 @@ fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
     }
     hello.capacity.cpu = hello.capacity.cpu.min(gaffer_domain::quantity::Cpu::from_millis(i32::MAX as u32));
     hello.labels = hello.labels.iter().map(|(key, value)| (clean(key, 63), clean(value, 255))).collect();
-    for text in [&mut hello.datacenter, &mut hello.arch, &mut hello.os, &mut hello.version, &mut hello.boot_id] {
+    for text in
+        [&mut hello.datacenter, &mut hello.arch, &mut hello.os, &mut hello.version, &mut hello.boot_id]
+    {
         *text = clean(text, MAX_NAME_CHARS);
     }
     for warning in &mut hello.warnings {

@@ -48,13 +48,17 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error as E;
         let passing = match &error {
-            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Protocol(_) => true,
+            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Protocol(_) => {
+                true
+            }
             E::Database(database) => database.code().is_some_and(|code| is_passing(&code)),
             _ => false,
         };
         match (passing, error) {
             (true, error) => StoreError::Unavailable(error),
-            (false, E::ColumnDecode { index, source }) => StoreError::Unreadable(format!("column {index}: {source}")),
+            (false, E::ColumnDecode { index, source }) => {
+                StoreError::Unreadable(format!("column {index}: {source}"))
+            }
             (false, error) => StoreError::Refused(error),
         }
     }
@@ -62,7 +66,8 @@ impl From<sqlx::Error> for StoreError {
 
 /// SQLSTATEs that say nothing against the statement: connection trouble, deadlock, resources, shutdown, timeouts.
 fn is_passing(code: &str) -> bool {
-    matches!(&code[..2.min(code.len())], "08" | "53" | "57" | "58") || matches!(code, "40001" | "40P01" | "55P03" | "25006")
+    matches!(&code[..2.min(code.len())], "08" | "53" | "57" | "58")
+        || matches!(code, "40001" | "40P01" | "55P03" | "25006")
 }
 
 /// The migrations, embedded.

@@ -45,7 +45,8 @@ impl Sweeper {
                     Duration::from_secs(1)
                 }
             };
-            if cleaned.is_none_or(|at| at.elapsed() >= CLEANING_INTERVAL) && self.store.leftovers_delete().await.is_ok()
+            if cleaned.is_none_or(|at| at.elapsed() >= CLEANING_INTERVAL)
+                && self.store.leftovers_delete().await.is_ok()
             {
                 cleaned = Some(Instant::now());
             }
@@ -66,8 +67,10 @@ impl Sweeper {
         let (due, next) = self.store.tasks_out_of_contact(MAX_LOST_AT_ONCE).await?;
         if !due.is_empty() {
             tracing::warn!(attempts = due.len(), "calling attempts of absent workers lost");
-            let inputs =
-                due.iter().map(|(attempt, worker)| lost(*worker, *attempt, LostCause::OutOfContact)).collect();
+            let inputs = due
+                .iter()
+                .map(|(attempt, worker)| lost(*worker, *attempt, LostCause::OutOfContact))
+                .collect();
             let _ = self.recorder.events(inputs).await;
         }
         self.end_refused_sessions().await?;

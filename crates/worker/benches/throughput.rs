@@ -2,7 +2,14 @@
 //!
 //! `cargo bench -p gaffer-worker`, or with a name to run only that. A master of a few lines sits in the same process
 //! and takes its share of the processors.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, dead_code)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    dead_code
+)]
 
 use std::time::{Duration, Instant};
 
@@ -30,11 +37,13 @@ async fn main() {
         }
         if wanted("true") {
             let words = ["true"];
-            tasks(&format!("true, {slots} at once"), 10_000, slots, |task| master::command(task, &words)).await;
+            tasks(&format!("true, {slots} at once"), 10_000, slots, |task| master::command(task, &words))
+                .await;
         }
         if wanted("echo") {
             let words = ["echo", "hello"];
-            tasks(&format!("echo, {slots} at once"), 10_000, slots, |task| master::command(task, &words)).await;
+            tasks(&format!("echo, {slots} at once"), 10_000, slots, |task| master::command(task, &words))
+                .await;
         }
     }
     if wanted("scripted") {
@@ -78,7 +87,8 @@ async fn tasks(name: &str, count: i64, slots: u32, start: impl Fn(i64) -> StartA
         if room >= 16 && sent < count {
             let next = (sent + 1)..=(sent + room).min(count);
             let resources = Resources { cpu: Cpu::from_millis(1000), memory: Bytes(0), disk: Bytes(0) };
-            let starts = next.map(|task| ToWorker::Start(Box::new(StartAttempt { resources, ..start(task) })));
+            let starts =
+                next.map(|task| ToWorker::Start(Box::new(StartAttempt { resources, ..start(task) })));
             let starts: Vec<ToWorker> = starts.collect();
             sent += starts.len() as i64;
             session.send(&starts).await;
@@ -87,7 +97,9 @@ async fn tasks(name: &str, count: i64, slots: u32, start: impl Fn(i64) -> StartA
         let mut said = Some(session.next().await);
         while let Some(one) = said {
             match one {
-                Said::Report(ToMaster::Heartbeat(beat)) => answers.push(ToWorker::Alive { sequence: beat.sequence }),
+                Said::Report(ToMaster::Heartbeat(beat)) => {
+                    answers.push(ToWorker::Alive { sequence: beat.sequence })
+                }
                 Said::Report(ToMaster::Ended(report)) => {
                     assert_eq!(report.end.exit_code(), Some(0), "{report:?}");
                     ended += 1;
@@ -197,6 +209,3 @@ fn peak_memory_mb() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
-
-
-

@@ -61,7 +61,10 @@ impl BootAlarm {
     pub fn new() -> io::Result<BootAlarm> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let timer = TimerFd::new(TimerClock::CLOCK_BOOTTIME, flags)?;
-        #[expect(deprecated, reason = "the new way is unsafe; here the descriptor lives as long as its registration")]
+        #[expect(
+            deprecated,
+            reason = "the new way is unsafe; here the descriptor lives as long as its registration"
+        )]
         let timer = AsyncFd::with_interest(Timer(timer), Interest::READABLE)?;
         Ok(BootAlarm { timer })
     }

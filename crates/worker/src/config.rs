@@ -127,7 +127,10 @@ impl WorkerConfig {
             None => host_name()?,
         };
         let cpu = self.cpu.unwrap_or_else(machine_cpu);
-        ensure!(cpu.millis() > 0, "a worker without a processor can run nothing: set GAFFER_CPU to more than 0");
+        ensure!(
+            cpu.millis() > 0,
+            "a worker without a processor can run nothing: set GAFFER_CPU to more than 0"
+        );
         let memory = match self.memory {
             Some(memory) => memory,
             None => {
@@ -148,9 +151,10 @@ impl WorkerConfig {
             spool_limit: self.spool_limit,
             tls_ca: self.tls_ca.filter(|path| !path.as_os_str().is_empty()),
             scripted_driver: self.scripted_driver,
-            job_environment: job_environment(std::env::vars_os().filter_map(|(name, value)| {
-                Some((name.into_string().ok()?, value.into_string().ok()?))
-            })),
+            job_environment: job_environment(
+                std::env::vars_os()
+                    .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+            ),
         })
     }
 }
@@ -246,7 +250,9 @@ fn default_data_dir() -> anyhow::Result<PathBuf> {
     let base = set("XDG_DATA_HOME")
         .filter(|path| path.is_absolute())
         .or_else(|| set("HOME").map(|home| home.join(".local/share")))
-        .context("no place for the worker's files: set GAFFER_DATA_DIR (neither XDG_DATA_HOME nor HOME is set)")?;
+        .context(
+            "no place for the worker's files: set GAFFER_DATA_DIR (neither XDG_DATA_HOME nor HOME is set)",
+        )?;
     Ok(base.join("gaffer/worker"))
 }
 

@@ -19,8 +19,8 @@ use uuid::Uuid;
 use crate::config::{ApiKey, MasterUrl};
 use crate::execution::Execution;
 use crate::stats::StatsReader;
-pub(crate) use backoff::Patience;
 use backoff::Backoff;
+pub(crate) use backoff::Patience;
 use dial::{DialError, Dialer};
 use session::SessionEnd;
 
@@ -99,9 +99,12 @@ pub(crate) async fn run(
                     SessionEnd::Goodbye { code: GoodbyeCode::Superseded, message } => {
                         return Err(Superseded { url: dialer.url().to_string(), message }.into());
                     }
-                    SessionEnd::Goodbye { code: GoodbyeCode::ProtocolVersion, message } => {
-                        (format!("speaks another protocol version than this worker's {PROTOCOL_VERSION}: {message}"), true)
-                    }
+                    SessionEnd::Goodbye { code: GoodbyeCode::ProtocolVersion, message } => (
+                        format!(
+                            "speaks another protocol version than this worker's {PROTOCOL_VERSION}: {message}"
+                        ),
+                        true,
+                    ),
                     SessionEnd::Goodbye { code: GoodbyeCode::KeyRevoked, message } => {
                         (format!("refused the key: {message}"), true)
                     }

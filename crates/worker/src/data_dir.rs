@@ -22,8 +22,9 @@ impl DataDir {
         create_private_dir(path)
             .with_context(|| format!("cannot create the data directory {}", path.display()))?;
         // Absolute, for it becomes part of paths that jobs see.
-        let path =
-            path.canonicalize().with_context(|| format!("cannot find the data directory {}", path.display()))?;
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("cannot find the data directory {}", path.display()))?;
         let lock_path = path.join("lock");
         let file = OpenOptions::new()
             .create(true)

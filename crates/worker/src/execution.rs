@@ -24,7 +24,9 @@ use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
 use gaffer_domain::spec::Resources;
 use gaffer_protocol::output::EncodedChunk;
-use gaffer_protocol::wire::{DriverStatus, Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster, ToWorker, Welcome};
+use gaffer_protocol::wire::{
+    DriverStatus, Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster, ToWorker, Welcome,
+};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -91,7 +93,8 @@ impl Execution {
     pub async fn open(settings: ExecutionSettings) -> anyhow::Result<Execution> {
         driver::adopt_orphans().context("cannot adopt orphaned processes")?;
         let ExecutionSettings { data_dir, boot_id, token, .. } = settings.clone();
-        let recover = move || recovery::recover(&data_dir.join("spool"), &boot_id, &token, settings.spool_limit);
+        let recover =
+            move || recovery::recover(&data_dir.join("spool"), &boot_id, &token, settings.spool_limit);
         let (spool, recovered) = tokio::task::spawn_blocking(recover).await??;
         let scratch = ScratchSpace::open(&settings.data_dir)?;
         let workshop = Arc::new(Workshop {
@@ -282,7 +285,8 @@ impl Core {
     /// Starts what there is room for.
     fn launch_ready(self: &Arc<Self>) {
         loop {
-            let Some(launch) = self.state().next_launch(|attempt| self.workshop.spool.new_output(attempt)) else {
+            let Some(launch) = self.state().next_launch(|attempt| self.workshop.spool.new_output(attempt))
+            else {
                 return;
             };
             tokio::spawn(self.clone().execute(launch));

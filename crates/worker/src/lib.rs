@@ -12,6 +12,8 @@ pub mod driver;
 mod execution;
 mod spool;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -54,7 +56,11 @@ pub async fn run(config: WorkerConfig, shutdown: CancellationToken) -> anyhow::R
     run_with(config, Patience::default(), shutdown).await
 }
 
-async fn run_with(config: WorkerConfig, patience: Patience, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn run_with(
+    config: WorkerConfig,
+    patience: Patience,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let settings = config.resolve()?;
     let data_dir = DataDir::open(&settings.data_dir)?;
     let identity = data_dir.identity()?;

@@ -71,12 +71,18 @@ impl Spool {
         let mut recovered = Vec::new();
         for remembered in remembered {
             let starts = files.remove(&remembered.attempt).unwrap_or_default();
-            let found = scan(dir, &remembered, &starts)
-                .with_context(|| format!("cannot read the spooled output of attempt {}", remembered.attempt))?;
+            let found = scan(dir, &remembered, &starts).with_context(|| {
+                format!("cannot read the spooled output of attempt {}", remembered.attempt)
+            })?;
             let attempt = remembered.attempt;
             let ended = end_of(remembered, &found, killed.get(&attempt).copied(), Utc::now());
-            let output =
-                Output::recovered(attempt, spool_dir.clone(), limits.clone(), found.segments, ended.output_bytes);
+            let output = Output::recovered(
+                attempt,
+                spool_dir.clone(),
+                limits.clone(),
+                found.segments,
+                ended.output_bytes,
+            );
             recovered.push(Recovered { ended, output: Arc::new(output) });
         }
         let ends: Vec<Ended> = recovered.iter().map(|recovered| recovered.ended.clone()).collect();
@@ -185,12 +191,7 @@ fn scan(dir: &Path, remembered: &Remembered, starts: &[u64]) -> io::Result<Found
 }
 
 /// The end to report: the one that was seen, else that the attempt is lost.
-fn end_of(
-    remembered: Remembered,
-    found: &Found,
-    killed: Option<KillReceipt>,
-    now: DateTime<Utc>,
-) -> Ended {
+fn end_of(remembered: Remembered, found: &Found, killed: Option<KillReceipt>, now: DateTime<Utc>) -> Ended {
     if let Some(mut ended) = remembered.ended {
         // No segment at all: the master has everything already, or there was nothing.
         if found.has_gap || (!found.segments.is_empty() && found.end < ended.output_bytes) {

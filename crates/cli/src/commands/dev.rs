@@ -2,16 +2,19 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use clap::Args;
+use clap::{Args, Parser};
+use gaffer_domain::JobId;
 use gaffer_domain::spec::JobSpec;
-use gaffer_master::config::MasterConfig;
+use gaffer_master::config::{MasterConfig, resolve};
 use gaffer_master::secret::{NewSecret, Purpose, hash_of};
 use gaffer_master::serve::FIRST_USER;
+use gaffer_master::store::jobs::Submitted;
+use gaffer_master::store::workers::Worker;
 use gaffer_master::submit::Submission;
 use gaffer_master::{Master, Running};
 use gaffer_protocol::output::Stream;
@@ -22,19 +25,22 @@ use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::server;
+use crate::commands::workers::size;
 use crate::failure::Failure;
 use crate::out::Out;
 use crate::style::{self, Colour};
 
 /// A link for the newcomer's browser is good for so long.
 const LINK_VALID_SECS: u32 = 24 * 3_600;
+/// The banner waits so long for the worker.
+const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 /// The job that a new installation shows.
 const SAMPLE: &str = include_str!("sample.sh");
 
 /// Where things are; everything else is as it is.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Everything is kept between runs. Once it is up, client commands in other terminals find it by themselves, and
+Everything is kept between runs. Once it is up, client commands in other terminals find it by themselves, and \
 $GAFFER_DATA_DIR/dev.env tells scripts its addresses and keys.")]
 pub struct DevArgs {
     /// Where the dashboard listens (host:port, on this machine only; port 0 takes a free one)
@@ -65,73 +71,115 @@ pub fn run(args: DevArgs, out: &Out) -> Result<u8, Failure> {
 async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::Result<()> {
     let config = MasterConfig {
         database_url: None,
-        dashboard_addr: args.dashboard_addr,
-        api_addr: args.api_addr,
-        worker_addr: args.worker_addr,
+        dashboard_addr: on_this_machine("GAFFER_DASHBOARD_ADDR", &args.dashboard_addr).await?,
+        api_addr: on_this_machine("GAFFER_API_ADDR", &args.api_addr).await?,
+        worker_addr: on_this_machine("GAFFER_WORKER_ADDR", &args.worker_addr).await?,
         public_url: None,
         data_dir: args.data_dir,
         pg_bin: args.pg_bin,
     };
-    let data_dir = config.data_dir();
     // A file of the last run would tell a waiting script that we are up.
-    remove(&data_dir.join("dev.env"))?;
-    // The worker goes first, so that the master hears the end of everything that it ran.
+    let ready_file = config.data_dir().join("dev.env");
+    remove(&ready_file)?;
+    // The master outlives the worker, to hear the end of everything that it ran.
     let master_down = CancellationToken::new();
     let running = gaffer_master::start(&config, master_down.clone()).await?;
-    for (setting, address) in [
-        ("GAFFER_DASHBOARD_ADDR", running.dashboard),
-        ("GAFFER_API_ADDR", running.api),
-        ("GAFFER_WORKER_ADDR", running.workers),
-    ] {
-        ensure!(
-            address.ip().is_loopback(),
-            "gaffer dev is for this machine alone: {setting} must be a loopback address"
-        );
-    }
+    let ended = beside_master(&running, config.data_dir(), out, shutdown).await;
+    let removed = remove(&ready_file);
+    running.stop().await;
+    ended.and(removed)
+}
 
-    let worker_key = kept_key(&running.master, &data_dir.join("dev-worker.key"), Purpose::WorkerKey).await?;
+/// What `gaffer dev` is beyond a master; ends when the worker has.
+async fn beside_master(
+    running: &Running,
+    data_dir: PathBuf,
+    out: &Out,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let master = &running.master;
+    let worker_key = kept_key(master, &data_dir.join("dev-worker.key"), Purpose::WorkerKey).await?;
     let places = Places {
-        api: address("http", running.api),
-        workers: address("ws", running.workers),
-        link: running.master.login_link(FIRST_USER, LINK_VALID_SECS).await?,
-        key: kept_key(&running.master, &data_dir.join("dev-user.key"), Purpose::UserKey).await?,
-        data_dir: data_dir.clone(),
+        api: format!("http://{}", running.api),
+        workers: format!("ws://{}", running.workers),
+        link: master.login_link(FIRST_USER, LINK_VALID_SECS).await?,
+        script_link: master.login_link(FIRST_USER, LINK_VALID_SECS).await?,
+        key: kept_key(master, &data_dir.join("dev-user.key"), Purpose::UserKey).await?,
+        data_dir,
     };
-    let config = WorkerConfig::new(places.workers.clone(), ApiKey::from(worker_key), data_dir.join("worker"));
-    let worker = tokio::spawn(gaffer_worker::run(config, shutdown.clone()));
-    let sample = sample_job(&running.master).await?;
-    write_private(&data_dir.join("dev.env"), &places.environment())?;
-    out.print(places.banner(out, sample).as_bytes())?;
+    let config = WorkerConfig {
+        master_url: Some(places.workers.clone()),
+        api_key: Some(ApiKey::from(worker_key)),
+        data_dir: Some(places.data_dir.join("worker")),
+        master_url_file: None,
+        api_key_file: None,
+        ..WorkerFromEnvironment::try_parse_from(["gaffer"])?.worker
+    };
+    let mut changes = master.changes.of_any();
+    let worker = tokio::spawn(gaffer_worker::run(config, shutdown));
+    let sample = sample_job(master).await?;
+    // A worker that does not come is reported by itself; the rest is up all the same.
+    let connected = async {
+        loop {
+            let workers = master.store.worker_list(None).await?;
+            if let Some(worker) = workers.into_iter().find(|worker| worker.offline_since.is_none()) {
+                return anyhow::Ok(worker);
+            }
+            changes.changed().await?;
+        }
+    };
+    let connected = tokio::time::timeout(WORKER_PATIENCE, connected).await.ok().transpose()?;
+    write_private(&places.data_dir.join("dev.env"), &places.environment())?;
+    out.print(places.banner(out, connected.as_ref(), sample).as_bytes())?;
+    worker.await.context("the worker broke down")?.context("the worker ended")
+}
 
-    let ended = worker.await.context("the worker broke down")?;
-    remove(&data_dir.join("dev.env"))?;
-    master_down.cancel();
-    Running::stop(running).await;
-    ended.context("the worker ended")
+/// Refuses an address that other machines could reach: the keys lie around here.
+async fn on_this_machine(setting: &str, address: &str) -> anyhow::Result<String> {
+    let resolved = resolve(setting, address).await?;
+    ensure!(
+        resolved.ip().is_loopback(),
+        "{setting}={address}: gaffer dev is for this machine alone and listens on loopback; `gaffer master` is for more"
+    );
+    Ok(resolved.to_string())
+}
+
+/// The worker's settings that are no options of `gaffer dev`, such as its name and what it offers.
+#[derive(Debug, clap::Parser)]
+struct WorkerFromEnvironment {
+    #[command(flatten)]
+    worker: WorkerConfig,
 }
 
 /// What a newcomer and a script want to know.
 struct Places {
     api: String,
     workers: String,
+    /// A link signs in once: one is for the newcomer, the other for a script.
     link: String,
+    script_link: String,
     key: String,
     data_dir: PathBuf,
 }
 
 impl Places {
     fn environment(&self) -> String {
-        let Places { api, workers, link, key, .. } = self;
-        format!("GAFFER_URL={api}\nGAFFER_KEY={key}\nMASTER_URL={workers}\nGAFFER_DASHBOARD={link}\n")
+        let Places { api, workers, script_link, key, .. } = self;
+        format!("GAFFER_URL={api}\nGAFFER_KEY={key}\nMASTER_URL={workers}\nGAFFER_DASHBOARD={script_link}\n")
     }
 
-    fn banner(&self, out: &Out, sample: Option<i64>) -> String {
+    fn banner(&self, out: &Out, worker: Option<&Worker>, sample: Option<JobId>) -> String {
         let line = |name: &str, value: &str| format!("  {} {value}\n", out.dim(&format!("{name:<10}")));
         let title = style::paint("gaffer is up", Colour::Green, out.has_colours(Stream::Stdout));
         let mut text = format!("\n{title}\n\n");
         text.push_str(&line("dashboard", &self.link));
         text.push_str(&line("API", &format!("{}/api/v1", self.api)));
-        text.push_str(&line("workers", &self.workers));
+        text.push_str(&line("workers", &format!("{} (MASTER_URL for more of them)", self.workers)));
+        if let Some(Worker { name, capacity, .. }) = worker {
+            let offer =
+                format!("{name}, this machine: {} cpu, {} memory", capacity.cpu, size(capacity.memory.get()));
+            text.push_str(&line("worker", &offer));
+        }
         text.push_str(&line("data", &self.data_dir.display().to_string()));
         if let Some(job) = sample {
             text.push_str(&line("sample", &format!("job {job} is running: gaffer logs -f {job}")));
@@ -141,10 +189,6 @@ impl Places {
         text.push_str("\n\n");
         text
     }
-}
-
-fn address(scheme: &str, at: SocketAddr) -> String {
-    format!("{scheme}://{at}")
 }
 
 /// The key of the last run if it is still good, else a new one, kept for the next.
@@ -168,7 +212,7 @@ async fn kept_key(master: &Master, path: &Path, purpose: Purpose) -> anyhow::Res
 }
 
 /// Submits the sample job, once in the life of an installation.
-async fn sample_job(master: &Master) -> anyhow::Result<Option<i64>> {
+async fn sample_job(master: &Master) -> anyhow::Result<Option<JobId>> {
     let spec = json!({"name": "welcome to gaffer", "labels": {"sample": "yes"}, "script": SAMPLE});
     let spec =
         JobSpec::read(&spec).map_err(|mistakes| anyhow::anyhow!("the sample job is wrong: {mistakes:?}"))?;
@@ -181,7 +225,7 @@ async fn sample_job(master: &Master) -> anyhow::Result<Option<i64>> {
         idempotency_key: Some("gaffer dev: the sample job"),
     };
     Ok(match master.submit(submission).await? {
-        gaffer_master::store::jobs::Submitted::Created(job) => Some(job.0),
+        Submitted::Created(job) => Some(job),
         _ => None,
     })
 }

@@ -26,7 +26,7 @@ Examples:
   gaffer logs last --stream stderr
   gaffer logs 42 --lines 100-200
 
-Both streams go to standard output, in the order in which they were read. On a terminal only text and colours pass,
+Both streams go to standard output, in the order in which they were read. On a terminal only text and colours pass, \
 unless --raw is given.")]
 pub struct LogsArgs {
     /// A job, or one task of it: 42, last, 42.train.7

@@ -32,11 +32,11 @@ Examples:
   gaffer run --script build.sh --timeout 30m
   gaffer run --retries 3 -- ./flaky | tee log
 
-Standard output and standard error of the command are those of gaffer. The first Ctrl-C is sent on to the command,
+Standard output and standard error of the command are those of gaffer. The first Ctrl-C is sent on to the command, \
 the second stops the job, the third leaves it running. A TERM stops the job, a HUP leaves it running.
 
-Exit codes: the command's own; 128+n if signal n ended it; 124 after its timeout; 126 if it can't be executed, 127 if it
-is not found; 143 if it was stopped; 125 if gaffer itself failed, or lost the worker. Before it was accepted: 2 for wrong
+Exit codes: the command's own; 128+n if signal n ended it; 124 after its timeout; 126 if it can't be executed, 127 if it \
+is not found; 143 if it was stopped; 125 if gaffer itself failed, or lost the worker. Before it was accepted: 2 for wrong \
 usage, 4 if the key may not.")]
 pub struct RunArgs {
     /// The command with its arguments
@@ -126,7 +126,7 @@ async fn submit(
         again = signals.next() => return Ok(Err(again.exit_code())),
     };
     match answer {
-        Ok(Ok(submitted)) if order == Order::Hangup => Ok(Ok(submitted)),
+        Ok(Ok(_)) if order == Order::Hangup => Ok(Err(order.exit_code())),
         Ok(Ok(submitted)) => {
             let told = attach::stop(client, submitted.job.id).await?;
             status.note(&told);

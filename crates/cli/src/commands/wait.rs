@@ -23,8 +23,8 @@ Examples:
   gaffer wait 42
   gaffer wait 42-50 last --timeout 1h
 
-Exit codes: 0 if all completed. Otherwise that of the worst job, which is the highest code, each as `gaffer run` would
-have it: the code of its first failed task; 128+n for a signal; 124 for a timeout; 125 if gaffer failed or lost the
+Exit codes: 0 if all completed. Otherwise that of the worst job, which is the highest code, each as `gaffer run` would \
+have it: the code of its first failed task; 128+n for a signal; 124 for a timeout; 125 if gaffer failed or lost the \
 worker; 143 if it was stopped. 124 also if the waiting itself timed out; the jobs go on.")]
 pub struct WaitArgs {
     /// Jobs: 42, 1-20, last
@@ -112,12 +112,13 @@ async fn final_job(client: &Client, id: JobId, status: &Status<'_>) -> Result<Jo
     let mut patience = Patience::for_a_job();
     let is_final =
         |job: &Job| JobState::ALL.iter().any(|state| state.is_final() && state.as_str() == job.state);
+    status.show(&format!("{id} is not over yet"));
     loop {
         match client.wait::<Job>(id).await {
             Ok(job) if is_final(&job) => return Ok(job),
             Ok(job) => {
                 patience.relax();
-                status.show(&format!("{id} {}", job.state));
+                status.show(&format!("{id} is {}", job.state));
             }
             Err(failure) => {
                 let tell = |failure: &Failure| status.note(&format!("{failure}; waiting on"));

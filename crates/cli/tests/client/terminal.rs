@@ -81,7 +81,7 @@ async fn a_person_who_waits_is_told_why() -> Outcome {
     .await?;
     let (seen, code) = on_terminal(gaffer(&fake, "run -- x")).await?;
     assert_eq!(code, 0);
-    assert!(seen.contains("→\u{1b}[0m 42 waiting for a worker"), "{seen:?}");
+    assert!(seen.contains("→\u{1b}[0m 42 accepted"), "{seen:?}");
     assert!(seen.ends_with("\r\u{1b}[K\u{1b}[32m✓ 42 completed in 1m12s on pi4\u{1b}[0m\r\n"), "{seen:?}");
     Ok(())
 }

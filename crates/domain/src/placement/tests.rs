@@ -373,7 +373,7 @@ fn with_a_backlog_a_worker_is_within_its_capacity_or_within_its_backlog() {
         let mean_run = Some(Duration::from_millis(rng.random_range(1..3_000)));
         place(&needs, OURS, 2_000, &mut offers, mean_run);
         for (offer, before) in offers.iter().zip(before) {
-            let limit = backlog_limit(&needs, &offer, mean_run);
+            let limit = backlog_limit(&needs, offer, mean_run);
             let is_untouched = offer.waiting == before.waiting;
             assert!(is_untouched || fits(&offer.reserved, &offer.capacity) || offer.waiting <= limit);
             assert!(limit <= MAX_BACKLOG && offer.waiting <= MAX_BACKLOG);
@@ -412,9 +412,8 @@ fn place_simply(
 ) -> Vec<(WorkerId, Receipt)> {
     let mut placed = Vec::new();
     for _ in 0..tasks {
-        let takes_it = |offer: &&mut Offer| {
-            feasible(needs, OURS, offer, backlog_limit(needs, offer, mean_run)).is_ok()
-        };
+        let takes_it =
+            |offer: &&mut Offer| feasible(needs, OURS, offer, backlog_limit(needs, offer, mean_run)).is_ok();
         let workers = offers.iter().filter(|offer| offer.project == OURS).count() as u32;
         let mut able: Vec<&mut Offer> = offers.iter_mut().filter(takes_it).collect();
         able.sort_by(|a, b| {

@@ -24,9 +24,16 @@ async fn run_passes_on_both_streams_and_the_exit_code() {
     assert_eq!((done.status.code(), done.stdout), (Some(7), b"a\0b\xff".to_vec()));
     assert!(text(&done.stderr).contains("oops\n"), "{}", text(&done.stderr));
     for (script, code) in [("exit 0", 0), ("exit 255", 255), ("kill -KILL $$", 137), ("kill -TERM $$", 143)] {
-        assert_eq!(output(&dev, &["run", "--", "sh", "-c", script]).await.status.code(), Some(code), "{script}");
+        assert_eq!(
+            output(&dev, &["run", "--", "sh", "-c", script]).await.status.code(),
+            Some(code),
+            "{script}"
+        );
     }
-    assert_eq!(output(&dev, &["run", "--timeout", "200ms", "--", "sleep", "60"]).await.status.code(), Some(124));
+    assert_eq!(
+        output(&dev, &["run", "--timeout", "200ms", "--", "sleep", "60"]).await.status.code(),
+        Some(124)
+    );
     assert_eq!(output(&dev, &["run", "--", "no-such-program"]).await.status.code(), Some(127));
     let plain = dir.path().join("plain");
     std::fs::write(&plain, "no program").unwrap();
@@ -40,7 +47,8 @@ async fn interrupting_run_interrupts_the_job() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
     let script = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.05; done";
-    let mut child = dev.cli(&["run", "--", "sh", "-c", script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child =
+        dev.cli(&["run", "--", "sh", "-c", script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
     eventually("the job is ready", async || {
         let jobs = dev.client.get("/jobs?name=sh&state=running").await;
         let job = jobs.body["items"][0]["id"].as_i64()?;
@@ -59,8 +67,14 @@ async fn a_file_in_any_of_the_three_formats_makes_the_same_job() {
     let dev = Dev::start(dir.path()).await;
     let files = [
         ("job.yaml", "name: three\ntasks:\n  - name: a\n    command: [echo, hi]\n    env: {N: 8}\n"),
-        ("job.toml", "name = \"three\"\n[[tasks]]\nname = \"a\"\ncommand = [\"echo\", \"hi\"]\nenv = {N = 8}\n"),
-        ("job.json", r#"{"name": "three", "tasks": [{"name": "a", "command": ["echo", "hi"], "env": {"N": 8}}]}"#),
+        (
+            "job.toml",
+            "name = \"three\"\n[[tasks]]\nname = \"a\"\ncommand = [\"echo\", \"hi\"]\nenv = {N = 8}\n",
+        ),
+        (
+            "job.json",
+            r#"{"name": "three", "tasks": [{"name": "a", "command": ["echo", "hi"], "env": {"N": 8}}]}"#,
+        ),
     ];
     let mut specs = Vec::new();
     for (name, content) in files {
@@ -80,7 +94,10 @@ async fn a_file_in_any_of_the_three_formats_makes_the_same_job() {
     let refused = output(&dev, &["submit", bad.to_str().unwrap()]).await;
     let said = text(&refused.stderr);
     assert_ne!(refused.status.code(), Some(0));
-    assert!(said.contains("nme") && said.contains("did you mean `name`?") && said.contains("priority"), "{said}");
+    assert!(
+        said.contains("nme") && said.contains("did you mean `name`?") && said.contains("priority"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -61,7 +61,10 @@ async fn nothing_that_a_killed_worker_ran_lives_on_after_its_return() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
     let marker = format!("5{}", std::process::id());
-    let job = dev.client.submit(json!({"script": format!("echo up; setsid sleep {marker} & sleep {marker}")})).await;
+    let job = dev
+        .client
+        .submit(json!({"script": format!("echo up; setsid sleep {marker} & sleep {marker}")}))
+        .await;
     eventually("the job is up", async || (dev.client.output(job).await == b"up\n").then_some(())).await;
     dev.kill().await;
     let dev = Dev::start(dir.path()).await;
@@ -87,7 +90,8 @@ async fn postgres_going_away_for_a_moment_loses_nothing() {
     eventually("it has begun", async || (!dev.client.output(job).await.is_empty()).then_some(())).await;
     let pid_file = dir.path().join("postgres/cluster/postmaster.pid");
     let postmaster: i32 = std::fs::read_to_string(pid_file).unwrap().lines().next().unwrap().parse().unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(postmaster), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(postmaster), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
     let output = eventually_within(std::time::Duration::from_secs(60), "the job is over", async || {
         let answer = dev.client.get(&format!("/jobs/{job}")).await;
         if answer.body["state"] != "completed" {

@@ -11,13 +11,17 @@ fn assert_problem(what: &str, answer: &gaffer_e2e::client::Answer) {
     assert_eq!(answer.headers["content-type"], "application/problem+json", "{what}");
     let problem: gaffer_protocol::rest::Problem = serde_json::from_value(answer.body.clone()).unwrap();
     assert_eq!(problem.status, answer.status.as_u16());
-    assert!(!problem.code.is_empty() && !problem.detail.is_empty() && !problem.request_id.is_empty(), "{what}");
+    assert!(
+        !problem.code.is_empty() && !problem.detail.is_empty() && !problem.request_id.is_empty(),
+        "{what}"
+    );
 }
 
 #[tokio::test]
 async fn numbers_that_are_none_are_refused_on_every_route() {
     let stage = Stage::set().await;
-    let ids = ["abc", "-1", "0", "1.5", "99999999999999999999", "%00", "%F0%9F%A6%80", "1%202", "NaN", "'", "%25"];
+    let ids =
+        ["abc", "-1", "0", "1.5", "99999999999999999999", "%00", "%F0%9F%A6%80", "1%202", "NaN", "'", "%25"];
     for id in ids {
         for path in ["", "/explain", "/events", "/output", "/tasks", "/tasks/main", "/tasks/main/output"] {
             let path = format!("/jobs/{id}{path}");
@@ -99,13 +103,15 @@ async fn headers_with_mistakes_are_refused() {
         ("/events".to_owned(), "last-event-id", "x"),
     ] {
         let request = stage.client.request(Method::GET, &path).header(name, value);
-        let request = if name == "last-event-id" { request.header("accept", "text/event-stream") } else { request };
+        let request =
+            if name == "last-event-id" { request.header("accept", "text/event-stream") } else { request };
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{name}: {value}");
     }
     let request = stage.client.request(Method::POST, "/jobs").header("idempotency-key", long);
     assert_eq!(request.json(&script("true")).send().await.unwrap().status(), StatusCode::BAD_REQUEST);
-    let out_of_range = stage.client.request(Method::GET, &format!("/jobs/{job}/output")).header("range", "bytes=5-");
+    let out_of_range =
+        stage.client.request(Method::GET, &format!("/jobs/{job}/output")).header("range", "bytes=5-");
     assert_eq!(out_of_range.send().await.unwrap().status(), StatusCode::RANGE_NOT_SATISFIABLE);
 }
 
@@ -131,7 +137,9 @@ async fn bodies_that_are_no_json_or_too_large_or_too_deep_are_refused() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let large = format!("{{\"script\": \"{}\"}}", "x".repeat(3 << 20));
     let medium = format!("{{\"script\": \"{}\"}}", "x".repeat(1 << 20));
-    for body in ["", "{", "null", "[]", "42", "\"x\"", "\u{0}", "{\"script\": \"\\u0000\"}", &deep, &large, &medium] {
+    for body in
+        ["", "{", "null", "[]", "42", "\"x\"", "\u{0}", "{\"script\": \"\\u0000\"}", &deep, &large, &medium]
+    {
         let request = stage.client.request(Method::POST, "/jobs").header("content-type", "application/json");
         let answer = request.body(body.to_owned()).send().await.unwrap();
         let (status, text) = (answer.status(), answer.text().await.unwrap());
@@ -172,8 +180,13 @@ async fn a_revoked_key_is_refused_from_then_on() {
     let id = created.body["id"].as_i64().unwrap();
     assert_eq!(stage.client.delete(&format!("/keys/{id}")).await.status, StatusCode::NO_CONTENT);
     let answer = client.get("/jobs").await;
-    assert_eq!((answer.status, answer.body["code"].as_str()), (StatusCode::UNAUTHORIZED, Some("key_revoked")));
-    for bad in [json!({"kind": "root", "name": "x"}), json!({"kind": "user", "name": ""}), json!({"kind": "user"})] {
+    assert_eq!(
+        (answer.status, answer.body["code"].as_str()),
+        (StatusCode::UNAUTHORIZED, Some("key_revoked"))
+    );
+    for bad in
+        [json!({"kind": "root", "name": "x"}), json!({"kind": "user", "name": ""}), json!({"kind": "user"})]
+    {
         assert_problem("new key", &stage.client.post("/keys", &bad).await);
     }
 }
@@ -207,7 +220,10 @@ async fn the_same_request_twice_makes_one_job() {
     let (first, job) = send(script("true")).await;
     let (second, again) = send(script("true")).await;
     let (other, problem) = send(script("false")).await;
-    assert_eq!((first, second, other), (StatusCode::CREATED, StatusCode::OK, StatusCode::UNPROCESSABLE_ENTITY));
+    assert_eq!(
+        (first, second, other),
+        (StatusCode::CREATED, StatusCode::OK, StatusCode::UNPROCESSABLE_ENTITY)
+    );
     assert_eq!(job["id"], again["id"]);
     assert_eq!(problem["code"], "idempotency_key_reused");
 }

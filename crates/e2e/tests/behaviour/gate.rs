@@ -22,18 +22,27 @@ struct Bench {
 async fn bench() -> Bench {
     let store = Store::connect(&fresh_database().await).await.unwrap();
     let project = store.project_default().await.unwrap();
-    let new = gaffer_protocol::rest::NewKey { kind: "worker".into(), name: "w".into(), expires_in_seconds: None };
+    let new =
+        gaffer_protocol::rest::NewKey { kind: "worker".into(), name: "w".into(), expires_in_seconds: None };
     let key = store.key_insert(project, None, &new, "gfw_", &[7; 32]).await.unwrap();
-    let registered =
-        store.worker_hello(project, key.id, uuid::Uuid::now_v7(), &[1; 32], &hello("w")).await.unwrap().unwrap();
+    let registered = store
+        .worker_hello(project, key.id, uuid::Uuid::now_v7(), &[1; 32], &hello("w"))
+        .await
+        .unwrap()
+        .unwrap();
     Bench { store, project, worker: registered.id }
 }
 
 impl Bench {
     async fn submit(&self, spec: serde_json::Value) -> JobId {
         let spec = JobSpec::read(&spec).unwrap();
-        let new =
-            NewJob { project: self.project, spec: &spec, created_by: "ana", rerun_of: None, idempotency: None };
+        let new = NewJob {
+            project: self.project,
+            spec: &spec,
+            created_by: "ana",
+            rerun_of: None,
+            idempotency: None,
+        };
         match self.store.job_insert(&new, chrono::Utc::now()).await.unwrap() {
             Submitted::Created(job) => job,
             other => panic!("{other:?}"),
@@ -130,7 +139,8 @@ async fn reports_about_another_attempt_or_from_another_worker_change_nothing() {
 #[tokio::test]
 async fn the_same_batch_applied_twice_has_the_effect_of_once() {
     let bench = bench().await;
-    let job = bench.submit(json!({"command": ["false"], "restart": {"policy": "on-failure", "delay": "0s"}})).await;
+    let job =
+        bench.submit(json!({"command": ["false"], "restart": {"policy": "on-failure", "delay": "0s"}})).await;
     let task = bench.ids(job).await[0];
     bench.apply(vec![(task, bench.placed())]).await;
     let end = vec![(task, bench.exited(1, 1))];

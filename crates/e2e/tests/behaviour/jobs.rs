@@ -29,18 +29,17 @@ async fn every_end_has_its_cause() {
         (script("exit 0"), "completed", None),
         (script("exit 3"), "failed", Some(("exit_code", "exited with code 3"))),
         (script("kill -SEGV $$"), "failed", Some(("signal", "killed by SIGSEGV (11)"))),
-        (
-            json!({"command": ["no-such-program"]}),
-            "failed",
-            Some(("start_failed", "no-such-program")),
-        ),
+        (json!({"command": ["no-such-program"]}), "failed", Some(("start_failed", "no-such-program"))),
         (
             json!({"script": "sleep 60", "timeout": "200ms", "stop": {"grace": "1s"}}),
             "failed",
             Some(("timeout", "ran longer than its timeout of 200ms")),
         ),
-        (json!({"script": "trap '' TERM; while :; do sleep 0.1; done", "timeout": "200ms", "stop": {"grace": "300ms"}}),
-            "failed", Some(("timeout", "ran longer"))),
+        (
+            json!({"script": "trap '' TERM; while :; do sleep 0.1; done", "timeout": "200ms", "stop": {"grace": "300ms"}}),
+            "failed",
+            Some(("timeout", "ran longer")),
+        ),
     ];
     for (spec, state, cause) in cases {
         let (job, _) = run(&lab, spec.clone()).await;
@@ -63,7 +62,8 @@ async fn a_job_finds_its_environment_and_nothing_of_the_workers() {
         "tasks": [{"name": "show", "script": "env; pwd; ls -A; test -t 0 || echo no terminal; cat; echo end", "env": {"MODE": "full"}, "array": "5-5"}]
     });
     let (job, text) = run(&lab, spec).await;
-    let line = |wanted: &str| assert!(text.lines().any(|line| line == wanted), "{wanted} is missing in:\n{text}");
+    let line =
+        |wanted: &str| assert!(text.lines().any(|line| line == wanted), "{wanted} is missing in:\n{text}");
     line(&format!("GAFFER_JOB_ID={}", job.id));
     line("GAFFER_TASK=show");
     line("GAFFER_TASK_INDEX=5");
@@ -80,7 +80,8 @@ async fn a_job_finds_its_environment_and_nothing_of_the_workers() {
 #[tokio::test]
 async fn the_scratch_directory_is_private_and_gone_afterwards() {
     let lab = lab().await;
-    let (_, text) = run(&lab, script("mkdir -p a/b && echo x > a/b/c && chmod 500 a/b a && stat -c %a . && pwd")).await;
+    let (_, text) =
+        run(&lab, script("mkdir -p a/b && echo x > a/b/c && chmod 500 a/b a && stat -c %a . && pwd")).await;
     let mut lines = text.lines();
     assert_eq!(lines.next(), Some("700"), "{text}");
     let scratch = Path::new(lines.next().unwrap());
@@ -101,7 +102,10 @@ async fn stopping_ends_everything_that_the_job_started() {
     let stopped = lab.dev.client.post(&format!("/jobs/{job}/stop"), &json!({})).await;
     assert_eq!(stopped.status, 202);
     let done = lab.dev.client.finished(job).await;
-    assert_eq!((done.state.as_str(), done.reason.unwrap().message.as_str()), ("cancelled", "stopped by admin"));
+    assert_eq!(
+        (done.state.as_str(), done.reason.unwrap().message.as_str()),
+        ("cancelled", "stopped by admin")
+    );
     assert_eq!(processes_with(&marker), 0);
 }
 

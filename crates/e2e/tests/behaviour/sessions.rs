@@ -4,9 +4,9 @@ use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::DriverKind;
 use gaffer_domain::worker::HeldPhase;
 use gaffer_e2e::client::script;
+use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, dial, ended, hello};
 use gaffer_e2e::stage::Stage;
-use gaffer_e2e::eventually;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::wire::{GoodbyeCode, HeldAttempt, ToMaster, ToWorker};
 use serde_json::json;
@@ -49,9 +49,11 @@ async fn a_job_runs_on_a_worker_and_its_output_and_end_are_kept() {
 #[tokio::test]
 async fn a_worker_with_a_bad_key_is_told_why_before_the_upgrade() {
     let stage = Stage::set().await;
-    let user_key = gaffer_e2e::stage::key(&stage.running.master, gaffer_master::secret::Purpose::UserKey).await;
+    let user_key =
+        gaffer_e2e::stage::key(&stage.running.master, gaffer_master::secret::Purpose::UserKey).await;
     for (key, code) in [("%", "key_malformed"), (user_key.as_str(), "key_wrong_kind")] {
-        let Err(tokio_tungstenite::tungstenite::Error::Http(response)) = dial(&stage.worker_url(), key).await else {
+        let Err(tokio_tungstenite::tungstenite::Error::Http(response)) = dial(&stage.worker_url(), key).await
+        else {
             panic!("a worker with the key {key:?} was let in");
         };
         assert_eq!(response.status(), 401);
@@ -78,7 +80,8 @@ async fn a_worker_that_speaks_another_protocol_is_told_which_version_to_run() {
     let stage = Stage::set().await;
     let mut strange = hello("w");
     strange.protocol = 99;
-    let refused = RawWorker::try_connect(&stage.worker_url(), &stage.worker_key, strange).await.err().unwrap();
+    let refused =
+        RawWorker::try_connect(&stage.worker_url(), &stage.worker_key, strange).await.err().unwrap();
     let (code, message) = goodbye(refused);
     assert_eq!(code, GoodbyeCode::ProtocolVersion);
     assert!(message.contains("run the same version of gaffer on both"), "{message}");
@@ -294,7 +297,9 @@ async fn a_task_whose_worker_stays_away_is_lost_after_its_own_time_and_tried_els
         loop {
             sequence += 1;
             second.heartbeat(sequence, vec![]).await;
-            if let Ok(start) = tokio::time::timeout(std::time::Duration::from_secs(4), second.next_start()).await {
+            if let Ok(start) =
+                tokio::time::timeout(std::time::Duration::from_secs(4), second.next_start()).await
+            {
                 return start;
             }
         }
@@ -345,8 +350,7 @@ async fn a_worker_never_gets_more_than_it_offers() {
     let job = stage.client.submit(json!({"script": "true", "count": 5})).await;
     let first = worker.next_start().await.attempt;
     let second = worker.next_start().await.attempt;
-    let held =
-        [first, second].map(|attempt| HeldAttempt { attempt, phase: HeldPhase::Running }).to_vec();
+    let held = [first, second].map(|attempt| HeldAttempt { attempt, phase: HeldPhase::Running }).to_vec();
     worker.say(&[first, second].map(|attempt| ToMaster::Started { attempt, at: chrono::Utc::now() })).await;
     worker.heartbeat(1, held).await;
     stage.client.in_state(job, "running").await;
@@ -371,10 +375,9 @@ async fn a_worker_never_gets_more_than_it_offers() {
 #[tokio::test]
 async fn a_task_that_no_worker_can_run_says_why_and_starts_when_one_comes_that_can() {
     let stage = Stage::set().await;
-    let job = stage.client.submit(json!({"script": "true", "resources": {"cpu": 3}, "datacenters": ["lab"]})).await;
-    let why = || async {
-        stage.client.get(&format!("/jobs/{job}/explain")).await.body["waiting"][0].clone()
-    };
+    let job =
+        stage.client.submit(json!({"script": "true", "resources": {"cpu": 3}, "datacenters": ["lab"]})).await;
+    let why = || async { stage.client.get(&format!("/jobs/{job}/explain")).await.body["waiting"][0].clone() };
     assert_eq!(why().await["message"], "no worker has ever connected");
     let _small = worker(&stage, "small").await;
     let waiting = why().await;

@@ -95,7 +95,11 @@ fn candidates(settings: &Settings) -> Vec<PathBuf> {
         consider(dir.clone());
         return dirs;
     }
-    let search_path = || settings.search_path.as_deref().map(std::env::split_paths).into_iter().flatten();
+    let search_path = || {
+        let dirs = settings.search_path.as_deref().map(std::env::split_paths).into_iter().flatten();
+        // An empty entry means the current directory, where anybody may have left a program.
+        dirs.filter(|dir| dir.is_absolute())
+    };
     if let Some(pg_config) = search_path().map(|dir| dir.join("pg_config")).find(|file| is_program(file))
         && let Ok(output) =
             std::process::Command::new(pg_config).arg("--bindir").stdin(std::process::Stdio::null()).output()

@@ -14,7 +14,7 @@ use nix::unistd::{Gid, Pid, Uid, User};
 
 use super::{StartError, binaries};
 
-/// How long the lock of a process that is gone may still be held by a child it was just starting.
+/// How long to wait for the lock: a gaffer that was killed a moment ago, or a child it was just starting, may still hold it.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How the name of a cluster in the making begins.
@@ -255,14 +255,11 @@ async fn lock(data_dir: &Path, owner: Option<&ServerUser>) -> Result<Flock<File>
                 return Ok(locked);
             }
             Err((mut held, Errno::EWOULDBLOCK)) => {
-                let mut holder = String::new();
-                // What cannot be read is only missing from a message.
-                let _ = held.rewind().and_then(|()| held.read_to_string(&mut holder));
-                let holder = holder.trim().parse().ok().map(Pid::from_raw);
-                let gone = holder.is_none_or(|pid| nix::sys::signal::kill(pid, None) == Err(Errno::ESRCH));
-                if !gone || Instant::now() > deadline {
-                    let holder =
-                        holder.map_or_else(|| "process unknown".to_owned(), |pid| format!("process {pid}"));
+                if Instant::now() > deadline {
+                    let mut holder = String::new();
+                    // What cannot be read is only missing from the message.
+                    let _ = held.rewind().and_then(|()| held.read_to_string(&mut holder));
+                    let holder = format!("process {}", holder.trim());
                     return Err(StartError::InUse { data_dir: data_dir.to_owned(), holder });
                 }
                 file = held;

@@ -23,8 +23,11 @@ pub(super) fn choose(data_dir: &DataDir, runtime_dir: Option<&Path>) -> Result<P
     let mut hasher = DefaultHasher::new();
     beside.hash(&mut hasher);
     let name = format!("gaffer-{:016x}", hasher.finish());
-    let mut bases =
-        if nix::unistd::geteuid().is_root() { vec![Path::new("/run")] } else { Vec::from_iter(runtime_dir) };
+    let mut bases = if nix::unistd::geteuid().is_root() {
+        vec![Path::new("/run")]
+    } else {
+        Vec::from_iter(runtime_dir.filter(|dir| dir.is_absolute()))
+    };
     bases.push(Path::new("/tmp"));
     let mut problems = Vec::new();
     for base in bases {

@@ -26,10 +26,12 @@ fn body_as<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, 
 
 /// Reads a JSON body.
 fn body_json(headers: &HeaderMap, body: &Bytes) -> Result<serde_json::Value, Error> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     // curl's own choice for -d is accepted: nobody sends a form here.
-    let is_json = matches!(media_type, "" | "application/json" | "application/x-www-form-urlencoded" | "text/plain");
+    let is_json =
+        matches!(media_type, "" | "application/json" | "application/x-www-form-urlencoded" | "text/plain");
     if !is_json {
         return Err(Error::field(
             "unsupported_media_type",

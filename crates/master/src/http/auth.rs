@@ -62,7 +62,8 @@ impl FromRequestParts<Arc<Master>> for Caller {
         }
         Err(Error::Unauthorized(
             "key_missing",
-            "a key is needed: Authorization: Bearer <key>; `gaffer keys create --kind user` makes one".to_owned(),
+            "a key is needed: Authorization: Bearer <key>; `gaffer keys create --kind user` makes one"
+                .to_owned(),
         ))
     }
 }
@@ -83,7 +84,8 @@ pub async fn signed_in(master: &Master, headers: &HeaderMap) -> Result<Option<Ca
 /// The token of an `Authorization: Bearer` header, if there is such a header.
 pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
-    let malformed = || Error::Unauthorized("key_malformed", "expected Authorization: Bearer <key>".to_owned());
+    let malformed =
+        || Error::Unauthorized("key_malformed", "expected Authorization: Bearer <key>".to_owned());
     let value = value.to_str().map_err(|_| malformed())?;
     let (scheme, token) = value.split_once(' ').ok_or_else(malformed)?;
     match scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
@@ -101,9 +103,14 @@ pub async fn key_holder(master: &Master, token: &str, purpose: Purpose) -> Resul
     };
     let Some(sha256) = hash_of(token, purpose) else {
         return match hash_of(token, other) {
-            Some(_) if other == Purpose::UserKey => unauthorized("key_wrong_kind", "a worker needs a worker's key, this is a user's"),
+            Some(_) if other == Purpose::UserKey => {
+                unauthorized("key_wrong_kind", "a worker needs a worker's key, this is a user's")
+            }
             Some(_) => unauthorized("key_wrong_kind", "the API needs a user's key, this is a worker's"),
-            None => unauthorized("key_malformed", "the key is damaged: it is not one that gaffer made, or a part is missing"),
+            None => unauthorized(
+                "key_malformed",
+                "the key is damaged: it is not one that gaffer made, or a part is missing",
+            ),
         };
     };
     match master.store.key_check(&sha256).await? {
@@ -116,11 +123,7 @@ pub async fn key_holder(master: &Master, token: &str, purpose: Purpose) -> Resul
 
 /// Refuses what another site makes a browser write here. Browsers say where a request comes from; whoever says nothing
 /// is no browser and has no cookie to abuse.
-pub async fn same_origin_writes(
-    Extension(door): Extension<Door>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub async fn same_origin_writes(Extension(door): Extension<Door>, request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if door == Door::Dashboard && !reads && is_cross_site(request.headers()) {
         return Error::Forbidden("this request comes from another site".to_owned()).into_response();

@@ -201,7 +201,8 @@ impl IntoResponse for Error {
 
 /// Writes problems with the request's number in them; and makes problems of what the framework refused by itself.
 pub async fn complete_problems(request: Request, next: Next) -> Response {
-    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let id =
+        request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
     let wants_page = wants_page(&request);
     let mut response = next.run(request).await;
     let status = response.status();
@@ -222,9 +223,7 @@ pub async fn complete_problems(request: Request, next: Next) -> Response {
     }
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     response.headers_mut().remove(header::CONTENT_LENGTH);
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     *response.body_mut() = Body::from(body);
     response
 }
@@ -242,8 +241,11 @@ fn wants_page(request: &Request) -> bool {
 /// Whether an answer with an error status was written on purpose: a page, a problem, or something else with a type of
 /// its own.
 fn is_finished(response: &Response) -> bool {
-    let content_type =
-        response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     !content_type.is_empty() && !content_type.starts_with("text/plain")
 }
 

@@ -1,14 +1,133 @@
-//! Pages.
+//! The pages: a file for each noun, a struct for each page, and its template of the same name.
+//!
+//! Every page is complete without JavaScript. With it, the page opens one stream of server-sent events and what is on
+//! it changes in place: `fields` and `rows` carry the same values that the template showed, by the same names.
+
+mod assets;
+mod events;
+mod fleet;
+mod frame;
+mod job;
+mod job_feed;
+mod job_head;
+mod job_tabs;
+mod jobs;
+mod keys;
+mod lines;
+mod log;
+mod login;
+mod new_job;
+mod overview;
+mod rows;
+mod shell_words;
+mod shown;
+mod stream;
+mod task;
+mod theme;
+mod worker;
+mod workers;
+
 use std::sync::Arc;
+
+use askama::Template;
 use axum::Router;
-use axum::response::Response;
+use axum::http::{HeaderValue, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
 use gaffer_protocol::rest::Problem;
+
+use super::CONTENT_SECURITY_POLICY;
+use super::error::Error;
 use crate::Master;
-/// Routes.
+use frame::{Frame, Surroundings};
+
+/// All pages, what they are made of, and what their forms send.
 pub fn routes() -> Router<Arc<Master>> {
     Router::new()
+        .route("/", get(overview::show))
+        .route("/live", get(overview::live))
+        .route("/login", get(login::sign_in))
+        .route("/logout", post(login::sign_out))
+        .route("/theme", post(theme::set))
+        .route("/jobs", get(jobs::list))
+        .route("/jobs/live", get(jobs::live))
+        .route("/jobs/new", get(new_job::form).post(new_job::submit))
+        .route("/jobs/{job}", get(job::show))
+        .route("/jobs/{job}/live", get(job_feed::live))
+        .route("/jobs/{job}/lines", get(log::lines))
+        .route("/jobs/{job}/stop", post(job::stop))
+        .route("/jobs/{job}/rerun", post(job::rerun))
+        .route("/jobs/{job}/delete", post(job::delete))
+        .route("/jobs/{job}/tasks/{task}", get(task::show))
+        .route("/workers", get(workers::list))
+        .route("/workers/live", get(workers::live))
+        .route("/workers/new", get(worker::new_form).post(worker::new_key))
+        .route("/workers/{worker}", get(worker::show))
+        .route("/workers/{worker}/live", get(worker::live))
+        .route("/workers/{worker}/drain", post(worker::drain))
+        .route("/workers/{worker}/resume", post(worker::resume))
+        .route("/keys", get(keys::list).post(keys::create))
+        .route("/keys/{key}/revoke", post(keys::revoke))
+        .route("/events", get(events::list))
+        .route("/events/live", get(events::live))
+        .route("/static/{name}", get(assets::serve))
+        .route("/favicon.ico", get(assets::favicon))
+        .layer(axum::middleware::from_fn(frame::note_surroundings))
 }
-/// Error page.
-pub fn error_page(_problem: &Problem, response: Response) -> Response {
+
+/// A page as an answer. It is asked for anew each time, as it shows what is.
+fn page(template: &impl Template) -> Result<Response, Error> {
+    let html = template.render().map_err(|error| {
+        tracing::error!(%error, "a page could not be written");
+        Error::Internal
+    })?;
+    let mut response = Html(html).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("cookie"));
+    Ok(response)
+}
+
+/// A page that shows a secret: nobody keeps a copy.
+fn secret_page(template: &impl Template) -> Result<Response, Error> {
+    let mut response = page(template)?;
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage<'a> {
+    frame: Frame,
+    heading: &'a str,
+    detail: String,
+    problem: &'a Problem,
+}
+
+/// A problem for people, with the same status. Whoever is not signed in is sent to the page that says how.
+pub fn error_page(problem: &Problem, mut response: Response) -> Response {
+    let surroundings = response.extensions_mut().remove::<Surroundings>().unwrap_or_default();
+    if problem.status == 401 {
+        return Redirect::to(&login::address(surroundings.here.as_deref())).into_response();
+    }
+    let heading = match problem.status {
+        404 => "There is nothing here",
+        403 => "This is not allowed",
+        409 => "Not in this state",
+        400 | 422 => "That makes no sense here",
+        413 => "That is too large",
+        503 => "Not available just now",
+        500.. => "Something went wrong",
+        _ => problem.title.as_str(),
+    };
+    let template =
+        ErrorPage { frame: surroundings.frame(), heading, detail: shown::sentence(&problem.detail), problem };
+    let Ok(html) = template.render() else { return response };
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // What is at no route has not come through the pages' own layers.
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+    *response.body_mut() = html.into();
     response
 }

@@ -22,9 +22,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Params, Error> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await.map_err(|error| {
-            Error::Invalid { code: "invalid_query", detail: error.to_string(), errors: Vec::new() }
-        })?;
+        let Query(pairs) =
+            Query::<Vec<(String, String)>>::from_request_parts(parts, state).await.map_err(|error| {
+                Error::Invalid { code: "invalid_query", detail: error.to_string(), errors: Vec::new() }
+            })?;
         Ok(Params(pairs))
     }
 }
@@ -38,7 +39,12 @@ impl Params {
             let is_known = known.contains(&name.as_str()) || repeatable.contains(&name.as_str());
             if !is_known {
                 let detail = format!("there is no query parameter {name:?} here");
-                return Err(Error::field("unknown_parameter", pointer, detail, nearest(name, known, repeatable)));
+                return Err(Error::field(
+                    "unknown_parameter",
+                    pointer,
+                    detail,
+                    nearest(name, known, repeatable),
+                ));
             }
             if seen.insert(name.as_str(), ()).is_some() && !repeatable.contains(&name.as_str()) {
                 let detail = format!("the query parameter {name:?} may be given only once");
@@ -90,14 +96,18 @@ impl Params {
         match self.parse::<u32>("limit", "a number from 1 to 500")? {
             None => Ok(DEFAULT_LIMIT),
             Some(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
-            Some(limit) => Err(wrong("limit", &format!("expected a number from 1 to {MAX_LIMIT}, found {limit}"))),
+            Some(limit) => {
+                Err(wrong("limit", &format!("expected a number from 1 to {MAX_LIMIT}, found {limit}")))
+            }
         }
     }
 
     /// A number that an earlier page gave as its `next_cursor`.
     pub fn cursor(&self) -> Result<Option<i64>, Error> {
         let Some(text) = self.text("cursor") else { return Ok(None) };
-        read_cursor(text).map(Some).ok_or_else(|| wrong("cursor", "this is no cursor that an earlier page gave"))
+        read_cursor(text)
+            .map(Some)
+            .ok_or_else(|| wrong("cursor", "this is no cursor that an earlier page gave"))
     }
 
     /// A time span such as `60s`, at most `most`.
@@ -117,7 +127,11 @@ pub fn cursor(number: i64) -> String {
 }
 
 /// Splits off what is more than a page, and makes the cursor for the next.
-pub fn page_of<T>(mut items: Vec<T>, limit: u32, number: impl Fn(&T) -> i64) -> gaffer_protocol::rest::Page<T> {
+pub fn page_of<T>(
+    mut items: Vec<T>,
+    limit: u32,
+    number: impl Fn(&T) -> i64,
+) -> gaffer_protocol::rest::Page<T> {
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
     let next_cursor = items.last().filter(|_| more).map(|last| cursor(number(last)));
@@ -151,6 +165,9 @@ fn nearest(name: &str, known: &[&str], repeatable: &[&str]) -> Option<String> {
     match best {
         (distance, candidate) if distance <= 2 => Some(format!("did you mean `{candidate}`?")),
         _ if known.is_empty() && repeatable.is_empty() => None,
-        _ => Some(format!("there are {}", known.iter().chain(repeatable).copied().collect::<Vec<_>>().join(", "))),
+        _ => Some(format!(
+            "there are {}",
+            known.iter().chain(repeatable).copied().collect::<Vec<_>>().join(", ")
+        )),
     }
 }

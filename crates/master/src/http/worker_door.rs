@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use gaffer_protocol::output::MAX_OUTPUT_FRAME_BYTES;
@@ -24,13 +24,14 @@ pub async fn connect(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Error> {
-    let token = bearer(&headers)?.ok_or_else(|| {
-        Error::Unauthorized("key_missing", "a worker needs a key: set API_KEY".to_owned())
-    })?;
+    let token = bearer(&headers)?
+        .ok_or_else(|| Error::Unauthorized("key_missing", "a worker needs a key: set API_KEY".to_owned()))?;
     let holder = key_holder(&master, token, Purpose::WorkerKey).await?;
     let upgrade = upgrade.map_err(|_| Error::Invalid {
         code: "not_a_websocket",
-        detail: "workers connect here with a WebSocket; if there is a proxy in between, let it pass the upgrade".into(),
+        detail:
+            "workers connect here with a WebSocket; if there is a proxy in between, let it pass the upgrade"
+                .into(),
         errors: Vec::new(),
     })?;
     if master.shutdown.is_cancelled() {

@@ -99,7 +99,8 @@ fn a_sequence_that_the_other_stream_cuts_is_still_one() {
         (Stream::Stderr, b"E"),
         (Stream::Stdout, b"\xac\n"),
     ]);
-    let all: Vec<_> = lines[0].tokens.iter().map(|token| (token.class.as_str(), token.text.as_str())).collect();
+    let all: Vec<_> =
+        lines[0].tokens.iter().map(|token| (token.class.as_str(), token.text.as_str())).collect();
     assert_eq!(all, [("e", "E"), ("f2", "green "), ("e", "E"), ("f2", "€")]);
 }
 
@@ -111,7 +112,15 @@ fn only_web_addresses_become_links() {
     let good = "\x1b]8;id=1;https://example.org/a;b?c=1\x1b\\here\x1b]8;;\x1b\\ there";
     assert_eq!(hrefs(good), [Some("https://example.org/a;b?c=1".to_owned()), None]);
     assert_eq!(hrefs("\x1b]8;;HTTP://x\x07here"), [Some("HTTP://x".to_owned())]);
-    for bad in ["javascript:alert(1)", "file:///etc/passwd", "//x", "http:x", "https://", "http://a b", "http://\u{202e}x"] {
+    for bad in [
+        "javascript:alert(1)",
+        "file:///etc/passwd",
+        "//x",
+        "http:x",
+        "https://",
+        "http://a b",
+        "http://\u{202e}x",
+    ] {
         assert_eq!(hrefs(&format!("\x1b]8;;{bad}\x07here")), [None], "{bad}");
     }
     let long = format!("\x1b]8;;http://{}\x07here", "x".repeat(3_000));
@@ -142,7 +151,10 @@ fn bytes_that_are_no_text_are_marked() {
 fn long_lines_are_cut_with_a_count() {
     let line = &lines(&"x".repeat(MAX_LINE_CHARS + 5))[0];
     let [text, cut] = line.tokens.as_slice() else { panic!("{:?}", line.tokens.len()) };
-    assert_eq!((text.text.len(), cut.text.as_str(), cut.class.as_str()), (MAX_LINE_CHARS, " … 5 more", "cut"));
+    assert_eq!(
+        (text.text.len(), cut.text.as_str(), cut.class.as_str()),
+        (MAX_LINE_CHARS, " … 5 more", "cut")
+    );
     let rewritten = &texts(&format!("{}\r\x1b[Kshort\n", "x".repeat(2 * MAX_LINE_CHARS)))[0];
     assert_eq!(rewritten, "short");
 }
@@ -206,7 +218,8 @@ fn however_the_bytes_are_cut_the_lines_are_the_same() {
             let mut bytes = POLYGLOTS[rng.random_range(0..POLYGLOTS.len())].as_bytes().to_vec();
             for _ in 0..rng.random_range(0..6) {
                 let at = rng.random_range(0..bytes.len());
-                bytes[at] = [b'\n', b'\r', 0x1b, 0x9b, 0xff, 0xc2, b'[', b'm', rng.random()][rng.random_range(0..9)];
+                bytes[at] =
+                    [b'\n', b'\r', 0x1b, 0x9b, 0xff, 0xc2, b'[', b'm', rng.random()][rng.random_range(0..9)];
             }
             records.push((stream, bytes));
         }

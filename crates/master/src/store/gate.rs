@@ -13,7 +13,9 @@ use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::Receipt;
 use gaffer_domain::reason::{AttemptEnd, Reason, ReasonCode};
 use gaffer_domain::spec::{JobSpec, TaskSpec};
-use gaffer_domain::task::{AttemptChange, Command, Rejected, StateName, StopCause, Task, TaskEvent, TaskState, apply};
+use gaffer_domain::task::{
+    AttemptChange, Command, Rejected, StateName, StopCause, Task, TaskEvent, TaskState, apply,
+};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::wire::{Ended, StartAttempt};
 
@@ -236,7 +238,8 @@ impl Work {
         work.dirty = true;
         job.dirty = true;
         // Pending ones want a worker; an end leaves room on one.
-        self.scheduling_wanted |= after == StateName::Pending || (worker_before.is_some() && after.is_final());
+        self.scheduling_wanted |=
+            after == StateName::Pending || (worker_before.is_some() && after.is_final());
 
         let attempt = AttemptRef { task: input.task, attempt: work.task.attempt };
         match &change.attempt {
@@ -314,7 +317,11 @@ impl Work {
     }
 
     /// Unblocks, or gives up, the tasks whose dependencies were decided by this batch; and those that wait for these.
-    async fn settle_dependencies(&mut self, tx: &mut sqlx::PgConnection, now: Time) -> Result<(), StoreError> {
+    async fn settle_dependencies(
+        &mut self,
+        tx: &mut sqlx::PgConnection,
+        now: Time,
+    ) -> Result<(), StoreError> {
         loop {
             let decided = self.decided_dependencies();
             if decided.is_empty() {
@@ -322,7 +329,12 @@ impl Work {
             }
             for (job, position, event) in decided {
                 for task in self.load_blocked(tx, job, position).await? {
-                    let input = Input { task, event: event.clone(), actor: "dependencies".into(), detail: Detail::None };
+                    let input = Input {
+                        task,
+                        event: event.clone(),
+                        actor: "dependencies".into(),
+                        detail: Detail::None,
+                    };
                     let _ = self.apply(&input, now);
                 }
             }
@@ -377,7 +389,10 @@ impl Work {
                 job.finished_at = Some(now);
             }
             if state == JobState::Cancelled && job.reason.is_none() {
-                let message = job.stop_message.clone().unwrap_or_else(|| "no task of it failed, some were cancelled".into());
+                let message = job
+                    .stop_message
+                    .clone()
+                    .unwrap_or_else(|| "no task of it failed, some were cancelled".into());
                 job.reason = Some(Reason { code: ReasonCode::Stopped, message });
             }
             self.events.push(EventRow {

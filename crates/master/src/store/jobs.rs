@@ -124,7 +124,8 @@ impl Store {
             return Ok(earlier);
         }
         for (position, definition) in spec.tasks.iter().enumerate() {
-            let class = class_ensure(&mut tx, new.project, spec.priority, &Needs::of(spec, definition)).await?;
+            let class =
+                class_ensure(&mut tx, new.project, spec.priority, &Needs::of(spec, definition)).await?;
             let state = Task::new(!definition.depends_on.is_empty(), now).state.name();
             let count = i64::from(definition.indices.len());
             let sql = format!(
@@ -181,8 +182,11 @@ impl Store {
     /// When the database does not answer.
     pub async fn job_get(&self, project: ProjectId, job: JobId) -> Result<Option<rest::Job>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM jobs WHERE id = $1 AND project_id = $2");
-        let row: Option<JobRow> =
-            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(job.0).bind(project.0).fetch_optional(&self.pool).await?;
+        let row: Option<JobRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(job.0)
+            .bind(project.0)
+            .fetch_optional(&self.pool)
+            .await?;
         Ok(self.with_counts(row.into_iter().collect()).await?.pop())
     }
 
@@ -230,7 +234,12 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn job_delete(&self, project: ProjectId, job: JobId, actor: &str) -> Result<Deleted, StoreError> {
+    pub async fn job_delete(
+        &self,
+        project: ProjectId,
+        job: JobId,
+        actor: &str,
+    ) -> Result<Deleted, StoreError> {
         let mut tx = self.begin().await?;
         let state: Option<String> =
             sqlx::query_scalar("SELECT state::text FROM jobs WHERE id = $1 AND project_id = $2 FOR UPDATE")
@@ -244,8 +253,10 @@ impl Store {
         if !state.is_final() {
             return Ok(Deleted::NotOver(state));
         }
-        let tasks: Vec<i64> =
-            sqlx::query_scalar("DELETE FROM tasks WHERE job_id = $1 RETURNING id").bind(job.0).fetch_all(&mut *tx).await?;
+        let tasks: Vec<i64> = sqlx::query_scalar("DELETE FROM tasks WHERE job_id = $1 RETURNING id")
+            .bind(job.0)
+            .fetch_all(&mut *tx)
+            .await?;
         sqlx::query("DELETE FROM attempts WHERE task_id = ANY($1)").bind(&tasks).execute(&mut *tx).await?;
         let tasks: Vec<TaskId> = tasks.into_iter().map(TaskId).collect();
         super::output::chunks_delete(&mut tx, &tasks).await?;
@@ -347,7 +358,10 @@ impl Store {
         .bind(job.0)
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows.into_iter().map(|(position, pending, blocked)| (position as usize, pending, blocked)).collect())
+        Ok(rows
+            .into_iter()
+            .map(|(position, pending, blocked)| (position as usize, pending, blocked))
+            .collect())
     }
 }
 
@@ -372,12 +386,13 @@ async fn idempotency_claim(
     if claimed.rows_affected() > 0 {
         return Ok(None);
     }
-    let (earlier_request, earlier_job): (Vec<u8>, i64) =
-        sqlx::query_as("SELECT request_sha256, job_id FROM idempotency_keys WHERE project_id = $1 AND key = $2")
-            .bind(project.0)
-            .bind(key)
-            .fetch_one(&mut *tx)
-            .await?;
+    let (earlier_request, earlier_job): (Vec<u8>, i64) = sqlx::query_as(
+        "SELECT request_sha256, job_id FROM idempotency_keys WHERE project_id = $1 AND key = $2",
+    )
+    .bind(project.0)
+    .bind(key)
+    .fetch_one(&mut *tx)
+    .await?;
     Ok(Some(match earlier_request == request_sha256 {
         true => Submitted::Repeated(JobId(earlier_job)),
         false => Submitted::KeyReused,

@@ -103,7 +103,10 @@ impl Store {
             return Ok(Err(KeyRefusal::Expired));
         }
         if row.stale_use {
-            sqlx::query("UPDATE keys SET last_used_at = now() WHERE id = $1").bind(row.id).execute(&self.pool).await?;
+            sqlx::query("UPDATE keys SET last_used_at = now() WHERE id = $1")
+                .bind(row.id)
+                .execute(&self.pool)
+                .await?;
         }
         Ok(Ok(KeyHolder {
             key: row.id,

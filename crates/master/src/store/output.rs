@@ -41,7 +41,8 @@ pub(super) async fn chunks_insert(tx: &mut PgConnection, chunks: &[ChunkRow]) ->
         return Ok(());
     }
     let (mut tasks, mut attempts, mut starts, mut sizes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut lines_before, mut lines, mut encodings, mut bodies) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut lines_before, mut lines, mut encodings, mut bodies) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for row in chunks {
         tasks.push(row.chunk.attempt.task.0);
         attempts.push(row.chunk.attempt.attempt as i32);
@@ -107,14 +108,21 @@ impl Store {
         .bind(attempt.attempt as i32)
         .fetch_optional(&self.pool)
         .await?;
-        Ok(last.map(|(bytes, lines)| OutputHead { bytes: bytes as u64, lines: lines as u64 }).unwrap_or_default())
+        Ok(last
+            .map(|(bytes, lines)| OutputHead { bytes: bytes as u64, lines: lines as u64 })
+            .unwrap_or_default())
     }
 
     /// The stored chunks from the one that contains `offset` on, in order, at most `limit`.
     ///
     /// # Errors
     /// When the database does not answer or a chunk is damaged.
-    pub async fn output_read(&self, attempt: AttemptRef, offset: u64, limit: u32) -> Result<Vec<Chunk>, StoreError> {
+    pub async fn output_read(
+        &self,
+        attempt: AttemptRef,
+        offset: u64,
+        limit: u32,
+    ) -> Result<Vec<Chunk>, StoreError> {
         let rows: Vec<StoredChunk> = sqlx::query_as(
             "SELECT start_offset, encoding, body FROM output_chunks \
              WHERE task_id = $1 AND attempt = $2 AND start_offset >= COALESCE(( \
@@ -130,7 +138,8 @@ impl Store {
         .await?;
         rows.into_iter()
             .map(|row| {
-                decode(attempt, row).map_err(|error| StoreError::Unreadable(format!("output of {attempt}: {error}")))
+                decode(attempt, row)
+                    .map_err(|error| StoreError::Unreadable(format!("output of {attempt}: {error}")))
             })
             .collect()
     }
@@ -140,7 +149,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn output_find_line(&self, attempt: AttemptRef, line: u64) -> Result<Option<(u64, u64)>, StoreError> {
+    pub async fn output_find_line(
+        &self,
+        attempt: AttemptRef,
+        line: u64,
+    ) -> Result<Option<(u64, u64)>, StoreError> {
         let found: Option<(i64, i64)> = sqlx::query_as(
             "SELECT start_offset, lines_before FROM output_chunks \
              WHERE task_id = $1 AND attempt = $2 AND lines_before <= GREATEST($3 - 1, 0) \

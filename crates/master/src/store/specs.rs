@@ -67,8 +67,10 @@ pub(super) async fn specs_load(
     if missing.is_empty() {
         return Ok(found);
     }
-    let rows: Vec<(i64, serde_json::Value)> =
-        sqlx::query_as("SELECT id, spec FROM jobs WHERE id = ANY($1)").bind(missing).fetch_all(connection).await?;
+    let rows: Vec<(i64, serde_json::Value)> = sqlx::query_as("SELECT id, spec FROM jobs WHERE id = ANY($1)")
+        .bind(missing)
+        .fetch_all(connection)
+        .await?;
     for (id, value) in rows {
         match JobSpec::read(&value) {
             Ok(spec) => {

@@ -94,7 +94,10 @@ pub fn address(name: &str, index: u32, single: bool) -> String {
     }
 }
 
-pub(super) fn reason_from(code: Option<String>, message: Option<String>) -> Result<Option<Reason>, StoreError> {
+pub(super) fn reason_from(
+    code: Option<String>,
+    message: Option<String>,
+) -> Result<Option<Reason>, StoreError> {
     let (Some(code), Some(message)) = (code, message) else { return Ok(None) };
     let code = code.parse().map_err(|_| StoreError::Unreadable(format!("{code:?} is not a reason")))?;
     Ok(Some(Reason { code, message }))
@@ -114,7 +117,12 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn task_list(&self, job: JobId, filter: &TaskFilter, limit: u32) -> Result<Vec<TaskRecord>, StoreError> {
+    pub async fn task_list(
+        &self,
+        job: JobId,
+        filter: &TaskFilter,
+        limit: u32,
+    ) -> Result<Vec<TaskRecord>, StoreError> {
         let (position, index) = filter.after.unwrap_or((-1, -1));
         let sql = format!(
             "{TASKS} WHERE t.job_id = $1 AND (t.position, t.index) > ($2, $3) \
@@ -135,7 +143,12 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn task_get(&self, job: JobId, name: &str, index: u32) -> Result<Option<TaskRecord>, StoreError> {
+    pub async fn task_get(
+        &self,
+        job: JobId,
+        name: &str,
+        index: u32,
+    ) -> Result<Option<TaskRecord>, StoreError> {
         let Ok(index) = i32::try_from(index) else { return Ok(None) };
         let sql = format!("{TASKS} WHERE t.job_id = $1 AND d.name = $2 AND t.index = $3");
         let row: Option<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
@@ -321,9 +334,10 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         let any = !rows.is_empty();
-        let overdue = rows.into_iter().filter(|(_, _, _, overdue)| *overdue).map(|(task, attempt, worker, _)| {
-            (AttemptRef { task: TaskId(task), attempt: attempt as u32 }, WorkerId(worker))
-        });
+        let overdue =
+            rows.into_iter().filter(|(_, _, _, overdue)| *overdue).map(|(task, attempt, worker, _)| {
+                (AttemptRef { task: TaskId(task), attempt: attempt as u32 }, WorkerId(worker))
+            });
         Ok((overdue.collect(), any))
     }
 

@@ -21,7 +21,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn project_default(&self) -> Result<ProjectId, StoreError> {
-        let id: i64 = sqlx::query_scalar("SELECT id FROM projects ORDER BY id LIMIT 1").fetch_one(&self.pool).await?;
+        let id: i64 =
+            sqlx::query_scalar("SELECT id FROM projects ORDER BY id LIMIT 1").fetch_one(&self.pool).await?;
         Ok(ProjectId(id))
     }
 
@@ -53,9 +54,11 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn is_new_installation(&self) -> Result<bool, StoreError> {
-        Ok(sqlx::query_scalar("SELECT NOT EXISTS (SELECT 1 FROM web_sessions) AND NOT EXISTS (SELECT 1 FROM keys)")
-            .fetch_one(&self.pool)
-            .await?)
+        Ok(sqlx::query_scalar(
+            "SELECT NOT EXISTS (SELECT 1 FROM web_sessions) AND NOT EXISTS (SELECT 1 FROM keys)",
+        )
+        .fetch_one(&self.pool)
+        .await?)
     }
 
     /// Keeps a one-time link; returns until when it is good.
@@ -109,7 +112,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn web_session_check(&self, sha256: &[u8; 32], idle_secs: u32) -> Result<Option<SignedIn>, StoreError> {
+    pub async fn web_session_check(
+        &self,
+        sha256: &[u8; 32],
+        idle_secs: u32,
+    ) -> Result<Option<SignedIn>, StoreError> {
         let row: Option<(i64, String, i64, bool)> = sqlx::query_as(
             "SELECT u.id, u.name, m.project_id, s.last_used_at < now() - interval '1 minute' \
              FROM web_sessions s JOIN users u ON u.id = s.user_id JOIN memberships m ON m.user_id = u.id \
@@ -135,7 +142,10 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn web_session_delete(&self, sha256: &[u8; 32]) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM web_sessions WHERE sha256 = $1").bind(&sha256[..]).execute(&self.pool).await?;
+        sqlx::query("DELETE FROM web_sessions WHERE sha256 = $1")
+            .bind(&sha256[..])
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 
@@ -144,7 +154,9 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn leftovers_delete(&self) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM login_links WHERE expires_at < now() - interval '1 day'").execute(&self.pool).await?;
+        sqlx::query("DELETE FROM login_links WHERE expires_at < now() - interval '1 day'")
+            .execute(&self.pool)
+            .await?;
         sqlx::query("DELETE FROM web_sessions WHERE expires_at < now()").execute(&self.pool).await?;
         sqlx::query("DELETE FROM idempotency_keys WHERE created_at < now() - interval '1 day'")
             .execute(&self.pool)

@@ -141,7 +141,10 @@ impl Store {
     ) -> Result<Option<Registered>, StoreError> {
         let mut tx = self.begin().await?;
         // Names are given out one at a time in a project; hellos are rare.
-        sqlx::query("SELECT id FROM projects WHERE id = $1 FOR UPDATE").bind(project.0).execute(&mut *tx).await?;
+        sqlx::query("SELECT id FROM projects WHERE id = $1 FOR UPDATE")
+            .bind(project.0)
+            .execute(&mut *tx)
+            .await?;
         let known: Option<(i64, i64, String, String)> = sqlx::query_as(
             "SELECT id, project_id, name, boot_id FROM workers WHERE identity_sha256 = $1 FOR UPDATE",
         )
@@ -302,7 +305,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn worker_list(&self, project: Option<ProjectId>) -> Result<Vec<Worker>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM workers WHERE $1::bigint IS NULL OR project_id = $1 ORDER BY id");
+        let sql =
+            format!("SELECT {COLUMNS} FROM workers WHERE $1::bigint IS NULL OR project_id = $1 ORDER BY id");
         let rows: Vec<WorkerRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.map(|project| project.0))
             .fetch_all(&self.pool)
@@ -316,7 +320,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn worker_get(&self, project: ProjectId, number_or_name: &str) -> Result<Option<Worker>, StoreError> {
+    pub async fn worker_get(
+        &self,
+        project: ProjectId,
+        number_or_name: &str,
+    ) -> Result<Option<Worker>, StoreError> {
         let number: Option<i64> = number_or_name.parse().ok();
         let sql = format!(
             "SELECT {COLUMNS} FROM workers WHERE project_id = $1 AND (id = $2 OR name = $3) \
@@ -354,7 +362,9 @@ impl Store {
             let cpu = u64::from(worker.reserved.cpu.millis()) + u64::from(add.cpu.millis()) * n;
             worker.reserved = Resources {
                 cpu: Cpu::from_millis(u32::try_from(cpu).unwrap_or(u32::MAX)),
-                memory: Bytes(worker.reserved.memory.get().saturating_add(add.memory.get().saturating_mul(n))),
+                memory: Bytes(
+                    worker.reserved.memory.get().saturating_add(add.memory.get().saturating_mul(n)),
+                ),
                 disk: Bytes(worker.reserved.disk.get().saturating_add(add.disk.get().saturating_mul(n))),
             };
             if waiting {
@@ -383,7 +393,10 @@ fn free_name(wanted: &str, taken: &[String], kept: Option<&str>) -> Option<Strin
     }
     let numbered = |n: u32| format!("{wanted}-{n}");
     if let Some(kept) = kept
-        && kept.strip_prefix(wanted).and_then(|rest| rest.strip_prefix('-')).is_some_and(|n| n.parse::<u32>().is_ok())
+        && kept
+            .strip_prefix(wanted)
+            .and_then(|rest| rest.strip_prefix('-'))
+            .is_some_and(|n| n.parse::<u32>().is_ok())
         && is_free(kept)
     {
         return Some(kept.to_owned());

@@ -2,23 +2,36 @@
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use gaffer_domain::AttemptRef;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::clock::wall_micros;
 use crate::data_dir::create_private_dir;
+
+/// Directories that were not touched are kept for other attempts, up to so many: to make and remove them costs more
+/// than to start a process.
+const MAX_SPARES: usize = 64;
+/// The kernel's clock for files may be so much behind.
+const FILE_CLOCK_LAG: Duration = Duration::from_millis(50);
 
 /// Where the directories of all attempts are.
 #[derive(Debug, Clone)]
-pub(crate) struct ScratchSpace {
-    attempts: Arc<Path>,
-    trash: Arc<Path>,
-    has_trash: Arc<Notify>,
+pub(crate) struct ScratchSpace(Arc<Space>);
+
+#[derive(Debug)]
+struct Space {
+    attempts: PathBuf,
+    trash: PathBuf,
+    spare: PathBuf,
+    spares: Mutex<Vec<Spare>>,
+    has_trash: Notify,
 }
 
 /// The directories of one attempt.
@@ -28,66 +41,106 @@ pub(crate) struct Scratch {
     work: PathBuf,
     temporary: PathBuf,
     script: Option<PathBuf>,
+    pristine: Pristine,
 }
+
+/// A directory as [`Scratch`] has it, without a script, and with nothing in it ever.
+#[derive(Debug)]
+struct Spare {
+    directory: PathBuf,
+    pristine: Pristine,
+}
+
+/// How to tell that nobody has touched the two directories: when the kernel last saw a change of them, which cannot be
+/// forged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pristine {
+    work: Changed,
+    temporary: Changed,
+}
+
+/// Seconds and nanoseconds.
+type Changed = (i64, i64);
 
 impl ScratchSpace {
     /// Opens the space in the worker's data directory. What an earlier process left there goes: nothing of it runs.
     pub fn open(data_dir: &Path) -> anyhow::Result<ScratchSpace> {
-        let (attempts, trash) = (data_dir.join("attempts"), data_dir.join("trash"));
+        let [attempts, spare, trash] = ["attempts", "spare", "trash"].map(|name| data_dir.join(name));
         create_private_dir(&trash).with_context(|| format!("cannot create {}", trash.display()))?;
-        if attempts.exists() {
-            discard(&attempts, &trash).with_context(|| format!("cannot move {} away", attempts.display()))?;
+        for path in [&attempts, &spare] {
+            if path.exists() {
+                discard(path, &trash).with_context(|| format!("cannot move {} away", path.display()))?;
+            }
+            create_private_dir(path).with_context(|| format!("cannot create {}", path.display()))?;
         }
-        create_private_dir(&attempts).with_context(|| format!("cannot create {}", attempts.display()))?;
-        let has_trash = Arc::new(Notify::new());
+        let has_trash = Notify::new();
         has_trash.notify_one();
-        Ok(ScratchSpace { attempts: attempts.into(), trash: trash.into(), has_trash })
+        Ok(ScratchSpace(Arc::new(Space { attempts, trash, spare, spares: Mutex::default(), has_trash })))
     }
 
     /// Makes the directories of an attempt, and its script, if it has one.
     pub fn create(&self, attempt: AttemptRef, script: Option<&str>) -> io::Result<Scratch> {
-        let directory = self.attempts.join(attempt.to_string());
-        let scratch = Scratch {
-            work: directory.join("work"),
-            temporary: directory.join("tmp"),
-            script: script.map(|_| directory.join("script")),
-            directory,
+        let directory = self.0.attempts.join(attempt.to_string());
+        let [work, temporary] = ["work", "tmp"].map(|name| directory.join(name));
+        let spare = self.0.spares.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let pristine = match spare {
+            Some(spare) => {
+                fs::rename(&spare.directory, &directory)?;
+                spare.pristine
+            }
+            None => {
+                for path in [&directory, &work, &temporary] {
+                    DirBuilder::new().mode(0o700).create(path)?;
+                }
+                Pristine { work: changed(&work)?, temporary: changed(&temporary)? }
+            }
         };
-        let private = |path: &Path| DirBuilder::new().mode(0o700).create(path);
-        private(&scratch.directory)?;
-        private(&scratch.work)?;
-        private(&scratch.temporary)?;
-        if let (Some(path), Some(text)) = (&scratch.script, script) {
-            let mut file = OpenOptions::new().create_new(true).write(true).mode(0o700).open(path)?;
-            file.write_all(text.as_bytes())?;
-        }
-        Ok(scratch)
+        let script = match script {
+            None => None,
+            Some(text) => {
+                let path = directory.join("script");
+                let mut file = OpenOptions::new().create_new(true).write(true).mode(0o700).open(&path)?;
+                file.write_all(text.as_bytes())?;
+                Some(path)
+            }
+        };
+        Ok(Scratch { directory, work, temporary, script, pristine })
     }
 
-    /// Takes an attempt's directories away: at once if they are empty, else by moving them to where they are removed
-    /// in the background.
+    /// Takes an attempt's directories away. Those that nobody touched are kept as spares; others are moved to where
+    /// they are removed in the background.
     pub fn remove(&self, scratch: Scratch) {
-        let emptied = fs::remove_dir(&scratch.work)
-            .and_then(|()| fs::remove_dir(&scratch.temporary))
-            .and_then(|()| scratch.script.as_deref().map_or(Ok(()), |script| fs::remove_file(script)))
-            .and_then(|()| fs::remove_dir(&scratch.directory));
-        if emptied.is_err() {
-            let path = &scratch.directory;
-            if let Err(error) = discard(path, &self.trash) {
-                tracing::warn!(path = %path.display(), %error, "cannot remove the directory of an attempt");
-            }
-            self.has_trash.notify_one();
+        let unscripted = scratch.script.as_deref().map_or(Ok(()), |script| fs::remove_file(script));
+        if unscripted.is_ok() && is_untouched(&scratch) && self.keep(&scratch) {
+            return;
         }
+        let path = &scratch.directory;
+        if let Err(error) = discard(path, &self.0.trash) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove the directory of an attempt");
+        }
+        self.0.has_trash.notify_one();
+    }
+
+    /// Makes a spare of the directories, unless there are enough.
+    fn keep(&self, scratch: &Scratch) -> bool {
+        let mut spares = self.0.spares.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(name) = scratch.directory.file_name() else { return false };
+        let directory = self.0.spare.join(name);
+        if spares.len() >= MAX_SPARES || fs::rename(&scratch.directory, &directory).is_err() {
+            return false;
+        }
+        spares.push(Spare { directory, pristine: scratch.pristine });
+        true
     }
 
     /// Removes what was moved away, as it comes. Never ends.
     pub async fn keep_clean(&self) {
         loop {
-            self.has_trash.notified().await;
-            let trash = self.trash.clone();
-            let emptied = tokio::task::spawn_blocking(move || empty(&trash)).await;
+            self.0.has_trash.notified().await;
+            let space = self.0.clone();
+            let emptied = tokio::task::spawn_blocking(move || empty(&space.trash)).await;
             if let Ok(Err(error)) = emptied {
-                let path = self.trash.display();
+                let path = self.0.trash.display();
                 tracing::warn!(%path, %error, "cannot remove what attempts left behind; it is tried again later");
             }
         }
@@ -108,6 +161,44 @@ impl Scratch {
     pub fn script(&self) -> Option<&Path> {
         self.script.as_deref()
     }
+}
+
+/// When the kernel last saw a change of a directory: of what is in it, or of any of its attributes.
+fn changed(path: &Path) -> io::Result<Changed> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.ctime(), metadata.ctime_nsec()))
+}
+
+/// Whether both directories are as they were made.
+fn is_untouched(scratch: &Scratch) -> bool {
+    let (Ok(work), Ok(temporary)) = (changed(&scratch.work), changed(&scratch.temporary)) else {
+        return false;
+    };
+    if (Pristine { work, temporary }) != scratch.pristine
+        || !holds_only_two(&scratch.directory).unwrap_or(false)
+    {
+        return false;
+    }
+    // A change right after the making may bear the same time: then only looking tells.
+    let settled = |(secs, nanos): Changed| {
+        let micros = u64::try_from(secs * 1_000_000 + nanos / 1000).unwrap_or(u64::MAX);
+        micros.saturating_add(FILE_CLOCK_LAG.as_micros() as u64) < wall_micros()
+    };
+    (settled(work) && settled(temporary))
+        || (is_as_made(&scratch.work).unwrap_or(false) && is_as_made(&scratch.temporary).unwrap_or(false))
+}
+
+/// Whether a directory is private and holds two entries: nobody put anything beside those that were made in it. (That
+/// it was moved, which is a change, tells nothing.)
+fn holds_only_two(path: &Path) -> io::Result<bool> {
+    Ok(fs::symlink_metadata(path)?.mode() & 0o7777 == 0o700 && fs::read_dir(path)?.count() == 2)
+}
+
+/// Whether a directory is empty, private, and without attributes that could outlast its user.
+fn is_as_made(path: &Path) -> io::Result<bool> {
+    let is_private = fs::symlink_metadata(path)?.mode() & 0o7777 == 0o700;
+    let attributes = rustix::fs::llistxattr(path, &mut [0_u8; 1024])?;
+    Ok(is_private && attributes == 0 && fs::read_dir(path)?.next().is_none())
 }
 
 /// Moves a directory into the trash, under a name of its own.
@@ -166,13 +257,14 @@ mod tests {
     use super::*;
 
     const ATTEMPT: AttemptRef = AttemptRef { task: TaskId(7), attempt: 2 };
+    const OTHER: AttemptRef = AttemptRef { task: TaskId(8), attempt: 1 };
 
     fn count(path: &Path) -> usize {
         fs::read_dir(path).unwrap().count()
     }
 
     #[test]
-    fn empty_directories_go_at_once() {
+    fn untouched_directories_serve_another_attempt() {
         let data = tempfile::tempdir().unwrap();
         let space = ScratchSpace::open(data.path()).unwrap();
         let scratch = space.create(ATTEMPT, Some("echo")).unwrap();
@@ -180,7 +272,33 @@ mod tests {
         assert_eq!(fs::metadata(scratch.work()).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::read_to_string(scratch.script().unwrap()).unwrap(), "echo");
         space.remove(scratch);
-        assert_eq!((count(&space.attempts), count(&space.trash)), (0, 0));
+        assert_eq!((count(&space.0.attempts), count(&space.0.trash), count(&space.0.spare)), (0, 0, 1));
+        let scratch = space.create(OTHER, None).unwrap();
+        assert_eq!(scratch.work(), data.path().join("attempts/8.1/work"));
+        assert_eq!((count(scratch.work()), count(&scratch.directory), count(&space.0.spare)), (0, 2, 0));
+    }
+
+    #[test]
+    fn touched_directories_do_not_serve_another_attempt() {
+        let data = tempfile::tempdir().unwrap();
+        let space = ScratchSpace::open(data.path()).unwrap();
+        let touches: [fn(&Scratch); 6] = [
+            |scratch| fs::write(scratch.work().join("../file"), "x").unwrap(),
+            |scratch| fs::write(scratch.work().join("file"), "x").unwrap(),
+            |scratch| fs::write(scratch.temporary().join("file"), "x").unwrap(),
+            |scratch| fs::set_permissions(scratch.work(), Permissions::from_mode(0o755)).unwrap(),
+            |scratch| fs::remove_dir(scratch.temporary()).unwrap(),
+            |scratch| {
+                let flags = rustix::fs::XattrFlags::empty();
+                rustix::fs::setxattr(scratch.work(), "user.mark", b"x", flags).unwrap();
+            },
+        ];
+        for touch in touches {
+            let scratch = space.create(ATTEMPT, None).unwrap();
+            touch(&scratch);
+            space.remove(scratch);
+            assert_eq!((count(&space.0.attempts), count(&space.0.spare)), (0, 0));
+        }
     }
 
     #[test]
@@ -195,9 +313,9 @@ mod tests {
         fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
         fs::set_permissions(scratch.work(), Permissions::from_mode(0o500)).unwrap();
         space.remove(scratch);
-        assert_eq!((count(&space.attempts), count(&space.trash)), (0, 1));
-        empty(&space.trash).unwrap();
-        assert_eq!(count(&space.trash), 0);
+        assert_eq!((count(&space.0.attempts), count(&space.0.trash)), (0, 1));
+        empty(&space.0.trash).unwrap();
+        assert_eq!(count(&space.0.trash), 0);
         assert!(Path::new("/etc/passwd").exists());
     }
 
@@ -207,7 +325,8 @@ mod tests {
         let space = ScratchSpace::open(data.path()).unwrap();
         let scratch = space.create(ATTEMPT, None).unwrap();
         // Built from the bottom up, for a path of this length cannot be named.
-        let (next, top) = (scratch.work().join("next"), scratch.work().join("a-directory-with-a-rather-long-name"));
+        let (next, top) =
+            (scratch.work().join("next"), scratch.work().join("a-directory-with-a-rather-long-name"));
         for _ in 0..500 {
             fs::create_dir(&next).unwrap();
             if top.exists() {
@@ -216,8 +335,8 @@ mod tests {
             fs::rename(&next, &top).unwrap();
         }
         space.remove(scratch);
-        empty(&space.trash).unwrap();
-        assert_eq!(count(&space.trash), 0);
+        empty(&space.0.trash).unwrap();
+        assert_eq!(count(&space.0.trash), 0);
     }
 
     #[test]
@@ -226,8 +345,8 @@ mod tests {
         let scratch = ScratchSpace::open(data.path()).unwrap().create(ATTEMPT, None).unwrap();
         let space = ScratchSpace::open(data.path()).unwrap();
         assert!(!scratch.work().exists());
-        empty(&space.trash).unwrap();
-        assert_eq!(count(&space.trash), 0);
+        empty(&space.0.trash).unwrap();
+        assert_eq!(count(&space.0.trash), 0);
         space.create(ATTEMPT, None).unwrap();
     }
 }

@@ -52,7 +52,8 @@ impl FromStr for MasterUrl {
 }
 
 fn read(text: &str) -> Result<Uri, &'static str> {
-    let (scheme, rest) = text.split_once("://").ok_or("it does not begin with ws://, wss://, http:// or https://")?;
+    let (scheme, rest) =
+        text.split_once("://").ok_or("it does not begin with ws://, wss://, http:// or https://")?;
     let scheme = match scheme.to_ascii_lowercase().as_str() {
         "ws" | "http" => "ws",
         "wss" | "https" => "wss",

@@ -101,7 +101,8 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn flags_are_read_by_clap() {
-    let args = "gaffer --master-url ws://m --api-key k --labels a=1 --cpu 1.5 --memory 2GiB --scripted-driver";
+    let args =
+        "gaffer --master-url ws://m --api-key k --labels a=1 --cpu 1.5 --memory 2GiB --scripted-driver";
     let config = Cli::try_parse_from(args.split(' ')).unwrap().worker;
     assert_eq!(config.cpu, Some(Cpu::from_millis(1500)));
     assert_eq!(config.memory, Some(Bytes(2 << 30)));

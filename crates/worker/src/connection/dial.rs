@@ -76,7 +76,8 @@ impl Dialer {
             .max_message_size(Some(MAX_CONTROL_FRAME_BYTES))
             .max_frame_size(Some(MAX_CONTROL_FRAME_BYTES));
         let no_delay = true;
-        let connecting = connect_async_tls_with_config(request, Some(config), no_delay, self.connector.clone());
+        let connecting =
+            connect_async_tls_with_config(request, Some(config), no_delay, self.connector.clone());
         match tokio::time::timeout(DIAL_TIMEOUT, connecting).await {
             Err(_) => Err(unreachable(format!("no answer within {} s", DIAL_TIMEOUT.as_secs()))),
             Ok(Ok((socket, _))) => Ok(socket),
@@ -124,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_refused_key_is_told_in_the_words_of_the_master() {
-        let problem = r#"{"title":"Unauthorized","status":401,"code":"key_revoked","detail":"this key was revoked"}"#;
+        let problem =
+            r#"{"title":"Unauthorized","status":401,"code":"key_revoked","detail":"this key was revoked"}"#;
         let expected = DialError::Refused("refused the key: this key was revoked".to_owned());
         assert_eq!(answered(401, problem), expected);
         assert_eq!(answered(403, "<html>"), DialError::Refused("refused the key (403 Forbidden)".to_owned()));

@@ -235,7 +235,8 @@ impl Outbox {
     fn adapt(&mut self, latency: Duration, acknowledged: u64, now: Instant) {
         if latency <= SOON {
             self.window = (self.window + acknowledged).min(MAX_WINDOW);
-        } else if latency >= LATE && self.shrunk_at.is_none_or(|at| now.saturating_duration_since(at) >= LATE) {
+        } else if latency >= LATE && self.shrunk_at.is_none_or(|at| now.saturating_duration_since(at) >= LATE)
+        {
             self.window = (self.window / 2).max(MIN_WINDOW);
             self.shrunk_at = Some(now);
         }

@@ -67,8 +67,12 @@ pub(super) async fn greet(
             match read_frame(frame.map_err(broken)?)?.into_iter().next() {
                 None => {}
                 Some(ToWorker::Welcome(welcome)) => return Ok(welcome),
-                Some(ToWorker::Goodbye { code, message }) => return Err(SessionEnd::Goodbye { code, message }),
-                Some(_) => return Err(SessionEnd::Broken("the master did not begin with a welcome".to_owned())),
+                Some(ToWorker::Goodbye { code, message }) => {
+                    return Err(SessionEnd::Goodbye { code, message });
+                }
+                Some(_) => {
+                    return Err(SessionEnd::Broken("the master did not begin with a welcome".to_owned()));
+                }
             }
         }
     };

@@ -85,12 +85,16 @@ fn refused(name: &str, error: &io::Error) -> StartError {
     match error.kind() {
         io::ErrorKind::NotFound => StartError {
             exit_code: 126,
-            message: format!("not executable: {name} (the interpreter or loader that it asks for is missing)"),
+            message: format!(
+                "not executable: {name} (the interpreter or loader that it asks for is missing)"
+            ),
         },
         io::ErrorKind::PermissionDenied => StartError::not_executable(name),
         _ if error.raw_os_error() == Some(nix::libc::ENOEXEC) => StartError {
             exit_code: 126,
-            message: format!("not executable: {name} (neither a program for this machine nor a script with a #! line)"),
+            message: format!(
+                "not executable: {name} (neither a program for this machine nor a script with a #! line)"
+            ),
         },
         _ => StartError::other(format!("cannot start {name}: {error}")),
     }

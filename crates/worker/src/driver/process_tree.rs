@@ -156,7 +156,8 @@ fn kill_until_gone(belonging: &Belonging, found: HashMap<i32, ProcessInfo>) -> K
     let mut killed: HashSet<(i32, u64)> = HashSet::new();
     let mut found = found;
     loop {
-        let living: Vec<ProcessInfo> = found.values().filter(|process| !process.is_zombie()).copied().collect();
+        let living: Vec<ProcessInfo> =
+            found.values().filter(|process| !process.is_zombie()).copied().collect();
         if let Some(group) = belonging.group
             && living.iter().any(|process| process.group == group)
         {

@@ -72,10 +72,12 @@ fn select(
             || (!process.is_zombie() && is_marked(process))
     };
     let others = || all.values().filter(|process| process.pid != own_pid);
-    let mut members: HashSet<i32> = others().filter(|process| is_root(process)).map(|process| process.pid).collect();
+    let mut members: HashSet<i32> =
+        others().filter(|process| is_root(process)).map(|process| process.pid).collect();
     loop {
         let before = members.len();
-        let children = others().filter(|process| members.contains(&process.parent)).map(|process| process.pid);
+        let children =
+            others().filter(|process| members.contains(&process.parent)).map(|process| process.pid);
         let children: Vec<i32> = children.collect();
         members.extend(children);
         if members.len() == before {

@@ -55,8 +55,9 @@ pub(super) fn find(command: &[String], directory: &Path, path: &str) -> Result<P
 /// It is started as the kernel would, but by name: a file that was just written cannot always be executed at once,
 /// because a process that another thread is starting may still hold it open.
 pub(super) fn interpreter(script: &Path) -> Result<Program, StartError> {
-    let line = first_line(script)
-        .map_err(|error| StartError::other(format!("cannot read the script {}: {error}", script.display())))?;
+    let line = first_line(script).map_err(|error| {
+        StartError::other(format!("cannot read the script {}: {error}", script.display()))
+    })?;
     let script = script.display().to_string();
     let Some(line) = line.strip_prefix("#!") else {
         return Ok(Program { path: SHELL.into(), name: SHELL.to_owned(), arguments: vec![script] });
@@ -171,7 +172,11 @@ mod tests {
 
         let error = find(&command(&["nothing"]), dir.path(), &path).unwrap_err();
         assert_eq!(error.exit_code, 127);
-        assert!(error.message.starts_with("command not found: nothing (looked in PATH "), "{}", error.message);
+        assert!(
+            error.message.starts_with("command not found: nothing (looked in PATH "),
+            "{}",
+            error.message
+        );
         let only_first = first.display().to_string();
         assert_eq!(find(&command(&["tool"]), dir.path(), &only_first).unwrap_err().exit_code, 126);
     }

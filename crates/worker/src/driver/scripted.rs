@@ -99,7 +99,9 @@ pub(super) fn start(action: &Action) -> Result<Started, StartError> {
 
 fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Vec<Step>, StartError> {
     let lines = lines.map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.map(|line| step(line).ok_or_else(|| StartError::other(format!("not a step of a play: {line}")))).collect()
+    lines
+        .map(|line| step(line).ok_or_else(|| StartError::other(format!("not a step of a play: {line}"))))
+        .collect()
 }
 
 fn step(line: &str) -> Option<Step> {

@@ -38,7 +38,10 @@ impl Core {
     fn expire(self: &Arc<Self>, now: BootTime) -> Option<BootTime> {
         let (expired, next) = self.state().expire(now);
         if expired > 0 {
-            tracing::warn!(attempts = expired, "the master was out of reach for too long: attempts are given up");
+            tracing::warn!(
+                attempts = expired,
+                "the master was out of reach for too long: attempts are given up"
+            );
             self.eventful.notify_one();
             self.launch_ready();
         }

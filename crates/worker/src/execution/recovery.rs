@@ -20,8 +20,8 @@ pub(super) fn recover(
 ) -> anyhow::Result<(Spool, Vec<Recovered>)> {
     let remembered = spool::remembered(spool_dir, boot_id)?;
     let killed = kill_leftovers(token, &remembered);
-    let (spool, recovered) = Spool::open(spool_dir, boot_id, spool_limit, remembered, &killed)
-        .context("cannot open the spool")?;
+    let (spool, recovered) =
+        Spool::open(spool_dir, boot_id, spool_limit, remembered, &killed).context("cannot open the spool")?;
     for Recovered { ended, .. } in &recovered {
         let (killed, left) = ended.killed.map_or((0, 0), |receipt| (receipt.killed, receipt.left));
         tracing::info!(attempt = %ended.attempt, end = ?ended.end, killed, left, "found an attempt of an earlier run");
@@ -31,7 +31,8 @@ pub(super) fn recover(
 
 fn kill_leftovers(token: &str, remembered: &[Remembered]) -> HashMap<AttemptRef, KillReceipt> {
     let marker = |attempt: AttemptRef| format!("{token}/{attempt}");
-    let unfinished = remembered.iter().filter(|remembered| remembered.same_boot && remembered.ended.is_none());
+    let unfinished =
+        remembered.iter().filter(|remembered| remembered.same_boot && remembered.ended.is_none());
     let leftovers: Vec<Leftover> = unfinished
         .filter_map(|remembered| {
             let starting = remembered.starting?;

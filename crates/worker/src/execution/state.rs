@@ -145,7 +145,10 @@ impl State {
             None if self.is_shutting_down || self.held.len() >= MAX_HELD => self.give_back(attempt),
             None => {
                 if let Some(misfit) = self.admission.misfit(start.resources) {
-                    let end = AttemptEnd::StartFailed { exit_code: 125, message: format!("cannot start: {misfit}") };
+                    let end = AttemptEnd::StartFailed {
+                        exit_code: 125,
+                        message: format!("cannot start: {misfit}"),
+                    };
                     return Accepted::Misfit(attempt::unstarted(attempt, end));
                 }
                 self.admission.push(attempt, start.resources);
@@ -313,9 +316,8 @@ impl State {
             }
             match &mut held.phase {
                 Phase::Running(running) => {
-                    expired += usize::from(
-                        running.tell(Orders { stop: None, kill: Some(Cause::LeaseExpired) }),
-                    );
+                    expired +=
+                        usize::from(running.tell(Orders { stop: None, kill: Some(Cause::LeaseExpired) }));
                 }
                 _ => expired_queued.push(*attempt),
             }
@@ -391,7 +393,10 @@ impl State {
             Phase::Running(_) => HeldPhase::Running,
             Phase::Finished(_) => HeldPhase::Finished,
         };
-        self.held.iter().map(|(attempt, held)| HeldAttempt { attempt: *attempt, phase: phase(held) }).collect()
+        self.held
+            .iter()
+            .map(|(attempt, held)| HeldAttempt { attempt: *attempt, phase: phase(held) })
+            .collect()
     }
 
     pub fn output(&self, attempt: AttemptRef) -> Option<Arc<Output>> {

@@ -188,11 +188,7 @@ impl Journal {
 }
 
 /// Replaces the file at once by one with these lines; gives it open for appending, and its length.
-fn write_anew(
-    path: &Path,
-    first_line: &str,
-    live: &HashMap<AttemptRef, String>,
-) -> io::Result<(File, u64)> {
+fn write_anew(path: &Path, first_line: &str, live: &HashMap<AttemptRef, String>) -> io::Result<(File, u64)> {
     let draft = path.with_extension("new");
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
     let mut text = String::from(first_line);

@@ -162,8 +162,9 @@ impl Output {
                 Source::Lost { until } => vec![lost_record(offset, until, max)],
                 Source::Disk { segment, cursor } => {
                     let path = segment::path(&self.dir, self.attempt, segment.start);
-                    let read =
-                        move || read_segment(&path, segment, cursor, offset, max).map_err(|error| (error, path));
+                    let read = move || {
+                        read_segment(&path, segment, cursor, offset, max).map_err(|error| (error, path))
+                    };
                     match tokio::task::spawn_blocking(read).await {
                         Ok(Ok((records, cursor))) if !records.is_empty() => {
                             self.state().cursor = Some(cursor);
@@ -411,7 +412,8 @@ fn encode(attempt: AttemptRef, offset: u64, records: &[Record], max: usize) -> (
 /// Stands for the bytes from `offset` to `until`, of which at most `max` go into one record.
 fn lost_record(offset: u64, until: u64, max: usize) -> Record {
     let lost = until - offset;
-    let mut bytes = format!("\n[gaffer: {lost} bytes of output were lost on the worker's disk]\n").into_bytes();
+    let mut bytes =
+        format!("\n[gaffer: {lost} bytes of output were lost on the worker's disk]\n").into_bytes();
     bytes.resize(usize::try_from(lost).unwrap_or(max).min(max), b' ');
     Record { at_micros: crate::clock::wall_micros(), stream: Stream::Stderr, bytes: Bytes::from(bytes) }
 }

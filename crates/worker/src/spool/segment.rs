@@ -38,24 +38,19 @@ pub(crate) fn parse_name(name: &str) -> Option<(AttemptRef, u64)> {
 #[derive(Debug)]
 pub(crate) struct SegmentWriter {
     file: File,
-    path: PathBuf,
     size: u64,
 }
 
 impl SegmentWriter {
     /// A new, empty file; one that lies there from before is emptied.
-    pub fn create(path: PathBuf) -> io::Result<SegmentWriter> {
-        let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&path)?;
-        Ok(SegmentWriter { file, path, size: 0 })
+    pub fn create(path: &Path) -> io::Result<SegmentWriter> {
+        let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+        Ok(SegmentWriter { file, size: 0 })
     }
 
     /// Size of the file in bytes.
     pub fn size(&self) -> u64 {
         self.size
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Writes one record whole; after an error the file is as it was before.
@@ -137,7 +132,8 @@ impl SegmentReader {
         }
         let field = |from: usize| [head[from], head[from + 1], head[from + 2], head[from + 3]];
         let first = u32::from_le_bytes(field(0));
-        let at_micros = u64::from(u32::from_le_bytes(field(4))) | u64::from(u32::from_le_bytes(field(8))) << 32;
+        let at_micros =
+            u64::from(u32::from_le_bytes(field(4))) | u64::from(u32::from_le_bytes(field(8))) << 32;
         let length = (first & !STDERR_BIT) as usize;
         if length == 0 || length > MAX_RECORD_BYTES {
             return Ok(None);
@@ -201,13 +197,14 @@ mod tests {
     }
 
     fn written(dir: &Path, count: usize, rng: &mut StdRng) -> (PathBuf, Vec<Record>) {
-        let mut writer = SegmentWriter::create(dir.join("1.1.0")).unwrap();
+        let path = dir.join("1.1.0");
+        let mut writer = SegmentWriter::create(&path).unwrap();
         let records: Vec<Record> = (0..count).map(|_| record(rng)).collect();
         for record in &records {
             writer.append(record).unwrap();
         }
-        assert_eq!(fs::metadata(writer.path()).unwrap().len(), writer.size());
-        (writer.path().to_owned(), records)
+        assert_eq!(fs::metadata(&path).unwrap().len(), writer.size());
+        (path, records)
     }
 
     fn read(path: &Path) -> (Scanned, Vec<Record>) {

@@ -100,7 +100,7 @@ impl OutputWriter {
     async fn write(&mut self, record: &Record) -> io::Result<u64> {
         let is_full = self.segment.as_ref().is_none_or(|segment| segment.size() >= SEGMENT_BYTES);
         if let Place::New(path) = self.output.begin(is_full) {
-            match SegmentWriter::create(path) {
+            match SegmentWriter::create(&path) {
                 Ok(segment) => self.segment = Some(segment),
                 Err(error) => {
                     self.segment = None;
@@ -155,6 +155,10 @@ impl Checksum {
         const DIGITS: [char; 16] =
             ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
         let digest = self.0.finalize();
-        digest.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| DIGITS[usize::from(digit)]).collect()
+        digest
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .map(|digit| DIGITS[usize::from(digit)])
+            .collect()
     }
 }

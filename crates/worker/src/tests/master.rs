@@ -131,6 +131,10 @@ impl Session {
         let _ = self.socket.send(Message::text(text)).await;
     }
 
+    pub async fn send_text(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).await.unwrap();
+    }
+
     /// What the worker says next.
     pub async fn next(&mut self) -> Said {
         loop {
@@ -185,7 +189,8 @@ impl Session {
     pub async fn see_through(&mut self, starts: Vec<StartAttempt>) -> Books {
         let mut books = Books::default();
         let count = starts.len();
-        self.send(&starts.into_iter().map(|start| ToWorker::Start(Box::new(start))).collect::<Vec<_>>()).await;
+        self.send(&starts.into_iter().map(|start| ToWorker::Start(Box::new(start))).collect::<Vec<_>>())
+            .await;
         while books.ended.len() < count {
             self.keep(&mut books).await;
         }

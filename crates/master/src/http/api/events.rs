@@ -70,7 +70,10 @@ async fn history(
 
 /// Whether the client prefers this media type: it names it.
 pub fn wants(headers: &HeaderMap, media_type: &str) -> bool {
-    headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accept| accept.contains(media_type))
+    headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|accept| accept.contains(media_type))
 }
 
 fn last_event_id(headers: &HeaderMap, params: &Params) -> Result<Option<i64>, Error> {
@@ -119,7 +122,10 @@ async fn live(
     let stream = futures::stream::unfold(live, |mut live| async move {
         let event = live.next().await?;
         let data = serde_json::to_string(&event).unwrap_or_default();
-        let sse = SseEvent::default().id(event.id.to_string()).event(event.kind.replace(['\n', '\r'], " ")).data(data);
+        let sse = SseEvent::default()
+            .id(event.id.to_string())
+            .event(event.kind.replace(['\n', '\r'], " "))
+            .data(data);
         Some((Ok(sse), live))
     });
     Ok(Sse::new(stream).keep_alive(KeepAlive::default()))

@@ -21,10 +21,10 @@ use super::super::error::Error;
 use super::super::params::{Params, id, page_of, wrong};
 use super::body_json;
 use super::tasks::own_job;
+use crate::Master;
 use crate::store::gate::{StopJob, StopResult};
 use crate::store::jobs::{Deleted, JobFilter, Submitted};
 use crate::submit::Submission;
-use crate::Master;
 
 /// Longest time that a request waits for a job.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -40,7 +40,10 @@ pub async fn submit(
     if body.len() > MAX_SPEC_BYTES {
         return Err(Error::Unprocessable {
             code: "too_large",
-            detail: format!("a job specification may have {MAX_SPEC_BYTES} bytes, this one has {}", body.len()),
+            detail: format!(
+                "a job specification may have {MAX_SPEC_BYTES} bytes, this one has {}",
+                body.len()
+            ),
             errors: Vec::new(),
         });
     }
@@ -58,7 +61,10 @@ pub async fn rerun(
     let job = own_job(&master, &caller, &job).await?;
     let view = find(&master, &caller, job).await?;
     if view.finished_at.is_none() {
-        return Err(Error::Conflict { detail: format!("job {job} is not over yet: it is {}", view.state), state: view.state });
+        return Err(Error::Conflict {
+            detail: format!("job {job} is not over yet: it is {}", view.state),
+            state: view.state,
+        });
     }
     let spec = master.store.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))?;
     accept(&master, &caller, &headers, &spec, Some(job)).await
@@ -89,6 +95,10 @@ async fn accept(
     let location = HeaderValue::from_str(&format!("/api/v1/jobs/{job}")).ok();
     let mut response = (status, Json(view)).into_response();
     response.headers_mut().extend(location.map(|location| (header::LOCATION, location)));
+    // The page of the job, for people.
+    let page = format!("<{}/jobs/{job}>; rel=\"alternate\"; type=\"text/html\"", master.public_url);
+    let page = HeaderValue::from_str(&page).ok();
+    response.headers_mut().extend(page.map(|page| (header::LINK, page)));
     Ok(response)
 }
 
@@ -112,7 +122,10 @@ pub async fn list(
     let filter = filter(&params)?;
     let jobs = master.store.job_list(caller.project, &filter, limit + 1).await?;
     let page: Page<Job> = page_of(jobs, limit, |job| job.id.0);
-    let next = page.next_cursor.as_ref().map(|cursor| format!("</api/v1/jobs?cursor={cursor}&limit={limit}>; rel=\"next\""));
+    let next = page
+        .next_cursor
+        .as_ref()
+        .map(|cursor| format!("</api/v1/jobs?cursor={cursor}&limit={limit}>; rel=\"next\""));
     let mut response = Json(page).into_response();
     let link = next.and_then(|next| HeaderValue::from_str(&next).ok());
     response.headers_mut().extend(link.map(|link| (header::LINK, link)));
@@ -162,16 +175,19 @@ pub async fn show(
     let wait = params.span("wait", MAX_WAIT)?;
     let wanted = match params.text("until") {
         None | Some("final") => None,
-        Some(state) => Some(state.parse::<JobState>().map_err(|error| {
-            wrong("until", &format!("{state:?} is {error}, nor `final`"))
-        })?),
+        Some(state) => Some(
+            state
+                .parse::<JobState>()
+                .map_err(|error| wrong("until", &format!("{state:?} is {error}, nor `final`")))?,
+        ),
     };
     let deadline = Instant::now() + wait.unwrap_or_default();
     let mut changes = master.changes.of_job(job);
     loop {
         changes.mark_unchanged();
         let view = find(&master, &caller, job).await?;
-        let reached = wanted.is_some_and(|wanted| wanted.as_str() == view.state) || view.finished_at.is_some();
+        let reached =
+            wanted.is_some_and(|wanted| wanted.as_str() == view.state) || view.finished_at.is_some();
         if wait.is_none() || reached || Instant::now() >= deadline {
             return Ok(Json(view));
         }

@@ -68,7 +68,10 @@ pub async fn create_key(master: &Master, caller: &Caller, mut new: NewKey) -> Re
         _ => return Err(unprocessable("/kind", "kind is `worker` or `user`")),
     };
     if new.expires_in_seconds.is_some_and(|secs| secs == 0 || secs > MAX_EXPIRY_SECS) {
-        return Err(unprocessable("/expires_in_seconds", "expected a number of seconds up to a hundred years"));
+        return Err(unprocessable(
+            "/expires_in_seconds",
+            "expected a number of seconds up to a hundred years",
+        ));
     }
     let secret = NewSecret::new(purpose);
     let mut key =

@@ -86,7 +86,7 @@ async fn one_task(
     let attempt = wanted.from.attempt.unwrap_or(task.view.attempt);
     let attempt = AttemptRef { task: task.id, attempt };
     if let Some(only) = wanted.from.attempt
-        && (only == 0 || only > task.view.attempt)
+        && (only == 0 || (only > task.view.attempt && (task.is_final() || !wanted.from.follow)))
     {
         return Err(Error::NotFound(format!("attempt {only} of task {}", task.view.address)));
     }
@@ -106,7 +106,9 @@ async fn one_task(
 
     let range = headers.get(header::RANGE).filter(|_| wanted.format == Format::Raw && !wanted.from.follow);
     let mut response = match range {
-        Some(range) if params.text("tail").is_none() && params.text("lines").is_none() && wanted.stream.is_none() => {
+        Some(range)
+            if params.text("tail").is_none() && params.text("lines").is_none() && wanted.stream.is_none() =>
+        {
             let total = head(&master, attempt).await?.bytes;
             let Some((start, end)) = byte_range(range, total)? else {
                 return Err(Error::OutOfRange(total));
@@ -123,7 +125,15 @@ async fn one_task(
         _ => StatusCode::OK.into_response(),
     };
     let reader = TaskOutput::new(master.clone(), job, task.id, wanted.from);
-    let source = Source { master, job, address: task.view.address, reader, more: None, wanted, ready: VecDeque::new() };
+    let source = Source {
+        master,
+        job,
+        address: task.view.address,
+        reader,
+        more: None,
+        wanted,
+        ready: VecDeque::new(),
+    };
     *response.body_mut() = body(source);
     dress(&mut response, wanted.format);
     Ok(response)
@@ -137,7 +147,8 @@ async fn all_tasks(
 ) -> Result<Response, Error> {
     let one_task_only = ["attempt", "offset", "tail", "lines"];
     if let Some(name) = one_task_only.into_iter().find(|name| params.text(name).is_some()) {
-        let detail = format!("the job has several tasks: ask for one of them, at /api/v1/jobs/{job}/tasks/…/output");
+        let detail =
+            format!("the job has several tasks: ask for one of them, at /api/v1/jobs/{job}/tasks/…/output");
         return Err(wrong(name, &detail));
     }
     let params = params.only(&["follow", "stream"], &[])?;
@@ -188,7 +199,9 @@ fn wanted(headers: &HeaderMap, params: &Params) -> Result<Wanted, Error> {
 
 /// Where a stream of events broke off: attempt and offset.
 fn last_event_id(headers: &HeaderMap, format: Format) -> Result<Option<(u32, u64)>, Error> {
-    let Some(value) = headers.get("last-event-id").filter(|_| format == Format::Events) else { return Ok(None) };
+    let Some(value) = headers.get("last-event-id").filter(|_| format == Format::Events) else {
+        return Ok(None);
+    };
     let read = || {
         let (attempt, offset) = value.to_str().ok()?.split_once(':')?;
         Some((attempt.parse().ok()?, offset.parse().ok()?))
@@ -207,7 +220,9 @@ fn line_range(params: &Params) -> Result<Option<(u64, u64)>, Error> {
         let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
         (first >= 1 && first <= last).then_some((first, last))
     };
-    read().map(Some).ok_or_else(|| wrong("lines", &format!("expected a range such as 100-200, found {text:?}")))
+    read()
+        .map(Some)
+        .ok_or_else(|| wrong("lines", &format!("expected a range such as 100-200, found {text:?}")))
 }
 
 /// `bytes=a-b`, `bytes=a-` or `bytes=-n` as start and end (excluded). None if it lies outside.
@@ -217,7 +232,9 @@ fn byte_range(range: &HeaderValue, total: u64) -> Result<Option<(u64, u64)>, Err
         match (first, last) {
             ("", suffix) => Some((total.saturating_sub(suffix.parse().ok()?), total)),
             (first, "") => Some((first.parse().ok()?, total)),
-            (first, last) => Some((first.parse().ok()?, last.parse::<u64>().ok()?.saturating_add(1).min(total))),
+            (first, last) => {
+                Some((first.parse().ok()?, last.parse::<u64>().ok()?.saturating_add(1).min(total)))
+            }
         }
     };
     let (start, end) = read().ok_or_else(|| {
@@ -235,9 +252,11 @@ async fn ends_open(master: &Arc<Master>, job: JobId, attempt: AttemptRef, bytes:
     let from = ReadFrom { attempt: Some(attempt.attempt), offset: bytes - 1, follow: false };
     let mut reader = TaskOutput::new(master.clone(), job, attempt.task, from);
     match reader.next().await? {
-        Some(Piece::Output(_, chunk)) => {
-            Ok(chunk.records.first().and_then(|record| record.bytes.first()).is_some_and(|byte| *byte != b'\n'))
-        }
+        Some(Piece::Output(_, chunk)) => Ok(chunk
+            .records
+            .first()
+            .and_then(|record| record.bytes.first())
+            .is_some_and(|byte| *byte != b'\n')),
         _ => Ok(false),
     }
 }
@@ -280,8 +299,8 @@ impl MoreTasks {
                 None => None,
                 Some((name, index)) => {
                     let spec = master.store.spec(job).await?;
-                    let position =
-                        spec.and_then(|spec| spec.tasks.iter().position(|definition| definition.name == *name));
+                    let position = spec
+                        .and_then(|spec| spec.tasks.iter().position(|definition| definition.name == *name));
                     position.map(|position| (position as i16, *index as i32))
                 }
             };

@@ -75,7 +75,8 @@ pub async fn signal(
     let job = own_job(&master, &caller, &job).await?;
     let signal = wanted_signal(&body_json(&headers, &body)?)?;
     let task = find(&master, job, &task).await?;
-    let worker = task.view.worker_id.filter(|_| task.view.state == "running" || task.view.state == "stopping");
+    let worker =
+        task.view.worker_id.filter(|_| task.view.state == "running" || task.view.state == "stopping");
     let Some(worker) = worker else {
         let detail = format!("task {} is {} and takes no signals", task.view.address, task.view.state);
         return Err(Error::Conflict { detail, state: task.view.state });
@@ -120,7 +121,9 @@ pub async fn find(master: &Master, job: JobId, address: &str) -> Result<TaskReco
     let task = master.store.task_get(job, name, index).await?.ok_or_else(not_found)?;
     // The bare name is the address of an only task; of several it is the name of all of them.
     match task.view.address.contains('.') && !address.contains('.') {
-        true => Err(Error::NotFound(format!("single task {name} in job {job}; one of several is {name}.{index}"))),
+        true => {
+            Err(Error::NotFound(format!("single task {name} in job {job}; one of several is {name}.{index}")))
+        }
         false => Ok(task),
     }
 }

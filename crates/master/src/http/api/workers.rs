@@ -26,8 +26,13 @@ pub async fn list(
     let limit = params.limit()?;
     let after = params.cursor()?.unwrap_or(0);
     let states: Vec<&str> = params.list("state").collect();
-    if let Some(unknown) = states.iter().find(|state| !["online", "draining", "offline", "lost"].contains(state)) {
-        return Err(wrong("state", &format!("{unknown:?} is no state of a worker: online, draining, offline, lost")));
+    if let Some(unknown) =
+        states.iter().find(|state| !["online", "draining", "offline", "lost"].contains(state))
+    {
+        return Err(wrong(
+            "state",
+            &format!("{unknown:?} is no state of a worker: online, draining, offline, lost"),
+        ));
     }
     let workers = all(&master, &caller).await?;
     let workers = workers

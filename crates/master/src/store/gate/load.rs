@@ -1,5 +1,7 @@
 //! Reads and locks what a batch touches.
 
+use std::collections::hash_map::Entry;
+
 use gaffer_domain::job::TaskCounts;
 use gaffer_domain::policy::Repeats;
 use gaffer_domain::reason::Reason;
@@ -137,7 +139,8 @@ impl Work {
         });
 
         let sql = format!("{TASK_COLUMNS} WHERE id = ANY($1)");
-        let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&tasks).fetch_all(&mut *tx).await?;
+        let rows: Vec<TaskRow> =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&tasks).fetch_all(&mut *tx).await?;
         self.keep(rows)?;
         if !stopped.is_empty() {
             let sql = format!(
@@ -178,9 +181,8 @@ impl Work {
     /// Keeps rows as tasks; one that is in work already is left as the batch has made it.
     fn keep(&mut self, rows: Vec<TaskRow>) -> Result<(), StoreError> {
         for row in rows {
-            let id = TaskId(row.id);
-            if !self.tasks.contains_key(&id) {
-                self.tasks.insert(id, row.into_work()?);
+            if let Entry::Vacant(place) = self.tasks.entry(TaskId(row.id)) {
+                place.insert(row.into_work()?);
             }
         }
         Ok(())

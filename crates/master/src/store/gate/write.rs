@@ -285,7 +285,8 @@ async fn write_events(tx: &mut PgConnection, events: &[EventRow], now: Time) -> 
         return Ok(());
     }
     let (mut projects, mut kinds, mut jobs, mut tasks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut attempts, mut workers, mut actors, mut messages) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut attempts, mut workers, mut actors, mut messages) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for event in events {
         projects.push(event.project.0);
         kinds.push(event.kind.as_str());

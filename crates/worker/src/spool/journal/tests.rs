@@ -48,7 +48,10 @@ fn what_is_not_forgotten_is_read_back() {
     let read = by_task(&path, BOOT);
     assert_eq!(read.len(), 2);
     assert_eq!(read[0].starting.map(|starting| starting.at), Some(at));
-    assert_eq!(read[0].started, Some(Started { pid: Some(101), boot: BootTime::from_micros(boot.as_micros()) }));
+    assert_eq!(
+        read[0].started,
+        Some(Started { pid: Some(101), boot: BootTime::from_micros(boot.as_micros()) })
+    );
     assert_eq!((read[0].ended.clone(), read[0].same_boot), (None, true));
     assert_eq!(read[1].ended.as_ref().map(|ended| ended.attempt), Some(attempt(2)));
     assert!(!by_task(&path, "boot-2")[0].same_boot);
@@ -63,7 +66,8 @@ fn a_journal_torn_anywhere_keeps_its_whole_lines() {
         journal.ended(&ended(task)).unwrap();
     }
     let whole = fs::read(&path).unwrap();
-    let line_ends: Vec<usize> = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
+    let line_ends: Vec<usize> =
+        whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
     for cut in 0..whole.len() {
         fs::write(&path, &whole[..cut]).unwrap();
         let whole_entries = line_ends[1..].iter().filter(|end| **end <= cut).count();

@@ -1,0 +1,173 @@
+//! Workers as pages show them: rows of a list, and the fleet as a whole.
+
+use gaffer_domain::spec::DriverKind;
+use gaffer_protocol::rest::Worker;
+use serde::{Serialize, Serializer};
+
+use super::shown::{bytes, cores};
+use super::stream::Row;
+
+/// How much of something is reserved and used.
+#[derive(Debug, Clone, Default)]
+pub struct Amount {
+    /// In words.
+    pub text: String,
+    /// What tasks have reserved, in hundredths.
+    pub allocated: f64,
+    /// What the machine uses in all, in hundredths.
+    pub used: f64,
+}
+
+/// A worker in a list.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerRow {
+    /// Names it in its list.
+    pub key: String,
+    /// Its state.
+    pub state: String,
+    /// Its number.
+    pub number: i64,
+    /// Its page.
+    pub href: String,
+    /// Its name.
+    pub name: String,
+    /// Its datacenter.
+    pub place: String,
+    /// Whether its operator should know something.
+    pub warning: bool,
+    /// What.
+    pub warnings: String,
+    /// Attempts that it executes.
+    pub running: i64,
+    /// Attempts that wait on it.
+    pub waiting: i64,
+    /// Processors.
+    pub cpu: Amount,
+    /// Memory.
+    pub memory: Amount,
+    /// Disk.
+    pub disk: Amount,
+    /// Load averages.
+    pub load: String,
+    /// Its operator's marks.
+    pub labels: Vec<String>,
+    /// What it can execute with.
+    pub drivers: String,
+    /// Version of its program.
+    pub version: String,
+    /// When it was last heard of.
+    pub seen: Option<i64>,
+}
+
+impl From<&Worker> for WorkerRow {
+    fn from(worker: &Worker) -> Self {
+        let usage = worker.usage.as_ref();
+        let (allocated, capacity) = (&worker.allocated, &worker.capacity);
+        let drivers =
+            worker.drivers.iter().filter(|driver| driver.driver != DriverKind::Scripted || driver.healthy);
+        let name = |driver: &gaffer_protocol::wire::DriverStatus| match driver.healthy {
+            true => driver.driver.as_str().to_owned(),
+            false => format!("{} ✕", driver.driver.as_str()),
+        };
+        let drivers: Vec<String> = drivers.map(name).collect();
+        WorkerRow {
+            key: worker.id.to_string(),
+            state: worker.state.clone(),
+            number: worker.id.0,
+            href: format!("/workers/{}", worker.id),
+            name: worker.name.clone(),
+            place: worker.datacenter.clone(),
+            warning: !worker.warnings.is_empty(),
+            warnings: worker.warnings.join("; "),
+            running: worker.running,
+            waiting: worker.waiting,
+            cpu: Amount {
+                text: format!("{} / {}", cores(allocated.cpu), cores(capacity.cpu)),
+                allocated: hundredths(allocated.cpu, capacity.cpu),
+                used: usage.and_then(|usage| usage.cpu).map_or(0.0, |busy| hundredths(busy, 1.0)),
+            },
+            memory: amount_of(
+                (allocated.memory_bytes, capacity.memory_bytes),
+                usage.map(|usage| (usage.memory_bytes, usage.memory_total_bytes)),
+            ),
+            disk: amount_of(
+                (allocated.disk_bytes, capacity.disk_bytes),
+                usage.map(|usage| (usage.disk_bytes, usage.disk_total_bytes)),
+            ),
+            load: usage.map_or_else(|| "—".to_owned(), |usage| format!("{:.2}", usage.load[0])),
+            labels: worker.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            drivers: drivers.join(", "),
+            version: worker.version.clone(),
+            seen: Some(worker.last_seen_at.timestamp_millis()),
+        }
+    }
+}
+
+fn amount_of((allocated, capacity): (u64, u64), used: Option<(u64, u64)>) -> Amount {
+    Amount {
+        text: format!("{} / {}", bytes(allocated), bytes(capacity)),
+        allocated: hundredths(allocated as f64, capacity as f64),
+        used: used.map_or(0.0, |(used, total)| hundredths(used as f64, total as f64)),
+    }
+}
+
+/// A share in hundredths, to one tenth.
+fn hundredths(part: f64, whole: f64) -> f64 {
+    if whole <= 0.0 { 0.0 } else { (part / whole * 1_000.0).clamp(0.0, 1_000.0).round() / 10.0 }
+}
+
+impl Serialize for WorkerRow {
+    /// Amounts are taken apart: each part of a bar is a value of its own.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_json::json!({
+            "key": self.key, "state": self.state, "href": self.href, "name": self.name, "place": self.place,
+            "warning": self.warning, "warnings": self.warnings, "running": self.running, "waiting": self.waiting,
+            "cpu_text": self.cpu.text, "cpu_allocated": self.cpu.allocated, "cpu_used": self.cpu.used,
+            "memory_text": self.memory.text, "memory_allocated": self.memory.allocated,
+            "memory_used": self.memory.used,
+            "disk_text": self.disk.text, "disk_allocated": self.disk.allocated, "disk_used": self.disk.used,
+            "load": self.load, "labels": self.labels, "drivers": self.drivers, "version": self.version,
+            "seen": self.seen,
+        })
+        .serialize(serializer)
+    }
+}
+
+impl Row for WorkerRow {
+    fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+/// All workers together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Fleet {
+    /// Tasks that run.
+    pub running_tasks: i64,
+    /// Workers that are connected, of all.
+    pub online: String,
+    /// Processors reserved, of those that are connected.
+    pub cpu: String,
+    /// Memory reserved, likewise.
+    pub memory: String,
+}
+
+impl Fleet {
+    /// Adds them up.
+    pub fn of(workers: &[Worker]) -> Fleet {
+        let online =
+            || workers.iter().filter(|worker| matches!(worker.state.as_str(), "online" | "draining"));
+        let cpu = |amount: fn(&Worker) -> f64| cores(online().map(amount).sum());
+        let memory = |amount: fn(&Worker) -> u64| bytes(online().map(amount).sum());
+        Fleet {
+            running_tasks: workers.iter().map(|worker| worker.running).sum(),
+            online: format!("{} / {}", online().count(), workers.len()),
+            cpu: format!("{} / {}", cpu(|worker| worker.allocated.cpu), cpu(|worker| worker.capacity.cpu)),
+            memory: format!(
+                "{} / {}",
+                memory(|worker| worker.allocated.memory_bytes),
+                memory(|worker| worker.capacity.memory_bytes)
+            ),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What all pages have around them: who is signed in, the theme, and the way to the assets.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use chrono::Utc;
+
+use super::super::auth::{self, Caller};
+use super::super::error::Error;
+use super::theme::Theme;
+use super::{assets, login};
+use crate::Master;
+
+/// The places in the top bar, by address and name.
+pub const SECTIONS: [(&str, &str); 5] = [
+    ("/", "Overview"),
+    ("/jobs", "Jobs"),
+    ("/workers", "Workers"),
+    ("/keys", "Keys"),
+    ("/events", "History"),
+];
+
+/// What the layout of every page needs.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Who is signed in; nobody on a page that needs nobody.
+    pub user: Option<Arc<str>>,
+    /// What the user prefers to look at.
+    pub theme: Theme,
+    /// The address of this page, to come back to.
+    pub here: String,
+    /// Which of [`SECTIONS`] it belongs to, by address.
+    pub section: &'static str,
+    /// The present time in milliseconds since 1970.
+    pub now: i64,
+}
+
+impl Frame {
+    /// The address of an asset, which changes with its content.
+    pub fn asset(&self, name: &str) -> String {
+        assets::address(name)
+    }
+
+    /// Whether the page belongs to this one of [`SECTIONS`].
+    pub fn is_in(&self, section: &str) -> bool {
+        self.section == section
+    }
+
+    /// The version of this program.
+    pub fn version(&self) -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
+}
+
+/// Whoever looks at a page: signed in, with a browser.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    /// Who it is.
+    pub caller: Caller,
+    surroundings: Surroundings,
+}
+
+impl Visitor {
+    /// The frame for a page of one section.
+    pub fn frame(&self, section: &'static str) -> Frame {
+        Frame { user: Some(self.caller.user.clone()), section, ..self.surroundings.clone().frame() }
+    }
+}
+
+impl FromRequestParts<Arc<Master>> for Visitor {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, master: &Arc<Master>) -> Result<Visitor, Response> {
+        let surroundings = Surroundings::of(&parts.method, parts.uri.path_and_query(), &parts.headers);
+        match auth::signed_in(master, &parts.headers).await {
+            Ok(Some(caller)) => Ok(Visitor { caller, surroundings }),
+            Ok(None) if wants_html(&parts.headers) => {
+                Err(Redirect::to(&login::address(surroundings.here.as_deref())).into_response())
+            }
+            Ok(None) => Err(Error::Unauthorized("not_signed_in", "sign in first".to_owned()).into_response()),
+            Err(error) => Err(error.into_response()),
+        }
+    }
+}
+
+fn wants_html(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
+}
+
+/// What of a request matters to the look of its answer, whoever sent it.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    theme: Theme,
+    /// The page that was asked for; none if the request was to change something.
+    pub here: Option<String>,
+}
+
+impl Surroundings {
+    fn of(
+        method: &Method,
+        address: Option<&axum::http::uri::PathAndQuery>,
+        headers: &HeaderMap,
+    ) -> Surroundings {
+        let here = address.filter(|_| *method == Method::GET).map(|address| address.as_str().to_owned());
+        Surroundings { theme: Theme::of(headers), here }
+    }
+
+    /// A frame for nobody in particular.
+    pub fn frame(self) -> Frame {
+        Frame {
+            user: None,
+            theme: self.theme,
+            here: self.here.unwrap_or_else(|| "/jobs".to_owned()),
+            section: "",
+            now: Utc::now().timestamp_millis(),
+        }
+    }
+}
+
+/// Leaves word for the page that an error becomes, which is written when the request is gone.
+pub async fn note_surroundings(request: Request, next: Next) -> Response {
+    let surroundings = Surroundings::of(request.method(), request.uri().path_and_query(), request.headers());
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(surroundings);
+    response
+}
+
+impl<S: Sync> FromRequestParts<S> for Surroundings {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Surroundings, Self::Rejection> {
+        Ok(Surroundings::of(&parts.method, parts.uri.path_and_query(), &parts.headers))
+    }
+}

@@ -1,0 +1,260 @@
+//! What stands on top of every page of a job: how it is, why, and what can be done.
+
+use std::sync::Arc;
+
+use chrono::Utc;
+use gaffer_protocol::rest;
+use serde::Serialize;
+
+use super::super::auth::Caller;
+use super::super::error::Error;
+use super::lines::Output;
+use super::rows::{Segment, TaskRow, TaskSummary, exit, labels, why};
+use super::shown::{Stretch, count, many, sentence};
+use super::stream::Row;
+use crate::Master;
+use crate::explain;
+use crate::render::{Line, Origin};
+use crate::store::tasks::{TaskFilter, TaskRecord};
+
+/// Tasks that are looked at to find the one to show.
+pub const TASKS_LOOKED_AT: u32 = 200;
+/// Lines of a failed task that are shown on top.
+const EXCERPT_LINES: usize = 10;
+/// The last lines in which those of standard error are looked for.
+const EXCERPT_FROM: u64 = 400;
+
+/// The head of a job's pages.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct JobHead {
+    /// The title of the window.
+    pub title: String,
+    /// Its number.
+    pub number: i64,
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub state: String,
+    /// The state that the cause is coloured by.
+    pub tone: String,
+    /// How it is, in one sentence.
+    pub cause: String,
+    /// Where its only task is or was.
+    pub worker: String,
+    /// How that exited.
+    pub exit: String,
+    /// The number of its attempt.
+    pub attempt: String,
+    /// Whether it has several tasks.
+    pub many: bool,
+    /// How far they are.
+    pub segments: Vec<Segment>,
+    /// The same in words.
+    pub tasks: String,
+    /// When it ran.
+    pub ran: Stretch,
+    /// When it was accepted.
+    pub created: Option<i64>,
+    /// Who submitted it.
+    pub created_by: String,
+    /// The job that it repeats.
+    pub rerun_of: Option<i64>,
+    /// Its labels.
+    pub labels: Vec<String>,
+    /// Whether it can be stopped.
+    pub can_stop: bool,
+    /// Whether it can be repeated, and deleted.
+    pub can_rerun: bool,
+}
+
+impl JobHead {
+    /// Of a job; `only` is its task, if it has but one.
+    pub fn of(job: &rest::Job, only: Option<&rest::Task>) -> JobHead {
+        let tasks = TaskSummary::of(job);
+        let is_over = job.finished_at.is_some();
+        let mark = match job.state.as_str() {
+            "completed" => "✓ ",
+            "failed" => "✕ ",
+            "running" => "▶ ",
+            "pending" => "… ",
+            _ => "",
+        };
+        JobHead {
+            title: format!("{mark}{} {} · gaffer", job.id, job.name),
+            number: job.id.0,
+            name: job.name.clone(),
+            state: job.state.clone(),
+            tone: job.state.clone(),
+            cause: sentence(&cause(job, only, &tasks)),
+            worker: only.and_then(|task| task.worker.clone()).unwrap_or_default(),
+            exit: only.map(|task| exit(task.exit_code, task.signal)).unwrap_or_default(),
+            attempt: only
+                .filter(|task| task.attempt > 0)
+                .map(|task| task.attempt.to_string())
+                .unwrap_or_default(),
+            many: tasks.total > 1,
+            segments: tasks.segments(),
+            tasks: format!("{} done", tasks.progress()),
+            ran: Stretch::new(job.started_at, job.finished_at),
+            created: Some(job.created_at.timestamp_millis()),
+            created_by: job.created_by.clone(),
+            rerun_of: job.rerun_of.map(|of| of.0),
+            labels: labels(job),
+            can_stop: !is_over && job.state != "stopping",
+            can_rerun: is_over,
+        }
+    }
+}
+
+/// How a job is, in one sentence without its full stop.
+fn cause(job: &rest::Job, only: Option<&rest::Task>, tasks: &TaskSummary) -> String {
+    let reason = job.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default();
+    let on =
+        only.and_then(|task| task.worker.as_ref()).map(|worker| format!(" on {worker}")).unwrap_or_default();
+    match (job.state.as_str(), only) {
+        ("pending", _) => "waits for a worker".to_owned(),
+        ("running", Some(task)) if task.state != "running" => why(task),
+        ("running", Some(_)) => format!("runs{on}"),
+        ("running", None) => format!("{} of {} done", many(tasks.done()), count(tasks.total, "task")),
+        ("stopping", _) => format!("is being stopped{on}"),
+        ("completed", Some(_)) => format!("exited with code 0{on}"),
+        ("completed", None) => format!("all {} completed", count(tasks.total, "task")),
+        ("failed", Some(_)) => format!("{reason}{on}"),
+        ("failed", None) => format!("a task failed: {reason}"),
+        _ => reason.to_owned(),
+    }
+}
+
+/// Why a job failed, with the last that its task said.
+#[derive(Debug)]
+pub struct Failure {
+    /// In one sentence.
+    pub cause: String,
+    /// The last lines of standard error, or of all if there are none; with their numbers.
+    pub lines: Vec<(u64, Line)>,
+}
+
+/// Looks up why a job failed; none if it did not.
+pub async fn failure(
+    master: &Arc<Master>,
+    job: &rest::Job,
+    tasks: &[TaskRecord],
+) -> Result<Option<Failure>, Error> {
+    if job.state != "failed" {
+        return Ok(None);
+    }
+    let failed = match tasks.iter().find(|task| task.view.state == "failed") {
+        Some(failed) => Some(failed.clone()),
+        None => {
+            let filter = TaskFilter { state: Some(gaffer_domain::task::StateName::Failed), after: None };
+            master.store.task_list(job.id, &filter, 1).await?.pop()
+        }
+    };
+    let Some(task) = failed else { return Ok(None) };
+    let message = task.view.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default();
+    let on = task.view.worker.as_ref().map(|worker| format!(" on {worker}")).unwrap_or_default();
+    let cause = format!("{}: {message}{on}", task.view.address);
+    let lines = if task.view.attempt > 0 { excerpt(master, &task).await? } else { Vec::new() };
+    Ok(Some(Failure { cause, lines }))
+}
+
+async fn excerpt(master: &Arc<Master>, task: &TaskRecord) -> Result<Vec<(u64, Line)>, Error> {
+    let attempt = super::log::attempt_of(task, None)?;
+    let output = Output { master: master.clone(), job: task.view.job, attempt };
+    let window = output.last(EXCERPT_FROM).await?;
+    let says_something =
+        |(_, line): &(u64, Line)| line.tokens.iter().any(|token| !token.text.trim().is_empty());
+    let numbered: Vec<(u64, Line)> = (window.first..).zip(window.lines).filter(says_something).collect();
+    let has_errors = numbered.iter().any(|(_, line)| line.origin != Origin::Stdout);
+    let wanted = numbered.into_iter().filter(|(_, line)| !has_errors || line.origin != Origin::Stdout);
+    let mut lines: Vec<(u64, Line)> = wanted.collect();
+    lines.drain(..lines.len().saturating_sub(EXCERPT_LINES));
+    Ok(lines)
+}
+
+/// Why some tasks wait.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct WaitingRow {
+    /// Names it in its list.
+    pub key: String,
+    /// Which tasks.
+    pub what: String,
+    /// Why.
+    pub why: String,
+    /// What would help.
+    pub help: String,
+}
+
+/// What keeps one worker out.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct VerdictRow {
+    /// Names it in its list.
+    pub key: String,
+    /// In one sentence.
+    pub text: String,
+}
+
+impl Row for WaitingRow {
+    fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+impl Row for VerdictRow {
+    fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+/// Workers that are named, one by one, for each kind of waiting tasks.
+const VERDICTS: usize = 50;
+
+/// What keeps the tasks of a job waiting: nothing, if none waits.
+pub async fn waiting(
+    master: &Master,
+    caller: &Caller,
+    job: &rest::Job,
+) -> Result<(Vec<WaitingRow>, Vec<VerdictRow>), Error> {
+    let tasks = TaskSummary::of(job);
+    if tasks.waiting == 0 || job.finished_at.is_some() {
+        return Ok(Default::default());
+    }
+    let found = explain::explain(&master.store, caller.project, job.id, Utc::now()).await?;
+    let Some(found) = found else { return Ok(Default::default()) };
+    let is_one = found.waiting.len() == 1;
+    let mut verdicts = Vec::new();
+    let mut rows = Vec::new();
+    for task in &found.waiting {
+        let what = if tasks.total == 1 {
+            "Waiting:".to_owned()
+        } else {
+            format!("{} × {}:", many(task.count.unsigned_abs()), task.task)
+        };
+        rows.push(WaitingRow {
+            key: task.task.clone(),
+            what,
+            why: sentence(&task.message),
+            help: task.help.as_ref().map(|help| format!(" {}", sentence(help))).unwrap_or_default(),
+        });
+        verdicts.extend(task.workers.iter().take(VERDICTS).map(|verdict| VerdictRow {
+            key: format!("{}/{}", task.task, verdict.worker_id),
+            text: if is_one {
+                verdict.message.clone()
+            } else {
+                format!("{}: {}", task.task, verdict.message)
+            },
+        }));
+    }
+    Ok((rows, verdicts))
+}
+
+/// The task that a page shows when none is asked for: the first that failed, else that runs, else the first.
+pub fn most_telling(tasks: &[TaskRecord]) -> Option<&TaskRecord> {
+    let first = |state: &str| tasks.iter().find(|task| task.view.state == state);
+    first("failed").or_else(|| first("running")).or_else(|| first("stopping")).or_else(|| tasks.first())
+}
+
+/// The rows of some tasks.
+pub fn task_rows(tasks: &[TaskRecord]) -> Vec<TaskRow> {
+    tasks.iter().map(|task| TaskRow::from(&task.view)).collect()
+}

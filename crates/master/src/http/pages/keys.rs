@@ -1,0 +1,144 @@
+//! API keys: what lets workers dial in and the command line call the API.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Form;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use chrono::Utc;
+use gaffer_protocol::rest::{Key, NewKey};
+use serde::Deserialize;
+
+use super::super::api;
+use super::super::error::Error;
+use super::super::params::{Params, page_of};
+use super::frame::{Frame, Visitor};
+use super::jobs::curl;
+use super::shown::{address, ago};
+use super::{page, secret_page};
+use crate::Master;
+
+const PAGE_ROWS: u32 = 100;
+
+#[derive(Template)]
+#[template(path = "keys.html")]
+struct KeysPage {
+    frame: Frame,
+    cli: String,
+    curl: String,
+    created: Option<String>,
+    kind: String,
+    name: String,
+    error: Option<String>,
+    rows: Vec<KeyRow>,
+    older: Option<String>,
+}
+
+struct KeyRow {
+    id: i64,
+    prefix: String,
+    name: String,
+    kind: String,
+    created: Option<i64>,
+    used: Option<i64>,
+    until: String,
+    is_good: bool,
+}
+
+impl KeyRow {
+    fn of(key: Key) -> KeyRow {
+        let now = Utc::now();
+        let until = match (key.revoked_at, key.expires_at) {
+            (Some(at), _) => format!("revoked {}", ago(&at.timestamp_millis(), &now.timestamp_millis())),
+            (None, Some(at)) if at <= now => {
+                format!("expired {}", ago(&at.timestamp_millis(), &now.timestamp_millis()))
+            }
+            (None, Some(at)) => at.format("%Y-%m-%d").to_string(),
+            (None, None) => "until revoked".to_owned(),
+        };
+        KeyRow {
+            id: key.id,
+            prefix: key.prefix,
+            name: key.name,
+            kind: if key.kind == "worker" { "worker".to_owned() } else { "API".to_owned() },
+            created: Some(key.created_at.timestamp_millis()),
+            used: key.last_used_at.map(|at| at.timestamp_millis()),
+            is_good: key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now),
+            until,
+        }
+    }
+}
+
+async fn keys_page(master: &Master, visitor: &Visitor, before: Option<i64>) -> Result<KeysPage, Error> {
+    let keys = master.store.key_list(visitor.caller.project, before, PAGE_ROWS + 1).await?;
+    let keys = page_of(keys, PAGE_ROWS, |key| key.id);
+    Ok(KeysPage {
+        frame: visitor.frame("/keys"),
+        cli: "gaffer keys list\ngaffer keys create --kind worker --name lab".to_owned(),
+        curl: format!(
+            "{} \\\n  --json '{{\"kind\": \"worker\", \"name\": \"lab\"}}'",
+            curl(master, "POST", "/keys")
+        ),
+        created: None,
+        kind: String::new(),
+        name: String::new(),
+        error: None,
+        rows: keys.items.into_iter().map(KeyRow::of).collect(),
+        older: keys.next_cursor.map(|cursor| address("/keys", &[("cursor", &cursor)])),
+    })
+}
+
+/// `GET /keys`
+pub async fn list(
+    State(master): State<Arc<Master>>,
+    visitor: Visitor,
+    params: Params,
+) -> Result<Response, Error> {
+    let params = params.only(&["cursor"], &[])?;
+    page(&keys_page(&master, &visitor, params.cursor()?).await?)
+}
+
+/// What the form sends.
+#[derive(Debug, Deserialize)]
+pub struct Wanted {
+    kind: String,
+    name: String,
+    #[serde(default)]
+    expires: String,
+}
+
+/// `POST /keys`: shows the new key, this once.
+pub async fn create(
+    State(master): State<Arc<Master>>,
+    visitor: Visitor,
+    Form(wanted): Form<Wanted>,
+) -> Result<Response, Error> {
+    let new = NewKey {
+        kind: wanted.kind.clone(),
+        name: wanted.name.clone(),
+        expires_in_seconds: wanted.expires.parse().ok(),
+    };
+    let created = api::keys::create_key(&master, &visitor.caller, new).await;
+    let mut answer = keys_page(&master, &visitor, None).await?;
+    match created {
+        Ok(key) => answer.created = key.key,
+        Err(Error::Unprocessable { detail, .. }) => {
+            answer.error = Some(detail);
+            answer.kind = wanted.kind;
+            answer.name = wanted.name;
+        }
+        Err(error) => return Err(error),
+    }
+    secret_page(&answer)
+}
+
+/// `POST /keys/{key}/revoke`
+pub async fn revoke(
+    State(master): State<Arc<Master>>,
+    visitor: Visitor,
+    Path(key): Path<String>,
+) -> Result<Response, Error> {
+    api::keys::revoke_key(&master, &visitor.caller, &key).await?;
+    Ok(Redirect::to("/keys").into_response())
+}

@@ -1,0 +1,235 @@
+//! The output viewer of a page: which attempt, which lines, and the addresses around them.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use gaffer_domain::{AttemptRef, JobId};
+use serde::Serialize;
+
+use super::super::api::tasks::{find, own_job};
+use super::super::error::Error;
+use super::super::params::{Params, wrong};
+use super::frame::Visitor;
+use super::lines::{Output, Window};
+use super::rows::Choice;
+use super::shown::{address, bytes, count, many};
+use crate::Master;
+use crate::render::Line;
+use crate::store::tasks::TaskRecord;
+
+/// Lines on a page.
+const PAGE_LINES: u64 = 500;
+/// Attempts to choose from.
+const MAX_ATTEMPTS: u32 = 12;
+
+/// What the template shows of an output.
+#[derive(Debug)]
+pub struct LogView {
+    /// Tasks to choose from; `href` is the state.
+    pub tasks: Vec<Choice>,
+    /// Attempts to choose from.
+    pub attempts: Vec<Choice>,
+    /// Streams to choose from.
+    pub streams: Vec<Choice>,
+    /// `stdout`, `stderr`, or nothing for both.
+    pub only: String,
+    /// The page that forms lead to.
+    pub action: String,
+    /// What those forms keep.
+    pub kept: Vec<(&'static str, String)>,
+    /// Where lines come from.
+    pub lines_href: String,
+    /// The raw output.
+    pub raw_href: String,
+    /// What to call it on the reader's disk.
+    pub file_name: String,
+    /// Which attempt; 0 if there was none.
+    pub attempt: u32,
+    /// Lines that have ended.
+    pub total: u64,
+    /// Whether one more has begun.
+    pub is_open: bool,
+    /// Whether the newest lines are wanted.
+    pub follows: bool,
+    /// Whether more may come.
+    pub is_live: bool,
+    /// The lines with their numbers.
+    pub lines: Vec<(u64, Line)>,
+    /// The page of lines before these.
+    pub older_href: Option<String>,
+    /// The page behind them.
+    pub newer_href: Option<String>,
+    /// Which lines these are, in words.
+    pub shown: String,
+    /// What to say if there are none.
+    pub empty: String,
+}
+
+/// What of a query concerns the viewer.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// Only this attempt; else the latest.
+    pub attempt: Option<u32>,
+    at: Option<u64>,
+    only: String,
+}
+
+impl Wish {
+    /// Names of the parameters.
+    pub const PARAMS: [&str; 4] = ["task", "attempt", "at", "stream"];
+
+    /// Reads them.
+    pub fn of(params: &Params) -> Result<Wish, Error> {
+        let given = |name: &str| params.text(name).is_some_and(|text| !text.is_empty());
+        let only = params.text("stream").unwrap_or_default();
+        if !["", "stdout", "stderr"].contains(&only) {
+            return Err(wrong("stream", &format!("expected stdout or stderr, found {only:?}")));
+        }
+        Ok(Wish {
+            attempt: if given("attempt") {
+                params.parse("attempt", "the number of an attempt")?
+            } else {
+                None
+            },
+            at: if given("at") { params.parse("at", "the number of a line")? } else { None },
+            only: only.to_owned(),
+        })
+    }
+}
+
+/// The attempt that is wished for, if there is such a one.
+pub fn attempt_of(task: &TaskRecord, wished: Option<u32>) -> Result<AttemptRef, Error> {
+    let attempt = wished.unwrap_or(task.view.attempt);
+    if wished.is_some() && (attempt == 0 || attempt > task.view.attempt) {
+        return Err(Error::NotFound(format!("attempt {attempt} of task {}", task.view.address)));
+    }
+    Ok(AttemptRef { task: task.id, attempt })
+}
+
+/// Looks up what a viewer of one task's output shows. `page` is where it stands, `keeps_task` whether its address has
+/// to say which task.
+pub async fn view(
+    master: &Arc<Master>,
+    page: &str,
+    task: &TaskRecord,
+    siblings: &[TaskRecord],
+    wish: &Wish,
+) -> Result<LogView, Error> {
+    let attempt = attempt_of(task, wish.attempt)?;
+    let output = Output { master: master.clone(), job: task.view.job, attempt };
+    let window = match (attempt.attempt, wish.at) {
+        (0, _) => Window::default(),
+        (_, None) => output.last(PAGE_LINES).await?,
+        (_, Some(at)) => output.from(at.max(1), PAGE_LINES).await?,
+    };
+    let task_param = if siblings.len() > 1 { task.view.address.as_str() } else { "" };
+    let attempt_param = wish.attempt.map(|attempt| attempt.to_string()).unwrap_or_default();
+    let href = |attempt: &str, stream: &str, at: &str| {
+        address(page, &[("task", task_param), ("attempt", attempt), ("stream", stream), ("at", at)])
+    };
+    let at_text = wish.at.map(|at| at.to_string()).unwrap_or_default();
+    let streams = [("All", ""), ("stdout", "stdout"), ("stderr", "stderr")].map(|(name, value)| Choice {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        href: href(&attempt_param, value, &at_text),
+        is_chosen: wish.only == value,
+    });
+    let attempts = (1..=task.view.attempt).rev().take(MAX_ATTEMPTS as usize).map(|number| Choice {
+        name: format!("attempt {number}"),
+        value: number.to_string(),
+        href: href(&number.to_string(), &wish.only, ""),
+        is_chosen: number == attempt.attempt,
+    });
+    let tasks = siblings.iter().map(|sibling| Choice {
+        name: sibling.view.address.clone(),
+        value: sibling.view.address.clone(),
+        href: sibling.view.state.clone(),
+        is_chosen: sibling.id == task.id,
+    });
+    let is_live = !task.is_final() && attempt.attempt == task.view.attempt;
+    let page_at = |line: u64| href(&attempt_param, &wish.only, &line.to_string());
+    let more_follows = window.end() <= window.head.lines;
+    let api = format!("/api/v1/jobs/{}/tasks/{}/output", task.view.job, task.view.address);
+    Ok(LogView {
+        tasks: tasks.collect(),
+        attempts: attempts.collect(),
+        streams: streams.into(),
+        only: wish.only.clone(),
+        action: page.to_owned(),
+        kept: [
+            ("task", task_param.to_owned()),
+            ("attempt", attempt_param.clone()),
+            ("stream", wish.only.clone()),
+        ]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .collect(),
+        lines_href: address(&format!("/jobs/{}/lines", task.view.job), &[("task", &task.view.address)]),
+        raw_href: address(&api, &[("attempt", &attempt_param)]),
+        file_name: format!("job-{}-{}.log", task.view.job, task.view.address),
+        attempt: attempt.attempt,
+        total: window.head.lines,
+        is_open: window.is_open,
+        follows: wish.at.is_none() && is_live,
+        is_live,
+        older_href: (window.first > 1).then(|| page_at(window.first.saturating_sub(PAGE_LINES).max(1))),
+        newer_href: (more_follows && !window.lines.is_empty()).then(|| page_at(window.end())),
+        shown: shown(&window),
+        empty: match task.view.state.as_str() {
+            "running" | "stopping" => "No output yet.".to_owned(),
+            _ if task.is_final() => "There is no output.".to_owned(),
+            _ => "No output yet: it appears here as soon as the task starts.".to_owned(),
+        },
+        lines: (window.first..).zip(window.lines).collect(),
+    })
+}
+
+fn shown(window: &Window) -> String {
+    if window.lines.is_empty() {
+        return String::new();
+    }
+    let all = window.head.lines + u64::from(window.is_open);
+    let (first, last) = (window.first, window.end().saturating_sub(1));
+    format!("lines {}–{} of {} · {}", many(first), many(last), many(all), bytes(window.head.bytes))
+}
+
+/// How much output there is, in words.
+pub fn size(lines: u64, byte_count: u64) -> String {
+    format!("{}, {}", count(lines, "line"), bytes(byte_count))
+}
+
+/// Lines as they are sent to a viewer.
+#[derive(Debug, Serialize)]
+pub struct SomeLines {
+    attempt: u32,
+    first: u64,
+    total: u64,
+    open: bool,
+    lines: Vec<Line>,
+}
+
+/// `GET /jobs/{job}/lines`: lines around which the reader scrolls.
+pub async fn lines(
+    State(master): State<Arc<Master>>,
+    visitor: Visitor,
+    Path(job): Path<String>,
+    params: Params,
+) -> Result<Json<SomeLines>, Error> {
+    let params = params.only(&["task", "attempt", "from", "count"], &[])?;
+    let job: JobId = own_job(&master, &visitor.caller, &job).await?;
+    let task = find(&master, job, params.text("task").unwrap_or_default()).await?;
+    let wished = params.parse("attempt", "the number of an attempt")?;
+    let attempt = attempt_of(&task, wished)?;
+    let from = params.parse("from", "the number of a line")?.unwrap_or(1);
+    let count = params.parse("count", "a number of lines")?.unwrap_or(PAGE_LINES).clamp(1, PAGE_LINES);
+    let output = Output { master: master.clone(), job, attempt };
+    let window = output.from(from, count).await?;
+    Ok(Json(SomeLines {
+        attempt: attempt.attempt,
+        first: window.first,
+        total: window.head.lines,
+        open: window.is_open,
+        lines: window.lines,
+    }))
+}

@@ -1,0 +1,396 @@
+//! Submitting a job: a form for one task, or the whole specification. What is wrong is said at its field, and nothing
+//! that was written is lost.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Form;
+use axum::extract::State;
+use axum::response::{IntoResponse, Redirect, Response};
+use gaffer_domain::JobId;
+use gaffer_domain::spec::{FieldError, JobSpec, MAX_SPEC_BYTES};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::super::api::jobs::find;
+use super::super::error::Error;
+use super::super::params::{Params, id};
+use super::frame::{Frame, Visitor};
+use super::shown::quoted;
+use super::{page, shell_words};
+use crate::Master;
+use crate::store::jobs::Submitted;
+use crate::submit::Submission;
+
+/// When a task is run again: the value, and how it is said.
+pub const POLICIES: [(&str, &str); 3] =
+    [("never", "never"), ("on-failure", "if it fails, up to 3 times"), ("always", "whenever it ends")];
+const EXAMPLE: &str = r##"{
+  "name": "example",
+  "tasks": [
+    {"name": "prepare", "command": ["echo", "ready"]},
+    {
+      "name": "work",
+      "script": "echo part $GAFFER_TASK_INDEX",
+      "array": "0-9",
+      "depends_on": ["prepare"],
+      "resources": {"cpu": 0.5, "memory": "256MiB"}
+    }
+  ]
+}"##;
+
+#[derive(Template)]
+#[template(path = "new_job.html")]
+struct NewJobPage {
+    frame: Frame,
+    from: Option<JobId>,
+    is_spec: bool,
+    form_href: String,
+    spec_href: String,
+    once: String,
+    values: Values,
+    errors: FieldErrors,
+    general: Vec<String>,
+    is_refused: bool,
+    note: Option<&'static str>,
+}
+
+/// What stands in the fields.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Values {
+    /// `script`, `command` or `spec`.
+    #[serde(rename = "as")]
+    action: String,
+    /// Names this submission, so that sending it twice makes one job.
+    once: String,
+    script: String,
+    command: String,
+    name: String,
+    cpu: String,
+    memory: String,
+    count: String,
+    priority: String,
+    timeout: String,
+    restart: String,
+    env: String,
+    labels: String,
+    spec: String,
+}
+
+/// What is wrong, field by field.
+#[derive(Debug, Default)]
+struct FieldErrors {
+    script: Option<String>,
+    command: Option<String>,
+    name: Option<String>,
+    cpu: Option<String>,
+    memory: Option<String>,
+    count: Option<String>,
+    priority: Option<String>,
+    timeout: Option<String>,
+    restart: Option<String>,
+    env: Option<String>,
+    labels: Option<String>,
+}
+
+impl FieldErrors {
+    /// The field that a place in the specification comes from; none if there is no such field.
+    fn field(&mut self, pointer: &str, is_command: bool) -> Option<&mut Option<String>> {
+        let mut parts = pointer.split('/').skip(1);
+        Some(match (parts.next()?, parts.next()) {
+            ("script", _) => &mut self.script,
+            ("command", _) => &mut self.command,
+            ("", _) if is_command => &mut self.command,
+            ("", _) => &mut self.script,
+            ("name", _) => &mut self.name,
+            ("resources", Some("cpu")) => &mut self.cpu,
+            ("resources", Some("memory")) => &mut self.memory,
+            ("count", _) => &mut self.count,
+            ("priority", _) => &mut self.priority,
+            ("timeout", _) => &mut self.timeout,
+            ("restart", _) => &mut self.restart,
+            ("env", _) => &mut self.env,
+            ("labels", _) => &mut self.labels,
+            _ => return None,
+        })
+    }
+}
+
+impl Values {
+    /// Whether this is the chosen policy.
+    fn restarts(&self, policy: &str) -> bool {
+        self.restart == policy
+    }
+
+    /// The specification that the form stands for, and what is wrong with the form itself.
+    fn to_spec(&self, errors: &mut FieldErrors) -> Value {
+        let mut spec = Map::new();
+        if self.action == "command" {
+            match shell_words::split(&self.command) {
+                Ok(words) => drop(spec.insert("command".to_owned(), json!(words))),
+                Err(why) => errors.command = Some(why.to_owned()),
+            }
+        } else {
+            // A form sends its lines with carriage returns, which a shell would take for part of its words.
+            spec.insert("script".to_owned(), json!(self.script.replace("\r\n", "\n")));
+        }
+        let mut put = |name: &str, value: &str| {
+            let value = value.trim();
+            if !value.is_empty() {
+                spec.insert(name.to_owned(), number_or_text(value));
+            }
+        };
+        put("count", &self.count);
+        put("priority", &self.priority);
+        for (name, text) in [("name", &self.name), ("timeout", &self.timeout), ("restart", &self.restart)] {
+            if !text.trim().is_empty() {
+                spec.insert(name.to_owned(), json!(text.trim()));
+            }
+        }
+        let mut resources = Map::new();
+        for (name, text) in [("cpu", &self.cpu), ("memory", &self.memory)] {
+            if !text.trim().is_empty() {
+                resources.insert(name.to_owned(), json!(text.trim()));
+            }
+        }
+        if !resources.is_empty() {
+            spec.insert("resources".to_owned(), Value::Object(resources));
+        }
+        for (name, text, error) in
+            [("env", &self.env, &mut errors.env), ("labels", &self.labels, &mut errors.labels)]
+        {
+            match pairs(text) {
+                Ok(pairs) if pairs.is_empty() => {}
+                Ok(pairs) => drop(spec.insert(name.to_owned(), Value::Object(pairs))),
+                Err(line) => *error = Some(format!("expected NAME=value on each line, found {line:?}")),
+            }
+        }
+        Value::Object(spec)
+    }
+
+    /// The fields of a form that stands for this specification; none if it does more than the form can say.
+    fn of_spec(spec: &Value) -> Option<Values> {
+        let values = Values::resembling(spec)?;
+        let again = JobSpec::read(&values.to_spec(&mut FieldErrors::default())).ok()?;
+        let is_same = serde_json::to_value(again).is_ok_and(|again| again == *spec);
+        is_same.then_some(values)
+    }
+
+    /// The fields of a form, as far as the specification has them.
+    fn resembling(spec: &Value) -> Option<Values> {
+        let [task] = spec.get("tasks")?.as_array()?.as_slice() else { return None };
+        let text = |value: Option<&Value>| match value {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => number.to_string(),
+            _ => String::new(),
+        };
+        let lines = |value: Option<&Value>| -> String {
+            let pairs = value.and_then(Value::as_object).into_iter().flatten();
+            pairs.map(|(name, value)| format!("{name}={}\n", text(Some(value)))).collect()
+        };
+        let words = task.get("command").and_then(Value::as_array);
+        let words = words
+            .map(|words| words.iter().filter_map(Value::as_str).map(quoted).collect::<Vec<_>>().join(" "));
+        Some(Values {
+            action: if words.is_some() { "command" } else { "script" }.to_owned(),
+            script: text(task.get("script")),
+            command: words.unwrap_or_default(),
+            name: text(spec.get("name")),
+            cpu: text(task.pointer("/resources/cpu")),
+            memory: text(task.pointer("/resources/memory")),
+            count: text(task.get("count")),
+            priority: text(spec.get("priority")),
+            timeout: text(task.get("timeout")),
+            restart: text(task.pointer("/restart/policy")),
+            env: lines(task.get("env")),
+            labels: lines(spec.get("labels")),
+            ..Values::default()
+        })
+    }
+}
+
+/// A whole number as such, so that what is none is refused with what was written.
+fn number_or_text(text: &str) -> Value {
+    text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number))
+}
+
+/// The pairs that stand on the lines of a text, or the line that is none.
+fn pairs(text: &str) -> Result<Map<String, Value>, &str> {
+    let lines = text.lines().map(str::trim_end).filter(|line| !line.trim().is_empty());
+    lines
+        .map(|line| match line.split_once('=') {
+            Some((name, value)) => Ok((name.trim().to_owned(), json!(value))),
+            None => Err(line),
+        })
+        .collect()
+}
+
+/// `GET /jobs/new`: empty, or filled in after an earlier job.
+pub async fn form(
+    State(master): State<Arc<Master>>,
+    visitor: Visitor,
+    params: Params,
+) -> Result<Response, Error> {
+    let params = params.only(&["from", "as"], &[])?;
+    let mut is_spec = params.text("as") == Some("spec");
+    let from: Option<JobId> = params.text("from").map(|from| id(from, "job")).transpose()?;
+    let mut values = Values { spec: EXAMPLE.to_owned(), ..Values::default() };
+    let mut note = None;
+    if let Some(from) = from {
+        let job = find(&master, &visitor.caller, from).await?;
+        match Values::of_spec(&job.spec) {
+            Some(known) => values = known,
+            None if !is_spec => {
+                is_spec = true;
+                note = Some("This job does more than the form can say, so here is its specification.");
+            }
+            None => {}
+        }
+        values.spec = serde_json::to_string_pretty(&job.spec).unwrap_or_default();
+    }
+    page(&NewJobPage { note, values, ..NewJobPage::new(&visitor, from, is_spec) })
+}
+
+impl NewJobPage {
+    fn new(visitor: &Visitor, from: Option<JobId>, is_spec: bool) -> NewJobPage {
+        let from_text = from.map(|from| from.to_string()).unwrap_or_default();
+        let href = |kind| super::shown::address("/jobs/new", &[("from", &from_text), ("as", kind)]);
+        NewJobPage {
+            frame: visitor.frame("/jobs"),
+            from,
+            is_spec,
+            form_href: href("form"),
+            spec_href: href("spec"),
+            once: Uuid::new_v4().to_string(),
+            values: Values::default(),
+            errors: FieldErrors::default(),
+            general: Vec::new(),
+            is_refused: false,
+            note: None,
+        }
+    }
+}
+
+/// `POST /jobs/new`
+pub async fn submit(
+    State(master): State<Arc<Master>>,
+    visitor: Visitor,
+    Form(values): Form<Values>,
+) -> Result<Response, Error> {
+    let is_spec = values.action == "spec";
+    let mut answer = NewJobPage { is_refused: true, ..NewJobPage::new(&visitor, None, is_spec) };
+    match read(&values, &mut answer) {
+        Some(spec) => {
+            let once = Some(values.once.as_str()).filter(|once| Uuid::try_parse(once).is_ok());
+            let submission = Submission {
+                project: visitor.caller.project,
+                user: &visitor.caller.user,
+                spec: &spec,
+                rerun_of: None,
+                idempotency_key: once,
+            };
+            match master.submit(submission).await? {
+                Submitted::Created(job) | Submitted::Repeated(job) => {
+                    return Ok(Redirect::to(&format!("/jobs/{job}")).into_response());
+                }
+                Submitted::KeyReused => {
+                    let again =
+                        "This form made a job already, with other content. Submit again to make one more.";
+                    answer.general.push(again.to_owned());
+                }
+            }
+        }
+        None => answer.once = values.once.clone(),
+    }
+    answer.values = values;
+    let mut response = page(&answer)?;
+    *response.status_mut() = axum::http::StatusCode::UNPROCESSABLE_ENTITY;
+    Ok(response)
+}
+
+/// The specification that was written; none if something is wrong with it, which the page then says.
+fn read(values: &Values, page: &mut NewJobPage) -> Option<JobSpec> {
+    if values.spec.len() > MAX_SPEC_BYTES {
+        page.general.push(format!("a specification may have {MAX_SPEC_BYTES} bytes"));
+        return None;
+    }
+    let value = match values.action.as_str() {
+        "spec" => match serde_json::from_str(&values.spec) {
+            Ok(value) => value,
+            Err(error) => {
+                page.general.push(format!("This is not JSON: {error}"));
+                return None;
+            }
+        },
+        _ => values.to_spec(&mut page.errors),
+    };
+    let form_is_wrong =
+        [&page.errors.command, &page.errors.env, &page.errors.labels].into_iter().any(Option::is_some);
+    match JobSpec::read(&value) {
+        Ok(spec) if !form_is_wrong => return Some(spec),
+        Ok(_) => {}
+        Err(mistakes) => mistakes.into_iter().for_each(|mistake| say(mistake, values, page)),
+    }
+    None
+}
+
+/// Puts a mistake at its field, or on top if it has none.
+fn say(mistake: FieldError, values: &Values, page: &mut NewJobPage) {
+    let suggestion =
+        mistake.suggestion.as_ref().map(|suggestion| format!(" ({suggestion})")).unwrap_or_default();
+    let text = format!("{}{suggestion}", mistake.detail);
+    let is_command = values.action == "command";
+    let pointer = if mistake.pointer.is_empty() { "/" } else { &mistake.pointer };
+    let field = if page.is_spec { None } else { page.errors.field(pointer, is_command) };
+    match field {
+        Some(field @ None) => *field = Some(text),
+        // The first mistake of a field is enough; what follows often follows from it.
+        Some(_) => {}
+        None if mistake.pointer.is_empty() => page.general.push(text),
+        None => page.general.push(format!("{}: {text}", mistake.pointer)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn a_filled_in_form_is_a_specification_and_back() {
+        let values = Values {
+            action: "command".to_owned(),
+            command: "sh -c 'echo \"$MODE\"'".to_owned(),
+            name: "nightly".to_owned(),
+            cpu: "1.5".to_owned(),
+            memory: "512MiB".to_owned(),
+            count: "2".to_owned(),
+            priority: "70".to_owned(),
+            timeout: "30m".to_owned(),
+            restart: "on-failure".to_owned(),
+            env: "MODE=a=b\r\n\r\nEMPTY=\n".to_owned(),
+            labels: "team=vision".to_owned(),
+            ..Values::default()
+        };
+        let spec = JobSpec::read(&values.to_spec(&mut FieldErrors::default())).unwrap();
+        assert_eq!(spec.tasks[0].env["MODE"], "a=b");
+        let back = Values::of_spec(&serde_json::to_value(&spec).unwrap()).unwrap();
+        let again = JobSpec::read(&back.to_spec(&mut FieldErrors::default())).unwrap();
+        assert_eq!(again, spec);
+    }
+
+    #[test]
+    fn a_specification_that_is_too_much_for_the_form_is_not_squeezed_into_it() {
+        let spec: Value = serde_json::from_str(EXAMPLE).unwrap();
+        let spec = serde_json::to_value(JobSpec::read(&spec).unwrap()).unwrap();
+        assert!(Values::of_spec(&spec).is_none());
+    }
+
+    #[test]
+    fn lines_that_are_no_pairs_are_named() {
+        assert_eq!(pairs("A=1\nB"), Err("B"));
+        assert_eq!(pairs("A=1\n  \n").unwrap().len(), 1);
+    }
+}

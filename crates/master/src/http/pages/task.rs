@@ -1,0 +1,140 @@
+//! One task: its attempts, why each ran where it did, what ending it took, and its output.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use gaffer_domain::JobId;
+use gaffer_domain::placement::Receipt;
+use gaffer_protocol::rest::Attempt;
+use gaffer_protocol::wire::KillReceipt;
+
+use super::super::api::jobs::find as find_job;
+use super::super::api::tasks::find;
+use super::super::error::Error;
+use super::super::params::{Params, id};
+use super::frame::{Frame, Visitor};
+use super::job_head::JobHead;
+use super::jobs::curl;
+use super::log::{self, LogView, Wish};
+use super::page;
+use super::rows::{TaskRow, exit};
+use super::shown::{Stretch, address, moment};
+use crate::Master;
+
+#[derive(Template)]
+#[template(path = "task.html")]
+struct TaskPage {
+    frame: Frame,
+    live: String,
+    cli: String,
+    curl: String,
+    job: JobHead,
+    row: TaskRow,
+    attempts: Vec<AttemptView>,
+    log: LogView,
+}
+
+struct AttemptView {
+    number: u32,
+    how: String,
+    worker: String,
+    worker_href: String,
+    placed: String,
+    started: String,
+    ran: Stretch,
+    output: String,
+    output_href: String,
+    sha256: Option<String>,
+    killed: Option<String>,
+    placement: Option<Placement>,
+}
+
+struct Placement {
+    why: String,
+    candidates: Vec<(String, String)>,
+}
+
+impl AttemptView {
+    fn of(attempt: Attempt, page: &str) -> AttemptView {
+        let time = |at: Option<chrono::DateTime<chrono::Utc>>| {
+            at.map_or_else(|| "—".to_owned(), |at| moment(&at.timestamp_millis()))
+        };
+        let how = match (&attempt.reason, attempt.finished_at) {
+            (Some(reason), _) => reason.message.clone(),
+            (None, Some(_)) => match exit(attempt.exit_code, attempt.signal).as_str() {
+                "" => "given back before it started".to_owned(),
+                code => format!("exited with code {code}"),
+            },
+            (None, None) if attempt.started_at.is_some() => "under way".to_owned(),
+            (None, None) => "about to start".to_owned(),
+        };
+        AttemptView {
+            number: attempt.attempt,
+            how,
+            worker_href: format!("/workers/{}", attempt.worker_id),
+            worker: attempt.worker,
+            placed: time(Some(attempt.scheduled_at)),
+            started: time(attempt.started_at),
+            ran: Stretch::new(attempt.started_at, attempt.finished_at),
+            output: log::size(attempt.output_lines, attempt.output_bytes),
+            output_href: address(page, &[("attempt", &attempt.attempt.to_string())]),
+            sha256: attempt.output_sha256,
+            killed: attempt.killed.as_ref().map(killed),
+            placement: attempt.placement.map(Placement::of),
+        }
+    }
+}
+
+fn killed(receipt: &KillReceipt) -> String {
+    let processes = |n: u32| if n == 1 { "1 process".to_owned() } else { format!("{n} processes") };
+    let left = match receipt.left {
+        0 => "nothing is left".to_owned(),
+        n => format!("{} could not be ended", processes(n)),
+    };
+    format!("{} by SIGKILL; {left}", processes(receipt.killed))
+}
+
+impl Placement {
+    fn of(receipt: Receipt) -> Placement {
+        let why = format!(
+            "the best of {} that could take it, of {} in all ({})",
+            receipt.feasible, receipt.workers, receipt.strategy
+        );
+        let candidates = receipt
+            .candidates
+            .into_iter()
+            .map(|candidate| (candidate.name, format!("{:.4}", candidate.score)));
+        Placement { why, candidates: candidates.collect() }
+    }
+}
+
+/// `GET /jobs/{job}/tasks/{task}`
+pub async fn show(
+    State(master): State<Arc<Master>>,
+    visitor: Visitor,
+    Path((job, task)): Path<(String, String)>,
+    params: Params,
+) -> Result<Response, Error> {
+    let params = params.only(&Wish::PARAMS, &[])?;
+    let wish = Wish::of(&params)?;
+    let job: JobId = id(&job, "job")?;
+    let job = find_job(&master, &visitor.caller, job).await?;
+    let task = find(&master, job.id, &task).await?;
+    let here = format!("/jobs/{}/tasks/{}", job.id, task.view.address);
+    let attempts = master.store.attempt_list(task.id).await?;
+    let log = log::view(&master, &here, &task, std::slice::from_ref(&task), &wish).await?;
+    let attempt = wish.attempt.map(|attempt| attempt.to_string()).unwrap_or_default();
+    let live = [("tab", "task"), ("task", task.view.address.as_str()), ("attempt", &attempt)];
+    page(&TaskPage {
+        frame: visitor.frame("/jobs"),
+        live: address(&format!("/jobs/{}/live", job.id), &live),
+        cli: format!("gaffer logs {} --task {}\ngaffer explain {}", job.id, task.view.address, job.id),
+        curl: curl(&master, "GET", &here),
+        job: JobHead::of(&job, None),
+        row: TaskRow::from(&task.view),
+        attempts: attempts.into_iter().map(|attempt| AttemptView::of(attempt, &here)).collect(),
+        log,
+    })
+}

@@ -1,0 +1,82 @@
+//! Light, dark, or as the browser prefers: kept in a cookie, so that the first byte of a page has the right colours.
+
+use axum::Form;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum_extra::extract::CookieJar;
+use serde::Deserialize;
+
+use super::shown::local_path;
+
+const COOKIE: &str = "gaffer_theme";
+const A_YEAR_SECS: u32 = 365 * 24 * 3_600;
+
+/// What a user prefers to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Theme {
+    /// As the browser says.
+    #[default]
+    Auto,
+    /// Dark on light.
+    Light,
+    /// Light on dark.
+    Dark,
+}
+
+impl Theme {
+    const ALL: [Theme; 3] = [Theme::Auto, Theme::Light, Theme::Dark];
+
+    /// What the request's cookie says.
+    pub fn of(headers: &HeaderMap) -> Theme {
+        let jar = CookieJar::from_headers(headers);
+        jar.get(COOKIE).and_then(|cookie| Theme::named(cookie.value())).unwrap_or_default()
+    }
+
+    fn named(name: &str) -> Option<Theme> {
+        Theme::ALL.into_iter().find(|theme| theme.name() == name)
+    }
+
+    /// Its name in form and cookie.
+    pub fn name(self) -> &'static str {
+        match self {
+            Theme::Auto => "auto",
+            Theme::Light => "light",
+            Theme::Dark => "dark",
+        }
+    }
+
+    /// Whether this is its name.
+    pub fn is_named(self, name: &str) -> bool {
+        self.name() == name
+    }
+
+    /// Its name, if it is not the browser that decides.
+    pub fn forced(self) -> Option<&'static str> {
+        (self != Theme::Auto).then_some(self.name())
+    }
+
+    /// What the browser is told before it has read the style sheet.
+    pub fn scheme(self) -> &'static str {
+        self.forced().unwrap_or("light dark")
+    }
+}
+
+/// What the form sends.
+#[derive(Debug, Deserialize)]
+pub struct Choice {
+    theme: String,
+    #[serde(default)]
+    back: String,
+}
+
+/// `POST /theme`
+pub async fn set(Form(choice): Form<Choice>) -> Response {
+    let theme = Theme::named(&choice.theme).unwrap_or_default();
+    let back = local_path(&choice.back).unwrap_or("/");
+    let mut response = Redirect::to(back).into_response();
+    let cookie = format!("{COOKIE}={}; Path=/; Max-Age={A_YEAR_SECS}; SameSite=Lax; HttpOnly", theme.name());
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    response
+}

@@ -1,0 +1,221 @@
+//! One worker, and adding one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use askama::Template;
+use axum::Form;
+use axum::extract::{Path, State};
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Redirect, Response};
+use chrono::Utc;
+use gaffer_protocol::rest::{NewKey, Worker};
+use serde::Deserialize;
+
+use super::super::api::{keys, workers};
+use super::super::auth::Caller;
+use super::super::error::Error;
+use super::fleet::WorkerRow;
+use super::frame::{Frame, Visitor};
+use super::jobs::curl;
+use super::shown::{ago, bytes, moment, quoted};
+use super::stream::{Feed, event, stream};
+use super::{page, secret_page};
+use crate::Master;
+
+const PACE: Duration = Duration::from_secs(2);
+
+#[derive(Template)]
+#[template(path = "worker.html")]
+struct WorkerPage {
+    frame: Frame,
+    cli: String,
+    curl: String,
+    row: WorkerRow,
+    is_draining: bool,
+    away: Option<String>,
+    warnings: Vec<String>,
+    machine: String,
+    first_seen: String,
+    drivers: Vec<(&'static str, String)>,
+}
+
+/// `GET /workers/{worker}`: by number or name.
+pub async fn show(
+    State(master): State<Arc<Master>>,
+    visitor: Visitor,
+    Path(worker): Path<String>,
+) -> Result<Response, Error> {
+    let worker = workers::one(&master, &visitor.caller, &worker).await?;
+    let row = WorkerRow::from(&worker);
+    let is_draining = worker.state == "draining";
+    let action = if is_draining { "resume" } else { "drain" };
+    page(&WorkerPage {
+        frame: visitor.frame("/workers"),
+        cli: format!("gaffer worker {action} {}", quoted(&worker.name)),
+        curl: curl(&master, "POST", &format!("/workers/{}/{action}", worker.id)),
+        is_draining,
+        away: away(&worker),
+        machine: machine(&worker),
+        first_seen: moment(&worker.created_at.timestamp_millis()),
+        drivers: worker
+            .drivers
+            .iter()
+            .map(|driver| {
+                let health = if driver.healthy { "works" } else { "does not work" };
+                let detail = driver.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+                (driver.driver.as_str(), format!("{health}{detail}"))
+            })
+            .collect(),
+        warnings: worker.warnings,
+        row,
+    })
+}
+
+/// Since when a worker is away, and what that means.
+fn away(worker: &Worker) -> Option<String> {
+    let since = ago(&worker.last_seen_at.timestamp_millis(), &Utc::now().timestamp_millis());
+    match worker.state.as_str() {
+        "lost" => Some(format!(
+            "Last heard of {since}. What it ran has ended or will, as each job's lost_after says."
+        )),
+        "offline" => Some(format!(
+            "Last heard of {since}. What it runs goes on there; its output comes when it is back."
+        )),
+        _ => None,
+    }
+}
+
+fn machine(worker: &Worker) -> String {
+    let memory = worker.usage.as_ref().map(|usage| format!(", {} memory", bytes(usage.memory_total_bytes)));
+    format!("{} {}{}", worker.os, worker.arch, memory.unwrap_or_default())
+}
+
+/// `GET /workers/{worker}/live`: the stream of that page.
+pub async fn live(
+    State(master): State<Arc<Master>>,
+    visitor: Visitor,
+    Path(worker): Path<String>,
+) -> Result<Response, Error> {
+    let worker = workers::one(&master, &visitor.caller, &worker).await?.id.to_string();
+    let feed = WorkerFeed { master: master.clone(), caller: visitor.caller, worker, sent: String::new() };
+    Ok(stream(master, feed))
+}
+
+struct WorkerFeed {
+    master: Arc<Master>,
+    caller: Caller,
+    worker: String,
+    sent: String,
+}
+
+impl Feed for WorkerFeed {
+    async fn look(&mut self) -> Result<Vec<Event>, Error> {
+        let row = WorkerRow::from(&workers::one(&self.master, &self.caller, &self.worker).await?);
+        let text = serde_json::to_string(&row).unwrap_or_default();
+        if text == self.sent {
+            return Ok(Vec::new());
+        }
+        self.sent = text;
+        Ok(vec![event("fields", &row)])
+    }
+
+    async fn changed(&mut self) {}
+
+    fn pace(&self) -> Duration {
+        PACE
+    }
+}
+
+/// `POST /workers/{worker}/drain`
+pub async fn drain(
+    State(master): State<Arc<Master>>,
+    visitor: Visitor,
+    Path(worker): Path<String>,
+) -> Result<Response, Error> {
+    set_draining(&master, &visitor, &worker, true).await
+}
+
+/// `POST /workers/{worker}/resume`
+pub async fn resume(
+    State(master): State<Arc<Master>>,
+    visitor: Visitor,
+    Path(worker): Path<String>,
+) -> Result<Response, Error> {
+    set_draining(&master, &visitor, &worker, false).await
+}
+
+async fn set_draining(
+    master: &Master,
+    visitor: &Visitor,
+    worker: &str,
+    draining: bool,
+) -> Result<Response, Error> {
+    let worker = workers::set_draining(master, &visitor.caller, worker, draining).await?;
+    Ok(Redirect::to(&format!("/workers/{}", worker.id)).into_response())
+}
+
+#[derive(Template)]
+#[template(path = "new_worker.html")]
+struct NewWorkerPage {
+    frame: Frame,
+    name: String,
+    error: Option<String>,
+    /// What to run on the new machine.
+    line: Option<String>,
+    rows: Vec<WorkerRow>,
+    blank: WorkerRow,
+}
+
+impl NewWorkerPage {
+    fn new(visitor: &Visitor, name: String) -> NewWorkerPage {
+        let frame = visitor.frame("/workers");
+        NewWorkerPage { frame, name, error: None, line: None, rows: Vec::new(), blank: WorkerRow::default() }
+    }
+}
+
+/// `GET /workers/new`
+pub async fn new_form(visitor: Visitor) -> Result<Response, Error> {
+    page(&NewWorkerPage::new(&visitor, "workers".to_owned()))
+}
+
+/// What that form sends.
+#[derive(Debug, Deserialize)]
+pub struct NewWorker {
+    name: String,
+}
+
+/// `POST /workers/new`: makes a key and shows the line to run, this once.
+pub async fn new_key(
+    State(master): State<Arc<Master>>,
+    visitor: Visitor,
+    Form(new): Form<NewWorker>,
+) -> Result<Response, Error> {
+    let key = NewKey { kind: "worker".to_owned(), name: new.name.clone(), expires_in_seconds: None };
+    let mut answer = NewWorkerPage::new(&visitor, new.name);
+    match keys::create_key(&master, &visitor.caller, key).await {
+        Ok(key) => {
+            let secret = key.key.unwrap_or_default();
+            answer.line = Some(format!("MASTER_URL={} API_KEY={secret} gaffer worker", worker_url(&master)));
+        }
+        Err(Error::Unprocessable { detail, .. }) => answer.error = Some(detail),
+        Err(error) => return Err(error),
+    }
+    secret_page(&answer)
+}
+
+/// Where workers dial in, as far as the master can tell: its own address with the port that is usual for workers.
+fn worker_url(master: &Master) -> String {
+    let (scheme, rest) = master.public_url.split_once("://").unwrap_or(("http", &master.public_url));
+    match scheme {
+        "https" => format!("wss://{rest}"),
+        _ => {
+            let host = rest.split('/').next().unwrap_or(rest);
+            let host = match host.rsplit_once(':') {
+                Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+                _ => host,
+            };
+            format!("ws://{host}:8080")
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What a job on the host sees, and what is left of it.
+
+use std::collections::BTreeMap;
+
+use gaffer_domain::reason::AttemptEnd;
+use gaffer_protocol::wire::{Ended, StartAttempt, ToWorker};
+
+use super::master::{Books, Session, attempt, command, script, until};
+use super::{Worker, lives, marked, pid_in};
+
+/// Runs one attempt; gives its books and its end.
+async fn run(session: &mut Session, start: StartAttempt) -> (Books, Ended) {
+    let attempt = start.attempt;
+    let mut books = session.see_through(vec![start]).await;
+    let ended = books.ended.remove(&attempt).unwrap();
+    (books, ended)
+}
+
+fn exited(code: i32) -> AttemptEnd {
+    AttemptEnd::Exited { code }
+}
+
+#[tokio::test]
+async fn both_streams_and_the_exit_code_arrive() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let (books, ended) = run(&mut session, script(1, "echo out; echo err >&2; exit 3")).await;
+    assert_eq!(
+        (books.stdout(attempt(1)), books.stderr(attempt(1))),
+        ("out\n".to_owned(), "err\n".to_owned())
+    );
+    assert_eq!(ended.end, exited(3));
+    assert_eq!(books.started[&attempt(1)], 1);
+    assert!(ended.started_at.unwrap() <= ended.ended_at && ended.ran_micros > 0);
+    assert_eq!(ended.killed, None);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_signal_from_elsewhere_is_told() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let (_, ended) = run(&mut session, script(1, "kill -SEGV $$")).await;
+    assert_eq!(ended.end, AttemptEnd::Signalled { signal: 11 });
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let failure = async |session: &mut Session, start| match run(session, start).await.1.end {
+        AttemptEnd::StartFailed { exit_code, message } => (exit_code, message),
+        end => panic!("{end:?}"),
+    };
+    let (code, message) = failure(&mut session, command(1, &["no-such-tool"])).await;
+    assert_eq!(code, 127);
+    assert!(message.starts_with("command not found: no-such-tool (looked in PATH /"), "{message}");
+    assert_eq!(failure(&mut session, command(2, &["/etc/passwd"])).await.0, 126);
+    assert_eq!(failure(&mut session, script(3, "#!/no/such/thing\n")).await.0, 127);
+    let docker = StartAttempt { driver: gaffer_domain::spec::DriverKind::Docker, ..command(4, &["true"]) };
+    assert_eq!(failure(&mut session, docker).await, (125, "this worker has no docker driver".to_owned()));
+    let large = StartAttempt {
+        resources: gaffer_domain::spec::Resources {
+            cpu: gaffer_domain::quantity::Cpu::from_millis(9000),
+            ..command(5, &[]).resources
+        },
+        ..command(5, &["true"])
+    };
+    assert!(failure(&mut session, large).await.1.contains("9 processors"));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn the_environment_is_what_was_promised_and_nothing_else() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let start = StartAttempt {
+        index: 7,
+        env: BTreeMap::from([("MODE".to_owned(), "full".to_owned()), ("LANG".to_owned(), "xx".to_owned())]),
+        ..command(42, &["env"])
+    };
+    let (books, _) = run(&mut session, start).await;
+    let text = books.stdout(attempt(42));
+    let variables: BTreeMap<&str, &str> = text.lines().map(|line| line.split_once('=').unwrap()).collect();
+    for (name, value) in [
+        ("GAFFER_JOB_ID", "1"),
+        ("GAFFER_TASK", "main"),
+        ("GAFFER_TASK_INDEX", "7"),
+        ("GAFFER_ATTEMPT", "1"),
+        ("GAFFER_WORKER", "tester"),
+        ("MODE", "full"),
+        ("LANG", "xx"),
+    ] {
+        assert_eq!(variables.get(name), Some(&value), "{name}");
+    }
+    // This process has dozens of variables, of cargo's alone.
+    let allowed = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "TMPDIR", "GAFFER_ATTEMPT_TOKEN"];
+    let said = [
+        "GAFFER_JOB_ID",
+        "GAFFER_TASK",
+        "GAFFER_TASK_INDEX",
+        "GAFFER_ATTEMPT",
+        "GAFFER_WORKER",
+        "MODE",
+        "LANG",
+    ];
+    for name in variables.keys() {
+        assert!(allowed.contains(name) || said.contains(name) || name.starts_with("LC_"), "{name} leaked");
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_has_a_directory_of_its_own_which_goes_with_it() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let text = "pwd; echo $TMPDIR; ls -A; stat -c %a .; mktemp >/dev/null; mkdir -p a/b; echo x > a/b/c; chmod 0 a/b a";
+    let (books, _) = run(&mut session, script(1, text)).await;
+    let attempts = worker.dir.path().canonicalize().unwrap().join("attempts");
+    let expected = format!("{0}/1.1/work\n{0}/1.1/tmp\n700\n", attempts.display());
+    assert_eq!(books.stdout(attempt(1)), expected);
+    assert_eq!(std::fs::read_dir(&attempts).unwrap().count(), 0);
+    let trash = worker.dir.path().join("trash");
+    until("an empty trash", || std::fs::read_dir(&trash).unwrap().count() == 0).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_script_is_run_by_its_interpreter_with_its_own_path_as_name() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let (books, _) = run(&mut session, script(1, "#!/usr/bin/env sh\necho $0")).await;
+    assert!(books.stdout(attempt(1)).ends_with("/attempts/1.1/script\n"));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_child_that_keeps_the_streams_open_blocks_nothing_and_goes() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let pid_file = worker.dir.path().join("pid");
+    let text = format!("sleep 1000 & echo $! > {}; echo done", pid_file.display());
+    let (books, ended) = run(&mut session, script(1, &text)).await;
+    assert_eq!(books.stdout(attempt(1)), "done\n");
+    assert_eq!(ended.end, exited(0));
+    assert_eq!(ended.killed.map(|receipt| (receipt.killed, receipt.left)), Some((1, 0)));
+    assert!(!lives(pid_in(&pid_file).await));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn daemons_go_with_the_attempt_that_started_them() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let dir = worker.dir.path().display().to_string();
+    // In a session of its own and forked twice; one even without its environment.
+    let text = format!(
+        "setsid -f sh -c 'echo $$ > {dir}/one; exec sleep 1000'\n\
+         setsid -f env -i sh -c 'echo $$ > {dir}/two; exec sleep 1000'\n\
+         while ! test -s {dir}/one || ! test -s {dir}/two; do sleep 0.01; done"
+    );
+    let (_, ended) = run(&mut session, script(1, &text)).await;
+    assert_eq!(ended.end, exited(0));
+    assert_eq!(ended.killed.map(|receipt| (receipt.killed, receipt.left)), Some((2, 0)));
+    for name in ["one", "two"] {
+        assert!(!lives(pid_in(&worker.dir.path().join(name)).await), "{name}");
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn the_daemons_of_one_attempt_survive_the_end_of_another() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let pid_file = worker.dir.path().join("pid");
+    let text = format!("setsid -f sh -c 'echo $$ > {}; exec sleep 1000'; sleep 1000", pid_file.display());
+    session.send(&[ToWorker::Start(Box::new(script(1, &text)))]).await;
+    let daemon = pid_in(&pid_file).await;
+    for task in 2..=5 {
+        run(&mut session, command(task, &["true"])).await;
+    }
+    assert!(lives(daemon));
+    session.send(&[ToWorker::Kill { attempt: attempt(1) }]).await;
+    let ended = session.ended().await;
+    assert!(ended.killed.is_some_and(|receipt| receipt.killed >= 2 && receipt.left == 0));
+    assert!(!lives(daemon));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_fork_bomb_is_defused() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let ready = worker.dir.path().join("ready");
+    // Bounded, in case it is not; each member starts others for as long as it lives.
+    let text = format!(
+        "b() {{ n=0; while test $n -lt 40; do n=$((n+1)); setsid sleep 1000 & sleep 0.01; done; }}\n\
+         b & b & setsid sh -c 'while :; do sleep 0.01 & wait; done' & echo $$ > {}; wait",
+        ready.display()
+    );
+    session.send(&[ToWorker::Start(Box::new(script(1, &text)))]).await;
+    pid_in(&ready).await;
+    session.send(&[ToWorker::Kill { attempt: attempt(1) }]).await;
+    let ended = session.ended().await;
+    assert_eq!(ended.killed.unwrap().left, 0);
+    let token = crate::process_token(session.hello.identity);
+    assert_eq!(marked(&token), [] as [i32; 0]);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn ten_million_lines_arrive_exactly() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let (books, ended) = run(&mut session, command(1, &["seq", "10000000"])).await;
+    assert_eq!(ended.end, exited(0));
+    let text = &books.stdout[&attempt(1)];
+    assert_eq!(text.len(), 78_888_897);
+    let mut lines = text.split(|byte| *byte == b'\n');
+    assert!((1..=10_000_000_u32).zip(&mut lines).all(|(number, line)| number.to_string().as_bytes() == line));
+    worker.stop().await;
+}

@@ -1,0 +1,218 @@
+//! Ending attempts: politely, by force, by time, by lease, and before they start.
+
+use std::time::{Duration, Instant};
+
+use gaffer_domain::quantity::{Cpu, Span};
+use gaffer_domain::reason::{AttemptEnd, LostCause, ProcessEnd};
+use gaffer_domain::spec::{Resources, StopSignal, StopSpec};
+use gaffer_domain::worker::HeldPhase;
+use gaffer_protocol::wire::{StartAttempt, ToMaster, ToWorker};
+
+use super::Worker;
+use super::master::{Books, Said, Session, attempt, command, play, script, soon};
+
+async fn send_start(session: &mut Session, start: StartAttempt) {
+    session.send(&[ToWorker::Start(Box::new(start))]).await;
+}
+
+/// Starts an attempt and waits for the first of its output.
+async fn start_and_hear(session: &mut Session, start: StartAttempt) {
+    send_start(session, start).await;
+    while !matches!(session.next().await, Said::Output(_)) {}
+}
+
+fn with_grace(start: StartAttempt, millis: u64) -> StartAttempt {
+    StartAttempt { stop: StopSpec { grace: Span::from_millis(millis), ..start.stop }, ..start }
+}
+
+/// Takes all of the worker.
+fn hog(start: StartAttempt) -> StartAttempt {
+    StartAttempt { resources: Resources { cpu: Cpu::from_millis(8000), ..start.resources }, ..start }
+}
+
+#[tokio::test]
+async fn a_stop_is_polite_first() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    start_and_hear(
+        &mut session,
+        script(1, "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.01; done"),
+    )
+    .await;
+    session.send(&[ToWorker::Stop { attempt: attempt(1) }]).await;
+    let ended = session.ended().await;
+    assert_eq!(ended.end, AttemptEnd::Stopped { process: Some(ProcessEnd::Code(5)) });
+    assert_eq!(ended.output_bytes, 7);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn the_signal_of_the_spec_is_sent() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let start = script(1, "trap 'exit 6' INT; echo up; while :; do sleep 0.01; done");
+    let stop = StopSpec { signal: StopSignal::Sigint, ..start.stop };
+    start_and_hear(&mut session, StartAttempt { stop, ..start }).await;
+    session.send(&[ToWorker::Stop { attempt: attempt(1) }]).await;
+    assert_eq!(session.ended().await.end, AttemptEnd::Stopped { process: Some(ProcessEnd::Code(6)) });
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_ignores_a_stop_is_killed_after_its_grace_with_a_receipt() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let start = with_grace(script(1, "trap '' TERM; echo up; sleep 1000 & wait"), 300);
+    start_and_hear(&mut session, start).await;
+    let asked = Instant::now();
+    session.send(&[ToWorker::Stop { attempt: attempt(1) }]).await;
+    let ended = session.ended().await;
+    assert!(asked.elapsed() >= Duration::from_millis(300));
+    assert_eq!(ended.end, AttemptEnd::Stopped { process: Some(ProcessEnd::Signal(9)) });
+    assert_eq!(ended.killed.map(|receipt| (receipt.killed, receipt.left)), Some((2, 0)));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_kill_does_not_wait() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    start_and_hear(&mut session, script(1, "trap '' TERM; echo up; while :; do sleep 1; done")).await;
+    session.send(&[ToWorker::Kill { attempt: attempt(1) }]).await;
+    assert_eq!(session.ended().await.end, AttemptEnd::Stopped { process: Some(ProcessEnd::Signal(9)) });
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn time_runs_out() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let limit = Span::from_millis(200);
+    send_start(&mut session, StartAttempt { timeout: Some(limit), ..command(1, &["sleep", "1000"]) }).await;
+    let process = ProcessEnd::Signal(15);
+    assert_eq!(session.ended().await.end, AttemptEnd::TimedOut { limit, process });
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn signals_are_passed_on_and_change_nothing_else() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    start_and_hear(&mut session, script(1, "trap 'exit 4' USR1; echo up; while :; do sleep 0.01; done"))
+        .await;
+    session.send(&[ToWorker::Signal { attempt: attempt(1), signal: StopSignal::Sigusr1 }]).await;
+    assert_eq!(session.ended().await.end, AttemptEnd::Exited { code: 4 });
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_room_can_be_stopped_or_taken_back() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    start_and_hear(&mut session, hog(play(1, "out up\nhang"))).await;
+    for task in [2, 3, 4] {
+        send_start(&mut session, hog(play(task, "exit 0"))).await;
+    }
+    session
+        .send(&[
+            ToWorker::Stop { attempt: attempt(2) },
+            ToWorker::TakeBack { attempt: attempt(3) },
+            // It runs: nothing happens.
+            ToWorker::TakeBack { attempt: attempt(1) },
+            // The master did not hear of it, as it were.
+            ToWorker::Start(Box::new(hog(play(3, "exit 0")))),
+            ToWorker::Kill { attempt: attempt(1) },
+        ])
+        .await;
+    let mut books = Books::default();
+    while books.ended.len() < 3 {
+        session.keep(&mut books).await;
+    }
+    assert_eq!(books.ended[&attempt(2)].end, AttemptEnd::Stopped { process: None });
+    assert_eq!(books.returned, [attempt(3), attempt(3)]);
+    assert_eq!(books.ended[&attempt(4)].end, AttemptEnd::Exited { code: 0 }, "it got the room");
+    assert!(!books.started.contains_key(&attempt(2)) && !books.started.contains_key(&attempt(3)));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn the_end_of_what_is_not_held_is_told_when_it_is_asked_for() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    for order in [ToWorker::Stop { attempt: attempt(1) }, ToWorker::Kill { attempt: attempt(1) }] {
+        session.send(&[order]).await;
+        let ended = session.ended().await;
+        assert_eq!((ended.end, ended.output_bytes), (AttemptEnd::Stopped { process: None }, 0));
+    }
+    // Its start, which had been on its way, comes too late.
+    session
+        .send(&[ToWorker::Start(Box::new(play(1, "exit 0"))), ToWorker::Start(Box::new(play(2, "exit 0")))])
+        .await;
+    assert_eq!(session.ended().await.attempt, attempt(2));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn doubled_starts_start_once() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let file = worker.dir.path().join("starts");
+    let start = script(1, &format!("echo x >> {}", file.display()));
+    send_start(&mut session, start.clone()).await;
+    send_start(&mut session, start.clone()).await;
+    session.ended().await;
+    // Once more while it waits for its acknowledgement, and once after it.
+    send_start(&mut session, start.clone()).await;
+    session.send(&[ToWorker::EndStored { attempt: attempt(1) }]).await;
+    send_start(&mut session, start).await;
+    session.see_through(vec![play(2, "exit 0")]).await;
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "x\n");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_runs_out_ends_what_runs_and_gives_back_what_waits() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let short = |start| StartAttempt { lost_after: Span::from_millis(1000), ..start };
+    send_start(&mut session, hog(short(script(1, "trap '' TERM; sleep 1000")))).await;
+    send_start(&mut session, hog(short(play(2, "exit 0")))).await;
+    send_start(&mut session, StartAttempt { lost_after: Span::from_secs(600), ..hog(play(3, "exit 0")) })
+        .await;
+    // Heartbeats come, but no answer goes.
+    let (mut ended, mut returned) = (Vec::new(), Vec::new());
+    while ended.len() < 2 {
+        match session.next().await {
+            Said::Report(ToMaster::Ended(report)) => ended.push(report),
+            Said::Report(ToMaster::Returned { attempt }) => returned.push(attempt),
+            _ => {}
+        }
+    }
+    assert_eq!(ended[0].end, AttemptEnd::Lost { cause: LostCause::LeaseExpired });
+    assert_eq!(ended[0].killed.map(|receipt| receipt.left), Some(0));
+    assert_eq!(returned, [attempt(2)]);
+    assert_eq!(ended[1].end, AttemptEnd::Exited { code: 0 }, "3 has a longer lease");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_is_renewed_does_not_run_out() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let start = script(1, "sleep 2.5");
+    send_start(&mut session, StartAttempt { lost_after: Span::from_millis(1000), ..start }).await;
+    assert_eq!(session.ended().await.end, AttemptEnd::Exited { code: 0 });
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_goes_down_ends_what_it_has_and_says_so() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    start_and_hear(&mut session, script(1, "echo up; sleep 1000")).await;
+    send_start(&mut session, hog(play(2, "exit 0"))).await;
+    let held_both = async {
+        loop {
+            if let Said::Report(ToMaster::Heartbeat(beat)) = session.next().await
+                && beat.held.iter().any(|held| held.phase == HeldPhase::Queued || held.attempt == attempt(2))
+            {
+                break;
+            }
+        }
+    };
+    // The hog fits beside what reserves nothing: make sure that it was taken in, whatever became of it.
+    let _ = tokio::time::timeout(Duration::from_secs(1), held_both).await;
+    let mut books = Books::default();
+    let (_, ()) = tokio::join!(worker.stop(), async {
+        while soon("the last words", session.keep(&mut books)).await {}
+    });
+    assert_eq!(books.ended[&attempt(1)].end, AttemptEnd::Lost { cause: LostCause::WorkerShutDown });
+}
