@@ -78,6 +78,7 @@ const kinds = {
     clock(node);
   },
   show: (node, value) => { node.hidden = !value; },
+  x: (node, value) => node.setAttribute("x", value),
   width: (node, value) => node.setAttribute("width", value),
   segments(node, value) {
     node.replaceChildren(...value.map(([name, x, width]) => {

@@ -33,7 +33,6 @@ export class Log {
     this.started = Number(this.rows.firstElementChild?.dataset.at || 0);
     this.bind();
     this.fold();
-    this.fit();
     if (this.follows) this.toEnd();
     this.goToHash();
     this.tell();
@@ -52,7 +51,6 @@ export class Log {
 
   bind() {
     this.box.addEventListener("scroll", () => this.scrolled(), { passive: true });
-    addEventListener("resize", () => this.fit());
     addEventListener("hashchange", () => this.goToHash());
     this.ui.follow?.addEventListener("click", () => this.followAgain());
     this.ui.more?.addEventListener("click", () => this.followAgain());
@@ -165,7 +163,6 @@ export class Log {
       while (this.first() < message.first && this.rows.childElementCount > 300) this.rows.firstElementChild.remove();
     }
     this.fold();
-    this.fit();
     if (!stays) this.toEnd();
   }
 
@@ -217,11 +214,6 @@ export class Log {
     const local = new Date(at - new Date(at).getTimezoneOffset() * 60_000).toISOString();
     const text = [null, `+${lasted(at - this.started)}`.padStart(9), local.slice(11, 23), new Date(at).toISOString().slice(11, 23) + "Z"][this.times];
     setText(node, text);
-  }
-
-  /** A short output needs no box to scroll in. */
-  fit() {
-    this.box.classList.toggle("short", this.rows.childElementCount < 12 && this.count() < 12);
   }
 
   toEnd() {
@@ -310,7 +302,6 @@ export class Log {
     }
     if (line === wanted && `#L${line}` !== location.hash.split("-")[0]) history.replaceState(null, "", last > line ? `#L${line}-L${last}` : `#L${line}`);
     this.fold();
-    this.fit();
     const row = document.getElementById(`L${wanted}`);
     if (row?.classList.contains("folded")) {
       let head = row;

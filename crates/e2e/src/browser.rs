@@ -1,1 +1,158 @@
-//! A real browser.
+//! A real browser: Debian's Chromium, driven through its WebDriver.
+
+use std::process::Stdio;
+
+
+use fantoccini::{Client, ClientBuilder};
+use serde_json::json;
+use tokio::process::{Child, Command};
+
+use crate::eventually;
+
+
+/// A browser with one window; it ends with this value.
+pub struct Browser {
+    /// The window.
+    pub window: Client,
+    _driver: Child,
+    _profile: tempfile::TempDir,
+}
+
+/// How the window looks at pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Prefers light.
+    Light,
+    /// Prefers dark.
+    Dark,
+}
+
+impl Browser {
+    /// Opens a window. None, loudly, where there is no Chromium.
+    pub async fn open(width: u32, height: u32, scheme: Scheme) -> Option<Browser> {
+        let profile = tempfile::Builder::new().prefix("gaffer-browser-").tempdir().unwrap();
+        let port = free_port();
+        let driver = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn();
+        let Ok(driver) = driver else {
+            #[expect(clippy::print_stderr, reason = "a skipped test says why")]
+            {
+                eprintln!("SKIPPED: there is no chromedriver on this machine (Debian: chromium-driver)");
+            }
+            return None;
+        };
+        let dark = if scheme == Scheme::Dark { "0" } else { "1" };
+        let capabilities = json!({
+            "goog:chromeOptions": { "args": [
+                "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                "--disable-background-networking", "--disable-component-update", "--disable-sync",
+                "--disable-dev-shm-usage", "--hide-scrollbars",
+                format!("--blink-settings=preferredColorScheme={dark}"),
+                format!("--user-data-dir={}", profile.path().display()),
+            ]},
+            "goog:loggingPrefs": { "browser": "ALL" },
+        });
+        let serde_json::Value::Object(capabilities) = capabilities else { panic!() };
+        let window = eventually("the browser is up", async || {
+            let mut builder = ClientBuilder::rustls().ok()?;
+            builder.capabilities(capabilities.clone());
+            builder.connect(&format!("http://127.0.0.1:{port}")).await.ok()
+        })
+        .await;
+        let browser = Browser { window, _driver: driver, _profile: profile };
+        browser.resize(width, height).await;
+        Some(browser)
+    }
+
+    /// Makes the page so wide and high, also narrower than a window can be.
+    pub async fn resize(&self, width: u32, height: u32) {
+        let mobile = width < 500;
+        let params = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile});
+        self.devtools("Emulation.setDeviceMetricsOverride", params).await;
+    }
+
+    async fn devtools(&self, command: &str, params: serde_json::Value) {
+        let call = DevTools { command: command.to_owned(), params };
+        self.window.issue_cmd(call).await.unwrap();
+    }
+
+    /// Goes to a page and waits until it is there.
+    pub async fn visit(&self, url: &str) {
+        self.window.goto(url).await.unwrap();
+    }
+
+    /// What the page shows, as text.
+    pub async fn text(&self) -> String {
+        let shown = self.window.execute("return document.body ? document.body.innerText : ''", vec![]).await;
+        shown.ok().and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Waits until the page shows this.
+    pub async fn shows(&self, wanted: &str) {
+        eventually(&format!("the page shows {wanted:?}"), async || {
+            self.text().await.contains(wanted).then_some(())
+        })
+        .await;
+    }
+
+    /// The value of a JavaScript expression.
+    pub async fn value(&self, expression: &str) -> serde_json::Value {
+        self.window.execute(&format!("return {expression}"), vec![]).await.unwrap()
+    }
+
+    /// Clicks what this selector finds.
+    pub async fn click(&self, selector: &str) {
+        let found = self.window.find(fantoccini::Locator::Css(selector)).await;
+        found.unwrap_or_else(|error| panic!("{selector}: {error}")).click().await.unwrap();
+    }
+
+    /// Types into the field that this selector finds.
+    pub async fn fill(&self, selector: &str, text: &str) {
+        let found = self.window.find(fantoccini::Locator::Css(selector)).await;
+        let field = found.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        field.clear().await.unwrap();
+        field.send_keys(text).await.unwrap();
+    }
+
+    /// Keeps a picture of the page beside the build, for people to look at.
+    pub async fn screenshot(&self, name: &str) {
+        let picture = self.window.screenshot().await.unwrap();
+        let test = std::env::current_exe().unwrap();
+        let dir = test.parent().unwrap().parent().unwrap().join("screenshots");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(format!("{name}.png")), picture).unwrap();
+    }
+
+    /// Ends the session in order.
+    pub async fn close(self) {
+        let _ = self.window.close().await;
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A command of Chromium's own, beyond WebDriver.
+#[derive(Debug)]
+struct DevTools {
+    command: String,
+    params: serde_json::Value,
+}
+
+impl fantoccini::wd::WebDriverCompatibleCommand for DevTools {
+    fn endpoint(&self, base: &url::Url, session: Option<&str>) -> Result<url::Url, url::ParseError> {
+        base.join(&format!("session/{}/goog/cdp/execute", session.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
+        let body = json!({"cmd": self.command, "params": self.params});
+        (http::Method::POST, Some(body.to_string()))
+    }
+}

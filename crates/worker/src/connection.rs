@@ -9,7 +9,7 @@ mod session;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gaffer_domain::spec::Resources;
 use gaffer_protocol::wire::{GoodbyeCode, Hello, PROTOCOL_VERSION};
@@ -23,9 +23,6 @@ use backoff::Backoff;
 pub(crate) use backoff::Patience;
 use dial::{DialError, Dialer};
 use session::SessionEnd;
-
-/// A session that lasted so long was a good one: after it the next try comes soon.
-const GOOD_SESSION: Duration = Duration::from_secs(5);
 
 /// How a worker presents itself, and to whom.
 #[derive(Debug, Clone)]
@@ -72,7 +69,7 @@ pub(crate) async fn run(
     let mut backoff = Backoff::new(settings.patience.clone());
     let mut log = FailureLog::default();
     loop {
-        let Some(end) = closing.run_until_cancelled(dialer.dial()).await else { return Ok(()) };
+        let Some(end) = closing.run_until_cancelled(Box::pin(dialer.dial())).await else { return Ok(()) };
         let (failure, is_refusal) = match end {
             Err(DialError::Unreachable(reason)) => (reason, false),
             Err(DialError::Refused(reason)) => (reason, true),
@@ -82,14 +79,14 @@ pub(crate) async fn run(
                 let Some(greeted) = closing.run_until_cancelled(greeting).await else { return Ok(()) };
                 let end = match greeted {
                     Err(end) => end,
-                    Ok(welcome) => {
+                    Ok((welcome, said)) => {
+                        backoff.welcomed();
                         log.connected(&dialer, welcome.worker.0, &welcome.name, &welcome.version);
                         execution.welcomed(&welcome);
                         let since = Instant::now();
-                        let end = session::run(socket, &execution, &welcome, &mut stats, &closing).await;
-                        if since.elapsed() >= GOOD_SESSION {
-                            backoff.reset();
-                        }
+                        let end =
+                            session::run(socket, &execution, &welcome, said, &mut stats, &closing).await;
+                        backoff.session_lasted(since.elapsed());
                         end
                     }
                 };

@@ -34,11 +34,15 @@ use crate::attempt::scratch::ScratchSpace;
 use crate::attempt::{self, Cause, Orders, Progress, Workshop};
 use crate::clock::BootTime;
 use crate::driver::{self, Drivers};
+use crate::stats;
 use state::{Accepted, Launch, Ordered, State};
 
 /// The longest grace that a worker which is going down gives its attempts.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
-/// How often orphans that nobody waits for are looked for.
+/// With less free disk than this, or than this share of it, nothing new starts: journal and spool come first.
+const LOW_DISK_BYTES: u64 = 64 << 20;
+const LOW_DISK_DIVISOR: u64 = 20;
+/// How often the disk is looked at, and orphans that nobody waits for.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How a worker executes.
@@ -114,8 +118,10 @@ impl Execution {
         let ending = CancellationToken::new();
         let watch = lease::watch(core.clone()).context("cannot make a timer")?;
         tokio::spawn(ending.clone().run_until_cancelled_owned(watch));
-        let housekeeping = async move { tokio::join!(workshop.scratch.keep_clean(), reap_orphans()) };
+        let housekeeping = keep_house(core.clone(), settings.data_dir);
         tokio::spawn(ending.clone().run_until_cancelled_owned(housekeeping));
+        let cleaning = async move { workshop.scratch.keep_clean().await };
+        tokio::spawn(ending.clone().run_until_cancelled_owned(cleaning));
         Ok(Execution { core, _background: Arc::new(ending.drop_guard()) })
     }
 
@@ -344,11 +350,27 @@ impl Progress for Arc<Core> {
     }
 }
 
-async fn reap_orphans() {
+/// What is to be done every few seconds. Never ends.
+async fn keep_house(core: Arc<Core>, data_dir: PathBuf) {
     let mut interval = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     loop {
         interval.tick().await;
         driver::reap_forsaken_orphans();
+        let Some(disk) = stats::disk(&data_dir) else { continue };
+        let is_low = disk.available < LOW_DISK_BYTES.min(disk.total / LOW_DISK_DIVISOR);
+        let has_changed = core.state().set_disk_is_low(is_low);
+        match (has_changed, is_low) {
+            (false, _) => {}
+            (true, true) => tracing::warn!(
+                free_bytes = disk.available,
+                "the disk of {} is nearly full: nothing new starts",
+                data_dir.display()
+            ),
+            (true, false) => {
+                tracing::info!("the disk of {} has room again", data_dir.display());
+                core.launch_ready();
+            }
+        }
     }
 }
 

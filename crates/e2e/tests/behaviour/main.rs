@@ -12,4 +12,5 @@ mod crash;
 mod doors;
 mod gate;
 mod jobs;
+mod pages;
 mod sessions;

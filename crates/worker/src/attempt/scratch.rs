@@ -110,7 +110,7 @@ impl ScratchSpace {
     /// Takes an attempt's directories away. Those that nobody touched are kept as spares; others are moved to where
     /// they are removed in the background.
     pub fn remove(&self, scratch: Scratch) {
-        let unscripted = scratch.script.as_deref().map_or(Ok(()), |script| fs::remove_file(script));
+        let unscripted = scratch.script.as_deref().map_or(Ok(()), fs::remove_file);
         if unscripted.is_ok() && is_untouched(&scratch) && self.keep(&scratch) {
             return;
         }

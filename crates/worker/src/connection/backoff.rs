@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use rand::Rng as _;
 
+/// A session that lasted so long was a good one.
+const GOOD_SESSION: Duration = Duration::from_secs(5);
+
 /// How eager a worker is.
 #[derive(Debug, Clone)]
 pub(crate) struct Patience {
@@ -32,16 +35,24 @@ impl Default for Patience {
 pub(super) struct Backoff {
     patience: Patience,
     failures: u32,
+    /// Sessions in a row that did not last.
+    short_sessions: u32,
 }
 
 impl Backoff {
     pub fn new(patience: Patience) -> Backoff {
-        Backoff { patience, failures: 0 }
+        Backoff { patience, failures: 0, short_sessions: 0 }
     }
 
-    /// It worked: the next wait is short again.
-    pub fn reset(&mut self) {
-        self.failures = 0;
+    /// A session began: the next wait is short again, unless sessions never last.
+    pub fn welcomed(&mut self) {
+        self.failures = self.short_sessions;
+    }
+
+    /// A session ended.
+    pub fn session_lasted(&mut self, lasted: Duration) {
+        self.short_sessions = if lasted < GOOD_SESSION { self.short_sessions.saturating_add(1) } else { 0 };
+        self.failures = self.short_sessions.saturating_sub(1);
     }
 
     /// The wait after another failure.
@@ -71,9 +82,26 @@ mod tests {
             assert!(backoff.next() <= Duration::from_millis(300));
             let longest = (0..100).map(|_| backoff.next()).max().unwrap();
             assert!(longest > Duration::from_secs(5) && longest <= Duration::from_secs(15));
-            backoff.reset();
-            assert!(backoff.next() <= Duration::from_millis(150));
             assert!(backoff.after_refusal() >= Duration::from_secs(30));
+            for lasted in [1, 100, 2] {
+                backoff.welcomed();
+                backoff.session_lasted(Duration::from_secs(lasted));
+                assert!(backoff.next() <= Duration::from_millis(150));
+            }
+        }
+    }
+
+    #[test]
+    fn sessions_that_never_last_are_tried_ever_more_slowly() {
+        for _ in 0..100 {
+            let mut backoff = Backoff::new(Patience::default());
+            let mut longest = Duration::ZERO;
+            for _ in 0..20 {
+                backoff.welcomed();
+                backoff.session_lasted(Duration::from_millis(1));
+                longest = longest.max(backoff.next());
+            }
+            assert!(longest > Duration::from_secs(2));
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Outbox {
     /// Ends whose output is out.
     due_ends: Vec<AttemptRef>,
     /// Ends of attempts that wrote nothing.
-    bare_ends: Vec<Box<Ended>>,
+    bare_ends: Vec<ToMaster>,
     in_flight: u64,
     window: u64,
     shrunk_at: Option<Instant>,
@@ -104,7 +104,7 @@ impl Outbox {
     pub fn ended(&mut self, ended: Box<Ended>) {
         let attempt = ended.attempt;
         if ended.output_bytes == 0 && !self.flows.contains_key(&attempt) {
-            self.bare_ends.push(ended);
+            self.bare_ends.push(ToMaster::Ended(ended));
             return;
         }
         let flow = self.flows.entry(attempt).or_default();
@@ -203,7 +203,7 @@ impl Outbox {
     /// The ends that may go out now.
     pub fn take_ends(&mut self) -> Vec<ToMaster> {
         let due = std::mem::take(&mut self.due_ends);
-        let mut ends: Vec<ToMaster> = self.bare_ends.drain(..).map(ToMaster::Ended).collect();
+        let mut ends = std::mem::take(&mut self.bare_ends);
         for attempt in due {
             if let Some(flow) = self.flows.get_mut(&attempt)
                 && flow.end_is_due()

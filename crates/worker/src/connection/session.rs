@@ -50,12 +50,12 @@ pub(super) enum SessionEnd {
     Broken(String),
 }
 
-/// Says hello and waits for the welcome.
+/// Says hello and waits for the welcome. Gives what the master said in the same breath, too.
 pub(super) async fn greet(
     socket: &mut Socket,
     execution: &Execution,
     hello: impl FnOnce(&Execution) -> Hello,
-) -> Result<Welcome, SessionEnd> {
+) -> Result<(Welcome, Vec<ToWorker>), SessionEnd> {
     let hello = hello(execution);
     let sent_at = BootTime::now();
     let hello = text_frame(&[ToMaster::Hello(Box::new(hello))])?;
@@ -63,10 +63,10 @@ pub(super) async fn greet(
         socket.send(hello).await.map_err(broken)?;
         loop {
             let frame = socket.next().await.ok_or_else(|| SessionEnd::Broken(CLOSED.to_owned()))?;
-            // What follows the welcome in its frame is for the session.
-            match read_frame(frame.map_err(broken)?)?.into_iter().next() {
+            let mut messages = read_frame(frame.map_err(broken)?)?.into_iter();
+            match messages.next() {
                 None => {}
-                Some(ToWorker::Welcome(welcome)) => return Ok(welcome),
+                Some(ToWorker::Welcome(welcome)) => return Ok((welcome, messages.collect())),
                 Some(ToWorker::Goodbye { code, message }) => {
                     return Err(SessionEnd::Goodbye { code, message });
                 }
@@ -76,18 +76,19 @@ pub(super) async fn greet(
             }
         }
     };
-    let welcome = tokio::time::timeout(WELCOME_TIMEOUT, greeted).await.unwrap_or_else(|_| {
+    let greeting = tokio::time::timeout(WELCOME_TIMEOUT, greeted).await.unwrap_or_else(|_| {
         Err(SessionEnd::Broken(format!("no welcome within {} s", WELCOME_TIMEOUT.as_secs())))
     })?;
     execution.renew_lease(sent_at);
-    Ok(welcome)
+    Ok(greeting)
 }
 
-/// Runs a session that was welcomed until it ends.
+/// Runs a session that was welcomed until it ends. `said` is what the master said right after the welcome.
 pub(super) async fn run(
     socket: Socket,
     execution: &Execution,
     welcome: &Welcome,
+    said: Vec<ToWorker>,
     stats: &mut StatsReader,
     closing: &CancellationToken,
 ) -> SessionEnd {
@@ -101,6 +102,9 @@ pub(super) async fn run(
         acknowledged: Notify::new(),
         unanswered: Mutex::new(VecDeque::new()),
     };
+    if let Err(end) = session.take_all(said) {
+        return end;
+    }
     let (mut writer, reader) = socket.split();
     let heartbeat = welcome.heartbeat.to_std().max(MIN_HEARTBEAT);
     tokio::select! {
@@ -133,17 +137,20 @@ impl Session<'_> {
                 Ok(Some(Err(error))) => return broken(error),
                 Ok(Some(Ok(frame))) => frame,
             };
-            let messages = match read_frame(frame) {
-                Ok(messages) => messages,
-                Err(end) => return end,
-            };
-            for message in messages {
-                if let ToWorker::Goodbye { code, message } = message {
-                    return SessionEnd::Goodbye { code, message };
-                }
-                self.take(message);
+            if let Err(end) = read_frame(frame).and_then(|messages| self.take_all(messages)) {
+                return end;
             }
         }
+    }
+
+    fn take_all(&self, messages: Vec<ToWorker>) -> Result<(), SessionEnd> {
+        for message in messages {
+            if let ToWorker::Goodbye { code, message } = message {
+                return Err(SessionEnd::Goodbye { code, message });
+            }
+            self.take(message);
+        }
+        Ok(())
     }
 
     fn take(&self, message: ToWorker) {
@@ -180,25 +187,35 @@ impl Session<'_> {
     /// Writes until the connection breaks. Everything goes out as soon as there is something; only heartbeats have
     /// their time.
     async fn write(&self, writer: &mut Writer, heartbeat: Duration, stats: &mut StatsReader) -> SessionEnd {
-        let mut beats = tokio::time::interval_at(tokio::time::Instant::now() + heartbeat, heartbeat);
-        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut next_beat = Instant::now() + heartbeat;
         let mut sequence = 0;
         loop {
-            let beat = tokio::select! {
-                _ = beats.tick() => true,
-                () = self.execution.eventful() => false,
-                () = self.acknowledged.notified() => false,
-            };
-            let written = async {
-                if beat {
+            tokio::select! {
+                () = tokio::time::sleep_until(next_beat.into()) => {}
+                () = self.execution.eventful() => {}
+                () = self.acknowledged.notified() => {}
+            }
+            let mut has_more = true;
+            while has_more {
+                // Looked at in each turn: with a flood of output there may never be an end of turns.
+                let now = Instant::now();
+                let is_beat = now >= next_beat;
+                if is_beat {
                     sequence += 1;
-                    self.write_heartbeat(writer, sequence, stats).await?;
+                    next_beat = now + heartbeat;
                 }
-                self.write_all_there_is(writer).await?;
-                writer.flush().await.map_err(broken)
-            };
-            if let Err(end) = written.await {
-                return end;
+                let turn = async {
+                    if is_beat {
+                        self.write_heartbeat(writer, sequence, stats).await?;
+                    }
+                    let has_more = self.write_turn(writer).await?;
+                    writer.flush().await.map_err(broken)?;
+                    Ok(has_more)
+                };
+                match turn.await {
+                    Ok(more) => has_more = more,
+                    Err(end) => return end,
+                }
             }
         }
     }
@@ -225,20 +242,16 @@ impl Session<'_> {
         }
     }
 
-    /// Control messages first, then output, and again until there is nothing more.
-    async fn write_all_there_is(&self, writer: &mut Writer) -> Result<(), SessionEnd> {
-        loop {
-            let mut messages = self.sort(self.execution.take_events());
-            messages.extend(self.outbox().take_ends());
-            write_control(writer, &messages).await?;
-            let mut frames = 0;
-            while frames < MAX_FRAMES_PER_TURN && self.write_output(writer).await? {
-                frames += 1;
-            }
-            if messages.is_empty() && frames == 0 {
-                return Ok(());
-            }
+    /// Writes control messages first, then some output. Says whether there may be more.
+    async fn write_turn(&self, writer: &mut Writer) -> Result<bool, SessionEnd> {
+        let mut messages = self.sort(self.execution.take_events());
+        messages.extend(self.outbox().take_ends());
+        write_control(writer, &messages).await?;
+        let mut frames = 0;
+        while frames < MAX_FRAMES_PER_TURN && self.write_output(writer).await? {
+            frames += 1;
         }
+        Ok(frames > 0)
     }
 
     /// Writes one frame of output, if there is one to be written.

@@ -16,12 +16,21 @@ pub(super) struct Admission {
     /// Attempts that reserve nothing still cost the worker something.
     max_running: usize,
     queue: VecDeque<(AttemptRef, Resources)>,
+    /// Nothing starts for now.
+    is_paused: bool,
 }
 
 impl Admission {
     pub fn new(capacity: Resources, max_running: usize) -> Admission {
         let none = Resources { cpu: Cpu::default(), memory: Bytes(0), disk: Bytes(0) };
-        Admission { capacity, reserved: none, running: 0, max_running, queue: VecDeque::new() }
+        Admission {
+            capacity,
+            reserved: none,
+            running: 0,
+            max_running,
+            queue: VecDeque::new(),
+            is_paused: false,
+        }
     }
 
     /// What an attempt wants that this worker does not have in all; none if it fits.
@@ -55,7 +64,7 @@ impl Admission {
     /// The next attempt that starts now, with its resources reserved.
     pub fn next(&mut self) -> Option<(AttemptRef, Resources)> {
         let (_, wanted) = self.queue.front()?;
-        if self.running >= self.max_running || !self.has_room(*wanted) {
+        if self.is_paused || self.running >= self.max_running || !self.has_room(*wanted) {
             return None;
         }
         let (attempt, wanted) = self.queue.pop_front()?;
@@ -66,6 +75,11 @@ impl Admission {
             disk: self.reserved.disk.saturating_add(wanted.disk),
         };
         Some((attempt, wanted))
+    }
+
+    /// Whether anything may start, whatever is free. Says whether that is new.
+    pub fn pause(&mut self, is_paused: bool) -> bool {
+        std::mem::replace(&mut self.is_paused, is_paused) != is_paused
     }
 
     /// Gives back what an attempt had reserved.
@@ -156,6 +170,16 @@ mod tests {
         assert_eq!(started(&mut admission), [1, 2, 3]);
         admission.release(needs(0, 100));
         assert_eq!(started(&mut admission), [4]);
+    }
+
+    #[test]
+    fn nothing_starts_during_a_pause() {
+        let mut admission = Admission::new(needs(1000, 100), 10);
+        admission.push(attempt(1), needs(100, 0));
+        assert!(admission.pause(true) && !admission.pause(true));
+        assert_eq!(started(&mut admission), [] as [i64; 0]);
+        assert!(admission.pause(false));
+        assert_eq!(started(&mut admission), [1]);
     }
 
     #[test]

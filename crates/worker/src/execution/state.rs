@@ -278,6 +278,11 @@ impl State {
         }
     }
 
+    /// With too little disk nothing starts. Says whether that is new.
+    pub fn set_disk_is_low(&mut self, is_low: bool) -> bool {
+        self.admission.pause(is_low)
+    }
+
     /// Gives back all that has not started, and tells all that runs to end.
     pub fn begin_shutdown(&mut self, longest_grace: Duration) {
         self.is_shutting_down = true;

@@ -203,7 +203,10 @@ impl Session {
         if said == Said::Nothing {
             return false;
         }
-        let answers = books.take(said);
+        let mut answers = books.take(said);
+        while let Some(said) = self.said_already() {
+            answers.extend(books.take(said));
+        }
         if !answers.is_empty() {
             self.send(&answers).await;
         }

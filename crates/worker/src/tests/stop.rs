@@ -6,19 +6,23 @@ use gaffer_domain::quantity::{Cpu, Span};
 use gaffer_domain::reason::{AttemptEnd, LostCause, ProcessEnd};
 use gaffer_domain::spec::{Resources, StopSignal, StopSpec};
 use gaffer_domain::worker::HeldPhase;
-use gaffer_protocol::wire::{StartAttempt, ToMaster, ToWorker};
+use gaffer_protocol::wire::{HeldAttempt, StartAttempt, ToMaster, ToWorker};
 
 use super::Worker;
-use super::master::{Books, Said, Session, attempt, command, play, script, soon};
+use super::master::{Books, Said, Session, attempt, command, play, script};
 
 async fn send_start(session: &mut Session, start: StartAttempt) {
     session.send(&[ToWorker::Start(Box::new(start))]).await;
 }
 
 /// Starts an attempt and waits for the first of its output.
-async fn start_and_hear(session: &mut Session, start: StartAttempt) {
+async fn start_and_hear(session: &mut Session, start: StartAttempt) -> Books {
     send_start(session, start).await;
-    while !matches!(session.next().await, Said::Output(_)) {}
+    let mut books = Books::default();
+    while books.output.is_empty() {
+        session.keep(&mut books).await;
+    }
+    books
 }
 
 fn with_grace(start: StartAttempt, millis: u64) -> StartAttempt {
@@ -33,15 +37,14 @@ fn hog(start: StartAttempt) -> StartAttempt {
 #[tokio::test]
 async fn a_stop_is_polite_first() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    start_and_hear(
-        &mut session,
-        script(1, "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.01; done"),
-    )
-    .await;
+    let text = "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.01; done";
+    let mut books = start_and_hear(&mut session, script(1, text)).await;
     session.send(&[ToWorker::Stop { attempt: attempt(1) }]).await;
-    let ended = session.ended().await;
-    assert_eq!(ended.end, AttemptEnd::Stopped { process: Some(ProcessEnd::Code(5)) });
-    assert_eq!(ended.output_bytes, 7);
+    while books.ended.is_empty() {
+        session.keep(&mut books).await;
+    }
+    assert_eq!(books.ended[&attempt(1)].end, AttemptEnd::Stopped { process: Some(ProcessEnd::Code(5)) });
+    assert_eq!(books.stdout(attempt(1)), "up\nbye\n");
     worker.stop().await;
 }
 
@@ -102,7 +105,7 @@ async fn signals_are_passed_on_and_change_nothing_else() {
 #[tokio::test]
 async fn what_waits_for_room_can_be_stopped_or_taken_back() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    start_and_hear(&mut session, hog(play(1, "out up\nhang"))).await;
+    let mut books = start_and_hear(&mut session, hog(play(1, "out up\nhang"))).await;
     for task in [2, 3, 4] {
         send_start(&mut session, hog(play(task, "exit 0"))).await;
     }
@@ -117,7 +120,6 @@ async fn what_waits_for_room_can_be_stopped_or_taken_back() {
             ToWorker::Kill { attempt: attempt(1) },
         ])
         .await;
-    let mut books = Books::default();
     while books.ended.len() < 3 {
         session.keep(&mut books).await;
     }
@@ -197,22 +199,17 @@ async fn a_lease_that_is_renewed_does_not_run_out() {
 #[tokio::test]
 async fn a_worker_that_goes_down_ends_what_it_has_and_says_so() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    start_and_hear(&mut session, script(1, "echo up; sleep 1000")).await;
+    let mut books = start_and_hear(&mut session, hog(script(1, "echo up; sleep 1000"))).await;
     send_start(&mut session, hog(play(2, "exit 0"))).await;
-    let held_both = async {
-        loop {
-            if let Said::Report(ToMaster::Heartbeat(beat)) = session.next().await
-                && beat.held.iter().any(|held| held.phase == HeldPhase::Queued || held.attempt == attempt(2))
-            {
-                break;
-            }
+    let waits = HeldAttempt { attempt: attempt(2), phase: HeldPhase::Queued };
+    loop {
+        if let Said::Report(ToMaster::Heartbeat(beat)) = session.next().await
+            && beat.held.contains(&waits)
+        {
+            break;
         }
-    };
-    // The hog fits beside what reserves nothing: make sure that it was taken in, whatever became of it.
-    let _ = tokio::time::timeout(Duration::from_secs(1), held_both).await;
-    let mut books = Books::default();
-    let (_, ()) = tokio::join!(worker.stop(), async {
-        while soon("the last words", session.keep(&mut books)).await {}
-    });
+    }
+    let (_, ()) = tokio::join!(worker.stop(), async { while session.keep(&mut books).await {} });
     assert_eq!(books.ended[&attempt(1)].end, AttemptEnd::Lost { cause: LostCause::WorkerShutDown });
+    assert_eq!(books.returned, [attempt(2)]);
 }

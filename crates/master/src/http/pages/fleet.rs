@@ -14,7 +14,9 @@ pub struct Amount {
     pub text: String,
     /// What tasks have reserved, in hundredths.
     pub allocated: f64,
-    /// What the machine uses in all, in hundredths.
+    /// What the machine uses in all, in words.
+    pub uses: String,
+    /// Where the mark of what the machine uses in all stands, in hundredths.
     pub used: f64,
 }
 
@@ -84,7 +86,8 @@ impl From<&Worker> for WorkerRow {
             cpu: Amount {
                 text: format!("{} / {}", cores(allocated.cpu), cores(capacity.cpu)),
                 allocated: hundredths(allocated.cpu, capacity.cpu),
-                used: usage.and_then(|usage| usage.cpu).map_or(0.0, |busy| hundredths(busy, 1.0)),
+                uses: usage.and_then(|usage| usage.cpu).map_or_else(String::new, |busy| format!("{:.0}% busy", busy * 100.0)),
+                used: usage.and_then(|usage| usage.cpu).map_or(NOWHERE, |busy| mark(hundredths(busy, 1.0))),
             },
             memory: amount_of(
                 (allocated.memory_bytes, capacity.memory_bytes),
@@ -107,8 +110,17 @@ fn amount_of((allocated, capacity): (u64, u64), used: Option<(u64, u64)>) -> Amo
     Amount {
         text: format!("{} / {}", bytes(allocated), bytes(capacity)),
         allocated: hundredths(allocated as f64, capacity as f64),
-        used: used.map_or(0.0, |(used, total)| hundredths(used as f64, total as f64)),
+        uses: used.map_or_else(String::new, |(used, total)| format!("{} of {} in use", bytes(used), bytes(total))),
+        used: used.map_or(NOWHERE, |(used, total)| mark(hundredths(used as f64, total as f64))),
     }
+}
+
+/// Where a mark is put that is not to be seen.
+const NOWHERE: f64 = -9.0;
+
+/// Where the mark of a share begins: inside of the bar even at its end.
+fn mark(hundredths: f64) -> f64 {
+    hundredths.min(99.0)
 }
 
 /// A share in hundredths, to one tenth.
@@ -123,9 +135,11 @@ impl Serialize for WorkerRow {
             "key": self.key, "state": self.state, "href": self.href, "name": self.name, "place": self.place,
             "warning": self.warning, "warnings": self.warnings, "running": self.running, "waiting": self.waiting,
             "cpu_text": self.cpu.text, "cpu_allocated": self.cpu.allocated, "cpu_used": self.cpu.used,
+            "cpu_uses": self.cpu.uses,
             "memory_text": self.memory.text, "memory_allocated": self.memory.allocated,
-            "memory_used": self.memory.used,
+            "memory_used": self.memory.used, "memory_uses": self.memory.uses,
             "disk_text": self.disk.text, "disk_allocated": self.disk.allocated, "disk_used": self.disk.used,
+            "disk_uses": self.disk.uses,
             "load": self.load, "labels": self.labels, "drivers": self.drivers, "version": self.version,
             "seen": self.seen,
         })

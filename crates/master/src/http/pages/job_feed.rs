@@ -197,7 +197,7 @@ impl JobFeed {
         let failure = failure(&self.master, job, tasks).await?;
         fields["failed"] = json!(failure.is_some());
         if let Some(failure) = failure {
-            fields["failure_cause"] = json!(failure.cause);
+            fields["failure_heading"] = json!(failure.heading);
             fields["excerpt"] = json!(failure.lines);
         }
         let (why, _) = waiting(&self.master, &self.caller, job).await?;

@@ -94,7 +94,7 @@ impl JobHead {
                 .unwrap_or_default(),
             many: tasks.total > 1,
             segments: tasks.segments(),
-            tasks: format!("{} done", tasks.progress()),
+            tasks: format!("{} completed", tasks.progress()),
             ran: Stretch::new(job.started_at, job.finished_at),
             created: Some(job.created_at.timestamp_millis()),
             created_by: job.created_by.clone(),
@@ -115,7 +115,7 @@ fn cause(job: &rest::Job, only: Option<&rest::Task>, tasks: &TaskSummary) -> Str
         ("pending", _) => "waits for a worker".to_owned(),
         ("running", Some(task)) if task.state != "running" => why(task),
         ("running", Some(_)) => format!("runs{on}"),
-        ("running", None) => format!("{} of {} done", many(tasks.done()), count(tasks.total, "task")),
+        ("running", None) => format!("{} of {} completed", many(tasks.completed), count(tasks.total, "task")),
         ("stopping", _) => format!("is being stopped{on}"),
         ("completed", Some(_)) => format!("exited with code 0{on}"),
         ("completed", None) => format!("all {} completed", count(tasks.total, "task")),
@@ -128,8 +128,8 @@ fn cause(job: &rest::Job, only: Option<&rest::Task>, tasks: &TaskSummary) -> Str
 /// Why a job failed, with the last that its task said.
 #[derive(Debug)]
 pub struct Failure {
-    /// In one sentence.
-    pub cause: String,
+    /// Which task it was, and what the lines are; why stands in the head.
+    pub heading: String,
     /// The last lines of standard error, or of all if there are none; with their numbers.
     pub lines: Vec<(u64, Line)>,
 }
@@ -152,10 +152,16 @@ pub async fn failure(
     };
     let Some(task) = failed else { return Ok(None) };
     let message = task.view.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default();
-    let on = task.view.worker.as_ref().map(|worker| format!(" on {worker}")).unwrap_or_default();
-    let cause = format!("{}: {message}{on}", task.view.address);
     let lines = if task.view.attempt > 0 { excerpt(master, &task).await? } else { Vec::new() };
-    Ok(Some(Failure { cause, lines }))
+    let has_errors = lines.iter().any(|(_, line)| line.origin != Origin::Stdout);
+    let heading = match (tasks.len(), lines.is_empty(), has_errors) {
+        (1, true, _) => "It said nothing".to_owned(),
+        (1, false, true) => "The last on standard error".to_owned(),
+        (1, false, false) => "The last of its output".to_owned(),
+        (_, true, _) => format!("{}: {message}", task.view.address),
+        (_, false, _) => format!("{}: {message}. The last that it said:", task.view.address),
+    };
+    Ok(Some(Failure { heading, lines }))
 }
 
 async fn excerpt(master: &Arc<Master>, task: &TaskRecord) -> Result<Vec<(u64, Line)>, Error> {

@@ -74,7 +74,8 @@ pub fn labels(job: &rest::Job) -> Vec<String> {
 pub struct TaskSummary {
     /// All of them.
     pub total: u64,
-    completed: u64,
+    /// Those that ended well.
+    pub completed: u64,
     failed: u64,
     cancelled: u64,
     running: u64,
@@ -98,14 +99,9 @@ impl TaskSummary {
         }
     }
 
-    /// Tasks that are over.
-    pub fn done(&self) -> u64 {
-        self.completed + self.failed + self.cancelled
-    }
-
-    /// Tasks that are over, of all.
+    /// Tasks that completed, of all.
     pub fn progress(&self) -> String {
-        format!("{}/{}", many(self.done()), many(self.total))
+        format!("{}/{}", many(self.completed), many(self.total))
     }
 
     /// The parts of a bar. What is there at all can be seen.
@@ -267,7 +263,7 @@ impl From<&rest::Event> for EventRow {
             href,
             actor: event.actor.clone(),
             message: match &event.worker {
-                Some(worker) if event.job.is_some() && !event.message.contains(worker.as_str()) => {
+                Some(worker) if event.job.is_some() && ![&event.message, &event.actor].iter().any(|text| text.contains(worker.as_str())) => {
                     let dash = if event.message.is_empty() { "" } else { " · " };
                     format!("{}{dash}on {worker}", event.message)
                 }
@@ -313,7 +309,7 @@ mod tests {
         };
         let segments = tasks.segments();
         assert!(segments.iter().all(|(_, at, width)| at + width <= 100.0 && *width >= 0.0), "{segments:?}");
-        assert_eq!(tasks.progress(), "99,995/100,000");
+        assert_eq!(tasks.progress(), "99,990/100,000");
         assert!(TaskSummary::default().segments().is_empty());
     }
 }

@@ -1,0 +1,163 @@
+//! The dashboard in a real browser, and without JavaScript.
+
+use gaffer_e2e::browser::{Browser, Scheme};
+use gaffer_e2e::gaffer::{Dev, data_dir};
+use gaffer_e2e::{client::script, eventually};
+use reqwest::header::{ACCEPT, COOKIE, LOCATION, SET_COOKIE};
+use serde_json::json;
+
+async fn sign_in(browser: &Browser, dev: &Dev) -> String {
+    let link = dev.client.post("/login-links", &json!({})).await;
+    let url = link.body["url"].as_str().unwrap().to_owned();
+    browser.visit(&url).await;
+    eventually("the browser is signed in", async || {
+        let here = browser.window.current_url().await.unwrap();
+        (!here.path().starts_with("/login")).then_some(())
+    })
+    .await;
+    url.split("/login").next().unwrap().to_owned()
+}
+
+/// What went wrong in the page: scripts that failed, policies that were violated.
+async fn complaints(browser: &Browser) -> serde_json::Value {
+    browser
+        .value("performance.getEntriesByType('resource').filter(e => e.responseStatus >= 400).map(e => e.name)")
+        .await
+}
+
+#[tokio::test]
+async fn a_job_is_made_watched_live_and_stopped_in_the_browser() {
+    let dir = data_dir();
+    let dev = Dev::start(dir.path()).await;
+    let Some(browser) = Browser::open(1280, 900, Scheme::Light).await else { return };
+    let base = sign_in(&browser, &dev).await;
+
+    browser.visit(&format!("{base}/jobs/new")).await;
+    browser.fill("textarea[name=script]", "echo \"first line\"; while :; do echo tick; sleep 0.1; done").await;
+    browser.click("form[action='/jobs/new'] button.primary").await;
+    browser.shows("first line").await;
+    browser.shows("running").await;
+    let rows = "document.querySelectorAll('[id^=L]').length";
+    let before = browser.value(rows).await.as_i64().unwrap();
+    eventually("the output grows by itself", async || {
+        (browser.value(rows).await.as_i64().unwrap() > before + 3).then_some(())
+    })
+    .await;
+    browser.screenshot("job-live-light-1280").await;
+
+    browser.click("form[action$='/stop'] button").await;
+    browser.shows("cancelled").await;
+    assert_eq!(complaints(&browser).await, json!([]));
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn every_page_fits_light_and_dark_wide_and_narrow() {
+    let dir = data_dir();
+    let dev = Dev::start(dir.path()).await;
+    let failing = dev.client.submit(script("printf '\\033[32mgreen\\033[0m\\n'; echo broken >&2; exit 3")).await;
+    dev.client.finished(failing).await;
+    let waiting = dev.client.submit(json!({"name": "far too large", "script": "true", "resources": {"cpu": 512}})).await;
+    let array = dev.client.submit(json!({"name": "many", "script": "echo $GAFFER_TASK_INDEX", "count": 30})).await;
+    dev.client.finished(array).await;
+    let running = dev.client.submit(script("echo on the way; sleep 300")).await;
+    dev.client.in_state(running, "running").await;
+
+    for (scheme, shade) in [(Scheme::Light, "light"), (Scheme::Dark, "dark")] {
+        let Some(browser) = Browser::open(1280, 900, scheme).await else { return };
+        let base = sign_in(&browser, &dev).await;
+        let pages = [
+            ("overview", "/".to_owned()),
+            ("jobs", "/jobs".to_owned()),
+            ("new", "/jobs/new".to_owned()),
+            ("failed", format!("/jobs/{failing}")),
+            ("waiting", format!("/jobs/{waiting}")),
+            ("array", format!("/jobs/{array}?tab=tasks")),
+            ("task", format!("/jobs/{failing}/tasks/main")),
+            ("running", format!("/jobs/{running}")),
+            ("history", format!("/jobs/{failing}?tab=events")),
+            ("spec", format!("/jobs/{failing}?tab=spec")),
+            ("workers", "/workers".to_owned()),
+            ("worker", "/workers/1".to_owned()),
+            ("add-worker", "/workers/new".to_owned()),
+            ("keys", "/keys".to_owned()),
+            ("events", "/events".to_owned()),
+            ("nothing", "/jobs/424242".to_owned()),
+        ];
+        for (name, path) in &pages {
+            for width in [1280, 360] {
+                browser.resize(width, 900).await;
+                browser.visit(&format!("{base}{path}")).await;
+                let what = format!("{path} at {width}, {shade}");
+                let overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
+                assert_eq!(browser.value(overflow).await, json!(0), "{what} scrolls sideways");
+                assert_eq!(browser.value("document.querySelectorAll('h1').length").await, json!(1), "{what}");
+                assert_eq!(complaints(&browser).await, json!([]), "{what}");
+                browser.screenshot(&format!("{name}-{shade}-{width}")).await;
+            }
+        }
+        browser.close().await;
+    }
+}
+
+#[tokio::test]
+async fn hostile_text_stays_text_in_every_place_of_every_page() {
+    let dir = data_dir();
+    let dev = Dev::start(dir.path()).await;
+    let Some(browser) = Browser::open(1280, 900, Scheme::Light).await else { return };
+    let base = sign_in(&browser, &dev).await;
+    let polyglot = "'\"></script><svg onload=window.hit=1><img src=x onerror=window.hit=1>{{7*7}}`${window.hit=1}`";
+    let job = dev
+        .client
+        .submit(json!({
+            "name": polyglot, "labels": {"a": polyglot}, "env": {"X": polyglot},
+            "script": format!("printf '%s\\n' \"$X\"; printf '\\033]8;;javascript:window.hit=1\\033\\\\click\\033]8;;\\033\\\\\\n' >&2; exit 1"),
+        }))
+        .await;
+    dev.client.finished(job).await;
+    for path in ["/", "/jobs", &format!("/jobs/{job}"), &format!("/jobs/{job}?tab=spec"), &format!("/jobs/{job}?tab=events"), &format!("/jobs/{job}/tasks/main"), "/events", &format!("/jobs/new?from={job}"), "/jobs?name=%22%3E%3Csvg%20onload%3Dwindow.hit%3D1%3E"] {
+        browser.visit(&format!("{base}{path}")).await;
+        assert_eq!(browser.value("window.hit === undefined").await, json!(true), "{path}");
+        let unsafe_links = "[...document.links].filter(a => !/^https?:/.test(a.href)).length";
+        assert_eq!(browser.value(unsafe_links).await, json!(0), "{path}");
+    }
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn everything_works_without_javascript() {
+    let dir = data_dir();
+    let dev = Dev::start(dir.path()).await;
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let link = dev.client.post("/login-links", &json!({})).await.body["url"].as_str().unwrap().to_owned();
+    let base = link.split("/login").next().unwrap().to_owned();
+    let page = async |path: &str, cookie: &str| {
+        http.get(format!("{base}{path}")).header(ACCEPT, "text/html").header(COOKIE, cookie).send().await.unwrap()
+    };
+
+    assert_eq!(page("/jobs", "").await.headers()[LOCATION], "/login?next=%2Fjobs");
+    let signed_in = http.get(&link).header(ACCEPT, "text/html").send().await.unwrap();
+    let set = signed_in.headers()[SET_COOKIE].to_str().unwrap().to_owned();
+    assert!(set.contains("HttpOnly") && set.contains("SameSite=Strict"), "{set}");
+    let cookie = set.split(';').next().unwrap().to_owned();
+    let again = http.get(&link).header(ACCEPT, "text/html").send().await.unwrap();
+    assert!(again.headers().get(SET_COOKIE).is_none(), "a link signs in once");
+
+    let form = [("as", "script"), ("script", "echo from a form"), ("name", "formed")];
+    let request = http.post(format!("{base}/jobs/new")).header(COOKIE, &cookie).header(ACCEPT, "text/html");
+    let body: Vec<String> = form.iter().map(|(k, v)| format!("{k}={}", v.replace(' ', "+"))).collect();
+    let request = request.header("content-type", "application/x-www-form-urlencoded").body(body.join("&"));
+    let made = request.send().await.unwrap();
+    assert_eq!(made.status(), 303, "{}", made.text().await.unwrap());
+    let job: i64 = made.headers()[LOCATION].to_str().unwrap().rsplit('/').next().unwrap().parse().unwrap();
+    dev.client.finished(job).await;
+    let shown = page(&format!("/jobs/{job}"), &cookie).await.text().await.unwrap();
+    assert!(shown.contains("from a form") && shown.contains("completed"), "{shown}");
+    let listed = page("/jobs", &cookie).await.text().await.unwrap();
+    assert!(listed.contains("formed"));
+
+    let foreign = http.post(format!("{base}/jobs/{job}/rerun")).header(COOKIE, &cookie).header("origin", "https://evil.example");
+    assert_eq!(foreign.send().await.unwrap().status(), 403);
+    let policy = page("/jobs", &cookie).await.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+}
