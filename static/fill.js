@@ -111,8 +111,8 @@ const kinds = {
 };
 
 kinds.excerpt = (node, value) => {
-  node.hidden = value.length === 0;
-  node.replaceChildren(...value.map(([number, line]) => lineRow(line, number)));
+  node.hidden = value.lines.length === 0;
+  node.replaceChildren(...value.lines.map(([number, line]) => lineRow(line, number, value.href)));
 };
 
 function fillOne(node, data) {

@@ -2,15 +2,16 @@
 
 const MARKS = [["::group::", "group"], ["::endgroup::", "endgroup"], ["::error", "error"], ["::warning", "warning"], ["::notice", "notice-mark"], ["[command]", "command"]];
 
-/** A row for a line `{s: origin, at: millis, t: [[class, text, href?], …]}`. */
-export function lineRow(line, number) {
+/** A row for a line `{s: origin, at: millis, t: [[class, text, href?], …]}`; its number leads to it on the page `page`, if given. */
+export function lineRow(line, number, page) {
   const row = document.createElement("div");
   row.className = `ln ${line.s}`;
   row.dataset.n = number;
   row.dataset.at = line.at;
-  const no = document.createElement("a");
+  // Hundreds of links would be hundreds of stops for the keyboard: in the viewer, numbers are clicked or jumped to.
+  const no = document.createElement(page ? "a" : "span");
   no.className = "no";
-  no.href = `#L${number}`;
+  if (page) no.href = `${page}#L${number}`;
   no.textContent = number;
   if (line.s !== "out") no.title = line.s === "err" ? "stderr" : "stdout and stderr";
   const text = document.createElement("span");

@@ -93,7 +93,6 @@ export class Log {
       }
       const number = event.target.closest(".no");
       if (!number) return;
-      event.preventDefault();
       const line = Number(number.parentElement.dataset.n);
       const from = Number(/^#L(\d+)/.exec(location.hash)?.[1] || 0);
       const range = event.shiftKey && from ? `#L${Math.min(from, line)}-L${Math.max(from, line)}` : `#L${line}`;
@@ -109,7 +108,7 @@ export class Log {
   }
 
   isAround(event) {
-    return this.box.contains(event.target) || event.target === document.body;
+    return event.target === document.body || (event.target instanceof Node && this.box.contains(event.target));
   }
 
   /** Takes the newest window from the stream; only the last one before the next frame is drawn. */
@@ -118,7 +117,8 @@ export class Log {
       this.attempt = message.attempt;
       this.rows.replaceChildren();
       this.started = 0;
-      if (this.ui.attempt) setText(this.ui.attempt, `attempt ${message.attempt}`);
+      this.ui.attempt.hidden = false;
+      setText(this.ui.attempt, `attempt ${message.attempt}`);
     }
     const grown = message.total - this.total;
     this.total = message.total;

@@ -2,13 +2,11 @@
 
 use std::process::Stdio;
 
-
 use fantoccini::{Client, ClientBuilder};
 use serde_json::json;
 use tokio::process::{Child, Command};
 
 use crate::eventually;
-
 
 /// A browser with one window; it ends with this value.
 pub struct Browser {

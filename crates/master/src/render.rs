@@ -20,6 +20,8 @@ use self::pen::Pen;
 
 /// So many characters of a line are shown; of the rest only how many there are.
 pub const MAX_LINE_CHARS: usize = 10_000;
+/// Style class of the token that says what is not shown.
+const CUT: &str = "cut";
 /// Longer addresses make no link.
 const MAX_LINK_BYTES: usize = 2_048;
 
@@ -32,6 +34,15 @@ pub struct Token {
     pub text: String,
     /// Where it leads: an `http` or `https` address.
     pub href: Option<Arc<str>>,
+}
+
+impl Token {
+    /// Where this says how much of its line is not shown, makes it say that there may be more.
+    pub fn admit_more(&mut self) {
+        if self.class == CUT {
+            self.text = " … and more".to_owned();
+        }
+    }
 }
 
 impl Serialize for Token {

@@ -135,8 +135,10 @@ impl Execution {
         self.core.deliver(message);
     }
 
-    /// The master knows that this worker was alive at that moment.
+    /// The master knows that this worker was alive at that moment. What had lost its lease before is ended first: a
+    /// machine that wakes up from sleep finds an old answer in its socket.
     pub fn renew_lease(&self, sent_at: BootTime) {
+        self.core.expire(BootTime::now());
         self.core.state().renew_lease(sent_at);
     }
 
@@ -219,7 +221,7 @@ impl Core {
     fn deliver(self: &Arc<Self>, message: ToWorker) {
         match message {
             ToWorker::Start(start) => {
-                let accepted = self.state().accept(start);
+                let accepted = self.state().accept(start, BootTime::now());
                 match accepted {
                     Accepted::Queued { lease_is_first } => {
                         if lease_is_first {
@@ -291,7 +293,8 @@ impl Core {
     /// Starts what there is room for.
     fn launch_ready(self: &Arc<Self>) {
         loop {
-            let Some(launch) = self.state().next_launch(|attempt| self.workshop.spool.new_output(attempt))
+            let Some(launch) =
+                self.state().next_launch(BootTime::now(), |attempt| self.workshop.spool.new_output(attempt))
             else {
                 return;
             };

@@ -15,8 +15,6 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use anyhow::Context as _;
 use gaffer_domain::quantity::Bytes;
 use gaffer_domain::spec::Resources;
@@ -31,8 +29,6 @@ use connection::{ConnectionSettings, Patience};
 use data_dir::DataDir;
 use execution::{Execution, ExecutionSettings};
 
-/// How long a worker that goes down waits for the master to acknowledge its last reports.
-const FAREWELL: Duration = Duration::from_secs(2);
 /// The most that the spool takes if nobody says otherwise; on a small disk half of what is free.
 const DEFAULT_SPOOL_LIMIT: u64 = 4 << 30;
 /// Files that a worker may have open, if the system allows it. Jobs inherit the limit.
@@ -61,6 +57,7 @@ async fn run_with(
     patience: Patience,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let farewell = patience.farewell;
     let settings = config.resolve()?;
     let data_dir = DataDir::open(&settings.data_dir)?;
     let identity = data_dir.identity()?;
@@ -105,7 +102,7 @@ async fn run_with(
     let ended = match early_end {
         Some(ended) => ended,
         None => {
-            let _ = tokio::time::timeout(FAREWELL, execution.all_acknowledged()).await;
+            let _ = tokio::time::timeout(farewell, execution.all_acknowledged()).await;
             closing.cancel();
             connected.await
         }

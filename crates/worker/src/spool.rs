@@ -1,5 +1,6 @@
 //! Output and final reports on disk until the master has them; they survive a worker that is killed.
 
+mod files;
 mod journal;
 mod limits;
 mod output;
@@ -22,6 +23,7 @@ use gaffer_protocol::wire::{Ended, KillReceipt};
 
 use crate::clock::BootTime;
 use crate::data_dir::create_private_dir;
+use files::Files;
 use journal::Journal;
 use limits::Limits;
 use output::Segment;
@@ -34,7 +36,7 @@ pub(crate) use writer::OutputWriter;
 /// The journal and the output files of one worker.
 #[derive(Debug)]
 pub(crate) struct Spool {
-    dir: Arc<Path>,
+    files: Arc<Files>,
     limits: Arc<Limits>,
     journal: Mutex<Journal>,
 }
@@ -65,7 +67,8 @@ impl Spool {
         killed: &HashMap<AttemptRef, KillReceipt>,
     ) -> anyhow::Result<(Spool, Vec<Recovered>)> {
         create_private_dir(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let spool_dir: Arc<Path> = Arc::from(dir);
+        let spool_files = Files::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
+        let spool_files = Arc::new(spool_files);
         let limits = Arc::new(Limits::new(disk_limit));
         let mut files = segment_files(dir).with_context(|| format!("cannot list {}", dir.display()))?;
         let mut recovered = Vec::new();
@@ -78,7 +81,7 @@ impl Spool {
             let ended = end_of(remembered, &found, killed.get(&attempt).copied(), Utc::now());
             let output = Output::recovered(
                 attempt,
-                spool_dir.clone(),
+                spool_files.clone(),
                 limits.clone(),
                 found.segments,
                 ended.output_bytes,
@@ -96,13 +99,13 @@ impl Spool {
                 fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
         }
-        Ok((Spool { dir: spool_dir, limits, journal: Mutex::new(journal) }, recovered))
+        Ok((Spool { files: spool_files, limits, journal: Mutex::new(journal) }, recovered))
     }
 
     /// The output of a new attempt, and its writer.
     pub fn new_output(&self, attempt: AttemptRef) -> (Arc<Output>, OutputWriter) {
-        let output = Arc::new(Output::new(attempt, self.dir.clone(), self.limits.clone()));
-        let writer = OutputWriter::new(output.clone(), self.limits.clone());
+        let output = Arc::new(Output::new(attempt, self.files.clone(), self.limits.clone()));
+        let writer = OutputWriter::new(output.clone(), self.files.clone(), self.limits.clone());
         (output, writer)
     }
 

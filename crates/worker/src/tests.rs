@@ -69,7 +69,7 @@ fn config(url: &str, dir: &Path) -> WorkerConfig {
 /// Does not wait long before it dials again.
 fn eager() -> Patience {
     let short = Duration::from_millis(10);
-    Patience { first: short, longest: short, refused: short..short * 2 }
+    Patience { first: short, longest: short, refused: short..short * 2, farewell: Duration::from_millis(300) }
 }
 
 /// Living processes that carry the token of a worker.

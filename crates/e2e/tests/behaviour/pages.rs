@@ -21,7 +21,9 @@ async fn sign_in(browser: &Browser, dev: &Dev) -> String {
 /// What went wrong in the page: scripts that failed, policies that were violated.
 async fn complaints(browser: &Browser) -> serde_json::Value {
     browser
-        .value("performance.getEntriesByType('resource').filter(e => e.responseStatus >= 400).map(e => e.name)")
+        .value(
+            "performance.getEntriesByType('resource').filter(e => e.responseStatus >= 400).map(e => e.name)",
+        )
         .await
 }
 
@@ -33,7 +35,9 @@ async fn a_job_is_made_watched_live_and_stopped_in_the_browser() {
     let base = sign_in(&browser, &dev).await;
 
     browser.visit(&format!("{base}/jobs/new")).await;
-    browser.fill("textarea[name=script]", "echo \"first line\"; while :; do echo tick; sleep 0.1; done").await;
+    browser
+        .fill("textarea[name=script]", "echo \"first line\"; while :; do echo tick; sleep 0.1; done")
+        .await;
     browser.click("form[action='/jobs/new'] button.primary").await;
     browser.shows("first line").await;
     browser.shows("running").await;
@@ -55,10 +59,15 @@ async fn a_job_is_made_watched_live_and_stopped_in_the_browser() {
 async fn every_page_fits_light_and_dark_wide_and_narrow() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
-    let failing = dev.client.submit(script("printf '\\033[32mgreen\\033[0m\\n'; echo broken >&2; exit 3")).await;
+    let failing =
+        dev.client.submit(script("printf '\\033[32mgreen\\033[0m\\n'; echo broken >&2; exit 3")).await;
     dev.client.finished(failing).await;
-    let waiting = dev.client.submit(json!({"name": "far too large", "script": "true", "resources": {"cpu": 512}})).await;
-    let array = dev.client.submit(json!({"name": "many", "script": "echo $GAFFER_TASK_INDEX", "count": 30})).await;
+    let waiting = dev
+        .client
+        .submit(json!({"name": "far too large", "script": "true", "resources": {"cpu": 512}}))
+        .await;
+    let array =
+        dev.client.submit(json!({"name": "many", "script": "echo $GAFFER_TASK_INDEX", "count": 30})).await;
     dev.client.finished(array).await;
     let running = dev.client.submit(script("echo on the way; sleep 300")).await;
     dev.client.in_state(running, "running").await;
@@ -106,7 +115,8 @@ async fn hostile_text_stays_text_in_every_place_of_every_page() {
     let dev = Dev::start(dir.path()).await;
     let Some(browser) = Browser::open(1280, 900, Scheme::Light).await else { return };
     let base = sign_in(&browser, &dev).await;
-    let polyglot = "'\"></script><svg onload=window.hit=1><img src=x onerror=window.hit=1>{{7*7}}`${window.hit=1}`";
+    let polyglot =
+        "'\"></script><svg onload=window.hit=1><img src=x onerror=window.hit=1>{{7*7}}`${window.hit=1}`";
     let job = dev
         .client
         .submit(json!({
@@ -115,7 +125,17 @@ async fn hostile_text_stays_text_in_every_place_of_every_page() {
         }))
         .await;
     dev.client.finished(job).await;
-    for path in ["/", "/jobs", &format!("/jobs/{job}"), &format!("/jobs/{job}?tab=spec"), &format!("/jobs/{job}?tab=events"), &format!("/jobs/{job}/tasks/main"), "/events", &format!("/jobs/new?from={job}"), "/jobs?name=%22%3E%3Csvg%20onload%3Dwindow.hit%3D1%3E"] {
+    for path in [
+        "/",
+        "/jobs",
+        &format!("/jobs/{job}"),
+        &format!("/jobs/{job}?tab=spec"),
+        &format!("/jobs/{job}?tab=events"),
+        &format!("/jobs/{job}/tasks/main"),
+        "/events",
+        &format!("/jobs/new?from={job}"),
+        "/jobs?name=%22%3E%3Csvg%20onload%3Dwindow.hit%3D1%3E",
+    ] {
         browser.visit(&format!("{base}{path}")).await;
         assert_eq!(browser.value("window.hit === undefined").await, json!(true), "{path}");
         let unsafe_links = "[...document.links].filter(a => !/^https?:/.test(a.href)).length";
@@ -132,7 +152,12 @@ async fn everything_works_without_javascript() {
     let link = dev.client.post("/login-links", &json!({})).await.body["url"].as_str().unwrap().to_owned();
     let base = link.split("/login").next().unwrap().to_owned();
     let page = async |path: &str, cookie: &str| {
-        http.get(format!("{base}{path}")).header(ACCEPT, "text/html").header(COOKIE, cookie).send().await.unwrap()
+        http.get(format!("{base}{path}"))
+            .header(ACCEPT, "text/html")
+            .header(COOKIE, cookie)
+            .send()
+            .await
+            .unwrap()
     };
 
     assert_eq!(page("/jobs", "").await.headers()[LOCATION], "/login?next=%2Fjobs");
@@ -156,8 +181,12 @@ async fn everything_works_without_javascript() {
     let listed = page("/jobs", &cookie).await.text().await.unwrap();
     assert!(listed.contains("formed"));
 
-    let foreign = http.post(format!("{base}/jobs/{job}/rerun")).header(COOKIE, &cookie).header("origin", "https://evil.example");
+    let foreign = http
+        .post(format!("{base}/jobs/{job}/rerun"))
+        .header(COOKIE, &cookie)
+        .header("origin", "https://evil.example");
     assert_eq!(foreign.send().await.unwrap().status(), 403);
-    let policy = page("/jobs", &cookie).await.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    let policy =
+        page("/jobs", &cookie).await.headers()["content-security-policy"].to_str().unwrap().to_owned();
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
 }

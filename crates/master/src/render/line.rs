@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gaffer_protocol::output::Stream;
 
 use super::pen::Pen;
-use super::{Line, MAX_LINE_CHARS, Origin, Token};
+use super::{CUT, Line, MAX_LINE_CHARS, Origin, Token};
 
 /// Commands move the cursor no farther to the right than this, so that a few bytes can't make a long line.
 const MAX_ADDRESSED_COLUMN: usize = 500;
@@ -137,7 +137,7 @@ impl OpenLine {
         }
         if self.reach > MAX_LINE_CHARS {
             let text = format!(" … {} more", self.reach - MAX_LINE_CHARS);
-            tokens.push(Token { class: "cut".to_owned(), text, href: None });
+            tokens.push(Token { class: CUT.to_owned(), text, href: None });
         }
         let at_millis = self.at_micros.unwrap_or(0) / 1_000;
         self.cells.clear();

@@ -32,6 +32,8 @@ const LIGHT_PAGE: Rgb = [0xfb, 0xfb, 0xfc];
 const DARK_PAGE: Rgb = [0x0c, 0x0e, 0x12];
 /// A little above what WCAG 2.2 AA asks for, as dim text gives some of it away again.
 const MIN_CONTRAST: f64 = 5.0;
+/// What WCAG 2.2 AA asks for.
+const MIN_CONTRAST_ON_GROUND: f64 = 4.5;
 
 /// One of the 256 colours.
 fn rgb(index: u8) -> Rgb {
@@ -54,12 +56,18 @@ pub(super) fn nearest(color: Rgb) -> u8 {
 }
 
 /// Black or white, whichever is better to read on this background.
-pub(super) fn readable_on(background: u8) -> u8 {
+fn readable_on(background: u8) -> u8 {
     let ground = rgb(background);
     match contrast(ground, rgb(BLACK)) > contrast(ground, rgb(WHITE)) {
         true => BLACK,
         false => WHITE,
     }
+}
+
+/// The colour for text on this background: the wanted one where it can be read, else black or white.
+pub(super) fn on(background: u8, wanted: Option<u8>) -> u8 {
+    let is_readable = |wanted: &u8| contrast(rgb(*wanted), rgb(background)) >= MIN_CONTRAST_ON_GROUND;
+    wanted.filter(is_readable).unwrap_or_else(|| readable_on(background))
 }
 
 /// Rules for the classes that tokens have: `f0`…`f255` text on the page, `p0`… text on a background of its own, `g0`…

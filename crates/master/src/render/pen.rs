@@ -96,13 +96,12 @@ impl Pen {
             (false, Some(foreground), None) => numbered('f', foreground),
             (true, None, None) => add("v"),
             (false, foreground, Some(ground)) | (true, Some(ground), foreground) => {
-                numbered('p', foreground.unwrap_or_else(|| palette::readable_on(ground)));
+                numbered('p', palette::on(ground, foreground));
                 numbered('g', ground);
             }
             (true, None, Some(foreground)) => {
-                let ground = palette::readable_on(foreground);
                 numbered('p', foreground);
-                numbered('g', ground);
+                numbered('g', palette::on(foreground, None));
             }
         }
         class

@@ -71,6 +71,7 @@ fn looks_become_classes() {
     assert_eq!(tokens("\x1b[7mx\x1b[27my"), [token("v", "x"), token("", "y")]);
     assert_eq!(tokens("\x1b[7;33mx"), [token("p16 g3", "x")]);
     assert_eq!(tokens("\x1b[30;42;7mx"), [token("p2 g0", "x")]);
+    assert_eq!(tokens("\x1b[31;44mx"), [token("p16 g4", "x")]);
     assert_eq!(tokens("\x1b[58;5;1;1mx"), [token("b", "x")]);
     assert_eq!(tokens("\x1b[4:3mx\x1b[4:0my"), [token("u", "x"), token("", "y")]);
     assert_eq!(tokens("\x1b[38;5mx\x1b[48;2;1;2mx\x1b[999mx").len(), 1);

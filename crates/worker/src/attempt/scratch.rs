@@ -17,7 +17,7 @@ use crate::data_dir::create_private_dir;
 
 /// Directories that were not touched are kept for other attempts, up to so many: to make and remove them costs more
 /// than to start a process.
-const MAX_SPARES: usize = 64;
+const MAX_SPARES: usize = 1024;
 /// The kernel's clock for files may be so much behind.
 const FILE_CLOCK_LAG: Duration = Duration::from_millis(50);
 

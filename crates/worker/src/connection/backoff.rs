@@ -9,7 +9,7 @@ use rand::Rng as _;
 /// A session that lasted so long was a good one.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
 
-/// How eager a worker is.
+/// How long a worker waits for its master, and when.
 #[derive(Debug, Clone)]
 pub(crate) struct Patience {
     /// The first wait is at most this long.
@@ -18,6 +18,8 @@ pub(crate) struct Patience {
     pub longest: Duration,
     /// How long to leave a master alone that does not want this worker.
     pub refused: Range<Duration>,
+    /// How long a worker that goes down waits for the master to acknowledge its last reports.
+    pub farewell: Duration,
 }
 
 impl Default for Patience {
@@ -26,6 +28,7 @@ impl Default for Patience {
             first: Duration::from_millis(150),
             longest: Duration::from_secs(15),
             refused: Duration::from_secs(30)..Duration::from_secs(60),
+            farewell: Duration::from_secs(2),
         }
     }
 }

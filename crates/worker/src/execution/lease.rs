@@ -35,7 +35,7 @@ pub(super) fn watch(core: Arc<Core>) -> io::Result<impl Future<Output = ()> + Se
 
 impl Core {
     /// Ends what has lost its lease by `now`. Gives the moment at which the next lease runs out.
-    fn expire(self: &Arc<Self>, now: BootTime) -> Option<BootTime> {
+    pub(super) fn expire(self: &Arc<Self>, now: BootTime) -> Option<BootTime> {
         let (expired, next) = self.state().expire(now);
         if expired > 0 {
             tracing::warn!(

@@ -132,8 +132,9 @@ impl State {
         }
     }
 
-    /// Queues an attempt, unless it was seen before.
-    pub fn accept(&mut self, start: Box<StartAttempt>) -> Accepted {
+    /// Queues an attempt, unless it was seen before. One that lay on its way for longer than its lease lasts is given
+    /// back: the master may have repeated it elsewhere.
+    pub fn accept(&mut self, start: Box<StartAttempt>, now: BootTime) -> Accepted {
         let attempt = start.attempt;
         if self.held.contains_key(&attempt) {
             return Accepted::Settled;
@@ -142,7 +143,9 @@ impl State {
             // The master did not hear that it was given back.
             Some(Gone::Returned) => self.report(ToMaster::Returned { attempt }),
             Some(Gone::Ended) => {}
-            None if self.is_shutting_down || self.held.len() >= MAX_HELD => self.give_back(attempt),
+            None if self.is_shutting_down || self.held.len() >= MAX_HELD || self.has_lapsed(&start, now) => {
+                self.give_back(attempt);
+            }
             None => {
                 if let Some(misfit) = self.admission.misfit(start.resources) {
                     let end = AttemptEnd::StartFailed {
@@ -165,12 +168,21 @@ impl State {
         Accepted::Settled
     }
 
-    /// The next attempt that starts now.
+    /// The next attempt that starts now. What has waited here for longer than its lease lasts is given back instead.
     pub fn next_launch(
         &mut self,
+        now: BootTime,
         new_output: impl FnOnce(AttemptRef) -> (Arc<Output>, OutputWriter),
     ) -> Option<Launch> {
-        let (attempt, reserved) = self.admission.next()?;
+        let (attempt, reserved) = loop {
+            let (attempt, reserved) = self.admission.next()?;
+            let Some(Held { phase: Phase::Queued(start), .. }) = self.held.get(&attempt) else { return None };
+            if !self.has_lapsed(start, now) {
+                break (attempt, reserved);
+            }
+            self.admission.release(reserved);
+            self.give_back(attempt);
+        };
         let held = self.held.get_mut(&attempt)?;
         let Phase::Queued(start) = &held.phase else { return None };
         let start = Arc::new((**start).clone());
@@ -421,6 +433,11 @@ impl State {
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.reports.push_back(report);
         }
+    }
+
+    /// Whether the master may count an attempt as lost by now.
+    fn has_lapsed(&self, start: &StartAttempt, now: BootTime) -> bool {
+        self.contact.is_some_and(|contact| contact.after(start.lost_after.to_std()) <= now)
     }
 
     fn give_back(&mut self, attempt: AttemptRef) {

@@ -2,7 +2,6 @@
 //! memory while it is recent, dropped once the master has stored it.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +11,9 @@ use bytes::Bytes;
 use gaffer_domain::AttemptRef;
 use gaffer_protocol::output::{ChunkBuilder, EncodedChunk, MAX_CHUNK_PAYLOAD, Record, Stream};
 
+use super::files::Files;
 use super::limits::Limits;
-use super::segment::{self, SegmentReader};
+use super::segment::SegmentReader;
 
 /// The most recent output that one attempt keeps in memory, in bytes.
 const TAIL_LIMIT: usize = 1 << 20;
@@ -32,7 +32,7 @@ const READ_RETRY: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Output {
     attempt: AttemptRef,
-    dir: Arc<Path>,
+    files: Arc<Files>,
     limits: Arc<Limits>,
     state: Mutex<State>,
 }
@@ -54,6 +54,8 @@ struct State {
     tail_cost: usize,
     /// Where the last read from disk ended.
     cursor: Option<Cursor>,
+    /// Some segment was read; a reading that began may still go on.
+    was_read: bool,
     removed: bool,
 }
 
@@ -95,21 +97,21 @@ pub(super) enum Place {
 
 impl Output {
     /// For an attempt that has written nothing yet.
-    pub fn new(attempt: AttemptRef, dir: Arc<Path>, limits: Arc<Limits>) -> Output {
-        Output { attempt, dir, limits, state: Mutex::default() }
+    pub fn new(attempt: AttemptRef, files: Arc<Files>, limits: Arc<Limits>) -> Output {
+        Output { attempt, files, limits, state: Mutex::default() }
     }
 
     /// For an attempt of an earlier process: `segments` in order, `end` the offset after the last byte there ever was.
     pub fn recovered(
         attempt: AttemptRef,
-        dir: Arc<Path>,
+        files: Arc<Files>,
         limits: Arc<Limits>,
         segments: VecDeque<Segment>,
         end: u64,
     ) -> Output {
         limits.disk_taken(segments.iter().map(|segment| segment.size).sum());
         let state = State { segments, end, disk_end: end, ..State::default() };
-        Output { attempt, dir, limits, state: Mutex::new(state) }
+        Output { attempt, files, limits, state: Mutex::new(state) }
     }
 
     /// Offset after the last byte so far.
@@ -142,10 +144,10 @@ impl Output {
         while !state.tail.is_empty() {
             self.forget_oldest(&mut state);
         }
-        let segments = std::mem::take(&mut state.segments);
+        let (segments, is_private) = (std::mem::take(&mut state.segments), !state.was_read);
         drop(state);
         for segment in segments {
-            self.unlink(segment);
+            self.unlink(segment, is_private);
         }
     }
 
@@ -161,7 +163,7 @@ impl Output {
                 Source::Memory(records) => records,
                 Source::Lost { until } => vec![lost_record(offset, until, max)],
                 Source::Disk { segment, cursor } => {
-                    let path = segment::path(&self.dir, self.attempt, segment.start);
+                    let path = self.files.path(self.attempt, segment.start);
                     let read = move || {
                         read_segment(&path, segment, cursor, offset, max).map_err(|error| (error, path))
                     };
@@ -208,6 +210,7 @@ impl Output {
             Some(segment) if segment.start <= offset => {
                 let fits = |cursor: &Cursor| cursor.segment == segment.start && cursor.offset <= offset;
                 let cursor = state.cursor.take().filter(fits);
+                state.was_read = true;
                 Source::Disk { segment, cursor }
             }
             found => {
@@ -241,7 +244,7 @@ impl Output {
         let start = state.end;
         state.segments.push_back(Segment { start, end: start, size: 0 });
         state.writing = true;
-        Place::New(segment::path(&self.dir, self.attempt, start))
+        Place::New(self.files.path(self.attempt, start))
     }
 
     /// The record is on its way no more: nothing came of it, and if `file_lost`, nothing of its file either.
@@ -312,17 +315,14 @@ impl Output {
             }
             state.segments.pop_front();
             state.writing &= !is_open;
-            self.unlink(first);
+            self.unlink(first, !state.was_read);
         }
     }
 
-    fn unlink(&self, segment: Segment) {
-        let path = segment::path(&self.dir, self.attempt, segment.start);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(attempt = %self.attempt, path = %path.display(), %error, "cannot remove a spool file");
-            }
-            _ => {}
+    fn unlink(&self, segment: Segment, is_private: bool) {
+        let path = self.files.path(self.attempt, segment.start);
+        if let Err(error) = self.files.remove(&path, segment.size, is_private) {
+            tracing::warn!(attempt = %self.attempt, path = %path.display(), %error, "cannot remove a spool file");
         }
         self.limits.disk_freed(segment.size);
     }

@@ -6,7 +6,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -42,10 +41,9 @@ pub(crate) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// A new, empty file; one that lies there from before is emptied.
-    pub fn create(path: &Path) -> io::Result<SegmentWriter> {
-        let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
-        Ok(SegmentWriter { file, size: 0 })
+    /// Into an empty file.
+    pub fn new(file: File) -> SegmentWriter {
+        SegmentWriter { file, size: 0 }
     }
 
     /// Size of the file in bytes.
@@ -198,7 +196,7 @@ mod tests {
 
     fn written(dir: &Path, count: usize, rng: &mut StdRng) -> (PathBuf, Vec<Record>) {
         let path = dir.join("1.1.0");
-        let mut writer = SegmentWriter::create(&path).unwrap();
+        let mut writer = SegmentWriter::new(File::create(&path).unwrap());
         let records: Vec<Record> = (0..count).map(|_| record(rng)).collect();
         for record in &records {
             writer.append(record).unwrap();

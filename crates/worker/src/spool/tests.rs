@@ -64,7 +64,8 @@ fn ended(totals: &writer::Totals) -> Ended {
 
 fn files(dir: &Path) -> Vec<String> {
     let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter(|name| name != "journal").collect();
+    let mut names: Vec<String> =
+        names.filter(|name| name != "journal" && !name.starts_with("spare.")).collect();
     names.sort();
     names
 }
@@ -118,7 +119,7 @@ async fn a_hundred_megabytes_pass_through_with_little_memory_and_disk() {
                 offset += length;
                 // Now at once, now with delay.
                 tries += 1;
-                if tries % 7 != 0 {
+                if !tries.is_multiple_of(7) {
                     output.stored(offset);
                 }
             }

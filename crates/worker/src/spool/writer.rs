@@ -8,6 +8,7 @@ use gaffer_protocol::output::Record;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use super::files::Files;
 use super::limits::Limits;
 use super::output::{Output, Place};
 use super::segment::SegmentWriter;
@@ -23,6 +24,7 @@ const DISK_RETRY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct OutputWriter {
     output: Arc<Output>,
+    files: Arc<Files>,
     limits: Arc<Limits>,
     segment: Option<SegmentWriter>,
     checksum: Checksum,
@@ -39,8 +41,15 @@ pub(crate) struct Totals {
 }
 
 impl OutputWriter {
-    pub fn new(output: Arc<Output>, limits: Arc<Limits>) -> OutputWriter {
-        OutputWriter { output, limits, segment: None, checksum: Checksum::default(), memory_only: false }
+    pub fn new(output: Arc<Output>, files: Arc<Files>, limits: Arc<Limits>) -> OutputWriter {
+        OutputWriter {
+            output,
+            files,
+            limits,
+            segment: None,
+            checksum: Checksum::default(),
+            memory_only: false,
+        }
     }
 
     /// Adds a record. Waits while the spool is full or its disk refuses, but no longer than until `hurry`: the
@@ -100,8 +109,8 @@ impl OutputWriter {
     async fn write(&mut self, record: &Record) -> io::Result<u64> {
         let is_full = self.segment.as_ref().is_none_or(|segment| segment.size() >= SEGMENT_BYTES);
         if let Place::New(path) = self.output.begin(is_full) {
-            match SegmentWriter::create(&path) {
-                Ok(segment) => self.segment = Some(segment),
+            match self.files.create(&path) {
+                Ok(file) => self.segment = Some(SegmentWriter::new(file)),
                 Err(error) => {
                     self.segment = None;
                     self.output.cancel(true);

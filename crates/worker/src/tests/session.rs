@@ -1,7 +1,8 @@
 //! Sessions: how they begin, what survives them, and what a worker makes of a master that does not want it.
 
+use std::cell::RefCell;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 use std::time::Duration;
 
 use gaffer_domain::quantity::Span;
@@ -249,13 +250,16 @@ async fn nonsense_from_the_master_ends_the_session_and_not_the_worker() {
     worker.stop().await;
 }
 
-/// Collects what is logged on this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
-impl io::Write for Log {
+/// Keeps what is logged for whoever asks on the same thread.
+struct ThreadLog;
+
+impl io::Write for ThreadLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        LOG.with_borrow_mut(|log| log.extend_from_slice(bytes));
         Ok(bytes.len())
     }
 
@@ -264,24 +268,19 @@ impl io::Write for Log {
     }
 }
 
-impl Log {
-    fn lines(&self) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(str::to_owned).collect()
-    }
+/// Begins to keep logs, for all tests: what is logged where nobody listens may be left out everywhere.
+fn keep_logs() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let log = tracing_subscriber::fmt().with_writer(|| ThreadLog).with_max_level(tracing::Level::INFO);
+        tracing::subscriber::set_global_default(log.with_ansi(false).finish()).unwrap();
+    });
 }
 
 // On one thread, which is the one whose log is collected.
 #[tokio::test(flavor = "current_thread")]
 async fn a_refused_key_is_told_once_for_each_reason() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
-        .with_max_level(tracing::Level::INFO)
-        .with_ansi(false)
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    keep_logs();
     let worker = Worker::start().await;
     let problem = |detail: &str| {
         format!(r#"{{"title":"Unauthorized","status":401,"code":"unauthorized","detail":"{detail}"}}"#)
@@ -293,7 +292,8 @@ async fn a_refused_key_is_told_once_for_each_reason() {
     let mut session = worker.master.accept_and_welcome().await;
     session.see_through(vec![play(1, "exit 0")]).await;
     worker.stop().await;
-    let lines = log.lines();
+    let log = LOG.with_borrow(|log| String::from_utf8(log.clone()).unwrap());
+    let lines: Vec<&str> = log.lines().collect();
     let telling = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
     assert_eq!(telling("refused the key: this key was revoked"), 1, "{lines:?}");
     assert_eq!(telling("refused the key: this key is for users"), 1, "{lines:?}");

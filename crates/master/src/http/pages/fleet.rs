@@ -86,7 +86,9 @@ impl From<&Worker> for WorkerRow {
             cpu: Amount {
                 text: format!("{} / {}", cores(allocated.cpu), cores(capacity.cpu)),
                 allocated: hundredths(allocated.cpu, capacity.cpu),
-                uses: usage.and_then(|usage| usage.cpu).map_or_else(String::new, |busy| format!("{:.0}% busy", busy * 100.0)),
+                uses: usage
+                    .and_then(|usage| usage.cpu)
+                    .map_or_else(String::new, |busy| format!("{:.0}% busy", busy * 100.0)),
                 used: usage.and_then(|usage| usage.cpu).map_or(NOWHERE, |busy| mark(hundredths(busy, 1.0))),
             },
             memory: amount_of(
@@ -110,7 +112,8 @@ fn amount_of((allocated, capacity): (u64, u64), used: Option<(u64, u64)>) -> Amo
     Amount {
         text: format!("{} / {}", bytes(allocated), bytes(capacity)),
         allocated: hundredths(allocated as f64, capacity as f64),
-        uses: used.map_or_else(String::new, |(used, total)| format!("{} of {} in use", bytes(used), bytes(total))),
+        uses: used
+            .map_or_else(String::new, |(used, total)| format!("{} of {} in use", bytes(used), bytes(total))),
         used: used.map_or(NOWHERE, |(used, total)| mark(hundredths(used as f64, total as f64))),
     }
 }

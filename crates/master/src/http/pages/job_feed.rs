@@ -32,7 +32,9 @@ use crate::store::tasks::{TaskFilter, TaskRecord};
 /// Output is sent at most ten times a second, however fast it comes.
 const PACE: Duration = Duration::from_millis(100);
 /// The rest is looked at less often: it costs more and nobody reads that fast.
-const STATE_PACE: Duration = Duration::from_millis(400);
+const STATE_PACE: Duration = Duration::from_millis(500);
+/// It is looked at again even if nothing is said to have changed: another master may have written.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Lines in the window that moves with the output.
 const WINDOW_LINES: u64 = 300;
 /// While the output of a running task has not begun to arrive here, it is looked for again so soon.
@@ -106,7 +108,10 @@ struct JobFeed {
 impl Feed for JobFeed {
     async fn look(&mut self) -> Result<Vec<Event>, Error> {
         let mut events = Vec::new();
-        let is_due = self.looked.is_none_or(|looked| looked.elapsed() >= STATE_PACE);
+        let has_changed = self.changes.has_changed().unwrap_or(true);
+        let is_due = self
+            .looked
+            .is_none_or(|looked| looked.elapsed() >= if has_changed { STATE_PACE } else { LOOK_AGAIN });
         if is_due {
             self.changes.mark_unchanged();
             self.looked = Some(Instant::now());
@@ -165,9 +170,10 @@ impl JobFeed {
                 return Ok(());
             }
         }
-        let fields = self.head_fields(job, &tasks).await?;
-        events.extend(self.fields_changed(fields));
         let (why, verdicts) = waiting(&self.master, &self.caller, job).await?;
+        let mut fields = self.head_fields(job, &tasks).await?;
+        fields["waits"] = json!(!why.is_empty());
+        events.extend(self.fields_changed(fields));
         events.extend(self.sent[0].whole("waiting", &why));
         events.extend(self.sent[1].whole("verdicts", &verdicts));
         match &mut self.tab {
@@ -198,10 +204,8 @@ impl JobFeed {
         fields["failed"] = json!(failure.is_some());
         if let Some(failure) = failure {
             fields["failure_heading"] = json!(failure.heading);
-            fields["excerpt"] = json!(failure.lines);
+            fields["excerpt"] = json!({ "href": failure.href, "lines": failure.lines });
         }
-        let (why, _) = waiting(&self.master, &self.caller, job).await?;
-        fields["waits"] = json!(!why.is_empty());
         Ok(fields)
     }
 

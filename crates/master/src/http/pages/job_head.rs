@@ -10,7 +10,7 @@ use super::super::auth::Caller;
 use super::super::error::Error;
 use super::lines::Output;
 use super::rows::{Segment, TaskRow, TaskSummary, exit, labels, why};
-use super::shown::{Stretch, count, many, sentence};
+use super::shown::{Stretch, address, count, many, sentence};
 use super::stream::Row;
 use crate::Master;
 use crate::explain;
@@ -130,6 +130,8 @@ fn cause(job: &rest::Job, only: Option<&rest::Task>, tasks: &TaskSummary) -> Str
 pub struct Failure {
     /// Which task it was, and what the lines are; why stands in the head.
     pub heading: String,
+    /// Where its whole output is shown.
+    pub href: String,
     /// The last lines of standard error, or of all if there are none; with their numbers.
     pub lines: Vec<(u64, Line)>,
 }
@@ -156,12 +158,14 @@ pub async fn failure(
     let has_errors = lines.iter().any(|(_, line)| line.origin != Origin::Stdout);
     let heading = match (tasks.len(), lines.is_empty(), has_errors) {
         (1, true, _) => "It said nothing".to_owned(),
-        (1, false, true) => "The last on standard error".to_owned(),
-        (1, false, false) => "The last of its output".to_owned(),
+        (1, false, true) => "The last lines of its standard error".to_owned(),
+        (1, false, false) => "The last lines of its output".to_owned(),
         (_, true, _) => format!("{}: {message}", task.view.address),
-        (_, false, _) => format!("{}: {message}. The last that it said:", task.view.address),
+        (_, false, _) => format!("{}: {message}. Its last lines:", task.view.address),
     };
-    Ok(Some(Failure { heading, lines }))
+    let whose = if tasks.len() == 1 { "" } else { task.view.address.as_str() };
+    let href = address(&format!("/jobs/{}", job.id), &[("task", whose)]);
+    Ok(Some(Failure { heading, href, lines }))
 }
 
 async fn excerpt(master: &Arc<Master>, task: &TaskRecord) -> Result<Vec<(u64, Line)>, Error> {

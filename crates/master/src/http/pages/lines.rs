@@ -14,7 +14,9 @@ use crate::store::output::OutputHead;
 /// The last lines are looked for in so many bytes at the end; longer lines make them fewer.
 const TAIL_BYTES: u64 = 256 << 10;
 /// So many bytes are read at most to show some lines.
-const MAX_READ_BYTES: u64 = 4 << 20;
+const MAX_READ_BYTES: u64 = 1 << 20;
+/// So many bytes of a line that fills all that was looked at: more than is shown of it.
+const LONG_LINE_BYTES: u64 = 64 << 10;
 /// A colour may have been set so many lines before the first that is shown, and so many bytes.
 const LOOK_BACK_LINES: u64 = 100;
 const LOOK_BACK_BYTES: u64 = 512 << 10;
@@ -77,16 +79,33 @@ impl Output {
         let skipped = ends.saturating_sub(count + LOOK_BACK_LINES).max(cut);
         let mut rendering = Rendering { skip: skipped, ..Rendering::default() };
         chunks.iter().for_each(|chunk| rendering.read(chunk));
-        let is_skipped = rendering.skip == 0;
         let (mut lines, is_open) = rendering.finish();
         if lines.is_empty() && head.bytes > 0 {
-            // No line begins in these bytes: show the beginning of the one that fills them.
-            return self.from(if is_skipped { head.lines } else { head.lines + 1 }, 1).await;
+            return self.long_line(&chunks, head, ends == 0).await;
         }
         let before = (head.lines + skipped).saturating_sub(ends);
         let surplus = lines.len().saturating_sub(count as usize);
         lines.drain(..surplus);
         Ok(Window { first: before + surplus as u64 + 1, lines, is_open, head })
+    }
+
+    /// The last line, which fills all of these chunks: what was written over it, or else its beginning.
+    async fn long_line(
+        &self,
+        chunks: &[Arc<Chunk>],
+        head: OutputHead,
+        is_open: bool,
+    ) -> Result<Window, StoreError> {
+        let index = if is_open { head.lines } else { head.lines.saturating_sub(1) };
+        let mut rendering = Rendering { seek: Some(b'\r'), ..Rendering::default() };
+        chunks.iter().for_each(|chunk| rendering.read(chunk));
+        let (mut lines, _) = rendering.finish();
+        if lines.is_empty() {
+            let window = self.read(head, index, 1, 0, LONG_LINE_BYTES).await?;
+            lines = window.unwrap_or_default().lines;
+        }
+        lines.truncate(1);
+        Ok(Window { first: index + 1, lines, is_open, head })
     }
 
     /// Lines from one on (counted from 1), at most `count`; fewer if they are very long, but at least one if there is
@@ -97,11 +116,11 @@ impl Output {
     pub async fn from(&self, first: u64, count: u64) -> Result<Window, StoreError> {
         let head = self.head().await?;
         let index = first.saturating_sub(1).min(head.lines);
-        if let Some(window) = self.read(head, index, count, LOOK_BACK_LINES).await? {
+        if let Some(window) = self.read(head, index, count, LOOK_BACK_LINES, MAX_READ_BYTES).await? {
             return Ok(window);
         }
         // The lines before are so long that the wanted ones were not reached: do without their colours.
-        let window = self.read(head, index, count, 0).await?;
+        let window = self.read(head, index, count, 0, MAX_READ_BYTES).await?;
         Ok(window.unwrap_or(Window { first: index + 1, head, ..Window::default() }))
     }
 
@@ -111,6 +130,7 @@ impl Output {
         index: u64,
         count: u64,
         look_back: u64,
+        max_bytes: u64,
     ) -> Result<Option<Window>, StoreError> {
         let begin = index.saturating_sub(look_back);
         let (offset, ends_before) = match begin {
@@ -124,7 +144,7 @@ impl Output {
         while let Some(chunk) = reading.next().await? {
             bytes += chunk.payload_bytes as u64;
             rendering.read(&chunk);
-            if rendering.lines.len() as u64 >= before as u64 + count || bytes > MAX_READ_BYTES {
+            if rendering.lines.len() as u64 >= before as u64 + count || bytes > max_bytes {
                 break;
             }
             if look_back > 0 && rendering.lines.len() < before && bytes > LOOK_BACK_BYTES {
@@ -137,6 +157,9 @@ impl Output {
         lines.drain(..before.min(lines.len()));
         let is_all = lines.len() as u64 <= count;
         lines.truncate(count as usize);
+        if !reached_end && let Some(cut) = lines.last_mut().and_then(|line| line.tokens.last_mut()) {
+            cut.admit_more();
+        }
         Ok(Some(Window { first: index + 1, lines, is_open: is_open && is_all && reached_end, head }))
     }
 
@@ -181,6 +204,8 @@ struct Rendering {
     /// Line ends to pass over before anything is rendered.
     skip: u64,
     skipped: u64,
+    /// A byte to look for before anything is rendered.
+    seek: Option<u8>,
 }
 
 impl Rendering {
@@ -196,6 +221,11 @@ impl Rendering {
                     }
                     None => bytes = &[],
                 }
+            }
+            if let Some(byte) = self.seek {
+                let Some(at) = memchr::memchr(byte, bytes) else { continue };
+                bytes = &bytes[at..];
+                self.seek = None;
             }
             self.renderer.push(record.at_micros, record.stream, bytes, &mut self.lines);
         }

@@ -263,7 +263,12 @@ impl From<&rest::Event> for EventRow {
             href,
             actor: event.actor.clone(),
             message: match &event.worker {
-                Some(worker) if event.job.is_some() && ![&event.message, &event.actor].iter().any(|text| text.contains(worker.as_str())) => {
+                Some(worker)
+                    if event.job.is_some()
+                        && ![&event.message, &event.actor]
+                            .iter()
+                            .any(|text| text.contains(worker.as_str())) =>
+                {
                     let dash = if event.message.is_empty() { "" } else { " · " };
                     format!("{}{dash}on {worker}", event.message)
                 }

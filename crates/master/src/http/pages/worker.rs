@@ -196,7 +196,8 @@ pub async fn new_key(
     match keys::create_key(&master, &visitor.caller, key).await {
         Ok(key) => {
             let secret = key.key.unwrap_or_default();
-            answer.line = Some(format!("MASTER_URL={} API_KEY={secret} gaffer worker", worker_url(&master)));
+            answer.line =
+                Some(format!("MASTER_URL={} \\\nAPI_KEY={secret} \\\ngaffer worker", worker_url(&master)));
         }
         Err(Error::Unprocessable { detail, .. }) => answer.error = Some(detail),
         Err(error) => return Err(error),

@@ -62,7 +62,7 @@ fn a_journal_torn_anywhere_keeps_its_whole_lines() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal");
     let mut journal = Journal::create(&path, BOOT, &[]).unwrap();
-    for task in 1..=5 {
+    for task in 1..=3 {
         journal.ended(&ended(task)).unwrap();
     }
     let whole = fs::read(&path).unwrap();
