@@ -62,6 +62,11 @@ const kinds = {
     if (word) setText(word, value);
     else node.setAttribute("aria-label", value);
   },
+  tick(node, value) {
+    node.dataset.done = value;
+    node.querySelector("use").setAttribute("href", value ? "#g-completed" : "#g-offline");
+    setText(node.querySelector(".vh"), value ? "done" : "to do");
+  },
   tone: (node, value) => { node.dataset.s = value; },
   age(node, value) {
     node.dataset.from = value ?? "";

@@ -26,17 +26,27 @@ function showWaiting(list) {
   bar.querySelector("button").textContent = `${rows.size} new ↑`;
 }
 
+function letIn(list) {
+  const rows = waiting.get(list);
+  const made = [...rows.values()].map((row) => make(list, row));
+  rows.clear();
+  list.prepend(...made);
+  while (list.children.length > 500) list.lastElementChild.remove();
+  showWaiting(list);
+  showWhether(list, list.children.length > 0);
+}
+
+/** Shows what belongs to a list with rows in it, or to one without. */
+function showWhether(list, full) {
+  for (const node of document.querySelectorAll(`[data-when-empty="${list.dataset.list}"]`)) node.hidden = full;
+  for (const node of document.querySelectorAll(`[data-when-full="${list.dataset.list}"]`)) node.hidden = !full;
+}
+
 function hold(list, message) {
   if (!waiting.has(list)) {
     waiting.set(list, new Map());
     document.querySelector(`[data-waiting="${list.dataset.list}"] button`)?.addEventListener("click", () => {
-      const rows = waiting.get(list);
-      const made = [...rows.values()].map((row) => make(list, row));
-      rows.clear();
-      list.prepend(...made);
-      list.querySelector("[data-empty]")?.remove();
-      while (list.children.length > 500) list.lastElementChild.remove();
-      showWaiting(list);
+      letIn(list);
     });
   }
   const rows = waiting.get(list);
@@ -52,7 +62,9 @@ function hold(list, message) {
       for (const [key, value] of older) rows.set(key, value);
     } else if (rows.has(row.key)) rows.set(row.key, row);
   }
-  showWaiting(list);
+  // In an empty list there is nothing that a new row could push away.
+  if (list.children.length === 0) letIn(list);
+  else showWaiting(list);
 }
 
 function flow(list, message) {
@@ -70,8 +82,7 @@ function flow(list, message) {
       if (row && list.children[at] !== row) list.insertBefore(row, list.children[at] ?? null);
     });
     list.arrange = null;
-    for (const empty of document.querySelectorAll(`[data-when-empty="${list.dataset.list}"]`)) empty.hidden = message.order.length > 0;
-    for (const full of document.querySelectorAll(`[data-when-full="${list.dataset.list}"]`)) full.hidden = message.order.length === 0;
+    showWhether(list, message.order.length > 0);
   };
   // Nothing moves under the pointer or the focus.
   if (!list.matches(":hover, :focus-within")) return arrange();

@@ -12,5 +12,8 @@ while [ "$step" -le 40 ]; do
     step=$((step + 1))
 done
 printf '\n'
+# Two pipes have no common order; what is written at the same moment may be read either way round.
+sleep 0.2
 echo 'Standard error is told apart.' >&2
+sleep 0.2
 printf '\033[1mYour turn:\033[0m gaffer run -- uname -a\n'

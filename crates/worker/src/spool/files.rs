@@ -22,7 +22,7 @@ const SPARE_PREFIX: &str = "spare.";
 
 /// The directory of the segments.
 #[derive(Debug)]
-pub(super) struct Files {
+pub(crate) struct Files {
     dir: PathBuf,
     spares: Mutex<Spares>,
 }

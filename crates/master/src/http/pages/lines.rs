@@ -153,14 +153,15 @@ impl Output {
         }
         // Else the line that has not ended is not the last one: reading stopped in it.
         let reached_end = ends_before + rendering.skipped + rendering.lines.len() as u64 >= head.lines;
-        let (mut lines, is_open) = rendering.finish();
+        let (mut lines, has_partial) = rendering.finish();
         lines.drain(..before.min(lines.len()));
         let is_all = lines.len() as u64 <= count;
         lines.truncate(count as usize);
-        if !reached_end && let Some(cut) = lines.last_mut().and_then(|line| line.tokens.last_mut()) {
+        let is_cut_short = has_partial && is_all && reading.at < head.bytes;
+        if is_cut_short && let Some(cut) = lines.last_mut().and_then(|line| line.tokens.last_mut()) {
             cut.admit_more();
         }
-        Ok(Some(Window { first: index + 1, lines, is_open: is_open && is_all && reached_end, head }))
+        Ok(Some(Window { first: index + 1, lines, is_open: has_partial && is_all && reached_end, head }))
     }
 
     fn reading(&self, offset: u64, end: u64) -> Reading {

@@ -9,6 +9,7 @@ use axum::response::Response;
 use axum::response::sse::Event;
 use chrono::{TimeDelta, Utc};
 use gaffer_domain::job::JobState;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::super::api::workers;
@@ -43,6 +44,8 @@ struct OverviewPage {
 }
 
 struct FirstStep {
+    /// Names it for the stream.
+    key: &'static str,
     what: &'static str,
     command: Option<&'static str>,
     href: String,
@@ -94,39 +97,31 @@ pub async fn show(State(master): State<Arc<Master>>, visitor: Visitor) -> Result
     })
 }
 
-/// The first steps, while there is one to take and few jobs were run.
+/// The first steps, as long as few jobs were run.
 async fn first_steps(master: &Master, caller: &Caller, seen: &Seen) -> Result<Option<Vec<FirstStep>>, Error> {
     let jobs = master.store.job_list(caller.project, &JobFilter::default(), FEW_JOBS).await?;
     if jobs.len() >= FEW_JOBS as usize {
         return Ok(None);
     }
-    let first = jobs.last().map(|job| format!("/jobs/{}", job.id));
-    let step = |what, command, (href, link): (String, &'static str), is_done| FirstStep {
+    let ran = jobs.iter().any(|job| job.started_at.is_some());
+    let repeated = jobs.iter().any(|job| job.rerun_of.is_some());
+    let broke = repeated || jobs.iter().any(|job| job.state == "failed");
+    let first = jobs.last().map_or_else(|| "/jobs".to_owned(), |job| format!("/jobs/{}", job.id));
+    let step = |key, what, command, href: &str, link, is_done| FirstStep {
+        key,
         what,
         command,
-        href,
+        href: href.to_owned(),
         link,
         is_done,
     };
-    let rerun = jobs.iter().any(|job| job.rerun_of.is_some());
-    let failed = jobs.iter().any(|job| job.state == "failed");
-    let watch = first.clone().unwrap_or_else(|| "/jobs".to_owned());
+    let uname = Some("gaffer run -- uname -a");
     Ok(Some(vec![
-        step("Add a machine", None, ("/workers/new".to_owned(), "Add a worker"), seen.has_workers),
-        step(
-            "Run a command on it",
-            Some("gaffer run -- uname -a"),
-            ("/jobs/new".to_owned(), "New job"),
-            !jobs.is_empty(),
-        ),
-        step("Watch its output", None, (watch, "Open it"), jobs.iter().any(|job| job.started_at.is_some())),
-        step(
-            "Break something",
-            Some("gaffer run -- false"),
-            ("/jobs/new".to_owned(), "New job"),
-            failed || rerun,
-        ),
-        step("Run it again", Some("gaffer rerun last"), ("/jobs".to_owned(), "Choose one"), rerun),
+        step("step_machine", "Add a machine", None, "/workers/new", "Add a worker", seen.has_workers),
+        step("step_run", "Run a command on it", uname, "/jobs/new", "New job", !jobs.is_empty()),
+        step("step_watch", "Watch its output", None, &first, "Open it", ran),
+        step("step_break", "Break something", Some("gaffer run -- false"), "/jobs/new", "New job", broke),
+        step("step_again", "Run it again", Some("gaffer rerun last"), "/jobs", "Choose one", repeated),
     ]))
 }
 
@@ -137,7 +132,7 @@ pub async fn live(State(master): State<Arc<Master>>, visitor: Visitor) -> Result
         master: master.clone(),
         caller: visitor.caller,
         sent: Default::default(),
-        fleet: None,
+        fields: Value::Null,
     };
     Ok(stream(master, feed))
 }
@@ -147,7 +142,7 @@ struct OverviewFeed {
     caller: Caller,
     changes: watch::Receiver<u64>,
     sent: [Sent; 2],
-    fleet: Option<Fleet>,
+    fields: Value,
 }
 
 impl Feed for OverviewFeed {
@@ -158,9 +153,13 @@ impl Feed for OverviewFeed {
         let mut events = Vec::new();
         events.extend(running.whole("running", &seen.running));
         events.extend(failed.whole("failed", &seen.failed));
-        if self.fleet.as_ref() != Some(&seen.fleet) {
-            events.push(event("fields", &seen.fleet));
-            self.fleet = Some(seen.fleet);
+        let mut fields = serde_json::to_value(&seen.fleet).unwrap_or_default();
+        for step in first_steps(&self.master, &self.caller, &seen).await?.into_iter().flatten() {
+            fields[step.key] = step.is_done.into();
+        }
+        if self.fields != fields {
+            events.push(event("fields", &fields));
+            self.fields = fields;
         }
         Ok(events)
     }
