@@ -48,6 +48,8 @@ pub struct Master {
     pub sweeper_wake: Arc<Notify>,
     /// Where browsers find the dashboard, without a slash at the end.
     pub public_url: String,
+    /// Where workers dial in, as far as the master can tell.
+    pub worker_url: String,
     /// Cancelled when the master goes down.
     pub shutdown: CancellationToken,
 }

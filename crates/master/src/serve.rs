@@ -114,7 +114,9 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         recorder: recorder_handle.clone(),
         wake: sweeper_wake.clone(),
     };
-    let dashboard_addr = dashboard.local_addr()?;
+    let (dashboard_addr, api_addr, workers_addr) =
+        (dashboard.local_addr()?, api.local_addr()?, workers.local_addr()?);
+    let public_url = public_url(config, dashboard_addr);
     let master = Arc::new(Master {
         store,
         hub,
@@ -123,10 +125,10 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         recorder: recorder_handle,
         scheduler_wake,
         sweeper_wake,
-        public_url: public_url(config, dashboard_addr),
+        worker_url: worker_url(&public_url, workers_addr),
+        public_url,
         shutdown: shutdown.clone(),
     });
-    let (api_addr, workers_addr) = (api.local_addr()?, workers.local_addr()?);
     Ok(Running {
         listeners: vec![
             serve(dashboard, http::dashboard(master.clone()), shutdown.clone()),
@@ -204,6 +206,21 @@ fn public_url(config: &MasterConfig, dashboard: SocketAddr) -> String {
     }
 }
 
+/// Where workers dial in: behind a proxy that speaks TLS it is the one address for all, else the dashboard's host with the
+/// workers' own port.
+fn worker_url(public_url: &str, workers: SocketAddr) -> String {
+    let (scheme, rest) = public_url.split_once("://").unwrap_or(("http", public_url));
+    if scheme == "https" {
+        return format!("wss://{rest}");
+    }
+    let authority = rest.split('/').next().unwrap_or(rest);
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    format!("ws://{host}:{}", workers.port())
+}
+
 fn serve(
     listener: TcpListener,
     router: Router,
@@ -217,4 +234,24 @@ fn serve(
     tokio::spawn(async move {
         axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn workers_are_told_the_port_that_is_theirs_or_the_proxy() {
+        let workers = "0.0.0.0:8081".parse().unwrap();
+        for (public, expected) in [
+            ("http://localhost:3000", "ws://localhost:8081"),
+            ("http://127.0.0.1:41234", "ws://127.0.0.1:8081"),
+            ("http://[::1]:3000", "ws://[::1]:8081"),
+            ("http://lab/gaffer", "ws://lab:8081"),
+            ("https://gaffer.example.org", "wss://gaffer.example.org"),
+        ] {
+            assert_eq!(worker_url(public, workers), expected);
+        }
+    }
 }

@@ -144,8 +144,8 @@ impl Store {
             .collect()
     }
 
-    /// The stored chunk in which a line begins (0 is the first), and the line ends before that chunk. None if the
-    /// stored output does not reach that far.
+    /// The stored chunk with the line end before a line (1 is the second line), as its offset and the line ends before it.
+    /// The last one if the stored output does not reach that far; none if nothing is stored.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -156,7 +156,7 @@ impl Store {
     ) -> Result<Option<(u64, u64)>, StoreError> {
         let found: Option<(i64, i64)> = sqlx::query_as(
             "SELECT start_offset, lines_before FROM output_chunks \
-             WHERE task_id = $1 AND attempt = $2 AND lines_before <= GREATEST($3 - 1, 0) \
+             WHERE task_id = $1 AND attempt = $2 AND lines_before < $3 \
              ORDER BY lines_before DESC, start_offset DESC LIMIT 1",
         )
         .bind(attempt.task.0)

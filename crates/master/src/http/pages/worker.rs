@@ -197,26 +197,10 @@ pub async fn new_key(
         Ok(key) => {
             let secret = key.key.unwrap_or_default();
             answer.line =
-                Some(format!("MASTER_URL={} \\\nAPI_KEY={secret} \\\ngaffer worker", worker_url(&master)));
+                Some(format!("MASTER_URL={} \\\nAPI_KEY={secret} \\\ngaffer worker", master.worker_url));
         }
         Err(Error::Unprocessable { detail, .. }) => answer.error = Some(detail),
         Err(error) => return Err(error),
     }
     secret_page(&answer)
-}
-
-/// Where workers dial in, as far as the master can tell: its own address with the port that is usual for workers.
-fn worker_url(master: &Master) -> String {
-    let (scheme, rest) = master.public_url.split_once("://").unwrap_or(("http", &master.public_url));
-    match scheme {
-        "https" => format!("wss://{rest}"),
-        _ => {
-            let host = rest.split('/').next().unwrap_or(rest);
-            let host = match host.rsplit_once(':') {
-                Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-                _ => host,
-            };
-            format!("ws://{host}:8080")
-        }
-    }
 }
