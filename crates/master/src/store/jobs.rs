@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::Needs;
 use gaffer_domain::spec::{JobKind, JobSpec};
-use gaffer_domain::task::{StateName, Task};
+use gaffer_domain::task::Task;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time};
 use gaffer_protocol::rest;
 use sha2::{Digest, Sha256};
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
+use super::counts::{COUNTS_OF_JOBS, CountsRow};
 use super::{Store, StoreError, tasks::reason_from};
 
 /// A job to be accepted.
@@ -307,41 +308,10 @@ impl Store {
     }
 
     async fn job_counts(&self, jobs: &[i64]) -> Result<BTreeMap<i64, TaskCounts>, StoreError> {
-        #[derive(FromRow)]
-        struct CountsRow {
-            job_id: i64,
-            blocked: i64,
-            pending: i64,
-            scheduled: i64,
-            running: i64,
-            stopping: i64,
-            completed: i64,
-            failed: i64,
-            cancelled: i64,
-        }
-        let rows: Vec<CountsRow> = sqlx::query_as(
-            "SELECT job_id, blocked, pending, scheduled, running, stopping, completed, failed, cancelled \
-             FROM task_definitions WHERE job_id = ANY($1)",
-        )
-        .bind(jobs)
-        .fetch_all(&self.pool)
-        .await?;
+        let rows: Vec<CountsRow> = sqlx::query_as(COUNTS_OF_JOBS).bind(jobs).fetch_all(&self.pool).await?;
         let mut counts: BTreeMap<i64, TaskCounts> = BTreeMap::new();
-        for row in rows {
-            let of_job = counts.entry(row.job_id).or_default();
-            let n = [
-                row.blocked,
-                row.pending,
-                row.scheduled,
-                row.running,
-                row.stopping,
-                row.completed,
-                row.failed,
-                row.cancelled,
-            ];
-            for (state, n) in StateName::ALL.into_iter().zip(n) {
-                of_job.add(state, n);
-            }
+        for row in &rows {
+            counts.entry(row.job_id).or_default().merge(&row.into());
         }
         Ok(counts)
     }

@@ -9,6 +9,7 @@ use gaffer_domain::task::{Rejected, StateName, StopCause, Task, TaskEvent, TaskS
 use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
 use sqlx::{FromRow, PgConnection};
 
+use super::super::counts::{COUNTS_OF_JOBS, CountsRow};
 use super::super::specs::{SpecCache, specs_load};
 use super::super::{StoreError, tasks::reason_from};
 use super::{Batch, DefinitionWork, EventRow, JobWork, TaskWork, Work};
@@ -22,19 +23,6 @@ struct JobRow {
     stop_message: Option<String>,
     reason_code: Option<String>,
     reason_message: Option<String>,
-}
-
-#[derive(FromRow)]
-struct DefinitionRow {
-    job_id: i64,
-    blocked: i64,
-    pending: i64,
-    scheduled: i64,
-    running: i64,
-    stopping: i64,
-    completed: i64,
-    failed: i64,
-    cancelled: i64,
 }
 
 #[derive(FromRow)]
@@ -107,29 +95,14 @@ impl Work {
         }
 
         let ids: Vec<i64> = ids.into_iter().map(|id| id.0).collect();
-        let definitions: Vec<DefinitionRow> = sqlx::query_as(
-            "SELECT job_id, blocked, pending, scheduled, running, stopping, completed, failed, cancelled \
-             FROM task_definitions WHERE job_id = ANY($1) ORDER BY job_id, position",
-        )
-        .bind(&ids)
-        .fetch_all(&mut *tx)
-        .await?;
+        let definitions: Vec<CountsRow> =
+            sqlx::query_as(COUNTS_OF_JOBS).bind(&ids).fetch_all(&mut *tx).await?;
         for row in definitions {
-            let counts = TaskCounts::from([
-                row.blocked,
-                row.pending,
-                row.scheduled,
-                row.running,
-                row.stopping,
-                row.completed,
-                row.failed,
-                row.cancelled,
-            ]);
+            let (counts, change) = (TaskCounts::from(&row), TaskCounts::default());
             if let Some(job) = self.jobs.get_mut(&JobId(row.job_id)) {
-                job.definitions.push(DefinitionWork { counts, change: TaskCounts::default() });
+                job.definitions.push(DefinitionWork { counts, change });
             }
         }
-
         self.jobs.retain(|id, job| {
             let whole = job.definitions.len() == job.spec.tasks.len();
             if !whole {

@@ -1,0 +1,36 @@
+//! How many tasks of a definition are in which state, as kept with the definition.
+
+use gaffer_domain::job::TaskCounts;
+use sqlx::FromRow;
+
+/// Reads the counts of the definitions of some jobs, in the order of the definitions.
+pub(super) const COUNTS_OF_JOBS: &str = "SELECT job_id, blocked, pending, scheduled, running, stopping, completed, \
+     failed, cancelled FROM task_definitions WHERE job_id = ANY($1) ORDER BY job_id, position";
+
+#[derive(FromRow)]
+pub(super) struct CountsRow {
+    pub job_id: i64,
+    blocked: i64,
+    pending: i64,
+    scheduled: i64,
+    running: i64,
+    stopping: i64,
+    completed: i64,
+    failed: i64,
+    cancelled: i64,
+}
+
+impl From<&CountsRow> for TaskCounts {
+    fn from(row: &CountsRow) -> Self {
+        TaskCounts::from([
+            row.blocked,
+            row.pending,
+            row.scheduled,
+            row.running,
+            row.stopping,
+            row.completed,
+            row.failed,
+            row.cancelled,
+        ])
+    }
+}
