@@ -45,6 +45,7 @@ pub struct Master {
 pub struct Session {
     socket: WebSocketStream<TcpStream>,
     said: VecDeque<Said>,
+    is_over: bool,
     pub authorization: String,
     pub path: String,
     pub hello: Hello,
@@ -82,7 +83,7 @@ impl Master {
             let mut messages: Vec<ToMaster> = serde_json::from_str(first.to_text().unwrap()).unwrap();
             assert_eq!(messages.len(), 1);
             let Some(ToMaster::Hello(hello)) = messages.pop() else { panic!("no hello") };
-            Session { socket, said: VecDeque::new(), authorization, path, hello: *hello }
+            Session { socket, said: VecDeque::new(), is_over: false, authorization, path, hello: *hello }
         })
         .await
     }
@@ -152,7 +153,11 @@ impl Session {
                     self.said.push_back(Said::Output(chunk));
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Said::Nothing,
+                Some(Ok(Message::Close(_)) | Err(_)) | None => {
+                    assert!(!self.is_over, "the worker has closed the connection");
+                    self.is_over = true;
+                    return Said::Nothing;
+                }
             }
         }
     }
