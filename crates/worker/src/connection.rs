@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use gaffer_domain::spec::Resources;
-use gaffer_protocol::wire::{GoodbyeCode, Hello, PROTOCOL_VERSION};
+use gaffer_protocol::wire::{GoodbyeCode, Hello, PROTOCOL_VERSION, ToWorker, Welcome};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -21,7 +21,7 @@ use crate::execution::Execution;
 use crate::stats::StatsReader;
 use backoff::Backoff;
 pub(crate) use backoff::Patience;
-use dial::{DialError, Dialer};
+use dial::{DialError, Dialer, Socket};
 use session::SessionEnd;
 
 /// How a worker presents itself, and to whom.
@@ -63,58 +63,113 @@ pub(crate) async fn run(
     execution: Execution,
     closing: CancellationToken,
 ) -> anyhow::Result<()> {
-    let dialer = Dialer::new(settings.master_url.clone(), &settings.api_key, settings.tls_ca.as_deref())?;
-    let process = Uuid::new_v4();
-    let mut stats = StatsReader::new(&settings.data_dir);
-    let mut backoff = Backoff::new(settings.patience.clone());
-    let mut log = FailureLog::default();
+    let mut link = Link {
+        dialer: Dialer::new(settings.master_url.clone(), &settings.api_key, settings.tls_ca.as_deref())?,
+        process: Uuid::new_v4(),
+        stats: StatsReader::new(&settings.data_dir),
+        backoff: Backoff::new(settings.patience.clone()),
+        log: FailureLog::default(),
+        settings,
+        execution,
+        closing: closing.clone(),
+    };
     loop {
-        let Some(end) = closing.run_until_cancelled(Box::pin(dialer.dial())).await else { return Ok(()) };
-        let (failure, is_refusal) = match end {
-            Err(DialError::Unreachable(reason)) => (reason, false),
-            Err(DialError::Refused(reason)) => (reason, true),
-            Ok(mut socket) => {
-                let hello = |execution: &Execution| hello(&settings, process, execution);
-                let greeting = session::greet(&mut socket, &execution, hello);
-                let Some(greeted) = closing.run_until_cancelled(greeting).await else { return Ok(()) };
-                let end = match greeted {
-                    Err(end) => end,
-                    Ok((welcome, said)) => {
-                        backoff.welcomed();
-                        log.connected(&dialer, welcome.worker.0, &welcome.name, &welcome.version);
-                        execution.welcomed(&welcome);
-                        let since = Instant::now();
-                        let end =
-                            session::run(socket, &execution, &welcome, said, &mut stats, &closing).await;
-                        backoff.session_lasted(since.elapsed());
-                        end
-                    }
-                };
-                execution.close_session();
-                match end {
-                    SessionEnd::Closing => return Ok(()),
-                    SessionEnd::Goodbye { code: GoodbyeCode::Superseded, message } => {
-                        return Err(Superseded { url: dialer.url().to_string(), message }.into());
-                    }
-                    SessionEnd::Goodbye { code: GoodbyeCode::ProtocolVersion, message } => (
-                        format!(
-                            "speaks another protocol version than this worker's {PROTOCOL_VERSION}: {message}"
-                        ),
-                        true,
-                    ),
-                    SessionEnd::Goodbye { code: GoodbyeCode::KeyRevoked, message } => {
-                        (format!("refused the key: {message}"), true)
-                    }
-                    SessionEnd::Goodbye { message, .. } => (format!("ended the session: {message}"), false),
-                    SessionEnd::Broken(reason) => (reason, false),
-                }
+        let failure = link.connect().await;
+        link.execution.close_session();
+        let wait = match failure {
+            Failure::Closing => return Ok(()),
+            Failure::Superseded(superseded) => return Err(superseded.into()),
+            Failure::Passing(reason) => {
+                link.log.failed(&reason);
+                link.backoff.next()
+            }
+            Failure::Refusal(reason) => {
+                link.log.failed(&reason);
+                link.backoff.after_refusal()
             }
         };
-        log.failed(&dialer, &failure);
-        let wait = if is_refusal { backoff.after_refusal() } else { backoff.next() };
         if closing.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
             return Ok(());
         }
+    }
+}
+
+/// Everything that outlives a session.
+struct Link {
+    settings: ConnectionSettings,
+    execution: Execution,
+    dialer: Dialer,
+    /// Names this process of the worker.
+    process: Uuid,
+    stats: StatsReader,
+    backoff: Backoff,
+    log: FailureLog,
+    closing: CancellationToken,
+}
+
+/// Why there is no session, in whole sentences.
+enum Failure {
+    /// This worker goes down.
+    Closing,
+    /// Another worker has its place.
+    Superseded(Superseded),
+    /// It may be over soon.
+    Passing(String),
+    /// Somebody has to do something about it.
+    Refusal(String),
+}
+
+impl Link {
+    /// Dials, and keeps the session going if there is one.
+    async fn connect(&mut self) -> Failure {
+        let url = self.dialer.url().clone();
+        let dialled = self.closing.run_until_cancelled(Box::pin(self.dialer.dial())).await;
+        let mut socket = match dialled {
+            None => return Failure::Closing,
+            Some(Ok(socket)) => socket,
+            Some(Err(DialError::Refused(reason))) => {
+                return Failure::Refusal(format!("the master at {url} {reason}"));
+            }
+            Some(Err(DialError::Unreachable(reason))) => {
+                return Failure::Passing(format!("cannot reach the master at {url}: {reason}"));
+            }
+        };
+        let hello = |execution: &Execution| hello(&self.settings, self.process, execution);
+        let greeting = session::greet(&mut socket, &self.execution, hello);
+        let end = match self.closing.run_until_cancelled(greeting).await {
+            None => SessionEnd::Closing,
+            Some(Err(end)) => end,
+            Some(Ok((welcome, said))) => self.converse(socket, welcome, said).await,
+        };
+        match end {
+            SessionEnd::Closing => Failure::Closing,
+            SessionEnd::Broken(reason) => {
+                Failure::Passing(format!("no connection to the master at {url}: {reason}"))
+            }
+            SessionEnd::Goodbye { code, message } => match code {
+                GoodbyeCode::Superseded => Failure::Superseded(Superseded { url: url.to_string(), message }),
+                GoodbyeCode::KeyRevoked => {
+                    Failure::Refusal(format!("the master at {url} refused the key: {message}"))
+                }
+                GoodbyeCode::ProtocolVersion => Failure::Refusal(format!(
+                    "the master at {url} does not speak this worker's protocol {PROTOCOL_VERSION}: {message}"
+                )),
+                GoodbyeCode::ProtocolError | GoodbyeCode::TooSlow | GoodbyeCode::ShuttingDown => {
+                    Failure::Passing(format!("the master at {url} ended the session: {message}"))
+                }
+            },
+        }
+    }
+
+    /// A session from its welcome to its end.
+    async fn converse(&mut self, socket: Socket, welcome: Welcome, said: Vec<ToWorker>) -> SessionEnd {
+        self.backoff.welcomed();
+        self.log.connected(&self.dialer, &welcome);
+        self.execution.welcomed(&welcome);
+        let began = Instant::now();
+        let end = session::run(socket, &self.execution, &welcome, said, &mut self.stats, &self.closing).await;
+        self.backoff.session_lasted(began.elapsed());
+        end
     }
 }
 
@@ -144,16 +199,17 @@ struct FailureLog {
 }
 
 impl FailureLog {
-    fn failed(&mut self, dialer: &Dialer, reason: &str) {
+    fn failed(&mut self, reason: &str) {
         if self.last.as_deref() != Some(reason) {
-            tracing::warn!("the master at {} cannot be worked for: {reason}; trying again", dialer.url());
+            tracing::warn!("{reason}; trying again");
             self.last = Some(reason.to_owned());
         }
     }
 
-    fn connected(&mut self, dialer: &Dialer, worker: i64, name: &str, version: &str) {
+    fn connected(&mut self, dialer: &Dialer, welcome: &Welcome) {
         self.last = None;
-        tracing::info!(worker, name, master_version = version, "connected to the master at {}", dialer.url());
+        let Welcome { worker, name, version, .. } = welcome;
+        tracing::info!(%worker, name, master_version = version, "connected to the master at {}", dialer.url());
     }
 }
 

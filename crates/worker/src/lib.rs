@@ -1,6 +1,6 @@
 //! The worker: dials out to a master, executes the attempts it is given, and streams their output back.
 //!
-//! *What executes* ([`execution`]: attempts, drivers, spool) and *what talks* ([`connection`]) meet only in messages of
+//! *What executes* (`execution`: attempts, drivers, spool) and *what talks* (`connection`) meet only in messages of
 //! the protocol; either side could be a process of its own.
 
 mod attempt;

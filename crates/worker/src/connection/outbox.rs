@@ -15,13 +15,13 @@ use gaffer_protocol::wire::{Ended, ToMaster};
 /// The most bytes of one attempt on their way.
 const ATTEMPT_WINDOW: u64 = 1 << 20;
 /// Bounds and start of the window for all attempts.
-const MIN_WINDOW: u64 = 128 << 10;
+const MIN_WINDOW: u64 = 32 << 10;
 const MAX_WINDOW: u64 = 8 << 20;
-const FIRST_WINDOW: u64 = 512 << 10;
+const FIRST_WINDOW: u64 = 64 << 10;
 /// An acknowledgement that takes no longer says that there is room for more; one that takes this long, that there is
 /// too much on its way.
-const SOON: Duration = Duration::from_millis(300);
-const LATE: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_secs(3);
 /// What makes a frame worth sending while another is on its way.
 const GOOD_FRAME: u64 = 64 << 10;
 
@@ -170,18 +170,21 @@ impl Outbox {
     /// The next piece to send, if the window allows one. Tell how much it was with [`Self::sent`].
     pub fn next(&mut self) -> Option<Piece> {
         let room = self.window.saturating_sub(self.in_flight);
-        if room < GOOD_FRAME && self.in_flight > 0 {
-            return None;
-        }
-        while let Some(attempt) = self.turns.pop_front() {
+        // What does not fit waits for more room rather than to go out in crumbs.
+        let least = GOOD_FRAME.min(self.window / 2);
+        for _ in 0..self.turns.len() {
+            let attempt = self.turns.pop_front()?;
             let Some(flow) = self.flows.get_mut(&attempt) else { continue };
-            let sendable = flow.sendable().min(room);
-            if sendable > 0 {
-                self.turns.push_back(attempt);
-                let max = usize::try_from(sendable).unwrap_or(usize::MAX).min(MAX_CHUNK_PAYLOAD);
+            let sendable = flow.sendable();
+            if sendable == 0 {
+                flow.has_turn = false;
+                continue;
+            }
+            self.turns.push_back(attempt);
+            if sendable <= room || room >= least {
+                let max = usize::try_from(sendable.min(room)).unwrap_or(usize::MAX).min(MAX_CHUNK_PAYLOAD);
                 return Some(Piece { attempt, offset: flow.sent, max });
             }
-            flow.has_turn = false;
         }
         None
     }
@@ -318,6 +321,19 @@ mod tests {
         assert_eq!(bytes, ATTEMPT_WINDOW);
         alone.stored(attempt(1), 256 * KIB, now);
         assert_eq!(send(&mut alone, now), Some((1, 256 * KIB)));
+    }
+
+    #[test]
+    fn the_little_that_one_attempt_has_fits_beside_the_flood_of_another() {
+        let (mut outbox, now) = (Outbox::new(), Instant::now());
+        outbox.grown(attempt(1), 10);
+        assert_eq!(send(&mut outbox, now), Some((1, 10)));
+        outbox.grown(attempt(2), 100 << 20);
+        assert_eq!(send(&mut outbox, now), Some((2, FIRST_WINDOW - 10)));
+        outbox.stored(attempt(1), 10, now);
+        outbox.grown(attempt(3), 10);
+        assert_eq!(send(&mut outbox, now), Some((3, 10)), "10 more than the first window were stored");
+        assert_eq!(send(&mut outbox, now), None);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! How attempts execute: one contract, and the drivers that keep it.
 //!
-//! A driver [starts](Drivers::start) an attempt and gives a [`Process`] to control it and an [`OutputSource`] to read
-//! it. The contract:
+//! A driver starts an attempt and gives a `Process` to control it and an `OutputSource` to read it. The contract:
 //!
 //! * **prepare** — before `start` there is nothing outside the worker that would have to be taken down. `start` takes
 //!   what is scarce only when it is sure to begin; if it fails, nothing runs and nothing is left behind.
@@ -17,7 +16,7 @@
 //! * **finish** — after the exit, `finish` ends whatever outlived the main process, gives back what `start` took, and
 //!   says what had to be killed in all and what is still there. It costs nothing when there is nothing to do.
 //!
-//! Dropping a [`Process`] that has not exited kills at least its main process.
+//! Dropping a `Process` that has not exited kills at least its main process.
 
 mod host;
 mod process_tree;

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use gaffer_protocol::wire::KillReceipt;
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use rustix::process::PidfdFlags;
 
 use super::processes::{self, Belonging, ProcessInfo};
 use crate::clock::BootTime;
@@ -164,7 +165,7 @@ fn kill_until_gone(belonging: &Belonging, found: HashMap<i32, ProcessInfo>) -> K
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
         for process in &living {
-            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+            kill_exactly(process);
             killed.insert((process.pid, process.start_ticks));
         }
         reap(belonging, &found);
@@ -175,6 +176,23 @@ fn kill_until_gone(belonging: &Belonging, found: HashMap<i32, ProcessInfo>) -> K
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
         found = processes::find(belonging);
+    }
+}
+
+/// Kills this process and none that has got its number since.
+fn kill_exactly(process: &ProcessInfo) {
+    let Some(pid) = rustix::process::Pid::from_raw(process.pid) else { return };
+    // The handle is of whatever has the number now, for good; kernels before 5.3 have none.
+    let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty());
+    if processes::process(process.pid).is_none_or(|now| now.start_ticks != process.start_ticks) {
+        return;
+    }
+    let killed = match handle {
+        Ok(handle) => rustix::process::pidfd_send_signal(handle, rustix::process::Signal::KILL),
+        Err(_) => rustix::process::kill_process(pid, rustix::process::Signal::KILL),
+    };
+    if let Err(errno) = killed {
+        tracing::debug!(pid = process.pid, %errno, "cannot kill a process");
     }
 }
 
@@ -206,7 +224,7 @@ struct Adopted {
 impl Adopted {
     /// Whether a living orphan belongs there.
     fn has_any_of(&self, belonging: &Belonging) -> bool {
-        let children = processes::adopted_children();
+        let children: HashSet<i32> = processes::adopted_children().into_iter().collect();
         let mut markers = self.markers.lock().unwrap_or_else(PoisonError::into_inner);
         // A number that is not listed any more may come back as another process.
         markers.retain(|pid, _| children.contains(pid));
@@ -254,4 +272,39 @@ fn marker_in(environment: &[u8]) -> Option<String> {
 /// To be called every few seconds; costs nothing while there are none.
 pub(crate) fn reap_forsaken_orphans() {
     ADOPTED.reap_forsaken(Instant::now());
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::process::Command;
+
+    use super::*;
+    use crate::tests::master::until;
+
+    #[tokio::test]
+    async fn the_dead_that_nobody_waits_for_are_waited_for_after_a_while() {
+        adopt_orphans().unwrap();
+        // The shell is gone at once; its child becomes ours and ends.
+        let output = Command::new("sh").args(["-c", "sleep 0.01 >/dev/null & echo $!"]).output().unwrap();
+        let pid: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        until("a zombie", || processes::process(pid).is_some_and(|process| process.is_zombie())).await;
+        assert!(processes::adopted_children().contains(&pid));
+        let now = Instant::now();
+        ADOPTED.reap_forsaken(now);
+        assert!(processes::process(pid).is_some(), "somebody may still wait for it");
+        ADOPTED.reap_forsaken(now + ZOMBIE_PATIENCE);
+        assert_eq!(processes::process(pid), None);
+    }
+
+    #[tokio::test]
+    async fn a_number_that_is_another_process_by_now_is_not_killed() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let own = processes::process(i32::try_from(child.id()).unwrap()).unwrap();
+        kill_exactly(&ProcessInfo { start_ticks: own.start_ticks + 1, ..own });
+        assert!(child.try_wait().unwrap().is_none());
+        kill_exactly(&own);
+        until("its end", || child.try_wait().unwrap().is_some()).await;
+    }
 }

@@ -60,17 +60,21 @@ async fn ends(execution: &Execution, count: usize) -> Vec<Ended> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_attempts_come_to_their_ends() {
+async fn thousands_of_attempts_come_to_their_ends() {
     let (dir, execution) = new().await;
     execution.open_session();
-    for task in 1..=10_000 {
+    for task in 1..=5_000 {
         start(&execution, task, if task % 2 == 0 { "exit 0" } else { "out hello\nexit 1" });
     }
-    let ends = ends(&execution, 10_000).await;
-    assert_eq!(ends.iter().filter(|ended| ended.end == AttemptEnd::Exited { code: 1 }).count(), 5_000);
-    for ended in &ends {
-        execution.deliver(ToWorker::EndStored { attempt: ended.attempt });
+    let (mut count, mut failed) = (0, 0);
+    while count < 5_000 {
+        for ended in ends(&execution, 1).await {
+            count += 1;
+            failed += usize::from(ended.end == AttemptEnd::Exited { code: 1 });
+            execution.deliver(ToWorker::EndStored { attempt: ended.attempt });
+        }
     }
+    assert_eq!((count, failed), (5_000, 2_500));
     soon("acknowledgements", execution.all_acknowledged()).await;
     let spool = std::fs::read_dir(dir.path().join("spool")).unwrap();
     assert!(!spool.into_iter().any(|entry| entry.unwrap().file_name().to_str().unwrap().ends_with(".1.0")));

@@ -1,17 +1,18 @@
 //! The segments of all attempts as files of one directory.
 //!
 //! Small files are not removed but emptied and used again: on ext4, making a file in a place where many were removed
-//! lately takes longer than starting a process.
+//! lately can take longer than starting a process. Emptied means down to the byte that begins every segment, for a file
+//! that was cut to nothing would be written to disk as soon as it is closed.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use gaffer_domain::AttemptRef;
 
-use super::segment;
+use super::segment::{self, SegmentWriter};
 
 /// So many emptied files are kept.
 const MAX_SPARES: usize = 1024;
@@ -51,15 +52,17 @@ impl Files {
         segment::path(&self.dir, attempt, offset)
     }
 
-    /// An empty file at that place, for writing; what lay there from before is gone.
-    pub fn create(&self, path: &Path) -> io::Result<File> {
+    /// A segment without records at that place, for writing; what lay there from before is gone.
+    pub fn create(&self, path: &Path) -> io::Result<SegmentWriter> {
         let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).paths.pop();
         if let Some(spare) = spare
             && fs::rename(&spare, path).is_ok()
         {
-            return OpenOptions::new().write(true).open(path);
+            return SegmentWriter::new(OpenOptions::new().write(true).open(path)?);
         }
-        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+        file.write_all(&segment::FORMAT)?;
+        SegmentWriter::new(file)
     }
 
     /// Removes a segment's file of that size. `is_private`: nobody but its one writer, which is done with it, has it
@@ -85,7 +88,7 @@ impl Files {
             format!("{SPARE_PREFIX}{}", spares.count)
         };
         // Emptied first: whatever happens in between, no attempt ever finds the output of another.
-        nix::unistd::truncate(path, 0)?;
+        nix::unistd::truncate(path, segment::FORMAT.len() as i64)?;
         let spare = self.dir.join(name);
         fs::rename(path, &spare)?;
         self.spares.lock().unwrap_or_else(PoisonError::into_inner).paths.push(spare);
@@ -97,9 +100,9 @@ impl Files {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-    use std::io::Write as _;
-
+    use bytes::Bytes;
     use gaffer_domain::TaskId;
+    use gaffer_protocol::output::{Record, Stream};
 
     use super::*;
 
@@ -108,15 +111,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = Files::open(dir.path()).unwrap();
         let [first, second] = [1, 2].map(|task| files.path(AttemptRef { task: TaskId(task), attempt: 1 }, 0));
-        files.create(&first).unwrap().write_all(b"secret").unwrap();
-        files.remove(&first, 6, true).unwrap();
-        let mut file = files.create(&second).unwrap();
-        assert_eq!(fs::read(&second).unwrap(), b"");
-        file.write_all(b"x").unwrap();
-        assert_eq!((fs::read(&second).unwrap(), first.exists()), (b"x".to_vec(), false));
+        let secret = Record { at_micros: 1, stream: Stream::Stdout, bytes: Bytes::from("secret") };
+        files.create(&first).unwrap().append(&secret).unwrap();
+        files.remove(&first, 23, true).unwrap();
+        let mut writer = files.create(&second).unwrap();
+        assert_eq!((fs::read(&second).unwrap(), first.exists()), (segment::FORMAT.to_vec(), false));
+        writer.append(&Record { bytes: Bytes::from("x"), ..secret }).unwrap();
+        let mut found = Vec::new();
+        segment::scan(&second, |record| found.push(record.bytes.clone())).unwrap();
+        assert_eq!(found, ["x"]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        files.remove(&second, 1, false).unwrap();
-        files.remove(&second, 1, true).unwrap();
+        files.remove(&second, 18, false).unwrap();
+        files.remove(&second, 18, true).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "read by somebody: removed");
     }
 

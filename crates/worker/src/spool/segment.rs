@@ -1,8 +1,8 @@
 //! A file of output records: one segment of an attempt's output, which torn ends and flipped bits cannot confuse.
 //!
-//! Each record is a head of 16 bytes, little-endian (length and, in the highest bit, the stream u32; microseconds
-//! since 1970 u64; CRC-32 of the 12 bytes before and of the record's bytes u32), then the bytes. A segment is named
-//! `<task>.<attempt>.<offset of its first byte>`.
+//! The first byte names this format. Each record is a head of 16 bytes, little-endian (length and, in the highest bit,
+//! the stream u32; microseconds since 1970 u64; CRC-32 of the 12 bytes before and of the record's bytes u32), then the
+//! bytes. A segment is named `<task>.<attempt>.<offset of its first byte>`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
@@ -16,6 +16,10 @@ use gaffer_protocol::output::{Record, Stream};
 pub(crate) const HEAD_BYTES: usize = 16;
 /// The longest record: more than is ever read from a pipe at once.
 pub(crate) const MAX_RECORD_BYTES: usize = 1 << 20;
+
+/// The byte that begins every segment, and how many bytes that is.
+pub(crate) const FORMAT: [u8; 1] = *b"1";
+const FORMAT_BYTES: u64 = 1;
 
 const STDERR_BIT: u32 = 1 << 31;
 
@@ -41,9 +45,10 @@ pub(crate) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Into an empty file.
-    pub fn new(file: File) -> SegmentWriter {
-        SegmentWriter { file, size: 0 }
+    /// Into a file that holds [`FORMAT`] and nothing else.
+    pub fn new(mut file: File) -> io::Result<SegmentWriter> {
+        file.seek(SeekFrom::Start(FORMAT_BYTES))?;
+        Ok(SegmentWriter { file, size: FORMAT_BYTES })
     }
 
     /// Size of the file in bytes.
@@ -112,9 +117,15 @@ pub(crate) struct SegmentReader {
 }
 
 impl SegmentReader {
-    /// Begins with the first record.
+    /// Begins with the first record. A file of another format has none.
     pub fn open(path: &Path) -> io::Result<SegmentReader> {
-        Ok(SegmentReader { file: BufReader::with_capacity(64 << 10, File::open(path)?), position: 0 })
+        let mut reader =
+            SegmentReader { file: BufReader::with_capacity(64 << 10, File::open(path)?), position: 0 };
+        let mut format = [0; FORMAT.len()];
+        if reader.read_whole(&mut format)? && format == FORMAT {
+            reader.position = FORMAT_BYTES;
+        }
+        Ok(reader)
     }
 
     /// Bytes of the file that held whole records so far.
@@ -125,7 +136,7 @@ impl SegmentReader {
     /// The next record; none at the end, and where what follows is torn or damaged.
     pub fn next(&mut self) -> io::Result<Option<Record>> {
         let mut head = [0_u8; HEAD_BYTES];
-        if !self.read_whole(&mut head)? {
+        if self.position == 0 || !self.read_whole(&mut head)? {
             return Ok(None);
         }
         let field = |from: usize| [head[from], head[from + 1], head[from + 2], head[from + 3]];
@@ -196,7 +207,9 @@ mod tests {
 
     fn written(dir: &Path, count: usize, rng: &mut StdRng) -> (PathBuf, Vec<Record>) {
         let path = dir.join("1.1.0");
-        let mut writer = SegmentWriter::new(File::create(&path).unwrap());
+        let mut file = File::create(&path).unwrap();
+        file.write_all(&FORMAT).unwrap();
+        let mut writer = SegmentWriter::new(file).unwrap();
         let records: Vec<Record> = (0..count).map(|_| record(rng)).collect();
         for record in &records {
             writer.append(record).unwrap();

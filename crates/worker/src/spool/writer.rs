@@ -110,7 +110,7 @@ impl OutputWriter {
         let is_full = self.segment.as_ref().is_none_or(|segment| segment.size() >= SEGMENT_BYTES);
         if let Place::New(path) = self.output.begin(is_full) {
             match self.files.create(&path) {
-                Ok(file) => self.segment = Some(SegmentWriter::new(file)),
+                Ok(segment) => self.segment = Some(segment),
                 Err(error) => {
                     self.segment = None;
                     self.output.cancel(true);

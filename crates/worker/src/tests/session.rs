@@ -165,14 +165,14 @@ async fn no_byte_is_lost_or_doubled_however_often_the_connection_breaks() {
 #[tokio::test]
 async fn a_gap_is_filled_when_the_master_asks() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    session.send(&[ToWorker::Start(Box::new(play(1, "bytes 100000 9")))]).await;
+    session.send(&[ToWorker::Start(Box::new(play(1, "bytes 50000 9")))]).await;
     session.ended().await;
     session.send(&[ToWorker::OutputWanted { attempt: attempt(1), offset: 0 }]).await;
     let mut books = Books::default();
     while books.ended.is_empty() {
         session.keep(&mut books).await;
     }
-    assert_eq!(books.stdout[&attempt(1)], PseudoRandom::new(9).take_bytes(100_000));
+    assert_eq!(books.stdout[&attempt(1)], PseudoRandom::new(9).take_bytes(50_000));
     worker.stop().await;
 }
 
