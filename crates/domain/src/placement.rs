@@ -53,6 +53,8 @@ pub struct Offer {
     pub datacenter: String,
     /// What it can execute with.
     pub drivers: Vec<DriverKind>,
+    /// Drivers that it has and that do not work, with the reason.
+    pub broken_drivers: Vec<(DriverKind, String)>,
     /// All it has.
     pub capacity: Resources,
     /// Reserved by live attempts, started or not. More than `capacity` by what waits in its backlog.
@@ -81,6 +83,9 @@ pub enum Unfit {
     Driver {
         /// The driver that is missing.
         driver: DriverKind,
+        /// Why it does not work, if the worker has it at all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
     /// It is in another place.
     Datacenter {
@@ -118,7 +123,10 @@ impl fmt::Display for Unfit {
             Unfit::OtherProject => f.write_str("belongs to another project"),
             Unfit::Away { state } => write!(f, "is {state}"),
             Unfit::Draining => f.write_str("is draining and takes nothing new"),
-            Unfit::Driver { driver } => write!(f, "has no working {} driver", driver.as_str()),
+            Unfit::Driver { driver, why: None } => write!(f, "has no working {} driver", driver.as_str()),
+            Unfit::Driver { driver, why: Some(why) } => {
+                write!(f, "has no working {} driver: {why}", driver.as_str())
+            }
             Unfit::Datacenter { datacenter } => write!(f, "is in datacenter {datacenter}"),
             Unfit::TooSmall { resource, wanted, capacity } => {
                 write!(f, "has {capacity} {resource} in all, {wanted} wanted")
@@ -166,7 +174,8 @@ pub fn suitable(needs: &Needs, project: ProjectId, offer: &Offer) -> Result<(), 
         state @ (WorkerState::Offline | WorkerState::Lost) => return Err(Unfit::Away { state }),
     }
     if !offer.drivers.contains(&needs.driver) {
-        return Err(Unfit::Driver { driver: needs.driver });
+        let broken = offer.broken_drivers.iter().find(|(driver, _)| *driver == needs.driver);
+        return Err(Unfit::Driver { driver: needs.driver, why: broken.map(|(_, why)| why.clone()) });
     }
     if !needs.datacenters.is_empty() && !needs.datacenters.contains(&offer.datacenter) {
         return Err(Unfit::Datacenter { datacenter: offer.datacenter.clone() });

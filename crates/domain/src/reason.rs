@@ -155,6 +155,10 @@ pub enum LostCause {
     WorkerRestarted,
     /// The worker was shut down.
     WorkerShutDown,
+    /// The container daemon went away and took the container with it.
+    DaemonGone,
+    /// Somebody else than gaffer removed the container.
+    ContainerRemoved,
     /// The worker says that it knows nothing of the attempt.
     NotHeld,
 }
@@ -172,6 +176,8 @@ impl LostCause {
                 "the worker's process was restarted and ended what it had been running"
             }
             LostCause::WorkerShutDown => "the worker was shut down",
+            LostCause::DaemonGone => "the Docker daemon was stopped and took the container with it",
+            LostCause::ContainerRemoved => "somebody else than gaffer removed the container",
             LostCause::NotHeld => "the worker no longer knew of the attempt",
         }
     }
@@ -342,10 +348,12 @@ mod tests {
             LostCause::Rebooted,
             LostCause::WorkerRestarted,
             LostCause::WorkerShutDown,
+            LostCause::DaemonGone,
+            LostCause::ContainerRemoved,
             LostCause::NotHeld,
         ] {
             let message = cause.message();
-            assert!(message.starts_with("the worker") && !message.ends_with('.'), "{message}");
+            assert!(message.starts_with(char::is_lowercase) && !message.ends_with('.'), "{message}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! pointer. Serialising a `JobSpec` gives the normal form, which is what the master stores and shows; reading the
 //! normal form gives the same `JobSpec` again.
 
+mod container;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::{Bytes, Cpu, Span, shown};
+pub use container::{
+    Container, DEFAULT_PIDS_LIMIT, Gpus, InvalidPort, InvalidVolume, Network, Port, PortProtocol, PullPolicy, Volume,
+};
 pub use read::{FieldError, MAX_SPEC_BYTES};
 
 /// The most tasks that one job may have.
@@ -61,6 +65,9 @@ pub struct TaskSpec {
     pub name: String,
     /// What executes it.
     pub driver: DriverKind,
+    /// Its container: there is one exactly if the driver is [`DriverKind::Docker`].
+    #[serde(flatten)]
+    pub container: Option<Container>,
     /// What is executed.
     #[serde(flatten)]
     pub action: Action,
@@ -88,7 +95,8 @@ pub struct TaskSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Program and arguments; never through a shell. Never empty, and the program is not an empty string.
+    /// Program and arguments; never through a shell. Only a container's may be empty (then the image's own command
+    /// runs), and the program is not an empty string.
     Command(Vec<String>),
     /// Text run by the interpreter that its `#!` line names, else by `/bin/sh`.
     Script(String),

@@ -12,6 +12,9 @@ use uuid::Uuid;
 /// So many messages wait for a worker that does not read; with one more it is disconnected, and reconciled when it is
 /// back.
 const MAX_QUEUED_MESSAGES: usize = 8_192;
+/// So many notes of a worker are recorded at once, and so many in each second after that.
+const NOTES_AT_ONCE: f64 = 100.0;
+const NOTES_PER_SECOND: f64 = 5.0;
 
 /// All sessions, by worker.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +34,8 @@ pub struct SessionHandle {
     queue: mpsc::Sender<ToWorker>,
     goodbye: watch::Sender<Option<Goodbye>>,
     last_seen: Mutex<(Instant, Option<MachineStats>)>,
+    /// When a note was allowed last, and how many more there could have been then.
+    notes: Mutex<(Instant, f64)>,
 }
 
 /// Why a session is to end.
@@ -57,8 +62,9 @@ impl SessionHandle {
         let (queue, queue_end) = mpsc::channel(MAX_QUEUED_MESSAGES);
         let (goodbye, goodbye_end) = watch::channel(None);
         let last_seen = Mutex::new((Instant::now(), None));
-        let handle =
-            SessionHandle { id, worker, worker_name: worker_name.into(), key, queue, goodbye, last_seen };
+        let notes = Mutex::new((Instant::now(), NOTES_AT_ONCE));
+        let worker_name = worker_name.into();
+        let handle = SessionHandle { id, worker, worker_name, key, queue, goodbye, last_seen, notes };
         (Arc::new(handle), SessionEnds { queue: queue_end, goodbye: goodbye_end })
     }
 
@@ -85,6 +91,17 @@ impl SessionHandle {
         let mut last_seen = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
         last_seen.0 = Instant::now();
         last_seen.1 = stats.or(last_seen.1);
+    }
+
+    /// Whether the worker may have one more note recorded now.
+    pub fn may_note(&self) -> bool {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let earned = now.duration_since(notes.0).as_secs_f64() * NOTES_PER_SECOND;
+        let left = (notes.1 + earned).min(NOTES_AT_ONCE);
+        let may = left >= 1.0;
+        *notes = (now, if may { left - 1.0 } else { left });
+        may
     }
 
     /// When the worker was last heard of, and how its machine was doing.

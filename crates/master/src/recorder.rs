@@ -13,7 +13,7 @@ use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::task::{Rejected, Report, TaskEvent};
 use gaffer_domain::worker::{Held, Occasion, Repair, reconcile};
 use gaffer_domain::{AttemptRef, WorkerId};
-use gaffer_protocol::wire::{Ended, ToWorker};
+use gaffer_protocol::wire::{ContainerFacts, Ended, ToWorker};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::changes::Changes;
@@ -57,7 +57,7 @@ type Results = Vec<Result<(), Rejected>>;
 /// What goes through the gate.
 #[derive(Debug)]
 enum Change {
-    Started(WorkerReport, AttemptRef, chrono::DateTime<Utc>),
+    Started(WorkerReport, AttemptRef, chrono::DateTime<Utc>, Option<ContainerFacts>),
     Returned(WorkerReport, AttemptRef),
     Ended(WorkerReport, Box<Ended>, u64),
     Output { row: ChunkRow, live: Arc<LiveOutput>, _room: OwnedSemaphorePermit },
@@ -96,8 +96,9 @@ impl RecorderHandle {
         actor: &Arc<str>,
         attempt: AttemptRef,
         at: chrono::DateTime<Utc>,
+        container: Option<ContainerFacts>,
     ) -> Result<(), ShuttingDown> {
-        self.change(Change::Started(WorkerReport { worker, actor: actor.clone() }, attempt, at)).await
+        self.change(Change::Started(WorkerReport { worker, actor: actor.clone() }, attempt, at, container)).await
     }
 
     /// An attempt was given back unstarted.
@@ -420,9 +421,10 @@ pub fn lost(worker: WorkerId, attempt: AttemptRef, cause: gaffer_domain::reason:
 impl Pending {
     fn add(&mut self, change: Change) {
         match change {
-            Change::Started(from, attempt, at) => {
+            Change::Started(from, attempt, at, container) => {
                 let event = TaskEvent::Started(Report { worker: from.worker, attempt: attempt.attempt }, at);
-                self.input(attempt, event, from.actor, Detail::None);
+                let detail = container.map_or(Detail::None, |facts| Detail::Container(Box::new(facts)));
+                self.input(attempt, event, from.actor, detail);
             }
             Change::Returned(from, attempt) => {
                 let event = TaskEvent::Returned(Report { worker: from.worker, attempt: attempt.attempt });

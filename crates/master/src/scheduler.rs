@@ -162,6 +162,12 @@ pub fn offer_of(worker: &Worker, now: Time) -> Offer {
         state: worker.state(now),
         datacenter: worker.datacenter.clone(),
         drivers: worker.drivers.iter().filter(|driver| driver.healthy).map(|driver| driver.driver).collect(),
+        broken_drivers: worker
+            .drivers
+            .iter()
+            .filter(|driver| !driver.healthy)
+            .map(|driver| (driver.driver, driver.detail.clone().unwrap_or_default()))
+            .collect(),
         capacity: worker.capacity,
         reserved: worker.reserved,
         waiting: worker.waiting.try_into().unwrap_or(u32::MAX),

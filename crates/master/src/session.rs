@@ -11,10 +11,11 @@ use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::AttemptRef;
 use gaffer_domain::worker::{HEARTBEAT_INTERVAL, Held, SILENCE_LIMIT};
 use gaffer_protocol::output::EncodedChunk;
 use gaffer_protocol::wire::{
-    Ended, GoodbyeCode, Heartbeat, HeldAttempt, Hello, MAX_MESSAGES_PER_FRAME, PROTOCOL_VERSION,
+    ContainerFacts, DriverStatus, Ended, GoodbyeCode, Heartbeat, HeldAttempt, Hello, MAX_MESSAGES_PER_FRAME, PROTOCOL_VERSION,
     StoredOutput, ToMaster, ToWorker, Welcome,
 };
 use sha2::{Digest, Sha256};
@@ -35,6 +36,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_TEXT_CHARS: usize = 2_000;
 const MAX_NAME_CHARS: usize = 100;
 const MAX_LABELS: usize = 64;
+const MAX_DRIVERS: usize = 16;
+const MAX_PORTS: usize = 64;
+const MAX_NOTE_CHARS: usize = 300;
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -318,7 +322,18 @@ async fn control(
                 handle.send(ToWorker::Alive { sequence });
                 recorder.reconcile_heartbeat(worker, held_of(&held)).await
             }
-            ToMaster::Started { attempt, at } => recorder.started(worker, actor, attempt, at).await,
+            ToMaster::Started { attempt, at, container } => {
+                let container = container.and_then(cleaned_facts);
+                recorder.started(worker, actor, attempt, at, container).await
+            }
+            ToMaster::Noted { attempt, message } => {
+                note(master, handle, attempt, &message).await;
+                Ok(())
+            }
+            ToMaster::Drivers { drivers } => {
+                drivers_changed(master, handle, drivers).await?;
+                Ok(())
+            }
             ToMaster::Returned { attempt } => recorder.returned(worker, actor, attempt).await,
             ToMaster::Ended(mut ended) => match end_of_output(master, handle, &mut ended).await? {
                 Some(lines) => recorder.ended(worker, actor, ended, lines).await,
@@ -368,6 +383,7 @@ async fn end_of_output(
         *message = clean(message, MAX_TEXT_CHARS);
     }
     ended.output_sha256 = ended.output_sha256.take().map(|sum| clean(&sum, 64));
+    ended.container = ended.container.take().and_then(cleaned_facts);
     Ok(Some(received.lines))
 }
 
@@ -411,8 +427,8 @@ fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
     if hello.name.is_empty() || hello.name.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(SessionEnd::protocol("a worker's name must have a letter in it (GAFFER_WORKER_NAME)"));
     }
-    if hello.labels.len() > MAX_LABELS || hello.drivers.len() > 16 || hello.warnings.len() > 16 {
-        return Err(SessionEnd::protocol("the hello has too many labels, drivers or warnings"));
+    if hello.labels.len() > MAX_LABELS || hello.warnings.len() > 16 {
+        return Err(SessionEnd::protocol("the hello has too many labels or warnings"));
     }
     if hello.capacity.memory.get() > i64::MAX as u64 || hello.capacity.disk.get() > i64::MAX as u64 {
         return Err(SessionEnd::protocol("the hello offers more memory or disk than there is in the world"));
@@ -427,10 +443,60 @@ fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
     for warning in &mut hello.warnings {
         *warning = clean(warning, MAX_TEXT_CHARS);
     }
-    for driver in &mut hello.drivers {
+    hello.drivers = cleaned_drivers(hello.drivers)?;
+    Ok(hello)
+}
+
+fn cleaned_drivers(mut drivers: Vec<DriverStatus>) -> Result<Vec<DriverStatus>, SessionEnd> {
+    if drivers.len() > MAX_DRIVERS {
+        return Err(SessionEnd::protocol("the worker speaks of too many drivers"));
+    }
+    for driver in &mut drivers {
         driver.detail = driver.detail.as_ref().map(|detail| clean(detail, MAX_TEXT_CHARS));
     }
-    Ok(hello)
+    Ok(drivers)
+}
+
+/// None if they are beyond all measure: they are for people, and nothing depends on them.
+fn cleaned_facts(facts: ContainerFacts) -> Option<ContainerFacts> {
+    let ContainerFacts { id, image, ports } = facts;
+    (ports.len() <= MAX_PORTS).then(|| ContainerFacts {
+        id: clean(&id, MAX_NAME_CHARS),
+        image: clean(&image, MAX_TEXT_CHARS),
+        ports,
+    })
+}
+
+/// Records something worth a line in an attempt's history. What comes too fast, or is not this worker's to say, is
+/// left out.
+async fn note(master: &Master, handle: &SessionHandle, attempt: AttemptRef, message: &str) {
+    if !handle.may_note() {
+        return;
+    }
+    let message = clean(message, MAX_NOTE_CHARS);
+    match master.store.attempt_note(handle.worker, attempt, &message).await {
+        Ok(Some(job)) => master.changes.announce(&[job]),
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%attempt, %error, "a note was not recorded"),
+    }
+}
+
+/// A driver of the worker fails, or works again.
+async fn drivers_changed(
+    master: &Master,
+    handle: &SessionHandle,
+    drivers: Vec<DriverStatus>,
+) -> Result<(), SessionEnd> {
+    let drivers = cleaned_drivers(drivers)?;
+    // Not stored, it would be forgotten until the next hello.
+    master
+        .store
+        .worker_drivers(handle.worker, handle.id, &drivers)
+        .await
+        .map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
+    master.changes.announce(&[]);
+    master.scheduler_wake.notify_one();
+    Ok(())
 }
 
 /// Text from outside without control characters (which the database and terminals mind), and not too long.

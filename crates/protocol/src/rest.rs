@@ -9,7 +9,7 @@ use gaffer_domain::{JobId, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::output::Stream;
-use crate::wire::{DriverStatus, KillReceipt};
+use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -132,6 +132,9 @@ pub struct Attempt {
     pub placement: Option<Receipt>,
     /// What ending it took.
     pub killed: Option<KillReceipt>,
+    /// What it ran in, if that is a container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerFacts>,
 }
 
 /// Part of an output, one line of `application/x-ndjson` or the data of one server-sent event.

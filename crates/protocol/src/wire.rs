@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use gaffer_domain::quantity::{Bytes, Span};
 use gaffer_domain::reason::AttemptEnd;
-use gaffer_domain::spec::{Action, DriverKind, Resources, StopSignal, StopSpec};
+use gaffer_domain::spec::{Action, Container, DriverKind, PortProtocol, Resources, StopSignal, StopSpec};
 use gaffer_domain::worker::HeldPhase;
 use gaffer_domain::{AttemptRef, JobId, WorkerId};
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,22 @@ pub enum ToMaster {
         attempt: AttemptRef,
         /// When, by the worker's clock.
         at: DateTime<Utc>,
+        /// What it runs in, if that is a container.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        container: Option<ContainerFacts>,
+    },
+    /// Something worth a line in an attempt's history, such as how far the fetching of its image is. Nothing depends
+    /// on it; it is said once, or never if no session is open.
+    Noted {
+        /// Which.
+        attempt: AttemptRef,
+        /// One sentence without a full stop.
+        message: String,
+    },
+    /// What this worker can execute with has changed: all drivers as they are now.
+    Drivers {
+        /// All of them.
+        drivers: Vec<DriverStatus>,
     },
     /// An attempt is over. Sent again in each session until it is acknowledged.
     Ended(Box<Ended>),
@@ -152,6 +168,32 @@ pub struct Ended {
     /// What was killed and what is left; none if nothing had to be killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub killed: Option<KillReceipt>,
+    /// What it ran in, if that was a container. Here too, for the same reason as `started_at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerFacts>,
+}
+
+/// What an attempt runs in, beyond what its spec says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerFacts {
+    /// The daemon's name for the container.
+    pub id: String,
+    /// Exactly which image: `name@sha256:…` as its registry knows it, else the image's own `sha256:…`.
+    pub image: String,
+    /// Ports as they are reachable on the worker's machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PublishedPort>,
+}
+
+/// A port of a container and where to find it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// On the worker's machine.
+    pub host: u16,
+    /// In the container.
+    pub container: u16,
+    /// Over what.
+    pub protocol: PortProtocol,
 }
 
 /// What ending an attempt took.
@@ -281,6 +323,9 @@ pub struct StartAttempt {
     pub index: u32,
     /// What executes it.
     pub driver: DriverKind,
+    /// What it runs in: there is a container exactly if the driver is `docker`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Box<Container>>,
     /// What is executed.
     pub action: Action,
     /// Added to the environment.

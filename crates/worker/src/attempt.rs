@@ -4,17 +4,19 @@ pub(crate) mod scratch;
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause, ProcessEnd};
 use gaffer_domain::spec::{Action, StopSignal};
-use gaffer_protocol::wire::{Ended, KillReceipt, StartAttempt};
+use gaffer_protocol::wire::{ContainerFacts, Ended, KillReceipt, StartAttempt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::BootTime;
 use crate::driver::{Assignment, Drivers, Exit, OutputSource, Process, StartError, Started};
 use crate::spool::{OutputWriter, Spool};
 use scratch::ScratchSpace;
@@ -46,8 +48,10 @@ impl Workshop {
 
 /// Who wants to know how an attempt gets on.
 pub(crate) trait Progress: Send + Sync {
+    /// How far its start is, where that takes long: a sentence.
+    fn noted(&self, attempt: AttemptRef, message: String);
     /// It started.
-    fn started(&self, attempt: AttemptRef, at: DateTime<Utc>);
+    fn started(&self, attempt: AttemptRef, at: DateTime<Utc>, container: Option<ContainerFacts>);
     /// There is more output.
     fn wrote(&self, attempt: AttemptRef);
     /// Nothing of it runs any more: what it had reserved is free.
@@ -61,6 +65,13 @@ pub(crate) struct Orders {
     pub stop: Option<(Cause, Duration)>,
     /// End it now.
     pub kill: Option<Cause>,
+}
+
+impl Orders {
+    /// Why it is to end; none if it is not.
+    fn cause(self) -> Option<Cause> {
+        self.kill.or(self.stop.map(|(cause, _)| cause))
+    }
 }
 
 /// Why gaffer ends an attempt.
@@ -87,7 +98,7 @@ pub(crate) async fn run(
     workshop: &Workshop,
     start: &StartAttempt,
     worker_name: &str,
-    mut writer: OutputWriter,
+    writer: OutputWriter,
     mut controls: Controls,
     progress: &dyn Progress,
 ) -> Ended {
@@ -103,8 +114,9 @@ pub(crate) async fn run(
             return unstarted(attempt, failed(error));
         }
     };
-    let began = (Utc::now(), Instant::now());
-    let started = match note_starting(workshop, attempt, began.0, &mut controls).await {
+    let at = Utc::now();
+    let boot = BootTime::now();
+    let started = match note_starting(workshop, start, at, &mut controls).await {
         Some(cause) => Err(ended_by(cause, None, start)),
         None => {
             let assignment = Assignment {
@@ -115,7 +127,12 @@ pub(crate) async fn run(
                 script: scratch.script(),
                 marker: &workshop.marker(attempt),
             };
-            workshop.drivers.start(assignment).await.map_err(failed)
+            let note = |message| progress.noted(attempt, message);
+            let cancelled = CancellationToken::new();
+            let begin = workshop.drivers.start(assignment, &note, &cancelled);
+            until_ordered_to_end(begin, &controls, &cancelled).await.map_err(|error| {
+                ordered_to_end(&controls).map_or_else(|| failed(error), |cause| ended_by(cause, None, start))
+            })
         }
     };
     let started = match started {
@@ -126,22 +143,107 @@ pub(crate) async fn run(
         }
     };
     workshop.spool.started(attempt, started.pid);
-    progress.started(attempt, began.0);
-
-    let outcome = supervise(started, start, &mut writer, &mut controls, progress).await;
-
+    let running = Running { at, boot, started };
+    let ended = see_off(running, start, writer, controls, progress).await;
     workshop.scratch.remove(scratch);
+    ended
+}
+
+/// Goes on with an attempt that an earlier process of this worker began, at `at` and `boot`. Comes back as [`run`] does.
+pub(crate) async fn adopt(
+    workshop: &Workshop,
+    resumption: Resumption,
+    writer: OutputWriter,
+    controls: Controls,
+    progress: &dyn Progress,
+) -> Ended {
+    let Resumption { start, at, boot, has_started } = resumption;
+    let cancelled = CancellationToken::new();
+    let position = writer.position().cloned();
+    let adopt = workshop.drivers.adopt(&start, has_started, position, &cancelled);
+    match until_ordered_to_end(adopt, &controls, &cancelled).await {
+        Ok(started) => see_off(Running { at, boot, started }, &start, writer, controls, progress).await,
+        Err(cause) => {
+            let totals = writer.finish();
+            Ended {
+                started_at: has_started.then_some(at),
+                output_bytes: totals.bytes,
+                output_sha256: totals.sha256,
+                ..unstarted(start.attempt, AttemptEnd::Lost { cause })
+            }
+        }
+    }
+}
+
+/// What is known of an attempt that an earlier process began.
+#[derive(Debug, Clone)]
+pub(crate) struct Resumption {
+    pub start: Arc<StartAttempt>,
+    /// When it began to start, on the wall and since the machine was started.
+    pub at: DateTime<Utc>,
+    pub boot: BootTime,
+    /// It is known to have started.
+    pub has_started: bool,
+}
+
+/// An attempt that executes.
+struct Running {
+    at: DateTime<Utc>,
+    boot: BootTime,
+    started: Started,
+}
+
+/// Stays with an attempt to its end and reports on it.
+async fn see_off(
+    running: Running,
+    start: &StartAttempt,
+    mut writer: OutputWriter,
+    mut controls: Controls,
+    progress: &dyn Progress,
+) -> Ended {
+    let Running { at, boot, started } = running;
+    let container = started.container.clone();
+    progress.started(start.attempt, at, container.clone());
+    let outcome = supervise(started, start, boot, &mut writer, &mut controls, progress).await;
     let totals = writer.finish();
     Ended {
-        attempt,
+        attempt: start.attempt,
         end: outcome.end,
-        started_at: Some(began.0),
+        started_at: Some(at),
         ended_at: outcome.at,
-        ran_micros: micros(outcome.instant.duration_since(began.1)),
+        ran_micros: outcome.boot.as_micros().saturating_sub(boot.as_micros()),
         output_bytes: totals.bytes,
-        output_sha256: Some(totals.sha256),
+        output_sha256: totals.sha256,
         killed: outcome.killed,
+        container,
     }
+}
+
+/// Waits for a beginning; told to end the attempt, it is cancelled, which may take a moment.
+async fn until_ordered_to_end<T>(
+    begin: impl Future<Output = T>,
+    controls: &Controls,
+    cancelled: &CancellationToken,
+) -> T {
+    let mut orders = controls.orders.clone();
+    let ordered = async {
+        if orders.wait_for(|orders| orders.cause().is_some()).await.is_err() {
+            pending::<()>().await;
+        }
+    };
+    let mut begin = pin!(begin);
+    tokio::select! {
+        biased;
+        begun = &mut begin => begun,
+        () = ordered => {
+            cancelled.cancel();
+            begin.await
+        }
+    }
+}
+
+fn ordered_to_end(controls: &Controls) -> Option<Cause> {
+    controls.orders.borrow().cause()
 }
 
 /// The report on an attempt that never had a process.
@@ -155,6 +257,7 @@ pub(crate) fn unstarted(attempt: AttemptRef, end: AttemptEnd) -> Ended {
         output_bytes: 0,
         output_sha256: None,
         killed: None,
+        container: None,
     }
 }
 
@@ -162,19 +265,19 @@ pub(crate) fn unstarted(attempt: AttemptRef, end: AttemptEnd) -> Ended {
 /// end it that came first.
 async fn note_starting(
     workshop: &Workshop,
-    attempt: AttemptRef,
+    start: &StartAttempt,
     at: DateTime<Utc>,
     controls: &mut Controls,
 ) -> Option<Cause> {
+    let resume = Drivers::outlives_worker(start.driver).then_some(start);
     let mut warned = false;
     loop {
-        let orders = *controls.orders.borrow();
-        if let Some(cause) = orders.kill.or(orders.stop.map(|(cause, _)| cause)) {
+        if let Some(cause) = ordered_to_end(controls) {
             return Some(cause);
         }
-        let Err(error) = workshop.spool.starting(attempt, at) else { return None };
+        let Err(error) = workshop.spool.starting(start.attempt, at, resume) else { return None };
         if !warned {
-            tracing::warn!(%attempt, %error, "cannot write to the journal: the attempt has to wait");
+            tracing::warn!(attempt = %start.attempt, %error, "cannot write to the journal: the attempt has to wait");
             warned = true;
         }
         let _ = timeout(JOURNAL_RETRY, controls.orders.changed()).await;
@@ -184,7 +287,7 @@ async fn note_starting(
 struct Outcome {
     end: AttemptEnd,
     at: DateTime<Utc>,
-    instant: Instant,
+    boot: BootTime,
     killed: Option<KillReceipt>,
 }
 
@@ -192,6 +295,7 @@ struct Outcome {
 async fn supervise(
     started: Started,
     start: &StartAttempt,
+    began: BootTime,
     writer: &mut OutputWriter,
     controls: &mut Controls,
     progress: &dyn Progress,
@@ -201,7 +305,7 @@ async fn supervise(
     let exited = CancellationToken::new();
     let mut pump = pin!(pump(&mut *output, writer, &exited, || progress.wrote(attempt)));
     let mut has_output = true;
-    let mut ending = Ending::new(process, start);
+    let mut ending = Ending::new(process, start, began);
     let exit = loop {
         tokio::select! {
             biased;
@@ -218,13 +322,14 @@ async fn supervise(
             () = &mut pump, if has_output => has_output = false,
         }
     };
-    let (at, instant) = (Utc::now(), Instant::now());
+    let (at, boot) = (Utc::now(), BootTime::now());
     let killed = ending.process.finish().await;
     progress.released(attempt);
     exited.cancel();
     if has_output {
         pump.await;
     }
+    ending.process.clean_up().await;
     if let Some(KillReceipt { left, .. }) = killed
         && left > 0
     {
@@ -232,10 +337,11 @@ async fn supervise(
     }
     // What cannot be killed has been killed, as far as anybody will ever know.
     let exit = exit.unwrap_or(Exit::Process(ProcessEnd::Signal(StopSignal::Sigkill.number())));
-    Outcome { end: judge(exit, ending.cause, start), at, instant, killed }
+    Outcome { end: judge(exit, ending.cause, start), at, boot, killed }
 }
 
-/// Moves output from the process to the spool until there is no more; after the exit, only while some comes.
+/// Moves output from the process to the spool until there is no more; after the exit, only while some comes, unless an
+/// end is certain.
 async fn pump(
     source: &mut dyn OutputSource,
     writer: &mut OutputWriter,
@@ -253,8 +359,10 @@ async fn pump(
         wrote();
     }
     let limit = Instant::now() + DRAIN_LIMIT;
-    while Instant::now() < limit {
-        let next = timeout(DRAIN_SILENCE, poll_fn(|cx| source.poll_next(cx))).await;
+    let is_certain = source.has_certain_end();
+    while is_certain || Instant::now() < limit {
+        let next = poll_fn(|cx| source.poll_next(cx));
+        let next = if is_certain { Ok(next.await) } else { timeout(DRAIN_SILENCE, next).await };
         let Ok(Some(record)) = next else { return };
         writer.append(record, exited).await;
         wrote();
@@ -297,8 +405,11 @@ struct Ending {
 }
 
 impl Ending {
-    fn new(process: Box<dyn Process>, start: &StartAttempt) -> Ending {
-        let due = start.timeout.and_then(|limit| Instant::now().checked_add(limit.to_std()));
+    fn new(process: Box<dyn Process>, start: &StartAttempt, began: BootTime) -> Ending {
+        let ran = Duration::from_micros(BootTime::now().as_micros().saturating_sub(began.as_micros()));
+        let due = start
+            .timeout
+            .and_then(|limit| Instant::now().checked_add(limit.to_std().saturating_sub(ran)));
         Ending { process, stage: Stage::Running, due, cause: None, signal: start.stop.signal }
     }
 
@@ -350,8 +461,9 @@ fn judge(exit: Exit, cause: Option<Cause>, start: &StartAttempt) -> AttemptEnd {
         (None, Exit::Process(ProcessEnd::Code(code))) => AttemptEnd::Exited { code },
         (None, Exit::Process(ProcessEnd::Signal(signal))) => AttemptEnd::Signalled { signal },
         (None, Exit::OutOfMemory) => AttemptEnd::OutOfMemory,
+        (None, Exit::Lost(cause)) => AttemptEnd::Lost { cause },
         (Some(cause), Exit::Process(process)) => ended_by(cause, Some(process), start),
-        (Some(cause), Exit::OutOfMemory) => {
+        (Some(cause), Exit::OutOfMemory | Exit::Lost(_)) => {
             ended_by(cause, Some(ProcessEnd::Signal(StopSignal::Sigkill.number())), start)
         }
     }
@@ -370,8 +482,4 @@ fn failed(error: StartError) -> AttemptEnd {
     const MOST_CHARS: usize = 1000;
     let message = error.message.chars().take(MOST_CHARS).collect();
     AttemptEnd::StartFailed { exit_code: error.exit_code, message }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,6 @@
 //! What the operator says: the only reader of the environment in this crate.
 
+mod docker;
 mod master_url;
 #[cfg(test)]
 mod tests;
@@ -12,8 +13,11 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, bail, ensure};
 use gaffer_domain::quantity::{Bytes, Cpu};
+use gaffer_domain::spec::DriverKind;
 
 use crate::stats;
+pub use docker::{DockerConfig, InvalidVolumeRoot, VolumeRoots};
+pub(crate) use docker::{ContainerPolicy, DaemonAddress, DockerSettings};
 pub use master_url::{InvalidMasterUrl, MasterUrl};
 
 /// The longest file that may hold a key or an address, in bytes.
@@ -60,6 +64,12 @@ pub struct WorkerConfig {
     /// [default: 4GiB or half of the free disk, whichever is less]
     #[arg(long, env = "GAFFER_SPOOL_LIMIT", value_name = "BYTES")]
     pub spool_limit: Option<Bytes>,
+    /// What it executes with, separated by commas: host, docker [default: host, and docker if there is a daemon]
+    #[arg(long, env = "GAFFER_DRIVERS", value_name = "DRIVERS")]
+    pub drivers: Option<String>,
+    /// Containers.
+    #[command(flatten)]
+    pub docker: DockerConfig,
     /// Certificates (PEM) of the authorities that may vouch for the master, instead of the public ones
     #[arg(long, env = "GAFFER_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
@@ -96,6 +106,9 @@ pub(crate) struct Settings {
     pub data_dir: PathBuf,
     pub spool_limit: Option<Bytes>,
     pub tls_ca: Option<PathBuf>,
+    pub host_driver: bool,
+    /// None if the operator wants no containers here.
+    pub docker: Option<DockerSettings>,
     pub scripted_driver: bool,
     /// What every job's process finds in its environment.
     pub job_environment: BTreeMap<String, String>,
@@ -139,7 +152,12 @@ impl WorkerConfig {
                 Bytes(memory.total)
             }
         };
+        let named = drivers(self.drivers.as_deref().unwrap_or_default())?;
+        let has = |driver: DriverKind| named.is_empty() || named.contains(&driver);
+        let docker = self.docker.resolve(named.contains(&DriverKind::Docker))?;
         Ok(Settings {
+            host_driver: has(DriverKind::Host),
+            docker: has(DriverKind::Docker).then_some(docker),
             master_url: master_url.parse()?,
             api_key: ApiKey(api_key),
             name,
@@ -230,6 +248,17 @@ fn read_line(file: &Path) -> anyhow::Result<String> {
     ensure!(!text.is_empty(), "{} is empty", file.display());
     ensure!(!text.contains(char::is_control), "{} holds more than one line", file.display());
     Ok(text.to_owned())
+}
+
+/// The drivers that the operator named; none if it was left to the worker.
+fn drivers(text: &str) -> anyhow::Result<Vec<DriverKind>> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let driver = |name: &str| match name {
+        "host" => Ok(DriverKind::Host),
+        "docker" => Ok(DriverKind::Docker),
+        _ => bail!("GAFFER_DRIVERS: `{name}` is not a driver: write host, docker or both, separated by a comma"),
+    };
+    names.map(driver).collect()
 }
 
 fn host_name() -> anyhow::Result<String> {

@@ -25,16 +25,18 @@ use gaffer_domain::reason::{AttemptEnd, LostCause};
 use gaffer_domain::spec::Resources;
 use gaffer_protocol::output::EncodedChunk;
 use gaffer_protocol::wire::{
-    DriverStatus, Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster, ToWorker, Welcome,
+    ContainerFacts, DriverStatus, Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster, ToWorker, Welcome,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::attempt::scratch::ScratchSpace;
-use crate::attempt::{self, Cause, Orders, Progress, Workshop};
+use crate::attempt::{self, Cause, Controls, Orders, Progress, Resumption, Workshop};
 use crate::clock::BootTime;
-use crate::driver::{self, Drivers};
+use crate::driver::{self, DriverSettings, Drivers};
+use crate::spool::OutputWriter;
 use crate::stats;
+use lease::ContactFile;
 use state::{Accepted, Launch, Ordered, State};
 
 /// The longest grace that a worker which is going down gives its attempts.
@@ -60,8 +62,9 @@ pub(crate) struct ExecutionSettings {
     pub max_running: usize,
     /// Bytes.
     pub spool_limit: u64,
-    pub job_environment: std::collections::BTreeMap<String, String>,
-    pub scripted_driver: bool,
+    pub drivers: DriverSettings,
+    /// Marks what belongs to this worker outside of its processes.
+    pub owner: String,
 }
 
 /// What the execution has to say. Nothing is said while no session is open.
@@ -84,6 +87,7 @@ pub(crate) struct Execution {
 struct Core {
     workshop: Arc<Workshop>,
     state: Mutex<State>,
+    contact_file: ContactFile,
     /// There are events.
     eventful: Notify,
     /// A lease may run out earlier than was known.
@@ -99,27 +103,39 @@ impl Execution {
         let ExecutionSettings { data_dir, boot_id, token, .. } = settings.clone();
         let recover =
             move || recovery::recover(&data_dir.join("spool"), &boot_id, &token, settings.spool_limit);
-        let (spool, recovered) = tokio::task::spawn_blocking(recover).await??;
+        let (spool, from_before) = tokio::task::spawn_blocking(recover).await??;
         let scratch = ScratchSpace::open(&settings.data_dir)?;
+        let adopting = from_before.resumed.iter().map(|resumed| resumed.start.attempt);
         let workshop = Arc::new(Workshop {
-            drivers: Drivers::new(settings.job_environment, settings.scripted_driver),
+            drivers: Drivers::open(settings.drivers, settings.owner, adopting).await,
             spool,
             scratch,
             token: settings.token,
         });
-        let state = State::new(settings.worker_name, settings.capacity, settings.max_running, recovered);
+        let mut state =
+            State::new(settings.worker_name, settings.capacity, settings.max_running, from_before.over);
+        let adopted: Vec<_> =
+            from_before.resumed.into_iter().map(|resumed| state.resume_attempt(resumed)).collect();
+        let contact_file = ContactFile::open(&settings.data_dir, &settings.boot_id)
+            .context("cannot open the file `contact` in the data directory")?;
+        state.renew_lease(contact_file.read());
         let core = Arc::new(Core {
             workshop: workshop.clone(),
             state: Mutex::new(state),
+            contact_file,
             eventful: Notify::new(),
             lease_changed: Notify::new(),
             settled: Notify::new(),
         });
+        for (resumption, writer, controls) in adopted {
+            tokio::spawn(core.clone().adopt(resumption, writer, controls));
+        }
         let ending = CancellationToken::new();
         let watch = lease::watch(core.clone()).context("cannot make a timer")?;
         tokio::spawn(ending.clone().run_until_cancelled_owned(watch));
         let housekeeping = keep_house(core.clone(), settings.data_dir);
         tokio::spawn(ending.clone().run_until_cancelled_owned(housekeeping));
+        tokio::spawn(ending.clone().run_until_cancelled_owned(report_drivers(core.clone())));
         let cleaning = async move { workshop.scratch.keep_clean().await };
         tokio::spawn(ending.clone().run_until_cancelled_owned(cleaning));
         Ok(Execution { core, _background: Arc::new(ending.drop_guard()) })
@@ -139,7 +155,8 @@ impl Execution {
     /// machine that wakes up from sleep finds an old answer in its socket.
     pub fn renew_lease(&self, sent_at: BootTime) {
         self.core.expire(BootTime::now());
-        self.core.state().renew_lease(sent_at);
+        self.core.state().renew_lease(Some(sent_at));
+        self.core.contact_file.write(sent_at);
     }
 
     /// A session begins: gives all that is held. What happens from now on is told in events.
@@ -306,6 +323,16 @@ impl Core {
         let Launch { start, worker_name, writer, controls } = launch;
         let attempt = start.attempt;
         let run = attempt::run(&self.workshop, &start, &worker_name, writer, controls, &self);
+        self.see_to_its_end(attempt, run).await;
+    }
+
+    async fn adopt(self: Arc<Self>, resumption: Resumption, writer: OutputWriter, controls: Controls) {
+        let attempt = resumption.start.attempt;
+        let run = attempt::adopt(&self.workshop, resumption, writer, controls, &self);
+        self.see_to_its_end(attempt, run).await;
+    }
+
+    async fn see_to_its_end(self: &Arc<Self>, attempt: AttemptRef, run: impl Future<Output = Ended>) {
         let ended = match AssertUnwindSafe(run).catch_unwind().await {
             Ok(ended) => ended,
             Err(_) => self.after_panic(attempt).await,
@@ -337,8 +364,13 @@ impl Core {
 }
 
 impl Progress for Arc<Core> {
-    fn started(&self, attempt: AttemptRef, at: DateTime<Utc>) {
-        self.state().started(attempt, at);
+    fn noted(&self, attempt: AttemptRef, message: String) {
+        self.state().report(ToMaster::Noted { attempt, message });
+        self.eventful.notify_one();
+    }
+
+    fn started(&self, attempt: AttemptRef, at: DateTime<Utc>, container: Option<ContainerFacts>) {
+        self.state().started(attempt, at, container);
         self.eventful.notify_one();
     }
 
@@ -350,6 +382,21 @@ impl Progress for Arc<Core> {
     fn released(&self, attempt: AttemptRef) {
         self.state().release(attempt);
         self.launch_ready();
+    }
+}
+
+/// Tells the master when a driver fails or works again. Never ends.
+async fn report_drivers(core: Arc<Core>) {
+    let mut told = core.workshop.drivers.status();
+    loop {
+        let changes = core.workshop.drivers.changes();
+        let drivers = core.workshop.drivers.status();
+        if drivers != told {
+            told.clone_from(&drivers);
+            core.state().report(ToMaster::Drivers { drivers });
+            core.eventful.notify_one();
+        }
+        changes.await;
     }
 }
 

@@ -27,6 +27,7 @@ use config::Settings;
 pub use config::{ApiKey, WorkerConfig};
 use connection::{ConnectionSettings, Patience};
 use data_dir::DataDir;
+use driver::DriverSettings;
 use execution::{Execution, ExecutionSettings};
 
 /// The most that the spool takes if nobody says otherwise; on a small disk half of what is free.
@@ -71,8 +72,13 @@ async fn run_with(
         capacity,
         max_running: max_running(),
         spool_limit: spool_limit(&settings, capacity.disk),
-        job_environment: settings.job_environment,
-        scripted_driver: settings.scripted_driver,
+        drivers: DriverSettings {
+            host: settings.host_driver,
+            inherited: settings.job_environment,
+            docker: settings.docker,
+            scripted: settings.scripted_driver,
+        },
+        owner: container_owner(identity),
     })
     .await?;
     let connection = ConnectionSettings {
@@ -121,9 +127,19 @@ fn spool_limit(settings: &Settings, free_disk: Bytes) -> u64 {
     settings.spool_limit.map_or(DEFAULT_SPOOL_LIMIT.min(free_disk.0 / 2), |limit| limit.0)
 }
 
-/// What marks the processes of this worker: as secret as its identity, without giving that away.
+/// What marks the processes of this worker.
 fn process_token(identity: Uuid) -> String {
-    let digest = Sha256::new().chain_update(b"gaffer process token").chain_update(identity).finalize();
+    token(b"gaffer process token", identity)
+}
+
+/// What marks the containers of this worker.
+fn container_owner(identity: Uuid) -> String {
+    token(b"gaffer container owner", identity)
+}
+
+/// What marks something as this worker's, for one purpose: as secret as its identity, without giving that away.
+fn token(purpose: &[u8], identity: Uuid) -> String {
+    let digest = Sha256::new().chain_update(purpose).chain_update(identity).finalize();
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 

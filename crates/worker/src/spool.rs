@@ -4,6 +4,7 @@ mod files;
 mod journal;
 mod limits;
 mod output;
+mod progress;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
-use gaffer_protocol::wire::{Ended, KillReceipt};
+use gaffer_protocol::wire::{Ended, KillReceipt, StartAttempt};
 
 use crate::clock::BootTime;
 use crate::data_dir::create_private_dir;
@@ -27,10 +28,11 @@ use files::Files;
 use journal::Journal;
 use limits::Limits;
 use output::Segment;
-use writer::Checksum;
 
 pub(crate) use journal::Remembered;
 pub(crate) use output::Output;
+use progress::Progress;
+pub(crate) use progress::{Position, StreamPosition};
 pub(crate) use writer::OutputWriter;
 
 /// The journal and the output files of one worker.
@@ -48,6 +50,26 @@ pub(crate) struct Recovered {
     pub output: Arc<Output>,
 }
 
+/// An attempt of an earlier process of this worker that may still run, and with which this one goes on.
+#[derive(Debug)]
+pub(crate) struct Resumed {
+    pub start: StartAttempt,
+    /// When it began to start.
+    pub at: DateTime<Utc>,
+    pub boot: BootTime,
+    /// It is known to have started.
+    pub has_started: bool,
+    pub output: Arc<Output>,
+    pub writer: OutputWriter,
+}
+
+/// What an earlier process left in the spool.
+#[derive(Debug, Default)]
+pub(crate) struct FromBefore {
+    pub over: Vec<Recovered>,
+    pub resumed: Vec<Resumed>,
+}
+
 /// What the journal in `dir` says, before anything there is touched.
 pub(crate) fn remembered(dir: &Path, boot_id: &str) -> anyhow::Result<Vec<Remembered>> {
     let path = dir.join("journal");
@@ -55,8 +77,9 @@ pub(crate) fn remembered(dir: &Path, boot_id: &str) -> anyhow::Result<Vec<Rememb
 }
 
 impl Spool {
-    /// Opens the spool in `dir`. Of the `remembered` attempts nothing may run any more; those whose end nobody saw
-    /// are lost, with what had to be killed of them.
+    /// Opens the spool in `dir`. Of the `remembered` attempts, those that are [resumable](Remembered::resumable)
+    /// go on. Of the others nothing may run any more; those whose end nobody saw are lost, with what had to be killed
+    /// of them.
     ///
     /// `disk_limit` is in bytes.
     pub fn open(
@@ -65,19 +88,35 @@ impl Spool {
         disk_limit: u64,
         remembered: Vec<Remembered>,
         killed: &HashMap<AttemptRef, KillReceipt>,
-    ) -> anyhow::Result<(Spool, Vec<Recovered>)> {
+    ) -> anyhow::Result<(Spool, FromBefore)> {
         create_private_dir(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let spool_files = Files::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
         let spool_files = Arc::new(spool_files);
         let limits = Arc::new(Limits::new(disk_limit));
         let mut files = segment_files(dir).with_context(|| format!("cannot list {}", dir.display()))?;
-        let mut recovered = Vec::new();
+        let (mut from_before, mut going_on) = (FromBefore::default(), Vec::new());
         for remembered in remembered {
             let starts = files.remove(&remembered.attempt).unwrap_or_default();
             let found = scan(dir, &remembered, &starts).with_context(|| {
                 format!("cannot read the spooled output of attempt {}", remembered.attempt)
             })?;
             let attempt = remembered.attempt;
+            if let Some((start, starting)) = remembered.resumable() {
+                let progress = found.progress.unwrap_or_default();
+                let output =
+                    Output::recovered(attempt, spool_files.clone(), limits.clone(), found.segments, found.end);
+                let output = Arc::new(output);
+                from_before.resumed.push(Resumed {
+                    start: start.clone(),
+                    at: starting.at,
+                    boot: starting.boot,
+                    has_started: remembered.started.is_some(),
+                    writer: OutputWriter::new(output.clone(), spool_files.clone(), limits.clone(), progress),
+                    output,
+                });
+                going_on.push(remembered);
+                continue;
+            }
             let ended = end_of(remembered, &found, killed.get(&attempt).copied(), Utc::now());
             let output = Output::recovered(
                 attempt,
@@ -86,11 +125,11 @@ impl Spool {
                 found.segments,
                 ended.output_bytes,
             );
-            recovered.push(Recovered { ended, output: Arc::new(output) });
+            from_before.over.push(Recovered { ended, output: Arc::new(output) });
         }
-        let ends: Vec<Ended> = recovered.iter().map(|recovered| recovered.ended.clone()).collect();
+        let ends: Vec<Ended> = from_before.over.iter().map(|recovered| recovered.ended.clone()).collect();
         let path = dir.join("journal");
-        let journal = Journal::create(&path, boot_id, &ends)
+        let journal = Journal::create(&path, boot_id, &ends, &going_on)
             .with_context(|| format!("cannot write the journal {}", path.display()))?;
         // What is left belongs to attempts that the master knows to be over.
         for (attempt, starts) in files {
@@ -99,19 +138,27 @@ impl Spool {
                 fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
         }
-        Ok((Spool { files: spool_files, limits, journal: Mutex::new(journal) }, recovered))
+        Ok((Spool { files: spool_files, limits, journal: Mutex::new(journal) }, from_before))
     }
 
     /// The output of a new attempt, and its writer.
     pub fn new_output(&self, attempt: AttemptRef) -> (Arc<Output>, OutputWriter) {
         let output = Arc::new(Output::new(attempt, self.files.clone(), self.limits.clone()));
-        let writer = OutputWriter::new(output.clone(), self.files.clone(), self.limits.clone());
+        let writer = 
+            OutputWriter::new(output.clone(), self.files.clone(), self.limits.clone(), Progress::default());
         (output, writer)
     }
 
     /// Notes that an attempt is about to start. After an error it must not: nobody would look for its processes.
-    pub fn starting(&self, attempt: AttemptRef, at: DateTime<Utc>) -> io::Result<()> {
-        self.journal().starting(attempt, at, BootTime::now())
+    ///
+    /// With `resume`, a later process of the worker may go on with it.
+    pub fn starting(
+        &self,
+        attempt: AttemptRef,
+        at: DateTime<Utc>,
+        resume: Option<&StartAttempt>,
+    ) -> io::Result<()> {
+        self.journal().starting(attempt, at, BootTime::now(), resume)
     }
 
     /// Notes that it started.
@@ -163,13 +210,13 @@ struct Found {
     end: u64,
     /// Something between the first byte and the last is missing.
     has_gap: bool,
-    /// Over all output; none if its beginning is not there.
-    sha256: Option<String>,
+    /// Up to the end; none if it cannot be told.
+    progress: Option<Progress>,
 }
 
 fn scan(dir: &Path, remembered: &Remembered, starts: &[u64]) -> io::Result<Found> {
     let mut found = Found::default();
-    let mut checksum = Checksum::default();
+    let mut progress = None;
     for (at, start) in starts.iter().copied().enumerate() {
         let path = segment::path(dir, remembered.attempt, start);
         let next_start = starts.get(at + 1).copied();
@@ -179,7 +226,8 @@ fn scan(dir: &Path, remembered: &Remembered, starts: &[u64]) -> io::Result<Found
                 (next - start, fs::metadata(&path)?.len())
             }
             _ => {
-                let scanned = segment::scan(&path, |record| checksum.update(&record.bytes))?;
+                let scanned = segment::scan(&path, |_| ())?;
+                progress = scanned.progress;
                 (scanned.payload, scanned.size)
             }
         };
@@ -187,9 +235,7 @@ fn scan(dir: &Path, remembered: &Remembered, starts: &[u64]) -> io::Result<Found
         found.end = start + payload;
         found.segments.push_back(Segment { start, end: found.end, size });
     }
-    // Without a file there was no output, or all of it is stored already: nobody can tell.
-    let is_whole = !found.has_gap && starts.first() == Some(&0);
-    found.sha256 = is_whole.then(|| checksum.finish());
+    found.progress = progress.filter(|progress| progress.bytes() == found.end);
     Ok(found)
 }
 
@@ -216,7 +262,8 @@ fn end_of(remembered: Remembered, found: &Found, killed: Option<KillReceipt>, no
         ended_at: now,
         ran_micros,
         output_bytes: found.end,
-        output_sha256: found.sha256.clone(),
+        output_sha256: found.progress.clone().map(Progress::sha256),
         killed,
+        container: None,
     }
 }

@@ -14,6 +14,12 @@ struct CpuTimes {
     total: u64,
 }
 
+/// How many processes the kernel has killed for want of memory since the machine was started, in all its cgroups.
+pub(crate) fn oom_kills() -> Option<u64> {
+    let text = fs::read_to_string("/proc/vmstat").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+}
+
 /// Memory in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Memory {

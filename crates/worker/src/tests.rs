@@ -1,6 +1,8 @@
 //! The worker as a whole, against a [`master`] of the test's own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod docker;
+pub(crate) mod docker_daemon;
 mod host;
 pub(crate) mod master;
 mod restart;
@@ -62,6 +64,7 @@ fn config(url: &str, dir: &Path) -> WorkerConfig {
         name: Some("tester".to_owned()),
         cpu: Some(Cpu::from_millis(8000)),
         scripted_driver: true,
+        drivers: Some("host".to_owned()),
         ..WorkerConfig::new(url, ApiKey::from("the-key".to_owned()), dir)
     }
 }

@@ -35,6 +35,7 @@ fn offer(worker: i64) -> Offer {
         state: WorkerState::Online,
         datacenter: "lab".to_owned(),
         drivers: vec![DriverKind::Host],
+        broken_drivers: Vec::new(),
         capacity: resources(4_000, 8, 100),
         reserved: resources(0, 0, 0),
         waiting: 0,
@@ -307,6 +308,7 @@ fn any_offers(rng: &mut StdRng) -> Vec<Offer> {
             state: if rng.random_ratio(1, 3) { *states.choose(rng).unwrap() } else { WorkerState::Online },
             datacenter: (*["lab", "edge"].choose(rng).unwrap()).to_owned(),
             drivers: if rng.random_ratio(1, 5) { vec![DriverKind::Docker] } else { vec![DriverKind::Host] },
+            broken_drivers: Vec::new(),
             reserved: Resources {
                 cpu: Cpu::from_millis(rng.random_range(0..=capacity.cpu.millis())),
                 memory: Bytes(rng.random_range(0..=capacity.memory.get())),

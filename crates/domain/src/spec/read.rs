@@ -1,5 +1,6 @@
 //! Reads a job's specification from untrusted JSON and reports every mistake in it at once.
 
+mod container;
 mod depends;
 mod fields;
 mod task;
@@ -25,11 +26,8 @@ const NOT_YET: &[&str] = &[
     "placement",
     "concurrency",
     "schedule",
-    "image",
     "secrets",
     "health",
-    "ports",
-    "volumes",
 ];
 /// What is said of them.
 const IS_NOT_YET: &str = "is not supported by this version yet";
@@ -186,7 +184,9 @@ fn job_name(node: &Node) -> Option<String> {
 fn default_name(first: Option<&TaskSpec>) -> String {
     let source = match first.map(|task| &task.action) {
         Some(Action::Command(command)) => {
-            command.first().and_then(|program| program.rsplit('/').next()).unwrap_or_default()
+            let image = first.and_then(|task| task.container.as_ref()).map(|container| container.image.as_str());
+            let called = command.first().map(String::as_str).or(image.map(container::repository));
+            called.and_then(|path| path.rsplit('/').next()).unwrap_or_default()
         }
         Some(Action::Script(script)) => {
             let says_something = |line: &&str| !line.is_empty() && !line.starts_with("#!");

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod any;
+mod container;
 
 use serde_json::{Value, json};
 
@@ -318,21 +319,14 @@ fn what_this_version_does_not_do_yet_is_said_so() {
         "placement",
         "concurrency",
         "schedule",
-        "image",
         "secrets",
         "health",
-        "ports",
-        "volumes",
     ] {
         let complaint = format!("`{field}` is not supported by this version yet");
         assert_eq!(mistake(with(json!({field: {}}))), format!("/{field}: {complaint}"));
         let task = json!({"name": "a", "command": ["true"], field: []});
         assert_eq!(mistake(json!({"tasks": [task]})), format!("/tasks/0/{field}: {complaint}"));
     }
-    assert_eq!(
-        mistake(with(json!({"driver": "docker"}))),
-        "/driver: `driver: docker` is not supported by this version yet"
-    );
 }
 
 #[test]

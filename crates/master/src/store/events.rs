@@ -1,6 +1,6 @@
 //! History as it is read.
 
-use gaffer_domain::{JobId, ProjectId, Time};
+use gaffer_domain::{AttemptRef, JobId, ProjectId, Time, WorkerId};
 use gaffer_protocol::rest;
 use sqlx::FromRow;
 
@@ -52,6 +52,34 @@ pub enum EventRange {
 }
 
 impl Store {
+    /// Adds a note to the history of a worker's present attempt and gives its job; none if the attempt is not that
+    /// worker's, or no more.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn attempt_note(
+        &self,
+        worker: WorkerId,
+        attempt: AttemptRef,
+        message: &str,
+    ) -> Result<Option<JobId>, StoreError> {
+        let job: Option<i64> = sqlx::query_scalar(
+            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) \
+             SELECT w.project_id, now(), 'task.noted', t.job_id, t.id, t.attempt, w.id, 'worker ' || w.name, $4 \
+             FROM tasks t JOIN workers w ON w.id = t.worker_id \
+             WHERE t.id = $1 AND t.attempt = $2 AND t.worker_id = $3 \
+                 AND t.state IN ('scheduled', 'running', 'stopping') \
+             RETURNING job_id",
+        )
+        .bind(attempt.task.0)
+        .bind(attempt.attempt as i32)
+        .bind(worker.0)
+        .bind(message)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(job.map(JobId))
+    }
+
     /// Events of a project, or of one job of it.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use gaffer_domain::task::{
     AttemptChange, Command, Rejected, StateName, StopCause, Task, TaskEvent, TaskState, apply,
 };
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
-use gaffer_protocol::wire::{Ended, StartAttempt};
+use gaffer_protocol::wire::{ContainerFacts, Ended, StartAttempt};
 
 use super::output::ChunkRow;
 use super::{Store, StoreError};
@@ -53,6 +53,8 @@ pub enum Detail {
     None,
     /// How the worker was chosen.
     Placement(Box<Receipt>),
+    /// What it runs in.
+    Container(Box<ContainerFacts>),
     /// What the worker reported, and the line ends in the stored output.
     End(Box<Ended>, u64),
 }
@@ -170,6 +172,7 @@ struct AttemptUpdate {
     finished_at: Option<Time>,
     end: Option<AttemptEnd>,
     report: Option<Box<Ended>>,
+    container: Option<Box<ContainerFacts>>,
     output_lines: u64,
 }
 
@@ -439,11 +442,17 @@ impl AttemptWrites {
                 update.end = end;
                 if let Detail::End(report, lines) = detail {
                     update.started_at = update.started_at.or(report.started_at);
+                    update.container = update.container.take().or(report.container.clone().map(Box::new));
                     update.report = Some(report.clone());
                     update.output_lines = *lines;
                 }
             }
-            Some(AttemptChange::Started { .. }) | None => {}
+            Some(AttemptChange::Started { .. }) => {
+                if let Detail::Container(container) = detail {
+                    self.changed.entry(attempt).or_default().container = Some(container.clone());
+                }
+            }
+            None => {}
         }
     }
 }
@@ -495,6 +504,7 @@ pub(super) fn start_attempt(
         task: definition.name.clone(),
         index,
         driver: definition.driver,
+        container: definition.container.clone().map(Box::new),
         action: definition.action.clone(),
         env: definition.env.clone(),
         resources: definition.resources,

@@ -193,12 +193,13 @@ impl Store {
             output_sha256: Option<String>,
             placement: Option<Json<gaffer_domain::placement::Receipt>>,
             killed: Option<Json<gaffer_protocol::wire::KillReceipt>>,
+            container: Option<Json<gaffer_protocol::wire::ContainerFacts>>,
         }
         let rows: Vec<AttemptRow> = sqlx::query_as(
             "SELECT a.attempt, a.worker_id, w.name AS worker_name, a.scheduled_at, a.started_at, a.finished_at, \
                  a.reason_code, a.reason_message, a.exit_code, a.signal, \
                  COALESCE(a.output_bytes, o.bytes, 0) AS stored_bytes, \
-                 COALESCE(a.output_lines, o.lines, 0) AS stored_lines, a.output_sha256, a.placement, a.killed \
+                 COALESCE(a.output_lines, o.lines, 0) AS stored_lines, a.output_sha256, a.placement, a.killed, a.container \
              FROM attempts a LEFT JOIN workers w ON w.id = a.worker_id \
              LEFT JOIN LATERAL (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines \
                  FROM output_chunks o WHERE o.task_id = a.task_id AND o.attempt = a.attempt \
@@ -225,6 +226,7 @@ impl Store {
                     output_sha256: row.output_sha256,
                     placement: row.placement.map(|receipt| receipt.0),
                     killed: row.killed.map(|killed| killed.0),
+                    container: row.container.map(|container| container.0),
                 })
             })
             .collect()

@@ -230,6 +230,43 @@ impl Store {
         Ok(())
     }
 
+    /// Notes what a worker can execute with now, and what of that is news. Does nothing if another session speaks for
+    /// the worker by now.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_drivers(
+        &self,
+        worker: WorkerId,
+        session: Uuid,
+        drivers: &[DriverStatus],
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let known: Option<Json<Vec<DriverStatus>>> =
+            sqlx::query_scalar("SELECT drivers FROM workers WHERE id = $1 AND session = $2 FOR UPDATE")
+                .bind(worker.0)
+                .bind(session)
+                .fetch_optional(&mut *tx)
+                .await?;
+        let Some(Json(known)) = known else { return Ok(()) };
+        sqlx::query("UPDATE workers SET drivers = $2 WHERE id = $1")
+            .bind(worker.0)
+            .bind(Json(drivers))
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query(
+            "INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
+             SELECT project_id, now(), 'worker.drivers', id, 'worker ' || name, news \
+             FROM workers, UNNEST($2::text[]) AS news WHERE id = $1",
+        )
+        .bind(worker.0)
+        .bind(news(&known, drivers))
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
     /// Notes that a session is over, `silent_secs` after the last word of its worker. Does nothing if another session
     /// speaks for the worker by now.
     ///
@@ -402,4 +439,17 @@ fn free_name(wanted: &str, taken: &[String], kept: Option<&str>) -> Option<Strin
         return Some(kept.to_owned());
     }
     (2..MAX_NAME_TRIES).map(numbered).find(|name| is_free(name))
+}
+
+/// What has changed, a sentence for each driver.
+fn news(before: &[DriverStatus], now: &[DriverStatus]) -> Vec<String> {
+    let was = |driver| before.iter().find(|status| status.driver == driver);
+    let changed = now.iter().filter(|status| was(status.driver) != Some(status));
+    let sentence = |status: &DriverStatus| {
+        let name = status.driver.as_str();
+        let detail = status.detail.as_ref().map_or(String::new(), |detail| format!(": {detail}"));
+        let what = if status.healthy { "works" } else { "does not work" };
+        format!("the {name} driver {what}{detail}")
+    };
+    changed.map(sentence).collect()
 }

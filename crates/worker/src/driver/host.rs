@@ -76,7 +76,7 @@ impl HostDriver {
         let output = Pipes { stdout: child.stdout.take(), stderr: child.stderr.take(), turn: Stream::Stdout };
         let tree = ProcessTree::new(pid, marker, directory.to_owned(), started);
         let process = HostProcess { child, tree: Arc::new(tree), killed: None };
-        Ok(Started { process: Box::new(process), output: Box::new(output), pid: Some(pid) })
+        Ok(Started { process: Box::new(process), output: Box::new(output), pid: Some(pid), container: None })
     }
 }
 

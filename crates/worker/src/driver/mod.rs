@@ -3,7 +3,10 @@
 //! A driver starts an attempt and gives a `Process` to control it and an `OutputSource` to read it. The contract:
 //!
 //! * **prepare** — before `start` there is nothing outside the worker that would have to be taken down. `start` takes
-//!   what is scarce only when it is sure to begin; if it fails, nothing runs and nothing is left behind.
+//!   what is scarce only when it is sure to begin; if it fails, nothing runs and nothing is left behind. It may take
+//!   long, and says how it gets on; once it is cancelled it ends soon, one way or the other.
+//! * **adopt** — what a driver started may outlive this process. Then another one goes on with it, from where the
+//!   reading of the output was interrupted.
 //! * **output** — is attached before the first instruction of the job runs, so that no byte is missed, and ends once
 //!   nothing can write any more. Each stream is exact; the two are interleaved as they were read, each piece with the
 //!   time of its reading. Not reading slows the job down: a driver holds back nothing beyond what the kernel holds.
@@ -13,11 +16,13 @@
 //!   process was still there to hear it. It never waits for an effect.
 //! * **kill** — `kill` ends everything the attempt started, wherever it hid; after it, `poll_exit` is ready as soon as
 //!   the kernel lets go of the main process.
-//! * **finish** — after the exit, `finish` ends whatever outlived the main process, gives back what `start` took, and
-//!   says what had to be killed in all and what is still there. It costs nothing when there is nothing to do.
+//! * **finish** — after the exit, `finish` ends whatever outlived the main process and says what had to be killed in all
+//!   and what is still there. It costs nothing when there is nothing to do.
+//! * **clean up** — after the end of the output, `clean_up` gives back what `start` took. Nothing is left.
 //!
-//! Dropping a `Process` that has not exited kills at least its main process.
+//! Dropping a `Process` that has not exited kills at least its main process, though not always at once.
 
+mod docker;
 mod host;
 mod process_tree;
 mod processes;
@@ -29,10 +34,15 @@ use std::path::Path;
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
-use gaffer_domain::reason::ProcessEnd;
+use gaffer_domain::AttemptRef;
+use gaffer_domain::reason::{LostCause, ProcessEnd};
 use gaffer_domain::spec::{DriverKind, StopSignal};
 use gaffer_protocol::output::Record;
-use gaffer_protocol::wire::{DriverStatus, KillReceipt, StartAttempt};
+use gaffer_protocol::wire::{ContainerFacts, DriverStatus, KillReceipt, StartAttempt};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::DockerSettings;
+use crate::spool::Position;
 
 pub(crate) use process_tree::{Leftover, adopt_orphans, kill_leftovers, kill_marked, reap_forsaken_orphans};
 pub(crate) use processes::lists_children;
@@ -59,6 +69,8 @@ pub(crate) struct Started {
     pub output: Box<dyn OutputSource>,
     /// The number of the main process, where it is one of this machine.
     pub pid: Option<i32>,
+    /// What it runs in, if that is a container.
+    pub container: Option<ContainerFacts>,
 }
 
 /// Why there is no process: what a shell would exit with, and a sentence.
@@ -76,6 +88,8 @@ pub(crate) enum Exit {
     Process(ProcessEnd),
     /// For want of memory.
     OutOfMemory,
+    /// With what it ran in, by no fault of its own.
+    Lost(LostCause),
 }
 
 /// Control over an attempt that executes. See the module for the contract.
@@ -88,42 +102,110 @@ pub(crate) trait Process: Send {
     fn kill(&mut self) -> BoxFuture<'_, bool>;
     /// After the exit: nothing is to be left. None if nothing had to be killed, now or before.
     fn finish(&mut self) -> BoxFuture<'_, Option<KillReceipt>>;
+    /// After the end of the output: nothing is kept.
+    fn clean_up(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// The output of an attempt that executes.
 pub(crate) trait OutputSource: Send {
     /// The next piece, at most 64 KiB; none at the end. Nothing is lost if the answer is not waited for.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Record>>;
+    /// Whether there is an end soon after that of the process in any case; else something that nobody found may keep
+    /// it open.
+    fn has_certain_end(&self) -> bool {
+        false
+    }
 }
 
 /// The drivers that this worker has.
 pub(crate) struct Drivers {
-    host: host::HostDriver,
+    host: Option<host::HostDriver>,
+    docker: Option<docker::DockerDriver>,
     has_scripted: bool,
 }
 
+/// Which drivers a worker has.
+#[derive(Debug, Clone)]
+pub(crate) struct DriverSettings {
+    pub host: bool,
+    /// The environment that every job on the host gets from its worker.
+    pub inherited: BTreeMap<String, String>,
+    pub docker: Option<DockerSettings>,
+    pub scripted: bool,
+}
+
 impl Drivers {
-    /// `inherited` is the environment that every job gets from its worker.
-    pub fn new(inherited: BTreeMap<String, String>, has_scripted: bool) -> Drivers {
-        Drivers { host: host::HostDriver::new(inherited), has_scripted }
+    /// `owner` tells what belongs to this worker from what belongs to others; `adopting` are the attempts that will be
+    /// [adopted](Drivers::adopt).
+    pub async fn open(
+        settings: DriverSettings,
+        owner: String,
+        adopting: impl Iterator<Item = AttemptRef>,
+    ) -> Drivers {
+        Drivers {
+            host: settings.host.then(|| host::HostDriver::new(settings.inherited)),
+            docker: match settings.docker {
+                Some(settings) => Some(docker::DockerDriver::open(settings, owner, adopting).await),
+                None => None,
+            },
+            has_scripted: settings.scripted,
+        }
     }
 
     /// What to tell the master.
     pub fn status(&self) -> Vec<DriverStatus> {
         let healthy = |driver| DriverStatus { driver, healthy: true, detail: None };
-        let mut all = vec![healthy(DriverKind::Host)];
-        if self.has_scripted {
-            all.push(healthy(DriverKind::Scripted));
-        }
-        all
+        let host = self.host.as_ref().map(|_| healthy(DriverKind::Host));
+        let docker = self.docker.as_ref().and_then(docker::DockerDriver::status);
+        let scripted = self.has_scripted.then(|| healthy(DriverKind::Scripted));
+        [host, docker, scripted].into_iter().flatten().collect()
     }
 
-    /// Starts an attempt.
-    pub async fn start(&self, assignment: Assignment<'_>) -> Result<Started, StartError> {
-        match assignment.start.driver {
-            DriverKind::Host => self.host.start(assignment),
-            DriverKind::Scripted if self.has_scripted => scripted::start(&assignment.start.action),
-            driver => Err(StartError::other(format!("this worker has no {} driver", driver.as_str()))),
+    /// Ends once [`Self::status`] has changed since this was called.
+    pub fn changes(&self) -> BoxFuture<'static, ()> {
+        match &self.docker {
+            Some(docker) => Box::pin(docker.changes()),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+
+    /// Starts an attempt. `note` hears how far that is.
+    pub async fn start(
+        &self,
+        assignment: Assignment<'_>,
+        note: &(dyn Fn(String) + Sync),
+        cancelled: &CancellationToken,
+    ) -> Result<Started, StartError> {
+        let kind = assignment.start.driver;
+        match (kind, &self.host, &self.docker) {
+            (DriverKind::Host, Some(host), _) => host.start(assignment),
+            (DriverKind::Docker, _, Some(docker)) => docker.start(assignment, note, cancelled).await,
+            (DriverKind::Scripted, ..) if self.has_scripted => scripted::start(&assignment.start.action),
+            _ => Err(StartError::other(format!("this worker has no {} driver", kind.as_str()))),
+        }
+    }
+
+    /// Whether what this driver starts outlives this process, to be adopted by another one.
+    pub fn outlives_worker(kind: DriverKind) -> bool {
+        kind == DriverKind::Docker
+    }
+
+    /// Goes on with an attempt that an earlier process began. `position` is how far its output was read, if that is
+    /// known. An error tells why there is nothing to go on with.
+    pub async fn adopt(
+        &self,
+        start: &StartAttempt,
+        has_started: bool,
+        position: Option<Position>,
+        cancelled: &CancellationToken,
+    ) -> Result<Started, LostCause> {
+        match &self.docker {
+            Some(docker) if start.driver == DriverKind::Docker => {
+                docker.adopt(start, has_started, position, cancelled).await
+            }
+            _ => Err(LostCause::WorkerRestarted),
         }
     }
 }
@@ -135,6 +217,11 @@ impl StartError {
 
     fn not_executable(name: &str) -> StartError {
         StartError { exit_code: 126, message: format!("not executable: {name}") }
+    }
+
+    /// It was told to end before it had begun.
+    fn cancelled() -> StartError {
+        StartError::other("it was stopped before it started")
     }
 
     /// Anything else that kept it from starting.

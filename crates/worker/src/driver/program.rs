@@ -91,6 +91,13 @@ pub(super) fn environment(
     let mut variables = inherited.clone();
     variables.insert("TMPDIR".to_owned(), temporary.display().to_string());
     variables.extend(start.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+    variables.extend(said(start, worker_name));
+    variables.insert(MARKER_VARIABLE.to_owned(), marker.to_owned());
+    variables
+}
+
+/// What gaffer itself says to an attempt.
+pub(super) fn said(start: &StartAttempt, worker_name: &str) -> BTreeMap<String, String> {
     let AttemptRef { attempt, .. } = start.attempt;
     let said = [
         ("GAFFER_JOB_ID", start.job.to_string()),
@@ -98,10 +105,8 @@ pub(super) fn environment(
         ("GAFFER_TASK_INDEX", start.index.to_string()),
         ("GAFFER_ATTEMPT", attempt.to_string()),
         ("GAFFER_WORKER", worker_name.to_owned()),
-        (MARKER_VARIABLE, marker.to_owned()),
     ];
-    variables.extend(said.map(|(name, value)| (name.to_owned(), value)));
-    variables
+    said.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 enum Look {

@@ -68,13 +68,18 @@ impl Admission {
             return None;
         }
         let (attempt, wanted) = self.queue.pop_front()?;
+        Some((attempt, self.take(wanted)))
+    }
+
+    /// Reserves for an attempt that runs already, whether there is room or not.
+    pub fn take(&mut self, wanted: Resources) -> Resources {
         self.running += 1;
         self.reserved = Resources {
             cpu: self.reserved.cpu.saturating_add(wanted.cpu),
             memory: self.reserved.memory.saturating_add(wanted.memory),
             disk: self.reserved.disk.saturating_add(wanted.disk),
         };
-        Some((attempt, wanted))
+        wanted
     }
 
     /// Whether anything may start, whatever is free. Says whether that is new.

@@ -1,7 +1,10 @@
 //! The watch over leases: an attempt whose master may think it lost is killed before the master may replace it.
 
+use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +13,39 @@ use crate::clock::{BootAlarm, BootTime};
 
 /// How long to wait after a timer failed, which no kernel does.
 const TIMER_RETRY: Duration = Duration::from_secs(1);
+
+/// The file that says when the master last knew of this worker, for a later process of it: what that one adopts has
+/// the lease that it had. Nothing is synced, for no attempt outlives its machine.
+pub(super) struct ContactFile {
+    file: File,
+    boot_id: String,
+}
+
+impl ContactFile {
+    pub fn open(data_dir: &Path, boot_id: &str) -> io::Result<ContactFile> {
+        let path = data_dir.join("contact");
+        let file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
+        Ok(ContactFile { file, boot_id: boot_id.to_owned() })
+    }
+
+    /// What the file says; none if it says nothing about this boot of the machine.
+    pub fn read(&self) -> Option<BootTime> {
+        let mut bytes = [0; 100];
+        let length = self.file.read_at(&mut bytes, 0).ok()?;
+        let line = std::str::from_utf8(&bytes[..length]).ok()?.lines().next()?;
+        let micros = line.strip_prefix(&self.boot_id)?.strip_prefix(' ')?;
+        micros.trim().parse().ok().map(BootTime::from_micros)
+    }
+
+    pub fn write(&self, at: BootTime) {
+        // Of a fixed length, so that no write leaves something of an earlier one.
+        let line = format!("{} {:020}\n", self.boot_id, at.as_micros());
+        if let Err(error) = self.file.write_all_at(line.as_bytes(), 0) {
+            tracing::debug!(%error, "cannot note down when the master was last heard of");
+        }
+    }
+}
 
 /// Kills attempts as their leases run out. Never ends. Must be called inside a Tokio runtime.
 pub(super) fn watch(core: Arc<Core>) -> io::Result<impl Future<Output = ()> + Send> {

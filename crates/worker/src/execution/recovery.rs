@@ -9,7 +9,7 @@ use gaffer_domain::AttemptRef;
 use gaffer_protocol::wire::KillReceipt;
 
 use crate::driver::{self, Leftover};
-use crate::spool::{self, Recovered, Remembered, Spool};
+use crate::spool::{self, FromBefore, Recovered, Remembered, Resumed, Spool};
 
 /// Ends what is left of an earlier process and opens the spool. Blocks, for seconds if something will not die.
 pub(super) fn recover(
@@ -17,25 +17,29 @@ pub(super) fn recover(
     boot_id: &str,
     token: &str,
     spool_limit: u64,
-) -> anyhow::Result<(Spool, Vec<Recovered>)> {
+) -> anyhow::Result<(Spool, FromBefore)> {
     let remembered = spool::remembered(spool_dir, boot_id)?;
     let killed = kill_leftovers(token, &remembered);
-    let (spool, recovered) =
+    let (spool, from_before) =
         Spool::open(spool_dir, boot_id, spool_limit, remembered, &killed).context("cannot open the spool")?;
-    for Recovered { ended, .. } in &recovered {
+    for Recovered { ended, .. } in &from_before.over {
         let (killed, left) = ended.killed.map_or((0, 0), |receipt| (receipt.killed, receipt.left));
         tracing::info!(attempt = %ended.attempt, end = ?ended.end, killed, left, "found an attempt of an earlier run");
     }
-    Ok((spool, recovered))
+    for Resumed { start, .. } in &from_before.resumed {
+        tracing::info!(attempt = %start.attempt, "going on with an attempt of an earlier run");
+    }
+    Ok((spool, from_before))
 }
 
 fn kill_leftovers(token: &str, remembered: &[Remembered]) -> HashMap<AttemptRef, KillReceipt> {
     let marker = |attempt: AttemptRef| format!("{token}/{attempt}");
-    let unfinished =
-        remembered.iter().filter(|remembered| remembered.same_boot && remembered.ended.is_none());
+    let unfinished = remembered.iter().filter(|remembered| {
+        remembered.same_boot && remembered.ended.is_none() && remembered.resumable().is_none()
+    });
     let leftovers: Vec<Leftover> = unfinished
         .filter_map(|remembered| {
-            let starting = remembered.starting?;
+            let starting = remembered.starting.as_ref()?;
             Some(Leftover {
                 pid: remembered.started.and_then(|started| started.pid),
                 after: starting.boot,

@@ -9,14 +9,16 @@ use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
-use gaffer_protocol::wire::{Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster};
+use gaffer_protocol::wire::{
+    ContainerFacts, Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster,
+};
 use tokio::sync::{mpsc, watch};
 
 use super::Event;
 use super::admission::{Admission, Recent};
-use crate::attempt::{self, Cause, Controls, Orders};
+use crate::attempt::{self, Cause, Controls, Orders, Resumption};
 use crate::clock::BootTime;
-use crate::spool::{Output, OutputWriter, Recovered};
+use crate::spool::{Output, OutputWriter, Recovered, Resumed};
 
 /// The most attempts that are held; more are given back. A heartbeat that lists them fits into its frame.
 const MAX_HELD: usize = 100_000;
@@ -61,7 +63,7 @@ enum Phase {
 
 struct Running {
     start: Arc<StartAttempt>,
-    started_at: Option<DateTime<Utc>>,
+    started: Option<(DateTime<Utc>, Option<ContainerFacts>)>,
     /// None once it is given back.
     reserved: Option<Resources>,
     orders: watch::Sender<Orders>,
@@ -186,25 +188,31 @@ impl State {
         let held = self.held.get_mut(&attempt)?;
         let Phase::Queued(start) = &held.phase else { return None };
         let start = Arc::new((**start).clone());
-        let (orders, orders_out) = watch::channel(Orders::default());
-        let (signals, signals_out) = mpsc::channel(MAX_SIGNALS);
         let (output, writer) = new_output(attempt);
+        let (running, controls) = Running::new(start.clone(), reserved);
         held.output = Some(output);
-        held.phase = Phase::Running(Box::new(Running {
-            start: start.clone(),
-            started_at: None,
-            reserved: Some(reserved),
-            orders,
-            signals,
-        }));
-        let controls = Controls { orders: orders_out, signals: signals_out };
+        held.phase = Phase::Running(Box::new(running));
         Some(Launch { start, worker_name: self.worker_name.clone(), writer, controls })
     }
 
-    pub fn started(&mut self, attempt: AttemptRef, at: DateTime<Utc>) {
+    /// Takes over an attempt of an earlier process; what it reserves is taken, whether there is room or not.
+    pub fn resume_attempt(&mut self, resumed: Resumed) -> (Resumption, OutputWriter, Controls) {
+        let Resumed { start, at, boot, has_started, output, writer } = resumed;
+        let start = Arc::new(start);
+        let reserved = self.admission.take(start.resources);
+        let (running, controls) = Running::new(start.clone(), reserved);
+        let held =
+            Held { phase: Phase::Running(Box::new(running)), output: Some(output), has_grown: false };
+        self.held.insert(start.attempt, held);
+        // Its master knew of this worker when it began; later contacts may be known too.
+        self.renew_lease(Some(boot));
+        (Resumption { start, at, boot, has_started }, writer, controls)
+    }
+
+    pub fn started(&mut self, attempt: AttemptRef, at: DateTime<Utc>, container: Option<ContainerFacts>) {
         if let Some(running) = self.running(attempt) {
-            running.started_at = Some(at);
-            self.report(ToMaster::Started { attempt, at });
+            running.started = Some((at, container.clone()));
+            self.report(ToMaster::Started { attempt, at, container });
         }
     }
 
@@ -309,8 +317,8 @@ impl State {
         }
     }
 
-    pub fn renew_lease(&mut self, sent_at: BootTime) {
-        self.contact = self.contact.max(Some(sent_at));
+    pub fn renew_lease(&mut self, sent_at: Option<BootTime>) {
+        self.contact = self.contact.max(sent_at);
     }
 
     /// Ends what has lost its lease: what runs is told so, what has not started is given back. Gives their number, and
@@ -379,8 +387,10 @@ impl State {
             match &held.phase {
                 Phase::Queued(_) => continue,
                 Phase::Running(running) => {
-                    let started = running.started_at.map(|at| ToMaster::Started { attempt: *attempt, at });
-                    outgoing.reports.extend(started);
+                    let started = running.started.clone();
+                    outgoing.reports.extend(
+                        started.map(|(at, container)| ToMaster::Started { attempt: *attempt, at, container }),
+                    );
                 }
                 Phase::Finished(ended) => outgoing.reports.push_back(ToMaster::Ended(ended.clone())),
             }
@@ -455,6 +465,13 @@ impl State {
 }
 
 impl Running {
+    fn new(start: Arc<StartAttempt>, reserved: Resources) -> (Running, Controls) {
+        let (orders, orders_out) = watch::channel(Orders::default());
+        let (signals, signals_out) = mpsc::channel(MAX_SIGNALS);
+        let running = Running { start, started: None, reserved: Some(reserved), orders, signals };
+        (running, Controls { orders: orders_out, signals: signals_out })
+    }
+
     /// Adds orders to those that it has: the first cause stays, the shortest grace counts. Says whether anything is
     /// new.
     fn tell(&self, new: Orders) -> bool {

@@ -21,8 +21,8 @@ async fn open(dir: &Path) -> Execution {
         capacity,
         max_running: 1000,
         spool_limit: 1 << 30,
-        job_environment: BTreeMap::new(),
-        scripted_driver: true,
+        drivers: DriverSettings { host: true, inherited: BTreeMap::new(), docker: None, scripted: true },
+        owner: "tester".to_owned(),
     };
     Execution::open(settings).await.unwrap()
 }

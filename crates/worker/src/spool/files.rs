@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use gaffer_domain::AttemptRef;
 
+use super::progress::Progress;
 use super::segment::{self, SegmentWriter};
 
 /// So many emptied files are kept.
@@ -52,17 +53,17 @@ impl Files {
         segment::path(&self.dir, attempt, offset)
     }
 
-    /// A segment without records at that place, for writing; what lay there from before is gone.
-    pub fn create(&self, path: &Path) -> io::Result<SegmentWriter> {
+    /// A segment without records at that place, for writing after what went `before`; what lay there is gone.
+    pub fn create(&self, path: &Path, before: &Progress) -> io::Result<SegmentWriter> {
         let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).paths.pop();
         if let Some(spare) = spare
             && fs::rename(&spare, path).is_ok()
         {
-            return SegmentWriter::new(OpenOptions::new().write(true).open(path)?);
+            return SegmentWriter::new(OpenOptions::new().write(true).open(path)?, before);
         }
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
         file.write_all(&segment::FORMAT)?;
-        SegmentWriter::new(file)
+        SegmentWriter::new(file, before)
     }
 
     /// Removes a segment's file of that size. `is_private`: nobody but its one writer, which is done with it, has it
@@ -112,9 +113,9 @@ mod tests {
         let files = Files::open(dir.path()).unwrap();
         let [first, second] = [1, 2].map(|task| files.path(AttemptRef { task: TaskId(task), attempt: 1 }, 0));
         let secret = Record { at_micros: 1, stream: Stream::Stdout, bytes: Bytes::from("secret") };
-        files.create(&first).unwrap().append(&secret).unwrap();
+        files.create(&first, &Progress::default()).unwrap().append(&secret).unwrap();
         files.remove(&first, 23, true).unwrap();
-        let mut writer = files.create(&second).unwrap();
+        let mut writer = files.create(&second, &Progress::default()).unwrap();
         assert_eq!((fs::read(&second).unwrap(), first.exists()), (segment::FORMAT.to_vec(), false));
         writer.append(&Record { bytes: Bytes::from("x"), ..secret }).unwrap();
         let mut found = Vec::new();

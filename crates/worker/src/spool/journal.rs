@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use gaffer_domain::AttemptRef;
-use gaffer_protocol::wire::Ended;
+use gaffer_protocol::wire::{Ended, StartAttempt};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::BootTime;
@@ -27,7 +27,13 @@ enum Entry {
     /// The first line: everything after it happened since this boot of the machine.
     Opened { boot_id: String },
     /// The attempt is about to start.
-    Starting { attempt: AttemptRef, at: DateTime<Utc>, boot_micros: u64 },
+    Starting {
+        attempt: AttemptRef,
+        at: DateTime<Utc>,
+        boot_micros: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resume: Option<Box<StartAttempt>>,
+    },
     /// It started between the entry before and `boot_micros`, with this main process if it has one.
     Started { attempt: AttemptRef, pid: Option<i32>, boot_micros: u64 },
     /// It is over.
@@ -48,10 +54,12 @@ pub(crate) struct Remembered {
 }
 
 /// When an attempt began to start.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Starting {
     pub at: DateTime<Utc>,
     pub boot: BootTime,
+    /// What was to be started, if its driver finds it again in another process.
+    pub resume: Option<Box<StartAttempt>>,
 }
 
 /// The start of an attempt.
@@ -112,8 +120,8 @@ pub(crate) fn read(path: &Path, boot_id: &str) -> io::Result<Vec<Remembered>> {
         });
         match entry {
             Entry::Opened { .. } | Entry::Forgotten { .. } => {}
-            Entry::Starting { at, boot_micros, .. } => {
-                remembered.starting = Some(Starting { at, boot: BootTime::from_micros(boot_micros) });
+            Entry::Starting { at, boot_micros, resume, .. } => {
+                remembered.starting = Some(Starting { at, boot: BootTime::from_micros(boot_micros), resume });
             }
             Entry::Started { pid, boot_micros, .. } => {
                 remembered.started = Some(Started { pid, boot: BootTime::from_micros(boot_micros) });
@@ -125,12 +133,20 @@ pub(crate) fn read(path: &Path, boot_id: &str) -> io::Result<Vec<Remembered>> {
 }
 
 impl Journal {
-    /// Begins a new file that holds the given ends and nothing else, in place of the one that was there.
-    pub fn create(path: &Path, boot_id: &str, ended: &[Ended]) -> io::Result<Journal> {
+    /// Begins a new file that holds the given ends and what goes on, in place of the one that was there.
+    pub fn create(
+        path: &Path,
+        boot_id: &str,
+        ended: &[Ended],
+        going_on: &[Remembered],
+    ) -> io::Result<Journal> {
         let first_line = line(&Entry::Opened { boot_id: boot_id.to_owned() })?;
         let mut live = HashMap::new();
         for ended in ended {
             live.insert(ended.attempt, line(&Entry::Ended(Box::new(ended.clone())))?);
+        }
+        for remembered in going_on {
+            live.insert(remembered.attempt, remembered.lines()?);
         }
         let live_bytes = live.values().map(|lines| lines.len() as u64).sum();
         let (file, length) = write_anew(path, &first_line, &live)?;
@@ -138,8 +154,17 @@ impl Journal {
     }
 
     /// The attempt is about to start. After an error it must not: nobody would look for its processes.
-    pub fn starting(&mut self, attempt: AttemptRef, at: DateTime<Utc>, boot: BootTime) -> io::Result<()> {
-        self.append(attempt, &Entry::Starting { attempt, at, boot_micros: boot.as_micros() })
+    ///
+    /// With `resume`, a later process of the worker may go on with it.
+    pub fn starting(
+        &mut self,
+        attempt: AttemptRef,
+        at: DateTime<Utc>,
+        boot: BootTime,
+        resume: Option<&StartAttempt>,
+    ) -> io::Result<()> {
+        let resume = resume.map(|start| Box::new(start.clone()));
+        self.append(attempt, &Entry::Starting { attempt, at, boot_micros: boot.as_micros(), resume })
     }
 
     /// It started.
@@ -184,6 +209,28 @@ impl Journal {
             }
         }
         Ok(())
+    }
+}
+
+impl Remembered {
+    /// What was started and when, if it may still run and another process can go on with it.
+    pub fn resumable(&self) -> Option<(&StartAttempt, &Starting)> {
+        let starting = self.starting.as_ref().filter(|_| self.same_boot && self.ended.is_none())?;
+        Some((starting.resume.as_deref()?, starting))
+    }
+
+    /// The entries that say of its beginning what this does.
+    fn lines(&self) -> io::Result<String> {
+        let attempt = self.attempt;
+        let mut lines = String::new();
+        if let Some(Starting { at, boot, resume }) = &self.starting {
+            let (at, boot_micros, resume) = (*at, boot.as_micros(), resume.clone());
+            lines.push_str(&line(&Entry::Starting { attempt, at, boot_micros, resume })?);
+        }
+        if let Some(Started { pid, boot }) = self.started {
+            lines.push_str(&line(&Entry::Started { attempt, pid, boot_micros: boot.as_micros() })?);
+        }
+        Ok(lines)
     }
 }
 

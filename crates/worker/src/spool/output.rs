@@ -49,6 +49,8 @@ struct State {
     /// The last segment is open for writing, and `busy` while a record is on its way into it.
     writing: bool,
     busy: bool,
+    /// All of the segment that is open is stored, and it has grown large: the next record begins another one.
+    spent: bool,
     /// The latest records with their offsets, without a gap up to `end`.
     tail: VecDeque<(u64, Record)>,
     tail_cost: usize,
@@ -236,11 +238,10 @@ impl Output {
     pub(super) fn begin(&self, must_change: bool) -> Place {
         let mut state = self.state();
         state.busy = true;
-        if state.writing && !must_change {
+        if state.writing && !must_change && !state.spent {
             return Place::Same;
         }
-        state.writing = false;
-        self.drop_segments(&mut state);
+        (state.writing, state.spent) = (false, false);
         let start = state.end;
         state.segments.push_back(Segment { start, end: start, size: 0 });
         state.writing = true;
@@ -303,18 +304,25 @@ impl Output {
         }
     }
 
-    /// Drops the segments that are wholly stored. The one that is being written goes only between two records, and
-    /// only if that frees much.
+    /// Drops the segments that are wholly stored. The one that is being written stays until there is another, for it
+    /// says how far the output has come; but it takes no more of the limit, and none of it is filled further if it is
+    /// large.
     fn drop_segments(&self, state: &mut State) {
         while let Some(first) = state.segments.front().copied()
             && first.end <= state.stored
         {
-            let is_open = state.writing && state.segments.len() == 1;
-            if is_open && (state.busy || first.size < RETIRE_BYTES) {
+            if state.writing && state.segments.len() == 1 {
+                if !state.busy
+                    && first.size >= RETIRE_BYTES
+                    && let Some(open) = state.segments.front_mut()
+                {
+                    open.size = 0;
+                    state.spent = true;
+                    self.limits.disk_freed(first.size);
+                }
                 return;
             }
             state.segments.pop_front();
-            state.writing &= !is_open;
             self.unlink(first, !state.was_read);
         }
     }

@@ -1,6 +1,7 @@
 //! A file of output records: one segment of an attempt's output, which torn ends and flipped bits cannot confuse.
 //!
-//! The first byte names this format. Each record is a head of 16 bytes, little-endian (length and, in the highest bit,
+//! The first byte names the format. In a segment that is not an attempt's first, [`Progress`] up to it follows: whoever
+//! finds a segment knows where it stands, even when all before it is gone. Each record is a head of 16 bytes, little-endian (length and, in the highest bit,
 //! the stream u32; microseconds since 1970 u64; CRC-32 of the 12 bytes before and of the record's bytes u32), then the
 //! bytes. A segment is named `<task>.<attempt>.<offset of its first byte>`.
 
@@ -12,13 +13,17 @@ use bytes::Bytes;
 use gaffer_domain::{AttemptRef, TaskId};
 use gaffer_protocol::output::{Record, Stream};
 
+use super::progress::Progress;
+
 /// Bytes before each record.
 pub(crate) const HEAD_BYTES: usize = 16;
 /// The longest record: more than is ever read from a pipe at once.
 pub(crate) const MAX_RECORD_BYTES: usize = 1 << 20;
 
-/// The byte that begins every segment, and how many bytes that is.
+/// The byte that begins the first segment of an attempt; emptied files consist of it.
 pub(crate) const FORMAT: [u8; 1] = *b"1";
+/// The byte that begins all others.
+const FORMAT_WITH_PROGRESS: [u8; 1] = *b"2";
 const FORMAT_BYTES: u64 = 1;
 
 const STDERR_BIT: u32 = 1 << 31;
@@ -45,10 +50,17 @@ pub(crate) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Into a file that holds [`FORMAT`] and nothing else.
-    pub fn new(mut file: File) -> io::Result<SegmentWriter> {
-        file.seek(SeekFrom::Start(FORMAT_BYTES))?;
-        Ok(SegmentWriter { file, size: FORMAT_BYTES })
+    /// Into a file that holds [`FORMAT`] and nothing else; `before` is what went before the segment.
+    pub fn new(mut file: File, before: &Progress) -> io::Result<SegmentWriter> {
+        if before.bytes() == 0 {
+            file.seek(SeekFrom::Start(FORMAT_BYTES))?;
+            return Ok(SegmentWriter { file, size: FORMAT_BYTES });
+        }
+        let mut head = FORMAT_WITH_PROGRESS.to_vec();
+        head.extend_from_slice(&before.to_bytes());
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&head)?;
+        Ok(SegmentWriter { file, size: head.len() as u64 })
     }
 
     /// Size of the file in bytes.
@@ -114,16 +126,28 @@ pub(crate) struct SegmentReader {
     file: BufReader<File>,
     /// Where the next record begins in the file.
     position: u64,
+    /// What went before; none if the file does not tell.
+    before: Option<Progress>,
 }
 
 impl SegmentReader {
     /// Begins with the first record. A file of another format has none.
     pub fn open(path: &Path) -> io::Result<SegmentReader> {
-        let mut reader =
-            SegmentReader { file: BufReader::with_capacity(64 << 10, File::open(path)?), position: 0 };
+        let file = BufReader::with_capacity(64 << 10, File::open(path)?);
+        let mut reader = SegmentReader { file, position: 0, before: None };
         let mut format = [0; FORMAT.len()];
-        if reader.read_whole(&mut format)? && format == FORMAT {
+        if !reader.read_whole(&mut format)? {
+            return Ok(reader);
+        }
+        if format == FORMAT {
             reader.position = FORMAT_BYTES;
+            reader.before = Some(Progress::default());
+        } else if format == FORMAT_WITH_PROGRESS {
+            let mut progress = [0; Progress::ENCODED_BYTES];
+            if reader.read_whole(&mut progress)? {
+                reader.position = FORMAT_BYTES + progress.len() as u64;
+                reader.before = Progress::from_bytes(&progress);
+            }
         }
         Ok(reader)
     }
@@ -167,27 +191,33 @@ impl SegmentReader {
 }
 
 /// What a segment from before holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Scanned {
     /// Output bytes in whole records.
     pub payload: u64,
-    /// Size of these records in the file.
+    /// Size of the file up to their end.
     pub size: u64,
+    /// How far the output had come after them; none if the file does not tell.
+    pub progress: Option<Progress>,
 }
 
 /// Reads a whole segment, passing each record to `each`, and cuts off what follows the last whole record.
 pub(crate) fn scan(path: &Path, mut each: impl FnMut(&Record)) -> io::Result<Scanned> {
     let mut reader = SegmentReader::open(path)?;
+    let mut progress = reader.before.take();
     let mut payload = 0;
     while let Some(record) = reader.next()? {
         payload += record.bytes.len() as u64;
+        if let Some(progress) = &mut progress {
+            progress.add(&record);
+        }
         each(&record);
     }
     let size = reader.position();
     if fs::metadata(path)?.len() > size {
         OpenOptions::new().write(true).open(path)?.set_len(size)?;
     }
-    Ok(Scanned { payload, size })
+    Ok(Scanned { payload, size, progress })
 }
 
 #[cfg(test)]
@@ -209,7 +239,7 @@ mod tests {
         let path = dir.join("1.1.0");
         let mut file = File::create(&path).unwrap();
         file.write_all(&FORMAT).unwrap();
-        let mut writer = SegmentWriter::new(file).unwrap();
+        let mut writer = SegmentWriter::new(file, &Progress::default()).unwrap();
         let records: Vec<Record> = (0..count).map(|_| record(rng)).collect();
         for record in &records {
             writer.append(record).unwrap();

@@ -19,7 +19,9 @@ const ATTEMPT: AttemptRef = AttemptRef { task: TaskId(7), attempt: 1 };
 
 fn open(dir: &Path, limit: u64) -> (Spool, Vec<Recovered>) {
     let remembered = remembered(dir, BOOT).unwrap();
-    Spool::open(dir, BOOT, limit, remembered, &HashMap::new()).unwrap()
+    let (spool, from_before) = Spool::open(dir, BOOT, limit, remembered, &HashMap::new()).unwrap();
+    assert!(from_before.resumed.is_empty());
+    (spool, from_before.over)
 }
 
 fn record(bytes: Vec<u8>, stream: Stream) -> Record {
@@ -58,7 +60,7 @@ fn sha256(bytes: &[u8]) -> String {
 
 fn ended(totals: &writer::Totals) -> Ended {
     let end = AttemptEnd::Exited { code: 0 };
-    let (output_bytes, output_sha256) = (totals.bytes, Some(totals.sha256.clone()));
+    let (output_bytes, output_sha256) = (totals.bytes, totals.sha256.clone());
     Ended { output_bytes, output_sha256, ..crate::attempt::unstarted(ATTEMPT, end) }
 }
 
@@ -82,7 +84,7 @@ async fn output_is_read_back_from_memory_and_from_disk() {
     }
     let totals = writer.finish();
     let expected = PseudoRandom::new(1).take_bytes(total);
-    assert_eq!(totals, writer::Totals { bytes: total as u64, sha256: sha256(&expected) });
+    assert_eq!(totals, writer::Totals { bytes: total as u64, sha256: Some(sha256(&expected)) });
     for (offset, max) in [(0, 256 << 10), (1, 10_000_000), (9_999_999, 70_000), (19_999_000, 10)] {
         assert!(read(&output, offset as u64, max).await == expected[offset..], "from {offset}");
     }
@@ -129,7 +131,7 @@ async fn a_hundred_megabytes_pass_through_with_little_memory_and_disk() {
     output.stored(offset);
     let totals = write.await.unwrap();
     let seen: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!((totals.bytes, totals.sha256), (total, seen));
+    assert_eq!((totals.bytes, totals.sha256), (total, Some(seen)));
     assert_eq!(spool.limits.disk_used(), 0);
     assert!(most_on_disk < LIMIT);
 }
@@ -207,7 +209,7 @@ async fn a_spool_that_is_opened_again_goes_on_where_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let total = 12_000_000;
     let (spool, _) = open(dir.path(), LIMIT);
-    spool.starting(ATTEMPT, Utc::now()).unwrap();
+    spool.starting(ATTEMPT, Utc::now(), None).unwrap();
     spool.started(ATTEMPT, Some(1));
     let (output, mut writer) = spool.new_output(ATTEMPT);
     let hurry = CancellationToken::new();
@@ -238,7 +240,7 @@ async fn an_attempt_whose_end_nobody_saw_is_lost_with_the_output_that_is_there()
     let dir = tempfile::tempdir().unwrap();
     let at = Utc::now();
     let (spool, _) = open(dir.path(), LIMIT);
-    spool.starting(ATTEMPT, at).unwrap();
+    spool.starting(ATTEMPT, at, None).unwrap();
     spool.started(ATTEMPT, Some(1));
     let (_, mut writer) = spool.new_output(ATTEMPT);
     let hurry = CancellationToken::new();
@@ -253,8 +255,8 @@ async fn an_attempt_whose_end_nobody_saw_is_lost_with_the_output_that_is_there()
     let receipt = KillReceipt { killed: 3, left: 0 };
     let found = remembered(dir.path(), BOOT).unwrap();
     let killed = HashMap::from([(ATTEMPT, receipt)]);
-    let (_, recovered) = Spool::open(dir.path(), BOOT, LIMIT, found, &killed).unwrap();
-    let Recovered { ended, output } = &recovered[0];
+    let (_, from_before) = Spool::open(dir.path(), BOOT, LIMIT, found, &killed).unwrap();
+    let Recovered { ended, output } = &from_before.over[0];
     assert_eq!(ended.end, AttemptEnd::Lost { cause: LostCause::WorkerRestarted });
     assert_eq!((ended.started_at, ended.killed, ended.output_bytes), (Some(at), Some(receipt), 13));
     assert_eq!(ended.output_sha256, Some(sha256(b"whole record ")));
@@ -262,7 +264,8 @@ async fn an_attempt_whose_end_nobody_saw_is_lost_with_the_output_that_is_there()
 
     // Nothing survives a restart of the machine, but its output does.
     let after_reboot = remembered(dir.path(), "boot-2").unwrap();
-    let (_, recovered) = Spool::open(dir.path(), "boot-2", LIMIT, after_reboot, &HashMap::new()).unwrap();
+    let (_, from_before) = Spool::open(dir.path(), "boot-2", LIMIT, after_reboot, &HashMap::new()).unwrap();
+    let recovered = from_before.over;
     assert_eq!(recovered[0].ended.output_bytes, 13);
 }
 
@@ -270,10 +273,11 @@ async fn an_attempt_whose_end_nobody_saw_is_lost_with_the_output_that_is_there()
 async fn a_reboot_is_told_from_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path(), LIMIT);
-    spool.starting(ATTEMPT, Utc::now()).unwrap();
+    spool.starting(ATTEMPT, Utc::now(), None).unwrap();
     drop(spool);
     let after_reboot = remembered(dir.path(), "boot-2").unwrap();
-    let (_, recovered) = Spool::open(dir.path(), "boot-2", LIMIT, after_reboot, &HashMap::new()).unwrap();
+    let (_, from_before) = Spool::open(dir.path(), "boot-2", LIMIT, after_reboot, &HashMap::new()).unwrap();
+    let recovered = from_before.over;
     assert_eq!(recovered[0].ended.end, AttemptEnd::Lost { cause: LostCause::Rebooted });
     assert_eq!((recovered[0].ended.started_at, recovered[0].ended.output_sha256.clone()), (None, None));
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gaffer_protocol::output::Record;
-use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::files::Files;
 use super::limits::Limits;
 use super::output::{Output, Place};
+use super::progress::{Position, Progress};
 use super::segment::SegmentWriter;
 
 /// A segment of this size is full.
@@ -27,7 +27,7 @@ pub(crate) struct OutputWriter {
     files: Arc<Files>,
     limits: Arc<Limits>,
     segment: Option<SegmentWriter>,
-    checksum: Checksum,
+    progress: Progress,
     /// A record could not be written when there was no time left to wait: it and all that follow stay in memory.
     memory_only: bool,
 }
@@ -36,20 +36,24 @@ pub(crate) struct OutputWriter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub bytes: u64,
-    /// In hexadecimal.
-    pub sha256: String,
+    /// In hexadecimal; none if some of it was lost with an earlier process of the worker.
+    pub sha256: Option<String>,
 }
 
 impl OutputWriter {
-    pub fn new(output: Arc<Output>, files: Arc<Files>, limits: Arc<Limits>) -> OutputWriter {
-        OutputWriter {
-            output,
-            files,
-            limits,
-            segment: None,
-            checksum: Checksum::default(),
-            memory_only: false,
-        }
+    /// For an output that has come as far as `progress`.
+    pub fn new(
+        output: Arc<Output>,
+        files: Arc<Files>,
+        limits: Arc<Limits>,
+        progress: Progress,
+    ) -> OutputWriter {
+        OutputWriter { output, files, limits, segment: None, progress, memory_only: false }
+    }
+
+    /// How far the output has come; none if that is not known any more.
+    pub fn position(&self) -> Option<&Position> {
+        (self.progress.bytes() == self.output.end()).then(|| self.progress.position())
     }
 
     /// Adds a record. Waits while the spool is full or its disk refuses, but no longer than until `hurry`: the
@@ -58,7 +62,6 @@ impl OutputWriter {
     /// Must be awaited to its end.
     pub async fn append(&mut self, record: Record, hurry: &CancellationToken) {
         self.wait_for_room(hurry).await;
-        self.checksum.update(&record.bytes);
         let mut warned = false;
         let size = loop {
             if self.memory_only {
@@ -81,13 +84,16 @@ impl OutputWriter {
                 () = hurry.cancelled() => {}
             }
         };
+        self.progress.add(&record);
         self.output.commit(record, size);
     }
 
     /// There is no more.
     pub fn finish(self) -> Totals {
         self.output.close();
-        Totals { bytes: self.output.end(), sha256: self.checksum.finish() }
+        let bytes = self.output.end();
+        let is_whole = self.progress.bytes() == bytes;
+        Totals { bytes, sha256: is_whole.then(|| self.progress.sha256()) }
     }
 
     async fn wait_for_room(&self, hurry: &CancellationToken) {
@@ -109,7 +115,7 @@ impl OutputWriter {
     async fn write(&mut self, record: &Record) -> io::Result<u64> {
         let is_full = self.segment.as_ref().is_none_or(|segment| segment.size() >= SEGMENT_BYTES);
         if let Place::New(path) = self.output.begin(is_full) {
-            match self.files.create(&path) {
+            match self.files.create(&path, &self.progress) {
                 Ok(segment) => self.segment = Some(segment),
                 Err(error) => {
                     self.segment = None;
@@ -147,27 +153,5 @@ impl OutputWriter {
                 Err(io::Error::other(error))
             }
         }
-    }
-}
-
-/// The checksum of output that is at hand in one piece after the other.
-#[derive(Debug, Default)]
-pub(crate) struct Checksum(Sha256);
-
-impl Checksum {
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// In hexadecimal.
-    pub fn finish(self) -> String {
-        const DIGITS: [char; 16] =
-            ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-        let digest = self.0.finalize();
-        digest
-            .iter()
-            .flat_map(|byte| [byte >> 4, byte & 15])
-            .map(|digit| DIGITS[usize::from(digit)])
-            .collect()
     }
 }

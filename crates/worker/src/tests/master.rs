@@ -255,6 +255,7 @@ impl Books {
                 self.ended.insert(attempt, *ended);
                 vec![ToWorker::EndStored { attempt }]
             }
+            Said::Report(ToMaster::Noted { .. }) => Vec::new(),
             Said::Report(report) => panic!("unexpected: {report:?}"),
             Said::Output(chunk) => {
                 let attempt = chunk.attempt;
@@ -305,6 +306,7 @@ pub fn start(task: i64, action: Action) -> StartAttempt {
         task: "main".to_owned(),
         index: 0,
         driver: DriverKind::Host,
+        container: None,
         action,
         env: BTreeMap::new(),
         resources: Resources { cpu: Cpu::from_millis(0), memory: Bytes(0), disk: Bytes(0) },

@@ -16,6 +16,7 @@ use crate::run_with;
 
 const DIR: &str = "GAFFER_TEST_WORKER_DIR";
 const URL: &str = "GAFFER_TEST_WORKER_URL";
+const DOCKER: &str = "GAFFER_TEST_WORKER_DOCKER";
 
 /// A worker in a process of its own: this test, run by another one.
 #[test]
@@ -23,20 +24,34 @@ const URL: &str = "GAFFER_TEST_WORKER_URL";
 fn worker_process() {
     let (Ok(dir), Ok(url)) = (std::env::var(DIR), std::env::var(URL)) else { return };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let ran = runtime.block_on(run_with(config(&url, Path::new(&dir)), eager(), CancellationToken::new()));
+    let mut config = config(&url, Path::new(&dir));
+    if let Ok(address) = std::env::var(DOCKER) {
+        config.drivers = Some("docker".to_owned());
+        config.docker.docker_host = Some(address);
+    }
+    let ran = runtime.block_on(run_with(config, eager(), CancellationToken::new()));
     panic!("the worker ended: {ran:?}");
 }
 
 fn spawn_worker(dir: &Path, url: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+    worker_command(dir, url).spawn().unwrap()
+}
+
+/// With the Docker daemon at that address.
+pub fn spawn_docker_worker(dir: &Path, url: &str, address: &str) -> Child {
+    worker_command(dir, url).env(DOCKER, address).spawn().unwrap()
+}
+
+fn worker_command(dir: &Path, url: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["--exact", "tests::restart::worker_process", "--ignored", "--nocapture"])
         .env(DIR, dir)
         .env(URL, url)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap()
+        .kill_on_drop(true);
+    command
 }
 
 #[tokio::test]

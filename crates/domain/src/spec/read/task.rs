@@ -6,10 +6,10 @@ use std::ops::RangeInclusive;
 use serde_json::Value;
 
 use super::fields::{Node, Object};
-use super::{BELONGS_TO_THE_JOB, IS_NOT_YET, JOB_FIELDS, NOT_YET, is_plain_name};
+use super::{BELONGS_TO_THE_JOB, IS_NOT_YET, JOB_FIELDS, NOT_YET, container, is_plain_name};
 use crate::quantity::{Bytes, Cpu, Span, shown};
 use crate::spec::{
-    Action, Backoff, DriverKind, Indices, JobKind, MAX_TASKS_PER_JOB, OnLost, Resources, Restart,
+    Action, Backoff, Indices, JobKind, MAX_TASKS_PER_JOB, OnLost, Resources, Restart,
     RestartPolicy, StopSignal, StopSpec, TaskSpec,
 };
 
@@ -26,12 +26,22 @@ pub(super) const FIELDS: &[&str] = &[
     "timeout",
     "restart",
     "stop",
+    // Of its container.
+    "image",
+    "pull",
+    "entrypoint",
+    "user",
+    "workdir",
+    "pids_limit",
+    "ports",
+    "volumes",
+    "tmpfs",
+    "network",
+    "capabilities",
+    "gpus",
 ];
 /// The name of the task of a job that does not list its tasks.
 pub(super) const ONLY_NAME: &str = "main";
-
-/// Drivers that the product knows and this version does not do yet.
-const DRIVERS_NOT_YET: &[&str] = &["docker"];
 
 const MAX_NAME_LEN: usize = 63;
 /// What Linux allows for one argument or variable with the zero byte that ends it (`MAX_ARG_STRLEN`).
@@ -95,11 +105,13 @@ pub(super) fn read<'a>(node: &Node<'a>, kind: JobKind) -> Option<Draft<'a>> {
 
 /// Reads the [`FIELDS`].
 pub(super) fn read_fields<'a>(object: &mut Object<'a>, name: String, kind: JobKind) -> Draft<'a> {
+    let (driver, container) = container::driver(object);
     let spec = TaskSpec {
         name,
-        driver: object.read("driver", driver).unwrap_or(DriverKind::Host),
+        driver,
         // The stand-in is never seen: where there is no action, a mistake was reported.
-        action: action(object).unwrap_or(Action::Script(String::new())),
+        action: action(object, container.is_some()).unwrap_or(Action::Script(String::new())),
+        container,
         env: object.read("env", env).unwrap_or_default(),
         depends_on: Vec::new(),
         indices: indices(object),
@@ -123,18 +135,16 @@ fn name(node: &Node) -> Option<String> {
     Some(name.to_owned())
 }
 
-fn driver(node: &Node) -> Option<DriverKind> {
-    match node.value.as_str() {
-        Some(name) if DRIVERS_NOT_YET.contains(&name) => node.wrong(format!("`driver: {name}` {IS_NOT_YET}")),
-        _ => node.word(&[("host", DriverKind::Host), ("scripted", DriverKind::Scripted)]),
-    }
-}
-
-fn action(object: &mut Object) -> Option<Action> {
+/// An image may have a command of its own.
+fn action(object: &mut Object, has_image: bool) -> Option<Action> {
     match (object.field("command"), object.field("script")) {
+        (Some(node), None) if has_image && node.value.as_array().is_some_and(Vec::is_empty) => {
+            Some(Action::Command(Vec::new()))
+        }
         (Some(node), None) => command(&node).map(Action::Command),
         (None, Some(node)) => script(&node).map(Action::Script),
         (Some(_), Some(node)) => node.wrong("a task has a `command` or a `script`, not both"),
+        (None, None) if has_image => Some(Action::Command(Vec::new())),
         (None, None) => object.node().wrong("a task needs a `command` or a `script`"),
     }
 }
@@ -162,7 +172,7 @@ fn command(node: &Node) -> Option<Vec<String>> {
     }
 }
 
-fn argument(node: &Node) -> Option<String> {
+pub(super) fn argument(node: &Node) -> Option<String> {
     if let Value::Number(_) | Value::Bool(_) = node.value {
         // YAML users write `[sleep, 5]`.
         let advice = format!("write it in quotes: \"{}\"", node.value);

@@ -87,16 +87,22 @@ fn any_spec(rng: &mut StdRng) -> JobSpec {
 fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
     let within = if rng.random() { Some(any_span(rng, 1000, 31_536_000_000)) } else { None };
     let timeout = if rng.random() { Some(any_span(rng, 100, 31_536_000_000)) } else { None };
+    let driver = *[DriverKind::Host, DriverKind::Docker, DriverKind::Scripted].choose(rng).unwrap();
+    let container = (driver == DriverKind::Docker).then(|| any_container(rng));
+    let has_entrypoint = container.as_ref().is_some_and(|container| container.entrypoint.is_some());
     TaskSpec {
         name: name.to_owned(),
-        driver: *[DriverKind::Host, DriverKind::Scripted].choose(rng).unwrap(),
-        action: if rng.random() {
+        driver,
+        action: if container.is_some() && rng.random_ratio(1, 4) {
+            Action::Command(Vec::new())
+        } else if has_entrypoint || rng.random() {
             let mut command = vec![any_word(rng)];
             command.extend((0..rng.random_range(0..4)).map(|_| any_text(rng)));
             Action::Command(command)
         } else {
             Action::Script(format!("{}{}", any_text(rng), any_word(rng)))
         },
+        container,
         env: (0..rng.random_range(0..4))
             .map(|n| (format!("_{}_{n}", any_word(rng)), any_text(rng)))
             .collect(),
@@ -124,6 +130,36 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
             on_lost: *[OnLost::Restart, OnLost::Fail].choose(rng).unwrap(),
         },
         stop: StopSpec { signal: *StopSignal::ALL.choose(rng).unwrap(), grace: any_span(rng, 0, 3_600_000) },
+    }
+}
+
+fn any_container(rng: &mut StdRng) -> Container {
+    let path = |rng: &mut StdRng| format!("/{}/{}", any_word(rng), any_word(rng));
+    let network = *[Network::Bridge, Network::None, Network::Host].choose(rng).unwrap();
+    let port = |n: u16, rng: &mut StdRng| Port {
+        host: if rng.random() { 0 } else { 8000 + n },
+        container: 80 + n,
+        protocol: *[PortProtocol::Tcp, PortProtocol::Udp].choose(rng).unwrap(),
+    };
+    let ports = if network == Network::Bridge { rng.random_range(0..3) } else { 0 };
+    let maybe = |rng: &mut StdRng, value: String| rng.random::<bool>().then_some(value);
+    let word = any_word(rng);
+    let workdir = path(rng);
+    Container {
+        image: format!("lab:5000/{}:{}", any_word(rng).to_lowercase(), any_word(rng)),
+        pull: *[PullPolicy::Missing, PullPolicy::Always, PullPolicy::Never].choose(rng).unwrap(),
+        entrypoint: if rng.random() { None } else { Some(vec![any_word(rng), any_text(rng)]) },
+        user: maybe(rng, word),
+        workdir: maybe(rng, workdir),
+        pids_limit: rng.random_range(1..1_000_000),
+        ports: (0..ports).map(|n| port(n, rng)).collect(),
+        volumes: (0..rng.random_range(0..3))
+            .map(|n| Volume { source: path(rng), target: format!("/v{n}"), read_only: rng.random() })
+            .collect(),
+        tmpfs: (0..rng.random_range(0..3)).map(|n| (format!("/t{n}"), Bytes(1 << (20 + n)))).collect(),
+        network,
+        capabilities: if rng.random() { Vec::new() } else { vec!["CHOWN".to_owned(), "KILL".to_owned()] },
+        gpus: *[None, Some(Gpus::All), Some(Gpus::Count(3))].choose(rng).unwrap(),
     }
 }
 
@@ -160,6 +196,9 @@ fn any_json(rng: &mut StdRng, depth: u32) -> Value {
         "signal",
         "resources",
         "depends_on",
+        "image",
+        "ports",
+        "volumes",
         "",
         "~/",
         "x",

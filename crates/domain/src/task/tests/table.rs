@@ -167,6 +167,8 @@ fn ends() -> Vec<(&'static str, AttemptEnd)> {
         LostCause::Rebooted,
         LostCause::WorkerRestarted,
         LostCause::WorkerShutDown,
+        LostCause::DaemonGone,
+        LostCause::ContainerRemoved,
         LostCause::NotHeld,
     ];
     ends.extend(causes.map(|cause| ("lost", lost(cause))));

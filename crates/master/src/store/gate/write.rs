@@ -228,6 +228,7 @@ impl AttemptWrites {
         let (mut codes, mut messages) = (Vec::new(), Vec::new());
         let (mut bytes, mut lines, mut sums) = (Vec::new(), Vec::new(), Vec::new());
         let mut killed: Vec<Option<Value>> = Vec::new();
+        let mut containers: Vec<Option<Value>> = Vec::new();
         for (attempt, update) in &self.changed {
             let end = update.end.as_ref();
             let reason = end.and_then(|end| end.reason());
@@ -249,16 +250,18 @@ impl AttemptWrites {
                     .and_then(|report| report.killed.as_ref())
                     .and_then(|killed| serde_json::to_value(killed).ok()),
             );
+            containers.push(update.container.as_ref().and_then(|container| serde_json::to_value(container).ok()));
         }
         sqlx::query(
             "UPDATE attempts a SET started_at = COALESCE(u.started_at, a.started_at), \
                  finished_at = u.finished_at, ending = u.ending, exit_code = u.exit_code, signal = u.signal, \
                  reason_code = u.reason_code, reason_message = u.reason_message, output_bytes = u.output_bytes, \
-                 output_lines = u.output_lines, output_sha256 = u.output_sha256, killed = u.killed \
+                 output_lines = u.output_lines, output_sha256 = u.output_sha256, killed = u.killed, \
+                 container = COALESCE(u.container, a.container) \
              FROM UNNEST($1::bigint[], $2::int[], $3::timestamptz[], $4::timestamptz[], $5::jsonb[], $6::int[], \
-                 $7::int[], $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::jsonb[]) \
+                 $7::int[], $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::jsonb[], $14::jsonb[]) \
                  AS u(task_id, attempt, started_at, finished_at, ending, exit_code, signal, reason_code, \
-                 reason_message, output_bytes, output_lines, output_sha256, killed) \
+                 reason_message, output_bytes, output_lines, output_sha256, killed, container) \
              WHERE a.task_id = u.task_id AND a.attempt = u.attempt",
         )
         .bind(tasks)
@@ -274,6 +277,7 @@ impl AttemptWrites {
         .bind(lines)
         .bind(sums)
         .bind(killed)
+        .bind(containers)
         .execute(tx)
         .await?;
         Ok(())

@@ -21,6 +21,7 @@ fn ended(task: i64) -> Ended {
         output_bytes: 7,
         output_sha256: Some("ab".to_owned()),
         killed: None,
+        container: None,
     }
 }
 
@@ -35,10 +36,10 @@ fn what_is_not_forgotten_is_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal");
     assert_eq!(read(&path, BOOT).unwrap(), [], "no file yet");
-    let mut journal = Journal::create(&path, BOOT, &[]).unwrap();
+    let mut journal = Journal::create(&path, BOOT, &[], &[]).unwrap();
     let (at, boot) = (Utc::now(), BootTime::now());
     for task in 1..=3 {
-        journal.starting(attempt(task), at, boot).unwrap();
+        journal.starting(attempt(task), at, boot, None).unwrap();
         journal.started(attempt(task), Some(100 + task as i32), boot).unwrap();
     }
     journal.ended(&ended(2)).unwrap();
@@ -47,7 +48,7 @@ fn what_is_not_forgotten_is_read_back() {
 
     let read = by_task(&path, BOOT);
     assert_eq!(read.len(), 2);
-    assert_eq!(read[0].starting.map(|starting| starting.at), Some(at));
+    assert_eq!(read[0].starting.as_ref().map(|starting| starting.at), Some(at));
     assert_eq!(
         read[0].started,
         Some(Started { pid: Some(101), boot: BootTime::from_micros(boot.as_micros()) })
@@ -61,7 +62,7 @@ fn what_is_not_forgotten_is_read_back() {
 fn a_journal_torn_anywhere_keeps_its_whole_lines() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal");
-    let mut journal = Journal::create(&path, BOOT, &[]).unwrap();
+    let mut journal = Journal::create(&path, BOOT, &[], &[]).unwrap();
     for task in 1..=3 {
         journal.ended(&ended(task)).unwrap();
     }
@@ -79,7 +80,7 @@ fn a_journal_torn_anywhere_keeps_its_whole_lines() {
 fn a_damaged_line_costs_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal");
-    let mut journal = Journal::create(&path, BOOT, &[]).unwrap();
+    let mut journal = Journal::create(&path, BOOT, &[], &[]).unwrap();
     for task in 1..=3 {
         journal.ended(&ended(task)).unwrap();
     }
@@ -95,8 +96,8 @@ fn a_damaged_line_costs_no_other() {
 fn a_long_journal_of_forgotten_attempts_is_written_anew() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal");
-    let mut journal = Journal::create(&path, BOOT, &[]).unwrap();
-    journal.starting(attempt(1_000_000), Utc::now(), BootTime::now()).unwrap();
+    let mut journal = Journal::create(&path, BOOT, &[], &[]).unwrap();
+    journal.starting(attempt(1_000_000), Utc::now(), BootTime::now(), None).unwrap();
     for task in 1..=20_000 {
         journal.ended(&ended(task)).unwrap();
         journal.forget(attempt(task)).unwrap();
@@ -111,7 +112,7 @@ fn a_long_journal_of_forgotten_attempts_is_written_anew() {
 fn an_end_that_the_disk_refused_is_written_with_the_next_entry() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal");
-    let mut journal = Journal::create(&path, BOOT, &[]).unwrap();
+    let mut journal = Journal::create(&path, BOOT, &[], &[]).unwrap();
     // A full disk, as far as the journal can tell.
     journal.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
     assert!(journal.ended(&ended(1)).is_err());

@@ -1,0 +1,138 @@
+//! What a task may say about its container.
+
+use super::*;
+
+/// A task in a container that has these fields too.
+fn inside(fields: Value) -> Value {
+    let mut job = with(fields);
+    job.as_object_mut().unwrap().entry("image").or_insert(json!("busybox:1.36"));
+    job
+}
+
+fn container(fields: Value) -> Container {
+    read(inside(fields)).tasks[0].container.clone().unwrap()
+}
+
+#[test]
+fn an_image_alone_makes_a_container_with_every_default() {
+    let spec = read(json!({"image": "registry.lab:5000/tools/Train-Set:v3".to_lowercase()}));
+    assert_eq!(spec.name, "train-set", "after its image");
+    let task = serde_json::to_value(&spec.tasks[0]).unwrap();
+    assert_eq!(task["driver"], "docker");
+    assert_eq!(task["command"], json!([]), "the image's own command");
+    assert_eq!((&task["pull"], &task["network"], &task["pids_limit"]), (&json!("missing"), &json!("bridge"), &json!(4096)));
+    for absent in ["entrypoint", "user", "workdir", "ports", "volumes", "tmpfs", "capabilities", "gpus"] {
+        assert_eq!(task.get(absent), None, "{absent}");
+    }
+    assert_eq!(read(json!({"driver": "docker", "image": "a"})).tasks[0].driver, DriverKind::Docker);
+}
+
+#[test]
+fn a_full_container_is_read_as_it_is_written() {
+    let fields = json!({
+        "pull": "always", "entrypoint": ["/entry", "-x"], "user": 1000, "workdir": "/work", "pids_limit": 100,
+        "ports": ["8080:80", "0:53/udp", 9000], "volumes": ["/data/set:/data:ro", "/out:/out"],
+        "tmpfs": {"/scratch": "64MiB"}, "network": "bridge", "capabilities": ["cap_net_admin", "CHOWN"], "gpus": 2,
+    });
+    let container = container(fields);
+    assert_eq!(container.user.as_deref(), Some("1000"));
+    let ports: Vec<_> = container.ports.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["8080:80", "0:53/udp", "0:9000"]);
+    let volumes: Vec<_> = container.volumes.iter().map(ToString::to_string).collect();
+    assert_eq!(volumes, ["/data/set:/data:ro", "/out:/out"]);
+    assert_eq!(container.tmpfs["/scratch"], Bytes(64 << 20));
+    assert_eq!(container.capabilities, ["NET_ADMIN", "CHOWN"]);
+    assert_eq!((container.gpus, container.pids_limit), (Some(Gpus::Count(2)), 100));
+    assert_eq!(self::container(json!({"gpus": "all"})).gpus, Some(Gpus::All));
+}
+
+#[test]
+fn only_a_container_has_the_fields_of_one() {
+    assert_eq!(mistake(json!({"driver": "docker", "command": ["true"]})), "a container needs an `image`");
+    assert_eq!(
+        mistake(with(json!({"ports": ["80:80"]}))),
+        "/ports: `ports` belongs to a container: write an `image`, and no other driver than docker"
+    );
+    assert_eq!(
+        mistake(with(json!({"driver": "host", "image": "busybox"}))),
+        "/image: `image` belongs to a container: write an `image`, and no other driver than docker"
+    );
+    assert_eq!(mistakes(with(json!({"driver": "dokcer", "image": "busybox", "ports": []}))).len(), 1);
+    assert_eq!(mistake(json!({"command": []})), "/command: the command is empty: it needs at least a program");
+    assert!(mistake(json!({"image": "a", "script": "x", "entrypoint": ["y"]})).starts_with("/entrypoint: a script"));
+}
+
+#[test]
+fn images_are_named_as_registries_name_them() {
+    for image in [
+        "a",
+        "busybox:1.36",
+        "library/busybox",
+        "Lab.Example:5000/tools/train:V3",
+        "localhost/x",
+        "busybox@sha256:0123456789abcdef",
+        "lab/x:tag_1.2-3",
+    ] {
+        assert_eq!(container(json!({"image": image})).image, image);
+    }
+    for image in ["", "-v", "a b", "a\nb", "/a", "a/", "a//b", "a:", "ä", "$(x)"] {
+        assert!(mistake(inside(json!({"image": image}))).contains("cannot be the name of an image"), "{image}");
+    }
+    assert!(mistake(inside(json!({"image": "Busybox"}))).contains("lower case"));
+    assert!(mistake(inside(json!({"image": "lab.example/Tools/x"}))).contains("lower case"));
+}
+
+#[test]
+fn ports_are_distinct_and_need_a_network() {
+    let complaint = |fields: Value| mistake(inside(fields));
+    assert!(complaint(json!({"ports": ["80"], "network": "none"})).contains("without a network"));
+    assert!(complaint(json!({"ports": ["80"], "network": "host"})).contains("those of the worker"));
+    assert_eq!(
+        complaint(json!({"ports": ["8080:80", "8080:81"]})),
+        "/ports/1: 8080:81 and 8080:80 cannot both be had"
+    );
+    assert_eq!(complaint(json!({"ports": ["1:80", "2:80"]})), "/ports/1: 2:80 and 1:80 cannot both be had");
+    assert_eq!(container(json!({"ports": ["80:80", "80:80/udp", "0:1", "0:2"]})).ports.len(), 4);
+    for port in ["", "a", "80:", ":80", "0", "8080:0", "65536:1", "1:2:3", "+1:1", "80/sctp", "-1:5"] {
+        assert!(complaint(json!({"ports": [port]})).contains("is not a port: write"), "{port}");
+    }
+    assert!(complaint(json!({"ports": [484_880]})).contains("put it in quotes"));
+}
+
+#[test]
+fn volumes_and_tmpfs_are_absolute_plain_paths_each_once() {
+    let complaint = |fields: Value| mistake(inside(fields));
+    for volume in ["/a", "a:/b", "/a:b", "/a:/", "/a/../b:/c", "/a:/b:rx", "/a//b:/c", "/a:/b:ro:x", "/a,b:/c"] {
+        assert!(complaint(json!({"volumes": [volume]})).contains("is not a volume: write"), "{volume}");
+    }
+    assert_eq!(
+        complaint(json!({"volumes": ["/a:/x", "/b:/x:ro"]})),
+        "/volumes/1: /b:/x:ro and /a:/x cannot both be had"
+    );
+    assert_eq!(complaint(json!({"volumes": ["/a:/x"], "tmpfs": {"/x": "1MiB"}})), "/tmpfs/~1x: `/x` is a volume already");
+    assert!(complaint(json!({"tmpfs": {"/": "1MiB"}})).contains("not an absolute path"));
+    assert!(complaint(json!({"tmpfs": {"/x": "1"}})).contains("expected a size"));
+    assert!(complaint(json!({"workdir": "work"})).contains("not an absolute path"));
+}
+
+#[test]
+fn capabilities_are_named_one_by_one() {
+    let complaint = |name: &str| mistake(inside(json!({"capabilities": [name]})));
+    assert!(complaint("ALL").contains("one by one"));
+    assert!(complaint("NET_ADMN").ends_with("(did you mean `NET_ADMIN`?)"), "{}", complaint("NET_ADMN"));
+    assert_eq!(
+        mistake(inside(json!({"capabilities": ["KILL", "cap_kill"]}))),
+        "/capabilities/1: KILL is named twice"
+    );
+}
+
+#[test]
+fn users_limits_and_gpus_are_checked() {
+    for user in ["", "a b", "a:b:c", ":x", "a:", "ro\u{0}ot"] {
+        assert!(mistake(inside(json!({"user": user}))).contains("cannot be a user"), "{user}");
+    }
+    assert_eq!(container(json!({"user": "www-data:33"})).user.as_deref(), Some("www-data:33"));
+    for (field, value) in [("pids_limit", json!(0)), ("gpus", json!(0)), ("gpus", json!("some")), ("pull", json!("x"))] {
+        assert!(mistake(inside(json!({field: value}))).starts_with(&format!("/{field}: expected")), "{field}");
+    }
+}

@@ -1,0 +1,418 @@
+//! The docker driver with a real daemon.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::{CreateContainerOptions, ListContainersOptions};
+use gaffer_domain::quantity::{Bytes, Span};
+use gaffer_domain::reason::{AttemptEnd, LostCause, ProcessEnd};
+use gaffer_domain::spec::{
+    Container, DEFAULT_PIDS_LIMIT, DriverKind, Network, PullPolicy, StopSignal, StopSpec,
+};
+use gaffer_domain::worker::HeldPhase;
+use gaffer_protocol::wire::{DriverStatus, Ended, StartAttempt, ToMaster, ToWorker};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::docker_daemon::{self, Daemon, IMAGE, client};
+use super::master::{Books, Said, Session, attempt, command, script, soon};
+use super::{Worker, restart};
+use crate::WorkerConfig;
+use crate::config::{DockerConfig, VolumeRoots};
+
+fn container() -> Container {
+    Container {
+        image: IMAGE.to_owned(),
+        pull: PullPolicy::Never,
+        entrypoint: None,
+        user: None,
+        workdir: None,
+        pids_limit: DEFAULT_PIDS_LIMIT,
+        ports: Vec::new(),
+        volumes: Vec::new(),
+        tmpfs: BTreeMap::new(),
+        network: Network::None,
+        capabilities: Vec::new(),
+        gpus: None,
+    }
+}
+
+fn in_container(start: StartAttempt, container: Container) -> StartAttempt {
+    StartAttempt { driver: DriverKind::Docker, container: Some(Box::new(container)), ..start }
+}
+
+fn shell(task: i64, text: &str) -> StartAttempt {
+    in_container(command(task, &["sh", "-c", text]), container())
+}
+
+fn with_docker(address: &str) -> impl FnOnce(WorkerConfig) -> WorkerConfig {
+    let docker_host = Some(address.to_owned());
+    move |config| WorkerConfig {
+        drivers: Some("host,docker".to_owned()),
+        docker: DockerConfig { docker_host, ..config.docker },
+        ..config
+    }
+}
+
+async fn worker(address: &str) -> (Worker, Session) {
+    let worker = Worker::start_with(with_docker(address)).await;
+    let session = worker.master.accept_and_welcome().await;
+    (worker, session)
+}
+
+/// Containers of any worker that carry the attempt's label and are still there.
+async fn left_of(address: &str, worker: &Worker) -> Vec<String> {
+    let identity = std::fs::read_to_string(worker.dir.path().join("identity")).unwrap();
+    let owner = crate::container_owner(identity.trim().parse().unwrap());
+    left(address, &owner).await
+}
+
+async fn left(address: &str, owner: &str) -> Vec<String> {
+    let options = ListContainersOptions {
+        all: true,
+        filters: Some(HashMap::from([("label".to_owned(), vec![format!("gaffer.worker={owner}")])])),
+        ..ListContainersOptions::default()
+    };
+    let all = client(address).list_containers(Some(options)).await.unwrap();
+    all.into_iter().map(|summary| summary.names.unwrap().join(",")).collect()
+}
+
+fn failure(ended: &Ended) -> (i32, &str) {
+    match &ended.end {
+        AttemptEnd::StartFailed { exit_code, message } => (*exit_code, message),
+        end => panic!("it started: {end:?}"),
+    }
+}
+
+#[tokio::test]
+async fn each_end_of_a_container_has_its_cause() {
+    let Some(address) = docker_daemon::shared("each_end_of_a_container_has_its_cause") else { return };
+    let (worker, mut session) = worker(address).await;
+    let small = |start: StartAttempt| {
+        let memory = Bytes(16 << 20);
+        StartAttempt { resources: gaffer_domain::spec::Resources { memory, ..start.resources }, ..start }
+    };
+    let grace = StopSpec { signal: StopSignal::Sigterm, grace: Span::from_millis(200) };
+    let limit = Some(Span::from_millis(400));
+    let books = session
+        .see_through(vec![
+            shell(1, "echo out; echo err >&2; exit 3"),
+            shell(2, "kill -SEGV $$"),
+            small(shell(3, "tail /dev/zero")),
+            StartAttempt { timeout: limit, stop: grace, ..shell(4, "trap '' TERM; while :; do sleep 1; done") },
+            in_container(command(5, &[]), container()),
+            in_container(script(6, "echo \"$0 $GAFFER_TASK_INDEX\""), container()),
+            in_container(script(7, "#!/bin/awk -f\nBEGIN { print \"awk\" }"), container()),
+        ])
+        .await;
+    let end = |task| &books.ended[&attempt(task)].end;
+    assert_eq!(end(1), &AttemptEnd::Exited { code: 3 });
+    assert_eq!((books.stdout(attempt(1)), books.stderr(attempt(1))), ("out\n".to_owned(), "err\n".to_owned()));
+    assert_eq!(end(2), &AttemptEnd::Signalled { signal: 11 });
+    assert_eq!(end(3), &AttemptEnd::OutOfMemory);
+    let killed = ProcessEnd::Signal(9);
+    assert_eq!(end(4), &AttemptEnd::TimedOut { limit: Span::from_millis(400), process: killed });
+    let receipt = books.ended[&attempt(4)].killed.unwrap();
+    assert!(receipt.killed >= 1 && receipt.left == 0, "{receipt:?}");
+    assert_eq!(books.stdout(attempt(5)), "the image's own command\n");
+    assert_eq!(books.stdout(attempt(6)), "/.gaffer-script 0\n");
+    assert_eq!(books.stdout(attempt(7)), "awk\n");
+    let facts = books.ended[&attempt(1)].container.clone().unwrap();
+    assert!(facts.image.starts_with("sha256:") && facts.id.len() == 64, "{facts:?}");
+    assert_eq!(left_of(address, &worker).await, [] as [&str; 0]);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why_and_leaves_nothing() {
+    let Some(address) = docker_daemon::shared("what_cannot_start_says_why_and_leaves_nothing") else { return };
+    let (worker, mut session) = worker(address).await;
+    let missing = |pull| Container { image: "localhost:1/no/such:image".to_owned(), pull, ..container() };
+    let volume = "/etc:/x".parse().unwrap();
+    let books = session
+        .see_through(vec![
+            in_container(command(1, &["true"]), missing(PullPolicy::Never)),
+            in_container(command(2, &["true"]), missing(PullPolicy::Missing)),
+            in_container(command(3, &["true"]), Container { volumes: vec![volume], ..container() }),
+            in_container(command(4, &["true"]), Container { user: Some("nobody-here".to_owned()), ..container() }),
+        ])
+        .await;
+    let failure = |task| failure(&books.ended[&attempt(task)]);
+    let (code, message) = failure(1);
+    assert_eq!(code, 125);
+    assert!(message.starts_with("image not found: localhost:1/no/such:image is not on this worker"), "{message}");
+    let (code, message) = failure(2);
+    assert_eq!(code, 125);
+    assert!(message.contains("registry cannot be reached"), "{message}");
+    assert!(failure(3).1.contains("allows no volumes"), "{}", failure(3).1);
+    assert!(failure(4).1.contains("nobody-here"), "{}", failure(4).1);
+    assert_eq!(left_of(address, &worker).await, [] as [&str; 0]);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn how_far_a_pull_is_is_told() {
+    let Some(address) = docker_daemon::shared("how_far_a_pull_is_is_told") else { return };
+    let (worker, mut session) = worker(address).await;
+    let always = Container { image: "localhost:1/no/such".to_owned(), pull: PullPolicy::Always, ..container() };
+    let start = in_container(command(1, &["true"]), always);
+    session.send(&[ToWorker::Start(Box::new(start))]).await;
+    let noted = session.report().await;
+    let message = "pulling localhost:1/no/such:latest".to_owned();
+    assert_eq!(noted, ToMaster::Noted { attempt: attempt(1), message });
+    let ended = session.ended().await;
+    assert!(failure(&ended).1.contains("localhost:1/no/such:latest"));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn both_streams_are_exact() {
+    let Some(address) = docker_daemon::shared("both_streams_are_exact") else { return };
+    let data = tempfile::tempdir().unwrap();
+    let random = |seed| crate::driver::scripted::PseudoRandom::new(seed).take_bytes(3_000_000);
+    std::fs::write(data.path().join("out"), random(1)).unwrap();
+    std::fs::write(data.path().join("err"), random(2)).unwrap();
+    let roots = VolumeRoots(vec![data.path().to_owned()]);
+    let configure = |config| {
+        let config = with_docker(address)(config);
+        let docker = DockerConfig { volume_roots: Some(roots), ..config.docker };
+        WorkerConfig { docker, ..config }
+    };
+    let worker = Worker::start_with(configure).await;
+    let mut session = worker.master.accept_and_welcome().await;
+    let volume = format!("{}:/data:ro", data.path().display()).parse().unwrap();
+    let start = in_container(
+        command(1, &["sh", "-c", "cat /data/out & cat /data/err >&2; wait; touch /data/x"]),
+        Container { volumes: vec![volume], ..container() },
+    );
+    let quick = (2..12).map(|task| shell(task, &format!("echo {task}")));
+    let books = session.see_through([start].into_iter().chain(quick).collect()).await;
+    assert!(books.stdout[&attempt(1)] == random(1));
+    assert!(books.stderr[&attempt(1)].starts_with(&random(2)));
+    assert_eq!(books.ended[&attempt(1)].end, AttemptEnd::Exited { code: 1 }, "it may only read");
+    for task in 2..12 {
+        assert_eq!(books.stdout(attempt(task)), format!("{task}\n"));
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_container_is_as_its_spec_says() {
+    let Some(address) = docker_daemon::shared("a_container_is_as_its_spec_says") else { return };
+    let (worker, mut session) = worker(address).await;
+    let spec = Container {
+        user: Some("1234:5678".to_owned()),
+        workdir: Some("/tmp".to_owned()),
+        tmpfs: BTreeMap::from([("/scratch".to_owned(), Bytes(1 << 20))]),
+        capabilities: vec!["CHOWN".to_owned()],
+        pids_limit: 20,
+        ..container()
+    };
+    let text = "id -u; id -g; pwd; stat -f -c %T /scratch; grep -c . /proc/net/dev; \
+                cat /proc/self/status | grep -e CapBnd -e NoNewPrivs; echo $MODE $GAFFER_WORKER";
+    let mut start = in_container(command(1, &["sh", "-c", text]), spec.clone());
+    start.env.insert("MODE".to_owned(), "full".to_owned());
+    let entry = Container { entrypoint: Some(vec!["echo".to_owned(), "entry".to_owned()]), ..spec };
+    let books = session.see_through(vec![start, in_container(command(2, &["point"]), entry)]).await;
+    assert_eq!(
+        books.stdout(attempt(1)),
+        "1234\n5678\n/tmp\ntmpfs\n3\nCapBnd:\t0000000000000001\nNoNewPrivs:\t1\nfull tester\n",
+        "{}",
+        books.stderr(attempt(1))
+    );
+    assert_eq!(books.stdout(attempt(2)), "entry point\n");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_that_was_left_open_is_told_and_reachable() {
+    let Some(address) = docker_daemon::shared("a_port_that_was_left_open_is_told_and_reachable") else { return };
+    let (worker, mut session) = worker(address).await;
+    let spec = Container {
+        ports: vec!["0:80".parse().unwrap()],
+        network: Network::Bridge,
+        ..container()
+    };
+    let text = "while :; do echo hello | nc -l -p 80; done";
+    let start = in_container(command(1, &["sh", "-c", text]), spec);
+    session.send(&[ToWorker::Start(Box::new(start))]).await;
+    let report = session.report().await;
+    let ToMaster::Started { container: Some(facts), .. } = report else { panic!("no start: {report:?}") };
+    let [port] = facts.ports[..] else { panic!("{facts:?}") };
+    assert_eq!(port.container, 80);
+    let answer = async {
+        loop {
+            if let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", port.host)).await {
+                let _ = stream.shutdown().await;
+                let mut answer = String::new();
+                if stream.read_to_string(&mut answer).await.is_ok() && answer == "hello\n" {
+                    return;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("an answer from the container", answer).await;
+    session.send(&[ToWorker::Kill { attempt: attempt(1) }]).await;
+    let ended = session.ended().await;
+    assert_eq!(ended.end, AttemptEnd::Stopped { process: Some(ProcessEnd::Signal(9)) });
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_ignores_the_polite_signal_is_gone_after_its_grace() {
+    let Some(address) = docker_daemon::shared("what_ignores_the_polite_signal_is_gone_after_its_grace") else {
+        return;
+    };
+    let (worker, mut session) = worker(address).await;
+    let stop = StopSpec { signal: StopSignal::Sigterm, grace: Span::from_millis(500) };
+    let start = StartAttempt { stop, ..shell(1, "trap '' TERM; sleep 1000 & sleep 1000 & echo up; wait; wait") };
+    session.send(&[ToWorker::Start(Box::new(start)), ToWorker::Start(Box::new(shell(2, "echo up; sleep 1000")))]).await;
+    let mut books = Books::default();
+    while books.output.len() < 2 {
+        session.keep(&mut books).await;
+    }
+    let asked = Instant::now();
+    session.send(&[1, 2].map(|task| ToWorker::Stop { attempt: attempt(task) })).await;
+    while books.ended.len() < 2 {
+        session.keep(&mut books).await;
+    }
+    assert!(asked.elapsed() < Duration::from_secs(20));
+    let ended = &books.ended[&attempt(1)];
+    assert_eq!(ended.end, AttemptEnd::Stopped { process: Some(ProcessEnd::Signal(9)) });
+    let receipt = ended.killed.unwrap();
+    assert!(receipt.killed >= 3 && receipt.left == 0, "{receipt:?}");
+    // One that does nothing about the signal ends by it, though it is the first process of its container.
+    let ended = &books.ended[&attempt(2)];
+    assert_eq!(ended.end, AttemptEnd::Stopped { process: Some(ProcessEnd::Signal(15)) });
+    assert_eq!(ended.killed, None);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn containers_outlive_their_worker_and_are_found_again() {
+    let Some(address) = docker_daemon::shared("containers_outlive_their_worker_and_are_found_again") else { return };
+    let (master, dir) = (super::Master::start().await, tempfile::tempdir().unwrap());
+    let mut child = restart::spawn_docker_worker(dir.path(), &master.url, address);
+    let mut session = master.accept_and_welcome().await;
+    // Each writes a numbered line now and then, on both streams, without the worker and with it.
+    let text = |lines: i64, code: i64| {
+        format!("i=0; while [ $i -lt {lines} ]; do echo out $i; echo err $i >&2; i=$((i+1)); usleep 20000; done; exit {code}")
+    };
+    let lines = |task: i64| 40 + 20 * task;
+    let starts = (1..=10).map(|task| ToWorker::Start(Box::new(shell(task, &text(lines(task), task)))));
+    session.send(&starts.collect::<Vec<_>>()).await;
+    let mut books = Books::default();
+    while books.output.len() < 10 {
+        session.keep(&mut books).await;
+    }
+    child.kill().await.unwrap();
+    // Some end while nobody looks.
+    let owner = crate::container_owner(session.hello.identity);
+    let running = || async {
+        let options = ListContainersOptions {
+            filters: Some(HashMap::from([("label".to_owned(), vec![format!("gaffer.worker={owner}")])])),
+            ..ListContainersOptions::default()
+        };
+        client(address).list_containers(Some(options)).await.unwrap().len()
+    };
+    soon("the end of some", async { while running().await > 7 {} }).await;
+
+    let _child = restart::spawn_docker_worker(dir.path(), &master.url, address);
+    let mut session = master.accept().await;
+    let held = &session.hello.held;
+    assert_eq!(held.iter().filter(|held| held.phase == HeldPhase::Running).count(), 10);
+    session.welcome(&books.stored()).await;
+    while books.ended.len() < 10 {
+        session.keep(&mut books).await;
+    }
+    for task in 1..=10 {
+        let ended = &books.ended[&attempt(task)];
+        assert_eq!(ended.end, AttemptEnd::Exited { code: i32::try_from(task).unwrap() });
+        let expected = |stream: &str| (0..lines(task)).map(|i| format!("{stream} {i}\n")).collect::<String>();
+        assert_eq!(books.stdout(attempt(task)), expected("out"));
+        assert_eq!(books.stderr(attempt(task)), expected("err"));
+        assert!(ended.output_sha256.is_some() && ended.started_at.is_some());
+    }
+    assert_eq!(left(address, &owner).await, [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn a_daemon_that_goes_away_is_missed_and_takes_its_containers_along() {
+    let test = "a_daemon_that_goes_away_is_missed_and_takes_its_containers_along";
+    let mut daemon = match Daemon::start(docker_daemon::Network::Own) {
+        Ok(daemon) => daemon,
+        Err(why) => return docker_daemon::skip(test, &why),
+    };
+    let address = daemon.address();
+    docker_daemon::add_image(&address).unwrap();
+    let (worker, mut session) = worker(&address).await;
+    assert!(session.hello.drivers.iter().any(|driver| driver.driver == DriverKind::Docker && driver.healthy));
+    for signal in [nix::sys::signal::Signal::SIGKILL, nix::sys::signal::Signal::SIGTERM] {
+        session.send(&[ToWorker::Start(Box::new(shell(signal as i64, "echo up; sleep 1000")))]).await;
+        while !matches!(session.next().await, Said::Output(_)) {}
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.pid()), signal).unwrap();
+        let down = docker_status(&mut session).await;
+        assert!(!down.healthy && down.detail.as_ref().unwrap().contains("is away"), "{down:?}");
+        daemon.start_again();
+        let (mut ended, mut up) = (None, None);
+        while ended.is_none() || up.is_none() {
+            match session.report().await {
+                ToMaster::Ended(end) => {
+                    session.send(&[ToWorker::EndStored { attempt: end.attempt }]).await;
+                    ended = Some(end);
+                }
+                ToMaster::Drivers { drivers } => up = Some(drivers),
+                _ => {}
+            }
+        }
+        assert_eq!(ended.unwrap().end, AttemptEnd::Lost { cause: LostCause::DaemonGone }, "{signal}");
+        assert!(up.unwrap().iter().all(|driver| driver.healthy));
+    }
+    let books = session.see_through(vec![shell(100, "echo again")]).await;
+    assert_eq!(books.stdout(attempt(100)), "again\n");
+    worker.stop().await;
+}
+
+/// The docker driver's state as it is reported next.
+async fn docker_status(session: &mut Session) -> DriverStatus {
+    loop {
+        if let ToMaster::Drivers { drivers } = session.report().await {
+            return drivers.into_iter().find(|driver| driver.driver == DriverKind::Docker).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_nobody_cares_for_is_removed() {
+    let Some(address) = docker_daemon::shared("a_container_that_nobody_cares_for_is_removed") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let identity = uuid::Uuid::new_v4();
+    std::fs::write(dir.path().join("identity"), identity.to_string()).unwrap();
+    let owner = crate::container_owner(identity);
+    let name = format!("gaffer-{owner}-77.1");
+    let labels = [("gaffer.worker", owner.as_str()), ("gaffer.attempt", "77.1")];
+    let body = ContainerCreateBody {
+        image: Some(IMAGE.to_owned()),
+        labels: Some(labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
+        ..ContainerCreateBody::default()
+    };
+    let options = CreateContainerOptions { name: Some(name), ..CreateContainerOptions::default() };
+    client(address).create_container(Some(options), body).await.unwrap();
+    let master = super::Master::start().await;
+    let _child = restart::spawn_docker_worker(dir.path(), &master.url, address);
+    let _session = master.accept_and_welcome().await;
+    soon("the end of the container", async { while !left(address, &owner).await.is_empty() {} }).await;
+}
+
+#[tokio::test]
+async fn without_a_daemon_a_task_in_a_container_says_so() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let (worker, mut session) = worker(&format!("unix://{}/none", nowhere.path().display())).await;
+    let docker = session.hello.drivers.iter().find(|driver| driver.driver == DriverKind::Docker).unwrap();
+    assert!(!docker.healthy && docker.detail.as_ref().unwrap().contains("there is no socket"), "{docker:?}");
+    let books = session.see_through(vec![shell(1, "true")]).await;
+    let (code, message) = failure(&books.ended[&attempt(1)]);
+    assert!(code == 125 && message.contains("the Docker daemon is away"), "{message}");
+    worker.stop().await;
+}
