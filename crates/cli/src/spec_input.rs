@@ -43,9 +43,11 @@ pub struct SpecFlags {
     /// A mark to find it again by. May be repeated
     #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<String>,
-    /// What executes it: host, or another driver of the workers
+    /// What executes it: host or docker [default: host, and docker with an image]
     #[arg(long, value_name = "DRIVER")]
     pub driver: Option<String>,
+    #[command(flatten)]
+    pub container: ContainerFlags,
     /// Try again so many times if it fails
     #[arg(long, value_name = "N")]
     pub retries: Option<u32>,
@@ -69,6 +71,66 @@ pub struct SpecFlags {
     pub grace: Option<String>,
 }
 
+/// The options that describe a container.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Containers")]
+pub struct ContainerFlags {
+    /// Run it in a container of this image; without a command, what the image says
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// When to fetch the image: missing, always or never [default: missing]
+    #[arg(long, value_name = "WHEN")]
+    pub pull: Option<String>,
+    /// Takes the place of the image's entry point; quoted as in a shell
+    #[arg(long, value_name = "CMD")]
+    pub entrypoint: Option<String>,
+    /// The user, and the group after a colon
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// The directory in the container to begin in
+    #[arg(long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// A directory of the worker; only below those that its operator allows. May be repeated
+    #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET[:ro]")]
+    pub volumes: Vec<String>,
+    /// A port to reach from outside; 0 for any of the worker's. May be repeated
+    #[arg(short = 'p', long = "publish", value_name = "HOST:CONTAINER")]
+    pub ports: Vec<String>,
+    /// What it is connected to: bridge, none or host [default: bridge]
+    #[arg(long, value_name = "NETWORK")]
+    pub network: Option<String>,
+    /// A capability to add, such as NET_ADMIN. May be repeated
+    #[arg(long = "cap-add", value_name = "NAME")]
+    pub capabilities: Vec<String>,
+    /// Graphics processors: all, or how many
+    #[arg(long, value_name = "N")]
+    pub gpus: Option<String>,
+}
+
+impl ContainerFlags {
+    /// As [`SpecFlags::values`].
+    fn values(&self) -> Result<Vec<(&'static str, Option<Value>)>, Failure> {
+        let text = |text: &Option<String>| text.as_ref().map(|text| json!(text));
+        let several = |all: &[String]| (!all.is_empty()).then(|| json!(all));
+        let words = |text: &String| {
+            shell_words::split(text).map_err(|why| Failure::Usage(format!("--entrypoint: {why}")))
+        };
+        let gpus = |text: &String| text.parse::<u32>().map_or_else(|_| json!(text), |count| json!(count));
+        Ok(vec![
+            ("--image", text(&self.image)),
+            ("--pull", text(&self.pull)),
+            ("--entrypoint", self.entrypoint.as_ref().map(words).transpose()?.map(|words| json!(words))),
+            ("--user", text(&self.user)),
+            ("--workdir", text(&self.workdir)),
+            ("--volume", several(&self.volumes)),
+            ("--publish", several(&self.ports)),
+            ("--network", text(&self.network)),
+            ("--cap-add", several(&self.capabilities)),
+            ("--gpus", self.gpus.as_ref().map(gpus)),
+        ])
+    }
+}
+
 /// Where each option that belongs to a task goes.
 const TASK_FLAGS: &[(&str, &str)] = &[
     ("--cpu", "/resources/cpu"),
@@ -83,6 +145,16 @@ const TASK_FLAGS: &[(&str, &str)] = &[
     ("--array", "/array"),
     ("--stop-signal", "/stop/signal"),
     ("--grace", "/stop/grace"),
+    ("--image", "/image"),
+    ("--pull", "/pull"),
+    ("--entrypoint", "/entrypoint"),
+    ("--user", "/user"),
+    ("--workdir", "/workdir"),
+    ("--volume", "/volumes"),
+    ("--publish", "/ports"),
+    ("--network", "/network"),
+    ("--cap-add", "/capabilities"),
+    ("--gpus", "/gpus"),
 ];
 /// Where each option that belongs to the job goes.
 const JOB_FLAGS: &[(&str, &str)] = &[
@@ -119,7 +191,11 @@ impl Input {
         flags: &SpecFlags,
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<Input, Failure> {
-        let mut spec = Map::from_iter([("command".to_owned(), json!(command))]);
+        let mut spec = Map::new();
+        // Without one, an image says what is to be run.
+        if !command.is_empty() {
+            spec.insert("command".to_owned(), json!(command));
+        }
         flags.apply(&mut spec, env)?;
         Ok(Input { spec: Value::Object(spec), file: None })
     }
@@ -241,7 +317,8 @@ impl SpecFlags {
             ("--label", several(labels(&self.labels)?, self.labels.is_empty())),
             ("--lost-after", text(&self.lost_after)),
         ];
-        Ok(given.into_iter().filter_map(|(flag, value)| Some((flag, value?))).collect())
+        let given = given.into_iter().chain(self.container.values()?);
+        Ok(given.filter_map(|(flag, value)| Some((flag, value?))).collect())
     }
 }
 

@@ -8,6 +8,9 @@ use crate::scheduler::offer_of;
 use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
 
+/// So many tasks that take long to start are told one by one.
+const MAX_STARTING: u32 = 5;
+
 /// Explains what keeps the tasks of a job waiting. None if there is no such job.
 ///
 /// # Errors
@@ -37,6 +40,15 @@ pub async fn explain(
                 workers: Vec::new(),
             });
         }
+    }
+    for starting in store.tasks_starting(job, MAX_STARTING).await? {
+        waiting.push(WaitingTasks {
+            task: starting.address,
+            count: 1,
+            message: format!("starts on {}: {}", starting.worker, starting.note),
+            help: None,
+            workers: Vec::new(),
+        });
     }
     let message = match (waiting.first(), view.state.as_str()) {
         (Some(first), _) => format!("{}: {}", first.task, first.message),

@@ -311,14 +311,14 @@ pub struct Explanation {
     pub job: JobId,
     /// The whole in one sentence.
     pub message: String,
-    /// One entry for each definition that has waiting tasks.
+    /// One entry for each definition that has waiting tasks, and for the first few tasks that take long to start.
     pub waiting: Vec<WaitingTasks>,
 }
 
 /// Why tasks of one definition wait.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WaitingTasks {
-    /// Name of the definition.
+    /// Name of the definition, or the address of a task that is about to start.
     pub task: String,
     /// So many of its tasks wait.
     pub count: i64,

@@ -36,6 +36,9 @@ pub struct JobsArgs {
     /// Only jobs with this label. May be repeated
     #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
+    /// Only jobs with a task for this driver
+    #[arg(long, value_name = "DRIVER", value_parser = ["host", "docker"])]
+    driver: Option<String>,
     /// So many at once, at most 500
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=500))]
     limit: Option<u16>,
@@ -56,6 +59,7 @@ pub async fn run(args: JobsArgs, out: &Out) -> Result<u8, Failure> {
     query.extend(args.states.into_iter().map(|state| ("state", state)));
     query.extend(args.name.map(|name| ("name", name)));
     query.extend(args.labels.into_iter().map(|label| ("label", label)));
+    query.extend(args.driver.map(|driver| ("driver", driver)));
     query.extend(args.limit.map(|limit| ("limit", limit.to_string())));
     let list = List { path: &["jobs"], query, all: args.all };
     listing::show::<Job>(&client, out, list, args.output.format).await?;

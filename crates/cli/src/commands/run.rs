@@ -31,6 +31,7 @@ Examples:
   gaffer run --cpu 4 --memory 8GiB --env CI -- make test
   gaffer run --script build.sh --timeout 30m
   gaffer run --retries 3 -- ./flaky | tee log
+  gaffer run --image busybox -- sh -c 'echo in a container'
 
 Standard output and standard error of the command are those of gaffer. The first Ctrl-C is sent on to the command, \
 the second stops the job, the third leaves it running. A TERM stops the job, a HUP leaves it running.
@@ -44,7 +45,7 @@ pub struct RunArgs {
         trailing_var_arg = true,
         allow_hyphen_values = true,
         value_name = "CMD",
-        required_unless_present = "script",
+        required_unless_present_any = ["script", "image"],
         conflicts_with = "script"
     )]
     command: Vec<String>,

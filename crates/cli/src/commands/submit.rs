@@ -35,7 +35,7 @@ pub struct SubmitArgs {
     #[arg(value_name = "FILE", conflicts_with_all = ["command", "script"])]
     file: Option<PathBuf>,
     /// A command with its arguments
-    #[arg(last = true, value_name = "CMD", required_unless_present_any = ["file", "script"], conflicts_with = "script")]
+    #[arg(last = true, value_name = "CMD", required_unless_present_any = ["file", "script", "image"], conflicts_with = "script")]
     command: Vec<String>,
     /// A file with the text of a script; - for standard input
     #[arg(long, value_name = "FILE")]

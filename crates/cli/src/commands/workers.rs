@@ -19,6 +19,9 @@ use crate::table::Cell;
 /// How to list the workers.
 #[derive(Debug, Args)]
 pub struct WorkersArgs {
+    /// Only workers on which this driver works
+    #[arg(long, value_name = "DRIVER", value_parser = ["host", "docker"])]
+    driver: Option<String>,
     /// All of them, not only the first page
     #[arg(long)]
     all: bool,
@@ -53,7 +56,9 @@ pub struct OneWorker {
 /// What the API or the network says.
 pub async fn list(args: WorkersArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
-    let list = List { path: &["workers"], query: Query::new(), all: args.all };
+    let mut query = Query::new();
+    query.extend(args.driver.map(|driver| ("driver", driver)));
+    let list = List { path: &["workers"], query, all: args.all };
     listing::show::<Worker>(&client, out, list, args.output.format).await?;
     Ok(0)
 }

@@ -112,6 +112,17 @@ pub struct TaskFilter {
     pub after: Option<(i16, i32)>,
 }
 
+/// A task that takes long to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Starting {
+    /// How to address it.
+    pub address: String,
+    /// Name of its worker.
+    pub worker: String,
+    /// What the worker said last.
+    pub note: String,
+}
+
 impl Store {
     /// Tasks of a job, in the order of their definitions and indices.
     ///
@@ -137,6 +148,31 @@ impl Store {
             .fetch_all(&self.pool)
             .await?;
         rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// Tasks that were placed and have not started, of which the worker has said how far they are; the first few.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tasks_starting(&self, job: JobId, limit: u32) -> Result<Vec<Starting>, StoreError> {
+        let rows: Vec<(String, i32, bool, String, String)> = sqlx::query_as(
+            "SELECT d.name, t.index, d.single, w.name, n.message \
+             FROM tasks t JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
+             JOIN workers w ON w.id = t.worker_id \
+             JOIN LATERAL (SELECT message FROM events WHERE task_id = t.id AND attempt = t.attempt \
+                 AND kind = 'task.noted' ORDER BY id DESC LIMIT 1) n ON true \
+             WHERE t.job_id = $1 AND t.state = 'scheduled' ORDER BY t.position, t.index LIMIT $2",
+        )
+        .bind(job.0)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        let starting = |(name, index, single, worker, note): (String, i32, bool, String, String)| Starting {
+            address: address(&name, index as u32, single),
+            worker,
+            note,
+        };
+        Ok(rows.into_iter().map(starting).collect())
     }
 
     /// One task of a job, by name and index.

@@ -44,6 +44,7 @@ struct JobsPage {
     states: Vec<Choice>,
     chosen_states: Vec<String>,
     chosen_labels: Vec<Choice>,
+    driver: String,
     name: String,
     filters: Vec<Choice>,
     is_filtered: bool,
@@ -58,6 +59,7 @@ struct JobsPage {
 struct Asked {
     state: String,
     name: String,
+    driver: String,
     labels: Vec<String>,
 }
 
@@ -67,12 +69,17 @@ impl Asked {
         Asked {
             state: state.join(","),
             name: params.text("name").unwrap_or_default().to_owned(),
+            driver: params.text("driver").unwrap_or_default().to_owned(),
             labels: params.all("label").filter(|label| !label.is_empty()).map(str::to_owned).collect(),
         }
     }
 
     fn href(&self, path: &str, cursor: &str) -> String {
-        let mut pairs = vec![("state", self.state.as_str()), ("name", self.name.as_str())];
+        let mut pairs = vec![
+            ("state", self.state.as_str()),
+            ("name", self.name.as_str()),
+            ("driver", self.driver.as_str()),
+        ];
         pairs.extend(self.labels.iter().map(|label| ("label", label.as_str())));
         pairs.push(("cursor", cursor));
         address(path, &pairs)
@@ -90,6 +97,12 @@ impl Asked {
             filters.push(off(
                 format!("name contains {}", self.name),
                 Asked { name: String::new(), ..self.clone() },
+            ));
+        }
+        if !self.driver.is_empty() {
+            filters.push(off(
+                format!("driver {}", self.driver),
+                Asked { driver: String::new(), ..self.clone() },
             ));
         }
         filters.extend(self.label_filters());
@@ -119,6 +132,9 @@ impl Asked {
         if !self.name.is_empty() {
             words.push(format!("--name {}", quoted(&self.name)));
         }
+        if !self.driver.is_empty() {
+            words.push(format!("--driver {}", quoted(&self.driver)));
+        }
         words.extend(self.labels.iter().map(|label| format!("-l {}", quoted(label))));
         words.join(" ")
     }
@@ -132,7 +148,7 @@ pub fn curl(master: &Master, method: &str, path: &str) -> String {
 }
 
 fn known(params: Params) -> Result<Params, Error> {
-    params.only(&["cursor", "name"], &["state", "label"])
+    params.only(&["cursor", "name", "driver"], &["state", "label"])
 }
 
 /// `GET /jobs`
@@ -168,6 +184,7 @@ pub async fn list(
         blank: JobRow::default(),
         newest: (!here.is_empty()).then(|| asked.href("/jobs", "")),
         older,
+        driver: asked.driver,
         name: asked.name,
     })
 }

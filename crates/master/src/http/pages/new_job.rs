@@ -67,6 +67,7 @@ pub struct Values {
     once: String,
     script: String,
     command: String,
+    image: String,
     name: String,
     cpu: String,
     memory: String,
@@ -84,6 +85,7 @@ pub struct Values {
 struct FieldErrors {
     script: Option<String>,
     command: Option<String>,
+    image: Option<String>,
     name: Option<String>,
     cpu: Option<String>,
     memory: Option<String>,
@@ -102,6 +104,7 @@ impl FieldErrors {
         Some(match (parts.next()?, parts.next()) {
             ("script", _) => &mut self.script,
             ("command", _) => &mut self.command,
+            ("image", _) => &mut self.image,
             ("", _) if is_command => &mut self.command,
             ("", _) => &mut self.script,
             ("name", _) => &mut self.name,
@@ -144,7 +147,13 @@ impl Values {
         };
         put("count", &self.count);
         put("priority", &self.priority);
-        for (name, text) in [("name", &self.name), ("timeout", &self.timeout), ("restart", &self.restart)] {
+        let texts = [
+            ("name", &self.name),
+            ("image", &self.image),
+            ("timeout", &self.timeout),
+            ("restart", &self.restart),
+        ];
+        for (name, text) in texts {
             if !text.trim().is_empty() {
                 spec.insert(name.to_owned(), json!(text.trim()));
             }
@@ -197,6 +206,7 @@ impl Values {
             action: if words.is_some() { "command" } else { "script" }.to_owned(),
             script: text(task.get("script")),
             command: words.unwrap_or_default(),
+            image: text(task.get("image")),
             name: text(spec.get("name")),
             cpu: text(task.pointer("/resources/cpu")),
             memory: text(task.pointer("/resources/memory")),

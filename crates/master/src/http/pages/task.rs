@@ -8,7 +8,7 @@ use axum::response::Response;
 use gaffer_domain::JobId;
 use gaffer_domain::placement::Receipt;
 use gaffer_protocol::rest::Attempt;
-use gaffer_protocol::wire::KillReceipt;
+use gaffer_protocol::wire::{ContainerFacts, KillReceipt, PublishedPort};
 
 use super::super::api::jobs::find as find_job;
 use super::super::api::tasks::find;
@@ -48,7 +48,16 @@ struct AttemptView {
     output_href: String,
     sha256: Option<String>,
     killed: Option<String>,
+    container: Option<ContainerView>,
     placement: Option<Placement>,
+}
+
+/// What an attempt ran in.
+struct ContainerView {
+    /// As the daemon's own tools show it.
+    id: String,
+    image: String,
+    ports: Vec<String>,
 }
 
 struct Placement {
@@ -82,7 +91,20 @@ impl AttemptView {
             output_href: address(page, &[("attempt", &attempt.attempt.to_string())]),
             sha256: attempt.output_sha256,
             killed: attempt.killed.as_ref().map(killed),
+            container: attempt.container.map(ContainerView::of),
             placement: attempt.placement.map(Placement::of),
+        }
+    }
+}
+
+impl ContainerView {
+    fn of(facts: ContainerFacts) -> ContainerView {
+        let port =
+            |port: &PublishedPort| format!("{} → {}/{}", port.host, port.container, port.protocol.as_str());
+        ContainerView {
+            id: facts.id.chars().take(12).collect(),
+            image: facts.image,
+            ports: facts.ports.iter().map(port).collect(),
         }
     }
 }
