@@ -6,6 +6,7 @@ use gaffer_master::config::MasterConfig;
 use crate::commands::completion::CompletionArgs;
 use crate::commands::delete::DeleteArgs;
 use crate::commands::dev::DevArgs;
+use crate::commands::doctor::DoctorArgs;
 use crate::commands::events::EventsArgs;
 use crate::commands::explain::ExplainArgs;
 use crate::commands::job::JobArgs;
@@ -81,6 +82,8 @@ pub enum Command {
     Login(LoginArgs),
     /// Make a link that signs in to the dashboard
     Dashboard,
+    /// Check everything that has to work, and how to mend what does not
+    Doctor(DoctorArgs),
     /// Show the versions of this program and of the server
     Version(VersionArgs),
     /// Print what a shell needs to complete commands
@@ -103,6 +106,9 @@ impl Command {
         if as_the_job { crate::exit::GAFFER_FAILED } else { 1 }
     }
 }
+
+#[cfg(test)]
+mod settings;
 
 #[cfg(test)]
 mod tests {

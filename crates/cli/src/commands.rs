@@ -5,6 +5,7 @@ pub mod completion;
 pub mod dashboard;
 pub mod delete;
 pub mod dev;
+pub mod doctor;
 pub mod events;
 pub mod explain;
 pub mod job;

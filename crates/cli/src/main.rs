@@ -91,6 +91,7 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Keys(args) => commands::keys::run(args, out).await,
         Command::Login(args) => commands::login::run(args, out).await,
         Command::Dashboard => commands::dashboard::run(out).await,
+        Command::Doctor(args) => commands::doctor::run(args, out).await,
         Command::Version(args) => commands::version::run(args, out).await,
         // These need no client.
         Command::Worker(WorkerArgs::Serve(_))

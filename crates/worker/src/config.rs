@@ -271,7 +271,11 @@ fn machine_cpu() -> Cpu {
     Cpu::from_millis(u32::try_from(cpus.saturating_mul(1000)).unwrap_or(u32::MAX))
 }
 
-fn default_data_dir() -> anyhow::Result<PathBuf> {
+/// Where a worker keeps its files unless it is told otherwise.
+///
+/// # Errors
+/// When the user has no home.
+pub fn default_data_dir() -> anyhow::Result<PathBuf> {
     if nix::unistd::geteuid().is_root() {
         return Ok(PathBuf::from("/var/lib/gaffer/worker"));
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -70,6 +70,23 @@ impl DataDir {
     }
 }
 
+/// Whether some process holds the data directory at `path`.
+///
+/// Asked of the kernel's list of locks: to try the lock would be to hold it for a moment, in which no worker could start.
+pub(crate) fn is_held(path: &Path) -> io::Result<bool> {
+    let inode = match fs::metadata(path.join("lock")) {
+        Ok(metadata) => metadata.ino(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let is_it = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.contains(&"FLOCK")
+            && words.iter().any(|word| word.rsplit_once(':').is_some_and(|(_, last)| last == inode.to_string()))
+    };
+    Ok(fs::read_to_string("/proc/locks")?.lines().any(is_it))
+}
+
 /// Creates a directory and its parents; only its owner may enter.
 pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -109,7 +126,9 @@ mod tests {
         let first = DataDir::open(root.path()).unwrap();
         let error = DataDir::open(root.path()).err().unwrap().to_string();
         assert!(error.contains("another worker") && error.contains("GAFFER_DATA_DIR"), "{error}");
+        assert!(is_held(root.path()).unwrap());
         drop(first);
+        assert!(!is_held(root.path()).unwrap() && !is_held(&root.path().join("none")).unwrap());
         DataDir::open(root.path()).unwrap();
     }
 

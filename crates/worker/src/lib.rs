@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use config::Settings;
-pub use config::{ApiKey, WorkerConfig};
+pub use config::{ApiKey, WorkerConfig, default_data_dir};
 use connection::{ConnectionSettings, Patience};
 use data_dir::DataDir;
 use driver::DriverSettings;
@@ -114,6 +114,14 @@ async fn run_with(
         }
     };
     ended.context("the connection to the master ended unexpectedly")?
+}
+
+/// Whether a worker with this data directory lives on this machine.
+///
+/// # Errors
+/// When the directory cannot be looked into.
+pub fn is_running(data_dir: &std::path::Path) -> std::io::Result<bool> {
+    data_dir::is_held(data_dir)
 }
 
 /// What the worker offers. Of the disk, what is free now.

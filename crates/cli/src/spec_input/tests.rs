@@ -38,7 +38,19 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         priority: Some(90),
         datacenters: vec!["lab".to_owned(), "edge".to_owned()],
         labels: vec!["team=vision".to_owned()],
-        driver: text("host"),
+        driver: text("docker"),
+        container: ContainerFlags {
+            image: text("busybox"),
+            pull: text("never"),
+            entrypoint: text("sh -c 'a b'"),
+            user: text("1000:100"),
+            workdir: text("/work"),
+            volumes: vec!["/data:/data:ro".to_owned()],
+            ports: vec!["8080:80".to_owned()],
+            network: text("bridge"),
+            capabilities: vec!["CHOWN".to_owned()],
+            gpus: text("2"),
+        },
         retries: Some(2),
         on_lost: text("fail"),
         lost_after: text("1m"),
@@ -52,13 +64,15 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
     let expected = json!({
         "name": "n", "command": ["true"], "priority": 90, "datacenters": ["lab", "edge"], "labels": {"team": "vision"},
         "lost_after": "1m", "resources": {"cpu": "500m", "memory": "1GiB", "disk": "2GiB"},
-        "env": {"A": "1=2", "B": "", "HOME": "/root"}, "timeout": "30m", "driver": "host",
+        "env": {"A": "1=2", "B": "", "HOME": "/root"}, "timeout": "30m", "driver": "docker",
+        "image": "busybox", "pull": "never", "entrypoint": ["sh", "-c", "a b"], "user": "1000:100", "workdir": "/work",
+        "volumes": ["/data:/data:ro"], "ports": ["8080:80"], "network": "bridge", "capabilities": ["CHOWN"], "gpus": 2,
         "restart": {"policy": "on-failure", "limit": 2, "on_lost": "fail"}, "array": "3-5",
         "stop": {"signal": "INT", "grace": "5s"},
     });
     assert_eq!(input.spec, expected);
     assert!(JobSpec::read(&input.spec).is_ok());
-    assert_eq!(TASK_FLAGS.len() + JOB_FLAGS.len(), 17);
+    assert_eq!(TASK_FLAGS.len() + JOB_FLAGS.len(), 27);
     Ok(())
 }
 

@@ -1,0 +1,310 @@
+//! `gaffer doctor`: looks at everything that has to work, and says how to mend what does not.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use clap::{Args, Subcommand};
+use reqwest::header::{CONNECTION, DATE, UPGRADE};
+use reqwest::{Response, StatusCode};
+use serde::Serialize;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::client::{Client, Query};
+use crate::config;
+use crate::failure::Failure;
+use crate::listing::{Format, Output};
+use crate::out::Out;
+use crate::style;
+
+/// How long one check may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Clocks that differ by more than this make times confusing.
+const CLOCK_TOLERANCE: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
+const DEFAULT_API_PORT: &str = "8000";
+const DEFAULT_DOCKER_SOCKET: &str = "/var/run/docker.sock";
+
+/// What to look at.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gaffer doctor            the way to the API, and on a worker's machine what a worker needs
+  gaffer doctor master     whether the master on this machine is ready, for a health check
+  gaffer doctor worker     whether the worker on this machine lives, for a health check
+
+Exit codes: 0 if all is well, 1 if something is not.")]
+pub struct DoctorArgs {
+    #[command(subcommand)]
+    patient: Option<Patient>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// A server on this machine.
+#[derive(Debug, Subcommand)]
+pub enum Patient {
+    /// Whether the master on this machine is ready
+    Master,
+    /// Whether the worker on this machine lives
+    Worker,
+}
+
+/// What came of one look.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    /// `ok`, `problem` or `skipped`.
+    result: &'static str,
+    message: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+impl Finding {
+    fn ok(check: &'static str, message: impl Into<String>) -> Finding {
+        Finding { check, result: "ok", message: message.into(), fix: None }
+    }
+
+    fn problem(check: &'static str, message: impl Into<String>, fix: impl Into<String>) -> Finding {
+        Finding { check, result: "problem", message: message.into(), fix: Some(fix.into()) }
+    }
+
+    fn skipped(check: &'static str, message: impl Into<String>) -> Finding {
+        Finding { check, result: "skipped", message: message.into(), fix: None }
+    }
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// [`Failure::Output`].
+pub async fn run(args: DoctorArgs, out: &Out) -> Result<u8, Failure> {
+    let findings = match args.patient {
+        Some(Patient::Master) => vec![master().await],
+        Some(Patient::Worker) => vec![worker()],
+        None => {
+            let mut findings = api().await;
+            findings.push(worker_door().await);
+            findings.push(docker().await);
+            findings
+        }
+    };
+    for finding in &findings {
+        match args.output.format {
+            Format::Json | Format::Jsonl => {}
+            Format::Name => out.line(finding.check)?,
+            Format::Table | Format::Wide => out.line(&in_a_line(finding))?,
+        }
+    }
+    let json = |value: serde_json::Result<String>| value.unwrap_or_default();
+    match args.output.format {
+        Format::Json => out.line(&json(serde_json::to_string(&findings)))?,
+        Format::Jsonl => {
+            for finding in &findings {
+                out.line(&json(serde_json::to_string(finding)))?;
+            }
+        }
+        Format::Name | Format::Table | Format::Wide => {}
+    }
+    Ok(u8::from(findings.iter().any(|finding| finding.result == "problem")))
+}
+
+fn in_a_line(finding: &Finding) -> String {
+    let mark = match finding.result {
+        "ok" => "✓",
+        "problem" => "✗",
+        _ => "-",
+    };
+    let line = format!("{mark} {}: {}", finding.check, style::visible(&finding.message));
+    match &finding.fix {
+        Some(fix) => format!("{line}\n  → {}", style::visible(fix)),
+        None => line,
+    }
+}
+
+async fn master() -> Finding {
+    let address = config::variable("GAFFER_API_ADDR").unwrap_or_default();
+    let port = address.rsplit_once(':').map_or(DEFAULT_API_PORT, |(_, port)| port);
+    let url = format!("http://127.0.0.1:{port}/readyz");
+    match get(&url).await {
+        Ok(answer) if answer.status().is_success() => Finding::ok("master", format!("{url} says it is ready")),
+        Ok(answer) => Finding::problem(
+            "master",
+            format!("{url} answers {}", answer.status()),
+            "look at its log; mostly its database is away",
+        ),
+        Err(why) => Finding::problem("master", format!("{url}: {why}"), "start it with `gaffer master`"),
+    }
+}
+
+fn worker() -> Finding {
+    let dir = match config::variable("GAFFER_DATA_DIR").map(PathBuf::from).map_or_else(gaffer_worker::default_data_dir, Ok) {
+        Ok(dir) => dir,
+        Err(error) => return Finding::problem("worker", format!("{error:#}"), "set GAFFER_DATA_DIR"),
+    };
+    match gaffer_worker::is_running(&dir) {
+        Ok(true) => Finding::ok("worker", format!("a worker runs with the data directory {}", dir.display())),
+        Ok(false) => Finding::problem(
+            "worker",
+            format!("no worker runs with the data directory {}", dir.display()),
+            "start it with `gaffer worker`",
+        ),
+        Err(error) => Finding::problem(
+            "worker",
+            format!("cannot tell whether a worker runs: {error}"),
+            "run this as the user that the worker runs as",
+        ),
+    }
+}
+
+/// The way to the API: address, key, clocks.
+async fn api() -> Vec<Finding> {
+    let access = match config::access() {
+        Ok(access) => access,
+        Err(failure) => {
+            let fix = "set GAFFER_URL and GAFFER_KEY, or run `gaffer login URL`";
+            return vec![Finding::problem("address", failure.to_string(), fix)];
+        }
+    };
+    let url = format!("{}/readyz", access.url);
+    let mut findings = Vec::new();
+    match get(&url).await {
+        Ok(answer) if answer.status().is_success() => {
+            findings.push(Finding::ok("address", format!("{} answers and is ready", access.url)));
+            findings.extend(clock(&answer));
+        }
+        Ok(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => findings.push(Finding::problem(
+            "address",
+            format!("{} answers, but is not ready", access.url),
+            "look at the master's log; mostly its database is away",
+        )),
+        Ok(answer) => findings.push(Finding::problem(
+            "address",
+            format!("{url} answers {}: that is no gaffer", answer.status()),
+            "look at the address, and at what stands before it",
+        )),
+        Err(why) => {
+            let fix = "look at GAFFER_URL, at the network, and whether the master runs";
+            return vec![Finding::problem("address", format!("{url}: {why}"), fix)];
+        }
+    }
+    let asked = async {
+        let query = Query::from([("limit", "1".to_owned())]);
+        Client::new(&access)?.get(&["jobs"], &query).await.map(drop)
+    };
+    findings.push(match asked.await {
+        Ok(()) => Finding::ok("key", format!("the key from {} is good", access.source)),
+        Err(failure) => Finding::problem(
+            "key",
+            format!("the key from {}: {failure}", access.source),
+            "make another one on the dashboard, under Keys",
+        ),
+    });
+    findings
+}
+
+fn clock(answer: &Response) -> Option<Finding> {
+    let date = answer.headers().get(DATE)?.to_str().ok()?;
+    let theirs = DateTime::parse_from_rfc2822(date).ok()?.with_timezone(&Utc);
+    let difference = (Utc::now() - theirs).abs();
+    Some(if difference <= CLOCK_TOLERANCE {
+        Finding::ok("clock", "agrees with the master's")
+    } else {
+        Finding::problem(
+            "clock",
+            format!("differs from the master's by {} s", difference.num_seconds()),
+            "let both be set over the network (NTP): nothing breaks, but times are confusing",
+        )
+    })
+}
+
+/// Whether the master's door for workers lets a WebSocket through, where this machine has a worker's settings.
+async fn worker_door() -> Finding {
+    const CHECK: &str = "worker door";
+    let Some(url) = config::variable("MASTER_URL") else {
+        return Finding::skipped(CHECK, "MASTER_URL is not set: this is no worker's environment");
+    };
+    let url = match url.parse::<gaffer_worker::config::MasterUrl>() {
+        Ok(url) => url.to_string().replacen("ws", "http", 1),
+        Err(why) => return Finding::problem(CHECK, why.to_string(), "mend MASTER_URL"),
+    };
+    // Without a key: whoever asks for one has understood the question.
+    let asked = match http(&url) {
+        Ok(http) => {
+            let ask = http.get(&url).header(CONNECTION, "Upgrade").header(UPGRADE, "websocket");
+            ask.header("Sec-WebSocket-Version", "13").header("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==")
+        }
+        Err(why) => return Finding::problem(CHECK, why, "see above"),
+    };
+    match asked.send().await {
+        Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
+            Finding::ok(CHECK, format!("{url} asks for a worker key, as it should"))
+        }
+        Ok(answer) => Finding::problem(
+            CHECK,
+            format!("{url} answers {} to a worker that dials in", answer.status()),
+            "let what stands before the master pass WebSockets on (the headers Connection and Upgrade)",
+        ),
+        Err(error) => Finding::problem(
+            CHECK,
+            format!("{url}: {}", root(&error)),
+            "look at MASTER_URL, at the network, and whether the master listens for workers there",
+        ),
+    }
+}
+
+async fn docker() -> Finding {
+    const CHECK: &str = "docker";
+    let named = config::variable("DOCKER_HOST");
+    let address = named.clone().unwrap_or_else(|| format!("unix://{DEFAULT_DOCKER_SOCKET}"));
+    let Some(socket) = address.strip_prefix("unix://") else {
+        return Finding::skipped(CHECK, format!("{address} is on another machine"));
+    };
+    if named.is_none() && !Path::new(socket).exists() {
+        return Finding::skipped(CHECK, format!("there is no Docker daemon at {socket}: a worker here runs tasks on the host only"));
+    }
+    let pinged = timeout(PATIENCE, ping(socket)).await.unwrap_or(Err(std::io::ErrorKind::TimedOut.into()));
+    match pinged {
+        Ok(true) => Finding::ok(CHECK, format!("the daemon at {socket} answers")),
+        Ok(false) => Finding::problem(CHECK, format!("what answers at {socket} is no Docker daemon"), "look at DOCKER_HOST"),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Finding::problem(
+            CHECK,
+            format!("{socket}: permission denied"),
+            "add the user of the worker to the group docker (which makes it as mighty as root)",
+        ),
+        Err(error) => Finding::problem(CHECK, format!("{socket}: {error}"), "start the daemon, or look at DOCKER_HOST"),
+    }
+}
+
+async fn ping(socket: &str) -> std::io::Result<bool> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer.starts_with("HTTP/1.") && answer.contains(" 200 "))
+}
+
+fn http(url: &str) -> Result<reqwest::Client, String> {
+    let mut builder = reqwest::Client::builder().http1_only().timeout(PATIENCE);
+    if url.starts_with("http:") {
+        // Where no certificates are needed, none need be installed.
+        builder = builder.tls_certs_only([]);
+    }
+    builder.redirect(reqwest::redirect::Policy::none()).build().map_err(|error| root(&error))
+}
+
+async fn get(url: &str) -> Result<Response, String> {
+    http(url)?.get(url).send().await.map_err(|error| root(&error))
+}
+
+/// The innermost cause: the others only say that something failed.
+fn root(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
