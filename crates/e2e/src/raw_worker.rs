@@ -124,7 +124,7 @@ impl RawWorker {
 
     /// Says that an attempt started.
     pub async fn started(&mut self, attempt: AttemptRef) {
-        self.say(&[ToMaster::Started { attempt, at: chrono::Utc::now() }]).await;
+        self.say(&[ToMaster::Started { attempt, at: chrono::Utc::now(), container: None }]).await;
     }
 
     /// Sends output as one chunk.
@@ -170,6 +170,7 @@ pub fn ended(attempt: AttemptRef, end: AttemptEnd, output_bytes: u64) -> Ended {
         output_bytes,
         output_sha256: None,
         killed: None,
+        container: None,
     }
 }
 

@@ -8,6 +8,7 @@
 )]
 
 mod cli;
+mod containers;
 mod crash;
 mod doors;
 mod gate;
