@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::quantity::{Bytes, Cpu, Span, shown};
 pub use container::{
-    Container, DEFAULT_PIDS_LIMIT, Gpus, InvalidPort, InvalidVolume, Network, Port, PortProtocol, PullPolicy, Volume,
+    Container, DEFAULT_PIDS_LIMIT, Gpus, InvalidPort, InvalidVolume, Network, Port, PortProtocol, PullPolicy,
+    Volume,
 };
 pub use read::{FieldError, MAX_SPEC_BYTES};
 

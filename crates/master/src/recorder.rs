@@ -98,7 +98,8 @@ impl RecorderHandle {
         at: chrono::DateTime<Utc>,
         container: Option<ContainerFacts>,
     ) -> Result<(), ShuttingDown> {
-        self.change(Change::Started(WorkerReport { worker, actor: actor.clone() }, attempt, at, container)).await
+        self.change(Change::Started(WorkerReport { worker, actor: actor.clone() }, attempt, at, container))
+            .await
     }
 
     /// An attempt was given back unstarted.

@@ -10,13 +10,13 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::AttemptRef;
+use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::worker::{HEARTBEAT_INTERVAL, Held, SILENCE_LIMIT};
 use gaffer_protocol::output::EncodedChunk;
 use gaffer_protocol::wire::{
-    ContainerFacts, DriverStatus, Ended, GoodbyeCode, Heartbeat, HeldAttempt, Hello, MAX_MESSAGES_PER_FRAME, PROTOCOL_VERSION,
-    StoredOutput, ToMaster, ToWorker, Welcome,
+    ContainerFacts, DriverStatus, Ended, GoodbyeCode, Heartbeat, HeldAttempt, Hello, MAX_MESSAGES_PER_FRAME,
+    PROTOCOL_VERSION, StoredOutput, ToMaster, ToWorker, Welcome,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;

@@ -124,8 +124,12 @@ async fn bare(docker: &Docker) {
         ..ContainerCreateBody::default()
     };
     let id = docker.create_container(None, body).await.unwrap().id;
-    let options =
-        AttachContainerOptions { stdout: true, stderr: true, stream: true, ..AttachContainerOptions::default() };
+    let options = AttachContainerOptions {
+        stdout: true,
+        stderr: true,
+        stream: true,
+        ..AttachContainerOptions::default()
+    };
     let mut attached = docker.attach_container(&id, Some(options)).await.unwrap().output;
     docker.start_container(&id, None).await.unwrap();
     let options = WaitContainerOptions { condition: "not-running".to_owned() };
@@ -166,7 +170,8 @@ async fn many(address: &str, docker: &Docker) {
     let before = count().await;
     let (mut session, _dir, stop) = worker(address, AT_ONCE, Vec::new()).await;
     let began = Instant::now();
-    let books = session.see_through((1..=TASKS).map(|number| task(number, &["echo", "hello"])).collect()).await;
+    let books =
+        session.see_through((1..=TASKS).map(|number| task(number, &["echo", "hello"])).collect()).await;
     let took = began.elapsed();
     let right = books.ended.values().filter(|ended| ended.end.exit_code() == Some(0)).count();
     let lines = books.stdout.values().filter(|output| output.as_slice() == b"hello\n").count();

@@ -407,9 +407,8 @@ struct Ending {
 impl Ending {
     fn new(process: Box<dyn Process>, start: &StartAttempt, began: BootTime) -> Ending {
         let ran = Duration::from_micros(BootTime::now().as_micros().saturating_sub(began.as_micros()));
-        let due = start
-            .timeout
-            .and_then(|limit| Instant::now().checked_add(limit.to_std().saturating_sub(ran)));
+        let due =
+            start.timeout.and_then(|limit| Instant::now().checked_add(limit.to_std().saturating_sub(ran)));
         Ending { process, stage: Stage::Running, due, cause: None, signal: start.stop.signal }
     }
 

@@ -16,8 +16,8 @@ use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::DriverKind;
 
 use crate::stats;
-pub use docker::{DockerConfig, InvalidVolumeRoot, VolumeRoots};
 pub(crate) use docker::{ContainerPolicy, DaemonAddress, DockerSettings};
+pub use docker::{DockerConfig, InvalidVolumeRoot, VolumeRoots};
 pub use master_url::{InvalidMasterUrl, MasterUrl};
 
 /// The longest file that may hold a key or an address, in bytes.
@@ -256,7 +256,9 @@ fn drivers(text: &str) -> anyhow::Result<Vec<DriverKind>> {
     let driver = |name: &str| match name {
         "host" => Ok(DriverKind::Host),
         "docker" => Ok(DriverKind::Docker),
-        _ => bail!("GAFFER_DRIVERS: `{name}` is not a driver: write host, docker or both, separated by a comma"),
+        _ => bail!(
+            "GAFFER_DRIVERS: `{name}` is not a driver: write host, docker or both, separated by a comma"
+        ),
     };
     names.map(driver).collect()
 }

@@ -82,7 +82,9 @@ pub(crate) fn is_held(path: &Path) -> io::Result<bool> {
     let is_it = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         words.contains(&"FLOCK")
-            && words.iter().any(|word| word.rsplit_once(':').is_some_and(|(_, last)| last == inode.to_string()))
+            && words
+                .iter()
+                .any(|word| word.rsplit_once(':').is_some_and(|(_, last)| last == inode.to_string()))
     };
     Ok(fs::read_to_string("/proc/locks")?.lines().any(is_it))
 }

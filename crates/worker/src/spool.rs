@@ -103,8 +103,13 @@ impl Spool {
             let attempt = remembered.attempt;
             if let Some((start, starting)) = remembered.resumable() {
                 let progress = found.progress.unwrap_or_default();
-                let output =
-                    Output::recovered(attempt, spool_files.clone(), limits.clone(), found.segments, found.end);
+                let output = Output::recovered(
+                    attempt,
+                    spool_files.clone(),
+                    limits.clone(),
+                    found.segments,
+                    found.end,
+                );
                 let output = Arc::new(output);
                 from_before.resumed.push(Resumed {
                     start: start.clone(),
@@ -144,7 +149,7 @@ impl Spool {
     /// The output of a new attempt, and its writer.
     pub fn new_output(&self, attempt: AttemptRef) -> (Arc<Output>, OutputWriter) {
         let output = Arc::new(Output::new(attempt, self.files.clone(), self.limits.clone()));
-        let writer = 
+        let writer =
             OutputWriter::new(output.clone(), self.files.clone(), self.limits.clone(), Progress::default());
         (output, writer)
     }

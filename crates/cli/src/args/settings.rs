@@ -32,8 +32,11 @@ fn named(example: &str) -> BTreeSet<String> {
         !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
     };
     let lines = example.lines().map(|line| line.strip_prefix('#').unwrap_or(line));
-    let names: Vec<_> =
-        lines.filter_map(|line| line.split_once('=')).map(|(name, _)| name).filter(|name| is_name(name)).collect();
+    let names: Vec<_> = lines
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, _)| name)
+        .filter(|name| is_name(name))
+        .collect();
     let set: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
     assert_eq!(set.len(), names.len(), "a variable is named twice");
     set
@@ -53,7 +56,10 @@ fn the_examples_name_exactly_the_variables_that_there_are() {
         known.extend(asked(&file(&format!("docker-compose-{server}.yaml"))));
         let missing: Vec<_> = known.difference(&example).collect();
         let unknown: Vec<_> = example.difference(&known).collect();
-        assert!(missing.is_empty() && unknown.is_empty(), "{server}: missing {missing:?}, unknown {unknown:?}");
+        assert!(
+            missing.is_empty() && unknown.is_empty(),
+            "{server}: missing {missing:?}, unknown {unknown:?}"
+        );
     }
 }
 
@@ -109,7 +115,8 @@ fn compose_accepts_both_files_with_the_examples() {
         let name = format!("docker-compose-{server}.yaml");
         std::fs::write(dir.path().join(&name), file(&name)).unwrap();
         let (variable, _) = secret.split_once('=').unwrap();
-        let example = file(&format!(".env.{server}.example")).replace(&format!("\n{variable}=\n"), &format!("\n{secret}\n"));
+        let example = file(&format!(".env.{server}.example"))
+            .replace(&format!("\n{variable}=\n"), &format!("\n{secret}\n"));
         let env_file = format!(".env.{server}");
         std::fs::write(dir.path().join(&env_file), example).unwrap();
         let output = std::process::Command::new(compose[0])

@@ -130,7 +130,9 @@ async fn master() -> Finding {
     let port = address.rsplit_once(':').map_or(DEFAULT_API_PORT, |(_, port)| port);
     let url = format!("http://127.0.0.1:{port}/readyz");
     match get(&url).await {
-        Ok(answer) if answer.status().is_success() => Finding::ok("master", format!("{url} says it is ready")),
+        Ok(answer) if answer.status().is_success() => {
+            Finding::ok("master", format!("{url} says it is ready"))
+        }
         Ok(answer) => Finding::problem(
             "master",
             format!("{url} answers {}", answer.status()),
@@ -141,7 +143,10 @@ async fn master() -> Finding {
 }
 
 fn worker() -> Finding {
-    let dir = match config::variable("GAFFER_DATA_DIR").map(PathBuf::from).map_or_else(gaffer_worker::default_data_dir, Ok) {
+    let dir = match config::variable("GAFFER_DATA_DIR")
+        .map(PathBuf::from)
+        .map_or_else(gaffer_worker::default_data_dir, Ok)
+    {
         Ok(dir) => dir,
         Err(error) => return Finding::problem("worker", format!("{error:#}"), "set GAFFER_DATA_DIR"),
     };
@@ -264,18 +269,27 @@ async fn docker() -> Finding {
         return Finding::skipped(CHECK, format!("{address} is on another machine"));
     };
     if named.is_none() && !Path::new(socket).exists() {
-        return Finding::skipped(CHECK, format!("there is no Docker daemon at {socket}: a worker here runs tasks on the host only"));
+        return Finding::skipped(
+            CHECK,
+            format!("there is no Docker daemon at {socket}: a worker here runs tasks on the host only"),
+        );
     }
     let pinged = timeout(PATIENCE, ping(socket)).await.unwrap_or(Err(std::io::ErrorKind::TimedOut.into()));
     match pinged {
         Ok(true) => Finding::ok(CHECK, format!("the daemon at {socket} answers")),
-        Ok(false) => Finding::problem(CHECK, format!("what answers at {socket} is no Docker daemon"), "look at DOCKER_HOST"),
+        Ok(false) => Finding::problem(
+            CHECK,
+            format!("what answers at {socket} is no Docker daemon"),
+            "look at DOCKER_HOST",
+        ),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Finding::problem(
             CHECK,
             format!("{socket}: permission denied"),
             "add the user of the worker to the group docker (which makes it as mighty as root)",
         ),
-        Err(error) => Finding::problem(CHECK, format!("{socket}: {error}"), "start the daemon, or look at DOCKER_HOST"),
+        Err(error) => {
+            Finding::problem(CHECK, format!("{socket}: {error}"), "start the daemon, or look at DOCKER_HOST")
+        }
     }
 }
 

@@ -204,9 +204,7 @@ impl FromStr for Volume {
 pub(super) fn is_plain_path(path: &str) -> bool {
     let plain = |part: &str| !matches!(part, "" | "." | "..");
     path == "/"
-        || path
-            .strip_prefix('/')
-            .is_some_and(|rest| rest.split('/').all(plain))
+        || path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain))
             && !path.chars().any(|c| c.is_control() || matches!(c, ':' | ','))
 }
 

@@ -21,14 +21,7 @@ use crate::quantity::{Span, shown};
 pub const MAX_SPEC_BYTES: usize = 1024 * 1024;
 
 /// Fields that the product knows and this version does not do yet, of the job and of its tasks.
-const NOT_YET: &[&str] = &[
-    "constraints",
-    "placement",
-    "concurrency",
-    "schedule",
-    "secrets",
-    "health",
-];
+const NOT_YET: &[&str] = &["constraints", "placement", "concurrency", "schedule", "secrets", "health"];
 /// What is said of them.
 const IS_NOT_YET: &str = "is not supported by this version yet";
 
@@ -184,7 +177,8 @@ fn job_name(node: &Node) -> Option<String> {
 fn default_name(first: Option<&TaskSpec>) -> String {
     let source = match first.map(|task| &task.action) {
         Some(Action::Command(command)) => {
-            let image = first.and_then(|task| task.container.as_ref()).map(|container| container.image.as_str());
+            let image =
+                first.and_then(|task| task.container.as_ref()).map(|container| container.image.as_str());
             let called = command.first().map(String::as_str).or(image.map(container::repository));
             called.and_then(|path| path.rsplit('/').next()).unwrap_or_default()
         }

@@ -68,7 +68,8 @@ async fn jobs_and_workers_are_filtered_by_driver() {
     let _with = worker(&stage, with_docker("with")).await;
     let _without = worker(&stage, hello("without")).await;
     let on_host = stage.client.submit(json!({"name": "a", "command": ["true"], "datacenters": ["x"]})).await;
-    let in_container = stage.client.submit(json!({"name": "b", "image": "busybox", "datacenters": ["x"]})).await;
+    let in_container =
+        stage.client.submit(json!({"name": "b", "image": "busybox", "datacenters": ["x"]})).await;
     let names = async |path: &str| {
         let answer = stage.client.get(path).await;
         let items = answer.body["items"].as_array().unwrap().clone();
@@ -108,7 +109,15 @@ async fn a_flood_of_notes_is_not_all_recorded() {
     let flood: Vec<ToMaster> =
         (0..400).map(|n| ToMaster::Noted { attempt, message: format!("note {n}") }).collect();
     worker.say(&flood).await;
-    worker.heartbeat(1, vec![gaffer_protocol::wire::HeldAttempt { attempt, phase: gaffer_domain::worker::HeldPhase::Queued }]).await;
+    worker
+        .heartbeat(
+            1,
+            vec![gaffer_protocol::wire::HeldAttempt {
+                attempt,
+                phase: gaffer_domain::worker::HeldPhase::Queued,
+            }],
+        )
+        .await;
     let recorded = messages(&stage, "task.noted").await.len();
     assert!((100..200).contains(&recorded), "{recorded}");
 }
@@ -142,7 +151,9 @@ async fn more_drivers_or_ports_than_there_can_be_are_refused() {
     let mut flooding = worker(&stage, with_docker("w")).await;
     flooding.say(&[ToMaster::Drivers { drivers: vec![docker(true, "x"); 100] }]).await;
     flooding
-        .hear_until(|message| matches!(message, gaffer_protocol::wire::ToWorker::Goodbye { .. }).then_some(()))
+        .hear_until(|message| {
+            matches!(message, gaffer_protocol::wire::ToWorker::Goodbye { .. }).then_some(())
+        })
         .await;
     let mut worker = worker(&stage, with_docker("v")).await;
     let job = stage.client.submit(json!({"image": "busybox"})).await;

@@ -1,8 +1,13 @@
 //! The dashboard in a real browser, and without JavaScript.
 
+use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::spec::{DriverKind, PortProtocol};
+use gaffer_domain::worker::HeldPhase;
 use gaffer_e2e::browser::{Browser, Scheme};
 use gaffer_e2e::gaffer::{Dev, data_dir};
+use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::{client::script, eventually};
+use gaffer_protocol::wire::{ContainerFacts, DriverStatus, HeldAttempt, PublishedPort, ToMaster};
 use reqwest::header::{ACCEPT, COOKIE, LOCATION, SET_COOKIE};
 use serde_json::json;
 
@@ -71,6 +76,7 @@ async fn every_page_fits_light_and_dark_wide_and_narrow() {
     dev.client.finished(array).await;
     let running = dev.client.submit(script("echo on the way; sleep 300")).await;
     dev.client.in_state(running, "running").await;
+    let (container, pulling, _docker) = containers(&dev).await;
 
     for (scheme, shade) in [(Scheme::Light, "light"), (Scheme::Dark, "dark")] {
         let Some(browser) = Browser::open(1280, 900, scheme).await else { return };
@@ -88,6 +94,10 @@ async fn every_page_fits_light_and_dark_wide_and_narrow() {
             ("spec", format!("/jobs/{failing}?tab=spec")),
             ("workers", "/workers".to_owned()),
             ("worker", "/workers/1".to_owned()),
+            ("container", format!("/jobs/{container}/tasks/main")),
+            ("pulling", format!("/jobs/{pulling}")),
+            ("docker-jobs", "/jobs?driver=docker".to_owned()),
+            ("docker-away", "/workers/docker-box".to_owned()),
             ("add-worker", "/workers/new".to_owned()),
             ("keys", "/keys".to_owned()),
             ("events", "/events".to_owned()),
@@ -107,6 +117,45 @@ async fn every_page_fits_light_and_dark_wide_and_narrow() {
         }
         browser.close().await;
     }
+}
+
+/// A job that ran in a container, one whose image is under way, and the worker that says so, whose daemon is away by now.
+async fn containers(dev: &Dev) -> (i64, i64, RawWorker) {
+    let created = dev.client.post("/keys", &json!({"kind": "worker", "name": "docker"})).await;
+    let mut said = hello("docker-box");
+    said.datacenter = "boxes".to_owned();
+    let docker = |healthy, detail: &str| DriverStatus {
+        driver: DriverKind::Docker,
+        healthy,
+        detail: Some(detail.to_owned()),
+    };
+    said.drivers.push(docker(true, "Docker 27.1"));
+    let url = format!("{}/worker", dev.env["MASTER_URL"]);
+    let mut worker = RawWorker::connect(&url, created.body["key"].as_str().unwrap(), said).await;
+    let spec =
+        json!({"image": "registry.lab:5000/tools/train:v3", "ports": ["0:80"], "datacenters": ["boxes"]});
+    let ran = dev.client.submit(spec.clone()).await;
+    let attempt = worker.next_start().await.attempt;
+    let container = Some(ContainerFacts {
+        id: "4f1d2c3b5a69788796a5b4c3d2e1f0".to_owned(),
+        image: format!("registry.lab:5000/tools/train@sha256:{}", "0123456789abcdef".repeat(4)),
+        ports: vec![PublishedPort { host: 32768, container: 80, protocol: PortProtocol::Tcp }],
+    });
+    worker.say(&[ToMaster::Started { attempt, at: chrono::Utc::now(), container }]).await;
+    worker.ended(attempt, AttemptEnd::OutOfMemory, 0).await;
+    dev.client.finished(ran).await;
+    let pulling = dev.client.submit(spec).await;
+    let attempt = worker.next_start().await.attempt;
+    let message = "pulling registry.lab:5000/tools/train:v3: 120MiB of 480MiB (25 %)".to_owned();
+    let host = DriverStatus { driver: DriverKind::Host, healthy: true, detail: None };
+    let away =
+        docker(false, "the Docker daemon at /var/run/docker.sock is away: Connection refused (os error 111)");
+    worker
+        .say(&[ToMaster::Noted { attempt, message }, ToMaster::Drivers { drivers: vec![host, away] }])
+        .await;
+    let held = HeldAttempt { attempt, phase: HeldPhase::Queued };
+    worker.heartbeat(1, vec![held]).await;
+    (ran, pulling, worker)
 }
 
 #[tokio::test]

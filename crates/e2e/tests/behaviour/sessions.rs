@@ -351,7 +351,13 @@ async fn a_worker_never_gets_more_than_it_offers() {
     let first = worker.next_start().await.attempt;
     let second = worker.next_start().await.attempt;
     let held = [first, second].map(|attempt| HeldAttempt { attempt, phase: HeldPhase::Running }).to_vec();
-    worker.say(&[first, second].map(|attempt| ToMaster::Started { attempt, at: chrono::Utc::now(), container: None })).await;
+    worker
+        .say(&[first, second].map(|attempt| ToMaster::Started {
+            attempt,
+            at: chrono::Utc::now(),
+            container: None,
+        }))
+        .await;
     worker.heartbeat(1, held).await;
     stage.client.in_state(job, "running").await;
     let explained = stage.client.get(&format!("/jobs/{job}/explain")).await;

@@ -122,7 +122,9 @@ impl FromStr for DaemonAddress {
         let is_plain = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("http://"));
         let address = is_plain.map(|rest| rest.trim_end_matches('/')).filter(|rest| !rest.is_empty());
         let address = address.with_context(|| {
-            format!("`{text}` is not a daemon's address: write unix:///path/to/docker.sock or tcp://host:2375")
+            format!(
+                "`{text}` is not a daemon's address: write unix:///path/to/docker.sock or tcp://host:2375"
+            )
         })?;
         Ok(DaemonAddress::Tcp(format!("tcp://{address}")))
     }
@@ -144,7 +146,8 @@ impl FromStr for VolumeRoots {
         let parts = text.split(':').map(str::trim).filter(|part| !part.is_empty());
         let root = |part: &str| {
             let path = Path::new(part);
-            let is_plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+            let is_plain =
+                path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
             if !path.is_absolute() || !is_plain {
                 return Err(InvalidVolumeRoot { path: part.chars().take(60).collect() });
             }

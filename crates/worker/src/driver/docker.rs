@@ -129,7 +129,9 @@ impl DockerDriver {
                     return Err(image::missing(&spec.image));
                 }
                 core.pull(&docker, spec, note, cancelled).await?;
-                core.create(&docker, start, spec, worker_name).await.map_err(|error| core.refused(error, start))?
+                core.create(&docker, start, spec, worker_name)
+                    .await
+                    .map_err(|error| core.refused(error, start))?
             }
             created => created.map_err(|error| core.refused(error, start))?,
         };
@@ -236,8 +238,9 @@ impl Core {
         loop {
             let abilities = self.abilities();
             let policy = &self.settings.policy;
-            let body = request::container(start, spec, worker_name, &self.owner, policy, abilities)
-                .map_err(|error| Failure { step: "", cause: Error::DockerStreamError { error: error.message } })?;
+            let body = request::container(start, spec, worker_name, &self.owner, policy, abilities).map_err(
+                |error| Failure { step: "", cause: Error::DockerStreamError { error: error.message } },
+            )?;
             let options = CreateContainerOptions {
                 name: Some(request::name(&self.owner, start.attempt)),
                 ..CreateContainerOptions::default()
@@ -245,7 +248,10 @@ impl Core {
             match docker.create_container(Some(options), body).await {
                 Ok(created) => return Ok(created.id),
                 Err(error) if abilities.disk_limit && message(&error).contains("storage-opt") => {
-                    tracing::warn!("this Docker daemon cannot limit the disk of a container: {}", message(&error));
+                    tracing::warn!(
+                        "this Docker daemon cannot limit the disk of a container: {}",
+                        message(&error)
+                    );
                     self.lacks_disk_limit.store(true, Ordering::Relaxed);
                 }
                 Err(error) if abilities.init && is_about_init(&error) => self.lack_init(),
@@ -255,7 +261,9 @@ impl Core {
     }
 
     fn lack_init(&self) {
-        tracing::warn!("this Docker daemon has no init program: the first process of a container gets no help");
+        tracing::warn!(
+            "this Docker daemon has no init program: the first process of a container gets no help"
+        );
         self.lacks_init.store(true, Ordering::Relaxed);
     }
 
@@ -268,7 +276,9 @@ impl Core {
         care: Care,
     ) -> Result<Started, Failure> {
         if let Action::Script(text) = &start.action {
-            upload_script(docker, id, text).await.map_err(Failure::at("put the script into the container"))?;
+            upload_script(docker, id, text)
+                .await
+                .map_err(Failure::at("put the script into the container"))?;
         }
         let attached = output::attach(docker, id).await.map_err(Failure::at("attach to the container"))?;
         let is_limited = start.resources.memory > gaffer_domain::quantity::Bytes(0);
@@ -295,12 +305,7 @@ impl Core {
         Started { process: Box::new(process), output: Box::new(output), pid: None, container }
     }
 
-    async fn facts(
-        &self,
-        docker: &Docker,
-        id: &str,
-        inspected: &ContainerInspectResponse,
-    ) -> ContainerFacts {
+    async fn facts(&self, docker: &Docker, id: &str, inspected: &ContainerInspectResponse) -> ContainerFacts {
         let image = inspected.image.clone().unwrap_or_default();
         let digests = || self.digests.lock().unwrap_or_else(PoisonError::into_inner);
         let known = digests().get(&image).cloned();
@@ -335,10 +340,15 @@ impl Core {
         let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
         if step.is_empty() {
             StartError::other(said)
-        } else if has(&["executable file not found", "no such file or directory"]) && step.starts_with("start") {
+        } else if has(&["executable file not found", "no such file or directory"])
+            && step.starts_with("start")
+        {
             StartError::not_found(format!("command not found: {program} (in the image {image}: {said})"))
         } else if has(&["permission denied"]) && step.starts_with("start") {
-            StartError { exit_code: 126, message: format!("not executable: {program} (in the image {image}: {said})") }
+            StartError {
+                exit_code: 126,
+                message: format!("not executable: {program} (in the image {image}: {said})"),
+            }
         } else if has(&["port is already allocated", "address already in use"]) {
             StartError::other(format!("a port that the task wants is taken on this worker ({said})"))
         } else if has(&["could not select device driver"]) {
@@ -367,7 +377,8 @@ impl Core {
             ..ListContainersOptions::default()
         };
         for summary in docker.list_containers(Some(options)).await? {
-            let attempt = summary.labels.as_ref().and_then(|labels| attempt_of(labels.get(request::ATTEMPT_LABEL)?));
+            let attempt =
+                summary.labels.as_ref().and_then(|labels| attempt_of(labels.get(request::ATTEMPT_LABEL)?));
             let (Some(id), Some(attempt)) = (summary.id, attempt) else { continue };
             if !self.cared.has(attempt) {
                 tracing::info!(%attempt, container = id, "removing a container that nobody cares for");
@@ -414,7 +425,8 @@ fn published(ports: &PortMap) -> Vec<PublishedPort> {
                 "udp" => PortProtocol::Udp,
                 _ => return None,
             };
-            let host = bindings.as_ref()?.iter().find_map(|binding| binding.host_port.as_ref()?.parse().ok())?;
+            let host =
+                bindings.as_ref()?.iter().find_map(|binding| binding.host_port.as_ref()?.parse().ok())?;
             Some(PublishedPort { host, container: container.parse().ok()?, protocol })
         })
         .collect();

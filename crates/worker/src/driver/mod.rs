@@ -181,7 +181,10 @@ impl Drivers {
         let kind = assignment.start.driver;
         match (kind, &self.host, &self.docker) {
             (DriverKind::Host, Some(host), _) => host.start(assignment),
-            (DriverKind::Docker, _, Some(docker)) => docker.start(assignment, note, cancelled).await,
+            // On the heap: an attempt on the host should not have to carry the room for it.
+            (DriverKind::Docker, _, Some(docker)) => {
+                Box::pin(docker.start(assignment, note, cancelled)).await
+            }
             (DriverKind::Scripted, ..) if self.has_scripted => scripted::start(&assignment.start.action),
             _ => Err(StartError::other(format!("this worker has no {} driver", kind.as_str()))),
         }
@@ -203,7 +206,7 @@ impl Drivers {
     ) -> Result<Started, LostCause> {
         match &self.docker {
             Some(docker) if start.driver == DriverKind::Docker => {
-                docker.adopt(start, has_started, position, cancelled).await
+                Box::pin(docker.adopt(start, has_started, position, cancelled)).await
             }
             _ => Err(LostCause::WorkerRestarted),
         }

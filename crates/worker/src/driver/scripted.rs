@@ -94,7 +94,12 @@ pub(super) fn start(action: &Action) -> Result<Started, StartError> {
         let _ = exit_in.send(act(play, records_in, orders_out).await);
     });
     let process = Actor { exit, orders, killed: false };
-    Ok(Started { process: Box::new(process), output: Box::new(Output { records }), pid: None, container: None })
+    Ok(Started {
+        process: Box::new(process),
+        output: Box::new(Output { records }),
+        pid: None,
+        container: None,
+    })
 }
 
 fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Vec<Step>, StartError> {

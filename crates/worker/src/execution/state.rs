@@ -9,9 +9,7 @@ use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
-use gaffer_protocol::wire::{
-    ContainerFacts, Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster,
-};
+use gaffer_protocol::wire::{ContainerFacts, Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster};
 use tokio::sync::{mpsc, watch};
 
 use super::Event;
@@ -201,8 +199,7 @@ impl State {
         let start = Arc::new(start);
         let reserved = self.admission.take(start.resources);
         let (running, controls) = Running::new(start.clone(), reserved);
-        let held =
-            Held { phase: Phase::Running(Box::new(running)), output: Some(output), has_grown: false };
+        let held = Held { phase: Phase::Running(Box::new(running)), output: Some(output), has_grown: false };
         self.held.insert(start.attempt, held);
         // Its master knew of this worker when it began; later contacts may be known too.
         self.renew_lease(Some(boot));
@@ -388,9 +385,11 @@ impl State {
                 Phase::Queued(_) => continue,
                 Phase::Running(running) => {
                     let started = running.started.clone();
-                    outgoing.reports.extend(
-                        started.map(|(at, container)| ToMaster::Started { attempt: *attempt, at, container }),
-                    );
+                    outgoing.reports.extend(started.map(|(at, container)| ToMaster::Started {
+                        attempt: *attempt,
+                        at,
+                        container,
+                    }));
                 }
                 Phase::Finished(ended) => outgoing.reports.push_back(ToMaster::Ended(ended.clone())),
             }

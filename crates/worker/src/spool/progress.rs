@@ -138,7 +138,9 @@ mod tests {
     #[test]
     fn what_was_interrupted_goes_on_as_if_it_had_not_been() {
         let (mut whole, mut part) = (Progress::default(), Progress::default());
-        for text in ["one", "two and a piece that is longer than the block of the checksum, which is 64 bytes"] {
+        for text in
+            ["one", "two and a piece that is longer than the block of the checksum, which is 64 bytes"]
+        {
             for progress in [&mut whole, &mut part] {
                 progress.add(&record(Stream::Stdout, text));
                 progress.add(&record(Stream::Stderr, "!"));

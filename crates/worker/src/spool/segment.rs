@@ -127,7 +127,7 @@ pub(crate) struct SegmentReader {
     /// Where the next record begins in the file.
     position: u64,
     /// What went before; none if the file does not tell.
-    before: Option<Progress>,
+    before: Option<Box<Progress>>,
 }
 
 impl SegmentReader {
@@ -141,12 +141,12 @@ impl SegmentReader {
         }
         if format == FORMAT {
             reader.position = FORMAT_BYTES;
-            reader.before = Some(Progress::default());
+            reader.before = Some(Box::default());
         } else if format == FORMAT_WITH_PROGRESS {
             let mut progress = [0; Progress::ENCODED_BYTES];
             if reader.read_whole(&mut progress)? {
                 reader.position = FORMAT_BYTES + progress.len() as u64;
-                reader.before = Progress::from_bytes(&progress);
+                reader.before = Progress::from_bytes(&progress).map(Box::new);
             }
         }
         Ok(reader)
@@ -204,7 +204,7 @@ pub(crate) struct Scanned {
 /// Reads a whole segment, passing each record to `each`, and cuts off what follows the last whole record.
 pub(crate) fn scan(path: &Path, mut each: impl FnMut(&Record)) -> io::Result<Scanned> {
     let mut reader = SegmentReader::open(path)?;
-    let mut progress = reader.before.take();
+    let mut progress = reader.before.take().map(|before| *before);
     let mut payload = 0;
     while let Some(record) = reader.next()? {
         payload += record.bytes.len() as u64;

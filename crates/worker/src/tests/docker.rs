@@ -99,7 +99,11 @@ async fn each_end_of_a_container_has_its_cause() {
             shell(1, "echo out; echo err >&2; exit 3"),
             shell(2, "kill -SEGV $$"),
             small(shell(3, "tail /dev/zero")),
-            StartAttempt { timeout: limit, stop: grace, ..shell(4, "trap '' TERM; while :; do sleep 1; done") },
+            StartAttempt {
+                timeout: limit,
+                stop: grace,
+                ..shell(4, "trap '' TERM; while :; do sleep 1; done")
+            },
             in_container(command(5, &[]), container()),
             in_container(script(6, "echo \"$0 $GAFFER_TASK_INDEX\""), container()),
             in_container(script(7, "#!/bin/awk -f\nBEGIN { print \"awk\" }"), container()),
@@ -107,7 +111,10 @@ async fn each_end_of_a_container_has_its_cause() {
         .await;
     let end = |task| &books.ended[&attempt(task)].end;
     assert_eq!(end(1), &AttemptEnd::Exited { code: 3 });
-    assert_eq!((books.stdout(attempt(1)), books.stderr(attempt(1))), ("out\n".to_owned(), "err\n".to_owned()));
+    assert_eq!(
+        (books.stdout(attempt(1)), books.stderr(attempt(1))),
+        ("out\n".to_owned(), "err\n".to_owned())
+    );
     assert_eq!(end(2), &AttemptEnd::Signalled { signal: 11 });
     assert_eq!(end(3), &AttemptEnd::OutOfMemory);
     let killed = ProcessEnd::Signal(9);
@@ -125,7 +132,9 @@ async fn each_end_of_a_container_has_its_cause() {
 
 #[tokio::test]
 async fn what_cannot_start_says_why_and_leaves_nothing() {
-    let Some(address) = docker_daemon::shared("what_cannot_start_says_why_and_leaves_nothing") else { return };
+    let Some(address) = docker_daemon::shared("what_cannot_start_says_why_and_leaves_nothing") else {
+        return;
+    };
     let (worker, mut session) = worker(address).await;
     let missing = |pull| Container { image: "localhost:1/no/such:image".to_owned(), pull, ..container() };
     let volume = "/etc:/x".parse().unwrap();
@@ -134,13 +143,19 @@ async fn what_cannot_start_says_why_and_leaves_nothing() {
             in_container(command(1, &["true"]), missing(PullPolicy::Never)),
             in_container(command(2, &["true"]), missing(PullPolicy::Missing)),
             in_container(command(3, &["true"]), Container { volumes: vec![volume], ..container() }),
-            in_container(command(4, &["true"]), Container { user: Some("nobody-here".to_owned()), ..container() }),
+            in_container(
+                command(4, &["true"]),
+                Container { user: Some("nobody-here".to_owned()), ..container() },
+            ),
         ])
         .await;
     let failure = |task| failure(&books.ended[&attempt(task)]);
     let (code, message) = failure(1);
     assert_eq!(code, 125);
-    assert!(message.starts_with("image not found: localhost:1/no/such:image is not on this worker"), "{message}");
+    assert!(
+        message.starts_with("image not found: localhost:1/no/such:image is not on this worker"),
+        "{message}"
+    );
     let (code, message) = failure(2);
     assert_eq!(code, 125);
     assert!(message.contains("registry cannot be reached"), "{message}");
@@ -154,7 +169,8 @@ async fn what_cannot_start_says_why_and_leaves_nothing() {
 async fn how_far_a_pull_is_is_told() {
     let Some(address) = docker_daemon::shared("how_far_a_pull_is_is_told") else { return };
     let (worker, mut session) = worker(address).await;
-    let always = Container { image: "localhost:1/no/such".to_owned(), pull: PullPolicy::Always, ..container() };
+    let always =
+        Container { image: "localhost:1/no/such".to_owned(), pull: PullPolicy::Always, ..container() };
     let start = in_container(command(1, &["true"]), always);
     session.send(&[ToWorker::Start(Box::new(start))]).await;
     let noted = session.report().await;
@@ -226,13 +242,11 @@ async fn a_container_is_as_its_spec_says() {
 
 #[tokio::test]
 async fn a_port_that_was_left_open_is_told_and_reachable() {
-    let Some(address) = docker_daemon::shared("a_port_that_was_left_open_is_told_and_reachable") else { return };
-    let (worker, mut session) = worker(address).await;
-    let spec = Container {
-        ports: vec!["0:80".parse().unwrap()],
-        network: Network::Bridge,
-        ..container()
+    let Some(address) = docker_daemon::shared("a_port_that_was_left_open_is_told_and_reachable") else {
+        return;
     };
+    let (worker, mut session) = worker(address).await;
+    let spec = Container { ports: vec!["0:80".parse().unwrap()], network: Network::Bridge, ..container() };
     let text = "while :; do echo hello | nc -l -p 80; done";
     let start = in_container(command(1, &["sh", "-c", text]), spec);
     session.send(&[ToWorker::Start(Box::new(start))]).await;
@@ -261,13 +275,17 @@ async fn a_port_that_was_left_open_is_told_and_reachable() {
 
 #[tokio::test]
 async fn what_ignores_the_polite_signal_is_gone_after_its_grace() {
-    let Some(address) = docker_daemon::shared("what_ignores_the_polite_signal_is_gone_after_its_grace") else {
+    let Some(address) = docker_daemon::shared("what_ignores_the_polite_signal_is_gone_after_its_grace")
+    else {
         return;
     };
     let (worker, mut session) = worker(address).await;
     let stop = StopSpec { signal: StopSignal::Sigterm, grace: Span::from_millis(500) };
-    let start = StartAttempt { stop, ..shell(1, "trap '' TERM; sleep 1000 & sleep 1000 & echo up; wait; wait") };
-    session.send(&[ToWorker::Start(Box::new(start)), ToWorker::Start(Box::new(shell(2, "echo up; sleep 1000")))]).await;
+    let start =
+        StartAttempt { stop, ..shell(1, "trap '' TERM; sleep 1000 & sleep 1000 & echo up; wait; wait") };
+    session
+        .send(&[ToWorker::Start(Box::new(start)), ToWorker::Start(Box::new(shell(2, "echo up; sleep 1000")))])
+        .await;
     let mut books = Books::default();
     while books.output.len() < 2 {
         session.keep(&mut books).await;
@@ -291,13 +309,17 @@ async fn what_ignores_the_polite_signal_is_gone_after_its_grace() {
 
 #[tokio::test]
 async fn containers_outlive_their_worker_and_are_found_again() {
-    let Some(address) = docker_daemon::shared("containers_outlive_their_worker_and_are_found_again") else { return };
+    let Some(address) = docker_daemon::shared("containers_outlive_their_worker_and_are_found_again") else {
+        return;
+    };
     let (master, dir) = (super::Master::start().await, tempfile::tempdir().unwrap());
     let mut child = restart::spawn_docker_worker(dir.path(), &master.url, address);
     let mut session = master.accept_and_welcome().await;
     // Each writes a numbered line now and then, on both streams, without the worker and with it.
     let text = |lines: i64, code: i64| {
-        format!("i=0; while [ $i -lt {lines} ]; do echo out $i; echo err $i >&2; i=$((i+1)); usleep 20000; done; exit {code}")
+        format!(
+            "i=0; while [ $i -lt {lines} ]; do echo out $i; echo err $i >&2; i=$((i+1)); usleep 20000; done; exit {code}"
+        )
     };
     let lines = |task: i64| 40 + 20 * task;
     let starts = (1..=10).map(|task| ToWorker::Start(Box::new(shell(task, &text(lines(task), task)))));

@@ -198,7 +198,10 @@ pub fn add_image(address: &str) -> Result<(), String> {
             from_src: Some("-".to_owned()),
             repo: Some(repo.to_owned()),
             tag: Some(tag.to_owned()),
-            changes: vec!["ENV PATH=/bin".to_owned(), "CMD [\"echo\", \"the image's own command\"]".to_owned()],
+            changes: vec![
+                "ENV PATH=/bin".to_owned(),
+                "CMD [\"echo\", \"the image's own command\"]".to_owned(),
+            ],
             ..CreateImageOptions::default()
         };
         let body = bollard::body_full(root_fs()?.into());
@@ -215,7 +218,8 @@ pub fn add_image(address: &str) -> Result<(), String> {
 /// A root file system with nothing but busybox.
 fn root_fs() -> Result<Vec<u8>, String> {
     let busybox = BUSYBOX.into_iter().find(|path| std::fs::read(path).is_ok_and(|file| is_static(&file)));
-    let busybox = busybox.ok_or("there is no static busybox to make an image from (install busybox-static)")?;
+    let busybox =
+        busybox.ok_or("there is no static busybox to make an image from (install busybox-static)")?;
     let listed = Command::new(busybox).arg("--list").output().map_err(|error| error.to_string())?;
     let mut archive = tar::Builder::new(Vec::new());
     let mut add = || -> std::io::Result<Vec<u8>> {
@@ -242,11 +246,13 @@ fn root_fs() -> Result<Vec<u8>, String> {
 /// Whether a program (ELF, 64 bits) asks for no loader.
 fn is_static(file: &[u8]) -> bool {
     const INTERPRETER: u32 = 3;
-    let number = |at: usize| file.get(at..at + 2).map(|bytes| usize::from(u16::from_le_bytes([bytes[0], bytes[1]])));
+    let number =
+        |at: usize| file.get(at..at + 2).map(|bytes| usize::from(u16::from_le_bytes([bytes[0], bytes[1]])));
     let kinds = || {
         let table = usize::try_from(u64::from_le_bytes(file.get(0x20..0x28)?.try_into().ok()?)).ok()?;
         let (size, count) = (number(0x36)?, number(0x38)?);
-        let kind = |index| Some(u32::from_le_bytes(file.get(table + index * size..)?.get(..4)?.try_into().ok()?));
+        let kind =
+            |index| Some(u32::from_le_bytes(file.get(table + index * size..)?.get(..4)?.try_into().ok()?));
         (0..count).map(kind).collect::<Option<Vec<u32>>>()
     };
     file.starts_with(b"\x7fELF\x02") && kinds().is_some_and(|kinds| !kinds.contains(&INTERPRETER))

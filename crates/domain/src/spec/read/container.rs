@@ -27,7 +27,8 @@ pub(super) const FIELDS: &[&str] = &[
     "gpus",
 ];
 /// What is said of them where there is none.
-const BELONGS_TO_A_CONTAINER: &str = "belongs to a container: write an `image`, and no other driver than docker";
+const BELONGS_TO_A_CONTAINER: &str =
+    "belongs to a container: write an `image`, and no other driver than docker";
 
 const MAX_IMAGE_LEN: usize = 512;
 const MAX_USER_LEN: usize = 128;
@@ -112,7 +113,11 @@ pub(super) fn driver(object: &mut Object) -> (DriverKind, Option<Container>) {
 }
 
 fn word(node: &Node) -> Option<DriverKind> {
-    node.word(&[("host", DriverKind::Host), ("docker", DriverKind::Docker), ("scripted", DriverKind::Scripted)])
+    node.word(&[
+        ("host", DriverKind::Host),
+        ("docker", DriverKind::Docker),
+        ("scripted", DriverKind::Scripted),
+    ])
 }
 
 fn container(object: &mut Object) -> Option<Container> {
@@ -154,7 +159,8 @@ fn image(node: &Node) -> Option<String> {
         ));
     }
     if repository(image).contains(|c: char| c.is_ascii_uppercase()) {
-        return node.wrong(format!("{}: an image's name is written in lower case, except its tag", shown(image)));
+        return node
+            .wrong(format!("{}: an image's name is written in lower case, except its tag", shown(image)));
     }
     Some(image.to_owned())
 }
@@ -175,7 +181,8 @@ pub(super) fn repository(image: &str) -> &str {
 fn entrypoint(object: &mut Object) -> Option<Vec<String>> {
     let node = object.field("entrypoint")?;
     if object.has("script") {
-        return node.wrong("a script takes the place of the entry point: write a `command` instead of the script");
+        return node
+            .wrong("a script takes the place of the entry point: write a `command` instead of the script");
     }
     let arguments: Vec<_> = node.list("a list of strings")?.map(|node| argument(&node)).collect();
     let arguments: Vec<String> = arguments.into_iter().collect::<Option<_>>()?;
@@ -191,7 +198,8 @@ fn user(node: &Node) -> Option<String> {
         name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
     };
-    let (name, group) = user.split_once(':').map_or((user.as_str(), None), |(name, group)| (name, Some(group)));
+    let (name, group) =
+        user.split_once(':').map_or((user.as_str(), None), |(name, group)| (name, Some(group)));
     if user.len() > MAX_USER_LEN || !is_name(name) || !group.is_none_or(is_name) {
         return node.wrong(format!(
             "{} cannot be a user: write a name or a number, and a group after a colon if need be",
@@ -224,8 +232,10 @@ where
         let Some(text) = node.scalar_text() else { continue };
         match text.parse::<T>() {
             Err(why) => {
-                let is_sexagesimal = node.value.is_number() && text.parse().is_ok_and(|number: u64| number > 65_535);
-                let advice = || is_sexagesimal.then(|| "put it in quotes: YAML took it for a number".to_owned());
+                let is_sexagesimal =
+                    node.value.is_number() && text.parse().is_ok_and(|number: u64| number > 65_535);
+                let advice =
+                    || is_sexagesimal.then(|| "put it in quotes: YAML took it for a number".to_owned());
                 node.wrong_with::<()>(why.to_string(), advice);
             }
             Ok(new) => match known.iter().find(|old| key(old).iter().any(|part| key(&new).contains(part))) {
@@ -263,7 +273,8 @@ fn volumes(node: &Node) -> Option<Vec<Volume>> {
 fn tmpfs(node: &Node, volumes: &[Volume]) -> Option<BTreeMap<String, Bytes>> {
     let entries = node.entries("an object of paths and sizes such as {/scratch: 64MiB}")?;
     if entries.len() > MAX_TMPFS {
-        return node.wrong(format!("there are {}, more than the {MAX_TMPFS} that are allowed", entries.len()));
+        return node
+            .wrong(format!("there are {}, more than the {MAX_TMPFS} that are allowed", entries.len()));
     }
     let is_taken = |path: &str| volumes.iter().any(|volume| volume.target == path);
     let read = |(path, node): (&str, Node)| {

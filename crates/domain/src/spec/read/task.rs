@@ -9,8 +9,8 @@ use super::fields::{Node, Object};
 use super::{BELONGS_TO_THE_JOB, IS_NOT_YET, JOB_FIELDS, NOT_YET, container, is_plain_name};
 use crate::quantity::{Bytes, Cpu, Span, shown};
 use crate::spec::{
-    Action, Backoff, Indices, JobKind, MAX_TASKS_PER_JOB, OnLost, Resources, Restart,
-    RestartPolicy, StopSignal, StopSpec, TaskSpec,
+    Action, Backoff, Indices, JobKind, MAX_TASKS_PER_JOB, OnLost, Resources, Restart, RestartPolicy,
+    StopSignal, StopSpec, TaskSpec,
 };
 
 /// The fields of a task, except its name.

@@ -20,7 +20,10 @@ fn an_image_alone_makes_a_container_with_every_default() {
     let task = serde_json::to_value(&spec.tasks[0]).unwrap();
     assert_eq!(task["driver"], "docker");
     assert_eq!(task["command"], json!([]), "the image's own command");
-    assert_eq!((&task["pull"], &task["network"], &task["pids_limit"]), (&json!("missing"), &json!("bridge"), &json!(4096)));
+    assert_eq!(
+        (&task["pull"], &task["network"], &task["pids_limit"]),
+        (&json!("missing"), &json!("bridge"), &json!(4096))
+    );
     for absent in ["entrypoint", "user", "workdir", "ports", "volumes", "tmpfs", "capabilities", "gpus"] {
         assert_eq!(task.get(absent), None, "{absent}");
     }
@@ -58,8 +61,14 @@ fn only_a_container_has_the_fields_of_one() {
         "/image: `image` belongs to a container: write an `image`, and no other driver than docker"
     );
     assert_eq!(mistakes(with(json!({"driver": "dokcer", "image": "busybox", "ports": []}))).len(), 1);
-    assert_eq!(mistake(json!({"command": []})), "/command: the command is empty: it needs at least a program");
-    assert!(mistake(json!({"image": "a", "script": "x", "entrypoint": ["y"]})).starts_with("/entrypoint: a script"));
+    assert_eq!(
+        mistake(json!({"command": []})),
+        "/command: the command is empty: it needs at least a program"
+    );
+    assert!(
+        mistake(json!({"image": "a", "script": "x", "entrypoint": ["y"]}))
+            .starts_with("/entrypoint: a script")
+    );
 }
 
 #[test]
@@ -76,7 +85,10 @@ fn images_are_named_as_registries_name_them() {
         assert_eq!(container(json!({"image": image})).image, image);
     }
     for image in ["", "-v", "a b", "a\nb", "/a", "a/", "a//b", "a:", "ä", "$(x)"] {
-        assert!(mistake(inside(json!({"image": image}))).contains("cannot be the name of an image"), "{image}");
+        assert!(
+            mistake(inside(json!({"image": image}))).contains("cannot be the name of an image"),
+            "{image}"
+        );
     }
     assert!(mistake(inside(json!({"image": "Busybox"}))).contains("lower case"));
     assert!(mistake(inside(json!({"image": "lab.example/Tools/x"}))).contains("lower case"));
@@ -102,14 +114,19 @@ fn ports_are_distinct_and_need_a_network() {
 #[test]
 fn volumes_and_tmpfs_are_absolute_plain_paths_each_once() {
     let complaint = |fields: Value| mistake(inside(fields));
-    for volume in ["/a", "a:/b", "/a:b", "/a:/", "/a/../b:/c", "/a:/b:rx", "/a//b:/c", "/a:/b:ro:x", "/a,b:/c"] {
+    for volume in
+        ["/a", "a:/b", "/a:b", "/a:/", "/a/../b:/c", "/a:/b:rx", "/a//b:/c", "/a:/b:ro:x", "/a,b:/c"]
+    {
         assert!(complaint(json!({"volumes": [volume]})).contains("is not a volume: write"), "{volume}");
     }
     assert_eq!(
         complaint(json!({"volumes": ["/a:/x", "/b:/x:ro"]})),
         "/volumes/1: /b:/x:ro and /a:/x cannot both be had"
     );
-    assert_eq!(complaint(json!({"volumes": ["/a:/x"], "tmpfs": {"/x": "1MiB"}})), "/tmpfs/~1x: `/x` is a volume already");
+    assert_eq!(
+        complaint(json!({"volumes": ["/a:/x"], "tmpfs": {"/x": "1MiB"}})),
+        "/tmpfs/~1x: `/x` is a volume already"
+    );
     assert!(complaint(json!({"tmpfs": {"/": "1MiB"}})).contains("not an absolute path"));
     assert!(complaint(json!({"tmpfs": {"/x": "1"}})).contains("expected a size"));
     assert!(complaint(json!({"workdir": "work"})).contains("not an absolute path"));
@@ -132,7 +149,12 @@ fn users_limits_and_gpus_are_checked() {
         assert!(mistake(inside(json!({"user": user}))).contains("cannot be a user"), "{user}");
     }
     assert_eq!(container(json!({"user": "www-data:33"})).user.as_deref(), Some("www-data:33"));
-    for (field, value) in [("pids_limit", json!(0)), ("gpus", json!(0)), ("gpus", json!("some")), ("pull", json!("x"))] {
-        assert!(mistake(inside(json!({field: value}))).starts_with(&format!("/{field}: expected")), "{field}");
+    for (field, value) in
+        [("pids_limit", json!(0)), ("gpus", json!(0)), ("gpus", json!("some")), ("pull", json!("x"))]
+    {
+        assert!(
+            mistake(inside(json!({field: value}))).starts_with(&format!("/{field}: expected")),
+            "{field}"
+        );
     }
 }

@@ -173,6 +173,7 @@ impl JobFeed {
         let (why, verdicts) = waiting(&self.master, &self.caller, job).await?;
         let mut fields = self.head_fields(job, &tasks).await?;
         fields["waits"] = json!(!why.is_empty());
+        fields["compares"] = json!(!verdicts.is_empty());
         events.extend(self.fields_changed(fields));
         events.extend(self.sent[0].whole("waiting", &why));
         events.extend(self.sent[1].whole("verdicts", &verdicts));

@@ -112,7 +112,8 @@ fn cause(job: &rest::Job, only: Option<&rest::Task>, tasks: &TaskSummary) -> Str
     let on =
         only.and_then(|task| task.worker.as_ref()).map(|worker| format!(" on {worker}")).unwrap_or_default();
     match (job.state.as_str(), only) {
-        ("pending", _) => "waits for a worker".to_owned(),
+        ("pending", Some(task)) => why(task),
+        ("pending", None) => "waits for a worker".to_owned(),
         ("running", Some(task)) if task.state != "running" => why(task),
         ("running", Some(_)) => format!("runs{on}"),
         ("running", None) => format!("{} of {} completed", many(tasks.completed), count(tasks.total, "task")),

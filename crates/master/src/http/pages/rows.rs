@@ -129,6 +129,9 @@ impl TaskSummary {
 /// What became of a job, or what it waits for, in a few words.
 fn what_happened(job: &rest::Job, tasks: &TaskSummary) -> String {
     match job.state.as_str() {
+        "pending" if job.task_counts.get("scheduled").is_some_and(|placed| *placed > 0) => {
+            "about to start".to_owned()
+        }
         "pending" => "waits for a worker".to_owned(),
         "running" if tasks.total > 1 && tasks.waiting > 0 => {
             format!("{} running, {} waiting", many(tasks.running), many(tasks.waiting))

@@ -37,7 +37,13 @@ struct WorkerPage {
     warnings: Vec<String>,
     machine: String,
     first_seen: String,
-    drivers: Vec<(&'static str, String)>,
+    drivers: Vec<DriverView>,
+}
+
+struct DriverView {
+    name: &'static str,
+    is_healthy: bool,
+    health: String,
 }
 
 /// `GET /workers/{worker}`: by number or name.
@@ -64,7 +70,8 @@ pub async fn show(
             .map(|driver| {
                 let health = if driver.healthy { "works" } else { "does not work" };
                 let detail = driver.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
-                (driver.driver.as_str(), format!("{health}{detail}"))
+                let name = driver.driver.as_str();
+                DriverView { name, is_healthy: driver.healthy, health: format!("{health}{detail}") }
             })
             .collect(),
         warnings: worker.warnings,

@@ -250,7 +250,8 @@ impl AttemptWrites {
                     .and_then(|report| report.killed.as_ref())
                     .and_then(|killed| serde_json::to_value(killed).ok()),
             );
-            containers.push(update.container.as_ref().and_then(|container| serde_json::to_value(container).ok()));
+            containers
+                .push(update.container.as_ref().and_then(|container| serde_json::to_value(container).ok()));
         }
         sqlx::query(
             "UPDATE attempts a SET started_at = COALESCE(u.started_at, a.started_at), \

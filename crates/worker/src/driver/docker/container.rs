@@ -194,6 +194,8 @@ pub(super) async fn remove(docker: &Docker, id: &str) {
         Ok(()) => {}
         // Gone already, or about to go.
         Err(error) if matches!(status(&error), Some(404 | 409)) => {}
-        Err(error) => tracing::warn!(container = id, %error, "cannot remove a container; it is tried again later"),
+        Err(error) => {
+            tracing::warn!(container = id, %error, "cannot remove a container; it is tried again later")
+        }
     }
 }

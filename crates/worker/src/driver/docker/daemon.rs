@@ -111,7 +111,9 @@ impl Daemon {
             Ok(Err(error)) => Health::Down { why: self.away(&error) },
             Err(_) => {
                 let seconds = PATIENCE.as_secs();
-                Health::Down { why: format!("the Docker daemon at {} did not answer for {seconds} s", self.address) }
+                Health::Down {
+                    why: format!("the Docker daemon at {} did not answer for {seconds} s", self.address),
+                }
             }
         };
         self.set(health);

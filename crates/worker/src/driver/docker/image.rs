@@ -46,7 +46,9 @@ pub(super) async fn pull(
     loop {
         let step = timeout(SILENCE_LIMIT, steps.next()).await.map_err(|_| {
             let minutes = SILENCE_LIMIT.as_secs() / 60;
-            StartError::other(format!("cannot pull {reference}: its registry said nothing for {minutes} minutes"))
+            StartError::other(format!(
+                "cannot pull {reference}: its registry said nothing for {minutes} minutes"
+            ))
         })?;
         match step {
             None => break,
@@ -93,7 +95,9 @@ fn refused(reference: &str, error: &Error, is_anonymous: bool) -> StartError {
     let sentence = if has(&["unauthorized", "authentication required", "access denied", "forbidden"]) {
         format!("pull refused: {reference}: there is no such image, or it is not for everybody; {hint}")
     } else if status(error) == Some(404) || has(&["not found", "manifest unknown", "does not exist"]) {
-        format!("image not found: {reference} is neither on this worker nor in its registry; look at its name and tag")
+        format!(
+            "image not found: {reference} is neither on this worker nor in its registry; look at its name and tag"
+        )
     } else if has(&["no such host", "connection refused", "timeout", "network is unreachable", "dial tcp"]) {
         format!("cannot pull {reference}: its registry cannot be reached from this worker")
     } else {
@@ -249,7 +253,9 @@ mod tests {
             let error = Error::DockerStreamError { error: text.to_owned() };
             refused("x:latest", &error, true).message
         };
-        assert!(said("manifest unknown: x").starts_with("image not found: x:latest is neither on this worker"));
+        assert!(
+            said("manifest unknown: x").starts_with("image not found: x:latest is neither on this worker")
+        );
         assert!(said("pull access denied for x").contains("docker login"));
         assert!(said("dial tcp: lookup lab: no such host").contains("cannot be reached"));
         assert!(said("out of space").starts_with("cannot pull x:latest (out of space)"));
@@ -262,7 +268,10 @@ mod tests {
         let step = |id: &str, status: &str, current: i64, total: i64| CreateImageInfo {
             id: Some(id.to_owned()),
             status: Some(status.to_owned()),
-            progress_detail: Some(bollard::models::ProgressDetail { current: Some(current), total: Some(total) }),
+            progress_detail: Some(bollard::models::ProgressDetail {
+                current: Some(current),
+                total: Some(total),
+            }),
             ..CreateImageInfo::default()
         };
         layers.note(step("a", "Downloading", 1 << 20, 10 << 20));

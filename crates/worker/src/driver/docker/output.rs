@@ -83,8 +83,12 @@ impl OutputSource for ContainerOutput {
 
 /// Attaches to a container: to what it writes from now on.
 pub(super) async fn attach(docker: &Docker, container: &str) -> Result<Attached, Error> {
-    let options =
-        AttachContainerOptions { stdout: true, stderr: true, stream: true, ..AttachContainerOptions::default() };
+    let options = AttachContainerOptions {
+        stdout: true,
+        stderr: true,
+        stream: true,
+        ..AttachContainerOptions::default()
+    };
     Ok(docker.attach_container(container, Some(options)).await?.output)
 }
 

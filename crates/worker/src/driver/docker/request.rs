@@ -60,7 +60,9 @@ pub(super) fn container(
 ) -> Result<ContainerCreateBody, StartError> {
     check(spec, policy)?;
     let (entrypoint, command) = match &start.action {
-        Action::Command(command) => (spec.entrypoint.clone(), Some(command.clone()).filter(|c| !c.is_empty())),
+        Action::Command(command) => {
+            (spec.entrypoint.clone(), Some(command.clone()).filter(|c| !c.is_empty()))
+        }
         // A text without a `#!` line is a shell's.
         Action::Script(text) if text.starts_with("#!") => (Some(vec![SCRIPT_PATH.to_owned()]), None),
         Action::Script(_) => (Some(vec!["/bin/sh".to_owned(), SCRIPT_PATH.to_owned()]), None),
@@ -107,7 +109,8 @@ fn host_config(
         (format!("{}/{}", port.container, port.protocol.as_str()), Some(vec![binding(port.host)]))
     });
     let mounts = spec.volumes.iter().map(|volume| mount(volume, &policy.volume_roots));
-    let tmpfs = spec.tmpfs.iter().map(|(path, size)| (path.clone(), format!("rw,nosuid,nodev,size={}", size.0)));
+    let tmpfs =
+        spec.tmpfs.iter().map(|(path, size)| (path.clone(), format!("rw,nosuid,nodev,size={}", size.0)));
     let network = match spec.network {
         Network::Bridge => "bridge",
         Network::None => "none",
@@ -189,7 +192,9 @@ fn check(spec: &Container, policy: &ContainerPolicy) -> Result<(), StartError> {
 fn mount(volume: &Volume, roots: &[PathBuf]) -> Result<Mount, StartError> {
     let refused = |why: String| StartError::other(format!("volume refused: {} {why}", volume.source));
     if roots.is_empty() {
-        return Err(refused("cannot be mounted, for this worker allows no volumes (GAFFER_VOLUME_ROOTS)".into()));
+        return Err(refused(
+            "cannot be mounted, for this worker allows no volumes (GAFFER_VOLUME_ROOTS)".into(),
+        ));
     }
     let source = Path::new(&volume.source)
         .canonicalize()

@@ -101,7 +101,9 @@ fn a_command_gives_the_arguments_and_a_script_takes_the_place_of_the_entry_point
 fn a_job_knows_itself_and_its_container_is_known() {
     let body = asked(&spec(), &ContainerPolicy::default()).unwrap();
     let environment = body.env.unwrap();
-    for variable in ["MODE=full", "GAFFER_JOB_ID=3", "GAFFER_TASK=train", "GAFFER_TASK_INDEX=5", "GAFFER_WORKER=pi4"] {
+    for variable in
+        ["MODE=full", "GAFFER_JOB_ID=3", "GAFFER_TASK=train", "GAFFER_TASK_INDEX=5", "GAFFER_WORKER=pi4"]
+    {
         assert!(environment.iter().any(|known| known == variable), "{variable}");
     }
     let labels = body.labels.unwrap();
@@ -127,7 +129,8 @@ fn only_what_lies_below_an_allowed_directory_is_mounted() {
     symlink("/etc", root.join("escape")).unwrap();
     let policy = ContainerPolicy { volume_roots: vec![root.clone()], ..ContainerPolicy::default() };
     let mounted = |source: &Path| {
-        let volume = Volume { source: source.display().to_string(), target: "/x".to_owned(), read_only: true };
+        let volume =
+            Volume { source: source.display().to_string(), target: "/x".to_owned(), read_only: true };
         let body = asked(&Container { volumes: vec![volume], ..spec() }, &policy)?;
         Ok(body.host_config.unwrap().mounts.unwrap().remove(0))
     };
