@@ -223,6 +223,12 @@ pub(crate) fn warnings(data_dir: &Path) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()) {
+        warnings.push(
+            "this worker runs in a container: its jobs on the host run inside of that, with what is there"
+                .to_owned(),
+        );
+    }
     if crate::stats::disk(data_dir).is_none() {
         warnings.push(format!("the disk of {} cannot be measured", data_dir.display()));
     }

@@ -230,9 +230,11 @@ impl Adopted {
         markers.retain(|pid, _| children.contains(pid));
         children.iter().any(|pid| {
             if !markers.contains_key(pid) {
-                // The dead have an empty environment; of them nothing is to be remembered.
+                // The dead have an empty environment, and so has for a moment who is about to become another program: of
+                // neither is anything to be remembered, but where the living one works tells.
                 let Some(environment) = processes::environment(*pid).filter(|bytes| !bytes.is_empty()) else {
-                    return false;
+                    return processes::process(*pid).is_some_and(|process| !process.is_zombie())
+                        && belonging.houses(*pid);
                 };
                 markers.insert(*pid, marker_in(&environment));
             }

@@ -107,12 +107,12 @@ impl Daemon {
         let pid_file = self.dir.join("exec/containerd/containerd.pid");
         if let Ok(pid) = std::fs::read_to_string(&pid_file) {
             let pid: i32 = pid.trim().parse().unwrap();
-            let deadline = Instant::now() + PATIENCE;
-            while super::lives(pid) && Instant::now() < deadline {
-                let pid = nix::unistd::Pid::from_raw(pid);
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            let killed = until(|| {
+                let number = nix::unistd::Pid::from_raw(pid);
+                let _ = nix::sys::signal::kill(number, nix::sys::signal::Signal::SIGKILL);
+                !super::lives(pid)
+            });
+            assert!(killed, "containerd does not die");
             std::fs::remove_file(pid_file).unwrap();
         }
         self.keeper = keep(&self.dir, self.network);
@@ -120,13 +120,9 @@ impl Daemon {
     }
 
     fn wait(&self) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE;
         let socket = self.dir.join("socket");
-        while Instant::now() < deadline {
-            if answers(&socket) {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        if until(|| answers(&socket)) {
+            return Ok(());
         }
         let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
         let last: Vec<&str> = log.lines().rev().take(3).collect();
@@ -140,6 +136,18 @@ impl Drop for Daemon {
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let _ = self.keeper.wait();
     }
+}
+
+/// Looks again and again whether something is so, and gives up in the end.
+fn until(mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
 }
 
 fn answers(socket: &Path) -> bool {

@@ -123,13 +123,20 @@ impl ContainerProcess {
                 });
                 true
             }
-            // Not found, or not running.
-            Err(error) if matches!(status(&error), Some(404 | 409)) => false,
+            // Paused, for its output is being caught up with: whoever waits for the signal's effect sends the next one.
+            Err(error) if status(&error) == Some(409) => self.is_paused().await,
+            Err(error) if status(&error) == Some(404) => false,
             Err(error) => {
                 tracing::warn!(container = self.id, %signal, %error, "the daemon refused to pass a signal on");
                 true
             }
         }
+    }
+
+    async fn is_paused(&mut self) -> bool {
+        let Ok(docker) = self.daemon.client() else { return false };
+        let inspected = docker.inspect_container(&self.id, None).await;
+        inspected.is_ok_and(|inspected| inspected.state.and_then(|state| state.paused) == Some(true))
     }
 
     /// Processes in the container; none if nobody can tell.

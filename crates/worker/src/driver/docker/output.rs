@@ -33,6 +33,8 @@ const SETTLED: Duration = Duration::from_millis(100);
 const SETTLING_LIMIT: Duration = Duration::from_secs(10);
 /// How long the end of a container may come after the end of its stream.
 const END_LAG: Duration = Duration::from_millis(500);
+/// How long the stream of a container that has ended may be silent before the log is asked for the rest.
+const LAST_WORD: Duration = Duration::from_secs(2);
 /// How long the daemon may be away after the end of a container until its last output is given up.
 const MAX_ABSENCE: Duration = Duration::from_secs(60);
 
@@ -150,7 +152,7 @@ impl Reader {
 
     /// Passes on what comes until the stream ends; false if that was not a proper end.
     async fn forward(&mut self, mut live: Attached) -> bool {
-        while let Some(frame) = live.next().await {
+        while let Some(frame) = self.next_frame(&mut live).await {
             let Ok(frame) = frame else { return false };
             let Some((stream, bytes)) = stream_of(frame) else { return false };
             if self.pass_on(stream, bytes).await.is_none() {
@@ -158,6 +160,18 @@ impl Reader {
             }
         }
         true
+    }
+
+    /// The next frame. After the end of the container it comes soon, or the stream belongs to nobody any more: one that
+    /// was attached to just after the end would stay open for ever.
+    async fn next_frame(&mut self, live: &mut Attached) -> Option<Result<LogOutput, Error>> {
+        let ended = self.exit.wait_for(Option::is_some);
+        tokio::select! {
+            biased;
+            frame = live.next() => return frame,
+            _ = ended => {}
+        }
+        timeout(LAST_WORD, live.next()).await.unwrap_or(Some(Err(Error::RequestTimeoutError)))
     }
 
     async fn pass_on(&mut self, stream: Stream, mut bytes: Bytes) -> Option<()> {
