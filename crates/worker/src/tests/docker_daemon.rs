@@ -11,7 +11,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use futures::StreamExt as _;
 
 /// An image with a shell and the usual tools, made from a static busybox.
-pub const IMAGE: &str = "gaffer-test/busybox:1";
+pub const IMAGE: &str = "localhost/gaffer-test/busybox:1";
 
 const BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 /// How long a daemon may take to come up.

@@ -121,7 +121,8 @@ fn judge(code: i64, lost_sight_at: Option<DateTime<Utc>>, inspected: &ContainerI
     if state.oom_killed == Some(true) {
         return Exit::OutOfMemory;
     }
-    let end = end(code);
+    // Podman 4 waits in vain for some that have ended already, but remembers their code.
+    let end = end(if code < 0 { state.exit_code.unwrap_or(code) } else { code });
     let was_farewell = matches!(end, ProcessEnd::Signal(signal) if FAREWELL_SIGNALS.contains(&signal));
     let went_with = |at| was_farewell || finished(state).is_none_or(|finished| finished >= at);
     if lost_sight_at.is_some_and(went_with) {
@@ -169,6 +170,11 @@ mod tests {
         assert_eq!(exit(128), Exit::Process(ProcessEnd::Code(128)));
         assert_eq!(exit(137), Exit::Process(ProcessEnd::Signal(9)));
         assert_eq!(exit(255), Exit::Process(ProcessEnd::Code(255)));
+        let mut remembered = inspected(false, at);
+        if let Some(state) = &mut remembered.state {
+            state.exit_code = Some(7);
+        }
+        assert_eq!(judge(-1, None, &remembered), Exit::Process(ProcessEnd::Code(7)));
         assert_eq!(judge(137, None, &inspected(true, at)), Exit::OutOfMemory);
         assert_eq!(judge(0, None, &inspected(true, at)), Exit::OutOfMemory);
     }
