@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use bollard::query_parameters::CreateImageOptions;
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::{CreateImageOptions, RemoveContainerOptions};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures::StreamExt as _;
 
@@ -193,13 +194,13 @@ pub fn client(address: &str) -> Docker {
     Docker::connect_with_unix(address, 60, API_DEFAULT_VERSION).unwrap()
 }
 
-/// Makes [`IMAGE`], unless it is there.
+/// Makes [`IMAGE`], unless it is there, and tries whether containers run at all: a daemon may come up where they cannot.
 pub fn add_image(address: &str) -> Result<(), String> {
     let address = address.to_owned();
     let add = async move {
         let docker = client(&address).negotiate_version().await.map_err(|error| error.to_string())?;
         if docker.inspect_image(IMAGE).await.is_ok() {
-            return Ok(());
+            return try_container(&docker).await;
         }
         let (repo, tag) = IMAGE.split_once(':').unwrap();
         let options = CreateImageOptions {
@@ -217,10 +218,21 @@ pub fn add_image(address: &str) -> Result<(), String> {
         while let Some(step) = steps.next().await {
             step.map_err(|error| format!("cannot make an image: {error}"))?;
         }
-        Ok(())
+        try_container(&docker).await
     };
     // In a thread of its own, for the caller may be inside a runtime.
     std::thread::spawn(move || tokio::runtime::Runtime::new().unwrap().block_on(add)).join().unwrap()
+}
+
+async fn try_container(docker: &Docker) -> Result<(), String> {
+    let failed = |error: bollard::errors::Error| format!("the daemon cannot run containers here: {error}");
+    let command = Some(vec!["true".to_owned()]);
+    let body = ContainerCreateBody { image: Some(IMAGE.to_owned()), cmd: command, ..Default::default() };
+    let id = docker.create_container(None, body).await.map_err(failed)?.id;
+    let started = docker.start_container(&id, None).await;
+    let options = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
+    docker.remove_container(&id, Some(options)).await.map_err(failed)?;
+    started.map_err(failed)
 }
 
 /// A root file system with nothing but busybox.
