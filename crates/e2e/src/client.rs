@@ -42,6 +42,11 @@ impl Client {
         Client { key: key.to_owned(), ..self.clone() }
     }
 
+    /// Its key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// A request that has not been sent yet.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let url = format!("{}/api/v1{path}", self.base);

@@ -21,7 +21,12 @@ pub fn program() -> PathBuf {
 
 /// A command of the program that knows nothing of this machine's settings.
 pub fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(program());
+    bare_command(&program(), args)
+}
+
+/// The same of a program that lies elsewhere.
+pub fn bare_command(program: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command.args(args).env_clear().stdin(Stdio::null()).kill_on_drop(true);
     for name in ["PATH", "HOME", "TMPDIR", "LANG", "CARGO_HOME", "RUSTUP_HOME"] {
         command.envs(std::env::var_os(name).map(|value| (name, value)));

@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod gaffer;
 pub mod raw_worker;
 pub mod stage;
+pub mod torture;
 
 use std::time::{Duration, Instant};
 
