@@ -22,6 +22,8 @@ use witness::Witness;
 
 /// The shortest that a job may ask for: who is out of contact for so long has lost its attempts.
 const LOST_AFTER: Duration = Duration::from_secs(10);
+/// Longer than until the master replaces what a worker runs that it does not hear of.
+const FREEZE: Duration = LOST_AFTER.saturating_add(Duration::from_secs(15));
 /// How long all tasks may take to end once the faults are over.
 const SETTLING: Duration = Duration::from_secs(180);
 /// Tasks of one job.
@@ -34,7 +36,7 @@ pub enum Fault {
     KillWorkers,
     /// The master is killed every 5 seconds, and started again.
     KillMaster,
-    /// A random worker is stopped for longer than its lease every 20 seconds, and goes on.
+    /// A random worker is stopped for longer than its lease every 30 seconds, and goes on.
     FreezeWorkers,
     /// All connections to the database are cut every 3 seconds.
     CutDatabase,
@@ -56,7 +58,7 @@ impl Fault {
         Duration::from_secs(match self {
             Fault::KillWorkers => 2,
             Fault::KillMaster => 5,
-            Fault::FreezeWorkers => 20,
+            Fault::FreezeWorkers => 30,
             Fault::CutDatabase | Fault::All => 3,
         })
     }
@@ -123,16 +125,15 @@ fn spec(plan: &Plan, witness: &Witness, seed: u64) -> serde_json::Value {
 
 async fn strike(fleet: &mut Fleet, fault: Fault, rng: &mut StdRng) {
     let fault = match fault {
-        Fault::All => {
-            [Fault::KillWorkers, Fault::KillMaster, Fault::FreezeWorkers, Fault::CutDatabase][rng.random_range(0..4)]
-        }
+        Fault::All => [Fault::KillWorkers, Fault::KillMaster, Fault::FreezeWorkers, Fault::CutDatabase]
+            [rng.random_range(0..4)],
         fault => fault,
     };
     let worker = rng.random_range(0..fleet.workers());
     match fault {
         Fault::KillWorkers => fleet.kill_worker(worker).await,
         Fault::KillMaster => fleet.kill_master().await,
-        Fault::FreezeWorkers => fleet.freeze_worker(worker, LOST_AFTER + Duration::from_secs(4)),
+        Fault::FreezeWorkers => fleet.freeze_worker(worker, FREEZE),
         Fault::CutDatabase => fleet.cut_database().await,
         Fault::All => {}
     }

@@ -65,7 +65,7 @@ impl Fleet {
             .env("GAFFER_DATA_DIR", self.dir.path().join(format!("worker-{number}")))
             .env("GAFFER_WORKER_NAME", format!("worker-{number}"))
             .env("GAFFER_DRIVERS", "host")
-            .env("GAFFER_CPU", "2");
+            .env("GAFFER_CPU", "8");
         command.spawn().unwrap()
     }
 
@@ -144,7 +144,10 @@ impl Fleet {
         let mut all = Vec::new();
         for (job, seed) in jobs {
             while Instant::now() < deadline
-                && self.ask::<Job>(&format!("/jobs/{job}?wait=5s")).await.is_none_or(|job| job.finished_at.is_none())
+                && self
+                    .ask::<Job>(&format!("/jobs/{job}?wait=5s"))
+                    .await
+                    .is_none_or(|job| job.finished_at.is_none())
             {
                 sleep(RETRY).await;
             }
@@ -193,7 +196,8 @@ fn spawn_master(program: &Path, database_url: &str, ports: [u16; 3], dir: &Path)
 }
 
 fn logged(mut command: Command, dir: &Path, role: &str) -> Command {
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join(format!("{role}.log"))).unwrap();
+    let log =
+        std::fs::OpenOptions::new().create(true).append(true).open(dir.join(format!("{role}.log"))).unwrap();
     command.stdout(log.try_clone().unwrap()).stderr(log);
     command
 }

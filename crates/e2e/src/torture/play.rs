@@ -24,12 +24,13 @@ pub struct Script {
 }
 
 impl Script {
-    /// Of the task with this index. Most are short, some run for seconds, and some write much.
+    /// Of the task with this index. Most are short, some run for seconds or half a minute, and some write much.
     pub fn of(seed: u64, index: u32) -> Script {
         let mut rng = StdRng::seed_from_u64(seed ^ (u64::from(index) << 32 | u64::from(index)));
-        let (millis, bytes) = match rng.random_range(0..20) {
-            0 => (rng.random_range(2_000..8_000), rng.random_range(0..4_000)),
-            1..=3 => (rng.random_range(200..1_500), rng.random_range(0..200_000)),
+        let (millis, bytes) = match rng.random_range(0..40) {
+            0 => (rng.random_range(15_000..40_000), rng.random_range(0..4_000)),
+            1 => (rng.random_range(2_000..8_000), rng.random_range(0..4_000)),
+            2..=7 => (rng.random_range(200..1_500), rng.random_range(0..200_000)),
             _ => (rng.random_range(0..50), rng.random_range(0..300)),
         };
         let count = rng.random_range(1..12_u32);

@@ -23,6 +23,8 @@ pub struct Verdict {
     pub attempts: usize,
     /// Attempts beyond the first of their task.
     pub repeats: usize,
+    /// So many of them only because the first was to fail.
+    pub wanted_repeats: usize,
     /// Tasks that did not complete.
     pub lost: Vec<String>,
     /// Attempts that began twice.
@@ -49,7 +51,15 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "faults {}, tasks {}, attempts {}, repeats {}", self.faults, self.tasks, self.attempts, self.repeats)?;
+        writeln!(
+            f,
+            "faults {}, tasks {}, attempts {}, repeats {} of which {} for the faults",
+            self.faults,
+            self.tasks,
+            self.attempts,
+            self.repeats,
+            self.repeats.saturating_sub(self.wanted_repeats)
+        )?;
         writeln!(
             f,
             "lost {}, double starts {}, overlaps {}, unseen {}, wrong outputs {}, survivors {}",
@@ -68,7 +78,8 @@ impl fmt::Display for Verdict {
 }
 
 pub(super) async fn judge(fleet: &Fleet, witness: &Witness, tasks: &[(u64, Task)]) -> Verdict {
-    let mut verdict = Verdict { tasks: tasks.len(), survivors: witness.survivors().len(), ..Verdict::default() };
+    let mut verdict =
+        Verdict { tasks: tasks.len(), survivors: witness.survivors().len(), ..Verdict::default() };
     for (seed, task) in tasks {
         let name = format!("{}/{} attempt {}", task.job, task.address, task.attempt);
         if task.state != "completed" {
@@ -81,6 +92,7 @@ pub(super) async fn judge(fleet: &Fleet, witness: &Witness, tasks: &[(u64, Task)
             verdict.unseen.push(format!("{name} completed, and never began"));
         }
         let script = Script::of(*seed, task.index);
+        verdict.wanted_repeats += usize::from(script.fails_first);
         let path = format!("/jobs/{}/tasks/{}/output", task.job, task.address);
         let text = fleet.client().open(&path, "application/x-ndjson").await.text().await.unwrap();
         let [stdout, stderr] = streams(&text);

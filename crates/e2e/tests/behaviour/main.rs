@@ -15,3 +15,4 @@ mod gate;
 mod jobs;
 mod pages;
 mod sessions;
+mod torture;

@@ -1,0 +1,30 @@
+//! Short torture runs; `scripts/torture` makes long ones.
+
+use std::time::Duration;
+
+use gaffer_e2e::gaffer::program;
+use gaffer_e2e::torture::{Fault, Plan, run};
+
+async fn endures(fault: Fault) {
+    let gaffer = program();
+    let player = gaffer.with_file_name("torture");
+    let plan = Plan { fault, duration: Duration::from_secs(8), seed: 4242, player, gaffer };
+    let verdict = run(plan).await;
+    assert!(verdict.is_good(), "{verdict}");
+    assert!(verdict.faults > 0 && verdict.tasks > 0 && verdict.repeats > 0, "nothing was tried: {verdict}");
+}
+
+#[tokio::test]
+async fn killing_workers_loses_nothing_and_runs_nothing_twice() {
+    endures(Fault::KillWorkers).await;
+}
+
+#[tokio::test]
+async fn killing_the_master_loses_nothing_and_runs_nothing_twice() {
+    endures(Fault::KillMaster).await;
+}
+
+#[tokio::test]
+async fn cutting_the_database_off_loses_nothing_and_runs_nothing_twice() {
+    endures(Fault::CutDatabase).await;
+}
