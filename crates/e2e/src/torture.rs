@@ -26,8 +26,6 @@ const LOST_AFTER: Duration = Duration::from_secs(10);
 const FREEZE: Duration = LOST_AFTER.saturating_add(Duration::from_secs(15));
 /// How long all tasks may take to end once the faults are over.
 const SETTLING: Duration = Duration::from_secs(180);
-/// Tasks of one job.
-const TASKS_PER_JOB: u32 = 250;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +71,10 @@ pub struct Plan {
     pub duration: Duration,
     /// What everything random follows from.
     pub seed: u64,
+    /// Tasks of one job; the next is submitted when fewer are left.
+    pub tasks_per_job: u32,
+    /// Of the time that a task takes in a long run.
+    pub percent: u64,
     /// The program of the tasks: this one, with the arguments of [`play`].
     pub player: PathBuf,
     /// The program `gaffer`.
@@ -88,7 +90,7 @@ pub async fn run(plan: Plan) -> Verdict {
     let mut next_fault = Instant::now() + plan.fault.interval();
     let (mut jobs, mut faults) = (Vec::new(), 0);
     while Instant::now() < end {
-        if fleet.waiting(&jobs).await < u64::from(TASKS_PER_JOB) {
+        if fleet.waiting(&jobs).await < u64::from(plan.tasks_per_job) {
             let seed = rng.random();
             let spec = spec(&plan, &witness, seed);
             jobs.push((fleet.submit(&spec, seed).await, seed));
@@ -114,9 +116,10 @@ fn spec(plan: &Plan, witness: &Witness, seed: u64) -> serde_json::Value {
         "play".to_owned(),
         witness.path().display().to_string(),
         seed.to_string(),
+        plan.percent.to_string(),
     ];
     json!({
-        "name": "torture", "command": command, "count": TASKS_PER_JOB, "resources": {"cpu": 0.25},
+        "name": "torture", "command": command, "count": plan.tasks_per_job, "resources": {"cpu": 0.25},
         "lost_after": format!("{}s", LOST_AFTER.as_secs()),
         "restart": {"policy": "on-failure", "limit": 10_000, "delay": "100ms", "backoff": "constant", "on_lost": "restart"},
         "stop": {"grace": "500ms"},

@@ -12,10 +12,10 @@ const USAGE: &str = "usage: torture [workers|master|freeze|database|all] [MINUTE
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [what, witness, seed] = &arguments[..]
+    if let [what, witness, seed, percent] = &arguments[..]
         && what == "play"
     {
-        return play::play(&PathBuf::from(witness), seed.parse().unwrap()).into();
+        return play::play(&PathBuf::from(witness), seed.parse().unwrap(), percent.parse().unwrap()).into();
     }
     let Some(plan) = plan(&arguments) else {
         eprintln!("{USAGE}");
@@ -36,5 +36,13 @@ fn plan(arguments: &[String]) -> Option<Plan> {
     let player = std::env::current_exe().ok()?;
     let gaffer = player.with_file_name("gaffer");
     let duration = Duration::try_from_secs_f64(minutes * 60.0).ok()?;
-    (arguments.len() <= 3).then_some(Plan { fault, duration, seed, player, gaffer })
+    (arguments.len() <= 3).then_some(Plan {
+        fault,
+        duration,
+        seed,
+        tasks_per_job: 250,
+        percent: 100,
+        player,
+        gaffer,
+    })
 }

@@ -25,7 +25,9 @@ pub struct Script {
 
 impl Script {
     /// Of the task with this index. Most are short, some run for seconds or half a minute, and some write much.
-    pub fn of(seed: u64, index: u32) -> Script {
+    ///
+    /// With `percent` of the time that it would take.
+    pub fn of(seed: u64, index: u32, percent: u64) -> Script {
         let mut rng = StdRng::seed_from_u64(seed ^ (u64::from(index) << 32 | u64::from(index)));
         let (millis, bytes) = match rng.random_range(0..40) {
             0 => (rng.random_range(15_000..40_000), rng.random_range(0..4_000)),
@@ -43,7 +45,7 @@ impl Script {
         let pieces = (0..count).map(|_| piece(&mut rng)).collect();
         Script {
             pieces,
-            pause: Duration::from_millis(millis / u64::from(count)),
+            pause: Duration::from_micros(millis * 10 * percent / u64::from(count)),
             fails_first: rng.random_ratio(1, 25),
         }
     }
@@ -56,7 +58,7 @@ impl Script {
 }
 
 /// The task itself. Gives its exit code.
-pub fn play(witness: &Path, seed: u64) -> u8 {
+pub fn play(witness: &Path, seed: u64, percent: u64) -> u8 {
     let number = |name: &str| std::env::var(name).unwrap().parse::<u32>().unwrap();
     let (index, attempt) = (number("GAFFER_TASK_INDEX"), number("GAFFER_ATTEMPT"));
     let socket = UnixDatagram::unbound().unwrap();
@@ -65,7 +67,7 @@ pub fn play(witness: &Path, seed: u64) -> u8 {
         socket.send_to(text.as_bytes(), witness).unwrap();
     };
     tell("start");
-    let script = Script::of(seed, index);
+    let script = Script::of(seed, index, percent);
     for (is_stderr, bytes) in &script.pieces {
         let written = match is_stderr {
             true => std::io::stderr().write_all(bytes),

@@ -91,7 +91,7 @@ pub(super) async fn judge(fleet: &Fleet, witness: &Witness, tasks: &[(u64, Task)
         if !witness.seen().attempts.get(&key).is_some_and(|attempts| attempts.contains_key(&task.attempt)) {
             verdict.unseen.push(format!("{name} completed, and never began"));
         }
-        let script = Script::of(*seed, task.index);
+        let script = Script::of(*seed, task.index, 100);
         verdict.wanted_repeats += usize::from(script.fails_first);
         let path = format!("/jobs/{}/tasks/{}/output", task.job, task.address);
         let text = fleet.client().open(&path, "application/x-ndjson").await.text().await.unwrap();

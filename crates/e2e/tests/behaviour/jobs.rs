@@ -98,7 +98,7 @@ async fn stopping_ends_everything_that_the_job_started() {
     );
     let job = lab.dev.client.submit(json!({"script": text, "stop": {"grace": "500ms"}})).await;
     eventually("the job is up", async || (lab.dev.client.output(job).await == b"up\n").then_some(())).await;
-    assert!(processes_with(&marker) >= 3);
+    eventually("all of it is up", async || (processes_with(&marker) >= 3).then_some(())).await;
     let stopped = lab.dev.client.post(&format!("/jobs/{job}/stop"), &json!({})).await;
     assert_eq!(stopped.status, 202);
     let done = lab.dev.client.finished(job).await;

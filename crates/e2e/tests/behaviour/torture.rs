@@ -8,7 +8,8 @@ use gaffer_e2e::torture::{Fault, Plan, run};
 async fn endures(fault: Fault) {
     let gaffer = program();
     let player = gaffer.with_file_name("torture");
-    let plan = Plan { fault, duration: Duration::from_secs(8), seed: 4242, player, gaffer };
+    let duration = Duration::from_secs(7);
+    let plan = Plan { fault, duration, seed: 4242, tasks_per_job: 60, percent: 5, player, gaffer };
     let verdict = run(plan).await;
     assert!(verdict.is_good(), "{verdict}");
     assert!(verdict.faults > 0 && verdict.tasks > 0 && verdict.repeats > 0, "nothing was tried: {verdict}");
