@@ -108,9 +108,9 @@ pub enum PortProtocol {
 /// A directory of the worker's machine in the container. Written `/data:/data` or `/data:/data:ro`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Volume {
-    /// An absolute path on the worker's machine, without `.` and `..`.
+    /// An absolute path on the worker's machine, without `.` and `..`, and without a slash at the end.
     pub source: String,
-    /// An absolute path in the container, without `.` and `..`; not `/`.
+    /// An absolute path in the container, without `.` and `..`, and without a slash at the end; not `/`.
     pub target: String,
     /// The container cannot write to it.
     pub read_only: bool,
@@ -129,7 +129,7 @@ pub struct InvalidPort {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text} is not a volume: write source:target such as /data/set:/data, with :ro at the end for a read-only one; \
-     both are absolute paths without . and .."
+     both are absolute paths without . and .. and without a slash at the end, and the target is not /"
 )]
 pub struct InvalidVolume {
     text: String,
@@ -200,7 +200,8 @@ impl FromStr for Volume {
     }
 }
 
-/// Whether a path is absolute, has no `.`, `..` and empty parts, and nothing that could be mistaken for syntax.
+/// Whether a path is absolute, has no `.`, `..` and empty parts, and nothing that could be mistaken for syntax. Each
+/// place has one such path, so that two of them are the same place only if they are the same text.
 pub(super) fn is_plain_path(path: &str) -> bool {
     let plain = |part: &str| !matches!(part, "" | "." | "..");
     path == "/"

@@ -5,15 +5,16 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use serde_json::Value;
+
 use super::fields::{Node, Object, did_you_mean};
-use super::task::argument;
+use super::task::arguments;
 use crate::quantity::{Bytes, shown};
 use crate::spec::container::is_plain_path;
 use crate::spec::{Container, DEFAULT_PIDS_LIMIT, DriverKind, Gpus, Network, Port, PullPolicy, Volume};
 
-/// The fields that make no sense without a container.
-pub(super) const FIELDS: &[&str] = &[
-    "image",
+/// The fields beside `image` that make no sense without a container.
+const OTHER_FIELDS: &[&str] = &[
     "pull",
     "entrypoint",
     "user",
@@ -27,8 +28,10 @@ pub(super) const FIELDS: &[&str] = &[
     "gpus",
 ];
 /// What is said of them where there is none.
-const BELONGS_TO_A_CONTAINER: &str =
-    "belongs to a container: write an `image`, and no other driver than docker";
+const BELONGS_TO_A_CONTAINER: &str = "belongs to a container: write `driver: docker` and an `image`";
+/// What is said of an image beside another driver.
+const CONFLICTS_WITH_THE_DRIVER: &str =
+    "`image` conflicts with the `driver`: write `driver: docker`, or leave the image out";
 
 const MAX_IMAGE_LEN: usize = 512;
 const MAX_USER_LEN: usize = 128;
@@ -91,22 +94,25 @@ const CAPABILITIES: [&str; 41] = [
 
 /// The driver of a task, and its container if that is docker. An image alone means docker.
 pub(super) fn driver(object: &mut Object) -> (DriverKind, Option<Container>) {
-    let named = object.has("driver").then(|| object.read("driver", word));
-    let kind = match named {
+    let named = object.field("driver");
+    let kind = match &named {
         None if object.has("image") => Some(DriverKind::Docker),
         None => Some(DriverKind::Host),
-        Some(kind) => kind,
+        Some(node) => word(node),
     };
     match kind {
         Some(DriverKind::Docker) => (DriverKind::Docker, container(object)),
         Some(kind) => {
-            object.refuse(FIELDS, BELONGS_TO_A_CONTAINER);
+            if let Some(image) = object.field("image") {
+                image.wrong::<()>(CONFLICTS_WITH_THE_DRIVER);
+            }
+            object.refuse(OTHER_FIELDS, BELONGS_TO_A_CONTAINER);
             (kind, None)
         }
         // Which driver was meant nobody knows, so nothing is said of its fields.
         None => {
-            object.refuse(&[], "");
-            FIELDS.iter().for_each(|name| drop(object.field(name)));
+            object.field("image");
+            OTHER_FIELDS.iter().for_each(|name| drop(object.field(name)));
             (DriverKind::Host, None)
         }
     }
@@ -148,11 +154,17 @@ fn container(object: &mut Object) -> Option<Container> {
 
 fn image(node: &Node) -> Option<String> {
     let image = node.text("the name of an image such as busybox:1.36")?;
+    if image.len() > MAX_IMAGE_LEN {
+        let bytes = image.len();
+        return node.wrong(format!(
+            "the name of the image has {bytes} bytes, more than the {MAX_IMAGE_LEN} that are allowed"
+        ));
+    }
     let is_known = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
     let is_shaped = image.starts_with(|c: char| c.is_ascii_alphanumeric())
         && image.ends_with(|c: char| c.is_ascii_alphanumeric() || "._-".contains(c))
         && !image.contains("//");
-    if image.len() > MAX_IMAGE_LEN || !image.chars().all(is_known) || !is_shaped {
+    if !image.chars().all(is_known) || !is_shaped {
         return node.wrong(format!(
             "{} cannot be the name of an image: write something like busybox:1.36 or registry.lab:5000/tools/train:v3",
             shown(image)
@@ -184,12 +196,7 @@ fn entrypoint(object: &mut Object) -> Option<Vec<String>> {
         return node
             .wrong("a script takes the place of the entry point: write a `command` instead of the script");
     }
-    let arguments: Vec<_> = node.list("a list of strings")?.map(|node| argument(&node)).collect();
-    let arguments: Vec<String> = arguments.into_iter().collect::<Option<_>>()?;
-    if arguments.first().is_none_or(String::is_empty) {
-        return node.wrong("the entry point is empty: it needs at least a program");
-    }
-    Some(arguments)
+    arguments(&node, "entry point", r#"write a list such as ["/bin/entry", "-x"]"#)
 }
 
 fn user(node: &Node) -> Option<String> {
@@ -210,37 +217,51 @@ fn user(node: &Node) -> Option<String> {
 }
 
 fn workdir(node: &Node) -> Option<String> {
-    let path = node.text("an absolute path")?;
-    if !is_plain_path(path) {
-        return node.wrong(format!("{} is not an absolute path without . and ..", shown(path)));
-    }
-    Some(path.to_owned())
+    plain_path(node, node.text("an absolute path")?)
 }
 
-/// A list of texts of one kind, each of which differs from the others in `key`.
-fn distinct<T, K>(node: &Node, what: &str, most: usize, key: impl Fn(&T) -> Vec<K>) -> Option<Vec<T>>
-where
-    T: FromStr<Err: Display> + Display,
-    K: PartialEq,
-{
+fn plain_path(node: &Node, path: &str) -> Option<String> {
+    if is_plain_path(path) {
+        return Some(path.to_owned());
+    }
+    let without_slashes = path.trim_end_matches('/');
+    let suggest = || {
+        let is_all = path.len() > without_slashes.len() && is_plain_path(without_slashes);
+        is_all.then(|| format!("write {} without a slash at the end", shown(without_slashes)))
+    };
+    node.wrong_with(
+        format!("{} is not an absolute path without . and .., empty parts, colons and commas", shown(path)),
+        suggest,
+    )
+}
+
+/// A list of texts of one kind. `clash` says why two of them cannot both be there, and `advise` what may have been
+/// meant by a value that is none.
+fn distinct<T: FromStr<Err: Display>>(
+    node: &Node,
+    what: &str,
+    most: usize,
+    clash: impl Fn(&T, &T) -> Option<String>,
+    advise: impl Fn(&Value) -> Option<String>,
+) -> Option<Vec<T>> {
     let nodes = node.list(what)?;
     if nodes.len() > most {
-        return node.wrong(format!("there are {}, more than the {most} that are allowed", nodes.len()));
+        return node.wrong(format!("the list has {}, more than the {most} that are allowed", nodes.len()));
     }
     let mut known: Vec<T> = Vec::new();
     for node in nodes {
+        if node.value.is_null() {
+            node.expected::<()>("a text");
+            continue;
+        }
         let Some(text) = node.scalar_text() else { continue };
         match text.parse::<T>() {
             Err(why) => {
-                let is_sexagesimal =
-                    node.value.is_number() && text.parse().is_ok_and(|number: u64| number > 65_535);
-                let advice =
-                    || is_sexagesimal.then(|| "put it in quotes: YAML took it for a number".to_owned());
-                node.wrong_with::<()>(why.to_string(), advice);
+                node.wrong_with::<()>(why.to_string(), || advise(node.value));
             }
-            Ok(new) => match known.iter().find(|old| key(old).iter().any(|part| key(&new).contains(part))) {
-                Some(old) => {
-                    node.wrong::<()>(format!("{new} and {old} cannot both be had"));
+            Ok(new) => match known.iter().find_map(|old| clash(&new, old)) {
+                Some(why) => {
+                    node.wrong::<()>(why);
                 }
                 None => known.push(new),
             },
@@ -252,39 +273,62 @@ where
 fn ports(node: &Node, network: Network) -> Option<Vec<Port>> {
     match network {
         Network::Bridge => {}
-        Network::None => return node.wrong("a container without a network (`network: none`) has no ports"),
+        Network::None => {
+            return node.wrong(
+                "a container without a network (`network: none`) has no ports: leave out one of the two",
+            );
+        }
         Network::Host => {
-            return node.wrong("with `network: host` the container's ports are those of the worker anyway");
+            return node.wrong(
+                "with `network: host` the container's ports are those of the worker anyway: leave `ports` out",
+            );
         }
     }
-    let key = |port: &Port| {
-        let inside = (false, port.container, port.protocol);
-        let outside = (port.host > 0).then_some((true, port.host, port.protocol));
-        [Some(inside), outside].into_iter().flatten().collect()
+    let clash = |new: &Port, old: &Port| {
+        if new.protocol != old.protocol {
+            None
+        } else if new.container == old.container {
+            Some(format!("{new} and {old} are the same port of the container: write it once"))
+        } else if new.host == old.host && new.host > 0 {
+            let free = Port { host: 0, ..*new };
+            Some(format!(
+                "{new} and {old} want the same port of the worker: write another, or {free} for any that is free"
+            ))
+        } else {
+            None
+        }
     };
-    distinct(node, r#"a list of ports such as ["8080:80"]"#, MAX_PORTS, key)
+    let advise = |value: &Value| {
+        let is_too_large = value.as_u64().is_some_and(|number| number > u64::from(u16::MAX));
+        is_too_large.then(|| r#"put it in quotes, "8080:80": YAML may take it for one number"#.to_owned())
+    };
+    distinct(node, r#"a list of ports such as ["8080:80"]"#, MAX_PORTS, clash, advise)
 }
 
 fn volumes(node: &Node) -> Option<Vec<Volume>> {
-    let key = |volume: &Volume| vec![volume.target.trim_end_matches('/').to_owned()];
-    distinct(node, r#"a list of volumes such as ["/data:/data:ro"]"#, MAX_VOLUMES, key)
+    let clash = |new: &Volume, old: &Volume| {
+        (new.target == old.target)
+            .then(|| format!("{new} and {old} have the same target: write another path for one of them"))
+    };
+    distinct(node, r#"a list of volumes such as ["/data:/data:ro"]"#, MAX_VOLUMES, clash, |_| None)
 }
 
 fn tmpfs(node: &Node, volumes: &[Volume]) -> Option<BTreeMap<String, Bytes>> {
     let entries = node.entries("an object of paths and sizes such as {/scratch: 64MiB}")?;
     if entries.len() > MAX_TMPFS {
         return node
-            .wrong(format!("there are {}, more than the {MAX_TMPFS} that are allowed", entries.len()));
+            .wrong(format!("there are {} paths, more than the {MAX_TMPFS} that are allowed", entries.len()));
     }
     let is_taken = |path: &str| volumes.iter().any(|volume| volume.target == path);
     let read = |(path, node): (&str, Node)| {
-        if !is_plain_path(path) || path == "/" {
-            return node.wrong(format!("{} is not an absolute path without . and ..", shown(path)));
+        if path == "/" {
+            return node.wrong("`/` is all of the container: name a directory in it");
         }
         if is_taken(path) {
-            return node.wrong(format!("{} is a volume already", shown(path)));
+            return node
+                .wrong(format!("{} is the target of a volume already: write another path", shown(path)));
         }
-        Some((path.to_owned(), node.amount("a size", TMPFS_SIZES)?))
+        Some((plain_path(&node, path)?, node.amount("a size", TMPFS_SIZES)?))
     };
     Some(entries.filter_map(read).collect())
 }
@@ -310,9 +354,10 @@ fn capabilities(node: &Node) -> Option<Vec<String>> {
 }
 
 fn gpus(node: &Node) -> Option<Gpus> {
-    match node.value.as_str() {
-        Some("all") => Some(Gpus::All),
-        Some(_) => node.expected(&format!("`all` or a whole number from 1 to {MAX_GPUS}")),
-        None => node.integer(1..=MAX_GPUS).map(Gpus::Count),
+    let count = node.value.as_u64().and_then(|count| u32::try_from(count).ok());
+    match (node.value, count) {
+        (Value::String(word), _) if word == "all" => Some(Gpus::All),
+        (_, Some(count)) if (1..=MAX_GPUS).contains(&count) => Some(Gpus::Count(count)),
+        _ => node.expected(&format!("`all` or a whole number from 1 to {MAX_GPUS}")),
     }
 }

@@ -106,11 +106,13 @@ pub(super) fn read<'a>(node: &Node<'a>, kind: JobKind) -> Option<Draft<'a>> {
 /// Reads the [`FIELDS`].
 pub(super) fn read_fields<'a>(object: &mut Object<'a>, name: String, kind: JobKind) -> Draft<'a> {
     let (driver, container) = container::driver(object);
+    // An image that cannot be used is a mistake already: that its command is not there says nothing more.
+    let has_image = container.is_some() || object.has("image");
     let spec = TaskSpec {
         name,
         driver,
         // The stand-in is never seen: where there is no action, a mistake was reported.
-        action: action(object, container.is_some()).unwrap_or(Action::Script(String::new())),
+        action: action(object, has_image).unwrap_or(Action::Script(String::new())),
         container,
         env: object.read("env", env).unwrap_or_default(),
         depends_on: Vec::new(),
@@ -150,11 +152,14 @@ fn action(object: &mut Object, has_image: bool) -> Option<Action> {
 }
 
 fn command(node: &Node) -> Option<Vec<String>> {
+    let advice = r#"write a list such as ["echo", "hello"], or a `script` for a line of shell"#;
+    arguments(node, "command", advice)
+}
+
+/// A program and its arguments; `advice` is for those who write them as one string.
+pub(super) fn arguments(node: &Node, noun: &str, advice: &str) -> Option<Vec<String>> {
     if node.value.is_string() {
-        return node.wrong_with("expected a list of strings, found a string", || {
-            let advice = r#"write a list such as ["echo", "hello"], or a `script` for a line of shell"#;
-            Some(advice.to_owned())
-        });
+        return node.wrong_with("expected a list of strings, found a string", || Some(advice.to_owned()));
     }
     // Collected twice, so that the mistakes in all arguments are found.
     let arguments: Vec<_> = node.list("a list of strings")?.map(|node| argument(&node)).collect();
@@ -162,17 +167,19 @@ fn command(node: &Node) -> Option<Vec<String>> {
     let bytes: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
     if bytes > MAX_COMMAND_BYTES {
         return node.wrong(format!(
-            "the command has {bytes} bytes, more than the {MAX_COMMAND_BYTES} that are allowed"
+            "the {noun} has {bytes} bytes, more than the {MAX_COMMAND_BYTES} that are allowed"
         ));
     }
     match arguments.first() {
-        None => node.wrong("the command is empty: it needs at least a program"),
-        Some(program) if program.is_empty() => node.wrong("the program, the first of the command, is empty"),
+        None => node.wrong(format!("the {noun} is empty: it needs at least a program")),
+        Some(program) if program.is_empty() => {
+            node.wrong(format!("the program, the first of the {noun}, is empty"))
+        }
         Some(_) => Some(arguments),
     }
 }
 
-pub(super) fn argument(node: &Node) -> Option<String> {
+fn argument(node: &Node) -> Option<String> {
     if let Value::Number(_) | Value::Bool(_) = node.value {
         // YAML users write `[sleep, 5]`.
         let advice = format!("write it in quotes: \"{}\"", node.value);

@@ -54,13 +54,17 @@ fn only_a_container_has_the_fields_of_one() {
     assert_eq!(mistake(json!({"driver": "docker", "command": ["true"]})), "a container needs an `image`");
     assert_eq!(
         mistake(with(json!({"ports": ["80:80"]}))),
-        "/ports: `ports` belongs to a container: write an `image`, and no other driver than docker"
+        "/ports: `ports` belongs to a container: write `driver: docker` and an `image`"
     );
     assert_eq!(
         mistake(with(json!({"driver": "host", "image": "busybox"}))),
-        "/image: `image` belongs to a container: write an `image`, and no other driver than docker"
+        "/image: `image` conflicts with the `driver`: write `driver: docker`, or leave the image out"
     );
     assert_eq!(mistakes(with(json!({"driver": "dokcer", "image": "busybox", "ports": []}))).len(), 1);
+    assert_eq!(read(json!({"driver": null, "image": "a"})).tasks[0].driver, DriverKind::Docker);
+    let misspelt = mistakes(with(json!({"drivr": "docker"}))).join("; ");
+    assert!(misspelt.contains("did you mean `driver`?"), "{misspelt}");
+    assert_eq!(mistakes(json!({"image": "a b"})).len(), 1, "no command is missed beside a wrong image");
     assert_eq!(
         mistake(json!({"command": []})),
         "/command: the command is empty: it needs at least a program"
@@ -69,6 +73,8 @@ fn only_a_container_has_the_fields_of_one() {
         mistake(json!({"image": "a", "script": "x", "entrypoint": ["y"]}))
             .starts_with("/entrypoint: a script")
     );
+    assert!(mistake(inside(json!({"entrypoint": "/bin/entry -x"}))).contains("write a list such as"));
+    assert!(mistake(inside(json!({"entrypoint": ["x".repeat(2 << 20)]}))).contains("the entry point has"));
 }
 
 #[test]
@@ -101,9 +107,12 @@ fn ports_are_distinct_and_need_a_network() {
     assert!(complaint(json!({"ports": ["80"], "network": "host"})).contains("those of the worker"));
     assert_eq!(
         complaint(json!({"ports": ["8080:80", "8080:81"]})),
-        "/ports/1: 8080:81 and 8080:80 cannot both be had"
+        "/ports/1: 8080:81 and 8080:80 want the same port of the worker: write another, or 0:81 for any that is free"
     );
-    assert_eq!(complaint(json!({"ports": ["1:80", "2:80"]})), "/ports/1: 2:80 and 1:80 cannot both be had");
+    assert_eq!(
+        complaint(json!({"ports": ["1:80", "2:80"]})),
+        "/ports/1: 2:80 and 1:80 are the same port of the container: write it once"
+    );
     assert_eq!(container(json!({"ports": ["80:80", "80:80/udp", "0:1", "0:2"]})).ports.len(), 4);
     for port in ["", "a", "80:", ":80", "0", "8080:0", "65536:1", "1:2:3", "+1:1", "80/sctp", "-1:5"] {
         assert!(complaint(json!({"ports": [port]})).contains("is not a port: write"), "{port}");
@@ -121,13 +130,13 @@ fn volumes_and_tmpfs_are_absolute_plain_paths_each_once() {
     }
     assert_eq!(
         complaint(json!({"volumes": ["/a:/x", "/b:/x:ro"]})),
-        "/volumes/1: /b:/x:ro and /a:/x cannot both be had"
+        "/volumes/1: /b:/x:ro and /a:/x have the same target: write another path for one of them"
     );
     assert_eq!(
         complaint(json!({"volumes": ["/a:/x"], "tmpfs": {"/x": "1MiB"}})),
-        "/tmpfs/~1x: `/x` is a volume already"
+        "/tmpfs/~1x: `/x` is the target of a volume already: write another path"
     );
-    assert!(complaint(json!({"tmpfs": {"/": "1MiB"}})).contains("not an absolute path"));
+    assert!(complaint(json!({"tmpfs": {"/": "1MiB"}})).contains("all of the container"));
     assert!(complaint(json!({"tmpfs": {"/x": "1"}})).contains("expected a size"));
     assert!(complaint(json!({"workdir": "work"})).contains("not an absolute path"));
 }
