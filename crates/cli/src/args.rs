@@ -92,6 +92,9 @@ pub enum Command {
     Dev(DevArgs),
     /// Run a master
     Master(Box<MasterConfig>),
+    /// Keep the attempts of a worker, which starts this by itself
+    #[command(hide = true)]
+    Keeper,
 }
 
 impl Command {

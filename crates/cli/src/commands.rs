@@ -18,6 +18,7 @@ pub mod run;
 pub mod server;
 pub mod stop;
 pub mod submit;
+pub mod supervisor;
 pub mod version;
 pub mod wait;
 pub mod workers;

@@ -43,6 +43,14 @@ impl fmt::Debug for Key {
     }
 }
 
+/// Set for the part of a worker that another part of it starts.
+pub const LINK_VARIABLE: &str = "GAFFER_WORKER_LINK";
+
+/// Whether this process is a worker's link, and not what its operator started.
+pub fn is_link() -> bool {
+    variable(LINK_VARIABLE).is_some()
+}
+
 /// The environment's address and key; what is missing comes from the stored login, then from a running `gaffer dev`.
 ///
 /// # Errors

@@ -59,6 +59,7 @@ fn carry_out(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Dev(args) => commands::dev::run(args, out),
         Command::Master(config) => commands::server::master(*config, out),
         Command::Worker(WorkerArgs::Serve(config)) => commands::server::worker(*config, out),
+        Command::Keeper => commands::server::keeper(),
         Command::Completion(args) => commands::completion::run(&args, out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -97,6 +98,7 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Worker(WorkerArgs::Serve(_))
         | Command::Completion(_)
         | Command::Dev(_)
+        | Command::Keeper
         | Command::Master(_) => Ok(0),
     }
 }

@@ -23,7 +23,7 @@ use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::{Container, DriverKind, Network, PullPolicy, Resources};
 use gaffer_protocol::wire::{StartAttempt, ToWorker};
 use gaffer_worker::config::{DockerConfig, VolumeRoots};
-use gaffer_worker::{ApiKey, WorkerConfig};
+use gaffer_worker::{ApiKey, KeeperPlace, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
 #[path = "../src/tests/docker_daemon.rs"]
@@ -73,7 +73,7 @@ async fn worker(
         ..WorkerConfig::new(master.url.clone(), ApiKey::from("key".to_owned()), dir.path())
     };
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(gaffer_worker::run(config, shutdown.clone()));
+    let running = tokio::spawn(gaffer_worker::run(config, KeeperPlace::Here, shutdown.clone()));
     let session = master.accept_and_welcome().await;
     let stop = async move {
         shutdown.cancel();

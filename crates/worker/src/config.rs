@@ -6,6 +6,7 @@ mod master_url;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -73,9 +74,23 @@ pub struct WorkerConfig {
     /// Certificates (PEM) of the authorities that may vouch for the master, instead of the public ones
     #[arg(long, env = "GAFFER_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
+    /// What becomes of its jobs when it is stopped: end them, or leave them to the next worker with this data
+    /// directory, as long as their leases last
+    #[arg(long, env = "GAFFER_ON_STOP", value_name = "end|leave")]
+    pub on_stop: Option<OnStop>,
     /// Offer the scripted driver, which acts plays instead of running anything: for tests of the master
     #[arg(long, env = "GAFFER_SCRIPTED_DRIVER", hide = true)]
     pub scripted_driver: bool,
+}
+
+/// What a worker that is stopped does with its attempts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnStop {
+    /// Ends them.
+    #[default]
+    End,
+    /// Leaves them to the next worker with the same data directory.
+    Leave,
 }
 
 /// A worker key. Never shown.
@@ -106,6 +121,7 @@ pub(crate) struct Settings {
     pub data_dir: PathBuf,
     pub spool_limit: Option<Bytes>,
     pub tls_ca: Option<PathBuf>,
+    pub on_stop: OnStop,
     pub host_driver: bool,
     /// None if the operator wants no containers here.
     pub docker: Option<DockerSettings>,
@@ -168,6 +184,7 @@ impl WorkerConfig {
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
             spool_limit: self.spool_limit,
             tls_ca: self.tls_ca.filter(|path| !path.as_os_str().is_empty()),
+            on_stop: self.on_stop.unwrap_or_default(),
             scripted_driver: self.scripted_driver,
             job_environment: job_environment(
                 std::env::vars_os()
@@ -289,6 +306,14 @@ pub fn default_data_dir() -> anyhow::Result<PathBuf> {
             "no place for the worker's files: set GAFFER_DATA_DIR (neither XDG_DATA_HOME nor HOME is set)",
         )?;
     Ok(base.join("gaffer/worker"))
+}
+
+/// What the keeper's process gets of this one's environment: nothing that jobs should not read.
+pub(crate) fn keeper_environment() -> impl Iterator<Item = (String, OsString)> {
+    const NEEDED: [&str; 6] = ["PATH", "HOME", "TMPDIR", "LANG", "TZ", "RUST_BACKTRACE"];
+    // A worker that is a job itself ends with that.
+    let names = NEEDED.into_iter().chain([crate::driver::MARKER_VARIABLE]);
+    names.filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
 }
 
 /// What is passed on of the worker's own environment. Its keys and addresses are not.

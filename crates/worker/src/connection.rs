@@ -1,6 +1,6 @@
 //! The link to the master: dials, says hello, keeps a session going, and dials again for as long as it takes.
 //!
-//! This is one side of a border, see [`crate::execution`]: nothing here knows how attempts execute.
+//! This is one side of a border, see [`crate::keeper`]: nothing here knows how attempts execute.
 
 mod backoff;
 mod dial;
@@ -12,12 +12,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use gaffer_domain::spec::Resources;
-use gaffer_protocol::wire::{GoodbyeCode, Hello, PROTOCOL_VERSION, ToWorker, Welcome};
+use gaffer_protocol::wire::{
+    DriverStatus, GoodbyeCode, HeldAttempt, Hello, PROTOCOL_VERSION, ToWorker, Welcome,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::{ApiKey, MasterUrl};
-use crate::execution::Execution;
+use crate::keeper::Keeper;
 use crate::stats::StatsReader;
 use backoff::Backoff;
 pub(crate) use backoff::Patience;
@@ -54,13 +56,13 @@ pub(crate) struct Superseded {
     message: String,
 }
 
-/// Keeps this worker connected until `closing`.
+/// Keeps this worker connected until `closing`, or until the keeper is gone.
 ///
 /// # Errors
 /// When another worker has taken this one's place, or the settings cannot be used.
 pub(crate) async fn run(
     settings: ConnectionSettings,
-    execution: Execution,
+    keeper: Keeper,
     closing: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut link = Link {
@@ -70,12 +72,12 @@ pub(crate) async fn run(
         backoff: Backoff::new(settings.patience.clone()),
         log: FailureLog::default(),
         settings,
-        execution,
+        keeper,
         closing: closing.clone(),
     };
     loop {
         let failure = link.connect().await;
-        link.execution.close_session();
+        link.keeper.close_session();
         let wait = match failure {
             Failure::Closing => return Ok(()),
             Failure::Superseded(superseded) => return Err(superseded.into()),
@@ -88,8 +90,10 @@ pub(crate) async fn run(
                 link.backoff.after_refusal()
             }
         };
-        if closing.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
-            return Ok(());
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = closing.cancelled() => return Ok(()),
+            () = link.keeper.gone() => return Ok(()),
         }
     }
 }
@@ -97,7 +101,7 @@ pub(crate) async fn run(
 /// Everything that outlives a session.
 struct Link {
     settings: ConnectionSettings,
-    execution: Execution,
+    keeper: Keeper,
     dialer: Dialer,
     /// Names this process of the worker.
     process: Uuid,
@@ -134,8 +138,8 @@ impl Link {
                 return Failure::Passing(format!("cannot reach the master at {url}: {reason}"));
             }
         };
-        let hello = |execution: &Execution| hello(&self.settings, self.process, execution);
-        let greeting = session::greet(&mut socket, &self.execution, hello);
+        let hello = |drivers, held| hello(&self.settings, self.process, drivers, held);
+        let greeting = session::greet(&mut socket, &self.keeper, hello);
         let end = match self.closing.run_until_cancelled(greeting).await {
             None => SessionEnd::Closing,
             Some(Err(end)) => end,
@@ -165,15 +169,20 @@ impl Link {
     async fn converse(&mut self, socket: Socket, welcome: Welcome, said: Vec<ToWorker>) -> SessionEnd {
         self.backoff.welcomed();
         self.log.connected(&self.dialer, &welcome);
-        self.execution.welcomed(&welcome);
+        self.keeper.welcomed(&welcome);
         let began = Instant::now();
-        let end = session::run(socket, &self.execution, &welcome, said, &mut self.stats, &self.closing).await;
+        let end = session::run(socket, &self.keeper, &welcome, said, &mut self.stats, &self.closing).await;
         self.backoff.session_lasted(began.elapsed());
         end
     }
 }
 
-fn hello(settings: &ConnectionSettings, process: Uuid, execution: &Execution) -> Hello {
+fn hello(
+    settings: &ConnectionSettings,
+    process: Uuid,
+    drivers: Vec<DriverStatus>,
+    held: Vec<HeldAttempt>,
+) -> Hello {
     Hello {
         protocol: PROTOCOL_VERSION,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -184,10 +193,10 @@ fn hello(settings: &ConnectionSettings, process: Uuid, execution: &Execution) ->
         labels: settings.labels.clone(),
         datacenter: settings.datacenter.clone(),
         capacity: settings.capacity,
-        drivers: execution.drivers(),
+        drivers,
         arch: settings.arch.clone(),
         os: "linux".to_owned(),
-        held: execution.open_session(),
+        held,
         warnings: settings.warnings.clone(),
     }
 }

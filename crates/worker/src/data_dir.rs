@@ -1,72 +1,80 @@
-//! The worker's own directory: held by one worker at a time, and the home of its identity.
+//! The worker's own directory: held by one keeper at a time, and the home of the worker's identity.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use uuid::Uuid;
 
-/// The data directory, locked for as long as this lives. The kernel gives the lock back however the worker dies.
-pub(crate) struct DataDir {
-    path: PathBuf,
-    _lock: Flock<File>,
+/// The lock on a data directory, for as long as this lives. The kernel gives it back however its holder dies.
+pub(crate) struct DataDirLock {
+    _file: Flock<File>,
 }
 
-impl DataDir {
-    /// Creates the directory if need be and locks it.
-    pub fn open(path: &Path) -> anyhow::Result<DataDir> {
-        create_private_dir(path)
-            .with_context(|| format!("cannot create the data directory {}", path.display()))?;
-        // Absolute, for it becomes part of paths that jobs see.
-        let path = path
-            .canonicalize()
-            .with_context(|| format!("cannot find the data directory {}", path.display()))?;
-        let lock_path = path.join("lock");
+impl DataDirLock {
+    /// None if somebody else has it. The file then holds the number of that process.
+    pub fn take(dir: &Path) -> anyhow::Result<Option<DataDirLock>> {
+        let path = dir.join("lock");
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
-            .open(&lock_path)
-            .with_context(|| format!("cannot open {}", lock_path.display()))?;
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(DataDir { path, _lock: lock }),
-            Err((_, Errno::EWOULDBLOCK)) => bail!(
-                "another worker is using the data directory {}: stop it, or give this one a directory of its own \
-                 with GAFFER_DATA_DIR",
-                path.display()
-            ),
-            Err((_, errno)) => Err(errno).with_context(|| format!("cannot lock {}", lock_path.display())),
-        }
-    }
-
-    /// Where it is, as an absolute path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The worker's identity; made when it is asked for the first time.
-    pub fn identity(&self) -> anyhow::Result<Uuid> {
-        let path = self.path.join("identity");
-        match fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().with_context(|| {
-                format!(
-                    "{} does not hold an identity: restore it, or remove it to begin as a new worker",
-                    path.display()
-                )
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let identity = Uuid::new_v4();
-                write_private(&path, format!("{identity}\n").as_bytes())
-                    .with_context(|| format!("cannot write {}", path.display()))?;
-                Ok(identity)
+            Ok(mut file) => {
+                // For whoever wants to know; a full disk is no reason not to begin.
+                let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+                Ok(Some(DataDirLock { _file: file }))
             }
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
         }
+    }
+}
+
+/// Creates the data directory if need be. Gives its absolute path, for that becomes part of paths that jobs see.
+pub(crate) fn prepare(path: &Path) -> anyhow::Result<PathBuf> {
+    create_private_dir(path)
+        .with_context(|| format!("cannot create the data directory {}", path.display()))?;
+    path.canonicalize().with_context(|| format!("cannot find the data directory {}", path.display()))
+}
+
+/// The identity of the worker with this data directory; made when it is asked for the first time.
+pub(crate) fn identity(dir: &Path) -> anyhow::Result<Uuid> {
+    let path = dir.join("identity");
+    if let Some(identity) = read_identity(&path)? {
+        return Ok(identity);
+    }
+    let identity = Uuid::new_v4();
+    let draft = dir.join(format!("identity.{identity}"));
+    let made = write_private(&draft, format!("{identity}\n").as_bytes()).and_then(|()| {
+        // Fails if there is one by now: two processes of one worker may begin at once.
+        match fs::hard_link(&draft, &path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    });
+    let _ = fs::remove_file(&draft);
+    made.with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(read_identity(&path)?.unwrap_or(identity))
+}
+
+fn read_identity(path: &Path) -> anyhow::Result<Option<Uuid>> {
+    match fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().map(Some).with_context(|| {
+            format!(
+                "{} does not hold an identity: restore it, or remove it to begin as a new worker",
+                path.display()
+            )
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
@@ -94,13 +102,11 @@ pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Writes a file that only its owner may read, whole or not at all.
+/// Writes a new file that only its owner may read.
 fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
     file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)
+    file.sync_all()
 }
 
 #[cfg(test)]
@@ -114,31 +120,36 @@ mod tests {
     #[test]
     fn an_identity_is_made_once_and_only_its_owner_can_read_it() {
         let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("a/b");
-        let identity = DataDir::open(&path).unwrap().identity().unwrap();
-        assert_eq!(DataDir::open(&path).unwrap().identity().unwrap(), identity);
+        let dir = prepare(&root.path().join("a/b")).unwrap();
+        let made: Vec<_> =
+            (0..8).map(|_| dir.clone()).map(|dir| std::thread::spawn(move || identity(&dir).unwrap())).collect();
+        let made: Vec<Uuid> = made.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert!(made.iter().all(|one| *one == made[0]), "{made:?}");
+        assert_eq!(identity(&dir).unwrap(), made[0]);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&path.join("identity")), 0o600);
-        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&dir.join("identity")), 0o600);
+        assert_eq!(mode(&dir), 0o700);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "no draft is left");
     }
 
     #[test]
-    fn a_second_worker_is_refused_while_the_first_lives() {
+    fn a_second_holder_is_refused_while_the_first_lives() {
         let root = tempfile::tempdir().unwrap();
-        let first = DataDir::open(root.path()).unwrap();
-        let error = DataDir::open(root.path()).err().unwrap().to_string();
-        assert!(error.contains("another worker") && error.contains("GAFFER_DATA_DIR"), "{error}");
+        let first = DataDirLock::take(root.path()).unwrap().unwrap();
+        assert!(DataDirLock::take(root.path()).unwrap().is_none());
         assert!(is_held(root.path()).unwrap());
+        let holder = fs::read_to_string(root.path().join("lock")).unwrap();
+        assert_eq!(holder.trim(), std::process::id().to_string());
         drop(first);
         assert!(!is_held(root.path()).unwrap() && !is_held(&root.path().join("none")).unwrap());
-        DataDir::open(root.path()).unwrap();
+        assert!(DataDirLock::take(root.path()).unwrap().is_some());
     }
 
     #[test]
     fn a_damaged_identity_is_not_replaced_silently() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("identity"), "garbage").unwrap();
-        let error = DataDir::open(root.path()).unwrap().identity().unwrap_err().to_string();
+        let error = identity(root.path()).unwrap_err().to_string();
         assert!(error.contains("identity") && error.contains("remove it"), "{error}");
     }
 }

@@ -2,11 +2,13 @@
 //! and stops by itself what it has lost touch over.
 //!
 //! This is one side of a border. The other side, [`crate::connection`], knows nothing of attempts but what
-//! [`Execution`] says and takes, and all of that could travel between two processes: [`ToWorker`] in, [`Event`] out,
-//! [`EncodedChunk`] on demand, and the moments at which the master is known to have heard of this worker.
+//! [`Execution`] says and takes, and all of that travels between two processes, see [`crate::keeper`]: [`ToWorker`] in,
+//! [`Event`] out, [`EncodedChunk`] on demand, and the moments at which the master is known to have heard of this
+//! worker.
 
 mod admission;
 mod lease;
+mod open_files;
 mod recovery;
 mod state;
 #[cfg(test)]
@@ -21,12 +23,14 @@ use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use futures::FutureExt as _;
 use gaffer_domain::AttemptRef;
+use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
 use gaffer_domain::spec::Resources;
 use gaffer_protocol::output::EncodedChunk;
 use gaffer_protocol::wire::{
     ContainerFacts, DriverStatus, Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster, ToWorker, Welcome,
 };
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -41,6 +45,8 @@ use state::{Accepted, Launch, Ordered, State};
 
 /// The longest grace that a worker which is going down gives its attempts.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// The most that the spool takes if nobody says otherwise; on a small disk half of what is free.
+const DEFAULT_SPOOL_LIMIT: u64 = 4 << 30;
 /// With less free disk than this, or than this share of it, nothing new starts: journal and spool come first.
 const LOW_DISK_BYTES: u64 = 64 << 20;
 const LOW_DISK_DIVISOR: u64 = 20;
@@ -48,9 +54,9 @@ const LOW_DISK_DIVISOR: u64 = 20;
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How a worker executes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ExecutionSettings {
-    /// The worker's data directory, which belongs to this process.
+    /// The worker's data directory, absolute; it belongs to this process.
     pub data_dir: PathBuf,
     /// Names this boot of the machine.
     pub boot_id: String,
@@ -58,17 +64,15 @@ pub(crate) struct ExecutionSettings {
     pub token: String,
     pub worker_name: String,
     pub capacity: Resources,
-    /// The most attempts that execute at once, however little they reserve.
-    pub max_running: usize,
-    /// Bytes.
-    pub spool_limit: u64,
+    /// Bytes; none: as much as is decent.
+    pub spool_limit: Option<u64>,
     pub drivers: DriverSettings,
     /// Marks what belongs to this worker outside of its processes.
     pub owner: String,
 }
 
 /// What the execution has to say. Nothing is said while no session is open.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Event {
     /// To be passed on to the master. An end only after the output before it.
     Report(ToMaster),
@@ -100,9 +104,9 @@ impl Execution {
     /// Ends what an earlier process left behind and begins anew. `data_dir` must be locked by the caller.
     pub async fn open(settings: ExecutionSettings) -> anyhow::Result<Execution> {
         driver::adopt_orphans().context("cannot adopt orphaned processes")?;
+        let spool_limit = settings.spool_limit.unwrap_or_else(|| default_spool_limit(&settings.data_dir));
         let ExecutionSettings { data_dir, boot_id, token, .. } = settings.clone();
-        let recover =
-            move || recovery::recover(&data_dir.join("spool"), &boot_id, &token, settings.spool_limit);
+        let recover = move || recovery::recover(&data_dir.join("spool"), &boot_id, &token, spool_limit);
         let (spool, from_before) = tokio::task::spawn_blocking(recover).await??;
         let scratch = ScratchSpace::open(&settings.data_dir)?;
         let adopting = from_before.resumed.iter().map(|resumed| resumed.start.attempt);
@@ -113,7 +117,7 @@ impl Execution {
             token: settings.token,
         });
         let mut state =
-            State::new(settings.worker_name, settings.capacity, settings.max_running, from_before.over);
+            State::new(settings.worker_name, settings.capacity, open_files::max_running(), from_before.over);
         let adopted: Vec<_> =
             from_before.resumed.into_iter().map(|resumed| state.resume_attempt(resumed)).collect();
         let contact_file = ContactFile::open(&settings.data_dir, &settings.boot_id)
@@ -204,6 +208,22 @@ impl Execution {
     ) -> Option<(EncodedChunk, u64)> {
         let output = self.core.state().output(attempt)?;
         output.chunk(offset, max).await
+    }
+
+    /// What this worker offers from now on; what runs already goes on.
+    pub fn set_capacity(&self, capacity: Resources) {
+        self.core.state().set_capacity(capacity);
+        self.core.launch_ready();
+    }
+
+    /// The shortest `lost_after` among the attempts that are not over.
+    pub fn shortest_lost_after(&self) -> Option<Span> {
+        self.core.state().shortest_lost_after()
+    }
+
+    /// Whether there are attempts that are not over.
+    pub fn has_unfinished(&self) -> bool {
+        self.shortest_lost_after().is_some()
     }
 
     /// Gives back what has not started, asks what runs to end, and waits until nothing runs. Nothing starts any more.
@@ -422,6 +442,11 @@ async fn keep_house(core: Arc<Core>, data_dir: PathBuf) {
             }
         }
     }
+}
+
+fn default_spool_limit(data_dir: &Path) -> u64 {
+    let free = stats::disk(data_dir).map_or(u64::MAX, |disk| disk.available);
+    DEFAULT_SPOOL_LIMIT.min(free / 2)
 }
 
 fn log_end(ended: &Ended) {

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::Patience;
-use crate::{ApiKey, WorkerConfig, run_with};
+use crate::{ApiKey, KeeperPlace, WorkerConfig, run_with};
 use master::{Master, Session, soon, until};
 
 /// A worker in this process, with a master and a data directory of its own.
@@ -39,7 +39,7 @@ impl Worker {
         let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
         let config = adjust(config(&master.url, dir.path()));
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(run_with(config, eager(), shutdown.clone()));
+        let running = tokio::spawn(run_with(config, KeeperPlace::Here, eager(), shutdown.clone()));
         Worker { master, dir, shutdown, running }
     }
 

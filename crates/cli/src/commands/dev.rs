@@ -1,4 +1,4 @@
-//! `gaffer dev`: database, master and one worker on this machine, in one process, kept between runs.
+//! `gaffer dev`: database, master and one worker on this machine, started by one command, kept between runs.
 
 use std::fs;
 use std::io::{self, Write};
@@ -19,6 +19,7 @@ use gaffer_master::submit::Submission;
 use gaffer_master::{Master, Running};
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::NewKey;
+use gaffer_worker::KeeperPlace;
 use gaffer_worker::config::{ApiKey, WorkerConfig};
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -116,7 +117,7 @@ async fn beside_master(
         ..WorkerFromEnvironment::try_parse_from(["gaffer"])?.worker
     };
     let mut changes = master.changes.of_any();
-    let worker = tokio::spawn(gaffer_worker::run(config, shutdown));
+    let worker = tokio::spawn(gaffer_worker::run(config, KeeperPlace::Process, shutdown));
     let sample = sample_job(master).await?;
     // A worker that does not come is reported by itself; the rest is up all the same.
     let connected = async {

@@ -1,13 +1,16 @@
-//! `gaffer master` and `gaffer worker`: the servers, with what every server needs around it.
+//! `gaffer master`, `gaffer worker` and its keeper: the servers, with what every server needs around it.
 
 use std::future::Future;
+use std::io;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use gaffer_master::config::MasterConfig;
+use gaffer_worker::KeeperPlace;
 use gaffer_worker::config::WorkerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::commands::supervisor;
 use crate::commands::workers::WorkerAction;
 use crate::config;
 use crate::failure::Failure;
@@ -62,7 +65,31 @@ pub fn master(config: MasterConfig, out: &Out) -> Result<u8, Failure> {
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn worker(config: WorkerConfig, out: &Out) -> Result<u8, Failure> {
-    serve(out, "info", |shutdown| gaffer_worker::run(config, shutdown))
+    if !config::is_link() {
+        return supervisor::run(out);
+    }
+    end_with_supervisor();
+    serve(out, "info", |shutdown| gaffer_worker::run(config, KeeperPlace::Process, shutdown))
+}
+
+/// Ends this process, as if it were killed, when the one that supervises it is gone: its place is another's then.
+fn end_with_supervisor() {
+    std::thread::spawn(|| {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        std::process::exit(1);
+    });
+}
+
+/// Keeps the attempts of the worker that started this process.
+///
+/// # Errors
+/// [`Failure::Local`] with what brought it down.
+pub fn keeper() -> Result<u8, Failure> {
+    let local = |error: io::Error| Failure::Local(format!("cannot start: {error}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(local)?;
+    let ended = runtime.block_on(gaffer_worker::keep());
+    runtime.shutdown_background();
+    ended.map(|()| 0).map_err(|error| Failure::Local(format!("{error:#}")))
 }
 
 /// Runs a server until TERM or Ctrl-C has let it end in order; a second one ends it at once. `filter` says what it logs
@@ -75,7 +102,7 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     log_to_stderr(out, filter)?;
-    let local = |error: std::io::Error| Failure::Local(format!("cannot start: {error}"));
+    let local = |error: io::Error| Failure::Local(format!("cannot start: {error}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(local)?;
     let ended = runtime.block_on(until_told(server));
     runtime.shutdown_background();
@@ -106,7 +133,7 @@ where
 fn log_to_stderr(out: &Out, filter: &str) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(config::log_filter().as_deref().unwrap_or(filter))
         .map_err(|error| Failure::Usage(format!("GAFFER_LOG makes no sense: {error}")))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let set = if config::logs_json() {
         log.json().try_init()
     } else {

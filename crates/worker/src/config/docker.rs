@@ -4,6 +4,7 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context as _, ensure};
+use serde::{Deserialize, Serialize};
 
 /// Where Docker listens unless somebody says otherwise.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
@@ -48,7 +49,7 @@ pub struct InvalidVolumeRoot {
 }
 
 /// The options with defaults filled in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DockerSettings {
     pub address: DaemonAddress,
     /// Somebody said that there is a daemon: if it is not there, that is worth telling.
@@ -59,7 +60,7 @@ pub(crate) struct DockerSettings {
 }
 
 /// How to reach the daemon.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum DaemonAddress {
     Socket(PathBuf),
     /// An address as the client library takes it: `tcp://host:port`.
@@ -67,7 +68,7 @@ pub(crate) enum DaemonAddress {
 }
 
 /// What jobs may ask of the daemon.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ContainerPolicy {
     pub volume_roots: Vec<PathBuf>,
     /// Patterns; empty means any image.

@@ -1,7 +1,7 @@
 //! One session with the master, from hello to goodbye.
 //!
 //! Two loops run side by side in one task: one reads and never waits for the other, one writes. They share the
-//! [`Outbox`]; everything else goes to and comes from the [`Execution`].
+//! [`Outbox`]; everything else goes to and comes from the [`Keeper`].
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use gaffer_domain::worker::SILENCE_LIMIT;
 use gaffer_protocol::wire::{
-    GoodbyeCode, Heartbeat, Hello, MAX_MESSAGES_PER_FRAME, StoredOutput, ToMaster, ToWorker, Welcome,
+    DriverStatus, GoodbyeCode, Heartbeat, HeldAttempt, Hello, MAX_MESSAGES_PER_FRAME, StoredOutput, ToMaster, ToWorker, Welcome,
 };
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::dial::Socket;
 use super::outbox::Outbox;
 use crate::clock::BootTime;
-use crate::execution::{Event, Execution};
+use crate::execution::Event;
+use crate::keeper::{Gone, Keeper};
 use crate::stats::StatsReader;
 
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,13 +51,20 @@ pub(super) enum SessionEnd {
     Broken(String),
 }
 
+impl From<Gone> for SessionEnd {
+    fn from(gone: Gone) -> SessionEnd {
+        SessionEnd::Broken(gone.to_string())
+    }
+}
+
 /// Says hello and waits for the welcome. Gives what the master said in the same breath, too.
 pub(super) async fn greet(
     socket: &mut Socket,
-    execution: &Execution,
-    hello: impl FnOnce(&Execution) -> Hello,
+    keeper: &Keeper,
+    hello: impl FnOnce(Vec<DriverStatus>, Vec<HeldAttempt>) -> Hello,
 ) -> Result<(Welcome, Vec<ToWorker>), SessionEnd> {
-    let hello = hello(execution);
+    let (drivers, held) = keeper.open_session().await?;
+    let hello = hello(drivers, held);
     let sent_at = BootTime::now();
     let hello = text_frame(&[ToMaster::Hello(Box::new(hello))])?;
     let greeted = async {
@@ -79,14 +87,14 @@ pub(super) async fn greet(
     let greeting = tokio::time::timeout(WELCOME_TIMEOUT, greeted).await.unwrap_or_else(|_| {
         Err(SessionEnd::Broken(format!("no welcome within {} s", WELCOME_TIMEOUT.as_secs())))
     })?;
-    execution.renew_lease(sent_at);
+    keeper.renew_lease(sent_at);
     Ok(greeting)
 }
 
 /// Runs a session that was welcomed until it ends. `said` is what the master said right after the welcome.
 pub(super) async fn run(
     socket: Socket,
-    execution: &Execution,
+    keeper: &Keeper,
     welcome: &Welcome,
     said: Vec<ToWorker>,
     stats: &mut StatsReader,
@@ -97,7 +105,7 @@ pub(super) async fn run(
         outbox.resume(*attempt, *offset);
     }
     let session = Session {
-        execution,
+        keeper,
         outbox: Mutex::new(outbox),
         acknowledged: Notify::new(),
         unanswered: Mutex::new(VecDeque::new()),
@@ -118,7 +126,7 @@ pub(super) async fn run(
 }
 
 struct Session<'a> {
-    execution: &'a Execution,
+    keeper: &'a Keeper,
     outbox: Mutex<Outbox>,
     /// There may be room in the outbox's window.
     acknowledged: Notify,
@@ -162,7 +170,7 @@ impl Session<'_> {
                 {
                     unanswered.pop_front();
                     if sent == *sequence {
-                        self.execution.renew_lease(at);
+                        self.keeper.renew_lease(at);
                     }
                 }
             }
@@ -181,7 +189,7 @@ impl Session<'_> {
             }
             _ => {}
         }
-        self.execution.deliver(message);
+        self.keeper.deliver(message);
     }
 
     /// Writes until the connection breaks. Everything goes out as soon as there is something; only heartbeats have
@@ -192,7 +200,8 @@ impl Session<'_> {
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next_beat.into()) => {}
-                () = self.execution.eventful() => {}
+                () = self.keeper.gone() => return Gone.into(),
+                () = self.keeper.eventful() => {}
                 () = self.acknowledged.notified() => {}
             }
             let mut has_more = true;
@@ -227,7 +236,7 @@ impl Session<'_> {
         stats: &mut StatsReader,
     ) -> Result<(), SessionEnd> {
         let stats = stats.read();
-        let (events, held) = self.execution.take_events_and_held();
+        let (events, held) = self.keeper.take_events_and_held().await?;
         let mut messages = self.sort(events);
         messages.push(ToMaster::Heartbeat(Box::new(Heartbeat { sequence, held, stats })));
         self.expect_answer(sequence);
@@ -244,7 +253,7 @@ impl Session<'_> {
 
     /// Writes control messages first, then some output. Says whether there may be more.
     async fn write_turn(&self, writer: &mut Writer) -> Result<bool, SessionEnd> {
-        let mut messages = self.sort(self.execution.take_events());
+        let mut messages = self.sort(self.keeper.take_events());
         messages.extend(self.outbox().take_ends());
         write_control(writer, &messages).await?;
         let mut frames = 0;
@@ -257,13 +266,13 @@ impl Session<'_> {
     /// Writes one frame of output, if there is one to be written.
     async fn write_output(&self, writer: &mut Writer) -> Result<bool, SessionEnd> {
         let Some(piece) = self.outbox().next() else { return Ok(false) };
-        let chunk = self.execution.next_chunk(piece.attempt, piece.offset, piece.max).await;
-        let Some((chunk, bytes)) = chunk else {
+        let chunk = self.keeper.next_chunk(piece.attempt, piece.offset, piece.max).await?;
+        let Some((frame, bytes)) = chunk else {
             self.outbox().sent(piece.attempt, piece.offset, 0, Instant::now());
             return Ok(true);
         };
         self.outbox().sent(piece.attempt, piece.offset, bytes, Instant::now());
-        writer.feed(Message::Binary(chunk.to_frame())).await.map_err(broken)?;
+        writer.feed(Message::Binary(frame)).await.map_err(broken)?;
         Ok(true)
     }
 

@@ -39,12 +39,15 @@ use gaffer_domain::reason::{LostCause, ProcessEnd};
 use gaffer_domain::spec::{DriverKind, StopSignal};
 use gaffer_protocol::output::Record;
 use gaffer_protocol::wire::{ContainerFacts, DriverStatus, KillReceipt, StartAttempt};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::DockerSettings;
 use crate::spool::Position;
 
-pub(crate) use process_tree::{Leftover, adopt_orphans, kill_leftovers, kill_marked, reap_forsaken_orphans};
+pub(crate) use process_tree::{
+    Leftover, MARKER_VARIABLE, adopt_orphans, kill_leftovers, kill_marked, reap_forsaken_orphans,
+};
 pub(crate) use processes::lists_children;
 
 /// An attempt that is to be executed.
@@ -127,7 +130,7 @@ pub(crate) struct Drivers {
 }
 
 /// Which drivers a worker has.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct DriverSettings {
     pub host: bool,
     /// The environment that every job on the host gets from its worker.

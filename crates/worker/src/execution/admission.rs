@@ -82,6 +82,11 @@ impl Admission {
         wanted
     }
 
+    /// What there is in all from now on.
+    pub fn set_capacity(&mut self, capacity: Resources) {
+        self.capacity = capacity;
+    }
+
     /// Whether anything may start, whatever is free. Says whether that is new.
     pub fn pause(&mut self, is_paused: bool) -> bool {
         std::mem::replace(&mut self.is_paused, is_paused) != is_paused

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use gaffer_domain::AttemptRef;
+use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
@@ -314,6 +315,15 @@ impl State {
         }
     }
 
+    pub fn set_capacity(&mut self, capacity: Resources) {
+        self.admission.set_capacity(capacity);
+    }
+
+    /// Of those that wait or run.
+    pub fn shortest_lost_after(&self) -> Option<Span> {
+        self.held.values().filter_map(|held| held.phase.lost_after()).min()
+    }
+
     pub fn renew_lease(&mut self, sent_at: Option<BootTime>) {
         self.contact = self.contact.max(sent_at);
     }
@@ -326,11 +336,7 @@ impl State {
         let mut expired_queued = Vec::new();
         let mut expired = 0;
         for (attempt, held) in &mut self.held {
-            let lost_after = match &held.phase {
-                Phase::Queued(start) => start.lost_after,
-                Phase::Running(running) => running.start.lost_after,
-                Phase::Finished(_) => continue,
-            };
+            let Some(lost_after) = held.phase.lost_after() else { continue };
             let end = contact.after(lost_after.to_std());
             if end > now {
                 next = Some(next.map_or(end, |next: BootTime| next.min(end)));
@@ -459,6 +465,17 @@ impl State {
         match &mut self.held.get_mut(&attempt)?.phase {
             Phase::Running(running) => Some(running),
             _ => None,
+        }
+    }
+}
+
+impl Phase {
+    /// How long its lease lasts; none once it is over.
+    fn lost_after(&self) -> Option<Span> {
+        match self {
+            Phase::Queued(start) => Some(start.lost_after),
+            Phase::Running(running) => Some(running.start.lost_after),
+            Phase::Finished(_) => None,
         }
     }
 }

@@ -19,8 +19,7 @@ async fn open(dir: &Path) -> Execution {
         token: Uuid::new_v4().to_string(),
         worker_name: "tester".to_owned(),
         capacity,
-        max_running: 1000,
-        spool_limit: 1 << 30,
+        spool_limit: Some(1 << 30),
         drivers: DriverSettings { host: true, inherited: BTreeMap::new(), docker: None, scripted: true },
         owner: "tester".to_owned(),
     };

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::master::{Books, Master, Said, attempt, play, script, soon};
 use super::{config, eager, lives, pid_in};
 use crate::driver::scripted::PseudoRandom;
-use crate::run_with;
+use crate::{KeeperPlace, run_with};
 
 const DIR: &str = "GAFFER_TEST_WORKER_DIR";
 const URL: &str = "GAFFER_TEST_WORKER_URL";
@@ -29,7 +29,7 @@ fn worker_process() {
         config.drivers = Some("docker".to_owned());
         config.docker.docker_host = Some(address);
     }
-    let ran = runtime.block_on(run_with(config, eager(), CancellationToken::new()));
+    let ran = runtime.block_on(run_with(config, KeeperPlace::Here, eager(), CancellationToken::new()));
     panic!("the worker ended: {ran:?}");
 }
 

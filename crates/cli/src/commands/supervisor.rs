@@ -1,0 +1,106 @@
+//! `gaffer worker` as its operator sees it: a process that starts the worker's link and, when that dies, starts it
+//! again.
+
+use std::io;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+
+use crate::config;
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::signals::{Order, Signals};
+
+/// A link that lived for so long is started again at once.
+const GOOD_LIFE: Duration = Duration::from_secs(10);
+/// Before another one is started again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// What Rust programs exit with that broke down.
+const PANICKED: i32 = 101;
+
+/// Runs the link of a worker, again and again if it dies, until it ends by itself or by order. Exits as it does.
+///
+/// # Errors
+/// [`Failure::Local`] if it cannot be started.
+pub fn run(out: &Out) -> Result<u8, Failure> {
+    let local = |error: io::Error| Failure::Local(format!("cannot start: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(local)?;
+    runtime.block_on(supervise(out)).map_err(local)
+}
+
+async fn supervise(out: &Out) -> io::Result<u8> {
+    // By its path: after an upgrade the next link is the new program.
+    let program = std::env::current_exe()?;
+    let mut signals = Signals::listen()?;
+    let mut last_order = None;
+    loop {
+        let began = Instant::now();
+        let status = see_to_end(start(&program)?, &mut signals, &mut last_order).await?;
+        let died = status.code().is_none_or(|code| code == PANICKED);
+        if let Some(order) = last_order.filter(|_| died) {
+            return Ok(order.exit_code());
+        }
+        if !died {
+            return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
+        }
+        out.note(&format!("gaffer: the worker's link died ({status}); its jobs go on, and it is started again"));
+        if began.elapsed() < GOOD_LIFE {
+            tokio::select! {
+                () = sleep(PAUSE) => {}
+                order = signals.next() => return Ok(order.exit_code()),
+            }
+        }
+    }
+}
+
+/// The link is in a group of its own, for Ctrl-C is passed on once and not twice. It ends when its standard input does.
+fn start(program: &Path) -> io::Result<Child> {
+    Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .env(config::LINK_VARIABLE, "1")
+        .stdin(Stdio::piped())
+        .process_group(0)
+        .spawn()
+}
+
+/// Waits for the link's end, and passes signals on until then.
+async fn see_to_end(
+    mut link: Child,
+    signals: &mut Signals,
+    last_order: &mut Option<Order>,
+) -> io::Result<ExitStatus> {
+    let pid = link.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+    // Held open, as the link's sign that this process lives.
+    let _lifeline = link.stdin.take();
+    let mut child_ended = signal(SignalKind::child())?;
+    loop {
+        tokio::select! {
+            status = link.wait() => return status,
+            order = signals.next() => {
+                *last_order = Some(order);
+                if let Some(pid) = pid {
+                    // It may have ended just now.
+                    let _ = kill(pid, Signal::SIGTERM);
+                }
+            }
+            _ = child_ended.recv() => reap_orphans(pid),
+        }
+    }
+}
+
+/// As the first process of a container this one inherits what others leave; nobody else would wait for those.
+fn reap_orphans(link: Option<Pid>) {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) = waitid(Id::All, look) {
+        if Some(pid) == link || waitpid(pid, Some(WaitPidFlag::WNOHANG)).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The keeper's process: begins for the link that started it, takes the links that come later, and leaves when it is
+//! told to or of no use any more.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::frame::{self, Build, FromKeeper, LogLine, Opening, Refusal, ToKeeper, Wire};
+use super::log;
+use super::serve::{Served, serve};
+use crate::clock::BootTime;
+use crate::data_dir::DataDirLock;
+use crate::execution::{Execution, ExecutionSettings};
+
+const SOCKET: &str = "keeper.sock";
+/// How long a link may take to present itself.
+const OPENING_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a newcomer waits for the end of the link before it.
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(1);
+/// A link that said nothing for so long stands still: a newcomer may replace it.
+const SILENCE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a keeper with nothing to run waits for a link.
+const LINKLESS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits for acknowledgements once it was told to leave and nothing runs.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
+/// How often it thinks about leaving.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Keeps a worker's attempts for the link at standard input, and for the links that come later. To be called in a
+/// process that was started for this alone, inside of a Tokio runtime.
+///
+/// # Errors
+/// When nobody is at standard input, or the system refuses something; what concerns the worker is told to the link.
+pub async fn keep() -> anyhow::Result<()> {
+    let mut wire = link_at_stdin().context("this command is for gaffer itself: a worker starts its keeper")?;
+    // Away from the terminal of whoever started the worker. Fails if this process leads a group: then it is away.
+    let _ = nix::unistd::setsid();
+    let Some(opening) = hear_opening(&mut wire).await else { return Ok(()) };
+    let log = log::collect(&opening.log_level);
+    let (kept, listener) = match begin(opening, log).await {
+        Ok(Some(kept)) => {
+            let listener = listen(&kept.settings.data_dir).context("cannot listen for links")?;
+            (kept, listener)
+        }
+        Ok(None) => return Ok(frame::say(&mut wire, &FromKeeper::Refused(Refusal::Busy)).await?),
+        Err(error) => {
+            let reason = Refusal::Failed(format!("{error:#}"));
+            return Ok(frame::say(&mut wire, &FromKeeper::Refused(reason)).await?);
+        }
+    };
+    frame::say(&mut wire, &FromKeeper::Ready).await?;
+    let socket = kept.settings.data_dir.join(SOCKET);
+    let ended = kept.attend(wire, listener).await;
+    let _ = fs::remove_file(socket);
+    ended
+}
+
+/// Keeps a worker's attempts for this link alone, until it is gone.
+pub(super) async fn keep_for(mut wire: Wire) {
+    let Some(opening) = hear_opening(&mut wire).await else { return };
+    let (_, no_log) = mpsc::channel(1);
+    let answer = match begin(opening, no_log).await {
+        Ok(Some(kept)) => {
+            if frame::say(&mut wire, &FromKeeper::Ready).await.is_ok() {
+                serve(kept.served, wire).await;
+            }
+            return;
+        }
+        Ok(None) => Refusal::Busy,
+        Err(error) => Refusal::Failed(format!("{error:#}")),
+    };
+    let _ = frame::say(&mut wire, &FromKeeper::Refused(answer)).await;
+}
+
+/// Connects to the keeper of a data directory.
+pub(super) async fn connect(data_dir: &Path) -> io::Result<UnixStream> {
+    let dir = File::open(data_dir)?;
+    UnixStream::connect(short_path(&dir)).await
+}
+
+/// The address of a socket has room for little more than a hundred bytes; a data directory may have a longer name.
+fn short_path(dir: &File) -> String {
+    format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd())
+}
+
+fn listen(data_dir: &Path) -> io::Result<UnixListener> {
+    let dir = File::open(data_dir)?;
+    let path = short_path(&dir);
+    // Of an earlier keeper: this one has the lock.
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn link_at_stdin() -> io::Result<Wire> {
+    let stream = std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // Fails if it is no socket.
+    stream.local_addr()?;
+    stream.set_nonblocking(true)?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(frame::wire(UnixStream::from_std(stream)?))
+}
+
+async fn hear_opening(wire: &mut Wire) -> Option<Opening> {
+    match timeout(OPENING_PATIENCE, frame::hear_link(wire)).await {
+        Ok(Some(ToKeeper::Open(opening))) => Some(*opening),
+        _ => None,
+    }
+}
+
+/// None if another keeper has the data directory.
+async fn begin(opening: Opening, log: mpsc::Receiver<LogLine>) -> anyhow::Result<Option<Kept>> {
+    let Opening { settings, build, .. } = opening;
+    let Some(lock) = DataDirLock::take(&settings.data_dir)? else { return Ok(None) };
+    let execution = Execution::open(settings.clone()).await?;
+    Ok(Some(Kept { served: Served::new(execution, log), settings, build, _lock: lock }))
+}
+
+/// What a keeper has.
+struct Kept {
+    served: Arc<Served>,
+    settings: ExecutionSettings,
+    build: Build,
+    _lock: DataDirLock,
+}
+
+/// A keeper's links and its will to leave.
+struct Attendance {
+    link: Option<JoinHandle<()>>,
+    /// Since when there is no link.
+    linkless: Instant,
+    /// Since when it was told to leave and nothing runs.
+    idle: Option<Instant>,
+    /// The link has other settings or another program: it wants a new keeper as soon as nothing is kept here.
+    is_outdated: bool,
+}
+
+impl Kept {
+    async fn attend(self, first: Wire, listener: UnixListener) -> anyhow::Result<()> {
+        let mut terminated = signal(SignalKind::terminate()).context("cannot listen to signals")?;
+        let mut look = tokio::time::interval(LOOK);
+        let mut attendance = Attendance {
+            link: Some(tokio::spawn(serve(self.served.clone(), first))),
+            linkless: Instant::now(),
+            idle: None,
+            is_outdated: false,
+        };
+        while !self.is_to_leave(&mut attendance) {
+            tokio::select! {
+                _ = look.tick() => {}
+                () = end_of(&mut attendance.link) => {
+                    attendance.link = None;
+                    attendance.linkless = Instant::now();
+                }
+                Ok((stream, _)) = listener.accept() => self.newcomer(stream, &mut attendance).await,
+                _ = terminated.recv() => {
+                    tracing::info!("told to end: what runs is ended");
+                    self.served.shut_down();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_to_leave(&self, attendance: &mut Attendance) -> bool {
+        if self.served.idle.is_cancelled() {
+            let idle = *attendance.idle.get_or_insert_with(Instant::now);
+            return attendance.link.is_none() || idle.elapsed() >= FAREWELL_LIMIT;
+        }
+        let is_of_use = match attendance.link {
+            Some(_) => !attendance.is_outdated,
+            None => attendance.linkless.elapsed() < LINKLESS_PATIENCE,
+        };
+        !is_of_use && !self.served.execution.has_unfinished()
+    }
+
+    /// Takes a link, or says why not.
+    async fn newcomer(&self, stream: UnixStream, attendance: &mut Attendance) {
+        let is_own =
+            stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw() || peer.uid() == 0);
+        let mut wire = frame::wire(stream);
+        if !is_own {
+            return;
+        }
+        let Some(opening) = hear_opening(&mut wire).await else { return };
+        let answer = self.answer(&opening, attendance).await;
+        let is_welcome = answer == FromKeeper::Ready;
+        if frame::say(&mut wire, &answer).await.is_ok() && is_welcome {
+            self.served.execution.set_capacity(opening.settings.capacity);
+            attendance.link = Some(tokio::spawn(serve(self.served.clone(), wire)));
+        }
+    }
+
+    async fn answer(&self, opening: &Opening, attendance: &mut Attendance) -> FromKeeper {
+        if let Some(link) = &mut attendance.link {
+            if timeout(PREDECESSOR_PATIENCE, &mut *link).await.is_err() {
+                let silent_for =
+                    BootTime::now().as_micros().saturating_sub(self.served.heard_at().as_micros());
+                if Duration::from_micros(silent_for) < SILENCE_LIMIT {
+                    return FromKeeper::Refused(Refusal::Busy);
+                }
+                tracing::warn!("the link stands still: another one takes its place");
+                link.abort();
+                let _ = link.await;
+            }
+            attendance.link = None;
+            attendance.linkless = Instant::now();
+        }
+        attendance.is_outdated = opening.build != self.build || differ(&opening.settings, &self.settings);
+        if self.served.idle.is_cancelled()
+            || attendance.is_outdated && !self.served.execution.has_unfinished()
+        {
+            return FromKeeper::Refused(Refusal::Leaving);
+        }
+        FromKeeper::Ready
+    }
+}
+
+/// Whether settings differ in what cannot be changed while attempts execute.
+fn differ(one: &ExecutionSettings, other: &ExecutionSettings) -> bool {
+    let ExecutionSettings { capacity, worker_name, .. } = other.clone();
+    ExecutionSettings { capacity, worker_name, ..one.clone() } != *other
+}
+
+async fn end_of(link: &mut Option<JoinHandle<()>>) {
+    match link {
+        Some(link) => {
+            let _ = link.await;
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,174 @@
+//! The keeper's side of a connection: does what the link says, and tells it what happens.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use futures::{FutureExt as _, SinkExt, StreamExt as _};
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::frame::{self, FromKeeper, LogLine, ToKeeper, Wire};
+use crate::clock::BootTime;
+use crate::execution::Execution;
+
+/// Requests that are dealt with before the answers are sent off.
+const MAX_BATCH: usize = 256;
+
+/// What links, one after the other, are served with.
+pub(super) struct Served {
+    pub execution: Execution,
+    pub log: Mutex<mpsc::Receiver<LogLine>>,
+    /// When a link last said anything, in microseconds since the machine was started.
+    heard_at_micros: AtomicU64,
+    is_leaving: AtomicBool,
+    /// It was told to leave, and nothing runs any more.
+    pub idle: CancellationToken,
+    /// And all ends are acknowledged.
+    pub settled: CancellationToken,
+}
+
+impl Served {
+    pub fn new(execution: Execution, log: mpsc::Receiver<LogLine>) -> Arc<Served> {
+        Arc::new(Served {
+            execution,
+            log: Mutex::new(log),
+            heard_at_micros: AtomicU64::new(BootTime::now().as_micros()),
+            is_leaving: AtomicBool::new(false),
+            idle: CancellationToken::new(),
+            settled: CancellationToken::new(),
+        })
+    }
+
+    /// When a link last said anything.
+    pub fn heard_at(&self) -> BootTime {
+        BootTime::from_micros(self.heard_at_micros.load(Ordering::Relaxed))
+    }
+
+    /// Ends everything. Comes back at once.
+    pub fn shut_down(self: &Arc<Self>) {
+        if self.is_leaving.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let served = self.clone();
+        tokio::spawn(async move {
+            served.execution.shut_down().await;
+            served.idle.cancel();
+            served.execution.all_acknowledged().await;
+            served.settled.cancel();
+        });
+    }
+}
+
+/// Serves a link that was taken until it is gone.
+pub(super) async fn serve(served: Arc<Served>, mut wire: Wire) {
+    let served_link = async {
+        let mut log = served.log.lock().await;
+        let (mut told_idle, mut told_settled) = (false, false);
+        loop {
+            tokio::select! {
+                frame = wire.next() => {
+                    if !take_all(&served, &mut wire, frame).await? {
+                        return Ok(());
+                    }
+                }
+                () = served.execution.eventful() => feed_events(&served, &mut wire).await?,
+                Some(line) = log.recv() => wire.feed(frame::json(&FromKeeper::Log(line))?).await?,
+                () = served.idle.cancelled(), if !told_idle => {
+                    told_idle = true;
+                    feed_events(&served, &mut wire).await?;
+                    wire.feed(frame::json(&FromKeeper::Idle)?).await?;
+                }
+                () = served.settled.cancelled(), if !told_settled => {
+                    told_settled = true;
+                    wire.feed(frame::json(&FromKeeper::Settled)?).await?;
+                }
+            }
+            SinkExt::<Bytes>::flush(&mut wire).await?;
+        }
+    };
+    let ended: io::Result<()> = served_link.await;
+    if let Err(error) = ended {
+        tracing::debug!(%error, "the connection to the link broke");
+    }
+    served.execution.close_session();
+}
+
+/// Deals with a frame and with those that came with it. False if the link is gone.
+async fn take_all(
+    served: &Arc<Served>,
+    wire: &mut Wire,
+    first: Option<io::Result<BytesMut>>,
+) -> io::Result<bool> {
+    let mut frame = first;
+    for _ in 0..MAX_BATCH {
+        let Some(bytes) = frame else { return Ok(false) };
+        let request = frame::to_keeper(bytes?).map_err(io::Error::other)?;
+        served.heard_at_micros.store(BootTime::now().as_micros(), Ordering::Relaxed);
+        take(served, wire, request).await?;
+        match wire.next().now_or_never() {
+            Some(next) => frame = next,
+            None => break,
+        }
+    }
+    Ok(true)
+}
+
+async fn take(served: &Arc<Served>, wire: &mut Wire, request: ToKeeper) -> io::Result<()> {
+    let execution = &served.execution;
+    match request {
+        ToKeeper::OpenSession => {
+            let held = execution.open_session();
+            let answer = FromKeeper::SessionOpen { drivers: execution.drivers(), held };
+            wire.feed(frame::json(&answer)?).await
+        }
+        ToKeeper::Welcomed(welcome) => {
+            execution.welcomed(&welcome);
+            Ok(())
+        }
+        ToKeeper::CloseSession => {
+            execution.close_session();
+            Ok(())
+        }
+        ToKeeper::Deliver(message) => {
+            execution.deliver(message);
+            Ok(())
+        }
+        ToKeeper::RenewLease { sent_at_micros } => {
+            execution.renew_lease(BootTime::from_micros(sent_at_micros));
+            Ok(())
+        }
+        ToKeeper::Held => {
+            let (events, held) = execution.take_events_and_held();
+            if !events.is_empty() {
+                wire.feed(frame::json(&FromKeeper::Events(events))?).await?;
+            }
+            wire.feed(frame::json(&FromKeeper::Held(held))?).await
+        }
+        ToKeeper::Chunk { attempt, offset, max } => {
+            let answer = match execution.next_chunk(attempt, offset, max).await {
+                Some((chunk, length)) => frame::chunk(&chunk.to_frame(), length),
+                None => frame::json(&FromKeeper::NoChunk)?,
+            };
+            wire.feed(answer).await
+        }
+        ToKeeper::Ping => {
+            let answer = FromKeeper::Pong { shortest_lost_after: execution.shortest_lost_after() };
+            wire.feed(frame::json(&answer)?).await
+        }
+        ToKeeper::ShutDown => {
+            served.shut_down();
+            Ok(())
+        }
+        ToKeeper::Open(_) => Err(io::Error::other("the link began twice")),
+    }
+}
+
+async fn feed_events(served: &Served, wire: &mut Wire) -> io::Result<()> {
+    let events = served.execution.take_events();
+    if events.is_empty() {
+        return Ok(());
+    }
+    wire.feed(frame::json(&FromKeeper::Events(events))?).await
+}
