@@ -41,9 +41,31 @@ pub fn data_dir() -> tempfile::TempDir {
     dir
 }
 
-/// A running `gaffer dev`.
+/// The process that keeps the attempts of the worker with this data directory, if one lives.
+pub fn keeper(worker_dir: &Path) -> Option<Pid> {
+    let pid: i32 = std::fs::read_to_string(worker_dir.join("lock")).ok()?.trim().parse().ok()?;
+    // The number may be another's by now.
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    words.split(|byte| *byte == 0).any(|word| word == b"keeper").then_some(Pid::from_raw(pid))
+}
+
+/// The link of a running `gaffer worker`.
+pub fn link(worker: Pid) -> Option<Pid> {
+    let children = std::fs::read_to_string(format!("/proc/{worker}/task/{worker}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok().map(Pid::from_raw)
+}
+
+/// Ends the keeper of the worker with this data directory as the kernel would, and waits until it has ended.
+pub async fn kill_keeper(worker_dir: &Path) {
+    let Some(pid) = keeper(worker_dir) else { return };
+    let _ = kill(pid, Signal::SIGKILL);
+    eventually("the keeper has ended", async || keeper(worker_dir).is_none().then_some(())).await;
+}
+
+/// A running `gaffer dev`. What it has not been told to end is killed with this, and so is its keeper.
 pub struct Dev {
     child: Child,
+    worker_dir: PathBuf,
     /// What `dev.env` says.
     pub env: BTreeMap<String, String>,
     /// A client of its API.
@@ -87,7 +109,7 @@ impl Dev {
         })
         .await;
         let client = Client::new(&env["GAFFER_URL"], &env["GAFFER_KEY"]);
-        Dev { child, env, client }
+        Dev { child, worker_dir: data_dir.join("worker"), env, client }
     }
 
     /// Its process id.
@@ -95,10 +117,18 @@ impl Dev {
         Pid::from_raw(self.child.id().unwrap() as i32)
     }
 
-    /// Ends it as a power cut would, without a chance to do anything.
+    /// Kills it, without a chance to do anything. What keeps its attempts lives on, for the next one on this directory.
     pub async fn kill(mut self) {
         kill(self.pid(), Signal::SIGKILL).unwrap();
         self.child.wait().await.unwrap();
+        self.worker_dir = PathBuf::new();
+    }
+
+    /// Kills it with what keeps its attempts.
+    pub async fn kill_with_keeper(mut self) {
+        kill(self.pid(), Signal::SIGKILL).unwrap();
+        self.child.wait().await.unwrap();
+        kill_keeper(&self.worker_dir).await;
     }
 
     /// Ends it as Ctrl-C does; returns its exit code.
@@ -115,22 +145,85 @@ impl Dev {
     }
 
     /// Starts another worker for it, on a data directory of its own.
-    pub async fn add_worker(&self, name: &str, data_dir: &Path) -> Child {
+    pub async fn add_worker(&self, name: &str, data_dir: &Path) -> WorkerProcess {
+        self.add_worker_with(name, data_dir, &[]).await
+    }
+
+    /// The same with more variables in its environment.
+    pub async fn add_worker_with(
+        &self,
+        name: &str,
+        data_dir: &Path,
+        variables: &[(&str, &str)],
+    ) -> WorkerProcess {
         let key = self.client.post("/keys", &serde_json::json!({"kind": "worker", "name": name})).await;
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(data_dir.join("worker.log")).unwrap();
         let child = command(&["worker"])
             .env("MASTER_URL", &self.env["MASTER_URL"])
             .env("API_KEY", key.body["key"].as_str().unwrap())
             .env("GAFFER_WORKER_NAME", name)
             .env("GAFFER_DATA_DIR", data_dir)
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
+        let worker = WorkerProcess { child, data_dir: data_dir.to_owned() };
         eventually(&format!("worker {name} is online"), async || {
             let worker = self.client.get(&format!("/workers/{name}")).await;
             (worker.body["state"] == "online").then_some(())
         })
         .await;
-        child
+        worker
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+        if let Some(pid) = keeper(&self.worker_dir) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// A running `gaffer worker`. What it has not been told to end is killed with this.
+pub struct WorkerProcess {
+    child: Child,
+    data_dir: PathBuf,
+}
+
+impl WorkerProcess {
+    /// The process that was started.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().unwrap() as i32)
+    }
+
+    /// Its process that talks to the master.
+    pub fn link(&self) -> Option<Pid> {
+        link(self.pid())
+    }
+
+    /// Its process that keeps the attempts.
+    pub fn keeper(&self) -> Option<Pid> {
+        keeper(&self.data_dir)
+    }
+
+    /// Ends it as Ctrl-C does, or as a service manager; returns its exit code.
+    pub async fn end(mut self, signal: Signal) -> Option<i32> {
+        kill(self.pid(), signal).unwrap();
+        let code = self.child.wait().await.unwrap().code();
+        self.data_dir = PathBuf::new();
+        code
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+        if let Some(pid) = self.keeper() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
     }
 }

@@ -16,7 +16,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use tokio::time::sleep;
 
-use fleet::Fleet;
+use fleet::{Fleet, Part};
 pub use verdict::Verdict;
 use witness::Witness;
 
@@ -30,12 +30,15 @@ const SETTLING: Duration = Duration::from_secs(180);
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// A random worker is killed every 2 seconds, and started again.
+    /// The part of a random worker that talks to the master is killed every 2 seconds.
+    KillLinks,
+    /// All processes of a random worker are killed every 2 seconds, and it is started again.
     KillWorkers,
     /// The master is killed every 5 seconds, and started again.
     KillMaster,
-    /// A random worker is stopped for longer than its lease every 30 seconds, and goes on.
-    FreezeWorkers,
+    /// The link or the keeper of a random worker, or the master, stands still for longer than a lease every 30 seconds,
+    /// and goes on.
+    Freeze,
     /// All connections to the database are cut every 3 seconds.
     CutDatabase,
     /// One of these, at random, every 3 seconds.
@@ -44,19 +47,20 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind, by the name that it is asked for with.
-    pub const ALL: [(&'static str, Fault); 5] = [
+    pub const ALL: [(&'static str, Fault); 6] = [
+        ("links", Fault::KillLinks),
         ("workers", Fault::KillWorkers),
         ("master", Fault::KillMaster),
-        ("freeze", Fault::FreezeWorkers),
+        ("freeze", Fault::Freeze),
         ("database", Fault::CutDatabase),
         ("all", Fault::All),
     ];
 
     fn interval(self) -> Duration {
         Duration::from_secs(match self {
-            Fault::KillWorkers => 2,
+            Fault::KillLinks | Fault::KillWorkers => 2,
             Fault::KillMaster => 5,
-            Fault::FreezeWorkers => 30,
+            Fault::Freeze => 30,
             Fault::CutDatabase | Fault::All => 3,
         })
     }
@@ -128,15 +132,21 @@ fn spec(plan: &Plan, witness: &Witness, seed: u64) -> serde_json::Value {
 
 async fn strike(fleet: &mut Fleet, fault: Fault, rng: &mut StdRng) {
     let fault = match fault {
-        Fault::All => [Fault::KillWorkers, Fault::KillMaster, Fault::FreezeWorkers, Fault::CutDatabase]
-            [rng.random_range(0..4)],
+        Fault::All => {
+            [Fault::KillLinks, Fault::KillWorkers, Fault::KillMaster, Fault::Freeze, Fault::CutDatabase]
+                [rng.random_range(0..5)]
+        }
         fault => fault,
     };
     let worker = rng.random_range(0..fleet.workers());
     match fault {
+        Fault::KillLinks => fleet.kill_link(worker),
         Fault::KillWorkers => fleet.kill_worker(worker).await,
         Fault::KillMaster => fleet.kill_master().await,
-        Fault::FreezeWorkers => fleet.freeze_worker(worker, FREEZE),
+        Fault::Freeze => {
+            let part = [Part::Link(worker), Part::Keeper(worker), Part::Master][rng.random_range(0..3)];
+            fleet.freeze(part, FREEZE);
+        }
         Fault::CutDatabase => fleet.cut_database().await,
         Fault::All => {}
     }

@@ -121,8 +121,10 @@ mod tests {
     fn an_identity_is_made_once_and_only_its_owner_can_read_it() {
         let root = tempfile::tempdir().unwrap();
         let dir = prepare(&root.path().join("a/b")).unwrap();
-        let made: Vec<_> =
-            (0..8).map(|_| dir.clone()).map(|dir| std::thread::spawn(move || identity(&dir).unwrap())).collect();
+        let made: Vec<_> = (0..8)
+            .map(|_| dir.clone())
+            .map(|dir| std::thread::spawn(move || identity(&dir).unwrap()))
+            .collect();
         let made: Vec<Uuid> = made.into_iter().map(|thread| thread.join().unwrap()).collect();
         assert!(made.iter().all(|one| *one == made[0]), "{made:?}");
         assert_eq!(identity(&dir).unwrap(), made[0]);

@@ -25,8 +25,8 @@ use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use config::{OnStop, Settings};
 pub use config::{ApiKey, WorkerConfig, default_data_dir};
+use config::{OnStop, Settings};
 use connection::{ConnectionSettings, Patience};
 use driver::DriverSettings;
 use execution::ExecutionSettings;
@@ -106,7 +106,9 @@ async fn run_with(
             () = shutdown.cancelled() => None,
         };
         if early_end.is_some() && keeper.is_gone() {
-            tracing::error!("the process that keeps this worker's attempts is gone: another one takes its place");
+            tracing::error!(
+                "the process that keeps this worker's attempts is gone: another one takes its place"
+            );
             continue;
         }
         // Whatever ended the connection, no process stays behind; while there is a connection, it tells of each end.
@@ -140,8 +142,8 @@ pub fn is_running(data_dir: &Path) -> std::io::Result<bool> {
 
 /// What the worker offers. Of the disk, what is free now.
 fn capacity(settings: &Settings, data_dir: &Path) -> anyhow::Result<Resources> {
-    let disk =
-        stats::disk(data_dir).with_context(|| format!("cannot measure the disk of {}", data_dir.display()))?;
+    let disk = stats::disk(data_dir)
+        .with_context(|| format!("cannot measure the disk of {}", data_dir.display()))?;
     Ok(Resources { cpu: settings.cpu, memory: settings.memory, disk: Bytes(disk.available) })
 }
 

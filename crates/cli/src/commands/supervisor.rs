@@ -50,7 +50,9 @@ async fn supervise(out: &Out) -> io::Result<u8> {
         if !died {
             return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
         }
-        out.note(&format!("gaffer: the worker's link died ({status}); its jobs go on, and it is started again"));
+        out.note(&format!(
+            "gaffer: the worker's link died ({status}); its jobs go on, and it is started again"
+        ));
         if began.elapsed() < GOOD_LIFE {
             tokio::select! {
                 () = sleep(PAUSE) => {}

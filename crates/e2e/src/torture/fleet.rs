@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
 use crate::client::Client;
-use crate::gaffer::bare_command;
+use crate::gaffer::{bare_command, keeper, kill_keeper, link};
 use crate::stage::Stage;
 
 const WORKERS: usize = 4;
@@ -30,6 +30,16 @@ pub struct Fleet {
     client: Client,
     master: Child,
     workers: Vec<Child>,
+    /// Processes that stand still.
+    frozen: Vec<Pid>,
+}
+
+/// What may stand still.
+#[derive(Debug, Clone, Copy)]
+pub enum Part {
+    Link(usize),
+    Keeper(usize),
+    Master,
 }
 
 impl Fleet {
@@ -44,8 +54,17 @@ impl Fleet {
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let program = program.to_owned();
         let master = spawn_master(&program, &database_url, ports, dir.path());
-        let mut fleet =
-            Fleet { program, dir, database_url, ports, worker_key, client, master, workers: Vec::new() };
+        let mut fleet = Fleet {
+            program,
+            dir,
+            database_url,
+            ports,
+            worker_key,
+            client,
+            master,
+            workers: Vec::new(),
+            frozen: Vec::new(),
+        };
         for number in 0..WORKERS {
             let worker = fleet.spawn_worker(number);
             fleet.workers.push(worker);
@@ -62,7 +81,7 @@ impl Fleet {
         command
             .env("MASTER_URL", format!("ws://127.0.0.1:{}", self.ports[2]))
             .env("API_KEY", &self.worker_key)
-            .env("GAFFER_DATA_DIR", self.dir.path().join(format!("worker-{number}")))
+            .env("GAFFER_DATA_DIR", self.worker_dir(number))
             .env("GAFFER_WORKER_NAME", format!("worker-{number}"))
             .env("GAFFER_DRIVERS", "host")
             .env("GAFFER_CPU", "8");
@@ -73,9 +92,36 @@ impl Fleet {
         logged(bare_command(&self.program, &[role]), self.dir.path(), role)
     }
 
+    /// Kills the part of a worker that talks to the master; the worker starts another one.
+    pub fn kill_link(&self, number: usize) {
+        if let Some(pid) = self.pid(Part::Link(number)) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    }
+
+    /// Kills all processes of a worker, and starts another one.
     pub async fn kill_worker(&mut self, number: usize) {
+        let link = self.pid(Part::Link(number));
         self.workers[number].kill().await.unwrap();
+        if let Some(link) = link {
+            let _ = kill(link, Signal::SIGKILL);
+        }
+        kill_keeper(&self.worker_dir(number)).await;
         self.workers[number] = self.spawn_worker(number);
+    }
+
+    fn worker_dir(&self, number: usize) -> PathBuf {
+        self.dir.path().join(format!("worker-{number}"))
+    }
+
+    /// None while it is not there.
+    fn pid(&self, part: Part) -> Option<Pid> {
+        let pid = |child: &Child| child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        match part {
+            Part::Link(number) => link(pid(&self.workers[number])?),
+            Part::Keeper(number) => keeper(&self.worker_dir(number)),
+            Part::Master => pid(&self.master),
+        }
     }
 
     pub async fn kill_master(&mut self) {
@@ -83,11 +129,11 @@ impl Fleet {
         self.master = spawn_master(&self.program, &self.database_url, self.ports, self.dir.path());
     }
 
-    /// Stops a worker's process, and lets it go on after so long.
-    pub fn freeze_worker(&self, number: usize, duration: Duration) {
-        let Some(id) = self.workers[number].id() else { return };
-        let pid = Pid::from_raw(i32::try_from(id).unwrap());
-        kill(pid, Signal::SIGSTOP).unwrap();
+    /// Makes a process stand still, and lets it go on after so long.
+    pub fn freeze(&mut self, part: Part, duration: Duration) {
+        let Some(pid) = self.pid(part) else { return };
+        let _ = kill(pid, Signal::SIGSTOP);
+        self.frozen.push(pid);
         tokio::spawn(async move {
             sleep(duration).await;
             // It may have been killed meanwhile.
@@ -104,10 +150,8 @@ impl Fleet {
 
     /// Lets everything go on that was stopped.
     pub async fn mend(&mut self) {
-        for worker in &self.workers {
-            if let Some(id) = worker.id() {
-                let _ = kill(Pid::from_raw(i32::try_from(id).unwrap()), Signal::SIGCONT);
-            }
+        for pid in self.frozen.drain(..) {
+            let _ = kill(pid, Signal::SIGCONT);
         }
     }
 
@@ -170,6 +214,10 @@ impl Fleet {
                 let _ = kill(Pid::from_raw(i32::try_from(id).unwrap()), Signal::SIGTERM);
             }
             let _ = child.wait().await;
+        }
+        // Of a worker that was not there to be told.
+        for number in 0..WORKERS {
+            kill_keeper(&self.worker_dir(number)).await;
         }
     }
 

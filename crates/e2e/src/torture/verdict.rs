@@ -47,6 +47,11 @@ impl Verdict {
             && self.wrong_outputs.is_empty()
             && self.double_starts + self.overlaps + self.survivors == 0
     }
+
+    /// Attempts that were necessary only because another one was lost.
+    pub fn repeats_for_faults(&self) -> usize {
+        self.repeats.saturating_sub(self.wanted_repeats)
+    }
 }
 
 impl fmt::Display for Verdict {
@@ -58,7 +63,7 @@ impl fmt::Display for Verdict {
             self.tasks,
             self.attempts,
             self.repeats,
-            self.repeats.saturating_sub(self.wanted_repeats)
+            self.repeats_for_faults()
         )?;
         writeln!(
             f,

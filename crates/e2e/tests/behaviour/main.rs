@@ -15,4 +15,5 @@ mod gate;
 mod jobs;
 mod pages;
 mod sessions;
+mod survival;
 mod torture;

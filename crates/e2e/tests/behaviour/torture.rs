@@ -12,7 +12,14 @@ async fn endures(fault: Fault) {
     let plan = Plan { fault, duration, seed: 4242, tasks_per_job: 60, percent: 5, player, gaffer };
     let verdict = run(plan).await;
     assert!(verdict.is_good(), "{verdict}");
-    assert!(verdict.faults > 0 && verdict.tasks > 0 && verdict.repeats > 0, "nothing was tried: {verdict}");
+    assert!(verdict.faults > 0 && verdict.tasks > 0, "nothing was tried: {verdict}");
+    // What a worker ran that was killed as a whole is lost, and begins anew; nothing else makes that necessary.
+    assert_eq!(verdict.repeats_for_faults() > 0, fault == Fault::KillWorkers, "{verdict}");
+}
+
+#[tokio::test]
+async fn killing_links_loses_no_attempt() {
+    endures(Fault::KillLinks).await;
 }
 
 #[tokio::test]

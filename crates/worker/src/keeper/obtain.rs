@@ -67,7 +67,9 @@ pub(crate) async fn obtain(place: KeeperPlace, settings: ExecutionSettings) -> a
             // It is about to make room, or went while it was spoken to.
             Ok(_) if began.elapsed() < LEAVE_PATIENCE => sleep(RETRY).await,
             Err(_silent) if began.elapsed() < LEAVE_PATIENCE => {
-                tracing::error!("the process that keeps this worker's attempts does not answer: it is replaced");
+                tracing::error!(
+                    "the process that keeps this worker's attempts does not answer: it is replaced"
+                );
                 host.kill().await;
             }
             Ok(_) | Err(_) => bail!(
@@ -100,7 +102,8 @@ fn here() -> anyhow::Result<Reached> {
 
 fn already_there(stream: UnixStream) -> anyhow::Result<Reached> {
     let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
-    let process = pid.context("the keeper has no process number").and_then(|pid| Ok(KeeperProcess::open(pid)?))?;
+    let process =
+        pid.context("the keeper has no process number").and_then(|pid| Ok(KeeperProcess::open(pid)?))?;
     Ok(Reached { wire: frame::wire(stream), host: Host::process(process), patience: ANSWER_PATIENCE })
 }
 

@@ -43,7 +43,8 @@ const LOOK: Duration = Duration::from_millis(250);
 /// # Errors
 /// When nobody is at standard input, or the system refuses something; what concerns the worker is told to the link.
 pub async fn keep() -> anyhow::Result<()> {
-    let mut wire = link_at_stdin().context("this command is for gaffer itself: a worker starts its keeper")?;
+    let mut wire =
+        link_at_stdin().context("this command is for gaffer itself: a worker starts its keeper")?;
     // Away from the terminal of whoever started the worker. Fails if this process leads a group: then it is away.
     let _ = nix::unistd::setsid();
     let Some(opening) = hear_opening(&mut wire).await else { return Ok(()) };
@@ -191,8 +192,9 @@ impl Kept {
 
     /// Takes a link, or says why not.
     async fn newcomer(&self, stream: UnixStream, attendance: &mut Attendance) {
-        let is_own =
-            stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw() || peer.uid() == 0);
+        let is_own = stream
+            .peer_cred()
+            .is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw() || peer.uid() == 0);
         let mut wire = frame::wire(stream);
         if !is_own {
             return;
