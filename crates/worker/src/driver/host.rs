@@ -21,12 +21,16 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
+use super::cgroup::Cgroups;
 use super::process_tree::ProcessTree;
 use super::{Assignment, Exit, OutputSource, Process, StartError, Started, program};
 use crate::clock::{BootTime, wall_micros};
 
 /// The most that is read at once: what a pipe holds.
 const READ_BYTES: usize = 64 << 10;
+
+const KILLED: i32 = Signal::SIGKILL as i32;
+const KILLED_CHILD: i32 = 128 + KILLED;
 
 thread_local! {
     /// Read into by whichever attempt reads on this thread; what came is copied out, so that a waiting attempt has no
@@ -37,11 +41,14 @@ thread_local! {
 /// Starts processes on this machine.
 pub(super) struct HostDriver {
     inherited: BTreeMap<String, String>,
+    /// None where none can be made.
+    cgroups: Option<Cgroups>,
 }
 
 impl HostDriver {
-    pub fn new(inherited: BTreeMap<String, String>) -> HostDriver {
-        HostDriver { inherited }
+    /// Ends what an earlier process of the same owner left in its cgroups.
+    pub fn new(inherited: BTreeMap<String, String>, owner: &str) -> HostDriver {
+        HostDriver { inherited, cgroups: Cgroups::open(owner) }
     }
 
     pub fn start(&self, assignment: Assignment<'_>) -> Result<Started, StartError> {
@@ -55,10 +62,13 @@ impl HostDriver {
                 return Err(StartError::other("the script was not written to a file"));
             }
         };
-        // An absolute program and nothing to be done between fork and exec: only so is it started without copying
-        // the memory map of this process.
+        let cgroup = self.cgroups.as_ref().map(|cgroups| cgroups.make(start.resources)).transpose();
+        let cgroup = cgroup.map_err(|error| StartError::other(format!("cannot make a cgroup: {error}")))?;
+        // An absolute program and, where cgroups allow it, nothing to be done between fork and exec: only so is it
+        // started without copying the memory map of this process.
         let started = BootTime::now();
-        let spawned = Command::new(&program.path)
+        let mut command = Command::new(&program.path);
+        command
             .arg0(&program.name)
             .args(&program.arguments)
             .current_dir(directory)
@@ -68,13 +78,16 @@ impl HostDriver {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn();
+            .kill_on_drop(true);
+        let spawned = match &cgroup {
+            Some(cgroup) => cgroup.spawn(&mut command),
+            None => command.spawn(),
+        };
         let mut child = spawned.map_err(|error| refused(&program.name, &error))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| StartError::other("the new process has no number"))?;
         let output = Pipes { stdout: child.stdout.take(), stderr: child.stderr.take(), turn: Stream::Stdout };
-        let tree = ProcessTree::new(pid, marker, directory.to_owned(), started);
+        let tree = ProcessTree::new(pid, marker, directory.to_owned(), started, cgroup);
         let process = HostProcess { child, tree: Arc::new(tree), killed: None };
         Ok(Started { process: Box::new(process), output: Box::new(output), pid: Some(pid), container: None })
     }
@@ -117,7 +130,15 @@ impl HostProcess {
 impl Process for HostProcess {
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
         pin!(self.child.wait()).poll(cx).map(|status| match status {
-            Ok(status) => Exit::Process(end_of(status)),
+            Ok(status) => match end_of(status) {
+                // As the main process was killed, or as a shell says of its own.
+                ProcessEnd::Signal(KILLED) | ProcessEnd::Code(KILLED_CHILD)
+                    if self.tree.ran_out_of_memory() =>
+                {
+                    Exit::OutOfMemory
+                }
+                end => Exit::Process(end),
+            },
             Err(error) => {
                 // It is gone, and somebody else was told how. Nothing in this program does that.
                 tracing::error!(%error, "cannot wait for a process");

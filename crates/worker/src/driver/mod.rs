@@ -22,6 +22,7 @@
 //!
 //! Dropping a `Process` that has not exited kills at least its main process, though not always at once.
 
+mod cgroup;
 mod docker;
 mod host;
 mod process_tree;
@@ -148,7 +149,7 @@ impl Drivers {
         adopting: impl Iterator<Item = AttemptRef>,
     ) -> Drivers {
         Drivers {
-            host: settings.host.then(|| host::HostDriver::new(settings.inherited)),
+            host: settings.host.then(|| host::HostDriver::new(settings.inherited, &owner)),
             docker: match settings.docker {
                 Some(settings) => Some(docker::DockerDriver::open(settings, owner, adopting).await),
                 None => None,

@@ -1,9 +1,9 @@
 //! Everything that one attempt started on the host, and how to be rid of it.
 //!
-//! The tree is known by its process group, by parentage, by a variable in the environment and by its working
-//! directory. Orphans become children of this process ([`adopt_orphans`]), which is how a look tells cheaply that
-//! nothing is left. What leaves the group, loses its parents, drops its environment and changes its directory escapes;
-//! cgroups, which will belong here, will hold that too.
+//! The tree is known by its cgroup, which nothing leaves that is not allowed to write there. Where there is none, and
+//! for what has left it nevertheless, it is known by its process group, by parentage, by a variable in the environment
+//! and by its working directory. Orphans become children of this process ([`adopt_orphans`]), which is how a look tells
+//! cheaply that nothing is left.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -17,6 +17,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use rustix::process::PidfdFlags;
 
+use super::cgroup::Cgroup;
 use super::processes::{self, Belonging, ProcessInfo};
 use crate::clock::BootTime;
 
@@ -33,12 +34,19 @@ pub(crate) const MARKER_VARIABLE: &str = "GAFFER_ATTEMPT_TOKEN";
 pub(crate) struct ProcessTree {
     belonging: Belonging,
     group: Pid,
+    cgroup: Option<Cgroup>,
 }
 
 impl ProcessTree {
     /// For a main process that leads its own group and carries `marker` (value of [`MARKER_VARIABLE`]).
     /// `started`: not after it started.
-    pub fn new(leader: i32, marker: &str, directory: PathBuf, started: BootTime) -> ProcessTree {
+    pub fn new(
+        leader: i32,
+        marker: &str,
+        directory: PathBuf,
+        started: BootTime,
+        cgroup: Option<Cgroup>,
+    ) -> ProcessTree {
         let belonging = Belonging {
             leader: Some(leader),
             group: Some(leader),
@@ -46,7 +54,7 @@ impl ProcessTree {
             directory: Some(directory),
             since_ticks: processes::ticks(started),
         };
-        ProcessTree { belonging, group: Pid::from_raw(leader) }
+        ProcessTree { belonging, group: Pid::from_raw(leader), cgroup }
     }
 
     /// Sends a signal to the group. The main process must not have been waited for.
@@ -58,17 +66,36 @@ impl ProcessTree {
 
     /// Kills everything while the main process has not been waited for. Blocks.
     pub fn kill(&self) -> KillReceipt {
-        // A group that stands still starts nothing more while it is counted.
+        // What stands still starts nothing more while it is counted.
         self.signal(Signal::SIGSTOP);
-        let found = processes::find(&self.belonging);
+        let found = self.find(&self.belonging);
         self.signal(Signal::SIGKILL);
-        kill_until_gone(&self.belonging, found)
+        kill_until_gone(&self.belonging, found, || self.find(&self.belonging))
+    }
+
+    /// All that belongs to the attempt; what is in its cgroup has been killed.
+    fn find(&self, belonging: &Belonging) -> HashMap<i32, ProcessInfo> {
+        let Some(cgroup) = &self.cgroup else { return processes::find(belonging) };
+        cgroup.halt();
+        let members = cgroup.members();
+        let members: Vec<_> =
+            members.into_iter().filter_map(|pid| Some((pid, processes::process(pid)?))).collect();
+        cgroup.kill();
+        // Those count as they were found, alive.
+        processes::find(belonging).into_iter().chain(members).collect()
+    }
+
+    /// Whether the kernel killed a process of it for want of memory.
+    pub fn ran_out_of_memory(&self) -> bool {
+        self.cgroup.as_ref().is_some_and(Cgroup::ran_out_of_memory)
     }
 
     /// Whether anything outlived the main process, which has been waited for. Cheap when nothing did.
     pub fn has_survivors(&self) -> bool {
         // Its number cannot be another's already: numbers are given out in turn.
-        killpg(self.group, None) != Err(Errno::ESRCH) || ADOPTED.has_any_of(&self.belonging)
+        killpg(self.group, None) != Err(Errno::ESRCH)
+            || self.cgroup.as_ref().is_some_and(|cgroup| !cgroup.members().is_empty())
+            || ADOPTED.has_any_of(&self.belonging)
     }
 
     /// Kills what outlived the main process. Blocks.
@@ -80,8 +107,7 @@ impl ProcessTree {
             group: group_lives.then_some(self.group.as_raw()),
             ..self.belonging.clone()
         };
-        let found = processes::find(&belonging);
-        kill_until_gone(&belonging, found)
+        kill_until_gone(&belonging, self.find(&belonging), || self.find(&belonging))
     }
 }
 
@@ -113,7 +139,8 @@ pub(crate) fn kill_leftovers(token: &str, leaders: &[Leftover]) -> HashMap<Strin
         }
         let found = processes::find(&belonging);
         if !found.is_empty() {
-            receipts.insert(leftover.marker.clone(), kill_until_gone(&belonging, found));
+            let receipt = kill_until_gone(&belonging, found, || processes::find(&belonging));
+            receipts.insert(leftover.marker.clone(), receipt);
         }
     }
     // And those of which the journal knows nothing.
@@ -126,8 +153,7 @@ pub(crate) fn kill_leftovers(token: &str, leaders: &[Leftover]) -> HashMap<Strin
 pub(crate) fn kill_marked(marker: &str) -> KillReceipt {
     let marker = format!("{MARKER_VARIABLE}={marker}");
     let belonging = Belonging { leader: None, group: None, marker, directory: None, since_ticks: 0 };
-    let found = processes::find(&belonging);
-    kill_until_gone(&belonging, found)
+    kill_until_gone(&belonging, processes::find(&belonging), || processes::find(&belonging))
 }
 
 /// An attempt that an earlier process of this worker started.
@@ -151,7 +177,11 @@ impl Leftover {
 }
 
 /// Kills the found ones, and whatever they start meanwhile, until none is left or patience ends.
-fn kill_until_gone(belonging: &Belonging, found: HashMap<i32, ProcessInfo>) -> KillReceipt {
+fn kill_until_gone(
+    belonging: &Belonging,
+    found: HashMap<i32, ProcessInfo>,
+    find: impl Fn() -> HashMap<i32, ProcessInfo>,
+) -> KillReceipt {
     let deadline = Instant::now() + KILL_PATIENCE;
     let mut pause = Duration::from_millis(1);
     let mut killed: HashSet<(i32, u64)> = HashSet::new();
@@ -175,7 +205,7 @@ fn kill_until_gone(belonging: &Belonging, found: HashMap<i32, ProcessInfo>) -> K
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
-        found = processes::find(belonging);
+        found = find();
     }
 }
 

@@ -1,0 +1,344 @@
+//! A cgroup for each attempt on the host: nothing that it starts gets out of it, and its limits hold for all of that
+//! together.
+//!
+//! With version 1 of cgroups each controller has its own hierarchy: `pids` (or else `freezer`) tracks, `cpu` and
+//! `memory` join in where there is something to limit. With version 2 there is one for all. Where neither can be
+//! written, attempts are known by what [`super::process_tree`] says alone.
+
+mod hierarchy;
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use gaffer_domain::quantity::{Bytes, Cpu};
+use gaffer_domain::spec::Resources;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+
+use hierarchy::Hierarchies;
+
+/// The most processes and threads of one attempt: more than honest work needs, fewer than bring a machine down.
+const MAX_PIDS: u64 = 4_096;
+/// The span of time in which a limited attempt has its share of the processors, in microseconds: the kernel's own.
+const CPU_PERIOD_MICROS: u64 = 100_000;
+
+/// Where this worker makes its cgroups.
+pub(crate) struct Cgroups {
+    hierarchies: Hierarchies,
+    /// The directory, in each hierarchy, that is this worker's.
+    name: String,
+    next: AtomicU64,
+}
+
+/// The cgroup of one attempt. Goes with this, if nothing is in it any more.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    version: Version,
+    /// Holds all processes of the attempt.
+    tracking: PathBuf,
+    /// Counts what the kernel killed for want of memory; none without a limit.
+    memory: Option<PathBuf>,
+    /// All that was made, the tracking one among them.
+    made: Vec<PathBuf>,
+}
+
+#[derive(Debug)]
+enum Version {
+    /// Where a thread goes in, each hierarchy with the place that it comes back to.
+    One { doors: Vec<(File, File)> },
+    /// Where a process goes in.
+    Two { door: File },
+}
+
+impl Cgroups {
+    /// Finds where cgroups can be made, and kills all that an earlier process of the same owner left in its own. None if
+    /// they cannot be made.
+    pub fn open(owner: &str) -> Option<Cgroups> {
+        let hierarchies = Hierarchies::find()?;
+        let mut cgroups = Cgroups { hierarchies, name: format!("gaffer-{owner}"), next: AtomicU64::new(1) };
+        let made: io::Result<()> = cgroups.hierarchies.all().try_for_each(|base| {
+            let dir = base.join(&cgroups.name);
+            match fs::create_dir(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    sweep(&dir);
+                    Ok(())
+                }
+                made => made,
+            }
+        });
+        if let Err(error) = made {
+            tracing::debug!(%error, "cannot make cgroups");
+            return None;
+        }
+        let name = cgroups.name.clone();
+        cgroups.hierarchies.delegate(&name);
+        Some(cgroups)
+    }
+
+    /// A new one, with limits for what is reserved: memory if any, processors if fewer than the machine has.
+    pub fn make(&self, resources: Resources) -> io::Result<Cgroup> {
+        // Dropped half made, it takes down what there is.
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let dir = |base: &Path| base.join(&self.name).join(number.to_string());
+        let limits = Limits::of(resources);
+        match &self.hierarchies {
+            Hierarchies::Two { base, limits: can_limit } => {
+                let tracking = dir(base);
+                fs::create_dir(&tracking)?;
+                let mut cgroup = Cgroup {
+                    version: Version::Two { door: open_to_write(&tracking.join("cgroup.procs"))? },
+                    tracking: tracking.clone(),
+                    memory: None,
+                    made: vec![tracking.clone()],
+                };
+                if *can_limit {
+                    limits.write_two(&tracking)?;
+                    cgroup.memory = limits.memory.map(|_| tracking);
+                }
+                Ok(cgroup)
+            }
+            Hierarchies::One { tracking: base, has_pids, cpu, memory } => {
+                let tracking = dir(base);
+                let mut cgroup = Cgroup {
+                    version: Version::One { doors: Vec::with_capacity(3) },
+                    tracking: tracking.clone(),
+                    memory: None,
+                    made: Vec::with_capacity(3),
+                };
+                cgroup.join(base, tracking.clone())?;
+                if *has_pids {
+                    write(&tracking.join("pids.max"), MAX_PIDS)?;
+                }
+                if let (Some(base), Some(quota)) = (cpu, limits.cpu_micros) {
+                    let dir = dir(base);
+                    cgroup.join(base, dir.clone())?;
+                    write(&dir.join("cpu.cfs_quota_us"), quota)?;
+                }
+                if let (Some(base), Some(bytes)) = (memory, limits.memory) {
+                    let dir = dir(base);
+                    cgroup.join(base, dir.clone())?;
+                    write(&dir.join("memory.limit_in_bytes"), bytes)?;
+                    // Without swap beyond it. Not every kernel counts swap.
+                    let _ = write(&dir.join("memory.memsw.limit_in_bytes"), bytes);
+                    cgroup.memory = Some(dir);
+                }
+                Ok(cgroup)
+            }
+        }
+    }
+
+    /// Whether limits hold as well.
+    pub fn has_limits(&self) -> bool {
+        match &self.hierarchies {
+            Hierarchies::One { has_pids, cpu, memory, .. } => *has_pids && cpu.is_some() && memory.is_some(),
+            Hierarchies::Two { limits, .. } => *limits,
+        }
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for base in self.hierarchies.all() {
+            // Stays while something is in it.
+            let _ = fs::remove_dir(base.join(&self.name));
+        }
+    }
+}
+
+/// What cgroups are to hold an attempt to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limits {
+    /// Microseconds of processor time in each period.
+    cpu_micros: Option<u64>,
+    /// Bytes.
+    memory: Option<u64>,
+}
+
+impl Limits {
+    fn of(resources: Resources) -> Limits {
+        let Resources { cpu, memory: Bytes(memory), .. } = resources;
+        let machine = std::thread::available_parallelism().map_or(u64::MAX, |cpus| cpus.get() as u64);
+        let is_share = cpu > Cpu::default() && u64::from(cpu.millis()) < machine.saturating_mul(1000);
+        let cpu_micros = is_share.then(|| {
+            // The kernel refuses less than a millisecond.
+            (u64::from(cpu.millis()) * CPU_PERIOD_MICROS / 1000).max(1_000)
+        });
+        Limits { cpu_micros, memory: (memory > 0).then_some(memory) }
+    }
+
+    fn write_two(self, dir: &Path) -> io::Result<()> {
+        write(&dir.join("pids.max"), MAX_PIDS)?;
+        if let Some(quota) = self.cpu_micros {
+            write(&dir.join("cpu.max"), format_args!("{quota} {CPU_PERIOD_MICROS}"))?;
+        }
+        if let Some(bytes) = self.memory {
+            write(&dir.join("memory.max"), bytes)?;
+            let _ = write(&dir.join("memory.swap.max"), 0);
+        }
+        Ok(())
+    }
+}
+
+impl Cgroup {
+    /// Makes a directory of the first version, and opens the way there and back.
+    fn join(&mut self, base: &Path, dir: PathBuf) -> io::Result<()> {
+        fs::create_dir(&dir)?;
+        let there = open_to_write(&dir.join("tasks"));
+        self.made.push(dir);
+        if let Version::One { doors } = &mut self.version {
+            doors.push((there?, open_to_write(&base.join("tasks"))?));
+        }
+        Ok(())
+    }
+
+    /// Starts a process inside of it: from its first instruction on it cannot be elsewhere.
+    pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        match &self.version {
+            Version::One { doors } => {
+                let _visit = Visit::begin(doors)?;
+                command.spawn()
+            }
+            Version::Two { door } => {
+                enter_before_exec(command, door.try_clone()?.into());
+                command.spawn()
+            }
+        }
+    }
+
+    /// The processes in it; zombies are in none.
+    pub fn members(&self) -> Vec<i32> {
+        let own = std::process::id();
+        let procs = fs::read_to_string(self.tracking.join("cgroup.procs")).unwrap_or_default();
+        // The thread that starts one is there for a moment.
+        let pids = procs.lines().filter_map(|line| line.parse().ok());
+        pids.filter(|pid: &i32| u32::try_from(*pid) != Ok(own)).collect()
+    }
+
+    /// Lets nothing new be started in it: what is found is all there is.
+    pub fn halt(&self) {
+        let _ = match self.version {
+            Version::One { .. } => write(&self.tracking.join("pids.max"), 0),
+            Version::Two { .. } => write(&self.tracking.join("cgroup.freeze"), 1),
+        };
+    }
+
+    /// Kills everything in it.
+    pub fn kill(&self) {
+        let at_once = matches!(self.version, Version::Two { .. })
+            && write(&self.tracking.join("cgroup.kill"), 1).is_ok();
+        if !at_once {
+            for pid in self.members() {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            if matches!(self.version, Version::Two { .. }) {
+                let _ = write(&self.tracking.join("cgroup.freeze"), 0);
+            }
+        }
+    }
+
+    /// Whether the kernel killed anything in it for want of memory.
+    pub fn ran_out_of_memory(&self) -> bool {
+        let Some(dir) = &self.memory else { return false };
+        let file = match self.version {
+            Version::One { .. } => "memory.oom_control",
+            Version::Two { .. } => "memory.events",
+        };
+        let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.and_then(|count| count.trim().parse::<u64>().ok()).is_some_and(|count| count > 0)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for dir in &self.made {
+            // Stays while something is in it: the next process of this worker looks again.
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
+/// This thread's stay in cgroups of the first version, where a thread may be elsewhere than its process: what it starts
+/// meanwhile is born there.
+struct Visit<'a> {
+    doors: &'a [(File, File)],
+}
+
+impl Visit<'_> {
+    fn begin(doors: &[(File, File)]) -> io::Result<Visit<'_>> {
+        let visit = Visit { doors };
+        for (there, _) in doors {
+            (&mut &*there).write_all(b"0")?;
+        }
+        Ok(visit)
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        for (_, back) in self.doors {
+            if let Err(error) = (&mut &*back).write_all(b"0") {
+                tracing::error!(%error, "a thread of this worker cannot leave an attempt's cgroup");
+            }
+        }
+    }
+}
+
+/// Of the second version only whole processes can be members: the new one goes in by itself, before it becomes another
+/// program.
+fn enter_before_exec(command: &mut Command, door: OwnedFd) {
+    let enter = move || {
+        rustix::io::write(&door, b"0")?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; `enter` makes one write to a descriptor
+    // that was opened before, and neither allocates nor locks.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(enter);
+    }
+}
+
+/// Kills all that is in the cgroups below `dir`, and removes them.
+fn sweep(dir: &Path) {
+    /// Each round kills what the one before had started meanwhile.
+    const ROUNDS: usize = 100;
+    let own = std::process::id();
+    for child in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = child.path();
+        if !path.is_dir() {
+            continue;
+        }
+        let _ = write(&path.join("pids.max"), 0);
+        for _ in 0..ROUNDS {
+            let _ = write(&path.join("cgroup.kill"), 1);
+            let procs = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+            let pids = procs.lines().filter_map(|line| line.parse::<i32>().ok());
+            for pid in pids.filter(|pid| u32::try_from(*pid) != Ok(own)) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            match fs::remove_dir(&path) {
+                Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                _ => break,
+            }
+        }
+    }
+}
+
+fn open_to_write(path: &Path) -> io::Result<File> {
+    File::options().write(true).open(path)
+}
+
+fn write(path: &Path, value: impl std::fmt::Display) -> io::Result<()> {
+    // At once: the kernel takes each write as a whole.
+    open_to_write(path)?.write_all(value.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests;
