@@ -232,6 +232,7 @@ pub(crate) fn warnings(data_dir: &Path) -> Vec<String> {
                 .to_owned(),
         );
     }
+    warnings.extend(crate::driver::cgroup_shortcoming());
     if ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()) {
         warnings.push(
             "this worker runs in a container: its jobs on the host run inside of that, with what is there"

@@ -426,6 +426,7 @@ async fn keep_house(core: Arc<Core>, data_dir: PathBuf) {
     loop {
         interval.tick().await;
         driver::reap_forsaken_orphans();
+        core.workshop.drivers.look_again();
         let Some(disk) = stats::disk(&data_dir) else { continue };
         let is_low = disk.available < LOW_DISK_BYTES.min(disk.total / LOW_DISK_DIVISOR);
         let has_changed = core.state().set_disk_is_low(is_low);

@@ -130,14 +130,6 @@ impl Cgroups {
             }
         }
     }
-
-    /// Whether limits hold as well.
-    pub fn has_limits(&self) -> bool {
-        match &self.hierarchies {
-            Hierarchies::One { has_pids, cpu, memory, .. } => *has_pids && cpu.is_some() && memory.is_some(),
-            Hierarchies::Two { limits, .. } => *limits,
-        }
-    }
 }
 
 impl Drop for Cgroups {
@@ -146,6 +138,23 @@ impl Drop for Cgroups {
             // Stays while something is in it.
             let _ = fs::remove_dir(base.join(&self.name));
         }
+    }
+}
+
+/// What cgroups cannot do here, for whoever runs this worker; none if they can do all that is asked of them.
+pub(crate) fn shortcoming() -> Option<String> {
+    match Hierarchies::find() {
+        None => Some(
+            "this worker may not make cgroups: processes of a job on the host that hide well may survive its end, and \
+             nothing holds it to the processors and the memory that it reserved"
+                .to_owned(),
+        ),
+        Some(hierarchies) if !hierarchies.have_limits() => Some(
+            "this worker may not use all of the cgroup controllers cpu, memory and pids: nothing holds jobs on the \
+             host to what they reserved"
+                .to_owned(),
+        ),
+        Some(_) => None,
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 use super::cgroup::Cgroups;
 use super::process_tree::ProcessTree;
+use super::stuck::Stuck;
 use super::{Assignment, Exit, OutputSource, Process, StartError, Started, program};
 use crate::clock::{BootTime, wall_micros};
 
@@ -43,12 +44,18 @@ pub(super) struct HostDriver {
     inherited: BTreeMap<String, String>,
     /// None where none can be made.
     cgroups: Option<Cgroups>,
+    stuck: Stuck,
 }
 
 impl HostDriver {
     /// Ends what an earlier process of the same owner left in its cgroups.
     pub fn new(inherited: BTreeMap<String, String>, owner: &str) -> HostDriver {
-        HostDriver { inherited, cgroups: Cgroups::open(owner) }
+        HostDriver { inherited, cgroups: Cgroups::open(owner), stuck: Stuck::new() }
+    }
+
+    /// What is left of ended attempts and cannot be killed.
+    pub fn stuck(&self) -> &Stuck {
+        &self.stuck
     }
 
     pub fn start(&self, assignment: Assignment<'_>) -> Result<Started, StartError> {
@@ -88,7 +95,7 @@ impl HostDriver {
         let pid = pid.ok_or_else(|| StartError::other("the new process has no number"))?;
         let output = Pipes { stdout: child.stdout.take(), stderr: child.stderr.take(), turn: Stream::Stdout };
         let tree = ProcessTree::new(pid, marker, directory.to_owned(), started, cgroup);
-        let process = HostProcess { child, tree: Arc::new(tree), killed: None };
+        let process = HostProcess { child, tree: Arc::new(tree), killed: None, stuck: self.stuck.clone() };
         Ok(Started { process: Box::new(process), output: Box::new(output), pid: Some(pid), container: None })
     }
 }
@@ -118,6 +125,7 @@ struct HostProcess {
     tree: Arc<ProcessTree>,
     /// What `kill` had to do.
     killed: Option<KillReceipt>,
+    stuck: Stuck,
 }
 
 impl HostProcess {
@@ -181,7 +189,11 @@ impl Process for HostProcess {
             } else {
                 None
             };
-            sum(self.killed, late)
+            let receipt = sum(self.killed, late);
+            if receipt.is_some_and(|receipt| receipt.left > 0) {
+                self.stuck.add(self.tree.clone());
+            }
+            receipt
         }
         .boxed()
     }

@@ -29,6 +29,7 @@ mod process_tree;
 mod processes;
 mod program;
 pub mod scripted;
+mod stuck;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::DockerSettings;
 use crate::spool::Position;
 
+pub(crate) use cgroup::shortcoming as cgroup_shortcoming;
 pub(crate) use process_tree::{
     Leftover, MARKER_VARIABLE, adopt_orphans, kill_leftovers, kill_marked, reap_forsaken_orphans,
 };
@@ -130,6 +132,14 @@ pub(crate) struct Drivers {
     has_scripted: bool,
 }
 
+/// Never ends if there is nothing to wait for.
+async fn if_any(change: Option<impl Future<Output = ()>>) {
+    match change {
+        Some(change) => change.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Which drivers a worker has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct DriverSettings {
@@ -161,7 +171,10 @@ impl Drivers {
     /// What to tell the master.
     pub fn status(&self) -> Vec<DriverStatus> {
         let healthy = |driver| DriverStatus { driver, healthy: true, detail: None };
-        let host = self.host.as_ref().map(|_| healthy(DriverKind::Host));
+        let host = self.host.as_ref().map(|host| {
+            let detail = host.stuck().complaint();
+            DriverStatus { driver: DriverKind::Host, healthy: detail.is_none(), detail }
+        });
         let docker = self.docker.as_ref().and_then(docker::DockerDriver::status);
         let scripted = self.has_scripted.then(|| healthy(DriverKind::Scripted));
         [host, docker, scripted].into_iter().flatten().collect()
@@ -169,9 +182,20 @@ impl Drivers {
 
     /// Ends once [`Self::status`] has changed since this was called.
     pub fn changes(&self) -> BoxFuture<'static, ()> {
-        match &self.docker {
-            Some(docker) => Box::pin(docker.changes()),
-            None => Box::pin(std::future::pending()),
+        let docker = self.docker.as_ref().map(docker::DockerDriver::changes);
+        let host = self.host.as_ref().map(|host| host.stuck().changes());
+        Box::pin(async move {
+            tokio::select! {
+                () = if_any(docker) => {}
+                () = if_any(host) => {}
+            }
+        })
+    }
+
+    /// Looks whether what was not well is by now. To be called every few seconds.
+    pub fn look_again(&self) {
+        if let Some(host) = &self.host {
+            host.stuck().look_again();
         }
     }
 

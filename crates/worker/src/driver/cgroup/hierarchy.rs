@@ -14,7 +14,9 @@ pub(super) enum Hierarchies {
     Two { base: PathBuf, limits: bool },
 }
 
-const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
+/// What gives the cgroups below one of version 2 their controllers.
+const DELEGATION: &str = "+cpu +memory +pids";
 
 impl Hierarchies {
     /// None if there is none that can be written.
@@ -29,18 +31,23 @@ impl Hierarchies {
             return Some(Hierarchies::One { tracking, has_pids: pids.is_some(), cpu, memory });
         }
         let base = find("")?;
-        let offered = fs::read_to_string(base.join("cgroup.controllers")).unwrap_or_default();
-        let has = |controller: &&str| offered.split_whitespace().any(|offer| offer == *controller);
-        Some(Hierarchies::Two { base, limits: CONTROLLERS.iter().all(|name| has(&name)) })
+        // Refused while processes are in it, but at the root of all.
+        let limits = write(&base.join("cgroup.subtree_control"), DELEGATION).is_ok();
+        Some(Hierarchies::Two { base, limits })
+    }
+
+    /// Whether limits of every kind can be set.
+    pub fn have_limits(&self) -> bool {
+        match self {
+            Hierarchies::One { has_pids, cpu, memory, .. } => *has_pids && cpu.is_some() && memory.is_some(),
+            Hierarchies::Two { limits, .. } => *limits,
+        }
     }
 
     /// Lets the children of the directory with that name have limits, if that can be.
     pub fn delegate(&mut self, name: &str) {
         if let Hierarchies::Two { base, limits } = self {
-            let wanted = CONTROLLERS.map(|name| format!("+{name}")).join(" ");
-            // Refused while processes are in it; those of a service that was given its cgroup can be moved below it.
-            let _ = write(&base.join("cgroup.subtree_control"), &wanted);
-            *limits = *limits && write(&base.join(name).join("cgroup.subtree_control"), &wanted).is_ok();
+            *limits = *limits && write(&base.join(name).join("cgroup.subtree_control"), DELEGATION).is_ok();
         }
     }
 
