@@ -6,11 +6,13 @@
 //! written, attempts are known by what [`super::process_tree`] says alone.
 
 mod hierarchy;
+mod pool;
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gaffer_domain::quantity::{Bytes, Cpu};
@@ -20,6 +22,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
 use hierarchy::Hierarchies;
+use pool::{Pool, Room};
 
 /// The most processes and threads of one attempt: more than honest work needs, fewer than bring a machine down.
 const MAX_PIDS: u64 = 4_096;
@@ -27,14 +30,14 @@ const MAX_PIDS: u64 = 4_096;
 const CPU_PERIOD_MICROS: u64 = 100_000;
 
 /// Where this worker makes its cgroups.
-pub(crate) struct Cgroups {
-    hierarchies: Hierarchies,
-    /// The directory, in each hierarchy, that is this worker's.
-    name: String,
-    next: AtomicU64,
+pub(crate) struct Cgroups(Kind);
+
+enum Kind {
+    One { tracking: Arc<Pool>, cpu: Option<Arc<Pool>>, memory: Option<Arc<Pool>> },
+    Two { dir: PathBuf, has_limits: bool, next: AtomicU64 },
 }
 
-/// The cgroup of one attempt. Goes with this, if nothing is in it any more.
+/// The cgroup of one attempt. Is given back with this, if nothing is in it any more.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     version: Version,
@@ -42,14 +45,12 @@ pub(crate) struct Cgroup {
     tracking: PathBuf,
     /// Counts what the kernel killed for want of memory; none without a limit.
     memory: Option<PathBuf>,
-    /// All that was made, the tracking one among them.
-    made: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
 enum Version {
-    /// Where a thread goes in, each hierarchy with the place that it comes back to.
-    One { doors: Vec<(File, File)> },
+    /// One of each controller that takes part.
+    One { rooms: Vec<(Arc<Pool>, Room)> },
     /// Where a process goes in.
     Two { door: File },
 }
@@ -58,10 +59,10 @@ impl Cgroups {
     /// Finds where cgroups can be made, and kills all that an earlier process of the same owner left in its own. None if
     /// they cannot be made.
     pub fn open(owner: &str) -> Option<Cgroups> {
-        let hierarchies = Hierarchies::find()?;
-        let mut cgroups = Cgroups { hierarchies, name: format!("gaffer-{owner}"), next: AtomicU64::new(1) };
-        let made: io::Result<()> = cgroups.hierarchies.all().try_for_each(|base| {
-            let dir = base.join(&cgroups.name);
+        let mut hierarchies = Hierarchies::find()?;
+        let name = format!("gaffer-{owner}");
+        let made: io::Result<()> = hierarchies.all().try_for_each(|base| {
+            let dir = base.join(&name);
             match fs::create_dir(&dir) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     sweep(&dir);
@@ -70,58 +71,42 @@ impl Cgroups {
                 made => made,
             }
         });
-        if let Err(error) = made {
-            tracing::debug!(%error, "cannot make cgroups");
-            return None;
+        hierarchies.delegate(&name);
+        match made.and_then(|()| Kind::open(hierarchies, &name)) {
+            Ok(kind) => Some(Cgroups(kind)),
+            Err(error) => {
+                tracing::debug!(%error, "cannot make cgroups");
+                None
+            }
         }
-        let name = cgroups.name.clone();
-        cgroups.hierarchies.delegate(&name);
-        Some(cgroups)
     }
 
-    /// A new one, with limits for what is reserved: memory if any, processors if fewer than the machine has.
-    pub fn make(&self, resources: Resources) -> io::Result<Cgroup> {
-        // Dropped half made, it takes down what there is.
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let dir = |base: &Path| base.join(&self.name).join(number.to_string());
+    /// One with limits for what is reserved: memory if any, processors if fewer than the machine has.
+    pub fn take(&self, resources: Resources) -> io::Result<Cgroup> {
         let limits = Limits::of(resources);
-        match &self.hierarchies {
-            Hierarchies::Two { base, limits: can_limit } => {
-                let tracking = dir(base);
+        match &self.0 {
+            Kind::Two { dir, has_limits, next } => {
+                let tracking = dir.join(next.fetch_add(1, Ordering::Relaxed).to_string());
                 fs::create_dir(&tracking)?;
-                let mut cgroup = Cgroup {
-                    version: Version::Two { door: open_to_write(&tracking.join("cgroup.procs"))? },
-                    tracking: tracking.clone(),
-                    memory: None,
-                    made: vec![tracking.clone()],
-                };
-                if *can_limit {
-                    limits.write_two(&tracking)?;
-                    cgroup.memory = limits.memory.map(|_| tracking);
+                let door = open_to_write(&tracking.join("cgroup.procs"))?;
+                let memory = limits.memory.filter(|_| *has_limits).map(|_| tracking.clone());
+                // Dropped half made, it takes down what there is.
+                let cgroup = Cgroup { version: Version::Two { door }, tracking, memory };
+                if *has_limits {
+                    limits.write_two(&cgroup.tracking)?;
                 }
                 Ok(cgroup)
             }
-            Hierarchies::One { tracking: base, has_pids, cpu, memory } => {
-                let tracking = dir(base);
-                let mut cgroup = Cgroup {
-                    version: Version::One { doors: Vec::with_capacity(3) },
-                    tracking: tracking.clone(),
-                    memory: None,
-                    made: Vec::with_capacity(3),
-                };
-                cgroup.join(base, tracking.clone())?;
-                if *has_pids {
-                    write(&tracking.join("pids.max"), MAX_PIDS)?;
+            Kind::One { tracking: pool, cpu, memory } => {
+                let room = pool.take(MAX_PIDS)?;
+                let tracking = room.dir().to_owned();
+                let rooms = vec![(pool.clone(), room)];
+                let mut cgroup = Cgroup { version: Version::One { rooms }, tracking, memory: None };
+                if let (Some(pool), Some(quota)) = (cpu, limits.cpu_micros) {
+                    cgroup.join(pool, quota)?;
                 }
-                if let (Some(base), Some(quota)) = (cpu, limits.cpu_micros) {
-                    let dir = dir(base);
-                    cgroup.join(base, dir.clone())?;
-                    write(&dir.join("cpu.cfs_quota_us"), quota)?;
-                }
-                if let (Some(base), Some(bytes)) = (memory, limits.memory) {
-                    let dir = dir(base);
-                    cgroup.join(base, dir.clone())?;
-                    write(&dir.join("memory.limit_in_bytes"), bytes)?;
+                if let (Some(pool), Some(bytes)) = (memory, limits.memory) {
+                    let dir = cgroup.join(pool, bytes)?;
                     // Without swap beyond it. Not every kernel counts swap.
                     let _ = write(&dir.join("memory.memsw.limit_in_bytes"), bytes);
                     cgroup.memory = Some(dir);
@@ -132,11 +117,33 @@ impl Cgroups {
     }
 }
 
+impl Kind {
+    fn open(hierarchies: Hierarchies, name: &str) -> io::Result<Kind> {
+        Ok(match hierarchies {
+            Hierarchies::Two { base, limits } => {
+                Kind::Two { dir: base.join(name), has_limits: limits, next: AtomicU64::new(1) }
+            }
+            Hierarchies::One { tracking, has_pids, cpu, memory } => {
+                let pool = |base: PathBuf, limit_file, is_reusable| {
+                    Pool::open(&base, name, limit_file, is_reusable).map(Arc::new)
+                };
+                Kind::One {
+                    tracking: pool(tracking, has_pids.then_some("pids.max"), true)?,
+                    cpu: cpu.map(|base| pool(base, Some("cpu.cfs_quota_us"), true)).transpose()?,
+                    memory: memory
+                        .map(|base| pool(base, Some("memory.limit_in_bytes"), false))
+                        .transpose()?,
+                }
+            }
+        })
+    }
+}
+
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        for base in self.hierarchies.all() {
+        if let Kind::Two { dir, .. } = &self.0 {
             // Stays while something is in it.
-            let _ = fs::remove_dir(base.join(&self.name));
+            let _ = fs::remove_dir(dir);
         }
     }
 }
@@ -193,22 +200,21 @@ impl Limits {
 }
 
 impl Cgroup {
-    /// Makes a directory of the first version, and opens the way there and back.
-    fn join(&mut self, base: &Path, dir: PathBuf) -> io::Result<()> {
-        fs::create_dir(&dir)?;
-        let there = open_to_write(&dir.join("tasks"));
-        self.made.push(dir);
-        if let Version::One { doors } = &mut self.version {
-            doors.push((there?, open_to_write(&base.join("tasks"))?));
+    /// Lets one of that controller take part.
+    fn join(&mut self, pool: &Arc<Pool>, limit: u64) -> io::Result<PathBuf> {
+        let room = pool.take(limit)?;
+        let dir = room.dir().to_owned();
+        if let Version::One { rooms } = &mut self.version {
+            rooms.push((pool.clone(), room));
         }
-        Ok(())
+        Ok(dir)
     }
 
     /// Starts a process inside of it: from its first instruction on it cannot be elsewhere.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         match &self.version {
-            Version::One { doors } => {
-                let _visit = Visit::begin(doors)?;
+            Version::One { rooms } => {
+                let _visit = Visit::begin(rooms)?;
                 command.spawn()
             }
             Version::Two { door } => {
@@ -264,33 +270,32 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        for dir in &self.made {
-            // Stays while something is in it: the next process of this worker looks again.
-            let _ = fs::remove_dir(dir);
+        match &mut self.version {
+            Version::One { rooms } => rooms.drain(..).for_each(|(pool, room)| pool.give_back(room)),
+            Version::Two { .. } => {
+                // Stays while something is in it: the next process of this worker looks again.
+                let _ = fs::remove_dir(&self.tracking);
+            }
         }
     }
 }
 
 /// This thread's stay in cgroups of the first version, where a thread may be elsewhere than its process: what it starts
 /// meanwhile is born there.
-struct Visit<'a> {
-    doors: &'a [(File, File)],
-}
+struct Visit<'a>(&'a [(Arc<Pool>, Room)]);
 
 impl Visit<'_> {
-    fn begin(doors: &[(File, File)]) -> io::Result<Visit<'_>> {
-        let visit = Visit { doors };
-        for (there, _) in doors {
-            (&mut &*there).write_all(b"0")?;
-        }
+    fn begin(rooms: &[(Arc<Pool>, Room)]) -> io::Result<Visit<'_>> {
+        let visit = Visit(rooms);
+        rooms.iter().try_for_each(|(_, room)| room.enter())?;
         Ok(visit)
     }
 }
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        for (_, back) in self.doors {
-            if let Err(error) = (&mut &*back).write_all(b"0") {
+        for (pool, _) in self.0 {
+            if let Err(error) = pool.go_home() {
                 tracing::error!(%error, "a thread of this worker cannot leave an attempt's cgroup");
             }
         }

@@ -69,7 +69,7 @@ impl HostDriver {
                 return Err(StartError::other("the script was not written to a file"));
             }
         };
-        let cgroup = self.cgroups.as_ref().map(|cgroups| cgroups.make(start.resources)).transpose();
+        let cgroup = self.cgroups.as_ref().map(|cgroups| cgroups.take(start.resources)).transpose();
         let cgroup = cgroup.map_err(|error| StartError::other(format!("cannot make a cgroup: {error}")))?;
         // An absolute program and, where cgroups allow it, nothing to be done between fork and exec: only so is it
         // started without copying the memory map of this process.

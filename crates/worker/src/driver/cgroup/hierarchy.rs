@@ -14,7 +14,6 @@ pub(super) enum Hierarchies {
     Two { base: PathBuf, limits: bool },
 }
 
-
 /// What gives the cgroups below one of version 2 their controllers.
 const DELEGATION: &str = "+cpu +memory +pids";
 

@@ -1,0 +1,120 @@
+//! Cgroups of one controller of version 1, used again and again: making and removing one costs more than a short task.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::{open_to_write, write};
+
+/// Those that are kept for later.
+const MAX_FREE: usize = 64;
+
+/// The cgroups of this worker for one controller.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// This worker's directory there.
+    dir: PathBuf,
+    /// Where a thread comes back to.
+    home: File,
+    /// The file that sets the limit; none for a controller that has no limit to set.
+    limit_file: Option<&'static str>,
+    /// One is as good as new if nothing is in it. (Memory is not: what was used stays accounted for.)
+    is_reusable: bool,
+    free: Mutex<Vec<Room>>,
+    next: AtomicU64,
+}
+
+/// One cgroup.
+#[derive(Debug)]
+pub(super) struct Room {
+    dir: PathBuf,
+    /// Where a thread goes in.
+    door: File,
+}
+
+impl Pool {
+    /// `base`: the cgroup of this process.
+    pub fn open(
+        base: &Path,
+        name: &str,
+        limit_file: Option<&'static str>,
+        is_reusable: bool,
+    ) -> io::Result<Pool> {
+        Ok(Pool {
+            dir: base.join(name),
+            home: open_to_write(&base.join("tasks"))?,
+            limit_file,
+            is_reusable,
+            free: Mutex::default(),
+            next: AtomicU64::new(1),
+        })
+    }
+
+    /// An empty one with this limit.
+    pub fn take(&self, limit: u64) -> io::Result<Room> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let room = match free {
+            Some(room) => room,
+            None => {
+                let dir = self.dir.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+                fs::create_dir(&dir)?;
+                let door = open_to_write(&dir.join("tasks"));
+                Room { dir, door: door? }
+            }
+        };
+        // Also of one that has it already: a quota that is set anew is unused.
+        match self.limit_file.map(|file| write(&room.dir.join(file), limit)) {
+            Some(Err(error)) => {
+                room.remove();
+                Err(error)
+            }
+            _ => Ok(room),
+        }
+    }
+
+    /// Takes one back. One with something in it stays for the next process of this worker to look at.
+    pub fn give_back(&self, room: Room) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_reusable && free.len() < MAX_FREE && room.is_empty() {
+            free.push(room);
+        } else {
+            drop(free);
+            room.remove();
+        }
+    }
+
+    /// Lets this thread be at home again.
+    pub fn go_home(&self) -> io::Result<()> {
+        (&mut &self.home).write_all(b"0")
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let free = std::mem::take(&mut *self.free.lock().unwrap_or_else(PoisonError::into_inner));
+        free.into_iter().for_each(Room::remove);
+        // Stays while something is in it.
+        let _ = fs::remove_dir(&self.dir);
+    }
+}
+
+impl Room {
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Lets this thread in: what it starts from now on is born there.
+    pub fn enter(&self) -> io::Result<()> {
+        (&mut &self.door).write_all(b"0")
+    }
+
+    fn is_empty(&self) -> bool {
+        fs::read(self.dir.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty())
+    }
+
+    fn remove(self) {
+        let _ = fs::remove_dir(&self.dir);
+    }
+}
