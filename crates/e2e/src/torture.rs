@@ -4,6 +4,7 @@
 //! Everything random comes from a seed, which is printed.
 
 mod fleet;
+mod network;
 pub mod play;
 mod verdict;
 mod witness;
@@ -17,6 +18,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use fleet::{Fleet, Part};
+use network::Break;
 pub use verdict::Verdict;
 use witness::Witness;
 
@@ -24,6 +26,8 @@ use witness::Witness;
 const LOST_AFTER: Duration = Duration::from_secs(10);
 /// Longer than until the master replaces what a worker runs that it does not hear of.
 const FREEZE: Duration = LOST_AFTER.saturating_add(Duration::from_secs(15));
+/// The longest that a network is broken within a lease, which runs from the last answer before.
+const BLIP_MILLIS: u64 = 4_000;
 /// How long all tasks may take to end once the faults are over.
 const SETTLING: Duration = Duration::from_secs(180);
 
@@ -39,6 +43,10 @@ pub enum Fault {
     /// The link or the keeper of a random worker, or the master, stands still for longer than a lease every 30 seconds,
     /// and goes on.
     Freeze,
+    /// The network of a random worker breaks every 3 seconds, one way or both or with a reset, for less than a lease.
+    Blips,
+    /// The same every 10 seconds, for longer than a lease.
+    Partitions,
     /// All connections to the database are cut every 3 seconds.
     CutDatabase,
     /// One of these, at random, every 3 seconds.
@@ -47,11 +55,13 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind, by the name that it is asked for with.
-    pub const ALL: [(&'static str, Fault); 6] = [
+    pub const ALL: [(&'static str, Fault); 8] = [
         ("links", Fault::KillLinks),
         ("workers", Fault::KillWorkers),
         ("master", Fault::KillMaster),
         ("freeze", Fault::Freeze),
+        ("blips", Fault::Blips),
+        ("partitions", Fault::Partitions),
         ("database", Fault::CutDatabase),
         ("all", Fault::All),
     ];
@@ -61,7 +71,8 @@ impl Fault {
             Fault::KillLinks | Fault::KillWorkers => 2,
             Fault::KillMaster => 5,
             Fault::Freeze => 30,
-            Fault::CutDatabase | Fault::All => 3,
+            Fault::Partitions => 10,
+            Fault::Blips | Fault::CutDatabase | Fault::All => 3,
         })
     }
 }
@@ -133,8 +144,16 @@ fn spec(plan: &Plan, witness: &Witness, seed: u64) -> serde_json::Value {
 async fn strike(fleet: &mut Fleet, fault: Fault, rng: &mut StdRng) {
     let fault = match fault {
         Fault::All => {
-            [Fault::KillLinks, Fault::KillWorkers, Fault::KillMaster, Fault::Freeze, Fault::CutDatabase]
-                [rng.random_range(0..5)]
+            let kinds = [
+                Fault::KillLinks,
+                Fault::KillWorkers,
+                Fault::KillMaster,
+                Fault::Freeze,
+                Fault::Blips,
+                Fault::Partitions,
+                Fault::CutDatabase,
+            ];
+            kinds[rng.random_range(0..kinds.len())]
         }
         fault => fault,
     };
@@ -146,6 +165,13 @@ async fn strike(fleet: &mut Fleet, fault: Fault, rng: &mut StdRng) {
         Fault::Freeze => {
             let part = [Part::Link(worker), Part::Keeper(worker), Part::Master][rng.random_range(0..3)];
             fleet.freeze(part, FREEZE);
+        }
+        Fault::Blips => {
+            let kind = Break::ALL[rng.random_range(0..Break::ALL.len())];
+            fleet.cut_network(worker, kind, Duration::from_millis(rng.random_range(100..BLIP_MILLIS)));
+        }
+        Fault::Partitions => {
+            fleet.cut_network(worker, Break::ALL[rng.random_range(0..Break::ALL.len())], FREEZE);
         }
         Fault::CutDatabase => fleet.cut_database().await,
         Fault::All => {}

@@ -19,9 +19,10 @@ use crate::out::Out;
 use crate::signals::{Order, Signals};
 
 /// A link that lived for so long is started again at once.
-const GOOD_LIFE: Duration = Duration::from_secs(10);
-/// Before another one is started again.
-const PAUSE: Duration = Duration::from_secs(1);
+const GOOD_LIFE: Duration = Duration::from_secs(1);
+/// Before another one is started again: the first pause, which doubles, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What Rust programs exit with that broke down.
 const PANICKED: i32 = 101;
 
@@ -39,7 +40,7 @@ async fn supervise(out: &Out) -> io::Result<u8> {
     // By its path: after an upgrade the next link is the new program.
     let program = std::env::current_exe()?;
     let mut signals = Signals::listen()?;
-    let mut last_order = None;
+    let (mut last_order, mut pause) = (None, FIRST_PAUSE);
     loop {
         let began = Instant::now();
         let status = see_to_end(start(&program)?, &mut signals, &mut last_order).await?;
@@ -53,11 +54,13 @@ async fn supervise(out: &Out) -> io::Result<u8> {
         out.note(&format!(
             "gaffer: the worker's link died ({status}); its jobs go on, and it is started again"
         ));
-        if began.elapsed() < GOOD_LIFE {
-            tokio::select! {
-                () = sleep(PAUSE) => {}
-                order = signals.next() => return Ok(order.exit_code()),
-            }
+        if began.elapsed() >= GOOD_LIFE {
+            pause = FIRST_PAUSE;
+            continue;
+        }
+        tokio::select! {
+            () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            order = signals.next() => return Ok(order.exit_code()),
         }
     }
 }

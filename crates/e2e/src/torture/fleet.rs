@@ -12,6 +12,7 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
+use super::network::{Break, Network};
 use crate::client::Client;
 use crate::gaffer::{bare_command, keeper, kill_keeper, link};
 use crate::stage::Stage;
@@ -30,6 +31,8 @@ pub struct Fleet {
     client: Client,
     master: Child,
     workers: Vec<Child>,
+    /// Each worker's way to the master.
+    networks: Vec<Network>,
     /// Processes that stand still.
     frozen: Vec<Pid>,
 }
@@ -53,7 +56,12 @@ impl Fleet {
         let dir = tempfile::Builder::new().prefix("gaffer-torture-").tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let program = program.to_owned();
+        let mut networks = Vec::new();
+        for _ in 0..WORKERS {
+            networks.push(Network::start(ports[2]).await);
+        }
         let master = spawn_master(&program, &database_url, ports, dir.path());
+        let (workers, frozen) = (Vec::new(), Vec::new());
         let mut fleet = Fleet {
             program,
             dir,
@@ -62,8 +70,9 @@ impl Fleet {
             worker_key,
             client,
             master,
-            workers: Vec::new(),
-            frozen: Vec::new(),
+            workers,
+            networks,
+            frozen,
         };
         for number in 0..WORKERS {
             let worker = fleet.spawn_worker(number);
@@ -79,7 +88,7 @@ impl Fleet {
     fn spawn_worker(&self, number: usize) -> Child {
         let mut command = self.command("worker");
         command
-            .env("MASTER_URL", format!("ws://127.0.0.1:{}", self.ports[2]))
+            .env("MASTER_URL", format!("ws://127.0.0.1:{}", self.networks[number].port()))
             .env("API_KEY", &self.worker_key)
             .env("GAFFER_DATA_DIR", self.worker_dir(number))
             .env("GAFFER_WORKER_NAME", format!("worker-{number}"))
@@ -141,6 +150,11 @@ impl Fleet {
         });
     }
 
+    /// Breaks the way between a worker and the master for so long.
+    pub fn cut_network(&self, number: usize, kind: Break, duration: Duration) {
+        self.networks[number].strike(kind, duration);
+    }
+
     pub async fn cut_database(&self) {
         let mut connection = PgConnection::connect(&self.database_url).await.unwrap();
         let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
@@ -150,6 +164,7 @@ impl Fleet {
 
     /// Lets everything go on that was stopped.
     pub async fn mend(&mut self) {
+        self.networks.iter().for_each(Network::mend);
         for pid in self.frozen.drain(..) {
             let _ = kill(pid, Signal::SIGCONT);
         }

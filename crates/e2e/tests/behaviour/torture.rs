@@ -23,6 +23,11 @@ async fn killing_links_loses_no_attempt() {
 }
 
 #[tokio::test]
+async fn a_network_that_breaks_for_moments_loses_no_attempt() {
+    endures(Fault::Blips).await;
+}
+
+#[tokio::test]
 async fn killing_workers_loses_nothing_and_runs_nothing_twice() {
     endures(Fault::KillWorkers).await;
 }

@@ -1,0 +1,114 @@
+//! The network between a worker and its master, which breaks when it is told to.
+//!
+//! What is on its way when a direction is cut arrives later, as it does when a real network comes back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
+
+/// How it breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Break {
+    /// Nothing comes through, either way.
+    Both,
+    /// Nothing reaches the master.
+    ToMaster,
+    /// Nothing reaches the worker.
+    ToWorker,
+    /// Every connection is reset, and new ones work.
+    Reset,
+}
+
+impl Break {
+    /// Every kind.
+    pub const ALL: [Break; 4] = [Break::Both, Break::ToMaster, Break::ToWorker, Break::Reset];
+}
+
+/// A way from one worker to its master.
+pub struct Network {
+    port: u16,
+    cut: watch::Sender<Option<Break>>,
+    reset: Arc<Notify>,
+}
+
+impl Network {
+    /// Leads to that port.
+    pub async fn start(master: u16) -> Network {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (cut, cuts) = watch::channel(None);
+        let reset = Arc::new(Notify::new());
+        tokio::spawn(lead(listener, master, cuts, reset.clone()));
+        Network { port, cut, reset }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Breaks it for so long.
+    pub fn strike(&self, kind: Break, duration: Duration) {
+        if kind == Break::Reset {
+            self.reset.notify_waiters();
+            return;
+        }
+        self.cut.send_replace(Some(kind));
+        let cut = self.cut.clone();
+        tokio::spawn(async move {
+            sleep(duration).await;
+            cut.send_replace(None);
+        });
+    }
+
+    /// Whole again, at once.
+    pub fn mend(&self) {
+        self.cut.send_replace(None);
+    }
+}
+
+async fn lead(listener: TcpListener, master: u16, cuts: watch::Receiver<Option<Break>>, reset: Arc<Notify>) {
+    while let Ok((worker, _)) = listener.accept().await {
+        tokio::spawn(carry(worker, master, cuts.clone(), reset.clone()));
+    }
+}
+
+async fn carry(worker: TcpStream, master: u16, mut cuts: watch::Receiver<Option<Break>>, reset: Arc<Notify>) {
+    let reset = reset.notified();
+    if cuts.wait_for(Option::is_none).await.is_err() {
+        return;
+    }
+    let Ok(master) = TcpStream::connect(("127.0.0.1", master)).await else { return };
+    for socket in [&worker, &master] {
+        // Dropped, it is reset.
+        let _ = socket.set_zero_linger();
+        let _ = socket.set_nodelay(true);
+    }
+    let (from_worker, to_worker) = worker.into_split();
+    let (from_master, to_master) = master.into_split();
+    tokio::select! {
+        () = copy(from_worker, to_master, cuts.clone(), Break::ToMaster) => {}
+        () = copy(from_master, to_worker, cuts, Break::ToWorker) => {}
+        () = reset => {}
+    }
+}
+
+/// One direction, until one side is gone.
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut cuts: watch::Receiver<Option<Break>>,
+    direction: Break,
+) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(count) = from.read(&mut buffer).await {
+        let is_open = |cut: &Option<Break>| !cut.is_some_and(|cut| cut == direction || cut == Break::Both);
+        if count == 0 || cuts.wait_for(is_open).await.is_err() || to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
