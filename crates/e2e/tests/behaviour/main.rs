@@ -16,4 +16,5 @@ mod jobs;
 mod pages;
 mod sessions;
 mod survival;
+mod tenants;
 mod torture;
