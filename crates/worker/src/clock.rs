@@ -119,4 +119,34 @@ mod tests {
         alarm.set(None).unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(50), alarm.ring()).await.is_err());
     }
+
+    /// Seconds since the machine was started, as the kernel tells everybody.
+    fn uptime() -> f64 {
+        let text = std::fs::read_to_string("/proc/uptime").unwrap();
+        text.split_ascii_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn time_counts_from_the_start_of_the_machine() {
+        let (before, now, after) = (uptime(), BootTime::now().as_micros() as f64 / 1e6, uptime());
+        assert!(before - 0.1 <= now && now <= after + 0.1, "{before} {now} {after}");
+    }
+
+    /// A machine that has slept: only one of the kernel's clocks that are never set has counted that.
+    #[test]
+    fn time_goes_on_while_the_machine_sleeps() {
+        let slept = std::process::Command::new("unshare")
+            .args(["--time", "--boottime", "100000"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "clock::tests::time_counts_from_the_start_of_the_machine"])
+            .arg("clock::tests::the_alarm_rings_at_its_time_and_not_before")
+            .output();
+        match slept {
+            Ok(output) if !String::from_utf8_lossy(&output.stdout).contains("running 2 tests") => {
+                eprintln!("SKIPPED, NOT TESTED: no namespaces for time here: {output:?}");
+            }
+            Ok(output) => assert!(output.status.success(), "{output:?}"),
+            Err(error) => eprintln!("SKIPPED, NOT TESTED: no `unshare` here: {error}"),
+        }
+    }
 }
