@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_protocol::wire::{Ended, StartAttempt, ToWorker};
 
+use super::docker_daemon::skip;
 use super::master::{Books, Session, attempt, command, script, until};
 use super::{Worker, lives, marked, pid_in};
 
@@ -164,7 +165,7 @@ async fn daemons_go_with_the_attempt_that_started_them() {
 #[tokio::test]
 async fn what_hides_from_everything_else_is_found_by_its_cgroup() {
     if crate::driver::cgroup_shortcoming().is_some() {
-        eprintln!("SKIPPED, NOT TESTED: cgroups cannot be made here");
+        skip("what_hides_from_everything_else_is_found_by_its_cgroup", "cgroups cannot be made here");
         return;
     }
     let (worker, mut session) = Worker::start_and_welcome().await;
