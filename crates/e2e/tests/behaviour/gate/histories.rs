@@ -307,6 +307,7 @@ async fn history(bench: &Bench, workers: &[WorkerId], seed: u64) {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stderr, reason = "the last one that is named is the one that failed")]
 async fn random_histories_go_as_the_rules_say_however_they_are_cut_into_batches_and_interrupted() {
     let bench = bench().await;
     let second = bench.another_worker().await;
