@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use gaffer_e2e::torture::{Fault, Plan, play, run};
 
-const USAGE: &str = "usage: torture [links|workers|master|freeze|blips|partitions|database|all] [MINUTES] [SEED]";
+const USAGE: &str =
+    "usage: torture [links|workers|master|freeze|blips|partitions|database|all] [MINUTES] [SEED]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -107,7 +107,10 @@ async fn copy(
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count) = from.read(&mut buffer).await {
         let is_open = |cut: &Option<Break>| !cut.is_some_and(|cut| cut == direction || cut == Break::Both);
-        if count == 0 || cuts.wait_for(is_open).await.is_err() || to.write_all(&buffer[..count]).await.is_err() {
+        if count == 0
+            || cuts.wait_for(is_open).await.is_err()
+            || to.write_all(&buffer[..count]).await.is_err()
+        {
             return;
         }
     }

@@ -9,8 +9,8 @@ use super::fields::{Node, Object};
 use super::{BELONGS_TO_THE_JOB, IS_NOT_YET, JOB_FIELDS, NOT_YET, container, is_plain_name};
 use crate::quantity::{Bytes, Cpu, Span, shown};
 use crate::spec::{
-    Action, Backoff, Indices, JobKind, MAX_TASKS_PER_JOB, OnLost, Resources, Restart, RestartPolicy,
-    StopSignal, StopSpec, TaskSpec,
+    Action, Backoff, Indices, JobKind, MAX_TASKS_PER_JOB, OnLimit, OnLost, OutputLimit, Resources, Restart,
+    RestartPolicy, StopSignal, StopSpec, TaskSpec,
 };
 
 /// The fields of a task, except its name.
@@ -24,6 +24,7 @@ pub(super) const FIELDS: &[&str] = &[
     "array",
     "resources",
     "timeout",
+    "output",
     "restart",
     "stop",
     // Of its container.
@@ -55,6 +56,7 @@ const MAX_RESTARTS: u32 = 1_000_000;
 
 const MAX_CPU: Cpu = Cpu::from_millis(4096 * 1000);
 const MAX_BYTES: Bytes = Bytes(1 << 50);
+const MIN_OUTPUT: Bytes = Bytes(1);
 const DEFAULT_RESOURCES: Resources =
     Resources { cpu: Cpu::from_millis(1000), memory: Bytes(0), disk: Bytes(0) };
 
@@ -78,6 +80,7 @@ const POLICIES: &[(&str, RestartPolicy)] = &[
 ];
 const BACKOFFS: &[(&str, Backoff)] =
     &[("constant", Backoff::Constant), ("exponential", Backoff::Exponential)];
+const ON_LIMIT: &[(&str, OnLimit)] = &[("truncate", OnLimit::Truncate), ("kill", OnLimit::Kill)];
 const ON_LOST: &[(&str, OnLost)] = &[("restart", OnLost::Restart), ("fail", OnLost::Fail)];
 
 /// A task definition that is read but for `depends_on`, which needs the names of all the others.
@@ -119,6 +122,7 @@ pub(super) fn read_fields<'a>(object: &mut Object<'a>, name: String, kind: JobKi
         indices: indices(object),
         resources: object.read("resources", resources).unwrap_or(DEFAULT_RESOURCES),
         timeout: object.read("timeout", |node| node.amount("a time", TIMEOUTS)),
+        output: object.read("output", output).flatten(),
         restart: object.read("restart", restart).unwrap_or_default().complete(kind),
         stop: object.read("stop", stop).unwrap_or(DEFAULT_STOP),
     };
@@ -307,6 +311,18 @@ fn resources(node: &Node) -> Option<Resources> {
     };
     object.finish();
     Some(resources)
+}
+
+/// Without a limit, what happens beyond it says nothing, and is a mistake.
+fn output(node: &Node) -> Option<Option<OutputLimit>> {
+    let mut object = node.object("an object such as {limit: 100MiB, on_limit: truncate}")?;
+    let limit = object.read("limit", |node| node.amount("a size", MIN_OUTPUT..=MAX_BYTES));
+    let on_limit = object.read("on_limit", |node| node.word(ON_LIMIT));
+    if on_limit.is_some() && !object.has("limit") {
+        return node.wrong("`on_limit` needs a `limit`");
+    }
+    object.finish();
+    Some(limit.map(|limit| OutputLimit { limit, on_limit: on_limit.unwrap_or(OnLimit::Truncate) }))
 }
 
 /// What the user wrote about restarts; the defaults of some fields depend on others.

@@ -119,6 +119,10 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
             disk: any_bytes(rng),
         },
         timeout,
+        output: rng.random::<bool>().then(|| OutputLimit {
+            limit: Bytes(any_bytes(rng).get().max(1)),
+            on_limit: *[OnLimit::Truncate, OnLimit::Kill].choose(rng).unwrap(),
+        }),
         restart: Restart {
             policy: *[RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always]
                 .choose(rng)
