@@ -1,5 +1,5 @@
-//! What a task of a torture run does: it tells the witness that it began, writes what its seed says, and tells that it
-//! ends.
+//! What tasks of torture runs do: they tell the witness that they begin, write what can be foretold, and tell that they
+//! end.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixDatagram;
@@ -57,25 +57,79 @@ impl Script {
     }
 }
 
-/// The task itself. Gives its exit code.
-pub fn play(witness: &Path, seed: u64, percent: u64) -> u8 {
-    let number = |name: &str| std::env::var(name).unwrap().parse::<u32>().unwrap();
-    let (index, attempt) = (number("GAFFER_TASK_INDEX"), number("GAFFER_ATTEMPT"));
-    let socket = UnixDatagram::unbound().unwrap();
-    let tell = |what: &str| {
-        let text = format!("{what} {} {index} {attempt} {}", number("GAFFER_JOB_ID"), std::process::id());
-        socket.send_to(text.as_bytes(), witness).unwrap();
-    };
-    tell("start");
-    let script = Script::of(seed, index, percent);
+/// Does what the arguments of a task say, if they say anything; gives its exit code.
+pub fn act(arguments: &[String]) -> Option<u8> {
+    let [what, witness, rest @ ..] = arguments else { return None };
+    let witness = Path::new(witness);
+    match (what.as_str(), rest) {
+        ("play", [seed, percent]) => Some(play(witness, seed.parse().ok()?, percent.parse().ok()?)),
+        ("chat", [file]) => Some(chat(witness, Path::new(file))),
+        ("linger", []) => loop {
+            rest_for(Duration::from_secs(3600));
+        },
+        _ => None,
+    }
+}
+
+/// The task that this process is, to the witness.
+struct Teller<'a> {
+    witness: &'a Path,
+    socket: UnixDatagram,
+    index: u32,
+    attempt: u32,
+}
+
+impl Teller<'_> {
+    fn new(witness: &Path) -> Teller<'_> {
+        let (index, attempt) = (number("GAFFER_TASK_INDEX"), number("GAFFER_ATTEMPT"));
+        Teller { witness, socket: UnixDatagram::unbound().unwrap(), index, attempt }
+    }
+
+    fn tell(&self, what: &str) {
+        let (job, pid) = (number("GAFFER_JOB_ID"), std::process::id());
+        let text = format!("{what} {job} {} {} {pid}", self.index, self.attempt);
+        self.socket.send_to(text.as_bytes(), self.witness).unwrap();
+    }
+}
+
+fn number(name: &str) -> u32 {
+    std::env::var(name).unwrap().parse().unwrap()
+}
+
+fn rest_for(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
+/// A task of the mix.
+fn play(witness: &Path, seed: u64, percent: u64) -> u8 {
+    let teller = Teller::new(witness);
+    teller.tell("start");
+    let script = Script::of(seed, teller.index, percent);
     for (is_stderr, bytes) in &script.pieces {
         let written = match is_stderr {
             true => std::io::stderr().write_all(bytes),
             false => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
         };
         written.unwrap();
-        std::thread::sleep(script.pause);
+        rest_for(script.pause);
     }
-    tell("end");
-    if script.fails_first && attempt == 1 { FAILURE } else { 0 }
+    teller.tell("end");
+    if script.fails_first && teller.attempt == 1 { FAILURE } else { 0 }
+}
+
+/// How often a task that chats says something.
+pub const CHAT: Duration = Duration::from_millis(20);
+
+/// Counts aloud until the file is there.
+fn chat(witness: &Path, until: &Path) -> u8 {
+    let teller = Teller::new(witness);
+    teller.tell("start");
+    let mut count = 0_u64;
+    while !until.exists() {
+        println!("{count}");
+        count += 1;
+        rest_for(CHAT);
+    }
+    teller.tell("end");
+    0
 }
