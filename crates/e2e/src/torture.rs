@@ -3,7 +3,9 @@
 //!
 //! Everything random comes from a seed, which is printed.
 
+mod absences;
 mod asking;
+mod disk;
 mod escape;
 mod figures;
 mod fleet;
@@ -36,6 +38,7 @@ pub async fn run(plan: &Plan) -> Verdict {
         Run::Escape => escape::run(plan).await,
         Run::Mangle => mangle::run(plan).await,
         Run::Partitions => partitions::run(plan).await,
-        _ => unimplemented!(),
+        Run::Workers => absences::run(plan).await,
+        Run::Disk => disk::run(plan).await,
     }
 }

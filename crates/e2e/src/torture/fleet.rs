@@ -38,11 +38,13 @@ pub struct Setup {
     pub server: Option<Server>,
     /// Where the workers' data directories are, if they lie elsewhere.
     pub worker_root: Option<PathBuf>,
+    /// More variables for each worker's environment.
+    pub environment: Vec<Vec<(&'static str, &'static str)>>,
 }
 
 impl Setup {
     pub fn plain() -> Setup {
-        Setup { ways: Ways::Carried, server: None, worker_root: None }
+        Setup { ways: Ways::Carried, server: None, worker_root: None, environment: Vec::new() }
     }
 }
 
@@ -50,6 +52,7 @@ pub struct Fleet {
     program: PathBuf,
     dir: Option<tempfile::TempDir>,
     worker_root: PathBuf,
+    environment: Vec<Vec<(&'static str, &'static str)>>,
     cpu: u32,
     database_url: String,
     ports: [u16; 3],
@@ -78,7 +81,7 @@ pub enum Part {
 
 impl Fleet {
     pub async fn start(plan: &Plan, setup: Setup) -> Fleet {
-        let Setup { ways, server, worker_root } = setup;
+        let Setup { ways, server, worker_root, environment } = setup;
         // A master in this process makes the keys, and goes.
         let database = match &server {
             Some(server) => server.url().to_owned(),
@@ -104,6 +107,7 @@ impl Fleet {
             master: spawn_master(&program, &database_url, ports, &ways, dir.path()),
             worker_root: worker_root.unwrap_or_else(|| dir.path().to_owned()),
             dir: Some(dir),
+            environment,
             cpu: plan.cpu,
             server_errors: AtomicUsize::new(0),
             workers: Vec::new(),
@@ -169,7 +173,8 @@ impl Fleet {
             .env("GAFFER_WORKER_NAME", Fleet::name(number))
             .env("GAFFER_DATACENTER", Fleet::name(number))
             .env("GAFFER_DRIVERS", "host")
-            .env("GAFFER_CPU", self.cpu.to_string());
+            .env("GAFFER_CPU", self.cpu.to_string())
+            .envs(self.environment.get(number).into_iter().flatten().copied());
         logged(command, self.dir(), &Fleet::name(number)).spawn().unwrap()
     }
 

@@ -90,21 +90,24 @@ impl Namespace {
 
     /// Breaks the network until it is healed.
     pub fn break_off(&self, kind: Break) {
-        let drop = |chain| self.firewall(&["-A", chain, "-p", "tcp", "-j", "DROP"]).unwrap();
-        let reset = |chain| {
-            self.firewall(&["-A", chain, "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"]).unwrap();
+        // Not what goes through the loopback device: there a rejected packet's answer arrives.
+        const IN: [&str; 3] = ["INPUT", "-i", "eth0"];
+        const OUT: [&str; 3] = ["OUTPUT", "-o", "eth0"];
+        let add = |chain: [&str; 3], what: &[&str]| {
+            self.firewall(&[&["-A"], &chain[..], &["-p", "tcp", "-j"], what].concat()).unwrap();
         };
+        let drop = |chain| add(chain, &["DROP"]);
+        let reset = |chain| add(chain, &["REJECT", "--reject-with", "tcp-reset"]);
         match kind {
-            Break::ToMaster => drop("OUTPUT"),
-            Break::ToWorker => drop("INPUT"),
+            Break::ToMaster => drop(OUT),
+            Break::ToWorker => drop(IN),
             Break::Both => {
-                drop("OUTPUT");
-                drop("INPUT");
+                drop(OUT);
+                drop(IN);
             }
             Break::Reset => {
-                // Inwards first: the answer to what the master sends goes out, too.
-                reset("INPUT");
-                reset("OUTPUT");
+                reset(OUT);
+                reset(IN);
             }
         }
     }

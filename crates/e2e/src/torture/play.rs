@@ -64,6 +64,7 @@ pub fn act(arguments: &[String]) -> Option<u8> {
     match (what.as_str(), rest) {
         ("play", [seed, percent]) => Some(play(witness, seed.parse().ok()?, percent.parse().ok()?)),
         ("chat", [file]) => Some(chat(witness, Path::new(file))),
+        ("flood", [what, bytes]) => Some(flood(witness, &Flood::read(what, bytes)?)),
         ("linger", []) => loop {
             rest_for(Duration::from_secs(3600));
         },
@@ -118,18 +119,74 @@ fn play(witness: &Path, seed: u64, percent: u64) -> u8 {
 }
 
 /// How often a task that chats says something.
-pub const CHAT: Duration = Duration::from_millis(20);
+const CHAT: Duration = Duration::from_millis(20);
 
 /// Counts aloud until the file is there.
 fn chat(witness: &Path, until: &Path) -> u8 {
     let teller = Teller::new(witness);
     teller.tell("start");
-    let mut count = 0_u64;
-    while !until.exists() {
+    for count in 0_u64.. {
         println!("{count}");
-        count += 1;
+        if until.exists() {
+            break;
+        }
         rest_for(CHAT);
     }
+    teller.tell("end");
+    0
+}
+
+/// Much output, as fast as it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flood {
+    /// None means `y`, again and again.
+    seed: Option<u64>,
+    length: u64,
+}
+
+impl Flood {
+    /// What packs well.
+    pub fn yes(length: u64) -> Flood {
+        Flood { seed: None, length }
+    }
+
+    /// What does not.
+    pub fn random(seed: u64, length: u64) -> Flood {
+        Flood { seed: Some(seed), length }
+    }
+
+    /// The arguments of its task.
+    pub fn act(&self) -> [String; 3] {
+        let what = self.seed.map_or("yes".to_owned(), |seed| seed.to_string());
+        ["flood".to_owned(), what, self.length.to_string()]
+    }
+
+    fn read(what: &str, length: &str) -> Option<Flood> {
+        let seed = if what == "yes" { None } else { Some(what.parse().ok()?) };
+        Some(Flood { seed, length: length.parse().ok()? })
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> Vec<u8> {
+        const LINE: usize = 80;
+        let length = usize::try_from(self.length).unwrap();
+        let Some(seed) = self.seed else { return b"y\n".repeat(length / 2) };
+        let mut bytes = vec![0; length];
+        StdRng::seed_from_u64(seed).fill(&mut bytes[..]);
+        for (place, byte) in bytes.iter_mut().enumerate() {
+            *byte = if place % LINE == LINE - 1 { b'\n' } else { b' ' + *byte % 95 };
+        }
+        bytes
+    }
+}
+
+fn flood(witness: &Path, flood: &Flood) -> u8 {
+    let teller = Teller::new(witness);
+    teller.tell("start");
+    for piece in flood.bytes().chunks(64 << 10) {
+        std::io::stdout().write_all(piece).unwrap();
+    }
+    std::io::stdout().flush().unwrap();
     teller.tell("end");
     0
 }

@@ -43,6 +43,14 @@ impl Trick {
         ("cut", Trick::Cut),
         ("replay", Trick::Replay),
     ];
+
+    /// It is played on one of so many frames. Cut too often, sessions end before anything else happens in them.
+    fn rarity(self) -> u32 {
+        match self {
+            Trick::Double | Trick::Reorder | Trick::Replay => 20,
+            Trick::Cut => 500,
+        }
+    }
 }
 
 /// Listens, or more.
@@ -81,13 +89,10 @@ pub enum Way {
 }
 
 impl Tap {
-    /// Plays these tricks, each on one of so many frames as [`Tap::RARITY`] says; none makes it listen only.
+    /// Plays these tricks; none makes it listen only.
     pub fn new(seed: u64, tricks: &[Trick]) -> Tap {
         Tap { seed, tricks: tricks.to_vec(), state: Mutex::default(), behaves: AtomicBool::new(false) }
     }
-
-    /// How rare each trick is.
-    const RARITY: u32 = 40;
 
     /// No more tricks from now on.
     pub fn behave(&self) {
@@ -210,7 +215,7 @@ impl Tap {
         if self.behaves.load(Ordering::Relaxed) {
             return None;
         }
-        let trick = self.tricks.iter().copied().find(|_| rng.random_ratio(1, Tap::RARITY))?;
+        let trick = self.tricks.iter().copied().find(|trick| rng.random_ratio(1, trick.rarity()))?;
         *self.state().played.entry(trick).or_default() += 1;
         Some(trick)
     }

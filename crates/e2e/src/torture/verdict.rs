@@ -1,5 +1,6 @@
 //! What a torture run proved, or what it found.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use futures::StreamExt as _;
@@ -156,7 +157,7 @@ pub(super) async fn judge(fleet: &Fleet, witness: &Witness, tasks: &[(u64, Task)
         }
     }
     let seen = witness.seen();
-    verdict.attempts = seen.attempts.values().map(std::collections::BTreeMap::len).sum();
+    verdict.attempts = seen.attempts.values().map(BTreeMap::len).sum();
     verdict.repeats = verdict.attempts - seen.attempts.len();
     (verdict.double_starts, verdict.overlaps) = (seen.double_starts.len(), seen.overlaps.len());
     verdict
@@ -164,8 +165,13 @@ pub(super) async fn judge(fleet: &Fleet, witness: &Witness, tasks: &[(u64, Task)
 
 /// Checks that what a lapsed attempt had to say changed nothing: whatever was replaced had ended before, and not well.
 pub(super) fn audit(verdict: &mut Verdict, repeated: &[TaskDetail]) {
-    let mut stale = 0;
+    let (mut stale, mut losses) = (0, BTreeMap::<&str, usize>::new());
     for TaskDetail { task, attempts } in repeated {
+        for reason in attempts.iter().filter_map(|attempt| attempt.reason.as_ref()) {
+            if reason.code.as_str() == "lost_worker" {
+                *losses.entry(&reason.message).or_default() += 1;
+            }
+        }
         // Latest first.
         for pair in attempts.windows(2) {
             let [next, replaced] = pair else { continue };
@@ -184,6 +190,9 @@ pub(super) fn audit(verdict: &mut Verdict, repeated: &[TaskDetail]) {
         }
     }
     verdict.figure(format!("repeated tasks {}, stale reports accepted {stale}", repeated.len()));
+    for (reason, count) in losses {
+        verdict.figure(format!("attempts lost because {reason}: {count}"));
+    }
 }
 
 /// A task for people to find.
