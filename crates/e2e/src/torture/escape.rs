@@ -27,9 +27,10 @@ const ESCAPES: [(&str, &str); 6] = [
     ("hides its environment", "env -i setsid $P linger $W >/dev/null 2>&1 &"),
 ];
 /// Forks without end, as far as its limit of processes lets it.
+const BOMB_NAME: &str = "forks without end";
 const BOMB: &str = "b() { b | b & }; b; exec $P linger $W";
 /// So many tasks of a run are bombs: each one fills its limit of 4,096 processes.
-const BOMBS: u32 = 2;
+const BOMBS: usize = 2;
 /// So many tasks run at the same time.
 const AT_ONCE: usize = 24;
 const GRACE: Duration = Duration::from_millis(500);
@@ -39,6 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How one task ended.
 struct Ending {
+    what: &'static str,
     /// From the answer to the stop until the API showed the end; none if it ended by itself.
     seen: Option<Duration>,
     /// From the event of the stop to that of the end, both by the master's clock.
@@ -50,16 +52,16 @@ struct Ending {
 /// Submits all of them, a few at a time, until the time is up.
 pub async fn run(plan: &Plan) -> Verdict {
     let mut trial = Trial::begin(plan, Setup::plain()).await;
-    let seeds: Vec<(u32, u64)> = (0..plan.tasks).map(|number| (number, trial.rng.random())).collect();
+    let seeds: Vec<u64> = (0..plan.tasks).map(|_| trial.rng.random()).collect();
     let end = Instant::now() + plan.duration;
-    let bombs = BOMBS.min(plan.tasks / 100);
-    let endings = futures::stream::iter(&seeds)
+    let (bombs, tame) = seeds.split_at(BOMBS.min(plan.tasks as usize / 100));
+    let endings = futures::stream::iter(tame)
         .take_while(|_| std::future::ready(Instant::now() < end))
-        .map(|(number, seed)| try_one(&trial, *number >= bombs, *seed))
+        .map(|seed| try_one(&trial, true, *seed))
         .buffer_unordered(AT_ONCE);
     // Bombs come last, one by one: what takes all of the machine says nothing about the others.
     let mut endings: Vec<Ending> = endings.collect().await;
-    for (_, seed) in seeds.iter().take(bombs as usize) {
+    for seed in bombs {
         endings.push(try_one(&trial, false, *seed).await);
     }
     trial.faults = u32::try_from(endings.len()).unwrap();
@@ -73,6 +75,11 @@ pub async fn run(plan: &Plan) -> Verdict {
     let recorded: Times = endings.iter().filter_map(|ending| ending.recorded).collect();
     let seen: Times = endings.iter().filter_map(|ending| ending.seen).collect();
     verdict.figure(format!("from the stop to the end, as recorded: {recorded}"));
+    for what in ESCAPES.iter().map(|(what, _)| *what).chain([BOMB_NAME]) {
+        let of_kind = endings.iter().filter(|ending| ending.what == what);
+        let times: Times = of_kind.filter_map(|ending| ending.seen).collect();
+        verdict.figure(format!("  {what}: {times}"));
+    }
     verdict.promise(
         seen.percentile(99) <= GRACE + STOP_LIMIT,
         format!("from the answer to the stop to the end, as seen: {seen}"),
@@ -83,7 +90,7 @@ pub async fn run(plan: &Plan) -> Verdict {
 async fn try_one(trial: &Trial, is_tame: bool, seed: u64) -> Ending {
     let (what, escape) = match is_tame {
         true => ESCAPES[usize::try_from(seed % ESCAPES.len() as u64).unwrap()],
-        false => ("forks without end", BOMB),
+        false => (BOMB_NAME, BOMB),
     };
     // Every other one ends by itself once its descendants are out, the rest is stopped.
     let is_stopped = !is_tame || seed / 8 % 2 == 0;
@@ -98,7 +105,7 @@ async fn try_one(trial: &Trial, is_tame: bool, seed: u64) -> Ending {
     // Answers as soon as it is over.
     let wait = format!("{path}?wait=30s");
     let is_over = async || trial.fleet.ask::<Job>(&wait).await.filter(|job| job.finished_at.is_some());
-    let mut ending = Ending { seen: None, recorded: None, state: String::new(), finding: None };
+    let mut ending = Ending { what, seen: None, recorded: None, state: String::new(), finding: None };
     if is_stopped {
         let output = format!("{path}/output");
         eventually_within(PATIENCE, "a task has begun", async || {
