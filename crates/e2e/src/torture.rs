@@ -24,6 +24,7 @@ mod trial;
 mod verdict;
 mod witness;
 
+pub use namespaces::obstacle as obstacle_to_networks;
 pub use plan::{Plan, Run};
 pub use strikes::Fault;
 pub use tap::Trick;

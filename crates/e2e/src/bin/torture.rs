@@ -22,11 +22,17 @@ fn main() -> ExitCode {
     if let Some(code) = play::act(&arguments) {
         return code.into();
     }
+    if arguments == ["list"] {
+        Run::ALL.iter().for_each(|(name, _)| println!("{name}"));
+        return ExitCode::SUCCESS;
+    }
     let plan = match plan(&arguments) {
         Ok(plan) => plan,
         Err(mistake) => {
             let runs = Run::ALL.map(|(name, _)| name).join("|");
-            eprintln!("{mistake}\nusage: torture [{runs}] [MINUTES] [SEED] [OPTIONS]\n{OPTIONS}");
+            eprintln!(
+                "{mistake}\nusage: torture [{runs}] [MINUTES] [SEED] [OPTIONS]\n       torture list\n{OPTIONS}"
+            );
             return ExitCode::from(2);
         }
     };

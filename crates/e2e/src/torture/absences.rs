@@ -127,7 +127,9 @@ fn judge(verdict: &mut Verdict, absences: &[Absence], repeated: &[TaskDetail], h
             deviations.push(late);
             if late.abs() > TOLERANCE {
                 let millis = late.num_milliseconds();
-                verdict.broken(format!("{name} was declared lost at {at}, {millis} ms after that was due"));
+                verdict
+                    .slow
+                    .push(format!("{name} was declared lost at {at}, {millis} ms after that was due"));
             }
         }
     }

@@ -14,6 +14,11 @@ const SPACE: &str = "gtn";
 
 static GROUNDS: AtomicU32 = AtomicU32::new(0);
 
+/// Why there can be no namespaces here, if that is so.
+pub fn obstacle() -> Option<String> {
+    Ground::make(1).err()
+}
+
 /// The bridge and the namespaces at it.
 pub struct Ground {
     bridge: String,

@@ -75,7 +75,7 @@ pub async fn run(plan: &Plan) -> Verdict {
     }
     let expected = times.count() * plan.tasks as usize;
     verdict.promise(readopted == expected && expected > 0, format!("re-adopted {readopted}/{expected}"));
-    verdict.promise(times.percentile(99) <= LIMIT, format!("from the kill to re-adopted: {times}"));
+    verdict.time_limit(times.percentile(99) <= LIMIT, format!("from the kill to re-adopted: {times}"));
     trial.end(verdict).await
 }
 

@@ -41,6 +41,8 @@ pub struct Verdict {
     pub survivors: usize,
     /// Other promises that were not kept.
     pub broken: Vec<String>,
+    /// What took longer than is promised.
+    pub slow: Vec<String>,
     /// What broke down, from the logs.
     pub panics: Vec<String>,
     /// What was measured, as it is to be shown.
@@ -50,6 +52,11 @@ pub struct Verdict {
 impl Verdict {
     /// Whether every promise was kept.
     pub fn is_good(&self) -> bool {
+        self.is_sound() && self.slow.is_empty()
+    }
+
+    /// Whether every promise was kept but those about time, which a busy machine breaks.
+    pub fn is_sound(&self) -> bool {
         self.lost.is_empty()
             && self.unseen.is_empty()
             && self.wrong_outputs.is_empty()
@@ -73,6 +80,14 @@ impl Verdict {
         match is_kept {
             true => self.figure(figure),
             false => self.broken(figure),
+        }
+    }
+
+    /// Adds times that were measured, as too long if they are.
+    pub(super) fn time_limit(&mut self, is_kept: bool, figure: String) {
+        match is_kept {
+            true => self.figure(figure),
+            false => self.slow.push(figure),
         }
     }
 
@@ -105,6 +120,9 @@ impl fmt::Display for Verdict {
         )?;
         for figure in &self.figures {
             writeln!(f, "{figure}")?;
+        }
+        for times in self.slow.iter().take(MAX_SHOWN) {
+            writeln!(f, "  TOO SLOW: {times}")?;
         }
         for promise in self.broken.iter().take(MAX_SHOWN) {
             writeln!(f, "  BROKEN: {promise}")?;
