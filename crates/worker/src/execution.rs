@@ -244,12 +244,18 @@ impl Execution {
     }
 }
 
-/// Ends what a keeper left that was killed, and notes down what that was, for the next one. `data_dir` must be locked by
-/// the caller. Blocks, for seconds if something will not die.
-pub(crate) fn end_leftovers(data_dir: &Path, boot_id: &str, token: &str, owner: &str) -> anyhow::Result<()> {
-    recovery::end_leftovers(&data_dir.join("spool"), boot_id, token)?;
+/// Ends what a keeper left that was killed and cannot be gone on with, and notes down what that was, for the next one.
+/// Says whether there is something that can be gone on with. `data_dir` must be locked by the caller. Blocks, for seconds
+/// if something will not die.
+pub(crate) fn end_leftovers(
+    data_dir: &Path,
+    boot_id: &str,
+    token: &str,
+    owner: &str,
+) -> anyhow::Result<bool> {
+    let goes_on = recovery::end_leftovers(&data_dir.join("spool"), boot_id, token)?;
     driver::end_cgroups(owner);
-    Ok(())
+    Ok(goes_on)
 }
 
 impl Core {

@@ -39,13 +39,17 @@ pub(super) fn recover(
     Ok((spool, from_before))
 }
 
-/// Ends what is left of an earlier process, and notes it down for the one that opens the spool.
-pub(super) fn end_leftovers(spool_dir: &Path, boot_id: &str, token: &str) -> anyhow::Result<()> {
+/// Ends what is left of an earlier process, and notes it down for the one that opens the spool. Says whether that one has
+/// something to go on with.
+pub(super) fn end_leftovers(spool_dir: &Path, boot_id: &str, token: &str) -> anyhow::Result<bool> {
+    let remembered = spool::remembered(spool_dir, boot_id)?;
     let mut killed = noted(spool_dir);
-    add(&mut killed, kill_leftovers(token, &spool::remembered(spool_dir, boot_id)?));
+    add(&mut killed, kill_leftovers(token, &remembered));
     let killed: Vec<(AttemptRef, KillReceipt)> = killed.into_iter().collect();
     let path = spool_dir.join(KILLED);
-    fs::write(&path, serde_json::to_vec(&killed)?).with_context(|| format!("cannot write {}", path.display()))
+    fs::write(&path, serde_json::to_vec(&killed)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(remembered.iter().any(|remembered| remembered.resumable().is_some()))
 }
 
 /// What a guard noted down since a spool was last opened here.

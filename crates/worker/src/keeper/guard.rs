@@ -1,10 +1,12 @@
 //! The keeper's guard: a process of its own that ends what a keeper leaves behind that was killed, and that kills a
 //! keeper which stands still beyond a lease. Whatever else of a worker dies or is stopped, nothing runs on that its
 //! master may have replaced.
+//!
+//! Containers do not end with their keeper. For them the guard starts another keeper, if no link does: that one goes on
+//! with them as long as their leases last.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -16,7 +18,8 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::GUARD_COMMAND;
-use super::frame::{self, Wire};
+use super::frame::{self, Opening, ToKeeper, Wire};
+use super::obtain;
 use super::process::socket_at_stdin;
 use super::watch::KeeperProcess;
 use crate::clock::{BootAlarm, BootTime};
@@ -30,23 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Before a guard that died is replaced.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a guard is there for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Charge {
-    pub data_dir: PathBuf,
-    pub boot_id: String,
-    pub token: String,
-    pub owner: String,
-}
-
-impl Charge {
-    pub fn of(settings: &ExecutionSettings) -> Charge {
-        let ExecutionSettings { data_dir, boot_id, token, owner, .. } = settings.clone();
-        Charge { data_dir, boot_id, token, owner }
-    }
-}
-
-/// What the keeper says after its charge: when the first of its leases runs out, in microseconds since the machine was
+/// What the keeper says after that: when the first of its leases runs out, in microseconds since the machine was
 /// started; none if nothing has a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct LeaseEnd(Option<u64>);
@@ -58,7 +45,9 @@ pub(super) struct Guarded {
 
 impl Guarded {
     /// Starts a guard, and another one whenever it dies, for as long as this process lives.
-    pub fn by_a_process(charge: Charge) -> Guarded {
+    ///
+    /// `charge`: how the keeper was begun, for a guard that has to begin another one.
+    pub fn by_a_process(charge: Opening) -> Guarded {
         let (lease_end, leases) = watch::channel(None);
         tokio::spawn(async move {
             loop {
@@ -77,7 +66,7 @@ impl Guarded {
     }
 }
 
-async fn have_guard(charge: &Charge, mut leases: watch::Receiver<Option<BootTime>>) -> io::Result<()> {
+async fn have_guard(charge: &Opening, mut leases: watch::Receiver<Option<BootTime>>) -> io::Result<()> {
     let (mut guard, mut wire) = spawn(charge)?;
     frame::say(&mut wire, charge).await?;
     leases.mark_changed();
@@ -92,7 +81,7 @@ async fn have_guard(charge: &Charge, mut leases: watch::Receiver<Option<BootTime
     }
 }
 
-fn spawn(charge: &Charge) -> io::Result<(Child, Wire)> {
+fn spawn(charge: &Opening) -> io::Result<(Child, Wire)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let guard = Command::new("/proc/self/exe")
@@ -100,7 +89,7 @@ fn spawn(charge: &Charge) -> io::Result<(Child, Wire)> {
         .arg(GUARD_COMMAND)
         .env_clear()
         .envs(config::keeper_environment())
-        .current_dir(&charge.data_dir)
+        .current_dir(&charge.settings.data_dir)
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -120,11 +109,12 @@ pub async fn guard() -> anyhow::Result<()> {
     let mut wire = frame::wire(stream);
     // Whoever ends the keeper by its group or its terminal does not mean this one.
     let _ = nix::unistd::setsid();
-    let Some(charge) = frame::hear::<Charge>(&mut wire).await else { return Ok(()) };
+    let Some(charge) = frame::hear::<Opening>(&mut wire).await else { return Ok(()) };
     attend(&mut wire, &keeper).await?;
     keeper.ended().await;
-    let ending = tokio::task::spawn_blocking(move || end_what_is_left(&charge));
-    ending.await.context("broke down")?
+    let settings = charge.settings.clone();
+    let ending = tokio::task::spawn_blocking(move || end_what_is_left(&settings));
+    if ending.await.context("broke down")?? { begin_another(charge).await } else { Ok(()) }
 }
 
 /// Until the keeper has hung up, which is to say: until it is gone.
@@ -149,8 +139,19 @@ async fn attend(wire: &mut Wire, keeper: &KeeperProcess) -> io::Result<()> {
     }
 }
 
-/// Unless another keeper has taken over: that one does it.
-fn end_what_is_left(charge: &Charge) -> anyhow::Result<()> {
-    let Some(_lock) = DataDirLock::take_as_guard(&charge.data_dir)? else { return Ok(()) };
-    execution::end_leftovers(&charge.data_dir, &charge.boot_id, &charge.token, &charge.owner)
+/// Unless another keeper has taken over: that one does it. Says whether there is something left that a keeper can go on
+/// with.
+fn end_what_is_left(settings: &ExecutionSettings) -> anyhow::Result<bool> {
+    let ExecutionSettings { data_dir, boot_id, token, owner, .. } = settings;
+    let Some(_lock) = DataDirLock::take_as_guard(data_dir)? else { return Ok(false) };
+    execution::end_leftovers(data_dir, boot_id, token, owner)
+}
+
+/// A keeper without a link. It has a guard of its own, and leaves when nothing is left to keep.
+async fn begin_another(charge: Opening) -> anyhow::Result<()> {
+    let data_dir = charge.settings.data_dir.clone();
+    let (_host, mut wire) = obtain::spawn(&data_dir)?;
+    frame::say(&mut wire, &ToKeeper::Open(Box::new(charge))).await?;
+    let _ = frame::hear_keeper(&mut wire).await;
+    Ok(())
 }

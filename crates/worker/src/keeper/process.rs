@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::frame::{self, Build, FromKeeper, LogLine, Opening, Refusal, ToKeeper, Wire};
-use super::guard::{Charge, Guarded};
+use super::guard::Guarded;
 use super::log;
 use super::serve::{Served, serve};
 use crate::clock::BootTime;
@@ -53,6 +53,7 @@ pub async fn keep() -> anyhow::Result<()> {
     let _ = nix::unistd::setsid();
     let Some(opening) = hear_opening(&mut wire).await else { return Ok(()) };
     let log = log::collect(&opening.log_level);
+    let charge = opening.clone();
     let (kept, listener) = match begin(opening, log).await {
         Ok(Some(kept)) => {
             let listener = listen(&kept.settings.data_dir).context("cannot listen for links")?;
@@ -66,7 +67,7 @@ pub async fn keep() -> anyhow::Result<()> {
     };
     frame::say(&mut wire, &FromKeeper::Ready).await?;
     let socket = kept.settings.data_dir.join(SOCKET);
-    let guarded = Guarded::by_a_process(Charge::of(&kept.settings));
+    let guarded = Guarded::by_a_process(charge);
     let ended = kept.attend(wire, listener, &guarded).await;
     let _ = fs::remove_file(socket);
     ended
