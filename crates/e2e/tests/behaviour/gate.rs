@@ -12,6 +12,7 @@ use gaffer_master::store::gate::{Batch, Detail, Dispatch, Input, Outcome, StopJo
 use gaffer_master::store::jobs::{NewJob, Submitted};
 use gaffer_master::store::tasks::TaskFilter;
 use serde_json::json;
+use sqlx::Connection as _;
 
 mod histories;
 
@@ -23,7 +24,10 @@ struct Bench {
 }
 
 async fn bench() -> Bench {
-    let store = Store::connect(&fresh_database().await).await.unwrap();
+    bench_on(Store::connect(&fresh_database().await).await.unwrap()).await
+}
+
+async fn bench_on(store: Store) -> Bench {
     let project = store.project_default().await.unwrap();
     let new =
         gaffer_protocol::rest::NewKey { kind: "worker".into(), name: "w".into(), expires_in_seconds: None };
@@ -262,6 +266,24 @@ async fn a_repeated_submission_is_accepted_once() {
     assert_eq!(bench.store.job_insert(&new(2), now).await.unwrap(), Submitted::KeyReused);
     let jobs = bench.store.job_list(bench.project, &Default::default(), 10).await.unwrap();
     assert_eq!(jobs.len(), 1);
+}
+
+#[tokio::test]
+async fn an_accepted_job_has_reached_the_disk() {
+    let url = fresh_database().await;
+    let store = Store::connect(&url).await.unwrap();
+    let bench = bench_on(store).await;
+    let mut database = sqlx::PgConnection::connect(&url).await.unwrap();
+    let mut one = async |sql: &str| -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&mut database).await.unwrap()
+    };
+    for _ in 0..30 {
+        let before = one("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint").await;
+        bench.submit(json!({"command": ["true"]})).await;
+        let flushed = one("SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint").await;
+        // A job takes more than that.
+        assert!(flushed > before + 500, "{flushed} of {before} and more");
+    }
 }
 
 #[tokio::test]

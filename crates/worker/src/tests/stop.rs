@@ -150,7 +150,8 @@ async fn the_end_of_what_is_not_held_is_told_when_it_is_asked_for() {
 async fn doubled_starts_start_once() {
     let (worker, mut session) = Worker::start_and_welcome().await;
     let file = worker.dir.path().join("starts");
-    let start = script(1, &format!("echo x >> {}", file.display()));
+    // Takes all of the worker, so that what comes after it has to wait for it, should it start.
+    let start = hog(script(1, &format!("echo x >> {}", file.display())));
     send_start(&mut session, start.clone()).await;
     send_start(&mut session, start.clone()).await;
     session.ended().await;
@@ -158,7 +159,7 @@ async fn doubled_starts_start_once() {
     send_start(&mut session, start.clone()).await;
     session.send(&[ToWorker::EndStored { attempt: attempt(1) }]).await;
     send_start(&mut session, start).await;
-    session.see_through(vec![play(2, "exit 0")]).await;
+    session.see_through(vec![hog(play(2, "exit 0"))]).await;
     assert_eq!(std::fs::read_to_string(file).unwrap(), "x\n");
     worker.stop().await;
 }
