@@ -29,7 +29,7 @@ use crate::execution::{self, ExecutionSettings};
 
 /// A keeper whose lease has run out has so long to end what the lease was for, and to say so. The master waits longer
 /// before it replaces anything.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Before a guard that died is replaced.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
