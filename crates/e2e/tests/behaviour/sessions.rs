@@ -243,9 +243,9 @@ async fn doubled_and_overlapping_output_is_stored_once_and_a_gap_is_asked_for() 
     let mut worker = worker(&stage, "w").await;
     let job = stage.client.submit(script("true")).await;
     let attempt = worker.next_start().await.attempt;
-    worker.output(attempt, 0, Stream::Stdout, b"0123456789").await;
-    worker.output(attempt, 0, Stream::Stdout, b"0123456789").await;
-    worker.output(attempt, 5, Stream::Stdout, b"56789abcde").await;
+    worker.output(attempt, 0, Stream::Stdout, b"0123\n56789").await;
+    worker.output(attempt, 0, Stream::Stdout, b"0123\n56789").await;
+    worker.output(attempt, 3, Stream::Stdout, b"3\n56789abcde").await;
     worker.output(attempt, 20, Stream::Stdout, b"too far").await;
     let wanted = worker
         .hear_until(|message| match message {
@@ -257,7 +257,10 @@ async fn doubled_and_overlapping_output_is_stored_once_and_a_gap_is_asked_for() 
     worker.output(attempt, 15, Stream::Stdout, b"fghij").await;
     worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 20).await;
     stage.client.finished(job).await;
-    assert_eq!(stage.client.output(job).await, b"0123456789abcdefghij");
+    assert_eq!(stage.client.output(job).await, b"0123\n56789abcdefghij");
+    let detail = stage.client.get(&format!("/jobs/{job}/tasks/main")).await;
+    let attempt = &detail.body["attempts"][0];
+    assert_eq!((&attempt["output_bytes"], &attempt["output_lines"]), (&json!(20), &json!(1)));
 }
 
 #[tokio::test]
@@ -287,12 +290,14 @@ async fn an_end_that_comes_before_its_output_ends_the_session_instead_of_losing_
     let attempt = worker.next_start().await.attempt;
     worker.output(attempt, 0, Stream::Stdout, b"half").await;
     worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 8).await;
-    worker
+    let told = worker
         .hear_until(|message| match message {
-            ToWorker::Goodbye { code, .. } => Some(code),
+            ToWorker::Goodbye { message, .. } => Some(message),
             _ => None,
         })
         .await;
+    assert!(told.contains("speaks of 8 bytes of output, only 4 have arrived"), "{told}");
+    assert_ne!(stage.client.job(job).await.state, "completed");
 
     let held = vec![HeldAttempt { attempt, phase: HeldPhase::Finished }];
     let said = gaffer_protocol::wire::Hello { held, ..said };

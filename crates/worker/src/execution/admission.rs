@@ -183,6 +183,23 @@ mod tests {
     }
 
     #[test]
+    fn nothing_of_a_resource_is_given_out_twice() {
+        let amounts = |n: u32| [(n, 0, 0), (0, n, 0), (0, 0, n)];
+        for (all, most) in amounts(100).into_iter().zip(amounts(60)) {
+            let of = |(cpu, memory, disk): (u32, u32, u32)| Resources {
+                cpu: Cpu::from_millis(cpu),
+                memory: Bytes(memory.into()),
+                disk: Bytes(disk.into()),
+            };
+            let mut admission = Admission::new(of(all), 10);
+            (1..=2).for_each(|task| admission.push(attempt(task), of(most)));
+            assert_eq!(started(&mut admission), [1], "of {all:?}");
+            admission.release(of(most));
+            assert_eq!(started(&mut admission), [2], "of {all:?}");
+        }
+    }
+
+    #[test]
     fn nothing_starts_during_a_pause() {
         let mut admission = Admission::new(needs(1000, 100), 10);
         admission.push(attempt(1), needs(100, 0));

@@ -164,6 +164,27 @@ async fn doubled_starts_start_once() {
 }
 
 #[tokio::test]
+async fn a_start_that_comes_again_does_not_disturb_what_runs() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let start = script(1, "echo up; exec sleep 1000");
+    let mut books = start_and_hear(&mut session, start.clone()).await;
+    send_start(&mut session, start).await;
+    // By its end the worker has dealt with what came before it.
+    send_start(&mut session, play(2, "exit 0")).await;
+    while !books.ended.contains_key(&attempt(2)) {
+        session.keep(&mut books).await;
+    }
+    session.send(&[ToWorker::Kill { attempt: attempt(1) }]).await;
+    while !books.ended.contains_key(&attempt(1)) {
+        session.keep(&mut books).await;
+    }
+    let end = AttemptEnd::Stopped { process: Some(ProcessEnd::Signal(9)) };
+    assert_eq!((&books.ended[&attempt(1)].end, books.started[&attempt(1)]), (&end, 1));
+    assert_eq!(books.stdout(attempt(1)), "up\n");
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn a_lease_that_runs_out_ends_what_runs_and_gives_back_what_waits() {
     let (worker, mut session) = Worker::start_and_welcome().await;
     let short = |start| StartAttempt { lost_after: Span::from_millis(1000), ..start };
