@@ -1,6 +1,6 @@
 //! Why tasks wait: the same questions that the scheduler asks, with their answers in words.
 
-use gaffer_domain::placement::{Needs, Unfit, feasible, suitable};
+use gaffer_domain::placement::{DefinitionRef, Needs, Unfit, feasible, suitable};
 use gaffer_domain::{JobId, ProjectId, Time};
 use gaffer_protocol::rest::{Explanation, WaitingTasks, WorkerVerdict};
 
@@ -28,7 +28,8 @@ pub async fn explain(
     for (position, pending, blocked) in store.job_waiting(job).await? {
         let Some(definition) = spec.tasks.get(position) else { continue };
         if pending > 0 {
-            let needs = Needs::of(&spec, definition);
+            let position = u16::try_from(position).unwrap_or(u16::MAX);
+            let needs = Needs::of(&spec, definition, DefinitionRef { job, position });
             waiting.push(explain_pending(&definition.name, pending, &needs, project, &workers, now));
         }
         if blocked > 0 {
@@ -94,6 +95,8 @@ fn explain_pending(
         ("no connected worker has a working driver for it", Some("add a worker with that driver"))
     } else if some(|unfit| matches!(unfit, Unfit::Datacenter { .. })) {
         ("no worker stands in a datacenter that the job allows", Some("add one there, or change datacenters"))
+    } else if some(|unfit| matches!(unfit, Unfit::Constraint { .. })) {
+        ("no worker meets the constraints", Some("add one that does, or change the constraints"))
     } else if some(|unfit| matches!(unfit, Unfit::Draining)) {
         ("all workers that are connected are draining", Some("resume one: gaffer worker resume NAME"))
     } else {

@@ -1,11 +1,12 @@
 //! Gives waiting tasks to workers: a loop around one pass that anybody may ask for at any time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
 use gaffer_domain::Time;
-use gaffer_domain::placement::{Offer, TAKE_BACK_AFTER, place, room};
+use gaffer_domain::placement::{Offer, Request, Strategy, TAKE_BACK_AFTER, place, room};
 use gaffer_domain::task::TaskEvent;
 use gaffer_protocol::wire::ToWorker;
 use tokio::sync::Notify;
@@ -131,7 +132,16 @@ impl Scheduler {
                 continue;
             }
             let tasks = self.store.class_heads(class.id, now, room as u32).await?;
-            let placed = place(&class.needs, class.project, tasks.len(), &mut offers, mean_run);
+            let request = Request {
+                needs: &class.needs,
+                project: class.project,
+                tasks: tasks.len(),
+                mean_run,
+                strategy: Strategy::default(),
+                last: None,
+                now: Some(now),
+            };
+            let placed = place(&request, &mut offers);
             for (task, (worker, receipt)) in tasks.into_iter().zip(placed) {
                 let event = TaskEvent::Placed { worker };
                 let detail = Detail::Placement(Box::new(receipt));
@@ -161,6 +171,10 @@ pub fn offer_of(worker: &Worker, now: Time) -> Offer {
         project: worker.project,
         state: worker.state(now),
         datacenter: worker.datacenter.clone(),
+        arch: worker.arch.clone(),
+        os: worker.os.clone(),
+        version: worker.version.clone(),
+        labels: worker.labels.clone(),
         drivers: worker.drivers.iter().filter(|driver| driver.healthy).map(|driver| driver.driver).collect(),
         broken_drivers: worker
             .drivers
@@ -169,9 +183,14 @@ pub fn offer_of(worker: &Worker, now: Time) -> Offer {
             .map(|driver| (driver.driver, driver.detail.clone().unwrap_or_default()))
             .collect(),
         capacity: worker.capacity,
+        // Workers do not say yet what they have of these.
+        countables: BTreeMap::new(),
         reserved: worker.reserved,
+        taken: worker.taken.clone(),
+        running: worker.running.try_into().unwrap_or(u32::MAX),
         waiting: worker.waiting.try_into().unwrap_or(u32::MAX),
         finished_lately: 0,
+        measured: None,
     }
 }
 

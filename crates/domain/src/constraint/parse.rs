@@ -297,7 +297,10 @@ fn fact_meant(word: &str) -> String {
         (None, Some(meant)) => format!("did you mean `{meant}`?"),
         _ => {
             let names: Vec<String> = plain.map(|name| format!("`{name}`")).collect();
-            format!("there are {}, `labels.KEY` and `resources.NAME`", names.join(", "))
+            let names = names.join(", ");
+            let label =
+                if rest.is_none() { format!("write `labels.{first}` for a label; ") } else { String::new() };
+            format!("{label}there are {names}, `labels.KEY` and `resources.NAME`")
         }
     }
 }

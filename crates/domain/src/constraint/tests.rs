@@ -216,7 +216,7 @@ fn a_mistake_is_told_with_its_place_and_what_was_expected() {
         ("labels == a", "column 1: `labels` is not a fact of a worker (write a name after it: `labels.gpu`)"),
         (
             "zone == a",
-            "column 1: `zone` is not a fact of a worker (there are `arch`, `os`, `version`, `datacenter`, `name`, \
+            "column 1: `zone` is not a fact of a worker (write `labels.zone` for a label; there are `arch`, `os`, `version`, `datacenter`, `name`, \
              `cpu`, `memory`, `disk`, `labels.KEY` and `resources.NAME`)",
         ),
         (

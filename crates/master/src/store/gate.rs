@@ -507,7 +507,7 @@ pub(super) fn start_attempt(
         container: definition.container.clone().map(Box::new),
         action: definition.action.clone(),
         env: definition.env.clone(),
-        resources: definition.resources,
+        resources: definition.resources.amounts,
         timeout: definition.timeout,
         stop: definition.stop,
         lost_after: spec.lost_after,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gaffer_domain::job::{JobState, TaskCounts};
-use gaffer_domain::placement::Needs;
+use gaffer_domain::placement::{DefinitionRef, Needs};
 use gaffer_domain::spec::{JobKind, JobSpec};
 use gaffer_domain::task::Task;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time};
@@ -125,8 +125,9 @@ impl Store {
             return Ok(earlier);
         }
         for (position, definition) in spec.tasks.iter().enumerate() {
-            let class =
-                class_ensure(&mut tx, new.project, spec.priority, &Needs::of(spec, definition)).await?;
+            let place = u16::try_from(position).unwrap_or(u16::MAX);
+            let needs = Needs::of(spec, definition, DefinitionRef { job: JobId(job), position: place });
+            let class = class_ensure(&mut tx, new.project, spec.priority, &needs).await?;
             let state = Task::new(!definition.depends_on.is_empty(), now).state.name();
             let count = i64::from(definition.indices.len());
             let sql = format!(

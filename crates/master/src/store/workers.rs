@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use gaffer_domain::placement::{Needs, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::WorkerState;
@@ -46,6 +47,8 @@ pub struct Worker {
     pub created_at: Time,
     /// What its live attempts have reserved, started or not.
     pub reserved: Resources,
+    /// What they hold beside that.
+    pub taken: Taken,
     /// Attempts that it executes.
     pub running: i64,
     /// Attempts placed there that have not started.
@@ -112,6 +115,7 @@ impl From<WorkerRow> for Worker {
             offline_since: row.offline_since,
             created_at: row.created_at,
             reserved: resources(0, 0, 0),
+            taken: Taken::default(),
             running: 0,
             waiting: 0,
         }
@@ -381,7 +385,7 @@ impl Store {
     /// Adds up what live attempts have reserved: derived from their states, so that it can't leak.
     async fn workers_reserve(&self, workers: &mut [Worker]) -> Result<(), StoreError> {
         let ids: Vec<i64> = workers.iter().map(|worker| worker.id.0).collect();
-        let live: Vec<(i64, Json<gaffer_domain::placement::Needs>, bool, i64)> = sqlx::query_as(
+        let live: Vec<(i64, Json<Needs>, bool, i64)> = sqlx::query_as(
             "SELECT live.worker_id, c.needs, live.waiting, live.n FROM ( \
                  SELECT worker_id, class_id, state = 'scheduled' AS waiting, count(*) AS n FROM tasks \
                  WHERE state IN ('scheduled', 'running', 'stopping') AND worker_id = ANY($1) \
@@ -404,6 +408,7 @@ impl Store {
                 ),
                 disk: Bytes(worker.reserved.disk.get().saturating_add(add.disk.get().saturating_mul(n))),
             };
+            worker.taken.add(&needs, u32::try_from(n).unwrap_or(u32::MAX));
             if waiting {
                 worker.waiting += count;
             } else {

@@ -220,6 +220,14 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// The fields that nobody asked for, for those whose names are the user's own. Those that are null are left out.
+    pub fn others(self) -> impl Iterator<Item = (&'a str, Node<'a>)> {
+        let Object { node, map, known, .. } = self;
+        let is_other =
+            move |(name, value): &(&String, &Value)| !known.contains(&name.as_str()) && !value.is_null();
+        map.iter().filter(is_other).map(move |(name, value)| (name.as_str(), node.child(name, value)))
+    }
+
     /// Reports the fields that nobody asked for.
     pub fn finish(self) {
         for (name, value) in self.map {

@@ -6,11 +6,11 @@ use std::ops::RangeInclusive;
 use serde_json::Value;
 
 use super::fields::{Node, Object};
-use super::{BELONGS_TO_THE_JOB, IS_NOT_YET, JOB_FIELDS, NOT_YET, container, is_plain_name};
-use crate::quantity::{Bytes, Cpu, Span, shown};
+use super::{BELONGS_TO_THE_JOB, IS_NOT_YET, JOB_FIELDS, NOT_YET, container, is_plain_name, scheduling};
+use crate::quantity::{Span, shown};
 use crate::spec::{
-    Action, Backoff, Indices, JobKind, MAX_TASKS_PER_JOB, OnLost, Resources, Restart, RestartPolicy,
-    StopSignal, StopSpec, TaskSpec,
+    Action, Backoff, Indices, JobKind, MAX_TASKS_PER_JOB, OnLost, Restart, RestartPolicy, StopSignal,
+    StopSpec, TaskSpec,
 };
 
 /// The fields of a task, except its name.
@@ -23,6 +23,8 @@ pub(super) const FIELDS: &[&str] = &[
     "count",
     "array",
     "resources",
+    "spread",
+    "distinct_workers",
     "timeout",
     "restart",
     "stop",
@@ -52,11 +54,6 @@ const MAX_ENV_BYTES: usize = 256 * 1024;
 const MAX_SCRIPT_BYTES: usize = 512 * 1024;
 const MAX_ARRAY_INDEX: u32 = 1_000_000;
 const MAX_RESTARTS: u32 = 1_000_000;
-
-const MAX_CPU: Cpu = Cpu::from_millis(4096 * 1000);
-const MAX_BYTES: Bytes = Bytes(1 << 50);
-const DEFAULT_RESOURCES: Resources =
-    Resources { cpu: Cpu::from_millis(1000), memory: Bytes(0), disk: Bytes(0) };
 
 const AN_HOUR: Span = Span::from_secs(60 * 60);
 const A_YEAR: Span = Span::from_secs(365 * 24 * 60 * 60);
@@ -98,7 +95,10 @@ pub(super) fn read<'a>(node: &Node<'a>, kind: JobKind) -> Option<Draft<'a>> {
     };
     object.refuse(NOT_YET, IS_NOT_YET);
     object.refuse(JOB_FIELDS, BELONGS_TO_THE_JOB);
-    let draft = read_fields(&mut object, name.unwrap_or_default(), kind);
+    let mut draft = read_fields(&mut object, name.unwrap_or_default(), kind);
+    // These the job may have, too, so that the fields of its only task do not include them.
+    draft.spec.constraints = object.read("constraints", scheduling::constraints).unwrap_or_default();
+    draft.spec.affinities = object.read("affinities", scheduling::affinities).unwrap_or_default();
     object.finish();
     Some(Draft { name: name_node, ..draft })
 }
@@ -117,7 +117,13 @@ pub(super) fn read_fields<'a>(object: &mut Object<'a>, name: String, kind: JobKi
         env: object.read("env", env).unwrap_or_default(),
         depends_on: Vec::new(),
         indices: indices(object),
-        resources: object.read("resources", resources).unwrap_or(DEFAULT_RESOURCES),
+        resources: object
+            .read("resources", scheduling::resources)
+            .unwrap_or_else(scheduling::default_reservation),
+        constraints: Vec::new(),
+        affinities: Vec::new(),
+        spread: object.read("spread", scheduling::spread),
+        distinct_workers: object.read("distinct_workers", scheduling::distinct_workers).unwrap_or_default(),
         timeout: object.read("timeout", |node| node.amount("a time", TIMEOUTS)),
         restart: object.read("restart", restart).unwrap_or_default().complete(kind),
         stop: object.read("stop", stop).unwrap_or(DEFAULT_STOP),
@@ -293,20 +299,6 @@ fn array_range(node: &Node) -> Option<Indices> {
 fn index(text: &str) -> Option<u32> {
     let text = text.trim();
     if text.starts_with('+') { None } else { text.parse().ok() }
-}
-
-fn resources(node: &Node) -> Option<Resources> {
-    let mut object = node.object("an object such as {cpu: 1, memory: 512MiB}")?;
-    let bytes = |node: &Node| node.amount("a size", Bytes(0)..=MAX_BYTES);
-    let resources = Resources {
-        cpu: object
-            .read("cpu", |node| node.amount("a number of processors", Cpu::default()..=MAX_CPU))
-            .unwrap_or(DEFAULT_RESOURCES.cpu),
-        memory: object.read("memory", bytes).unwrap_or(DEFAULT_RESOURCES.memory),
-        disk: object.read("disk", bytes).unwrap_or(DEFAULT_RESOURCES.disk),
-    };
-    object.finish();
-    Some(resources)
 }
 
 /// What the user wrote about restarts; the defaults of some fields depend on others.
