@@ -9,6 +9,7 @@ pub mod job;
 pub mod placement;
 pub mod policy;
 pub mod quantity;
+pub mod queue;
 pub mod reason;
 #[cfg(test)]
 mod seeds;

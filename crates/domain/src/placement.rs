@@ -3,11 +3,11 @@
 mod feasible;
 mod needs;
 mod offer;
-mod ranking;
+pub(crate) mod ranking;
 mod receipt;
 mod strategy;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unfit;
 
 use std::time::Duration;

@@ -13,7 +13,7 @@ use crate::{ProjectId, Time, WorkerId};
 
 /// What is to be ranked, and by what.
 #[derive(Clone, Copy)]
-pub(super) struct Question<'a> {
+pub(crate) struct Question<'a> {
     pub needs: &'a Needs,
     pub project: ProjectId,
     pub strategy: Strategy,
@@ -25,7 +25,7 @@ pub(super) struct Question<'a> {
 
 /// What the choice of one task changes for the next, beside the chosen worker itself.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Course {
+pub(crate) struct Course {
     pub fleet: Fleet,
     /// The last worker chosen for the project.
     pub last: Option<WorkerId>,
@@ -67,12 +67,12 @@ impl Ord for Rank {
 }
 
 /// Where in `offers` the workers stand that could run the tasks if they did nothing else.
-pub(super) fn suitable_at(needs: &Needs, project: ProjectId, offers: &[Offer]) -> Vec<usize> {
+pub(crate) fn suitable_at(needs: &Needs, project: ProjectId, offers: &[Offer]) -> Vec<usize> {
     (0..offers.len()).filter(|at| suits(needs, project, &offers[*at])).collect()
 }
 
 /// A ranking is good for as long as nobody else changes the offers.
-pub(super) struct Ranking<'a> {
+pub(crate) struct Ranking<'a> {
     question: Question<'a>,
     suitable: &'a [usize],
     groups: Groups,

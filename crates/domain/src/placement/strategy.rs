@@ -31,6 +31,8 @@
 //! score ([`Strategy::whole`]), is taken off the score. So 100 makes up for a full worker against an idle one, whichever
 //! the strategy. In `round_robin`, the more wished for come first, and workers take turns among their equals.
 
+use std::f64::consts::LOG2_10;
+
 use serde::{Deserialize, Serialize};
 
 use super::needs::Needs;
@@ -40,6 +42,7 @@ use crate::spec::Resources;
 use crate::worker::WorkerState;
 
 /// Lieb's square ice constant, (4/3)^(3/2).
+#[expect(clippy::excessive_precision, reason = "as it stands in the books")]
 pub const LIEB: f64 = 1.539_600_717_839_002_038_69;
 /// The most jobs of a worker, as the books had it.
 const LIEB_MAX_JOBS: f64 = 4.0;
@@ -243,7 +246,7 @@ fn binpack(needs: &Needs, offer: &Offer) -> Terms {
     let has =
         [offer.capacity.cpu.millis() > 0, offer.capacity.memory.get() > 0, offer.capacity.disk.get() > 0];
     let kinds = has.iter().filter(|has| **has).count() + countable_shares(needs, offer).count();
-    let emptiness = |used: f64| (10_f64.powf(1.0 - used) - 1.0) / 9.0 / kinds as f64;
+    let emptiness = |used: f64| ((LOG2_10 * (1.0 - used)).exp2() - 1.0) / 9.0 / kinds as f64;
     let of = |has: bool, used: f64| if has { emptiness(used) } else { 0.0 };
     Terms {
         cpu: of(has[0], cpu),
@@ -279,7 +282,7 @@ fn epvm(needs: &Needs, offer: &Offer, fleet: &Fleet) -> Terms {
         now[1] = now[1].max(memory + since_memory);
     }
     let [cpu, memory, disk] = shares(&needs.resources, &offer.capacity);
-    let base = fleet.base();
+    let base = fleet.base().log2();
     let max_jobs = f64::from(fleet.max_jobs.max(1));
     Terms {
         cpu: marginal(base, now[0], cpu),
@@ -291,13 +294,13 @@ fn epvm(needs: &Needs, offer: &Offer, fleet: &Fleet) -> Terms {
     }
 }
 
-/// base^(now + more) − base^now.
-fn marginal(base: f64, now: f64, more: f64) -> f64 {
+/// base^(now + more) − base^now, as base^now · (base^more − 1).
+fn marginal(log2_base: f64, now: f64, more: f64) -> f64 {
     if more == 0.0 {
         return 0.0;
     }
-    let cost = base.powf(now + more) - base.powf(now);
-    // Far beyond full both are infinite, and nothing is worse.
+    let cost = (now * log2_base).exp2() * ((more * log2_base).exp2() - 1.0);
+    // Far beyond full it is infinite, and nothing is worse.
     if cost.is_nan() { f64::MAX } else { cost.min(f64::MAX) }
 }
 

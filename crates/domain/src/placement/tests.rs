@@ -16,11 +16,11 @@ use crate::seeds;
 use crate::spec::{DriverKind, JobSpec, Resources};
 use crate::worker::WorkerState;
 
-const OURS: ProjectId = ProjectId(1);
-const THEIRS: ProjectId = ProjectId(2);
+pub(crate) const OURS: ProjectId = ProjectId(1);
+pub(crate) const THEIRS: ProjectId = ProjectId(2);
 const GIB: u64 = 1 << 30;
 
-fn resources(cpu_millis: u32, memory_gib: u64, disk_gib: u64) -> Resources {
+pub(crate) fn resources(cpu_millis: u32, memory_gib: u64, disk_gib: u64) -> Resources {
     Resources {
         cpu: Cpu::from_millis(cpu_millis),
         memory: Bytes(memory_gib * GIB),
@@ -28,12 +28,12 @@ fn resources(cpu_millis: u32, memory_gib: u64, disk_gib: u64) -> Resources {
     }
 }
 
-fn needs(resources: Resources) -> Needs {
+pub(crate) fn needs(resources: Resources) -> Needs {
     Needs::of_resources(DriverKind::Host, resources)
 }
 
 /// An idle worker with 4 processors, 8 GiB of memory and 100 GiB of disk.
-fn offer(worker: i64) -> Offer {
+pub(crate) fn offer(worker: i64) -> Offer {
     Offer {
         worker: WorkerId(worker),
         name: format!("w{worker}"),
@@ -332,7 +332,7 @@ fn a_receipt_has_the_scores_of_its_own_decision() {
 }
 
 /// Workers of all kinds, none over its capacity.
-fn any_offers(rng: &mut StdRng) -> Vec<Offer> {
+pub(crate) fn any_offers(rng: &mut StdRng) -> Vec<Offer> {
     let states = [WorkerState::Online, WorkerState::Draining, WorkerState::Offline, WorkerState::Lost];
     let any_offer = |worker, rng: &mut StdRng| {
         let capacity =
@@ -360,7 +360,7 @@ fn any_offers(rng: &mut StdRng) -> Vec<Offer> {
     offers
 }
 
-fn any_needs(rng: &mut StdRng) -> Needs {
+pub(crate) fn any_needs(rng: &mut StdRng) -> Needs {
     let wanted =
         resources(rng.random_range(0..=8) * 250, rng.random_range(0..=3), rng.random_range(0..=1) * 10);
     let datacenters = if rng.random_bool(0.3) { vec!["edge".to_owned()] } else { Vec::new() };
@@ -376,7 +376,7 @@ fn any_needs(rng: &mut StdRng) -> Needs {
     }
 }
 
-fn fits(used: &Resources, capacity: &Resources) -> bool {
+pub(crate) fn fits(used: &Resources, capacity: &Resources) -> bool {
     used.cpu <= capacity.cpu && used.memory <= capacity.memory && used.disk <= capacity.disk
 }
 

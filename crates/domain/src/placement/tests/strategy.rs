@@ -109,7 +109,7 @@ fn greedy_takes_the_least_busy_processors() {
     let fleet = Fleet { machines: 3, max_jobs: 1 };
     let score = |worker: &Offer| super::super::score(Strategy::Greedy, &one_cpu(), worker, &fleet);
     assert_near(score(&busy(1, 1.0)), 0.574_349_177_498_517_5); // 2^-0.8
-    assert_near(score(&busy(1, 0.5)), 0.287_174_588_749_258_75);
+    assert_near(score(&busy(1, 0.5)), 0.287_174_588_749_258_7);
     let mut offers = [busy(1, 0.5), busy(2, 0.2), busy(3, 0.9)];
     // What was placed since the reading counts a quarter of a worker each.
     assert_eq!(chosen(&by(Strategy::Greedy, &one_cpu(), 4, &mut offers)), [2, 2, 1, 2]);
