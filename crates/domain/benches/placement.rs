@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gaffer_domain::constraint::Constraint;
 use gaffer_domain::placement::{Measured, Needs, Offer, Strategy, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
-use gaffer_domain::queue::{Class, Decision, How, InUse, LastChosen, decide};
+use gaffer_domain::queue::{Class, Decision, How, InUse, Turns, decide};
 use gaffer_domain::spec::{Affinity, DriverKind, Resources};
 use gaffer_domain::worker::WorkerState;
 use gaffer_domain::{ProjectId, Time, WorkerId};
@@ -73,9 +73,9 @@ fn median(strategy: Strategy, pending: usize, offers: &[Offer], expected: usize)
     let mut times: Vec<Duration> = (0..ROUNDS)
         .map(|_| {
             let mut offers = offers.to_vec();
-            let (mut in_use, mut last) = (InUse::default(), LastChosen::new());
+            let (mut in_use, mut turns) = (InUse::default(), Turns::default());
             let start = Instant::now();
-            let decision: Decision = decide(&classes, &mut in_use, &mut offers, &mut last, &how);
+            let decision: Decision = decide(&classes, &mut in_use, &mut offers, &mut turns, &how);
             let took = start.elapsed();
             assert_eq!(decision.placed.len(), expected);
             took

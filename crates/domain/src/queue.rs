@@ -11,7 +11,8 @@
 //! NSDI 2011, §4.1): the largest, over all resources, of what somebody's live attempts have reserved to what the
 //! project's connected workers have in all. Attempts count as a resource too, of which a worker has
 //! [`MAX_BACKLOG`](crate::placement::MAX_BACKLOG): so tasks that reserve nothing are shared fairly as well. Of equal
-//! shares, fewer attempts go first, then the lower number or name.
+//! shares, fewer attempts go first, then who was served longest ago (or where there is place for one task only, its end
+//! would make all shares equal, and the same one would go first for ever), then the lower number or name.
 //!
 //! A class that fits nowhere, or whose concurrency group is full, does not hold up those behind it. That keeps workers
 //! busy; it also means that a task which needs a whole worker can wait for long behind many small ones.
@@ -62,8 +63,45 @@ pub struct How {
     pub now: Option<Time>,
 }
 
-/// The worker that was last chosen for each project, after which *round_robin* goes on.
-pub type LastChosen = BTreeMap<ProjectId, WorkerId>;
+/// Whose turn it was: what passes remember of each other. To forget it costs somebody a turn, and nothing else.
+#[derive(Debug, Clone, Default)]
+pub struct Turns {
+    /// Counts the tasks that were placed.
+    count: u64,
+    projects: BTreeMap<ProjectId, ProjectTurns>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct ProjectTurns {
+    last_chosen: Option<WorkerId>,
+    served: u64,
+    owners: BTreeMap<String, u64>,
+}
+
+impl Turns {
+    /// The worker that was last chosen for a project, after which *round_robin* goes on.
+    pub fn last_chosen(&self, project: ProjectId) -> Option<WorkerId> {
+        self.projects.get(&project)?.last_chosen
+    }
+
+    /// A task of somebody was placed.
+    pub fn note(&mut self, project: ProjectId, owner: &str, worker: WorkerId) {
+        self.count += 1;
+        let project = self.projects.entry(project).or_default();
+        project.last_chosen = Some(worker);
+        project.served = self.count;
+        project.owners.insert(owner.to_owned(), self.count);
+    }
+
+    /// When it was a project's turn; 0 if never.
+    fn of_project(&self, project: ProjectId) -> u64 {
+        self.projects.get(&project).map_or(0, |project| project.served)
+    }
+
+    fn of_owner(&self, project: ProjectId, owner: &str) -> u64 {
+        self.projects.get(&project).and_then(|project| project.owners.get(owner)).copied().unwrap_or(0)
+    }
+}
 
 /// What a pass decided.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -110,7 +148,7 @@ pub enum Hold {
     },
 }
 
-/// One pass over all classes. Keeps count in `offers`, `in_use` and `last` as it goes. Deterministic: the same arguments
+/// One pass over all classes. Keeps count in `offers`, `in_use` and `turns` as it goes. Deterministic: the same arguments
 /// give the same decision, in whatever order classes and offers stand.
 ///
 /// Work: for each turn of a class, one look at each worker; a class has one turn, and one more for each time that it is
@@ -119,7 +157,7 @@ pub fn decide(
     classes: &[Class<'_>],
     in_use: &mut InUse,
     offers: &mut [Offer],
-    last: &mut LastChosen,
+    turns: &mut Turns,
     how: &How,
 ) -> Decision {
     let mut by_priority: BTreeMap<Reverse<i16>, Vec<usize>> = BTreeMap::new();
@@ -136,7 +174,7 @@ pub fn decide(
         decision: Decision::default(),
     };
     for level in by_priority.into_values() {
-        pass.level(level, &capacity, in_use, offers, last);
+        pass.level(level, &capacity, &mut State { in_use, turns, offers });
         if pass.is_full() {
             pass.decision.more = true;
             break;
@@ -154,6 +192,23 @@ struct Pass<'a> {
     suitable: Vec<Option<Vec<usize>>>,
     pending: Vec<usize>,
     decision: Decision,
+}
+
+/// What changes as a pass goes on.
+struct State<'s> {
+    in_use: &'s mut InUse,
+    turns: &'s mut Turns,
+    offers: &'s mut [Offer],
+}
+
+impl State<'_> {
+    fn share_of_project(&self, project: ProjectId, all: Option<&Capacity>) -> Share {
+        Share::of(self.in_use.of_project(project), all, self.turns.of_project(project))
+    }
+
+    fn share_of_owner(&self, project: ProjectId, owner: &str, all: Option<&Capacity>) -> Share {
+        Share::of(self.in_use.of_owner(project, owner), all, self.turns.of_owner(project, owner))
+    }
 }
 
 /// An owner's classes of one priority, in their order.
@@ -186,15 +241,8 @@ impl<'a> Pass<'a> {
     }
 
     /// The classes of one priority, turn by turn.
-    fn level(
-        &mut self,
-        level: Vec<usize>,
-        capacity: &BTreeMap<ProjectId, Capacity>,
-        in_use: &mut InUse,
-        offers: &mut [Offer],
-        last: &mut LastChosen,
-    ) {
-        let mut lines = self.lines(level, capacity, in_use);
+    fn level(&mut self, level: Vec<usize>, capacity: &BTreeMap<ProjectId, Capacity>, state: &mut State<'_>) {
+        let mut lines = self.lines(level, capacity, state);
         let mut queue: BTreeSet<(Share, usize)> =
             lines.iter().enumerate().map(|(position, line)| (line.share, position)).collect();
         while !self.is_full()
@@ -209,14 +257,16 @@ impl<'a> Pass<'a> {
                 bounds.project.is_none_or(|next| (share, at) < next)
                     && bounds.owner.is_none_or(|next| (owner_share, owner_at) < next)
             };
-            let end = self.turn(class, offers, in_use, last, |in_use| {
-                let project = in_use.share_of_project(line.project, all);
-                let owner = in_use.share_of_owner(line.project, line.owners[owner_at].owner, all);
-                is_next(project, owner)
+            let name = line.owners[owner_at].owner;
+            let end = self.turn(class, state, |state| {
+                is_next(
+                    state.share_of_project(line.project, all),
+                    state.share_of_owner(line.project, name, all),
+                )
             });
-            line.share = in_use.share_of_project(line.project, all);
+            line.share = state.share_of_project(line.project, all);
             let owner = &mut line.owners[owner_at];
-            owner.share = in_use.share_of_owner(line.project, owner.owner, all);
+            owner.share = state.share_of_owner(line.project, name, all);
             match end {
                 End::Passed => {}
                 End::Done => drop(owner.classes.pop_front()),
@@ -239,7 +289,7 @@ impl<'a> Pass<'a> {
         &self,
         mut level: Vec<usize>,
         capacity: &BTreeMap<ProjectId, Capacity>,
-        in_use: &InUse,
+        state: &State<'_>,
     ) -> Vec<ProjectLine<'a>> {
         let classes = self.classes;
         let order = |at: usize| {
@@ -252,14 +302,14 @@ impl<'a> Pass<'a> {
             let Class { project, owner, .. } = classes[at];
             let all = capacity.get(&project);
             if lines.last().is_none_or(|line| line.project != project) {
-                let share = in_use.share_of_project(project, all);
+                let share = state.share_of_project(project, all);
                 lines.push(ProjectLine { project, share, owners: Vec::new(), waiting: BTreeSet::new() });
             }
             let Some(line) = lines.last_mut() else { continue };
             match line.owners.last_mut() {
                 Some(known) if known.owner == owner => known.classes.push_back(at),
                 _ => {
-                    let share = in_use.share_of_owner(project, owner, all);
+                    let share = state.share_of_owner(project, owner, all);
                     line.waiting.insert((share, line.owners.len()));
                     line.owners.push(OwnerLine { owner, share, classes: VecDeque::from([at]) });
                 }
@@ -269,44 +319,37 @@ impl<'a> Pass<'a> {
     }
 
     /// Places tasks of one class for as long as it is its turn.
-    fn turn(
-        &mut self,
-        at: usize,
-        offers: &mut [Offer],
-        in_use: &mut InUse,
-        last: &mut LastChosen,
-        is_next: impl Fn(&InUse) -> bool,
-    ) -> End {
+    fn turn(&mut self, at: usize, state: &mut State<'_>, is_next: impl Fn(&State<'_>) -> bool) -> End {
         let class = &self.classes[at];
         let Class { project, needs, mean_run, .. } = *class;
         let (mut course, workers) = *self.courses.entry(project).or_insert_with(|| {
-            let workers = offers.iter().filter(|offer| offer.project == project).count();
-            let last = last.get(&project).copied();
-            (Course { fleet: Fleet::of(project, offers), last }, workers as u32)
+            let workers = state.offers.iter().filter(|offer| offer.project == project).count();
+            let last = state.turns.last_chosen(project);
+            (Course { fleet: Fleet::of(project, state.offers), last }, workers as u32)
         });
-        if let Some(hold) = in_use.hold(project, needs) {
+        if let Some(hold) = state.in_use.hold(project, needs) {
             return End::Held(hold);
         }
         let strategy = needs.strategy.unwrap_or(self.how.strategy);
         let question = Question { needs, project, strategy, mean_run, now: self.how.now, workers };
-        let suitable = self.suitable[at].take().unwrap_or_else(|| suitable_at(needs, project, offers));
-        let mut ranking = Ranking::new(question, &suitable, offers, &course);
+        let suitable = self.suitable[at].take().unwrap_or_else(|| suitable_at(needs, project, state.offers));
+        let mut ranking = Ranking::new(question, &suitable, state.offers, &course);
         let end = loop {
-            let Some((chosen, receipt)) = ranking.choose(offers, &mut course) else {
+            let Some((chosen, receipt)) = ranking.choose(state.offers, &mut course) else {
                 break End::Held(Hold::NoWorker);
             };
-            let worker = offers[chosen].worker;
-            last.insert(project, worker);
-            in_use.add(project, class.owner, needs, 1);
+            let worker = state.offers[chosen].worker;
+            state.turns.note(project, class.owner, worker);
+            state.in_use.add(project, class.owner, needs, 1);
             self.decision.placed.push(Placed { class: at, worker, receipt });
             self.pending[at] -= 1;
             if self.pending[at] == 0 {
                 break End::Done;
             }
-            if let Some(hold) = in_use.hold(project, needs) {
+            if let Some(hold) = state.in_use.hold(project, needs) {
                 break End::Held(hold);
             }
-            if self.is_full() || !is_next(in_use) {
+            if self.is_full() || !is_next(state) {
                 break End::Passed;
             }
         };

@@ -142,6 +142,23 @@ impl Offer {
         }
     }
 
+    /// A task that was placed here starts.
+    pub(crate) fn start_waiting(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
+        self.running = self.running.saturating_add(1);
+    }
+
+    /// Gives back what a started task had, but for ports and what its definition has here: whoever counts live attempts
+    /// anew needs this not at all, and a simulation has none of the two.
+    pub(crate) fn release(&mut self, needs: &Needs) {
+        self.running = self.running.saturating_sub(1);
+        self.reserved = Resources {
+            cpu: self.reserved.cpu.saturating_sub(needs.resources.cpu),
+            memory: self.reserved.memory.saturating_sub(needs.resources.memory),
+            disk: self.reserved.disk.saturating_sub(needs.resources.disk),
+        };
+    }
+
     /// What is not reserved.
     pub fn free(&self) -> Resources {
         Resources {

@@ -42,6 +42,8 @@ pub(super) struct Capacity(Use);
 pub(super) struct Share {
     dominant: f64,
     attempts: u32,
+    /// When it was their turn: the count of all tasks placed until then.
+    served: u64,
 }
 
 impl InUse {
@@ -53,6 +55,17 @@ impl InUse {
         if let Some(concurrency) = &needs.concurrency {
             let live = of(&mut project.groups, &concurrency.group);
             *live = live.saturating_add(count);
+        }
+    }
+
+    /// Takes back `count` of what was added.
+    pub fn remove(&mut self, project: ProjectId, owner: &str, needs: &Needs, count: u32) {
+        let project = self.projects.entry(project).or_default();
+        project.all.remove(needs, count);
+        of(&mut project.owners, owner).remove(needs, count);
+        if let Some(concurrency) = &needs.concurrency {
+            let live = of(&mut project.groups, &concurrency.group);
+            *live = live.saturating_sub(count);
         }
     }
 
@@ -69,13 +82,14 @@ impl InUse {
         (live >= limit).then_some(Hold::Concurrency { live, limit })
     }
 
-    pub(super) fn share_of_project(&self, project: ProjectId, all: Option<&Capacity>) -> Share {
-        Share::of(self.projects.get(&project).map(|project| &project.all), all)
+    /// What a project has in use.
+    pub fn of_project(&self, project: ProjectId) -> Option<&Use> {
+        self.projects.get(&project).map(|project| &project.all)
     }
 
-    pub(super) fn share_of_owner(&self, project: ProjectId, owner: &str, all: Option<&Capacity>) -> Share {
-        let owner = self.projects.get(&project).and_then(|project| project.owners.get(owner));
-        Share::of(owner, all)
+    /// What one owner has in use of it.
+    pub fn of_owner(&self, project: ProjectId, owner: &str) -> Option<&Use> {
+        self.projects.get(&project)?.owners.get(owner)
     }
 }
 
@@ -86,15 +100,23 @@ fn of<'m, T: Default>(map: &'m mut BTreeMap<String, T>, name: &str) -> &'m mut T
 
 impl Use {
     fn add(&mut self, needs: &Needs, count: u32) {
-        let n = u64::from(count);
-        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more.saturating_mul(n));
-        add(&mut self.cpu_millis, u64::from(needs.resources.cpu.millis()));
-        add(&mut self.memory_bytes, needs.resources.memory.get());
-        add(&mut self.disk_bytes, needs.resources.disk.get());
-        for (name, wanted) in &needs.countables {
-            add(of(&mut self.countables, name), u64::from(*wanted));
-        }
+        self.change(needs, |sum, each| sum.saturating_add(each.saturating_mul(u64::from(count))));
         self.attempts = self.attempts.saturating_add(count);
+    }
+
+    fn remove(&mut self, needs: &Needs, count: u32) {
+        self.change(needs, |sum, each| sum.saturating_sub(each.saturating_mul(u64::from(count))));
+        self.attempts = self.attempts.saturating_sub(count);
+    }
+
+    fn change(&mut self, needs: &Needs, changed: impl Fn(u64, u64) -> u64) {
+        let change = |sum: &mut u64, each: u64| *sum = changed(*sum, each);
+        change(&mut self.cpu_millis, u64::from(needs.resources.cpu.millis()));
+        change(&mut self.memory_bytes, needs.resources.memory.get());
+        change(&mut self.disk_bytes, needs.resources.disk.get());
+        for (name, wanted) in &needs.countables {
+            change(of(&mut self.countables, name), u64::from(*wanted));
+        }
     }
 }
 
@@ -118,9 +140,9 @@ impl Capacity {
 }
 
 impl Share {
-    fn of(part: Option<&Use>, all: Option<&Capacity>) -> Share {
+    pub fn of(part: Option<&Use>, all: Option<&Capacity>, served: u64) -> Share {
         let (Some(part), Some(Capacity(all))) = (part, all) else {
-            return Share { dominant: 0.0, attempts: part.map_or(0, |part| part.attempts) };
+            return Share { dominant: 0.0, attempts: part.map_or(0, |part| part.attempts), served };
         };
         let share = |part: u64, all: u64| if all == 0 { 0.0 } else { part as f64 / all as f64 };
         let countables = part
@@ -131,7 +153,7 @@ impl Share {
             .max(share(part.memory_bytes, all.memory_bytes))
             .max(share(part.disk_bytes, all.disk_bytes))
             .max(share(part.attempts.into(), all.attempts.into()));
-        Share { dominant: countables.fold(dominant, f64::max), attempts: part.attempts }
+        Share { dominant: countables.fold(dominant, f64::max), attempts: part.attempts, served }
     }
 }
 
@@ -151,6 +173,7 @@ impl PartialOrd for Share {
 
 impl Ord for Share {
     fn cmp(&self, other: &Share) -> Ordering {
-        self.dominant.total_cmp(&other.dominant).then(self.attempts.cmp(&other.attempts))
+        let then = |share: &Share| (share.attempts, share.served);
+        self.dominant.total_cmp(&other.dominant).then_with(|| then(self).cmp(&then(other)))
     }
 }

@@ -22,7 +22,7 @@ fn class<'a>(id: i64, owner: &'a str, needs: &'a Needs, pending: usize) -> Class
 /// The decision, and the numbers of the classes in the order in which their tasks were placed.
 fn decided(classes: &[Class<'_>], in_use: &InUse, offers: &[Offer], how: &How) -> (Decision, Vec<i64>) {
     let (mut in_use, mut offers) = (in_use.clone(), offers.to_vec());
-    let decision = decide(classes, &mut in_use, &mut offers, &mut LastChosen::new(), how);
+    let decision = decide(classes, &mut in_use, &mut offers, &mut Turns::default(), how);
     let order = decision.placed.iter().map(|placed| classes[placed.class].id).collect();
     (decision, order)
 }
@@ -67,6 +67,19 @@ fn a_hundred_thousand_tasks_of_one_do_not_starve_the_only_task_of_another() {
     almost_full.reserve(&needs, 3);
     let (decision, order) = decided(&classes, &in_use, &[almost_full], &AT_ONCE);
     assert_eq!((order, decision.held.len()), (vec![2], 1));
+}
+
+#[test]
+fn where_there_is_place_for_one_task_only_owners_take_turns() {
+    let needs = needs(resources(4_000, 0, 0));
+    let classes = [class(1, "ana", &needs, 100), class(2, "zoe", &needs, 100), class(3, "mia", &needs, 1)];
+    let mut turns = Turns::default();
+    // Whatever was placed is over before the next pass.
+    let mut pass = || {
+        let decision = decide(&classes, &mut InUse::default(), &mut [offer(1)], &mut turns, &AT_ONCE);
+        decision.placed.iter().map(|placed| classes[placed.class].id).collect::<Vec<_>>()
+    };
+    assert_eq!([pass(), pass(), pass(), pass(), pass()], [[1], [3], [2], [1], [3]]);
 }
 
 #[test]
@@ -135,11 +148,11 @@ fn what_fits_nowhere_does_not_hold_up_those_behind_it() {
 fn round_robin_goes_on_where_the_last_pass_ended() {
     let needs = one_cpu();
     let classes = [class(1, "ana", &needs, 2)];
-    let mut last = LastChosen::new();
+    let mut turns = Turns::default();
     let mut offers = [offer(1), offer(2), offer(3)];
     let how = How { strategy: Strategy::RoundRobin, ..AT_ONCE };
     let mut pass = || {
-        let decision = decide(&classes, &mut InUse::default(), &mut offers, &mut last, &how);
+        let decision = decide(&classes, &mut InUse::default(), &mut offers, &mut turns, &how);
         decision.placed.iter().map(|placed| placed.worker.0).collect::<Vec<_>>()
     };
     assert_eq!([pass(), pass()], [[1, 2], [3, 1]]);
@@ -195,7 +208,7 @@ fn nothing_is_ever_overfull_and_all_needs_are_kept() {
         let classes = borrowed(&classes);
         let mut after = offers.clone();
         let mut in_use = InUse::default();
-        let decision = decide(&classes, &mut in_use, &mut after, &mut LastChosen::new(), &AT_ONCE);
+        let decision = decide(&classes, &mut in_use, &mut after, &mut Turns::default(), &AT_ONCE);
         assert!(after.iter().all(|offer| fits(&offer.reserved, &offer.capacity)));
         for placed in &decision.placed {
             let class = &classes[placed.class];
