@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gaffer_domain::constraint::Constraint;
 use gaffer_domain::placement::{Measured, Needs, Offer, Strategy, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
-use gaffer_domain::queue::{Class, Decision, How, InUse, Turns, decide};
+use gaffer_domain::queue::{Class, How, InUse, Turns, decide};
 use gaffer_domain::spec::{Affinity, DriverKind, Resources};
 use gaffer_domain::worker::WorkerState;
 use gaffer_domain::{ProjectId, Time, WorkerId};
@@ -19,7 +19,7 @@ const CLASSES: i64 = 1_000;
 const OWNERS: i64 = 50;
 /// What the master places in one pass.
 const MOST: usize = 512;
-const ROUNDS: usize = 21;
+const ROUNDS: usize = 50;
 const GIB: u64 = 1 << 30;
 const PROJECT: ProjectId = ProjectId(1);
 
@@ -34,10 +34,10 @@ fn main() {
     let idle = offers(0);
     let full = offers(100);
     for strategy in Strategy::ALL {
-        let thousand = median(strategy, 1, &idle, MOST);
-        let million = median(strategy, 1_000, &idle, MOST);
+        let thousand = fastest(strategy, 1, &idle, MOST);
+        let million = fastest(strategy, 1_000, &idle, MOST);
         // Every class looks at every worker and finds no room.
-        let nothing = median(strategy, 1_000, &full, 0);
+        let nothing = fastest(strategy, 1_000, &full, 0);
         let ratio = million.as_secs_f64() / thousand.as_secs_f64();
         println!(
             "{:<12} {:>9.2} ms {:>9.2} ms {ratio:>7.2} {:>9.2} ms",
@@ -53,8 +53,9 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// The median time of a decision about classes of `pending` tasks each, of which `expected` are placed.
-fn median(strategy: Strategy, pending: usize, offers: &[Offer], expected: usize) -> Duration {
+/// The time of a decision about classes of `pending` tasks each, of which `expected` are placed. The fastest round is
+/// the one that others on the machine have disturbed least.
+fn fastest(strategy: Strategy, pending: usize, offers: &[Offer], expected: usize) -> Duration {
     let needs: Vec<Needs> = (0..CLASSES).map(needs).collect();
     let owners: Vec<String> = (0..OWNERS).map(|owner| format!("user {owner}")).collect();
     let classes: Vec<Class<'_>> = (0..CLASSES)
@@ -70,19 +71,16 @@ fn median(strategy: Strategy, pending: usize, offers: &[Offer], expected: usize)
         })
         .collect();
     let how = How { most: MOST, strategy, now: None };
-    let mut times: Vec<Duration> = (0..ROUNDS)
-        .map(|_| {
-            let mut offers = offers.to_vec();
-            let (mut in_use, mut turns) = (InUse::default(), Turns::default());
-            let start = Instant::now();
-            let decision: Decision = decide(&classes, &mut in_use, &mut offers, &mut turns, &how);
-            let took = start.elapsed();
-            assert_eq!(decision.placed.len(), expected);
-            took
-        })
-        .collect();
-    times.sort_unstable();
-    times[ROUNDS / 2]
+    let times = (0..ROUNDS).map(|_| {
+        let mut offers = offers.to_vec();
+        let (mut in_use, mut turns) = (InUse::default(), Turns::default());
+        let start = Instant::now();
+        let decision = decide(&classes, &mut in_use, &mut offers, &mut turns, &how);
+        let took = start.elapsed();
+        assert_eq!(decision.placed.len(), expected);
+        took
+    });
+    times.min().unwrap_or_default()
 }
 
 /// Needs of many sizes; a third has constraints, some of them its own, and a tenth has wishes.

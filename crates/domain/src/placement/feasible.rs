@@ -106,6 +106,18 @@ fn unsuitable<'a>(needs: &'a Needs, project: ProjectId, offer: &Offer) -> Option
 }
 
 fn occupied<'a>(needs: &'a Needs, offer: &Offer, backlog: u32) -> Option<Occupied<'a>> {
+    if let Some(occupied) = spoken_for(needs, offer) {
+        return Some(occupied);
+    }
+    if offer.waiting < backlog {
+        return None;
+    }
+    let mut amounts = amounts(&needs.resources, &offer.free()).into_iter();
+    amounts.find(|amount| amount.wanted > amount.there).map(Occupied::Busy)
+}
+
+/// What no backlog helps against.
+fn spoken_for<'a>(needs: &'a Needs, offer: &Offer) -> Option<Occupied<'a>> {
     if offer.waiting >= MAX_BACKLOG {
         return Some(Occupied::Backlogged);
     }
@@ -115,14 +127,8 @@ fn occupied<'a>(needs: &'a Needs, offer: &Offer, backlog: u32) -> Option<Occupie
     if let Some(port) = needs.ports.iter().find(|port| offer.taken.ports.contains(port)) {
         return Some(Occupied::Port(*port));
     }
-    let is_too_much = |amount: &Amount<'_>| amount.wanted > amount.there;
-    if let Some(amount) = countables(needs, |name| offer.free_countable(name)).find(is_too_much) {
-        return Some(Occupied::Busy(amount));
-    }
-    if offer.waiting < backlog {
-        return None;
-    }
-    amounts(&needs.resources, &offer.free()).into_iter().find(is_too_much).map(Occupied::Busy)
+    let mut counted = countables(needs, |name| offer.free_countable(name));
+    counted.find(|amount| amount.wanted > amount.there).map(Occupied::Busy)
 }
 
 /// Whether a worker can be given a task now: it has room for it, or fewer than `backlog` (from [`backlog_limit`])
@@ -154,14 +160,16 @@ pub(super) fn suits(needs: &Needs, project: ProjectId, offer: &Offer) -> bool {
     unsuitable(needs, project, offer).is_none()
 }
 
-/// Whether a suitable worker can be given a task now.
-pub(super) fn can_take(needs: &Needs, offer: &Offer, backlog: u32) -> bool {
-    occupied(needs, offer, backlog).is_none()
-}
-
-/// Whether a task would start at once.
-pub(super) fn fits(needs: &Needs, offer: &Offer) -> bool {
-    amounts(&needs.resources, &offer.free()).iter().all(|amount| amount.wanted <= amount.there)
+/// How a suitable worker would take a task: none if it cannot now, else whether the task would wait there.
+pub(super) fn takes(needs: &Needs, offer: &Offer, mean_run: Option<Duration>) -> Option<bool> {
+    let free = offer.free();
+    let wanted = &needs.resources;
+    let fits = wanted.cpu <= free.cpu && wanted.memory <= free.memory && wanted.disk <= free.disk;
+    // Most questions end here where the fleet is full and nothing is known to be short.
+    if !fits && (mean_run.is_none() || offer.waiting >= backlog_limit(needs, offer, mean_run)) {
+        return None;
+    }
+    spoken_for(needs, offer).is_none().then_some(!fits)
 }
 
 impl Unsuitable<'_> {

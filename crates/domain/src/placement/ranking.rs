@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use super::feasible::{backlog_limit, can_take, fits, suits};
+use super::feasible::{suits, takes};
 use super::needs::Needs;
 use super::offer::Offer;
 use super::receipt::{Candidate, Part, Receipt};
@@ -125,11 +125,7 @@ impl<'a> Ranking<'a> {
     fn rank(&self, at: usize, offers: &[Offer], course: &Course) -> Option<Rank> {
         let Question { needs, strategy, mean_run, .. } = self.question;
         let offer = &offers[at];
-        let waits = !fits(needs, offer);
-        let backlog = if waits { backlog_limit(needs, offer, mean_run) } else { 0 };
-        if !can_take(needs, offer, backlog) {
-            return None;
-        }
+        let waits = takes(needs, offer, mean_run)?;
         let takes_turns = strategy == Strategy::RoundRobin;
         Some(Rank {
             unmeasured: strategy.needs_readings() && offer.fresh().is_none(),

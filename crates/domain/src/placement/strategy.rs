@@ -305,19 +305,20 @@ fn marginal(log2_base: f64, now: f64, more: f64) -> f64 {
 }
 
 fn epvm_lieb(needs: &Needs, offer: &Offer) -> Terms {
+    let log2_lieb = LIEB.log2();
+    let cost = |exponent: f64| (exponent * log2_lieb).exp2();
     let jobs = f64::from(offer.jobs());
-    let jobs = LIEB.powf((jobs + 1.0) / LIEB_MAX_JOBS) - LIEB.powf(jobs / LIEB_MAX_JOBS);
-    let measured = offer.fresh();
-    let (used, total) = match measured {
+    let jobs = cost((jobs + 1.0) / LIEB_MAX_JOBS) - cost(jobs / LIEB_MAX_JOBS);
+    let (used, total) = match offer.fresh() {
         Some(measured) => (measured.memory_used.get(), measured.memory_total.get()),
         None => (0, offer.capacity.memory.get()),
     };
     let used = used.saturating_add(offer.reserved.memory.get());
     let with_job = used.saturating_add(needs.resources.memory.get());
-    let load = cpu_use(offer) / CPU_SCALE;
-    let memory = LIEB.powf(share(with_job, total)) + jobs - LIEB.powf(share(used, total));
-    let finite = |cost: f64| if cost.is_finite() { cost } else { f64::MAX };
+    let memory = cost(share(with_job, total)) + jobs - cost(share(used, total));
     // As it stands in the books: the load with the job is the load without it.
-    let cpu = LIEB.powf(load) + jobs - LIEB.powf(load);
+    let load = cost(cpu_use(offer) / CPU_SCALE);
+    let cpu = load + jobs - load;
+    let finite = |cost: f64| if cost.is_finite() { cost } else { f64::MAX };
     Terms { cpu: finite(cpu), memory: finite(memory), ..Terms::default() }
 }
