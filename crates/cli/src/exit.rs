@@ -12,6 +12,9 @@ pub const CANCELLED: u8 = 143;
 /// 128 + SIGKILL, which is how the kernel ends what has no memory left.
 const OUT_OF_MEMORY: u8 = 137;
 
+/// 128 + SIGKILL.
+const KILLED: u8 = 137;
+
 /// The exit code of a final task, as a shell would have it.
 pub fn of_task(task: &Task) -> u8 {
     match task.state.as_str() {
@@ -29,6 +32,7 @@ fn of_failure(task: &Task) -> u8 {
         Some(ReasonCode::Signal) => by_signal.unwrap_or(GAFFER_FAILED),
         Some(ReasonCode::Timeout) => TIMED_OUT,
         Some(ReasonCode::OutOfMemory) => OUT_OF_MEMORY,
+        Some(ReasonCode::OutputLimit) => KILLED,
         Some(ReasonCode::Stopped) => CANCELLED,
         Some(ReasonCode::LostWorker | ReasonCode::DependencyFailed) => GAFFER_FAILED,
         Some(ReasonCode::Unhealthy) | None => by_signal.or(own_code).unwrap_or(GAFFER_FAILED),

@@ -34,6 +34,12 @@ pub struct SpecFlags {
     /// The longest time that one attempt may take, such as 30m
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<String>,
+    /// The most output that is kept of one attempt, such as 100MiB
+    #[arg(long, value_name = "BYTES")]
+    pub output_limit: Option<String>,
+    /// What happens beyond that: truncate (it goes on) or kill [default: truncate]
+    #[arg(long, value_name = "WHAT", requires = "output_limit")]
+    pub on_output_limit: Option<String>,
     /// 0 to 100; higher goes first
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub priority: Option<u8>,
@@ -138,6 +144,8 @@ const TASK_FLAGS: &[(&str, &str)] = &[
     ("--disk", "/resources/disk"),
     ("--env", "/env"),
     ("--timeout", "/timeout"),
+    ("--output-limit", "/output/limit"),
+    ("--on-output-limit", "/output/on_limit"),
     ("--driver", "/driver"),
     ("--retries", "/restart/limit"),
     ("--on-lost", "/restart/on_lost"),
@@ -304,6 +312,8 @@ impl SpecFlags {
             ("--disk", text(&self.disk)),
             ("--env", several(variables(&self.env, env)?, self.env.is_empty())),
             ("--timeout", text(&self.timeout)),
+            ("--output-limit", text(&self.output_limit)),
+            ("--on-output-limit", text(&self.on_output_limit)),
             ("--driver", text(&self.driver)),
             ("--retries", self.retries.map(|limit| json!(limit))),
             ("--on-lost", text(&self.on_lost)),

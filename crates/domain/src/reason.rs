@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::quantity::Span;
+use crate::quantity::{Bytes, Span};
 
 /// The kind of cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub enum ReasonCode {
     Timeout,
     /// It used more memory than it may.
     OutOfMemory,
+    /// It wrote more than it may.
+    OutputLimit,
     /// The worker that ran it was lost, or had to give it up.
     LostWorker,
     /// Its health check failed.
@@ -33,11 +35,12 @@ pub enum ReasonCode {
 
 impl ReasonCode {
     /// Every code, in the order of its declaration.
-    pub const ALL: [ReasonCode; 9] = [
+    pub const ALL: [ReasonCode; 10] = [
         ReasonCode::ExitCode,
         ReasonCode::Signal,
         ReasonCode::Timeout,
         ReasonCode::OutOfMemory,
+        ReasonCode::OutputLimit,
         ReasonCode::LostWorker,
         ReasonCode::Unhealthy,
         ReasonCode::StartFailed,
@@ -52,6 +55,7 @@ impl ReasonCode {
             ReasonCode::Signal => "signal",
             ReasonCode::Timeout => "timeout",
             ReasonCode::OutOfMemory => "out_of_memory",
+            ReasonCode::OutputLimit => "output_limit",
             ReasonCode::LostWorker => "lost_worker",
             ReasonCode::Unhealthy => "unhealthy",
             ReasonCode::StartFailed => "start_failed",
@@ -112,6 +116,13 @@ pub enum AttemptEnd {
     },
     /// The kernel ended it for want of memory.
     OutOfMemory,
+    /// It wrote more than its output limit, and was killed for it if it was not over by then.
+    OutputLimit {
+        /// The limit that it exceeded.
+        limit: Bytes,
+        /// How the process then ended.
+        process: ProcessEnd,
+    },
     /// There never was a process.
     StartFailed {
         /// As a shell would exit: 126 not executable, 127 not found, 125 anything else.
@@ -196,6 +207,9 @@ impl AttemptEnd {
                 (ReasonCode::Timeout, format!("ran longer than its timeout of {limit}"))
             }
             AttemptEnd::OutOfMemory => (ReasonCode::OutOfMemory, "ran out of memory".to_owned()),
+            AttemptEnd::OutputLimit { limit, .. } => {
+                (ReasonCode::OutputLimit, format!("wrote more than its output limit of {limit}"))
+            }
             AttemptEnd::StartFailed { message, .. } => (ReasonCode::StartFailed, message.clone()),
             AttemptEnd::Stopped { process } => (
                 ReasonCode::Stopped,
@@ -216,6 +230,7 @@ impl AttemptEnd {
             AttemptEnd::Exited { code } => Some(*code),
             AttemptEnd::StartFailed { exit_code, .. } => Some(*exit_code),
             AttemptEnd::TimedOut { process: ProcessEnd::Code(code), .. }
+            | AttemptEnd::OutputLimit { process: ProcessEnd::Code(code), .. }
             | AttemptEnd::Stopped { process: Some(ProcessEnd::Code(code)) } => Some(*code),
             _ => None,
         }
@@ -226,6 +241,7 @@ impl AttemptEnd {
         match self {
             AttemptEnd::Signalled { signal }
             | AttemptEnd::TimedOut { process: ProcessEnd::Signal(signal), .. }
+            | AttemptEnd::OutputLimit { process: ProcessEnd::Signal(signal), .. }
             | AttemptEnd::Stopped { process: Some(ProcessEnd::Signal(signal)) } => Some(*signal),
             _ => None,
         }
@@ -280,6 +296,12 @@ mod tests {
                 Some(9),
             ),
             (AttemptEnd::OutOfMemory, "out_of_memory: ran out of memory", None, None),
+            (
+                AttemptEnd::OutputLimit { limit: Bytes(1 << 20), process: ProcessEnd::Signal(9) },
+                "output_limit: wrote more than its output limit of 1MiB",
+                None,
+                Some(9),
+            ),
             (not_found, "start_failed: no program named trane", Some(127), None),
             (stopped(None), "stopped: stopped before it started", None, None),
             (stopped(Some(ProcessEnd::Code(0))), "stopped: stopped; it exited with code 0", Some(0), None),

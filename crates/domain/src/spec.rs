@@ -113,10 +113,32 @@ pub struct TaskSpec {
     /// Longest time that one attempt may run; none means no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
+    /// How much output one attempt may have; none means no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputLimit>,
     /// When it is tried again.
     pub restart: Restart,
     /// How it is asked to end.
     pub stop: StopSpec,
+}
+
+/// How much output of one attempt is kept, and what happens beyond that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputLimit {
+    /// Of both streams together.
+    pub limit: Bytes,
+    /// What happens when there is more.
+    pub on_limit: OnLimit,
+}
+
+/// What happens to a task that writes more than it may. A marker in its output says how much is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLimit {
+    /// It goes on, and what it writes is left out.
+    Truncate,
+    /// It is killed, and has failed.
+    Kill,
 }
 
 /// A command (argument vector) or a script.

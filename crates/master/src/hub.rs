@@ -7,6 +7,7 @@ use std::time::Instant;
 use gaffer_domain::WorkerId;
 use gaffer_protocol::wire::{GoodbyeCode, MachineStats, ToWorker};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 /// So many messages wait for a worker that does not read; with one more it is disconnected, and reconciled when it is
@@ -33,6 +34,7 @@ pub struct SessionHandle {
     pub key: i64,
     queue: mpsc::Sender<ToWorker>,
     goodbye: watch::Sender<Option<Goodbye>>,
+    deaf: CancellationToken,
     last_seen: Mutex<(Instant, Option<MachineStats>)>,
     /// When a note was allowed last, and how many more there could have been then.
     notes: Mutex<(Instant, f64)>,
@@ -54,6 +56,8 @@ pub struct SessionEnds {
     pub queue: mpsc::Receiver<ToWorker>,
     /// Set once the session is to end.
     pub goodbye: watch::Receiver<Option<Goodbye>>,
+    /// As long as this lives, what the worker says in this session counts.
+    pub hearing: DropGuard,
 }
 
 impl SessionHandle {
@@ -64,8 +68,10 @@ impl SessionHandle {
         let last_seen = Mutex::new((Instant::now(), None));
         let notes = Mutex::new((Instant::now(), NOTES_AT_ONCE));
         let worker_name = worker_name.into();
-        let handle = SessionHandle { id, worker, worker_name, key, queue, goodbye, last_seen, notes };
-        (Arc::new(handle), SessionEnds { queue: queue_end, goodbye: goodbye_end })
+        let deaf = CancellationToken::new();
+        let ends = SessionEnds { queue: queue_end, goodbye: goodbye_end, hearing: deaf.clone().drop_guard() };
+        let handle = SessionHandle { id, worker, worker_name, key, queue, goodbye, deaf, last_seen, notes };
+        (Arc::new(handle), ends)
     }
 
     /// Queues a message. A worker that is too far behind is disconnected instead.
@@ -84,6 +90,11 @@ impl SessionHandle {
             }
             first
         });
+    }
+
+    /// Waits until nothing that its worker says in this session counts any more.
+    pub async fn no_longer_heard(&self) {
+        self.deaf.cancelled().await;
     }
 
     /// Notes a sign of life.
@@ -111,12 +122,11 @@ impl SessionHandle {
 }
 
 impl Hub {
-    /// Makes this the session of its worker; an older one is told why and goes.
-    pub fn attach(&self, session: Arc<SessionHandle>) {
-        let older = self.lock().insert(session.worker, session);
-        if let Some(older) = older {
-            older.end(GoodbyeCode::Superseded, "another process with this worker's identity has connected");
-        }
+    /// Makes this the session of its worker. An older one is told why and goes, and is given back.
+    pub fn attach(&self, session: Arc<SessionHandle>) -> Option<Arc<SessionHandle>> {
+        let older = self.lock().insert(session.worker, session)?;
+        older.end(GoodbyeCode::Superseded, "another process with this worker's identity has connected");
+        Some(older)
     }
 
     /// Forgets a session, unless another one has taken its place.

@@ -19,7 +19,7 @@ use gaffer_protocol::wire::{
     PROTOCOL_VERSION, StoredOutput, ToMaster, ToWorker, Welcome,
 };
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::Master;
@@ -67,7 +67,10 @@ pub async fn serve(master: Arc<Master>, socket: WebSocket, key: KeyHolder) {
     match begin(&master, &mut source, &key, id).await {
         Ok((registered, held)) => {
             let (handle, ends) = SessionHandle::new(id, registered.id, &registered.name, key.key);
-            master.hub.attach(handle.clone());
+            if let Some(older) = master.hub.attach(handle.clone()) {
+                // What that one has taken in is on its way to the database then, and what is said next comes after it.
+                older.no_longer_heard().await;
+            }
             let why = talk(&master, &handle, ends, sink, source, registered, held).await;
             master.hub.detach(handle.worker, id);
             let silent = handle.last_seen().0.elapsed().as_secs_f64();
@@ -164,12 +167,10 @@ async fn talk(
     master.changes.announce(&[]);
     master.scheduler_wake.notify_one();
 
-    let mut goodbye = ends.goodbye.clone();
-    let writer = tokio::spawn(write(sink, welcome, ends));
-    let end = tokio::select! {
-        end = read(master, handle, source) => end,
-        told = told_to_go(&mut goodbye) => SessionEnd::Goodbye(told.code, told.message),
-    };
+    let SessionEnds { queue, goodbye, hearing } = ends;
+    let writer = tokio::spawn(write(sink, welcome, queue, goodbye.clone()));
+    let end = read(master, handle, source, goodbye).await;
+    drop(hearing);
     match &end {
         SessionEnd::Goodbye(code, message) => handle.end(*code, message),
         SessionEnd::Disconnected(reason) => handle.end(GoodbyeCode::ProtocolError, reason),
@@ -232,7 +233,12 @@ fn held_of(held: &[HeldAttempt]) -> Vec<Held> {
 }
 
 /// Sends what is queued, as many messages in a frame as are there, until the session is to end.
-async fn write(mut sink: Sink, welcome: ToWorker, mut ends: SessionEnds) {
+async fn write(
+    mut sink: Sink,
+    welcome: ToWorker,
+    mut queue: mpsc::Receiver<ToWorker>,
+    mut goodbye: watch::Receiver<Option<Goodbye>>,
+) {
     let mut messages = vec![welcome];
     loop {
         let Ok(text) = serde_json::to_string(&messages) else { return };
@@ -242,11 +248,11 @@ async fn write(mut sink: Sink, welcome: ToWorker, mut ends: SessionEnds) {
         }
         tokio::select! {
             biased;
-            _ = ends.goodbye.wait_for(Option::is_some) => break,
-            received = ends.queue.recv_many(&mut messages, MAX_MESSAGES_PER_FRAME) => if received == 0 { break },
+            _ = goodbye.wait_for(Option::is_some) => break,
+            received = queue.recv_many(&mut messages, MAX_MESSAGES_PER_FRAME) => if received == 0 { break },
         }
     }
-    let told = ends.goodbye.borrow().clone();
+    let told = goodbye.borrow().clone();
     if let Some(told) = told {
         let _ = say_goodbye(&mut sink, told.code, told.message).await;
     }
@@ -287,10 +293,21 @@ async fn next_frame(source: &mut Source) -> Result<Frame, SessionEnd> {
     }
 }
 
-async fn read(master: &Arc<Master>, handle: &Arc<SessionHandle>, mut source: Source) -> SessionEnd {
+/// Reads until the session ends. A frame that was begun with is dealt with to its end: output that counts as received
+/// has to reach the recorder.
+async fn read(
+    master: &Arc<Master>,
+    handle: &Arc<SessionHandle>,
+    mut source: Source,
+    mut goodbye: watch::Receiver<Option<Goodbye>>,
+) -> SessionEnd {
     let actor: Arc<str> = format!("worker {}", handle.worker_name).into();
     loop {
-        let frame = tokio::time::timeout(SILENCE_LIMIT.to_std(), next_frame(&mut source)).await;
+        let frame = tokio::select! {
+            biased;
+            told = told_to_go(&mut goodbye) => return SessionEnd::Goodbye(told.code, told.message),
+            frame = tokio::time::timeout(SILENCE_LIMIT.to_std(), next_frame(&mut source)) => frame,
+        };
         let handled = match frame {
             Err(_) => Err(SessionEnd::Disconnected(format!("nothing was heard for {SILENCE_LIMIT}"))),
             Ok(Err(end)) => Err(end),

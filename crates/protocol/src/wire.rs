@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use gaffer_domain::quantity::{Bytes, Span};
 use gaffer_domain::reason::AttemptEnd;
-use gaffer_domain::spec::{Action, Container, DriverKind, PortProtocol, Resources, StopSignal, StopSpec};
+use gaffer_domain::spec::{
+    Action, Container, DriverKind, OutputLimit, PortProtocol, Resources, StopSignal, StopSpec,
+};
 use gaffer_domain::worker::HeldPhase;
 use gaffer_domain::{AttemptRef, JobId, WorkerId};
 use serde::{Deserialize, Serialize};
@@ -334,6 +336,9 @@ pub struct StartAttempt {
     pub resources: Resources,
     /// How long it may run.
     pub timeout: Option<Span>,
+    /// How much output it may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputLimit>,
     /// How it is asked to end.
     pub stop: StopSpec,
     /// How long the worker may be out of contact before it must have stopped it.

@@ -1,5 +1,6 @@
 //! One attempt from its acceptance to its end: prepare, note it down, start, stream, wait, clean up, report.
 
+mod pump;
 pub(crate) mod scratch;
 
 use std::future::{pending, poll_fn};
@@ -10,23 +11,20 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause, ProcessEnd};
-use gaffer_domain::spec::{Action, StopSignal};
+use gaffer_domain::spec::{Action, OnLimit, OutputLimit, StopSignal};
 use gaffer_protocol::wire::{ContainerFacts, Ended, KillReceipt, StartAttempt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::BootTime;
-use crate::driver::{Assignment, Drivers, Exit, OutputSource, Process, StartError, Started};
+use crate::driver::{Assignment, Drivers, Exit, Process, StartError, Started};
 use crate::spool::{OutputWriter, Spool};
+use pump::{Quota, pump};
 use scratch::ScratchSpace;
 
 /// How long a killed main process may take to go before the attempt ends without it.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
-/// How long after the end of the main process its streams may stay silent and open.
-const DRAIN_SILENCE: Duration = Duration::from_secs(1);
-/// How long they may be read after it at all: something that was not found may go on writing.
-const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// How long a full disk is left alone before an attempt that waits for it tries again.
 const JOURNAL_RETRY: Duration = Duration::from_millis(500);
 
@@ -81,6 +79,8 @@ pub(crate) enum Cause {
     Stopped,
     /// Its time was up.
     TimedOut,
+    /// It wrote too much.
+    OutputLimit(OutputLimit),
     /// The worker was out of contact for too long.
     LeaseExpired,
     /// The worker is going down.
@@ -303,8 +303,10 @@ async fn supervise(
     let attempt = start.attempt;
     let Started { process, mut output, .. } = started;
     let exited = CancellationToken::new();
-    let mut pump = pin!(pump(&mut *output, writer, &exited, || progress.wrote(attempt)));
-    let mut has_output = true;
+    let mut quota = Quota::new(start.output, writer.bytes());
+    let exceeded = quota.exceeded();
+    let mut pump = Box::pin(pump(&mut *output, writer, &mut quota, &exited, || progress.wrote(attempt)));
+    let (mut has_output, mut has_exceeded) = (true, false);
     let mut ending = Ending::new(process, start, began);
     let exit = loop {
         tokio::select! {
@@ -319,6 +321,10 @@ async fn supervise(
                 Stage::Asked => ending.kill(None).await,
                 Stage::Killed => break None,
             },
+            () = exceeded.cancelled(), if !has_exceeded => {
+                has_exceeded = true;
+                ending.exceeded(start.output, |message| progress.noted(attempt, message)).await;
+            }
             () = &mut pump, if has_output => has_output = false,
         }
     };
@@ -327,9 +333,12 @@ async fn supervise(
     progress.released(attempt);
     exited.cancel();
     if has_output {
-        pump.await;
+        pump.as_mut().await;
     }
+    drop(pump);
     ending.process.clean_up().await;
+    // Also when that shows only in what was read after its exit: it does not depend on who was faster.
+    let cause = ending.cause.or(quota.broken().map(Cause::OutputLimit));
     if let Some(KillReceipt { left, .. }) = killed
         && left > 0
     {
@@ -337,36 +346,7 @@ async fn supervise(
     }
     // What cannot be killed has been killed, as far as anybody will ever know.
     let exit = exit.unwrap_or(Exit::Process(ProcessEnd::Signal(StopSignal::Sigkill.number())));
-    Outcome { end: judge(exit, ending.cause, start), at, boot, killed }
-}
-
-/// Moves output from the process to the spool until there is no more; after the exit, only while some comes, unless an
-/// end is certain.
-async fn pump(
-    source: &mut dyn OutputSource,
-    writer: &mut OutputWriter,
-    exited: &CancellationToken,
-    wrote: impl Fn(),
-) {
-    while !exited.is_cancelled() {
-        let next = tokio::select! {
-            biased;
-            next = poll_fn(|cx| source.poll_next(cx)) => next,
-            () = exited.cancelled() => break,
-        };
-        let Some(record) = next else { return };
-        writer.append(record, exited).await;
-        wrote();
-    }
-    let limit = Instant::now() + DRAIN_LIMIT;
-    let is_certain = source.has_certain_end();
-    while is_certain || Instant::now() < limit {
-        let next = poll_fn(|cx| source.poll_next(cx));
-        let next = if is_certain { Ok(next.await) } else { timeout(DRAIN_SILENCE, next).await };
-        let Ok(Some(record)) = next else { return };
-        writer.append(record, exited).await;
-        wrote();
-    }
+    Outcome { end: judge(exit, cause, start), at, boot, killed }
 }
 
 enum Told {
@@ -436,6 +416,19 @@ impl Ending {
         }
     }
 
+    /// It wrote more than it may.
+    async fn exceeded(&mut self, limit: Option<OutputLimit>, note: impl Fn(String)) {
+        let Some(limit) = limit else { return };
+        let what = match limit.on_limit {
+            OnLimit::Truncate => "what it writes from now on is left out",
+            OnLimit::Kill => "it is killed",
+        };
+        note(format!("its output has reached the limit of {}: {what}", limit.limit));
+        if limit.on_limit == OnLimit::Kill {
+            self.kill(Some(Cause::OutputLimit(limit))).await;
+        }
+    }
+
     async fn kill(&mut self, cause: Option<Cause>) {
         if self.stage == Stage::Killed {
             return;
@@ -471,7 +464,12 @@ fn judge(exit: Exit, cause: Option<Cause>, start: &StartAttempt) -> AttemptEnd {
 fn ended_by(cause: Cause, process: Option<ProcessEnd>, start: &StartAttempt) -> AttemptEnd {
     match (cause, process, start.timeout) {
         (Cause::TimedOut, Some(process), Some(limit)) => AttemptEnd::TimedOut { limit, process },
-        (Cause::Stopped | Cause::TimedOut, process, _) => AttemptEnd::Stopped { process },
+        (Cause::OutputLimit(OutputLimit { limit, .. }), Some(process), _) => {
+            AttemptEnd::OutputLimit { limit, process }
+        }
+        (Cause::Stopped | Cause::TimedOut | Cause::OutputLimit(_), process, _) => {
+            AttemptEnd::Stopped { process }
+        }
         (Cause::LeaseExpired, _, _) => AttemptEnd::Lost { cause: LostCause::LeaseExpired },
         (Cause::ShutDown, _, _) => AttemptEnd::Lost { cause: LostCause::WorkerShutDown },
     }

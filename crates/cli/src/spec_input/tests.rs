@@ -35,6 +35,8 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         disk: text("2GiB"),
         env: vec!["A=1=2".to_owned(), "B=".to_owned(), "HOME".to_owned()],
         timeout: text("30m"),
+        output_limit: text("1GiB"),
+        on_output_limit: text("kill"),
         priority: Some(90),
         datacenters: vec!["lab".to_owned(), "edge".to_owned()],
         labels: vec!["team=vision".to_owned()],
@@ -64,7 +66,7 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
     let expected = json!({
         "name": "n", "command": ["true"], "priority": 90, "datacenters": ["lab", "edge"], "labels": {"team": "vision"},
         "lost_after": "1m", "resources": {"cpu": "500m", "memory": "1GiB", "disk": "2GiB"},
-        "env": {"A": "1=2", "B": "", "HOME": "/root"}, "timeout": "30m", "driver": "docker",
+        "env": {"A": "1=2", "B": "", "HOME": "/root"}, "timeout": "30m", "output": {"limit": "1GiB", "on_limit": "kill"}, "driver": "docker",
         "image": "busybox", "pull": "never", "entrypoint": ["sh", "-c", "a b"], "user": "1000:100", "workdir": "/work",
         "volumes": ["/data:/data:ro"], "ports": ["8080:80"], "network": "bridge", "capabilities": ["CHOWN"], "gpus": 2,
         "restart": {"policy": "on-failure", "limit": 2, "on_lost": "fail"}, "array": "3-5",
@@ -72,7 +74,7 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
     });
     assert_eq!(input.spec, expected);
     assert!(JobSpec::read(&input.spec).is_ok());
-    assert_eq!(TASK_FLAGS.len() + JOB_FLAGS.len(), 27);
+    assert_eq!(TASK_FLAGS.len() + JOB_FLAGS.len(), 29);
     Ok(())
 }
 

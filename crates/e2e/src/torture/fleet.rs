@@ -1,40 +1,74 @@
 //! The processes that faults strike: a master, its workers, the connections of its database.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
-use gaffer_protocol::rest::{Job, Page, Task};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use reqwest::Method;
-use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
+use super::namespaces::{Ground, Namespace};
 use super::network::{Break, Network};
+use super::plan::Plan;
+use super::server::Server;
+use super::tap::Tap;
 use crate::client::Client;
+use crate::cluster::fresh_database;
 use crate::gaffer::{bare_command, keeper, kill_keeper, link};
 use crate::stage::Stage;
 
-const WORKERS: usize = 4;
-/// How long anything may take to answer again after a fault.
-const PATIENCE: Duration = Duration::from_secs(60);
-const RETRY: Duration = Duration::from_millis(100);
+/// What the ways between workers and master are made of.
+pub enum Ways {
+    /// Connections that are carried on by this process.
+    Carried,
+    /// The same, frame by frame.
+    Tapped(Arc<Tap>),
+    /// The network of a namespace for each worker.
+    Namespaces(Ground),
+}
+
+/// What a run needs beside master and workers.
+pub struct Setup {
+    pub ways: Ways,
+    /// A database server that may be killed; else the database is one on the server of all tests.
+    pub server: Option<Server>,
+    /// Where the workers' data directories are, if they lie elsewhere.
+    pub worker_root: Option<PathBuf>,
+    /// More variables for each worker's environment.
+    pub environment: Vec<Vec<(&'static str, &'static str)>>,
+}
+
+impl Setup {
+    pub fn plain() -> Setup {
+        Setup { ways: Ways::Carried, server: None, worker_root: None, environment: Vec::new() }
+    }
+}
 
 pub struct Fleet {
     program: PathBuf,
-    dir: tempfile::TempDir,
+    dir: Option<tempfile::TempDir>,
+    worker_root: PathBuf,
+    environment: Vec<Vec<(&'static str, &'static str)>>,
+    cpu: u32,
     database_url: String,
     ports: [u16; 3],
     worker_key: String,
-    client: Client,
+    pub(super) client: Client,
     master: Child,
-    workers: Vec<Child>,
-    /// Each worker's way to the master.
+    workers: Vec<Option<Child>>,
+    ways: Ways,
+    /// Each worker's way to the master, where this process carries it.
     networks: Vec<Network>,
     /// Processes that stand still.
     frozen: Vec<Pid>,
+    /// Answers of the API that say that the master is at fault.
+    pub(super) server_errors: AtomicUsize,
+    /// Ends after the master.
+    server: Option<Server>,
 }
 
 /// What may stand still.
@@ -46,37 +80,50 @@ pub enum Part {
 }
 
 impl Fleet {
-    pub async fn start(program: &Path) -> Fleet {
+    pub async fn start(plan: &Plan, setup: Setup) -> Fleet {
+        let Setup { ways, server, worker_root, environment } = setup;
         // A master in this process makes the keys, and goes.
-        let stage = Stage::set().await;
+        let database = match &server {
+            Some(server) => server.url().to_owned(),
+            None => fresh_database().await,
+        };
+        let stage = Stage::on(database).await;
         let (worker_key, user_key) = (stage.worker_key.clone(), stage.client.key().to_owned());
         let database_url = stage.strike().await;
         let ports = free_ports();
         let client = Client::new(&format!("http://127.0.0.1:{}", ports[1]), &user_key);
         let dir = tempfile::Builder::new().prefix("gaffer-torture-").tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let program = program.to_owned();
         let mut networks = Vec::new();
-        for _ in 0..WORKERS {
-            networks.push(Network::start(ports[2]).await);
+        for _ in 0..plan.workers {
+            match &ways {
+                Ways::Carried => networks.push(Network::start(ports[2]).await),
+                Ways::Tapped(tap) => networks.push(Network::tapped(ports[2], tap.clone()).await),
+                Ways::Namespaces(_) => {}
+            }
         }
-        let master = spawn_master(&program, &database_url, ports, dir.path());
-        let (workers, frozen) = (Vec::new(), Vec::new());
+        let program = plan.gaffer.clone();
         let mut fleet = Fleet {
+            master: spawn_master(&program, &database_url, ports, &ways, dir.path()),
+            worker_root: worker_root.unwrap_or_else(|| dir.path().to_owned()),
+            dir: Some(dir),
+            environment,
+            cpu: plan.cpu,
+            server_errors: AtomicUsize::new(0),
+            workers: Vec::new(),
+            frozen: Vec::new(),
             program,
-            dir,
             database_url,
             ports,
             worker_key,
             client,
-            master,
-            workers,
+            ways,
             networks,
-            frozen,
+            server,
         };
-        for number in 0..WORKERS {
+        for number in 0..plan.workers {
             let worker = fleet.spawn_worker(number);
-            fleet.workers.push(worker);
+            fleet.workers.push(Some(worker));
         }
         fleet
     }
@@ -85,20 +132,50 @@ impl Fleet {
         self.workers.len()
     }
 
-    fn spawn_worker(&self, number: usize) -> Child {
-        let mut command = self.command("worker");
-        command
-            .env("MASTER_URL", format!("ws://127.0.0.1:{}", self.networks[number].port()))
-            .env("API_KEY", &self.worker_key)
-            .env("GAFFER_DATA_DIR", self.worker_dir(number))
-            .env("GAFFER_WORKER_NAME", format!("worker-{number}"))
-            .env("GAFFER_DRIVERS", "host")
-            .env("GAFFER_CPU", "8");
-        command.spawn().unwrap()
+    /// What the master calls a worker, and where that one stands.
+    pub fn name(number: usize) -> String {
+        format!("worker-{number}")
     }
 
-    fn command(&self, role: &str) -> Command {
-        logged(bare_command(&self.program, &[role]), self.dir.path(), role)
+    /// The namespace of a worker, if it has one.
+    pub fn space(&self, number: usize) -> Option<Namespace> {
+        match &self.ways {
+            Ways::Namespaces(ground) => ground.spaces().get(number).cloned(),
+            _ => None,
+        }
+    }
+
+    pub fn server(&mut self) -> Option<&mut Server> {
+        self.server.as_mut()
+    }
+
+    pub fn database_url(&self) -> &str {
+        &self.database_url
+    }
+
+    fn spawn_worker(&self, number: usize) -> Child {
+        let (address, mut command) = match &self.ways {
+            Ways::Namespaces(ground) => {
+                let [program, inside] = ground.spaces()[number].entrance();
+                let program_inside = self.program.display().to_string();
+                let command = bare_command(Path::new(&program), &[&inside, &program_inside, "worker"]);
+                (format!("{}:{}", ground.address(), self.ports[2]), command)
+            }
+            _ => {
+                let command = bare_command(&self.program, &["worker"]);
+                (format!("127.0.0.1:{}", self.networks[number].port()), command)
+            }
+        };
+        command
+            .env("MASTER_URL", format!("ws://{address}"))
+            .env("API_KEY", &self.worker_key)
+            .env("GAFFER_DATA_DIR", self.worker_dir(number))
+            .env("GAFFER_WORKER_NAME", Fleet::name(number))
+            .env("GAFFER_DATACENTER", Fleet::name(number))
+            .env("GAFFER_DRIVERS", "host")
+            .env("GAFFER_CPU", self.cpu.to_string())
+            .envs(self.environment.get(number).into_iter().flatten().copied());
+        logged(command, self.dir(), &Fleet::name(number)).spawn().unwrap()
     }
 
     /// Kills the part of a worker that talks to the master; the worker starts another one.
@@ -108,26 +185,39 @@ impl Fleet {
         }
     }
 
-    /// Kills all processes of a worker, and starts another one.
+    /// Kills all processes of a worker.
     pub async fn kill_worker(&mut self, number: usize) {
         let link = self.pid(Part::Link(number));
-        self.workers[number].kill().await.unwrap();
+        if let Some(mut worker) = self.workers[number].take() {
+            worker.kill().await.unwrap();
+        }
         if let Some(link) = link {
             let _ = kill(link, Signal::SIGKILL);
         }
         kill_keeper(&self.worker_dir(number)).await;
-        self.workers[number] = self.spawn_worker(number);
     }
 
-    fn worker_dir(&self, number: usize) -> PathBuf {
-        self.dir.path().join(format!("worker-{number}"))
+    /// Starts a worker that was killed.
+    pub fn revive_worker(&mut self, number: usize) {
+        if self.workers[number].is_none() {
+            self.workers[number] = Some(self.spawn_worker(number));
+        }
+    }
+
+    pub fn worker_dir(&self, number: usize) -> PathBuf {
+        self.worker_root.join(Fleet::name(number))
+    }
+
+    /// Where everything of this run lies.
+    pub fn dir(&self) -> &Path {
+        self.dir.as_ref().unwrap().path()
     }
 
     /// None while it is not there.
-    fn pid(&self, part: Part) -> Option<Pid> {
+    pub fn pid(&self, part: Part) -> Option<Pid> {
         let pid = |child: &Child| child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         match part {
-            Part::Link(number) => link(pid(&self.workers[number])?),
+            Part::Link(number) => link(pid(self.workers[number].as_ref()?)?),
             Part::Keeper(number) => keeper(&self.worker_dir(number)),
             Part::Master => pid(&self.master),
         }
@@ -135,7 +225,11 @@ impl Fleet {
 
     pub async fn kill_master(&mut self) {
         self.master.kill().await.unwrap();
-        self.master = spawn_master(&self.program, &self.database_url, self.ports, self.dir.path());
+    }
+
+    /// Starts the master that was killed.
+    pub fn revive_master(&mut self) {
+        self.master = spawn_master(&self.program, &self.database_url, self.ports, &self.ways, self.dir());
     }
 
     /// Makes a process stand still, and lets it go on after so long.
@@ -156,111 +250,75 @@ impl Fleet {
     }
 
     pub async fn cut_database(&self) {
-        let mut connection = PgConnection::connect(&self.database_url).await.unwrap();
+        let Ok(mut connection) = PgConnection::connect(&self.database_url).await else { return };
         let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                    WHERE datname = current_database() AND pid <> pg_backend_pid()";
-        sqlx::query(cut).execute(&mut connection).await.unwrap();
+        // A server that is just being killed need not answer.
+        let _ = sqlx::query(cut).execute(&mut connection).await;
     }
 
-    /// Lets everything go on that was stopped.
+    /// Lets everything go on that was stopped, and starts what was killed.
     pub async fn mend(&mut self) {
         self.networks.iter().for_each(Network::mend);
         for pid in self.frozen.drain(..) {
             let _ = kill(pid, Signal::SIGCONT);
         }
-    }
-
-    /// Submits until it is accepted; the key makes that one job, however often it takes.
-    pub async fn submit(&self, spec: &Value, key: u64) -> i64 {
-        let answer = self
-            .patiently("a job to be accepted", async || {
-                let request = self.client.request(Method::POST, "/jobs").json(spec);
-                let answer = request.header("idempotency-key", key.to_string()).send().await.ok()?;
-                let is_accepted = answer.status().is_success();
-                assert!(
-                    is_accepted || answer.status().is_server_error(),
-                    "a good job is refused: {}",
-                    answer.status()
-                );
-                if is_accepted { answer.json::<Value>().await.ok() } else { None }
-            })
-            .await;
-        answer["id"].as_i64().unwrap()
-    }
-
-    /// Tasks of these jobs that are not over, as far as anybody can tell now.
-    pub async fn waiting(&self, jobs: &[(i64, u64)]) -> u64 {
-        let Some((last, _)) = jobs.last() else { return 0 };
-        let Some(job) = self.ask::<Job>(&format!("/jobs/{last}")).await else { return u64::MAX };
-        let over = ["completed", "failed", "cancelled"];
-        let counts = job.task_counts.iter().filter(|(state, _)| !over.contains(&state.as_str()));
-        counts.map(|(_, count)| count.unsigned_abs()).sum()
-    }
-
-    /// Waits until all is over, or until patience ends; gives all tasks as they are then, with their jobs' seeds.
-    pub async fn settle(&self, jobs: &[(i64, u64)], patience: Duration) -> Vec<(u64, Task)> {
-        let deadline = Instant::now() + patience;
-        let mut all = Vec::new();
-        for (job, seed) in jobs {
-            while Instant::now() < deadline
-                && self
-                    .ask::<Job>(&format!("/jobs/{job}?wait=5s"))
-                    .await
-                    .is_none_or(|job| job.finished_at.is_none())
-            {
-                sleep(RETRY).await;
-            }
-            let path = format!("/jobs/{job}/tasks?limit=500");
-            let page: Page<Task> = self.patiently("the tasks of a job", async || self.ask(&path).await).await;
-            all.extend(page.items.into_iter().map(|task| (*seed, task)));
+        for number in 0..self.workers() {
+            self.revive_worker(number);
         }
-        all
     }
 
-    /// A client of the master.
-    pub fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// Takes everything down in order.
-    pub async fn stop(mut self) {
-        for child in self.workers.iter_mut().chain([&mut self.master]) {
+    /// Takes everything down in order. Returns the directory with the logs.
+    pub async fn stop(mut self) -> tempfile::TempDir {
+        for child in self.workers.iter_mut().flatten().chain([&mut self.master]) {
             if let Some(id) = child.id() {
                 let _ = kill(Pid::from_raw(i32::try_from(id).unwrap()), Signal::SIGTERM);
             }
             let _ = child.wait().await;
         }
         // Of a worker that was not there to be told.
-        for number in 0..WORKERS {
+        for number in 0..self.workers() {
             kill_keeper(&self.worker_dir(number)).await;
         }
-    }
-
-    async fn ask<T: serde::de::DeserializeOwned>(&self, path: &str) -> Option<T> {
-        let answer = self.client.request(Method::GET, path).send().await.ok()?;
-        if answer.status().is_success() { answer.json().await.ok() } else { None }
-    }
-
-    async fn patiently<T>(&self, what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
-        crate::eventually_within(PATIENCE, what, async || ask().await).await
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+        self.dir.take().unwrap()
     }
 }
 
-fn spawn_master(program: &Path, database_url: &str, ports: [u16; 3], dir: &Path) -> Child {
+impl Drop for Fleet {
+    /// What a run that failed leaves: the rest is killed with its handles.
+    fn drop(&mut self) {
+        for number in 0..self.workers() {
+            for part in [Part::Link(number), Part::Keeper(number)] {
+                if let Some(pid) = self.pid(part) {
+                    let _ = kill(pid, Signal::SIGKILL);
+                }
+            }
+        }
+    }
+}
+
+fn spawn_master(program: &Path, database_url: &str, ports: [u16; 3], ways: &Ways, dir: &Path) -> Child {
     let mut command = logged(bare_command(program, &["master"]), dir, "master");
     let address = |port: u16| format!("127.0.0.1:{port}");
+    let for_workers = match ways {
+        Ways::Namespaces(ground) => format!("{}:{}", ground.address(), ports[2]),
+        _ => address(ports[2]),
+    };
     command
         .env("DATABASE_URL", database_url)
         .env("GAFFER_DASHBOARD_ADDR", address(ports[0]))
         .env("GAFFER_API_ADDR", address(ports[1]))
-        .env("GAFFER_WORKER_ADDR", address(ports[2]))
+        .env("GAFFER_WORKER_ADDR", for_workers)
         .env("GAFFER_DATA_DIR", dir.join("master"));
     command.spawn().unwrap()
 }
 
-fn logged(mut command: Command, dir: &Path, role: &str) -> Command {
+fn logged(mut command: Command, dir: &Path, name: &str) -> Command {
     let log =
-        std::fs::OpenOptions::new().create(true).append(true).open(dir.join(format!("{role}.log"))).unwrap();
+        std::fs::OpenOptions::new().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
     command.stdout(log.try_clone().unwrap()).stderr(log);
     command
 }

@@ -5,11 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
+
+use super::tap::{Line, Tap, Way};
 
 /// How it breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +41,21 @@ pub struct Network {
 impl Network {
     /// Leads to that port.
     pub async fn start(master: u16) -> Network {
+        Network::lay(master, None).await
+    }
+
+    /// The same, read along by a tap.
+    pub async fn tapped(master: u16, tap: Arc<Tap>) -> Network {
+        Network::lay(master, Some(tap)).await
+    }
+
+    async fn lay(master: u16, tap: Option<Arc<Tap>>) -> Network {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (cut, cuts) = watch::channel(None);
         let reset = Arc::new(Notify::new());
-        tokio::spawn(lead(listener, master, cuts, reset.clone()));
+        let tap = tap.map(|tap| (tap, Arc::default()));
+        tokio::spawn(lead(listener, master, cuts, reset.clone(), tap));
         Network { port, cut, reset }
     }
 
@@ -71,13 +83,27 @@ impl Network {
     }
 }
 
-async fn lead(listener: TcpListener, master: u16, cuts: watch::Receiver<Option<Break>>, reset: Arc<Notify>) {
+type Tapping = Option<(Arc<Tap>, Arc<Line>)>;
+
+async fn lead(
+    listener: TcpListener,
+    master: u16,
+    cuts: watch::Receiver<Option<Break>>,
+    reset: Arc<Notify>,
+    tap: Tapping,
+) {
     while let Ok((worker, _)) = listener.accept().await {
-        tokio::spawn(carry(worker, master, cuts.clone(), reset.clone()));
+        tokio::spawn(carry(worker, master, cuts.clone(), reset.clone(), tap.clone()));
     }
 }
 
-async fn carry(worker: TcpStream, master: u16, mut cuts: watch::Receiver<Option<Break>>, reset: Arc<Notify>) {
+async fn carry(
+    worker: TcpStream,
+    master: u16,
+    mut cuts: watch::Receiver<Option<Break>>,
+    reset: Arc<Notify>,
+    tap: Tapping,
+) {
     let reset = reset.notified();
     if cuts.wait_for(Option::is_none).await.is_err() {
         return;
@@ -90,10 +116,17 @@ async fn carry(worker: TcpStream, master: u16, mut cuts: watch::Receiver<Option<
     }
     let (from_worker, to_worker) = worker.into_split();
     let (from_master, to_master) = master.into_split();
-    tokio::select! {
-        () = copy(from_worker, to_master, cuts.clone(), Break::ToMaster) => {}
-        () = copy(from_master, to_worker, cuts, Break::ToWorker) => {}
-        () = reset => {}
+    match tap {
+        None => tokio::select! {
+            () = copy(from_worker, to_master, cuts.clone(), Break::ToMaster) => {}
+            () = copy(from_master, to_worker, cuts, Break::ToWorker) => {}
+            () = reset => {}
+        },
+        Some((tap, line)) => tokio::select! {
+            () = tap.carry(&line, Way::ToMaster, BufReader::new(from_worker), to_master) => {}
+            () = tap.carry(&line, Way::ToWorker, BufReader::new(from_master), to_worker) => {}
+            () = reset => {}
+        },
     }
 }
 
@@ -107,7 +140,10 @@ async fn copy(
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count) = from.read(&mut buffer).await {
         let is_open = |cut: &Option<Break>| !cut.is_some_and(|cut| cut == direction || cut == Break::Both);
-        if count == 0 || cuts.wait_for(is_open).await.is_err() || to.write_all(&buffer[..count]).await.is_err() {
+        if count == 0
+            || cuts.wait_for(is_open).await.is_err()
+            || to.write_all(&buffer[..count]).await.is_err()
+        {
             return;
         }
     }

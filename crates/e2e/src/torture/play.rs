@@ -1,5 +1,5 @@
-//! What a task of a torture run does: it tells the witness that it began, writes what its seed says, and tells that it
-//! ends.
+//! What tasks of torture runs do: they tell the witness that they begin, write what can be foretold, and tell that they
+//! end.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixDatagram;
@@ -57,25 +57,136 @@ impl Script {
     }
 }
 
-/// The task itself. Gives its exit code.
-pub fn play(witness: &Path, seed: u64, percent: u64) -> u8 {
-    let number = |name: &str| std::env::var(name).unwrap().parse::<u32>().unwrap();
-    let (index, attempt) = (number("GAFFER_TASK_INDEX"), number("GAFFER_ATTEMPT"));
-    let socket = UnixDatagram::unbound().unwrap();
-    let tell = |what: &str| {
-        let text = format!("{what} {} {index} {attempt} {}", number("GAFFER_JOB_ID"), std::process::id());
-        socket.send_to(text.as_bytes(), witness).unwrap();
-    };
-    tell("start");
-    let script = Script::of(seed, index, percent);
+/// Does what the arguments of a task say, if they say anything; gives its exit code.
+pub fn act(arguments: &[String]) -> Option<u8> {
+    let [what, witness, rest @ ..] = arguments else { return None };
+    let witness = Path::new(witness);
+    match (what.as_str(), rest) {
+        ("play", [seed, percent]) => Some(play(witness, seed.parse().ok()?, percent.parse().ok()?)),
+        ("chat", [file]) => Some(chat(witness, Path::new(file))),
+        ("flood", [what, bytes]) => Some(flood(witness, &Flood::read(what, bytes)?)),
+        ("linger", []) => loop {
+            rest_for(Duration::from_secs(3600));
+        },
+        _ => None,
+    }
+}
+
+/// The task that this process is, to the witness.
+struct Teller<'a> {
+    witness: &'a Path,
+    socket: UnixDatagram,
+    index: u32,
+    attempt: u32,
+}
+
+impl Teller<'_> {
+    fn new(witness: &Path) -> Teller<'_> {
+        let (index, attempt) = (number("GAFFER_TASK_INDEX"), number("GAFFER_ATTEMPT"));
+        Teller { witness, socket: UnixDatagram::unbound().unwrap(), index, attempt }
+    }
+
+    fn tell(&self, what: &str) {
+        let (job, pid) = (number("GAFFER_JOB_ID"), std::process::id());
+        let text = format!("{what} {job} {} {} {pid}", self.index, self.attempt);
+        self.socket.send_to(text.as_bytes(), self.witness).unwrap();
+    }
+}
+
+fn number(name: &str) -> u32 {
+    std::env::var(name).unwrap().parse().unwrap()
+}
+
+fn rest_for(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
+/// A task of the mix.
+fn play(witness: &Path, seed: u64, percent: u64) -> u8 {
+    let teller = Teller::new(witness);
+    teller.tell("start");
+    let script = Script::of(seed, teller.index, percent);
     for (is_stderr, bytes) in &script.pieces {
         let written = match is_stderr {
             true => std::io::stderr().write_all(bytes),
             false => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
         };
         written.unwrap();
-        std::thread::sleep(script.pause);
+        rest_for(script.pause);
     }
-    tell("end");
-    if script.fails_first && attempt == 1 { FAILURE } else { 0 }
+    teller.tell("end");
+    if script.fails_first && teller.attempt == 1 { FAILURE } else { 0 }
+}
+
+/// How often a task that chats says something.
+const CHAT: Duration = Duration::from_millis(20);
+
+/// Counts aloud until the file is there.
+fn chat(witness: &Path, until: &Path) -> u8 {
+    let teller = Teller::new(witness);
+    teller.tell("start");
+    for count in 0_u64.. {
+        println!("{count}");
+        if until.exists() {
+            break;
+        }
+        rest_for(CHAT);
+    }
+    teller.tell("end");
+    0
+}
+
+/// Much output, as fast as it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flood {
+    /// None means `y`, again and again.
+    seed: Option<u64>,
+    length: u64,
+}
+
+impl Flood {
+    /// What packs well.
+    pub fn yes(length: u64) -> Flood {
+        Flood { seed: None, length }
+    }
+
+    /// What does not.
+    pub fn random(seed: u64, length: u64) -> Flood {
+        Flood { seed: Some(seed), length }
+    }
+
+    /// The arguments of its task.
+    pub fn act(&self) -> [String; 3] {
+        let what = self.seed.map_or("yes".to_owned(), |seed| seed.to_string());
+        ["flood".to_owned(), what, self.length.to_string()]
+    }
+
+    fn read(what: &str, length: &str) -> Option<Flood> {
+        let seed = if what == "yes" { None } else { Some(what.parse().ok()?) };
+        Some(Flood { seed, length: length.parse().ok()? })
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> Vec<u8> {
+        const LINE: usize = 80;
+        let length = usize::try_from(self.length).unwrap();
+        let Some(seed) = self.seed else { return b"y\n".repeat(length / 2) };
+        let mut bytes = vec![0; length];
+        StdRng::seed_from_u64(seed).fill(&mut bytes[..]);
+        for (place, byte) in bytes.iter_mut().enumerate() {
+            *byte = if place % LINE == LINE - 1 { b'\n' } else { b' ' + *byte % 95 };
+        }
+        bytes
+    }
+}
+
+fn flood(witness: &Path, flood: &Flood) -> u8 {
+    let teller = Teller::new(witness);
+    teller.tell("start");
+    for piece in flood.bytes().chunks(64 << 10) {
+        std::io::stdout().write_all(piece).unwrap();
+    }
+    std::io::stdout().flush().unwrap();
+    teller.tell("end");
+    0
 }

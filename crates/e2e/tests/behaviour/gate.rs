@@ -4,7 +4,7 @@ use gaffer_domain::placement::Receipt;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::JobSpec;
 use gaffer_domain::task::{Rejected, Report, TaskEvent};
-use gaffer_domain::{JobId, ProjectId, TaskId, WorkerId};
+use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::raw_worker::{ended, hello};
 use gaffer_master::store::Store;
@@ -13,9 +13,12 @@ use gaffer_master::store::jobs::{NewJob, Submitted};
 use gaffer_master::store::tasks::TaskFilter;
 use serde_json::json;
 
+mod histories;
+
 struct Bench {
     store: Store,
     project: ProjectId,
+    key: i64,
     worker: WorkerId,
 }
 
@@ -24,16 +27,22 @@ async fn bench() -> Bench {
     let project = store.project_default().await.unwrap();
     let new =
         gaffer_protocol::rest::NewKey { kind: "worker".into(), name: "w".into(), expires_in_seconds: None };
-    let key = store.key_insert(project, None, &new, "gfw_", &[7; 32]).await.unwrap();
-    let registered = store
-        .worker_hello(project, key.id, uuid::Uuid::now_v7(), &[1; 32], &hello("w"))
-        .await
-        .unwrap()
-        .unwrap();
-    Bench { store, project, worker: registered.id }
+    let key = store.key_insert(project, None, &new, "gfw_", &[7; 32]).await.unwrap().id;
+    let worker = register(&store, project, key, 1).await;
+    Bench { store, project, key, worker }
+}
+
+async fn register(store: &Store, project: ProjectId, key: i64, identity: u8) -> WorkerId {
+    let (session, name) = (uuid::Uuid::now_v7(), format!("w{identity}"));
+    let registered = store.worker_hello(project, key, session, &[identity; 32], &hello(&name)).await;
+    registered.unwrap().unwrap().id
 }
 
 impl Bench {
+    async fn another_worker(&self) -> WorkerId {
+        register(&self.store, self.project, self.key, 2).await
+    }
+
     async fn submit(&self, spec: serde_json::Value) -> JobId {
         let spec = JobSpec::read(&spec).unwrap();
         let new = NewJob {

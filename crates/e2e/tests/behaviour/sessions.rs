@@ -10,6 +10,7 @@ use gaffer_e2e::stage::Stage;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::wire::{GoodbyeCode, HeldAttempt, ToMaster, ToWorker};
 use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
 
 async fn worker(stage: &Stage, name: &str) -> RawWorker {
     RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello(name)).await
@@ -102,6 +103,39 @@ async fn the_newer_session_of_a_worker_wins_and_the_older_is_told() {
         (stage.client.get("/workers/w").await.body["state"] == "online").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_a_session_took_in_is_stored_also_when_a_newer_one_takes_its_place() {
+    let stage = Stage::set().await;
+    let said = hello("w");
+    let mut older = RawWorker::connect(&stage.worker_url(), &stage.worker_key, said.clone()).await;
+    let job = stage.client.submit(script("true")).await;
+    let attempt = older.next_start().await.attempt;
+    // The database stands still until the older session cannot pass on what it has read.
+    let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
+    let mut lock = database.begin().await.unwrap();
+    sqlx::query("LOCK TABLE output_chunks").execute(&mut *lock).await.unwrap();
+    let text: Vec<u8> = (0..5_000).map(|at: u32| b'a' + (at % 26) as u8).collect();
+    for (at, byte) in text.iter().enumerate() {
+        older.output(attempt, at as u64, Stream::Stdout, &[*byte]).await;
+    }
+    let live = stage.running.master.live.get(attempt).unwrap();
+    eventually("its queue is full", async || (live.received().bytes > 4_096).then_some(())).await;
+
+    let held = vec![HeldAttempt { attempt, phase: HeldPhase::Finished }];
+    let said = gaffer_protocol::wire::Hello { held, ..said };
+    let (url, key) = (stage.worker_url(), stage.worker_key.clone());
+    let newer = tokio::spawn(async move { RawWorker::connect(&url, &key, said).await });
+    assert_eq!(goodbye(older.hear().await).0, GoodbyeCode::Superseded);
+    lock.rollback().await.unwrap();
+    let mut newer = newer.await.unwrap();
+    let stored = newer.welcome.stored[0].offset;
+    assert_eq!(stored, live.received().bytes);
+    newer.output(attempt, stored, Stream::Stdout, &text[stored as usize..]).await;
+    newer.ended(attempt, AttemptEnd::Exited { code: 0 }, text.len() as u64).await;
+    stage.client.finished(job).await;
+    assert!(stage.client.output(job).await == text);
 }
 
 #[tokio::test]

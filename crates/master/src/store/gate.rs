@@ -509,6 +509,7 @@ pub(super) fn start_attempt(
         env: definition.env.clone(),
         resources: definition.resources.amounts,
         timeout: definition.timeout,
+        output: definition.output,
         stop: definition.stop,
         lost_after: spec.lost_after,
     }

@@ -124,13 +124,13 @@ impl Outbox {
     /// Everything before `offset` is stored.
     pub fn stored(&mut self, attempt: AttemptRef, offset: u64, now: Instant) {
         let Some(flow) = self.flows.get_mut(&attempt) else { return };
-        // Nothing can be stored that was not sent.
-        let offset = offset.min(flow.sent);
         if offset <= flow.stored {
             return;
         }
         let before = flow.in_flight();
         flow.stored = offset;
+        // What an earlier session had sent may arrive in this one.
+        flow.sent = flow.sent.max(offset);
         let mut latency = None;
         while let Some((end, sent_at)) = flow.frames.front()
             && *end <= offset
@@ -144,6 +144,7 @@ impl Outbox {
             self.adapt(latency, acknowledged, now);
         }
         self.take_turn(attempt);
+        self.note_end(attempt);
     }
 
     /// The master misses everything from `offset` on: send it again, and the end after it.
@@ -373,6 +374,18 @@ mod tests {
         assert_eq!(outbox.take_ends().len(), 1);
         outbox.forget(attempt(1));
         assert_eq!((outbox.in_flight, outbox.next()), (0, None));
+    }
+
+    #[test]
+    fn what_was_stored_without_having_been_sent_is_not_sent_any_more() {
+        let (mut outbox, now) = (Outbox::new(), Instant::now());
+        outbox.resume(attempt(1), 10);
+        outbox.ended(ended(1, 30));
+        outbox.stored(attempt(1), 25, now);
+        assert_eq!(outbox.next(), Some(Piece { attempt: attempt(1), offset: 25, max: 5 }));
+        outbox.stored(attempt(1), 30, now);
+        assert_eq!((outbox.next(), outbox.in_flight), (None, 0));
+        assert_eq!(outbox.take_ends().len(), 1);
     }
 
     #[test]

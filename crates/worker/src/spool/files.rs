@@ -1,11 +1,11 @@
 //! The segments of all attempts as files of one directory.
 //!
 //! Small files are not removed but emptied and used again: on ext4, making a file in a place where many were removed
-//! lately can take longer than starting a process. Emptied means down to the byte that begins every segment, for a file
-//! that was cut to nothing would be written to disk as soon as it is closed.
+//! lately can take longer than starting a process. Emptied means down to one byte, for a file that was cut to nothing
+//! would be written to disk as soon as it is closed.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -19,6 +19,8 @@ use super::segment::{self, SegmentWriter};
 const MAX_SPARES: usize = 1024;
 /// A larger file is removed.
 const MAX_SPARE_BYTES: u64 = 64 << 10;
+/// What is left of an emptied file.
+const SPARE_BYTES: i64 = 1;
 /// What the names of emptied files begin with.
 const SPARE_PREFIX: &str = "spare.";
 
@@ -61,8 +63,7 @@ impl Files {
         {
             return SegmentWriter::new(OpenOptions::new().write(true).open(path)?, before);
         }
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
-        file.write_all(&segment::FORMAT)?;
+        let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
         SegmentWriter::new(file, before)
     }
 
@@ -89,7 +90,7 @@ impl Files {
             format!("{SPARE_PREFIX}{}", spares.count)
         };
         // Emptied first: whatever happens in between, no attempt ever finds the output of another.
-        nix::unistd::truncate(path, segment::FORMAT.len() as i64)?;
+        nix::unistd::truncate(path, SPARE_BYTES)?;
         let spare = self.dir.join(name);
         fs::rename(path, &spare)?;
         self.spares.lock().unwrap_or_else(PoisonError::into_inner).paths.push(spare);
@@ -116,7 +117,7 @@ mod tests {
         files.create(&first, &Progress::default()).unwrap().append(&secret).unwrap();
         files.remove(&first, 23, true).unwrap();
         let mut writer = files.create(&second, &Progress::default()).unwrap();
-        assert_eq!((fs::read(&second).unwrap(), first.exists()), (segment::FORMAT.to_vec(), false));
+        assert_eq!((fs::read(&second).unwrap().len(), first.exists()), (1, false));
         writer.append(&Record { bytes: Bytes::from("x"), ..secret }).unwrap();
         let mut found = Vec::new();
         segment::scan(&second, |record| found.push(record.bytes.clone())).unwrap();
@@ -125,6 +126,29 @@ mod tests {
         files.remove(&second, 18, false).unwrap();
         files.remove(&second, 18, true).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "read by somebody: removed");
+    }
+
+    #[test]
+    fn a_file_that_is_used_again_can_be_read_whatever_it_began_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::open(dir.path()).unwrap();
+        let record = Record { at_micros: 1, stream: Stream::Stdout, bytes: Bytes::from("x") };
+        let path = |task: i64, start: u64| files.path(AttemptRef { task: TaskId(task), attempt: 1 }, start);
+        let scanned = |path: &Path| segment::scan(path, |_| ()).unwrap();
+        // Of a process that was killed before it could write anything.
+        fs::write(path(1, 0), "").unwrap();
+        files.remove(&path(1, 0), 0, true).unwrap();
+        files.create(&path(2, 0), &Progress::default()).unwrap().append(&record).unwrap();
+        assert_eq!(scanned(&path(2, 0)).payload, 1);
+        // One that is not the first of its attempt, before and after.
+        let mut before = Progress::default();
+        before.add(&record);
+        files.remove(&path(2, 0), 0, true).unwrap();
+        files.create(&path(3, 1), &before).unwrap().append(&record).unwrap();
+        assert_eq!(scanned(&path(3, 1)).progress.unwrap().bytes(), 2);
+        files.remove(&path(3, 1), 0, true).unwrap();
+        files.create(&path(4, 0), &Progress::default()).unwrap().append(&record).unwrap();
+        assert_eq!(scanned(&path(4, 0)).progress.unwrap().bytes(), 1);
     }
 
     #[test]

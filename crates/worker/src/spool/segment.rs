@@ -20,8 +20,8 @@ pub(crate) const HEAD_BYTES: usize = 16;
 /// The longest record: more than is ever read from a pipe at once.
 pub(crate) const MAX_RECORD_BYTES: usize = 1 << 20;
 
-/// The byte that begins the first segment of an attempt; emptied files consist of it.
-pub(crate) const FORMAT: [u8; 1] = *b"1";
+/// The byte that begins the first segment of an attempt.
+const FORMAT: [u8; 1] = *b"1";
 /// The byte that begins all others.
 const FORMAT_WITH_PROGRESS: [u8; 1] = *b"2";
 const FORMAT_BYTES: u64 = 1;
@@ -50,15 +50,14 @@ pub(crate) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Into a file that holds [`FORMAT`] and nothing else; `before` is what went before the segment.
+    /// Into a file of no more than a byte, whatever that is; `before` is what went before the segment.
     pub fn new(mut file: File, before: &Progress) -> io::Result<SegmentWriter> {
         if before.bytes() == 0 {
-            file.seek(SeekFrom::Start(FORMAT_BYTES))?;
+            file.write_all(&FORMAT)?;
             return Ok(SegmentWriter { file, size: FORMAT_BYTES });
         }
         let mut head = FORMAT_WITH_PROGRESS.to_vec();
         head.extend_from_slice(&before.to_bytes());
-        file.seek(SeekFrom::Start(0))?;
         file.write_all(&head)?;
         Ok(SegmentWriter { file, size: head.len() as u64 })
     }
@@ -237,8 +236,7 @@ mod tests {
 
     fn written(dir: &Path, count: usize, rng: &mut StdRng) -> (PathBuf, Vec<Record>) {
         let path = dir.join("1.1.0");
-        let mut file = File::create(&path).unwrap();
-        file.write_all(&FORMAT).unwrap();
+        let file = File::create(&path).unwrap();
         let mut writer = SegmentWriter::new(file, &Progress::default()).unwrap();
         let records: Vec<Record> = (0..count).map(|_| record(rng)).collect();
         for record in &records {

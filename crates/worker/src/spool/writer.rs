@@ -51,6 +51,11 @@ impl OutputWriter {
         OutputWriter { output, files, limits, segment: None, progress, memory_only: false }
     }
 
+    /// How much there is so far.
+    pub fn bytes(&self) -> u64 {
+        self.output.end()
+    }
+
     /// How far the output has come; none if that is not known any more.
     pub fn position(&self) -> Option<&Position> {
         (self.progress.bytes() == self.output.end()).then(|| self.progress.position())

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::quantity::Bytes;
+use gaffer_domain::reason::{AttemptEnd, ProcessEnd, ReasonCode};
+use gaffer_domain::spec::{OnLimit, OutputLimit};
 use gaffer_protocol::wire::{Ended, StartAttempt, ToWorker};
 
 use super::master::{Books, Session, attempt, command, script, until};
@@ -32,6 +34,44 @@ async fn both_streams_and_the_exit_code_arrive() {
     assert_eq!(books.started[&attempt(1)], 1);
     assert!(ended.started_at.unwrap() <= ended.ended_at && ended.ran_micros > 0);
     assert_eq!(ended.killed, None);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_beyond_the_limit_is_left_out_and_counted() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let limited = |task, bytes, on_limit, text: &str| StartAttempt {
+        output: Some(OutputLimit { limit: Bytes(bytes), on_limit }),
+        ..script(task, text)
+    };
+    let text = "seq 1 100000; echo err >&2; exit 3";
+    let (books, ended) = run(&mut session, limited(1, 10_000, OnLimit::Truncate, text)).await;
+    let all: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+    assert_eq!(
+        books.stdout(attempt(1)),
+        all[..10_000],
+        "it went on to its end, and what came first is there"
+    );
+    let left_out = all.len() - 10_000 + 4;
+    let marker = format!("\n[gaffer: {left_out} bytes of output were left out: its limit is 10kB]\n");
+    assert_eq!((books.stderr(attempt(1)), ended.end), (marker, exited(3)));
+
+    let text = "yes 0123456789abcde";
+    let (books, ended) = run(&mut session, limited(2, 1 << 20, OnLimit::Kill, text)).await;
+    let process = ProcessEnd::Signal(9);
+    assert_eq!(ended.end, AttemptEnd::OutputLimit { limit: Bytes(1 << 20), process });
+    assert_eq!(books.stdout(attempt(2)), "0123456789abcde\n".repeat(1 << 16));
+    assert!(books.stderr(attempt(2)).contains("bytes of output were left out"));
+
+    // It was over before that was seen.
+    let (_, ended) = run(&mut session, limited(3, 2, OnLimit::Kill, "echo abc")).await;
+    assert_eq!(ended.end.reason().unwrap().code, ReasonCode::OutputLimit);
+    // As much as may be is not too much.
+    let (books, ended) = run(&mut session, limited(4, 4, OnLimit::Kill, "echo abc")).await;
+    assert_eq!(
+        (ended.end, books.stdout(attempt(4)), books.stderr(attempt(4))),
+        (exited(0), "abc\n".into(), "".into())
+    );
     worker.stop().await;
 }
 

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::fields::{Node, Object};
 use super::{BELONGS_TO_THE_JOB, IS_NOT_YET, JOB_FIELDS, NOT_YET, container, is_plain_name, scheduling};
-use crate::quantity::{Span, shown};
+use crate::quantity::{Bytes, Span, shown};
 use crate::spec::{
-    Action, Backoff, Indices, JobKind, MAX_TASKS_PER_JOB, OnLost, Restart, RestartPolicy, StopSignal,
-    StopSpec, TaskSpec,
+    Action, Backoff, Indices, JobKind, MAX_TASKS_PER_JOB, OnLimit, OnLost, OutputLimit, Restart,
+    RestartPolicy, StopSignal, StopSpec, TaskSpec,
 };
 
 /// The fields of a task, except its name.
@@ -26,6 +26,7 @@ pub(super) const FIELDS: &[&str] = &[
     "spread",
     "distinct_workers",
     "timeout",
+    "output",
     "restart",
     "stop",
     // Of its container.
@@ -55,6 +56,7 @@ const MAX_SCRIPT_BYTES: usize = 512 * 1024;
 const MAX_ARRAY_INDEX: u32 = 1_000_000;
 const MAX_RESTARTS: u32 = 1_000_000;
 
+const OUTPUT_LIMITS: RangeInclusive<Bytes> = Bytes(1)..=Bytes(1 << 50);
 const AN_HOUR: Span = Span::from_secs(60 * 60);
 const A_YEAR: Span = Span::from_secs(365 * 24 * 60 * 60);
 const TIMEOUTS: RangeInclusive<Span> = Span::from_millis(100)..=A_YEAR;
@@ -75,6 +77,7 @@ const POLICIES: &[(&str, RestartPolicy)] = &[
 ];
 const BACKOFFS: &[(&str, Backoff)] =
     &[("constant", Backoff::Constant), ("exponential", Backoff::Exponential)];
+const ON_LIMIT: &[(&str, OnLimit)] = &[("truncate", OnLimit::Truncate), ("kill", OnLimit::Kill)];
 const ON_LOST: &[(&str, OnLost)] = &[("restart", OnLost::Restart), ("fail", OnLost::Fail)];
 
 /// A task definition that is read but for `depends_on`, which needs the names of all the others.
@@ -125,6 +128,7 @@ pub(super) fn read_fields<'a>(object: &mut Object<'a>, name: String, kind: JobKi
         spread: object.read("spread", scheduling::spread),
         distinct_workers: object.read("distinct_workers", scheduling::distinct_workers).unwrap_or_default(),
         timeout: object.read("timeout", |node| node.amount("a time", TIMEOUTS)),
+        output: object.read("output", output).flatten(),
         restart: object.read("restart", restart).unwrap_or_default().complete(kind),
         stop: object.read("stop", stop).unwrap_or(DEFAULT_STOP),
     };
@@ -299,6 +303,18 @@ fn array_range(node: &Node) -> Option<Indices> {
 fn index(text: &str) -> Option<u32> {
     let text = text.trim();
     if text.starts_with('+') { None } else { text.parse().ok() }
+}
+
+/// Without a limit, what happens beyond it says nothing, and is a mistake.
+fn output(node: &Node) -> Option<Option<OutputLimit>> {
+    let mut object = node.object("an object such as {limit: 100MiB, on_limit: truncate}")?;
+    let limit = object.read("limit", |node| node.amount("a size", OUTPUT_LIMITS));
+    let on_limit = object.read("on_limit", |node| node.word(ON_LIMIT));
+    if on_limit.is_some() && !object.has("limit") {
+        return node.wrong("`on_limit` needs a `limit`");
+    }
+    object.finish();
+    Some(limit.map(|limit| OutputLimit { limit, on_limit: on_limit.unwrap_or(OnLimit::Truncate) }))
 }
 
 /// What the user wrote about restarts; the defaults of some fields depend on others.

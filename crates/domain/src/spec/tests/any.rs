@@ -135,6 +135,10 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
         spread: rng.random::<bool>().then(|| "labels.rack".parse().unwrap()),
         distinct_workers: rng.random(),
         timeout,
+        output: rng.random::<bool>().then(|| OutputLimit {
+            limit: Bytes(any_bytes(rng).get().max(1)),
+            on_limit: *[OnLimit::Truncate, OnLimit::Kill].choose(rng).unwrap(),
+        }),
         restart: Restart {
             policy: *[RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always]
                 .choose(rng)

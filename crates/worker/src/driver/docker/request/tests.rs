@@ -42,6 +42,7 @@ fn start(action: Action) -> StartAttempt {
         env: BTreeMap::from([("MODE".to_owned(), "full".to_owned())]),
         resources: Resources { cpu: Cpu::from_millis(500), memory: Bytes(64 << 20), disk: Bytes(1 << 30) },
         timeout: None,
+        output: None,
         stop: StopSpec { signal: StopSignal::Sigterm, grace: Span::from_secs(1) },
         lost_after: Span::from_secs(120),
     }

@@ -1,0 +1,104 @@
+//! What a run is to do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::strikes::Fault;
+use super::tap::Trick;
+
+/// The shortest that a job may ask for: who is out of contact for so long has lost its attempts.
+pub const LOST_AFTER: Duration = Duration::from_secs(10);
+
+/// What is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    /// Random faults of one kind, at intervals, under a mix of tasks.
+    Strikes(Fault),
+    /// Whole workers are killed; some come back at once, some stay away until their attempts are lost.
+    Workers,
+    /// The link of a worker is killed again and again under a hundred running tasks.
+    Readopt,
+    /// A database server of its own is killed, restarted and cut off under a mix of tasks.
+    Postgres,
+    /// The networks of workers break, for less or for more than a lease.
+    Partitions,
+    /// Tasks that do all they can to outlive their end.
+    Escape,
+    /// More output than a worker's disk and network can take.
+    Disk,
+    /// Frames between workers and master come twice, in another order, cut in half, or again.
+    Mangle,
+}
+
+impl Run {
+    /// Every run, by the name that it is asked for with.
+    pub const ALL: [(&'static str, Run); 13] = [
+        ("links", Run::Strikes(Fault::KillLinks)),
+        ("workers", Run::Workers),
+        ("readopt", Run::Readopt),
+        ("master", Run::Strikes(Fault::KillMaster)),
+        ("postgres", Run::Postgres),
+        ("database", Run::Strikes(Fault::CutDatabase)),
+        ("freeze", Run::Strikes(Fault::Freeze)),
+        ("blips", Run::Strikes(Fault::Blips)),
+        ("partitions", Run::Partitions),
+        ("escape", Run::Escape),
+        ("disk", Run::Disk),
+        ("mangle", Run::Mangle),
+        ("all", Run::Strikes(Fault::All)),
+    ];
+
+    /// The run of that name.
+    pub fn named(name: &str) -> Option<Run> {
+        Run::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, run)| run)
+    }
+}
+
+/// What to do, and with what.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What is tried.
+    pub run: Run,
+    /// How long faults strike. Runs with a fixed number of them may be over earlier.
+    pub duration: Duration,
+    /// What everything random follows from.
+    pub seed: u64,
+    /// How many workers there are.
+    pub workers: usize,
+    /// Processors that each worker offers; a task of the mix reserves a quarter of one.
+    pub cpu: u32,
+    /// Tasks of one job of the mix, at most 500; the next is submitted when fewer are left.
+    pub tasks_per_job: u32,
+    /// Of the time that a task of the mix takes.
+    pub percent: u64,
+    /// How many tasks there are, where their number is fixed: in `readopt` and `escape`.
+    pub tasks: u32,
+    /// What `mangle` does to frames.
+    pub tricks: Vec<Trick>,
+    /// Whether the directory with the logs stays.
+    pub keep: bool,
+    /// The program of the tasks: this one, with the arguments of [`super::play`].
+    pub player: PathBuf,
+    /// The program `gaffer`.
+    pub gaffer: PathBuf,
+}
+
+impl Plan {
+    /// With what suits a long run.
+    pub fn new(run: Run, duration: Duration, seed: u64, player: PathBuf) -> Plan {
+        Plan {
+            run,
+            duration,
+            seed,
+            workers: 4,
+            cpu: 8,
+            tasks_per_job: 250,
+            percent: 100,
+            tasks: if run == Run::Escape { 1_000 } else { 100 },
+            tricks: Trick::ALL.map(|(_, trick)| trick).to_vec(),
+            keep: false,
+            gaffer: player.with_file_name("gaffer"),
+            player,
+        }
+    }
+}

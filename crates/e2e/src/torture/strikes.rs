@@ -1,0 +1,127 @@
+//! Random faults of one kind, or of all, at intervals, under a mix of tasks.
+
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use tokio::time::sleep;
+
+use super::fleet::{Fleet, Part, Setup};
+use super::network::Break;
+use super::plan::{LOST_AFTER, Plan};
+use super::trial::Trial;
+use super::verdict::Verdict;
+
+/// Longer than until the master replaces what a worker runs that it does not hear of.
+const FREEZE: Duration = LOST_AFTER.saturating_add(Duration::from_secs(15));
+/// The longest that a network is broken within a lease, which runs from the last answer before.
+const BLIP_MILLIS: u64 = 4_000;
+const TICK: Duration = Duration::from_millis(100);
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The part of a random worker that talks to the master is killed every 2 seconds.
+    KillLinks,
+    /// All processes of a random worker are killed, and it is started again.
+    KillWorkers,
+    /// The master is killed every 5 seconds, and started again.
+    KillMaster,
+    /// The link or the keeper of a random worker, or the master, stands still for longer than a lease every 30 seconds,
+    /// and goes on.
+    Freeze,
+    /// The connections of a random worker break every 3 seconds, one way or both or with a reset, for less than a lease.
+    Blips,
+    /// The same for longer than a lease.
+    Partitions,
+    /// All connections to the database are cut every 3 seconds.
+    CutDatabase,
+    /// One of these, at random, every 3 seconds.
+    All,
+}
+
+impl Fault {
+    const EACH: [Fault; 7] = [
+        Fault::KillLinks,
+        Fault::KillWorkers,
+        Fault::KillMaster,
+        Fault::Freeze,
+        Fault::Blips,
+        Fault::Partitions,
+        Fault::CutDatabase,
+    ];
+
+    fn interval(self) -> Duration {
+        Duration::from_secs(match self {
+            Fault::KillLinks | Fault::KillWorkers => 2,
+            Fault::KillMaster => 5,
+            Fault::Freeze => 30,
+            Fault::Blips | Fault::Partitions | Fault::CutDatabase | Fault::All => 3,
+        })
+    }
+
+    /// Whether every attempt outlives it.
+    fn spares_attempts(self) -> bool {
+        matches!(self, Fault::KillLinks | Fault::KillMaster | Fault::Blips | Fault::CutDatabase)
+    }
+}
+
+/// Submits as long as the faults last, waits until all is over, and judges.
+pub async fn run(plan: &Plan, fault: Fault) -> Verdict {
+    let mut trial = Trial::begin(plan, Setup::plain()).await;
+    let end = Instant::now() + plan.duration;
+    let mut next_fault = Instant::now() + fault.interval();
+    while Instant::now() < end {
+        trial.feed().await;
+        if Instant::now() >= next_fault {
+            next_fault = Instant::now() + fault.interval();
+            trial.faults += 1;
+            let kind = match fault {
+                Fault::All => Fault::EACH[trial.rng.random_range(0..Fault::EACH.len())],
+                fault => fault,
+            };
+            strike(&mut trial.fleet, kind, &mut trial.rng).await;
+        }
+        sleep(TICK).await;
+    }
+    let tasks = trial.settle().await;
+    let repeated = trial.repeated(&tasks).await;
+    let mut verdict = trial.judge(&tasks, &repeated).await;
+    if fault.spares_attempts() {
+        let repeats = verdict.repeats_for_faults();
+        verdict.promise(repeats == 0, format!("attempts that were ended or declared lost: {repeats}"));
+    } else {
+        let history = trial.fleet.history(0).await;
+        let late = history.iter().filter(|event| event.kind == "task.late_report").count();
+        verdict.figure(format!("reports that came too late and changed nothing: {late}"));
+    }
+    trial.end(verdict).await
+}
+
+async fn strike(fleet: &mut Fleet, fault: Fault, rng: &mut StdRng) {
+    let worker = rng.random_range(0..fleet.workers());
+    match fault {
+        Fault::KillLinks => fleet.kill_link(worker),
+        Fault::KillWorkers => {
+            fleet.kill_worker(worker).await;
+            fleet.revive_worker(worker);
+        }
+        Fault::KillMaster => {
+            fleet.kill_master().await;
+            fleet.revive_master();
+        }
+        Fault::Freeze => {
+            let part = [Part::Link(worker), Part::Keeper(worker), Part::Master][rng.random_range(0..3)];
+            fleet.freeze(part, FREEZE);
+        }
+        Fault::Blips => {
+            let kind = Break::ALL[rng.random_range(0..Break::ALL.len())];
+            fleet.cut_network(worker, kind, Duration::from_millis(rng.random_range(100..BLIP_MILLIS)));
+        }
+        Fault::Partitions => {
+            fleet.cut_network(worker, Break::ALL[rng.random_range(0..Break::ALL.len())], FREEZE);
+        }
+        Fault::CutDatabase => fleet.cut_database().await,
+        Fault::All => {}
+    }
+}

@@ -1,0 +1,118 @@
+//! Moves the output of an attempt from its process to the spool, as far as its limit allows.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gaffer_domain::spec::{OnLimit, OutputLimit};
+use gaffer_protocol::output::{Record, Stream};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::wall_micros;
+use crate::driver::OutputSource;
+use crate::spool::OutputWriter;
+
+/// How long after the end of the main process its streams may stay silent and open.
+const DRAIN_SILENCE: Duration = Duration::from_secs(1);
+/// How long they may be read after it at all: something that was not found may go on writing.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// What an attempt may write, and what it wrote beyond that.
+#[derive(Debug)]
+pub(super) struct Quota {
+    limit: Option<OutputLimit>,
+    /// Bytes that are still kept.
+    room: u64,
+    left_out: u64,
+    exceeded: CancellationToken,
+}
+
+impl Quota {
+    /// `written`: bytes that an earlier process of this worker kept.
+    pub fn new(limit: Option<OutputLimit>, written: u64) -> Quota {
+        let room = limit.map_or(u64::MAX, |limit| limit.limit.get().saturating_sub(written));
+        Quota { limit, room, left_out: 0, exceeded: CancellationToken::new() }
+    }
+
+    /// Set as soon as something is left out.
+    pub fn exceeded(&self) -> CancellationToken {
+        self.exceeded.clone()
+    }
+
+    /// The limit, if the attempt is to be killed for what it wrote.
+    pub fn broken(&self) -> Option<OutputLimit> {
+        self.limit.filter(|limit| self.left_out > 0 && limit.on_limit == OnLimit::Kill)
+    }
+
+    /// As much of it as there is room for; counts the rest.
+    fn admit(&mut self, mut record: Record) -> Option<Record> {
+        let length = record.bytes.len() as u64;
+        let kept = length.min(self.room);
+        self.room -= kept;
+        if kept < length {
+            self.left_out += length - kept;
+            self.exceeded.cancel();
+            record.bytes.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+        }
+        (kept > 0).then_some(record)
+    }
+
+    /// Says how much is missing, if anything is. The very last of the output: what is read from a container's log again
+    /// after a crash of this worker continues the output itself.
+    fn marker(&self) -> Option<Record> {
+        let limit = self.limit.filter(|_| self.left_out > 0)?.limit;
+        let text =
+            format!("\n[gaffer: {} bytes of output were left out: its limit is {limit}]\n", self.left_out);
+        Some(Record { at_micros: wall_micros(), stream: Stream::Stderr, bytes: Bytes::from(text) })
+    }
+}
+
+/// Reads until there is no more; after the exit, only while some comes, unless an end is certain.
+pub(super) async fn pump(
+    source: &mut dyn OutputSource,
+    writer: &mut OutputWriter,
+    quota: &mut Quota,
+    exited: &CancellationToken,
+    wrote: impl Fn(),
+) {
+    while let Some(record) = next(source, exited).await {
+        if let Some(record) = quota.admit(record) {
+            writer.append(record, exited).await;
+            wrote();
+        }
+    }
+    let limit = Instant::now() + DRAIN_LIMIT;
+    while let Some(record) = next_after_exit(source, limit).await {
+        if let Some(record) = quota.admit(record) {
+            writer.append(record, exited).await;
+            wrote();
+        }
+    }
+    if let Some(marker) = quota.marker() {
+        writer.append(marker, exited).await;
+        wrote();
+    }
+}
+
+/// None at the end of the streams, and once the process has exited.
+async fn next(source: &mut dyn OutputSource, exited: &CancellationToken) -> Option<Record> {
+    if exited.is_cancelled() {
+        return None;
+    }
+    tokio::select! {
+        biased;
+        next = poll_fn(|cx| source.poll_next(cx)) => next,
+        () = exited.cancelled() => None,
+    }
+}
+
+async fn next_after_exit(source: &mut dyn OutputSource, limit: Instant) -> Option<Record> {
+    if source.has_certain_end() {
+        return poll_fn(|cx| source.poll_next(cx)).await;
+    }
+    if Instant::now() >= limit {
+        return None;
+    }
+    timeout(DRAIN_SILENCE, poll_fn(|cx| source.poll_next(cx))).await.ok().flatten()
+}
