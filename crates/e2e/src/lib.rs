@@ -14,6 +14,7 @@ pub mod client;
 pub mod cluster;
 pub mod gaffer;
 pub mod raw_worker;
+pub mod seeded_bugs;
 pub mod stage;
 pub mod torture;
 

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use gaffer_domain::ProjectId;
 use gaffer_master::config::{DatabaseUrl, MasterConfig};
 use gaffer_master::secret::{NewSecret, Purpose};
 use gaffer_master::serve::FIRST_USER;
 use gaffer_master::{Master, Running};
 use gaffer_protocol::rest::NewKey;
+use reqwest::header::{ACCEPT, COOKIE, SET_COOKIE};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
@@ -54,6 +56,22 @@ impl Stage {
         format!("ws://{}/worker", self.running.workers)
     }
 
+    /// Signs in to the dashboard as the user of that client's key; returns the cookie.
+    pub async fn sign_in(&self, client: &Client) -> String {
+        let link = client.post("/login-links", &serde_json::json!({})).await;
+        let url = link.body["url"].as_str().unwrap();
+        let response = self.page(&url[url.find("/login").unwrap()..], "").await;
+        let cookie = response.headers()[SET_COOKIE].to_str().unwrap();
+        cookie.split(';').next().unwrap().to_owned()
+    }
+
+    /// A page of the dashboard, as a browser without JavaScript asks for it.
+    pub async fn page(&self, path: &str, cookie: &str) -> reqwest::Response {
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let request = http.get(format!("http://{}{path}", self.running.dashboard));
+        request.header(ACCEPT, "text/html").header(COOKIE, cookie).send().await.unwrap()
+    }
+
     /// Takes the master down; the database stays. Returns its URL.
     pub async fn strike(self) -> String {
         self.running.stop().await;
@@ -68,7 +86,12 @@ async fn key_of_worker(master: &Master) -> String {
 /// Makes a key straight in the store.
 pub async fn key(master: &Master, purpose: Purpose) -> String {
     let project = master.store.project_default().await.unwrap();
-    let user = master.store.user_ensure(FIRST_USER, project).await.unwrap();
+    key_in(master, project, FIRST_USER, purpose).await
+}
+
+/// The same in a project of your choice; a user's key is that user's.
+pub async fn key_in(master: &Master, project: ProjectId, user: &str, purpose: Purpose) -> String {
+    let user = master.store.user_ensure(user, project).await.unwrap();
     let (kind, user) = match purpose {
         Purpose::WorkerKey => ("worker", None),
         _ => ("user", Some(user)),

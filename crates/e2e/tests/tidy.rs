@@ -178,3 +178,18 @@ fn tests_wait_for_conditions_and_do_not_sleep() {
         .collect();
     assert_eq!(sleepers, Vec::<String>::new());
 }
+
+#[test]
+fn every_seeded_bug_still_applies() {
+    let bugs = gaffer_e2e::seeded_bugs::read(&root()).unwrap();
+    let stale: Vec<String> = bugs
+        .iter()
+        .filter_map(|bug| {
+            let text = fs::read_to_string(root().join(&bug.file)).unwrap_or_default();
+            bug.planted_in(&text).err()
+        })
+        .collect();
+    assert_eq!(stale, Vec::<String>::new());
+    let names: std::collections::BTreeSet<&str> = bugs.iter().map(|bug| bug.name.as_str()).collect();
+    assert!(names.len() == bugs.len() && bugs.len() >= 30, "{names:?}");
+}

@@ -59,7 +59,8 @@ pub async fn run(config: MasterConfig, shutdown: CancellationToken) -> anyhow::R
         dashboard = %running.dashboard, api = %running.api, workers = %running.workers, "the master is up"
     );
     if running.master.store.is_new_installation().await? {
-        let link = running.master.login_link(FIRST_USER, LINK_VALID_SECS).await?;
+        let user = running.master.first_user().await?;
+        let link = running.master.login_link(user, LINK_VALID_SECS).await?;
         tracing::info!("nobody has signed in yet; this link does it, once, within a day: {link}");
     }
     shutdown.cancelled().await;
@@ -177,15 +178,26 @@ impl Running {
 }
 
 impl Master {
+    /// The number of the user that every installation has.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn first_user(&self) -> Result<i64, crate::store::StoreError> {
+        let project = self.store.project_default().await?;
+        self.store.user_ensure(FIRST_USER, project).await
+    }
+
     /// Makes a link that signs a user in, once.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn login_link(&self, user: &str, valid_secs: u32) -> Result<String, crate::store::StoreError> {
-        let project = self.store.project_default().await?;
-        let user = self.store.user_ensure(user, project).await?;
+    pub async fn login_link(
+        &self,
+        user_id: i64,
+        valid_secs: u32,
+    ) -> Result<String, crate::store::StoreError> {
         let secret = NewSecret::new(Purpose::LoginLink);
-        self.store.login_link_insert(user, &secret.sha256, valid_secs).await?;
+        self.store.login_link_insert(user_id, &secret.sha256, valid_secs).await?;
         Ok(format!("{}/login?token={}", self.public_url, secret.text))
     }
 }

@@ -390,6 +390,9 @@ async fn end_of_output(
         && *theirs != ours
     {
         tracing::error!(attempt = %ended.attempt, theirs, ours, "the output's checksums differ");
+        let message = "the output is not what its worker read: the checksums differ";
+        let noted = master.store.attempt_note(handle.worker, ended.attempt, message).await;
+        noted.map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
     }
     // A worker that lost part of its own record may know of less than is stored here; what is stored counts.
     if ended.output_bytes < received.bytes || ended.output_sha256.is_none() {

@@ -100,6 +100,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
+    use crate::tests::docker_daemon::skip;
 
     #[tokio::test]
     async fn the_alarm_rings_at_its_time_and_not_before() {
@@ -118,5 +119,36 @@ mod tests {
         alarm.set(Some(BootTime::now().after(Duration::from_millis(5)))).unwrap();
         alarm.set(None).unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(50), alarm.ring()).await.is_err());
+    }
+
+    /// Seconds since the machine was started, as the kernel tells everybody.
+    fn uptime() -> f64 {
+        let text = std::fs::read_to_string("/proc/uptime").unwrap();
+        text.split_ascii_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn time_counts_from_the_start_of_the_machine() {
+        let (before, now, after) = (uptime(), BootTime::now().as_micros() as f64 / 1e6, uptime());
+        assert!(before - 0.1 <= now && now <= after + 0.1, "{before} {now} {after}");
+    }
+
+    /// A machine that has slept: only one of the kernel's clocks that are never set has counted that.
+    #[test]
+    fn time_goes_on_while_the_machine_sleeps() {
+        let slept = std::process::Command::new("unshare")
+            .args(["--time", "--boottime", "100000"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "clock::tests::time_counts_from_the_start_of_the_machine"])
+            .arg("clock::tests::the_alarm_rings_at_its_time_and_not_before")
+            .output();
+        let skip = |why: String| skip("time_goes_on_while_the_machine_sleeps", &why);
+        match slept {
+            Ok(output) if !String::from_utf8_lossy(&output.stdout).contains("running 2 tests") => {
+                skip(format!("no namespaces for time: {output:?}"));
+            }
+            Ok(output) => assert!(output.status.success(), "{output:?}"),
+            Err(error) => skip(format!("no `unshare`: {error}")),
+        }
     }
 }

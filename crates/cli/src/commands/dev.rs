@@ -100,11 +100,12 @@ async fn beside_master(
 ) -> anyhow::Result<()> {
     let master = &running.master;
     let worker_key = kept_key(master, &data_dir.join("dev-worker.key"), Purpose::WorkerKey).await?;
+    let user = master.first_user().await?;
     let places = Places {
         api: format!("http://{}", running.api),
         workers: format!("ws://{}", running.workers),
-        link: master.login_link(FIRST_USER, LINK_VALID_SECS).await?,
-        script_link: master.login_link(FIRST_USER, LINK_VALID_SECS).await?,
+        link: master.login_link(user, LINK_VALID_SECS).await?,
+        script_link: master.login_link(user, LINK_VALID_SECS).await?,
         key: kept_key(master, &data_dir.join("dev-user.key"), Purpose::UserKey).await?,
         data_dir,
     };

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use gaffer_protocol::rest::{Event, Job, Page, Task, TaskDetail, Worker};
+use gaffer_protocol::rest::{Event, Job, OutputData, OutputLine, Page, Task, TaskDetail, Worker};
 use reqwest::{Method, Response};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -77,6 +77,27 @@ impl Fleet {
     pub async fn detail(&self, task: &Task) -> TaskDetail {
         let path = format!("/jobs/{}/tasks/{}", task.job, task.address);
         self.patiently("a task", async || self.ask(&path).await).await
+    }
+
+    /// A task's output, as records.
+    pub async fn output(&self, task: &Task) -> Vec<OutputData> {
+        let path = format!("/jobs/{}/tasks/{}/output", task.job, task.address);
+        let text = self
+            .patiently("an output", async || {
+                let request =
+                    self.client.request(Method::GET, &path).header("accept", "application/x-ndjson");
+                let answer = request.send().await.ok()?;
+                self.note(&answer);
+                // One that breaks off in the middle is asked for again, too.
+                if answer.status().is_success() { answer.text().await.ok() } else { None }
+            })
+            .await;
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<OutputLine>(line).ok());
+        let data = lines.filter_map(|line| match line {
+            OutputLine::Data(data) => Some(data),
+            OutputLine::End(_) => None,
+        });
+        data.collect()
     }
 
     /// A worker as the master has it; none if nobody answers, or if it never dialled in.

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use gaffer_protocol::output::Stream;
-use gaffer_protocol::rest::{Job, OutputLine, Task};
+use gaffer_protocol::rest::{Job, Task};
 use nix::unistd::Pid;
 use rand::Rng as _;
 use serde_json::json;
@@ -162,11 +162,8 @@ fn look(parts: &[Option<Pid>], most: &mut [u64; 2]) {
 /// Compares an output with what was written: each byte is at its place, or a marker is, and gives the number of the
 /// latter; or else says what is wrong.
 async fn counted(fleet: &Fleet, task: &Task, expected: &[u8]) -> Result<usize, String> {
-    let path = format!("/jobs/{}/tasks/{}/output", task.job, task.address);
-    let text = fleet.client().open(&path, "application/x-ndjson").await.text().await.unwrap();
     let (mut at, mut missing) = (0, 0);
-    for line in text.lines() {
-        let Ok(OutputLine::Data(data)) = serde_json::from_str::<OutputLine>(line) else { continue };
+    for data in fleet.output(task).await {
         let found = data.text.unwrap_or_default();
         if data.offset != at as u64 {
             return Err(format!("there is nothing from {at} to {}", data.offset));

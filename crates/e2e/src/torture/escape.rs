@@ -95,7 +95,7 @@ async fn try_one(trial: &Trial, is_tame: bool, seed: u64) -> Ending {
         false => (BOMB_NAME, BOMB),
     };
     // Every other one ends by itself once its descendants are out, the rest is stopped.
-    let is_stopped = !is_tame || seed / 8 % 2 == 0;
+    let is_stopped = !is_tame || (seed / 8).is_multiple_of(2);
     let last = if is_stopped { "exec $P linger $W" } else { "exit 0" };
     let script = format!("{escape}\necho out; {last}");
     let mut spec: Value = trial.spec(&["linger".to_owned()]);

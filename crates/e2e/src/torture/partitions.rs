@@ -130,7 +130,7 @@ async fn break_again_and_again(
     let mut cuts = Vec::new();
     // Contact is as fresh as a heartbeat makes it before the next break: a lease is what a short one may use up.
     let rest = |rng: &mut StdRng| Duration::from_millis(rng.random_range(5_500..8_000));
-    sleep(rest(&mut rng)).await;
+    sleep(Duration::from_millis(rng.random_range(500..2_000))).await;
     while Instant::now() < end {
         let kind = Break::ALL[rng.random_range(0..Break::ALL.len())];
         let is_long = has_long && rng.random_ratio(1, LONG_RARITY);

@@ -126,7 +126,7 @@ fn chat(witness: &Path, until: &Path) -> u8 {
     let teller = Teller::new(witness);
     teller.tell("start");
     for count in 0_u64.. {
-        println!("{count}");
+        std::io::stdout().write_all(format!("{count}\n").as_bytes()).unwrap();
         if until.exists() {
             break;
         }

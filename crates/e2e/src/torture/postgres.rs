@@ -39,6 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Told {
     /// Jobs that were accepted, with what they follow from.
     accepted: Vec<(i64, u64)>,
+    /// What jobs follow from of which nobody said whether they were.
+    unknown: Vec<u64>,
     /// Tasks that were shown as completed: job, index, attempt.
     completed: BTreeSet<(i64, u32, u32)>,
 }
@@ -73,18 +75,27 @@ pub async fn run(plan: &Plan) -> Verdict {
         }
         done.send_replace(true);
     };
-    let submitting = submit_on_the_side(client, small, seed, is_done);
+    let submitting = submit_on_the_side(client, small.clone(), seed, is_done);
     let ((), told) = tokio::join!(striking, submitting);
     let tasks = trial.settle().await;
-    let on_the_side = trial.fleet.settle(&told.accepted, PATIENCE).await;
+    let mut on_the_side = told.accepted.clone();
+    for seed in &told.unknown {
+        // May be there or not; submitted again with the same key it is, once.
+        on_the_side.push((trial.fleet.submit(&with_seed(&small, *seed), *seed).await, *seed));
+    }
+    let jobs = [trial.jobs.clone(), on_the_side.clone()].concat();
+    let more = on_the_side.len() * SMALL as usize;
+    let on_the_side = trial.fleet.settle(&on_the_side, PATIENCE).await;
     let all = [tasks, on_the_side].concat();
     let repeated = trial.repeated(&all).await;
-    let mut verdict = trial.judge_with(told.accepted.len() * SMALL as usize, &all, &repeated).await;
-    let jobs = [trial.jobs.clone(), told.accepted.clone()].concat();
-    let accepted = jobs.len();
+    let mut verdict = trial.judge_with(more, &all, &repeated).await;
+    let (accepted, unknown) = (jobs.len() - told.unknown.len(), told.unknown.len());
     let there: BTreeSet<i64> = all.iter().map(|(_, task)| task.job.0).collect();
     let missing = jobs.iter().filter(|(job, _)| !there.contains(job)).count();
-    verdict.promise(missing == 0, format!("jobs accepted {accepted}, missing {missing}"));
+    verdict.promise(
+        missing == 0,
+        format!("jobs accepted {accepted}, and {unknown} when asked again; missing {missing}"),
+    );
     let completed: BTreeSet<_> = all
         .iter()
         .filter(|(_, task)| task.state == "completed")
@@ -109,6 +120,12 @@ pub async fn run(plan: &Plan) -> Verdict {
     trial.end(verdict).await
 }
 
+fn with_seed(spec: &Value, seed: u64) -> Value {
+    let mut spec = spec.clone();
+    spec["command"][3] = seed.to_string().into();
+    spec
+}
+
 /// Submits small jobs, each once, and notes which were accepted; looks at them now and then.
 async fn submit_on_the_side(
     client: Client,
@@ -118,14 +135,14 @@ async fn submit_on_the_side(
 ) -> Told {
     let (mut rng, mut told) = (StdRng::seed_from_u64(seed), Told::default());
     while !*is_done.borrow_and_update() {
-        let (seed, mut spec): (u64, _) = (rng.random(), spec.clone());
-        spec["command"][3] = seed.to_string().into();
-        // Without a second try: what was not acknowledged may be there or not.
-        if let Ok(answer) = client.request(Method::POST, "/jobs").json(&spec).send().await
-            && answer.status().is_success()
-            && let Ok(job) = answer.json::<Value>().await
-        {
-            told.accepted.push((job["id"].as_i64().unwrap(), seed));
+        let seed = rng.random();
+        let request = client.request(Method::POST, "/jobs").json(&with_seed(&spec, seed));
+        match request.header("idempotency-key", seed.to_string()).send().await {
+            Ok(answer) if answer.status().is_success() => {
+                let job: Value = answer.json().await.unwrap();
+                told.accepted.push((job["id"].as_i64().unwrap(), seed));
+            }
+            _ => told.unknown.push(seed),
         }
         if !told.accepted.is_empty() {
             let (job, _) = told.accepted[rng.random_range(0..told.accepted.len())];

@@ -27,8 +27,8 @@ pub enum Fault {
     KillWorkers,
     /// The master is killed every 5 seconds, and started again.
     KillMaster,
-    /// The link or the keeper of a random worker, or the master, stands still for longer than a lease every 30 seconds,
-    /// and goes on.
+    /// The link of a random worker, the keeper of another one and now and then the master stand still for longer than a
+    /// lease every 30 seconds, and go on.
     Freeze,
     /// The connections of a random worker break every 3 seconds, one way or both or with a reset, for less than a lease.
     Blips,
@@ -111,8 +111,15 @@ async fn strike(fleet: &mut Fleet, fault: Fault, rng: &mut StdRng) {
             fleet.revive_master();
         }
         Fault::Freeze => {
-            let part = [Part::Link(worker), Part::Keeper(worker), Part::Master][rng.random_range(0..3)];
-            fleet.freeze(part, FREEZE);
+            fleet.freeze(Part::Link(worker), FREEZE);
+            // Not of the same worker: that is the one thing which is not promised.
+            let other = (worker + rng.random_range(1..fleet.workers().max(2))) % fleet.workers();
+            if other != worker {
+                fleet.freeze(Part::Keeper(other), FREEZE);
+            }
+            if rng.random_ratio(1, 3) {
+                fleet.freeze(Part::Master, FREEZE);
+            }
         }
         Fault::Blips => {
             let kind = Break::ALL[rng.random_range(0..Break::ALL.len())];

@@ -5,7 +5,7 @@ use std::fmt;
 
 use futures::StreamExt as _;
 use gaffer_protocol::output::Stream;
-use gaffer_protocol::rest::{OutputLine, Task, TaskDetail};
+use gaffer_protocol::rest::{Task, TaskDetail};
 
 use super::fleet::Fleet;
 use super::play::Script;
@@ -136,7 +136,7 @@ impl fmt::Display for Verdict {
 }
 
 /// So many outputs are fetched at the same time.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 pub(super) async fn judge(fleet: &Fleet, witness: &Witness, tasks: &[(u64, Task)]) -> Verdict {
     let mut verdict =
@@ -221,24 +221,16 @@ pub(super) fn named(task: &Task) -> String {
 
 /// Both streams of a task's output.
 pub(super) async fn output(fleet: &Fleet, task: &Task) -> [Vec<u8>; 2] {
-    let path = format!("/jobs/{}/tasks/{}/output", task.job, task.address);
-    streams(&fleet.client().open(&path, "application/x-ndjson").await.text().await.unwrap())
+    let mut streams = [Vec::new(), Vec::new()];
+    for data in fleet.output(task).await {
+        // The tasks write text only.
+        streams[usize::from(data.stream == Stream::Stderr)].extend(data.text.unwrap_or_default().bytes());
+    }
+    streams
 }
 
 /// How an output begins, for people.
 fn beginning(output: &[u8]) -> String {
     const SHOWN: usize = 80;
     String::from_utf8_lossy(&output[..output.len().min(SHOWN)]).escape_debug().to_string()
-}
-
-/// What the lines of an output say of each stream.
-fn streams(lines: &str) -> [Vec<u8>; 2] {
-    let mut streams = [Vec::new(), Vec::new()];
-    for line in lines.lines() {
-        if let Ok(OutputLine::Data(data)) = serde_json::from_str::<OutputLine>(line) {
-            // The tasks write text only.
-            streams[usize::from(data.stream == Stream::Stderr)].extend(data.text.unwrap_or_default().bytes());
-        }
-    }
-    streams
 }

@@ -1,6 +1,7 @@
 //! Crashes: what is accepted stays, nothing runs twice, nothing is left behind.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use gaffer_e2e::gaffer::{Dev, data_dir};
 use gaffer_e2e::{eventually, eventually_within};
@@ -73,16 +74,37 @@ async fn nothing_that_a_wholly_killed_worker_ran_lives_on_after_its_return() {
     dev.interrupt().await;
 }
 
+/// Ends the private Postgres of an installation as the kernel would.
+fn kill_postgres(dir: &Path) {
+    let pid_file = dir.join("postgres/cluster/postmaster.pid");
+    let postmaster: i32 = std::fs::read_to_string(pid_file).unwrap().lines().next().unwrap().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(postmaster), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_accepted_job_is_there_although_postgres_is_killed_right_after_the_answer() {
+    let dir = data_dir();
+    let dev = Dev::start(dir.path()).await;
+    let job = dev.client.submit(json!({"script": "echo here"})).await;
+    kill_postgres(dir.path());
+    let answer = eventually_within(std::time::Duration::from_secs(60), "the database is back", async || {
+        let answer = dev.client.get(&format!("/jobs/{job}")).await;
+        (answer.status != 503).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(dev.client.finished(job).await.state, "completed");
+    dev.interrupt().await;
+}
+
 #[tokio::test]
 async fn postgres_going_away_for_a_moment_loses_nothing() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
     let job = dev.client.submit(json!({"script": "for i in 1 2 3 4 5 6; do echo $i; sleep 0.3; done"})).await;
     eventually("it has begun", async || (!dev.client.output(job).await.is_empty()).then_some(())).await;
-    let pid_file = dir.path().join("postgres/cluster/postmaster.pid");
-    let postmaster: i32 = std::fs::read_to_string(pid_file).unwrap().lines().next().unwrap().parse().unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(postmaster), nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
+    kill_postgres(dir.path());
     let output = eventually_within(std::time::Duration::from_secs(60), "the job is over", async || {
         let answer = dev.client.get(&format!("/jobs/{job}")).await;
         if answer.body["state"] != "completed" {

@@ -4,6 +4,7 @@ use gaffer_e2e::client::script;
 use gaffer_e2e::stage::Stage;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 
 /// Every answer to bad input is a problem document with a 4xx status.
 fn assert_problem(what: &str, answer: &gaffer_e2e::client::Answer) {
@@ -189,6 +190,21 @@ async fn a_revoked_key_is_refused_from_then_on() {
     {
         assert_problem("new key", &stage.client.post("/keys", &bad).await);
     }
+}
+
+#[tokio::test]
+async fn a_key_is_kept_in_no_form_that_lets_anybody_in() {
+    let stage = Stage::set().await;
+    let created = stage.client.post("/keys", &json!({"kind": "user", "name": "ci"})).await;
+    let key = created.body["key"].as_str().unwrap();
+    let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
+    let rows: Vec<String> =
+        sqlx::query_scalar("SELECT keys::text FROM keys").fetch_all(&mut database).await.unwrap();
+    // All but the beginning, which is there to recognise it by; bytes show as hexadecimal.
+    let part = &key[10..20];
+    let hex: String = part.bytes().map(|byte| format!("{byte:02x}")).collect();
+    assert!(rows.iter().any(|row| row.contains(&key[..10])));
+    assert!(rows.iter().all(|row| !row.contains(part) && !row.contains(&hex)), "{rows:?}");
 }
 
 #[tokio::test]

@@ -7,13 +7,17 @@
     reason = "a test that cannot go on should fail"
 )]
 
+mod acknowledgements;
 mod cli;
 mod containers;
 mod crash;
 mod doors;
 mod gate;
 mod jobs;
+mod leases;
 mod pages;
+mod placement;
 mod sessions;
 mod survival;
+mod tenants;
 mod torture;

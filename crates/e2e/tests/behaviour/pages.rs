@@ -6,7 +6,9 @@ use gaffer_domain::worker::HeldPhase;
 use gaffer_e2e::browser::{Browser, Scheme};
 use gaffer_e2e::gaffer::{Dev, data_dir};
 use gaffer_e2e::raw_worker::{RawWorker, hello};
+use gaffer_e2e::stage::Stage;
 use gaffer_e2e::{client::script, eventually};
+use gaffer_protocol::output::Stream;
 use gaffer_protocol::wire::{ContainerFacts, DriverStatus, HeldAttempt, PublishedPort, ToMaster};
 use reqwest::header::{ACCEPT, COOKIE, LOCATION, SET_COOKIE};
 use serde_json::json;
@@ -191,6 +193,57 @@ async fn hostile_text_stays_text_in_every_place_of_every_page() {
         assert_eq!(browser.value(unsafe_links).await, json!(0), "{path}");
     }
     browser.close().await;
+}
+
+/// Beside the browser, which the pages' policy protects from what may get through.
+#[tokio::test]
+async fn hostile_text_is_escaped_in_the_source_of_every_page() {
+    let stage = Stage::set().await;
+    let hostile = "'\"></pre></script><svg onload=hit><img src=x onerror=hit>";
+    let mut said = hello(hostile);
+    said.labels.insert("a".to_owned(), hostile.to_owned());
+    said.datacenter = hostile.to_owned();
+    said.warnings.push(hostile.to_owned());
+    said.drivers.push(DriverStatus {
+        driver: DriverKind::Docker,
+        healthy: false,
+        detail: Some(hostile.to_owned()),
+    });
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, said).await;
+    stage.client.post("/keys", &json!({"kind": "worker", "name": hostile})).await;
+    let job = stage
+        .client
+        .submit(json!({"name": hostile, "labels": {"a": hostile}, "env": {"X": hostile}, "script": hostile}))
+        .await;
+    let attempt = worker.next_start().await.attempt;
+    worker.say(&[ToMaster::Noted { attempt, message: hostile.to_owned() }]).await;
+    worker.output(attempt, 0, Stream::Stdout, hostile.as_bytes()).await;
+    let end = AttemptEnd::StartFailed { exit_code: 1, message: hostile.to_owned() };
+    worker.ended(attempt, end, hostile.len() as u64).await;
+    stage.client.finished(job).await;
+
+    let cookie = stage.sign_in(&stage.client).await;
+    let id = worker.welcome.worker;
+    for path in [
+        "/".to_owned(),
+        "/jobs".to_owned(),
+        format!("/jobs/{job}"),
+        format!("/jobs/{job}?tab=tasks"),
+        format!("/jobs/{job}?tab=spec"),
+        format!("/jobs/{job}?tab=events"),
+        format!("/jobs/{job}/tasks/main"),
+        format!("/jobs/new?from={job}"),
+        "/jobs?name=%22%3E%3Csvg%20onload%3Dhit%3E".to_owned(),
+        "/workers".to_owned(),
+        format!("/workers/{id}"),
+        "/keys".to_owned(),
+        "/events".to_owned(),
+    ] {
+        let page = stage.page(&path, &cookie).await;
+        assert_eq!(page.status(), 200, "{path}");
+        let source = page.text().await.unwrap();
+        assert!(!source.contains("<svg onload") && !source.contains("<img src=x"), "{path}:\n{source}");
+    }
 }
 
 #[tokio::test]

@@ -70,10 +70,27 @@ async fn revoking_a_key_ends_the_sessions_that_it_opened() {
     let key = created.body["key"].as_str().unwrap();
     let mut worker = RawWorker::connect(&stage.worker_url(), key, hello("w")).await;
     let id = created.body["id"].as_i64().unwrap();
+    let revoked = std::time::Instant::now();
     assert_eq!(stage.client.delete(&format!("/keys/{id}")).await.status, 204);
     let (code, _) = goodbye(worker.hear().await);
     assert_eq!(code, GoodbyeCode::KeyRevoked);
+    assert!(revoked.elapsed().as_secs() < 5, "at once, not when somebody looks");
     assert!(dial(&stage.worker_url(), key).await.is_err());
+}
+
+#[tokio::test]
+async fn a_key_that_expires_ends_the_sessions_that_it_opened_and_opens_no_more() {
+    let stage = Stage::set().await;
+    let new = json!({"kind": "worker", "name": "guest", "expires_in_seconds": 2});
+    let created = stage.client.post("/keys", &new).await;
+    let key = created.body["key"].as_str().unwrap();
+    let mut worker = RawWorker::connect(&stage.worker_url(), key, hello("w")).await;
+    eventually("the key has expired", async || dial(&stage.worker_url(), key).await.is_err().then_some(()))
+        .await;
+    // It looks now and then.
+    stage.running.master.sweeper_wake.notify_one();
+    let (code, _) = goodbye(worker.hear().await);
+    assert_eq!(code, GoodbyeCode::KeyRevoked);
 }
 
 #[tokio::test]
@@ -244,6 +261,24 @@ async fn doubled_and_overlapping_output_is_stored_once_and_a_gap_is_asked_for() 
 }
 
 #[tokio::test]
+async fn output_that_is_not_what_the_worker_read_is_told_so() {
+    let stage = Stage::set().await;
+    let mut worker = worker(&stage, "w").await;
+    let sum = "9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0"; // of "aaa"
+    for (bytes, differs) in [(b"aaa", false), (b"aab", true)] {
+        let job = stage.client.submit(script("true")).await;
+        let attempt = worker.next_start().await.attempt;
+        worker.output(attempt, 0, Stream::Stdout, bytes).await;
+        let mut report = ended(attempt, AttemptEnd::Exited { code: 0 }, 3);
+        report.output_sha256 = Some(sum.to_owned());
+        worker.say(&[ToMaster::Ended(Box::new(report))]).await;
+        assert_eq!(stage.client.finished(job).await.state, "completed");
+        let events = stage.client.get(&format!("/jobs/{job}/events")).await;
+        assert_eq!(events.text.contains("checksum"), differs, "{}", events.text);
+    }
+}
+
+#[tokio::test]
 async fn an_end_that_comes_before_its_output_ends_the_session_instead_of_losing_the_rest() {
     let stage = Stage::set().await;
     let said = hello("w");
@@ -361,8 +396,10 @@ async fn jobs_workers_and_unfinished_attempts_survive_a_restart_of_the_master() 
     let job = stage.client.submit(script("true")).await;
     let attempt = worker.next_start().await.attempt;
     worker.started(attempt).await;
-    worker.output(attempt, 0, Stream::Stdout, b"before ").await;
-    worker.hear_until(|message| matches!(message, ToWorker::OutputStored { .. }).then_some(())).await;
+    for (offset, bytes) in [(0, b"bef"), (3, b"ore"), (6, b"   ")] {
+        worker.output(attempt, offset, Stream::Stdout, bytes).await;
+        worker.hear_until(|message| matches!(message, ToWorker::OutputStored { .. }).then_some(())).await;
+    }
     let database = stage.strike().await;
 
     let stage = Stage::on(database).await;
@@ -370,11 +407,11 @@ async fn jobs_workers_and_unfinished_attempts_survive_a_restart_of_the_master() 
     let held = vec![HeldAttempt { attempt, phase: HeldPhase::Running }];
     let said = gaffer_protocol::wire::Hello { held, ..said };
     let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, said).await;
-    assert_eq!(worker.welcome.stored[0].offset, 7);
-    worker.output(attempt, 7, Stream::Stdout, b"and after\n").await;
-    worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 17).await;
+    assert_eq!(worker.welcome.stored[0].offset, 9);
+    worker.output(attempt, 9, Stream::Stdout, b"and after\n").await;
+    worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 19).await;
     assert_eq!(stage.client.finished(job).await.state, "completed");
-    assert_eq!(stage.client.output(job).await, b"before and after\n");
+    assert_eq!(stage.client.output(job).await, b"before   and after\n");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use gaffer_domain::worker::LOST_MARGIN;
 use gaffer_e2e::gaffer::{Dev, data_dir, kill_keeper};
 use gaffer_e2e::{eventually, eventually_within};
 use gaffer_protocol::rest::Task;
@@ -113,10 +114,11 @@ async fn a_keeper_that_stands_still_is_replaced_before_the_master_gives_its_jobs
     let job = begin(&dev, &go).await;
     let keeper = worker.keeper().unwrap();
     kill(keeper, Signal::SIGSTOP).unwrap();
-    let patience = Duration::from_secs(40);
+    // What the job asks for as `lost_after`, and what the master waits beyond that.
+    let patience = Duration::from_secs(10) + LOST_MARGIN.to_std();
     let replaced = async || worker.keeper().filter(|now| *now != keeper);
     eventually_within(patience, "another keeper", replaced).await;
-    eventually_within(patience, "another attempt", async || {
+    eventually_within(Duration::from_secs(40), "another attempt", async || {
         (only_task(&dev, job).await.attempt == 2).then_some(())
     })
     .await;

@@ -7,7 +7,7 @@ use gaffer_e2e::gaffer::program;
 use gaffer_e2e::torture::{Fault, Plan, Run, Verdict, obstacle_to_networks, run};
 
 fn plan(which: Run) -> Plan {
-    let plan = Plan::new(which, Duration::from_secs(7), 4242, program().with_file_name("torture"));
+    let plan = Plan::new(which, Duration::from_secs(6), 4242, program().with_file_name("torture"));
     Plan { tasks_per_job: 60, percent: 5, ..plan }
 }
 

@@ -152,3 +152,45 @@ async fn a_start_that_arrives_after_its_lease_is_given_back_and_never_starts() {
     start(&execution, 2, "exit 0");
     assert_eq!(ends(&execution, 1).await[0].attempt, attempt(2));
 }
+
+/// An attempt that takes all of the worker, with that lease.
+fn hog(task: i64, text: &str, lost_after: Span) -> ToWorker {
+    let start = play(task, text);
+    let resources = Resources { cpu: Cpu::from_millis(1000), ..start.resources };
+    ToWorker::Start(Box::new(StartAttempt { lost_after, resources, ..start }))
+}
+
+/// As on a machine that sleeps: time passes, and nothing here gets to do anything.
+fn oversleep(contact: BootTime, lost_after: Span) {
+    while BootTime::now() <= contact.after(lost_after.to_std()) {
+        std::hint::spin_loop();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_read_after_a_sleep_does_not_bring_a_lapsed_lease_back() {
+    let (_dir, execution) = new().await;
+    execution.open_session();
+    let (contact, lost_after) = (BootTime::now(), Span::from_millis(300));
+    execution.renew_lease(contact);
+    execution.deliver(hog(1, "sleep 1\nexit 0", lost_after));
+    oversleep(contact, lost_after);
+    execution.renew_lease(BootTime::now());
+    let end = ends(&execution, 1).await.remove(0).end;
+    assert_eq!(end, AttemptEnd::Lost { cause: LostCause::LeaseExpired });
+}
+
+#[tokio::test]
+async fn what_waited_for_room_until_its_lease_lapsed_is_given_back_and_never_starts() {
+    let (_dir, execution) = new().await;
+    execution.open_session();
+    let (contact, lost_after) = (BootTime::now(), Span::from_millis(300));
+    execution.renew_lease(contact);
+    execution.deliver(hog(1, "hang", Span::from_secs(600)));
+    execution.deliver(hog(2, "exit 0", lost_after));
+    assert_eq!(execution.core.state().held().len(), 2);
+    oversleep(contact, lost_after);
+    let twice = Resources { cpu: Cpu::from_millis(2000), memory: Bytes(0), disk: Bytes(0) };
+    execution.set_capacity(twice);
+    assert_eq!(execution.take_events(), [Event::Report(ToMaster::Returned { attempt: attempt(2) })]);
+}

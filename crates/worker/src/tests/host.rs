@@ -7,6 +7,7 @@ use gaffer_domain::reason::{AttemptEnd, ProcessEnd, ReasonCode};
 use gaffer_domain::spec::{OnLimit, OutputLimit};
 use gaffer_protocol::wire::{Ended, StartAttempt, ToWorker};
 
+use super::docker_daemon::skip;
 use super::master::{Books, Session, attempt, command, script, until};
 use super::{Worker, lives, marked, pid_in};
 
@@ -198,6 +199,32 @@ async fn daemons_go_with_the_attempt_that_started_them() {
     for name in ["one", "two"] {
         assert!(!lives(pid_in(&worker.dir.path().join(name)).await), "{name}");
     }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_hides_from_everything_else_is_found_by_its_cgroup() {
+    if crate::driver::cgroup_shortcoming().is_some() {
+        skip("what_hides_from_everything_else_is_found_by_its_cgroup", "cgroups cannot be made here");
+        return;
+    }
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let dir = worker.dir.path().display().to_string();
+    // In a session of its own, forked twice, without its environment, and elsewhere.
+    let hide = |name: &str| {
+        format!("(cd /; exec setsid -f env -i sh -c 'echo $$ > {dir}/{name}; exec sleep 1000')\n")
+    };
+    let wait = |name: &str| format!("while ! test -s {dir}/{name}; do sleep 0.01; done\n");
+    let (_, ended) = run(&mut session, script(1, &format!("{}{}", hide("one"), wait("one")))).await;
+    assert_eq!(ended.killed.map(|receipt| (receipt.killed, receipt.left)), Some((1, 0)));
+    assert!(!lives(pid_in(&worker.dir.path().join("one")).await));
+
+    let text = format!("{}{}sleep 1000", hide("two"), wait("two"));
+    session.send(&[ToWorker::Start(Box::new(script(2, &text)))]).await;
+    let hidden = pid_in(&worker.dir.path().join("two")).await;
+    session.send(&[ToWorker::Kill { attempt: attempt(2) }]).await;
+    assert_eq!(session.ended().await.killed.map(|receipt| receipt.left), Some(0));
+    assert!(!lives(hidden));
     worker.stop().await;
 }
 

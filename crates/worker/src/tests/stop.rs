@@ -172,6 +172,7 @@ async fn a_lease_that_runs_out_ends_what_runs_and_gives_back_what_waits() {
     send_start(&mut session, StartAttempt { lost_after: Span::from_secs(600), ..hog(play(3, "exit 0")) })
         .await;
     // Heartbeats come, but no answer goes.
+    let begun = Instant::now();
     let (mut ended, mut returned) = (Vec::new(), Vec::new());
     while ended.len() < 2 {
         match session.next().await {
@@ -182,8 +183,53 @@ async fn a_lease_that_runs_out_ends_what_runs_and_gives_back_what_waits() {
     }
     assert_eq!(ended[0].end, AttemptEnd::Lost { cause: LostCause::LeaseExpired });
     assert_eq!(ended[0].killed.map(|receipt| receipt.left), Some(0));
+    let margin = gaffer_domain::worker::LOST_MARGIN.to_std();
+    assert!(begun.elapsed() < Duration::from_secs(1) + margin, "there is no time for being polite");
     assert_eq!(returned, [attempt(2)]);
     assert_eq!(ended[1].end, AttemptEnd::Exited { code: 0 }, "3 has a longer lease");
+    worker.stop().await;
+}
+
+/// The master counts from the heartbeat that it received; an answer that was long on its way is worth less.
+#[tokio::test]
+async fn a_lease_counts_from_the_heartbeat_and_not_from_its_answer() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let lost_after = Span::from_millis(3000);
+    send_start(&mut session, StartAttempt { lost_after, ..command(1, &["sleep", "1000"]) }).await;
+    let answered = loop {
+        if let Said::Report(ToMaster::Heartbeat(beat)) = session.next().await
+            && beat.held.iter().any(|held| held.phase == HeldPhase::Running)
+        {
+            break beat.sequence;
+        }
+    };
+    let heard = Instant::now();
+    // The answer goes out when most of the lease is over; heartbeats come five times a second.
+    let ended = loop {
+        match session.next().await {
+            Said::Report(ToMaster::Heartbeat(beat)) if beat.sequence == answered + 12 => {
+                session.send(&[ToWorker::Alive { sequence: answered }]).await;
+            }
+            Said::Report(ToMaster::Ended(ended)) => break ended,
+            _ => {}
+        }
+    };
+    assert_eq!(ended.end, AttemptEnd::Lost { cause: LostCause::LeaseExpired });
+    assert!(heard.elapsed() < Duration::from_millis(4500), "{:?}", heard.elapsed());
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_is_for_all_that_an_attempt_has_started() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let child = "sh -c 'trap \"echo child; exit\" TERM; echo up; while :; do sleep 0.01; done'";
+    let text = format!("trap 'wait; exit 5' TERM; {child} & wait");
+    let mut books = start_and_hear(&mut session, with_grace(script(1, &text), 10_000)).await;
+    session.send(&[ToWorker::Stop { attempt: attempt(1) }]).await;
+    while books.ended.is_empty() {
+        session.keep(&mut books).await;
+    }
+    assert_eq!(books.stdout(attempt(1)), "up\nchild\n");
     worker.stop().await;
 }
 

@@ -107,7 +107,7 @@ pub async fn login_link(
     State(master): State<Arc<Master>>,
     caller: Caller,
 ) -> Result<(StatusCode, Json<LoginLink>), Error> {
-    let url = master.login_link(&caller.user, LINK_VALID_SECS).await?;
+    let url = master.login_link(caller.user_id, LINK_VALID_SECS).await?;
     let expires_at = Utc::now() + TimeDelta::seconds(i64::from(LINK_VALID_SECS));
     Ok((StatusCode::CREATED, Json(LoginLink { url, expires_at })))
 }

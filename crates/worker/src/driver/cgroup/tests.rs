@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use super::*;
+use crate::tests::docker_daemon::skip;
 use crate::tests::master::until;
 
 fn resources(cpu_millis: u32, memory: u64) -> Resources {
@@ -13,7 +14,7 @@ fn resources(cpu_millis: u32, memory: u64) -> Resources {
 fn open(owner: &str) -> Option<Cgroups> {
     let cgroups = Cgroups::open(&format!("test-{owner}-{}", std::process::id()));
     if cgroups.is_none() {
-        eprintln!("SKIPPED, NOT TESTED: cgroups cannot be made here");
+        skip(owner, "cgroups cannot be made here");
     }
     cgroups
 }

@@ -1,0 +1,87 @@
+//! Nothing is acknowledged before it is committed, however long that takes and however often it has to be tried.
+
+use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::worker::HeldPhase;
+use gaffer_e2e::client::script;
+use gaffer_e2e::eventually;
+use gaffer_e2e::raw_worker::{RawWorker, hello};
+use gaffer_e2e::stage::Stage;
+use gaffer_protocol::output::Stream;
+use gaffer_protocol::wire::{Heartbeat, HeldAttempt, MachineStats, ToMaster, ToWorker};
+use sqlx::{Connection as _, PgConnection};
+
+/// What the master has said so far: its answer to a heartbeat comes after all of that.
+async fn said_so_far(worker: &mut RawWorker, sequence: u64, held: HeldAttempt) -> Vec<ToWorker> {
+    let heartbeat = Heartbeat { sequence, held: vec![held], stats: MachineStats::default() };
+    worker.say(&[ToMaster::Heartbeat(Box::new(heartbeat))]).await;
+    let mut said = Vec::new();
+    loop {
+        match worker.hear().await.unwrap() {
+            ToWorker::Alive { sequence: answered } if answered == sequence => return said,
+            other => said.push(other),
+        }
+    }
+}
+
+/// The process of the database that waits for a lock, if it is not that one.
+async fn waiting_for_a_lock(database: &mut PgConnection, but: i32) -> i32 {
+    let sql = "SELECT pid FROM pg_stat_activity \
+               WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> $1";
+    eventually("something waits for a lock", async || {
+        sqlx::query_scalar(sql).bind(but).fetch_optional(&mut *database).await.unwrap()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn output_and_ends_are_acknowledged_after_their_commit_only() {
+    let stage = Stage::set().await;
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
+    let job = stage.client.submit(script("true")).await;
+    let attempt = worker.next_start().await.attempt;
+    worker.started(attempt).await;
+    stage.client.in_state(job, "running").await;
+
+    let mut watch = PgConnection::connect(&stage.database_url).await.unwrap();
+    let mut of_job = PgConnection::connect(&stage.database_url).await.unwrap();
+    let mut of_output = PgConnection::connect(&stage.database_url).await.unwrap();
+    let mut job_lock = of_job.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM jobs WHERE id = $1 FOR UPDATE")
+        .bind(job)
+        .execute(&mut *job_lock)
+        .await
+        .unwrap();
+    let mut output_lock = of_output.begin().await.unwrap();
+    sqlx::query("LOCK TABLE output_chunks IN SHARE MODE").execute(&mut *output_lock).await.unwrap();
+
+    worker.output(attempt, 0, Stream::Stdout, b"all\n").await;
+    worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 4).await;
+    let held = HeldAttempt { attempt, phase: HeldPhase::Finished };
+    let first_try = waiting_for_a_lock(&mut watch, 0).await;
+    assert_eq!(said_so_far(&mut worker, 1, held).await, []);
+
+    // Whether that was committed is not known to whoever loses the connection.
+    sqlx::query("SELECT pg_terminate_backend($1)").bind(first_try).execute(&mut watch).await.unwrap();
+    let second_try = waiting_for_a_lock(&mut watch, first_try).await;
+    assert_eq!(said_so_far(&mut worker, 2, held).await, []);
+
+    output_lock.rollback().await.unwrap();
+    // Output that came in a batch of its own is committed now, but the end is not.
+    eventually("something waits for the job", async || {
+        let sql = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype IN ('tuple', 'transactionid')";
+        sqlx::query_scalar::<_, i32>(sql).fetch_optional(&mut watch).await.unwrap()
+    })
+    .await;
+    let said = said_so_far(&mut worker, 3, held).await;
+    assert!(said.iter().all(|message| matches!(message, ToWorker::OutputStored { .. })), "{said:?}");
+    assert!(second_try != first_try && stage.client.job(job).await.state == "running");
+
+    job_lock.rollback().await.unwrap();
+    worker
+        .hear_until(|message| {
+            matches!(message, ToWorker::EndStored { attempt: of } if of == attempt).then_some(())
+        })
+        .await;
+    assert_eq!(stage.client.finished(job).await.state, "completed");
+    assert_eq!(stage.client.output(job).await, b"all\n");
+}

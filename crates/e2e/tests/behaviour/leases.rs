@@ -1,0 +1,109 @@
+//! When a worker counts as out of contact, and what becomes of its attempts: never early, whoever was away.
+
+use gaffer_domain::quantity::Span;
+use gaffer_domain::worker::{HeldPhase, SILENCE_LIMIT};
+use gaffer_e2e::eventually;
+use gaffer_e2e::raw_worker::{RawWorker, hello};
+use gaffer_e2e::stage::Stage;
+use gaffer_protocol::wire::{HeldAttempt, Hello};
+use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
+
+/// A worker with one running attempt of a job with that `lost_after`.
+async fn running(stage: &Stage, said: Hello, lost_after: &str) -> (RawWorker, i64, HeldAttempt) {
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, said).await;
+    let job = stage.client.submit(json!({"script": "true", "lost_after": lost_after})).await;
+    let attempt = worker.next_start().await.attempt;
+    worker.started(attempt).await;
+    stage.client.in_state(job, "running").await;
+    (worker, job, HeldAttempt { attempt, phase: HeldPhase::Running })
+}
+
+/// Makes the only worker, which has hung up, one that was last heard of so long ago.
+async fn last_heard_of(database_url: &str, ago: Span) {
+    let mut database = PgConnection::connect(database_url).await.unwrap();
+    eventually("the worker is away", async || {
+        let sql = "UPDATE workers SET offline_since = now() - $1 * interval '1 millisecond' \
+                   WHERE offline_since IS NOT NULL";
+        let done = sqlx::query(sql).bind(ago.as_millis() as f64).execute(&mut database).await.unwrap();
+        (done.rows_affected() == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_attempt_is_lost_after_its_own_time_and_a_margin_for_its_worker_and_the_clocks() {
+    let week = 7 * 24 * 60 * 60 * 1000;
+    for (lost_after, almost, enough) in [
+        ("10s", Span::from_millis(14_500), Span::from_millis(15_100)),
+        // Two clocks that run apart by a thousandth are ten minutes apart after a week.
+        ("7d", Span::from_millis(week + 600_000), Span::from_millis(week + 615_000)),
+    ] {
+        let stage = Stage::set().await;
+        let (worker, _, held) = running(&stage, hello("w"), lost_after).await;
+        worker.hang_up();
+        let store = &stage.running.master.store;
+        last_heard_of(&stage.database_url, almost).await;
+        let (due, next) = store.tasks_out_of_contact(10).await.unwrap();
+        assert!(due.is_empty() && next.is_some_and(|secs| secs > 0.0), "{lost_after}: {due:?} {next:?}");
+        last_heard_of(&stage.database_url, enough).await;
+        let (due, _) = store.tasks_out_of_contact(10).await.unwrap();
+        assert_eq!(due.iter().map(|(attempt, _)| *attempt).collect::<Vec<_>>(), [held.attempt]);
+    }
+}
+
+#[tokio::test]
+async fn a_master_that_was_away_for_long_calls_nothing_lost_before_its_workers_could_come_back() {
+    let stage = Stage::set().await;
+    let said = hello("w");
+    let (worker, job, held) = running(&stage, said.clone(), "10s").await;
+    worker.hang_up();
+    let database_url = stage.strike().await;
+    last_heard_of(&database_url, Span::from_secs(3_600)).await;
+
+    let stage = Stage::on(database_url).await;
+    let (due, next) = stage.running.master.store.tasks_out_of_contact(10).await.unwrap();
+    assert!(due.is_empty() && next.is_some_and(|secs| secs > 5.0), "{due:?} {next:?}");
+    let said = Hello { held: vec![held], ..said };
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, said).await;
+    worker.heartbeat(1, vec![held]).await;
+    assert_eq!(stage.client.job(job).await.state, "running");
+    assert_eq!(stage.client.tasks(job).await[0].attempt, 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_falls_silent_is_away_since_its_last_word() {
+    let stage = Stage::set().await;
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
+    let last_word = chrono::Utc::now();
+    while worker.hear().await.is_some() {}
+    let silent = chrono::Utc::now() - last_word;
+    assert!(silent.num_milliseconds() >= SILENCE_LIMIT.as_millis() as i64 - 1_000, "{silent}");
+    let seen = eventually("the worker is away", async || {
+        let seen = stage.client.get("/workers/w").await.body;
+        (seen["state"] == "offline").then_some(seen)
+    })
+    .await;
+    let last_seen: chrono::DateTime<chrono::Utc> = seen["last_seen_at"].as_str().unwrap().parse().unwrap();
+    assert!((last_seen - last_word).num_milliseconds().abs() < 5_000, "{last_seen} {last_word}");
+}
+
+#[tokio::test]
+async fn a_restart_of_a_workers_machine_is_told_again_until_its_losses_are_recorded() {
+    let stage = Stage::set().await;
+    let store = &stage.running.master.store;
+    let project = store.project_default().await.unwrap();
+    let key = stage.client.get("/keys").await.body["items"][0]["id"].as_i64().unwrap();
+    let is_reboot = async |boot_id: &str| {
+        let said = Hello { boot_id: boot_id.to_owned(), ..hello("w") };
+        let registered = store.worker_hello(project, key, uuid::Uuid::now_v7(), &[1; 32], &said).await;
+        let registered = registered.unwrap().unwrap();
+        (registered.id, registered.rebooted)
+    };
+    let (id, rebooted) = is_reboot("boot-1").await;
+    assert!(!rebooted && !is_reboot("boot-1").await.1);
+    // The master may die right after the hello: the next one has to know as well.
+    assert!(is_reboot("boot-2").await.1 && is_reboot("boot-2").await.1);
+    store.worker_booted(id, "boot-2").await.unwrap();
+    assert!(!is_reboot("boot-2").await.1);
+}

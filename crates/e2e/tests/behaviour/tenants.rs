@@ -1,0 +1,97 @@
+//! The wall between tenants: what one project has, another one neither sees nor touches.
+
+use gaffer_domain::ProjectId;
+use gaffer_domain::worker::HeldPhase;
+use gaffer_e2e::client::{Client, script};
+use gaffer_e2e::raw_worker::{RawWorker, hello};
+use gaffer_e2e::stage::{Stage, key_in};
+use gaffer_master::secret::Purpose;
+use gaffer_protocol::output::Stream;
+use gaffer_protocol::wire::{HeldAttempt, ToWorker};
+use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
+
+/// A second project: a client with the key of its user, and a key for its workers.
+async fn neighbour(stage: &Stage) -> (Client, String) {
+    let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
+    let sql = "INSERT INTO projects (name) VALUES ('neighbour') RETURNING id";
+    let project = ProjectId(sqlx::query_scalar(sql).fetch_one(&mut database).await.unwrap());
+    let master = &stage.running.master;
+    let user_key = key_in(master, project, "eve", Purpose::UserKey).await;
+    (stage.client.with_key(&user_key), key_in(master, project, "eve", Purpose::WorkerKey).await)
+}
+
+#[tokio::test]
+async fn what_one_project_has_is_not_there_for_another_on_any_route() {
+    let stage = Stage::set().await;
+    let (eve, _) = neighbour(&stage).await;
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
+    let id = worker.welcome.worker;
+    let job = stage.client.submit(script("true")).await;
+    let attempt = worker.next_start().await.attempt;
+    worker.started(attempt).await;
+    worker.output(attempt, 0, Stream::Stdout, b"mine\n").await;
+    stage.client.in_state(job, "running").await;
+    let key = stage.client.get("/keys").await.body["items"][0]["id"].as_i64().unwrap();
+
+    let mut paths = vec!["/workers/w".to_owned(), format!("/workers/{id}")];
+    for path in ["", "/explain", "/events", "/output", "/tasks", "/tasks/main", "/tasks/main/output"] {
+        paths.push(format!("/jobs/{job}{path}"));
+    }
+    for path in paths {
+        assert_eq!(stage.client.get(&path).await.status, 200, "{path}");
+        let answer = eve.get(&path).await;
+        assert_eq!(answer.status, 404, "{path}: {}", answer.text);
+    }
+    let mut paths = vec!["/workers/w/drain".to_owned(), format!("/workers/{id}/resume")];
+    for path in ["stop", "rerun", "tasks/main/signal"] {
+        paths.push(format!("/jobs/{job}/{path}"));
+    }
+    for path in paths {
+        let answer = eve.post(&path, &json!({"signal": "SIGINT"})).await;
+        assert_eq!(answer.status, 404, "{path}: {}", answer.text);
+    }
+    for path in [format!("/jobs/{job}"), format!("/keys/{key}")] {
+        assert_eq!(eve.delete(&path).await.status, 404, "{path}");
+    }
+    for path in ["/jobs", "/workers", "/events"] {
+        let listed = eve.get(path).await;
+        assert_eq!(listed.body["items"], json!([]), "{path}: {}", listed.text);
+    }
+    let keys = eve.get("/keys").await;
+    assert!(keys.body["items"].as_array().unwrap().iter().all(|listed| listed["id"] != key), "{}", keys.text);
+
+    let (cookie, eves) = (stage.sign_in(&stage.client).await, stage.sign_in(&eve).await);
+    let mut paths = vec![format!("/workers/{id}")];
+    for path in ["", "/live", "/lines?task=main", "/tasks/main"] {
+        paths.push(format!("/jobs/{job}{path}"));
+    }
+    for path in paths {
+        assert_eq!(stage.page(&path, &cookie).await.status(), 200, "{path}");
+        assert_eq!(stage.page(&path, &eves).await.status(), 404, "{path}");
+    }
+
+    // And nothing of it did anything.
+    worker.heartbeat(1, vec![HeldAttempt { attempt, phase: HeldPhase::Running }]).await;
+    assert_eq!(stage.client.job(job).await.state, "running");
+    assert_eq!(stage.client.get("/workers/w").await.body["state"], "online");
+    assert_eq!(stage.client.get("/keys").await.body["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_worker_runs_the_tasks_of_its_own_project_only() {
+    let stage = Stage::set().await;
+    let (eve, eves_worker_key) = neighbour(&stage).await;
+    // The first one in the queue is not hers.
+    let job = stage.client.submit(script("true")).await;
+    let eves_job = eve.submit(script("true")).await;
+    let mut eves = RawWorker::connect(&stage.worker_url(), &eves_worker_key, hello("w")).await;
+    assert_eq!(eves.next_start().await.job.0, eves_job);
+    let said = hello("w");
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, said.clone()).await;
+    assert_eq!(worker.next_start().await.job.0, job);
+
+    let posing = RawWorker::try_connect(&stage.worker_url(), &eves_worker_key, said).await.err().unwrap();
+    assert!(matches!(posing, Some(ToWorker::Goodbye { .. })), "{posing:?}");
+    worker.heartbeat(1, Vec::new()).await;
+}
