@@ -42,8 +42,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::quantity::{Bytes, Cpu};
 use crate::spec::Resources;
 pub use check::Unmet;
-pub(crate) use parse::is_resource_name;
-pub use parse::{ConstraintError, MAX_CONSTRAINT_BYTES, MAX_CONSTRAINT_DEPTH};
+pub use parse::{ConstraintError, MAX_CONSTRAINT_BYTES, MAX_CONSTRAINT_DEPTH, is_resource_name};
 
 /// A condition that a worker's facts meet or not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

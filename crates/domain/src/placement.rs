@@ -19,7 +19,7 @@ pub use feasible::{backlog_limit, feasible, room, suitable};
 pub use needs::{DefinitionRef, HostPort, Needs};
 pub use offer::{Measured, Offer, READING_GOOD_FOR, Taken};
 pub use receipt::{Candidate, Part, Receipt};
-pub use strategy::{Fleet, LIEB, Strategy, Terms, score, terms};
+pub use strategy::{Fleet, LIEB, Strategy, Terms, UnknownStrategy, score, terms};
 pub use unfit::{Resource, Unfit};
 
 /// How far ahead of its capacity a worker is given work: as much as it runs in this time, so that short tasks never

@@ -43,6 +43,7 @@ impl Stage {
             public_url: None,
             data_dir: Some(PathBuf::from("/nonexistent")),
             pg_bin: None,
+            strategy: Default::default(),
         };
         let running = gaffer_master::start(&config, CancellationToken::new()).await.unwrap();
         let key = key(&running.master, Purpose::UserKey).await;

@@ -45,7 +45,7 @@ pub(super) fn lone_fact(text: &str) -> Result<Fact, ConstraintError> {
 }
 
 /// Whether a countable resource may have this name: a small letter, then small letters, digits, `_` and `-`.
-pub(crate) fn is_resource_name(name: &str) -> bool {
+pub fn is_resource_name(name: &str) -> bool {
     name.len() <= MAX_RESOURCE_NAME_LEN
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c))

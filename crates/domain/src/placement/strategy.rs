@@ -32,12 +32,15 @@
 //! the strategy. In `round_robin`, the more wished for come first, and workers take turns among their equals.
 
 use std::f64::consts::LOG2_10;
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::needs::Needs;
 use super::offer::Offer;
 use crate::ProjectId;
+use crate::quantity::shown;
 use crate::spec::Resources;
 use crate::worker::WorkerState;
 
@@ -68,6 +71,28 @@ pub enum Strategy {
     EpvmLieb,
 }
 
+/// A text that is not the name of a strategy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name} is not a strategy: write one of {}", Strategy::words())]
+pub struct UnknownStrategy {
+    name: String,
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Strategy {
+    type Err = UnknownStrategy;
+
+    fn from_str(text: &str) -> Result<Strategy, UnknownStrategy> {
+        let known = Strategy::ALL.into_iter().find(|strategy| strategy.as_str() == text);
+        known.ok_or_else(|| UnknownStrategy { name: shown(text) })
+    }
+}
+
 impl Strategy {
     /// All of them.
     pub const ALL: [Strategy; 6] = [
@@ -89,6 +114,11 @@ impl Strategy {
             Strategy::Epvm => "epvm",
             Strategy::EpvmLieb => "epvm_lieb",
         }
+    }
+
+    /// All their words.
+    fn words() -> String {
+        Strategy::ALL.map(Strategy::as_str).join(", ")
     }
 
     /// Whether its scores mean something only with a fresh reading of the machine.

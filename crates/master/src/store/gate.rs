@@ -508,6 +508,8 @@ pub(super) fn start_attempt(
         action: definition.action.clone(),
         env: definition.env.clone(),
         resources: definition.resources.amounts,
+        countables: definition.resources.countables.clone(),
+        pieces: BTreeMap::new(),
         timeout: definition.timeout,
         output: definition.output,
         stop: definition.stop,
