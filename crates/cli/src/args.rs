@@ -95,6 +95,9 @@ pub enum Command {
     /// Keep the attempts of a worker, which starts this by itself
     #[command(hide = true)]
     Keeper,
+    /// Guard a keeper, which starts this by itself
+    #[command(hide = true)]
+    Guard,
 }
 
 impl Command {

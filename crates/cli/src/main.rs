@@ -60,6 +60,7 @@ fn carry_out(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Master(config) => commands::server::master(*config, out),
         Command::Worker(WorkerArgs::Serve(config)) => commands::server::worker(*config, out),
         Command::Keeper => commands::server::keeper(),
+        Command::Guard => commands::server::guard(),
         Command::Completion(args) => commands::completion::run(&args, out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -99,6 +100,7 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         | Command::Completion(_)
         | Command::Dev(_)
         | Command::Keeper
+        | Command::Guard
         | Command::Master(_) => Ok(0),
     }
 }

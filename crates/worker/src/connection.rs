@@ -84,7 +84,7 @@ pub(crate) async fn run(
             Failure::Superseded(superseded) => return Err(superseded.into()),
             Failure::Passing(reason) => {
                 link.log.failed(&reason);
-                link.backoff.next()
+                link.backoff.next(Instant::now())
             }
             Failure::Refusal(reason) => {
                 link.log.failed(&reason);
@@ -128,7 +128,9 @@ impl Link {
     /// Dials, and keeps the session going if there is one.
     async fn connect(&mut self) -> Failure {
         let url = self.dialer.url().clone();
-        let dialled = self.closing.run_until_cancelled(Box::pin(self.dialer.dial())).await;
+        let connect_patience = self.backoff.connect_patience(Instant::now());
+        let dialling = Box::pin(self.dialer.dial(connect_patience));
+        let dialled = self.closing.run_until_cancelled(dialling).await;
         let mut socket = match dialled {
             None => return Failure::Closing,
             Some(Ok(socket)) => socket,
@@ -168,7 +170,6 @@ impl Link {
 
     /// A session from its welcome to its end.
     async fn converse(&mut self, socket: Socket, welcome: Welcome, said: Vec<ToWorker>) -> SessionEnd {
-        self.backoff.welcomed();
         self.log.connected(&self.dialer, &welcome);
         self.keeper.welcomed(&welcome);
         let began = Instant::now();

@@ -10,6 +10,9 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use uuid::Uuid;
 
+/// What the lock says while a guard has it.
+const GUARD: &str = "guard";
+
 /// The lock on a data directory, for as long as this lives. The kernel gives it back however its holder dies.
 pub(crate) struct DataDirLock {
     _file: Flock<File>,
@@ -18,6 +21,20 @@ pub(crate) struct DataDirLock {
 impl DataDirLock {
     /// None if somebody else has it. The file then holds the number of that process.
     pub fn take(dir: &Path) -> anyhow::Result<Option<DataDirLock>> {
+        DataDirLock::take_as(dir, &std::process::id().to_string())
+    }
+
+    /// The same for a guard, for as long as it ends what a keeper left.
+    pub fn take_as_guard(dir: &Path) -> anyhow::Result<Option<DataDirLock>> {
+        DataDirLock::take_as(dir, GUARD)
+    }
+
+    /// Whether whoever has it is a guard.
+    pub fn is_a_guards(dir: &Path) -> bool {
+        fs::read_to_string(dir.join("lock")).is_ok_and(|holder| holder.trim() == GUARD)
+    }
+
+    fn take_as(dir: &Path, holder: &str) -> anyhow::Result<Option<DataDirLock>> {
         let path = dir.join("lock");
         let file = OpenOptions::new()
             .create(true)
@@ -29,7 +46,7 @@ impl DataDirLock {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
                 // For whoever wants to know; a full disk is no reason not to begin.
-                let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+                let _ = file.set_len(0).and_then(|()| writeln!(file, "{holder}"));
                 Ok(Some(DataDirLock { _file: file }))
             }
             Err((_, Errno::EWOULDBLOCK)) => Ok(None),

@@ -229,6 +229,11 @@ impl Execution {
         self.core.state().shortest_lost_after()
     }
 
+    /// When the first lease runs out of the attempts that are not over.
+    pub fn lease_end(&self) -> Option<BootTime> {
+        self.core.state().first_lease_end()
+    }
+
     /// Whether there are attempts that are not over.
     pub fn has_unfinished(&self) -> bool {
         self.shortest_lost_after().is_some()
@@ -245,6 +250,20 @@ impl Execution {
     pub async fn all_acknowledged(&self) {
         self.core.wait_until(|state| state.is_empty()).await;
     }
+}
+
+/// Ends what a keeper left that was killed and cannot be gone on with, and notes down what that was, for the next one.
+/// Says whether there is something that can be gone on with. `data_dir` must be locked by the caller. Blocks, for seconds
+/// if something will not die.
+pub(crate) fn end_leftovers(
+    data_dir: &Path,
+    boot_id: &str,
+    token: &str,
+    owner: &str,
+) -> anyhow::Result<bool> {
+    let goes_on = recovery::end_leftovers(&data_dir.join("spool"), boot_id, token)?;
+    driver::end_cgroups(owner);
+    Ok(goes_on)
 }
 
 impl Core {

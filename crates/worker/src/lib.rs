@@ -30,7 +30,7 @@ use config::{OnStop, Settings};
 use connection::{ConnectionSettings, Patience};
 use driver::DriverSettings;
 use execution::ExecutionSettings;
-pub use keeper::{KEEPER_COMMAND, KeeperPlace, keep};
+pub use keeper::{GUARD_COMMAND, KEEPER_COMMAND, KeeperPlace, guard, keep};
 
 /// Runs a worker until `shutdown`, with its attempts in `place`.
 ///

@@ -92,6 +92,18 @@ pub fn keeper() -> Result<u8, Failure> {
     ended.map(|()| 0).map_err(|error| Failure::Local(format!("{error:#}")))
 }
 
+/// Guards the keeper that started this process.
+///
+/// # Errors
+/// [`Failure::Local`] with what brought it down.
+pub fn guard() -> Result<u8, Failure> {
+    let local = |error: io::Error| Failure::Local(format!("cannot start: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(local)?;
+    let ended = runtime.block_on(gaffer_worker::guard());
+    runtime.shutdown_background();
+    ended.map(|()| 0).map_err(|error| Failure::Local(format!("{error:#}")))
+}
+
 /// Runs a server until TERM or Ctrl-C has let it end in order; a second one ends it at once. `filter` says what it logs
 /// unless the environment does.
 ///

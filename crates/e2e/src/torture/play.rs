@@ -9,6 +9,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use super::witness::born_at;
+
 /// Exit code of an attempt that was to fail.
 pub const FAILURE: u8 = 3;
 
@@ -88,7 +90,8 @@ impl Teller<'_> {
 
     fn tell(&self, what: &str) {
         let (job, pid) = (number("GAFFER_JOB_ID"), std::process::id());
-        let text = format!("{what} {job} {} {} {pid}", self.index, self.attempt);
+        let born = born_at(pid.cast_signed()).unwrap();
+        let text = format!("{what} {job} {} {} {pid} {born}", self.index, self.attempt);
         self.socket.send_to(text.as_bytes(), self.witness).unwrap();
     }
 }

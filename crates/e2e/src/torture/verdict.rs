@@ -178,6 +178,9 @@ pub(super) async fn judge(fleet: &Fleet, witness: &Witness, tasks: &[(u64, Task)
     verdict.attempts = seen.attempts.values().map(BTreeMap::len).sum();
     verdict.repeats = verdict.attempts - seen.attempts.len();
     (verdict.double_starts, verdict.overlaps) = (seen.double_starts.len(), seen.overlaps.len());
+    for ((job, index), attempt) in seen.overlaps.iter().take(MAX_SHOWN) {
+        verdict.figure(format!("attempt {attempt} of {job}/{index} began while an earlier one lived"));
+    }
     verdict
 }
 

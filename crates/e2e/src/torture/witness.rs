@@ -23,6 +23,8 @@ pub struct Seen {
 #[derive(Debug, Clone, Copy)]
 pub struct Seat {
     pid: i32,
+    /// When it was started, in ticks since the machine was.
+    born: u64,
     has_ended: bool,
 }
 
@@ -71,14 +73,14 @@ impl Witness {
 }
 
 impl Seen {
-    /// Takes in `start|end job index attempt pid`.
+    /// Takes in `start|end job index attempt pid born`.
     fn note(&mut self, text: &str, witness: &Path) {
         let mut words = text.split(' ');
         let what = words.next().unwrap_or_default();
         let numbers: Vec<i64> = words.filter_map(|word| word.parse().ok()).collect();
-        let [job, index, attempt, pid] = numbers[..] else { panic!("nobody says {text:?}") };
+        let [job, index, attempt, pid, born] = numbers[..] else { panic!("nobody says {text:?}") };
         let (key, attempt) = ((job, u32::try_from(index).unwrap()), u32::try_from(attempt).unwrap());
-        let pid = i32::try_from(pid).unwrap();
+        let (pid, born) = (i32::try_from(pid).unwrap(), born.unsigned_abs());
         let attempts = self.attempts.entry(key).or_default();
         if what == "end" {
             if let Some(seat) = attempts.get_mut(&attempt) {
@@ -87,13 +89,24 @@ impl Seen {
             return;
         }
         let others = attempts.iter().filter(|(number, seat)| **number != attempt && !seat.has_ended);
-        if others.into_iter().any(|(_, seat)| plays(seat.pid, witness)) {
+        // A number that is another process's by now is no sign of life.
+        if others
+            .into_iter()
+            .any(|(_, seat)| plays(seat.pid, witness) && born_at(seat.pid) == Some(seat.born))
+        {
             self.overlaps.push((key, attempt));
         }
-        if attempts.insert(attempt, Seat { pid, has_ended: false }).is_some() {
+        if attempts.insert(attempt, Seat { pid, born, has_ended: false }).is_some() {
             self.double_starts.push((key, attempt));
         }
     }
+}
+
+/// When a process was started, in ticks since the machine was; none if it is gone.
+pub fn born_at(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind the name, which may have anything in it, 20 fields further on.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 /// Whether a process is a living task of this witness.
@@ -111,7 +124,9 @@ mod tests {
         let mut seen = Seen::default();
         // This process has no such argument, so it is no living task; `/proc/self/cmdline` has its own name.
         let own_name = std::env::args().next().unwrap();
-        let (own, alive) = (std::process::id(), Path::new(&own_name));
+        let pid = std::process::id();
+        let own = format!("{pid} {}", born_at(pid.cast_signed()).unwrap());
+        let alive = Path::new(&own_name);
         seen.note(&format!("start 1 0 1 {own}"), alive);
         seen.note(&format!("start 1 0 2 {own}"), alive);
         assert_eq!(seen.overlaps, [((1, 0), 2)]);
@@ -121,8 +136,11 @@ mod tests {
         assert_eq!(seen.overlaps.len(), 1, "the first was over");
         seen.note(&format!("start 1 1 2 {own}"), alive);
         assert_eq!(seen.double_starts, [((1, 1), 2)]);
-        seen.note("start 1 2 1 1", Path::new("/nobody"));
-        seen.note("start 1 2 2 1", Path::new("/nobody"));
+        seen.note("start 1 2 1 1 1", Path::new("/nobody"));
+        seen.note("start 1 2 2 1 1", Path::new("/nobody"));
         assert_eq!(seen.overlaps.len(), 1, "the first was dead");
+        seen.note(&format!("start 1 3 1 {pid} 1"), alive);
+        seen.note(&format!("start 1 3 2 {own}"), alive);
+        assert_eq!(seen.overlaps.len(), 1, "its number is another's by now");
     }
 }

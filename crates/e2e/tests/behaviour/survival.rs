@@ -8,6 +8,7 @@ use gaffer_e2e::gaffer::{Dev, data_dir, kill_keeper};
 use gaffer_e2e::{eventually, eventually_within};
 use gaffer_protocol::rest::Task;
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 /// A `gaffer dev` whose own worker takes nothing.
@@ -124,6 +125,69 @@ async fn a_keeper_that_stands_still_is_replaced_before_the_master_gives_its_jobs
     .await;
     std::fs::write(&go, "").unwrap();
     assert_eq!(dev.client.finished(job).await.state.as_str(), "completed");
+}
+
+/// A job whose process writes its number there, beside one that hides from it.
+async fn begin_hiding(dev: &Dev, dir: &Path) -> (i64, Vec<Pid>) {
+    let note = |name: &str| dir.join(name).display().to_string();
+    let hidden = format!("(cd /; setsid env -i sh -c 'echo $$ > {}; exec sleep 1000' &)", note("hidden"));
+    let script = format!("{hidden}; echo $$ > {}; echo up; exec sleep 1000", note("main"));
+    let job = dev.client.submit(json!({"script": script, "lost_after": "10s"})).await;
+    let mut pids = Vec::new();
+    for name in ["hidden", "main"] {
+        let path = dir.join(name);
+        let pid = async || std::fs::read_to_string(&path).ok()?.trim().parse().ok().map(Pid::from_raw);
+        pids.push(eventually("a process says its number", pid).await);
+    }
+    eventually("the job runs", async || (dev.client.output(job).await == b"up\n").then_some(())).await;
+    (job, pids)
+}
+
+fn lives(pid: Pid) -> bool {
+    kill(pid, None).is_ok()
+}
+
+async fn are_gone(pids: &[Pid], patience: Duration) {
+    let gone = async || pids.iter().all(|pid| !lives(*pid)).then_some(());
+    eventually_within(patience, "everything that it ran is gone", gone).await;
+}
+
+#[tokio::test]
+async fn nothing_runs_on_when_all_of_a_worker_is_killed_and_its_next_life_says_what_had_to_be() {
+    let (dir, worker_dir) = (data_dir(), data_dir());
+    let dev = master(dir.path()).await;
+    let worker = dev.add_worker("w", worker_dir.path()).await;
+    let (job, pids) = begin_hiding(&dev, worker_dir.path()).await;
+    let (link, keeper) = (worker.link().unwrap(), worker.keeper().unwrap());
+    worker.end(Signal::SIGKILL).await;
+    for part in [link, keeper] {
+        // The link may have gone with its supervisor.
+        let _ = kill(part, Signal::SIGKILL);
+    }
+    are_gone(&pids, Duration::from_secs(5)).await;
+    let _worker = dev.add_worker("w", worker_dir.path()).await;
+    let done = dev.client.finished(job).await;
+    assert_eq!(done.reason.unwrap().code.as_str(), "lost_worker");
+    let task = dev.client.get(&format!("/jobs/{job}/tasks/main")).await.body;
+    assert_eq!(task["attempts"][0]["killed"]["left"], 0, "{task}");
+}
+
+#[tokio::test]
+async fn nothing_runs_on_beyond_its_lease_when_link_and_keeper_stand_still() {
+    let (dir, worker_dir) = (data_dir(), data_dir());
+    let dev = master(dir.path()).await;
+    let worker = dev.add_worker("w", worker_dir.path()).await;
+    let (job, pids) = begin_hiding(&dev, worker_dir.path()).await;
+    let parts = [worker.link().unwrap(), worker.keeper().unwrap()];
+    parts.iter().for_each(|part| kill(*part, Signal::SIGSTOP).unwrap());
+    // Before the master may give them to another.
+    are_gone(&pids, Duration::from_secs(10) + LOST_MARGIN.to_std()).await;
+    let done = dev.client.finished(job).await;
+    assert_eq!(done.reason.unwrap().code.as_str(), "lost_worker");
+    for part in parts {
+        // The guard may have killed it.
+        let _ = kill(part, Signal::SIGCONT);
+    }
 }
 
 #[tokio::test]

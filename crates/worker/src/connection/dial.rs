@@ -1,5 +1,6 @@
 //! One try to reach the master: TCP, TLS, and the WebSocket handshake with the worker's key.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +17,15 @@ use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, ClientRequestBuilder};
-use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use crate::config::{ApiKey, MasterUrl};
 
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest that a try may take.
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection on which nothing is acknowledged for so long is given up: a new one is made sooner than the kernel, whose
+/// pauses double, would try the old one again. Nothing is lost with it.
+const UNACKNOWLEDGED_LIMIT_MILLIS: u32 = 2_000;
 /// Small, for an idle connection costs this much memory; what is read is short.
 const READ_BUFFER_BYTES: usize = 8 << 10;
 const WRITE_BUFFER_BYTES: usize = 64 << 10;
@@ -64,7 +69,8 @@ impl Dialer {
         &self.url
     }
 
-    pub async fn dial(&self) -> Result<Socket, DialError> {
+    /// `connect_patience`: how long to wait until there is a connection at all.
+    pub async fn dial(&self, connect_patience: Duration) -> Result<Socket, DialError> {
         let unreachable = |reason: String| DialError::Unreachable(reason);
         let request = ClientRequestBuilder::new(self.url.uri().clone()).into_client_request();
         let mut request = request.map_err(|error| unreachable(error.to_string()))?;
@@ -75,16 +81,30 @@ impl Dialer {
             .max_write_buffer_size(WRITE_BUFFER_BYTES + MAX_CONTROL_FRAME_BYTES + MAX_OUTPUT_FRAME_BYTES)
             .max_message_size(Some(MAX_CONTROL_FRAME_BYTES))
             .max_frame_size(Some(MAX_CONTROL_FRAME_BYTES));
-        let no_delay = true;
-        let connecting =
-            connect_async_tls_with_config(request, Some(config), no_delay, self.connector.clone());
-        match tokio::time::timeout(DIAL_TIMEOUT, connecting).await {
-            Err(_) => Err(unreachable(format!("no answer within {} s", DIAL_TIMEOUT.as_secs()))),
+        let no_answer = |limit: Duration| unreachable(format!("no answer within {} s", limit.as_secs_f32()));
+        let stream = tokio::time::timeout(connect_patience, self.connect()).await;
+        let stream = stream.map_err(|_| no_answer(connect_patience))?;
+        let stream = stream.map_err(|error| unreachable(error.to_string()))?;
+        let greeting = client_async_tls_with_config(request, stream, Some(config), self.connector.clone());
+        match tokio::time::timeout(DIAL_TIMEOUT, greeting).await {
+            Err(_) => Err(no_answer(DIAL_TIMEOUT)),
             Ok(Ok((socket, _))) => Ok(socket),
             Ok(Err(tungstenite::Error::Http(response))) => Err(refusal(&response)),
             Ok(Err(tungstenite::Error::Io(error))) => Err(unreachable(error.to_string())),
             Ok(Err(error)) => Err(unreachable(error.to_string())),
         }
+    }
+}
+
+impl Dialer {
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let uri = self.url.uri();
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let port = uri.port_u16().unwrap_or(if self.url.is_secure() { 443 } else { 80 });
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        rustix::net::sockopt::set_tcp_user_timeout(&stream, UNACKNOWLEDGED_LIMIT_MILLIS)?;
+        Ok(stream)
     }
 }
 

@@ -150,6 +150,11 @@ pub(crate) struct DriverSettings {
     pub scripted: bool,
 }
 
+/// Kills all that a process of the same owner left in its cgroups.
+pub(crate) fn end_cgroups(owner: &str) {
+    drop(cgroup::Cgroups::open(owner));
+}
+
 impl Drivers {
     /// `owner` tells what belongs to this worker from what belongs to others; `adopting` are the attempts that will be
     /// [adopted](Drivers::adopt).

@@ -2,6 +2,7 @@
 //! master's acknowledgement.
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -11,6 +12,9 @@ use gaffer_protocol::wire::KillReceipt;
 use crate::driver::{self, Leftover};
 use crate::spool::{self, FromBefore, Recovered, Remembered, Resumed, Spool};
 
+/// The file in which a guard notes what it had to kill.
+const KILLED: &str = "killed";
+
 /// Ends what is left of an earlier process and opens the spool. Blocks, for seconds if something will not die.
 pub(super) fn recover(
     spool_dir: &Path,
@@ -19,9 +23,12 @@ pub(super) fn recover(
     spool_limit: u64,
 ) -> anyhow::Result<(Spool, FromBefore)> {
     let remembered = spool::remembered(spool_dir, boot_id)?;
-    let killed = kill_leftovers(token, &remembered);
+    let mut killed = noted(spool_dir);
+    add(&mut killed, kill_leftovers(token, &remembered));
     let (spool, from_before) =
         Spool::open(spool_dir, boot_id, spool_limit, remembered, &killed).context("cannot open the spool")?;
+    // The journal has it by now.
+    let _ = fs::remove_file(spool_dir.join(KILLED));
     for Recovered { ended, .. } in &from_before.over {
         let (killed, left) = ended.killed.map_or((0, 0), |receipt| (receipt.killed, receipt.left));
         tracing::info!(attempt = %ended.attempt, end = ?ended.end, killed, left, "found an attempt of an earlier run");
@@ -30,6 +37,32 @@ pub(super) fn recover(
         tracing::info!(attempt = %start.attempt, "going on with an attempt of an earlier run");
     }
     Ok((spool, from_before))
+}
+
+/// Ends what is left of an earlier process, and notes it down for the one that opens the spool. Says whether that one has
+/// something to go on with.
+pub(super) fn end_leftovers(spool_dir: &Path, boot_id: &str, token: &str) -> anyhow::Result<bool> {
+    let remembered = spool::remembered(spool_dir, boot_id)?;
+    let mut killed = noted(spool_dir);
+    add(&mut killed, kill_leftovers(token, &remembered));
+    let killed: Vec<(AttemptRef, KillReceipt)> = killed.into_iter().collect();
+    let path = spool_dir.join(KILLED);
+    fs::write(&path, serde_json::to_vec(&killed)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(remembered.iter().any(|remembered| remembered.resumable().is_some()))
+}
+
+/// What a guard noted down since a spool was last opened here.
+fn noted(spool_dir: &Path) -> HashMap<AttemptRef, KillReceipt> {
+    let text = fs::read(spool_dir.join(KILLED)).unwrap_or_default();
+    serde_json::from_slice::<Vec<_>>(&text).unwrap_or_default().into_iter().collect()
+}
+
+fn add(killed: &mut HashMap<AttemptRef, KillReceipt>, more: HashMap<AttemptRef, KillReceipt>) {
+    for (attempt, receipt) in more {
+        let killed_before = killed.get(&attempt).map_or(0, |before| before.killed);
+        killed.insert(attempt, KillReceipt { killed: killed_before + receipt.killed, ..receipt });
+    }
 }
 
 fn kill_leftovers(token: &str, remembered: &[Remembered]) -> HashMap<AttemptRef, KillReceipt> {

@@ -168,6 +168,11 @@ fn read_json<T: DeserializeOwned>(frame: &[u8]) -> Option<T> {
     serde_json::from_slice(json).ok()
 }
 
+/// The next message in this language; none if the other side is gone or makes no sense.
+pub(super) async fn hear<T: DeserializeOwned>(wire: &mut Wire) -> Option<T> {
+    read_json(&wire.next().await?.ok()?)
+}
+
 /// Sends one message and waits until it is on its way.
 pub(super) async fn say(wire: &mut Wire, message: &impl Serialize) -> std::io::Result<()> {
     wire.send(json(message)?).await

@@ -50,7 +50,10 @@ pub(crate) async fn obtain(place: KeeperPlace, settings: ExecutionSettings) -> a
             KeeperPlace::Here => here()?,
             KeeperPlace::Process => match process::connect(&data_dir).await {
                 Ok(stream) => already_there(stream)?,
-                Err(_nobody) => spawn(&data_dir).context("cannot start the keeper of this worker")?,
+                Err(_nobody) => {
+                    let (host, wire) = spawn(&data_dir).context("cannot start the keeper of this worker")?;
+                    Reached { wire, host, patience: BEGIN_PATIENCE }
+                }
             },
         };
         let Reached { wire, host, patience } = reached;
@@ -107,7 +110,8 @@ fn already_there(stream: UnixStream) -> anyhow::Result<Reached> {
     Ok(Reached { wire: frame::wire(stream), host: Host::process(process), patience: ANSWER_PATIENCE })
 }
 
-fn spawn(data_dir: &Path) -> anyhow::Result<Reached> {
+/// Starts a keeper's process.
+pub(super) fn spawn(data_dir: &Path) -> anyhow::Result<(Host, Wire)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     // This very program, whatever has its name by now. Its environment is nobody's but what programs need: jobs of the
@@ -126,7 +130,7 @@ fn spawn(data_dir: &Path) -> anyhow::Result<Reached> {
     let process = KeeperProcess::open(pid)?;
     tokio::spawn(async move { child.wait().await });
     let wire = frame::wire(UnixStream::from_std(ours)?);
-    Ok(Reached { wire, host: Host::process(process), patience: BEGIN_PATIENCE })
+    Ok((Host::process(process), wire))
 }
 
 fn log_file(data_dir: &Path) -> io::Result<File> {

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::frame::{self, Build, FromKeeper, LogLine, Opening, Refusal, ToKeeper, Wire};
+use super::guard::Guarded;
 use super::log;
 use super::serve::{Served, serve};
 use crate::clock::BootTime;
@@ -34,7 +35,9 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(5);
 const LINKLESS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long it waits for acknowledgements once it was told to leave and nothing runs.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
-/// How often it thinks about leaving.
+/// How often it looks whether a guard is done.
+const GUARD_RETRY: Duration = Duration::from_millis(20);
+/// How often it thinks about leaving, and tells its guard of its leases.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Keeps a worker's attempts for the link at standard input, and for the links that come later. To be called in a
@@ -43,12 +46,14 @@ const LOOK: Duration = Duration::from_millis(250);
 /// # Errors
 /// When nobody is at standard input, or the system refuses something; what concerns the worker is told to the link.
 pub async fn keep() -> anyhow::Result<()> {
-    let mut wire =
-        link_at_stdin().context("this command is for gaffer itself: a worker starts its keeper")?;
+    let stream =
+        socket_at_stdin().context("this command is for gaffer itself: a worker starts its keeper")?;
+    let mut wire = frame::wire(stream);
     // Away from the terminal of whoever started the worker. Fails if this process leads a group: then it is away.
     let _ = nix::unistd::setsid();
     let Some(opening) = hear_opening(&mut wire).await else { return Ok(()) };
     let log = log::collect(&opening.log_level);
+    let charge = opening.clone();
     let (kept, listener) = match begin(opening, log).await {
         Ok(Some(kept)) => {
             let listener = listen(&kept.settings.data_dir).context("cannot listen for links")?;
@@ -62,7 +67,8 @@ pub async fn keep() -> anyhow::Result<()> {
     };
     frame::say(&mut wire, &FromKeeper::Ready).await?;
     let socket = kept.settings.data_dir.join(SOCKET);
-    let ended = kept.attend(wire, listener).await;
+    let guarded = Guarded::by_a_process(charge);
+    let ended = kept.attend(wire, listener, &guarded).await;
     let _ = fs::remove_file(socket);
     ended
 }
@@ -108,13 +114,14 @@ fn listen(data_dir: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn link_at_stdin() -> io::Result<Wire> {
+/// Whoever started this process, in place of a standard input.
+pub(super) fn socket_at_stdin() -> io::Result<UnixStream> {
     let stream = std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // Fails if it is no socket.
     stream.local_addr()?;
     stream.set_nonblocking(true)?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-    Ok(frame::wire(UnixStream::from_std(stream)?))
+    UnixStream::from_std(stream)
 }
 
 async fn hear_opening(wire: &mut Wire) -> Option<Opening> {
@@ -127,9 +134,20 @@ async fn hear_opening(wire: &mut Wire) -> Option<Opening> {
 /// None if another keeper has the data directory.
 async fn begin(opening: Opening, log: mpsc::Receiver<LogLine>) -> anyhow::Result<Option<Kept>> {
     let Opening { settings, build, .. } = opening;
-    let Some(lock) = DataDirLock::take(&settings.data_dir)? else { return Ok(None) };
+    let Some(lock) = take_lock(&settings.data_dir).await? else { return Ok(None) };
     let execution = Execution::open(settings.clone()).await?;
     Ok(Some(Kept { served: Served::new(execution, log), settings, build, _lock: lock }))
+}
+
+/// Waits for a guard that ends what an earlier keeper left. None if another keeper has it.
+async fn take_lock(data_dir: &Path) -> anyhow::Result<Option<DataDirLock>> {
+    loop {
+        let lock = DataDirLock::take(data_dir)?;
+        if lock.is_some() || !DataDirLock::is_a_guards(data_dir) {
+            return Ok(lock);
+        }
+        tokio::time::sleep(GUARD_RETRY).await;
+    }
 }
 
 /// What a keeper has.
@@ -152,7 +170,7 @@ struct Attendance {
 }
 
 impl Kept {
-    async fn attend(self, first: Wire, listener: UnixListener) -> anyhow::Result<()> {
+    async fn attend(self, first: Wire, listener: UnixListener, guarded: &Guarded) -> anyhow::Result<()> {
         let mut terminated = signal(SignalKind::terminate()).context("cannot listen to signals")?;
         let mut look = tokio::time::interval(LOOK);
         let mut attendance = Attendance {
@@ -163,7 +181,7 @@ impl Kept {
         };
         while !self.is_to_leave(&mut attendance) {
             tokio::select! {
-                _ = look.tick() => {}
+                _ = look.tick() => guarded.tell(self.served.execution.lease_end()),
                 () = end_of(&mut attendance.link) => {
                     attendance.link = None;
                     attendance.linkless = Instant::now();

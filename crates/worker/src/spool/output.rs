@@ -97,6 +97,15 @@ pub(super) enum Place {
     New(PathBuf),
 }
 
+impl State {
+    /// Goes on from there next time, unless the segment was dropped meanwhile: open, it would keep its place on the disk.
+    fn keep(&mut self, cursor: Cursor) {
+        if self.segments.iter().any(|segment| segment.start == cursor.segment) {
+            self.cursor = Some(cursor);
+        }
+    }
+}
+
 impl Output {
     /// For an attempt that has written nothing yet.
     pub fn new(attempt: AttemptRef, files: Arc<Files>, limits: Arc<Limits>) -> Output {
@@ -143,6 +152,7 @@ impl Output {
         let mut state = self.state();
         state.removed = true;
         state.writing = false;
+        state.cursor = None;
         while !state.tail.is_empty() {
             self.forget_oldest(&mut state);
         }
@@ -171,7 +181,7 @@ impl Output {
                     };
                     match tokio::task::spawn_blocking(read).await {
                         Ok(Ok((records, cursor))) if !records.is_empty() => {
-                            self.state().cursor = Some(cursor);
+                            self.state().keep(cursor);
                             records
                         }
                         Ok(Err((error, path))) if tries_left > 0 => {
@@ -258,6 +268,8 @@ impl Output {
                 state.segments.pop_back();
             }
         }
+        // On a full disk, what is stored already may be all that could make room, and nothing else would look again.
+        self.drop_segments(&mut state);
     }
 
     /// The record is there from now on. `size`: that of its file; none if it is in memory only.
@@ -323,6 +335,7 @@ impl Output {
                 return;
             }
             state.segments.pop_front();
+            state.cursor.take_if(|cursor| cursor.segment == first.start);
             self.unlink(first, !state.was_read);
         }
     }

@@ -328,3 +328,47 @@ async fn a_job_that_writes_little_for_long_keeps_little_on_disk() {
     assert_eq!(writer.finish().bytes, 2_000_000);
     assert_eq!(files(dir.path()), [] as [&str; 0]);
 }
+
+/// Writes more than is kept in memory into one file.
+fn written(files: &Files, output: &Output) -> std::path::PathBuf {
+    let output::Place::New(path) = output.begin(true) else { panic!("there is no file yet") };
+    let mut segment = files.create(&path, &Progress::default()).unwrap();
+    for _ in 0..20 {
+        let record = record(vec![b'x'; 100 << 10], Stream::Stdout);
+        segment.append(&record).unwrap();
+        output.commit(record, Some(segment.size()));
+    }
+    path
+}
+
+#[tokio::test]
+async fn on_a_full_disk_what_is_stored_makes_room_for_what_could_not_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = Arc::new(Files::open(dir.path()).unwrap());
+    let output = || Output::new(ATTEMPT, files.clone(), Arc::new(Limits::new(LIMIT)));
+    // A file that is open keeps its place, whether it has a name or not.
+    let open = || {
+        let descriptors = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let mut targets = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
+        targets.any(|target| target.starts_with(dir.path()))
+    };
+
+    // Stored before the next record came: that would begin another file, which cannot be made.
+    let first = output();
+    let path = written(&files, &first);
+    assert_eq!(first.chunk(0, 10).await.unwrap().1, 10);
+    first.stored(first.end());
+    assert!(matches!(first.begin(false), output::Place::New(_)));
+    first.cancel(true);
+    assert!(!path.exists() && !open());
+
+    // Stored while the next record was on its way into the same file.
+    let second = output();
+    let path = written(&files, &second);
+    assert!(matches!(second.begin(false), output::Place::Same));
+    second.stored(second.end());
+    second.cancel(false);
+    assert!(matches!(second.begin(false), output::Place::New(_)));
+    second.cancel(true);
+    assert!(!path.exists());
+}

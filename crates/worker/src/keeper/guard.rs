@@ -1,0 +1,157 @@
+//! The keeper's guard: a process of its own that ends what a keeper leaves behind that was killed, and that kills a
+//! keeper which stands still beyond a lease. Whatever else of a worker dies or is stopped, nothing runs on that its
+//! master may have replaced.
+//!
+//! Containers do not end with their keeper. For them the guard starts another keeper, if no link does: that one goes on
+//! with them as long as their leases last.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::GUARD_COMMAND;
+use super::frame::{self, Opening, ToKeeper, Wire};
+use super::obtain;
+use super::process::socket_at_stdin;
+use super::watch::KeeperProcess;
+use crate::clock::{BootAlarm, BootTime};
+use crate::config;
+use crate::data_dir::DataDirLock;
+use crate::execution::{self, ExecutionSettings};
+
+/// A keeper whose lease has run out has so long to end what the lease was for, and to say so. The master waits longer
+/// before it replaces anything.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Before a guard that died is replaced.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the keeper says after that: when the first of its leases runs out, in microseconds since the machine was
+/// started; none if nothing has a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct LeaseEnd(Option<u64>);
+
+/// The keeper's side: has a guard, always.
+pub(super) struct Guarded {
+    lease_end: watch::Sender<Option<BootTime>>,
+}
+
+impl Guarded {
+    /// Starts a guard, and another one whenever it dies, for as long as this process lives.
+    ///
+    /// `charge`: how the keeper was begun, for a guard that has to begin another one.
+    pub fn by_a_process(charge: Opening) -> Guarded {
+        let (lease_end, leases) = watch::channel(None);
+        tokio::spawn(async move {
+            loop {
+                if let Err(error) = have_guard(&charge, leases.clone()).await {
+                    tracing::warn!(%error, "the guard of this worker died; it gets another one");
+                }
+                sleep(RESTART_PAUSE).await;
+            }
+        });
+        Guarded { lease_end }
+    }
+
+    /// When the first lease runs out.
+    pub fn tell(&self, lease_end: Option<BootTime>) {
+        self.lease_end.send_if_modified(|told| std::mem::replace(told, lease_end) != lease_end);
+    }
+}
+
+async fn have_guard(charge: &Opening, mut leases: watch::Receiver<Option<BootTime>>) -> io::Result<()> {
+    let (mut guard, mut wire) = spawn(charge)?;
+    frame::say(&mut wire, charge).await?;
+    leases.mark_changed();
+    loop {
+        tokio::select! {
+            ended = guard.wait() => return Err(io::Error::other(format!("it ended: {}", ended?))),
+            Ok(()) = leases.changed() => {
+                let end = leases.borrow_and_update().map(BootTime::as_micros);
+                frame::say(&mut wire, &LeaseEnd(end)).await?;
+            }
+        }
+    }
+}
+
+fn spawn(charge: &Opening) -> io::Result<(Child, Wire)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let guard = Command::new("/proc/self/exe")
+        .arg0("gaffer")
+        .arg(GUARD_COMMAND)
+        .env_clear()
+        .envs(config::keeper_environment())
+        .current_dir(&charge.settings.data_dir)
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok((guard, frame::wire(UnixStream::from_std(ours)?)))
+}
+
+/// Guards the keeper at standard input until that is gone, and ends what it leaves. To be called in a process that was
+/// started for this alone, inside of a Tokio runtime.
+///
+/// # Errors
+/// When nobody is at standard input, or when the data directory cannot be used any more.
+pub async fn guard() -> anyhow::Result<()> {
+    let stream = socket_at_stdin().context("this command is for gaffer itself: a keeper starts its guard")?;
+    let keeper = stream.peer_cred()?.pid().context("the keeper has no process number")?;
+    let keeper = KeeperProcess::open(keeper)?;
+    let mut wire = frame::wire(stream);
+    // Whoever ends the keeper by its group or its terminal does not mean this one.
+    let _ = nix::unistd::setsid();
+    let Some(charge) = frame::hear::<Opening>(&mut wire).await else { return Ok(()) };
+    attend(&mut wire, &keeper).await?;
+    keeper.ended().await;
+    let settings = charge.settings.clone();
+    let ending = tokio::task::spawn_blocking(move || end_what_is_left(&settings));
+    if ending.await.context("broke down")?? { begin_another(charge).await } else { Ok(()) }
+}
+
+/// Until the keeper has hung up, which is to say: until it is gone.
+async fn attend(wire: &mut Wire, keeper: &KeeperProcess) -> io::Result<()> {
+    let alarm = BootAlarm::new()?;
+    loop {
+        tokio::select! {
+            heard = frame::hear::<LeaseEnd>(wire) => match heard {
+                Some(LeaseEnd(end)) => alarm.set(end.map(BootTime::from_micros))?,
+                None => return Ok(()),
+            },
+            rung = alarm.ring() => {
+                rung?;
+                // After a sleep of the whole machine the keeper has to wake up first.
+                match timeout(PATIENCE, frame::hear::<LeaseEnd>(wire)).await {
+                    Ok(Some(LeaseEnd(end))) => alarm.set(end.map(BootTime::from_micros))?,
+                    Ok(None) => return Ok(()),
+                    Err(_silent) => keeper.kill(),
+                }
+            }
+        }
+    }
+}
+
+/// Unless another keeper has taken over: that one does it. Says whether there is something left that a keeper can go on
+/// with.
+fn end_what_is_left(settings: &ExecutionSettings) -> anyhow::Result<bool> {
+    let ExecutionSettings { data_dir, boot_id, token, owner, .. } = settings;
+    let Some(_lock) = DataDirLock::take_as_guard(data_dir)? else { return Ok(false) };
+    execution::end_leftovers(data_dir, boot_id, token, owner)
+}
+
+/// A keeper without a link. It has a guard of its own, and leaves when nothing is left to keep.
+async fn begin_another(charge: Opening) -> anyhow::Result<()> {
+    let data_dir = charge.settings.data_dir.clone();
+    let (_host, mut wire) = obtain::spawn(&data_dir)?;
+    frame::say(&mut wire, &ToKeeper::Open(Box::new(charge))).await?;
+    let _ = frame::hear_keeper(&mut wire).await;
+    Ok(())
+}
