@@ -52,6 +52,17 @@ impl Stage {
         Stage { running, database_url, client, worker_key }
     }
 
+    /// A client with the key of another user of the same project.
+    pub async fn another_user(&self, name: &str) -> Client {
+        let master = &self.running.master;
+        let project = master.store.project_default().await.unwrap();
+        let user = master.store.user_ensure(name, project).await.unwrap();
+        let secret = NewSecret::new(Purpose::UserKey);
+        let new = NewKey { kind: "user".to_owned(), name: name.to_owned(), expires_in_seconds: None };
+        master.store.key_insert(project, Some(user), &new, secret.shown(), &secret.sha256).await.unwrap();
+        Client::new(&format!("http://{}", self.running.api), &secret.text)
+    }
+
     /// Where workers dial in.
     pub fn worker_url(&self) -> String {
         format!("ws://{}/worker", self.running.workers)

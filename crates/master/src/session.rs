@@ -452,8 +452,11 @@ fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
     if hello.labels.len() > MAX_LABELS || hello.warnings.len() > 16 {
         return Err(SessionEnd::protocol("the hello has too many labels or warnings"));
     }
-    if hello.countables.len() > MAX_COUNTABLES || !hello.countables.keys().all(|name| is_resource_name(name)) {
-        return Err(SessionEnd::protocol("the hello has too many countable resources, or one with an odd name"));
+    if hello.countables.len() > MAX_COUNTABLES || !hello.countables.keys().all(|name| is_resource_name(name))
+    {
+        return Err(SessionEnd::protocol(
+            "the hello has too many countable resources, or one with an odd name",
+        ));
     }
     if hello.capacity.memory.get() > i64::MAX as u64 || hello.capacity.disk.get() > i64::MAX as u64 {
         return Err(SessionEnd::protocol("the hello offers more memory or disk than there is in the world"));

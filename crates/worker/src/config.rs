@@ -278,7 +278,10 @@ impl FromStr for Countables {
             may_be.then(|| (name.to_owned(), count))
         };
         let invalid = |part: &str| InvalidCountable { part: part.chars().take(60).collect() };
-        parts.map(|part| countable(part).ok_or_else(|| invalid(part))).collect::<Result<_, _>>().map(Countables)
+        parts
+            .map(|part| countable(part).ok_or_else(|| invalid(part)))
+            .collect::<Result<_, _>>()
+            .map(Countables)
     }
 }
 

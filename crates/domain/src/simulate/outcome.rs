@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use serde::Serialize;
+
 use super::trace::Arrival;
 use crate::placement::{Offer, Strategy};
 use crate::quantity::Span;
@@ -13,7 +15,7 @@ use crate::quantity::Span;
 const SHORTEST_COUNTED: Span = Span::from_secs(10);
 
 /// What came of a trace under one strategy.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Outcome {
     /// Which.
     pub strategy: Strategy,
@@ -38,7 +40,7 @@ pub struct Outcome {
 }
 
 /// Waiting times of all tasks, in seconds. Percentiles are nearest-rank: so many hundredths waited no longer.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 #[expect(missing_docs, reason = "the names are the documentation")]
 pub struct Waits {
     pub mean_secs: f64,

@@ -380,7 +380,8 @@ async fn class_ensure(
 ) -> Result<i64, StoreError> {
     let value = serde_json::to_value(needs).map_err(|error| StoreError::Unreadable(error.to_string()))?;
     let sha256: [u8; 32] = Sha256::digest(value.to_string()).into();
-    let find = "SELECT id FROM classes WHERE project_id = $1 AND priority = $2 AND owner = $3 AND needs_sha256 = $4";
+    let find =
+        "SELECT id FROM classes WHERE project_id = $1 AND priority = $2 AND owner = $3 AND needs_sha256 = $4";
     let known: Option<i64> = sqlx::query_scalar(find)
         .bind(project.0)
         .bind(i16::from(priority))

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use gaffer_domain::placement::{Needs, Taken};
-use gaffer_domain::queue::InUse;
 use gaffer_domain::quantity::{Bytes, Cpu};
+use gaffer_domain::queue::InUse;
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::WorkerState;
 use gaffer_domain::{ProjectId, Time, WorkerId};
@@ -359,10 +359,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn worker_fleet(
-        &self,
-        project: Option<ProjectId>,
-    ) -> Result<(Vec<Worker>, InUse), StoreError> {
+    pub async fn worker_fleet(&self, project: Option<ProjectId>) -> Result<(Vec<Worker>, InUse), StoreError> {
         let sql =
             format!("SELECT {COLUMNS} FROM workers WHERE $1::bigint IS NULL OR project_id = $1 ORDER BY id");
         let rows: Vec<WorkerRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
