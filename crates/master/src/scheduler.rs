@@ -107,12 +107,13 @@ impl Scheduler {
     /// # Errors
     /// When the database does not answer; nothing was placed then, or it was and shows in the next pass.
     pub async fn schedule_once(&self, now: Time) -> Result<Pass, StoreError> {
-        let classes = self.store.classes_pending().await?;
         let mut pass = Pass::default();
-        if classes.is_empty() {
+        if !self.store.tasks_any_pending().await? {
             return Ok(pass);
         }
+        // In this order: what a worker that has just come is given is the best of all that was accepted before.
         let workers = self.store.worker_list(None).await?;
+        let classes = self.store.classes_pending().await?;
         let offer = |worker: &Worker| {
             let finished_lately = self.pace.finished_lately(worker.id, Instant::now());
             Offer { finished_lately, ..offer_of(worker, now) }

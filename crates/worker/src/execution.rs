@@ -31,7 +31,7 @@ use gaffer_protocol::wire::{
     ContainerFacts, DriverStatus, Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster, ToWorker, Welcome,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::attempt::scratch::ScratchSpace;
@@ -96,6 +96,8 @@ struct Core {
     eventful: Notify,
     /// A lease may run out earlier than was known.
     lease_changed: Notify,
+    /// When the first one runs out.
+    lease_end: watch::Sender<Option<BootTime>>,
     /// An attempt ended, or was forgotten.
     settled: Notify,
 }
@@ -129,6 +131,7 @@ impl Execution {
             contact_file,
             eventful: Notify::new(),
             lease_changed: Notify::new(),
+            lease_end: watch::Sender::new(None),
             settled: Notify::new(),
         });
         for (resumption, writer, controls) in adopted {
@@ -221,9 +224,9 @@ impl Execution {
         self.core.state().shortest_lost_after()
     }
 
-    /// When the first lease runs out of the attempts that are not over.
-    pub fn lease_end(&self) -> Option<BootTime> {
-        self.core.state().first_lease_end()
+    /// When the first lease runs out, as far as is known: none runs out before that.
+    pub fn lease_end(&self) -> watch::Receiver<Option<BootTime>> {
+        self.core.lease_end.subscribe()
     }
 
     /// Whether there are attempts that are not over.

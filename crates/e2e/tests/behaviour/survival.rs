@@ -143,8 +143,10 @@ async fn begin_hiding(dev: &Dev, dir: &Path) -> (i64, Vec<Pid>) {
     (job, pids)
 }
 
+/// Not so of one that is dead and not waited for.
 fn lives(pid: Pid) -> bool {
-    kill(pid, None).is_ok()
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 async fn are_gone(pids: &[Pid], patience: Duration) {

@@ -22,6 +22,15 @@ pub struct PendingClass {
 }
 
 impl Store {
+    /// Whether any task waits for a worker.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tasks_any_pending(&self) -> Result<bool, StoreError> {
+        let any = "SELECT EXISTS (SELECT 1 FROM tasks WHERE state = 'pending')";
+        Ok(sqlx::query_scalar(any).fetch_one(&self.pool).await?)
+    }
+
     /// The classes with pending tasks: highest priority first, then who has waited longest. Costs one index look-up a
     /// class, however many tasks wait.
     ///

@@ -73,6 +73,7 @@ impl Core {
     /// Ends what has lost its lease by `now`. Gives the moment at which the next lease runs out.
     pub(super) fn expire(self: &Arc<Self>, now: BootTime) -> Option<BootTime> {
         let (expired, next) = self.state().expire(now);
+        self.lease_end.send_if_modified(|end| std::mem::replace(end, next) != next);
         if expired > 0 {
             tracing::warn!(
                 attempts = expired,

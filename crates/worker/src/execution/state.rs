@@ -324,11 +324,6 @@ impl State {
         self.held.values().filter_map(|held| held.phase.lost_after()).min()
     }
 
-    /// None before the first contact.
-    pub fn first_lease_end(&self) -> Option<BootTime> {
-        Some(self.contact?.after(self.shortest_lost_after()?.to_std()))
-    }
-
     pub fn renew_lease(&mut self, sent_at: Option<BootTime>) {
         self.contact = self.contact.max(sent_at);
     }

@@ -29,7 +29,7 @@ use crate::execution::{self, ExecutionSettings};
 
 /// A keeper whose lease has run out has so long to end what the lease was for, and to say so. The master waits longer
 /// before it replaces anything.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Before a guard that died is replaced.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
@@ -38,31 +38,15 @@ const RESTART_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct LeaseEnd(Option<u64>);
 
-/// The keeper's side: has a guard, always.
-pub(super) struct Guarded {
-    lease_end: watch::Sender<Option<BootTime>>,
-}
-
-impl Guarded {
-    /// Starts a guard, and another one whenever it dies, for as long as this process lives.
-    ///
-    /// `charge`: how the keeper was begun, for a guard that has to begin another one.
-    pub fn by_a_process(charge: Opening) -> Guarded {
-        let (lease_end, leases) = watch::channel(None);
-        tokio::spawn(async move {
-            loop {
-                if let Err(error) = have_guard(&charge, leases.clone()).await {
-                    tracing::warn!(%error, "the guard of this worker died; it gets another one");
-                }
-                sleep(RESTART_PAUSE).await;
-            }
-        });
-        Guarded { lease_end }
-    }
-
-    /// When the first lease runs out.
-    pub fn tell(&self, lease_end: Option<BootTime>) {
-        self.lease_end.send_if_modified(|told| std::mem::replace(told, lease_end) != lease_end);
+/// The keeper's side: starts a guard, and another one whenever it dies. Never ends.
+///
+/// `charge`: how the keeper was begun, for a guard that has to begin another one. `leases`: when the first one runs out.
+pub(super) async fn always_have_one(charge: Opening, leases: watch::Receiver<Option<BootTime>>) {
+    loop {
+        if let Err(error) = have_guard(&charge, leases.clone()).await {
+            tracing::warn!(%error, "the guard of this worker died; it gets another one");
+        }
+        sleep(RESTART_PAUSE).await;
     }
 }
 

@@ -17,9 +17,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::frame::{self, Build, FromKeeper, LogLine, Opening, Refusal, ToKeeper, Wire};
-use super::guard::Guarded;
-use super::log;
 use super::serve::{Served, serve};
+use super::{guard, log};
 use crate::clock::BootTime;
 use crate::data_dir::DataDirLock;
 use crate::execution::{Execution, ExecutionSettings};
@@ -37,7 +36,7 @@ const LINKLESS_PATIENCE: Duration = Duration::from_secs(5);
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
 /// How often it looks whether a guard is done.
 const GUARD_RETRY: Duration = Duration::from_millis(20);
-/// How often it thinks about leaving, and tells its guard of its leases.
+/// How often it thinks about leaving.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Keeps a worker's attempts for the link at standard input, and for the links that come later. To be called in a
@@ -67,8 +66,8 @@ pub async fn keep() -> anyhow::Result<()> {
     };
     frame::say(&mut wire, &FromKeeper::Ready).await?;
     let socket = kept.settings.data_dir.join(SOCKET);
-    let guarded = Guarded::by_a_process(charge);
-    let ended = kept.attend(wire, listener, &guarded).await;
+    tokio::spawn(guard::always_have_one(charge, kept.served.execution.lease_end()));
+    let ended = kept.attend(wire, listener).await;
     let _ = fs::remove_file(socket);
     ended
 }
@@ -170,7 +169,7 @@ struct Attendance {
 }
 
 impl Kept {
-    async fn attend(self, first: Wire, listener: UnixListener, guarded: &Guarded) -> anyhow::Result<()> {
+    async fn attend(self, first: Wire, listener: UnixListener) -> anyhow::Result<()> {
         let mut terminated = signal(SignalKind::terminate()).context("cannot listen to signals")?;
         let mut look = tokio::time::interval(LOOK);
         let mut attendance = Attendance {
@@ -181,7 +180,7 @@ impl Kept {
         };
         while !self.is_to_leave(&mut attendance) {
             tokio::select! {
-                _ = look.tick() => guarded.tell(self.served.execution.lease_end()),
+                _ = look.tick() => {}
                 () = end_of(&mut attendance.link) => {
                     attendance.link = None;
                     attendance.linkless = Instant::now();
