@@ -9,10 +9,7 @@ pub const TIMED_OUT: u8 = 124;
 pub const GAFFER_FAILED: u8 = 125;
 /// 128 + SIGTERM: the job was stopped.
 pub const CANCELLED: u8 = 143;
-/// 128 + SIGKILL, which is how the kernel ends what has no memory left.
-const OUT_OF_MEMORY: u8 = 137;
-
-/// 128 + SIGKILL.
+/// 128 + SIGKILL, which is how the kernel ends what has no memory left, and a worker what writes too much.
 const KILLED: u8 = 137;
 
 /// The exit code of a final task, as a shell would have it.
@@ -31,8 +28,7 @@ fn of_failure(task: &Task) -> u8 {
         Some(ReasonCode::ExitCode | ReasonCode::StartFailed) => own_code.unwrap_or(GAFFER_FAILED),
         Some(ReasonCode::Signal) => by_signal.unwrap_or(GAFFER_FAILED),
         Some(ReasonCode::Timeout) => TIMED_OUT,
-        Some(ReasonCode::OutOfMemory) => OUT_OF_MEMORY,
-        Some(ReasonCode::OutputLimit) => KILLED,
+        Some(ReasonCode::OutOfMemory | ReasonCode::OutputLimit) => KILLED,
         Some(ReasonCode::Stopped) => CANCELLED,
         Some(ReasonCode::LostWorker | ReasonCode::DependencyFailed) => GAFFER_FAILED,
         Some(ReasonCode::Unhealthy) | None => by_signal.or(own_code).unwrap_or(GAFFER_FAILED),

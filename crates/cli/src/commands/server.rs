@@ -7,6 +7,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use gaffer_master::config::MasterConfig;
 use gaffer_worker::KeeperPlace;
 use gaffer_worker::config::WorkerConfig;
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -85,11 +86,7 @@ fn end_with_supervisor() {
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn keeper() -> Result<u8, Failure> {
-    let local = |error: io::Error| Failure::Local(format!("cannot start: {error}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(local)?;
-    let ended = runtime.block_on(gaffer_worker::keep());
-    runtime.shutdown_background();
-    ended.map(|()| 0).map_err(|error| Failure::Local(format!("{error:#}")))
+    behind_a_worker(&mut Builder::new_multi_thread(), gaffer_worker::keep())
 }
 
 /// Guards the keeper that started this process.
@@ -97,11 +94,22 @@ pub fn keeper() -> Result<u8, Failure> {
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn guard() -> Result<u8, Failure> {
-    let local = |error: io::Error| Failure::Local(format!("cannot start: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(local)?;
-    let ended = runtime.block_on(gaffer_worker::guard());
+    behind_a_worker(&mut Builder::new_current_thread(), gaffer_worker::guard())
+}
+
+/// Runs what a worker starts for itself. It has no terminal; what it logs goes its own way.
+fn behind_a_worker(
+    runtime: &mut Builder,
+    process: impl Future<Output = anyhow::Result<()>>,
+) -> Result<u8, Failure> {
+    let runtime = start(runtime)?;
+    let ended = runtime.block_on(process);
     runtime.shutdown_background();
     ended.map(|()| 0).map_err(|error| Failure::Local(format!("{error:#}")))
+}
+
+fn start(runtime: &mut Builder) -> Result<Runtime, Failure> {
+    runtime.enable_all().build().map_err(|error| Failure::Local(format!("cannot start: {error}")))
 }
 
 /// Runs a server until TERM or Ctrl-C has let it end in order; a second one ends it at once. `filter` says what it logs
@@ -114,8 +122,7 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     log_to_stderr(out, filter)?;
-    let local = |error: io::Error| Failure::Local(format!("cannot start: {error}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(local)?;
+    let runtime = start(&mut Builder::new_multi_thread())?;
     let ended = runtime.block_on(until_told(server));
     runtime.shutdown_background();
     ended

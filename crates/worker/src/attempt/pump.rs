@@ -76,14 +76,18 @@ pub(super) async fn pump(
     exited: &CancellationToken,
     wrote: impl Fn(),
 ) {
-    while let Some(record) = next(source, exited).await {
-        if let Some(record) = quota.admit(record) {
-            writer.append(record, exited).await;
-            wrote();
-        }
-    }
-    let limit = Instant::now() + DRAIN_LIMIT;
-    while let Some(record) = next_after_exit(source, limit).await {
+    let mut drain_end = None;
+    loop {
+        let next = if exited.is_cancelled() {
+            next_after_exit(source, *drain_end.get_or_insert_with(|| Instant::now() + DRAIN_LIMIT)).await
+        } else {
+            tokio::select! {
+                biased;
+                next = poll_fn(|cx| source.poll_next(cx)) => next,
+                () = exited.cancelled() => continue,
+            }
+        };
+        let Some(record) = next else { break };
         if let Some(record) = quota.admit(record) {
             writer.append(record, exited).await;
             wrote();
@@ -95,23 +99,11 @@ pub(super) async fn pump(
     }
 }
 
-/// None at the end of the streams, and once the process has exited.
-async fn next(source: &mut dyn OutputSource, exited: &CancellationToken) -> Option<Record> {
-    if exited.is_cancelled() {
-        return None;
-    }
-    tokio::select! {
-        biased;
-        next = poll_fn(|cx| source.poll_next(cx)) => next,
-        () = exited.cancelled() => None,
-    }
-}
-
-async fn next_after_exit(source: &mut dyn OutputSource, limit: Instant) -> Option<Record> {
+async fn next_after_exit(source: &mut dyn OutputSource, drain_end: Instant) -> Option<Record> {
     if source.has_certain_end() {
         return poll_fn(|cx| source.poll_next(cx)).await;
     }
-    if Instant::now() >= limit {
+    if Instant::now() >= drain_end {
         return None;
     }
     timeout(DRAIN_SILENCE, poll_fn(|cx| source.poll_next(cx))).await.ok().flatten()

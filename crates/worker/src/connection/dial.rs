@@ -94,9 +94,7 @@ impl Dialer {
             Ok(Err(error)) => Err(unreachable(error.to_string())),
         }
     }
-}
 
-impl Dialer {
     async fn connect(&self) -> io::Result<TcpStream> {
         let uri = self.url.uri();
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');

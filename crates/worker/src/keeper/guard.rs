@@ -6,24 +6,20 @@
 //! with them as long as their leases last.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::GUARD_COMMAND;
 use super::frame::{self, Opening, ToKeeper, Wire};
-use super::obtain;
+use super::obtain::{self, start};
 use super::process::socket_at_stdin;
 use super::watch::KeeperProcess;
 use crate::clock::{BootAlarm, BootTime};
-use crate::config;
 use crate::data_dir::DataDirLock;
 use crate::execution::{self, ExecutionSettings};
 
@@ -33,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Before a guard that died is replaced.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
-/// What the keeper says after that: when the first of its leases runs out, in microseconds since the machine was
+/// What a keeper says to its guard, after how it was begun: when the first of its leases runs out, in microseconds since the machine was
 /// started; none if nothing has a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct LeaseEnd(Option<u64>);
@@ -51,7 +47,7 @@ pub(super) async fn always_have_one(charge: Opening, leases: watch::Receiver<Opt
 }
 
 async fn have_guard(charge: &Opening, mut leases: watch::Receiver<Option<BootTime>>) -> io::Result<()> {
-    let (mut guard, mut wire) = spawn(charge)?;
+    let (mut guard, mut wire) = start(GUARD_COMMAND, &charge.settings.data_dir, Stdio::null())?;
     frame::say(&mut wire, charge).await?;
     leases.mark_changed();
     loop {
@@ -63,22 +59,6 @@ async fn have_guard(charge: &Opening, mut leases: watch::Receiver<Option<BootTim
             }
         }
     }
-}
-
-fn spawn(charge: &Opening) -> io::Result<(Child, Wire)> {
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    let guard = Command::new("/proc/self/exe")
-        .arg0("gaffer")
-        .arg(GUARD_COMMAND)
-        .env_clear()
-        .envs(config::keeper_environment())
-        .current_dir(&charge.settings.data_dir)
-        .stdin(OwnedFd::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    Ok((guard, frame::wire(UnixStream::from_std(ours)?)))
 }
 
 /// Guards the keeper at standard input until that is gone, and ends what it leaves. To be called in a process that was

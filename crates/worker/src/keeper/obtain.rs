@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use tokio::net::UnixStream;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 use tracing::level_filters::LevelFilter;
 
@@ -112,25 +112,29 @@ fn already_there(stream: UnixStream) -> anyhow::Result<Reached> {
 
 /// Starts a keeper's process.
 pub(super) fn spawn(data_dir: &Path) -> anyhow::Result<(Host, Wire)> {
+    let (mut child, wire) = start(KEEPER_COMMAND, data_dir, log_file(data_dir)?.into())?;
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).context("it has no process number")?;
+    let process = KeeperProcess::open(pid)?;
+    tokio::spawn(async move { child.wait().await });
+    Ok((Host::process(process), wire))
+}
+
+/// Starts another process of this very program, whatever has its name by now, with a socket to this one at its standard
+/// input. Its environment is nobody's but what programs need: jobs of the same user can read it.
+pub(super) fn start(command: &str, data_dir: &Path, log: Stdio) -> io::Result<(Child, Wire)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
-    // This very program, whatever has its name by now. Its environment is nobody's but what programs need: jobs of the
-    // same user can read it.
-    let mut child = Command::new("/proc/self/exe")
+    let child = Command::new("/proc/self/exe")
         .arg0("gaffer")
-        .arg(KEEPER_COMMAND)
+        .arg(command)
         .env_clear()
         .envs(config::keeper_environment())
         .current_dir(data_dir)
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())
-        .stderr(log_file(data_dir)?)
+        .stderr(log)
         .spawn()?;
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).context("it has no process number")?;
-    let process = KeeperProcess::open(pid)?;
-    tokio::spawn(async move { child.wait().await });
-    let wire = frame::wire(UnixStream::from_std(ours)?);
-    Ok((Host::process(process), wire))
+    Ok((child, frame::wire(UnixStream::from_std(ours)?)))
 }
 
 fn log_file(data_dir: &Path) -> io::Result<File> {
