@@ -256,9 +256,10 @@ pub(crate) fn end_leftovers(
     token: &str,
     owner: &str,
 ) -> anyhow::Result<bool> {
-    let goes_on = recovery::end_leftovers(&data_dir.join("spool"), boot_id, token)?;
+    let goes_on = recovery::end_leftovers(&data_dir.join("spool"), boot_id, token);
+    // Also when nothing can be noted down: on a full disk, say.
     driver::end_cgroups(owner);
-    Ok(goes_on)
+    goes_on
 }
 
 impl Core {

@@ -69,13 +69,16 @@ async fn have_guard(charge: &Opening, mut leases: watch::Receiver<Option<BootTim
 pub async fn guard() -> anyhow::Result<()> {
     let stream = socket_at_stdin().context("this command is for gaffer itself: a keeper starts its guard")?;
     let keeper = stream.peer_cred()?.pid().context("the keeper has no process number")?;
-    let keeper = KeeperProcess::open(keeper)?;
+    // None if it is gone by now.
+    let keeper = KeeperProcess::open(keeper).ok();
     let mut wire = frame::wire(stream);
     // Whoever ends the keeper by its group or its terminal does not mean this one.
     let _ = nix::unistd::setsid();
     let Some(charge) = frame::hear::<Opening>(&mut wire).await else { return Ok(()) };
-    attend(&mut wire, &keeper).await?;
-    keeper.ended().await;
+    if let Some(keeper) = keeper {
+        attend(&mut wire, &keeper).await?;
+        keeper.ended().await;
+    }
     let settings = charge.settings.clone();
     let ending = tokio::task::spawn_blocking(move || end_what_is_left(&settings));
     if ending.await.context("broke down")?? { begin_another(charge).await } else { Ok(()) }
