@@ -38,7 +38,7 @@ pub struct SpecFlags {
     #[arg(long, value_name = "BYTES")]
     pub output_limit: Option<String>,
     /// What happens beyond that: truncate (it goes on) or kill [default: truncate]
-    #[arg(long, value_name = "WHAT", requires = "output_limit")]
+    #[arg(long, value_name = "WHAT")]
     pub on_output_limit: Option<String>,
     /// 0 to 100; higher goes first
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]

@@ -364,7 +364,7 @@ fn values_of_the_wrong_type_or_size_are_refused() {
         (json!({"lost_after": "8d"}), "/lost_after: expected a time from 10s to 7d, found 8d"),
         (json!({"timeout": "50ms"}), "/timeout: expected a time from 100ms to 365d, found 50ms"),
         (json!({"output": {"limit": 0}}), "/output/limit: expected a size from 1B to 1PiB, found 0B"),
-        (json!({"output": {"on_limit": "kill"}}), "/output: `on_limit` needs a `limit`"),
+        (json!({"output": {"on_limit": "kill"}}), "/output/on_limit: `on_limit` needs a `limit`"),
         (json!({"timeout": true}), "/timeout: expected a time from 100ms to 365d, found true"),
         (json!({"count": 0}), "/count: expected a whole number from 1 to 100000, found 0"),
         (json!({"count": "3"}), "/count: expected a whole number from 1 to 100000, found a string"),

@@ -317,10 +317,11 @@ fn resources(node: &Node) -> Option<Resources> {
 fn output(node: &Node) -> Option<Option<OutputLimit>> {
     let mut object = node.object("an object such as {limit: 100MiB, on_limit: truncate}")?;
     let limit = object.read("limit", |node| node.amount("a size", MIN_OUTPUT..=MAX_BYTES));
-    let on_limit = object.read("on_limit", |node| node.word(ON_LIMIT));
-    if on_limit.is_some() && !object.has("limit") {
-        return node.wrong("`on_limit` needs a `limit`");
-    }
+    let has_limit = object.has("limit");
+    let on_limit = object.read("on_limit", |node| match has_limit {
+        true => node.word(ON_LIMIT),
+        false => node.wrong("`on_limit` needs a `limit`"),
+    });
     object.finish();
     Some(limit.map(|limit| OutputLimit { limit, on_limit: on_limit.unwrap_or(OnLimit::Truncate) }))
 }
