@@ -156,15 +156,21 @@ impl Dev {
         data_dir: &Path,
         variables: &[(&str, &str)],
     ) -> WorkerProcess {
+        let mut worker = command(&["worker"]);
+        worker.envs(variables.iter().copied());
+        self.add_worker_by(worker, name, data_dir).await
+    }
+
+    /// The same, started in a way of its own.
+    pub async fn add_worker_by(&self, mut worker: Command, name: &str, data_dir: &Path) -> WorkerProcess {
         let key = self.client.post("/keys", &serde_json::json!({"kind": "worker", "name": name})).await;
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(data_dir.join("worker.log")).unwrap();
-        let child = command(&["worker"])
+        let child = worker
             .env("MASTER_URL", &self.env["MASTER_URL"])
             .env("API_KEY", key.body["key"].as_str().unwrap())
             .env("GAFFER_WORKER_NAME", name)
             .env("GAFFER_DATA_DIR", data_dir)
-            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gaffer_domain::worker::LOST_MARGIN;
-use gaffer_e2e::gaffer::{Dev, data_dir, kill_keeper};
+use gaffer_e2e::gaffer::{Dev, bare_command, data_dir, kill_keeper, program};
 use gaffer_e2e::{eventually, eventually_within};
 use gaffer_protocol::rest::Task;
 use nix::sys::signal::{Signal, kill};
@@ -190,6 +190,22 @@ async fn nothing_runs_on_beyond_its_lease_when_link_and_keeper_stand_still() {
         // The guard may have killed it.
         let _ = kill(part, Signal::SIGCONT);
     }
+}
+
+#[tokio::test]
+async fn jobs_heed_signals_although_their_worker_was_started_deaf_to_them() {
+    let (dir, worker_dir) = (data_dir(), data_dir());
+    let dev = master(dir.path()).await;
+    // As `nohup` does, and a shell for what it starts in the background.
+    let deaf = r#"trap "" HUP INT QUIT; exec "$0" worker"#;
+    let worker = bare_command(Path::new("sh"), &["-c", deaf, &program().display().to_string()]);
+    let _worker = dev.add_worker_by(worker, "w", worker_dir.path()).await;
+    let script = "trap 'echo caught; exit 6' INT; echo up; while :; do sleep 0.02; done";
+    let job = dev.client.submit(json!({"script": script, "stop": {"signal": "SIGINT"}})).await;
+    eventually("the job runs", async || (dev.client.output(job).await == b"up\n").then_some(())).await;
+    dev.client.post(&format!("/jobs/{job}/stop"), &json!({})).await;
+    dev.client.finished(job).await;
+    assert_eq!(dev.client.output(job).await, b"up\ncaught\n");
 }
 
 #[tokio::test]
