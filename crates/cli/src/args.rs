@@ -17,6 +17,7 @@ use crate::commands::logs::LogsArgs;
 use crate::commands::rerun::RerunArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::server::WorkerArgs;
+use crate::commands::simulate::SimulateArgs;
 use crate::commands::stop::StopArgs;
 use crate::commands::submit::SubmitArgs;
 use crate::commands::version::VersionArgs;
@@ -70,6 +71,8 @@ pub enum Command {
     Delete(DeleteArgs),
     /// Say why a job waits, worker by worker
     Explain(ExplainArgs),
+    /// Say what would become of a load under each way to choose workers
+    Simulate(SimulateArgs),
     /// Show the history
     Events(EventsArgs),
     /// List workers
@@ -151,6 +154,7 @@ mod tests {
             "keys create --kind worker --name lab --expires 30d",
             "events -f 42",
             "completion zsh",
+            "simulate trace.csv 4x8:16GiB:100GiB --strategy epvm --json",
             "master",
             "dev",
         ];

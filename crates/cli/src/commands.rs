@@ -16,6 +16,7 @@ pub mod logs;
 pub mod rerun;
 pub mod run;
 pub mod server;
+pub mod simulate;
 pub mod stop;
 pub mod submit;
 pub mod supervisor;

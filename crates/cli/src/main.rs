@@ -62,6 +62,7 @@ fn carry_out(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Keeper => commands::server::keeper(),
         Command::Guard => commands::server::guard(),
         Command::Completion(args) => commands::completion::run(&args, out),
+        Command::Simulate(args) => commands::simulate::run(&args, out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -101,6 +102,7 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         | Command::Dev(_)
         | Command::Keeper
         | Command::Guard
+        | Command::Simulate(_)
         | Command::Master(_) => Ok(0),
     }
 }

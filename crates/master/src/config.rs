@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use gaffer_domain::placement::Strategy;
 
 /// Settings of a master. Each is an option and an environment variable.
 #[derive(Debug, Clone, Args)]
@@ -33,6 +34,10 @@ pub struct MasterConfig {
     /// ~/.local/share/gaffer].
     #[arg(long, env = "GAFFER_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
+
+    /// How workers are chosen for jobs that do not say: spread, binpack, round_robin, greedy, epvm or epvm_lieb.
+    #[arg(long, env = "GAFFER_STRATEGY", value_name = "STRATEGY", default_value_t)]
+    pub strategy: Strategy,
 
     /// Directory with the Postgres programs for the private server; found by itself in the usual places.
     #[arg(long, env = "GAFFER_PG_BIN")]

@@ -1,6 +1,7 @@
 //! Why tasks wait: the same questions that the scheduler asks, with their answers in words.
 
-use gaffer_domain::placement::{Needs, Unfit, feasible, suitable};
+use gaffer_domain::placement::{DefinitionRef, Needs, Unfit, feasible, suitable};
+use gaffer_domain::queue::Hold;
 use gaffer_domain::{JobId, ProjectId, Time};
 use gaffer_protocol::rest::{Explanation, WaitingTasks, WorkerVerdict};
 
@@ -23,13 +24,17 @@ pub async fn explain(
 ) -> Result<Option<Explanation>, StoreError> {
     let Some(view) = store.job_get(project, job).await? else { return Ok(None) };
     let Some(spec) = store.spec(job).await? else { return Ok(None) };
-    let workers = store.worker_list(Some(project)).await?;
+    let (workers, in_use) = store.worker_fleet(Some(project)).await?;
     let mut waiting = Vec::new();
     for (position, pending, blocked) in store.job_waiting(job).await? {
         let Some(definition) = spec.tasks.get(position) else { continue };
         if pending > 0 {
-            let needs = Needs::of(&spec, definition);
-            waiting.push(explain_pending(&definition.name, pending, &needs, project, &workers, now));
+            let position = u16::try_from(position).unwrap_or(u16::MAX);
+            let needs = Needs::of(&spec, definition, DefinitionRef { job, position });
+            waiting.push(match in_use.hold(project, &needs) {
+                Some(hold) => explain_hold(&definition.name, pending, &needs, hold),
+                None => explain_pending(&definition.name, pending, &needs, project, &workers, now),
+            });
         }
         if blocked > 0 {
             waiting.push(WaitingTasks {
@@ -58,6 +63,18 @@ pub async fn explain(
         (None, state) => format!("nothing waits: the job is {state}"),
     };
     Ok(Some(Explanation { job, message, waiting }))
+}
+
+/// Explains why pending tasks of one definition wait whatever the workers do.
+fn explain_hold(name: &str, count: i64, needs: &Needs, hold: Hold) -> WaitingTasks {
+    let group = needs.concurrency.as_ref().map_or("", |concurrency| concurrency.group.as_str());
+    let message = match hold {
+        Hold::Concurrency { live, limit } => {
+            format!("{live} of the {limit} tasks that the concurrency group {group} allows are under way")
+        }
+        Hold::NoWorker => "no worker can take it".to_owned(),
+    };
+    WaitingTasks { task: name.to_owned(), count, message, help: None, workers: Vec::new() }
 }
 
 /// Explains what keeps pending tasks of one definition waiting.
@@ -94,6 +111,8 @@ fn explain_pending(
         ("no connected worker has a working driver for it", Some("add a worker with that driver"))
     } else if some(|unfit| matches!(unfit, Unfit::Datacenter { .. })) {
         ("no worker stands in a datacenter that the job allows", Some("add one there, or change datacenters"))
+    } else if some(|unfit| matches!(unfit, Unfit::Constraint { .. })) {
+        ("no worker meets the constraints", Some("add one that does, or change the constraints"))
     } else if some(|unfit| matches!(unfit, Unfit::Draining)) {
         ("all workers that are connected are draining", Some("resume one: gaffer worker resume NAME"))
     } else {

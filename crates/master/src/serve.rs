@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use axum::serve::ListenerExt;
+use gaffer_domain::queue::Turns;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -20,6 +21,7 @@ use crate::live::LiveOutputs;
 use crate::pace::Pace;
 use crate::recorder::Recorder;
 use crate::scheduler::Scheduler;
+use crate::scheduler::recent::Recent;
 use crate::secret::{NewSecret, Purpose};
 use crate::store::Store;
 use crate::sweeper::Sweeper;
@@ -108,6 +110,9 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         recorder: recorder_handle.clone(),
         wake: scheduler_wake.clone(),
         hub: hub.clone(),
+        strategy: config.strategy,
+        turns: Turns::default(),
+        recent: Recent::default(),
     };
     let sweeper = Sweeper {
         store: store.clone(),

@@ -17,6 +17,7 @@ mod jobs;
 mod leases;
 mod pages;
 mod placement;
+mod scheduling;
 mod sessions;
 mod survival;
 mod tenants;

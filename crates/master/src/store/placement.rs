@@ -1,5 +1,7 @@
 //! What the scheduler reads: which classes of tasks wait, and which tasks of a class go first.
 
+use std::collections::BTreeMap;
+
 use gaffer_domain::placement::Needs;
 use gaffer_domain::{ProjectId, TaskId, Time};
 use sqlx::types::Json;
@@ -13,6 +15,8 @@ pub struct PendingClass {
     pub id: i64,
     /// Whose tasks they are.
     pub project: ProjectId,
+    /// Who submitted them.
+    pub owner: String,
     /// Their priority.
     pub priority: i16,
     /// What they need.
@@ -28,7 +32,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn classes_pending(&self) -> Result<Vec<PendingClass>, StoreError> {
-        let rows: Vec<(i64, i64, i16, Json<Needs>, Time)> = sqlx::query_as(
+        let rows: Vec<(i64, i64, String, i16, Json<Needs>, Time)> = sqlx::query_as(
             "WITH RECURSIVE waiting AS ( \
                  (SELECT class_id, not_before FROM tasks WHERE state = 'pending' \
                      ORDER BY class_id, not_before LIMIT 1) \
@@ -36,7 +40,7 @@ impl Store {
                  SELECT next.class_id, next.not_before FROM waiting, LATERAL ( \
                      SELECT class_id, not_before FROM tasks WHERE state = 'pending' \
                      AND class_id > waiting.class_id ORDER BY class_id, not_before LIMIT 1) next) \
-             SELECT c.id, c.project_id, c.priority, c.needs, waiting.not_before \
+             SELECT c.id, c.project_id, c.owner, c.priority, c.needs, waiting.not_before \
              FROM waiting JOIN classes c ON c.id = waiting.class_id \
              ORDER BY c.priority DESC, waiting.not_before, c.id",
         )
@@ -44,9 +48,10 @@ impl Store {
         .await?;
         Ok(rows
             .into_iter()
-            .map(|(id, project, priority, needs, first)| PendingClass {
+            .map(|(id, project, owner, priority, needs, first)| PendingClass {
                 id,
                 project: ProjectId(project),
+                owner,
                 priority,
                 needs: needs.0,
                 first,
@@ -54,20 +59,32 @@ impl Store {
             .collect())
     }
 
-    /// The tasks of a class that go first, of those that may be placed at `now`.
+    /// Of each of these classes the tasks that go first, of those that may be placed at `now`, at most so many of each.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn class_heads(&self, class: i64, now: Time, limit: u32) -> Result<Vec<TaskId>, StoreError> {
-        let ids: Vec<i64> = sqlx::query_scalar(
-            "SELECT id FROM tasks WHERE state = 'pending' AND class_id = $1 AND not_before <= $2 \
-             ORDER BY not_before, id LIMIT $3",
+    pub async fn class_heads(
+        &self,
+        wanted: &[(i64, usize)],
+        now: Time,
+    ) -> Result<BTreeMap<i64, Vec<TaskId>>, StoreError> {
+        let (classes, most): (Vec<i64>, Vec<i64>) =
+            wanted.iter().map(|(class, most)| (*class, i64::try_from(*most).unwrap_or(i64::MAX))).unzip();
+        let rows: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT wanted.class_id, head.id FROM UNNEST($1::bigint[], $2::bigint[]) AS wanted(class_id, most), \
+             LATERAL (SELECT id, not_before FROM tasks WHERE state = 'pending' AND class_id = wanted.class_id \
+                 AND not_before <= $3 ORDER BY not_before, id LIMIT wanted.most) head \
+             ORDER BY wanted.class_id, head.not_before, head.id",
         )
-        .bind(class)
+        .bind(classes)
+        .bind(most)
         .bind(now)
-        .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
-        Ok(ids.into_iter().map(TaskId).collect())
+        let mut heads: BTreeMap<i64, Vec<TaskId>> = BTreeMap::new();
+        for (class, task) in rows {
+            heads.entry(class).or_default().push(TaskId(task));
+        }
+        Ok(heads)
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use gaffer_domain::placement::{Needs, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu};
+use gaffer_domain::queue::InUse;
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::WorkerState;
 use gaffer_domain::{ProjectId, Time, WorkerId};
@@ -28,6 +30,8 @@ pub struct Worker {
     pub labels: BTreeMap<String, String>,
     /// What it offers.
     pub capacity: Resources,
+    /// What it offers of countable resources.
+    pub countables: BTreeMap<String, u32>,
     /// What it can execute with.
     pub drivers: Vec<DriverStatus>,
     /// Processor architecture.
@@ -46,6 +50,8 @@ pub struct Worker {
     pub created_at: Time,
     /// What its live attempts have reserved, started or not.
     pub reserved: Resources,
+    /// What they hold beside that.
+    pub taken: Taken,
     /// Attempts that it executes.
     pub running: i64,
     /// Attempts placed there that have not started.
@@ -84,6 +90,7 @@ struct WorkerRow {
     cpu_millis: i32,
     memory_bytes: i64,
     disk_bytes: i64,
+    countables: Json<BTreeMap<String, u32>>,
     drivers: Json<Vec<DriverStatus>>,
     arch: String,
     os: String,
@@ -103,6 +110,7 @@ impl From<WorkerRow> for Worker {
             datacenter: row.datacenter,
             labels: row.labels.0,
             capacity: resources(i64::from(row.cpu_millis), row.memory_bytes, row.disk_bytes),
+            countables: row.countables.0,
             drivers: row.drivers.0,
             arch: row.arch,
             os: row.os,
@@ -112,14 +120,15 @@ impl From<WorkerRow> for Worker {
             offline_since: row.offline_since,
             created_at: row.created_at,
             reserved: resources(0, 0, 0),
+            taken: Taken::default(),
             running: 0,
             waiting: 0,
         }
     }
 }
 
-const COLUMNS: &str = "id, project_id, name, datacenter, labels, cpu_millis, memory_bytes, disk_bytes, drivers, arch, \
-     os, version, warnings, draining, offline_since, created_at";
+const COLUMNS: &str = "id, project_id, name, datacenter, labels, cpu_millis, memory_bytes, disk_bytes, countables, \
+     drivers, arch, os, version, warnings, draining, offline_since, created_at";
 
 /// How many names are tried before a worker is refused because its name is taken.
 const MAX_NAME_TRIES: u32 = 1_000;
@@ -168,14 +177,14 @@ impl Store {
 
         let id: i64 = sqlx::query_scalar(
             "INSERT INTO workers (project_id, identity_sha256, name, datacenter, labels, cpu_millis, memory_bytes, \
-                 disk_bytes, drivers, arch, os, version, warnings, boot_id, process, session, key_id) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) \
+                 disk_bytes, drivers, arch, os, version, warnings, boot_id, process, session, key_id, countables) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) \
              ON CONFLICT (identity_sha256) DO UPDATE SET name = excluded.name, datacenter = excluded.datacenter, \
                  labels = excluded.labels, cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, \
                  disk_bytes = excluded.disk_bytes, drivers = excluded.drivers, arch = excluded.arch, \
                  os = excluded.os, version = excluded.version, warnings = excluded.warnings, \
                  process = excluded.process, session = excluded.session, \
-                 key_id = excluded.key_id, offline_since = NULL \
+                 key_id = excluded.key_id, countables = excluded.countables, offline_since = NULL \
              RETURNING id",
         )
         .bind(project.0)
@@ -195,6 +204,7 @@ impl Store {
         .bind(hello.process)
         .bind(session)
         .bind(key)
+        .bind(Json(&hello.countables))
         .fetch_one(&mut *tx)
         .await?;
         sqlx::query(
@@ -342,6 +352,14 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn worker_list(&self, project: Option<ProjectId>) -> Result<Vec<Worker>, StoreError> {
+        Ok(self.worker_fleet(project).await?.0)
+    }
+
+    /// The same, and what everybody has in use of them.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_fleet(&self, project: Option<ProjectId>) -> Result<(Vec<Worker>, InUse), StoreError> {
         let sql =
             format!("SELECT {COLUMNS} FROM workers WHERE $1::bigint IS NULL OR project_id = $1 ORDER BY id");
         let rows: Vec<WorkerRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
@@ -349,8 +367,8 @@ impl Store {
             .fetch_all(&self.pool)
             .await?;
         let mut workers: Vec<Worker> = rows.into_iter().map(Into::into).collect();
-        self.workers_reserve(&mut workers).await?;
-        Ok(workers)
+        let in_use = self.workers_reserve(&mut workers).await?;
+        Ok((workers, in_use))
     }
 
     /// One worker, by number or by name.
@@ -379,10 +397,10 @@ impl Store {
     }
 
     /// Adds up what live attempts have reserved: derived from their states, so that it can't leak.
-    async fn workers_reserve(&self, workers: &mut [Worker]) -> Result<(), StoreError> {
+    async fn workers_reserve(&self, workers: &mut [Worker]) -> Result<InUse, StoreError> {
         let ids: Vec<i64> = workers.iter().map(|worker| worker.id.0).collect();
-        let live: Vec<(i64, Json<gaffer_domain::placement::Needs>, bool, i64)> = sqlx::query_as(
-            "SELECT live.worker_id, c.needs, live.waiting, live.n FROM ( \
+        let live: Vec<(i64, i64, String, Json<Needs>, bool, i64)> = sqlx::query_as(
+            "SELECT live.worker_id, c.project_id, c.owner, c.needs, live.waiting, live.n FROM ( \
                  SELECT worker_id, class_id, state = 'scheduled' AS waiting, count(*) AS n FROM tasks \
                  WHERE state IN ('scheduled', 'running', 'stopping') AND worker_id = ANY($1) \
                  GROUP BY worker_id, class_id, state = 'scheduled') live \
@@ -391,7 +409,10 @@ impl Store {
         .bind(&ids)
         .fetch_all(&self.pool)
         .await?;
-        for (worker, needs, waiting, count) in live {
+        let mut in_use = InUse::default();
+        for (worker, project, owner, needs, waiting, count) in live {
+            let live = u32::try_from(count).unwrap_or(u32::MAX);
+            in_use.add(ProjectId(project), &owner, &needs, live);
             let Ok(at) = workers.binary_search_by_key(&worker, |worker| worker.id.0) else { continue };
             let worker = &mut workers[at];
             let n = count.unsigned_abs();
@@ -404,13 +425,14 @@ impl Store {
                 ),
                 disk: Bytes(worker.reserved.disk.get().saturating_add(add.disk.get().saturating_mul(n))),
             };
+            worker.taken.add(&needs, live);
             if waiting {
                 worker.waiting += count;
             } else {
                 worker.running += count;
             }
         }
-        Ok(())
+        Ok(in_use)
     }
 }
 
