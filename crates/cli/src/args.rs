@@ -14,9 +14,11 @@ use crate::commands::jobs::JobsArgs;
 use crate::commands::keys::KeysArgs;
 use crate::commands::login::LoginArgs;
 use crate::commands::logs::LogsArgs;
+use crate::commands::queue::QueueArgs;
 use crate::commands::rerun::RerunArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::server::WorkerArgs;
+use crate::commands::simulate::SimulateArgs;
 use crate::commands::stop::StopArgs;
 use crate::commands::submit::SubmitArgs;
 use crate::commands::version::VersionArgs;
@@ -70,11 +72,15 @@ pub enum Command {
     Delete(DeleteArgs),
     /// Say why a job waits, worker by worker
     Explain(ExplainArgs),
+    /// Show what waits for workers, in the order in which it will go, and how the scheduler does
+    Queue(QueueArgs),
+    /// Say what would become of a load under each way to choose workers
+    Simulate(SimulateArgs),
     /// Show the history
     Events(EventsArgs),
     /// List workers
     Workers(WorkersArgs),
-    /// Run a worker on this machine; or show, drain or resume one
+    /// Run a worker on this machine; or show, drain, cordon, resume or remove one
     Worker(WorkerArgs),
     /// List, make and revoke keys
     Keys(KeysArgs),
@@ -146,11 +152,16 @@ mod tests {
             "stop 1-20 -y",
             "rerun last --follow",
             "delete 7 -y",
-            "worker drain pi4",
+            "worker drain pi4 --deadline 1h --wait",
+            "worker cordon pi4",
+            "queue -o json",
+            "simulate --history --since 7d",
+            "worker remove pi4",
             "worker",
             "keys create --kind worker --name lab --expires 30d",
             "events -f 42",
             "completion zsh",
+            "simulate trace.csv 4x8:16GiB:100GiB --strategy epvm --json",
             "master",
             "dev",
         ];

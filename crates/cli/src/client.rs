@@ -238,6 +238,17 @@ impl Client {
 }
 
 impl Answer {
+    /// The body, which is text.
+    ///
+    /// # Errors
+    /// [`Failure::Garbled`] if it is something else.
+    pub fn text(&self) -> Result<String, Failure> {
+        String::from_utf8(self.body.to_vec()).map_err(|error| Failure::Garbled {
+            status: None,
+            message: format!("the answer of the API is no text: {error}"),
+        })
+    }
+
     /// The body, read.
     ///
     /// # Errors

@@ -87,6 +87,8 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Rerun(args) => commands::rerun::run(args, out).await,
         Command::Delete(args) => commands::delete::run(args, out).await,
         Command::Explain(args) => commands::explain::run(args, out).await,
+        Command::Queue(args) => commands::queue::run(args, out).await,
+        Command::Simulate(args) => commands::simulate::run(&args, out).await,
         Command::Events(args) => commands::events::run(args, out).await,
         Command::Workers(args) => commands::workers::list(args, out).await,
         Command::Worker(WorkerArgs::Act(action)) => commands::workers::act(action, out).await,

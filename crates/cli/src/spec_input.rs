@@ -46,6 +46,21 @@ pub struct SpecFlags {
     /// A datacenter in which it may run. May be repeated
     #[arg(long = "datacenter", value_name = "NAME")]
     pub datacenters: Vec<String>,
+    /// What its worker must be, such as 'labels.gpu == a100' or 'memory >= 8GiB'. May be repeated
+    #[arg(long = "constraint", value_name = "CONDITION")]
+    pub constraints: Vec<String>,
+    /// A countable resource to take, such as gpu=1. May be repeated
+    #[arg(long = "resource", value_name = "NAME=NUMBER")]
+    pub resources: Vec<String>,
+    /// Spread its tasks evenly over the values of this, such as labels.rack
+    #[arg(long, value_name = "FACT")]
+    pub spread: Option<String>,
+    /// No two of its tasks on one worker
+    #[arg(long)]
+    pub distinct_workers: bool,
+    /// How workers are chosen: spread, binpack, round_robin, greedy or epvm
+    #[arg(long, value_name = "STRATEGY")]
+    pub strategy: Option<String>,
     /// A mark to find it again by. May be repeated
     #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<String>,
@@ -147,6 +162,9 @@ const TASK_FLAGS: &[(&str, &str)] = &[
     ("--output-limit", "/output/limit"),
     ("--on-output-limit", "/output/on_limit"),
     ("--driver", "/driver"),
+    ("--resource", "/resources"),
+    ("--distinct-workers", "/distinct_workers"),
+    ("--spread", "/spread"),
     ("--retries", "/restart/limit"),
     ("--on-lost", "/restart/on_lost"),
     ("--count", "/count"),
@@ -171,6 +189,8 @@ const JOB_FLAGS: &[(&str, &str)] = &[
     ("--datacenter", "/datacenters"),
     ("--label", "/labels"),
     ("--lost-after", "/lost_after"),
+    ("--constraint", "/constraints"),
+    ("--strategy", "/placement/strategy"),
 ];
 
 /// A specification and where it came from.
@@ -315,6 +335,9 @@ impl SpecFlags {
             ("--output-limit", text(&self.output_limit)),
             ("--on-output-limit", text(&self.on_output_limit)),
             ("--driver", text(&self.driver)),
+            ("--resource", several(countables(&self.resources)?, self.resources.is_empty())),
+            ("--distinct-workers", self.distinct_workers.then(|| json!(true))),
+            ("--spread", text(&self.spread)),
             ("--retries", self.retries.map(|limit| json!(limit))),
             ("--on-lost", text(&self.on_lost)),
             ("--count", self.count.map(|count| json!(count))),
@@ -326,6 +349,8 @@ impl SpecFlags {
             ("--datacenter", several(json!(self.datacenters), self.datacenters.is_empty())),
             ("--label", several(labels(&self.labels)?, self.labels.is_empty())),
             ("--lost-after", text(&self.lost_after)),
+            ("--constraint", several(json!(self.constraints), self.constraints.is_empty())),
+            ("--strategy", text(&self.strategy)),
         ];
         let given = given.into_iter().chain(self.container.values()?);
         Ok(given.filter_map(|(flag, value)| Some((flag, value?))).collect())
@@ -393,6 +418,17 @@ fn labels(given: &[String]) -> Result<Value, Failure> {
         labels.insert(key.to_owned(), json!(value));
     }
     Ok(Value::Object(labels))
+}
+
+fn countables(given: &[String]) -> Result<Value, Failure> {
+    let mut countables = Map::new();
+    for countable in given {
+        let wrong = || Failure::Usage(format!("--resource {countable}: write NAME=NUMBER, such as gpu=1"));
+        let (name, count) = countable.split_once('=').ok_or_else(wrong)?;
+        let count: u32 = count.parse().map_err(|_| wrong())?;
+        countables.insert(name.to_owned(), json!(count));
+    }
+    Ok(Value::Object(countables))
 }
 
 fn read_text(path: &Path) -> Result<String, Failure> {

@@ -46,7 +46,7 @@ pub fn glyph(state: &str) -> char {
     match state {
         "blocked" => '◌',
         "pending" | "offline" => '○',
-        "scheduled" | "stopping" | "draining" => '◐',
+        "scheduled" | "stopping" | "draining" | "cordoned" => '◐',
         "running" | "online" => '●',
         "completed" => '✓',
         "failed" | "lost" => '✗',
@@ -60,7 +60,7 @@ pub fn colour(state: &str) -> Colour {
     match state {
         "completed" | "online" => Colour::Green,
         "failed" | "lost" => Colour::Red,
-        "stopping" | "draining" | "offline" => Colour::Yellow,
+        "stopping" | "draining" | "cordoned" | "offline" => Colour::Yellow,
         "running" | "scheduled" => Colour::Blue,
         "cancelled" | "blocked" => Colour::Dim,
         _ => Colour::Plain,

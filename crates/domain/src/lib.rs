@@ -3,15 +3,20 @@
 //! Everything here is pure. Nothing reads a clock, a file, a socket or a database: time is an argument, and what
 //! is decided comes back as a value that somebody else carries out.
 
+pub mod constraint;
 pub mod id;
 pub mod job;
+pub mod moves;
 pub mod placement;
 pub mod policy;
 pub mod quantity;
+pub mod queue;
 pub mod reason;
 #[cfg(test)]
 mod seeds;
+pub mod simulate;
 pub mod spec;
+mod spelling;
 pub mod task;
 pub mod worker;
 

@@ -6,6 +6,7 @@
 
 mod container;
 mod read;
+mod scheduling;
 #[cfg(test)]
 mod tests;
 
@@ -15,12 +16,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::constraint::{Constraint, Fact};
 use crate::quantity::{Bytes, Cpu, Span, shown};
 pub use container::{
     Container, DEFAULT_PIDS_LIMIT, Gpus, InvalidPort, InvalidVolume, Network, Port, PortProtocol, PullPolicy,
     Volume,
 };
 pub use read::{FieldError, MAX_SPEC_BYTES};
+pub use scheduling::{Affinity, Concurrency, OnDrain, Placement, Reservation};
 
 /// The most tasks that one job may have.
 pub const MAX_TASKS_PER_JOB: u32 = 100_000;
@@ -43,6 +46,18 @@ pub struct JobSpec {
     /// Datacenters in which it may run; empty means any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub datacenters: Vec<String>,
+    /// What its workers must be; all of them hold, for every task.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
+    /// What its workers should be, for every task.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub affinities: Vec<Affinity>,
+    /// How workers are chosen; none means as the installation does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// How many attempts may run beside each other; none means any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
     /// How long a worker may be out of contact before its attempts are stopped there and lost here.
     pub lost_after: Span,
     /// At least one; names are unique; `depends_on` names other definitions and has no cycle.
@@ -82,7 +97,19 @@ pub struct TaskSpec {
     #[serde(flatten)]
     pub indices: Indices,
     /// What it reserves on its worker.
-    pub resources: Resources,
+    pub resources: Reservation,
+    /// What its workers must be, beside what the job says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
+    /// What its workers should be, beside what the job says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub affinities: Vec<Affinity>,
+    /// Over the values of this fact its tasks are spread evenly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Fact>,
+    /// No two of its tasks are live on one worker.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub distinct_workers: bool,
     /// Longest time that one attempt may run; none means no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,

@@ -1,21 +1,25 @@
 //! The life of a task: its states, what can happen to it, and [`apply`], the only place where a state is decided.
 //!
-//! | state | dependencies met | dependency failed | placed | started | returned | ended | stop requested |
-//! |---|---|---|---|---|---|---|---|
-//! | blocked | pending | cancelled | · | stale | stale | stale | cancelled |
-//! | pending | · | · | scheduled | stale | stale | stale | cancelled |
-//! | scheduled | · | · | · | running | pending | *policy* | stopping |
-//! | running | · | · | · | · | · | *policy* | stopping |
-//! | stopping, not started | · | · | · | stopping | cancelled | *stopped* | · |
-//! | stopping, started | · | · | · | · | · | *stopped* | · |
-//! | completed | · | · | · | stale | stale | stale | · |
-//! | failed | · | · | · | stale | stale | stale | · |
-//! | cancelled | · | · | · | stale | stale | stale | · |
+//! | state | dependencies met | dependency failed | placed | started | returned | ended | stop requested | move requested |
+//! |---|---|---|---|---|---|---|---|---|
+//! | blocked | pending | cancelled | · | stale | stale | stale | cancelled | · |
+//! | pending | · | · | scheduled | stale | stale | stale | cancelled | · |
+//! | scheduled | · | · | · | running | pending | *policy* | stopping | moving |
+//! | running | · | · | · | · | · | *policy* | stopping | moving |
+//! | moving, not started | · | · | · | moving | pending | *moved* | stopping | · |
+//! | moving, started | · | · | · | · | · | *moved* | stopping | · |
+//! | stopping, not started | · | · | · | stopping | cancelled | *stopped* | · | · |
+//! | stopping, started | · | · | · | · | · | *stopped* | · | · |
+//! | completed | · | · | · | stale | stale | stale | · | · |
+//! | failed | · | · | · | stale | stale | stale | · | · |
+//! | cancelled | · | · | · | stale | stale | stale | · | · |
 //!
 //! `·` is refused and changes nothing. Reports (started, returned, ended) must name the present attempt and come from
 //! its worker; any other is *stale* in every state. *policy*: completed, failed, or pending again, as
 //! [`crate::policy::after_end`] says. *stopped*: completed if it exited with code 0 by itself before the stop reached
-//! it, failed if it had failed before that, cancelled if it was stopped or lost; never pending again.
+//! it, failed if it had failed before that, cancelled if it was stopped or lost; never pending again. *moving* is
+//! stopping for the sake of another attempt elsewhere; *moved*: pending again if it was stopped or its worker shut down,
+//! which does not count as a repeat, else as the policy says.
 
 use crate::policy::{self, Next, Repeats};
 use crate::reason::{AttemptEnd, LostCause, Reason, ReasonCode};
@@ -108,6 +112,17 @@ pub enum StateName {
 pub struct StopCause {
     /// Shown as the reason's message once it is over: "stopped by ana".
     pub message: String,
+    /// What the stop is for.
+    pub then: AfterStop,
+}
+
+/// What becomes of a task once its attempt is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterStop {
+    /// It is over: somebody does not want it any more.
+    Cancel,
+    /// It waits for another worker: it is to leave the present one.
+    Move,
 }
 
 /// What can happen to a task.
@@ -131,7 +146,7 @@ pub enum TaskEvent {
     Returned(Report),
     /// The attempt is over, as its worker says, or lost, as the master finds.
     Ended(Report, AttemptEnd),
-    /// Somebody wants it to end.
+    /// Somebody wants it to end, or to go elsewhere.
     StopRequested(StopCause),
 }
 
@@ -219,7 +234,7 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
             let reason = Reason { code: ReasonCode::DependencyFailed, message };
             Ok(task.becomes(State::Cancelled { at: now, reason }))
         }
-        (State::Blocked | State::Pending { .. }, Event::StopRequested(cause)) => {
+        (State::Blocked | State::Pending { .. }, Event::StopRequested(cause)) if !cause.is_move() => {
             Ok(task.becomes(State::Cancelled { at: now, reason: cause.into_reason() }))
         }
 
@@ -249,8 +264,7 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
             Ok(change)
         }
         (State::Stopping { started: None, cause, .. }, Event::Returned(_)) => {
-            let reason = cause.clone().into_reason();
-            let mut change = task.becomes(State::Cancelled { at: now, reason });
+            let mut change = task.becomes(cause.clone().after_stop(now));
             change.attempt = Some(AttemptChange::Closed { end: None });
             Ok(change)
         }
@@ -260,7 +274,11 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
         }
         (State::Stopping { cause, .. }, Event::Ended(_, end)) => {
             let cause = cause.clone();
-            Ok(task.after_stop(&cause, end, now))
+            Ok(match (cause.then, &end) {
+                (AfterStop::Move, end) if was_asked_for(end) => task.after_move(cause, end.clone(), now),
+                (AfterStop::Move, _) => task.after_end(restart, end, now),
+                (AfterStop::Cancel, _) => task.after_stop(&cause, end, now),
+            })
         }
 
         (State::Scheduled { worker, .. }, Event::StopRequested(cause)) => {
@@ -268,6 +286,13 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
         }
         (State::Running { worker, since }, Event::StopRequested(cause)) => {
             Ok(task.becomes_stopping(*worker, Some(*since), cause))
+        }
+        // The worker has been told already; what has changed is what follows.
+        (State::Stopping { worker, started, cause: known }, Event::StopRequested(cause))
+            if known.is_move() && !cause.is_move() =>
+        {
+            let (worker, started) = (*worker, *started);
+            Ok(task.becomes(State::Stopping { worker, started, cause }))
         }
 
         _ => not_now,
@@ -309,11 +334,16 @@ impl Task {
         change
     }
 
+    fn after_move(&self, cause: StopCause, end: AttemptEnd, now: Time) -> Change {
+        let mut change = self.becomes(cause.after_stop(now));
+        change.attempt = Some(AttemptChange::Closed { end: Some(end) });
+        change
+    }
+
     fn after_stop(&self, cause: &StopCause, end: AttemptEnd, now: Time) -> Change {
         let state = match (&end, end.reason()) {
             (_, None) => TaskState::Completed { at: now },
-            // What it had been asked to do has happened, if not by the asked way.
-            (AttemptEnd::Stopped { .. } | AttemptEnd::Lost { cause: LostCause::WorkerShutDown }, _) => {
+            (end, _) if was_asked_for(end) => {
                 TaskState::Cancelled { at: now, reason: cause.clone().into_reason() }
             }
             (AttemptEnd::Lost { cause: lost }, _) => {
@@ -329,10 +359,32 @@ impl Task {
     }
 }
 
+/// Whether what had been asked for has happened, if not by the asked way.
+fn was_asked_for(end: &AttemptEnd) -> bool {
+    matches!(end, AttemptEnd::Stopped { .. } | AttemptEnd::Lost { cause: LostCause::WorkerShutDown })
+}
+
 impl StopCause {
     /// Stopped by somebody, by name.
     pub fn by(who: &str) -> StopCause {
-        StopCause { message: format!("stopped by {who}") }
+        StopCause { message: format!("stopped by {who}"), then: AfterStop::Cancel }
+    }
+
+    /// To be executed elsewhere, for a reason such as "moved away from pi4, which is draining".
+    pub fn to_move(message: String) -> StopCause {
+        StopCause { message, then: AfterStop::Move }
+    }
+
+    fn is_move(&self) -> bool {
+        self.then == AfterStop::Move
+    }
+
+    /// What a task is once nothing runs any more.
+    fn after_stop(self, now: Time) -> TaskState {
+        match self.then {
+            AfterStop::Cancel => TaskState::Cancelled { at: now, reason: self.into_reason() },
+            AfterStop::Move => TaskState::Pending { not_before: now, after: Some(self.into_reason()) },
+        }
     }
 
     fn into_reason(self) -> Reason {
@@ -353,6 +405,11 @@ impl TaskState {
             TaskState::Failed { .. } => StateName::Failed,
             TaskState::Cancelled { .. } => StateName::Cancelled,
         }
+    }
+
+    /// Whether the present attempt is stopped so that another one can execute elsewhere.
+    pub fn is_moving(&self) -> bool {
+        matches!(self, TaskState::Stopping { cause, .. } if cause.is_move())
     }
 
     /// The worker that holds the present attempt, while there is one.

@@ -40,7 +40,9 @@ pub const RESEND_AFTER: Span = Span::from_millis(10_000);
 pub enum WorkerState {
     /// Connected and taking work.
     Online,
-    /// Connected, finishing what it has.
+    /// Connected, takes nothing new; what it has stays.
+    Cordoned,
+    /// Connected, takes nothing new; what it has ends or leaves.
     Draining,
     /// Not connected, for a short time.
     Offline,
@@ -48,21 +50,63 @@ pub enum WorkerState {
     Lost,
 }
 
+/// What a worker's operator wants it to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Intake {
+    /// Anything.
+    #[default]
+    Open,
+    /// Nothing new; what it has stays.
+    Cordoned,
+    /// Nothing new; services move, and batch tasks end or move as their jobs say.
+    Draining,
+}
+
+impl Intake {
+    /// Every one.
+    pub const ALL: [Intake; 3] = [Intake::Open, Intake::Cordoned, Intake::Draining];
+
+    /// The word in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Intake::Open => "open",
+            Intake::Cordoned => "cordoned",
+            Intake::Draining => "draining",
+        }
+    }
+}
+
 impl WorkerState {
+    /// Every state.
+    pub const ALL: [WorkerState; 5] = [
+        WorkerState::Online,
+        WorkerState::Cordoned,
+        WorkerState::Draining,
+        WorkerState::Offline,
+        WorkerState::Lost,
+    ];
+
     /// Follows from the connection and from what its operator wants. `offline_since`: none while connected.
-    pub fn of(offline_since: Option<Time>, draining: bool, now: Time) -> WorkerState {
-        match (offline_since, draining) {
-            (None, false) => WorkerState::Online,
-            (None, true) => WorkerState::Draining,
+    pub fn of(offline_since: Option<Time>, intake: Intake, now: Time) -> WorkerState {
+        match (offline_since, intake) {
+            (None, Intake::Open) => WorkerState::Online,
+            (None, Intake::Cordoned) => WorkerState::Cordoned,
+            (None, Intake::Draining) => WorkerState::Draining,
             (Some(since), _) if now - since >= millis(WORKER_LOST_AFTER) => WorkerState::Lost,
             (Some(_), _) => WorkerState::Offline,
         }
+    }
+
+    /// Whether it is here, whatever it takes.
+    pub fn is_connected(self) -> bool {
+        matches!(self, WorkerState::Online | WorkerState::Cordoned | WorkerState::Draining)
     }
 
     /// The word used on every door.
     pub fn as_str(self) -> &'static str {
         match self {
             WorkerState::Online => "online",
+            WorkerState::Cordoned => "cordoned",
             WorkerState::Draining => "draining",
             WorkerState::Offline => "offline",
             WorkerState::Lost => "lost",

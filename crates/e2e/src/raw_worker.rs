@@ -39,6 +39,7 @@ pub fn hello(name: &str) -> Hello {
         labels: Default::default(),
         datacenter: String::new(),
         capacity: resources,
+        countables: Default::default(),
         drivers: vec![DriverStatus { driver: DriverKind::Host, healthy: true, detail: None }],
         arch: "x86_64".to_owned(),
         os: "linux".to_owned(),

@@ -34,8 +34,13 @@ impl Stage {
 
     /// Starts a master on a database that may have been used before.
     pub async fn on(database_url: String) -> Stage {
+        Stage::with(database_url, |_| {}).await
+    }
+
+    /// Starts a master with settings of one's own.
+    pub async fn with(database_url: String, change: impl FnOnce(&mut MasterConfig)) -> Stage {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let config = MasterConfig {
+        let mut config = MasterConfig {
             database_url: Some(DatabaseUrl(database_url.clone())),
             dashboard_addr: "127.0.0.1:0".to_owned(),
             api_addr: "127.0.0.1:0".to_owned(),
@@ -43,12 +48,26 @@ impl Stage {
             public_url: None,
             data_dir: Some(PathBuf::from("/nonexistent")),
             pg_bin: None,
+            strategy: Default::default(),
+            rebalance: Default::default(),
         };
+        change(&mut config);
         let running = gaffer_master::start(&config, CancellationToken::new()).await.unwrap();
         let key = key(&running.master, Purpose::UserKey).await;
         let worker_key = key_of_worker(&running.master).await;
         let client = Client::new(&format!("http://{}", running.api), &key);
         Stage { running, database_url, client, worker_key }
+    }
+
+    /// A client with the key of another user of the same project.
+    pub async fn another_user(&self, name: &str) -> Client {
+        let master = &self.running.master;
+        let project = master.store.project_default().await.unwrap();
+        let user = master.store.user_ensure(name, project).await.unwrap();
+        let secret = NewSecret::new(Purpose::UserKey);
+        let new = NewKey { kind: "user".to_owned(), name: name.to_owned(), expires_in_seconds: None };
+        master.store.key_insert(project, Some(user), &new, secret.shown(), &secret.sha256).await.unwrap();
+        Client::new(&format!("http://{}", self.running.api), &secret.text)
     }
 
     /// Where workers dial in.

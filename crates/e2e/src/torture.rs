@@ -5,6 +5,7 @@
 
 mod absences;
 mod asking;
+mod crowd;
 mod disk;
 mod escape;
 mod figures;
@@ -37,6 +38,7 @@ pub async fn run(plan: &Plan) -> Verdict {
         Run::Readopt => readopt::run(plan).await,
         Run::Postgres => postgres::run(plan).await,
         Run::Escape => escape::run(plan).await,
+        Run::Crowd => crowd::run(plan).await,
         Run::Mangle => mangle::run(plan).await,
         Run::Partitions => partitions::run(plan).await,
         Run::Workers => absences::run(plan).await,

@@ -1,9 +1,15 @@
 //! What a master is told at its start: the only reader of its environment.
 
+use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Args;
+use gaffer_domain::moves::SETTLED_AFTER;
+use gaffer_domain::placement::Strategy;
+use gaffer_domain::quantity::{QuantityError, Span};
 
 /// Settings of a master. Each is an option and an environment variable.
 #[derive(Debug, Clone, Args)]
@@ -34,22 +40,65 @@ pub struct MasterConfig {
     #[arg(long, env = "GAFFER_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
 
+    /// How workers are chosen for jobs that do not say: spread, binpack, round_robin, greedy, epvm or epvm_lieb.
+    #[arg(long, env = "GAFFER_STRATEGY", value_name = "STRATEGY", default_value_t)]
+    pub strategy: Strategy,
+
+    /// Whether services are moved to where they are much better off: `off`, or how long a task of theirs must have
+    /// executed, and a worker must have been connected, before that is considered.
+    #[arg(long, env = "GAFFER_REBALANCE", value_name = "TIME|off", default_value_t)]
+    pub rebalance: Rebalance,
+
     /// Directory with the Postgres programs for the private server; found by itself in the usual places.
     #[arg(long, env = "GAFFER_PG_BIN")]
     pub pg_bin: Option<PathBuf>,
+}
+
+/// Whether services are moved for balance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rebalance(Option<Span>);
+
+impl Rebalance {
+    /// How long it takes to settle; none if nothing is moved.
+    pub fn settled_after(self) -> Option<Duration> {
+        self.0.map(Span::to_std)
+    }
+}
+
+impl Default for Rebalance {
+    fn default() -> Rebalance {
+        Rebalance(Some(SETTLED_AFTER))
+    }
+}
+
+impl Display for Rebalance {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(settled_after) => settled_after.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+impl FromStr for Rebalance {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Rebalance, QuantityError> {
+        Ok(Rebalance(if text == "off" { None } else { Some(text.parse()?) }))
+    }
 }
 
 /// A database URL, which may hold a password and is never printed.
 #[derive(Clone)]
 pub struct DatabaseUrl(pub String);
 
-impl std::fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str("DatabaseUrl(…)")
     }
 }
 
-impl std::str::FromStr for DatabaseUrl {
+impl FromStr for DatabaseUrl {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {

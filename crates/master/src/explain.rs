@@ -1,15 +1,22 @@
 //! Why tasks wait: the same questions that the scheduler asks, with their answers in words.
 
-use gaffer_domain::placement::{Needs, Unfit, feasible, suitable};
+use gaffer_domain::placement::{
+    DefinitionRef, Help, Needs, Offer, Unfit, feasible, suitable, what_would_help,
+};
+use gaffer_domain::queue::{Class, Hold, InUse, Line, place_in_line};
 use gaffer_domain::{JobId, ProjectId, Time};
-use gaffer_protocol::rest::{Explanation, WaitingTasks, WorkerVerdict};
+use gaffer_protocol::rest::{Explanation, PlaceInLine, WaitingTasks, WorkerVerdict};
 
 use crate::scheduler::offer_of;
+use crate::store::jobs::WaitingDefinition;
+use crate::store::placement::QueuedClass;
 use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
 
 /// So many tasks that take long to start are told one by one.
 const MAX_STARTING: u32 = 5;
+/// So many changes that would help are told.
+const MAX_HELP: usize = 5;
 
 /// Explains what keeps the tasks of a job waiting. None if there is no such job.
 ///
@@ -23,32 +30,25 @@ pub async fn explain(
 ) -> Result<Option<Explanation>, StoreError> {
     let Some(view) = store.job_get(project, job).await? else { return Ok(None) };
     let Some(spec) = store.spec(job).await? else { return Ok(None) };
-    let workers = store.worker_list(Some(project)).await?;
+    let (workers, in_use) = store.worker_fleet(Some(project)).await?;
+    let queue = store.queue(project).await?;
+    let judge = Judge::new(&workers, &in_use, project, now);
     let mut waiting = Vec::new();
-    for (position, pending, blocked) in store.job_waiting(job).await? {
+    for WaitingDefinition { position, class, pending, blocked } in store.job_waiting(job).await? {
         let Some(definition) = spec.tasks.get(position) else { continue };
         if pending > 0 {
-            let needs = Needs::of(&spec, definition);
-            waiting.push(explain_pending(&definition.name, pending, &needs, project, &workers, now));
+            let position = u16::try_from(position).unwrap_or(u16::MAX);
+            let needs = Needs::of(&spec, definition, DefinitionRef { job, position });
+            let line = place_of(&queue, class);
+            waiting.push(WaitingTasks { line, ..judge.explain(&definition.name, pending, &needs) });
         }
         if blocked > 0 {
-            waiting.push(WaitingTasks {
-                task: definition.name.clone(),
-                count: blocked,
-                message: format!("waits for {} to complete", definition.depends_on.join(", ")),
-                help: None,
-                workers: Vec::new(),
-            });
+            let message = format!("waits for {} to complete", definition.depends_on.join(", "));
+            waiting.push(told(&definition.name, blocked, message));
         }
     }
     for starting in store.tasks_starting(job, MAX_STARTING).await? {
-        waiting.push(WaitingTasks {
-            task: starting.address,
-            count: 1,
-            message: format!("starts on {}: {}", starting.worker, starting.note),
-            help: None,
-            workers: Vec::new(),
-        });
+        waiting.push(told(&starting.address, 1, format!("starts on {}: {}", starting.worker, starting.note)));
     }
     let message = match (waiting.first(), view.state.as_str()) {
         (Some(first), _) => format!("{}: {}", first.task, first.message),
@@ -60,50 +60,115 @@ pub async fn explain(
     Ok(Some(Explanation { job, message, waiting }))
 }
 
-/// Explains what keeps pending tasks of one definition waiting.
-fn explain_pending(
-    name: &str,
-    count: i64,
-    needs: &Needs,
+/// Where the first waiting task of a class stands in line.
+fn place_of(queue: &[QueuedClass], class: i64) -> Option<PlaceInLine> {
+    let at = queue.iter().position(|queued| queued.class.id == class)?;
+    let Line { ahead, waiting } = place_in_line(&line_of(queue), at);
+    Some(PlaceInLine { ahead, waiting })
+}
+
+/// What waits, as the rules look at it.
+pub fn line_of(queue: &[QueuedClass]) -> Vec<Class<'_>> {
+    let of = |queued: &QueuedClass| usize::try_from(queued.count).unwrap_or(0);
+    let line = queue.iter().map(|queued| (&queued.class, of(queued)));
+    line.map(|(class, pending)| Class {
+        id: class.id,
+        project: class.project,
+        owner: &class.owner,
+        priority: class.priority,
+        needs: &class.needs,
+        pending,
+        since: class.first,
+        mean_run: None,
+    })
+    .collect()
+}
+
+/// Says what keeps tasks waiting, given how the fleet is.
+pub struct Judge<'a> {
+    workers: &'a [Worker],
+    offers: Vec<Offer>,
+    in_use: &'a InUse,
     project: ProjectId,
-    workers: &[Worker],
-    now: Time,
-) -> WaitingTasks {
-    let verdicts: Vec<WorkerVerdict> = workers
-        .iter()
-        .map(|worker| {
-            let unfit = feasible(needs, project, &offer_of(worker, now), 0).err();
+}
+
+impl<'a> Judge<'a> {
+    /// The workers are all of one project.
+    pub fn new(workers: &'a [Worker], in_use: &'a InUse, project: ProjectId, now: Time) -> Judge<'a> {
+        let offers = workers.iter().map(|worker| offer_of(worker, now)).collect();
+        Judge { workers, offers, in_use, project }
+    }
+
+    /// Explains what keeps `count` pending tasks with these needs waiting.
+    pub fn explain(&self, name: &str, count: i64, needs: &Needs) -> WaitingTasks {
+        match self.in_use.hold(self.project, needs) {
+            Some(hold) => told(name, count, held(needs, hold)),
+            None => self.explain_workers(name, count, needs),
+        }
+    }
+
+    fn explain_workers(&self, name: &str, count: i64, needs: &Needs) -> WaitingTasks {
+        let judge = |(worker, offer): (&Worker, &Offer)| {
+            let unfit = feasible(needs, self.project, offer, 0).err();
             let message = match &unfit {
                 Some(unfit) => format!("{} {unfit}", worker.name),
                 None => format!("{} could take it now", worker.name),
             };
             WorkerVerdict { worker_id: worker.id, worker: worker.name.clone(), unfit, message }
-        })
-        .collect();
-    let some = |wanted: fn(&Unfit) -> bool| verdicts.iter().filter_map(|v| v.unfit.as_ref()).any(wanted);
-    let could_alone = workers.iter().any(|worker| suitable(needs, project, &offer_of(worker, now)).is_ok());
-    let (message, help) = if workers.is_empty() {
-        ("no worker has ever connected", Some("start one: gaffer worker, with MASTER_URL and API_KEY"))
-    } else if verdicts.iter().any(|verdict| verdict.unfit.is_none()) {
-        ("is about to be placed, or waits for its back-off to end", None)
-    } else if could_alone {
-        ("all workers that could run it are busy", None)
-    } else if some(|unfit| matches!(unfit, Unfit::TooSmall { .. })) {
-        ("no worker is large enough", Some("ask for less, or add a larger worker"))
-    } else if some(|unfit| matches!(unfit, Unfit::Driver { .. })) {
-        ("no connected worker has a working driver for it", Some("add a worker with that driver"))
-    } else if some(|unfit| matches!(unfit, Unfit::Datacenter { .. })) {
-        ("no worker stands in a datacenter that the job allows", Some("add one there, or change datacenters"))
-    } else if some(|unfit| matches!(unfit, Unfit::Draining)) {
-        ("all workers that are connected are draining", Some("resume one: gaffer worker resume NAME"))
-    } else {
-        ("no worker is connected", Some("start one, or see why those that there are stay away"))
-    };
-    WaitingTasks {
-        task: name.to_owned(),
-        count,
-        message: message.to_owned(),
-        help: help.map(str::to_owned),
-        workers: verdicts,
+        };
+        let verdicts: Vec<WorkerVerdict> = self.workers.iter().zip(&self.offers).map(judge).collect();
+        let (message, help) = self.sentence(needs, &verdicts);
+        let would_help = what_would_help(needs, self.project, &self.offers);
+        WaitingTasks {
+            help: help.map(str::to_owned),
+            would_help: would_help.iter().take(MAX_HELP).map(Help::to_string).collect(),
+            workers: verdicts,
+            ..told(name, count, message.to_owned())
+        }
     }
+
+    /// The whole in one sentence, and what would help in general.
+    fn sentence(&self, needs: &Needs, verdicts: &[WorkerVerdict]) -> (&'static str, Option<&'static str>) {
+        let some = |wanted: fn(&Unfit) -> bool| verdicts.iter().filter_map(|v| v.unfit.as_ref()).any(wanted);
+        let could_alone = self.offers.iter().any(|offer| suitable(needs, self.project, offer).is_ok());
+        if verdicts.is_empty() {
+            ("no worker has ever connected", Some("start one: gaffer worker, with MASTER_URL and API_KEY"))
+        } else if verdicts.iter().any(|verdict| verdict.unfit.is_none()) {
+            ("is about to be placed, or waits for its back-off to end", None)
+        } else if could_alone {
+            ("all workers that could run it are busy", None)
+        } else if some(|unfit| matches!(unfit, Unfit::TooSmall { .. })) {
+            ("no worker is large enough", Some("ask for less, or add a larger worker"))
+        } else if some(|unfit| matches!(unfit, Unfit::Driver { .. })) {
+            ("no connected worker has a working driver for it", Some("add a worker with that driver"))
+        } else if some(|unfit| matches!(unfit, Unfit::Datacenter { .. })) {
+            (
+                "no worker stands in a datacenter that the job allows",
+                Some("add one there, or change datacenters"),
+            )
+        } else if some(|unfit| matches!(unfit, Unfit::Constraint { .. })) {
+            ("no worker meets the constraints", Some("add one that does, or change the constraints"))
+        } else if some(|unfit| matches!(unfit, Unfit::Draining | Unfit::Cordoned)) {
+            ("all workers that are connected take nothing new", Some("resume one: gaffer worker resume NAME"))
+        } else {
+            ("no worker is connected", Some("start one, or see why those that there are stay away"))
+        }
+    }
+}
+
+/// Why pending tasks wait whatever the workers do.
+fn held(needs: &Needs, hold: Hold) -> String {
+    let group = needs.concurrency.as_ref().map_or("", |concurrency| concurrency.group.as_str());
+    match hold {
+        Hold::Concurrency { live, limit } => {
+            format!("{live} of the {limit} tasks that the concurrency group {group} allows are under way")
+        }
+        Hold::NoWorker => "no worker can take it".to_owned(),
+    }
+}
+
+/// Tasks that wait for a reason, and no more to say.
+fn told(task: &str, count: i64, message: String) -> WaitingTasks {
+    let task = task.to_owned();
+    WaitingTasks { task, count, message, help: None, would_help: Vec::new(), line: None, workers: Vec::new() }
 }

@@ -21,7 +21,7 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::Master;
-use api::{events, health, jobs, keys, output, tasks, workers};
+use api::{events, health, jobs, keys, output, queue, tasks, workers};
 use auth::Door;
 
 /// A specification may have a megabyte; as JSON with escapes it may be a little longer.
@@ -45,9 +45,13 @@ fn api_v1() -> Router<Arc<Master>> {
         .route("/jobs/{job}/tasks/{task}/signal", post(tasks::signal))
         .route("/jobs/{job}/tasks/{task}/output", get(output::of_task))
         .route("/events", get(events::of_project))
+        .route("/queue", get(queue::show))
+        .route("/trace", get(queue::trace))
         .route("/workers", get(workers::list))
-        .route("/workers/{worker}", get(workers::show))
+        .route("/workers/{worker}", get(workers::show).delete(workers::remove))
+        .route("/workers/{worker}/samples", get(workers::samples))
         .route("/workers/{worker}/drain", post(workers::drain))
+        .route("/workers/{worker}/cordon", post(workers::cordon))
         .route("/workers/{worker}/resume", post(workers::resume))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{key}", delete(keys::revoke))

@@ -35,9 +35,16 @@ pub struct SessionHandle {
     queue: mpsc::Sender<ToWorker>,
     goodbye: watch::Sender<Option<Goodbye>>,
     deaf: CancellationToken,
-    last_seen: Mutex<(Instant, Option<MachineStats>)>,
+    last_seen: Mutex<LastSeen>,
     /// When a note was allowed last, and how many more there could have been then.
     notes: Mutex<(Instant, f64)>,
+}
+
+/// The last signs of life.
+#[derive(Debug, Clone, Copy)]
+struct LastSeen {
+    at: Instant,
+    reading: Option<(Instant, MachineStats)>,
 }
 
 /// Why a session is to end.
@@ -65,7 +72,7 @@ impl SessionHandle {
     pub fn new(id: Uuid, worker: WorkerId, worker_name: &str, key: i64) -> (Arc<SessionHandle>, SessionEnds) {
         let (queue, queue_end) = mpsc::channel(MAX_QUEUED_MESSAGES);
         let (goodbye, goodbye_end) = watch::channel(None);
-        let last_seen = Mutex::new((Instant::now(), None));
+        let last_seen = Mutex::new(LastSeen { at: Instant::now(), reading: None });
         let notes = Mutex::new((Instant::now(), NOTES_AT_ONCE));
         let worker_name = worker_name.into();
         let deaf = CancellationToken::new();
@@ -100,8 +107,9 @@ impl SessionHandle {
     /// Notes a sign of life.
     pub fn heard(&self, stats: Option<MachineStats>) {
         let mut last_seen = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
-        last_seen.0 = Instant::now();
-        last_seen.1 = stats.or(last_seen.1);
+        let now = Instant::now();
+        last_seen.at = now;
+        last_seen.reading = stats.map(|stats| (now, stats)).or(last_seen.reading);
     }
 
     /// Whether the worker may have one more note recorded now.
@@ -117,7 +125,13 @@ impl SessionHandle {
 
     /// When the worker was last heard of, and how its machine was doing.
     pub fn last_seen(&self) -> (Instant, Option<MachineStats>) {
-        *self.last_seen.lock().unwrap_or_else(PoisonError::into_inner)
+        let last_seen = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        (last_seen.at, last_seen.reading.map(|(_, stats)| stats))
+    }
+
+    /// How the worker's machine was doing, and when it said so.
+    pub fn reading(&self) -> Option<(Instant, MachineStats)> {
+        self.last_seen.lock().unwrap_or_else(PoisonError::into_inner).reading
     }
 }
 

@@ -10,10 +10,13 @@ pub mod explain;
 pub mod http;
 pub mod hub;
 pub mod live;
+pub mod mover;
 pub mod output;
 pub mod pace;
+pub mod queue;
 pub mod recorder;
 pub mod render;
+pub mod sampler;
 pub mod scheduler;
 pub mod secret;
 pub mod serve;
@@ -44,6 +47,14 @@ pub struct Master {
     pub recorder: recorder::RecorderHandle,
     /// Asks for a scheduling pass.
     pub scheduler_wake: Arc<Notify>,
+    /// Asks for a look at who might have to move.
+    pub mover_wake: Arc<Notify>,
+    /// How workers are chosen for jobs that do not say.
+    pub strategy: gaffer_domain::placement::Strategy,
+    /// How the scheduler's passes go.
+    pub statistics: scheduler::statistics::Statistics,
+    /// What was reserved and used on workers lately.
+    pub samples: sampler::Samples,
     /// Asks for a sweep.
     pub sweeper_wake: Arc<Notify>,
     /// Where browsers find the dashboard, without a slash at the end.

@@ -1,12 +1,18 @@
 //! Gives waiting tasks to workers: a loop around one pass that anybody may ask for at any time.
 
+pub mod recent;
+pub mod statistics;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
-use gaffer_domain::Time;
-use gaffer_domain::placement::{Offer, TAKE_BACK_AFTER, place, room};
+use gaffer_domain::placement::{Measured, Offer, Strategy, TAKE_BACK_AFTER, room};
+use gaffer_domain::quantity::Span;
+use gaffer_domain::queue::{Class, How, InUse, Turns, decide};
+use gaffer_domain::spec::Resources;
 use gaffer_domain::task::TaskEvent;
+use gaffer_domain::{Time, WorkerId};
 use gaffer_protocol::wire::ToWorker;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -15,11 +21,17 @@ use crate::hub::Hub;
 use crate::pace::Pace;
 use crate::recorder::RecorderHandle;
 use crate::store::gate::{Detail, Input};
+use crate::store::placement::PendingClass;
 use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
+use recent::Recent;
+use statistics::Statistics;
 
 /// The most placements that go through the gate together.
 const MAX_PLACED_AT_ONCE: usize = 512;
+/// The least and the most tasks of one class that are looked at in a pass; the more classes wait, the fewer of each.
+const MIN_HEADS: usize = 8;
+const MAX_HEADS_OF_ALL: usize = 4 * MAX_PLACED_AT_ONCE;
 /// The most attempts that are asked for back together.
 const MAX_TAKEN_BACK_AT_ONCE: u32 = 2_000;
 /// Wait after a failure of the database.
@@ -36,8 +48,23 @@ pub struct Scheduler {
     pub recorder: RecorderHandle,
     /// Asks for a pass.
     pub wake: Arc<Notify>,
-    /// Through which workers are asked to give back what waits too long.
+    /// Who is connected and how their machines do; through which workers are asked to give back what waits too long.
     pub hub: Hub,
+    /// How workers are scored where a job does not say.
+    pub strategy: Strategy,
+    /// What passes remember of each other.
+    pub turns: Turns,
+    /// What was placed lately.
+    pub recent: Recent,
+    /// How its passes go, for those who ask.
+    pub statistics: Statistics,
+}
+
+/// What a pass looked at, and how long it took to decide.
+#[derive(Debug, Default)]
+struct Effort {
+    classes: usize,
+    deciding: Duration,
 }
 
 /// What one pass did.
@@ -54,7 +81,7 @@ pub struct Pass {
 impl Scheduler {
     /// Makes a pass whenever somebody asks for one, or the back-off of some task is over. Now and then, as long as
     /// anything waits on a worker, asks for what has waited there too long.
-    pub async fn run(self, shutdown: CancellationToken) {
+    pub async fn run(mut self, shutdown: CancellationToken) {
         let mut take_back_at: Option<Instant> = None;
         loop {
             let wait = match self.schedule_once(Utc::now()).await {
@@ -102,59 +129,128 @@ impl Scheduler {
         Ok(any)
     }
 
-    /// One pass: the classes that wait, highest priority first, each as far as the workers have room for it.
+    /// One pass: the classes that wait, as [`decide`] orders them, each as far as the workers have room for it.
     ///
     /// # Errors
     /// When the database does not answer; nothing was placed then, or it was and shows in the next pass.
-    pub async fn schedule_once(&self, now: Time) -> Result<Pass, StoreError> {
-        let mut pass = Pass::default();
+    pub async fn schedule_once(&mut self, now: Time) -> Result<Pass, StoreError> {
         if !self.store.tasks_any_pending().await? {
+            return Ok(Pass::default());
+        }
+        let (begun, mut effort) = (Instant::now(), Effort::default());
+        let pass = self.place_waiting(now, &mut effort).await?;
+        self.statistics.note(gaffer_protocol::rest::Pass {
+            at: now,
+            micros: micros(begun.elapsed()),
+            decision_micros: micros(effort.deciding),
+            classes: u32::try_from(effort.classes).unwrap_or(u32::MAX),
+            placed: u32::try_from(pass.placed).unwrap_or(u32::MAX),
+        });
+        Ok(pass)
+    }
+
+    async fn place_waiting(&mut self, now: Time, effort: &mut Effort) -> Result<Pass, StoreError> {
+        // In this order: what a worker that has just come is given is the best of all that was accepted before.
+        let (workers, mut in_use) = self.store.worker_fleet(None).await?;
+        let mut pending = self.store.classes_pending().await?;
+        let mut pass = Pass {
+            next: pending.iter().map(|class| class.first).filter(|first| *first > now).min(),
+            ..Pass::default()
+        };
+        pending.retain(|class| class.first <= now);
+        effort.classes = pending.len();
+        let before = Instant::now();
+        let mut offers: Vec<Offer> = workers.iter().map(|worker| self.offer(worker, now)).collect();
+        let wanted = self.wanted(&pending, &in_use, &offers);
+        effort.deciding += before.elapsed();
+        if wanted.is_empty() {
             return Ok(pass);
         }
-        // In this order: what a worker that has just come is given is the best of all that was accepted before.
-        let workers = self.store.worker_list(None).await?;
-        let classes = self.store.classes_pending().await?;
-        let offer = |worker: &Worker| {
-            let finished_lately = self.pace.finished_lately(worker.id, Instant::now());
-            Offer { finished_lately, ..offer_of(worker, now) }
-        };
-        let mut offers: Vec<Offer> = workers.iter().map(offer).collect();
-        let mut inputs = Vec::new();
-        for class in classes {
-            if class.first > now {
-                pass.next = Some(pass.next.map_or(class.first, |next| next.min(class.first)));
-                continue;
-            }
-            let mean_run = self.pace.mean(class.id);
-            let free = MAX_PLACED_AT_ONCE - inputs.len();
-            let room = room(&class.needs, class.project, &offers, mean_run).min(free);
-            if room == 0 {
-                continue;
-            }
-            let tasks = self.store.class_heads(class.id, now, room as u32).await?;
-            let placed = place(&class.needs, class.project, tasks.len(), &mut offers, mean_run);
-            for (task, (worker, receipt)) in tasks.into_iter().zip(placed) {
-                let event = TaskEvent::Placed { worker };
-                let detail = Detail::Placement(Box::new(receipt));
-                inputs.push(Input { task, event, actor: "scheduler".into(), detail });
-            }
-            if inputs.len() >= MAX_PLACED_AT_ONCE {
-                pass.more = true;
-                break;
-            }
+        let heads = self.store.class_heads(&wanted, now).await?;
+        let classes: Vec<Class<'_>> = pending
+            .iter()
+            .filter_map(|class| Some((class, heads.get(&class.id)?)))
+            .map(|(class, heads)| Class {
+                id: class.id,
+                project: class.project,
+                owner: &class.owner,
+                priority: class.priority,
+                needs: &class.needs,
+                pending: heads.len(),
+                since: class.first,
+                mean_run: self.pace.mean(class.id),
+            })
+            .collect();
+        let how = How { most: MAX_PLACED_AT_ONCE, strategy: self.strategy, now: Some(now) };
+        let before = Instant::now();
+        let decision = decide(&classes, &mut in_use, &mut offers, &mut self.turns, &how);
+        effort.deciding += before.elapsed();
+
+        let mut next_of = vec![0; classes.len()];
+        let (mut inputs, mut reserved) = (Vec::new(), Vec::new());
+        for placed in decision.placed {
+            let class = &classes[placed.class];
+            let Some(task) = heads[&class.id].get(next_of[placed.class]).copied() else { continue };
+            next_of[placed.class] += 1;
+            reserved.push((placed.worker, class.needs.resources));
+            inputs.push(Input {
+                task,
+                event: TaskEvent::Placed { worker: placed.worker },
+                actor: "scheduler".into(),
+                detail: Detail::Placement(Box::new(placed.receipt)),
+            });
         }
+        // Of a class that is placed as far as it was looked at, there may be more.
+        let is_used_up = |(class, next): (&Class<'_>, &usize)| *next == class.pending && *next > 0;
+        let has_more = classes.iter().zip(&next_of).any(is_used_up);
         if inputs.is_empty() {
             return Ok(pass);
         }
-        match self.recorder.events(inputs).await {
-            Ok(results) => pass.placed = results.iter().filter(|result| result.is_ok()).count(),
-            Err(_) => pass.more = false,
-        }
+        let Ok(results) = self.recorder.events(inputs).await else { return Ok(pass) };
+        let accepted = reserved.into_iter().zip(&results).filter(|(_, result)| result.is_ok());
+        pass.placed = self.recent.add(accepted.map(|(placed, _)| placed), Instant::now());
+        pass.more = (decision.more || has_more) && pass.placed > 0;
         Ok(pass)
+    }
+
+    /// How many tasks to look at of the classes of which any can be placed now.
+    fn wanted(&self, pending: &[PendingClass], in_use: &InUse, offers: &[Offer]) -> Vec<(i64, usize)> {
+        let mut wanted: Vec<(i64, usize)> = pending
+            .iter()
+            .filter(|class| in_use.hold(class.project, &class.needs).is_none())
+            .map(|class| (class.id, room(&class.needs, class.project, offers, self.pace.mean(class.id))))
+            .filter(|(_, room)| *room > 0)
+            .collect();
+        let most = (MAX_HEADS_OF_ALL / wanted.len().max(1)).clamp(MIN_HEADS, MAX_PLACED_AT_ONCE);
+        wanted.iter_mut().for_each(|(_, room)| *room = (*room).min(most));
+        wanted
+    }
+
+    /// What a worker has to offer, with its backlog and what its machine measured.
+    fn offer(&self, worker: &Worker, now: Time) -> Offer {
+        let finished_lately = self.pace.finished_lately(worker.id, Instant::now());
+        let measured = measured(&self.hub, worker.id, |at| self.recent.since(worker.id, at));
+        Offer { finished_lately, measured, ..offer_of(worker, now) }
     }
 }
 
-/// What a worker has to offer beside what it does now; without a backlog.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// How a worker's machine was doing when it last said, with what was reserved `since` then.
+pub fn measured(hub: &Hub, worker: WorkerId, since: impl FnOnce(Instant) -> Resources) -> Option<Measured> {
+    let (at, stats) = hub.get(worker)?.reading()?;
+    Some(Measured {
+        cpu: stats.cpu?,
+        memory_used: stats.memory_used,
+        memory_total: stats.memory_total,
+        age: Span::from_millis(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        since: since(at),
+    })
+}
+
+/// What a worker has to offer beside what it does now; without a backlog and measurements.
 pub fn offer_of(worker: &Worker, now: Time) -> Offer {
     Offer {
         worker: worker.id,
@@ -162,6 +258,10 @@ pub fn offer_of(worker: &Worker, now: Time) -> Offer {
         project: worker.project,
         state: worker.state(now),
         datacenter: worker.datacenter.clone(),
+        arch: worker.arch.clone(),
+        os: worker.os.clone(),
+        version: worker.version.clone(),
+        labels: worker.labels.clone(),
         drivers: worker.drivers.iter().filter(|driver| driver.healthy).map(|driver| driver.driver).collect(),
         broken_drivers: worker
             .drivers
@@ -170,9 +270,13 @@ pub fn offer_of(worker: &Worker, now: Time) -> Offer {
             .map(|driver| (driver.driver, driver.detail.clone().unwrap_or_default()))
             .collect(),
         capacity: worker.capacity,
+        countables: worker.countables.clone(),
         reserved: worker.reserved,
+        taken: worker.taken.clone(),
+        running: worker.running.try_into().unwrap_or(u32::MAX),
         waiting: worker.waiting.try_into().unwrap_or(u32::MAX),
         finished_lately: 0,
+        measured: None,
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use axum::serve::ListenerExt;
+use gaffer_domain::queue::Turns;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -17,9 +18,13 @@ use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::hub::Hub;
 use crate::live::LiveOutputs;
+use crate::mover::Mover;
 use crate::pace::Pace;
 use crate::recorder::Recorder;
+use crate::sampler::{Sampler, Samples};
 use crate::scheduler::Scheduler;
+use crate::scheduler::recent::Recent;
+use crate::scheduler::statistics::Statistics;
 use crate::secret::{NewSecret, Purpose};
 use crate::store::Store;
 use crate::sweeper::Sweeper;
@@ -102,13 +107,30 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         changes.clone(),
         scheduler_wake.clone(),
     );
+    let statistics = Statistics::default();
     let scheduler = Scheduler {
         store: store.clone(),
         pace,
         recorder: recorder_handle.clone(),
         wake: scheduler_wake.clone(),
         hub: hub.clone(),
+        strategy: config.strategy,
+        turns: Turns::default(),
+        recent: Recent::default(),
+        statistics: statistics.clone(),
     };
+    let mover_wake = Arc::new(Notify::new());
+    let mover = Mover {
+        store: store.clone(),
+        hub: hub.clone(),
+        recorder: recorder_handle.clone(),
+        wake: mover_wake.clone(),
+        changes: changes.clone(),
+        strategy: config.strategy,
+        settled_after: config.rebalance.settled_after(),
+    };
+    let samples = Samples::default();
+    let sampler = Sampler { store: store.clone(), hub: hub.clone(), samples: samples.clone() };
     let sweeper = Sweeper {
         store: store.clone(),
         hub: hub.clone(),
@@ -125,7 +147,11 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         changes,
         recorder: recorder_handle,
         scheduler_wake,
+        mover_wake,
         sweeper_wake,
+        strategy: config.strategy,
+        statistics,
+        samples,
         worker_url: worker_url(&public_url, workers_addr),
         public_url,
         shutdown: shutdown.clone(),
@@ -137,7 +163,12 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             serve(workers, http::workers(master.clone()), shutdown.clone()),
         ],
         recorder: tokio::spawn(recorder.run()),
-        loops: vec![tokio::spawn(scheduler.run(shutdown.clone())), tokio::spawn(sweeper.run(shutdown))],
+        loops: vec![
+            tokio::spawn(scheduler.run(shutdown.clone())),
+            tokio::spawn(mover.run(shutdown.clone())),
+            tokio::spawn(sampler.run(shutdown.clone())),
+            tokio::spawn(sweeper.run(shutdown)),
+        ],
         master,
         dashboard: dashboard_addr,
         api: api_addr,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use gaffer_domain::AttemptRef;
+use gaffer_domain::constraint::is_resource_name;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::worker::{HEARTBEAT_INTERVAL, Held, SILENCE_LIMIT};
 use gaffer_protocol::output::EncodedChunk;
@@ -36,6 +37,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_TEXT_CHARS: usize = 2_000;
 const MAX_NAME_CHARS: usize = 100;
 const MAX_LABELS: usize = 64;
+const MAX_COUNTABLES: usize = 64;
 const MAX_DRIVERS: usize = 16;
 const MAX_PORTS: usize = 64;
 const MAX_NOTE_CHARS: usize = 300;
@@ -449,6 +451,12 @@ fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
     }
     if hello.labels.len() > MAX_LABELS || hello.warnings.len() > 16 {
         return Err(SessionEnd::protocol("the hello has too many labels or warnings"));
+    }
+    if hello.countables.len() > MAX_COUNTABLES || !hello.countables.keys().all(|name| is_resource_name(name))
+    {
+        return Err(SessionEnd::protocol(
+            "the hello has too many countable resources, or one with an odd name",
+        ));
     }
     if hello.capacity.memory.get() > i64::MAX as u64 || hello.capacity.disk.get() > i64::MAX as u64 {
         return Err(SessionEnd::protocol("the hello offers more memory or disk than there is in the world"));

@@ -11,6 +11,7 @@ pub mod events;
 pub mod gate;
 pub mod jobs;
 pub mod keys;
+pub mod leaving;
 pub mod output;
 pub mod placement;
 pub mod specs;

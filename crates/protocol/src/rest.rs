@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use gaffer_domain::placement::{Receipt, Unfit};
+use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::Reason;
 use gaffer_domain::{JobId, WorkerId};
 use serde::{Deserialize, Serialize};
@@ -169,7 +170,7 @@ pub struct OutputData {
 }
 
 /// Amounts of what a worker has.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Amounts {
     /// Processors.
     pub cpu: f64,
@@ -177,6 +178,27 @@ pub struct Amounts {
     pub memory_bytes: u64,
     /// Disk.
     pub disk_bytes: u64,
+    /// Countable resources by name, such as `gpu`.
+    #[serde(default)]
+    pub countables: BTreeMap<String, u32>,
+}
+
+/// How a worker is to drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// After so long, all that it still has moves; without one, batch tasks that do not move may take as long as they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Span>,
+}
+
+/// How far a worker is with draining.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    /// From then on, all that it still has moves.
+    pub until: Option<DateTime<Utc>>,
+    /// When it had nothing left; none while it has.
+    pub drained_at: Option<DateTime<Utc>>,
 }
 
 /// What a worker's machine is doing, tasks or not.
@@ -203,8 +225,10 @@ pub struct Worker {
     pub id: WorkerId,
     /// Its name, unique in the project.
     pub name: String,
-    /// `online`, `draining`, `offline` or `lost`.
+    /// `online`, `cordoned`, `draining`, `offline` or `lost`.
     pub state: String,
+    /// If its operator wants it to drain, connected or not.
+    pub draining: Option<Draining>,
     /// Where it stands.
     pub datacenter: String,
     /// Its operator's marks.
@@ -233,6 +257,23 @@ pub struct Worker {
     pub created_at: DateTime<Utc>,
     /// When it was last heard of.
     pub last_seen_at: DateTime<Utc>,
+}
+
+/// How a worker was doing at a moment: shares of what it offers, and of what its machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Reserved by tasks.
+    pub cpu_allocated: f64,
+    /// Busy, whoever it was.
+    pub cpu_used: Option<f64>,
+    /// Reserved by tasks.
+    pub memory_allocated: f64,
+    /// In use, by whomever.
+    pub memory_used: f64,
+    /// Attempts that it executed.
+    pub running: i64,
 }
 
 /// A key.
@@ -326,8 +367,88 @@ pub struct WaitingTasks {
     pub message: String,
     /// What would help; none if waiting does.
     pub help: Option<String>,
+    /// Changes of one thing alone that would let it run at once, in sentences; those that help most come first.
+    #[serde(default)]
+    pub would_help: Vec<String>,
+    /// Where the first of them stands in the queue of its project; none if it does not wait for a worker.
+    #[serde(default)]
+    pub line: Option<PlaceInLine>,
     /// Worker by worker, what keeps it out.
     pub workers: Vec<WorkerVerdict>,
+}
+
+/// A place in the queue of a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceInLine {
+    /// So many tasks go first, if all owners' tasks are alike and take turns.
+    pub ahead: u64,
+    /// So many wait in all.
+    pub waiting: u64,
+}
+
+/// What waits for workers, and how the scheduler does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Queue {
+    /// How workers are chosen for jobs that do not say.
+    pub strategy: String,
+    /// So many tasks wait.
+    pub waiting: u64,
+    /// Since when the first of them could have been placed.
+    pub waiting_since: Option<DateTime<Utc>>,
+    /// The scheduler's passes since the master started.
+    pub passes: Passes,
+    /// What waits, by class, in the order in which it will go; at most 100.
+    pub classes: Vec<QueueClass>,
+}
+
+/// How the scheduler has done since the master started, and lately.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Passes {
+    /// So many passes had something to do.
+    pub count: u64,
+    /// So many tasks were placed.
+    pub placed: u64,
+    /// When the last one began.
+    pub last_at: Option<DateTime<Utc>>,
+    /// The last ones, oldest first; at most 300.
+    pub recent: Vec<Pass>,
+}
+
+/// One pass of the scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pass {
+    /// When it began.
+    pub at: DateTime<Utc>,
+    /// How long it took in all, with the database, in microseconds.
+    pub micros: u64,
+    /// How long the decision alone took.
+    pub decision_micros: u64,
+    /// Classes that waited.
+    pub classes: u32,
+    /// Tasks that were placed.
+    pub placed: u32,
+}
+
+/// Waiting tasks with equal needs, priority and owner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QueueClass {
+    /// Its number.
+    pub class: i64,
+    /// Higher goes first.
+    pub priority: i16,
+    /// Who submitted them.
+    pub owner: String,
+    /// What they need, in a few words.
+    pub needs: String,
+    /// The first job of which some wait.
+    pub job: JobId,
+    /// Its name.
+    pub job_name: String,
+    /// When the first of them could have been placed, or can be.
+    pub since: DateTime<Utc>,
+    /// Why they wait, with what would help.
+    #[serde(flatten)]
+    pub why: WaitingTasks,
 }
 
 /// What keeps one worker out.

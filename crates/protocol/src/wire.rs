@@ -88,6 +88,9 @@ pub struct Hello {
     pub datacenter: String,
     /// What it offers in all.
     pub capacity: Resources,
+    /// What it offers of countable resources.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub countables: BTreeMap<String, u32>,
     /// What it can execute with.
     pub drivers: Vec<DriverStatus>,
     /// Processor architecture, as `uname -m` says it.
@@ -334,6 +337,12 @@ pub struct StartAttempt {
     pub env: BTreeMap<String, String>,
     /// What is reserved while it runs.
     pub resources: Resources,
+    /// How many of countable resources it has for itself while it runs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub countables: BTreeMap<String, u32>,
+    /// Which pieces of them, by number; its worker fills that in when it starts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pieces: BTreeMap<String, Vec<u32>>,
     /// How long it may run.
     pub timeout: Option<Span>,
     /// How much output it may have.

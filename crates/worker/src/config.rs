@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context as _, bail, ensure};
+use gaffer_domain::constraint::is_resource_name;
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::DriverKind;
 
@@ -26,6 +27,11 @@ const MAX_SECRET_FILE_BYTES: u64 = 64 << 10;
 /// What a job's process gets from the worker's own environment, with every `LC_*`; everything else is left out.
 const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ"];
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The most pieces of one countable resource.
+const MAX_PIECES: u32 = 10_000;
+/// Resources that every worker has, and that are not counted in pieces.
+const BUILT_IN: [&str; 3] = ["cpu", "memory", "disk"];
 
 /// Options of a worker, each with its environment variable.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -57,6 +63,9 @@ pub struct WorkerConfig {
     /// Memory that it offers, such as 8GiB [default: the machine's]
     #[arg(long, env = "GAFFER_MEMORY", value_name = "BYTES")]
     pub memory: Option<Bytes>,
+    /// What else it offers, by number, such as gpu=2,licence=1
+    #[arg(long, env = "GAFFER_RESOURCES", value_name = "RESOURCES")]
+    pub resources: Option<Countables>,
     /// Where it keeps its identity and its spool [default: /var/lib/gaffer/worker for root, else
     /// gaffer/worker in the user's data directory]
     #[arg(long, env = "GAFFER_DATA_DIR", value_name = "DIR")]
@@ -101,6 +110,20 @@ pub struct ApiKey(String);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Labels(pub BTreeMap<String, String>);
 
+/// Countable resources of a worker: read from `gpu=2,licence=1`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Countables(pub BTreeMap<String, u32>);
+
+/// A text that is not a list of countable resources.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{part}` is not a countable resource: write name=number, separated by commas, such as gpu=2,licence=1, with names \
+     of small letters, digits, _ and -"
+)]
+pub struct InvalidCountable {
+    part: String,
+}
+
 /// A text that is not a list of labels.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{label}` is not a label: write key=value, separated by commas, such as gpu=a100,rack=3")]
@@ -118,6 +141,7 @@ pub(crate) struct Settings {
     pub datacenter: String,
     pub cpu: Cpu,
     pub memory: Bytes,
+    pub countables: BTreeMap<String, u32>,
     pub data_dir: PathBuf,
     pub spool_limit: Option<Bytes>,
     pub tls_ca: Option<PathBuf>,
@@ -181,6 +205,7 @@ impl WorkerConfig {
             datacenter: self.datacenter.unwrap_or_default().trim().to_owned(),
             cpu,
             memory,
+            countables: self.resources.unwrap_or_default().0,
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
             spool_limit: self.spool_limit,
             tls_ca: self.tls_ca.filter(|path| !path.as_os_str().is_empty()),
@@ -238,6 +263,25 @@ impl FromStr for Labels {
             Ok((key.to_owned(), value.to_owned()))
         };
         parts.map(label).collect::<Result<_, _>>().map(Labels)
+    }
+}
+
+impl FromStr for Countables {
+    type Err = InvalidCountable;
+
+    fn from_str(text: &str) -> Result<Countables, InvalidCountable> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let countable = |part: &str| {
+            let (name, count) = part.split_once('=')?;
+            let (name, count) = (name.trim(), count.trim().parse().ok()?);
+            let may_be = count <= MAX_PIECES && is_resource_name(name) && !BUILT_IN.contains(&name);
+            may_be.then(|| (name.to_owned(), count))
+        };
+        let invalid = |part: &str| InvalidCountable { part: part.chars().take(60).collect() };
+        parts
+            .map(|part| countable(part).ok_or_else(|| invalid(part)))
+            .collect::<Result<_, _>>()
+            .map(Countables)
     }
 }
 

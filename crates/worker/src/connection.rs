@@ -39,6 +39,7 @@ pub(crate) struct ConnectionSettings {
     pub labels: BTreeMap<String, String>,
     pub datacenter: String,
     pub capacity: Resources,
+    pub countables: BTreeMap<String, u32>,
     pub arch: String,
     pub warnings: Vec<String>,
     /// On the file system whose use is reported.
@@ -194,6 +195,7 @@ fn hello(
         labels: settings.labels.clone(),
         datacenter: settings.datacenter.clone(),
         capacity: settings.capacity,
+        countables: settings.countables.clone(),
         drivers,
         arch: settings.arch.clone(),
         os: "linux".to_owned(),

@@ -9,11 +9,13 @@
 mod admission;
 mod lease;
 mod open_files;
+mod pieces;
 mod recovery;
 mod state;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +42,9 @@ use crate::clock::BootTime;
 use crate::driver::{self, DriverSettings, Drivers};
 use crate::spool::OutputWriter;
 use crate::stats;
+use admission::Admission;
 use lease::ContactFile;
+use pieces::Pieces;
 use state::{Accepted, Launch, Ordered, State};
 
 /// The longest grace that a worker which is going down gives its attempts.
@@ -64,6 +68,9 @@ pub(crate) struct ExecutionSettings {
     pub token: String,
     pub worker_name: String,
     pub capacity: Resources,
+    /// What there is of countable resources.
+    #[serde(default)]
+    pub countables: BTreeMap<String, u32>,
     /// Bytes; none: as much as is decent.
     pub spool_limit: Option<u64>,
     pub drivers: DriverSettings,
@@ -118,8 +125,9 @@ impl Execution {
             scratch,
             token: settings.token,
         });
-        let mut state =
-            State::new(settings.worker_name, settings.capacity, open_files::max_running(), from_before.over);
+        let admission = Admission::new(settings.capacity, open_files::max_running());
+        let pieces = Pieces::new(settings.countables);
+        let mut state = State::new(settings.worker_name, admission, pieces, from_before.over);
         let adopted: Vec<_> =
             from_before.resumed.into_iter().map(|resumed| state.resume_attempt(resumed)).collect();
         let contact_file = ContactFile::open(&settings.data_dir, &settings.boot_id)

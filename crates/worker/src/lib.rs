@@ -71,6 +71,7 @@ async fn run_with(
         token: process_token(identity),
         worker_name: settings.name.clone(),
         capacity,
+        countables: settings.countables.clone(),
         spool_limit: settings.spool_limit.map(|limit| limit.0),
         drivers: DriverSettings {
             host: settings.host_driver,
@@ -91,6 +92,7 @@ async fn run_with(
         labels: settings.labels,
         datacenter: settings.datacenter,
         capacity,
+        countables: settings.countables,
         arch: architecture(),
         warnings: connection::warnings(&data_dir),
         data_dir,

@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::{Args, Parser};
 use gaffer_domain::JobId;
+use gaffer_domain::placement::Strategy;
 use gaffer_domain::spec::JobSpec;
-use gaffer_master::config::{MasterConfig, resolve};
+use gaffer_master::config::{MasterConfig, Rebalance, resolve};
 use gaffer_master::secret::{NewSecret, Purpose, hash_of};
 use gaffer_master::serve::FIRST_USER;
 use gaffer_master::store::jobs::Submitted;
@@ -59,6 +60,13 @@ pub struct DevArgs {
     /// Directory with the Postgres programs; found by itself in the usual places
     #[arg(long, env = "GAFFER_PG_BIN", value_name = "DIR")]
     pg_bin: Option<PathBuf>,
+    /// How workers are chosen for jobs that do not say: spread, binpack, round_robin, greedy, epvm or epvm_lieb
+    #[arg(long, env = "GAFFER_STRATEGY", value_name = "STRATEGY", default_value_t)]
+    strategy: Strategy,
+    /// Whether services are moved to where they are much better off: off, or how long a task of theirs must have executed,
+    /// and a worker must have been connected, before that is considered
+    #[arg(long, env = "GAFFER_REBALANCE", value_name = "TIME|off", default_value_t)]
+    rebalance: Rebalance,
 }
 
 /// Runs it until Ctrl-C.
@@ -78,6 +86,8 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         public_url: None,
         data_dir: args.data_dir,
         pg_bin: args.pg_bin,
+        strategy: args.strategy,
+        rebalance: args.rebalance,
     };
     // A file of the last run would tell a waiting script that we are up.
     let ready_file = config.data_dir().join("dev.env");

@@ -51,6 +51,15 @@ fn shown(out: &Out, explanation: &Explanation) -> String {
         if let Some(help) = &waiting.help {
             text.push_str(&format!("what would help: {}\n", style::visible(help)));
         }
+        for help in &waiting.would_help {
+            text.push_str(&format!("what would help: {}\n", style::visible(help)));
+        }
+        if let Some(line) = &waiting.line {
+            text.push_str(&format!(
+                "in the queue: {} of {} waiting tasks go first\n",
+                line.ahead, line.waiting
+            ));
+        }
         let rows: Vec<_> = waiting
             .workers
             .iter()

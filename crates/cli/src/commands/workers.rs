@@ -1,10 +1,12 @@
-//! `gaffer workers`, and `gaffer worker show|drain|resume`: the fleet.
+//! `gaffer workers`, and `gaffer worker show|drain|cordon|resume|remove`: the fleet.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
-use gaffer_domain::quantity::Bytes;
+use gaffer_domain::quantity::{Bytes, Span};
 use gaffer_protocol::output::Stream;
-use gaffer_protocol::rest::Worker;
+use gaffer_protocol::rest::{DrainRequest, Draining, Worker};
 use serde_json::json;
 
 use crate::client::{Answer, Client, Query};
@@ -15,6 +17,9 @@ use crate::moment;
 use crate::out::Out;
 use crate::style;
 use crate::table::Cell;
+
+/// While one drains, a look is taken so often.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How to list the workers.
 #[derive(Debug, Args)]
@@ -34,10 +39,39 @@ pub struct WorkersArgs {
 pub enum WorkerAction {
     /// Show one worker
     Show(OneWorker),
-    /// Let a worker finish what it has and take nothing new
-    Drain(OneWorker),
-    /// Let a drained worker take work again
+    /// Let a worker take nothing new; services move elsewhere, and batch tasks end or move as their jobs say
+    Drain(Drain),
+    /// Let a worker take nothing new and keep what it has
+    Cordon(OneWorker),
+    /// Let a cordoned or drained worker take work again
     Resume(OneWorker),
+    /// Forget a worker that is not connected and has nothing left
+    Remove(Remove),
+}
+
+/// Which worker to drain, and how.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gaffer worker drain pi4
+  gaffer worker drain pi4 --deadline 1h --wait")]
+pub struct Drain {
+    #[command(flatten)]
+    one: OneWorker,
+    /// After so long, all that is still there is stopped and started anew elsewhere
+    #[arg(long, value_name = "TIME")]
+    deadline: Option<Span>,
+    /// Return only when it has nothing left
+    #[arg(long)]
+    wait: bool,
+}
+
+/// Which worker to remove.
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Its name or its number
+    #[arg(value_name = "WORKER")]
+    worker: String,
 }
 
 /// Which worker.
@@ -71,15 +105,34 @@ pub async fn act(action: WorkerAction, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let (answer, output) = match action {
         WorkerAction::Show(one) => (client.get(&["workers", &one.worker], &Query::new()).await?, one.output),
-        WorkerAction::Drain(one) => {
-            (client.post(&["workers", &one.worker, "drain"], &json!({})).await?, one.output)
+        WorkerAction::Drain(Drain { one, deadline, wait }) => {
+            let path = ["workers", one.worker.as_str(), "drain"];
+            let mut answer = client.post(&path, &DrainRequest { deadline }).await?;
+            while wait && !is_drained(&answer.read()?) {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+                answer = client.get(&["workers", &one.worker], &Query::new()).await?;
+            }
+            (answer, one.output)
+        }
+        WorkerAction::Cordon(one) => {
+            (client.post(&["workers", &one.worker, "cordon"], &json!({})).await?, one.output)
         }
         WorkerAction::Resume(one) => {
             (client.post(&["workers", &one.worker, "resume"], &json!({})).await?, one.output)
         }
+        WorkerAction::Remove(Remove { worker }) => {
+            client.delete(&["workers", &worker]).await?;
+            out.remark(&format!("removed {worker}"));
+            return Ok(0);
+        }
     };
     show(out, &answer, output.format)?;
     Ok(0)
+}
+
+/// Nothing is left to wait for; also when somebody has let it resume meanwhile.
+fn is_drained(worker: &Worker) -> bool {
+    worker.draining.is_none_or(|draining| draining.drained_at.is_some())
 }
 
 fn show(out: &Out, answer: &Answer, format: Format) -> Result<(), Failure> {
@@ -100,11 +153,18 @@ fn details(out: &Out, worker: &Worker) -> String {
         }
     };
     field("last seen", &moment::ago(worker.last_seen_at, now));
+    if let Some(draining) = &worker.draining {
+        field("drains", &drains(draining, now));
+    }
     field("datacenter", &worker.datacenter);
     field("labels", &labels(worker));
     field("cpu", &format!("{} of {} reserved", worker.allocated.cpu, worker.capacity.cpu));
     field("memory", &share(worker.allocated.memory_bytes, worker.capacity.memory_bytes));
     field("disk", &share(worker.allocated.disk_bytes, worker.capacity.disk_bytes));
+    for (name, all) in &worker.capacity.countables {
+        let reserved = worker.allocated.countables.get(name).copied().unwrap_or(0);
+        field(name, &format!("{reserved} of {all} reserved"));
+    }
     field("attempts", &format!("{} running, {} waiting", worker.running, worker.waiting));
     if let Some(usage) = &worker.usage {
         let cpu = usage.cpu.map(|cpu| format!("{:.0}% of the processors, ", cpu * 100.0)).unwrap_or_default();
@@ -117,6 +177,15 @@ fn details(out: &Out, worker: &Worker) -> String {
         field("warning", warning);
     }
     text
+}
+
+fn drains(draining: &Draining, now: DateTime<Utc>) -> String {
+    match (draining.drained_at, draining.until) {
+        (Some(at), _) => format!("it has nothing left since {}", moment::ago(at, now)),
+        (None, Some(until)) if until > now => format!("until {}", until.format("%Y-%m-%d %H:%M:%S UTC")),
+        (None, Some(_)) => "its deadline is over".to_owned(),
+        (None, None) => "without a deadline".to_owned(),
+    }
 }
 
 fn labels(worker: &Worker) -> String {

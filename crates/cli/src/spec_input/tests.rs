@@ -40,6 +40,11 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         priority: Some(90),
         datacenters: vec!["lab".to_owned(), "edge".to_owned()],
         labels: vec!["team=vision".to_owned()],
+        constraints: vec!["arch == arm64".to_owned()],
+        resources: vec!["gpu=2".to_owned()],
+        spread: text("labels.rack"),
+        distinct_workers: true,
+        strategy: text("binpack"),
         driver: text("docker"),
         container: ContainerFlags {
             image: text("busybox"),
@@ -65,7 +70,9 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
     let input = Input::of_command(vec!["true".to_owned()], &all, env)?;
     let expected = json!({
         "name": "n", "command": ["true"], "priority": 90, "datacenters": ["lab", "edge"], "labels": {"team": "vision"},
-        "lost_after": "1m", "resources": {"cpu": "500m", "memory": "1GiB", "disk": "2GiB"},
+        "lost_after": "1m", "resources": {"cpu": "500m", "memory": "1GiB", "disk": "2GiB", "gpu": 2},
+        "constraints": ["arch == arm64"], "spread": "labels.rack", "distinct_workers": true,
+        "placement": {"strategy": "binpack"},
         "env": {"A": "1=2", "B": "", "HOME": "/root"}, "timeout": "30m", "output": {"limit": "1GiB", "on_limit": "kill"}, "driver": "docker",
         "image": "busybox", "pull": "never", "entrypoint": ["sh", "-c", "a b"], "user": "1000:100", "workdir": "/work",
         "volumes": ["/data:/data:ro"], "ports": ["8080:80"], "network": "bridge", "capabilities": ["CHOWN"], "gpus": 2,
@@ -74,7 +81,7 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
     });
     assert_eq!(input.spec, expected);
     assert!(JobSpec::read(&input.spec).is_ok());
-    assert_eq!(TASK_FLAGS.len() + JOB_FLAGS.len(), 29);
+    assert_eq!(TASK_FLAGS.len() + JOB_FLAGS.len(), 34);
     Ok(())
 }
 
@@ -90,6 +97,7 @@ fn wrong_options_are_said_at_once() {
     for wrong in [
         SpecFlags { env: vec!["MISSING".to_owned()], ..flags() },
         SpecFlags { labels: vec!["no-value".to_owned()], ..flags() },
+        SpecFlags { resources: vec!["gpu".to_owned()], ..flags() },
     ] {
         let made = Input::of_command(vec!["x".to_owned()], &wrong, no_env);
         assert!(matches!(made, Err(Failure::Usage(_))));

@@ -7,14 +7,20 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
-use super::*;
-use crate::seeds;
+mod strategy;
 
-const OURS: ProjectId = ProjectId(1);
-const THEIRS: ProjectId = ProjectId(2);
+use super::*;
+use crate::JobId;
+use crate::quantity::{Bytes, Cpu};
+use crate::seeds;
+use crate::spec::{DriverKind, JobSpec, Resources};
+use crate::worker::WorkerState;
+
+pub(crate) const OURS: ProjectId = ProjectId(1);
+pub(crate) const THEIRS: ProjectId = ProjectId(2);
 const GIB: u64 = 1 << 30;
 
-fn resources(cpu_millis: u32, memory_gib: u64, disk_gib: u64) -> Resources {
+pub(crate) fn resources(cpu_millis: u32, memory_gib: u64, disk_gib: u64) -> Resources {
     Resources {
         cpu: Cpu::from_millis(cpu_millis),
         memory: Bytes(memory_gib * GIB),
@@ -22,25 +28,53 @@ fn resources(cpu_millis: u32, memory_gib: u64, disk_gib: u64) -> Resources {
     }
 }
 
-fn needs(resources: Resources) -> Needs {
-    Needs { driver: DriverKind::Host, resources, datacenters: Vec::new() }
+pub(crate) fn needs(resources: Resources) -> Needs {
+    Needs::of_resources(DriverKind::Host, resources)
 }
 
 /// An idle worker with 4 processors, 8 GiB of memory and 100 GiB of disk.
-fn offer(worker: i64) -> Offer {
+pub(crate) fn offer(worker: i64) -> Offer {
     Offer {
         worker: WorkerId(worker),
         name: format!("w{worker}"),
         project: OURS,
         state: WorkerState::Online,
         datacenter: "lab".to_owned(),
+        arch: "x86_64".to_owned(),
+        os: "linux".to_owned(),
+        version: "0.1.0".to_owned(),
+        labels: BTreeMap::new(),
         drivers: vec![DriverKind::Host],
         broken_drivers: Vec::new(),
         capacity: resources(4_000, 8, 100),
+        countables: BTreeMap::new(),
         reserved: resources(0, 0, 0),
+        taken: Taken::default(),
+        running: 0,
         waiting: 0,
         finished_lately: u32::MAX,
+        measured: None,
     }
+}
+
+/// A request for tasks of our project, by the strategy *spread*.
+fn request(needs: &Needs, tasks: usize) -> Request<'_> {
+    let strategy = Strategy::Spread;
+    Request { needs, project: OURS, tasks, mean_run: None, strategy, last: None, now: None }
+}
+
+fn place(
+    needs: &Needs,
+    project: ProjectId,
+    tasks: usize,
+    offers: &mut [Offer],
+    mean_run: Option<Duration>,
+) -> Vec<(WorkerId, Receipt)> {
+    super::place(&Request { project, mean_run, ..request(needs, tasks) }, offers)
+}
+
+fn score(needs: &Needs, offer: &Offer) -> f64 {
+    super::score(Strategy::Spread, needs, offer, &Fleet { machines: 1, max_jobs: 1 })
 }
 
 fn one_cpu() -> Needs {
@@ -75,6 +109,8 @@ fn a_worker_is_kept_out_by_the_first_need_that_it_does_not_meet() {
     judge(&worker);
     worker.state = WorkerState::Draining;
     judge(&worker);
+    worker.state = WorkerState::Cordoned;
+    judge(&worker);
     worker.state = WorkerState::Online;
     judge(&worker);
     worker.drivers.push(DriverKind::Host);
@@ -94,6 +130,7 @@ fn a_worker_is_kept_out_by_the_first_need_that_it_does_not_meet() {
             "is lost",
             "is offline",
             "is draining and takes nothing new",
+            "is cordoned and takes nothing new",
             "has no working host driver",
             "is in datacenter lab",
             "has 0.5 cpu in all, 1 wanted",
@@ -117,7 +154,7 @@ fn a_verdict_has_a_stable_code_and_the_same_words_as_everywhere() {
         serde_json::json!({"code": "too_small", "resource": "memory", "wanted": "8GiB", "capacity": "4GiB"})
     );
     for resource in [Resource::Cpu, Resource::Memory, Resource::Disk] {
-        assert_eq!(serde_json::to_value(resource).unwrap(), resource.as_str());
+        assert_eq!(serde_json::to_value(&resource).unwrap(), resource.as_str());
     }
 }
 
@@ -298,7 +335,7 @@ fn a_receipt_has_the_scores_of_its_own_decision() {
 }
 
 /// Workers of all kinds, none over its capacity.
-fn any_offers(rng: &mut StdRng) -> Vec<Offer> {
+pub(crate) fn any_offers(rng: &mut StdRng) -> Vec<Offer> {
     let states = [WorkerState::Online, WorkerState::Draining, WorkerState::Offline, WorkerState::Lost];
     let any_offer = |worker, rng: &mut StdRng| {
         let capacity =
@@ -315,6 +352,8 @@ fn any_offers(rng: &mut StdRng) -> Vec<Offer> {
                 disk: Bytes(rng.random_range(0..=capacity.disk.get())),
             },
             waiting: rng.random_range(0..4),
+            labels: [("rack".to_owned(), rng.random_range(0..3).to_string())].into(),
+            countables: [("gpu".to_owned(), rng.random_range(0..4))].into(),
             capacity,
             ..offer(worker)
         }
@@ -324,14 +363,23 @@ fn any_offers(rng: &mut StdRng) -> Vec<Offer> {
     offers
 }
 
-fn any_needs(rng: &mut StdRng) -> Needs {
+pub(crate) fn any_needs(rng: &mut StdRng) -> Needs {
     let wanted =
         resources(rng.random_range(0..=8) * 250, rng.random_range(0..=3), rng.random_range(0..=1) * 10);
     let datacenters = if rng.random_bool(0.3) { vec!["edge".to_owned()] } else { Vec::new() };
-    Needs { datacenters, ..needs(wanted) }
+    let countables = rng.random_bool(0.2).then(|| ("gpu".to_owned(), rng.random_range(1..3)));
+    let constraints = if rng.random_bool(0.2) { vec!["labels.rack in [0, 1]"] } else { Vec::new() };
+    let port = HostPort { port: 80, protocol: crate::spec::PortProtocol::Tcp };
+    Needs {
+        datacenters,
+        countables: countables.into_iter().collect(),
+        constraints: constraints.into_iter().map(|text| text.parse().unwrap()).collect(),
+        ports: if rng.random_bool(0.1) { vec![port] } else { Vec::new() },
+        ..needs(wanted)
+    }
 }
 
-fn fits(used: &Resources, capacity: &Resources) -> bool {
+pub(crate) fn fits(used: &Resources, capacity: &Resources) -> bool {
     used.cpu <= capacity.cpu && used.memory <= capacity.memory && used.disk <= capacity.disk
 }
 
@@ -398,11 +446,17 @@ fn only_suitable_workers_are_ever_chosen_and_the_count_is_kept_in_their_offers()
         for offer in &offers {
             let got = placed.iter().filter(|(worker, _)| *worker == offer.worker).count() as u32;
             let mut expected = before[&offer.worker].clone();
-            expected.reserve(&needs.resources, got);
+            expected.reserve(&needs, got);
             expected.waiting += got;
             assert_eq!(*offer, expected);
         }
     });
+}
+
+fn parts_of(strategy: Strategy, needs: &Needs, offer: &Offer) -> Vec<Part> {
+    let terms = terms(strategy, needs, offer, &Fleet { machines: 1, max_jobs: 1 }).named();
+    let some = terms.into_iter().filter(|(_, value)| *value != 0.0);
+    some.map(|(name, value)| Part { name: name.to_owned(), value }).collect()
 }
 
 /// The same decisions, each made from scratch over all workers.
@@ -419,18 +473,26 @@ fn place_simply(
         let workers = offers.iter().filter(|offer| offer.project == OURS).count() as u32;
         let mut able: Vec<&mut Offer> = offers.iter_mut().filter(takes_it).collect();
         able.sort_by(|a, b| {
+            let waits = |offer: &Offer| feasible(needs, OURS, offer, 0).is_err();
             let by_score = score(needs, a).partial_cmp(&score(needs, b)).unwrap();
+            let by_score = waits(a).cmp(&waits(b)).then(by_score);
             by_score.then(a.waiting.cmp(&b.waiting)).then(a.worker.cmp(&b.worker))
         });
         let candidate = |offer: &&mut Offer| Candidate {
             worker: offer.worker,
             name: offer.name.clone(),
             score: score(needs, offer),
+            parts: parts_of(Strategy::Spread, needs, offer),
+            unmeasured: false,
+            waits: feasible(needs, OURS, offer, 0).is_err(),
+            siblings: 0,
         };
         let receipt = Receipt {
             strategy: "spread".to_owned(),
+            at: None,
             workers,
             feasible: able.len() as u32,
+            unmeasured: 0,
             candidates: able.iter().take(5).map(candidate).collect(),
         };
         let Some(best) = able.first_mut() else { break };
@@ -456,11 +518,149 @@ fn decisions_and_receipts_are_those_of_looking_at_every_worker_each_time() {
 fn amounts_that_no_machine_has_do_not_overflow() {
     let most = Resources { cpu: Cpu::from_millis(u32::MAX), memory: Bytes(u64::MAX), disk: Bytes(u64::MAX) };
     let mut huge = Offer { capacity: most, ..offer(1) };
-    huge.reserve(&most, u32::MAX);
+    huge.reserve(&needs(most), u32::MAX);
     assert_eq!(huge.reserved, most);
     assert!(score(&needs(most), &huge).is_finite());
     assert!(feasible(&one_cpu(), OURS, &huge, 0).is_err());
     assert_eq!(backlog_limit(&needs(most), &huge, Some(Duration::ZERO)), MAX_BACKLOG);
+}
+
+/// The needs of the only task of a job with these fields.
+fn needs_of(job: serde_json::Value) -> Needs {
+    let job = JobSpec::read(&job).unwrap();
+    Needs::of(&job, &job.tasks[0], DefinitionRef { job: JobId(7), position: 0 })
+}
+
+#[test]
+fn needs_that_say_nothing_new_are_stored_as_they_always_were() {
+    let plain = needs_of(serde_json::json!({"command": ["true"], "datacenters": ["lab"]}));
+    let stored = serde_json::json!({
+        "driver": "host", "resources": {"cpu": 1, "memory": 0, "disk": 0}, "datacenters": ["lab"],
+    });
+    assert_eq!(serde_json::to_value(&plain).unwrap(), stored);
+    assert_eq!(serde_json::from_value::<Needs>(stored).unwrap(), plain);
+    let old = r#"{"strategy":"spread","workers":1,"feasible":1,"candidates":[{"worker":1,"name":"a","score":0.5}]}"#;
+    let receipt: Receipt = serde_json::from_str(old).unwrap();
+    assert_eq!((receipt.at, receipt.unmeasured, receipt.candidates[0].parts.len()), (None, 0, 0));
+}
+
+#[test]
+fn needs_carry_all_that_job_and_task_say() {
+    let needs = needs_of(serde_json::json!({
+        "constraints": ["os == linux"], "concurrency": {"group": "g", "limit": 2}, "placement": "binpack",
+        "affinities": [{"when": "labels.ssd", "weight": 10}],
+        "tasks": [{
+            "name": "a", "image": "busybox", "ports": ["8080:80", "0:81", "53:53/udp"], "distinct_workers": true,
+            "constraints": ["arch == arm64"], "resources": {"gpu": 2, "fpga": 0}, "spread": "labels.rack",
+        }],
+    }));
+    let stored = serde_json::to_value(&needs).unwrap();
+    assert_eq!(
+        stored,
+        serde_json::json!({
+            "driver": "docker", "resources": {"cpu": 1, "memory": 0, "disk": 0}, "datacenters": [],
+            "countables": {"gpu": 2},
+            "ports": [{"port": 53, "protocol": "udp"}, {"port": 8080, "protocol": "tcp"}],
+            "constraints": ["arch == arm64", "os == linux"],
+            "affinities": [{"when": "labels.ssd", "weight": 10}],
+            "spread": "labels.rack", "distinct_workers": true, "definition": {"job": 7, "position": 0},
+            "strategy": "binpack", "concurrency": {"group": "g", "limit": 2},
+        })
+    );
+    assert_eq!(serde_json::from_value::<Needs>(stored).unwrap(), needs);
+}
+
+#[test]
+fn constraints_countables_ports_and_distinct_workers_keep_a_worker_out_in_words() {
+    let mut worker = offer(1);
+    worker.labels.insert("gpu".to_owned(), "v100".to_owned());
+    worker.countables.insert("gpu".to_owned(), 2);
+    let constrained = Needs { constraints: vec!["labels.gpu == a100".parse().unwrap()], ..one_cpu() };
+    let says = |needs: &Needs, worker: &Offer| feasible(needs, OURS, worker, 10).unwrap_err().to_string();
+    assert_eq!(
+        says(&constrained, &worker),
+        "does not meet constraint `labels.gpu == a100`: labels.gpu is v100"
+    );
+
+    let gpus = |count| Needs { countables: [("gpu".to_owned(), count)].into(), ..one_cpu() };
+    assert_eq!(says(&gpus(3), &worker), "has 2 gpu in all, 3 wanted");
+    worker.take(&gpus(1));
+    assert_eq!(says(&gpus(2), &worker), "has 1 gpu free, 2 wanted");
+    assert_eq!(suitable(&gpus(2), OURS, &worker), Ok(()));
+    let missing = Needs { countables: [("fpga".to_owned(), 1)].into(), ..one_cpu() };
+    assert_eq!(says(&missing, &worker), "has 0 fpga in all, 1 wanted");
+
+    let port = HostPort { port: 8080, protocol: crate::spec::PortProtocol::Tcp };
+    let published = Needs { ports: vec![port], ..one_cpu() };
+    worker.take(&published);
+    assert_eq!(says(&published, &worker), "has another task on its port 8080/tcp");
+
+    let definition = Some(DefinitionRef { job: JobId(1), position: 0 });
+    let distinct = Needs { distinct_workers: true, definition, ..one_cpu() };
+    worker.take(&distinct);
+    assert_eq!(says(&distinct, &worker), "has a task of the same definition, which wants distinct workers");
+    let of_another = Needs { definition: Some(DefinitionRef { job: JobId(2), position: 0 }), ..distinct };
+    assert_eq!(feasible(&of_another, OURS, &worker, 10), Ok(()));
+    for unfit in [
+        Unfit::Port { port },
+        Unfit::DistinctWorkers,
+        Unfit::TooSmall {
+            resource: Resource::Countable("gpu".into()),
+            wanted: "1".into(),
+            capacity: "0".into(),
+        },
+    ] {
+        let json = serde_json::to_value(&unfit).unwrap();
+        assert_eq!(serde_json::from_value::<Unfit>(json).unwrap(), unfit);
+    }
+}
+
+#[test]
+fn a_backlog_never_holds_what_cannot_be_shared() {
+    let mut worker = offer(1);
+    worker.countables.insert("gpu".to_owned(), 2);
+    let quick = Some(Duration::from_millis(1));
+    let gpu = Needs { countables: [("gpu".to_owned(), 1)].into(), ..needs(resources(0, 0, 0)) };
+    assert_eq!(place(&gpu, OURS, 100, &mut [worker.clone()], quick).len(), 2);
+    let port = HostPort { port: 80, protocol: crate::spec::PortProtocol::Udp };
+    let published = Needs { ports: vec![port], ..needs(resources(0, 0, 0)) };
+    assert_eq!(place(&published, OURS, 100, &mut [worker.clone(), offer(2)], quick).len(), 2);
+    let definition = Some(DefinitionRef { job: JobId(1), position: 0 });
+    let distinct = Needs { distinct_workers: true, definition, ..needs(resources(0, 0, 0)) };
+    assert_eq!(chosen(&place(&distinct, OURS, 100, &mut [worker, offer(2)], quick)), [1, 2]);
+}
+
+#[test]
+fn tasks_are_spread_evenly_over_the_values_of_a_fact_however_many_workers_have_each() {
+    let in_rack = |worker, rack: Option<&str>| {
+        let labels = rack.map(|rack| ("rack".to_owned(), rack.to_owned())).into_iter().collect();
+        Offer { labels, ..offer(worker) }
+    };
+    let mut offers = [
+        in_rack(1, Some("a")),
+        in_rack(2, Some("a")),
+        in_rack(3, Some("a")),
+        in_rack(4, Some("b")),
+        in_rack(5, None),
+    ];
+    let definition = Some(DefinitionRef { job: JobId(1), position: 0 });
+    let spread = Needs { spread: Some("labels.rack".parse().unwrap()), definition, ..one_cpu() };
+    offers[0].take(&spread);
+    let placed = place(&spread, OURS, 8, &mut offers, None);
+    let mut by_rack = BTreeMap::new();
+    for worker in chosen(&placed) {
+        *by_rack
+            .entry(match worker {
+                4 => "b",
+                5 => "none",
+                _ => "a",
+            })
+            .or_insert(0) += 1;
+    }
+    assert_eq!(by_rack, [("a", 2), ("b", 3), ("none", 3)].into());
+    assert_eq!(placed[0].1.candidates[0].siblings, 0);
+    // When some are full, the others go on.
+    assert_eq!(place(&spread, OURS, 100, &mut offers, None).len(), 20 - 9);
 }
 
 #[test]
@@ -468,7 +668,7 @@ fn needs_do_not_depend_on_the_order_in_which_datacenters_were_written() {
     let needs_in = |datacenters: &[&str]| {
         let value = serde_json::json!({"command": ["true"], "datacenters": datacenters});
         let job = JobSpec::read(&value).unwrap();
-        Needs::of(&job, &job.tasks[0])
+        Needs::of(&job, &job.tasks[0], DefinitionRef { job: JobId(1), position: 0 })
     };
     assert_eq!(needs_in(&["lab", "edge"]), needs_in(&["edge", "lab"]));
 }

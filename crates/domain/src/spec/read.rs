@@ -3,6 +3,7 @@
 mod container;
 mod depends;
 mod fields;
+mod scheduling;
 mod task;
 
 use std::collections::BTreeMap;
@@ -21,12 +22,13 @@ use crate::quantity::{Span, shown};
 pub const MAX_SPEC_BYTES: usize = 1024 * 1024;
 
 /// Fields that the product knows and this version does not do yet, of the job and of its tasks.
-const NOT_YET: &[&str] = &["constraints", "placement", "concurrency", "schedule", "secrets", "health"];
+const NOT_YET: &[&str] = &["schedule", "secrets", "health"];
 /// What is said of them.
 const IS_NOT_YET: &str = "is not supported by this version yet";
 
 /// Fields of the job alone; a task has none of them.
-const JOB_FIELDS: &[&str] = &["type", "priority", "labels", "datacenters", "lost_after", "tasks"];
+const JOB_FIELDS: &[&str] =
+    &["type", "priority", "labels", "datacenters", "placement", "concurrency", "lost_after", "tasks"];
 
 /// What is said of a task's field beside `tasks`.
 const BELONGS_TO_A_TASK: &str = "belongs to a task: a job with a list of `tasks` writes it inside of them";
@@ -99,6 +101,10 @@ fn job(node: &Node) -> Option<JobSpec> {
     let priority = object.read("priority", |node| node.integer(0..=100)).unwrap_or(DEFAULT_PRIORITY);
     let labels = object.read("labels", labels).unwrap_or_default();
     let datacenters = object.read("datacenters", datacenters).unwrap_or_default();
+    let constraints = object.read("constraints", scheduling::constraints).unwrap_or_default();
+    let affinities = object.read("affinities", scheduling::affinities).unwrap_or_default();
+    let placement = object.read("placement", scheduling::placement);
+    let concurrency = object.read("concurrency", scheduling::concurrency);
     let lost_after = object.read("lost_after", lost_after).unwrap_or(DEFAULT_LOST_AFTER);
     object.refuse(NOT_YET, IS_NOT_YET);
 
@@ -114,7 +120,19 @@ fn job(node: &Node) -> Option<JobSpec> {
     let tasks = depends::resolve(drafts.unwrap_or_default());
     let name = name.unwrap_or_else(|| default_name(tasks.first()));
     let priority = u8::try_from(priority).unwrap_or(u8::MAX);
-    Some(JobSpec { name, kind, priority, labels, datacenters, lost_after, tasks })
+    Some(JobSpec {
+        name,
+        kind,
+        priority,
+        labels,
+        datacenters,
+        constraints,
+        affinities,
+        placement,
+        concurrency,
+        lost_after,
+        tasks,
+    })
 }
 
 /// The tasks of a job that lists them.

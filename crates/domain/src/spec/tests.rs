@@ -2,6 +2,7 @@
 
 mod any;
 mod container;
+mod scheduling;
 
 use serde_json::{Value, json};
 
@@ -315,7 +316,7 @@ fn fields_of_a_task_and_a_list_of_tasks_do_not_mix() {
 
 #[test]
 fn what_this_version_does_not_do_yet_is_said_so() {
-    for field in ["constraints", "placement", "concurrency", "schedule", "secrets", "health"] {
+    for field in ["schedule", "secrets", "health"] {
         let complaint = format!("`{field}` is not supported by this version yet");
         assert_eq!(mistake(with(json!({field: {}}))), format!("/{field}: {complaint}"));
         let task = json!({"name": "a", "command": ["true"], field: []});

@@ -65,6 +65,14 @@ fn stop() -> TaskEvent {
     TaskEvent::StopRequested(StopCause::by("ana"))
 }
 
+fn leave_here() -> StopCause {
+    StopCause::to_move("moved away from here".to_owned())
+}
+
+fn leave() -> TaskEvent {
+    TaskEvent::StopRequested(leave_here())
+}
+
 fn message(task: &Task) -> &str {
     match &task.state {
         TaskState::Failed { reason, .. } | TaskState::Cancelled { reason, .. } => &reason.message,
@@ -204,6 +212,32 @@ fn a_stop_is_for_the_worker_to_carry_out_and_the_first_one_counts() {
         let refused = apply(&stopping.task, &never(), again, at(5));
         assert_eq!(refused, Err(Rejected::NotNow(StateName::Stopping)));
     }
+}
+
+#[test]
+fn a_task_that_leaves_its_worker_waits_for_another_and_no_repeat_is_used_up() {
+    let leaving = apply(&after(&never(), [placed(), started(1)]), &never(), leave(), at(4)).unwrap();
+    assert_eq!(leaving.command, Some(Command::Stop(HERE)));
+    let end = AttemptEnd::Stopped { process: Some(ProcessEnd::Signal(15)) };
+    let waiting = apply(&leaving.task, &never(), ended(1, end.clone()), at(7)).unwrap();
+    assert_eq!(waiting.task.repeats, Repeats::default());
+    assert!(matches!(waiting.task.state, TaskState::Pending { not_before, .. } if not_before == at(7)));
+    assert_eq!(message(&waiting.task), "moved away from here");
+    assert_eq!(waiting.attempt, Some(AttemptChange::Closed { end: Some(end) }));
+    let again = apply(&waiting.task, &never(), TaskEvent::Placed { worker: ELSEWHERE }, at(8)).unwrap();
+    assert_eq!((again.task.attempt, again.command), (2, Some(Command::Start(ELSEWHERE))));
+}
+
+#[test]
+fn who_does_not_want_a_task_any_more_ends_it_also_on_its_way_elsewhere() {
+    let leaving = after(&never(), [placed(), started(1), leave()]);
+    let stopping = apply(&leaving, &never(), stop(), at(5)).unwrap();
+    assert_eq!(stopping.command, None, "its worker has been told");
+    let end = AttemptEnd::Stopped { process: None };
+    let over = apply(&stopping.task, &never(), ended(1, end), at(7)).unwrap();
+    assert_eq!((over.task.state.name(), message(&over.task)), (StateName::Cancelled, "stopped by ana"));
+    let refused = apply(&stopping.task, &never(), leave(), at(5));
+    assert_eq!(refused, Err(Rejected::NotNow(StateName::Stopping)));
 }
 
 #[test]

@@ -141,22 +141,22 @@ fn a_database_whose_clock_went_back_repairs_nothing_in_haste() {
 fn a_worker_is_what_its_connection_and_its_operator_make_it() {
     let ago = |span: Span| Some(now() - millis(span));
     let almost = Span::from_millis(WORKER_LOST_AFTER.as_millis() - 1);
-    for (offline_since, draining, expected) in [
-        (None, false, WorkerState::Online),
-        (None, true, WorkerState::Draining),
-        (ago(Span::from_millis(0)), false, WorkerState::Offline),
-        (ago(almost), true, WorkerState::Offline),
-        (ago(WORKER_LOST_AFTER), false, WorkerState::Lost),
-        (ago(WORKER_LOST_AFTER), true, WorkerState::Lost),
+    for (offline_since, intake, expected) in [
+        (None, Intake::Open, WorkerState::Online),
+        (None, Intake::Cordoned, WorkerState::Cordoned),
+        (None, Intake::Draining, WorkerState::Draining),
+        (ago(Span::from_millis(0)), Intake::Open, WorkerState::Offline),
+        (ago(almost), Intake::Draining, WorkerState::Offline),
+        (ago(WORKER_LOST_AFTER), Intake::Open, WorkerState::Lost),
+        (ago(WORKER_LOST_AFTER), Intake::Draining, WorkerState::Lost),
     ] {
-        assert_eq!(WorkerState::of(offline_since, draining, now()), expected);
+        assert_eq!(WorkerState::of(offline_since, intake, now()), expected);
     }
 }
 
 #[test]
 fn the_state_of_a_worker_is_one_word_on_every_door() {
-    use WorkerState::{Draining, Lost, Offline, Online};
-    for state in [Online, Draining, Offline, Lost] {
+    for state in WorkerState::ALL {
         assert_eq!(state.to_string(), state.as_str());
         assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
     }

@@ -24,6 +24,8 @@ pub enum Run {
     Partitions,
     /// Tasks that do all they can to outlive their end.
     Escape,
+    /// Many submit many different tasks to many workers, without any fault.
+    Crowd,
     /// More output than a worker's disk and network can take.
     Disk,
     /// Frames between workers and master come twice, in another order, cut in half, or again.
@@ -32,7 +34,7 @@ pub enum Run {
 
 impl Run {
     /// Every run, by the name that it is asked for with.
-    pub const ALL: [(&'static str, Run); 13] = [
+    pub const ALL: [(&'static str, Run); 14] = [
         ("links", Run::Strikes(Fault::KillLinks)),
         ("workers", Run::Workers),
         ("readopt", Run::Readopt),
@@ -43,6 +45,7 @@ impl Run {
         ("blips", Run::Strikes(Fault::Blips)),
         ("partitions", Run::Partitions),
         ("escape", Run::Escape),
+        ("crowd", Run::Crowd),
         ("disk", Run::Disk),
         ("mangle", Run::Mangle),
         ("all", Run::Strikes(Fault::All)),
@@ -71,7 +74,7 @@ pub struct Plan {
     pub tasks_per_job: u32,
     /// Of the time that a task of the mix takes.
     pub percent: u64,
-    /// How many tasks there are, where their number is fixed: in `readopt` and `escape`.
+    /// How many tasks there are, where their number is fixed: in `readopt`, `escape` and `crowd`.
     pub tasks: u32,
     /// What `mangle` does to frames.
     pub tricks: Vec<Trick>,
@@ -90,11 +93,15 @@ impl Plan {
             run,
             duration,
             seed,
-            workers: 4,
+            workers: if run == Run::Crowd { 20 } else { 4 },
             cpu: 8,
             tasks_per_job: 250,
             percent: 100,
-            tasks: if run == Run::Escape { 1_000 } else { 100 },
+            tasks: match run {
+                Run::Crowd => 10_000,
+                Run::Escape => 1_000,
+                _ => 100,
+            },
             tricks: Trick::ALL.map(|(_, trick)| trick).to_vec(),
             keep: false,
             gaffer: player.with_file_name("gaffer"),

@@ -74,8 +74,10 @@ impl Bench {
                 let detail = match &event {
                     TaskEvent::Placed { .. } => Detail::Placement(Box::new(Receipt {
                         strategy: "spread".into(),
+                        at: None,
                         workers: 1,
                         feasible: 1,
+                        unmeasured: 0,
                         candidates: Vec::new(),
                     })),
                     TaskEvent::Ended(report, end) => Detail::End(

@@ -30,6 +30,11 @@ async fn the_next_link_finds_every_attempt() {
 }
 
 #[tokio::test]
+async fn no_worker_of_a_crowd_ever_runs_more_than_it_offers() {
+    endures(Plan { tasks: 500, workers: 5, ..plan(Run::Crowd) }).await;
+}
+
+#[tokio::test]
 async fn connections_that_break_for_moments_lose_no_attempt() {
     endures(plan(Run::Strikes(Fault::Blips))).await;
 }

@@ -5,6 +5,7 @@ pub mod health;
 pub mod jobs;
 pub mod keys;
 pub mod output;
+pub mod queue;
 pub mod tasks;
 pub mod workers;
 

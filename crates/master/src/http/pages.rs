@@ -18,6 +18,8 @@ mod log;
 mod login;
 mod new_job;
 mod overview;
+mod plot;
+mod queue;
 mod rows;
 mod shell_words;
 mod shown;
@@ -59,12 +61,16 @@ pub fn routes() -> Router<Arc<Master>> {
         .route("/jobs/{job}/rerun", post(job::rerun))
         .route("/jobs/{job}/delete", post(job::delete))
         .route("/jobs/{job}/tasks/{task}", get(task::show))
+        .route("/queue", get(queue::show))
+        .route("/queue/live", get(queue::live))
         .route("/workers", get(workers::list))
         .route("/workers/live", get(workers::live))
         .route("/workers/new", get(worker::new_form).post(worker::new_key))
         .route("/workers/{worker}", get(worker::show))
         .route("/workers/{worker}/live", get(worker::live))
         .route("/workers/{worker}/drain", post(worker::drain))
+        .route("/workers/{worker}/cordon", post(worker::cordon))
+        .route("/workers/{worker}/remove", post(worker::remove))
         .route("/workers/{worker}/resume", post(worker::resume))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{key}/revoke", post(keys::revoke))

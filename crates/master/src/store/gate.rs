@@ -460,6 +460,9 @@ impl AttemptWrites {
 fn message_of(state: &TaskState, detail: &Detail) -> String {
     match state {
         TaskState::Blocked => String::new(),
+        TaskState::Pending { after: Some(reason), .. } if reason.code == ReasonCode::Stopped => {
+            format!("{}; waits for another worker", reason.message)
+        }
         TaskState::Pending { after: Some(reason), not_before } => {
             format!("{}; to be repeated from {} on", reason.message, not_before.format("%H:%M:%S"))
         }
@@ -507,7 +510,9 @@ pub(super) fn start_attempt(
         container: definition.container.clone().map(Box::new),
         action: definition.action.clone(),
         env: definition.env.clone(),
-        resources: definition.resources,
+        resources: definition.resources.amounts,
+        countables: definition.resources.countables.clone(),
+        pieces: BTreeMap::new(),
         timeout: definition.timeout,
         output: definition.output,
         stop: definition.stop,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gaffer_domain::job::{JobState, TaskCounts};
-use gaffer_domain::placement::Needs;
+use gaffer_domain::placement::{DefinitionRef, Needs};
 use gaffer_domain::spec::{JobKind, JobSpec};
 use gaffer_domain::task::Task;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time};
@@ -125,8 +125,9 @@ impl Store {
             return Ok(earlier);
         }
         for (position, definition) in spec.tasks.iter().enumerate() {
-            let class =
-                class_ensure(&mut tx, new.project, spec.priority, &Needs::of(spec, definition)).await?;
+            let place = u16::try_from(position).unwrap_or(u16::MAX);
+            let needs = Needs::of(spec, definition, DefinitionRef { job: JobId(job), position: place });
+            let class = class_ensure(&mut tx, new.project, spec.priority, new.created_by, &needs).await?;
             let state = Task::new(!definition.depends_on.is_empty(), now).state.name();
             let count = i64::from(definition.indices.len());
             let sql = format!(
@@ -316,13 +317,13 @@ impl Store {
         Ok(counts)
     }
 
-    /// For each definition of a job with tasks that wait for a worker: its position and how many.
+    /// The definitions of a job with tasks that wait, in their order.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn job_waiting(&self, job: JobId) -> Result<Vec<(usize, i64, i64)>, StoreError> {
-        let rows: Vec<(i16, i64, i64)> = sqlx::query_as(
-            "SELECT position, pending, blocked FROM task_definitions \
+    pub async fn job_waiting(&self, job: JobId) -> Result<Vec<WaitingDefinition>, StoreError> {
+        let rows: Vec<(i16, i64, i64, i64)> = sqlx::query_as(
+            "SELECT position, class_id, pending, blocked FROM task_definitions \
              WHERE job_id = $1 AND pending + blocked > 0 ORDER BY position",
         )
         .bind(job.0)
@@ -330,9 +331,27 @@ impl Store {
         .await?;
         Ok(rows
             .into_iter()
-            .map(|(position, pending, blocked)| (position as usize, pending, blocked))
+            .map(|(position, class, pending, blocked)| WaitingDefinition {
+                position: position as usize,
+                class,
+                pending,
+                blocked,
+            })
             .collect())
     }
+}
+
+/// A task definition of which tasks wait.
+#[derive(Debug, Clone, Copy)]
+pub struct WaitingDefinition {
+    /// Its place in the job's list.
+    pub position: usize,
+    /// The class of its tasks.
+    pub class: i64,
+    /// Tasks that wait for a worker.
+    pub pending: i64,
+    /// Tasks that wait for others.
+    pub blocked: i64,
 }
 
 /// Takes an idempotency key for a new job. If it is taken already, says what it was taken for.
@@ -374,14 +393,17 @@ async fn class_ensure(
     tx: &mut PgConnection,
     project: ProjectId,
     priority: u8,
+    owner: &str,
     needs: &Needs,
 ) -> Result<i64, StoreError> {
     let value = serde_json::to_value(needs).map_err(|error| StoreError::Unreadable(error.to_string()))?;
     let sha256: [u8; 32] = Sha256::digest(value.to_string()).into();
-    let find = "SELECT id FROM classes WHERE project_id = $1 AND priority = $2 AND needs_sha256 = $3";
+    let find =
+        "SELECT id FROM classes WHERE project_id = $1 AND priority = $2 AND owner = $3 AND needs_sha256 = $4";
     let known: Option<i64> = sqlx::query_scalar(find)
         .bind(project.0)
         .bind(i16::from(priority))
+        .bind(owner)
         .bind(&sha256[..])
         .fetch_optional(&mut *tx)
         .await?;
@@ -389,11 +411,12 @@ async fn class_ensure(
         return Ok(id);
     }
     Ok(sqlx::query_scalar(
-        "INSERT INTO classes (project_id, priority, needs, needs_sha256) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (project_id, priority, needs_sha256) DO UPDATE SET needs = excluded.needs RETURNING id",
+        "INSERT INTO classes (project_id, priority, owner, needs, needs_sha256) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (project_id, priority, owner, needs_sha256) DO UPDATE SET needs = excluded.needs RETURNING id",
     )
     .bind(project.0)
     .bind(i16::from(priority))
+    .bind(owner)
     .bind(&value)
     .bind(&sha256[..])
     .fetch_one(&mut *tx)

@@ -1,7 +1,11 @@
 //! What the scheduler reads: which classes of tasks wait, and which tasks of a class go first.
 
+use std::collections::BTreeMap;
+
 use gaffer_domain::placement::Needs;
-use gaffer_domain::{ProjectId, TaskId, Time};
+use gaffer_domain::quantity::Span;
+use gaffer_domain::simulate::trace::Arrival;
+use gaffer_domain::{JobId, ProjectId, TaskId, Time};
 use sqlx::types::Json;
 
 use super::{Store, StoreError};
@@ -13,6 +17,8 @@ pub struct PendingClass {
     pub id: i64,
     /// Whose tasks they are.
     pub project: ProjectId,
+    /// Who submitted them.
+    pub owner: String,
     /// Their priority.
     pub priority: i16,
     /// What they need.
@@ -21,7 +27,96 @@ pub struct PendingClass {
     pub first: Time,
 }
 
+/// A class of which tasks wait, with what people want to know of it.
+#[derive(Debug, Clone)]
+pub struct QueuedClass {
+    /// The class.
+    pub class: PendingClass,
+    /// So many wait.
+    pub count: i64,
+    /// The first job of which some wait, and its name.
+    pub job: (JobId, String),
+}
+
 impl Store {
+    /// What waits in a project, by class. Costs a look at each unfinished job.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn queue(&self, project: ProjectId) -> Result<Vec<QueuedClass>, StoreError> {
+        type Row = (i64, String, i16, Json<Needs>, Time, i64, i64, String);
+        let rows: Vec<Row> = sqlx::query_as(
+            "WITH waiting AS ( \
+                 SELECT d.class_id, sum(d.pending)::bigint AS count, min(j.id) AS job \
+                 FROM jobs j JOIN task_definitions d ON d.job_id = j.id AND d.pending > 0 \
+                 WHERE j.project_id = $1 AND j.finished_at IS NULL GROUP BY d.class_id) \
+             SELECT c.id, c.owner, c.priority, c.needs, head.first, waiting.count, j.id, j.name \
+             FROM waiting JOIN classes c ON c.id = waiting.class_id JOIN jobs j ON j.id = waiting.job, \
+             LATERAL (SELECT min(not_before) AS first FROM tasks WHERE state = 'pending' AND class_id = c.id) head \
+             WHERE head.first IS NOT NULL",
+        )
+        .bind(project.0)
+        .fetch_all(&self.pool)
+        .await?;
+        let queued = |(id, owner, priority, needs, first, count, job, name): Row| QueuedClass {
+            class: PendingClass { id, project, owner, priority, needs: needs.0, first },
+            count,
+            job: (JobId(job), name),
+        };
+        Ok(rows.into_iter().map(queued).collect())
+    }
+
+    /// The tasks of a project that were submitted at `from` or later and have run to a good end, as a load; the latest if
+    /// there are more than `limit`. Tasks of one submission that reserve equally much and ran equally long, to a tenth of
+    /// a second, are one line.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn trace(
+        &self,
+        project: ProjectId,
+        from: Time,
+        limit: u32,
+    ) -> Result<Vec<Arrival>, StoreError> {
+        let rows: Vec<(Time, i64, i64, i16, String, Json<Needs>)> = sqlx::query_as(
+            "WITH done AS ( \
+                 SELECT j.created_at, t.class_id, \
+                     round(extract(epoch FROM t.finished_at - t.started_at) * 10)::bigint * 100 AS millis \
+                 FROM jobs j JOIN tasks t ON t.job_id = j.id \
+                 WHERE j.project_id = $1 AND j.created_at >= $2 AND t.state = 'completed' \
+                     AND t.started_at IS NOT NULL ORDER BY j.id DESC LIMIT $3) \
+             SELECT done.created_at, done.millis, count(*), c.priority, c.owner, c.needs \
+             FROM done JOIN classes c ON c.id = done.class_id \
+             GROUP BY done.created_at, done.millis, c.id ORDER BY done.created_at, c.id, done.millis",
+        )
+        .bind(project.0)
+        .bind(from)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        let Some(begin) = rows.first().map(|(submitted, ..)| *submitted) else { return Ok(Vec::new()) };
+        let arrival = |(submitted, millis, count, priority, owner, needs): (
+            Time,
+            i64,
+            i64,
+            i16,
+            String,
+            Json<Needs>,
+        )| {
+            Arrival {
+                submit: Span::from_millis((submitted - begin).num_milliseconds().unsigned_abs()),
+                duration: Span::from_millis(millis.unsigned_abs()),
+                cpu: needs.resources.cpu,
+                memory: needs.resources.memory,
+                disk: needs.resources.disk,
+                count: u32::try_from(count).unwrap_or(u32::MAX),
+                priority: u8::try_from(priority).unwrap_or(0),
+                project: if owner.is_empty() { "-".to_owned() } else { owner },
+            }
+        };
+        Ok(rows.into_iter().map(arrival).collect())
+    }
+
     /// Whether any task waits for a worker.
     ///
     /// # Errors
@@ -37,7 +132,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn classes_pending(&self) -> Result<Vec<PendingClass>, StoreError> {
-        let rows: Vec<(i64, i64, i16, Json<Needs>, Time)> = sqlx::query_as(
+        let rows: Vec<(i64, i64, String, i16, Json<Needs>, Time)> = sqlx::query_as(
             "WITH RECURSIVE waiting AS ( \
                  (SELECT class_id, not_before FROM tasks WHERE state = 'pending' \
                      ORDER BY class_id, not_before LIMIT 1) \
@@ -45,7 +140,7 @@ impl Store {
                  SELECT next.class_id, next.not_before FROM waiting, LATERAL ( \
                      SELECT class_id, not_before FROM tasks WHERE state = 'pending' \
                      AND class_id > waiting.class_id ORDER BY class_id, not_before LIMIT 1) next) \
-             SELECT c.id, c.project_id, c.priority, c.needs, waiting.not_before \
+             SELECT c.id, c.project_id, c.owner, c.priority, c.needs, waiting.not_before \
              FROM waiting JOIN classes c ON c.id = waiting.class_id \
              ORDER BY c.priority DESC, waiting.not_before, c.id",
         )
@@ -53,9 +148,10 @@ impl Store {
         .await?;
         Ok(rows
             .into_iter()
-            .map(|(id, project, priority, needs, first)| PendingClass {
+            .map(|(id, project, owner, priority, needs, first)| PendingClass {
                 id,
                 project: ProjectId(project),
+                owner,
                 priority,
                 needs: needs.0,
                 first,
@@ -63,20 +159,32 @@ impl Store {
             .collect())
     }
 
-    /// The tasks of a class that go first, of those that may be placed at `now`.
+    /// Of each of these classes the tasks that go first, of those that may be placed at `now`, at most so many of each.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn class_heads(&self, class: i64, now: Time, limit: u32) -> Result<Vec<TaskId>, StoreError> {
-        let ids: Vec<i64> = sqlx::query_scalar(
-            "SELECT id FROM tasks WHERE state = 'pending' AND class_id = $1 AND not_before <= $2 \
-             ORDER BY not_before, id LIMIT $3",
+    pub async fn class_heads(
+        &self,
+        wanted: &[(i64, usize)],
+        now: Time,
+    ) -> Result<BTreeMap<i64, Vec<TaskId>>, StoreError> {
+        let (classes, most): (Vec<i64>, Vec<i64>) =
+            wanted.iter().map(|(class, most)| (*class, i64::try_from(*most).unwrap_or(i64::MAX))).unzip();
+        let rows: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT wanted.class_id, head.id FROM UNNEST($1::bigint[], $2::bigint[]) AS wanted(class_id, most), \
+             LATERAL (SELECT id, not_before FROM tasks WHERE state = 'pending' AND class_id = wanted.class_id \
+                 AND not_before <= $3 ORDER BY not_before, id LIMIT wanted.most) head \
+             ORDER BY wanted.class_id, head.not_before, head.id",
         )
-        .bind(class)
+        .bind(classes)
+        .bind(most)
         .bind(now)
-        .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
-        Ok(ids.into_iter().map(TaskId).collect())
+        let mut heads: BTreeMap<i64, Vec<TaskId>> = BTreeMap::new();
+        for (class, task) in rows {
+            heads.entry(class).or_default().push(TaskId(task));
+        }
+        Ok(heads)
     }
 }

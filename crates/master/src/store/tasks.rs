@@ -354,8 +354,8 @@ impl Store {
         Ok((due, next))
     }
 
-    /// Attempts that were placed before `placed_before` and have not started, oldest first; and whether any other waits
-    /// for its start.
+    /// Attempts that were placed before `placed_before`, or on workers that take nothing new, and have not started, oldest
+    /// first; and whether any other waits for its start.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -365,7 +365,8 @@ impl Store {
         limit: u32,
     ) -> Result<(Vec<(AttemptRef, WorkerId)>, bool), StoreError> {
         let rows: Vec<(i64, i32, i64, bool)> = sqlx::query_as(
-            "SELECT id, attempt, worker_id, since < $1 FROM tasks WHERE state = 'scheduled' ORDER BY since LIMIT $2",
+            "SELECT t.id, t.attempt, t.worker_id, t.since < $1 OR w.intake <> 'open' \
+             FROM tasks t JOIN workers w ON w.id = t.worker_id WHERE t.state = 'scheduled' ORDER BY t.since LIMIT $2",
         )
         .bind(placed_before)
         .bind(i64::from(limit))

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use gaffer_domain::placement::{Needs, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu};
+use gaffer_domain::queue::InUse;
 use gaffer_domain::spec::Resources;
-use gaffer_domain::worker::WorkerState;
+use gaffer_domain::worker::{Intake, WorkerState};
 use gaffer_domain::{ProjectId, Time, WorkerId};
 use gaffer_protocol::wire::{DriverStatus, Hello};
 use sqlx::FromRow;
@@ -28,6 +30,8 @@ pub struct Worker {
     pub labels: BTreeMap<String, String>,
     /// What it offers.
     pub capacity: Resources,
+    /// What it offers of countable resources.
+    pub countables: BTreeMap<String, u32>,
     /// What it can execute with.
     pub drivers: Vec<DriverStatus>,
     /// Processor architecture.
@@ -38,14 +42,22 @@ pub struct Worker {
     pub version: String,
     /// What its operator should know.
     pub warnings: Vec<String>,
-    /// Whether it takes nothing new.
-    pub draining: bool,
+    /// What its operator wants it to take.
+    pub intake: Intake,
+    /// From then on, all that it still has moves, if it drains with a deadline.
+    pub drain_until: Option<Time>,
+    /// When a draining worker had nothing left.
+    pub drained_at: Option<Time>,
     /// When it was last heard of; none while connected.
     pub offline_since: Option<Time>,
+    /// Since when it is connected without a break; none while it is not.
+    pub online_since: Option<Time>,
     /// When it first dialled in.
     pub created_at: Time,
     /// What its live attempts have reserved, started or not.
     pub reserved: Resources,
+    /// What they hold beside that.
+    pub taken: Taken,
     /// Attempts that it executes.
     pub running: i64,
     /// Attempts placed there that have not started.
@@ -55,7 +67,7 @@ pub struct Worker {
 impl Worker {
     /// What it looks like from outside.
     pub fn state(&self, now: Time) -> WorkerState {
-        WorkerState::of(self.offline_since, self.draining, now)
+        WorkerState::of(self.offline_since, self.intake, now)
     }
 }
 
@@ -84,13 +96,17 @@ struct WorkerRow {
     cpu_millis: i32,
     memory_bytes: i64,
     disk_bytes: i64,
+    countables: Json<BTreeMap<String, u32>>,
     drivers: Json<Vec<DriverStatus>>,
     arch: String,
     os: String,
     version: String,
     warnings: Json<Vec<String>>,
-    draining: bool,
+    intake: String,
+    drain_until: Option<Time>,
+    drained_at: Option<Time>,
     offline_since: Option<Time>,
+    online_since: Option<Time>,
     created_at: Time,
 }
 
@@ -103,23 +119,28 @@ impl From<WorkerRow> for Worker {
             datacenter: row.datacenter,
             labels: row.labels.0,
             capacity: resources(i64::from(row.cpu_millis), row.memory_bytes, row.disk_bytes),
+            countables: row.countables.0,
             drivers: row.drivers.0,
             arch: row.arch,
             os: row.os,
             version: row.version,
             warnings: row.warnings.0,
-            draining: row.draining,
+            intake: Intake::ALL.into_iter().find(|intake| intake.as_str() == row.intake).unwrap_or_default(),
+            drain_until: row.drain_until,
+            drained_at: row.drained_at,
             offline_since: row.offline_since,
+            online_since: row.online_since,
             created_at: row.created_at,
             reserved: resources(0, 0, 0),
+            taken: Taken::default(),
             running: 0,
             waiting: 0,
         }
     }
 }
 
-const COLUMNS: &str = "id, project_id, name, datacenter, labels, cpu_millis, memory_bytes, disk_bytes, drivers, arch, \
-     os, version, warnings, draining, offline_since, created_at";
+const COLUMNS: &str = "id, project_id, name, datacenter, labels, cpu_millis, memory_bytes, disk_bytes, countables, \
+     drivers, arch, os, version, warnings, intake, drain_until, drained_at, offline_since, online_since, created_at";
 
 /// How many names are tried before a worker is refused because its name is taken.
 const MAX_NAME_TRIES: u32 = 1_000;
@@ -156,7 +177,8 @@ impl Store {
         }
 
         let taken: Vec<String> = sqlx::query_scalar(
-            "SELECT name FROM workers WHERE project_id = $1 AND identity_sha256 <> $2 AND starts_with(name, $3)",
+            "SELECT name FROM workers WHERE project_id = $1 AND identity_sha256 <> $2 AND starts_with(name, $3) \
+             AND removed_at IS NULL",
         )
         .bind(project.0)
         .bind(&identity_sha256[..])
@@ -168,14 +190,15 @@ impl Store {
 
         let id: i64 = sqlx::query_scalar(
             "INSERT INTO workers (project_id, identity_sha256, name, datacenter, labels, cpu_millis, memory_bytes, \
-                 disk_bytes, drivers, arch, os, version, warnings, boot_id, process, session, key_id) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) \
+                 disk_bytes, drivers, arch, os, version, warnings, boot_id, process, session, key_id, countables, online_since) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, now()) \
              ON CONFLICT (identity_sha256) DO UPDATE SET name = excluded.name, datacenter = excluded.datacenter, \
                  labels = excluded.labels, cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, \
                  disk_bytes = excluded.disk_bytes, drivers = excluded.drivers, arch = excluded.arch, \
                  os = excluded.os, version = excluded.version, warnings = excluded.warnings, \
                  process = excluded.process, session = excluded.session, \
-                 key_id = excluded.key_id, offline_since = NULL \
+                 key_id = excluded.key_id, countables = excluded.countables, offline_since = NULL, \
+                 online_since = coalesce(workers.online_since, now()), removed_at = NULL \
              RETURNING id",
         )
         .bind(project.0)
@@ -195,6 +218,7 @@ impl Store {
         .bind(hello.process)
         .bind(session)
         .bind(key)
+        .bind(Json(&hello.countables))
         .fetch_one(&mut *tx)
         .await?;
         sqlx::query(
@@ -280,7 +304,8 @@ impl Store {
         why: &str,
     ) -> Result<(), StoreError> {
         sqlx::query(
-            "WITH gone AS (UPDATE workers SET session = NULL, offline_since = now() - $3 * interval '1 second' \
+            "WITH gone AS (UPDATE workers SET session = NULL, offline_since = now() - $3 * interval '1 second', \
+                 online_since = NULL \
                  WHERE id = $1 AND session = $2 RETURNING project_id, id, name) \
              INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
              SELECT project_id, now(), 'worker.offline', id, 'gaffer', $4 FROM gone",
@@ -301,7 +326,7 @@ impl Store {
     /// When the database does not answer.
     pub async fn workers_amnesty(&self) -> Result<u64, StoreError> {
         let done = sqlx::query(
-            "UPDATE workers SET session = NULL, offline_since = now() \
+            "UPDATE workers SET session = NULL, offline_since = now(), online_since = NULL \
              WHERE session IS NOT NULL OR EXISTS (SELECT 1 FROM tasks WHERE tasks.worker_id = workers.id \
                  AND tasks.state IN ('scheduled', 'running', 'stopping'))",
         )
@@ -310,47 +335,30 @@ impl Store {
         Ok(done.rows_affected())
     }
 
-    /// Sets whether a worker takes nothing new; false if the project has no such worker.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn worker_drain(
-        &self,
-        project: ProjectId,
-        worker: WorkerId,
-        draining: bool,
-        actor: &str,
-    ) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "WITH changed AS (UPDATE workers SET draining = $3 WHERE id = $1 AND project_id = $2 \
-                 RETURNING project_id, id) \
-             INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
-             SELECT project_id, now(), $4, id, $5, '' FROM changed",
-        )
-        .bind(worker.0)
-        .bind(project.0)
-        .bind(draining)
-        .bind(if draining { "worker.draining" } else { "worker.resumed" })
-        .bind(actor)
-        .execute(&self.pool)
-        .await?;
-        Ok(done.rows_affected() > 0)
-    }
-
     /// The workers of a project, or of all, in the order of their numbers, with what is reserved on each.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn worker_list(&self, project: Option<ProjectId>) -> Result<Vec<Worker>, StoreError> {
-        let sql =
-            format!("SELECT {COLUMNS} FROM workers WHERE $1::bigint IS NULL OR project_id = $1 ORDER BY id");
+        Ok(self.worker_fleet(project).await?.0)
+    }
+
+    /// The same, and what everybody has in use of them.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_fleet(&self, project: Option<ProjectId>) -> Result<(Vec<Worker>, InUse), StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM workers WHERE ($1::bigint IS NULL OR project_id = $1) \
+                 AND removed_at IS NULL ORDER BY id"
+        );
         let rows: Vec<WorkerRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.map(|project| project.0))
             .fetch_all(&self.pool)
             .await?;
         let mut workers: Vec<Worker> = rows.into_iter().map(Into::into).collect();
-        self.workers_reserve(&mut workers).await?;
-        Ok(workers)
+        let in_use = self.workers_reserve(&mut workers).await?;
+        Ok((workers, in_use))
     }
 
     /// One worker, by number or by name.
@@ -364,7 +372,7 @@ impl Store {
     ) -> Result<Option<Worker>, StoreError> {
         let number: Option<i64> = number_or_name.parse().ok();
         let sql = format!(
-            "SELECT {COLUMNS} FROM workers WHERE project_id = $1 AND (id = $2 OR name = $3) \
+            "SELECT {COLUMNS} FROM workers WHERE project_id = $1 AND (id = $2 OR name = $3) AND removed_at IS NULL \
              ORDER BY id = $2 DESC NULLS LAST LIMIT 1"
         );
         let row: Option<WorkerRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
@@ -379,10 +387,10 @@ impl Store {
     }
 
     /// Adds up what live attempts have reserved: derived from their states, so that it can't leak.
-    async fn workers_reserve(&self, workers: &mut [Worker]) -> Result<(), StoreError> {
+    async fn workers_reserve(&self, workers: &mut [Worker]) -> Result<InUse, StoreError> {
         let ids: Vec<i64> = workers.iter().map(|worker| worker.id.0).collect();
-        let live: Vec<(i64, Json<gaffer_domain::placement::Needs>, bool, i64)> = sqlx::query_as(
-            "SELECT live.worker_id, c.needs, live.waiting, live.n FROM ( \
+        let live: Vec<(i64, i64, String, Json<Needs>, bool, i64)> = sqlx::query_as(
+            "SELECT live.worker_id, c.project_id, c.owner, c.needs, live.waiting, live.n FROM ( \
                  SELECT worker_id, class_id, state = 'scheduled' AS waiting, count(*) AS n FROM tasks \
                  WHERE state IN ('scheduled', 'running', 'stopping') AND worker_id = ANY($1) \
                  GROUP BY worker_id, class_id, state = 'scheduled') live \
@@ -391,7 +399,10 @@ impl Store {
         .bind(&ids)
         .fetch_all(&self.pool)
         .await?;
-        for (worker, needs, waiting, count) in live {
+        let mut in_use = InUse::default();
+        for (worker, project, owner, needs, waiting, count) in live {
+            let live = u32::try_from(count).unwrap_or(u32::MAX);
+            in_use.add(ProjectId(project), &owner, &needs, live);
             let Ok(at) = workers.binary_search_by_key(&worker, |worker| worker.id.0) else { continue };
             let worker = &mut workers[at];
             let n = count.unsigned_abs();
@@ -404,13 +415,14 @@ impl Store {
                 ),
                 disk: Bytes(worker.reserved.disk.get().saturating_add(add.disk.get().saturating_mul(n))),
             };
+            worker.taken.add(&needs, live);
             if waiting {
                 worker.waiting += count;
             } else {
                 worker.running += count;
             }
         }
-        Ok(())
+        Ok(in_use)
     }
 }
 

@@ -106,7 +106,12 @@ pub(super) fn said(start: &StartAttempt, worker_name: &str) -> BTreeMap<String, 
         ("GAFFER_ATTEMPT", attempt.to_string()),
         ("GAFFER_WORKER", worker_name.to_owned()),
     ];
-    said.map(|(name, value)| (name.to_owned(), value)).into()
+    let pieces = start.pieces.iter().map(|(name, pieces)| {
+        let name = name.to_ascii_uppercase().replace('-', "_");
+        let numbers: Vec<String> = pieces.iter().map(u32::to_string).collect();
+        (format!("GAFFER_RESOURCE_{name}"), numbers.join(","))
+    });
+    said.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(pieces).collect()
 }
 
 enum Look {

@@ -61,10 +61,12 @@ impl Admission {
         self.queue.drain(..).map(|(attempt, _)| attempt).collect()
     }
 
-    /// The next attempt that starts now, with its resources reserved.
-    pub fn next(&mut self) -> Option<(AttemptRef, Resources)> {
-        let (_, wanted) = self.queue.front()?;
-        if self.is_paused || self.running >= self.max_running || !self.has_room(*wanted) {
+    /// The next attempt that starts now, with its resources reserved. `has_pieces`: whether what it needs beside them is
+    /// free.
+    pub fn next(&mut self, has_pieces: impl FnOnce(AttemptRef) -> bool) -> Option<(AttemptRef, Resources)> {
+        let (attempt, wanted) = self.queue.front()?;
+        let may_start = !self.is_paused && self.running < self.max_running;
+        if !may_start || !self.has_room(*wanted) || !has_pieces(*attempt) {
             return None;
         }
         let (attempt, wanted) = self.queue.pop_front()?;
@@ -157,7 +159,7 @@ mod tests {
     }
 
     fn started(admission: &mut Admission) -> Vec<i64> {
-        std::iter::from_fn(|| admission.next()).map(|(attempt, _)| attempt.task.0).collect()
+        std::iter::from_fn(|| admission.next(|_| true)).map(|(attempt, _)| attempt.task.0).collect()
     }
 
     #[test]

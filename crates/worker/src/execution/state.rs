@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Event;
 use super::admission::{Admission, Recent};
+use super::pieces::Pieces;
 use crate::attempt::{self, Cause, Controls, Orders, Resumption};
 use crate::clock::BootTime;
 use crate::spool::{Output, OutputWriter, Recovered, Resumed};
@@ -30,6 +31,7 @@ pub(super) struct State {
     worker_name: Arc<str>,
     held: HashMap<AttemptRef, Held>,
     admission: Admission,
+    pieces: Pieces,
     gone: Recent<AttemptRef, Gone>,
     /// When the master last knew that this worker was alive.
     contact: Option<BootTime>,
@@ -112,8 +114,8 @@ pub(super) enum Ordered {
 impl State {
     pub fn new(
         worker_name: String,
-        capacity: Resources,
-        max_running: usize,
+        admission: Admission,
+        pieces: Pieces,
         recovered: Vec<Recovered>,
     ) -> State {
         let held = recovered.into_iter().map(|Recovered { ended, output }| {
@@ -124,7 +126,8 @@ impl State {
         State {
             worker_name: worker_name.into(),
             held: held.collect(),
-            admission: Admission::new(capacity, max_running),
+            admission,
+            pieces,
             gone: Recent::new(MAX_REMEMBERED),
             contact: None,
             lease_end: None,
@@ -148,7 +151,8 @@ impl State {
                 self.give_back(attempt);
             }
             None => {
-                if let Some(misfit) = self.admission.misfit(start.resources) {
+                let misfit = self.admission.misfit(start.resources);
+                if let Some(misfit) = misfit.or_else(|| self.pieces.misfit(&start.countables)) {
                     let end = AttemptEnd::StartFailed {
                         exit_code: 125,
                         message: format!("cannot start: {misfit}"),
@@ -176,7 +180,12 @@ impl State {
         new_output: impl FnOnce(AttemptRef) -> (Arc<Output>, OutputWriter),
     ) -> Option<Launch> {
         let (attempt, reserved) = loop {
-            let (attempt, reserved) = self.admission.next()?;
+            let (held, pieces) = (&self.held, &self.pieces);
+            let has_pieces = |attempt| match held.get(&attempt).map(|held| &held.phase) {
+                Some(Phase::Queued(start)) => pieces.has(&start.countables),
+                _ => true,
+            };
+            let (attempt, reserved) = self.admission.next(has_pieces)?;
             let Some(Held { phase: Phase::Queued(start), .. }) = self.held.get(&attempt) else { return None };
             if !self.has_lapsed(start, now) {
                 break (attempt, reserved);
@@ -186,7 +195,8 @@ impl State {
         };
         let held = self.held.get_mut(&attempt)?;
         let Phase::Queued(start) = &held.phase else { return None };
-        let start = Arc::new((**start).clone());
+        let pieces = self.pieces.take(&start.countables);
+        let start = Arc::new(StartAttempt { pieces, ..(**start).clone() });
         let (output, writer) = new_output(attempt);
         let (running, controls) = Running::new(start.clone(), reserved);
         held.output = Some(output);
@@ -199,6 +209,7 @@ impl State {
         let Resumed { start, at, boot, has_started, output, writer } = resumed;
         let start = Arc::new(start);
         let reserved = self.admission.take(start.resources);
+        self.pieces.take_again(&start.pieces);
         let (running, controls) = Running::new(start.clone(), reserved);
         let held = Held { phase: Phase::Running(Box::new(running)), output: Some(output), has_grown: false };
         self.held.insert(start.attempt, held);
@@ -225,8 +236,11 @@ impl State {
 
     /// Nothing of the attempt runs any more.
     pub fn release(&mut self, attempt: AttemptRef) {
-        if let Some(reserved) = self.running(attempt).and_then(|running| running.reserved.take()) {
+        let Some(running) = self.running(attempt) else { return };
+        let (reserved, start) = (running.reserved.take(), running.start.clone());
+        if let Some(reserved) = reserved {
             self.admission.release(reserved);
+            self.pieces.give_back(&start.pieces);
         }
     }
 

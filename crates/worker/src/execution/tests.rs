@@ -18,6 +18,7 @@ async fn open(dir: &Path) -> Execution {
         boot_id: "boot-1".to_owned(),
         token: Uuid::new_v4().to_string(),
         worker_name: "tester".to_owned(),
+        countables: BTreeMap::new(),
         capacity,
         spool_limit: Some(1 << 30),
         drivers: DriverSettings { host: true, inherited: BTreeMap::new(), docker: None, scripted: true },

@@ -312,6 +312,8 @@ pub fn start(task: i64, action: Action) -> StartAttempt {
         resources: Resources { cpu: Cpu::from_millis(0), memory: Bytes(0), disk: Bytes(0) },
         timeout: None,
         output: None,
+        countables: BTreeMap::new(),
+        pieces: BTreeMap::new(),
         stop: StopSpec { signal: StopSignal::Sigterm, grace: Span::from_secs(30) },
         lost_after: Span::from_secs(120),
     }

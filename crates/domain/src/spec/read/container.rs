@@ -7,11 +7,12 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
-use super::fields::{Node, Object, did_you_mean};
+use super::fields::{Node, Object};
 use super::task::arguments;
 use crate::quantity::{Bytes, shown};
 use crate::spec::container::is_plain_path;
 use crate::spec::{Container, DEFAULT_PIDS_LIMIT, DriverKind, Gpus, Network, Port, PullPolicy, Volume};
+use crate::spelling::did_you_mean;
 
 /// The fields beside `image` that make no sense without a container.
 const OTHER_FIELDS: &[&str] = &[

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::fields::{Node, did_you_mean};
+use super::fields::Node;
 use super::task::Draft;
 use crate::quantity::shown;
 use crate::spec::TaskSpec;
+use crate::spelling::did_you_mean;
 
 /// The waits of one definition, as positions in the list of definitions.
 struct Waits<'a> {

@@ -12,11 +12,10 @@ use serde_json::{Map, Value};
 
 use super::FieldError;
 use crate::quantity::shown;
+use crate::spelling::did_you_mean;
 
 /// The most mistakes that are told in full.
 const MAX_TOLD: usize = 50;
-/// Longer names are nobody's typing mistake, and comparing them costs time.
-const MAX_COMPARED_LEN: usize = 64;
 
 /// The mistakes found so far.
 #[derive(Default)]
@@ -221,6 +220,14 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// The fields that nobody asked for, for those whose names are the user's own. Those that are null are left out.
+    pub fn others(self) -> impl Iterator<Item = (&'a str, Node<'a>)> {
+        let Object { node, map, known, .. } = self;
+        let is_other =
+            move |(name, value): &(&String, &Value)| !known.contains(&name.as_str()) && !value.is_null();
+        map.iter().filter(is_other).map(move |(name, value)| (name.as_str(), node.child(name, value)))
+    }
+
     /// Reports the fields that nobody asked for.
     pub fn finish(self) {
         for (name, value) in self.map {
@@ -243,19 +250,4 @@ fn one_of(words: &[&str]) -> String {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => quoted.concat(),
     }
-}
-
-/// Suggests the candidate that is spelled most like `name`, if one is close.
-pub(super) fn did_you_mean<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
-    if name.len() > MAX_COMPARED_LEN {
-        return None;
-    }
-    let lower = name.to_lowercase();
-    let distance = |candidate: &str| strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
-    let (distance, nearest) = candidates
-        .into_iter()
-        .map(|candidate| (distance(candidate), candidate))
-        .min_by_key(|(distance, _)| *distance)?;
-    // One wrong letter in three is a slip; more is another word.
-    (distance * 3 <= nearest.chars().count().max(3)).then(|| format!("did you mean `{nearest}`?"))
 }

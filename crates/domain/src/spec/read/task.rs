@@ -6,10 +6,10 @@ use std::ops::RangeInclusive;
 use serde_json::Value;
 
 use super::fields::{Node, Object};
-use super::{BELONGS_TO_THE_JOB, IS_NOT_YET, JOB_FIELDS, NOT_YET, container, is_plain_name};
-use crate::quantity::{Bytes, Cpu, Span, shown};
+use super::{BELONGS_TO_THE_JOB, IS_NOT_YET, JOB_FIELDS, NOT_YET, container, is_plain_name, scheduling};
+use crate::quantity::{Bytes, Span, shown};
 use crate::spec::{
-    Action, Backoff, Indices, JobKind, MAX_TASKS_PER_JOB, OnLimit, OnLost, OutputLimit, Resources, Restart,
+    Action, Backoff, Indices, JobKind, MAX_TASKS_PER_JOB, OnLimit, OnLost, OutputLimit, Restart,
     RestartPolicy, StopSignal, StopSpec, TaskSpec,
 };
 
@@ -23,6 +23,8 @@ pub(super) const FIELDS: &[&str] = &[
     "count",
     "array",
     "resources",
+    "spread",
+    "distinct_workers",
     "timeout",
     "output",
     "restart",
@@ -54,12 +56,7 @@ const MAX_SCRIPT_BYTES: usize = 512 * 1024;
 const MAX_ARRAY_INDEX: u32 = 1_000_000;
 const MAX_RESTARTS: u32 = 1_000_000;
 
-const MAX_CPU: Cpu = Cpu::from_millis(4096 * 1000);
-const MAX_BYTES: Bytes = Bytes(1 << 50);
-const MIN_OUTPUT: Bytes = Bytes(1);
-const DEFAULT_RESOURCES: Resources =
-    Resources { cpu: Cpu::from_millis(1000), memory: Bytes(0), disk: Bytes(0) };
-
+const OUTPUT_LIMITS: RangeInclusive<Bytes> = Bytes(1)..=Bytes(1 << 50);
 const AN_HOUR: Span = Span::from_secs(60 * 60);
 const A_YEAR: Span = Span::from_secs(365 * 24 * 60 * 60);
 const TIMEOUTS: RangeInclusive<Span> = Span::from_millis(100)..=A_YEAR;
@@ -101,7 +98,10 @@ pub(super) fn read<'a>(node: &Node<'a>, kind: JobKind) -> Option<Draft<'a>> {
     };
     object.refuse(NOT_YET, IS_NOT_YET);
     object.refuse(JOB_FIELDS, BELONGS_TO_THE_JOB);
-    let draft = read_fields(&mut object, name.unwrap_or_default(), kind);
+    let mut draft = read_fields(&mut object, name.unwrap_or_default(), kind);
+    // These the job may have, too, so that the fields of its only task do not include them.
+    draft.spec.constraints = object.read("constraints", scheduling::constraints).unwrap_or_default();
+    draft.spec.affinities = object.read("affinities", scheduling::affinities).unwrap_or_default();
     object.finish();
     Some(Draft { name: name_node, ..draft })
 }
@@ -120,7 +120,13 @@ pub(super) fn read_fields<'a>(object: &mut Object<'a>, name: String, kind: JobKi
         env: object.read("env", env).unwrap_or_default(),
         depends_on: Vec::new(),
         indices: indices(object),
-        resources: object.read("resources", resources).unwrap_or(DEFAULT_RESOURCES),
+        resources: object
+            .read("resources", scheduling::resources)
+            .unwrap_or_else(scheduling::default_reservation),
+        constraints: Vec::new(),
+        affinities: Vec::new(),
+        spread: object.read("spread", scheduling::spread),
+        distinct_workers: object.read("distinct_workers", scheduling::yes_or_no).unwrap_or_default(),
         timeout: object.read("timeout", |node| node.amount("a time", TIMEOUTS)),
         output: object.read("output", output).flatten(),
         restart: object.read("restart", restart).unwrap_or_default().complete(kind),
@@ -299,24 +305,10 @@ fn index(text: &str) -> Option<u32> {
     if text.starts_with('+') { None } else { text.parse().ok() }
 }
 
-fn resources(node: &Node) -> Option<Resources> {
-    let mut object = node.object("an object such as {cpu: 1, memory: 512MiB}")?;
-    let bytes = |node: &Node| node.amount("a size", Bytes(0)..=MAX_BYTES);
-    let resources = Resources {
-        cpu: object
-            .read("cpu", |node| node.amount("a number of processors", Cpu::default()..=MAX_CPU))
-            .unwrap_or(DEFAULT_RESOURCES.cpu),
-        memory: object.read("memory", bytes).unwrap_or(DEFAULT_RESOURCES.memory),
-        disk: object.read("disk", bytes).unwrap_or(DEFAULT_RESOURCES.disk),
-    };
-    object.finish();
-    Some(resources)
-}
-
 /// Without a limit, what happens beyond it says nothing, and is a mistake.
 fn output(node: &Node) -> Option<Option<OutputLimit>> {
     let mut object = node.object("an object such as {limit: 100MiB, on_limit: truncate}")?;
-    let limit = object.read("limit", |node| node.amount("a size", MIN_OUTPUT..=MAX_BYTES));
+    let limit = object.read("limit", |node| node.amount("a size", OUTPUT_LIMITS));
     let has_limit = object.has("limit");
     let on_limit = object.read("on_limit", |node| match has_limit {
         true => node.word(ON_LIMIT),

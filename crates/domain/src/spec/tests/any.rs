@@ -5,6 +5,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::placement::Strategy;
 
 #[test]
 fn any_specification_reads_back_from_its_normal_form() {
@@ -79,6 +80,15 @@ fn any_spec(rng: &mut StdRng) -> JobSpec {
             .map(|_| (any_word(rng), any_text(rng).replace(['\n', '\t'], "")))
             .collect(),
         datacenters: (0..rng.random_range(0..3)).map(|n| format!("{}.{n}", any_word(rng))).collect(),
+        constraints: any_constraints(rng),
+        affinities: any_affinities(rng),
+        placement: rng.random::<bool>().then(|| Placement {
+            strategy: Strategy::ALL.choose(rng).copied().filter(|_| rng.random()),
+            on_drain: *[OnDrain::Finish, OnDrain::Move].choose(rng).unwrap(),
+            rebalance: rng.random(),
+        }),
+        concurrency: (rng.random_range(0..4) == 0)
+            .then(|| Concurrency { group: any_word(rng), limit: rng.random_range(1..100) }),
         lost_after: any_span(rng, 10_000, 604_800_000),
         tasks,
     }
@@ -113,11 +123,18 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
             let first = rng.random_range(0..999_000);
             Indices::Array { first, last: first + rng.random_range(0..1000) }
         },
-        resources: Resources {
-            cpu: Cpu::from_millis(rng.random_range(0..=4_096_000)),
-            memory: any_bytes(rng),
-            disk: any_bytes(rng),
+        resources: Reservation {
+            amounts: Resources {
+                cpu: Cpu::from_millis(rng.random_range(0..=4_096_000)),
+                memory: any_bytes(rng),
+                disk: any_bytes(rng),
+            },
+            countables: (0..rng.random_range(0..3)).map(|n| (format!("gpu-{n}"), n + 1)).collect(),
         },
+        constraints: any_constraints(rng),
+        affinities: any_affinities(rng),
+        spread: rng.random::<bool>().then(|| "labels.rack".parse().unwrap()),
+        distinct_workers: rng.random(),
         timeout,
         output: rng.random::<bool>().then(|| OutputLimit {
             limit: Bytes(any_bytes(rng).get().max(1)),
@@ -135,6 +152,17 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
         },
         stop: StopSpec { signal: *StopSignal::ALL.choose(rng).unwrap(), grace: any_span(rng, 0, 3_600_000) },
     }
+}
+
+fn any_constraints(rng: &mut StdRng) -> Vec<Constraint> {
+    const SOME: [&str; 3] = ["memory >= 8GiB", "not labels.spot", "arch in [arm64, amd64] or resources.gpu"];
+    (0..rng.random_range(0..3)).map(|_| SOME.choose(rng).unwrap().parse().unwrap()).collect()
+}
+
+fn any_affinities(rng: &mut StdRng) -> Vec<Affinity> {
+    let affinity =
+        |when: Constraint, rng: &mut StdRng| Affinity { when, weight: rng.random_range(-100..=100) };
+    any_constraints(rng).into_iter().map(|when| affinity(when, rng)).collect()
 }
 
 fn any_container(rng: &mut StdRng) -> Container {
@@ -199,6 +227,11 @@ fn any_json(rng: &mut StdRng, depth: u32) -> Value {
         "stop",
         "signal",
         "resources",
+        "constraints",
+        "affinities",
+        "placement",
+        "concurrency",
+        "spread",
         "depends_on",
         "image",
         "ports",
@@ -215,7 +248,22 @@ fn any_json(rng: &mut StdRng, depth: u32) -> Value {
         // Not all bit patterns are numbers; those that are none become null.
         4 => json!(f64::from_bits(rng.random())),
         5 => json!(any_text(rng)),
-        6 => json!((*["5m", "1GiB", "never", "SIGINT", "0-9", "-1", "\0"].choose(rng).unwrap())),
+        6 => json!(
+            (*[
+                "5m",
+                "1GiB",
+                "memory >= 8GiB",
+                "labels.rack",
+                "binpack",
+                "never",
+                "SIGINT",
+                "0-9",
+                "-1",
+                "\0"
+            ]
+            .choose(rng)
+            .unwrap())
+        ),
         7 => (0..rng.random_range(0..4)).map(|_| any_json(rng, depth - 1)).collect(),
         _ => (0..rng.random_range(0..4))
             .map(|_| ((*FIELDS.choose(rng).unwrap()).to_owned(), any_json(rng, depth - 1)))

@@ -53,6 +53,7 @@ enum Happening {
     Schedule,
     Sweep,
     UserStops(usize),
+    OperatorMoves(usize),
     Nonsense,
     /// In the order of the connection, unless that broke before.
     ReachesMaster(usize, u64, ToMaster),
@@ -152,6 +153,9 @@ impl World {
             if world.one_in(6) {
                 world.within(TROUBLE_ENDS, Happening::UserStops(task));
             }
+            if world.one_in(4) {
+                world.within(TROUBLE_ENDS, Happening::OperatorMoves(task));
+            }
             world.later(USERS_LOSE_PATIENCE, Happening::UserStops(task));
         }
         world
@@ -175,6 +179,10 @@ impl World {
             Happening::Sweep => self.sweep(),
             Happening::UserStops(task) => {
                 let _ = self.apply(task, TaskEvent::StopRequested(StopCause::by("ana")));
+            }
+            Happening::OperatorMoves(task) => {
+                let cause = StopCause::to_move("moved".to_owned());
+                let _ = self.apply(task, TaskEvent::StopRequested(cause));
             }
             Happening::Nonsense => self.nonsense(),
             Happening::ReachesMaster(worker, session, message) => {

@@ -67,7 +67,11 @@ impl Table {
             "*policy*" => {
                 matches!(next, StateName::Completed | StateName::Failed | StateName::Pending)
             }
+            "*moved*" => {
+                matches!(next, StateName::Completed | StateName::Failed | StateName::Pending)
+            }
             "*stopped*" => next.is_final(),
+            "moving" => next == StateName::Stopping,
             word => word == next.as_str(),
         }
     }
@@ -75,7 +79,10 @@ impl Table {
 
 /// The row of a task's state.
 fn row(task: &Task) -> &'static str {
+    let is_move = |cause: &StopCause| cause.then == AfterStop::Move;
     match &task.state {
+        TaskState::Stopping { started: None, cause, .. } if is_move(cause) => "moving, not started",
+        TaskState::Stopping { started: Some(_), cause, .. } if is_move(cause) => "moving, started",
         TaskState::Stopping { started: None, .. } => "stopping, not started",
         TaskState::Stopping { started: Some(_), .. } => "stopping, started",
         state => state.name().as_str(),
@@ -91,7 +98,8 @@ fn column(event: &TaskEvent) -> &'static str {
         TaskEvent::Started(..) => "started",
         TaskEvent::Returned(_) => "returned",
         TaskEvent::Ended(..) => "ended",
-        TaskEvent::StopRequested(_) => "stop requested",
+        TaskEvent::StopRequested(StopCause { then: AfterStop::Cancel, .. }) => "stop requested",
+        TaskEvent::StopRequested(StopCause { then: AfterStop::Move, .. }) => "move requested",
     }
 }
 
@@ -104,6 +112,7 @@ pub fn rows() -> Vec<String> {
 pub fn tasks(row: &str) -> Vec<Task> {
     let reason = Reason { code: ReasonCode::ExitCode, message: "exited with code 1".to_owned() };
     let stopping = |started| TaskState::Stopping { worker: HERE, started, cause: StopCause::by("ana") };
+    let moving = |started| TaskState::Stopping { worker: HERE, started, cause: leave_here() };
     let states = match row {
         "blocked" => vec![TaskState::Blocked],
         "pending" => vec![
@@ -112,6 +121,8 @@ pub fn tasks(row: &str) -> Vec<Task> {
         ],
         "scheduled" => vec![TaskState::Scheduled { worker: HERE, since: at(1) }],
         "running" => vec![TaskState::Running { worker: HERE, since: at(2) }],
+        "moving, not started" => vec![moving(None)],
+        "moving, started" => vec![moving(Some(at(2)))],
         "stopping, not started" => vec![stopping(None)],
         "stopping, started" => vec![stopping(Some(at(2)))],
         "completed" => vec![TaskState::Completed { at: at(5) }],
@@ -139,6 +150,7 @@ pub fn events(task: &Task) -> Vec<TaskEvent> {
         TaskEvent::Started(report, at(2)),
         TaskEvent::Returned(report),
         stop(),
+        leave(),
     ];
     events.extend(ends().into_iter().map(|(_, end)| TaskEvent::Ended(report, end)));
     events
@@ -178,6 +190,7 @@ fn ends() -> Vec<(&'static str, AttemptEnd)> {
 /// What became of an event, in the table's words.
 fn outcome(task: &Task, restart: &Restart, event: &TaskEvent) -> String {
     match apply(task, restart, event.clone(), at(10)) {
+        Ok(Change { task, .. }) if row(&task).starts_with("moving") => "moving".to_owned(),
         Ok(change) => change.task.state.name().to_string(),
         Err(Rejected::Stale) => "stale".to_owned(),
         Err(Rejected::NotNow(name)) => {
@@ -198,7 +211,7 @@ fn the_documented_table_has_every_state_and_every_event() {
             assert!(!table.word(&task, &event).is_empty());
         }
     }
-    assert!(table.0.iter().all(|cells| cells.len() == 8), "a state's name and seven events");
+    assert!(table.0.iter().all(|cells| cells.len() == 9), "a state's name and eight events");
 }
 
 #[test]
@@ -209,8 +222,8 @@ fn every_event_does_in_every_state_what_the_documented_table_says() {
         for event in events(&task) {
             cells_tried.insert((row(&task), column(&event)));
             let word = table.word(&task, &event);
-            if word == "*policy*" || word == "*stopped*" {
-                continue; // Two tests of their own.
+            if word.starts_with('*') {
+                continue; // Tests of their own.
             }
             for restart in [never(), on_failure(), restart(RestartPolicy::Always, OnLost::Restart)] {
                 let outcome = outcome(&task, &restart, &event);
@@ -218,7 +231,7 @@ fn every_event_does_in_every_state_what_the_documented_table_says() {
             }
         }
     }
-    assert_eq!(cells_tried.len(), 9 * 7);
+    assert_eq!(cells_tried.len(), 11 * 8);
 }
 
 #[test]
@@ -263,6 +276,38 @@ fn an_end_that_somebody_asked_for_is_final_whatever_the_policy_says() {
                 let task = Task { repeats, ..task.clone() };
                 let outcome = outcome(&task, &restart, &event);
                 assert_eq!(outcome, look_up(&stopped, kind, "state"), "{name}: {task:?}, {event:?}");
+                tried += 1;
+            }
+        }
+    }
+    assert_eq!(tried, 2 * 2 * ends().len() * policies().len(), "started or not, fresh and repeated");
+}
+
+#[test]
+fn an_end_on_the_way_elsewhere_makes_the_task_wait_again_or_does_what_the_policy_says() {
+    let table = Table::documented();
+    let policy = cells(POLICY);
+    let mut tried = 0;
+    for task in rows().iter().flat_map(|row| tasks(row)) {
+        for (kind, end) in ends() {
+            let event = TaskEvent::Ended(by(HERE, task.attempt), end.clone());
+            if table.word(&task, &event) != "*moved*" {
+                continue;
+            }
+            for (name, restart, repeats) in policies() {
+                let task = Task { repeats, ..task.clone() };
+                let over = apply(&task, &restart, event.clone(), at(10)).unwrap().task;
+                if kind == "stopped" || end == lost(LostCause::WorkerShutDown) {
+                    assert_eq!((over.state.name(), over.repeats), (StateName::Pending, repeats));
+                    assert_eq!(message(&over), "moved away from here");
+                } else {
+                    let kind = match (kind, restart.on_lost) {
+                        ("lost", OnLost::Restart) => "lost, restart",
+                        ("lost", OnLost::Fail) => "lost, fail",
+                        (kind, _) => kind,
+                    };
+                    assert_eq!(over.state.name().as_str(), look_up(&policy, kind, name));
+                }
                 tried += 1;
             }
         }

@@ -144,8 +144,10 @@ impl Model {
         };
         let report = Report { worker, attempt };
         let placed = TaskEvent::Placed { worker: workers[rng.random_range(0..2)] };
+        let leaves = || TaskEvent::StopRequested(StopCause::to_move("moved away".to_owned()));
         let event = match (task.state.name(), rng.random_range(0..10)) {
             (StateName::Pending, 0..8) => placed,
+            (StateName::Scheduled | StateName::Running, 7) => leaves(),
             (StateName::Scheduled, 0..4) | (_, 8) => TaskEvent::Started(report, now()),
             (StateName::Scheduled, 4) => TaskEvent::Returned(report),
             (_, 9) => placed,

@@ -1,20 +1,29 @@
 //! `/workers`: the fleet, with live stats.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Bytes as Body;
 use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
 use chrono::{TimeDelta, Utc};
 use gaffer_domain::Time;
-use gaffer_domain::quantity::Bytes;
+use gaffer_domain::quantity::{Bytes, Span};
 use gaffer_domain::spec::Resources;
-use gaffer_protocol::rest::{Amounts, Page, Usage, Worker};
+use gaffer_domain::worker::{Intake, WorkerState};
+use gaffer_protocol::rest::{Amounts, DrainRequest, Draining, Page, Sample, Usage, Worker};
 
 use super::super::auth::Caller;
 use super::super::error::Error;
 use super::super::params::{Params, page_of, wrong};
+use super::body_as;
 use crate::Master;
+use crate::store::leaving::Removal;
 use crate::store::workers::Worker as Record;
+
+/// A week.
+const LONGEST_DRAIN: Span = Span::from_millis(7 * 24 * 3_600_000);
 
 /// `GET /workers`
 pub async fn list(
@@ -27,12 +36,10 @@ pub async fn list(
     let after = params.cursor()?.unwrap_or(0);
     let states: Vec<&str> = params.list("state").collect();
     if let Some(unknown) =
-        states.iter().find(|state| !["online", "draining", "offline", "lost"].contains(state))
+        states.iter().find(|state| !WorkerState::ALL.iter().any(|known| known.as_str() == **state))
     {
-        return Err(wrong(
-            "state",
-            &format!("{unknown:?} is no state of a worker: online, draining, offline, lost"),
-        ));
+        let known = WorkerState::ALL.map(WorkerState::as_str).join(", ");
+        return Err(wrong("state", &format!("{unknown:?} is no state of a worker: {known}")));
     }
     let workers = all(&master, &caller).await?;
     let workers = workers
@@ -66,19 +73,41 @@ pub async fn show(
     Ok(Json(one(&master, &caller, &worker).await?))
 }
 
+/// `GET /workers/{worker}/samples`: how it was doing in the last hour, every ten seconds, since the master started.
+pub async fn samples(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    Path(worker): Path<String>,
+) -> Result<Json<Vec<Sample>>, Error> {
+    let record = find(&master, &caller, &worker).await?;
+    Ok(Json(master.samples.of(record.id)))
+}
+
 /// One worker of the caller's project, as users see it.
 pub async fn one(master: &Master, caller: &Caller, worker: &str) -> Result<Worker, Error> {
     let record = find(master, caller, worker).await?;
     Ok(view(master, record, Utc::now()))
 }
 
-/// `POST /workers/{worker}/drain`: it takes nothing new and finishes what it has.
+/// `POST /workers/{worker}/drain`: it takes nothing new, and what it has ends or leaves. The body may be empty.
 pub async fn drain(
     State(master): State<Arc<Master>>,
     caller: Caller,
     Path(worker): Path<String>,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Json<Worker>, Error> {
-    Ok(Json(set_draining(&master, &caller, &worker, true).await?))
+    let wanted = if body.is_empty() { DrainRequest::default() } else { body_as(&headers, &body)? };
+    Ok(Json(set_intake(&master, &caller, &worker, Intake::Draining, wanted.deadline).await?))
+}
+
+/// `POST /workers/{worker}/cordon`: it takes nothing new, and what it has stays.
+pub async fn cordon(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    Path(worker): Path<String>,
+) -> Result<Json<Worker>, Error> {
+    Ok(Json(set_intake(&master, &caller, &worker, Intake::Cordoned, None).await?))
 }
 
 /// `POST /workers/{worker}/resume`: it takes work again.
@@ -87,20 +116,54 @@ pub async fn resume(
     caller: Caller,
     Path(worker): Path<String>,
 ) -> Result<Json<Worker>, Error> {
-    Ok(Json(set_draining(&master, &caller, &worker, false).await?))
+    Ok(Json(set_intake(&master, &caller, &worker, Intake::Open, None).await?))
 }
 
-/// Sets whether a worker takes nothing new.
-pub async fn set_draining(
+/// `DELETE /workers/{worker}`: forgets one that is not connected and has nothing left.
+pub async fn remove(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    Path(worker): Path<String>,
+) -> Result<StatusCode, Error> {
+    remove_one(&master, &caller, &worker).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Forgets a worker.
+pub async fn remove_one(master: &Master, caller: &Caller, worker: &str) -> Result<(), Error> {
+    let record = find(master, caller, worker).await?;
+    let name = &record.name;
+    let detail = match master.store.worker_remove(caller.project, record.id, &caller.user).await? {
+        Removal::Removed => {
+            master.changes.announce(&[]);
+            return Ok(());
+        }
+        Removal::Connected => format!("{name} is connected and would be back at once: stop it there first"),
+        Removal::Busy(live) => format!(
+            "{name} has {live} attempts that are not known to be over: they are called lost when their time is up"
+        ),
+    };
+    Err(Error::Conflict { detail, state: record.state(Utc::now()).to_string() })
+}
+
+/// Sets what a worker takes.
+pub async fn set_intake(
     master: &Master,
     caller: &Caller,
     worker: &str,
-    draining: bool,
+    intake: Intake,
+    deadline: Option<Span>,
 ) -> Result<Worker, Error> {
+    if let Some(longest) = deadline.filter(|deadline| *deadline > LONGEST_DRAIN) {
+        let detail = format!("a worker may take {LONGEST_DRAIN} to drain at most, not {longest}");
+        return Err(Error::Unprocessable { code: "invalid_body", detail, errors: Vec::new() });
+    }
     let record = find(master, caller, worker).await?;
-    master.store.worker_drain(caller.project, record.id, draining, &caller.user).await?;
+    let deadline = deadline.map(|deadline| deadline.to_std().as_secs_f64());
+    master.store.worker_intake(caller.project, record.id, intake, deadline, &caller.user).await?;
     master.changes.announce(&[]);
     master.scheduler_wake.notify_one();
+    master.mover_wake.notify_one();
     one(master, caller, &record.id.to_string()).await
 }
 
@@ -128,13 +191,18 @@ fn view(master: &Master, record: Record, now: Time) -> Worker {
     Worker {
         id: record.id,
         state: record.state(now).to_string(),
-        capacity: amounts(&record.capacity),
+        draining: (record.intake == Intake::Draining)
+            .then_some(Draining { until: record.drain_until, drained_at: record.drained_at }),
+        capacity: amounts(&record.capacity, record.countables.clone()),
         // What waits in its backlog is not allocated: there is no room for it yet.
-        allocated: amounts(&Resources {
-            cpu: record.reserved.cpu.min(record.capacity.cpu),
-            memory: Bytes(record.reserved.memory.get().min(record.capacity.memory.get())),
-            disk: Bytes(record.reserved.disk.get().min(record.capacity.disk.get())),
-        }),
+        allocated: amounts(
+            &Resources {
+                cpu: record.reserved.cpu.min(record.capacity.cpu),
+                memory: Bytes(record.reserved.memory.get().min(record.capacity.memory.get())),
+                disk: Bytes(record.reserved.disk.get().min(record.capacity.disk.get())),
+            },
+            record.taken.countables,
+        ),
         usage: stats.map(|stats| Usage {
             cpu: stats.cpu,
             memory_bytes: stats.memory_used.get(),
@@ -158,10 +226,11 @@ fn view(master: &Master, record: Record, now: Time) -> Worker {
     }
 }
 
-fn amounts(resources: &Resources) -> Amounts {
+fn amounts(resources: &Resources, countables: BTreeMap<String, u32>) -> Amounts {
     Amounts {
         cpu: resources.cpu.cores(),
         memory_bytes: resources.memory.get(),
         disk_bytes: resources.disk.get(),
+        countables,
     }
 }

@@ -20,6 +20,17 @@ pub struct Amount {
     pub used: f64,
 }
 
+/// How much of a countable resource is reserved.
+#[derive(Debug, Clone, Default)]
+pub struct Countable {
+    /// Names its values on the page.
+    pub field: String,
+    /// Its name.
+    pub name: String,
+    /// How much; nobody measures what is used.
+    pub amount: Amount,
+}
+
 /// A worker in a list.
 #[derive(Debug, Clone, Default)]
 pub struct WorkerRow {
@@ -49,6 +60,8 @@ pub struct WorkerRow {
     pub memory: Amount,
     /// Disk.
     pub disk: Amount,
+    /// Countable resources.
+    pub countables: Vec<Countable>,
     /// Load averages.
     pub load: String,
     /// Its operator's marks.
@@ -99,6 +112,20 @@ impl From<&Worker> for WorkerRow {
                 (allocated.disk_bytes, capacity.disk_bytes),
                 usage.map(|usage| (usage.disk_bytes, usage.disk_total_bytes)),
             ),
+            countables: capacity
+                .countables
+                .iter()
+                .map(|(name, all)| {
+                    let taken = allocated.countables.get(name).copied().unwrap_or(0);
+                    let amount = Amount {
+                        text: format!("{taken} / {all}"),
+                        allocated: hundredths(taken.into(), (*all).into()),
+                        uses: String::new(),
+                        used: NOWHERE,
+                    };
+                    Countable { field: format!("countable_{name}"), name: name.clone(), amount }
+                })
+                .collect(),
             load: usage.map_or_else(|| "—".to_owned(), |usage| format!("{:.2}", usage.load[0])),
             labels: worker.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
             drivers: drivers.join(", "),
@@ -134,7 +161,7 @@ fn hundredths(part: f64, whole: f64) -> f64 {
 impl Serialize for WorkerRow {
     /// Amounts are taken apart: each part of a bar is a value of its own.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serde_json::json!({
+        let mut values = serde_json::json!({
             "key": self.key, "state": self.state, "href": self.href, "name": self.name, "place": self.place,
             "warning": self.warning, "warnings": self.warnings, "running": self.running, "waiting": self.waiting,
             "cpu_text": self.cpu.text, "cpu_allocated": self.cpu.allocated, "cpu_used": self.cpu.used,
@@ -145,8 +172,14 @@ impl Serialize for WorkerRow {
             "disk_uses": self.disk.uses,
             "load": self.load, "labels": self.labels, "drivers": self.drivers, "version": self.version,
             "seen": self.seen,
-        })
-        .serialize(serializer)
+        });
+        for Countable { field, amount, .. } in &self.countables {
+            values[format!("{field}_text")] = amount.text.as_str().into();
+            values[format!("{field}_allocated")] = amount.allocated.into();
+            values[format!("{field}_used")] = amount.used.into();
+            values[format!("{field}_uses")] = "".into();
+        }
+        values.serialize(serializer)
     }
 }
 
@@ -172,8 +205,7 @@ pub struct Fleet {
 impl Fleet {
     /// Adds them up.
     pub fn of(workers: &[Worker]) -> Fleet {
-        let online =
-            || workers.iter().filter(|worker| matches!(worker.state.as_str(), "online" | "draining"));
+        let online = || workers.iter().filter(|worker| !matches!(worker.state.as_str(), "offline" | "lost"));
         let cpu = |amount: fn(&Worker) -> f64| cores(online().map(amount).sum());
         let memory = |amount: fn(&Worker) -> u64| bytes(online().map(amount).sum());
         Fleet {

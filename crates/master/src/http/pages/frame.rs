@@ -16,9 +16,10 @@ use super::{assets, login};
 use crate::Master;
 
 /// The places in the top bar, by address and name.
-pub const SECTIONS: [(&str, &str); 5] = [
+pub const SECTIONS: [(&str, &str); 6] = [
     ("/", "Overview"),
     ("/jobs", "Jobs"),
+    ("/queue", "Queue"),
     ("/workers", "Workers"),
     ("/keys", "Keys"),
     ("/events", "History"),

@@ -245,7 +245,7 @@ pub async fn waiting(
             key: task.task.clone(),
             what,
             why: sentence(&task.message),
-            help: task.help.as_ref().map(|help| format!(" {}", sentence(help))).unwrap_or_default(),
+            help: help(task),
         });
         verdicts.extend(task.workers.iter().take(VERDICTS).map(|verdict| VerdictRow {
             key: format!("{}/{}", task.task, verdict.worker_id),
@@ -257,6 +257,18 @@ pub async fn waiting(
         }));
     }
     Ok((rows, verdicts))
+}
+
+/// What would help, and where it stands in line.
+fn help(task: &rest::WaitingTasks) -> String {
+    let mut text = task.help.as_ref().map(|help| format!(" {}", sentence(help))).unwrap_or_default();
+    for help in &task.would_help {
+        text.push_str(&format!(" {}", sentence(help)));
+    }
+    if let Some(line) = task.line.filter(|line| line.ahead > 0) {
+        text.push_str(&format!(" {} of {} waiting tasks go first.", many(line.ahead), many(line.waiting)));
+    }
+    text
 }
 
 /// The task that a page shows when none is asked for: the first that failed, else that runs, else the first.

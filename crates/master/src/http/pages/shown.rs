@@ -44,6 +44,11 @@ pub fn lasted(millis: i64) -> String {
     }
 }
 
+/// `09:41`, by UTC.
+pub fn clock(millis: &i64) -> String {
+    at(millis).format("%H:%M UTC").to_string()
+}
+
 /// `3m ago`; `in 3m` for what is to come.
 pub fn ago(then: &i64, now: &i64) -> String {
     let seconds = (now - then).abs() / 1_000;

@@ -6,7 +6,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use gaffer_domain::JobId;
-use gaffer_domain::placement::Receipt;
+use gaffer_domain::placement::{Candidate, Receipt};
 use gaffer_protocol::rest::Attempt;
 use gaffer_protocol::wire::{ContainerFacts, KillReceipt, PublishedPort};
 
@@ -62,7 +62,13 @@ struct ContainerView {
 
 struct Placement {
     why: String,
-    candidates: Vec<(String, String)>,
+    candidates: Vec<ShownCandidate>,
+}
+
+struct ShownCandidate {
+    name: String,
+    score: String,
+    made_of: String,
 }
 
 impl AttemptView {
@@ -118,16 +124,33 @@ fn killed(receipt: &KillReceipt) -> String {
     format!("{} by SIGKILL; {left}", processes(receipt.killed))
 }
 
+/// The parts of a score, and what counted before it.
+fn made_of(candidate: &Candidate) -> String {
+    let mut words: Vec<String> =
+        candidate.parts.iter().map(|part| format!("{} {:.4}", part.name, part.value)).collect();
+    if candidate.unmeasured {
+        words.push("no fresh reading".to_owned());
+    }
+    if candidate.waits {
+        words.push("would wait there".to_owned());
+    }
+    if candidate.siblings > 0 {
+        words.push(format!("{} of its kind near", candidate.siblings));
+    }
+    words.join(", ")
+}
+
 impl Placement {
     fn of(receipt: Receipt) -> Placement {
         let why = format!(
             "the best of {} that could take it, of {} in all ({})",
             receipt.feasible, receipt.workers, receipt.strategy
         );
-        let candidates = receipt
-            .candidates
-            .into_iter()
-            .map(|candidate| (candidate.name, format!("{:.4}", candidate.score)));
+        let candidates = receipt.candidates.into_iter().map(|candidate| ShownCandidate {
+            score: format!("{:.4}", candidate.score),
+            made_of: made_of(&candidate),
+            name: candidate.name,
+        });
         Placement { why, candidates: candidates.collect() }
     }
 }

@@ -9,15 +9,19 @@ use axum::extract::{Path, State};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::Utc;
-use gaffer_protocol::rest::{NewKey, Worker};
+use gaffer_domain::quantity::Span;
+use gaffer_domain::worker::Intake;
+use gaffer_protocol::rest::{Draining, NewKey, Worker};
 use serde::Deserialize;
 
 use super::super::api::{keys, workers};
 use super::super::auth::Caller;
 use super::super::error::Error;
+use super::super::params::wrong;
 use super::fleet::WorkerRow;
 use super::frame::{Frame, Visitor};
 use super::jobs::curl;
+use super::plot::Plot;
 use super::shown::{ago, bytes, moment, quoted};
 use super::stream::{Feed, event, stream};
 use super::{page, secret_page};
@@ -32,7 +36,10 @@ struct WorkerPage {
     cli: String,
     curl: String,
     row: WorkerRow,
-    is_draining: bool,
+    takes_work: bool,
+    can_be_removed: bool,
+    drains: Option<String>,
+    plots: Vec<Plot>,
     away: Option<String>,
     warnings: Vec<String>,
     machine: String,
@@ -54,13 +61,16 @@ pub async fn show(
 ) -> Result<Response, Error> {
     let worker = workers::one(&master, &visitor.caller, &worker).await?;
     let row = WorkerRow::from(&worker);
-    let is_draining = worker.state == "draining";
-    let action = if is_draining { "resume" } else { "drain" };
+    let takes_work = worker.draining.is_none() && worker.state != "cordoned";
+    let action = if takes_work { "drain" } else { "resume" };
     page(&WorkerPage {
         frame: visitor.frame("/workers"),
         cli: format!("gaffer worker {action} {}", quoted(&worker.name)),
         curl: curl(&master, "POST", &format!("/workers/{}/{action}", worker.id)),
-        is_draining,
+        takes_work,
+        can_be_removed: matches!(worker.state.as_str(), "offline" | "lost"),
+        drains: worker.draining.as_ref().map(drains),
+        plots: Plot::of_worker(&master.samples.of(worker.id), Utc::now()),
         away: away(&worker),
         machine: machine(&worker),
         first_seen: moment(&worker.created_at.timestamp_millis()),
@@ -77,6 +87,24 @@ pub async fn show(
         warnings: worker.warnings,
         row,
     })
+}
+
+/// How far it is with draining, and what is still to come.
+fn drains(draining: &Draining) -> String {
+    match (draining.drained_at, draining.until) {
+        (Some(at), _) => format!(
+            "It takes nothing new and has had nothing left since {}: it may be switched off.",
+            moment(&at.timestamp_millis())
+        ),
+        (None, Some(until)) => format!(
+            "It takes nothing new. Services move elsewhere, batch tasks end or move; what is left at {} moves then.",
+            moment(&until.timestamp_millis())
+        ),
+        (None, None) => {
+            "It takes nothing new. Services move elsewhere, batch tasks end or move as their jobs say."
+                .to_owned()
+        }
+    }
 }
 
 /// Since when a worker is away, and what that means.
@@ -134,13 +162,45 @@ impl Feed for WorkerFeed {
     }
 }
 
+/// What the form that drains sends.
+#[derive(Debug, Deserialize)]
+pub struct DrainForm {
+    /// Empty, or a time such as 1h.
+    #[serde(default)]
+    deadline: String,
+}
+
 /// `POST /workers/{worker}/drain`
 pub async fn drain(
     State(master): State<Arc<Master>>,
     visitor: Visitor,
     Path(worker): Path<String>,
+    Form(form): Form<DrainForm>,
 ) -> Result<Response, Error> {
-    set_draining(&master, &visitor, &worker, true).await
+    let deadline = match form.deadline.trim() {
+        "" => None,
+        text => Some(text.parse().map_err(|error| wrong("deadline", &format!("{error}")))?),
+    };
+    set_intake(&master, &visitor, &worker, Intake::Draining, deadline).await
+}
+
+/// `POST /workers/{worker}/cordon`
+pub async fn cordon(
+    State(master): State<Arc<Master>>,
+    visitor: Visitor,
+    Path(worker): Path<String>,
+) -> Result<Response, Error> {
+    set_intake(&master, &visitor, &worker, Intake::Cordoned, None).await
+}
+
+/// `POST /workers/{worker}/remove`
+pub async fn remove(
+    State(master): State<Arc<Master>>,
+    visitor: Visitor,
+    Path(worker): Path<String>,
+) -> Result<Response, Error> {
+    workers::remove_one(&master, &visitor.caller, &worker).await?;
+    Ok(Redirect::to("/workers").into_response())
 }
 
 /// `POST /workers/{worker}/resume`
@@ -149,16 +209,17 @@ pub async fn resume(
     visitor: Visitor,
     Path(worker): Path<String>,
 ) -> Result<Response, Error> {
-    set_draining(&master, &visitor, &worker, false).await
+    set_intake(&master, &visitor, &worker, Intake::Open, None).await
 }
 
-async fn set_draining(
+async fn set_intake(
     master: &Master,
     visitor: &Visitor,
     worker: &str,
-    draining: bool,
+    intake: Intake,
+    deadline: Option<Span>,
 ) -> Result<Response, Error> {
-    let worker = workers::set_draining(master, &visitor.caller, worker, draining).await?;
+    let worker = workers::set_intake(master, &visitor.caller, worker, intake, deadline).await?;
     Ok(Redirect::to(&format!("/workers/{}", worker.id)).into_response())
 }
 

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use gaffer_domain::job::TaskCounts;
 use gaffer_domain::policy::Repeats;
 use gaffer_domain::reason::Reason;
-use gaffer_domain::task::{Rejected, StateName, StopCause, Task, TaskEvent, TaskState};
+use gaffer_domain::task::{AfterStop, Rejected, StateName, StopCause, Task, TaskEvent, TaskState};
 use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
 use sqlx::{FromRow, PgConnection};
 
@@ -41,13 +41,15 @@ struct TaskRow {
     worker_id: Option<i64>,
     started_at: Option<Time>,
     stop_message: Option<String>,
+    moving: bool,
     reason_code: Option<String>,
     reason_message: Option<String>,
     finished_at: Option<Time>,
 }
 
 const TASK_COLUMNS: &str = "SELECT id, job_id, position, index, class_id, state::text AS state, since, attempt, repeats, \
-     repeats_since, not_before, worker_id, started_at, stop_message, reason_code, reason_message, finished_at FROM tasks";
+     repeats_since, not_before, worker_id, started_at, stop_message, moving, reason_code, reason_message, finished_at FROM \
+     tasks";
 
 impl Work {
     /// Locks the jobs, then reads them, their definitions, and the tasks that the batch names.
@@ -225,7 +227,10 @@ impl TaskRow {
             StateName::Stopping => TaskState::Stopping {
                 worker: worker()?,
                 started: self.started_at,
-                cause: StopCause { message: self.stop_message.clone().ok_or_else(incomplete)? },
+                cause: StopCause {
+                    message: self.stop_message.clone().ok_or_else(incomplete)?,
+                    then: if self.moving { AfterStop::Move } else { AfterStop::Cancel },
+                },
             },
             StateName::Completed => TaskState::Completed { at: self.finished_at.ok_or_else(incomplete)? },
             StateName::Failed => TaskState::Failed {

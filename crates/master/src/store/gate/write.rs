@@ -32,12 +32,13 @@ impl Work {
             "UPDATE tasks t SET state = u.state::task_state, since = u.since, attempt = u.attempt, \
                  repeats = u.repeats, repeats_since = u.repeats_since, not_before = u.not_before, \
                  worker_id = u.worker_id, started_at = u.started_at, stop_message = u.stop_message, \
-                 reason_code = u.reason_code, reason_message = u.reason_message, finished_at = u.finished_at \
+                 reason_code = u.reason_code, reason_message = u.reason_message, finished_at = u.finished_at, \
+                 moving = u.moving \
              FROM UNNEST($1::bigint[], $2::text[], $3::timestamptz[], $4::int[], $5::int[], $6::timestamptz[], \
                  $7::timestamptz[], $8::bigint[], $9::timestamptz[], $10::text[], $11::text[], $12::text[], \
-                 $13::timestamptz[]) \
+                 $13::timestamptz[], $14::boolean[]) \
                  AS u(id, state, since, attempt, repeats, repeats_since, not_before, worker_id, started_at, \
-                 stop_message, reason_code, reason_message, finished_at) \
+                 stop_message, reason_code, reason_message, finished_at, moving) \
              WHERE t.id = u.id",
         )
         .bind(rows.id)
@@ -53,6 +54,7 @@ impl Work {
         .bind(rows.reason_code)
         .bind(rows.reason_message)
         .bind(rows.finished_at)
+        .bind(rows.moving)
         .execute(tx)
         .await?;
         Ok(())
@@ -147,6 +149,7 @@ struct TaskColumns<'a> {
     reason_code: Vec<Option<&'static str>>,
     reason_message: Vec<Option<&'a str>>,
     finished_at: Vec<Option<Time>>,
+    moving: Vec<bool>,
 }
 
 impl<'a> TaskColumns<'a> {
@@ -166,6 +169,7 @@ impl<'a> TaskColumns<'a> {
         self.reason_code.push(reason.map(|reason| reason.code.as_str()));
         self.reason_message.push(reason.map(|reason| reason.message.as_str()));
         self.finished_at.push(finished_at);
+        self.moving.push(task.state.is_moving());
     }
 }
 

@@ -43,6 +43,8 @@ fn start(action: Action) -> StartAttempt {
         resources: Resources { cpu: Cpu::from_millis(500), memory: Bytes(64 << 20), disk: Bytes(1 << 30) },
         timeout: None,
         output: None,
+        countables: BTreeMap::new(),
+        pieces: BTreeMap::new(),
         stop: StopSpec { signal: StopSignal::Sigterm, grace: Span::from_secs(1) },
         lost_after: Span::from_secs(120),
     }

@@ -1,0 +1,139 @@
+//! `gaffer simulate`: what would have become of a load under each strategy, in no time and without a master.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use gaffer_domain::placement::Strategy;
+use gaffer_domain::quantity::{Bytes, Cpu, Span};
+use gaffer_domain::simulate::{Machines, Outcome, simulate, table, trace};
+use gaffer_domain::spec::Resources;
+use gaffer_protocol::rest::{Page, Worker};
+
+use crate::client::{Client, Query};
+use crate::config;
+use crate::failure::Failure;
+use crate::out::Out;
+
+/// What to simulate.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A trace is a CSV file with a line for each submission, and this line above them:
+  submit_seconds,duration_seconds,cpu,memory,disk,count,priority,project
+where cpu, memory and disk are what one of `count` equal tasks reserves.
+
+The tasks are placed by the same functions that place real ones.
+
+With --history, the trace is what has run on the server; the fleet is the one there, unless another one is given.
+
+Examples:
+  gaffer simulate --history --since 7d
+  gaffer simulate --history 10x8:16GiB:100GiB --write-trace trace.csv
+  gaffer simulate trace.csv 10x8:16GiB:100GiB
+  gaffer simulate trace.csv 4x8:16GiB:100GiB 4x4:16GiB:100GiB --strategy spread --strategy binpack --json")]
+pub struct SimulateArgs {
+    /// The trace, - for standard input, unless --history; then the fleet: NUMBERxCPUS:MEMORY:DISK for each kind of machine
+    #[arg(value_name = "TRACE|MACHINES")]
+    words: Vec<String>,
+    /// Simulate what has run on the server
+    #[arg(long)]
+    history: bool,
+    /// What was submitted since, such as 7d [default: 24h]
+    #[arg(long, value_name = "TIME", requires = "history")]
+    since: Option<Span>,
+    /// Keep the trace from the server in this file
+    #[arg(long, value_name = "FILE", requires = "history")]
+    write_trace: Option<PathBuf>,
+    /// Only with this strategy. May be repeated [default: each]
+    #[arg(long = "strategy", value_name = "STRATEGY")]
+    strategies: Vec<Strategy>,
+    /// Print JSON: an object for each strategy
+    #[arg(long)]
+    json: bool,
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// [`Failure::Usage`] for a trace that cannot be read, with line and column of the mistake.
+pub async fn run(args: &SimulateArgs, out: &Out) -> Result<u8, Failure> {
+    let (name, text, fleet) = if args.history { from_server(args).await? } else { from_file(&args.words)? };
+    let arrivals = trace::read(&text).map_err(|mistake| Failure::Usage(format!("{name}: {mistake}")))?;
+    if arrivals.is_empty() {
+        return Err(Failure::Usage(format!("{name}: nothing was submitted")));
+    }
+    let strategies = if args.strategies.is_empty() { &Strategy::ALL[..] } else { &args.strategies[..] };
+    let outcomes: Vec<Outcome> =
+        strategies.iter().map(|strategy| simulate(&fleet, &arrivals, *strategy)).collect();
+    if args.json {
+        let text =
+            serde_json::to_string_pretty(&outcomes).map_err(|error| Failure::Local(error.to_string()))?;
+        out.line(&text)?;
+    } else {
+        out.print(table(&outcomes).as_bytes())?;
+    }
+    Ok(0)
+}
+
+/// A trace with its name, and the machines that it is to run on.
+type Load = (String, String, Vec<Machines>);
+
+async fn from_server(args: &SimulateArgs) -> Result<Load, Failure> {
+    let client = Client::new(&config::access()?)?;
+    let query: Query = args.since.map(|since| ("since", since.to_string())).into_iter().collect();
+    let text = client.get(&["trace"], &query).await?.text()?;
+    if let Some(path) = &args.write_trace {
+        let failed = |error| Failure::Local(format!("cannot write {}: {error}", path.display()));
+        fs::write(path, &text).map_err(failed)?;
+    }
+    let mut fleet = machines(&args.words)?;
+    if fleet.is_empty() {
+        let workers: Page<Worker> = client
+            .read(&["workers"], &vec![("limit", "500".to_owned()), ("state", "online".to_owned())])
+            .await?;
+        fleet = workers.items.iter().map(machine).collect();
+    }
+    if fleet.is_empty() {
+        return Err(Failure::Usage(
+            "no worker is online: say what machines there are, such as 4x8:16GiB:100GiB".into(),
+        ));
+    }
+    Ok(("history".to_owned(), text, fleet))
+}
+
+fn from_file(words: &[String]) -> Result<Load, Failure> {
+    let [name, fleet @ ..] = words else {
+        return Err(Failure::Usage("expected a trace and a fleet, or --history".into()));
+    };
+    let fleet = machines(fleet)?;
+    if fleet.is_empty() {
+        return Err(Failure::Usage("expected a fleet behind the trace, such as 4x8:16GiB:100GiB".into()));
+    }
+    let text = read(Path::new(name));
+    let text = text.map_err(|error| Failure::Usage(format!("cannot read {name}: {error}")))?;
+    Ok((name.clone(), text, fleet))
+}
+
+fn machines(words: &[String]) -> Result<Vec<Machines>, Failure> {
+    words.iter().map(|word| word.parse().map_err(|error| Failure::Usage(format!("{error}")))).collect()
+}
+
+fn machine(worker: &Worker) -> Machines {
+    let capacity = &worker.capacity;
+    let capacity = Resources {
+        cpu: Cpu::from_millis((capacity.cpu * 1_000.0).round() as u32),
+        memory: Bytes(capacity.memory_bytes),
+        disk: Bytes(capacity.disk_bytes),
+    };
+    Machines { count: 1, capacity }
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    if path != Path::new("-") {
+        return fs::read_to_string(path);
+    }
+    let mut text = String::new();
+    std::io::stdin().lock().read_to_string(&mut text)?;
+    Ok(text)
+}

@@ -1,0 +1,258 @@
+//! Whether a worker can be given a task, and the first need that keeps it out.
+//!
+//! Asked for every class and worker, so the answer is found without making any text; words are made for who wants them.
+
+use std::time::Duration;
+
+use super::needs::{HostPort, Needs};
+use super::offer::Offer;
+use super::unfit::{Resource, Unfit};
+use super::{BACKLOG_HORIZON, MAX_BACKLOG};
+use crate::ProjectId;
+use crate::constraint::Constraint;
+use crate::spec::Resources;
+use crate::worker::WorkerState;
+
+/// What keeps a worker out for good.
+enum Unsuitable<'a> {
+    OtherProject,
+    State(WorkerState),
+    Driver,
+    Datacenter,
+    Constraint(&'a Constraint),
+    TooSmall(Amount<'a>),
+}
+
+/// What keeps it out at this moment.
+enum Occupied<'a> {
+    Backlogged,
+    DistinctWorkers,
+    Port(HostPort),
+    Busy(Amount<'a>),
+}
+
+/// What is wanted of something, and what there is.
+#[derive(Clone, Copy)]
+struct Amount<'a> {
+    what: What<'a>,
+    wanted: u64,
+    there: u64,
+}
+
+#[derive(Clone, Copy)]
+enum What<'a> {
+    Cpu,
+    Memory,
+    Disk,
+    Countable(&'a str),
+}
+
+impl Amount<'_> {
+    fn resource(&self) -> Resource {
+        match self.what {
+            What::Cpu => Resource::Cpu,
+            What::Memory => Resource::Memory,
+            What::Disk => Resource::Disk,
+            What::Countable(name) => Resource::Countable(name.to_owned()),
+        }
+    }
+
+    /// How many times what is wanted fits; none if nothing is wanted.
+    fn times(&self) -> Option<u64> {
+        (self.wanted > 0).then(|| self.there / self.wanted)
+    }
+}
+
+/// What is wanted of processors, memory and disk beside what there is.
+fn amounts(wanted: &Resources, there: &Resources) -> [Amount<'static>; 3] {
+    let amount = |what, wanted, there| Amount { what, wanted, there };
+    [
+        amount(What::Cpu, u64::from(wanted.cpu.millis()), u64::from(there.cpu.millis())),
+        amount(What::Memory, wanted.memory.get(), there.memory.get()),
+        amount(What::Disk, wanted.disk.get(), there.disk.get()),
+    ]
+}
+
+fn countables<'a>(needs: &'a Needs, there: impl Fn(&str) -> u32) -> impl Iterator<Item = Amount<'a>> {
+    needs.countables.iter().map(move |(name, wanted)| Amount {
+        what: What::Countable(name),
+        wanted: u64::from(*wanted),
+        there: u64::from(there(name)),
+    })
+}
+
+fn unsuitable<'a>(needs: &'a Needs, project: ProjectId, offer: &Offer) -> Option<Unsuitable<'a>> {
+    if offer.project != project {
+        return Some(Unsuitable::OtherProject);
+    }
+    if offer.state != WorkerState::Online {
+        return Some(Unsuitable::State(offer.state));
+    }
+    if !offer.drivers.contains(&needs.driver) {
+        return Some(Unsuitable::Driver);
+    }
+    if !needs.datacenters.is_empty() && !needs.datacenters.contains(&offer.datacenter) {
+        return Some(Unsuitable::Datacenter);
+    }
+    if !needs.constraints.is_empty() {
+        let facts = offer.facts();
+        if let Some(unmet) = needs.constraints.iter().find(|constraint| !constraint.holds(&facts)) {
+            return Some(Unsuitable::Constraint(unmet));
+        }
+    }
+    let all = |name: &str| offer.countables.get(name).copied().unwrap_or(0);
+    let mut all = amounts(&needs.resources, &offer.capacity).into_iter().chain(countables(needs, all));
+    all.find(|amount| amount.wanted > amount.there).map(Unsuitable::TooSmall)
+}
+
+fn occupied<'a>(needs: &'a Needs, offer: &Offer, backlog: u32) -> Option<Occupied<'a>> {
+    if let Some(occupied) = spoken_for(needs, offer) {
+        return Some(occupied);
+    }
+    if offer.waiting < backlog {
+        return None;
+    }
+    let mut amounts = amounts(&needs.resources, &offer.free()).into_iter();
+    amounts.find(|amount| amount.wanted > amount.there).map(Occupied::Busy)
+}
+
+/// What no backlog helps against.
+fn spoken_for<'a>(needs: &'a Needs, offer: &Offer) -> Option<Occupied<'a>> {
+    if offer.waiting >= MAX_BACKLOG {
+        return Some(Occupied::Backlogged);
+    }
+    if needs.distinct_workers && offer.siblings(needs) > 0 {
+        return Some(Occupied::DistinctWorkers);
+    }
+    if let Some(port) = needs.ports.iter().find(|port| offer.taken.ports.contains(port)) {
+        return Some(Occupied::Port(*port));
+    }
+    let mut counted = countables(needs, |name| offer.free_countable(name));
+    counted.find(|amount| amount.wanted > amount.there).map(Occupied::Busy)
+}
+
+/// Whether a worker can be given a task now: it has room for it, or fewer than `backlog` (from [`backlog_limit`])
+/// attempts of whatever class wait there for their start. More than [`MAX_BACKLOG`] never wait, however little they need.
+///
+/// # Errors
+/// The first need that keeps the worker out.
+pub fn feasible(needs: &Needs, project: ProjectId, offer: &Offer, backlog: u32) -> Result<(), Unfit> {
+    suitable(needs, project, offer)?;
+    match occupied(needs, offer, backlog) {
+        None => Ok(()),
+        Some(occupied) => Err(occupied.in_words(offer)),
+    }
+}
+
+/// Whether a worker could run a task if it did nothing else.
+///
+/// # Errors
+/// The first need that keeps the worker out, of those that waiting does not help against.
+pub fn suitable(needs: &Needs, project: ProjectId, offer: &Offer) -> Result<(), Unfit> {
+    match unsuitable(needs, project, offer) {
+        None => Ok(()),
+        Some(unsuitable) => Err(unsuitable.in_words(needs, offer)),
+    }
+}
+
+/// [`suitable`] without a reason.
+pub(super) fn suits(needs: &Needs, project: ProjectId, offer: &Offer) -> bool {
+    unsuitable(needs, project, offer).is_none()
+}
+
+/// How a suitable worker would take a task: none if it cannot now, else whether the task would wait there.
+pub(super) fn takes(needs: &Needs, offer: &Offer, mean_run: Option<Duration>) -> Option<bool> {
+    let free = offer.free();
+    let wanted = &needs.resources;
+    let fits = wanted.cpu <= free.cpu && wanted.memory <= free.memory && wanted.disk <= free.disk;
+    // Most questions end here where the fleet is full and nothing is known to be short.
+    if !fits && (mean_run.is_none() || offer.waiting >= backlog_limit(needs, offer, mean_run)) {
+        return None;
+    }
+    spoken_for(needs, offer).is_none().then_some(!fits)
+}
+
+impl Unsuitable<'_> {
+    fn in_words(self, needs: &Needs, offer: &Offer) -> Unfit {
+        match self {
+            Unsuitable::OtherProject => Unfit::OtherProject,
+            Unsuitable::State(WorkerState::Draining) => Unfit::Draining,
+            Unsuitable::State(WorkerState::Cordoned) => Unfit::Cordoned,
+            Unsuitable::State(state) => Unfit::Away { state },
+            Unsuitable::Driver => {
+                let broken = offer.broken_drivers.iter().find(|(driver, _)| *driver == needs.driver);
+                Unfit::Driver { driver: needs.driver, why: broken.map(|(_, why)| why.clone()) }
+            }
+            Unsuitable::Datacenter => Unfit::Datacenter { datacenter: offer.datacenter.clone() },
+            Unsuitable::Constraint(constraint) => {
+                let (constraint, found) = match constraint.check(&offer.facts()) {
+                    Err(unmet) => (unmet.condition, unmet.found),
+                    Ok(()) => (constraint.to_string(), String::new()),
+                };
+                Unfit::Constraint { constraint, found }
+            }
+            Unsuitable::TooSmall(amount) => {
+                let resource = amount.resource();
+                let (wanted, capacity) = (resource.show(amount.wanted), resource.show(amount.there));
+                Unfit::TooSmall { resource, wanted, capacity }
+            }
+        }
+    }
+}
+
+impl Occupied<'_> {
+    fn in_words(self, offer: &Offer) -> Unfit {
+        match self {
+            Occupied::Backlogged => Unfit::Backlogged { waiting: offer.waiting },
+            Occupied::DistinctWorkers => Unfit::DistinctWorkers,
+            Occupied::Port(port) => Unfit::Port { port },
+            Occupied::Busy(amount) => {
+                let resource = amount.resource();
+                let (wanted, free) = (resource.show(amount.wanted), resource.show(amount.there));
+                Unfit::Busy { resource, wanted, free }
+            }
+        }
+    }
+}
+
+/// How many unstarted attempts a worker may hold for one of this class to join them: what it gets through within
+/// [`BACKLOG_HORIZON`], given how long attempts of the class ran lately anywhere and how many it finished lately.
+/// Unknown durations give none.
+pub fn backlog_limit(needs: &Needs, offer: &Offer, mean_run: Option<Duration>) -> u32 {
+    let Some(mean_run) = mean_run else { return 0 };
+    let most = f64::from(MAX_BACKLOG.min(offer.finished_lately));
+    let side_by_side = amounts(&needs.resources, &offer.capacity)
+        .into_iter()
+        .filter(|amount| amount.wanted > 0)
+        .map(|amount| amount.there as f64 / amount.wanted as f64)
+        .fold(f64::from(MAX_BACKLOG), f64::min);
+    let turns = BACKLOG_HORIZON.to_std().as_secs_f64() / mean_run.as_secs_f64().max(1e-6);
+    (side_by_side * turns).min(most) as u32
+}
+
+/// How many tasks of a class [`place`](super::place) would place now if there were enough of them.
+pub fn room(needs: &Needs, project: ProjectId, offers: &[Offer], mean_run: Option<Duration>) -> usize {
+    offers
+        .iter()
+        .filter(|offer| suits(needs, project, offer))
+        .map(|offer| room_on(needs, offer, mean_run))
+        .sum()
+}
+
+/// How many tasks a suitable worker can be given.
+fn room_on(needs: &Needs, offer: &Offer, mean_run: Option<Duration>) -> usize {
+    let most = u64::from(MAX_BACKLOG.saturating_sub(offer.waiting));
+    let is_taken = needs.ports.iter().any(|port| offer.taken.ports.contains(port));
+    let alone = match (needs.distinct_workers, needs.ports.is_empty()) {
+        (true, _) if offer.siblings(needs) > 0 => 0,
+        (_, false) if is_taken => 0,
+        (false, true) => most,
+        _ => 1,
+    };
+    let counted = countables(needs, |name| offer.free_countable(name));
+    let counted = counted.filter_map(|amount| amount.times()).fold(most, u64::min);
+    let side_by_side = amounts(&needs.resources, &offer.free()).into_iter();
+    let side_by_side = side_by_side.filter_map(|amount| amount.times()).fold(most, u64::min);
+    let backlog = backlog_limit(needs, offer, mean_run).saturating_sub(offer.waiting);
+    side_by_side.max(u64::from(backlog)).min(most).min(alone).min(counted) as usize
+}

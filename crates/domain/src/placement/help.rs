@@ -1,0 +1,148 @@
+//! What would let tasks run that no worker can take now: each need left out in turn, and who could take them then.
+
+use std::fmt;
+
+use super::feasible::feasible;
+use super::needs::Needs;
+use super::offer::Offer;
+use super::unfit::Resource;
+use crate::ProjectId;
+use crate::quantity::{Bytes, Cpu};
+use crate::worker::WorkerState;
+
+/// One change that would let a task run now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Help {
+    /// What to change.
+    pub change: Change,
+    /// How many workers could take the task at once then.
+    pub workers: u32,
+    /// The first of them.
+    pub such_as: String,
+}
+
+/// What to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Leave out one constraint.
+    Constraint(String),
+    /// Allow every datacenter.
+    Datacenters,
+    /// Leave out the fixed ports.
+    Ports,
+    /// Let tasks of the definition share a worker.
+    DistinctWorkers,
+    /// Reserve no more than this of a resource.
+    Less {
+        /// Of which.
+        resource: Resource,
+        /// At most so much, which is what the best worker has free.
+        at_most: String,
+    },
+    /// Let a worker take work again that is cordoned or drains.
+    Resume(String),
+}
+
+impl fmt::Display for Help {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Help { change, workers, such_as } = self;
+        match change {
+            Change::Resume(name) => return write!(f, "resume {name}: it could take it"),
+            Change::Constraint(constraint) => write!(f, "without the constraint `{constraint}`")?,
+            Change::Datacenters => f.write_str("in any datacenter")?,
+            Change::Ports => f.write_str("without its fixed ports")?,
+            Change::DistinctWorkers => f.write_str("without distinct_workers")?,
+            Change::Less { resource, at_most } => write!(f, "with at most {at_most} {resource}")?,
+        }
+        match workers {
+            1 => write!(f, ", {such_as} could take it now"),
+            more => write!(f, ", {more} workers could take it now, such as {such_as}"),
+        }
+    }
+}
+
+/// The changes of one thing alone that would let a task run at once somewhere, those that open most workers first. Empty
+/// where a worker can take it as it is, or where more than one thing is in the way everywhere.
+pub fn what_would_help(needs: &Needs, project: ProjectId, offers: &[Offer]) -> Vec<Help> {
+    let takers = |needs: &Needs| -> Vec<&Offer> {
+        offers.iter().filter(|offer| feasible(needs, project, offer, 0).is_ok()).collect()
+    };
+    if !takers(needs).is_empty() {
+        return Vec::new();
+    }
+    let mut help = Vec::new();
+    let mut open = |change: Change, takers: Vec<&Offer>| {
+        let Some(first) = takers.first() else { return };
+        help.push(Help { change, workers: takers.len() as u32, such_as: first.name.clone() });
+    };
+    for (at, constraint) in needs.constraints.iter().enumerate() {
+        let mut without = needs.clone();
+        without.constraints.remove(at);
+        open(Change::Constraint(constraint.to_string()), takers(&without));
+    }
+    if !needs.datacenters.is_empty() {
+        open(Change::Datacenters, takers(&Needs { datacenters: Vec::new(), ..needs.clone() }));
+    }
+    if !needs.ports.is_empty() {
+        open(Change::Ports, takers(&Needs { ports: Vec::new(), ..needs.clone() }));
+    }
+    if needs.distinct_workers {
+        open(Change::DistinctWorkers, takers(&Needs { distinct_workers: false, ..needs.clone() }));
+    }
+    for resource in resources(needs) {
+        let takers = takers(&without(needs, &resource));
+        let free = |offer: &&Offer| free(offer, &resource);
+        let Some(most) = takers.iter().map(free).max().filter(|most| *most > 0) else { continue };
+        let at_most = resource.show(most);
+        open(Change::Less { resource: resource.clone(), at_most }, {
+            takers.iter().copied().filter(|offer| free(offer) == most).collect()
+        });
+    }
+    for offer in offers.iter().filter(|offer| is_held_back(offer.state)) {
+        let resumed = Offer { state: WorkerState::Online, ..offer.clone() };
+        if feasible(needs, project, &resumed, 0).is_ok() {
+            open(Change::Resume(offer.name.clone()), vec![offer]);
+        }
+    }
+    help.sort_by_key(|help| std::cmp::Reverse(help.workers));
+    help
+}
+
+fn is_held_back(state: WorkerState) -> bool {
+    matches!(state, WorkerState::Cordoned | WorkerState::Draining)
+}
+
+/// Of what the needs want some.
+fn resources(needs: &Needs) -> Vec<Resource> {
+    let wanted = &needs.resources;
+    let mut resources = Vec::new();
+    resources.extend((wanted.cpu.millis() > 0).then_some(Resource::Cpu));
+    resources.extend((wanted.memory.get() > 0).then_some(Resource::Memory));
+    resources.extend((wanted.disk.get() > 0).then_some(Resource::Disk));
+    resources.extend(needs.countables.keys().cloned().map(Resource::Countable));
+    resources
+}
+
+/// The needs with none of one resource.
+fn without(needs: &Needs, resource: &Resource) -> Needs {
+    let mut needs = needs.clone();
+    match resource {
+        Resource::Cpu => needs.resources.cpu = Cpu::default(),
+        Resource::Memory => needs.resources.memory = Bytes(0),
+        Resource::Disk => needs.resources.disk = Bytes(0),
+        Resource::Countable(name) => {
+            needs.countables.remove(name);
+        }
+    }
+    needs
+}
+
+fn free(offer: &Offer, resource: &Resource) -> u64 {
+    let free = offer.free();
+    match resource {
+        Resource::Cpu => free.cpu.millis().into(),
+        Resource::Memory => free.memory.get(),
+        Resource::Disk => free.disk.get(),
+        Resource::Countable(name) => offer.free_countable(name).into(),
+    }
+}

@@ -1,0 +1,368 @@
+//! Who goes first: which waiting tasks are placed in a pass, in what order, and what each of the others waits for.
+//!
+//! Tasks wait by class, and a pass looks at classes and workers, never at tasks one by one:
+//! 1. The highest priority goes first, always.
+//! 2. Among equals, the project with the least *share* of its own workers goes next; in it, the owner with the least.
+//! 3. Of one owner, the class that has waited longest.
+//!
+//! So whoever submits a hundred thousand tasks has one task placed, then another one's only task is placed, and so on.
+//!
+//! The share is the dominant one (Ghodsi, Zaharia, Hindman, Konwinski, Shenker, Stoica, *Dominant Resource Fairness*,
+//! NSDI 2011, §4.1): the largest, over all resources, of what somebody's live attempts have reserved to what the
+//! project's connected workers have in all. Attempts count as a resource too, of which a worker has
+//! [`MAX_BACKLOG`](crate::placement::MAX_BACKLOG): so tasks that reserve nothing are shared fairly as well. Of equal
+//! shares, fewer attempts go first, then who was served longest ago (or where there is place for one task only, its end
+//! would make all shares equal, and the same one would go first for ever), then the lower number or name.
+//!
+//! A class that fits nowhere, or whose concurrency group is full, does not hold up those behind it. That keeps workers
+//! busy; it also means that a task which needs a whole worker can wait for long behind many small ones.
+
+mod line;
+mod share;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use self::share::{Capacity, Share};
+use crate::placement::ranking::{Course, Question, Ranking, suitable_at};
+use crate::placement::{Fleet, Needs, Offer, Receipt, Strategy};
+use crate::{ProjectId, Time, WorkerId};
+pub use line::{Line, place_in_line};
+pub use share::{InUse, Use};
+
+/// Waiting tasks with equal needs, priority, project and owner.
+#[derive(Debug, Clone, Copy)]
+pub struct Class<'a> {
+    /// Its number; of two that are equal in everything else, the lower one goes first.
+    pub id: i64,
+    /// Whose tasks they are.
+    pub project: ProjectId,
+    /// Who submitted them: a user, or a key.
+    pub owner: &'a str,
+    /// Higher goes first.
+    pub priority: i16,
+    /// What each of them needs.
+    pub needs: &'a Needs,
+    /// So many wait.
+    pub pending: usize,
+    /// When the first of them could have been placed.
+    pub since: Time,
+    /// How long attempts of the class ran lately; none if that is not known.
+    pub mean_run: Option<Duration>,
+}
+
+/// How a pass is made.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// At most so many tasks are placed.
+    pub most: usize,
+    /// How workers are scored where the needs do not say.
+    pub strategy: Strategy,
+    /// For the receipts.
+    pub now: Option<Time>,
+}
+
+/// Whose turn it was: what passes remember of each other. To forget it costs somebody a turn, and nothing else.
+#[derive(Debug, Clone, Default)]
+pub struct Turns {
+    /// Counts the tasks that were placed.
+    count: u64,
+    projects: BTreeMap<ProjectId, ProjectTurns>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct ProjectTurns {
+    last_chosen: Option<WorkerId>,
+    served: u64,
+    owners: BTreeMap<String, u64>,
+}
+
+impl Turns {
+    /// The worker that was last chosen for a project, after which *round_robin* goes on.
+    pub fn last_chosen(&self, project: ProjectId) -> Option<WorkerId> {
+        self.projects.get(&project)?.last_chosen
+    }
+
+    /// A task of somebody was placed.
+    pub fn note(&mut self, project: ProjectId, owner: &str, worker: WorkerId) {
+        self.count += 1;
+        let project = self.projects.entry(project).or_default();
+        project.last_chosen = Some(worker);
+        project.served = self.count;
+        project.owners.insert(owner.to_owned(), self.count);
+    }
+
+    /// When it was a project's turn; 0 if never.
+    fn of_project(&self, project: ProjectId) -> u64 {
+        self.projects.get(&project).map_or(0, |project| project.served)
+    }
+
+    fn of_owner(&self, project: ProjectId, owner: &str) -> u64 {
+        self.projects.get(&project).and_then(|project| project.owners.get(owner)).copied().unwrap_or(0)
+    }
+}
+
+/// What a pass decided.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Decision {
+    /// Tasks and their workers, in the order of the decisions.
+    pub placed: Vec<Placed>,
+    /// Classes that were looked at and have tasks left, with what these wait for.
+    pub held: Vec<Held>,
+    /// It ended because as many were placed as were wanted: there may be room for more.
+    pub more: bool,
+}
+
+/// One task of a class is to run on a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placed {
+    /// Position of the class among those that were given.
+    pub class: usize,
+    /// Where.
+    pub worker: WorkerId,
+    /// Why there.
+    pub receipt: Receipt,
+}
+
+/// The rest of a class waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Position of the class among those that were given.
+    pub class: usize,
+    /// For what.
+    pub hold: Hold,
+}
+
+/// What tasks wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// No worker can take one now; [`feasible`](crate::placement::feasible) says of each why.
+    NoWorker,
+    /// As many attempts of their concurrency group are live as may be.
+    Concurrency {
+        /// So many.
+        live: u32,
+        /// So many may be.
+        limit: u32,
+    },
+}
+
+/// One pass over all classes. Keeps count in `offers`, `in_use` and `turns` as it goes. Deterministic: the same arguments
+/// give the same decision, in whatever order classes and offers stand.
+///
+/// Work: for each turn of a class, one look at each worker; a class has one turn, and one more for each time that it is
+/// passed by another and comes back. The number of waiting tasks does not matter.
+pub fn decide(
+    classes: &[Class<'_>],
+    in_use: &mut InUse,
+    offers: &mut [Offer],
+    turns: &mut Turns,
+    how: &How,
+) -> Decision {
+    let mut by_priority: BTreeMap<Reverse<i16>, Vec<usize>> = BTreeMap::new();
+    for (position, class) in classes.iter().enumerate().filter(|(_, class)| class.pending > 0) {
+        by_priority.entry(Reverse(class.priority)).or_default().push(position);
+    }
+    let capacity = Capacity::by_project(offers);
+    let mut pass = Pass {
+        classes,
+        how,
+        courses: BTreeMap::new(),
+        suitable: classes.iter().map(|_| None).collect(),
+        pending: classes.iter().map(|class| class.pending).collect(),
+        decision: Decision::default(),
+    };
+    for level in by_priority.into_values() {
+        pass.level(level, &capacity, &mut State { in_use, turns, offers });
+        if pass.is_full() {
+            pass.decision.more = true;
+            break;
+        }
+    }
+    pass.decision
+}
+
+struct Pass<'a> {
+    classes: &'a [Class<'a>],
+    how: &'a How,
+    /// How far it is with each project, and how many workers that has.
+    courses: BTreeMap<ProjectId, (Course, u32)>,
+    /// For each class that had a turn, where its workers stand.
+    suitable: Vec<Option<Vec<usize>>>,
+    pending: Vec<usize>,
+    decision: Decision,
+}
+
+/// What changes as a pass goes on.
+struct State<'s> {
+    in_use: &'s mut InUse,
+    turns: &'s mut Turns,
+    offers: &'s mut [Offer],
+}
+
+impl State<'_> {
+    fn share_of_project(&self, project: ProjectId, all: Option<&Capacity>) -> Share {
+        Share::of(self.in_use.of_project(project), all, self.turns.of_project(project))
+    }
+
+    fn share_of_owner(&self, project: ProjectId, owner: &str, all: Option<&Capacity>) -> Share {
+        Share::of(self.in_use.of_owner(project, owner), all, self.turns.of_owner(project, owner))
+    }
+}
+
+/// An owner's classes of one priority, in their order.
+struct OwnerLine<'a> {
+    owner: &'a str,
+    share: Share,
+    classes: VecDeque<usize>,
+}
+
+/// A project's owners of one priority, the next one first.
+struct ProjectLine<'a> {
+    project: ProjectId,
+    share: Share,
+    owners: Vec<OwnerLine<'a>>,
+    waiting: BTreeSet<(Share, usize)>,
+}
+
+/// Why a turn is over.
+enum End {
+    /// Somebody else has the lower share now.
+    Passed,
+    /// All of the class is placed.
+    Done,
+    Held(Hold),
+}
+
+impl<'a> Pass<'a> {
+    fn is_full(&self) -> bool {
+        self.decision.placed.len() >= self.how.most
+    }
+
+    /// The classes of one priority, turn by turn.
+    fn level(&mut self, level: Vec<usize>, capacity: &BTreeMap<ProjectId, Capacity>, state: &mut State<'_>) {
+        let mut lines = self.lines(level, capacity, state);
+        let mut queue: BTreeSet<(Share, usize)> =
+            lines.iter().enumerate().map(|(position, line)| (line.share, position)).collect();
+        while !self.is_full()
+            && let Some((_, at)) = queue.pop_first()
+        {
+            let line = &mut lines[at];
+            let Some((_, owner_at)) = line.waiting.pop_first() else { continue };
+            let Some(class) = line.owners[owner_at].classes.front().copied() else { continue };
+            let bounds = Bounds { project: queue.first().copied(), owner: line.waiting.first().copied() };
+            let all = capacity.get(&line.project);
+            let is_next = |share: Share, owner_share: Share| {
+                bounds.project.is_none_or(|next| (share, at) < next)
+                    && bounds.owner.is_none_or(|next| (owner_share, owner_at) < next)
+            };
+            let name = line.owners[owner_at].owner;
+            let end = self.turn(class, state, |state| {
+                is_next(
+                    state.share_of_project(line.project, all),
+                    state.share_of_owner(line.project, name, all),
+                )
+            });
+            line.share = state.share_of_project(line.project, all);
+            let owner = &mut line.owners[owner_at];
+            owner.share = state.share_of_owner(line.project, name, all);
+            match end {
+                End::Passed => {}
+                End::Done => drop(owner.classes.pop_front()),
+                End::Held(hold) => {
+                    owner.classes.pop_front();
+                    self.decision.held.push(Held { class, hold });
+                }
+            }
+            if !owner.classes.is_empty() {
+                line.waiting.insert((owner.share, owner_at));
+            }
+            if !line.waiting.is_empty() {
+                queue.insert((line.share, at));
+            }
+        }
+    }
+
+    /// Projects and owners of one priority with what they have in use.
+    fn lines(
+        &self,
+        mut level: Vec<usize>,
+        capacity: &BTreeMap<ProjectId, Capacity>,
+        state: &State<'_>,
+    ) -> Vec<ProjectLine<'a>> {
+        let classes = self.classes;
+        let order = |at: usize| {
+            let class = &classes[at];
+            (class.project, class.owner, class.since, class.id)
+        };
+        level.sort_unstable_by(|a, b| order(*a).cmp(&order(*b)));
+        let mut lines: Vec<ProjectLine<'a>> = Vec::new();
+        for at in level {
+            let Class { project, owner, .. } = classes[at];
+            let all = capacity.get(&project);
+            if lines.last().is_none_or(|line| line.project != project) {
+                let share = state.share_of_project(project, all);
+                lines.push(ProjectLine { project, share, owners: Vec::new(), waiting: BTreeSet::new() });
+            }
+            let Some(line) = lines.last_mut() else { continue };
+            match line.owners.last_mut() {
+                Some(known) if known.owner == owner => known.classes.push_back(at),
+                _ => {
+                    let share = state.share_of_owner(project, owner, all);
+                    line.waiting.insert((share, line.owners.len()));
+                    line.owners.push(OwnerLine { owner, share, classes: VecDeque::from([at]) });
+                }
+            }
+        }
+        lines
+    }
+
+    /// Places tasks of one class for as long as it is its turn.
+    fn turn(&mut self, at: usize, state: &mut State<'_>, is_next: impl Fn(&State<'_>) -> bool) -> End {
+        let class = &self.classes[at];
+        let Class { project, needs, mean_run, .. } = *class;
+        let (mut course, workers) = *self.courses.entry(project).or_insert_with(|| {
+            let workers = state.offers.iter().filter(|offer| offer.project == project).count();
+            let last = state.turns.last_chosen(project);
+            (Course { fleet: Fleet::of(project, state.offers), last }, workers as u32)
+        });
+        if let Some(hold) = state.in_use.hold(project, needs) {
+            return End::Held(hold);
+        }
+        let strategy = needs.strategy.unwrap_or(self.how.strategy);
+        let question = Question { needs, project, strategy, mean_run, now: self.how.now, workers };
+        let suitable = self.suitable[at].take().unwrap_or_else(|| suitable_at(needs, project, state.offers));
+        let mut ranking = Ranking::new(question, &suitable, state.offers, &course);
+        let end = loop {
+            let Some((chosen, receipt)) = ranking.choose(state.offers, &mut course) else {
+                break End::Held(Hold::NoWorker);
+            };
+            let worker = state.offers[chosen].worker;
+            state.turns.note(project, class.owner, worker);
+            state.in_use.add(project, class.owner, needs, 1);
+            self.decision.placed.push(Placed { class: at, worker, receipt });
+            self.pending[at] -= 1;
+            if self.pending[at] == 0 {
+                break End::Done;
+            }
+            if let Some(hold) = state.in_use.hold(project, needs) {
+                break End::Held(hold);
+            }
+            if self.is_full() || !is_next(state) {
+                break End::Passed;
+            }
+        };
+        self.suitable[at] = Some(suitable);
+        self.courses.insert(project, (course, workers));
+        end
+    }
+}
+
+/// Who comes next if the present one does not.
+struct Bounds {
+    project: Option<(Share, usize)>,
+    owner: Option<(Share, usize)>,
+}

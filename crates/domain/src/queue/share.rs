@@ -1,0 +1,178 @@
+//! What everybody has in use, and what share of their workers that is.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use super::Hold;
+use crate::ProjectId;
+use crate::placement::{MAX_BACKLOG, Needs, Offer};
+
+/// What live attempts have in use, by project and owner, and how many are live of each concurrency group. Made anew for
+/// each pass from the attempts that are live, so that it cannot leak.
+#[derive(Debug, Clone, Default)]
+pub struct InUse {
+    projects: BTreeMap<ProjectId, OfProject>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct OfProject {
+    all: Use,
+    owners: BTreeMap<String, Use>,
+    groups: BTreeMap<String, u32>,
+}
+
+/// What some attempts have reserved together, in the smallest units: thousandths of a processor, bytes, pieces.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the names are the documentation")]
+pub struct Use {
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+    pub countables: BTreeMap<String, u64>,
+    pub attempts: u32,
+}
+
+/// What the connected workers of a project have in all.
+#[derive(Debug, Default)]
+pub(super) struct Capacity(Use);
+
+/// How much somebody has of all there is; who has less goes first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share {
+    dominant: f64,
+    attempts: u32,
+    /// When it was their turn: the count of all tasks placed until then.
+    served: u64,
+}
+
+impl InUse {
+    /// Counts `count` live attempts of somebody.
+    pub fn add(&mut self, project: ProjectId, owner: &str, needs: &Needs, count: u32) {
+        let project = self.projects.entry(project).or_default();
+        project.all.add(needs, count);
+        of(&mut project.owners, owner).add(needs, count);
+        if let Some(concurrency) = &needs.concurrency {
+            let live = of(&mut project.groups, &concurrency.group);
+            *live = live.saturating_add(count);
+        }
+    }
+
+    /// Takes back `count` of what was added.
+    pub fn remove(&mut self, project: ProjectId, owner: &str, needs: &Needs, count: u32) {
+        let project = self.projects.entry(project).or_default();
+        project.all.remove(needs, count);
+        of(&mut project.owners, owner).remove(needs, count);
+        if let Some(concurrency) = &needs.concurrency {
+            let live = of(&mut project.groups, &concurrency.group);
+            *live = live.saturating_sub(count);
+        }
+    }
+
+    /// Live attempts of a concurrency group.
+    pub fn live_in_group(&self, project: ProjectId, group: &str) -> u32 {
+        self.projects.get(&project).and_then(|project| project.groups.get(group)).copied().unwrap_or(0)
+    }
+
+    /// Why none of these may start, whatever the workers; each class keeps the limit that it names itself.
+    pub fn hold(&self, project: ProjectId, needs: &Needs) -> Option<Hold> {
+        let concurrency = needs.concurrency.as_ref()?;
+        let live = self.live_in_group(project, &concurrency.group);
+        let limit = concurrency.limit;
+        (live >= limit).then_some(Hold::Concurrency { live, limit })
+    }
+
+    /// What a project has in use.
+    pub fn of_project(&self, project: ProjectId) -> Option<&Use> {
+        self.projects.get(&project).map(|project| &project.all)
+    }
+
+    /// What one owner has in use of it.
+    pub fn of_owner(&self, project: ProjectId, owner: &str) -> Option<&Use> {
+        self.projects.get(&project)?.owners.get(owner)
+    }
+}
+
+/// The entry of this name, a new one if there is none.
+fn of<'m, T: Default>(map: &'m mut BTreeMap<String, T>, name: &str) -> &'m mut T {
+    map.entry(name.to_owned()).or_default()
+}
+
+impl Use {
+    fn add(&mut self, needs: &Needs, count: u32) {
+        self.change(needs, |sum, each| sum.saturating_add(each.saturating_mul(u64::from(count))));
+        self.attempts = self.attempts.saturating_add(count);
+    }
+
+    fn remove(&mut self, needs: &Needs, count: u32) {
+        self.change(needs, |sum, each| sum.saturating_sub(each.saturating_mul(u64::from(count))));
+        self.attempts = self.attempts.saturating_sub(count);
+    }
+
+    fn change(&mut self, needs: &Needs, changed: impl Fn(u64, u64) -> u64) {
+        let change = |sum: &mut u64, each: u64| *sum = changed(*sum, each);
+        change(&mut self.cpu_millis, u64::from(needs.resources.cpu.millis()));
+        change(&mut self.memory_bytes, needs.resources.memory.get());
+        change(&mut self.disk_bytes, needs.resources.disk.get());
+        for (name, wanted) in &needs.countables {
+            change(of(&mut self.countables, name), u64::from(*wanted));
+        }
+    }
+}
+
+impl Capacity {
+    pub fn by_project(offers: &[Offer]) -> BTreeMap<ProjectId, Capacity> {
+        let mut all: BTreeMap<ProjectId, Capacity> = BTreeMap::new();
+        let connected = |offer: &&Offer| offer.state.is_connected();
+        for offer in offers.iter().filter(connected) {
+            let Capacity(sum) = all.entry(offer.project).or_default();
+            sum.cpu_millis = sum.cpu_millis.saturating_add(u64::from(offer.capacity.cpu.millis()));
+            sum.memory_bytes = sum.memory_bytes.saturating_add(offer.capacity.memory.get());
+            sum.disk_bytes = sum.disk_bytes.saturating_add(offer.capacity.disk.get());
+            for (name, count) in &offer.countables {
+                let all = of(&mut sum.countables, name);
+                *all = all.saturating_add(u64::from(*count));
+            }
+            sum.attempts = sum.attempts.saturating_add(MAX_BACKLOG);
+        }
+        all
+    }
+}
+
+impl Share {
+    pub fn of(part: Option<&Use>, all: Option<&Capacity>, served: u64) -> Share {
+        let (Some(part), Some(Capacity(all))) = (part, all) else {
+            return Share { dominant: 0.0, attempts: part.map_or(0, |part| part.attempts), served };
+        };
+        let share = |part: u64, all: u64| if all == 0 { 0.0 } else { part as f64 / all as f64 };
+        let countables = part
+            .countables
+            .iter()
+            .map(|(name, part)| share(*part, all.countables.get(name).copied().unwrap_or(0)));
+        let dominant = share(part.cpu_millis, all.cpu_millis)
+            .max(share(part.memory_bytes, all.memory_bytes))
+            .max(share(part.disk_bytes, all.disk_bytes))
+            .max(share(part.attempts.into(), all.attempts.into()));
+        Share { dominant: countables.fold(dominant, f64::max), attempts: part.attempts, served }
+    }
+}
+
+impl PartialEq for Share {
+    fn eq(&self, other: &Share) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Share {}
+
+impl PartialOrd for Share {
+    fn partial_cmp(&self, other: &Share) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Share {
+    fn cmp(&self, other: &Share) -> Ordering {
+        let then = |share: &Share| (share.attempts, share.served);
+        self.dominant.total_cmp(&other.dominant).then_with(|| then(self).cmp(&then(other)))
+    }
+}

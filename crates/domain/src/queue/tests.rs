@@ -1,0 +1,307 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
+use super::*;
+use crate::placement::tests::{OURS, THEIRS, any_needs, any_offers, fits, needs, offer, resources};
+use crate::placement::{backlog_limit, feasible, suitable};
+use crate::quantity::Span;
+use crate::seeds;
+use crate::spec::Concurrency;
+
+const AT_ONCE: How = How { most: 1_000, strategy: Strategy::Spread, now: None };
+
+/// Tasks of one processor each, of our project.
+fn class<'a>(id: i64, owner: &'a str, needs: &'a Needs, pending: usize) -> Class<'a> {
+    let since = Time::UNIX_EPOCH;
+    Class { id, project: OURS, owner, priority: 50, needs, pending, since, mean_run: None }
+}
+
+/// The decision, and the numbers of the classes in the order in which their tasks were placed.
+fn decided(classes: &[Class<'_>], in_use: &InUse, offers: &[Offer], how: &How) -> (Decision, Vec<i64>) {
+    let (mut in_use, mut offers) = (in_use.clone(), offers.to_vec());
+    let decision = decide(classes, &mut in_use, &mut offers, &mut Turns::default(), how);
+    let order = decision.placed.iter().map(|placed| classes[placed.class].id).collect();
+    (decision, order)
+}
+
+fn one_cpu() -> Needs {
+    needs(resources(1_000, 0, 0))
+}
+
+#[test]
+fn the_highest_priority_goes_first_whoever_waits_longest() {
+    let needs = one_cpu();
+    let low = Class { priority: 10, ..class(1, "ana", &needs, 3) };
+    let high = Class {
+        priority: 90,
+        since: Time::UNIX_EPOCH + Span::from_secs(9).to_std(),
+        ..class(2, "ana", &needs, 3)
+    };
+    let (decision, order) = decided(&[low, high], &InUse::default(), &[offer(1)], &AT_ONCE);
+    assert_eq!(order, [2, 2, 2, 1]);
+    assert_eq!(decision.held, [Held { class: 0, hold: Hold::NoWorker }]);
+    assert!(!decision.more);
+}
+
+#[test]
+fn of_one_owner_the_class_that_has_waited_longest_goes_first() {
+    let needs = one_cpu();
+    let later = Class { since: Time::UNIX_EPOCH + Span::from_secs(1).to_std(), ..class(1, "ana", &needs, 2) };
+    let (_, order) = decided(&[later, class(9, "ana", &needs, 2)], &InUse::default(), &[offer(1)], &AT_ONCE);
+    assert_eq!(order, [9, 9, 1, 1]);
+}
+
+#[test]
+fn a_hundred_thousand_tasks_of_one_do_not_starve_the_only_task_of_another() {
+    let needs = one_cpu();
+    let classes = [class(1, "ana", &needs, 100_000), class(2, "zoe", &needs, 1)];
+    let (_, order) = decided(&classes, &InUse::default(), &[offer(1)], &AT_ONCE);
+    assert_eq!(order, [1, 2, 1, 1]);
+    // Who has nothing running goes first, even where there is place for one task only.
+    let mut in_use = InUse::default();
+    in_use.add(OURS, "ana", &needs, 3);
+    let mut almost_full = offer(1);
+    almost_full.reserve(&needs, 3);
+    let (decision, order) = decided(&classes, &in_use, &[almost_full], &AT_ONCE);
+    assert_eq!((order, decision.held.len()), (vec![2], 1));
+}
+
+#[test]
+fn where_there_is_place_for_one_task_only_owners_take_turns() {
+    let needs = needs(resources(4_000, 0, 0));
+    let classes = [class(1, "ana", &needs, 100), class(2, "zoe", &needs, 100), class(3, "mia", &needs, 1)];
+    let mut turns = Turns::default();
+    // Whatever was placed is over before the next pass.
+    let mut pass = || {
+        let decision = decide(&classes, &mut InUse::default(), &mut [offer(1)], &mut turns, &AT_ONCE);
+        decision.placed.iter().map(|placed| classes[placed.class].id).collect::<Vec<_>>()
+    };
+    assert_eq!([pass(), pass(), pass(), pass(), pass()], [[1], [3], [2], [1], [3]]);
+}
+
+#[test]
+fn tasks_that_reserve_nothing_are_shared_fairly_as_well() {
+    let nothing = needs(resources(0, 0, 0));
+    let classes = [class(1, "ana", &nothing, 500), class(2, "zoe", &nothing, 500)];
+    let how = How { most: 7, ..AT_ONCE };
+    let (decision, order) = decided(&classes, &InUse::default(), &[offer(1)], &how);
+    assert_eq!(order, [1, 2, 1, 2, 1, 2, 1]);
+    assert!(decision.more);
+}
+
+#[test]
+fn owners_get_equal_dominant_shares_as_in_the_paper() {
+    // Ghodsi et al., §4.1: 9 processors and 18 GiB; A's tasks take 1 and 4 GiB, B's 3 and 1 GiB: A runs 3, B runs 2.
+    let (a, b) = (needs(resources(1_000, 4, 0)), needs(resources(3_000, 1, 0)));
+    let machine = Offer { capacity: resources(9_000, 18, 0), ..offer(1) };
+    let classes = [class(1, "a", &a, 100), class(2, "b", &b, 100)];
+    let (_, order) = decided(&classes, &InUse::default(), &[machine], &AT_ONCE);
+    let count = |id| order.iter().filter(|class| **class == id).count();
+    assert_eq!((count(1), count(2)), (3, 2));
+}
+
+#[test]
+fn what_a_project_has_running_counts_against_its_own_workers_only() {
+    let needs = one_cpu();
+    let theirs = Class { project: THEIRS, ..class(2, "zoe", &needs, 2) };
+    let offers = [offer(1), Offer { project: THEIRS, capacity: resources(16_000, 8, 0), ..offer(2) }];
+    let how = How { most: 6, ..AT_ONCE };
+    let (_, order) = decided(&[class(1, "ana", &needs, 100), theirs], &InUse::default(), &offers, &how);
+    // A task is a quarter of our workers, and a sixteenth of theirs.
+    assert_eq!(order, [1, 2, 2, 1, 1, 1]);
+}
+
+#[test]
+fn a_full_concurrency_group_holds_its_tasks_and_nobody_elses() {
+    let concurrency = |limit| Some(Concurrency { group: "nightly".to_owned(), limit });
+    let two = Needs { concurrency: concurrency(2), ..one_cpu() };
+    let three = Needs { concurrency: concurrency(3), ..one_cpu() };
+    let free = one_cpu();
+    let mut in_use = InUse::default();
+    in_use.add(OURS, "ana", &two, 1);
+    in_use.add(THEIRS, "ana", &two, 5);
+    let classes = [class(1, "ana", &two, 9), class(2, "ana", &three, 9), class(3, "ana", &free, 1)];
+    let (decision, order) = decided(&classes, &in_use, &[offer(1)], &AT_ONCE);
+    assert_eq!(order, [1, 2, 3]);
+    assert_eq!(
+        decision.held,
+        [
+            Held { class: 0, hold: Hold::Concurrency { live: 2, limit: 2 } },
+            Held { class: 1, hold: Hold::Concurrency { live: 3, limit: 3 } },
+        ]
+    );
+}
+
+#[test]
+fn what_fits_nowhere_does_not_hold_up_those_behind_it() {
+    let (huge, small) = (needs(resources(64_000, 0, 0)), one_cpu());
+    let classes = [Class { priority: 99, ..class(1, "ana", &huge, 1) }, class(2, "ana", &small, 1)];
+    let (decision, order) = decided(&classes, &InUse::default(), &[offer(1)], &AT_ONCE);
+    assert_eq!(order, [2]);
+    assert_eq!(decision.held, [Held { class: 0, hold: Hold::NoWorker }]);
+}
+
+#[test]
+fn round_robin_goes_on_where_the_last_pass_ended() {
+    let needs = one_cpu();
+    let classes = [class(1, "ana", &needs, 2)];
+    let mut turns = Turns::default();
+    let mut offers = [offer(1), offer(2), offer(3)];
+    let how = How { strategy: Strategy::RoundRobin, ..AT_ONCE };
+    let mut pass = || {
+        let decision = decide(&classes, &mut InUse::default(), &mut offers, &mut turns, &how);
+        decision.placed.iter().map(|placed| placed.worker.0).collect::<Vec<_>>()
+    };
+    assert_eq!([pass(), pass()], [[1, 2], [3, 1]]);
+}
+
+#[test]
+fn the_needs_name_a_strategy_of_their_own() {
+    let packed = Needs { strategy: Some(Strategy::Binpack), ..one_cpu() };
+    let (decision, _) =
+        decided(&[class(1, "ana", &packed, 3)], &InUse::default(), &[offer(1), offer(2)], &AT_ONCE);
+    assert!(decision.placed.iter().all(|placed| placed.worker == WorkerId(1)));
+    assert_eq!(decision.placed[0].receipt.strategy, "binpack");
+}
+
+/// Needs of several classes with their projects, owners and priorities.
+fn any_classes(rng: &mut StdRng) -> Vec<(Needs, ProjectId, String, i16, usize)> {
+    (0..rng.random_range(1..12))
+        .map(|_| {
+            let group =
+                |rng: &mut StdRng| Concurrency { group: "g".to_owned(), limit: rng.random_range(1..9) };
+            let concurrency = rng.random_ratio(1, 4).then(|| group(rng));
+            let strategy = rng.random_ratio(1, 4).then_some(Strategy::RoundRobin);
+            let needs = Needs { concurrency, strategy, ..any_needs(rng) };
+            let project = if rng.random_ratio(1, 5) { THEIRS } else { OURS };
+            let owner = format!("user {}", rng.random_range(0..3));
+            (needs, project, owner, rng.random_range(0..3), rng.random_range(0..40))
+        })
+        .collect()
+}
+
+fn borrowed(classes: &[(Needs, ProjectId, String, i16, usize)]) -> Vec<Class<'_>> {
+    classes
+        .iter()
+        .enumerate()
+        .map(|(id, (needs, project, owner, priority, pending))| Class {
+            id: id as i64,
+            project: *project,
+            owner,
+            priority: *priority,
+            needs,
+            pending: *pending,
+            since: Time::UNIX_EPOCH + Span::from_secs(id as u64 % 3).to_std(),
+            mean_run: None,
+        })
+        .collect()
+}
+
+#[test]
+fn nothing_is_ever_overfull_and_all_needs_are_kept() {
+    let mut placed_in_all = 0;
+    seeds::each(0..300, |mut rng| {
+        let (offers, classes) = (any_offers(&mut rng), any_classes(&mut rng));
+        let classes = borrowed(&classes);
+        let mut after = offers.clone();
+        let mut in_use = InUse::default();
+        let decision = decide(&classes, &mut in_use, &mut after, &mut Turns::default(), &AT_ONCE);
+        assert!(after.iter().all(|offer| fits(&offer.reserved, &offer.capacity)));
+        for placed in &decision.placed {
+            let class = &classes[placed.class];
+            let before = offers.iter().find(|offer| offer.worker == placed.worker).unwrap();
+            assert_eq!(suitable(class.needs, class.project, before), Ok(()));
+        }
+        for (position, class) in classes.iter().enumerate() {
+            let placed = decision.placed.iter().filter(|placed| placed.class == position).count();
+            assert!(placed <= class.pending);
+            let held = decision.held.iter().find(|held| held.class == position);
+            match held.map(|held| held.hold) {
+                None => assert_eq!(placed, class.pending),
+                Some(Hold::Concurrency { live, limit }) => assert!(live >= limit),
+                // What is held back in the end can really not be placed.
+                Some(Hold::NoWorker) => {
+                    assert!(
+                        after.iter().all(|offer| feasible(class.needs, class.project, offer, 0).is_err())
+                    );
+                }
+            }
+            if let Some(concurrency) = &class.needs.concurrency
+                && placed > 0
+            {
+                let most = classes
+                    .iter()
+                    .filter_map(|class| class.needs.concurrency.as_ref())
+                    .map(|c| c.limit)
+                    .max();
+                assert!(in_use.live_in_group(class.project, &concurrency.group) <= most.unwrap());
+            }
+        }
+        placed_in_all += decision.placed.len();
+    });
+    assert!(placed_in_all > 3_000, "only {placed_in_all}");
+}
+
+#[test]
+fn a_decision_does_not_depend_on_the_order_of_classes_and_offers() {
+    seeds::each(0..150, |mut rng| {
+        let (offers, classes) = (any_offers(&mut rng), any_classes(&mut rng));
+        let classes = borrowed(&classes);
+        let how = How { most: rng.random_range(1..60), ..AT_ONCE };
+        let told = |classes: &[Class<'_>], offers: &[Offer]| -> Vec<(i64, WorkerId, Receipt)> {
+            let (decision, order) = decided(classes, &InUse::default(), offers, &how);
+            let placed = decision.placed.into_iter().map(|placed| (placed.worker, placed.receipt));
+            order.into_iter().zip(placed).map(|(class, (worker, receipt))| (class, worker, receipt)).collect()
+        };
+        let once = told(&classes, &offers);
+        let (mut shuffled, mut others) = (classes.clone(), offers.clone());
+        shuffled.shuffle(&mut rng);
+        others.shuffle(&mut rng);
+        assert_eq!(told(&shuffled, &others), once);
+    });
+}
+
+#[test]
+fn no_task_goes_before_one_of_a_higher_priority_that_would_have_fitted_in_its_place() {
+    seeds::each(0..200, |mut rng| {
+        let (offers, classes) = (any_offers(&mut rng), any_classes(&mut rng));
+        let classes = borrowed(&classes);
+        let (decision, _) = decided(&classes, &InUse::default(), &offers, &AT_ONCE);
+        let priorities: Vec<i16> =
+            decision.placed.iter().map(|placed| classes[placed.class].priority).collect();
+        assert!(priorities.is_sorted_by(|one, next| one >= next), "{priorities:?}");
+    });
+}
+
+#[test]
+fn owners_with_equal_needs_stay_within_one_task_of_each_other() {
+    seeds::each(0..100, |mut rng| {
+        let needs = one_cpu();
+        let owners: Vec<String> = (0..rng.random_range(2..6)).map(|n| format!("user {n}")).collect();
+        let classes: Vec<Class<'_>> = owners
+            .iter()
+            .enumerate()
+            .map(|(id, owner)| class(id as i64, owner, &needs, rng.random_range(50..500)))
+            .collect();
+        let offers: Vec<Offer> = (1..=rng.random_range(1..8)).map(offer).collect();
+        let (_, order) = decided(&classes, &InUse::default(), &offers, &AT_ONCE);
+        let counts: Vec<usize> =
+            (0..owners.len() as i64).map(|id| order.iter().filter(|class| **class == id).count()).collect();
+        assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{counts:?}");
+    });
+}
+
+#[test]
+fn short_tasks_may_wait_on_full_workers_up_to_their_backlog() {
+    let needs = one_cpu();
+    let quick = Class { mean_run: Some(Duration::from_millis(400)), ..class(1, "ana", &needs, 100) };
+    let mut full = offer(1);
+    full.reserve(&needs, 4);
+    let limit = backlog_limit(&needs, &full, quick.mean_run);
+    let (decision, order) = decided(&[quick], &InUse::default(), &[full], &AT_ONCE);
+    assert_eq!((order.len(), limit), (10, 10));
+    assert!(decision.placed[0].receipt.candidates[0].waits);
+}

@@ -1,0 +1,155 @@
+//! Where tasks go: by what they need, by what they wish for, by whose turn it is; and what they are told while they wait.
+
+use std::collections::BTreeMap;
+
+use gaffer_domain::AttemptRef;
+use gaffer_domain::reason::AttemptEnd;
+use gaffer_e2e::eventually;
+use gaffer_e2e::raw_worker::{RawWorker, hello};
+use gaffer_e2e::stage::Stage;
+use gaffer_protocol::wire::{Hello, StartAttempt};
+use serde_json::{Value, json};
+
+async fn worker(stage: &Stage, hello: Hello) -> RawWorker {
+    RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello).await
+}
+
+fn with_label(name: &str, key: &str, value: &str) -> Hello {
+    Hello { labels: BTreeMap::from([(key.to_owned(), value.to_owned())]), ..hello(name) }
+}
+
+async fn explained(stage: &Stage, job: i64) -> Value {
+    stage.client.get(&format!("/jobs/{job}/explain")).await.body
+}
+
+/// Says that an attempt started and ended well.
+async fn completes(worker: &mut RawWorker, start: &StartAttempt) {
+    worker.started(start.attempt).await;
+    worker.ended(start.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
+}
+
+async fn placed_on(stage: &Stage, job: i64) -> Vec<Option<String>> {
+    let mut names: Vec<_> = stage.client.tasks(job).await.into_iter().map(|task| task.worker).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn constraints_keep_workers_out_and_say_which_and_why() {
+    let stage = Stage::set().await;
+    let _old = worker(&stage, with_label("old", "gpu", "v100")).await;
+    let job = stage.client.submit(json!({"script": "true", "constraints": ["labels.gpu == a100"]})).await;
+    let told = eventually("it waits", async || {
+        let told = explained(&stage, job).await;
+        (told["waiting"][0]["workers"][0]["unfit"]["code"] == "constraint").then_some(told)
+    })
+    .await;
+    let told = told["waiting"][0]["workers"][0]["message"].as_str().unwrap();
+    assert_eq!(told, "old does not meet constraint `labels.gpu == a100`: labels.gpu is v100");
+    let mut new = worker(&stage, with_label("new", "gpu", "a100")).await;
+    let start = new.next_start().await;
+    completes(&mut new, &start).await;
+    assert_eq!(stage.client.finished(job).await.state, "completed");
+
+    let wrong =
+        stage.client.post("/jobs", &json!({"script": "true", "constraints": ["memroy > 1GiB"]})).await;
+    assert_eq!(wrong.status, 422, "{}", wrong.text);
+    assert_eq!(wrong.body["errors"][0]["pointer"], "/constraints/0");
+    assert!(wrong.text.contains("did you mean `memory`?"), "{}", wrong.text);
+}
+
+#[tokio::test]
+async fn countable_resources_are_never_promised_twice() {
+    let stage = Stage::set().await;
+    let mut worker =
+        worker(&stage, Hello { countables: BTreeMap::from([("gpu".to_owned(), 2)]), ..hello("w") }).await;
+    let job =
+        stage.client.submit(json!({"script": "true", "count": 3, "resources": {"cpu": 0.1, "gpu": 1}})).await;
+    let first = worker.next_start().await;
+    let second = worker.next_start().await;
+    assert_eq!(first.countables, BTreeMap::from([("gpu".to_owned(), 1)]));
+    let told = explained(&stage, job).await;
+    assert_eq!(told["waiting"][0]["count"], 1, "{told}");
+    assert_eq!(told["waiting"][0]["workers"][0]["message"], "w has 0 gpu free, 1 wanted");
+    completes(&mut worker, &second).await;
+    let third = worker.next_start().await;
+    completes(&mut worker, &third).await;
+    completes(&mut worker, &first).await;
+    assert_eq!(stage.client.finished(job).await.state, "completed");
+}
+
+#[tokio::test]
+async fn of_a_concurrency_group_no_more_are_under_way_than_may_be() {
+    let stage = Stage::set().await;
+    let mut worker = worker(&stage, hello("w")).await;
+    let spec =
+        json!({"script": "true", "resources": {"cpu": 0.1}, "concurrency": {"group": "deploy", "limit": 1}});
+    let jobs = [stage.client.submit(spec.clone()).await, stage.client.submit(spec).await];
+    let first = worker.next_start().await;
+    let told = explained(&stage, jobs[1]).await;
+    let message = "main: 1 of the 1 tasks that the concurrency group deploy allows are under way";
+    assert_eq!(told["message"], message);
+    worker.started(first.attempt).await;
+    stage.client.in_state(jobs[0], "running").await;
+    assert_eq!(stage.client.job(jobs[1]).await.state, "pending");
+    worker.ended(first.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
+    let second = worker.next_start().await;
+    completes(&mut worker, &second).await;
+    for job in jobs {
+        assert_eq!(stage.client.finished(job).await.state, "completed");
+    }
+}
+
+#[tokio::test]
+async fn nine_equal_tasks_take_turns_on_three_workers() {
+    let stage = Stage::set().await;
+    let mut workers = Vec::new();
+    for name in ["a", "b", "c"] {
+        workers.push(worker(&stage, hello(name)).await);
+    }
+    let spec = json!({"script": "true", "count": 9, "resources": {"cpu": 0.1},
+        "placement": {"strategy": "round_robin"}});
+    let job = stage.client.submit(spec).await;
+    let placed = eventually("all are placed", async || {
+        let placed = placed_on(&stage, job).await;
+        placed.iter().all(Option::is_some).then_some(placed)
+    })
+    .await;
+    for name in ["a", "b", "c"] {
+        assert_eq!(placed.iter().filter(|worker| worker.as_deref() == Some(name)).count(), 3, "{placed:?}");
+    }
+    let receipt =
+        &stage.client.get(&format!("/jobs/{job}/tasks/main.0")).await.body["attempts"][0]["placement"];
+    assert_eq!((&receipt["strategy"], &receipt["feasible"]), (&json!("round_robin"), &json!(3)));
+}
+
+#[tokio::test]
+async fn tasks_that_want_distinct_workers_get_them() {
+    let stage = Stage::set().await;
+    let mut workers = [worker(&stage, hello("a")).await, worker(&stage, hello("b")).await];
+    let spec = json!({"script": "true", "count": 3, "resources": {"cpu": 0.1}, "distinct_workers": true});
+    let job = stage.client.submit(spec).await;
+    let [first, _] = [workers[0].next_start().await, workers[1].next_start().await];
+    let told = explained(&stage, job).await;
+    assert_eq!(told["waiting"][0]["count"], 1, "{told}");
+    let message = told["waiting"][0]["workers"][0]["message"].as_str().unwrap();
+    assert_eq!(message, "a has a task of the same definition, which wants distinct workers");
+    completes(&mut workers[0], &first).await;
+    assert_ne!(workers[0].next_start().await.attempt, first.attempt);
+}
+
+#[tokio::test]
+async fn one_task_of_somebody_else_does_not_wait_behind_a_hundred_of_the_first() {
+    let stage = Stage::set().await;
+    let mut worker = worker(&stage, hello("w")).await;
+    let many = stage.client.submit(json!({"name": "many", "script": "true", "count": 100})).await;
+    let mut under_way = [worker.next_start().await, worker.next_start().await].to_vec();
+    let other = stage.another_user("ben").await;
+    let one = other.submit(json!({"name": "one", "script": "true"})).await;
+    let done = under_way.remove(0);
+    completes(&mut worker, &done).await;
+    let next: AttemptRef = worker.next_start().await.attempt;
+    let task = other.tasks(one).await.remove(0);
+    assert_eq!(task.worker.as_deref(), Some("w"), "{next:?} was placed instead");
+    assert!(stage.client.tasks(many).await.len() >= 100);
+}

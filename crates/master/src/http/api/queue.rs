@@ -1,0 +1,48 @@
+//! `/queue` and `/trace`: what waits, and what has run, as a load that can be simulated.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use chrono::{TimeDelta, Utc};
+use gaffer_domain::simulate::trace;
+use gaffer_protocol::rest::Queue;
+
+use super::super::auth::Caller;
+use super::super::error::Error;
+use super::super::params::Params;
+use crate::Master;
+use crate::queue::queue;
+
+/// A day.
+const TRACE_OF: Duration = Duration::from_secs(24 * 3_600);
+/// A year.
+const LONGEST_TRACE: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// The most tasks of a trace: the latest.
+const MAX_TRACE_TASKS: u32 = 100_000;
+
+/// `GET /queue`
+pub async fn show(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    params: Params,
+) -> Result<Json<Queue>, Error> {
+    params.only(&[], &[])?;
+    Ok(Json(queue(&master, caller.project, Utc::now()).await?))
+}
+
+/// `GET /trace`: the tasks that have run lately, in the form that `gaffer simulate` reads.
+pub async fn trace(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    params: Params,
+) -> Result<impl IntoResponse, Error> {
+    let params = params.only(&["since"], &[])?;
+    let since = params.span("since", LONGEST_TRACE)?.unwrap_or(TRACE_OF);
+    let from = Utc::now() - TimeDelta::from_std(since).unwrap_or_default();
+    let arrivals = master.store.trace(caller.project, from, MAX_TRACE_TASKS).await?;
+    Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], trace::write(&arrivals)))
+}

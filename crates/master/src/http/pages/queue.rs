@@ -1,0 +1,180 @@
+//! What waits for workers, why, and how the scheduler does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use axum::response::sse::Event;
+use chrono::Utc;
+use gaffer_protocol::rest::{Passes, Queue, QueueClass};
+use serde::Serialize;
+
+use super::super::auth::Caller;
+use super::super::error::Error;
+use super::frame::{Frame, Visitor};
+use super::jobs::curl;
+use super::page;
+use super::plot::PassPlot;
+use super::shown::{count, many, sentence};
+use super::stream::{Feed, Row, Sent, event, stream};
+use crate::Master;
+use crate::queue::queue;
+
+const PACE: Duration = Duration::from_secs(1);
+/// Workers that are named, one by one, for each class.
+const VERDICTS: usize = 50;
+
+#[derive(Template)]
+#[template(path = "queue.html")]
+struct QueuePage {
+    frame: Frame,
+    cli: String,
+    curl: String,
+    head: Head,
+    plot: PassPlot,
+    rows: Vec<ClassRow>,
+    blank: ClassRow,
+    reasons: Vec<Reasons>,
+}
+
+/// The whole in figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Head {
+    strategy: String,
+    tasks: String,
+    oldest: Option<i64>,
+    passes: String,
+    placed: String,
+    median: String,
+    longest: String,
+}
+
+/// A class of waiting tasks.
+#[derive(Debug, Clone, Default, Serialize)]
+struct ClassRow {
+    key: String,
+    ahead: String,
+    count: String,
+    priority: i16,
+    owner: String,
+    href: String,
+    job: String,
+    since: Option<i64>,
+    needs: String,
+    why: String,
+}
+
+/// Worker by worker, why a class waits.
+#[derive(Debug)]
+struct Reasons {
+    needs: String,
+    help: Vec<String>,
+    workers: Vec<[String; 2]>,
+}
+
+impl Row for ClassRow {
+    fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+impl From<&QueueClass> for ClassRow {
+    fn from(class: &QueueClass) -> Self {
+        ClassRow {
+            key: class.class.to_string(),
+            ahead: many(class.why.line.map_or(0, |line| line.ahead)),
+            count: many(class.why.count.unsigned_abs()),
+            priority: class.priority,
+            owner: class.owner.clone(),
+            href: format!("/jobs/{}", class.job),
+            job: format!("{} {}", class.job, class.job_name),
+            since: Some(class.since.timestamp_millis()),
+            needs: class.needs.clone(),
+            why: sentence(&class.why.message),
+        }
+    }
+}
+
+impl From<&QueueClass> for Reasons {
+    fn from(class: &QueueClass) -> Self {
+        let why = &class.why;
+        let workers = why.workers.iter().take(VERDICTS).map(|verdict| {
+            let why = verdict.message.strip_prefix(&verdict.worker).unwrap_or(&verdict.message).trim_start();
+            [verdict.worker.clone(), why.to_owned()]
+        });
+        let help = why.help.iter().chain(&why.would_help).map(|help| sentence(help));
+        Reasons { needs: class.needs.clone(), help: help.collect(), workers: workers.collect() }
+    }
+}
+
+impl From<&Queue> for Head {
+    fn from(queue: &Queue) -> Self {
+        let Passes { count: passes, placed, recent, .. } = &queue.passes;
+        let mut micros: Vec<u64> = recent.iter().map(|pass| pass.micros).collect();
+        micros.sort_unstable();
+        let millis = |micros: Option<&u64>| {
+            micros.map_or_else(|| "—".to_owned(), |n| format!("{:.1} ms", *n as f64 / 1e3))
+        };
+        Head {
+            strategy: queue.strategy.clone(),
+            tasks: count(queue.waiting, "task"),
+            oldest: queue.waiting_since.map(|since| since.timestamp_millis()),
+            passes: many(*passes),
+            placed: many(*placed),
+            median: millis(micros.get(micros.len() / 2)),
+            longest: millis(micros.last()),
+        }
+    }
+}
+
+/// `GET /queue`
+pub async fn show(State(master): State<Arc<Master>>, visitor: Visitor) -> Result<Response, Error> {
+    let queue = queue(&master, visitor.caller.project, Utc::now()).await?;
+    page(&QueuePage {
+        frame: visitor.frame("/queue"),
+        cli: "gaffer queue".to_owned(),
+        curl: curl(&master, "GET", "/queue"),
+        head: Head::from(&queue),
+        plot: PassPlot::of(&queue.passes.recent),
+        rows: queue.classes.iter().map(ClassRow::from).collect(),
+        blank: ClassRow::default(),
+        reasons: queue.classes.iter().map(Reasons::from).collect(),
+    })
+}
+
+/// `GET /queue/live`: the stream of that page.
+pub async fn live(State(master): State<Arc<Master>>, visitor: Visitor) -> Result<Response, Error> {
+    let feed =
+        QueueFeed { master: master.clone(), caller: visitor.caller, head: None, sent: Sent::default() };
+    Ok(stream(master, feed))
+}
+
+struct QueueFeed {
+    master: Arc<Master>,
+    caller: Caller,
+    head: Option<Head>,
+    sent: Sent,
+}
+
+impl Feed for QueueFeed {
+    async fn look(&mut self) -> Result<Vec<Event>, Error> {
+        let queue = queue(&self.master, self.caller.project, Utc::now()).await?;
+        let mut events = Vec::new();
+        let head = Head::from(&queue);
+        if self.head.as_ref() != Some(&head) {
+            events.push(event("fields", &head));
+            self.head = Some(head);
+        }
+        let rows: Vec<ClassRow> = queue.classes.iter().map(ClassRow::from).collect();
+        events.extend(self.sent.whole("classes", &rows));
+        Ok(events)
+    }
+
+    async fn changed(&mut self) {}
+
+    fn pace(&self) -> Duration {
+        PACE
+    }
+}

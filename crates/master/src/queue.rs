@@ -1,0 +1,48 @@
+//! What waits for workers in a project, in the order in which it will go, with the reasons; and how the scheduler does.
+
+use gaffer_domain::queue::{Line, place_in_line};
+use gaffer_domain::{ProjectId, Time};
+use gaffer_protocol::rest::{PlaceInLine, Queue, QueueClass, WaitingTasks};
+
+use crate::Master;
+use crate::explain::{Judge, line_of};
+use crate::store::StoreError;
+
+/// So many classes are told one by one.
+const MAX_CLASSES: usize = 100;
+
+/// Tells what waits.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn queue(master: &Master, project: ProjectId, now: Time) -> Result<Queue, StoreError> {
+    let (workers, in_use) = master.store.worker_fleet(Some(project)).await?;
+    let queue = master.store.queue(project).await?;
+    let line = line_of(&queue);
+    let mut places: Vec<(usize, Line)> = (0..line.len()).map(|at| (at, place_in_line(&line, at))).collect();
+    places.sort_by_key(|(at, place)| (place.ahead, line[*at].since, line[*at].id));
+    let judge = Judge::new(&workers, &in_use, project, now);
+    let classes = places.iter().take(MAX_CLASSES).map(|(at, Line { ahead, waiting })| {
+        let queued = &queue[*at];
+        let (class, (job, job_name)) = (&queued.class, &queued.job);
+        let why = judge.explain(job_name, queued.count, &class.needs);
+        let line = Some(PlaceInLine { ahead: *ahead, waiting: *waiting });
+        QueueClass {
+            class: class.id,
+            priority: class.priority,
+            owner: class.owner.clone(),
+            needs: class.needs.to_string(),
+            job: *job,
+            job_name: job_name.clone(),
+            since: class.first,
+            why: WaitingTasks { line, ..why },
+        }
+    });
+    Ok(Queue {
+        strategy: master.strategy.to_string(),
+        waiting: queue.iter().map(|queued| queued.count.unsigned_abs()).sum(),
+        waiting_since: queue.iter().map(|queued| queued.class.first).min(),
+        passes: master.statistics.passes(),
+        classes: classes.collect(),
+    })
+}

@@ -1,0 +1,96 @@
+//! Remembers for an hour what was reserved and used on each worker, for plots; in memory only, as heartbeats write nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::Utc;
+use gaffer_domain::{Time, WorkerId};
+use gaffer_protocol::rest::Sample;
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::Hub;
+use crate::store::workers::Worker;
+use crate::store::{Store, StoreError};
+
+/// So often a sample is taken.
+pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
+/// An hour of samples.
+const MAX_SAMPLES: usize = 360;
+
+/// A handle on what is remembered.
+#[derive(Debug, Clone, Default)]
+pub struct Samples(Arc<Mutex<HashMap<WorkerId, VecDeque<Sample>>>>);
+
+impl Samples {
+    /// The last hour of a worker, oldest first.
+    pub fn of(&self, worker: WorkerId) -> Vec<Sample> {
+        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        samples.get(&worker).map(|samples| samples.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Notes one of each; workers that are not among them are forgotten.
+    fn note(&self, taken: Vec<(WorkerId, Option<Sample>)>) {
+        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        samples.retain(|known, _| taken.iter().any(|(worker, _)| worker == known));
+        for (worker, sample) in taken {
+            let of_worker = samples.entry(worker).or_default();
+            while of_worker.len() >= MAX_SAMPLES {
+                of_worker.pop_front();
+            }
+            of_worker.extend(sample);
+        }
+    }
+}
+
+/// Takes samples.
+#[derive(Debug)]
+pub struct Sampler {
+    /// Where workers are read.
+    pub store: Store,
+    /// How their machines do.
+    pub hub: Hub,
+    /// Where samples go.
+    pub samples: Samples,
+}
+
+impl Sampler {
+    /// Takes samples until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            // Without a database there is a gap, which is no news: whoever looks at a plot has heard of it.
+            let _ = self.sample_once(Utc::now()).await;
+        }
+    }
+
+    /// Takes one sample of each connected worker.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn sample_once(&self, now: Time) -> Result<(), StoreError> {
+        let workers = self.store.worker_list(None).await?;
+        self.samples.note(workers.iter().map(|worker| (worker.id, self.sample(worker, now))).collect());
+        Ok(())
+    }
+
+    fn sample(&self, worker: &Worker, now: Time) -> Option<Sample> {
+        let (_, stats) = self.hub.get(worker.id)?.reading()?;
+        let share =
+            |part: u64, whole: u64| if whole == 0 { 0.0 } else { (part as f64 / whole as f64).min(1.0) };
+        let (reserved, capacity) = (&worker.reserved, &worker.capacity);
+        Some(Sample {
+            at: now,
+            cpu_allocated: share(reserved.cpu.millis().into(), capacity.cpu.millis().into()),
+            cpu_used: stats.cpu,
+            memory_allocated: share(reserved.memory.get(), capacity.memory.get()),
+            memory_used: share(stats.memory_used.get(), stats.memory_total.get()),
+            running: worker.running,
+        })
+    }
+}
