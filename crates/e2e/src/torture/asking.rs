@@ -81,11 +81,18 @@ impl Fleet {
 
     /// A task's output, as records.
     pub async fn output(&self, task: &Task) -> Vec<OutputData> {
-        let path = format!("/jobs/{}/tasks/{}/output", task.job, task.address);
+        self.records(&format!("/jobs/{}/tasks/{}/output", task.job, task.address)).await
+    }
+
+    /// The output of all tasks of a job, as records.
+    pub async fn output_of_job(&self, job: i64) -> Vec<OutputData> {
+        self.records(&format!("/jobs/{job}/output")).await
+    }
+
+    async fn records(&self, path: &str) -> Vec<OutputData> {
         let text = self
             .patiently("an output", async || {
-                let request =
-                    self.client.request(Method::GET, &path).header("accept", "application/x-ndjson");
+                let request = self.client.request(Method::GET, path).header("accept", "application/x-ndjson");
                 let answer = request.send().await.ok()?;
                 self.note(&answer);
                 // One that breaks off in the middle is asked for again, too.

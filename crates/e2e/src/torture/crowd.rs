@@ -1,11 +1,12 @@
-//! Many submit many different tasks at once to many workers. No worker ever executes more than it offers, as the history
-//! shows event by event, and all tasks complete.
+//! Many submit many different tasks at once to many workers. No worker ever executes more than it offers, as the tasks
+//! themselves say, and all complete.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
-use gaffer_protocol::rest::{Event, Task, Worker};
+use gaffer_protocol::rest::{Task, Worker};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -32,7 +33,14 @@ const SETTINGS: [(&str, &str); 4] = [
 /// What a task reserves: processors in thousandths, memory in bytes, graphics cards.
 type Reserved = [u64; 3];
 
-/// Submits all of them as fast as they are taken, and reads the history when they are done.
+/// When a task executed, by its worker's clock: within what really was its time.
+struct Stay {
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    reserved: Reserved,
+}
+
+/// Submits all of them as fast as they are taken, and asks when each was where, once they are done.
 pub async fn run(plan: &Plan) -> Verdict {
     let setup = Setup { environment: vec![SETTINGS.to_vec(); plan.workers], ..Setup::plain() };
     let mut trial = Trial::begin(plan, setup).await;
@@ -57,16 +65,22 @@ pub async fn run(plan: &Plan) -> Verdict {
     verdict
         .lost
         .extend(tasks.iter().filter(|(_, task)| task.state != "completed").map(|(_, task)| name(task)));
+    let mut fullest = [0.0_f64; 3];
     let rate = tasks.len() as f64 / took.as_secs_f64();
     verdict.figure(format!("accepted within {accepted:.1?}, done within {took:.1?}: {rate:.0} tasks/s"));
-    let reserves = submitted.iter().map(|(job, _, reserved)| (*job, *reserved)).collect();
-    let mut capacities = BTreeMap::new();
-    for number in 0..plan.workers {
-        if let Some(worker) = trial.fleet.worker(number).await {
-            capacities.insert(Fleet::name(number), capacity(&worker));
-        }
+    let stays = stays(&trial.fleet, &submitted, &tasks).await;
+    for (worker, stays) in &stays {
+        let number = (0..plan.workers).find(|number| Fleet::name(*number) == *worker).unwrap();
+        let capacity = capacity(&trial.fleet.worker(number).await.unwrap());
+        let most = add_up(&mut verdict, worker, stays, &capacity);
+        (0..3).for_each(|at| fullest[at] = fullest[at].max(most[at]));
     }
-    follow(&mut verdict, &trial.fleet.history(0).await, &reserves, &capacities);
+    let told: usize = stays.values().map(Vec::len).sum();
+    verdict.promise(told == tasks.len(), format!("{told} of {} tasks say when they executed", tasks.len()));
+    let [cpu, memory, gpu] = fullest;
+    verdict.figure(format!(
+        "the most that a worker executed of what it offers: cpu {cpu:.0}%, memory {memory:.0}%, gpu {gpu:.0}%"
+    ));
     trial.faults = u32::try_from(SUBMITTERS).unwrap_or(u32::MAX);
     trial.end(verdict).await
 }
@@ -78,7 +92,7 @@ fn any_job(rng: &mut StdRng) -> Value {
     let gpu = u32::from(rng.random_ratio(1, 5));
     json!({
         "name": "crowd", "driver": "scripted", "count": TASKS_PER_JOB,
-        "script": format!("sleep {}ms", rng.random_range(1..60)),
+        "script": format!("out begins\nsleep {}ms\nout ends", rng.random_range(1..60)),
         "resources": {"cpu": cpu, "memory": memory, "gpu": gpu},
         "priority": rng.random_range(0..=100),
         "placement": {"strategy": strategy},
@@ -105,44 +119,50 @@ fn name(task: &Task) -> String {
     format!("{}/{} is {}", task.job, task.address, task.state)
 }
 
-/// Adds up what runs on each worker, event by event.
-fn follow(
-    verdict: &mut Verdict,
-    history: &[Event],
-    reserves: &BTreeMap<i64, Reserved>,
-    capacities: &BTreeMap<String, Reserved>,
-) {
-    // By task address: where it runs, and what it holds there.
-    let mut running: BTreeMap<(i64, String), String> = BTreeMap::new();
-    let mut in_use: BTreeMap<String, Reserved> = BTreeMap::new();
-    let mut most = [0.0_f64; 3];
-    for event in history {
-        let (Some(job), Some(task)) = (event.job, &event.task) else { continue };
-        let Some(reserved) = reserves.get(&job.0) else { continue };
-        let key = (job.0, task.clone());
-        if let Some(worker) = running.remove(&key) {
-            let sum = in_use.entry(worker).or_default();
-            (0..3).for_each(|at| sum[at] -= reserved[at]);
+/// Who was on each worker when. Each task says when it begins and ends.
+async fn stays(
+    fleet: &Fleet,
+    submitted: &[(i64, u64, Reserved)],
+    tasks: &[(u64, Task)],
+) -> BTreeMap<String, Vec<Stay>> {
+    let workers: BTreeMap<(i64, &str), &str> = tasks
+        .iter()
+        .filter_map(|(_, task)| Some(((task.job.0, task.address.as_str()), task.worker.as_deref()?)))
+        .collect();
+    let mut stays: BTreeMap<String, Vec<Stay>> = BTreeMap::new();
+    for (job, _, reserved) in submitted {
+        let mut said: BTreeMap<String, (DateTime<Utc>, DateTime<Utc>)> = BTreeMap::new();
+        for record in fleet.output_of_job(*job).await {
+            let (_, to) = said.entry(record.task).or_insert((record.at, record.at));
+            *to = record.at;
         }
-        if event.kind != "task.running" {
-            continue;
+        for (task, (from, to)) in said.into_iter().filter(|(_, (from, to))| from < to) {
+            let Some(worker) = workers.get(&(*job, task.as_str())) else { continue };
+            let stay = Stay { from, to, reserved: *reserved };
+            stays.entry((*worker).to_owned()).or_default().push(stay);
         }
-        let Some(worker) = &event.worker else { continue };
-        running.insert(key, worker.clone());
-        let sum = in_use.entry(worker.clone()).or_default();
-        (0..3).for_each(|at| sum[at] += reserved[at]);
-        let Some(capacity) = capacities.get(worker) else { continue };
+    }
+    stays
+}
+
+/// Adds up what a worker executed moment by moment; gives the most of each in hundredths of what it offers.
+fn add_up(verdict: &mut Verdict, worker: &str, stays: &[Stay], capacity: &Reserved) -> [f64; 3] {
+    let begins = stays.iter().map(|stay| (stay.from, 1, stay.reserved));
+    let ends = stays.iter().map(|stay| (stay.to, 0, stay.reserved));
+    let mut moments: Vec<(DateTime<Utc>, u8, Reserved)> = begins.chain(ends).collect();
+    // What ends at a moment makes room for what begins then.
+    moments.sort_unstable();
+    let (mut sum, mut most): (Reserved, _) = ([0; 3], [0.0_f64; 3]);
+    for (moment, begins, reserved) in moments {
         for at in 0..3 {
-            most[at] = most[at].max(sum[at] as f64 / capacity[at].max(1) as f64);
+            sum[at] = if begins == 1 { sum[at] + reserved[at] } else { sum[at].saturating_sub(reserved[at]) };
+            most[at] = most[at].max(sum[at] as f64 / capacity[at].max(1) as f64 * 100.0);
             if sum[at] > capacity[at] {
                 let what = ["thousandths of a processor", "bytes of memory", "graphics cards"][at];
                 verdict
-                    .broken(format!("at {} {worker} ran {} {what} of {}", event.at, sum[at], capacity[at]));
+                    .broken(format!("at {moment} {worker} executed {} {what} of {}", sum[at], capacity[at]));
             }
         }
     }
-    let [cpu, memory, gpu] = most.map(|share| share * 100.0);
-    verdict.figure(format!(
-        "the most that a worker ran of what it offers: cpu {cpu:.0}%, memory {memory:.0}%, gpu {gpu:.0}%"
-    ));
+    most
 }
