@@ -336,7 +336,7 @@ impl SpecFlags {
             ("--on-output-limit", text(&self.on_output_limit)),
             ("--driver", text(&self.driver)),
             ("--resource", several(countables(&self.resources)?, self.resources.is_empty())),
-            ("--distinct-workers", self.distinct_workers.then(|| json!(true))),
+            ("--distinct-workers", self.distinct_workers.then_some(json!(true))),
             ("--spread", text(&self.spread)),
             ("--retries", self.retries.map(|limit| json!(limit))),
             ("--on-lost", text(&self.on_lost)),
