@@ -79,6 +79,10 @@ async fn every_page_fits_light_and_dark_wide_and_narrow() {
     let running = dev.client.submit(script("echo on the way; sleep 300")).await;
     dev.client.in_state(running, "running").await;
     let (container, pulling, _docker) = containers(&dev).await;
+    let wishing = json!({"name": "wishes for a card", "script": "true", "count": 12, "resources": {"gpu": 8},
+        "constraints": ["labels.rack == b or cpu >= 64"], "priority": 80});
+    dev.client.submit(wishing).await;
+    dev.client.post("/workers/docker-box/drain", &json!({"deadline": "1h"})).await;
 
     for (scheme, shade) in [(Scheme::Light, "light"), (Scheme::Dark, "dark")] {
         let Some(browser) = Browser::open(1280, 900, scheme).await else { return };
@@ -94,6 +98,7 @@ async fn every_page_fits_light_and_dark_wide_and_narrow() {
             ("running", format!("/jobs/{running}")),
             ("history", format!("/jobs/{failing}?tab=events")),
             ("spec", format!("/jobs/{failing}?tab=spec")),
+            ("queue", "/queue".to_owned()),
             ("workers", "/workers".to_owned()),
             ("worker", "/workers/1".to_owned()),
             ("container", format!("/jobs/{container}/tasks/main")),
@@ -126,6 +131,7 @@ async fn containers(dev: &Dev) -> (i64, i64, RawWorker) {
     let created = dev.client.post("/keys", &json!({"kind": "worker", "name": "docker"})).await;
     let mut said = hello("docker-box");
     said.datacenter = "boxes".to_owned();
+    said.countables = [("gpu".to_owned(), 4), ("licence".to_owned(), 1)].into();
     let docker = |healthy, detail: &str| DriverStatus {
         driver: DriverKind::Docker,
         healthy,
@@ -234,6 +240,7 @@ async fn hostile_text_is_escaped_in_the_source_of_every_page() {
         format!("/jobs/{job}/tasks/main"),
         format!("/jobs/new?from={job}"),
         "/jobs?name=%22%3E%3Csvg%20onload%3Dhit%3E".to_owned(),
+        "/queue".to_owned(),
         "/workers".to_owned(),
         format!("/workers/{id}"),
         "/keys".to_owned(),

@@ -487,7 +487,7 @@ async fn a_draining_worker_gets_nothing_new_until_it_is_resumed() {
     let job = stage.client.submit(script("true")).await;
     worker.heartbeat(1, vec![]).await;
     let why = stage.client.get(&format!("/jobs/{job}/explain")).await;
-    assert_eq!(why.body["message"], "main: all workers that are connected are draining");
+    assert_eq!(why.body["message"], "main: all workers that are connected take nothing new");
     assert_eq!(stage.client.post("/workers/w/resume", &json!({})).await.body["state"], "online");
     assert_eq!(worker.next_start().await.job.0, job);
 }

@@ -34,7 +34,7 @@ async fn what_one_project_has_is_not_there_for_another_on_any_route() {
     stage.client.in_state(job, "running").await;
     let key = stage.client.get("/keys").await.body["items"][0]["id"].as_i64().unwrap();
 
-    let mut paths = vec!["/workers/w".to_owned(), format!("/workers/{id}")];
+    let mut paths = vec!["/workers/w".to_owned(), format!("/workers/{id}"), "/workers/w/samples".to_owned()];
     for path in ["", "/explain", "/events", "/output", "/tasks", "/tasks/main", "/tasks/main/output"] {
         paths.push(format!("/jobs/{job}{path}"));
     }
@@ -43,7 +43,7 @@ async fn what_one_project_has_is_not_there_for_another_on_any_route() {
         let answer = eve.get(&path).await;
         assert_eq!(answer.status, 404, "{path}: {}", answer.text);
     }
-    let mut paths = vec!["/workers/w/drain".to_owned(), format!("/workers/{id}/resume")];
+    let mut paths = ["drain", "cordon", "resume"].map(|verb| format!("/workers/{id}/{verb}")).to_vec();
     for path in ["stop", "rerun", "tasks/main/signal"] {
         paths.push(format!("/jobs/{job}/{path}"));
     }
@@ -51,13 +51,17 @@ async fn what_one_project_has_is_not_there_for_another_on_any_route() {
         let answer = eve.post(&path, &json!({"signal": "SIGINT"})).await;
         assert_eq!(answer.status, 404, "{path}: {}", answer.text);
     }
-    for path in [format!("/jobs/{job}"), format!("/keys/{key}")] {
+    for path in [format!("/jobs/{job}"), format!("/keys/{key}"), format!("/workers/{id}")] {
         assert_eq!(eve.delete(&path).await.status, 404, "{path}");
     }
     for path in ["/jobs", "/workers", "/events"] {
         let listed = eve.get(path).await;
         assert_eq!(listed.body["items"], json!([]), "{path}: {}", listed.text);
     }
+    let waiting = stage.client.submit(json!({"script": "true", "resources": {"cpu": 99}})).await;
+    assert_eq!(stage.client.get("/queue").await.body["classes"][0]["job"], waiting);
+    assert_eq!(eve.get("/queue").await.body["waiting"], 0);
+    assert_eq!(eve.get("/trace").await.text.lines().count(), 1, "a header alone");
     let keys = eve.get("/keys").await;
     assert!(keys.body["items"].as_array().unwrap().iter().all(|listed| listed["id"] != key), "{}", keys.text);
 

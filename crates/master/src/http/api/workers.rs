@@ -97,6 +97,8 @@ pub async fn drain(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Worker>, Error> {
+    // Whether there is such a worker is no business of others, whatever they send.
+    find(&master, &caller, &worker).await?;
     let wanted = if body.is_empty() { DrainRequest::default() } else { body_as(&headers, &body)? };
     Ok(Json(set_intake(&master, &caller, &worker, Intake::Draining, wanted.deadline).await?))
 }
