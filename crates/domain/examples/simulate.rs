@@ -27,7 +27,7 @@ fn main() -> Result<(), Failure> {
             let arrivals = trace::read(&std::fs::read_to_string(path)?)?;
             let fleet: Vec<Machines> = machines.iter().map(|kind| kind.parse()).collect::<Result<_, _>>()?;
             let outcomes: Vec<_> =
-                Strategy::ALL.iter().map(|strategy| simulate(&fleet, &arrivals, *strategy)).collect();
+                Strategy::ALL.iter().map(|strategy| simulate(&fleet, &arrivals, *strategy, 1.0)).collect();
             print!("{}", table(&outcomes));
         }
         _ => return Err("usage: simulate TRACE.csv MACHINES... | generate SHAPE SEED SUBMISSIONS".into()),

@@ -2,9 +2,10 @@
 //! tasks.
 //!
 //! Time jumps from event to event: a submission, or the end of a task. After all events of a moment there is one pass of
-//! [`decide`]. Tasks run for as long as the trace says and use what they reserve; readings of the machines are exact and
-//! fresh; a placed task starts at once, and nothing waits on a worker. All workers belong to one project, and the projects
-//! of the trace are owners in it, so that they compete. The same arguments give the same outcome.
+//! [`decide`]. Tasks run for as long as the trace says if they get the processors that they use, which is what they reserve
+//! times the *overuse*. Where the tasks of a machine use more than it has, all of them are slowed down alike. Readings of
+//! the machines are exact and fresh; a placed task starts at once, and nothing waits on a worker. All workers belong to one
+//! project, and the projects of the trace are owners in it, so that they compete. The same arguments give the same outcome.
 
 pub mod generate;
 mod outcome;
@@ -13,7 +14,7 @@ mod tests;
 pub mod trace;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::str::FromStr;
 
 use chrono::TimeDelta;
@@ -30,6 +31,8 @@ use crate::{ProjectId, Time, WorkerId};
 
 /// All workers of a simulation are this project's.
 const PROJECT: ProjectId = ProjectId(1);
+/// What is left of a task that is done, by rounding.
+const HALF_A_MILLI: f64 = 0.5;
 /// The most machines of one kind.
 const MAX_MACHINES: u32 = 10_000;
 
@@ -67,9 +70,9 @@ impl FromStr for Machines {
     }
 }
 
-/// Runs a trace on a fleet.
-pub fn simulate(fleet: &[Machines], trace: &[Arrival], strategy: Strategy) -> Outcome {
-    let mut simulation = Simulation::new(fleet, trace, strategy);
+/// Runs a trace on a fleet. With an overuse of 1 tasks use the processors that they reserve, with 2 twice as many.
+pub fn simulate(fleet: &[Machines], trace: &[Arrival], strategy: Strategy, overuse: f64) -> Outcome {
+    let mut simulation = Simulation::new(fleet, trace, strategy, overuse);
     while simulation.step() {}
     simulation.ledger.close(strategy)
 }
@@ -77,8 +80,14 @@ pub fn simulate(fleet: &[Machines], trace: &[Arrival], strategy: Strategy) -> Ou
 /// What happens at a moment, ends before submissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Ended { offer: usize, line: usize },
-    Submitted { arrival: usize },
+    /// Unless what the machine has to do has changed since, as its version says.
+    Ended {
+        machine: usize,
+        version: u64,
+    },
+    Submitted {
+        arrival: usize,
+    },
 }
 
 /// Waiting tasks of a class, first come first served.
@@ -91,10 +100,31 @@ struct Line<'a> {
     pending: usize,
 }
 
+/// What a machine has to do.
+#[derive(Debug, Clone, Default)]
+struct Work {
+    running: Vec<Running>,
+    /// Until then it is done.
+    at: Span,
+    version: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    arrival: usize,
+    line: usize,
+    started: Span,
+    /// So much is left to do of it if it gets the processors that it uses.
+    left_millis: f64,
+}
+
 struct Simulation<'a> {
     trace: &'a [Arrival],
     how: How,
+    overuse: f64,
     offers: Vec<Offer>,
+    /// Of each offer.
+    work: Vec<Work>,
     lines: Vec<Line<'a>>,
     line_of: BTreeMap<(&'a str, u8, Resources), usize>,
     events: BinaryHeap<Reverse<(Span, Event)>>,
@@ -104,7 +134,7 @@ struct Simulation<'a> {
 }
 
 impl<'a> Simulation<'a> {
-    fn new(fleet: &[Machines], trace: &'a [Arrival], strategy: Strategy) -> Simulation<'a> {
+    fn new(fleet: &[Machines], trace: &'a [Arrival], strategy: Strategy, overuse: f64) -> Simulation<'a> {
         let machines = fleet.iter().flat_map(|kind| (0..kind.count).map(|_| kind.capacity));
         let offers: Vec<Offer> = machines.zip(1..).map(|(capacity, id)| machine(id, capacity)).collect();
         let submissions = trace
@@ -114,7 +144,9 @@ impl<'a> Simulation<'a> {
         Simulation {
             trace,
             how: How { most: usize::MAX, strategy, now: None },
+            overuse,
             ledger: Ledger::new(&offers),
+            work: vec![Work::default(); offers.len()],
             offers,
             lines: Vec::new(),
             line_of: BTreeMap::new(),
@@ -133,7 +165,10 @@ impl<'a> Simulation<'a> {
         {
             self.events.pop();
             match event {
-                Event::Ended { offer, line } => self.end(offer, line),
+                Event::Ended { machine, version } if self.work[machine].version == version => {
+                    self.end_due(machine, now);
+                }
+                Event::Ended { .. } => {}
                 Event::Submitted { arrival } => self.submit(arrival),
             }
         }
@@ -159,10 +194,47 @@ impl<'a> Simulation<'a> {
         self.lines[line].pending += row.count as usize;
     }
 
-    fn end(&mut self, offer: usize, line: usize) {
-        let (line, offer) = (&self.lines[line], &mut self.offers[offer]);
-        offer.release(&line.needs);
-        self.in_use.remove(PROJECT, line.project, &line.needs, 1);
+    /// Ends what is done on a machine.
+    fn end_due(&mut self, machine: usize, now: Span) {
+        self.advance(machine, now);
+        let (done, left): (Vec<Running>, Vec<Running>) =
+            self.work[machine].running.iter().partition(|running| running.left_millis < HALF_A_MILLI);
+        self.work[machine].running = left;
+        for Running { arrival, line, started, .. } in done {
+            let line = &self.lines[line];
+            self.offers[machine].release(&line.needs);
+            self.in_use.remove(PROJECT, line.project, &line.needs, 1);
+            self.ledger.end(&self.trace[arrival], started, now);
+        }
+        self.look_ahead(machine);
+    }
+
+    /// How fast tasks on a machine get on.
+    fn pace(&self, machine: usize) -> f64 {
+        let offer = &self.offers[machine];
+        let used = offer.reserved.cpu.cores() * self.overuse;
+        if used > offer.capacity.cpu.cores() { offer.capacity.cpu.cores() / used } else { 1.0 }
+    }
+
+    /// Does what there is to do on a machine until `now`.
+    fn advance(&mut self, machine: usize, now: Span) {
+        let pace = self.pace(machine);
+        let work = &mut self.work[machine];
+        let done = (now.as_millis() - work.at.as_millis()) as f64 * pace;
+        work.at = now;
+        work.running.iter_mut().for_each(|running| running.left_millis -= done);
+    }
+
+    /// Notes when the next task of a machine ends if nothing changes.
+    fn look_ahead(&mut self, machine: usize) {
+        let pace = self.pace(machine);
+        let work = &mut self.work[machine];
+        work.version += 1;
+        let next = work.running.iter().map(|running| running.left_millis / pace).reduce(f64::min);
+        if let Some(next) = next {
+            let at = Span::from_millis(work.at.as_millis() + next.ceil().max(0.0) as u64);
+            self.events.push(Reverse((at, Event::Ended { machine, version: work.version })));
+        }
     }
 
     fn place(&mut self, now: Span) {
@@ -172,8 +244,10 @@ impl<'a> Simulation<'a> {
             return;
         }
         if self.how.strategy.needs_readings() {
-            self.offers.iter_mut().for_each(read);
+            self.offers.iter_mut().for_each(|offer| read(offer, self.overuse));
         }
+        // Until now, machines went on at the pace of what they had.
+        (0..self.offers.len()).for_each(|machine| self.advance(machine, now));
         let class = |at: &usize| {
             let line = &self.lines[*at];
             Class {
@@ -192,11 +266,13 @@ impl<'a> Simulation<'a> {
         };
         let classes: Vec<Class<'_>> = waiting.iter().map(class).collect();
         let decision = decide(&classes, &mut self.in_use, &mut self.offers, &mut self.turns, &self.how);
+        let mut touched = BTreeSet::new();
         for placed in decision.placed {
             let at = waiting[placed.class];
             let line = &mut self.lines[at];
             let Some((arrival, left)) = line.waiting.front_mut() else { continue };
-            let row = &trace[*arrival];
+            let arrival = *arrival;
+            let row = &trace[arrival];
             *left -= 1;
             if *left == 0 {
                 line.waiting.pop_front();
@@ -206,9 +282,11 @@ impl<'a> Simulation<'a> {
             let offer = placed.worker.0 as usize - 1;
             self.offers[offer].start_waiting();
             self.ledger.start(row, now);
-            let ends = Span::from_millis(now.as_millis() + row.duration.as_millis());
-            self.events.push(Reverse((ends, Event::Ended { offer, line: at })));
+            let left_millis = row.duration.as_millis() as f64;
+            self.work[offer].running.push(Running { arrival, line: at, started: now, left_millis });
+            touched.insert(offer);
         }
+        touched.into_iter().for_each(|machine| self.look_ahead(machine));
     }
 }
 
@@ -216,11 +294,15 @@ fn moment(since_start: Span) -> Time {
     Time::UNIX_EPOCH + TimeDelta::milliseconds(since_start.as_millis() as i64)
 }
 
-/// Notes what is in use on a machine: all that is reserved there, and nothing else.
-fn read(offer: &mut Offer) {
+/// Notes what is in use on a machine: by its tasks, and by nobody else.
+fn read(offer: &mut Offer, overuse: f64) {
     let (reserved, all) = (offer.reserved, offer.capacity);
     offer.measured = Some(Measured {
-        cpu: if all.cpu.millis() == 0 { 0.0 } else { reserved.cpu.cores() / all.cpu.cores() },
+        cpu: if all.cpu.millis() == 0 {
+            0.0
+        } else {
+            (reserved.cpu.cores() / all.cpu.cores() * overuse).min(1.0)
+        },
         memory_used: reserved.memory,
         memory_total: all.memory,
         age: Span::from_millis(0),

@@ -48,6 +48,10 @@ pub struct SimulateArgs {
     /// Only with this strategy. May be repeated [default: each]
     #[arg(long = "strategy", value_name = "STRATEGY")]
     strategies: Vec<Strategy>,
+    /// Tasks use so many times the processors that they reserve; where they use more than a machine has, all of its tasks
+    /// are slowed down alike
+    #[arg(long, value_name = "TIMES", default_value_t = 1.0)]
+    overuse: f64,
     /// Print JSON: an object for each strategy
     #[arg(long)]
     json: bool,
@@ -64,8 +68,14 @@ pub async fn run(args: &SimulateArgs, out: &Out) -> Result<u8, Failure> {
         return Err(Failure::Usage(format!("{name}: nothing was submitted")));
     }
     let strategies = if args.strategies.is_empty() { &Strategy::ALL[..] } else { &args.strategies[..] };
+    let overuse = args.overuse;
+    if !(0.01..=100.0).contains(&overuse) {
+        return Err(Failure::Usage(format!(
+            "--overuse: expected a number from 0.01 to 100, found {overuse}"
+        )));
+    }
     let outcomes: Vec<Outcome> =
-        strategies.iter().map(|strategy| simulate(&fleet, &arrivals, *strategy)).collect();
+        strategies.iter().map(|strategy| simulate(&fleet, &arrivals, *strategy, overuse)).collect();
     if args.json {
         let text =
             serde_json::to_string_pretty(&outcomes).map_err(|error| Failure::Local(error.to_string()))?;

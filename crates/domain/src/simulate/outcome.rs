@@ -33,8 +33,12 @@ pub struct Outcome {
     /// no waiting task fitted into what was free, so all of it was of no use.
     pub fragmentation: f64,
     /// Jain's index over the projects' mean slowdowns: (Σx)² / (n Σx²), 1 is fair, 1/n is the opposite (Jain, Chiu, Hawe,
-    /// DEC TR-301, 1984). A slowdown is (wait + duration) / duration, durations of less than 10 s counting as 10 s.
+    /// DEC TR-301, 1984). A slowdown is (wait + run) / duration, durations of less than 10 s counting as 10 s.
     pub fairness: f64,
+    /// Mean slowdown of all tasks.
+    pub slowdown: f64,
+    /// How much longer tasks ran than they would have alone on their machines, all together: 1 is not at all.
+    pub stretch: f64,
     /// Mean slowdown by project.
     pub slowdowns: BTreeMap<String, f64>,
 }
@@ -62,6 +66,9 @@ pub(super) struct Ledger<'a> {
     all: [f64; 3],
     /// What was reserved, times how long.
     reserved_millis: [f64; 3],
+    /// How long tasks ran, and how long they would have run alone.
+    run_millis: f64,
+    alone_millis: f64,
     /// How long some task waited, and the free processors meanwhile times how long.
     waited_millis: f64,
     free_cpu_millis: f64,
@@ -78,6 +85,8 @@ impl<'a> Ledger<'a> {
             slowdowns: BTreeMap::new(),
             all: sums(offers, |offer| offer.capacity),
             reserved_millis: [0.0; 3],
+            run_millis: 0.0,
+            alone_millis: 0.0,
             waited_millis: 0.0,
             free_cpu_millis: 0.0,
         }
@@ -105,14 +114,18 @@ impl<'a> Ledger<'a> {
     }
 
     pub fn start(&mut self, row: &'a Arrival, now: Span) {
-        let wait = now.as_millis() - row.submit.as_millis();
+        self.waits_millis.push(now.as_millis() - row.submit.as_millis());
+        self.first_submit = Some(self.first_submit.map_or(row.submit, |first| first.min(row.submit)));
+    }
+
+    pub fn end(&mut self, row: &'a Arrival, started: Span, now: Span) {
         let counted = row.duration.max(SHORTEST_COUNTED).as_millis() as f64;
-        let slowdown = ((wait + row.duration.as_millis()) as f64 / counted).max(1.0);
+        let slowdown = ((now.as_millis() - row.submit.as_millis()) as f64 / counted).max(1.0);
         let (sum, count) = self.slowdowns.entry(&row.project).or_default();
         (*sum, *count) = (*sum + slowdown, *count + 1);
-        self.waits_millis.push(wait);
-        self.first_submit = Some(self.first_submit.map_or(row.submit, |first| first.min(row.submit)));
-        self.last_end = self.last_end.max(Span::from_millis(now.as_millis() + row.duration.as_millis()));
+        self.run_millis += (now.as_millis() - started.as_millis()) as f64;
+        self.alone_millis += row.duration.as_millis() as f64;
+        self.last_end = self.last_end.max(now);
     }
 
     pub fn close(mut self, strategy: Strategy) -> Outcome {
@@ -127,6 +140,8 @@ impl<'a> Ledger<'a> {
             .iter()
             .map(|(project, (sum, count))| ((*project).to_owned(), sum / *count as f64))
             .collect();
+        let (sum, count) =
+            self.slowdowns.values().fold((0.0, 0), |(sum, count), (more, n)| (sum + more, count + n));
         let all = self.all;
         let utilisation = [0, 1, 2].map(|at| of(self.reserved_millis[at], all[at] * makespan));
         Outcome {
@@ -138,6 +153,8 @@ impl<'a> Ledger<'a> {
             utilisation,
             fragmentation: of(self.free_cpu_millis, all[0] * self.waited_millis),
             fairness: jain(slowdowns.values().copied()),
+            slowdown: if count == 0 { 1.0 } else { sum / count as f64 },
+            stretch: if self.alone_millis == 0.0 { 1.0 } else { self.run_millis / self.alone_millis },
             slowdowns,
         }
     }
@@ -182,7 +199,7 @@ pub fn table(outcomes: &[Outcome]) -> String {
     // Writing to a text cannot fail.
     let _ = writeln!(
         text,
-        "{:<12} {:>11} {:>9} {:>9} {:>9} {:>9} {:>10} {:>6} {:>6} {:>6} {:>8} {:>8}",
+        "{:<12} {:>11} {:>9} {:>9} {:>9} {:>9} {:>10} {:>6} {:>6} {:>6} {:>8} {:>8} {:>8} {:>8}",
         "strategy",
         "mean wait",
         "p50",
@@ -194,7 +211,9 @@ pub fn table(outcomes: &[Outcome]) -> String {
         "memory",
         "disk",
         "stranded",
-        "fairness"
+        "fairness",
+        "slowdown",
+        "stretch"
     );
     for outcome in outcomes {
         let Waits { mean_secs, p50_secs, p95_secs, p99_secs, max_secs } = outcome.waits;
@@ -202,11 +221,13 @@ pub fn table(outcomes: &[Outcome]) -> String {
         let _ = writeln!(
             text,
             "{:<12} {mean_secs:>9.1} s {p50_secs:>7.1} s {p95_secs:>7.1} s {p99_secs:>7.1} s {max_secs:>7.1} s \
-             {:>8.0} s {cpu:>5.1}% {memory:>5.1}% {disk:>5.1}% {:>7.1}% {:>8.3}",
+             {:>8.0} s {cpu:>5.1}% {memory:>5.1}% {disk:>5.1}% {:>7.1}% {:>8.3} {:>8.2} {:>8.2}",
             outcome.strategy.as_str(),
             outcome.makespan_secs,
             outcome.fragmentation * 100.0,
             outcome.fairness,
+            outcome.slowdown,
+            outcome.stretch,
         );
     }
     text

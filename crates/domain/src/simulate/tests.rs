@@ -15,7 +15,7 @@ fn fleet(text: &str) -> Vec<Machines> {
 /// A trace of these lines, by the strategy *spread*.
 fn outcome(machines: &str, lines: &str) -> Outcome {
     let trace = trace::read(&format!("{}\n{lines}", trace::HEADER)).unwrap();
-    simulate(&fleet(machines), &trace, Strategy::Spread)
+    simulate(&fleet(machines), &trace, Strategy::Spread, 1.0)
 }
 
 #[test]
@@ -42,6 +42,20 @@ fn processors_that_are_free_while_tasks_wait_are_stranded() {
 }
 
 #[test]
+fn tasks_that_use_more_than_they_reserve_slow_each_other_down() {
+    let lines = format!("{}\n0,10,1,0,0,2,50,a\n5,10,1,0,0,1,50,b", trace::HEADER);
+    let trace = trace::read(&lines).unwrap();
+    let overused = |machines| simulate(&fleet(machines), &trace, Strategy::Spread, 2.0);
+    // Two use four of two processors for 20 s; the third waits for them, has the machine alone, and uses all of it.
+    let one = overused("1x2:0:0");
+    assert_eq!((one.makespan_secs, one.waits.max_secs), (30.0, 15.0));
+    assert!((one.stretch - 5.0 / 3.0).abs() < 1e-9, "{}", one.stretch);
+    // Alone on a machine of two processors, each uses two.
+    let three = overused("3x2:0:0");
+    assert_eq!((three.makespan_secs, three.stretch, three.slowdown), (15.0, 1.0, 1.0));
+}
+
+#[test]
 fn the_more_urgent_goes_first_and_projects_share() {
     let urgent = outcome("1x1:0:0", "0,10,1,0,0,1,50,a\n1,10,1,0,0,1,50,b\n2,10,1,0,0,1,90,c");
     assert_eq!(urgent.slowdowns, [("a".into(), 1.0), ("b".into(), 2.9), ("c".into(), 1.8)].into());
@@ -54,7 +68,7 @@ fn the_more_urgent_goes_first_and_projects_share() {
 fn a_task_that_no_machine_could_ever_run_is_counted_and_left_out() {
     let outcome = outcome("2x4:8GiB:0", "0,10,5,0,0,7,50,a\n0,10,1,0,0,1,50,a");
     assert_eq!((outcome.tasks, outcome.refused, outcome.makespan_secs), (1, 7, 10.0));
-    assert_eq!(simulate(&[], &[], Strategy::Epvm).tasks, 0);
+    assert_eq!(simulate(&[], &[], Strategy::Epvm, 1.0).tasks, 0);
 }
 
 #[test]
@@ -73,7 +87,7 @@ fn every_strategy_runs_every_task_of_every_trace_and_uses_the_same_work() {
         let tasks: u64 = trace.iter().map(|arrival| u64::from(arrival.count)).sum();
         let mut work = Vec::new();
         for strategy in Strategy::ALL {
-            let outcome = simulate(&machines, &trace, strategy);
+            let outcome = simulate(&machines, &trace, strategy, 1.0);
             assert_eq!((outcome.tasks, outcome.refused), (tasks, 0));
             assert!(outcome.utilisation.iter().all(|share| (0.0..=1.0).contains(share)));
             assert!((0.0..=1.0).contains(&outcome.fragmentation) && outcome.fairness <= 1.0 + 1e-9);
@@ -90,8 +104,9 @@ fn every_strategy_runs_every_task_of_every_trace_and_uses_the_same_work() {
 #[test]
 fn packing_leaves_room_for_large_tasks() {
     let trace = trace::read(MIXED_SIZES).unwrap();
-    let p99 =
-        |strategy| simulate(&fleet("4x8:16GiB:100GiB 4x4:16GiB:100GiB"), &trace, strategy).waits.p99_secs;
+    let p99 = |strategy| {
+        simulate(&fleet("4x8:16GiB:100GiB 4x4:16GiB:100GiB"), &trace, strategy, 1.0).waits.p99_secs
+    };
     let (packed, spread) = (p99(Strategy::Binpack), p99(Strategy::Spread));
     assert!(packed < spread, "{packed} s and {spread} s");
 }
@@ -101,9 +116,9 @@ fn the_same_trace_has_the_same_outcome_each_time() {
     let trace = trace::read(HEAVY_TAIL).unwrap();
     let machines = fleet("3x8:16GiB:100GiB");
     for strategy in Strategy::ALL {
-        assert_eq!(simulate(&machines, &trace, strategy), simulate(&machines, &trace, strategy));
+        assert_eq!(simulate(&machines, &trace, strategy, 1.0), simulate(&machines, &trace, strategy, 1.0));
     }
-    let shown = table(&[simulate(&machines, &trace, Strategy::Epvm)]);
+    let shown = table(&[simulate(&machines, &trace, Strategy::Epvm, 1.0)]);
     assert_eq!(shown.lines().count(), 2);
     let widths: Vec<usize> = shown.lines().map(|line| line.chars().count()).collect();
     assert_eq!(widths[0], widths[1], "{shown}");

@@ -31,7 +31,8 @@ pub struct Plot {
 impl Plot {
     /// The plots of a worker.
     pub fn of_worker(samples: &[Sample], now: DateTime<Utc>) -> Vec<Plot> {
-        if samples.is_empty() {
+        // One point is no line.
+        if samples.len() < 2 {
             return Vec::new();
         }
         let plot = |name, allocated: fn(&Sample) -> Option<f64>, used: fn(&Sample) -> Option<f64>| Plot {
@@ -91,8 +92,8 @@ fn rows(
     (1..=ROWS).rev().filter_map(row).collect()
 }
 
-/// How long passes took: a line for the whole and one for the decision alone, and what the height of the plot stands for,
-/// in microseconds. Passes stand side by side whenever they were.
+/// How long passes took: a line for the whole and one for the decision alone, and what the height of the plot stands for.
+/// Passes stand side by side whenever they were.
 #[derive(Debug)]
 pub struct PassPlot {
     /// Path of the whole passes.
@@ -100,7 +101,7 @@ pub struct PassPlot {
     /// Path of the decisions.
     pub decision: String,
     /// What the top of the plot is.
-    pub top_micros: u64,
+    pub top: String,
 }
 
 impl PassPlot {
@@ -116,6 +117,7 @@ impl PassPlot {
             }
             path
         };
-        PassPlot { whole: path(|pass| pass.micros), decision: path(|pass| pass.decision_micros), top_micros }
+        let top = format!("{:.1} ms", top_micros as f64 / 1e3);
+        PassPlot { whole: path(|pass| pass.micros), decision: path(|pass| pass.decision_micros), top }
     }
 }
