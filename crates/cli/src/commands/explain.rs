@@ -55,10 +55,11 @@ fn shown(out: &Out, explanation: &Explanation) -> String {
             text.push_str(&format!("what would help: {}\n", style::visible(help)));
         }
         if let Some(line) = &waiting.line {
-            text.push_str(&format!(
-                "in the queue: {} of {} waiting tasks go first\n",
-                line.ahead, line.waiting
-            ));
+            let place = match line.ahead {
+                0 => "it goes next".to_owned(),
+                ahead => format!("{ahead} of {} waiting tasks go first", line.waiting),
+            };
+            text.push_str(&format!("in the queue: {place}\n"));
         }
         let rows: Vec<_> = waiting
             .workers

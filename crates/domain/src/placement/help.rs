@@ -32,6 +32,8 @@ pub enum Change {
     Ports,
     /// Let tasks of the definition share a worker.
     DistinctWorkers,
+    /// Reserve none of a resource.
+    None(Resource),
     /// Reserve no more than this of a resource.
     Less {
         /// Of which.
@@ -52,6 +54,7 @@ impl fmt::Display for Help {
             Change::Datacenters => f.write_str("in any datacenter")?,
             Change::Ports => f.write_str("without its fixed ports")?,
             Change::DistinctWorkers => f.write_str("without distinct_workers")?,
+            Change::None(resource) => write!(f, "without any {resource}")?,
             Change::Less { resource, at_most } => write!(f, "with at most {at_most} {resource}")?,
         }
         match workers {
@@ -92,7 +95,11 @@ pub fn what_would_help(needs: &Needs, project: ProjectId, offers: &[Offer]) -> V
     for resource in resources(needs) {
         let takers = takers(&without(needs, &resource));
         let free = |offer: &&Offer| free(offer, &resource);
-        let Some(most) = takers.iter().map(free).max().filter(|most| *most > 0) else { continue };
+        let Some(most) = takers.iter().map(free).max() else { continue };
+        if most == 0 {
+            open(Change::None(resource), takers);
+            continue;
+        }
         let at_most = resource.show(most);
         open(Change::Less { resource: resource.clone(), at_most }, {
             takers.iter().copied().filter(|offer| free(offer) == most).collect()

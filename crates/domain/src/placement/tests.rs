@@ -7,6 +7,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
+mod help;
 mod strategy;
 
 use super::*;

@@ -79,6 +79,53 @@ async fn countable_resources_are_never_promised_twice() {
 }
 
 #[tokio::test]
+async fn what_has_run_can_be_simulated() {
+    let stage = Stage::set().await;
+    let mut worker = worker(&stage, hello("w")).await;
+    let spec =
+        json!({"script": "true", "count": 2, "priority": 7, "resources": {"cpu": 0.5, "memory": "64MiB"}});
+    let job = stage.client.submit(spec).await;
+    for _ in 0..2 {
+        let start = worker.next_start().await;
+        completes(&mut worker, &start).await;
+    }
+    stage.client.finished(job).await;
+    let trace = stage.client.get("/trace").await.text;
+    let arrivals = gaffer_domain::simulate::trace::read(&trace).unwrap();
+    assert_eq!(arrivals.iter().map(|arrival| arrival.count).sum::<u32>(), 2, "{trace}");
+    assert_eq!((arrivals[0].cpu.to_string(), arrivals[0].priority), ("0.5".to_owned(), 7), "{trace}");
+    assert_eq!(stage.client.get("/trace?since=nonsense").await.status, 400);
+}
+
+#[tokio::test]
+async fn the_queue_is_told_in_its_order_with_reasons_and_what_would_help() {
+    let stage = Stage::set().await;
+    let _worker = worker(&stage, hello("w")).await;
+    let low = json!({"script": "true", "count": 3, "priority": 10, "resources": {"cpu": 0.5, "gpu": 1}});
+    let low = stage.client.submit(low).await;
+    let high = json!({"script": "true", "count": 4, "priority": 90, "resources": {"cpu": 0.5},
+        "constraints": ["labels.rack == b"]});
+    let high = stage.client.submit(high).await;
+    let queue = eventually("both wait", async || {
+        let queue = stage.client.get("/queue").await.body;
+        (queue["waiting"] == 7).then_some(queue)
+    })
+    .await;
+    let classes = queue["classes"].as_array().unwrap();
+    assert_eq!((&classes[0]["job"], &classes[1]["job"]), (&json!(high), &json!(low)));
+    assert_eq!(classes[0]["line"], json!({"ahead": 0, "waiting": 7}));
+    assert_eq!(classes[1]["line"], json!({"ahead": 4, "waiting": 7}));
+    assert_eq!(classes[0]["message"], "no worker meets the constraints");
+    let would_help = "without the constraint `labels.rack == b`, w could take it now";
+    assert_eq!(classes[0]["would_help"], json!([would_help]));
+    assert_eq!(classes[1]["would_help"], json!(["without any gpu, w could take it now"]));
+    let told = explained(&stage, low).await;
+    assert_eq!(told["waiting"][0]["line"], json!({"ahead": 4, "waiting": 7}));
+    assert_eq!(queue["strategy"], "spread");
+    assert!(queue["passes"]["count"].as_u64().unwrap() >= 1, "{queue}");
+}
+
+#[tokio::test]
 async fn of_a_concurrency_group_no_more_are_under_way_than_may_be() {
     let stage = Stage::set().await;
     let mut worker = worker(&stage, hello("w")).await;

@@ -81,10 +81,11 @@ impl Store {
         let rows: Vec<(Time, i64, i64, i16, String, Json<Needs>)> = sqlx::query_as(
             "WITH done AS ( \
                  SELECT j.created_at, t.class_id, \
-                     round(extract(epoch FROM t.finished_at - t.started_at) * 10)::bigint * 100 AS millis \
+                     greatest(round(extract(epoch FROM a.finished_at - a.started_at) * 10), 0)::bigint * 100 AS millis \
                  FROM jobs j JOIN tasks t ON t.job_id = j.id \
+                 JOIN attempts a ON a.task_id = t.id AND a.attempt = t.attempt \
                  WHERE j.project_id = $1 AND j.created_at >= $2 AND t.state = 'completed' \
-                     AND t.started_at IS NOT NULL ORDER BY j.id DESC LIMIT $3) \
+                     AND a.started_at IS NOT NULL ORDER BY j.id DESC LIMIT $3) \
              SELECT done.created_at, done.millis, count(*), c.priority, c.owner, c.needs \
              FROM done JOIN classes c ON c.id = done.class_id \
              GROUP BY done.created_at, done.millis, c.id ORDER BY done.created_at, c.id, done.millis",
