@@ -16,6 +16,7 @@ use std::time::Duration;
 use self::ranking::{Course, Question, Ranking, suitable_at};
 use crate::quantity::Span;
 use crate::{ProjectId, Time, WorkerId};
+pub(crate) use feasible::shortfall;
 pub use feasible::{backlog_limit, feasible, room, suitable};
 pub use help::{Change, Help, what_would_help};
 pub use needs::{DefinitionRef, HostPort, Needs};

@@ -14,24 +14,40 @@
 //! shares, fewer attempts go first, then who was served longest ago (or where there is place for one task only, its end
 //! would make all shares equal, and the same one would go first for ever), then the lower number or name.
 //!
-//! A class that fits nowhere, or whose concurrency group is full, does not hold up those behind it. That keeps workers
-//! busy; it also means that a task which needs a whole worker can wait for long behind many small ones.
+//! A class that fits nowhere, or whose concurrency group is full, does not hold up those behind it: that keeps workers
+//! busy. But if it has waited for [`KEPT_AFTER`] and some worker could run its task if it did nothing else, the one that
+//! lacks the least for it is *kept*: those behind get nothing there until it fits. So many small tasks do not keep a large
+//! one waiting for ever. Of a project's workers no more than a quarter are kept, but at least one.
 
 mod line;
 mod share;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use self::share::{Capacity, Share};
 use crate::placement::ranking::{Course, Question, Ranking, suitable_at};
-use crate::placement::{Fleet, Needs, Offer, Receipt, Strategy};
+use crate::placement::{Fleet, Needs, Offer, Receipt, Strategy, shortfall};
+use crate::quantity::Span;
 use crate::{ProjectId, Time, WorkerId};
 pub use line::{Line, place_in_line};
 pub use share::{InUse, Use};
+
+/// What has waited for so long and fits nowhere has a worker kept for it.
+pub const KEPT_AFTER: Span = Span::from_millis(300_000);
+/// Of so many workers of a project, one may be kept.
+const ONE_KEPT_OF: u32 = 4;
+
+/// Whether what has waited since then may have a worker kept for it.
+pub fn may_keep(since: Time, now: Time) -> bool {
+    now - since >= TimeDelta::milliseconds(KEPT_AFTER.as_millis() as i64)
+}
 
 /// Waiting tasks with equal needs, priority, project and owner.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +77,7 @@ pub struct How {
     pub most: usize,
     /// How workers are scored where the needs do not say.
     pub strategy: Strategy,
-    /// For the receipts.
+    /// For the receipts, and to know who has waited for long; without it, no worker is kept.
     pub now: Option<Time>,
 }
 
@@ -112,6 +128,8 @@ pub struct Decision {
     pub placed: Vec<Placed>,
     /// Classes that were looked at and have tasks left, with what these wait for.
     pub held: Vec<Held>,
+    /// Workers that are kept for a class.
+    pub kept: Vec<Kept>,
     /// It ended because as many were placed as were wanted: there may be room for more.
     pub more: bool,
 }
@@ -125,6 +143,15 @@ pub struct Placed {
     pub worker: WorkerId,
     /// Why there.
     pub receipt: Receipt,
+}
+
+/// A worker takes nothing more in this pass, so that a task of a class fits there in some later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Position of the class among those that were given.
+    pub class: usize,
+    /// Which worker.
+    pub worker: WorkerId,
 }
 
 /// The rest of a class waits.
@@ -173,6 +200,7 @@ pub fn decide(
         courses: BTreeMap::new(),
         suitable: classes.iter().map(|_| None).collect(),
         pending: classes.iter().map(|class| class.pending).collect(),
+        kept: BTreeMap::new(),
         decision: Decision::default(),
     };
     for level in by_priority.into_values() {
@@ -193,6 +221,8 @@ struct Pass<'a> {
     /// For each class that had a turn, where its workers stand.
     suitable: Vec<Option<Vec<usize>>>,
     pending: Vec<usize>,
+    /// Where the offers stand of the workers of each project that are kept.
+    kept: BTreeMap<ProjectId, BTreeSet<usize>>,
     decision: Decision,
 }
 
@@ -229,6 +259,7 @@ struct ProjectLine<'a> {
 }
 
 /// Why a turn is over.
+#[derive(PartialEq)]
 enum End {
     /// Somebody else has the lower share now.
     Passed,
@@ -320,6 +351,26 @@ impl<'a> Pass<'a> {
         lines
     }
 
+    /// Keeps the worker of these that lacks the least for a class which has waited for long, and of which none was placed.
+    fn keep(&mut self, at: usize, open: &[usize], offers: &[Offer], workers: u32) {
+        let Class { project, needs, since, pending, .. } = self.classes[at];
+        let kept = self.kept.entry(project).or_default();
+        let has_waited = self.how.now.is_some_and(|now| may_keep(since, now));
+        if !has_waited || self.pending[at] < pending || kept.len() >= (workers / ONE_KEPT_OF).max(1) as usize
+        {
+            return;
+        }
+        let lacks = |at: &usize| Some((shortfall(needs, &offers[*at])?, offers[*at].worker, *at));
+        let least = open
+            .iter()
+            .filter_map(lacks)
+            .min_by(|(a, one, _), (b, other, _)| a.total_cmp(b).then_with(|| one.cmp(other)));
+        if let Some((_, worker, offer)) = least {
+            kept.insert(offer);
+            self.decision.kept.push(Kept { class: at, worker });
+        }
+    }
+
     /// Places tasks of one class for as long as it is its turn.
     fn turn(&mut self, at: usize, state: &mut State<'_>, is_next: impl Fn(&State<'_>) -> bool) -> End {
         let class = &self.classes[at];
@@ -335,7 +386,13 @@ impl<'a> Pass<'a> {
         let strategy = needs.strategy.unwrap_or(self.how.strategy);
         let question = Question { needs, project, strategy, mean_run, now: self.how.now, workers };
         let suitable = self.suitable[at].take().unwrap_or_else(|| suitable_at(needs, project, state.offers));
-        let mut ranking = Ranking::new(question, &suitable, state.offers, &course);
+        let kept = self.kept.get(&project);
+        let is_open = |at: &usize| kept.is_none_or(|kept| !kept.contains(at));
+        let open: Cow<'_, [usize]> = match kept {
+            Some(_) => suitable.iter().copied().filter(is_open).collect(),
+            None => Cow::Borrowed(&suitable),
+        };
+        let mut ranking = Ranking::new(question, &open, state.offers, &course);
         let end = loop {
             let Some((chosen, receipt)) = ranking.choose(state.offers, &mut course) else {
                 break End::Held(Hold::NoWorker);
@@ -355,6 +412,10 @@ impl<'a> Pass<'a> {
                 break End::Passed;
             }
         };
+        if end == End::Held(Hold::NoWorker) {
+            self.keep(at, &open, state.offers, workers);
+        }
+        drop(open);
         self.suitable[at] = Some(suitable);
         self.courses.insert(project, (course, workers));
         end

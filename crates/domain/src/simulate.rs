@@ -243,6 +243,7 @@ impl<'a> Simulation<'a> {
         if waiting.is_empty() {
             return;
         }
+        self.how.now = Some(moment(now));
         if self.how.strategy.needs_readings() {
             self.offers.iter_mut().for_each(|offer| read(offer, self.overuse));
         }

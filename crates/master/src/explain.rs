@@ -8,6 +8,7 @@ use gaffer_domain::{JobId, ProjectId, Time};
 use gaffer_protocol::rest::{Explanation, PlaceInLine, WaitingTasks, WorkerVerdict};
 
 use crate::scheduler::offer_of;
+use crate::scheduler::statistics::KeptFor;
 use crate::store::jobs::WaitingDefinition;
 use crate::store::placement::QueuedClass;
 use crate::store::workers::Worker;
@@ -26,13 +27,14 @@ pub async fn explain(
     store: &Store,
     project: ProjectId,
     job: JobId,
+    kept: &KeptFor,
     now: Time,
 ) -> Result<Option<Explanation>, StoreError> {
     let Some(view) = store.job_get(project, job).await? else { return Ok(None) };
     let Some(spec) = store.spec(job).await? else { return Ok(None) };
     let (workers, in_use) = store.worker_fleet(Some(project)).await?;
     let queue = store.queue(project).await?;
-    let judge = Judge::new(&workers, &in_use, project, now);
+    let judge = Judge::new(&workers, &in_use, kept, project, now);
     let mut waiting = Vec::new();
     for WaitingDefinition { position, class, pending, blocked } in store.job_waiting(job).await? {
         let Some(definition) = spec.tasks.get(position) else { continue };
@@ -40,7 +42,7 @@ pub async fn explain(
             let position = u16::try_from(position).unwrap_or(u16::MAX);
             let needs = Needs::of(&spec, definition, DefinitionRef { job, position });
             let line = place_of(&queue, class);
-            waiting.push(WaitingTasks { line, ..judge.explain(&definition.name, pending, &needs) });
+            waiting.push(WaitingTasks { line, ..judge.explain(&definition.name, pending, &needs, class) });
         }
         if blocked > 0 {
             let message = format!("waits for {} to complete", definition.depends_on.join(", "));
@@ -89,27 +91,36 @@ pub struct Judge<'a> {
     workers: &'a [Worker],
     offers: Vec<Offer>,
     in_use: &'a InUse,
+    kept: &'a KeptFor,
     project: ProjectId,
 }
 
 impl<'a> Judge<'a> {
     /// The workers are all of one project.
-    pub fn new(workers: &'a [Worker], in_use: &'a InUse, project: ProjectId, now: Time) -> Judge<'a> {
+    pub fn new(
+        workers: &'a [Worker],
+        in_use: &'a InUse,
+        kept: &'a KeptFor,
+        project: ProjectId,
+        now: Time,
+    ) -> Judge<'a> {
         let offers = workers.iter().map(|worker| offer_of(worker, now)).collect();
-        Judge { workers, offers, in_use, project }
+        Judge { workers, offers, in_use, kept, project }
     }
 
-    /// Explains what keeps `count` pending tasks with these needs waiting.
-    pub fn explain(&self, name: &str, count: i64, needs: &Needs) -> WaitingTasks {
+    /// Explains what keeps `count` pending tasks of a class, with these needs, waiting.
+    pub fn explain(&self, name: &str, count: i64, needs: &Needs, class: i64) -> WaitingTasks {
         match self.in_use.hold(self.project, needs) {
             Some(hold) => told(name, count, held(needs, hold)),
-            None => self.explain_workers(name, count, needs),
+            None => self.explain_workers(name, count, needs, class),
         }
     }
 
-    fn explain_workers(&self, name: &str, count: i64, needs: &Needs) -> WaitingTasks {
+    fn explain_workers(&self, name: &str, count: i64, needs: &Needs, class: i64) -> WaitingTasks {
+        let kept_for = |worker: &Worker| self.kept.get(&worker.id).copied();
         let judge = |(worker, offer): (&Worker, &Offer)| {
-            let unfit = feasible(needs, self.project, offer, 0).err();
+            let is_kept = kept_for(worker).is_some_and(|kept_for| kept_for != class);
+            let unfit = feasible(needs, self.project, offer, 0).err().or(is_kept.then_some(Unfit::Kept));
             let message = match &unfit {
                 Some(unfit) => format!("{} {unfit}", worker.name),
                 None => format!("{} could take it now", worker.name),
@@ -118,12 +129,17 @@ impl<'a> Judge<'a> {
         };
         let verdicts: Vec<WorkerVerdict> = self.workers.iter().zip(&self.offers).map(judge).collect();
         let (message, help) = self.sentence(needs, &verdicts);
+        let kept = self.workers.iter().find(|worker| kept_for(worker) == Some(class));
+        let message = match kept {
+            Some(worker) => format!("{message}; {} is kept free for it", worker.name),
+            None => message.to_owned(),
+        };
         let would_help = what_would_help(needs, self.project, &self.offers);
         WaitingTasks {
             help: help.map(str::to_owned),
             would_help: would_help.iter().take(MAX_HELP).map(Help::to_string).collect(),
             workers: verdicts,
-            ..told(name, count, message.to_owned())
+            ..told(name, count, message)
         }
     }
 

@@ -21,11 +21,12 @@ pub async fn queue(master: &Master, project: ProjectId, now: Time) -> Result<Que
     let line = line_of(&queue);
     let mut places: Vec<(usize, Line)> = (0..line.len()).map(|at| (at, place_in_line(&line, at))).collect();
     places.sort_by_key(|(at, place)| (place.ahead, line[*at].since, line[*at].id));
-    let judge = Judge::new(&workers, &in_use, project, now);
+    let kept = master.statistics.kept();
+    let judge = Judge::new(&workers, &in_use, &kept, project, now);
     let classes = places.iter().take(MAX_CLASSES).map(|(at, Line { ahead, waiting })| {
         let queued = &queue[*at];
         let (class, (job, job_name)) = (&queued.class, &queued.job);
-        let why = judge.explain(job_name, queued.count, &class.needs);
+        let why = judge.explain(job_name, queued.count, &class.needs, class.id);
         let line = Some(PlaceInLine { ahead: *ahead, waiting: *waiting });
         QueueClass {
             class: class.id,

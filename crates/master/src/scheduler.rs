@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use chrono::{TimeDelta, Utc};
 use gaffer_domain::placement::{Measured, Offer, Strategy, TAKE_BACK_AFTER, room};
 use gaffer_domain::quantity::Span;
-use gaffer_domain::queue::{Class, How, InUse, Turns, decide};
+use gaffer_domain::queue::{Class, How, InUse, Turns, decide, may_keep};
 use gaffer_domain::spec::Resources;
 use gaffer_domain::task::TaskEvent;
 use gaffer_domain::{Time, WorkerId};
@@ -25,7 +25,7 @@ use crate::store::placement::PendingClass;
 use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
 use recent::Recent;
-use statistics::Statistics;
+use statistics::{KeptFor, Statistics};
 
 /// The most placements that go through the gate together.
 const MAX_PLACED_AT_ONCE: usize = 512;
@@ -65,6 +65,7 @@ pub struct Scheduler {
 struct Effort {
     classes: usize,
     deciding: Duration,
+    kept: KeptFor,
 }
 
 /// What one pass did.
@@ -135,17 +136,19 @@ impl Scheduler {
     /// When the database does not answer; nothing was placed then, or it was and shows in the next pass.
     pub async fn schedule_once(&mut self, now: Time) -> Result<Pass, StoreError> {
         if !self.store.tasks_any_pending().await? {
+            self.statistics.nothing_waits();
             return Ok(Pass::default());
         }
         let (begun, mut effort) = (Instant::now(), Effort::default());
         let pass = self.place_waiting(now, &mut effort).await?;
-        self.statistics.note(gaffer_protocol::rest::Pass {
+        let seen = gaffer_protocol::rest::Pass {
             at: now,
             micros: micros(begun.elapsed()),
             decision_micros: micros(effort.deciding),
             classes: u32::try_from(effort.classes).unwrap_or(u32::MAX),
             placed: u32::try_from(pass.placed).unwrap_or(u32::MAX),
-        });
+        };
+        self.statistics.note(seen, effort.kept);
         Ok(pass)
     }
 
@@ -161,7 +164,7 @@ impl Scheduler {
         effort.classes = pending.len();
         let before = Instant::now();
         let mut offers: Vec<Offer> = workers.iter().map(|worker| self.offer(worker, now)).collect();
-        let wanted = self.wanted(&pending, &in_use, &offers);
+        let wanted = self.wanted(&pending, &in_use, &offers, now);
         effort.deciding += before.elapsed();
         if wanted.is_empty() {
             return Ok(pass);
@@ -185,6 +188,7 @@ impl Scheduler {
         let before = Instant::now();
         let decision = decide(&classes, &mut in_use, &mut offers, &mut self.turns, &how);
         effort.deciding += before.elapsed();
+        effort.kept = decision.kept.iter().map(|kept| (kept.worker, classes[kept.class].id)).collect();
 
         let mut next_of = vec![0; classes.len()];
         let (mut inputs, mut reserved) = (Vec::new(), Vec::new());
@@ -213,12 +217,22 @@ impl Scheduler {
         Ok(pass)
     }
 
-    /// How many tasks to look at of the classes of which any can be placed now.
-    fn wanted(&self, pending: &[PendingClass], in_use: &InUse, offers: &[Offer]) -> Vec<(i64, usize)> {
+    /// How many tasks to look at of the classes of which any can be placed now, or which may have a worker kept for them.
+    fn wanted(
+        &self,
+        pending: &[PendingClass],
+        in_use: &InUse,
+        offers: &[Offer],
+        now: Time,
+    ) -> Vec<(i64, usize)> {
+        let wanted = |class: &PendingClass| {
+            let room = room(&class.needs, class.project, offers, self.pace.mean(class.id));
+            (class.id, room.max(usize::from(may_keep(class.first, now))))
+        };
         let mut wanted: Vec<(i64, usize)> = pending
             .iter()
             .filter(|class| in_use.hold(class.project, &class.needs).is_none())
-            .map(|class| (class.id, room(&class.needs, class.project, offers, self.pace.mean(class.id))))
+            .map(wanted)
             .filter(|(_, room)| *room > 0)
             .collect();
         let most = (MAX_HEADS_OF_ALL / wanted.len().max(1)).clamp(MIN_HEADS, MAX_PLACED_AT_ONCE);

@@ -155,6 +155,25 @@ pub fn suitable(needs: &Needs, project: ProjectId, offer: &Offer) -> Result<(), 
     }
 }
 
+/// How far a suitable worker is from having room for a task: the largest share of a resource that is missing there. None
+/// if room is not what is missing.
+pub(crate) fn shortfall(needs: &Needs, offer: &Offer) -> Option<f64> {
+    let is_taken = needs.ports.iter().any(|port| offer.taken.ports.contains(port));
+    if is_taken || (needs.distinct_workers && offer.siblings(needs) > 0) {
+        return None;
+    }
+    let free = amounts(&needs.resources, &offer.free());
+    let all = amounts(&needs.resources, &offer.capacity);
+    let counted_free = countables(needs, |name| offer.free_countable(name));
+    let counted_all = countables(needs, |name| offer.countables.get(name).copied().unwrap_or(0));
+    let missing = |(free, all): (Amount<'_>, Amount<'_>)| {
+        free.wanted.saturating_sub(free.there) as f64 / all.there.max(1) as f64
+    };
+    let most = free.into_iter().chain(counted_free).zip(all.into_iter().chain(counted_all)).map(missing);
+    let most = most.fold(0.0, f64::max);
+    (most > 0.0).then_some(most)
+}
+
 /// [`suitable`] without a reason.
 pub(super) fn suits(needs: &Needs, project: ProjectId, offer: &Offer) -> bool {
     unsuitable(needs, project, offer).is_none()

@@ -69,6 +69,8 @@ pub enum Unfit {
     },
     /// It has a task of the same definition, and no two of these may be on one worker.
     DistinctWorkers,
+    /// It is kept for a task that has waited for longer, see [`KEPT_AFTER`](crate::queue::KEPT_AFTER).
+    Kept,
     /// It has [`MAX_BACKLOG`](super::MAX_BACKLOG) attempts to start before it is given another.
     Backlogged {
         /// So many wait there for their start.
@@ -101,6 +103,7 @@ impl fmt::Display for Unfit {
             Unfit::DistinctWorkers => {
                 f.write_str("has a task of the same definition, which wants distinct workers")
             }
+            Unfit::Kept => f.write_str("is kept free for a task that has waited for longer"),
             Unfit::Backlogged { waiting } => write!(f, "has {waiting} tasks that it has yet to start"),
         }
     }

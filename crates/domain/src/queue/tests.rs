@@ -8,10 +8,10 @@ use rand::seq::SliceRandom;
 
 use super::*;
 use crate::placement::tests::{OURS, THEIRS, any_needs, any_offers, fits, needs, offer, resources};
-use crate::placement::{backlog_limit, feasible, suitable};
+use crate::placement::{HostPort, backlog_limit, feasible, suitable};
 use crate::quantity::Span;
 use crate::seeds;
-use crate::spec::Concurrency;
+use crate::spec::{Concurrency, PortProtocol};
 
 const AT_ONCE: How = How { most: 1_000, strategy: Strategy::Spread, now: None };
 
@@ -92,6 +92,46 @@ fn tasks_that_reserve_nothing_are_shared_fairly_as_well() {
     let (decision, order) = decided(&classes, &InUse::default(), &[offer(1)], &how);
     assert_eq!(order, [1, 2, 1, 2, 1, 2, 1]);
     assert!(decision.more);
+}
+
+#[test]
+fn for_a_large_task_that_has_waited_for_long_a_worker_is_kept_until_it_fits() {
+    let (large, small) = (needs(resources(4_000, 0, 0)), one_cpu());
+    let waits = [class(1, "ana", &large, 1), Class { priority: 10, ..class(2, "zoe", &small, 100) }];
+    // One processor is in use on the first worker, and two on the second.
+    let mut offers = [offer(1), offer(2)];
+    (1..).zip(&mut offers).for_each(|(count, offer)| offer.reserve(&small, count));
+    let after = |secs| How { now: Some(Time::UNIX_EPOCH + Span::from_secs(secs).to_std()), ..AT_ONCE };
+
+    let (early, order) = decided(&waits, &InUse::default(), &offers, &after(299));
+    assert_eq!((order.len(), early.kept), (5, Vec::new()), "small tasks fill both");
+    let (late, order) = decided(&waits, &InUse::default(), &offers, &after(300));
+    assert_eq!(late.kept, [Kept { class: 0, worker: WorkerId(1) }], "it lacks a processor less");
+    assert_eq!(order, [2, 2]);
+    assert!(late.placed.iter().all(|placed| placed.worker == WorkerId(2)));
+
+    // When the last small task has ended there, the large one fits, and the rest is for the others again.
+    let idle = [offer(1), offers[1].clone()];
+    let (last, order) = decided(&waits, &InUse::default(), &idle, &after(301));
+    assert_eq!((order, last.kept), (vec![1, 2, 2], Vec::new()));
+}
+
+#[test]
+fn no_more_than_a_quarter_of_the_workers_is_kept_and_none_for_what_lacks_no_room() {
+    let (large, small) = (needs(resources(4_000, 0, 0)), one_cpu());
+    let mut offers: Vec<Offer> = (1..=8).map(offer).collect();
+    offers.iter_mut().for_each(|offer| offer.reserve(&small, 1));
+    let how = How { now: Some(Time::UNIX_EPOCH + Span::from_secs(600).to_std()), ..AT_ONCE };
+    let classes: Vec<Class<'_>> = ["a", "b", "c", "d"].map(|owner| class(1, owner, &large, 5)).to_vec();
+    let (decision, _) = decided(&classes, &InUse::default(), &offers, &how);
+    let kept: Vec<_> = decision.kept.iter().map(|kept| kept.worker).collect();
+    assert_eq!(kept, [WorkerId(1), WorkerId(2)]);
+
+    let port = HostPort { port: 80, protocol: PortProtocol::Tcp };
+    let wants_port = Needs { ports: vec![port], ..small.clone() };
+    offers.iter_mut().for_each(|offer| offer.taken.ports.extend([port]));
+    let (decision, _) = decided(&[class(1, "a", &wants_port, 1)], &InUse::default(), &offers, &how);
+    assert_eq!((decision.held.len(), decision.kept), (1, Vec::new()));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
 use gaffer_protocol::wire::{Hello, StartAttempt};
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
 async fn worker(stage: &Stage, hello: Hello) -> RawWorker {
     RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello).await
@@ -123,6 +124,34 @@ async fn the_queue_is_told_in_its_order_with_reasons_and_what_would_help() {
     assert_eq!(told["waiting"][0]["line"], json!({"ahead": 4, "waiting": 7}));
     assert_eq!(queue["strategy"], "spread");
     assert!(queue["passes"]["count"].as_u64().unwrap() >= 1, "{queue}");
+}
+
+#[tokio::test]
+async fn for_a_large_task_that_has_waited_for_long_a_worker_is_kept_free_and_all_are_told() {
+    let stage = Stage::set().await;
+    let mut worker = worker(&stage, hello("w")).await;
+    let small = json!({"script": "true", "count": 20, "resources": {"cpu": 1}});
+    let small = stage.client.submit(small).await;
+    let running = [worker.next_start().await, worker.next_start().await];
+    let large = stage.client.submit(json!({"script": "true", "priority": 60, "resources": {"cpu": 2}})).await;
+    // Time passes.
+    let mut database = sqlx::PgConnection::connect(&stage.database_url).await.unwrap();
+    let older = "UPDATE tasks SET not_before = not_before - interval '10 minutes' WHERE state = 'pending' AND job_id = $1";
+    sqlx::query(older).bind(large).execute(&mut database).await.unwrap();
+    completes(&mut worker, &running[0]).await;
+    let told = eventually("the worker is kept", async || {
+        let told = explained(&stage, small).await;
+        (told["waiting"][0]["workers"][0]["unfit"]["code"] == "kept").then_some(told)
+    })
+    .await;
+    let message = told["waiting"][0]["workers"][0]["message"].as_str().unwrap();
+    assert_eq!(message, "w is kept free for a task that has waited for longer");
+    let told = explained(&stage, large).await;
+    assert_eq!(told["message"], "main: all workers that could run it are busy; w is kept free for it");
+    // Half of it is free, and none of the small ones gets that.
+    completes(&mut worker, &running[1]).await;
+    let next = worker.next_start().await;
+    assert_eq!(next.job.0, large);
 }
 
 #[tokio::test]
