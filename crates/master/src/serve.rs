@@ -27,6 +27,7 @@ use crate::scheduler::recent::Recent;
 use crate::scheduler::statistics::Statistics;
 use crate::secret::{NewSecret, Purpose};
 use crate::store::Store;
+use crate::store::claim::Claim;
 use crate::sweeper::Sweeper;
 use crate::{Master, http};
 
@@ -51,6 +52,9 @@ pub struct Running {
     listeners: Vec<JoinHandle<std::io::Result<()>>>,
     recorder: JoinHandle<()>,
     loops: Vec<JoinHandle<()>>,
+    claim: JoinHandle<()>,
+    release: CancellationToken,
+    taken_over: CancellationToken,
     postgres: Option<EmbeddedPostgres>,
 }
 
@@ -69,7 +73,9 @@ pub async fn run(config: MasterConfig, shutdown: CancellationToken) -> anyhow::R
         tracing::info!("nobody has signed in yet; this link does it, once, within a day: {link}");
     }
     shutdown.cancelled().await;
+    let taken_over = running.taken_over.clone();
     running.stop().await;
+    anyhow::ensure!(!taken_over.is_cancelled(), "another master has taken over the database");
     Ok(())
 }
 
@@ -91,7 +97,10 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             (postgres.url().to_owned(), Some(postgres))
         }
     };
-    let store = Store::open(&url).await?;
+    // Before the schema changes: an earlier master that still runs knows the old one.
+    let claim = Claim::take(&url).await?;
+    let store = Store::connect(&url).await?;
+    store.migrate().await?;
     let project = store.project_default().await?;
     store.user_ensure(FIRST_USER, project).await?;
     store.workers_amnesty().await?;
@@ -156,7 +165,11 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         public_url,
         shutdown: shutdown.clone(),
     });
+    let (release, taken_over) = (CancellationToken::new(), CancellationToken::new());
     Ok(Running {
+        claim: tokio::spawn(hold(claim, release.clone(), shutdown.clone(), taken_over.clone())),
+        release,
+        taken_over,
         listeners: vec![
             serve(dashboard, http::dashboard(master.clone()), shutdown.clone()),
             serve(api, http::api_alone(master.clone()), shutdown.clone()),
@@ -202,6 +215,9 @@ impl Running {
             tracing::warn!("not everything was recorded in time; workers will report it again");
         }
         store.close().await;
+        // Only now: the next master may begin.
+        self.release.cancel();
+        let _ = self.claim.await;
         if let Some(postgres) = self.postgres {
             postgres.stop().await;
         }
@@ -230,6 +246,20 @@ impl Master {
         let secret = NewSecret::new(Purpose::LoginLink);
         self.store.login_link_insert(user_id, &secret.sha256, valid_secs).await?;
         Ok(format!("{}/login?token={}", self.public_url, secret.text))
+    }
+}
+
+/// Holds on to the database, and takes everything down if another master has taken it.
+async fn hold(
+    claim: Claim,
+    release: CancellationToken,
+    shutdown: CancellationToken,
+    taken_over: CancellationToken,
+) {
+    if claim.hold(&release).await.is_err() {
+        tracing::error!("another master has taken over the database while it was away; this one goes down");
+        taken_over.cancel();
+        shutdown.cancel();
     }
 }
 

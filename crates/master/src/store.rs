@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Postgres, Transaction};
 
+pub mod claim;
 mod counts;
 pub mod events;
 pub mod gate;
@@ -76,15 +77,22 @@ fn is_passing(code: &str) -> bool {
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
 impl Store {
-    /// Connects to a database and brings its schema up to date. Migrations run under a lock, so several masters may
-    /// start at once.
+    /// Connects to a database and brings its schema up to date.
     ///
     /// # Errors
     /// When the URL makes no sense, nobody answers, or a migration fails.
     pub async fn open(url: &str) -> anyhow::Result<Store> {
         let store = Store::connect(url).await?;
-        MIGRATIONS.run(&store.pool).await?;
+        store.migrate().await?;
         Ok(store)
+    }
+
+    /// Brings the schema up to date, under a lock.
+    ///
+    /// # Errors
+    /// When a migration fails.
+    pub async fn migrate(&self) -> anyhow::Result<()> {
+        Ok(MIGRATIONS.run(&self.pool).await?)
     }
 
     /// Connects without touching the schema.

@@ -16,6 +16,7 @@ mod draining;
 mod gate;
 mod jobs;
 mod leases;
+mod masters;
 mod pages;
 mod placement;
 mod scheduling;
