@@ -127,8 +127,7 @@ impl Store {
         Ok(sqlx::query_scalar(any).fetch_one(&self.pool).await?)
     }
 
-    /// The classes with pending tasks: highest priority first, then who has waited longest. Costs one index look-up a
-    /// class, however many tasks wait.
+    /// The classes with pending tasks, in any order. Costs one index look-up a class, however many tasks wait.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -142,8 +141,7 @@ impl Store {
                      SELECT class_id, not_before FROM tasks WHERE state = 'pending' \
                      AND class_id > waiting.class_id ORDER BY class_id, not_before LIMIT 1) next) \
              SELECT c.id, c.project_id, c.owner, c.priority, c.needs, waiting.not_before \
-             FROM waiting JOIN classes c ON c.id = waiting.class_id \
-             ORDER BY c.priority DESC, waiting.not_before, c.id",
+             FROM waiting JOIN classes c ON c.id = waiting.class_id",
         )
         .fetch_all(&self.pool)
         .await?;
