@@ -19,3 +19,9 @@ CREATE UNIQUE INDEX workers_by_name ON workers (project_id, name) WHERE removed_
 
 -- Its attempt is being stopped so that another one can execute elsewhere.
 ALTER TABLE tasks ADD COLUMN moving boolean NOT NULL DEFAULT false CHECK (NOT moving OR state = 'stopping');
+CREATE INDEX tasks_moving ON tasks (id) WHERE moving;
+-- Those that have left a worker and are placed on none yet.
+CREATE INDEX tasks_moved ON tasks (id) WHERE state = 'pending' AND reason_code = 'stopped';
+CREATE INDEX jobs_services ON jobs (id) WHERE kind = 'service' AND finished_at IS NULL;
+-- What was submitted lately, for simulations.
+CREATE INDEX jobs_by_age ON jobs (project_id, created_at);

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use gaffer_domain::constraint::Constraint;
-use gaffer_domain::placement::{Measured, Needs, Offer, Strategy, Taken};
+use gaffer_domain::placement::{Lasting, Measured, Needs, Offer, Strategy, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
 use gaffer_domain::queue::{Class, How, InUse, Turns, decide};
 use gaffer_domain::spec::{Affinity, DriverKind, Resources};
@@ -142,6 +142,8 @@ fn offers(reserved_percent: u64) -> Vec<Offer> {
                 countables: [("gpu".to_owned(), (id % 3) as u32)].into(),
                 reserved,
                 taken: Taken::default(),
+                lasting: Lasting::default(),
+                kept: false,
                 running: (reserved_percent / 10) as u32,
                 waiting: 0,
                 finished_lately: 0,

@@ -4,15 +4,16 @@
 //! # Draining
 //!
 //! [`leave`] is asked again and again while a worker drains. Services go first, each as soon as another worker has room
-//! for it, and of one definition one after the other: the next when the last one executes again. Batch tasks that are
-//! to move (`on_drain: move`) go when there is room; the others end where they are. What is still there at the deadline
-//! goes then, wherever it may land.
+//! for it beside what is on its way already, and of one definition one after the other: the next when the last one
+//! executes again. Batch tasks that are to move (`on_drain: move`) go when there is room; the others end where they are.
+//! What is still there at the deadline goes then, wherever it may land.
 //!
 //! # Rebalancing
 //!
 //! [`rebalance`] moves one task of a service at a time, never of a batch job, and only where all of this holds:
 //! - Nothing of the project is on the move, and no service of it waits for a worker.
-//! - The task has executed, and the other worker has been connected, for as long as it takes to settle.
+//! - The task has executed on a worker that takes work, and the other worker has been connected, for as long as it takes
+//!   to settle.
 //! - Its strategy would choose the other worker if the task were placed anew.
 //! - The *gain* is at least [`LEAST_GAIN`]: how much less full the fullest resource of the other worker would be, with
 //!   the task, than that of the present one is, and Σ weight / 100 of the affinities that only the other one meets.
@@ -29,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::placement::{DefinitionRef, Fleet, Needs, Offer, Request, Strategy, feasible, place, terms};
 use crate::quantity::Span;
 use crate::spec::{JobKind, OnDrain};
+use crate::worker::WorkerState;
 use crate::{ProjectId, TaskId, Time, WorkerId};
 
 /// The least that a task must gain for its service to be interrupted: a quarter of a worker.
@@ -41,6 +43,8 @@ pub const SETTLED_AFTER: Span = Span::from_millis(300_000);
 pub struct Tenant<'a> {
     /// Which.
     pub task: TaskId,
+    /// Its present attempt.
+    pub attempt: u32,
     /// What it belongs to.
     pub definition: DefinitionRef,
     /// Whose it is.
@@ -64,6 +68,8 @@ pub struct Tenant<'a> {
 pub struct Move {
     /// Which.
     pub task: TaskId,
+    /// Its present attempt.
+    pub attempt: u32,
     /// Where it executes.
     pub from: WorkerId,
     /// Why.
@@ -95,17 +101,28 @@ pub enum Why {
     },
 }
 
-/// The tasks that leave draining workers now. `drains` has the deadline of each worker that drains; `moving` the
-/// definitions of which a task waits for a worker or has not started yet. What is to move is counted in `offers`, where
-/// it may land.
+/// What is on its way already.
+#[derive(Debug, Clone, Default)]
+pub struct UnderWay<'a> {
+    /// The definitions of services of which a task leaves a worker, or has left one and does not execute yet.
+    pub definitions: BTreeSet<DefinitionRef>,
+    /// What tasks need that leave a worker or have left one, and are placed on none yet; and whose they are.
+    pub unplaced: Vec<(ProjectId, &'a Needs)>,
+}
+
+/// The tasks that leave draining workers now. `drains` has the deadline of each worker that drains. What is to move, and
+/// what is on its way, is counted in `offers`, where it may land.
 pub fn leave(
     tenants: &[Tenant<'_>],
     drains: &BTreeMap<WorkerId, Option<Time>>,
-    moving: &BTreeSet<DefinitionRef>,
+    under_way: &UnderWay<'_>,
     offers: &mut [Offer],
     now: Time,
 ) -> Vec<Move> {
-    let mut moving = moving.clone();
+    let mut moving = under_way.definitions.clone();
+    for (project, needs) in &under_way.unplaced {
+        land(needs, *project, None, offers);
+    }
     let mut leaving: Vec<&Tenant<'_>> =
         tenants.iter().filter(|tenant| drains.contains_key(&tenant.worker)).collect();
     leaving.sort_unstable_by_key(|tenant| (tenant.kind == JobKind::Batch, tenant.task));
@@ -120,21 +137,25 @@ pub fn leave(
         if !is_over && !wants_to {
             continue;
         }
-        let landing = offers.iter_mut().find(|offer| {
-            offer.worker != tenant.worker && feasible(tenant.needs, tenant.project, offer, 0).is_ok()
-        });
-        match landing {
-            Some(offer) => offer.take(tenant.needs),
-            None if !is_over => continue,
-            None => {}
+        let has_landed = land(tenant.needs, tenant.project, Some(tenant.worker), offers);
+        if !has_landed && !is_over {
+            continue;
         }
         if is_service {
             moving.insert(tenant.definition);
         }
         let why = if is_over { Why::Deadline } else { Why::Drains };
-        moves.push(Move { task: tenant.task, from: tenant.worker, why });
+        moves.push(Move { task: tenant.task, attempt: tenant.attempt, from: tenant.worker, why });
     }
     moves
+}
+
+/// Counts a task where it may land. False if nobody has room for it.
+fn land(needs: &Needs, project: ProjectId, from: Option<WorkerId>, offers: &mut [Offer]) -> bool {
+    let has_room =
+        |offer: &&mut Offer| Some(offer.worker) != from && feasible(needs, project, offer, 0).is_ok();
+    let landing = offers.iter_mut().find(has_room);
+    landing.map(|offer| offer.take(needs)).is_some()
 }
 
 /// The task of a service that gains most by a move, if any gains enough; of equal ones the first. The tenants are one
@@ -142,7 +163,7 @@ pub fn leave(
 pub fn rebalance(
     tenants: &[Tenant<'_>],
     settled: &BTreeSet<WorkerId>,
-    offers: &[Offer],
+    offers: &mut [Offer],
     strategy: Strategy,
     settled_before: Time,
 ) -> Option<Move> {
@@ -155,29 +176,37 @@ pub fn rebalance(
         }
         let Some((gain, why)) = gain_of(tenant, settled, offers, strategy) else { continue };
         if best.as_ref().is_none_or(|(most, _)| gain > *most) {
-            best = Some((gain, Move { task: tenant.task, from: tenant.worker, why }));
+            let Tenant { task, attempt, worker, .. } = *tenant;
+            best = Some((gain, Move { task, attempt, from: worker, why }));
         }
     }
     best.map(|(_, best)| best)
 }
 
-/// Places a task as if it did not execute yet. Says what it gains if that leads elsewhere.
+/// Places a task as if it did not execute yet. Says what it gains if that leads elsewhere. The offers are as before then.
 fn gain_of(
     tenant: &Tenant<'_>,
     settled: &BTreeSet<WorkerId>,
-    offers: &[Offer],
+    offers: &mut [Offer],
     strategy: Strategy,
 ) -> Option<(f64, Why)> {
     let Tenant { needs, project, worker, .. } = *tenant;
     let here = offers.iter().position(|offer| offer.worker == worker)?;
-    let mut anew = offers.to_vec();
-    anew[here] = offers[here].without(needs);
-    let before = anew[here].clone();
-    let request = Request { needs, project, tasks: 1, mean_run: None, strategy, last: None, now: None };
-    let (chosen, _) = place(&request, &mut anew).pop()?;
-    if chosen == worker || !settled.contains(&chosen) {
+    // Where nothing new is taken, what there is stays; where nobody is, nobody could be told.
+    if offers[here].state != WorkerState::Online {
         return None;
     }
+    let before = offers[here].without(needs);
+    let with = std::mem::replace(&mut offers[here], before.clone());
+    let request = Request { needs, project, tasks: 1, mean_run: None, strategy, last: None, now: None };
+    let chosen = place(&request, offers).pop().map(|(chosen, _)| chosen);
+    if let Some(at) = chosen.and_then(|chosen| offers.iter().position(|offer| offer.worker == chosen)) {
+        offers[at].waiting -= 1;
+        offers[at].unreserve(needs);
+    }
+    offers[here] = with;
+    let chosen = chosen.filter(|chosen| *chosen != worker && settled.contains(chosen))?;
+    let offers = &*offers;
     let there = offers.iter().find(|offer| offer.worker == chosen)?;
     let strategy = needs.strategy.unwrap_or(strategy);
     let gain = worth(strategy, needs, there, offers) - worth(strategy, needs, &before, offers);

@@ -20,7 +20,7 @@ pub(crate) use feasible::shortfall;
 pub use feasible::{backlog_limit, feasible, room, suitable};
 pub use help::{Change, Help, what_would_help};
 pub use needs::{DefinitionRef, HostPort, Needs};
-pub use offer::{Measured, Offer, READING_GOOD_FOR, Taken};
+pub use offer::{Lasting, Measured, Offer, READING_GOOD_FOR, Taken};
 pub use receipt::{Candidate, Part, Receipt};
 pub use strategy::{Fleet, LIEB, Strategy, Terms, UnknownStrategy, score, terms};
 pub use unfit::{Resource, Unfit};

@@ -15,16 +15,16 @@
 //! would make all shares equal, and the same one would go first for ever), then the lower number or name.
 //!
 //! A class that fits nowhere, or whose concurrency group is full, does not hold up those behind it: that keeps workers
-//! busy. But if it has waited for [`KEPT_AFTER`] and some worker could run its task if it did nothing else, the one that
-//! lacks the least for it is *kept*: those behind get nothing there until it fits. So many small tasks do not keep a large
-//! one waiting for ever. Of a project's workers no more than a quarter are kept, but at least one.
+//! busy. But if it has waited for [`KEPT_AFTER`] and some worker could run its task beside the services that it has, the one
+//! that lacks the least for it is *kept*: what the task needs counts as reserved there, and nothing waits there for room. So
+//! those behind get what it does not need, and many small tasks do not keep a large one waiting for ever. Of a project's
+//! workers no more than a quarter are kept, but at least one.
 
 mod line;
 mod share;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -36,7 +36,7 @@ use crate::placement::ranking::{Course, Question, Ranking, suitable_at};
 use crate::placement::{Fleet, Needs, Offer, Receipt, Strategy, shortfall};
 use crate::quantity::Span;
 use crate::{ProjectId, Time, WorkerId};
-pub use line::{Line, place_in_line};
+pub use line::{Line, lines};
 pub use share::{InUse, Use};
 
 /// What has waited for so long and fits nowhere has a worker kept for it.
@@ -145,7 +145,7 @@ pub struct Placed {
     pub receipt: Receipt,
 }
 
-/// A worker takes nothing more in this pass, so that a task of a class fits there in some later one.
+/// On a worker, room is kept in this pass, so that a task of a class fits there in some later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
     /// Position of the class among those that were given.
@@ -201,6 +201,7 @@ pub fn decide(
         suitable: classes.iter().map(|_| None).collect(),
         pending: classes.iter().map(|class| class.pending).collect(),
         kept: BTreeMap::new(),
+        kept_at: Vec::new(),
         decision: Decision::default(),
     };
     for level in by_priority.into_values() {
@@ -209,6 +210,11 @@ pub fn decide(
             pass.decision.more = true;
             break;
         }
+    }
+    // What is kept is kept for this pass: the next one decides anew.
+    for (at, needs) in pass.kept_at {
+        offers[at].kept = false;
+        offers[at].unreserve(needs);
     }
     pass.decision
 }
@@ -221,8 +227,10 @@ struct Pass<'a> {
     /// For each class that had a turn, where its workers stand.
     suitable: Vec<Option<Vec<usize>>>,
     pending: Vec<usize>,
-    /// Where the offers stand of the workers of each project that are kept.
-    kept: BTreeMap<ProjectId, BTreeSet<usize>>,
+    /// How many workers of each project are kept.
+    kept: BTreeMap<ProjectId, u32>,
+    /// Where these stand among the offers, and for what they are kept.
+    kept_at: Vec<(usize, &'a Needs)>,
     decision: Decision,
 }
 
@@ -352,21 +360,23 @@ impl<'a> Pass<'a> {
     }
 
     /// Keeps the worker of these that lacks the least for a class which has waited for long, and of which none was placed.
-    fn keep(&mut self, at: usize, open: &[usize], offers: &[Offer], workers: u32) {
+    fn keep(&mut self, at: usize, suitable: &[usize], offers: &mut [Offer], workers: u32) {
         let Class { project, needs, since, pending, .. } = self.classes[at];
         let kept = self.kept.entry(project).or_default();
         let has_waited = self.how.now.is_some_and(|now| may_keep(since, now));
-        if !has_waited || self.pending[at] < pending || kept.len() >= (workers / ONE_KEPT_OF).max(1) as usize
-        {
+        if !has_waited || self.pending[at] < pending || *kept >= (workers / ONE_KEPT_OF).max(1) {
             return;
         }
         let lacks = |at: &usize| Some((shortfall(needs, &offers[*at])?, offers[*at].worker, *at));
-        let least = open
-            .iter()
+        let free = suitable.iter().filter(|at| !offers[**at].kept);
+        let least = free
             .filter_map(lacks)
             .min_by(|(a, one, _), (b, other, _)| a.total_cmp(b).then_with(|| one.cmp(other)));
         if let Some((_, worker, offer)) = least {
-            kept.insert(offer);
+            *kept += 1;
+            offers[offer].kept = true;
+            offers[offer].reserve(needs, 1);
+            self.kept_at.push((offer, needs));
             self.decision.kept.push(Kept { class: at, worker });
         }
     }
@@ -386,13 +396,7 @@ impl<'a> Pass<'a> {
         let strategy = needs.strategy.unwrap_or(self.how.strategy);
         let question = Question { needs, project, strategy, mean_run, now: self.how.now, workers };
         let suitable = self.suitable[at].take().unwrap_or_else(|| suitable_at(needs, project, state.offers));
-        let kept = self.kept.get(&project);
-        let is_open = |at: &usize| kept.is_none_or(|kept| !kept.contains(at));
-        let open: Cow<'_, [usize]> = match kept {
-            Some(_) => suitable.iter().copied().filter(is_open).collect(),
-            None => Cow::Borrowed(&suitable),
-        };
-        let mut ranking = Ranking::new(question, &open, state.offers, &course);
+        let mut ranking = Ranking::new(question, &suitable, state.offers, &course);
         let end = loop {
             let Some((chosen, receipt)) = ranking.choose(state.offers, &mut course) else {
                 break End::Held(Hold::NoWorker);
@@ -413,9 +417,8 @@ impl<'a> Pass<'a> {
             }
         };
         if end == End::Held(Hold::NoWorker) {
-            self.keep(at, &open, state.offers, workers);
+            self.keep(at, &suitable, state.offers, workers);
         }
-        drop(open);
         self.suitable[at] = Some(suitable);
         self.courses.insert(project, (course, workers));
         end

@@ -22,7 +22,7 @@ use chrono::TimeDelta;
 use self::outcome::Ledger;
 pub use self::outcome::{Outcome, Waits, table};
 use self::trace::Arrival;
-use crate::placement::{Measured, Needs, Offer, Strategy, Taken, suitable};
+use crate::placement::{Lasting, Measured, Needs, Offer, Strategy, Taken, suitable};
 use crate::quantity::{Bytes, Cpu, Span, shown};
 use crate::queue::{Class, How, InUse, Turns, decide};
 use crate::spec::{DriverKind, Resources};
@@ -328,6 +328,8 @@ fn machine(id: i64, capacity: Resources) -> Offer {
         countables: BTreeMap::new(),
         reserved: Resources { cpu: Cpu::default(), memory: Bytes(0), disk: Bytes(0) },
         taken: Taken::default(),
+        lasting: Lasting::default(),
+        kept: false,
         running: 0,
         waiting: 0,
         finished_lately: 0,

@@ -2,20 +2,20 @@
 //!
 //! | state | dependencies met | dependency failed | placed | started | returned | ended | stop requested | move requested |
 //! |---|---|---|---|---|---|---|---|---|
-//! | blocked | pending | cancelled | · | stale | stale | stale | cancelled | · |
-//! | pending | · | · | scheduled | stale | stale | stale | cancelled | · |
+//! | blocked | pending | cancelled | · | stale | stale | stale | cancelled | stale |
+//! | pending | · | · | scheduled | stale | stale | stale | cancelled | stale |
 //! | scheduled | · | · | · | running | pending | *policy* | stopping | moving |
 //! | running | · | · | · | · | · | *policy* | stopping | moving |
 //! | moving, not started | · | · | · | moving | pending | *moved* | stopping | · |
 //! | moving, started | · | · | · | · | · | *moved* | stopping | · |
 //! | stopping, not started | · | · | · | stopping | cancelled | *stopped* | · | · |
 //! | stopping, started | · | · | · | · | · | *stopped* | · | · |
-//! | completed | · | · | · | stale | stale | stale | · | · |
-//! | failed | · | · | · | stale | stale | stale | · | · |
-//! | cancelled | · | · | · | stale | stale | stale | · | · |
+//! | completed | · | · | · | stale | stale | stale | · | stale |
+//! | failed | · | · | · | stale | stale | stale | · | stale |
+//! | cancelled | · | · | · | stale | stale | stale | · | stale |
 //!
 //! `·` is refused and changes nothing. Reports (started, returned, ended) must name the present attempt and come from
-//! its worker; any other is *stale* in every state. *policy*: completed, failed, or pending again, as
+//! its worker, and so must wishes to move it away from there; any other is *stale* in every state. *policy*: completed, failed, or pending again, as
 //! [`crate::policy::after_end`] says. *stopped*: completed if it exited with code 0 by itself before the stop reached
 //! it, failed if it had failed before that, cancelled if it was stopped or lost; never pending again. *moving* is
 //! stopping for the sake of another attempt elsewhere; *moved*: pending again if it was stopped or its worker shut down,
@@ -146,8 +146,10 @@ pub enum TaskEvent {
     Returned(Report),
     /// The attempt is over, as its worker says, or lost, as the master finds.
     Ended(Report, AttemptEnd),
-    /// Somebody wants it to end, or to go elsewhere.
+    /// Somebody wants it to end.
     StopRequested(StopCause),
+    /// The attempt is to leave its worker, for a reason such as "moved away from pi4, which drains".
+    MoveRequested(Report, String),
 }
 
 /// Which attempt is reported on, and by (or on behalf of) whom.
@@ -208,6 +210,9 @@ pub enum Rejected {
     /// It has happened already, or cannot happen in this state.
     #[error("a task that is {0} does not allow this")]
     NotNow(StateName),
+    /// The chosen worker takes nothing new by now.
+    #[error("the worker takes nothing new any more")]
+    NoPlace,
 }
 
 /// Decides what `event` makes of `task`. `restart` is the policy of the task's definition.
@@ -219,7 +224,10 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
     use TaskState as State;
 
     let not_now = Err(Rejected::NotNow(task.state.name()));
-    if let Event::Started(report, _) | Event::Returned(report) | Event::Ended(report, _) = &event
+    if let Event::Started(report, _)
+    | Event::Returned(report)
+    | Event::Ended(report, _)
+    | Event::MoveRequested(report, _) = &event
         && (report.attempt != task.attempt || task.state.worker() != Some(report.worker))
     {
         return Err(Rejected::Stale);
@@ -234,7 +242,7 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
             let reason = Reason { code: ReasonCode::DependencyFailed, message };
             Ok(task.becomes(State::Cancelled { at: now, reason }))
         }
-        (State::Blocked | State::Pending { .. }, Event::StopRequested(cause)) if !cause.is_move() => {
+        (State::Blocked | State::Pending { .. }, Event::StopRequested(cause)) => {
             Ok(task.becomes(State::Cancelled { at: now, reason: cause.into_reason() }))
         }
 
@@ -287,9 +295,16 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
         (State::Running { worker, since }, Event::StopRequested(cause)) => {
             Ok(task.becomes_stopping(*worker, Some(*since), cause))
         }
+        (State::Scheduled { worker, .. }, Event::MoveRequested(_, message)) => {
+            Ok(task.becomes_stopping(*worker, None, StopCause { message, then: AfterStop::Move }))
+        }
+        (State::Running { worker, since }, Event::MoveRequested(_, message)) => {
+            let cause = StopCause { message, then: AfterStop::Move };
+            Ok(task.becomes_stopping(*worker, Some(*since), cause))
+        }
         // The worker has been told already; what has changed is what follows.
         (State::Stopping { worker, started, cause: known }, Event::StopRequested(cause))
-            if known.is_move() && !cause.is_move() =>
+            if known.is_move() =>
         {
             let (worker, started) = (*worker, *started);
             Ok(task.becomes(State::Stopping { worker, started, cause }))
@@ -368,11 +383,6 @@ impl StopCause {
     /// Stopped by somebody, by name.
     pub fn by(who: &str) -> StopCause {
         StopCause { message: format!("stopped by {who}"), then: AfterStop::Cancel }
-    }
-
-    /// To be executed elsewhere, for a reason such as "moved away from pi4, which is draining".
-    pub fn to_move(message: String) -> StopCause {
-        StopCause { message, then: AfterStop::Move }
     }
 
     fn is_move(&self) -> bool {

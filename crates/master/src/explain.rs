@@ -1,10 +1,12 @@
 //! Why tasks wait: the same questions that the scheduler asks, with their answers in words.
 
+use std::collections::BTreeMap;
+
 use gaffer_domain::placement::{
     DefinitionRef, Help, Needs, Offer, Unfit, feasible, suitable, what_would_help,
 };
-use gaffer_domain::queue::{Class, Hold, InUse, Line, place_in_line};
-use gaffer_domain::{JobId, ProjectId, Time};
+use gaffer_domain::queue::{Class, Hold, InUse, Line, lines};
+use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use gaffer_protocol::rest::{Explanation, PlaceInLine, WaitingTasks, WorkerVerdict};
 
 use crate::scheduler::offer_of;
@@ -34,14 +36,17 @@ pub async fn explain(
     let Some(spec) = store.spec(job).await? else { return Ok(None) };
     let (workers, in_use) = store.worker_fleet(Some(project)).await?;
     let queue = store.queue(project).await?;
-    let judge = Judge::new(&workers, &in_use, kept, project, now);
+    let line = line_of(&queue);
+    let lines = lines(&line);
+    let judge = Judge::new(&workers, &in_use, kept, &line, now);
     let mut waiting = Vec::new();
     for WaitingDefinition { position, class, pending, blocked } in store.job_waiting(job).await? {
         let Some(definition) = spec.tasks.get(position) else { continue };
         if pending > 0 {
             let position = u16::try_from(position).unwrap_or(u16::MAX);
             let needs = Needs::of(&spec, definition, DefinitionRef { job, position });
-            let line = place_of(&queue, class);
+            let place = line.iter().position(|queued| queued.id == class).map(|at| lines[at]);
+            let line = place.map(|Line { ahead, waiting }| PlaceInLine { ahead, waiting });
             waiting.push(WaitingTasks { line, ..judge.explain(&definition.name, pending, &needs, class) });
         }
         if blocked > 0 {
@@ -60,13 +65,6 @@ pub async fn explain(
         (None, state) => format!("nothing waits: the job is {state}"),
     };
     Ok(Some(Explanation { job, message, waiting }))
-}
-
-/// Where the first waiting task of a class stands in line.
-fn place_of(queue: &[QueuedClass], class: i64) -> Option<PlaceInLine> {
-    let at = queue.iter().position(|queued| queued.class.id == class)?;
-    let Line { ahead, waiting } = place_in_line(&line_of(queue), at);
-    Some(PlaceInLine { ahead, waiting })
 }
 
 /// What waits, as the rules look at it.
@@ -91,36 +89,47 @@ pub struct Judge<'a> {
     workers: &'a [Worker],
     offers: Vec<Offer>,
     in_use: &'a InUse,
-    kept: &'a KeptFor,
-    project: ProjectId,
+    /// What workers are kept for: the class, and what it needs.
+    kept: BTreeMap<WorkerId, (i64, &'a Needs)>,
 }
 
 impl<'a> Judge<'a> {
-    /// The workers are all of one project.
+    /// The workers, and what waits, are all of one project.
     pub fn new(
         workers: &'a [Worker],
         in_use: &'a InUse,
-        kept: &'a KeptFor,
-        project: ProjectId,
+        kept: &KeptFor,
+        line: &[Class<'a>],
         now: Time,
     ) -> Judge<'a> {
         let offers = workers.iter().map(|worker| offer_of(worker, now)).collect();
-        Judge { workers, offers, in_use, kept, project }
+        let needs_of = |class: i64| line.iter().find(|queued| queued.id == class).map(|queued| queued.needs);
+        let kept = kept.iter().filter_map(|(worker, class)| Some((*worker, (*class, needs_of(*class)?))));
+        Judge { workers, offers, in_use, kept: kept.collect() }
+    }
+
+    /// What keeps a worker out.
+    fn unfit(&self, needs: &Needs, offer: &Offer, class: i64) -> Option<Unfit> {
+        let unfit = feasible(needs, offer.project, offer, 0).err();
+        let kept = self.kept.get(&offer.worker).filter(|(kept_for, _)| *kept_for != class);
+        let (None, Some((_, kept))) = (&unfit, kept) else { return unfit };
+        let mut beside = offer.clone();
+        beside.reserve(kept, 1);
+        feasible(needs, offer.project, &beside, 0).err().map(|_| Unfit::Kept)
     }
 
     /// Explains what keeps `count` pending tasks of a class, with these needs, waiting.
     pub fn explain(&self, name: &str, count: i64, needs: &Needs, class: i64) -> WaitingTasks {
-        match self.in_use.hold(self.project, needs) {
+        let project = self.workers.first().map(|worker| worker.project);
+        match project.and_then(|project| self.in_use.hold(project, needs)) {
             Some(hold) => told(name, count, held(needs, hold)),
             None => self.explain_workers(name, count, needs, class),
         }
     }
 
     fn explain_workers(&self, name: &str, count: i64, needs: &Needs, class: i64) -> WaitingTasks {
-        let kept_for = |worker: &Worker| self.kept.get(&worker.id).copied();
         let judge = |(worker, offer): (&Worker, &Offer)| {
-            let is_kept = kept_for(worker).is_some_and(|kept_for| kept_for != class);
-            let unfit = feasible(needs, self.project, offer, 0).err().or(is_kept.then_some(Unfit::Kept));
+            let unfit = self.unfit(needs, offer, class);
             let message = match &unfit {
                 Some(unfit) => format!("{} {unfit}", worker.name),
                 None => format!("{} could take it now", worker.name),
@@ -129,12 +138,15 @@ impl<'a> Judge<'a> {
         };
         let verdicts: Vec<WorkerVerdict> = self.workers.iter().zip(&self.offers).map(judge).collect();
         let (message, help) = self.sentence(needs, &verdicts);
-        let kept = self.workers.iter().find(|worker| kept_for(worker) == Some(class));
+        let kept = self
+            .workers
+            .iter()
+            .find(|worker| self.kept.get(&worker.id).is_some_and(|(kept_for, _)| *kept_for == class));
         let message = match kept {
             Some(worker) => format!("{message}; {} is kept free for it", worker.name),
             None => message.to_owned(),
         };
-        let would_help = what_would_help(needs, self.project, &self.offers);
+        let would_help = what_would_help(needs, &self.offers);
         WaitingTasks {
             help: help.map(str::to_owned),
             would_help: would_help.iter().take(MAX_HELP).map(Help::to_string).collect(),
@@ -146,7 +158,7 @@ impl<'a> Judge<'a> {
     /// The whole in one sentence, and what would help in general.
     fn sentence(&self, needs: &Needs, verdicts: &[WorkerVerdict]) -> (&'static str, Option<&'static str>) {
         let some = |wanted: fn(&Unfit) -> bool| verdicts.iter().filter_map(|v| v.unfit.as_ref()).any(wanted);
-        let could_alone = self.offers.iter().any(|offer| suitable(needs, self.project, offer).is_ok());
+        let could_alone = self.offers.iter().any(|offer| suitable(needs, offer.project, offer).is_ok());
         if verdicts.is_empty() {
             ("no worker has ever connected", Some("start one: gaffer worker, with MASTER_URL and API_KEY"))
         } else if verdicts.iter().any(|verdict| verdict.unfit.is_none()) {

@@ -6,22 +6,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
-use gaffer_domain::moves::{Move, Tenant, Why, leave, rebalance};
+use gaffer_domain::moves::{Move, Tenant, UnderWay, Why, leave, rebalance};
 use gaffer_domain::placement::{Needs, Offer, Strategy};
 use gaffer_domain::quantity::{Bytes, Cpu};
-use gaffer_domain::spec::{JobKind, JobSpec, OnDrain, Placement, Resources};
-use gaffer_domain::task::{StopCause, TaskEvent};
-use gaffer_domain::worker::Intake;
-use gaffer_domain::{ProjectId, Time, WorkerId};
+use gaffer_domain::spec::{JobSpec, Placement, Resources};
+use gaffer_domain::task::{Report, TaskEvent};
+use gaffer_domain::worker::{Intake, WorkerState};
+use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::Changes;
 use crate::hub::Hub;
 use crate::recorder::RecorderHandle;
+use crate::scheduler::statistics::Statistics;
 use crate::scheduler::{measured, offer_of};
 use crate::store::gate::{Detail, Input};
-use crate::store::leaving::{Resident, Residents};
+use crate::store::leaving::Resident;
 use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
 
@@ -50,19 +51,15 @@ pub struct Mover {
     pub changes: Changes,
     /// How workers are scored where a job does not say.
     pub strategy: Strategy,
+    /// Which workers are kept.
+    pub statistics: Statistics,
     /// How long a service's task executes, and a worker is connected, before they count as settled; none if services are
     /// never moved for balance.
     pub settled_after: Option<Duration>,
 }
 
-/// What a look is taken at, in the words of the rules.
-struct Seen {
-    workers: Vec<Worker>,
-    offers: Vec<Offer>,
-    residents: Residents,
-    /// Of each of them, what it is part of and what it needs.
-    known: Vec<(Resident, Arc<JobSpec>, Needs)>,
-}
+/// Tasks with what they are part of and what they need.
+type Known = Vec<(Resident, Arc<JobSpec>, Needs)>;
 
 impl Mover {
     /// Takes a look whenever somebody asks for one, and as often as it takes while something drains or may be moved.
@@ -111,14 +108,16 @@ impl Mover {
         if drains.is_empty() && !balances {
             return Ok(false);
         }
-        let mut seen = self.see(workers, now).await?;
-        let tenants: Vec<Tenant<'_>> = seen.known.iter().map(tenant).collect();
-        let mut moves = leave(&tenants, &drains, &seen.residents.moving, &mut seen.offers, now);
+        let mut offers = self.offers(&workers, now);
+        let mut moves = Vec::new();
+        if !drains.is_empty() {
+            moves = self.leaving(&drains, &mut offers, now).await?;
+        }
         if balances && moves.is_empty() {
-            moves.extend(self.balance(&tenants, &seen, now));
+            moves = self.balance(&workers, offers, now).await?;
         }
         let name = |id: WorkerId| {
-            let worker = seen.workers.iter().find(|worker| worker.id == id);
+            let worker = workers.iter().find(|worker| worker.id == id);
             worker.map_or_else(|| format!("worker {id}"), |worker| worker.name.clone())
         };
         let inputs: Vec<Input> = moves.iter().map(|one| input(one, name)).collect();
@@ -131,51 +130,91 @@ impl Mover {
         Ok(!drains.is_empty())
     }
 
-    async fn see(&self, workers: Vec<Worker>, now: Time) -> Result<Seen, StoreError> {
+    /// What workers have to offer to tasks that move. Those that are kept for somebody take none.
+    fn offers(&self, workers: &[Worker], now: Time) -> Vec<Offer> {
         let nothing = Resources { cpu: Cpu::default(), memory: Bytes(0), disk: Bytes(0) };
+        let kept = self.statistics.kept();
         let offer = |worker: &Worker| {
-            let measured = measured(&self.hub, worker.id, |_| nothing);
-            Offer { measured, ..offer_of(worker, now) }
+            let mut offer = offer_of(worker, now);
+            offer.measured = measured(&self.hub, worker.id, |_| nothing);
+            if kept.contains_key(&worker.id) && offer.state == WorkerState::Online {
+                offer.state = WorkerState::Cordoned;
+            }
+            offer
         };
-        let offers = workers.iter().map(offer).collect();
-        let mut residents = self.store.tasks_that_may_move(MAX_LOOKED_AT).await?;
-        let mut known = Vec::new();
-        for resident in std::mem::take(&mut residents.staying) {
-            let Some(spec) = self.store.spec(resident.definition.job).await? else { continue };
-            let Some(definition) = spec.tasks.get(usize::from(resident.definition.position)) else {
-                continue;
-            };
-            let needs = Needs::of(&spec, definition, resident.definition);
-            known.push((resident, spec, needs));
-        }
-        Ok(Seen { workers, offers, residents, known })
+        workers.iter().map(offer).collect()
+    }
+
+    async fn leaving(
+        &self,
+        drains: &BTreeMap<WorkerId, Option<Time>>,
+        offers: &mut [Offer],
+        now: Time,
+    ) -> Result<Vec<Move>, StoreError> {
+        let staying = self.known(self.store.tasks_on_draining(MAX_LOOKED_AT).await?).await?;
+        let on_their_way = self.known(self.store.tasks_on_their_way(MAX_LOOKED_AT).await?).await?;
+        let jobs: Vec<JobId> = staying.iter().map(|(resident, _, _)| resident.definition.job).collect();
+        let mut definitions = self.store.definitions_starting(&jobs).await?;
+        definitions.extend(on_their_way.iter().map(|(resident, _, _)| resident.definition));
+        let unplaced = on_their_way.iter().map(|(resident, _, needs)| (resident.project, needs)).collect();
+        let tenants: Vec<Tenant<'_>> = staying.iter().filter_map(tenant).collect();
+        Ok(leave(&tenants, drains, &UnderWay { definitions, unplaced }, offers, now))
     }
 
     /// One task of each project in which nothing is on the move.
-    fn balance(&self, tenants: &[Tenant<'_>], seen: &Seen, now: Time) -> Vec<Move> {
-        let Some(settled_after) = self.settled_after else { return Vec::new() };
+    async fn balance(
+        &self,
+        workers: &[Worker],
+        offers: Vec<Offer>,
+        now: Time,
+    ) -> Result<Vec<Move>, StoreError> {
+        let Some(settled_after) = self.settled_after else { return Ok(Vec::new()) };
         let before = now - TimeDelta::from_std(settled_after).unwrap_or_default();
-        let settled: BTreeSet<WorkerId> = seen
-            .workers
-            .iter()
-            .filter(|worker| worker.online_since.is_some_and(|since| since <= before))
-            .map(|worker| worker.id)
-            .collect();
-        let mut by_project: BTreeMap<ProjectId, Vec<Tenant<'_>>> = BTreeMap::new();
-        for tenant in tenants.iter().filter(|tenant| !seen.residents.unsettled.contains(&tenant.project)) {
-            by_project.entry(tenant.project).or_default().push(tenant.clone());
+        let is_settled = |worker: &&Worker| worker.online_since.is_some_and(|since| since <= before);
+        let settled: BTreeSet<WorkerId> = workers.iter().filter(is_settled).map(|worker| worker.id).collect();
+        let unsettled = self.store.projects_unsettled().await?;
+        let known = self.known(self.store.tasks_of_services(MAX_LOOKED_AT).await?).await?;
+        let mut by_project: BTreeMap<ProjectId, (Vec<Tenant<'_>>, Vec<Offer>)> = BTreeMap::new();
+        for tenant in known.iter().filter_map(tenant).filter(|tenant| !unsettled.contains(&tenant.project)) {
+            by_project.entry(tenant.project).or_default().0.push(tenant);
         }
-        let best =
-            |tenants: Vec<Tenant<'_>>| rebalance(&tenants, &settled, &seen.offers, self.strategy, before);
-        by_project.into_values().filter_map(best).collect()
+        for offer in offers {
+            if let Some((_, offers)) = by_project.get_mut(&offer.project) {
+                offers.push(offer);
+            }
+        }
+        let mut moves = Vec::new();
+        for (tenants, mut offers) in by_project.into_values() {
+            moves.extend(rebalance(&tenants, &settled, &mut offers, self.strategy, before));
+            // Each task was placed anew once: others may want the thread.
+            tokio::task::yield_now().await;
+        }
+        Ok(moves)
+    }
+
+    async fn known(&self, residents: Vec<Resident>) -> Result<Known, StoreError> {
+        let mut jobs: Vec<JobId> = residents.iter().map(|resident| resident.definition.job).collect();
+        jobs.sort_unstable();
+        jobs.dedup();
+        if jobs.is_empty() {
+            return Ok(Known::new());
+        }
+        let specs = self.store.specs(&jobs).await?;
+        let known = |resident: Resident| {
+            let spec = specs.get(&resident.definition.job)?;
+            let definition = spec.tasks.get(usize::from(resident.definition.position))?;
+            let needs = Needs::of(spec, definition, resident.definition);
+            Some((resident, spec.clone(), needs))
+        };
+        Ok(residents.into_iter().filter_map(known).collect())
     }
 }
 
-fn tenant((resident, spec, needs): &(Resident, Arc<JobSpec>, Needs)) -> Tenant<'_> {
+fn tenant((resident, spec, needs): &(Resident, Arc<JobSpec>, Needs)) -> Option<Tenant<'_>> {
     let Placement { on_drain, rebalance: may_rebalance, .. } = spec.placement.unwrap_or_default();
-    let Resident { task, definition, project, worker, since } = *resident;
-    let on_drain = if spec.kind == JobKind::Service { OnDrain::Move } else { on_drain };
-    Tenant { task, definition, project, worker, since, needs, kind: spec.kind, on_drain, may_rebalance }
+    let Resident { task, attempt, definition, project, worker, since } = *resident;
+    let (kind, worker) = (spec.kind, worker?);
+    Some(Tenant { task, attempt, definition, project, worker, since, needs, kind, on_drain, may_rebalance })
 }
 
 fn input(one: &Move, name: impl Fn(WorkerId) -> String) -> Input {
@@ -194,6 +233,7 @@ fn input(one: &Move, name: impl Fn(WorkerId) -> String) -> Input {
             )
         }
     };
-    let event = TaskEvent::StopRequested(StopCause::to_move(message));
+    let report = Report { worker: one.from, attempt: one.attempt };
+    let event = TaskEvent::MoveRequested(report, message);
     Input { task: one.task, event, actor: "gaffer".into(), detail: Detail::None }
 }

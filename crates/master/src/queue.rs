@@ -1,6 +1,6 @@
 //! What waits for workers in a project, in the order in which it will go, with the reasons; and how the scheduler does.
 
-use gaffer_domain::queue::{Line, place_in_line};
+use gaffer_domain::queue::{Line, lines};
 use gaffer_domain::{ProjectId, Time};
 use gaffer_protocol::rest::{PlaceInLine, Queue, QueueClass, WaitingTasks};
 
@@ -10,6 +10,8 @@ use crate::store::StoreError;
 
 /// So many classes are told one by one.
 const MAX_CLASSES: usize = 100;
+/// So many workers are told of for each; `explain` tells of all.
+const MAX_VERDICTS: usize = 50;
 
 /// Tells what waits.
 ///
@@ -19,14 +21,15 @@ pub async fn queue(master: &Master, project: ProjectId, now: Time) -> Result<Que
     let (workers, in_use) = master.store.worker_fleet(Some(project)).await?;
     let queue = master.store.queue(project).await?;
     let line = line_of(&queue);
-    let mut places: Vec<(usize, Line)> = (0..line.len()).map(|at| (at, place_in_line(&line, at))).collect();
+    let mut places: Vec<(usize, Line)> = lines(&line).into_iter().enumerate().collect();
     places.sort_by_key(|(at, place)| (place.ahead, line[*at].since, line[*at].id));
     let kept = master.statistics.kept();
-    let judge = Judge::new(&workers, &in_use, &kept, project, now);
+    let judge = Judge::new(&workers, &in_use, &kept, &line, now);
     let classes = places.iter().take(MAX_CLASSES).map(|(at, Line { ahead, waiting })| {
         let queued = &queue[*at];
         let (class, (job, job_name)) = (&queued.class, &queued.job);
-        let why = judge.explain(job_name, queued.count, &class.needs, class.id);
+        let mut why = judge.explain(job_name, queued.count, &class.needs, class.id);
+        why.workers.truncate(MAX_VERDICTS);
         let line = Some(PlaceInLine { ahead: *ahead, waiting: *waiting });
         QueueClass {
             class: class.id,

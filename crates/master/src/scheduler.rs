@@ -60,10 +60,9 @@ pub struct Scheduler {
     pub statistics: Statistics,
 }
 
-/// What a pass looked at, and how long it took to decide.
+/// How long it took a pass to decide, and which workers it keeps.
 #[derive(Debug, Default)]
 struct Effort {
-    classes: usize,
     deciding: Duration,
     kept: KeptFor,
 }
@@ -145,8 +144,6 @@ impl Scheduler {
             at: now,
             micros: micros(begun.elapsed()),
             decision_micros: micros(effort.deciding),
-            classes: u32::try_from(effort.classes).unwrap_or(u32::MAX),
-            placed: u32::try_from(pass.placed).unwrap_or(u32::MAX),
         };
         self.statistics.note(seen, effort.kept);
         Ok(pass)
@@ -161,7 +158,6 @@ impl Scheduler {
             ..Pass::default()
         };
         pending.retain(|class| class.first <= now);
-        effort.classes = pending.len();
         let before = Instant::now();
         let mut offers: Vec<Offer> = workers.iter().map(|worker| self.offer(worker, now)).collect();
         let wanted = self.wanted(&pending, &in_use, &offers, now);
@@ -287,6 +283,8 @@ pub fn offer_of(worker: &Worker, now: Time) -> Offer {
         countables: worker.countables.clone(),
         reserved: worker.reserved,
         taken: worker.taken.clone(),
+        lasting: worker.lasting.clone(),
+        kept: false,
         running: worker.running.try_into().unwrap_or(u32::MAX),
         waiting: worker.waiting.try_into().unwrap_or(u32::MAX),
         finished_lately: 0,

@@ -136,6 +136,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         wake: mover_wake.clone(),
         changes: changes.clone(),
         strategy: config.strategy,
+        statistics: statistics.clone(),
         settled_after: config.rebalance.settled_after(),
     };
     let samples = Samples::default();

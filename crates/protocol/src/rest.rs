@@ -227,7 +227,10 @@ pub struct Worker {
     pub name: String,
     /// `online`, `cordoned`, `draining`, `offline` or `lost`.
     pub state: String,
-    /// If its operator wants it to drain, connected or not.
+    /// What its operator wants it to take, connected or not: `open`, `cordoned` or `draining`.
+    #[serde(default)]
+    pub intake: String,
+    /// How far it is, if it is to drain.
     pub draining: Option<Draining>,
     /// Where it stands.
     pub datacenter: String,
@@ -401,15 +404,12 @@ pub struct Queue {
     pub classes: Vec<QueueClass>,
 }
 
-/// How the scheduler has done since the master started, and lately.
+/// How the scheduler has done since the master started, and lately: for all projects, so times only, which tell nothing of
+/// what others do.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Passes {
     /// So many passes had something to do.
     pub count: u64,
-    /// So many tasks were placed.
-    pub placed: u64,
-    /// When the last one began.
-    pub last_at: Option<DateTime<Utc>>,
     /// The last ones, oldest first; at most 300.
     pub recent: Vec<Pass>,
 }
@@ -423,10 +423,6 @@ pub struct Pass {
     pub micros: u64,
     /// How long the decision alone took.
     pub decision_micros: u64,
-    /// Classes that waited.
-    pub classes: u32,
-    /// Tasks that were placed.
-    pub placed: u32,
 }
 
 /// Waiting tasks with equal needs, priority and owner.

@@ -222,8 +222,8 @@ impl Execution {
     }
 
     /// What this worker offers from now on; what runs already goes on.
-    pub fn set_capacity(&self, capacity: Resources) {
-        self.core.state().set_capacity(capacity);
+    pub fn set_offer(&self, capacity: Resources, countables: BTreeMap<String, u32>) {
+        self.core.state().set_offer(capacity, countables);
         self.core.launch_ready();
     }
 

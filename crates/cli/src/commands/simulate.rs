@@ -99,10 +99,7 @@ async fn from_server(args: &SimulateArgs) -> Result<Load, Failure> {
     }
     let mut fleet = machines(&args.words)?;
     if fleet.is_empty() {
-        let workers: Page<Worker> = client
-            .read(&["workers"], &vec![("limit", "500".to_owned()), ("state", "online".to_owned())])
-            .await?;
-        fleet = workers.items.iter().map(machine).collect();
+        fleet = workers_online(&client).await?;
     }
     if fleet.is_empty() {
         return Err(Failure::Usage(
@@ -110,6 +107,21 @@ async fn from_server(args: &SimulateArgs) -> Result<Load, Failure> {
         ));
     }
     Ok(("history".to_owned(), text, fleet))
+}
+
+async fn workers_online(client: &Client) -> Result<Vec<Machines>, Failure> {
+    let mut fleet = Vec::new();
+    let mut cursor = None;
+    loop {
+        let mut query = vec![("limit", "500".to_owned()), ("state", "online".to_owned())];
+        query.extend(cursor.map(|cursor| ("cursor", cursor)));
+        let page: Page<Worker> = client.read(&["workers"], &query).await?;
+        fleet.extend(page.items.iter().map(machine));
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(fleet);
+        }
+    }
 }
 
 fn from_file(words: &[String]) -> Result<Load, Failure> {

@@ -153,6 +153,9 @@ fn details(out: &Out, worker: &Worker) -> String {
         }
     };
     field("last seen", &moment::ago(worker.last_seen_at, now));
+    if worker.intake == "cordoned" {
+        field("takes", "nothing new: it is cordoned");
+    }
     if let Some(draining) = &worker.draining {
         field("drains", &drains(draining, now));
     }

@@ -19,6 +19,7 @@ fn of_job(job: i64) -> DefinitionRef {
 fn tenant(task: i64, worker: i64, needs: &Needs) -> Tenant<'_> {
     Tenant {
         task: TaskId(task),
+        attempt: 1,
         definition: of_job(task),
         project: OURS,
         worker: WorkerId(worker),
@@ -45,7 +46,7 @@ fn drains(deadline: Option<Time>) -> BTreeMap<WorkerId, Option<Time>> {
 }
 
 fn leaving(tenants: &[Tenant<'_>], deadline: Option<Time>, offers: &mut [Offer], now: Time) -> Vec<i64> {
-    let moves = leave(tenants, &drains(deadline), &BTreeSet::new(), offers, now);
+    let moves = leave(tenants, &drains(deadline), &UnderWay::default(), offers, now);
     moves.into_iter().map(|one| one.task.0).collect()
 }
 
@@ -68,6 +69,9 @@ fn nothing_leaves_before_there_is_room_for_it_elsewhere() {
     let mut offers = draining(4_000);
     assert_eq!(leaving(&tenants, None, &mut offers, at(9)), [1], "the other worker is full with the first");
     assert!(leaving(&tenants, None, &mut offers, at(9)).is_empty());
+    // A second later the first has stopped and is placed nowhere yet: its place is nobody else's.
+    let under_way = UnderWay { unplaced: vec![(OURS, &large)], ..UnderWay::default() };
+    assert_eq!(leave(&tenants[1..], &drains(None), &under_way, &mut draining(4_000), at(10)), []);
 }
 
 #[test]
@@ -75,7 +79,7 @@ fn of_one_service_one_task_leaves_after_the_other() {
     let one = needs(resources(1_000, 0, 0));
     let both = [tenant(1, 1, &one), Tenant { definition: of_job(1), ..tenant(2, 1, &one) }];
     assert_eq!(leaving(&both, None, &mut draining(2_000), at(9)), [1]);
-    let under_way = BTreeSet::from([of_job(1)]);
+    let under_way = UnderWay { definitions: BTreeSet::from([of_job(1)]), ..UnderWay::default() };
     assert_eq!(leave(&both, &drains(None), &under_way, &mut draining(2_000), at(9)), []);
 }
 
@@ -85,7 +89,7 @@ fn at_the_deadline_all_leaves_whether_there_is_room_or_not() {
     let same = |task| Tenant { definition: of_job(1), ..tenant(task, 1, &large) };
     let tenants = [same(1), same(2), batch(3, OnDrain::Finish, &large)];
     assert_eq!(leaving(&tenants, Some(at(10)), &mut draining(4_000), at(9)), [1]);
-    let moves = leave(&tenants, &drains(Some(at(10))), &BTreeSet::new(), &mut draining(4_000), at(10));
+    let moves = leave(&tenants, &drains(Some(at(10))), &UnderWay::default(), &mut draining(4_000), at(10));
     assert!(moves.iter().all(|one| one.why == Why::Deadline));
     assert_eq!(moves.len(), 3);
 }
@@ -95,7 +99,10 @@ fn all(offers: &[Offer]) -> BTreeSet<WorkerId> {
 }
 
 fn best(tenants: &[Tenant<'_>], offers: &[Offer]) -> Option<Move> {
-    rebalance(tenants, &all(offers), offers, Strategy::Spread, at(100))
+    let mut after = offers.to_vec();
+    let best = rebalance(tenants, &all(offers), &mut after, Strategy::Spread, at(100));
+    assert_eq!(after, offers, "nothing has happened yet");
+    best
 }
 
 #[test]
@@ -128,8 +135,13 @@ fn who_has_not_settled_who_does_not_want_to_and_who_runs_to_completion_stays() {
     let finishes = batch(3, OnDrain::Move, &one);
     assert_eq!(best(&[young, fixed, finishes], &offers), None);
     let only_first = BTreeSet::from([WorkerId(1)]);
-    let settles = rebalance(&[tenant(1, 1, &one)], &only_first, &offers, Strategy::Spread, at(100));
+    let settles =
+        rebalance(&[tenant(1, 1, &one)], &only_first, &mut offers.clone(), Strategy::Spread, at(100));
     assert_eq!(settles, None, "the other worker has just come");
+    for state in [WorkerState::Cordoned, WorkerState::Offline] {
+        let held = [Offer { state, ..offers[0].clone() }, offer(2)];
+        assert_eq!(best(&[tenant(1, 1, &one)], &held), None, "what it has stays");
+    }
 }
 
 #[test]

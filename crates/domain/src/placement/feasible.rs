@@ -2,6 +2,7 @@
 //!
 //! Asked for every class and worker, so the answer is found without making any text; words are made for who wants them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::needs::{HostPort, Needs};
@@ -156,10 +157,24 @@ pub fn suitable(needs: &Needs, project: ProjectId, offer: &Offer) -> Result<(), 
 }
 
 /// How far a suitable worker is from having room for a task: the largest share of a resource that is missing there. None
-/// if room is not what is missing.
+/// if room is not what is missing, or if services have it.
 pub(crate) fn shortfall(needs: &Needs, offer: &Offer) -> Option<f64> {
     let is_taken = needs.ports.iter().any(|port| offer.taken.ports.contains(port));
     if is_taken || (needs.distinct_workers && offer.siblings(needs) > 0) {
+        return None;
+    }
+    let lasting = &offer.lasting;
+    let not_lasting = Resources {
+        cpu: offer.capacity.cpu.saturating_sub(lasting.resources.cpu),
+        memory: offer.capacity.memory.saturating_sub(lasting.resources.memory),
+        disk: offer.capacity.disk.saturating_sub(lasting.resources.disk),
+    };
+    let counted_not_lasting = countables(needs, |name| {
+        let of = |counts: &BTreeMap<String, u32>| counts.get(name).copied().unwrap_or(0);
+        of(&offer.countables).saturating_sub(of(&lasting.countables))
+    });
+    let mut to_come = amounts(&needs.resources, &not_lasting).into_iter().chain(counted_not_lasting);
+    if to_come.any(|amount| amount.wanted > amount.there) {
         return None;
     }
     let free = amounts(&needs.resources, &offer.free());
@@ -185,7 +200,7 @@ pub(super) fn takes(needs: &Needs, offer: &Offer, mean_run: Option<Duration>) ->
     let wanted = &needs.resources;
     let fits = wanted.cpu <= free.cpu && wanted.memory <= free.memory && wanted.disk <= free.disk;
     // Most questions end here where the fleet is full and nothing is known to be short.
-    if !fits && (mean_run.is_none() || offer.waiting >= backlog_limit(needs, offer, mean_run)) {
+    if !fits && (mean_run.is_none() || offer.kept || offer.waiting >= backlog_limit(needs, offer, mean_run)) {
         return None;
     }
     spoken_for(needs, offer).is_none().then_some(!fits)

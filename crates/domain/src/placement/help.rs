@@ -6,7 +6,6 @@ use super::feasible::feasible;
 use super::needs::Needs;
 use super::offer::Offer;
 use super::unfit::Resource;
-use crate::ProjectId;
 use crate::quantity::{Bytes, Cpu};
 use crate::worker::WorkerState;
 
@@ -64,11 +63,11 @@ impl fmt::Display for Help {
     }
 }
 
-/// The changes of one thing alone that would let a task run at once somewhere, those that open most workers first. Empty
+/// The changes of one thing alone that would let a task of the project of these workers run at once somewhere, those that open most workers first. Empty
 /// where a worker can take it as it is, or where more than one thing is in the way everywhere.
-pub fn what_would_help(needs: &Needs, project: ProjectId, offers: &[Offer]) -> Vec<Help> {
+pub fn what_would_help(needs: &Needs, offers: &[Offer]) -> Vec<Help> {
     let takers = |needs: &Needs| -> Vec<&Offer> {
-        offers.iter().filter(|offer| feasible(needs, project, offer, 0).is_ok()).collect()
+        offers.iter().filter(|offer| feasible(needs, offer.project, offer, 0).is_ok()).collect()
     };
     if !takers(needs).is_empty() {
         return Vec::new();
@@ -107,7 +106,7 @@ pub fn what_would_help(needs: &Needs, project: ProjectId, offers: &[Offer]) -> V
     }
     for offer in offers.iter().filter(|offer| is_held_back(offer.state)) {
         let resumed = Offer { state: WorkerState::Online, ..offer.clone() };
-        if feasible(needs, project, &resumed, 0).is_ok() {
+        if feasible(needs, resumed.project, &resumed, 0).is_ok() {
             open(Change::Resume(offer.name.clone()), vec![offer]);
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Strategy;
 use crate::JobId;
 use crate::constraint::{Constraint, Fact};
-use crate::spec::{Affinity, Concurrency, DriverKind, JobSpec, PortProtocol, Resources, TaskSpec};
+use crate::spec::{Affinity, Concurrency, DriverKind, JobKind, JobSpec, PortProtocol, Resources, TaskSpec};
 
 /// What a task needs of a worker. Tasks with equal needs, project and priority share a class and are placed together.
 ///
@@ -46,6 +46,9 @@ pub struct Needs {
     /// How workers are scored; none means as the installation does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
+    /// They are of a service, which does not end by itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub service: bool,
     /// How many attempts of the group may be live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<Concurrency>,
@@ -93,6 +96,7 @@ impl Needs {
             distinct_workers: task.distinct_workers,
             definition: looks_at_each_other.then_some(definition),
             strategy: job.placement.and_then(|placement| placement.strategy),
+            service: job.kind == JobKind::Service,
             concurrency: job.concurrency.clone(),
         }
     }
@@ -111,6 +115,7 @@ impl Needs {
             distinct_workers: false,
             definition: None,
             strategy: None,
+            service: false,
             concurrency: None,
         }
     }

@@ -45,6 +45,10 @@ pub struct Offer {
     pub reserved: Resources,
     /// What live attempts hold beside that.
     pub taken: Taken,
+    /// What services have of all that: it does not become free by waiting.
+    pub lasting: Lasting,
+    /// It is kept for a task that has waited for long: nothing waits there that has no room.
+    pub kept: bool,
     /// Attempts placed there that have started and are not over.
     pub running: u32,
     /// Attempts placed there that have not started.
@@ -65,6 +69,36 @@ pub struct Taken {
     pub ports: BTreeSet<HostPort>,
     /// Live attempts by definition, of those definitions whose tasks look at each other.
     pub definitions: BTreeMap<DefinitionRef, u32>,
+}
+
+/// What services have in use on a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lasting {
+    /// Processors, memory and disk.
+    pub resources: Resources,
+    /// Of each countable resource.
+    pub countables: BTreeMap<String, u32>,
+}
+
+impl Default for Lasting {
+    fn default() -> Lasting {
+        let resources = Resources { cpu: Cpu::default(), memory: Bytes(0), disk: Bytes(0) };
+        Lasting { resources, countables: BTreeMap::new() }
+    }
+}
+
+impl Lasting {
+    /// Counts what `count` attempts of a service have; of anything else, nothing.
+    pub fn add(&mut self, needs: &Needs, count: u32) {
+        if !needs.service {
+            return;
+        }
+        self.resources = sum(&self.resources, &needs.resources, count);
+        for (name, wanted) in &needs.countables {
+            let lasting = self.countables.entry(name.clone()).or_default();
+            *lasting = lasting.saturating_add(wanted.saturating_mul(count));
+        }
+    }
 }
 
 /// How much of a machine was in use, by whomever.
@@ -137,27 +171,50 @@ impl Offer {
     pub fn reserve(&mut self, needs: &Needs, count: u32) {
         self.reserved = sum(&self.reserved, &needs.resources, count);
         self.taken.add(needs, count);
+        self.lasting.add(needs, count);
         if let Some(measured) = &mut self.measured {
             measured.since = sum(&measured.since, &needs.resources, count);
         }
     }
 
-    /// The same without one of its attempts that have started.
+    /// Takes back what [`Offer::reserve`] reserved for one.
+    pub(crate) fn unreserve(&mut self, needs: &Needs) {
+        self.reserved = less(&self.reserved, &needs.resources);
+        for (name, count) in &needs.countables {
+            let (taken, lasting) = (&mut self.taken.countables, &mut self.lasting.countables);
+            for counts in [Some(taken), needs.service.then_some(lasting)].into_iter().flatten() {
+                if let Some(counted) = counts.get_mut(name) {
+                    *counted = counted.saturating_sub(*count);
+                }
+            }
+        }
+        if needs.service {
+            self.lasting.resources = less(&self.lasting.resources, &needs.resources);
+        }
+        for port in &needs.ports {
+            self.taken.ports.remove(port);
+        }
+        if let Some(definition) = needs.definition
+            && let Some(siblings) = self.taken.definitions.get_mut(&definition)
+        {
+            *siblings = siblings.saturating_sub(1);
+        }
+        // As if it had never been there.
+        self.taken.countables.retain(|_, count| *count > 0);
+        self.lasting.countables.retain(|_, count| *count > 0);
+        self.taken.definitions.retain(|_, count| *count > 0);
+    }
+
+    /// The same without one of its attempts that have started, and without what that uses if it uses what it reserves.
     pub(crate) fn without(&self, needs: &Needs) -> Offer {
         let mut offer = self.clone();
         offer.release(needs);
-        for (name, count) in &needs.countables {
-            if let Some(taken) = offer.taken.countables.get_mut(name) {
-                *taken = taken.saturating_sub(*count);
-            }
-        }
-        for port in &needs.ports {
-            offer.taken.ports.remove(port);
-        }
-        if let Some(definition) = needs.definition
-            && let Some(siblings) = offer.taken.definitions.get_mut(&definition)
+        if let Some(measured) = &mut offer.measured
+            && self.capacity.cpu.millis() > 0
         {
-            *siblings = siblings.saturating_sub(1);
+            let own = needs.resources.cpu.cores() / self.capacity.cpu.cores();
+            measured.cpu = (measured.cpu - own).max(0.0);
+            measured.memory_used = measured.memory_used.saturating_sub(needs.resources.memory);
         }
         offer
     }
@@ -168,15 +225,10 @@ impl Offer {
         self.running = self.running.saturating_add(1);
     }
 
-    /// Gives back what a started task had, but for ports and what its definition has here: whoever counts live attempts
-    /// anew needs this not at all, and a simulation has none of the two.
+    /// Gives back what a started task had.
     pub(crate) fn release(&mut self, needs: &Needs) {
         self.running = self.running.saturating_sub(1);
-        self.reserved = Resources {
-            cpu: self.reserved.cpu.saturating_sub(needs.resources.cpu),
-            memory: self.reserved.memory.saturating_sub(needs.resources.memory),
-            disk: self.reserved.disk.saturating_sub(needs.resources.disk),
-        };
+        self.unreserve(needs);
     }
 
     /// What is not reserved.
@@ -210,5 +262,13 @@ pub(super) fn sum(reserved: &Resources, more: &Resources, count: u32) -> Resourc
         cpu: Cpu::from_millis(u32::try_from(cpu).unwrap_or(u32::MAX)),
         memory: bytes(reserved.memory, more.memory),
         disk: bytes(reserved.disk, more.disk),
+    }
+}
+
+fn less(all: &Resources, part: &Resources) -> Resources {
+    Resources {
+        cpu: all.cpu.saturating_sub(part.cpu),
+        memory: all.memory.saturating_sub(part.memory),
+        disk: all.disk.saturating_sub(part.disk),
     }
 }

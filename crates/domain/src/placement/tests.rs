@@ -51,6 +51,8 @@ pub(crate) fn offer(worker: i64) -> Offer {
         countables: BTreeMap::new(),
         reserved: resources(0, 0, 0),
         taken: Taken::default(),
+        lasting: Lasting::default(),
+        kept: false,
         running: 0,
         waiting: 0,
         finished_lately: u32::MAX,

@@ -1,11 +1,13 @@
 //! How many tasks go before one that waits.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::Class;
+use crate::ProjectId;
 
 /// Where the first waiting task of a class stands among those of its project.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Line {
     /// So many tasks go before it if each of its owner's equals takes as many turns.
     pub ahead: u64,
@@ -13,25 +15,60 @@ pub struct Line {
     pub waiting: u64,
 }
 
-/// Where a class stands in line: behind all of higher priority; behind its owner's classes that have waited longer; and
+/// Where each class stands in line: behind all of higher priority; behind its owner's classes that have waited longer; and
 /// behind as many tasks of each other owner of that priority as its own owner has before it, as owners take turns. What
 /// they have in use now can change that, and a class that fits nowhere is passed by others.
-pub fn place_in_line(classes: &[Class<'_>], at: usize) -> Line {
-    let class = &classes[at];
-    let ours = || classes.iter().filter(|other| other.project == class.project);
-    let count = |classes: &mut dyn Iterator<Item = &Class<'_>>| -> u64 {
-        classes.map(|class| class.pending as u64).sum()
-    };
-    let higher = count(&mut ours().filter(|other| other.priority > class.priority));
-    let equals = || ours().filter(|other| other.priority == class.priority);
-    let own_before = count(
-        &mut equals()
-            .filter(|other| other.owner == class.owner && (other.since, other.id) < (class.since, class.id)),
-    );
-    let mut others: BTreeMap<&str, u64> = BTreeMap::new();
-    for other in equals().filter(|other| other.owner != class.owner) {
-        *others.entry(other.owner).or_default() += other.pending as u64;
+pub fn lines(classes: &[Class<'_>]) -> Vec<Line> {
+    let mut lines = vec![Line::default(); classes.len()];
+    let mut levels: BTreeMap<(ProjectId, Reverse<i16>), Vec<usize>> = BTreeMap::new();
+    let mut waiting: BTreeMap<ProjectId, u64> = BTreeMap::new();
+    for (at, class) in classes.iter().enumerate() {
+        levels.entry((class.project, Reverse(class.priority))).or_default().push(at);
+        *waiting.entry(class.project).or_default() += class.pending as u64;
     }
-    let turns: u64 = others.values().map(|pending| (*pending).min(own_before)).sum();
-    Line { ahead: higher + own_before + turns, waiting: count(&mut ours()) }
+    let mut higher: BTreeMap<ProjectId, u64> = BTreeMap::new();
+    for ((project, _), mut level) in levels {
+        level.sort_unstable_by_key(|at| (classes[*at].since, classes[*at].id));
+        let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
+        for at in &level {
+            *totals.entry(classes[*at].owner).or_default() += classes[*at].pending as u64;
+        }
+        let totals_in_order = Totals::new(totals.values().copied().collect());
+        let mut before: BTreeMap<&str, u64> = BTreeMap::new();
+        let higher = higher.entry(project).or_default();
+        for at in &level {
+            let class = &classes[*at];
+            let own = before.entry(class.owner).or_default();
+            // Its own owner has at least as many in all as before it.
+            let turns = totals_in_order.capped_sum(*own) - *own;
+            lines[*at] = Line { ahead: *higher + *own + turns, waiting: waiting[&project] };
+            *own += class.pending as u64;
+        }
+        *higher += totals.values().sum::<u64>();
+    }
+    lines
+}
+
+/// Totals in order, with their running sums.
+struct Totals {
+    totals: Vec<u64>,
+    sums: Vec<u64>,
+}
+
+impl Totals {
+    fn new(mut totals: Vec<u64>) -> Totals {
+        totals.sort_unstable();
+        let sums = totals.iter().scan(0, |sum, total| {
+            *sum += total;
+            Some(*sum)
+        });
+        Totals { sums: sums.collect(), totals }
+    }
+
+    /// The sum of all, each counted as no more than `most`.
+    fn capped_sum(&self, most: u64) -> u64 {
+        let smaller = self.totals.partition_point(|total| *total <= most);
+        let sum = smaller.checked_sub(1).map_or(0, |last| self.sums[last]);
+        sum + (self.totals.len() - smaller) as u64 * most
+    }
 }

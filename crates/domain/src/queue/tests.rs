@@ -117,6 +117,27 @@ fn for_a_large_task_that_has_waited_for_long_a_worker_is_kept_until_it_fits() {
 }
 
 #[test]
+fn beside_what_is_kept_others_go_on_and_for_what_services_have_nobody_waits() {
+    let gpu = |cpu| Needs { countables: [("gpu".to_owned(), 1)].into(), ..needs(resources(cpu, 0, 0)) };
+    let how = How { now: Some(Time::UNIX_EPOCH + Span::from_secs(600).to_std()), ..AT_ONCE };
+    let machine = Offer { countables: [("gpu".to_owned(), 1)].into(), ..offer(1) };
+    let (training, small) = (gpu(2_000), one_cpu());
+    let waits = [class(1, "ana", &training, 1), Class { priority: 10, ..class(2, "zoe", &small, 100) }];
+
+    // The card is in use: of the four processors, two are kept for the next training, and one is in use.
+    let mut busy = machine.clone();
+    busy.reserve(&gpu(1_000), 1);
+    let (decision, order) = decided(&waits, &InUse::default(), &[busy], &how);
+    assert_eq!((decision.kept.len(), order), (1, vec![2]));
+
+    // A service has it, and does not end.
+    let mut serving = machine;
+    serving.reserve(&Needs { service: true, ..gpu(1_000) }, 1);
+    let (decision, order) = decided(&waits, &InUse::default(), &[serving], &how);
+    assert_eq!((decision.kept.len(), order.len()), (0, 3));
+}
+
+#[test]
 fn no_more_than_a_quarter_of_the_workers_is_kept_and_none_for_what_lacks_no_room() {
     let (large, small) = (needs(resources(4_000, 0, 0)), one_cpu());
     let mut offers: Vec<Offer> = (1..=8).map(offer).collect();

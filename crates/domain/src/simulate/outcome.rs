@@ -30,7 +30,7 @@ pub struct Outcome {
     /// Share of the fleet's processors, memory and disk that was reserved, averaged over the makespan.
     pub utilisation: [f64; 3],
     /// Share of the fleet's processors that were free while some task waited, averaged over the time in which some did:
-    /// no waiting task fitted into what was free, so all of it was of no use.
+    /// no waiting task fitted into it, or it was kept for one that had waited for long.
     pub fragmentation: f64,
     /// Jain's index over the projects' mean slowdowns: (Σx)² / (n Σx²), 1 is fair, 1/n is the opposite (Jain, Chiu, Hawe,
     /// DEC TR-301, 1984). A slowdown is (wait + run) / duration, durations of less than 10 s counting as 10 s.

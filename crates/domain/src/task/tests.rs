@@ -66,11 +66,11 @@ fn stop() -> TaskEvent {
 }
 
 fn leave_here() -> StopCause {
-    StopCause::to_move("moved away from here".to_owned())
+    StopCause { message: "moved away from here".to_owned(), then: AfterStop::Move }
 }
 
-fn leave() -> TaskEvent {
-    TaskEvent::StopRequested(leave_here())
+fn leave(attempt: u32) -> TaskEvent {
+    TaskEvent::MoveRequested(by(HERE, attempt), "moved away from here".to_owned())
 }
 
 fn message(task: &Task) -> &str {
@@ -216,7 +216,7 @@ fn a_stop_is_for_the_worker_to_carry_out_and_the_first_one_counts() {
 
 #[test]
 fn a_task_that_leaves_its_worker_waits_for_another_and_no_repeat_is_used_up() {
-    let leaving = apply(&after(&never(), [placed(), started(1)]), &never(), leave(), at(4)).unwrap();
+    let leaving = apply(&after(&never(), [placed(), started(1)]), &never(), leave(1), at(4)).unwrap();
     assert_eq!(leaving.command, Some(Command::Stop(HERE)));
     let end = AttemptEnd::Stopped { process: Some(ProcessEnd::Signal(15)) };
     let waiting = apply(&leaving.task, &never(), ended(1, end.clone()), at(7)).unwrap();
@@ -230,14 +230,23 @@ fn a_task_that_leaves_its_worker_waits_for_another_and_no_repeat_is_used_up() {
 
 #[test]
 fn who_does_not_want_a_task_any_more_ends_it_also_on_its_way_elsewhere() {
-    let leaving = after(&never(), [placed(), started(1), leave()]);
+    let leaving = after(&never(), [placed(), started(1), leave(1)]);
     let stopping = apply(&leaving, &never(), stop(), at(5)).unwrap();
     assert_eq!(stopping.command, None, "its worker has been told");
     let end = AttemptEnd::Stopped { process: None };
     let over = apply(&stopping.task, &never(), ended(1, end), at(7)).unwrap();
     assert_eq!((over.task.state.name(), message(&over.task)), (StateName::Cancelled, "stopped by ana"));
-    let refused = apply(&stopping.task, &never(), leave(), at(5));
+    let refused = apply(&stopping.task, &never(), leave(1), at(5));
     assert_eq!(refused, Err(Rejected::NotNow(StateName::Stopping)));
+}
+
+#[test]
+fn a_move_is_for_the_attempt_that_was_seen_and_for_no_later_one() {
+    let second = after(&on_failure(), [placed(), started(1), ended(1, exited(1)), placed(), started(2)]);
+    assert_eq!(apply(&second, &on_failure(), leave(1), at(5)), Err(Rejected::Stale));
+    let elsewhere = TaskEvent::MoveRequested(by(ELSEWHERE, 2), String::new());
+    assert_eq!(apply(&second, &on_failure(), elsewhere, at(5)), Err(Rejected::Stale));
+    assert_eq!(apply(&second, &on_failure(), leave(2), at(5)).unwrap().command, Some(Command::Stop(HERE)));
 }
 
 #[test]
@@ -338,7 +347,10 @@ fn a_worker_is_told_of_placements_and_stops_only() {
                     assert_eq!(held_by, Some(worker));
                 }
                 Some(Command::Stop(worker)) => {
-                    assert!(matches!(event, TaskEvent::StopRequested(_)), "{event:?}");
+                    assert!(
+                        matches!(event, TaskEvent::StopRequested(_) | TaskEvent::MoveRequested(..)),
+                        "{event:?}"
+                    );
                     assert_eq!(held_by, Some(worker));
                 }
                 None => assert!(!matches!(event, TaskEvent::Placed { .. }), "{event:?}"),

@@ -9,6 +9,7 @@ use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
 use gaffer_protocol::wire::{Hello, ToWorker};
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
 async fn worker(stage: &Stage, name: &str) -> RawWorker {
     RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello(name)).await
@@ -107,6 +108,43 @@ async fn batch_tasks_finish_on_a_draining_worker_unless_their_job_says_that_they
 }
 
 #[tokio::test]
+async fn one_free_place_is_for_one_service_however_long_its_stop_takes() {
+    let stage = Stage::set().await;
+    let mut old = worker(&stage, "old").await;
+    let jobs = [stage.client.submit(service()).await, stage.client.submit(service()).await];
+    for job in jobs {
+        starts(&mut old).await;
+        is_running(&stage, job).await;
+    }
+    let mut said = hello("new");
+    said.capacity.cpu = gaffer_domain::quantity::Cpu::from_millis(1_000);
+    let mut new = RawWorker::connect(&stage.worker_url(), &stage.worker_key, said).await;
+    stage.client.post("/workers/old/drain", &json!({})).await;
+    let next_stop = |message| match message {
+        ToWorker::Stop { attempt, .. } => Some(attempt),
+        _ => None,
+    };
+    let first = old.hear_until(next_stop).await;
+    // Several looks are taken while it stops: each would be an occasion to stop the other one for the same place.
+    let looks = "SELECT count(*) FROM events WHERE kind = 'task.stopping'";
+    let mut database = sqlx::PgConnection::connect(&stage.database_url).await.unwrap();
+    let begun = std::time::Instant::now();
+    eventually("three looks were taken", async || {
+        let stopping: i64 = sqlx::query_scalar(looks).fetch_one(&mut database).await.unwrap();
+        assert_eq!(stopping, 1, "only the first one is on its way");
+        (begun.elapsed() > std::time::Duration::from_millis(3_200)).then_some(())
+    })
+    .await;
+    old.ended(first, AttemptEnd::Stopped { process: None }, 0).await;
+    assert_eq!(starts(&mut new).await.task, first.task);
+    let states = async |job| stage.client.tasks(job).await[0].state.clone();
+    eventually("both serve", async || {
+        (states(jobs[0]).await == "running" && states(jobs[1]).await == "running").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn at_the_deadline_everything_leaves_wherever_it_may_land() {
     let stage = Stage::set().await;
     let mut old = worker(&stage, "old").await;
@@ -165,6 +203,7 @@ async fn a_cordoned_worker_keeps_what_it_has_and_takes_nothing_new() {
     is_running(&stage, job).await;
     let cordoned = stage.client.post("/workers/only/cordon", &json!({})).await;
     assert_eq!((&cordoned.body["state"], &cordoned.body["draining"]), (&json!("cordoned"), &Value::Null));
+    assert_eq!(cordoned.body["intake"], "cordoned");
     let waits = stage.client.submit(json!({"script": "true", "resources": {"cpu": 0.5}})).await;
     let told = eventually("it waits", async || {
         let told = stage.client.get(&format!("/jobs/{waits}/explain")).await.body;

@@ -4,6 +4,7 @@ use gaffer_domain::placement::Receipt;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::JobSpec;
 use gaffer_domain::task::{Rejected, Report, TaskEvent};
+use gaffer_domain::worker::Intake;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::raw_worker::{ended, hello};
@@ -112,6 +113,24 @@ impl Bench {
     async fn job_state(&self, job: JobId) -> String {
         self.store.job_get(self.project, job).await.unwrap().unwrap().state
     }
+}
+
+#[tokio::test]
+async fn nothing_is_placed_on_a_worker_that_takes_nothing_new_by_now_and_so_drained_is_drained() {
+    let bench = bench().await;
+    let job = bench.submit(json!({"command": ["true"]})).await;
+    let task = bench.ids(job).await[0];
+    // As decided by a pass that saw it open.
+    let late = vec![(task, bench.placed())];
+    let intake = async |intake| {
+        assert!(bench.store.worker_intake(bench.project, bench.worker, intake, None, "ana").await.unwrap());
+    };
+    intake(Intake::Draining).await;
+    assert_eq!(bench.store.workers_drained().await.unwrap(), 1);
+    assert_eq!(bench.apply(late.clone()).await.results, [Err(Rejected::NoPlace)]);
+    assert_eq!(bench.states(job).await, ["pending"]);
+    intake(Intake::Open).await;
+    assert_eq!(bench.apply(late).await.results, [Ok(())]);
 }
 
 #[tokio::test]

@@ -22,8 +22,6 @@ impl Statistics {
         let (passes, kept_before) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *kept_before = kept;
         passes.count += 1;
-        passes.placed += u64::from(pass.placed);
-        passes.last_at = Some(pass.at);
         if passes.recent.len() >= MAX_RECENT {
             passes.recent.remove(0);
         }

@@ -6,7 +6,7 @@
 mod load;
 mod write;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use gaffer_domain::job::{JobState, TaskCounts};
@@ -122,6 +122,9 @@ pub enum Dispatch {
 #[derive(Debug, Default)]
 struct Work {
     jobs: BTreeMap<JobId, JobWork>,
+    /// Of the workers on which something is to be placed, those that take something new: locked, so that they do until
+    /// this is committed.
+    open_workers: BTreeSet<WorkerId>,
     tasks: HashMap<TaskId, TaskWork>,
     attempts: AttemptWrites,
     events: Vec<EventRow>,
@@ -228,6 +231,11 @@ impl Work {
         let Some(work) = self.tasks.get_mut(&input.task) else { return Err(Rejected::Stale) };
         let Some(job) = self.jobs.get_mut(&work.job) else { return Err(Rejected::Stale) };
         let Some(definition) = job.spec.tasks.get(work.position) else { return Err(Rejected::Stale) };
+        if let TaskEvent::Placed { worker } = &input.event
+            && !self.open_workers.contains(worker)
+        {
+            return Err(Rejected::NoPlace);
+        }
 
         let worker_before = work.task.state.worker();
         let change = apply(&work.task, &definition.restart, input.event.clone(), now)?;

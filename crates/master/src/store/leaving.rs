@@ -9,30 +9,21 @@ use sqlx::FromRow;
 
 use super::{Store, StoreError};
 
-/// A live task of a service, or one on a worker that drains.
-#[derive(Debug, Clone)]
+/// A task that is placed on a worker, or was.
+#[derive(Debug, Clone, Copy)]
 pub struct Resident {
     /// Which.
     pub task: TaskId,
+    /// Its present attempt.
+    pub attempt: u32,
     /// What it belongs to.
     pub definition: DefinitionRef,
     /// Whose it is.
     pub project: ProjectId,
-    /// Where it is.
-    pub worker: WorkerId,
+    /// Where it is; none if it has left and is placed nowhere yet.
+    pub worker: Option<WorkerId>,
     /// When it came into its state, or started.
     pub since: Time,
-}
-
-/// Who may have to go elsewhere, and what is on the way already.
-#[derive(Debug, Clone, Default)]
-pub struct Residents {
-    /// Placed on a worker and not on the way.
-    pub staying: Vec<Resident>,
-    /// Definitions of services of which a task waits for a worker, has not started, or is being stopped.
-    pub moving: BTreeSet<DefinitionRef>,
-    /// The projects of these.
-    pub unsettled: BTreeSet<ProjectId>,
 }
 
 /// What became of the wish to remove a worker.
@@ -49,14 +40,30 @@ pub enum Removal {
 #[derive(FromRow)]
 struct ResidentRow {
     id: i64,
+    attempt: i32,
     job_id: i64,
     position: i16,
     project_id: i64,
     worker_id: Option<i64>,
     since: Time,
-    is_service: bool,
-    state: String,
 }
+
+impl From<ResidentRow> for Resident {
+    fn from(row: ResidentRow) -> Self {
+        let position = u16::try_from(row.position).unwrap_or(0);
+        Resident {
+            task: TaskId(row.id),
+            attempt: u32::try_from(row.attempt).unwrap_or(0),
+            definition: DefinitionRef { job: JobId(row.job_id), position },
+            project: ProjectId(row.project_id),
+            worker: row.worker_id.map(WorkerId),
+            since: row.since,
+        }
+    }
+}
+
+const RESIDENT: &str = "SELECT t.id, t.attempt, t.job_id, t.position, j.project_id, t.worker_id, \
+     coalesce(t.started_at, t.since) AS since";
 
 impl Store {
     /// Sets what a worker takes, and how long it may take to drain; false if the project has no such worker.
@@ -95,7 +102,8 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Notes the draining workers that have nothing left, each once. Returns how many those were.
+    /// Notes the draining workers that have nothing left, each once. Returns how many those were. Nothing comes later: the
+    /// gate places nothing on a worker that drains.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -158,42 +166,75 @@ impl Store {
         Ok(Removal::Removed)
     }
 
-    /// The tasks of services that are under way, and all tasks on workers that drain, oldest first.
+    /// The tasks that are placed on workers that drain, connected or not, and are not on their way; those of one worker
+    /// together.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn tasks_that_may_move(&self, limit: u32) -> Result<Residents, StoreError> {
-        let rows: Vec<ResidentRow> = sqlx::query_as(
-            "SELECT t.id, t.job_id, t.position, j.project_id, t.worker_id, coalesce(t.started_at, t.since) AS since, \
-                 j.kind = 'service' AS is_service, t.state::text AS state \
-             FROM jobs j JOIN tasks t ON t.job_id = j.id \
-             WHERE j.kind = 'service' AND j.finished_at IS NULL \
-                 AND t.state IN ('pending', 'scheduled', 'running', 'stopping') \
-             UNION ALL \
-             SELECT t.id, t.job_id, t.position, j.project_id, t.worker_id, coalesce(t.started_at, t.since), false, \
-                 t.state::text \
-             FROM workers w JOIN tasks t ON t.worker_id = w.id AND t.state IN ('scheduled', 'running') \
-             JOIN jobs j ON j.id = t.job_id \
-             WHERE w.intake = 'draining' AND j.kind = 'batch' \
-             ORDER BY id LIMIT $1",
+    pub async fn tasks_on_draining(&self, limit: u32) -> Result<Vec<Resident>, StoreError> {
+        let from = "FROM workers w JOIN tasks t ON t.worker_id = w.id AND t.state IN ('scheduled', 'running') \
+             JOIN jobs j ON j.id = t.job_id WHERE w.intake = 'draining' ORDER BY w.id, t.id LIMIT $1";
+        self.residents(from, i64::from(limit)).await
+    }
+
+    /// The tasks that leave a worker, or have left one and are placed on none yet.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tasks_on_their_way(&self, limit: u32) -> Result<Vec<Resident>, StoreError> {
+        let from = "FROM (SELECT * FROM tasks WHERE moving UNION ALL \
+             SELECT * FROM tasks WHERE state = 'pending' AND reason_code = 'stopped') t \
+             JOIN jobs j ON j.id = t.job_id ORDER BY t.id LIMIT $1";
+        self.residents(from, i64::from(limit)).await
+    }
+
+    /// The tasks of services that execute.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tasks_of_services(&self, limit: u32) -> Result<Vec<Resident>, StoreError> {
+        let from = "FROM jobs j JOIN tasks t ON t.job_id = j.id AND t.state = 'running' \
+             WHERE j.kind = 'service' AND j.finished_at IS NULL ORDER BY t.id LIMIT $1";
+        self.residents(from, i64::from(limit)).await
+    }
+
+    async fn residents(&self, from: &'static str, limit: i64) -> Result<Vec<Resident>, StoreError> {
+        let sql = format!("{RESIDENT} {from}");
+        let rows: Vec<ResidentRow> =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(limit).fetch_all(&self.pool).await?;
+        Ok(rows.into_iter().map(Into::into).collect())
+    }
+
+    /// Of these jobs the definitions of which a task is placed and has not started.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn definitions_starting(&self, jobs: &[JobId]) -> Result<BTreeSet<DefinitionRef>, StoreError> {
+        let jobs: Vec<i64> = jobs.iter().map(|job| job.0).collect();
+        let rows: Vec<(i64, i16)> = sqlx::query_as(
+            "SELECT job_id, position FROM task_definitions WHERE job_id = ANY($1) AND scheduled > 0",
         )
-        .bind(i64::from(limit))
+        .bind(jobs)
         .fetch_all(&self.pool)
         .await?;
-        let mut residents = Residents::default();
-        for row in rows {
-            let position = u16::try_from(row.position).unwrap_or(0);
-            let definition = DefinitionRef { job: JobId(row.job_id), position };
-            let project = ProjectId(row.project_id);
-            if row.is_service && row.state != "running" {
-                residents.moving.insert(definition);
-                residents.unsettled.insert(project);
-            }
-            if let (Some(worker), "scheduled" | "running") = (row.worker_id, row.state.as_str()) {
-                let (task, worker) = (TaskId(row.id), WorkerId(worker));
-                residents.staying.push(Resident { task, definition, project, worker, since: row.since });
-            }
-        }
-        Ok(residents)
+        let definition = |(job, position): (i64, i16)| DefinitionRef {
+            job: JobId(job),
+            position: u16::try_from(position).unwrap_or(0),
+        };
+        Ok(rows.into_iter().map(definition).collect())
+    }
+
+    /// The projects of which a service has tasks that do not execute: they wait, are placed, or are being stopped.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn projects_unsettled(&self) -> Result<BTreeSet<ProjectId>, StoreError> {
+        let rows: Vec<i64> = sqlx::query_scalar(
+            "SELECT DISTINCT j.project_id FROM jobs j JOIN task_definitions d ON d.job_id = j.id \
+             WHERE j.kind = 'service' AND j.finished_at IS NULL AND d.pending + d.scheduled + d.stopping > 0",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(ProjectId).collect())
     }
 }

@@ -52,6 +52,15 @@ impl Store {
         let mut connection = self.pool.acquire().await?;
         Ok(specs_load(&self.specs, &mut connection, &[job]).await?.remove(&job))
     }
+
+    /// The specifications of several jobs, as far as they exist and this version can read them.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn specs(&self, jobs: &[JobId]) -> Result<HashMap<JobId, Arc<JobSpec>>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        specs_load(&self.specs, &mut connection, jobs).await
+    }
 }
 
 /// The specifications of several jobs. Jobs that do not exist are left out, and so are those that this version can't

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gaffer_domain::placement::{Needs, Taken};
+use gaffer_domain::placement::{Lasting, Needs, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::queue::InUse;
 use gaffer_domain::spec::Resources;
@@ -58,6 +58,8 @@ pub struct Worker {
     pub reserved: Resources,
     /// What they hold beside that.
     pub taken: Taken,
+    /// What services have of all that.
+    pub lasting: Lasting,
     /// Attempts that it executes.
     pub running: i64,
     /// Attempts placed there that have not started.
@@ -133,6 +135,7 @@ impl From<WorkerRow> for Worker {
             created_at: row.created_at,
             reserved: resources(0, 0, 0),
             taken: Taken::default(),
+            lasting: Lasting::default(),
             running: 0,
             waiting: 0,
         }
@@ -416,6 +419,7 @@ impl Store {
                 disk: Bytes(worker.reserved.disk.get().saturating_add(add.disk.get().saturating_mul(n))),
             };
             worker.taken.add(&needs, live);
+            worker.lasting.add(&needs, live);
             if waiting {
                 worker.waiting += count;
             } else {

@@ -15,6 +15,18 @@ impl Pieces {
         Pieces { all, free }
     }
 
+    /// There are so many from now on. What attempts have that there is no more, they keep until they end.
+    pub fn set_all(&mut self, all: BTreeMap<String, u32>) {
+        for (name, count) in &all {
+            let before = self.all.get(name).copied().unwrap_or(0);
+            let free = self.free.entry(name.clone()).or_default();
+            free.retain(|piece| piece < count);
+            free.extend(before..*count);
+        }
+        self.free.retain(|name, _| all.contains_key(name));
+        self.all = all;
+    }
+
     /// What is wanted that this worker does not have in all; none if it has.
     pub fn misfit(&self, wanted: &BTreeMap<String, u32>) -> Option<String> {
         let has = |name: &String| self.all.get(name).copied().unwrap_or(0);
@@ -78,6 +90,20 @@ mod tests {
         pieces.give_back(&first);
         pieces.take_again(&BTreeMap::from([("gpu".to_owned(), vec![0])]));
         assert_eq!(pieces.take(&wanted(1))["gpu"], [1]);
+    }
+
+    #[test]
+    fn there_may_be_more_or_fewer_while_some_are_taken() {
+        let mut pieces = Pieces::new(wanted(2));
+        let both = pieces.take(&wanted(2));
+        pieces.set_all(wanted(3));
+        assert_eq!(pieces.take(&wanted(1))["gpu"], [2], "the new one");
+        pieces.set_all(wanted(1));
+        pieces.give_back(&both);
+        assert_eq!(pieces.take(&wanted(1))["gpu"], [0], "of the two that came back, one there is no more");
+        assert!(!pieces.has(&wanted(1)));
+        pieces.set_all(BTreeMap::from([("licence".to_owned(), 1)]));
+        assert!(pieces.has(&BTreeMap::from([("licence".to_owned(), 1)])) && !pieces.has(&wanted(1)));
     }
 
     #[test]

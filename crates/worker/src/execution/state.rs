@@ -1,5 +1,6 @@
 //! What is held and what is to be told: plain data, changed under one lock, without waiting for anything.
 
+use std::collections::BTreeMap;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -329,8 +330,9 @@ impl State {
         }
     }
 
-    pub fn set_capacity(&mut self, capacity: Resources) {
+    pub fn set_offer(&mut self, capacity: Resources, countables: BTreeMap<String, u32>) {
         self.admission.set_capacity(capacity);
+        self.pieces.set_all(countables);
     }
 
     /// Of those that wait or run.

@@ -192,6 +192,6 @@ async fn what_waited_for_room_until_its_lease_lapsed_is_given_back_and_never_sta
     assert_eq!(execution.core.state().held().len(), 2);
     oversleep(contact, lost_after);
     let twice = Resources { cpu: Cpu::from_millis(2000), memory: Bytes(0), disk: Bytes(0) };
-    execution.set_capacity(twice);
+    execution.set_offer(twice, BTreeMap::new());
     assert_eq!(execution.take_events(), [Event::Report(ToMaster::Returned { attempt: attempt(2) })]);
 }

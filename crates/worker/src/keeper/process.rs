@@ -220,7 +220,8 @@ impl Kept {
         let answer = self.answer(&opening, attendance).await;
         let is_welcome = answer == FromKeeper::Ready;
         if frame::say(&mut wire, &answer).await.is_ok() && is_welcome {
-            self.served.execution.set_capacity(opening.settings.capacity);
+            let ExecutionSettings { capacity, countables, .. } = &opening.settings;
+            self.served.execution.set_offer(*capacity, countables.clone());
             attendance.link = Some(tokio::spawn(serve(self.served.clone(), wire)));
         }
     }

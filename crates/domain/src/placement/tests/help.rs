@@ -4,7 +4,7 @@ use super::*;
 use crate::placement::{Change, what_would_help};
 
 fn told(needs: &Needs, offers: &[Offer]) -> Vec<String> {
-    what_would_help(needs, OURS, offers).iter().map(ToString::to_string).collect()
+    what_would_help(needs, offers).iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -34,14 +34,14 @@ fn a_task_that_is_too_large_is_told_how_large_it_may_be() {
 fn a_worker_that_is_held_back_is_offered_to_be_resumed() {
     let cordoned = Offer { state: WorkerState::Cordoned, ..offer(1) };
     let away = Offer { state: WorkerState::Offline, ..offer(2) };
-    let help = what_would_help(&one_cpu(), OURS, &[cordoned, away]);
+    let help = what_would_help(&one_cpu(), &[cordoned, away]);
     assert_eq!(help.len(), 1);
     assert_eq!(help[0].change, Change::Resume("w1".to_owned()));
 }
 
 #[test]
 fn nothing_is_said_where_somebody_can_take_it_or_two_things_are_in_the_way() {
-    assert_eq!(what_would_help(&one_cpu(), OURS, &[offer(1)]), []);
+    assert_eq!(what_would_help(&one_cpu(), &[offer(1)]), []);
     let hopeless = Needs { datacenters: vec!["edge".to_owned()], ..needs(resources(99_000, 0, 0)) };
-    assert_eq!(what_would_help(&hopeless, OURS, &[offer(1)]), []);
+    assert_eq!(what_would_help(&hopeless, &[offer(1)]), []);
 }

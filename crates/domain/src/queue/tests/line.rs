@@ -1,7 +1,7 @@
 //! Where a task stands in line.
 
 use super::*;
-use crate::queue::{Line, place_in_line};
+use crate::queue::{Line, lines};
 
 #[test]
 fn who_is_more_urgent_and_who_has_waited_longer_goes_first_and_owners_take_turns() {
@@ -16,7 +16,8 @@ fn who_is_more_urgent_and_who_has_waited_longer_goes_first_and_owners_take_turns
         Class { project: THEIRS, priority: 99, ..class(6, "eve", &needs, 7) },
         Class { priority: 10, ..class(7, "zoe", &needs, 1) },
     ];
-    let line = |at| place_in_line(&classes, at);
+    let lines = lines(&classes);
+    let line = |at: usize| lines[at];
     // Five are urgent; ana's first goes beside the others' first.
     assert_eq!(line(1), Line { ahead: 5, waiting: 119 });
     // Behind ten of her own, ten of ben's and both of mia's.

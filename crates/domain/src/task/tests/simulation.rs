@@ -181,8 +181,7 @@ impl World {
                 let _ = self.apply(task, TaskEvent::StopRequested(StopCause::by("ana")));
             }
             Happening::OperatorMoves(task) => {
-                let cause = StopCause::to_move("moved".to_owned());
-                let _ = self.apply(task, TaskEvent::StopRequested(cause));
+                self.moves(task);
             }
             Happening::Nonsense => self.nonsense(),
             Happening::ReachesMaster(worker, session, message) => {

@@ -98,8 +98,8 @@ fn column(event: &TaskEvent) -> &'static str {
         TaskEvent::Started(..) => "started",
         TaskEvent::Returned(_) => "returned",
         TaskEvent::Ended(..) => "ended",
-        TaskEvent::StopRequested(StopCause { then: AfterStop::Cancel, .. }) => "stop requested",
-        TaskEvent::StopRequested(StopCause { then: AfterStop::Move, .. }) => "move requested",
+        TaskEvent::StopRequested(_) => "stop requested",
+        TaskEvent::MoveRequested(..) => "move requested",
     }
 }
 
@@ -150,7 +150,7 @@ pub fn events(task: &Task) -> Vec<TaskEvent> {
         TaskEvent::Started(report, at(2)),
         TaskEvent::Returned(report),
         stop(),
-        leave(),
+        leave(task.attempt),
     ];
     events.extend(ends().into_iter().map(|(_, end)| TaskEvent::Ended(report, end)));
     events
@@ -193,6 +193,7 @@ fn outcome(task: &Task, restart: &Restart, event: &TaskEvent) -> String {
         Ok(Change { task, .. }) if row(&task).starts_with("moving") => "moving".to_owned(),
         Ok(change) => change.task.state.name().to_string(),
         Err(Rejected::Stale) => "stale".to_owned(),
+        Err(Rejected::NoPlace) => "no place".to_owned(),
         Err(Rejected::NotNow(name)) => {
             assert_eq!(name, task.state.name(), "a refusal names the present state");
             "·".to_owned()
@@ -341,7 +342,11 @@ fn a_report_of_another_attempt_or_from_another_worker_is_stale_in_every_state() 
             others.extend([by(HERE, older), by(ELSEWHERE, older)]);
         }
         for report in others {
-            let mut events = vec![TaskEvent::Started(report, at(2)), TaskEvent::Returned(report)];
+            let mut events = vec![
+                TaskEvent::Started(report, at(2)),
+                TaskEvent::Returned(report),
+                TaskEvent::MoveRequested(report, String::new()),
+            ];
             events.extend(ends().into_iter().map(|(_, end)| TaskEvent::Ended(report, end)));
             for event in events {
                 for (_, restart, _) in policies() {

@@ -144,7 +144,7 @@ impl Model {
         };
         let report = Report { worker, attempt };
         let placed = TaskEvent::Placed { worker: workers[rng.random_range(0..2)] };
-        let leaves = || TaskEvent::StopRequested(StopCause::to_move("moved away".to_owned()));
+        let leaves = || TaskEvent::MoveRequested(report, "moved away".to_owned());
         let event = match (task.state.name(), rng.random_range(0..10)) {
             (StateName::Pending, 0..8) => placed,
             (StateName::Scheduled | StateName::Running, 7) => leaves(),

@@ -193,6 +193,7 @@ fn view(master: &Master, record: Record, now: Time) -> Worker {
     Worker {
         id: record.id,
         state: record.state(now).to_string(),
+        intake: record.intake.as_str().to_owned(),
         draining: (record.intake == Intake::Draining)
             .then_some(Draining { until: record.drain_until, drained_at: record.drained_at }),
         capacity: amounts(&record.capacity, record.countables.clone()),

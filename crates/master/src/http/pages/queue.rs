@@ -46,7 +46,6 @@ struct Head {
     tasks: String,
     oldest: Option<i64>,
     passes: String,
-    placed: String,
     median: String,
     longest: String,
 }
@@ -111,7 +110,7 @@ impl From<&QueueClass> for Reasons {
 
 impl From<&Queue> for Head {
     fn from(queue: &Queue) -> Self {
-        let Passes { count: passes, placed, recent, .. } = &queue.passes;
+        let Passes { count: passes, recent } = &queue.passes;
         let mut micros: Vec<u64> = recent.iter().map(|pass| pass.micros).collect();
         micros.sort_unstable();
         let millis = |micros: Option<&u64>| {
@@ -122,7 +121,6 @@ impl From<&Queue> for Head {
             tasks: count(queue.waiting, "task"),
             oldest: queue.waiting_since.map(|since| since.timestamp_millis()),
             passes: many(*passes),
-            placed: many(*placed),
             median: millis(micros.get(micros.len() / 2)),
             longest: millis(micros.last()),
         }

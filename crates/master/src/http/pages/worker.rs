@@ -61,7 +61,7 @@ pub async fn show(
 ) -> Result<Response, Error> {
     let worker = workers::one(&master, &visitor.caller, &worker).await?;
     let row = WorkerRow::from(&worker);
-    let takes_work = worker.draining.is_none() && worker.state != "cordoned";
+    let takes_work = worker.intake == "open";
     let action = if takes_work { "drain" } else { "resume" };
     page(&WorkerPage {
         frame: visitor.frame("/workers"),
@@ -69,7 +69,10 @@ pub async fn show(
         curl: curl(&master, "POST", &format!("/workers/{}/{action}", worker.id)),
         takes_work,
         can_be_removed: matches!(worker.state.as_str(), "offline" | "lost"),
-        drains: worker.draining.as_ref().map(drains),
+        drains: match worker.intake.as_str() {
+            "cordoned" => Some("It takes nothing new, and keeps what it has.".to_owned()),
+            _ => worker.draining.as_ref().map(drains),
+        },
         plots: Plot::of_worker(&master.samples.of(worker.id), Utc::now()),
         away: away(&worker),
         machine: machine(&worker),

@@ -125,6 +125,30 @@ impl Work {
                 sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&stopped).fetch_all(&mut *tx).await?;
             self.keep(rows)?;
         }
+        self.lock_workers(tx, batch).await
+    }
+
+    /// Finds the workers that take what is to be placed on them, and lets nobody change that before the commit: what a
+    /// pass decided by an older look must not land on a worker that is being emptied or is gone.
+    async fn lock_workers(&mut self, tx: &mut PgConnection, batch: &Batch) -> Result<(), StoreError> {
+        let chosen = batch.inputs.iter().filter_map(|input| match &input.event {
+            TaskEvent::Placed { worker } => Some(worker.0),
+            _ => None,
+        });
+        let mut chosen: Vec<i64> = chosen.collect();
+        chosen.sort_unstable();
+        chosen.dedup();
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        let open: Vec<i64> = sqlx::query_scalar(
+            "SELECT id FROM workers WHERE id = ANY($1) AND intake = 'open' AND removed_at IS NULL \
+             ORDER BY id FOR SHARE",
+        )
+        .bind(chosen)
+        .fetch_all(tx)
+        .await?;
+        self.open_workers = open.into_iter().map(WorkerId).collect();
         Ok(())
     }
 

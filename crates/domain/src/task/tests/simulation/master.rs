@@ -174,6 +174,14 @@ impl Watched {
 }
 
 impl World {
+    /// An operator wants a task to leave its worker.
+    pub fn moves(&mut self, at: usize) {
+        let task = &self.master.tasks[at].task;
+        let Some(worker) = task.state.worker() else { return };
+        let report = Report { worker, attempt: task.attempt };
+        let _ = self.apply(at, TaskEvent::MoveRequested(report, "moved".to_owned()));
+    }
+
     /// The one gate: applies an event, checks what it did, and sends the command that follows.
     pub fn apply(&mut self, at: usize, event: TaskEvent) -> Result<(), Rejected> {
         let watched = &mut self.master.tasks[at];
