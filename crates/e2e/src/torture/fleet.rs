@@ -323,8 +323,14 @@ fn logged(mut command: Command, dir: &Path, name: &str) -> Command {
     command
 }
 
-/// Ports that are free now; the same for all masters that follow each other.
+/// Ports that are free now; the same for all masters that follow each other. They lie below those that the kernel gives to
+/// whoever wants any, or somebody else might be given one of them while no master listens.
 fn free_ports() -> [u16; 3] {
-    let listeners = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    let free = || loop {
+        let port = rand::random_range(10_000..30_000);
+        if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
+            return (port, listener);
+        }
+    };
+    [(); 3].map(|()| free()).map(|(port, _)| port)
 }
