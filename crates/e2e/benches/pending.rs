@@ -13,6 +13,7 @@ use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::raw_worker::hello;
 use gaffer_master::store::Store;
 use gaffer_master::store::jobs::NewJob;
+use gaffer_protocol::rest::NewKey;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -27,11 +28,13 @@ fn main() {
     runtime.block_on(async {
         let store = Store::open(&fresh_database().await).await.unwrap();
         let project = store.project_default().await.unwrap();
+        let key = NewKey { kind: "worker".to_owned(), name: "bench".to_owned(), expires_in_seconds: None };
+        let key = store.key_insert(project, None, &key, "gfw_", &[7; 32]).await.unwrap().id;
         for worker in 0..WORKERS {
             let (hello, session) = (hello(&format!("w{worker}")), Uuid::from_u128(worker));
             let mut identity = [0; 32];
             identity[..16].copy_from_slice(session.as_bytes());
-            store.worker_hello(project, 1, session, &identity, &hello).await.unwrap();
+            store.worker_hello(project, key, session, &identity, &hello).await.unwrap();
         }
         println!("{CLASSES} classes x {WORKERS} workers; median of {ROUNDS}, in ms");
         println!("{:>10} {:>10} {:>10} {:>10} {:>10}", "waiting", "workers", "classes", "tasks", "together");

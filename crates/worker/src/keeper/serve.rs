@@ -101,18 +101,22 @@ async fn take_all(
     wire: &mut Wire,
     first: Option<io::Result<BytesMut>>,
 ) -> io::Result<bool> {
-    let mut frame = first;
-    for _ in 0..MAX_BATCH {
+    let (mut frame, mut taken) = (first, 0);
+    loop {
         let Some(bytes) = frame else { return Ok(false) };
         let request = frame::to_keeper(bytes?).map_err(io::Error::other)?;
         served.heard_at_micros.store(BootTime::now().as_micros(), Ordering::Relaxed);
         take(served, wire, request).await?;
+        taken += 1;
+        // What has been read is dealt with: the next one is read only if there is still time for it now.
+        if taken == MAX_BATCH {
+            return Ok(true);
+        }
         match wire.next().now_or_never() {
             Some(next) => frame = next,
-            None => break,
+            None => return Ok(true),
         }
     }
-    Ok(true)
 }
 
 async fn take(served: &Arc<Served>, wire: &mut Wire, request: ToKeeper) -> io::Result<()> {

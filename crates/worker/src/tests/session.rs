@@ -310,3 +310,11 @@ async fn an_unreachable_master_is_waited_for() {
     worker.master.accept_and_welcome().await;
     worker.stop().await;
 }
+
+#[tokio::test]
+async fn of_very_many_placements_at_once_none_is_lost_on_the_way_to_where_they_execute() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let books = session.see_through((1..=2_000).map(|task| play(task, "exit 0")).collect()).await;
+    assert_eq!((books.ended.len(), books.returned.len()), (2_000, 0));
+    worker.stop().await;
+}
