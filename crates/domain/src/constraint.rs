@@ -37,8 +37,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
+use crate::as_text::as_text;
 use crate::quantity::{Bytes, Cpu};
 use crate::spec::Resources;
 pub use check::Unmet;
@@ -250,23 +249,6 @@ impl FromStr for Fact {
     fn from_str(text: &str) -> Result<Fact, ConstraintError> {
         parse::lone_fact(text)
     }
-}
-
-macro_rules! as_text {
-    ($type:ty) => {
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    };
 }
 
 as_text!(Constraint);

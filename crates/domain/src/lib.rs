@@ -3,6 +3,7 @@
 //! Everything here is pure. Nothing reads a clock, a file, a socket or a database: time is an argument, and what
 //! is decided comes back as a value that somebody else carries out.
 
+mod as_text;
 pub mod constraint;
 pub mod id;
 pub mod job;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+use crate::as_text::as_text;
 use crate::quantity::{Bytes, shown};
 
 /// The most processes and threads of a container whose spec does not say.
@@ -207,23 +208,6 @@ pub(super) fn is_plain_path(path: &str) -> bool {
     path == "/"
         || path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain))
             && !path.chars().any(|c| c.is_control() || matches!(c, ':' | ','))
-}
-
-macro_rules! as_text {
-    ($type:ty) => {
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    };
 }
 
 as_text!(Port);
