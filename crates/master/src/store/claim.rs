@@ -13,6 +13,8 @@ const LOCK: i64 = 0x6761_6666_6572;
 /// So long a master waits for an earlier one that is going down.
 const PATIENCE: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_millis(250);
+/// By then the server has missed a connection that broke, see [`connect`].
+const MISSED_AFTER: Duration = Duration::from_secs(15);
 /// So often it is made sure that the connection lives.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -58,20 +60,38 @@ impl Claim {
                 () = sleep(LOOK) => {}
             }
             let lives = timeout(LOOK, self.connection.ping()).await.is_ok_and(|pong| pong.is_ok());
-            if !lives && release.run_until_cancelled(self.take_again()).await == Some(Err(TakenOver)) {
-                return Err(TakenOver);
+            if lives {
+                continue;
+            }
+            match release.run_until_cancelled(self.take_again()).await {
+                Some(Ok(again)) => self = again,
+                Some(Err(TakenOver)) => return Err(TakenOver),
+                None => return Ok(()),
             }
         }
     }
 
-    /// Connects anew, however long that takes.
-    async fn take_again(&mut self) -> Result<(), TakenOver> {
+    /// Connects anew, however long that takes. Who has the lock then may be this master's own last connection, which the
+    /// server has not missed yet; only somebody who keeps it is another one.
+    async fn take_again(self) -> Result<Claim, TakenOver> {
+        // Not in good order: nobody may be there to answer.
+        drop(self.connection);
+        let mut connected: Option<PgConnection> = None;
+        let mut refused_since: Option<Instant> = None;
         loop {
-            if let Ok(Ok(mut connection)) = timeout(LOOK, connect(&self.url)).await
-                && let Ok(is_ours) = is_taken(&mut connection).await
+            if connected.is_none() {
+                connected = timeout(LOOK, connect(&self.url)).await.ok().and_then(Result::ok);
+            }
+            if let Some(mut connection) = connected.take() {
+                match timeout(LOOK, is_taken(&mut connection)).await {
+                    Ok(Ok(true)) => return Ok(Claim { url: self.url, connection }),
+                    Ok(Ok(false)) => connected = Some(connection),
+                    _ => {}
+                }
+            }
+            if connected.is_some() && refused_since.get_or_insert_with(Instant::now).elapsed() >= MISSED_AFTER
             {
-                self.connection = connection;
-                return if is_ours { Ok(()) } else { Err(TakenOver) };
+                return Err(TakenOver);
             }
             sleep(RETRY).await;
         }
