@@ -7,6 +7,8 @@ mod pages;
 mod params;
 mod worker_door;
 
+pub use pages::Feeds;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -21,6 +21,7 @@ pub mod scheduler;
 pub mod secret;
 pub mod serve;
 mod session;
+pub mod snapshot;
 pub mod store;
 pub mod submit;
 pub mod sweeper;
@@ -35,8 +36,16 @@ use tokio_util::sync::CancellationToken;
 /// What the parts of a running master share.
 #[derive(Debug)]
 pub struct Master {
-    /// What is remembered.
+    /// What is remembered, for sessions and loops. Doors use the other two: `http` knows no statement that moves a task.
     pub store: store::Store,
+    /// What users change.
+    pub writes: store::WriteStore,
+    /// What anybody looks at.
+    pub reads: store::ReadStore,
+    /// The fleet and the queue, as all who look share them.
+    pub snapshots: snapshot::Snapshots,
+    /// What pages that are open show.
+    pub feeds: http::Feeds,
     /// Who is connected.
     pub hub: hub::Hub,
     /// Output that is under way.

@@ -144,7 +144,7 @@ impl TaskOutput {
 
     /// Looks at the task. A new attempt is gone on to, once all of the one before is read. False if it is gone.
     async fn look(&mut self) -> Result<bool, StoreError> {
-        let Some(task) = self.master.store.task_by_id(self.task).await? else { return Ok(false) };
+        let Some(task) = self.master.reads.task_by_id(self.task).await? else { return Ok(false) };
         let latest = task.view.attempt;
         if self.from.attempt.is_none() && latest > self.attempt {
             if self.attempt > 0 {
@@ -166,7 +166,7 @@ impl TaskOutput {
         if let Some(chunks) = live.and_then(|live| live.read(self.offset)) {
             return Ok(chunks.into());
         }
-        let stored = self.master.store.output_read(self.attempt_ref(), self.offset, READ_AHEAD).await?;
+        let stored = self.master.reads.output_read(self.attempt_ref(), self.offset, READ_AHEAD).await?;
         Ok(stored.into_iter().filter(|chunk| chunk.end() > self.offset).map(Arc::new).collect())
     }
 
@@ -196,7 +196,7 @@ impl TaskOutput {
 pub async fn head(master: &Master, attempt: AttemptRef) -> Result<OutputHead, StoreError> {
     match master.live.get(attempt) {
         Some(live) => Ok(live.received()),
-        None => master.store.output_head(attempt).await,
+        None => master.reads.output_head(attempt).await,
     }
 }
 
@@ -214,7 +214,7 @@ pub async fn line_offset(
     if line == 0 {
         return Ok(Some(0));
     }
-    let (offset, mut lines) = master.store.output_find_line(attempt, line).await?.unwrap_or((0, 0));
+    let (offset, mut lines) = master.reads.output_find_line(attempt, line).await?.unwrap_or((0, 0));
     let from = ReadFrom { attempt: Some(attempt.attempt), offset, follow: false };
     let mut reader = TaskOutput::new(master.clone(), job, attempt.task, from);
     while let Some(Piece::Output(_, chunk)) = reader.next().await? {

@@ -26,7 +26,8 @@ use crate::scheduler::Scheduler;
 use crate::scheduler::recent::Recent;
 use crate::scheduler::statistics::Statistics;
 use crate::secret::{NewSecret, Purpose};
-use crate::store::Store;
+use crate::snapshot::Snapshots;
+use crate::store::Stores;
 use crate::store::claim::Claim;
 use crate::sweeper::Sweeper;
 use crate::{Master, http};
@@ -55,6 +56,7 @@ pub struct Running {
     claim: JoinHandle<()>,
     release: CancellationToken,
     taken_over: CancellationToken,
+    stores: Stores,
     postgres: Option<EmbeddedPostgres>,
 }
 
@@ -99,7 +101,8 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     };
     // Before the schema changes: an earlier master that still runs knows the old one.
     let claim = Claim::take(&url).await?;
-    let store = Store::connect(&url).await?;
+    let stores = Stores::connect(&url).await?;
+    let store = stores.control.clone();
     store.migrate().await?;
     let project = store.project_default().await?;
     store.user_ensure(FIRST_USER, project).await?;
@@ -109,7 +112,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let (pace, changes) = (Pace::default(), Changes::default());
     let (scheduler_wake, sweeper_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (recorder, recorder_handle) = Recorder::new(
-        store.clone(),
+        stores.transitions.clone(),
         hub.clone(),
         live.clone(),
         pace.clone(),
@@ -152,6 +155,10 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let public_url = public_url(config, dashboard_addr);
     let master = Arc::new(Master {
         store,
+        writes: stores.writes.clone(),
+        reads: stores.reads.clone(),
+        snapshots: Snapshots::new(stores.reads.clone()),
+        feeds: http::Feeds::default(),
         hub,
         live,
         changes,
@@ -187,6 +194,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         dashboard: dashboard_addr,
         api: api_addr,
         workers: workers_addr,
+        stores,
         postgres,
     })
 }
@@ -209,13 +217,12 @@ impl Running {
         if tokio::time::timeout(DRAIN_TIMEOUT, drain).await.is_err() {
             tracing::debug!("some requests did not end in time and are cut off");
         }
-        let store = self.master.store.clone();
         // The recorder ends when nobody can send to it any more; what it has by then is committed first.
         drop(self.master);
         if tokio::time::timeout(DRAIN_TIMEOUT, self.recorder).await.is_err() {
             tracing::warn!("not everything was recorded in time; workers will report it again");
         }
-        store.close().await;
+        self.stores.close().await;
         // Only now: the next master may begin.
         self.release.cancel();
         let _ = self.claim.await;

@@ -1,12 +1,10 @@
 //! All that is remembered: every SQL statement of the master is in here, a file for each noun.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Postgres, Transaction};
 
 pub mod claim;
+pub mod classes;
 mod counts;
 pub mod events;
 pub mod gate;
@@ -15,23 +13,14 @@ pub mod keys;
 pub mod leaving;
 pub mod output;
 pub mod placement;
+mod pools;
+pub mod search;
 pub mod specs;
 pub mod tasks;
 pub mod users;
 pub mod workers;
 
-/// How long one statement may take before the database gives it up.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long to wait for a free connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-const MAX_CONNECTIONS: u32 = 16;
-
-/// The database.
-#[derive(Debug, Clone)]
-pub struct Store {
-    pool: PgPool,
-    specs: specs::SpecCache,
-}
+pub use pools::{ReadStore, Store, Stores, WriteStore};
 
 /// A call to the database failed.
 #[derive(Debug, thiserror::Error)]
@@ -76,46 +65,7 @@ fn is_passing(code: &str) -> bool {
 /// The migrations, embedded.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
-impl Store {
-    /// Connects to a database and brings its schema up to date.
-    ///
-    /// # Errors
-    /// When the URL makes no sense, nobody answers, or a migration fails.
-    pub async fn open(url: &str) -> anyhow::Result<Store> {
-        let store = Store::connect(url).await?;
-        store.migrate().await?;
-        Ok(store)
-    }
-
-    /// Brings the schema up to date, under a lock.
-    ///
-    /// # Errors
-    /// When a migration fails.
-    pub async fn migrate(&self) -> anyhow::Result<()> {
-        Ok(MIGRATIONS.run(&self.pool).await?)
-    }
-
-    /// Connects without touching the schema.
-    ///
-    /// # Errors
-    /// When the URL makes no sense or nobody answers.
-    pub async fn connect(url: &str) -> anyhow::Result<Store> {
-        use anyhow::Context;
-        let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-        let options: PgConnectOptions = url.parse().context("DATABASE_URL is not a Postgres URL")?;
-        let options = options.application_name("gaffer").options([("statement_timeout", timeout.as_str())]);
-        let pool = PgPoolOptions::new()
-            .max_connections(MAX_CONNECTIONS)
-            .min_connections(1)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A broken connection shows itself in use; asking each time costs a round trip on every call.
-            .test_before_acquire(false)
-            .connect_with(options)
-            .await
-            .context("cannot connect to the database")?;
-        Ok(Store { pool, specs: specs::SpecCache::default() })
-    }
-
+impl ReadStore {
     /// The time that leases are judged by. Also shows whether the database answers.
     ///
     /// # Errors
@@ -131,12 +81,9 @@ impl Store {
     pub async fn installation(&self) -> Result<uuid::Uuid, StoreError> {
         Ok(sqlx::query_scalar("SELECT id FROM installation").fetch_one(&self.pool).await?)
     }
+}
 
-    /// Closes all connections.
-    pub async fn close(&self) {
-        self.pool.close().await;
-    }
-
+impl WriteStore {
     async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
         Ok(self.pool.begin().await?)
     }

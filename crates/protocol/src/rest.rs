@@ -51,7 +51,8 @@ pub struct Job {
     pub started_at: Option<DateTime<Utc>>,
     /// When its last task ended.
     pub finished_at: Option<DateTime<Utc>>,
-    /// The whole specification, every default explicit.
+    /// The whole specification, every default explicit. A list leaves it out if asked to (`spec=0`).
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub spec: serde_json::Value,
 }
 

@@ -73,7 +73,7 @@ pub async fn signed_in(master: &Master, headers: &HeaderMap) -> Result<Option<Ca
     let jar = CookieJar::from_headers(headers);
     let Some(cookie) = jar.get(SESSION_COOKIE) else { return Ok(None) };
     let Some(sha256) = hash_of(cookie.value(), Purpose::WebSession) else { return Ok(None) };
-    let session = master.store.web_session_check(&sha256, SESSION_IDLE_SECS).await?;
+    let session = master.writes.web_session_check(&sha256, SESSION_IDLE_SECS).await?;
     Ok(session.map(|session| Caller {
         project: session.project,
         user_id: session.user_id,
@@ -113,7 +113,7 @@ pub async fn key_holder(master: &Master, token: &str, purpose: Purpose) -> Resul
             ),
         };
     };
-    match master.store.key_check(&sha256).await? {
+    match master.writes.key_check(&sha256).await? {
         Ok(holder) => Ok(holder),
         Err(KeyRefusal::Unknown) => unauthorized("key_unknown", "the key is not known to this master"),
         Err(KeyRefusal::Revoked) => unauthorized("key_revoked", "the key was revoked"),

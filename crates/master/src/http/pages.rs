@@ -26,6 +26,7 @@ mod shown;
 mod stream;
 mod task;
 mod theme;
+mod view;
 mod worker;
 mod workers;
 
@@ -42,6 +43,7 @@ use super::CONTENT_SECURITY_POLICY;
 use super::error::Error;
 use crate::Master;
 use frame::{Frame, Surroundings};
+pub use stream::Feeds;
 
 /// All pages, what they are made of, and what their forms send.
 pub fn routes() -> Router<Arc<Master>> {

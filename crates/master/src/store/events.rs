@@ -4,7 +4,7 @@ use gaffer_domain::{AttemptRef, JobId, ProjectId, Time, WorkerId};
 use gaffer_protocol::rest;
 use sqlx::FromRow;
 
-use super::{Store, StoreError, tasks};
+use super::{ReadStore, Store, StoreError, tasks};
 
 #[derive(FromRow)]
 struct EventRow {
@@ -79,7 +79,9 @@ impl Store {
         .await?;
         Ok(job.map(JobId))
     }
+}
 
+impl ReadStore {
     /// Events of a project, or of one job of it.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use gaffer_domain::{AttemptRef, TaskId, WorkerId};
 use gaffer_protocol::output::{Chunk, ChunkBuilder, EncodedChunk, Encoding, MAX_CHUNK_PAYLOAD};
 use sqlx::{FromRow, PgConnection};
 
-use super::{Store, StoreError};
+use super::{ReadStore, Store, StoreError};
 
 /// A chunk on its way into the database.
 #[derive(Debug, Clone)]
@@ -94,7 +94,9 @@ impl Store {
             _ => Ok(None),
         }
     }
+}
 
+impl ReadStore {
     /// How much of an attempt's output is stored.
     ///
     /// # Errors
@@ -166,7 +168,9 @@ impl Store {
         .await?;
         Ok(found.map(|(offset, lines)| (offset as u64, lines as u64)))
     }
+}
 
+impl Store {
     /// Joins runs of small chunks into large ones, so that output that came line by line is read as fast as any
     /// other. Returns how many chunks it saved.
     ///

@@ -7,7 +7,7 @@ use gaffer_domain::JobId;
 use gaffer_domain::spec::JobSpec;
 use sqlx::PgConnection;
 
-use super::{Store, StoreError};
+use super::{ReadStore, StoreError};
 
 /// So many specifications are kept.
 const KEPT: usize = 2_000;
@@ -40,7 +40,7 @@ impl SpecCache {
     }
 }
 
-impl Store {
+impl ReadStore {
     /// The specification of one job; none if there is no such job, or this version can't read it.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gaffer_domain::placement::{Lasting, Needs, Taken};
+use gaffer_domain::placement::{Lasting, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::queue::InUse;
 use gaffer_domain::spec::Resources;
@@ -13,7 +13,7 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{ReadStore, Store, StoreError};
 
 /// A registered worker.
 #[derive(Debug, Clone)]
@@ -337,7 +337,9 @@ impl Store {
         .await?;
         Ok(done.rows_affected())
     }
+}
 
+impl ReadStore {
     /// The workers of a project, or of all, in the order of their numbers, with what is reserved on each.
     ///
     /// # Errors
@@ -392,20 +394,21 @@ impl Store {
     /// Adds up what live attempts have reserved: derived from their states, so that it can't leak.
     async fn workers_reserve(&self, workers: &mut [Worker]) -> Result<InUse, StoreError> {
         let ids: Vec<i64> = workers.iter().map(|worker| worker.id.0).collect();
-        let live: Vec<(i64, i64, String, Json<Needs>, bool, i64)> = sqlx::query_as(
-            "SELECT live.worker_id, c.project_id, c.owner, c.needs, live.waiting, live.n FROM ( \
-                 SELECT worker_id, class_id, state = 'scheduled' AS waiting, count(*) AS n FROM tasks \
-                 WHERE state IN ('scheduled', 'running', 'stopping') AND worker_id = ANY($1) \
-                 GROUP BY worker_id, class_id, state = 'scheduled') live \
-             JOIN classes c ON c.id = live.class_id",
+        let live: Vec<(i64, i64, bool, i64)> = sqlx::query_as(
+            "SELECT worker_id, class_id, state = 'scheduled' AS waiting, count(*) AS n FROM tasks \
+             WHERE state IN ('scheduled', 'running', 'stopping') AND worker_id = ANY($1) \
+             GROUP BY worker_id, class_id, state = 'scheduled'",
         )
         .bind(&ids)
         .fetch_all(&self.pool)
         .await?;
+        let classes = self.classes(live.iter().map(|(_, class, ..)| *class)).await?;
         let mut in_use = InUse::default();
-        for (worker, project, owner, needs, waiting, count) in live {
+        for (worker, class, waiting, count) in live {
+            let Some(class) = classes.get(&class) else { continue };
+            let needs = &class.needs;
             let live = u32::try_from(count).unwrap_or(u32::MAX);
-            in_use.add(ProjectId(project), &owner, &needs, live);
+            in_use.add(class.project, &class.owner, needs, live);
             let Ok(at) = workers.binary_search_by_key(&worker, |worker| worker.id.0) else { continue };
             let worker = &mut workers[at];
             let n = count.unsigned_abs();
@@ -418,8 +421,8 @@ impl Store {
                 ),
                 disk: Bytes(worker.reserved.disk.get().saturating_add(add.disk.get().saturating_mul(n))),
             };
-            worker.taken.add(&needs, live);
-            worker.lasting.add(&needs, live);
+            worker.taken.add(needs, live);
+            worker.lasting.add(needs, live);
             if waiting {
                 worker.waiting += count;
             } else {

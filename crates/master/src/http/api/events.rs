@@ -42,7 +42,7 @@ pub async fn of_job(
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Error> {
-    let job = own_job(&master, &caller, &job).await?;
+    let job = own_job(&master.reads, &caller, &job).await?;
     history(master, caller, Some(job), &headers, params).await
 }
 
@@ -60,11 +60,11 @@ async fn history(
         return Ok(live(master, caller, job, after).await?.into_response());
     }
     if let Some(after) = params.parse::<i64>("after", "the number of an event")? {
-        let events = master.store.event_list(caller.project, job, EventRange::After(after), limit).await?;
+        let events = master.reads.event_list(caller.project, job, EventRange::After(after), limit).await?;
         return Ok(Json(gaffer_protocol::rest::Page { items: events, next_cursor: None }).into_response());
     }
     let range = EventRange::Before(params.cursor()?);
-    let events = master.store.event_list(caller.project, job, range, limit + 1).await?;
+    let events = master.reads.event_list(caller.project, job, range, limit + 1).await?;
     Ok(Json(page_of(events, limit, |event| event.id)).into_response())
 }
 
@@ -114,7 +114,7 @@ async fn live(
         // Of one job, everything is told; of all, what happens from now on.
         None if job.is_some() => 0,
         None => {
-            let newest = master.store.event_list(caller.project, job, EventRange::Before(None), 1).await?;
+            let newest = master.reads.event_list(caller.project, job, EventRange::Before(None), 1).await?;
             newest.first().map_or(0, |event| event.id)
         }
     };
@@ -141,7 +141,7 @@ impl Live {
             self.changes.mark_unchanged();
             let range = EventRange::After(self.after);
             // A database that is away for a moment is no reason to end the stream.
-            let found = self.master.store.event_list(self.caller.project, self.job, range, BATCH).await;
+            let found = self.master.reads.event_list(self.caller.project, self.job, range, BATCH).await;
             self.ready.extend(found.unwrap_or_default());
             if !self.ready.is_empty() {
                 continue;

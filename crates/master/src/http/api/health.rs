@@ -20,7 +20,7 @@ pub async fn readyz(State(master): State<Arc<Master>>) -> Result<&'static str, E
     if master.shutdown.is_cancelled() {
         return Err(Error::ShuttingDown);
     }
-    master.store.now().await?;
+    master.writes.now().await?;
     Ok("ok\n")
 }
 

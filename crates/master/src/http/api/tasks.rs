@@ -17,6 +17,7 @@ use super::super::error::Error;
 use super::super::params::{Params, id, wrong};
 use super::body_json;
 use crate::Master;
+use crate::store::ReadStore;
 use crate::store::tasks::{TaskFilter, TaskRecord};
 
 /// `GET /jobs/{job}/tasks`
@@ -26,13 +27,13 @@ pub async fn list(
     Path(job): Path<String>,
     params: Params,
 ) -> Result<Json<Page<Task>>, Error> {
-    let job = own_job(&master, &caller, &job).await?;
+    let job = own_job(&master.reads, &caller, &job).await?;
     let params = params.only(&["limit", "cursor", "state"], &[])?;
     let limit = params.limit()?;
     let states = "blocked, pending, scheduled, running, stopping, completed, failed or cancelled";
     let filter = TaskFilter { state: params.parse::<StateName>("state", states)?, after: after(&params)? };
-    let spec = master.store.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))?;
-    let mut tasks = master.store.task_list(job, &filter, limit + 1).await?;
+    let spec = master.reads.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))?;
+    let mut tasks = master.reads.task_list(job, &filter, limit + 1).await?;
     let more = tasks.len() > limit as usize;
     tasks.truncate(limit as usize);
     let next_cursor = tasks.last().filter(|_| more).and_then(|last| {
@@ -58,9 +59,9 @@ pub async fn show(
     caller: Caller,
     Path((job, task)): Path<(String, String)>,
 ) -> Result<Json<TaskDetail>, Error> {
-    let job = own_job(&master, &caller, &job).await?;
-    let task = find(&master, job, &task).await?;
-    let attempts = master.store.attempt_list(task.id).await?;
+    let job = own_job(&master.reads, &caller, &job).await?;
+    let task = find(&master.reads, job, &task).await?;
+    let attempts = master.reads.attempt_list(task.id).await?;
     Ok(Json(TaskDetail { task: task.view, attempts }))
 }
 
@@ -72,9 +73,9 @@ pub async fn signal(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<StatusCode, Error> {
-    let job = own_job(&master, &caller, &job).await?;
+    let job = own_job(&master.writes, &caller, &job).await?;
     let signal = wanted_signal(&body_json(&headers, &body)?)?;
-    let task = find(&master, job, &task).await?;
+    let task = find(&master.writes, job, &task).await?;
     let worker =
         task.view.worker_id.filter(|_| task.view.state == "running" || task.view.state == "stopping");
     let Some(worker) = worker else {
@@ -99,16 +100,16 @@ fn wanted_signal(body: &serde_json::Value) -> Result<StopSignal, Error> {
 }
 
 /// A job's number, if the job is the caller's.
-pub async fn own_job(master: &Master, caller: &Caller, job: &str) -> Result<JobId, Error> {
+pub async fn own_job(reads: &ReadStore, caller: &Caller, job: &str) -> Result<JobId, Error> {
     let job: JobId = id(job, "job")?;
-    match master.store.job_is_of(caller.project, job).await? {
+    match reads.job_is_of(caller.project, job).await? {
         true => Ok(job),
         false => Err(Error::NotFound(format!("job {job}"))),
     }
 }
 
 /// A task by its address: `name`, or `name.index`.
-pub async fn find(master: &Master, job: JobId, address: &str) -> Result<TaskRecord, Error> {
+pub async fn find(reads: &ReadStore, job: JobId, address: &str) -> Result<TaskRecord, Error> {
     let shown: String = address.chars().filter(|char| !char.is_control()).take(100).collect();
     let not_found = || Error::NotFound(format!("task {shown} in job {job}"));
     if shown.len() != address.len() {
@@ -118,7 +119,7 @@ pub async fn find(master: &Master, job: JobId, address: &str) -> Result<TaskReco
         Some((name, index)) => (name, index.parse().map_err(|_| not_found())?),
         None => (address, 0),
     };
-    let task = master.store.task_get(job, name, index).await?.ok_or_else(not_found)?;
+    let task = reads.task_get(job, name, index).await?.ok_or_else(not_found)?;
     // The bare name is the address of an only task; of several it is the name of all of them.
     match task.view.address.contains('.') && !address.contains('.') {
         true => {

@@ -6,8 +6,7 @@ use std::time::Duration;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use axum::response::sse::Event;
-use gaffer_domain::JobId;
+use gaffer_domain::{JobId, ProjectId};
 use tokio::sync::watch;
 
 use super::super::auth::Caller;
@@ -18,7 +17,8 @@ use super::jobs::curl;
 use super::page;
 use super::rows::EventRow;
 use super::shown::address;
-use super::stream::{Feed, Sent, stream};
+use super::stream::{Feed, stream};
+use super::view::{Browser, View};
 use crate::Master;
 use crate::store::events::EventRange;
 
@@ -54,7 +54,7 @@ pub async fn history(
     params: &Params,
 ) -> Result<(Vec<EventRow>, Option<String>), Error> {
     let range = EventRange::Before(params.cursor()?);
-    let events = master.store.event_list(caller.project, job, range, PAGE_ROWS + 1).await?;
+    let events = master.reads.event_list(caller.project, job, range, PAGE_ROWS + 1).await?;
     let events = page_of(events, PAGE_ROWS, |event| event.id);
     Ok((events.items.iter().map(EventRow::from).collect(), events.next_cursor))
 }
@@ -96,40 +96,32 @@ pub async fn live(
 ) -> Result<Response, Error> {
     let params = params.only(&["cursor", "job", "after"], &[])?;
     let is_first = params.text("cursor").unwrap_or_default().is_empty();
-    let feed = EventsFeed {
+    let after: Option<i64> = params.parse("after", "the number of an event")?;
+    let (job, project) = (wanted_job(&params)?, visitor.caller.project);
+    let key = format!("{project} events {job:?} {is_first}");
+    let browser = Browser::with_log("events", after.unwrap_or(0).to_string());
+    let feed = || EventsFeed {
         changes: master.changes.of_any(),
-        master: master.clone(),
-        caller: visitor.caller,
-        job: wanted_job(&params)?,
-        after: if is_first {
-            Some(params.parse("after", "the number of an event")?.unwrap_or(0))
-        } else {
-            None
-        },
-        sent: Sent::default(),
+        newest: NewestEvents::new(master.clone(), project, job),
+        is_first,
     };
-    Ok(stream(master, feed))
+    Ok(stream(master.clone(), key, browser, feed))
 }
 
 struct EventsFeed {
-    master: Arc<Master>,
-    caller: Caller,
-    job: Option<JobId>,
-    /// The newest event that was sent; none if this page gets no new ones.
-    after: Option<i64>,
+    newest: NewestEvents,
+    /// Whether new events belong to this page: the first one.
+    is_first: bool,
     changes: watch::Receiver<u64>,
-    sent: Sent,
 }
 
 impl Feed for EventsFeed {
-    async fn look(&mut self) -> Result<Vec<Event>, Error> {
+    async fn look(&mut self) -> Result<View, Error> {
         self.changes.mark_unchanged();
-        let Some(after) = self.after else { return Ok(Vec::new()) };
-        let range = EventRange::After(after);
-        let events = self.master.store.event_list(self.caller.project, self.job, range, PAGE_ROWS).await?;
-        self.after = events.last().map(|event| event.id).or(self.after);
-        let rows: Vec<EventRow> = events.iter().map(EventRow::from).collect();
-        Ok(self.sent.changes("events", &rows, true).into_iter().collect())
+        if !self.is_first {
+            return Ok(View::default());
+        }
+        Ok(View::default().log("events", &self.newest.look().await?))
     }
 
     async fn changed(&mut self) {
@@ -138,5 +130,38 @@ impl Feed for EventsFeed {
 
     fn pace(&self) -> Duration {
         PACE
+    }
+}
+
+/// The newest events of a project, or of a job, as pages that are open show them.
+pub struct NewestEvents {
+    master: Arc<Master>,
+    project: ProjectId,
+    job: Option<JobId>,
+    /// The last one that was read.
+    after: Option<i64>,
+}
+
+impl NewestEvents {
+    /// Begins with those that a page shows which is opened now.
+    pub fn new(master: Arc<Master>, project: ProjectId, job: Option<JobId>) -> NewestEvents {
+        NewestEvents { master, project, job, after: None }
+    }
+
+    /// Those that were not read yet, oldest first. Where more come than anybody could read, only the newest.
+    pub async fn look(&mut self) -> Result<Vec<EventRow>, Error> {
+        let list = |range| self.master.reads.event_list(self.project, self.job, range, PAGE_ROWS);
+        let mut events = match self.after {
+            Some(after) => list(EventRange::After(after)).await?,
+            None => Vec::new(),
+        };
+        if self.after.is_none() || events.len() >= PAGE_ROWS as usize {
+            events = list(EventRange::Before(None)).await?;
+            events.reverse();
+        }
+        let after = self.after.unwrap_or(0);
+        events.retain(|event| event.id > after);
+        self.after = events.last().map(|event| event.id).or(self.after).or(Some(0));
+        Ok(events.iter().map(EventRow::from).collect())
     }
 }

@@ -62,7 +62,7 @@ pub async fn sign_in(
     }
     let session = NewSecret::new(Purpose::WebSession);
     let is_good = match hash_of(token, Purpose::LoginLink) {
-        Some(link) => master.store.login_link_use(&link, &session.sha256, SESSION_SECS).await?,
+        Some(link) => master.writes.login_link_use(&link, &session.sha256, SESSION_SECS).await?,
         None => false,
     };
     let to = next.clone().unwrap_or_else(|| "/jobs".to_owned());
@@ -90,7 +90,7 @@ fn token_in(text: &str) -> &str {
 pub async fn sign_out(State(master): State<Arc<Master>>, jar: CookieJar) -> Result<Response, Error> {
     let session = jar.get(SESSION_COOKIE).and_then(|cookie| hash_of(cookie.value(), Purpose::WebSession));
     if let Some(session) = session {
-        master.store.web_session_delete(&session).await?;
+        master.writes.web_session_delete(&session).await?;
     }
     let mut response = Redirect::to("/login").into_response();
     set_session(&master, &mut response, "", 0);
