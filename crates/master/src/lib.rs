@@ -10,6 +10,7 @@ pub mod explain;
 pub mod http;
 pub mod hub;
 pub mod live;
+mod look_rate;
 pub mod mover;
 pub mod output;
 pub mod pace;

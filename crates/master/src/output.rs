@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::Master;
 use crate::live::LiveOutput;
+use crate::look_rate::LookRate;
 use crate::store::StoreError;
 use crate::store::output::OutputHead;
 
@@ -43,6 +44,7 @@ pub struct TaskOutput {
     offset: u64,
     ready: VecDeque<Arc<Chunk>>,
     changes: watch::Receiver<u64>,
+    rate: LookRate,
     /// How the task was when it was last looked at; whatever it had written by then is read before this counts.
     seen: Option<rest::Task>,
     over: bool,
@@ -70,6 +72,7 @@ impl TaskOutput {
             offset: from.offset,
             ready: VecDeque::new(),
             changes,
+            rate: LookRate::default(),
             seen: None,
             over: false,
         }
@@ -118,6 +121,8 @@ impl TaskOutput {
             } else if self.settled() || (self.seen.is_some() && !self.wait(None).await) {
                 return Ok(self.end());
             }
+            // A job of many tasks changes all the time.
+            self.rate.turn().await;
             self.changes.mark_unchanged();
             if !self.look().await? {
                 return Ok(None);

@@ -238,8 +238,8 @@ impl Master {
     /// # Errors
     /// When the database does not answer.
     pub async fn first_user(&self) -> Result<i64, crate::store::StoreError> {
-        let project = self.store.project_default().await?;
-        self.store.user_ensure(FIRST_USER, project).await
+        let project = self.writes.project_default().await?;
+        self.writes.user_ensure(FIRST_USER, project).await
     }
 
     /// Makes a link that signs a user in, once.
@@ -252,7 +252,7 @@ impl Master {
         valid_secs: u32,
     ) -> Result<String, crate::store::StoreError> {
         let secret = NewSecret::new(Purpose::LoginLink);
-        self.store.login_link_insert(user_id, &secret.sha256, valid_secs).await?;
+        self.writes.login_link_insert(user_id, &secret.sha256, valid_secs).await?;
         Ok(format!("{}/login?token={}", self.public_url, secret.text))
     }
 }

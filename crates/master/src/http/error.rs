@@ -56,8 +56,11 @@ pub enum Error {
     #[error("the output has {0} bytes")]
     OutOfRange(u64),
     /// The database is away; the same request may work in a moment.
-    #[error("the database is not available; try again in a moment")]
+    #[error("the database is not available or too busy; try again in a moment")]
     Unavailable,
+    /// The database needs longer for the answer than anybody waits.
+    #[error("the database took too long for the answer; ask for less, or try again later")]
+    TooSlow,
     /// The master is going down.
     #[error("the master is shutting down; try again in a moment")]
     ShuttingDown,
@@ -69,6 +72,7 @@ pub enum Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
+            error if error.is_timeout() => Error::TooSlow,
             StoreError::Unavailable(error) => {
                 tracing::warn!(%error, "a request failed because the database is away");
                 Error::Unavailable
@@ -127,7 +131,7 @@ impl Error {
             Error::Unprocessable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Conflict { .. } => StatusCode::CONFLICT,
             Error::OutOfRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
-            Error::Unavailable | Error::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Unavailable | Error::TooSlow | Error::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -141,6 +145,7 @@ impl Error {
             Error::Conflict { .. } => "conflict",
             Error::OutOfRange(_) => "out_of_range",
             Error::Unavailable => "database_unavailable",
+            Error::TooSlow => "database_too_slow",
             Error::ShuttingDown => "shutting_down",
             Error::Internal => "internal",
         }
@@ -184,7 +189,7 @@ impl IntoResponse for Error {
             Error::Unauthorized(..) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"gaffer\""));
             }
-            Error::Unavailable | Error::ShuttingDown => {
+            Error::Unavailable | Error::TooSlow | Error::ShuttingDown => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
             }
             Error::OutOfRange(bytes) => {

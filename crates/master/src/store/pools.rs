@@ -180,6 +180,17 @@ impl StoreError {
     pub fn too_busy() -> StoreError {
         sqlx::Error::PoolTimedOut.into()
     }
+
+    /// Whether the statement took longer than it may.
+    pub fn is_timeout(&self) -> bool {
+        /// `query_canceled`
+        const CANCELED: &str = "57014";
+        let code = match self {
+            StoreError::Unavailable(sqlx::Error::Database(error)) => error.code(),
+            _ => None,
+        };
+        code.is_some_and(|code| code == CANCELED)
+    }
 }
 
 fn with_timeout(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {

@@ -18,6 +18,7 @@ use super::super::error::Error;
 use super::super::params::{Params, page_of, wrong};
 use super::tasks::own_job;
 use crate::Master;
+use crate::look_rate::LookRate;
 use crate::store::events::EventRange;
 
 /// A live stream looks again after so long even if nothing woke it: another master may have written.
@@ -94,6 +95,7 @@ struct Live {
     job: Option<JobId>,
     after: i64,
     changes: watch::Receiver<u64>,
+    rate: LookRate,
     ready: std::collections::VecDeque<gaffer_protocol::rest::Event>,
 }
 
@@ -118,7 +120,7 @@ async fn live(
             newest.first().map_or(0, |event| event.id)
         }
     };
-    let live = Live { master, caller, job, after, changes, ready: Default::default() };
+    let live = Live { master, caller, job, after, changes, rate: LookRate::default(), ready: Default::default() };
     let stream = futures::stream::unfold(live, |mut live| async move {
         let event = live.next().await?;
         let data = serde_json::to_string(&event).unwrap_or_default();
@@ -138,6 +140,7 @@ impl Live {
                 self.after = event.id;
                 return Some(event);
             }
+            self.rate.turn().await;
             self.changes.mark_unchanged();
             let range = EventRange::After(self.after);
             // A database that is away for a moment is no reason to end the stream.

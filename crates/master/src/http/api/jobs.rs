@@ -9,7 +9,6 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chrono::Utc;
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
 use gaffer_domain::spec::{JobSpec, MAX_SPEC_BYTES};
@@ -22,6 +21,7 @@ use super::super::params::{Params, cursor, id, page_of, wrong};
 use super::body_json;
 use super::tasks::own_job;
 use crate::Master;
+use crate::look_rate::LookRate;
 use crate::snapshot;
 use crate::store::ReadStore;
 use crate::store::gate::{StopJob, StopResult};
@@ -199,7 +199,9 @@ pub async fn show(
     };
     let deadline = Instant::now() + wait.unwrap_or_default();
     let mut changes = master.changes.of_job(job);
+    let mut rate = LookRate::default();
     loop {
+        rate.turn().await;
         changes.mark_unchanged();
         let view = find(&master.reads, &caller, job).await?;
         let reached =

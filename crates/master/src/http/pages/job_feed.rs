@@ -25,6 +25,7 @@ use super::stream::{Feed, stream};
 use super::view::{self, Browser, View};
 use crate::Master;
 use crate::snapshot;
+use crate::store::output::OutputHead;
 use crate::store::tasks::TaskFilter;
 
 /// Output is sent at most ten times a second, however fast it comes.
@@ -84,6 +85,8 @@ pub async fn live(
         tab,
         watched,
         looked: None,
+        arrivals: None,
+        read: None,
         is_over: false,
         master: master.clone(),
     };
@@ -122,6 +125,10 @@ struct JobFeed {
     changes: watch::Receiver<u64>,
     /// When everything but output was looked at.
     looked: Option<Instant>,
+    /// Tells when output arrives; none if it does not arrive here yet.
+    arrivals: Option<watch::Receiver<u64>>,
+    /// The output that was read last, as its attempt and how much there was.
+    read: Option<(u32, OutputHead)>,
     is_over: bool,
 }
 
@@ -148,10 +155,7 @@ impl Feed for JobFeed {
         // A copy, so that a change that is noticed while output goes first is noticed again.
         let mut changes = self.changes.clone();
         let not_before = self.looked.map_or_else(Instant::now, |looked| looked + STATE_PACE);
-        // Output arrives at a live attempt; where it has not begun to, it is looked for now and then.
-        let arrivals = self
-            .watched
-            .map(|watched| self.master.live.get(watched.attempt).map(|live| live.subscribe()));
+        let arrivals = self.watched.map(|_| self.arrivals.clone());
         let state = async {
             let _ = changes.changed().await;
             tokio::time::sleep_until(not_before).await;
@@ -223,12 +227,18 @@ impl JobFeed {
     }
 
     /// The newest lines; none before the first attempt.
-    async fn look_at_output(&self) -> Result<Option<view::Output>, Error> {
+    async fn look_at_output(&mut self) -> Result<Option<view::Output>, Error> {
         let Some(Watched { attempt, .. }) = self.watched.filter(|watched| watched.attempt.attempt > 0) else {
             return Ok(None);
         };
+        // What arrives from here on is looked at the next time.
+        self.arrivals = self.master.live.get(attempt).map(|live| live.subscribe());
         let output = Output { master: self.master.clone(), job: self.job, attempt };
+        if self.read == Some((attempt.attempt, output.head().await?)) {
+            return Ok(None);
+        }
         let window = output.last(WINDOW_LINES).await?;
+        self.read = Some((attempt.attempt, window.head));
         Ok(Some(view::Output { attempt: attempt.attempt, window }))
     }
 }

@@ -28,7 +28,7 @@ const PAGE_ROWS: u32 = 50;
 /// While the page is open, what its filters ask for is looked for among so many jobs.
 const MAX_SEARCHED_LIVE: u32 = 2_000;
 /// Jobs that stay on an open page although others have pushed them out of the list.
-const MAX_SHOWN: usize = 200;
+const MAX_DEPARTED: usize = 200;
 const PACE: Duration = Duration::from_millis(700);
 /// The states to choose from, as they stand in the address.
 const STATES: [(&str, &str); 5] = [
@@ -216,7 +216,8 @@ pub async fn live(
         filter,
         master: master.clone(),
         project,
-        shown: BTreeMap::new(),
+        departed: BTreeMap::new(),
+        listed: Vec::new(),
     };
     Ok(stream(master.clone(), key, Browser::default(), feed))
 }
@@ -228,27 +229,32 @@ struct JobsFeed {
     /// Whether new jobs belong to this page: the first one.
     fresh: bool,
     changes: watch::Receiver<u64>,
-    /// Jobs that browsers show, as they were last, the latest ones: they stay on the page although they may no longer be
-    /// what it asks for.
-    shown: BTreeMap<JobId, rest::Job>,
+    /// Jobs that have left the list, as they were last, the latest ones: they stay on the pages that show them.
+    departed: BTreeMap<JobId, rest::Job>,
+    listed: Vec<rest::Job>,
 }
 
 impl JobsFeed {
     /// Looks at what the page asks for, and at what has left the list and is not over.
     async fn look_at_jobs(&mut self) -> Result<(), Error> {
-        let listed =
-            self.master.reads.job_search(self.project, &self.filter, PAGE_ROWS, MAX_SEARCHED_LIVE).await?.jobs;
-        let is_gone = |job: &&rest::Job| {
-            job.finished_at.is_none() && !listed.iter().any(|listed| listed.id == job.id)
-        };
-        let gone: Vec<JobId> = self.shown.values().filter(is_gone).map(|job| job.id).collect();
-        let departed = self.master.reads.jobs_by_id(self.project, &gone).await?;
-        for deleted in gone.iter().filter(|gone| !departed.iter().any(|job| job.id == **gone)) {
-            self.shown.remove(deleted);
+        let found = self
+            .master
+            .reads
+            .job_search(self.project, &self.filter, PAGE_ROWS, MAX_SEARCHED_LIVE)
+            .await?;
+        let before = std::mem::replace(&mut self.listed, found.jobs);
+        self.departed.extend(before.into_iter().map(|job| (job.id, job)));
+        self.departed.retain(|id, _| !self.listed.iter().any(|listed| listed.id == *id));
+        let unfinished = self.departed.values().filter(|job| job.finished_at.is_none());
+        let unfinished: Vec<JobId> = unfinished.map(|job| job.id).collect();
+        let now = self.master.reads.jobs_by_id(self.project, &unfinished).await?;
+        // What was deleted is nowhere.
+        for job in unfinished.iter().filter(|id| !now.iter().any(|job| job.id == **id)) {
+            self.departed.remove(job);
         }
-        self.shown.extend(listed.into_iter().chain(departed).map(|job| (job.id, job)));
-        while self.shown.len() > MAX_SHOWN {
-            self.shown.pop_first();
+        self.departed.extend(now.into_iter().map(|job| (job.id, job)));
+        while self.departed.len() > MAX_DEPARTED {
+            self.departed.pop_first();
         }
         Ok(())
     }
@@ -259,8 +265,9 @@ impl Feed for JobsFeed {
         self.changes.mark_unchanged();
         self.look_at_jobs().await?;
         // Oldest first: each new row is put on top of those before.
-        let rows: Vec<JobRow> = self.shown.values().map(JobRow::from).collect();
-        Ok(View::default().some("jobs", &rows, self.fresh))
+        let rows: Vec<JobRow> = self.listed.iter().rev().map(JobRow::from).collect();
+        let departed: Vec<JobRow> = self.departed.values().map(JobRow::from).collect();
+        Ok(View::default().some("jobs", &rows, self.fresh).departed("jobs", &departed))
     }
 
     async fn changed(&mut self) {

@@ -26,10 +26,13 @@ pub trait Row: Serialize {
 #[derive(Debug, Default)]
 pub struct View {
     fields: Option<String>,
-    lists: Vec<(&'static str, Listed)>,
+    lists: Vec<(List, Listed)>,
     output: Option<Arc<Output>>,
     is_over: bool,
 }
+
+/// The name of a list, and whether it is only what has left it.
+type List = (&'static str, bool);
 
 /// The rows of a list, by key, as JSON; and what they are among all that the browser may show.
 #[derive(Debug, Clone)]
@@ -66,17 +69,22 @@ impl View {
 
     /// With a list that shows these rows and no others, in this order.
     pub fn whole<R: Row>(self, list: &'static str, rows: &[R]) -> View {
-        self.list(list, Kind::Whole, rows)
+        self.list((list, false), Kind::Whole, rows)
     }
 
     /// With rows of a list in which new rows wait for the reader, see [`Kind::Some`].
     pub fn some<R: Row>(self, list: &'static str, rows: &[R], fresh: bool) -> View {
-        self.list(list, Kind::Some { fresh }, rows)
+        self.list((list, false), Kind::Some { fresh }, rows)
+    }
+
+    /// With rows that do not belong to the list any more: who shows them goes on to see how they are.
+    pub fn departed<R: Row>(self, list: &'static str, rows: &[R]) -> View {
+        self.list((list, true), Kind::Some { fresh: false }, rows)
     }
 
     /// With rows that follow the ones of this list before, oldest first.
     pub fn log<R: Row>(self, list: &'static str, rows: &[R]) -> View {
-        self.list(list, Kind::Log, rows)
+        self.list((list, false), Kind::Log, rows)
     }
 
     /// With the newest lines of an output.
@@ -91,7 +99,7 @@ impl View {
         self
     }
 
-    fn list<R: Row>(mut self, list: &'static str, kind: Kind, rows: &[R]) -> View {
+    fn list<R: Row>(mut self, list: List, kind: Kind, rows: &[R]) -> View {
         let row = |row: &R| Some((row.key().to_owned(), serde_json::to_string(row).ok()?.into()));
         self.lists.push((list, Listed { kind, rows: rows.iter().filter_map(row).collect() }));
         self
@@ -116,7 +124,7 @@ pub struct Version {
 #[derive(Debug, Clone, Default)]
 struct Shows {
     fields: Option<Arc<str>>,
-    lists: BTreeMap<&'static str, Arc<Listed>>,
+    lists: BTreeMap<List, Arc<Listed>>,
     output: Option<Arc<Output>>,
 }
 
@@ -141,8 +149,8 @@ impl Version {
             shows.fields = Some(fields.into());
         }
         let mut has_new = false;
-        for (name, mut now) in view.lists {
-            let earlier = shows.lists.get(name);
+        for (list, mut now) in view.lists {
+            let earlier = shows.lists.get(&list);
             if now.kind == Kind::Log {
                 has_new |= !now.rows.is_empty();
                 let known = earlier.into_iter().flat_map(|listed| listed.rows.iter().cloned());
@@ -150,9 +158,9 @@ impl Version {
                 rows.drain(..rows.len().saturating_sub(LOG_ROWS));
                 now = Listed { kind: Kind::Log, rows };
             } else {
-                push_rows(&mut message, name, &now, earlier.map(Arc::as_ref));
+                push_rows(&mut message, list.0, &now, earlier.map(Arc::as_ref));
             }
-            shows.lists.insert(name, Arc::new(now));
+            shows.lists.insert(list, Arc::new(now));
         }
         if let Some(output) = view.output {
             let is_news = shows.output.as_ref().is_none_or(|before| {
@@ -181,11 +189,6 @@ impl Version {
         self.changes.back().map_or(0, |(_, bytes)| bytes.len())
     }
 
-    /// The output that it shows.
-    pub fn output(&self) -> Option<&Output> {
-        self.shows.output.as_deref()
-    }
-
     /// All that is the same for everybody.
     fn whole(&self) -> Bytes {
         let write = || {
@@ -193,7 +196,7 @@ impl Version {
             if let Some(fields) = &self.shows.fields {
                 push_event(&mut message, "fields", fields);
             }
-            for (name, listed) in self.shows.lists.iter().filter(|(_, listed)| listed.kind != Kind::Log) {
+            for ((name, _), listed) in self.shows.lists.iter().filter(|(_, listed)| listed.kind != Kind::Log) {
                 push_rows(&mut message, name, listed, None);
             }
             message.into()
@@ -208,7 +211,7 @@ impl Version {
 
     fn log_after(&self, list: &'static str, after: &str) -> Option<Bytes> {
         self.same(Has::Row(after.to_owned()), || {
-            let rows = &self.shows.lists.get(list)?.rows;
+            let rows = &self.shows.lists.get(&(list, false))?.rows;
             // A browser may have a row that was not read here yet: rows are numbered, about in their order.
             let number = |key: &str| key.parse::<i64>().unwrap_or(0);
             let had = rows.iter().rposition(|(key, _)| key == after);
@@ -265,7 +268,7 @@ impl Browser {
         }
         self.seen = version.number;
         if let Some((list, last)) = &mut self.log {
-            let newest = version.shows.lists.get(list).and_then(|listed| listed.rows.last());
+            let newest = version.shows.lists.get(&(*list, false)).and_then(|listed| listed.rows.last());
             if let (Some(rows), Some((newest, _))) = (version.log_after(list, last), newest) {
                 messages.push(rows);
                 last.clone_from(newest);
