@@ -48,7 +48,10 @@ fn main() {
         // One that waits for ever, to be looked at.
         let large = json!({"name": "waits", "script": "true", "count": 1_000, "resources": {"cpu": 500}});
         let waiting = stage.client.submit(large).await;
-        for kind in kinds(waiting).into_iter().filter(|(kind, _)| wanted.is_empty() || wanted.iter().any(|one| one == kind)) {
+        for kind in kinds(waiting)
+            .into_iter()
+            .filter(|(kind, _)| wanted.is_empty() || wanted.iter().any(|one| one == kind))
+        {
             let (name, path) = kind;
             let (mut alone, mut watched, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
             for round in 0..rounds {
@@ -92,7 +95,10 @@ fn kinds(waiting: i64) -> Vec<(&'static str, String)> {
 
 /// The rate at which tasks end, with so many pages open.
 async fn turn(stage: &Stage, cookie: &str, path: &str, open: usize, done: &AtomicU64) -> f64 {
-    let job = stage.client.submit(json!({"name": "load", "script": "true", "count": TASKS, "resources": {"cpu": 0.1}})).await;
+    let job = stage
+        .client
+        .submit(json!({"name": "load", "script": "true", "count": TASKS, "resources": {"cpu": 0.1}}))
+        .await;
     let url = format!("http://{}{}", stage.running.dashboard, path.replace("{job}", &job.to_string()));
     let mut pages = JoinSet::new();
     let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
@@ -154,7 +160,11 @@ async fn work(url: &str, key: &str, name: &str, done: &AtomicU64) {
                     let started = ToMaster::Started { attempt, at: chrono::Utc::now(), container: None };
                     say(&mut to_master, &[started]).await;
                     to_master.send(Message::Binary(frame.into())).await.unwrap();
-                    reports.push(ToMaster::Ended(Box::new(ended(attempt, AttemptEnd::Exited { code: 0 }, 6))));
+                    reports.push(ToMaster::Ended(Box::new(ended(
+                        attempt,
+                        AttemptEnd::Exited { code: 0 },
+                        6,
+                    ))));
                 }
                 ToWorker::EndStored { .. } => {
                     done.fetch_add(1, Ordering::Relaxed);

@@ -60,7 +60,12 @@ struct Storm {
 }
 
 impl Storm {
-    fn of(size: usize, client: &Client, ask: fn(Client, String) -> BoxFuture<'static, ()>, path: &str) -> Storm {
+    fn of(
+        size: usize,
+        client: &Client,
+        ask: fn(Client, String) -> BoxFuture<'static, ()>,
+        path: &str,
+    ) -> Storm {
         let over = Arc::new(AtomicBool::new(false));
         let asking = (0..size).map(|_| {
             let (over, client, path) = (over.clone(), client.clone(), path.to_owned());
@@ -86,8 +91,7 @@ async fn wait_for_a_lock(database: &mut PgConnection, application: &str, count: 
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
                AND wait_event_type = 'Lock' AND application_name = $1";
     eventually("all connections that it may use wait for the lock", async || {
-        let waiting: i64 =
-            sqlx::query_scalar(sql).bind(application).fetch_one(&mut *database).await.unwrap();
+        let waiting: i64 = sqlx::query_scalar(sql).bind(application).fetch_one(&mut *database).await.unwrap();
         (waiting >= count).then_some(())
     })
     .await;
@@ -270,7 +274,8 @@ async fn a_search_looks_at_so_many_jobs_and_goes_on_where_it_ended() {
     for n in 0..30 {
         let is_wanted = n % 10 == 0;
         let name = if is_wanted { "Needle" } else { "hay" };
-        let job = submit(&stage, json!({"name": name, "script": "true", "labels": {"n": n.to_string()}})).await;
+        let job =
+            submit(&stage, json!({"name": name, "script": "true", "labels": {"n": n.to_string()}})).await;
         wanted.extend(is_wanted.then_some(job));
     }
     wanted.reverse();
@@ -290,9 +295,11 @@ async fn a_search_looks_at_so_many_jobs_and_goes_on_where_it_ended() {
 
     // Nobody waits for what an index finds.
     let labels = [("n".to_owned(), "1".to_owned())].into();
-    let page = master.reads.job_search(project, &JobFilter { labels, ..JobFilter::default() }, 5, 7).await.unwrap();
+    let page =
+        master.reads.job_search(project, &JobFilter { labels, ..JobFilter::default() }, 5, 7).await.unwrap();
     assert_eq!((page.jobs.len(), page.searched_to), (1, None));
-    let unfinished = gaffer_domain::job::JobState::ALL.into_iter().filter(|state| !state.is_final()).collect();
+    let unfinished =
+        gaffer_domain::job::JobState::ALL.into_iter().filter(|state| !state.is_final()).collect();
     let filter = JobFilter { states: unfinished, ..JobFilter::default() };
     let page = master.reads.job_search(project, &filter, 50, 7).await.unwrap();
     assert_eq!((page.jobs.len(), page.searched_to), (30, None));

@@ -158,21 +158,14 @@ impl ReadStore {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn jobs_by_id(
-        &self,
-        project: ProjectId,
-        jobs: &[JobId],
-    ) -> Result<Vec<rest::Job>, StoreError> {
+    pub async fn jobs_by_id(&self, project: ProjectId, jobs: &[JobId]) -> Result<Vec<rest::Job>, StoreError> {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
         let ids: Vec<i64> = jobs.iter().map(|job| job.0).collect();
         let sql = format!("SELECT {COLUMNS} FROM jobs WHERE id = ANY($1) AND project_id = $2");
-        let rows: Vec<JobRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .bind(ids)
-            .bind(project.0)
-            .fetch_all(&self.pool)
-            .await?;
+        let rows: Vec<JobRow> =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(ids).bind(project.0).fetch_all(&self.pool).await?;
         self.with_counts(rows).await
     }
 
@@ -181,21 +174,27 @@ impl ReadStore {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn job_specs_add(&self, jobs: &mut Vec<rest::Job>, most_bytes: usize) -> Result<(), StoreError> {
+    pub async fn job_specs_add(
+        &self,
+        jobs: &mut Vec<rest::Job>,
+        most_bytes: usize,
+    ) -> Result<(), StoreError> {
         /// A specification has up to a megabyte: so many are read together.
         const TOGETHER: usize = 8;
         let (mut at, mut bytes) = (0, 0);
         while at < jobs.len() && bytes <= most_bytes {
             let end = jobs.len().min(at + TOGETHER);
             let ids: Vec<i64> = jobs[at..end].iter().map(|job| job.id.0).collect();
-            let rows: Vec<(i64, String)> = sqlx::query_as("SELECT id, spec::text FROM jobs WHERE id = ANY($1)")
-                .bind(ids)
-                .fetch_all(&self.pool)
-                .await?;
+            let rows: Vec<(i64, String)> =
+                sqlx::query_as("SELECT id, spec::text FROM jobs WHERE id = ANY($1)")
+                    .bind(ids)
+                    .fetch_all(&self.pool)
+                    .await?;
             for job in &mut jobs[at..end] {
                 // One that was deleted meanwhile is listed once more, without.
                 let Some((_, spec)) = rows.iter().find(|(id, _)| *id == job.id.0) else { continue };
-                job.spec = serde_json::from_str(spec).map_err(|error| StoreError::Unreadable(error.to_string()))?;
+                job.spec =
+                    serde_json::from_str(spec).map_err(|error| StoreError::Unreadable(error.to_string()))?;
                 bytes += spec.len();
             }
             at = end;

@@ -120,7 +120,8 @@ async fn live(
             newest.first().map_or(0, |event| event.id)
         }
     };
-    let live = Live { master, caller, job, after, changes, rate: LookRate::default(), ready: Default::default() };
+    let live =
+        Live { master, caller, job, after, changes, rate: LookRate::default(), ready: Default::default() };
     let stream = futures::stream::unfold(live, |mut live| async move {
         let event = live.next().await?;
         let data = serde_json::to_string(&event).unwrap_or_default();

@@ -285,8 +285,6 @@ pub async fn explain(
     Path(job): Path<String>,
 ) -> Result<Json<Explanation>, Error> {
     let job: JobId = id(&job, "job")?;
-    let explanation =
-        crate::explain::explain(&master, caller.project, job, snapshot::NOW)
-            .await?;
+    let explanation = crate::explain::explain(&master, caller.project, job, snapshot::NOW).await?;
     explanation.map(Json).ok_or_else(|| Error::NotFound(format!("job {job}")))
 }

@@ -75,7 +75,8 @@ pub async fn live(
         None => None,
     };
     // A pinned attempt is another thing than the latest one, whichever that is now.
-    let output = watched.map(|watched| (watched.attempt.task, watched.is_pinned.then_some(watched.attempt.attempt)));
+    let output =
+        watched.map(|watched| (watched.attempt.task, watched.is_pinned.then_some(watched.attempt.attempt)));
     let key = format!("{project} job {job} {tab:?} {output:?}");
     let feed = || JobFeed {
         changes: master.changes.of_job(job),

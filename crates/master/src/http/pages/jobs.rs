@@ -166,8 +166,10 @@ pub async fn list(
 ) -> Result<Response, Error> {
     let params = known(params)?;
     let asked = Asked::of(&params);
-    let found =
-        master.reads.job_search(visitor.caller.project, &filter(&params)?, PAGE_ROWS + 1, MAX_SEARCHED).await?;
+    let found = master
+        .reads
+        .job_search(visitor.caller.project, &filter(&params)?, PAGE_ROWS + 1, MAX_SEARCHED)
+        .await?;
     let mut jobs = found.jobs;
     let more = jobs.len() > PAGE_ROWS as usize;
     jobs.truncate(PAGE_ROWS as usize);
@@ -237,11 +239,8 @@ struct JobsFeed {
 impl JobsFeed {
     /// Looks at what the page asks for, and at what has left the list and is not over.
     async fn look_at_jobs(&mut self) -> Result<(), Error> {
-        let found = self
-            .master
-            .reads
-            .job_search(self.project, &self.filter, PAGE_ROWS, MAX_SEARCHED_LIVE)
-            .await?;
+        let found =
+            self.master.reads.job_search(self.project, &self.filter, PAGE_ROWS, MAX_SEARCHED_LIVE).await?;
         let before = std::mem::replace(&mut self.listed, found.jobs);
         self.departed.extend(before.into_iter().map(|job| (job.id, job)));
         self.departed.retain(|id, _| !self.listed.iter().any(|listed| listed.id == *id));

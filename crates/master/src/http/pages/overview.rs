@@ -98,7 +98,11 @@ pub async fn show(State(master): State<Arc<Master>>, visitor: Visitor) -> Result
 }
 
 /// The first steps, as long as few jobs were run.
-async fn first_steps(master: &Master, project: ProjectId, seen: &Seen) -> Result<Option<Vec<FirstStep>>, Error> {
+async fn first_steps(
+    master: &Master,
+    project: ProjectId,
+    seen: &Seen,
+) -> Result<Option<Vec<FirstStep>>, Error> {
     let jobs = master.reads.job_list(project, &JobFilter::default(), FEW_JOBS).await?;
     if jobs.len() >= FEW_JOBS as usize {
         return Ok(None);

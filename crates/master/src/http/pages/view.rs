@@ -177,8 +177,11 @@ impl Version {
         let number = before.number + 1;
         let mut changes = before.changes.clone();
         changes.push_back((number, message.into()));
-        let bytes = |changes: &VecDeque<(u64, Bytes)>| -> usize { changes.iter().map(|(_, bytes)| bytes.len()).sum() };
-        while changes.len() > REMEMBERED_CHANGES || (changes.len() > 1 && bytes(&changes) > REMEMBERED_BYTES) {
+        let bytes = |changes: &VecDeque<(u64, Bytes)>| -> usize {
+            changes.iter().map(|(_, bytes)| bytes.len()).sum()
+        };
+        while changes.len() > REMEMBERED_CHANGES || (changes.len() > 1 && bytes(&changes) > REMEMBERED_BYTES)
+        {
             changes.pop_front();
         }
         Some(Version { number, is_over: view.is_over, shows, changes, ..Version::default() })
@@ -196,7 +199,8 @@ impl Version {
             if let Some(fields) = &self.shows.fields {
                 push_event(&mut message, "fields", fields);
             }
-            for ((name, _), listed) in self.shows.lists.iter().filter(|(_, listed)| listed.kind != Kind::Log) {
+            for ((name, _), listed) in self.shows.lists.iter().filter(|(_, listed)| listed.kind != Kind::Log)
+            {
                 push_rows(&mut message, name, listed, None);
             }
             message.into()
@@ -343,12 +347,17 @@ fn push_rows(message: &mut String, list: &str, now: &Listed, before: Option<&Lis
         Kind::Log => rows_json(list, changed.into_iter(), true),
         Kind::Whole => {
             let order: Vec<&str> = now.rows.iter().map(|(key, _)| key.as_str()).collect();
-            let is_same = before.is_some_and(|before| order.iter().eq(before.rows.iter().map(|(key, _)| key)));
+            let is_same =
+                before.is_some_and(|before| order.iter().eq(before.rows.iter().map(|(key, _)| key)));
             if is_same && changed.is_empty() {
                 return;
             }
             let order = json!(order);
-            format!("{{\"list\":{},\"rows\":[{}],\"order\":{order}}}", json!(list), joined(changed.into_iter()))
+            format!(
+                "{{\"list\":{},\"rows\":[{}],\"order\":{order}}}",
+                json!(list),
+                joined(changed.into_iter())
+            )
         }
     };
     push_event(message, "rows", &json);

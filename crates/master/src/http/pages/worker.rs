@@ -153,9 +153,11 @@ impl Feed for WorkerFeed {
         let snapshot = self.master.snapshots.of(self.project, snapshot::RECENT).await?;
         let worker = snapshot.workers.iter().find(|worker| worker.id == self.worker);
         Ok(match worker {
-            Some(worker) => {
-                View::default().fields(&WorkerRow::from(&workers::view(&self.master, worker.clone(), Utc::now())))
-            }
+            Some(worker) => View::default().fields(&WorkerRow::from(&workers::view(
+                &self.master,
+                worker.clone(),
+                Utc::now(),
+            ))),
             None => View::default(),
         })
     }

@@ -44,7 +44,8 @@ fn after(before: &Version, view: View) -> Version {
 
 #[test]
 fn a_new_browser_gets_all_and_one_that_was_there_gets_what_changed() {
-    let first = Version::next(None, View::default().fields(&json!({"n": 1})).whole("a", &rows(&[(1, 1), (2, 2)])));
+    let first =
+        Version::next(None, View::default().fields(&json!({"n": 1})).whole("a", &rows(&[(1, 1), (2, 2)])));
     let first = first.unwrap();
     let mut old = Browser::default();
     assert_eq!(read(old.catch_up(&first)).len(), 2);
@@ -69,7 +70,8 @@ fn nothing_is_sent_where_nothing_changed() {
 
 #[test]
 fn a_browser_that_falls_far_behind_gets_all_anew() {
-    let mut version = Version::next(None, View::default().some("a", &rows(&[(1, 0), (2, 0)]), false)).unwrap();
+    let mut version =
+        Version::next(None, View::default().some("a", &rows(&[(1, 0), (2, 0)]), false)).unwrap();
     let (mut near, mut far) = (Browser::default(), Browser::default());
     far.catch_up(&version);
     for value in 1..=20 {
@@ -90,7 +92,10 @@ fn a_growing_list_goes_on_after_the_last_row_that_the_browser_has() {
     let first = Version::next(None, View::default().log("events", &rows(&[(1, 1), (2, 2), (3, 3)]))).unwrap();
     let mut browser = Browser::with_log("events", "2".to_owned());
     let keys = |messages: Vec<Bytes>| -> Vec<String> {
-        let rows: Vec<Value> = read(messages).into_iter().flat_map(|(_, data)| data["rows"].as_array().unwrap().clone()).collect();
+        let rows: Vec<Value> = read(messages)
+            .into_iter()
+            .flat_map(|(_, data)| data["rows"].as_array().unwrap().clone())
+            .collect();
         rows.iter().map(|row| row["key"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(keys(browser.catch_up(&first)), ["3"]);
@@ -127,5 +132,8 @@ fn lines_that_a_browser_has_are_not_sent_again_and_those_that_flew_by_are_counte
         View::default().output(Some(Output { attempt: 2, window }))
     });
     let sent = read(browser.catch_up(&third));
-    assert_eq!((&sent[0].1["attempt"], &sent[0].1["from"], &sent[0].1["skipped"]), (&json!(2), &json!(1), &json!(0)));
+    assert_eq!(
+        (&sent[0].1["attempt"], &sent[0].1["from"], &sent[0].1["skipped"]),
+        (&json!(2), &json!(1), &json!(0))
+    );
 }
