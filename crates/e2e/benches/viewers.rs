@@ -1,7 +1,8 @@
 //! How much those who look slow down those who work: the same load without open pages and with 200 of each kind, by turns.
 //!
 //! `cargo bench -p gaffer-e2e --bench viewers [KIND...]`, after `cargo build --release`. A thousand workers without processes, a job of
-//! 100,000 tasks. `VIEWERS=n` opens another number of pages, `ROUNDS=n` takes more turns.
+//! 100,000 tasks. `VIEWERS=n` opens another number of pages, `ROUNDS=n` takes more turns,
+//! `JOBS=n` adds jobs of the past and tells how long lists of them take.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -18,6 +19,7 @@ use gaffer_protocol::output::{ChunkBuilder, Stream};
 use gaffer_protocol::wire::{Heartbeat, MachineStats, ToMaster, ToWorker};
 use reqwest::header::{ACCEPT, COOKIE};
 use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
@@ -45,6 +47,11 @@ fn main() {
             fleet.spawn(async move { work(&url, &key, &format!("w{n}"), &done).await });
         }
         let cookie = stage.sign_in(&stage.client).await;
+        let jobs = setting("JOBS", 0);
+        if jobs > 0 {
+            fill(&stage, jobs as i64).await;
+            lists(&stage, &cookie).await;
+        }
         // One that waits for ever, to be looked at.
         let large = json!({"name": "waits", "script": "true", "count": 1_000, "resources": {"cpu": 500}});
         let waiting = stage.client.submit(large).await;
@@ -74,6 +81,57 @@ fn main() {
         fleet.abort_all();
         stage.strike().await;
     });
+}
+
+/// Adds jobs that are over.
+async fn fill(stage: &Stage, jobs: i64) {
+    let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
+    let classes = "INSERT INTO classes (project_id, priority, needs, needs_sha256) \
+         SELECT 1, 50, needs, sha256('of the past') FROM classes LIMIT 1 RETURNING id";
+    stage.client.submit(json!({"name": "first", "script": "true", "resources": {"cpu": 400}})).await;
+    let class: i64 = sqlx::query_scalar(classes).fetch_one(&mut database).await.unwrap();
+    let statements = [
+        "INSERT INTO jobs (project_id, name, kind, state, priority, labels, spec, lost_after_millis, created_by, \
+             created_at, started_at, finished_at) \
+         SELECT 1, 'build-' || n % 1000, 'batch', 'completed', 50, jsonb_build_object('n', (n % 10000)::text), \
+             jsonb_build_object('script', repeat('x', 300)), 60000, 'ana', now(), now(), now() \
+         FROM generate_series(1, $1) n",
+        "INSERT INTO task_definitions (job_id, position, name, class_id, driver, single, completed) \
+         SELECT id, 0, 'main', $1, 'host', true, 1 FROM jobs WHERE created_by = 'ana'",
+    ];
+    for (statement, bind) in statements.into_iter().zip([jobs, class]) {
+        sqlx::query(statement).bind(bind).execute(&mut database).await.unwrap();
+    }
+    sqlx::query("ANALYZE").execute(&mut database).await.unwrap();
+    println!("{jobs} jobs of the past");
+}
+
+/// How long lists take, in milliseconds.
+async fn lists(stage: &Stage, cookie: &str) {
+    for path in [
+        "/jobs",
+        "/jobs?name=zzzz",
+        "/jobs?driver=docker",
+        "/jobs?state=cancelled",
+        "/jobs?label=n%3D4242",
+        "/jobs?label=n%3D4242&name=zzzz",
+        "/jobs?state=failed",
+        "/",
+    ] {
+        let mut times = Vec::new();
+        for _ in 0..60 {
+            let begun = Instant::now();
+            let page = stage.page(path, cookie).await;
+            assert_eq!(page.status(), 200);
+            page.bytes().await.unwrap();
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        times.sort_by(f64::total_cmp);
+        println!(
+            "{path:>32}: median {:.1} ms, p95 {:.1} ms, worst {:.1} ms",
+            times[30], times[56], times[59]
+        );
+    }
 }
 
 /// Pages by name; `{job}` is the one that runs.

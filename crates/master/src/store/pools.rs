@@ -22,6 +22,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 const READ_STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for sessions: when a whole fleet returns, its workers wait for about as long.
+const CONTROL_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same for readers: beyond that they are told to come back later.
 const READ_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that nobody used for so long is closed.
@@ -93,7 +95,7 @@ impl Stores {
         let writing = with_timeout(options.clone().application_name("gaffer"), STATEMENT_TIMEOUT);
         let reading = with_timeout(options.application_name("gaffer read"), READ_STATEMENT_TIMEOUT)
             .options([("default_transaction_read_only", "on")]);
-        let control = pool(CONTROL_CONNECTIONS, ACQUIRE_TIMEOUT)
+        let control = pool(CONTROL_CONNECTIONS, CONTROL_ACQUIRE_TIMEOUT)
             .connect_with(writing.clone())
             .await
             .context("cannot connect to the database")?;

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use chrono::Utc;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, Interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::super::error::Error;
 use super::view::{Browser, Version, View, event};
@@ -30,7 +30,9 @@ const LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// So often the browser hears that the stream is alive.
 const BEAT: Duration = Duration::from_secs(8);
 /// So many feeds look at the same time.
-const LOOKING_AT_ONCE: usize = 2;
+const LOOKING_AT_ONCE: usize = 4;
+/// With so many feeds there is none for another page: it shows what was when it was asked for.
+const MAX_FEEDS: usize = 1_000;
 /// The part of the time that all feeds together look, as one in so many.
 const LOOKING_ONE_IN: u32 = 10;
 /// What is sent to all browsers together, in a second.
@@ -89,6 +91,10 @@ pub fn stream<F: Feed>(
         match feeds.get(&key).and_then(Weak::upgrade) {
             Some(sender) => sender.subscribe(),
             None => {
+                feeds.retain(|_, feed| feed.strong_count() > 0);
+                if feeds.len() >= MAX_FEEDS {
+                    return Error::Unavailable.into_response();
+                }
                 let (sender, versions) = watch::channel(None);
                 let sender = Arc::new(sender);
                 feeds.insert(key.clone(), Arc::downgrade(&sender));
@@ -180,7 +186,8 @@ fn respond(
         versions.mark_changed();
     }
     let now = Instant::now();
-    let beat = tokio::time::interval_at(now + BEAT, BEAT);
+    let mut beat = tokio::time::interval_at(now + BEAT, BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let listener = Listener { master, versions, browser, beat, ends: now + LIFETIME, is_over: false };
     let first = event("beat", &json!({ "now": Utc::now().timestamp_millis() }));
     let first = futures::stream::once(async move { Ok::<Bytes, Infallible>(first) });

@@ -12,7 +12,7 @@ use super::lines::Window;
 /// Changes that are remembered, for browsers that take a little longer to read them.
 const REMEMBERED_CHANGES: usize = 8;
 /// They are forgotten sooner if they have more bytes than this together.
-const REMEMBERED_BYTES: usize = 4 << 20;
+const REMEMBERED_BYTES: usize = 256 << 10;
 /// The last rows of a list that only grows.
 const LOG_ROWS: usize = 300;
 
