@@ -290,6 +290,10 @@ impl Lines {
     /// The newest lines, without those that the browser has.
     fn catch_up(&mut self, version: &Version, output: &Output) -> Option<Bytes> {
         let Output { attempt, window } = output;
+        if *attempt < self.attempt {
+            // The feed has not seen yet that there is a later one.
+            return None;
+        }
         if *attempt != self.attempt {
             *self = Lines { attempt: *attempt, has: 0, skipped: 0, seen: None };
         }
