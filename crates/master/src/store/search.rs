@@ -9,7 +9,7 @@ use super::jobs::{COLUMNS, JobFilter, JobRow};
 use super::{ReadStore, StoreError};
 
 /// So many jobs are looked at for one answer: whoever wants more goes on where it ended.
-pub const MAX_SEARCHED: u32 = 20_000;
+pub const MAX_SEARCHED: u32 = 15_000;
 /// Jobs with a label are all looked at, wherever they are, if they are no more than this.
 const MAX_LABELLED: i64 = 5_000;
 
