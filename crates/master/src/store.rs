@@ -31,6 +31,7 @@ const MAX_CONNECTIONS: u32 = 16;
 pub struct Store {
     pool: PgPool,
     specs: specs::SpecCache,
+    settled_events: events::SettledEvents,
 }
 
 /// A call to the database failed.
@@ -113,7 +114,7 @@ impl Store {
             .connect_with(options)
             .await
             .context("cannot connect to the database")?;
-        Ok(Store { pool, specs: specs::SpecCache::default() })
+        Ok(Store { pool, specs: Default::default(), settled_events: Default::default() })
     }
 
     /// The time that leases are judged by. Also shows whether the database answers.

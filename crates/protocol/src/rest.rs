@@ -35,6 +35,9 @@ pub struct Job {
     pub state: String,
     /// Why it ended as it did: that of the first task that failed, or of the stop.
     pub reason: Option<Reason>,
+    /// What keeps all of it from being started, such as a specification that this version of the master can't read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// The user's marks.
     pub labels: BTreeMap<String, String>,
     /// 0 to 100.

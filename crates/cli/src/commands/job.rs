@@ -60,6 +60,7 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
         }
     };
     field("reason", job.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default());
+    field("problem", job.problem.as_deref().unwrap_or_default());
     field("type", &format!("{}, priority {}", job.kind, job.priority));
     field("submitted", &format!("{} by {}", moment::ago(job.created_at, now), job.created_by));
     field("took", &took(job.started_at, job.finished_at, now).unwrap_or_default());

@@ -83,7 +83,12 @@ impl Entry for Job {
             Cell::text(tasks(self)),
             Cell::text(moment::ago(self.created_at, now)),
             Cell::maybe(took(self.started_at, self.finished_at, now)),
-            Cell::text(self.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default()),
+            Cell::text(
+                self.problem
+                    .as_deref()
+                    .or(self.reason.as_ref().map(|reason| reason.message.as_str()))
+                    .unwrap_or_default(),
+            ),
         ]
     }
 

@@ -187,7 +187,7 @@ async fn the_same_batch_applied_twice_has_the_effect_of_once() {
     // What was recorded already is no news, and no late report either.
     let events = bench
         .store
-        .event_list(bench.project, Some(job), gaffer_master::store::events::EventRange::Before(None), 100)
+        .events_before(bench.project, Some(job), None, 100)
         .await
         .unwrap();
     assert!(events.iter().all(|event| event.kind != "task.late_report"), "{events:?}");
@@ -207,7 +207,7 @@ async fn a_report_that_comes_too_late_is_kept_as_history() {
     assert_eq!(bench.states(job).await, ["failed"]);
     let events = bench
         .store
-        .event_list(bench.project, Some(job), gaffer_master::store::events::EventRange::Before(None), 1)
+        .events_before(bench.project, Some(job), None, 1)
         .await
         .unwrap();
     assert_eq!(events[0].kind, "task.late_report");

@@ -20,6 +20,7 @@ use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::wire::{ContainerFacts, Ended, StartAttempt};
 
 use super::output::ChunkRow;
+use super::specs::StoredSpec;
 use super::{Store, StoreError};
 
 /// What is to be applied together.
@@ -136,7 +137,7 @@ struct Work {
 #[derive(Debug)]
 struct JobWork {
     project: ProjectId,
-    spec: Arc<JobSpec>,
+    spec: StoredSpec,
     state: JobState,
     started_at: Option<Time>,
     finished_at: Option<Time>,
@@ -232,7 +233,7 @@ impl Work {
         let Some(job) = self.jobs.get_mut(&work.job) else { return Err(Rejected::Stale) };
         let Some(definition) = job.spec.tasks.get(work.position) else { return Err(Rejected::Stale) };
         if let TaskEvent::Placed { worker } = &input.event
-            && !self.open_workers.contains(worker)
+            && (job.spec.problem().is_some() || !self.open_workers.contains(worker))
         {
             return Err(Rejected::NoPlace);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::{DefinitionRef, Needs};
-use gaffer_domain::spec::{JobKind, JobSpec};
+use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION};
 use gaffer_domain::task::Task;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time};
 use gaffer_protocol::rest;
@@ -75,6 +75,7 @@ struct JobRow {
     state: String,
     priority: i16,
     labels: Json<BTreeMap<String, String>>,
+    spec_version: i16,
     spec: serde_json::Value,
     created_by: String,
     rerun_of: Option<i64>,
@@ -85,8 +86,8 @@ struct JobRow {
     finished_at: Option<Time>,
 }
 
-const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, spec, created_by, rerun_of, \
-     reason_code, reason_message, created_at, started_at, finished_at";
+const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, spec_version, spec, created_by, \
+     rerun_of, reason_code, reason_message, created_at, started_at, finished_at";
 
 impl Store {
     /// Accepts a job with all its tasks, in one transaction.
@@ -103,8 +104,8 @@ impl Store {
         };
         let job: i64 = sqlx::query_scalar(
             "INSERT INTO jobs (project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
-                 rerun_of, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id",
+                 rerun_of, created_at, spec_version) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
         )
         .bind(new.project.0)
         .bind(&spec.name)
@@ -116,6 +117,7 @@ impl Store {
         .bind(new.created_by)
         .bind(new.rerun_of.map(|job| job.0))
         .bind(now)
+        .bind(STORED_VERSION as i16)
         .fetch_one(&mut *tx)
         .await?;
         if let Some((key, request_sha256)) = &new.idempotency
@@ -283,6 +285,11 @@ impl Store {
             .map(|row| {
                 let counts = counts.get(&row.id).copied().unwrap_or_default();
                 let is_over = row.finished_at.is_some();
+                // What is over needs no reading.
+                let problem = match is_over {
+                    true => None,
+                    false => self.spec_problem(JobId(row.id), row.spec_version, &row.spec),
+                };
                 let reason = reason_from(row.reason_code, row.reason_message)?.filter(|_| is_over);
                 Ok(rest::Job {
                     id: JobId(row.id),
@@ -290,6 +297,7 @@ impl Store {
                     kind: row.kind,
                     state: row.state,
                     reason,
+                    problem,
                     labels: row.labels.0,
                     priority: row.priority as u8,
                     task_counts: counts

@@ -158,7 +158,8 @@ impl Store {
             .collect())
     }
 
-    /// Of each of these classes the tasks that go first, of those that may be placed at `now`, at most so many of each.
+    /// Of each of these classes the tasks that go first, of those that may be placed at `now`, at most so many of each;
+    /// without those of jobs that are known to be unreadable.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -169,15 +170,17 @@ impl Store {
     ) -> Result<BTreeMap<i64, Vec<TaskId>>, StoreError> {
         let (classes, most): (Vec<i64>, Vec<i64>) =
             wanted.iter().map(|(class, most)| (*class, i64::try_from(*most).unwrap_or(i64::MAX))).unzip();
+        let unreadable: Vec<i64> = self.specs_unreadable().into_iter().map(|job| job.0).collect();
         let rows: Vec<(i64, i64)> = sqlx::query_as(
             "SELECT wanted.class_id, head.id FROM UNNEST($1::bigint[], $2::bigint[]) AS wanted(class_id, most), \
              LATERAL (SELECT id, not_before FROM tasks WHERE state = 'pending' AND class_id = wanted.class_id \
-                 AND not_before <= $3 ORDER BY not_before, id LIMIT wanted.most) head \
+                 AND not_before <= $3 AND job_id <> ALL($4) ORDER BY not_before, id LIMIT wanted.most) head \
              ORDER BY wanted.class_id, head.not_before, head.id",
         )
         .bind(classes)
         .bind(most)
         .bind(now)
+        .bind(unreadable)
         .fetch_all(&self.pool)
         .await?;
         let mut heads: BTreeMap<i64, Vec<TaskId>> = BTreeMap::new();
