@@ -9,6 +9,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 pub mod claim;
 mod counts;
 pub mod events;
+mod forms;
 pub mod gate;
 pub mod jobs;
 pub mod keys;

@@ -169,3 +169,84 @@ async fn a_job_stored_by_a_later_version_or_without_its_definitions_can_be_stopp
         assert_eq!(stage.client.delete(&format!("/jobs/{job}")).await.status, StatusCode::NO_CONTENT);
     }
 }
+
+/// Whatever else is stored as JSON or as a word: what another version has written there takes nobody along.
+#[tokio::test]
+async fn what_another_version_stored_of_workers_classes_and_attempts_takes_nothing_along() {
+    let stage = Stage::set().await;
+    let said = hello("w");
+    let mut worker = worker_on(&stage, said.clone()).await;
+    let mut odd = Vec::new();
+    for name in ["labels", "drivers", "intake"] {
+        odd.push(worker_on(&stage, hello(name)).await);
+    }
+    let over = stage.client.submit(json!({"script": "true", "constraints": ["name == w"]})).await;
+    let attempt = worker.next_start().await.attempt;
+    worker.ended(attempt, AttemptEnd::Exited { code: 4 }, 0).await;
+    stage.client.finished(over).await;
+    change(
+        &stage.database_url,
+        r#"UPDATE workers SET labels = '["a", "b"]' WHERE name = 'labels';
+           UPDATE workers SET drivers = '[{"driver": "firecracker", "healthy": true}, {"driver": "host", "healthy": true}]',
+               countables = '{"gpu": {"model": "x"}, "fpga": 2}' WHERE name = 'drivers';
+           ALTER TABLE workers DROP CONSTRAINT workers_intake_check;
+           UPDATE workers SET intake = 'nights_only' WHERE name = 'intake';
+           UPDATE attempts SET placement = '{"score": "high"}', killed = '7', container = '[]', reason_code = 'too_loud';
+           UPDATE tasks SET reason_code = 'too_loud'; UPDATE jobs SET reason_code = 'too_loud'"#,
+    )
+    .await;
+    let detail = stage.client.get(&format!("/jobs/{over}/tasks/main")).await;
+    assert_eq!(detail.body["attempts"][0]["reason"]["code"], "other", "{}", detail.text);
+    assert_eq!(detail.body["attempts"][0]["placement"], json!(null));
+    let listed = stage.client.get("/jobs").await;
+    assert_eq!(listed.body["items"][0]["reason"], json!({"code": "other", "message": "exited with code 4"}));
+
+    let workers = stage.client.get("/workers").await;
+    let shown = |name: &str| {
+        let all = workers.body["items"].as_array().unwrap();
+        all.iter().find(|worker| worker["name"] == name).unwrap().clone()
+    };
+    for (name, state, what) in
+        [("labels", "cordoned", "labels"), ("drivers", "online", "drivers"), ("intake", "cordoned", "intake")]
+    {
+        assert_eq!(shown(name)["state"], state, "{name}");
+        assert!(shown(name)["warnings"].to_string().contains(what), "{}", shown(name));
+    }
+    assert_eq!(shown("drivers")["drivers"][0]["driver"], "host");
+    assert_eq!(shown("drivers")["capacity"]["countables"], json!({"fpga": 2}));
+
+    // Nothing is placed on those of which nobody knows what they take; all others go on.
+    let job = stage.client.submit(json!({"script": "true", "count": 30, "constraints": ["name != drivers"]})).await;
+    let mut done = 0;
+    while done < 30 {
+        let start = worker.next_start().await;
+        assert_eq!(start.job.0, job);
+        worker.ended(start.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
+        done += 1;
+    }
+    assert!(stage.client.tasks(job).await.iter().all(|task| task.worker.as_deref() == Some("w")));
+}
+
+#[tokio::test]
+async fn a_class_whose_needs_cannot_be_read_has_those_of_its_jobs() {
+    let stage = Stage::set().await;
+    let big = json!({"script": "true", "resources": {"cpu": 2}});
+    let (first, second) = (stage.client.submit(big.clone()).await, stage.client.submit(big).await);
+    let small = stage.client.submit(json!({"script": "true", "resources": {"cpu": 1}})).await;
+    change(&stage.database_url, "UPDATE classes SET needs = '{\"later\": 1}'").await;
+    let mut worker = worker_on(&stage, hello("w")).await;
+    let start = worker.next_start().await;
+    assert_eq!(start.job.0, first);
+    worker.started(start.attempt).await;
+    worker.heartbeat(1, vec![HeldAttempt { attempt: start.attempt, phase: HeldPhase::Running }]).await;
+    stage.client.in_state(first, "running").await;
+    let seen = stage.client.get("/workers/w").await;
+    assert_eq!(seen.body["allocated"]["cpu"], json!(2.0), "what runs is accounted for");
+    let why = stage.client.get(&format!("/jobs/{small}/explain")).await;
+    assert_eq!(why.body["waiting"][0]["workers"][0]["message"], "w has 0 cpu free, 1 wanted");
+    assert_eq!(stage.client.get("/queue").await.body["classes"].as_array().unwrap().len(), 2);
+    worker.ended(start.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
+    let mut next = [worker.next_start().await.job.0, 0];
+    next[1] = second;
+    assert!(next[0] == second || next[0] == small);
+}

@@ -1,13 +1,14 @@
 //! Tasks and attempts as they are read: for the API, for reconciling, for the sweeper. Changing them is the gate's.
 
-use gaffer_domain::reason::Reason;
+use gaffer_domain::reason::{Reason, ReasonCode};
 use gaffer_domain::task::StateName;
 use gaffer_domain::worker::{CLOCK_DRIFT, Expected, ExpectedState, LOST_MARGIN};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::rest;
+use serde_json::Value;
 use sqlx::FromRow;
-use sqlx::types::Json;
 
+use super::forms::understood;
 use super::{Store, StoreError};
 
 /// A task as users see it, with what the master needs to find its output.
@@ -99,7 +100,8 @@ pub(super) fn reason_from(
     message: Option<String>,
 ) -> Result<Option<Reason>, StoreError> {
     let (Some(code), Some(message)) = (code, message) else { return Ok(None) };
-    let code = code.parse().map_err(|_| StoreError::Unreadable(format!("{code:?} is not a reason")))?;
+    // What another version has a word for is still a reason, with its sentence.
+    let code = code.parse().unwrap_or(ReasonCode::Other);
     Ok(Some(Reason { code, message }))
 }
 
@@ -227,9 +229,9 @@ impl Store {
             stored_bytes: i64,
             stored_lines: i64,
             output_sha256: Option<String>,
-            placement: Option<Json<gaffer_domain::placement::Receipt>>,
-            killed: Option<Json<gaffer_protocol::wire::KillReceipt>>,
-            container: Option<Json<gaffer_protocol::wire::ContainerFacts>>,
+            placement: Option<Value>,
+            killed: Option<Value>,
+            container: Option<Value>,
         }
         let rows: Vec<AttemptRow> = sqlx::query_as(
             "SELECT a.attempt, a.worker_id, w.name AS worker_name, a.scheduled_at, a.started_at, a.finished_at, \
@@ -260,9 +262,9 @@ impl Store {
                     output_bytes: row.stored_bytes as u64,
                     output_lines: row.stored_lines as u64,
                     output_sha256: row.output_sha256,
-                    placement: row.placement.map(|receipt| receipt.0),
-                    killed: row.killed.map(|killed| killed.0),
-                    container: row.container.map(|container| container.0),
+                    placement: understood("receipt", row.placement),
+                    killed: understood("account of an end", row.killed),
+                    container: understood("container", row.container),
                 })
             })
             .collect()
