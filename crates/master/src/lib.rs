@@ -4,6 +4,7 @@
 //! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
 
 pub mod changes;
+pub mod cleaner;
 pub mod config;
 pub mod embedded_postgres;
 pub mod explain;

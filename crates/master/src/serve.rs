@@ -18,6 +18,7 @@ use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::hub::Hub;
 use crate::live::LiveOutputs;
+use crate::cleaner;
 use crate::mover::Mover;
 use crate::pace::Pace;
 use crate::recorder::Recorder;
@@ -181,6 +182,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             tokio::spawn(scheduler.run(shutdown.clone())),
             tokio::spawn(mover.run(shutdown.clone())),
             tokio::spawn(sampler.run(shutdown.clone())),
+            tokio::spawn(cleaner::run(master.store.clone(), shutdown.clone())),
             tokio::spawn(sweeper.run(shutdown)),
         ],
         master,

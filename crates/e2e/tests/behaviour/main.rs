@@ -17,6 +17,7 @@ mod events;
 mod gate;
 mod jobs;
 mod leases;
+mod leftovers;
 mod masters;
 mod pages;
 mod placement;
