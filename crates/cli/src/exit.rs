@@ -91,6 +91,7 @@ mod tests {
             created_at: DateTime::UNIX_EPOCH,
             started_at: None,
             finished_at: None,
+            ran_seconds: None,
         }
     }
 

@@ -154,6 +154,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let master = Arc::new(Master {
         store,
         hub,
+        clocks: Default::default(),
         live,
         changes,
         recorder: recorder_handle,

@@ -9,6 +9,7 @@
 
 mod acknowledgements;
 mod cli;
+mod clocks;
 mod containers;
 mod crash;
 mod doors;

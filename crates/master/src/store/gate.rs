@@ -238,6 +238,8 @@ impl Work {
             return Err(Rejected::NoPlace);
         }
 
+        // Times do not go back, also where an earlier master's clock was ahead of this one's.
+        let now = now.max(work.since);
         let worker_before = work.task.state.worker();
         let change = apply(&work.task, &definition.restart, input.event.clone(), now)?;
 
@@ -263,7 +265,7 @@ impl Work {
                 if let Detail::End(report, _) = &input.detail
                     && let Some(at) = report.started_at
                 {
-                    job.started_at.get_or_insert(at);
+                    job.started_at.get_or_insert(at.min(now).max(Time::UNIX_EPOCH));
                     let (class, micros) = (work.class, report.ran_micros);
                     self.runs.extend(worker_before.map(|worker| Run { class, worker, micros }));
                 }
@@ -450,7 +452,7 @@ impl AttemptWrites {
                 update.finished_at = Some(now);
                 update.end = end;
                 if let Detail::End(report, lines) = detail {
-                    update.started_at = update.started_at.or(report.started_at);
+                    update.started_at = update.started_at.or(report.started_at.map(|at| at.min(now).max(Time::UNIX_EPOCH)));
                     update.container = update.container.take().or(report.container.clone().map(Box::new));
                     update.report = Some(report.clone());
                     update.output_lines = *lines;

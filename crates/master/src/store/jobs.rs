@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::Utc;
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::{DefinitionRef, Needs};
 use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION};
@@ -13,7 +14,8 @@ use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
 use super::counts::{COUNTS_OF_JOBS, CountsRow};
-use super::{Store, StoreError, tasks::reason_from};
+use super::tasks::{ran, reason_from};
+use super::{Store, StoreError};
 
 /// A job to be accepted.
 #[derive(Debug)]
@@ -281,6 +283,7 @@ impl Store {
     async fn with_counts(&self, rows: Vec<JobRow>) -> Result<Vec<rest::Job>, StoreError> {
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let counts = self.job_counts(&ids).await?;
+        let now = Utc::now();
         rows.into_iter()
             .map(|row| {
                 let counts = counts.get(&row.id).copied().unwrap_or_default();
@@ -310,6 +313,7 @@ impl Store {
                     created_at: row.created_at,
                     started_at: row.started_at,
                     finished_at: row.finished_at,
+                    ran_seconds: ran(None, row.started_at, row.finished_at, now),
                     spec: row.spec,
                 })
             })

@@ -1,5 +1,6 @@
 //! Tasks and attempts as they are read: for the API, for reconciling, for the sweeper. Changing them is the gate's.
 
+use chrono::Utc;
 use gaffer_domain::reason::{Reason, ReasonCode};
 use gaffer_domain::task::StateName;
 use gaffer_domain::worker::{CLOCK_DRIFT, Expected, ExpectedState, LOST_MARGIN};
@@ -47,12 +48,14 @@ struct TaskRow {
     created_at: Time,
     attempt_started_at: Option<Time>,
     finished_at: Option<Time>,
+    attempt_finished_at: Option<Time>,
+    ran_micros: Option<i64>,
 }
 
 const TASKS: &str = "SELECT t.id, t.job_id, d.name, t.index, d.single, d.driver, t.state::text AS state, \
          t.reason_code, t.reason_message, a.exit_code, a.signal, t.attempt, w.name AS worker_name, \
          a.worker_id AS attempt_worker_id, t.not_before, j.created_at, a.started_at AS attempt_started_at, \
-         t.finished_at \
+         t.finished_at, a.finished_at AS attempt_finished_at, a.ran_micros \
      FROM tasks t JOIN jobs j ON j.id = t.job_id \
      JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
      LEFT JOIN attempts a ON a.task_id = t.id AND a.attempt = t.attempt \
@@ -82,6 +85,7 @@ impl TryFrom<TaskRow> for TaskRecord {
             created_at: row.created_at,
             started_at: row.attempt_started_at,
             finished_at: row.finished_at,
+            ran_seconds: ran(row.ran_micros, row.attempt_started_at, row.attempt_finished_at, Utc::now()),
         };
         Ok(TaskRecord { id: TaskId(row.id), view })
     }
@@ -93,6 +97,17 @@ pub fn address(name: &str, index: u32, single: bool) -> String {
         true => name.to_owned(),
         false => format!("{name}.{index}"),
     }
+}
+
+/// How long something ran, or has been running: as its worker measured it, else between two times of the master's clock.
+pub(super) fn ran(
+    micros: Option<i64>,
+    started: Option<Time>,
+    finished: Option<Time>,
+    now: Time,
+) -> Option<f64> {
+    let by_times = || Some((finished.unwrap_or(now) - started?).num_milliseconds().max(0) as f64 / 1e3);
+    micros.map(|micros| micros as f64 / 1e6).or_else(by_times)
 }
 
 pub(super) fn reason_from(
@@ -222,6 +237,7 @@ impl Store {
             scheduled_at: Time,
             started_at: Option<Time>,
             finished_at: Option<Time>,
+            ran_micros: Option<i64>,
             reason_code: Option<String>,
             reason_message: Option<String>,
             exit_code: Option<i32>,
@@ -235,7 +251,7 @@ impl Store {
         }
         let rows: Vec<AttemptRow> = sqlx::query_as(
             "SELECT a.attempt, a.worker_id, w.name AS worker_name, a.scheduled_at, a.started_at, a.finished_at, \
-                 a.reason_code, a.reason_message, a.exit_code, a.signal, \
+                 a.ran_micros, a.reason_code, a.reason_message, a.exit_code, a.signal, \
                  COALESCE(a.output_bytes, o.bytes, 0) AS stored_bytes, \
                  COALESCE(a.output_lines, o.lines, 0) AS stored_lines, a.output_sha256, a.placement, a.killed, a.container \
              FROM attempts a LEFT JOIN workers w ON w.id = a.worker_id \
@@ -247,6 +263,7 @@ impl Store {
         .bind(task.0)
         .fetch_all(&self.pool)
         .await?;
+        let now = Utc::now();
         rows.into_iter()
             .map(|row| {
                 Ok(rest::Attempt {
@@ -256,6 +273,7 @@ impl Store {
                     scheduled_at: row.scheduled_at,
                     started_at: row.started_at,
                     finished_at: row.finished_at,
+                    ran_seconds: ran(row.ran_micros, row.started_at, row.finished_at, now),
                     reason: reason_from(row.reason_code, row.reason_message)?,
                     exit_code: row.exit_code,
                     signal: row.signal,

@@ -190,7 +190,7 @@ impl From<&rest::Task> for TaskRow {
             output: address(&format!("/jobs/{}", task.job), &[("task", &task.address)]),
             worker: task.worker.clone().unwrap_or_default(),
             attempt: task.attempt,
-            ran: Stretch::new(task.started_at, ended),
+            ran: Stretch::measured(task.started_at, ended, task.ran_seconds),
             exit: exit(task.exit_code, task.signal),
             why: why(task),
         }
