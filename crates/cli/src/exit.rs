@@ -31,7 +31,9 @@ fn of_failure(task: &Task) -> u8 {
         Some(ReasonCode::OutOfMemory | ReasonCode::OutputLimit) => KILLED,
         Some(ReasonCode::Stopped) => CANCELLED,
         Some(ReasonCode::LostWorker | ReasonCode::DependencyFailed) => GAFFER_FAILED,
-        Some(ReasonCode::Unhealthy | ReasonCode::Other) | None => by_signal.or(own_code).unwrap_or(GAFFER_FAILED),
+        Some(ReasonCode::Unhealthy | ReasonCode::Other) | None => {
+            by_signal.or(own_code).unwrap_or(GAFFER_FAILED)
+        }
     }
 }
 

@@ -45,8 +45,10 @@ impl ClockSample {
         if off.saturating_sub(self.round_trip / 2) <= CLOCK_TOLERANCE {
             return None;
         }
-        let (off, direction) =
-            (Span::from_secs(off.as_secs()), if self.ahead < TimeDelta::zero() { "behind" } else { "ahead of" });
+        let (off, direction) = (
+            Span::from_secs(off.as_secs()),
+            if self.ahead < TimeDelta::zero() { "behind" } else { "ahead of" },
+        );
         Some(format!(
             "its clock is {off} {direction} the master's: set it over the network (NTP). What it tells of times is \
              corrected, but not the times of single lines of output"
@@ -117,7 +119,11 @@ mod tests {
     fn only_a_clock_that_is_surely_off_is_warned_about() {
         assert_eq!(sample(0).warning(), None);
         assert_eq!(sample(-1_900).warning(), None);
-        assert!(sample(7_200_000).warning().is_some_and(|warning| warning.contains("is 2h ahead of the master's")));
+        assert!(
+            sample(7_200_000)
+                .warning()
+                .is_some_and(|warning| warning.contains("is 2h ahead of the master's"))
+        );
         assert!(sample(-3_000).warning().is_some_and(|warning| warning.contains("behind the master's")));
         let slow = ClockSample { ahead: TimeDelta::seconds(4), round_trip: Duration::from_secs(8) };
         assert_eq!(slow.warning(), None, "it may as well be right");

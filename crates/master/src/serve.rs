@@ -14,11 +14,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::Changes;
+use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::hub::Hub;
 use crate::live::LiveOutputs;
-use crate::cleaner;
 use crate::mover::Mover;
 use crate::pace::Pace;
 use crate::recorder::Recorder;

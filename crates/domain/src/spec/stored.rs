@@ -132,7 +132,8 @@ struct FirstRestart {
 
 fn read_first(value: &Value) -> Result<JobSpec, String> {
     let job = FirstJob::deserialize(value).map_err(|error| error.to_string())?;
-    let read = |(at, task): (usize, &Value)| first_task(task).map_err(|why| format!("task {}: {why}", at + 1));
+    let read =
+        |(at, task): (usize, &Value)| first_task(task).map_err(|why| format!("task {}: {why}", at + 1));
     let tasks: Vec<TaskSpec> = job.tasks.iter().enumerate().map(read).collect::<Result<_, _>>()?;
     if tasks.is_empty() {
         return Err("it has no tasks".to_owned());

@@ -129,7 +129,11 @@ async fn whoever_holds_events_back_is_named_to_operators() {
     sqlx::query(INSERT).execute(&mut *idle).await.unwrap();
     let said = store.events_held_back(Duration::ZERO).await.unwrap().expect("nobody is named");
     assert!(said.contains("night backup") && said.contains(&format!("process {pid} ")), "{said}");
-    assert_eq!(store.events_held_back(Duration::from_secs(3_600)).await.unwrap(), None, "not yet worth a word");
+    assert_eq!(
+        store.events_held_back(Duration::from_secs(3_600)).await.unwrap(),
+        None,
+        "not yet worth a word"
+    );
     idle.rollback().await.unwrap();
     eventually("nobody is named", async || {
         store.events_held_back(Duration::ZERO).await.unwrap().is_none().then_some(())

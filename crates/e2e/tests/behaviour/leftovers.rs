@@ -1,7 +1,7 @@
 //! Deleted is gone: nothing of a job stays behind, whatever was going on with it.
 
-use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::AttemptRef;
+use gaffer_domain::reason::AttemptEnd;
 use gaffer_e2e::client::script;
 use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
@@ -56,7 +56,11 @@ async fn many_small_chunks_are_joined_into_the_same_output() {
     .unwrap();
     assert_eq!(gaps, 0);
     stage.running.master.store.output_compact(attempt).await.unwrap();
-    assert_eq!(stage.running.master.store.output_compact(attempt).await.unwrap(), 0, "nothing is left to join");
+    assert_eq!(
+        stage.running.master.store.output_compact(attempt).await.unwrap(),
+        0,
+        "nothing is left to join"
+    );
     assert!(stage.client.output(job).await == before);
 }
 

@@ -148,10 +148,12 @@ async fn a_job_that_cannot_be_read_is_shown_and_ends_and_holds_up_nobody() {
 async fn a_job_stored_by_a_later_version_or_without_its_definitions_can_be_stopped_and_deleted() {
     let stage = Stage::set().await;
     let later = stage.client.submit(script("true")).await;
-    let damaged = stage.client.submit(json!({"tasks": [
-        {"name": "a", "script": "true"}, {"name": "b", "script": "true"},
-    ]}))
-    .await;
+    let damaged = stage
+        .client
+        .submit(json!({"tasks": [
+            {"name": "a", "script": "true"}, {"name": "b", "script": "true"},
+        ]}))
+        .await;
     let database = stage.strike().await;
     change(
         &database,
@@ -216,7 +218,8 @@ async fn what_another_version_stored_of_workers_classes_and_attempts_takes_nothi
     assert_eq!(shown("drivers")["capacity"]["countables"], json!({"fpga": 2}));
 
     // Nothing is placed on those of which nobody knows what they take; all others go on.
-    let job = stage.client.submit(json!({"script": "true", "count": 30, "constraints": ["name != drivers"]})).await;
+    let job =
+        stage.client.submit(json!({"script": "true", "count": 30, "constraints": ["name != drivers"]})).await;
     let mut done = 0;
     while done < 30 {
         let start = worker.next_start().await;

@@ -109,7 +109,8 @@ impl Store {
         limit: u32,
     ) -> Result<EventsAfter, StoreError> {
         let settled = self.events_settled().await?;
-        let events = self.event_list(project, job, (after, settled.upto.saturating_add(1)), "ASC", limit).await?;
+        let events =
+            self.event_list(project, job, (after, settled.upto.saturating_add(1)), "ASC", limit).await?;
         let is_whole = events.len() < limit as usize;
         Ok(EventsAfter { events, is_held_back: is_whole && settled.upto < settled.newest })
     }

@@ -63,8 +63,12 @@ impl Store {
             Some(Needs::of(spec, spec.tasks.get(usize::from(place.position))?, place))
         });
         match &needs {
-            Some(_) => tracing::debug!(class, %error, "the stored needs of a class can't be read; they follow from its job"),
-            None => tracing::error!(class, %error, "the stored needs of a class can't be read; nothing of it is placed"),
+            Some(_) => {
+                tracing::debug!(class, %error, "the stored needs of a class can't be read; they follow from its job")
+            }
+            None => {
+                tracing::error!(class, %error, "the stored needs of a class can't be read; nothing of it is placed")
+            }
         }
         Ok(needs)
     }

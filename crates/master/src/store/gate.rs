@@ -452,7 +452,8 @@ impl AttemptWrites {
                 update.finished_at = Some(now);
                 update.end = end;
                 if let Detail::End(report, lines) = detail {
-                    update.started_at = update.started_at.or(report.started_at.map(|at| at.min(now).max(Time::UNIX_EPOCH)));
+                    update.started_at =
+                        update.started_at.or(report.started_at.map(|at| at.min(now).max(Time::UNIX_EPOCH)));
                     update.container = update.container.take().or(report.container.clone().map(Box::new));
                     update.report = Some(report.clone());
                     update.output_lines = *lines;

@@ -164,7 +164,6 @@ impl Store {
         .await?;
         Ok(found.map(|(offset, lines)| (offset as u64, lines as u64)))
     }
-
 }
 
 fn decode(attempt: AttemptRef, row: StoredChunk) -> Result<Chunk, StoreError> {

@@ -43,7 +43,6 @@ impl StoredSpec {
             Some(problem) => Err(problem),
         }
     }
-
 }
 
 /// What is true of a stand-in, too: the names and numbers of the tasks, and what an end leads to.
@@ -179,7 +178,11 @@ pub(super) async fn spec_stand_in(
     job: JobId,
     problem: String,
 ) -> Result<StoredSpec, StoreError> {
-    tracing::error!(job = job.0, problem, "nothing of a stored job can be started; it can be stopped and deleted");
+    tracing::error!(
+        job = job.0,
+        problem,
+        "nothing of a stored job can be started; it can be stopped and deleted"
+    );
     let row: Option<(String, String)> = sqlx::query_as("SELECT name, kind FROM jobs WHERE id = $1")
         .bind(job.0)
         .fetch_optional(&mut *connection)

@@ -333,7 +333,9 @@ impl Store {
         let mut starts = Vec::with_capacity(rows.len());
         for (id, attempt, job, position, index) in rows {
             let attempt = AttemptRef { task: TaskId(id), attempt: attempt as u32 };
-            let Some(spec) = self.spec(JobId(job)).await?.filter(|spec| spec.problem().is_none()) else { continue };
+            let Some(spec) = self.spec(JobId(job)).await?.filter(|spec| spec.problem().is_none()) else {
+                continue;
+            };
             let Some(definition) = spec.tasks.get(position as usize) else { continue };
             if attempts.contains(&attempt) {
                 starts.push(super::gate::start_attempt(attempt, JobId(job), index as u32, definition, &spec));

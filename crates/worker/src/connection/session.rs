@@ -12,8 +12,8 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use gaffer_domain::worker::SILENCE_LIMIT;
 use gaffer_protocol::wire::{
-    ClockReading, DriverStatus, GoodbyeCode, Heartbeat, HeldAttempt, Hello, MAX_MESSAGES_PER_FRAME, StoredOutput, ToMaster,
-    ToWorker, Welcome,
+    ClockReading, DriverStatus, GoodbyeCode, Heartbeat, HeldAttempt, Hello, MAX_MESSAGES_PER_FRAME,
+    StoredOutput, ToMaster, ToWorker, Welcome,
 };
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::{self, Message};

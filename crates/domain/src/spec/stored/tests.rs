@@ -49,7 +49,8 @@ fn the_examples_have_every_field_that_is_read() {
     for (_, stored) in examples(FORMS[0].1) {
         names_in(&stored, &mut found);
     }
-    let mut wanted = BTreeSet::from(["gpu".to_owned(), "cpu".to_owned(), "memory".to_owned(), "disk".to_owned()]);
+    let mut wanted =
+        BTreeSet::from(["gpu".to_owned(), "cpu".to_owned(), "memory".to_owned(), "disk".to_owned()]);
     wanted.extend(fields_of::<FirstJob>());
     wanted.extend(fields_of::<FirstPlacement>());
     wanted.extend(fields_of::<FirstTask>());

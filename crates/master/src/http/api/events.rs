@@ -63,7 +63,9 @@ async fn history(
     }
     if let Some(after) = params.parse::<i64>("after", "the number of an event")? {
         let found = master.store.events_after(caller.project, job, after, limit).await?;
-        return Ok(Json(gaffer_protocol::rest::Page { items: found.events, next_cursor: None }).into_response());
+        return Ok(
+            Json(gaffer_protocol::rest::Page { items: found.events, next_cursor: None }).into_response()
+        );
     }
     let events = master.store.events_before(caller.project, job, params.cursor()?, limit + 1).await?;
     Ok(Json(page_of(events, limit, |event| event.id)).into_response())
@@ -152,7 +154,8 @@ impl Live {
                 return Some(event);
             }
             self.changes.mark_unchanged();
-            let found = self.master.store.events_after(self.caller.project, self.job, self.after, BATCH).await;
+            let found =
+                self.master.store.events_after(self.caller.project, self.job, self.after, BATCH).await;
             let look_again = match found {
                 Ok(found) => {
                     self.ready.extend(found.events);

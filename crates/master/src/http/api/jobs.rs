@@ -23,8 +23,8 @@ use super::body_json;
 use super::tasks::own_job;
 use crate::Master;
 use crate::store::gate::{StopJob, StopResult};
-use crate::store::specs::StoredSpec;
 use crate::store::jobs::{Deleted, JobFilter, Submitted};
+use crate::store::specs::StoredSpec;
 use crate::submit::Submission;
 
 /// Longest time that a request waits for a job.

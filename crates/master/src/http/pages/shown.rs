@@ -26,7 +26,9 @@ impl Stretch {
     ) -> Stretch {
         let stretch = Stretch::new(from, to);
         match (stretch.from, stretch.to, ran_seconds) {
-            (Some(from), Some(_), Some(ran)) => Stretch { to: Some(from + (ran * 1e3).round() as i64), ..stretch },
+            (Some(from), Some(_), Some(ran)) => {
+                Stretch { to: Some(from + (ran * 1e3).round() as i64), ..stretch }
+            }
             _ => stretch,
         }
     }
