@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use gaffer_domain::ProjectId;
 use gaffer_domain::placement::Needs;
-use sqlx::types::Json;
 
 use super::{ReadStore, StoreError};
 
@@ -70,7 +69,7 @@ impl ClassCache {
 }
 
 impl ReadStore {
-    /// These classes, as far as they exist.
+    /// These classes, as far as they exist and it is known what they need.
     pub(super) async fn classes(
         &self,
         ids: impl Iterator<Item = i64>,
@@ -82,18 +81,23 @@ impl ReadStore {
         if wanted.is_empty() {
             return Ok(classes);
         }
-        type Row = (i64, i64, String, i16, Json<Needs>, i32);
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, project_id, owner, priority, needs, length(needs::text) FROM classes WHERE id = ANY($1)",
+        let rows: Vec<(i64, i64, String, i16, String)> = sqlx::query_as(
+            "SELECT id, project_id, owner, priority, needs::text FROM classes WHERE id = ANY($1)",
         )
         .bind(wanted)
         .fetch_all(&self.pool)
         .await?;
-        for (id, project, owner, priority, Json(needs), bytes) in rows {
-            let project = ProjectId(project);
-            let class = Arc::new(SchedulingClass { project, owner, priority, needs });
-            self.classes.put(id, class.clone(), usize::try_from(bytes).unwrap_or(0));
-            classes.insert(id, class);
+        for (id, project, owner, priority, stored) in rows {
+            let class =
+                |needs| Arc::new(SchedulingClass { project: ProjectId(project), owner, priority, needs });
+            if let Ok(needs) = serde_json::from_str::<Needs>(&stored) {
+                let class = class(needs);
+                self.classes.put(id, class.clone(), stored.len());
+                classes.insert(id, class);
+            } else if let Some(needs) = self.class_needs(id, &stored).await? {
+                // What follows from a job is as good as that job's tasks: it is not kept.
+                classes.insert(id, class(needs));
+            }
         }
         Ok(classes)
     }

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gaffer_domain::placement::Needs;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::simulate::trace::Arrival;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time};
-use sqlx::types::Json;
 
 use super::classes::SchedulingClass;
 use super::{ReadStore, Store, StoreError};
@@ -73,15 +71,16 @@ impl ReadStore {
         from: Time,
         limit: u32,
     ) -> Result<Vec<Arrival>, StoreError> {
-        let rows: Vec<(Time, i64, i64, i16, String, Json<Needs>)> = sqlx::query_as(
+        let rows: Vec<(Time, i64, i64, i16, String, i64, String)> = sqlx::query_as(
             "WITH done AS ( \
                  SELECT j.created_at, t.class_id, \
-                     greatest(round(extract(epoch FROM a.finished_at - a.started_at) * 10), 0)::bigint * 100 AS millis \
+                     coalesce(round(a.ran_micros / 100000.0), \
+                         greatest(round(extract(epoch FROM a.finished_at - a.started_at) * 10), 0))::bigint * 100 AS millis \
                  FROM jobs j JOIN tasks t ON t.job_id = j.id \
                  JOIN attempts a ON a.task_id = t.id AND a.attempt = t.attempt \
                  WHERE j.project_id = $1 AND j.created_at >= $2 AND t.state = 'completed' \
                      AND a.started_at IS NOT NULL ORDER BY j.id DESC LIMIT $3) \
-             SELECT done.created_at, done.millis, count(*), c.priority, c.owner, c.needs \
+             SELECT done.created_at, done.millis, count(*), c.priority, c.owner, c.id, c.needs::text \
              FROM done JOIN classes c ON c.id = done.class_id \
              GROUP BY done.created_at, done.millis, c.id ORDER BY done.created_at, c.id, done.millis",
         )
@@ -91,15 +90,10 @@ impl ReadStore {
         .fetch_all(&self.pool)
         .await?;
         let Some(begin) = rows.first().map(|(submitted, ..)| *submitted) else { return Ok(Vec::new()) };
-        let arrival = |(submitted, millis, count, priority, owner, needs): (
-            Time,
-            i64,
-            i64,
-            i16,
-            String,
-            Json<Needs>,
-        )| {
-            Arrival {
+        let mut arrivals = Vec::with_capacity(rows.len());
+        for (submitted, millis, count, priority, owner, class, needs) in rows {
+            let Some(needs) = self.class_needs(class, &needs).await? else { continue };
+            arrivals.push(Arrival {
                 submit: Span::from_millis((submitted - begin).num_milliseconds().unsigned_abs()),
                 duration: Span::from_millis(millis.unsigned_abs()),
                 cpu: needs.resources.cpu,
@@ -108,9 +102,9 @@ impl ReadStore {
                 count: u32::try_from(count).unwrap_or(u32::MAX),
                 priority: u8::try_from(priority).unwrap_or(0),
                 project: if owner.is_empty() { "-".to_owned() } else { owner },
-            }
-        };
-        Ok(rows.into_iter().map(arrival).collect())
+            });
+        }
+        Ok(arrivals)
     }
 }
 
@@ -146,26 +140,31 @@ impl Store {
         Ok(rows.into_iter().filter_map(pending).collect())
     }
 
-    /// Of each of these classes the tasks that go first, of those that may be placed at `now`, at most so many of each.
+    /// Of each of these classes the tasks that go first, of those that may be placed at `now`, at most so many of each;
+    /// without those of jobs that are known to be unreadable, or are in `except`.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn class_heads(
         &self,
         wanted: &[(i64, usize)],
+        except: &[JobId],
         now: Time,
     ) -> Result<BTreeMap<i64, Vec<TaskId>>, StoreError> {
         let (classes, most): (Vec<i64>, Vec<i64>) =
             wanted.iter().map(|(class, most)| (*class, i64::try_from(*most).unwrap_or(i64::MAX))).unzip();
+        let except: Vec<i64> =
+            except.iter().copied().chain(self.specs_unreadable()).map(|job| job.0).collect();
         let rows: Vec<(i64, i64)> = sqlx::query_as(
             "SELECT wanted.class_id, head.id FROM UNNEST($1::bigint[], $2::bigint[]) AS wanted(class_id, most), \
              LATERAL (SELECT id, not_before FROM tasks WHERE state = 'pending' AND class_id = wanted.class_id \
-                 AND not_before <= $3 ORDER BY not_before, id LIMIT wanted.most) head \
+                 AND not_before <= $3 AND job_id <> ALL($4) ORDER BY not_before, id LIMIT wanted.most) head \
              ORDER BY wanted.class_id, head.not_before, head.id",
         )
         .bind(classes)
         .bind(most)
         .bind(now)
+        .bind(except)
         .fetch_all(&self.pool)
         .await?;
         let mut heads: BTreeMap<i64, Vec<TaskId>> = BTreeMap::new();

@@ -13,6 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::classes::ClassCache;
+use super::events::SettledEvents;
 use super::specs::SpecCache;
 use super::{MIGRATIONS, StoreError};
 
@@ -43,6 +44,7 @@ pub struct ReadStore {
     pub(super) pool: PgPool,
     pub(super) specs: SpecCache,
     pub(super) classes: ClassCache,
+    pub(super) settled_events: SettledEvents,
 }
 
 /// Writes what users change: jobs, keys, sign-ins, what workers take. Reads, too.
@@ -153,7 +155,12 @@ impl Store {
     }
 
     fn of(pool: PgPool) -> Store {
-        let reads = ReadStore { pool, specs: SpecCache::default(), classes: ClassCache::default() };
+        let reads = ReadStore {
+            pool,
+            specs: SpecCache::default(),
+            classes: ClassCache::default(),
+            settled_events: SettledEvents::default(),
+        };
         Store(WriteStore { reads, large: Arc::new(Semaphore::new(LARGE_WRITES)) })
     }
 

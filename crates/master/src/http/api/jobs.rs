@@ -24,9 +24,11 @@ use crate::Master;
 use crate::look_rate::LookRate;
 use crate::snapshot;
 use crate::store::ReadStore;
+use crate::store::deletion::Deleted;
 use crate::store::gate::{StopJob, StopResult};
-use crate::store::jobs::{Deleted, JobFilter, Submitted};
+use crate::store::jobs::{JobFilter, Submitted};
 use crate::store::search::MAX_SEARCHED;
+use crate::store::specs::StoredSpec;
 use crate::submit::Submission;
 
 /// Longest time that a request waits for a job.
@@ -71,8 +73,23 @@ pub async fn rerun(
             state: view.state,
         });
     }
-    let spec = master.writes.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))?;
-    accept(&master, &caller, &headers, &spec, Some(job)).await
+    let spec = again(&master, job).await?;
+    let spec = spec.readable().map_err(|problem| unreadable(job, problem))?;
+    accept(&master, &caller, &headers, spec, Some(job)).await
+}
+
+/// The specification of a job that is to be repeated.
+pub async fn again(master: &Master, job: JobId) -> Result<StoredSpec, Error> {
+    master.writes.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))
+}
+
+/// A job cannot be repeated because nobody knows what it was to do.
+pub fn unreadable(job: JobId, problem: &str) -> Error {
+    Error::Unprocessable {
+        code: "unreadable_job",
+        detail: format!("job {job} can't be repeated: {problem}; submit it anew"),
+        errors: Vec::new(),
+    }
 }
 
 async fn accept(
@@ -248,6 +265,7 @@ pub async fn stop_job(master: &Master, caller: &Caller, job: JobId) -> Result<Jo
             let detail = format!("job {job} is over: it is {state}");
             Err(Error::Conflict { detail, state: state.to_string() })
         }
+        StopResult::Busy => Err(Error::Busy("another transaction in the database holds the job")),
         StopResult::Unknown => Err(Error::NotFound(format!("job {job}"))),
     }
 }
@@ -267,6 +285,7 @@ pub async fn delete(
 pub async fn delete_job(master: &Master, caller: &Caller, job: JobId) -> Result<(), Error> {
     match master.writes.job_delete(caller.project, job, &caller.user).await? {
         Deleted::Yes => {
+            master.deletion_wake.notify_one();
             master.changes.announce(&[job]);
             Ok(())
         }

@@ -20,10 +20,11 @@ use super::shown::address;
 use super::stream::{Feed, stream};
 use super::view::{Browser, View};
 use crate::Master;
-use crate::store::events::EventRange;
 
 /// Entries on a page.
 pub const PAGE_ROWS: u32 = 100;
+/// With so many new ones at a time nobody reads them all.
+const MAX_NEW: u32 = 500;
 const PACE: Duration = Duration::from_secs(1);
 
 #[derive(Template)]
@@ -53,8 +54,7 @@ pub async fn history(
     job: Option<JobId>,
     params: &Params,
 ) -> Result<(Vec<EventRow>, Option<String>), Error> {
-    let range = EventRange::Before(params.cursor()?);
-    let events = master.reads.event_list(caller.project, job, range, PAGE_ROWS + 1).await?;
+    let events = master.reads.events_before(caller.project, job, params.cursor()?, PAGE_ROWS + 1).await?;
     let events = page_of(events, PAGE_ROWS, |event| event.id);
     Ok((events.items.iter().map(EventRow::from).collect(), events.next_cursor))
 }
@@ -67,11 +67,12 @@ pub async fn list(
 ) -> Result<Response, Error> {
     let params = params.only(&["cursor", "job"], &[])?;
     let job = wanted_job(&params)?;
+    let from_now_on = master.events_from_now_on(&visitor.caller).await?;
     let (rows, next) = history(&master, &visitor.caller, job, &params).await?;
     let job = job.map(|job| job.to_string()).unwrap_or_default();
-    let newest = rows.first().map(|row| row.key.clone()).unwrap_or_default();
+    let after = from_now_on.to_string();
     let live =
-        [("job", job.as_str()), ("after", &newest), ("cursor", params.text("cursor").unwrap_or_default())];
+        [("job", job.as_str()), ("after", &after), ("cursor", params.text("cursor").unwrap_or_default())];
     page(&EventsPage {
         frame: visitor.frame("/events"),
         live: address("/events/live", &live),
@@ -125,7 +126,10 @@ impl Feed for EventsFeed {
     }
 
     async fn changed(&mut self) {
-        let _ = self.changes.changed().await;
+        // What is there already and could not be shown yet is looked for at the feed's pace.
+        if !self.newest.is_held_back {
+            let _ = self.changes.changed().await;
+        }
     }
 
     fn pace(&self) -> Duration {
@@ -140,28 +144,35 @@ pub struct NewestEvents {
     job: Option<JobId>,
     /// The last one that was read.
     after: Option<i64>,
+    /// There are newer ones, which can't be shown yet.
+    pub is_held_back: bool,
 }
 
 impl NewestEvents {
     /// Begins with those that a page shows which is opened now.
     pub fn new(master: Arc<Master>, project: ProjectId, job: Option<JobId>) -> NewestEvents {
-        NewestEvents { master, project, job, after: None }
+        NewestEvents { master, project, job, after: None, is_held_back: false }
     }
 
     /// Those that were not read yet, oldest first. Where more come than anybody could read, only the newest.
     pub async fn look(&mut self) -> Result<Vec<EventRow>, Error> {
-        let list = |range| self.master.reads.event_list(self.project, self.job, range, PAGE_ROWS);
-        let mut events = match self.after {
-            Some(after) => list(EventRange::After(after)).await?,
-            None => Vec::new(),
-        };
-        if self.after.is_none() || events.len() >= PAGE_ROWS as usize {
-            events = list(EventRange::Before(None)).await?;
-            events.reverse();
+        let reads = &self.master.reads;
+        if let Some(after) = self.after {
+            let found = reads.events_after(self.project, self.job, after, MAX_NEW).await?;
+            if found.events.len() < MAX_NEW as usize {
+                self.is_held_back = found.is_held_back;
+                self.after = found.events.last().map(|event| event.id).or(self.after);
+                return Ok(found.events.iter().map(EventRow::from).collect());
+            }
         }
+        let settled = reads.events_settled().await?;
+        let before = Some(settled.upto.saturating_add(1));
+        let mut events = reads.events_before(self.project, self.job, before, PAGE_ROWS).await?;
+        events.reverse();
         let after = self.after.unwrap_or(0);
         events.retain(|event| event.id > after);
-        self.after = events.last().map(|event| event.id).or(self.after).or(Some(0));
+        self.after = Some(events.last().map_or(after.max(settled.upto), |event| event.id));
+        self.is_held_back = settled.upto < settled.newest;
         Ok(events.iter().map(EventRow::from).collect())
     }
 }

@@ -136,7 +136,7 @@ struct JobFeed {
 impl Feed for JobFeed {
     async fn look(&mut self) -> Result<View, Error> {
         let mut view = View::default();
-        let has_changed = self.changes.has_changed().unwrap_or(true);
+        let has_changed = self.newest.is_held_back || self.changes.has_changed().unwrap_or(true);
         let is_due = self
             .looked
             .is_none_or(|looked| looked.elapsed() >= if has_changed { STATE_PACE } else { LOOK_AGAIN });
@@ -157,8 +157,11 @@ impl Feed for JobFeed {
         let mut changes = self.changes.clone();
         let not_before = self.looked.map_or_else(Instant::now, |looked| looked + STATE_PACE);
         let arrivals = self.watched.map(|_| self.arrivals.clone());
+        let is_held_back = self.newest.is_held_back;
         let state = async {
-            let _ = changes.changed().await;
+            if !is_held_back {
+                let _ = changes.changed().await;
+            }
             tokio::time::sleep_until(not_before).await;
         };
         let output = async {
@@ -206,7 +209,7 @@ impl JobFeed {
             Tab::Events => view = view.log("events", &self.newest.look().await?),
             _ => {}
         }
-        self.is_over = job.finished_at.is_some();
+        self.is_over = job.finished_at.is_some() && !self.newest.is_held_back;
         Ok(view)
     }
 
