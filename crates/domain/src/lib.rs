@@ -5,6 +5,7 @@
 
 mod as_text;
 pub mod constraint;
+pub mod document;
 pub mod id;
 pub mod job;
 pub mod moves;
@@ -19,6 +20,7 @@ pub mod simulate;
 pub mod spec;
 mod spelling;
 pub mod task;
+pub mod text;
 pub mod worker;
 
 pub use id::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};
