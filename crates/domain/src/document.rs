@@ -117,13 +117,20 @@ impl Language {
         }
     }
 
-    /// JSON if it looks like it, else YAML: for a text that does not say what it is.
+    /// JSON or TOML if it looks like it, else YAML: for a text that does not say what it is.
     pub fn guess(text: &str) -> Language {
+        let text = crate::text::without_bom(text);
         let inside = text.trim_start().strip_prefix('{').map(str::trim_start);
-        match inside {
-            Some(inside) if inside.starts_with(['"', '}']) => Language::Json,
-            _ => Language::Yaml,
+        if inside.is_some_and(|inside| inside.starts_with(['"', '}'])) {
+            return Language::Json;
         }
+        let says_something = |line: &&str| !line.is_empty() && !line.starts_with('#');
+        let first = text.lines().map(str::trim).find(says_something).unwrap_or_default();
+        // In YAML either would be no object, and so no specification.
+        let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'' | ' ' | '\t');
+        let is_assignment =
+            first.split_once('=').is_some_and(|(key, _)| !key.is_empty() && key.chars().all(is_bare));
+        if is_assignment || first.starts_with('[') { Language::Toml } else { Language::Yaml }
     }
 
     /// Reads a document.

@@ -234,7 +234,12 @@ fn a_mistake_in_the_language_has_its_place() {
     }
     assert_eq!(Language::guess(" {\n \"a\": 1}"), Language::Json);
     assert_eq!(Language::guess("{a: 1}"), Language::Yaml);
-    assert_eq!(Language::guess("a: {}"), Language::Yaml);
+    for yaml in ["a: {}", "", "env: {A: b=c}", "# a = 1\na: b = 2", "script: |\n  a=1"] {
+        assert_eq!(Language::guess(yaml), Language::Yaml, "{yaml}");
+    }
+    for toml in ["\u{feff}# x: y\n\nname = \"a: b\"", "a.b='x'", "[[tasks]]\nname = 'a'"] {
+        assert_eq!(Language::guess(toml), Language::Toml, "{toml}");
+    }
 }
 
 #[test]

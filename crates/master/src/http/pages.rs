@@ -22,7 +22,7 @@ mod plot;
 mod queue;
 mod rows;
 mod shell_words;
-mod shown;
+pub(super) mod shown;
 mod stream;
 mod task;
 mod theme;

@@ -65,7 +65,7 @@ async fn history(
     }
     let range = EventRange::Before(params.cursor()?);
     let events = master.store.event_list(caller.project, job, range, limit + 1).await?;
-    Ok(Json(page_of(events, limit, |event| event.id)).into_response())
+    Ok(params.answer(&page_of(events, limit, |event| event.id)))
 }
 
 /// Whether the client prefers this media type: it names it.
