@@ -8,6 +8,7 @@ mod config;
 mod exit;
 mod failure;
 mod follow;
+mod line_times;
 mod listing;
 mod login;
 mod moment;
