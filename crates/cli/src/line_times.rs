@@ -127,7 +127,10 @@ mod tests {
     #[test]
     fn a_colour_begins_no_line() {
         assert_eq!(shown(true, &["\x1b[31mred\n\x1b[0m"]), "T0 \x1b[31mred\n\x1b[0m");
-        assert_eq!(shown(true, &["\x1b[31m", "red\x1b[0m\n", "\x1b[1m", "\n"]), "T1 \x1b[31mred\x1b[0m\nT3 \x1b[1m\n");
+        assert_eq!(
+            shown(true, &["\x1b[31m", "red\x1b[0m\n", "\x1b[1m", "\n"]),
+            "T1 \x1b[31mred\x1b[0m\nT3 \x1b[1m\n"
+        );
         assert_eq!(shown(true, &["\x1b[31m\x1b[0;0m", "x"]), "\x1b[0;0mT1 x");
         assert_eq!(shown(false, &["\x1b[31m", "x"]), "T0 \x1b[31mx");
     }

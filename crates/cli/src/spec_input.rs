@@ -275,7 +275,8 @@ impl Input {
             )));
         }
         let document = language_of(path, &text).read(&text).map_err(|error| {
-            let place = error.place.map(|place| format!(":{}:{}", place.line, place.column)).unwrap_or_default();
+            let place =
+                error.place.map(|place| format!(":{}:{}", place.line, place.column)).unwrap_or_default();
             Failure::Usage(format!("{name}{place}: {}", error.message))
         })?;
         let mut spec = document.clone();
@@ -425,7 +426,10 @@ fn variables(given: &[String], env: impl Fn(&str) -> Option<OsString>) -> Result
                     Failure::Usage(format!("--env {variable}: this environment has no such variable"))
                 })?;
                 let value = value.into_string().map_err(|value| {
-                    Failure::Usage(format!("--env {variable}: its value in this environment {}", not_text(&value)))
+                    Failure::Usage(format!(
+                        "--env {variable}: its value in this environment {}",
+                        not_text(&value)
+                    ))
                 })?;
                 (variable.as_str(), value)
             }

@@ -32,7 +32,10 @@ fn complaint(words: &[OsString]) -> String {
         value.to_str().is_none().then(|| format!("{} is not text in UTF-8", name.display()))
     });
     let found: Vec<_> = wrong.chain(settings).collect();
-    format!("{}\nWhat a job gets is text: let its script make other bytes, as with printf '\\351'", found.join("\n"))
+    format!(
+        "{}\nWhat a job gets is text: let its script make other bytes, as with printf '\\351'",
+        found.join("\n")
+    )
 }
 
 /// Whether a word is refused for not being text: a path may be anything.

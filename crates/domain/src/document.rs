@@ -127,7 +127,8 @@ impl Language {
         let says_something = |line: &&str| !line.is_empty() && !line.starts_with('#');
         let first = text.lines().map(str::trim).find(says_something).unwrap_or_default();
         // In YAML either would be no object, and so no specification.
-        let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'' | ' ' | '\t');
+        let is_bare =
+            |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'' | ' ' | '\t');
         let is_assignment =
             first.split_once('=').is_some_and(|(key, _)| !key.is_empty() && key.chars().all(is_bare));
         if is_assignment || first.starts_with('[') { Language::Toml } else { Language::Yaml }
@@ -167,12 +168,17 @@ impl SyntaxError {
     fn too_deep(place: Place) -> SyntaxError {
         SyntaxError::at(
             place,
-            format!("lists and objects are nested more than {MAX_DEPTH} deep, which is the most that is allowed"),
+            format!(
+                "lists and objects are nested more than {MAX_DEPTH} deep, which is the most that is allowed"
+            ),
         )
     }
 
     fn too_many(place: Place) -> SyntaxError {
-        SyntaxError::at(place, format!("there are more than {MAX_VALUES} values, which is the most that is allowed"))
+        SyntaxError::at(
+            place,
+            format!("there are more than {MAX_VALUES} values, which is the most that is allowed"),
+        )
     }
 
     /// The same mistake, seen from the value around.
@@ -272,8 +278,11 @@ impl From<&serde_json::Value> for Value {
             serde_json::Value::String(text) => scalar(ScalarKind::Text, text.clone()),
             serde_json::Value::Array(items) => Data::List(items.iter().map(Value::from).collect()),
             serde_json::Value::Object(map) => {
-                let entry =
-                    |(key, value): (&String, _)| Entry { key: key.clone(), place: None, value: Value::from(value) };
+                let entry = |(key, value): (&String, _)| Entry {
+                    key: key.clone(),
+                    place: None,
+                    value: Value::from(value),
+                };
                 Data::Object(map.iter().map(entry).collect())
             }
         };
@@ -348,7 +357,9 @@ impl Budget {
         if self.text_bytes > MAX_TEXT_BYTES {
             return Err(SyntaxError::at(
                 place,
-                format!("with its aliases written out the text is larger than the {MAX_TEXT_BYTES} bytes allowed"),
+                format!(
+                    "with its aliases written out the text is larger than the {MAX_TEXT_BYTES} bytes allowed"
+                ),
             ));
         }
         Ok(())

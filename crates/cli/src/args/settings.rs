@@ -84,7 +84,9 @@ fn every_variable_of_the_examples_is_explained() {
 fn the_compose_files_publish_the_doors_and_check_the_health_of_everything() {
     let services = |name: &str| Language::Yaml.read(&file(name)).unwrap().get("services").unwrap().clone();
     let (master, worker) = (services("docker-compose-master.yaml"), services("docker-compose-worker.yaml"));
-    let Data::List(ports) = &master.get("master").unwrap().get("ports").unwrap().data else { panic!("no list") };
+    let Data::List(ports) = &master.get("master").unwrap().get("ports").unwrap().data else {
+        panic!("no list")
+    };
     let ports: Vec<_> = ports.iter().map(|port| port.as_text().unwrap()).collect();
     for door in ["3000", "8000", "8080"] {
         assert!(ports.iter().any(|port| port.ends_with(&format!(":{door}:{door}"))), "{door}: {ports:?}");

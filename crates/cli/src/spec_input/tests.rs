@@ -217,9 +217,18 @@ fn a_complaint_is_about_what_the_user_wrote() -> Result<(), Box<dyn std::error::
 fn what_was_written_is_what_is_sent() -> Result<(), Box<dyn std::error::Error>> {
     let directory = tempfile::tempdir()?;
     for (name, text) in [
-        ("job.yaml", "\u{feff}command: [a]\r\nenv: {A: 1.10, B: 680841e1, C: +4915112345678, D: 0x1F, E: True}\r\n"),
-        ("job.toml", "\u{feff}command = ['a']\r\nenv = {A = 1.10, B = 680841e1, C = '+4915112345678', D = 0x1F, E = 'True'}"),
-        ("job.json", "\u{feff}{\"command\": [\"a\"], \"env\": {\"A\": 1.10, \"B\": 680841e1, \"C\": \"+4915112345678\", \"D\": \"0x1F\", \"E\": \"True\"}}"),
+        (
+            "job.yaml",
+            "\u{feff}command: [a]\r\nenv: {A: 1.10, B: 680841e1, C: +4915112345678, D: 0x1F, E: True}\r\n",
+        ),
+        (
+            "job.toml",
+            "\u{feff}command = ['a']\r\nenv = {A = 1.10, B = 680841e1, C = '+4915112345678', D = 0x1F, E = 'True'}",
+        ),
+        (
+            "job.json",
+            "\u{feff}{\"command\": [\"a\"], \"env\": {\"A\": 1.10, \"B\": 680841e1, \"C\": \"+4915112345678\", \"D\": \"0x1F\", \"E\": \"True\"}}",
+        ),
     ] {
         let path = directory.path().join(name);
         fs::write(&path, text)?;

@@ -91,8 +91,7 @@ impl Reader<'_> {
     }
 
     fn word(&mut self) -> Result<Data, SyntaxError> {
-        let words =
-            [("null", ScalarKind::Null), ("true", ScalarKind::Bool), ("false", ScalarKind::Bool)];
+        let words = [("null", ScalarKind::Null), ("true", ScalarKind::Bool), ("false", ScalarKind::Bool)];
         for (word, kind) in words {
             if self.rest().starts_with(word) {
                 self.at += word.len();
@@ -147,10 +146,14 @@ impl Reader<'_> {
                 }
                 Some(b'\\') => text.push(self.escape()?),
                 Some(control) => {
-                    let message = format!("a text has the control character {control:#04x} in it: write \\u{control:04x}");
+                    let message = format!(
+                        "a text has the control character {control:#04x} in it: write \\u{control:04x}"
+                    );
                     return Err(SyntaxError::at(self.place(), message));
                 }
-                None => return Err(SyntaxError::at(self.lines.place(start), "this text has no closing quote")),
+                None => {
+                    return Err(SyntaxError::at(self.lines.place(start), "this text has no closing quote"));
+                }
             }
         }
     }
@@ -190,7 +193,8 @@ impl Reader<'_> {
 
     /// The four hexadecimal digits of an escape.
     fn code_unit(&mut self) -> Option<u16> {
-        let digits = self.rest().get(..4).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+        let digits =
+            self.rest().get(..4).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
         let unit = u16::from_str_radix(digits, 16).ok()?;
         self.at += 4;
         Some(unit)
@@ -259,9 +263,9 @@ fn scalar_as_json(scalar: &Scalar, into: &mut String) {
         ScalarKind::Null => return into.push_str("null"),
         ScalarKind::Text => false,
         ScalarKind::Bool => matches!(scalar.text.as_str(), "true" | "false"),
-        ScalarKind::Number => read(&scalar.text).is_ok_and(|value| {
-            matches!(&value.data, Data::Scalar(same) if same == scalar)
-        }),
+        ScalarKind::Number => {
+            read(&scalar.text).is_ok_and(|value| matches!(&value.data, Data::Scalar(same) if same == scalar))
+        }
     };
     if is_json { into.push_str(&scalar.text) } else { string_as_json(&scalar.text, into) }
 }

@@ -6,7 +6,9 @@ impl Value {
     fn number(&self) -> Option<&Scalar> {
         match &self.data {
             // A number in quotes is as good: amounts take it, too.
-            Data::Scalar(scalar) if matches!(scalar.kind, ScalarKind::Number | ScalarKind::Text) => Some(scalar),
+            Data::Scalar(scalar) if matches!(scalar.kind, ScalarKind::Number | ScalarKind::Text) => {
+                Some(scalar)
+            }
             _ => None,
         }
     }

@@ -46,7 +46,8 @@ fn a_scalar_keeps_its_own_text_in_every_language() {
             assert_eq!(read(language, &document).get("a").unwrap().as_text(), Some(text), "{language:?}");
         }
     }
-    for text in ["+4915112345678", "0x1F", "0o17", ".5", "5.", "012", "True", ".inf", "08:30", "yes", "1_000"] {
+    for text in ["+4915112345678", "0x1F", "0o17", ".5", "5.", "012", "True", ".inf", "08:30", "yes", "1_000"]
+    {
         assert_eq!(read(Language::Yaml, &format!("a: {text}")).get("a").unwrap().as_text(), Some(text));
     }
     for text in ["+49", "0x1F", "1_000", "2026-11-29", "07:32:00", "-inf"] {
@@ -113,11 +114,23 @@ fn numbers_are_read_only_where_a_number_is_wanted() {
 fn a_key_that_is_written_twice_is_refused_with_both_lines_at_every_depth() {
     let cases = [
         (Language::Yaml, "a: 1\nb: 2\na: 3\n", 3, Some(1), "/a"),
-        (Language::Yaml, "tasks:\n  - env:\n      A: 1\n      B: 2\n      A: 1\n", 5, Some(3), "/tasks/0/env/A"),
+        (
+            Language::Yaml,
+            "tasks:\n  - env:\n      A: 1\n      B: 2\n      A: 1\n",
+            5,
+            Some(3),
+            "/tasks/0/env/A",
+        ),
         (Language::Yaml, "env: {1: a, '1': b}\n", 1, Some(1), "/env/1"),
         (Language::Yaml, "x: &x {a: 1}\nenv:\n  <<: *x\n  <<: *x\n", 4, Some(3), "/env/<<"),
         (Language::Json, "{\"a\": 1,\n\"a\": 1}", 2, Some(1), "/a"),
-        (Language::Json, "{\"tasks\": [{}, {\"env\": {\"A\": 1,\n\"\\u0041\": 2}}]}", 2, Some(1), "/tasks/1/env/A"),
+        (
+            Language::Json,
+            "{\"tasks\": [{}, {\"env\": {\"A\": 1,\n\"\\u0041\": 2}}]}",
+            2,
+            Some(1),
+            "/tasks/1/env/A",
+        ),
         (Language::Toml, "a = 1\na = 2\n", 2, None, ""),
         (Language::Toml, "[[tasks]]\n[tasks.env]\nA = 1\nB = 1\nA = 1\n", 5, None, ""),
         (Language::Toml, "env = {A = 1, A = 2}\n", 1, None, ""),
@@ -141,7 +154,10 @@ fn merge_keys_bring_in_what_is_not_written() {
     let value = read(Language::Yaml, text);
     let object = |name: &str| {
         let Data::Object(entries) = &value.get(name).unwrap().data else { panic!() };
-        entries.iter().map(|entry| format!("{}={}", entry.key, entry.value.as_text().unwrap())).collect::<Vec<_>>()
+        entries
+            .iter()
+            .map(|entry| format!("{}={}", entry.key, entry.value.as_text().unwrap()))
+            .collect::<Vec<_>>()
     };
     assert_eq!(object("one"), ["B=own", "A=1"]);
     assert_eq!(object("list"), ["D=4", "A=1", "B=1", "C=2"]);
@@ -187,7 +203,11 @@ fn line_ends_of_another_system_are_line_ends() {
         (Language::Json, "{\"a\": \"one\\r\\ntwo\\r\\n\",\r\n\"b\": \"x\"}\r\n"),
     ] {
         let value = read(language, text);
-        assert_eq!(crate::text::script(value.get("a").unwrap().as_text().unwrap()), "one\ntwo\n", "{language:?}");
+        assert_eq!(
+            crate::text::script(value.get("a").unwrap().as_text().unwrap()),
+            "one\ntwo\n",
+            "{language:?}"
+        );
         assert_eq!(value.get("b").unwrap().as_text(), Some("x"));
     }
 }
@@ -272,8 +292,39 @@ fn texts(value: &Value) -> Vec<String> {
 #[test]
 fn the_reader_of_json_agrees_with_another_one() {
     const PARTS: &[&str] = &[
-        "{", "}", "[", "]", ":", ",", "\"", "\"a\"", "\"a\":", "\"b\":", "\\", "\\u00e9", "\\ud83d\\ude00", "\\ud83d", "\\n",
-        "\\x", "1", "0", "-", ".5", "1.5", "e3", "E-", "true", "null", "nul", " ", "\n", "\t", "é", "🦀", "\u{1}", "\u{feff}",
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "\"",
+        "\"a\"",
+        "\"a\":",
+        "\"b\":",
+        "\\",
+        "\\u00e9",
+        "\\ud83d\\ude00",
+        "\\ud83d",
+        "\\n",
+        "\\x",
+        "1",
+        "0",
+        "-",
+        ".5",
+        "1.5",
+        "e3",
+        "E-",
+        "true",
+        "null",
+        "nul",
+        " ",
+        "\n",
+        "\t",
+        "é",
+        "🦀",
+        "\u{1}",
+        "\u{feff}",
     ];
     let mut rng = StdRng::seed_from_u64(13);
     let mut accepted = 0;
@@ -285,7 +336,11 @@ fn the_reader_of_json_agrees_with_another_one() {
         match (&ours, &theirs) {
             (Ok(ours), Ok(theirs)) => {
                 accepted += 1;
-                assert_eq!(serde_json::from_str::<serde_json::Value>(&ours.to_json()).unwrap(), *theirs, "{text}");
+                assert_eq!(
+                    serde_json::from_str::<serde_json::Value>(&ours.to_json()).unwrap(),
+                    *theirs,
+                    "{text}"
+                );
             }
             (Err(error), Ok(_)) => assert!(error.message.contains("written twice"), "{text:?}: {error}"),
             (Err(_), Err(_)) => {}
@@ -299,9 +354,46 @@ fn the_reader_of_json_agrees_with_another_one() {
 #[test]
 fn no_text_makes_a_reader_panic() {
     const PARTS: &[&str] = &[
-        "a: ", "- ", "? ", ": ", "\n", "\n  ", " ", "[", "]", "{", "}", ",", "&a ", "*a", "<<: ", "|\n", ">-\n", "'", "\"", "#",
-        "---\n", "...\n", "%YAML 1.2\n", "!!str ", "! ", "a", "1.10", "= ", "a = ", "[a]\n", "[[a]]\n", "a.b", "\"\"\"", "\u{0}",
-        "\u{feff}", "\r", "\t", "é", "\\", "~",
+        "a: ",
+        "- ",
+        "? ",
+        ": ",
+        "\n",
+        "\n  ",
+        " ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        "&a ",
+        "*a",
+        "<<: ",
+        "|\n",
+        ">-\n",
+        "'",
+        "\"",
+        "#",
+        "---\n",
+        "...\n",
+        "%YAML 1.2\n",
+        "!!str ",
+        "! ",
+        "a",
+        "1.10",
+        "= ",
+        "a = ",
+        "[a]\n",
+        "[[a]]\n",
+        "a.b",
+        "\"\"\"",
+        "\u{0}",
+        "\u{feff}",
+        "\r",
+        "\t",
+        "é",
+        "\\",
+        "~",
     ];
     let mut rng = StdRng::seed_from_u64(14);
     for _ in 0..40_000 {

@@ -15,7 +15,8 @@ const MERGE_KEY: &str = "<<";
 pub(super) fn read(text: &str) -> Result<Value, SyntaxError> {
     let ahead = Ahead::default();
     let parser = Parser::new(Metered::new(text, ahead.clone()));
-    let mut reader = Reader { parser, ahead, budget: Budget::default(), anchors: HashMap::new(), last: START };
+    let mut reader =
+        Reader { parser, ahead, budget: Budget::default(), anchors: HashMap::new(), last: START };
     reader.document()
 }
 
@@ -174,7 +175,8 @@ impl<'t> Reader<'t> {
     }
 
     fn key(&mut self, event: Event<'t>, place: Place) -> Result<Key, SyntaxError> {
-        let is_merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, None) if text == MERGE_KEY);
+        let is_merge =
+            matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, None) if text == MERGE_KEY);
         if is_merge {
             return Ok(Key::Merge);
         }
@@ -192,7 +194,8 @@ impl<'t> Reader<'t> {
 
 /// What a merge key brings in, the first one first: an object, or a list of objects.
 fn merged_entries(value: Value, place: Place) -> Result<Vec<Entry>, SyntaxError> {
-    let wrong = || SyntaxError::at(place, "`<<` merges an object or a list of objects, such as <<: *defaults");
+    let wrong =
+        || SyntaxError::at(place, "`<<` merges an object or a list of objects, such as <<: *defaults");
     match value.data {
         Data::Object(entries) => Ok(entries),
         Data::List(items) => {

@@ -161,7 +161,10 @@ fn a_field_that_is_a_text_gets_what_was_written() {
         assert_eq!((spec.name.as_str(), spec.labels["v"].as_str()), ("1.10", "2.0"));
         assert_eq!(spec.datacenters, ["1.50"]);
         assert_eq!(spec.concurrency.as_ref().unwrap().group, "1.0");
-        assert_eq!(task.action, Action::Command(vec!["sleep".to_owned(), "5.0".to_owned(), "true".to_owned()]));
+        assert_eq!(
+            task.action,
+            Action::Command(vec!["sleep".to_owned(), "5.0".to_owned(), "true".to_owned()])
+        );
         assert_eq!(task.container.as_ref().unwrap().user.as_deref(), Some("007"));
     }
     let only_yaml = "command: [echo, 0x1F, +4915112345678, 08, yes]\nenv: {ON: on, N: 012, 1.10: x}\n";

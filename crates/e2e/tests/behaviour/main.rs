@@ -23,4 +23,5 @@ mod scheduling;
 mod sessions;
 mod survival;
 mod tenants;
+mod texts;
 mod torture;

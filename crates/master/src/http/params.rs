@@ -209,7 +209,13 @@ mod tests {
     fn the_next_page_is_the_same_request_with_another_cursor() {
         let asked = params(
             "/jobs",
-            &[("label", "team=a&b"), ("cursor", "c9"), ("state", "failed,running"), ("label", "x=\u{e4}"), ("limit", "2")],
+            &[
+                ("label", "team=a&b"),
+                ("cursor", "c9"),
+                ("state", "failed,running"),
+                ("label", "x=\u{e4}"),
+                ("limit", "2"),
+            ],
         );
         assert_eq!(
             asked.next_link("c5"),

@@ -105,6 +105,10 @@ fn a_long_script_is_no_bomb() {
         (Language::Json, json),
         (Language::Toml, toml),
     ] {
-        assert_eq!(read(language, &text).get("script").unwrap().as_text(), Some(script.as_str()), "{language:?}");
+        assert_eq!(
+            read(language, &text).get("script").unwrap().as_text(),
+            Some(script.as_str()),
+            "{language:?}"
+        );
     }
 }

@@ -47,7 +47,10 @@ fn unknown(tag: &Tag, place: Place) -> SyntaxError {
         Some(name) => format!("!!{name}"),
         None => tag.to_string(),
     };
-    SyntaxError::at(place, format!("the tag {} means nothing here: leave it out", crate::quantity::shown(&shown)))
+    SyntaxError::at(
+        place,
+        format!("the tag {} means nothing here: leave it out", crate::quantity::shown(&shown)),
+    )
 }
 
 fn plain(text: &str) -> ScalarKind {
@@ -60,7 +63,8 @@ fn plain(text: &str) -> ScalarKind {
 }
 
 fn is_integer(text: &str) -> bool {
-    let all = |digits: &str, is_digit: fn(&u8) -> bool| !digits.is_empty() && digits.bytes().all(|b| is_digit(&b));
+    let all =
+        |digits: &str, is_digit: fn(&u8) -> bool| !digits.is_empty() && digits.bytes().all(|b| is_digit(&b));
     if let Some(digits) = text.strip_prefix("0o") {
         return all(digits, |byte| matches!(byte, b'0'..=b'7'));
     }

@@ -205,8 +205,7 @@ fn user(node: &Node) -> Option<String> {
         name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
     };
-    let (name, group) =
-        user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
+    let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
     if user.len() > MAX_USER_LEN || !is_name(name) || !group.is_none_or(is_name) {
         return node.wrong(format!(
             "{} cannot be a user: write a name or a number, and a group after a colon if need be",

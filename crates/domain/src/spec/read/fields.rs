@@ -217,8 +217,7 @@ impl<'a> Object<'a> {
     /// The fields that nobody asked for, for those whose names are the user's own. Those that are null are left out.
     pub fn others(self) -> impl Iterator<Item = (&'a str, Node<'a>)> {
         let Object { node, entries, known, .. } = self;
-        let is_other =
-            move |entry: &&Entry| !known.contains(&entry.key.as_str()) && !entry.value.is_null();
+        let is_other = move |entry: &&Entry| !known.contains(&entry.key.as_str()) && !entry.value.is_null();
         entries
             .iter()
             .filter(is_other)

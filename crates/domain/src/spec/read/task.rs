@@ -150,9 +150,7 @@ fn name(node: &Node) -> Option<String> {
 /// An image may have a command of its own.
 fn action(object: &mut Object, has_image: bool) -> Option<Action> {
     match (object.field("command"), object.field("script")) {
-        (Some(node), None) if has_image && is_empty_list(node.value) => {
-            Some(Action::Command(Vec::new()))
-        }
+        (Some(node), None) if has_image && is_empty_list(node.value) => Some(Action::Command(Vec::new())),
         (Some(node), None) => command(&node).map(Action::Command),
         (None, Some(node)) => script(&node).map(Action::Script),
         (Some(_), Some(node)) => node.wrong("a task has a `command` or a `script`, not both"),

@@ -237,7 +237,10 @@ fn pairs(text: &str) -> Result<Map<String, Value>, String> {
         };
         if pairs.insert(name.trim().to_owned(), json!(value)).is_some() {
             let line = number + 1;
-            return Err(format!("{:?} is written twice, the second time on line {line}: leave one out", name.trim()));
+            return Err(format!(
+                "{:?} is written twice, the second time on line {line}: leave one out",
+                name.trim()
+            ));
         }
     }
     Ok(pairs)
@@ -368,7 +371,8 @@ fn say(mistake: FieldError, values: &Values, document: &Document, page: &mut New
         // The first mistake of a field is enough; what follows often follows from it.
         Some(_) => {}
         None => {
-            let place = document.place_of(&mistake.pointer).map(|place| format!("{place}: ")).unwrap_or_default();
+            let place =
+                document.place_of(&mistake.pointer).map(|place| format!("{place}: ")).unwrap_or_default();
             let pointer = mistake.pointer.as_str();
             let pointer = if pointer.is_empty() { String::new() } else { format!("{pointer}: ") };
             page.general.push(format!("{place}{pointer}{text}"));
