@@ -221,31 +221,69 @@ pub async fn tail_offset(
         let first = (total.lines + u64::from(open)).saturating_sub(lines);
         return Ok(line_offset(master, job, attempt, None, first).await?.unwrap_or(total.bytes));
     };
-    if lines == 0 {
-        return Ok(total.bytes);
-    }
-    // From the end to the beginning, until there are enough.
-    let mut behind = total.bytes;
+    Ok(back_to(master, job, attempt, stream, total.bytes, lines, u64::MAX).await?.offset)
+}
+
+/// A place in an output, seen from behind.
+#[derive(Debug, Clone, Copy)]
+pub struct BackTo {
+    /// Its offset: the beginning of a line.
+    pub offset: u64,
+    /// Line ends of both streams from there on.
+    pub line_ends: u64,
+}
+
+/// Where the last lines of one stream before `end` begin. At most about `budget` bytes are looked through: then it is where
+/// the first line begins that was found.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn back_to(
+    master: &Arc<Master>,
+    job: JobId,
+    attempt: AttemptRef,
+    stream: Stream,
+    end: u64,
+    lines: u64,
+    budget: u64,
+) -> Result<BackTo, StoreError> {
+    let mut found_so_far = BackTo { offset: end, line_ends: 0 };
+    let mut behind = end;
+    let mut ends_behind = 0;
     let mut missing = None;
-    while behind > 0 {
+    while lines > 0 && behind > 0 && end - behind < budget {
         let start = behind.saturating_sub(BACKWARD_BYTES);
         let part = Part::read(master, job, attempt, stream, start, behind).await?;
-        behind = start;
-        let Some(ends_with_line) = part.ends_with_line else { continue };
-        // Without a line end at the very end, the last piece counts as a line, too.
-        let wanted = missing.unwrap_or(if ends_with_line { lines.saturating_add(1) } else { lines });
-        match part.line_ends.len() as u64 {
-            found if found >= wanted => return Ok(part.line_ends[(found - wanted) as usize]),
-            found => missing = Some(wanted - found),
+        if let Some(ends_with_line) = part.ends_with_line {
+            // Without a line end at the very end, the last piece counts as a line, too.
+            let wanted = missing.unwrap_or(if ends_with_line { lines.saturating_add(1) } else { lines });
+            let found = part.line_ends.len() as u64;
+            let place = |(offset, before): &(u64, u64)| BackTo {
+                offset: *offset,
+                line_ends: ends_behind + part.all_line_ends - before,
+            };
+            if found >= wanted {
+                return Ok(place(&part.line_ends[(found - wanted) as usize]));
+            }
+            missing = Some(wanted - found);
+            found_so_far = part.line_ends.first().map_or(found_so_far, place);
         }
+        ends_behind += part.all_line_ends;
+        behind = start;
     }
-    Ok(0)
+    // All of it was looked through, and there are no more lines.
+    if behind == 0 && lines > 0 {
+        found_so_far = BackTo { offset: 0, line_ends: ends_behind };
+    }
+    Ok(found_so_far)
 }
 
 /// What one stream has in a part of an output.
 struct Part {
-    /// Where the output goes on behind each of its line ends.
-    line_ends: Vec<u64>,
+    /// Where the output goes on behind each of its line ends, and how many line ends of both streams come before that.
+    line_ends: Vec<(u64, u64)>,
+    /// Line ends of both streams.
+    all_line_ends: u64,
     /// Whether its last byte here is a line end; none if it has none here.
     ends_with_line: Option<bool>,
 }
@@ -259,16 +297,20 @@ impl Part {
         start: u64,
         end: u64,
     ) -> Result<Part, StoreError> {
-        let mut part = Part { line_ends: Vec::new(), ends_with_line: None };
+        let mut part = Part { line_ends: Vec::new(), all_line_ends: 0, ends_with_line: None };
         let from = ReadFrom { attempt: Some(attempt.attempt), offset: start, follow: false };
         let mut reader = TaskOutput::new(master.clone(), job, attempt.task, from);
         while let Some(Piece::Output(_, chunk)) = reader.next().await? {
             let mut at = chunk.offset;
             for record in &chunk.records {
                 let wanted = &record.bytes[..record.bytes.len().min(end.saturating_sub(at) as usize)];
+                for line_end in memchr::memchr_iter(b'\n', wanted) {
+                    part.all_line_ends += 1;
+                    if record.stream == stream {
+                        part.line_ends.push((at + line_end as u64 + 1, part.all_line_ends));
+                    }
+                }
                 if record.stream == stream && !wanted.is_empty() {
-                    let ends = memchr::memchr_iter(b'\n', wanted).map(|end| at + end as u64 + 1);
-                    part.line_ends.extend(ends);
                     part.ends_with_line = Some(wanted.ends_with(b"\n"));
                 }
                 at += record.bytes.len() as u64;

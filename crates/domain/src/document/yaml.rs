@@ -220,7 +220,12 @@ fn place_of(mark: &Marker) -> Place {
 }
 
 fn refusal(error: &ScanError) -> SyntaxError {
-    SyntaxError::at(place_of(error.marker()), error.info())
+    let place = place_of(error.marker());
+    match error.info() {
+        // The parser has a limit of its own, and may read so far ahead.
+        "recursion limit exceeded" => SyntaxError::too_deep(place),
+        info => SyntaxError::at(place, info),
+    }
 }
 
 /// The name of a tag of the core schema; none for one of its own.

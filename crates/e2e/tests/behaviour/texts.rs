@@ -59,6 +59,11 @@ impl Visitor {
         Visitor { http, base: link.split("/login").next().unwrap().to_owned(), cookie }
     }
 
+    async fn page(&self, path: &str) -> String {
+        let request = self.http.get(format!("{}{path}", self.base)).header(COOKIE, &self.cookie);
+        request.header(ACCEPT, "text/html, application/json").send().await.unwrap().text().await.unwrap()
+    }
+
     /// Sends the form for a new job; the number of the job, or the page that refuses it.
     async fn submit(&self, fields: &[(&str, &str)]) -> Result<i64, String> {
         let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
@@ -199,11 +204,41 @@ async fn only_lines_of_the_chosen_stream_count() {
         get("stderr&lines=9000-9001").await.lines().map(|line| &line[36..]).collect::<Vec<_>>(),
         ["8999", "0"]
     );
+    // The viewer's lines keep the numbers that they have among all.
+    let visitor = Visitor::of(&dev).await;
+    let page = visitor.page(&format!("/jobs/{job}?stream=stdout")).await;
+    assert!(
+        ["one", "two", "three", "four", "five"].iter().all(|line| page.contains(&format!(">{line}<"))),
+        "{page}"
+    );
+    assert!(!page.contains("noise that nobody"), "{page}");
+    let lines = async |query: &str| -> Value {
+        let found = visitor.page(&format!("/jobs/{job}/lines?task=main&stream=stdout&{query}")).await;
+        let found: Value = serde_json::from_str(&found).unwrap();
+        assert_eq!(found["lines"].as_array().unwrap().len(), found["numbers"].as_array().unwrap().len());
+        found["numbers"].clone()
+    };
+    let last = lines("count=2").await;
+    assert_eq!(last.as_array().unwrap().len(), 2);
+    assert_eq!(lines(&format!("count=1&before={}", last[0])).await.as_array().unwrap().len(), 1);
+    assert_eq!(lines(&format!("count=9&from={}", last[0])).await, last);
     let job = job.to_string();
     let shown = dev.cli(&["logs", &job, "--stream", "stdout", "--tail", "3"]).output().await.unwrap();
     assert_eq!(text(&shown.stdout), "three\nfour\nfive");
     let shown = dev.cli(&["logs", &job, "--stream", "stdout", "--lines", "2-3"]).output().await.unwrap();
     assert_eq!(text(&shown.stdout), "two\nthree\n");
+}
+
+#[tokio::test]
+async fn a_failed_job_shows_the_last_of_its_standard_error_whatever_came_after() {
+    let dir = data_dir();
+    let dev = Dev::start(dir.path()).await;
+    let flood = "i=0; while [ $i -lt 5000 ]; do echo cleaning up; i=$((i+1)); done";
+    let text = format!("echo what went wrong >&2; {flood}; exit 3");
+    let job = dev.client.submit(json!({"name": "cleans up", "script": text})).await;
+    dev.client.finished(job).await;
+    let page = Visitor::of(&dev).await.page(&format!("/jobs/{job}?tab=tasks")).await;
+    assert!(page.contains("what went wrong"), "{page}");
 }
 
 #[tokio::test]
@@ -300,7 +335,7 @@ async fn a_bomb_costs_neither_time_nor_memory() {
         let path = dir.path().join(format!("bomb.{language}"));
         std::fs::write(&path, &text_of_bomb).unwrap();
         // A second of processor time, and 64 MiB for everything that the program makes.
-        let limited = format!("ulimit -t 1 -d {}; exec \"$0\" submit \"$1\"", 64 << 10);
+        let limited = format!("ulimit -t 1; ulimit -d {}; exec \"$0\" submit \"$1\"", 64 << 10);
         let done = Command::new("sh")
             .args(["-c", &limited, program().to_str().unwrap(), path.to_str().unwrap()])
             .env("GAFFER_URL", "http://127.0.0.1:1")

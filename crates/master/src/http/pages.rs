@@ -24,6 +24,7 @@ mod rows;
 mod shell_words;
 pub(super) mod shown;
 mod stream;
+mod stream_lines;
 mod task;
 mod theme;
 mod worker;
