@@ -142,19 +142,16 @@ pub async fn view(
     let at_text = wish.at.map(|at| at.to_string()).unwrap_or_default();
     let streams = [("All", ""), ("stdout", "stdout"), ("stderr", "stderr")].map(|(name, value)| Choice {
         name: name.to_owned(),
-        value: value.to_owned(),
         href: href(&attempt_param, value, &at_text),
         is_chosen: only == value,
     });
     let attempts = (1..=task.view.attempt).rev().take(MAX_ATTEMPTS as usize).map(|number| Choice {
         name: format!("attempt {number}"),
-        value: number.to_string(),
         href: href(&number.to_string(), only, ""),
         is_chosen: number == attempt.attempt,
     });
     let tasks = siblings.iter().map(|sibling| Choice {
         name: sibling.view.address.clone(),
-        value: sibling.view.address.clone(),
         href: sibling.view.state.clone(),
         is_chosen: sibling.id == task.id,
     });
