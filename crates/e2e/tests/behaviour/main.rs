@@ -28,4 +28,5 @@ mod sessions;
 mod stored;
 mod survival;
 mod tenants;
+mod texts;
 mod torture;
