@@ -28,5 +28,6 @@ mod sessions;
 mod stored;
 mod survival;
 mod tenants;
+mod texts;
 mod torture;
 mod viewers;

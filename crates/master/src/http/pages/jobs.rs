@@ -178,7 +178,6 @@ pub async fn list(
     let older = last.map(|last| asked.href("/jobs", &cursor(last.0)));
     let states = STATES.map(|(name, state)| Choice {
         name: name.to_owned(),
-        value: state.to_owned(),
         href: Asked { state: state.to_owned(), ..asked.clone() }.href("/jobs", ""),
         is_chosen: asked.state == state,
     });
