@@ -23,4 +23,5 @@ pub mod submit;
 pub mod supervisor;
 pub mod version;
 pub mod wait;
+pub mod worker_key;
 pub mod workers;

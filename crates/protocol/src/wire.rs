@@ -331,6 +331,9 @@ pub struct StartAttempt {
     /// What it runs in: there is a container exactly if the driver is `docker`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Box<Container>>,
+    /// Where it runs on the host; none means in a scratch directory of the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
     /// What is executed.
     pub action: Action,
     /// Added to the environment.

@@ -2,6 +2,7 @@
 
 mod pump;
 pub(crate) mod scratch;
+mod short_path;
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;
@@ -122,7 +123,7 @@ pub(crate) async fn run(
             let assignment = Assignment {
                 start,
                 worker_name,
-                directory: scratch.work(),
+                scratch: scratch.work(),
                 temporary: scratch.temporary(),
                 script: scratch.script(),
                 marker: &workshop.marker(attempt),

@@ -267,6 +267,7 @@ pub(crate) fn end_leftovers(
     let goes_on = recovery::end_leftovers(&data_dir.join("spool"), boot_id, token);
     // Also when nothing can be noted down: on a full disk, say.
     driver::end_cgroups(owner);
+    ScratchSpace::close(data_dir);
     goes_on
 }
 

@@ -5,15 +5,15 @@ use std::io;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use gaffer_master::config::MasterConfig;
-use gaffer_worker::KeeperPlace;
 use gaffer_worker::config::WorkerConfig;
+use gaffer_worker::{Hangup, KeeperPlace};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::commands::supervisor;
 use crate::commands::workers::WorkerAction;
-use crate::config;
+use crate::commands::{supervisor, worker_key};
+use crate::config::{self, WorkerPart};
 use crate::failure::Failure;
 use crate::out::Out;
 use crate::signals::Signals;
@@ -58,6 +58,7 @@ impl Args for WorkerArgs {
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn master(config: MasterConfig, out: &Out) -> Result<u8, Failure> {
+    gaffer_worker::begin(Hangup::Inherited);
     serve(out, "info", |shutdown| gaffer_master::run(config, shutdown))
 }
 
@@ -66,9 +67,16 @@ pub fn master(config: MasterConfig, out: &Out) -> Result<u8, Failure> {
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn worker(config: WorkerConfig, out: &Out) -> Result<u8, Failure> {
-    if !config::is_link() {
-        return supervisor::run(out);
-    }
+    let config = match config::worker_part() {
+        WorkerPart::Supervisor => {
+            let key = worker_key::take(&config)?;
+            gaffer_worker::begin(Hangup::Inherited);
+            return supervisor::run(key.as_ref(), out);
+        }
+        WorkerPart::Link { is_given_key: true } => config.with_key(worker_key::receive()?),
+        WorkerPart::Link { is_given_key: false } => config,
+    };
+    gaffer_worker::begin(Hangup::Inherited);
     end_with_supervisor();
     serve(out, "info", |shutdown| gaffer_worker::run(config, KeeperPlace::Process, shutdown))
 }
@@ -86,6 +94,7 @@ fn end_with_supervisor() {
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn keeper() -> Result<u8, Failure> {
+    gaffer_worker::begin(Hangup::Default);
     behind_a_worker(&mut Builder::new_multi_thread(), gaffer_worker::keep())
 }
 
@@ -94,6 +103,7 @@ pub fn keeper() -> Result<u8, Failure> {
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn guard() -> Result<u8, Failure> {
+    gaffer_worker::begin(Hangup::Default);
     behind_a_worker(&mut Builder::new_current_thread(), gaffer_worker::guard())
 }
 

@@ -516,6 +516,7 @@ pub(super) fn start_attempt(
         index,
         driver: definition.driver,
         container: definition.container.clone().map(Box::new),
+        workdir: definition.workdir.clone(),
         action: definition.action.clone(),
         env: definition.env.clone(),
         resources: definition.resources.amounts,

@@ -12,6 +12,7 @@ use gaffer_domain::AttemptRef;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::short_path::ShortPath;
 use crate::clock::wall_micros;
 use crate::data_dir::create_private_dir;
 
@@ -28,6 +29,7 @@ pub(crate) struct ScratchSpace(Arc<Space>);
 #[derive(Debug)]
 struct Space {
     attempts: PathBuf,
+    short: ShortPath,
     trash: PathBuf,
     spare: PathBuf,
     spares: Mutex<Vec<Spare>>,
@@ -40,6 +42,7 @@ pub(crate) struct Scratch {
     directory: PathBuf,
     work: PathBuf,
     temporary: PathBuf,
+    short_temporary: PathBuf,
     script: Option<PathBuf>,
     pristine: Pristine,
 }
@@ -75,7 +78,21 @@ impl ScratchSpace {
         }
         let has_trash = Notify::new();
         has_trash.notify_one();
-        Ok(ScratchSpace(Arc::new(Space { attempts, trash, spare, spares: Mutex::default(), has_trash })))
+        let short = ShortPath::to(&attempts);
+        Ok(ScratchSpace(Arc::new(Space {
+            attempts,
+            short,
+            trash,
+            spare,
+            spares: Mutex::default(),
+            has_trash,
+        })))
+    }
+
+    /// Removes what is outside of the data directory: there are no attempts any more, and whoever used this space is
+    /// gone or about to go.
+    pub fn close(data_dir: &Path) {
+        ShortPath::remove(&data_dir.join("attempts"));
     }
 
     /// Makes the directories of an attempt, and its script, if it has one.
@@ -104,7 +121,8 @@ impl ScratchSpace {
                 Some(path)
             }
         };
-        Ok(Scratch { directory, work, temporary, script, pristine })
+        let short_temporary = self.0.short.get().join(attempt.to_string()).join("tmp");
+        Ok(Scratch { directory, work, temporary, short_temporary, script, pristine })
     }
 
     /// Takes an attempt's directories away. Those that nobody touched are kept as spares; others are moved to where
@@ -153,9 +171,9 @@ impl Scratch {
         &self.work
     }
 
-    /// For its temporary files.
+    /// For its temporary files; by a path that leaves room for the name of a socket.
     pub fn temporary(&self) -> &Path {
-        &self.temporary
+        &self.short_temporary
     }
 
     pub fn script(&self) -> Option<&Path> {

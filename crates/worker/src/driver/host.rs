@@ -59,8 +59,9 @@ impl HostDriver {
     }
 
     pub fn start(&self, assignment: Assignment<'_>) -> Result<Started, StartError> {
-        let Assignment { start, worker_name, directory, temporary, script, marker } = assignment;
-        let environment = program::environment(&self.inherited, start, worker_name, temporary, marker);
+        let Assignment { start, scratch, script, marker, .. } = assignment;
+        let environment = program::environment(&self.inherited, &assignment);
+        let directory = start.workdir.as_deref().map_or(Ok(scratch), program::work_directory)?;
         let path = environment.get("PATH").map_or("", String::as_str);
         let program = match (&start.action, script) {
             (gaffer_domain::spec::Action::Command(command), _) => program::find(command, directory, path)?,
@@ -94,7 +95,7 @@ impl HostDriver {
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| StartError::other("the new process has no number"))?;
         let output = Pipes { stdout: child.stdout.take(), stderr: child.stderr.take(), turn: Stream::Stdout };
-        let tree = ProcessTree::new(pid, marker, directory.to_owned(), started, cgroup);
+        let tree = ProcessTree::new(pid, marker, scratch.to_owned(), started, cgroup);
         let process = HostProcess { child, tree: Arc::new(tree), killed: None, stuck: self.stuck.clone() };
         Ok(Started { process: Box::new(process), output: Box::new(output), pid: Some(pid), container: None })
     }

@@ -59,8 +59,8 @@ pub(crate) struct Assignment<'a> {
     pub start: &'a StartAttempt,
     /// The name that the master knows this worker by.
     pub worker_name: &'a str,
-    /// The current directory of the job: private and empty.
-    pub directory: &'a Path,
+    /// A directory that is private, empty, and gone after the attempt: where it runs unless it says otherwise.
+    pub scratch: &'a Path,
     /// A place for its temporary files.
     pub temporary: &'a Path,
     /// The file that holds the script, if the action is one.

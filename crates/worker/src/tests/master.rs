@@ -307,6 +307,7 @@ pub fn start(task: i64, action: Action) -> StartAttempt {
         index: 0,
         driver: DriverKind::Host,
         container: None,
+        workdir: None,
         action,
         env: BTreeMap::new(),
         resources: Resources { cpu: Cpu::from_millis(0), memory: Bytes(0), disk: Bytes(0) },

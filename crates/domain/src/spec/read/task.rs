@@ -9,7 +9,7 @@ use super::fields::{Node, Object};
 use super::{BELONGS_TO_THE_JOB, IS_NOT_YET, JOB_FIELDS, NOT_YET, container, is_plain_name, scheduling};
 use crate::quantity::{Bytes, Span, shown};
 use crate::spec::{
-    Action, Backoff, Indices, JobKind, MAX_TASKS_PER_JOB, OnLimit, OnLost, OutputLimit, Restart,
+    Action, Backoff, DriverKind, Indices, JobKind, MAX_TASKS_PER_JOB, OnLimit, OnLost, OutputLimit, Restart,
     RestartPolicy, StopSignal, StopSpec, TaskSpec,
 };
 
@@ -18,6 +18,7 @@ pub(super) const FIELDS: &[&str] = &[
     "driver",
     "command",
     "script",
+    "workdir",
     "env",
     "depends_on",
     "count",
@@ -34,7 +35,6 @@ pub(super) const FIELDS: &[&str] = &[
     "pull",
     "entrypoint",
     "user",
-    "workdir",
     "pids_limit",
     "ports",
     "volumes",
@@ -114,6 +114,8 @@ pub(super) fn read_fields<'a>(object: &mut Object<'a>, name: String, kind: JobKi
     let spec = TaskSpec {
         name,
         driver,
+        // A container has read its own.
+        workdir: if driver == DriverKind::Host { object.read("workdir", container::workdir) } else { None },
         // The stand-in is never seen: where there is no action, a mistake was reported.
         action: action(object, has_image).unwrap_or(Action::Script(String::new())),
         container,

@@ -99,10 +99,12 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
     let timeout = if rng.random() { Some(any_span(rng, 100, 31_536_000_000)) } else { None };
     let driver = *[DriverKind::Host, DriverKind::Docker, DriverKind::Scripted].choose(rng).unwrap();
     let container = (driver == DriverKind::Docker).then(|| any_container(rng));
+    let workdir = path(rng);
     let has_entrypoint = container.as_ref().is_some_and(|container| container.entrypoint.is_some());
     TaskSpec {
         name: name.to_owned(),
         driver,
+        workdir: (driver == DriverKind::Host && rng.random()).then_some(workdir),
         action: if container.is_some() && rng.random_ratio(1, 4) {
             Action::Command(Vec::new())
         } else if has_entrypoint || rng.random() {

@@ -138,7 +138,27 @@ fn volumes_and_tmpfs_are_absolute_plain_paths_each_once() {
     );
     assert!(complaint(json!({"tmpfs": {"/": "1MiB"}})).contains("all of the container"));
     assert!(complaint(json!({"tmpfs": {"/x": "1"}})).contains("expected a size"));
-    assert!(complaint(json!({"workdir": "work"})).contains("not an absolute path"));
+}
+
+#[test]
+fn a_workdir_is_an_absolute_path_on_the_host_and_in_a_container() {
+    let on_host = |path: &str| json!({"command": ["true"], "workdir": path});
+    for spec in [on_host("work"), on_host("~/work"), inside(json!({"workdir": "work"}))] {
+        assert!(mistake(spec).starts_with("/workdir: `"), "the place is told");
+    }
+    assert!(mistake(on_host("work")).contains("`work` is not an absolute path"));
+    assert!(mistake(on_host("~/work")).contains("`~` is for shells"));
+    let too_long = format!("/{}", "a".repeat(4095));
+    assert!(mistake(on_host(&too_long)).contains("more than the 4095 bytes"));
+    let play = json!({"driver": "scripted", "script": "exit 0", "workdir": "/work"});
+    assert!(mistake(play).contains("makes no sense for a scripted task"));
+
+    // Names of directories may have more in them than a volume's.
+    let path = "/srv/a: b,c/../x/";
+    let task = JobSpec::read(&on_host(path)).unwrap().tasks.remove(0);
+    assert_eq!((task.workdir.as_deref(), task.container), (Some(path), None));
+    let task = JobSpec::read(&inside(json!({"workdir": path}))).unwrap().tasks.remove(0);
+    assert_eq!((task.workdir, task.container.unwrap().workdir.as_deref()), (None, Some(path)));
 }
 
 #[test]
