@@ -28,6 +28,7 @@ mod table;
 use std::process::ExitCode;
 
 use clap::Parser;
+use gaffer_worker::config::ApiKey;
 
 use args::{Args, Command};
 use commands::server::WorkerArgs;
@@ -36,11 +37,13 @@ use out::Out;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    // Before anything is opened.
+    let begun = commands::server::begin(&args.command);
     let Ok(out) = Out::of_process() else { return ExitCode::from(exit::GAFFER_FAILED) };
     // Fails only if there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let general = args.command.general_exit_code();
-    match carry_out(args.command, &out) {
+    match begun.and_then(|key| carry_out(args.command, key.as_ref(), &out)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             if !failure.is_silent() {
@@ -53,12 +56,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// The servers use all processors; a client command needs one thread, which starts sooner.
-fn carry_out(command: Command, out: &Out) -> Result<u8, Failure> {
+/// The servers use all processors; a client command needs one thread, which starts sooner. `key`: what the supervisor of a
+/// worker hands to its links.
+fn carry_out(command: Command, key: Option<&ApiKey>, out: &Out) -> Result<u8, Failure> {
     match command {
         Command::Dev(args) => commands::dev::run(args, out),
         Command::Master(config) => commands::server::master(*config, out),
-        Command::Worker(WorkerArgs::Serve(config)) => commands::server::worker(*config, out),
+        Command::Worker(WorkerArgs::Serve(config)) => commands::server::worker(*config, key, out),
         Command::Keeper => commands::server::keeper(),
         Command::Guard => commands::server::guard(),
         Command::Completion(args) => commands::completion::run(&args, out),

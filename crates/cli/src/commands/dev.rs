@@ -20,8 +20,8 @@ use gaffer_master::submit::Submission;
 use gaffer_master::{Master, Running};
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::NewKey;
+use gaffer_worker::KeeperPlace;
 use gaffer_worker::config::{ApiKey, WorkerConfig};
-use gaffer_worker::{Hangup, KeeperPlace};
 use serde_json::json;
 use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
@@ -74,7 +74,6 @@ pub struct DevArgs {
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn run(args: DevArgs, out: &Out) -> Result<u8, Failure> {
-    gaffer_worker::begin(Hangup::Inherited);
     server::serve(out, "warn", |shutdown| dev(args, out, shutdown))
 }
 

@@ -13,6 +13,7 @@ mod containers;
 mod crash;
 mod doors;
 mod draining;
+mod environment;
 mod gate;
 mod jobs;
 mod leases;
