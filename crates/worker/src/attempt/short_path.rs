@@ -107,6 +107,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -127,8 +128,13 @@ mod tests {
         assert!(path.get().as_os_str().len() <= MAX_BYTES, "{path:?}");
         assert_eq!(path.get().canonicalize().unwrap(), target.canonicalize().unwrap());
 
-        fs::remove_file(path.get().join("../a")).unwrap_or(());
-        fs::remove_file(&path.path).unwrap_or(());
+        let temporary = target.join("1234567.10/tmp");
+        fs::create_dir_all(&temporary).unwrap();
+        let socket = "a-socket-with-a-name-as-long-as-they-get/agent";
+        fs::create_dir(temporary.join("a-socket-with-a-name-as-long-as-they-get")).unwrap();
+        UnixListener::bind(path.get().join("1234567.10/tmp").join(socket)).unwrap();
+
+        fs::remove_file(&path.path).unwrap();
         assert_eq!(path.get().canonicalize().unwrap(), target.canonicalize().unwrap(), "it is made again");
         let again = ShortPath::to(&target);
         assert_eq!(again.get(), path.get(), "of a killed process it is used again");

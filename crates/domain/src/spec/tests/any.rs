@@ -99,7 +99,7 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
     let timeout = if rng.random() { Some(any_span(rng, 100, 31_536_000_000)) } else { None };
     let driver = *[DriverKind::Host, DriverKind::Docker, DriverKind::Scripted].choose(rng).unwrap();
     let container = (driver == DriverKind::Docker).then(|| any_container(rng));
-    let workdir = path(rng);
+    let workdir = format!("/{}/{}", any_word(rng), any_word(rng));
     let has_entrypoint = container.as_ref().is_some_and(|container| container.entrypoint.is_some());
     TaskSpec {
         name: name.to_owned(),
