@@ -22,6 +22,7 @@ mod spec_input;
 mod spec_place;
 mod sse;
 mod status;
+mod stdin;
 mod style;
 mod table;
 

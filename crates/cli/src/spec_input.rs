@@ -212,6 +212,13 @@ struct File {
 }
 
 impl Input {
+    /// The standard input of its task is to be written through the API.
+    pub fn pass_stdin(&mut self) {
+        if let Value::Object(spec) = &mut self.spec {
+            spec.insert("stdin".to_owned(), json!(true));
+        }
+    }
+
     /// A command.
     ///
     /// # Errors

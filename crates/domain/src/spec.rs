@@ -88,6 +88,10 @@ pub struct TaskSpec {
     /// own, [`Container::workdir`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
+    /// Whether its standard input is what somebody writes through the API; else it is empty. Such a task is not repeated:
+    /// what was written is not kept.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stdin: bool,
     /// What is executed.
     #[serde(flatten)]
     pub action: Action,

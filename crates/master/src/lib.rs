@@ -9,6 +9,7 @@ pub mod embedded_postgres;
 pub mod explain;
 pub mod http;
 pub mod hub;
+pub mod input;
 pub mod live;
 pub mod mover;
 pub mod output;
@@ -39,6 +40,8 @@ pub struct Master {
     pub store: store::Store,
     /// Who is connected.
     pub hub: hub::Hub,
+    /// Standard input that is under way.
+    pub inputs: input::Inputs,
     /// Output that is under way.
     pub live: live::LiveOutputs,
     /// Wake-up calls after commits.

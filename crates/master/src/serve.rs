@@ -17,6 +17,7 @@ use crate::changes::Changes;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::hub::Hub;
+use crate::input::Inputs;
 use crate::live::LiveOutputs;
 use crate::mover::Mover;
 use crate::pace::Pace;
@@ -153,6 +154,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let master = Arc::new(Master {
         store,
         hub,
+        inputs: Inputs::default(),
         live,
         changes,
         recorder: recorder_handle,

@@ -22,6 +22,7 @@ mod pages;
 mod placement;
 mod scheduling;
 mod sessions;
+mod stdin;
 mod survival;
 mod tenants;
 mod torture;

@@ -110,7 +110,10 @@ pub(super) fn driver(object: &mut Object) -> (DriverKind, Option<Container>) {
             }
             object.refuse(OTHER_FIELDS, BELONGS_TO_A_CONTAINER);
             if kind == DriverKind::Scripted {
-                object.refuse(&["workdir"], "makes no sense for a scripted task, which runs no program");
+                object.refuse(
+                    &["workdir", "stdin"],
+                    "makes no sense for a scripted task, which runs no program",
+                );
             }
             (kind, None)
         }

@@ -19,6 +19,7 @@ pub(super) const FIELDS: &[&str] = &[
     "command",
     "script",
     "workdir",
+    "stdin",
     "env",
     "depends_on",
     "count",
@@ -111,9 +112,18 @@ pub(super) fn read_fields<'a>(object: &mut Object<'a>, name: String, kind: JobKi
     let (driver, container) = container::driver(object);
     // An image that cannot be used is a mistake already: that its command is not there says nothing more.
     let has_image = container.is_some() || object.has("image");
+    let stdin = object.read("stdin", scheduling::yes_or_no).unwrap_or_default();
+    let restart_node = object.field("restart");
+    let restart = restart_node.as_ref().and_then(restart).unwrap_or_default().complete(kind);
+    if stdin && (restart.policy != RestartPolicy::Never || restart.on_lost == OnLost::Restart) {
+        restart_node.as_ref().unwrap_or(object.node()).wrong::<()>(
+            "a task with `stdin` is not repeated, as what was written to it is not kept: write `restart: never`",
+        );
+    }
     let spec = TaskSpec {
         name,
         driver,
+        stdin,
         // A container has read its own.
         workdir: if driver == DriverKind::Host { object.read("workdir", container::workdir) } else { None },
         // The stand-in is never seen: where there is no action, a mistake was reported.
@@ -131,7 +141,7 @@ pub(super) fn read_fields<'a>(object: &mut Object<'a>, name: String, kind: JobKi
         distinct_workers: object.read("distinct_workers", scheduling::yes_or_no).unwrap_or_default(),
         timeout: object.read("timeout", |node| node.amount("a time", TIMEOUTS)),
         output: object.read("output", output).flatten(),
-        restart: object.read("restart", restart).unwrap_or_default().complete(kind),
+        restart,
         stop: object.read("stop", stop).unwrap_or(DEFAULT_STOP),
     };
     Draft { spec, name: None, depends_on: object.field("depends_on") }

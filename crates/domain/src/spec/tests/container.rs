@@ -162,6 +162,28 @@ fn a_workdir_is_an_absolute_path_on_the_host_and_in_a_container() {
 }
 
 #[test]
+fn a_task_with_standard_input_is_not_repeated() {
+    let task = |fields: Value| {
+        let mut job = json!({"command": ["cat"], "stdin": true});
+        job.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        JobSpec::read(&job)
+    };
+    let fine = task(json!({})).unwrap().tasks.remove(0);
+    assert_eq!((fine.stdin, fine.restart.limit, fine.restart.on_lost), (true, 0, OnLost::Fail));
+    task(json!({"type": "service", "restart": "never"})).unwrap();
+    task(json!({"image": "busybox"})).unwrap();
+    for (fields, pointer) in [
+        (json!({"restart": "on-failure"}), "/restart"),
+        (json!({"restart": {"on_lost": "restart"}}), "/restart"),
+        (json!({"type": "service"}), ""),
+    ] {
+        let mistakes = task(fields).unwrap_err();
+        assert_eq!((mistakes.len(), mistakes[0].pointer.as_str()), (1, pointer), "{mistakes:?}");
+        assert!(mistakes[0].detail.contains("write `restart: never`"), "{mistakes:?}");
+    }
+}
+
+#[test]
 fn capabilities_are_named_one_by_one() {
     let complaint = |name: &str| mistake(inside(json!({"capabilities": [name]})));
     assert!(complaint("ALL").contains("one by one"));
