@@ -1,11 +1,10 @@
 //! Standard input of tasks: through the command line and the API to the process, byte for byte.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use gaffer_e2e::client::{Answer, Client};
+use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::{Dev, data_dir, link};
-use gaffer_e2e::{eventually, eventually_within};
 use nix::sys::signal::{Signal, kill};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -193,35 +192,34 @@ async fn one_writer_writes_each_byte_once() {
 async fn a_process_that_does_not_read_holds_up_nobody() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
-    let spec = json!({"command": ["sleep", "1000"], "stdin": true, "resources": {"cpu": 0.01}});
-    let mut writers = Vec::new();
-    let mut jobs = Vec::new();
-    for _ in 0..24 {
-        let job = dev.client.submit(spec.clone()).await;
-        dev.client.in_state(job, "running").await;
+    let resources = json!({"cpu": 0.01});
+    let spec = json!({"command": ["sleep", "1000"], "stdin": true, "count": 20, "resources": resources});
+    let job = dev.client.submit(spec).await;
+    eventually("all of them run", async || {
+        (dev.client.job(job).await.task_counts.get("running") == Some(&20)).then_some(())
+    })
+    .await;
+    // More than a pipe holds, for more tasks than a worker is sent input for at once.
+    let writers = (0..20).map(|index| {
         let client = dev.client.clone();
-        // Twice as much as a pipe holds.
-        writers.push(tokio::spawn(async move {
+        tokio::spawn(async move {
             let mut offset = 0;
-            loop {
-                let query = format!("writer={WRITER}&offset={offset}");
-                let answer = write(&client, job, &query, &vec![7; 64 << 10]).await;
-                offset = answer.body["offset"].as_u64().unwrap_or(offset);
+            for _ in 0..3 {
+                let path = format!("/jobs/{job}/tasks/main.{index}/stdin?writer={WRITER}&offset={offset}");
+                let request = client.request(Method::POST, &path).body(vec![7; 64 << 10]);
+                let answer: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
+                offset = answer["offset"].as_u64().unwrap_or(offset);
             }
-        }));
-        jobs.push(job);
-    }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
     let short = dev.client.submit(json!({"command": ["echo", "hi"], "resources": {"cpu": 0.01}})).await;
     let done = dev.client.finished(short).await;
     assert_eq!(done.state.as_str(), "completed");
-    for job in &jobs {
-        dev.client.post(&format!("/jobs/{job}/stop"), &json!({})).await;
-    }
-    for job in jobs {
-        assert_eq!(dev.client.finished(job).await.state.as_str(), "cancelled");
-    }
+    dev.client.post(&format!("/jobs/{job}/stop"), &json!({})).await;
+    assert_eq!(dev.client.finished(job).await.state.as_str(), "cancelled");
     writers.iter().for_each(|writer| writer.abort());
-    eventually_within(Duration::from_secs(30), "the worker is well", async || {
+    eventually("the worker is well", async || {
         (dev.client.get("/workers").await.body["items"][0]["state"] == "online").then_some(())
     })
     .await;
