@@ -41,8 +41,9 @@ struct Space {
 pub(crate) struct Scratch {
     directory: PathBuf,
     work: PathBuf,
+    real_temporary: PathBuf,
+    /// The same by a path that leaves room for the name of a socket.
     temporary: PathBuf,
-    short_temporary: PathBuf,
     script: Option<PathBuf>,
     pristine: Pristine,
 }
@@ -121,8 +122,9 @@ impl ScratchSpace {
                 Some(path)
             }
         };
-        let short_temporary = self.0.short.get().join(attempt.to_string()).join("tmp");
-        Ok(Scratch { directory, work, temporary, short_temporary, script, pristine })
+        let real_temporary = temporary;
+        let temporary = self.0.short.get().join(attempt.to_string()).join("tmp");
+        Ok(Scratch { directory, work, real_temporary, temporary, script, pristine })
     }
 
     /// Takes an attempt's directories away. Those that nobody touched are kept as spares; others are moved to where
@@ -173,7 +175,7 @@ impl Scratch {
 
     /// For its temporary files; by a path that leaves room for the name of a socket.
     pub fn temporary(&self) -> &Path {
-        &self.short_temporary
+        &self.temporary
     }
 
     pub fn script(&self) -> Option<&Path> {
@@ -189,7 +191,7 @@ fn changed(path: &Path) -> io::Result<Changed> {
 
 /// Whether both directories are as they were made.
 fn is_untouched(scratch: &Scratch) -> bool {
-    let (Ok(work), Ok(temporary)) = (changed(&scratch.work), changed(&scratch.temporary)) else {
+    let (Ok(work), Ok(temporary)) = (changed(&scratch.work), changed(&scratch.real_temporary)) else {
         return false;
     };
     if (Pristine { work, temporary }) != scratch.pristine
@@ -203,7 +205,8 @@ fn is_untouched(scratch: &Scratch) -> bool {
         micros.saturating_add(FILE_CLOCK_LAG.as_micros() as u64) < wall_micros()
     };
     (settled(work) && settled(temporary))
-        || (is_as_made(&scratch.work).unwrap_or(false) && is_as_made(&scratch.temporary).unwrap_or(false))
+        || (is_as_made(&scratch.work).unwrap_or(false)
+            && is_as_made(&scratch.real_temporary).unwrap_or(false))
 }
 
 /// Whether a directory is private and holds two entries: nobody put anything beside those that were made in it. (That
