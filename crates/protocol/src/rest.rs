@@ -1,5 +1,7 @@
 //! Bodies of the REST API, as the master writes and the command line reads them. More fields may join; these stay.
 
+mod stdin;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::output::Stream;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
+pub use stdin::{StdinPosition, StdinState};
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -589,25 +592,4 @@ pub struct ProblemField {
     /// What may have been meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suggestion: Option<String>,
-}
-
-/// How far the standard input of a task is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StdinPosition {
-    /// The first byte that its process has not taken.
-    pub offset: u64,
-    /// Whether there can be more.
-    pub state: StdinState,
-}
-
-/// Whether bytes can be written to the standard input of a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StdinState {
-    /// Not now: its process has not started, does not read, or cannot be reached. The same request can be sent again.
-    Waiting,
-    /// Yes.
-    Open,
-    /// Not any more: the end was written, or its process reads no more.
-    Closed,
 }
