@@ -9,14 +9,17 @@
 
 mod acknowledgements;
 mod cli;
+mod clocks;
 mod containers;
 mod crash;
 mod doors;
 mod draining;
 mod environment;
+mod events;
 mod gate;
 mod jobs;
 mod leases;
+mod leftovers;
 mod masters;
 mod pages;
 mod placement;
@@ -24,6 +27,7 @@ mod refused;
 mod scheduling;
 mod sessions;
 mod stdin;
+mod stored;
 mod survival;
 mod tenants;
 mod torture;
