@@ -12,6 +12,7 @@ pub mod embedded_postgres;
 pub mod explain;
 pub mod http;
 pub mod hub;
+pub mod input;
 pub mod live;
 pub mod mover;
 pub mod output;
@@ -43,6 +44,8 @@ pub struct Master {
     pub store: store::Store,
     /// Who is connected.
     pub hub: hub::Hub,
+    /// Standard input that is under way.
+    pub inputs: input::Inputs,
     /// How far their clocks are off.
     pub clocks: clocks::Clocks,
     /// Output that is under way.

@@ -22,6 +22,7 @@ use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::hub::Hub;
+use crate::input::Inputs;
 use crate::live::LiveOutputs;
 use crate::mover::Mover;
 use crate::pace::Pace;
@@ -169,6 +170,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let master = Arc::new(Master {
         store,
         hub,
+        inputs: Inputs::default(),
         clocks: Default::default(),
         live,
         changes,
