@@ -19,6 +19,7 @@ pub mod simulate;
 pub mod spec;
 mod spelling;
 pub mod task;
+pub mod visible;
 pub mod worker;
 
 pub use id::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};

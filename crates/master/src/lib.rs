@@ -7,13 +7,16 @@ pub mod changes;
 pub mod config;
 pub mod embedded_postgres;
 pub mod explain;
+pub mod guesses;
 pub mod http;
 pub mod hub;
+pub mod listener;
 pub mod live;
 pub mod mover;
 pub mod output;
 pub mod pace;
 pub mod queue;
+pub mod rate;
 pub mod recorder;
 pub mod render;
 pub mod sampler;
@@ -57,6 +60,8 @@ pub struct Master {
     pub samples: sampler::Samples,
     /// Asks for a sweep.
     pub sweeper_wake: Arc<Notify>,
+    /// Who tries keys that nobody has.
+    pub guesses: guesses::Guesses,
     /// Where browsers find the dashboard, without a slash at the end.
     pub public_url: String,
     /// Where workers dial in, as far as the master can tell.

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
-use axum::serve::ListenerExt;
 use gaffer_domain::queue::Turns;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -16,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::changes::Changes;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
+use crate::guesses::Guesses;
 use crate::hub::Hub;
+use crate::listener::{Listener, Timeouts};
 use crate::live::LiveOutputs;
 use crate::mover::Mover;
 use crate::pace::Pace;
@@ -29,7 +29,7 @@ use crate::secret::{NewSecret, Purpose};
 use crate::store::Store;
 use crate::store::claim::Claim;
 use crate::sweeper::Sweeper;
-use crate::{Master, http};
+use crate::{Master, http, listener};
 
 /// Open requests have so long to end when the master goes down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ pub struct Running {
     pub api: SocketAddr,
     /// Where workers dial in.
     pub workers: SocketAddr,
-    listeners: Vec<JoinHandle<std::io::Result<()>>>,
+    listeners: Vec<JoinHandle<()>>,
     recorder: JoinHandle<()>,
     loops: Vec<JoinHandle<()>>,
     claim: JoinHandle<()>,
@@ -162,19 +162,26 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         strategy: config.strategy,
         statistics,
         samples,
+        guesses: Guesses::default(),
         worker_url: worker_url(&public_url, workers_addr),
         public_url,
         shutdown: shutdown.clone(),
     });
     let (release, taken_over) = (CancellationToken::new(), CancellationToken::new());
+    let limits = listener::limits(&config.connections);
+    let timeouts = Timeouts { idle: config.connections.idle_timeout.to_std(), ..Timeouts::default() };
+    let port = |name, socket, router, limits| {
+        let listener = Listener { name, socket, router, limits, timeouts };
+        tokio::spawn(listener.serve(shutdown.clone()))
+    };
     Ok(Running {
         claim: tokio::spawn(hold(claim, release.clone(), shutdown.clone(), taken_over.clone())),
         release,
         taken_over,
         listeners: vec![
-            serve(dashboard, http::dashboard(master.clone()), shutdown.clone()),
-            serve(api, http::api_alone(master.clone()), shutdown.clone()),
-            serve(workers, http::workers(master.clone()), shutdown.clone()),
+            port("dashboard", dashboard, http::dashboard(master.clone()), limits[0]),
+            port("api", api, http::api_alone(master.clone()), limits[1]),
+            port("workers", workers, http::workers(master.clone()), limits[2]),
         ],
         recorder: tokio::spawn(recorder.run()),
         loops: vec![
@@ -293,21 +300,6 @@ fn worker_url(public_url: &str, workers: SocketAddr) -> String {
         _ => authority,
     };
     format!("ws://{host}:{}", workers.port())
-}
-
-fn serve(
-    listener: TcpListener,
-    router: Router,
-    shutdown: CancellationToken,
-) -> JoinHandle<std::io::Result<()>> {
-    // Small messages must not wait for each other's acknowledgements.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    tokio::spawn(async move {
-        axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
-    })
 }
 
 #[cfg(test)]

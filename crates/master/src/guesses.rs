@@ -1,0 +1,235 @@
+//! Slows down whoever tries keys, sign-in links or session cookies that nobody has, without asking the database for each,
+//! and lets those that are good pass, also from the same address.
+//!
+//! Every secret that the database refuses is charged to the address that it came from and to its own visible beginning.
+//! Whoever has used up an allowance has to wait, unless the secret is among those that are known to be good: they are kept
+//! as hashes, and are read again from the database when an unknown one comes, at most every few seconds.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::rate::{Bucket, Rate};
+use crate::store::{Store, StoreError};
+
+/// How many wrong secrets an address, or a beginning, may have at once, and then in each second.
+const WRONG: Rate = Rate { at_once: 30.0, per_second: 0.5 };
+/// The most addresses and beginnings that are remembered.
+const MAX_GUESSERS: usize = 20_000;
+/// The most secrets that are remembered as good: 32 bytes each.
+const MAX_KNOWN: usize = 100_000;
+/// The good ones are read at most so often.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// What is slowed down is logged at most so often.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// The hash of a secret.
+type Sha256 = [u8; 32];
+
+/// Whom wrong secrets are charged to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Guesser {
+    Address(IpAddr),
+    Beginning(String),
+}
+
+/// A secret that somebody presents.
+#[derive(Debug, Clone, Copy)]
+pub struct Presented<'a> {
+    /// Its hash.
+    pub sha256: &'a Sha256,
+    /// Its beginning, which may be shown.
+    pub beginning: &'a str,
+    /// From where.
+    pub address: Option<IpAddr>,
+}
+
+/// Wait so long before the next try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany(pub Duration);
+
+/// What is remembered of wrong and of good secrets.
+#[derive(Debug, Default)]
+pub struct Guesses(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    buckets: HashMap<Guesser, Bucket>,
+    known: HashSet<Sha256>,
+    read_at: Option<Instant>,
+    slowed_down: u64,
+    logged_at: Option<Instant>,
+}
+
+impl Guesses {
+    /// Whether the database may be asked about a secret. Afterwards, [`Guesses::is_good`] or [`Guesses::is_wrong`] must be
+    /// called.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn may_ask(
+        &self,
+        store: &Store,
+        presented: Presented<'_>,
+    ) -> Result<Result<(), TooMany>, StoreError> {
+        let Err(wait) = self.lock().charge(presented, Instant::now()) else { return Ok(Ok(())) };
+        if self.lock().is_time_to_read(Instant::now()) {
+            let good = store.secrets_good(MAX_KNOWN as u32).await?;
+            self.lock().known = good.into_iter().collect();
+        }
+        let mut inner = self.lock();
+        if inner.known.contains(presented.sha256) {
+            return Ok(Ok(()));
+        }
+        inner.log(presented, Instant::now());
+        Ok(Err(TooMany(wait)))
+    }
+
+    /// The secret was good: it costs nothing, now and later.
+    pub fn is_good(&self, presented: Presented<'_>) {
+        let mut inner = self.lock();
+        if inner.known.contains(presented.sha256) {
+            return;
+        }
+        for guesser in guessers(presented) {
+            if let Some(bucket) = inner.buckets.get_mut(&guesser) {
+                bucket.give_back();
+            }
+        }
+        if inner.known.len() >= MAX_KNOWN {
+            inner.known.clear();
+        }
+        inner.known.insert(*presented.sha256);
+    }
+
+    /// The secret was wrong, or is by now.
+    pub fn is_wrong(&self, presented: Presented<'_>) {
+        let mut inner = self.lock();
+        if inner.known.remove(presented.sha256) {
+            let _ = inner.charge(presented, Instant::now());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn guessers(presented: Presented<'_>) -> impl Iterator<Item = Guesser> {
+    let beginning = Guesser::Beginning(presented.beginning.to_owned());
+    presented.address.map(Guesser::Address).into_iter().chain([beginning])
+}
+
+impl Inner {
+    /// Takes one from each allowance that is concerned, unless the secret is known to be good.
+    fn charge(&mut self, presented: Presented<'_>, now: Instant) -> Result<(), Duration> {
+        if self.known.contains(presented.sha256) {
+            return Ok(());
+        }
+        let mut longest = Ok(());
+        for guesser in guessers(presented) {
+            if self.buckets.len() >= MAX_GUESSERS && !self.buckets.contains_key(&guesser) {
+                self.forget_some(now);
+            }
+            let bucket = self.buckets.entry(guesser).or_insert_with(|| Bucket::new(WRONG, now));
+            if let Err(wait) = bucket.take(now) {
+                longest = Err(longest.err().unwrap_or_default().max(wait));
+            }
+        }
+        longest
+    }
+
+    /// Forgets whoever has been quiet for long, else anybody: memory is bounded.
+    fn forget_some(&mut self, now: Instant) {
+        self.buckets.retain(|_, bucket| !bucket.is_full(now));
+        while self.buckets.len() >= MAX_GUESSERS
+            && let Some(any) = self.buckets.keys().next().cloned()
+        {
+            self.buckets.remove(&any);
+        }
+    }
+
+    fn is_time_to_read(&mut self, now: Instant) -> bool {
+        let is_time = self.read_at.is_none_or(|at| now.saturating_duration_since(at) >= READ_AGAIN_AFTER);
+        if is_time {
+            self.read_at = Some(now);
+        }
+        is_time
+    }
+
+    fn log(&mut self, presented: Presented<'_>, now: Instant) {
+        self.slowed_down += 1;
+        if self.logged_at.is_some_and(|at| now.saturating_duration_since(at) < LOG_EVERY) {
+            return;
+        }
+        self.logged_at = Some(now);
+        tracing::warn!(
+            address = presented.address.as_ref().map(tracing::field::display),
+            begins_with = presented.beginning,
+            since_last_time = std::mem::take(&mut self.slowed_down),
+            "too many unknown keys, sign-in links or sessions: refused with 429; known ones still pass"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn secret(number: u32) -> Sha256 {
+        let mut sha256 = [0; 32];
+        sha256[..4].copy_from_slice(&number.to_le_bytes());
+        sha256
+    }
+
+    fn from<'a>(host: u8, sha256: &'a Sha256, beginning: &'a str) -> Presented<'a> {
+        Presented { sha256, beginning, address: Some(IpAddr::from([10, 0, 0, host])) }
+    }
+
+    #[test]
+    fn whoever_guesses_has_to_wait_and_nobody_else() {
+        let (mut inner, now) = (Inner::default(), Instant::now());
+        let passed =
+            (0..300).filter(|n| inner.charge(from(1, &secret(*n), &format!("gfu_{n}")), now).is_ok()).count();
+        assert_eq!(passed, 30);
+        assert!(inner.charge(from(2, &secret(999), "gfu_x"), now).is_ok());
+        let later = now + Duration::from_secs(20);
+        assert!(inner.charge(from(1, &secret(1_000), "gfu_y"), later).is_ok());
+    }
+
+    #[test]
+    fn one_key_is_not_guessed_from_many_addresses() {
+        let (mut inner, now) = (Inner::default(), Instant::now());
+        let passed = (0..200)
+            .filter(|n| inner.charge(from(*n, &secret(u32::from(*n)), "gfu_target"), now).is_ok())
+            .count();
+        assert_eq!(passed, 30);
+    }
+
+    #[test]
+    fn what_is_known_to_be_good_costs_nothing_until_it_is_wrong() {
+        let (guesses, good) = (Guesses::default(), secret(7));
+        let presented = from(1, &good, "gfu_good");
+        assert!(guesses.lock().charge(presented, Instant::now()).is_ok());
+        guesses.is_good(presented);
+        for n in 100..400 {
+            let _ = guesses.lock().charge(from(1, &secret(n), "gfu_bad"), Instant::now());
+        }
+        assert!(guesses.lock().charge(presented, Instant::now()).is_ok());
+        guesses.is_wrong(presented);
+        assert!(guesses.lock().charge(presented, Instant::now()).is_err());
+    }
+
+    #[test]
+    fn memory_stays_bounded() {
+        let (mut inner, now) = (Inner::default(), Instant::now());
+        for n in 0..60_000_u32 {
+            let sha256 = secret(n);
+            let address = Some(IpAddr::from(n.to_be_bytes()));
+            let _ = inner.charge(Presented { sha256: &sha256, beginning: &n.to_string(), address }, now);
+        }
+        assert!(inner.buckets.len() <= MAX_GUESSERS, "{}", inner.buckets.len());
+    }
+}
