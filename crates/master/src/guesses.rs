@@ -127,7 +127,7 @@ impl Inner {
         if self.known.contains(presented.sha256) {
             return Ok(());
         }
-        let mut longest = Ok(());
+        let mut longest: Result<(), Duration> = Ok(());
         for guesser in guessers(presented) {
             if self.buckets.len() >= MAX_GUESSERS && !self.buckets.contains_key(&guesser) {
                 self.forget_some(now);

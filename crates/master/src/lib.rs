@@ -54,6 +54,8 @@ pub struct Master {
     pub mover_wake: Arc<Notify>,
     /// How workers are chosen for jobs that do not say.
     pub strategy: gaffer_domain::placement::Strategy,
+    /// Which workers have given what back.
+    pub pauses: scheduler::pauses::Pauses,
     /// How the scheduler's passes go.
     pub statistics: scheduler::statistics::Statistics,
     /// What was reserved and used on workers lately.

@@ -20,9 +20,10 @@ use crate::changes::Changes;
 use crate::hub::Hub;
 use crate::live::{LiveOutput, LiveOutputs};
 use crate::pace::Pace;
+use crate::scheduler::pauses::Pauses;
 use crate::store::Store;
 use crate::store::gate::{Input, StopJob, StopResult};
-use crate::store::output::ChunkRow;
+use crate::store::output::{ChunkRow, ReceivedOutput};
 use batch::{Change, Pending, Results, WorkerReport};
 pub use repair::lost;
 
@@ -88,15 +89,15 @@ impl RecorderHandle {
         self.change(Change::Returned(WorkerReport { worker, actor: actor.clone() }, attempt)).await
     }
 
-    /// An attempt is over, as its worker says; all its output was sent here before. `lines` are the line ends in it.
+    /// An attempt is over, as its worker says; all its output was sent here before. `received` is known of that output.
     pub async fn ended(
         &self,
         worker: WorkerId,
         actor: &Arc<str>,
         ended: Box<Ended>,
-        lines: u64,
+        received: ReceivedOutput,
     ) -> Result<(), ShuttingDown> {
-        self.change(Change::Ended(WorkerReport { worker, actor: actor.clone() }, ended, lines)).await
+        self.change(Change::Ended(WorkerReport { worker, actor: actor.clone() }, ended, received)).await
     }
 
     /// Output arrived. Waits while too much of it is not committed.
@@ -156,6 +157,7 @@ pub struct Recorder {
     hub: Hub,
     live: LiveOutputs,
     pace: Pace,
+    pauses: Pauses,
     changes: Changes,
     scheduler_wake: Arc<Notify>,
     compacting: Arc<Semaphore>,
@@ -168,13 +170,15 @@ impl Recorder {
         hub: Hub,
         live: LiveOutputs,
         pace: Pace,
+        pauses: Pauses,
         changes: Changes,
         scheduler_wake: Arc<Notify>,
     ) -> (Recorder, RecorderHandle) {
         let (sender, items) = mpsc::channel(MAX_QUEUED_ITEMS);
         let output_room = Arc::new(Semaphore::new(MAX_QUEUED_OUTPUT_KIB));
         let compacting = Arc::new(Semaphore::new(1));
-        let recorder = Recorder { items, store, hub, live, pace, changes, scheduler_wake, compacting };
+        let recorder =
+            Recorder { items, store, hub, live, pace, pauses, changes, scheduler_wake, compacting };
         (recorder, RecorderHandle { items: sender, output_room })
     }
 

@@ -23,6 +23,7 @@ use crate::pace::Pace;
 use crate::recorder::Recorder;
 use crate::sampler::{Sampler, Samples};
 use crate::scheduler::Scheduler;
+use crate::scheduler::pauses::Pauses;
 use crate::scheduler::recent::Recent;
 use crate::scheduler::statistics::Statistics;
 use crate::secret::{NewSecret, Purpose};
@@ -106,6 +107,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     store.workers_amnesty().await?;
 
     let (hub, live) = (Hub::default(), LiveOutputs::default());
+    let pauses = Pauses::default();
     let (pace, changes) = (Pace::default(), Changes::default());
     let (scheduler_wake, sweeper_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (recorder, recorder_handle) = Recorder::new(
@@ -113,6 +115,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         hub.clone(),
         live.clone(),
         pace.clone(),
+        pauses.clone(),
         changes.clone(),
         scheduler_wake.clone(),
     );
@@ -125,6 +128,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         hub: hub.clone(),
         strategy: config.strategy,
         turns: Turns::default(),
+        pauses: pauses.clone(),
         recent: Recent::default(),
         statistics: statistics.clone(),
     };
@@ -160,6 +164,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         mover_wake,
         sweeper_wake,
         strategy: config.strategy,
+        pauses,
         statistics,
         samples,
         guesses: Guesses::default(),

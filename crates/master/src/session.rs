@@ -3,9 +3,11 @@
 //! Nothing that a worker says is believed beyond its own attempts: the gate compares every report with the worker that
 //! holds the attempt, and output is taken only from the worker that the attempt was placed on.
 
+mod checks;
 mod clean;
 mod hello;
 mod read;
+pub(crate) mod reports;
 mod write;
 
 use std::sync::Arc;
@@ -116,7 +118,11 @@ async fn talk(
 
     let SessionEnds { queue, goodbye, hearing } = ends;
     let writer = tokio::spawn(write(sink, welcome, queue, goodbye.clone()));
+    let reports = tokio::spawn(reports::write_waiting(master.clone(), handle.clone()));
     let end = read(master, handle, source, goodbye).await;
+    // What waits still is said again in the next session.
+    reports.abort();
+    let _ = reports.await;
     drop(hearing);
     match &end {
         SessionEnd::Goodbye(code, message) => handle.end(*code, message),

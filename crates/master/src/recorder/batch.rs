@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::live::LiveOutput;
 use crate::store::gate::{Batch, Detail, Input, StopJob, StopResult};
-use crate::store::output::ChunkRow;
+use crate::store::output::{ChunkRow, ReceivedOutput};
 
 /// A batch is closed when it has so many events or so much output.
 const MAX_BATCH_INPUTS: usize = 1_000;
@@ -26,7 +26,7 @@ pub(super) type Results = Vec<Result<(), Rejected>>;
 pub(super) enum Change {
     Started(WorkerReport, AttemptRef, chrono::DateTime<Utc>, Option<ContainerFacts>),
     Returned(WorkerReport, AttemptRef),
-    Ended(WorkerReport, Box<Ended>, u64),
+    Ended(WorkerReport, Box<Ended>, ReceivedOutput),
     Output { row: ChunkRow, live: Arc<LiveOutput>, _room: OwnedSemaphorePermit },
     Events(Vec<Input>, Option<oneshot::Sender<Results>>),
     Stop(StopJob, oneshot::Sender<StopResult>),
@@ -63,12 +63,12 @@ impl Pending {
                 let event = TaskEvent::Returned(Report { worker: from.worker, attempt: attempt.attempt });
                 self.input(attempt, event, from.actor, Detail::None);
             }
-            Change::Ended(from, ended, lines) => {
+            Change::Ended(from, ended, received) => {
                 let attempt = ended.attempt;
                 let report = Report { worker: from.worker, attempt: attempt.attempt };
                 let event = TaskEvent::Ended(report, ended.end.clone());
                 self.ends.push((from.worker, attempt));
-                self.input(attempt, event, from.actor, Detail::End(ended, lines));
+                self.input(attempt, event, from.actor, Detail::End(ended, received));
             }
             Change::Output { row, live, _room } => {
                 self.output_bytes += row.chunk.body.len();

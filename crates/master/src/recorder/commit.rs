@@ -66,6 +66,8 @@ impl Recorder {
             whole.commands.extend(outcome.commands);
             whole.jobs.extend(outcome.jobs);
             whole.runs.extend(outcome.runs);
+            whole.given_back.extend(outcome.given_back);
+            whole.started.extend(outcome.started);
             whole.scheduling_wanted |= outcome.scheduling_wanted;
         }
         whole
@@ -85,6 +87,7 @@ impl Recorder {
                 self.finish_output(AttemptRef { task: input.task, attempt: report.attempt });
             }
         }
+        self.pauses.note(&outcome, Utc::now());
         for command in outcome.commands {
             match command {
                 Dispatch::Start(worker, start) => {

@@ -1,6 +1,7 @@
 //! What a worker says in words or numbers, made fit to be stored and shown.
 
 use gaffer_domain::constraint::is_resource_name;
+use gaffer_domain::visible::spoils_a_line;
 use gaffer_protocol::wire::{ContainerFacts, DriverStatus, Hello};
 
 use super::SessionEnd;
@@ -67,7 +68,8 @@ pub(super) fn cleaned_facts(facts: ContainerFacts) -> Option<ContainerFacts> {
     })
 }
 
-/// Text from outside without control characters (which the database and terminals mind), and not too long.
+/// Text from outside without control characters (which the database and terminals mind) and what hides or reorders the
+/// rest of a line, and not too long.
 pub(super) fn clean(text: &str, max_chars: usize) -> String {
-    text.chars().map(|char| if char.is_control() { ' ' } else { char }).take(max_chars).collect()
+    text.chars().map(|char| if spoils_a_line(char) { ' ' } else { char }).take(max_chars).collect()
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use gaffer_domain::worker::HEARTBEAT_INTERVAL;
 use gaffer_protocol::wire::{
     GoodbyeCode, HeldAttempt, PROTOCOL_VERSION, StoredOutput, ToMaster, ToWorker, Welcome,
@@ -10,6 +11,7 @@ use gaffer_protocol::wire::{
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::checks::checked;
 use super::clean::{clean, cleaned};
 use super::read::{Frame, next_frame};
 use super::{SessionEnd, Source, held_of};
@@ -32,7 +34,10 @@ pub(super) async fn begin(
     let Frame::Control(messages) = first else {
         return Err(SessionEnd::protocol("the first frame must be a hello"));
     };
-    let Some(ToMaster::Hello(hello)) = messages.into_iter().next() else {
+    let Some(first @ ToMaster::Hello(_)) = messages.into_iter().next() else {
+        return Err(SessionEnd::protocol("the first message must be a hello"));
+    };
+    let ToMaster::Hello(hello) = checked(first, Utc::now())? else {
         return Err(SessionEnd::protocol("the first message must be a hello"));
     };
     if hello.protocol != PROTOCOL_VERSION {

@@ -4,21 +4,20 @@ use std::sync::Arc;
 
 use axum::extract::ws::Message;
 use bytes::Bytes;
+use chrono::Utc;
 use futures::StreamExt;
-use gaffer_domain::AttemptRef;
-use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::worker::SILENCE_LIMIT;
 use gaffer_protocol::output::EncodedChunk;
-use gaffer_protocol::wire::{
-    DriverStatus, Ended, GoodbyeCode, Heartbeat, MAX_MESSAGES_PER_FRAME, ToMaster, ToWorker,
-};
+use gaffer_protocol::wire::{Ended, GoodbyeCode, Heartbeat, MAX_MESSAGES_PER_FRAME, ToMaster, ToWorker};
 use tokio::sync::watch;
 
-use super::clean::{MAX_NOTE_CHARS, MAX_TEXT_CHARS, clean, cleaned_drivers, cleaned_facts};
+use super::checks::{checked, checked_chunk};
+use super::reports::{write_drivers, write_note};
 use super::{SessionEnd, Source, held_of, told_to_go};
 use crate::Master;
 use crate::hub::{Goodbye, SessionHandle};
 use crate::live::Arrival;
+use crate::store::output::ReceivedOutput;
 
 /// What a frame holds.
 pub(super) enum Frame {
@@ -81,7 +80,7 @@ async fn control(
     let recorder = &master.recorder;
     handle.heard(None);
     for message in messages {
-        let recorded = match message {
+        let recorded = match checked(message, Utc::now())? {
             ToMaster::Hello(_) => return Err(SessionEnd::protocol("a second hello in one session")),
             ToMaster::Heartbeat(heartbeat) => {
                 let Heartbeat { sequence, held, stats } = *heartbeat;
@@ -90,20 +89,29 @@ async fn control(
                 recorder.reconcile_heartbeat(worker, held_of(&held)).await
             }
             ToMaster::Started { attempt, at, container } => {
-                let container = container.and_then(cleaned_facts);
                 recorder.started(worker, actor, attempt, at, container).await
             }
             ToMaster::Noted { attempt, message } => {
-                note(master, handle, attempt, &message).await;
+                if let Some(note) = handle.reports.note(attempt, &message) {
+                    write_note(master, handle, attempt, &note).await;
+                }
                 Ok(())
             }
             ToMaster::Drivers { drivers } => {
-                drivers_changed(master, handle, drivers).await?;
+                if let Some(drivers) = handle.reports.drivers(drivers) {
+                    // Not stored, it would be forgotten until the next hello.
+                    let written = write_drivers(master, handle, &drivers).await;
+                    written.map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
+                }
                 Ok(())
             }
             ToMaster::Returned { attempt } => recorder.returned(worker, actor, attempt).await,
             ToMaster::Ended(mut ended) => match end_of_output(master, handle, &mut ended).await? {
-                Some(lines) => recorder.ended(worker, actor, ended, lines).await,
+                Some((received, Course::UnderWay)) => recorder.ended(worker, actor, ended, received).await,
+                Some((received, Course::Over)) => match handle.reports.late_end(ended, received) {
+                    Some(ended) => recorder.ended(worker, actor, ended, received).await,
+                    None => Ok(()),
+                },
                 None => {
                     handle.send(ToWorker::EndStored { attempt: ended.attempt });
                     Ok(())
@@ -115,13 +123,19 @@ async fn control(
     Ok(())
 }
 
-/// Checks a reported end against the output that has arrived. Returns the line ends in it; none if the attempt does
-/// not exist (any more) or is another worker's, so that there is nothing to record.
+/// Whether an attempt is over by what is recorded.
+enum Course {
+    UnderWay,
+    Over,
+}
+
+/// Checks a reported end against the output that has arrived, after which no more is taken. Returns what is known of that
+/// output; none if the attempt does not exist (any more) or is another worker's, so that there is nothing to record.
 async fn end_of_output(
     master: &Master,
     handle: &SessionHandle,
     ended: &mut Ended,
-) -> Result<Option<u64>, SessionEnd> {
+) -> Result<Option<(ReceivedOutput, Course)>, SessionEnd> {
     let live = master
         .live
         .open(&master.store, ended.attempt, handle.worker)
@@ -135,26 +149,29 @@ async fn end_of_output(
             ended.attempt, ended.output_bytes, received.bytes
         )));
     }
-    if let (Some(theirs), Some(ours)) = (&ended.output_sha256, live.sha256())
-        && ended.output_bytes == received.bytes
-        && *theirs != ours
-    {
+    live.ends();
+    let ours = live.sha256();
+    let complete = match (&ended.output_sha256, &ours) {
+        (Some(theirs), Some(ours)) if ended.output_bytes == received.bytes => {
+            Some(theirs.eq_ignore_ascii_case(ours))
+        }
+        _ => None,
+    };
+    if complete == Some(false) {
+        let theirs = ended.output_sha256.as_deref();
         tracing::error!(attempt = %ended.attempt, theirs, ours, "the output's checksums differ");
         let message = "the output is not what its worker read: the checksums differ";
-        let noted = master.store.attempt_note(handle.worker, ended.attempt, message).await;
-        noted.map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
+        if let Some(note) = handle.reports.note(ended.attempt, message) {
+            write_note(master, handle, ended.attempt, &note).await;
+        }
     }
     // A worker that lost part of its own record may know of less than is stored here; what is stored counts.
     if ended.output_bytes < received.bytes || ended.output_sha256.is_none() {
         ended.output_bytes = received.bytes;
-        ended.output_sha256 = live.sha256();
+        ended.output_sha256 = ours;
     }
-    if let AttemptEnd::StartFailed { message, .. } = &mut ended.end {
-        *message = clean(message, MAX_TEXT_CHARS);
-    }
-    ended.output_sha256 = ended.output_sha256.take().map(|sum| clean(&sum, 64));
-    ended.container = ended.container.take().and_then(cleaned_facts);
-    Ok(Some(received.lines))
+    let course = if live.was_over { Course::Over } else { Course::UnderWay };
+    Ok(Some((ReceivedOutput { lines: received.lines, complete }, course)))
 }
 
 async fn output(master: &Arc<Master>, handle: &Arc<SessionHandle>, frame: Bytes) -> Result<(), SessionEnd> {
@@ -162,6 +179,7 @@ async fn output(master: &Arc<Master>, handle: &Arc<SessionHandle>, frame: Bytes)
     let malformed = |error: gaffer_protocol::output::Malformed| SessionEnd::protocol(error.to_string());
     let encoded = EncodedChunk::from_frame(frame).map_err(malformed)?;
     let chunk = encoded.decode().map_err(malformed)?;
+    let (encoded, chunk) = checked_chunk(encoded, chunk, Utc::now())?;
     let attempt = chunk.attempt;
     let live = master
         .live
@@ -173,6 +191,7 @@ async fn output(master: &Arc<Master>, handle: &Arc<SessionHandle>, frame: Bytes)
         handle.send(ToWorker::OutputStored { attempt, offset: chunk.end() });
         return Ok(());
     };
+    let end = chunk.end();
     match live.arrive(encoded, chunk) {
         Arrival::New(row) => master
             .recorder
@@ -183,41 +202,19 @@ async fn output(master: &Arc<Master>, handle: &Arc<SessionHandle>, frame: Bytes)
             handle.send(ToWorker::OutputStored { attempt, offset: live.stored_bytes() });
             Ok(())
         }
+        Arrival::AfterEnd => {
+            // Closed is closed. The worker is told to forget it: there will never be a place for it.
+            let message = "output came after the end of the attempt and was refused";
+            if let Some(note) = handle.reports.note(attempt, message) {
+                tracing::warn!(%attempt, worker = %handle.worker_name, "{message}");
+                write_note(master, handle, attempt, &note).await;
+            }
+            handle.send(ToWorker::OutputStored { attempt, offset: end });
+            Ok(())
+        }
         Arrival::Gap(offset) => {
             handle.send(ToWorker::OutputWanted { attempt, offset });
             Ok(())
         }
     }
-}
-
-/// Records something worth a line in an attempt's history. What comes too fast, or is not this worker's to say, is
-/// left out.
-async fn note(master: &Master, handle: &SessionHandle, attempt: AttemptRef, message: &str) {
-    if !handle.may_note() {
-        return;
-    }
-    let message = clean(message, MAX_NOTE_CHARS);
-    match master.store.attempt_note(handle.worker, attempt, &message).await {
-        Ok(Some(job)) => master.changes.announce(&[job]),
-        Ok(None) => {}
-        Err(error) => tracing::debug!(%attempt, %error, "a note was not recorded"),
-    }
-}
-
-/// A driver of the worker fails, or works again.
-async fn drivers_changed(
-    master: &Master,
-    handle: &SessionHandle,
-    drivers: Vec<DriverStatus>,
-) -> Result<(), SessionEnd> {
-    let drivers = cleaned_drivers(drivers)?;
-    // Not stored, it would be forgotten until the next hello.
-    master
-        .store
-        .worker_drivers(handle.worker, handle.id, &drivers)
-        .await
-        .map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
-    master.changes.announce(&[]);
-    master.scheduler_wake.notify_one();
-    Ok(())
 }

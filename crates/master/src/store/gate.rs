@@ -19,7 +19,7 @@ use gaffer_domain::task::{
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::wire::{ContainerFacts, Ended, StartAttempt};
 
-use super::output::ChunkRow;
+use super::output::{ChunkRow, ReceivedOutput};
 use super::{Store, StoreError};
 
 /// What is to be applied together.
@@ -55,8 +55,8 @@ pub enum Detail {
     Placement(Box<Receipt>),
     /// What it runs in.
     Container(Box<ContainerFacts>),
-    /// What the worker reported, and the line ends in the stored output.
-    End(Box<Ended>, u64),
+    /// What the worker reported, and what is known of the output that arrived.
+    End(Box<Ended>, ReceivedOutput),
 }
 
 /// A wish to stop a job.
@@ -85,6 +85,10 @@ pub struct Outcome {
     pub scheduling_wanted: bool,
     /// Runs that a worker reported the end of.
     pub runs: Vec<Run>,
+    /// Classes of attempts that workers gave back unstarted.
+    pub given_back: Vec<(i64, WorkerId)>,
+    /// Classes of attempts that workers started.
+    pub started: Vec<(i64, WorkerId)>,
 }
 
 /// One run of an attempt, for judging how fast work goes.
@@ -131,6 +135,8 @@ struct Work {
     commands: Vec<Dispatch>,
     scheduling_wanted: bool,
     runs: Vec<Run>,
+    given_back: Vec<(i64, WorkerId)>,
+    started: Vec<(i64, WorkerId)>,
 }
 
 #[derive(Debug)]
@@ -176,7 +182,7 @@ struct AttemptUpdate {
     end: Option<AttemptEnd>,
     report: Option<Box<Ended>>,
     container: Option<Box<ContainerFacts>>,
-    output_lines: u64,
+    output: ReceivedOutput,
 }
 
 #[derive(Debug)]
@@ -221,6 +227,7 @@ impl Store {
         outcome.jobs = work.jobs.iter().filter(|(_, job)| job.dirty).map(|(id, _)| *id).collect();
         outcome.scheduling_wanted = work.scheduling_wanted;
         outcome.runs = work.runs;
+        (outcome.given_back, outcome.started) = (work.given_back, work.started);
         Ok(outcome)
     }
 }
@@ -256,7 +263,11 @@ impl Work {
         match &change.attempt {
             Some(AttemptChange::Started { at }) => {
                 job.started_at.get_or_insert(*at);
+                self.started.extend(worker_before.map(|worker| (work.class, worker)));
                 self.attempts.changed.entry(attempt).or_default().started_at = Some(*at);
+            }
+            Some(AttemptChange::Closed { end: None }) => {
+                self.given_back.extend(worker_before.map(|worker| (work.class, worker)));
             }
             Some(AttemptChange::Closed { .. }) => {
                 if let Detail::End(report, _) = &input.detail
@@ -448,11 +459,11 @@ impl AttemptWrites {
                 let update = self.changed.entry(attempt).or_default();
                 update.finished_at = Some(now);
                 update.end = end;
-                if let Detail::End(report, lines) = detail {
+                if let Detail::End(report, received) = detail {
                     update.started_at = update.started_at.or(report.started_at);
                     update.container = update.container.take().or(report.container.clone().map(Box::new));
                     update.report = Some(report.clone());
-                    update.output_lines = *lines;
+                    update.output = *received;
                 }
             }
             Some(AttemptChange::Started { .. }) => {

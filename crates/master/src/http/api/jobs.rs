@@ -261,8 +261,14 @@ pub async fn explain(
     Path(job): Path<String>,
 ) -> Result<Json<Explanation>, Error> {
     let job: JobId = id(&job, "job")?;
-    let explanation =
-        crate::explain::explain(&master.store, caller.project, job, &master.statistics.kept(), Utc::now())
-            .await?;
+    let explanation = crate::explain::explain(
+        &master.store,
+        caller.project,
+        job,
+        &master.statistics.kept(),
+        &master.pauses,
+        Utc::now(),
+    )
+    .await?;
     explanation.map(Json).ok_or_else(|| Error::NotFound(format!("job {job}")))
 }
