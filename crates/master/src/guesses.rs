@@ -97,10 +97,12 @@ impl Guesses {
                 bucket.give_back();
             }
         }
-        if inner.known.len() >= MAX_KNOWN {
-            inner.known.clear();
-        }
-        inner.known.insert(*presented.sha256);
+        inner.learn(presented.sha256);
+    }
+
+    /// A secret was made just now.
+    pub fn is_made(&self, sha256: &Sha256) {
+        self.lock().learn(sha256);
     }
 
     /// The secret was wrong, or is by now.
@@ -122,6 +124,13 @@ fn guessers(presented: Presented<'_>) -> impl Iterator<Item = Guesser> {
 }
 
 impl Inner {
+    fn learn(&mut self, sha256: &Sha256) {
+        if self.known.len() >= MAX_KNOWN {
+            self.known.clear();
+        }
+        self.known.insert(*sha256);
+    }
+
     /// Takes one from each allowance that is concerned, unless the secret is known to be good.
     fn charge(&mut self, presented: Presented<'_>, now: Instant) -> Result<(), Duration> {
         if self.known.contains(presented.sha256) {
@@ -140,14 +149,15 @@ impl Inner {
         longest
     }
 
-    /// Forgets whoever has been quiet for long, else anybody: memory is bounded.
+    /// Forgets whoever has been quiet for long, and of the others as many as it takes to have room for many: memory is
+    /// bounded, and so is the work.
     fn forget_some(&mut self, now: Instant) {
-        self.buckets.retain(|_, bucket| !bucket.is_full(now));
-        while self.buckets.len() >= MAX_GUESSERS
-            && let Some(any) = self.buckets.keys().next().cloned()
-        {
-            self.buckets.remove(&any);
-        }
+        let mut room = MAX_GUESSERS / 2;
+        self.buckets.retain(|_, bucket| {
+            let stays = room > 0 && !bucket.is_full(now);
+            room -= usize::from(stays);
+            stays
+        });
     }
 
     fn is_time_to_read(&mut self, now: Instant) -> bool {

@@ -210,3 +210,6 @@ impl PeriodicLog {
         *self = PeriodicLog { told: Some(Instant::now()), ..PeriodicLog::new(self.port) };
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -258,6 +258,7 @@ impl Master {
     ) -> Result<String, crate::store::StoreError> {
         let secret = NewSecret::new(Purpose::LoginLink);
         self.store.login_link_insert(user_id, &secret.sha256, valid_secs).await?;
+        self.guesses.is_made(&secret.sha256);
         Ok(format!("{}/login?token={}", self.public_url, secret.text))
     }
 }

@@ -87,7 +87,7 @@ impl Bench {
                             end.clone(),
                             0,
                         )),
-                        0,
+                        Default::default(),
                     ),
                     _ => Detail::None,
                 };

@@ -9,11 +9,13 @@
 
 mod acknowledgements;
 mod cli;
+mod connections;
 mod containers;
 mod crash;
 mod doors;
 mod draining;
 mod gate;
+mod guessing;
 mod jobs;
 mod leases;
 mod masters;
@@ -24,3 +26,4 @@ mod sessions;
 mod survival;
 mod tenants;
 mod torture;
+mod words;

@@ -26,9 +26,7 @@ use gaffer_domain::quantity::Bytes;
 use gaffer_domain::reason::{AttemptEnd, ProcessEnd};
 use gaffer_domain::{AttemptRef, Time};
 use gaffer_protocol::output::{Chunk, EncodedChunk};
-use gaffer_protocol::wire::{
-    ContainerFacts, Ended, Heartbeat, HeldAttempt, Hello, KillReceipt, MachineStats, ToMaster,
-};
+use gaffer_protocol::wire::{ContainerFacts, Ended, Heartbeat, HeldAttempt, Hello, MachineStats, ToMaster};
 
 use super::SessionEnd;
 use super::clean::{MAX_TEXT_CHARS, clean, cleaned_facts};
@@ -154,7 +152,6 @@ fn checked_end(ended: Ended, now: Time) -> Result<Ended, SessionEnd> {
     if output_sha256.as_ref().is_some_and(|sum| !is_sha256(sum)) {
         return Err(SessionEnd::protocol(format!("the checksum of attempt {attempt} is no SHA-256")));
     }
-    let killed = killed.map(|KillReceipt { killed, left }| KillReceipt { killed, left });
     Ok(Ended {
         attempt,
         end: checked_cause(end)?,

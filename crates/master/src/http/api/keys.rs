@@ -76,6 +76,7 @@ pub async fn create_key(master: &Master, caller: &Caller, mut new: NewKey) -> Re
     let secret = NewSecret::new(purpose);
     let mut key =
         master.store.key_insert(caller.project, user_id, &new, secret.shown(), &secret.sha256).await?;
+    master.guesses.is_made(&secret.sha256);
     key.key = Some(secret.text);
     Ok(key)
 }

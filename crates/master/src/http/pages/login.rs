@@ -86,6 +86,7 @@ pub async fn sign_in(
         let problem = Some("This link was used before, or is too old. Each works once; get a new one.");
         return page(&LoginPage { frame, problem, next });
     }
+    master.guesses.is_made(&session.sha256);
     // The browser may have come from another site, and then would not send the new cookie when redirected: it has to
     // go on from a page of this one.
     let mut response = page(&SignedInPage { frame, next: to })?;
