@@ -5,12 +5,12 @@
 //! Whoever has used up an allowance has to wait, unless the secret is among those that are known to be good: they are kept
 //! as hashes, and are read again from the database when an unknown one comes, at most every few seconds.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::rate::{Bucket, Rate};
+use crate::rate::{Buckets, Rate};
 use crate::store::{Store, StoreError};
 
 /// How many wrong secrets an address, or a beginning, may have at once, and then in each second.
@@ -53,13 +53,20 @@ pub struct TooMany(pub Duration);
 #[derive(Debug, Default)]
 pub struct Guesses(Mutex<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
-    buckets: HashMap<Guesser, Bucket>,
+    wrong: Buckets<Guesser>,
     known: HashSet<Sha256>,
     read_at: Option<Instant>,
     slowed_down: u64,
     logged_at: Option<Instant>,
+}
+
+impl Default for Inner {
+    fn default() -> Inner {
+        let wrong = Buckets::new(WRONG, MAX_GUESSERS);
+        Inner { wrong, known: HashSet::new(), read_at: None, slowed_down: 0, logged_at: None }
+    }
 }
 
 impl Guesses {
@@ -93,9 +100,7 @@ impl Guesses {
             return;
         }
         for guesser in guessers(presented) {
-            if let Some(bucket) = inner.buckets.get_mut(&guesser) {
-                bucket.give_back();
-            }
+            inner.wrong.give_back(&guesser);
         }
         inner.learn(presented.sha256);
     }
@@ -138,26 +143,11 @@ impl Inner {
         }
         let mut longest: Result<(), Duration> = Ok(());
         for guesser in guessers(presented) {
-            if self.buckets.len() >= MAX_GUESSERS && !self.buckets.contains_key(&guesser) {
-                self.forget_some(now);
-            }
-            let bucket = self.buckets.entry(guesser).or_insert_with(|| Bucket::new(WRONG, now));
-            if let Err(wait) = bucket.take(now) {
+            if let Err(wait) = self.wrong.take(guesser, now) {
                 longest = Err(longest.err().unwrap_or_default().max(wait));
             }
         }
         longest
-    }
-
-    /// Forgets whoever has been quiet for long, and of the others as many as it takes to have room for many: memory is
-    /// bounded, and so is the work.
-    fn forget_some(&mut self, now: Instant) {
-        let mut room = MAX_GUESSERS / 2;
-        self.buckets.retain(|_, bucket| {
-            let stays = room > 0 && !bucket.is_full(now);
-            room -= usize::from(stays);
-            stays
-        });
     }
 
     fn is_time_to_read(&mut self, now: Instant) -> bool {
@@ -230,16 +220,5 @@ mod tests {
         assert!(guesses.lock().charge(presented, Instant::now()).is_ok());
         guesses.is_wrong(presented);
         assert!(guesses.lock().charge(presented, Instant::now()).is_err());
-    }
-
-    #[test]
-    fn memory_stays_bounded() {
-        let (mut inner, now) = (Inner::default(), Instant::now());
-        for n in 0..60_000_u32 {
-            let sha256 = secret(n);
-            let address = Some(IpAddr::from(n.to_be_bytes()));
-            let _ = inner.charge(Presented { sha256: &sha256, beginning: &n.to_string(), address }, now);
-        }
-        assert!(inner.buckets.len() <= MAX_GUESSERS, "{}", inner.buckets.len());
     }
 }

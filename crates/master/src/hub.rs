@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gaffer_domain::WorkerId;
 use gaffer_protocol::wire::{GoodbyeCode, MachineStats, ToWorker};
@@ -10,15 +10,34 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
+use crate::rate::{Buckets, Rate};
 use crate::session::reports::Reports;
 
 /// So many messages wait for a worker that does not read; with one more it is disconnected, and reconciled when it is
 /// back.
 const MAX_QUEUED_MESSAGES: usize = 8_192;
 
+/// How many sessions of one worker are begun at once, and then in each second: each writes to its row and its history.
+const HELLOS: Rate = Rate { at_once: 100.0, per_second: 2.0 };
+/// The most workers whose hellos are counted.
+const MAX_HELLOS: usize = 20_000;
+
 /// All sessions, by worker.
 #[derive(Debug, Clone, Default)]
-pub struct Hub(Arc<Mutex<HashMap<WorkerId, Arc<SessionHandle>>>>);
+pub struct Hub {
+    sessions: Arc<Mutex<HashMap<WorkerId, Arc<SessionHandle>>>>,
+    hellos: Arc<Mutex<Hellos>>,
+}
+
+/// Who has said hello how often, by the hash of the identity.
+#[derive(Debug)]
+struct Hellos(Buckets<[u8; 32]>);
+
+impl Default for Hellos {
+    fn default() -> Hellos {
+        Hellos(Buckets::new(HELLOS, MAX_HELLOS))
+    }
+}
 
 /// One session, as the rest of the master sees it.
 #[derive(Debug)]
@@ -157,6 +176,14 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<WorkerId, Arc<SessionHandle>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a worker may begin a session now.
+    ///
+    /// # Errors
+    /// How long it has to wait.
+    pub fn may_say_hello(&self, identity: [u8; 32]) -> Result<(), Duration> {
+        self.hellos.lock().unwrap_or_else(PoisonError::into_inner).0.take(identity, Instant::now())
     }
 }

@@ -20,6 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use nix::sys::resource::{Resource, getrlimit};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,6 +36,8 @@ use socket::Socket;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// What happens again and again is logged so often.
 const LOG_EVERY: Duration = Duration::from_secs(60);
+/// A silent connection is asked so often whether anybody is there; after as long again without an answer it is closed.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 /// The longest header of a request.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Wait after the system has refused a connection, for instance because there are no more files.
@@ -135,6 +138,9 @@ async fn connection(
 ) {
     // Small messages must not wait for each other's acknowledgements.
     let _ = stream.set_nodelay(true);
+    // A stream may be silent for hours: this is how it shows that nobody is at the other end any more.
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4).with_retries(4);
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
     let connection = place.0.clone();
     let service = service_fn({
         let connection = connection.clone();

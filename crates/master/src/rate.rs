@@ -1,5 +1,7 @@
 //! A token bucket: so much at once, and so much in each second after that.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 /// What a bucket allows.
@@ -56,6 +58,50 @@ impl Bucket {
     }
 }
 
+/// A bucket for each of many, of whom so many are remembered.
+#[derive(Debug)]
+pub struct Buckets<K> {
+    rate: Rate,
+    most: usize,
+    of: HashMap<K, Bucket>,
+}
+
+impl<K: Eq + Hash> Buckets<K> {
+    /// All of them full.
+    pub fn new(rate: Rate, most: usize) -> Buckets<K> {
+        Buckets { rate, most, of: HashMap::new() }
+    }
+
+    /// Takes one from somebody's bucket, or says how long to wait for it.
+    ///
+    /// # Errors
+    /// The wait.
+    pub fn take(&mut self, whose: K, now: Instant) -> Result<(), Duration> {
+        if self.of.len() >= self.most && !self.of.contains_key(&whose) {
+            self.forget_some(now);
+        }
+        self.of.entry(whose).or_insert_with(|| Bucket::new(self.rate, now)).take(now)
+    }
+
+    /// Puts one back.
+    pub fn give_back(&mut self, whose: &K) {
+        if let Some(bucket) = self.of.get_mut(whose) {
+            bucket.give_back();
+        }
+    }
+
+    /// Forgets whoever has been quiet for long, and of the others as many as it takes to have room for many: memory is
+    /// bounded, and so is the work.
+    fn forget_some(&mut self, now: Instant) {
+        let mut room = self.most / 2;
+        self.of.retain(|_, bucket| {
+            let stays = room > 0 && !bucket.is_full(now);
+            room -= usize::from(stays);
+            stays
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +119,17 @@ mod tests {
         assert!(!bucket.is_full(start + Duration::from_secs(4)));
         assert!(bucket.is_full(start + Duration::from_secs(3_600)));
         assert_eq!(taken(&mut bucket, start + Duration::from_secs(3_600)), 10);
+    }
+
+    #[test]
+    fn each_has_a_bucket_and_memory_stays_bounded() {
+        let now = Instant::now();
+        let mut buckets = Buckets::new(Rate { at_once: 2.0, per_second: 1.0 }, 100);
+        let taken = (0..10).filter(|_| buckets.take(7, now).is_ok()).count();
+        assert_eq!(taken, 2);
+        for whose in 1_000..200_000 {
+            assert!(buckets.take(whose, now).is_ok());
+        }
+        assert!(buckets.of.len() <= 100);
     }
 }

@@ -52,6 +52,10 @@ pub(super) async fn begin(
     }
     let hello = cleaned(*hello)?;
     let identity: [u8; 32] = Sha256::digest(hello.identity.as_bytes()).into();
+    master.hub.may_say_hello(identity).map_err(|wait| {
+        let wait = wait.as_secs() + 1;
+        SessionEnd::protocol(format!("this worker connects too often; it may again in {wait} s"))
+    })?;
     let registered = master
         .store
         .worker_hello(key.project, key.key, session, &identity, &hello)
