@@ -51,7 +51,10 @@ pub struct TooMany(pub Duration);
 
 /// What is remembered of wrong and of good secrets.
 #[derive(Debug, Default)]
-pub struct Guesses(Mutex<Inner>);
+pub struct Guesses {
+    inner: Mutex<Inner>,
+    reading: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -80,12 +83,18 @@ impl Guesses {
         store: &Store,
         presented: Presented<'_>,
     ) -> Result<Result<(), TooMany>, StoreError> {
-        let Err(wait) = self.lock().charge(presented, Instant::now()) else { return Ok(Ok(())) };
-        if self.lock().is_time_to_read(Instant::now()) {
-            let good = store.secrets_good(MAX_KNOWN as u32).await?;
-            self.lock().known = good.into_iter().collect();
+        let Err(wait) = self.inner().charge(presented, Instant::now()) else { return Ok(Ok(())) };
+        {
+            // Whoever comes while they are read waits for them: a thousand workers may be back at once.
+            let _turn = self.reading.lock().await;
+            let now = Instant::now();
+            if self.inner().is_time_to_read(now) {
+                let good = store.secrets_good(MAX_KNOWN as u32).await?;
+                let mut inner = self.inner();
+                (inner.known, inner.read_at) = (good.into_iter().collect(), Some(now));
+            }
         }
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         if inner.known.contains(presented.sha256) {
             return Ok(Ok(()));
         }
@@ -95,7 +104,7 @@ impl Guesses {
 
     /// The secret was good: it costs nothing, now and later.
     pub fn is_good(&self, presented: Presented<'_>) {
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         if inner.known.contains(presented.sha256) {
             return;
         }
@@ -107,19 +116,19 @@ impl Guesses {
 
     /// A secret was made just now.
     pub fn is_made(&self, sha256: &Sha256) {
-        self.lock().learn(sha256);
+        self.inner().learn(sha256);
     }
 
     /// The secret was wrong, or is by now.
     pub fn is_wrong(&self, presented: Presented<'_>) {
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         if inner.known.remove(presented.sha256) {
             let _ = inner.charge(presented, Instant::now());
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,12 +159,8 @@ impl Inner {
         longest
     }
 
-    fn is_time_to_read(&mut self, now: Instant) -> bool {
-        let is_time = self.read_at.is_none_or(|at| now.saturating_duration_since(at) >= READ_AGAIN_AFTER);
-        if is_time {
-            self.read_at = Some(now);
-        }
-        is_time
+    fn is_time_to_read(&self, now: Instant) -> bool {
+        self.read_at.is_none_or(|at| now.saturating_duration_since(at) >= READ_AGAIN_AFTER)
     }
 
     fn log(&mut self, presented: Presented<'_>, now: Instant) {
@@ -212,13 +217,13 @@ mod tests {
     fn what_is_known_to_be_good_costs_nothing_until_it_is_wrong() {
         let (guesses, good) = (Guesses::default(), secret(7));
         let presented = from(1, &good, "gfu_good");
-        assert!(guesses.lock().charge(presented, Instant::now()).is_ok());
+        assert!(guesses.inner().charge(presented, Instant::now()).is_ok());
         guesses.is_good(presented);
         for n in 100..400 {
-            let _ = guesses.lock().charge(from(1, &secret(n), "gfu_bad"), Instant::now());
+            let _ = guesses.inner().charge(from(1, &secret(n), "gfu_bad"), Instant::now());
         }
-        assert!(guesses.lock().charge(presented, Instant::now()).is_ok());
+        assert!(guesses.inner().charge(presented, Instant::now()).is_ok());
         guesses.is_wrong(presented);
-        assert!(guesses.lock().charge(presented, Instant::now()).is_err());
+        assert!(guesses.inner().charge(presented, Instant::now()).is_err());
     }
 }

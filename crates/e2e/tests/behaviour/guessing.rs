@@ -57,6 +57,14 @@ async fn a_good_key_passes_from_an_address_that_guesses() {
 }
 
 #[tokio::test]
+async fn a_crowd_with_one_key_that_the_master_has_not_seen_yet_gets_in_at_once() {
+    let stage = Stage::set().await;
+    let client = stage.client.with_key(&key(&stage.running.master, Purpose::UserKey).await);
+    let answers = futures::future::join_all((0..300).map(|_| client.get("/jobs"))).await;
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
+}
+
+#[tokio::test]
 async fn a_key_that_was_good_is_looked_up_again() {
     let stage = Stage::set().await;
     let created = stage.client.post("/keys", &json!({"kind": "user", "name": "ci"})).await;
