@@ -1,6 +1,6 @@
 //! Output at rest: chunks in, chunks out.
 
-use gaffer_domain::{AttemptRef, TaskId, WorkerId};
+use gaffer_domain::{AttemptRef, WorkerId};
 use gaffer_protocol::output::{Chunk, ChunkBuilder, EncodedChunk, Encoding, MAX_CHUNK_PAYLOAD};
 use sqlx::{FromRow, PgConnection};
 
@@ -142,12 +142,16 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn output_complete(&self, attempt: AttemptRef) -> Result<Option<bool>, StoreError> {
-        let found: Option<Option<bool>> =
-            sqlx::query_scalar("SELECT output_complete FROM attempts WHERE task_id = $1 AND attempt = $2")
-                .bind(attempt.task.0)
-                .bind(attempt.attempt as i32)
-                .fetch_optional(&self.pool)
-                .await?;
+        // What was set aside is missing where it is read.
+        let found: Option<Option<bool>> = sqlx::query_scalar(
+            "SELECT output_complete AND NOT EXISTS (SELECT 1 FROM dead_letters d \
+                 WHERE d.task_id = a.task_id AND d.attempt = a.attempt AND d.kind = 'output') \
+             FROM attempts a WHERE task_id = $1 AND attempt = $2",
+        )
+        .bind(attempt.task.0)
+        .bind(attempt.attempt as i32)
+        .fetch_optional(&self.pool)
+        .await?;
         Ok(found.flatten())
     }
 
@@ -300,11 +304,4 @@ fn decode(attempt: AttemptRef, row: StoredChunk) -> Result<Chunk, gaffer_protoco
         body: row.body.into(),
     }
     .decode()
-}
-
-/// Deletes the output of all tasks of a job.
-pub(super) async fn chunks_delete(tx: &mut PgConnection, tasks: &[TaskId]) -> Result<(), StoreError> {
-    let ids: Vec<i64> = tasks.iter().map(|task| task.0).collect();
-    sqlx::query("DELETE FROM output_chunks WHERE task_id = ANY($1)").bind(ids).execute(tx).await?;
-    Ok(())
 }

@@ -238,7 +238,9 @@ impl Store {
             "SELECT a.attempt, a.worker_id, w.name AS worker_name, a.scheduled_at, a.started_at, a.finished_at, \
                  a.reason_code, a.reason_message, a.exit_code, a.signal, \
                  COALESCE(a.output_bytes, o.bytes, 0) AS stored_bytes, \
-                 COALESCE(a.output_lines, o.lines, 0) AS stored_lines, a.output_sha256, a.output_complete, \
+                 COALESCE(a.output_lines, o.lines, 0) AS stored_lines, a.output_sha256, \
+                 a.output_complete AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.task_id = a.task_id \
+                     AND d.attempt = a.attempt AND d.kind = 'output') AS output_complete, \
                  a.placement, a.killed, a.container \
              FROM attempts a LEFT JOIN workers w ON w.id = a.worker_id \
              LEFT JOIN LATERAL (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines \

@@ -236,6 +236,7 @@ pub async fn waiting(
         job.id,
         &master.statistics.kept(),
         &master.pauses,
+        &master.troubles,
         Utc::now(),
     )
     .await?;
