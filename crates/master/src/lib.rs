@@ -5,6 +5,8 @@
 
 pub mod background;
 pub mod changes;
+pub mod cleaner;
+pub mod clocks;
 pub mod config;
 pub mod embedded_postgres;
 pub mod explain;
@@ -44,6 +46,8 @@ pub struct Master {
     pub store: store::Store,
     /// Who is connected.
     pub hub: hub::Hub,
+    /// How far their clocks are off.
+    pub clocks: clocks::Clocks,
     /// Output that is under way.
     pub live: live::LiveOutputs,
     /// Wake-up calls after commits.

@@ -16,6 +16,7 @@ use crate::background::deletion::Deletion;
 use crate::background::driver::Loops;
 use crate::background::large_jobs::{LargeJobs, LargeJobsLoop};
 use crate::changes::Changes;
+use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::guesses::Guesses;
@@ -172,6 +173,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let master = Arc::new(Master {
         store,
         hub,
+        clocks: Default::default(),
         live,
         changes,
         recorder: recorder_handle,
@@ -215,6 +217,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             background.start(large_jobs, shutdown.clone()),
             background.start(deletion, shutdown.clone()),
             background.start(dead_letters, shutdown.clone()),
+            tokio::spawn(cleaner::run(master.store.clone(), shutdown.clone())),
             tokio::spawn(sweeper.run(shutdown)),
         ],
         master,

@@ -9,21 +9,25 @@
 
 mod acknowledgements;
 mod cli;
+mod clocks;
 mod connections;
 mod containers;
 mod crash;
 mod doors;
 mod draining;
+mod events;
 mod gate;
 mod guessing;
 mod jobs;
 mod leases;
+mod leftovers;
 mod masters;
 mod pages;
 mod placement;
 mod refused;
 mod scheduling;
 mod sessions;
+mod stored;
 mod survival;
 mod tenants;
 mod torture;

@@ -19,7 +19,7 @@
 //! | processors | up to 2³¹−1 thousandths | cut |
 //! | memory, disk offered | up to 2⁶³−1 bytes | refused |
 //! | texts, lists | see [`clean`](super::clean) | cut, refused if there are too many |
-//! | `sequence`, `protocol`, identities | any | |
+//! | `sequence`, `protocol`, identities, the reading of the clock | any | |
 
 use chrono::{DateTime, TimeDelta, Utc};
 use gaffer_domain::quantity::Bytes;
@@ -39,18 +39,26 @@ const MAX_RAN_MICROS: u64 = 100 * 366 * 24 * 3_600 * 1_000_000;
 const MAX_COUNT: u32 = 1_000_000;
 const MAX_LOAD: f64 = 1e6;
 
-/// A message that makes sense, or why it does not.
-pub(super) fn checked(message: ToMaster, now: Time) -> Result<ToMaster, SessionEnd> {
+/// A message that makes sense, or why it does not. `ours` makes a time of the master's clock of one of the worker's.
+pub(super) fn checked(
+    message: ToMaster,
+    now: Time,
+    ours: impl Fn(Time) -> Time,
+) -> Result<ToMaster, SessionEnd> {
     Ok(match message {
         ToMaster::Hello(hello) => ToMaster::Hello(Box::new(checked_hello(*hello)?)),
         ToMaster::Heartbeat(heartbeat) => {
-            let Heartbeat { sequence, held, stats } = *heartbeat;
+            let Heartbeat { sequence, held, stats, clock } = *heartbeat;
             check_held(&held)?;
-            ToMaster::Heartbeat(Box::new(Heartbeat { sequence, held, stats: checked_stats(stats) }))
+            ToMaster::Heartbeat(Box::new(Heartbeat { sequence, held, stats: checked_stats(stats), clock }))
         }
         ToMaster::Started { attempt, at, container } => {
             check_attempt(attempt)?;
-            ToMaster::Started { attempt, at: sensible(at, now), container: container.and_then(cleaned_facts) }
+            ToMaster::Started {
+                attempt,
+                at: sensible(ours(at), now),
+                container: container.and_then(cleaned_facts),
+            }
         }
         ToMaster::Noted { attempt, message } => {
             check_attempt(attempt)?;
@@ -59,7 +67,7 @@ pub(super) fn checked(message: ToMaster, now: Time) -> Result<ToMaster, SessionE
         ToMaster::Drivers { drivers } => {
             ToMaster::Drivers { drivers: super::clean::cleaned_drivers(drivers)? }
         }
-        ToMaster::Ended(ended) => ToMaster::Ended(Box::new(checked_end(*ended, now)?)),
+        ToMaster::Ended(ended) => ToMaster::Ended(Box::new(checked_end(*ended, now, ours)?)),
         ToMaster::Returned { attempt } => {
             check_attempt(attempt)?;
             ToMaster::Returned { attempt }
@@ -133,7 +141,7 @@ fn checked_hello(hello: Hello) -> Result<Hello, SessionEnd> {
     })
 }
 
-fn checked_end(ended: Ended, now: Time) -> Result<Ended, SessionEnd> {
+fn checked_end(ended: Ended, now: Time, ours: impl Fn(Time) -> Time) -> Result<Ended, SessionEnd> {
     let Ended {
         attempt,
         end,
@@ -155,8 +163,8 @@ fn checked_end(ended: Ended, now: Time) -> Result<Ended, SessionEnd> {
     Ok(Ended {
         attempt,
         end: checked_cause(end)?,
-        started_at: started_at.map(|at| sensible(at, now)),
-        ended_at: sensible(ended_at, now),
+        started_at: started_at.map(|at| sensible(ours(at), now)),
+        ended_at: sensible(ours(ended_at), now),
         ran_micros: ran_micros.min(MAX_RAN_MICROS),
         output_bytes,
         output_sha256,

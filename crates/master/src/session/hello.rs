@@ -37,7 +37,7 @@ pub(super) async fn begin(
     let Some(first @ ToMaster::Hello(_)) = messages.into_iter().next() else {
         return Err(SessionEnd::protocol("the first message must be a hello"));
     };
-    let ToMaster::Hello(hello) = checked(first, Utc::now())? else {
+    let ToMaster::Hello(hello) = checked(first, Utc::now(), |at| at)? else {
         return Err(SessionEnd::protocol("the first message must be a hello"));
     };
     if hello.protocol != PROTOCOL_VERSION {
@@ -101,6 +101,7 @@ pub(super) async fn welcome(
             stored.push(StoredOutput { attempt: held.attempt, offset: live.stored_bytes() });
         }
     }
+    master.clocks.welcomed(registered.id);
     Ok(ToWorker::Welcome(Welcome {
         worker: registered.id,
         name: registered.name.clone(),

@@ -80,11 +80,12 @@ async fn control(
     let recorder = &master.recorder;
     handle.heard(None);
     for message in messages {
-        let recorded = match checked(message, Utc::now())? {
+        let recorded = match checked(message, Utc::now(), |at| master.clocks.ours(worker, at))? {
             ToMaster::Hello(_) => return Err(SessionEnd::protocol("a second hello in one session")),
             ToMaster::Heartbeat(heartbeat) => {
-                let Heartbeat { sequence, held, stats } = *heartbeat;
+                let Heartbeat { sequence, held, stats, clock } = *heartbeat;
                 handle.heard(Some(stats));
+                master.clocks.heartbeat(worker, sequence, clock, Utc::now());
                 handle.send(ToWorker::Alive { sequence });
                 recorder.reconcile_heartbeat(worker, held_of(&held)).await
             }

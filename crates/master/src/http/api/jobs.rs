@@ -25,6 +25,7 @@ use crate::Master;
 use crate::store::deletion::Deleted;
 use crate::store::gate::{StopJob, StopResult};
 use crate::store::jobs::{JobFilter, Submitted};
+use crate::store::specs::StoredSpec;
 use crate::submit::Submission;
 
 /// Longest time that a request waits for a job.
@@ -67,8 +68,23 @@ pub async fn rerun(
             state: view.state,
         });
     }
-    let spec = master.store.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))?;
-    accept(&master, &caller, &headers, &spec, Some(job)).await
+    let spec = again(&master, job).await?;
+    let spec = spec.readable().map_err(|problem| unreadable(job, problem))?;
+    accept(&master, &caller, &headers, spec, Some(job)).await
+}
+
+/// The specification of a job that is to be repeated.
+pub async fn again(master: &Master, job: JobId) -> Result<StoredSpec, Error> {
+    master.store.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))
+}
+
+/// A job cannot be repeated because nobody knows what it was to do.
+pub fn unreadable(job: JobId, problem: &str) -> Error {
+    Error::Unprocessable {
+        code: "unreadable_job",
+        detail: format!("job {job} can't be repeated: {problem}; submit it anew"),
+        errors: Vec::new(),
+    }
 }
 
 async fn accept(

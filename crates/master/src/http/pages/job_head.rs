@@ -111,6 +111,12 @@ fn cause(job: &rest::Job, only: Option<&rest::Task>, tasks: &TaskSummary) -> Str
     let reason = job.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default();
     let on =
         only.and_then(|task| task.worker.as_ref()).map(|worker| format!(" on {worker}")).unwrap_or_default();
+    if let Some(problem) = &job.problem {
+        return match job.state.as_str() {
+            "stopping" => format!("is being stopped{on}; {problem}"),
+            _ => problem.clone(),
+        };
+    }
     match (job.state.as_str(), only) {
         ("pending", Some(task)) => why(task),
         ("pending", None) => "waits for a worker".to_owned(),

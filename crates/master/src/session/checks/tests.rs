@@ -47,18 +47,31 @@ fn a_time_that_no_clock_shows_is_the_masters() {
     ] {
         let stated: Time = stated.parse().unwrap();
         let end = as_ended(
-            checked(ended(|end| (end.started_at, end.ended_at) = (Some(stated), stated)), now()).unwrap(),
+            checked(ended(|end| (end.started_at, end.ended_at) = (Some(stated), stated)), now(), |at| at)
+                .unwrap(),
         );
-        assert_eq!((end.started_at, end.ended_at), (Some(now()), now()), "{stated}");
+        assert_eq!((end.started_at, end.ended_at), (Some(now()), now(), |at| at), "{stated}");
         let started = ToMaster::Started { attempt: attempt(1, 1), at: stated, container: None };
         let expected = ToMaster::Started { attempt: attempt(1, 1), at: now(), container: None };
-        assert_eq!(checked(started, now()).unwrap(), expected);
+        assert_eq!(checked(started, now(), |at| at).unwrap(), expected);
     }
     for stated in ["2000-01-01T00:00:00Z", "2026-11-29T14:00:00Z", "2026-11-30T12:00:00Z"] {
         let stated: Time = stated.parse().unwrap();
-        let end = as_ended(checked(ended(|end| end.ended_at = stated), now()).unwrap());
+        let end = as_ended(checked(ended(|end| end.ended_at = stated), now(), |at| at).unwrap());
         assert_eq!(end.ended_at, stated);
     }
+}
+
+#[test]
+fn a_clock_that_is_known_to_be_off_is_corrected_before_it_is_judged() {
+    let ahead = TimeDelta::days(30);
+    let end = ended(|end| end.ended_at = now() + ahead);
+    assert_eq!(as_ended(checked(end, now(), |at| at - ahead).unwrap()).ended_at, now());
+    let end = ended(|end| end.ended_at = now() + ahead - TimeDelta::minutes(5));
+    assert_eq!(
+        as_ended(checked(end, now(), |at| at - ahead).unwrap()).ended_at,
+        now() - TimeDelta::minutes(5)
+    );
 }
 
 #[test]
@@ -81,12 +94,12 @@ fn numbers_that_fit_in_no_column_are_refused_or_cut() {
         ToMaster::Noted { attempt: attempt(i64::MIN, 1), message: String::new() },
     ];
     for message in refused {
-        assert!(checked(message.clone(), now()).is_err(), "{message:?}");
+        assert!(checked(message.clone(), now(), |at| at).is_err(), "{message:?}");
     }
-    let end = as_ended(checked(ended(|end| end.ran_micros = u64::MAX), now()).unwrap());
+    let end = as_ended(checked(ended(|end| end.ran_micros = u64::MAX), now(), |at| at).unwrap());
     assert!(i64::try_from(end.ran_micros).is_ok());
     for code in [i32::MIN, -1, 0, 255, 256, i32::MAX] {
-        assert!(checked(ended(|end| end.end = AttemptEnd::Exited { code }), now()).is_ok());
+        assert!(checked(ended(|end| end.end = AttemptEnd::Exited { code }), now(), |at| at).is_ok());
     }
 }
 
