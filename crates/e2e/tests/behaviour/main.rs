@@ -30,5 +30,6 @@ mod sessions;
 mod stored;
 mod survival;
 mod tenants;
+mod texts;
 mod torture;
 mod words;
