@@ -13,6 +13,7 @@ mod listing;
 mod login;
 mod moment;
 mod ndjson;
+mod open_files;
 mod out;
 mod patience;
 mod selector;

@@ -52,6 +52,40 @@ pub struct MasterConfig {
     /// Directory with the Postgres programs for the private server; found by itself in the usual places.
     #[arg(long, env = "GAFFER_PG_BIN")]
     pub pg_bin: Option<PathBuf>,
+
+    /// How many connections there may be, and how long they may be idle.
+    #[command(flatten)]
+    pub connections: ConnectionConfig,
+}
+
+/// Limits of the three ports.
+#[derive(Debug, Clone, Args)]
+pub struct ConnectionConfig {
+    /// Maximum number of connections on each port [default: by the limit on open files, at most 16384]. A quarter of
+    /// them is reserved for clients with a valid key; when the rest is full, the oldest silent connection is closed.
+    #[arg(long, env = "GAFFER_MAX_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub max_connections: Option<u32>,
+
+    /// Maximum number of connections of one address (IPv6: of a /64 network) on each port that have not shown a valid key.
+    /// Connections with a key do not count. Behind a reverse proxy all connections come from the proxy's address: set at
+    /// least the number of connections that it keeps open.
+    #[arg(long, env = "GAFFER_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N", default_value_t = 512,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections_per_address: u32,
+
+    /// Timeout of a connection between two requests. Set it longer than the timeout of a reverse proxy in front.
+    #[arg(long, env = "GAFFER_IDLE_TIMEOUT", value_name = "TIME", default_value_t = Span::from_millis(75_000))]
+    pub idle_timeout: Span,
+}
+
+impl Default for ConnectionConfig {
+    fn default() -> ConnectionConfig {
+        ConnectionConfig {
+            max_connections: None,
+            max_connections_per_address: 512,
+            idle_timeout: Span::from_millis(75_000),
+        }
+    }
 }
 
 /// Whether services are moved for balance.

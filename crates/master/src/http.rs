@@ -5,6 +5,7 @@ mod auth;
 mod error;
 mod pages;
 mod params;
+mod peer;
 mod worker_door;
 
 use std::sync::Arc;
@@ -124,7 +125,13 @@ fn dressed(router: Router<Arc<Master>>) -> Router<Arc<Master>> {
                     header::X_CONTENT_TYPE_OPTIONS,
                     HeaderValue::from_static("nosniff"),
                 ))
+                // What is shown is for whoever asked, and as it is now.
+                .layer(SetResponseHeaderLayer::if_not_present(
+                    header::CACHE_CONTROL,
+                    HeaderValue::from_static("no-store"),
+                ))
                 .layer(axum::middleware::from_fn(error::complete_problems))
+                .layer(axum::middleware::from_fn(error::one_host))
                 .layer(CatchPanicLayer::custom(error::after_panic)),
         )
 }

@@ -10,14 +10,17 @@ pub mod clocks;
 pub mod config;
 pub mod embedded_postgres;
 pub mod explain;
+pub mod guesses;
 pub mod http;
 pub mod hub;
 pub mod input;
+pub mod listener;
 pub mod live;
 pub mod mover;
 pub mod output;
 pub mod pace;
 pub mod queue;
+pub mod rate;
 pub mod recorder;
 pub mod render;
 pub mod sampler;
@@ -60,6 +63,8 @@ pub struct Master {
     pub mover_wake: Arc<Notify>,
     /// How workers are chosen for jobs that do not say.
     pub strategy: gaffer_domain::placement::Strategy,
+    /// Which workers have given what back.
+    pub pauses: scheduler::pauses::Pauses,
     /// How the scheduler's passes go.
     pub statistics: scheduler::statistics::Statistics,
     /// What was reserved and used on workers lately.
@@ -74,6 +79,8 @@ pub struct Master {
     pub dead_letters_wake: Arc<Notify>,
     /// Asks for a sweep.
     pub sweeper_wake: Arc<Notify>,
+    /// Who tries keys that nobody has.
+    pub guesses: guesses::Guesses,
     /// Where browsers find the dashboard, without a slash at the end.
     pub public_url: String,
     /// Where workers dial in, as far as the master can tell.

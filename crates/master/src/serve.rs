@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
-use axum::serve::ListenerExt;
 use gaffer_domain::queue::Turns;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -21,14 +19,17 @@ use crate::changes::Changes;
 use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
+use crate::guesses::Guesses;
 use crate::hub::Hub;
 use crate::input::Inputs;
+use crate::listener::{Listener, Timeouts};
 use crate::live::LiveOutputs;
 use crate::mover::Mover;
 use crate::pace::Pace;
 use crate::recorder::{self, Recorder};
 use crate::sampler::{Sampler, Samples};
 use crate::scheduler::Scheduler;
+use crate::scheduler::pauses::Pauses;
 use crate::scheduler::recent::Recent;
 use crate::scheduler::statistics::Statistics;
 use crate::secret::{NewSecret, Purpose};
@@ -36,7 +37,7 @@ use crate::store::Store;
 use crate::store::claim::Claim;
 use crate::sweeper::Sweeper;
 use crate::troubles::Troubles;
-use crate::{Master, http};
+use crate::{Master, http, listener};
 
 /// Open requests have so long to end when the master goes down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,7 +57,7 @@ pub struct Running {
     pub api: SocketAddr,
     /// Where workers dial in.
     pub workers: SocketAddr,
-    listeners: Vec<JoinHandle<std::io::Result<()>>>,
+    listeners: Vec<JoinHandle<()>>,
     recorder: JoinHandle<()>,
     loops: Vec<JoinHandle<()>>,
     claim: JoinHandle<()>,
@@ -113,6 +114,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     store.workers_amnesty().await?;
 
     let (hub, live) = (Hub::default(), LiveOutputs::default());
+    let pauses = Pauses::default();
     let (pace, changes) = (Pace::default(), Changes::default());
     let (scheduler_wake, sweeper_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (large_jobs, troubles) = (LargeJobs::default(), Troubles::default());
@@ -122,6 +124,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         hub: hub.clone(),
         live: live.clone(),
         pace: pace.clone(),
+        pauses: pauses.clone(),
         changes: changes.clone(),
         scheduler_wake: scheduler_wake.clone(),
         large_jobs: large_jobs.clone(),
@@ -137,6 +140,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         hub: hub.clone(),
         strategy: config.strategy,
         turns: Turns::default(),
+        pauses: pauses.clone(),
         recent: Recent::default(),
         statistics: statistics.clone(),
     };
@@ -183,21 +187,29 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         deletion_wake,
         dead_letters_wake,
         strategy: config.strategy,
+        pauses,
         statistics,
         samples,
+        guesses: Guesses::default(),
         worker_url: worker_url(&public_url, workers_addr),
         public_url,
         shutdown: shutdown.clone(),
     });
     let (release, taken_over) = (CancellationToken::new(), CancellationToken::new());
+    let limits = listener::limits(&config.connections);
+    let timeouts = Timeouts { idle: config.connections.idle_timeout.to_std(), ..Timeouts::default() };
+    let port = |name, socket, router, limits| {
+        let listener = Listener { name, socket, router, limits, timeouts };
+        tokio::spawn(listener.serve(shutdown.clone()))
+    };
     Ok(Running {
         claim: tokio::spawn(hold(claim, release.clone(), shutdown.clone(), taken_over.clone())),
         release,
         taken_over,
         listeners: vec![
-            serve(dashboard, http::dashboard(master.clone()), shutdown.clone()),
-            serve(api, http::api_alone(master.clone()), shutdown.clone()),
-            serve(workers, http::workers(master.clone()), shutdown.clone()),
+            port("dashboard", dashboard, http::dashboard(master.clone()), limits[0]),
+            port("api", api, http::api_alone(master.clone()), limits[1]),
+            port("workers", workers, http::workers(master.clone()), limits[2]),
         ],
         recorder: tokio::spawn(recorder.run()),
         loops: vec![
@@ -273,6 +285,7 @@ impl Master {
     ) -> Result<String, crate::store::StoreError> {
         let secret = NewSecret::new(Purpose::LoginLink);
         self.store.login_link_insert(user_id, &secret.sha256, valid_secs).await?;
+        self.guesses.is_made(&secret.sha256);
         Ok(format!("{}/login?token={}", self.public_url, secret.text))
     }
 }
@@ -320,21 +333,6 @@ fn worker_url(public_url: &str, workers: SocketAddr) -> String {
         _ => authority,
     };
     format!("ws://{host}:{}", workers.port())
-}
-
-fn serve(
-    listener: TcpListener,
-    router: Router,
-    shutdown: CancellationToken,
-) -> JoinHandle<std::io::Result<()>> {
-    // Small messages must not wait for each other's acknowledgements.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    tokio::spawn(async move {
-        axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
-    })
 }
 
 #[cfg(test)]

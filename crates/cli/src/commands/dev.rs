@@ -11,7 +11,7 @@ use clap::{Args, Parser};
 use gaffer_domain::JobId;
 use gaffer_domain::placement::Strategy;
 use gaffer_domain::spec::JobSpec;
-use gaffer_master::config::{MasterConfig, Rebalance, resolve};
+use gaffer_master::config::{ConnectionConfig, MasterConfig, Rebalance, resolve};
 use gaffer_master::secret::{NewSecret, Purpose, hash_of};
 use gaffer_master::serve::FIRST_USER;
 use gaffer_master::store::jobs::Submitted;
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commands::server;
 use crate::commands::workers::size;
 use crate::failure::Failure;
+use crate::open_files;
 use crate::out::Out;
 use crate::style::{self, Colour};
 
@@ -67,6 +68,9 @@ pub struct DevArgs {
     /// and a worker must have been connected, before that is considered
     #[arg(long, env = "GAFFER_REBALANCE", value_name = "TIME|off", default_value_t)]
     rebalance: Rebalance,
+    /// Limits of the three ports
+    #[command(flatten)]
+    connections: ConnectionConfig,
 }
 
 /// Runs it until Ctrl-C.
@@ -74,7 +78,10 @@ pub struct DevArgs {
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn run(args: DevArgs, out: &Out) -> Result<u8, Failure> {
-    server::serve(out, "warn", |shutdown| dev(args, out, shutdown))
+    server::serve(out, "warn", |shutdown| {
+        open_files::raise(u64::MAX);
+        dev(args, out, shutdown)
+    })
 }
 
 async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -88,6 +95,7 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         pg_bin: args.pg_bin,
         strategy: args.strategy,
         rebalance: args.rebalance,
+        connections: args.connections,
     };
     // A file of the last run would tell a waiting script that we are up.
     let ready_file = config.data_dir().join("dev.env");

@@ -16,8 +16,12 @@ use crate::commands::workers::WorkerAction;
 use crate::commands::{supervisor, worker_key};
 use crate::config::{self, WorkerPart};
 use crate::failure::Failure;
+use crate::open_files;
 use crate::out::Out;
 use crate::signals::Signals;
+
+/// Jobs inherit the limit on open files, and some programs look at each file that there could be.
+const MAX_OPEN_FILES_OF_JOBS: u64 = 65_536;
 
 /// `gaffer worker` runs one here; with an action it speaks about one elsewhere.
 #[derive(Debug)]
@@ -79,7 +83,10 @@ pub fn begin(command: &Command) -> Result<Option<ApiKey>, Failure> {
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn master(config: MasterConfig, out: &Out) -> Result<u8, Failure> {
-    serve(out, "info", |shutdown| gaffer_master::run(config, shutdown))
+    serve(out, "info", |shutdown| {
+        open_files::raise(u64::MAX);
+        gaffer_master::run(config, shutdown)
+    })
 }
 
 /// Runs a worker until it is told to end. `key`: what its supervisor hands to its links.
@@ -109,6 +116,7 @@ fn end_with_supervisor() {
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn keeper() -> Result<u8, Failure> {
+    open_files::raise(MAX_OPEN_FILES_OF_JOBS);
     behind_a_worker(&mut Builder::new_multi_thread(), gaffer_worker::keep())
 }
 

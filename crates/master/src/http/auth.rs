@@ -12,8 +12,10 @@ use axum_extra::extract::CookieJar;
 use gaffer_domain::ProjectId;
 
 use super::error::Error;
+use super::peer::Peer;
 use crate::Master;
-use crate::secret::{Purpose, hash_of};
+use crate::guesses::{Presented, TooMany};
+use crate::secret::{Purpose, beginning_of, hash_of};
 use crate::store::keys::{KeyHolder, KeyRefusal};
 
 /// Name of the session cookie.
@@ -48,7 +50,7 @@ impl FromRequestParts<Arc<Master>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, master: &Arc<Master>) -> Result<Caller, Error> {
         if let Some(token) = bearer(&parts.headers)? {
-            let holder = key_holder(master, token, Purpose::UserKey).await?;
+            let holder = key_holder(master, token, Purpose::UserKey, &Peer::of(&parts.extensions)).await?;
             let (Some(user_id), Some(user)) = (holder.user_id, holder.user) else {
                 return Err(Error::Unauthorized("key_wrong_kind", "this key is not a user's".to_owned()));
             };
@@ -56,7 +58,7 @@ impl FromRequestParts<Arc<Master>> for Caller {
         }
         let door = parts.extensions.get::<Door>().copied();
         if door == Some(Door::Dashboard)
-            && let Some(caller) = signed_in(master, &parts.headers).await?
+            && let Some(caller) = signed_in(master, &parts.headers, &Peer::of(&parts.extensions)).await?
         {
             return Ok(caller);
         }
@@ -68,12 +70,24 @@ impl FromRequestParts<Arc<Master>> for Caller {
     }
 }
 
-/// Who is signed in with the request's cookie, if anybody.
-pub async fn signed_in(master: &Master, headers: &HeaderMap) -> Result<Option<Caller>, Error> {
+/// Who is signed in with the request's cookie, if anybody. Whoever tries too many is not, without an error: a cookie that
+/// has expired is sent with every request.
+pub async fn signed_in(master: &Master, headers: &HeaderMap, peer: &Peer) -> Result<Option<Caller>, Error> {
     let jar = CookieJar::from_headers(headers);
     let Some(cookie) = jar.get(SESSION_COOKIE) else { return Ok(None) };
     let Some(sha256) = hash_of(cookie.value(), Purpose::WebSession) else { return Ok(None) };
+    let presented = presented(&sha256, cookie.value(), peer);
+    if master.guesses.may_ask(&master.store, presented).await?.is_err() {
+        return Ok(None);
+    }
     let session = master.store.web_session_check(&sha256, SESSION_IDLE_SECS).await?;
+    match &session {
+        Some(_) => {
+            master.guesses.is_good(presented);
+            peer.prove();
+        }
+        None => master.guesses.is_wrong(presented),
+    }
     Ok(session.map(|session| Caller {
         project: session.project,
         user_id: session.user_id,
@@ -94,8 +108,18 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     }
 }
 
+/// A secret as somebody presents it.
+pub fn presented<'a>(sha256: &'a [u8; 32], text: &'a str, peer: &Peer) -> Presented<'a> {
+    Presented { sha256, beginning: beginning_of(text), address: peer.network() }
+}
+
 /// Finds the holder of a key of the wanted kind.
-pub async fn key_holder(master: &Master, token: &str, purpose: Purpose) -> Result<KeyHolder, Error> {
+pub async fn key_holder(
+    master: &Master,
+    token: &str,
+    purpose: Purpose,
+    peer: &Peer,
+) -> Result<KeyHolder, Error> {
     let unauthorized = |code, detail: &str| Err(Error::Unauthorized(code, detail.to_owned()));
     let other = match purpose {
         Purpose::WorkerKey => Purpose::UserKey,
@@ -113,7 +137,19 @@ pub async fn key_holder(master: &Master, token: &str, purpose: Purpose) -> Resul
             ),
         };
     };
-    match master.store.key_check(&sha256).await? {
+    let presented = presented(&sha256, token, peer);
+    if let Err(TooMany(wait)) = master.guesses.may_ask(&master.store, presented).await? {
+        return Err(Error::TooManyAttempts(wait));
+    }
+    let checked = master.store.key_check(&sha256).await?;
+    match &checked {
+        Ok(_) => {
+            master.guesses.is_good(presented);
+            peer.prove();
+        }
+        Err(_) => master.guesses.is_wrong(presented),
+    }
+    match checked {
         Ok(holder) => Ok(holder),
         Err(KeyRefusal::Unknown) => unauthorized("key_unknown", "the key is not known to this master"),
         Err(KeyRefusal::Revoked) => unauthorized("key_revoked", "the key was revoked"),

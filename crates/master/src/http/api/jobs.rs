@@ -277,6 +277,7 @@ pub async fn explain(
         caller.project,
         job,
         &master.statistics.kept(),
+        &master.pauses,
         &master.troubles,
         Utc::now(),
     )

@@ -11,6 +11,7 @@ use chrono::Utc;
 
 use super::super::auth::{self, Caller};
 use super::super::error::Error;
+use super::super::peer::Peer;
 use super::theme::Theme;
 use super::{assets, login};
 use crate::Master;
@@ -81,7 +82,7 @@ impl FromRequestParts<Arc<Master>> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, master: &Arc<Master>) -> Result<Visitor, Response> {
         let surroundings = Surroundings::of(&parts.method, parts.uri.path_and_query(), &parts.headers);
-        match auth::signed_in(master, &parts.headers).await {
+        match auth::signed_in(master, &parts.headers, &Peer::of(&parts.extensions)).await {
             Ok(Some(caller)) => {
                 let has_trouble = master.troubles.database().is_some();
                 Ok(Visitor { caller, surroundings, has_trouble })

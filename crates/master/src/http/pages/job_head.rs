@@ -243,6 +243,7 @@ pub async fn waiting(
         caller.project,
         job.id,
         &master.statistics.kept(),
+        &master.pauses,
         &master.troubles,
         Utc::now(),
     )

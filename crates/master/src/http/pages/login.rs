@@ -8,13 +8,15 @@ use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::CookieJar;
 
-use super::super::auth::{SESSION_COOKIE, SESSION_SECS, signed_in};
+use super::super::auth::{SESSION_COOKIE, SESSION_SECS, presented, signed_in};
 use super::super::error::Error;
 use super::super::params::Params;
+use super::super::peer::Peer;
 use super::frame::{Frame, Surroundings};
+use super::page;
 use super::shown::{encoded, local_path};
-use super::{page, secret_page};
 use crate::Master;
+use crate::guesses::TooMany;
 use crate::secret::{NewSecret, Purpose, hash_of};
 
 /// Where whoever is not signed in is sent, to come back afterwards.
@@ -46,6 +48,7 @@ pub async fn sign_in(
     surroundings: Surroundings,
     method: Method,
     headers: HeaderMap,
+    peer: Peer,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["token", "next"], &[])?;
@@ -62,20 +65,31 @@ pub async fn sign_in(
     }
     let session = NewSecret::new(Purpose::WebSession);
     let is_good = match hash_of(token, Purpose::LoginLink) {
-        Some(link) => master.store.login_link_use(&link, &session.sha256, SESSION_SECS).await?,
+        Some(link) => {
+            let presented = presented(&link, token, &peer);
+            if let Err(TooMany(wait)) = master.guesses.may_ask(&master.store, presented).await? {
+                return Err(Error::TooManyAttempts(wait));
+            }
+            let is_good = master.store.login_link_use(&link, &session.sha256, SESSION_SECS).await?;
+            if !is_good {
+                master.guesses.is_wrong(presented);
+            }
+            is_good
+        }
         None => false,
     };
     let to = next.clone().unwrap_or_else(|| "/jobs".to_owned());
     if !is_good {
-        if signed_in(&master, &headers).await?.is_some() {
+        if signed_in(&master, &headers, &peer).await?.is_some() {
             return Ok(Redirect::to(&to).into_response());
         }
         let problem = Some("This link was used before, or is too old. Each works once; get a new one.");
-        return secret_page(&LoginPage { frame, problem, next });
+        return page(&LoginPage { frame, problem, next });
     }
+    master.guesses.is_made(&session.sha256);
     // The browser may have come from another site, and then would not send the new cookie when redirected: it has to
     // go on from a page of this one.
-    let mut response = secret_page(&SignedInPage { frame, next: to })?;
+    let mut response = page(&SignedInPage { frame, next: to })?;
     set_session(&master, &mut response, &session.text, SESSION_SECS);
     Ok(response)
 }

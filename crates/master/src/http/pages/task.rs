@@ -48,6 +48,8 @@ struct AttemptView {
     output: String,
     output_href: String,
     sha256: Option<String>,
+    /// The stored output is not what the worker read.
+    differs: bool,
     killed: Option<String>,
     container: Option<ContainerView>,
     placement: Option<Placement>,
@@ -97,6 +99,7 @@ impl AttemptView {
             output: log::size(attempt.output_lines, attempt.output_bytes),
             output_href: address(page, &[("attempt", &attempt.attempt.to_string())]),
             sha256: attempt.output_sha256,
+            differs: attempt.output_complete == Some(false),
             killed: attempt.killed.as_ref().map(killed),
             container: attempt.container.map(ContainerView::of),
             placement: attempt.placement.map(Placement::of),
