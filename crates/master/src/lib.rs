@@ -59,6 +59,10 @@ pub struct Master {
     pub sweeper_wake: Arc<Notify>,
     /// Where browsers find the dashboard, without a slash at the end.
     pub public_url: String,
+    /// Scheme, host and port of that, as browsers state their origin.
+    pub public_origin: String,
+    /// The path of that.
+    pub base_path: http::BasePath,
     /// Where workers dial in, as far as the master can tell.
     pub worker_url: String,
     /// Cancelled when the master goes down.

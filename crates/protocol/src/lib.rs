@@ -2,5 +2,7 @@
 //! their encodings only; nothing here decides or does anything.
 
 pub mod output;
+pub mod proxies;
 pub mod rest;
+pub mod server_url;
 pub mod wire;

@@ -79,6 +79,7 @@ pub fn run(args: DevArgs, out: &Out) -> Result<u8, Failure> {
 
 async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::Result<()> {
     let config = MasterConfig {
+        forget_workers: Default::default(),
         database_url: None,
         dashboard_addr: on_this_machine("GAFFER_DASHBOARD_ADDR", &args.dashboard_addr).await?,
         api_addr: on_this_machine("GAFFER_API_ADDR", &args.api_addr).await?,
