@@ -3,7 +3,7 @@
 //! This is one side of a border, see [`crate::keeper`]: nothing here knows how attempts execute.
 
 mod backoff;
-mod dial;
+pub(crate) mod dial;
 mod outbox;
 mod session;
 
@@ -18,8 +18,9 @@ use gaffer_protocol::wire::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::{ApiKey, MasterUrl};
+use crate::config::ApiKey;
 use crate::keeper::Keeper;
+use crate::route::Route;
 use crate::stats::StatsReader;
 use backoff::Backoff;
 pub(crate) use backoff::Patience;
@@ -29,9 +30,8 @@ use session::SessionEnd;
 /// How a worker presents itself, and to whom.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionSettings {
-    pub master_url: MasterUrl,
+    pub route: Route,
     pub api_key: ApiKey,
-    pub tls_ca: Option<PathBuf>,
     pub patience: Patience,
     pub identity: Uuid,
     pub boot_id: String,
@@ -67,7 +67,7 @@ pub(crate) async fn run(
     closing: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut link = Link {
-        dialer: Dialer::new(settings.master_url.clone(), &settings.api_key, settings.tls_ca.as_deref())?,
+        dialer: Dialer::new(settings.route.clone(), Some(&settings.api_key))?,
         process: Uuid::new_v4(),
         stats: StatsReader::new(&settings.data_dir),
         backoff: Backoff::new(settings.patience.clone()),
@@ -136,6 +136,9 @@ impl Link {
             Some(Ok(socket)) => socket,
             Some(Err(DialError::Refused(reason))) => {
                 return Failure::Refusal(format!("the master at {url} {reason}"));
+            }
+            Some(Err(DialError::Blocked(reason))) => {
+                return Failure::Refusal(format!("cannot reach the master at {url}: {reason}"));
             }
             Some(Err(DialError::Unreachable(reason))) => {
                 return Failure::Passing(format!("cannot reach the master at {url}: {reason}"));

@@ -11,10 +11,12 @@ mod data_dir;
 pub mod driver;
 mod execution;
 mod keeper;
+pub mod route;
 mod spool;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod try_master;
 
 use std::path::Path;
 
@@ -31,6 +33,8 @@ use connection::{ConnectionSettings, Patience};
 use driver::DriverSettings;
 use execution::ExecutionSettings;
 pub use keeper::{GUARD_COMMAND, KEEPER_COMMAND, KeeperPlace, guard, keep};
+use route::Route;
+pub use try_master::{Found, Tried, try_master};
 
 /// Runs a worker until `shutdown`, with its attempts in `place`.
 ///
@@ -64,6 +68,7 @@ async fn run_with(
     let data_dir = data_dir::prepare(&settings.data_dir)?;
     let identity = data_dir::identity(&data_dir)?;
     let boot_id = execution::boot_id()?;
+    let route = Route::to(settings.master_url.clone(), &settings.proxies, settings.tls_ca.as_deref())?;
     let capacity = capacity(&settings, &data_dir)?;
     let execution = ExecutionSettings {
         data_dir: data_dir.clone(),
@@ -82,9 +87,8 @@ async fn run_with(
         owner: container_owner(identity),
     };
     let connection = ConnectionSettings {
-        master_url: settings.master_url,
+        route,
         api_key: settings.api_key,
-        tls_ca: settings.tls_ca,
         patience,
         identity,
         boot_id,
