@@ -3,6 +3,7 @@
 //! Postgres remembers, the domain decides, `store` is the one gate, `scheduler` places, `hub` delivers, the workers'
 //! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
 
+pub mod arrivals;
 pub mod changes;
 pub mod config;
 pub mod embedded_postgres;
@@ -39,6 +40,8 @@ pub struct Master {
     pub store: store::Store,
     /// Who is connected.
     pub hub: hub::Hub,
+    /// Who says hello just now.
+    pub arrivals: arrivals::Arrivals,
     /// Output that is under way.
     pub live: live::LiveOutputs,
     /// Wake-up calls after commits.

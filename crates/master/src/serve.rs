@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::arrivals::Arrivals;
 use crate::changes::Changes;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
@@ -148,6 +149,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         hub: hub.clone(),
         recorder: recorder_handle.clone(),
         wake: sweeper_wake.clone(),
+        forget_workers_after: config.forget_workers.after(),
     };
     let (dashboard_addr, api_addr, workers_addr) =
         (dashboard.local_addr()?, api.local_addr()?, workers.local_addr()?);
@@ -157,6 +159,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let master = Arc::new(Master {
         store,
         hub,
+        arrivals: Arrivals::default(),
         live,
         changes,
         recorder: recorder_handle,
