@@ -10,6 +10,7 @@
 mod acknowledgements;
 mod cli;
 mod containers;
+mod copies;
 mod crash;
 mod doors;
 mod draining;
@@ -17,6 +18,7 @@ mod gate;
 mod jobs;
 mod leases;
 mod masters;
+mod networks;
 mod pages;
 mod placement;
 mod scheduling;
