@@ -11,6 +11,9 @@ use url::Url;
 
 use crate::server_url::ServerUrl;
 
+/// The variables that are read, also in small letters.
+pub const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"];
+
 /// What the environment says of proxies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies {

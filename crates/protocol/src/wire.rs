@@ -268,6 +268,11 @@ pub enum ToWorker {
         /// Whose.
         attempt: AttemptRef,
     },
+    /// Something for the worker's operator to know; nothing follows from it.
+    Notice {
+        /// A sentence.
+        message: String,
+    },
     /// The session ends, for this reason. A close frame follows.
     Goodbye {
         /// Which kind of reason.

@@ -318,6 +318,7 @@ impl Core {
             // These are between the connection and the master.
             ToWorker::Welcome(_)
             | ToWorker::Alive { .. }
+            | ToWorker::Notice { .. }
             | ToWorker::OutputWanted { .. }
             | ToWorker::Goodbye { .. } => {}
         }

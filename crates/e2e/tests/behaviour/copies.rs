@@ -76,6 +76,13 @@ async fn a_worker_that_is_well_keeps_its_place_from_another_machine_and_both_sid
     assert_eq!(code, GoodbyeCode::Duplicate, "{message}");
     assert!(message.contains("this very machine"), "{message}");
 
+    let notice = first
+        .hear_until(|message| match message {
+            ToWorker::Notice { message } => Some(message),
+            _ => None,
+        })
+        .await;
+    assert!(notice.contains("host of m2"), "{notice}");
     let told = events(&stage, "worker.duplicate").await;
     assert_eq!(told.len(), 1, "one event for all that keep trying: {told:?}");
     assert!(told[0]["message"].as_str().unwrap().contains("host of m2"), "{told:?}");
@@ -154,8 +161,8 @@ async fn attempts_of_a_machine_that_is_cut_off_are_adopted_by_no_other() {
     })
     .await;
     // It would say that it knows nothing of them, and they would be started anew beside the ones that run.
-    let clone =
-        RawWorker::try_connect(&stage.worker_url(), &stage.worker_key, from(&said, "boot-2", "m2", "8:1"));
+    let url = stage.worker_url();
+    let clone = RawWorker::try_connect(&url, &stage.worker_key, from(&said, "boot-2", "m2", "8:1"));
     assert_eq!(goodbye(clone.await.err().flatten()).0, GoodbyeCode::BeginAnew);
     assert_eq!(stage.client.job(job).await.state, "running");
     // Back, it goes on with them.

@@ -2,7 +2,6 @@
 //! one's own.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::{Output, Stdio};
 
 use gaffer_e2e::browser::{Browser, Scheme};
@@ -244,7 +243,8 @@ async fn the_dashboard_works_below_a_path_in_a_browser_that_sends_no_fetch_metad
         let (stage, proxy, public) = behind_a_proxy(TLS_NAME, "/gaffer", strips).await;
         let rules = format!("--host-resolver-rules=MAP {TLS_NAME} 127.0.0.1");
         let Some(browser) = Browser::open_with(1280, 900, Scheme::Light, &[&rules]).await else { return };
-        let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("pi")).await;
+        let by_address = public.replace(TLS_NAME, "127.0.0.1");
+        let _worker = Worker::start(&stage, "pi", &[("MASTER_URL", by_address)]).await;
         let link = stage.client.post("/login-links", &json!({})).await;
         browser.visit(link.body["url"].as_str().unwrap()).await;
         eventually("the browser is signed in", async || {
@@ -254,15 +254,13 @@ async fn the_dashboard_works_below_a_path_in_a_browser_that_sends_no_fetch_metad
         .await;
 
         browser.visit(&format!("{public}/jobs/new")).await;
-        browser.fill("textarea[name=script]", "echo hello").await;
+        browser.fill("textarea[name=script]", "echo live below a path; exec sleep 1000").await;
         browser.click("form[action='/gaffer/jobs/new'] button.primary").await;
-        let attempt = worker.next_start().await.attempt;
-        worker.started(attempt).await;
         browser.shows("running").await;
-        worker.output(attempt, 0, gaffer_protocol::output::Stream::Stdout, b"live below a path\n").await;
         browser.shows("live below a path").await;
-        worker.ended(attempt, gaffer_domain::reason::AttemptEnd::Exited { code: 1 }, 18).await;
-        browser.shows("failed").await;
+        let job = browser.window.current_url().await.unwrap().path().rsplit('/').next().unwrap().to_owned();
+        assert_eq!(stage.client.post(&format!("/jobs/{job}/stop"), &json!({})).await.status, StatusCode::OK);
+        browser.shows("cancelled").await;
         // What the stream put into the page leads below the path, too.
         let bad = "[...document.querySelectorAll('a[href]')].map(a => a.getAttribute('href')) \
              .filter(h => !h.startsWith('/gaffer/') && !h.startsWith('#'))";
@@ -348,28 +346,46 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn end_keeper(dir: &Path) {
-    if let Some(pid) = keeper(dir) {
-        let _ = kill(pid, Signal::SIGKILL);
+/// A real worker, which ends with this.
+struct Worker {
+    _child: tokio::process::Child,
+    dir: tempfile::TempDir,
+}
+
+impl Worker {
+    /// Starts one with these variables and waits until it is online.
+    async fn start(stage: &Stage, name: &str, variables: &[(&'static str, String)]) -> Worker {
+        let dir = data_dir();
+        let child = command(&["worker"])
+            .env("API_KEY", &stage.worker_key)
+            .env("GAFFER_WORKER_NAME", name)
+            .env("GAFFER_DATA_DIR", dir.path())
+            .envs(variables.iter().cloned())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(dir.path().join("worker.log")).unwrap())
+            .spawn()
+            .unwrap();
+        let worker = Worker { _child: child, dir };
+        eventually(&format!("worker {name} is online"), async || {
+            (stage.client.get(&format!("/workers/{name}")).await.body["state"] == "online").then_some(())
+        })
+        .await;
+        worker
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(pid) = keeper(self.dir.path()) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
     }
 }
 
 #[tokio::test]
 async fn workers_commands_and_doctor_go_the_same_way_through_proxies_and_with_certificates_of_ones_own() {
     let far = FarAway::set().await;
-    let dir = data_dir();
-    let mut worker = command(&["worker"])
-        .envs(far.environment())
-        .env("GAFFER_WORKER_NAME", "far")
-        .env("GAFFER_DATA_DIR", dir.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    eventually("the worker is online", async || {
-        (far.stage.client.get("/workers/far").await.body["state"] == "online").then_some(())
-    })
-    .await;
+    let worker = Worker::start(&far.stage, "far", &far.environment()).await;
     let ran = far.run(&["run", "--", "sh", "-c", "echo through; env | grep -i proxy; exit 7"], &[]).await;
     assert_eq!(
         (ran.status.code(), String::from_utf8_lossy(&ran.stdout).as_ref()),
@@ -393,9 +409,7 @@ async fn workers_commands_and_doctor_go_the_same_way_through_proxies_and_with_ce
         asked.iter().all(|asked| asked.what == format!("CONNECT {TLS_NAME}:443") && asked.let_through),
         "{asked:?}"
     );
-    kill(nix::unistd::Pid::from_raw(worker.id().unwrap() as i32), Signal::SIGTERM).unwrap();
-    worker.wait().await.unwrap();
-    end_keeper(dir.path());
+    drop(worker);
 
     // Each thing that can be wrong is told by both.
     let wrong = far.proxy().replace("s3cret", "wrong");

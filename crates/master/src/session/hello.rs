@@ -98,6 +98,7 @@ async fn let_in(
         if master.arrivals.is_news(duplicate.holder) {
             let event = duplicate.event(place);
             master.store.worker_duplicate(duplicate.holder, &event).await.map_err(disconnected)?;
+            master.hub.send(duplicate.holder, ToWorker::Notice { message: event });
             master.changes.announce(&[]);
         }
         let code = match duplicate.begins_anew {

@@ -163,6 +163,10 @@ impl Session<'_> {
     }
 
     fn take(&self, message: ToWorker) {
+        if let ToWorker::Notice { message } = message {
+            tracing::warn!("the master says: {message}");
+            return;
+        }
         match &message {
             ToWorker::Alive { sequence } => {
                 let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
