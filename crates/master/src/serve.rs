@@ -91,6 +91,11 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let dashboard = listen("GAFFER_DASHBOARD_ADDR", &config.dashboard_addr).await?;
     let api = listen("GAFFER_API_ADDR", &config.api_addr).await?;
     let workers = listen("GAFFER_WORKER_ADDR", &config.worker_addr).await?;
+    let (dashboard_addr, api_addr, workers_addr) =
+        (dashboard.local_addr()?, api.local_addr()?, workers.local_addr()?);
+    let configured = config.public_url.as_deref().filter(|url| !url.trim().is_empty());
+    let public = public_url(configured, dashboard_addr)?;
+    let base_path = BasePath::of(&public).context("GAFFER_PUBLIC_URL")?;
 
     let (url, postgres) = match &config.database_url {
         Some(url) => (url.0.clone(), None),
@@ -151,11 +156,6 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         wake: sweeper_wake.clone(),
         forget_workers_after: config.forget_workers.after(),
     };
-    let (dashboard_addr, api_addr, workers_addr) =
-        (dashboard.local_addr()?, api.local_addr()?, workers.local_addr()?);
-    let configured = config.public_url.as_deref().filter(|url| !url.trim().is_empty());
-    let public = public_url(configured, dashboard_addr)?;
-    let base_path = BasePath::of(&public).context("GAFFER_PUBLIC_URL")?;
     let master = Arc::new(Master {
         store,
         hub,

@@ -8,7 +8,7 @@ use gaffer_protocol::rest::Problem;
 use gaffer_protocol::server_url::ServerUrl;
 use gaffer_protocol::wire::MAX_CONTROL_FRAME_BYTES;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
+use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, LOCATION};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self};
@@ -103,6 +103,15 @@ fn refusal(response: &Response<Option<Vec<u8>>>) -> DialError {
     let status = response.status();
     let body = response.body().as_deref().unwrap_or_default();
     let detail = serde_json::from_slice::<Problem>(body).map(|problem| problem.detail).ok();
+    if status.is_redirection() {
+        let to =
+            response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("another address");
+        let to: String = to.chars().take(200).collect();
+        // A key is for the address that it was given with.
+        return DialError::Refused(format!(
+            "sends workers on to {to} ({status}): if that is right, put it into MASTER_URL"
+        ));
+    }
     match (status.as_u16(), detail) {
         (401 | 403, Some(detail)) => DialError::Refused(format!("refused the key: {detail}")),
         (401 | 403, None) => DialError::Refused(format!("refused the key ({status})")),
@@ -130,6 +139,14 @@ mod tests {
         let expected = DialError::Refused("refused the key: this key was revoked".to_owned());
         assert_eq!(answered(401, problem), expected);
         assert_eq!(answered(403, "<html>"), DialError::Refused("refused the key (403 Forbidden)".to_owned()));
+    }
+
+    #[test]
+    fn a_redirect_is_told_and_not_followed() {
+        let response =
+            Response::builder().status(308).header(LOCATION, "https://m/worker").body(None).unwrap();
+        let DialError::Refused(reason) = refusal(&response) else { panic!() };
+        assert!(reason.contains("https://m/worker") && reason.contains("MASTER_URL"), "{reason}");
     }
 
     #[test]
