@@ -40,13 +40,13 @@ pub struct WorkerConfig {
     #[arg(long, env = "MASTER_URL", value_name = "URL")]
     pub master_url: Option<String>,
     /// A file that holds the master's address
-    #[arg(long, env = "MASTER_URL_FILE", value_name = "FILE")]
+    #[arg(long, env = "MASTER_URL_FILE", value_name = "FILE", value_parser = path_or_nothing())]
     pub master_url_file: Option<PathBuf>,
     /// The worker key to dial in with
     #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
     pub api_key: Option<ApiKey>,
     /// A file that holds the worker key
-    #[arg(long, env = "API_KEY_FILE", value_name = "FILE")]
+    #[arg(long, env = "API_KEY_FILE", value_name = "FILE", value_parser = path_or_nothing())]
     pub api_key_file: Option<PathBuf>,
     /// The name to be known by [default: the host's name]
     #[arg(long, env = "GAFFER_WORKER_NAME", value_name = "NAME")]
@@ -81,7 +81,7 @@ pub struct WorkerConfig {
     #[command(flatten)]
     pub docker: DockerConfig,
     /// CA bundle (PEM) used to verify the master's certificate, in place of the system's
-    #[arg(long, env = "GAFFER_TLS_CA", value_name = "FILE")]
+    #[arg(long, env = "GAFFER_TLS_CA", value_name = "FILE", value_parser = path_or_nothing())]
     pub tls_ca: Option<PathBuf>,
     /// What becomes of its jobs when it is stopped: end them, or leave them to the next worker with this data
     /// directory, as long as their leases last
@@ -308,6 +308,12 @@ impl FromStr for Countables {
             .collect::<Result<_, _>>()
             .map(Countables)
     }
+}
+
+/// Takes an empty path, too: a variable that is set to nothing counts as not set.
+fn path_or_nothing() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    use clap::builder::TypedValueParser as _;
+    clap::builder::OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// The HTTP proxies that the environment names.

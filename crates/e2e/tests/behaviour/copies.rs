@@ -155,6 +155,7 @@ async fn attempts_of_a_machine_that_is_cut_off_are_adopted_by_no_other() {
     let attempt = first.next_start().await.attempt;
     first.started(attempt).await;
     first.heartbeat(1, vec![HeldAttempt { attempt, phase: HeldPhase::Running }]).await;
+    stage.client.in_state(job, "running").await;
     first.hang_up();
     eventually("it is offline", async || {
         (stage.client.get("/workers/pi").await.body["state"] == "offline").then_some(())

@@ -75,6 +75,11 @@ fn flags_are_read_by_clap() {
     assert_eq!(config.memory, Some(Bytes(2 << 30)));
     assert!(config.scripted_driver);
     assert!(Cli::try_parse_from(["gaffer", "--memory", "much"]).is_err());
+    let unset =
+        Cli::try_parse_from(["gaffer", "--tls-ca=", "--api-key-file=", "--master-url-file="]).unwrap().worker;
+    let unset = WorkerConfig { master_url: Some("ws://m".to_owned()), ..unset };
+    let reaching = unset.reaching().unwrap();
+    assert!(reaching.tls_ca.is_none() && reaching.api_key.is_none());
 }
 
 #[test]
