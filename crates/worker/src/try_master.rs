@@ -42,7 +42,7 @@ pub async fn try_master(config: WorkerConfig, patience: Duration) -> anyhow::Res
     let (door, detour) = (route.server().worker_door(), route.detour());
     let has_key = settings.api_key.is_some();
     let dialer = Dialer::new(route, settings.api_key.as_ref())?;
-    let found = match dialer.dial(patience).await {
+    let found = match Box::pin(dialer.dial(patience)).await {
         Ok(mut socket) => {
             let _ = tokio::time::timeout(patience, socket.close(None)).await;
             Found::LetsIn

@@ -87,7 +87,7 @@ impl Dialer {
             Some(tls) if self.url().is_secure() => Connector::Rustls(tls.clone()),
             _ => Connector::Plain,
         };
-        let greeting = client_async_tls_with_config(request, stream, Some(config), Some(connector));
+        let greeting = Box::pin(client_async_tls_with_config(request, stream, Some(config), Some(connector)));
         match tokio::time::timeout(DIAL_TIMEOUT, greeting).await {
             Err(_) => Err(no_answer(DIAL_TIMEOUT)),
             Ok(Ok((socket, _))) => Ok(socket),

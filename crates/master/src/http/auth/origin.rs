@@ -13,17 +13,17 @@ const MAX_SHOWN_CHARS: usize = 120;
 pub enum Refusal {
     /// The browser says so itself.
     #[error("this request comes from another site (the browser sent `Sec-Fetch-Site: {0}`)")]
-    OtherSite(String),
+    Site(String),
     /// The page that sent it has no origin that could be compared.
     #[error("this request comes from another site (the browser sent `Origin: {0}`)")]
-    OtherOrigin(String),
+    Origin(String),
     /// The page is of one host, the request arrived for another.
     #[error(
         "this request comes from a page of {origin}, but arrived with `Host: {host}`. If {origin} is this dashboard \
          behind a reverse proxy, the proxy replaces the header Host: set GAFFER_PUBLIC_URL={origin} on the master (with \
          its path, if it has one), or let the proxy pass the header on (nginx: proxy_set_header Host $http_host)"
     )]
-    OtherHost {
+    Host {
         /// As the browser says it.
         origin: String,
         /// As it arrived.
@@ -35,7 +35,7 @@ pub enum Refusal {
          dashboard, set GAFFER_PUBLIC_URL={origin} on the master (with its path, if it has one), or let the proxy send \
          the header X-Forwarded-Proto (nginx: proxy_set_header X-Forwarded-Proto $scheme)"
     )]
-    OtherScheme {
+    Scheme {
         /// As the browser says it.
         origin: String,
     },
@@ -52,16 +52,16 @@ pub fn check(headers: &HeaderMap, public: &str) -> Result<(), Refusal> {
     if let Some(site) = text(SEC_FETCH_SITE) {
         return match site {
             "same-origin" | "none" => Ok(()),
-            other => Err(Refusal::OtherSite(shown(other))),
+            other => Err(Refusal::Site(shown(other))),
         };
     }
     let Some(stated) = text(header::ORIGIN) else { return Ok(()) };
-    let Some(origin) = origin_of(stated) else { return Err(Refusal::OtherOrigin(shown(stated))) };
+    let Some(origin) = origin_of(stated) else { return Err(Refusal::Origin(shown(stated))) };
     if origin == public {
         return Ok(());
     }
     let Some(host) = text(header::HOST) else {
-        return Err(Refusal::OtherHost { origin, host: "(none)".to_owned() });
+        return Err(Refusal::Host { origin, host: "(none)".to_owned() });
     };
     // No site can make a browser send this one: it is the proxy's word on what the browser spoke.
     let scheme = match text(FORWARDED_PROTO).and_then(|list| list.split(',').next()).map(str::trim) {
@@ -73,8 +73,8 @@ pub fn check(headers: &HeaderMap, public: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(match is_at("http") || is_at("https") {
-        true => Refusal::OtherScheme { origin },
-        false => Refusal::OtherHost { origin, host: shown(host) },
+        true => Refusal::Scheme { origin },
+        false => Refusal::Host { origin, host: shown(host) },
     })
 }
 
