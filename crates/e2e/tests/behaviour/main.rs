@@ -21,6 +21,7 @@ mod masters;
 mod networks;
 mod pages;
 mod placement;
+mod refused;
 mod scheduling;
 mod sessions;
 mod survival;

@@ -170,11 +170,12 @@ async fn below_a_path_every_address_is_below_it_whether_the_proxy_strips_it_or_n
                 let found = found.split('#').next().unwrap();
                 let is_here = found.is_empty() || found == path || found.starts_with(&format!("{path}/"));
                 assert!(is_here, "{address} leads to {found}");
-                let is_left_alone =
-                    ["/live", "/logout", "/theme", "/stop", "/rerun", "/delete", "/revoke", "/drain"]
-                        .iter()
-                        .chain(&["/cordon", "/remove", "/resume"])
-                        .any(|end| found.split('?').next().unwrap().ends_with(end));
+                let is_left_alone = [
+                    "/live", "/logout", "/theme", "/stop", "/rerun", "/retry", "/delete", "/revoke", "/drain",
+                ]
+                .iter()
+                .chain(&["/cordon", "/remove", "/resume"])
+                .any(|end| found.split('?').next().unwrap().ends_with(end));
                 if !found.is_empty() && !is_left_alone {
                     left.push(found.to_owned());
                 }

@@ -15,12 +15,15 @@ pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the database answers, too.
+/// `GET /readyz`: the database answers, and takes what is to be recorded.
 pub async fn readyz(State(master): State<Arc<Master>>) -> Result<&'static str, Error> {
     if master.shutdown.is_cancelled() {
         return Err(Error::ShuttingDown);
     }
     master.store.now().await?;
+    if let Some(trouble) = master.troubles.database() {
+        return Err(Error::NotReady(trouble.since));
+    }
     Ok("ok\n")
 }
 
