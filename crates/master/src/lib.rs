@@ -6,6 +6,8 @@
 pub mod arrivals;
 pub mod background;
 pub mod changes;
+pub mod cleaner;
+pub mod clocks;
 pub mod config;
 pub mod embedded_postgres;
 pub mod explain;
@@ -44,6 +46,8 @@ pub struct Master {
     pub hub: hub::Hub,
     /// Who says hello just now.
     pub arrivals: arrivals::Arrivals,
+    /// How far their clocks are off.
+    pub clocks: clocks::Clocks,
     /// Output that is under way.
     pub live: live::LiveOutputs,
     /// Wake-up calls after commits.

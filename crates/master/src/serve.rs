@@ -20,6 +20,7 @@ use crate::background::deletion::Deletion;
 use crate::background::driver::Loops;
 use crate::background::large_jobs::{LargeJobs, LargeJobsLoop};
 use crate::changes::Changes;
+use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::http::BasePath;
@@ -175,6 +176,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         store,
         hub,
         arrivals: Arrivals::default(),
+        clocks: Default::default(),
         live,
         changes,
         recorder: recorder_handle,
@@ -212,6 +214,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             background.start(large_jobs, shutdown.clone()),
             background.start(deletion, shutdown.clone()),
             background.start(dead_letters, shutdown.clone()),
+            tokio::spawn(cleaner::run(master.store.clone(), shutdown.clone())),
             tokio::spawn(sweeper.run(shutdown)),
         ],
         master,

@@ -12,6 +12,7 @@ pub mod dead_letters;
 pub mod deletion;
 mod error;
 pub mod events;
+mod forms;
 pub mod gate;
 pub mod jobs;
 pub mod keys;
@@ -40,6 +41,7 @@ const MAX_CONNECTIONS: u32 = 16;
 pub struct Store {
     pool: PgPool,
     specs: specs::SpecCache,
+    settled_events: events::SettledEvents,
 }
 
 /// The migrations, embedded.
@@ -82,7 +84,7 @@ impl Store {
             .connect_with(options)
             .await
             .context("cannot connect to the database")?;
-        Ok(Store { pool, specs: specs::SpecCache::default() })
+        Ok(Store { pool, specs: Default::default(), settled_events: Default::default() })
     }
 
     /// The time that leases are judged by. Also shows whether the database answers.

@@ -122,7 +122,7 @@ impl FromStr for ServerUrl {
     type Err = InvalidServerUrl;
 
     fn from_str(text: &str) -> Result<ServerUrl, InvalidServerUrl> {
-        let text = text.trim();
+        let text = text.trim_start_matches('\u{feff}').trim();
         read(text).map_err(|reason| InvalidServerUrl { text: shown(text), reason })
     }
 }
@@ -199,6 +199,7 @@ mod tests {
             "http://host:8000",
             "HTTP://HOST:8000/",
             " ws://host:8000 ",
+            "\u{feff}http://host:8000\r\n",
             "http://host:8000///",
             "http://host:8000/api/v1",
             "http://host:8000/api/v1/",

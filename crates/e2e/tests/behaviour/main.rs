@@ -9,14 +9,17 @@
 
 mod acknowledgements;
 mod cli;
+mod clocks;
 mod containers;
 mod copies;
 mod crash;
 mod doors;
 mod draining;
+mod events;
 mod gate;
 mod jobs;
 mod leases;
+mod leftovers;
 mod masters;
 mod networks;
 mod pages;
@@ -24,6 +27,8 @@ mod placement;
 mod refused;
 mod scheduling;
 mod sessions;
+mod stored;
 mod survival;
 mod tenants;
+mod texts;
 mod torture;

@@ -145,6 +145,7 @@ pub(super) async fn welcome(
             stored.push(StoredOutput { attempt: held.attempt, offset: live.stored_bytes() });
         }
     }
+    master.clocks.welcomed(registered.id);
     Ok(ToWorker::Welcome(Welcome {
         worker: registered.id,
         name: registered.name.clone(),

@@ -84,13 +84,15 @@ async fn control(
         let recorded = match message {
             ToMaster::Hello(_) => return Err(SessionEnd::protocol("a second hello in one session")),
             ToMaster::Heartbeat(heartbeat) => {
-                let Heartbeat { sequence, held, stats } = *heartbeat;
+                let Heartbeat { sequence, held, stats, clock } = *heartbeat;
                 handle.heard(Some(stats));
+                master.clocks.heartbeat(worker, sequence, clock, chrono::Utc::now());
                 handle.send(ToWorker::Alive { sequence });
                 recorder.reconcile_heartbeat(worker, held_of(&held)).await
             }
             ToMaster::Started { attempt, at, container } => {
                 let container = container.and_then(cleaned_facts);
+                let at = master.clocks.ours(worker, at);
                 recorder.started(worker, actor, attempt, at, container).await
             }
             ToMaster::Noted { attempt, message } => {
@@ -152,6 +154,8 @@ async fn end_of_output(
     if let AttemptEnd::StartFailed { message, .. } = &mut ended.end {
         *message = clean(message, MAX_TEXT_CHARS);
     }
+    ended.started_at = ended.started_at.map(|at| master.clocks.ours(handle.worker, at));
+    ended.ended_at = master.clocks.ours(handle.worker, ended.ended_at);
     ended.output_sha256 = ended.output_sha256.take().map(|sum| clean(&sum, 64));
     ended.container = ended.container.take().and_then(cleaned_facts);
     Ok(Some(received.lines))
