@@ -13,6 +13,7 @@ pub mod embedded_postgres;
 pub mod explain;
 pub mod http;
 pub mod hub;
+pub mod input;
 pub mod live;
 pub mod mover;
 pub mod output;
@@ -46,6 +47,8 @@ pub struct Master {
     pub hub: hub::Hub,
     /// Who says hello just now.
     pub arrivals: arrivals::Arrivals,
+    /// Standard input that is under way.
+    pub inputs: input::Inputs,
     /// How far their clocks are off.
     pub clocks: clocks::Clocks,
     /// Output that is under way.

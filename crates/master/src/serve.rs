@@ -25,6 +25,7 @@ use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::http::BasePath;
 use crate::hub::Hub;
+use crate::input::Inputs;
 use crate::live::LiveOutputs;
 use crate::mover::Mover;
 use crate::pace::Pace;
@@ -176,6 +177,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         store,
         hub,
         arrivals: Arrivals::default(),
+        inputs: Inputs::default(),
         clocks: Default::default(),
         live,
         changes,
