@@ -3,6 +3,7 @@
 //! Postgres remembers, the domain decides, `store` is the one gate, `scheduler` places, `hub` delivers, the workers'
 //! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
 
+pub mod arrivals;
 pub mod background;
 pub mod changes;
 pub mod cleaner;
@@ -47,6 +48,8 @@ pub struct Master {
     pub store: store::Store,
     /// Who is connected.
     pub hub: hub::Hub,
+    /// Who says hello just now.
+    pub arrivals: arrivals::Arrivals,
     /// Standard input that is under way.
     pub inputs: input::Inputs,
     /// How far their clocks are off.
@@ -83,6 +86,10 @@ pub struct Master {
     pub guesses: guesses::Guesses,
     /// Where browsers find the dashboard, without a slash at the end.
     pub public_url: String,
+    /// Scheme, host and port of that, as browsers state their origin.
+    pub public_origin: String,
+    /// The path of that.
+    pub base_path: http::BasePath,
     /// Where workers dial in, as far as the master can tell.
     pub worker_url: String,
     /// Cancelled when the master goes down.

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use gaffer_domain::queue::Turns;
+use gaffer_protocol::server_url::ServerUrl;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::arrivals::Arrivals;
 use crate::background::dead_letters::DeadLetters;
 use crate::background::deletion::Deletion;
 use crate::background::driver::Loops;
@@ -20,6 +22,7 @@ use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::guesses::Guesses;
+use crate::http::BasePath;
 use crate::hub::Hub;
 use crate::input::Inputs;
 use crate::listener::{Listener, Timeouts};
@@ -96,6 +99,11 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let dashboard = listen("GAFFER_DASHBOARD_ADDR", &config.dashboard_addr).await?;
     let api = listen("GAFFER_API_ADDR", &config.api_addr).await?;
     let workers = listen("GAFFER_WORKER_ADDR", &config.worker_addr).await?;
+    let (dashboard_addr, api_addr, workers_addr) =
+        (dashboard.local_addr()?, api.local_addr()?, workers.local_addr()?);
+    let configured = config.public_url.as_deref().filter(|url| !url.trim().is_empty());
+    let public = public_url(configured, dashboard_addr)?;
+    let base_path = BasePath::of(&public).context("GAFFER_PUBLIC_URL")?;
 
     let (url, postgres) = match &config.database_url {
         Some(url) => (url.0.clone(), None),
@@ -162,18 +170,17 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         hub: hub.clone(),
         recorder: recorder_handle.clone(),
         wake: sweeper_wake.clone(),
+        forget_workers_after: config.forget_workers.after(),
     };
     let large_jobs = LargeJobsLoop::new(store.clone(), recorder_handle.clone(), large_jobs);
     let deletion = Deletion { store: store.clone(), wake: deletion_wake.clone() };
     let dead_letters =
         DeadLetters { store: store.clone(), changes: changes.clone(), wake: dead_letters_wake.clone() };
     let background = Loops::default();
-    let (dashboard_addr, api_addr, workers_addr) =
-        (dashboard.local_addr()?, api.local_addr()?, workers.local_addr()?);
-    let public_url = public_url(config, dashboard_addr);
     let master = Arc::new(Master {
         store,
         hub,
+        arrivals: Arrivals::default(),
         inputs: Inputs::default(),
         clocks: Default::default(),
         live,
@@ -191,8 +198,10 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         statistics,
         samples,
         guesses: Guesses::default(),
-        worker_url: worker_url(&public_url, workers_addr),
-        public_url,
+        worker_url: worker_url(configured, &public, dashboard_addr, workers_addr),
+        public_url: public.to_string(),
+        public_origin: public.origin(),
+        base_path,
         shutdown: shutdown.clone(),
     });
     let (release, taken_over) = (CancellationToken::new(), CancellationToken::new());
@@ -312,27 +321,28 @@ async fn listen(setting: &str, address: &str) -> anyhow::Result<TcpListener> {
 }
 
 /// What links begin with: as configured, else this machine's own view of the dashboard.
-fn public_url(config: &MasterConfig, dashboard: SocketAddr) -> String {
-    match &config.public_url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None if dashboard.ip().is_unspecified() => format!("http://localhost:{}", dashboard.port()),
-        None => format!("http://{dashboard}"),
-    }
+fn public_url(configured: Option<&str>, dashboard: SocketAddr) -> anyhow::Result<ServerUrl> {
+    let own = match dashboard.ip().is_unspecified() {
+        true => format!("http://localhost:{}", dashboard.port()),
+        false => format!("http://{dashboard}"),
+    };
+    configured.unwrap_or(&own).parse().context("GAFFER_PUBLIC_URL")
 }
 
-/// Where workers dial in: behind a proxy that speaks TLS it is the one address for all, else the dashboard's host with the
+/// Where workers dial in: behind a reverse proxy at the one address for all, else at the dashboard's host with the
 /// workers' own port.
-fn worker_url(public_url: &str, workers: SocketAddr) -> String {
-    let (scheme, rest) = public_url.split_once("://").unwrap_or(("http", public_url));
-    if scheme == "https" {
-        return format!("wss://{rest}");
+fn worker_url(
+    configured: Option<&str>,
+    public: &ServerUrl,
+    dashboard: SocketAddr,
+    workers: SocketAddr,
+) -> String {
+    let is_proxied = configured.is_some()
+        && (public.is_secure() || !public.path().is_empty() || public.port() != dashboard.port());
+    match is_proxied {
+        true => public.for_workers(),
+        false => public.directly_at(workers.port()).for_workers(),
     }
-    let authority = rest.split('/').next().unwrap_or(rest);
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    format!("ws://{host}:{}", workers.port())
 }
 
 #[cfg(test)]
@@ -342,15 +352,28 @@ mod tests {
 
     #[test]
     fn workers_are_told_the_port_that_is_theirs_or_the_proxy() {
-        let workers = "0.0.0.0:8081".parse().unwrap();
+        let (dashboard, workers) = ("0.0.0.0:3000".parse().unwrap(), "0.0.0.0:8081".parse().unwrap());
+        let told = |public: Option<&str>| {
+            worker_url(public, &public_url(public, dashboard).unwrap(), dashboard, workers)
+        };
+        assert_eq!(told(None), "ws://localhost:8081");
         for (public, expected) in [
             ("http://localhost:3000", "ws://localhost:8081"),
-            ("http://127.0.0.1:41234", "ws://127.0.0.1:8081"),
+            ("http://127.0.0.1:3000/", "ws://127.0.0.1:8081"),
             ("http://[::1]:3000", "ws://[::1]:8081"),
-            ("http://lab/gaffer", "ws://lab:8081"),
+            ("http://gaffer.lab", "ws://gaffer.lab"),
+            ("http://lab:3000/gaffer/", "ws://lab:3000/gaffer"),
             ("https://gaffer.example.org", "wss://gaffer.example.org"),
+            ("https://example.org/gaffer/", "wss://example.org/gaffer"),
         ] {
-            assert_eq!(worker_url(public, workers), expected);
+            assert_eq!(told(Some(public)), expected, "{public}");
         }
+    }
+
+    #[test]
+    fn a_public_address_that_is_none_names_its_setting() {
+        let error = public_url(Some("gaffer.lab"), "0.0.0.0:3000".parse().unwrap()).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains("GAFFER_PUBLIC_URL") && error.contains("http://gaffer.lab"), "{error}");
     }
 }

@@ -54,12 +54,13 @@ pub async fn serve(master: Arc<Master>, socket: WebSocket, key: KeyHolder) {
     let (mut sink, mut source) = socket.split();
     let id = Uuid::now_v7();
     match begin(&master, &mut source, &key, id).await {
-        Ok((registered, held)) => {
+        Ok((registered, held, turn)) => {
             let (handle, ends) = SessionHandle::new(id, registered.id, &registered.name, key.key);
             if let Some(older) = master.hub.attach(handle.clone()) {
                 // What that one has taken in is on its way to the database then, and what is said next comes after it.
                 older.no_longer_heard().await;
             }
+            drop(turn);
             let why = talk(&master, &handle, ends, sink, source, registered, held).await;
             master.hub.detach(handle.worker, id);
             let silent = handle.last_seen().0.elapsed().as_secs_f64();

@@ -86,6 +86,7 @@ pub fn run(args: DevArgs, out: &Out) -> Result<u8, Failure> {
 
 async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::Result<()> {
     let config = MasterConfig {
+        forget_workers: Default::default(),
         database_url: None,
         dashboard_addr: on_this_machine("GAFFER_DASHBOARD_ADDR", &args.dashboard_addr).await?,
         api_addr: on_this_machine("GAFFER_API_ADDR", &args.api_addr).await?,
@@ -133,7 +134,7 @@ async fn beside_master(
         data_dir: Some(places.data_dir.join("worker")),
         master_url_file: None,
         api_key_file: None,
-        ..WorkerFromEnvironment::try_parse_from(["gaffer"])?.worker
+        ..WorkerFromEnvironment::read().map_err(anyhow::Error::msg)?
     };
     let mut changes = master.changes.of_any();
     let worker = tokio::spawn(gaffer_worker::run(config, KeeperPlace::Process, shutdown));
@@ -166,9 +167,22 @@ async fn on_this_machine(setting: &str, address: &str) -> anyhow::Result<String>
 
 /// The worker's settings that are no options of `gaffer dev`, such as its name and what it offers.
 #[derive(Debug, clap::Parser)]
-struct WorkerFromEnvironment {
+pub struct WorkerFromEnvironment {
     #[command(flatten)]
     worker: WorkerConfig,
+}
+
+impl WorkerFromEnvironment {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// In a sentence that names the variable.
+    pub fn read() -> Result<WorkerConfig, String> {
+        let read = WorkerFromEnvironment::try_parse_from(["gaffer"]).map(|read| read.worker);
+        read.map_err(|error| {
+            error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        })
+    }
 }
 
 /// What a newcomer and a script want to know.

@@ -247,7 +247,7 @@ impl IntoResponse for Error {
 pub async fn complete_problems(request: Request, next: Next) -> Response {
     let id =
         request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let wants_page = wants_page(&request);
+    let surroundings = wants_page(&request).then(|| super::pages::Surroundings::of_request(&request));
     let mut response = next.run(request).await;
     let status = response.status();
     let known = response.extensions_mut().remove::<Unwritten>();
@@ -262,8 +262,8 @@ pub async fn complete_problems(request: Request, next: Next) -> Response {
         None => return response,
     };
     problem.request_id = id;
-    if wants_page {
-        return super::pages::error_page(&problem, response);
+    if let Some(surroundings) = surroundings {
+        return super::pages::error_page(&problem, surroundings, response);
     }
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     response.headers_mut().remove(header::CONTENT_LENGTH);
