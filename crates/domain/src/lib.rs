@@ -22,6 +22,7 @@ pub mod spec;
 mod spelling;
 pub mod task;
 pub mod text;
+pub mod visible;
 pub mod worker;
 
 pub use id::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};

@@ -134,7 +134,8 @@ impl<'a> Judge<'a> {
 
     /// What keeps a worker out.
     fn unfit(&self, needs: &Needs, offer: &Offer, class: i64) -> Option<Unfit> {
-        let unfit = feasible(needs, offer.project, offer, 0).err();
+        let paused = || offer.paused.get(&class).map(|until| Unfit::GaveBack { until: *until });
+        let unfit = feasible(needs, offer.project, offer, 0).err().or_else(paused);
         let kept = self.kept.get(&offer.worker).filter(|(kept_for, _)| *kept_for != class);
         let (None, Some((_, kept))) = (&unfit, kept) else { return unfit };
         let mut beside = offer.clone();
@@ -187,6 +188,8 @@ impl<'a> Judge<'a> {
             ("no worker has ever connected", Some("start one: gaffer worker, with MASTER_URL and API_KEY"))
         } else if unfits.iter().any(Option::is_none) {
             ("is about to be placed, or waits for its back-off to end", None)
+        } else if some(|unfit| matches!(unfit, Unfit::GaveBack { .. })) {
+            ("a worker that could run it gave it back unstarted; it is offered again after a pause", None)
         } else if could_alone {
             ("all workers that could run it are busy", None)
         } else if some(|unfit| matches!(unfit, Unfit::TooSmall { .. })) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gaffer_domain::WorkerId;
 use gaffer_protocol::wire::{GoodbyeCode, MachineStats, ToWorker};
@@ -10,16 +10,34 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
+use crate::rate::{Buckets, Rate};
+use crate::session::reports::Reports;
+
 /// So many messages wait for a worker that does not read; with one more it is disconnected, and reconciled when it is
 /// back.
 const MAX_QUEUED_MESSAGES: usize = 8_192;
-/// So many notes of a worker are recorded at once, and so many in each second after that.
-const NOTES_AT_ONCE: f64 = 100.0;
-const NOTES_PER_SECOND: f64 = 5.0;
+
+/// How many sessions of one worker are begun at once, and then in each second: each writes to its row and its history.
+const HELLOS: Rate = Rate { at_once: 100.0, per_second: 2.0 };
+/// The most workers whose hellos are counted.
+const MAX_HELLOS: usize = 20_000;
 
 /// All sessions, by worker.
 #[derive(Debug, Clone, Default)]
-pub struct Hub(Arc<Mutex<HashMap<WorkerId, Arc<SessionHandle>>>>);
+pub struct Hub {
+    sessions: Arc<Mutex<HashMap<WorkerId, Arc<SessionHandle>>>>,
+    hellos: Arc<Mutex<Hellos>>,
+}
+
+/// Who has said hello how often, by the hash of the identity.
+#[derive(Debug)]
+struct Hellos(Buckets<[u8; 32]>);
+
+impl Default for Hellos {
+    fn default() -> Hellos {
+        Hellos(Buckets::new(HELLOS, MAX_HELLOS))
+    }
+}
 
 /// One session, as the rest of the master sees it.
 #[derive(Debug)]
@@ -36,8 +54,8 @@ pub struct SessionHandle {
     goodbye: watch::Sender<Option<Goodbye>>,
     deaf: CancellationToken,
     last_seen: Mutex<LastSeen>,
-    /// When a note was allowed last, and how many more there could have been then.
-    notes: Mutex<(Instant, f64)>,
+    /// What it says faster than it is written.
+    pub reports: Reports,
 }
 
 /// The last signs of life.
@@ -73,11 +91,11 @@ impl SessionHandle {
         let (queue, queue_end) = mpsc::channel(MAX_QUEUED_MESSAGES);
         let (goodbye, goodbye_end) = watch::channel(None);
         let last_seen = Mutex::new(LastSeen { at: Instant::now(), reading: None });
-        let notes = Mutex::new((Instant::now(), NOTES_AT_ONCE));
+        let reports = Reports::default();
         let worker_name = worker_name.into();
         let deaf = CancellationToken::new();
         let ends = SessionEnds { queue: queue_end, goodbye: goodbye_end, hearing: deaf.clone().drop_guard() };
-        let handle = SessionHandle { id, worker, worker_name, key, queue, goodbye, deaf, last_seen, notes };
+        let handle = SessionHandle { id, worker, worker_name, key, queue, goodbye, deaf, last_seen, reports };
         (Arc::new(handle), ends)
     }
 
@@ -110,17 +128,6 @@ impl SessionHandle {
         let now = Instant::now();
         last_seen.at = now;
         last_seen.reading = stats.map(|stats| (now, stats)).or(last_seen.reading);
-    }
-
-    /// Whether the worker may have one more note recorded now.
-    pub fn may_note(&self) -> bool {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let earned = now.duration_since(notes.0).as_secs_f64() * NOTES_PER_SECOND;
-        let left = (notes.1 + earned).min(NOTES_AT_ONCE);
-        let may = left >= 1.0;
-        *notes = (now, if may { left - 1.0 } else { left });
-        may
     }
 
     /// When the worker was last heard of, and how its machine was doing.
@@ -169,6 +176,14 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<WorkerId, Arc<SessionHandle>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a worker may begin a session now.
+    ///
+    /// # Errors
+    /// How long it has to wait.
+    pub fn may_say_hello(&self, identity: [u8; 32]) -> Result<(), Duration> {
+        self.hellos.lock().unwrap_or_else(PoisonError::into_inner).0.take(identity, Instant::now())
     }
 }

@@ -11,7 +11,7 @@ use gaffer_protocol::output::{Chunk, EncodedChunk};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use crate::store::output::{ChunkRow, OutputHead};
+use crate::store::output::{AttemptOutput, ChunkRow, OutputHead};
 use crate::store::{Store, StoreError};
 
 /// So much of the newest output is kept for viewers although it is committed.
@@ -28,6 +28,8 @@ pub struct LiveOutput {
     pub attempt: AttemptRef,
     /// The only worker that may add to it.
     pub worker: WorkerId,
+    /// Its attempt was over already when this was opened.
+    pub was_over: bool,
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
 }
@@ -38,6 +40,8 @@ struct Inner {
     tail_bytes: usize,
     received: OutputHead,
     stored: u64,
+    /// Its worker has reported the end: nothing follows.
+    ended: bool,
     chunks: u64,
     /// Over all that was received; none if it was begun by an earlier master.
     sha256: Option<Sha256>,
@@ -52,12 +56,14 @@ pub enum Arrival {
     Repeated,
     /// Something before it is missing, from this offset on.
     Gap(u64),
+    /// Its worker has said before that there is no more.
+    AfterEnd,
 }
 
 impl LiveOutputs {
     /// An attempt is about to be sent to its worker for the first time: it has no output yet.
     pub fn open_new(&self, attempt: AttemptRef, worker: WorkerId) {
-        let fresh = LiveOutput::new(attempt, worker, OutputHead::default(), Some(Sha256::new()));
+        let fresh = LiveOutput::new(attempt, worker, AttemptOutput::default(), Some(Sha256::new()));
         self.lock().entry(attempt).or_insert(fresh);
     }
 
@@ -76,7 +82,7 @@ impl LiveOutputs {
             return Ok((live.worker == worker).then_some(live));
         }
         let Some(head) = store.output_head_of_worker(attempt, worker).await? else { return Ok(None) };
-        let sha256 = (head.bytes == 0).then(Sha256::new);
+        let sha256 = (head.stored.bytes == 0).then(Sha256::new);
         let continued = LiveOutput::new(attempt, worker, head, sha256);
         Ok(Some(self.lock().entry(attempt).or_insert(continued).clone()))
     }
@@ -102,18 +108,25 @@ impl LiveOutput {
     fn new(
         attempt: AttemptRef,
         worker: WorkerId,
-        head: OutputHead,
+        known: AttemptOutput,
         sha256: Option<Sha256>,
     ) -> Arc<LiveOutput> {
         let inner = Inner {
             tail: VecDeque::new(),
             tail_bytes: 0,
-            received: head,
-            stored: head.bytes,
+            received: known.stored,
+            stored: known.stored.bytes,
+            ended: known.ended,
             chunks: 0,
             sha256,
         };
-        Arc::new(LiveOutput { attempt, worker, inner: Mutex::new(inner), changed: watch::Sender::new(0) })
+        Arc::new(LiveOutput {
+            attempt,
+            worker,
+            was_over: known.over,
+            inner: Mutex::new(inner),
+            changed: watch::Sender::new(0),
+        })
     }
 
     /// Takes a chunk that arrived, shows it to viewers, and says what to do with it.
@@ -121,10 +134,13 @@ impl LiveOutput {
         let mut inner = self.lock();
         let expected = inner.received.bytes;
         if chunk.offset > expected {
-            return Arrival::Gap(expected);
+            return if inner.ended { Arrival::AfterEnd } else { Arrival::Gap(expected) };
         }
         let overlaps = chunk.offset < expected;
         let Some(chunk) = chunk.from_offset(expected) else { return Arrival::Repeated };
+        if inner.ended {
+            return Arrival::AfterEnd;
+        }
         let encoded = if overlaps { chunk.encode() } else { encoded };
 
         let mut lines = 0;
@@ -148,6 +164,11 @@ impl LiveOutput {
         drop(inner);
         self.changed.send_modify(|version| *version += 1);
         Arrival::New(row)
+    }
+
+    /// Its worker says that this was all.
+    pub fn ends(&self) {
+        self.lock().ended = true;
     }
 
     /// Everything before `offset` is committed.

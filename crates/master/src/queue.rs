@@ -28,7 +28,11 @@ pub async fn queue(master: &Master, project: ProjectId, max_age: Duration) -> Re
         strategy: master.strategy.to_string(),
         waiting: snapshot.queue.iter().map(|queued| queued.count.unsigned_abs()).sum(),
         waiting_since: snapshot.queue.iter().map(|queued| queued.class.first).min(),
-        passes: master.statistics.passes(),
+        // How the scheduler does is about the whole installation, which is the first project's to know.
+        passes: match master.reads.project_default().await? == project {
+            true => master.statistics.passes(),
+            false => Default::default(),
+        },
         classes: classes.clone(),
     })
 }

@@ -25,9 +25,10 @@ use crate::changes::Changes;
 use crate::hub::Hub;
 use crate::live::{LiveOutput, LiveOutputs};
 use crate::pace::Pace;
+use crate::scheduler::pauses::Pauses;
 use crate::store::Store;
 use crate::store::gate::{Detail, Input, JobSlice, SliceResult, StopJob, StopResult};
-use crate::store::output::ChunkRow;
+use crate::store::output::{ChunkRow, ReceivedOutput};
 use crate::troubles::Troubles;
 use batch::{Answer, Change, MAX_BATCH_CHANGES, Pending, Results};
 use deferred::Deferred;
@@ -101,17 +102,17 @@ impl RecorderHandle {
         self.change(Change::Report { input, acknowledge: None }).await
     }
 
-    /// An attempt is over, as its worker says; all its output was sent here before. `lines` are the line ends in it.
+    /// An attempt is over, as its worker says; all its output was sent here before. `received` is known of that output.
     pub async fn ended(
         &self,
         worker: WorkerId,
         actor: &Arc<str>,
         ended: Box<Ended>,
-        lines: u64,
+        received: ReceivedOutput,
     ) -> Result<(), ShuttingDown> {
         let attempt = ended.attempt;
         let event = TaskEvent::Ended(Report { worker, attempt: attempt.attempt }, ended.end.clone());
-        let detail = Detail::End(ended, lines);
+        let detail = Detail::End(ended, received);
         let input = Input { task: attempt.task, event, actor: actor.clone(), detail };
         self.change(Change::Report { input, acknowledge: Some(worker) }).await
     }
@@ -193,6 +194,8 @@ pub struct Parts {
     pub live: LiveOutputs,
     /// Learns how long runs take.
     pub pace: Pace,
+    /// Learns what workers give back.
+    pub pauses: Pauses,
     /// Tells viewers.
     pub changes: Changes,
     /// Asks for a scheduling pass.

@@ -12,6 +12,7 @@ use gaffer_protocol::rest::QueueClass;
 use tokio::time::Instant;
 
 use crate::scheduler::offer_of;
+use crate::scheduler::pauses::Pauses;
 use crate::store::placement::QueuedClass;
 use crate::store::workers::Worker;
 use crate::store::{ReadStore, StoreError};
@@ -48,6 +49,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Snapshots {
     reads: ReadStore,
+    pauses: Pauses,
     projects: Mutex<HashMap<ProjectId, Arc<tokio::sync::Mutex<Latest>>>>,
 }
 
@@ -62,9 +64,9 @@ struct Latest {
 }
 
 impl Snapshots {
-    /// Reads through this store.
-    pub fn new(reads: ReadStore) -> Snapshots {
-        Snapshots { reads, projects: Mutex::default() }
+    /// Reads through this store; says who is given nothing of some classes for a while.
+    pub fn new(reads: ReadStore, pauses: Pauses) -> Snapshots {
+        Snapshots { reads, pauses, projects: Mutex::default() }
     }
 
     /// How a project is now, or was at most `max_age` ago. All who ask while somebody reads share what is read next.
@@ -118,7 +120,8 @@ impl Snapshots {
         let at = Utc::now();
         let (workers, in_use) = self.reads.worker_fleet(Some(project)).await?;
         let queue = self.reads.queue(project).await?;
-        let offers = workers.iter().map(|worker| offer_of(worker, at)).collect();
+        let offer = |worker: &Worker| Offer { paused: self.pauses.of(worker.id, at), ..offer_of(worker, at) };
+        let offers = workers.iter().map(offer).collect();
         Ok(Snapshot { at, workers, offers, in_use, queue, told: OnceLock::new() })
     }
 }

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod leaving;
 pub mod output;
 pub mod placement;
+pub mod places;
 mod pools;
 pub mod search;
 pub mod specs;

@@ -227,7 +227,7 @@ fn default_name(first: Option<&TaskSpec>) -> String {
 
 /// Whether a character ends, hides or reorders the line that it is shown in.
 fn spoils_a_line(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    crate::visible::spoils_a_line(c)
 }
 
 fn labels(node: &Node) -> Option<BTreeMap<String, String>> {

@@ -97,8 +97,20 @@ impl Recorder {
 
     /// After a commit: acknowledgements, commands, and calls to whoever waits.
     fn tell(&mut self, changes: Vec<Change>, outcome: Outcome) {
-        let Outcome { results, stops, slices, commands, jobs, busy, unfinished, scheduling_wanted, runs } =
-            outcome;
+        self.parts.pauses.note(&outcome, Utc::now());
+        let Outcome {
+            results,
+            stops,
+            slices,
+            commands,
+            jobs,
+            busy,
+            unfinished,
+            scheduling_wanted,
+            runs,
+            given_back: _,
+            started: _,
+        } = outcome;
         let (mut results, mut stops, mut slices) =
             (results.into_iter(), stops.into_iter(), slices.into_iter());
         let (mut stored, mut ended) = (BTreeMap::new(), Vec::new());

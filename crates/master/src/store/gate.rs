@@ -21,6 +21,7 @@ use gaffer_domain::task::{
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::wire::{ContainerFacts, Ended, StartAttempt};
 
+use super::output::ReceivedOutput;
 use super::specs::StoredSpec;
 use super::{Store, StoreError};
 pub use batch::{
@@ -55,6 +56,8 @@ struct Work {
     commands: Vec<Dispatch>,
     scheduling_wanted: bool,
     runs: Vec<Run>,
+    given_back: Vec<(i64, WorkerId)>,
+    started: Vec<(i64, WorkerId)>,
 }
 
 #[derive(Debug)]
@@ -100,7 +103,7 @@ struct AttemptUpdate {
     end: Option<AttemptEnd>,
     report: Option<Box<Ended>>,
     container: Option<Box<ContainerFacts>>,
-    output_lines: u64,
+    output: ReceivedOutput,
 }
 
 #[derive(Debug)]
@@ -156,6 +159,7 @@ impl Store {
         outcome.jobs = work.jobs.iter().filter(|(_, job)| job.dirty).map(|(id, _)| *id).collect();
         outcome.scheduling_wanted = work.scheduling_wanted;
         outcome.runs = work.runs;
+        (outcome.given_back, outcome.started) = (work.given_back, work.started);
         Ok(outcome)
     }
 }
@@ -215,7 +219,11 @@ impl Work {
         match &change.attempt {
             Some(AttemptChange::Started { at }) => {
                 job.started_at.get_or_insert(*at);
+                self.started.extend(worker_before.map(|worker| (work.class, worker)));
                 self.attempts.changed.entry(attempt).or_default().started_at = Some(*at);
+            }
+            Some(AttemptChange::Closed { end: None }) => {
+                self.given_back.extend(worker_before.map(|worker| (work.class, worker)));
             }
             Some(AttemptChange::Closed { .. }) => {
                 if let Detail::End(report, _) = &input.detail
@@ -284,12 +292,12 @@ impl AttemptWrites {
                 let update = self.changed.entry(attempt).or_default();
                 update.finished_at = Some(now);
                 update.end = end;
-                if let Detail::End(report, lines) = detail {
+                if let Detail::End(report, received) = detail {
                     update.started_at =
                         update.started_at.or(report.started_at.map(|at| at.min(now).max(Time::UNIX_EPOCH)));
                     update.container = update.container.take().or(report.container.clone().map(Box::new));
                     update.report = Some(report.clone());
-                    update.output_lines = *lines;
+                    update.output = *received;
                 }
             }
             Some(AttemptChange::Started { .. }) => {
@@ -353,6 +361,8 @@ pub(super) fn start_attempt(
         index,
         driver: definition.driver,
         container: definition.container.clone().map(Box::new),
+        workdir: definition.workdir.clone(),
+        stdin: definition.stdin,
         action: definition.action.clone(),
         env: definition.env.clone(),
         resources: definition.resources.amounts,

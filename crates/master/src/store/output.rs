@@ -31,6 +31,26 @@ pub struct OutputHead {
     pub lines: u64,
 }
 
+/// What is recorded of an attempt's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AttemptOutput {
+    /// How much is stored.
+    pub stored: OutputHead,
+    /// Its worker has reported the end, so nothing follows.
+    pub ended: bool,
+    /// The attempt is over, as its worker says or as the master found.
+    pub over: bool,
+}
+
+/// What is known of the output of an attempt when its end is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReceivedOutput {
+    /// Line ends in it.
+    pub lines: u64,
+    /// Whether it is what its worker read, by length and checksum; none if that could not be compared.
+    pub complete: Option<bool>,
+}
+
 #[derive(FromRow)]
 struct StoredChunk {
     start_offset: i64,
@@ -77,7 +97,7 @@ pub(super) async fn chunks_insert(tx: &mut PgConnection, chunks: &[ChunkRow]) ->
 }
 
 impl Store {
-    /// How much of an attempt's output is stored; none if the attempt is not that worker's.
+    /// What is recorded of an attempt's output; none if the attempt is not that worker's.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -85,15 +105,19 @@ impl Store {
         &self,
         attempt: AttemptRef,
         worker: WorkerId,
-    ) -> Result<Option<OutputHead>, StoreError> {
-        let owner: Option<i64> =
-            sqlx::query_scalar("SELECT worker_id FROM attempts WHERE task_id = $1 AND attempt = $2")
-                .bind(attempt.task.0)
-                .bind(attempt.attempt as i32)
-                .fetch_optional(&self.pool)
-                .await?;
-        match owner {
-            Some(owner) if owner == worker.0 => Ok(Some(self.output_head(attempt).await?)),
+    ) -> Result<Option<AttemptOutput>, StoreError> {
+        let found: Option<(i64, bool, bool)> = sqlx::query_as(
+            "SELECT worker_id, output_bytes IS NOT NULL, finished_at IS NOT NULL FROM attempts \
+             WHERE task_id = $1 AND attempt = $2",
+        )
+        .bind(attempt.task.0)
+        .bind(attempt.attempt as i32)
+        .fetch_optional(&self.pool)
+        .await?;
+        match found {
+            Some((owner, ended, over)) if owner == worker.0 => {
+                Ok(Some(AttemptOutput { stored: self.output_head(attempt).await?, ended, over }))
+            }
             _ => Ok(None),
         }
     }
@@ -116,6 +140,24 @@ impl ReadStore {
         Ok(last
             .map(|(bytes, lines)| OutputHead { bytes: bytes as u64, lines: lines as u64 })
             .unwrap_or_default())
+    }
+
+    /// Whether the stored output of an attempt is what its worker read; none if that could not be compared.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn output_complete(&self, attempt: AttemptRef) -> Result<Option<bool>, StoreError> {
+        // What was set aside is missing where it is read.
+        let found: Option<Option<bool>> = sqlx::query_scalar(
+            "SELECT output_complete AND NOT EXISTS (SELECT 1 FROM dead_letters d \
+                 WHERE d.task_id = a.task_id AND d.attempt = a.attempt AND d.kind = 'output') \
+             FROM attempts a WHERE task_id = $1 AND attempt = $2",
+        )
+        .bind(attempt.task.0)
+        .bind(attempt.attempt as i32)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.flatten())
     }
 
     /// The stored chunks from the one that contains `offset` on, in order, at most `limit`.

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
 use gaffer_domain::spec::{JobSpec, MAX_SPEC_BYTES};
-use gaffer_protocol::rest::{Explanation, Job};
+use gaffer_protocol::rest::{Explanation, Job, Page};
 use tokio::time::Instant;
 
 use super::super::auth::Caller;

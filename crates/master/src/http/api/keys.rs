@@ -59,7 +59,7 @@ pub async fn create_key(master: &Master, caller: &Caller, mut new: NewKey) -> Re
         }],
     };
     new.name = new.name.trim().to_owned();
-    let printable = !new.name.chars().any(char::is_control);
+    let printable = !new.name.chars().any(gaffer_domain::visible::spoils_a_line);
     if new.name.is_empty() || new.name.chars().count() > MAX_NAME_CHARS || !printable {
         return Err(unprocessable("/name", "a key needs a name of 1 to 120 printable characters"));
     }
@@ -77,6 +77,7 @@ pub async fn create_key(master: &Master, caller: &Caller, mut new: NewKey) -> Re
     let secret = NewSecret::new(purpose);
     let mut key =
         master.writes.key_insert(caller.project, user_id, &new, secret.shown(), &secret.sha256).await?;
+    master.guesses.is_made(&secret.sha256);
     key.key = Some(secret.text);
     Ok(key)
 }

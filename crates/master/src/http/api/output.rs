@@ -121,6 +121,12 @@ async fn one_task(
         }
         _ => StatusCode::OK.into_response(),
     };
+    if !wanted.from.follow
+        && let Some(complete) = master.reads.output_complete(attempt).await?
+    {
+        let complete = HeaderValue::from_static(if complete { "true" } else { "false" });
+        response.headers_mut().insert("x-gaffer-complete", complete);
+    }
     let reader = TaskOutput::new(master.clone(), job, task.id, wanted.from);
     let source = Source {
         master,

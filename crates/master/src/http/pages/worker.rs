@@ -20,11 +20,11 @@ use super::super::params::wrong;
 use super::fleet::WorkerRow;
 use super::frame::{Frame, Visitor};
 use super::jobs::curl;
+use super::page;
 use super::plot::Plot;
 use super::shown::{ago, bytes, moment, quoted};
 use super::stream::{Feed, stream};
 use super::view::{Browser, View};
-use super::{page, secret_page};
 use crate::Master;
 use crate::snapshot;
 
@@ -277,5 +277,5 @@ pub async fn new_key(
         Err(Error::Unprocessable { detail, .. }) => answer.error = Some(detail),
         Err(error) => return Err(error),
     }
-    secret_page(&answer)
+    page(&answer)
 }

@@ -8,7 +8,7 @@ use gaffer_domain::task::{Rejected, TaskEvent};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};
 use gaffer_protocol::wire::{ContainerFacts, Ended, StartAttempt};
 
-use super::super::output::ChunkRow;
+use super::super::output::{ChunkRow, ReceivedOutput};
 
 /// What is to be applied together.
 #[derive(Debug, Default)]
@@ -83,8 +83,8 @@ pub enum Detail {
     Placement(Box<Receipt>),
     /// What it runs in.
     Container(Box<ContainerFacts>),
-    /// What the worker reported, and the line ends in the stored output.
-    End(Box<Ended>, u64),
+    /// What the worker reported, and what is known of the output that arrived.
+    End(Box<Ended>, ReceivedOutput),
 }
 
 /// A wish to stop a job.
@@ -119,6 +119,10 @@ pub struct Outcome {
     pub scheduling_wanted: bool,
     /// Runs that a worker reported the end of.
     pub runs: Vec<Run>,
+    /// Classes of attempts that workers gave back unstarted.
+    pub given_back: Vec<(i64, WorkerId)>,
+    /// Classes of attempts that workers started.
+    pub started: Vec<(i64, WorkerId)>,
 }
 
 /// One run of an attempt, for judging how fast work goes.
