@@ -7,6 +7,7 @@ mod as_text;
 pub mod constraint;
 pub mod id;
 pub mod job;
+pub mod lease;
 pub mod moves;
 pub mod placement;
 pub mod policy;

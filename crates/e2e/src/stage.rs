@@ -50,6 +50,7 @@ impl Stage {
             pg_bin: None,
             strategy: Default::default(),
             rebalance: Default::default(),
+            leader_lease: Default::default(),
         };
         change(&mut config);
         let running = gaffer_master::start(&config, CancellationToken::new()).await.unwrap();

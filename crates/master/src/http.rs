@@ -71,7 +71,7 @@ fn operations() -> Router<Arc<Master>> {
 /// out.
 pub fn api_alone(master: Arc<Master>) -> Router {
     let router = Router::new().nest("/api/v1", api_v1()).merge(api_v1()).layer(Extension(Door::Api));
-    dressed(router).with_state(master)
+    dressed(router.fallback(error::no_such_route)).with_state(master)
 }
 
 /// The pages, and the REST API at the same origin.
@@ -92,7 +92,7 @@ pub fn dashboard(master: Arc<Master>) -> Router {
         .merge(pages)
         .layer(axum::middleware::from_fn(auth::same_origin_writes))
         .layer(Extension(Door::Dashboard));
-    dressed(router).with_state(master)
+    dressed(router.fallback(error::no_such_route)).with_state(master)
 }
 
 /// Where workers dial in.
@@ -101,14 +101,23 @@ pub fn workers(master: Arc<Master>) -> Router {
         .route(gaffer_protocol::wire::WORKER_PATH, get(worker_door::connect))
         .merge(operations())
         .layer(Extension(Door::Api));
-    dressed(router).with_state(master)
+    dressed(router.fallback(error::no_such_route)).with_state(master)
+}
+
+/// What a master answers while another one leads.
+pub fn standby() -> Router {
+    let operations = Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::standby))
+        .route("/version", get(health::version));
+    let router: Router = Router::new().nest("/api/v1", operations.clone()).merge(operations);
+    dressed(router.fallback(health::standby))
 }
 
 /// What every listener does for every request: a number, a limit, an answer even after a panic or a wrong turn.
-fn dressed(router: Router<Arc<Master>>) -> Router<Arc<Master>> {
+fn dressed<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     let request_id = HeaderName::from_static("x-request-id");
     router
-        .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(

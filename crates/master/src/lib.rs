@@ -3,12 +3,14 @@
 //! Postgres remembers, the domain decides, `store` is the one gate, `scheduler` places, `hub` delivers, the workers'
 //! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
 
+pub mod boot_clock;
 pub mod changes;
 pub mod config;
 pub mod embedded_postgres;
 pub mod explain;
 pub mod http;
 pub mod hub;
+pub mod leadership;
 pub mod live;
 pub mod mover;
 pub mod output;
@@ -21,6 +23,7 @@ pub mod scheduler;
 pub mod secret;
 pub mod serve;
 mod session;
+mod standby;
 pub mod store;
 pub mod submit;
 pub mod sweeper;

@@ -262,6 +262,7 @@ impl Recorder {
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(RETRY_LONGEST);
                 }
+                Err(StoreError::NotLeader) => match self.store.leadership().stand_down_for_good().await {},
                 Err(error) => break self.commit_one_by_one(&pending.batch, &error).await,
             }
         };
@@ -282,6 +283,9 @@ impl Recorder {
                 match self.store.tasks_apply(&part, Utc::now()).await {
                     Ok(outcome) => break outcome,
                     Err(StoreError::Unavailable(_)) => tokio::time::sleep(RETRY_LONGEST).await,
+                    Err(StoreError::NotLeader) => {
+                        match self.store.leadership().stand_down_for_good().await {}
+                    }
                     Err(error) => {
                         tracing::error!(%error, ?part, "a part of a batch was refused and is dropped");
                         break Outcome {
@@ -318,6 +322,8 @@ impl Recorder {
         }
         for command in outcome.commands {
             match command {
+                // One that is not sent is found missing at the worker's next heartbeat or hello.
+                Dispatch::Start(..) if !self.store.leadership().is_trusted() => {}
                 Dispatch::Start(worker, start) => {
                     self.live.open_new(start.attempt, worker);
                     self.hub.send(worker, ToWorker::Start(start));
@@ -394,12 +400,13 @@ impl Recorder {
             return events;
         }
         match self.store.tasks_start_again(&starts).await {
-            Ok(starts) => {
+            Ok(starts) if self.store.leadership().is_trusted() => {
                 for start in starts {
                     self.live.open_new(start.attempt, worker);
                     self.hub.send(worker, ToWorker::Start(Box::new(start)));
                 }
             }
+            Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%worker, %error, "could not send placements again; the next heartbeat will")
             }

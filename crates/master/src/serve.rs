@@ -17,6 +17,7 @@ use crate::changes::Changes;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::hub::Hub;
+use crate::leadership::{Attempt, Candidate, Leader};
 use crate::live::LiveOutputs;
 use crate::mover::Mover;
 use crate::pace::Pace;
@@ -27,9 +28,8 @@ use crate::scheduler::recent::Recent;
 use crate::scheduler::statistics::Statistics;
 use crate::secret::{NewSecret, Purpose};
 use crate::store::Store;
-use crate::store::claim::Claim;
 use crate::sweeper::Sweeper;
-use crate::{Master, http};
+use crate::{Master, http, standby};
 
 /// Open requests have so long to end when the master goes down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,9 +52,8 @@ pub struct Running {
     listeners: Vec<JoinHandle<std::io::Result<()>>>,
     recorder: JoinHandle<()>,
     loops: Vec<JoinHandle<()>>,
-    claim: JoinHandle<()>,
+    leading: JoinHandle<()>,
     release: CancellationToken,
-    taken_over: CancellationToken,
     postgres: Option<EmbeddedPostgres>,
 }
 
@@ -63,7 +62,10 @@ pub struct Running {
 /// # Errors
 /// When it can't start: no database, an address in use.
 pub async fn run(config: MasterConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let running = start(&config, shutdown.clone()).await?;
+    let running = match start(&config, shutdown.clone()).await {
+        Err(error) if error.is::<standby::Stopped>() => return Ok(()),
+        started => started?,
+    };
     tracing::info!(
         dashboard = %running.dashboard, api = %running.api, workers = %running.workers, "the master is up"
     );
@@ -73,13 +75,16 @@ pub async fn run(config: MasterConfig, shutdown: CancellationToken) -> anyhow::R
         tracing::info!("nobody has signed in yet; this link does it, once, within a day: {link}");
     }
     shutdown.cancelled().await;
-    let taken_over = running.taken_over.clone();
+    let leadership = running.master.store.leadership().clone();
     running.stop().await;
-    anyhow::ensure!(!taken_over.is_cancelled(), "another master has taken over the database");
+    anyhow::ensure!(
+        !leadership.is_over(),
+        "another master has taken over; start this one again, and it stands by for that one"
+    );
     Ok(())
 }
 
-/// Starts a master; it goes down after `shutdown`, and [`Running::stop`] waits for that.
+/// Starts a master, which waits for as long as another one leads; it goes down after `shutdown`, and [`Running::stop`] waits for that.
 ///
 /// # Errors
 /// When it can't start: no database, an address in use.
@@ -98,12 +103,18 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         }
     };
     // Before the schema changes: an earlier master that still runs knows the old one.
-    let claim = Claim::take(&url).await?;
-    let store = Store::connect(&url).await?;
+    let leader = lead(&url, config, [&dashboard, &api, &workers], &shutdown).await?;
+    let (leadership, grace) = (leader.leadership.clone(), leader.grace);
+    let release = CancellationToken::new();
+    // Should anything below fail, the next master need not wait.
+    let release_unless_up = release.clone().drop_guard();
+    // From now on, however long the rest takes.
+    let leading = tokio::spawn(go_on_leading(leader, release.clone(), shutdown.clone()));
+    let store = Store::connect(&url).await?.led_by(leadership);
     store.migrate().await?;
     let project = store.project_default().await?;
     store.user_ensure(FIRST_USER, project).await?;
-    store.workers_amnesty().await?;
+    store.workers_amnesty(grace).await?;
 
     let (hub, live) = (Hub::default(), LiveOutputs::default());
     let (pace, changes) = (Pace::default(), Changes::default());
@@ -166,11 +177,10 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         public_url,
         shutdown: shutdown.clone(),
     });
-    let (release, taken_over) = (CancellationToken::new(), CancellationToken::new());
+    release_unless_up.disarm();
     Ok(Running {
-        claim: tokio::spawn(hold(claim, release.clone(), shutdown.clone(), taken_over.clone())),
+        leading,
         release,
-        taken_over,
         listeners: vec![
             serve(dashboard, http::dashboard(master.clone()), shutdown.clone()),
             serve(api, http::api_alone(master.clone()), shutdown.clone()),
@@ -212,13 +222,17 @@ impl Running {
         let store = self.master.store.clone();
         // The recorder ends when nobody can send to it any more; what it has by then is committed first.
         drop(self.master);
+        if store.leadership().is_over() {
+            // Nothing of it counts any more.
+            self.recorder.abort();
+        }
         if tokio::time::timeout(DRAIN_TIMEOUT, self.recorder).await.is_err() {
             tracing::warn!("not everything was recorded in time; workers will report it again");
         }
         store.close().await;
         // Only now: the next master may begin.
         self.release.cancel();
-        let _ = self.claim.await;
+        let _ = self.leading.await;
         if let Some(postgres) = self.postgres {
             postgres.stop().await;
         }
@@ -250,16 +264,32 @@ impl Master {
     }
 }
 
-/// Holds on to the database, and takes everything down if another master has taken it.
-async fn hold(
-    claim: Claim,
-    release: CancellationToken,
-    shutdown: CancellationToken,
-    taken_over: CancellationToken,
-) {
-    if claim.hold(&release).await.is_err() {
-        tracing::error!("another master has taken over the database while it was away; this one goes down");
-        taken_over.cancel();
+/// Waits until this master leads. Meanwhile it answers that another one does.
+async fn lead(
+    url: &str,
+    config: &MasterConfig,
+    listeners: [&TcpListener; 3],
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Leader> {
+    let lease = config.leader_lease.span();
+    let mut candidate = Candidate::connect(url, lease).await.context("cannot connect to the database")?;
+    match candidate.try_once().await.context("cannot ask the database which master leads")? {
+        Attempt::Leads(leader) => Ok(leader),
+        Attempt::Waits(why) => {
+            tracing::info!("{why}: this master stands by, and takes over when that one is gone");
+            let leader = standby::answer(listeners, shutdown, candidate.lead()).await?;
+            tracing::info!(term = leader.leadership.term(), "this master leads now");
+            Ok(leader)
+        }
+    }
+}
+
+/// Goes on leading, and takes everything down if another master has begun to.
+async fn go_on_leading(leader: Leader, release: CancellationToken, shutdown: CancellationToken) {
+    if leader.keep(&release).await.is_err() {
+        tracing::error!(
+            "another master has taken over; this one acknowledges nothing any more, and goes down"
+        );
         shutdown.cancel();
     }
 }

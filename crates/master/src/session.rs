@@ -221,6 +221,10 @@ async fn welcome(
             stored.push(StoredOutput { attempt: held.attempt, offset: live.stored_bytes() });
         }
     }
+    // It renews the worker's leases, too.
+    if !master.store.leadership().is_trusted() {
+        return Err(SessionEnd::Disconnected("this master does not know whether it still leads".to_owned()));
+    }
     Ok(ToWorker::Welcome(Welcome {
         worker: registered.id,
         name: registered.name.clone(),
@@ -338,7 +342,10 @@ async fn control(
             ToMaster::Heartbeat(heartbeat) => {
                 let Heartbeat { sequence, held, stats } = *heartbeat;
                 handle.heard(Some(stats));
-                handle.send(ToWorker::Alive { sequence });
+                // It renews the worker's leases.
+                if master.store.leadership().is_trusted() {
+                    handle.send(ToWorker::Alive { sequence });
+                }
                 recorder.reconcile_heartbeat(worker, held_of(&held)).await
             }
             ToMaster::Started { attempt, at, container } => {

@@ -6,12 +6,14 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Postgres, Transaction};
 
-pub mod claim;
+use crate::leadership::Leadership;
+
 mod counts;
 pub mod events;
 pub mod gate;
 pub mod jobs;
 pub mod keys;
+pub mod leadership;
 pub mod leaving;
 pub mod output;
 pub mod placement;
@@ -24,12 +26,15 @@ pub mod workers;
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What `leader_check` fails with.
+const TERM_IS_OVER: &str = "LT001";
 const MAX_CONNECTIONS: u32 = 16;
 
 /// The database.
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    leadership: Leadership,
     specs: specs::SpecCache,
 }
 
@@ -42,6 +47,9 @@ pub enum StoreError {
     /// It holds something that this version can't read.
     #[error("the database holds something unexpected: {0}")]
     Unreadable(String),
+    /// Another master leads. Nothing took effect, and nothing will that this one tries.
+    #[error("another master leads now")]
+    NotLeader,
     /// A statement was refused: an error in this program.
     #[error("the database refused a statement: {0}")]
     Refused(#[source] sqlx::Error),
@@ -50,6 +58,9 @@ pub enum StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error as E;
+        if error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == TERM_IS_OVER) {
+            return StoreError::NotLeader;
+        }
         let passing = match &error {
             E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Protocol(_) => {
                 true
@@ -113,7 +124,17 @@ impl Store {
             .connect_with(options)
             .await
             .context("cannot connect to the database")?;
-        Ok(Store { pool, specs: specs::SpecCache::default() })
+        Ok(Store { pool, leadership: Leadership::of_nobody(), specs: specs::SpecCache::default() })
+    }
+
+    /// The same, for a master that leads: its transactions fail once another one does.
+    pub fn led_by(self, leadership: Leadership) -> Store {
+        Store { leadership, ..self }
+    }
+
+    /// This master's right to lead.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
     }
 
     /// The time that leases are judged by. Also shows whether the database answers.
@@ -137,7 +158,11 @@ impl Store {
         self.pool.close().await;
     }
 
+    /// Begins a transaction that fails if another master leads, and that a takeover waits for. Every write of a master
+    /// that another one could contradict is in one.
     async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        Ok(self.pool.begin().await?)
+        // One message, so the check costs no round trip. It comes first, so that a failure leaves no transaction behind.
+        let begin = format!("SELECT leader_check({}); BEGIN", self.leadership.term());
+        Ok(self.pool.begin_with(sqlx::AssertSqlSafe(begin)).await?)
     }
 }

@@ -61,6 +61,9 @@ pub enum Error {
     /// The master is going down.
     #[error("the master is shutting down; try again in a moment")]
     ShuttingDown,
+    /// Another master leads.
+    #[error("this master stands by: another one leads; try again in a moment, or ask that one")]
+    Standby,
     /// Something that must not happen has happened; it is in the log.
     #[error("something went wrong inside of gaffer; the master's log says what")]
     Internal,
@@ -73,6 +76,7 @@ impl From<StoreError> for Error {
                 tracing::warn!(%error, "a request failed because the database is away");
                 Error::Unavailable
             }
+            StoreError::NotLeader => Error::ShuttingDown,
             error => {
                 tracing::error!(%error, "a request failed");
                 Error::Internal
@@ -127,7 +131,7 @@ impl Error {
             Error::Unprocessable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Conflict { .. } => StatusCode::CONFLICT,
             Error::OutOfRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
-            Error::Unavailable | Error::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Unavailable | Error::ShuttingDown | Error::Standby => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -142,6 +146,7 @@ impl Error {
             Error::OutOfRange(_) => "out_of_range",
             Error::Unavailable => "database_unavailable",
             Error::ShuttingDown => "shutting_down",
+            Error::Standby => "standby",
             Error::Internal => "internal",
         }
     }
@@ -184,7 +189,7 @@ impl IntoResponse for Error {
             Error::Unauthorized(..) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"gaffer\""));
             }
-            Error::Unavailable | Error::ShuttingDown => {
+            Error::Unavailable | Error::ShuttingDown | Error::Standby => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
             }
             Error::OutOfRange(bytes) => {

@@ -15,13 +15,21 @@ pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the database answers, too.
+/// `GET /readyz`: the database answers, too, and this master leads.
 pub async fn readyz(State(master): State<Arc<Master>>) -> Result<&'static str, Error> {
     if master.shutdown.is_cancelled() {
         return Err(Error::ShuttingDown);
     }
     master.store.now().await?;
+    if !master.store.leadership().is_trusted() {
+        return Err(Error::Unavailable);
+    }
     Ok("ok\n")
+}
+
+/// `GET /readyz` of a master that stands by, and everything else that it is asked.
+pub async fn standby() -> Error {
+    Error::Standby
 }
 
 /// `GET /version`
