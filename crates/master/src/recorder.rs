@@ -3,40 +3,36 @@
 //! There is one recorder. What arrives while a batch commits forms the next one. Items are handled in the order in
 //! which they were sent, so that a comparison with what a worker holds sees all that the worker had reported before.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+mod batch;
+mod commit;
+mod repair;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::Utc;
-use gaffer_domain::reason::AttemptEnd;
-use gaffer_domain::task::{Rejected, Report, TaskEvent};
-use gaffer_domain::worker::{Held, Occasion, Repair, reconcile};
+use gaffer_domain::worker::{Held, Occasion};
 use gaffer_domain::{AttemptRef, WorkerId};
-use gaffer_protocol::wire::{ContainerFacts, Ended, ToWorker};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use gaffer_protocol::wire::{ContainerFacts, Ended};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use crate::changes::Changes;
 use crate::hub::Hub;
 use crate::live::{LiveOutput, LiveOutputs};
 use crate::pace::Pace;
-use crate::store::gate::{Batch, Detail, Dispatch, Input, Outcome, StopJob, StopResult};
+use crate::store::Store;
+use crate::store::gate::{Input, StopJob, StopResult};
 use crate::store::output::ChunkRow;
-use crate::store::{Store, StoreError};
+use batch::{Change, Pending, Results, WorkerReport};
+pub use repair::lost;
 
 /// So many items wait for the recorder; whoever has one more waits itself.
 const MAX_QUEUED_ITEMS: usize = 4_096;
 /// So much output waits for the recorder, over all workers.
 const MAX_QUEUED_OUTPUT_KIB: usize = 64 << 10;
-/// A batch is closed when it has so many events or so much output.
-const MAX_BATCH_INPUTS: usize = 1_000;
-const MAX_BATCH_OUTPUT_BYTES: usize = 2 << 20;
 /// Waits between tries while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(1);
-/// Output that came in so many chunks of less than this mean size is joined when it is over.
-const COMPACT_FROM_CHUNKS: u64 = 8;
-const COMPACT_BELOW_BYTES: u64 = 32 << 10;
 
 /// Sends items to the recorder.
 #[derive(Debug, Clone)]
@@ -51,20 +47,6 @@ enum Item {
     Compare(Comparison),
 }
 
-/// Whether each of several events changed something.
-type Results = Vec<Result<(), Rejected>>;
-
-/// What goes through the gate.
-#[derive(Debug)]
-enum Change {
-    Started(WorkerReport, AttemptRef, chrono::DateTime<Utc>, Option<ContainerFacts>),
-    Returned(WorkerReport, AttemptRef),
-    Ended(WorkerReport, Box<Ended>, u64),
-    Output { row: ChunkRow, live: Arc<LiveOutput>, _room: OwnedSemaphorePermit },
-    Events(Vec<Input>, Option<oneshot::Sender<Results>>),
-    Stop(StopJob, oneshot::Sender<StopResult>),
-}
-
 /// What a worker says it holds, to be compared with the database once all before it is committed.
 #[derive(Debug)]
 struct Comparison {
@@ -72,12 +54,6 @@ struct Comparison {
     held: Vec<Held>,
     occasion: Occasion,
     done: Option<oneshot::Sender<()>>,
-}
-
-#[derive(Debug)]
-struct WorkerReport {
-    worker: WorkerId,
-    actor: Arc<str>,
 }
 
 /// The recorder is gone: the master is shutting down.
@@ -185,19 +161,6 @@ pub struct Recorder {
     compacting: Arc<Semaphore>,
 }
 
-/// A batch together with those who wait for it.
-#[derive(Debug, Default)]
-struct Pending {
-    batch: Batch,
-    output_bytes: usize,
-    /// Whom to tell that the end of an attempt is recorded.
-    ends: Vec<(WorkerId, AttemptRef)>,
-    stored: BTreeMap<AttemptRef, (Arc<LiveOutput>, u64)>,
-    rooms: Vec<OwnedSemaphorePermit>,
-    events_done: Vec<(Range<usize>, oneshot::Sender<Results>)>,
-    stops_done: Vec<oneshot::Sender<StopResult>>,
-}
-
 impl Recorder {
     /// A recorder and the handle to it.
     pub fn new(
@@ -246,235 +209,5 @@ impl Recorder {
             next = self.items.try_recv().ok();
         }
         (pending, None)
-    }
-
-    /// Commits a batch, however long that takes, then tells everybody.
-    async fn commit(&mut self, pending: Pending) {
-        if pending.is_empty() {
-            return;
-        }
-        let mut wait = RETRY_FIRST;
-        let outcome = loop {
-            match self.store.tasks_apply(&pending.batch, Utc::now()).await {
-                Ok(outcome) => break outcome,
-                Err(StoreError::Unavailable(error)) => {
-                    tracing::warn!(%error, "the database is away; nothing is acknowledged until it is back");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(RETRY_LONGEST);
-                }
-                Err(StoreError::NotLeader) => match self.store.leadership().stand_down_for_good().await {},
-                Err(error) => break self.commit_one_by_one(&pending.batch, &error).await,
-            }
-        };
-        self.tell(pending, outcome);
-    }
-
-    /// A batch that the database refuses holds something that should not be there. It must not take the rest with it.
-    async fn commit_one_by_one(&self, batch: &Batch, error: &StoreError) -> Outcome {
-        tracing::error!(%error, "a batch was refused; trying its parts one by one");
-        let mut whole = Outcome::default();
-        let parts = (batch.stops.iter().map(|stop| Batch { stops: vec![stop.clone()], ..Batch::default() }))
-            .chain(batch.chunks.iter().map(|chunk| Batch { chunks: vec![chunk.clone()], ..Batch::default() }))
-            .chain(
-                batch.inputs.iter().map(|input| Batch { inputs: vec![input.clone()], ..Batch::default() }),
-            );
-        for part in parts {
-            let outcome = loop {
-                match self.store.tasks_apply(&part, Utc::now()).await {
-                    Ok(outcome) => break outcome,
-                    Err(StoreError::Unavailable(_)) => tokio::time::sleep(RETRY_LONGEST).await,
-                    Err(StoreError::NotLeader) => {
-                        match self.store.leadership().stand_down_for_good().await {}
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, ?part, "a part of a batch was refused and is dropped");
-                        break Outcome {
-                            results: part.inputs.iter().map(|_| Err(Rejected::Stale)).collect(),
-                            stops: part.stops.iter().map(|_| StopResult::Unknown).collect(),
-                            ..Outcome::default()
-                        };
-                    }
-                }
-            };
-            whole.results.extend(outcome.results);
-            whole.stops.extend(outcome.stops);
-            whole.commands.extend(outcome.commands);
-            whole.jobs.extend(outcome.jobs);
-            whole.runs.extend(outcome.runs);
-            whole.scheduling_wanted |= outcome.scheduling_wanted;
-        }
-        whole
-    }
-
-    /// After a commit: acknowledgements, commands, and calls to whoever waits.
-    fn tell(&self, pending: Pending, outcome: Outcome) {
-        for (attempt, (live, offset)) in pending.stored {
-            live.stored(offset);
-            self.hub.send(live.worker, ToWorker::OutputStored { attempt, offset });
-        }
-        for (worker, attempt) in pending.ends {
-            self.hub.send(worker, ToWorker::EndStored { attempt });
-        }
-        for input in &pending.batch.inputs {
-            if let TaskEvent::Ended(report, _) = &input.event {
-                self.finish_output(AttemptRef { task: input.task, attempt: report.attempt });
-            }
-        }
-        for command in outcome.commands {
-            match command {
-                // One that is not sent is found missing at the worker's next heartbeat or hello.
-                Dispatch::Start(..) if !self.store.leadership().is_trusted() => {}
-                Dispatch::Start(worker, start) => {
-                    self.live.open_new(start.attempt, worker);
-                    self.hub.send(worker, ToWorker::Start(start));
-                }
-                Dispatch::Stop(worker, attempt) => self.hub.send(worker, ToWorker::Stop { attempt }),
-            }
-        }
-        self.pace.note(&outcome.runs, Instant::now());
-        if !outcome.jobs.is_empty() {
-            self.changes.announce(&outcome.jobs);
-        }
-        if outcome.scheduling_wanted {
-            self.scheduler_wake.notify_one();
-        }
-        for (range, done) in pending.events_done {
-            let _ = done.send(outcome.results.get(range).unwrap_or_default().to_vec());
-        }
-        for (done, result) in pending.stops_done.into_iter().zip(outcome.stops) {
-            let _ = done.send(result);
-        }
-    }
-
-    /// Closes the live output of an attempt, and joins its chunks if they are many and small.
-    fn finish_output(&self, attempt: AttemptRef) {
-        let Some(live) = self.live.get(attempt) else { return };
-        self.live.close(attempt);
-        let (chunks, bytes) = (live.chunk_count(), live.received().bytes);
-        if chunks < COMPACT_FROM_CHUNKS || bytes / chunks > COMPACT_BELOW_BYTES {
-            return;
-        }
-        let (store, compacting) = (self.store.clone(), self.compacting.clone());
-        tokio::spawn(async move {
-            let Ok(_turn) = compacting.acquire().await else { return };
-            if let Err(error) = store.output_compact(attempt).await {
-                tracing::warn!(%attempt, %error, "could not join the chunks of an output; it stays as it is");
-            }
-        });
-    }
-
-    /// Finds and repairs what a worker and the database disagree on. Returns what was found to have happened and
-    /// is to be recorded.
-    async fn repair(&self, comparison: &Comparison) -> Vec<Input> {
-        let Comparison { worker, held, occasion, .. } = comparison;
-        let (worker, occasion) = (*worker, *occasion);
-        let mut wait = RETRY_FIRST;
-        let expected = loop {
-            match self.store.tasks_expected(worker).await {
-                Ok(expected) => break expected,
-                // A heartbeat comes again by itself.
-                Err(_) if occasion == Occasion::Heartbeat => return Vec::new(),
-                Err(_) => {
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(RETRY_LONGEST);
-                }
-            }
-        };
-        let (mut starts, mut events) = (Vec::new(), Vec::new());
-        for repair in reconcile(&expected, held, occasion, Utc::now()) {
-            tracing::info!(%worker, ?repair, "repairing what worker and database disagree on");
-            match repair {
-                Repair::SendStart(attempt) => starts.push(attempt),
-                Repair::Started(attempt) => events.push(Input {
-                    task: attempt.task,
-                    event: TaskEvent::Started(Report { worker, attempt: attempt.attempt }, Utc::now()),
-                    actor: "gaffer".into(),
-                    detail: Detail::None,
-                }),
-                Repair::SendStop(attempt) => self.hub.send(worker, ToWorker::Stop { attempt }),
-                Repair::SendKill(attempt) => self.hub.send(worker, ToWorker::Kill { attempt }),
-                Repair::Lost(attempt, cause) => events.push(lost(worker, attempt, cause)),
-            }
-        }
-        if starts.is_empty() {
-            return events;
-        }
-        match self.store.tasks_start_again(&starts).await {
-            Ok(starts) if self.store.leadership().is_trusted() => {
-                for start in starts {
-                    self.live.open_new(start.attempt, worker);
-                    self.hub.send(worker, ToWorker::Start(Box::new(start)));
-                }
-            }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(%worker, %error, "could not send placements again; the next heartbeat will")
-            }
-        }
-        events
-    }
-}
-
-/// The event of an attempt that is lost.
-pub fn lost(worker: WorkerId, attempt: AttemptRef, cause: gaffer_domain::reason::LostCause) -> Input {
-    let report = Report { worker, attempt: attempt.attempt };
-    Input {
-        task: attempt.task,
-        event: TaskEvent::Ended(report, AttemptEnd::Lost { cause }),
-        actor: "gaffer".into(),
-        detail: Detail::None,
-    }
-}
-
-impl Pending {
-    fn add(&mut self, change: Change) {
-        match change {
-            Change::Started(from, attempt, at, container) => {
-                let event = TaskEvent::Started(Report { worker: from.worker, attempt: attempt.attempt }, at);
-                let detail = container.map_or(Detail::None, |facts| Detail::Container(Box::new(facts)));
-                self.input(attempt, event, from.actor, detail);
-            }
-            Change::Returned(from, attempt) => {
-                let event = TaskEvent::Returned(Report { worker: from.worker, attempt: attempt.attempt });
-                self.input(attempt, event, from.actor, Detail::None);
-            }
-            Change::Ended(from, ended, lines) => {
-                let attempt = ended.attempt;
-                let report = Report { worker: from.worker, attempt: attempt.attempt };
-                let event = TaskEvent::Ended(report, ended.end.clone());
-                self.ends.push((from.worker, attempt));
-                self.input(attempt, event, from.actor, Detail::End(ended, lines));
-            }
-            Change::Output { row, live, _room } => {
-                self.output_bytes += row.chunk.body.len();
-                let end = row.chunk.offset + u64::from(row.payload_bytes);
-                self.stored.insert(row.chunk.attempt, (live, end));
-                self.batch.chunks.push(row);
-                self.rooms.push(_room);
-            }
-            Change::Events(inputs, done) => {
-                let start = self.batch.inputs.len();
-                self.batch.inputs.extend(inputs);
-                if let Some(done) = done {
-                    self.events_done.push((start..self.batch.inputs.len(), done));
-                }
-            }
-            Change::Stop(stop, done) => {
-                self.batch.stops.push(stop);
-                self.stops_done.push(done);
-            }
-        }
-    }
-
-    fn input(&mut self, attempt: AttemptRef, event: TaskEvent, actor: Arc<str>, detail: Detail) {
-        self.batch.inputs.push(Input { task: attempt.task, event, actor, detail });
-    }
-
-    fn is_full(&self) -> bool {
-        self.batch.inputs.len() >= MAX_BATCH_INPUTS || self.output_bytes >= MAX_BATCH_OUTPUT_BYTES
-    }
-
-    fn is_empty(&self) -> bool {
-        self.batch.inputs.is_empty() && self.batch.stops.is_empty() && self.batch.chunks.is_empty()
     }
 }
