@@ -30,6 +30,11 @@ impl BootTime {
         BootTime(self.0.saturating_add(span))
     }
 
+    /// So much earlier; the start of the machine at most.
+    pub fn before(self, span: Duration) -> BootTime {
+        BootTime(self.0.saturating_sub(span))
+    }
+
     /// How long ago `earlier` was; nothing if it was not.
     pub fn since(self, earlier: BootTime) -> Duration {
         self.0.saturating_sub(earlier.0)

@@ -165,7 +165,7 @@ impl Candidate {
         match row {
             Some(row) => in_time(self.compete(connection, row)).await,
             // However long that takes.
-            None => self.prepare(connection).await,
+            None => Box::pin(self.prepare(connection)).await,
         }
     }
 

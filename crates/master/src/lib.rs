@@ -3,6 +3,7 @@
 //! Postgres remembers, the domain decides, `store` is the one gate, `scheduler` places, `hub` delivers, the workers'
 //! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
 
+pub mod absences;
 pub mod boot_clock;
 pub mod changes;
 pub mod config;
@@ -42,6 +43,8 @@ pub struct Master {
     pub store: store::Store,
     /// Who is connected.
     pub hub: hub::Hub,
+    /// How long workers have been away.
+    pub absences: absences::Absences,
     /// Output that is under way.
     pub live: live::LiveOutputs,
     /// Wake-up calls after commits.

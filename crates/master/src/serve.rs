@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::absences::Absences;
+use crate::boot_clock::BootTime;
 use crate::changes::Changes;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
@@ -116,6 +118,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     store.user_ensure(FIRST_USER, project).await?;
     store.workers_amnesty(grace).await?;
 
+    let absences = Absences::since(BootTime::now(), grace.to_std());
     let (hub, live) = (Hub::default(), LiveOutputs::default());
     let (pace, changes) = (Pace::default(), Changes::default());
     let (scheduler_wake, sweeper_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -155,6 +158,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let sweeper = Sweeper {
         store: store.clone(),
         hub: hub.clone(),
+        absences: absences.clone(),
         recorder: recorder_handle.clone(),
         wake: sweeper_wake.clone(),
     };
@@ -164,6 +168,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let master = Arc::new(Master {
         store,
         hub,
+        absences,
         live,
         changes,
         recorder: recorder_handle,
@@ -229,7 +234,8 @@ impl Running {
         if tokio::time::timeout(DRAIN_TIMEOUT, self.recorder).await.is_err() {
             tracing::warn!("not everything was recorded in time; workers will report it again");
         }
-        store.close().await;
+        // A database that says nothing is not waited for.
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, store.close()).await;
         // Only now: the next master may begin.
         self.release.cancel();
         let _ = self.leading.await;
@@ -277,7 +283,7 @@ async fn lead(
         Attempt::Leads(leader) => Ok(leader),
         Attempt::Waits(why) => {
             tracing::info!("{why}: this master stands by, and takes over when that one is gone");
-            let leader = standby::answer(listeners, shutdown, candidate.lead()).await?;
+            let leader = standby::answer(listeners, shutdown, Box::pin(candidate.lead())).await?;
             tracing::info!(term = leader.leadership.term(), "this master leads now");
             Ok(leader)
         }

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::Master;
+use crate::boot_clock::BootTime;
 use crate::hub::{Goodbye, SessionEnds, SessionHandle};
 use crate::live::Arrival;
 use crate::store::keys::KeyHolder;
@@ -75,7 +76,9 @@ pub async fn serve(master: Arc<Master>, socket: WebSocket, key: KeyHolder) {
             }
             let why = talk(&master, &handle, ends, sink, source, registered, held).await;
             master.hub.detach(handle.worker, id);
-            let silent = handle.last_seen().0.elapsed().as_secs_f64();
+            let silent_for = handle.last_seen().0.elapsed();
+            master.absences.note(handle.worker, BootTime::now(), silent_for);
+            let silent = silent_for.as_secs_f64();
             tracing::info!(worker = %handle.worker_name, reason = %why, "worker session ended");
             goodbye(&master, &handle, id, silent, &why.to_string()).await;
         }

@@ -114,7 +114,10 @@ impl Store {
         use anyhow::Context;
         let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
         let options: PgConnectOptions = url.parse().context("DATABASE_URL is not a Postgres URL")?;
-        let options = options.application_name("gaffer").options([("statement_timeout", timeout.as_str())]);
+        let options = options.application_name("gaffer").options([
+            ("statement_timeout", timeout.as_str()),
+            ("default_transaction_isolation", "read committed"),
+        ]);
         let pool = PgPoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
             .min_connections(1)

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gaffer_domain::lease::lost_due;
 use gaffer_domain::reason::LostCause;
 use gaffer_protocol::wire::GoodbyeCode;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::absences::Absences;
+use crate::boot_clock::BootTime;
 use crate::hub::Hub;
 use crate::recorder::{RecorderHandle, lost};
 use crate::store::{Store, StoreError};
@@ -27,6 +30,8 @@ pub struct Sweeper {
     pub store: Store,
     /// Whose sessions to end.
     pub hub: Hub,
+    /// For how long workers have been away by a clock that nobody sets.
+    pub absences: Absences,
     /// Through which losses go to the gate.
     pub recorder: RecorderHandle,
     /// Asks for a pass.
@@ -58,24 +63,33 @@ impl Sweeper {
         }
     }
 
-    /// One pass: calls lost what has been out of contact for too long, by the database's clock, and ends sessions
+    /// One pass: calls lost what has been out of contact for too long, by the database's clock and by this machine's, and ends sessions
     /// whose key is not good any more. Returns when the next attempt will be due, if any is waiting.
     ///
     /// # Errors
     /// When the database does not answer: nothing is called lost then.
     pub async fn sweep_once(&self) -> Result<Option<Duration>, StoreError> {
-        let (due, next) = self.store.tasks_out_of_contact(MAX_LOST_AT_ONCE).await?;
+        let (mut due, mut next) = self.store.tasks_out_of_contact(MAX_LOST_AT_ONCE).await?;
+        let more = due.len() == MAX_LOST_AT_ONCE as usize;
+        let now = BootTime::now();
+        due.retain(|overdue| {
+            let silent_for = self.absences.silent_for(overdue.worker, now);
+            let left = lost_due(overdue.lost_after).to_std().saturating_sub(silent_for);
+            if !left.is_zero() {
+                next = Some(next.map_or(left.as_secs_f64(), |next| next.min(left.as_secs_f64())));
+            }
+            left.is_zero()
+        });
         if !due.is_empty() {
             tracing::warn!(attempts = due.len(), "calling attempts of absent workers lost");
             let inputs = due
                 .iter()
-                .map(|(attempt, worker)| lost(*worker, *attempt, LostCause::OutOfContact))
+                .map(|overdue| lost(overdue.worker, overdue.attempt, LostCause::OutOfContact))
                 .collect();
             let _ = self.recorder.events(inputs).await;
         }
         self.end_refused_sessions().await?;
-        let more = due.len() == MAX_LOST_AT_ONCE as usize;
-        Ok(match more {
+        Ok(match more && !due.is_empty() {
             true => Some(Duration::ZERO),
             false => next.map(|secs| Duration::from_secs_f64(secs.max(0.001))),
         })

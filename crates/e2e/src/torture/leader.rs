@@ -1,6 +1,7 @@
 //! Several masters on one database. The one that leads is cut off from it, stands still, is killed or told to end, for less
 //! and for more than its lease, while its workers still reach it: another one leads soon, and nothing runs twice.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use gaffer_protocol::rest::TaskDetail;
@@ -49,6 +50,8 @@ struct Log {
     kills: u32,
     ends: u32,
     storms: u32,
+    /// Until when masters are cut off or stand still.
+    struck_until: HashMap<usize, Instant>,
     /// Masters that went down by themselves.
     replaced: u32,
 }
@@ -108,16 +111,24 @@ async fn strike(trial: &mut Trial, log: &mut Log) {
     })
     .await;
     let leader = ports.iter().position(|port| *port == leader).unwrap();
+    let now = Instant::now();
+    let is_well = |master: &usize| log.struck_until.get(master).is_none_or(|until| *until < now);
+    if !(0..MASTERS).filter(|master| *master != leader).any(|master| is_well(&master)) {
+        // Somebody must be there to take over.
+        return;
+    }
     let strike = choose(trial);
     trial.faults += 1;
     let struck = Instant::now();
     match strike {
         Strike::Cut(duration) => {
             log.cuts += 1;
+            log.struck_until.insert(leader, struck + duration);
             trial.fleet.way(leader).unwrap().cut_for(duration);
         }
         Strike::Freeze(duration) => {
             log.stalls += 1;
+            log.struck_until.insert(leader, struck + duration);
             trial.fleet.freeze(Part::Master(leader), duration);
         }
         Strike::Kill => {
@@ -139,7 +150,6 @@ async fn strike(trial: &mut Trial, log: &mut Log) {
         return;
     }
     let others: Vec<u16> = ports.iter().copied().filter(|port| *port != ports[leader]).collect();
-    let other = async || first_ready(&others).await;
     match strike {
         // Started again at once, it may be the first to lead again.
         Strike::Kill | Strike::End => {
@@ -150,7 +160,11 @@ async fn strike(trial: &mut Trial, log: &mut Log) {
             .await;
         }
         _ => {
-            crate::eventually_within(PATIENCE, "another master leads", other).await;
+            crate::eventually_within(PATIENCE, "another master leads", async || {
+                see_to(trial, log);
+                first_ready(&others).await
+            })
+            .await;
         }
     }
     log.takeovers.push(struck.elapsed());
@@ -205,7 +219,7 @@ async fn judge(
     let mut database = PgConnection::connect(trial.fleet.database_url()).await.unwrap();
     let terms: i64 =
         sqlx::query_scalar("SELECT term FROM leadership").fetch_one(&mut database).await.unwrap();
-    let Log { takeovers, cuts, stalls, kills, ends, storms, replaced } = log;
+    let Log { takeovers, cuts, stalls, kills, ends, storms, replaced, .. } = log;
     verdict.figure(format!(
         "leaders cut off {cuts}, stalled {stalls}, killed {kills}, told to end {ends}; storms {storms}; terms {terms}, \
          masters that went down because they were replaced {replaced}"

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use gaffer_domain::quantity::Span;
+use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::worker::{HeldPhase, Intake};
-use gaffer_domain::{AttemptRef, TaskId};
+use gaffer_domain::{AttemptRef, JobId, TaskId};
 use gaffer_e2e::client::script;
 use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::database_proxy::DatabaseProxy;
@@ -153,8 +154,9 @@ async fn a_master_that_cannot_prove_that_it_leads_answers_no_heartbeat_until_it_
 
 #[tokio::test]
 async fn nothing_that_a_master_does_after_it_was_replaced_has_any_effect() {
-    let CutOff { stage, way, database_url, term, worker, held } = CutOff::set().await;
+    let CutOff { stage, way, database_url, term, mut worker, held } = CutOff::set().await;
     let old = stage.running.master.clone();
+    worker.ended(held.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
     let new = master(&database_url).await;
     assert!(row(&database_url).await.0 > term);
     way.mend();
@@ -177,6 +179,7 @@ async fn nothing_that_a_master_does_after_it_was_replaced_has_any_effect() {
         ("what was drained", store.workers_drained().await.err()),
         ("a removal", store.worker_remove(project, worker_id, "late").await.err()),
         ("output", store.output_compact(attempt).await.err()),
+        ("a deletion", store.job_delete(project, JobId(1), "late").await.err()),
     ];
     let accepted: Vec<&str> = refused
         .iter()
@@ -187,8 +190,14 @@ async fn nothing_that_a_master_does_after_it_was_replaced_has_any_effect() {
     // It finds out by itself, too, and goes down.
     old.shutdown.cancelled().await;
     assert!(old.store.leadership().is_over());
-    drop(worker);
+    let going_down = tokio::spawn(stage.strike());
+    while let Some(message) = worker.hear().await {
+        let is_acknowledgement = matches!(message, ToWorker::EndStored { .. } | ToWorker::Alive { .. });
+        assert!(!is_acknowledgement, "{message:?}");
+    }
+    going_down.await.unwrap();
     assert_eq!(new.client.get("/workers/w").await.body["state"], "offline");
+    assert_eq!(new.client.get("/jobs").await.body["items"][0]["state"], "running");
 }
 
 #[tokio::test]
@@ -215,12 +224,14 @@ async fn a_takeover_waits_for_a_transaction_that_ends_soon_and_a_transaction_for
     let mut under_way = PgConnection::connect(&url).await.unwrap();
     let mut taking = PgConnection::connect(&url).await.unwrap();
     sqlx::raw_sql("BEGIN; SELECT leader_check(0)").execute(&mut under_way).await.unwrap();
-    let take = "SET lock_timeout = '50ms'; UPDATE leadership SET term = 1";
+    let take =
+        "BEGIN; SET LOCAL lock_timeout = '50ms'; SELECT pg_advisory_xact_lock(x'676166666573'::bigint)";
     assert!(sqlx::raw_sql(take).execute(&mut taking).await.is_err(), "a takeover has to wait");
-    let confirm = "UPDATE leadership SET confirmations = confirmations + 1";
+    let confirm = "ROLLBACK; UPDATE leadership SET confirmations = confirmations + 1";
     sqlx::raw_sql(confirm).execute(&mut taking).await.expect("a confirmation has not");
     sqlx::raw_sql("COMMIT; SELECT leader_check(0)").execute(&mut under_way).await.unwrap();
-    sqlx::raw_sql("BEGIN; UPDATE leadership SET term = 1").execute(&mut taking).await.unwrap();
+    let take = "BEGIN; SELECT pg_advisory_xact_lock(x'676166666573'::bigint); UPDATE leadership SET term = 1";
+    sqlx::raw_sql(take).execute(&mut taking).await.unwrap();
     let store = Store::connect(&url).await.unwrap();
     let apply = tokio::spawn(async move { store.workers_drained().await });
     eventually("the check waits", async || {

@@ -52,7 +52,9 @@ impl Recorder {
                 match self.store.tasks_apply(&part, Utc::now()).await {
                     Ok(outcome) => break outcome,
                     Err(StoreError::Unavailable(_)) => tokio::time::sleep(RETRY_LONGEST).await,
-                    Err(StoreError::NotLeader) => match self.store.leadership().stand_down_for_good().await {},
+                    Err(StoreError::NotLeader) => {
+                        match self.store.leadership().stand_down_for_good().await {}
+                    }
                     Err(error) => {
                         tracing::error!(%error, ?part, "a part of a batch was refused and is dropped");
                         break Outcome {

@@ -11,6 +11,8 @@ use super::StoreError;
 
 /// The lock's number: `gaffer` in ASCII.
 const LOCK: i64 = 0x6761_6666_6572;
+/// The lock that transactions of a leader share and a takeover has alone, see `leader_check` in the migrations.
+const TERM_LOCK: i64 = LOCK + 1;
 /// How long a takeover waits for transactions of the earlier leader before it ends their connections.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
@@ -116,6 +118,16 @@ impl LeaderConnection {
     ) -> Result<Option<i64>, StoreError> {
         let mut tx = self.connection.begin().await?;
         sqlx::query(LOCK_TIMEOUT).execute(&mut *tx).await?;
+        let locked = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(TERM_LOCK).execute(&mut *tx).await;
+        match locked {
+            Ok(_) => {}
+            Err(error) if is(&error, LOCK_NOT_AVAILABLE) => {
+                tx.rollback().await?;
+                self.end_transactions_of_leader().await?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        }
         let taken = sqlx::query_scalar(
             "UPDATE leadership SET term = term + 1, holder = $3, lease_millis = $4, released = false, \
                  confirmations = confirmations + 1, taken_at = clock_timestamp(), confirmed_at = clock_timestamp() \
@@ -127,29 +139,20 @@ impl LeaderConnection {
         .bind(lease.as_millis() as i64)
         .bind(seen.released)
         .fetch_optional(&mut *tx)
-        .await;
-        match taken {
-            Ok(term) => {
-                tx.commit().await?;
-                Ok(term)
-            }
-            Err(error) if is(&error, LOCK_NOT_AVAILABLE) => {
-                tx.rollback().await?;
-                self.end_transactions_of_leader().await?;
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+        .await?;
+        tx.commit().await?;
+        Ok(taken)
     }
 
-    /// Ends the connections that hold the row of the present term: all transactions of the leader, and nothing else.
+    /// Ends the connections that share the lock of the present term: all transactions of the leader, and nothing else.
     async fn end_transactions_of_leader(&mut self) -> Result<(), StoreError> {
         let ended: i64 = sqlx::query_scalar(
             "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_locks \
-             WHERE relation = 'leadership'::regclass AND mode = 'RowShareLock' AND granted \
+             WHERE locktype = 'advisory' AND objsubid = 1 AND (classid::bigint << 32) | objid::bigint = $1 \
                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-                 AND pid <> pg_backend_pid()",
+                 AND granted AND pid <> pg_backend_pid()",
         )
+        .bind(TERM_LOCK)
         .fetch_one(&mut self.connection)
         .await?;
         tracing::warn!(connections = ended, "ended what the earlier leader had under way in the database");
