@@ -172,6 +172,8 @@ pub enum LostCause {
     ContainerRemoved,
     /// The worker says that it knows nothing of the attempt.
     NotHeld,
+    /// It ended, but how could not be recorded: the database refused the report.
+    EndRefused,
 }
 
 impl LostCause {
@@ -190,6 +192,7 @@ impl LostCause {
             LostCause::DaemonGone => "the Docker daemon was stopped and took the container with it",
             LostCause::ContainerRemoved => "somebody else than gaffer removed the container",
             LostCause::NotHeld => "the worker no longer knew of the attempt",
+            LostCause::EndRefused => "the attempt ended, but the database refused its worker's report",
         }
     }
 }
@@ -373,6 +376,7 @@ mod tests {
             LostCause::DaemonGone,
             LostCause::ContainerRemoved,
             LostCause::NotHeld,
+            LostCause::EndRefused,
         ] {
             let message = cause.message();
             assert!(message.starts_with(char::is_lowercase) && !message.ends_with('.'), "{message}");

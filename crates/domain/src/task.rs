@@ -213,6 +213,9 @@ pub enum Rejected {
     /// The chosen worker takes nothing new by now.
     #[error("the worker takes nothing new any more")]
     NoPlace,
+    /// Somebody else is writing the task's job. Nothing is wrong with the event; it may be tried again.
+    #[error("another transaction holds the task's job")]
+    Busy,
 }
 
 /// Decides what `event` makes of `task`. `restart` is the policy of the task's definition.
@@ -414,6 +417,14 @@ impl TaskState {
             TaskState::Completed { .. } => StateName::Completed,
             TaskState::Failed { .. } => StateName::Failed,
             TaskState::Cancelled { .. } => StateName::Cancelled,
+        }
+    }
+
+    /// Whether a stop of its job has anything left to do here: it is not over, and not about to be.
+    pub fn can_be_stopped(&self) -> bool {
+        match self {
+            TaskState::Stopping { cause, .. } => cause.is_move(),
+            state => !state.name().is_final(),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::store::jobs::WaitingDefinition;
 use crate::store::placement::QueuedClass;
 use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
+use crate::troubles::Troubles;
 
 /// So many tasks that take long to start are told one by one.
 const MAX_STARTING: u32 = 5;
@@ -30,6 +31,7 @@ pub async fn explain(
     project: ProjectId,
     job: JobId,
     kept: &KeptFor,
+    troubles: &Troubles,
     now: Time,
 ) -> Result<Option<Explanation>, StoreError> {
     let Some(view) = store.job_get(project, job).await? else { return Ok(None) };
@@ -64,7 +66,18 @@ pub async fn explain(
         }
         (None, state) => format!("nothing waits: the job is {state}"),
     };
+    let message = trouble_of(troubles, job).unwrap_or(message);
     Ok(Some(Explanation { job, message, waiting }))
+}
+
+/// What keeps anything of a job from being recorded.
+fn trouble_of(troubles: &Troubles, job: JobId) -> Option<String> {
+    if let Some(trouble) = troubles.database() {
+        let since = trouble.since.format("%H:%M:%S UTC");
+        return Some(format!("the database accepts nothing since {since}: {}", trouble.message));
+    }
+    let since = troubles.locked_since(job)?.format("%H:%M:%S UTC");
+    Some(format!("another transaction in the database holds the job since {since}; what happens to it waits"))
 }
 
 /// What waits, as the rules look at it.

@@ -4,6 +4,7 @@
 //! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
 
 pub mod absences;
+pub mod background;
 pub mod boot_clock;
 pub mod changes;
 pub mod config;
@@ -28,6 +29,7 @@ mod standby;
 pub mod store;
 pub mod submit;
 pub mod sweeper;
+pub mod troubles;
 
 pub use serve::{Running, run, start};
 
@@ -61,6 +63,14 @@ pub struct Master {
     pub statistics: scheduler::statistics::Statistics,
     /// What was reserved and used on workers lately.
     pub samples: sampler::Samples,
+    /// What keeps it from recording, while it lasts.
+    pub troubles: troubles::Troubles,
+    /// Background loops and how they are doing.
+    pub loops: background::driver::Loops,
+    /// Says that a job was deleted.
+    pub deletion_wake: Arc<Notify>,
+    /// Asks to try dead letters again.
+    pub dead_letters_wake: Arc<Notify>,
     /// Asks for a sweep.
     pub sweeper_wake: Arc<Notify>,
     /// Where browsers find the dashboard, without a slash at the end.

@@ -5,25 +5,32 @@
 
 mod batch;
 mod commit;
+mod deferred;
+mod poison;
 mod repair;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
+use gaffer_domain::task::{Report, TaskEvent};
 use gaffer_domain::worker::{Held, Occasion};
 use gaffer_domain::{AttemptRef, WorkerId};
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
+use crate::background::large_jobs::LargeJobs;
 use crate::changes::Changes;
 use crate::hub::Hub;
 use crate::live::{LiveOutput, LiveOutputs};
 use crate::pace::Pace;
 use crate::store::Store;
-use crate::store::gate::{Input, StopJob, StopResult};
+use crate::store::gate::{Detail, Input, JobSlice, SliceResult, StopJob, StopResult};
 use crate::store::output::ChunkRow;
-use batch::{Change, Pending, Results, WorkerReport};
+use crate::troubles::Troubles;
+use batch::{Answer, Change, MAX_BATCH_CHANGES, Pending, Results};
+use deferred::Deferred;
 pub use repair::lost;
 
 /// So many items wait for the recorder; whoever has one more waits itself.
@@ -33,6 +40,8 @@ const MAX_QUEUED_OUTPUT_KIB: usize = 64 << 10;
 /// Waits between tries while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(1);
+/// A stop of a job that somebody else holds locked is tried for so long.
+const STOP_TRIED_FOR: Duration = Duration::from_secs(5);
 
 /// Sends items to the recorder.
 #[derive(Debug, Clone)]
@@ -74,8 +83,10 @@ impl RecorderHandle {
         at: chrono::DateTime<Utc>,
         container: Option<ContainerFacts>,
     ) -> Result<(), ShuttingDown> {
-        self.change(Change::Started(WorkerReport { worker, actor: actor.clone() }, attempt, at, container))
-            .await
+        let event = TaskEvent::Started(Report { worker, attempt: attempt.attempt }, at);
+        let detail = container.map_or(Detail::None, |facts| Detail::Container(Box::new(facts)));
+        let input = Input { task: attempt.task, event, actor: actor.clone(), detail };
+        self.change(Change::Report { input, acknowledge: None }).await
     }
 
     /// An attempt was given back unstarted.
@@ -85,7 +96,9 @@ impl RecorderHandle {
         actor: &Arc<str>,
         attempt: AttemptRef,
     ) -> Result<(), ShuttingDown> {
-        self.change(Change::Returned(WorkerReport { worker, actor: actor.clone() }, attempt)).await
+        let event = TaskEvent::Returned(Report { worker, attempt: attempt.attempt });
+        let input = Input { task: attempt.task, event, actor: actor.clone(), detail: Detail::None };
+        self.change(Change::Report { input, acknowledge: None }).await
     }
 
     /// An attempt is over, as its worker says; all its output was sent here before. `lines` are the line ends in it.
@@ -96,7 +109,11 @@ impl RecorderHandle {
         ended: Box<Ended>,
         lines: u64,
     ) -> Result<(), ShuttingDown> {
-        self.change(Change::Ended(WorkerReport { worker, actor: actor.clone() }, ended, lines)).await
+        let attempt = ended.attempt;
+        let event = TaskEvent::Ended(Report { worker, attempt: attempt.attempt }, ended.end.clone());
+        let detail = Detail::End(ended, lines);
+        let input = Input { task: attempt.task, event, actor: actor.clone(), detail };
+        self.change(Change::Report { input, acknowledge: Some(worker) }).await
     }
 
     /// Output arrived. Waits while too much of it is not committed.
@@ -106,17 +123,34 @@ impl RecorderHandle {
         self.change(Change::Output { row, live, _room: room }).await
     }
 
-    /// Applies events and says which of them changed something, after the commit.
+    /// Applies what the master has decided and says which of it changed something, after the commit.
     pub async fn events(&self, inputs: Vec<Input>) -> Result<Results, ShuttingDown> {
         let (done, result) = oneshot::channel();
-        self.change(Change::Events(inputs, Some(done))).await?;
+        let answer = Answer::new(inputs.len(), done);
+        for (place, input) in inputs.into_iter().enumerate() {
+            self.change(Change::Decision { input, answer: answer.clone(), place }).await?;
+        }
+        drop(answer);
         result.await.map_err(|_| ShuttingDown)
     }
 
-    /// Stops a job, after the commit.
+    /// Stops a job, after the commit. A job that somebody else holds locked is tried again for a moment.
     pub async fn stop(&self, stop: StopJob) -> Result<StopResult, ShuttingDown> {
+        let begun = Instant::now();
+        loop {
+            let (done, result) = oneshot::channel();
+            self.change(Change::Stop(stop.clone(), done)).await?;
+            match result.await.map_err(|_| ShuttingDown)? {
+                StopResult::Busy if begun.elapsed() < STOP_TRIED_FOR => tokio::time::sleep(RETRY_FIRST).await,
+                result => return Ok(result),
+            }
+        }
+    }
+
+    /// Goes on with a job that is too large for one transaction, after the commit.
+    pub async fn slice(&self, slice: JobSlice) -> Result<SliceResult, ShuttingDown> {
         let (done, result) = oneshot::channel();
-        self.change(Change::Stop(stop, done)).await?;
+        self.change(Change::Slice(slice, done)).await?;
         result.await.map_err(|_| ShuttingDown)
     }
 
@@ -148,45 +182,71 @@ impl RecorderHandle {
     }
 }
 
+/// What the recorder works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where it writes.
+    pub store: Store,
+    /// Through which workers are told.
+    pub hub: Hub,
+    /// Output that is under way.
+    pub live: LiveOutputs,
+    /// Learns how long runs take.
+    pub pace: Pace,
+    /// Tells viewers.
+    pub changes: Changes,
+    /// Asks for a scheduling pass.
+    pub scheduler_wake: Arc<Notify>,
+    /// Takes what is too large for one transaction.
+    pub large_jobs: LargeJobs,
+    /// Knows what is wrong with the database.
+    pub troubles: Troubles,
+}
+
 /// The recorder itself.
 #[derive(Debug)]
 pub struct Recorder {
     items: mpsc::Receiver<Item>,
-    store: Store,
-    hub: Hub,
-    live: LiveOutputs,
-    pace: Pace,
-    changes: Changes,
-    scheduler_wake: Arc<Notify>,
+    parts: Parts,
     compacting: Arc<Semaphore>,
+    deferred: Deferred,
+    /// How many changes make a full batch: fewer while the database is slow.
+    most_changes: usize,
 }
 
 impl Recorder {
     /// A recorder and the handle to it.
-    pub fn new(
-        store: Store,
-        hub: Hub,
-        live: LiveOutputs,
-        pace: Pace,
-        changes: Changes,
-        scheduler_wake: Arc<Notify>,
-    ) -> (Recorder, RecorderHandle) {
+    pub fn new(parts: Parts) -> (Recorder, RecorderHandle) {
         let (sender, items) = mpsc::channel(MAX_QUEUED_ITEMS);
         let output_room = Arc::new(Semaphore::new(MAX_QUEUED_OUTPUT_KIB));
         let compacting = Arc::new(Semaphore::new(1));
-        let recorder = Recorder { items, store, hub, live, pace, changes, scheduler_wake, compacting };
+        let deferred = Deferred::default();
+        let recorder = Recorder { items, parts, compacting, deferred, most_changes: MAX_BATCH_CHANGES };
         (recorder, RecorderHandle { items: sender, output_room })
     }
 
     /// Records until every handle is gone.
     pub async fn run(mut self) {
-        while let Some(item) = self.items.recv().await {
+        loop {
+            let due = self.deferred.due();
+            let item = tokio::select! {
+                biased;
+                () = sleep_until_or_forever(due) => None,
+                item = self.items.recv() => match item {
+                    Some(item) => Some(item),
+                    None => return,
+                },
+            };
+            let Some(item) = item else {
+                self.try_deferred().await;
+                continue;
+            };
             let (pending, comparison) = self.gather(item);
-            self.commit(pending).await;
+            self.commit(pending.changes).await;
             let Some(comparison) = comparison else { continue };
             // What is found is committed before anything else, and before the session goes on.
-            let mut found = Pending::default();
-            found.add(Change::Events(self.repair(&comparison).await, None));
+            let found = self.repair(&comparison).await;
+            let found = found.into_iter().map(|input| Change::Report { input, acknowledge: None }).collect();
             self.commit(found).await;
             if let Some(done) = comparison.done {
                 let _ = done.send(());
@@ -203,11 +263,18 @@ impl Recorder {
                 Item::Compare(comparison) => return (pending, Some(comparison)),
                 Item::Change(change) => pending.add(change),
             }
-            if pending.is_full() {
+            if pending.is_full(self.most_changes) {
                 break;
             }
             next = self.items.try_recv().ok();
         }
         (pending, None)
+    }
+}
+
+async fn sleep_until_or_forever(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

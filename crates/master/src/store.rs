@@ -9,6 +9,9 @@ use sqlx::{PgPool, Postgres, Transaction};
 use crate::leadership::Leadership;
 
 mod counts;
+pub mod dead_letters;
+pub mod deletion;
+mod error;
 pub mod events;
 pub mod gate;
 pub mod jobs;
@@ -22,12 +25,15 @@ pub mod tasks;
 pub mod users;
 pub mod workers;
 
+pub use error::StoreError;
+
 /// How long one statement may take before the database gives it up.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of a transaction on the hot path: a statement in it may take 5 s, and 500 ms of that may be waiting for a lock.
+/// The first limit means "too much at once", the second "somebody else is at it"; neither may hold up everybody.
+const SHORT: &str = "SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '500ms'";
 /// How long to wait for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// What `leader_check` fails with.
-const TERM_IS_OVER: &str = "LT001";
 const MAX_CONNECTIONS: u32 = 16;
 
 /// The database.
@@ -36,52 +42,6 @@ pub struct Store {
     pool: PgPool,
     leadership: Leadership,
     specs: specs::SpecCache,
-}
-
-/// A call to the database failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// It can't be reached, or gave up on us: the same call may work later. Whether it took effect is unknown.
-    #[error("the database is not available: {0}")]
-    Unavailable(#[source] sqlx::Error),
-    /// It holds something that this version can't read.
-    #[error("the database holds something unexpected: {0}")]
-    Unreadable(String),
-    /// Another master leads. Nothing took effect, and nothing will that this one tries.
-    #[error("another master leads now")]
-    NotLeader,
-    /// A statement was refused: an error in this program.
-    #[error("the database refused a statement: {0}")]
-    Refused(#[source] sqlx::Error),
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        use sqlx::Error as E;
-        if error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == TERM_IS_OVER) {
-            return StoreError::NotLeader;
-        }
-        let passing = match &error {
-            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Protocol(_) => {
-                true
-            }
-            E::Database(database) => database.code().is_some_and(|code| is_passing(&code)),
-            _ => false,
-        };
-        match (passing, error) {
-            (true, error) => StoreError::Unavailable(error),
-            (false, E::ColumnDecode { index, source }) => {
-                StoreError::Unreadable(format!("column {index}: {source}"))
-            }
-            (false, error) => StoreError::Refused(error),
-        }
-    }
-}
-
-/// SQLSTATEs that say nothing against the statement: connection trouble, deadlock, resources, shutdown, timeouts.
-fn is_passing(code: &str) -> bool {
-    matches!(&code[..2.min(code.len())], "08" | "53" | "57" | "58")
-        || matches!(code, "40001" | "40P01" | "55P03" | "25006")
 }
 
 /// The migrations, embedded.
@@ -164,8 +124,17 @@ impl Store {
     /// Begins a transaction that fails if another master leads, and that a takeover waits for. Every write of a master
     /// that another one could contradict is in one.
     async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        // One message, so the check costs no round trip. It comes first, so that a failure leaves no transaction behind.
-        let begin = format!("SELECT leader_check({}); BEGIN", self.leadership.term());
+        Ok(self.pool.begin_with(sqlx::AssertSqlSafe(self.begin_as_leader())).await?)
+    }
+
+    /// Begins a transaction that everybody else waits for: whatever in it is slow or locked is given up soon.
+    async fn begin_short(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+        let begin = format!("{}; {SHORT}", self.begin_as_leader());
         Ok(self.pool.begin_with(sqlx::AssertSqlSafe(begin)).await?)
+    }
+
+    /// One message, so the check costs no round trip. It comes first, so that a failure leaves no transaction behind.
+    fn begin_as_leader(&self) -> String {
+        format!("SELECT leader_check({}); BEGIN", self.leadership.term())
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use gaffer_domain::lease::lost_due;
 use gaffer_domain::reason::LostCause;
+use gaffer_domain::task::Rejected;
 use gaffer_protocol::wire::GoodbyeCode;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,8 @@ const MAX_LOST_AT_ONCE: u32 = 1_000;
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 /// Keys of open sessions are checked so often; revoking one here ends its sessions at once.
 const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// Attempts whose jobs are held by somebody else are called lost after this.
+const BUSY_WAIT: Duration = Duration::from_millis(500);
 const CLEANING_INTERVAL: Duration = Duration::from_secs(3_600);
 
 /// The sweeper.
@@ -63,8 +66,8 @@ impl Sweeper {
         }
     }
 
-    /// One pass: calls lost what has been out of contact for too long, by the database's clock and by this machine's, and ends sessions
-    /// whose key is not good any more. Returns when the next attempt will be due, if any is waiting.
+    /// One pass: calls lost what has been out of contact for too long, by the database's clock and by this machine's, and
+    /// ends sessions whose key is not good any more. Returns when the next attempt will be due, if any is waiting.
     ///
     /// # Errors
     /// When the database does not answer: nothing is called lost then.
@@ -80,18 +83,22 @@ impl Sweeper {
             }
             left.is_zero()
         });
+        let mut is_busy = false;
         if !due.is_empty() {
             tracing::warn!(attempts = due.len(), "calling attempts of absent workers lost");
             let inputs = due
                 .iter()
                 .map(|overdue| lost(overdue.worker, overdue.attempt, LostCause::OutOfContact))
                 .collect();
-            let _ = self.recorder.events(inputs).await;
+            let results = self.recorder.events(inputs).await.unwrap_or_default();
+            is_busy = results.contains(&Err(Rejected::Busy));
         }
         self.end_refused_sessions().await?;
-        Ok(match more && !due.is_empty() {
-            true => Some(Duration::ZERO),
-            false => next.map(|secs| Duration::from_secs_f64(secs.max(0.001))),
+        Ok(match (is_busy, more && !due.is_empty()) {
+            // Somebody else holds a job of theirs.
+            (true, _) => Some(BUSY_WAIT),
+            (false, true) => Some(Duration::ZERO),
+            (false, false) => next.map(|secs| Duration::from_secs_f64(secs.max(0.001))),
         })
     }
 

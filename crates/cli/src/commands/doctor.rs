@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
-use gaffer_protocol::rest::Problem;
+use gaffer_protocol::rest::{Problem, System};
 use reqwest::header::{CONNECTION, DATE, UPGRADE};
 use reqwest::{Response, StatusCode};
 use serde::Serialize;
@@ -223,7 +223,29 @@ async fn api() -> Vec<Finding> {
             "make another one on the dashboard, under Keys",
         ),
     });
+    findings.extend(records(&access).await);
     findings
+}
+
+/// Whether the master can record what happens, and whether the database has refused anything.
+async fn records(access: &config::Access) -> Option<Finding> {
+    const CHECK: &str = "database";
+    let client = Client::new(access).ok()?;
+    let state: System = client.read(&["system"], &Query::new()).await.ok()?;
+    let troubles = super::system::troubles(&state, Utc::now());
+    Some(match (troubles.first(), state.has_dead_letters) {
+        (Some(trouble), _) => Finding::problem(
+            CHECK,
+            trouble.clone(),
+            "put the database right (`gaffer system` shows all of it); nothing is lost meanwhile",
+        ),
+        (None, true) => Finding::problem(
+            CHECK,
+            "the database refused output or reports, which are kept as dead letters",
+            "run `gaffer dead-letters list` for the reasons",
+        ),
+        (None, false) => Finding::ok(CHECK, "accepts what the master records"),
+    })
 }
 
 fn clock(answer: &Response) -> Option<Finding> {

@@ -16,6 +16,7 @@ use serde_json::json;
 use sqlx::Connection as _;
 
 mod histories;
+mod slices;
 
 struct Bench {
     store: Store,
@@ -311,7 +312,7 @@ async fn an_accepted_job_has_reached_the_disk() {
 async fn a_deleted_job_leaves_nothing_behind() {
     let bench = bench().await;
     let job = bench.submit(json!({"command": ["true"]})).await;
-    use gaffer_master::store::jobs::Deleted;
+    use gaffer_master::store::deletion::Deleted;
     let refused = bench.store.job_delete(bench.project, job, "ana").await.unwrap();
     assert_eq!(refused, Deleted::NotOver(gaffer_domain::job::JobState::Pending));
     assert_eq!(bench.store.job_delete(ProjectId(99), job, "eve").await.unwrap(), Deleted::Unknown);
@@ -319,6 +320,8 @@ async fn a_deleted_job_leaves_nothing_behind() {
     bench.apply(vec![(task, bench.placed())]).await;
     bench.apply(vec![(task, bench.exited(1, 0))]).await;
     assert_eq!(bench.store.job_delete(bench.project, job, "ana").await.unwrap(), Deleted::Yes);
+    assert!(bench.store.job_get(bench.project, job).await.unwrap().is_none());
+    while bench.store.deletion_slice().await.unwrap().is_some() {}
     assert!(bench.ids(job).await.is_empty());
     assert!(bench.store.attempt_list(task).await.unwrap().is_empty());
     // A report about it finds nothing and breaks nothing.

@@ -19,6 +19,7 @@ mod leases;
 mod masters;
 mod pages;
 mod placement;
+mod refused;
 mod scheduling;
 mod sessions;
 mod survival;

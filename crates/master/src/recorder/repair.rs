@@ -18,7 +18,7 @@ impl Recorder {
         let (worker, occasion) = (*worker, *occasion);
         let mut wait = RETRY_FIRST;
         let expected = loop {
-            match self.store.tasks_expected(worker).await {
+            match self.parts.store.tasks_expected(worker).await {
                 Ok(expected) => break expected,
                 // A heartbeat comes again by itself.
                 Err(_) if occasion == Occasion::Heartbeat => return Vec::new(),
@@ -39,19 +39,19 @@ impl Recorder {
                     actor: "gaffer".into(),
                     detail: Detail::None,
                 }),
-                Repair::SendStop(attempt) => self.hub.send(worker, ToWorker::Stop { attempt }),
-                Repair::SendKill(attempt) => self.hub.send(worker, ToWorker::Kill { attempt }),
+                Repair::SendStop(attempt) => self.parts.hub.send(worker, ToWorker::Stop { attempt }),
+                Repair::SendKill(attempt) => self.parts.hub.send(worker, ToWorker::Kill { attempt }),
                 Repair::Lost(attempt, cause) => events.push(lost(worker, attempt, cause)),
             }
         }
         if starts.is_empty() {
             return events;
         }
-        match self.store.tasks_start_again(&starts).await {
-            Ok(starts) if self.store.leadership().is_trusted() => {
+        match self.parts.store.tasks_start_again(&starts).await {
+            Ok(starts) if self.parts.store.leadership().is_trusted() => {
                 for start in starts {
-                    self.live.open_new(start.attempt, worker);
-                    self.hub.send(worker, ToWorker::Start(Box::new(start)));
+                    self.parts.live.open_new(start.attempt, worker);
+                    self.parts.hub.send(worker, ToWorker::Start(Box::new(start)));
                 }
             }
             Ok(_) => {}

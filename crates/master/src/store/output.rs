@@ -1,6 +1,6 @@
 //! Output at rest: chunks in, chunks out.
 
-use gaffer_domain::{AttemptRef, TaskId, WorkerId};
+use gaffer_domain::{AttemptRef, WorkerId};
 use gaffer_protocol::output::{Chunk, ChunkBuilder, EncodedChunk, Encoding, MAX_CHUNK_PAYLOAD};
 use sqlx::{FromRow, PgConnection};
 
@@ -262,11 +262,4 @@ fn decode(attempt: AttemptRef, row: StoredChunk) -> Result<Chunk, gaffer_protoco
         body: row.body.into(),
     }
     .decode()
-}
-
-/// Deletes the output of all tasks of a job.
-pub(super) async fn chunks_delete(tx: &mut PgConnection, tasks: &[TaskId]) -> Result<(), StoreError> {
-    let ids: Vec<i64> = tasks.iter().map(|task| task.0).collect();
-    sqlx::query("DELETE FROM output_chunks WHERE task_id = ANY($1)").bind(ids).execute(tx).await?;
-    Ok(())
 }

@@ -159,12 +159,14 @@ impl Store {
     }
 
     /// Of each of these classes the tasks that go first, of those that may be placed at `now`, at most so many of each.
+    /// Nothing of the jobs in `except`.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn class_heads(
         &self,
         wanted: &[(i64, usize)],
+        except: &[JobId],
         now: Time,
     ) -> Result<BTreeMap<i64, Vec<TaskId>>, StoreError> {
         let (classes, most): (Vec<i64>, Vec<i64>) =
@@ -172,12 +174,13 @@ impl Store {
         let rows: Vec<(i64, i64)> = sqlx::query_as(
             "SELECT wanted.class_id, head.id FROM UNNEST($1::bigint[], $2::bigint[]) AS wanted(class_id, most), \
              LATERAL (SELECT id, not_before FROM tasks WHERE state = 'pending' AND class_id = wanted.class_id \
-                 AND not_before <= $3 ORDER BY not_before, id LIMIT wanted.most) head \
+                 AND not_before <= $3 AND job_id <> ALL($4) ORDER BY not_before, id LIMIT wanted.most) head \
              ORDER BY wanted.class_id, head.not_before, head.id",
         )
         .bind(classes)
         .bind(most)
         .bind(now)
+        .bind(except.iter().map(|job| job.0).collect::<Vec<i64>>())
         .fetch_all(&self.pool)
         .await?;
         let mut heads: BTreeMap<i64, Vec<TaskId>> = BTreeMap::new();

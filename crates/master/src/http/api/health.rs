@@ -15,7 +15,7 @@ pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the database answers, too, and this master leads.
+/// `GET /readyz`: the database answers and takes what is to be recorded, and this master leads.
 pub async fn readyz(State(master): State<Arc<Master>>) -> Result<&'static str, Error> {
     if master.shutdown.is_cancelled() {
         return Err(Error::ShuttingDown);
@@ -23,6 +23,9 @@ pub async fn readyz(State(master): State<Arc<Master>>) -> Result<&'static str, E
     master.store.now().await?;
     if !master.store.leadership().is_trusted() {
         return Err(Error::Unavailable);
+    }
+    if let Some(trouble) = master.troubles.database() {
+        return Err(Error::NotReady(trouble.since));
     }
     Ok("ok\n")
 }

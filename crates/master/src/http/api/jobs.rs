@@ -22,8 +22,9 @@ use super::super::params::{Params, id, page_of, wrong};
 use super::body_json;
 use super::tasks::own_job;
 use crate::Master;
+use crate::store::deletion::Deleted;
 use crate::store::gate::{StopJob, StopResult};
-use crate::store::jobs::{Deleted, JobFilter, Submitted};
+use crate::store::jobs::{JobFilter, Submitted};
 use crate::submit::Submission;
 
 /// Longest time that a request waits for a job.
@@ -224,6 +225,7 @@ pub async fn stop_job(master: &Master, caller: &Caller, job: JobId) -> Result<Jo
             let detail = format!("job {job} is over: it is {state}");
             Err(Error::Conflict { detail, state: state.to_string() })
         }
+        StopResult::Busy => Err(Error::Busy("another transaction in the database holds the job")),
         StopResult::Unknown => Err(Error::NotFound(format!("job {job}"))),
     }
 }
@@ -243,6 +245,7 @@ pub async fn delete(
 pub async fn delete_job(master: &Master, caller: &Caller, job: JobId) -> Result<(), Error> {
     match master.store.job_delete(caller.project, job, &caller.user).await? {
         Deleted::Yes => {
+            master.deletion_wake.notify_one();
             master.changes.announce(&[job]);
             Ok(())
         }
@@ -261,8 +264,14 @@ pub async fn explain(
     Path(job): Path<String>,
 ) -> Result<Json<Explanation>, Error> {
     let job: JobId = id(&job, "job")?;
-    let explanation =
-        crate::explain::explain(&master.store, caller.project, job, &master.statistics.kept(), Utc::now())
-            .await?;
+    let explanation = crate::explain::explain(
+        &master.store,
+        caller.project,
+        job,
+        &master.statistics.kept(),
+        &master.troubles,
+        Utc::now(),
+    )
+    .await?;
     explanation.map(Json).ok_or_else(|| Error::NotFound(format!("job {job}")))
 }

@@ -230,9 +230,15 @@ pub async fn waiting(
     if tasks.waiting == 0 || job.finished_at.is_some() {
         return Ok(Default::default());
     }
-    let found =
-        explain::explain(&master.store, caller.project, job.id, &master.statistics.kept(), Utc::now())
-            .await?;
+    let found = explain::explain(
+        &master.store,
+        caller.project,
+        job.id,
+        &master.statistics.kept(),
+        &master.troubles,
+        Utc::now(),
+    )
+    .await?;
     let Some(found) = found else { return Ok(Default::default()) };
     let is_one = found.waiting.len() == 1;
     let mut verdicts = Vec::new();
