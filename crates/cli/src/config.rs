@@ -1,11 +1,13 @@
 //! The settings of client commands; the only place in this crate that reads the environment.
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use gaffer_domain::quantity::Span;
+use gaffer_domain::text::without_bom;
 
 use crate::failure::Failure;
 use crate::login;
@@ -28,7 +30,7 @@ pub struct Key(String);
 impl Key {
     /// A key as somebody typed or stored it.
     pub fn new(text: &str) -> Key {
-        Key(text.trim().to_owned())
+        Key(without_bom(text).trim().to_owned())
     }
 
     /// The key itself.
@@ -56,7 +58,7 @@ pub fn is_link() -> bool {
 /// # Errors
 /// [`Failure::Usage`] if neither has it, with what to do.
 pub fn access() -> Result<Access, Failure> {
-    let (url, key) = (variable("GAFFER_URL"), variable("GAFFER_KEY"));
+    let (url, key) = (text_variable("GAFFER_URL")?, text_variable("GAFFER_KEY")?);
     if url.is_some() && key.is_some() {
         return choose(url, key, []);
     }
@@ -146,9 +148,17 @@ pub fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// A variable that a job is to get from the environment of its submitter; it may be empty.
-pub fn passed_on(name: &str) -> Option<String> {
-    env::var(name).ok()
+/// A variable that a job is to get from the environment of its submitter; it may be empty, and need not be text.
+pub fn passed_on(name: &str) -> Option<OsString> {
+    env::var_os(name)
+}
+
+/// A setting that has to be text.
+fn text_variable(name: &str) -> Result<Option<String>, Failure> {
+    match env::var_os(name).map(OsString::into_string) {
+        Some(Err(_)) => Err(Failure::Usage(format!("{name} is not text in UTF-8"))),
+        value => Ok(value.and_then(Result::ok).filter(|value| !value.is_empty())),
+    }
 }
 
 fn directory(name: &str) -> Option<PathBuf> {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use gaffer_domain::text::without_bom;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
@@ -60,7 +61,7 @@ pub fn read_dev(path: PathBuf) -> Result<Option<Access>, Failure> {
 
 fn read(path: &Path) -> Result<Option<String>, Failure> {
     match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+        Ok(text) => Ok(Some(without_bom(&text).to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         // Another user's `gaffer dev` is none of ours.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),

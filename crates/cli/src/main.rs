@@ -8,6 +8,7 @@ mod config;
 mod exit;
 mod failure;
 mod follow;
+mod line_times;
 mod listing;
 mod login;
 mod moment;
@@ -19,38 +20,42 @@ mod sgr;
 mod signals;
 mod sink;
 mod spec_input;
-mod spec_place;
 mod sse;
 mod status;
 mod style;
 mod table;
+mod words;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use args::{Args, Command};
+use args::Command;
 use commands::server::WorkerArgs;
 use failure::Failure;
 use out::Out;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
     let Ok(out) = Out::of_process() else { return ExitCode::from(exit::GAFFER_FAILED) };
+    let args = match words::read() {
+        Ok(args) => args,
+        Err(failure) => return leave(&out, &failure, failure::USAGE),
+    };
     // Fails only if there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let general = args.command.general_exit_code();
     match carry_out(args.command, &out) {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            if !failure.is_silent() {
-                let text = failure.to_string();
-                let lines: Vec<_> = text.lines().map(style::visible).collect();
-                out.note(&format!("gaffer: {}", lines.join("\n")));
-            }
-            ExitCode::from(failure.exit_code(general))
-        }
+        Err(failure) => leave(&out, &failure, general),
     }
+}
+
+/// Says what went wrong.
+fn leave(out: &Out, failure: &Failure, general: u8) -> ExitCode {
+    if !failure.is_silent() {
+        let text = failure.to_string();
+        let lines: Vec<_> = text.lines().map(style::visible).collect();
+        out.note(&format!("gaffer: {}", lines.join("\n")));
+    }
+    ExitCode::from(failure.exit_code(general))
 }
 
 /// The servers use all processors; a client command needs one thread, which starts sooner.

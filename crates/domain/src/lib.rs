@@ -4,7 +4,9 @@
 //! is decided comes back as a value that somebody else carries out.
 
 mod as_text;
+pub mod clocks;
 pub mod constraint;
+pub mod document;
 pub mod id;
 pub mod job;
 pub mod lease;
@@ -20,6 +22,7 @@ pub mod simulate;
 pub mod spec;
 mod spelling;
 pub mod task;
+pub mod text;
 pub mod worker;
 
 pub use id::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};

@@ -31,11 +31,14 @@ pub enum ReasonCode {
     DependencyFailed,
     /// Somebody stopped it.
     Stopped,
+    /// Something that another version of gaffer has a word for.
+    #[serde(other)]
+    Other,
 }
 
 impl ReasonCode {
     /// Every code, in the order of its declaration.
-    pub const ALL: [ReasonCode; 10] = [
+    pub const ALL: [ReasonCode; 11] = [
         ReasonCode::ExitCode,
         ReasonCode::Signal,
         ReasonCode::Timeout,
@@ -46,6 +49,7 @@ impl ReasonCode {
         ReasonCode::StartFailed,
         ReasonCode::DependencyFailed,
         ReasonCode::Stopped,
+        ReasonCode::Other,
     ];
 
     /// The word used on every door and in the database.
@@ -61,6 +65,7 @@ impl ReasonCode {
             ReasonCode::StartFailed => "start_failed",
             ReasonCode::DependencyFailed => "dependency_failed",
             ReasonCode::Stopped => "stopped",
+            ReasonCode::Other => "other",
         }
     }
 }
@@ -278,6 +283,7 @@ mod tests {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }
         assert_eq!("lost".parse::<ReasonCode>(), Err(UnknownReason));
+        assert_eq!(serde_json::from_value::<ReasonCode>("a_later_word".into()).unwrap(), ReasonCode::Other);
     }
 
     #[test]

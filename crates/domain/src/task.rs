@@ -182,7 +182,7 @@ pub enum AttemptChange {
     },
     /// It started.
     Started {
-        /// When, as its worker says.
+        /// When, as its worker says and as it can be.
         at: Time,
     },
     /// It is over.
@@ -257,13 +257,15 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
             Ok(change)
         }
 
-        (State::Scheduled { worker, .. }, Event::Started(_, at)) => {
+        (State::Scheduled { worker, since }, Event::Started(_, at)) => {
+            // Between its placement and now, whatever its worker's clock says.
+            let at = at.min(now).max(*since);
             let mut change = task.becomes(State::Running { worker: *worker, since: at });
             change.attempt = Some(AttemptChange::Started { at });
             Ok(change)
         }
         (State::Stopping { worker, started: None, cause }, Event::Started(_, at)) => {
-            let (worker, cause) = (*worker, cause.clone());
+            let (worker, cause, at) = (*worker, cause.clone(), at.min(now).max(Time::UNIX_EPOCH));
             let mut change = task.becomes(State::Stopping { worker, started: Some(at), cause });
             change.attempt = Some(AttemptChange::Started { at });
             Ok(change)

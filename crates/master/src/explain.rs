@@ -44,6 +44,14 @@ pub async fn explain(
     let mut waiting = Vec::new();
     for WaitingDefinition { position, class, pending, blocked } in store.job_waiting(job).await? {
         let Some(definition) = spec.tasks.get(position) else { continue };
+        if let Some(problem) = spec.problem() {
+            let help = Some("stop the job, or run the version of gaffer that wrote it".to_owned());
+            waiting.push(WaitingTasks {
+                help,
+                ..told(&definition.name, pending + blocked, format!("cannot be started: {problem}"))
+            });
+            continue;
+        }
         if pending > 0 {
             let position = u16::try_from(position).unwrap_or(u16::MAX);
             let needs = Needs::of(&spec, definition, DefinitionRef { job, position });

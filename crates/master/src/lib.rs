@@ -7,6 +7,8 @@ pub mod absences;
 pub mod background;
 pub mod boot_clock;
 pub mod changes;
+pub mod cleaner;
+pub mod clocks;
 pub mod config;
 pub mod embedded_postgres;
 pub mod explain;
@@ -47,6 +49,8 @@ pub struct Master {
     pub hub: hub::Hub,
     /// How long workers have been away.
     pub absences: absences::Absences,
+    /// How far their clocks are off.
+    pub clocks: clocks::Clocks,
     /// Output that is under way.
     pub live: live::LiveOutputs,
     /// Wake-up calls after commits.

@@ -215,15 +215,18 @@ impl Scheduler {
         if inputs.is_empty() {
             return Ok(pass);
         }
+        let unreadable = self.store.specs_unreadable().len();
         let Ok(results) = self.recorder.events(inputs).await else { return Ok(pass) };
         if results.contains(&Err(Rejected::Busy)) {
             // Somebody else holds their jobs; no commit will tell when that is over.
             let again = now + TimeDelta::milliseconds(RETRY.as_millis() as i64);
             pass.next = Some(pass.next.map_or(again, |next| next.min(again)));
         }
+        // What has turned out to be unreadable must not keep those behind it waiting.
+        let found_unreadable = self.store.specs_unreadable().len() > unreadable;
         let accepted = reserved.into_iter().zip(&results).filter(|(_, result)| result.is_ok());
         pass.placed = self.recent.add(accepted.map(|(placed, _)| placed), Instant::now());
-        pass.more = (decision.more || has_more) && pass.placed > 0;
+        pass.more = (decision.more || has_more) && pass.placed > 0 || found_unreadable;
         Ok(pass)
     }
 

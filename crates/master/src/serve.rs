@@ -20,6 +20,7 @@ use crate::background::driver::Loops;
 use crate::background::large_jobs::{LargeJobs, LargeJobsLoop};
 use crate::boot_clock::BootTime;
 use crate::changes::Changes;
+use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::hub::Hub;
@@ -184,6 +185,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         store,
         hub,
         absences,
+        clocks: Default::default(),
         live,
         changes,
         recorder: recorder_handle,
@@ -218,6 +220,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             background.start(large_jobs, shutdown.clone()),
             background.start(deletion, shutdown.clone()),
             background.start(dead_letters, shutdown.clone()),
+            tokio::spawn(cleaner::run(master.store.clone(), shutdown.clone())),
             tokio::spawn(sweeper.run(shutdown)),
         ],
         master,

@@ -224,6 +224,7 @@ async fn welcome(
             stored.push(StoredOutput { attempt: held.attempt, offset: live.stored_bytes() });
         }
     }
+    master.clocks.welcomed(registered.id);
     // It renews the worker's leases, too.
     if !master.store.leadership().is_trusted() {
         return Err(SessionEnd::Disconnected("this master does not know whether it still leads".to_owned()));
@@ -343,8 +344,9 @@ async fn control(
         let recorded = match message {
             ToMaster::Hello(_) => return Err(SessionEnd::protocol("a second hello in one session")),
             ToMaster::Heartbeat(heartbeat) => {
-                let Heartbeat { sequence, held, stats } = *heartbeat;
+                let Heartbeat { sequence, held, stats, clock } = *heartbeat;
                 handle.heard(Some(stats));
+                master.clocks.heartbeat(worker, sequence, clock, chrono::Utc::now());
                 // It renews the worker's leases.
                 if master.store.leadership().is_trusted() {
                     handle.send(ToWorker::Alive { sequence });
@@ -353,6 +355,7 @@ async fn control(
             }
             ToMaster::Started { attempt, at, container } => {
                 let container = container.and_then(cleaned_facts);
+                let at = master.clocks.ours(worker, at);
                 recorder.started(worker, actor, attempt, at, container).await
             }
             ToMaster::Noted { attempt, message } => {
@@ -414,6 +417,8 @@ async fn end_of_output(
     if let AttemptEnd::StartFailed { message, .. } = &mut ended.end {
         *message = clean(message, MAX_TEXT_CHARS);
     }
+    ended.started_at = ended.started_at.map(|at| master.clocks.ours(handle.worker, at));
+    ended.ended_at = master.clocks.ours(handle.worker, ended.ended_at);
     ended.output_sha256 = ended.output_sha256.take().map(|sum| clean(&sum, 64));
     ended.container = ended.container.take().and_then(cleaned_facts);
     Ok(Some(received.lines))

@@ -13,6 +13,7 @@ pub mod dead_letters;
 pub mod deletion;
 mod error;
 pub mod events;
+mod forms;
 pub mod gate;
 pub mod jobs;
 pub mod keys;
@@ -42,6 +43,7 @@ pub struct Store {
     pool: PgPool,
     leadership: Leadership,
     specs: specs::SpecCache,
+    settled_events: events::SettledEvents,
 }
 
 /// The migrations, embedded.
@@ -87,7 +89,12 @@ impl Store {
             .connect_with(options)
             .await
             .context("cannot connect to the database")?;
-        Ok(Store { pool, leadership: Leadership::of_nobody(), specs: specs::SpecCache::default() })
+        Ok(Store {
+            pool,
+            leadership: Leadership::of_nobody(),
+            specs: Default::default(),
+            settled_events: Default::default(),
+        })
     }
 
     /// The same, for a master that leads: its transactions fail once another one does.

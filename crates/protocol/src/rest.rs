@@ -35,6 +35,9 @@ pub struct Job {
     pub state: String,
     /// Why it ended as it did: that of the first task that failed, or of the stop.
     pub reason: Option<Reason>,
+    /// What keeps all of it from being started, such as a specification that this version of the master can't read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// The user's marks.
     pub labels: BTreeMap<String, String>,
     /// 0 to 100.
@@ -51,6 +54,9 @@ pub struct Job {
     pub started_at: Option<DateTime<Utc>>,
     /// When its last task ended.
     pub finished_at: Option<DateTime<Utc>>,
+    /// How long it ran, or has been running; none before its first attempt started.
+    #[serde(default)]
+    pub ran_seconds: Option<f64>,
     /// The whole specification, every default explicit.
     pub spec: serde_json::Value,
 }
@@ -90,6 +96,10 @@ pub struct Task {
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
+    /// How long its latest attempt ran, by a clock of its worker that only goes forward, or has been running; none before
+    /// that started.
+    #[serde(default)]
+    pub ran_seconds: Option<f64>,
 }
 
 /// A task with its attempts, latest first.
@@ -113,10 +123,13 @@ pub struct Attempt {
     pub worker_id: WorkerId,
     /// When it was placed.
     pub scheduled_at: DateTime<Utc>,
-    /// When it started, by the worker's clock.
+    /// When it started, by the master's clock.
     pub started_at: Option<DateTime<Utc>>,
-    /// When its end was recorded.
+    /// When its end was recorded, by the master's clock.
     pub finished_at: Option<DateTime<Utc>>,
+    /// How long it ran, by a clock of its worker that only goes forward, or has been running; none before it started.
+    #[serde(default)]
+    pub ran_seconds: Option<f64>,
     /// Why it ended; none while it runs and after a success.
     pub reason: Option<Reason>,
     /// Exit code of its process.
@@ -256,6 +269,9 @@ pub struct Worker {
     pub os: String,
     /// What its operator should know.
     pub warnings: Vec<String>,
+    /// How far its clock is ahead of the master's, less than 0 if it is behind; none until that is measured.
+    #[serde(default)]
+    pub clock_ahead_seconds: Option<f64>,
     /// When it first dialled in.
     pub created_at: DateTime<Utc>,
     /// When it was last heard of.

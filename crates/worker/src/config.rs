@@ -305,7 +305,7 @@ fn read_line(file: &Path) -> anyhow::Result<String> {
         .take(MAX_SECRET_FILE_BYTES)
         .read_to_string(&mut text)
         .with_context(|| format!("cannot read {}", file.display()))?;
-    let text = text.trim();
+    let text = gaffer_domain::text::without_bom(&text).trim();
     ensure!(!text.is_empty(), "{} is empty", file.display());
     ensure!(!text.contains(char::is_control), "{} holds more than one line", file.display());
     Ok(text.to_owned())

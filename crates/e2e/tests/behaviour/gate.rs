@@ -186,11 +186,7 @@ async fn the_same_batch_applied_twice_has_the_effect_of_once() {
     let attempts = bench.store.attempt_list(task).await.unwrap();
     assert_eq!((attempts.len(), attempts[0].exit_code), (1, Some(1)));
     // What was recorded already is no news, and no late report either.
-    let events = bench
-        .store
-        .event_list(bench.project, Some(job), gaffer_master::store::events::EventRange::Before(None), 100)
-        .await
-        .unwrap();
+    let events = bench.store.events_before(bench.project, Some(job), None, 100).await.unwrap();
     assert!(events.iter().all(|event| event.kind != "task.late_report"), "{events:?}");
 }
 
@@ -206,11 +202,7 @@ async fn a_report_that_comes_too_late_is_kept_as_history() {
     assert_eq!(bench.states(job).await, ["failed"]);
     bench.apply(vec![(task, bench.exited(1, 0))]).await;
     assert_eq!(bench.states(job).await, ["failed"]);
-    let events = bench
-        .store
-        .event_list(bench.project, Some(job), gaffer_master::store::events::EventRange::Before(None), 1)
-        .await
-        .unwrap();
+    let events = bench.store.events_before(bench.project, Some(job), None, 1).await.unwrap();
     assert_eq!(events[0].kind, "task.late_report");
     assert_eq!(events[0].message, "reported too late to count: exited with code 0");
 }

@@ -21,6 +21,7 @@ use gaffer_domain::task::{
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::wire::{ContainerFacts, Ended, StartAttempt};
 
+use super::specs::StoredSpec;
 use super::{Store, StoreError};
 pub use batch::{
     Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StopJob, StopResult,
@@ -59,7 +60,7 @@ struct Work {
 #[derive(Debug)]
 struct JobWork {
     project: ProjectId,
-    spec: Arc<JobSpec>,
+    spec: StoredSpec,
     state: JobState,
     started_at: Option<Time>,
     finished_at: Option<Time>,
@@ -187,11 +188,14 @@ impl Work {
         let Some(definition) = job.spec.tasks.get(work.position) else { return Err(Rejected::Stale) };
         if let TaskEvent::Placed { worker } = &input.event
             && (!self.open_workers.contains(worker)
+                || job.spec.problem().is_some()
                 || (job.stop_message.is_some() && work.task.state.can_be_stopped()))
         {
             return Err(Rejected::NoPlace);
         }
 
+        // Times do not go back, also where an earlier master's clock was ahead of this one's.
+        let now = now.max(work.since);
         let worker_before = work.task.state.worker();
         let change = apply(&work.task, &definition.restart, input.event.clone(), now)?;
 
@@ -217,7 +221,7 @@ impl Work {
                 if let Detail::End(report, _) = &input.detail
                     && let Some(at) = report.started_at
                 {
-                    job.started_at.get_or_insert(at);
+                    job.started_at.get_or_insert(at.min(now).max(Time::UNIX_EPOCH));
                     let (class, micros) = (work.class, report.ran_micros);
                     self.runs.extend(worker_before.map(|worker| Run { class, worker, micros }));
                 }
@@ -281,7 +285,8 @@ impl AttemptWrites {
                 update.finished_at = Some(now);
                 update.end = end;
                 if let Detail::End(report, lines) = detail {
-                    update.started_at = update.started_at.or(report.started_at);
+                    update.started_at =
+                        update.started_at.or(report.started_at.map(|at| at.min(now).max(Time::UNIX_EPOCH)));
                     update.container = update.container.take().or(report.container.clone().map(Box::new));
                     update.report = Some(report.clone());
                     update.output_lines = *lines;

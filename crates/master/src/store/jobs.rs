@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use chrono::Utc;
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::{DefinitionRef, Needs};
-use gaffer_domain::spec::{JobKind, JobSpec};
+use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION};
 use gaffer_domain::task::Task;
 use gaffer_domain::{JobId, ProjectId, Time};
 use gaffer_protocol::rest;
@@ -14,7 +15,8 @@ use sqlx::{FromRow, PgConnection};
 
 use super::counts::{COUNTS_OF_JOBS, CountsRow};
 use super::gate::Unfinished;
-use super::{Store, StoreError, tasks::reason_from};
+use super::tasks::{ran, reason_from};
+use super::{Store, StoreError};
 
 /// A job to be accepted.
 #[derive(Debug)]
@@ -65,6 +67,7 @@ struct JobRow {
     state: String,
     priority: i16,
     labels: Json<BTreeMap<String, String>>,
+    spec_version: i16,
     spec: serde_json::Value,
     created_by: String,
     rerun_of: Option<i64>,
@@ -75,8 +78,8 @@ struct JobRow {
     finished_at: Option<Time>,
 }
 
-const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, spec, created_by, rerun_of, \
-     reason_code, reason_message, created_at, started_at, finished_at";
+const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, spec_version, spec, created_by, \
+     rerun_of, reason_code, reason_message, created_at, started_at, finished_at";
 
 impl Store {
     /// Accepts a job with all its tasks, in one transaction.
@@ -93,8 +96,8 @@ impl Store {
         };
         let job: i64 = sqlx::query_scalar(
             "INSERT INTO jobs (project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
-                 rerun_of, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id",
+                 rerun_of, created_at, spec_version) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
         )
         .bind(new.project.0)
         .bind(&spec.name)
@@ -106,6 +109,7 @@ impl Store {
         .bind(new.created_by)
         .bind(new.rerun_of.map(|job| job.0))
         .bind(now)
+        .bind(STORED_VERSION as i16)
         .fetch_one(&mut *tx)
         .await?;
         if let Some((key, request_sha256)) = &new.idempotency
@@ -262,10 +266,16 @@ impl Store {
     async fn with_counts(&self, rows: Vec<JobRow>) -> Result<Vec<rest::Job>, StoreError> {
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let counts = self.job_counts(&ids).await?;
+        let now = Utc::now();
         rows.into_iter()
             .map(|row| {
                 let counts = counts.get(&row.id).copied().unwrap_or_default();
                 let is_over = row.finished_at.is_some();
+                // What is over needs no reading.
+                let problem = match is_over {
+                    true => None,
+                    false => self.spec_problem(JobId(row.id), row.spec_version, &row.spec),
+                };
                 let reason = reason_from(row.reason_code, row.reason_message)?.filter(|_| is_over);
                 Ok(rest::Job {
                     id: JobId(row.id),
@@ -273,6 +283,7 @@ impl Store {
                     kind: row.kind,
                     state: row.state,
                     reason,
+                    problem,
                     labels: row.labels.0,
                     priority: row.priority as u8,
                     task_counts: counts
@@ -285,6 +296,7 @@ impl Store {
                     created_at: row.created_at,
                     started_at: row.started_at,
                     finished_at: row.finished_at,
+                    ran_seconds: ran(None, row.started_at, row.finished_at, now),
                     spec: row.spec,
                 })
             })

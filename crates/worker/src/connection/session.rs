@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use gaffer_domain::worker::SILENCE_LIMIT;
 use gaffer_protocol::wire::{
-    DriverStatus, GoodbyeCode, Heartbeat, HeldAttempt, Hello, MAX_MESSAGES_PER_FRAME, StoredOutput, ToMaster,
-    ToWorker, Welcome,
+    ClockReading, DriverStatus, GoodbyeCode, Heartbeat, HeldAttempt, Hello, MAX_MESSAGES_PER_FRAME,
+    StoredOutput, ToMaster, ToWorker, Welcome,
 };
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -110,6 +111,8 @@ pub(super) async fn run(
         outbox: Mutex::new(outbox),
         acknowledged: Notify::new(),
         unanswered: Mutex::new(VecDeque::new()),
+        // The welcome.
+        answered: Mutex::new((0, BootTime::now())),
     };
     if let Err(end) = session.take_all(said) {
         return end;
@@ -133,6 +136,8 @@ struct Session<'a> {
     acknowledged: Notify,
     /// Heartbeats that were sent, with their times, oldest first.
     unanswered: Mutex<VecDeque<(u64, BootTime)>>,
+    /// The last of them that was answered, and when the answer came.
+    answered: Mutex<(u64, BootTime)>,
 }
 
 impl Session<'_> {
@@ -165,6 +170,7 @@ impl Session<'_> {
     fn take(&self, message: ToWorker) {
         match &message {
             ToWorker::Alive { sequence } => {
+                *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = (*sequence, BootTime::now());
                 let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
                 while let Some((sent, at)) = unanswered.front().copied()
                     && sent <= *sequence
@@ -239,9 +245,16 @@ impl Session<'_> {
         let stats = stats.read();
         let (events, held) = self.keeper.take_events_and_held().await?;
         let mut messages = self.sort(events);
-        messages.push(ToMaster::Heartbeat(Box::new(Heartbeat { sequence, held, stats })));
+        let clock = Some(self.clock());
+        messages.push(ToMaster::Heartbeat(Box::new(Heartbeat { sequence, held, stats, clock })));
         self.expect_answer(sequence);
         write_control(writer, &messages).await
+    }
+
+    fn clock(&self) -> ClockReading {
+        let (answer, heard) = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let since_micros = BootTime::now().as_micros().saturating_sub(heard.as_micros());
+        ClockReading { answer, since_micros, at: Utc::now() }
     }
 
     fn expect_answer(&self, sequence: u64) {

@@ -5,10 +5,9 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use serde_json::Value;
-
 use super::fields::{Node, Object};
 use super::task::arguments;
+use crate::document::Value;
 use crate::quantity::{Bytes, shown};
 use crate::spec::container::is_plain_path;
 use crate::spec::{Container, DEFAULT_PIDS_LIMIT, DriverKind, Gpus, Network, Port, PullPolicy, Volume};
@@ -201,20 +200,19 @@ fn entrypoint(object: &mut Object) -> Option<Vec<String>> {
 }
 
 fn user(node: &Node) -> Option<String> {
-    let user = node.scalar_text()?;
+    let user = node.text("the name of a user")?;
     let is_name = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
     };
-    let (name, group) =
-        user.split_once(':').map_or((user.as_str(), None), |(name, group)| (name, Some(group)));
+    let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
     if user.len() > MAX_USER_LEN || !is_name(name) || !group.is_none_or(is_name) {
         return node.wrong(format!(
             "{} cannot be a user: write a name or a number, and a group after a colon if need be",
-            shown(&user)
+            shown(user)
         ));
     }
-    Some(user)
+    Some(user.to_owned())
 }
 
 fn workdir(node: &Node) -> Option<String> {
@@ -251,11 +249,7 @@ fn distinct<T: FromStr<Err: Display>>(
     }
     let mut known: Vec<T> = Vec::new();
     for node in nodes {
-        if node.value.is_null() {
-            node.expected::<()>("a text");
-            continue;
-        }
-        let Some(text) = node.scalar_text() else { continue };
+        let Some(text) = node.text("a text") else { continue };
         match text.parse::<T>() {
             Err(why) => {
                 node.wrong_with::<()>(why.to_string(), || advise(node.value));
@@ -356,8 +350,8 @@ fn capabilities(node: &Node) -> Option<Vec<String>> {
 
 fn gpus(node: &Node) -> Option<Gpus> {
     let count = node.value.as_u64().and_then(|count| u32::try_from(count).ok());
-    match (node.value, count) {
-        (Value::String(word), _) if word == "all" => Some(Gpus::All),
+    match (node.value.as_text(), count) {
+        (Some("all"), _) => Some(Gpus::All),
         (_, Some(count)) if (1..=MAX_GPUS).contains(&count) => Some(Gpus::Count(count)),
         _ => node.expected(&format!("`all` or a whole number from 1 to {MAX_GPUS}")),
     }

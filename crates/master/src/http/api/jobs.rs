@@ -13,18 +13,19 @@ use chrono::Utc;
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
 use gaffer_domain::spec::{JobSpec, MAX_SPEC_BYTES};
-use gaffer_protocol::rest::{Explanation, Job, Page};
+use gaffer_protocol::rest::{Explanation, Job};
 use tokio::time::Instant;
 
 use super::super::auth::Caller;
 use super::super::error::Error;
 use super::super::params::{Params, id, page_of, wrong};
-use super::body_json;
+use super::body_document;
 use super::tasks::own_job;
 use crate::Master;
 use crate::store::deletion::Deleted;
 use crate::store::gate::{StopJob, StopResult};
 use crate::store::jobs::{JobFilter, Submitted};
+use crate::store::specs::StoredSpec;
 use crate::submit::Submission;
 
 /// Longest time that a request waits for a job.
@@ -48,7 +49,7 @@ pub async fn submit(
             errors: Vec::new(),
         });
     }
-    let spec = JobSpec::read(&body_json(&headers, &body)?).map_err(Error::spec)?;
+    let spec = JobSpec::of(&body_document(&headers, &body)?).map_err(Error::spec)?;
     accept(&master, &caller, &headers, &spec, None).await
 }
 
@@ -67,8 +68,23 @@ pub async fn rerun(
             state: view.state,
         });
     }
-    let spec = master.store.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))?;
-    accept(&master, &caller, &headers, &spec, Some(job)).await
+    let spec = again(&master, job).await?;
+    let spec = spec.readable().map_err(|problem| unreadable(job, problem))?;
+    accept(&master, &caller, &headers, spec, Some(job)).await
+}
+
+/// The specification of a job that is to be repeated.
+pub async fn again(master: &Master, job: JobId) -> Result<StoredSpec, Error> {
+    master.store.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))
+}
+
+/// A job cannot be repeated because nobody knows what it was to do.
+pub fn unreadable(job: JobId, problem: &str) -> Error {
+    Error::Unprocessable {
+        code: "unreadable_job",
+        detail: format!("job {job} can't be repeated: {problem}; submit it anew"),
+        errors: Vec::new(),
+    }
 }
 
 async fn accept(
@@ -122,15 +138,7 @@ pub async fn list(
     let limit = params.limit()?;
     let filter = filter(&params)?;
     let jobs = master.store.job_list(caller.project, &filter, limit + 1).await?;
-    let page: Page<Job> = page_of(jobs, limit, |job| job.id.0);
-    let next = page
-        .next_cursor
-        .as_ref()
-        .map(|cursor| format!("</api/v1/jobs?cursor={cursor}&limit={limit}>; rel=\"next\""));
-    let mut response = Json(page).into_response();
-    let link = next.and_then(|next| HeaderValue::from_str(&next).ok());
-    response.headers_mut().extend(link.map(|link| (header::LINK, link)));
-    Ok(response)
+    Ok(params.answer(&page_of(jobs, limit, |job| job.id.0)))
 }
 
 /// What the query asks for.

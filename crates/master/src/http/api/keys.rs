@@ -6,8 +6,9 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use chrono::{TimeDelta, Utc};
-use gaffer_protocol::rest::{Key, LoginLink, NewKey, Page};
+use gaffer_protocol::rest::{Key, LoginLink, NewKey};
 use gaffer_protocol::wire::GoodbyeCode;
 
 use super::super::auth::Caller;
@@ -28,11 +29,11 @@ pub async fn list(
     State(master): State<Arc<Master>>,
     caller: Caller,
     params: Params,
-) -> Result<Json<Page<Key>>, Error> {
+) -> Result<Response, Error> {
     let params = params.only(&["limit", "cursor"], &[])?;
     let limit = params.limit()?;
     let keys = master.store.key_list(caller.project, params.cursor()?, limit + 1).await?;
-    Ok(Json(page_of(keys, limit, |key| key.id)))
+    Ok(params.answer(&page_of(keys, limit, |key| key.id)))
 }
 
 /// `POST /keys`: the answer holds the key, this once.

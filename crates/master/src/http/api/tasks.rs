@@ -6,6 +6,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use gaffer_domain::spec::StopSignal;
 use gaffer_domain::task::StateName;
 use gaffer_domain::{AttemptRef, JobId};
@@ -25,7 +26,7 @@ pub async fn list(
     caller: Caller,
     Path(job): Path<String>,
     params: Params,
-) -> Result<Json<Page<Task>>, Error> {
+) -> Result<Response, Error> {
     let job = own_job(&master, &caller, &job).await?;
     let params = params.only(&["limit", "cursor", "state"], &[])?;
     let limit = params.limit()?;
@@ -39,7 +40,8 @@ pub async fn list(
         let position = spec.tasks.iter().position(|definition| definition.name == last.view.task)?;
         Some(format!("c{position}.{}", last.view.index))
     });
-    Ok(Json(Page { items: tasks.into_iter().map(|task| task.view).collect(), next_cursor }))
+    let items: Vec<Task> = tasks.into_iter().map(|task| task.view).collect();
+    Ok(params.answer(&Page { items, next_cursor }))
 }
 
 /// A cursor of tasks: position of the definition and index.

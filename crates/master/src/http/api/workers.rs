@@ -7,12 +7,13 @@ use axum::Json;
 use axum::body::Bytes as Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use chrono::{TimeDelta, Utc};
 use gaffer_domain::Time;
 use gaffer_domain::quantity::{Bytes, Span};
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::{Intake, WorkerState};
-use gaffer_protocol::rest::{Amounts, DrainRequest, Draining, Page, Sample, Usage, Worker};
+use gaffer_protocol::rest::{Amounts, DrainRequest, Draining, Sample, Usage, Worker};
 
 use super::super::auth::Caller;
 use super::super::error::Error;
@@ -30,7 +31,7 @@ pub async fn list(
     State(master): State<Arc<Master>>,
     caller: Caller,
     params: Params,
-) -> Result<Json<Page<Worker>>, Error> {
+) -> Result<Response, Error> {
     let params = params.only(&["limit", "cursor", "driver", "name"], &["state"])?;
     let limit = params.limit()?;
     let after = params.cursor()?.unwrap_or(0);
@@ -54,7 +55,7 @@ pub async fn list(
         })
         .take(limit as usize + 1)
         .collect();
-    Ok(Json(page_of(workers, limit, |worker: &Worker| worker.id.0)))
+    Ok(params.answer(&page_of(workers, limit, |worker: &Worker| worker.id.0)))
 }
 
 /// All workers of the caller's project, as users see them.
@@ -179,8 +180,11 @@ async fn find(master: &Master, caller: &Caller, worker: &str) -> Result<Record, 
 }
 
 /// What users see of a worker: what is remembered of it, and what its session knows.
-fn view(master: &Master, record: Record, now: Time) -> Worker {
+fn view(master: &Master, mut record: Record, now: Time) -> Worker {
     let session = master.hub.get(record.id);
+    let clock = session.as_ref().and_then(|_| master.clocks.of(record.id));
+    let mut warnings = std::mem::take(&mut record.warnings);
+    warnings.extend(clock.and_then(|clock| clock.warning()));
     let (last_seen_at, stats) = match (&session, record.offline_since) {
         (Some(session), _) => {
             let (heard, stats) = session.last_seen();
@@ -224,7 +228,8 @@ fn view(master: &Master, record: Record, now: Time) -> Worker {
         version: record.version,
         arch: record.arch,
         os: record.os,
-        warnings: record.warnings,
+        warnings,
+        clock_ahead_seconds: clock.map(|clock| clock.ahead.num_milliseconds() as f64 / 1e3),
         created_at: record.created_at,
         last_seen_at,
     }

@@ -11,7 +11,7 @@ use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
 use sqlx::{FromRow, PgConnection};
 
 use super::super::counts::{COUNTS_OF_JOBS, CountsRow};
-use super::super::specs::{SpecCache, specs_load};
+use super::super::specs::{SpecCache, spec_stand_in, specs_load};
 use super::super::{StoreError, tasks::reason_from};
 use super::{Batch, DefinitionWork, EventRow, Input, JobWork, Place, TaskWork, Work};
 
@@ -83,7 +83,8 @@ impl Work {
         .fetch_all(&mut *tx)
         .await?;
         let ids: Vec<JobId> = jobs.iter().map(|job| JobId(job.id)).collect();
-        let specs = specs_load(specs, tx, &ids).await?;
+        let cache = specs;
+        let specs = specs_load(cache, tx, &ids).await?;
         for row in jobs {
             let id = JobId(row.id);
             let Some(spec) = specs.get(&id) else { continue };
@@ -111,13 +112,13 @@ impl Work {
                 job.definitions.push(DefinitionWork { counts, change });
             }
         }
-        self.jobs.retain(|id, job| {
-            let whole = job.definitions.len() == job.spec.tasks.len();
-            if !whole {
-                tracing::error!(job = id.0, "the definitions of a stored job do not match its specification");
+        for (id, job) in &mut self.jobs {
+            let (stored, wanted) = (job.definitions.len(), job.spec.tasks.len());
+            if stored != wanted {
+                let problem = format!("its specification has {wanted} task definitions, {stored} are stored");
+                job.spec = spec_stand_in(cache, tx, *id, problem).await?;
             }
-            whole
-        });
+        }
 
         let sql = format!("{TASK_COLUMNS} WHERE id = ANY($1)");
         let rows: Vec<TaskRow> =
