@@ -81,9 +81,7 @@ fn what_a_master_writes_is_in_a_transaction_that_checks_its_term() {
         .filter(|(path, _)| path.starts_with("crates/master/src/") && !is_test(path) && !free.contains(path))
         .filter(|(_, text)| {
             let text = production(text);
-            [".execute(&self.pool)", "pool.begin()"]
-                .iter()
-                .any(|needle| text.contains(needle))
+            [".execute(&self.pool)", "pool.begin()"].iter().any(|needle| text.contains(needle))
         })
         .map(|(path, _)| path)
         .collect();

@@ -14,6 +14,7 @@ pub mod embedded_postgres;
 pub mod explain;
 pub mod http;
 pub mod hub;
+pub mod input;
 pub mod leadership;
 pub mod live;
 pub mod mover;
@@ -49,6 +50,8 @@ pub struct Master {
     pub hub: hub::Hub,
     /// How long workers have been away.
     pub absences: absences::Absences,
+    /// Standard input that is under way.
+    pub inputs: input::Inputs,
     /// How far their clocks are off.
     pub clocks: clocks::Clocks,
     /// Output that is under way.

@@ -24,6 +24,7 @@ use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::hub::Hub;
+use crate::input::Inputs;
 use crate::leadership::{Attempt, Candidate, Leader};
 use crate::live::LiveOutputs;
 use crate::mover::Mover;
@@ -185,6 +186,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         store,
         hub,
         absences,
+        inputs: Inputs::default(),
         clocks: Default::default(),
         live,
         changes,

@@ -366,6 +366,10 @@ async fn control(
                 drivers_changed(master, handle, drivers).await?;
                 Ok(())
             }
+            ToMaster::InputTaken(taken) => {
+                master.inputs.taken(worker, taken);
+                Ok(())
+            }
             ToMaster::Returned { attempt } => recorder.returned(worker, actor, attempt).await,
             ToMaster::Ended(mut ended) => match end_of_output(master, handle, &mut ended).await? {
                 Some(lines) => recorder.ended(worker, actor, ended, lines).await,
