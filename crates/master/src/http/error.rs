@@ -72,6 +72,9 @@ pub enum Error {
     /// The master is going down.
     #[error("the master is shutting down; try again in a moment")]
     ShuttingDown,
+    /// Another master leads.
+    #[error("this master stands by: another one leads; try again in a moment, or ask that one")]
+    Standby,
     /// Something that must not happen has happened; it is in the log.
     #[error("something went wrong inside of gaffer; the master's log says what")]
     Internal,
@@ -84,6 +87,7 @@ impl From<StoreError> for Error {
                 tracing::warn!(%error, "a request failed because the database is away");
                 Error::Unavailable
             }
+            StoreError::NotLeader => Error::ShuttingDown,
             StoreError::TooSlow(error) => {
                 tracing::warn!(%error, "a request failed because the database is too slow");
                 Error::Busy("the database took too long")
@@ -158,9 +162,11 @@ impl Error {
             Error::Conflict { .. } => StatusCode::CONFLICT,
             Error::TooManyAttempts(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::OutOfRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
-            Error::Unavailable | Error::Busy(_) | Error::NotReady(_) | Error::ShuttingDown => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Error::Unavailable
+            | Error::Busy(_)
+            | Error::NotReady(_)
+            | Error::ShuttingDown
+            | Error::Standby => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -178,6 +184,7 @@ impl Error {
             Error::Busy(_) => "busy",
             Error::NotReady(_) => "not_ready",
             Error::ShuttingDown => "shutting_down",
+            Error::Standby => "standby",
             Error::Internal => "internal",
         }
     }
@@ -225,7 +232,11 @@ impl IntoResponse for Error {
             Error::Unauthorized(..) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"gaffer\""));
             }
-            Error::Unavailable | Error::Busy(_) | Error::NotReady(_) | Error::ShuttingDown => {
+            Error::Unavailable
+            | Error::Busy(_)
+            | Error::NotReady(_)
+            | Error::ShuttingDown
+            | Error::Standby => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
             }
             Error::TooManyAttempts(wait) => {
