@@ -185,13 +185,17 @@ async fn turn(stage: &Stage, cookie: &str, job: i64, path: &str, open: usize, do
             while let Some(Ok(_)) = body.next().await {}
         });
     }
-    tokio::time::sleep(WARM_UP).await;
+    pass(WARM_UP).await;
     let (before, begun) = (done.load(Ordering::Relaxed), Instant::now());
-    tokio::time::sleep(MEASURED).await;
+    pass(MEASURED).await;
     let rate = (done.load(Ordering::Relaxed) - before) as f64 / begun.elapsed().as_secs_f64();
     assert!(stage.client.job(job).await.finished_at.is_none(), "the job is too short for this machine");
     pages.abort_all();
     rate
+}
+
+async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
 }
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;

@@ -12,6 +12,7 @@
 pub mod browser;
 pub mod client;
 pub mod cluster;
+pub mod database_proxy;
 pub mod gaffer;
 pub mod proxies;
 pub mod raw_worker;

@@ -52,6 +52,7 @@ impl Stage {
             rebalance: Default::default(),
             connections: Default::default(),
             forget_workers: Default::default(),
+            leader_lease: Default::default(),
         };
         change(&mut config);
         let running = gaffer_master::start(&config, CancellationToken::new()).await.unwrap();

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use gaffer_domain::lease::{LEADER_LEASE, LEADER_LEASES};
 use gaffer_domain::moves::SETTLED_AFTER;
 use gaffer_domain::placement::Strategy;
 use gaffer_domain::quantity::{QuantityError, Span};
@@ -49,6 +50,11 @@ pub struct MasterConfig {
     /// How workers are chosen for jobs that do not say: spread, binpack, round_robin, greedy, epvm or epvm_lieb.
     #[arg(long, env = "GAFFER_STRATEGY", value_name = "STRATEGY", default_value_t)]
     pub strategy: Strategy,
+
+    /// How long this master may be silent, once it leads, before another one on the same database takes over: 2s to 10m.
+    /// A master that the database has not confirmed for three quarters of that stops renewing the leases of workers.
+    #[arg(long, env = "GAFFER_LEADER_LEASE", value_name = "TIME", default_value_t)]
+    pub leader_lease: LeaderLease,
 
     /// Whether services are moved to where they are much better off: `off`, or how long a task of theirs must have
     /// executed, and a worker must have been connected, before that is considered.
@@ -170,6 +176,42 @@ impl FromStr for ForgetWorkers {
             true => Ok(ForgetWorkers(Some(after))),
             false => Err(format!("at least {WORKER_LOST_AFTER}, after which a worker is lost, or `never`")),
         }
+    }
+}
+
+/// How long a leader may be silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderLease(Span);
+
+impl LeaderLease {
+    /// The time itself.
+    pub fn span(self) -> Span {
+        self.0
+    }
+}
+
+impl Default for LeaderLease {
+    fn default() -> LeaderLease {
+        LeaderLease(LEADER_LEASE)
+    }
+}
+
+impl Display for LeaderLease {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for LeaderLease {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LeaderLease, String> {
+        let lease: Span = text.parse().map_err(|error: QuantityError| error.to_string())?;
+        if !LEADER_LEASES.contains(&lease) {
+            let (shortest, longest) = (LEADER_LEASES.start(), LEADER_LEASES.end());
+            return Err(format!("it must be from {shortest} to {longest}"));
+        }
+        Ok(LeaderLease(lease))
     }
 }
 

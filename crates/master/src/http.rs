@@ -115,11 +115,20 @@ pub fn workers(master: Arc<Master>) -> Router {
     finished(router, master)
 }
 
+/// What a master answers while another one leads.
+pub fn standby() -> Router {
+    let operations = Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::standby))
+        .route("/version", get(health::version));
+    let router: Router = Router::new().nest("/api/v1", operations.clone()).merge(operations);
+    dressed(router.fallback(health::standby))
+}
+
 /// What every listener does for every request: a number, a limit, an answer even after a panic or a wrong turn.
-fn dressed(router: Router<Arc<Master>>) -> Router<Arc<Master>> {
+fn dressed<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     let request_id = HeaderName::from_static("x-request-id");
     router
-        .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(
@@ -143,7 +152,10 @@ fn dressed(router: Router<Arc<Master>>) -> Router<Arc<Master>> {
 
 /// A listener's routes with what every listener does, below the base path and without it.
 fn finished(router: Router<Arc<Master>>, master: Arc<Master>) -> Router {
-    base_path::below(master.base_path.clone(), dressed(router).with_state(master))
+    base_path::below(
+        master.base_path.clone(),
+        dressed(router.fallback(error::no_such_route)).with_state(master),
+    )
 }
 
 /// How long a client is told to wait when the database is away.

@@ -3,8 +3,10 @@
 //! Postgres remembers, the domain decides, `store` is the one gate, `scheduler` places, `hub` delivers, the workers'
 //! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
 
+pub mod absences;
 pub mod arrivals;
 pub mod background;
+pub mod boot_clock;
 pub mod changes;
 pub mod cleaner;
 pub mod clocks;
@@ -15,6 +17,7 @@ pub mod guesses;
 pub mod http;
 pub mod hub;
 pub mod input;
+pub mod leadership;
 pub mod listener;
 pub mod live;
 mod look_rate;
@@ -31,6 +34,7 @@ pub mod secret;
 pub mod serve;
 mod session;
 pub mod snapshot;
+mod standby;
 pub mod store;
 pub mod submit;
 pub mod sweeper;
@@ -60,6 +64,8 @@ pub struct Master {
     pub hub: hub::Hub,
     /// Who says hello just now.
     pub arrivals: arrivals::Arrivals,
+    /// How long workers have been away.
+    pub absences: absences::Absences,
     /// Standard input that is under way.
     pub inputs: input::Inputs,
     /// How far their clocks are off.

@@ -12,11 +12,13 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::absences::Absences;
 use crate::arrivals::Arrivals;
 use crate::background::dead_letters::DeadLetters;
 use crate::background::deletion::Deletion;
 use crate::background::driver::Loops;
 use crate::background::large_jobs::{LargeJobs, LargeJobsLoop};
+use crate::boot_clock::BootTime;
 use crate::changes::Changes;
 use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
@@ -25,6 +27,7 @@ use crate::guesses::Guesses;
 use crate::http::BasePath;
 use crate::hub::Hub;
 use crate::input::Inputs;
+use crate::leadership::{Attempt, Candidate, Leader};
 use crate::listener::{Listener, Timeouts};
 use crate::live::LiveOutputs;
 use crate::mover::Mover;
@@ -38,10 +41,9 @@ use crate::scheduler::statistics::Statistics;
 use crate::secret::{NewSecret, Purpose};
 use crate::snapshot::Snapshots;
 use crate::store::Stores;
-use crate::store::claim::Claim;
 use crate::sweeper::Sweeper;
 use crate::troubles::Troubles;
-use crate::{Master, http, listener};
+use crate::{Master, http, listener, standby};
 
 /// Open requests have so long to end when the master goes down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,9 +66,8 @@ pub struct Running {
     listeners: Vec<JoinHandle<()>>,
     recorder: JoinHandle<()>,
     loops: Vec<JoinHandle<()>>,
-    claim: JoinHandle<()>,
+    leading: JoinHandle<()>,
     release: CancellationToken,
-    taken_over: CancellationToken,
     stores: Stores,
     postgres: Option<EmbeddedPostgres>,
 }
@@ -76,7 +77,10 @@ pub struct Running {
 /// # Errors
 /// When it can't start: no database, an address in use.
 pub async fn run(config: MasterConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let running = start(&config, shutdown.clone()).await?;
+    let running = match start(&config, shutdown.clone()).await {
+        Err(error) if error.is::<standby::Stopped>() => return Ok(()),
+        started => started?,
+    };
     tracing::info!(
         dashboard = %running.dashboard, api = %running.api, workers = %running.workers, "the master is up"
     );
@@ -86,13 +90,16 @@ pub async fn run(config: MasterConfig, shutdown: CancellationToken) -> anyhow::R
         tracing::info!("nobody has signed in yet; this link does it, once, within a day: {link}");
     }
     shutdown.cancelled().await;
-    let taken_over = running.taken_over.clone();
+    let leadership = running.master.store.leadership().clone();
     running.stop().await;
-    anyhow::ensure!(!taken_over.is_cancelled(), "another master has taken over the database");
+    anyhow::ensure!(
+        !leadership.is_over(),
+        "another master has taken over; start this one again, and it stands by for that one"
+    );
     Ok(())
 }
 
-/// Starts a master; it goes down after `shutdown`, and [`Running::stop`] waits for that.
+/// Starts a master, which waits for as long as another one leads; it goes down after `shutdown`, and [`Running::stop`] waits for that.
 ///
 /// # Errors
 /// When it can't start: no database, an address in use.
@@ -116,14 +123,21 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         }
     };
     // Before the schema changes: an earlier master that still runs knows the old one.
-    let claim = Claim::take(&url).await?;
-    let stores = Stores::connect(&url).await?;
+    let leader = lead(&url, config, [&dashboard, &api, &workers], &shutdown).await?;
+    let (leadership, grace) = (leader.leadership.clone(), leader.grace);
+    let release = CancellationToken::new();
+    // Should anything below fail, the next master need not wait.
+    let release_unless_up = release.clone().drop_guard();
+    // From now on, however long the rest takes.
+    let leading = tokio::spawn(go_on_leading(leader, release.clone(), shutdown.clone()));
+    let stores = Stores::connect_as(&url, leadership).await?;
     let store = stores.control.clone();
     store.migrate().await?;
     let project = store.project_default().await?;
     store.user_ensure(FIRST_USER, project).await?;
-    store.workers_amnesty().await?;
+    store.workers_amnesty(grace).await?;
 
+    let absences = Absences::since(BootTime::now(), grace.to_std());
     let (hub, live) = (Hub::default(), LiveOutputs::default());
     let pauses = Pauses::default();
     let (pace, changes) = (Pace::default(), Changes::default());
@@ -171,6 +185,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let sweeper = Sweeper {
         store: store.clone(),
         hub: hub.clone(),
+        absences: absences.clone(),
         recorder: recorder_handle.clone(),
         wake: sweeper_wake.clone(),
         forget_workers_after: config.forget_workers.after(),
@@ -188,6 +203,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         feeds: http::Feeds::default(),
         hub,
         arrivals: Arrivals::default(),
+        absences,
         inputs: Inputs::default(),
         clocks: Default::default(),
         live,
@@ -211,7 +227,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         base_path,
         shutdown: shutdown.clone(),
     });
-    let (release, taken_over) = (CancellationToken::new(), CancellationToken::new());
+    release_unless_up.disarm();
     let limits = listener::limits(&config.connections);
     let timeouts = Timeouts { idle: config.connections.idle_timeout.to_std(), ..Timeouts::default() };
     let port = |name, socket, router, limits| {
@@ -219,9 +235,8 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         tokio::spawn(listener.serve(shutdown.clone()))
     };
     Ok(Running {
-        claim: tokio::spawn(hold(claim, release.clone(), shutdown.clone(), taken_over.clone())),
+        leading,
         release,
-        taken_over,
         listeners: vec![
             port("dashboard", dashboard, http::dashboard(master.clone()), limits[0]),
             port("api", api, http::api_alone(master.clone()), limits[1]),
@@ -267,13 +282,18 @@ impl Running {
         }
         // The recorder ends when nobody can send to it any more; what it has by then is committed first.
         drop(self.master);
+        if self.stores.control.leadership().is_over() {
+            // Nothing of it counts any more.
+            self.recorder.abort();
+        }
         if tokio::time::timeout(DRAIN_TIMEOUT, self.recorder).await.is_err() {
             tracing::warn!("not everything was recorded in time; workers will report it again");
         }
-        self.stores.close().await;
+        // A database that says nothing is not waited for.
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.stores.close()).await;
         // Only now: the next master may begin.
         self.release.cancel();
-        let _ = self.claim.await;
+        let _ = self.leading.await;
         if let Some(postgres) = self.postgres {
             postgres.stop().await;
         }
@@ -306,16 +326,32 @@ impl Master {
     }
 }
 
-/// Holds on to the database, and takes everything down if another master has taken it.
-async fn hold(
-    claim: Claim,
-    release: CancellationToken,
-    shutdown: CancellationToken,
-    taken_over: CancellationToken,
-) {
-    if claim.hold(&release).await.is_err() {
-        tracing::error!("another master has taken over the database while it was away; this one goes down");
-        taken_over.cancel();
+/// Waits until this master leads. Meanwhile it answers that another one does.
+async fn lead(
+    url: &str,
+    config: &MasterConfig,
+    listeners: [&TcpListener; 3],
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Leader> {
+    let lease = config.leader_lease.span();
+    let mut candidate = Candidate::connect(url, lease).await.context("cannot connect to the database")?;
+    match candidate.try_once().await.context("cannot ask the database which master leads")? {
+        Attempt::Leads(leader) => Ok(leader),
+        Attempt::Waits(why) => {
+            tracing::info!("{why}: this master stands by, and takes over when that one is gone");
+            let leader = standby::answer(listeners, shutdown, Box::pin(candidate.lead())).await?;
+            tracing::info!(term = leader.leadership.term(), "this master leads now");
+            Ok(leader)
+        }
+    }
+}
+
+/// Goes on leading, and takes everything down if another master has begun to.
+async fn go_on_leading(leader: Leader, release: CancellationToken, shutdown: CancellationToken) {
+    if leader.keep(&release).await.is_err() {
+        tracing::error!(
+            "another master has taken over; this one acknowledges nothing any more, and goes down"
+        );
         shutdown.cancel();
     }
 }

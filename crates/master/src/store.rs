@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, Transaction};
 
-pub mod claim;
+use crate::leadership::Leadership;
+
 pub mod classes;
 mod counts;
 pub mod dead_letters;
@@ -14,6 +15,7 @@ mod forms;
 pub mod gate;
 pub mod jobs;
 pub mod keys;
+pub mod leadership;
 pub mod leaving;
 pub mod output;
 pub mod placement;
@@ -28,9 +30,9 @@ pub mod workers;
 pub use error::StoreError;
 pub use pools::{ReadStore, Store, Stores, WriteStore};
 
-/// Begins a transaction on the hot path: a statement in it may take 5 s, and 500 ms of that may be waiting for a lock.
+/// Of a transaction on the hot path: a statement in it may take 5 s, and 500 ms of that may be waiting for a lock.
 /// The first limit means "too much at once", the second "somebody else is at it"; neither may hold up everybody.
-const BEGIN_SHORT: &str = "BEGIN; SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '500ms'";
+const SHORT: &str = "SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '500ms'";
 
 /// The migrations, embedded.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
@@ -54,12 +56,25 @@ impl ReadStore {
 }
 
 impl WriteStore {
+    /// This master's right to lead.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
+    }
+
+    /// Begins a transaction that fails if another master leads, and that a takeover waits for. Every write of a master
+    /// that another one could contradict is in one.
     async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        Ok(self.pool.begin().await?)
+        Ok(self.pool.begin_with(sqlx::AssertSqlSafe(self.begin_as_leader())).await?)
     }
 
     /// Begins a transaction that everybody else waits for: whatever in it is slow or locked is given up soon.
     async fn begin_short(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        Ok(self.pool.begin_with(BEGIN_SHORT).await?)
+        let begin = format!("{}; {SHORT}", self.begin_as_leader());
+        Ok(self.pool.begin_with(sqlx::AssertSqlSafe(begin)).await?)
+    }
+
+    /// One message, so the check costs no round trip. It comes first, so that a failure leaves no transaction behind.
+    fn begin_as_leader(&self) -> String {
+        format!("SELECT leader_check({}); BEGIN", self.leadership.term())
     }
 }

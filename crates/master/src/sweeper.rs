@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gaffer_domain::lease::lost_due;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::LostCause;
 use gaffer_domain::task::Rejected;
@@ -10,6 +11,8 @@ use gaffer_protocol::wire::GoodbyeCode;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::absences::Absences;
+use crate::boot_clock::BootTime;
 use crate::hub::Hub;
 use crate::recorder::{RecorderHandle, lost};
 use crate::store::{Store, StoreError};
@@ -31,6 +34,8 @@ pub struct Sweeper {
     pub store: Store,
     /// Whose sessions to end.
     pub hub: Hub,
+    /// For how long workers have been away by a clock that nobody sets.
+    pub absences: Absences,
     /// Through which losses go to the gate.
     pub recorder: RecorderHandle,
     /// Asks for a pass.
@@ -82,26 +87,35 @@ impl Sweeper {
         }
     }
 
-    /// One pass: calls lost what has been out of contact for too long, by the database's clock, and ends sessions
-    /// whose key is not good any more. Returns when the next attempt will be due, if any is waiting.
+    /// One pass: calls lost what has been out of contact for too long, by the database's clock and by this machine's, and
+    /// ends sessions whose key is not good any more. Returns when the next attempt will be due, if any is waiting.
     ///
     /// # Errors
     /// When the database does not answer: nothing is called lost then.
     pub async fn sweep_once(&self) -> Result<Option<Duration>, StoreError> {
-        let (due, next) = self.store.tasks_out_of_contact(MAX_LOST_AT_ONCE).await?;
+        let (mut due, mut next) = self.store.tasks_out_of_contact(MAX_LOST_AT_ONCE).await?;
+        let more = due.len() == MAX_LOST_AT_ONCE as usize;
+        let now = BootTime::now();
+        due.retain(|overdue| {
+            let silent_for = self.absences.silent_for(overdue.worker, now);
+            let left = lost_due(overdue.lost_after).to_std().saturating_sub(silent_for);
+            if !left.is_zero() {
+                next = Some(next.map_or(left.as_secs_f64(), |next| next.min(left.as_secs_f64())));
+            }
+            left.is_zero()
+        });
         let mut is_busy = false;
         if !due.is_empty() {
             tracing::warn!(attempts = due.len(), "calling attempts of absent workers lost");
             let inputs = due
                 .iter()
-                .map(|(attempt, worker)| lost(*worker, *attempt, LostCause::OutOfContact))
+                .map(|overdue| lost(overdue.worker, overdue.attempt, LostCause::OutOfContact))
                 .collect();
             let results = self.recorder.events(inputs).await.unwrap_or_default();
             is_busy = results.contains(&Err(Rejected::Busy));
         }
         self.end_refused_sessions().await?;
-        let more = due.len() == MAX_LOST_AT_ONCE as usize;
-        Ok(match (is_busy, more) {
+        Ok(match (is_busy, more && !due.is_empty()) {
             // Somebody else holds a job of theirs.
             (true, _) => Some(BUSY_WAIT),
             (false, true) => Some(Duration::ZERO),

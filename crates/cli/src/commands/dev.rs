@@ -11,7 +11,7 @@ use clap::{Args, Parser};
 use gaffer_domain::JobId;
 use gaffer_domain::placement::Strategy;
 use gaffer_domain::spec::JobSpec;
-use gaffer_master::config::{ConnectionConfig, MasterConfig, Rebalance, resolve};
+use gaffer_master::config::{ConnectionConfig, LeaderLease, MasterConfig, Rebalance, resolve};
 use gaffer_master::secret::{NewSecret, Purpose, hash_of};
 use gaffer_master::serve::FIRST_USER;
 use gaffer_master::store::jobs::Submitted;
@@ -97,6 +97,8 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         strategy: args.strategy,
         rebalance: args.rebalance,
         connections: args.connections,
+        // Nobody else can reach its private database.
+        leader_lease: LeaderLease::default(),
     };
     // A file of the last run would tell a waiting script that we are up.
     let ready_file = config.data_dir().join("dev.env");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
-use gaffer_protocol::rest::{Page, System, Worker};
+use gaffer_protocol::rest::{Page, Problem, System, Worker};
 use gaffer_protocol::server_url::ServerUrl;
 use gaffer_worker::{Found, Tried, try_master};
 use reqwest::header::DATE;
@@ -142,11 +142,17 @@ async fn master() -> Finding {
         Ok(answer) if answer.status().is_success() => {
             Finding::ok("master", format!("{url} says it is ready"))
         }
-        Ok(answer) => Finding::problem(
-            "master",
-            format!("{url} answers {}", answer.status()),
-            "look at its log; mostly its database is away",
-        ),
+        Ok(answer) => {
+            let status = answer.status();
+            match stands_by(answer).await {
+                true => Finding::ok("master", format!("{url} says it stands by: another master leads")),
+                false => Finding::problem(
+                    "master",
+                    format!("{url} answers {status}"),
+                    "look at its log; mostly its database is away",
+                ),
+            }
+        }
         Err(why) => Finding::problem("master", format!("{url}: {why}"), "start it with `gaffer master`"),
     }
 }
@@ -174,6 +180,11 @@ fn worker() -> Finding {
     }
 }
 
+/// Whether it is a master that stands by for another one which says that it is not ready.
+async fn stands_by(answer: Response) -> bool {
+    answer.json::<Problem>().await.is_ok_and(|problem| problem.code == "standby")
+}
+
 /// The way to the API: address, key, clocks.
 async fn api() -> Vec<Finding> {
     let access = match config::access() {
@@ -198,11 +209,14 @@ async fn api() -> Vec<Finding> {
             findings.extend(clock(&answer));
             findings.extend(held_back(answer).await);
         }
-        Ok(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => findings.push(Finding::problem(
-            "address",
-            format!("{} answers, but is not ready", access.url),
-            "look at the master's log; mostly its database is away",
-        )),
+        Ok(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => {
+            let fix = match stands_by(answer).await {
+                true => "another master leads: set GAFFER_URL to that one, or to what finds it by /readyz",
+                false => "look at the master's log; mostly its database is away",
+            };
+            let message = format!("{} answers, but is not ready", access.url);
+            findings.push(Finding::problem("address", message, fix));
+        }
         Ok(answer) => findings.push(Finding::problem(
             "address",
             format!("{url} answers {}: that is no gaffer", answer.status()),

@@ -75,6 +75,9 @@ pub enum Error {
     /// The master is going down.
     #[error("the master is shutting down; try again in a moment")]
     ShuttingDown,
+    /// Another master leads.
+    #[error("this master stands by: another one leads; try again in a moment, or ask that one")]
+    Standby,
     /// Something that must not happen has happened; it is in the log.
     #[error("something went wrong inside of gaffer; the master's log says what")]
     Internal,
@@ -88,6 +91,7 @@ impl From<StoreError> for Error {
                 tracing::warn!(%error, "a request failed because the database is away");
                 Error::Unavailable
             }
+            StoreError::NotLeader => Error::ShuttingDown,
             StoreError::TooSlow(error) => {
                 tracing::warn!(%error, "a request failed because the database is too slow");
                 Error::Busy("the database took too long")
@@ -166,7 +170,8 @@ impl Error {
             | Error::TooSlow
             | Error::Busy(_)
             | Error::NotReady(_)
-            | Error::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            | Error::ShuttingDown
+            | Error::Standby => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -185,6 +190,7 @@ impl Error {
             Error::Busy(_) => "busy",
             Error::NotReady(_) => "not_ready",
             Error::ShuttingDown => "shutting_down",
+            Error::Standby => "standby",
             Error::Internal => "internal",
         }
     }
@@ -236,7 +242,8 @@ impl IntoResponse for Error {
             | Error::TooSlow
             | Error::Busy(_)
             | Error::NotReady(_)
-            | Error::ShuttingDown => {
+            | Error::ShuttingDown
+            | Error::Standby => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
             }
             Error::TooManyAttempts(wait) => {

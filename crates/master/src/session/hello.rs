@@ -155,6 +155,10 @@ pub(super) async fn welcome(
         }
     }
     master.clocks.welcomed(registered.id);
+    // It renews the worker's leases, too.
+    if !master.store.leadership().is_trusted() {
+        return Err(SessionEnd::Disconnected("this master does not know whether it still leads".to_owned()));
+    }
     Ok(ToWorker::Welcome(Welcome {
         worker: registered.id,
         name: registered.name.clone(),

@@ -16,6 +16,7 @@ use super::classes::ClassCache;
 use super::events::SettledEvents;
 use super::specs::SpecCache;
 use super::{MIGRATIONS, StoreError};
+use crate::leadership::Leadership;
 
 /// How long one statement may take before the database gives it up.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -51,6 +52,7 @@ pub struct ReadStore {
 #[derive(Debug, Clone)]
 pub struct WriteStore {
     reads: ReadStore,
+    pub(super) leadership: Leadership,
     large: Arc<Semaphore>,
 }
 
@@ -88,11 +90,11 @@ impl Deref for WriteStore {
 }
 
 impl Stores {
-    /// Connects without touching the schema.
+    /// Connects without touching the schema, for a master that leads: its transactions fail once another one does.
     ///
     /// # Errors
     /// When the URL makes no sense or nobody answers.
-    pub async fn connect(url: &str) -> anyhow::Result<Stores> {
+    pub async fn connect_as(url: &str, leadership: Leadership) -> anyhow::Result<Stores> {
         let options: PgConnectOptions = url.parse().context("DATABASE_URL is not a Postgres URL")?;
         let writing = with_timeout(options.clone().application_name("gaffer"), STATEMENT_TIMEOUT);
         let reading = with_timeout(options.application_name("gaffer read"), READ_STATEMENT_TIMEOUT)
@@ -101,7 +103,7 @@ impl Stores {
             .connect_with(writing.clone())
             .await
             .context("cannot connect to the database")?;
-        let control = Store::of(control);
+        let control = Store::of(control, leadership);
         let lazy = |connections, wait, options| pool(connections, wait).connect_lazy_with(options);
         let transitions = lazy(TRANSITION_CONNECTIONS, ACQUIRE_TIMEOUT, writing.clone());
         let writes = lazy(WRITE_CONNECTIONS, ACQUIRE_TIMEOUT, writing);
@@ -146,7 +148,7 @@ impl Store {
     /// # Errors
     /// When the URL makes no sense or nobody answers.
     pub async fn connect(url: &str) -> anyhow::Result<Store> {
-        Ok(Stores::connect(url).await?.control)
+        Ok(Stores::connect_as(url, Leadership::of_nobody()).await?.control)
     }
 
     /// Closes its connections.
@@ -154,20 +156,20 @@ impl Store {
         self.pool.close().await;
     }
 
-    fn of(pool: PgPool) -> Store {
+    fn of(pool: PgPool, leadership: Leadership) -> Store {
         let reads = ReadStore {
             pool,
             specs: SpecCache::default(),
             classes: ClassCache::default(),
             settled_events: SettledEvents::default(),
         };
-        Store(WriteStore { reads, large: Arc::new(Semaphore::new(LARGE_WRITES)) })
+        Store(WriteStore { reads, leadership, large: Arc::new(Semaphore::new(LARGE_WRITES)) })
     }
 
     /// The same, with what it remembers, over other connections.
     fn through(&self, pool: PgPool) -> WriteStore {
-        let WriteStore { reads, large } = self.0.clone();
-        WriteStore { reads: ReadStore { pool, ..reads }, large }
+        let WriteStore { reads, leadership, large } = self.0.clone();
+        WriteStore { reads: ReadStore { pool, ..reads }, leadership, large }
     }
 }
 
@@ -204,7 +206,10 @@ impl StoreError {
 
 fn with_timeout(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
     let timeout = timeout.as_millis().to_string();
-    options.options([("statement_timeout", timeout.as_str())])
+    options.options([
+        ("statement_timeout", timeout.as_str()),
+        ("default_transaction_isolation", "read committed"),
+    ])
 }
 
 fn pool(connections: u32, wait: Duration) -> PgPoolOptions {
