@@ -28,9 +28,10 @@ use gaffer_domain::AttemptRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
 use gaffer_domain::spec::Resources;
+use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::output::EncodedChunk;
 use gaffer_protocol::wire::{
-    ContainerFacts, DriverStatus, Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster, ToWorker, Welcome,
+    ContainerFacts, DriverStatus, Ended, HeldAttempt, StoredOutput, ToMaster, ToWorker, Welcome,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -85,6 +86,8 @@ pub(crate) enum Event {
     Report(ToMaster),
     /// The attempt has output up to `end`.
     Output { attempt: AttemptRef, end: u64 },
+    /// What the master said does not fit together: part of it must have been lost. In a new session it is said again.
+    Inconsistent(String),
 }
 
 /// A handle on all that executes here.
@@ -288,8 +291,11 @@ impl Core {
 
     fn deliver(self: &Arc<Self>, message: ToWorker) {
         match message {
+            ToWorker::Definition { definition, at, part, is_last } => {
+                self.state().define(definition, at, &part, is_last);
+            }
             ToWorker::Start(start) => {
-                let accepted = self.state().accept(start, BootTime::now());
+                let accepted = self.state().accept(&start, BootTime::now());
                 match accepted {
                     Accepted::Queued { lease_is_first } => {
                         if lease_is_first {
@@ -302,7 +308,7 @@ impl Core {
                 }
             }
             ToWorker::Stop { attempt } => self.end(attempt, |start| Orders {
-                stop: Some((Cause::Stopped, start.stop.grace.to_std())),
+                stop: Some((Cause::Stopped, start.definition.stop.grace.to_std())),
                 kill: None,
             }),
             ToWorker::Kill { attempt } => {
@@ -319,6 +325,7 @@ impl Core {
             ToWorker::Welcome(_)
             | ToWorker::Alive { .. }
             | ToWorker::OutputWanted { .. }
+            | ToWorker::OutputWindow { .. }
             | ToWorker::Goodbye { .. } => {}
         }
         self.eventful.notify_one();

@@ -7,7 +7,8 @@ use gaffer_domain::reason::AttemptEnd;
 use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
-use gaffer_protocol::wire::{Hello, StartAttempt};
+use gaffer_protocol::definitions::StartAttempt;
+use gaffer_protocol::wire::Hello;
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 

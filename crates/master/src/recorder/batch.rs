@@ -8,8 +8,10 @@ use chrono::Utc;
 use gaffer_domain::task::{Rejected, Report, TaskEvent};
 use gaffer_domain::{AttemptRef, WorkerId};
 use gaffer_protocol::wire::{ContainerFacts, Ended};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
+use super::queue::Charge;
+use crate::hub::OnItsWay;
 use crate::live::LiveOutput;
 use crate::store::gate::{Batch, Detail, Input, StopJob, StopResult};
 use crate::store::output::ChunkRow;
@@ -27,15 +29,29 @@ pub(super) enum Change {
     Started(WorkerReport, AttemptRef, chrono::DateTime<Utc>, Option<ContainerFacts>),
     Returned(WorkerReport, AttemptRef),
     Ended(WorkerReport, Box<Ended>, u64),
-    Output { row: ChunkRow, live: Arc<LiveOutput>, _room: OwnedSemaphorePermit },
+    Output { row: ChunkRow, live: Arc<LiveOutput>, on_its_way: OnItsWay },
     Events(Vec<Input>, Option<oneshot::Sender<Results>>),
     Stop(StopJob, oneshot::Sender<StopResult>),
+}
+
+impl Change {
+    /// The worker that reports it; none if nobody reports it.
+    pub(super) fn worker(&self) -> Option<WorkerId> {
+        match self {
+            Change::Started(from, ..) | Change::Returned(from, ..) | Change::Ended(from, ..) => {
+                Some(from.worker)
+            }
+            Change::Output { live, .. } => Some(live.worker),
+            Change::Events(..) | Change::Stop(..) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct WorkerReport {
     pub(super) worker: WorkerId,
     pub(super) actor: Arc<str>,
+    pub(super) _charge: Charge,
 }
 
 /// A batch together with those who wait for it.
@@ -46,7 +62,8 @@ pub(super) struct Pending {
     /// Whom to tell that the end of an attempt is recorded.
     pub(super) ends: Vec<(WorkerId, AttemptRef)>,
     pub(super) stored: BTreeMap<AttemptRef, (Arc<LiveOutput>, u64)>,
-    rooms: Vec<OwnedSemaphorePermit>,
+    /// Given back before anybody is told that it is stored.
+    pub(super) on_its_way: Vec<OnItsWay>,
     pub(super) events_done: Vec<(Range<usize>, oneshot::Sender<Results>)>,
     pub(super) stops_done: Vec<oneshot::Sender<StopResult>>,
 }
@@ -70,12 +87,12 @@ impl Pending {
                 self.ends.push((from.worker, attempt));
                 self.input(attempt, event, from.actor, Detail::End(ended, lines));
             }
-            Change::Output { row, live, _room } => {
+            Change::Output { row, live, on_its_way } => {
                 self.output_bytes += row.chunk.body.len();
                 let end = row.chunk.offset + u64::from(row.payload_bytes);
                 self.stored.insert(row.chunk.attempt, (live, end));
                 self.batch.chunks.push(row);
-                self.rooms.push(_room);
+                self.on_its_way.push(on_its_way);
             }
             Change::Events(inputs, done) => {
                 let start = self.batch.inputs.len();

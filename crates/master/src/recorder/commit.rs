@@ -66,6 +66,8 @@ impl Recorder {
             whole.commands.extend(outcome.commands);
             whole.jobs.extend(outcome.jobs);
             whole.runs.extend(outcome.runs);
+            whole.closed.extend(outcome.closed);
+            whole.workers.extend(outcome.workers);
             whole.scheduling_wanted |= outcome.scheduling_wanted;
         }
         whole
@@ -73,13 +75,23 @@ impl Recorder {
 
     /// After a commit: acknowledgements, commands, and calls to whoever waits.
     fn tell(&self, pending: Pending, outcome: Outcome) {
+        drop(pending.on_its_way);
+        for worker in &outcome.workers {
+            if let Some(session) = self.hub.get(*worker) {
+                session.agreement.expectation_changed();
+            }
+        }
         for (attempt, (live, offset)) in pending.stored {
-            live.stored(offset);
+            self.live.stored(&live, offset);
             self.hub.send(live.worker, ToWorker::OutputStored { attempt, offset });
         }
         for (worker, attempt) in pending.ends {
             self.hub.send(worker, ToWorker::EndStored { attempt });
         }
+        for attempt in outcome.closed {
+            self.finish_output(attempt);
+        }
+        // Also of what was closed before: its worker has no more to say of it.
         for input in &pending.batch.inputs {
             if let TaskEvent::Ended(report, _) = &input.event {
                 self.finish_output(AttemptRef { task: input.task, attempt: report.attempt });
@@ -87,9 +99,9 @@ impl Recorder {
         }
         for command in outcome.commands {
             match command {
-                Dispatch::Start(worker, start) => {
-                    self.live.open_new(start.attempt, worker);
-                    self.hub.send(worker, ToWorker::Start(start));
+                Dispatch::Start(worker, order) => {
+                    self.live.open_new(order.attempt, worker);
+                    self.hub.start(worker, &order);
                 }
                 Dispatch::Stop(worker, attempt) => self.hub.send(worker, ToWorker::Stop { attempt }),
             }
@@ -111,8 +123,7 @@ impl Recorder {
 
     /// Closes the live output of an attempt, and joins its chunks if they are many and small.
     fn finish_output(&self, attempt: AttemptRef) {
-        let Some(live) = self.live.get(attempt) else { return };
-        self.live.close(attempt);
+        let Some(live) = self.live.close(attempt) else { return };
         let (chunks, bytes) = (live.chunk_count(), live.received().bytes);
         if chunks < COMPACT_FROM_CHUNKS || bytes / chunks > COMPACT_BELOW_BYTES {
             return;

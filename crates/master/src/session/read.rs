@@ -1,24 +1,24 @@
 //! The side of a session that reads: takes what the worker says to the recorder, the hub and the store.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::ws::Message;
 use bytes::Bytes;
 use futures::StreamExt;
-use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::worker::SILENCE_LIMIT;
 use gaffer_protocol::output::EncodedChunk;
-use gaffer_protocol::wire::{
-    DriverStatus, Ended, GoodbyeCode, Heartbeat, MAX_MESSAGES_PER_FRAME, ToMaster, ToWorker,
-};
+use gaffer_protocol::wire::{Ended, GoodbyeCode, Heartbeat, MAX_MESSAGES_PER_FRAME, ToMaster, ToWorker};
 use tokio::sync::watch;
 
+use super::aside::Aside;
 use super::clean::{MAX_NOTE_CHARS, MAX_TEXT_CHARS, clean, cleaned_drivers, cleaned_facts};
 use super::{SessionEnd, Source, held_of, told_to_go};
 use crate::Master;
 use crate::hub::{Goodbye, SessionHandle};
-use crate::live::Arrival;
+use crate::live::{Arrival, Found, LiveOutput};
+use crate::recorder::{NotTaken, Reporter};
 
 /// What a frame holds.
 pub(super) enum Frame {
@@ -43,15 +43,17 @@ pub(super) async fn next_frame(source: &mut Source) -> Result<Frame, SessionEnd>
     }
 }
 
-/// Reads until the session ends. A frame that was begun with is dealt with to its end: output that counts as received
-/// has to reach the recorder.
+/// Reads until the session ends. Waits for nothing but the worker: what needs the database goes to the recorder's queue
+/// or is done aside. Output that counts as received is in that queue.
 pub(super) async fn read(
     master: &Arc<Master>,
     handle: &Arc<SessionHandle>,
     mut source: Source,
     mut goodbye: watch::Receiver<Option<Goodbye>>,
 ) -> SessionEnd {
-    let actor: Arc<str> = format!("worker {}", handle.worker_name).into();
+    let reporter = Arc::new(Reporter::new(handle.worker, &handle.worker_name));
+    let aside = Aside::new(master, handle, &reporter);
+    let reader = Reader { master, handle, reporter: &reporter, aside };
     loop {
         let frame = tokio::select! {
             biased;
@@ -62,8 +64,8 @@ pub(super) async fn read(
             Err(_) => Err(SessionEnd::Disconnected(format!("nothing was heard for {SILENCE_LIMIT}"))),
             Ok(Err(end)) => Err(end),
             Ok(Ok(Frame::Nothing)) => Ok(()),
-            Ok(Ok(Frame::Output(frame))) => output(master, handle, frame).await,
-            Ok(Ok(Frame::Control(messages))) => control(master, handle, &actor, messages).await,
+            Ok(Ok(Frame::Output(frame))) => reader.output(frame),
+            Ok(Ok(Frame::Control(messages))) => reader.control(messages),
         };
         if let Err(end) = handled {
             return end;
@@ -71,78 +73,120 @@ pub(super) async fn read(
     }
 }
 
-async fn control(
-    master: &Arc<Master>,
-    handle: &Arc<SessionHandle>,
-    actor: &Arc<str>,
-    messages: Vec<ToMaster>,
-) -> Result<(), SessionEnd> {
-    let worker = handle.worker;
-    let recorder = &master.recorder;
-    handle.heard(None);
-    for message in messages {
-        let recorded = match message {
-            ToMaster::Hello(_) => return Err(SessionEnd::protocol("a second hello in one session")),
-            ToMaster::Heartbeat(heartbeat) => {
-                let Heartbeat { sequence, held, stats } = *heartbeat;
-                handle.heard(Some(stats));
-                handle.send(ToWorker::Alive { sequence });
-                recorder.reconcile_heartbeat(worker, held_of(&held)).await
-            }
-            ToMaster::Started { attempt, at, container } => {
-                let container = container.and_then(cleaned_facts);
-                recorder.started(worker, actor, attempt, at, container).await
-            }
-            ToMaster::Noted { attempt, message } => {
-                note(master, handle, attempt, &message).await;
-                Ok(())
-            }
-            ToMaster::Drivers { drivers } => {
-                drivers_changed(master, handle, drivers).await?;
-                Ok(())
-            }
-            ToMaster::Returned { attempt } => recorder.returned(worker, actor, attempt).await,
-            ToMaster::Ended(mut ended) => match end_of_output(master, handle, &mut ended).await? {
-                Some(lines) => recorder.ended(worker, actor, ended, lines).await,
-                None => {
-                    handle.send(ToWorker::EndStored { attempt: ended.attempt });
-                    Ok(())
-                }
-            },
-        };
-        recorded.map_err(|error| SessionEnd::Goodbye(GoodbyeCode::ShuttingDown, error.to_string()))?;
-    }
-    Ok(())
+struct Reader<'a> {
+    master: &'a Arc<Master>,
+    handle: &'a Arc<SessionHandle>,
+    reporter: &'a Reporter,
+    aside: Aside,
 }
 
-/// Checks a reported end against the output that has arrived. Returns the line ends in it; none if the attempt does
-/// not exist (any more) or is another worker's, so that there is nothing to record.
-async fn end_of_output(
-    master: &Master,
-    handle: &SessionHandle,
-    ended: &mut Ended,
-) -> Result<Option<u64>, SessionEnd> {
-    let live = master
-        .live
-        .open(&master.store, ended.attempt, handle.worker)
-        .await
-        .map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
-    let Some(live) = live else { return Ok(None) };
-    let received = live.received();
-    if ended.output_bytes > received.bytes {
-        return Err(SessionEnd::protocol(format!(
-            "the end of attempt {} speaks of {} bytes of output, only {} have arrived",
-            ended.attempt, ended.output_bytes, received.bytes
-        )));
+impl Reader<'_> {
+    fn control(&self, messages: Vec<ToMaster>) -> Result<(), SessionEnd> {
+        let recorder = &self.master.recorder;
+        self.handle.heard(None);
+        for message in messages {
+            match message {
+                ToMaster::Hello(_) => return Err(SessionEnd::protocol("a second hello in one session")),
+                ToMaster::Heartbeat(heartbeat) => self.heartbeat(*heartbeat)?,
+                ToMaster::Started { attempt, at, container } => {
+                    let container = container.and_then(cleaned_facts);
+                    recorder.started(self.reporter, attempt, at, container)?;
+                }
+                ToMaster::Noted { attempt, message } => {
+                    // What comes too fast is left out.
+                    if self.handle.may_note() {
+                        self.aside.note(attempt, clean(&message, MAX_NOTE_CHARS));
+                    }
+                }
+                ToMaster::Drivers { drivers } => self.aside.drivers(cleaned_drivers(drivers)?)?,
+                ToMaster::Returned { attempt } => recorder.returned(self.reporter, attempt)?,
+                ToMaster::Ended(ended) => self.ended(ended)?,
+            }
+        }
+        Ok(())
     }
+
+    fn heartbeat(&self, heartbeat: Heartbeat) -> Result<(), SessionEnd> {
+        let Heartbeat { sequence, held, stats } = heartbeat;
+        self.handle.heard(Some(stats));
+        self.handle.send(ToWorker::Alive { sequence });
+        let held = held.map(|held| held_of(&held));
+        match self.handle.agreement.heard(held, Instant::now()) {
+            Some(listed) => {
+                let taken = self.master.recorder.reconcile_heartbeat(self.handle, listed);
+                taken.map_err(|error| NotTaken::from(error).into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn ended(&self, mut ended: Box<Ended>) -> Result<(), SessionEnd> {
+        let attempt = ended.attempt;
+        let live = match self.master.live.find(attempt, self.handle.worker) {
+            Found::Open(live) => live,
+            Found::Unknown => return self.aside.ended(ended),
+            Found::Foreign => {
+                self.handle.send(ToWorker::EndStored { attempt });
+                return Ok(());
+            }
+        };
+        let received = live.received();
+        if ended.output_bytes > received.bytes {
+            return Err(SessionEnd::protocol(format!(
+                "the end of attempt {attempt} speaks of {} bytes of output, only {} have arrived",
+                ended.output_bytes, received.bytes
+            )));
+        }
+        if check_end(&live, &mut ended) {
+            self.aside.differs(attempt)?;
+        }
+        Ok(self.master.recorder.ended(self.reporter, ended, received.lines)?)
+    }
+
+    fn output(&self, frame: Bytes) -> Result<(), SessionEnd> {
+        self.handle.heard(None);
+        let malformed = |error: gaffer_protocol::output::Malformed| SessionEnd::protocol(error.to_string());
+        let encoded = EncodedChunk::from_frame(frame).map_err(malformed)?;
+        let chunk = encoded.decode().map_err(malformed)?;
+        let attempt = chunk.attempt;
+        let live = match self.master.live.find(attempt, self.handle.worker) {
+            Found::Open(live) => live,
+            Found::Unknown => return self.aside.output(attempt, chunk.end()),
+            Found::Foreign => {
+                // There is no place for it, and never will be.
+                self.handle.send(ToWorker::OutputStored { attempt, offset: chunk.end() });
+                return Ok(());
+            }
+        };
+        let Some(on_its_way) = self.handle.output_arrived(chunk.payload_bytes) else {
+            return Err(SessionEnd::protocol(format!(
+                "more output is on its way than the {} bytes that the worker was granted",
+                self.handle.window()
+            )));
+        };
+        match live.arrive(encoded, chunk) {
+            Arrival::New(row) => self.master.recorder.output(row, live, on_its_way)?,
+            Arrival::Repeated => {
+                self.handle.send(ToWorker::OutputStored { attempt, offset: live.stored_bytes() });
+            }
+            Arrival::Gap(offset) => self.handle.send(ToWorker::OutputWanted { attempt, offset }),
+            Arrival::KnownGap => {}
+        }
+        Ok(())
+    }
+}
+
+/// Checks a reported end against the output that has arrived, and makes it fit to be stored. Says whether the output is
+/// not what the worker read.
+pub(super) fn check_end(live: &LiveOutput, ended: &mut Ended) -> bool {
+    let received = live.received();
+    let mut differs = false;
     if let (Some(theirs), Some(ours)) = (&ended.output_sha256, live.sha256())
         && ended.output_bytes == received.bytes
         && *theirs != ours
     {
         tracing::error!(attempt = %ended.attempt, theirs, ours, "the output's checksums differ");
-        let message = "the output is not what its worker read: the checksums differ";
-        let noted = master.store.attempt_note(handle.worker, ended.attempt, message).await;
-        noted.map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
+        differs = true;
     }
     // A worker that lost part of its own record may know of less than is stored here; what is stored counts.
     if ended.output_bytes < received.bytes || ended.output_sha256.is_none() {
@@ -154,70 +198,15 @@ async fn end_of_output(
     }
     ended.output_sha256 = ended.output_sha256.take().map(|sum| clean(&sum, 64));
     ended.container = ended.container.take().and_then(cleaned_facts);
-    Ok(Some(received.lines))
+    differs
 }
 
-async fn output(master: &Arc<Master>, handle: &Arc<SessionHandle>, frame: Bytes) -> Result<(), SessionEnd> {
-    handle.heard(None);
-    let malformed = |error: gaffer_protocol::output::Malformed| SessionEnd::protocol(error.to_string());
-    let encoded = EncodedChunk::from_frame(frame).map_err(malformed)?;
-    let chunk = encoded.decode().map_err(malformed)?;
-    let attempt = chunk.attempt;
-    let live = master
-        .live
-        .open(&master.store, attempt, handle.worker)
-        .await
-        .map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
-    let Some(live) = live else {
-        // Of a job that was deleted, or of somebody else's attempt: there is no place for it, and never will be.
-        handle.send(ToWorker::OutputStored { attempt, offset: chunk.end() });
-        return Ok(());
-    };
-    match live.arrive(encoded, chunk) {
-        Arrival::New(row) => master
-            .recorder
-            .output(row, live)
-            .await
-            .map_err(|error| SessionEnd::Goodbye(GoodbyeCode::ShuttingDown, error.to_string())),
-        Arrival::Repeated => {
-            handle.send(ToWorker::OutputStored { attempt, offset: live.stored_bytes() });
-            Ok(())
-        }
-        Arrival::Gap(offset) => {
-            handle.send(ToWorker::OutputWanted { attempt, offset });
-            Ok(())
-        }
+impl From<NotTaken> for SessionEnd {
+    fn from(error: NotTaken) -> SessionEnd {
+        let code = match error {
+            NotTaken::ShuttingDown => GoodbyeCode::ShuttingDown,
+            NotTaken::TooMuch => GoodbyeCode::ProtocolError,
+        };
+        SessionEnd::Goodbye(code, error.to_string())
     }
-}
-
-/// Records something worth a line in an attempt's history. What comes too fast, or is not this worker's to say, is
-/// left out.
-async fn note(master: &Master, handle: &SessionHandle, attempt: AttemptRef, message: &str) {
-    if !handle.may_note() {
-        return;
-    }
-    let message = clean(message, MAX_NOTE_CHARS);
-    match master.store.attempt_note(handle.worker, attempt, &message).await {
-        Ok(Some(job)) => master.changes.announce(&[job]),
-        Ok(None) => {}
-        Err(error) => tracing::debug!(%attempt, %error, "a note was not recorded"),
-    }
-}
-
-/// A driver of the worker fails, or works again.
-async fn drivers_changed(
-    master: &Master,
-    handle: &SessionHandle,
-    drivers: Vec<DriverStatus>,
-) -> Result<(), SessionEnd> {
-    let drivers = cleaned_drivers(drivers)?;
-    // Not stored, it would be forgotten until the next hello.
-    master
-        .store
-        .worker_drivers(handle.worker, handle.id, &drivers)
-        .await
-        .map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
-    master.changes.announce(&[]);
-    master.scheduler_wake.notify_one();
-    Ok(())
 }

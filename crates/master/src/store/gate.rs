@@ -10,14 +10,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use gaffer_domain::job::{JobState, TaskCounts};
-use gaffer_domain::placement::Receipt;
+use gaffer_domain::placement::{DefinitionRef, Receipt};
 use gaffer_domain::reason::{AttemptEnd, Reason, ReasonCode};
-use gaffer_domain::spec::{JobSpec, TaskSpec};
+use gaffer_domain::spec::JobSpec;
 use gaffer_domain::task::{
     AttemptChange, Command, Rejected, StateName, StopCause, Task, TaskEvent, TaskState, apply,
 };
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
-use gaffer_protocol::wire::{ContainerFacts, Ended, StartAttempt};
+use gaffer_protocol::definitions::Definition;
+use gaffer_protocol::wire::{ContainerFacts, Ended};
 
 use super::output::ChunkRow;
 use super::{Store, StoreError};
@@ -85,6 +86,10 @@ pub struct Outcome {
     pub scheduling_wanted: bool,
     /// Runs that a worker reported the end of.
     pub runs: Vec<Run>,
+    /// Attempts that are not live any more: over, or given back.
+    pub closed: Vec<AttemptRef>,
+    /// Workers of which something else is expected than before.
+    pub workers: BTreeSet<WorkerId>,
 }
 
 /// One run of an attempt, for judging how fast work goes.
@@ -109,11 +114,45 @@ pub enum StopResult {
     Unknown,
 }
 
+/// An attempt to be started, with the specification that it comes from.
+#[derive(Debug, Clone)]
+pub struct StartOrder {
+    /// Which.
+    pub attempt: AttemptRef,
+    /// What it is of.
+    pub definition: DefinitionRef,
+    /// The task's index.
+    pub index: u32,
+    /// Of its job.
+    pub spec: Arc<JobSpec>,
+}
+
+impl StartOrder {
+    /// What its worker has to know of the definition; none if the specification has no such definition.
+    pub fn content(&self) -> Option<Definition> {
+        let task = self.spec.tasks.get(usize::from(self.definition.position))?;
+        Some(Definition {
+            job: self.definition.job,
+            task: task.name.clone(),
+            driver: task.driver,
+            container: task.container.clone().map(Box::new),
+            action: task.action.clone(),
+            env: task.env.clone(),
+            resources: task.resources.amounts,
+            countables: task.resources.countables.clone(),
+            timeout: task.timeout,
+            output: task.output,
+            stop: task.stop,
+            lost_after: self.spec.lost_after,
+        })
+    }
+}
+
 /// What to tell a worker.
 #[derive(Debug, Clone)]
 pub enum Dispatch {
     /// Start an attempt.
-    Start(WorkerId, Box<StartAttempt>),
+    Start(WorkerId, StartOrder),
     /// Stop an attempt.
     Stop(WorkerId, AttemptRef),
 }
@@ -131,6 +170,8 @@ struct Work {
     commands: Vec<Dispatch>,
     scheduling_wanted: bool,
     runs: Vec<Run>,
+    closed: Vec<AttemptRef>,
+    workers: BTreeSet<WorkerId>,
 }
 
 #[derive(Debug)]
@@ -221,6 +262,8 @@ impl Store {
         outcome.jobs = work.jobs.iter().filter(|(_, job)| job.dirty).map(|(id, _)| *id).collect();
         outcome.scheduling_wanted = work.scheduling_wanted;
         outcome.runs = work.runs;
+        outcome.closed = work.closed;
+        outcome.workers = work.workers;
         Ok(outcome)
     }
 }
@@ -253,12 +296,15 @@ impl Work {
             after == StateName::Pending || (worker_before.is_some() && after.is_final());
 
         let attempt = AttemptRef { task: input.task, attempt: work.task.attempt };
+        self.workers.extend(worker_before);
+        self.workers.extend(work.task.state.worker());
         match &change.attempt {
             Some(AttemptChange::Started { at }) => {
                 job.started_at.get_or_insert(*at);
                 self.attempts.changed.entry(attempt).or_default().started_at = Some(*at);
             }
-            Some(AttemptChange::Closed { .. }) => {
+            Some(AttemptChange::Closed { end: _ }) => {
+                self.closed.push(attempt);
                 if let Detail::End(report, _) = &input.detail
                     && let Some(at) = report.started_at
                 {
@@ -267,13 +313,15 @@ impl Work {
                     self.runs.extend(worker_before.map(|worker| Run { class, worker, micros }));
                 }
             }
-            _ => {}
+            Some(AttemptChange::Opened { worker: _ }) | None => {}
         }
         self.attempts.note(attempt, change.attempt, &input.detail, now);
         match change.command {
             Some(Command::Start(worker)) => {
-                let start = start_attempt(attempt, work.job, work.index, definition, &job.spec);
-                self.commands.push(Dispatch::Start(worker, Box::new(start)));
+                let position = u16::try_from(work.position).unwrap_or(u16::MAX);
+                let definition = DefinitionRef { job: work.job, position };
+                let start = StartOrder { attempt, definition, index: work.index, spec: job.spec.clone() };
+                self.commands.push(Dispatch::Start(worker, start));
             }
             Some(Command::Stop(worker)) => self.commands.push(Dispatch::Stop(worker, attempt)),
             None => {}
@@ -498,33 +546,6 @@ fn address(spec: &JobSpec, work: &TaskWork) -> String {
         Some(definition) if definition.indices.is_single() => definition.name.clone(),
         Some(definition) => format!("{}.{}", definition.name, work.index),
         None => format!("?.{}", work.index),
-    }
-}
-
-/// What the worker of an attempt is sent.
-pub(super) fn start_attempt(
-    attempt: AttemptRef,
-    job: JobId,
-    index: u32,
-    definition: &TaskSpec,
-    spec: &JobSpec,
-) -> StartAttempt {
-    StartAttempt {
-        attempt,
-        job,
-        task: definition.name.clone(),
-        index,
-        driver: definition.driver,
-        container: definition.container.clone().map(Box::new),
-        action: definition.action.clone(),
-        env: definition.env.clone(),
-        resources: definition.resources.amounts,
-        countables: definition.resources.countables.clone(),
-        pieces: BTreeMap::new(),
-        timeout: definition.timeout,
-        output: definition.output,
-        stop: definition.stop,
-        lost_after: spec.lost_after,
     }
 }
 

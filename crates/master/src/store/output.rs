@@ -28,6 +28,17 @@ pub struct OutputHead {
     pub lines: u64,
 }
 
+/// An attempt whose output may still grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputOwner {
+    /// Which.
+    pub attempt: AttemptRef,
+    /// It is not live any more, but nobody saw its end.
+    pub is_over: bool,
+    /// How much is stored.
+    pub head: OutputHead,
+}
+
 #[derive(FromRow)]
 struct StoredChunk {
     start_offset: i64,
@@ -74,25 +85,41 @@ pub(super) async fn chunks_insert(tx: &mut PgConnection, chunks: &[ChunkRow]) ->
 }
 
 impl Store {
-    /// How much of an attempt's output is stored; none if the attempt is not that worker's.
+    /// Of these attempts, those of that worker whose output may still grow, and how much of it is stored. Left out is
+    /// what was reported to be over with all its output.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn output_head_of_worker(
+    pub async fn output_owners(
         &self,
-        attempt: AttemptRef,
+        attempts: &[AttemptRef],
         worker: WorkerId,
-    ) -> Result<Option<OutputHead>, StoreError> {
-        let owner: Option<i64> =
-            sqlx::query_scalar("SELECT worker_id FROM attempts WHERE task_id = $1 AND attempt = $2")
-                .bind(attempt.task.0)
-                .bind(attempt.attempt as i32)
-                .fetch_optional(&self.pool)
-                .await?;
-        match owner {
-            Some(owner) if owner == worker.0 => Ok(Some(self.output_head(attempt).await?)),
-            _ => Ok(None),
-        }
+    ) -> Result<Vec<OutputOwner>, StoreError> {
+        let (tasks, numbers): (Vec<i64>, Vec<i32>) =
+            attempts.iter().map(|attempt| (attempt.task.0, attempt.attempt as i32)).unzip();
+        let rows: Vec<(i64, i32, bool, Option<i64>, Option<i64>)> = sqlx::query_as(
+            "SELECT a.task_id, a.attempt, a.finished_at IS NOT NULL, o.bytes, o.lines \
+             FROM UNNEST($1::bigint[], $2::int[]) AS asked(task_id, attempt) \
+             CROSS JOIN LATERAL (SELECT * FROM attempts WHERE task_id = asked.task_id AND attempt = asked.attempt \
+                 AND worker_id = $3 AND output_bytes IS NULL LIMIT 1) a \
+             LEFT JOIN LATERAL (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines \
+                 FROM output_chunks WHERE task_id = asked.task_id AND attempt = asked.attempt \
+                 ORDER BY start_offset DESC LIMIT 1) o ON true",
+        )
+        .bind(tasks)
+        .bind(numbers)
+        .bind(worker.0)
+        .fetch_all(&self.pool)
+        .await?;
+        let owner = |(task, attempt, is_over, bytes, lines): (i64, i32, bool, Option<i64>, Option<i64>)| {
+            let head = OutputHead {
+                bytes: bytes.unwrap_or_default() as u64,
+                lines: lines.unwrap_or_default() as u64,
+            };
+            let attempt = AttemptRef { task: TaskId(task), attempt: attempt as u32 };
+            OutputOwner { attempt, is_over, head }
+        };
+        Ok(rows.into_iter().map(owner).collect())
     }
 
     /// How much of an attempt's output is stored.

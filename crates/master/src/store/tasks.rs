@@ -1,5 +1,8 @@
 //! Tasks and attempts as they are read: for the API, for reconciling, for the sweeper. Changing them is the gate's.
 
+use std::collections::{HashMap, HashSet};
+
+use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::reason::Reason;
 use gaffer_domain::task::StateName;
 use gaffer_domain::worker::{CLOCK_DRIFT, Expected, ExpectedState, LOST_MARGIN};
@@ -8,6 +11,7 @@ use gaffer_protocol::rest;
 use sqlx::FromRow;
 use sqlx::types::Json;
 
+use super::gate::StartOrder;
 use super::{Store, StoreError};
 
 /// A task as users see it, with what the master needs to find its output.
@@ -268,21 +272,25 @@ impl Store {
             .collect()
     }
 
-    /// The live attempts of one worker, for reconciling.
+    /// The live attempts of workers, for reconciling.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn tasks_expected(&self, worker: WorkerId) -> Result<Vec<Expected>, StoreError> {
-        let rows: Vec<(i64, i32, String, Time)> = sqlx::query_as(
-            "SELECT id, attempt, state::text, since FROM tasks \
-             WHERE worker_id = $1 AND state IN ('scheduled', 'running', 'stopping') ORDER BY id",
+    pub async fn tasks_expected(
+        &self,
+        workers: &[WorkerId],
+    ) -> Result<HashMap<WorkerId, Vec<Expected>>, StoreError> {
+        let ids: Vec<i64> = workers.iter().map(|worker| worker.0).collect();
+        let rows: Vec<(i64, i64, i32, String, Time)> = sqlx::query_as(
+            "SELECT worker_id, id, attempt, state::text, since FROM tasks \
+             WHERE worker_id = ANY($1) AND state IN ('scheduled', 'running', 'stopping') ORDER BY id",
         )
-        .bind(worker.0)
+        .bind(ids)
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows
-            .into_iter()
-            .map(|(task, attempt, state, since)| Expected {
+        let mut expected: HashMap<WorkerId, Vec<Expected>> = HashMap::new();
+        for (worker, task, attempt, state, since) in rows {
+            expected.entry(WorkerId(worker)).or_default().push(Expected {
                 attempt: AttemptRef { task: TaskId(task), attempt: attempt as u32 },
                 state: match state.as_str() {
                     "scheduled" => ExpectedState::Scheduled,
@@ -290,8 +298,9 @@ impl Store {
                     _ => ExpectedState::Stopping,
                 },
                 since,
-            })
-            .collect())
+            });
+        }
+        Ok(expected)
     }
 
     /// What is needed to send these attempts to their worker once more; those that are not scheduled any more are left
@@ -299,10 +308,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn tasks_start_again(
-        &self,
-        attempts: &[AttemptRef],
-    ) -> Result<Vec<gaffer_protocol::wire::StartAttempt>, StoreError> {
+    pub async fn tasks_start_again(&self, attempts: &[AttemptRef]) -> Result<Vec<StartOrder>, StoreError> {
         let ids: Vec<i64> = attempts.iter().map(|attempt| attempt.task.0).collect();
         let rows: Vec<(i64, i32, i64, i16, i32)> = sqlx::query_as(
             "SELECT id, attempt, job_id, position, index FROM tasks WHERE id = ANY($1) AND state = 'scheduled'",
@@ -310,13 +316,14 @@ impl Store {
         .bind(ids)
         .fetch_all(&self.pool)
         .await?;
+        let wanted: HashSet<&AttemptRef> = attempts.iter().collect();
         let mut starts = Vec::with_capacity(rows.len());
         for (id, attempt, job, position, index) in rows {
             let attempt = AttemptRef { task: TaskId(id), attempt: attempt as u32 };
             let Some(spec) = self.spec(JobId(job)).await? else { continue };
-            let Some(definition) = spec.tasks.get(position as usize) else { continue };
-            if attempts.contains(&attempt) {
-                starts.push(super::gate::start_attempt(attempt, JobId(job), index as u32, definition, &spec));
+            if wanted.contains(&attempt) {
+                let definition = DefinitionRef { job: JobId(job), position: position as u16 };
+                starts.push(StartOrder { attempt, definition, index: index as u32, spec });
             }
         }
         Ok(starts)

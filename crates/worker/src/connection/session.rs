@@ -11,8 +11,8 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use gaffer_domain::worker::SILENCE_LIMIT;
 use gaffer_protocol::wire::{
-    DriverStatus, GoodbyeCode, Heartbeat, HeldAttempt, Hello, MAX_MESSAGES_PER_FRAME, StoredOutput, ToMaster,
-    ToWorker, Welcome,
+    DriverStatus, GoodbyeCode, Heartbeat, HeldAttempt, Hello, StoredOutput, ToMaster, ToWorker, Welcome,
+    frames,
 };
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -25,6 +25,7 @@ use crate::execution::Event;
 use crate::keeper::{Gone, Keeper};
 use crate::stats::StatsReader;
 
+/// A master that says nothing for so long while this worker waits for its welcome is given up. One that is busy says so.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most output frames written before the writer looks for control messages again.
 const MAX_FRAMES_PER_TURN: usize = 16;
@@ -67,29 +68,34 @@ pub(super) async fn greet(
     let (drivers, held) = keeper.open_session().await?;
     let hello = hello(drivers, held);
     let sent_at = BootTime::now();
-    let hello = text_frame(&[ToMaster::Hello(Box::new(hello))])?;
-    let greeted = async {
-        socket.send(hello).await.map_err(broken)?;
-        loop {
-            let frame = socket.next().await.ok_or_else(|| SessionEnd::Broken(CLOSED.to_owned()))?;
-            let mut messages = read_frame(frame.map_err(broken)?)?.into_iter();
-            match messages.next() {
-                None => {}
-                Some(ToWorker::Welcome(welcome)) => return Ok((welcome, messages.collect())),
-                Some(ToWorker::Goodbye { code, message }) => {
-                    return Err(SessionEnd::Goodbye { code, message });
-                }
-                Some(_) => {
-                    return Err(SessionEnd::Broken("the master did not begin with a welcome".to_owned()));
-                }
+    let too_long =
+        |_| SessionEnd::Broken(format!("no welcome, and not a word for {} s", WELCOME_TIMEOUT.as_secs()));
+    let said = async {
+        for text in texts(&[ToMaster::Hello(Box::new(hello))])? {
+            socket.send(Message::text(text)).await.map_err(broken)?;
+        }
+        Ok::<(), SessionEnd>(())
+    };
+    tokio::time::timeout(WELCOME_TIMEOUT, said).await.map_err(too_long)??;
+    loop {
+        let frame = tokio::time::timeout(WELCOME_TIMEOUT, socket.next()).await.map_err(too_long)?;
+        let frame = frame.ok_or_else(|| SessionEnd::Broken(CLOSED.to_owned()))?;
+        let mut messages = read_frame(frame.map_err(broken)?)?.into_iter();
+        match messages.next() {
+            // It is busy, and knows that this worker waits.
+            None => {}
+            Some(ToWorker::Welcome(welcome)) => {
+                keeper.renew_lease(sent_at);
+                return Ok((welcome, messages.collect()));
+            }
+            Some(ToWorker::Goodbye { code, message }) => {
+                return Err(SessionEnd::Goodbye { code, message });
+            }
+            Some(_) => {
+                return Err(SessionEnd::Broken("the master did not begin with a welcome".to_owned()));
             }
         }
-    };
-    let greeting = tokio::time::timeout(WELCOME_TIMEOUT, greeted).await.unwrap_or_else(|_| {
-        Err(SessionEnd::Broken(format!("no welcome within {} s", WELCOME_TIMEOUT.as_secs())))
-    })?;
-    keeper.renew_lease(sent_at);
-    Ok(greeting)
+    }
 }
 
 /// Runs a session that was welcomed until it ends. `said` is what the master said right after the welcome.
@@ -102,6 +108,7 @@ pub(super) async fn run(
     closing: &CancellationToken,
 ) -> SessionEnd {
     let mut outbox = Outbox::new();
+    outbox.grant(welcome.output_window);
     for StoredOutput { attempt, offset } in &welcome.stored {
         outbox.resume(*attempt, *offset);
     }
@@ -184,6 +191,10 @@ impl Session<'_> {
                 self.outbox().wanted(*attempt, *offset);
                 self.acknowledged.notify_one();
             }
+            ToWorker::OutputWindow { bytes } => {
+                self.outbox().grant(*bytes);
+                self.acknowledged.notify_one();
+            }
             ToWorker::EndStored { attempt } => {
                 self.outbox().forget(*attempt);
                 self.acknowledged.notify_one();
@@ -198,6 +209,7 @@ impl Session<'_> {
     async fn write(&self, writer: &mut Writer, heartbeat: Duration, stats: &mut StatsReader) -> SessionEnd {
         let mut next_beat = Instant::now() + heartbeat;
         let mut sequence = 0;
+        let mut said_held = None;
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next_beat.into()) => {}
@@ -216,7 +228,7 @@ impl Session<'_> {
                 }
                 let turn = async {
                     if is_beat {
-                        self.write_heartbeat(writer, sequence, stats).await?;
+                        self.write_heartbeat(writer, sequence, stats, &mut said_held).await?;
                     }
                     let has_more = self.write_turn(writer).await?;
                     writer.flush().await.map_err(broken)?;
@@ -235,10 +247,14 @@ impl Session<'_> {
         writer: &mut Writer,
         sequence: u64,
         stats: &mut StatsReader,
+        said_held: &mut Option<Vec<HeldAttempt>>,
     ) -> Result<(), SessionEnd> {
         let stats = stats.read();
-        let (events, held) = self.keeper.take_events_and_held().await?;
-        let mut messages = self.sort(events);
+        let (events, mut held) = self.keeper.take_events_and_held().await?;
+        held.sort_unstable_by_key(|held| held.attempt);
+        let is_same = said_held.as_ref() == Some(&held);
+        let held = if is_same { None } else { said_held.insert(held).clone().into() };
+        let mut messages = self.sort(events)?;
         messages.push(ToMaster::Heartbeat(Box::new(Heartbeat { sequence, held, stats })));
         self.expect_answer(sequence);
         write_control(writer, &messages).await
@@ -254,7 +270,7 @@ impl Session<'_> {
 
     /// Writes control messages first, then some output. Says whether there may be more.
     async fn write_turn(&self, writer: &mut Writer) -> Result<bool, SessionEnd> {
-        let mut messages = self.sort(self.keeper.take_events());
+        let mut messages = self.sort(self.keeper.take_events())?;
         messages.extend(self.outbox().take_ends());
         write_control(writer, &messages).await?;
         let mut frames = 0;
@@ -278,7 +294,7 @@ impl Session<'_> {
     }
 
     /// Passes on to the outbox what has to wait for output; the rest can go out now.
-    fn sort(&self, events: Vec<Event>) -> Vec<ToMaster> {
+    fn sort(&self, events: Vec<Event>) -> Result<Vec<ToMaster>, SessionEnd> {
         let mut now = Vec::new();
         let mut outbox = self.outbox();
         for event in events {
@@ -286,9 +302,12 @@ impl Session<'_> {
                 Event::Report(ToMaster::Ended(ended)) => outbox.ended(ended),
                 Event::Report(report) => now.push(report),
                 Event::Output { attempt, end } => outbox.grown(attempt, end),
+                Event::Inconsistent(what) => {
+                    return Err(SessionEnd::Broken(format!("cannot understand the master: {what}")));
+                }
             }
         }
-        now
+        Ok(now)
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -300,15 +319,14 @@ const CLOSED: &str = "the master closed the connection";
 
 /// Queues messages in as few frames as they fit.
 async fn write_control(writer: &mut Writer, messages: &[ToMaster]) -> Result<(), SessionEnd> {
-    for messages in messages.chunks(MAX_MESSAGES_PER_FRAME) {
-        writer.feed(text_frame(messages)?).await.map_err(broken)?;
+    for text in texts(messages)? {
+        writer.feed(Message::text(text)).await.map_err(broken)?;
     }
     Ok(())
 }
 
-fn text_frame(messages: &[ToMaster]) -> Result<Message, SessionEnd> {
-    let text = serde_json::to_string(messages).map_err(|error| SessionEnd::Broken(error.to_string()))?;
-    Ok(Message::text(text))
+fn texts(messages: &[ToMaster]) -> Result<Vec<String>, SessionEnd> {
+    frames(messages).map_err(|error| SessionEnd::Broken(error.to_string()))
 }
 
 /// The messages in a frame; none in one that carries none.

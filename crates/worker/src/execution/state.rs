@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use gaffer_domain::AttemptRef;
+use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
-use gaffer_protocol::wire::{ContainerFacts, Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster};
+use gaffer_protocol::definitions::{Definitions, StartAttempt};
+use gaffer_protocol::wire::{ContainerFacts, Ended, HeldAttempt, MAX_HELD, Start, StoredOutput, ToMaster};
 use tokio::sync::{mpsc, watch};
 
 use super::Event;
@@ -21,8 +23,6 @@ use crate::attempt::{self, Cause, Controls, Orders, Resumption};
 use crate::clock::BootTime;
 use crate::spool::{Output, OutputWriter, Recovered, Resumed};
 
-/// The most attempts that are held; more are given back. A heartbeat that lists them fits into its frame.
-const MAX_HELD: usize = 100_000;
 /// So many of the latest attempts that are held no more are remembered.
 const MAX_REMEMBERED: usize = 10_000;
 /// Signals on their way to an attempt; more are dropped.
@@ -39,6 +39,8 @@ pub(super) struct State {
     /// No lease runs out before this, as far as is known.
     lease_end: Option<BootTime>,
     is_shutting_down: bool,
+    /// What the present session's starts refer to.
+    definitions: Definitions,
     outgoing: Option<Outgoing>,
 }
 
@@ -48,6 +50,8 @@ struct Outgoing {
     reports: VecDeque<ToMaster>,
     /// Attempts with new output, each once.
     grown: Vec<AttemptRef>,
+    /// What the master said does not fit together.
+    inconsistent: Option<String>,
 }
 
 struct Held {
@@ -133,17 +137,35 @@ impl State {
             contact: None,
             lease_end: None,
             is_shutting_down: false,
+            definitions: Definitions::default(),
             outgoing: None,
+        }
+    }
+
+    /// Takes a part of a definition.
+    pub fn define(&mut self, definition: DefinitionRef, at: usize, part: &str, is_last: bool) {
+        if let Err(broken) = self.definitions.take(definition, at, part, is_last) {
+            self.is_inconsistent(broken.to_string());
+        }
+    }
+
+    fn is_inconsistent(&mut self, what: String) {
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.inconsistent.get_or_insert(what);
         }
     }
 
     /// Queues an attempt, unless it was seen before. One that lay on its way for longer than its lease lasts is given
     /// back: the master may have repeated it elsewhere.
-    pub fn accept(&mut self, start: Box<StartAttempt>, now: BootTime) -> Accepted {
+    pub fn accept(&mut self, start: &Start, now: BootTime) -> Accepted {
         let attempt = start.attempt;
         if self.held.contains_key(&attempt) {
             return Accepted::Settled;
         }
+        let Some(start) = self.definitions.resolve(start) else {
+            self.is_inconsistent(format!("the start of attempt {attempt} came without its definition"));
+            return Accepted::Settled;
+        };
         match self.gone.get(attempt) {
             // The master did not hear that it was given back.
             Some(Gone::Returned) => self.report(ToMaster::Returned { attempt }),
@@ -152,17 +174,18 @@ impl State {
                 self.give_back(attempt);
             }
             None => {
-                let misfit = self.admission.misfit(start.resources);
-                if let Some(misfit) = misfit.or_else(|| self.pieces.misfit(&start.countables)) {
+                let misfit = self.admission.misfit(start.definition.resources);
+                if let Some(misfit) = misfit.or_else(|| self.pieces.misfit(&start.definition.countables)) {
                     let end = AttemptEnd::StartFailed {
                         exit_code: 125,
                         message: format!("cannot start: {misfit}"),
                     };
                     return Accepted::Misfit(attempt::unstarted(attempt, end));
                 }
-                self.admission.push(attempt, start.resources);
-                let lease_end = self.contact.map(|contact| contact.after(start.lost_after.to_std()));
-                let phase = Phase::Queued(start);
+                self.admission.push(attempt, start.definition.resources);
+                let lease_end =
+                    self.contact.map(|contact| contact.after(start.definition.lost_after.to_std()));
+                let phase = Phase::Queued(Box::new(start));
                 self.held.insert(attempt, Held { phase, output: None, has_grown: false });
                 if lease_end.is_some() && (self.lease_end.is_none() || lease_end < self.lease_end) {
                     self.lease_end = lease_end;
@@ -183,7 +206,7 @@ impl State {
         let (attempt, reserved) = loop {
             let (held, pieces) = (&self.held, &self.pieces);
             let has_pieces = |attempt| match held.get(&attempt).map(|held| &held.phase) {
-                Some(Phase::Queued(start)) => pieces.has(&start.countables),
+                Some(Phase::Queued(start)) => pieces.has(&start.definition.countables),
                 _ => true,
             };
             let (attempt, reserved) = self.admission.next(has_pieces)?;
@@ -196,7 +219,7 @@ impl State {
         };
         let held = self.held.get_mut(&attempt)?;
         let Phase::Queued(start) = &held.phase else { return None };
-        let pieces = self.pieces.take(&start.countables);
+        let pieces = self.pieces.take(&start.definition.countables);
         let start = Arc::new(StartAttempt { pieces, ..(**start).clone() });
         let (output, writer) = new_output(attempt);
         let (running, controls) = Running::new(start.clone(), reserved);
@@ -209,7 +232,7 @@ impl State {
     pub fn resume_attempt(&mut self, resumed: Resumed) -> (Resumption, OutputWriter, Controls) {
         let Resumed { start, at, boot, has_started, output, writer } = resumed;
         let start = Arc::new(start);
-        let reserved = self.admission.take(start.resources);
+        let reserved = self.admission.take(start.definition.resources);
         self.pieces.take_again(&start.pieces);
         let (running, controls) = Running::new(start.clone(), reserved);
         let held = Held { phase: Phase::Running(Box::new(running)), output: Some(output), has_grown: false };
@@ -304,10 +327,13 @@ impl State {
                 self.admission.remove(attempt);
                 self.give_back(attempt);
             }
-            None if self.gone.get(attempt) == Some(&Gone::Returned) => {
-                self.report(ToMaster::Returned { attempt });
-            }
-            _ => {}
+            None => match self.gone.get(attempt) {
+                Some(Gone::Returned) => self.report(ToMaster::Returned { attempt }),
+                Some(Gone::Ended) => {}
+                // Its start never arrived. Should it still come, it is given back again.
+                None => self.give_back(attempt),
+            },
+            Some(Phase::Running(_) | Phase::Finished(_)) => {}
         }
     }
 
@@ -324,7 +350,7 @@ impl State {
         }
         for held in self.held.values_mut() {
             if let Phase::Running(running) = &mut held.phase {
-                let grace = running.start.stop.grace.to_std().min(longest_grace);
+                let grace = running.start.definition.stop.grace.to_std().min(longest_grace);
                 running.tell(Orders { stop: Some((Cause::ShutDown, grace)), kill: None });
             }
         }
@@ -376,6 +402,7 @@ impl State {
     }
 
     pub fn open_session(&mut self) -> Vec<HeldAttempt> {
+        self.definitions = Definitions::default();
         self.outgoing = Some(Outgoing::default());
         self.held.values_mut().for_each(|held| held.has_grown = false);
         self.held()
@@ -425,6 +452,7 @@ impl State {
     pub fn take_events(&mut self) -> Vec<Event> {
         let Some(outgoing) = &mut self.outgoing else { return Vec::new() };
         let mut events: Vec<Event> = outgoing.reports.drain(..).map(Event::Report).collect();
+        events.extend(outgoing.inconsistent.take().map(Event::Inconsistent));
         for attempt in outgoing.grown.drain(..) {
             if let Some(held) = self.held.get_mut(&attempt) {
                 held.has_grown = false;
@@ -468,7 +496,7 @@ impl State {
 
     /// Whether the master may count an attempt as lost by now.
     fn has_lapsed(&self, start: &StartAttempt, now: BootTime) -> bool {
-        self.contact.is_some_and(|contact| contact.after(start.lost_after.to_std()) <= now)
+        self.contact.is_some_and(|contact| contact.after(start.definition.lost_after.to_std()) <= now)
     }
 
     fn give_back(&mut self, attempt: AttemptRef) {
@@ -489,8 +517,8 @@ impl Phase {
     /// How long its lease lasts; none once it is over.
     fn lost_after(&self) -> Option<Span> {
         match self {
-            Phase::Queued(start) => Some(start.lost_after),
-            Phase::Running(running) => Some(running.start.lost_after),
+            Phase::Queued(start) => Some(start.definition.lost_after),
+            Phase::Running(running) => Some(running.start.definition.lost_after),
             Phase::Finished(_) => None,
         }
     }

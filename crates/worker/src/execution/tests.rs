@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
-use crate::tests::master::{attempt, play, soon, until};
+use crate::tests::master::{Order, attempt, play, soon, until};
 
 async fn open(dir: &Path) -> Execution {
     let capacity = Resources { cpu: Cpu::from_millis(1000), memory: Bytes(0), disk: Bytes(0) };
@@ -35,11 +35,22 @@ async fn new() -> (TempDir, Execution) {
 
 fn welcome(stored: Vec<StoredOutput>) -> Welcome {
     let heartbeat = Span::from_secs(5);
-    Welcome { worker: WorkerId(1), name: "granted".to_owned(), version: String::new(), heartbeat, stored }
+    Welcome {
+        worker: WorkerId(1),
+        name: "granted".to_owned(),
+        version: String::new(),
+        heartbeat,
+        stored,
+        output_window: 8 << 20,
+    }
 }
 
 fn start(execution: &Execution, task: i64, text: &str) {
-    execution.deliver(ToWorker::Start(Box::new(play(task, text))));
+    deliver(execution, play(task, text));
+}
+
+fn deliver(execution: &Execution, order: Order) {
+    order.messages().into_iter().for_each(|message| execution.deliver(message));
 }
 
 /// The ends that are told until there are so many.
@@ -145,8 +156,8 @@ async fn a_start_that_arrives_after_its_lease_is_given_back_and_never_starts() {
     execution.open_session();
     execution.renew_lease(BootTime::from_micros(0));
     // As on a machine that slept: what waited in its socket is older than the attempt's lease.
-    let late = StartAttempt { lost_after: Span::from_millis(1), ..play(1, "exit 0") };
-    execution.deliver(ToWorker::Start(Box::new(late)));
+    let late = Order { lost_after: Span::from_millis(1), ..play(1, "exit 0") };
+    deliver(&execution, late);
     assert_eq!(execution.take_events(), [Event::Report(ToMaster::Returned { attempt: attempt(1) })]);
 
     execution.renew_lease(BootTime::now());
@@ -155,10 +166,10 @@ async fn a_start_that_arrives_after_its_lease_is_given_back_and_never_starts() {
 }
 
 /// An attempt that takes all of the worker, with that lease.
-fn hog(task: i64, text: &str, lost_after: Span) -> ToWorker {
+fn hog(task: i64, text: &str, lost_after: Span) -> Order {
     let start = play(task, text);
     let resources = Resources { cpu: Cpu::from_millis(1000), ..start.resources };
-    ToWorker::Start(Box::new(StartAttempt { lost_after, resources, ..start }))
+    Order { lost_after, resources, ..start }
 }
 
 /// As on a machine that sleeps: time passes, and nothing here gets to do anything.
@@ -174,7 +185,7 @@ async fn an_answer_that_is_read_after_a_sleep_does_not_bring_a_lapsed_lease_back
     execution.open_session();
     let (contact, lost_after) = (BootTime::now(), Span::from_millis(300));
     execution.renew_lease(contact);
-    execution.deliver(hog(1, "exit 0", lost_after));
+    deliver(&execution, hog(1, "exit 0", lost_after));
     oversleep(contact, lost_after);
     execution.renew_lease(BootTime::now());
     let end = ends(&execution, 1).await.remove(0).end;
@@ -187,8 +198,8 @@ async fn what_waited_for_room_until_its_lease_lapsed_is_given_back_and_never_sta
     execution.open_session();
     let (contact, lost_after) = (BootTime::now(), Span::from_millis(300));
     execution.renew_lease(contact);
-    execution.deliver(hog(1, "hang", Span::from_secs(600)));
-    execution.deliver(hog(2, "exit 0", lost_after));
+    deliver(&execution, hog(1, "hang", Span::from_secs(600)));
+    deliver(&execution, hog(2, "exit 0", lost_after));
     assert_eq!(execution.core.state().held().len(), 2);
     oversleep(contact, lost_after);
     let twice = Resources { cpu: Cpu::from_millis(2000), memory: Bytes(0), disk: Bytes(0) };

@@ -170,7 +170,8 @@ impl Keeper {
                 self.line.lease().delivered(start.lost_after);
                 true
             }
-            ToWorker::Stop { .. }
+            ToWorker::Definition { .. }
+            | ToWorker::Stop { .. }
             | ToWorker::Kill { .. }
             | ToWorker::Signal { .. }
             | ToWorker::TakeBack { .. }
@@ -180,6 +181,7 @@ impl Keeper {
             ToWorker::Welcome(_)
             | ToWorker::Alive { .. }
             | ToWorker::OutputWanted { .. }
+            | ToWorker::OutputWindow { .. }
             | ToWorker::Goodbye { .. } => false,
         };
         if is_for_attempts {
