@@ -261,8 +261,12 @@ impl SessionHandle {
 impl Hub {
     /// Makes this the session of its worker. An older one is told why and goes, and is given back.
     pub fn attach(&self, session: Arc<SessionHandle>) -> Option<Arc<SessionHandle>> {
-        let older = self.lock().insert(session.worker, session);
+        let older = self.lock().insert(session.worker, session.clone());
         self.share_out();
+        // It may have changed since this session was made.
+        if session.window() != self.window() {
+            session.set_window(self.window());
+        }
         let older = older?;
         older.end(GoodbyeCode::Superseded, "another process with this worker's identity has connected");
         Some(older)

@@ -2,7 +2,7 @@
 //! and stops by itself what it has lost touch over.
 //!
 //! This is one side of a border. The other side, [`crate::connection`], knows nothing of attempts but what
-//! [`Execution`] says and takes, and all of that travels between two processes, see [`crate::keeper`]: [`ToWorker`] in,
+//! [`Execution`] says and takes, and all of that travels between two processes, see [`crate::keeper`]: [`Command`] in,
 //! [`Event`] out, [`EncodedChunk`] on demand, and the moments at which the master is known to have heard of this
 //! worker.
 
@@ -27,11 +27,11 @@ use futures::FutureExt as _;
 use gaffer_domain::AttemptRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
-use gaffer_domain::spec::Resources;
+use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::output::EncodedChunk;
 use gaffer_protocol::wire::{
-    ContainerFacts, DriverStatus, Ended, HeldAttempt, StoredOutput, ToMaster, ToWorker, Welcome,
+    ContainerFacts, DriverStatus, Ended, HeldAttempt, StoredOutput, ToMaster, Welcome,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -79,6 +79,35 @@ pub(crate) struct ExecutionSettings {
     pub owner: String,
 }
 
+/// What the master wants of an attempt, with everything that is needed for it. The words are those of the first version
+/// of the protocol: a worker that was upgraded is served by the keeper that is there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum Command {
+    /// See [`gaffer_protocol::wire::ToWorker::Start`]; likewise below.
+    Start(Box<StartAttempt>),
+    Stop {
+        attempt: AttemptRef,
+    },
+    Kill {
+        attempt: AttemptRef,
+    },
+    Signal {
+        attempt: AttemptRef,
+        signal: StopSignal,
+    },
+    TakeBack {
+        attempt: AttemptRef,
+    },
+    OutputStored {
+        attempt: AttemptRef,
+        offset: u64,
+    },
+    EndStored {
+        attempt: AttemptRef,
+    },
+}
+
 /// What the execution has to say. Nothing is said while no session is open.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Event {
@@ -86,8 +115,6 @@ pub(crate) enum Event {
     Report(ToMaster),
     /// The attempt has output up to `end`.
     Output { attempt: AttemptRef, end: u64 },
-    /// What the master said does not fit together: part of it must have been lost. In a new session it is said again.
-    Inconsistent(String),
 }
 
 /// A handle on all that executes here.
@@ -164,9 +191,9 @@ impl Execution {
         self.core.workshop.drivers.status()
     }
 
-    /// Does what the master says, or begins to. Messages that are not about attempts do nothing.
-    pub fn deliver(&self, message: ToWorker) {
-        self.core.deliver(message);
+    /// Does what the master says, or begins to.
+    pub fn deliver(&self, command: Command) {
+        self.core.deliver(command);
     }
 
     /// The master knows that this worker was alive at that moment. What had lost its lease before is ended first: a
@@ -289,13 +316,10 @@ impl Core {
         }
     }
 
-    fn deliver(self: &Arc<Self>, message: ToWorker) {
-        match message {
-            ToWorker::Definition { definition, at, part, is_last } => {
-                self.state().define(definition, at, &part, is_last);
-            }
-            ToWorker::Start(start) => {
-                let accepted = self.state().accept(&start, BootTime::now());
+    fn deliver(self: &Arc<Self>, command: Command) {
+        match command {
+            Command::Start(start) => {
+                let accepted = self.state().accept(start, BootTime::now());
                 match accepted {
                     Accepted::Queued { lease_is_first } => {
                         if lease_is_first {
@@ -307,26 +331,20 @@ impl Core {
                     Accepted::Settled => {}
                 }
             }
-            ToWorker::Stop { attempt } => self.end(attempt, |start| Orders {
+            Command::Stop { attempt } => self.end(attempt, |start| Orders {
                 stop: Some((Cause::Stopped, start.definition.stop.grace.to_std())),
                 kill: None,
             }),
-            ToWorker::Kill { attempt } => {
+            Command::Kill { attempt } => {
                 self.end(attempt, |_| Orders { stop: None, kill: Some(Cause::Stopped) });
             }
-            ToWorker::Signal { attempt, signal } => self.state().signal(attempt, signal),
-            ToWorker::TakeBack { attempt } => {
+            Command::Signal { attempt, signal } => self.state().signal(attempt, signal),
+            Command::TakeBack { attempt } => {
                 self.state().take_back(attempt);
                 self.launch_ready();
             }
-            ToWorker::OutputStored { attempt, offset } => self.output_stored(attempt, offset),
-            ToWorker::EndStored { attempt } => self.forget(attempt),
-            // These are between the connection and the master.
-            ToWorker::Welcome(_)
-            | ToWorker::Alive { .. }
-            | ToWorker::OutputWanted { .. }
-            | ToWorker::OutputWindow { .. }
-            | ToWorker::Goodbye { .. } => {}
+            Command::OutputStored { attempt, offset } => self.output_stored(attempt, offset),
+            Command::EndStored { attempt } => self.forget(attempt),
         }
         self.eventful.notify_one();
     }

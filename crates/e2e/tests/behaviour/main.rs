@@ -24,3 +24,4 @@ mod sessions;
 mod survival;
 mod tenants;
 mod torture;
+mod wire;

@@ -81,3 +81,8 @@ async fn nothing_outlives_the_end_of_its_task() {
 async fn frames_that_come_twice_late_torn_or_again_change_no_state() {
     endures(plan(Run::Mangle)).await;
 }
+
+#[tokio::test]
+async fn large_definitions_and_jobs_hold_up_no_small_ones() {
+    endures(Plan { tasks: 2_000, workers: 2, ..plan(Run::Large) }).await;
+}

@@ -127,7 +127,65 @@ pub struct Starting {
     pub note: String,
 }
 
+/// Tasks of one definition that are placed on a worker and have not started.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placed {
+    /// The definition's place in its job.
+    pub position: usize,
+    /// Name of the worker.
+    pub worker: String,
+    /// How many tasks.
+    pub count: i64,
+    /// Since when the first of them is placed there.
+    pub since: Time,
+    /// When the worker was last heard of; none while it is connected.
+    pub offline_since: Option<Time>,
+    /// Since when it is connected without a break; none while it is not.
+    pub online_since: Option<Time>,
+}
+
 impl Store {
+    /// Tasks that were placed and have not started, by definition and worker; the first few. With `silent_only`, those
+    /// left out of which the worker has said how far they are.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tasks_placed(
+        &self,
+        job: JobId,
+        silent_only: bool,
+        limit: u32,
+    ) -> Result<Vec<Placed>, StoreError> {
+        let rows: Vec<(i16, String, i64, Time, Option<Time>, Option<Time>)> = sqlx::query_as(
+            "SELECT t.position, w.name, count(*), min(t.since), w.offline_since, w.online_since \
+             FROM tasks t JOIN workers w ON w.id = t.worker_id \
+             WHERE t.job_id = $1 AND t.state = 'scheduled' AND NOT ($2 AND EXISTS (SELECT 1 FROM events \
+                 WHERE task_id = t.id AND attempt = t.attempt AND kind = 'task.noted')) \
+             GROUP BY t.position, w.id ORDER BY t.position, w.id LIMIT $3",
+        )
+        .bind(job.0)
+        .bind(silent_only)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        let placed = |(position, worker, count, since, offline_since, online_since): (
+            i16,
+            String,
+            i64,
+            Time,
+            Option<Time>,
+            Option<Time>,
+        )| Placed {
+            position: position as usize,
+            worker,
+            count,
+            since,
+            offline_since,
+            online_since,
+        };
+        Ok(rows.into_iter().map(placed).collect())
+    }
+
     /// Tasks of a job, in the order of their definitions and indices.
     ///
     /// # Errors

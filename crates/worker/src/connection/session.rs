@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use gaffer_domain::worker::SILENCE_LIMIT;
+use gaffer_protocol::definitions::Definitions;
 use gaffer_protocol::wire::{
     DriverStatus, GoodbyeCode, Heartbeat, HeldAttempt, Hello, StoredOutput, ToMaster, ToWorker, Welcome,
     frames,
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::dial::Socket;
 use super::outbox::Outbox;
 use crate::clock::BootTime;
-use crate::execution::Event;
+use crate::execution::{Command, Event};
 use crate::keeper::{Gone, Keeper};
 use crate::stats::StatsReader;
 
@@ -116,6 +117,7 @@ pub(super) async fn run(
         keeper,
         outbox: Mutex::new(outbox),
         acknowledged: Notify::new(),
+        definitions: Mutex::default(),
         unanswered: Mutex::new(VecDeque::new()),
     };
     if let Err(end) = session.take_all(said) {
@@ -138,6 +140,8 @@ struct Session<'a> {
     outbox: Mutex<Outbox>,
     /// There may be room in the outbox's window.
     acknowledged: Notify,
+    /// What starts refer to.
+    definitions: Mutex<Definitions>,
     /// Heartbeats that were sent, with their times, oldest first.
     unanswered: Mutex<VecDeque<(u64, BootTime)>>,
 }
@@ -160,48 +164,77 @@ impl Session<'_> {
     }
 
     fn take_all(&self, messages: Vec<ToWorker>) -> Result<(), SessionEnd> {
-        for message in messages {
-            if let ToWorker::Goodbye { code, message } = message {
-                return Err(SessionEnd::Goodbye { code, message });
-            }
-            self.take(message);
-        }
-        Ok(())
+        messages.into_iter().try_for_each(|message| self.take(message))
     }
 
-    fn take(&self, message: ToWorker) {
-        match &message {
+    /// What concerns attempts goes on to the keeper, each start with its definition.
+    fn take(&self, message: ToWorker) -> Result<(), SessionEnd> {
+        let command = match message {
+            ToWorker::Goodbye { code, message } => return Err(SessionEnd::Goodbye { code, message }),
             ToWorker::Alive { sequence } => {
-                let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
-                while let Some((sent, at)) = unanswered.front().copied()
-                    && sent <= *sequence
-                {
-                    unanswered.pop_front();
-                    if sent == *sequence {
-                        self.keeper.renew_lease(at);
-                    }
-                }
+                self.answered(sequence);
+                return Ok(());
             }
-            ToWorker::OutputStored { attempt, offset } => {
-                self.outbox().stored(*attempt, *offset, Instant::now());
-                self.acknowledged.notify_one();
+            ToWorker::Definition { definition, at, part, is_last } => {
+                let taken = self.definitions().take(definition, at, &part, is_last);
+                return taken.map_err(|broken| inconsistent(&broken.to_string()));
             }
             ToWorker::OutputWanted { attempt, offset } => {
                 tracing::info!(%attempt, offset, "the master misses output and gets it again");
-                self.outbox().wanted(*attempt, *offset);
+                self.outbox().wanted(attempt, offset);
                 self.acknowledged.notify_one();
+                return Ok(());
             }
             ToWorker::OutputWindow { bytes } => {
-                self.outbox().grant(*bytes);
+                self.outbox().grant(bytes);
                 self.acknowledged.notify_one();
+                return Ok(());
+            }
+            ToWorker::Welcome(_) => return Ok(()),
+            ToWorker::Start(start) => {
+                let resolved = self.definitions().resolve(&start);
+                let resolved = resolved.ok_or_else(|| {
+                    inconsistent(&format!(
+                        "the start of attempt {} came without its definition",
+                        start.attempt
+                    ))
+                })?;
+                Command::Start(Box::new(resolved))
+            }
+            ToWorker::OutputStored { attempt, offset } => {
+                self.outbox().stored(attempt, offset, Instant::now());
+                self.acknowledged.notify_one();
+                Command::OutputStored { attempt, offset }
             }
             ToWorker::EndStored { attempt } => {
-                self.outbox().forget(*attempt);
+                self.outbox().forget(attempt);
                 self.acknowledged.notify_one();
+                Command::EndStored { attempt }
             }
-            _ => {}
+            ToWorker::Stop { attempt } => Command::Stop { attempt },
+            ToWorker::Kill { attempt } => Command::Kill { attempt },
+            ToWorker::Signal { attempt, signal } => Command::Signal { attempt, signal },
+            ToWorker::TakeBack { attempt } => Command::TakeBack { attempt },
+        };
+        self.keeper.deliver(command);
+        Ok(())
+    }
+
+    /// The master had this heartbeat: the leases count from when it was sent.
+    fn answered(&self, sequence: u64) {
+        let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((sent, at)) = unanswered.front().copied()
+            && sent <= sequence
+        {
+            unanswered.pop_front();
+            if sent == sequence {
+                self.keeper.renew_lease(at);
+            }
         }
-        self.keeper.deliver(message);
+    }
+
+    fn definitions(&self) -> MutexGuard<'_, Definitions> {
+        self.definitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes until the connection breaks. Everything goes out as soon as there is something; only heartbeats have
@@ -254,7 +287,7 @@ impl Session<'_> {
         held.sort_unstable_by_key(|held| held.attempt);
         let is_same = said_held.as_ref() == Some(&held);
         let held = if is_same { None } else { said_held.insert(held).clone().into() };
-        let mut messages = self.sort(events)?;
+        let mut messages = self.sort(events);
         messages.push(ToMaster::Heartbeat(Box::new(Heartbeat { sequence, held, stats })));
         self.expect_answer(sequence);
         write_control(writer, &messages).await
@@ -270,7 +303,7 @@ impl Session<'_> {
 
     /// Writes control messages first, then some output. Says whether there may be more.
     async fn write_turn(&self, writer: &mut Writer) -> Result<bool, SessionEnd> {
-        let mut messages = self.sort(self.keeper.take_events())?;
+        let mut messages = self.sort(self.keeper.take_events());
         messages.extend(self.outbox().take_ends());
         write_control(writer, &messages).await?;
         let mut frames = 0;
@@ -294,7 +327,7 @@ impl Session<'_> {
     }
 
     /// Passes on to the outbox what has to wait for output; the rest can go out now.
-    fn sort(&self, events: Vec<Event>) -> Result<Vec<ToMaster>, SessionEnd> {
+    fn sort(&self, events: Vec<Event>) -> Vec<ToMaster> {
         let mut now = Vec::new();
         let mut outbox = self.outbox();
         for event in events {
@@ -302,17 +335,19 @@ impl Session<'_> {
                 Event::Report(ToMaster::Ended(ended)) => outbox.ended(ended),
                 Event::Report(report) => now.push(report),
                 Event::Output { attempt, end } => outbox.grown(attempt, end),
-                Event::Inconsistent(what) => {
-                    return Err(SessionEnd::Broken(format!("cannot understand the master: {what}")));
-                }
             }
         }
-        Ok(now)
+        now
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the master said does not fit together: part of it must have been lost. In a new session it is said again.
+fn inconsistent(what: &str) -> SessionEnd {
+    SessionEnd::Broken(format!("cannot understand the master: {what}"))
 }
 
 const CLOSED: &str = "the master closed the connection";

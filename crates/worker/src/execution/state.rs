@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use gaffer_domain::AttemptRef;
-use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
-use gaffer_protocol::definitions::{Definitions, StartAttempt};
-use gaffer_protocol::wire::{ContainerFacts, Ended, HeldAttempt, MAX_HELD, Start, StoredOutput, ToMaster};
+use gaffer_domain::{AttemptRef, JobId};
+use gaffer_protocol::definitions::{Definition, StartAttempt};
+use gaffer_protocol::wire::{ContainerFacts, Ended, HeldAttempt, MAX_HELD, StoredOutput, ToMaster};
 use tokio::sync::{mpsc, watch};
 
 use super::Event;
@@ -39,8 +38,7 @@ pub(super) struct State {
     /// No lease runs out before this, as far as is known.
     lease_end: Option<BootTime>,
     is_shutting_down: bool,
-    /// What the present session's starts refer to.
-    definitions: Definitions,
+    definitions: Shared,
     outgoing: Option<Outgoing>,
 }
 
@@ -50,8 +48,6 @@ struct Outgoing {
     reports: VecDeque<ToMaster>,
     /// Attempts with new output, each once.
     grown: Vec<AttemptRef>,
-    /// What the master said does not fit together.
-    inconsistent: Option<String>,
 }
 
 struct Held {
@@ -74,6 +70,31 @@ struct Running {
     reserved: Option<Resources>,
     orders: watch::Sender<Orders>,
     signals: mpsc::Sender<StopSignal>,
+}
+
+/// Definitions of which there are attempts: all that are alike share one.
+#[derive(Default)]
+struct Shared {
+    alive: HashMap<(JobId, String), Weak<Definition>>,
+    /// With so many, those are cleared away of which nothing is left.
+    clear_at: usize,
+}
+
+impl Shared {
+    fn share(&mut self, definition: &mut Arc<Definition>) {
+        let key = (definition.job, definition.task.clone());
+        if let Some(known) = self.alive.get(&key).and_then(Weak::upgrade)
+            && known == *definition
+        {
+            *definition = known;
+            return;
+        }
+        if self.alive.len() >= self.clear_at {
+            self.alive.retain(|_, definition| definition.strong_count() > 0);
+            self.clear_at = (self.alive.len() * 2).max(1_024);
+        }
+        self.alive.insert(key, Arc::downgrade(definition));
+    }
 }
 
 /// How an attempt left that is held no more.
@@ -137,35 +158,18 @@ impl State {
             contact: None,
             lease_end: None,
             is_shutting_down: false,
-            definitions: Definitions::default(),
+            definitions: Shared::default(),
             outgoing: None,
-        }
-    }
-
-    /// Takes a part of a definition.
-    pub fn define(&mut self, definition: DefinitionRef, at: usize, part: &str, is_last: bool) {
-        if let Err(broken) = self.definitions.take(definition, at, part, is_last) {
-            self.is_inconsistent(broken.to_string());
-        }
-    }
-
-    fn is_inconsistent(&mut self, what: String) {
-        if let Some(outgoing) = &mut self.outgoing {
-            outgoing.inconsistent.get_or_insert(what);
         }
     }
 
     /// Queues an attempt, unless it was seen before. One that lay on its way for longer than its lease lasts is given
     /// back: the master may have repeated it elsewhere.
-    pub fn accept(&mut self, start: &Start, now: BootTime) -> Accepted {
+    pub fn accept(&mut self, mut start: Box<StartAttempt>, now: BootTime) -> Accepted {
         let attempt = start.attempt;
         if self.held.contains_key(&attempt) {
             return Accepted::Settled;
         }
-        let Some(start) = self.definitions.resolve(start) else {
-            self.is_inconsistent(format!("the start of attempt {attempt} came without its definition"));
-            return Accepted::Settled;
-        };
         match self.gone.get(attempt) {
             // The master did not hear that it was given back.
             Some(Gone::Returned) => self.report(ToMaster::Returned { attempt }),
@@ -182,10 +186,11 @@ impl State {
                     };
                     return Accepted::Misfit(attempt::unstarted(attempt, end));
                 }
+                self.definitions.share(&mut start.definition);
                 self.admission.push(attempt, start.definition.resources);
                 let lease_end =
                     self.contact.map(|contact| contact.after(start.definition.lost_after.to_std()));
-                let phase = Phase::Queued(Box::new(start));
+                let phase = Phase::Queued(start);
                 self.held.insert(attempt, Held { phase, output: None, has_grown: false });
                 if lease_end.is_some() && (self.lease_end.is_none() || lease_end < self.lease_end) {
                     self.lease_end = lease_end;
@@ -402,7 +407,6 @@ impl State {
     }
 
     pub fn open_session(&mut self) -> Vec<HeldAttempt> {
-        self.definitions = Definitions::default();
         self.outgoing = Some(Outgoing::default());
         self.held.values_mut().for_each(|held| held.has_grown = false);
         self.held()
@@ -452,7 +456,6 @@ impl State {
     pub fn take_events(&mut self) -> Vec<Event> {
         let Some(outgoing) = &mut self.outgoing else { return Vec::new() };
         let mut events: Vec<Event> = outgoing.reports.drain(..).map(Event::Report).collect();
-        events.extend(outgoing.inconsistent.take().map(Event::Inconsistent));
         for attempt in outgoing.grown.drain(..) {
             if let Some(held) = self.held.get_mut(&attempt) {
                 held.has_grown = false;
@@ -481,6 +484,17 @@ impl State {
 
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
+    }
+
+    #[cfg(test)]
+    pub fn distinct_definitions(&self) -> usize {
+        let definition = |held: &Held| match &held.phase {
+            Phase::Queued(start) => Some(Arc::as_ptr(&start.definition)),
+            Phase::Running(running) => Some(Arc::as_ptr(&running.start.definition)),
+            Phase::Finished(_) => None,
+        };
+        let distinct: std::collections::HashSet<_> = self.held.values().filter_map(definition).collect();
+        distinct.len()
     }
 
     pub fn is_running(&self) -> bool {

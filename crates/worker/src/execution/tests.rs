@@ -50,7 +50,7 @@ fn start(execution: &Execution, task: i64, text: &str) {
 }
 
 fn deliver(execution: &Execution, order: Order) {
-    order.messages().into_iter().for_each(|message| execution.deliver(message));
+    execution.deliver(Command::Start(Box::new(order.start())));
 }
 
 /// The ends that are told until there are so many.
@@ -82,7 +82,7 @@ async fn thousands_of_attempts_come_to_their_ends() {
         for ended in ends(&execution, 1).await {
             count += 1;
             failed += usize::from(ended.end == AttemptEnd::Exited { code: 1 });
-            execution.deliver(ToWorker::EndStored { attempt: ended.attempt });
+            execution.deliver(Command::EndStored { attempt: ended.attempt });
         }
     }
     assert_eq!((count, failed), (5_000, 2_500));
@@ -113,7 +113,7 @@ async fn what_happens_without_a_session_is_told_in_the_next() {
     assert_eq!(events.iter().filter(|event| is_start(event)).count(), 1);
     assert!(events.contains(&Event::Output { attempt: attempt(1), end: 6 }));
     execution.close_session();
-    execution.deliver(ToWorker::Kill { attempt: attempt(2) });
+    execution.deliver(Command::Kill { attempt: attempt(2) });
     soon("the end", execution.shut_down()).await;
     assert_eq!(execution.take_events(), []);
 }
@@ -205,4 +205,31 @@ async fn what_waited_for_room_until_its_lease_lapsed_is_given_back_and_never_sta
     let twice = Resources { cpu: Cpu::from_millis(2000), memory: Bytes(0), disk: Bytes(0) };
     execution.set_offer(twice, BTreeMap::new());
     assert_eq!(execution.take_events(), [Event::Report(ToMaster::Returned { attempt: attempt(2) })]);
+}
+
+#[tokio::test]
+async fn attempts_of_one_definition_share_it() {
+    let (_dir, execution) = new().await;
+    execution.open_session();
+    until("a look", || !execution.core.state().set_disk_is_low(true)).await;
+    let large = format!("# {}\nexit 0", "x".repeat(300_000));
+    let of = |task: i64, text: &str| Order { attempt: attempt(task), ..play(1, text) };
+    (1..=100).for_each(|task| deliver(&execution, of(task, &large)));
+    // Another of the same name, which is not the same.
+    deliver(&execution, of(101, "exit 0"));
+    assert_eq!(execution.core.state().distinct_definitions(), 2);
+}
+
+#[test]
+fn the_words_that_a_keeper_hears_are_those_of_every_version() {
+    let start = Order { index: 4, ..play(7, "exit 0") }.start();
+    let said = serde_json::to_value(Command::Start(Box::new(start))).unwrap();
+    let expected = serde_json::json!({
+        "type": "start", "attempt": {"task": 7, "attempt": 1}, "job": 1, "task": "main", "index": 4,
+        "driver": "scripted", "action": {"script": "exit 0"}, "env": {},
+        "resources": said["resources"], "timeout": null, "stop": said["stop"], "lost_after": said["lost_after"],
+    });
+    assert_eq!(said, expected);
+    let said = serde_json::to_value(Command::TakeBack { attempt: attempt(7) }).unwrap();
+    assert_eq!(said, serde_json::json!({"type": "take_back", "attempt": {"task": 7, "attempt": 1}}));
 }

@@ -8,7 +8,7 @@ use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
 use gaffer_domain::spec::{Action, Container, DriverKind, OutputLimit, Resources, StopSignal, StopSpec};
 use gaffer_domain::{AttemptRef, JobId, TaskId, WorkerId};
-use gaffer_protocol::definitions::{Definition, parts};
+use gaffer_protocol::definitions::{Definition, StartAttempt, parts};
 use gaffer_protocol::output::{Chunk, EncodedChunk, Stream};
 use gaffer_protocol::wire::{
     Ended, HeldAttempt, Hello, Start, StoredOutput, ToMaster, ToWorker, Welcome, frames,
@@ -354,7 +354,14 @@ impl Order {
     pub fn messages(self) -> Vec<ToWorker> {
         let Order { attempt, index, lost_after, .. } = self;
         let definition = DefinitionRef { job: JobId(attempt.task.0), position: 0 };
-        let content = Definition {
+        let (mut messages, _) = parts(definition, &self.start().definition);
+        messages.push(ToWorker::Start(Start { attempt, definition, index, lost_after }));
+        messages
+    }
+
+    /// As a keeper gets it.
+    pub fn start(self) -> StartAttempt {
+        let definition = Definition {
             job: self.job,
             task: self.task,
             driver: self.driver,
@@ -366,11 +373,10 @@ impl Order {
             timeout: self.timeout,
             output: self.output,
             stop: self.stop,
-            lost_after,
+            lost_after: self.lost_after,
         };
-        let (mut messages, _) = parts(definition, &content);
-        messages.push(ToWorker::Start(Start { attempt, definition, index, lost_after }));
-        messages
+        let (attempt, index, pieces) = (self.attempt, self.index, BTreeMap::new());
+        StartAttempt { attempt, index, pieces, definition: definition.into() }
     }
 }
 
