@@ -191,7 +191,7 @@ impl Outbox {
                 continue;
             }
             self.turns.push_back(attempt);
-            if sendable <= room || room >= least {
+            if room > 0 && (sendable <= room || room >= least) {
                 let max = usize::try_from(sendable.min(room)).unwrap_or(usize::MAX).min(MAX_CHUNK_PAYLOAD);
                 return Some(Piece { attempt, offset: flow.sent, max });
             }
