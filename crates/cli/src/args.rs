@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use gaffer_master::config::MasterConfig;
 
 use crate::commands::completion::CompletionArgs;
+use crate::commands::dead_letters::DeadLettersArgs;
 use crate::commands::delete::DeleteArgs;
 use crate::commands::dev::DevArgs;
 use crate::commands::doctor::DoctorArgs;
@@ -21,6 +22,7 @@ use crate::commands::server::WorkerArgs;
 use crate::commands::simulate::SimulateArgs;
 use crate::commands::stop::StopArgs;
 use crate::commands::submit::SubmitArgs;
+use crate::commands::system::SystemArgs;
 use crate::commands::version::VersionArgs;
 use crate::commands::wait::WaitArgs;
 use crate::commands::workers::WorkersArgs;
@@ -84,6 +86,10 @@ pub enum Command {
     Worker(WorkerArgs),
     /// List, make and revoke keys
     Keys(KeysArgs),
+    /// Show troubles with the database and how background loops are doing
+    System(SystemArgs),
+    /// List, retry and delete what the database refused
+    DeadLetters(DeadLettersArgs),
     /// Keep an address and a key for the commands that follow
     Login(LoginArgs),
     /// Make a link that signs in to the dashboard
@@ -160,6 +166,9 @@ mod tests {
             "worker",
             "keys create --kind worker --name lab --expires 30d",
             "events -f 42",
+            "system -o json",
+            "dead-letters list --job 42",
+            "dead-letters retry 7",
             "completion zsh",
             "simulate trace.csv 4x8:16GiB:100GiB --strategy epvm --json",
             "master",

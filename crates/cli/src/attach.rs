@@ -160,6 +160,11 @@ fn worst(tasks: &[Task]) -> Option<&Task> {
 }
 
 fn took(tasks: &[Task]) -> Option<String> {
+    if let [only] = tasks
+        && let Some(ran) = only.ran_seconds
+    {
+        return Some(moment::lasted_seconds(ran));
+    }
     let start = tasks.iter().filter_map(|task| task.started_at).min()?;
     let end = tasks.iter().filter_map(|task| task.finished_at).max()?;
     Some(moment::lasted(start, end))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gaffer_domain::JobId;
 use gaffer_protocol::rest::Problem;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, LINK, LOCATION};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, LINK, LOCATION};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::config::Access;
 use crate::failure::Failure;
+use crate::moment;
 use crate::patience::Patience;
 
 /// Long enough for a slow link, short enough that a wrong address is noticed.
@@ -194,6 +195,9 @@ impl Client {
 
     async fn answer(&self, request: RequestBuilder) -> Result<Answer, Failure> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if let Some(date) = response.headers().get(DATE).and_then(|date| date.to_str().ok()) {
+            moment::heard(date);
+        }
         if !response.status().is_success() {
             return Err(self.refusal(response).await);
         }

@@ -3,6 +3,7 @@
 pub mod bulk;
 pub mod completion;
 pub mod dashboard;
+pub mod dead_letters;
 pub mod delete;
 pub mod dev;
 pub mod doctor;
@@ -21,6 +22,7 @@ pub mod simulate;
 pub mod stop;
 pub mod submit;
 pub mod supervisor;
+pub mod system;
 pub mod version;
 pub mod wait;
 pub mod workers;

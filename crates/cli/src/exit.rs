@@ -31,7 +31,9 @@ fn of_failure(task: &Task) -> u8 {
         Some(ReasonCode::OutOfMemory | ReasonCode::OutputLimit) => KILLED,
         Some(ReasonCode::Stopped) => CANCELLED,
         Some(ReasonCode::LostWorker | ReasonCode::DependencyFailed) => GAFFER_FAILED,
-        Some(ReasonCode::Unhealthy) | None => by_signal.or(own_code).unwrap_or(GAFFER_FAILED),
+        Some(ReasonCode::Unhealthy | ReasonCode::Other) | None => {
+            by_signal.or(own_code).unwrap_or(GAFFER_FAILED)
+        }
     }
 }
 
@@ -91,6 +93,7 @@ mod tests {
             created_at: DateTime::UNIX_EPOCH,
             started_at: None,
             finished_at: None,
+            ran_seconds: None,
         }
     }
 

@@ -93,6 +93,8 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Workers(args) => commands::workers::list(args, out).await,
         Command::Worker(WorkerArgs::Act(action)) => commands::workers::act(action, out).await,
         Command::Keys(args) => commands::keys::run(args, out).await,
+        Command::System(args) => commands::system::run(args, out).await,
+        Command::DeadLetters(args) => commands::dead_letters::run(args, out).await,
         Command::Login(args) => commands::login::run(args, out).await,
         Command::Dashboard => commands::dashboard::run(out).await,
         Command::Doctor(args) => commands::doctor::run(args, out).await,

@@ -1,6 +1,28 @@
 //! Points and lengths of time, as people read them.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use chrono::{DateTime, Local, TimeDelta, Utc};
+
+/// The master tells its time to the second, and that was a moment ago.
+const ALIKE: TimeDelta = TimeDelta::seconds(2);
+/// By so many milliseconds the master's clock is ahead of this one.
+static MASTER_AHEAD_MILLIS: AtomicI64 = AtomicI64::new(0);
+
+/// Takes in what an answer's `Date` says. Ages are told by the clock that the times are from: the master's.
+pub fn heard(date: &str) {
+    if let Ok(theirs) = DateTime::parse_from_rfc2822(date) {
+        let ahead = theirs.with_timezone(&Utc) - Utc::now();
+        let ahead = if ahead.abs() <= ALIKE { TimeDelta::zero() } else { ahead };
+        MASTER_AHEAD_MILLIS.store(ahead.num_milliseconds(), Ordering::Relaxed);
+    }
+}
+
+/// The time now, by the clock of the master that answered last.
+pub fn now() -> DateTime<Utc> {
+    let ahead = TimeDelta::milliseconds(MASTER_AHEAD_MILLIS.load(Ordering::Relaxed));
+    Utc::now().checked_add_signed(ahead).unwrap_or_else(Utc::now)
+}
 
 /// `3m ago`; `in 3m` for what is to come.
 pub fn ago(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
@@ -28,7 +50,12 @@ fn coarse(delta: TimeDelta) -> String {
 
 /// `1m12s`: the two largest units that matter.
 pub fn lasted(from: DateTime<Utc>, to: DateTime<Utc>) -> String {
-    let millis = (to - from).num_milliseconds().max(0);
+    lasted_seconds((to - from).num_milliseconds() as f64 / 1e3)
+}
+
+/// The same of a length in seconds.
+pub fn lasted_seconds(seconds: f64) -> String {
+    let millis = (seconds.max(0.0) * 1e3).round() as i64;
     let seconds = millis / 1_000;
     match seconds {
         0 => format!("{millis}ms"),

@@ -4,6 +4,7 @@
 //! is decided comes back as a value that somebody else carries out.
 
 mod as_text;
+pub mod clocks;
 pub mod constraint;
 pub mod id;
 pub mod job;

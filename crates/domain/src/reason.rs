@@ -31,11 +31,14 @@ pub enum ReasonCode {
     DependencyFailed,
     /// Somebody stopped it.
     Stopped,
+    /// Something that another version of gaffer has a word for.
+    #[serde(other)]
+    Other,
 }
 
 impl ReasonCode {
     /// Every code, in the order of its declaration.
-    pub const ALL: [ReasonCode; 10] = [
+    pub const ALL: [ReasonCode; 11] = [
         ReasonCode::ExitCode,
         ReasonCode::Signal,
         ReasonCode::Timeout,
@@ -46,6 +49,7 @@ impl ReasonCode {
         ReasonCode::StartFailed,
         ReasonCode::DependencyFailed,
         ReasonCode::Stopped,
+        ReasonCode::Other,
     ];
 
     /// The word used on every door and in the database.
@@ -61,6 +65,7 @@ impl ReasonCode {
             ReasonCode::StartFailed => "start_failed",
             ReasonCode::DependencyFailed => "dependency_failed",
             ReasonCode::Stopped => "stopped",
+            ReasonCode::Other => "other",
         }
     }
 }
@@ -172,6 +177,8 @@ pub enum LostCause {
     ContainerRemoved,
     /// The worker says that it knows nothing of the attempt.
     NotHeld,
+    /// It ended, but how could not be recorded: the database refused the report.
+    EndRefused,
 }
 
 impl LostCause {
@@ -190,6 +197,7 @@ impl LostCause {
             LostCause::DaemonGone => "the Docker daemon was stopped and took the container with it",
             LostCause::ContainerRemoved => "somebody else than gaffer removed the container",
             LostCause::NotHeld => "the worker no longer knew of the attempt",
+            LostCause::EndRefused => "the attempt ended, but the database refused its worker's report",
         }
     }
 }
@@ -275,6 +283,7 @@ mod tests {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }
         assert_eq!("lost".parse::<ReasonCode>(), Err(UnknownReason));
+        assert_eq!(serde_json::from_value::<ReasonCode>("a_later_word".into()).unwrap(), ReasonCode::Other);
     }
 
     #[test]
@@ -373,6 +382,7 @@ mod tests {
             LostCause::DaemonGone,
             LostCause::ContainerRemoved,
             LostCause::NotHeld,
+            LostCause::EndRefused,
         ] {
             let message = cause.message();
             assert!(message.starts_with(char::is_lowercase) && !message.ends_with('.'), "{message}");

@@ -2,11 +2,13 @@
 //!
 //! [`JobSpec::read`] is the only way in from untrusted data. It reports *all* mistakes at once, each with a JSON
 //! pointer. Serialising a `JobSpec` gives the normal form, which is what the master stores and shows; reading the
-//! normal form gives the same `JobSpec` again.
+//! normal form gives the same `JobSpec` again. What is stored is read by [`JobSpec::read_stored`], whatever the rules for
+//! new input have become.
 
 mod container;
 mod read;
 mod scheduling;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +26,7 @@ pub use container::{
 };
 pub use read::{FieldError, MAX_SPEC_BYTES};
 pub use scheduling::{Affinity, Concurrency, OnDrain, Placement, Reservation};
+pub use stored::{STORED_VERSION, UnreadableSpec};
 
 /// The most tasks that one job may have.
 pub const MAX_TASKS_PER_JOB: u32 = 100_000;
@@ -65,7 +68,7 @@ pub struct JobSpec {
 }
 
 /// `batch` runs to completion, `service` is kept running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobKind {
     /// Runs to completion.
@@ -210,7 +213,7 @@ pub struct Restart {
 }
 
 /// After which ends a task is tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
     /// Not at all.
@@ -222,7 +225,7 @@ pub enum RestartPolicy {
 }
 
 /// Growth of the wait between repeats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Backoff {
     /// The same wait each time.
@@ -232,7 +235,7 @@ pub enum Backoff {
 }
 
 /// What happens to a task whose attempt was lost with its worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnLost {
     /// Try again elsewhere, within the restart limit.

@@ -182,7 +182,7 @@ pub enum AttemptChange {
     },
     /// It started.
     Started {
-        /// When, as its worker says.
+        /// When, as its worker says and as it can be.
         at: Time,
     },
     /// It is over.
@@ -213,6 +213,9 @@ pub enum Rejected {
     /// The chosen worker takes nothing new by now.
     #[error("the worker takes nothing new any more")]
     NoPlace,
+    /// Somebody else is writing the task's job. Nothing is wrong with the event; it may be tried again.
+    #[error("another transaction holds the task's job")]
+    Busy,
 }
 
 /// Decides what `event` makes of `task`. `restart` is the policy of the task's definition.
@@ -254,13 +257,15 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
             Ok(change)
         }
 
-        (State::Scheduled { worker, .. }, Event::Started(_, at)) => {
+        (State::Scheduled { worker, since }, Event::Started(_, at)) => {
+            // Between its placement and now, whatever its worker's clock says.
+            let at = at.min(now).max(*since);
             let mut change = task.becomes(State::Running { worker: *worker, since: at });
             change.attempt = Some(AttemptChange::Started { at });
             Ok(change)
         }
         (State::Stopping { worker, started: None, cause }, Event::Started(_, at)) => {
-            let (worker, cause) = (*worker, cause.clone());
+            let (worker, cause, at) = (*worker, cause.clone(), at.min(now).max(Time::UNIX_EPOCH));
             let mut change = task.becomes(State::Stopping { worker, started: Some(at), cause });
             change.attempt = Some(AttemptChange::Started { at });
             Ok(change)
@@ -414,6 +419,14 @@ impl TaskState {
             TaskState::Completed { .. } => StateName::Completed,
             TaskState::Failed { .. } => StateName::Failed,
             TaskState::Cancelled { .. } => StateName::Cancelled,
+        }
+    }
+
+    /// Whether a stop of its job has anything left to do here: it is not over, and not about to be.
+    pub fn can_be_stopped(&self) -> bool {
+        match self {
+            TaskState::Stopping { cause, .. } => cause.is_move(),
+            state => !state.name().is_final(),
         }
     }
 

@@ -10,8 +10,8 @@ use gaffer_domain::spec::{DriverKind, Resources};
 use gaffer_protocol::definitions::{Definitions, StartAttempt};
 use gaffer_protocol::output::{ChunkBuilder, Stream};
 use gaffer_protocol::wire::{
-    DriverStatus, Ended, Heartbeat, HeldAttempt, Hello, MachineStats, PROTOCOL_VERSION, Start, ToMaster,
-    ToWorker, Welcome,
+    ClockReading, DriverStatus, Ended, Heartbeat, HeldAttempt, Hello, MachineStats, PROTOCOL_VERSION, Start,
+    ToMaster, ToWorker, Welcome,
 };
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -172,7 +172,12 @@ impl RawWorker {
 
     /// Sends a heartbeat and waits for its answer: everything said before has been taken in then.
     pub async fn heartbeat(&mut self, sequence: u64, held: Vec<HeldAttempt>) {
-        let heartbeat = Heartbeat { sequence, held: Some(held), stats: MachineStats::default() };
+        self.heartbeat_at(sequence, held, None).await;
+    }
+
+    /// The same of a worker that says what its clock says.
+    pub async fn heartbeat_at(&mut self, sequence: u64, held: Vec<HeldAttempt>, clock: Option<ClockReading>) {
+        let heartbeat = Heartbeat { sequence, held: Some(held), stats: MachineStats::default(), clock };
         self.say(&[ToMaster::Heartbeat(Box::new(heartbeat))]).await;
         let mut kept = VecDeque::new();
         loop {

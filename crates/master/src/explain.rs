@@ -16,6 +16,7 @@ use crate::store::placement::QueuedClass;
 use crate::store::tasks::Placed;
 use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
+use crate::troubles::Troubles;
 
 /// So many tasks that take long to start are told one by one.
 const MAX_STARTING: u32 = 5;
@@ -31,6 +32,7 @@ pub async fn explain(
     project: ProjectId,
     job: JobId,
     kept: &KeptFor,
+    troubles: &Troubles,
     now: Time,
 ) -> Result<Option<Explanation>, StoreError> {
     let Some(view) = store.job_get(project, job).await? else { return Ok(None) };
@@ -43,6 +45,14 @@ pub async fn explain(
     let mut waiting = Vec::new();
     for WaitingDefinition { position, class, pending, blocked } in store.job_waiting(job).await? {
         let Some(definition) = spec.tasks.get(position) else { continue };
+        if let Some(problem) = spec.problem() {
+            let help = Some("stop the job, or run the version of gaffer that wrote it".to_owned());
+            waiting.push(WaitingTasks {
+                help,
+                ..told(&definition.name, pending + blocked, format!("cannot be started: {problem}"))
+            });
+            continue;
+        }
         if pending > 0 {
             let position = u16::try_from(position).unwrap_or(u16::MAX);
             let needs = Needs::of(&spec, definition, DefinitionRef { job, position });
@@ -70,6 +80,7 @@ pub async fn explain(
         }
         (None, state) => format!("nothing waits: the job is {state}"),
     };
+    let message = trouble_of(troubles, job).unwrap_or(message);
     Ok(Some(Explanation { job, message, waiting }))
 }
 
@@ -88,6 +99,16 @@ fn not_started(placed: &Placed, now: Time) -> String {
         }
         _ => format!("{placed}, waiting for the worker to start it"),
     }
+}
+
+/// What keeps anything of a job from being recorded.
+fn trouble_of(troubles: &Troubles, job: JobId) -> Option<String> {
+    if let Some(trouble) = troubles.database() {
+        let since = trouble.since.format("%H:%M:%S UTC");
+        return Some(format!("the database accepts nothing since {since}: {}", trouble.message));
+    }
+    let since = troubles.locked_since(job)?.format("%H:%M:%S UTC");
+    Some(format!("another transaction in the database holds the job since {since}; what happens to it waits"))
 }
 
 /// What waits, as the rules look at it.

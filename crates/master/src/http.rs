@@ -21,7 +21,7 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::Master;
-use api::{events, health, jobs, keys, output, queue, tasks, workers};
+use api::{events, health, jobs, keys, output, queue, system, tasks, workers};
 use auth::Door;
 
 /// A specification may have a megabyte; as JSON with escapes it may be a little longer.
@@ -55,6 +55,10 @@ fn api_v1() -> Router<Arc<Master>> {
         .route("/workers/{worker}/resume", post(workers::resume))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{key}", delete(keys::revoke))
+        .route("/system", get(system::show))
+        .route("/dead-letters", get(system::dead_letters))
+        .route("/dead-letters/{letter}", delete(system::delete))
+        .route("/dead-letters/{letter}/retry", post(system::retry))
         .route("/login-links", post(keys::login_link))
         .merge(operations())
 }

@@ -3,7 +3,10 @@
 //! Postgres remembers, the domain decides, `store` is the one gate, `scheduler` places, `hub` delivers, the workers'
 //! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
 
+pub mod background;
 pub mod changes;
+pub mod cleaner;
+pub mod clocks;
 pub mod config;
 pub mod embedded_postgres;
 pub mod explain;
@@ -24,6 +27,7 @@ mod session;
 pub mod store;
 pub mod submit;
 pub mod sweeper;
+pub mod troubles;
 
 pub use serve::{Running, run, start};
 
@@ -39,6 +43,8 @@ pub struct Master {
     pub store: store::Store,
     /// Who is connected.
     pub hub: hub::Hub,
+    /// How far their clocks are off.
+    pub clocks: clocks::Clocks,
     /// Output that is under way.
     pub live: live::LiveOutputs,
     /// Wake-up calls after commits.
@@ -55,6 +61,14 @@ pub struct Master {
     pub statistics: scheduler::statistics::Statistics,
     /// What was reserved and used on workers lately.
     pub samples: sampler::Samples,
+    /// What keeps it from recording, while it lasts.
+    pub troubles: troubles::Troubles,
+    /// Background loops and how they are doing.
+    pub loops: background::driver::Loops,
+    /// Says that a job was deleted.
+    pub deletion_wake: Arc<Notify>,
+    /// Asks to try dead letters again.
+    pub dead_letters_wake: Arc<Notify>,
     /// Asks for a sweep.
     pub sweeper_wake: Arc<Notify>,
     /// Where browsers find the dashboard, without a slash at the end.

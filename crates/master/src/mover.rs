@@ -9,7 +9,7 @@ use chrono::{TimeDelta, Utc};
 use gaffer_domain::moves::{Move, Tenant, UnderWay, Why, leave, rebalance};
 use gaffer_domain::placement::{Needs, Offer, Strategy};
 use gaffer_domain::quantity::{Bytes, Cpu};
-use gaffer_domain::spec::{JobSpec, Placement, Resources};
+use gaffer_domain::spec::{Placement, Resources};
 use gaffer_domain::task::{Report, TaskEvent};
 use gaffer_domain::worker::{Intake, WorkerState};
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
@@ -23,6 +23,7 @@ use crate::scheduler::statistics::Statistics;
 use crate::scheduler::{measured, offer_of};
 use crate::store::gate::{Detail, Input};
 use crate::store::leaving::Resident;
+use crate::store::specs::StoredSpec;
 use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
 
@@ -59,7 +60,7 @@ pub struct Mover {
 }
 
 /// Tasks with what they are part of and what they need.
-type Known = Vec<(Resident, Arc<JobSpec>, Needs)>;
+type Known = Vec<(Resident, StoredSpec, Needs)>;
 
 impl Mover {
     /// Takes a look whenever somebody asks for one, and as often as it takes while something drains or may be moved.
@@ -201,7 +202,8 @@ impl Mover {
         }
         let specs = self.store.specs(&jobs).await?;
         let known = |resident: Resident| {
-            let spec = specs.get(&resident.definition.job)?;
+            // What could not be started again elsewhere stays where it is.
+            let spec = specs.get(&resident.definition.job).filter(|spec| spec.problem().is_none())?;
             let definition = spec.tasks.get(usize::from(resident.definition.position))?;
             let needs = Needs::of(spec, definition, resident.definition);
             Some((resident, spec.clone(), needs))
@@ -210,7 +212,7 @@ impl Mover {
     }
 }
 
-fn tenant((resident, spec, needs): &(Resident, Arc<JobSpec>, Needs)) -> Option<Tenant<'_>> {
+fn tenant((resident, spec, needs): &(Resident, StoredSpec, Needs)) -> Option<Tenant<'_>> {
     let Placement { on_drain, rebalance: may_rebalance, .. } = spec.placement.unwrap_or_default();
     let Resident { task, attempt, definition, project, worker, since } = *resident;
     let (kind, worker) = (spec.kind, worker?);

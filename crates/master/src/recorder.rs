@@ -5,6 +5,8 @@
 
 mod batch;
 mod commit;
+mod deferred;
+mod poison;
 mod queue;
 mod repair;
 
@@ -14,19 +16,25 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use chrono::Utc;
+use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::task::{Report, TaskEvent};
 use gaffer_domain::worker::{Held, Occasion};
 use gaffer_domain::{AttemptRef, WorkerId};
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
+use crate::background::large_jobs::LargeJobs;
 use crate::changes::Changes;
 use crate::hub::{Hub, Listed, OnItsWay, SessionHandle};
 use crate::live::{LiveOutput, LiveOutputs};
 use crate::pace::Pace;
 use crate::store::Store;
-use crate::store::gate::{Input, StopJob, StopResult};
+use crate::store::gate::{Detail, Input, JobSlice, SliceResult, StopJob, StopResult};
 use crate::store::output::ChunkRow;
-use batch::{Change, Pending, Results, WorkerReport};
+use crate::troubles::Troubles;
+use batch::{Answer, Change, MAX_BATCH_CHANGES, Pending, Results};
+use deferred::Deferred;
 use queue::Charge;
 pub use queue::{NotTaken, Reporter};
 pub use repair::lost;
@@ -34,6 +42,8 @@ pub use repair::lost;
 /// Waits between tries while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(1);
+/// A stop of a job that somebody else holds locked is tried for so long.
+const STOP_TRIED_FOR: Duration = Duration::from_secs(5);
 
 /// So many workers are compared with one look at the database.
 const MAX_COMPARISONS: usize = 200;
@@ -94,9 +104,11 @@ impl RecorderHandle {
         at: chrono::DateTime<Utc>,
         container: Option<ContainerFacts>,
     ) -> Result<(), NotTaken> {
-        let facts = container.as_ref().map_or(0, |facts| facts.id.len() + facts.image.len());
-        let report = self.report(from, facts)?;
-        self.take(Change::Started(report, attempt, at, container))
+        let bytes = container.as_ref().map_or(0, |facts| facts.id.len() + facts.image.len());
+        let event = TaskEvent::Started(Report { worker: from.worker, attempt: attempt.attempt }, at);
+        let detail = container.map_or(Detail::None, |facts| Detail::Container(Box::new(facts)));
+        let input = Input { task: attempt.task, event, actor: from.actor.clone(), detail };
+        self.report(from, input, None, bytes)
     }
 
     /// An attempt was given back unstarted.
@@ -104,8 +116,9 @@ impl RecorderHandle {
     /// # Errors
     /// As above.
     pub fn returned(&self, from: &Reporter, attempt: AttemptRef) -> Result<(), NotTaken> {
-        let report = self.report(from, 0)?;
-        self.take(Change::Returned(report, attempt))
+        let event = TaskEvent::Returned(Report { worker: from.worker, attempt: attempt.attempt });
+        let input = Input { task: attempt.task, event, actor: from.actor.clone(), detail: Detail::None };
+        self.report(from, input, None, 0)
     }
 
     /// An attempt is over, as its worker says; all its output was sent here before. `lines` are the line ends in it.
@@ -114,12 +127,17 @@ impl RecorderHandle {
     /// As above.
     pub fn ended(&self, from: &Reporter, ended: Box<Ended>, lines: u64) -> Result<(), NotTaken> {
         let message = match &ended.end {
-            gaffer_domain::reason::AttemptEnd::StartFailed { message, .. } => message.len(),
+            AttemptEnd::StartFailed { message, .. } => message.len(),
             _ => 0,
         };
         let facts = ended.container.as_ref().map_or(0, |facts| facts.id.len() + facts.image.len());
-        let report = self.report(from, size_of::<Ended>() + message + facts)?;
-        self.take(Change::Ended(report, ended, lines))
+        let bytes = size_of::<Ended>() + message + facts;
+        let attempt = ended.attempt;
+        let report = Report { worker: from.worker, attempt: attempt.attempt };
+        let event = TaskEvent::Ended(report, ended.end.clone());
+        let detail = Detail::End(ended, lines);
+        let input = Input { task: attempt.task, event, actor: from.actor.clone(), detail };
+        self.report(from, input, Some(from.worker), bytes)
     }
 
     /// Output arrived.
@@ -127,26 +145,40 @@ impl RecorderHandle {
     /// # Errors
     /// When the master is shutting down.
     pub fn output(&self, row: ChunkRow, live: Arc<LiveOutput>, on_its_way: OnItsWay) -> Result<(), NotTaken> {
-        self.take(Change::Output { row, live, on_its_way })
+        Ok(self.change(Change::Output { row, live, on_its_way })?)
     }
 
-    /// Applies events and says which of them changed something, after the commit.
+    /// Applies what the master has decided and says which of it changed something, after the commit.
     ///
     /// # Errors
     /// When the master is shutting down; likewise below.
     pub async fn events(&self, inputs: Vec<Input>) -> Result<Results, ShuttingDown> {
         let (done, result) = oneshot::channel();
-        self.change(Change::Events(inputs, Some(done)))?;
+        let answer = Answer::new(inputs.len(), done);
+        for (place, input) in inputs.into_iter().enumerate() {
+            self.change(Change::Decision { input, answer: answer.clone(), place })?;
+        }
+        drop(answer);
         result.await.map_err(|_| ShuttingDown)
     }
 
-    /// Stops a job, after the commit.
-    ///
-    /// # Errors
-    /// As above.
+    /// Stops a job, after the commit. A job that somebody else holds locked is tried again for a moment.
     pub async fn stop(&self, stop: StopJob) -> Result<StopResult, ShuttingDown> {
+        let begun = Instant::now();
+        loop {
+            let (done, result) = oneshot::channel();
+            self.change(Change::Stop(stop.clone(), done))?;
+            match result.await.map_err(|_| ShuttingDown)? {
+                StopResult::Busy if begun.elapsed() < STOP_TRIED_FOR => tokio::time::sleep(RETRY_FIRST).await,
+                result => return Ok(result),
+            }
+        }
+    }
+
+    /// Goes on with a job that is too large for one transaction, after the commit.
+    pub async fn slice(&self, slice: JobSlice) -> Result<SliceResult, ShuttingDown> {
         let (done, result) = oneshot::channel();
-        self.change(Change::Stop(stop, done))?;
+        self.change(Change::Slice(slice, done))?;
         result.await.map_err(|_| ShuttingDown)
     }
 
@@ -181,13 +213,15 @@ impl RecorderHandle {
         self.send(Item::Compare(Comparison { worker, held, of }))
     }
 
-    fn report(&self, from: &Reporter, bytes: usize) -> Result<WorkerReport, NotTaken> {
-        let charge = Charge::new(from, &self.queued, ITEM_BYTES + bytes)?;
-        Ok(WorkerReport { worker: from.worker, actor: from.actor.clone(), _charge: charge })
-    }
-
-    fn take(&self, change: Change) -> Result<(), NotTaken> {
-        Ok(self.change(change)?)
+    fn report(
+        &self,
+        from: &Reporter,
+        input: Input,
+        acknowledge: Option<WorkerId>,
+        bytes: usize,
+    ) -> Result<(), NotTaken> {
+        let charge = Some(Charge::new(from, &self.queued, ITEM_BYTES + bytes)?);
+        Ok(self.change(Change::Report { input, acknowledge, charge })?)
     }
 
     fn change(&self, change: Change) -> Result<(), ShuttingDown> {
@@ -199,57 +233,78 @@ impl RecorderHandle {
     }
 }
 
+/// What the recorder works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where it writes.
+    pub store: Store,
+    /// Through which workers are told.
+    pub hub: Hub,
+    /// Output that is under way.
+    pub live: LiveOutputs,
+    /// Learns how long runs take.
+    pub pace: Pace,
+    /// Tells viewers.
+    pub changes: Changes,
+    /// Asks for a scheduling pass.
+    pub scheduler_wake: Arc<Notify>,
+    /// Takes what is too large for one transaction.
+    pub large_jobs: LargeJobs,
+    /// Knows what is wrong with the database.
+    pub troubles: Troubles,
+}
+
 /// The recorder itself.
 #[derive(Debug)]
 pub struct Recorder {
     items: mpsc::UnboundedReceiver<Item>,
     /// Taken from the queue, for the batch after the present one.
     next: Option<Item>,
-    store: Store,
-    hub: Hub,
-    live: LiveOutputs,
-    pace: Pace,
-    changes: Changes,
-    scheduler_wake: Arc<Notify>,
+    parts: Parts,
     compacting: Arc<Semaphore>,
+    deferred: Deferred,
+    /// How many changes make a full batch: fewer while the database is slow.
+    most_changes: usize,
 }
 
 impl Recorder {
     /// A recorder and the handle to it.
-    pub fn new(
-        store: Store,
-        hub: Hub,
-        live: LiveOutputs,
-        pace: Pace,
-        changes: Changes,
-        scheduler_wake: Arc<Notify>,
-    ) -> (Recorder, RecorderHandle) {
+    pub fn new(parts: Parts) -> (Recorder, RecorderHandle) {
         let (sender, items) = mpsc::unbounded_channel();
         let compacting = Arc::new(Semaphore::new(1));
-        let recorder =
-            Recorder { items, next: None, store, hub, live, pace, changes, scheduler_wake, compacting };
+        let deferred = Deferred::default();
+        let most_changes = MAX_BATCH_CHANGES;
+        let recorder = Recorder { items, next: None, parts, compacting, deferred, most_changes };
         (recorder, RecorderHandle { items: sender, queued: Arc::default() })
     }
 
     /// Records until every handle is gone.
     pub async fn run(mut self) {
         loop {
+            let due = self.deferred.due();
             let item = match self.next.take() {
-                Some(item) => item,
-                None => match self.items.recv().await {
-                    Some(item) => item,
-                    None => return,
+                Some(item) => Some(item),
+                None => tokio::select! {
+                    biased;
+                    () = sleep_until_or_forever(due) => None,
+                    item = self.items.recv() => match item {
+                        Some(item) => Some(item),
+                        None => return,
+                    },
                 },
             };
+            let Some(item) = item else {
+                self.try_deferred().await;
+                continue;
+            };
             let (pending, comparisons) = self.gather(item);
-            self.commit(pending).await;
+            self.commit(pending.changes).await;
             if comparisons.is_empty() {
                 continue;
             }
             // What is found is committed before anything else, and before the sessions go on.
-            let mut found = Pending::default();
-            found.add(Change::Events(self.repair(&comparisons).await, None));
-            self.commit(found).await;
+            let found = self.repair(&comparisons).await;
+            self.commit(found.into_iter().map(Change::found).collect()).await;
             for comparison in comparisons {
                 if let Of::Hello { done, .. } = comparison.of {
                     let _ = done.send(());
@@ -275,7 +330,7 @@ impl Recorder {
                     None => has_hello,
                 },
             };
-            if comes_after || pending.is_full() || comparisons.len() == MAX_COMPARISONS {
+            if comes_after || pending.is_full(self.most_changes) || comparisons.len() == MAX_COMPARISONS {
                 self.next = Some(item);
                 break;
             }
@@ -290,5 +345,12 @@ impl Recorder {
             next = self.items.try_recv().ok();
         }
         (pending, comparisons)
+    }
+}
+
+async fn sleep_until_or_forever(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

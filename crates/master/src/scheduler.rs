@@ -11,12 +11,13 @@ use gaffer_domain::placement::{Measured, Offer, Strategy, TAKE_BACK_AFTER, room}
 use gaffer_domain::quantity::Span;
 use gaffer_domain::queue::{Class, How, InUse, Turns, decide, may_keep};
 use gaffer_domain::spec::Resources;
-use gaffer_domain::task::TaskEvent;
+use gaffer_domain::task::{Rejected, TaskEvent};
 use gaffer_domain::{Time, WorkerId};
 use gaffer_protocol::wire::ToWorker;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::background::large_jobs::LargeJobs;
 use crate::hub::Hub;
 use crate::pace::Pace;
 use crate::recorder::RecorderHandle;
@@ -46,6 +47,8 @@ pub struct Scheduler {
     pub pace: Pace,
     /// Through which placements go to the gate.
     pub recorder: RecorderHandle,
+    /// The jobs that are being stopped slice by slice: nothing of them is placed.
+    pub large_jobs: LargeJobs,
     /// Asks for a pass.
     pub wake: Arc<Notify>,
     /// Who is connected and how their machines do; through which workers are asked to give back what waits too long.
@@ -165,7 +168,7 @@ impl Scheduler {
         if wanted.is_empty() {
             return Ok(pass);
         }
-        let heads = self.store.class_heads(&wanted, now).await?;
+        let heads = self.store.class_heads(&wanted, &self.large_jobs.stopping(), now).await?;
         let classes: Vec<Class<'_>> = pending
             .iter()
             .filter_map(|class| Some((class, heads.get(&class.id)?)))
@@ -206,10 +209,18 @@ impl Scheduler {
         if inputs.is_empty() {
             return Ok(pass);
         }
+        let unreadable = self.store.specs_unreadable().len();
         let Ok(results) = self.recorder.events(inputs).await else { return Ok(pass) };
+        if results.contains(&Err(Rejected::Busy)) {
+            // Somebody else holds their jobs; no commit will tell when that is over.
+            let again = now + TimeDelta::milliseconds(RETRY.as_millis() as i64);
+            pass.next = Some(pass.next.map_or(again, |next| next.min(again)));
+        }
+        // What has turned out to be unreadable must not keep those behind it waiting.
+        let found_unreadable = self.store.specs_unreadable().len() > unreadable;
         let accepted = reserved.into_iter().zip(&results).filter(|(_, result)| result.is_ok());
         pass.placed = self.recent.add(accepted.map(|(placed, _)| placed), Instant::now());
-        pass.more = (decision.more || has_more) && pass.placed > 0;
+        pass.more = (decision.more || has_more) && pass.placed > 0 || found_unreadable;
         Ok(pass)
     }
 

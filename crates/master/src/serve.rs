@@ -13,14 +13,19 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::background::dead_letters::DeadLetters;
+use crate::background::deletion::Deletion;
+use crate::background::driver::Loops;
+use crate::background::large_jobs::{LargeJobs, LargeJobsLoop};
 use crate::changes::Changes;
+use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::hub::Hub;
 use crate::live::LiveOutputs;
 use crate::mover::Mover;
 use crate::pace::Pace;
-use crate::recorder::Recorder;
+use crate::recorder::{self, Recorder};
 use crate::sampler::{Sampler, Samples};
 use crate::scheduler::Scheduler;
 use crate::scheduler::recent::Recent;
@@ -29,6 +34,7 @@ use crate::secret::{NewSecret, Purpose};
 use crate::store::Store;
 use crate::store::claim::Claim;
 use crate::sweeper::Sweeper;
+use crate::troubles::Troubles;
 use crate::{Master, http};
 
 /// Open requests have so long to end when the master goes down.
@@ -108,19 +114,24 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let (hub, live) = (Hub::default(), LiveOutputs::default());
     let (pace, changes) = (Pace::default(), Changes::default());
     let (scheduler_wake, sweeper_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (recorder, recorder_handle) = Recorder::new(
-        store.clone(),
-        hub.clone(),
-        live.clone(),
-        pace.clone(),
-        changes.clone(),
-        scheduler_wake.clone(),
-    );
+    let (large_jobs, troubles) = (LargeJobs::default(), Troubles::default());
+    let (deletion_wake, dead_letters_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (recorder, recorder_handle) = Recorder::new(recorder::Parts {
+        store: store.clone(),
+        hub: hub.clone(),
+        live: live.clone(),
+        pace: pace.clone(),
+        changes: changes.clone(),
+        scheduler_wake: scheduler_wake.clone(),
+        large_jobs: large_jobs.clone(),
+        troubles: troubles.clone(),
+    });
     let statistics = Statistics::default();
     let scheduler = Scheduler {
         store: store.clone(),
         pace,
         recorder: recorder_handle.clone(),
+        large_jobs: large_jobs.clone(),
         wake: scheduler_wake.clone(),
         hub: hub.clone(),
         strategy: config.strategy,
@@ -147,18 +158,28 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         recorder: recorder_handle.clone(),
         wake: sweeper_wake.clone(),
     };
+    let large_jobs = LargeJobsLoop::new(store.clone(), recorder_handle.clone(), large_jobs);
+    let deletion = Deletion { store: store.clone(), wake: deletion_wake.clone() };
+    let dead_letters =
+        DeadLetters { store: store.clone(), changes: changes.clone(), wake: dead_letters_wake.clone() };
+    let background = Loops::default();
     let (dashboard_addr, api_addr, workers_addr) =
         (dashboard.local_addr()?, api.local_addr()?, workers.local_addr()?);
     let public_url = public_url(config, dashboard_addr);
     let master = Arc::new(Master {
         store,
         hub,
+        clocks: Default::default(),
         live,
         changes,
         recorder: recorder_handle,
         scheduler_wake,
         mover_wake,
         sweeper_wake,
+        troubles,
+        loops: background.clone(),
+        deletion_wake,
+        dead_letters_wake,
         strategy: config.strategy,
         statistics,
         samples,
@@ -181,6 +202,10 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             tokio::spawn(scheduler.run(shutdown.clone())),
             tokio::spawn(mover.run(shutdown.clone())),
             tokio::spawn(sampler.run(shutdown.clone())),
+            background.start(large_jobs, shutdown.clone()),
+            background.start(deletion, shutdown.clone()),
+            background.start(dead_letters, shutdown.clone()),
+            tokio::spawn(cleaner::run(master.store.clone(), shutdown.clone())),
             tokio::spawn(sweeper.run(shutdown)),
         ],
         master,

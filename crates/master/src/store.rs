@@ -8,7 +8,11 @@ use sqlx::{PgPool, Postgres, Transaction};
 
 pub mod claim;
 mod counts;
+pub mod dead_letters;
+pub mod deletion;
+mod error;
 pub mod events;
+mod forms;
 pub mod gate;
 pub mod jobs;
 pub mod keys;
@@ -20,8 +24,13 @@ pub mod tasks;
 pub mod users;
 pub mod workers;
 
+pub use error::StoreError;
+
 /// How long one statement may take before the database gives it up.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Begins a transaction on the hot path: a statement in it may take 5 s, and 500 ms of that may be waiting for a lock.
+/// The first limit means "too much at once", the second "somebody else is at it"; neither may hold up everybody.
+const BEGIN_SHORT: &str = "BEGIN; SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '500ms'";
 /// How long to wait for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_CONNECTIONS: u32 = 16;
@@ -31,46 +40,7 @@ const MAX_CONNECTIONS: u32 = 16;
 pub struct Store {
     pool: PgPool,
     specs: specs::SpecCache,
-}
-
-/// A call to the database failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// It can't be reached, or gave up on us: the same call may work later. Whether it took effect is unknown.
-    #[error("the database is not available: {0}")]
-    Unavailable(#[source] sqlx::Error),
-    /// It holds something that this version can't read.
-    #[error("the database holds something unexpected: {0}")]
-    Unreadable(String),
-    /// A statement was refused: an error in this program.
-    #[error("the database refused a statement: {0}")]
-    Refused(#[source] sqlx::Error),
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        use sqlx::Error as E;
-        let passing = match &error {
-            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Protocol(_) => {
-                true
-            }
-            E::Database(database) => database.code().is_some_and(|code| is_passing(&code)),
-            _ => false,
-        };
-        match (passing, error) {
-            (true, error) => StoreError::Unavailable(error),
-            (false, E::ColumnDecode { index, source }) => {
-                StoreError::Unreadable(format!("column {index}: {source}"))
-            }
-            (false, error) => StoreError::Refused(error),
-        }
-    }
-}
-
-/// SQLSTATEs that say nothing against the statement: connection trouble, deadlock, resources, shutdown, timeouts.
-fn is_passing(code: &str) -> bool {
-    matches!(&code[..2.min(code.len())], "08" | "53" | "57" | "58")
-        || matches!(code, "40001" | "40P01" | "55P03" | "25006")
+    settled_events: events::SettledEvents,
 }
 
 /// The migrations, embedded.
@@ -113,7 +83,7 @@ impl Store {
             .connect_with(options)
             .await
             .context("cannot connect to the database")?;
-        Ok(Store { pool, specs: specs::SpecCache::default() })
+        Ok(Store { pool, specs: Default::default(), settled_events: Default::default() })
     }
 
     /// The time that leases are judged by. Also shows whether the database answers.
@@ -139,5 +109,10 @@ impl Store {
 
     async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
         Ok(self.pool.begin().await?)
+    }
+
+    /// Begins a transaction that everybody else waits for: whatever in it is slow or locked is given up soon.
+    async fn begin_short(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+        Ok(self.pool.begin_with(BEGIN_SHORT).await?)
     }
 }

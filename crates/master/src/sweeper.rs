@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gaffer_domain::reason::LostCause;
+use gaffer_domain::task::Rejected;
 use gaffer_protocol::wire::GoodbyeCode;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,8 @@ const MAX_LOST_AT_ONCE: u32 = 1_000;
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 /// Keys of open sessions are checked so often; revoking one here ends its sessions at once.
 const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// Attempts whose jobs are held by somebody else are called lost after this.
+const BUSY_WAIT: Duration = Duration::from_millis(500);
 const CLEANING_INTERVAL: Duration = Duration::from_secs(3_600);
 
 /// The sweeper.
@@ -65,19 +68,23 @@ impl Sweeper {
     /// When the database does not answer: nothing is called lost then.
     pub async fn sweep_once(&self) -> Result<Option<Duration>, StoreError> {
         let (due, next) = self.store.tasks_out_of_contact(MAX_LOST_AT_ONCE).await?;
+        let mut is_busy = false;
         if !due.is_empty() {
             tracing::warn!(attempts = due.len(), "calling attempts of absent workers lost");
             let inputs = due
                 .iter()
                 .map(|(attempt, worker)| lost(*worker, *attempt, LostCause::OutOfContact))
                 .collect();
-            let _ = self.recorder.events(inputs).await;
+            let results = self.recorder.events(inputs).await.unwrap_or_default();
+            is_busy = results.contains(&Err(Rejected::Busy));
         }
         self.end_refused_sessions().await?;
         let more = due.len() == MAX_LOST_AT_ONCE as usize;
-        Ok(match more {
-            true => Some(Duration::ZERO),
-            false => next.map(|secs| Duration::from_secs_f64(secs.max(0.001))),
+        Ok(match (is_busy, more) {
+            // Somebody else holds a job of theirs.
+            (true, _) => Some(BUSY_WAIT),
+            (false, true) => Some(Duration::ZERO),
+            (false, false) => next.map(|secs| Duration::from_secs_f64(secs.max(0.001))),
         })
     }
 

@@ -35,6 +35,9 @@ pub struct Job {
     pub state: String,
     /// Why it ended as it did: that of the first task that failed, or of the stop.
     pub reason: Option<Reason>,
+    /// What keeps all of it from being started, such as a specification that this version of the master can't read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// The user's marks.
     pub labels: BTreeMap<String, String>,
     /// 0 to 100.
@@ -51,6 +54,9 @@ pub struct Job {
     pub started_at: Option<DateTime<Utc>>,
     /// When its last task ended.
     pub finished_at: Option<DateTime<Utc>>,
+    /// How long it ran, or has been running; none before its first attempt started.
+    #[serde(default)]
+    pub ran_seconds: Option<f64>,
     /// The whole specification, every default explicit.
     pub spec: serde_json::Value,
 }
@@ -90,6 +96,10 @@ pub struct Task {
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
+    /// How long its latest attempt ran, by a clock of its worker that only goes forward, or has been running; none before
+    /// that started.
+    #[serde(default)]
+    pub ran_seconds: Option<f64>,
 }
 
 /// A task with its attempts, latest first.
@@ -113,10 +123,13 @@ pub struct Attempt {
     pub worker_id: WorkerId,
     /// When it was placed.
     pub scheduled_at: DateTime<Utc>,
-    /// When it started, by the worker's clock.
+    /// When it started, by the master's clock.
     pub started_at: Option<DateTime<Utc>>,
-    /// When its end was recorded.
+    /// When its end was recorded, by the master's clock.
     pub finished_at: Option<DateTime<Utc>>,
+    /// How long it ran, by a clock of its worker that only goes forward, or has been running; none before it started.
+    #[serde(default)]
+    pub ran_seconds: Option<f64>,
     /// Why it ended; none while it runs and after a success.
     pub reason: Option<Reason>,
     /// Exit code of its process.
@@ -256,6 +269,9 @@ pub struct Worker {
     pub os: String,
     /// What its operator should know.
     pub warnings: Vec<String>,
+    /// How far its clock is ahead of the master's, less than 0 if it is behind; none until that is measured.
+    #[serde(default)]
+    pub clock_ahead_seconds: Option<f64>,
     /// When it first dialled in.
     pub created_at: DateTime<Utc>,
     /// When it was last heard of.
@@ -346,6 +362,89 @@ pub struct Event {
     pub actor: String,
     /// Why, in a sentence.
     pub message: String,
+}
+
+/// Something that a worker sent and the database refused: kept, and not recorded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Its number.
+    pub id: i64,
+    /// When it was set aside.
+    pub at: DateTime<Utc>,
+    /// When it was tried last.
+    pub tried_at: DateTime<Utc>,
+    /// `output` or `report`.
+    pub kind: String,
+    /// About which job.
+    pub job: Option<JobId>,
+    /// About which task of it, by address.
+    pub task: Option<String>,
+    /// Which attempt.
+    pub attempt: Option<u32>,
+    /// Who sent it.
+    pub worker: Option<String>,
+    /// Of output: where it belongs in the attempt's output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// Of output: how much it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// What the database said.
+    pub reason: String,
+}
+
+/// How the master is doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct System {
+    /// What keeps it from recording anything, if something does.
+    pub database_trouble: Option<Trouble>,
+    /// What single changes wait for, if any did lately.
+    pub change_trouble: Option<Trouble>,
+    /// Jobs of the project that somebody else holds locked in the database; what happens to them waits.
+    pub locked_jobs: Vec<LockedJob>,
+    /// Whether the database refused anything of the project that is kept as a dead letter.
+    pub has_dead_letters: bool,
+    /// Background loops.
+    pub loops: Vec<BackgroundLoop>,
+}
+
+/// Something that is wrong with the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// What it says.
+    pub message: String,
+}
+
+/// A job that somebody else holds locked in the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedJob {
+    /// Which job.
+    pub job: JobId,
+    /// Since when its changes wait.
+    pub since: DateTime<Utc>,
+}
+
+/// A background loop and how its last run went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackgroundLoop {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// How long it waits when there is nothing to do.
+    pub period_seconds: f64,
+    /// How often it ran.
+    pub runs: u64,
+    /// When its last run began.
+    pub last_run_at: Option<DateTime<Utc>>,
+    /// How long that took.
+    pub last_run_seconds: Option<f64>,
+    /// How many things it dealt with, unless it failed.
+    pub last_run_done: Option<u64>,
+    /// Why it failed, if it did.
+    pub last_run_error: Option<String>,
 }
 
 /// Why the tasks of a job wait, and where the others were placed.

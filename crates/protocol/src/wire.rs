@@ -146,6 +146,20 @@ pub struct Heartbeat {
     pub held: Option<Vec<HeldAttempt>>,
     /// How its machine is doing.
     pub stats: MachineStats,
+    /// What its wall clock says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockReading>,
+}
+
+/// What a worker's wall clock says, so that the master can tell how far it is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockReading {
+    /// The last heartbeat of the session that was answered; 0: the welcome.
+    pub answer: u64,
+    /// How long ago that answer came, by a clock that only goes forward.
+    pub since_micros: u64,
+    /// The time now.
+    pub at: DateTime<Utc>,
 }
 
 /// How a machine is doing.

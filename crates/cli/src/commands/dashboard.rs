@@ -1,6 +1,5 @@
 //! `gaffer dashboard`: makes a link that signs in to the dashboard, once.
 
-use chrono::Utc;
 use gaffer_protocol::rest::LoginLink;
 use serde_json::json;
 
@@ -21,7 +20,7 @@ pub async fn run(out: &Out) -> Result<u8, Failure> {
     out.remark(&format!(
         "signs in once, until {} ({})",
         moment::local(link.expires_at),
-        moment::ago(link.expires_at, Utc::now())
+        moment::ago(link.expires_at, moment::now())
     ));
     Ok(0)
 }

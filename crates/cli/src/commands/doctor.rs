@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
+use gaffer_protocol::rest::{Page, System, Worker};
 use reqwest::header::{CONNECTION, DATE, UPGRADE};
 use reqwest::{Response, StatusCode};
 use serde::Serialize;
@@ -16,6 +17,7 @@ use crate::client::{Client, Query};
 use crate::config;
 use crate::failure::Failure;
 use crate::listing::{Format, Output};
+use crate::moment;
 use crate::out::Out;
 use crate::style;
 
@@ -180,6 +182,7 @@ async fn api() -> Vec<Finding> {
         Ok(answer) if answer.status().is_success() => {
             findings.push(Finding::ok("address", format!("{} answers and is ready", access.url)));
             findings.extend(clock(&answer));
+            findings.extend(held_back(answer).await);
         }
         Ok(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => findings.push(Finding::problem(
             "address",
@@ -200,15 +203,48 @@ async fn api() -> Vec<Finding> {
         let query = Query::from([("limit", "1".to_owned())]);
         Client::new(&access)?.get(&["jobs"], &query).await.map(drop)
     };
-    findings.push(match asked.await {
-        Ok(()) => Finding::ok("key", format!("the key from {} is good", access.source)),
-        Err(failure) => Finding::problem(
+    match asked.await {
+        Ok(()) => {
+            findings.push(Finding::ok("key", format!("the key from {} is good", access.source)));
+            findings.extend(workers_clocks(&access).await);
+        }
+        Err(failure) => findings.push(Finding::problem(
             "key",
             format!("the key from {}: {failure}", access.source),
             "make another one on the dashboard, under Keys",
-        ),
-    });
+        )),
+    }
+    findings.extend(records(&access).await);
     findings
+}
+
+/// Whether the master can record what happens, and whether the database has refused anything.
+async fn records(access: &config::Access) -> Option<Finding> {
+    const CHECK: &str = "database";
+    let client = Client::new(access).ok()?;
+    let state: System = client.read(&["system"], &Query::new()).await.ok()?;
+    let troubles = super::system::troubles(&state, Utc::now());
+    Some(match (troubles.first(), state.has_dead_letters) {
+        (Some(trouble), _) => Finding::problem(
+            CHECK,
+            trouble.clone(),
+            "fix the database (`gaffer system` shows all of it); nothing is lost meanwhile",
+        ),
+        (None, true) => Finding::problem(
+            CHECK,
+            "the database refused output or reports, which are kept as dead letters",
+            "run `gaffer dead-letters list` for the reasons",
+        ),
+        (None, false) => Finding::ok(CHECK, "accepts what the master records"),
+    })
+}
+
+/// What the master says beside that it is ready.
+async fn held_back(answer: Response) -> Option<Finding> {
+    let text = answer.text().await.ok()?;
+    let warning = text.lines().find_map(|line| line.strip_prefix("warning: "))?;
+    let fix = "end that transaction: SELECT pg_terminate_backend(PROCESS) on the database";
+    Some(Finding::problem("live events", warning, fix))
 }
 
 fn clock(answer: &Response) -> Option<Finding> {
@@ -224,6 +260,39 @@ fn clock(answer: &Response) -> Option<Finding> {
             "let both be set over the network (NTP): nothing breaks, but times are confusing",
         )
     })
+}
+
+/// Workers whose clocks are off, as the master measures it.
+async fn workers_clocks(access: &config::Access) -> Option<Finding> {
+    const CHECK: &str = "workers' clocks";
+    let mut query = Query::from([("limit", "500".to_owned())]);
+    let client = Client::new(access).ok()?;
+    let (mut off, mut measured) = (Vec::new(), 0);
+    loop {
+        let page: Page<Worker> = client.read(&["workers"], &query).await.ok()?;
+        for worker in page.items {
+            let Some(ahead) = worker.clock_ahead_seconds else { continue };
+            measured += 1;
+            if ahead.abs() > gaffer_domain::clocks::CLOCK_TOLERANCE.as_secs_f64() {
+                let direction = if ahead < 0.0 { "behind" } else { "ahead" };
+                off.push(format!("{} is {} {direction}", worker.name, moment::lasted_seconds(ahead.abs())));
+            }
+        }
+        query.retain(|(name, _)| *name != "cursor");
+        match page.next_cursor {
+            Some(cursor) => query.push(("cursor", cursor)),
+            None => break,
+        }
+    }
+    match (measured, off.is_empty()) {
+        (0, _) => None,
+        (_, true) => Some(Finding::ok(CHECK, "agree with the master's")),
+        (_, false) => Some(Finding::problem(
+            CHECK,
+            off.join(", "),
+            "let them be set over the network (NTP): nothing breaks, but times in output are confusing",
+        )),
+    }
 }
 
 /// Whether the master's door for workers lets a WebSocket through, where this machine has a worker's settings.

@@ -51,7 +51,7 @@ pub async fn run(args: JobArgs, out: &Out) -> Result<u8, Failure> {
 }
 
 fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), Failure> {
-    let now = Utc::now();
+    let now = moment::now();
     let mut text =
         format!("job {} {} {}\n", job.id, style::visible(&job.name), out.state(&job.state, Stream::Stdout));
     let mut field = |name: &str, value: &str| {
@@ -60,9 +60,10 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
         }
     };
     field("reason", job.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default());
+    field("problem", job.problem.as_deref().unwrap_or_default());
     field("type", &format!("{}, priority {}", job.kind, job.priority));
     field("submitted", &format!("{} by {}", moment::ago(job.created_at, now), job.created_by));
-    field("took", &took(job.started_at, job.finished_at, now).unwrap_or_default());
+    field("took", &took(job.ran_seconds, job.started_at, job.finished_at).unwrap_or_default());
     field("rerun of", &job.rerun_of.map(|of| of.to_string()).unwrap_or_default());
     let labels: Vec<_> = job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     field("labels", &labels.join(", "));
@@ -86,13 +87,13 @@ impl Entry for Task {
         self.address.clone()
     }
 
-    fn cells(&self, now: DateTime<Utc>) -> Vec<Cell> {
+    fn cells(&self, _: DateTime<Utc>) -> Vec<Cell> {
         vec![
             Cell::text(&self.address),
             Cell::state(&self.state),
             Cell::maybe(self.worker.as_ref()),
             Cell::text(self.attempt.to_string()),
-            Cell::maybe(took(self.started_at, self.finished_at, now)),
+            Cell::maybe(took(self.ran_seconds, self.started_at, self.finished_at)),
             Cell::maybe(exit_of(self)),
             Cell::text(self.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default()),
         ]

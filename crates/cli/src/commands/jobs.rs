@@ -82,8 +82,13 @@ impl Entry for Job {
             Cell::state(&self.state),
             Cell::text(tasks(self)),
             Cell::text(moment::ago(self.created_at, now)),
-            Cell::maybe(took(self.started_at, self.finished_at, now)),
-            Cell::text(self.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default()),
+            Cell::maybe(took(self.ran_seconds, self.started_at, self.finished_at)),
+            Cell::text(
+                self.problem
+                    .as_deref()
+                    .or(self.reason.as_ref().map(|reason| reason.message.as_str()))
+                    .unwrap_or_default(),
+            ),
         ]
     }
 
@@ -104,11 +109,12 @@ fn tasks(job: &Job) -> String {
     format!("{completed}/{}", job.task_counts.values().sum::<i64>())
 }
 
-/// How long something took, or has been taking.
+/// How long something took, or has been taking, as the master says; an older one tells only when it was.
 pub fn took(
+    ran_seconds: Option<f64>,
     started: Option<DateTime<Utc>>,
     finished: Option<DateTime<Utc>>,
-    now: DateTime<Utc>,
 ) -> Option<String> {
-    started.map(|started| moment::lasted(started, finished.unwrap_or(now)))
+    let by_times = || started.map(|started| moment::lasted(started, finished.unwrap_or_else(moment::now)));
+    ran_seconds.map(moment::lasted_seconds).or_else(by_times)
 }

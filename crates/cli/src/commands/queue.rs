@@ -42,7 +42,7 @@ pub async fn run(args: QueueArgs, out: &Out) -> Result<u8, Failure> {
                 out.line(&class.job.to_string())?;
             }
         }
-        Format::Table | Format::Wide => out.print(shown(out, &answer.read()?, Utc::now()).as_bytes())?,
+        Format::Table | Format::Wide => out.print(shown(out, &answer.read()?, moment::now()).as_bytes())?,
     }
     Ok(0)
 }

@@ -1,12 +1,14 @@
 //! `gaffer stop`: stops jobs.
 
 use clap::Args;
+use gaffer_protocol::rest::Job;
 use serde_json::json;
 
 use crate::commands::bulk::{self, Bulk};
 use crate::failure::Failure;
 use crate::out::Out;
 use crate::selector::Selector;
+use crate::style;
 
 /// Which jobs to stop.
 #[derive(Debug, Args)]
@@ -32,7 +34,11 @@ pub struct StopArgs {
 pub async fn run(args: StopArgs, out: &Out) -> Result<u8, Failure> {
     let bulk = Bulk { verb: "stop", done: "stopping", asks_from: 2, yes: args.yes };
     bulk::each(out, &args.jobs, &bulk, async |client, job| {
-        client.post(&["jobs", &job.to_string(), "stop"], &json!({})).await.map(|_| None)
+        let answer = client.post(&["jobs", &job.to_string(), "stop"], &json!({})).await?;
+        if let Some(problem) = answer.read::<Job>().ok().and_then(|job| job.problem) {
+            out.note(&format!("gaffer: {job}: {}", style::visible(&problem)));
+        }
+        Ok(None)
     })
     .await
 }

@@ -144,7 +144,7 @@ fn show(out: &Out, answer: &Answer, format: Format) -> Result<(), Failure> {
 }
 
 fn details(out: &Out, worker: &Worker) -> String {
-    let now = Utc::now();
+    let now = moment::now();
     let state = out.state(&worker.state, Stream::Stdout);
     let mut text = format!("worker {} {} {state}\n", worker.id, style::visible(&worker.name));
     let mut field = |name: &str, value: &str| {
@@ -208,6 +208,15 @@ fn drivers(worker: &Worker) -> String {
     worker.drivers.iter().map(driver).collect::<Vec<_>>().join(", ")
 }
 
+/// How far a clock is off, to the tenth of a second.
+fn clock(ahead_seconds: f64) -> String {
+    match ahead_seconds {
+        ahead if ahead >= 0.1 => format!("+{}", moment::lasted_seconds(ahead)),
+        ahead if ahead <= -0.1 => format!("-{}", moment::lasted_seconds(-ahead)),
+        _ => "right".to_owned(),
+    }
+}
+
 fn share(reserved: u64, capacity: u64) -> String {
     format!("{} of {} reserved", size(reserved), size(capacity))
 }
@@ -227,7 +236,8 @@ pub(super) fn size(bytes: u64) -> String {
 impl Entry for Worker {
     const HEAD: &'static [&'static str] =
         &["WORKER", "STATE", "CPU", "MEMORY", "RUNNING", "DATACENTER", "LABELS", "SEEN"];
-    const WIDE_HEAD: &'static [&'static str] = &["ID", "DISK", "WAITING", "DRIVERS", "ARCH", "VERSION"];
+    const WIDE_HEAD: &'static [&'static str] =
+        &["ID", "DISK", "WAITING", "DRIVERS", "ARCH", "VERSION", "CLOCK", "WARNINGS"];
     const NONE: &'static str = "no workers yet: `gaffer keys create --kind worker --name NAME` makes a key for one, \
                                 `gaffer worker` starts it";
 
@@ -256,6 +266,8 @@ impl Entry for Worker {
             Cell::text(drivers(self)),
             Cell::text(&self.arch),
             Cell::text(&self.version),
+            Cell::maybe(self.clock_ahead_seconds.map(clock)),
+            Cell::text(self.warnings.join("; ")),
         ]
     }
 }

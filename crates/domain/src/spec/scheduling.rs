@@ -41,7 +41,7 @@ pub struct Placement {
 }
 
 /// What a batch task does when its worker drains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDrain {
     /// It goes on there until it ends, or until the deadline if there is one.

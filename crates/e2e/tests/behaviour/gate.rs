@@ -16,6 +16,7 @@ use serde_json::json;
 use sqlx::Connection as _;
 
 mod histories;
+mod slices;
 
 struct Bench {
     store: Store,
@@ -185,11 +186,7 @@ async fn the_same_batch_applied_twice_has_the_effect_of_once() {
     let attempts = bench.store.attempt_list(task).await.unwrap();
     assert_eq!((attempts.len(), attempts[0].exit_code), (1, Some(1)));
     // What was recorded already is no news, and no late report either.
-    let events = bench
-        .store
-        .event_list(bench.project, Some(job), gaffer_master::store::events::EventRange::Before(None), 100)
-        .await
-        .unwrap();
+    let events = bench.store.events_before(bench.project, Some(job), None, 100).await.unwrap();
     assert!(events.iter().all(|event| event.kind != "task.late_report"), "{events:?}");
 }
 
@@ -205,11 +202,7 @@ async fn a_report_that_comes_too_late_is_kept_as_history() {
     assert_eq!(bench.states(job).await, ["failed"]);
     bench.apply(vec![(task, bench.exited(1, 0))]).await;
     assert_eq!(bench.states(job).await, ["failed"]);
-    let events = bench
-        .store
-        .event_list(bench.project, Some(job), gaffer_master::store::events::EventRange::Before(None), 1)
-        .await
-        .unwrap();
+    let events = bench.store.events_before(bench.project, Some(job), None, 1).await.unwrap();
     assert_eq!(events[0].kind, "task.late_report");
     assert_eq!(events[0].message, "reported too late to count: exited with code 0");
 }
@@ -311,7 +304,7 @@ async fn an_accepted_job_has_reached_the_disk() {
 async fn a_deleted_job_leaves_nothing_behind() {
     let bench = bench().await;
     let job = bench.submit(json!({"command": ["true"]})).await;
-    use gaffer_master::store::jobs::Deleted;
+    use gaffer_master::store::deletion::Deleted;
     let refused = bench.store.job_delete(bench.project, job, "ana").await.unwrap();
     assert_eq!(refused, Deleted::NotOver(gaffer_domain::job::JobState::Pending));
     assert_eq!(bench.store.job_delete(ProjectId(99), job, "eve").await.unwrap(), Deleted::Unknown);
@@ -319,6 +312,8 @@ async fn a_deleted_job_leaves_nothing_behind() {
     bench.apply(vec![(task, bench.placed())]).await;
     bench.apply(vec![(task, bench.exited(1, 0))]).await;
     assert_eq!(bench.store.job_delete(bench.project, job, "ana").await.unwrap(), Deleted::Yes);
+    assert!(bench.store.job_get(bench.project, job).await.unwrap().is_none());
+    while bench.store.deletion_slice().await.unwrap().is_some() {}
     assert!(bench.ids(job).await.is_empty());
     assert!(bench.store.attempt_list(task).await.unwrap().is_empty());
     // A report about it finds nothing and breaks nothing.

@@ -9,18 +9,23 @@
 
 mod acknowledgements;
 mod cli;
+mod clocks;
 mod containers;
 mod crash;
 mod doors;
 mod draining;
+mod events;
 mod gate;
 mod jobs;
 mod leases;
+mod leftovers;
 mod masters;
 mod pages;
 mod placement;
+mod refused;
 mod scheduling;
 mod sessions;
+mod stored;
 mod survival;
 mod tenants;
 mod torture;

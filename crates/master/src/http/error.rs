@@ -58,6 +58,12 @@ pub enum Error {
     /// The database is away; the same request may work in a moment.
     #[error("the database is not available; try again in a moment")]
     Unavailable,
+    /// Somebody else is at it, or there is too much to do; the same request may work in a moment.
+    #[error("{0}; try again in a moment")]
+    Busy(&'static str),
+    /// The database answers, but accepts nothing.
+    #[error("the database accepts nothing since {}; the page System and `gaffer system` say why", .0.format("%Y-%m-%d %H:%M:%S UTC"))]
+    NotReady(gaffer_domain::Time),
     /// The master is going down.
     #[error("the master is shutting down; try again in a moment")]
     ShuttingDown,
@@ -73,12 +79,31 @@ impl From<StoreError> for Error {
                 tracing::warn!(%error, "a request failed because the database is away");
                 Error::Unavailable
             }
+            StoreError::TooSlow(error) => {
+                tracing::warn!(%error, "a request failed because the database is too slow");
+                Error::Busy("the database took too long")
+            }
+            StoreError::Locked(error) => {
+                tracing::warn!(%error, "a request failed because of a lock in the database");
+                Error::Busy("another transaction in the database holds a lock on this")
+            }
+            StoreError::Refused(error) if is_about_a_value(&error) => Error::Invalid {
+                code: "invalid_value",
+                detail: "a value in the request can't be stored or compared by the database".to_owned(),
+                errors: Vec::new(),
+            },
             error => {
                 tracing::error!(%error, "a request failed");
                 Error::Internal
             }
         }
     }
+}
+
+/// SQLSTATE class 22, data exception: such as a NUL in a text, or a number out of range.
+fn is_about_a_value(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code.starts_with("22"))
 }
 
 impl From<ShuttingDown> for Error {
@@ -127,7 +152,9 @@ impl Error {
             Error::Unprocessable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Conflict { .. } => StatusCode::CONFLICT,
             Error::OutOfRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
-            Error::Unavailable | Error::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Unavailable | Error::Busy(_) | Error::NotReady(_) | Error::ShuttingDown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -141,6 +168,8 @@ impl Error {
             Error::Conflict { .. } => "conflict",
             Error::OutOfRange(_) => "out_of_range",
             Error::Unavailable => "database_unavailable",
+            Error::Busy(_) => "busy",
+            Error::NotReady(_) => "not_ready",
             Error::ShuttingDown => "shutting_down",
             Error::Internal => "internal",
         }
@@ -184,7 +213,7 @@ impl IntoResponse for Error {
             Error::Unauthorized(..) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"gaffer\""));
             }
-            Error::Unavailable | Error::ShuttingDown => {
+            Error::Unavailable | Error::Busy(_) | Error::NotReady(_) | Error::ShuttingDown => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
             }
             Error::OutOfRange(bytes) => {

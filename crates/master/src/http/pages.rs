@@ -24,6 +24,7 @@ mod rows;
 mod shell_words;
 mod shown;
 mod stream;
+mod system;
 mod task;
 mod theme;
 mod worker;
@@ -74,6 +75,9 @@ pub fn routes() -> Router<Arc<Master>> {
         .route("/workers/{worker}/resume", post(worker::resume))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{key}/revoke", post(keys::revoke))
+        .route("/system", get(system::show))
+        .route("/system/dead-letters/{letter}/retry", post(system::retry))
+        .route("/system/dead-letters/{letter}/delete", post(system::delete))
         .route("/events", get(events::list))
         .route("/events/live", get(events::live))
         .route("/static/{name}", get(assets::serve))

@@ -1,122 +1,137 @@
-//! What waits for the gate together, and who waits for it.
+//! What goes through the gate, one change at a time, and who waits for each.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use chrono::Utc;
-use gaffer_domain::task::{Rejected, Report, TaskEvent};
-use gaffer_domain::{AttemptRef, WorkerId};
-use gaffer_protocol::wire::{ContainerFacts, Ended};
+use gaffer_domain::task::{Rejected, TaskEvent};
+use gaffer_domain::{TaskId, WorkerId};
 use tokio::sync::oneshot;
 
 use super::queue::Charge;
 use crate::hub::OnItsWay;
 use crate::live::LiveOutput;
-use crate::store::gate::{Batch, Detail, Input, StopJob, StopResult};
+use crate::store::gate::{Batch, Input, JobSlice, SliceResult, StopJob, StopResult};
 use crate::store::output::ChunkRow;
 
-/// A batch is closed when it has so many events or so much output.
-const MAX_BATCH_INPUTS: usize = 1_000;
+/// A batch is closed when it has so many changes or so much output.
+pub(super) const MAX_BATCH_CHANGES: usize = 1_000;
 const MAX_BATCH_OUTPUT_BYTES: usize = 2 << 20;
 
 /// Whether each of several events changed something.
 pub(super) type Results = Vec<Result<(), Rejected>>;
 
-/// What goes through the gate.
+/// One thing that goes through the gate.
 #[derive(Debug)]
 pub(super) enum Change {
-    Started(WorkerReport, AttemptRef, chrono::DateTime<Utc>, Option<ContainerFacts>),
-    Returned(WorkerReport, AttemptRef),
-    Ended(WorkerReport, Box<Ended>, u64),
+    /// What a worker says, or what was found to have happened. It must not be forgotten.
+    Report {
+        input: Input,
+        /// Who is told once it is recorded.
+        acknowledge: Option<WorkerId>,
+        /// Of its worker's share of the queue.
+        charge: Option<Charge>,
+    },
+    /// Output that arrived. It must not be forgotten.
     Output { row: ChunkRow, live: Arc<LiveOutput>, on_its_way: OnItsWay },
-    Events(Vec<Input>, Option<oneshot::Sender<Results>>),
+    /// What the master wants. Whoever wants it looks again if nothing comes of it.
+    Decision { input: Input, answer: Arc<Answer>, place: usize },
+    /// A job that a user wants stopped.
     Stop(StopJob, oneshot::Sender<StopResult>),
+    /// More of a job that is too large for one transaction.
+    Slice(JobSlice, oneshot::Sender<SliceResult>),
 }
 
-impl Change {
-    /// The worker that reports it; none if nobody reports it.
-    pub(super) fn worker(&self) -> Option<WorkerId> {
-        match self {
-            Change::Started(from, ..) | Change::Returned(from, ..) | Change::Ended(from, ..) => {
-                Some(from.worker)
-            }
-            Change::Output { live, .. } => Some(live.worker),
-            Change::Events(..) | Change::Stop(..) => None,
+/// The answer to several decisions: given when the last of them is through. One that came to nothing was rejected
+/// because its job was busy.
+#[derive(Debug)]
+pub(super) struct Answer {
+    results: Mutex<Results>,
+    done: Mutex<Option<oneshot::Sender<Results>>>,
+}
+
+impl Answer {
+    /// An answer to so many decisions.
+    pub(super) fn new(decisions: usize, done: oneshot::Sender<Results>) -> Arc<Answer> {
+        let results = Mutex::new(vec![Err(Rejected::Busy); decisions]);
+        Arc::new(Answer { results, done: Mutex::new(Some(done)) })
+    }
+
+    pub(super) fn set(&self, place: usize, result: Result<(), Rejected>) {
+        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = results.get_mut(place) {
+            *slot = result;
         }
     }
 }
 
-#[derive(Debug)]
-pub(super) struct WorkerReport {
-    pub(super) worker: WorkerId,
-    pub(super) actor: Arc<str>,
-    pub(super) _charge: Charge,
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let results = std::mem::take(self.results.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if let Some(done) = self.done.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = done.send(results);
+        }
+    }
 }
 
-/// A batch together with those who wait for it.
+impl Change {
+    /// What was found to have happened, beside what a worker reported.
+    pub(super) fn found(input: Input) -> Change {
+        Change::Report { input, acknowledge: None, charge: None }
+    }
+
+    /// The worker that reports it; none if nobody does.
+    pub(super) fn worker(&self) -> Option<WorkerId> {
+        match self {
+            Change::Report { input, .. } => match &input.event {
+                TaskEvent::Started(report, _) | TaskEvent::Returned(report) | TaskEvent::Ended(report, _) => {
+                    Some(report.worker)
+                }
+                _ => None,
+            },
+            Change::Output { live, .. } => Some(live.worker),
+            Change::Decision { .. } | Change::Stop(..) | Change::Slice(..) => None,
+        }
+    }
+
+    /// The task whose changes must stay in order with this one.
+    pub(super) fn task(&self) -> Option<TaskId> {
+        match self {
+            Change::Report { input, .. } | Change::Decision { input, .. } => Some(input.task),
+            Change::Output { row, .. } => Some(row.chunk.attempt.task),
+            Change::Stop(..) | Change::Slice(..) => None,
+        }
+    }
+}
+
+/// Changes that are to be committed together.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    pub(super) batch: Batch,
+    pub(super) changes: Vec<Change>,
     output_bytes: usize,
-    /// Whom to tell that the end of an attempt is recorded.
-    pub(super) ends: Vec<(WorkerId, AttemptRef)>,
-    pub(super) stored: BTreeMap<AttemptRef, (Arc<LiveOutput>, u64)>,
-    /// Given back before anybody is told that it is stored.
-    pub(super) on_its_way: Vec<OnItsWay>,
-    pub(super) events_done: Vec<(Range<usize>, oneshot::Sender<Results>)>,
-    pub(super) stops_done: Vec<oneshot::Sender<StopResult>>,
 }
 
 impl Pending {
     pub(super) fn add(&mut self, change: Change) {
+        if let Change::Output { row, .. } = &change {
+            self.output_bytes += row.chunk.body.len();
+        }
+        self.changes.push(change);
+    }
+
+    pub(super) fn is_full(&self, most: usize) -> bool {
+        self.changes.len() >= most || self.output_bytes >= MAX_BATCH_OUTPUT_BYTES
+    }
+}
+
+/// The changes as the gate takes them; results come back in the same order, each kind by itself.
+pub(super) fn batch_of(changes: &[Change]) -> Batch {
+    let mut batch = Batch::default();
+    for change in changes {
         match change {
-            Change::Started(from, attempt, at, container) => {
-                let event = TaskEvent::Started(Report { worker: from.worker, attempt: attempt.attempt }, at);
-                let detail = container.map_or(Detail::None, |facts| Detail::Container(Box::new(facts)));
-                self.input(attempt, event, from.actor, detail);
-            }
-            Change::Returned(from, attempt) => {
-                let event = TaskEvent::Returned(Report { worker: from.worker, attempt: attempt.attempt });
-                self.input(attempt, event, from.actor, Detail::None);
-            }
-            Change::Ended(from, ended, lines) => {
-                let attempt = ended.attempt;
-                let report = Report { worker: from.worker, attempt: attempt.attempt };
-                let event = TaskEvent::Ended(report, ended.end.clone());
-                self.ends.push((from.worker, attempt));
-                self.input(attempt, event, from.actor, Detail::End(ended, lines));
-            }
-            Change::Output { row, live, on_its_way } => {
-                self.output_bytes += row.chunk.body.len();
-                let end = row.chunk.offset + u64::from(row.payload_bytes);
-                self.stored.insert(row.chunk.attempt, (live, end));
-                self.batch.chunks.push(row);
-                self.on_its_way.push(on_its_way);
-            }
-            Change::Events(inputs, done) => {
-                let start = self.batch.inputs.len();
-                self.batch.inputs.extend(inputs);
-                if let Some(done) = done {
-                    self.events_done.push((start..self.batch.inputs.len(), done));
-                }
-            }
-            Change::Stop(stop, done) => {
-                self.batch.stops.push(stop);
-                self.stops_done.push(done);
-            }
+            Change::Report { input, .. } | Change::Decision { input, .. } => batch.inputs.push(input.clone()),
+            Change::Output { row, .. } => batch.chunks.push(row.clone()),
+            Change::Stop(stop, _) => batch.stops.push(stop.clone()),
+            Change::Slice(slice, _) => batch.slices.push(*slice),
         }
     }
-
-    fn input(&mut self, attempt: AttemptRef, event: TaskEvent, actor: Arc<str>, detail: Detail) {
-        self.batch.inputs.push(Input { task: attempt.task, event, actor, detail });
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.batch.inputs.len() >= MAX_BATCH_INPUTS || self.output_bytes >= MAX_BATCH_OUTPUT_BYTES
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.batch.inputs.is_empty() && self.batch.stops.is_empty() && self.batch.chunks.is_empty()
-    }
+    batch
 }

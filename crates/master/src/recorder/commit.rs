@@ -1,5 +1,10 @@
-//! Commits a batch, whatever the database says, then tells everybody who waits for it.
+//! Commits changes, whatever the database says, then tells everybody who waits for them.
+//!
+//! What the world does (the database is away, refuses everything) is waited out, and nothing is acknowledged meanwhile.
+//! What concerns a part only (a locked row, a value that is refused, too much at once) is found by halving and dealt with
+//! alone, so that it delays nothing else.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use chrono::Utc;
@@ -7,128 +12,190 @@ use gaffer_domain::AttemptRef;
 use gaffer_domain::task::{Rejected, TaskEvent};
 use gaffer_protocol::wire::ToWorker;
 
-use super::batch::Pending;
+use super::batch::{Change, MAX_BATCH_CHANGES, batch_of};
 use super::{RETRY_FIRST, RETRY_LONGEST, Recorder};
 use crate::store::StoreError;
-use crate::store::gate::{Batch, Dispatch, Outcome, StopResult};
+use crate::store::gate::{Dispatch, Outcome, StopResult};
 
+/// After so many failures without a success between them it is not a part that fails, and halving goes no further. A single
+/// change among [`MAX_BATCH_CHANGES`] is found before.
+const FAILURES_OF_A_PART: u32 = 12;
 /// Output that came in so many chunks of less than this mean size is joined when it is over.
 const COMPACT_FROM_CHUNKS: u64 = 8;
 const COMPACT_BELOW_BYTES: u64 = 32 << 10;
 
 impl Recorder {
-    /// Commits a batch, however long that takes, then tells everybody.
-    pub(super) async fn commit(&mut self, pending: Pending) {
-        if pending.is_empty() {
-            return;
-        }
+    /// Tries again what was deferred and is due.
+    pub(super) async fn try_deferred(&mut self) {
+        let due = self.deferred.take_due(tokio::time::Instant::now(), MAX_BATCH_CHANGES);
+        self.commit(due).await;
+        self.deferred.forget_done();
+    }
+
+    /// Commits changes, however long that takes. Those that have to wait alone are deferred.
+    pub(super) async fn commit(&mut self, changes: Vec<Change>) {
+        // What comes first is last.
+        let mut parts = vec![changes];
+        let mut failures = 0;
         let mut wait = RETRY_FIRST;
-        let outcome = loop {
-            match self.store.tasks_apply(&pending.batch, Utc::now()).await {
-                Ok(outcome) => break outcome,
-                Err(StoreError::Unavailable(error)) => {
-                    tracing::warn!(%error, "the database is away; nothing is acknowledged until it is back");
+        while let Some(part) = parts.pop() {
+            let part = self.deferred.hold_back(part);
+            if part.is_empty() {
+                continue;
+            }
+            match self.parts.store.tasks_apply(&batch_of(&part), Utc::now()).await {
+                Ok(outcome) => {
+                    (failures, wait) = (0, RETRY_FIRST);
+                    self.most_changes = (self.most_changes * 2).min(MAX_BATCH_CHANGES);
+                    self.parts.troubles.database_answers();
+                    self.tell(part, outcome);
+                }
+                Err(error) if error.may_be_partial() && failures < FAILURES_OF_A_PART => {
+                    failures += 1;
+                    if matches!(error, StoreError::TooSlow(_)) {
+                        self.most_changes = (part.len() / 2).max(1);
+                    }
+                    self.take_apart(part, error, &mut parts).await;
+                }
+                Err(error) => {
+                    self.parts.troubles.database_fails(&error);
+                    failures = 0;
+                    parts.push(part);
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(RETRY_LONGEST);
                 }
-                Err(error) => break self.commit_one_by_one(&pending.batch, &error).await,
             }
-        };
-        self.tell(pending, outcome);
+        }
     }
 
-    /// A batch that the database refuses holds something that should not be there. It must not take the rest with it.
-    async fn commit_one_by_one(&self, batch: &Batch, error: &StoreError) -> Outcome {
-        tracing::error!(%error, "a batch was refused; trying its parts one by one");
-        let mut whole = Outcome::default();
-        let parts = (batch.stops.iter().map(|stop| Batch { stops: vec![stop.clone()], ..Batch::default() }))
-            .chain(batch.chunks.iter().map(|chunk| Batch { chunks: vec![chunk.clone()], ..Batch::default() }))
-            .chain(
-                batch.inputs.iter().map(|input| Batch { inputs: vec![input.clone()], ..Batch::default() }),
-            );
-        for part in parts {
-            let outcome = loop {
-                match self.store.tasks_apply(&part, Utc::now()).await {
-                    Ok(outcome) => break outcome,
-                    Err(StoreError::Unavailable(_)) => tokio::time::sleep(RETRY_LONGEST).await,
-                    Err(error) => {
-                        tracing::error!(%error, ?part, "a part of a batch was refused and is dropped");
-                        break Outcome {
-                            results: part.inputs.iter().map(|_| Err(Rejected::Stale)).collect(),
-                            stops: part.stops.iter().map(|_| StopResult::Unknown).collect(),
-                            ..Outcome::default()
-                        };
-                    }
-                }
-            };
-            whole.results.extend(outcome.results);
-            whole.stops.extend(outcome.stops);
-            whole.commands.extend(outcome.commands);
-            whole.jobs.extend(outcome.jobs);
-            whole.runs.extend(outcome.runs);
-            whole.closed.extend(outcome.closed);
-            whole.workers.extend(outcome.workers);
-            whole.scheduling_wanted |= outcome.scheduling_wanted;
+    /// Deals with a part that failed by itself: halves it, or, once it is a single change, lets it wait or sets it aside.
+    async fn take_apart(&mut self, mut part: Vec<Change>, error: StoreError, parts: &mut Vec<Vec<Change>>) {
+        if part.len() > 1 {
+            let second = part.split_off(part.len() / 2);
+            parts.push(second);
+            parts.push(part);
+            return;
         }
-        whole
+        let Some(change) = part.pop() else { return };
+        match (change, error) {
+            (change @ (Change::Report { .. } | Change::Output { .. }), StoreError::Refused(error)) => {
+                self.set_aside(change, &StoreError::Refused(error), parts).await;
+            }
+            (change @ (Change::Report { .. } | Change::Output { .. }), error) => {
+                self.parts.troubles.change_waits(&error);
+                self.deferred.defer(change, tokio::time::Instant::now());
+            }
+            // Answered by being dropped; who wants it looks again.
+            (Change::Decision { .. }, error) => self.parts.troubles.change_waits(&error),
+            (Change::Stop(_, answer), error) => {
+                self.parts.troubles.change_waits(&error);
+                let _ = answer.send(StopResult::Busy);
+            }
+            (Change::Slice(..), error) => self.parts.troubles.change_waits(&error),
+        }
     }
 
     /// After a commit: acknowledgements, commands, and calls to whoever waits.
-    fn tell(&self, pending: Pending, outcome: Outcome) {
-        drop(pending.on_its_way);
-        for worker in &outcome.workers {
-            if let Some(session) = self.hub.get(*worker) {
+    fn tell(&mut self, changes: Vec<Change>, outcome: Outcome) {
+        let Outcome {
+            results,
+            stops,
+            slices,
+            commands,
+            jobs,
+            busy,
+            unfinished,
+            scheduling_wanted,
+            runs,
+            closed,
+            workers,
+        } = outcome;
+        for worker in &workers {
+            if let Some(session) = self.parts.hub.get(*worker) {
                 session.agreement.expectation_changed();
             }
         }
-        for (attempt, (live, offset)) in pending.stored {
-            self.live.stored(&live, offset);
-            self.hub.send(live.worker, ToWorker::OutputStored { attempt, offset });
+        let (mut results, mut stops, mut slices) =
+            (results.into_iter(), stops.into_iter(), slices.into_iter());
+        let (mut stored, mut ended) = (BTreeMap::new(), Vec::new());
+        for change in changes {
+            match change {
+                Change::Report { input, acknowledge, charge } => match results.next() {
+                    Some(Err(Rejected::Busy)) | None => {
+                        let report = Change::Report { input, acknowledge, charge };
+                        self.deferred.defer(report, tokio::time::Instant::now());
+                    }
+                    Some(_) => {
+                        let TaskEvent::Ended(report, _) = &input.event else { continue };
+                        let attempt = AttemptRef { task: input.task, attempt: report.attempt };
+                        ended.push((attempt, acknowledge));
+                    }
+                },
+                Change::Decision { input, answer, place } => {
+                    let Some(result) = results.next() else { continue };
+                    if let (Ok(()), TaskEvent::Ended(report, _)) = (&result, &input.event) {
+                        ended.push((AttemptRef { task: input.task, attempt: report.attempt }, None));
+                    }
+                    answer.set(place, result);
+                }
+                Change::Output { row, live, on_its_way } => {
+                    // Before anybody is told: the worker may send as much again then.
+                    drop(on_its_way);
+                    let offset = row.chunk.offset + u64::from(row.payload_bytes);
+                    stored.insert(row.chunk.attempt, (live, offset));
+                }
+                Change::Stop(_, answer) => {
+                    let _ = answer.send(stops.next().unwrap_or(StopResult::Busy));
+                }
+                Change::Slice(_, answer) => {
+                    if let Some(result) = slices.next() {
+                        let _ = answer.send(result);
+                    }
+                }
+            }
         }
-        for (worker, attempt) in pending.ends {
-            self.hub.send(worker, ToWorker::EndStored { attempt });
+        for (attempt, (live, offset)) in stored {
+            self.parts.live.stored(&live, offset);
+            self.parts.hub.send(live.worker, ToWorker::OutputStored { attempt, offset });
         }
-        for attempt in outcome.closed {
+        for (attempt, acknowledge) in ended {
+            if let Some(worker) = acknowledge {
+                self.parts.hub.send(worker, ToWorker::EndStored { attempt });
+            }
             self.finish_output(attempt);
         }
-        // Also of what was closed before: its worker has no more to say of it.
-        for input in &pending.batch.inputs {
-            if let TaskEvent::Ended(report, _) = &input.event {
-                self.finish_output(AttemptRef { task: input.task, attempt: report.attempt });
-            }
+        for attempt in closed {
+            self.finish_output(attempt);
         }
-        for command in outcome.commands {
+        for command in commands {
             match command {
                 Dispatch::Start(worker, order) => {
-                    self.live.open_new(order.attempt, worker);
-                    self.hub.start(worker, &order);
+                    self.parts.live.open_new(order.attempt, worker);
+                    self.parts.hub.start(worker, &order);
                 }
-                Dispatch::Stop(worker, attempt) => self.hub.send(worker, ToWorker::Stop { attempt }),
+                Dispatch::Stop(worker, attempt) => self.parts.hub.send(worker, ToWorker::Stop { attempt }),
             }
         }
-        self.pace.note(&outcome.runs, Instant::now());
-        if !outcome.jobs.is_empty() {
-            self.changes.announce(&outcome.jobs);
+        self.parts.pace.note(&runs, Instant::now());
+        self.parts.troubles.jobs_written(&jobs);
+        self.parts.troubles.jobs_locked(&busy);
+        self.parts.large_jobs.add(unfinished);
+        if !jobs.is_empty() {
+            self.parts.changes.announce(&jobs);
         }
-        if outcome.scheduling_wanted {
-            self.scheduler_wake.notify_one();
-        }
-        for (range, done) in pending.events_done {
-            let _ = done.send(outcome.results.get(range).unwrap_or_default().to_vec());
-        }
-        for (done, result) in pending.stops_done.into_iter().zip(outcome.stops) {
-            let _ = done.send(result);
+        if scheduling_wanted {
+            self.parts.scheduler_wake.notify_one();
         }
     }
 
     /// Closes the live output of an attempt, and joins its chunks if they are many and small.
     fn finish_output(&self, attempt: AttemptRef) {
-        let Some(live) = self.live.close(attempt) else { return };
+        let Some(live) = self.parts.live.close(attempt) else { return };
         let (chunks, bytes) = (live.chunk_count(), live.received().bytes);
         if chunks < COMPACT_FROM_CHUNKS || bytes / chunks > COMPACT_BELOW_BYTES {
             return;
         }
-        let (store, compacting) = (self.store.clone(), self.compacting.clone());
+        let (store, compacting) = (self.parts.store.clone(), self.compacting.clone());
         tokio::spawn(async move {
             let Ok(_turn) = compacting.acquire().await else { return };
             if let Err(error) = store.output_compact(attempt).await {

@@ -21,7 +21,7 @@ impl Recorder {
         let has_hello = comparisons.iter().any(|comparison| matches!(comparison.of, Of::Hello { .. }));
         let mut wait = RETRY_FIRST;
         let mut expected = loop {
-            match self.store.tasks_expected(&workers).await {
+            match self.parts.store.tasks_expected(&workers).await {
                 Ok(expected) => break expected,
                 // Heartbeats come again by themselves.
                 Err(_) if !has_hello => {
@@ -53,8 +53,8 @@ impl Recorder {
                         actor: "gaffer".into(),
                         detail: Detail::None,
                     }),
-                    Repair::SendStop(attempt) => self.hub.send(worker, ToWorker::Stop { attempt }),
-                    Repair::SendKill(attempt) => self.hub.send(worker, ToWorker::Kill { attempt }),
+                    Repair::SendStop(attempt) => self.parts.hub.send(worker, ToWorker::Stop { attempt }),
+                    Repair::SendKill(attempt) => self.parts.hub.send(worker, ToWorker::Kill { attempt }),
                     Repair::Lost(attempt, cause) => events.push(lost(worker, attempt, cause)),
                 }
             }
@@ -63,12 +63,12 @@ impl Recorder {
             return events;
         }
         let attempts: Vec<AttemptRef> = starts.keys().copied().collect();
-        match self.store.tasks_start_again(&attempts).await {
+        match self.parts.store.tasks_start_again(&attempts).await {
             Ok(orders) => {
                 for order in orders {
                     let Some(worker) = starts.get(&order.attempt) else { continue };
-                    self.live.open_new(order.attempt, *worker);
-                    self.hub.start(*worker, &order);
+                    self.parts.live.open_new(order.attempt, *worker);
+                    self.parts.hub.start(*worker, &order);
                 }
             }
             Err(error) => {

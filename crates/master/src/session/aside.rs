@@ -155,7 +155,7 @@ impl Worker {
             self.handle.send(ToWorker::OutputWanted { attempt, offset: received.bytes });
             return Ok(());
         }
-        if check_end(&live, &mut ended) {
+        if check_end(&self.master, &live, &mut ended) {
             let message = "the output is not what its worker read: the checksums differ";
             self.patiently(|| self.master.store.attempt_note(self.handle.worker, attempt, message)).await?;
         }

@@ -86,6 +86,7 @@ pub(super) async fn welcome(
     }
     let held: Vec<AttemptRef> = held.iter().map(|held| held.attempt).collect();
     let open = in_turn(master, || master.live.open_all(&master.store, &held, registered.id)).await?;
+    master.clocks.welcomed(registered.id);
     let stored = open.iter().map(|live| {
         live.session_begins();
         StoredOutput { attempt: live.attempt, offset: live.stored_bytes() }

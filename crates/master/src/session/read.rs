@@ -90,6 +90,7 @@ impl Reader<'_> {
                 ToMaster::Heartbeat(heartbeat) => self.heartbeat(*heartbeat)?,
                 ToMaster::Started { attempt, at, container } => {
                     let container = container.and_then(cleaned_facts);
+                    let at = self.master.clocks.ours(self.handle.worker, at);
                     recorder.started(self.reporter, attempt, at, container)?;
                 }
                 ToMaster::Noted { attempt, message } => {
@@ -107,8 +108,9 @@ impl Reader<'_> {
     }
 
     fn heartbeat(&self, heartbeat: Heartbeat) -> Result<(), SessionEnd> {
-        let Heartbeat { sequence, held, stats } = heartbeat;
+        let Heartbeat { sequence, held, stats, clock } = heartbeat;
         self.handle.heard(Some(stats));
+        self.master.clocks.heartbeat(self.handle.worker, sequence, clock, chrono::Utc::now());
         self.handle.send(ToWorker::Alive { sequence });
         let held = held.map(|held| held_of(&held));
         match self.handle.agreement.heard(held, Instant::now()) {
@@ -137,7 +139,7 @@ impl Reader<'_> {
                 ended.output_bytes, received.bytes
             )));
         }
-        if check_end(&live, &mut ended) {
+        if check_end(self.master, &live, &mut ended) {
             self.aside.differs(attempt)?;
         }
         Ok(self.master.recorder.ended(self.reporter, ended, received.lines)?)
@@ -178,7 +180,7 @@ impl Reader<'_> {
 
 /// Checks a reported end against the output that has arrived, and makes it fit to be stored. Says whether the output is
 /// not what the worker read.
-pub(super) fn check_end(live: &LiveOutput, ended: &mut Ended) -> bool {
+pub(super) fn check_end(master: &Master, live: &LiveOutput, ended: &mut Ended) -> bool {
     let received = live.received();
     let mut differs = false;
     if let (Some(theirs), Some(ours)) = (&ended.output_sha256, live.sha256())
@@ -196,6 +198,8 @@ pub(super) fn check_end(live: &LiveOutput, ended: &mut Ended) -> bool {
     if let AttemptEnd::StartFailed { message, .. } = &mut ended.end {
         *message = clean(message, MAX_TEXT_CHARS);
     }
+    ended.started_at = ended.started_at.map(|at| master.clocks.ours(live.worker, at));
+    ended.ended_at = master.clocks.ours(live.worker, ended.ended_at);
     ended.output_sha256 = ended.output_sha256.take().map(|sum| clean(&sum, 64));
     ended.container = ended.container.take().and_then(cleaned_facts);
     differs

@@ -1,10 +1,13 @@
 //! History as it is read.
 
+mod settled;
+
 use gaffer_domain::{AttemptRef, JobId, ProjectId, Time, WorkerId};
 use gaffer_protocol::rest;
 use sqlx::FromRow;
 
 use super::{Store, StoreError, tasks};
+pub use settled::{Settled, SettledEvents};
 
 #[derive(FromRow)]
 struct EventRow {
@@ -41,14 +44,13 @@ impl From<EventRow> for rest::Event {
     }
 }
 
-/// Which events to read.
-#[derive(Debug, Clone, Copy)]
-pub enum EventRange {
-    /// The newest ones below this number, newest first. None: from the newest on.
-    Before(Option<i64>),
-    /// The oldest ones above this number, oldest first. Ends before the first that may still be under way, so that
-    /// somebody who goes on from the last one misses none.
-    After(i64),
+/// The oldest events above some number.
+#[derive(Debug, Clone)]
+pub struct EventsAfter {
+    /// In the order of their numbers. Whoever goes on from the last of them misses none.
+    pub events: Vec<rest::Event>,
+    /// There are newer ones that can't be shown yet: somebody who has a number below theirs is still writing.
+    pub is_held_back: bool,
 }
 
 impl Store {
@@ -80,26 +82,51 @@ impl Store {
         Ok(job.map(JobId))
     }
 
-    /// Events of a project, or of one job of it.
+    /// The newest events of a project, or of one job of it, below this number, newest first.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn event_list(
+    pub async fn events_before(
         &self,
         project: ProjectId,
         job: Option<JobId>,
-        range: EventRange,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<rest::Event>, StoreError> {
+        self.event_list(project, job, (0, before.unwrap_or(i64::MAX)), "DESC", limit).await
+    }
+
+    /// The oldest events of a project, or of one job of it, above this number, oldest first. Ends before the first that
+    /// may still be under way.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn events_after(
+        &self,
+        project: ProjectId,
+        job: Option<JobId>,
+        after: i64,
+        limit: u32,
+    ) -> Result<EventsAfter, StoreError> {
+        let settled = self.events_settled().await?;
+        let events =
+            self.event_list(project, job, (after, settled.upto.saturating_add(1)), "ASC", limit).await?;
+        let is_whole = events.len() < limit as usize;
+        Ok(EventsAfter { events, is_held_back: is_whole && settled.upto < settled.newest })
+    }
+
+    /// Events between two numbers, without these.
+    async fn event_list(
+        &self,
+        project: ProjectId,
+        job: Option<JobId>,
+        (after, before): (i64, i64),
+        order: &str,
         limit: u32,
     ) -> Result<Vec<rest::Event>, StoreError> {
         let of_job = match job {
             Some(_) => "e.job_id = $2",
             None => "$2::bigint IS NULL",
-        };
-        let (bound, place, order) = match range {
-            EventRange::Before(before) => (before.unwrap_or(i64::MAX), "e.id < $3", "DESC"),
-            EventRange::After(after) => {
-                (after, "e.id > $3 AND e.written_by < pg_snapshot_xmin(pg_current_snapshot())", "ASC")
-            }
         };
         let sql = format!(
             "SELECT e.id, e.at, e.kind, e.job_id, d.name AS task_name, t.index AS task_index, \
@@ -107,12 +134,13 @@ impl Store {
              FROM events e LEFT JOIN tasks t ON t.id = e.task_id \
              LEFT JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
              LEFT JOIN workers w ON w.id = e.worker_id \
-             WHERE e.project_id = $1 AND {of_job} AND {place} ORDER BY e.id {order} LIMIT $4"
+             WHERE e.project_id = $1 AND {of_job} AND e.id > $3 AND e.id < $4 ORDER BY e.id {order} LIMIT $5"
         );
         let rows: Vec<EventRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.0)
             .bind(job.map(|job| job.0))
-            .bind(bound)
+            .bind(after)
+            .bind(before)
             .bind(i64::from(limit))
             .fetch_all(&self.pool)
             .await?;

@@ -3,7 +3,9 @@
 //! Locks are taken on the rows of the jobs, in the order of their numbers; whoever holds a job's lock owns its tasks.
 //! What the batch leads to (commands to workers, acknowledgements) is returned and may be acted on: it is committed.
 
+mod batch;
 mod load;
+mod settle;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,148 +16,21 @@ use gaffer_domain::placement::{DefinitionRef, Receipt};
 use gaffer_domain::reason::{AttemptEnd, Reason, ReasonCode};
 use gaffer_domain::spec::JobSpec;
 use gaffer_domain::task::{
-    AttemptChange, Command, Rejected, StateName, StopCause, Task, TaskEvent, TaskState, apply,
+    AfterStop, AttemptChange, Command, Rejected, StateName, StopCause, Task, TaskEvent, TaskState, apply,
 };
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
-use gaffer_protocol::definitions::Definition;
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 
-use super::output::ChunkRow;
+use super::specs::StoredSpec;
 use super::{Store, StoreError};
+pub use batch::{
+    Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartOrder, StopJob,
+    StopResult, Unfinished,
+};
 
-/// What is to be applied together.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// Events, in the order in which they happened.
-    pub inputs: Vec<Input>,
-    /// Jobs to be stopped, with all their tasks.
-    pub stops: Vec<StopJob>,
-    /// Output to be stored.
-    pub chunks: Vec<ChunkRow>,
-}
-
-/// One event and what belongs to it.
-#[derive(Debug, Clone)]
-pub struct Input {
-    /// On which task.
-    pub task: TaskId,
-    /// What happened.
-    pub event: TaskEvent,
-    /// Who or what caused it.
-    pub actor: Arc<str>,
-    /// What is kept with the attempt.
-    pub detail: Detail,
-}
-
-/// What is kept with an attempt beyond what the rules need.
-#[derive(Debug, Clone)]
-pub enum Detail {
-    /// Nothing.
-    None,
-    /// How the worker was chosen.
-    Placement(Box<Receipt>),
-    /// What it runs in.
-    Container(Box<ContainerFacts>),
-    /// What the worker reported, and the line ends in the stored output.
-    End(Box<Ended>, u64),
-}
-
-/// A wish to stop a job.
-#[derive(Debug, Clone)]
-pub struct StopJob {
-    /// Which.
-    pub job: JobId,
-    /// Whose it must be.
-    pub project: ProjectId,
-    /// Who wants it.
-    pub actor: Arc<str>,
-}
-
-/// What became of a batch, once it is committed.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// For each input, whether it changed anything.
-    pub results: Vec<Result<(), Rejected>>,
-    /// For each job to be stopped.
-    pub stops: Vec<StopResult>,
-    /// What to tell workers, in this order.
-    pub commands: Vec<Dispatch>,
-    /// Jobs of which something changed.
-    pub jobs: Vec<JobId>,
-    /// Some task waits for a worker now that did not before, or some worker has room.
-    pub scheduling_wanted: bool,
-    /// Runs that a worker reported the end of.
-    pub runs: Vec<Run>,
-    /// Attempts that are not live any more: over, or given back.
-    pub closed: Vec<AttemptRef>,
-    /// Workers of which something else is expected than before.
-    pub workers: BTreeSet<WorkerId>,
-}
-
-/// One run of an attempt, for judging how fast work goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
-    /// The task's class.
-    pub class: i64,
-    /// Where it ran.
-    pub worker: WorkerId,
-    /// How long.
-    pub micros: u64,
-}
-
-/// What became of a wish to stop a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopResult {
-    /// It is stopping, or has stopped already because nothing of it was running.
-    Stopping,
-    /// It was over.
-    Over(JobState),
-    /// There is no such job in that project.
-    Unknown,
-}
-
-/// An attempt to be started, with the specification that it comes from.
-#[derive(Debug, Clone)]
-pub struct StartOrder {
-    /// Which.
-    pub attempt: AttemptRef,
-    /// What it is of.
-    pub definition: DefinitionRef,
-    /// The task's index.
-    pub index: u32,
-    /// Of its job.
-    pub spec: Arc<JobSpec>,
-}
-
-impl StartOrder {
-    /// What its worker has to know of the definition; none if the specification has no such definition.
-    pub fn content(&self) -> Option<Definition> {
-        let task = self.spec.tasks.get(usize::from(self.definition.position))?;
-        Some(Definition {
-            job: self.definition.job,
-            task: task.name.clone(),
-            driver: task.driver,
-            container: task.container.clone().map(Box::new),
-            action: task.action.clone(),
-            env: task.env.clone(),
-            resources: task.resources.amounts,
-            countables: task.resources.countables.clone(),
-            timeout: task.timeout,
-            output: task.output,
-            stop: task.stop,
-            lost_after: self.spec.lost_after,
-        })
-    }
-}
-
-/// What to tell a worker.
-#[derive(Debug, Clone)]
-pub enum Dispatch {
-    /// Start an attempt.
-    Start(WorkerId, StartOrder),
-    /// Stop an attempt.
-    Stop(WorkerId, AttemptRef),
-}
+/// The most tasks that one transaction changes because their job is stopped or their dependencies are decided; what is left
+/// is done in further ones, between which others have their turn.
+pub const SLICE_TASKS: usize = 1_000;
 
 /// All rows that a batch touches, in memory while it is applied.
 #[derive(Debug, Default)]
@@ -165,6 +40,16 @@ struct Work {
     /// this is committed.
     open_workers: BTreeSet<WorkerId>,
     tasks: HashMap<TaskId, TaskWork>,
+    /// Jobs that another transaction holds.
+    busy: BTreeSet<JobId>,
+    /// For jobs that are gone on with: where the last slice ended, and then where this one does.
+    slices: BTreeMap<JobId, Option<Place>>,
+    /// How many more tasks this transaction may change for the sake of large jobs.
+    slice_room: usize,
+    /// Jobs of which more is left than there was room for.
+    unfinished: BTreeSet<JobId>,
+    /// Definitions that have fewer blocked tasks than their counts say.
+    miscounted: BTreeSet<(JobId, usize)>,
     attempts: AttemptWrites,
     events: Vec<EventRow>,
     commands: Vec<Dispatch>,
@@ -177,7 +62,7 @@ struct Work {
 #[derive(Debug)]
 struct JobWork {
     project: ProjectId,
-    spec: Arc<JobSpec>,
+    spec: StoredSpec,
     state: JobState,
     started_at: Option<Time>,
     finished_at: Option<Time>,
@@ -239,13 +124,16 @@ impl Store {
     /// When the database does not answer. Whether the batch was committed is then unknown; applying it again does no
     /// harm, as what has happened already is rejected by the rules.
     pub async fn tasks_apply(&self, batch: &Batch, now: Time) -> Result<Outcome, StoreError> {
-        let mut tx = self.begin().await?;
-        let mut work = Work::default();
+        let mut tx = self.begin_short().await?;
+        let mut work = Work { slice_room: SLICE_TASKS, ..Work::default() };
         work.load(&mut tx, &self.specs, batch).await?;
 
         let mut outcome = Outcome::default();
         for stop in &batch.stops {
             outcome.stops.push(work.stop_job(stop, now));
+        }
+        for slice in &batch.slices {
+            work.continue_job(slice.job, now);
         }
         for input in &batch.inputs {
             outcome.results.push(work.apply(input, now));
@@ -258,6 +146,14 @@ impl Store {
         super::output::chunks_insert(&mut tx, &batch.chunks).await?;
         tx.commit().await?;
 
+        outcome.slices = batch.slices.iter().map(|slice| work.slice_result(slice.job)).collect();
+        outcome.busy = work.busy.into_iter().collect();
+        let is_stopping = |job: &JobId| work.jobs.get(job).is_some_and(|job| job.stop_message.is_some());
+        outcome.unfinished = work
+            .unfinished
+            .iter()
+            .map(|job| Unfinished { job: *job, is_stopping: is_stopping(job) })
+            .collect();
         outcome.commands = work.commands;
         outcome.jobs = work.jobs.iter().filter(|(_, job)| job.dirty).map(|(id, _)| *id).collect();
         outcome.scheduling_wanted = work.scheduling_wanted;
@@ -269,17 +165,41 @@ impl Store {
 }
 
 impl Work {
-    /// Applies one event to one task; an event on a task that does not exist (any more) is stale.
+    /// Applies one event to one task, and what follows if its job is being stopped: a stop reaches a large job slice by
+    /// slice, and nothing of the job may begin anew meanwhile.
     fn apply(&mut self, input: &Input, now: Time) -> Result<(), Rejected> {
+        self.apply_one(input, now)?;
+        let Some(work) = self.tasks.get(&input.task).filter(|work| work.task.state.can_be_stopped()) else {
+            return Ok(());
+        };
+        let Some(message) = self.jobs.get(&work.job).and_then(|job| job.stop_message.clone()) else {
+            return Ok(());
+        };
+        let event = TaskEvent::StopRequested(StopCause { message, then: AfterStop::Cancel });
+        self.apply_one(
+            &Input { task: input.task, event, actor: input.actor.clone(), detail: Detail::None },
+            now,
+        )
+    }
+
+    /// Applies one event to one task; an event on a task that does not exist (any more) is stale.
+    fn apply_one(&mut self, input: &Input, now: Time) -> Result<(), Rejected> {
         let Some(work) = self.tasks.get_mut(&input.task) else { return Err(Rejected::Stale) };
+        if self.busy.contains(&work.job) {
+            return Err(Rejected::Busy);
+        }
         let Some(job) = self.jobs.get_mut(&work.job) else { return Err(Rejected::Stale) };
         let Some(definition) = job.spec.tasks.get(work.position) else { return Err(Rejected::Stale) };
         if let TaskEvent::Placed { worker } = &input.event
-            && !self.open_workers.contains(worker)
+            && (!self.open_workers.contains(worker)
+                || job.spec.problem().is_some()
+                || (job.stop_message.is_some() && work.task.state.can_be_stopped()))
         {
             return Err(Rejected::NoPlace);
         }
 
+        // Times do not go back, also where an earlier master's clock was ahead of this one's.
+        let now = now.max(work.since);
         let worker_before = work.task.state.worker();
         let change = apply(&work.task, &definition.restart, input.event.clone(), now)?;
 
@@ -308,7 +228,7 @@ impl Work {
                 if let Detail::End(report, _) = &input.detail
                     && let Some(at) = report.started_at
                 {
-                    job.started_at.get_or_insert(at);
+                    job.started_at.get_or_insert(at.min(now).max(Time::UNIX_EPOCH));
                     let (class, micros) = (work.class, report.ran_micros);
                     self.runs.extend(worker_before.map(|worker| Run { class, worker, micros }));
                 }
@@ -320,8 +240,9 @@ impl Work {
             Some(Command::Start(worker)) => {
                 let position = u16::try_from(work.position).unwrap_or(u16::MAX);
                 let definition = DefinitionRef { job: work.job, position };
-                let start = StartOrder { attempt, definition, index: work.index, spec: job.spec.clone() };
-                self.commands.push(Dispatch::Start(worker, start));
+                let spec = job.spec.clone();
+                let order = StartOrder { attempt, definition, index: work.index, spec };
+                self.commands.push(Dispatch::Start(worker, order));
             }
             Some(Command::Stop(worker)) => self.commands.push(Dispatch::Stop(worker, attempt)),
             None => {}
@@ -346,129 +267,6 @@ impl Work {
             message: message_of(&work.task.state, &input.detail),
         });
         Ok(())
-    }
-
-    /// Marks a job as to be stopped and asks each of its unfinished tasks to end.
-    fn stop_job(&mut self, stop: &StopJob, now: Time) -> StopResult {
-        let Some(job) = self.jobs.get_mut(&stop.job).filter(|job| job.project == stop.project) else {
-            return StopResult::Unknown;
-        };
-        if job.state.is_final() {
-            return StopResult::Over(job.state);
-        }
-        let cause = StopCause::by(&stop.actor);
-        job.stop_message.get_or_insert_with(|| cause.message.clone());
-        job.dirty = true;
-        let mut tasks: Vec<TaskId> = self
-            .tasks
-            .iter()
-            .filter(|(_, work)| work.job == stop.job && !work.task.state.name().is_final())
-            .map(|(id, _)| *id)
-            .collect();
-        tasks.sort_unstable();
-        for task in tasks {
-            let event = TaskEvent::StopRequested(cause.clone());
-            let input = Input { task, event, actor: stop.actor.clone(), detail: Detail::None };
-            // A task that is stopping already needs nothing more.
-            let _ = self.apply(&input, now);
-        }
-        StopResult::Stopping
-    }
-
-    /// Unblocks, or gives up, the tasks whose dependencies were decided by this batch; and those that wait for these.
-    async fn settle_dependencies(
-        &mut self,
-        tx: &mut sqlx::PgConnection,
-        now: Time,
-    ) -> Result<(), StoreError> {
-        loop {
-            let decided = self.decided_dependencies();
-            if decided.is_empty() {
-                return Ok(());
-            }
-            for (job, position, event) in decided {
-                for task in self.load_blocked(tx, job, position).await? {
-                    let input = Input {
-                        task,
-                        event: event.clone(),
-                        actor: "dependencies".into(),
-                        detail: Detail::None,
-                    };
-                    let _ = self.apply(&input, now);
-                }
-            }
-        }
-    }
-
-    fn decided_dependencies(&self) -> Vec<(JobId, usize, TaskEvent)> {
-        let mut decided = Vec::new();
-        for (id, job) in self.jobs.iter().filter(|(_, job)| job.dirty) {
-            for (position, definition) in job.spec.tasks.iter().enumerate() {
-                if definition.depends_on.is_empty() || job.counts(position).get(StateName::Blocked) == 0 {
-                    continue;
-                }
-                let needed = definition
-                    .depends_on
-                    .iter()
-                    .filter_map(|name| job.spec.tasks.iter().position(|task| task.name == *name));
-                let mut all_met = true;
-                let mut broken = None;
-                for position in needed {
-                    let counts = job.counts(position);
-                    all_met &= counts.get(StateName::Completed) == counts.total();
-                    if counts.get(StateName::Failed) + counts.get(StateName::Cancelled) > 0 {
-                        broken.get_or_insert(job.spec.tasks[position].name.clone());
-                    }
-                }
-                match broken {
-                    Some(dependency) => {
-                        decided.push((*id, position, TaskEvent::DependencyFailed { dependency }));
-                    }
-                    None if all_met => decided.push((*id, position, TaskEvent::DependenciesMet)),
-                    None => {}
-                }
-            }
-        }
-        decided
-    }
-
-    /// Derives the state of each touched job from its tasks.
-    fn settle_jobs(&mut self, now: Time) {
-        for (id, job) in self.jobs.iter_mut().filter(|(_, job)| job.dirty) {
-            let mut counts = TaskCounts::default();
-            for position in 0..job.definitions.len() {
-                counts.merge(&job.counts(position));
-            }
-            let state = JobState::of(&counts, job.started_at.is_some(), job.stop_message.is_some());
-            if state == job.state {
-                continue;
-            }
-            job.state = state;
-            if state.is_final() {
-                job.finished_at = Some(now);
-            }
-            if state == JobState::Cancelled && job.reason.is_none() {
-                let message = job
-                    .stop_message
-                    .clone()
-                    .unwrap_or_else(|| "no task of it failed, some were cancelled".into());
-                job.reason = Some(Reason { code: ReasonCode::Stopped, message });
-            }
-            self.events.push(EventRow {
-                project: job.project,
-                kind: format!("job.{state}"),
-                job: *id,
-                task: None,
-                attempt: None,
-                worker: None,
-                actor: "gaffer".into(),
-                message: match (&job.reason, &job.stop_message) {
-                    (Some(reason), _) if state.is_final() => reason.message.clone(),
-                    (_, Some(stop)) if state == JobState::Stopping => stop.clone(),
-                    _ => String::new(),
-                },
-            });
-        }
     }
 }
 
@@ -497,7 +295,8 @@ impl AttemptWrites {
                 update.finished_at = Some(now);
                 update.end = end;
                 if let Detail::End(report, lines) = detail {
-                    update.started_at = update.started_at.or(report.started_at);
+                    update.started_at =
+                        update.started_at.or(report.started_at.map(|at| at.min(now).max(Time::UNIX_EPOCH)));
                     update.container = update.container.take().or(report.container.clone().map(Box::new));
                     update.report = Some(report.clone());
                     update.output_lines = *lines;

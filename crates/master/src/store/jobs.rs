@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use chrono::Utc;
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::{DefinitionRef, Needs};
-use gaffer_domain::spec::{JobKind, JobSpec};
+use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION};
 use gaffer_domain::task::Task;
-use gaffer_domain::{JobId, ProjectId, TaskId, Time};
+use gaffer_domain::{JobId, ProjectId, Time};
 use gaffer_protocol::rest;
 use sha2::{Digest, Sha256};
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
 use super::counts::{COUNTS_OF_JOBS, CountsRow};
-use super::{Store, StoreError, tasks::reason_from};
+use super::gate::Unfinished;
+use super::tasks::{ran, reason_from};
+use super::{Store, StoreError};
 
 /// A job to be accepted.
 #[derive(Debug)]
@@ -41,17 +44,6 @@ pub enum Submitted {
     KeyReused,
 }
 
-/// What became of a deletion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deleted {
-    /// It is gone, with its tasks, attempts, output and history.
-    Yes,
-    /// It is not over yet.
-    NotOver(JobState),
-    /// There is no such job.
-    Unknown,
-}
-
 /// Which jobs to list.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
@@ -75,6 +67,7 @@ struct JobRow {
     state: String,
     priority: i16,
     labels: Json<BTreeMap<String, String>>,
+    spec_version: i16,
     spec: serde_json::Value,
     created_by: String,
     rerun_of: Option<i64>,
@@ -85,8 +78,8 @@ struct JobRow {
     finished_at: Option<Time>,
 }
 
-const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, spec, created_by, rerun_of, \
-     reason_code, reason_message, created_at, started_at, finished_at";
+const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, spec_version, spec, created_by, \
+     rerun_of, reason_code, reason_message, created_at, started_at, finished_at";
 
 impl Store {
     /// Accepts a job with all its tasks, in one transaction.
@@ -103,8 +96,8 @@ impl Store {
         };
         let job: i64 = sqlx::query_scalar(
             "INSERT INTO jobs (project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
-                 rerun_of, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id",
+                 rerun_of, created_at, spec_version) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
         )
         .bind(new.project.0)
         .bind(&spec.name)
@@ -116,6 +109,7 @@ impl Store {
         .bind(new.created_by)
         .bind(new.rerun_of.map(|job| job.0))
         .bind(now)
+        .bind(STORED_VERSION as i16)
         .fetch_one(&mut *tx)
         .await?;
         if let Some((key, request_sha256)) = &new.idempotency
@@ -232,57 +226,56 @@ impl Store {
         self.with_counts(rows).await
     }
 
-    /// Deletes a job that is over.
+    /// Which of these jobs are of a project.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn job_delete(
+    pub async fn jobs_of_project(
         &self,
         project: ProjectId,
-        job: JobId,
-        actor: &str,
-    ) -> Result<Deleted, StoreError> {
-        let mut tx = self.begin().await?;
-        let state: Option<String> =
-            sqlx::query_scalar("SELECT state::text FROM jobs WHERE id = $1 AND project_id = $2 FOR UPDATE")
-                .bind(job.0)
-                .bind(project.0)
-                .fetch_optional(&mut *tx)
-                .await?;
-        let Some(state) = state else { return Ok(Deleted::Unknown) };
-        let state: JobState =
-            state.parse().map_err(|_| StoreError::Unreadable(format!("{state:?} is not a job state")))?;
-        if !state.is_final() {
-            return Ok(Deleted::NotOver(state));
+        jobs: &[JobId],
+    ) -> Result<Vec<JobId>, StoreError> {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
         }
-        let tasks: Vec<i64> = sqlx::query_scalar("DELETE FROM tasks WHERE job_id = $1 RETURNING id")
-            .bind(job.0)
-            .fetch_all(&mut *tx)
+        let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM jobs WHERE id = ANY($1) AND project_id = $2")
+            .bind(jobs.iter().map(|job| job.0).collect::<Vec<i64>>())
+            .bind(project.0)
+            .fetch_all(&self.pool)
             .await?;
-        sqlx::query("DELETE FROM attempts WHERE task_id = ANY($1)").bind(&tasks).execute(&mut *tx).await?;
-        let tasks: Vec<TaskId> = tasks.into_iter().map(TaskId).collect();
-        super::output::chunks_delete(&mut tx, &tasks).await?;
-        sqlx::query("DELETE FROM events WHERE job_id = $1").bind(job.0).execute(&mut *tx).await?;
-        sqlx::query("DELETE FROM jobs WHERE id = $1").bind(job.0).execute(&mut *tx).await?;
-        sqlx::query(
-            "INSERT INTO events (project_id, at, kind, actor, message) VALUES ($1, now(), 'job.deleted', $2, $3)",
+        Ok(ids.into_iter().map(JobId).collect())
+    }
+
+    /// The unfinished jobs of which some tasks may still have to be stopped, or have their dependencies settled: what a
+    /// master that ended in the middle of it has left.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn jobs_unsettled(&self) -> Result<Vec<Unfinished>, StoreError> {
+        let rows: Vec<(i64, bool)> = sqlx::query_as(
+            "SELECT id, true FROM jobs WHERE stop_message IS NOT NULL AND finished_at IS NULL \
+             UNION ALL SELECT DISTINCT d.job_id, false FROM task_definitions d JOIN jobs j ON j.id = d.job_id \
+             WHERE d.blocked > 0 AND j.stop_message IS NULL",
         )
-        .bind(project.0)
-        .bind(actor)
-        .bind(format!("job {job} and all that belonged to it"))
-        .execute(&mut *tx)
+        .fetch_all(&self.pool)
         .await?;
-        tx.commit().await?;
-        Ok(Deleted::Yes)
+        let unfinished = |(job, is_stopping)| Unfinished { job: JobId(job), is_stopping };
+        Ok(rows.into_iter().map(unfinished).collect())
     }
 
     async fn with_counts(&self, rows: Vec<JobRow>) -> Result<Vec<rest::Job>, StoreError> {
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let counts = self.job_counts(&ids).await?;
+        let now = Utc::now();
         rows.into_iter()
             .map(|row| {
                 let counts = counts.get(&row.id).copied().unwrap_or_default();
                 let is_over = row.finished_at.is_some();
+                // What is over needs no reading.
+                let problem = match is_over {
+                    true => None,
+                    false => self.spec_problem(JobId(row.id), row.spec_version, &row.spec),
+                };
                 let reason = reason_from(row.reason_code, row.reason_message)?.filter(|_| is_over);
                 Ok(rest::Job {
                     id: JobId(row.id),
@@ -290,6 +283,7 @@ impl Store {
                     kind: row.kind,
                     state: row.state,
                     reason,
+                    problem,
                     labels: row.labels.0,
                     priority: row.priority as u8,
                     task_counts: counts
@@ -302,6 +296,7 @@ impl Store {
                     created_at: row.created_at,
                     started_at: row.started_at,
                     finished_at: row.finished_at,
+                    ran_seconds: ran(None, row.started_at, row.finished_at, now),
                     spec: row.spec,
                 })
             })

@@ -1,7 +1,10 @@
 //! Output at rest: chunks in, chunks out.
 
-use gaffer_domain::{AttemptRef, TaskId, WorkerId};
-use gaffer_protocol::output::{Chunk, ChunkBuilder, EncodedChunk, Encoding, MAX_CHUNK_PAYLOAD};
+mod compact;
+mod orphans;
+
+use gaffer_domain::{AttemptRef, WorkerId};
+use gaffer_protocol::output::{Chunk, EncodedChunk, Encoding};
 use sqlx::{FromRow, PgConnection};
 
 use super::{Store, StoreError};
@@ -163,12 +166,7 @@ impl Store {
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter()
-            .map(|row| {
-                decode(attempt, row)
-                    .map_err(|error| StoreError::Unreadable(format!("output of {attempt}: {error}")))
-            })
-            .collect()
+        rows.into_iter().map(|row| decode(attempt, row)).collect()
     }
 
     /// The stored chunk with the line end before a line (1 is the second line), as its offset and the line ends before it.
@@ -193,107 +191,13 @@ impl Store {
         .await?;
         Ok(found.map(|(offset, lines)| (offset as u64, lines as u64)))
     }
-
-    /// Joins runs of small chunks into large ones, so that output that came line by line is read as fast as any
-    /// other. Returns how many chunks it saved.
-    ///
-    /// # Errors
-    /// When the database does not answer; nothing has changed then.
-    pub async fn output_compact(&self, attempt: AttemptRef) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
-        let sizes: Vec<(i64, i32, i64, i32)> = sqlx::query_as(
-            "SELECT start_offset, payload_bytes, lines_before, lines FROM output_chunks \
-             WHERE task_id = $1 AND attempt = $2 ORDER BY start_offset",
-        )
-        .bind(attempt.task.0)
-        .bind(attempt.attempt as i32)
-        .fetch_all(&mut *tx)
-        .await?;
-        let mut saved = 0;
-        for run in runs(&sizes) {
-            let (first, last) = (run[0].0, run[run.len() - 1].0);
-            let rows: Vec<StoredChunk> = sqlx::query_as(
-                "DELETE FROM output_chunks WHERE task_id = $1 AND attempt = $2 AND start_offset BETWEEN $3 AND $4 \
-                 RETURNING start_offset, encoding, body",
-            )
-            .bind(attempt.task.0)
-            .bind(attempt.attempt as i32)
-            .bind(first)
-            .bind(last)
-            .fetch_all(&mut *tx)
-            .await?;
-            let Some(joined) = join(attempt, rows)
-                .map_err(|error| StoreError::Unreadable(format!("output of {attempt}: {error}")))?
-            else {
-                // Too many tiny records for one chunk: they stay as they are.
-                tx.rollback().await?;
-                return Ok(0);
-            };
-            let row = ChunkRow {
-                chunk: joined,
-                payload_bytes: run.iter().map(|(_, bytes, _, _)| *bytes as u32).sum(),
-                lines_before: run[0].2 as u64,
-                lines: run.iter().map(|(_, _, _, lines)| *lines as u32).sum(),
-            };
-            chunks_insert(&mut tx, &[row]).await?;
-            saved += run.len() as u64 - 1;
-        }
-        tx.commit().await?;
-        Ok(saved)
-    }
 }
 
-/// Splits chunks into runs that fit into one chunk each; runs of a single chunk are left out.
-fn runs(chunks: &[(i64, i32, i64, i32)]) -> Vec<&[(i64, i32, i64, i32)]> {
-    /// Half of the limit: what a record costs beside its bytes has to fit, too.
-    const FULL: i32 = (MAX_CHUNK_PAYLOAD / 2) as i32;
-    let mut runs = Vec::new();
-    let mut start = 0;
-    let mut bytes = 0;
-    for (at, chunk) in chunks.iter().enumerate() {
-        if bytes + chunk.1 > FULL && at > start {
-            runs.push(&chunks[start..at]);
-            (start, bytes) = (at, 0);
-        }
-        bytes += chunk.1;
-    }
-    runs.push(&chunks[start..]);
-    runs.retain(|run| run.len() > 1);
-    runs
-}
-
-/// One chunk of several neighbours; none if their records do not fit into one.
-fn join(
-    attempt: AttemptRef,
-    mut rows: Vec<StoredChunk>,
-) -> Result<Option<EncodedChunk>, gaffer_protocol::output::Malformed> {
-    rows.sort_unstable_by_key(|row| row.start_offset);
-    let start = rows.first().map(|row| row.start_offset as u64).unwrap_or_default();
-    let mut builder = ChunkBuilder::new();
-    for row in rows {
-        for record in decode(attempt, row)?.records {
-            if builder.push(record.at_micros, record.stream, &record.bytes) < record.bytes.len() {
-                return Ok(None);
-            }
-        }
-    }
-    Ok(Some(builder.finish(attempt, start)))
-}
-
-fn decode(attempt: AttemptRef, row: StoredChunk) -> Result<Chunk, gaffer_protocol::output::Malformed> {
+fn decode(attempt: AttemptRef, row: StoredChunk) -> Result<Chunk, StoreError> {
     let encoding = u8::try_from(row.encoding).unwrap_or(u8::MAX);
-    EncodedChunk {
-        attempt,
-        offset: row.start_offset as u64,
-        encoding: Encoding::try_from(encoding)?,
-        body: row.body.into(),
-    }
-    .decode()
-}
-
-/// Deletes the output of all tasks of a job.
-pub(super) async fn chunks_delete(tx: &mut PgConnection, tasks: &[TaskId]) -> Result<(), StoreError> {
-    let ids: Vec<i64> = tasks.iter().map(|task| task.0).collect();
-    sqlx::query("DELETE FROM output_chunks WHERE task_id = ANY($1)").bind(ids).execute(tx).await?;
-    Ok(())
+    let decoded = Encoding::try_from(encoding).and_then(|encoding| {
+        let (offset, body) = (row.start_offset as u64, row.body.into());
+        EncodedChunk { attempt, offset, encoding, body }.decode()
+    });
+    decoded.map_err(|error| StoreError::Unreadable(format!("output of {attempt}: {error}")))
 }

@@ -6,7 +6,6 @@ use gaffer_domain::placement::Needs;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::simulate::trace::Arrival;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time};
-use sqlx::types::Json;
 
 use super::{Store, StoreError};
 
@@ -44,13 +43,13 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn queue(&self, project: ProjectId) -> Result<Vec<QueuedClass>, StoreError> {
-        type Row = (i64, String, i16, Json<Needs>, Time, i64, i64, String);
+        type Row = (i64, String, i16, String, Time, i64, i64, String);
         let rows: Vec<Row> = sqlx::query_as(
             "WITH waiting AS ( \
                  SELECT d.class_id, sum(d.pending)::bigint AS count, min(j.id) AS job \
                  FROM jobs j JOIN task_definitions d ON d.job_id = j.id AND d.pending > 0 \
                  WHERE j.project_id = $1 AND j.finished_at IS NULL GROUP BY d.class_id) \
-             SELECT c.id, c.owner, c.priority, c.needs, head.first, waiting.count, j.id, j.name \
+             SELECT c.id, c.owner, c.priority, c.needs::text, head.first, waiting.count, j.id, j.name \
              FROM waiting JOIN classes c ON c.id = waiting.class_id JOIN jobs j ON j.id = waiting.job, \
              LATERAL (SELECT min(not_before) AS first FROM tasks WHERE state = 'pending' AND class_id = c.id) head \
              WHERE head.first IS NOT NULL",
@@ -58,12 +57,13 @@ impl Store {
         .bind(project.0)
         .fetch_all(&self.pool)
         .await?;
-        let queued = |(id, owner, priority, needs, first, count, job, name): Row| QueuedClass {
-            class: PendingClass { id, project, owner, priority, needs: needs.0, first },
-            count,
-            job: (JobId(job), name),
-        };
-        Ok(rows.into_iter().map(queued).collect())
+        let mut queue = Vec::with_capacity(rows.len());
+        for (id, owner, priority, needs, first, count, job, name) in rows {
+            let Some(needs) = self.class_needs(id, &needs).await? else { continue };
+            let class = PendingClass { id, project, owner, priority, needs, first };
+            queue.push(QueuedClass { class, count, job: (JobId(job), name) });
+        }
+        Ok(queue)
     }
 
     /// The tasks of a project that were submitted at `from` or later and have run to a good end, as a load; the latest if
@@ -78,15 +78,16 @@ impl Store {
         from: Time,
         limit: u32,
     ) -> Result<Vec<Arrival>, StoreError> {
-        let rows: Vec<(Time, i64, i64, i16, String, Json<Needs>)> = sqlx::query_as(
+        let rows: Vec<(Time, i64, i64, i16, String, i64, String)> = sqlx::query_as(
             "WITH done AS ( \
                  SELECT j.created_at, t.class_id, \
-                     greatest(round(extract(epoch FROM a.finished_at - a.started_at) * 10), 0)::bigint * 100 AS millis \
+                     coalesce(round(a.ran_micros / 100000.0), \
+                         greatest(round(extract(epoch FROM a.finished_at - a.started_at) * 10), 0))::bigint * 100 AS millis \
                  FROM jobs j JOIN tasks t ON t.job_id = j.id \
                  JOIN attempts a ON a.task_id = t.id AND a.attempt = t.attempt \
                  WHERE j.project_id = $1 AND j.created_at >= $2 AND t.state = 'completed' \
                      AND a.started_at IS NOT NULL ORDER BY j.id DESC LIMIT $3) \
-             SELECT done.created_at, done.millis, count(*), c.priority, c.owner, c.needs \
+             SELECT done.created_at, done.millis, count(*), c.priority, c.owner, c.id, c.needs::text \
              FROM done JOIN classes c ON c.id = done.class_id \
              GROUP BY done.created_at, done.millis, c.id ORDER BY done.created_at, c.id, done.millis",
         )
@@ -96,15 +97,10 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         let Some(begin) = rows.first().map(|(submitted, ..)| *submitted) else { return Ok(Vec::new()) };
-        let arrival = |(submitted, millis, count, priority, owner, needs): (
-            Time,
-            i64,
-            i64,
-            i16,
-            String,
-            Json<Needs>,
-        )| {
-            Arrival {
+        let mut arrivals = Vec::with_capacity(rows.len());
+        for (submitted, millis, count, priority, owner, class, needs) in rows {
+            let Some(needs) = self.class_needs(class, &needs).await? else { continue };
+            arrivals.push(Arrival {
                 submit: Span::from_millis((submitted - begin).num_milliseconds().unsigned_abs()),
                 duration: Span::from_millis(millis.unsigned_abs()),
                 cpu: needs.resources.cpu,
@@ -113,9 +109,9 @@ impl Store {
                 count: u32::try_from(count).unwrap_or(u32::MAX),
                 priority: u8::try_from(priority).unwrap_or(0),
                 project: if owner.is_empty() { "-".to_owned() } else { owner },
-            }
-        };
-        Ok(rows.into_iter().map(arrival).collect())
+            });
+        }
+        Ok(arrivals)
     }
 
     /// Whether any task waits for a worker.
@@ -132,7 +128,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn classes_pending(&self) -> Result<Vec<PendingClass>, StoreError> {
-        let rows: Vec<(i64, i64, String, i16, Json<Needs>, Time)> = sqlx::query_as(
+        let rows: Vec<(i64, i64, String, i16, String, Time)> = sqlx::query_as(
             "WITH RECURSIVE waiting AS ( \
                  (SELECT class_id, not_before FROM tasks WHERE state = 'pending' \
                      ORDER BY class_id, not_before LIMIT 1) \
@@ -140,44 +136,45 @@ impl Store {
                  SELECT next.class_id, next.not_before FROM waiting, LATERAL ( \
                      SELECT class_id, not_before FROM tasks WHERE state = 'pending' \
                      AND class_id > waiting.class_id ORDER BY class_id, not_before LIMIT 1) next) \
-             SELECT c.id, c.project_id, c.owner, c.priority, c.needs, waiting.not_before \
+             SELECT c.id, c.project_id, c.owner, c.priority, c.needs::text, waiting.not_before \
              FROM waiting JOIN classes c ON c.id = waiting.class_id",
         )
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows
-            .into_iter()
-            .map(|(id, project, owner, priority, needs, first)| PendingClass {
-                id,
-                project: ProjectId(project),
-                owner,
-                priority,
-                needs: needs.0,
-                first,
-            })
-            .collect())
+        let mut pending = Vec::with_capacity(rows.len());
+        for (id, project, owner, priority, needs, first) in rows {
+            let Some(needs) = self.class_needs(id, &needs).await? else { continue };
+            let project = ProjectId(project);
+            pending.push(PendingClass { id, project, owner, priority, needs, first });
+        }
+        Ok(pending)
     }
 
-    /// Of each of these classes the tasks that go first, of those that may be placed at `now`, at most so many of each.
+    /// Of each of these classes the tasks that go first, of those that may be placed at `now`, at most so many of each;
+    /// without those of jobs that are known to be unreadable, or are in `except`.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn class_heads(
         &self,
         wanted: &[(i64, usize)],
+        except: &[JobId],
         now: Time,
     ) -> Result<BTreeMap<i64, Vec<TaskId>>, StoreError> {
         let (classes, most): (Vec<i64>, Vec<i64>) =
             wanted.iter().map(|(class, most)| (*class, i64::try_from(*most).unwrap_or(i64::MAX))).unzip();
+        let except: Vec<i64> =
+            except.iter().copied().chain(self.specs_unreadable()).map(|job| job.0).collect();
         let rows: Vec<(i64, i64)> = sqlx::query_as(
             "SELECT wanted.class_id, head.id FROM UNNEST($1::bigint[], $2::bigint[]) AS wanted(class_id, most), \
              LATERAL (SELECT id, not_before FROM tasks WHERE state = 'pending' AND class_id = wanted.class_id \
-                 AND not_before <= $3 ORDER BY not_before, id LIMIT wanted.most) head \
+                 AND not_before <= $3 AND job_id <> ALL($4) ORDER BY not_before, id LIMIT wanted.most) head \
              ORDER BY wanted.class_id, head.not_before, head.id",
         )
         .bind(classes)
         .bind(most)
         .bind(now)
+        .bind(except)
         .fetch_all(&self.pool)
         .await?;
         let mut heads: BTreeMap<i64, Vec<TaskId>> = BTreeMap::new();

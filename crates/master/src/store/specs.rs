@@ -1,16 +1,58 @@
-//! Specifications of jobs, parsed once and kept while they are in use: they never change.
+//! Specifications of jobs, read once and kept while they are in use: they never change.
+//!
+//! One that this version can't read takes nobody along: a stand-in that says what is known of its tasks takes its place,
+//! so that the job is shown, what runs of it ends, and it can be stopped and deleted. Nothing of it is started.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gaffer_domain::JobId;
-use gaffer_domain::spec::JobSpec;
-use sqlx::PgConnection;
+use gaffer_domain::quantity::{Bytes, Cpu, Span};
+use gaffer_domain::spec::{
+    Action, Backoff, DriverKind, Indices, JobKind, JobSpec, OnLost, Reservation, Resources, Restart,
+    RestartPolicy, StopSignal, StopSpec, TaskSpec,
+};
+use sqlx::{FromRow, PgConnection};
 
 use super::{Store, StoreError};
 
 /// So many specifications are kept.
 const KEPT: usize = 2_000;
+
+/// A specification as it is stored, or what stands in for one that this version can't read.
+#[derive(Debug, Clone)]
+pub struct StoredSpec {
+    spec: Arc<JobSpec>,
+    problem: Option<Arc<str>>,
+}
+
+impl StoredSpec {
+    /// Why it can't be read, if it can't: nothing of it may be started then.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// The specification, if it can be read.
+    ///
+    /// # Errors
+    /// Why it can't.
+    pub fn readable(&self) -> Result<&JobSpec, &str> {
+        match &self.problem {
+            None => Ok(&self.spec),
+            Some(problem) => Err(problem),
+        }
+    }
+}
+
+/// What is true of a stand-in, too: the names and numbers of the tasks, and what an end leads to.
+impl Deref for StoredSpec {
+    type Target = JobSpec;
+
+    fn deref(&self) -> &JobSpec {
+        &self.spec
+    }
+}
 
 /// Recently used specifications.
 #[derive(Debug, Clone, Default)]
@@ -18,16 +60,16 @@ pub struct SpecCache(Arc<Mutex<Kept>>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    specs: HashMap<JobId, Arc<JobSpec>>,
+    specs: HashMap<JobId, StoredSpec>,
     oldest_first: VecDeque<JobId>,
 }
 
 impl SpecCache {
-    fn get(&self, job: JobId) -> Option<Arc<JobSpec>> {
+    fn get(&self, job: JobId) -> Option<StoredSpec> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).specs.get(&job).cloned()
     }
 
-    fn put(&self, job: JobId, spec: Arc<JobSpec>) {
+    fn put(&self, job: JobId, spec: StoredSpec) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.specs.insert(job, spec).is_none() {
             kept.oldest_first.push_back(job);
@@ -38,14 +80,20 @@ impl SpecCache {
             }
         }
     }
+
+    /// The jobs that are known to be unreadable.
+    fn unreadable(&self) -> Vec<JobId> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.specs.iter().filter(|(_, spec)| spec.problem.is_some()).map(|(job, _)| *job).collect()
+    }
 }
 
 impl Store {
-    /// The specification of one job; none if there is no such job, or this version can't read it.
+    /// The specification of one job; none if there is no such job.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn spec(&self, job: JobId) -> Result<Option<Arc<JobSpec>>, StoreError> {
+    pub async fn spec(&self, job: JobId) -> Result<Option<StoredSpec>, StoreError> {
         if let Some(spec) = self.specs.get(job) {
             return Ok(Some(spec));
         }
@@ -53,45 +101,155 @@ impl Store {
         Ok(specs_load(&self.specs, &mut connection, &[job]).await?.remove(&job))
     }
 
-    /// The specifications of several jobs, as far as they exist and this version can read them.
+    /// The specifications of several jobs, as far as they exist.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn specs(&self, jobs: &[JobId]) -> Result<HashMap<JobId, Arc<JobSpec>>, StoreError> {
+    pub async fn specs(&self, jobs: &[JobId]) -> Result<HashMap<JobId, StoredSpec>, StoreError> {
         let mut connection = self.pool.acquire().await?;
         specs_load(&self.specs, &mut connection, jobs).await
     }
+
+    /// Why the specification of a job can't be read, if it can't; `version` and `value` are what is stored.
+    pub(super) fn spec_problem(&self, job: JobId, version: i16, value: &serde_json::Value) -> Option<String> {
+        match self.specs.get(job) {
+            Some(known) => known.problem().map(str::to_owned),
+            None => read(version, value).err(),
+        }
+    }
+
+    /// Jobs of which nothing can be started, as far as that has been found out.
+    pub fn specs_unreadable(&self) -> Vec<JobId> {
+        self.specs.unreadable()
+    }
 }
 
-/// The specifications of several jobs. Jobs that do not exist are left out, and so are those that this version can't
-/// read: one of them must not hold up all others.
+fn read(version: i16, value: &serde_json::Value) -> Result<JobSpec, String> {
+    let version = u16::try_from(version).unwrap_or(0);
+    JobSpec::read_stored(version, value).map_err(|why| format!("its specification can't be read: {why}"))
+}
+
+/// The specifications of several jobs. Jobs that do not exist are left out.
 pub(super) async fn specs_load(
     cache: &SpecCache,
     connection: &mut PgConnection,
     jobs: &[JobId],
-) -> Result<HashMap<JobId, Arc<JobSpec>>, StoreError> {
-    let mut found: HashMap<JobId, Arc<JobSpec>> =
+) -> Result<HashMap<JobId, StoredSpec>, StoreError> {
+    let mut found: HashMap<JobId, StoredSpec> =
         jobs.iter().filter_map(|job| cache.get(*job).map(|spec| (*job, spec))).collect();
     let missing: Vec<i64> = jobs.iter().filter(|job| !found.contains_key(job)).map(|job| job.0).collect();
     if missing.is_empty() {
         return Ok(found);
     }
-    let rows: Vec<(i64, serde_json::Value)> = sqlx::query_as("SELECT id, spec FROM jobs WHERE id = ANY($1)")
-        .bind(missing)
-        .fetch_all(connection)
-        .await?;
-    for (id, value) in rows {
-        match JobSpec::read(&value) {
+    let rows: Vec<(i64, i16, serde_json::Value)> =
+        sqlx::query_as("SELECT id, spec_version, spec FROM jobs WHERE id = ANY($1)")
+            .bind(missing)
+            .fetch_all(&mut *connection)
+            .await?;
+    for (id, version, value) in rows {
+        let job = JobId(id);
+        let spec = match read(version, &value) {
             Ok(spec) => {
-                let spec = Arc::new(spec);
-                cache.put(JobId(id), spec.clone());
-                found.insert(JobId(id), spec);
+                let spec = StoredSpec { spec: Arc::new(spec), problem: None };
+                cache.put(job, spec.clone());
+                spec
             }
-            Err(errors) => {
-                let first = errors.first().map(ToString::to_string).unwrap_or_default();
-                tracing::error!(job = id, error = first, "the specification of a stored job can't be read");
-            }
-        }
+            Err(problem) => spec_stand_in(cache, connection, job, problem).await?,
+        };
+        found.insert(job, spec);
     }
     Ok(found)
+}
+
+#[derive(FromRow)]
+struct DefinitionRow {
+    name: String,
+    driver: String,
+    single: bool,
+    first: Option<i32>,
+    last: Option<i32>,
+}
+
+/// What stands in for the specification of a job that can't be used: its tasks by name and number, none of which is
+/// repeated or waits for what nobody knows.
+pub(super) async fn spec_stand_in(
+    cache: &SpecCache,
+    connection: &mut PgConnection,
+    job: JobId,
+    problem: String,
+) -> Result<StoredSpec, StoreError> {
+    tracing::error!(
+        job = job.0,
+        problem,
+        "nothing of a stored job can be started; it can be stopped and deleted"
+    );
+    let row: Option<(String, String)> = sqlx::query_as("SELECT name, kind FROM jobs WHERE id = $1")
+        .bind(job.0)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let (name, kind) = row.unwrap_or_default();
+    let definitions: Vec<DefinitionRow> = sqlx::query_as(
+        "SELECT d.name, d.driver, d.single, \
+             (SELECT min(index) FROM tasks t WHERE t.job_id = d.job_id AND t.position = d.position) AS first, \
+             (SELECT max(index) FROM tasks t WHERE t.job_id = d.job_id AND t.position = d.position) AS last \
+         FROM task_definitions d WHERE d.job_id = $1 ORDER BY d.position",
+    )
+    .bind(job.0)
+    .fetch_all(&mut *connection)
+    .await?;
+    let spec = JobSpec {
+        name,
+        kind: if kind == "service" { JobKind::Service } else { JobKind::Batch },
+        priority: 0,
+        labels: BTreeMap::new(),
+        datacenters: Vec::new(),
+        constraints: Vec::new(),
+        affinities: Vec::new(),
+        placement: None,
+        concurrency: None,
+        lost_after: Span::from_secs(120),
+        tasks: definitions.into_iter().map(DefinitionRow::into_stand_in).collect(),
+    };
+    let spec = StoredSpec { spec: Arc::new(spec), problem: Some(problem.into()) };
+    cache.put(job, spec.clone());
+    Ok(spec)
+}
+
+impl DefinitionRow {
+    fn into_stand_in(self) -> TaskSpec {
+        let index = |index: Option<i32>| index.and_then(|index| u32::try_from(index).ok()).unwrap_or(0);
+        let (first, last) = (index(self.first), index(self.last));
+        TaskSpec {
+            name: self.name,
+            driver: match self.driver.as_str() {
+                "docker" => DriverKind::Docker,
+                "scripted" => DriverKind::Scripted,
+                _ => DriverKind::Host,
+            },
+            container: None,
+            action: Action::Command(Vec::new()),
+            env: BTreeMap::new(),
+            depends_on: Vec::new(),
+            indices: if self.single { Indices::Count(1) } else { Indices::Array { first, last } },
+            resources: Reservation {
+                amounts: Resources { cpu: Cpu::from_millis(0), memory: Bytes(0), disk: Bytes(0) },
+                countables: BTreeMap::new(),
+            },
+            constraints: Vec::new(),
+            affinities: Vec::new(),
+            spread: None,
+            distinct_workers: false,
+            timeout: None,
+            output: None,
+            restart: Restart {
+                policy: RestartPolicy::Never,
+                limit: 0,
+                within: None,
+                delay: Span::from_secs(1),
+                backoff: Backoff::Constant,
+                on_lost: OnLost::Fail,
+            },
+            stop: StopSpec { signal: StopSignal::Sigterm, grace: Span::from_secs(10) },
+        }
+    }
 }

@@ -2,15 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 
+use chrono::Utc;
 use gaffer_domain::placement::DefinitionRef;
-use gaffer_domain::reason::Reason;
+use gaffer_domain::reason::{Reason, ReasonCode};
 use gaffer_domain::task::StateName;
 use gaffer_domain::worker::{CLOCK_DRIFT, Expected, ExpectedState, LOST_MARGIN};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::rest;
+use serde_json::Value;
 use sqlx::FromRow;
-use sqlx::types::Json;
 
+use super::forms::understood;
 use super::gate::StartOrder;
 use super::{Store, StoreError};
 
@@ -50,12 +52,14 @@ struct TaskRow {
     created_at: Time,
     attempt_started_at: Option<Time>,
     finished_at: Option<Time>,
+    attempt_finished_at: Option<Time>,
+    ran_micros: Option<i64>,
 }
 
 const TASKS: &str = "SELECT t.id, t.job_id, d.name, t.index, d.single, d.driver, t.state::text AS state, \
          t.reason_code, t.reason_message, a.exit_code, a.signal, t.attempt, w.name AS worker_name, \
          a.worker_id AS attempt_worker_id, t.not_before, j.created_at, a.started_at AS attempt_started_at, \
-         t.finished_at \
+         t.finished_at, a.finished_at AS attempt_finished_at, a.ran_micros \
      FROM tasks t JOIN jobs j ON j.id = t.job_id \
      JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
      LEFT JOIN attempts a ON a.task_id = t.id AND a.attempt = t.attempt \
@@ -85,6 +89,7 @@ impl TryFrom<TaskRow> for TaskRecord {
             created_at: row.created_at,
             started_at: row.attempt_started_at,
             finished_at: row.finished_at,
+            ran_seconds: ran(row.ran_micros, row.attempt_started_at, row.attempt_finished_at, Utc::now()),
         };
         Ok(TaskRecord { id: TaskId(row.id), view })
     }
@@ -98,12 +103,24 @@ pub fn address(name: &str, index: u32, single: bool) -> String {
     }
 }
 
+/// How long something ran, or has been running: as its worker measured it, else between two times of the master's clock.
+pub(super) fn ran(
+    micros: Option<i64>,
+    started: Option<Time>,
+    finished: Option<Time>,
+    now: Time,
+) -> Option<f64> {
+    let by_times = || Some((finished.unwrap_or(now) - started?).num_milliseconds().max(0) as f64 / 1e3);
+    micros.map(|micros| micros as f64 / 1e6).or_else(by_times)
+}
+
 pub(super) fn reason_from(
     code: Option<String>,
     message: Option<String>,
 ) -> Result<Option<Reason>, StoreError> {
     let (Some(code), Some(message)) = (code, message) else { return Ok(None) };
-    let code = code.parse().map_err(|_| StoreError::Unreadable(format!("{code:?} is not a reason")))?;
+    // What another version has a word for is still a reason, with its sentence.
+    let code = code.parse().unwrap_or(ReasonCode::Other);
     Ok(Some(Reason { code, message }))
 }
 
@@ -282,6 +299,7 @@ impl Store {
             scheduled_at: Time,
             started_at: Option<Time>,
             finished_at: Option<Time>,
+            ran_micros: Option<i64>,
             reason_code: Option<String>,
             reason_message: Option<String>,
             exit_code: Option<i32>,
@@ -289,13 +307,13 @@ impl Store {
             stored_bytes: i64,
             stored_lines: i64,
             output_sha256: Option<String>,
-            placement: Option<Json<gaffer_domain::placement::Receipt>>,
-            killed: Option<Json<gaffer_protocol::wire::KillReceipt>>,
-            container: Option<Json<gaffer_protocol::wire::ContainerFacts>>,
+            placement: Option<Value>,
+            killed: Option<Value>,
+            container: Option<Value>,
         }
         let rows: Vec<AttemptRow> = sqlx::query_as(
             "SELECT a.attempt, a.worker_id, w.name AS worker_name, a.scheduled_at, a.started_at, a.finished_at, \
-                 a.reason_code, a.reason_message, a.exit_code, a.signal, \
+                 a.ran_micros, a.reason_code, a.reason_message, a.exit_code, a.signal, \
                  COALESCE(a.output_bytes, o.bytes, 0) AS stored_bytes, \
                  COALESCE(a.output_lines, o.lines, 0) AS stored_lines, a.output_sha256, a.placement, a.killed, a.container \
              FROM attempts a LEFT JOIN workers w ON w.id = a.worker_id \
@@ -307,6 +325,7 @@ impl Store {
         .bind(task.0)
         .fetch_all(&self.pool)
         .await?;
+        let now = Utc::now();
         rows.into_iter()
             .map(|row| {
                 Ok(rest::Attempt {
@@ -316,15 +335,16 @@ impl Store {
                     scheduled_at: row.scheduled_at,
                     started_at: row.started_at,
                     finished_at: row.finished_at,
+                    ran_seconds: ran(row.ran_micros, row.started_at, row.finished_at, now),
                     reason: reason_from(row.reason_code, row.reason_message)?,
                     exit_code: row.exit_code,
                     signal: row.signal,
                     output_bytes: row.stored_bytes as u64,
                     output_lines: row.stored_lines as u64,
                     output_sha256: row.output_sha256,
-                    placement: row.placement.map(|receipt| receipt.0),
-                    killed: row.killed.map(|killed| killed.0),
-                    container: row.container.map(|container| container.0),
+                    placement: understood("receipt", row.placement),
+                    killed: understood("account of an end", row.killed),
+                    container: understood("container", row.container),
                 })
             })
             .collect()
@@ -378,7 +398,9 @@ impl Store {
         let mut starts = Vec::with_capacity(rows.len());
         for (id, attempt, job, position, index) in rows {
             let attempt = AttemptRef { task: TaskId(id), attempt: attempt as u32 };
-            let Some(spec) = self.spec(JobId(job)).await? else { continue };
+            let Some(spec) = self.spec(JobId(job)).await?.filter(|spec| spec.problem().is_none()) else {
+                continue;
+            };
             if wanted.contains(&attempt) {
                 let definition = DefinitionRef { job: JobId(job), position: position as u16 };
                 starts.push(StartOrder { attempt, definition, index: index as u32, spec });

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use gaffer_domain::placement::{Lasting, Needs, Taken};
+use gaffer_domain::placement::{Lasting, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::queue::InUse;
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::{Intake, WorkerState};
 use gaffer_domain::{ProjectId, Time, WorkerId};
 use gaffer_protocol::wire::{DriverStatus, Hello};
+use serde_json::Value;
 use sqlx::FromRow;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::forms::{entries, members};
 use super::{Store, StoreError};
 
 /// A registered worker.
@@ -67,6 +69,14 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// Of something on it nobody knows what it has reserved: it takes nothing new.
+    fn hides_what_is_taken(&mut self) {
+        if self.intake == Intake::Open {
+            self.intake = Intake::Cordoned;
+        }
+        self.warnings.push("what a task on it has reserved can't be read by this master".to_owned());
+    }
+
     /// What it looks like from outside.
     pub fn state(&self, now: Time) -> WorkerState {
         WorkerState::of(self.offline_since, self.intake, now)
@@ -102,16 +112,16 @@ struct WorkerRow {
     project_id: i64,
     name: String,
     datacenter: String,
-    labels: Json<BTreeMap<String, String>>,
+    labels: Value,
     cpu_millis: i32,
     memory_bytes: i64,
     disk_bytes: i64,
-    countables: Json<BTreeMap<String, u32>>,
-    drivers: Json<Vec<DriverStatus>>,
+    countables: Value,
+    drivers: Value,
     arch: String,
     os: String,
     version: String,
-    warnings: Json<Vec<String>>,
+    warnings: Value,
     intake: String,
     drain_until: Option<Time>,
     drained_at: Option<Time>,
@@ -121,21 +131,43 @@ struct WorkerRow {
 }
 
 impl From<WorkerRow> for Worker {
+    /// What another version has stored and this one can't read is not offered; a worker of which it can't be told
+    /// what it is, or takes, takes nothing new.
     fn from(row: WorkerRow) -> Self {
+        let (labels, knows_labels) = entries(&row.labels);
+        let (countables, knows_countables) = entries(&row.countables);
+        let (drivers, knows_drivers) = members(&row.drivers);
+        let (mut warnings, _) = members::<String>(&row.warnings);
+        let intake = Intake::ALL.into_iter().find(|intake| intake.as_str() == row.intake);
+        let knows = [
+            (knows_labels, "labels"),
+            (knows_countables, "countable resources"),
+            (knows_drivers, "drivers"),
+            (intake.is_some(), "intake"),
+        ];
+        for (_, what) in knows.into_iter().filter(|(knows, _)| !knows) {
+            warnings.push(format!(
+                "its {what} were stored in a form that this master can't read; they are stored again when it connects"
+            ));
+        }
+        let intake = match intake {
+            Some(intake) if knows_labels || intake != Intake::Open => intake,
+            _ => Intake::Cordoned,
+        };
         Worker {
             id: WorkerId(row.id),
             project: ProjectId(row.project_id),
             name: row.name,
             datacenter: row.datacenter,
-            labels: row.labels.0,
+            labels,
             capacity: resources(i64::from(row.cpu_millis), row.memory_bytes, row.disk_bytes),
-            countables: row.countables.0,
-            drivers: row.drivers.0,
+            countables,
+            drivers,
             arch: row.arch,
             os: row.os,
             version: row.version,
-            warnings: row.warnings.0,
-            intake: Intake::ALL.into_iter().find(|intake| intake.as_str() == row.intake).unwrap_or_default(),
+            warnings,
+            intake,
             drain_until: row.drain_until,
             drained_at: row.drained_at,
             offline_since: row.offline_since,
@@ -290,13 +322,14 @@ impl Store {
         drivers: &[DriverStatus],
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        let known: Option<Json<Vec<DriverStatus>>> =
+        let known: Option<Value> =
             sqlx::query_scalar("SELECT drivers FROM workers WHERE id = $1 AND session = $2 FOR UPDATE")
                 .bind(worker.0)
                 .bind(session)
                 .fetch_optional(&mut *tx)
                 .await?;
-        let Some(Json(known)) = known else { return Ok(()) };
+        let Some(known) = known else { return Ok(()) };
+        let (known, _) = members(&known);
         sqlx::query("UPDATE workers SET drivers = $2 WHERE id = $1")
             .bind(worker.0)
             .bind(Json(drivers))
@@ -413,8 +446,8 @@ impl Store {
     /// Adds up what live attempts have reserved: derived from their states, so that it can't leak.
     async fn workers_reserve(&self, workers: &mut [Worker]) -> Result<InUse, StoreError> {
         let ids: Vec<i64> = workers.iter().map(|worker| worker.id.0).collect();
-        let live: Vec<(i64, i64, String, Json<Needs>, bool, i64)> = sqlx::query_as(
-            "SELECT live.worker_id, c.project_id, c.owner, c.needs, live.waiting, live.n FROM ( \
+        let live: Vec<(i64, i64, String, i64, String, bool, i64)> = sqlx::query_as(
+            "SELECT live.worker_id, c.project_id, c.owner, c.id, c.needs::text, live.waiting, live.n FROM ( \
                  SELECT worker_id, class_id, state = 'scheduled' AS waiting, count(*) AS n FROM tasks \
                  WHERE state IN ('scheduled', 'running', 'stopping') AND worker_id = ANY($1) \
                  GROUP BY worker_id, class_id, state = 'scheduled') live \
@@ -424,11 +457,18 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         let mut in_use = InUse::default();
-        for (worker, project, owner, needs, waiting, count) in live {
+        for (worker, project, owner, class, needs, waiting, count) in live {
             let live = u32::try_from(count).unwrap_or(u32::MAX);
+            let at = workers.binary_search_by_key(&worker, |worker| worker.id.0);
+            let worker = at.ok().and_then(|at| workers.get_mut(at));
+            let Some(needs) = self.class_needs(class, &needs).await? else {
+                if let Some(worker) = worker {
+                    worker.hides_what_is_taken();
+                }
+                continue;
+            };
             in_use.add(ProjectId(project), &owner, &needs, live);
-            let Ok(at) = workers.binary_search_by_key(&worker, |worker| worker.id.0) else { continue };
-            let worker = &mut workers[at];
+            let Some(worker) = worker else { continue };
             let n = count.unsigned_abs();
             let add = &needs.resources;
             let cpu = u64::from(worker.reserved.cpu.millis()) + u64::from(add.cpu.millis()) * n;

@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use gaffer_domain::worker::SILENCE_LIMIT;
 use gaffer_protocol::definitions::Definitions;
 use gaffer_protocol::wire::{
-    DriverStatus, GoodbyeCode, Heartbeat, HeldAttempt, Hello, StoredOutput, ToMaster, ToWorker, Welcome,
-    frames,
+    ClockReading, DriverStatus, GoodbyeCode, Heartbeat, HeldAttempt, Hello, StoredOutput, ToMaster, ToWorker,
+    Welcome, frames,
 };
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -119,6 +120,8 @@ pub(super) async fn run(
         acknowledged: Notify::new(),
         definitions: Mutex::default(),
         unanswered: Mutex::new(VecDeque::new()),
+        // The welcome.
+        answered: Mutex::new((0, BootTime::now())),
     };
     if let Err(end) = session.take_all(said) {
         return end;
@@ -144,6 +147,8 @@ struct Session<'a> {
     definitions: Mutex<Definitions>,
     /// Heartbeats that were sent, with their times, oldest first.
     unanswered: Mutex<VecDeque<(u64, BootTime)>>,
+    /// The last of them that was answered, and when the answer came.
+    answered: Mutex<(u64, BootTime)>,
 }
 
 impl Session<'_> {
@@ -172,7 +177,7 @@ impl Session<'_> {
         let command = match message {
             ToWorker::Goodbye { code, message } => return Err(SessionEnd::Goodbye { code, message }),
             ToWorker::Alive { sequence } => {
-                self.answered(sequence);
+                self.was_answered(sequence);
                 return Ok(());
             }
             ToWorker::Definition { definition, at, part, is_last } => {
@@ -221,7 +226,8 @@ impl Session<'_> {
     }
 
     /// The master had this heartbeat: the leases count from when it was sent.
-    fn answered(&self, sequence: u64) {
+    fn was_answered(&self, sequence: u64) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = (sequence, BootTime::now());
         let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((sent, at)) = unanswered.front().copied()
             && sent <= sequence
@@ -288,9 +294,16 @@ impl Session<'_> {
         let is_same = said_held.as_ref() == Some(&held);
         let held = if is_same { None } else { said_held.insert(held).clone().into() };
         let mut messages = self.sort(events);
-        messages.push(ToMaster::Heartbeat(Box::new(Heartbeat { sequence, held, stats })));
+        let clock = Some(self.clock());
+        messages.push(ToMaster::Heartbeat(Box::new(Heartbeat { sequence, held, stats, clock })));
         self.expect_answer(sequence);
         write_control(writer, &messages).await
+    }
+
+    fn clock(&self) -> ClockReading {
+        let (answer, heard) = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let since_micros = BootTime::now().as_micros().saturating_sub(heard.as_micros());
+        ClockReading { answer, since_micros, at: Utc::now() }
     }
 
     fn expect_answer(&self, sequence: u64) {

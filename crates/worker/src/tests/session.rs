@@ -46,6 +46,27 @@ async fn a_worker_presents_itself() {
     worker.stop().await;
 }
 
+/// From which the master tells how far a worker's clock is off.
+#[tokio::test]
+async fn heartbeats_say_what_the_clock_says_and_which_answer_came_last() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let mut answered = 0;
+    let mut named = 0;
+    while named < 2 {
+        let Said::Report(ToMaster::Heartbeat(beat)) = session.next().await else { continue };
+        let clock = beat.clock.unwrap();
+        assert!(clock.answer <= answered, "an answer that was never given: {clock:?}");
+        assert!(clock.answer >= named, "it has heard of {named} before: {clock:?}");
+        assert!(clock.since_micros < 600_000_000, "{clock:?}");
+        assert!((chrono::Utc::now() - clock.at).abs() < chrono::TimeDelta::minutes(10), "{clock:?}");
+        named = clock.answer;
+        answered = beat.sequence;
+        session.send(&[ToWorker::Alive { sequence: beat.sequence }]).await;
+    }
+    drop(session);
+    worker.stop().await;
+}
+
 #[tokio::test]
 async fn heartbeats_list_what_is_held_and_count_up() {
     let (worker, mut session) = Worker::start_and_welcome().await;

@@ -14,6 +14,7 @@ fn any_specification_reads_back_from_its_normal_form() {
         let spec = any_spec(&mut rng);
         let normal = serde_json::to_value(&spec).unwrap();
         assert_eq!(read(normal.clone()), spec, "{normal:#}");
+        assert_eq!(JobSpec::read_stored(STORED_VERSION, &normal), Ok(spec.clone()), "{normal:#}");
         let text = normal.to_string();
         assert_eq!(read(serde_json::from_str(&text).unwrap()), spec, "{text}");
     }

@@ -182,6 +182,7 @@ fn ends() -> Vec<(&'static str, AttemptEnd)> {
         LostCause::DaemonGone,
         LostCause::ContainerRemoved,
         LostCause::NotHeld,
+        LostCause::EndRefused,
     ];
     ends.extend(causes.map(|cause| ("lost", lost(cause))));
     ends
@@ -194,6 +195,7 @@ fn outcome(task: &Task, restart: &Restart, event: &TaskEvent) -> String {
         Ok(change) => change.task.state.name().to_string(),
         Err(Rejected::Stale) => "stale".to_owned(),
         Err(Rejected::NoPlace) => "no place".to_owned(),
+        Err(Rejected::Busy) => "busy".to_owned(),
         Err(Rejected::NotNow(name)) => {
             assert_eq!(name, task.state.name(), "a refusal names the present state");
             "·".to_owned()

@@ -11,6 +11,8 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
+use gaffer_e2e::eventually;
+
 use super::*;
 
 /// The jobs of one history.
@@ -257,11 +259,15 @@ impl Bench {
     /// Applies a batch and goes away in the middle. Whether it was applied is seen only afterwards: wholly or not at all.
     async fn interrupted(&self, batch: &Batch, model: &Model, now: Time, patience: Duration) -> Model {
         let heard = tokio::time::timeout(patience, self.store.tasks_apply(batch, now)).await;
-        // Waits for the locks that the transaction may hold still.
+        // The transaction may still hold its jobs.
         let stale = |id: &TaskId| {
             (*id, TaskEvent::Returned(Report { worker: WorkerId(i64::MAX), attempt: u32::MAX >> 1 }))
         };
-        self.apply(model.tasks.keys().map(stale).collect()).await;
+        eventually("the transaction is over", async || {
+            let outcome = self.apply(model.tasks.keys().map(stale).collect()).await;
+            outcome.busy.is_empty().then_some(())
+        })
+        .await;
         let mut after = model.clone();
         after.apply(batch, now);
         let seen = self.seen(model).await;

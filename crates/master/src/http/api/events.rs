@@ -18,10 +18,12 @@ use super::super::error::Error;
 use super::super::params::{Params, page_of, wrong};
 use super::tasks::own_job;
 use crate::Master;
-use crate::store::events::EventRange;
+use crate::store::StoreError;
 
 /// A live stream looks again after so long even if nothing woke it: another master may have written.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// So soon if there are events that can't be shown yet.
+const LOOK_AGAIN_HELD_BACK: Duration = Duration::from_millis(100);
 const BATCH: u32 = 200;
 
 /// `GET /events`
@@ -60,11 +62,12 @@ async fn history(
         return Ok(live(master, caller, job, after).await?.into_response());
     }
     if let Some(after) = params.parse::<i64>("after", "the number of an event")? {
-        let events = master.store.event_list(caller.project, job, EventRange::After(after), limit).await?;
-        return Ok(Json(gaffer_protocol::rest::Page { items: events, next_cursor: None }).into_response());
+        let found = master.store.events_after(caller.project, job, after, limit).await?;
+        return Ok(
+            Json(gaffer_protocol::rest::Page { items: found.events, next_cursor: None }).into_response()
+        );
     }
-    let range = EventRange::Before(params.cursor()?);
-    let events = master.store.event_list(caller.project, job, range, limit + 1).await?;
+    let events = master.store.events_before(caller.project, job, params.cursor()?, limit + 1).await?;
     Ok(Json(page_of(events, limit, |event| event.id)).into_response())
 }
 
@@ -86,6 +89,21 @@ fn last_event_id(headers: &HeaderMap, params: &Params) -> Result<Option<i64>, Er
         let detail = "expected the number of an event";
         Error::field("invalid_header", "header:last-event-id", detail, None)
     })
+}
+
+impl Master {
+    /// The event from which somebody goes on who wants to know what happens from now on: what is under way is still to
+    /// come.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn events_from_now_on(&self, caller: &Caller) -> Result<i64, StoreError> {
+        let settled = self.store.events_settled().await?;
+        let newest = self.store.events_before(caller.project, None, None, 1).await?;
+        let newest = newest.first().map_or(0, |event| event.id);
+        // Nothing may be known to be settled right after the start, while somebody writes for long.
+        Ok(if settled.upto > 0 { newest.min(settled.upto) } else { newest })
+    }
 }
 
 struct Live {
@@ -113,10 +131,7 @@ async fn live(
         Some(_) => return Err(wrong("after", "expected the number of an event")),
         // Of one job, everything is told; of all, what happens from now on.
         None if job.is_some() => 0,
-        None => {
-            let newest = master.store.event_list(caller.project, job, EventRange::Before(None), 1).await?;
-            newest.first().map_or(0, |event| event.id)
-        }
+        None => master.events_from_now_on(&caller).await?,
     };
     let live = Live { master, caller, job, after, changes, ready: Default::default() };
     let stream = futures::stream::unfold(live, |mut live| async move {
@@ -139,17 +154,23 @@ impl Live {
                 return Some(event);
             }
             self.changes.mark_unchanged();
-            let range = EventRange::After(self.after);
-            // A database that is away for a moment is no reason to end the stream.
-            let found = self.master.store.event_list(self.caller.project, self.job, range, BATCH).await;
-            self.ready.extend(found.unwrap_or_default());
+            let found =
+                self.master.store.events_after(self.caller.project, self.job, self.after, BATCH).await;
+            let look_again = match found {
+                Ok(found) => {
+                    self.ready.extend(found.events);
+                    if found.is_held_back { LOOK_AGAIN_HELD_BACK } else { LOOK_AGAIN }
+                }
+                // A database that is away for a moment is no reason to end the stream.
+                Err(_) => LOOK_AGAIN,
+            };
             if !self.ready.is_empty() {
                 continue;
             }
             tokio::select! {
                 () = self.master.shutdown.cancelled() => return None,
                 changed = self.changes.changed() => if changed.is_err() { return None },
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = tokio::time::sleep(look_again) => {}
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What operators ask: is it alive, can it serve, which version is it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -15,13 +16,22 @@ pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the database answers, too.
-pub async fn readyz(State(master): State<Arc<Master>>) -> Result<&'static str, Error> {
+/// What holds live events back for so long is worth a word.
+const HELD_BACK_FOR: Duration = Duration::from_secs(10);
+
+/// `GET /readyz`: the database answers, and takes what is to be recorded.
+pub async fn readyz(State(master): State<Arc<Master>>) -> Result<String, Error> {
     if master.shutdown.is_cancelled() {
         return Err(Error::ShuttingDown);
     }
     master.store.now().await?;
-    Ok("ok\n")
+    if let Some(trouble) = master.troubles.database() {
+        return Err(Error::NotReady(trouble.since));
+    }
+    Ok(match master.store.events_held_back(HELD_BACK_FOR).await? {
+        Some(why) => format!("ok\nwarning: {why}\n"),
+        None => "ok\n".to_owned(),
+    })
 }
 
 /// `GET /version`

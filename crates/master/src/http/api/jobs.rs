@@ -22,8 +22,10 @@ use super::super::params::{Params, id, page_of, wrong};
 use super::body_json;
 use super::tasks::own_job;
 use crate::Master;
+use crate::store::deletion::Deleted;
 use crate::store::gate::{StopJob, StopResult};
-use crate::store::jobs::{Deleted, JobFilter, Submitted};
+use crate::store::jobs::{JobFilter, Submitted};
+use crate::store::specs::StoredSpec;
 use crate::submit::Submission;
 
 /// Longest time that a request waits for a job.
@@ -66,8 +68,23 @@ pub async fn rerun(
             state: view.state,
         });
     }
-    let spec = master.store.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))?;
-    accept(&master, &caller, &headers, &spec, Some(job)).await
+    let spec = again(&master, job).await?;
+    let spec = spec.readable().map_err(|problem| unreadable(job, problem))?;
+    accept(&master, &caller, &headers, spec, Some(job)).await
+}
+
+/// The specification of a job that is to be repeated.
+pub async fn again(master: &Master, job: JobId) -> Result<StoredSpec, Error> {
+    master.store.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))
+}
+
+/// A job cannot be repeated because nobody knows what it was to do.
+pub fn unreadable(job: JobId, problem: &str) -> Error {
+    Error::Unprocessable {
+        code: "unreadable_job",
+        detail: format!("job {job} can't be repeated: {problem}; submit it anew"),
+        errors: Vec::new(),
+    }
 }
 
 async fn accept(
@@ -224,6 +241,7 @@ pub async fn stop_job(master: &Master, caller: &Caller, job: JobId) -> Result<Jo
             let detail = format!("job {job} is over: it is {state}");
             Err(Error::Conflict { detail, state: state.to_string() })
         }
+        StopResult::Busy => Err(Error::Busy("another transaction in the database holds the job")),
         StopResult::Unknown => Err(Error::NotFound(format!("job {job}"))),
     }
 }
@@ -243,6 +261,7 @@ pub async fn delete(
 pub async fn delete_job(master: &Master, caller: &Caller, job: JobId) -> Result<(), Error> {
     match master.store.job_delete(caller.project, job, &caller.user).await? {
         Deleted::Yes => {
+            master.deletion_wake.notify_one();
             master.changes.announce(&[job]);
             Ok(())
         }
@@ -261,8 +280,14 @@ pub async fn explain(
     Path(job): Path<String>,
 ) -> Result<Json<Explanation>, Error> {
     let job: JobId = id(&job, "job")?;
-    let explanation =
-        crate::explain::explain(&master.store, caller.project, job, &master.statistics.kept(), Utc::now())
-            .await?;
+    let explanation = crate::explain::explain(
+        &master.store,
+        caller.project,
+        job,
+        &master.statistics.kept(),
+        &master.troubles,
+        Utc::now(),
+    )
+    .await?;
     explanation.map(Json).ok_or_else(|| Error::NotFound(format!("job {job}")))
 }

@@ -179,8 +179,11 @@ async fn find(master: &Master, caller: &Caller, worker: &str) -> Result<Record, 
 }
 
 /// What users see of a worker: what is remembered of it, and what its session knows.
-fn view(master: &Master, record: Record, now: Time) -> Worker {
+fn view(master: &Master, mut record: Record, now: Time) -> Worker {
     let session = master.hub.get(record.id);
+    let clock = session.as_ref().and_then(|_| master.clocks.of(record.id));
+    let mut warnings = std::mem::take(&mut record.warnings);
+    warnings.extend(clock.and_then(|clock| clock.warning()));
     let (last_seen_at, stats) = match (&session, record.offline_since) {
         (Some(session), _) => {
             let (heard, stats) = session.last_seen();
@@ -223,7 +226,8 @@ fn view(master: &Master, record: Record, now: Time) -> Worker {
         version: record.version,
         arch: record.arch,
         os: record.os,
-        warnings: record.warnings,
+        warnings,
+        clock_ahead_seconds: clock.map(|clock| clock.ahead.num_milliseconds() as f64 / 1e3),
         created_at: record.created_at,
         last_seen_at,
     }

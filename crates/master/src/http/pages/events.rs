@@ -20,7 +20,6 @@ use super::rows::EventRow;
 use super::shown::address;
 use super::stream::{Feed, Sent, stream};
 use crate::Master;
-use crate::store::events::EventRange;
 
 /// Entries on a page.
 pub const PAGE_ROWS: u32 = 100;
@@ -53,8 +52,7 @@ pub async fn history(
     job: Option<JobId>,
     params: &Params,
 ) -> Result<(Vec<EventRow>, Option<String>), Error> {
-    let range = EventRange::Before(params.cursor()?);
-    let events = master.store.event_list(caller.project, job, range, PAGE_ROWS + 1).await?;
+    let events = master.store.events_before(caller.project, job, params.cursor()?, PAGE_ROWS + 1).await?;
     let events = page_of(events, PAGE_ROWS, |event| event.id);
     Ok((events.items.iter().map(EventRow::from).collect(), events.next_cursor))
 }
@@ -67,11 +65,12 @@ pub async fn list(
 ) -> Result<Response, Error> {
     let params = params.only(&["cursor", "job"], &[])?;
     let job = wanted_job(&params)?;
+    let from_now_on = master.events_from_now_on(&visitor.caller).await?;
     let (rows, next) = history(&master, &visitor.caller, job, &params).await?;
     let job = job.map(|job| job.to_string()).unwrap_or_default();
-    let newest = rows.first().map(|row| row.key.clone()).unwrap_or_default();
+    let after = from_now_on.to_string();
     let live =
-        [("job", job.as_str()), ("after", &newest), ("cursor", params.text("cursor").unwrap_or_default())];
+        [("job", job.as_str()), ("after", &after), ("cursor", params.text("cursor").unwrap_or_default())];
     page(&EventsPage {
         frame: visitor.frame("/events"),
         live: address("/events/live", &live),
@@ -106,6 +105,7 @@ pub async fn live(
         } else {
             None
         },
+        is_held_back: false,
         sent: Sent::default(),
     };
     Ok(stream(master, feed))
@@ -115,9 +115,10 @@ struct EventsFeed {
     master: Arc<Master>,
     caller: Caller,
     job: Option<JobId>,
-    /// The newest event that was sent; none if this page gets no new ones.
+    /// The newest event that was sent or is not to be; none if this page gets no new ones.
     after: Option<i64>,
     changes: watch::Receiver<u64>,
+    is_held_back: bool,
     sent: Sent,
 }
 
@@ -125,15 +126,18 @@ impl Feed for EventsFeed {
     async fn look(&mut self) -> Result<Vec<Event>, Error> {
         self.changes.mark_unchanged();
         let Some(after) = self.after else { return Ok(Vec::new()) };
-        let range = EventRange::After(after);
-        let events = self.master.store.event_list(self.caller.project, self.job, range, PAGE_ROWS).await?;
-        self.after = events.last().map(|event| event.id).or(self.after);
-        let rows: Vec<EventRow> = events.iter().map(EventRow::from).collect();
+        let found = self.master.store.events_after(self.caller.project, self.job, after, PAGE_ROWS).await?;
+        self.is_held_back = found.is_held_back || found.events.len() == PAGE_ROWS as usize;
+        self.after = found.events.last().map(|event| event.id).or(self.after);
+        let rows: Vec<EventRow> = found.events.iter().map(EventRow::from).collect();
         Ok(self.sent.changes("events", &rows, true).into_iter().collect())
     }
 
     async fn changed(&mut self) {
-        let _ = self.changes.changed().await;
+        // What is there already and could not be shown yet is looked for at the feed's pace.
+        if !self.is_held_back {
+            let _ = self.changes.changed().await;
+        }
     }
 
     fn pace(&self) -> Duration {

@@ -38,6 +38,8 @@ pub struct Frame {
     pub section: &'static str,
     /// The present time in milliseconds since 1970.
     pub now: i64,
+    /// The database accepts nothing at present: every page says so.
+    pub has_trouble: bool,
 }
 
 impl Frame {
@@ -63,12 +65,14 @@ pub struct Visitor {
     /// Who it is.
     pub caller: Caller,
     surroundings: Surroundings,
+    has_trouble: bool,
 }
 
 impl Visitor {
     /// The frame for a page of one section.
     pub fn frame(&self, section: &'static str) -> Frame {
-        Frame { user: Some(self.caller.user.clone()), section, ..self.surroundings.clone().frame() }
+        let user = Some(self.caller.user.clone());
+        Frame { user, section, has_trouble: self.has_trouble, ..self.surroundings.clone().frame() }
     }
 }
 
@@ -78,7 +82,10 @@ impl FromRequestParts<Arc<Master>> for Visitor {
     async fn from_request_parts(parts: &mut Parts, master: &Arc<Master>) -> Result<Visitor, Response> {
         let surroundings = Surroundings::of(&parts.method, parts.uri.path_and_query(), &parts.headers);
         match auth::signed_in(master, &parts.headers).await {
-            Ok(Some(caller)) => Ok(Visitor { caller, surroundings }),
+            Ok(Some(caller)) => {
+                let has_trouble = master.troubles.database().is_some();
+                Ok(Visitor { caller, surroundings, has_trouble })
+            }
             Ok(None) if wants_html(&parts.headers) => {
                 Err(Redirect::to(&login::address(surroundings.here.as_deref())).into_response())
             }
@@ -119,6 +126,7 @@ impl Surroundings {
             here: self.here.unwrap_or_else(|| "/jobs".to_owned()),
             section: "",
             now: Utc::now().timestamp_millis(),
+            has_trouble: false,
         }
     }
 }

@@ -11,7 +11,7 @@ use gaffer_protocol::rest;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::super::api::jobs::{delete_job, find, stop_job};
+use super::super::api::jobs::{again, delete_job, find, stop_job, unreadable};
 use super::super::api::tasks;
 use super::super::error::Error;
 use super::super::params::{Params, id, wrong};
@@ -196,7 +196,7 @@ pub async fn rerun(
     State(master): State<Arc<Master>>,
     visitor: Visitor,
     Path(job): Path<String>,
-    Form(again): Form<Again>,
+    Form(form): Form<Again>,
 ) -> Result<Response, Error> {
     let job: JobId = id(&job, "job")?;
     let view = find(&master, &visitor.caller, job).await?;
@@ -204,12 +204,13 @@ pub async fn rerun(
         let detail = format!("job {job} is not over yet: it is {}", view.state);
         return Err(Error::Conflict { detail, state: view.state });
     }
-    let spec = master.store.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))?;
-    let once = Some(again.once.as_str()).filter(|once| Uuid::try_parse(once).is_ok());
+    let spec = again(&master, job).await?;
+    let spec = spec.readable().map_err(|problem| unreadable(job, problem))?;
+    let once = Some(form.once.as_str()).filter(|once| Uuid::try_parse(once).is_ok());
     let submission = Submission {
         project: visitor.caller.project,
         user: &visitor.caller.user,
-        spec: &spec,
+        spec,
         rerun_of: Some(job),
         idempotency_key: once,
     };

@@ -25,7 +25,6 @@ use super::log::attempt_of;
 use super::rows::{EventRow, TaskRow};
 use super::stream::{Feed, Sent, event, stream};
 use crate::Master;
-use crate::store::events::EventRange;
 use crate::store::output::OutputHead;
 use crate::store::tasks::{TaskFilter, TaskRecord};
 
@@ -73,6 +72,7 @@ pub async fn live(
         looked: None,
         fields: Value::Null,
         sent: Default::default(),
+        is_held_back: false,
         is_over: false,
         master: master.clone(),
     };
@@ -102,13 +102,15 @@ struct JobFeed {
     fields: Value,
     /// Reasons for waiting, verdicts, and the rows of the tab, once or twice.
     sent: [Sent; 4],
+    /// There are events that can't be shown yet.
+    is_held_back: bool,
     is_over: bool,
 }
 
 impl Feed for JobFeed {
     async fn look(&mut self) -> Result<Vec<Event>, Error> {
         let mut events = Vec::new();
-        let has_changed = self.changes.has_changed().unwrap_or(true);
+        let has_changed = self.is_held_back || self.changes.has_changed().unwrap_or(true);
         let is_due = self
             .looked
             .is_none_or(|looked| looked.elapsed() >= if has_changed { STATE_PACE } else { LOOK_AGAIN });
@@ -131,8 +133,11 @@ impl Feed for JobFeed {
         let mut changes = self.changes.clone();
         let not_before = self.looked.map_or_else(Instant::now, |looked| looked + STATE_PACE);
         let arrivals = self.viewer.as_ref().map(|viewer| viewer.arrivals(&self.master));
+        let is_held_back = self.is_held_back;
         let state = async {
-            let _ = changes.changed().await;
+            if !is_held_back {
+                let _ = changes.changed().await;
+            }
             tokio::time::sleep_until(not_before).await;
         };
         let output = async {
@@ -185,16 +190,16 @@ impl JobFeed {
                 events.extend(self.sent[3].changes("cells", &rows, false));
             }
             Tab::Events(Some(after)) => {
-                let range = EventRange::After(*after);
-                let found =
-                    self.master.store.event_list(self.caller.project, Some(job.id), range, PAGE_ROWS).await?;
-                *after = found.last().map_or(*after, |event| event.id);
-                let rows: Vec<EventRow> = found.iter().map(EventRow::from).collect();
+                let store = &self.master.store;
+                let found = store.events_after(self.caller.project, Some(job.id), *after, PAGE_ROWS).await?;
+                *after = found.events.last().map_or(*after, |event| event.id);
+                self.is_held_back = found.is_held_back || found.events.len() == PAGE_ROWS as usize;
+                let rows: Vec<EventRow> = found.events.iter().map(EventRow::from).collect();
                 events.extend(self.sent[2].changes("events", &rows, true));
             }
             _ => {}
         }
-        self.is_over = job.finished_at.is_some();
+        self.is_over = job.finished_at.is_some() && !self.is_held_back;
         Ok(())
     }
 

@@ -111,6 +111,12 @@ fn cause(job: &rest::Job, only: Option<&rest::Task>, tasks: &TaskSummary) -> Str
     let reason = job.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default();
     let on =
         only.and_then(|task| task.worker.as_ref()).map(|worker| format!(" on {worker}")).unwrap_or_default();
+    if let Some(problem) = &job.problem {
+        return match job.state.as_str() {
+            "stopping" => format!("is being stopped{on}; {problem}"),
+            _ => problem.clone(),
+        };
+    }
     match (job.state.as_str(), only) {
         ("pending", Some(task)) => why(task),
         ("pending", None) => "waits for a worker".to_owned(),
@@ -230,9 +236,15 @@ pub async fn waiting(
     if tasks.waiting == 0 || job.finished_at.is_some() {
         return Ok(Default::default());
     }
-    let found =
-        explain::explain(&master.store, caller.project, job.id, &master.statistics.kept(), Utc::now())
-            .await?;
+    let found = explain::explain(
+        &master.store,
+        caller.project,
+        job.id,
+        &master.statistics.kept(),
+        &master.troubles,
+        Utc::now(),
+    )
+    .await?;
     let Some(found) = found else { return Ok(Default::default()) };
     let is_one = found.waiting.len() == 1;
     let mut verdicts = Vec::new();

@@ -114,10 +114,10 @@ impl EventsTab {
         params: &Params,
     ) -> Result<EventsTab, Error> {
         let job = top.job.id;
+        let from_now_on = master.events_from_now_on(caller).await?.to_string();
         let (rows, next) = history(master, caller, Some(job), params).await?;
-        let newest = rows.first().map(|row| row.key.clone()).unwrap_or_default();
         let is_first = params.text("cursor").is_none();
-        let live = [("tab", "events"), ("after", if is_first { newest.as_str() } else { "" })];
+        let live = [("tab", "events"), ("after", if is_first { from_now_on.as_str() } else { "" })];
         top.live = address(&format!("/jobs/{job}/live"), &live);
         top.cli = format!("gaffer events -f {job}");
         top.curl = curl(master, "GET", &format!("/jobs/{job}/events"));

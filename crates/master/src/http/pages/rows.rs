@@ -128,6 +128,9 @@ impl TaskSummary {
 
 /// What became of a job, or what it waits for, in a few words.
 fn what_happened(job: &rest::Job, tasks: &TaskSummary) -> String {
+    if let Some(problem) = &job.problem {
+        return problem.clone();
+    }
     match job.state.as_str() {
         "pending" if job.task_counts.get("scheduled").is_some_and(|placed| *placed > 0) => {
             "about to start".to_owned()
@@ -187,7 +190,7 @@ impl From<&rest::Task> for TaskRow {
             output: address(&format!("/jobs/{}", task.job), &[("task", &task.address)]),
             worker: task.worker.clone().unwrap_or_default(),
             attempt: task.attempt,
-            ran: Stretch::new(task.started_at, ended),
+            ran: Stretch::measured(task.started_at, ended, task.ran_seconds),
             exit: exit(task.exit_code, task.signal),
             why: why(task),
         }

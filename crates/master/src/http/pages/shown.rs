@@ -18,6 +18,21 @@ impl Stretch {
         Stretch { from: from.map(|at| at.timestamp_millis()), to: to.map(|at| at.timestamp_millis()) }
     }
 
+    /// One that is over and was measured to be so long; else from one time to another.
+    pub fn measured(
+        from: Option<DateTime<Utc>>,
+        to: Option<DateTime<Utc>>,
+        ran_seconds: Option<f64>,
+    ) -> Stretch {
+        let stretch = Stretch::new(from, to);
+        match (stretch.from, stretch.to, ran_seconds) {
+            (Some(from), Some(_), Some(ran)) => {
+                Stretch { to: Some(from + (ran * 1e3).round() as i64), ..stretch }
+            }
+            _ => stretch,
+        }
+    }
+
     /// How long it is, or how long it has been.
     pub fn text(&self, now: &i64) -> String {
         match (self.from, self.to) {

@@ -92,7 +92,7 @@ impl AttemptView {
             worker: attempt.worker,
             placed: time(Some(attempt.scheduled_at)),
             started: time(attempt.started_at),
-            ran: Stretch::new(attempt.started_at, attempt.finished_at),
+            ran: Stretch::measured(attempt.started_at, attempt.finished_at, attempt.ran_seconds),
             output: log::size(attempt.output_lines, attempt.output_bytes),
             output_href: address(page, &[("attempt", &attempt.attempt.to_string())]),
             sha256: attempt.output_sha256,

@@ -1,18 +1,19 @@
 //! Reads and locks what a batch touches.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use gaffer_domain::job::TaskCounts;
 use gaffer_domain::policy::Repeats;
-use gaffer_domain::reason::Reason;
-use gaffer_domain::task::{AfterStop, Rejected, StateName, StopCause, Task, TaskEvent, TaskState};
+use gaffer_domain::reason::{AttemptEnd, Reason};
+use gaffer_domain::task::{AfterStop, Rejected, Report, StateName, StopCause, Task, TaskEvent, TaskState};
 use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
 use sqlx::{FromRow, PgConnection};
 
 use super::super::counts::{COUNTS_OF_JOBS, CountsRow};
-use super::super::specs::{SpecCache, specs_load};
+use super::super::specs::{SpecCache, spec_stand_in, specs_load};
 use super::super::{StoreError, tasks::reason_from};
-use super::{Batch, DefinitionWork, EventRow, JobWork, TaskWork, Work};
+use super::{Batch, DefinitionWork, EventRow, Input, JobWork, Place, TaskWork, Work};
 
 #[derive(FromRow)]
 struct JobRow {
@@ -59,25 +60,31 @@ impl Work {
         specs: &SpecCache,
         batch: &Batch,
     ) -> Result<(), StoreError> {
-        if batch.inputs.is_empty() && batch.stops.is_empty() {
+        if batch.inputs.is_empty() && batch.stops.is_empty() && batch.slices.is_empty() {
             return Ok(());
         }
         let mut tasks: Vec<i64> = batch.inputs.iter().map(|input| input.task.0).collect();
         tasks.sort_unstable();
         tasks.dedup();
-        let stopped: Vec<i64> = batch.stops.iter().map(|stop| stop.job.0).collect();
+        let stopped = batch.stops.iter().map(|stop| stop.job);
+        let whole: Vec<i64> =
+            stopped.chain(batch.slices.iter().map(|slice| slice.job)).map(|job| job.0).collect();
+        self.slices = batch.slices.iter().map(|slice| (slice.job, slice.after)).collect();
 
+        // A job that somebody else holds delays only itself: it is skipped, and what is about it waits. As a list of numbers
+        // the jobs are looked up by their key, whatever the planner believes of the table.
         let jobs: Vec<JobRow> = sqlx::query_as(
             "SELECT id, project_id, state::text AS state, started_at, stop_message, reason_code, reason_message \
-             FROM jobs WHERE id IN (SELECT job_id FROM tasks WHERE id = ANY($1)) OR id = ANY($2) \
-             ORDER BY id FOR UPDATE",
+             FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM tasks WHERE id = ANY($1)) || $2) \
+             ORDER BY id FOR UPDATE SKIP LOCKED",
         )
         .bind(&tasks)
-        .bind(&stopped)
+        .bind(&whole)
         .fetch_all(&mut *tx)
         .await?;
         let ids: Vec<JobId> = jobs.iter().map(|job| JobId(job.id)).collect();
-        let specs = specs_load(specs, tx, &ids).await?;
+        let cache = specs;
+        let specs = specs_load(cache, tx, &ids).await?;
         for row in jobs {
             let id = JobId(row.id);
             let Some(spec) = specs.get(&id) else { continue };
@@ -105,27 +112,80 @@ impl Work {
                 job.definitions.push(DefinitionWork { counts, change });
             }
         }
-        self.jobs.retain(|id, job| {
-            let whole = job.definitions.len() == job.spec.tasks.len();
-            if !whole {
-                tracing::error!(job = id.0, "the definitions of a stored job do not match its specification");
+        for (id, job) in &mut self.jobs {
+            let (stored, wanted) = (job.definitions.len(), job.spec.tasks.len());
+            if stored != wanted {
+                let problem = format!("its specification has {wanted} task definitions, {stored} are stored");
+                job.spec = spec_stand_in(cache, tx, *id, problem).await?;
             }
-            whole
-        });
+        }
 
         let sql = format!("{TASK_COLUMNS} WHERE id = ANY($1)");
         let rows: Vec<TaskRow> =
             sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&tasks).fetch_all(&mut *tx).await?;
         self.keep(rows)?;
-        if !stopped.is_empty() {
-            let sql = format!(
-                "{TASK_COLUMNS} WHERE job_id = ANY($1) AND state NOT IN ('completed', 'failed', 'cancelled')"
-            );
-            let rows: Vec<TaskRow> =
-                sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&stopped).fetch_all(&mut *tx).await?;
-            self.keep(rows)?;
+        self.find_busy(tx, &ids, &whole).await?;
+        for job in whole {
+            self.load_stoppable(tx, JobId(job)).await?;
         }
         self.lock_workers(tx, batch).await
+    }
+
+    /// Finds which of the jobs that were not locked exist: these are held by somebody else.
+    async fn find_busy(
+        &mut self,
+        tx: &mut PgConnection,
+        locked: &[i64],
+        whole: &[i64],
+    ) -> Result<(), StoreError> {
+        let wanted = self.tasks.values().map(|work| work.job.0).chain(whole.iter().copied());
+        let mut missing: Vec<i64> = wanted.filter(|job| locked.binary_search(job).is_err()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        let held: Vec<i64> =
+            sqlx::query_scalar("SELECT id FROM jobs WHERE id = ANY($1)").bind(missing).fetch_all(tx).await?;
+        self.busy = held.into_iter().map(JobId).collect();
+        Ok(())
+    }
+
+    /// Reads tasks of a job that is to be stopped, in their order from where the last slice ended, as many as there is room
+    /// for.
+    async fn load_stoppable(&mut self, tx: &mut PgConnection, job: JobId) -> Result<(), StoreError> {
+        let is_slice = self.slices.contains_key(&job);
+        let is_stopped = self.jobs.get(&job).is_some_and(|work| work.stop_message.is_some());
+        if !self.jobs.contains_key(&job) || (is_slice && !is_stopped) {
+            return Ok(());
+        }
+        let after = self.slices.get(&job).copied().flatten();
+        let sql = format!(
+            "{TASK_COLUMNS} WHERE job_id = $1 AND (position, index) > ($2, $3) \
+                 AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving) \
+             ORDER BY position, index LIMIT $4"
+        );
+        let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(job.0)
+            .bind(after.map_or(-1, |place| place.position as i16))
+            .bind(after.map_or(-1, |place| place.index as i32))
+            .bind(self.slice_room as i64)
+            .fetch_all(&mut *tx)
+            .await?;
+        self.take_slice(job, rows)
+    }
+
+    /// Keeps the rows of a slice; if they take all the room there is, more may be left.
+    fn take_slice(&mut self, job: JobId, rows: Vec<TaskRow>) -> Result<(), StoreError> {
+        if let Some(last) = rows.last() {
+            let place = Place { position: last.position as u16, index: last.index as u32 };
+            self.slices.insert(job, Some(place));
+        }
+        if rows.len() >= self.slice_room {
+            self.unfinished.insert(job);
+        }
+        self.slice_room = self.slice_room.saturating_sub(rows.len());
+        self.keep(rows)
     }
 
     /// Finds the workers that take what is to be placed on them, and lets nobody change that before the commit: what a
@@ -143,7 +203,7 @@ impl Work {
         }
         let open: Vec<i64> = sqlx::query_scalar(
             "SELECT id FROM workers WHERE id = ANY($1) AND intake = 'open' AND removed_at IS NULL \
-             ORDER BY id FOR SHARE",
+             ORDER BY id FOR SHARE SKIP LOCKED",
         )
         .bind(chosen)
         .fetch_all(tx)
@@ -152,20 +212,27 @@ impl Work {
         Ok(())
     }
 
-    /// Reads the blocked tasks of one definition whose job is locked; returns them in order.
+    /// Reads the blocked tasks of one definition whose job is locked, as many as there is room for; returns them in order.
     pub(super) async fn load_blocked(
         &mut self,
         tx: &mut PgConnection,
         job: JobId,
         position: usize,
     ) -> Result<Vec<TaskId>, StoreError> {
-        let sql = format!("{TASK_COLUMNS} WHERE job_id = $1 AND position = $2 AND state = 'blocked'");
+        let after = self.slices.get(&job).copied().flatten();
+        let after = after.filter(|place| usize::from(place.position) == position).map(|place| place.index);
+        let sql = format!(
+            "{TASK_COLUMNS} WHERE job_id = $1 AND position = $2 AND index > $3 AND state = 'blocked' \
+             ORDER BY index LIMIT $4"
+        );
         let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(position as i16)
+            .bind(after.map_or(-1, |index| index as i32))
+            .bind(self.slice_room as i64)
             .fetch_all(&mut *tx)
             .await?;
-        self.keep(rows)?;
+        self.take_slice(job, rows)?;
         let mut blocked: Vec<TaskId> = self
             .tasks
             .iter()
@@ -189,24 +256,43 @@ impl Work {
 
     /// Keeps as history what a worker reports of an attempt that is not live any more, unless it has just repeated
     /// what is recorded.
-    pub(super) async fn note_late_reports(
+    pub(super) async fn note_late_reports<'a>(
         &mut self,
         tx: &mut PgConnection,
-        batch: &Batch,
+        batch: &'a Batch,
         results: &[Result<(), Rejected>],
     ) -> Result<(), StoreError> {
-        for (input, result) in batch.inputs.iter().zip(results) {
-            let (Err(_), TaskEvent::Ended(report, end)) = (result, &input.event) else { continue };
+        let late = |(input, result): (&'a Input, &Result<(), Rejected>)| match (&input.event, result) {
+            (_, Ok(()) | Err(Rejected::Busy)) => None,
+            (TaskEvent::Ended(report, end), Err(_)) => Some((input, *report, end)),
+            _ => None,
+        };
+        let late: Vec<(&Input, Report, &AttemptEnd)> =
+            batch.inputs.iter().zip(results).filter_map(late).collect();
+        if late.is_empty() {
+            return Ok(());
+        }
+        let tasks: Vec<i64> = late.iter().map(|(input, ..)| input.task.0).collect();
+        let attempts: Vec<i32> = late.iter().map(|(_, report, _)| report.attempt as i32).collect();
+        let recorded: Vec<(i64, i32, i64, Option<serde_json::Value>)> = sqlx::query_as(
+            "SELECT a.task_id, a.attempt, a.worker_id, a.ending FROM UNNEST($1::bigint[], $2::int[]) AS u(task, attempt) \
+             JOIN attempts a ON a.task_id = u.task AND a.attempt = u.attempt",
+        )
+        .bind(tasks)
+        .bind(attempts)
+        .fetch_all(&mut *tx)
+        .await?;
+        let recorded: HashMap<(i64, i32), (i64, Option<serde_json::Value>)> = recorded
+            .into_iter()
+            .map(|(task, attempt, worker, ending)| ((task, attempt), (worker, ending)))
+            .collect();
+        for (input, report, end) in late {
             let Some(work) = self.tasks.get(&input.task) else { continue };
             let Some(job) = self.jobs.get(&work.job) else { continue };
-            let recorded: Option<(i64, Option<serde_json::Value>)> =
-                sqlx::query_as("SELECT worker_id, ending FROM attempts WHERE task_id = $1 AND attempt = $2")
-                    .bind(input.task.0)
-                    .bind(report.attempt as i32)
-                    .fetch_optional(&mut *tx)
-                    .await?;
-            let Some((worker, recorded)) = recorded else { continue };
-            if worker != report.worker.0 || recorded == serde_json::to_value(end).ok() {
+            let Some((worker, ending)) = recorded.get(&(input.task.0, report.attempt as i32)) else {
+                continue;
+            };
+            if *worker != report.worker.0 || *ending == serde_json::to_value(end).ok() {
                 continue;
             }
             self.events.push(EventRow {

@@ -114,7 +114,10 @@ impl Work {
             return Ok(());
         }
         sqlx::query(
-            "UPDATE jobs j SET state = u.state::job_state, started_at = u.started_at, finished_at = u.finished_at, \
+            "UPDATE jobs j SET state = u.state::job_state, started_at = GREATEST(u.started_at, \
+                     CASE WHEN u.started_at IS NOT NULL THEN j.created_at END), \
+                 finished_at = CASE WHEN u.finished_at IS NOT NULL \
+                     THEN GREATEST(u.finished_at, u.started_at, j.created_at) END, \
                  stop_message = u.stop_message, reason_code = u.reason_code, reason_message = u.reason_message \
              FROM UNNEST($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::text[], \
                  $7::text[]) \
@@ -233,6 +236,7 @@ impl AttemptWrites {
         let (mut bytes, mut lines, mut sums) = (Vec::new(), Vec::new(), Vec::new());
         let mut killed: Vec<Option<Value>> = Vec::new();
         let mut containers: Vec<Option<Value>> = Vec::new();
+        let mut ran: Vec<Option<i64>> = Vec::new();
         for (attempt, update) in &self.changed {
             let end = update.end.as_ref();
             let reason = end.and_then(|end| end.reason());
@@ -246,6 +250,11 @@ impl AttemptWrites {
             signals.push(end.and_then(|end| end.signal()));
             codes.push(reason.as_ref().map(|reason| reason.code.as_str()));
             messages.push(reason.map(|reason| reason.message));
+            ran.push(
+                report
+                    .filter(|report| report.started_at.is_some())
+                    .map(|report| i64::try_from(report.ran_micros).unwrap_or(i64::MAX)),
+            );
             bytes.push(report.map(|report| report.output_bytes as i64));
             lines.push(report.map(|_| update.output_lines as i64));
             sums.push(report.and_then(|report| report.output_sha256.clone()));
@@ -258,15 +267,19 @@ impl AttemptWrites {
                 .push(update.container.as_ref().and_then(|container| serde_json::to_value(container).ok()));
         }
         sqlx::query(
-            "UPDATE attempts a SET started_at = COALESCE(u.started_at, a.started_at), \
-                 finished_at = u.finished_at, ending = u.ending, exit_code = u.exit_code, signal = u.signal, \
+            "UPDATE attempts a SET started_at = COALESCE(a.started_at, \
+                     CASE WHEN u.started_at IS NOT NULL THEN GREATEST(u.started_at, a.scheduled_at) END), \
+                 finished_at = CASE WHEN u.finished_at IS NOT NULL \
+                     THEN GREATEST(u.finished_at, a.started_at, a.scheduled_at) END, \
+                 ran_micros = u.ran_micros, ending = u.ending, exit_code = u.exit_code, signal = u.signal, \
                  reason_code = u.reason_code, reason_message = u.reason_message, output_bytes = u.output_bytes, \
                  output_lines = u.output_lines, output_sha256 = u.output_sha256, killed = u.killed, \
                  container = COALESCE(u.container, a.container) \
              FROM UNNEST($1::bigint[], $2::int[], $3::timestamptz[], $4::timestamptz[], $5::jsonb[], $6::int[], \
-                 $7::int[], $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::jsonb[], $14::jsonb[]) \
+                 $7::int[], $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::jsonb[], $14::jsonb[], \
+                 $15::bigint[]) \
                  AS u(task_id, attempt, started_at, finished_at, ending, exit_code, signal, reason_code, \
-                 reason_message, output_bytes, output_lines, output_sha256, killed, container) \
+                 reason_message, output_bytes, output_lines, output_sha256, killed, container, ran_micros) \
              WHERE a.task_id = u.task_id AND a.attempt = u.attempt",
         )
         .bind(tasks)
@@ -283,6 +296,7 @@ impl AttemptWrites {
         .bind(sums)
         .bind(killed)
         .bind(containers)
+        .bind(ran)
         .execute(tx)
         .await?;
         Ok(())

@@ -135,3 +135,33 @@ fn what_an_earlier_version_noted_of_a_container_is_read_as_it_was_meant() {
     let again: StartAttempt = serde_json::from_str(&serde_json::to_string(&resume).unwrap()).unwrap();
     assert_eq!(again, *resume);
 }
+
+/// What the first version wrote. A worker that is upgraded reads what the one before it left, and so does every later one:
+/// lines join this file, none leaves it.
+#[test]
+fn every_entry_that_was_ever_written_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let lines: Vec<&str> = include_str!("1.jsonl").lines().collect();
+    let written: String =
+        lines.iter().map(|line| format!("{:08x} {line}\n", crc32fast::hash(line.as_bytes()))).collect();
+    for line in written.lines() {
+        assert!(parse(line.as_bytes()).is_some(), "not understood any more: {line}");
+    }
+    fs::write(&path, written).unwrap();
+    let read = by_task(&path, "5f0c8a2e-0000-4000-8000-000000000001");
+    let tasks: Vec<i64> = read.iter().map(|remembered| remembered.attempt.task.0).collect();
+    assert_eq!(tasks, [1, 2, 3, 10, 11, 12, 13, 14, 15, 16, 17, 18]);
+    assert!(read.iter().all(|remembered| remembered.same_boot));
+    assert_eq!(read[0].started.map(|started| started.pid), Some(Some(4711)));
+    let resumable: Vec<bool> = read.iter().map(|remembered| remembered.resumable().is_some()).collect();
+    assert_eq!(resumable[..3], [false, true, true]);
+    let ends: Vec<String> = read[3..]
+        .iter()
+        .map(|remembered| remembered.ended.as_ref().unwrap().end.reason().unwrap().message)
+        .collect();
+    assert_eq!(ends[0], "exited with code 3");
+    assert_eq!(ends[8], "the worker's process was restarted and ended what it had been running");
+    assert_eq!(read[4].ended.as_ref().unwrap().killed.map(|killed| killed.killed), Some(2));
+    assert_eq!(read[6].ended.as_ref().unwrap().container.as_ref().unwrap().ports[0].host, 32768);
+}

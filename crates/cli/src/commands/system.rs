@@ -1,0 +1,90 @@
+//! `gaffer system`: how the master is doing.
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+use gaffer_protocol::rest::{BackgroundLoop, System, Trouble};
+
+use crate::client::{Client, Query};
+use crate::config;
+use crate::failure::Failure;
+use crate::listing::{self, Format, Output};
+use crate::moment;
+use crate::out::Out;
+use crate::style;
+use crate::table::{self, Cell};
+
+/// How to show it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gaffer system
+  gaffer system -o json")]
+pub struct SystemArgs {
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// What the API or the network says.
+pub async fn run(args: SystemArgs, out: &Out) -> Result<u8, Failure> {
+    let client = Client::new(&config::access()?)?;
+    let answer = client.get(&["system"], &Query::new()).await?;
+    match args.output.format {
+        Format::Json | Format::Jsonl => listing::show_answer(out, &answer)?,
+        Format::Name => {
+            for one in &answer.read::<System>()?.loops {
+                out.line(&one.name)?;
+            }
+        }
+        Format::Table | Format::Wide => show(&answer.read()?, out)?,
+    }
+    Ok(0)
+}
+
+fn show(system: &System, out: &Out) -> Result<(), Failure> {
+    let now = Utc::now();
+    for line in troubles(system, now) {
+        out.line(&format!("✗ {line}"))?;
+    }
+    if system.has_dead_letters {
+        out.line("✗ the database refused something; it is kept: gaffer dead-letters list")?;
+    }
+    if system.database_trouble.is_none() {
+        out.line("✓ the database accepts what is recorded")?;
+    }
+    let rows = system.loops.iter().map(|one| row(one, now)).collect();
+    let head = ["LOOP", "LAST RUN", "TOOK", "RESULT", "RUNS"];
+    out.print(table::render(out, &head, rows).as_bytes())
+}
+
+/// What is wrong at present, a sentence each.
+pub fn troubles(system: &System, now: DateTime<Utc>) -> Vec<String> {
+    let since = |at| moment::ago(at, now);
+    let mut lines = Vec::new();
+    let of = |what: &str, trouble: &Trouble| {
+        format!("{what} since {}: {}", since(trouble.since), style::visible(&trouble.message))
+    };
+    lines.extend(system.database_trouble.as_ref().map(|trouble| of("the database accepts nothing", trouble)));
+    lines.extend(system.change_trouble.as_ref().map(|trouble| of("single changes are waiting", trouble)));
+    lines.extend(system.locked_jobs.iter().map(|locked| {
+        format!("job {} is locked by another transaction since {}", locked.job, since(locked.since))
+    }));
+    lines
+}
+
+fn row(one: &BackgroundLoop, now: DateTime<Utc>) -> Vec<Cell> {
+    let result = match (&one.last_run_error, one.last_run_done) {
+        (Some(error), _) => error.clone(),
+        (None, Some(0)) => "nothing to do".to_owned(),
+        (None, done) => done.map(|done| format!("{done} done")).unwrap_or_default(),
+    };
+    vec![
+        Cell::text(&one.name),
+        Cell::maybe(one.last_run_at.map(|at| moment::ago(at, now))),
+        Cell::maybe(one.last_run_seconds.map(|seconds| format!("{:.1} ms", seconds * 1_000.0))),
+        Cell::text(result),
+        Cell::text(one.runs.to_string()),
+    ]
+}

@@ -1,0 +1,255 @@
+//! A database that refuses what is fine is waited out; what it refuses by itself is kept and shown; neither loses anything.
+
+use gaffer_domain::AttemptRef;
+use gaffer_domain::reason::AttemptEnd;
+use gaffer_e2e::client::script;
+use gaffer_e2e::cluster::fresh_database;
+use gaffer_e2e::eventually;
+use gaffer_e2e::raw_worker::{RawWorker, hello};
+use gaffer_e2e::stage::Stage;
+use gaffer_protocol::output::Stream;
+use gaffer_protocol::wire::{HeldAttempt, ToWorker};
+use reqwest::StatusCode;
+use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
+
+/// A master that is an ordinary role in its database, and the database's owner beside it.
+struct Ordinary {
+    stage: Stage,
+    owner: PgConnection,
+    role: String,
+}
+
+async fn run(database: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(database).await.unwrap();
+}
+
+impl Ordinary {
+    async fn set() -> Ordinary {
+        let url = fresh_database().await;
+        let mut owner = PgConnection::connect(&url).await.unwrap();
+        let database: String =
+            sqlx::query_scalar("SELECT current_database()").fetch_one(&mut owner).await.unwrap();
+        let role = format!("role_of_{database}");
+        let sql = format!(
+            "CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA public TO {role}; \
+             GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}"
+        );
+        run(&mut owner, &sql).await;
+        let mut as_role = url::Url::parse(&url).unwrap();
+        as_role.set_username(&role).unwrap();
+        let stage = Stage::on(as_role.to_string()).await;
+        Ordinary { stage, owner, role }
+    }
+
+    async fn cut_connections(&mut self) {
+        let sql =
+            format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{}'", self.role);
+        run(&mut self.owner, &sql).await;
+    }
+
+    async fn worker(&self) -> RawWorker {
+        RawWorker::connect(&self.stage.worker_url(), &self.stage.worker_key, hello("w")).await
+    }
+
+    /// A job whose only attempt runs on that worker.
+    async fn running(&self, worker: &mut RawWorker) -> (i64, AttemptRef) {
+        let job = self.stage.client.submit(script("true")).await;
+        let attempt = worker.next_start().await.attempt;
+        worker.started(attempt).await;
+        self.stage.client.in_state(job, "running").await;
+        (job, attempt)
+    }
+}
+
+async fn end_stored(worker: &mut RawWorker, attempt: AttemptRef) {
+    let stored =
+        |message| matches!(message, ToWorker::EndStored { attempt: of } if of == attempt).then_some(());
+    worker.hear_until(stored).await;
+}
+
+/// Nothing of what a worker sends while the database refuses is acknowledged, and nothing is lost.
+async fn is_waited_out(refuse: &str, accept: &str, cut: bool) {
+    let mut ordinary = Ordinary::set().await;
+    let mut worker = ordinary.worker().await;
+    let (job, attempt) = ordinary.running(&mut worker).await;
+    let (refuse, accept) =
+        (refuse.replace("{role}", &ordinary.role), accept.replace("{role}", &ordinary.role));
+    run(&mut ordinary.owner, &refuse).await;
+    if cut {
+        ordinary.cut_connections().await;
+    }
+    worker.output(attempt, 0, Stream::Stdout, b"one\n").await;
+    worker.output(attempt, 4, Stream::Stdout, b"two\n").await;
+    worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 8).await;
+    // It is tried and refused, and that shows.
+    let base = format!("http://{}", ordinary.stage.running.api);
+    let refused = eventually("the master is not ready", async || {
+        let answer = reqwest::get(format!("{base}/readyz")).await.unwrap();
+        (answer.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(answer)
+    })
+    .await;
+    assert!(refused.headers().contains_key("retry-after"));
+    let held = HeldAttempt { attempt, phase: gaffer_domain::worker::HeldPhase::Finished };
+    worker.heartbeat(1, vec![held]).await;
+
+    run(&mut ordinary.owner, &accept).await;
+    end_stored(&mut worker, attempt).await;
+    assert_eq!(ordinary.stage.client.finished(job).await.state, "completed");
+    assert_eq!(ordinary.stage.client.output(job).await, b"one\ntwo\n");
+    assert_eq!(ordinary.stage.client.get("/dead-letters").await.body["items"].as_array().unwrap().len(), 0);
+    eventually("the master is ready again", async || {
+        let answer = reqwest::get(format!("{base}/readyz")).await.unwrap();
+        (answer.status() == StatusCode::OK).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_sign_in_for_a_while_loses_nothing() {
+    is_waited_out("ALTER ROLE {role} NOLOGIN", "ALTER ROLE {role} LOGIN", true).await;
+}
+
+#[tokio::test]
+async fn a_privilege_on_output_that_is_revoked_for_a_while_loses_nothing() {
+    is_waited_out(
+        "REVOKE INSERT ON output_chunks FROM {role}",
+        "GRANT INSERT ON output_chunks TO {role}",
+        false,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_privilege_on_tasks_that_is_revoked_for_a_while_loses_nothing() {
+    is_waited_out("REVOKE UPDATE ON tasks FROM {role}", "GRANT UPDATE ON tasks TO {role}", false).await;
+}
+
+#[tokio::test]
+async fn a_submission_that_the_database_refuses_can_be_repeated() {
+    let mut ordinary = Ordinary::set().await;
+    let role = ordinary.role.clone();
+    run(&mut ordinary.owner, &format!("REVOKE INSERT ON jobs FROM {role}")).await;
+    let answer = ordinary.stage.client.post("/jobs", &script("true")).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text);
+    assert!(answer.headers.contains_key("retry-after"));
+    run(&mut ordinary.owner, &format!("GRANT INSERT ON jobs TO {role}")).await;
+    assert_eq!(ordinary.stage.client.post("/jobs", &script("true")).await.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn output_that_a_constraint_refuses_is_kept_shown_and_put_back() {
+    let mut ordinary = Ordinary::set().await;
+    let mut worker = ordinary.worker().await;
+    let (job, attempt) = ordinary.running(&mut worker).await;
+    let sql = "ALTER TABLE output_chunks ADD CONSTRAINT no_second CHECK (start_offset <> 4) NOT VALID";
+    run(&mut ordinary.owner, sql).await;
+    worker.output(attempt, 0, Stream::Stdout, b"one\n").await;
+    worker.output(attempt, 4, Stream::Stdout, b"two\n").await;
+    worker.output(attempt, 8, Stream::Stdout, b"three\n").await;
+    worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 14).await;
+    end_stored(&mut worker, attempt).await;
+
+    let client = &ordinary.stage.client;
+    assert_eq!(client.finished(job).await.state, "completed");
+    let letters = client.get(&format!("/dead-letters?job={job}")).await.body["items"].clone();
+    let letter = &letters[0];
+    assert_eq!(
+        (letters.as_array().unwrap().len(), &letter["offset"], &letter["bytes"]),
+        (1, &4.into(), &4.into())
+    );
+    assert!(letter["reason"].as_str().unwrap().contains("no_second"), "{letter}");
+    let events = client.get(&format!("/jobs/{job}/events")).await.text;
+    assert!(events.contains("task.set_aside"), "{events}");
+    let retry = format!("/dead-letters/{}/retry", letter["id"]);
+    assert_eq!(client.post(&retry, &json!({})).await.status, StatusCode::CONFLICT);
+    assert_eq!(client.get("/system").await.body["has_dead_letters"], true);
+
+    run(&mut ordinary.owner, "ALTER TABLE output_chunks DROP CONSTRAINT no_second").await;
+    assert_eq!(client.post(&retry, &json!({})).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(client.output(job).await, b"one\ntwo\nthree\n");
+    assert_eq!(client.get("/system").await.body["has_dead_letters"], false);
+    assert_eq!(client.post(&retry, &json!({})).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_end_that_the_database_refuses_is_kept_and_the_task_ends_all_the_same() {
+    let mut ordinary = Ordinary::set().await;
+    let mut worker = ordinary.worker().await;
+    let (job, attempt) = ordinary.running(&mut worker).await;
+    let (other, fine) = ordinary.running(&mut worker).await;
+    let sql = "ALTER TABLE attempts ADD CONSTRAINT no_seven CHECK (exit_code IS DISTINCT FROM 7) NOT VALID";
+    run(&mut ordinary.owner, sql).await;
+    worker.ended(attempt, AttemptEnd::Exited { code: 7 }, 0).await;
+    worker.ended(fine, AttemptEnd::Exited { code: 0 }, 0).await;
+    end_stored(&mut worker, attempt).await;
+    let client = &ordinary.stage.client;
+    let failed = client.finished(job).await;
+    assert_eq!(failed.state, "failed");
+    let message = failed.reason.unwrap().message;
+    assert!(message.contains("the database refused its worker's report"), "{message}");
+    assert_eq!(client.finished(other).await.state, "completed");
+    let letters = client.get("/dead-letters").await.body["items"].clone();
+    assert_eq!((letters.as_array().unwrap().len(), &letters[0]["kind"]), (1, &"report".into()));
+    let deleted = client.delete(&format!("/dead-letters/{}", letters[0]["id"])).await;
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_job_that_somebody_holds_in_the_database_delays_no_other() {
+    let mut ordinary = Ordinary::set().await;
+    let mut worker = ordinary.worker().await;
+    let (job, attempt) = ordinary.running(&mut worker).await;
+    let mut lock = ordinary.owner.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM jobs WHERE id = $1 FOR UPDATE").bind(job).execute(&mut *lock).await.unwrap();
+    worker.output(attempt, 0, Stream::Stdout, b"all\n").await;
+    worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 4).await;
+
+    let client = &ordinary.stage.client;
+    let other = client.submit(script("true")).await;
+    let second = worker.next_start().await.attempt;
+    worker.started(second).await;
+    worker.ended(second, AttemptEnd::Exited { code: 0 }, 0).await;
+    assert_eq!(client.finished(other).await.state, "completed");
+    let explained = client.get(&format!("/jobs/{job}/explain")).await.body["message"].clone();
+    assert!(explained.as_str().unwrap().contains("another transaction"), "{explained}");
+    let held = HeldAttempt { attempt, phase: gaffer_domain::worker::HeldPhase::Finished };
+    worker.heartbeat(1, vec![held]).await;
+    assert_eq!(client.job(job).await.state, "running");
+
+    lock.rollback().await.unwrap();
+    end_stored(&mut worker, attempt).await;
+    assert_eq!(client.finished(job).await.state, "completed");
+}
+
+#[tokio::test]
+async fn a_large_job_is_stopped_and_deleted_beside_others() {
+    let ordinary = Ordinary::set().await;
+    let client = &ordinary.stage.client;
+    let large = client.submit(json!({"command": ["true"], "count": 5_000})).await;
+    assert_eq!(client.post(&format!("/jobs/{large}/stop"), &json!({})).await.status, StatusCode::ACCEPTED);
+    let mut worker = ordinary.worker().await;
+    let small = client.submit(script("true")).await;
+    let attempt = loop {
+        let start = worker.next_start().await;
+        if start.job.0 == small {
+            break start.attempt;
+        }
+    };
+    worker.started(attempt).await;
+    worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 0).await;
+    assert_eq!(client.finished(small).await.state, "completed");
+    let stopped = client.finished(large).await;
+    assert_eq!((stopped.state.as_str(), stopped.task_counts["cancelled"]), ("cancelled", 5_000));
+
+    assert_eq!(client.delete(&format!("/jobs/{large}")).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(client.get(&format!("/jobs/{large}")).await.status, StatusCode::NOT_FOUND);
+    let mut database = PgConnection::connect(&ordinary.stage.database_url).await.unwrap();
+    eventually("nothing of it is left", async || {
+        let sql = "SELECT (SELECT count(*) FROM tasks WHERE job_id = $1) + (SELECT count(*) FROM deletions) \
+                   + (SELECT count(*) FROM events WHERE job_id = $1)";
+        let left: i64 = sqlx::query_scalar(sql).bind(large).fetch_one(&mut database).await.unwrap();
+        (left == 0).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,45 @@
+//! Puts output that was set aside back where it belongs, once the database takes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::driver::{Background, Ran};
+use crate::changes::Changes;
+use crate::store::{Store, StoreError};
+
+/// How many dead letters a run tries, those that were tried longest ago first.
+const TRIED_AT_ONCE: u32 = 200;
+
+/// The loop.
+#[derive(Debug)]
+pub struct DeadLetters {
+    /// Where they are kept.
+    pub store: Store,
+    /// Tells viewers of what was put back.
+    pub changes: Changes,
+    /// Asks for a run.
+    pub wake: Arc<Notify>,
+}
+
+impl Background for DeadLetters {
+    const NAME: &'static str = "dead_letters";
+    const DESCRIPTION: &'static str = "puts output that the database had refused back where it belongs";
+    const PERIOD: Duration = Duration::from_secs(60);
+
+    fn wake(&self) -> Arc<Notify> {
+        self.wake.clone()
+    }
+
+    async fn run_once(&mut self) -> Result<Ran, StoreError> {
+        let mut restored = Vec::new();
+        for id in self.store.dead_letters_to_try(TRIED_AT_ONCE).await? {
+            if let Some(job) = self.store.dead_letter_retry(id).await? {
+                restored.push(job);
+            }
+        }
+        self.changes.announce(&restored);
+        Ok(Ran { done: restored.len() as u64, again_after: None })
+    }
+}

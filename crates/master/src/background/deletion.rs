@@ -1,0 +1,38 @@
+//! Removes, slice by slice, what belonged to deleted jobs. The jobs themselves are gone at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::driver::{Background, Ran};
+use crate::store::{Store, StoreError};
+
+/// The pause between slices, in which others have the disk.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The loop.
+#[derive(Debug)]
+pub struct Deletion {
+    /// Where it deletes.
+    pub store: Store,
+    /// Says that something was deleted.
+    pub wake: Arc<Notify>,
+}
+
+impl Background for Deletion {
+    const NAME: &'static str = "deletion";
+    const DESCRIPTION: &'static str = "removes tasks, output and history of deleted jobs, slice by slice";
+    const PERIOD: Duration = Duration::from_secs(300);
+
+    fn wake(&self) -> Arc<Notify> {
+        self.wake.clone()
+    }
+
+    async fn run_once(&mut self) -> Result<Ran, StoreError> {
+        match self.store.deletion_slice().await? {
+            Some(rows) => Ok(Ran { done: rows, again_after: Some(PAUSE) }),
+            None => Ok(Ran::default()),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Runs a background loop: waits, retries, logs, and keeps its status for whoever asks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::Utc;
+use gaffer_domain::Time;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::StoreError;
+
+/// The waits after a failure.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+
+/// What a loop does, again and again. It takes no input: it looks at the database, or at what it was told to look at there.
+pub trait Background: Send + 'static {
+    /// Its name, unique among all.
+    const NAME: &'static str;
+    /// What it is for, in one sentence without a full stop.
+    const DESCRIPTION: &'static str;
+    /// How long it waits after a run that left nothing to do.
+    const PERIOD: Duration;
+
+    /// Wakes it up before its period is over.
+    fn wake(&self) -> Arc<Notify>;
+
+    /// One run. It ends soon even if there is much to do: then it says so and is run again.
+    fn run_once(&mut self) -> impl Future<Output = Result<Ran, StoreError>> + Send;
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// How many things it dealt with.
+    pub done: u64,
+    /// When to run again, if earlier than after a period.
+    pub again_after: Option<Duration>,
+}
+
+/// How a loop is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// What it is for.
+    pub description: &'static str,
+    /// How long it waits when there is nothing to do.
+    pub period: Duration,
+    /// How often it ran.
+    pub runs: u64,
+    /// Its last run that is over.
+    pub last: Option<LastRun>,
+}
+
+/// How a run went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastRun {
+    /// When it began.
+    pub at: Time,
+    /// How long it took.
+    pub took: Duration,
+    /// How many things it dealt with, or what went wrong.
+    pub result: Result<u64, String>,
+}
+
+/// The loops of this master and how they are doing.
+#[derive(Debug, Clone, Default)]
+pub struct Loops(Arc<Mutex<BTreeMap<&'static str, Status>>>);
+
+impl Loops {
+    /// Starts a loop; it ends after `shutdown`.
+    pub fn start<B: Background>(&self, background: B, shutdown: CancellationToken) -> JoinHandle<()> {
+        let status = Status { description: B::DESCRIPTION, period: B::PERIOD, runs: 0, last: None };
+        self.lock().insert(B::NAME, status);
+        tokio::spawn(run(background, self.clone(), shutdown))
+    }
+
+    /// All of them, by name.
+    pub fn all(&self) -> Vec<(&'static str, Status)> {
+        self.lock().iter().map(|(name, status)| (*name, status.clone())).collect()
+    }
+
+    fn note(&self, name: &'static str, last: LastRun) {
+        if let Some(status) = self.lock().get_mut(name) {
+            status.runs += 1;
+            status.last = Some(last);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Status>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn run<B: Background>(mut background: B, loops: Loops, shutdown: CancellationToken) {
+    let wake = background.wake();
+    let mut retry = FIRST_RETRY;
+    let mut failing = false;
+    loop {
+        let (at, begun) = (Utc::now(), Instant::now());
+        let result = tokio::select! {
+            () = shutdown.cancelled() => return,
+            result = background.run_once() => result,
+        };
+        let wait = match &result {
+            Ok(ran) => {
+                if failing {
+                    tracing::info!(name = B::NAME, "a background loop works again");
+                }
+                (failing, retry) = (false, FIRST_RETRY);
+                ran.again_after.unwrap_or(B::PERIOD)
+            }
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(name = B::NAME, %error, "a background loop failed; it tries again");
+                }
+                failing = true;
+                retry = (retry * 2).min(LONGEST_RETRY);
+                retry
+            }
+        };
+        let result = result.map(|ran| ran.done).map_err(|error| error.to_string());
+        loops.note(B::NAME, LastRun { at, took: begun.elapsed(), result });
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = wake.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+
+/// Fails on its first run, has more to do after its second, and nothing after that.
+struct Example {
+    runs: Arc<AtomicU32>,
+    wake: Arc<Notify>,
+}
+
+impl Background for Example {
+    const NAME: &'static str = "example";
+    const DESCRIPTION: &'static str = "does nothing in particular";
+    const PERIOD: Duration = Duration::from_secs(3_600);
+
+    fn wake(&self) -> Arc<Notify> {
+        self.wake.clone()
+    }
+
+    async fn run_once(&mut self) -> Result<Ran, StoreError> {
+        match self.runs.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(StoreError::Unreadable("a mess".to_owned())),
+            1 => Ok(Ran { done: 7, again_after: Some(Duration::ZERO) }),
+            _ => Ok(Ran::default()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_loop_tries_again_goes_on_and_can_be_woken_and_its_status_tells() {
+    let (runs, wake) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+    let (loops, shutdown) = (Loops::default(), CancellationToken::new());
+    let task = loops.start(Example { runs: runs.clone(), wake: wake.clone() }, shutdown.clone());
+    let ran = async |count: u64| loop {
+        let (_, status) = loops.all().into_iter().next().unwrap();
+        if status.runs == count {
+            return status.last.unwrap().result;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    assert!(ran(1).await.unwrap_err().contains("a mess"));
+    assert_eq!(ran(2).await.unwrap(), 7);
+    assert_eq!(ran(3).await.unwrap(), 0);
+    assert_eq!(runs.load(Ordering::SeqCst), 3);
+    wake.notify_one();
+    assert_eq!(ran(4).await.unwrap(), 0);
+    shutdown.cancel();
+    task.await.unwrap();
+}

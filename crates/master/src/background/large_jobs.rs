@@ -1,0 +1,126 @@
+//! Goes on with jobs that are too large to be stopped, or to have their dependencies settled, in one transaction.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gaffer_domain::JobId;
+use tokio::sync::Notify;
+
+use super::driver::{Background, Ran};
+use crate::recorder::RecorderHandle;
+use crate::store::gate::{JobSlice, Place, SliceResult, Unfinished};
+use crate::store::{Store, StoreError};
+
+/// A job that somebody else holds is tried again after this.
+const BUSY_WAIT: Duration = Duration::from_millis(200);
+
+/// The jobs that are to be gone on with, and where.
+#[derive(Debug, Clone, Default)]
+pub struct LargeJobs {
+    jobs: Arc<Mutex<BTreeMap<JobId, Progress>>>,
+    wake: Arc<Notify>,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    is_stopping: bool,
+    after: Option<Place>,
+}
+
+impl LargeJobs {
+    /// More is to be done for these jobs, from their beginning on.
+    pub fn add(&self, jobs: Vec<Unfinished>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let mut known = self.lock();
+        for Unfinished { job, is_stopping } in jobs {
+            let progress = known.entry(job).or_insert(Progress { is_stopping, after: None });
+            if is_stopping && !progress.is_stopping {
+                *progress = Progress { is_stopping, after: None };
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    /// Those that are being stopped and not through with it.
+    pub fn stopping(&self) -> Vec<JobId> {
+        let known = self.lock();
+        known.iter().filter(|(_, progress)| progress.is_stopping).map(|(job, _)| *job).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, Progress>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The loop.
+#[derive(Debug)]
+pub struct LargeJobsLoop {
+    store: Store,
+    recorder: RecorderHandle,
+    jobs: LargeJobs,
+    /// What an earlier master left was looked for.
+    has_looked: bool,
+}
+
+impl LargeJobsLoop {
+    /// A loop over these jobs, and over what an earlier master has left.
+    pub fn new(store: Store, recorder: RecorderHandle, jobs: LargeJobs) -> LargeJobsLoop {
+        LargeJobsLoop { store, recorder, jobs, has_looked: false }
+    }
+}
+
+impl Background for LargeJobsLoop {
+    const NAME: &'static str = "large_jobs";
+    const DESCRIPTION: &'static str = "stops large jobs and settles their dependencies, slice by slice";
+    const PERIOD: Duration = Duration::from_secs(60);
+
+    fn wake(&self) -> Arc<Notify> {
+        self.jobs.wake.clone()
+    }
+
+    async fn run_once(&mut self) -> Result<Ran, StoreError> {
+        if !self.has_looked {
+            let left = self.store.jobs_unsettled().await?;
+            self.jobs.add(left);
+            self.has_looked = true;
+        }
+        // One slice of each in turn: a very large one does not hold up the others.
+        let (mut done, mut is_busy) = (0, false);
+        let jobs = self.jobs.lock().clone();
+        for (job, Progress { is_stopping, after }) in jobs {
+            let Ok(result) = self.recorder.slice(JobSlice { job, after }).await else {
+                is_busy = true;
+                continue;
+            };
+            done += 1;
+            match result {
+                SliceResult::Done => {
+                    let mut jobs = self.jobs.lock();
+                    // A stop that came meanwhile begins anew.
+                    if jobs.get(&job).is_some_and(|progress| progress.is_stopping == is_stopping) {
+                        jobs.remove(&job);
+                    }
+                }
+                SliceResult::More(after) => {
+                    if let Some(progress) = self.jobs.lock().get_mut(&job)
+                        && progress.is_stopping == is_stopping
+                    {
+                        progress.after = after;
+                    }
+                }
+                SliceResult::Busy => is_busy = true,
+            }
+        }
+        let is_done = self.jobs.lock().is_empty();
+        let again_after = match (is_done, is_busy) {
+            (true, _) => None,
+            (false, true) => Some(BUSY_WAIT),
+            (false, false) => Some(Duration::ZERO),
+        };
+        Ok(Ran { done, again_after })
+    }
+}

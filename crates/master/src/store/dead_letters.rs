@@ -1,0 +1,266 @@
+//! What the database refused: set aside, listed, tried again, deleted.
+
+use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
+use gaffer_protocol::output::{EncodedChunk, Encoding};
+use gaffer_protocol::rest;
+use sqlx::FromRow;
+
+use super::output::{ChunkRow, chunks_insert};
+use super::{Store, StoreError, tasks};
+
+/// Something that is to be set aside.
+#[derive(Debug)]
+pub struct DeadLetter {
+    /// What it is about; the attempt is 0 if it is about the task.
+    pub attempt: AttemptRef,
+    /// Who sent it.
+    pub worker: Option<WorkerId>,
+    /// What was sent.
+    pub body: Body,
+    /// What the database said.
+    pub reason: String,
+}
+
+/// What was sent.
+#[derive(Debug)]
+pub enum Body {
+    /// Output.
+    Output(ChunkRow),
+    /// A report, as JSON.
+    Report(Vec<u8>),
+}
+
+#[derive(FromRow)]
+struct LetterRow {
+    id: i64,
+    at: Time,
+    tried_at: Time,
+    kind: String,
+    job_id: Option<i64>,
+    task_name: Option<String>,
+    task_index: Option<i32>,
+    task_single: Option<bool>,
+    attempt: i32,
+    worker_name: Option<String>,
+    start_offset: Option<i64>,
+    payload_bytes: Option<i32>,
+    reason: String,
+}
+
+#[derive(FromRow)]
+struct OutputRow {
+    job_id: Option<i64>,
+    task_id: i64,
+    attempt: i32,
+    start_offset: i64,
+    payload_bytes: i32,
+    lines_before: i64,
+    lines: i32,
+    encoding: i16,
+    body: Vec<u8>,
+}
+
+impl Store {
+    /// Sets something aside, with a line in its job's history. Returns its number.
+    ///
+    /// # Errors
+    /// When the database does not take that either.
+    pub async fn dead_letter_insert(&self, letter: &DeadLetter) -> Result<i64, StoreError> {
+        let mut tx = self.begin_short().await?;
+        let (kind, row, body) = match &letter.body {
+            Body::Output(row) => ("output", Some(row), &row.chunk.body[..]),
+            Body::Report(body) => ("report", None, &body[..]),
+        };
+        let id: i64 = sqlx::query_scalar(
+            "INSERT INTO dead_letters (kind, project_id, job_id, task_id, attempt, worker_id, start_offset, \
+                 payload_bytes, lines_before, lines, encoding, body, reason) \
+             SELECT $1, j.project_id, j.id, given.task, $3, $4, $5, $6, $7, $8, $9, $10, $11 \
+             FROM (VALUES ($2::bigint)) AS given(task) LEFT JOIN tasks t ON t.id = given.task \
+             LEFT JOIN jobs j ON j.id = t.job_id RETURNING id",
+        )
+        .bind(kind)
+        .bind(letter.attempt.task.0)
+        .bind(letter.attempt.attempt as i32)
+        .bind(letter.worker.map(|worker| worker.0))
+        .bind(row.map(|row| row.chunk.offset as i64))
+        .bind(row.map(|row| row.payload_bytes as i32))
+        .bind(row.map(|row| row.lines_before as i64))
+        .bind(row.map(|row| row.lines as i32))
+        .bind(row.map(|row| row.chunk.encoding as i16))
+        .bind(body)
+        .bind(&letter.reason)
+        .fetch_one(&mut *tx)
+        .await?;
+        let what = match row {
+            Some(row) => format!("{} bytes of output from byte {} on", row.payload_bytes, row.chunk.offset),
+            None => "a report of its worker".to_owned(),
+        };
+        sqlx::query(
+            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) \
+             SELECT project_id, now(), 'task.set_aside', job_id, task_id, NULLIF(attempt, 0), worker_id, 'gaffer', $2 \
+             FROM dead_letters WHERE id = $1 AND job_id IS NOT NULL",
+        )
+        .bind(id)
+        .bind(format!("{what} was refused by the database and is kept as dead letter {id}: {}", letter.reason))
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(id)
+    }
+
+    /// What is set aside in a project, or of one job of it, the oldest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn dead_letter_list(
+        &self,
+        project: ProjectId,
+        job: Option<JobId>,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<rest::DeadLetter>, StoreError> {
+        let rows: Vec<LetterRow> = sqlx::query_as(
+            "SELECT l.id, l.at, l.tried_at, l.kind, l.job_id, d.name AS task_name, t.index AS task_index, \
+                 d.single AS task_single, l.attempt, w.name AS worker_name, l.start_offset, l.payload_bytes, l.reason \
+             FROM dead_letters l LEFT JOIN tasks t ON t.id = l.task_id \
+             LEFT JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
+             LEFT JOIN workers w ON w.id = l.worker_id \
+             WHERE l.project_id = $1 AND ($2::bigint IS NULL OR l.job_id = $2) AND l.id > $3 ORDER BY l.id LIMIT $4",
+        )
+        .bind(project.0)
+        .bind(job.map(|job| job.0))
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(Into::into).collect())
+    }
+
+    /// How many things of a job are set aside.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn dead_letters_of_job(&self, job: JobId) -> Result<u64, StoreError> {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters WHERE job_id = $1")
+            .bind(job.0)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(count as u64)
+    }
+
+    /// Which output of a project, or of all of them, to try again: what was tried longest ago. Marks it as tried.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn dead_letters_to_try(&self, limit: u32) -> Result<Vec<i64>, StoreError> {
+        let ids = sqlx::query_scalar(
+            "UPDATE dead_letters SET tried_at = now() WHERE id = ANY(ARRAY( \
+                 SELECT id FROM dead_letters WHERE kind = 'output' ORDER BY tried_at, id LIMIT $1)) RETURNING id",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(ids)
+    }
+
+    /// The number of something set aside, if it belongs to that project.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn dead_letter_is_of(&self, project: ProjectId, id: i64) -> Result<bool, StoreError> {
+        let found: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM dead_letters WHERE id = $1 AND project_id = $2)")
+                .bind(id)
+                .bind(project.0)
+                .fetch_one(&self.pool)
+                .await?;
+        Ok(found)
+    }
+
+    /// Puts output that was set aside where it belongs. Returns its job if the database takes it now; none if it still
+    /// refuses it, or if there is no such output.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn dead_letter_retry(&self, id: i64) -> Result<Option<JobId>, StoreError> {
+        match self.try_to_restore(id).await {
+            Err(StoreError::Refused(_)) => Ok(None),
+            result => result,
+        }
+    }
+
+    async fn try_to_restore(&self, id: i64) -> Result<Option<JobId>, StoreError> {
+        let mut tx = self.begin_short().await?;
+        let row: Option<OutputRow> = sqlx::query_as(
+            "DELETE FROM dead_letters WHERE id = $1 AND kind = 'output' \
+             RETURNING job_id, task_id, attempt, start_offset, payload_bytes, lines_before, lines, encoding, body",
+        )
+        .bind(id)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let unreadable =
+            |_| StoreError::Unreadable(format!("dead letter {id}: unknown encoding {}", row.encoding));
+        let encoding = u8::try_from(row.encoding).unwrap_or(u8::MAX);
+        let attempt = AttemptRef { task: TaskId(row.task_id), attempt: row.attempt as u32 };
+        let chunk = ChunkRow {
+            chunk: EncodedChunk {
+                attempt,
+                offset: row.start_offset as u64,
+                encoding: Encoding::try_from(encoding).map_err(unreadable)?,
+                body: row.body.into(),
+            },
+            payload_bytes: row.payload_bytes as u32,
+            lines_before: row.lines_before as u64,
+            lines: row.lines as u32,
+        };
+        chunks_insert(&mut tx, &[chunk]).await?;
+        sqlx::query(
+            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message) \
+             SELECT j.project_id, now(), 'task.restored', j.id, t.id, $2, 'gaffer', $3 \
+             FROM tasks t JOIN jobs j ON j.id = t.job_id WHERE t.id = $1",
+        )
+        .bind(row.task_id)
+        .bind(row.attempt)
+        .bind(format!("dead letter {id}: {} bytes of output are back in their place", row.payload_bytes))
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(row.job_id.map(JobId))
+    }
+
+    /// Deletes something that was set aside. False if there is no such thing in that project.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn dead_letter_delete(&self, project: ProjectId, id: i64) -> Result<bool, StoreError> {
+        let done = sqlx::query("DELETE FROM dead_letters WHERE id = $1 AND project_id = $2")
+            .bind(id)
+            .bind(project.0)
+            .execute(&self.pool)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+}
+
+impl From<LetterRow> for rest::DeadLetter {
+    fn from(row: LetterRow) -> Self {
+        let task = match (row.task_name, row.task_index, row.task_single) {
+            (Some(name), Some(index), Some(single)) => Some(tasks::address(&name, index as u32, single)),
+            _ => None,
+        };
+        rest::DeadLetter {
+            id: row.id,
+            at: row.at,
+            tried_at: row.tried_at,
+            kind: row.kind,
+            job: row.job_id.map(JobId),
+            task,
+            attempt: u32::try_from(row.attempt).ok().filter(|attempt| *attempt > 0),
+            worker: row.worker_name,
+            offset: row.start_offset.map(|offset| offset as u64),
+            bytes: row.payload_bytes.map(|bytes| bytes as u64),
+            reason: row.reason,
+        }
+    }
+}

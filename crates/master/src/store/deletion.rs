@@ -1,0 +1,116 @@
+//! Deleting a job: the job itself at once, what belonged to it in slices.
+
+use gaffer_domain::job::JobState;
+use gaffer_domain::{JobId, ProjectId};
+
+use super::{Store, StoreError};
+
+/// The most tasks, pieces of output and lines of history that one transaction removes.
+const SLICE_TASKS: i64 = 1_000;
+const SLICE_CHUNKS: i64 = 500;
+const SLICE_EVENTS: i64 = 5_000;
+
+/// What became of a wish to delete a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is gone.
+    Yes,
+    /// It is not over yet.
+    NotOver(JobState),
+    /// There is no such job in that project.
+    Unknown,
+}
+
+impl Store {
+    /// Deletes a job that is over. Nobody sees it any more; what belonged to it is removed by [`Store::deletion_slice`].
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn job_delete(
+        &self,
+        project: ProjectId,
+        job: JobId,
+        actor: &str,
+    ) -> Result<Deleted, StoreError> {
+        let mut tx = self.begin_short().await?;
+        let state: Option<String> =
+            sqlx::query_scalar("SELECT state::text FROM jobs WHERE id = $1 AND project_id = $2 FOR UPDATE")
+                .bind(job.0)
+                .bind(project.0)
+                .fetch_optional(&mut *tx)
+                .await?;
+        let Some(state) = state else { return Ok(Deleted::Unknown) };
+        let state: JobState =
+            state.parse().map_err(|_| StoreError::Unreadable(format!("{state:?} is not a job state")))?;
+        if !state.is_final() {
+            return Ok(Deleted::NotOver(state));
+        }
+        sqlx::query("INSERT INTO deletions (job_id) VALUES ($1)").bind(job.0).execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM jobs WHERE id = $1").bind(job.0).execute(&mut *tx).await?;
+        sqlx::query(
+            "INSERT INTO events (project_id, at, kind, actor, message) VALUES ($1, now(), 'job.deleted', $2, $3)",
+        )
+        .bind(project.0)
+        .bind(actor)
+        .bind(format!("job {job} and all that belonged to it"))
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(Deleted::Yes)
+    }
+
+    /// Removes one slice of what belonged to a deleted job; returns how many rows that were, or none if nothing is left of
+    /// any. A task goes after its output, so that what is left can be found after an interruption.
+    ///
+    /// # Errors
+    /// When the database does not answer; the slice is then still there.
+    pub async fn deletion_slice(&self) -> Result<Option<u64>, StoreError> {
+        let mut tx = self.begin_short().await?;
+        let job: Option<i64> = sqlx::query_scalar("SELECT job_id FROM deletions ORDER BY job_id LIMIT 1")
+            .fetch_optional(&mut *tx)
+            .await?;
+        let Some(job) = job else { return Ok(None) };
+        let tasks: Vec<i64> =
+            sqlx::query_scalar("SELECT id FROM tasks WHERE job_id = $1 ORDER BY position, index LIMIT $2")
+                .bind(job)
+                .bind(SLICE_TASKS)
+                .fetch_all(&mut *tx)
+                .await?;
+        let mut rows = 0;
+        if !tasks.is_empty() {
+            let chunks = sqlx::query(
+                "DELETE FROM output_chunks WHERE ctid = ANY(ARRAY( \
+                     SELECT ctid FROM output_chunks WHERE task_id = ANY($1) LIMIT $2))",
+            )
+            .bind(&tasks)
+            .bind(SLICE_CHUNKS)
+            .execute(&mut *tx)
+            .await?;
+            rows += chunks.rows_affected();
+            if chunks.rows_affected() < SLICE_CHUNKS as u64 {
+                for sql in [
+                    "DELETE FROM attempts WHERE task_id = ANY($1)",
+                    "DELETE FROM dead_letters WHERE task_id = ANY($1)",
+                    "DELETE FROM tasks WHERE id = ANY($1)",
+                ] {
+                    rows += sqlx::query(sql).bind(&tasks).execute(&mut *tx).await?.rows_affected();
+                }
+            }
+        } else {
+            let events = sqlx::query(
+                "DELETE FROM events WHERE ctid = ANY(ARRAY(SELECT ctid FROM events WHERE job_id = $1 LIMIT $2))",
+            )
+            .bind(job)
+            .bind(SLICE_EVENTS)
+            .execute(&mut *tx)
+            .await?;
+            rows = events.rows_affected();
+            if rows < SLICE_EVENTS as u64 {
+                sqlx::query("DELETE FROM deletions WHERE job_id = $1").bind(job).execute(&mut *tx).await?;
+                rows += 1;
+            }
+        }
+        tx.commit().await?;
+        Ok(Some(rows))
+    }
+}

@@ -1,0 +1,89 @@
+//! What a failed call to the database means: whose fault it is decides what may be done about it.
+
+use sqlx::Error as SqlxError;
+
+/// A call to the database failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database can't be reached, or refuses what is fine: it is down, in recovery, read-only, out of space; the role
+    /// is locked or lacks a privilege; the schema is not ours. The same call will work once that has been put right.
+    /// Whether it took effect is unknown.
+    #[error("the database is not available: {0}")]
+    Unavailable(#[source] SqlxError),
+    /// A statement took longer than it may: there was too much to do in it, or the database is slow. Nothing changed.
+    #[error("the database took too long: {0}")]
+    TooSlow(#[source] SqlxError),
+    /// Another transaction holds a lock that the statement needs. Nothing changed.
+    #[error("another transaction holds a lock: {0}")]
+    Locked(#[source] SqlxError),
+    /// A value was refused (SQLSTATE class 22 or 23). Only if a single row was written can that be the row's fault.
+    #[error("the database refused a value: {0}")]
+    Refused(#[source] SqlxError),
+    /// A stored row can't be read: it is damaged, or a newer version wrote it. Other rows are not concerned.
+    #[error("the database holds something unexpected: {0}")]
+    Unreadable(String),
+}
+
+impl StoreError {
+    /// Whether the failure may concern only a part of what was asked for, so that asking for less may work.
+    pub fn may_be_partial(&self) -> bool {
+        !matches!(self, StoreError::Unavailable(_))
+    }
+}
+
+impl From<SqlxError> for StoreError {
+    fn from(error: SqlxError) -> Self {
+        use SqlxError as E;
+        match error {
+            E::ColumnDecode { index, source } => StoreError::Unreadable(format!("column {index}: {source}")),
+            E::Decode(source) => StoreError::Unreadable(source.to_string()),
+            E::Database(database) => {
+                let code = database.code().map(|code| code.into_owned()).unwrap_or_default();
+                of_state(&code)(E::Database(database))
+            }
+            // Connections, pools, TLS, protocol: nothing of that says anything about the data.
+            error => StoreError::Unavailable(error),
+        }
+    }
+}
+
+/// What a SQLSTATE means (PostgreSQL documentation, appendix A). What is not known to be about the statement's data or
+/// about time is about the world.
+fn of_state(code: &str) -> fn(SqlxError) -> StoreError {
+    match code {
+        "57014" => StoreError::TooSlow,
+        "55P03" => StoreError::Locked,
+        // Damaged data or index.
+        "XX001" | "XX002" => |error| StoreError::Unreadable(error.to_string()),
+        _ => match code.get(..2) {
+            Some("22" | "23") => StoreError::Refused,
+            _ => StoreError::Unavailable,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn only_what_is_about_values_counts_against_them() {
+        for code in ["22001", "22021", "22P05", "23502", "23505", "23514"] {
+            assert!(matches!(of_state(code)(SqlxError::PoolClosed), StoreError::Refused(_)), "{code}");
+        }
+        for code in [
+            "08006", "0A000", "25006", "26000", "28000", "28P01", "3D000", "40001", "40P01", "42501",
+            "42P01", "53100", "53300", "55000", "57P01", "58030", "XX000", "", "2", "new",
+        ] {
+            assert!(matches!(of_state(code)(SqlxError::PoolClosed), StoreError::Unavailable(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn time_and_locks_are_told_apart() {
+        assert!(matches!(of_state("57014")(SqlxError::PoolClosed), StoreError::TooSlow(_)));
+        assert!(matches!(of_state("55P03")(SqlxError::PoolClosed), StoreError::Locked(_)));
+        assert!(matches!(of_state("XX002")(SqlxError::PoolClosed), StoreError::Unreadable(_)));
+    }
+}

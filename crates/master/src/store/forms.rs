@@ -1,0 +1,75 @@
+//! Reads what other versions may have stored: what can't be understood is left out, and takes nothing along.
+
+use gaffer_domain::JobId;
+use gaffer_domain::placement::{DefinitionRef, Needs};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Store, StoreError};
+
+/// A stored value; none, and a line in the log, if this version can't read it.
+pub(super) fn understood<T: DeserializeOwned>(what: &str, stored: Option<Value>) -> Option<T> {
+    let stored = stored?;
+    match T::deserialize(&stored) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            tracing::warn!(%error, "a stored {what} can't be read and is left out");
+            None
+        }
+    }
+}
+
+/// The members of a stored list that this version understands, and whether those were all.
+pub(super) fn members<T: DeserializeOwned>(stored: &Value) -> (Vec<T>, bool) {
+    let Some(items) = stored.as_array() else { return (Vec::new(), false) };
+    let known: Vec<T> = items.iter().filter_map(|item| T::deserialize(item).ok()).collect();
+    let all = known.len() == items.len();
+    (known, all)
+}
+
+/// The entries of a stored object that this version understands, and whether those were all.
+pub(super) fn entries<T: DeserializeOwned, C: FromIterator<(String, T)>>(stored: &Value) -> (C, bool) {
+    let Some(fields) = stored.as_object() else { return (C::from_iter([]), false) };
+    let mut all = true;
+    let known = fields.iter().filter_map(|(name, value)| {
+        let value = T::deserialize(value).ok();
+        all &= value.is_some();
+        Some((name.clone(), value?))
+    });
+    let known = known.collect();
+    (known, all)
+}
+
+impl Store {
+    /// The needs of a class, as they are stored or, if this version can't read that, as the specification of a job with
+    /// an unfinished task in it says; none if there is no such job, or that can't be read either.
+    pub(super) async fn class_needs(&self, class: i64, stored: &str) -> Result<Option<Needs>, StoreError> {
+        let error = match serde_json::from_str(stored) {
+            Ok(needs) => return Ok(Some(needs)),
+            Err(error) => error,
+        };
+        let task: Option<(i64, i16)> = sqlx::query_as(
+            "SELECT job_id, position FROM tasks WHERE class_id = $1 \
+                 AND state IN ('pending', 'scheduled', 'running', 'stopping') LIMIT 1",
+        )
+        .bind(class)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some((job, position)) = task else { return Ok(None) };
+        let job = JobId(job);
+        let needs = self.spec(job).await?.and_then(|spec| {
+            let spec = spec.readable().ok()?;
+            let place = DefinitionRef { job, position: u16::try_from(position).ok()? };
+            Some(Needs::of(spec, spec.tasks.get(usize::from(place.position))?, place))
+        });
+        match &needs {
+            Some(_) => {
+                tracing::debug!(class, %error, "the stored needs of a class can't be read; they follow from its job")
+            }
+            None => {
+                tracing::error!(class, %error, "the stored needs of a class can't be read; nothing of it is placed")
+            }
+        }
+        Ok(needs)
+    }
+}

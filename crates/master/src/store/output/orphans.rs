@@ -1,0 +1,57 @@
+//! Output of tasks that are gone: earlier versions left some when a job was deleted while its chunks were being joined.
+
+use super::super::{Store, StoreError};
+
+/// So many chunks are deleted in one transaction.
+const SLICE_CHUNKS: i64 = 2_000;
+
+/// How far one look for orphans got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrphansSeen {
+    /// So many chunks of tasks that are gone were deleted.
+    pub deleted: u64,
+    /// Where to go on; none at the end.
+    pub next: Option<i64>,
+}
+
+impl Store {
+    /// Looks at the next tasks with output, from the one after `after` on, and deletes the output of those that do not
+    /// exist. Costs two index look-ups a task, however much output it has.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn output_orphans_delete(&self, after: i64, tasks: u32) -> Result<OrphansSeen, StoreError> {
+        let seen: Vec<(i64, bool)> = sqlx::query_as(
+            "WITH RECURSIVE walk AS ( \
+                 (SELECT task_id, 1 AS n FROM output_chunks WHERE task_id > $1 ORDER BY task_id LIMIT 1) \
+                 UNION ALL \
+                 SELECT next.task_id, walk.n + 1 FROM walk, LATERAL (SELECT task_id FROM output_chunks \
+                     WHERE task_id > walk.task_id ORDER BY task_id LIMIT 1) next WHERE walk.n < $2) \
+             SELECT walk.task_id, NOT EXISTS (SELECT 1 FROM tasks t WHERE t.id = walk.task_id) FROM walk",
+        )
+        .bind(after)
+        .bind(i64::from(tasks))
+        .fetch_all(&self.pool)
+        .await?;
+        let mut deleted = 0;
+        for (task, _) in seen.iter().filter(|(_, is_gone)| *is_gone) {
+            loop {
+                let slice = sqlx::query(
+                    "DELETE FROM output_chunks WHERE task_id = $1 AND (attempt, start_offset) IN ( \
+                         SELECT attempt, start_offset FROM output_chunks WHERE task_id = $1 LIMIT $2) \
+                         AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1)",
+                )
+                .bind(task)
+                .bind(SLICE_CHUNKS)
+                .execute(&self.pool)
+                .await?;
+                deleted += slice.rows_affected();
+                if slice.rows_affected() < SLICE_CHUNKS as u64 {
+                    break;
+                }
+            }
+        }
+        let next = seen.last().map(|(task, _)| *task).filter(|_| seen.len() == tasks as usize);
+        Ok(OrphansSeen { deleted, next })
+    }
+}
