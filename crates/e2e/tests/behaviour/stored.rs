@@ -115,7 +115,7 @@ async fn a_job_that_cannot_be_read_is_shown_and_ends_and_holds_up_nobody() {
     // What waits is not started, and those behind it, though alike, are.
     let readable = stage.client.submit(script("true")).await;
     let start = worker.next_start().await;
-    assert_eq!(start.job.0, readable);
+    assert_eq!(start.definition.job.0, readable);
     worker.ended(start.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
     assert_eq!(stage.client.finished(readable).await.state, "completed");
     assert_eq!(stage.client.job(pending).await.task_counts["pending"], 40);
