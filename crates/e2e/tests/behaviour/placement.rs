@@ -50,5 +50,5 @@ async fn what_a_worker_does_not_start_in_time_is_asked_back_and_placed_again() {
     assert_eq!(asked, first);
     worker.say(&[ToMaster::Returned { attempt: first }]).await;
     let again = worker.next_start().await;
-    assert_eq!((again.job.0, again.attempt.task, again.attempt.attempt), (job, first.task, 2));
+    assert_eq!((again.definition.job.0, again.attempt.task, again.attempt.attempt), (job, first.task, 2));
 }

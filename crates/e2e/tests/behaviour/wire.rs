@@ -424,6 +424,7 @@ async fn answer(worker: &mut RawWorker, count: usize, report: impl Fn(AttemptRef
                 sequence: beat,
                 held: None,
                 stats: gaffer_protocol::wire::MachineStats::default(),
+                clock: None,
             };
             worker.say(&[ToMaster::Heartbeat(Box::new(heartbeat))]).await;
         }

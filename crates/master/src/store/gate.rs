@@ -240,7 +240,7 @@ impl Work {
             Some(Command::Start(worker)) => {
                 let position = u16::try_from(work.position).unwrap_or(u16::MAX);
                 let definition = DefinitionRef { job: work.job, position };
-                let spec = job.spec.clone();
+                let spec = job.spec.shared();
                 let order = StartOrder { attempt, definition, index: work.index, spec };
                 self.commands.push(Dispatch::Start(worker, order));
             }

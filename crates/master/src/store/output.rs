@@ -3,7 +3,7 @@
 mod compact;
 mod orphans;
 
-use gaffer_domain::{AttemptRef, WorkerId};
+use gaffer_domain::{AttemptRef, TaskId, WorkerId};
 use gaffer_protocol::output::{Chunk, EncodedChunk, Encoding};
 use sqlx::{FromRow, PgConnection};
 

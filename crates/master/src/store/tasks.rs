@@ -403,7 +403,8 @@ impl Store {
             };
             if wanted.contains(&attempt) {
                 let definition = DefinitionRef { job: JobId(job), position: position as u16 };
-                starts.push(StartOrder { attempt, definition, index: index as u32, spec });
+                let (index, spec) = (index as u32, spec.shared());
+                starts.push(StartOrder { attempt, definition, index, spec });
             }
         }
         Ok(starts)

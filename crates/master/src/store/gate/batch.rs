@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{DefinitionRef, Receipt};
+use gaffer_domain::spec::JobSpec;
 use gaffer_domain::task::{Rejected, TaskEvent};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};
 use gaffer_protocol::definitions::Definition;
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 
 use super::super::output::ChunkRow;
-use super::super::specs::StoredSpec;
 
 /// What is to be applied together.
 #[derive(Debug, Default)]
@@ -162,7 +162,7 @@ pub struct StartOrder {
     /// The task's index.
     pub index: u32,
     /// Of its job.
-    pub spec: StoredSpec,
+    pub spec: Arc<JobSpec>,
 }
 
 impl StartOrder {
