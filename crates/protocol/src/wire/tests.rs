@@ -35,7 +35,9 @@ fn a_list_of_all_that_a_worker_can_hold_fits_into_a_frame() {
     };
     let held = vec![longest; MAX_HELD];
     let stats = MachineStats::default();
-    let heartbeat = ToMaster::Heartbeat(Box::new(Heartbeat { sequence: u64::MAX, held: Some(held), stats }));
+    let clock = Some(ClockReading { answer: u64::MAX, since_micros: u64::MAX, at: Utc::now() });
+    let heartbeat = Heartbeat { sequence: u64::MAX, held: Some(held), stats, clock };
+    let heartbeat = ToMaster::Heartbeat(Box::new(heartbeat));
     let text = frames(&[heartbeat]).unwrap().remove(0);
     // A hello says more about its worker, but nothing that is this long.
     assert!(text.len() + (512 << 10) < MAX_CONTROL_FRAME_BYTES, "{}", text.len());
