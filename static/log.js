@@ -20,6 +20,8 @@ export class Log {
     this.open = card.dataset.open === "true"; // One more has begun.
     this.follows = card.dataset.follow === "true";
     this.isLive = card.dataset.isLive === "true";
+    this.only = card.dataset.only || ""; // One stream, or both.
+    this.seen = this.follows ? this.total : 0; // The last line that was looked at, shown or not.
     this.started = 0;
     this.times = 0;
     this.placed = -9;
@@ -41,12 +43,15 @@ export class Log {
   /** Where the stream goes on: behind the last line here that has ended. */
   address(url) {
     const at = new URL(url, location.href);
-    if (this.attempt) at.searchParams.set("has", `${this.attempt}:${Math.min(this.last(), this.total)}`);
+    if (this.attempt) at.searchParams.set("has", `${this.attempt}:${Math.min(this.upto(), this.total)}`);
     return at.pathname + at.search;
   }
 
   first() { return Number(this.rows.firstElementChild?.dataset.n || 0); }
   last() { return Number(this.rows.lastElementChild?.dataset.n || 0); }
+  /** The line up to which everything was looked at: of one stream, others may follow its last one. */
+  upto() { return this.only ? Math.max(this.seen, this.last()) : this.last(); }
+  isWanted(line) { return !this.only || line.s !== (this.only === "stdout" ? "err" : "out"); }
   count() { return this.total + (this.open ? 1 : 0); }
 
   bind() {
@@ -66,18 +71,6 @@ export class Log {
       for (const row of this.rows.children) this.time(row);
       if (this.follows) this.toEnd();
     });
-    for (const button of this.card.querySelectorAll("[data-only]")) {
-      button.addEventListener("click", (event) => {
-        event.preventDefault();
-        this.card.classList.remove("only-stdout", "only-stderr");
-        if (button.dataset.only) this.card.classList.add(`only-${button.dataset.only}`);
-        for (const other of this.card.querySelectorAll("[data-only]")) {
-          if (other === button) other.setAttribute("aria-current", "true");
-          else other.removeAttribute("aria-current");
-        }
-        this.scrolled();
-      });
-    }
     this.ui.jump?.addEventListener("submit", (event) => {
       event.preventDefault();
       const line = Number(new FormData(this.ui.jump).get("at"));
@@ -116,6 +109,7 @@ export class Log {
     if (message.attempt !== this.attempt) {
       this.attempt = message.attempt;
       this.rows.replaceChildren();
+      this.seen = 0;
       this.started = 0;
       this.ui.attempt.hidden = false;
       setText(this.ui.attempt, `attempt ${message.attempt}`);
@@ -143,7 +137,7 @@ export class Log {
       const newest = this.pending;
       this.pending = null;
       if (this.follows) this.draw(newest);
-      else if (this.last() + 1 >= newest.from && this.rows.childElementCount < MAX_ROWS && this.atEdge()) this.draw(newest, true);
+      else if (this.upto() + 1 >= newest.from && this.rows.childElementCount < MAX_ROWS && this.atEdge()) this.draw(newest, true);
       this.tell();
     });
   }
@@ -156,9 +150,10 @@ export class Log {
       from = message.first;
     }
     // Rows behind a hole, and those that are about to come anew, make room.
-    if (!this.rows.childElementCount || this.last() + 1 < from) this.rows.replaceChildren();
+    if (!this.only && this.last() + 1 < from) this.rows.replaceChildren();
     while (this.last() >= from) this.rows.lastElementChild.remove();
-    this.append(lines, from);
+    this.append(lines, lines.map((_, at) => from + at));
+    this.seen = Math.max(this.seen, from + lines.length - 1);
     if (!stays) {
       while (this.first() < message.first && this.rows.childElementCount > 300) this.rows.firstElementChild.remove();
     }
@@ -166,9 +161,9 @@ export class Log {
     if (!stays) this.toEnd();
   }
 
-  append(lines, from) {
+  append(lines, numbers) {
     const made = document.createDocumentFragment();
-    lines.forEach((line, at) => made.append(this.row(line, from + at)));
+    lines.forEach((line, at) => { if (this.isWanted(line)) made.append(this.row(line, numbers[at])); });
     this.rows.append(made);
   }
 
@@ -234,44 +229,51 @@ export class Log {
     if (Math.abs(this.box.scrollTop - this.placed) < 3) return;
     this.placed = -9;
     const fromEnd = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight;
-    const atEnd = fromEnd < 4 && this.last() >= this.total;
+    const atEnd = fromEnd < 4 && this.upto() >= this.total;
     if (this.follows !== atEnd) {
       this.follows = atEnd;
       this.tell();
     }
     if (this.follows || this.busy) return;
-    if (this.box.scrollTop < EDGE && this.first() > 1) this.load(Math.max(1, this.first() - PAGE), Math.min(PAGE, this.first() - 1), "before");
-    else if (fromEnd < EDGE && this.last() < this.count()) this.load(this.last() + (this.last() > this.total ? 0 : 1), PAGE, "after");
+    if (this.box.scrollTop < EDGE && this.first() > 1) this.load({ before: this.first() }, "before");
+    else if (fromEnd < EDGE && this.upto() < this.count()) this.load({ from: this.upto() + (this.upto() > this.total ? 0 : 1) }, "after");
   }
 
-  async fetch(from, count) {
+  /** Lines from one on, before one, or the last ones; with the number of each. */
+  async fetch(where, count = PAGE) {
     const url = new URL(this.card.dataset.lines, location.href);
     url.searchParams.set("attempt", this.attempt);
-    url.searchParams.set("from", from);
-    url.searchParams.set("count", count);
+    url.searchParams.set("count", where.before && !this.only ? Math.min(count, where.before - 1) : count);
+    for (const [name, line] of Object.entries(where)) url.searchParams.set(name, line);
+    if (this.only) url.searchParams.set("stream", this.only);
     const answer = await fetch(url, { headers: { accept: "application/json" } });
     if (!answer.ok) throw new Error(String(answer.status));
-    return answer.json();
+    const found = await answer.json();
+    found.numbers ||= found.lines.map((_, at) => found.first + at);
+    return found;
   }
 
-  async load(from, count, where) {
+  async load(where, side) {
     this.busy = true;
     try {
-      const found = await this.fetch(from, count);
-      if (found.attempt !== this.attempt || !found.lines.length) return;
+      const found = await this.fetch(where);
+      if (found.attempt !== this.attempt) return;
       this.total = Math.max(this.total, found.total);
+      // Of one stream there may be no more.
+      if (this.only && side === "after" && found.lines.length < PAGE) this.seen = found.total;
+      if (!found.lines.length) return;
       const height = this.box.scrollHeight;
-      if (where === "before") {
+      if (side === "before") {
         const known = this.first();
         const made = document.createDocumentFragment();
-        found.lines.forEach((line, at) => { if (found.first + at < known) made.append(this.row(line, found.first + at)); });
+        found.lines.forEach((line, at) => { if (found.numbers[at] < known) made.append(this.row(line, found.numbers[at])); });
         this.rows.prepend(made);
         this.fold();
         this.box.scrollTop += this.box.scrollHeight - height;
         while (this.rows.childElementCount > MAX_ROWS) this.rows.lastElementChild.remove();
       } else {
-        while (this.last() >= found.first) this.rows.lastElementChild.remove();
-        this.append(found.lines, found.first);
+        while (this.last() >= found.numbers[0]) this.rows.lastElementChild.remove();
+        this.append(found.lines, found.numbers);
         this.fold();
         const before = this.box.scrollHeight;
         while (this.rows.childElementCount > MAX_ROWS) this.rows.firstElementChild.remove();
@@ -294,11 +296,12 @@ export class Log {
     const wanted = Math.max(1, Math.min(line, Math.max(1, this.count())));
     this.follows = false;
     if (!document.getElementById(`L${wanted}`)) {
-      const found = await this.fetch(Math.max(1, wanted - 100), 300).catch(() => null);
+      const found = await this.fetch({ from: Math.max(1, wanted - 100) }, 300).catch(() => null);
       if (!found) return;
       this.total = Math.max(this.total, found.total);
       this.rows.replaceChildren();
-      this.append(found.lines, found.first);
+      this.seen = 0;
+      this.append(found.lines, found.numbers);
     }
     if (line === wanted && `#L${line}` !== location.hash.split("-")[0]) history.replaceState(null, "", last > line ? `#L${line}-L${last}` : `#L${line}`);
     this.fold();
@@ -330,12 +333,14 @@ export class Log {
   }
 
   async followAgain() {
-    if (this.last() < this.total) {
-      const found = await this.fetch(Math.max(1, this.count() - 299), 300).catch(() => null);
+    if (this.upto() < this.total) {
+      const where = this.only ? {} : { from: Math.max(1, this.count() - 299) };
+      const found = await this.fetch(where, 300).catch(() => null);
       if (found) {
         this.total = Math.max(this.total, found.total);
         this.rows.replaceChildren();
-        this.append(found.lines, found.first);
+        this.append(found.lines, found.numbers);
+        this.seen = found.total;
         this.fold();
       }
     }
@@ -366,7 +371,7 @@ export class Log {
       this.ui.follow.setAttribute("aria-pressed", String(this.follows));
     }
     if (this.ui.more) {
-      const below = this.count() - this.last();
+      const below = this.count() - this.upto();
       this.ui.more.parentElement.hidden = this.follows || below <= 0;
       setText(this.ui.more, this.isLive ? `↓ ${many(below)} more · follow` : `↓ ${many(below)} more · to the end`);
     }

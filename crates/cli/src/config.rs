@@ -1,11 +1,15 @@
 //! The settings of client commands; the only place in this crate that reads the environment.
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use gaffer_domain::quantity::Span;
+use gaffer_domain::text::without_bom;
+use gaffer_protocol::server_url::{InvalidServerUrl, ServerUrl};
+use gaffer_worker::route::Route;
 
 use crate::failure::Failure;
 use crate::login;
@@ -13,8 +17,8 @@ use crate::login;
 /// Which API to call, and as whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
-    /// The base address, without `/api/v1` and without a slash at its end.
-    pub url: String,
+    /// Where it is.
+    pub url: ServerUrl,
     /// The API key.
     pub key: Key,
     /// Where the address was found, for messages.
@@ -28,7 +32,7 @@ pub struct Key(String);
 impl Key {
     /// A key as somebody typed or stored it.
     pub fn new(text: &str) -> Key {
-        Key(text.trim().to_owned())
+        Key(without_bom(text).trim().to_owned())
     }
 
     /// The key itself.
@@ -45,10 +49,45 @@ impl fmt::Debug for Key {
 
 /// Set for the part of a worker that another part of it starts.
 pub const LINK_VARIABLE: &str = "GAFFER_WORKER_LINK";
+/// Its value for a link whose key comes through its standard input.
+pub const LINK_WITH_KEY: &str = "key";
+/// Its value for any other.
+pub const LINK_WITHOUT_KEY: &str = "1";
 
-/// Whether this process is a worker's link, and not what its operator started.
-pub fn is_link() -> bool {
-    variable(LINK_VARIABLE).is_some()
+/// Set for a worker that has become its own program again: the descriptor with its key.
+pub const HANDED_KEY_VARIABLE: &str = "GAFFER_WORKER_KEY_FD";
+
+/// Secrets of gaffer that a worker does not need in its environment.
+pub const SECRETS: [&str; 3] = ["API_KEY", "GAFFER_KEY", "DATABASE_URL"];
+
+/// Which process of a worker this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerPart {
+    /// What its operator started.
+    Supervisor,
+    /// What talks to the master.
+    Link {
+        /// Whether the key comes through standard input.
+        is_given_key: bool,
+    },
+}
+
+/// Which process of a worker this is.
+pub fn worker_part() -> WorkerPart {
+    match variable(LINK_VARIABLE) {
+        None => WorkerPart::Supervisor,
+        Some(value) => WorkerPart::Link { is_given_key: value == LINK_WITH_KEY },
+    }
+}
+
+/// The descriptor from which this worker gets its key.
+pub fn handed_key() -> Option<u32> {
+    variable(HANDED_KEY_VARIABLE)?.parse().ok()
+}
+
+/// Whether this process was started with secrets in its environment.
+pub fn has_secrets() -> bool {
+    SECRETS.iter().any(|name| env::var_os(name).is_some())
 }
 
 /// The environment's address and key; what is missing comes from the stored login, then from a running `gaffer dev`.
@@ -56,7 +95,7 @@ pub fn is_link() -> bool {
 /// # Errors
 /// [`Failure::Usage`] if neither has it, with what to do.
 pub fn access() -> Result<Access, Failure> {
-    let (url, key) = (variable("GAFFER_URL"), variable("GAFFER_KEY"));
+    let (url, key) = (text_variable("GAFFER_URL")?, text_variable("GAFFER_KEY")?);
     if url.is_some() && key.is_some() {
         return choose(url, key, []);
     }
@@ -71,7 +110,7 @@ fn choose(
     key: Option<String>,
     stored: impl IntoIterator<Item = Access>,
 ) -> Result<Access, Failure> {
-    let url = url.map(|url| normalised(&url)).transpose()?;
+    let url = url.map(|url| server_url(&url)).transpose()?;
     let key = key.as_deref().map(Key::new);
     let found = stored.into_iter().find(|access| url.as_ref().is_none_or(|url| *url == access.url));
     match (url, key, found) {
@@ -90,24 +129,22 @@ fn choose(
     }
 }
 
-/// The base of an address as people write it: without `/api/v1`, query and slashes at its end.
+/// An address as people write it.
 ///
 /// # Errors
-/// [`Failure::Usage`] if it is no address of the web.
-pub fn normalised(url: &str) -> Result<String, Failure> {
-    let url = url.trim();
-    let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    let parsed = reqwest::Url::parse(&with_scheme)
-        .ok()
-        .filter(|parsed| matches!(parsed.scheme(), "http" | "https") && parsed.has_host())
-        .ok_or_else(|| {
-            Failure::Usage(format!("`{url}` is not an address: write one such as http://127.0.0.1:8000"))
-        })?;
-    let mut base = parsed;
-    base.set_query(None);
-    base.set_fragment(None);
-    let text = base.as_str().trim_end_matches('/');
-    Ok(text.strip_suffix("/api/v1").unwrap_or(text).trim_end_matches('/').to_owned())
+/// [`Failure::Usage`] if it is none, with what to write.
+pub fn server_url(text: &str) -> Result<ServerUrl, Failure> {
+    text.parse().map_err(|error: InvalidServerUrl| Failure::Usage(error.to_string()))
+}
+
+/// The way to a server: the proxy in between, and the certificates that count.
+///
+/// # Errors
+/// [`Failure::Usage`] if the proxy or the certificates cannot be used.
+pub fn route(server: &ServerUrl) -> Result<Route, Failure> {
+    let tls_ca = variable("GAFFER_TLS_CA").map(PathBuf::from);
+    let route = Route::to(server.clone(), &gaffer_worker::config::proxies(), tls_ca.as_deref());
+    route.map_err(|error| Failure::Usage(format!("{error:#}")))
 }
 
 /// Where the login is kept; none where the user has no home.
@@ -146,9 +183,17 @@ pub fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// A variable that a job is to get from the environment of its submitter; it may be empty.
-pub fn passed_on(name: &str) -> Option<String> {
-    env::var(name).ok()
+/// A variable that a job is to get from the environment of its submitter; it may be empty, and need not be text.
+pub fn passed_on(name: &str) -> Option<OsString> {
+    env::var_os(name)
+}
+
+/// A setting that has to be text.
+fn text_variable(name: &str) -> Result<Option<String>, Failure> {
+    match env::var_os(name).map(OsString::into_string) {
+        Some(Err(_)) => Err(Failure::Usage(format!("{name} is not text in UTF-8"))),
+        value => Ok(value.and_then(Result::ok).filter(|value| !value.is_empty())),
+    }
 }
 
 fn directory(name: &str) -> Option<PathBuf> {
@@ -157,10 +202,12 @@ fn directory(name: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::panic)]
     use super::*;
 
     fn stored(url: &str, key: &str) -> Access {
-        Access { url: url.to_owned(), key: Key::new(key), source: "login".to_owned() }
+        let url = url.parse().unwrap_or_else(|error| panic!("{error}"));
+        Access { url, key: Key::new(key), source: "login".to_owned() }
     }
 
     fn chosen(url: Option<&str>, key: Option<&str>, logins: &[Access]) -> Result<Access, Failure> {
@@ -168,24 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_taken_as_people_write_them() {
-        for text in [
-            "http://host:8000",
-            "http://host:8000/",
-            "http://host:8000/api/v1",
-            "http://host:8000/api/v1/",
-            " host:8000 ",
-            "http://host:8000/?a=b#c",
-        ] {
-            assert_eq!(normalised(text).ok().as_deref(), Some("http://host:8000"), "{text}");
+    fn an_address_that_is_none_is_a_mistake_of_its_writer() {
+        for text in ["host:8000", "ftp://host", "http://", "http://host/?key=x"] {
+            assert!(matches!(server_url(text), Err(Failure::Usage(_))), "{text}");
         }
-        assert_eq!(
-            normalised("https://example.org/gaffer/api/v1").ok().as_deref(),
-            Some("https://example.org/gaffer")
-        );
-        for text in ["", "ftp://host", "http://"] {
-            assert!(matches!(normalised(text), Err(Failure::Usage(_))), "{text}");
-        }
+        let base = server_url("https://example.org/gaffer/api/v1/").map(|url| url.to_string());
+        assert_eq!(base.ok().as_deref(), Some("https://example.org/gaffer"));
     }
 
     #[test]

@@ -89,6 +89,7 @@ mod tests {
             attempt: 1,
             worker: None,
             worker_id: None,
+            output_complete: None,
             not_before: None,
             created_at: DateTime::UNIX_EPOCH,
             started_at: None,

@@ -8,10 +8,12 @@ mod config;
 mod exit;
 mod failure;
 mod follow;
+mod line_times;
 mod listing;
 mod login;
 mod moment;
 mod ndjson;
+mod open_files;
 mod out;
 mod patience;
 mod selector;
@@ -19,46 +21,57 @@ mod sgr;
 mod signals;
 mod sink;
 mod spec_input;
-mod spec_place;
 mod sse;
 mod status;
+mod stdin;
 mod style;
 mod table;
+mod words;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use args::Command;
+use gaffer_worker::config::ApiKey;
 
-use args::{Args, Command};
 use commands::server::WorkerArgs;
 use failure::Failure;
 use out::Out;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = words::read();
+    // Before anything is opened.
+    let begun = args.as_ref().map_or(Ok(None), |args| commands::server::begin(&args.command));
     let Ok(out) = Out::of_process() else { return ExitCode::from(exit::GAFFER_FAILED) };
+    let args = match args {
+        Ok(args) => args,
+        Err(failure) => return leave(&out, &failure, failure::USAGE),
+    };
     // Fails only if there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let general = args.command.general_exit_code();
-    match carry_out(args.command, &out) {
+    match begun.and_then(|key| carry_out(args.command, key.as_ref(), &out)) {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            if !failure.is_silent() {
-                let text = failure.to_string();
-                let lines: Vec<_> = text.lines().map(style::visible).collect();
-                out.note(&format!("gaffer: {}", lines.join("\n")));
-            }
-            ExitCode::from(failure.exit_code(general))
-        }
+        Err(failure) => leave(&out, &failure, general),
     }
 }
 
-/// The servers use all processors; a client command needs one thread, which starts sooner.
-fn carry_out(command: Command, out: &Out) -> Result<u8, Failure> {
+/// Says what went wrong.
+fn leave(out: &Out, failure: &Failure, general: u8) -> ExitCode {
+    if !failure.is_silent() {
+        let text = failure.to_string();
+        let lines: Vec<_> = text.lines().map(style::visible).collect();
+        out.note(&format!("gaffer: {}", lines.join("\n")));
+    }
+    ExitCode::from(failure.exit_code(general))
+}
+
+/// The servers use all processors; a client command needs one thread, which starts sooner. `key`: what the supervisor of a
+/// worker hands to its links.
+fn carry_out(command: Command, key: Option<&ApiKey>, out: &Out) -> Result<u8, Failure> {
     match command {
         Command::Dev(args) => commands::dev::run(args, out),
         Command::Master(config) => commands::server::master(*config, out),
-        Command::Worker(WorkerArgs::Serve(config)) => commands::server::worker(*config, out),
+        Command::Worker(WorkerArgs::Serve(config)) => commands::server::worker(*config, key, out),
         Command::Keeper => commands::server::keeper(),
         Command::Guard => commands::server::guard(),
         Command::Completion(args) => commands::completion::run(&args, out),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use gaffer_protocol::output::Stream;
 
 use crate::failure::Failure;
+use crate::line_times::LineTimes;
 use crate::out::Out;
 use crate::sgr::SgrFilter;
 use crate::status::Status;
@@ -33,7 +34,11 @@ pub struct Sink<'a> {
     timestamps: bool,
     stdout: Lane,
     stderr: Lane,
+    /// Lines as they are seen: of standard output and of standard error, or of both in the first.
+    lines: [LineTimes; 2],
     waiting: Batch,
+    /// What a filter lets pass of the present piece.
+    shown: Vec<u8>,
 }
 
 /// One stream of the job on its way to one handle.
@@ -41,7 +46,8 @@ struct Lane {
     handle: Arc<File>,
     is_terminal: bool,
     filter: Option<SgrFilter>,
-    at_line_start: bool,
+    /// Which lines it writes into.
+    lines: usize,
 }
 
 /// What is to be written next.
@@ -55,19 +61,27 @@ struct Batch {
 impl<'a> Sink<'a> {
     /// A sink into this process's output.
     pub fn new(out: &Out, status: &'a Status<'a>, manner: Manner) -> Sink<'a> {
+        // Two handles of a terminal write on one screen.
+        let is_one_screen =
+            manner.merged || (out.is_terminal(Stream::Stdout) && out.is_terminal(Stream::Stderr));
         let lane = |stream| {
             let to = if manner.merged { Stream::Stdout } else { stream };
             let is_terminal = out.is_terminal(to);
             let filter = (is_terminal && !manner.raw).then(SgrFilter::default);
-            Lane { handle: out.handle(to), is_terminal, filter, at_line_start: true }
+            let lines = usize::from(!is_one_screen && stream == Stream::Stderr);
+            Lane { handle: out.handle(to), is_terminal, filter, lines }
         };
+        let (stdout, stderr) = (lane(Stream::Stdout), lane(Stream::Stderr));
+        let lines = [LineTimes::new(stdout.is_terminal), LineTimes::new(stderr.is_terminal)];
         Sink {
             status,
             merged: manner.merged,
             timestamps: manner.timestamps,
-            stdout: lane(Stream::Stdout),
-            stderr: lane(Stream::Stderr),
+            stdout,
+            stderr,
+            lines,
             waiting: Batch::default(),
+            shown: Vec::new(),
         }
     }
 
@@ -77,17 +91,21 @@ impl<'a> Sink<'a> {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
+        let lines = &mut self.lines[lane.lines];
+        let shown = match &mut lane.filter {
+            Some(filter) => {
+                self.shown.clear();
+                filter.pass(bytes, &mut self.shown);
+                &self.shown[..]
+            }
+            None => bytes,
+        };
         let into = &mut self.waiting.bytes;
         if self.timestamps {
-            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-                if lane.at_line_start {
-                    into.extend_from_slice(at.as_bytes());
-                    into.push(b' ');
-                }
-                lane.pass(line, into);
-            }
+            lines.pass(at, shown, into);
         } else {
-            lane.pass(bytes, into);
+            lines.note(shown);
+            into.extend_from_slice(shown);
         }
         self.waiting.end_run(if self.merged { Stream::Stdout } else { stream });
     }
@@ -121,20 +139,9 @@ impl<'a> Sink<'a> {
         for lane in on_terminal().filter(|lane| lane.filter.as_ref().is_some_and(SgrFilter::is_coloured)) {
             let _ = (&*lane.handle).write_all(b"\x1b[0m");
         }
-        if let Some(lane) = on_terminal().find(|lane| !lane.at_line_start).filter(|_| line_follows) {
+        let is_inside_line = |lane: &&Lane| self.lines[lane.lines].is_inside_line();
+        if let Some(lane) = on_terminal().find(is_inside_line).filter(|_| line_follows) {
             let _ = (&*lane.handle).write_all(b"\n");
-        }
-    }
-}
-
-impl Lane {
-    fn pass(&mut self, bytes: &[u8], into: &mut Vec<u8>) {
-        if let Some(last) = bytes.last() {
-            self.at_line_start = *last == b'\n';
-        }
-        match &mut self.filter {
-            Some(filter) => filter.pass(bytes, into),
-            None => into.extend_from_slice(bytes),
         }
     }
 }

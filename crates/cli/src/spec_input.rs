@@ -1,16 +1,19 @@
 //! Makes a job's specification from what the command line, a file or standard input say.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use gaffer_domain::document::{Data, Entry, Language, Value as Document};
 use gaffer_domain::spec::MAX_SPEC_BYTES;
+use gaffer_domain::text;
 use gaffer_protocol::rest::Problem;
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
-use crate::spec_place::{self, Language};
 
 /// The options that describe a job.
 #[derive(Debug, Clone, Default, Args)]
@@ -31,6 +34,12 @@ pub struct SpecFlags {
     /// A variable of its environment; without a value, that of this environment. May be repeated
     #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
+    /// The directory to run in, on its worker or in its container
+    ///
+    /// An absolute path. Without it a container starts where its image says, and a task on the host in a scratch directory
+    /// that is gone afterwards; GAFFER_SCRATCH_DIR holds the path of that in any case.
+    #[arg(long, value_name = "DIR")]
+    pub workdir: Option<String>,
     /// The longest time that one attempt may take, such as 30m
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<String>,
@@ -108,9 +117,6 @@ pub struct ContainerFlags {
     /// The user, and the group after a colon
     #[arg(long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
-    /// The directory in the container to begin in
-    #[arg(long, value_name = "DIR")]
-    pub workdir: Option<String>,
     /// A directory of the worker; only below those that its operator allows. May be repeated
     #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET[:ro]")]
     pub volumes: Vec<String>,
@@ -142,7 +148,6 @@ impl ContainerFlags {
             ("--pull", text(&self.pull)),
             ("--entrypoint", self.entrypoint.as_ref().map(words).transpose()?.map(|words| json!(words))),
             ("--user", text(&self.user)),
-            ("--workdir", text(&self.workdir)),
             ("--volume", several(&self.volumes)),
             ("--publish", several(&self.ports)),
             ("--network", text(&self.network)),
@@ -158,6 +163,7 @@ const TASK_FLAGS: &[(&str, &str)] = &[
     ("--memory", "/resources/memory"),
     ("--disk", "/resources/disk"),
     ("--env", "/env"),
+    ("--workdir", "/workdir"),
     ("--timeout", "/timeout"),
     ("--output-limit", "/output/limit"),
     ("--on-output-limit", "/output/on_limit"),
@@ -175,7 +181,6 @@ const TASK_FLAGS: &[(&str, &str)] = &[
     ("--pull", "/pull"),
     ("--entrypoint", "/entrypoint"),
     ("--user", "/user"),
-    ("--workdir", "/workdir"),
     ("--volume", "/volumes"),
     ("--publish", "/ports"),
     ("--network", "/network"),
@@ -196,8 +201,8 @@ const JOB_FLAGS: &[(&str, &str)] = &[
 /// A specification and where it came from.
 #[derive(Debug)]
 pub struct Input {
-    /// As the API takes it.
-    pub spec: Value,
+    /// As the API takes it: every scalar has the text that was written.
+    pub spec: Document,
     file: Option<File>,
 }
 
@@ -205,11 +210,17 @@ pub struct Input {
 #[derive(Debug)]
 struct File {
     name: String,
-    text: String,
-    language: Language,
+    document: Document,
 }
 
 impl Input {
+    /// The standard input of its task is to be written through the API.
+    pub fn pass_stdin(&mut self) {
+        if let Data::Object(fields) = &mut self.spec.data {
+            set(fields, "stdin", &json!(true));
+        }
+    }
+
     /// A command.
     ///
     /// # Errors
@@ -217,15 +228,14 @@ impl Input {
     pub fn of_command(
         command: Vec<String>,
         flags: &SpecFlags,
-        env: impl Fn(&str) -> Option<String>,
+        env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Input, Failure> {
         let mut spec = Map::new();
         // Without one, an image says what is to be run.
         if !command.is_empty() {
             spec.insert("command".to_owned(), json!(command));
         }
-        flags.apply(&mut spec, env)?;
-        Ok(Input { spec: Value::Object(spec), file: None })
+        Input::of_fields(spec, flags, env)
     }
 
     /// A script, from a file or from standard input (`-`).
@@ -235,15 +245,24 @@ impl Input {
     pub fn of_script(
         path: &Path,
         flags: &SpecFlags,
-        env: impl Fn(&str) -> Option<String>,
+        env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Input, Failure> {
         let script = read_text(path)?;
-        let mut spec = Map::from_iter([("script".to_owned(), json!(script))]);
+        let mut spec = Map::from_iter([("script".to_owned(), json!(text::script(&script)))]);
         if let Some(name) = path.file_name().filter(|_| path != Path::new("-")) {
             spec.insert("name".to_owned(), json!(name.to_string_lossy()));
         }
+        Input::of_fields(spec, flags, env)
+    }
+
+    fn of_fields(
+        fields: Map<String, Value>,
+        flags: &SpecFlags,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Input, Failure> {
+        let mut spec = Document::from(&Value::Object(fields));
         flags.apply(&mut spec, env)?;
-        Ok(Input { spec: Value::Object(spec), file: None })
+        Ok(Input { spec, file: None })
     }
 
     /// A specification, from a file or from standard input (`-`).
@@ -253,7 +272,7 @@ impl Input {
     pub fn of_file(
         path: &Path,
         flags: &SpecFlags,
-        env: impl Fn(&str) -> Option<String>,
+        env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Input, Failure> {
         let text = read_text(path)?;
         let name =
@@ -264,13 +283,14 @@ impl Input {
                 path.display()
             )));
         }
-        let language = language_of(path, &text);
-        let spec = language.parse(&text).map_err(|why| Failure::Usage(format!("{name}{why}")))?;
-        let mut input = Input { spec, file: Some(File { name, text, language }) };
-        if let Value::Object(spec) = &mut input.spec {
-            flags.apply(spec, env)?;
-        }
-        Ok(input)
+        let document = language_of(path, &text).read(&text).map_err(|error| {
+            let place =
+                error.place.map(|place| format!(":{}:{}", place.line, place.column)).unwrap_or_default();
+            Failure::Usage(format!("{name}{place}: {}", error.message))
+        })?;
+        let mut spec = document.clone();
+        flags.apply(&mut spec, env)?;
+        Ok(Input { spec, file: Some(File { name, document }) })
     }
 
     /// The API's complaint in terms of what the user wrote: options, or lines of the file.
@@ -284,28 +304,24 @@ impl Input {
     }
 
     fn place(&self, pointer: &str) -> Option<String> {
-        match &self.file {
-            Some(file) => {
-                let line = spec_place::line_of(&file.text, file.language, pointer)?;
-                Some(format!("{}:{line} {pointer}", file.name).trim_end().to_owned())
-            }
-            None => {
-                let known = TASK_FLAGS.iter().chain(JOB_FLAGS);
-                let is_it = |place: &str| pointer == place || pointer.starts_with(&format!("{place}/"));
-                known.into_iter().find(|(_, place)| is_it(place)).map(|(flag, _)| (*flag).to_owned())
-            }
-        }
+        let in_file = self.file.as_ref().and_then(|file| {
+            let place = file.document.place_of(pointer)?;
+            Some(format!("{}:{}:{} {pointer}", file.name, place.line, place.column).trim_end().to_owned())
+        });
+        in_file.or_else(|| {
+            let known = TASK_FLAGS.iter().chain(JOB_FLAGS);
+            let is_it = |place: &str| pointer == place || pointer.starts_with(&format!("{place}/"));
+            known.into_iter().find(|(_, place)| is_it(place)).map(|(flag, _)| (*flag).to_owned())
+        })
     }
 }
 
 impl SpecFlags {
-    fn apply(
-        &self,
-        spec: &mut Map<String, Value>,
-        env: impl Fn(&str) -> Option<String>,
-    ) -> Result<(), Failure> {
+    /// Puts what was given over a specification. One that is no object stays as it is, for the API to refuse.
+    fn apply(&self, spec: &mut Document, env: impl Fn(&str) -> Option<OsString>) -> Result<(), Failure> {
         let values = self.values(env)?;
-        if spec.contains_key("tasks")
+        let Data::Object(fields) = &mut spec.data else { return Ok(()) };
+        if fields.iter().any(|field| field.key == "tasks")
             && let Some((flag, _)) =
                 values.iter().find(|(flag, _)| TASK_FLAGS.iter().any(|(known, _)| known == flag))
         {
@@ -316,14 +332,14 @@ impl SpecFlags {
         for (flag, value) in values {
             let mut all = TASK_FLAGS.iter().chain(JOB_FLAGS);
             if let Some((_, pointer)) = all.find(|(known, _)| *known == flag) {
-                put(spec, pointer, value);
+                put(fields, pointer, &value);
             }
         }
         Ok(())
     }
 
     /// The options that were given, each with its value in the specification.
-    fn values(&self, env: impl Fn(&str) -> Option<String>) -> Result<Vec<(&'static str, Value)>, Failure> {
+    fn values(&self, env: impl Fn(&str) -> Option<OsString>) -> Result<Vec<(&'static str, Value)>, Failure> {
         let text = |text: &Option<String>| text.as_ref().map(|text| json!(text));
         let several = |value: Value, is_empty: bool| (!is_empty).then_some(value);
         let given = [
@@ -331,6 +347,7 @@ impl SpecFlags {
             ("--memory", text(&self.memory)),
             ("--disk", text(&self.disk)),
             ("--env", several(variables(&self.env, env)?, self.env.is_empty())),
+            ("--workdir", text(&self.workdir)),
             ("--timeout", text(&self.timeout)),
             ("--output-limit", text(&self.output_limit)),
             ("--on-output-limit", text(&self.on_output_limit)),
@@ -358,41 +375,58 @@ impl SpecFlags {
 }
 
 /// Sets a field, making the objects around it; variables and labels join those that are there.
-fn put(spec: &mut Map<String, Value>, pointer: &str, value: Value) {
+fn put(fields: &mut Vec<Entry>, pointer: &str, value: &Value) {
     let (first, second) = match pointer.trim_start_matches('/').split_once('/') {
         Some((first, second)) => (first, Some(second)),
         None => (pointer.trim_start_matches('/'), None),
     };
     match (second, value) {
-        (Some(second), value) => edit(spec, first, |object| {
-            if pointer == "/restart/limit" && value != json!(0) {
-                let policy = object.entry("policy").or_insert_with(|| json!("never"));
-                if *policy == json!("never") {
+        (Some(second), value) => {
+            let object = object_in(fields, first);
+            if pointer == "/restart/limit" && *value != json!(0) {
+                let policy = object.iter().find(|field| field.key == "policy");
+                if policy.is_none_or(|policy| policy.value.as_text() == Some("never")) {
                     // Without a policy that repeats, a number of repeats would mean nothing.
-                    *policy = json!("on-failure");
+                    set(object, "policy", &json!("on-failure"));
                 }
             }
-            object.insert(second.to_owned(), value);
-        }),
-        (None, Value::Object(more)) => edit(spec, first, |object| object.extend(more)),
-        (None, value) => {
-            spec.insert(first.to_owned(), value);
+            set(object, second, value);
         }
+        (None, Value::Object(more)) => {
+            let object = object_in(fields, first);
+            more.iter().for_each(|(name, value)| set(object, name, value));
+        }
+        (None, value) => set(fields, first, value),
     }
 }
 
-/// Changes the object in a field, which is made if there is none. A word in its place is a policy: `restart: always`.
-fn edit(spec: &mut Map<String, Value>, name: &str, change: impl FnOnce(&mut Map<String, Value>)) {
-    let mut object = match spec.remove(name) {
-        Some(Value::Object(object)) => object,
-        Some(Value::String(policy)) => Map::from_iter([("policy".to_owned(), json!(policy))]),
-        _ => Map::new(),
-    };
-    change(&mut object);
-    spec.insert(name.to_owned(), Value::Object(object));
+fn set(fields: &mut Vec<Entry>, name: &str, value: &Value) {
+    let value = Document::from(value);
+    match fields.iter_mut().find(|field| field.key == name) {
+        Some(field) => field.value = value,
+        None => fields.push(Entry { key: name.to_owned(), place: None, value }),
+    }
 }
 
-fn variables(given: &[String], env: impl Fn(&str) -> Option<String>) -> Result<Value, Failure> {
+/// The object in a field, which is made if there is none. A word in its place is a policy: `restart: always`.
+fn object_in<'a>(fields: &'a mut Vec<Entry>, name: &str) -> &'a mut Vec<Entry> {
+    let at = fields.iter().position(|field| field.key == name).unwrap_or_else(|| {
+        set(fields, name, &json!({}));
+        fields.len() - 1
+    });
+    let value = &mut fields[at].value;
+    if !matches!(value.data, Data::Object(_)) {
+        let policy = Some(value.clone()).filter(Document::is_text);
+        let policy = policy.map(|value| Entry { key: "policy".to_owned(), place: value.place, value });
+        value.data = Data::Object(policy.into_iter().collect());
+    }
+    match &mut value.data {
+        Data::Object(fields) => fields,
+        _ => unreachable!("it was made an object"),
+    }
+}
+
+fn variables(given: &[String], env: impl Fn(&str) -> Option<OsString>) -> Result<Value, Failure> {
     let mut variables = Map::new();
     for variable in given {
         let (name, value) = match variable.split_once('=') {
@@ -401,12 +435,27 @@ fn variables(given: &[String], env: impl Fn(&str) -> Option<String>) -> Result<V
                 let value = env(variable).ok_or_else(|| {
                     Failure::Usage(format!("--env {variable}: this environment has no such variable"))
                 })?;
+                let value = value.into_string().map_err(|value| {
+                    Failure::Usage(format!(
+                        "--env {variable}: its value in this environment {}",
+                        not_text(&value)
+                    ))
+                })?;
                 (variable.as_str(), value)
             }
         };
         variables.insert(name.to_owned(), json!(value));
     }
     Ok(Value::Object(variables))
+}
+
+/// What is to be said of an argument or a value that is no text: `is not text in UTF-8: …`.
+pub fn not_text(value: &std::ffi::OsStr) -> String {
+    let bytes = value.as_bytes();
+    let valid = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
+    let byte = bytes.get(valid).copied().unwrap_or_default();
+    let shown: String = text::escaped(bytes).chars().take(80).collect();
+    format!("is not text in UTF-8: it has the byte {byte:#04x} after {valid} bytes: {shown}")
 }
 
 fn labels(given: &[String]) -> Result<Value, Failure> {
@@ -446,7 +495,7 @@ fn read_text(path: &Path) -> Result<String, Failure> {
             "{name} is larger than the {MAX_SPEC_BYTES} bytes that are allowed"
         )));
     }
-    String::from_utf8(bytes).map_err(|_| Failure::Usage(format!("{name} is not text in UTF-8")))
+    text::decode(&bytes).map(str::to_owned).map_err(|why| Failure::Usage(format!("{name} {why}")))
 }
 
 fn language_of(path: &Path, text: &str) -> Language {
@@ -455,8 +504,7 @@ fn language_of(path: &Path, text: &str) -> Language {
         Some("json") => Language::Json,
         Some("toml") => Language::Toml,
         Some("yaml" | "yml") => Language::Yaml,
-        _ if text.trim_start().starts_with('{') => Language::Json,
-        _ => Language::Yaml,
+        _ => Language::guess(text),
     }
 }
 
@@ -476,7 +524,7 @@ impl Wanted {
     ///
     /// # Errors
     /// [`Failure::Usage`].
-    pub fn input(self, flags: &SpecFlags, env: impl Fn(&str) -> Option<String>) -> Result<Input, Failure> {
+    pub fn input(self, flags: &SpecFlags, env: impl Fn(&str) -> Option<OsString>) -> Result<Input, Failure> {
         match self {
             Wanted::Command(command) => Input::of_command(command, flags, env),
             Wanted::Script(path) => Input::of_script(&path, flags, env),

@@ -77,7 +77,7 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 }
 
 fn is_unsafe(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    gaffer_domain::visible::spoils_a_line(c)
 }
 
 #[cfg(test)]

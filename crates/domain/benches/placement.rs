@@ -144,6 +144,7 @@ fn offers(reserved_percent: u64) -> Vec<Offer> {
                 taken: Taken::default(),
                 lasting: Lasting::default(),
                 kept: false,
+                paused: Default::default(),
                 running: (reserved_percent / 10) as u32,
                 waiting: 0,
                 finished_lately: 0,

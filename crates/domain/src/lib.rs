@@ -6,6 +6,7 @@
 mod as_text;
 pub mod clocks;
 pub mod constraint;
+pub mod document;
 pub mod id;
 pub mod job;
 pub mod moves;
@@ -20,6 +21,8 @@ pub mod simulate;
 pub mod spec;
 mod spelling;
 pub mod task;
+pub mod text;
+pub mod visible;
 pub mod worker;
 
 pub use id::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};

@@ -4,6 +4,7 @@ mod feasible;
 mod help;
 mod needs;
 mod offer;
+pub mod pauses;
 pub(crate) mod ranking;
 mod receipt;
 mod strategy;

@@ -395,7 +395,11 @@ impl<'a> Pass<'a> {
         }
         let strategy = needs.strategy.unwrap_or(self.how.strategy);
         let question = Question { needs, project, strategy, mean_run, now: self.how.now, workers };
-        let suitable = self.suitable[at].take().unwrap_or_else(|| suitable_at(needs, project, state.offers));
+        let suitable = self.suitable[at].take().unwrap_or_else(|| {
+            let mut suitable = suitable_at(needs, project, state.offers);
+            suitable.retain(|at| !state.offers[*at].paused.contains_key(&class.id));
+            suitable
+        });
         let mut ranking = Ranking::new(question, &suitable, state.offers, &course);
         let end = loop {
             let Some((chosen, receipt)) = ranking.choose(state.offers, &mut course) else {

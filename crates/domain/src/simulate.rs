@@ -330,6 +330,7 @@ fn machine(id: i64, capacity: Resources) -> Offer {
         taken: Taken::default(),
         lasting: Lasting::default(),
         kept: false,
+        paused: BTreeMap::new(),
         running: 0,
         waiting: 0,
         finished_lately: 0,

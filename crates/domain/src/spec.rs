@@ -1,6 +1,6 @@
 //! What a user submits: a job's specification, complete and valid, with every default made explicit.
 //!
-//! [`JobSpec::read`] is the only way in from untrusted data. It reports *all* mistakes at once, each with a JSON
+//! [`JobSpec::of`] is the only way in from untrusted data. It reports *all* mistakes at once, each with a JSON
 //! pointer. Serialising a `JobSpec` gives the normal form, which is what the master stores and shows; reading the
 //! normal form gives the same `JobSpec` again. What is stored is read by [`JobSpec::read_stored`], whatever the rules for
 //! new input have become.
@@ -87,10 +87,18 @@ pub struct TaskSpec {
     /// Its container: there is one exactly if the driver is [`DriverKind::Docker`].
     #[serde(flatten)]
     pub container: Option<Container>,
+    /// Where it runs on the host: an absolute path; none means in a scratch directory of the attempt. A container has its
+    /// own, [`Container::workdir`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// Whether its standard input is what somebody writes through the API; else it is empty. Such a task is not repeated:
+    /// what was written is not kept.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stdin: bool,
     /// What is executed.
     #[serde(flatten)]
     pub action: Action,
-    /// Added to the environment that the worker gives; names as in POSIX (`[A-Za-z_][A-Za-z0-9_]*`), no `GAFFER_` prefix.
+    /// Added to the environment that the worker gives; names as the kernel takes them, without the prefix `GAFFER_`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// Names of the definitions that must complete before this one starts.

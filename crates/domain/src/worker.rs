@@ -11,6 +11,8 @@
 //!
 //! As nothing is received before it is sent, the worker is always first, if the clocks run equally fast.
 
+pub mod place;
+
 use std::collections::HashMap;
 use std::fmt;
 

@@ -13,6 +13,7 @@ pub mod browser;
 pub mod client;
 pub mod cluster;
 pub mod gaffer;
+pub mod proxies;
 pub mod raw_worker;
 pub mod seeded_bugs;
 pub mod stage;

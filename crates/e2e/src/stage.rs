@@ -50,6 +50,8 @@ impl Stage {
             pg_bin: None,
             strategy: Default::default(),
             rebalance: Default::default(),
+            connections: Default::default(),
+            forget_workers: Default::default(),
         };
         change(&mut config);
         let running = gaffer_master::start(&config, CancellationToken::new()).await.unwrap();

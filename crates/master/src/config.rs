@@ -10,6 +10,7 @@ use clap::Args;
 use gaffer_domain::moves::SETTLED_AFTER;
 use gaffer_domain::placement::Strategy;
 use gaffer_domain::quantity::{QuantityError, Span};
+use gaffer_domain::worker::WORKER_LOST_AFTER;
 
 /// Settings of a master. Each is an option and an environment variable.
 #[derive(Debug, Clone, Args)]
@@ -31,9 +32,14 @@ pub struct MasterConfig {
     #[arg(long, env = "GAFFER_WORKER_ADDR", default_value = "0.0.0.0:8080")]
     pub worker_addr: String,
 
-    /// How browsers reach the dashboard, for the links that gaffer prints; for instance https://gaffer.example.org.
-    #[arg(long, env = "GAFFER_PUBLIC_URL")]
+    /// How browsers reach the dashboard, for instance https://gaffer.example.org or https://example.org/gaffer: needed
+    /// behind a reverse proxy. With a path, everything is served below it, whether the proxy strips it or not.
+    #[arg(long, env = "GAFFER_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
+
+    /// Forget a lost worker that has run nothing for this long: its name is free again (`never` keeps it).
+    #[arg(long, env = "GAFFER_FORGET_WORKERS", value_name = "TIME|never", default_value_t)]
+    pub forget_workers: ForgetWorkers,
 
     /// Where gaffer keeps its private Postgres and its own files [default: /var/lib/gaffer as root, else
     /// ~/.local/share/gaffer].
@@ -52,6 +58,40 @@ pub struct MasterConfig {
     /// Directory with the Postgres programs for the private server; found by itself in the usual places.
     #[arg(long, env = "GAFFER_PG_BIN")]
     pub pg_bin: Option<PathBuf>,
+
+    /// How many connections there may be, and how long they may be idle.
+    #[command(flatten)]
+    pub connections: ConnectionConfig,
+}
+
+/// Limits of the three ports.
+#[derive(Debug, Clone, Args)]
+pub struct ConnectionConfig {
+    /// Maximum number of connections on each port [default: by the limit on open files, at most 16384]. A quarter of
+    /// them is reserved for clients with a valid key; when the rest is full, the oldest silent connection is closed.
+    #[arg(long, env = "GAFFER_MAX_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub max_connections: Option<u32>,
+
+    /// Maximum number of connections of one address (IPv6: of a /64 network) on each port that have not shown a valid key.
+    /// Connections with a key do not count. Behind a reverse proxy all connections come from the proxy's address: set at
+    /// least the number of connections that it keeps open.
+    #[arg(long, env = "GAFFER_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N", default_value_t = 512,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections_per_address: u32,
+
+    /// Timeout of a connection between two requests. Set it longer than the timeout of a reverse proxy in front.
+    #[arg(long, env = "GAFFER_IDLE_TIMEOUT", value_name = "TIME", default_value_t = Span::from_millis(75_000))]
+    pub idle_timeout: Span,
+}
+
+impl Default for ConnectionConfig {
+    fn default() -> ConnectionConfig {
+        ConnectionConfig {
+            max_connections: None,
+            max_connections_per_address: 512,
+            idle_timeout: Span::from_millis(75_000),
+        }
+    }
 }
 
 /// Whether services are moved for balance.
@@ -85,6 +125,51 @@ impl FromStr for Rebalance {
 
     fn from_str(text: &str) -> Result<Rebalance, QuantityError> {
         Ok(Rebalance(if text == "off" { None } else { Some(text.parse()?) }))
+    }
+}
+
+/// After how long lost workers are forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForgetWorkers(Option<Span>);
+
+impl ForgetWorkers {
+    /// A week.
+    const USUAL: Span = Span::from_millis(7 * 24 * 3_600_000);
+
+    /// How long they are kept; none if for ever.
+    pub fn after(self) -> Option<Span> {
+        self.0
+    }
+}
+
+impl Default for ForgetWorkers {
+    fn default() -> ForgetWorkers {
+        ForgetWorkers(Some(ForgetWorkers::USUAL))
+    }
+}
+
+impl Display for ForgetWorkers {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(after) => after.fmt(f),
+            None => f.write_str("never"),
+        }
+    }
+}
+
+impl FromStr for ForgetWorkers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ForgetWorkers, String> {
+        if text == "never" || text == "0" {
+            return Ok(ForgetWorkers(None));
+        }
+        let after: Span = text.parse().map_err(|error: QuantityError| error.to_string())?;
+        // A worker counts as lost only then; before that it may be back at any moment.
+        match after >= WORKER_LOST_AFTER {
+            true => Ok(ForgetWorkers(Some(after))),
+            false => Err(format!("at least {WORKER_LOST_AFTER}, after which a worker is lost, or `never`")),
+        }
     }
 }
 

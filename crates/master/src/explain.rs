@@ -10,6 +10,7 @@ use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use gaffer_protocol::rest::{Explanation, PlaceInLine, WaitingTasks, WorkerVerdict};
 
 use crate::scheduler::offer_of;
+use crate::scheduler::pauses::Pauses;
 use crate::scheduler::statistics::KeptFor;
 use crate::store::jobs::WaitingDefinition;
 use crate::store::placement::QueuedClass;
@@ -32,6 +33,7 @@ pub async fn explain(
     project: ProjectId,
     job: JobId,
     kept: &KeptFor,
+    pauses: &Pauses,
     troubles: &Troubles,
     now: Time,
 ) -> Result<Option<Explanation>, StoreError> {
@@ -41,7 +43,7 @@ pub async fn explain(
     let queue = store.queue(project).await?;
     let line = line_of(&queue);
     let lines = lines(&line);
-    let judge = Judge::new(&workers, &in_use, kept, &line, now);
+    let judge = Judge::new(&workers, &in_use, kept, pauses, &line, now);
     let mut waiting = Vec::new();
     for WaitingDefinition { position, class, pending, blocked } in store.job_waiting(job).await? {
         let Some(definition) = spec.tasks.get(position) else { continue };
@@ -143,10 +145,12 @@ impl<'a> Judge<'a> {
         workers: &'a [Worker],
         in_use: &'a InUse,
         kept: &KeptFor,
+        pauses: &Pauses,
         line: &[Class<'a>],
         now: Time,
     ) -> Judge<'a> {
-        let offers = workers.iter().map(|worker| offer_of(worker, now)).collect();
+        let offer = |worker: &Worker| Offer { paused: pauses.of(worker.id, now), ..offer_of(worker, now) };
+        let offers = workers.iter().map(offer).collect();
         let needs_of = |class: i64| line.iter().find(|queued| queued.id == class).map(|queued| queued.needs);
         let kept = kept.iter().filter_map(|(worker, class)| Some((*worker, (*class, needs_of(*class)?))));
         Judge { workers, offers, in_use, kept: kept.collect() }
@@ -154,7 +158,8 @@ impl<'a> Judge<'a> {
 
     /// What keeps a worker out.
     fn unfit(&self, needs: &Needs, offer: &Offer, class: i64) -> Option<Unfit> {
-        let unfit = feasible(needs, offer.project, offer, 0).err();
+        let paused = || offer.paused.get(&class).map(|until| Unfit::GaveBack { until: *until });
+        let unfit = feasible(needs, offer.project, offer, 0).err().or_else(paused);
         let kept = self.kept.get(&offer.worker).filter(|(kept_for, _)| *kept_for != class);
         let (None, Some((_, kept))) = (&unfit, kept) else { return unfit };
         let mut beside = offer.clone();
@@ -207,6 +212,8 @@ impl<'a> Judge<'a> {
             ("no worker has ever connected", Some("start one: gaffer worker, with MASTER_URL and API_KEY"))
         } else if verdicts.iter().any(|verdict| verdict.unfit.is_none()) {
             ("is about to be placed, or waits for its back-off to end", None)
+        } else if some(|unfit| matches!(unfit, Unfit::GaveBack { .. })) {
+            ("a worker that could run it gave it back unstarted; it is offered again after a pause", None)
         } else if could_alone {
             ("all workers that could run it are busy", None)
         } else if some(|unfit| matches!(unfit, Unfit::TooSmall { .. })) {

@@ -2,9 +2,11 @@
 
 mod api;
 mod auth;
+mod base_path;
 mod error;
 mod pages;
 mod params;
+mod peer;
 mod worker_door;
 
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::Master;
 use api::{events, health, jobs, keys, output, queue, system, tasks, workers};
 use auth::Door;
+pub use base_path::{AmbiguousBasePath, BasePath};
 
 /// A specification may have a megabyte; as JSON with escapes it may be a little longer.
 const MAX_BODY_BYTES: usize = 2 << 20;
@@ -43,6 +46,7 @@ fn api_v1() -> Router<Arc<Master>> {
         .route("/jobs/{job}/tasks", get(tasks::list))
         .route("/jobs/{job}/tasks/{task}", get(tasks::show))
         .route("/jobs/{job}/tasks/{task}/signal", post(tasks::signal))
+        .route("/jobs/{job}/tasks/{task}/stdin", post(tasks::stdin))
         .route("/jobs/{job}/tasks/{task}/output", get(output::of_task))
         .route("/events", get(events::of_project))
         .route("/queue", get(queue::show))
@@ -75,10 +79,10 @@ fn operations() -> Router<Arc<Master>> {
 /// out.
 pub fn api_alone(master: Arc<Master>) -> Router {
     let router = Router::new().nest("/api/v1", api_v1()).merge(api_v1()).layer(Extension(Door::Api));
-    dressed(router).with_state(master)
+    finished(router, master)
 }
 
-/// The pages, and the REST API at the same origin.
+/// The pages, the REST API at the same origin, and the door for workers: what a proxy with one address needs.
 pub fn dashboard(master: Arc<Master>) -> Router {
     let pages = pages::routes()
         .layer(CompressionLayer::new())
@@ -94,9 +98,10 @@ pub fn dashboard(master: Arc<Master>) -> Router {
         .nest("/api/v1", api_v1())
         .merge(operations())
         .merge(pages)
-        .layer(axum::middleware::from_fn(auth::same_origin_writes))
+        .layer(axum::middleware::from_fn_with_state(master.clone(), auth::same_origin_writes))
+        .route(gaffer_protocol::wire::WORKER_PATH, get(worker_door::connect))
         .layer(Extension(Door::Dashboard));
-    dressed(router).with_state(master)
+    finished(router, master)
 }
 
 /// Where workers dial in.
@@ -105,7 +110,7 @@ pub fn workers(master: Arc<Master>) -> Router {
         .route(gaffer_protocol::wire::WORKER_PATH, get(worker_door::connect))
         .merge(operations())
         .layer(Extension(Door::Api));
-    dressed(router).with_state(master)
+    finished(router, master)
 }
 
 /// What every listener does for every request: a number, a limit, an answer even after a panic or a wrong turn.
@@ -123,9 +128,20 @@ fn dressed(router: Router<Arc<Master>>) -> Router<Arc<Master>> {
                     header::X_CONTENT_TYPE_OPTIONS,
                     HeaderValue::from_static("nosniff"),
                 ))
+                // What is shown is for whoever asked, and as it is now.
+                .layer(SetResponseHeaderLayer::if_not_present(
+                    header::CACHE_CONTROL,
+                    HeaderValue::from_static("no-store"),
+                ))
                 .layer(axum::middleware::from_fn(error::complete_problems))
+                .layer(axum::middleware::from_fn(error::one_host))
                 .layer(CatchPanicLayer::custom(error::after_panic)),
         )
+}
+
+/// A listener's routes with what every listener does, below the base path and without it.
+fn finished(router: Router<Arc<Master>>, master: Arc<Master>) -> Router {
+    base_path::below(master.base_path.clone(), dressed(router).with_state(master))
 }
 
 /// How long a client is told to wait when the database is away.

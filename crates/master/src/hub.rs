@@ -15,13 +15,16 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
+use crate::rate::{Buckets, Rate};
+use crate::session::reports::Reports;
 use crate::store::gate::StartOrder;
 pub use agreement::{Agreement, Listed};
 use outbox::{Budget, Outbox};
 
-/// So many notes of a worker are recorded at once, and so many in each second after that.
-const NOTES_AT_ONCE: f64 = 100.0;
-const NOTES_PER_SECOND: f64 = 5.0;
+/// How many sessions of one worker are begun at once, and then in each second: each writes to its row and its history.
+const HELLOS: Rate = Rate { at_once: 100.0, per_second: 2.0 };
+/// The most workers whose hellos are counted.
+const MAX_HELLOS: usize = 20_000;
 
 /// So much output may be on its way from all workers together.
 const OUTPUT_ROOM_BYTES: u64 = 64 << 20;
@@ -42,7 +45,10 @@ pub struct Hub(Arc<Shared>);
 struct Shared {
     sessions: Mutex<HashMap<WorkerId, Arc<SessionHandle>>>,
     budget: Arc<Budget>,
-    hellos: Semaphore,
+    /// Turns at being let in.
+    turns: Semaphore,
+    /// Who has said hello how often, by the hash of the identity.
+    hellos: Mutex<Buckets<[u8; 32]>>,
     /// What each session may have on its way.
     window: AtomicU64,
 }
@@ -52,7 +58,8 @@ impl Default for Shared {
         Shared {
             sessions: Mutex::default(),
             budget: Arc::default(),
-            hellos: Semaphore::new(HELLOS_AT_ONCE),
+            turns: Semaphore::new(HELLOS_AT_ONCE),
+            hellos: Mutex::new(Buckets::new(HELLOS, MAX_HELLOS)),
             window: AtomicU64::new(MAX_WINDOW_BYTES),
         }
     }
@@ -78,8 +85,8 @@ pub struct SessionHandle {
     goodbye: watch::Sender<Option<Goodbye>>,
     deaf: CancellationToken,
     last_seen: Mutex<LastSeen>,
-    /// When a note was allowed last, and how many more there could have been then.
-    notes: Mutex<(Instant, f64)>,
+    /// What it says faster than it is written.
+    pub reports: Reports,
 }
 
 /// The last signs of life.
@@ -139,7 +146,6 @@ impl SessionHandle {
     ) -> (Arc<SessionHandle>, SessionEnds) {
         let (goodbye, goodbye_end) = watch::channel(None);
         let last_seen = Mutex::new(LastSeen { at: Instant::now(), reading: None });
-        let notes = Mutex::new((Instant::now(), NOTES_AT_ONCE));
         let worker_name = worker_name.into();
         let deaf = CancellationToken::new();
         let ends = SessionEnds { goodbye: goodbye_end, hearing: deaf.clone().drop_guard() };
@@ -155,7 +161,7 @@ impl SessionHandle {
             goodbye,
             deaf,
             last_seen,
-            notes,
+            reports: Reports::default(),
         };
         (Arc::new(handle), ends)
     }
@@ -235,17 +241,6 @@ impl SessionHandle {
         last_seen.reading = stats.map(|stats| (now, stats)).or(last_seen.reading);
     }
 
-    /// Whether the worker may have one more note recorded now.
-    pub fn may_note(&self) -> bool {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let earned = now.duration_since(notes.0).as_secs_f64() * NOTES_PER_SECOND;
-        let left = (notes.1 + earned).min(NOTES_AT_ONCE);
-        let may = left >= 1.0;
-        *notes = (now, if may { left - 1.0 } else { left });
-        may
-    }
-
     /// When the worker was last heard of, and how its machine was doing.
     pub fn last_seen(&self) -> (Instant, Option<MachineStats>) {
         let last_seen = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -282,9 +277,17 @@ impl Hub {
         self.share_out();
     }
 
+    /// Whether a worker may begin a session now.
+    ///
+    /// # Errors
+    /// How long it has to wait.
+    pub fn may_say_hello(&self, identity: [u8; 32]) -> Result<(), Duration> {
+        self.0.hellos.lock().unwrap_or_else(PoisonError::into_inner).take(identity, Instant::now())
+    }
+
     /// Waits for a turn to let a worker in.
     pub async fn hello_turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.0.hellos.acquire().await.ok()
+        self.0.turns.acquire().await.ok()
     }
 
     /// How much output a worker may have on its way when its session begins.

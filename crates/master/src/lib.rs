@@ -3,6 +3,7 @@
 //! Postgres remembers, the domain decides, `store` is the one gate, `scheduler` places, `hub` delivers, the workers'
 //! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
 
+pub mod arrivals;
 pub mod background;
 pub mod changes;
 pub mod cleaner;
@@ -10,13 +11,17 @@ pub mod clocks;
 pub mod config;
 pub mod embedded_postgres;
 pub mod explain;
+pub mod guesses;
 pub mod http;
 pub mod hub;
+pub mod input;
+pub mod listener;
 pub mod live;
 pub mod mover;
 pub mod output;
 pub mod pace;
 pub mod queue;
+pub mod rate;
 pub mod recorder;
 pub mod render;
 pub mod sampler;
@@ -43,6 +48,10 @@ pub struct Master {
     pub store: store::Store,
     /// Who is connected.
     pub hub: hub::Hub,
+    /// Who says hello just now.
+    pub arrivals: arrivals::Arrivals,
+    /// Standard input that is under way.
+    pub inputs: input::Inputs,
     /// How far their clocks are off.
     pub clocks: clocks::Clocks,
     /// Output that is under way.
@@ -57,6 +66,8 @@ pub struct Master {
     pub mover_wake: Arc<Notify>,
     /// How workers are chosen for jobs that do not say.
     pub strategy: gaffer_domain::placement::Strategy,
+    /// Which workers have given what back.
+    pub pauses: scheduler::pauses::Pauses,
     /// How the scheduler's passes go.
     pub statistics: scheduler::statistics::Statistics,
     /// What was reserved and used on workers lately.
@@ -71,8 +82,14 @@ pub struct Master {
     pub dead_letters_wake: Arc<Notify>,
     /// Asks for a sweep.
     pub sweeper_wake: Arc<Notify>,
+    /// Who tries keys that nobody has.
+    pub guesses: guesses::Guesses,
     /// Where browsers find the dashboard, without a slash at the end.
     pub public_url: String,
+    /// Scheme, host and port of that, as browsers state their origin.
+    pub public_origin: String,
+    /// The path of that.
+    pub base_path: http::BasePath,
     /// Where workers dial in, as far as the master can tell.
     pub worker_url: String,
     /// Cancelled when the master goes down.

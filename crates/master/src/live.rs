@@ -16,7 +16,7 @@ use gaffer_protocol::output::{Chunk, EncodedChunk};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use crate::store::output::{ChunkRow, OutputHead, OutputOwner};
+use crate::store::output::{AttemptOutput, ChunkRow, OutputHead};
 use crate::store::{Store, StoreError};
 use tails::Tails;
 
@@ -81,6 +81,8 @@ pub struct LiveOutput {
     pub attempt: AttemptRef,
     /// The only worker that may add to it.
     pub worker: WorkerId,
+    /// Its attempt was over already when this was opened.
+    pub was_over: bool,
     /// The attempt is not live any more: this is forgotten as soon as everything is stored.
     is_late: AtomicBool,
     tails: Arc<Tails>,
@@ -94,6 +96,8 @@ struct Inner {
     kept_bytes: usize,
     received: OutputHead,
     stored: u64,
+    /// Its worker has reported the end: nothing follows.
+    ended: bool,
     chunks: u64,
     /// A gap that the worker was told of.
     told_gap: Option<u64>,
@@ -128,6 +132,8 @@ pub enum Arrival {
     Gap(u64),
     /// The same, and the worker has been told.
     KnownGap,
+    /// Its worker has said before that there is no more.
+    AfterEnd,
 }
 
 impl LiveOutputs {
@@ -146,7 +152,7 @@ impl LiveOutputs {
     }
 
     /// The output of an attempt, continued from what is stored if this master does not know it yet. None if the
-    /// attempt is not that worker's, or its end is recorded with all of its output.
+    /// attempt is not that worker's.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -156,10 +162,18 @@ impl LiveOutputs {
         attempt: AttemptRef,
         worker: WorkerId,
     ) -> Result<Option<Arc<LiveOutput>>, StoreError> {
-        Ok(self.open_all(store, &[attempt], worker).await?.pop())
+        let mut unknown = Vec::new();
+        match self.find(attempt, worker) {
+            Found::Open(live) => return Ok(Some(live)),
+            Found::Foreign => return Ok(None),
+            Found::Unknown => unknown.push(attempt),
+        }
+        let asking = Asking::new(self, unknown);
+        let found = store.outputs_of_worker(&asking.attempts, worker).await?.pop();
+        Ok(found.map(|(attempt, known)| self.continued(attempt, known, worker, !known.ended)))
     }
 
-    /// The outputs of several attempts, those left out that [`Self::open`] has none for. Asks the store once.
+    /// The outputs of several attempts that a worker holds, those of others left out. Asks the store once.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -182,23 +196,33 @@ impl LiveOutputs {
             return Ok(open);
         }
         let asking = Asking::new(self, unknown);
-        for owner in store.output_owners(&asking.attempts, worker).await? {
-            open.push(self.continued(&owner, worker));
+        for (attempt, known) in store.outputs_of_worker(&asking.attempts, worker).await? {
+            // There may never come anything of what is over: it is opened when something does.
+            open.push(self.continued(attempt, known, worker, !known.over));
         }
         Ok(open)
     }
 
-    /// Goes on from what is stored, unless somebody else did meanwhile. An attempt that was closed while the store was
-    /// asked stays closed.
-    fn continued(&self, owner: &OutputOwner, worker: WorkerId) -> Arc<LiveOutput> {
+    /// Goes on from what is stored, unless somebody else did meanwhile, and knows it from then on if it is to be kept. An
+    /// attempt that was closed while the store was asked stays closed.
+    fn continued(
+        &self,
+        attempt: AttemptRef,
+        known: AttemptOutput,
+        worker: WorkerId,
+        keep: bool,
+    ) -> Arc<LiveOutput> {
         let mut table = self.lock();
-        if let Some(slot) = table.slots.get_mut(&owner.attempt) {
-            return self.opened(owner.attempt, slot);
+        if let Some(slot) = table.slots.get_mut(&attempt) {
+            return self.opened(attempt, slot);
         }
-        let is_late = owner.is_over || table.asked.get(&owner.attempt).is_some_and(|asked| asked.is_closed);
-        let sha256 = (owner.head.bytes == 0).then(Box::default);
-        let live = LiveOutput::new(owner.attempt, worker, is_late, self.0.tails.clone(), owner.head, sha256);
-        table.slots.insert(owner.attempt, Slot::Open(live.clone()));
+        let was_closed = table.asked.get(&attempt).is_some_and(|asked| asked.is_closed);
+        let known = AttemptOutput { over: known.over || was_closed, ..known };
+        let sha256 = (known.stored.bytes == 0).then(Box::default);
+        let live = LiveOutput::new(attempt, worker, self.0.tails.clone(), known, sha256);
+        if keep {
+            table.slots.insert(attempt, Slot::Open(live.clone()));
+        }
         live
     }
 
@@ -206,8 +230,8 @@ impl LiveOutputs {
         match slot {
             Slot::Open(live) => live.clone(),
             Slot::Fresh(worker) => {
-                let (head, sha256) = (OutputHead::default(), Some(Box::default()));
-                let live = LiveOutput::new(attempt, *worker, false, self.0.tails.clone(), head, sha256);
+                let (known, sha256) = (AttemptOutput::default(), Some(Box::default()));
+                let live = LiveOutput::new(attempt, *worker, self.0.tails.clone(), known, sha256);
                 *slot = Slot::Open(live.clone());
                 live
             }
@@ -318,22 +342,29 @@ impl LiveOutput {
     fn new(
         attempt: AttemptRef,
         worker: WorkerId,
-        is_late: bool,
         tails: Arc<Tails>,
-        head: OutputHead,
+        known: AttemptOutput,
         sha256: Option<Box<Sha256>>,
     ) -> Arc<LiveOutput> {
         let inner = Inner {
             tail: VecDeque::new(),
             kept_bytes: 0,
-            received: head,
-            stored: head.bytes,
+            received: known.stored,
+            stored: known.stored.bytes,
+            ended: known.ended,
             chunks: 0,
             told_gap: None,
             sha256,
             changed: None,
         };
-        Arc::new(LiveOutput { attempt, worker, is_late: is_late.into(), tails, inner: Mutex::new(inner) })
+        Arc::new(LiveOutput {
+            attempt,
+            worker,
+            was_over: known.over,
+            is_late: known.over.into(),
+            tails,
+            inner: Mutex::new(inner),
+        })
     }
 
     /// Takes a chunk that arrived, shows it to viewers, and says what to do with it.
@@ -341,11 +372,17 @@ impl LiveOutput {
         let mut inner = self.lock();
         let expected = inner.received.bytes;
         if chunk.offset > expected {
+            if inner.ended {
+                return Arrival::AfterEnd;
+            }
             let is_known = inner.told_gap.replace(expected) == Some(expected);
             return if is_known { Arrival::KnownGap } else { Arrival::Gap(expected) };
         }
         let overlaps = chunk.offset < expected;
         let Some(chunk) = chunk.from_offset(expected) else { return Arrival::Repeated };
+        if inner.ended {
+            return Arrival::AfterEnd;
+        }
         let mut encoded = if overlaps { chunk.encode() } else { encoded };
         // As it came it may be a piece of a larger buffer, and would keep all of that.
         encoded.body = Bytes::copy_from_slice(&encoded.body);
@@ -371,6 +408,16 @@ impl LiveOutput {
         drop(inner);
         self.announce();
         Arrival::New(row)
+    }
+
+    /// Its worker says that this was all.
+    pub fn ends(&self) {
+        self.lock().ended = true;
+    }
+
+    /// Whether its worker has said so.
+    pub fn has_ended(&self) -> bool {
+        self.lock().ended
     }
 
     /// A new session begins: the worker knows of no gap.

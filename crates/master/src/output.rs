@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gaffer_domain::{AttemptRef, JobId, TaskId};
-use gaffer_protocol::output::Chunk;
+use gaffer_protocol::output::{Chunk, Stream};
 use gaffer_protocol::rest;
 use tokio::sync::watch;
 
@@ -20,6 +20,9 @@ const READ_AHEAD: u32 = 8;
 /// is not under way here: its worker may be about to connect.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN_SOON: Duration = Duration::from_secs(1);
+
+/// The last lines of one stream are looked for in parts of so many bytes, from the end on.
+const BACKWARD_BYTES: u64 = 256 << 10;
 
 /// Where to begin and whether to go on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -200,8 +203,150 @@ pub async fn head(master: &Master, attempt: AttemptRef) -> Result<OutputHead, St
     }
 }
 
+/// Where the last lines begin. Of one stream, they are the last lines of that stream: what lies between them in the
+/// output does not count.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn tail_offset(
+    master: &Arc<Master>,
+    job: JobId,
+    attempt: AttemptRef,
+    stream: Option<Stream>,
+    lines: u64,
+) -> Result<u64, StoreError> {
+    let total = head(master, attempt).await?;
+    let Some(stream) = stream else {
+        let open = ends_open(master, job, attempt, total.bytes).await?;
+        let first = (total.lines + u64::from(open)).saturating_sub(lines);
+        return Ok(line_offset(master, job, attempt, None, first).await?.unwrap_or(total.bytes));
+    };
+    Ok(back_to(master, job, attempt, stream, total.bytes, lines, u64::MAX).await?.offset)
+}
+
+/// A place in an output, seen from behind.
+#[derive(Debug, Clone, Copy)]
+pub struct BackTo {
+    /// Its offset: the beginning of a line.
+    pub offset: u64,
+    /// Line ends of both streams from there on.
+    pub line_ends: u64,
+}
+
+/// Where the last lines of one stream before `end` begin. At most about `budget` bytes are looked through: then it is where
+/// the first line begins that was found.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn back_to(
+    master: &Arc<Master>,
+    job: JobId,
+    attempt: AttemptRef,
+    stream: Stream,
+    end: u64,
+    lines: u64,
+    budget: u64,
+) -> Result<BackTo, StoreError> {
+    let mut found_so_far = BackTo { offset: end, line_ends: 0 };
+    let mut behind = end;
+    let mut ends_behind = 0;
+    let mut missing = None;
+    while lines > 0 && behind > 0 && end - behind < budget {
+        let start = behind.saturating_sub(BACKWARD_BYTES);
+        let part = Part::read(master, job, attempt, stream, start, behind).await?;
+        if let Some(ends_with_line) = part.ends_with_line {
+            // Without a line end at the very end, the last piece counts as a line, too.
+            let wanted = missing.unwrap_or(if ends_with_line { lines.saturating_add(1) } else { lines });
+            let found = part.line_ends.len() as u64;
+            let place = |(offset, before): &(u64, u64)| BackTo {
+                offset: *offset,
+                line_ends: ends_behind + part.all_line_ends - before,
+            };
+            if found >= wanted {
+                return Ok(place(&part.line_ends[(found - wanted) as usize]));
+            }
+            missing = Some(wanted - found);
+            found_so_far = part.line_ends.first().map_or(found_so_far, place);
+        }
+        ends_behind += part.all_line_ends;
+        behind = start;
+    }
+    // All of it was looked through, and there are no more lines.
+    if behind == 0 && lines > 0 {
+        found_so_far = BackTo { offset: 0, line_ends: ends_behind };
+    }
+    Ok(found_so_far)
+}
+
+/// What one stream has in a part of an output.
+struct Part {
+    /// Where the output goes on behind each of its line ends, and how many line ends of both streams come before that.
+    line_ends: Vec<(u64, u64)>,
+    /// Line ends of both streams.
+    all_line_ends: u64,
+    /// Whether its last byte here is a line end; none if it has none here.
+    ends_with_line: Option<bool>,
+}
+
+impl Part {
+    async fn read(
+        master: &Arc<Master>,
+        job: JobId,
+        attempt: AttemptRef,
+        stream: Stream,
+        start: u64,
+        end: u64,
+    ) -> Result<Part, StoreError> {
+        let mut part = Part { line_ends: Vec::new(), all_line_ends: 0, ends_with_line: None };
+        let from = ReadFrom { attempt: Some(attempt.attempt), offset: start, follow: false };
+        let mut reader = TaskOutput::new(master.clone(), job, attempt.task, from);
+        while let Some(Piece::Output(_, chunk)) = reader.next().await? {
+            let mut at = chunk.offset;
+            for record in &chunk.records {
+                let wanted = &record.bytes[..record.bytes.len().min(end.saturating_sub(at) as usize)];
+                for line_end in memchr::memchr_iter(b'\n', wanted) {
+                    part.all_line_ends += 1;
+                    if record.stream == stream {
+                        part.line_ends.push((at + line_end as u64 + 1, part.all_line_ends));
+                    }
+                }
+                if record.stream == stream && !wanted.is_empty() {
+                    part.ends_with_line = Some(wanted.ends_with(b"\n"));
+                }
+                at += record.bytes.len() as u64;
+            }
+            if at >= end {
+                break;
+            }
+        }
+        Ok(part)
+    }
+}
+
+/// Whether output ends in the middle of a line.
+async fn ends_open(
+    master: &Arc<Master>,
+    job: JobId,
+    attempt: AttemptRef,
+    bytes: u64,
+) -> Result<bool, StoreError> {
+    if bytes == 0 {
+        return Ok(false);
+    }
+    let from = ReadFrom { attempt: Some(attempt.attempt), offset: bytes - 1, follow: false };
+    let mut reader = TaskOutput::new(master.clone(), job, attempt.task, from);
+    match reader.next().await? {
+        Some(Piece::Output(_, chunk)) => Ok(chunk
+            .records
+            .first()
+            .and_then(|record| record.bytes.first())
+            .is_some_and(|byte| *byte != b'\n')),
+        _ => Ok(false),
+    }
+}
+
 /// The offset at which a line begins (0 is the first): right behind the line end before it. None if there are fewer
-/// line ends than that.
+/// line ends than that. Of one stream, only its own lines count.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -209,21 +354,28 @@ pub async fn line_offset(
     master: &Arc<Master>,
     job: JobId,
     attempt: AttemptRef,
+    stream: Option<Stream>,
     line: u64,
 ) -> Result<Option<u64>, StoreError> {
     if line == 0 {
         return Ok(Some(0));
     }
-    let (offset, mut lines) = master.store.output_find_line(attempt, line).await?.unwrap_or((0, 0));
+    let (offset, mut lines) = match stream {
+        None => master.store.output_find_line(attempt, line).await?.unwrap_or((0, 0)),
+        // The lines of a single stream are counted nowhere.
+        Some(_) => (0, 0),
+    };
     let from = ReadFrom { attempt: Some(attempt.attempt), offset, follow: false };
     let mut reader = TaskOutput::new(master.clone(), job, attempt.task, from);
     while let Some(Piece::Output(_, chunk)) = reader.next().await? {
         let mut at = chunk.offset;
         for record in &chunk.records {
-            for end in memchr::memchr_iter(b'\n', &record.bytes) {
-                lines += 1;
-                if lines == line {
-                    return Ok(Some(at + end as u64 + 1));
+            if stream.is_none_or(|stream| stream == record.stream) {
+                for end in memchr::memchr_iter(b'\n', &record.bytes) {
+                    lines += 1;
+                    if lines == line {
+                        return Ok(Some(at + end as u64 + 1));
+                    }
                 }
             }
             at += record.bytes.len() as u64;

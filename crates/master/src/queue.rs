@@ -24,7 +24,7 @@ pub async fn queue(master: &Master, project: ProjectId, now: Time) -> Result<Que
     let mut places: Vec<(usize, Line)> = lines(&line).into_iter().enumerate().collect();
     places.sort_by_key(|(at, place)| (place.ahead, line[*at].since, line[*at].id));
     let kept = master.statistics.kept();
-    let judge = Judge::new(&workers, &in_use, &kept, &line, now);
+    let judge = Judge::new(&workers, &in_use, &kept, &master.pauses, &line, now);
     let classes = places.iter().take(MAX_CLASSES).map(|(at, Line { ahead, waiting })| {
         let queued = &queue[*at];
         let (class, (job, job_name)) = (&queued.class, &queued.job);
@@ -46,7 +46,11 @@ pub async fn queue(master: &Master, project: ProjectId, now: Time) -> Result<Que
         strategy: master.strategy.to_string(),
         waiting: queue.iter().map(|queued| queued.count.unsigned_abs()).sum(),
         waiting_since: queue.iter().map(|queued| queued.class.first).min(),
-        passes: master.statistics.passes(),
+        // How the scheduler does is about the whole installation, which is the first project's to know.
+        passes: match master.store.project_default().await? == project {
+            true => master.statistics.passes(),
+            false => Default::default(),
+        },
         classes: classes.collect(),
     })
 }

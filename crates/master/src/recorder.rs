@@ -29,9 +29,10 @@ use crate::changes::Changes;
 use crate::hub::{Hub, Listed, OnItsWay, SessionHandle};
 use crate::live::{LiveOutput, LiveOutputs};
 use crate::pace::Pace;
+use crate::scheduler::pauses::Pauses;
 use crate::store::Store;
 use crate::store::gate::{Detail, Input, JobSlice, SliceResult, StopJob, StopResult};
-use crate::store::output::ChunkRow;
+use crate::store::output::{ChunkRow, ReceivedOutput};
 use crate::troubles::Troubles;
 use batch::{Answer, Change, MAX_BATCH_CHANGES, Pending, Results};
 use deferred::Deferred;
@@ -121,11 +122,16 @@ impl RecorderHandle {
         self.report(from, input, None, 0)
     }
 
-    /// An attempt is over, as its worker says; all its output was sent here before. `lines` are the line ends in it.
+    /// An attempt is over, as its worker says; all its output was sent here before. `received` is known of that output.
     ///
     /// # Errors
     /// As above.
-    pub fn ended(&self, from: &Reporter, ended: Box<Ended>, lines: u64) -> Result<(), NotTaken> {
+    pub fn ended(
+        &self,
+        from: &Reporter,
+        ended: Box<Ended>,
+        received: ReceivedOutput,
+    ) -> Result<(), NotTaken> {
         let message = match &ended.end {
             AttemptEnd::StartFailed { message, .. } => message.len(),
             _ => 0,
@@ -135,7 +141,7 @@ impl RecorderHandle {
         let attempt = ended.attempt;
         let report = Report { worker: from.worker, attempt: attempt.attempt };
         let event = TaskEvent::Ended(report, ended.end.clone());
-        let detail = Detail::End(ended, lines);
+        let detail = Detail::End(ended, received);
         let input = Input { task: attempt.task, event, actor: from.actor.clone(), detail };
         self.report(from, input, Some(from.worker), bytes)
     }
@@ -244,6 +250,8 @@ pub struct Parts {
     pub live: LiveOutputs,
     /// Learns how long runs take.
     pub pace: Pace,
+    /// Learns what workers give back.
+    pub pauses: Pauses,
     /// Tells viewers.
     pub changes: Changes,
     /// Asks for a scheduling pass.

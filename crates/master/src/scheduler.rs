@@ -1,8 +1,10 @@
 //! Gives waiting tasks to workers: a loop around one pass that anybody may ask for at any time.
 
+pub mod pauses;
 pub mod recent;
 pub mod statistics;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,7 @@ use crate::store::gate::{Detail, Input};
 use crate::store::placement::PendingClass;
 use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
+use pauses::Pauses;
 use recent::Recent;
 use statistics::{KeptFor, Statistics};
 
@@ -59,6 +62,8 @@ pub struct Scheduler {
     pub turns: Turns,
     /// What was placed lately.
     pub recent: Recent,
+    /// Which workers have given what back.
+    pub pauses: Pauses,
     /// How its passes go, for those who ask.
     pub statistics: Statistics,
 }
@@ -157,7 +162,12 @@ impl Scheduler {
         let (workers, mut in_use) = self.store.worker_fleet(None).await?;
         let mut pending = self.store.classes_pending().await?;
         let mut pass = Pass {
-            next: pending.iter().map(|class| class.first).filter(|first| *first > now).min(),
+            next: pending
+                .iter()
+                .map(|class| class.first)
+                .filter(|first| *first > now)
+                .chain(self.pauses.next_end(now))
+                .min(),
             ..Pass::default()
         };
         pending.retain(|class| class.first <= now);
@@ -251,7 +261,8 @@ impl Scheduler {
     fn offer(&self, worker: &Worker, now: Time) -> Offer {
         let finished_lately = self.pace.finished_lately(worker.id, Instant::now());
         let measured = measured(&self.hub, worker.id, |at| self.recent.since(worker.id, at));
-        Offer { finished_lately, measured, ..offer_of(worker, now) }
+        let paused = self.pauses.of(worker.id, now);
+        Offer { finished_lately, measured, paused, ..offer_of(worker, now) }
     }
 }
 
@@ -296,6 +307,7 @@ pub fn offer_of(worker: &Worker, now: Time) -> Offer {
         taken: worker.taken.clone(),
         lasting: worker.lasting.clone(),
         kept: false,
+        paused: BTreeMap::new(),
         running: worker.running.try_into().unwrap_or(u32::MAX),
         waiting: worker.waiting.try_into().unwrap_or(u32::MAX),
         finished_lately: 0,

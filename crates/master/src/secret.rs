@@ -61,6 +61,11 @@ impl NewSecret {
     }
 }
 
+/// The beginning of what somebody presents as a secret; it may be shown.
+pub fn beginning_of(text: &str) -> &str {
+    text.get(..SHOWN_CHARS).unwrap_or(text)
+}
+
 /// The hash to look a secret up by; none if the text can't be a secret for this purpose, so that nothing else ever
 /// reaches the database.
 pub fn hash_of(text: &str, purpose: Purpose) -> Option<[u8; 32]> {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
-use axum::serve::ListenerExt;
 use gaffer_domain::queue::Turns;
+use gaffer_protocol::server_url::ServerUrl;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::arrivals::Arrivals;
 use crate::background::dead_letters::DeadLetters;
 use crate::background::deletion::Deletion;
 use crate::background::driver::Loops;
@@ -21,13 +21,18 @@ use crate::changes::Changes;
 use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
+use crate::guesses::Guesses;
+use crate::http::BasePath;
 use crate::hub::Hub;
+use crate::input::Inputs;
+use crate::listener::{Listener, Timeouts};
 use crate::live::LiveOutputs;
 use crate::mover::Mover;
 use crate::pace::Pace;
 use crate::recorder::{self, Recorder};
 use crate::sampler::{Sampler, Samples};
 use crate::scheduler::Scheduler;
+use crate::scheduler::pauses::Pauses;
 use crate::scheduler::recent::Recent;
 use crate::scheduler::statistics::Statistics;
 use crate::secret::{NewSecret, Purpose};
@@ -35,7 +40,7 @@ use crate::store::Store;
 use crate::store::claim::Claim;
 use crate::sweeper::Sweeper;
 use crate::troubles::Troubles;
-use crate::{Master, http};
+use crate::{Master, http, listener};
 
 /// Open requests have so long to end when the master goes down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,7 +60,7 @@ pub struct Running {
     pub api: SocketAddr,
     /// Where workers dial in.
     pub workers: SocketAddr,
-    listeners: Vec<JoinHandle<std::io::Result<()>>>,
+    listeners: Vec<JoinHandle<()>>,
     recorder: JoinHandle<()>,
     loops: Vec<JoinHandle<()>>,
     claim: JoinHandle<()>,
@@ -94,6 +99,11 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let dashboard = listen("GAFFER_DASHBOARD_ADDR", &config.dashboard_addr).await?;
     let api = listen("GAFFER_API_ADDR", &config.api_addr).await?;
     let workers = listen("GAFFER_WORKER_ADDR", &config.worker_addr).await?;
+    let (dashboard_addr, api_addr, workers_addr) =
+        (dashboard.local_addr()?, api.local_addr()?, workers.local_addr()?);
+    let configured = config.public_url.as_deref().filter(|url| !url.trim().is_empty());
+    let public = public_url(configured, dashboard_addr)?;
+    let base_path = BasePath::of(&public).context("GAFFER_PUBLIC_URL")?;
 
     let (url, postgres) = match &config.database_url {
         Some(url) => (url.0.clone(), None),
@@ -112,6 +122,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     store.workers_amnesty().await?;
 
     let (hub, live) = (Hub::default(), LiveOutputs::default());
+    let pauses = Pauses::default();
     let (pace, changes) = (Pace::default(), Changes::default());
     let (scheduler_wake, sweeper_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (large_jobs, troubles) = (LargeJobs::default(), Troubles::default());
@@ -121,6 +132,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         hub: hub.clone(),
         live: live.clone(),
         pace: pace.clone(),
+        pauses: pauses.clone(),
         changes: changes.clone(),
         scheduler_wake: scheduler_wake.clone(),
         large_jobs: large_jobs.clone(),
@@ -136,6 +148,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         hub: hub.clone(),
         strategy: config.strategy,
         turns: Turns::default(),
+        pauses: pauses.clone(),
         recent: Recent::default(),
         statistics: statistics.clone(),
     };
@@ -157,18 +170,18 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         hub: hub.clone(),
         recorder: recorder_handle.clone(),
         wake: sweeper_wake.clone(),
+        forget_workers_after: config.forget_workers.after(),
     };
     let large_jobs = LargeJobsLoop::new(store.clone(), recorder_handle.clone(), large_jobs);
     let deletion = Deletion { store: store.clone(), wake: deletion_wake.clone() };
     let dead_letters =
         DeadLetters { store: store.clone(), changes: changes.clone(), wake: dead_letters_wake.clone() };
     let background = Loops::default();
-    let (dashboard_addr, api_addr, workers_addr) =
-        (dashboard.local_addr()?, api.local_addr()?, workers.local_addr()?);
-    let public_url = public_url(config, dashboard_addr);
     let master = Arc::new(Master {
         store,
         hub,
+        arrivals: Arrivals::default(),
+        inputs: Inputs::default(),
         clocks: Default::default(),
         live,
         changes,
@@ -181,21 +194,31 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         deletion_wake,
         dead_letters_wake,
         strategy: config.strategy,
+        pauses,
         statistics,
         samples,
-        worker_url: worker_url(&public_url, workers_addr),
-        public_url,
+        guesses: Guesses::default(),
+        worker_url: worker_url(configured, &public, dashboard_addr, workers_addr),
+        public_url: public.to_string(),
+        public_origin: public.origin(),
+        base_path,
         shutdown: shutdown.clone(),
     });
     let (release, taken_over) = (CancellationToken::new(), CancellationToken::new());
+    let limits = listener::limits(&config.connections);
+    let timeouts = Timeouts { idle: config.connections.idle_timeout.to_std(), ..Timeouts::default() };
+    let port = |name, socket, router, limits| {
+        let listener = Listener { name, socket, router, limits, timeouts };
+        tokio::spawn(listener.serve(shutdown.clone()))
+    };
     Ok(Running {
         claim: tokio::spawn(hold(claim, release.clone(), shutdown.clone(), taken_over.clone())),
         release,
         taken_over,
         listeners: vec![
-            serve(dashboard, http::dashboard(master.clone()), shutdown.clone()),
-            serve(api, http::api_alone(master.clone()), shutdown.clone()),
-            serve(workers, http::workers(master.clone()), shutdown.clone()),
+            port("dashboard", dashboard, http::dashboard(master.clone()), limits[0]),
+            port("api", api, http::api_alone(master.clone()), limits[1]),
+            port("workers", workers, http::workers(master.clone()), limits[2]),
         ],
         recorder: tokio::spawn(recorder.run()),
         loops: vec![
@@ -271,6 +294,7 @@ impl Master {
     ) -> Result<String, crate::store::StoreError> {
         let secret = NewSecret::new(Purpose::LoginLink);
         self.store.login_link_insert(user_id, &secret.sha256, valid_secs).await?;
+        self.guesses.is_made(&secret.sha256);
         Ok(format!("{}/login?token={}", self.public_url, secret.text))
     }
 }
@@ -297,42 +321,28 @@ async fn listen(setting: &str, address: &str) -> anyhow::Result<TcpListener> {
 }
 
 /// What links begin with: as configured, else this machine's own view of the dashboard.
-fn public_url(config: &MasterConfig, dashboard: SocketAddr) -> String {
-    match &config.public_url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None if dashboard.ip().is_unspecified() => format!("http://localhost:{}", dashboard.port()),
-        None => format!("http://{dashboard}"),
-    }
-}
-
-/// Where workers dial in: behind a proxy that speaks TLS it is the one address for all, else the dashboard's host with the
-/// workers' own port.
-fn worker_url(public_url: &str, workers: SocketAddr) -> String {
-    let (scheme, rest) = public_url.split_once("://").unwrap_or(("http", public_url));
-    if scheme == "https" {
-        return format!("wss://{rest}");
-    }
-    let authority = rest.split('/').next().unwrap_or(rest);
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
+fn public_url(configured: Option<&str>, dashboard: SocketAddr) -> anyhow::Result<ServerUrl> {
+    let own = match dashboard.ip().is_unspecified() {
+        true => format!("http://localhost:{}", dashboard.port()),
+        false => format!("http://{dashboard}"),
     };
-    format!("ws://{host}:{}", workers.port())
+    configured.unwrap_or(&own).parse().context("GAFFER_PUBLIC_URL")
 }
 
-fn serve(
-    listener: TcpListener,
-    router: Router,
-    shutdown: CancellationToken,
-) -> JoinHandle<std::io::Result<()>> {
-    // Small messages must not wait for each other's acknowledgements.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    tokio::spawn(async move {
-        axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
-    })
+/// Where workers dial in: behind a reverse proxy at the one address for all, else at the dashboard's host with the
+/// workers' own port.
+fn worker_url(
+    configured: Option<&str>,
+    public: &ServerUrl,
+    dashboard: SocketAddr,
+    workers: SocketAddr,
+) -> String {
+    let is_proxied = configured.is_some()
+        && (public.is_secure() || !public.path().is_empty() || public.port() != dashboard.port());
+    match is_proxied {
+        true => public.for_workers(),
+        false => public.directly_at(workers.port()).for_workers(),
+    }
 }
 
 #[cfg(test)]
@@ -342,15 +352,28 @@ mod tests {
 
     #[test]
     fn workers_are_told_the_port_that_is_theirs_or_the_proxy() {
-        let workers = "0.0.0.0:8081".parse().unwrap();
+        let (dashboard, workers) = ("0.0.0.0:3000".parse().unwrap(), "0.0.0.0:8081".parse().unwrap());
+        let told = |public: Option<&str>| {
+            worker_url(public, &public_url(public, dashboard).unwrap(), dashboard, workers)
+        };
+        assert_eq!(told(None), "ws://localhost:8081");
         for (public, expected) in [
             ("http://localhost:3000", "ws://localhost:8081"),
-            ("http://127.0.0.1:41234", "ws://127.0.0.1:8081"),
+            ("http://127.0.0.1:3000/", "ws://127.0.0.1:8081"),
             ("http://[::1]:3000", "ws://[::1]:8081"),
-            ("http://lab/gaffer", "ws://lab:8081"),
+            ("http://gaffer.lab", "ws://gaffer.lab"),
+            ("http://lab:3000/gaffer/", "ws://lab:3000/gaffer"),
             ("https://gaffer.example.org", "wss://gaffer.example.org"),
+            ("https://example.org/gaffer/", "wss://example.org/gaffer"),
         ] {
-            assert_eq!(worker_url(public, workers), expected);
+            assert_eq!(told(Some(public)), expected, "{public}");
         }
+    }
+
+    #[test]
+    fn a_public_address_that_is_none_names_its_setting() {
+        let error = public_url(Some("gaffer.lab"), "0.0.0.0:3000".parse().unwrap()).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains("GAFFER_PUBLIC_URL") && error.contains("http://gaffer.lab"), "{error}");
     }
 }

@@ -4,9 +4,11 @@
 //! holds the attempt, and output is taken only from the worker that the attempt was placed on.
 
 mod aside;
+mod checks;
 mod clean;
 mod hello;
 mod read;
+pub(crate) mod reports;
 mod write;
 
 use std::sync::Arc;
@@ -54,17 +56,19 @@ pub async fn serve(master: Arc<Master>, socket: WebSocket, key: KeyHolder) {
     let id = Uuid::now_v7();
     let begun = async {
         let hello = begin(&mut source).await?;
-        let registered = meanwhile_patience(&mut sink, register(&master, &key, id, &hello)).await?;
-        Ok((registered, hello.held))
+        let registering = register(&master, &key, id, &hello);
+        let (registered, turn) = meanwhile_patience(&mut sink, registering).await?;
+        Ok((registered, hello.held, turn))
     };
     match begun.await {
-        Ok((registered, held)) => {
+        Ok((registered, held, turn)) => {
             let (handle, ends) =
                 SessionHandle::new(&master.hub, id, registered.id, &registered.name, key.key);
             if let Some(older) = master.hub.attach(handle.clone()) {
                 // What that one has taken in is on its way to the database then, and what is said next comes after it.
                 older.no_longer_heard().await;
             }
+            drop(turn);
             let why = talk(&master, &handle, ends, sink, source, registered, held).await;
             master.hub.detach(handle.worker, id);
             let silent = handle.last_seen().0.elapsed().as_secs_f64();
@@ -125,7 +129,11 @@ async fn talk(
     let SessionEnds { goodbye, hearing } = ends;
     let (written, told) = (handle.clone(), goodbye.clone());
     let writer = tokio::spawn(async move { write(sink, welcome, &written, told).await });
+    let reports = tokio::spawn(reports::write_waiting(master.clone(), handle.clone()));
     let end = read(master, handle, source, goodbye).await;
+    // What waits still is said again in the next session.
+    reports.abort();
+    let _ = reports.await;
     drop(hearing);
     match &end {
         SessionEnd::Goodbye(code, message) => handle.end(*code, message),

@@ -19,6 +19,7 @@ pub mod keys;
 pub mod leaving;
 pub mod output;
 pub mod placement;
+pub mod places;
 pub mod specs;
 pub mod tasks;
 pub mod users;

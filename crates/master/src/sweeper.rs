@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::LostCause;
 use gaffer_domain::task::Rejected;
 use gaffer_protocol::wire::GoodbyeCode;
@@ -34,12 +35,20 @@ pub struct Sweeper {
     pub recorder: RecorderHandle,
     /// Asks for a pass.
     pub wake: Arc<Notify>,
+    /// Lost workers that have run nothing for so long are forgotten.
+    pub forget_workers_after: Option<Span>,
+}
+
+/// How often lost workers are looked for: exactly enough, and rarely.
+fn forgetting_interval(after: Span) -> Duration {
+    (after.to_std() / 100).clamp(KEY_CHECK_INTERVAL, CLEANING_INTERVAL)
 }
 
 impl Sweeper {
     /// Makes a pass whenever a worker goes away, whenever something is due, and now and then.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut cleaned: Option<Instant> = None;
+        let mut forgot: Option<Instant> = None;
         loop {
             let wait = match self.sweep_once().await {
                 Ok(next) => next.map_or(IDLE_INTERVAL, |due| due.min(IDLE_INTERVAL)),
@@ -52,6 +61,18 @@ impl Sweeper {
                 && self.store.leftovers_delete().await.is_ok()
             {
                 cleaned = Some(Instant::now());
+            }
+            if let Some(after) = self.forget_workers_after
+                && forgot.is_none_or(|at| at.elapsed() >= forgetting_interval(after))
+            {
+                match self.store.workers_forget(after).await {
+                    Ok(0) => forgot = Some(Instant::now()),
+                    Ok(workers) => {
+                        tracing::info!(workers, "lost workers were forgotten");
+                        forgot = Some(Instant::now());
+                    }
+                    Err(error) => tracing::debug!(%error, "lost workers could not be forgotten"),
+                }
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,

@@ -38,6 +38,12 @@ pub struct Definition {
     /// What it runs in: there is a container exactly if the driver is `docker`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Box<Container>>,
+    /// Where it runs on the host; none means in a scratch directory of the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// Whether its standard input is what [`ToWorker::Input`] brings; else it is empty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdin: bool,
     /// What is executed.
     pub action: Action,
     /// Added to the environment.
@@ -234,6 +240,8 @@ mod tests {
             task: "main".to_owned(),
             driver: DriverKind::Host,
             container: None,
+            workdir: None,
+            stdin: false,
             action: Action::Script(script.to_owned()),
             env: BTreeMap::new(),
             resources: Resources { cpu: Cpu::from_millis(0), memory: Bytes(0), disk: Bytes(0) },

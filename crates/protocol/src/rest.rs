@@ -1,5 +1,7 @@
 //! Bodies of the REST API, as the master writes and the command line reads them. More fields may join; these stay.
 
+mod stdin;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::output::Stream;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
+pub use stdin::{StdinPosition, StdinState};
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,6 +93,9 @@ pub struct Task {
     pub worker_id: Option<WorkerId>,
     /// If it is to be repeated: not before then.
     pub not_before: Option<DateTime<Utc>>,
+    /// Whether the stored output of the latest attempt is what its worker read; none if that could not be compared.
+    #[serde(default)]
+    pub output_complete: Option<bool>,
     /// When its job was accepted.
     pub created_at: DateTime<Utc>,
     /// When its latest attempt started.
@@ -140,8 +146,12 @@ pub struct Attempt {
     pub output_bytes: u64,
     /// Line ends in it.
     pub output_lines: u64,
-    /// SHA-256 of the whole output, once it is over.
+    /// SHA-256 of the whole output as its worker read it, once it is over.
     pub output_sha256: Option<String>,
+    /// Whether the stored output is what its worker read, by length and checksum; none if that could not be compared: it is
+    /// not over, was lost, or the master was restarted meanwhile.
+    #[serde(default)]
+    pub output_complete: Option<bool>,
     /// How its worker was chosen.
     pub placement: Option<Receipt>,
     /// What ending it took.
@@ -503,8 +513,8 @@ pub struct Queue {
     pub classes: Vec<QueueClass>,
 }
 
-/// How the scheduler has done since the master started, and lately: for all projects, so times only, which tell nothing of
-/// what others do.
+/// How the scheduler has done since the master started, and lately: for all projects, and so told to the first project only,
+/// which whoever runs the installation is in.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Passes {
     /// So many passes had something to do.

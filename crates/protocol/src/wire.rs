@@ -14,12 +14,15 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::{Bytes, Span};
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{DriverKind, PortProtocol, Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
+use gaffer_domain::worker::place::Place;
 use gaffer_domain::{AttemptRef, WorkerId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -75,6 +78,8 @@ pub enum ToMaster {
         /// Which.
         attempt: AttemptRef,
     },
+    /// Answers [`ToWorker::Input`].
+    InputTaken(InputTaken),
 }
 
 /// Who dials in, what it offers and what it holds.
@@ -90,6 +95,9 @@ pub struct Hello {
     pub process: Uuid,
     /// The kernel's boot id: another one means that the machine was started anew and nothing runs any more.
     pub boot_id: String,
+    /// Where it is, beside the boot id: tells a worker that was restarted from a copy of it.
+    #[serde(default)]
+    pub place: Place,
     /// The name it would like to have.
     pub name: String,
     /// Its operator's marks.
@@ -277,6 +285,9 @@ pub enum ToWorker {
         /// What to send.
         signal: StopSignal,
     },
+    /// Bytes for the standard input of an attempt. Answered by [`ToMaster::InputTaken`] once the process has taken them,
+    /// or not at all: then they are sent again.
+    Input(Box<Input>),
     /// Give an attempt back if it has not started ([`ToMaster::Returned`]), also one that never arrived; else nothing
     /// happens.
     TakeBack {
@@ -307,6 +318,11 @@ pub enum ToWorker {
         /// Whose.
         attempt: AttemptRef,
     },
+    /// Something for the worker's operator to know; nothing follows from it.
+    Notice {
+        /// A sentence.
+        message: String,
+    },
     /// The session ends, for this reason. A close frame follows.
     Goodbye {
         /// Which kind of reason.
@@ -314,6 +330,81 @@ pub enum ToWorker {
         /// A sentence for the worker's operator.
         message: String,
     },
+}
+
+/// Bytes for the standard input of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Whose.
+    pub attempt: AttemptRef,
+    /// The answer repeats it.
+    pub request: u64,
+    /// Who writes: the first one of an attempt is its only one.
+    pub writer: Uuid,
+    /// Where in all that is written these bytes begin. What was taken before is skipped.
+    pub offset: u64,
+    /// At most [`MAX_INPUT_BYTES`]; none, as a sign that the writer is still there.
+    pub bytes: InputBytes,
+    /// Nothing comes after these.
+    pub is_last: bool,
+}
+
+/// The most bytes of one [`Input`].
+pub const MAX_INPUT_BYTES: usize = 64 << 10;
+
+/// Bytes in a message: base64 there.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InputBytes(pub bytes::Bytes);
+
+impl std::fmt::Debug for InputBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not for logs: it is a user's data.
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl From<InputBytes> for String {
+    fn from(bytes: InputBytes) -> String {
+        BASE64.encode(bytes.0)
+    }
+}
+
+impl TryFrom<String> for InputBytes {
+    type Error = base64::DecodeError;
+
+    fn try_from(text: String) -> Result<InputBytes, base64::DecodeError> {
+        BASE64.decode(text).map(|bytes| InputBytes(bytes.into()))
+    }
+}
+
+/// How far the standard input of an attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputTaken {
+    /// Whose.
+    pub attempt: AttemptRef,
+    /// Which request this answers.
+    pub request: u64,
+    /// The first byte that is not taken.
+    pub offset: u64,
+    /// Whether there can be more.
+    pub state: InputState,
+}
+
+/// Whether bytes can be written to the standard input of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputState {
+    /// Not yet: it has not started.
+    Waiting,
+    /// Yes.
+    Open,
+    /// Not any more: it was told that nothing comes, or reads no more.
+    Closed,
+    /// Not by this writer: there is another one.
+    Foreign,
+    /// It has none that could be written to.
+    Absent,
 }
 
 /// The answer to a hello.
@@ -348,6 +439,10 @@ pub struct StoredOutput {
 pub enum GoodbyeCode {
     /// Another session of the same worker began.
     Superseded,
+    /// Another machine's worker has this identity and keeps it: make another one and dial again, as a new worker.
+    BeginAnew,
+    /// A worker of this very machine has this identity and keeps it.
+    Duplicate,
     /// The key was revoked or has expired.
     KeyRevoked,
     /// The worker's protocol version is not spoken here.

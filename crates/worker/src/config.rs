@@ -1,7 +1,6 @@
 //! What the operator says: the only reader of the environment in this crate.
 
 mod docker;
-mod master_url;
 #[cfg(test)]
 mod tests;
 
@@ -16,16 +15,20 @@ use anyhow::{Context as _, bail, ensure};
 use gaffer_domain::constraint::is_resource_name;
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::DriverKind;
+use gaffer_protocol::proxies::Proxies;
+use gaffer_protocol::server_url::ServerUrl;
+use nix::unistd::User;
 
 use crate::stats;
 pub(crate) use docker::{ContainerPolicy, DaemonAddress, DockerSettings};
 pub use docker::{DockerConfig, InvalidVolumeRoot, VolumeRoots};
-pub use master_url::{InvalidMasterUrl, MasterUrl};
 
 /// The longest file that may hold a key or an address, in bytes.
 const MAX_SECRET_FILE_BYTES: u64 = 64 << 10;
 /// What a job's process gets from the worker's own environment, with every `LC_*`; everything else is left out.
 const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ"];
+/// The shell of a user whose entry names none.
+const DEFAULT_SHELL: &str = "/bin/sh";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The most pieces of one countable resource.
@@ -36,17 +39,17 @@ const BUILT_IN: [&str; 3] = ["cpu", "memory", "disk"];
 /// Options of a worker, each with its environment variable.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct WorkerConfig {
-    /// Where the master listens for workers: a ws, wss, http or https address; the path may be left out
+    /// The master's address, such as wss://gaffer.example.org or https://example.org/gaffer (ws, wss, http or https)
     #[arg(long, env = "MASTER_URL", value_name = "URL")]
     pub master_url: Option<String>,
     /// A file that holds the master's address
-    #[arg(long, env = "MASTER_URL_FILE", value_name = "FILE")]
+    #[arg(long, env = "MASTER_URL_FILE", value_name = "FILE", value_parser = path_or_nothing())]
     pub master_url_file: Option<PathBuf>,
     /// The worker key to dial in with
     #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
     pub api_key: Option<ApiKey>,
     /// A file that holds the worker key
-    #[arg(long, env = "API_KEY_FILE", value_name = "FILE")]
+    #[arg(long, env = "API_KEY_FILE", value_name = "FILE", value_parser = path_or_nothing())]
     pub api_key_file: Option<PathBuf>,
     /// The name to be known by [default: the host's name]
     #[arg(long, env = "GAFFER_WORKER_NAME", value_name = "NAME")]
@@ -80,8 +83,8 @@ pub struct WorkerConfig {
     /// Containers.
     #[command(flatten)]
     pub docker: DockerConfig,
-    /// Certificates (PEM) of the authorities that may vouch for the master, instead of the public ones
-    #[arg(long, env = "GAFFER_TLS_CA", value_name = "FILE")]
+    /// CA bundle (PEM) used to verify the master's certificate, in place of the system's
+    #[arg(long, env = "GAFFER_TLS_CA", value_name = "FILE", value_parser = path_or_nothing())]
     pub tls_ca: Option<PathBuf>,
     /// What becomes of its jobs when it is stopped: end them, or leave them to the next worker with this data
     /// directory, as long as their leases last
@@ -90,6 +93,18 @@ pub struct WorkerConfig {
     /// Offer the scripted driver, which acts plays instead of running anything: for tests of the master
     #[arg(long, env = "GAFFER_SCRIPTED_DRIVER", hide = true)]
     pub scripted_driver: bool,
+    /// HTTP proxies on the way to the master [default: those of the environment]
+    #[arg(skip)]
+    pub proxies: Option<Proxies>,
+}
+
+/// What it takes to reach the master.
+#[derive(Debug, Clone)]
+pub(crate) struct Reaching {
+    pub master_url: ServerUrl,
+    pub api_key: Option<ApiKey>,
+    pub tls_ca: Option<PathBuf>,
+    pub proxies: Proxies,
 }
 
 /// What a worker that is stopped does with its attempts.
@@ -134,7 +149,7 @@ pub struct InvalidLabel {
 /// The options with files read and defaults filled in.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    pub master_url: MasterUrl,
+    pub master_url: ServerUrl,
     pub api_key: ApiKey,
     pub name: String,
     pub labels: BTreeMap<String, String>,
@@ -145,6 +160,7 @@ pub(crate) struct Settings {
     pub data_dir: PathBuf,
     pub spool_limit: Option<Bytes>,
     pub tls_ca: Option<PathBuf>,
+    pub proxies: Proxies,
     pub on_stop: OnStop,
     pub host_driver: bool,
     /// None if the operator wants no containers here.
@@ -155,6 +171,28 @@ pub(crate) struct Settings {
 }
 
 impl WorkerConfig {
+    /// The worker key, if it was given directly or by a file that can be read only once, such as a pipe. None if it is in
+    /// a file that each process can read for itself, or missing.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds no key.
+    pub fn unrepeatable_key(&self) -> anyhow::Result<Option<ApiKey>> {
+        let is_repeatable = |path: &Path| {
+            let is_open_file = ["/dev", "/proc"].iter().any(|dir| path.starts_with(dir));
+            !is_open_file && std::fs::metadata(path).is_ok_and(|file| file.is_file())
+        };
+        let file = self.api_key_file.as_deref();
+        // Both together are a mistake in any case.
+        let file = file.filter(|path| self.api_key.is_some() || !is_repeatable(path));
+        let key = given_or_read(self.api_key.as_ref().map(|key| key.0.clone()), file);
+        Ok(key.context("the worker key")?.map(ApiKey))
+    }
+
+    /// The same worker with this key, wherever else one was configured.
+    pub fn with_key(self, key: ApiKey) -> WorkerConfig {
+        WorkerConfig { api_key: Some(key), api_key_file: None, ..self }
+    }
+
     /// A worker of one master, with its files in `data_dir` and defaults for everything else.
     pub fn new(master_url: impl Into<String>, api_key: ApiKey, data_dir: impl Into<PathBuf>) -> WorkerConfig {
         WorkerConfig {
@@ -165,16 +203,27 @@ impl WorkerConfig {
         }
     }
 
-    /// Reads the files, fills in the defaults and checks everything.
-    pub(crate) fn resolve(self) -> anyhow::Result<Settings> {
-        let master_url = given_or_read(self.master_url, self.master_url_file.as_deref())
+    /// What it takes to reach the master; the key may be missing.
+    pub(crate) fn reaching(&self) -> anyhow::Result<Reaching> {
+        let master_url = given_or_read(self.master_url.clone(), self.master_url_file.as_deref())
             .context("the master's address")?
             .context("no master: set MASTER_URL (or --master-url), such as ws://master.example:8080")?;
-        let api_key = given_or_read(self.api_key.map(|key| key.0), self.api_key_file.as_deref())
-            .context("the worker key")?
-            .context(
-                "no worker key: set API_KEY or API_KEY_FILE; `gaffer keys create --kind worker` makes one",
-            )?;
+        let api_key = given_or_read(self.api_key.clone().map(|key| key.0), self.api_key_file.as_deref())
+            .context("the worker key")?;
+        Ok(Reaching {
+            master_url: master_url.parse().context("MASTER_URL")?,
+            api_key: api_key.map(ApiKey),
+            tls_ca: self.tls_ca.clone().filter(|path| !path.as_os_str().is_empty()),
+            proxies: self.proxies.clone().unwrap_or_else(proxies),
+        })
+    }
+
+    /// Reads the files, fills in the defaults and checks everything.
+    pub(crate) fn resolve(self) -> anyhow::Result<Settings> {
+        let Reaching { master_url, api_key, tls_ca, proxies } = self.reaching()?;
+        let api_key = api_key.context(
+            "no worker key: set API_KEY or API_KEY_FILE; `gaffer keys create --kind worker` makes one",
+        )?;
         let name = match self.name.filter(|name| !name.trim().is_empty()) {
             Some(name) => name.trim().to_owned(),
             None => host_name()?,
@@ -198,8 +247,8 @@ impl WorkerConfig {
         Ok(Settings {
             host_driver: has(DriverKind::Host),
             docker: has(DriverKind::Docker).then_some(docker),
-            master_url: master_url.parse()?,
-            api_key: ApiKey(api_key),
+            master_url,
+            api_key,
             name,
             labels: self.labels.unwrap_or_default().0,
             datacenter: self.datacenter.unwrap_or_default().trim().to_owned(),
@@ -208,20 +257,22 @@ impl WorkerConfig {
             countables: self.resources.unwrap_or_default().0,
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
             spool_limit: self.spool_limit,
-            tls_ca: self.tls_ca.filter(|path| !path.as_os_str().is_empty()),
+            tls_ca,
+            proxies,
             on_stop: self.on_stop.unwrap_or_default(),
             scripted_driver: self.scripted_driver,
             job_environment: job_environment(
                 std::env::vars_os()
                     .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+                user(),
             ),
         })
     }
 }
 
 impl ApiKey {
-    /// The key itself, for the one header that carries it.
-    pub(crate) fn reveal(&self) -> &str {
+    /// The key itself, for the one header that carries it and for the process that sends that header.
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }
@@ -285,6 +336,17 @@ impl FromStr for Countables {
     }
 }
 
+/// Takes an empty path, too: a variable that is set to nothing counts as not set.
+fn path_or_nothing() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    use clap::builder::TypedValueParser as _;
+    clap::builder::OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// The HTTP proxies that the environment names.
+pub fn proxies() -> Proxies {
+    Proxies::read(|name| std::env::var(name).ok())
+}
+
 /// The value itself, else what its file holds; none if neither is there. An empty variable counts as not set.
 fn given_or_read(value: Option<String>, file: Option<&Path>) -> anyhow::Result<Option<String>> {
     let value = value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
@@ -305,7 +367,7 @@ fn read_line(file: &Path) -> anyhow::Result<String> {
         .take(MAX_SECRET_FILE_BYTES)
         .read_to_string(&mut text)
         .with_context(|| format!("cannot read {}", file.display()))?;
-    let text = text.trim();
+    let text = gaffer_domain::text::without_bom(&text).trim();
     ensure!(!text.is_empty(), "{} is empty", file.display());
     ensure!(!text.contains(char::is_control), "{} holds more than one line", file.display());
     Ok(text.to_owned())
@@ -345,11 +407,16 @@ pub fn default_data_dir() -> anyhow::Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = set("XDG_DATA_HOME")
         .filter(|path| path.is_absolute())
-        .or_else(|| set("HOME").map(|home| home.join(".local/share")))
+        .or_else(|| set("HOME").or_else(home_of_user).map(|home| home.join(".local/share")))
         .context(
-            "no place for the worker's files: set GAFFER_DATA_DIR (neither XDG_DATA_HOME nor HOME is set)",
+            "no place for the worker's files: set GAFFER_DATA_DIR (neither XDG_DATA_HOME nor HOME is set, and the \
+             user has no home)",
         )?;
     Ok(base.join("gaffer/worker"))
+}
+
+fn home_of_user() -> Option<PathBuf> {
+    user().map(|user| user.dir).filter(|dir| dir.is_absolute() && dir.parent().is_some())
 }
 
 /// What the keeper's process gets of this one's environment: nothing that jobs should not read.
@@ -360,10 +427,40 @@ pub(crate) fn keeper_environment() -> impl Iterator<Item = (String, OsString)> {
     names.filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
 }
 
-/// What is passed on of the worker's own environment. Its keys and addresses are not.
-fn job_environment(all: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
+/// Whether this process belongs to an attempt of another worker.
+pub(crate) fn is_a_job() -> bool {
+    std::env::var_os(crate::driver::MARKER_VARIABLE).is_some()
+}
+
+/// What is passed on of the worker's own environment. Its keys and addresses are not. A service manager may have set no
+/// more than `PATH`: what a login would set comes from the user database then.
+fn job_environment(
+    all: impl Iterator<Item = (String, String)>,
+    user: Option<User>,
+) -> BTreeMap<String, String> {
     let is_inherited = |name: &str| INHERITED.contains(&name) || name.starts_with("LC_");
     let mut kept: BTreeMap<String, String> = all.filter(|(name, _)| is_inherited(name)).collect();
-    kept.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
+    let path = |path: PathBuf| path.into_os_string().into_string().ok();
+    let of_login = user.into_iter().flat_map(|user| {
+        let shell = path(user.shell).filter(|shell| !shell.is_empty());
+        [
+            ("HOME", path(user.dir)),
+            ("USER", Some(user.name.clone())),
+            ("LOGNAME", Some(user.name)),
+            ("SHELL", Some(shell.unwrap_or_else(|| DEFAULT_SHELL.to_owned()))),
+        ]
+    });
+    let defaults = of_login.chain([("PATH", Some(DEFAULT_PATH.to_owned()))]);
+    for (name, value) in defaults {
+        let value = value.filter(|value| !value.is_empty());
+        if let Some(value) = value.filter(|_| kept.get(name).is_none_or(String::is_empty)) {
+            kept.insert(name.to_owned(), value);
+        }
+    }
     kept
+}
+
+/// The entry of this process's user in the user database; none if it has none, as in many containers.
+fn user() -> Option<User> {
+    User::from_uid(nix::unistd::geteuid()).ok().flatten()
 }

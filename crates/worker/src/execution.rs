@@ -31,7 +31,7 @@ use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::output::EncodedChunk;
 use gaffer_protocol::wire::{
-    ContainerFacts, DriverStatus, Ended, HeldAttempt, StoredOutput, ToMaster, Welcome,
+    ContainerFacts, DriverStatus, Ended, HeldAttempt, Input, InputTaken, StoredOutput, ToMaster, Welcome,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -96,6 +96,7 @@ pub(crate) enum Command {
         attempt: AttemptRef,
         signal: StopSignal,
     },
+    Input(Box<Input>),
     TakeBack {
         attempt: AttemptRef,
     },
@@ -297,6 +298,7 @@ pub(crate) fn end_leftovers(
     let goes_on = recovery::end_leftovers(&data_dir.join("spool"), boot_id, token);
     // Also when nothing can be noted down: on a full disk, say.
     driver::end_cgroups(owner);
+    ScratchSpace::close(data_dir);
     goes_on
 }
 
@@ -339,6 +341,7 @@ impl Core {
                 self.end(attempt, |_| Orders { stop: None, kill: Some(Cause::Stopped) });
             }
             Command::Signal { attempt, signal } => self.state().signal(attempt, signal),
+            Command::Input(input) => self.state().input(*input),
             Command::TakeBack { attempt } => {
                 self.state().take_back(attempt);
                 self.launch_ready();
@@ -447,6 +450,11 @@ impl Progress for Arc<Core> {
 
     fn started(&self, attempt: AttemptRef, at: DateTime<Utc>, container: Option<ContainerFacts>) {
         self.state().started(attempt, at, container);
+        self.eventful.notify_one();
+    }
+
+    fn took_input(&self, taken: InputTaken) {
+        self.state().report(ToMaster::InputTaken(taken));
         self.eventful.notify_one();
     }
 

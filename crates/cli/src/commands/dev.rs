@@ -11,7 +11,7 @@ use clap::{Args, Parser};
 use gaffer_domain::JobId;
 use gaffer_domain::placement::Strategy;
 use gaffer_domain::spec::JobSpec;
-use gaffer_master::config::{MasterConfig, Rebalance, resolve};
+use gaffer_master::config::{ConnectionConfig, MasterConfig, Rebalance, resolve};
 use gaffer_master::secret::{NewSecret, Purpose, hash_of};
 use gaffer_master::serve::FIRST_USER;
 use gaffer_master::store::jobs::Submitted;
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commands::server;
 use crate::commands::workers::size;
 use crate::failure::Failure;
+use crate::open_files;
 use crate::out::Out;
 use crate::style::{self, Colour};
 
@@ -67,6 +68,9 @@ pub struct DevArgs {
     /// and a worker must have been connected, before that is considered
     #[arg(long, env = "GAFFER_REBALANCE", value_name = "TIME|off", default_value_t)]
     rebalance: Rebalance,
+    /// Limits of the three ports
+    #[command(flatten)]
+    connections: ConnectionConfig,
 }
 
 /// Runs it until Ctrl-C.
@@ -74,11 +78,15 @@ pub struct DevArgs {
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn run(args: DevArgs, out: &Out) -> Result<u8, Failure> {
-    server::serve(out, "warn", |shutdown| dev(args, out, shutdown))
+    server::serve(out, "warn", |shutdown| {
+        open_files::raise(u64::MAX);
+        dev(args, out, shutdown)
+    })
 }
 
 async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::Result<()> {
     let config = MasterConfig {
+        forget_workers: Default::default(),
         database_url: None,
         dashboard_addr: on_this_machine("GAFFER_DASHBOARD_ADDR", &args.dashboard_addr).await?,
         api_addr: on_this_machine("GAFFER_API_ADDR", &args.api_addr).await?,
@@ -88,6 +96,7 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         pg_bin: args.pg_bin,
         strategy: args.strategy,
         rebalance: args.rebalance,
+        connections: args.connections,
     };
     // A file of the last run would tell a waiting script that we are up.
     let ready_file = config.data_dir().join("dev.env");
@@ -125,7 +134,7 @@ async fn beside_master(
         data_dir: Some(places.data_dir.join("worker")),
         master_url_file: None,
         api_key_file: None,
-        ..WorkerFromEnvironment::try_parse_from(["gaffer"])?.worker
+        ..WorkerFromEnvironment::read().map_err(anyhow::Error::msg)?
     };
     let mut changes = master.changes.of_any();
     let worker = tokio::spawn(gaffer_worker::run(config, KeeperPlace::Process, shutdown));
@@ -158,9 +167,22 @@ async fn on_this_machine(setting: &str, address: &str) -> anyhow::Result<String>
 
 /// The worker's settings that are no options of `gaffer dev`, such as its name and what it offers.
 #[derive(Debug, clap::Parser)]
-struct WorkerFromEnvironment {
+pub struct WorkerFromEnvironment {
     #[command(flatten)]
     worker: WorkerConfig,
+}
+
+impl WorkerFromEnvironment {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// In a sentence that names the variable.
+    pub fn read() -> Result<WorkerConfig, String> {
+        let read = WorkerFromEnvironment::try_parse_from(["gaffer"]).map(|read| read.worker);
+        read.map_err(|error| {
+            error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        })
+    }
 }
 
 /// What a newcomer and a script want to know.

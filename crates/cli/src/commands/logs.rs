@@ -1,5 +1,7 @@
 //! `gaffer logs`: shows the output of a job or a task.
 
+mod verify;
+
 use std::str::FromStr;
 
 use clap::Args;
@@ -25,6 +27,7 @@ Examples:
   gaffer logs 42.train.7 --tail 50   the end of one task's
   gaffer logs last --stream stderr
   gaffer logs 42 --lines 100-200
+  gaffer logs 42 --verify            compare what is stored with what the worker read
 
 Both streams go to standard output, in the order in which they were read. On a terminal only text and colours pass, \
 unless --raw is given.")]
@@ -53,6 +56,11 @@ pub struct LogsArgs {
     /// Begin each line with the time at which it was read
     #[arg(short, long)]
     timestamps: bool,
+    /// Compare the stored output with what the worker read, by length and SHA-256; print the result only
+    ///
+    /// Prints one line per task. Exit code 1 if an output differs, 5 if one could not be compared: it is not over, or was lost.
+    #[arg(long, conflicts_with_all = ["follow", "tail", "lines", "stream", "timestamps", "raw"])]
+    verify: bool,
     /// Let the output do to the terminal what it wants, not only colour
     #[arg(long)]
     raw: bool,
@@ -102,6 +110,9 @@ fn line_range(text: &str) -> Result<String, String> {
 pub async fn run(args: LogsArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let job = args.whose.job.resolve(&client).await?;
+    if args.verify {
+        return verify::run(&client, job, args.task.or(args.whose.task), args.attempt, out).await;
+    }
     let source = match args.task.or(args.whose.task) {
         Some(task) => Source { job, task: Some(task), tasks: 1 },
         None => Source::of(&client.read::<Job>(&["jobs", &job.to_string()], &Query::new()).await?),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::Job;
+use serde_json::value::RawValue;
 
 use crate::attach;
 use crate::client::Client;
@@ -97,7 +98,10 @@ pub struct Submitted {
 /// What the API or the network says in the end, in terms of the input.
 pub async fn submit(client: &Client, input: &Input, status: &Status<'_>) -> Result<Submitted, Failure> {
     let tell = |failure: &Failure| status.note(&format!("{failure}; trying again (Ctrl-C leaves)"));
-    let answer = client.post_patiently(&["jobs"], &input.spec, &mut Patience::for_a_start(), tell).await;
+    // As text, so that numbers are sent as they were written.
+    let spec = RawValue::from_string(input.spec.to_json())
+        .map_err(|error| Failure::Local(format!("cannot write the specification as JSON: {error}")))?;
+    let answer = client.post_patiently(&["jobs"], &spec, &mut Patience::for_a_start(), tell).await;
     let answer = answer.map_err(|failure| match failure {
         Failure::Problem(problem) => Failure::Problem(Box::new(input.explain(*problem))),
         other => other,

@@ -7,8 +7,13 @@ use gaffer_protocol::rest::ProblemField;
 
 use super::*;
 
-fn no_env(_: &str) -> Option<String> {
+fn no_env(_: &str) -> Option<OsString> {
     None
+}
+
+/// A specification as a program would read what is sent.
+fn sent(input: &Input) -> Value {
+    serde_json::from_str(&input.spec.to_json()).unwrap_or_default()
 }
 
 fn flags() -> SpecFlags {
@@ -22,7 +27,7 @@ fn text(text: &str) -> Option<String> {
 #[test]
 fn a_bare_command_is_all_that_is_needed() -> Result<(), Failure> {
     let input = Input::of_command(vec!["uname".to_owned(), "-a".to_owned()], &flags(), no_env)?;
-    assert_eq!(input.spec, json!({"command": ["uname", "-a"]}));
+    assert_eq!(sent(&input), json!({"command": ["uname", "-a"]}));
     Ok(())
 }
 
@@ -34,6 +39,7 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         memory: text("1GiB"),
         disk: text("2GiB"),
         env: vec!["A=1=2".to_owned(), "B=".to_owned(), "HOME".to_owned()],
+        workdir: text("/work"),
         timeout: text("30m"),
         output_limit: text("1GiB"),
         on_output_limit: text("kill"),
@@ -51,7 +57,6 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
             pull: text("never"),
             entrypoint: text("sh -c 'a b'"),
             user: text("1000:100"),
-            workdir: text("/work"),
             volumes: vec!["/data:/data:ro".to_owned()],
             ports: vec!["8080:80".to_owned()],
             network: text("bridge"),
@@ -66,7 +71,7 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         stop_signal: text("INT"),
         grace: text("5s"),
     };
-    let env = |name: &str| (name == "HOME").then(|| "/root".to_owned());
+    let env = |name: &str| (name == "HOME").then(|| "/root".into());
     let input = Input::of_command(vec!["true".to_owned()], &all, env)?;
     let expected = json!({
         "name": "n", "command": ["true"], "priority": 90, "datacenters": ["lab", "edge"], "labels": {"team": "vision"},
@@ -79,8 +84,8 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         "restart": {"policy": "on-failure", "limit": 2, "on_lost": "fail"}, "array": "3-5",
         "stop": {"signal": "INT", "grace": "5s"},
     });
-    assert_eq!(input.spec, expected);
-    assert!(JobSpec::read(&input.spec).is_ok());
+    assert_eq!(sent(&input), expected);
+    assert!(JobSpec::of(&input.spec).is_ok());
     assert_eq!(TASK_FLAGS.len() + JOB_FLAGS.len(), 34);
     Ok(())
 }
@@ -88,7 +93,7 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
 #[test]
 fn no_retries_are_no_restarts() -> Result<(), Failure> {
     let input = Input::of_command(vec!["x".to_owned()], &SpecFlags { retries: Some(0), ..flags() }, no_env)?;
-    assert_eq!(input.spec["restart"], json!({"limit": 0}));
+    assert_eq!(sent(&input)["restart"], json!({"limit": 0}));
     Ok(())
 }
 
@@ -117,7 +122,7 @@ fn options_are_put_over_a_file() -> Result<(), Box<dyn std::error::Error>> {
         ..flags()
     };
     assert_eq!(
-        Input::of_file(&single, &changed, no_env)?.spec,
+        sent(&Input::of_file(&single, &changed, no_env)?),
         json!({
             "name": "new", "command": ["a"], "env": {"A": 1, "B": "3"}, "resources": {"cpu": "2"},
             "restart": {"policy": "always", "on_lost": "fail"},
@@ -127,7 +132,7 @@ fn options_are_put_over_a_file() -> Result<(), Box<dyn std::error::Error>> {
     let several = directory.path().join("several.toml");
     fs::write(&several, "[[tasks]]\nname = \"a\"\ncommand = [\"a\"]\n")?;
     let job_option = SpecFlags { priority: Some(1), ..flags() };
-    assert_eq!(Input::of_file(&several, &job_option, no_env)?.spec["priority"], json!(1));
+    assert_eq!(sent(&Input::of_file(&several, &job_option, no_env)?)["priority"], json!(1));
     let refused = Input::of_file(&several, &changed, no_env);
     assert!(
         matches!(&refused, Err(Failure::Usage(why)) if why.starts_with("--cpu belongs to a task")),
@@ -144,6 +149,8 @@ fn the_language_is_known_by_the_extension_or_by_a_brace() {
     assert_eq!(known("a.json", ""), Language::Json);
     assert_eq!(known("-", "\n {\"a\": 1}"), Language::Json);
     assert_eq!(known("-", "a: 1"), Language::Yaml);
+    assert_eq!(known("-", "{a: 1}"), Language::Yaml);
+    assert_eq!(known("-", "name = 'x'"), Language::Toml);
 }
 
 #[test]
@@ -152,7 +159,7 @@ fn a_script_is_a_job_of_its_own_name() -> Result<(), Box<dyn std::error::Error>>
     let path = directory.path().join("build.sh");
     fs::write(&path, "#!/bin/sh\necho hi\n")?;
     let input = Input::of_script(&path, &flags(), no_env)?;
-    assert_eq!(input.spec, json!({"name": "build.sh", "script": "#!/bin/sh\necho hi\n"}));
+    assert_eq!(sent(&input), json!({"name": "build.sh", "script": "#!/bin/sh\necho hi\n"}));
     let mistaken = Input::of_file(&path, &flags(), no_env);
     assert!(matches!(mistaken, Err(Failure::Usage(why)) if why.contains("--script")));
     Ok(())
@@ -200,8 +207,82 @@ fn a_complaint_is_about_what_the_user_wrote() -> Result<(), Box<dyn std::error::
     let path = directory.path().join("job.yaml");
     fs::write(&path, "name: x\ncomand: [a]\n")?;
     let file = Input::of_file(&path, &flags(), no_env)?;
-    assert_eq!(pointer(&file, "/comand"), format!("{}:2 /comand", path.display()));
-    assert_eq!(pointer(&file, ""), format!("{}:1", path.display()));
+    assert_eq!(pointer(&file, "/comand"), format!("{}:2:1 /comand", path.display()));
+    assert_eq!(pointer(&file, ""), format!("{}:1:1", path.display()));
     assert_eq!(pointer(&file, "/elsewhere"), "/elsewhere");
     Ok(())
+}
+
+#[test]
+fn what_was_written_is_what_is_sent() -> Result<(), Box<dyn std::error::Error>> {
+    let directory = tempfile::tempdir()?;
+    for (name, text) in [
+        (
+            "job.yaml",
+            "\u{feff}command: [a]\r\nenv: {A: 1.10, B: 680841e1, C: +4915112345678, D: 0x1F, E: True}\r\n",
+        ),
+        (
+            "job.toml",
+            "\u{feff}command = ['a']\r\nenv = {A = 1.10, B = 680841e1, C = '+4915112345678', D = 0x1F, E = 'True'}",
+        ),
+        (
+            "job.json",
+            "\u{feff}{\"command\": [\"a\"], \"env\": {\"A\": 1.10, \"B\": 680841e1, \"C\": \"+4915112345678\", \"D\": \"0x1F\", \"E\": \"True\"}}",
+        ),
+    ] {
+        let path = directory.path().join(name);
+        fs::write(&path, text)?;
+        let input = Input::of_file(&path, &SpecFlags { env: vec!["F=1".to_owned()], ..flags() }, no_env)?;
+        let arrived = Language::Json.read(&input.spec.to_json())?;
+        let spec = JobSpec::of(&arrived).map_err(|mistakes| format!("{mistakes:?}"))?;
+        let values: Vec<_> = spec.tasks[0].env.values().collect();
+        assert_eq!(values, ["1.10", "680841e1", "+4915112345678", "0x1F", "True", "1"], "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_key_that_is_written_twice_is_refused_with_its_line() -> Result<(), Box<dyn std::error::Error>> {
+    let directory = tempfile::tempdir()?;
+    for (name, text) in [
+        ("job.yaml", "command: [a]\nenv:\n  A: 1\n  A: 2\n"),
+        ("job.toml", "command = ['a']\n[env]\nA = 1\nA = 2\n"),
+        ("job.json", "{\"command\": [\"a\"],\n\"env\": {\n\"A\": 1,\n\"A\": 2}}"),
+    ] {
+        let path = directory.path().join(name);
+        fs::write(&path, text)?;
+        let refused = Input::of_file(&path, &flags(), no_env);
+        let start = format!("{}:4:", path.display());
+        assert!(matches!(&refused, Err(Failure::Usage(why)) if why.starts_with(&start)), "{refused:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_script_of_another_system_is_one_that_runs() -> Result<(), Box<dyn std::error::Error>> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("x.sh");
+    fs::write(&path, "\u{feff}#!/bin/sh\r\necho hi\r\n")?;
+    let input = Input::of_script(&path, &flags(), no_env)?;
+    assert_eq!(sent(&input)["script"], json!("#!/bin/sh\necho hi\n"));
+    let mistaken = Input::of_file(&path, &flags(), no_env);
+    assert!(matches!(mistaken, Err(Failure::Usage(why)) if why.contains("--script")));
+    fs::write(&path, b"echo a\necho \xe9\n")?;
+    let refused = Input::of_script(&path, &flags(), no_env);
+    assert!(
+        matches!(&refused, Err(Failure::Usage(why)) if why.ends_with("line 2 has the byte 0xe9 after 5 bytes")),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_told_as_what_it_is() {
+    use std::os::unix::ffi::OsStringExt;
+    let latin = |_: &str| Some(OsString::from_vec(b"caf\xe9".to_vec()));
+    let wanted = SpecFlags { env: vec!["PLACE".to_owned()], ..flags() };
+    let refused = Input::of_command(vec!["x".to_owned()], &wanted, latin);
+    let expected = "--env PLACE: its value in this environment is not text in UTF-8: it has the byte 0xe9 after 3 bytes: \
+                    caf\\xe9";
+    assert!(matches!(&refused, Err(Failure::Usage(why)) if why == expected), "{refused:?}");
 }

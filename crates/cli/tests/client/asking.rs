@@ -65,7 +65,7 @@ async fn mistakes_in_a_job_are_told_where_the_user_made_them() -> Outcome {
     command.current_dir(directory.path());
     let errors = stderr(&finished(command).await?);
     assert!(
-        errors.contains("  job.yaml:4 /resources/cpu: ") && errors.contains("  job.yaml:2 /comand: "),
+        errors.contains("  job.yaml:4:3 /resources/cpu: ") && errors.contains("  job.yaml:2:1 /comand: "),
         "{errors}"
     );
     Ok(())

@@ -7,7 +7,7 @@ use crate::constraint::Facts;
 use crate::quantity::{Bytes, Cpu, Span};
 use crate::spec::{DriverKind, Resources};
 use crate::worker::WorkerState;
-use crate::{ProjectId, WorkerId};
+use crate::{ProjectId, Time, WorkerId};
 
 /// A reading of a machine's use counts for so long: three heartbeats, after which the connection is given up anyway.
 pub const READING_GOOD_FOR: Span = crate::worker::SILENCE_LIMIT;
@@ -49,6 +49,8 @@ pub struct Offer {
     pub lasting: Lasting,
     /// It is kept for a task that has waited for long: nothing waits there that has no room.
     pub kept: bool,
+    /// Classes of which it has given tasks back, which are not placed there before then.
+    pub paused: BTreeMap<i64, Time>,
     /// Attempts placed there that have started and are not over.
     pub running: u32,
     /// Attempts placed there that have not started.

@@ -41,6 +41,7 @@ pub(crate) fn needs(resources: Resources) -> Needs {
 /// An idle worker with 4 processors, 8 GiB of memory and 100 GiB of disk.
 pub(crate) fn offer(worker: i64) -> Offer {
     Offer {
+        paused: Default::default(),
         worker: WorkerId(worker),
         name: format!("w{worker}"),
         project: OURS,

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::needs::HostPort;
+use crate::Time;
 use crate::quantity::{Bytes, Cpu};
 use crate::spec::DriverKind;
 use crate::worker::WorkerState;
@@ -71,6 +72,11 @@ pub enum Unfit {
     DistinctWorkers,
     /// It is kept for a task that has waited for longer, see [`KEPT_AFTER`](crate::queue::KEPT_AFTER).
     Kept,
+    /// It has given back a task of this kind without starting it, and is not offered one for a while.
+    GaveBack {
+        /// It is offered one again then.
+        until: Time,
+    },
     /// It has [`MAX_BACKLOG`](super::MAX_BACKLOG) attempts to start before it is given another.
     Backlogged {
         /// So many wait there for their start.
@@ -104,6 +110,13 @@ impl fmt::Display for Unfit {
                 f.write_str("has a task of the same definition, which wants distinct workers")
             }
             Unfit::Kept => f.write_str("is kept free for a task that has waited for longer"),
+            Unfit::GaveBack { until } => {
+                write!(
+                    f,
+                    "gave such a task back unstarted and is offered none before {}",
+                    until.format("%H:%M:%S UTC")
+                )
+            }
             Unfit::Backlogged { waiting } => write!(f, "has {waiting} tasks that it has yet to start"),
         }
     }

@@ -57,6 +57,18 @@ fn of_one_owner_the_class_that_has_waited_longest_goes_first() {
 }
 
 #[test]
+fn a_class_is_not_placed_where_it_was_given_back_while_the_pause_lasts() {
+    let needs = one_cpu();
+    let shy = Offer { paused: [(1, Time::UNIX_EPOCH)].into(), ..offer(1) };
+    let classes = [class(1, "ana", &needs, 1), class(2, "ana", &needs, 1)];
+    let (decision, order) = decided(&classes, &InUse::default(), std::slice::from_ref(&shy), &AT_ONCE);
+    assert_eq!(order, [2]);
+    assert_eq!(decision.held, [Held { class: 0, hold: Hold::NoWorker }]);
+    let (_, elsewhere) = decided(&classes, &InUse::default(), &[shy, offer(2)], &AT_ONCE);
+    assert_eq!(elsewhere.len(), 2);
+}
+
+#[test]
 fn a_hundred_thousand_tasks_of_one_do_not_starve_the_only_task_of_another() {
     let needs = one_cpu();
     let classes = [class(1, "ana", &needs, 100_000), class(2, "zoe", &needs, 1)];

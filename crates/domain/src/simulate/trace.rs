@@ -62,7 +62,11 @@ pub struct TraceError {
 /// The first mistake.
 pub fn read(text: &str) -> Result<Vec<Arrival>, TraceError> {
     let is_content = |(_, line): &(usize, &str)| !line.trim().is_empty() && !line.starts_with('#');
-    let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line)).filter(is_content);
+    let mut lines = crate::text::without_bom(text)
+        .lines()
+        .enumerate()
+        .map(|(at, line)| (at + 1, line))
+        .filter(is_content);
     let at_start = |line, detail: String| TraceError { line, column: 1, detail };
     match lines.next() {
         Some((_, header)) if header.trim_end() == HEADER => {}

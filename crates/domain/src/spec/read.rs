@@ -1,4 +1,4 @@
-//! Reads a job's specification from untrusted JSON and reports every mistake in it at once.
+//! Reads a job's specification from an untrusted document and reports every mistake in it at once.
 
 mod container;
 mod depends;
@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
 
 use self::fields::{Mistakes, Node, Object};
 use self::task::Draft;
 use super::{Action, JobKind, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_TASKS_PER_JOB, TaskSpec};
+use crate::document::Value;
 use crate::quantity::{Span, shown};
 
 /// The most bytes that the text of a specification may have, in whatever format. Whoever takes the text in
@@ -82,9 +82,20 @@ impl Display for FieldError {
 impl std::error::Error for FieldError {}
 
 impl JobSpec {
+    /// As [`JobSpec::of`], from JSON that a program has made: numbers have lost the text they were written with.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub fn read(value: &serde_json::Value) -> Result<JobSpec, Vec<FieldError>> {
+        JobSpec::of(&Value::from(value))
+    }
+
     /// Reads a specification and fills in its defaults, or says everything that is wrong with it: at least
     /// one mistake, and at most a bounded number of them.
-    pub fn read(value: &Value) -> Result<JobSpec, Vec<FieldError>> {
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub fn of(value: &Value) -> Result<JobSpec, Vec<FieldError>> {
         let mistakes = Mistakes::default();
         let spec = job(&Node::root(value, &mistakes));
         match (spec, mistakes.into_list()) {
@@ -216,7 +227,7 @@ fn default_name(first: Option<&TaskSpec>) -> String {
 
 /// Whether a character ends, hides or reorders the line that it is shown in.
 fn spoils_a_line(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    crate::visible::spoils_a_line(c)
 }
 
 fn labels(node: &Node) -> Option<BTreeMap<String, String>> {
@@ -235,7 +246,7 @@ fn label(key: &str, node: &Node) -> Option<String> {
             shown(key)
         ));
     }
-    let value = node.scalar_text()?;
+    let value = node.text("a text")?;
     let chars = value.chars().count();
     if chars > MAX_LABEL_VALUE_CHARS {
         node.wrong(format!(
@@ -244,7 +255,7 @@ fn label(key: &str, node: &Node) -> Option<String> {
     } else if value.chars().any(spoils_a_line) {
         node.wrong("the value of a label is one line of visible text: it has no control characters")
     } else {
-        Some(value)
+        Some(value.to_owned())
     }
 }
 

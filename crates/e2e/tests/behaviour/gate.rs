@@ -88,7 +88,7 @@ impl Bench {
                             end.clone(),
                             0,
                         )),
-                        0,
+                        Default::default(),
                     ),
                     _ => Detail::None,
                 };

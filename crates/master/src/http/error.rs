@@ -1,8 +1,10 @@
 //! Errors of API and pages: one type, one mapping to RFC 9457 problems. Nothing of the inside shows.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use gaffer_domain::spec::FieldError;
@@ -52,6 +54,9 @@ pub enum Error {
         /// The present state.
         state: String,
     },
+    /// Too many keys or links that nobody has came from there; the wait until the next may be tried.
+    #[error("too many unknown keys or sign-in links came from this address; try again in {} s", seconds(*.0))]
+    TooManyAttempts(Duration),
     /// The wanted range lies outside.
     #[error("the output has {0} bytes")]
     OutOfRange(u64),
@@ -151,6 +156,7 @@ impl Error {
             Error::Invalid { .. } => StatusCode::BAD_REQUEST,
             Error::Unprocessable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Conflict { .. } => StatusCode::CONFLICT,
+            Error::TooManyAttempts(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::OutOfRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Error::Unavailable | Error::Busy(_) | Error::NotReady(_) | Error::ShuttingDown => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -166,6 +172,7 @@ impl Error {
             Error::NotFound(_) => "not_found",
             Error::Invalid { code, .. } | Error::Unprocessable { code, .. } => code,
             Error::Conflict { .. } => "conflict",
+            Error::TooManyAttempts(_) => "too_many_attempts",
             Error::OutOfRange(_) => "out_of_range",
             Error::Unavailable => "database_unavailable",
             Error::Busy(_) => "busy",
@@ -186,6 +193,11 @@ impl Error {
         }
         problem
     }
+}
+
+/// Whole seconds, rounded up.
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 fn problem(status: StatusCode, code: &str, detail: &str) -> Problem {
@@ -216,6 +228,9 @@ impl IntoResponse for Error {
             Error::Unavailable | Error::Busy(_) | Error::NotReady(_) | Error::ShuttingDown => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
             }
+            Error::TooManyAttempts(wait) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(*wait)));
+            }
             Error::OutOfRange(bytes) => {
                 if let Ok(value) = HeaderValue::from_str(&format!("bytes */{bytes}")) {
                     headers.insert(header::CONTENT_RANGE, value);
@@ -232,7 +247,7 @@ impl IntoResponse for Error {
 pub async fn complete_problems(request: Request, next: Next) -> Response {
     let id =
         request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let wants_page = wants_page(&request);
+    let surroundings = wants_page(&request).then(|| super::pages::Surroundings::of_request(&request));
     let mut response = next.run(request).await;
     let status = response.status();
     let known = response.extensions_mut().remove::<Unwritten>();
@@ -247,8 +262,8 @@ pub async fn complete_problems(request: Request, next: Next) -> Response {
         None => return response,
     };
     problem.request_id = id;
-    if wants_page {
-        return super::pages::error_page(&problem, response);
+    if let Some(surroundings) = surroundings {
+        return super::pages::error_page(&problem, surroundings, response);
     }
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     response.headers_mut().remove(header::CONTENT_LENGTH);
@@ -291,6 +306,16 @@ fn problem_of_framework(status: StatusCode, text: &str) -> Problem {
         text => text,
     };
     problem(status, code, detail)
+}
+
+/// Refuses requests without a host, or with two: proxies and servers may disagree on what those mean.
+pub async fn one_host(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        let detail = "a request needs exactly one Host header".to_owned();
+        return Error::Invalid { code: "invalid_host", detail, errors: Vec::new() }.into_response();
+    }
+    next.run(request).await
 }
 
 /// The answer to a request for what does not exist.

@@ -22,8 +22,9 @@ mod plot;
 mod queue;
 mod rows;
 mod shell_words;
-mod shown;
+pub(super) mod shown;
 mod stream;
+mod stream_lines;
 mod system;
 mod task;
 mod theme;
@@ -42,7 +43,8 @@ use gaffer_protocol::rest::Problem;
 use super::CONTENT_SECURITY_POLICY;
 use super::error::Error;
 use crate::Master;
-use frame::{Frame, Surroundings};
+use frame::Frame;
+pub use frame::Surroundings;
 
 /// All pages, what they are made of, and what their forms send.
 pub fn routes() -> Router<Arc<Master>> {
@@ -82,24 +84,15 @@ pub fn routes() -> Router<Arc<Master>> {
         .route("/events/live", get(events::live))
         .route("/static/{name}", get(assets::serve))
         .route("/favicon.ico", get(assets::favicon))
-        .layer(axum::middleware::from_fn(frame::note_surroundings))
 }
 
-/// A page as an answer. It is asked for anew each time, as it shows what is.
+/// A page as an answer. Nobody keeps a copy: it shows what is, to whoever is signed in, and may show a secret.
 fn page(template: &impl Template) -> Result<Response, Error> {
     let html = template.render().map_err(|error| {
         tracing::error!(%error, "a page could not be written");
         Error::Internal
     })?;
     let mut response = Html(html).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("cookie"));
-    Ok(response)
-}
-
-/// A page that shows a secret: nobody keeps a copy.
-fn secret_page(template: &impl Template) -> Result<Response, Error> {
-    let mut response = page(template)?;
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
@@ -114,8 +107,7 @@ struct ErrorPage<'a> {
 }
 
 /// A problem for people, with the same status. Whoever is not signed in is sent to the page that says how.
-pub fn error_page(problem: &Problem, mut response: Response) -> Response {
-    let surroundings = response.extensions_mut().remove::<Surroundings>().unwrap_or_default();
+pub fn error_page(problem: &Problem, surroundings: Surroundings, mut response: Response) -> Response {
     if problem.status == 401 {
         return Redirect::to(&login::address(surroundings.here.as_deref())).into_response();
     }
@@ -125,6 +117,7 @@ pub fn error_page(problem: &Problem, mut response: Response) -> Response {
         409 => "Not in this state",
         400 | 422 => "That makes no sense here",
         413 => "That is too large",
+        429 => "Too many attempts",
         503 => "Not available just now",
         500.. => "Something went wrong",
         _ => problem.title.as_str(),

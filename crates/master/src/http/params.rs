@@ -3,20 +3,33 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use gaffer_domain::quantity::Span;
+use gaffer_protocol::rest::Page;
+use serde::Serialize;
 
 use super::error::Error;
+use super::pages::shown::encoded;
 
 /// Entries on a page, if nobody says.
 const DEFAULT_LIMIT: u32 = 50;
 /// Most entries on a page.
 const MAX_LIMIT: u32 = 500;
 
+/// Below which the API stands; its routes do not see it.
+const API_PREFIX: &str = "/api/v1";
+
 /// The parameters of a query, in their order.
 #[derive(Debug, Clone)]
-pub struct Params(Vec<(String, String)>);
+pub struct Params {
+    pairs: Vec<(String, String)>,
+    /// What was asked for, without the API's prefix.
+    path: String,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = Error;
@@ -26,7 +39,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
             Query::<Vec<(String, String)>>::from_request_parts(parts, state).await.map_err(|error| {
                 Error::Invalid { code: "invalid_query", detail: error.to_string(), errors: Vec::new() }
             })?;
-        Ok(Params(pairs))
+        Ok(Params { pairs, path: parts.uri.path().to_owned() })
     }
 }
 
@@ -34,7 +47,7 @@ impl Params {
     /// Refuses every parameter that is not in `known`, and one that comes twice and is not in `repeatable`.
     pub fn only(self, known: &[&str], repeatable: &[&str]) -> Result<Params, Error> {
         let mut seen = BTreeMap::new();
-        for (name, _) in &self.0 {
+        for (name, _) in &self.pairs {
             let pointer = format!("query:{name}");
             let is_known = known.contains(&name.as_str()) || repeatable.contains(&name.as_str());
             if !is_known {
@@ -56,12 +69,12 @@ impl Params {
 
     /// A parameter's text.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// All values of a parameter, those in one value separated by commas taken apart.
     pub fn list<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0
+        self.pairs
             .iter()
             .filter(move |(key, _)| key == name)
             .flat_map(|(_, value)| value.split(','))
@@ -70,7 +83,7 @@ impl Params {
 
     /// All values of a parameter as they are.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// A parameter read as something.
@@ -110,6 +123,21 @@ impl Params {
             .ok_or_else(|| wrong("cursor", "this is no cursor that an earlier page gave"))
     }
 
+    /// A page of a list of the API, with a link to the next one: the same request with another cursor.
+    pub fn answer<T: Serialize>(&self, page: &Page<T>) -> Response {
+        let link = page.next_cursor.as_ref().map(|cursor| self.next_link(cursor));
+        let link = link.and_then(|link| HeaderValue::from_str(&link).ok());
+        let mut response = Json(page).into_response();
+        response.headers_mut().extend(link.map(|link| (header::LINK, link)));
+        response
+    }
+
+    fn next_link(&self, cursor: &str) -> String {
+        let kept = self.pairs.iter().filter(|(name, _)| name != "cursor");
+        let kept = kept.map(|(name, value)| format!("{}={}&", encoded(name), encoded(value)));
+        format!("<{API_PREFIX}{}?{}cursor={cursor}>; rel=\"next\"", self.path, kept.collect::<String>())
+    }
+
     /// A time span such as `60s`, at most `most`.
     pub fn span(&self, name: &str, most: Duration) -> Result<Option<Duration>, Error> {
         let span: Option<Span> = self.parse(name, "a time span such as 60s")?;
@@ -127,15 +155,11 @@ pub fn cursor(number: i64) -> String {
 }
 
 /// Splits off what is more than a page, and makes the cursor for the next.
-pub fn page_of<T>(
-    mut items: Vec<T>,
-    limit: u32,
-    number: impl Fn(&T) -> i64,
-) -> gaffer_protocol::rest::Page<T> {
+pub fn page_of<T>(mut items: Vec<T>, limit: u32, number: impl Fn(&T) -> i64) -> Page<T> {
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
     let next_cursor = items.last().filter(|_| more).map(|last| cursor(number(last)));
-    gaffer_protocol::rest::Page { items, next_cursor }
+    Page { items, next_cursor }
 }
 
 /// A parameter that is wrong.
@@ -169,5 +193,34 @@ fn nearest(name: &str, known: &[&str], repeatable: &[&str]) -> Option<String> {
             "there are {}",
             known.iter().chain(repeatable).copied().collect::<Vec<_>>().join(", ")
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(path: &str, pairs: &[(&str, &str)]) -> Params {
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Params { pairs, path: path.to_owned() }
+    }
+
+    #[test]
+    fn the_next_page_is_the_same_request_with_another_cursor() {
+        let asked = params(
+            "/jobs",
+            &[
+                ("label", "team=a&b"),
+                ("cursor", "c9"),
+                ("state", "failed,running"),
+                ("label", "x=\u{e4}"),
+                ("limit", "2"),
+            ],
+        );
+        assert_eq!(
+            asked.next_link("c5"),
+            "</api/v1/jobs?label=team%3Da%26b&state=failed%2Crunning&label=x%3D%C3%A4&limit=2&cursor=c5>; rel=\"next\""
+        );
+        assert_eq!(params("/keys", &[]).next_link("c5"), "</api/v1/keys?cursor=c5>; rel=\"next\"");
     }
 }

@@ -12,6 +12,7 @@ use gaffer_protocol::wire::MAX_CONTROL_FRAME_BYTES;
 
 use super::auth::{bearer, key_holder};
 use super::error::Error;
+use super::peer::Peer;
 use crate::secret::Purpose;
 use crate::{Master, session};
 
@@ -22,11 +23,12 @@ const READ_BUFFER_BYTES: usize = 8 << 10;
 pub async fn connect(
     State(master): State<Arc<Master>>,
     headers: HeaderMap,
+    peer: Peer,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Error> {
     let token = bearer(&headers)?
         .ok_or_else(|| Error::Unauthorized("key_missing", "a worker needs a key: set API_KEY".to_owned()))?;
-    let holder = key_holder(&master, token, Purpose::WorkerKey).await?;
+    let holder = key_holder(&master, token, Purpose::WorkerKey, &peer).await?;
     let upgrade = upgrade.map_err(|_| Error::Invalid {
         code: "not_a_websocket",
         detail:
@@ -37,6 +39,7 @@ pub async fn connect(
     if master.shutdown.is_cancelled() {
         return Err(Error::ShuttingDown);
     }
+    peer.becomes_session();
     let largest = MAX_CONTROL_FRAME_BYTES.max(MAX_OUTPUT_FRAME_BYTES);
     Ok(upgrade
         .read_buffer_size(READ_BUFFER_BYTES)

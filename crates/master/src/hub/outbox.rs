@@ -250,7 +250,11 @@ fn is_repaired(message: &ToWorker) -> bool {
         | ToWorker::Stop { .. }
         | ToWorker::Kill { .. }
         | ToWorker::TakeBack { .. }
-        | ToWorker::Signal { .. } => true,
+        | ToWorker::Signal { .. }
+        // Sent again by who writes.
+        | ToWorker::Input(_)
+        // For people; nothing follows from it.
+        | ToWorker::Notice { .. } => true,
         ToWorker::Welcome(_)
         | ToWorker::Alive { .. }
         | ToWorker::Definition { .. }

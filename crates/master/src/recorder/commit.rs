@@ -97,6 +97,7 @@ impl Recorder {
 
     /// After a commit: acknowledgements, commands, and calls to whoever waits.
     fn tell(&mut self, changes: Vec<Change>, outcome: Outcome) {
+        self.parts.pauses.note(&outcome, Utc::now());
         let Outcome {
             results,
             stops,
@@ -107,6 +108,8 @@ impl Recorder {
             unfinished,
             scheduling_wanted,
             runs,
+            given_back: _,
+            started: _,
             closed,
             workers,
         } = outcome;

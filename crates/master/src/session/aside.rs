@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::SessionEnd;
-use super::read::check_end;
+use super::read::{CHECKSUMS_DIFFER, OUTPUT_AFTER_END, check_end};
+use super::reports::{write_drivers, write_note};
 use crate::Master;
 use crate::hub::SessionHandle;
 use crate::live::LiveOutput;
@@ -35,8 +36,6 @@ pub(super) struct Aside {
 enum Task {
     /// Not important: left out if too much waits.
     Note(AttemptRef, String),
-    /// The output's checksums differ.
-    Differs(AttemptRef),
     Drivers(Vec<DriverStatus>),
     /// Output of an attempt that this master does not know.
     Output(AttemptRef),
@@ -61,10 +60,6 @@ impl Aside {
 
     pub fn note(&self, attempt: AttemptRef, message: String) {
         let _ = self.tasks.try_send(Task::Note(attempt, message));
-    }
-
-    pub fn differs(&self, attempt: AttemptRef) -> Result<(), SessionEnd> {
-        self.send(Task::Differs(attempt))
     }
 
     pub fn drivers(&self, drivers: Vec<DriverStatus>) -> Result<(), SessionEnd> {
@@ -109,32 +104,28 @@ impl Worker {
     }
 
     async fn see_to(&self, task: Task) -> Result<(), String> {
-        let store = &self.master.store;
-        let (worker, session) = (self.handle.worker, self.handle.id);
         match task {
-            Task::Note(attempt, message) => match store.attempt_note(worker, attempt, &message).await {
-                Ok(Some(job)) => self.master.changes.announce(&[job]),
-                Ok(None) => {}
-                Err(error) => tracing::debug!(%attempt, %error, "a note was not recorded"),
-            },
-            Task::Differs(attempt) => {
-                let message = "the output is not what its worker read: the checksums differ";
-                self.patiently(|| store.attempt_note(worker, attempt, message)).await?;
-            }
+            Task::Note(attempt, note) => write_note(&self.master, &self.handle, attempt, &note).await,
             Task::Drivers(drivers) => {
                 // Not stored, it would be forgotten until the next hello.
-                self.patiently(|| store.worker_drivers(worker, session, &drivers)).await?;
-                self.master.changes.announce(&[]);
-                self.master.scheduler_wake.notify_one();
+                self.patiently(|| write_drivers(&self.master, &self.handle, &drivers)).await?;
             }
             Task::Output(attempt) => {
                 let live = self.open(attempt).await?;
                 let end = self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
+                let end = end.unwrap_or_default();
                 self.handle.send(match live {
+                    Some(live) if live.has_ended() => {
+                        // Closed is closed. The worker is told to forget it: there will never be a place for it.
+                        if end > live.received().bytes {
+                            self.note(attempt, OUTPUT_AFTER_END).await;
+                        }
+                        ToWorker::OutputStored { attempt, offset: end }
+                    }
                     Some(live) => ToWorker::OutputWanted { attempt, offset: live.received().bytes },
                     // Of a job that was deleted, or of somebody else's attempt: there is no place for it, and never
                     // will be.
-                    None => ToWorker::OutputStored { attempt, offset: end.unwrap_or_default() },
+                    None => ToWorker::OutputStored { attempt, offset: end },
                 });
             }
             Task::Ended(ended) => self.ended(ended).await?,
@@ -145,7 +136,7 @@ impl Worker {
     async fn ended(&self, mut ended: Box<Ended>) -> Result<(), String> {
         let attempt = ended.attempt;
         let Some(live) = self.open(attempt).await? else {
-            // It does not exist (any more), is another worker's, or its end is recorded: there is nothing to record.
+            // It does not exist (any more), or is another worker's: there is nothing to record.
             self.handle.send(ToWorker::EndStored { attempt });
             return Ok(());
         };
@@ -155,12 +146,23 @@ impl Worker {
             self.handle.send(ToWorker::OutputWanted { attempt, offset: received.bytes });
             return Ok(());
         }
-        if check_end(&self.master, &live, &mut ended) {
-            let message = "the output is not what its worker read: the checksums differ";
-            self.patiently(|| self.master.store.attempt_note(self.handle.worker, attempt, message)).await?;
+        let received = check_end(&live, &mut ended);
+        if received.complete == Some(false) {
+            self.note(attempt, CHECKSUMS_DIFFER).await;
         }
-        let taken = self.master.recorder.ended(&self.reporter, ended, received.lines);
-        taken.map_err(|error| error.to_string())
+        // One that comes late has a rate.
+        let ended = match live.was_over {
+            true => self.handle.reports.late_end(ended, received),
+            false => Some(ended),
+        };
+        let Some(ended) = ended else { return Ok(()) };
+        self.master.recorder.ended(&self.reporter, ended, received).map_err(|error| error.to_string())
+    }
+
+    async fn note(&self, attempt: AttemptRef, message: &str) {
+        if let Some(note) = self.handle.reports.note(attempt, message) {
+            write_note(&self.master, &self.handle, attempt, &note).await;
+        }
     }
 
     async fn open(&self, attempt: AttemptRef) -> Result<Option<Arc<LiveOutput>>, String> {

@@ -1,6 +1,7 @@
 //! What a worker says in words or numbers, made fit to be stored and shown.
 
 use gaffer_domain::constraint::is_resource_name;
+use gaffer_domain::visible::spoils_a_line;
 use gaffer_protocol::wire::{ContainerFacts, DriverStatus, Hello};
 
 use super::SessionEnd;
@@ -40,6 +41,10 @@ pub(super) fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
     {
         *text = clean(text, MAX_NAME_CHARS);
     }
+    let place = &mut hello.place;
+    for text in [&mut place.machine, &mut place.hardware, &mut place.host, &mut place.directory] {
+        *text = text.take().map(|text| clean(&text, MAX_NAME_CHARS));
+    }
     for warning in &mut hello.warnings {
         *warning = clean(warning, MAX_TEXT_CHARS);
     }
@@ -67,7 +72,8 @@ pub(super) fn cleaned_facts(facts: ContainerFacts) -> Option<ContainerFacts> {
     })
 }
 
-/// Text from outside without control characters (which the database and terminals mind), and not too long.
+/// Text from outside without control characters (which the database and terminals mind) and what hides or reorders the
+/// rest of a line, and not too long.
 pub(super) fn clean(text: &str, max_chars: usize) -> String {
-    text.chars().map(|char| if char.is_control() { ' ' } else { char }).take(max_chars).collect()
+    text.chars().map(|char| if spoils_a_line(char) { ' ' } else { char }).take(max_chars).collect()
 }

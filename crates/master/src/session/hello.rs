@@ -3,21 +3,26 @@
 
 use std::time::Duration;
 
-use gaffer_domain::AttemptRef;
+use chrono::Utc;
 use gaffer_domain::worker::HEARTBEAT_INTERVAL;
+use gaffer_domain::worker::place::Place;
+use gaffer_domain::{AttemptRef, ProjectId};
 use gaffer_protocol::wire::{
     GoodbyeCode, HeldAttempt, Hello, PROTOCOL_VERSION, StoredOutput, ToMaster, ToWorker, Welcome,
 };
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::checks::checked;
 use super::clean::{clean, cleaned};
 use super::read::{Frame, next_frame};
 use super::{SessionEnd, Source, held_of};
 use crate::Master;
+use crate::arrivals::{self, Turn};
 use crate::hub::SessionHandle;
 use crate::store::StoreError;
 use crate::store::keys::KeyHolder;
+use crate::store::places::BeforeHello;
 use crate::store::workers::Registered;
 
 /// A worker has so long to say hello.
@@ -33,7 +38,10 @@ pub(super) async fn begin(source: &mut Source) -> Result<Hello, SessionEnd> {
     let Frame::Control(messages) = first else {
         return Err(SessionEnd::protocol("the first frame must be a hello"));
     };
-    let Some(ToMaster::Hello(hello)) = messages.into_iter().next() else {
+    let Some(first @ ToMaster::Hello(_)) = messages.into_iter().next() else {
+        return Err(SessionEnd::protocol("the first message must be a hello"));
+    };
+    let ToMaster::Hello(hello) = checked(first, Utc::now(), |at| at)? else {
         return Err(SessionEnd::protocol("the first message must be a hello"));
     };
     if hello.protocol != PROTOCOL_VERSION {
@@ -49,14 +57,21 @@ pub(super) async fn begin(source: &mut Source) -> Result<Hello, SessionEnd> {
     cleaned(*hello)
 }
 
-/// Registers the worker.
+/// Registers the worker. No other session of its begins before the turn ends that this gives.
 pub(super) async fn register(
     master: &Master,
     key: &KeyHolder,
     session: Uuid,
     hello: &Hello,
-) -> Result<Registered, SessionEnd> {
+) -> Result<(Registered, Turn), SessionEnd> {
     let identity: [u8; 32] = Sha256::digest(hello.identity.as_bytes()).into();
+    master.hub.may_say_hello(identity).map_err(|wait| {
+        let wait = wait.as_secs() + 1;
+        SessionEnd::protocol(format!("this worker connects too often; it may again in {wait} s"))
+    })?;
+    let turn = master.arrivals.turn(identity).await;
+    let place = Place { boot_id: hello.boot_id.clone(), ..hello.place.clone() };
+    let known = in_turn(master, || let_in(master, key.project, &identity, &hello.name, &place)).await??;
     let register = || master.store.worker_hello(key.project, key.key, session, &identity, hello);
     let registered = in_turn(master, register)
         .await?
@@ -65,7 +80,46 @@ pub(super) async fn register(
         worker = %registered.name, id = %registered.id, version = %hello.version, held = hello.held.len(),
         new = registered.is_new, "worker connected"
     );
-    Ok(registered)
+    if known.as_ref() != Some(&place) {
+        in_turn(master, || master.store.worker_placed(registered.id, &place)).await?;
+    }
+    Ok((registered, turn))
+}
+
+/// Whether this worker is the one that its identity says, and has the name to itself that a lost one had. Gives where it
+/// was before.
+async fn let_in(
+    master: &Master,
+    project: ProjectId,
+    identity: &[u8; 32],
+    name: &str,
+    place: &Place,
+) -> Result<Result<Option<Place>, SessionEnd>, StoreError> {
+    let BeforeHello { known, name_is_of_lost } =
+        master.store.worker_before_hello(project, identity, name).await?;
+    if let Some(known) = &known
+        && let Err(duplicate) = arrivals::admit(&master.store, &master.hub, known, place).await?
+    {
+        tracing::warn!(
+            worker = %duplicate.holder_name, relation = ?duplicate.relation, host = place.host,
+            "a copy of a worker's data directory was started elsewhere; the worker keeps its place"
+        );
+        if master.arrivals.is_news(duplicate.holder) {
+            let event = duplicate.event(place);
+            master.store.worker_duplicate(duplicate.holder, &event).await?;
+            master.hub.send(duplicate.holder, ToWorker::Notice { message: event });
+            master.changes.announce(&[]);
+        }
+        let code = match duplicate.begins_anew {
+            true => GoodbyeCode::BeginAnew,
+            false => GoodbyeCode::Duplicate,
+        };
+        return Ok(Err(SessionEnd::Goodbye(code, duplicate.message())));
+    }
+    if name_is_of_lost {
+        master.store.worker_name_release(project, name).await?;
+    }
+    Ok(Ok(known.map(|known| known.place)))
 }
 
 /// Repairs what worker and database disagree on; says how much of each held attempt's output is stored.

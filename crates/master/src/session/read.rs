@@ -5,20 +5,25 @@ use std::time::Instant;
 
 use axum::extract::ws::Message;
 use bytes::Bytes;
+use chrono::Utc;
 use futures::StreamExt;
-use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::AttemptRef;
 use gaffer_domain::worker::SILENCE_LIMIT;
 use gaffer_protocol::output::EncodedChunk;
 use gaffer_protocol::wire::{Ended, GoodbyeCode, Heartbeat, MAX_MESSAGES_PER_FRAME, ToMaster, ToWorker};
 use tokio::sync::watch;
 
 use super::aside::Aside;
-use super::clean::{MAX_NOTE_CHARS, MAX_TEXT_CHARS, clean, cleaned_drivers, cleaned_facts};
+use super::checks::{checked, checked_chunk};
 use super::{SessionEnd, Source, held_of, told_to_go};
 use crate::Master;
 use crate::hub::{Goodbye, SessionHandle};
 use crate::live::{Arrival, Found, LiveOutput};
 use crate::recorder::{NotTaken, Reporter};
+use crate::store::output::ReceivedOutput;
+
+pub(super) const CHECKSUMS_DIFFER: &str = "the output is not what its worker read: the checksums differ";
+pub(super) const OUTPUT_AFTER_END: &str = "output came after the end of the attempt and was refused";
 
 /// What a frame holds.
 pub(super) enum Frame {
@@ -84,22 +89,25 @@ impl Reader<'_> {
     fn control(&self, messages: Vec<ToMaster>) -> Result<(), SessionEnd> {
         let recorder = &self.master.recorder;
         self.handle.heard(None);
+        let ours = |at| self.master.clocks.ours(self.handle.worker, at);
         for message in messages {
-            match message {
+            match checked(message, Utc::now(), ours)? {
                 ToMaster::Hello(_) => return Err(SessionEnd::protocol("a second hello in one session")),
                 ToMaster::Heartbeat(heartbeat) => self.heartbeat(*heartbeat)?,
                 ToMaster::Started { attempt, at, container } => {
-                    let container = container.and_then(cleaned_facts);
-                    let at = self.master.clocks.ours(self.handle.worker, at);
                     recorder.started(self.reporter, attempt, at, container)?;
                 }
                 ToMaster::Noted { attempt, message } => {
-                    // What comes too fast is left out.
-                    if self.handle.may_note() {
-                        self.aside.note(attempt, clean(&message, MAX_NOTE_CHARS));
+                    if let Some(note) = self.handle.reports.note(attempt, &message) {
+                        self.aside.note(attempt, note);
                     }
                 }
-                ToMaster::Drivers { drivers } => self.aside.drivers(cleaned_drivers(drivers)?)?,
+                ToMaster::Drivers { drivers } => {
+                    if let Some(drivers) = self.handle.reports.drivers(drivers) {
+                        self.aside.drivers(drivers)?;
+                    }
+                }
+                ToMaster::InputTaken(taken) => self.master.inputs.taken(self.handle.worker, taken),
                 ToMaster::Returned { attempt } => recorder.returned(self.reporter, attempt)?,
                 ToMaster::Ended(ended) => self.ended(ended)?,
             }
@@ -110,7 +118,7 @@ impl Reader<'_> {
     fn heartbeat(&self, heartbeat: Heartbeat) -> Result<(), SessionEnd> {
         let Heartbeat { sequence, held, stats, clock } = heartbeat;
         self.handle.heard(Some(stats));
-        self.master.clocks.heartbeat(self.handle.worker, sequence, clock, chrono::Utc::now());
+        self.master.clocks.heartbeat(self.handle.worker, sequence, clock, Utc::now());
         self.handle.send(ToWorker::Alive { sequence });
         let held = held.map(|held| held_of(&held));
         match self.handle.agreement.heard(held, Instant::now()) {
@@ -139,10 +147,25 @@ impl Reader<'_> {
                 ended.output_bytes, received.bytes
             )));
         }
-        if check_end(self.master, &live, &mut ended) {
-            self.aside.differs(attempt)?;
+        let received = check_end(&live, &mut ended);
+        if received.complete == Some(false) {
+            self.note(attempt, CHECKSUMS_DIFFER);
         }
-        Ok(self.master.recorder.ended(self.reporter, ended, received.lines)?)
+        // One that comes late has a rate.
+        let ended = match live.was_over {
+            true => self.handle.reports.late_end(ended, received),
+            false => Some(ended),
+        };
+        match ended {
+            Some(ended) => Ok(self.master.recorder.ended(self.reporter, ended, received)?),
+            None => Ok(()),
+        }
+    }
+
+    fn note(&self, attempt: AttemptRef, message: &str) {
+        if let Some(note) = self.handle.reports.note(attempt, message) {
+            self.aside.note(attempt, note);
+        }
     }
 
     fn output(&self, frame: Bytes) -> Result<(), SessionEnd> {
@@ -150,7 +173,8 @@ impl Reader<'_> {
         let malformed = |error: gaffer_protocol::output::Malformed| SessionEnd::protocol(error.to_string());
         let encoded = EncodedChunk::from_frame(frame).map_err(malformed)?;
         let chunk = encoded.decode().map_err(malformed)?;
-        let attempt = chunk.attempt;
+        let (encoded, chunk) = checked_chunk(encoded, chunk, Utc::now())?;
+        let (attempt, end) = (chunk.attempt, chunk.end());
         let live = match self.master.live.find(attempt, self.handle.worker) {
             Found::Open(live) => live,
             Found::Unknown => return self.aside.output(attempt, chunk.end()),
@@ -173,36 +197,39 @@ impl Reader<'_> {
             }
             Arrival::Gap(offset) => self.handle.send(ToWorker::OutputWanted { attempt, offset }),
             Arrival::KnownGap => {}
+            Arrival::AfterEnd => {
+                // Closed is closed. The worker is told to forget it: there will never be a place for it.
+                tracing::debug!(%attempt, worker = %self.handle.worker_name, "{OUTPUT_AFTER_END}");
+                self.note(attempt, OUTPUT_AFTER_END);
+                self.handle.send(ToWorker::OutputStored { attempt, offset: end });
+            }
         }
         Ok(())
     }
 }
 
-/// Checks a reported end against the output that has arrived, and makes it fit to be stored. Says whether the output is
-/// not what the worker read.
-pub(super) fn check_end(master: &Master, live: &LiveOutput, ended: &mut Ended) -> bool {
+/// Checks a reported end against the output that has arrived, after which no more is taken. Gives what is known of that
+/// output.
+pub(super) fn check_end(live: &LiveOutput, ended: &mut Ended) -> ReceivedOutput {
     let received = live.received();
-    let mut differs = false;
-    if let (Some(theirs), Some(ours)) = (&ended.output_sha256, live.sha256())
-        && ended.output_bytes == received.bytes
-        && *theirs != ours
-    {
+    live.ends();
+    let ours = live.sha256();
+    let complete = match (&ended.output_sha256, &ours) {
+        (Some(theirs), Some(ours)) if ended.output_bytes == received.bytes => {
+            Some(theirs.eq_ignore_ascii_case(ours))
+        }
+        _ => None,
+    };
+    if complete == Some(false) {
+        let theirs = ended.output_sha256.as_deref();
         tracing::error!(attempt = %ended.attempt, theirs, ours, "the output's checksums differ");
-        differs = true;
     }
     // A worker that lost part of its own record may know of less than is stored here; what is stored counts.
     if ended.output_bytes < received.bytes || ended.output_sha256.is_none() {
         ended.output_bytes = received.bytes;
-        ended.output_sha256 = live.sha256();
+        ended.output_sha256 = ours;
     }
-    if let AttemptEnd::StartFailed { message, .. } = &mut ended.end {
-        *message = clean(message, MAX_TEXT_CHARS);
-    }
-    ended.started_at = ended.started_at.map(|at| master.clocks.ours(live.worker, at));
-    ended.ended_at = master.clocks.ours(live.worker, ended.ended_at);
-    ended.output_sha256 = ended.output_sha256.take().map(|sum| clean(&sum, 64));
-    ended.container = ended.container.take().and_then(cleaned_facts);
-    differs
+    ReceivedOutput { lines: received.lines, complete }
 }
 
 impl From<NotTaken> for SessionEnd {

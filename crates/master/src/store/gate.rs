@@ -21,6 +21,7 @@ use gaffer_domain::task::{
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 
+use super::output::ReceivedOutput;
 use super::specs::StoredSpec;
 use super::{Store, StoreError};
 pub use batch::{
@@ -55,6 +56,8 @@ struct Work {
     commands: Vec<Dispatch>,
     scheduling_wanted: bool,
     runs: Vec<Run>,
+    given_back: Vec<(i64, WorkerId)>,
+    started: Vec<(i64, WorkerId)>,
     closed: Vec<AttemptRef>,
     workers: BTreeSet<WorkerId>,
 }
@@ -102,7 +105,7 @@ struct AttemptUpdate {
     end: Option<AttemptEnd>,
     report: Option<Box<Ended>>,
     container: Option<Box<ContainerFacts>>,
-    output_lines: u64,
+    output: ReceivedOutput,
 }
 
 #[derive(Debug)]
@@ -158,6 +161,7 @@ impl Store {
         outcome.jobs = work.jobs.iter().filter(|(_, job)| job.dirty).map(|(id, _)| *id).collect();
         outcome.scheduling_wanted = work.scheduling_wanted;
         outcome.runs = work.runs;
+        (outcome.given_back, outcome.started) = (work.given_back, work.started);
         outcome.closed = work.closed;
         outcome.workers = work.workers;
         Ok(outcome)
@@ -221,9 +225,14 @@ impl Work {
         match &change.attempt {
             Some(AttemptChange::Started { at }) => {
                 job.started_at.get_or_insert(*at);
+                self.started.extend(worker_before.map(|worker| (work.class, worker)));
                 self.attempts.changed.entry(attempt).or_default().started_at = Some(*at);
             }
-            Some(AttemptChange::Closed { end: _ }) => {
+            Some(AttemptChange::Closed { end: None }) => {
+                self.closed.push(attempt);
+                self.given_back.extend(worker_before.map(|worker| (work.class, worker)));
+            }
+            Some(AttemptChange::Closed { end: Some(_) }) => {
                 self.closed.push(attempt);
                 if let Detail::End(report, _) = &input.detail
                     && let Some(at) = report.started_at
@@ -294,12 +303,12 @@ impl AttemptWrites {
                 let update = self.changed.entry(attempt).or_default();
                 update.finished_at = Some(now);
                 update.end = end;
-                if let Detail::End(report, lines) = detail {
+                if let Detail::End(report, received) = detail {
                     update.started_at =
                         update.started_at.or(report.started_at.map(|at| at.min(now).max(Time::UNIX_EPOCH)));
                     update.container = update.container.take().or(report.container.clone().map(Box::new));
                     update.report = Some(report.clone());
-                    update.output_lines = *lines;
+                    update.output = *received;
                 }
             }
             Some(AttemptChange::Started { .. }) => {

@@ -186,6 +186,25 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
+    /// The hashes of all secrets that are good now, the latest used first, at most `limit` of each kind: keys, sign-in
+    /// links, and browsers' sessions.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn secrets_good(&self, limit: u32) -> Result<Vec<[u8; 32]>, StoreError> {
+        let found: Vec<Vec<u8>> = sqlx::query_scalar(
+            "(SELECT sha256 FROM keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) \
+                 ORDER BY last_used_at DESC NULLS LAST LIMIT $1) \
+             UNION ALL (SELECT sha256 FROM login_links WHERE used_at IS NULL AND expires_at > now() LIMIT $1) \
+             UNION ALL (SELECT sha256 FROM web_sessions WHERE expires_at > now() \
+                 ORDER BY last_used_at DESC LIMIT $1)",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(found.into_iter().filter_map(|sha256| sha256.try_into().ok()).collect())
+    }
+
     /// Of these keys, the ones that are refused by now.
     ///
     /// # Errors

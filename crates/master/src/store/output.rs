@@ -31,17 +31,6 @@ pub struct OutputHead {
     pub lines: u64,
 }
 
-/// An attempt whose output may still grow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutputOwner {
-    /// Which.
-    pub attempt: AttemptRef,
-    /// It is not live any more, but nobody saw its end.
-    pub is_over: bool,
-    /// How much is stored.
-    pub head: OutputHead,
-}
-
 #[derive(FromRow)]
 struct StoredChunk {
     start_offset: i64,
@@ -88,23 +77,22 @@ pub(super) async fn chunks_insert(tx: &mut PgConnection, chunks: &[ChunkRow]) ->
 }
 
 impl Store {
-    /// Of these attempts, those of that worker whose output may still grow, and how much of it is stored. Left out is
-    /// what was reported to be over with all its output.
+    /// What is recorded of the output of those of these attempts that are that worker's.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn output_owners(
+    pub async fn outputs_of_worker(
         &self,
         attempts: &[AttemptRef],
         worker: WorkerId,
-    ) -> Result<Vec<OutputOwner>, StoreError> {
+    ) -> Result<Vec<(AttemptRef, AttemptOutput)>, StoreError> {
         let (tasks, numbers): (Vec<i64>, Vec<i32>) =
             attempts.iter().map(|attempt| (attempt.task.0, attempt.attempt as i32)).unzip();
-        let rows: Vec<(i64, i32, bool, Option<i64>, Option<i64>)> = sqlx::query_as(
-            "SELECT a.task_id, a.attempt, a.finished_at IS NOT NULL, o.bytes, o.lines \
+        let rows: Vec<(i64, i32, bool, bool, Option<i64>, Option<i64>)> = sqlx::query_as(
+            "SELECT a.task_id, a.attempt, a.output_bytes IS NOT NULL, a.finished_at IS NOT NULL, o.bytes, o.lines \
              FROM UNNEST($1::bigint[], $2::int[]) AS asked(task_id, attempt) \
              CROSS JOIN LATERAL (SELECT * FROM attempts WHERE task_id = asked.task_id AND attempt = asked.attempt \
-                 AND worker_id = $3 AND output_bytes IS NULL LIMIT 1) a \
+                 AND worker_id = $3 LIMIT 1) a \
              LEFT JOIN LATERAL (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines \
                  FROM output_chunks WHERE task_id = asked.task_id AND attempt = asked.attempt \
                  ORDER BY start_offset DESC LIMIT 1) o ON true",
@@ -114,15 +102,13 @@ impl Store {
         .bind(worker.0)
         .fetch_all(&self.pool)
         .await?;
-        let owner = |(task, attempt, is_over, bytes, lines): (i64, i32, bool, Option<i64>, Option<i64>)| {
-            let head = OutputHead {
-                bytes: bytes.unwrap_or_default() as u64,
-                lines: lines.unwrap_or_default() as u64,
+        let output =
+            |(task, attempt, ended, over, bytes, lines): (i64, i32, bool, bool, Option<i64>, Option<i64>)| {
+                let (bytes, lines) = (bytes.unwrap_or_default() as u64, lines.unwrap_or_default() as u64);
+                let attempt = AttemptRef { task: TaskId(task), attempt: attempt as u32 };
+                (attempt, AttemptOutput { stored: OutputHead { bytes, lines }, ended, over })
             };
-            let attempt = AttemptRef { task: TaskId(task), attempt: attempt as u32 };
-            OutputOwner { attempt, is_over, head }
-        };
-        Ok(rows.into_iter().map(owner).collect())
+        Ok(rows.into_iter().map(output).collect())
     }
 
     /// How much of an attempt's output is stored.
@@ -141,6 +127,24 @@ impl Store {
         Ok(last
             .map(|(bytes, lines)| OutputHead { bytes: bytes as u64, lines: lines as u64 })
             .unwrap_or_default())
+    }
+
+    /// Whether the stored output of an attempt is what its worker read; none if that could not be compared.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn output_complete(&self, attempt: AttemptRef) -> Result<Option<bool>, StoreError> {
+        // What was set aside is missing where it is read.
+        let found: Option<Option<bool>> = sqlx::query_scalar(
+            "SELECT output_complete AND NOT EXISTS (SELECT 1 FROM dead_letters d \
+                 WHERE d.task_id = a.task_id AND d.attempt = a.attempt AND d.kind = 'output') \
+             FROM attempts a WHERE task_id = $1 AND attempt = $2",
+        )
+        .bind(attempt.task.0)
+        .bind(attempt.attempt as i32)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.flatten())
     }
 
     /// The stored chunks from the one that contains `offset` on, in order, at most `limit`.

@@ -48,6 +48,7 @@ struct TaskRow {
     attempt: i32,
     worker_name: Option<String>,
     attempt_worker_id: Option<i64>,
+    output_complete: Option<bool>,
     not_before: Option<Time>,
     created_at: Time,
     attempt_started_at: Option<Time>,
@@ -58,8 +59,8 @@ struct TaskRow {
 
 const TASKS: &str = "SELECT t.id, t.job_id, d.name, t.index, d.single, d.driver, t.state::text AS state, \
          t.reason_code, t.reason_message, a.exit_code, a.signal, t.attempt, w.name AS worker_name, \
-         a.worker_id AS attempt_worker_id, t.not_before, j.created_at, a.started_at AS attempt_started_at, \
-         t.finished_at, a.finished_at AS attempt_finished_at, a.ran_micros \
+         a.worker_id AS attempt_worker_id, a.output_complete, t.not_before, j.created_at, \
+         a.started_at AS attempt_started_at, t.finished_at, a.finished_at AS attempt_finished_at, a.ran_micros \
      FROM tasks t JOIN jobs j ON j.id = t.job_id \
      JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
      LEFT JOIN attempts a ON a.task_id = t.id AND a.attempt = t.attempt \
@@ -85,6 +86,7 @@ impl TryFrom<TaskRow> for TaskRecord {
             attempt: row.attempt as u32,
             worker: row.worker_name,
             worker_id: row.attempt_worker_id.map(WorkerId),
+            output_complete: row.output_complete,
             not_before: row.not_before.filter(|_| repeats),
             created_at: row.created_at,
             started_at: row.attempt_started_at,
@@ -307,6 +309,7 @@ impl Store {
             stored_bytes: i64,
             stored_lines: i64,
             output_sha256: Option<String>,
+            output_complete: Option<bool>,
             placement: Option<Value>,
             killed: Option<Value>,
             container: Option<Value>,
@@ -315,7 +318,10 @@ impl Store {
             "SELECT a.attempt, a.worker_id, w.name AS worker_name, a.scheduled_at, a.started_at, a.finished_at, \
                  a.ran_micros, a.reason_code, a.reason_message, a.exit_code, a.signal, \
                  COALESCE(a.output_bytes, o.bytes, 0) AS stored_bytes, \
-                 COALESCE(a.output_lines, o.lines, 0) AS stored_lines, a.output_sha256, a.placement, a.killed, a.container \
+                 COALESCE(a.output_lines, o.lines, 0) AS stored_lines, a.output_sha256, \
+                 a.output_complete AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.task_id = a.task_id \
+                     AND d.attempt = a.attempt AND d.kind = 'output') AS output_complete, \
+                 a.placement, a.killed, a.container \
              FROM attempts a LEFT JOIN workers w ON w.id = a.worker_id \
              LEFT JOIN LATERAL (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines \
                  FROM output_chunks o WHERE o.task_id = a.task_id AND o.attempt = a.attempt \
@@ -342,6 +348,7 @@ impl Store {
                     output_bytes: row.stored_bytes as u64,
                     output_lines: row.stored_lines as u64,
                     output_sha256: row.output_sha256,
+                    output_complete: row.output_complete,
                     placement: understood("receipt", row.placement),
                     killed: understood("account of an end", row.killed),
                     container: understood("container", row.container),

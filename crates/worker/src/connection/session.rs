@@ -196,6 +196,11 @@ impl Session<'_> {
                 return Ok(());
             }
             ToWorker::Welcome(_) => return Ok(()),
+            ToWorker::Notice { message } => {
+                tracing::warn!("the master says: {message}");
+                return Ok(());
+            }
+            ToWorker::Input(input) => Command::Input(input),
             ToWorker::Start(start) => {
                 let resolved = self.definitions().resolve(&start);
                 let resolved = resolved.ok_or_else(|| {

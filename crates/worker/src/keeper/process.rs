@@ -19,8 +19,9 @@ use tokio::time::timeout;
 use super::frame::{self, Build, FromKeeper, LogLine, Opening, Refusal, ToKeeper, Wire};
 use super::serve::{Served, serve};
 use super::{guard, log};
+use crate::attempt::scratch::ScratchSpace;
 use crate::clock::BootTime;
-use crate::data_dir::DataDirLock;
+use crate::data_dir::{self, DataDirLock};
 use crate::execution::{Execution, ExecutionSettings};
 
 const SOCKET: &str = "keeper.sock";
@@ -134,6 +135,7 @@ async fn hear_opening(wire: &mut Wire) -> Option<Opening> {
 async fn begin(opening: Opening, log: mpsc::Receiver<LogLine>) -> anyhow::Result<Option<Kept>> {
     let Opening { settings, build, .. } = opening;
     let Some(lock) = take_lock(&settings.data_dir).await? else { return Ok(None) };
+    data_dir::own_spool(&settings.data_dir, &settings.token)?;
     let execution = Execution::open(settings.clone()).await?;
     Ok(Some(Kept { served: Served::new(execution, log), settings, build, _lock: lock }))
 }
@@ -192,6 +194,7 @@ impl Kept {
                 }
             }
         }
+        ScratchSpace::close(&self.settings.data_dir);
         Ok(())
     }
 

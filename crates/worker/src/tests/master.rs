@@ -11,7 +11,7 @@ use gaffer_domain::{AttemptRef, JobId, TaskId, WorkerId};
 use gaffer_protocol::definitions::{Definition, StartAttempt, parts};
 use gaffer_protocol::output::{Chunk, EncodedChunk, Stream};
 use gaffer_protocol::wire::{
-    Ended, HeldAttempt, Hello, Start, StoredOutput, ToMaster, ToWorker, Welcome, frames,
+    Ended, HeldAttempt, Hello, InputTaken, Start, StoredOutput, ToMaster, ToWorker, Welcome, frames,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -260,6 +260,7 @@ pub struct Books {
     pub started: HashMap<AttemptRef, usize>,
     pub ended: HashMap<AttemptRef, Ended>,
     pub returned: Vec<AttemptRef>,
+    pub taken: Vec<InputTaken>,
 }
 
 impl Books {
@@ -286,6 +287,10 @@ impl Books {
                 }
                 self.ended.insert(attempt, *ended);
                 vec![ToWorker::EndStored { attempt }]
+            }
+            Said::Report(ToMaster::InputTaken(taken)) => {
+                self.taken.push(taken);
+                Vec::new()
             }
             Said::Report(ToMaster::Noted { .. }) => Vec::new(),
             Said::Report(report) => panic!("unexpected: {report:?}"),
@@ -339,6 +344,8 @@ pub struct Order {
     pub index: u32,
     pub driver: DriverKind,
     pub container: Option<Box<Container>>,
+    pub workdir: Option<String>,
+    pub stdin: bool,
     pub action: Action,
     pub env: BTreeMap<String, String>,
     pub resources: Resources,
@@ -366,6 +373,8 @@ impl Order {
             task: self.task,
             driver: self.driver,
             container: self.container,
+            workdir: self.workdir,
+            stdin: self.stdin,
             action: self.action,
             env: self.env,
             resources: self.resources,
@@ -389,6 +398,8 @@ pub fn start(task: i64, action: Action) -> Order {
         index: 0,
         driver: DriverKind::Host,
         container: None,
+        workdir: None,
+        stdin: false,
         action,
         env: BTreeMap::new(),
         resources: Resources { cpu: Cpu::from_millis(0), memory: Bytes(0), disk: Bytes(0) },

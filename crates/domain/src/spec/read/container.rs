@@ -5,10 +5,9 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use serde_json::Value;
-
 use super::fields::{Node, Object};
 use super::task::arguments;
+use crate::document::Value;
 use crate::quantity::{Bytes, shown};
 use crate::spec::container::is_plain_path;
 use crate::spec::{Container, DEFAULT_PIDS_LIMIT, DriverKind, Gpus, Network, Port, PullPolicy, Volume};
@@ -19,7 +18,6 @@ const OTHER_FIELDS: &[&str] = &[
     "pull",
     "entrypoint",
     "user",
-    "workdir",
     "pids_limit",
     "ports",
     "volumes",
@@ -36,6 +34,8 @@ const CONFLICTS_WITH_THE_DRIVER: &str =
 
 const MAX_IMAGE_LEN: usize = 512;
 const MAX_USER_LEN: usize = 128;
+/// The longest path that Linux takes, with the zero byte that ends it.
+const MAX_WORKDIR_BYTES: usize = 4095;
 const MAX_PIDS: u32 = 1_000_000;
 const MAX_PORTS: usize = 64;
 const MAX_VOLUMES: usize = 32;
@@ -108,11 +108,18 @@ pub(super) fn driver(object: &mut Object) -> (DriverKind, Option<Container>) {
                 image.wrong::<()>(CONFLICTS_WITH_THE_DRIVER);
             }
             object.refuse(OTHER_FIELDS, BELONGS_TO_A_CONTAINER);
+            if kind == DriverKind::Scripted {
+                object.refuse(
+                    &["workdir", "stdin"],
+                    "makes no sense for a scripted task, which runs no program",
+                );
+            }
             (kind, None)
         }
         // Which driver was meant nobody knows, so nothing is said of its fields.
         None => {
             object.field("image");
+            object.field("workdir");
             OTHER_FIELDS.iter().for_each(|name| drop(object.field(name)));
             (DriverKind::Host, None)
         }
@@ -201,24 +208,38 @@ fn entrypoint(object: &mut Object) -> Option<Vec<String>> {
 }
 
 fn user(node: &Node) -> Option<String> {
-    let user = node.scalar_text()?;
+    let user = node.text("the name of a user")?;
     let is_name = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
     };
-    let (name, group) =
-        user.split_once(':').map_or((user.as_str(), None), |(name, group)| (name, Some(group)));
+    let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
     if user.len() > MAX_USER_LEN || !is_name(name) || !group.is_none_or(is_name) {
         return node.wrong(format!(
             "{} cannot be a user: write a name or a number, and a group after a colon if need be",
-            shown(&user)
+            shown(user)
         ));
     }
-    Some(user)
+    Some(user.to_owned())
 }
 
-fn workdir(node: &Node) -> Option<String> {
-    plain_path(node, node.text("an absolute path")?)
+/// The directory in which a task runs, on the host or in its container.
+pub(super) fn workdir(node: &Node) -> Option<String> {
+    let path = node.text("an absolute path")?;
+    if path.len() > MAX_WORKDIR_BYTES || path.contains('\0') {
+        return node.wrong(format!(
+            "the path has more than the {MAX_WORKDIR_BYTES} bytes that are allowed, or a zero byte in it"
+        ));
+    }
+    if !path.starts_with('/') {
+        let suggest = || {
+            let is_home = path == "~" || path.starts_with("~/");
+            is_home.then(|| "a home directory is written out, as in /home/ana: `~` is for shells".to_owned())
+        };
+        return node
+            .wrong_with(format!("{} is not an absolute path: it begins with /", shown(path)), suggest);
+    }
+    Some(path.to_owned())
 }
 
 fn plain_path(node: &Node, path: &str) -> Option<String> {
@@ -251,11 +272,7 @@ fn distinct<T: FromStr<Err: Display>>(
     }
     let mut known: Vec<T> = Vec::new();
     for node in nodes {
-        if node.value.is_null() {
-            node.expected::<()>("a text");
-            continue;
-        }
-        let Some(text) = node.scalar_text() else { continue };
+        let Some(text) = node.text("a text") else { continue };
         match text.parse::<T>() {
             Err(why) => {
                 node.wrong_with::<()>(why.to_string(), || advise(node.value));
@@ -356,8 +373,8 @@ fn capabilities(node: &Node) -> Option<Vec<String>> {
 
 fn gpus(node: &Node) -> Option<Gpus> {
     let count = node.value.as_u64().and_then(|count| u32::try_from(count).ok());
-    match (node.value, count) {
-        (Value::String(word), _) if word == "all" => Some(Gpus::All),
+    match (node.value.as_text(), count) {
+        (Some("all"), _) => Some(Gpus::All),
         (_, Some(count)) if (1..=MAX_GPUS).contains(&count) => Some(Gpus::Count(count)),
         _ => node.expected(&format!("`all` or a whole number from 1 to {MAX_GPUS}")),
     }

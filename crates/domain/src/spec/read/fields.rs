@@ -1,4 +1,4 @@
-//! A walk through untrusted JSON that knows where it stands and collects every mistake on its way.
+//! A walk through an untrusted document that knows where it stands and collects every mistake on its way.
 //!
 //! A reader takes a [`Node`] and gives `None` after it reported a mistake. Its caller goes on with a stand-in,
 //! so that the other mistakes are found too; what was built with stand-ins is thrown away at the end.
@@ -6,11 +6,10 @@
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
-
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use std::str::FromStr;
 
 use super::FieldError;
+use crate::document::{Data, Entry, ScalarKind, Value};
 use crate::quantity::shown;
 use crate::spelling::did_you_mean;
 
@@ -39,7 +38,7 @@ impl Mistakes {
     }
 }
 
-/// One JSON value, where it stands, and where to report what is wrong with it.
+/// One value, where it stands, and where to report what is wrong with it.
 #[derive(Clone)]
 pub(super) struct Node<'a> {
     pub value: &'a Value,
@@ -85,22 +84,23 @@ impl<'a> Node<'a> {
 
     /// Reports that something else was expected here.
     pub fn expected<T>(&self, what: &str) -> Option<T> {
-        let found = match self.value {
-            Value::Null => "null".to_owned(),
-            Value::Bool(value) => value.to_string(),
-            Value::Number(number) => number.to_string(),
-            Value::String(_) => "a string".to_owned(),
-            Value::Array(_) => "a list".to_owned(),
-            Value::Object(_) => "an object".to_owned(),
+        let found = match &self.value.data {
+            Data::Scalar(scalar) => match scalar.kind {
+                ScalarKind::Null => "null".to_owned(),
+                ScalarKind::Bool | ScalarKind::Number => scalar.text.clone(),
+                ScalarKind::Text => "a string".to_owned(),
+            },
+            Data::List(_) => "a list".to_owned(),
+            Data::Object(_) => "an object".to_owned(),
         };
         self.wrong(format!("expected {what}, found {found}"))
     }
 
     /// An object with fields of fixed names.
     pub fn object(&self, what: &str) -> Option<Object<'a>> {
-        match self.value {
-            Value::Object(map) => {
-                Some(Object { node: self.clone(), map, known: Vec::new(), refused: Vec::new() })
+        match &self.value.data {
+            Data::Object(entries) => {
+                Some(Object { node: self.clone(), entries, known: Vec::new(), refused: Vec::new() })
             }
             _ => self.expected(what),
         }
@@ -108,9 +108,9 @@ impl<'a> Node<'a> {
 
     /// The entries of an object whose names are the user's own.
     pub fn entries(&self, what: &str) -> Option<impl ExactSizeIterator<Item = (&'a str, Node<'a>)>> {
-        match self.value {
-            Value::Object(map) => {
-                Some(map.iter().map(|(name, value)| (name.as_str(), self.child(name, value))))
+        match &self.value.data {
+            Data::Object(entries) => {
+                Some(entries.iter().map(|entry| (entry.key.as_str(), self.child(&entry.key, &entry.value))))
             }
             _ => self.expected(what),
         }
@@ -118,31 +118,21 @@ impl<'a> Node<'a> {
 
     /// The members of a list.
     pub fn list(&self, what: &str) -> Option<impl ExactSizeIterator<Item = Node<'a>>> {
-        match self.value {
-            Value::Array(items) => {
+        match &self.value.data {
+            Data::List(items) => {
                 Some(items.iter().enumerate().map(|(position, item)| self.child(&position.to_string(), item)))
             }
             _ => self.expected(what),
         }
     }
 
-    /// A string.
+    /// A text: the own text of a scalar, whatever its language takes it for. YAML makes numbers of `8080` and `1.10`, and
+    /// a boolean of `true`.
     pub fn text(&self, what: &str) -> Option<&'a str> {
-        match self.value {
-            Value::String(text) => Some(text),
-            _ => self.expected(what),
+        if self.value.is_null() {
+            return self.wrong(format!("expected {what}, found null: write \"\" for an empty text"));
         }
-    }
-
-    /// A string, or the text of a number or boolean: YAML makes these of `8080` and `true`.
-    pub fn scalar_text(&self) -> Option<String> {
-        match self.value {
-            Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
-            Value::Bool(value) => Some(value.to_string()),
-            Value::Null => self.wrong("expected a text, found null: write \"\" for an empty one"),
-            Value::Array(_) | Value::Object(_) => self.expected("a text"),
-        }
+        self.value.as_text().or_else(|| self.expected(what))
     }
 
     /// A whole number in a range.
@@ -156,13 +146,11 @@ impl<'a> Node<'a> {
     /// An amount with a unit, in a range.
     pub fn amount<T>(&self, noun: &str, range: RangeInclusive<T>) -> Option<T>
     where
-        T: Deserialize<'a> + Display + PartialOrd,
+        T: FromStr<Err: Display> + Display + PartialOrd,
     {
         let what = format!("{noun} from {} to {}", range.start(), range.end());
-        if !matches!(self.value, Value::String(_) | Value::Number(_)) {
-            return self.expected(&what);
-        }
-        match T::deserialize(self.value) {
+        let Some(text) = self.value.amount_text() else { return self.expected(&what) };
+        match text.parse::<T>() {
             Ok(amount) if range.contains(&amount) => Some(amount),
             Ok(amount) => self.wrong(format!("expected {what}, found {amount}")),
             Err(why) => self.wrong(why.to_string()),
@@ -184,7 +172,7 @@ impl<'a> Node<'a> {
 /// An object of which the known fields are taken one by one.
 pub(super) struct Object<'a> {
     node: Node<'a>,
-    map: &'a Map<String, Value>,
+    entries: &'a [Entry],
     known: Vec<&'static str>,
     refused: Vec<&'static str>,
 }
@@ -197,14 +185,18 @@ impl<'a> Object<'a> {
 
     /// Whether a field is there and not null.
     pub fn has(&self, name: &str) -> bool {
-        self.map.get(name).is_some_and(|value| !value.is_null())
+        self.get(name).is_some()
+    }
+
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        let entry = self.entries.iter().find(|entry| entry.key == name)?;
+        Some(&entry.value).filter(|value| !value.is_null())
     }
 
     /// A field, if it is there. One that is null is left out, as many programs write it.
     pub fn field(&mut self, name: &'static str) -> Option<Node<'a>> {
         self.known.push(name);
-        let value = self.map.get(name).filter(|value| !value.is_null())?;
-        Some(self.node.child(name, value))
+        Some(self.node.child(name, self.get(name)?))
     }
 
     /// A field as `read` understands it; none when it is not there or wrong.
@@ -215,27 +207,31 @@ impl<'a> Object<'a> {
     /// Reports each of the named fields that is there.
     pub fn refuse(&mut self, names: &[&'static str], why: &str) {
         self.refused.extend(names);
-        for name in names.iter().filter(|name| self.has(name)) {
-            self.node.child(name, &self.map[*name]).wrong::<()>(format!("`{name}` {why}"));
+        for name in names {
+            if let Some(value) = self.get(name) {
+                self.node.child(name, value).wrong::<()>(format!("`{name}` {why}"));
+            }
         }
     }
 
     /// The fields that nobody asked for, for those whose names are the user's own. Those that are null are left out.
     pub fn others(self) -> impl Iterator<Item = (&'a str, Node<'a>)> {
-        let Object { node, map, known, .. } = self;
-        let is_other =
-            move |(name, value): &(&String, &Value)| !known.contains(&name.as_str()) && !value.is_null();
-        map.iter().filter(is_other).map(move |(name, value)| (name.as_str(), node.child(name, value)))
+        let Object { node, entries, known, .. } = self;
+        let is_other = move |entry: &&Entry| !known.contains(&entry.key.as_str()) && !entry.value.is_null();
+        entries
+            .iter()
+            .filter(is_other)
+            .map(move |entry| (entry.key.as_str(), node.child(&entry.key, &entry.value)))
     }
 
     /// Reports the fields that nobody asked for.
     pub fn finish(self) {
-        for (name, value) in self.map {
-            let name = name.as_str();
+        for entry in self.entries {
+            let name = entry.key.as_str();
             if self.known.contains(&name) || self.refused.contains(&name) {
                 continue;
             }
-            let node = self.node.child(name, value);
+            let node = self.node.child(name, &entry.value);
             node.wrong_with::<()>(format!("unknown field {}", shown(name)), || {
                 did_you_mean(name, self.known.iter().copied())
             });

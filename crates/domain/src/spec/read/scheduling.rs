@@ -120,7 +120,7 @@ fn affinity(node: &Node) -> Option<Affinity> {
 }
 
 fn weight(node: &Node) -> Option<i8> {
-    let weight = node.value.as_i64().and_then(|weight| i8::try_from(weight).ok());
+    let weight = node.value.as_integer().and_then(|weight| i8::try_from(weight).ok());
     match weight {
         Some(weight) if (-100..=100).contains(&weight) => Some(weight),
         _ => node.expected("a whole number from -100 to 100"),
@@ -146,7 +146,7 @@ pub(super) fn yes_or_no(node: &Node) -> Option<bool> {
 /// Reads `placement`: a word for the strategy alone, or an object.
 pub(super) fn placement(node: &Node) -> Option<Placement> {
     let words = Strategy::ALL.map(|strategy| (strategy.as_str(), strategy));
-    if node.value.is_string() {
+    if node.value.is_text() {
         return Some(Placement { strategy: Some(node.word(&words)?), ..Placement::default() });
     }
     let mut object = node.object("a word such as `binpack`, or an object such as {strategy: binpack}")?;

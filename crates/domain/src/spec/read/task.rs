@@ -3,21 +3,23 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use serde_json::Value;
-
 use super::fields::{Node, Object};
 use super::{BELONGS_TO_THE_JOB, IS_NOT_YET, JOB_FIELDS, NOT_YET, container, is_plain_name, scheduling};
+use crate::document::{Data, Value};
 use crate::quantity::{Bytes, Span, shown};
 use crate::spec::{
-    Action, Backoff, Indices, JobKind, MAX_TASKS_PER_JOB, OnLimit, OnLost, OutputLimit, Restart,
+    Action, Backoff, DriverKind, Indices, JobKind, MAX_TASKS_PER_JOB, OnLimit, OnLost, OutputLimit, Restart,
     RestartPolicy, StopSignal, StopSpec, TaskSpec,
 };
+use crate::text;
 
 /// The fields of a task, except its name.
 pub(super) const FIELDS: &[&str] = &[
     "driver",
     "command",
     "script",
+    "workdir",
+    "stdin",
     "env",
     "depends_on",
     "count",
@@ -34,7 +36,6 @@ pub(super) const FIELDS: &[&str] = &[
     "pull",
     "entrypoint",
     "user",
-    "workdir",
     "pids_limit",
     "ports",
     "volumes",
@@ -111,9 +112,20 @@ pub(super) fn read_fields<'a>(object: &mut Object<'a>, name: String, kind: JobKi
     let (driver, container) = container::driver(object);
     // An image that cannot be used is a mistake already: that its command is not there says nothing more.
     let has_image = container.is_some() || object.has("image");
+    let stdin = object.read("stdin", scheduling::yes_or_no).unwrap_or_default();
+    let restart_node = object.field("restart");
+    let restart = restart_node.as_ref().and_then(restart).unwrap_or_default().complete(kind);
+    if stdin && (restart.policy != RestartPolicy::Never || restart.on_lost == OnLost::Restart) {
+        restart_node.as_ref().unwrap_or(object.node()).wrong::<()>(
+            "a task with `stdin` is not repeated, as what was written to it is not kept: write `restart: never`",
+        );
+    }
     let spec = TaskSpec {
         name,
         driver,
+        stdin,
+        // A container has read its own.
+        workdir: if driver == DriverKind::Host { object.read("workdir", container::workdir) } else { None },
         // The stand-in is never seen: where there is no action, a mistake was reported.
         action: action(object, has_image).unwrap_or(Action::Script(String::new())),
         container,
@@ -129,7 +141,7 @@ pub(super) fn read_fields<'a>(object: &mut Object<'a>, name: String, kind: JobKi
         distinct_workers: object.read("distinct_workers", scheduling::yes_or_no).unwrap_or_default(),
         timeout: object.read("timeout", |node| node.amount("a time", TIMEOUTS)),
         output: object.read("output", output).flatten(),
-        restart: object.read("restart", restart).unwrap_or_default().complete(kind),
+        restart,
         stop: object.read("stop", stop).unwrap_or(DEFAULT_STOP),
     };
     Draft { spec, name: None, depends_on: object.field("depends_on") }
@@ -150,15 +162,17 @@ fn name(node: &Node) -> Option<String> {
 /// An image may have a command of its own.
 fn action(object: &mut Object, has_image: bool) -> Option<Action> {
     match (object.field("command"), object.field("script")) {
-        (Some(node), None) if has_image && node.value.as_array().is_some_and(Vec::is_empty) => {
-            Some(Action::Command(Vec::new()))
-        }
+        (Some(node), None) if has_image && is_empty_list(node.value) => Some(Action::Command(Vec::new())),
         (Some(node), None) => command(&node).map(Action::Command),
         (None, Some(node)) => script(&node).map(Action::Script),
         (Some(_), Some(node)) => node.wrong("a task has a `command` or a `script`, not both"),
         (None, None) if has_image => Some(Action::Command(Vec::new())),
         (None, None) => object.node().wrong("a task needs a `command` or a `script`"),
     }
+}
+
+fn is_empty_list(value: &Value) -> bool {
+    matches!(&value.data, Data::List(items) if items.is_empty())
 }
 
 fn command(node: &Node) -> Option<Vec<String>> {
@@ -168,7 +182,7 @@ fn command(node: &Node) -> Option<Vec<String>> {
 
 /// A program and its arguments; `advice` is for those who write them as one string.
 pub(super) fn arguments(node: &Node, noun: &str, advice: &str) -> Option<Vec<String>> {
-    if node.value.is_string() {
+    if node.value.is_text() {
         return node.wrong_with("expected a list of strings, found a string", || Some(advice.to_owned()));
     }
     // Collected twice, so that the mistakes in all arguments are found.
@@ -190,11 +204,6 @@ pub(super) fn arguments(node: &Node, noun: &str, advice: &str) -> Option<Vec<Str
 }
 
 fn argument(node: &Node) -> Option<String> {
-    if let Value::Number(_) | Value::Bool(_) = node.value {
-        // YAML users write `[sleep, 5]`.
-        let advice = format!("write it in quotes: \"{}\"", node.value);
-        return node.wrong_with(format!("expected a string, found {}", node.value), || Some(advice));
-    }
     let argument = node.text("a string")?;
     if argument.contains('\0') {
         return node.wrong("an argument cannot have a zero byte in it");
@@ -203,7 +212,7 @@ fn argument(node: &Node) -> Option<String> {
 }
 
 fn script(node: &Node) -> Option<String> {
-    let script = node.text("the text of a script")?;
+    let script = text::script(node.text("the text of a script")?);
     let bytes = script.len();
     if script.trim().is_empty() {
         node.wrong("the script is empty")
@@ -212,7 +221,7 @@ fn script(node: &Node) -> Option<String> {
     } else if script.contains('\0') {
         node.wrong("a script cannot have a zero byte in it")
     } else {
-        Some(script.to_owned())
+        Some(script.into_owned())
     }
 }
 
@@ -230,18 +239,18 @@ fn env(node: &Node) -> Option<BTreeMap<String, String>> {
 }
 
 fn variable(name: &str, node: &Node) -> Option<String> {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if name.is_empty() || !name.chars().all(is_word) || name.starts_with(|c: char| c.is_ascii_digit()) {
+    // What the kernel takes; images rely on it with names such as `discovery.type`.
+    if name.is_empty() || name.contains(['=', '\0']) {
         return node.wrong(format!(
-            "{} cannot be the name of a variable: write letters, digits and _, and do not begin with a digit",
+            "{} cannot be the name of a variable: it has at least one character, no = and no zero byte",
             shown(name)
         ));
     }
     if name.starts_with("GAFFER_") {
         return node.wrong(format!("{} is reserved: gaffer itself sets the names in GAFFER_", shown(name)));
     }
-    let value = node.scalar_text()?;
-    let bytes = variable_bytes(name, &value);
+    let value = node.text("a text")?;
+    let bytes = variable_bytes(name, value);
     if bytes > MAX_ARGUMENT_BYTES {
         node.wrong(format!(
             "the variable has {bytes} bytes, more than the {MAX_ARGUMENT_BYTES} that are allowed"
@@ -249,7 +258,7 @@ fn variable(name: &str, node: &Node) -> Option<String> {
     } else if value.contains('\0') {
         node.wrong("a variable cannot have a zero byte in it")
     } else {
-        Some(value)
+        Some(value.to_owned())
     }
 }
 
@@ -272,7 +281,7 @@ fn indices(object: &mut Object) -> Indices {
 
 fn array_range(node: &Node) -> Option<Indices> {
     let what = r#"a range of indices such as "0-99""#;
-    if let Some(number) = node.value.as_u64() {
+    if let Some(number) = node.value.as_u64().filter(|_| !node.value.is_text()) {
         // `array: 5` could mean five tasks or the index 5: the user knows which.
         return node.wrong_with(format!("expected {what}, found {number}"), || {
             Some(format!(
@@ -331,7 +340,7 @@ struct Wishes {
 
 /// Reads `restart`: a word for the policy alone, or an object.
 fn restart(node: &Node) -> Option<Wishes> {
-    if node.value.is_string() {
+    if node.value.is_text() {
         return Some(Wishes { policy: node.word(POLICIES), ..Wishes::default() });
     }
     let mut object =

@@ -49,7 +49,7 @@ fn a_job_of_one_task_writes_it_all_side_by_side() {
 fn mistakes_in_it_are_all_told_each_with_its_place() {
     assert_eq!(
         mistakes(json!({
-            "constraints": ["memroy >= 8GiB", 7, "arch = x"],
+            "constraints": ["memroy >= 8GiB", [7], "arch = x"],
             "affinities": [{"when": "labels.ssd"}, {"when": "(", "weight": 101}, {"weight": 1, "wen": "x"}],
             "placement": {"strategy": "binpak", "on_drain": "stay", "rebalance": 1},
             "concurrency": {"group": "a b", "limit": 0},
@@ -61,7 +61,7 @@ fn mistakes_in_it_are_all_told_each_with_its_place() {
         })),
         [
             "/constraints/0: column 1: `memroy` is not a fact of a worker (did you mean `memory`?)",
-            "/constraints/1: expected a constraint such as `memory >= 8GiB`, found 7",
+            "/constraints/1: expected a constraint such as `memory >= 8GiB`, found a list",
             "/constraints/2: column 6: `=` is no operator (write `==`)",
             "/affinities/0: an affinity needs a `weight` from -100 to 100",
             "/affinities/1/when: column 2: expected a fact such as `arch` or `labels.gpu`, found the end",

@@ -284,7 +284,9 @@ fn batch(events: Vec<(TaskId, TaskEvent)>, stops: Vec<StopJob>) -> Batch {
     let input = |(task, event): (TaskId, TaskEvent)| {
         let attempt = |report: &Report| gaffer_domain::AttemptRef { task, attempt: report.attempt };
         let detail = match &event {
-            TaskEvent::Ended(report, end) => Detail::End(Box::new(ended(attempt(report), end.clone(), 0)), 0),
+            TaskEvent::Ended(report, end) => {
+                Detail::End(Box::new(ended(attempt(report), end.clone(), 0)), Default::default())
+            }
             _ => Detail::None,
         };
         Input { task, event, actor: "test".into(), detail }

@@ -68,7 +68,7 @@ async fn history(
         );
     }
     let events = master.store.events_before(caller.project, job, params.cursor()?, limit + 1).await?;
-    Ok(Json(page_of(events, limit, |event| event.id)).into_response())
+    Ok(params.answer(&page_of(events, limit, |event| event.id)))
 }
 
 /// Whether the client prefers this media type: it names it.

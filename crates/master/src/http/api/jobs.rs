@@ -13,13 +13,13 @@ use chrono::Utc;
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
 use gaffer_domain::spec::{JobSpec, MAX_SPEC_BYTES};
-use gaffer_protocol::rest::{Explanation, Job, Page};
+use gaffer_protocol::rest::{Explanation, Job};
 use tokio::time::Instant;
 
 use super::super::auth::Caller;
 use super::super::error::Error;
 use super::super::params::{Params, id, page_of, wrong};
-use super::body_json;
+use super::body_document;
 use super::tasks::own_job;
 use crate::Master;
 use crate::store::deletion::Deleted;
@@ -49,7 +49,7 @@ pub async fn submit(
             errors: Vec::new(),
         });
     }
-    let spec = JobSpec::read(&body_json(&headers, &body)?).map_err(Error::spec)?;
+    let spec = JobSpec::of(&body_document(&headers, &body)?).map_err(Error::spec)?;
     accept(&master, &caller, &headers, &spec, None).await
 }
 
@@ -138,15 +138,7 @@ pub async fn list(
     let limit = params.limit()?;
     let filter = filter(&params)?;
     let jobs = master.store.job_list(caller.project, &filter, limit + 1).await?;
-    let page: Page<Job> = page_of(jobs, limit, |job| job.id.0);
-    let next = page
-        .next_cursor
-        .as_ref()
-        .map(|cursor| format!("</api/v1/jobs?cursor={cursor}&limit={limit}>; rel=\"next\""));
-    let mut response = Json(page).into_response();
-    let link = next.and_then(|next| HeaderValue::from_str(&next).ok());
-    response.headers_mut().extend(link.map(|link| (header::LINK, link)));
-    Ok(response)
+    Ok(params.answer(&page_of(jobs, limit, |job| job.id.0)))
 }
 
 /// What the query asks for.
@@ -285,6 +277,7 @@ pub async fn explain(
         caller.project,
         job,
         &master.statistics.kept(),
+        &master.pauses,
         &master.troubles,
         Utc::now(),
     )

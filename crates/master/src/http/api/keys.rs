@@ -6,8 +6,9 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use chrono::{TimeDelta, Utc};
-use gaffer_protocol::rest::{Key, LoginLink, NewKey, Page};
+use gaffer_protocol::rest::{Key, LoginLink, NewKey};
 use gaffer_protocol::wire::GoodbyeCode;
 
 use super::super::auth::Caller;
@@ -28,11 +29,11 @@ pub async fn list(
     State(master): State<Arc<Master>>,
     caller: Caller,
     params: Params,
-) -> Result<Json<Page<Key>>, Error> {
+) -> Result<Response, Error> {
     let params = params.only(&["limit", "cursor"], &[])?;
     let limit = params.limit()?;
     let keys = master.store.key_list(caller.project, params.cursor()?, limit + 1).await?;
-    Ok(Json(page_of(keys, limit, |key| key.id)))
+    Ok(params.answer(&page_of(keys, limit, |key| key.id)))
 }
 
 /// `POST /keys`: the answer holds the key, this once.
@@ -58,7 +59,7 @@ pub async fn create_key(master: &Master, caller: &Caller, mut new: NewKey) -> Re
         }],
     };
     new.name = new.name.trim().to_owned();
-    let printable = !new.name.chars().any(char::is_control);
+    let printable = !new.name.chars().any(gaffer_domain::visible::spoils_a_line);
     if new.name.is_empty() || new.name.chars().count() > MAX_NAME_CHARS || !printable {
         return Err(unprocessable("/name", "a key needs a name of 1 to 120 printable characters"));
     }
@@ -76,6 +77,7 @@ pub async fn create_key(master: &Master, caller: &Caller, mut new: NewKey) -> Re
     let secret = NewSecret::new(purpose);
     let mut key =
         master.store.key_insert(caller.project, user_id, &new, secret.shown(), &secret.sha256).await?;
+    master.guesses.is_made(&secret.sha256);
     key.key = Some(secret.text);
     Ok(key)
 }

@@ -20,7 +20,7 @@ use super::super::params::{Params, wrong};
 use super::events::wants;
 use super::tasks::{find, own_job};
 use crate::Master;
-use crate::output::{Piece, ReadFrom, TaskOutput, head, line_offset};
+use crate::output::{Piece, ReadFrom, TaskOutput, head, line_offset, tail_offset};
 use crate::store::tasks::{TaskFilter, TaskRecord};
 
 /// Tasks of a job are looked up so many at a time.
@@ -92,16 +92,13 @@ async fn one_task(
     }
 
     if let Some(tail) = params.parse::<u64>("tail", "a number of lines")? {
-        let total = head(&master, attempt).await?;
-        // Without a line end at the very end, the last piece counts as a line, too.
-        let open = ends_open(&master, job, attempt, total.bytes).await?;
-        let first = (total.lines + u64::from(open)).saturating_sub(tail);
-        wanted.from.offset = line_offset(&master, job, attempt, first).await?.unwrap_or(total.bytes);
+        wanted.from.offset = tail_offset(&master, job, attempt, wanted.stream, tail).await?;
     }
     if let Some((first, last)) = line_range(&params)? {
         let total = head(&master, attempt).await?;
-        wanted.from.offset = line_offset(&master, job, attempt, first - 1).await?.unwrap_or(total.bytes);
-        wanted.until = line_offset(&master, job, attempt, last).await?;
+        let line = async |line| line_offset(&master, job, attempt, wanted.stream, line).await;
+        wanted.from.offset = line(first - 1).await?.unwrap_or(total.bytes);
+        wanted.until = line(last).await?;
     }
 
     let range = headers.get(header::RANGE).filter(|_| wanted.format == Format::Raw && !wanted.from.follow);
@@ -124,6 +121,12 @@ async fn one_task(
         }
         _ => StatusCode::OK.into_response(),
     };
+    if !wanted.from.follow
+        && let Some(complete) = master.store.output_complete(attempt).await?
+    {
+        let complete = HeaderValue::from_static(if complete { "true" } else { "false" });
+        response.headers_mut().insert("x-gaffer-complete", complete);
+    }
     let reader = TaskOutput::new(master.clone(), job, task.id, wanted.from);
     let source = Source {
         master,
@@ -242,23 +245,6 @@ fn byte_range(range: &HeaderValue, total: u64) -> Result<Option<(u64, u64)>, Err
         Error::field("invalid_header", "header:range", detail, None)
     })?;
     Ok((start < end && start < total).then_some((start, end)))
-}
-
-/// Whether output ends in the middle of a line.
-async fn ends_open(master: &Arc<Master>, job: JobId, attempt: AttemptRef, bytes: u64) -> Result<bool, Error> {
-    if bytes == 0 {
-        return Ok(false);
-    }
-    let from = ReadFrom { attempt: Some(attempt.attempt), offset: bytes - 1, follow: false };
-    let mut reader = TaskOutput::new(master.clone(), job, attempt.task, from);
-    match reader.next().await? {
-        Some(Piece::Output(_, chunk)) => Ok(chunk
-            .records
-            .first()
-            .and_then(|record| record.bytes.first())
-            .is_some_and(|byte| *byte != b'\n')),
-        _ => Ok(false),
-    }
 }
 
 fn dress(response: &mut Response, format: Format) {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use gaffer_protocol::rest::{BackgroundLoop, DeadLetter, LockedJob, Page, System, Trouble};
+use axum::response::Response;
+use gaffer_protocol::rest::{BackgroundLoop, LockedJob, System, Trouble};
 
 use super::super::auth::Caller;
 use super::super::error::Error;
@@ -62,13 +63,13 @@ pub async fn dead_letters(
     State(master): State<Arc<Master>>,
     caller: Caller,
     params: Params,
-) -> Result<Json<Page<DeadLetter>>, Error> {
+) -> Result<Response, Error> {
     let params = params.only(&["limit", "cursor", "job"], &[])?;
     let limit = params.limit()?;
     let job = params.text("job").map(|job| id(job, "job")).transpose()?;
     let after = params.cursor()?.unwrap_or(0);
     let letters = master.store.dead_letter_list(caller.project, job, after, limit + 1).await?;
-    Ok(Json(page_of(letters, limit, |letter| letter.id)))
+    Ok(params.answer(&page_of(letters, limit, |letter| letter.id)))
 }
 
 /// `POST /dead-letters/{letter}/retry`

@@ -7,12 +7,13 @@ use axum::Json;
 use axum::body::Bytes as Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use chrono::{TimeDelta, Utc};
 use gaffer_domain::Time;
 use gaffer_domain::quantity::{Bytes, Span};
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::{Intake, WorkerState};
-use gaffer_protocol::rest::{Amounts, DrainRequest, Draining, Page, Sample, Usage, Worker};
+use gaffer_protocol::rest::{Amounts, DrainRequest, Draining, Sample, Usage, Worker};
 
 use super::super::auth::Caller;
 use super::super::error::Error;
@@ -30,7 +31,7 @@ pub async fn list(
     State(master): State<Arc<Master>>,
     caller: Caller,
     params: Params,
-) -> Result<Json<Page<Worker>>, Error> {
+) -> Result<Response, Error> {
     let params = params.only(&["limit", "cursor", "driver", "name"], &["state"])?;
     let limit = params.limit()?;
     let after = params.cursor()?.unwrap_or(0);
@@ -54,7 +55,7 @@ pub async fn list(
         })
         .take(limit as usize + 1)
         .collect();
-    Ok(Json(page_of(workers, limit, |worker: &Worker| worker.id.0)))
+    Ok(params.answer(&page_of(workers, limit, |worker: &Worker| worker.id.0)))
 }
 
 /// All workers of the caller's project, as users see them.

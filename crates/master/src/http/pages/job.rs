@@ -79,7 +79,6 @@ async fn top(master: &Arc<Master>, visitor: &Visitor, job: JobId, tab: &str) -> 
     let (waiting, verdicts) = waiting(master, &visitor.caller, &job).await?;
     let tabs = TABS.map(|(value, name)| Choice {
         name: name.to_owned(),
-        value: value.to_owned(),
         href: match value {
             "output" => format!("/jobs/{}", job.id),
             _ => format!("/jobs/{}?tab={value}", job.id),

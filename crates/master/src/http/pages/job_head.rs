@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::Utc;
+use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest;
 use serde::Serialize;
 
@@ -21,8 +22,8 @@ use crate::store::tasks::{TaskFilter, TaskRecord};
 pub const TASKS_LOOKED_AT: u32 = 200;
 /// Lines of a failed task that are shown on top.
 const EXCERPT_LINES: usize = 10;
-/// The last lines in which those of standard error are looked for.
-const EXCERPT_FROM: u64 = 400;
+/// The last lines in which those are looked for that say something.
+const EXCERPT_FROM: u64 = 100;
 
 /// The head of a job's pages.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -178,13 +179,14 @@ pub async fn failure(
 async fn excerpt(master: &Arc<Master>, task: &TaskRecord) -> Result<Vec<(u64, Line)>, Error> {
     let attempt = super::log::attempt_of(task, None)?;
     let output = Output { master: master.clone(), job: task.view.job, attempt };
-    let window = output.last(EXCERPT_FROM).await?;
     let says_something =
         |(_, line): &(u64, Line)| line.tokens.iter().any(|token| !token.text.trim().is_empty());
-    let numbered: Vec<(u64, Line)> = (window.first..).zip(window.lines).filter(says_something).collect();
-    let has_errors = numbered.iter().any(|(_, line)| line.origin != Origin::Stdout);
-    let wanted = numbered.into_iter().filter(|(_, line)| !has_errors || line.origin != Origin::Stdout);
-    let mut lines: Vec<(u64, Line)> = wanted.collect();
+    let errors = output.last_of(Stream::Stderr, None, EXCERPT_FROM).await?;
+    let mut lines: Vec<(u64, Line)> = errors.lines.into_iter().filter(says_something).collect();
+    if lines.is_empty() {
+        let window = output.last(EXCERPT_FROM).await?;
+        lines = (window.first..).zip(window.lines).filter(says_something).collect();
+    }
     lines.drain(..lines.len().saturating_sub(EXCERPT_LINES));
     Ok(lines)
 }
@@ -241,6 +243,7 @@ pub async fn waiting(
         caller.project,
         job.id,
         &master.statistics.kept(),
+        &master.pauses,
         &master.troubles,
         Utc::now(),
     )

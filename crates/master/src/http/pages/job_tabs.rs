@@ -69,7 +69,6 @@ impl TasksTab {
         });
         let choice = |value: &str, name: String| Choice {
             name,
-            value: value.to_owned(),
             href: address(&here, &[("tab", "tasks"), ("state", value)]),
             is_chosen: state == value,
         };

@@ -166,7 +166,6 @@ pub async fn list(
     let older = jobs.last().filter(|_| more).map(|last| asked.href("/jobs", &cursor(last.id.0)));
     let states = STATES.map(|(name, state)| Choice {
         name: name.to_owned(),
-        value: state.to_owned(),
         href: Asked { state: state.to_owned(), ..asked.clone() }.href("/jobs", ""),
         is_chosen: asked.state == state,
     });

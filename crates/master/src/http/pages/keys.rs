@@ -15,8 +15,8 @@ use super::super::error::Error;
 use super::super::params::{Params, page_of};
 use super::frame::{Frame, Visitor};
 use super::jobs::curl;
+use super::page;
 use super::shown::{address, ago};
-use super::{page, secret_page};
 use crate::Master;
 
 const PAGE_ROWS: u32 = 100;
@@ -130,7 +130,7 @@ pub async fn create(
         }
         Err(error) => return Err(error),
     }
-    secret_page(&answer)
+    page(&answer)
 }
 
 /// `POST /keys/{key}/revoke`

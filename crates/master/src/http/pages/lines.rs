@@ -45,13 +45,6 @@ pub struct Window {
     pub head: OutputHead,
 }
 
-impl Window {
-    /// Number of the line behind the last one here.
-    pub fn end(&self) -> u64 {
-        self.first + self.lines.len() as u64
-    }
-}
-
 impl Output {
     /// How much there is.
     ///

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use gaffer_domain::{AttemptRef, JobId};
+use gaffer_protocol::output::Stream;
 use serde::Serialize;
 
 use super::super::api::tasks::{find, own_job};
@@ -14,6 +15,7 @@ use super::frame::Visitor;
 use super::lines::{Output, Window};
 use super::rows::Choice;
 use super::shown::{address, bytes, count, many};
+use super::stream_lines::StreamLines;
 use crate::Master;
 use crate::render::Line;
 use crate::store::tasks::TaskRecord;
@@ -72,20 +74,17 @@ pub struct Wish {
     /// Only this attempt; else the latest.
     pub attempt: Option<u32>,
     at: Option<u64>,
-    only: String,
+    before: Option<u64>,
+    only: Option<Stream>,
 }
 
 impl Wish {
     /// Names of the parameters.
-    pub const PARAMS: [&str; 4] = ["task", "attempt", "at", "stream"];
+    pub const PARAMS: [&str; 5] = ["task", "attempt", "at", "before", "stream"];
 
     /// Reads them.
     pub fn of(params: &Params) -> Result<Wish, Error> {
         let given = |name: &str| params.text(name).is_some_and(|text| !text.is_empty());
-        let only = params.text("stream").unwrap_or_default();
-        if !["", "stdout", "stderr"].contains(&only) {
-            return Err(wrong("stream", &format!("expected stdout or stderr, found {only:?}")));
-        }
         Ok(Wish {
             attempt: if given("attempt") {
                 params.parse("attempt", "the number of an attempt")?
@@ -93,8 +92,19 @@ impl Wish {
                 None
             },
             at: if given("at") { params.parse("at", "the number of a line")? } else { None },
-            only: only.to_owned(),
+            before: if given("before") { params.parse("before", "the number of a line")? } else { None },
+            only: stream(params)?,
         })
+    }
+}
+
+/// The one stream that is asked for; none for both.
+fn stream(params: &Params) -> Result<Option<Stream>, Error> {
+    match params.text("stream").unwrap_or_default() {
+        "" => Ok(None),
+        "stdout" => Ok(Some(Stream::Stdout)),
+        "stderr" => Ok(Some(Stream::Stderr)),
+        other => Err(wrong("stream", &format!("expected stdout or stderr, found {other:?}"))),
     }
 }
 
@@ -119,10 +129,11 @@ pub async fn view(
     let attempt = attempt_of(task, wish.attempt)?;
     let output = Output { master: master.clone(), job: task.view.job, attempt };
     let window = match (attempt.attempt, wish.at) {
-        (0, _) => Window::default(),
-        (_, None) => output.last(PAGE_LINES).await?,
-        (_, Some(at)) => output.from(at.max(1), PAGE_LINES).await?,
+        (0, _) => StreamLines::default(),
+        (_, at) => read_lines(&output, wish.only, at, wish.before, PAGE_LINES).await?,
     };
+    let (first, last) = (window.first(), window.last());
+    let only = wish.only.map(Stream::as_str).unwrap_or_default();
     let task_param = if siblings.len() > 1 { task.view.address.as_str() } else { "" };
     let attempt_param = wish.attempt.map(|attempt| attempt.to_string()).unwrap_or_default();
     let href = |attempt: &str, stream: &str, at: &str| {
@@ -131,36 +142,38 @@ pub async fn view(
     let at_text = wish.at.map(|at| at.to_string()).unwrap_or_default();
     let streams = [("All", ""), ("stdout", "stdout"), ("stderr", "stderr")].map(|(name, value)| Choice {
         name: name.to_owned(),
-        value: value.to_owned(),
         href: href(&attempt_param, value, &at_text),
-        is_chosen: wish.only == value,
+        is_chosen: only == value,
     });
     let attempts = (1..=task.view.attempt).rev().take(MAX_ATTEMPTS as usize).map(|number| Choice {
         name: format!("attempt {number}"),
-        value: number.to_string(),
-        href: href(&number.to_string(), &wish.only, ""),
+        href: href(&number.to_string(), only, ""),
         is_chosen: number == attempt.attempt,
     });
     let tasks = siblings.iter().map(|sibling| Choice {
         name: sibling.view.address.clone(),
-        value: sibling.view.address.clone(),
         href: sibling.view.state.clone(),
         is_chosen: sibling.id == task.id,
     });
     let is_live = !task.is_final() && attempt.attempt == task.view.attempt;
-    let page_at = |line: u64| href(&attempt_param, &wish.only, &line.to_string());
-    let more_follows = window.end() <= window.head.lines;
+    let page_at = |line: u64| href(&attempt_param, only, &line.to_string());
+    let page_before = |line: u64| {
+        let before = line.to_string();
+        let asked =
+            [("task", task_param), ("attempt", &attempt_param), ("stream", only), ("before", &before)];
+        address(page, &asked)
+    };
     let api = format!("/api/v1/jobs/{}/tasks/{}/output", task.view.job, task.view.address);
     Ok(LogView {
         tasks: tasks.collect(),
         attempts: attempts.collect(),
         streams: streams.into(),
-        only: wish.only.clone(),
+        only: only.to_owned(),
         action: page.to_owned(),
         kept: [
             ("task", task_param.to_owned()),
             ("attempt", attempt_param.clone()),
-            ("stream", wish.only.clone()),
+            ("stream", only.to_owned()),
         ]
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
@@ -171,27 +184,47 @@ pub async fn view(
         attempt: attempt.attempt,
         total: window.head.lines,
         is_open: window.is_open,
-        follows: wish.at.is_none() && is_live,
+        follows: wish.at.is_none() && wish.before.is_none() && is_live,
         is_live,
-        older_href: (window.first > 1).then(|| page_at(window.first.saturating_sub(PAGE_LINES).max(1))),
-        newer_href: (more_follows && !window.lines.is_empty()).then(|| page_at(window.end())),
-        shown: shown(&window),
+        older_href: first.filter(|first| *first > 1).map(page_before),
+        newer_href: last.filter(|last| *last < window.head.lines).map(|last| page_at(last + 1)),
+        shown: shown(&window, only),
         empty: match task.view.state.as_str() {
             "running" | "stopping" => "No output yet.".to_owned(),
             _ if task.is_final() => "There is no output.".to_owned(),
             _ => "No output yet: it appears here as soon as the task starts.".to_owned(),
         },
-        lines: (window.first..).zip(window.lines).collect(),
+        lines: window.lines,
     })
 }
 
-fn shown(window: &Window) -> String {
-    if window.lines.is_empty() {
-        return String::new();
-    }
+/// Lines of both streams or of one: from one on, or the last ones before one or at the end.
+async fn read_lines(
+    output: &Output,
+    only: Option<Stream>,
+    at: Option<u64>,
+    before: Option<u64>,
+    count: u64,
+) -> Result<StreamLines, Error> {
+    let window = match (only, at, before) {
+        (Some(stream), Some(at), _) => return Ok(output.starting_with(stream, at, count).await?),
+        (Some(stream), None, before) => return Ok(output.last_of(stream, before, count).await?),
+        (None, Some(at), _) => output.from(at.max(1), count).await?,
+        (None, None, None) => output.last(count).await?,
+        (None, None, Some(before)) => {
+            let first = before.saturating_sub(count).max(1);
+            output.from(first, before.saturating_sub(first).max(1)).await?
+        }
+    };
+    let Window { first, lines, is_open, head } = window;
+    Ok(StreamLines { lines: (first..).zip(lines).collect(), is_open, head })
+}
+
+fn shown(window: &StreamLines, only: &str) -> String {
+    let (Some(first), Some(last)) = (window.first(), window.last()) else { return String::new() };
     let all = window.head.lines + u64::from(window.is_open);
-    let (first, last) = (window.first, window.end().saturating_sub(1));
-    format!("lines {}–{} of {} · {}", many(first), many(last), many(all), bytes(window.head.bytes))
+    let only = if only.is_empty() { String::new() } else { format!(" · {only} only") };
+    format!("lines {}–{} of {} · {}{only}", many(first), many(last), many(all), bytes(window.head.bytes))
 }
 
 /// How much output there is, in words.
@@ -207,6 +240,9 @@ pub struct SomeLines {
     total: u64,
     open: bool,
     lines: Vec<Line>,
+    /// Their numbers, where they do not follow each other: of one stream.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    numbers: Vec<u64>,
 }
 
 /// `GET /jobs/{job}/lines`: lines around which the reader scrolls.
@@ -216,20 +252,27 @@ pub async fn lines(
     Path(job): Path<String>,
     params: Params,
 ) -> Result<Json<SomeLines>, Error> {
-    let params = params.only(&["task", "attempt", "from", "count"], &[])?;
+    let params = params.only(&["task", "attempt", "from", "before", "count", "stream"], &[])?;
     let job: JobId = own_job(&master, &visitor.caller, &job).await?;
     let task = find(&master, job, params.text("task").unwrap_or_default()).await?;
     let wished = params.parse("attempt", "the number of an attempt")?;
     let attempt = attempt_of(&task, wished)?;
-    let from = params.parse("from", "the number of a line")?.unwrap_or(1);
+    let (mut from, before) =
+        (params.parse("from", "the number of a line")?, params.parse("before", "the number of a line")?);
     let count = params.parse("count", "a number of lines")?.unwrap_or(PAGE_LINES).clamp(1, PAGE_LINES);
+    let only = stream(&params)?;
+    if only.is_none() && before.is_none() {
+        from = from.or(Some(1));
+    }
     let output = Output { master: master.clone(), job, attempt };
-    let window = output.from(from, count).await?;
+    let window = read_lines(&output, only, from, before, count).await?;
+    let (numbers, lines): (Vec<u64>, Vec<Line>) = window.lines.into_iter().unzip();
     Ok(Json(SomeLines {
         attempt: attempt.attempt,
-        first: window.first,
+        first: numbers.first().copied().or(from).unwrap_or(1),
         total: window.head.lines,
         open: window.is_open,
-        lines: window.lines,
+        lines,
+        numbers: if only.is_some() { numbers } else { Vec::new() },
     }))
 }

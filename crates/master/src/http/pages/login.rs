@@ -6,15 +6,16 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum_extra::extract::CookieJar;
 
-use super::super::auth::{SESSION_COOKIE, SESSION_SECS, signed_in};
+use super::super::auth::{SESSION_COOKIE, SESSION_SECS, presented, sessions, signed_in};
 use super::super::error::Error;
 use super::super::params::Params;
+use super::super::peer::Peer;
 use super::frame::{Frame, Surroundings};
+use super::page;
 use super::shown::{encoded, local_path};
-use super::{page, secret_page};
 use crate::Master;
+use crate::guesses::TooMany;
 use crate::secret::{NewSecret, Purpose, hash_of};
 
 /// Where whoever is not signed in is sent, to come back afterwards.
@@ -46,6 +47,7 @@ pub async fn sign_in(
     surroundings: Surroundings,
     method: Method,
     headers: HeaderMap,
+    peer: Peer,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["token", "next"], &[])?;
@@ -62,20 +64,31 @@ pub async fn sign_in(
     }
     let session = NewSecret::new(Purpose::WebSession);
     let is_good = match hash_of(token, Purpose::LoginLink) {
-        Some(link) => master.store.login_link_use(&link, &session.sha256, SESSION_SECS).await?,
+        Some(link) => {
+            let presented = presented(&link, token, &peer);
+            if let Err(TooMany(wait)) = master.guesses.may_ask(&master.store, presented).await? {
+                return Err(Error::TooManyAttempts(wait));
+            }
+            let is_good = master.store.login_link_use(&link, &session.sha256, SESSION_SECS).await?;
+            if !is_good {
+                master.guesses.is_wrong(presented);
+            }
+            is_good
+        }
         None => false,
     };
     let to = next.clone().unwrap_or_else(|| "/jobs".to_owned());
     if !is_good {
-        if signed_in(&master, &headers).await?.is_some() {
+        if signed_in(&master, &headers, &peer).await?.is_some() {
             return Ok(Redirect::to(&to).into_response());
         }
         let problem = Some("This link was used before, or is too old. Each works once; get a new one.");
-        return secret_page(&LoginPage { frame, problem, next });
+        return page(&LoginPage { frame, problem, next });
     }
+    master.guesses.is_made(&session.sha256);
     // The browser may have come from another site, and then would not send the new cookie when redirected: it has to
     // go on from a page of this one.
-    let mut response = secret_page(&SignedInPage { frame, next: to })?;
+    let mut response = page(&SignedInPage { frame, next: to })?;
     set_session(&master, &mut response, &session.text, SESSION_SECS);
     Ok(response)
 }
@@ -87,9 +100,8 @@ fn token_in(text: &str) -> &str {
 }
 
 /// `POST /logout`
-pub async fn sign_out(State(master): State<Arc<Master>>, jar: CookieJar) -> Result<Response, Error> {
-    let session = jar.get(SESSION_COOKIE).and_then(|cookie| hash_of(cookie.value(), Purpose::WebSession));
-    if let Some(session) = session {
+pub async fn sign_out(State(master): State<Arc<Master>>, headers: HeaderMap) -> Result<Response, Error> {
+    for (session, _) in sessions(&headers) {
         master.store.web_session_delete(&session).await?;
     }
     let mut response = Redirect::to("/login").into_response();
@@ -99,8 +111,9 @@ pub async fn sign_out(State(master): State<Arc<Master>>, jar: CookieJar) -> Resu
 
 fn set_session(master: &Master, response: &mut Response, value: &str, secs: u32) {
     let secure = if master.public_url.starts_with("https://") { "; Secure" } else { "" };
+    let path = master.base_path.for_cookies();
     let cookie =
-        format!("{SESSION_COOKIE}={value}; Path=/; Max-Age={secs}; HttpOnly; SameSite=Strict{secure}");
+        format!("{SESSION_COOKIE}={value}; Path={path}; Max-Age={secs}; HttpOnly; SameSite=Strict{secure}");
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }

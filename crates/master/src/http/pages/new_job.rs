@@ -8,7 +8,9 @@ use axum::Form;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use gaffer_domain::JobId;
+use gaffer_domain::document::{Language, Value as Document};
 use gaffer_domain::spec::{FieldError, JobSpec, MAX_SPEC_BYTES};
+use gaffer_domain::text::without_bom;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -68,6 +70,7 @@ pub struct Values {
     script: String,
     command: String,
     image: String,
+    workdir: String,
     name: String,
     cpu: String,
     memory: String,
@@ -86,6 +89,7 @@ struct FieldErrors {
     script: Option<String>,
     command: Option<String>,
     image: Option<String>,
+    workdir: Option<String>,
     name: Option<String>,
     cpu: Option<String>,
     memory: Option<String>,
@@ -105,6 +109,7 @@ impl FieldErrors {
             ("script", _) => &mut self.script,
             ("command", _) => &mut self.command,
             ("image", _) => &mut self.image,
+            ("workdir", _) => &mut self.workdir,
             ("", _) if is_command => &mut self.command,
             ("", _) => &mut self.script,
             ("name", _) => &mut self.name,
@@ -136,8 +141,7 @@ impl Values {
                 Err(why) => errors.command = Some(why.to_owned()),
             }
         } else {
-            // A form sends its lines with carriage returns, which a shell would take for part of its words.
-            spec.insert("script".to_owned(), json!(self.script.replace("\r\n", "\n")));
+            spec.insert("script".to_owned(), json!(self.script));
         }
         let mut put = |name: &str, value: &str| {
             let value = value.trim();
@@ -150,6 +154,7 @@ impl Values {
         let texts = [
             ("name", &self.name),
             ("image", &self.image),
+            ("workdir", &self.workdir),
             ("timeout", &self.timeout),
             ("restart", &self.restart),
         ];
@@ -173,7 +178,7 @@ impl Values {
             match pairs(text) {
                 Ok(pairs) if pairs.is_empty() => {}
                 Ok(pairs) => drop(spec.insert(name.to_owned(), Value::Object(pairs))),
-                Err(line) => *error = Some(format!("expected NAME=value on each line, found {line:?}")),
+                Err(why) => *error = Some(why),
             }
         }
         Value::Object(spec)
@@ -207,6 +212,7 @@ impl Values {
             script: text(task.get("script")),
             command: words.unwrap_or_default(),
             image: text(task.get("image")),
+            workdir: text(task.get("workdir")),
             name: text(spec.get("name")),
             cpu: text(task.pointer("/resources/cpu")),
             memory: text(task.pointer("/resources/memory")),
@@ -226,15 +232,23 @@ fn number_or_text(text: &str) -> Value {
     text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number))
 }
 
-/// The pairs that stand on the lines of a text, or the line that is none.
-fn pairs(text: &str) -> Result<Map<String, Value>, &str> {
-    let lines = text.lines().map(str::trim_end).filter(|line| !line.trim().is_empty());
-    lines
-        .map(|line| match line.split_once('=') {
-            Some((name, value)) => Ok((name.trim().to_owned(), json!(value))),
-            None => Err(line),
-        })
-        .collect()
+/// The pairs that stand on the lines of a text, or what is wrong with one of them. Values are kept to the last blank.
+fn pairs(text: &str) -> Result<Map<String, Value>, String> {
+    let mut pairs = Map::new();
+    let lines = without_bom(text).lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    for (number, line) in lines {
+        let Some((name, value)) = line.split_once('=') else {
+            return Err(format!("expected NAME=value on each line, found {line:?}"));
+        };
+        if pairs.insert(name.trim().to_owned(), json!(value)).is_some() {
+            let line = number + 1;
+            return Err(format!(
+                "{:?} is written twice, the second time on line {line}: leave one out",
+                name.trim()
+            ));
+        }
+    }
+    Ok(pairs)
 }
 
 /// `GET /jobs/new`: empty, or filled in after an earlier job.
@@ -326,28 +340,31 @@ fn read(values: &Values, page: &mut NewJobPage) -> Option<JobSpec> {
         page.general.push(format!("a specification may have {MAX_SPEC_BYTES} bytes"));
         return None;
     }
-    let value = match values.action.as_str() {
-        "spec" => match serde_json::from_str(&values.spec) {
-            Ok(value) => value,
-            Err(error) => {
-                page.general.push(format!("This is not JSON: {error}"));
-                return None;
+    let document = match values.action.as_str() {
+        "spec" => {
+            let language = Language::guess(&values.spec);
+            match language.read(&values.spec) {
+                Ok(document) => document,
+                Err(error) => {
+                    page.general.push(format!("This cannot be read as {}: {error}", language.name()));
+                    return None;
+                }
             }
-        },
-        _ => values.to_spec(&mut page.errors),
+        }
+        _ => Document::from(&values.to_spec(&mut page.errors)),
     };
     let form_is_wrong =
         [&page.errors.command, &page.errors.env, &page.errors.labels].into_iter().any(Option::is_some);
-    match JobSpec::read(&value) {
+    match JobSpec::of(&document) {
         Ok(spec) if !form_is_wrong => return Some(spec),
         Ok(_) => {}
-        Err(mistakes) => mistakes.into_iter().for_each(|mistake| say(mistake, values, page)),
+        Err(mistakes) => mistakes.into_iter().for_each(|mistake| say(mistake, values, &document, page)),
     }
     None
 }
 
 /// Puts a mistake at its field, or on top if it has none.
-fn say(mistake: FieldError, values: &Values, page: &mut NewJobPage) {
+fn say(mistake: FieldError, values: &Values, document: &Document, page: &mut NewJobPage) {
     let suggestion =
         mistake.suggestion.as_ref().map(|suggestion| format!(" ({suggestion})")).unwrap_or_default();
     let text = format!("{}{suggestion}", mistake.detail);
@@ -358,8 +375,13 @@ fn say(mistake: FieldError, values: &Values, page: &mut NewJobPage) {
         Some(field @ None) => *field = Some(text),
         // The first mistake of a field is enough; what follows often follows from it.
         Some(_) => {}
-        None if mistake.pointer.is_empty() => page.general.push(text),
-        None => page.general.push(format!("{}: {text}", mistake.pointer)),
+        None => {
+            let place =
+                document.place_of(&mistake.pointer).map(|place| format!("{place}: ")).unwrap_or_default();
+            let pointer = mistake.pointer.as_str();
+            let pointer = if pointer.is_empty() { String::new() } else { format!("{pointer}: ") };
+            page.general.push(format!("{place}{pointer}{text}"));
+        }
     }
 }
 
@@ -374,6 +396,7 @@ mod tests {
             action: "command".to_owned(),
             command: "sh -c 'echo \"$MODE\"'".to_owned(),
             name: "nightly".to_owned(),
+            workdir: "/srv/nightly".to_owned(),
             cpu: "1.5".to_owned(),
             memory: "512MiB".to_owned(),
             count: "2".to_owned(),
@@ -400,7 +423,15 @@ mod tests {
 
     #[test]
     fn lines_that_are_no_pairs_are_named() {
-        assert_eq!(pairs("A=1\nB"), Err("B"));
+        assert_eq!(pairs("A=1\nB"), Err("expected NAME=value on each line, found \"B\"".to_owned()));
         assert_eq!(pairs("A=1\n  \n").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn values_are_what_was_written_and_no_name_comes_twice() {
+        let read = pairs("\u{feff}A= x \r\nB=\r\n").unwrap();
+        assert_eq!(Value::Object(read), json!({"A": " x ", "B": ""}));
+        let twice = pairs("A=1\nB=2\n\nA=3").unwrap_err();
+        assert_eq!(twice, "\"A\" is written twice, the second time on line 4: leave one out");
     }
 }

@@ -295,8 +295,6 @@ impl Row for EventRow {
 pub struct Choice {
     /// What it says.
     pub name: String,
-    /// The value that it stands for.
-    pub value: String,
     /// Where it leads.
     pub href: String,
     /// Whether it is the present one.

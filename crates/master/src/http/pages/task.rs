@@ -32,6 +32,7 @@ struct TaskPage {
     curl: String,
     job: JobHead,
     row: TaskRow,
+    workdir: Option<String>,
     attempts: Vec<AttemptView>,
     log: LogView,
 }
@@ -47,6 +48,8 @@ struct AttemptView {
     output: String,
     output_href: String,
     sha256: Option<String>,
+    /// The stored output is not what the worker read.
+    differs: bool,
     killed: Option<String>,
     container: Option<ContainerView>,
     placement: Option<Placement>,
@@ -96,6 +99,7 @@ impl AttemptView {
             output: log::size(attempt.output_lines, attempt.output_bytes),
             output_href: address(page, &[("attempt", &attempt.attempt.to_string())]),
             sha256: attempt.output_sha256,
+            differs: attempt.output_complete == Some(false),
             killed: attempt.killed.as_ref().map(killed),
             container: attempt.container.map(ContainerView::of),
             placement: attempt.placement.map(Placement::of),
@@ -177,9 +181,17 @@ pub async fn show(
         live: address(&format!("/jobs/{}/live", job.id), &live),
         cli: format!("gaffer logs {} --task {}\ngaffer explain {}", job.id, task.view.address, job.id),
         curl: curl(&master, "GET", &here),
+        workdir: workdir(&job.spec, &task.view.task),
         job: JobHead::of(&job, None),
         row: TaskRow::from(&task.view),
         attempts: attempts.into_iter().map(|attempt| AttemptView::of(attempt, &here)).collect(),
         log,
     })
+}
+
+/// Where the tasks of a definition run, if the job says so.
+fn workdir(spec: &serde_json::Value, definition: &str) -> Option<String> {
+    let tasks = spec.get("tasks")?.as_array()?;
+    let task = tasks.iter().find(|task| task.get("name").is_some_and(|name| name == definition))?;
+    task.get("workdir")?.as_str().map(str::to_owned)
 }

@@ -21,10 +21,10 @@ use super::super::params::wrong;
 use super::fleet::WorkerRow;
 use super::frame::{Frame, Visitor};
 use super::jobs::curl;
+use super::page;
 use super::plot::Plot;
 use super::shown::{ago, bytes, moment, quoted};
 use super::stream::{Feed, event, stream};
-use super::{page, secret_page};
 use crate::Master;
 
 const PACE: Duration = Duration::from_secs(2);
@@ -273,5 +273,5 @@ pub async fn new_key(
         Err(Error::Unprocessable { detail, .. }) => answer.error = Some(detail),
         Err(error) => return Err(error),
     }
-    secret_page(&answer)
+    page(&answer)
 }

@@ -11,7 +11,7 @@ use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};
 use gaffer_protocol::definitions::Definition;
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 
-use super::super::output::ChunkRow;
+use super::super::output::{ChunkRow, ReceivedOutput};
 
 /// What is to be applied together.
 #[derive(Debug, Default)]
@@ -86,8 +86,8 @@ pub enum Detail {
     Placement(Box<Receipt>),
     /// What it runs in.
     Container(Box<ContainerFacts>),
-    /// What the worker reported, and the line ends in the stored output.
-    End(Box<Ended>, u64),
+    /// What the worker reported, and what is known of the output that arrived.
+    End(Box<Ended>, ReceivedOutput),
 }
 
 /// A wish to stop a job.
@@ -122,6 +122,10 @@ pub struct Outcome {
     pub scheduling_wanted: bool,
     /// Runs that a worker reported the end of.
     pub runs: Vec<Run>,
+    /// Classes of attempts that workers gave back unstarted.
+    pub given_back: Vec<(i64, WorkerId)>,
+    /// Classes of attempts that workers started.
+    pub started: Vec<(i64, WorkerId)>,
     /// Attempts that are not live any more: over, or given back.
     pub closed: Vec<AttemptRef>,
     /// Workers of which something else is expected than before.
@@ -174,6 +178,8 @@ impl StartOrder {
             task: task.name.clone(),
             driver: task.driver,
             container: task.container.clone().map(Box::new),
+            workdir: task.workdir.clone(),
+            stdin: task.stdin,
             action: task.action.clone(),
             env: task.env.clone(),
             resources: task.resources.amounts,

@@ -234,6 +234,7 @@ impl AttemptWrites {
         let (mut exit_codes, mut signals) = (Vec::new(), Vec::new());
         let (mut codes, mut messages) = (Vec::new(), Vec::new());
         let (mut bytes, mut lines, mut sums) = (Vec::new(), Vec::new(), Vec::new());
+        let mut complete: Vec<Option<bool>> = Vec::new();
         let mut killed: Vec<Option<Value>> = Vec::new();
         let mut containers: Vec<Option<Value>> = Vec::new();
         let mut ran: Vec<Option<i64>> = Vec::new();
@@ -256,7 +257,8 @@ impl AttemptWrites {
                     .map(|report| i64::try_from(report.ran_micros).unwrap_or(i64::MAX)),
             );
             bytes.push(report.map(|report| report.output_bytes as i64));
-            lines.push(report.map(|_| update.output_lines as i64));
+            lines.push(report.map(|_| update.output.lines as i64));
+            complete.push(report.and(update.output.complete));
             sums.push(report.and_then(|report| report.output_sha256.clone()));
             killed.push(
                 report
@@ -274,12 +276,14 @@ impl AttemptWrites {
                  ran_micros = u.ran_micros, ending = u.ending, exit_code = u.exit_code, signal = u.signal, \
                  reason_code = u.reason_code, reason_message = u.reason_message, output_bytes = u.output_bytes, \
                  output_lines = u.output_lines, output_sha256 = u.output_sha256, killed = u.killed, \
+                 output_complete = u.output_complete, \
                  container = COALESCE(u.container, a.container) \
              FROM UNNEST($1::bigint[], $2::int[], $3::timestamptz[], $4::timestamptz[], $5::jsonb[], $6::int[], \
                  $7::int[], $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::jsonb[], $14::jsonb[], \
-                 $15::bigint[]) \
+                 $15::bigint[], $16::boolean[]) \
                  AS u(task_id, attempt, started_at, finished_at, ending, exit_code, signal, reason_code, \
-                 reason_message, output_bytes, output_lines, output_sha256, killed, container, ran_micros) \
+                 reason_message, output_bytes, output_lines, output_sha256, killed, container, ran_micros, \
+                 output_complete) \
              WHERE a.task_id = u.task_id AND a.attempt = u.attempt",
         )
         .bind(tasks)
@@ -297,6 +301,7 @@ impl AttemptWrites {
         .bind(killed)
         .bind(containers)
         .bind(ran)
+        .bind(complete)
         .execute(tx)
         .await?;
         Ok(())

@@ -37,6 +37,8 @@ fn start(action: Action) -> StartAttempt {
         task: "train".to_owned(),
         driver: DriverKind::Docker,
         container: None,
+        workdir: None,
+        stdin: false,
         action,
         env: BTreeMap::from([("MODE".to_owned(), "full".to_owned())]),
         resources: Resources { cpu: Cpu::from_millis(500), memory: Bytes(64 << 20), disk: Bytes(1 << 30) },

@@ -1,0 +1,71 @@
+//! Numbers in the notations of the three languages, read only where a number is wanted.
+
+use super::{Data, Scalar, ScalarKind, Value};
+
+impl Value {
+    fn number(&self) -> Option<&Scalar> {
+        match &self.data {
+            // A number in quotes is as good: amounts take it, too.
+            Data::Scalar(scalar) if matches!(scalar.kind, ScalarKind::Number | ScalarKind::Text) => {
+                Some(scalar)
+            }
+            _ => None,
+        }
+    }
+
+    /// A whole number.
+    pub fn as_integer(&self) -> Option<i128> {
+        integer(&self.number()?.text)
+    }
+
+    /// A whole number that is not negative.
+    pub fn as_u64(&self) -> Option<u64> {
+        self.as_integer()?.try_into().ok()
+    }
+
+    /// A boolean, quoted or not.
+    pub fn as_bool(&self) -> Option<bool> {
+        match self.as_text()? {
+            "true" | "True" | "TRUE" => Some(true),
+            "false" | "False" | "FALSE" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The text of an amount: that of a number in plain decimal notation, any other as it is.
+    pub fn amount_text(&self) -> Option<String> {
+        let scalar = self.number()?;
+        if scalar.kind == ScalarKind::Text {
+            return Some(scalar.text.clone());
+        }
+        let text = &scalar.text;
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-'));
+        if is_plain {
+            return Some(text.clone());
+        }
+        if let Some(number) = integer(text) {
+            return Some(number.to_string());
+        }
+        // Rust writes floats without exponents.
+        Some(text.replace('_', "").parse::<f64>().map_or_else(|_| text.clone(), |number| number.to_string()))
+    }
+}
+
+fn integer(text: &str) -> Option<i128> {
+    let (is_negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (radix, digits) = match digits.get(..2) {
+        Some("0x") => (16, &digits[2..]),
+        Some("0o") => (8, &digits[2..]),
+        Some("0b") => (2, &digits[2..]),
+        _ => (10, digits),
+    };
+    // As TOML has it: between digits.
+    let is_well_parted = !digits.starts_with('_') && !digits.ends_with('_') && !digits.contains("__");
+    let digits = digits.replace('_', "");
+    let is_number = is_well_parted && digits.chars().all(|c| c.is_digit(radix));
+    let number = is_number.then(|| i128::from_str_radix(&digits, radix).ok())??;
+    Some(if is_negative { -number } else { number })
+}

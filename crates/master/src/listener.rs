@@ -1,0 +1,221 @@
+//! One port: takes connections, serves HTTP on each, and closes those that say nothing for too long or whose place
+//! somebody else needs. Streams and sessions stay open.
+
+mod body;
+mod places;
+mod socket;
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use nix::sys::resource::{Resource, getrlimit};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use crate::config::ConnectionConfig;
+use body::{AnswerBody, RequestBody, UnderWay};
+use places::{Admission, Place, Places};
+pub use places::{Connection, PlaceLimits, Timeouts, network_of, shares};
+use socket::Socket;
+
+/// Silence is looked for so often.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// What happens again and again is logged so often.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+/// A silent connection is asked so often whether anybody is there; after as long again without an answer it is closed.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// The longest header of a request.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+/// Wait after the system has refused a connection, for instance because there are no more files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// A port and what is served on it.
+#[derive(Debug)]
+pub struct Listener {
+    /// For the log: `dashboard`, `api` or `workers`.
+    pub name: &'static str,
+    /// Where connections come in.
+    pub socket: TcpListener,
+    /// What is served.
+    pub router: Router,
+    /// How many connections there may be.
+    pub limits: PlaceLimits,
+    /// How long they may say nothing.
+    pub timeouts: Timeouts,
+}
+
+/// The limits of the three ports (dashboard, API, workers), by the files that this process may open.
+pub fn limits(config: &ConnectionConfig) -> [PlaceLimits; 3] {
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
+    let shares = shares(files, config.max_connections);
+    tracing::info!(
+        files,
+        dashboard = shares[0],
+        api = shares[1],
+        workers = shares[2],
+        "open files, and the connections that each port takes of them"
+    );
+    if let Some(wanted) = config.max_connections.filter(|wanted| shares.iter().any(|share| share < wanted)) {
+        tracing::warn!(
+            wanted,
+            "the limit on open files allows fewer connections than GAFFER_MAX_CONNECTIONS asks for"
+        );
+    }
+    shares.map(|share| PlaceLimits::new(share, config.max_connections_per_address))
+}
+
+impl Listener {
+    /// Takes connections until `shutdown`, then waits for the requests that are under way.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let places = Places::new(self.limits);
+        let connections = TaskTracker::new();
+        let mut sweep = tokio::time::interval(SWEEP_EVERY.min(self.timeouts.header / 4));
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut log = PeriodicLog::new(self.name);
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = sweep.tick() => {
+                    places.sweep(Instant::now(), &self.timeouts);
+                    log.dropped += places.take_dropped();
+                    log.tell(&places);
+                    continue;
+                }
+                accepted = async { places.room().await; self.socket.accept().await } => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => match places.admit(peer, Instant::now()) {
+                    Admission::Welcome(place) => {
+                        let router = self.router.clone();
+                        connections.spawn(connection(stream, place, router, self.timeouts, shutdown.clone()));
+                    }
+                    Admission::Full => log.refused += 1,
+                },
+                Err(error) => {
+                    if !is_of_one_connection(&error) {
+                        log.errors += 1;
+                        log.last_error = Some(error);
+                        places.make_room();
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        }
+        drop(self.socket);
+        places.close_silent();
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+/// Whether an error of `accept` is about the connection, not about this process.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
+}
+
+/// Serves one connection until it ends, or has to.
+async fn connection(
+    stream: TcpStream,
+    place: Place,
+    router: Router,
+    timeouts: Timeouts,
+    shutdown: CancellationToken,
+) {
+    // Small messages must not wait for each other's acknowledgements.
+    let _ = stream.set_nodelay(true);
+    // A stream may be silent for hours: this is how it shows that nobody is at the other end any more.
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4).with_retries(4);
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+    let connection = place.0.clone();
+    let service = service_fn({
+        let connection = connection.clone();
+        move |request: Request<Incoming>| answer(router.clone(), request, connection.clone(), timeouts)
+    });
+    let served = http1::Builder::new()
+        // How long a request's header may take is seen by the sweep, which tells it from a pause between two requests.
+        .header_read_timeout(None)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(Socket::new(stream, place)), service)
+        .with_upgrades();
+    let mut served = pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = connection.closing().cancelled() => return,
+        () = shutdown.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = served => ended,
+                () = connection.closing().cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::trace!(%error, peer = %connection.peer, "a connection broke");
+    }
+}
+
+async fn answer(
+    router: Router,
+    mut request: Request<Incoming>,
+    connection: Arc<Connection>,
+    timeouts: Timeouts,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let under_way = UnderWay::on(&connection);
+    request.extensions_mut().insert(connection);
+    let request = request.map(|body| RequestBody::around(body, timeouts));
+    let response: Response<Body> = router.oneshot(request).await?;
+    Ok(response.map(|body| AnswerBody::around(body, under_way)))
+}
+
+/// Tells once in a while what would fill the log if it were told each time.
+struct PeriodicLog {
+    port: &'static str,
+    dropped: u64,
+    refused: u64,
+    errors: u64,
+    last_error: Option<io::Error>,
+    told: Option<Instant>,
+}
+
+impl PeriodicLog {
+    fn new(port: &'static str) -> PeriodicLog {
+        PeriodicLog { port, dropped: 0, refused: 0, errors: 0, last_error: None, told: None }
+    }
+
+    fn tell(&mut self, places: &Places) {
+        let nothing = self.dropped == 0 && self.refused == 0 && self.errors == 0;
+        if nothing || self.told.is_some_and(|told| told.elapsed() < LOG_EVERY) {
+            return;
+        }
+        let (connected, authenticated) = places.count();
+        tracing::warn!(
+            port = self.port,
+            connected,
+            authenticated,
+            dropped = self.dropped,
+            refused = self.refused,
+            errors = self.errors,
+            last_error = self.last_error.as_ref().map(tracing::field::display),
+            "too many connections: those without a key are closed, the oldest first, to make room"
+        );
+        *self = PeriodicLog { told: Some(Instant::now()), ..PeriodicLog::new(self.port) };
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! What a worker says that is written to the database at once, beside the ends of its attempts: notes, drivers, ends that
+//! come too late. Each has a rate; what comes faster waits here, where the last word replaces the one before it, and is
+//! written as soon as the rate allows.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gaffer_domain::AttemptRef;
+use gaffer_protocol::wire::{DriverStatus, Ended};
+use tokio::sync::Notify;
+
+use super::clean::{MAX_NOTE_CHARS, clean};
+use crate::Master;
+use crate::hub::SessionHandle;
+use crate::rate::{Bucket, Rate};
+use crate::recorder::Reporter;
+use crate::store::StoreError;
+use crate::store::output::ReceivedOutput;
+
+const NOTES: Rate = Rate { at_once: 100.0, per_second: 5.0 };
+const DRIVERS: Rate = Rate { at_once: 10.0, per_second: 0.5 };
+/// A worker that was away for long has many of them to tell.
+const LATE_ENDS: Rate = Rate { at_once: 1_000.0, per_second: 20.0 };
+/// The most attempts whose last note, or late end, waits.
+const MAX_WAITING: usize = 10_000;
+/// Wait after a failure of the database.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What of one session waits to be written.
+#[derive(Debug)]
+pub struct Reports {
+    inner: Mutex<Inner>,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    notes: Bucket,
+    drivers: Bucket,
+    late_ends: Bucket,
+    waiting: Waiting,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    drivers: Option<Vec<DriverStatus>>,
+    notes: BTreeMap<AttemptRef, String>,
+    late_ends: BTreeMap<AttemptRef, (Box<Ended>, ReceivedOutput)>,
+}
+
+/// One thing that may be written now.
+#[derive(Debug)]
+enum Next {
+    Drivers(Vec<DriverStatus>),
+    Note(AttemptRef, String),
+    LateEnd(Box<Ended>, ReceivedOutput),
+}
+
+impl Default for Reports {
+    fn default() -> Reports {
+        let now = Instant::now();
+        let inner = Inner {
+            notes: Bucket::new(NOTES, now),
+            drivers: Bucket::new(DRIVERS, now),
+            late_ends: Bucket::new(LATE_ENDS, now),
+            waiting: Waiting::default(),
+        };
+        Reports { inner: Mutex::new(inner), wake: Notify::new() }
+    }
+}
+
+impl Reports {
+    /// The note, if it may be written now; else it waits.
+    pub fn note(&self, attempt: AttemptRef, message: &str) -> Option<String> {
+        let message = clean(message, MAX_NOTE_CHARS);
+        let mut inner = self.lock();
+        if !inner.waiting.notes.contains_key(&attempt) && inner.notes.take(Instant::now()).is_ok() {
+            return Some(message);
+        }
+        keep_last(&mut inner.waiting.notes, attempt, message);
+        self.wake.notify_one();
+        None
+    }
+
+    /// The drivers, if they may be written now; else they wait.
+    pub fn drivers(&self, drivers: Vec<DriverStatus>) -> Option<Vec<DriverStatus>> {
+        let mut inner = self.lock();
+        if inner.waiting.drivers.is_none() && inner.drivers.take(Instant::now()).is_ok() {
+            return Some(drivers);
+        }
+        inner.waiting.drivers = Some(drivers);
+        self.wake.notify_one();
+        None
+    }
+
+    /// The end of an attempt that is over, if it may be recorded now; else it waits, and is not acknowledged before that.
+    pub fn late_end(&self, ended: Box<Ended>, received: ReceivedOutput) -> Option<Box<Ended>> {
+        let mut inner = self.lock();
+        let is_first = !inner.waiting.late_ends.contains_key(&ended.attempt);
+        if is_first && inner.late_ends.take(Instant::now()).is_ok() {
+            return Some(ended);
+        }
+        keep_last(&mut inner.waiting.late_ends, ended.attempt, (ended, received));
+        self.wake.notify_one();
+        None
+    }
+
+    /// What may be written now, or how long to wait for it; none if nothing waits.
+    fn next(&self, now: Instant) -> Option<Result<Next, Duration>> {
+        let Inner { notes, drivers, late_ends, waiting } = &mut *self.lock();
+        let mut wait: Option<Duration> = None;
+        let mut may = |bucket: &mut Bucket| match bucket.take(now) {
+            Ok(()) => true,
+            Err(longer) => {
+                wait = Some(wait.map_or(longer, |wait| wait.min(longer)));
+                false
+            }
+        };
+        if waiting.drivers.is_some() && may(drivers) {
+            return waiting.drivers.take().map(Next::Drivers).map(Ok);
+        }
+        if !waiting.late_ends.is_empty() && may(late_ends) {
+            return waiting
+                .late_ends
+                .pop_first()
+                .map(|(_, (ended, output))| Ok(Next::LateEnd(ended, output)));
+        }
+        if !waiting.notes.is_empty() && may(notes) {
+            return waiting.notes.pop_first().map(|(attempt, note)| Ok(Next::Note(attempt, note)));
+        }
+        wait.map(Err)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Replaces what waits for an attempt; with too many attempts, one is left out: an end comes again in the next session.
+fn keep_last<T>(waiting: &mut BTreeMap<AttemptRef, T>, attempt: AttemptRef, last: T) {
+    if waiting.len() < MAX_WAITING || waiting.contains_key(&attempt) {
+        waiting.insert(attempt, last);
+    }
+}
+
+/// Writes what waits, for as long as the session lasts.
+pub(super) async fn write_waiting(master: Arc<Master>, handle: Arc<SessionHandle>) {
+    let reporter = Reporter::new(handle.worker, &handle.worker_name);
+    loop {
+        match handle.reports.next(Instant::now()) {
+            None => handle.reports.wake.notified().await,
+            Some(Err(wait)) => tokio::time::sleep(wait).await,
+            Some(Ok(Next::Note(attempt, note))) => write_note(&master, &handle, attempt, &note).await,
+            Some(Ok(Next::Drivers(drivers))) => {
+                if write_drivers(&master, &handle, &drivers).await.is_err() {
+                    // What has been said meanwhile counts more.
+                    handle.reports.lock().waiting.drivers.get_or_insert(drivers);
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+            Some(Ok(Next::LateEnd(ended, received))) => {
+                if master.recorder.ended(&reporter, ended, received).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Records something worth a line in an attempt's history. What is not this worker's to say is left out.
+pub(super) async fn write_note(master: &Master, handle: &SessionHandle, attempt: AttemptRef, note: &str) {
+    match master.store.attempt_note(handle.worker, attempt, note).await {
+        Ok(Some(job)) => master.changes.announce(&[job]),
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%attempt, %error, "a note was not recorded"),
+    }
+}
+
+/// A driver of the worker fails, or works again.
+pub(super) async fn write_drivers(
+    master: &Master,
+    handle: &SessionHandle,
+    drivers: &[DriverStatus],
+) -> Result<(), StoreError> {
+    master.store.worker_drivers(handle.worker, handle.id, drivers).await?;
+    master.changes.announce(&[]);
+    master.scheduler_wake.notify_one();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use gaffer_domain::TaskId;
+    use gaffer_domain::spec::DriverKind;
+
+    use super::*;
+
+    fn drivers(number: usize) -> Vec<DriverStatus> {
+        let detail = Some(number.to_string());
+        vec![DriverStatus { driver: DriverKind::Docker, healthy: number.is_multiple_of(2), detail }]
+    }
+
+    #[test]
+    fn of_a_flood_of_states_the_last_one_is_written() {
+        let reports = Reports::default();
+        let written = (0..5_000).filter_map(|number| reports.drivers(drivers(number))).count();
+        assert_eq!(written, 10);
+        assert!(reports.next(Instant::now()).unwrap().is_err());
+        match reports.next(Instant::now() + Duration::from_secs(3)) {
+            Some(Ok(Next::Drivers(last))) => assert_eq!(last, drivers(4_999)),
+            other => panic!("{other:?}"),
+        }
+        assert!(reports.next(Instant::now()).is_none());
+    }
+
+    #[test]
+    fn each_attempt_has_its_last_note_written() {
+        let reports = Reports::default();
+        let attempt = |task| AttemptRef { task: TaskId(task), attempt: 1 };
+        for number in 0..10_000 {
+            let _ = reports.note(attempt(number % 3), &format!("note {number}"));
+        }
+        let later = Instant::now() + Duration::from_secs(60);
+        let mut notes = Vec::new();
+        while let Some(Ok(Next::Note(_, note))) = reports.next(later) {
+            notes.push(note);
+        }
+        notes.sort();
+        assert_eq!(notes, ["note 9997", "note 9998", "note 9999"]);
+    }
+}
