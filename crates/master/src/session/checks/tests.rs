@@ -50,7 +50,7 @@ fn a_time_that_no_clock_shows_is_the_masters() {
             checked(ended(|end| (end.started_at, end.ended_at) = (Some(stated), stated)), now(), |at| at)
                 .unwrap(),
         );
-        assert_eq!((end.started_at, end.ended_at), (Some(now()), now(), |at| at), "{stated}");
+        assert_eq!((end.started_at, end.ended_at), (Some(now()), now()), "{stated}");
         let started = ToMaster::Started { attempt: attempt(1, 1), at: stated, container: None };
         let expected = ToMaster::Started { attempt: attempt(1, 1), at: now(), container: None };
         assert_eq!(checked(started, now(), |at| at).unwrap(), expected);
