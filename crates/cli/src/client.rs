@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gaffer_domain::JobId;
-use gaffer_protocol::rest::Problem;
+use gaffer_protocol::rest::{Problem, StdinPosition};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, LINK, LOCATION};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Serialize;
@@ -149,6 +149,29 @@ impl Client {
         let request = self.request(Method::POST, path, &Query::new());
         let request = request.header(HeaderName::from_static("idempotency-key"), key.to_string());
         self.answer(request.json(body).timeout(ANSWER_TIMEOUT)).await
+    }
+
+    /// Writes to the standard input of a task; says how far that is.
+    ///
+    /// # Errors
+    /// What the API or the network says.
+    pub async fn write_stdin(
+        &self,
+        job: JobId,
+        task: &str,
+        writer: Uuid,
+        offset: u64,
+        bytes: Bytes,
+        is_last: bool,
+    ) -> Result<StdinPosition, Failure> {
+        let query = vec![
+            ("writer", writer.to_string()),
+            ("offset", offset.to_string()),
+            ("last", is_last.to_string()),
+        ];
+        let request = self.request(Method::POST, &["jobs", &job.to_string(), "tasks", task, "stdin"], &query);
+        let request = request.header(CONTENT_TYPE, "application/octet-stream").body(bytes);
+        self.answer(request.timeout(ANSWER_TIMEOUT)).await?.read()
     }
 
     /// Deletes.

@@ -25,4 +25,5 @@ pub mod supervisor;
 pub mod system;
 pub mod version;
 pub mod wait;
+pub mod worker_key;
 pub mod workers;

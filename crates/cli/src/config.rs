@@ -47,10 +47,45 @@ impl fmt::Debug for Key {
 
 /// Set for the part of a worker that another part of it starts.
 pub const LINK_VARIABLE: &str = "GAFFER_WORKER_LINK";
+/// Its value for a link whose key comes through its standard input.
+pub const LINK_WITH_KEY: &str = "key";
+/// Its value for any other.
+pub const LINK_WITHOUT_KEY: &str = "1";
 
-/// Whether this process is a worker's link, and not what its operator started.
-pub fn is_link() -> bool {
-    variable(LINK_VARIABLE).is_some()
+/// Set for a worker that has become its own program again: the descriptor with its key.
+pub const HANDED_KEY_VARIABLE: &str = "GAFFER_WORKER_KEY_FD";
+
+/// Secrets of gaffer that a worker does not need in its environment.
+pub const SECRETS: [&str; 3] = ["API_KEY", "GAFFER_KEY", "DATABASE_URL"];
+
+/// Which process of a worker this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerPart {
+    /// What its operator started.
+    Supervisor,
+    /// What talks to the master.
+    Link {
+        /// Whether the key comes through standard input.
+        is_given_key: bool,
+    },
+}
+
+/// Which process of a worker this is.
+pub fn worker_part() -> WorkerPart {
+    match variable(LINK_VARIABLE) {
+        None => WorkerPart::Supervisor,
+        Some(value) => WorkerPart::Link { is_given_key: value == LINK_WITH_KEY },
+    }
+}
+
+/// The descriptor from which this worker gets its key.
+pub fn handed_key() -> Option<u32> {
+    variable(HANDED_KEY_VARIABLE)?.parse().ok()
+}
+
+/// Whether this process was started with secrets in its environment.
+pub fn has_secrets() -> bool {
+    SECRETS.iter().any(|name| env::var_os(name).is_some())
 }
 
 /// The environment's address and key; what is missing comes from the stored login, then from a running `gaffer dev`.

@@ -23,6 +23,7 @@ mod sink;
 mod spec_input;
 mod sse;
 mod status;
+mod stdin;
 mod style;
 mod table;
 mod words;
@@ -30,20 +31,25 @@ mod words;
 use std::process::ExitCode;
 
 use args::Command;
+use gaffer_worker::config::ApiKey;
+
 use commands::server::WorkerArgs;
 use failure::Failure;
 use out::Out;
 
 fn main() -> ExitCode {
+    let args = words::read();
+    // Before anything is opened.
+    let begun = args.as_ref().map_or(Ok(None), |args| commands::server::begin(&args.command));
     let Ok(out) = Out::of_process() else { return ExitCode::from(exit::GAFFER_FAILED) };
-    let args = match words::read() {
+    let args = match args {
         Ok(args) => args,
         Err(failure) => return leave(&out, &failure, failure::USAGE),
     };
     // Fails only if there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let general = args.command.general_exit_code();
-    match carry_out(args.command, &out) {
+    match begun.and_then(|key| carry_out(args.command, key.as_ref(), &out)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => leave(&out, &failure, general),
     }
@@ -59,12 +65,13 @@ fn leave(out: &Out, failure: &Failure, general: u8) -> ExitCode {
     ExitCode::from(failure.exit_code(general))
 }
 
-/// The servers use all processors; a client command needs one thread, which starts sooner.
-fn carry_out(command: Command, out: &Out) -> Result<u8, Failure> {
+/// The servers use all processors; a client command needs one thread, which starts sooner. `key`: what the supervisor of a
+/// worker hands to its links.
+fn carry_out(command: Command, key: Option<&ApiKey>, out: &Out) -> Result<u8, Failure> {
     match command {
         Command::Dev(args) => commands::dev::run(args, out),
         Command::Master(config) => commands::server::master(*config, out),
-        Command::Worker(WorkerArgs::Serve(config)) => commands::server::worker(*config, out),
+        Command::Worker(WorkerArgs::Serve(config)) => commands::server::worker(*config, key, out),
         Command::Keeper => commands::server::keeper(),
         Command::Guard => commands::server::guard(),
         Command::Completion(args) => commands::completion::run(&args, out),

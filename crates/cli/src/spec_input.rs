@@ -34,6 +34,12 @@ pub struct SpecFlags {
     /// A variable of its environment; without a value, that of this environment. May be repeated
     #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
+    /// The directory to run in, on its worker or in its container
+    ///
+    /// An absolute path. Without it a container starts where its image says, and a task on the host in a scratch directory
+    /// that is gone afterwards; GAFFER_SCRATCH_DIR holds the path of that in any case.
+    #[arg(long, value_name = "DIR")]
+    pub workdir: Option<String>,
     /// The longest time that one attempt may take, such as 30m
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<String>,
@@ -111,9 +117,6 @@ pub struct ContainerFlags {
     /// The user, and the group after a colon
     #[arg(long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
-    /// The directory in the container to begin in
-    #[arg(long, value_name = "DIR")]
-    pub workdir: Option<String>,
     /// A directory of the worker; only below those that its operator allows. May be repeated
     #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET[:ro]")]
     pub volumes: Vec<String>,
@@ -145,7 +148,6 @@ impl ContainerFlags {
             ("--pull", text(&self.pull)),
             ("--entrypoint", self.entrypoint.as_ref().map(words).transpose()?.map(|words| json!(words))),
             ("--user", text(&self.user)),
-            ("--workdir", text(&self.workdir)),
             ("--volume", several(&self.volumes)),
             ("--publish", several(&self.ports)),
             ("--network", text(&self.network)),
@@ -161,6 +163,7 @@ const TASK_FLAGS: &[(&str, &str)] = &[
     ("--memory", "/resources/memory"),
     ("--disk", "/resources/disk"),
     ("--env", "/env"),
+    ("--workdir", "/workdir"),
     ("--timeout", "/timeout"),
     ("--output-limit", "/output/limit"),
     ("--on-output-limit", "/output/on_limit"),
@@ -178,7 +181,6 @@ const TASK_FLAGS: &[(&str, &str)] = &[
     ("--pull", "/pull"),
     ("--entrypoint", "/entrypoint"),
     ("--user", "/user"),
-    ("--workdir", "/workdir"),
     ("--volume", "/volumes"),
     ("--publish", "/ports"),
     ("--network", "/network"),
@@ -212,6 +214,13 @@ struct File {
 }
 
 impl Input {
+    /// The standard input of its task is to be written through the API.
+    pub fn pass_stdin(&mut self) {
+        if let Data::Object(fields) = &mut self.spec.data {
+            set(fields, "stdin", &json!(true));
+        }
+    }
+
     /// A command.
     ///
     /// # Errors
@@ -338,6 +347,7 @@ impl SpecFlags {
             ("--memory", text(&self.memory)),
             ("--disk", text(&self.disk)),
             ("--env", several(variables(&self.env, env)?, self.env.is_empty())),
+            ("--workdir", text(&self.workdir)),
             ("--timeout", text(&self.timeout)),
             ("--output-limit", text(&self.output_limit)),
             ("--on-output-limit", text(&self.on_output_limit)),

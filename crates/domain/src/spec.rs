@@ -87,6 +87,14 @@ pub struct TaskSpec {
     /// Its container: there is one exactly if the driver is [`DriverKind::Docker`].
     #[serde(flatten)]
     pub container: Option<Container>,
+    /// Where it runs on the host: an absolute path; none means in a scratch directory of the attempt. A container has its
+    /// own, [`Container::workdir`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// Whether its standard input is what somebody writes through the API; else it is empty. Such a task is not repeated:
+    /// what was written is not kept.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stdin: bool,
     /// What is executed.
     #[serde(flatten)]
     pub action: Action,

@@ -52,7 +52,12 @@ pub fn keeper(worker_dir: &Path) -> Option<Pid> {
 /// The link of a running `gaffer worker`.
 pub fn link(worker: Pid) -> Option<Pid> {
     let children = std::fs::read_to_string(format!("/proc/{worker}/task/{worker}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok().map(Pid::from_raw)
+    // A shell that became the worker may have left it children of its own.
+    let is_link = |pid: &i32| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.split(|byte| *byte == 0).any(|word| word == b"worker")
+    };
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_link).map(Pid::from_raw)
 }
 
 /// Ends the keeper of the worker with this data directory as the kernel would, and waits until it has ended.

@@ -44,6 +44,7 @@ fn api_v1() -> Router<Arc<Master>> {
         .route("/jobs/{job}/tasks", get(tasks::list))
         .route("/jobs/{job}/tasks/{task}", get(tasks::show))
         .route("/jobs/{job}/tasks/{task}/signal", post(tasks::signal))
+        .route("/jobs/{job}/tasks/{task}/stdin", post(tasks::stdin))
         .route("/jobs/{job}/tasks/{task}/output", get(output::of_task))
         .route("/events", get(events::of_project))
         .route("/queue", get(queue::show))

@@ -13,6 +13,7 @@ pub mod explain;
 pub mod guesses;
 pub mod http;
 pub mod hub;
+pub mod input;
 pub mod listener;
 pub mod live;
 pub mod mover;
@@ -46,6 +47,8 @@ pub struct Master {
     pub store: store::Store,
     /// Who is connected.
     pub hub: hub::Hub,
+    /// Standard input that is under way.
+    pub inputs: input::Inputs,
     /// How far their clocks are off.
     pub clocks: clocks::Clocks,
     /// Output that is under way.

@@ -21,6 +21,7 @@ use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::guesses::Guesses;
 use crate::hub::Hub;
+use crate::input::Inputs;
 use crate::listener::{Listener, Timeouts};
 use crate::live::LiveOutputs;
 use crate::mover::Mover;
@@ -173,6 +174,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let master = Arc::new(Master {
         store,
         hub,
+        inputs: Inputs::default(),
         clocks: Default::default(),
         live,
         changes,

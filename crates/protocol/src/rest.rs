@@ -1,5 +1,7 @@
 //! Bodies of the REST API, as the master writes and the command line reads them. More fields may join; these stay.
 
+mod stdin;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::output::Stream;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
+pub use stdin::{StdinPosition, StdinState};
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
 use gaffer_domain::quantity::{Bytes, Span};
 use gaffer_domain::reason::AttemptEnd;
@@ -65,6 +67,8 @@ pub enum ToMaster {
         /// Which.
         attempt: AttemptRef,
     },
+    /// Answers [`ToWorker::Input`].
+    InputTaken(InputTaken),
 }
 
 /// Who dials in, what it offers and what it holds.
@@ -254,6 +258,9 @@ pub enum ToWorker {
         /// What to send.
         signal: StopSignal,
     },
+    /// Bytes for the standard input of an attempt. Answered by [`ToMaster::InputTaken`] once the process has taken them,
+    /// or not at all: then they are sent again.
+    Input(Box<Input>),
     /// Give an attempt back if it has not started ([`ToMaster::Returned`]); else nothing happens.
     TakeBack {
         /// Which.
@@ -285,6 +292,81 @@ pub enum ToWorker {
         /// A sentence for the worker's operator.
         message: String,
     },
+}
+
+/// Bytes for the standard input of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Whose.
+    pub attempt: AttemptRef,
+    /// The answer repeats it.
+    pub request: u64,
+    /// Who writes: the first one of an attempt is its only one.
+    pub writer: Uuid,
+    /// Where in all that is written these bytes begin. What was taken before is skipped.
+    pub offset: u64,
+    /// At most [`MAX_INPUT_BYTES`]; none, as a sign that the writer is still there.
+    pub bytes: InputBytes,
+    /// Nothing comes after these.
+    pub is_last: bool,
+}
+
+/// The most bytes of one [`Input`].
+pub const MAX_INPUT_BYTES: usize = 64 << 10;
+
+/// Bytes in a message: base64 there.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InputBytes(pub bytes::Bytes);
+
+impl std::fmt::Debug for InputBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not for logs: it is a user's data.
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl From<InputBytes> for String {
+    fn from(bytes: InputBytes) -> String {
+        BASE64.encode(bytes.0)
+    }
+}
+
+impl TryFrom<String> for InputBytes {
+    type Error = base64::DecodeError;
+
+    fn try_from(text: String) -> Result<InputBytes, base64::DecodeError> {
+        BASE64.decode(text).map(|bytes| InputBytes(bytes.into()))
+    }
+}
+
+/// How far the standard input of an attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputTaken {
+    /// Whose.
+    pub attempt: AttemptRef,
+    /// Which request this answers.
+    pub request: u64,
+    /// The first byte that is not taken.
+    pub offset: u64,
+    /// Whether there can be more.
+    pub state: InputState,
+}
+
+/// Whether bytes can be written to the standard input of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputState {
+    /// Not yet: it has not started.
+    Waiting,
+    /// Yes.
+    Open,
+    /// Not any more: it was told that nothing comes, or reads no more.
+    Closed,
+    /// Not by this writer: there is another one.
+    Foreign,
+    /// It has none that could be written to.
+    Absent,
 }
 
 /// The answer to a hello.
@@ -345,6 +427,12 @@ pub struct StartAttempt {
     /// What it runs in: there is a container exactly if the driver is `docker`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Box<Container>>,
+    /// Where it runs on the host; none means in a scratch directory of the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// Whether its standard input is what [`ToWorker::Input`] brings; else it is empty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdin: bool,
     /// What is executed.
     pub action: Action,
     /// Added to the environment.

@@ -1,7 +1,9 @@
 //! One attempt from its acceptance to its end: prepare, note it down, start, stream, wait, clean up, report.
 
+mod input;
 mod pump;
 pub(crate) mod scratch;
+mod short_path;
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;
@@ -12,7 +14,7 @@ use chrono::{DateTime, Utc};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause, ProcessEnd};
 use gaffer_domain::spec::{Action, OnLimit, OutputLimit, StopSignal};
-use gaffer_protocol::wire::{ContainerFacts, Ended, KillReceipt, StartAttempt};
+use gaffer_protocol::wire::{ContainerFacts, Ended, Input, InputTaken, KillReceipt, StartAttempt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::BootTime;
 use crate::driver::{Assignment, Drivers, Exit, Process, StartError, Started};
 use crate::spool::{OutputWriter, Spool};
+use input::feed;
 use pump::{Quota, pump};
 use scratch::ScratchSpace;
 
@@ -52,6 +55,8 @@ pub(crate) trait Progress: Send + Sync {
     fn started(&self, attempt: AttemptRef, at: DateTime<Utc>, container: Option<ContainerFacts>);
     /// There is more output.
     fn wrote(&self, attempt: AttemptRef);
+    /// So far its process has taken its input.
+    fn took_input(&self, taken: InputTaken);
     /// Nothing of it runs any more: what it had reserved is free.
     fn released(&self, attempt: AttemptRef);
 }
@@ -91,6 +96,7 @@ pub(crate) enum Cause {
 pub(crate) struct Controls {
     pub orders: watch::Receiver<Orders>,
     pub signals: mpsc::Receiver<StopSignal>,
+    pub inputs: mpsc::Receiver<Input>,
 }
 
 /// Executes an attempt. Comes back when nothing of it is left but its output.
@@ -122,7 +128,7 @@ pub(crate) async fn run(
             let assignment = Assignment {
                 start,
                 worker_name,
-                directory: scratch.work(),
+                scratch: scratch.work(),
                 temporary: scratch.temporary(),
                 script: scratch.script(),
                 marker: &workshop.marker(attempt),
@@ -301,7 +307,10 @@ async fn supervise(
     progress: &dyn Progress,
 ) -> Outcome {
     let attempt = start.attempt;
-    let Started { process, mut output, .. } = started;
+    let Started { process, mut output, input, .. } = started;
+    let (_, no_inputs) = mpsc::channel(1);
+    let inputs = std::mem::replace(&mut controls.inputs, no_inputs);
+    let mut feed = Box::pin(feed(input, inputs, start, progress));
     let exited = CancellationToken::new();
     let mut quota = Quota::new(start.output, writer.bytes());
     let exceeded = quota.exceeded();
@@ -326,8 +335,11 @@ async fn supervise(
                 ending.exceeded(start.output, |message| progress.noted(attempt, message)).await;
             }
             () = &mut pump, if has_output => has_output = false,
+            // Never over by itself.
+            () = &mut feed => {}
         }
     };
+    drop(feed);
     let (at, boot) = (Utc::now(), BootTime::now());
     let killed = ending.process.finish().await;
     progress.released(attempt);

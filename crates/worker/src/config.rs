@@ -16,6 +16,7 @@ use anyhow::{Context as _, bail, ensure};
 use gaffer_domain::constraint::is_resource_name;
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::DriverKind;
+use nix::unistd::User;
 
 use crate::stats;
 pub(crate) use docker::{ContainerPolicy, DaemonAddress, DockerSettings};
@@ -26,6 +27,8 @@ pub use master_url::{InvalidMasterUrl, MasterUrl};
 const MAX_SECRET_FILE_BYTES: u64 = 64 << 10;
 /// What a job's process gets from the worker's own environment, with every `LC_*`; everything else is left out.
 const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ"];
+/// The shell of a user whose entry names none.
+const DEFAULT_SHELL: &str = "/bin/sh";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The most pieces of one countable resource.
@@ -155,6 +158,28 @@ pub(crate) struct Settings {
 }
 
 impl WorkerConfig {
+    /// The worker key, if it was given directly or by a file that can be read only once, such as a pipe. None if it is in
+    /// a file that each process can read for itself, or missing.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds no key.
+    pub fn unrepeatable_key(&self) -> anyhow::Result<Option<ApiKey>> {
+        let is_repeatable = |path: &Path| {
+            let is_open_file = ["/dev", "/proc"].iter().any(|dir| path.starts_with(dir));
+            !is_open_file && std::fs::metadata(path).is_ok_and(|file| file.is_file())
+        };
+        let file = self.api_key_file.as_deref();
+        // Both together are a mistake in any case.
+        let file = file.filter(|path| self.api_key.is_some() || !is_repeatable(path));
+        let key = given_or_read(self.api_key.as_ref().map(|key| key.0.clone()), file);
+        Ok(key.context("the worker key")?.map(ApiKey))
+    }
+
+    /// The same worker with this key, wherever else one was configured.
+    pub fn with_key(self, key: ApiKey) -> WorkerConfig {
+        WorkerConfig { api_key: Some(key), api_key_file: None, ..self }
+    }
+
     /// A worker of one master, with its files in `data_dir` and defaults for everything else.
     pub fn new(master_url: impl Into<String>, api_key: ApiKey, data_dir: impl Into<PathBuf>) -> WorkerConfig {
         WorkerConfig {
@@ -214,14 +239,15 @@ impl WorkerConfig {
             job_environment: job_environment(
                 std::env::vars_os()
                     .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+                user(),
             ),
         })
     }
 }
 
 impl ApiKey {
-    /// The key itself, for the one header that carries it.
-    pub(crate) fn reveal(&self) -> &str {
+    /// The key itself, for the one header that carries it and for the process that sends that header.
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }
@@ -345,11 +371,16 @@ pub fn default_data_dir() -> anyhow::Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = set("XDG_DATA_HOME")
         .filter(|path| path.is_absolute())
-        .or_else(|| set("HOME").map(|home| home.join(".local/share")))
+        .or_else(|| set("HOME").or_else(home_of_user).map(|home| home.join(".local/share")))
         .context(
-            "no place for the worker's files: set GAFFER_DATA_DIR (neither XDG_DATA_HOME nor HOME is set)",
+            "no place for the worker's files: set GAFFER_DATA_DIR (neither XDG_DATA_HOME nor HOME is set, and the \
+             user has no home)",
         )?;
     Ok(base.join("gaffer/worker"))
+}
+
+fn home_of_user() -> Option<PathBuf> {
+    user().map(|user| user.dir).filter(|dir| dir.is_absolute() && dir.parent().is_some())
 }
 
 /// What the keeper's process gets of this one's environment: nothing that jobs should not read.
@@ -360,10 +391,40 @@ pub(crate) fn keeper_environment() -> impl Iterator<Item = (String, OsString)> {
     names.filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
 }
 
-/// What is passed on of the worker's own environment. Its keys and addresses are not.
-fn job_environment(all: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
+/// Whether this process belongs to an attempt of another worker.
+pub(crate) fn is_a_job() -> bool {
+    std::env::var_os(crate::driver::MARKER_VARIABLE).is_some()
+}
+
+/// What is passed on of the worker's own environment. Its keys and addresses are not. A service manager may have set no
+/// more than `PATH`: what a login would set comes from the user database then.
+fn job_environment(
+    all: impl Iterator<Item = (String, String)>,
+    user: Option<User>,
+) -> BTreeMap<String, String> {
     let is_inherited = |name: &str| INHERITED.contains(&name) || name.starts_with("LC_");
     let mut kept: BTreeMap<String, String> = all.filter(|(name, _)| is_inherited(name)).collect();
-    kept.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
+    let path = |path: PathBuf| path.into_os_string().into_string().ok();
+    let of_login = user.into_iter().flat_map(|user| {
+        let shell = path(user.shell).filter(|shell| !shell.is_empty());
+        [
+            ("HOME", path(user.dir)),
+            ("USER", Some(user.name.clone())),
+            ("LOGNAME", Some(user.name)),
+            ("SHELL", Some(shell.unwrap_or_else(|| DEFAULT_SHELL.to_owned()))),
+        ]
+    });
+    let defaults = of_login.chain([("PATH", Some(DEFAULT_PATH.to_owned()))]);
+    for (name, value) in defaults {
+        let value = value.filter(|value| !value.is_empty());
+        if let Some(value) = value.filter(|_| kept.get(name).is_none_or(String::is_empty)) {
+            kept.insert(name.to_owned(), value);
+        }
+    }
     kept
+}
+
+/// The entry of this process's user in the user database; none if it has none, as in many containers.
+fn user() -> Option<User> {
+    User::from_uid(nix::unistd::geteuid()).ok().flatten()
 }

@@ -30,7 +30,8 @@ use gaffer_domain::reason::{AttemptEnd, LostCause};
 use gaffer_domain::spec::Resources;
 use gaffer_protocol::output::EncodedChunk;
 use gaffer_protocol::wire::{
-    ContainerFacts, DriverStatus, Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster, ToWorker, Welcome,
+    ContainerFacts, DriverStatus, Ended, HeldAttempt, InputTaken, StartAttempt, StoredOutput, ToMaster,
+    ToWorker, Welcome,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -267,6 +268,7 @@ pub(crate) fn end_leftovers(
     let goes_on = recovery::end_leftovers(&data_dir.join("spool"), boot_id, token);
     // Also when nothing can be noted down: on a full disk, say.
     driver::end_cgroups(owner);
+    ScratchSpace::close(data_dir);
     goes_on
 }
 
@@ -309,6 +311,7 @@ impl Core {
                 self.end(attempt, |_| Orders { stop: None, kill: Some(Cause::Stopped) });
             }
             ToWorker::Signal { attempt, signal } => self.state().signal(attempt, signal),
+            ToWorker::Input(input) => self.state().input(*input),
             ToWorker::TakeBack { attempt } => {
                 self.state().take_back(attempt);
                 self.launch_ready();
@@ -422,6 +425,11 @@ impl Progress for Arc<Core> {
 
     fn started(&self, attempt: AttemptRef, at: DateTime<Utc>, container: Option<ContainerFacts>) {
         self.state().started(attempt, at, container);
+        self.eventful.notify_one();
+    }
+
+    fn took_input(&self, taken: InputTaken) {
+        self.state().report(ToMaster::InputTaken(taken));
         self.eventful.notify_one();
     }
 

@@ -12,6 +12,7 @@ pub mod driver;
 mod execution;
 mod keeper;
 mod spool;
+mod startup;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use connection::{ConnectionSettings, Patience};
 use driver::DriverSettings;
 use execution::ExecutionSettings;
 pub use keeper::{GUARD_COMMAND, KEEPER_COMMAND, KeeperPlace, guard, keep};
+pub use startup::{Hangup, begin};
 
 /// Runs a worker until `shutdown`, with its attempts in `place`.
 ///

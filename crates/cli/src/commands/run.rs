@@ -1,6 +1,6 @@
 //! `gaffer run`: runs a command on some worker as if it ran here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -19,7 +19,10 @@ use crate::signals::{Order, Signals};
 use crate::sink::{Manner, Sink};
 use crate::spec_input::{Input, SpecFlags, Wanted};
 use crate::status::Status;
+use crate::stdin;
 
+/// The task of a job that does not list its tasks.
+const ONLY_TASK: &str = "main";
 /// How long a Ctrl-C waits for the answer to a job that is being submitted.
 const LAST_ANSWER: Duration = Duration::from_secs(2);
 
@@ -32,6 +35,7 @@ Examples:
   gaffer run --script build.sh --timeout 30m
   gaffer run --retries 3 -- ./flaky | tee log
   gaffer run --image busybox -- sh -c 'echo in a container'
+  gaffer run -i -- sort < names
 
 Standard output and standard error of the command are those of gaffer. The first Ctrl-C is sent on to the command, \
 the second stops the job, the third leaves it running. A TERM stops the job, a HUP leaves it running.
@@ -52,6 +56,13 @@ pub struct RunArgs {
     /// Run the text of this file instead; - for standard input
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
+    /// Pass standard input to the command
+    ///
+    /// Every byte reaches the command as it is, and so does the end of the input. If the connection is lost, it waits and
+    /// goes on where it was. Without this option the command's standard input is empty. A command with -i is not repeated:
+    /// --retries, --count and --array do not go with it. Example: tar c src | gaffer run -i -- tar x -C /srv
+    #[arg(short, long, conflicts_with_all = ["retries", "count", "array"])]
+    interactive: bool,
     /// Say nothing on standard error but what the command says
     #[arg(short, long)]
     quiet: bool,
@@ -67,11 +78,20 @@ pub struct RunArgs {
 /// # Errors
 /// What the API or the network says.
 pub async fn run(args: RunArgs, out: &Out) -> Result<u8, Failure> {
+    let reads_script = args.script.as_deref() == Some(Path::new("-"));
+    if args.interactive && reads_script {
+        return Err(Failure::Usage(
+            "-i and `--script -` cannot both have standard input: put the script into a file".to_owned(),
+        ));
+    }
     let wanted = match args.script {
         Some(script) => Wanted::Script(script),
         None => Wanted::Command(args.command),
     };
-    let input = wanted.input(&args.spec, config::passed_on)?;
+    let mut input = wanted.input(&args.spec, config::passed_on)?;
+    if args.interactive {
+        input.pass_stdin();
+    }
     let client = Client::new(&config::access()?)?;
     let mut signals =
         Signals::listen().map_err(|error| Failure::Local(format!("cannot listen to signals: {error}")))?;
@@ -81,6 +101,15 @@ pub async fn run(args: RunArgs, out: &Out) -> Result<u8, Failure> {
         Err(left) => return Ok(left),
     };
 
+    let is_ignored = !args.interactive && !reads_script && !args.quiet;
+    let mut is_told = false;
+    let mut tell_if_ignored = || {
+        if is_ignored && !is_told && stdin::is_piped_in() {
+            is_told = true;
+            status.note("standard input is not passed to the command; `gaffer run -i` does that");
+        }
+    };
+    tell_if_ignored();
     let mut sink = Sink::new(out, &status, Manner { raw: args.raw, ..Manner::default() });
     let wish = Wish { follow: true, ..Wish::default() };
     let (job, source) = (submitted.job.id, Source::of(&submitted.job));
@@ -88,10 +117,13 @@ pub async fn run(args: RunArgs, out: &Out) -> Result<u8, Failure> {
     let read = tokio::select! {
         read = reading => read,
         code = attach::obey(&mut signals, &client, job, &status) => return Ok(code),
+        () = stdin::pass_on(&client, job, ONLY_TASK, &status), if args.interactive => Ok(Vec::new()),
         () = attach::explain_silence(&client, job, &status) => Ok(Vec::new()),
     };
     status.retire();
     sink.close(!args.quiet);
+    // Whoever writes there may have begun later than this.
+    tell_if_ignored();
     match read {
         Ok(tasks) => {
             attach::tell_end(out, job, &tasks, submitted.page.as_deref(), args.quiet);

@@ -3,17 +3,18 @@
 use std::future::Future;
 use std::io;
 
-use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
+use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use gaffer_master::config::MasterConfig;
-use gaffer_worker::KeeperPlace;
-use gaffer_worker::config::WorkerConfig;
+use gaffer_worker::config::{ApiKey, WorkerConfig};
+use gaffer_worker::{Hangup, KeeperPlace};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::commands::supervisor;
+use crate::args::Command;
 use crate::commands::workers::WorkerAction;
-use crate::config;
+use crate::commands::{supervisor, worker_key};
+use crate::config::{self, WorkerPart};
 use crate::failure::Failure;
 use crate::open_files;
 use crate::out::Out;
@@ -47,14 +48,34 @@ impl FromArgMatches for WorkerArgs {
 }
 
 impl Args for WorkerArgs {
-    fn augment_args(command: Command) -> Command {
+    fn augment_args(command: clap::Command) -> clap::Command {
         let command = WorkerAction::augment_subcommands(WorkerConfig::augment_args(command));
         command.subcommand_required(false).arg_required_else_help(false).subcommand_negates_reqs(true)
     }
 
-    fn augment_args_for_update(command: Command) -> Command {
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
         WorkerArgs::augment_args(command)
     }
+}
+
+/// What a process does before it opens anything: a server gets rid of what it inherited. Gives the key that the
+/// supervisor of a worker has to hand to its links.
+///
+/// # Errors
+/// [`Failure::Local`] when the key cannot be read.
+pub fn begin(command: &Command) -> Result<Option<ApiKey>, Failure> {
+    let (hangup, key) = match command {
+        Command::Worker(WorkerArgs::Serve(worker)) if config::worker_part() == WorkerPart::Supervisor => {
+            (Hangup::Inherited, worker_key::take(worker)?)
+        }
+        Command::Worker(WorkerArgs::Serve(_)) | Command::Dev(_) | Command::Master(_) => {
+            (Hangup::Inherited, None)
+        }
+        Command::Keeper | Command::Guard => (Hangup::Default, None),
+        _ => return Ok(None),
+    };
+    gaffer_worker::begin(hangup);
+    Ok(key)
 }
 
 /// Runs a master until it is told to end.
@@ -68,14 +89,16 @@ pub fn master(config: MasterConfig, out: &Out) -> Result<u8, Failure> {
     })
 }
 
-/// Runs a worker until it is told to end.
+/// Runs a worker until it is told to end. `key`: what its supervisor hands to its links.
 ///
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
-pub fn worker(config: WorkerConfig, out: &Out) -> Result<u8, Failure> {
-    if !config::is_link() {
-        return supervisor::run(out);
-    }
+pub fn worker(config: WorkerConfig, key: Option<&ApiKey>, out: &Out) -> Result<u8, Failure> {
+    let config = match config::worker_part() {
+        WorkerPart::Supervisor => return supervisor::run(key, out),
+        WorkerPart::Link { is_given_key: true } => config.with_key(worker_key::receive()?),
+        WorkerPart::Link { is_given_key: false } => config,
+    };
     end_with_supervisor();
     serve(out, "info", |shutdown| gaffer_worker::run(config, KeeperPlace::Process, shutdown))
 }

@@ -6,9 +6,11 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use gaffer_worker::config::ApiKey;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
@@ -26,24 +28,25 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What Rust programs exit with that broke down.
 const PANICKED: i32 = 101;
 
-/// Runs the link of a worker, again and again if it dies, until it ends by itself or by order. Exits as it does.
+/// Runs the link of a worker, again and again if it dies, until it ends by itself or by order. Exits as it does. `key`:
+/// what each link is to be given.
 ///
 /// # Errors
 /// [`Failure::Local`] if it cannot be started.
-pub fn run(out: &Out) -> Result<u8, Failure> {
+pub fn run(key: Option<&ApiKey>, out: &Out) -> Result<u8, Failure> {
     let local = |error: io::Error| Failure::Local(format!("cannot start: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(local)?;
-    runtime.block_on(supervise(out)).map_err(local)
+    runtime.block_on(supervise(key, out)).map_err(local)
 }
 
-async fn supervise(out: &Out) -> io::Result<u8> {
+async fn supervise(key: Option<&ApiKey>, out: &Out) -> io::Result<u8> {
     // By its path: after an upgrade the next link is the new program.
     let program = std::env::current_exe()?;
     let mut signals = Signals::listen()?;
     let (mut last_order, mut pause) = (None, FIRST_PAUSE);
     loop {
         let began = Instant::now();
-        let status = see_to_end(start(&program)?, &mut signals, &mut last_order).await?;
+        let status = see_to_end(start(&program, key).await?, &mut signals, &mut last_order).await?;
         let died = status.code().is_none_or(|code| code == PANICKED);
         if let Some(order) = last_order.filter(|_| died) {
             return Ok(order.exit_code());
@@ -66,13 +69,20 @@ async fn supervise(out: &Out) -> io::Result<u8> {
 }
 
 /// The link is in a group of its own, for Ctrl-C is passed on once and not twice. It ends when its standard input does.
-fn start(program: &Path) -> io::Result<Child> {
-    Command::new(program)
+async fn start(program: &Path, key: Option<&ApiKey>) -> io::Result<Child> {
+    let kind = if key.is_some() { config::LINK_WITH_KEY } else { config::LINK_WITHOUT_KEY };
+    let mut link = Command::new(program)
         .args(std::env::args_os().skip(1))
-        .env(config::LINK_VARIABLE, "1")
+        .env(config::LINK_VARIABLE, kind)
+        .env_remove(config::HANDED_KEY_VARIABLE)
         .stdin(Stdio::piped())
         .process_group(0)
-        .spawn()
+        .spawn()?;
+    if let (Some(key), Some(stdin)) = (key, &mut link.stdin) {
+        // One that has died by now is seen to below.
+        let _ = stdin.write_all(format!("{}\n", key.reveal()).as_bytes()).await;
+    }
+    Ok(link)
 }
 
 /// Waits for the link's end, and passes signals on until then.

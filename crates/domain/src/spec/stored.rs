@@ -85,6 +85,10 @@ struct FirstTask {
     #[serde(default)]
     script: Option<String>,
     #[serde(default)]
+    workdir: Option<String>,
+    #[serde(default)]
+    stdin: bool,
+    #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
     depends_on: Vec<String>,
@@ -176,6 +180,9 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
         name: task.name,
         driver: task.driver,
         container,
+        // A container has read its own.
+        workdir: task.workdir.filter(|_| task.driver == DriverKind::Host),
+        stdin: task.stdin,
         action,
         env: task.env,
         depends_on: task.depends_on,

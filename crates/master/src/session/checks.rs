@@ -67,6 +67,10 @@ pub(super) fn checked(
         ToMaster::Drivers { drivers } => {
             ToMaster::Drivers { drivers: super::clean::cleaned_drivers(drivers)? }
         }
+        ToMaster::InputTaken(taken) => {
+            check_attempt(taken.attempt)?;
+            ToMaster::InputTaken(taken)
+        }
         ToMaster::Ended(ended) => ToMaster::Ended(Box::new(checked_end(*ended, now, ours)?)),
         ToMaster::Returned { attempt } => {
             check_attempt(attempt)?;

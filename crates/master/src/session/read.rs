@@ -106,6 +106,10 @@ async fn control(
                 }
                 Ok(())
             }
+            ToMaster::InputTaken(taken) => {
+                master.inputs.taken(worker, taken);
+                Ok(())
+            }
             ToMaster::Returned { attempt } => recorder.returned(worker, actor, attempt).await,
             ToMaster::Ended(mut ended) => match end_of_output(master, handle, &mut ended).await? {
                 Some((received, Course::UnderWay)) => recorder.ended(worker, actor, ended, received).await,

@@ -361,6 +361,8 @@ pub(super) fn start_attempt(
         index,
         driver: definition.driver,
         container: definition.container.clone().map(Box::new),
+        workdir: definition.workdir.clone(),
+        stdin: definition.stdin,
         action: definition.action.clone(),
         env: definition.env.clone(),
         resources: definition.resources.amounts,

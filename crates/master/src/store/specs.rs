@@ -227,6 +227,8 @@ impl DefinitionRow {
                 _ => DriverKind::Host,
             },
             container: None,
+            workdir: None,
+            stdin: false,
             action: Action::Command(Vec::new()),
             env: BTreeMap::new(),
             depends_on: Vec::new(),

@@ -12,6 +12,7 @@ use gaffer_domain::AttemptRef;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::short_path::ShortPath;
 use crate::clock::wall_micros;
 use crate::data_dir::create_private_dir;
 
@@ -28,6 +29,7 @@ pub(crate) struct ScratchSpace(Arc<Space>);
 #[derive(Debug)]
 struct Space {
     attempts: PathBuf,
+    short: ShortPath,
     trash: PathBuf,
     spare: PathBuf,
     spares: Mutex<Vec<Spare>>,
@@ -39,6 +41,8 @@ struct Space {
 pub(crate) struct Scratch {
     directory: PathBuf,
     work: PathBuf,
+    real_temporary: PathBuf,
+    /// The same by a path that leaves room for the name of a socket.
     temporary: PathBuf,
     script: Option<PathBuf>,
     pristine: Pristine,
@@ -75,7 +79,21 @@ impl ScratchSpace {
         }
         let has_trash = Notify::new();
         has_trash.notify_one();
-        Ok(ScratchSpace(Arc::new(Space { attempts, trash, spare, spares: Mutex::default(), has_trash })))
+        let short = ShortPath::to(&attempts);
+        Ok(ScratchSpace(Arc::new(Space {
+            attempts,
+            short,
+            trash,
+            spare,
+            spares: Mutex::default(),
+            has_trash,
+        })))
+    }
+
+    /// Removes what is outside of the data directory: there are no attempts any more, and whoever used this space is
+    /// gone or about to go.
+    pub fn close(data_dir: &Path) {
+        ShortPath::remove(&data_dir.join("attempts"));
     }
 
     /// Makes the directories of an attempt, and its script, if it has one.
@@ -104,7 +122,9 @@ impl ScratchSpace {
                 Some(path)
             }
         };
-        Ok(Scratch { directory, work, temporary, script, pristine })
+        let real_temporary = temporary;
+        let temporary = self.0.short.get().join(attempt.to_string()).join("tmp");
+        Ok(Scratch { directory, work, real_temporary, temporary, script, pristine })
     }
 
     /// Takes an attempt's directories away. Those that nobody touched are kept as spares; others are moved to where
@@ -153,7 +173,7 @@ impl Scratch {
         &self.work
     }
 
-    /// For its temporary files.
+    /// For its temporary files; by a path that leaves room for the name of a socket.
     pub fn temporary(&self) -> &Path {
         &self.temporary
     }
@@ -171,7 +191,7 @@ fn changed(path: &Path) -> io::Result<Changed> {
 
 /// Whether both directories are as they were made.
 fn is_untouched(scratch: &Scratch) -> bool {
-    let (Ok(work), Ok(temporary)) = (changed(&scratch.work), changed(&scratch.temporary)) else {
+    let (Ok(work), Ok(temporary)) = (changed(&scratch.work), changed(&scratch.real_temporary)) else {
         return false;
     };
     if (Pristine { work, temporary }) != scratch.pristine
@@ -185,7 +205,8 @@ fn is_untouched(scratch: &Scratch) -> bool {
         micros.saturating_add(FILE_CLOCK_LAG.as_micros() as u64) < wall_micros()
     };
     (settled(work) && settled(temporary))
-        || (is_as_made(&scratch.work).unwrap_or(false) && is_as_made(&scratch.temporary).unwrap_or(false))
+        || (is_as_made(&scratch.work).unwrap_or(false)
+            && is_as_made(&scratch.real_temporary).unwrap_or(false))
 }
 
 /// Whether a directory is private and holds two entries: nobody put anything beside those that were made in it. (That

@@ -90,10 +90,9 @@ impl DockerConfig {
             upper.strip_prefix("CAP_").map_or(upper.clone(), str::to_owned)
         };
         let home = || std::env::var_os("HOME").filter(|home| !home.is_empty());
-        let config_dir = self
-            .docker_config
-            .filter(|dir| !dir.as_os_str().is_empty())
-            .or_else(|| home().map(|home| PathBuf::from(home).join(".docker")));
+        let config_dir = self.docker_config.filter(|dir| !dir.as_os_str().is_empty()).or_else(|| {
+            home().map(PathBuf::from).or_else(super::home_of_user).map(|home| home.join(".docker"))
+        });
         Ok(DockerSettings {
             is_expected: host.is_some() || is_named,
             address: match host {

@@ -122,7 +122,40 @@ fn jobs_inherit_only_what_is_harmless() {
         ("DATABASE_URL", "postgres://"),
         ("LD_PRELOAD", "x"),
     ];
-    let kept = job_environment(all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let kept = job_environment(owned(&all), None);
     assert_eq!(kept.keys().collect::<Vec<_>>(), ["LC_ALL", "PATH", "TZ"]);
-    assert_eq!(job_environment(std::iter::empty())["PATH"], DEFAULT_PATH);
+    assert_eq!(job_environment(std::iter::empty(), None)["PATH"], DEFAULT_PATH);
+}
+
+#[test]
+fn what_a_login_would_set_comes_from_the_user_database() {
+    let user = || {
+        let root = User::from_uid(nix::unistd::Uid::from_raw(0)).unwrap().unwrap();
+        User { name: "ana".to_owned(), dir: "/home/ana".into(), shell: "/bin/zsh".into(), ..root }
+    };
+    let full = job_environment(std::iter::empty(), Some(user()));
+    let expected = [
+        ("HOME", "/home/ana"),
+        ("USER", "ana"),
+        ("LOGNAME", "ana"),
+        ("SHELL", "/bin/zsh"),
+        ("PATH", DEFAULT_PATH),
+    ];
+    assert_eq!(full, owned(&expected).collect());
+
+    let set = [("HOME", "/srv/build"), ("USER", ""), ("SHELL", "/bin/bash")];
+    let kept = job_environment(owned(&set), Some(user()));
+    assert_eq!(
+        (kept["HOME"].as_str(), kept["SHELL"].as_str()),
+        ("/srv/build", "/bin/bash"),
+        "the worker's own"
+    );
+    assert_eq!((kept["USER"].as_str(), kept["LOGNAME"].as_str()), ("ana", "ana"), "an empty one is not set");
+
+    let bare = job_environment(std::iter::empty(), Some(User { shell: "".into(), ..user() }));
+    assert_eq!(bare["SHELL"], "/bin/sh");
+}
+
+fn owned(all: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>().into_iter()
 }

@@ -281,6 +281,14 @@ impl Core {
                 .map_err(Failure::at("put the script into the container"))?;
         }
         let attached = output::attach(docker, id).await.map_err(Failure::at("attach to the container"))?;
+        let input = match start.stdin {
+            true => Some(
+                output::attach_input(docker, id)
+                    .await
+                    .map_err(Failure::at("attach to the container's standard input"))?,
+            ),
+            false => None,
+        };
         let is_limited = start.resources.memory > gaffer_domain::quantity::Bytes(0);
         let oom_kills = is_limited.then(crate::stats::oom_kills).flatten();
         docker.start_container(id, None).await.map_err(Failure::at("start the container"))?;
@@ -289,7 +297,8 @@ impl Core {
             Ok(inspected) => Some(self.facts(docker, id, &inspected).await),
             Err(_) => None,
         };
-        Ok(self.started(id.to_owned(), care, Beginning::Attached(attached), facts, oom_kills))
+        let started = self.started(id.to_owned(), care, Beginning::Attached(attached), facts, oom_kills);
+        Ok(Started { input, ..started })
     }
 
     fn started(
@@ -302,7 +311,7 @@ impl Core {
     ) -> Started {
         let (process, exit) = ContainerProcess::new(self.daemon.clone(), id.clone(), care, oom_kills);
         let output = ContainerOutput::new(self.daemon.clone(), id, beginning, exit);
-        Started { process: Box::new(process), output: Box::new(output), pid: None, container }
+        Started { process: Box::new(process), output: Box::new(output), input: None, pid: None, container }
     }
 
     async fn facts(&self, docker: &Docker, id: &str, inspected: &ContainerInspectResponse) -> ContainerFacts {

@@ -24,7 +24,7 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use super::cgroup::Cgroups;
 use super::process_tree::ProcessTree;
 use super::stuck::Stuck;
-use super::{Assignment, Exit, OutputSource, Process, StartError, Started, program};
+use super::{Assignment, Exit, InputSink, OutputSource, Process, StartError, Started, program};
 use crate::clock::{BootTime, wall_micros};
 
 /// The most that is read at once: what a pipe holds.
@@ -59,8 +59,9 @@ impl HostDriver {
     }
 
     pub fn start(&self, assignment: Assignment<'_>) -> Result<Started, StartError> {
-        let Assignment { start, worker_name, directory, temporary, script, marker } = assignment;
-        let environment = program::environment(&self.inherited, start, worker_name, temporary, marker);
+        let Assignment { start, scratch, script, marker, .. } = assignment;
+        let environment = program::environment(&self.inherited, &assignment);
+        let directory = start.workdir.as_deref().map_or(Ok(scratch), program::work_directory)?;
         let path = environment.get("PATH").map_or("", String::as_str);
         let program = match (&start.action, script) {
             (gaffer_domain::spec::Action::Command(command), _) => program::find(command, directory, path)?,
@@ -81,7 +82,7 @@ impl HostDriver {
             .current_dir(directory)
             .env_clear()
             .envs(&environment)
-            .stdin(Stdio::null())
+            .stdin(if start.stdin { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -93,10 +94,17 @@ impl HostDriver {
         let mut child = spawned.map_err(|error| refused(&program.name, &error))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| StartError::other("the new process has no number"))?;
+        let input = child.stdin.take();
         let output = Pipes { stdout: child.stdout.take(), stderr: child.stderr.take(), turn: Stream::Stdout };
-        let tree = ProcessTree::new(pid, marker, directory.to_owned(), started, cgroup);
+        let tree = ProcessTree::new(pid, marker, scratch.to_owned(), started, cgroup);
         let process = HostProcess { child, tree: Arc::new(tree), killed: None, stuck: self.stuck.clone() };
-        Ok(Started { process: Box::new(process), output: Box::new(output), pid: Some(pid), container: None })
+        Ok(Started {
+            input: input.map(|input| Box::pin(input) as InputSink),
+            process: Box::new(process),
+            output: Box::new(output),
+            pid: Some(pid),
+            container: None,
+        })
     }
 }
 

@@ -7,6 +7,8 @@
 //!   long, and says how it gets on; once it is cancelled it ends soon, one way or the other.
 //! * **adopt** — what a driver started may outlive this process. Then another one goes on with it, from where the
 //!   reading of the output was interrupted.
+//! * **input** — is empty, or what `InputSink` is given, byte for byte, and ends when that is shut down or dropped. Who
+//!   writes waits until the job reads.
 //! * **output** — is attached before the first instruction of the job runs, so that no byte is missed, and ends once
 //!   nothing can write any more. Each stream is exact; the two are interleaved as they were read, each piece with the
 //!   time of its reading. Not reading slows the job down: a driver holds back nothing beyond what the kernel holds.
@@ -33,6 +35,7 @@ mod stuck;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
@@ -42,6 +45,7 @@ use gaffer_domain::spec::{DriverKind, StopSignal};
 use gaffer_protocol::output::Record;
 use gaffer_protocol::wire::{ContainerFacts, DriverStatus, KillReceipt, StartAttempt};
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWrite;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::DockerSettings;
@@ -59,8 +63,8 @@ pub(crate) struct Assignment<'a> {
     pub start: &'a StartAttempt,
     /// The name that the master knows this worker by.
     pub worker_name: &'a str,
-    /// The current directory of the job: private and empty.
-    pub directory: &'a Path,
+    /// A directory that is private, empty, and gone after the attempt: where it runs unless it says otherwise.
+    pub scratch: &'a Path,
     /// A place for its temporary files.
     pub temporary: &'a Path,
     /// The file that holds the script, if the action is one.
@@ -73,11 +77,16 @@ pub(crate) struct Assignment<'a> {
 pub(crate) struct Started {
     pub process: Box<dyn Process>,
     pub output: Box<dyn OutputSource>,
+    /// Its standard input, if somebody may write to it.
+    pub input: Option<InputSink>,
     /// The number of the main process, where it is one of this machine.
     pub pid: Option<i32>,
     /// What it runs in, if that is a container.
     pub container: Option<ContainerFacts>,
 }
+
+/// The standard input of an attempt. Dropping it ends the input.
+pub(crate) type InputSink = Pin<Box<dyn AsyncWrite + Send>>;
 
 /// Why there is no process: what a shell would exit with, and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]

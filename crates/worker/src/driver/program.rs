@@ -9,9 +9,11 @@ use gaffer_domain::AttemptRef;
 use gaffer_protocol::wire::StartAttempt;
 use nix::unistd::{AccessFlags, access};
 
-use super::StartError;
 use super::process_tree::MARKER_VARIABLE;
+use super::{Assignment, StartError};
 
+/// Where a job finds its private directory, also if it runs in another one.
+const SCRATCH_VARIABLE: &str = "GAFFER_SCRATCH_DIR";
 /// The interpreter of scripts that name none.
 const SHELL: &str = "/bin/sh";
 /// The longest `#!` line that is read; the kernel's own limit is half of this.
@@ -80,18 +82,37 @@ pub(super) fn interpreter(script: &Path) -> Result<Program, StartError> {
     Ok(Program { path: interpreter.into(), name: interpreter.to_owned(), arguments })
 }
 
+/// The directory that a job asks for, if it can run there.
+pub(super) fn work_directory(path: &str) -> Result<&Path, StartError> {
+    let refused = |why: &str| {
+        let advice = "create it there, or choose workers that have it with `constraints`";
+        StartError::other(format!(
+            "cannot run in the working directory {path}: {why} on this worker; {advice}"
+        ))
+    };
+    let directory = Path::new(path);
+    match fs::metadata(directory) {
+        Ok(metadata) if !metadata.is_dir() => Err(refused("it is not a directory")),
+        Ok(_) if access(directory, AccessFlags::X_OK).is_err() => {
+            Err(refused("it may not be entered by the worker's user"))
+        }
+        Ok(_) => Ok(directory),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(refused("it does not exist")),
+        Err(error) => Err(refused(&format!("it cannot be read ({error})"))),
+    }
+}
+
 /// The environment of an attempt: what the worker passes on, what the job adds, what gaffer says.
 pub(super) fn environment(
     inherited: &BTreeMap<String, String>,
-    start: &StartAttempt,
-    worker_name: &str,
-    temporary: &Path,
-    marker: &str,
+    assignment: &Assignment<'_>,
 ) -> BTreeMap<String, String> {
+    let Assignment { start, worker_name, scratch, temporary, marker, .. } = *assignment;
     let mut variables = inherited.clone();
     variables.insert("TMPDIR".to_owned(), temporary.display().to_string());
     variables.extend(start.env.iter().map(|(name, value)| (name.clone(), value.clone())));
     variables.extend(said(start, worker_name));
+    variables.insert(SCRATCH_VARIABLE.to_owned(), scratch.display().to_string());
     variables.insert(MARKER_VARIABLE.to_owned(), marker.to_owned());
     variables
 }

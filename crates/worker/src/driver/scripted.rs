@@ -97,6 +97,7 @@ pub(super) fn start(action: &Action) -> Result<Started, StartError> {
     Ok(Started {
         process: Box::new(process),
         output: Box::new(Output { records }),
+        input: None,
         pid: None,
         container: None,
     })

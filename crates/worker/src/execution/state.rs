@@ -11,7 +11,9 @@ use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
-use gaffer_protocol::wire::{ContainerFacts, Ended, HeldAttempt, StartAttempt, StoredOutput, ToMaster};
+use gaffer_protocol::wire::{
+    ContainerFacts, Ended, HeldAttempt, Input, InputState, InputTaken, StartAttempt, StoredOutput, ToMaster,
+};
 use tokio::sync::{mpsc, watch};
 
 use super::Event;
@@ -27,6 +29,8 @@ const MAX_HELD: usize = 100_000;
 const MAX_REMEMBERED: usize = 10_000;
 /// Signals on their way to an attempt; more are dropped.
 const MAX_SIGNALS: usize = 16;
+/// Pieces of input on their way to an attempt, of 64 KiB at most; more are dropped, and come again.
+const MAX_INPUTS: usize = 2;
 
 pub(super) struct State {
     worker_name: Arc<str>,
@@ -70,6 +74,7 @@ struct Running {
     reserved: Option<Resources>,
     orders: watch::Sender<Orders>,
     signals: mpsc::Sender<StopSignal>,
+    inputs: mpsc::Sender<Input>,
 }
 
 /// How an attempt left that is held no more.
@@ -297,6 +302,22 @@ impl State {
         }
     }
 
+    /// Hands bytes to an attempt, which answers once its process has taken them; or answers at once.
+    pub fn input(&mut self, input: Input) {
+        let Input { attempt, request, offset, .. } = input;
+        let state = match self.held.get(&attempt).map(|held| &held.phase) {
+            Some(Phase::Queued(_)) => InputState::Waiting,
+            Some(Phase::Running(running)) if running.start.stdin => match running.inputs.try_send(input) {
+                // With more than one on its way it is a repeated one; it comes again if need be.
+                Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => return,
+                Err(mpsc::error::TrySendError::Closed(_)) => InputState::Closed,
+            },
+            Some(Phase::Finished(_)) => InputState::Closed,
+            Some(Phase::Running(_)) | None => InputState::Absent,
+        };
+        self.report(ToMaster::InputTaken(InputTaken { attempt, request, offset, state }));
+    }
+
     /// Gives an attempt back if it has not started.
     pub fn take_back(&mut self, attempt: AttemptRef) {
         match self.held.get(&attempt).map(|held| &held.phase) {
@@ -500,8 +521,9 @@ impl Running {
     fn new(start: Arc<StartAttempt>, reserved: Resources) -> (Running, Controls) {
         let (orders, orders_out) = watch::channel(Orders::default());
         let (signals, signals_out) = mpsc::channel(MAX_SIGNALS);
-        let running = Running { start, started: None, reserved: Some(reserved), orders, signals };
-        (running, Controls { orders: orders_out, signals: signals_out })
+        let (inputs, inputs_out) = mpsc::channel(MAX_INPUTS);
+        let running = Running { start, started: None, reserved: Some(reserved), orders, signals, inputs };
+        (running, Controls { orders: orders_out, signals: signals_out, inputs: inputs_out })
     }
 
     /// Adds orders to those that it has: the first cause stays, the shortest grace counts. Says whether anything is

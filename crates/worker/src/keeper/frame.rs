@@ -68,6 +68,9 @@ pub(super) enum FromKeeper {
     SessionOpen {
         drivers: Vec<DriverStatus>,
         held: Vec<HeldAttempt>,
+        /// A keeper of an earlier build knows nothing of standard input.
+        #[serde(default)]
+        takes_input: bool,
     },
     /// What happened, in order; not asked for.
     Events(Vec<Event>),

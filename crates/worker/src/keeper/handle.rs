@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -88,6 +89,7 @@ struct Line {
     events: Mutex<Vec<Event>>,
     eventful: Notify,
     lease: Mutex<Lease>,
+    takes_input: AtomicBool,
     idle: CancellationToken,
     settled: CancellationToken,
     gone: CancellationToken,
@@ -122,6 +124,7 @@ impl Keeper {
             events: Mutex::default(),
             eventful: Notify::new(),
             lease: Mutex::new(Lease::new(BootTime::now())),
+            takes_input: AtomicBool::new(false),
             idle: CancellationToken::new(),
             settled: CancellationToken::new(),
             gone: CancellationToken::new(),
@@ -170,6 +173,7 @@ impl Keeper {
                 self.line.lease().delivered(start.lost_after);
                 true
             }
+            ToWorker::Input(_) => self.line.takes_input.load(Ordering::Relaxed),
             ToWorker::Stop { .. }
             | ToWorker::Kill { .. }
             | ToWorker::Signal { .. }
@@ -349,7 +353,8 @@ impl Line {
                     log::repeat(&line);
                     return Ok(());
                 }
-                FromKeeper::SessionOpen { drivers, held } => {
+                FromKeeper::SessionOpen { drivers, held, takes_input } => {
+                    self.takes_input.store(takes_input, Ordering::Relaxed);
                     // What was on its way is of a session before.
                     self.events().clear();
                     Answer::SessionOpen(drivers, held)

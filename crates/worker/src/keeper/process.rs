@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::frame::{self, Build, FromKeeper, LogLine, Opening, Refusal, ToKeeper, Wire};
 use super::serve::{Served, serve};
 use super::{guard, log};
+use crate::attempt::scratch::ScratchSpace;
 use crate::clock::BootTime;
 use crate::data_dir::DataDirLock;
 use crate::execution::{Execution, ExecutionSettings};
@@ -192,6 +193,7 @@ impl Kept {
                 }
             }
         }
+        ScratchSpace::close(&self.settings.data_dir);
         Ok(())
     }
 

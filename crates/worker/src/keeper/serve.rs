@@ -124,7 +124,7 @@ async fn take(served: &Arc<Served>, wire: &mut Wire, request: ToKeeper) -> io::R
     match request {
         ToKeeper::OpenSession => {
             let held = execution.open_session();
-            let answer = FromKeeper::SessionOpen { drivers: execution.drivers(), held };
+            let answer = FromKeeper::SessionOpen { drivers: execution.drivers(), held, takes_input: true };
             wire.feed(frame::json(&answer)?).await
         }
         ToKeeper::Welcomed(welcome) => {

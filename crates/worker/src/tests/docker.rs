@@ -11,7 +11,9 @@ use gaffer_domain::spec::{
     Container, DEFAULT_PIDS_LIMIT, DriverKind, Network, PullPolicy, StopSignal, StopSpec,
 };
 use gaffer_domain::worker::HeldPhase;
-use gaffer_protocol::wire::{DriverStatus, Ended, StartAttempt, ToMaster, ToWorker};
+use gaffer_protocol::wire::{
+    DriverStatus, Ended, Input, InputBytes, InputState, StartAttempt, ToMaster, ToWorker,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::docker_daemon::{self, Daemon, IMAGE, client};
@@ -82,6 +84,38 @@ fn failure(ended: &Ended) -> (i32, &str) {
         AttemptEnd::StartFailed { exit_code, message } => (*exit_code, message),
         end => panic!("it started: {end:?}"),
     }
+}
+
+#[tokio::test]
+async fn what_is_written_to_a_container_reaches_its_process_and_so_does_the_end() {
+    const NAME: &str = "what_is_written_to_a_container_reaches_its_process_and_so_does_the_end";
+    let Some(address) = docker_daemon::shared(NAME) else { return };
+    let (worker, mut session) = worker(address).await;
+    let start = StartAttempt { stdin: true, ..shell(1, "cat; echo over") };
+    session.send(&[ToWorker::Start(Box::new(start))]).await;
+    let mut books = Books::default();
+    while books.started.is_empty() {
+        session.keep(&mut books).await;
+    }
+    let all: Vec<u8> = (0..100_000_u32).map(|number| (number * 31 % 251) as u8).collect();
+    for (request, part, is_last) in [(1, 0..60_000, false), (2, 60_000..100_000, true)] {
+        let bytes = InputBytes(all[part.clone()].to_vec().into());
+        let (attempt, writer, offset) = (attempt(1), uuid::Uuid::from_u128(1), part.start as u64);
+        let input = Input { attempt, request, writer, offset, bytes, is_last };
+        session.send(&[ToWorker::Input(Box::new(input))]).await;
+        while books.taken.len() < request as usize {
+            session.keep(&mut books).await;
+        }
+        let state = if is_last { InputState::Closed } else { InputState::Open };
+        let taken = books.taken[request as usize - 1];
+        assert_eq!((taken.offset, taken.state), (part.end as u64, state));
+    }
+    while books.ended.is_empty() {
+        session.keep(&mut books).await;
+    }
+    assert_eq!(books.ended[&attempt(1)].end, AttemptEnd::Exited { code: 0 });
+    assert!(books.stdout[&attempt(1)] == [all, b"over\n".to_vec()].concat());
+    worker.stop().await;
 }
 
 #[tokio::test]

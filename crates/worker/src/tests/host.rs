@@ -132,7 +132,17 @@ async fn the_environment_is_what_was_promised_and_nothing_else() {
         assert_eq!(variables.get(name), Some(&value), "{name}");
     }
     // This process has dozens of variables, of cargo's alone.
-    let allowed = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "TMPDIR", "GAFFER_ATTEMPT_TOKEN"];
+    let allowed = [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "TZ",
+        "TMPDIR",
+        "GAFFER_SCRATCH_DIR",
+        "GAFFER_ATTEMPT_TOKEN",
+    ];
     let said = [
         "GAFFER_JOB_ID",
         "GAFFER_TASK",
@@ -151,14 +161,37 @@ async fn the_environment_is_what_was_promised_and_nothing_else() {
 #[tokio::test]
 async fn a_job_has_a_directory_of_its_own_which_goes_with_it() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    let text = "pwd; echo $TMPDIR; ls -A; stat -c %a .; mktemp >/dev/null; mkdir -p a/b; echo x > a/b/c; chmod 0 a/b a";
+    let text = "pwd; (cd $TMPDIR && pwd -P); echo $GAFFER_SCRATCH_DIR; ls -A; stat -c %a .; mktemp >/dev/null; mkdir -p a/b; echo x > a/b/c; chmod 0 a/b a";
     let (books, _) = run(&mut session, script(1, text)).await;
     let attempts = worker.dir.path().canonicalize().unwrap().join("attempts");
-    let expected = format!("{0}/1.1/work\n{0}/1.1/tmp\n700\n", attempts.display());
+    let expected = format!("{0}/1.1/work\n{0}/1.1/tmp\n{0}/1.1/work\n700\n", attempts.display());
     assert_eq!(books.stdout(attempt(1)), expected);
     assert_eq!(std::fs::read_dir(&attempts).unwrap().count(), 0);
     let trash = worker.dir.path().join("trash");
     until("an empty trash", || std::fs::read_dir(&trash).unwrap().count() == 0).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_directory_that_a_job_names_is_neither_removed_nor_emptied_of_others() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().canonicalize().unwrap();
+    std::fs::write(path.join("kept"), "x").unwrap();
+    // Somebody else works there, and is no process of the attempt.
+    let mut other = std::process::Command::new("sleep").arg("1000").current_dir(&path).spawn().unwrap();
+    let start = StartAttempt {
+        workdir: Some(path.display().to_string()),
+        ..script(1, "pwd; ls; sleep 1000 & echo $! > own")
+    };
+    let (books, ended) = run(&mut session, start).await;
+    assert_eq!(books.stdout(attempt(1)), format!("{}\nkept\n", path.display()));
+    assert_eq!(ended.killed.map(|receipt| (receipt.killed, receipt.left)), Some((1, 0)), "its own");
+    assert!(!lives(pid_in(&path.join("own")).await));
+    assert_eq!(other.try_wait().unwrap(), None, "and nobody else's");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert!(path.join("kept").exists());
     worker.stop().await;
 }
 

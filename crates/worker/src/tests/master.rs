@@ -8,7 +8,9 @@ use gaffer_domain::quantity::{Bytes, Cpu, Span};
 use gaffer_domain::spec::{Action, DriverKind, Resources, StopSignal, StopSpec};
 use gaffer_domain::{AttemptRef, JobId, TaskId, WorkerId};
 use gaffer_protocol::output::{Chunk, EncodedChunk, Stream};
-use gaffer_protocol::wire::{Ended, Hello, StartAttempt, StoredOutput, ToMaster, ToWorker, Welcome};
+use gaffer_protocol::wire::{
+    Ended, Hello, InputTaken, StartAttempt, StoredOutput, ToMaster, ToWorker, Welcome,
+};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -228,6 +230,7 @@ pub struct Books {
     pub started: HashMap<AttemptRef, usize>,
     pub ended: HashMap<AttemptRef, Ended>,
     pub returned: Vec<AttemptRef>,
+    pub taken: Vec<InputTaken>,
 }
 
 impl Books {
@@ -254,6 +257,10 @@ impl Books {
                 }
                 self.ended.insert(attempt, *ended);
                 vec![ToWorker::EndStored { attempt }]
+            }
+            Said::Report(ToMaster::InputTaken(taken)) => {
+                self.taken.push(taken);
+                Vec::new()
             }
             Said::Report(ToMaster::Noted { .. }) => Vec::new(),
             Said::Report(report) => panic!("unexpected: {report:?}"),
@@ -307,6 +314,8 @@ pub fn start(task: i64, action: Action) -> StartAttempt {
         index: 0,
         driver: DriverKind::Host,
         container: None,
+        workdir: None,
+        stdin: false,
         action,
         env: BTreeMap::new(),
         resources: Resources { cpu: Cpu::from_millis(0), memory: Bytes(0), disk: Bytes(0) },

@@ -18,7 +18,6 @@ const OTHER_FIELDS: &[&str] = &[
     "pull",
     "entrypoint",
     "user",
-    "workdir",
     "pids_limit",
     "ports",
     "volumes",
@@ -35,6 +34,8 @@ const CONFLICTS_WITH_THE_DRIVER: &str =
 
 const MAX_IMAGE_LEN: usize = 512;
 const MAX_USER_LEN: usize = 128;
+/// The longest path that Linux takes, with the zero byte that ends it.
+const MAX_WORKDIR_BYTES: usize = 4095;
 const MAX_PIDS: u32 = 1_000_000;
 const MAX_PORTS: usize = 64;
 const MAX_VOLUMES: usize = 32;
@@ -107,11 +108,18 @@ pub(super) fn driver(object: &mut Object) -> (DriverKind, Option<Container>) {
                 image.wrong::<()>(CONFLICTS_WITH_THE_DRIVER);
             }
             object.refuse(OTHER_FIELDS, BELONGS_TO_A_CONTAINER);
+            if kind == DriverKind::Scripted {
+                object.refuse(
+                    &["workdir", "stdin"],
+                    "makes no sense for a scripted task, which runs no program",
+                );
+            }
             (kind, None)
         }
         // Which driver was meant nobody knows, so nothing is said of its fields.
         None => {
             object.field("image");
+            object.field("workdir");
             OTHER_FIELDS.iter().for_each(|name| drop(object.field(name)));
             (DriverKind::Host, None)
         }
@@ -215,8 +223,23 @@ fn user(node: &Node) -> Option<String> {
     Some(user.to_owned())
 }
 
-fn workdir(node: &Node) -> Option<String> {
-    plain_path(node, node.text("an absolute path")?)
+/// The directory in which a task runs, on the host or in its container.
+pub(super) fn workdir(node: &Node) -> Option<String> {
+    let path = node.text("an absolute path")?;
+    if path.len() > MAX_WORKDIR_BYTES || path.contains('\0') {
+        return node.wrong(format!(
+            "the path has more than the {MAX_WORKDIR_BYTES} bytes that are allowed, or a zero byte in it"
+        ));
+    }
+    if !path.starts_with('/') {
+        let suggest = || {
+            let is_home = path == "~" || path.starts_with("~/");
+            is_home.then(|| "a home directory is written out, as in /home/ana: `~` is for shells".to_owned())
+        };
+        return node
+            .wrong_with(format!("{} is not an absolute path: it begins with /", shown(path)), suggest);
+    }
+    Some(path.to_owned())
 }
 
 fn plain_path(node: &Node, path: &str) -> Option<String> {

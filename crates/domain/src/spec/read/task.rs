@@ -8,7 +8,7 @@ use super::{BELONGS_TO_THE_JOB, IS_NOT_YET, JOB_FIELDS, NOT_YET, container, is_p
 use crate::document::{Data, Value};
 use crate::quantity::{Bytes, Span, shown};
 use crate::spec::{
-    Action, Backoff, Indices, JobKind, MAX_TASKS_PER_JOB, OnLimit, OnLost, OutputLimit, Restart,
+    Action, Backoff, DriverKind, Indices, JobKind, MAX_TASKS_PER_JOB, OnLimit, OnLost, OutputLimit, Restart,
     RestartPolicy, StopSignal, StopSpec, TaskSpec,
 };
 use crate::text;
@@ -18,6 +18,8 @@ pub(super) const FIELDS: &[&str] = &[
     "driver",
     "command",
     "script",
+    "workdir",
+    "stdin",
     "env",
     "depends_on",
     "count",
@@ -34,7 +36,6 @@ pub(super) const FIELDS: &[&str] = &[
     "pull",
     "entrypoint",
     "user",
-    "workdir",
     "pids_limit",
     "ports",
     "volumes",
@@ -111,9 +112,20 @@ pub(super) fn read_fields<'a>(object: &mut Object<'a>, name: String, kind: JobKi
     let (driver, container) = container::driver(object);
     // An image that cannot be used is a mistake already: that its command is not there says nothing more.
     let has_image = container.is_some() || object.has("image");
+    let stdin = object.read("stdin", scheduling::yes_or_no).unwrap_or_default();
+    let restart_node = object.field("restart");
+    let restart = restart_node.as_ref().and_then(restart).unwrap_or_default().complete(kind);
+    if stdin && (restart.policy != RestartPolicy::Never || restart.on_lost == OnLost::Restart) {
+        restart_node.as_ref().unwrap_or(object.node()).wrong::<()>(
+            "a task with `stdin` is not repeated, as what was written to it is not kept: write `restart: never`",
+        );
+    }
     let spec = TaskSpec {
         name,
         driver,
+        stdin,
+        // A container has read its own.
+        workdir: if driver == DriverKind::Host { object.read("workdir", container::workdir) } else { None },
         // The stand-in is never seen: where there is no action, a mistake was reported.
         action: action(object, has_image).unwrap_or(Action::Script(String::new())),
         container,
@@ -129,7 +141,7 @@ pub(super) fn read_fields<'a>(object: &mut Object<'a>, name: String, kind: JobKi
         distinct_workers: object.read("distinct_workers", scheduling::yes_or_no).unwrap_or_default(),
         timeout: object.read("timeout", |node| node.amount("a time", TIMEOUTS)),
         output: object.read("output", output).flatten(),
-        restart: object.read("restart", restart).unwrap_or_default().complete(kind),
+        restart,
         stop: object.read("stop", stop).unwrap_or(DEFAULT_STOP),
     };
     Draft { spec, name: None, depends_on: object.field("depends_on") }

@@ -100,10 +100,14 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
     let timeout = if rng.random() { Some(any_span(rng, 100, 31_536_000_000)) } else { None };
     let driver = *[DriverKind::Host, DriverKind::Docker, DriverKind::Scripted].choose(rng).unwrap();
     let container = (driver == DriverKind::Docker).then(|| any_container(rng));
+    let stdin = driver != DriverKind::Scripted && rng.random_ratio(1, 4);
+    let workdir = format!("/{}/{}", any_word(rng), any_word(rng));
     let has_entrypoint = container.as_ref().is_some_and(|container| container.entrypoint.is_some());
     TaskSpec {
         name: name.to_owned(),
         driver,
+        stdin,
+        workdir: (driver == DriverKind::Host && rng.random()).then_some(workdir),
         action: if container.is_some() && rng.random_ratio(1, 4) {
             Action::Command(Vec::new())
         } else if has_entrypoint || rng.random() {
@@ -144,12 +148,13 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
         restart: Restart {
             policy: *[RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always]
                 .choose(rng)
-                .unwrap(),
+                .filter(|_| !stdin)
+                .unwrap_or(&RestartPolicy::Never),
             limit: rng.random_range(0..10),
             within,
             delay: any_span(rng, 0, 3_600_000),
             backoff: *[Backoff::Constant, Backoff::Exponential].choose(rng).unwrap(),
-            on_lost: *[OnLost::Restart, OnLost::Fail].choose(rng).unwrap(),
+            on_lost: *[OnLost::Restart, OnLost::Fail].choose(rng).filter(|_| !stdin).unwrap_or(&OnLost::Fail),
         },
         stop: StopSpec { signal: *StopSignal::ALL.choose(rng).unwrap(), grace: any_span(rng, 0, 3_600_000) },
     }

@@ -138,7 +138,49 @@ fn volumes_and_tmpfs_are_absolute_plain_paths_each_once() {
     );
     assert!(complaint(json!({"tmpfs": {"/": "1MiB"}})).contains("all of the container"));
     assert!(complaint(json!({"tmpfs": {"/x": "1"}})).contains("expected a size"));
-    assert!(complaint(json!({"workdir": "work"})).contains("not an absolute path"));
+}
+
+#[test]
+fn a_workdir_is_an_absolute_path_on_the_host_and_in_a_container() {
+    let on_host = |path: &str| json!({"command": ["true"], "workdir": path});
+    for spec in [on_host("work"), on_host("~/work"), inside(json!({"workdir": "work"}))] {
+        assert!(mistake(spec).starts_with("/workdir: `"), "the place is told");
+    }
+    assert!(mistake(on_host("work")).contains("`work` is not an absolute path"));
+    assert!(mistake(on_host("~/work")).contains("`~` is for shells"));
+    let too_long = format!("/{}", "a".repeat(4095));
+    assert!(mistake(on_host(&too_long)).contains("more than the 4095 bytes"));
+    let play = json!({"driver": "scripted", "script": "exit 0", "workdir": "/work"});
+    assert!(mistake(play).contains("makes no sense for a scripted task"));
+
+    // Names of directories may have more in them than a volume's.
+    let path = "/srv/a: b,c/../x/";
+    let task = JobSpec::read(&on_host(path)).unwrap().tasks.remove(0);
+    assert_eq!((task.workdir.as_deref(), task.container), (Some(path), None));
+    let task = JobSpec::read(&inside(json!({"workdir": path}))).unwrap().tasks.remove(0);
+    assert_eq!((task.workdir, task.container.unwrap().workdir.as_deref()), (None, Some(path)));
+}
+
+#[test]
+fn a_task_with_standard_input_is_not_repeated() {
+    let task = |fields: Value| {
+        let mut job = json!({"command": ["cat"], "stdin": true});
+        job.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        JobSpec::read(&job)
+    };
+    let fine = task(json!({})).unwrap().tasks.remove(0);
+    assert_eq!((fine.stdin, fine.restart.limit, fine.restart.on_lost), (true, 0, OnLost::Fail));
+    task(json!({"type": "service", "restart": "never"})).unwrap();
+    task(json!({"image": "busybox"})).unwrap();
+    for (fields, pointer) in [
+        (json!({"restart": "on-failure"}), "/restart"),
+        (json!({"restart": {"on_lost": "restart"}}), "/restart"),
+        (json!({"type": "service"}), ""),
+    ] {
+        let mistakes = task(fields).unwrap_err();
+        assert_eq!((mistakes.len(), mistakes[0].pointer.as_str()), (1, pointer), "{mistakes:?}");
+        assert!(mistakes[0].detail.contains("write `restart: never`"), "{mistakes:?}");
+    }
 }
 
 #[test]

@@ -10,14 +10,16 @@ use axum::response::Response;
 use gaffer_domain::spec::StopSignal;
 use gaffer_domain::task::StateName;
 use gaffer_domain::{AttemptRef, JobId};
-use gaffer_protocol::rest::{Page, ProblemField, Task, TaskDetail};
-use gaffer_protocol::wire::ToWorker;
+use gaffer_protocol::rest::{Page, ProblemField, StdinPosition, StdinState, Task, TaskDetail};
+use gaffer_protocol::wire::{InputState, MAX_INPUT_BYTES, ToWorker};
+use uuid::Uuid;
 
 use super::super::auth::Caller;
 use super::super::error::Error;
 use super::super::params::{Params, id, wrong};
 use super::body_json;
 use crate::Master;
+use crate::input::{Busy, Written};
 use crate::store::tasks::{TaskFilter, TaskRecord};
 
 /// `GET /jobs/{job}/tasks`
@@ -86,6 +88,63 @@ pub async fn signal(
     let attempt = AttemptRef { task: task.id, attempt: task.view.attempt };
     master.hub.send(worker, ToWorker::Signal { attempt, signal });
     Ok(StatusCode::ACCEPTED)
+}
+
+/// `POST /jobs/{job}/tasks/{task}/stdin?writer=UUID&offset=N&last=true`: writes the body, raw bytes, to the standard input
+/// of a task with `stdin: true`, and waits for a few seconds until its process has taken them.
+///
+/// `offset` counts what this writer has written before; what was taken already is skipped, so that a request whose answer
+/// was lost can be sent again. One writer, named by itself, writes to an attempt. With `last=true` nothing comes after
+/// these bytes. An empty body is a sign that the writer is still there: without any for two minutes the input ends.
+pub async fn stdin(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    Path((job, task)): Path<(String, String)>,
+    params: Params,
+    bytes: Bytes,
+) -> Result<Json<StdinPosition>, Error> {
+    let job = own_job(&master, &caller, &job).await?;
+    let params = params.only(&["writer", "offset", "last"], &[])?;
+    let writer = params.parse::<Uuid>("writer", "a UUID that the writer has made")?;
+    let writer = writer.ok_or_else(|| wrong("writer", "who writes: a UUID that the writer has made"))?;
+    let offset = params.parse::<u64>("offset", "a number of bytes")?.unwrap_or(0);
+    let is_last = params.parse::<bool>("last", "true or false")?.unwrap_or(false);
+    if bytes.len() > MAX_INPUT_BYTES {
+        let detail =
+            format!("the body has {} bytes, more than the {MAX_INPUT_BYTES} of one request", bytes.len());
+        return Err(Error::field("body_too_large", "body", detail, None));
+    }
+    let task = find(&master, job, &task).await?;
+    let refused = |detail: String| Err(Error::Conflict { detail, state: task.view.state.clone() });
+    let waiting = Json(StdinPosition { offset, state: StdinState::Waiting });
+    let address = &task.view.address;
+    let worker = match (task.view.state.as_str(), task.view.worker_id) {
+        ("blocked" | "pending", _) => return Ok(waiting),
+        ("scheduled" | "running" | "stopping", Some(worker)) => worker,
+        (state, _) => return refused(format!("task {address} is {state}: nothing reads its standard input")),
+    };
+    let attempt = AttemptRef { task: task.id, attempt: task.view.attempt };
+    let written = Written { writer, offset, bytes, is_last };
+    let taken = match master.inputs.pass_on(&master.hub, worker, attempt, written).await {
+        Ok(Some(taken)) => taken,
+        Ok(None) | Err(Busy::Others) => return Ok(waiting),
+        Err(busy @ Busy::Attempt) => return refused(busy.to_string()),
+    };
+    let state = match taken.state {
+        InputState::Waiting => return Ok(waiting),
+        InputState::Open => StdinState::Open,
+        InputState::Closed => StdinState::Closed,
+        InputState::Foreign => {
+            return refused(format!("somebody else writes to the standard input of task {address}"));
+        }
+        InputState::Absent => {
+            return refused(format!(
+                "task {address} has no standard input that could be written to: its job says no `stdin: true`, or its \
+                 container was taken over by another process of its worker"
+            ));
+        }
+    };
+    Ok(Json(StdinPosition { offset: taken.offset, state }))
 }
 
 fn wanted_signal(body: &serde_json::Value) -> Result<StopSignal, Error> {

@@ -32,6 +32,7 @@ struct TaskPage {
     curl: String,
     job: JobHead,
     row: TaskRow,
+    workdir: Option<String>,
     attempts: Vec<AttemptView>,
     log: LogView,
 }
@@ -180,9 +181,17 @@ pub async fn show(
         live: address(&format!("/jobs/{}/live", job.id), &live),
         cli: format!("gaffer logs {} --task {}\ngaffer explain {}", job.id, task.view.address, job.id),
         curl: curl(&master, "GET", &here),
+        workdir: workdir(&job.spec, &task.view.task),
         job: JobHead::of(&job, None),
         row: TaskRow::from(&task.view),
         attempts: attempts.into_iter().map(|attempt| AttemptView::of(attempt, &here)).collect(),
         log,
     })
+}
+
+/// Where the tasks of a definition run, if the job says so.
+fn workdir(spec: &serde_json::Value, definition: &str) -> Option<String> {
+    let tasks = spec.get("tasks")?.as_array()?;
+    let task = tasks.iter().find(|task| task.get("name").is_some_and(|name| name == definition))?;
+    task.get("workdir")?.as_str().map(str::to_owned)
 }

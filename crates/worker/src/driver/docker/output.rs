@@ -16,7 +16,7 @@ use gaffer_protocol::output::{Record, Stream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use super::super::{Exit, OutputSource};
+use super::super::{Exit, InputSink, OutputSource};
 use super::daemon::{Daemon, is_away, status};
 use crate::clock::wall_micros;
 use crate::spool::Position;
@@ -92,6 +92,12 @@ pub(super) async fn attach(docker: &Docker, container: &str) -> Result<Attached,
         ..AttachContainerOptions::default()
     };
     Ok(docker.attach_container(container, Some(options)).await?.output)
+}
+
+/// Attaches to the standard input of a container that was made with one.
+pub(super) async fn attach_input(docker: &Docker, container: &str) -> Result<InputSink, Error> {
+    let options = AttachContainerOptions { stdin: true, stream: true, ..AttachContainerOptions::default() };
+    Ok(docker.attach_container(container, Some(options)).await?.input)
 }
 
 struct Reader {

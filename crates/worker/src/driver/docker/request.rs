@@ -84,7 +84,10 @@ pub(super) fn container(
         user: spec.user.clone(),
         working_dir: spec.workdir.clone(),
         labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
-        attach_stdin: Some(false),
+        attach_stdin: Some(start.stdin),
+        open_stdin: Some(start.stdin),
+        // Its input ends with the connection that writes it.
+        stdin_once: Some(start.stdin),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         exposed_ports: Some(exposed.collect()),

@@ -38,6 +38,8 @@ fn start(action: Action) -> StartAttempt {
         index: 5,
         driver: DriverKind::Docker,
         container: None,
+        workdir: None,
+        stdin: false,
         action,
         env: BTreeMap::from([("MODE".to_owned(), "full".to_owned())]),
         resources: Resources { cpu: Cpu::from_millis(500), memory: Bytes(64 << 20), disk: Bytes(1 << 30) },
