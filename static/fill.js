@@ -3,6 +3,8 @@
 import { lineRow } from "./line.js";
 
 const SVG = "http://www.w3.org/2000/svg";
+/** The path below which this site is, where a proxy puts it below one: it goes before every address from the server. */
+export const base = document.body.dataset.base ?? "";
 let ahead = 0; // By so many milliseconds the server's clock is ahead of this one.
 
 /** Sets this page's clock by the server's. */
@@ -107,7 +109,7 @@ const kinds = {
     node.replaceChildren(...value.map((label) => {
       const link = document.createElement("a");
       link.className = "label";
-      link.href = `/jobs?label=${encodeURIComponent(label)}`;
+      link.href = `${base}/jobs?label=${encodeURIComponent(label)}`;
       link.textContent = label;
       link.title = label;
       return link;
@@ -117,7 +119,7 @@ const kinds = {
 
 kinds.excerpt = (node, value) => {
   node.hidden = value.lines.length === 0;
-  node.replaceChildren(...value.lines.map(([number, line]) => lineRow(line, number, value.href)));
+  node.replaceChildren(...value.lines.map(([number, line]) => lineRow(line, number, base + value.href)));
 };
 
 function fillOne(node, data) {
@@ -132,7 +134,7 @@ export function fill(root, data) {
   for (const node of root.querySelectorAll("[data-to-href]")) {
     const href = data[node.dataset.toHref];
     // Paths of this site only, whatever happens.
-    if (typeof href === "string" && /^\/(?!\/)/.test(href)) node.setAttribute("href", href);
+    if (typeof href === "string" && /^\/(?!\/)/.test(href)) node.setAttribute("href", base + href);
   }
   for (const node of root.querySelectorAll("[data-to-title]")) {
     const title = data[node.dataset.toTitle];

@@ -1,5 +1,7 @@
 // The keyboard: g j, g w, /, ?, j k, Enter, and x never surprises anybody who is typing.
 
+import { base } from "./fill.js";
+
 const places = { h: "/", j: "/jobs", w: "/workers", k: "/keys", e: "/events", n: "/jobs/new" };
 let after = "";
 let at = -1;
@@ -31,7 +33,7 @@ export function listen() {
     if (event.defaultPrevented || typing || event.ctrlKey || event.metaKey || event.altKey || help.open) return;
     if (after === "g" && places[event.key]) {
       event.preventDefault();
-      location.assign(places[event.key]);
+      location.assign(base + places[event.key]);
     } else if (event.key === "/") {
       const search = document.querySelector("[data-search]");
       if (!search) return;

@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use gaffer_domain::JobId;
 use gaffer_protocol::rest::{Problem, StdinPosition};
+use gaffer_worker::route::Route;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, LINK, LOCATION};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::config::Access;
+use crate::config::{self, Access};
 use crate::failure::Failure;
 use crate::moment;
 use crate::patience::Patience;
@@ -35,6 +36,42 @@ pub struct Client {
     base: Url,
     key: HeaderValue,
     source: String,
+    /// What is on the way, for messages.
+    detour: String,
+}
+
+/// The HTTP client of all commands: the way to the API, and what is asked of every connection.
+///
+/// # Errors
+/// [`Failure::Local`] if it can't be set up.
+pub fn http(route: &Route) -> Result<reqwest::Client, Failure> {
+    let failed = |error: reqwest::Error| Failure::Local(format!("cannot set up HTTP: {}", root(&error)));
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("gaffer/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        // A stream may be silent for hours; this is how a machine that is gone is noticed.
+        .tcp_keepalive(Duration::from_secs(15))
+        .tcp_keepalive_interval(Duration::from_secs(5))
+        .tcp_keepalive_retries(3)
+        // A key is for the address that it was given with.
+        .redirect(reqwest::redirect::Policy::none())
+        // Which proxy counts is decided as for workers.
+        .no_proxy();
+    builder = match route.tls() {
+        Some(tls) => builder.tls_backend_preconfigured(tls.as_ref().clone()),
+        // Reading the system's certificates takes longer than many a job.
+        None => builder.tls_certs_only([]),
+    };
+    if let Some(proxy) = route.proxy() {
+        let mut through = reqwest::Proxy::all(proxy.url()).map_err(failed)?;
+        if let Some((user, password)) = &proxy.credentials {
+            through = through.basic_auth(user, password);
+        }
+        builder = builder.proxy(through);
+    }
+    builder.build().map_err(failed)
 }
 
 /// An answer of the API with its body as it was sent.
@@ -51,33 +88,14 @@ impl Client {
     /// # Errors
     /// [`Failure::Usage`] if address or key can't be used.
     pub fn new(access: &Access) -> Result<Client, Failure> {
-        let base = Url::parse(&format!("{}/api/v1/", access.url))
+        let base = Url::parse(&format!("{}/", access.url.api()))
             .map_err(|error| Failure::Usage(format!("{} is not an address: {error}", access.url)))?;
         let mut key = HeaderValue::from_str(&format!("Bearer {}", access.key.reveal()))
             .map_err(|_| Failure::Usage("the key has characters that no key has".to_owned()))?;
         key.set_sensitive(true);
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("gaffer/", env!("CARGO_PKG_VERSION")))
-            .http1_only()
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT_TIMEOUT)
-            // A stream may be silent for hours; this is how a machine that is gone is noticed.
-            .tcp_keepalive(Duration::from_secs(15))
-            .tcp_keepalive_interval(Duration::from_secs(5))
-            .tcp_keepalive_retries(3)
-            // A key is for the address that it was given with.
-            .redirect(reqwest::redirect::Policy::none());
-        if base.scheme() == "http" {
-            // Reading the system's certificates takes longer than many a job.
-            builder = builder.tls_certs_only([]);
-        }
-        if is_loopback(&base) {
-            builder = builder.no_proxy();
-        }
-        let http = builder
-            .build()
-            .map_err(|error| Failure::Local(format!("cannot set up HTTP: {}", root(&error))))?;
-        Ok(Client { http, base, key, source: access.source.clone() })
+        let route = config::route(&access.url)?;
+        let http = http(&route)?;
+        Ok(Client { http, base, key, source: access.source.clone(), detour: route.detour() })
     }
 
     /// The address that is called, without `/api/v1`.
@@ -260,7 +278,7 @@ impl Client {
         let what =
             if error.is_body() || error.is_decode() { "lost the connection to" } else { "cannot reach" };
         let why = if error.is_timeout() { "no answer in time".to_owned() } else { root(error) };
-        Failure::Unreachable(format!("{what} {}{found_in}: {why}", self.address()))
+        Failure::Unreachable(format!("{what} {}{found_in}{}: {why}", self.address(), self.detour))
     }
 }
 
@@ -289,23 +307,12 @@ impl Answer {
 }
 
 /// The first cause: the outer errors only say that there was one.
-fn root(error: &dyn Error) -> String {
+pub fn root(error: &dyn Error) -> String {
     let mut deepest = error;
     while let Some(source) = deepest.source() {
         deepest = source;
     }
     deepest.to_string()
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host_str() {
-        Some("localhost") => true,
-        Some(host) => host
-            .trim_matches(['[', ']'])
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback()),
-        None => false,
-    }
 }
 
 /// The target of a `Link: <…>; rel="alternate"` header, which is how the API names a job's page.
@@ -329,19 +336,5 @@ mod tests {
         );
         assert_eq!(page("<http://h/api/v1/jobs?cursor=x>; rel=\"next\""), None);
         assert_eq!(page("nonsense"), None);
-    }
-
-    #[test]
-    fn loopback_needs_no_proxy() -> Result<(), Box<dyn Error>> {
-        for (url, expected) in [
-            ("http://127.0.0.1:8000/", true),
-            ("http://localhost/", true),
-            ("http://[::1]:8000/", true),
-            ("http://10.0.0.1/", false),
-            ("http://example.org/", false),
-        ] {
-            assert_eq!(is_loopback(&Url::parse(url)?), expected, "{url}");
-        }
-        Ok(())
     }
 }

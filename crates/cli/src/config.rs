@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use gaffer_domain::quantity::Span;
 use gaffer_domain::text::without_bom;
+use gaffer_protocol::server_url::{InvalidServerUrl, ServerUrl};
+use gaffer_worker::route::Route;
 
 use crate::failure::Failure;
 use crate::login;
@@ -15,8 +17,8 @@ use crate::login;
 /// Which API to call, and as whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
-    /// The base address, without `/api/v1` and without a slash at its end.
-    pub url: String,
+    /// Where it is.
+    pub url: ServerUrl,
     /// The API key.
     pub key: Key,
     /// Where the address was found, for messages.
@@ -108,7 +110,7 @@ fn choose(
     key: Option<String>,
     stored: impl IntoIterator<Item = Access>,
 ) -> Result<Access, Failure> {
-    let url = url.map(|url| normalised(&url)).transpose()?;
+    let url = url.map(|url| server_url(&url)).transpose()?;
     let key = key.as_deref().map(Key::new);
     let found = stored.into_iter().find(|access| url.as_ref().is_none_or(|url| *url == access.url));
     match (url, key, found) {
@@ -127,24 +129,22 @@ fn choose(
     }
 }
 
-/// The base of an address as people write it: without `/api/v1`, query and slashes at its end.
+/// An address as people write it.
 ///
 /// # Errors
-/// [`Failure::Usage`] if it is no address of the web.
-pub fn normalised(url: &str) -> Result<String, Failure> {
-    let url = url.trim();
-    let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    let parsed = reqwest::Url::parse(&with_scheme)
-        .ok()
-        .filter(|parsed| matches!(parsed.scheme(), "http" | "https") && parsed.has_host())
-        .ok_or_else(|| {
-            Failure::Usage(format!("`{url}` is not an address: write one such as http://127.0.0.1:8000"))
-        })?;
-    let mut base = parsed;
-    base.set_query(None);
-    base.set_fragment(None);
-    let text = base.as_str().trim_end_matches('/');
-    Ok(text.strip_suffix("/api/v1").unwrap_or(text).trim_end_matches('/').to_owned())
+/// [`Failure::Usage`] if it is none, with what to write.
+pub fn server_url(text: &str) -> Result<ServerUrl, Failure> {
+    text.parse().map_err(|error: InvalidServerUrl| Failure::Usage(error.to_string()))
+}
+
+/// The way to a server: the proxy in between, and the certificates that count.
+///
+/// # Errors
+/// [`Failure::Usage`] if the proxy or the certificates cannot be used.
+pub fn route(server: &ServerUrl) -> Result<Route, Failure> {
+    let tls_ca = variable("GAFFER_TLS_CA").map(PathBuf::from);
+    let route = Route::to(server.clone(), &gaffer_worker::config::proxies(), tls_ca.as_deref());
+    route.map_err(|error| Failure::Usage(format!("{error:#}")))
 }
 
 /// Where the login is kept; none where the user has no home.
@@ -202,10 +202,12 @@ fn directory(name: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::panic)]
     use super::*;
 
     fn stored(url: &str, key: &str) -> Access {
-        Access { url: url.to_owned(), key: Key::new(key), source: "login".to_owned() }
+        let url = url.parse().unwrap_or_else(|error| panic!("{error}"));
+        Access { url, key: Key::new(key), source: "login".to_owned() }
     }
 
     fn chosen(url: Option<&str>, key: Option<&str>, logins: &[Access]) -> Result<Access, Failure> {
@@ -213,24 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_taken_as_people_write_them() {
-        for text in [
-            "http://host:8000",
-            "http://host:8000/",
-            "http://host:8000/api/v1",
-            "http://host:8000/api/v1/",
-            " host:8000 ",
-            "http://host:8000/?a=b#c",
-        ] {
-            assert_eq!(normalised(text).ok().as_deref(), Some("http://host:8000"), "{text}");
+    fn an_address_that_is_none_is_a_mistake_of_its_writer() {
+        for text in ["host:8000", "ftp://host", "http://", "http://host/?key=x"] {
+            assert!(matches!(server_url(text), Err(Failure::Usage(_))), "{text}");
         }
-        assert_eq!(
-            normalised("https://example.org/gaffer/api/v1").ok().as_deref(),
-            Some("https://example.org/gaffer")
-        );
-        for text in ["", "ftp://host", "http://"] {
-            assert!(matches!(normalised(text), Err(Failure::Usage(_))), "{text}");
-        }
+        let base = server_url("https://example.org/gaffer/api/v1/").map(|url| url.to_string());
+        assert_eq!(base.ok().as_deref(), Some("https://example.org/gaffer"));
     }
 
     #[test]

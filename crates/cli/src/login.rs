@@ -9,7 +9,7 @@ use gaffer_domain::text::without_bom;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use crate::config::{Access, Key, normalised};
+use crate::config::{Access, Key, server_url};
 use crate::failure::Failure;
 
 #[derive(Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub fn read_login(path: PathBuf) -> Result<Option<Access>, Failure> {
         ))
     })?;
     Ok(Some(Access {
-        url: normalised(&login.url)?,
+        url: server_url(&login.url)?,
         key: Key::new(&login.key),
         source: path.display().to_string(),
     }))
@@ -51,7 +51,7 @@ pub fn read_dev(path: PathBuf) -> Result<Option<Access>, Failure> {
     };
     match (value("GAFFER_URL"), value("GAFFER_KEY")) {
         (Some(url), Some(key)) => Ok(Some(Access {
-            url: normalised(&url)?,
+            url: server_url(&url)?,
             key: Key::new(&key),
             source: path.display().to_string(),
         })),
@@ -77,7 +77,7 @@ pub fn store(path: &Path, access: &Access) -> Result<(), Failure> {
     let write = || -> io::Result<()> {
         let directory = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(directory)?;
-        let login = Login { url: access.url.clone(), key: access.key.reveal().to_owned() };
+        let login = Login { url: access.url.to_string(), key: access.key.reveal().to_owned() };
         let text = toml::to_string(&login).map_err(io::Error::other)?;
         let mut file = NamedTempFile::new_in(directory)?;
         file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
@@ -98,7 +98,7 @@ mod tests {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join("deep/er/login.toml");
         let access = Access {
-            url: "http://host:8000".to_owned(),
+            url: "http://host:8000".parse()?,
             key: Key::new("secret"),
             source: path.display().to_string(),
         };
@@ -118,7 +118,8 @@ mod tests {
         let path = directory.path().join("dev.env");
         fs::write(&path, "MASTER_URL=ws://x\nGAFFER_URL='http://127.0.0.1:8000/api/v1'\nGAFFER_KEY=abc\n")?;
         let access = read_dev(path.clone())?;
-        assert_eq!(access.as_ref().map(|access| access.url.as_str()), Some("http://127.0.0.1:8000"));
+        let url = access.as_ref().map(|access| access.url.to_string());
+        assert_eq!(url.as_deref(), Some("http://127.0.0.1:8000"));
         assert_eq!(access.as_ref().map(|access| access.key.reveal()), Some("abc"));
         fs::write(&path, "GAFFER_URL=http://x\n")?;
         assert_eq!(read_dev(path)?, None);

@@ -9,6 +9,7 @@ pub mod constraint;
 pub mod document;
 pub mod id;
 pub mod job;
+pub mod lease;
 pub mod moves;
 pub mod placement;
 pub mod policy;

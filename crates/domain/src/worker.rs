@@ -1,34 +1,19 @@
 //! What a worker is to the rules, and [`reconcile`]: the one mechanism that repairs what master and worker disagree on.
 //!
-//! # The lease
-//!
-//! That no two attempts of a task ever execute at once, whatever the network does, rests on this:
-//! - A worker's lease on an attempt ends `lost_after` after it *sent* its last heartbeat (or hello) that was answered.
-//! - What has lapsed is over, started or not, even if contact is back a moment later: a worker looks at its leases
-//!   when it is given an attempt, before it starts one, and before it lets an answer renew them.
-//! - What runs when its lease lapses is dead within less than [`LOST_MARGIN`], also while the worker's process is down.
-//! - The master calls an attempt lost `lost_after` and [`LOST_MARGIN`] after it last *received* anything from the worker.
-//!
-//! As nothing is received before it is sent, the worker is always first, if the clocks run equally fast.
+//! The times that both go by, and why no two attempts of a task ever execute at once, are in [`crate::lease`].
+
+pub mod place;
 
 use std::collections::HashMap;
 use std::fmt;
 
 use chrono::TimeDelta;
 
+pub use crate::lease::{CLOCK_DRIFT, HEARTBEAT_INTERVAL, LOST_MARGIN, SILENCE_LIMIT};
 use crate::quantity::Span;
 use crate::reason::LostCause;
 use crate::{AttemptRef, Time};
 
-/// How often a worker sends a heartbeat.
-pub const HEARTBEAT_INTERVAL: Span = Span::from_millis(5_000);
-/// A connection on which nothing arrived for so long is given up.
-pub const SILENCE_LIMIT: Span = Span::from_millis(15_000);
-/// The master waits so much longer than `lost_after` before it calls an attempt lost: the worker, which starts its
-/// count no later, has killed the attempt by then. See [the lease](self#the-lease).
-pub const LOST_MARGIN: Span = Span::from_millis(5_000);
-/// Two clocks may run apart by this share; the master waits so much of `lost_after` longer, beside [`LOST_MARGIN`].
-pub const CLOCK_DRIFT: f64 = 0.001;
 /// A worker that was away for so long is called lost (what becomes of its attempts is each job's `lost_after`).
 pub const WORKER_LOST_AFTER: Span = Span::from_millis(120_000);
 /// A placement that the worker does not hold is sent again once it is this old; younger ones may still be on their way.

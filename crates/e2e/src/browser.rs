@@ -28,6 +28,11 @@ pub enum Scheme {
 impl Browser {
     /// Opens a window. None, loudly, where there is no Chromium.
     pub async fn open(width: u32, height: u32, scheme: Scheme) -> Option<Browser> {
+        Browser::open_with(width, height, scheme, &[]).await
+    }
+
+    /// The same with more arguments for Chromium.
+    pub async fn open_with(width: u32, height: u32, scheme: Scheme, arguments: &[&str]) -> Option<Browser> {
         let profile = tempfile::Builder::new().prefix("gaffer-browser-").tempdir().unwrap();
         let port = free_port();
         let driver = Command::new("chromedriver")
@@ -45,7 +50,7 @@ impl Browser {
             return None;
         };
         let dark = if scheme == Scheme::Dark { "0" } else { "1" };
-        let capabilities = json!({
+        let mut capabilities = json!({
             "goog:chromeOptions": { "args": [
                 "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -55,6 +60,8 @@ impl Browser {
             ]},
             "goog:loggingPrefs": { "browser": "ALL" },
         });
+        let args = capabilities["goog:chromeOptions"]["args"].as_array_mut().unwrap();
+        args.extend(arguments.iter().map(|argument| json!(argument)));
         let serde_json::Value::Object(capabilities) = capabilities else { panic!() };
         let window = eventually("the browser is up", async || {
             let mut builder = ClientBuilder::rustls().ok()?;

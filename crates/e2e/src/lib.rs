@@ -12,7 +12,9 @@
 pub mod browser;
 pub mod client;
 pub mod cluster;
+pub mod database_proxy;
 pub mod gaffer;
+pub mod proxies;
 pub mod raw_worker;
 pub mod seeded_bugs;
 pub mod stage;

@@ -35,6 +35,7 @@ pub fn hello(name: &str) -> Hello {
         identity: Uuid::new_v4(),
         process: Uuid::new_v4(),
         boot_id: "boot-1".to_owned(),
+        place: Default::default(),
         name: name.to_owned(),
         labels: Default::default(),
         datacenter: String::new(),

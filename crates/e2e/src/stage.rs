@@ -51,6 +51,8 @@ impl Stage {
             strategy: Default::default(),
             rebalance: Default::default(),
             connections: Default::default(),
+            forget_workers: Default::default(),
+            leader_lease: Default::default(),
         };
         change(&mut config);
         let running = gaffer_master::start(&config, CancellationToken::new()).await.unwrap();

@@ -10,6 +10,7 @@ mod disk;
 mod escape;
 mod figures;
 mod fleet;
+mod leader;
 mod mangle;
 mod namespaces;
 mod network;
@@ -43,5 +44,6 @@ pub async fn run(plan: &Plan) -> Verdict {
         Run::Partitions => partitions::run(plan).await,
         Run::Workers => absences::run(plan).await,
         Run::Disk => disk::run(plan).await,
+        Run::Leader => leader::run(plan).await,
     }
 }

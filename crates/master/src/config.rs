@@ -7,9 +7,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use gaffer_domain::lease::{LEADER_LEASE, LEADER_LEASES};
 use gaffer_domain::moves::SETTLED_AFTER;
 use gaffer_domain::placement::Strategy;
 use gaffer_domain::quantity::{QuantityError, Span};
+use gaffer_domain::worker::WORKER_LOST_AFTER;
 
 /// Settings of a master. Each is an option and an environment variable.
 #[derive(Debug, Clone, Args)]
@@ -31,9 +33,14 @@ pub struct MasterConfig {
     #[arg(long, env = "GAFFER_WORKER_ADDR", default_value = "0.0.0.0:8080")]
     pub worker_addr: String,
 
-    /// How browsers reach the dashboard, for the links that gaffer prints; for instance https://gaffer.example.org.
-    #[arg(long, env = "GAFFER_PUBLIC_URL")]
+    /// How browsers reach the dashboard, for instance https://gaffer.example.org or https://example.org/gaffer: needed
+    /// behind a reverse proxy. With a path, everything is served below it, whether the proxy strips it or not.
+    #[arg(long, env = "GAFFER_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
+
+    /// Forget a lost worker that has run nothing for this long: its name is free again (`never` keeps it).
+    #[arg(long, env = "GAFFER_FORGET_WORKERS", value_name = "TIME|never", default_value_t)]
+    pub forget_workers: ForgetWorkers,
 
     /// Where gaffer keeps its private Postgres and its own files [default: /var/lib/gaffer as root, else
     /// ~/.local/share/gaffer].
@@ -43,6 +50,11 @@ pub struct MasterConfig {
     /// How workers are chosen for jobs that do not say: spread, binpack, round_robin, greedy, epvm or epvm_lieb.
     #[arg(long, env = "GAFFER_STRATEGY", value_name = "STRATEGY", default_value_t)]
     pub strategy: Strategy,
+
+    /// How long this master may be silent, once it leads, before another one on the same database takes over: 2s to 10m.
+    /// A master that the database has not confirmed for three quarters of that stops renewing the leases of workers.
+    #[arg(long, env = "GAFFER_LEADER_LEASE", value_name = "TIME", default_value_t)]
+    pub leader_lease: LeaderLease,
 
     /// Whether services are moved to where they are much better off: `off`, or how long a task of theirs must have
     /// executed, and a worker must have been connected, before that is considered.
@@ -119,6 +131,87 @@ impl FromStr for Rebalance {
 
     fn from_str(text: &str) -> Result<Rebalance, QuantityError> {
         Ok(Rebalance(if text == "off" { None } else { Some(text.parse()?) }))
+    }
+}
+
+/// After how long lost workers are forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForgetWorkers(Option<Span>);
+
+impl ForgetWorkers {
+    /// A week.
+    const USUAL: Span = Span::from_millis(7 * 24 * 3_600_000);
+
+    /// How long they are kept; none if for ever.
+    pub fn after(self) -> Option<Span> {
+        self.0
+    }
+}
+
+impl Default for ForgetWorkers {
+    fn default() -> ForgetWorkers {
+        ForgetWorkers(Some(ForgetWorkers::USUAL))
+    }
+}
+
+impl Display for ForgetWorkers {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(after) => after.fmt(f),
+            None => f.write_str("never"),
+        }
+    }
+}
+
+impl FromStr for ForgetWorkers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ForgetWorkers, String> {
+        if text == "never" || text == "0" {
+            return Ok(ForgetWorkers(None));
+        }
+        let after: Span = text.parse().map_err(|error: QuantityError| error.to_string())?;
+        // A worker counts as lost only then; before that it may be back at any moment.
+        match after >= WORKER_LOST_AFTER {
+            true => Ok(ForgetWorkers(Some(after))),
+            false => Err(format!("at least {WORKER_LOST_AFTER}, after which a worker is lost, or `never`")),
+        }
+    }
+}
+
+/// How long a leader may be silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderLease(Span);
+
+impl LeaderLease {
+    /// The time itself.
+    pub fn span(self) -> Span {
+        self.0
+    }
+}
+
+impl Default for LeaderLease {
+    fn default() -> LeaderLease {
+        LeaderLease(LEADER_LEASE)
+    }
+}
+
+impl Display for LeaderLease {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for LeaderLease {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LeaderLease, String> {
+        let lease: Span = text.parse().map_err(|error: QuantityError| error.to_string())?;
+        if !LEADER_LEASES.contains(&lease) {
+            let (shortest, longest) = (LEADER_LEASES.start(), LEADER_LEASES.end());
+            return Err(format!("it must be from {shortest} to {longest}"));
+        }
+        Ok(LeaderLease(lease))
     }
 }
 

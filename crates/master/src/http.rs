@@ -2,6 +2,7 @@
 
 mod api;
 mod auth;
+mod base_path;
 mod error;
 mod pages;
 mod params;
@@ -24,6 +25,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::Master;
 use api::{events, health, jobs, keys, output, queue, system, tasks, workers};
 use auth::Door;
+pub use base_path::{AmbiguousBasePath, BasePath};
 
 /// A specification may have a megabyte; as JSON with escapes it may be a little longer.
 const MAX_BODY_BYTES: usize = 2 << 20;
@@ -77,10 +79,10 @@ fn operations() -> Router<Arc<Master>> {
 /// out.
 pub fn api_alone(master: Arc<Master>) -> Router {
     let router = Router::new().nest("/api/v1", api_v1()).merge(api_v1()).layer(Extension(Door::Api));
-    dressed(router).with_state(master)
+    finished(router, master)
 }
 
-/// The pages, and the REST API at the same origin.
+/// The pages, the REST API at the same origin, and the door for workers: what a proxy with one address needs.
 pub fn dashboard(master: Arc<Master>) -> Router {
     let pages = pages::routes()
         .layer(CompressionLayer::new())
@@ -96,9 +98,10 @@ pub fn dashboard(master: Arc<Master>) -> Router {
         .nest("/api/v1", api_v1())
         .merge(operations())
         .merge(pages)
-        .layer(axum::middleware::from_fn(auth::same_origin_writes))
+        .layer(axum::middleware::from_fn_with_state(master.clone(), auth::same_origin_writes))
+        .route(gaffer_protocol::wire::WORKER_PATH, get(worker_door::connect))
         .layer(Extension(Door::Dashboard));
-    dressed(router).with_state(master)
+    finished(router, master)
 }
 
 /// Where workers dial in.
@@ -107,14 +110,23 @@ pub fn workers(master: Arc<Master>) -> Router {
         .route(gaffer_protocol::wire::WORKER_PATH, get(worker_door::connect))
         .merge(operations())
         .layer(Extension(Door::Api));
-    dressed(router).with_state(master)
+    finished(router, master)
+}
+
+/// What a master answers while another one leads.
+pub fn standby() -> Router {
+    let operations = Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::standby))
+        .route("/version", get(health::version));
+    let router: Router = Router::new().nest("/api/v1", operations.clone()).merge(operations);
+    dressed(router.fallback(health::standby))
 }
 
 /// What every listener does for every request: a number, a limit, an answer even after a panic or a wrong turn.
-fn dressed(router: Router<Arc<Master>>) -> Router<Arc<Master>> {
+fn dressed<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     let request_id = HeaderName::from_static("x-request-id");
     router
-        .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(
@@ -134,6 +146,14 @@ fn dressed(router: Router<Arc<Master>>) -> Router<Arc<Master>> {
                 .layer(axum::middleware::from_fn(error::one_host))
                 .layer(CatchPanicLayer::custom(error::after_panic)),
         )
+}
+
+/// A listener's routes with what every listener does, below the base path and without it.
+fn finished(router: Router<Arc<Master>>, master: Arc<Master>) -> Router {
+    base_path::below(
+        master.base_path.clone(),
+        dressed(router.fallback(error::no_such_route)).with_state(master),
+    )
 }
 
 /// How long a client is told to wait when the database is away.

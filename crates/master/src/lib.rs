@@ -3,7 +3,10 @@
 //! Postgres remembers, the domain decides, `store` is the one gate, `scheduler` places, `hub` delivers, the workers'
 //! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
 
+pub mod absences;
+pub mod arrivals;
 pub mod background;
+pub mod boot_clock;
 pub mod changes;
 pub mod cleaner;
 pub mod clocks;
@@ -14,6 +17,7 @@ pub mod guesses;
 pub mod http;
 pub mod hub;
 pub mod input;
+pub mod leadership;
 pub mod listener;
 pub mod live;
 pub mod mover;
@@ -28,6 +32,7 @@ pub mod scheduler;
 pub mod secret;
 pub mod serve;
 mod session;
+mod standby;
 pub mod store;
 pub mod submit;
 pub mod sweeper;
@@ -47,6 +52,10 @@ pub struct Master {
     pub store: store::Store,
     /// Who is connected.
     pub hub: hub::Hub,
+    /// Who says hello just now.
+    pub arrivals: arrivals::Arrivals,
+    /// How long workers have been away.
+    pub absences: absences::Absences,
     /// Standard input that is under way.
     pub inputs: input::Inputs,
     /// How far their clocks are off.
@@ -83,6 +92,10 @@ pub struct Master {
     pub guesses: guesses::Guesses,
     /// Where browsers find the dashboard, without a slash at the end.
     pub public_url: String,
+    /// Scheme, host and port of that, as browsers state their origin.
+    pub public_origin: String,
+    /// The path of that.
+    pub base_path: http::BasePath,
     /// Where workers dial in, as far as the master can tell.
     pub worker_url: String,
     /// Cancelled when the master goes down.

@@ -38,6 +38,8 @@ const MIN_HEADS: usize = 8;
 const MAX_HEADS_OF_ALL: usize = 4 * MAX_PLACED_AT_ONCE;
 /// The most attempts that are asked for back together.
 const MAX_TAKEN_BACK_AT_ONCE: u32 = 2_000;
+/// Wait while it is unknown whether this master leads.
+const UNTRUSTED_PAUSE: TimeDelta = TimeDelta::milliseconds(500);
 /// Wait after a failure of the database.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -142,6 +144,10 @@ impl Scheduler {
     /// # Errors
     /// When the database does not answer; nothing was placed then, or it was and shows in the next pass.
     pub async fn schedule_once(&mut self, now: Time) -> Result<Pass, StoreError> {
+        if !self.store.leadership().is_trusted() {
+            // Another master may place. When this one knows that it leads, it looks again.
+            return Ok(Pass { next: Some(now + UNTRUSTED_PAUSE), ..Pass::default() });
+        }
         if !self.store.tasks_any_pending().await? {
             self.statistics.nothing_waits();
             return Ok(Pass::default());

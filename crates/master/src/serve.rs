@@ -6,22 +6,28 @@ use std::time::Duration;
 
 use anyhow::Context;
 use gaffer_domain::queue::Turns;
+use gaffer_protocol::server_url::ServerUrl;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::absences::Absences;
+use crate::arrivals::Arrivals;
 use crate::background::dead_letters::DeadLetters;
 use crate::background::deletion::Deletion;
 use crate::background::driver::Loops;
 use crate::background::large_jobs::{LargeJobs, LargeJobsLoop};
+use crate::boot_clock::BootTime;
 use crate::changes::Changes;
 use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::guesses::Guesses;
+use crate::http::BasePath;
 use crate::hub::Hub;
 use crate::input::Inputs;
+use crate::leadership::{Attempt, Candidate, Leader};
 use crate::listener::{Listener, Timeouts};
 use crate::live::LiveOutputs;
 use crate::mover::Mover;
@@ -34,10 +40,9 @@ use crate::scheduler::recent::Recent;
 use crate::scheduler::statistics::Statistics;
 use crate::secret::{NewSecret, Purpose};
 use crate::store::Store;
-use crate::store::claim::Claim;
 use crate::sweeper::Sweeper;
 use crate::troubles::Troubles;
-use crate::{Master, http, listener};
+use crate::{Master, http, listener, standby};
 
 /// Open requests have so long to end when the master goes down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,9 +65,8 @@ pub struct Running {
     listeners: Vec<JoinHandle<()>>,
     recorder: JoinHandle<()>,
     loops: Vec<JoinHandle<()>>,
-    claim: JoinHandle<()>,
+    leading: JoinHandle<()>,
     release: CancellationToken,
-    taken_over: CancellationToken,
     postgres: Option<EmbeddedPostgres>,
 }
 
@@ -71,7 +75,10 @@ pub struct Running {
 /// # Errors
 /// When it can't start: no database, an address in use.
 pub async fn run(config: MasterConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let running = start(&config, shutdown.clone()).await?;
+    let running = match start(&config, shutdown.clone()).await {
+        Err(error) if error.is::<standby::Stopped>() => return Ok(()),
+        started => started?,
+    };
     tracing::info!(
         dashboard = %running.dashboard, api = %running.api, workers = %running.workers, "the master is up"
     );
@@ -81,13 +88,16 @@ pub async fn run(config: MasterConfig, shutdown: CancellationToken) -> anyhow::R
         tracing::info!("nobody has signed in yet; this link does it, once, within a day: {link}");
     }
     shutdown.cancelled().await;
-    let taken_over = running.taken_over.clone();
+    let leadership = running.master.store.leadership().clone();
     running.stop().await;
-    anyhow::ensure!(!taken_over.is_cancelled(), "another master has taken over the database");
+    anyhow::ensure!(
+        !leadership.is_over(),
+        "another master has taken over; start this one again, and it stands by for that one"
+    );
     Ok(())
 }
 
-/// Starts a master; it goes down after `shutdown`, and [`Running::stop`] waits for that.
+/// Starts a master, which waits for as long as another one leads; it goes down after `shutdown`, and [`Running::stop`] waits for that.
 ///
 /// # Errors
 /// When it can't start: no database, an address in use.
@@ -96,6 +106,11 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let dashboard = listen("GAFFER_DASHBOARD_ADDR", &config.dashboard_addr).await?;
     let api = listen("GAFFER_API_ADDR", &config.api_addr).await?;
     let workers = listen("GAFFER_WORKER_ADDR", &config.worker_addr).await?;
+    let (dashboard_addr, api_addr, workers_addr) =
+        (dashboard.local_addr()?, api.local_addr()?, workers.local_addr()?);
+    let configured = config.public_url.as_deref().filter(|url| !url.trim().is_empty());
+    let public = public_url(configured, dashboard_addr)?;
+    let base_path = BasePath::of(&public).context("GAFFER_PUBLIC_URL")?;
 
     let (url, postgres) = match &config.database_url {
         Some(url) => (url.0.clone(), None),
@@ -106,13 +121,20 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         }
     };
     // Before the schema changes: an earlier master that still runs knows the old one.
-    let claim = Claim::take(&url).await?;
-    let store = Store::connect(&url).await?;
+    let leader = lead(&url, config, [&dashboard, &api, &workers], &shutdown).await?;
+    let (leadership, grace) = (leader.leadership.clone(), leader.grace);
+    let release = CancellationToken::new();
+    // Should anything below fail, the next master need not wait.
+    let release_unless_up = release.clone().drop_guard();
+    // From now on, however long the rest takes.
+    let leading = tokio::spawn(go_on_leading(leader, release.clone(), shutdown.clone()));
+    let store = Store::connect(&url).await?.led_by(leadership);
     store.migrate().await?;
     let project = store.project_default().await?;
     store.user_ensure(FIRST_USER, project).await?;
-    store.workers_amnesty().await?;
+    store.workers_amnesty(grace).await?;
 
+    let absences = Absences::since(BootTime::now(), grace.to_std());
     let (hub, live) = (Hub::default(), LiveOutputs::default());
     let pauses = Pauses::default();
     let (pace, changes) = (Pace::default(), Changes::default());
@@ -160,20 +182,21 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let sweeper = Sweeper {
         store: store.clone(),
         hub: hub.clone(),
+        absences: absences.clone(),
         recorder: recorder_handle.clone(),
         wake: sweeper_wake.clone(),
+        forget_workers_after: config.forget_workers.after(),
     };
     let large_jobs = LargeJobsLoop::new(store.clone(), recorder_handle.clone(), large_jobs);
     let deletion = Deletion { store: store.clone(), wake: deletion_wake.clone() };
     let dead_letters =
         DeadLetters { store: store.clone(), changes: changes.clone(), wake: dead_letters_wake.clone() };
     let background = Loops::default();
-    let (dashboard_addr, api_addr, workers_addr) =
-        (dashboard.local_addr()?, api.local_addr()?, workers.local_addr()?);
-    let public_url = public_url(config, dashboard_addr);
     let master = Arc::new(Master {
         store,
         hub,
+        arrivals: Arrivals::default(),
+        absences,
         inputs: Inputs::default(),
         clocks: Default::default(),
         live,
@@ -191,11 +214,13 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         statistics,
         samples,
         guesses: Guesses::default(),
-        worker_url: worker_url(&public_url, workers_addr),
-        public_url,
+        worker_url: worker_url(configured, &public, dashboard_addr, workers_addr),
+        public_url: public.to_string(),
+        public_origin: public.origin(),
+        base_path,
         shutdown: shutdown.clone(),
     });
-    let (release, taken_over) = (CancellationToken::new(), CancellationToken::new());
+    release_unless_up.disarm();
     let limits = listener::limits(&config.connections);
     let timeouts = Timeouts { idle: config.connections.idle_timeout.to_std(), ..Timeouts::default() };
     let port = |name, socket, router, limits| {
@@ -203,9 +228,8 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         tokio::spawn(listener.serve(shutdown.clone()))
     };
     Ok(Running {
-        claim: tokio::spawn(hold(claim, release.clone(), shutdown.clone(), taken_over.clone())),
+        leading,
         release,
-        taken_over,
         listeners: vec![
             port("dashboard", dashboard, http::dashboard(master.clone()), limits[0]),
             port("api", api, http::api_alone(master.clone()), limits[1]),
@@ -251,13 +275,18 @@ impl Running {
         let store = self.master.store.clone();
         // The recorder ends when nobody can send to it any more; what it has by then is committed first.
         drop(self.master);
+        if store.leadership().is_over() {
+            // Nothing of it counts any more.
+            self.recorder.abort();
+        }
         if tokio::time::timeout(DRAIN_TIMEOUT, self.recorder).await.is_err() {
             tracing::warn!("not everything was recorded in time; workers will report it again");
         }
-        store.close().await;
+        // A database that says nothing is not waited for.
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, store.close()).await;
         // Only now: the next master may begin.
         self.release.cancel();
-        let _ = self.claim.await;
+        let _ = self.leading.await;
         if let Some(postgres) = self.postgres {
             postgres.stop().await;
         }
@@ -290,16 +319,32 @@ impl Master {
     }
 }
 
-/// Holds on to the database, and takes everything down if another master has taken it.
-async fn hold(
-    claim: Claim,
-    release: CancellationToken,
-    shutdown: CancellationToken,
-    taken_over: CancellationToken,
-) {
-    if claim.hold(&release).await.is_err() {
-        tracing::error!("another master has taken over the database while it was away; this one goes down");
-        taken_over.cancel();
+/// Waits until this master leads. Meanwhile it answers that another one does.
+async fn lead(
+    url: &str,
+    config: &MasterConfig,
+    listeners: [&TcpListener; 3],
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Leader> {
+    let lease = config.leader_lease.span();
+    let mut candidate = Candidate::connect(url, lease).await.context("cannot connect to the database")?;
+    match candidate.try_once().await.context("cannot ask the database which master leads")? {
+        Attempt::Leads(leader) => Ok(leader),
+        Attempt::Waits(why) => {
+            tracing::info!("{why}: this master stands by, and takes over when that one is gone");
+            let leader = standby::answer(listeners, shutdown, Box::pin(candidate.lead())).await?;
+            tracing::info!(term = leader.leadership.term(), "this master leads now");
+            Ok(leader)
+        }
+    }
+}
+
+/// Goes on leading, and takes everything down if another master has begun to.
+async fn go_on_leading(leader: Leader, release: CancellationToken, shutdown: CancellationToken) {
+    if leader.keep(&release).await.is_err() {
+        tracing::error!(
+            "another master has taken over; this one acknowledges nothing any more, and goes down"
+        );
         shutdown.cancel();
     }
 }
@@ -312,27 +357,28 @@ async fn listen(setting: &str, address: &str) -> anyhow::Result<TcpListener> {
 }
 
 /// What links begin with: as configured, else this machine's own view of the dashboard.
-fn public_url(config: &MasterConfig, dashboard: SocketAddr) -> String {
-    match &config.public_url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None if dashboard.ip().is_unspecified() => format!("http://localhost:{}", dashboard.port()),
-        None => format!("http://{dashboard}"),
-    }
+fn public_url(configured: Option<&str>, dashboard: SocketAddr) -> anyhow::Result<ServerUrl> {
+    let own = match dashboard.ip().is_unspecified() {
+        true => format!("http://localhost:{}", dashboard.port()),
+        false => format!("http://{dashboard}"),
+    };
+    configured.unwrap_or(&own).parse().context("GAFFER_PUBLIC_URL")
 }
 
-/// Where workers dial in: behind a proxy that speaks TLS it is the one address for all, else the dashboard's host with the
+/// Where workers dial in: behind a reverse proxy at the one address for all, else at the dashboard's host with the
 /// workers' own port.
-fn worker_url(public_url: &str, workers: SocketAddr) -> String {
-    let (scheme, rest) = public_url.split_once("://").unwrap_or(("http", public_url));
-    if scheme == "https" {
-        return format!("wss://{rest}");
+fn worker_url(
+    configured: Option<&str>,
+    public: &ServerUrl,
+    dashboard: SocketAddr,
+    workers: SocketAddr,
+) -> String {
+    let is_proxied = configured.is_some()
+        && (public.is_secure() || !public.path().is_empty() || public.port() != dashboard.port());
+    match is_proxied {
+        true => public.for_workers(),
+        false => public.directly_at(workers.port()).for_workers(),
     }
-    let authority = rest.split('/').next().unwrap_or(rest);
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    format!("ws://{host}:{}", workers.port())
 }
 
 #[cfg(test)]
@@ -342,15 +388,28 @@ mod tests {
 
     #[test]
     fn workers_are_told_the_port_that_is_theirs_or_the_proxy() {
-        let workers = "0.0.0.0:8081".parse().unwrap();
+        let (dashboard, workers) = ("0.0.0.0:3000".parse().unwrap(), "0.0.0.0:8081".parse().unwrap());
+        let told = |public: Option<&str>| {
+            worker_url(public, &public_url(public, dashboard).unwrap(), dashboard, workers)
+        };
+        assert_eq!(told(None), "ws://localhost:8081");
         for (public, expected) in [
             ("http://localhost:3000", "ws://localhost:8081"),
-            ("http://127.0.0.1:41234", "ws://127.0.0.1:8081"),
+            ("http://127.0.0.1:3000/", "ws://127.0.0.1:8081"),
             ("http://[::1]:3000", "ws://[::1]:8081"),
-            ("http://lab/gaffer", "ws://lab:8081"),
+            ("http://gaffer.lab", "ws://gaffer.lab"),
+            ("http://lab:3000/gaffer/", "ws://lab:3000/gaffer"),
             ("https://gaffer.example.org", "wss://gaffer.example.org"),
+            ("https://example.org/gaffer/", "wss://example.org/gaffer"),
         ] {
-            assert_eq!(worker_url(public, workers), expected);
+            assert_eq!(told(Some(public)), expected, "{public}");
         }
+    }
+
+    #[test]
+    fn a_public_address_that_is_none_names_its_setting() {
+        let error = public_url(Some("gaffer.lab"), "0.0.0.0:3000".parse().unwrap()).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains("GAFFER_PUBLIC_URL") && error.contains("http://gaffer.lab"), "{error}");
     }
 }

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::Master;
+use crate::boot_clock::BootTime;
 use crate::hub::{Goodbye, SessionEnds, SessionHandle};
 use crate::store::keys::KeyHolder;
 use crate::store::workers::Registered;
@@ -54,15 +55,18 @@ pub async fn serve(master: Arc<Master>, socket: WebSocket, key: KeyHolder) {
     let (mut sink, mut source) = socket.split();
     let id = Uuid::now_v7();
     match begin(&master, &mut source, &key, id).await {
-        Ok((registered, held)) => {
+        Ok((registered, held, turn)) => {
             let (handle, ends) = SessionHandle::new(id, registered.id, &registered.name, key.key);
             if let Some(older) = master.hub.attach(handle.clone()) {
                 // What that one has taken in is on its way to the database then, and what is said next comes after it.
                 older.no_longer_heard().await;
             }
+            drop(turn);
             let why = talk(&master, &handle, ends, sink, source, registered, held).await;
             master.hub.detach(handle.worker, id);
-            let silent = handle.last_seen().0.elapsed().as_secs_f64();
+            let silent_for = handle.last_seen().0.elapsed();
+            master.absences.note(handle.worker, BootTime::now(), silent_for);
+            let silent = silent_for.as_secs_f64();
             tracing::info!(worker = %handle.worker_name, reason = %why, "worker session ended");
             goodbye(&master, &handle, id, silent, &why.to_string()).await;
         }

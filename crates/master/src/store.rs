@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Postgres, Transaction};
 
-pub mod claim;
+use crate::leadership::Leadership;
+
 mod counts;
 pub mod dead_letters;
 pub mod deletion;
@@ -16,9 +17,11 @@ mod forms;
 pub mod gate;
 pub mod jobs;
 pub mod keys;
+pub mod leadership;
 pub mod leaving;
 pub mod output;
 pub mod placement;
+pub mod places;
 pub mod specs;
 pub mod tasks;
 pub mod users;
@@ -28,9 +31,9 @@ pub use error::StoreError;
 
 /// How long one statement may take before the database gives it up.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Begins a transaction on the hot path: a statement in it may take 5 s, and 500 ms of that may be waiting for a lock.
+/// Of a transaction on the hot path: a statement in it may take 5 s, and 500 ms of that may be waiting for a lock.
 /// The first limit means "too much at once", the second "somebody else is at it"; neither may hold up everybody.
-const BEGIN_SHORT: &str = "BEGIN; SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '500ms'";
+const SHORT: &str = "SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '500ms'";
 /// How long to wait for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_CONNECTIONS: u32 = 16;
@@ -39,6 +42,7 @@ const MAX_CONNECTIONS: u32 = 16;
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    leadership: Leadership,
     specs: specs::SpecCache,
     settled_events: events::SettledEvents,
 }
@@ -73,7 +77,10 @@ impl Store {
         use anyhow::Context;
         let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
         let options: PgConnectOptions = url.parse().context("DATABASE_URL is not a Postgres URL")?;
-        let options = options.application_name("gaffer").options([("statement_timeout", timeout.as_str())]);
+        let options = options.application_name("gaffer").options([
+            ("statement_timeout", timeout.as_str()),
+            ("default_transaction_isolation", "read committed"),
+        ]);
         let pool = PgPoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
             .min_connections(1)
@@ -83,7 +90,22 @@ impl Store {
             .connect_with(options)
             .await
             .context("cannot connect to the database")?;
-        Ok(Store { pool, specs: Default::default(), settled_events: Default::default() })
+        Ok(Store {
+            pool,
+            leadership: Leadership::of_nobody(),
+            specs: Default::default(),
+            settled_events: Default::default(),
+        })
+    }
+
+    /// The same, for a master that leads: its transactions fail once another one does.
+    pub fn led_by(self, leadership: Leadership) -> Store {
+        Store { leadership, ..self }
+    }
+
+    /// This master's right to lead.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
     }
 
     /// The time that leases are judged by. Also shows whether the database answers.
@@ -107,12 +129,20 @@ impl Store {
         self.pool.close().await;
     }
 
+    /// Begins a transaction that fails if another master leads, and that a takeover waits for. Every write of a master
+    /// that another one could contradict is in one.
     async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        Ok(self.pool.begin().await?)
+        Ok(self.pool.begin_with(sqlx::AssertSqlSafe(self.begin_as_leader())).await?)
     }
 
     /// Begins a transaction that everybody else waits for: whatever in it is slow or locked is given up soon.
     async fn begin_short(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        Ok(self.pool.begin_with(BEGIN_SHORT).await?)
+        let begin = format!("{}; {SHORT}", self.begin_as_leader());
+        Ok(self.pool.begin_with(sqlx::AssertSqlSafe(begin)).await?)
+    }
+
+    /// One message, so the check costs no round trip. It comes first, so that a failure leaves no transaction behind.
+    fn begin_as_leader(&self) -> String {
+        format!("SELECT leader_check({}); BEGIN", self.leadership.term())
     }
 }

@@ -1,6 +1,8 @@
-//! The words between processes: what master and worker say to each other, and the bodies of the REST API. Types and
-//! their encodings only; nothing here decides or does anything.
+//! The words between processes: what master and worker say to each other, the bodies of the REST API, and the addresses
+//! at which they find each other. Types and their encodings only; nothing here does anything.
 
 pub mod output;
+pub mod proxies;
 pub mod rest;
+pub mod server_url;
 pub mod wire;

@@ -16,6 +16,7 @@ use gaffer_domain::spec::{
     Action, Container, DriverKind, OutputLimit, PortProtocol, Resources, StopSignal, StopSpec,
 };
 use gaffer_domain::worker::HeldPhase;
+use gaffer_domain::worker::place::Place;
 use gaffer_domain::{AttemptRef, JobId, WorkerId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -84,6 +85,9 @@ pub struct Hello {
     pub process: Uuid,
     /// The kernel's boot id: another one means that the machine was started anew and nothing runs any more.
     pub boot_id: String,
+    /// Where it is, beside the boot id: tells a worker that was restarted from a copy of it.
+    #[serde(default)]
+    pub place: Place,
     /// The name it would like to have.
     pub name: String,
     /// Its operator's marks.
@@ -285,6 +289,11 @@ pub enum ToWorker {
         /// Whose.
         attempt: AttemptRef,
     },
+    /// Something for the worker's operator to know; nothing follows from it.
+    Notice {
+        /// A sentence.
+        message: String,
+    },
     /// The session ends, for this reason. A close frame follows.
     Goodbye {
         /// Which kind of reason.
@@ -399,6 +408,10 @@ pub struct StoredOutput {
 pub enum GoodbyeCode {
     /// Another session of the same worker began.
     Superseded,
+    /// Another machine's worker has this identity and keeps it: make another one and dial again, as a new worker.
+    BeginAnew,
+    /// A worker of this very machine has this identity and keeps it.
+    Duplicate,
     /// The key was revoked or has expired.
     KeyRevoked,
     /// The worker's protocol version is not spoken here.

@@ -1,7 +1,6 @@
 //! What the operator says: the only reader of the environment in this crate.
 
 mod docker;
-mod master_url;
 #[cfg(test)]
 mod tests;
 
@@ -16,12 +15,13 @@ use anyhow::{Context as _, bail, ensure};
 use gaffer_domain::constraint::is_resource_name;
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::DriverKind;
+use gaffer_protocol::proxies::Proxies;
+use gaffer_protocol::server_url::ServerUrl;
 use nix::unistd::User;
 
 use crate::stats;
 pub(crate) use docker::{ContainerPolicy, DaemonAddress, DockerSettings};
 pub use docker::{DockerConfig, InvalidVolumeRoot, VolumeRoots};
-pub use master_url::{InvalidMasterUrl, MasterUrl};
 
 /// The longest file that may hold a key or an address, in bytes.
 const MAX_SECRET_FILE_BYTES: u64 = 64 << 10;
@@ -39,17 +39,17 @@ const BUILT_IN: [&str; 3] = ["cpu", "memory", "disk"];
 /// Options of a worker, each with its environment variable.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct WorkerConfig {
-    /// Where the master listens for workers: a ws, wss, http or https address; the path may be left out
+    /// The master's address, such as wss://gaffer.example.org or https://example.org/gaffer (ws, wss, http or https)
     #[arg(long, env = "MASTER_URL", value_name = "URL")]
     pub master_url: Option<String>,
     /// A file that holds the master's address
-    #[arg(long, env = "MASTER_URL_FILE", value_name = "FILE")]
+    #[arg(long, env = "MASTER_URL_FILE", value_name = "FILE", value_parser = path_or_nothing())]
     pub master_url_file: Option<PathBuf>,
     /// The worker key to dial in with
     #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
     pub api_key: Option<ApiKey>,
     /// A file that holds the worker key
-    #[arg(long, env = "API_KEY_FILE", value_name = "FILE")]
+    #[arg(long, env = "API_KEY_FILE", value_name = "FILE", value_parser = path_or_nothing())]
     pub api_key_file: Option<PathBuf>,
     /// The name to be known by [default: the host's name]
     #[arg(long, env = "GAFFER_WORKER_NAME", value_name = "NAME")]
@@ -83,8 +83,8 @@ pub struct WorkerConfig {
     /// Containers.
     #[command(flatten)]
     pub docker: DockerConfig,
-    /// Certificates (PEM) of the authorities that may vouch for the master, instead of the public ones
-    #[arg(long, env = "GAFFER_TLS_CA", value_name = "FILE")]
+    /// CA bundle (PEM) used to verify the master's certificate, in place of the system's
+    #[arg(long, env = "GAFFER_TLS_CA", value_name = "FILE", value_parser = path_or_nothing())]
     pub tls_ca: Option<PathBuf>,
     /// What becomes of its jobs when it is stopped: end them, or leave them to the next worker with this data
     /// directory, as long as their leases last
@@ -93,6 +93,18 @@ pub struct WorkerConfig {
     /// Offer the scripted driver, which acts plays instead of running anything: for tests of the master
     #[arg(long, env = "GAFFER_SCRIPTED_DRIVER", hide = true)]
     pub scripted_driver: bool,
+    /// HTTP proxies on the way to the master [default: those of the environment]
+    #[arg(skip)]
+    pub proxies: Option<Proxies>,
+}
+
+/// What it takes to reach the master.
+#[derive(Debug, Clone)]
+pub(crate) struct Reaching {
+    pub master_url: ServerUrl,
+    pub api_key: Option<ApiKey>,
+    pub tls_ca: Option<PathBuf>,
+    pub proxies: Proxies,
 }
 
 /// What a worker that is stopped does with its attempts.
@@ -137,7 +149,7 @@ pub struct InvalidLabel {
 /// The options with files read and defaults filled in.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    pub master_url: MasterUrl,
+    pub master_url: ServerUrl,
     pub api_key: ApiKey,
     pub name: String,
     pub labels: BTreeMap<String, String>,
@@ -148,6 +160,7 @@ pub(crate) struct Settings {
     pub data_dir: PathBuf,
     pub spool_limit: Option<Bytes>,
     pub tls_ca: Option<PathBuf>,
+    pub proxies: Proxies,
     pub on_stop: OnStop,
     pub host_driver: bool,
     /// None if the operator wants no containers here.
@@ -190,16 +203,27 @@ impl WorkerConfig {
         }
     }
 
-    /// Reads the files, fills in the defaults and checks everything.
-    pub(crate) fn resolve(self) -> anyhow::Result<Settings> {
-        let master_url = given_or_read(self.master_url, self.master_url_file.as_deref())
+    /// What it takes to reach the master; the key may be missing.
+    pub(crate) fn reaching(&self) -> anyhow::Result<Reaching> {
+        let master_url = given_or_read(self.master_url.clone(), self.master_url_file.as_deref())
             .context("the master's address")?
             .context("no master: set MASTER_URL (or --master-url), such as ws://master.example:8080")?;
-        let api_key = given_or_read(self.api_key.map(|key| key.0), self.api_key_file.as_deref())
-            .context("the worker key")?
-            .context(
-                "no worker key: set API_KEY or API_KEY_FILE; `gaffer keys create --kind worker` makes one",
-            )?;
+        let api_key = given_or_read(self.api_key.clone().map(|key| key.0), self.api_key_file.as_deref())
+            .context("the worker key")?;
+        Ok(Reaching {
+            master_url: master_url.parse().context("MASTER_URL")?,
+            api_key: api_key.map(ApiKey),
+            tls_ca: self.tls_ca.clone().filter(|path| !path.as_os_str().is_empty()),
+            proxies: self.proxies.clone().unwrap_or_else(proxies),
+        })
+    }
+
+    /// Reads the files, fills in the defaults and checks everything.
+    pub(crate) fn resolve(self) -> anyhow::Result<Settings> {
+        let Reaching { master_url, api_key, tls_ca, proxies } = self.reaching()?;
+        let api_key = api_key.context(
+            "no worker key: set API_KEY or API_KEY_FILE; `gaffer keys create --kind worker` makes one",
+        )?;
         let name = match self.name.filter(|name| !name.trim().is_empty()) {
             Some(name) => name.trim().to_owned(),
             None => host_name()?,
@@ -223,8 +247,8 @@ impl WorkerConfig {
         Ok(Settings {
             host_driver: has(DriverKind::Host),
             docker: has(DriverKind::Docker).then_some(docker),
-            master_url: master_url.parse()?,
-            api_key: ApiKey(api_key),
+            master_url,
+            api_key,
             name,
             labels: self.labels.unwrap_or_default().0,
             datacenter: self.datacenter.unwrap_or_default().trim().to_owned(),
@@ -233,7 +257,8 @@ impl WorkerConfig {
             countables: self.resources.unwrap_or_default().0,
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
             spool_limit: self.spool_limit,
-            tls_ca: self.tls_ca.filter(|path| !path.as_os_str().is_empty()),
+            tls_ca,
+            proxies,
             on_stop: self.on_stop.unwrap_or_default(),
             scripted_driver: self.scripted_driver,
             job_environment: job_environment(
@@ -309,6 +334,17 @@ impl FromStr for Countables {
             .collect::<Result<_, _>>()
             .map(Countables)
     }
+}
+
+/// Takes an empty path, too: a variable that is set to nothing counts as not set.
+fn path_or_nothing() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    use clap::builder::TypedValueParser as _;
+    clap::builder::OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// The HTTP proxies that the environment names.
+pub fn proxies() -> Proxies {
+    Proxies::read(|name| std::env::var(name).ok())
 }
 
 /// The value itself, else what its file holds; none if neither is there. An empty variable counts as not set.

@@ -3,7 +3,7 @@
 //! This is one side of a border, see [`crate::keeper`]: nothing here knows how attempts execute.
 
 mod backoff;
-mod dial;
+pub(crate) mod dial;
 mod outbox;
 mod session;
 
@@ -12,14 +12,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use gaffer_domain::spec::Resources;
+use gaffer_domain::worker::place::Place;
 use gaffer_protocol::wire::{
     DriverStatus, GoodbyeCode, HeldAttempt, Hello, PROTOCOL_VERSION, ToWorker, Welcome,
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::{ApiKey, MasterUrl};
+use crate::config::ApiKey;
 use crate::keeper::Keeper;
+use crate::route::Route;
 use crate::stats::StatsReader;
 use backoff::Backoff;
 pub(crate) use backoff::Patience;
@@ -29,12 +31,11 @@ use session::SessionEnd;
 /// How a worker presents itself, and to whom.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionSettings {
-    pub master_url: MasterUrl,
+    pub route: Route,
     pub api_key: ApiKey,
-    pub tls_ca: Option<PathBuf>,
     pub patience: Patience,
     pub identity: Uuid,
-    pub boot_id: String,
+    pub place: Place,
     pub name: String,
     pub labels: BTreeMap<String, String>,
     pub datacenter: String,
@@ -57,6 +58,20 @@ pub(crate) struct Superseded {
     message: String,
 }
 
+/// Another worker has this one's identity and keeps it: a data directory was copied, or a machine cloned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the master at {url} refused this worker: {message}. To run both, remove the file `identity` in this data directory: \
+     then it is a worker of its own"
+)]
+pub(crate) struct Duplicate {
+    url: String,
+    /// What the master says of it.
+    pub message: String,
+    /// Whether it goes on with an identity of its own.
+    pub begins_anew: bool,
+}
+
 /// Keeps this worker connected until `closing`, or until the keeper is gone.
 ///
 /// # Errors
@@ -67,7 +82,7 @@ pub(crate) async fn run(
     closing: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut link = Link {
-        dialer: Dialer::new(settings.master_url.clone(), &settings.api_key, settings.tls_ca.as_deref())?,
+        dialer: Dialer::new(settings.route.clone(), Some(&settings.api_key))?,
         process: Uuid::new_v4(),
         stats: StatsReader::new(&settings.data_dir),
         backoff: Backoff::new(settings.patience.clone()),
@@ -82,6 +97,7 @@ pub(crate) async fn run(
         let wait = match failure {
             Failure::Closing => return Ok(()),
             Failure::Superseded(superseded) => return Err(superseded.into()),
+            Failure::Duplicate(duplicate) => return Err(duplicate.into()),
             Failure::Passing(reason) => {
                 link.log.failed(&reason);
                 link.backoff.next(Instant::now())
@@ -118,6 +134,8 @@ enum Failure {
     Closing,
     /// Another worker has its place.
     Superseded(Superseded),
+    /// Another worker has its identity, and was first.
+    Duplicate(Duplicate),
     /// It may be over soon.
     Passing(String),
     /// Somebody has to do something about it.
@@ -137,6 +155,9 @@ impl Link {
             Some(Err(DialError::Refused(reason))) => {
                 return Failure::Refusal(format!("the master at {url} {reason}"));
             }
+            Some(Err(DialError::Blocked(reason))) => {
+                return Failure::Refusal(format!("cannot reach the master at {url}: {reason}"));
+            }
             Some(Err(DialError::Unreachable(reason))) => {
                 return Failure::Passing(format!("cannot reach the master at {url}: {reason}"));
             }
@@ -155,6 +176,11 @@ impl Link {
             }
             SessionEnd::Goodbye { code, message } => match code {
                 GoodbyeCode::Superseded => Failure::Superseded(Superseded { url: url.to_string(), message }),
+                GoodbyeCode::BeginAnew | GoodbyeCode::Duplicate => Failure::Duplicate(Duplicate {
+                    url: url.to_string(),
+                    message,
+                    begins_anew: code == GoodbyeCode::BeginAnew,
+                }),
                 GoodbyeCode::KeyRevoked => {
                     Failure::Refusal(format!("the master at {url} refused the key: {message}"))
                 }
@@ -190,7 +216,8 @@ fn hello(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         identity: settings.identity,
         process,
-        boot_id: settings.boot_id.clone(),
+        boot_id: settings.place.boot_id.clone(),
+        place: settings.place.clone(),
         name: settings.name.clone(),
         labels: settings.labels.clone(),
         datacenter: settings.datacenter.clone(),

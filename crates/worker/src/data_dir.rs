@@ -5,10 +5,13 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::machine;
 
 /// What the lock says while a guard has it.
 const GUARD: &str = "guard";
@@ -95,6 +98,80 @@ fn read_identity(path: &Path) -> anyhow::Result<Option<Uuid>> {
     }
 }
 
+/// Gives the worker with this data directory an identity of its own, in place of one that is another's.
+pub(crate) fn replace_identity(dir: &Path, copied: Uuid) -> anyhow::Result<()> {
+    let path = dir.join("identity");
+    // Another process of this worker may have done it by now.
+    if read_identity(&path)? == Some(copied) {
+        fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
+    }
+    identity(dir).map(drop)
+}
+
+/// Where a data directory was when a worker began in it, for copies of it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Home {
+    path: PathBuf,
+    directory: String,
+}
+
+/// Refuses a data directory that is a copy of one on this machine: what the original runs would be taken for this one's.
+/// One that was moved, or came from another machine, is not refused; the master tells that one from its original.
+pub(crate) fn refuse_copy(dir: &Path) -> anyhow::Result<()> {
+    let path = dir.join("home.json");
+    let Some(directory) = machine::directory(dir) else { return Ok(()) };
+    let here = Home { path: dir.to_owned(), directory };
+    let recorded = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Home>(&text).ok());
+    if let Some(home) = &recorded {
+        if home.path == here.path && home.directory == here.directory {
+            return Ok(());
+        }
+        let original_is_there = home.directory != here.directory
+            && machine::directory(&home.path).is_some_and(|directory| directory == home.directory);
+        let has_identity = dir.join("identity").exists();
+        ensure!(
+            !(original_is_there && has_identity),
+            "the data directory {} is a copy of {}, which is still there: two workers cannot have one identity. To run \
+             both, remove the file `identity` in the copy; to move the worker, remove the original",
+            dir.display(),
+            home.path.display()
+        );
+    }
+    let text = serde_json::to_vec(&here).context("cannot tell where the data directory is")?;
+    let draft = dir.join(format!("home.{}", Uuid::new_v4()));
+    let written = write_private(&draft, &text).and_then(|()| fs::rename(&draft, &path));
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Sets a spool aside that is of another identity than the one with this token: its attempts are not this worker's.
+/// To be called with the lock.
+pub(crate) fn own_spool(dir: &Path, token: &str) -> anyhow::Result<()> {
+    let path = dir.join("spool.owner");
+    let owner = match fs::read_to_string(&path) {
+        Ok(text) => Some(text.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    if owner.as_deref() == Some(token) {
+        return Ok(());
+    }
+    if let Some(owner) = owner {
+        let (spool, aside) = (dir.join("spool"), dir.join(format!("spool.of-{owner}")));
+        match fs::rename(&spool, &aside) {
+            Ok(()) => tracing::warn!(
+                "the spool was that of another worker and is set aside as {}; remove it if nobody misses it",
+                aside.display()
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot set {} aside", spool.display())),
+        }
+    }
+    let draft = dir.join(format!("spool.{}", Uuid::new_v4()));
+    let written =
+        write_private(&draft, format!("{token}\n").as_bytes()).and_then(|()| fs::rename(&draft, &path));
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// Whether some process holds the data directory at `path`.
 ///
 /// Asked of the kernel's list of locks: to try the lock would be to hold it for a moment, in which no worker could start.
@@ -162,6 +239,56 @@ mod tests {
         drop(first);
         assert!(!is_held(root.path()).unwrap() && !is_held(&root.path().join("none")).unwrap());
         assert!(DataDirLock::take(root.path()).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_copy_beside_its_original_is_refused_and_a_moved_directory_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let (original, copy) =
+            (prepare(&root.path().join("a")).unwrap(), prepare(&root.path().join("b")).unwrap());
+        refuse_copy(&original).unwrap();
+        identity(&original).unwrap();
+        for name in ["home.json", "identity"] {
+            fs::copy(original.join(name), copy.join(name)).unwrap();
+        }
+        refuse_copy(&original).unwrap();
+        let error = refuse_copy(&copy).unwrap_err().to_string();
+        assert!(error.contains("is a copy of") && error.contains(original.to_str().unwrap()), "{error}");
+        // With an identity of its own it is no copy any more.
+        fs::remove_file(copy.join("identity")).unwrap();
+        refuse_copy(&copy).unwrap();
+        // Moved: under its old path there is nothing, or something else.
+        let moved = root.path().canonicalize().unwrap().join("c");
+        fs::rename(&original, &moved).unwrap();
+        refuse_copy(&moved).unwrap();
+        prepare(&original).unwrap();
+        refuse_copy(&moved).unwrap();
+    }
+
+    #[test]
+    fn a_copied_identity_is_replaced_once() {
+        let root = tempfile::tempdir().unwrap();
+        let copied = identity(root.path()).unwrap();
+        replace_identity(root.path(), copied).unwrap();
+        let own = identity(root.path()).unwrap();
+        assert_ne!(own, copied);
+        replace_identity(root.path(), copied).unwrap();
+        assert_eq!(identity(root.path()).unwrap(), own);
+    }
+
+    #[test]
+    fn the_spool_of_another_identity_is_set_aside() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = root.path().join("spool");
+        fs::create_dir(&spool).unwrap();
+        fs::write(spool.join("journal"), "x").unwrap();
+        // Of before it was written down whose it is.
+        own_spool(root.path(), "one").unwrap();
+        own_spool(root.path(), "one").unwrap();
+        assert!(spool.join("journal").exists());
+        own_spool(root.path(), "two").unwrap();
+        assert!(!spool.exists() && root.path().join("spool.of-one/journal").exists());
+        own_spool(root.path(), "two").unwrap();
     }
 
     #[test]

@@ -321,6 +321,7 @@ impl Core {
             // These are between the connection and the master.
             ToWorker::Welcome(_)
             | ToWorker::Alive { .. }
+            | ToWorker::Notice { .. }
             | ToWorker::OutputWanted { .. }
             | ToWorker::Goodbye { .. } => {}
         }

@@ -11,11 +11,14 @@ mod data_dir;
 pub mod driver;
 mod execution;
 mod keeper;
+mod machine;
+pub mod route;
 mod spool;
 mod startup;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod try_master;
 
 use std::path::Path;
 
@@ -28,11 +31,13 @@ use uuid::Uuid;
 
 pub use config::{ApiKey, WorkerConfig, default_data_dir};
 use config::{OnStop, Settings};
-use connection::{ConnectionSettings, Patience};
+use connection::{ConnectionSettings, Duplicate, Patience};
 use driver::DriverSettings;
 use execution::ExecutionSettings;
 pub use keeper::{GUARD_COMMAND, KEEPER_COMMAND, KeeperPlace, guard, keep};
+use route::Route;
 pub use startup::{Hangup, begin};
+pub use try_master::{Found, Tried, try_master};
 
 /// Runs a worker until `shutdown`, with its attempts in `place`.
 ///
@@ -60,15 +65,46 @@ async fn run_with(
     patience: Patience,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let farewell = patience.farewell;
     let settings = config.resolve()?;
-    let on_stop = settings.on_stop;
     let data_dir = data_dir::prepare(&settings.data_dir)?;
-    let identity = data_dir::identity(&data_dir)?;
+    data_dir::refuse_copy(&data_dir)?;
+    let mut copied_from = None;
+    loop {
+        let identity = data_dir::identity(&data_dir)?;
+        let ran =
+            run_as(identity, &settings, &data_dir, copied_from.clone(), place, patience.clone(), &shutdown)
+                .await;
+        let duplicate = match ran {
+            Err(error) => error.downcast::<Duplicate>()?,
+            Ok(()) => return Ok(()),
+        };
+        // A second time would not help either.
+        if !duplicate.begins_anew || copied_from.is_some() || shutdown.is_cancelled() {
+            return Err(duplicate.into());
+        }
+        tracing::warn!("{}; this one begins as a new worker", duplicate.message);
+        data_dir::replace_identity(&data_dir, identity)?;
+        copied_from = Some(duplicate.message);
+    }
+}
+
+/// Runs a worker with this identity until `shutdown`. `copied_from`: what the master said of the one before.
+async fn run_as(
+    identity: Uuid,
+    settings: &Settings,
+    data_dir: &Path,
+    copied_from: Option<String>,
+    place: KeeperPlace,
+    patience: Patience,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let farewell = patience.farewell;
+    let on_stop = settings.on_stop;
     let boot_id = execution::boot_id()?;
-    let capacity = capacity(&settings, &data_dir)?;
+    let route = Route::to(settings.master_url.clone(), &settings.proxies, settings.tls_ca.as_deref())?;
+    let capacity = capacity(settings, data_dir)?;
     let execution = ExecutionSettings {
-        data_dir: data_dir.clone(),
+        data_dir: data_dir.to_owned(),
         boot_id: boot_id.clone(),
         token: process_token(identity),
         worker_name: settings.name.clone(),
@@ -77,27 +113,28 @@ async fn run_with(
         spool_limit: settings.spool_limit.map(|limit| limit.0),
         drivers: DriverSettings {
             host: settings.host_driver,
-            inherited: settings.job_environment,
-            docker: settings.docker,
+            inherited: settings.job_environment.clone(),
+            docker: settings.docker.clone(),
             scripted: settings.scripted_driver,
         },
         owner: container_owner(identity),
     };
+    let mut warnings = connection::warnings(data_dir);
+    warnings.extend(copied_from.map(|message| format!("began as a new worker: {message}")));
     let connection = ConnectionSettings {
-        master_url: settings.master_url,
-        api_key: settings.api_key,
-        tls_ca: settings.tls_ca,
+        route,
+        api_key: settings.api_key.clone(),
         patience,
         identity,
-        boot_id,
-        name: settings.name,
-        labels: settings.labels,
-        datacenter: settings.datacenter,
+        place: machine::place(data_dir, &boot_id),
+        name: settings.name.clone(),
+        labels: settings.labels.clone(),
+        datacenter: settings.datacenter.clone(),
         capacity,
-        countables: settings.countables,
+        countables: settings.countables.clone(),
         arch: architecture(),
-        warnings: connection::warnings(&data_dir),
-        data_dir,
+        warnings,
+        data_dir: data_dir.to_owned(),
     };
     loop {
         // Also when it is to end already: there may be a keeper whose attempts have to end.

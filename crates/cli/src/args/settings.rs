@@ -53,6 +53,9 @@ fn the_examples_name_exactly_the_variables_that_there_are() {
     for server in ["master", "worker"] {
         let example = named(&file(&format!(".env.{server}.example")));
         let mut known = understood(server);
+        if server == "worker" {
+            known.extend(gaffer_protocol::proxies::VARIABLES.map(str::to_owned));
+        }
         known.extend(asked(&file(&format!("docker-compose-{server}.yaml"))));
         let missing: Vec<_> = known.difference(&example).collect();
         let unknown: Vec<_> = example.difference(&known).collect();

@@ -11,7 +11,7 @@ use clap::{Args, Parser};
 use gaffer_domain::JobId;
 use gaffer_domain::placement::Strategy;
 use gaffer_domain::spec::JobSpec;
-use gaffer_master::config::{ConnectionConfig, MasterConfig, Rebalance, resolve};
+use gaffer_master::config::{ConnectionConfig, LeaderLease, MasterConfig, Rebalance, resolve};
 use gaffer_master::secret::{NewSecret, Purpose, hash_of};
 use gaffer_master::serve::FIRST_USER;
 use gaffer_master::store::jobs::Submitted;
@@ -86,6 +86,7 @@ pub fn run(args: DevArgs, out: &Out) -> Result<u8, Failure> {
 
 async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::Result<()> {
     let config = MasterConfig {
+        forget_workers: Default::default(),
         database_url: None,
         dashboard_addr: on_this_machine("GAFFER_DASHBOARD_ADDR", &args.dashboard_addr).await?,
         api_addr: on_this_machine("GAFFER_API_ADDR", &args.api_addr).await?,
@@ -96,6 +97,8 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         strategy: args.strategy,
         rebalance: args.rebalance,
         connections: args.connections,
+        // Nobody else can reach its private database.
+        leader_lease: LeaderLease::default(),
     };
     // A file of the last run would tell a waiting script that we are up.
     let ready_file = config.data_dir().join("dev.env");
@@ -133,7 +136,7 @@ async fn beside_master(
         data_dir: Some(places.data_dir.join("worker")),
         master_url_file: None,
         api_key_file: None,
-        ..WorkerFromEnvironment::try_parse_from(["gaffer"])?.worker
+        ..WorkerFromEnvironment::read().map_err(anyhow::Error::msg)?
     };
     let mut changes = master.changes.of_any();
     let worker = tokio::spawn(gaffer_worker::run(config, KeeperPlace::Process, shutdown));
@@ -166,9 +169,22 @@ async fn on_this_machine(setting: &str, address: &str) -> anyhow::Result<String>
 
 /// The worker's settings that are no options of `gaffer dev`, such as its name and what it offers.
 #[derive(Debug, clap::Parser)]
-struct WorkerFromEnvironment {
+pub struct WorkerFromEnvironment {
     #[command(flatten)]
     worker: WorkerConfig,
+}
+
+impl WorkerFromEnvironment {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// In a sentence that names the variable.
+    pub fn read() -> Result<WorkerConfig, String> {
+        let read = WorkerFromEnvironment::try_parse_from(["gaffer"]).map(|read| read.worker);
+        read.map_err(|error| {
+            error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        })
+    }
 }
 
 /// What a newcomer and a script want to know.

@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
-use gaffer_protocol::rest::{Page, System, Worker};
-use reqwest::header::{CONNECTION, DATE, UPGRADE};
+use gaffer_protocol::rest::{Page, Problem, System, Worker};
+use gaffer_protocol::server_url::ServerUrl;
+use gaffer_worker::{Found, Tried, try_master};
+use reqwest::header::DATE;
 use reqwest::{Response, StatusCode};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::client::{Client, Query};
+use crate::client::{self, Client, Query};
+use crate::commands::dev::WorkerFromEnvironment;
 use crate::config;
 use crate::failure::Failure;
 use crate::listing::{Format, Output};
@@ -130,16 +133,26 @@ fn in_a_line(finding: &Finding) -> String {
 async fn master() -> Finding {
     let address = config::variable("GAFFER_API_ADDR").unwrap_or_default();
     let port = address.rsplit_once(':').map_or(DEFAULT_API_PORT, |(_, port)| port);
-    let url = format!("http://127.0.0.1:{port}/readyz");
-    match get(&url).await {
+    let server = match config::server_url(&format!("http://127.0.0.1:{port}")) {
+        Ok(server) => server,
+        Err(failure) => return Finding::problem("master", failure.to_string(), "correct GAFFER_API_ADDR"),
+    };
+    let url = format!("{server}/readyz");
+    match readyz(&server).await {
         Ok(answer) if answer.status().is_success() => {
             Finding::ok("master", format!("{url} says it is ready"))
         }
-        Ok(answer) => Finding::problem(
-            "master",
-            format!("{url} answers {}", answer.status()),
-            "look at its log; mostly its database is away",
-        ),
+        Ok(answer) => {
+            let status = answer.status();
+            match stands_by(answer).await {
+                true => Finding::ok("master", format!("{url} says it stands by: another master leads")),
+                false => Finding::problem(
+                    "master",
+                    format!("{url} answers {status}"),
+                    "look at its log; mostly its database is away",
+                ),
+            }
+        }
         Err(why) => Finding::problem("master", format!("{url}: {why}"), "start it with `gaffer master`"),
     }
 }
@@ -167,6 +180,11 @@ fn worker() -> Finding {
     }
 }
 
+/// Whether it is a master that stands by for another one which says that it is not ready.
+async fn stands_by(answer: Response) -> bool {
+    answer.json::<Problem>().await.is_ok_and(|problem| problem.code == "standby")
+}
+
 /// The way to the API: address, key, clocks.
 async fn api() -> Vec<Finding> {
     let access = match config::access() {
@@ -176,19 +194,29 @@ async fn api() -> Vec<Finding> {
             return vec![Finding::problem("address", failure.to_string(), fix)];
         }
     };
-    let url = format!("{}/readyz", access.url);
+    let detour = match config::route(&access.url) {
+        Ok(route) => route.detour(),
+        Err(failure) => {
+            let fix = "correct the variable that it names";
+            return vec![Finding::problem("address", failure.to_string(), fix)];
+        }
+    };
+    let url = format!("{}/readyz", access.url.api());
     let mut findings = Vec::new();
-    match get(&url).await {
+    match readyz(&access.url).await {
         Ok(answer) if answer.status().is_success() => {
-            findings.push(Finding::ok("address", format!("{} answers and is ready", access.url)));
+            findings.push(Finding::ok("address", format!("{} answers and is ready{detour}", access.url)));
             findings.extend(clock(&answer));
             findings.extend(held_back(answer).await);
         }
-        Ok(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => findings.push(Finding::problem(
-            "address",
-            format!("{} answers, but is not ready", access.url),
-            "look at the master's log; mostly its database is away",
-        )),
+        Ok(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => {
+            let fix = match stands_by(answer).await {
+                true => "another master leads: set GAFFER_URL to that one, or to what finds it by /readyz",
+                false => "look at the master's log; mostly its database is away",
+            };
+            let message = format!("{} answers, but is not ready", access.url);
+            findings.push(Finding::problem("address", message, fix));
+        }
         Ok(answer) => findings.push(Finding::problem(
             "address",
             format!("{url} answers {}: that is no gaffer", answer.status()),
@@ -196,7 +224,7 @@ async fn api() -> Vec<Finding> {
         )),
         Err(why) => {
             let fix = "look at GAFFER_URL, at the network, and whether the master runs";
-            return vec![Finding::problem("address", format!("{url}: {why}"), fix)];
+            return vec![Finding::problem("address", format!("{url}{detour}: {why}"), fix)];
         }
     }
     let asked = async {
@@ -295,37 +323,43 @@ async fn workers_clocks(access: &config::Access) -> Option<Finding> {
     }
 }
 
-/// Whether the master's door for workers lets a WebSocket through, where this machine has a worker's settings.
+/// Whether a worker with the settings of this environment would reach its master, tried with its own dialer.
 async fn worker_door() -> Finding {
     const CHECK: &str = "worker door";
-    let Some(url) = config::variable("MASTER_URL") else {
+    let is_worker = ["MASTER_URL", "MASTER_URL_FILE"].iter().any(|name| config::variable(name).is_some());
+    if !is_worker {
         return Finding::skipped(CHECK, "MASTER_URL is not set: this is no worker's environment");
+    }
+    let config = match WorkerFromEnvironment::read() {
+        Ok(config) => config,
+        Err(why) => return Finding::problem(CHECK, why, "correct the variable that it names"),
     };
-    let url = match url.parse::<gaffer_worker::config::MasterUrl>() {
-        Ok(url) => url.to_string().replacen("ws", "http", 1),
-        Err(why) => return Finding::problem(CHECK, why.to_string(), "mend MASTER_URL"),
-    };
-    // Without a key: whoever asks for one has understood the question.
-    let asked = match http(&url) {
-        Ok(http) => {
-            let ask = http.get(&url).header(CONNECTION, "Upgrade").header(UPGRADE, "websocket");
-            ask.header("Sec-WebSocket-Version", "13").header("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==")
+    let Tried { door, detour, found } = match try_master(config, PATIENCE).await {
+        Ok(tried) => tried,
+        Err(error) => {
+            return Finding::problem(CHECK, format!("{error:#}"), "correct the variable that it names");
         }
-        Err(why) => return Finding::problem(CHECK, why, "see above"),
     };
-    match asked.send().await {
-        Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
-            Finding::ok(CHECK, format!("{url} asks for a worker key, as it should"))
+    match found {
+        Found::LetsIn => Finding::ok(CHECK, format!("{door}{detour} lets this worker's key in")),
+        Found::AsksForKey => {
+            Finding::ok(CHECK, format!("{door}{detour} asks for a worker key; API_KEY is not set here"))
         }
-        Ok(answer) => Finding::problem(
+        Found::Refuses(why) => Finding::problem(
             CHECK,
-            format!("{url} answers {} to a worker that dials in", answer.status()),
-            "let what stands before the master pass WebSockets on (the headers Connection and Upgrade)",
+            format!("{door}{detour} {why}"),
+            "look at API_KEY and at the path in MASTER_URL; `gaffer keys create --kind worker` makes a key",
         ),
-        Err(error) => Finding::problem(
+        Found::Blocked(why) => Finding::problem(
             CHECK,
-            format!("{url}: {}", root(&error)),
-            "look at MASTER_URL, at the network, and whether the master listens for workers there",
+            format!("{door}: {why}"),
+            "look at HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY",
+        ),
+        Found::Unreachable(why) => Finding::problem(
+            CHECK,
+            format!("{door}{detour}: {why}"),
+            "look at MASTER_URL, at the network, and whether a reverse proxy there passes WebSockets on (the headers \
+             Connection and Upgrade)",
         ),
     }
 }
@@ -370,24 +404,11 @@ async fn ping(socket: &str) -> std::io::Result<bool> {
     Ok(answer.starts_with("HTTP/1.") && answer.contains(" 200 "))
 }
 
-fn http(url: &str) -> Result<reqwest::Client, String> {
-    let mut builder = reqwest::Client::builder().http1_only().timeout(PATIENCE);
-    if url.starts_with("http:") {
-        // Where no certificates are needed, none need be installed.
-        builder = builder.tls_certs_only([]);
-    }
-    builder.redirect(reqwest::redirect::Policy::none()).build().map_err(|error| root(&error))
-}
-
-async fn get(url: &str) -> Result<Response, String> {
-    http(url)?.get(url).send().await.map_err(|error| root(&error))
-}
-
-/// The innermost cause: the others only say that something failed.
-fn root(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
+/// Asks a server whether it is ready, with the very client of the commands.
+async fn readyz(server: &ServerUrl) -> Result<Response, String> {
+    let http = config::route(server)
+        .and_then(|route| client::http(&route))
+        .map_err(|failure| failure.to_string())?;
+    let url = format!("{}/readyz", server.api());
+    http.get(&url).timeout(PATIENCE).send().await.map_err(|error| client::root(&error))
 }

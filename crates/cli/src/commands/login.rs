@@ -32,7 +32,7 @@ pub struct LoginArgs {
 /// # Errors
 /// What the API or the network says; nothing is stored then.
 pub async fn run(args: LoginArgs, out: &Out) -> Result<u8, Failure> {
-    let url = config::normalised(&args.url)?;
+    let url = config::server_url(&args.url)?;
     let path = config::login_file().ok_or_else(|| {
         Failure::Usage("there is no place to keep the login: set HOME or XDG_CONFIG_HOME".to_owned())
     })?;

@@ -15,6 +15,7 @@ use self::fields::{Mistakes, Node, Object};
 use self::task::Draft;
 use super::{Action, JobKind, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_TASKS_PER_JOB, TaskSpec};
 use crate::document::Value;
+use crate::lease::SHORTEST_LOST_AFTER;
 use crate::quantity::{Span, shown};
 
 /// The most bytes that the text of a specification may have, in whatever format. Whoever takes the text in
@@ -45,7 +46,6 @@ const MAX_DEFAULT_NAME_CHARS: usize = 80;
 
 const DEFAULT_PRIORITY: u32 = 50;
 const DEFAULT_LOST_AFTER: Span = Span::from_secs(120);
-const SHORTEST_LOST_AFTER: Span = Span::from_secs(10);
 const LONGEST_LOST_AFTER: Span = Span::from_secs(7 * 24 * 60 * 60);
 
 /// One mistake in a specification.

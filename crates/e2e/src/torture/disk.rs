@@ -86,7 +86,7 @@ async fn on_small_disks(plan: &Plan, disks: Disks, ground: Ground) -> Verdict {
             spec["lost_after"] = json!("60s");
             round.push((trial.fleet.submit(&spec, seed).await, flood));
         }
-        trial.fleet.kill_master().await;
+        trial.fleet.kill_master(0).await;
         trial.faults += 1;
         let absent = Instant::now();
         while absent.elapsed() < ABSENCE {
@@ -94,7 +94,7 @@ async fn on_small_disks(plan: &Plan, disks: Disks, ground: Ground) -> Verdict {
             free = free.min(disks.free());
             sleep(LOOK).await;
         }
-        trial.fleet.revive_master();
+        trial.fleet.revive_master(0);
         // The others end as the network allows, below.
         for (job, _) in &round[..2] {
             let begun = Instant::now();

@@ -1,6 +1,7 @@
 //! The processes that faults strike: a master, its workers, the connections of its database.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -12,12 +13,13 @@ use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
 use super::namespaces::{Ground, Namespace};
-use super::network::{Break, Network};
+use super::network::{Break, Network, Target};
 use super::plan::Plan;
 use super::server::Server;
 use super::tap::Tap;
 use crate::client::Client;
 use crate::cluster::fresh_database;
+use crate::database_proxy::DatabaseProxy;
 use crate::gaffer::{bare_command, keeper, kill_keeper, link};
 use crate::stage::Stage;
 
@@ -36,6 +38,8 @@ pub struct Setup {
     pub ways: Ways,
     /// A database server that may be killed; else the database is one on the server of all tests.
     pub server: Option<Server>,
+    /// Several masters on the one database, each with its own way to it, and the lease of the one that leads.
+    pub masters: Option<(usize, Duration)>,
     /// Where the workers' data directories are, if they lie elsewhere.
     pub worker_root: Option<PathBuf>,
     /// More variables for each worker's environment.
@@ -44,7 +48,7 @@ pub struct Setup {
 
 impl Setup {
     pub fn plain() -> Setup {
-        Setup { ways: Ways::Carried, server: None, worker_root: None, environment: Vec::new() }
+        Setup { ways: Ways::Carried, server: None, masters: None, worker_root: None, environment: Vec::new() }
     }
 }
 
@@ -55,10 +59,11 @@ pub struct Fleet {
     environment: Vec<Vec<(&'static str, &'static str)>>,
     cpu: u32,
     database_url: String,
-    ports: [u16; 3],
     worker_key: String,
     pub(super) client: Client,
-    master: Child,
+    masters: Vec<Seat>,
+    /// The way of users to whichever master is ready, where there are several.
+    _front: Option<Network>,
     workers: Vec<Option<Child>>,
     ways: Ways,
     /// Each worker's way to the master, where this process carries it.
@@ -71,17 +76,25 @@ pub struct Fleet {
     server: Option<Server>,
 }
 
+/// A master and what outlives its process.
+struct Seat {
+    child: Child,
+    ports: [u16; 3],
+    way: Option<DatabaseProxy>,
+    lease: Option<Duration>,
+}
+
 /// What may stand still.
 #[derive(Debug, Clone, Copy)]
 pub enum Part {
     Link(usize),
     Keeper(usize),
-    Master,
+    Master(usize),
 }
 
 impl Fleet {
     pub async fn start(plan: &Plan, setup: Setup) -> Fleet {
-        let Setup { ways, server, worker_root, environment } = setup;
+        let Setup { ways, server, masters, worker_root, environment } = setup;
         // A master in this process makes the keys, and goes.
         let database = match &server {
             Some(server) => server.url().to_owned(),
@@ -90,21 +103,36 @@ impl Fleet {
         let stage = Stage::on(database).await;
         let (worker_key, user_key) = (stage.worker_key.clone(), stage.client.key().to_owned());
         let database_url = stage.strike().await;
-        let ports = free_ports();
-        let client = Client::new(&format!("http://127.0.0.1:{}", ports[1]), &user_key);
+        let (count, lease) = masters.map_or((1, None), |(count, lease)| (count, Some(lease)));
+        let ports: Vec<[u16; 3]> = (0..count).map(|_| free_ports()).collect();
+        let to = |door: usize, hangs_up| match ports.as_slice() {
+            [only] => Target::Port(only[door]),
+            several => Target::Ready { ports: several.iter().map(|ports| ports[door]).collect(), hangs_up },
+        };
+        let front = if count > 1 { Some(Network::start(to(1, true)).await) } else { None };
+        let api = front.as_ref().map_or(ports[0][1], Network::port);
+        let client = Client::new(&format!("http://127.0.0.1:{api}"), &user_key);
         let dir = tempfile::Builder::new().prefix("gaffer-torture-").tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let mut networks = Vec::new();
         for _ in 0..plan.workers {
             match &ways {
-                Ways::Carried => networks.push(Network::start(ports[2]).await),
-                Ways::Tapped(tap) => networks.push(Network::tapped(ports[2], tap.clone()).await),
+                Ways::Carried => networks.push(Network::start(to(2, false)).await),
+                Ways::Tapped(tap) => networks.push(Network::tapped(ports[0][2], tap.clone()).await),
                 Ways::Namespaces(_) => {}
             }
         }
         let program = plan.gaffer.clone();
+        let mut masters = Vec::new();
+        for (number, ports) in ports.into_iter().enumerate() {
+            let way = if count > 1 { Some(DatabaseProxy::start(&database_url).await) } else { None };
+            let url = way.as_ref().map_or(database_url.as_str(), DatabaseProxy::url);
+            let child = spawn_master(&program, url, ports, lease, &ways, dir.path(), number);
+            masters.push(Seat { child, ports, way, lease });
+        }
         let mut fleet = Fleet {
-            master: spawn_master(&program, &database_url, ports, &ways, dir.path()),
+            masters,
+            _front: front,
             worker_root: worker_root.unwrap_or_else(|| dir.path().to_owned()),
             dir: Some(dir),
             environment,
@@ -114,7 +142,6 @@ impl Fleet {
             frozen: Vec::new(),
             program,
             database_url,
-            ports,
             worker_key,
             client,
             ways,
@@ -159,7 +186,7 @@ impl Fleet {
                 let [program, inside] = ground.spaces()[number].entrance();
                 let program_inside = self.program.display().to_string();
                 let command = bare_command(Path::new(&program), &[&inside, &program_inside, "worker"]);
-                (format!("{}:{}", ground.address(), self.ports[2]), command)
+                (format!("{}:{}", ground.address(), self.masters[0].ports[2]), command)
             }
             _ => {
                 let command = bare_command(&self.program, &["worker"]);
@@ -219,17 +246,49 @@ impl Fleet {
         match part {
             Part::Link(number) => link(pid(self.workers[number].as_ref()?)?),
             Part::Keeper(number) => keeper(&self.worker_dir(number)),
-            Part::Master => pid(&self.master),
+            Part::Master(number) => pid(&self.masters[number].child),
         }
     }
 
-    pub async fn kill_master(&mut self) {
-        self.master.kill().await.unwrap();
+    pub async fn kill_master(&mut self, number: usize) {
+        self.masters[number].child.kill().await.unwrap();
     }
 
-    /// Starts the master that was killed.
-    pub fn revive_master(&mut self) {
-        self.master = spawn_master(&self.program, &self.database_url, self.ports, &self.ways, self.dir());
+    /// Starts a master that was killed or has ended.
+    pub fn revive_master(&mut self, number: usize) {
+        let Seat { ports, lease, ref way, .. } = self.masters[number];
+        let url = way.as_ref().map_or(self.database_url.as_str(), DatabaseProxy::url);
+        let child = spawn_master(&self.program, url, ports, lease, &self.ways, self.dir(), number);
+        self.masters[number].child = child;
+    }
+
+    /// Starts masters that went down by themselves, as whoever supervises them would; gives how they ended.
+    pub fn revive_ended_masters(&mut self) -> Vec<ExitStatus> {
+        let mut ended = Vec::new();
+        for number in 0..self.masters.len() {
+            if let Some(status) = self.masters[number].child.try_wait().unwrap() {
+                ended.push(status);
+                self.revive_master(number);
+            }
+        }
+        ended
+    }
+
+    /// The ports on which each master's API listens.
+    pub fn api_ports(&self) -> Vec<u16> {
+        self.masters.iter().map(|master| master.ports[1]).collect()
+    }
+
+    /// A master's own way to the database.
+    pub fn way(&self, master: usize) -> Option<&DatabaseProxy> {
+        self.masters[master].way.as_ref()
+    }
+
+    /// Tells a master to end in order.
+    pub fn tell_master_to_end(&self, number: usize) {
+        if let Some(pid) = self.pid(Part::Master(number)) {
+            let _ = kill(pid, Signal::SIGTERM);
+        }
     }
 
     /// Makes a process stand still, and lets it go on after so long.
@@ -260,6 +319,7 @@ impl Fleet {
     /// Lets everything go on that was stopped, and starts what was killed.
     pub async fn mend(&mut self) {
         self.networks.iter().for_each(Network::mend);
+        self.masters.iter().filter_map(|master| master.way.as_ref()).for_each(DatabaseProxy::mend);
         for pid in self.frozen.drain(..) {
             let _ = kill(pid, Signal::SIGCONT);
         }
@@ -270,7 +330,8 @@ impl Fleet {
 
     /// Takes everything down in order. Returns the directory with the logs.
     pub async fn stop(mut self) -> tempfile::TempDir {
-        for child in self.workers.iter_mut().flatten().chain([&mut self.master]) {
+        let masters = self.masters.iter_mut().map(|master| &mut master.child);
+        for child in self.workers.iter_mut().flatten().chain(masters) {
             if let Some(id) = child.id() {
                 let _ = kill(Pid::from_raw(i32::try_from(id).unwrap()), Signal::SIGTERM);
             }
@@ -300,8 +361,18 @@ impl Drop for Fleet {
     }
 }
 
-fn spawn_master(program: &Path, database_url: &str, ports: [u16; 3], ways: &Ways, dir: &Path) -> Child {
-    let mut command = logged(bare_command(program, &["master"]), dir, "master");
+fn spawn_master(
+    program: &Path,
+    database_url: &str,
+    ports: [u16; 3],
+    lease: Option<Duration>,
+    ways: &Ways,
+    dir: &Path,
+    number: usize,
+) -> Child {
+    let name = if number == 0 { "master".to_owned() } else { format!("master-{number}") };
+    let mut command = logged(bare_command(program, &["master"]), dir, &name);
+    command.envs(lease.map(|lease| ("GAFFER_LEADER_LEASE", format!("{}ms", lease.as_millis()))));
     let address = |port: u16| format!("127.0.0.1:{port}");
     let for_workers = match ways {
         Ways::Namespaces(ground) => format!("{}:{}", ground.address(), ports[2]),
@@ -312,7 +383,7 @@ fn spawn_master(program: &Path, database_url: &str, ports: [u16; 3], ways: &Ways
         .env("GAFFER_DASHBOARD_ADDR", address(ports[0]))
         .env("GAFFER_API_ADDR", address(ports[1]))
         .env("GAFFER_WORKER_ADDR", for_workers)
-        .env("GAFFER_DATA_DIR", dir.join("master"));
+        .env("GAFFER_DATA_DIR", dir.join(name));
     command.spawn().unwrap()
 }
 

@@ -13,6 +13,11 @@ use tokio::time::sleep;
 
 use super::tap::{Line, Tap, Way};
 
+/// How often a master is asked whether it is ready, for how long, and how often in a row it may fail to say so.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+const MISSES: u32 = 3;
+
 /// How it breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Break {
@@ -31,6 +36,58 @@ impl Break {
     pub const ALL: [Break; 4] = [Break::Both, Break::ToMaster, Break::ToWorker, Break::Reset];
 }
 
+/// Where a way leads.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// To that port.
+    Port(u16),
+    /// To whichever of these says that it is ready, as a load balancer would.
+    Ready {
+        /// Each master's port for what is carried.
+        ports: Vec<u16>,
+        /// Connections to one that is not ready any more are hung up.
+        hangs_up: bool,
+    },
+}
+
+impl Target {
+    async fn connect(&self) -> Option<(u16, TcpStream)> {
+        let port = match self {
+            Target::Port(port) => *port,
+            Target::Ready { ports, .. } => first_ready(ports).await?,
+        };
+        Some((port, TcpStream::connect(("127.0.0.1", port)).await.ok()?))
+    }
+
+    /// Ends when a connection to that port is to be hung up.
+    async fn forsaken(&self, port: u16) {
+        let Target::Ready { hangs_up: true, .. } = self else { return std::future::pending().await };
+        let mut misses = 0;
+        while misses < MISSES {
+            sleep(CHECK_INTERVAL).await;
+            misses = if is_ready(port).await { 0 } else { misses + 1 };
+        }
+    }
+}
+
+/// The first of several masters that is ready, if any is.
+pub async fn first_ready(ports: &[u16]) -> Option<u16> {
+    let asked = ports.iter().map(|port| async move { is_ready(*port).await.then_some(*port) });
+    futures::future::join_all(asked).await.into_iter().flatten().next()
+}
+
+async fn is_ready(port: u16) -> bool {
+    let asking = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        let request = b"GET /readyz HTTP/1.1\r\nhost: master\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.ok()?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.ok()?;
+        status.ends_with(b" 200").then_some(())
+    };
+    tokio::time::timeout(CHECK_TIMEOUT, asking).await.is_ok_and(|ready| ready.is_some())
+}
+
 /// A way from one worker to its master.
 pub struct Network {
     port: u16,
@@ -40,16 +97,16 @@ pub struct Network {
 
 impl Network {
     /// Leads to that port.
-    pub async fn start(master: u16) -> Network {
+    pub async fn start(master: Target) -> Network {
         Network::lay(master, None).await
     }
 
     /// The same, read along by a tap.
     pub async fn tapped(master: u16, tap: Arc<Tap>) -> Network {
-        Network::lay(master, Some(tap)).await
+        Network::lay(Target::Port(master), Some(tap)).await
     }
 
-    async fn lay(master: u16, tap: Option<Arc<Tap>>) -> Network {
+    async fn lay(master: Target, tap: Option<Arc<Tap>>) -> Network {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (cut, cuts) = watch::channel(None);
@@ -87,19 +144,19 @@ type Tapping = Option<(Arc<Tap>, Arc<Line>)>;
 
 async fn lead(
     listener: TcpListener,
-    master: u16,
+    master: Target,
     cuts: watch::Receiver<Option<Break>>,
     reset: Arc<Notify>,
     tap: Tapping,
 ) {
     while let Ok((worker, _)) = listener.accept().await {
-        tokio::spawn(carry(worker, master, cuts.clone(), reset.clone(), tap.clone()));
+        tokio::spawn(carry(worker, master.clone(), cuts.clone(), reset.clone(), tap.clone()));
     }
 }
 
 async fn carry(
     worker: TcpStream,
-    master: u16,
+    target: Target,
     mut cuts: watch::Receiver<Option<Break>>,
     reset: Arc<Notify>,
     tap: Tapping,
@@ -108,7 +165,7 @@ async fn carry(
     if cuts.wait_for(Option::is_none).await.is_err() {
         return;
     }
-    let Ok(master) = TcpStream::connect(("127.0.0.1", master)).await else { return };
+    let Some((port, master)) = target.connect().await else { return };
     for socket in [&worker, &master] {
         // Dropped, it is reset.
         let _ = socket.set_zero_linger();
@@ -121,6 +178,7 @@ async fn carry(
             () = copy(from_worker, to_master, cuts.clone(), Break::ToMaster) => {}
             () = copy(from_master, to_worker, cuts, Break::ToWorker) => {}
             () = reset => {}
+            () = target.forsaken(port) => {}
         },
         Some((tap, line)) => tokio::select! {
             () = tap.carry(&line, Way::ToMaster, BufReader::new(from_worker), to_master) => {}

@@ -26,6 +26,8 @@ pub enum Run {
     Escape,
     /// Many submit many different tasks to many workers, without any fault.
     Crowd,
+    /// Several masters on one database are cut off from it, stand still, are killed and told to end.
+    Leader,
     /// More output than a worker's disk and network can take.
     Disk,
     /// Frames between workers and master come twice, in another order, cut in half, or again.
@@ -34,11 +36,12 @@ pub enum Run {
 
 impl Run {
     /// Every run, by the name that it is asked for with.
-    pub const ALL: [(&'static str, Run); 14] = [
+    pub const ALL: [(&'static str, Run); 15] = [
         ("links", Run::Strikes(Fault::KillLinks)),
         ("workers", Run::Workers),
         ("readopt", Run::Readopt),
         ("master", Run::Strikes(Fault::KillMaster)),
+        ("leader", Run::Leader),
         ("postgres", Run::Postgres),
         ("database", Run::Strikes(Fault::CutDatabase)),
         ("freeze", Run::Strikes(Fault::Freeze)),

@@ -107,8 +107,8 @@ async fn strike(fleet: &mut Fleet, fault: Fault, rng: &mut StdRng) {
             fleet.revive_worker(worker);
         }
         Fault::KillMaster => {
-            fleet.kill_master().await;
-            fleet.revive_master();
+            fleet.kill_master(0).await;
+            fleet.revive_master(0);
         }
         Fault::Freeze => {
             fleet.freeze(Part::Link(worker), FREEZE);
@@ -118,7 +118,7 @@ async fn strike(fleet: &mut Fleet, fault: Fault, rng: &mut StdRng) {
                 fleet.freeze(Part::Keeper(other), FREEZE);
             }
             if rng.random_ratio(1, 3) {
-                fleet.freeze(Part::Master, FREEZE);
+                fleet.freeze(Part::Master(0), FREEZE);
             }
         }
         Fault::Blips => {

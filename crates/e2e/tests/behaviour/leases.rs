@@ -1,10 +1,15 @@
 //! When a worker counts as out of contact, and what becomes of its attempts: never early, whoever was away.
 
+use std::time::Duration;
+
 use gaffer_domain::quantity::Span;
 use gaffer_domain::worker::{HeldPhase, SILENCE_LIMIT};
 use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
+use gaffer_master::absences::Absences;
+use gaffer_master::boot_clock::BootTime;
+use gaffer_master::sweeper::Sweeper;
 use gaffer_protocol::wire::{HeldAttempt, Hello};
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
@@ -48,8 +53,37 @@ async fn an_attempt_is_lost_after_its_own_time_and_a_margin_for_its_worker_and_t
         assert!(due.is_empty() && next.is_some_and(|secs| secs > 0.0), "{lost_after}: {due:?} {next:?}");
         last_heard_of(&stage.database_url, enough).await;
         let (due, _) = store.tasks_out_of_contact(10).await.unwrap();
-        assert_eq!(due.iter().map(|(attempt, _)| *attempt).collect::<Vec<_>>(), [held.attempt]);
+        assert_eq!(due.iter().map(|overdue| overdue.attempt).collect::<Vec<_>>(), [held.attempt]);
     }
+}
+
+#[tokio::test]
+async fn nothing_is_lost_because_somebody_sets_the_clock_of_the_database() {
+    let stage = Stage::set().await;
+    let (worker, job, _) = running(&stage, hello("w"), "10s").await;
+    worker.hang_up();
+    // To the database an hour has passed at once.
+    last_heard_of(&stage.database_url, Span::from_secs(3_600)).await;
+    let master = &stage.running.master;
+    assert_eq!(master.store.tasks_out_of_contact(10).await.unwrap().0.len(), 1);
+    let sweep_with = async |absences: Absences| {
+        let (store, hub, recorder) = (master.store.clone(), master.hub.clone(), master.recorder.clone());
+        let sweeper = Sweeper {
+            store,
+            hub,
+            absences,
+            recorder,
+            forget_workers_after: None,
+            wake: master.sweeper_wake.clone(),
+        };
+        sweeper.sweep_once().await.unwrap()
+    };
+    let next = sweep_with(master.absences.clone()).await;
+    assert!(next.is_some_and(|next| next < Duration::from_secs(16)), "{next:?}");
+    assert_eq!(stage.client.job(job).await.state, "running");
+    // And to this machine, too.
+    sweep_with(Absences::since(BootTime::from_micros(0), Duration::ZERO)).await;
+    stage.client.in_state(job, "failed").await;
 }
 
 #[tokio::test]

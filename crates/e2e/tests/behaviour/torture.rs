@@ -81,3 +81,10 @@ async fn nothing_outlives_the_end_of_its_task() {
 async fn frames_that_come_twice_late_torn_or_again_change_no_state() {
     endures(plan(Run::Mangle)).await;
 }
+
+#[tokio::test]
+async fn masters_that_are_cut_off_or_stand_still_run_nothing_twice() {
+    let verdict = endures(Plan { duration: Duration::from_secs(14), ..plan(Run::Leader) }).await;
+    // What the workers of a replaced master ran for too long begins anew.
+    assert!(verdict.repeats_for_faults() > 0, "{verdict}");
+}

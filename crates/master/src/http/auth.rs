@@ -1,14 +1,15 @@
 //! Who is asking: a user's key, or a signed-in browser.
 
+mod origin;
+
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{FromRequestParts, Request};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum_extra::extract::CookieJar;
 use gaffer_domain::ProjectId;
 
 use super::error::Error;
@@ -24,6 +25,9 @@ pub const SESSION_COOKIE: &str = "gaffer_session";
 pub const SESSION_IDLE_SECS: u32 = 7 * 24 * 3_600;
 /// A browser session ends after so long in any case.
 pub const SESSION_SECS: u32 = 30 * 24 * 3_600;
+
+/// The most session cookies of a request that are looked up.
+const MAX_SESSION_COOKIES: usize = 4;
 
 /// Through which listener a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,29 +74,38 @@ impl FromRequestParts<Arc<Master>> for Caller {
     }
 }
 
-/// Who is signed in with the request's cookie, if anybody. Whoever tries too many is not, without an error: a cookie that
+/// Who is signed in with the request's cookies, if anybody. Whoever tries too many is not, without an error: a cookie that
 /// has expired is sent with every request.
 pub async fn signed_in(master: &Master, headers: &HeaderMap, peer: &Peer) -> Result<Option<Caller>, Error> {
-    let jar = CookieJar::from_headers(headers);
-    let Some(cookie) = jar.get(SESSION_COOKIE) else { return Ok(None) };
-    let Some(sha256) = hash_of(cookie.value(), Purpose::WebSession) else { return Ok(None) };
-    let presented = presented(&sha256, cookie.value(), peer);
-    if master.guesses.may_ask(&master.store, presented).await?.is_err() {
-        return Ok(None);
-    }
-    let session = master.store.web_session_check(&sha256, SESSION_IDLE_SECS).await?;
-    match &session {
-        Some(_) => {
+    let mut wrong = None;
+    for (sha256, token) in sessions(headers) {
+        let presented = presented(&sha256, token, peer);
+        if master.guesses.may_ask(&master.store, presented).await?.is_err() {
+            continue;
+        }
+        if let Some(session) = master.store.web_session_check(&sha256, SESSION_IDLE_SECS).await? {
             master.guesses.is_good(presented);
             peer.prove();
+            let user = session.user.into();
+            return Ok(Some(Caller { project: session.project, user_id: session.user_id, user }));
         }
-        None => master.guesses.is_wrong(presented),
+        wrong.get_or_insert((sha256, token));
     }
-    Ok(session.map(|session| Caller {
-        project: session.project,
-        user_id: session.user_id,
-        user: session.user.into(),
-    }))
+    // The cookie of another gaffer on this host is no guess beside one that is good.
+    if let Some((sha256, token)) = wrong {
+        master.guesses.is_wrong(presented(&sha256, token, peer));
+    }
+    Ok(None)
+}
+
+/// The sessions that a request's cookies name, as hashes with their tokens. There may be more than one: browsers send the
+/// cookies of another gaffer on the same host too, whatever its port, if its path is the same or above this one's.
+pub fn sessions(headers: &HeaderMap) -> impl Iterator<Item = ([u8; 32], &str)> {
+    let texts = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let cookies = texts.flat_map(|text| text.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
+    let ours = cookies.filter(|(name, _)| *name == SESSION_COOKIE).map(|(_, value)| value);
+    let hashed = ours.filter_map(|value| Some((hash_of(value, Purpose::WebSession)?, value)));
+    hashed.take(MAX_SESSION_COOKIES)
 }
 
 /// The token of an `Authorization: Bearer` header, if there is such a header.
@@ -159,22 +172,18 @@ pub async fn key_holder(
 
 /// Refuses what another site makes a browser write here. Browsers say where a request comes from; whoever says nothing
 /// is no browser and has no cookie to abuse.
-pub async fn same_origin_writes(Extension(door): Extension<Door>, request: Request, next: Next) -> Response {
+pub async fn same_origin_writes(
+    State(master): State<Arc<Master>>,
+    Extension(door): Extension<Door>,
+    request: Request,
+    next: Next,
+) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if door == Door::Dashboard && !reads && is_cross_site(request.headers()) {
-        return Error::Forbidden("this request comes from another site".to_owned()).into_response();
+    if door == Door::Dashboard
+        && !reads
+        && let Err(refusal) = origin::check(request.headers(), &master.public_origin)
+    {
+        return Error::Forbidden(refusal.to_string()).into_response();
     }
     next.run(request).await
-}
-
-fn is_cross_site(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(site) = text(header::HeaderName::from_static("sec-fetch-site")) {
-        return !matches!(site, "same-origin" | "none");
-    }
-    match (text(header::ORIGIN), text(header::HOST)) {
-        (Some(origin), Some(host)) => origin.split_once("://").is_none_or(|(_, rest)| rest != host),
-        (Some(_), None) => true,
-        (None, _) => false,
-    }
 }

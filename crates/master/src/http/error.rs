@@ -72,6 +72,9 @@ pub enum Error {
     /// The master is going down.
     #[error("the master is shutting down; try again in a moment")]
     ShuttingDown,
+    /// Another master leads.
+    #[error("this master stands by: another one leads; try again in a moment, or ask that one")]
+    Standby,
     /// Something that must not happen has happened; it is in the log.
     #[error("something went wrong inside of gaffer; the master's log says what")]
     Internal,
@@ -84,6 +87,7 @@ impl From<StoreError> for Error {
                 tracing::warn!(%error, "a request failed because the database is away");
                 Error::Unavailable
             }
+            StoreError::NotLeader => Error::ShuttingDown,
             StoreError::TooSlow(error) => {
                 tracing::warn!(%error, "a request failed because the database is too slow");
                 Error::Busy("the database took too long")
@@ -158,9 +162,11 @@ impl Error {
             Error::Conflict { .. } => StatusCode::CONFLICT,
             Error::TooManyAttempts(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::OutOfRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
-            Error::Unavailable | Error::Busy(_) | Error::NotReady(_) | Error::ShuttingDown => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Error::Unavailable
+            | Error::Busy(_)
+            | Error::NotReady(_)
+            | Error::ShuttingDown
+            | Error::Standby => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -178,6 +184,7 @@ impl Error {
             Error::Busy(_) => "busy",
             Error::NotReady(_) => "not_ready",
             Error::ShuttingDown => "shutting_down",
+            Error::Standby => "standby",
             Error::Internal => "internal",
         }
     }
@@ -225,7 +232,11 @@ impl IntoResponse for Error {
             Error::Unauthorized(..) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"gaffer\""));
             }
-            Error::Unavailable | Error::Busy(_) | Error::NotReady(_) | Error::ShuttingDown => {
+            Error::Unavailable
+            | Error::Busy(_)
+            | Error::NotReady(_)
+            | Error::ShuttingDown
+            | Error::Standby => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
             }
             Error::TooManyAttempts(wait) => {
@@ -247,7 +258,7 @@ impl IntoResponse for Error {
 pub async fn complete_problems(request: Request, next: Next) -> Response {
     let id =
         request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let wants_page = wants_page(&request);
+    let surroundings = wants_page(&request).then(|| super::pages::Surroundings::of_request(&request));
     let mut response = next.run(request).await;
     let status = response.status();
     let known = response.extensions_mut().remove::<Unwritten>();
@@ -262,8 +273,8 @@ pub async fn complete_problems(request: Request, next: Next) -> Response {
         None => return response,
     };
     problem.request_id = id;
-    if wants_page {
-        return super::pages::error_page(&problem, response);
+    if let Some(surroundings) = surroundings {
+        return super::pages::error_page(&problem, surroundings, response);
     }
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     response.headers_mut().remove(header::CONTENT_LENGTH);

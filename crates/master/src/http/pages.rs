@@ -43,7 +43,8 @@ use gaffer_protocol::rest::Problem;
 use super::CONTENT_SECURITY_POLICY;
 use super::error::Error;
 use crate::Master;
-use frame::{Frame, Surroundings};
+use frame::Frame;
+pub use frame::Surroundings;
 
 /// All pages, what they are made of, and what their forms send.
 pub fn routes() -> Router<Arc<Master>> {
@@ -83,7 +84,6 @@ pub fn routes() -> Router<Arc<Master>> {
         .route("/events/live", get(events::live))
         .route("/static/{name}", get(assets::serve))
         .route("/favicon.ico", get(assets::favicon))
-        .layer(axum::middleware::from_fn(frame::note_surroundings))
 }
 
 /// A page as an answer. Nobody keeps a copy: it shows what is, to whoever is signed in, and may show a secret.
@@ -107,8 +107,7 @@ struct ErrorPage<'a> {
 }
 
 /// A problem for people, with the same status. Whoever is not signed in is sent to the page that says how.
-pub fn error_page(problem: &Problem, mut response: Response) -> Response {
-    let surroundings = response.extensions_mut().remove::<Surroundings>().unwrap_or_default();
+pub fn error_page(problem: &Problem, surroundings: Surroundings, mut response: Response) -> Response {
     if problem.status == 401 {
         return Redirect::to(&login::address(surroundings.here.as_deref())).into_response();
     }

@@ -50,6 +50,9 @@ impl Recorder {
                     self.parts.troubles.database_answers();
                     self.tell(part, outcome);
                 }
+                Err(StoreError::NotLeader) => {
+                    match self.parts.store.leadership().stand_down_for_good().await {}
+                }
                 Err(error) if error.may_be_partial() && failures < FAILURES_OF_A_PART => {
                     failures += 1;
                     if matches!(error, StoreError::TooSlow(_)) {
@@ -160,6 +163,8 @@ impl Recorder {
         }
         for command in commands {
             match command {
+                // One that is not sent is found missing at the worker's next heartbeat or hello.
+                Dispatch::Start(..) if !self.parts.store.leadership().is_trusted() => {}
                 Dispatch::Start(worker, start) => {
                     self.parts.live.open_new(start.attempt, worker);
                     self.parts.hub.send(worker, ToWorker::Start(start));

@@ -48,12 +48,13 @@ impl Recorder {
             return events;
         }
         match self.parts.store.tasks_start_again(&starts).await {
-            Ok(starts) => {
+            Ok(starts) if self.parts.store.leadership().is_trusted() => {
                 for start in starts {
                     self.parts.live.open_new(start.attempt, worker);
                     self.parts.hub.send(worker, ToWorker::Start(Box::new(start)));
                 }
             }
+            Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%worker, %error, "could not send placements again; the next heartbeat will")
             }

@@ -123,6 +123,7 @@ fn checked_hello(hello: Hello) -> Result<Hello, SessionEnd> {
         os,
         held,
         warnings,
+        place,
     } = hello;
     check_held(&held)?;
     countables.values_mut().for_each(|count| *count = (*count).min(MAX_COUNT));
@@ -142,6 +143,7 @@ fn checked_hello(hello: Hello) -> Result<Hello, SessionEnd> {
         os,
         held,
         warnings,
+        place,
     })
 }
 

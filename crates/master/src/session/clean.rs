@@ -41,6 +41,10 @@ pub(super) fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
     {
         *text = clean(text, MAX_NAME_CHARS);
     }
+    let place = &mut hello.place;
+    for text in [&mut place.machine, &mut place.hardware, &mut place.host, &mut place.directory] {
+        *text = text.take().map(|text| clean(&text, MAX_NAME_CHARS));
+    }
     for warning in &mut hello.warnings {
         *warning = clean(warning, MAX_TEXT_CHARS);
     }

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use chrono::Utc;
+use gaffer_domain::ProjectId;
 use gaffer_domain::worker::HEARTBEAT_INTERVAL;
+use gaffer_domain::worker::place::Place;
 use gaffer_protocol::wire::{
     GoodbyeCode, HeldAttempt, PROTOCOL_VERSION, StoredOutput, ToMaster, ToWorker, Welcome,
 };
@@ -16,7 +18,10 @@ use super::clean::{clean, cleaned};
 use super::read::{Frame, next_frame};
 use super::{SessionEnd, Source, held_of};
 use crate::Master;
+use crate::arrivals::{self, Turn};
+use crate::store::StoreError;
 use crate::store::keys::KeyHolder;
+use crate::store::places::BeforeHello;
 use crate::store::workers::Registered;
 
 /// A worker has so long to say hello.
@@ -28,7 +33,7 @@ pub(super) async fn begin(
     source: &mut Source,
     key: &KeyHolder,
     session: Uuid,
-) -> Result<(Registered, Vec<HeldAttempt>), SessionEnd> {
+) -> Result<(Registered, Vec<HeldAttempt>, Turn), SessionEnd> {
     let first = tokio::time::timeout(HELLO_TIMEOUT, next_frame(source)).await;
     let first = first.map_err(|_| SessionEnd::protocol("there was no hello within 10 seconds"))??;
     let Frame::Control(messages) = first else {
@@ -56,6 +61,9 @@ pub(super) async fn begin(
         let wait = wait.as_secs() + 1;
         SessionEnd::protocol(format!("this worker connects too often; it may again in {wait} s"))
     })?;
+    let turn = master.arrivals.turn(identity).await;
+    let place = Place { boot_id: hello.boot_id.clone(), ..hello.place.clone() };
+    let known = let_in(master, key.project, &identity, &hello.name, &place).await?;
     let registered = master
         .store
         .worker_hello(key.project, key.key, session, &identity, &hello)
@@ -66,7 +74,52 @@ pub(super) async fn begin(
         worker = %registered.name, id = %registered.id, version = %hello.version, held = hello.held.len(),
         new = registered.is_new, "worker connected"
     );
-    Ok((registered, hello.held))
+    if known.as_ref() != Some(&place) {
+        master
+            .store
+            .worker_placed(registered.id, &place)
+            .await
+            .map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
+    }
+    Ok((registered, hello.held, turn))
+}
+
+/// Whether this worker is the one that its identity says, and has the name to itself that a lost one had. Gives where it
+/// was before.
+async fn let_in(
+    master: &Master,
+    project: ProjectId,
+    identity: &[u8; 32],
+    name: &str,
+    place: &Place,
+) -> Result<Option<Place>, SessionEnd> {
+    let disconnected = |error: StoreError| SessionEnd::Disconnected(error.to_string());
+    let BeforeHello { known, name_is_of_lost } =
+        master.store.worker_before_hello(project, identity, name).await.map_err(disconnected)?;
+    if let Some(known) = &known
+        && let Err(duplicate) =
+            arrivals::admit(&master.store, &master.hub, known, place).await.map_err(disconnected)?
+    {
+        tracing::warn!(
+            worker = %duplicate.holder_name, relation = ?duplicate.relation, host = place.host,
+            "a copy of a worker's data directory was started elsewhere; the worker keeps its place"
+        );
+        if master.arrivals.is_news(duplicate.holder) {
+            let event = duplicate.event(place);
+            master.store.worker_duplicate(duplicate.holder, &event).await.map_err(disconnected)?;
+            master.hub.send(duplicate.holder, ToWorker::Notice { message: event });
+            master.changes.announce(&[]);
+        }
+        let code = match duplicate.begins_anew {
+            true => GoodbyeCode::BeginAnew,
+            false => GoodbyeCode::Duplicate,
+        };
+        return Err(SessionEnd::Goodbye(code, duplicate.message()));
+    }
+    if name_is_of_lost {
+        master.store.worker_name_release(project, name).await.map_err(disconnected)?;
+    }
+    Ok(known.map(|known| known.place))
 }
 
 /// Repairs what worker and database disagree on; says how much of each held attempt's output is stored.
@@ -102,6 +155,10 @@ pub(super) async fn welcome(
         }
     }
     master.clocks.welcomed(registered.id);
+    // It renews the worker's leases, too.
+    if !master.store.leadership().is_trusted() {
+        return Err(SessionEnd::Disconnected("this master does not know whether it still leads".to_owned()));
+    }
     Ok(ToWorker::Welcome(Welcome {
         worker: registered.id,
         name: registered.name.clone(),

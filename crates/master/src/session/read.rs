@@ -86,7 +86,10 @@ async fn control(
                 let Heartbeat { sequence, held, stats, clock } = *heartbeat;
                 handle.heard(Some(stats));
                 master.clocks.heartbeat(worker, sequence, clock, Utc::now());
-                handle.send(ToWorker::Alive { sequence });
+                // It renews the worker's leases.
+                if master.store.leadership().is_trusted() {
+                    handle.send(ToWorker::Alive { sequence });
+                }
                 recorder.reconcile_heartbeat(worker, held_of(&held)).await
             }
             ToMaster::Started { attempt, at, container } => {

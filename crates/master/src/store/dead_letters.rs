@@ -234,11 +234,13 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn dead_letter_delete(&self, project: ProjectId, id: i64) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
         let done = sqlx::query("DELETE FROM dead_letters WHERE id = $1 AND project_id = $2")
             .bind(id)
             .bind(project.0)
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
+        tx.commit().await?;
         Ok(done.rows_affected() > 0)
     }
 }

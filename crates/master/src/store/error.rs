@@ -19,6 +19,9 @@ pub enum StoreError {
     /// A value was refused (SQLSTATE class 22 or 23). Only if a single row was written can that be the row's fault.
     #[error("the database refused a value: {0}")]
     Refused(#[source] SqlxError),
+    /// Another master leads. Nothing took effect, and nothing will that this one tries.
+    #[error("another master leads now")]
+    NotLeader,
     /// A stored row can't be read: it is damaged, or a newer version wrote it. Other rows are not concerned.
     #[error("the database holds something unexpected: {0}")]
     Unreadable(String),
@@ -27,7 +30,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the failure may concern only a part of what was asked for, so that asking for less may work.
     pub fn may_be_partial(&self) -> bool {
-        !matches!(self, StoreError::Unavailable(_))
+        !matches!(self, StoreError::Unavailable(_) | StoreError::NotLeader)
     }
 }
 
@@ -53,6 +56,8 @@ fn of_state(code: &str) -> fn(SqlxError) -> StoreError {
     match code {
         "57014" => StoreError::TooSlow,
         "55P03" => StoreError::Locked,
+        // What `leader_check` fails with.
+        "LT001" => |_| StoreError::NotLeader,
         // Damaged data or index.
         "XX001" | "XX002" => |error| StoreError::Unreadable(error.to_string()),
         _ => match code.get(..2) {

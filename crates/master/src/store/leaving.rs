@@ -83,6 +83,7 @@ impl Store {
             Intake::Cordoned => "worker.cordoned",
             Intake::Draining => "worker.draining",
         };
+        let mut tx = self.begin().await?;
         let done = sqlx::query(
             "WITH changed AS (UPDATE workers SET intake = $3, drained_at = NULL, \
                  drain_until = now() + $4 * interval '1 second' \
@@ -97,8 +98,9 @@ impl Store {
         .bind(deadline_secs)
         .bind(kind)
         .bind(actor)
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
+        tx.commit().await?;
         Ok(done.rows_affected() > 0)
     }
 
@@ -108,6 +110,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn workers_drained(&self) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
         let done = sqlx::query(
             "WITH empty AS (UPDATE workers SET drained_at = now() WHERE intake = 'draining' AND drained_at IS NULL \
                  AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.worker_id = workers.id \
@@ -116,8 +119,9 @@ impl Store {
              INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
              SELECT project_id, now(), 'worker.drained', id, 'gaffer', 'it has nothing left' FROM empty",
         )
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
+        tx.commit().await?;
         Ok(done.rows_affected())
     }
 

@@ -1,6 +1,7 @@
 //! Tasks and attempts as they are read: for the API, for reconciling, for the sweeper. Changing them is the gate's.
 
 use chrono::Utc;
+use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::{Reason, ReasonCode};
 use gaffer_domain::task::StateName;
 use gaffer_domain::worker::{CLOCK_DRIFT, Expected, ExpectedState, LOST_MARGIN};
@@ -129,6 +130,17 @@ pub struct TaskFilter {
     pub state: Option<StateName>,
     /// Only those after this one, by definition position and index.
     pub after: Option<(i16, i32)>,
+}
+
+/// A live attempt on a worker that has been away for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overdue {
+    /// Which.
+    pub attempt: AttemptRef,
+    /// Where.
+    pub worker: WorkerId,
+    /// How long it may be out of contact.
+    pub lost_after: Span,
 }
 
 /// A task that takes long to start.
@@ -356,12 +368,9 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn tasks_out_of_contact(
-        &self,
-        limit: u32,
-    ) -> Result<(Vec<(AttemptRef, WorkerId)>, Option<f64>), StoreError> {
-        let rows: Vec<(i64, i32, i64, f64)> = sqlx::query_as(
-            "SELECT t.id, t.attempt, t.worker_id, extract(epoch FROM w.offline_since - now())::float8 \
+    pub async fn tasks_out_of_contact(&self, limit: u32) -> Result<(Vec<Overdue>, Option<f64>), StoreError> {
+        let rows: Vec<(i64, i32, i64, i64, f64)> = sqlx::query_as(
+            "SELECT t.id, t.attempt, t.worker_id, j.lost_after_millis::bigint, extract(epoch FROM w.offline_since - now())::float8 \
                  + (j.lost_after_millis * $3::float8 + $1) / 1000.0::float8 AS due_in \
              FROM workers w JOIN tasks t ON t.worker_id = w.id AND t.state IN ('scheduled', 'running', 'stopping') \
              JOIN jobs j ON j.id = t.job_id \
@@ -372,12 +381,14 @@ impl Store {
         .bind(1.0 + CLOCK_DRIFT)
         .fetch_all(&self.pool)
         .await?;
-        let next = rows.iter().map(|(_, _, _, due)| *due).find(|due| *due > 0.0);
+        let next = rows.iter().map(|(_, _, _, _, due)| *due).find(|due| *due > 0.0);
         let due = rows
             .into_iter()
-            .filter(|(_, _, _, due)| *due <= 0.0)
-            .map(|(task, attempt, worker, _)| {
-                (AttemptRef { task: TaskId(task), attempt: attempt as u32 }, WorkerId(worker))
+            .filter(|(_, _, _, _, due)| *due <= 0.0)
+            .map(|(task, attempt, worker, lost_after, _)| Overdue {
+                attempt: AttemptRef { task: TaskId(task), attempt: attempt as u32 },
+                worker: WorkerId(worker),
+                lost_after: Span::from_millis(lost_after.unsigned_abs()),
             })
             .collect();
         Ok((due, next))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gaffer_domain::placement::{Lasting, Taken};
-use gaffer_domain::quantity::{Bytes, Cpu};
+use gaffer_domain::quantity::{Bytes, Cpu, Span};
 use gaffer_domain::queue::InUse;
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::{Intake, WorkerState};
@@ -281,12 +281,13 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn worker_booted(&self, worker: WorkerId, boot_id: &str) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
         sqlx::query("UPDATE workers SET boot_id = $2 WHERE id = $1")
             .bind(worker.0)
             .bind(boot_id)
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
-        Ok(())
+        Ok(tx.commit().await?)
     }
 
     /// Notes what a worker can execute with now, and what of that is news. Does nothing if another session speaks for
@@ -339,6 +340,7 @@ impl Store {
         silent_secs: f64,
         why: &str,
     ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
         sqlx::query(
             "WITH gone AS (UPDATE workers SET session = NULL, offline_since = now() - $3 * interval '1 second', \
                  online_since = NULL \
@@ -350,24 +352,29 @@ impl Store {
         .bind(session)
         .bind(silent_secs)
         .bind(why)
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
-        Ok(())
+        Ok(tx.commit().await?)
     }
 
-    /// At the start of a master: no session of an earlier one lives on. The workers' time of absence starts now, so
-    /// that nobody is called lost before having had the time to come back.
+    /// At the start of a master: no session of an earlier one lives on. The workers' time of absence starts when the
+    /// earlier one cannot have answered them any more, in `grace`, so that nobody is called lost before having had the time
+    /// to come back.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn workers_amnesty(&self) -> Result<u64, StoreError> {
+    pub async fn workers_amnesty(&self, grace: Span) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
         let done = sqlx::query(
-            "UPDATE workers SET session = NULL, offline_since = now(), online_since = NULL \
+            "UPDATE workers SET session = NULL, online_since = NULL, \
+                 offline_since = clock_timestamp() + $1 * interval '1 millisecond' \
              WHERE session IS NOT NULL OR EXISTS (SELECT 1 FROM tasks WHERE tasks.worker_id = workers.id \
                  AND tasks.state IN ('scheduled', 'running', 'stopping'))",
         )
-        .execute(&self.pool)
+        .bind(grace.as_millis() as f64)
+        .execute(&mut *tx)
         .await?;
+        tx.commit().await?;
         Ok(done.rows_affected())
     }
 

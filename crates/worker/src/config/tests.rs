@@ -10,42 +10,6 @@ struct Cli {
     worker: WorkerConfig,
 }
 
-fn url(text: &str) -> String {
-    text.parse::<MasterUrl>().unwrap().to_string()
-}
-
-#[test]
-fn master_urls_are_completed() {
-    assert_eq!(url("ws://master:8080"), "ws://master:8080/worker");
-    assert_eq!(url("http://master:8080/"), "ws://master:8080/worker");
-    assert_eq!(url(" HTTPS://Gaffer.example "), "wss://Gaffer.example/worker");
-    assert_eq!(url("wss://gaffer.example/behind/proxy"), "wss://gaffer.example/behind/proxy");
-    assert_eq!(url("ws://[::1]:8080"), "ws://[::1]:8080/worker");
-    assert_eq!(url("ws://10.0.0.1"), "ws://10.0.0.1/worker");
-}
-
-#[test]
-fn what_is_not_a_master_url_is_refused_with_advice() {
-    for (text, expected) in [
-        ("", "begin with"),
-        ("master:8080", "begin with"),
-        ("ftp://master", "scheme"),
-        ("ws://", "malformed"),
-        ("ws:///worker", ""),
-        ("ws://master:99999", "port"),
-        ("ws://master:", "port"),
-        ("ws://master:0", "port"),
-        ("ws://master/worker?key=1", "query"),
-        ("ws://ma ster", "malformed"),
-    ] {
-        let error = text.parse::<MasterUrl>().expect_err(text).to_string();
-        assert!(error.contains(expected), "{text}: {error}");
-        assert!(error.contains("write something like"), "{error}");
-    }
-    let error = "ws://ana:geheim@master".parse::<MasterUrl>().unwrap_err().to_string();
-    assert!(error.contains("API_KEY") && !error.contains("geheim"), "{error}");
-}
-
 #[test]
 fn labels_are_read_from_a_list() {
     let labels: Labels = "gpu=a100, rack=3,,zone=".parse().unwrap();
@@ -78,7 +42,7 @@ fn files_are_read_and_both_at_once_are_refused() {
     };
     let settings = by_file.clone().resolve().unwrap();
     assert_eq!(settings.api_key.reveal(), "k-123");
-    assert_eq!(settings.master_url.to_string(), "wss://gaffer.example/worker");
+    assert_eq!(settings.master_url.worker_door(), "wss://gaffer.example/worker");
     assert!(settings.cpu.millis() >= 1000 && settings.memory.0 > 0 && !settings.name.is_empty());
 
     let twice = WorkerConfig { api_key: Some(ApiKey::from("other".to_owned())), ..by_file.clone() };
@@ -97,6 +61,9 @@ fn what_is_missing_is_named() {
     assert!(error.contains("MASTER_URL"), "{error}");
     let error = WorkerConfig { master_url: Some("ws://m".to_owned()), ..WorkerConfig::default() };
     assert!(error.resolve().unwrap_err().to_string().contains("API_KEY"));
+    let error = WorkerConfig { master_url: Some("master:8080".to_owned()), ..WorkerConfig::default() };
+    let error = format!("{:#}", error.resolve().unwrap_err());
+    assert!(error.contains("MASTER_URL") && error.contains("write http://master:8080"), "{error}");
 }
 
 #[test]
@@ -108,6 +75,11 @@ fn flags_are_read_by_clap() {
     assert_eq!(config.memory, Some(Bytes(2 << 30)));
     assert!(config.scripted_driver);
     assert!(Cli::try_parse_from(["gaffer", "--memory", "much"]).is_err());
+    let unset =
+        Cli::try_parse_from(["gaffer", "--tls-ca=", "--api-key-file=", "--master-url-file="]).unwrap().worker;
+    let unset = WorkerConfig { master_url: Some("ws://m".to_owned()), ..unset };
+    let reaching = unset.reaching().unwrap();
+    assert!(reaching.tls_ca.is_none() && reaching.api_key.is_none());
 }
 
 #[test]

@@ -168,6 +168,10 @@ impl Session<'_> {
     }
 
     fn take(&self, message: ToWorker) {
+        if let ToWorker::Notice { message } = message {
+            tracing::warn!("the master says: {message}");
+            return;
+        }
         match &message {
             ToWorker::Alive { sequence } => {
                 *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = (*sequence, BootTime::now());

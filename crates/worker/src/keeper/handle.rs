@@ -183,6 +183,7 @@ impl Keeper {
             // These are between the connection and the master.
             ToWorker::Welcome(_)
             | ToWorker::Alive { .. }
+            | ToWorker::Notice { .. }
             | ToWorker::OutputWanted { .. }
             | ToWorker::Goodbye { .. } => false,
         };

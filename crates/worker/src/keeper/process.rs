@@ -21,7 +21,7 @@ use super::serve::{Served, serve};
 use super::{guard, log};
 use crate::attempt::scratch::ScratchSpace;
 use crate::clock::BootTime;
-use crate::data_dir::DataDirLock;
+use crate::data_dir::{self, DataDirLock};
 use crate::execution::{Execution, ExecutionSettings};
 
 const SOCKET: &str = "keeper.sock";
@@ -135,6 +135,7 @@ async fn hear_opening(wire: &mut Wire) -> Option<Opening> {
 async fn begin(opening: Opening, log: mpsc::Receiver<LogLine>) -> anyhow::Result<Option<Kept>> {
     let Opening { settings, build, .. } = opening;
     let Some(lock) = take_lock(&settings.data_dir).await? else { return Ok(None) };
+    data_dir::own_spool(&settings.data_dir, &settings.token)?;
     let execution = Execution::open(settings.clone()).await?;
     Ok(Some(Kept { served: Served::new(execution, log), settings, build, _lock: lock }))
 }

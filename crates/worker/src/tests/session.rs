@@ -339,3 +339,43 @@ async fn of_very_many_placements_at_once_none_is_lost_on_the_way_to_where_they_e
     assert_eq!((books.ended.len(), books.returned.len()), (2_000, 0));
     worker.stop().await;
 }
+
+#[tokio::test]
+async fn a_copy_of_another_worker_begins_as_a_new_one_and_says_so() {
+    let worker = Worker::start().await;
+    let mut session = worker.master.accept().await;
+    let copied = session.hello.identity;
+    let spool = worker.dir.path().join("spool");
+    assert!(spool.exists());
+    let message = "the worker `edge7` has the identity of this one and keeps it".to_owned();
+    session.send(&[ToWorker::Goodbye { code: GoodbyeCode::BeginAnew, message }]).await;
+    let mut session = worker.master.accept_and_welcome().await;
+    assert_ne!(session.hello.identity, copied);
+    let warned = session.hello.warnings.iter().any(|warning| warning.contains("edge7"));
+    assert!(warned, "{:?}", session.hello.warnings);
+    let kept = std::fs::read_to_string(worker.dir.path().join("identity")).unwrap();
+    assert_eq!(kept.trim(), session.hello.identity.to_string());
+    let aside = format!("spool.of-{}", crate::process_token(copied));
+    assert!(worker.dir.path().join(aside).exists() && spool.exists());
+    session.see_through(vec![play(1, "exit 0")]).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_copy_beside_the_worker_of_its_identity_ends_with_advice() {
+    let worker = Worker::start().await;
+    let mut session = worker.master.accept().await;
+    let message = "the worker `edge7` is connected from this very machine".to_owned();
+    session.send(&[ToWorker::Goodbye { code: GoodbyeCode::Duplicate, message }]).await;
+    let error = soon("the end of the worker", worker.running).await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("this very machine") && error.contains("remove the file `identity`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_hello_says_where_the_worker_is() {
+    let (worker, session) = Worker::start_and_welcome().await;
+    let place = &session.hello.place;
+    assert_eq!(place.boot_id, session.hello.boot_id);
+    assert!(place.directory.is_some() && place.host.is_some(), "{place:?}");
+    worker.stop().await;
+}

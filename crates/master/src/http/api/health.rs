@@ -19,12 +19,15 @@ pub async fn livez() -> &'static str {
 /// What holds live events back for so long is worth a word.
 const HELD_BACK_FOR: Duration = Duration::from_secs(10);
 
-/// `GET /readyz`: the database answers, and takes what is to be recorded.
+/// `GET /readyz`: the database answers, takes what is to be recorded, and this master leads.
 pub async fn readyz(State(master): State<Arc<Master>>) -> Result<String, Error> {
     if master.shutdown.is_cancelled() {
         return Err(Error::ShuttingDown);
     }
     master.store.now().await?;
+    if !master.store.leadership().is_trusted() {
+        return Err(Error::Unavailable);
+    }
     if let Some(trouble) = master.troubles.database() {
         return Err(Error::NotReady(trouble.since));
     }
@@ -32,6 +35,11 @@ pub async fn readyz(State(master): State<Arc<Master>>) -> Result<String, Error> 
         Some(why) => format!("ok\nwarning: {why}\n"),
         None => "ok\n".to_owned(),
     })
+}
+
+/// `GET /readyz` of a master that stands by, and everything else that it is asked.
+pub async fn standby() -> Error {
+    Error::Standby
 }
 
 /// `GET /version`

@@ -191,7 +191,8 @@ fn view(master: &Master, mut record: Record, now: Time) -> Worker {
             let ago = TimeDelta::from_std(heard.elapsed()).unwrap_or_default();
             (now - ago, stats)
         }
-        (None, Some(since)) => (since, None),
+        // It lies ahead for a few seconds after a master has taken over.
+        (None, Some(since)) => (since.min(now), None),
         (None, None) => (now, None),
     };
     Worker {

@@ -154,6 +154,32 @@ mod tests {
     }
 
     #[test]
+    fn every_address_in_a_template_begins_with_the_base_path() {
+        let templates = concat!(env!("CARGO_MANIFEST_DIR"), "/../../templates");
+        let mut addresses = 0;
+        for entry in std::fs::read_dir(templates).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            for name in [" href=\"", " action=\"", " src=\"", " data-live=\"", " data-lines=\"", "; url="] {
+                for rest in text.split(name).skip(1) {
+                    // Into the page itself; and what jobs print, which leads anywhere.
+                    let is_other = rest.starts_with('#') || rest.starts_with("{{ href }}\" rel=\"noopener");
+                    let is_below =
+                        rest.starts_with("{{ frame.base }}") || rest.starts_with("{{ frame.asset(");
+                    assert!(
+                        is_other || is_below,
+                        "{}: {name}{}",
+                        path.display(),
+                        &rest[..rest.len().min(60)]
+                    );
+                    addresses += 1;
+                }
+            }
+        }
+        assert!(addresses > 80, "{addresses}");
+    }
+
+    #[test]
     fn the_assets_of_a_page_are_small() {
         let bytes: usize =
             ASSETS.by_address.values().map(|asset| zstd::bulk::compress(&asset.body, 3).unwrap().len()).sum();

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, header};
-use axum::middleware::Next;
+use axum::http::{Extensions, HeaderMap, Method, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::Utc;
 
 use super::super::auth::{self, Caller};
+use super::super::base_path::BasePath;
 use super::super::error::Error;
 use super::super::peer::Peer;
 use super::theme::Theme;
@@ -33,7 +33,9 @@ pub struct Frame {
     pub user: Option<Arc<str>>,
     /// What the user prefers to look at.
     pub theme: Theme,
-    /// The address of this page, to come back to.
+    /// Goes before every address of this site.
+    pub base: BasePath,
+    /// The address of this page, to come back to, without the base path.
     pub here: String,
     /// Which of [`SECTIONS`] it belongs to, by address.
     pub section: &'static str,
@@ -46,7 +48,7 @@ pub struct Frame {
 impl Frame {
     /// The address of an asset, which changes with its content.
     pub fn asset(&self, name: &str) -> String {
-        assets::address(name)
+        format!("{}{}", self.base, assets::address(name))
     }
 
     /// Whether the page belongs to this one of [`SECTIONS`].
@@ -81,7 +83,7 @@ impl FromRequestParts<Arc<Master>> for Visitor {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, master: &Arc<Master>) -> Result<Visitor, Response> {
-        let surroundings = Surroundings::of(&parts.method, parts.uri.path_and_query(), &parts.headers);
+        let surroundings = Surroundings::of(parts);
         match auth::signed_in(master, &parts.headers, &Peer::of(&parts.extensions)).await {
             Ok(Some(caller)) => {
                 let has_trouble = master.troubles.database().is_some();
@@ -105,18 +107,28 @@ fn wants_html(headers: &HeaderMap) -> bool {
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
     theme: Theme,
+    base: BasePath,
     /// The page that was asked for; none if the request was to change something.
     pub here: Option<String>,
 }
 
 impl Surroundings {
-    fn of(
-        method: &Method,
-        address: Option<&axum::http::uri::PathAndQuery>,
-        headers: &HeaderMap,
-    ) -> Surroundings {
-        let here = address.filter(|_| *method == Method::GET).map(|address| address.as_str().to_owned());
-        Surroundings { theme: Theme::of(headers), here }
+    fn of(parts: &Parts) -> Surroundings {
+        Surroundings::from(&parts.method, &parts.uri, &parts.headers, &parts.extensions)
+    }
+
+    /// What to remember of a request for the page that an error becomes, which is written when the request is gone.
+    pub fn of_request(request: &Request) -> Surroundings {
+        Surroundings::from(request.method(), request.uri(), request.headers(), request.extensions())
+    }
+
+    fn from(method: &Method, uri: &Uri, headers: &HeaderMap, extensions: &Extensions) -> Surroundings {
+        let address = uri.path_and_query().filter(|_| *method == Method::GET);
+        Surroundings {
+            theme: Theme::of(headers),
+            base: extensions.get().cloned().unwrap_or_default(),
+            here: address.map(|address| address.as_str().to_owned()),
+        }
     }
 
     /// A frame for nobody in particular.
@@ -124,6 +136,7 @@ impl Surroundings {
         Frame {
             user: None,
             theme: self.theme,
+            base: self.base,
             here: self.here.unwrap_or_else(|| "/jobs".to_owned()),
             section: "",
             now: Utc::now().timestamp_millis(),
@@ -132,18 +145,10 @@ impl Surroundings {
     }
 }
 
-/// Leaves word for the page that an error becomes, which is written when the request is gone.
-pub async fn note_surroundings(request: Request, next: Next) -> Response {
-    let surroundings = Surroundings::of(request.method(), request.uri().path_and_query(), request.headers());
-    let mut response = next.run(request).await;
-    response.extensions_mut().insert(surroundings);
-    response
-}
-
 impl<S: Sync> FromRequestParts<S> for Surroundings {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Surroundings, Self::Rejection> {
-        Ok(Surroundings::of(&parts.method, parts.uri.path_and_query(), &parts.headers))
+        Ok(Surroundings::of(parts))
     }
 }

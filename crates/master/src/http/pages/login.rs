@@ -6,9 +6,8 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum_extra::extract::CookieJar;
 
-use super::super::auth::{SESSION_COOKIE, SESSION_SECS, presented, signed_in};
+use super::super::auth::{SESSION_COOKIE, SESSION_SECS, presented, sessions, signed_in};
 use super::super::error::Error;
 use super::super::params::Params;
 use super::super::peer::Peer;
@@ -101,9 +100,8 @@ fn token_in(text: &str) -> &str {
 }
 
 /// `POST /logout`
-pub async fn sign_out(State(master): State<Arc<Master>>, jar: CookieJar) -> Result<Response, Error> {
-    let session = jar.get(SESSION_COOKIE).and_then(|cookie| hash_of(cookie.value(), Purpose::WebSession));
-    if let Some(session) = session {
+pub async fn sign_out(State(master): State<Arc<Master>>, headers: HeaderMap) -> Result<Response, Error> {
+    for (session, _) in sessions(&headers) {
         master.store.web_session_delete(&session).await?;
     }
     let mut response = Redirect::to("/login").into_response();
@@ -113,8 +111,9 @@ pub async fn sign_out(State(master): State<Arc<Master>>, jar: CookieJar) -> Resu
 
 fn set_session(master: &Master, response: &mut Response, value: &str, secs: u32) {
     let secure = if master.public_url.starts_with("https://") { "; Secure" } else { "" };
+    let path = master.base_path.for_cookies();
     let cookie =
-        format!("{SESSION_COOKIE}={value}; Path=/; Max-Age={secs}; HttpOnly; SameSite=Strict{secure}");
+        format!("{SESSION_COOKIE}={value}; Path={path}; Max-Age={secs}; HttpOnly; SameSite=Strict{secure}");
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }

@@ -36,6 +36,7 @@ impl Store {
         let mut deleted = 0;
         for (task, _) in seen.iter().filter(|(_, is_gone)| *is_gone) {
             loop {
+                let mut tx = self.begin().await?;
                 let slice = sqlx::query(
                     "DELETE FROM output_chunks WHERE task_id = $1 AND (attempt, start_offset) IN ( \
                          SELECT attempt, start_offset FROM output_chunks WHERE task_id = $1 LIMIT $2) \
@@ -43,8 +44,9 @@ impl Store {
                 )
                 .bind(task)
                 .bind(SLICE_CHUNKS)
-                .execute(&self.pool)
+                .execute(&mut *tx)
                 .await?;
+                tx.commit().await?;
                 deleted += slice.rows_affected();
                 if slice.rows_affected() < SLICE_CHUNKS as u64 {
                     break;

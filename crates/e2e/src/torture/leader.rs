@@ -1,0 +1,234 @@
+//! Several masters on one database. The one that leads is cut off from it, stands still, is killed or told to end, for less
+//! and for more than its lease, while its workers still reach it: another one leads soon, and nothing runs twice.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use gaffer_protocol::rest::TaskDetail;
+use rand::Rng as _;
+use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
+use tokio::time::sleep;
+
+use super::figures::Times;
+use super::fleet::{Part, Setup};
+use super::network::first_ready;
+use super::plan::{LOST_AFTER, Plan};
+use super::trial::Trial;
+use super::verdict::{Verdict, output};
+
+const MASTERS: usize = 3;
+/// Of the masters; short, so that much happens.
+const LEASE: Duration = Duration::from_secs(6);
+/// Longer than until another master leads and has declared lost what the workers of the first one ran.
+const LONG: Duration = LEASE.saturating_add(LOST_AFTER).saturating_add(Duration::from_secs(14));
+/// One of so many cuts and stalls is that long.
+const LONG_RARITY: u32 = 3;
+const PAUSE_MILLIS: std::ops::Range<u64> = 1_000..6_000;
+/// Another master leads after the lease, a look at the row, and a second for transactions under way.
+const TAKEOVER_LIMIT: Duration = LEASE.saturating_add(Duration::from_secs(4));
+const PATIENCE: Duration = Duration::from_secs(60);
+const TICK: Duration = Duration::from_millis(50);
+
+/// What happens to the master that leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Strike {
+    Cut(Duration),
+    Freeze(Duration),
+    Kill,
+    End,
+    /// All connections to the database are cut, of every master.
+    Storm,
+}
+
+#[derive(Default)]
+struct Log {
+    /// From a strike after which somebody else has to lead, until somebody else is ready.
+    takeovers: Times,
+    cuts: u32,
+    stalls: u32,
+    kills: u32,
+    ends: u32,
+    storms: u32,
+    /// Until when masters are cut off or stand still.
+    struck_until: HashMap<usize, Instant>,
+    /// Masters that went down by themselves.
+    replaced: u32,
+}
+
+/// Strikes the leader again and again; first of all by a long cut.
+pub async fn run(plan: &Plan) -> Verdict {
+    let setup = Setup { masters: Some((MASTERS, LEASE)), ..Setup::plain() };
+    let mut trial = Trial::begin(plan, setup).await;
+    let over = trial.fleet.dir().join("over");
+    // There is always something that would run twice.
+    let mut spec = trial.spec(&["chat".to_owned(), over.display().to_string()]);
+    spec["count"] = json!(2 * plan.workers);
+    let chats = vec![(trial.fleet.submit(&spec, trial.rng.random()).await, 0)];
+    crate::eventually_within(PATIENCE, "every worker has something to do", async || {
+        let tasks = trial.fleet.tasks(chats[0].0).await;
+        tasks.iter().all(|task| task.state == "running").then_some(())
+    })
+    .await;
+
+    let (end, mut log) = (Instant::now() + plan.duration, Log::default());
+    while Instant::now() < end {
+        strike(&mut trial, &mut log).await;
+        let pause = Duration::from_millis(trial.rng.random_range(PAUSE_MILLIS));
+        let next = Instant::now() + pause;
+        while Instant::now() < next {
+            trial.feed().await;
+            see_to(&mut trial, &mut log);
+            sleep(TICK).await;
+        }
+    }
+    // The last one may not have run its course.
+    let masters = trial.fleet.api_ports().len();
+    crate::eventually_within(PATIENCE, "the last fault is over", async || {
+        see_to(&mut trial, &mut log);
+        (0..masters).all(|master| trial.fleet.way(master).is_none_or(|way| !way.is_cut())).then_some(())
+    })
+    .await;
+    std::fs::write(&over, "").unwrap();
+    trial.fleet.mend().await;
+    crate::eventually_within(PATIENCE, "a master leads in the end", async || {
+        see_to(&mut trial, &mut log);
+        first_ready(&trial.fleet.api_ports()).await
+    })
+    .await;
+    let mut all = trial.settle().await;
+    all.extend(trial.fleet.settle(&chats, PATIENCE).await);
+    let verdict = judge(&trial, log, &chats, all).await;
+    trial.end(verdict).await
+}
+
+/// Does something to the master that leads, and waits until one does again.
+async fn strike(trial: &mut Trial, log: &mut Log) {
+    let ports = trial.fleet.api_ports();
+    let leader = crate::eventually_within(PATIENCE, "a master leads", async || {
+        see_to(trial, log);
+        first_ready(&ports).await
+    })
+    .await;
+    let leader = ports.iter().position(|port| *port == leader).unwrap();
+    let now = Instant::now();
+    let is_well = |master: &usize| log.struck_until.get(master).is_none_or(|until| *until < now);
+    if !(0..MASTERS).filter(|master| *master != leader).any(|master| is_well(&master)) {
+        // Somebody must be there to take over.
+        return;
+    }
+    let strike = choose(trial);
+    trial.faults += 1;
+    let struck = Instant::now();
+    match strike {
+        Strike::Cut(duration) => {
+            log.cuts += 1;
+            log.struck_until.insert(leader, struck + duration);
+            trial.fleet.way(leader).unwrap().cut_for(duration);
+        }
+        Strike::Freeze(duration) => {
+            log.stalls += 1;
+            log.struck_until.insert(leader, struck + duration);
+            trial.fleet.freeze(Part::Master(leader), duration);
+        }
+        Strike::Kill => {
+            log.kills += 1;
+            trial.fleet.kill_master(leader).await;
+        }
+        Strike::End => {
+            log.ends += 1;
+            trial.fleet.tell_master_to_end(leader);
+        }
+        Strike::Storm => {
+            log.storms += 1;
+            trial.fleet.cut_database().await;
+            return;
+        }
+    }
+    // What is shorter than a lease may pass without anybody else leading.
+    if matches!(strike, Strike::Cut(duration) | Strike::Freeze(duration) if duration < LONG) {
+        return;
+    }
+    let others: Vec<u16> = ports.iter().copied().filter(|port| *port != ports[leader]).collect();
+    match strike {
+        // Started again at once, it may be the first to lead again.
+        Strike::Kill | Strike::End => {
+            crate::eventually_within(PATIENCE, "a master leads again", async || {
+                see_to(trial, log);
+                first_ready(&ports).await
+            })
+            .await;
+        }
+        _ => {
+            crate::eventually_within(PATIENCE, "another master leads", async || {
+                see_to(trial, log);
+                first_ready(&others).await
+            })
+            .await;
+        }
+    }
+    log.takeovers.push(struck.elapsed());
+}
+
+/// The first is what was seen to break the promise.
+fn choose(trial: &mut Trial) -> Strike {
+    let is_long = trial.faults == 0 || trial.rng.random_ratio(1, LONG_RARITY);
+    let short = Duration::from_millis(trial.rng.random_range(500..2 * LEASE.as_millis() as u64));
+    let duration = if is_long { LONG } else { short };
+    match trial.rng.random_range(0..8) {
+        _ if trial.faults == 0 => Strike::Cut(LONG),
+        _ if trial.faults == 1 => Strike::Freeze(LONG),
+        0..3 => Strike::Cut(duration),
+        3..5 => Strike::Freeze(duration),
+        5 => Strike::Kill,
+        6 => Strike::End,
+        _ => Strike::Storm,
+    }
+}
+
+/// Starts again what has gone down, and notes why that was.
+fn see_to(trial: &mut Trial, log: &mut Log) {
+    for status in trial.fleet.revive_ended_masters() {
+        match status.code() {
+            // Killed, or told to end.
+            None | Some(0) => {}
+            Some(_) => log.replaced += 1,
+        }
+    }
+}
+
+async fn judge(
+    trial: &Trial,
+    log: Log,
+    chats: &[(i64, u64)],
+    all: Vec<(u64, gaffer_protocol::rest::Task)>,
+) -> Verdict {
+    let (chats, tasks): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|(_, task)| chats.iter().any(|(job, _)| *job == task.job.0));
+    let mut repeated: Vec<TaskDetail> = trial.repeated(&tasks).await;
+    repeated.extend(trial.repeated(&chats).await);
+    let mut verdict = trial.judge(&tasks, &repeated).await;
+    for (_, task) in &chats {
+        let [stdout, _] = output(&trial.fleet, task).await;
+        let text = String::from_utf8_lossy(&stdout).into_owned();
+        let counts = text.lines().enumerate().all(|(number, line)| line == number.to_string());
+        if task.state != "completed" || !counts || text.is_empty() {
+            verdict.broken(format!("{}/{} is {}, counts: {counts}", task.job, task.address, task.state));
+        }
+    }
+    let mut database = PgConnection::connect(trial.fleet.database_url()).await.unwrap();
+    let terms: i64 =
+        sqlx::query_scalar("SELECT term FROM leadership").fetch_one(&mut database).await.unwrap();
+    let Log { takeovers, cuts, stalls, kills, ends, storms, replaced, .. } = log;
+    verdict.figure(format!(
+        "leaders cut off {cuts}, stalled {stalls}, killed {kills}, told to end {ends}; storms {storms}; terms {terms}, \
+         masters that went down because they were replaced {replaced}"
+    ));
+    verdict.promise(terms > 1, format!("masters led one after the other: {terms}"));
+    let slowest = takeovers.percentile(100);
+    verdict.time_limit(slowest <= TAKEOVER_LIMIT, format!("from a fault until a master leads: {takeovers}"));
+    let history = trial.fleet.history(0).await;
+    let late = history.iter().filter(|event| event.kind == "task.late_report").count();
+    verdict.figure(format!("reports that came too late and changed nothing: {late}"));
+    verdict
+}

@@ -1,0 +1,42 @@
+//! The clock that a leader's window is measured by: it goes on while the machine sleeps, and nobody sets it.
+
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+/// A time by CLOCK_BOOTTIME.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootTime(Duration);
+
+impl BootTime {
+    /// The present time.
+    pub fn now() -> BootTime {
+        // Every Linux since 2.6.39 has this clock, and reading it cannot fail. If it did, no window would be open.
+        BootTime(clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or(Duration::MAX))
+    }
+
+    /// So long after the machine was started.
+    pub const fn from_micros(micros: u64) -> BootTime {
+        BootTime(Duration::from_micros(micros))
+    }
+
+    /// Microseconds since the machine was started.
+    pub fn as_micros(self) -> u64 {
+        u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// So much later.
+    pub fn after(self, span: Duration) -> BootTime {
+        BootTime(self.0.saturating_add(span))
+    }
+
+    /// So much earlier; the start of the machine at most.
+    pub fn before(self, span: Duration) -> BootTime {
+        BootTime(self.0.saturating_sub(span))
+    }
+
+    /// How long ago `earlier` was; nothing if it was not.
+    pub fn since(self, earlier: BootTime) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}

@@ -1,0 +1,163 @@
+//! Where workers are: told apart from their copies; and those that stay away: their names go to others, and in the end
+//! they are forgotten.
+
+use gaffer_domain::quantity::Span;
+use gaffer_domain::worker::WORKER_LOST_AFTER;
+use gaffer_domain::worker::place::Place;
+use gaffer_domain::{ProjectId, WorkerId};
+use sqlx::types::Json;
+
+use super::{Store, StoreError};
+
+/// What is known before a hello.
+#[derive(Debug, Clone)]
+pub struct BeforeHello {
+    /// The worker with this identity, if there is one in the project.
+    pub known: Option<KnownPlace>,
+    /// The wanted name is that of another worker that is lost.
+    pub name_is_of_lost: bool,
+}
+
+/// A known worker and where it was.
+#[derive(Debug, Clone)]
+pub struct KnownPlace {
+    /// Its number.
+    pub id: WorkerId,
+    /// Its name.
+    pub name: String,
+    /// Where it was when it last said hello.
+    pub place: Place,
+}
+
+/// A worker that is lost and has nothing left, in `workers w`; its parameter is how long it must have been away.
+const LOST_AND_IDLE: &str = "w.removed_at IS NULL AND w.offline_since < now() - $1 * interval '1 millisecond' \
+     AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.worker_id = w.id \
+         AND tasks.state IN ('scheduled', 'running', 'stopping'))";
+
+impl Store {
+    /// What is known of the identity and of the name that a worker says hello with.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_before_hello(
+        &self,
+        project: ProjectId,
+        identity_sha256: &[u8; 32],
+        name: &str,
+    ) -> Result<BeforeHello, StoreError> {
+        let (id, known_name, place, name_is_of_lost): (
+            Option<i64>,
+            Option<String>,
+            Option<Json<Place>>,
+            bool,
+        ) = sqlx::query_as(
+            "SELECT w.id, w.name, w.place, EXISTS (SELECT 1 FROM workers other WHERE other.project_id = $1 \
+                     AND other.name = $3 AND other.removed_at IS NULL AND other.identity_sha256 <> $2 \
+                     AND other.offline_since < now() - $4 * interval '1 millisecond') \
+                 FROM (SELECT 1) always LEFT JOIN workers w ON w.identity_sha256 = $2 AND w.project_id = $1",
+        )
+        .bind(project.0)
+        .bind(&identity_sha256[..])
+        .bind(name)
+        .bind(millis(WORKER_LOST_AFTER))
+        .fetch_one(&self.pool)
+        .await?;
+        let known = match (id, known_name, place) {
+            (Some(id), Some(name), Some(Json(place))) => Some(KnownPlace { id: WorkerId(id), name, place }),
+            _ => None,
+        };
+        Ok(BeforeHello { known, name_is_of_lost })
+    }
+
+    /// Whether tasks are placed on a worker, started or not.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_has_attempts(&self, worker: WorkerId) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM tasks WHERE worker_id = $1 AND state IN ('scheduled', 'running', 'stopping'))",
+        )
+        .bind(worker.0)
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
+    /// Notes where a worker is.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_placed(&self, worker: WorkerId, place: &Place) -> Result<(), StoreError> {
+        sqlx::query("UPDATE workers SET place = $2 WHERE id = $1")
+            .bind(worker.0)
+            .bind(Json(place))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Writes an event about a duplicate into the history of the worker that keeps its place.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_duplicate(&self, worker: WorkerId, message: &str) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
+             SELECT project_id, now(), 'worker.duplicate', id, 'gaffer', $2 FROM workers WHERE id = $1",
+        )
+        .bind(worker.0)
+        .bind(message)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Makes a name free that a lost worker with nothing left has: that one keeps it with its number behind it, for the
+    /// name alone means the worker that is there.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_name_release(&self, project: ProjectId, name: &str) -> Result<(), StoreError> {
+        let sql = format!(
+            "WITH gone AS (UPDATE workers w SET name = w.name || '-' || w.id WHERE w.project_id = $2 AND w.name = $3 \
+                 AND {LOST_AND_IDLE} AND NOT EXISTS (SELECT 1 FROM workers other WHERE other.project_id = $2 \
+                     AND other.removed_at IS NULL AND other.name = w.name || '-' || w.id) \
+                 RETURNING w.project_id, w.id, w.name) \
+             INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
+             SELECT project_id, now(), 'worker.renamed', id, 'gaffer', \
+                 'it is lost, and another worker has its name: it is called ' || name || ' now' FROM gone"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(millis(WORKER_LOST_AFTER))
+            .bind(project.0)
+            .bind(name)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Removes the workers that have been away for so long and have nothing left: their names are free. Those that
+    /// connect again are back. Gives how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn workers_forget(&self, away: Span) -> Result<u64, StoreError> {
+        let sql = format!(
+            "WITH gone AS (UPDATE workers w SET removed_at = now(), intake = 'open', drain_until = NULL, \
+                 drained_at = NULL WHERE {LOST_AND_IDLE} RETURNING w.project_id, w.id, w.name) \
+             INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
+             SELECT project_id, now(), 'worker.forgotten', id, 'gaffer', \
+                 name || ' was away for more than ' || $2 || ' without attempts (GAFFER_FORGET_WORKERS); its name is free' \
+             FROM gone"
+        );
+        let done = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(millis(away))
+            .bind(away.to_string())
+            .execute(&self.pool)
+            .await?;
+        Ok(done.rows_affected())
+    }
+}
+
+fn millis(span: Span) -> f64 {
+    span.as_millis() as f64
+}
