@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::Utc;
 use gaffer_domain::placement::{
     DefinitionRef, Help, Needs, Offer, Unfit, feasible, suitable, what_would_help,
 };
 use gaffer_domain::queue::{Class, Hold, InUse, Line, lines};
-use gaffer_domain::{JobId, ProjectId, WorkerId};
+use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use gaffer_protocol::rest::{Explanation, PlaceInLine, WaitingTasks, WorkerVerdict};
 
 use crate::Master;
@@ -16,6 +17,7 @@ use crate::snapshot::Snapshot;
 use crate::store::StoreError;
 use crate::store::jobs::WaitingDefinition;
 use crate::store::placement::QueuedClass;
+use crate::store::tasks::Placed;
 use crate::troubles::Troubles;
 
 /// So many tasks that take long to start are told one by one.
@@ -65,7 +67,12 @@ pub async fn explain(
             waiting.push(told(&definition.name, blocked, message));
         }
     }
-    for starting in store.tasks_starting(job, MAX_STARTING).await? {
+    let starting = store.tasks_starting(job, MAX_STARTING).await?;
+    for placed in store.tasks_placed(job, !starting.is_empty(), MAX_STARTING).await? {
+        let Some(definition) = spec.tasks.get(placed.position) else { continue };
+        waiting.push(told(&definition.name, placed.count, not_started(&placed, Utc::now())));
+    }
+    for starting in starting {
         waiting.push(told(&starting.address, 1, format!("starts on {}: {}", starting.worker, starting.note)));
     }
     let message = match (waiting.first(), view.state.as_str()) {
@@ -77,6 +84,23 @@ pub async fn explain(
     };
     let message = trouble_of(&master.troubles, job).unwrap_or(message);
     Ok(Some(Explanation { job, message, waiting }))
+}
+
+/// What is the matter with tasks that are placed and have not started.
+fn not_started(placed: &Placed, now: Time) -> String {
+    let Placed { worker, since, offline_since, online_since, .. } = placed;
+    let ago = |time: &Time| format!("{} s ago", (now - *time).num_seconds().max(0));
+    let placed = format!("placed on {worker} {}", ago(since));
+    match (offline_since, online_since) {
+        (Some(gone), _) => format!(
+            "{placed}; {worker} is not connected (last heard of {}) and is told to start it when it is back",
+            ago(gone)
+        ),
+        (None, Some(back)) if back > since => {
+            format!("{placed}; {worker} reconnected {}, waiting for it to start it", ago(back))
+        }
+        _ => format!("{placed}, waiting for the worker to start it"),
+    }
 }
 
 /// What keeps anything of a job from being recorded.

@@ -37,4 +37,5 @@ mod tenants;
 mod texts;
 mod torture;
 mod viewers;
+mod wire;
 mod words;
