@@ -214,7 +214,7 @@ async fn work(url: &str, key: &str, name: &str, done: &AtomicU64) {
             _ = beat.tick() => {
                 sequence += 1;
                 let stats = MachineStats::default();
-                let heartbeat = Heartbeat { sequence, held: Vec::new(), stats, clock: None };
+                let heartbeat = Heartbeat { sequence, held: Some(Vec::new()), stats, clock: None };
                 say(&mut to_master, &[ToMaster::Heartbeat(Box::new(heartbeat))]).await;
                 continue;
             }
