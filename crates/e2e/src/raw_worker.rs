@@ -1,14 +1,17 @@
 //! A worker driven by hand: it says what the test says, sense or nonsense.
 
+use std::collections::VecDeque;
+
 use futures::{SinkExt, StreamExt};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{DriverKind, Resources};
+use gaffer_protocol::definitions::{Definitions, StartAttempt};
 use gaffer_protocol::output::{ChunkBuilder, Stream};
 use gaffer_protocol::wire::{
-    ClockReading, DriverStatus, Ended, Heartbeat, HeldAttempt, Hello, MachineStats, PROTOCOL_VERSION,
-    StartAttempt, ToMaster, ToWorker, Welcome,
+    ClockReading, DriverStatus, Ended, Heartbeat, HeldAttempt, Hello, MachineStats, PROTOCOL_VERSION, Start,
+    ToMaster, ToWorker, Welcome,
 };
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -20,7 +23,8 @@ use uuid::Uuid;
 pub struct RawWorker {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// What has arrived and was not asked for yet.
-    inbox: Vec<ToWorker>,
+    inbox: VecDeque<ToWorker>,
+    definitions: Definitions,
     /// What the master answered to the hello.
     pub welcome: Welcome,
 }
@@ -67,13 +71,20 @@ impl RawWorker {
         let mut socket = dial(url, key).await.unwrap();
         let text = serde_json::to_string(&[ToMaster::Hello(Box::new(hello))]).unwrap();
         socket.send(Message::Text(text.into())).await.unwrap();
-        let mut inbox = read_frame(&mut socket).await.unwrap_or_default();
-        if inbox.is_empty() {
-            return Err(None);
-        }
-        match inbox.remove(0) {
-            ToWorker::Welcome(welcome) => Ok(RawWorker { socket, inbox, welcome }),
-            other => Err(Some(other)),
+        loop {
+            // An empty frame asks for patience.
+            let Some(frame) = read_frame(&mut socket).await else { return Err(None) };
+            let mut inbox: VecDeque<ToWorker> = frame.into();
+            match inbox.pop_front() {
+                None => {}
+                Some(ToWorker::Welcome(welcome)) => {
+                    let mut worker =
+                        RawWorker { socket, inbox, definitions: Definitions::default(), welcome };
+                    worker.take_definitions();
+                    return Ok(worker);
+                }
+                Some(other) => return Err(Some(other)),
+            }
         }
     }
 
@@ -94,13 +105,30 @@ impl RawWorker {
         let _ = self.socket.send(Message::Binary(bytes.into())).await;
     }
 
-    /// The next message of the master; none if the session is over.
+    fn take_definitions(&mut self) {
+        let definitions = &mut self.definitions;
+        self.inbox.retain(|message| match message {
+            ToWorker::Definition { definition, at, part, is_last } => {
+                definitions.take(*definition, *at, part, *is_last).unwrap();
+                false
+            }
+            _ => true,
+        });
+    }
+
+    /// A start with its definition, which must have been sent before.
+    pub fn resolve(&self, start: &Start) -> StartAttempt {
+        self.definitions.resolve(start).expect("a start without its definition")
+    }
+
+    /// The next message of the master, definitions left out; none if the session is over.
     pub async fn hear(&mut self) -> Option<ToWorker> {
         let waiting = async {
             while self.inbox.is_empty() {
-                self.inbox = read_frame(&mut self.socket).await?;
+                self.inbox = read_frame(&mut self.socket).await?.into();
+                self.take_definitions();
             }
-            Some(self.inbox.remove(0))
+            self.inbox.pop_front()
         };
         tokio::time::timeout(crate::PATIENCE, waiting).await.expect("the master says nothing")
     }
@@ -117,11 +145,13 @@ impl RawWorker {
 
     /// The next attempt that is to be started.
     pub async fn next_start(&mut self) -> StartAttempt {
-        self.hear_until(|message| match message {
-            ToWorker::Start(start) => Some(*start),
-            _ => None,
-        })
-        .await
+        let start = self
+            .hear_until(|message| match message {
+                ToWorker::Start(start) => Some(start),
+                _ => None,
+            })
+            .await;
+        self.resolve(&start)
     }
 
     /// Says that an attempt started.
@@ -148,13 +178,13 @@ impl RawWorker {
 
     /// The same of a worker that says what its clock says.
     pub async fn heartbeat_at(&mut self, sequence: u64, held: Vec<HeldAttempt>, clock: Option<ClockReading>) {
-        let heartbeat = Heartbeat { sequence, held, stats: MachineStats::default(), clock };
+        let heartbeat = Heartbeat { sequence, held: Some(held), stats: MachineStats::default(), clock };
         self.say(&[ToMaster::Heartbeat(Box::new(heartbeat))]).await;
-        let mut kept = Vec::new();
+        let mut kept = VecDeque::new();
         loop {
             match self.hear().await.expect("the session is over") {
                 ToWorker::Alive { sequence: answered } if answered == sequence => break,
-                other => kept.push(other),
+                other => kept.push_back(other),
             }
         }
         kept.append(&mut self.inbox);

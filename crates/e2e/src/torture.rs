@@ -10,6 +10,7 @@ mod disk;
 mod escape;
 mod figures;
 mod fleet;
+mod large;
 mod leader;
 mod mangle;
 mod namespaces;
@@ -40,6 +41,7 @@ pub async fn run(plan: &Plan) -> Verdict {
         Run::Postgres => postgres::run(plan).await,
         Run::Escape => escape::run(plan).await,
         Run::Crowd => crowd::run(plan).await,
+        Run::Large => large::run(plan).await,
         Run::Mangle => mangle::run(plan).await,
         Run::Partitions => partitions::run(plan).await,
         Run::Workers => absences::run(plan).await,

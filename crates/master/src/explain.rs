@@ -14,6 +14,7 @@ use crate::scheduler::pauses::Pauses;
 use crate::scheduler::statistics::KeptFor;
 use crate::store::jobs::WaitingDefinition;
 use crate::store::placement::QueuedClass;
+use crate::store::tasks::Placed;
 use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
 use crate::troubles::Troubles;
@@ -66,7 +67,12 @@ pub async fn explain(
             waiting.push(told(&definition.name, blocked, message));
         }
     }
-    for starting in store.tasks_starting(job, MAX_STARTING).await? {
+    let starting = store.tasks_starting(job, MAX_STARTING).await?;
+    for placed in store.tasks_placed(job, !starting.is_empty(), MAX_STARTING).await? {
+        let Some(definition) = spec.tasks.get(placed.position) else { continue };
+        waiting.push(told(&definition.name, placed.count, not_started(&placed, now)));
+    }
+    for starting in starting {
         waiting.push(told(&starting.address, 1, format!("starts on {}: {}", starting.worker, starting.note)));
     }
     let message = match (waiting.first(), view.state.as_str()) {
@@ -78,6 +84,23 @@ pub async fn explain(
     };
     let message = trouble_of(troubles, job).unwrap_or(message);
     Ok(Some(Explanation { job, message, waiting }))
+}
+
+/// What is the matter with tasks that are placed and have not started.
+fn not_started(placed: &Placed, now: Time) -> String {
+    let Placed { worker, since, offline_since, online_since, .. } = placed;
+    let ago = |time: &Time| format!("{} s ago", (now - *time).num_seconds().max(0));
+    let placed = format!("placed on {worker} {}", ago(since));
+    match (offline_since, online_since) {
+        (Some(gone), _) => format!(
+            "{placed}; {worker} is not connected (last heard of {}) and is told to start it when it is back",
+            ago(gone)
+        ),
+        (None, Some(back)) if back > since => {
+            format!("{placed}; {worker} reconnected {}, waiting for it to start it", ago(back))
+        }
+        _ => format!("{placed}, waiting for the worker to start it"),
+    }
 }
 
 /// What keeps anything of a job from being recorded.

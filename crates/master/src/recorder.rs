@@ -7,12 +7,16 @@ mod batch;
 mod commit;
 mod deferred;
 mod poison;
+mod queue;
 mod repair;
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use chrono::Utc;
+use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::task::{Report, TaskEvent};
 use gaffer_domain::worker::{Held, Occasion};
 use gaffer_domain::{AttemptRef, WorkerId};
@@ -22,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::background::large_jobs::LargeJobs;
 use crate::changes::Changes;
-use crate::hub::Hub;
+use crate::hub::{Hub, Listed, OnItsWay, SessionHandle};
 use crate::live::{LiveOutput, LiveOutputs};
 use crate::pace::Pace;
 use crate::scheduler::pauses::Pauses;
@@ -32,23 +36,26 @@ use crate::store::output::{ChunkRow, ReceivedOutput};
 use crate::troubles::Troubles;
 use batch::{Answer, Change, MAX_BATCH_CHANGES, Pending, Results};
 use deferred::Deferred;
+use queue::Charge;
+pub use queue::{NotTaken, Reporter};
 pub use repair::lost;
 
-/// So many items wait for the recorder; whoever has one more waits itself.
-const MAX_QUEUED_ITEMS: usize = 4_096;
-/// So much output waits for the recorder, over all workers.
-const MAX_QUEUED_OUTPUT_KIB: usize = 64 << 10;
 /// Waits between tries while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(1);
 /// A stop of a job that somebody else holds locked is tried for so long.
 const STOP_TRIED_FOR: Duration = Duration::from_secs(5);
 
-/// Sends items to the recorder.
+/// So many workers are compared with one look at the database.
+const MAX_COMPARISONS: usize = 200;
+/// What an item costs beside its texts.
+const ITEM_BYTES: usize = 256;
+
+/// Sends items to the recorder. Never waits for room, see [`queue`].
 #[derive(Debug, Clone)]
 pub struct RecorderHandle {
-    items: mpsc::Sender<Item>,
-    output_room: Arc<Semaphore>,
+    items: mpsc::UnboundedSender<Item>,
+    queued: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -61,9 +68,24 @@ enum Item {
 #[derive(Debug)]
 struct Comparison {
     worker: WorkerId,
-    held: Vec<Held>,
-    occasion: Occasion,
-    done: Option<oneshot::Sender<()>>,
+    held: Arc<Vec<Held>>,
+    of: Of,
+}
+
+/// When the worker said so.
+#[derive(Debug)]
+enum Of {
+    Hello { rebooted: bool, done: oneshot::Sender<()> },
+    Heartbeat { session: Arc<SessionHandle>, listed: Listed },
+}
+
+impl Comparison {
+    fn occasion(&self) -> Occasion {
+        match self.of {
+            Of::Hello { rebooted, .. } => Occasion::Hello { rebooted },
+            Of::Heartbeat { .. } => Occasion::Heartbeat,
+        }
+    }
 }
 
 /// The recorder is gone: the master is shutting down.
@@ -75,61 +97,72 @@ impl RecorderHandle {
     /// An attempt started, as its worker says.
     ///
     /// # Errors
-    /// When the master is shutting down; likewise below.
-    pub async fn started(
+    /// When the master is shutting down, or the worker has reported too much; likewise below.
+    pub fn started(
         &self,
-        worker: WorkerId,
-        actor: &Arc<str>,
+        from: &Reporter,
         attempt: AttemptRef,
         at: chrono::DateTime<Utc>,
         container: Option<ContainerFacts>,
-    ) -> Result<(), ShuttingDown> {
-        let event = TaskEvent::Started(Report { worker, attempt: attempt.attempt }, at);
+    ) -> Result<(), NotTaken> {
+        let bytes = container.as_ref().map_or(0, |facts| facts.id.len() + facts.image.len());
+        let event = TaskEvent::Started(Report { worker: from.worker, attempt: attempt.attempt }, at);
         let detail = container.map_or(Detail::None, |facts| Detail::Container(Box::new(facts)));
-        let input = Input { task: attempt.task, event, actor: actor.clone(), detail };
-        self.change(Change::Report { input, acknowledge: None }).await
+        let input = Input { task: attempt.task, event, actor: from.actor.clone(), detail };
+        self.report(from, input, None, bytes)
     }
 
     /// An attempt was given back unstarted.
-    pub async fn returned(
-        &self,
-        worker: WorkerId,
-        actor: &Arc<str>,
-        attempt: AttemptRef,
-    ) -> Result<(), ShuttingDown> {
-        let event = TaskEvent::Returned(Report { worker, attempt: attempt.attempt });
-        let input = Input { task: attempt.task, event, actor: actor.clone(), detail: Detail::None };
-        self.change(Change::Report { input, acknowledge: None }).await
+    ///
+    /// # Errors
+    /// As above.
+    pub fn returned(&self, from: &Reporter, attempt: AttemptRef) -> Result<(), NotTaken> {
+        let event = TaskEvent::Returned(Report { worker: from.worker, attempt: attempt.attempt });
+        let input = Input { task: attempt.task, event, actor: from.actor.clone(), detail: Detail::None };
+        self.report(from, input, None, 0)
     }
 
     /// An attempt is over, as its worker says; all its output was sent here before. `received` is known of that output.
-    pub async fn ended(
+    ///
+    /// # Errors
+    /// As above.
+    pub fn ended(
         &self,
-        worker: WorkerId,
-        actor: &Arc<str>,
+        from: &Reporter,
         ended: Box<Ended>,
         received: ReceivedOutput,
-    ) -> Result<(), ShuttingDown> {
+    ) -> Result<(), NotTaken> {
+        let message = match &ended.end {
+            AttemptEnd::StartFailed { message, .. } => message.len(),
+            _ => 0,
+        };
+        let facts = ended.container.as_ref().map_or(0, |facts| facts.id.len() + facts.image.len());
+        let bytes = size_of::<Ended>() + message + facts;
         let attempt = ended.attempt;
-        let event = TaskEvent::Ended(Report { worker, attempt: attempt.attempt }, ended.end.clone());
+        let report = Report { worker: from.worker, attempt: attempt.attempt };
+        let event = TaskEvent::Ended(report, ended.end.clone());
         let detail = Detail::End(ended, received);
-        let input = Input { task: attempt.task, event, actor: actor.clone(), detail };
-        self.change(Change::Report { input, acknowledge: Some(worker) }).await
+        let input = Input { task: attempt.task, event, actor: from.actor.clone(), detail };
+        self.report(from, input, Some(from.worker), bytes)
     }
 
-    /// Output arrived. Waits while too much of it is not committed.
-    pub async fn output(&self, row: ChunkRow, live: Arc<LiveOutput>) -> Result<(), ShuttingDown> {
-        let kib = (row.chunk.body.len() / 1024 + 1).min(MAX_QUEUED_OUTPUT_KIB) as u32;
-        let room = self.output_room.clone().acquire_many_owned(kib).await.map_err(|_| ShuttingDown)?;
-        self.change(Change::Output { row, live, _room: room }).await
+    /// Output arrived.
+    ///
+    /// # Errors
+    /// When the master is shutting down.
+    pub fn output(&self, row: ChunkRow, live: Arc<LiveOutput>, on_its_way: OnItsWay) -> Result<(), NotTaken> {
+        Ok(self.change(Change::Output { row, live, on_its_way })?)
     }
 
     /// Applies what the master has decided and says which of it changed something, after the commit.
+    ///
+    /// # Errors
+    /// When the master is shutting down; likewise below.
     pub async fn events(&self, inputs: Vec<Input>) -> Result<Results, ShuttingDown> {
         let (done, result) = oneshot::channel();
         let answer = Answer::new(inputs.len(), done);
         for (place, input) in inputs.into_iter().enumerate() {
-            self.change(Change::Decision { input, answer: answer.clone(), place }).await?;
+            self.change(Change::Decision { input, answer: answer.clone(), place })?;
         }
         drop(answer);
         result.await.map_err(|_| ShuttingDown)
@@ -140,7 +173,7 @@ impl RecorderHandle {
         let begun = Instant::now();
         loop {
             let (done, result) = oneshot::channel();
-            self.change(Change::Stop(stop.clone(), done)).await?;
+            self.change(Change::Stop(stop.clone(), done))?;
             match result.await.map_err(|_| ShuttingDown)? {
                 StopResult::Busy if begun.elapsed() < STOP_TRIED_FOR => tokio::time::sleep(RETRY_FIRST).await,
                 result => return Ok(result),
@@ -151,12 +184,15 @@ impl RecorderHandle {
     /// Goes on with a job that is too large for one transaction, after the commit.
     pub async fn slice(&self, slice: JobSlice) -> Result<SliceResult, ShuttingDown> {
         let (done, result) = oneshot::channel();
-        self.change(Change::Slice(slice, done)).await?;
+        self.change(Change::Slice(slice, done))?;
         result.await.map_err(|_| ShuttingDown)
     }
 
     /// Compares what a worker says it holds with the database, once all that it reported before is committed, and
     /// waits until the differences are repaired.
+    ///
+    /// # Errors
+    /// As above.
     pub async fn reconcile_hello(
         &self,
         worker: WorkerId,
@@ -164,22 +200,42 @@ impl RecorderHandle {
         rebooted: bool,
     ) -> Result<(), ShuttingDown> {
         let (done, result) = oneshot::channel();
-        let occasion = Occasion::Hello { rebooted };
-        self.send(Item::Compare(Comparison { worker, held, occasion, done: Some(done) })).await?;
+        let of = Of::Hello { rebooted, done };
+        self.send(Item::Compare(Comparison { worker, held: Arc::new(held), of }))?;
         result.await.map_err(|_| ShuttingDown)
     }
 
-    /// The same for a heartbeat; waits for nothing.
-    pub async fn reconcile_heartbeat(&self, worker: WorkerId, held: Vec<Held>) -> Result<(), ShuttingDown> {
-        self.send(Item::Compare(Comparison { worker, held, occasion: Occasion::Heartbeat, done: None })).await
+    /// The same for a list in a heartbeat; waits for nothing.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn reconcile_heartbeat(
+        &self,
+        session: &Arc<SessionHandle>,
+        listed: Listed,
+    ) -> Result<(), ShuttingDown> {
+        let (worker, held) = (session.worker, listed.held.clone());
+        let of = Of::Heartbeat { session: session.clone(), listed };
+        self.send(Item::Compare(Comparison { worker, held, of }))
     }
 
-    async fn change(&self, change: Change) -> Result<(), ShuttingDown> {
-        self.send(Item::Change(change)).await
+    fn report(
+        &self,
+        from: &Reporter,
+        input: Input,
+        acknowledge: Option<WorkerId>,
+        bytes: usize,
+    ) -> Result<(), NotTaken> {
+        let charge = Some(Charge::new(from, &self.queued, ITEM_BYTES + bytes)?);
+        Ok(self.change(Change::Report { input, acknowledge, charge })?)
     }
 
-    async fn send(&self, item: Item) -> Result<(), ShuttingDown> {
-        self.items.send(item).await.map_err(|_| ShuttingDown)
+    fn change(&self, change: Change) -> Result<(), ShuttingDown> {
+        self.send(Item::Change(change))
+    }
+
+    fn send(&self, item: Item) -> Result<(), ShuttingDown> {
+        self.items.send(item).map_err(|_| ShuttingDown)
     }
 }
 
@@ -209,7 +265,9 @@ pub struct Parts {
 /// The recorder itself.
 #[derive(Debug)]
 pub struct Recorder {
-    items: mpsc::Receiver<Item>,
+    items: mpsc::UnboundedReceiver<Item>,
+    /// Taken from the queue, for the batch after the present one.
+    next: Option<Item>,
     parts: Parts,
     compacting: Arc<Semaphore>,
     deferred: Deferred,
@@ -220,58 +278,81 @@ pub struct Recorder {
 impl Recorder {
     /// A recorder and the handle to it.
     pub fn new(parts: Parts) -> (Recorder, RecorderHandle) {
-        let (sender, items) = mpsc::channel(MAX_QUEUED_ITEMS);
-        let output_room = Arc::new(Semaphore::new(MAX_QUEUED_OUTPUT_KIB));
+        let (sender, items) = mpsc::unbounded_channel();
         let compacting = Arc::new(Semaphore::new(1));
         let deferred = Deferred::default();
-        let recorder = Recorder { items, parts, compacting, deferred, most_changes: MAX_BATCH_CHANGES };
-        (recorder, RecorderHandle { items: sender, output_room })
+        let most_changes = MAX_BATCH_CHANGES;
+        let recorder = Recorder { items, next: None, parts, compacting, deferred, most_changes };
+        (recorder, RecorderHandle { items: sender, queued: Arc::default() })
     }
 
     /// Records until every handle is gone.
     pub async fn run(mut self) {
         loop {
             let due = self.deferred.due();
-            let item = tokio::select! {
-                biased;
-                () = sleep_until_or_forever(due) => None,
-                item = self.items.recv() => match item {
-                    Some(item) => Some(item),
-                    None => return,
+            let item = match self.next.take() {
+                Some(item) => Some(item),
+                None => tokio::select! {
+                    biased;
+                    () = sleep_until_or_forever(due) => None,
+                    item = self.items.recv() => match item {
+                        Some(item) => Some(item),
+                        None => return,
+                    },
                 },
             };
             let Some(item) = item else {
                 self.try_deferred().await;
                 continue;
             };
-            let (pending, comparison) = self.gather(item);
+            let (pending, comparisons) = self.gather(item);
             self.commit(pending.changes).await;
-            let Some(comparison) = comparison else { continue };
-            // What is found is committed before anything else, and before the session goes on.
-            let found = self.repair(&comparison).await;
-            let found = found.into_iter().map(|input| Change::Report { input, acknowledge: None }).collect();
-            self.commit(found).await;
-            if let Some(done) = comparison.done {
-                let _ = done.send(());
+            if comparisons.is_empty() {
+                continue;
+            }
+            // What is found is committed before anything else, and before the sessions go on.
+            let found = self.repair(&comparisons).await;
+            self.commit(found.into_iter().map(Change::found).collect()).await;
+            for comparison in comparisons {
+                if let Of::Hello { done, .. } = comparison.of {
+                    let _ = done.send(());
+                }
             }
         }
     }
 
-    /// Takes what is there, up to the limits of a batch or up to a comparison, which has to see the batch committed.
-    fn gather(&mut self, item: Item) -> (Pending, Option<Comparison>) {
+    /// Takes what is there, up to the limits of a batch. What is to be compared has to see everything committed that its
+    /// worker reported before, and nothing that it reported after.
+    fn gather(&mut self, item: Item) -> (Pending, Vec<Comparison>) {
         let mut pending = Pending::default();
+        let mut comparisons = Vec::new();
+        let mut compared = HashSet::new();
+        let mut has_hello = false;
         let mut next = Some(item);
         while let Some(item) = next {
-            match item {
-                Item::Compare(comparison) => return (pending, Some(comparison)),
-                Item::Change(change) => pending.add(change),
-            }
-            if pending.is_full(self.most_changes) {
+            let comes_after = match &item {
+                Item::Compare(comparison) => compared.contains(&comparison.worker),
+                Item::Change(change) => match change.worker() {
+                    Some(worker) => compared.contains(&worker),
+                    // What is placed on a worker right after its hello would look lost.
+                    None => has_hello,
+                },
+            };
+            if comes_after || pending.is_full(self.most_changes) || comparisons.len() == MAX_COMPARISONS {
+                self.next = Some(item);
                 break;
+            }
+            match item {
+                Item::Compare(comparison) => {
+                    compared.insert(comparison.worker);
+                    has_hello |= matches!(comparison.of, Of::Hello { .. });
+                    comparisons.push(comparison);
+                }
+                Item::Change(change) => pending.add(change),
             }
             next = self.items.try_recv().ok();
         }
-        (pending, None)
+        (pending, comparisons)
     }
 }
 

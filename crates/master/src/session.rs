@@ -3,6 +3,7 @@
 //! Nothing that a worker says is believed beyond its own attempts: the gate compares every report with the worker that
 //! holds the attempt, and output is taken only from the worker that the attempt was placed on.
 
+mod aside;
 mod checks;
 mod clean;
 mod hello;
@@ -26,9 +27,9 @@ use crate::boot_clock::BootTime;
 use crate::hub::{Goodbye, SessionEnds, SessionHandle};
 use crate::store::keys::KeyHolder;
 use crate::store::workers::Registered;
-use hello::{begin, welcome};
+use hello::{begin, register, welcome};
 use read::read;
-use write::{say_goodbye, write};
+use write::{meanwhile_patience, say_goodbye, write};
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +55,16 @@ type Source = SplitStream<WebSocket>;
 pub async fn serve(master: Arc<Master>, socket: WebSocket, key: KeyHolder) {
     let (mut sink, mut source) = socket.split();
     let id = Uuid::now_v7();
-    match begin(&master, &mut source, &key, id).await {
+    let begun = async {
+        let hello = begin(&mut source).await?;
+        let registering = register(&master, &key, id, &hello);
+        let (registered, turn) = meanwhile_patience(&mut sink, registering).await?;
+        Ok((registered, hello.held, turn))
+    };
+    match begun.await {
         Ok((registered, held, turn)) => {
-            let (handle, ends) = SessionHandle::new(id, registered.id, &registered.name, key.key);
+            let (handle, ends) =
+                SessionHandle::new(&master.hub, id, registered.id, &registered.name, key.key);
             if let Some(older) = master.hub.attach(handle.clone()) {
                 // What that one has taken in is on its way to the database then, and what is said next comes after it.
                 older.no_longer_heard().await;
@@ -108,7 +116,8 @@ async fn talk(
     registered: Registered,
     held: Vec<HeldAttempt>,
 ) -> SessionEnd {
-    let welcome = match welcome(master, &registered, &held).await {
+    let welcome = welcome(master, handle, &registered, &held);
+    let welcome = match meanwhile_patience(&mut sink, welcome).await {
         Ok(welcome) => welcome,
         Err(end) => {
             if let SessionEnd::Goodbye(code, message) = &end {
@@ -120,8 +129,9 @@ async fn talk(
     master.changes.announce(&[]);
     master.scheduler_wake.notify_one();
 
-    let SessionEnds { queue, goodbye, hearing } = ends;
-    let writer = tokio::spawn(write(sink, welcome, queue, goodbye.clone()));
+    let SessionEnds { goodbye, hearing } = ends;
+    let (written, told) = (handle.clone(), goodbye.clone());
+    let writer = tokio::spawn(async move { write(sink, welcome, &written, told).await });
     let reports = tokio::spawn(reports::write_waiting(master.clone(), handle.clone()));
     let end = read(master, handle, source, goodbye).await;
     // What waits still is said again in the next session.

@@ -1,6 +1,8 @@
 //! Bodies of the REST API, as the master writes and the command line reads them. More fields may join; these stay.
 
+mod output;
 mod stdin;
+mod system;
 
 use std::collections::BTreeMap;
 
@@ -11,9 +13,10 @@ use gaffer_domain::reason::Reason;
 use gaffer_domain::{JobId, WorkerId};
 use serde::{Deserialize, Serialize};
 
-use crate::output::Stream;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
+pub use output::{OutputData, OutputLine};
 pub use stdin::{StdinPosition, StdinState};
+pub use system::{BackgroundLoop, DeadLetter, LockedJob, System, Trouble};
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -159,37 +162,6 @@ pub struct Attempt {
     /// What it ran in, if that is a container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerFacts>,
-}
-
-/// Part of an output, one line of `application/x-ndjson` or the data of one server-sent event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OutputLine {
-    /// Bytes of one stream.
-    Data(OutputData),
-    /// The end of a task's output: what became of the task.
-    End(Box<Task>),
-}
-
-/// Bytes of one stream of one attempt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OutputData {
-    /// The task's address.
-    pub task: String,
-    /// The attempt's number.
-    pub attempt: u32,
-    /// Offset of the first byte in the attempt's output (both streams together).
-    pub offset: u64,
-    /// When the bytes were read.
-    pub at: DateTime<Utc>,
-    /// From where.
-    pub stream: Stream,
-    /// The bytes, if they are UTF-8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-    /// The bytes in base64, if they are not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base64: Option<String>,
 }
 
 /// Amounts of what a worker has.
@@ -372,89 +344,6 @@ pub struct Event {
     pub actor: String,
     /// Why, in a sentence.
     pub message: String,
-}
-
-/// Something that a worker sent and the database refused: kept, and not recorded.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DeadLetter {
-    /// Its number.
-    pub id: i64,
-    /// When it was set aside.
-    pub at: DateTime<Utc>,
-    /// When it was tried last.
-    pub tried_at: DateTime<Utc>,
-    /// `output` or `report`.
-    pub kind: String,
-    /// About which job.
-    pub job: Option<JobId>,
-    /// About which task of it, by address.
-    pub task: Option<String>,
-    /// Which attempt.
-    pub attempt: Option<u32>,
-    /// Who sent it.
-    pub worker: Option<String>,
-    /// Of output: where it belongs in the attempt's output.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub offset: Option<u64>,
-    /// Of output: how much it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<u64>,
-    /// What the database said.
-    pub reason: String,
-}
-
-/// How the master is doing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct System {
-    /// What keeps it from recording anything, if something does.
-    pub database_trouble: Option<Trouble>,
-    /// What single changes wait for, if any did lately.
-    pub change_trouble: Option<Trouble>,
-    /// Jobs of the project that somebody else holds locked in the database; what happens to them waits.
-    pub locked_jobs: Vec<LockedJob>,
-    /// Whether the database refused anything of the project that is kept as a dead letter.
-    pub has_dead_letters: bool,
-    /// Background loops.
-    pub loops: Vec<BackgroundLoop>,
-}
-
-/// Something that is wrong with the database.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
-    /// Since when.
-    pub since: DateTime<Utc>,
-    /// What it says.
-    pub message: String,
-}
-
-/// A job that somebody else holds locked in the database.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockedJob {
-    /// Which job.
-    pub job: JobId,
-    /// Since when its changes wait.
-    pub since: DateTime<Utc>,
-}
-
-/// A background loop and how its last run went.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BackgroundLoop {
-    /// Its name.
-    pub name: String,
-    /// What it is for.
-    pub description: String,
-    /// How long it waits when there is nothing to do.
-    pub period_seconds: f64,
-    /// How often it ran.
-    pub runs: u64,
-    /// When its last run began.
-    pub last_run_at: Option<DateTime<Utc>>,
-    /// How long that took.
-    pub last_run_seconds: Option<f64>,
-    /// How many things it dealt with, unless it failed.
-    pub last_run_done: Option<u64>,
-    /// Why it failed, if it did.
-    pub last_run_error: Option<String>,
 }
 
 /// Why the tasks of a job wait, and where the others were placed.

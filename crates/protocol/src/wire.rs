@@ -3,32 +3,42 @@
 //! A text frame is a JSON array of messages, in order. A binary frame is one chunk of output, see [`crate::output`].
 //! The first frame of a session is the worker's [`ToMaster::Hello`], the second the master's [`ToWorker::Welcome`].
 //! Messages of one direction arrive in order; control messages may overtake output, except that a worker reports an
-//! end only after the master can have all its output: [`Ended::output_bytes`] says how much that is.
+//! end only after the master can have all its output: [`Ended::output_bytes`] says how much that is. Answers to heartbeats
+//! may overtake everything. A [`ToWorker::Start`] comes after the definition that it names, see [`crate::definitions`].
+//!
+//! Frames are cut by bytes: a sender begins another one at [`FRAME_BYTES`]. The longest single message is a list of all
+//! that a worker holds ([`MAX_HELD`]), and it fits into [`MAX_CONTROL_FRAME_BYTES`].
+//!
+//! Output goes against credit: a worker has no more output on its way than the master's last
+//! [`ToWorker::OutputWindow`] allows, so a master never has to make it wait.
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
+use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::{Bytes, Span};
 use gaffer_domain::reason::AttemptEnd;
-use gaffer_domain::spec::{
-    Action, Container, DriverKind, OutputLimit, PortProtocol, Resources, StopSignal, StopSpec,
-};
+use gaffer_domain::spec::{DriverKind, PortProtocol, Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
 use gaffer_domain::worker::place::Place;
-use gaffer_domain::{AttemptRef, JobId, WorkerId};
+use gaffer_domain::{AttemptRef, WorkerId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Version of everything in this module and in [`crate::output`]. A master refuses a worker with another one.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// The path of the WebSocket on the worker listener.
 pub const WORKER_PATH: &str = "/worker";
 /// The largest text frame either side accepts.
 pub const MAX_CONTROL_FRAME_BYTES: usize = 8 << 20;
+/// A sender puts no further message into a text frame that would be longer than this with it.
+pub const FRAME_BYTES: usize = 128 << 10;
 /// The most messages that a sender puts into one text frame.
 pub const MAX_MESSAGES_PER_FRAME: usize = 512;
+/// The most attempts that a worker holds; it gives more back.
+pub const MAX_HELD: usize = 100_000;
 
 /// What a worker says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -138,8 +148,10 @@ pub struct HeldAttempt {
 pub struct Heartbeat {
     /// Counted up within the session; the answer repeats it.
     pub sequence: u64,
-    /// All attempts that the worker holds.
-    pub held: Vec<HeldAttempt>,
+    /// All attempts that the worker holds; none if they are the same, as far on, as in the heartbeat before in this
+    /// session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Vec<HeldAttempt>>,
     /// How its machine is doing.
     pub stats: MachineStats,
     /// What its wall clock says.
@@ -243,8 +255,19 @@ pub enum ToWorker {
         /// The heartbeat's number.
         sequence: u64,
     },
+    /// A part of what the tasks of a definition have in common. The parts of one come one after the other.
+    Definition {
+        /// Of which definition.
+        definition: DefinitionRef,
+        /// Where in its text the part belongs, in bytes.
+        at: usize,
+        /// The next piece of its text, which is the JSON of [`crate::definitions::Definition`].
+        part: String,
+        /// Whether the text ends here.
+        is_last: bool,
+    },
     /// Start an attempt as soon as there is room. Ignored if it is held already.
-    Start(Box<StartAttempt>),
+    Start(Start),
     /// Take a started attempt down politely, or drop one that has not started; reported as ended (stopped) in each case.
     Stop {
         /// Which.
@@ -265,7 +288,8 @@ pub enum ToWorker {
     /// Bytes for the standard input of an attempt. Answered by [`ToMaster::InputTaken`] once the process has taken them,
     /// or not at all: then they are sent again.
     Input(Box<Input>),
-    /// Give an attempt back if it has not started ([`ToMaster::Returned`]); else nothing happens.
+    /// Give an attempt back if it has not started ([`ToMaster::Returned`]), also one that never arrived; else nothing
+    /// happens.
     TakeBack {
         /// Which.
         attempt: AttemptRef,
@@ -283,6 +307,11 @@ pub enum ToWorker {
         attempt: AttemptRef,
         /// First byte that is missing.
         offset: u64,
+    },
+    /// From now on, the worker may have so much output on its way that is not acknowledged.
+    OutputWindow {
+        /// Output bytes, as they were before compressing.
+        bytes: u64,
     },
     /// The end is recorded; the attempt may be forgotten.
     EndStored {
@@ -391,6 +420,8 @@ pub struct Welcome {
     pub heartbeat: Span,
     /// For each held attempt that has output here: the first byte that is not stored. Those not named start at 0.
     pub stored: Vec<StoredOutput>,
+    /// How much output the worker may have on its way, see [`ToWorker::OutputWindow`].
+    pub output_window: u64,
 }
 
 /// How much of an attempt's output is stored.
@@ -424,47 +455,70 @@ pub enum GoodbyeCode {
     ShuttingDown,
 }
 
-/// All that a worker needs to execute an attempt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StartAttempt {
+/// An attempt to be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
     /// Which.
     pub attempt: AttemptRef,
-    /// The job's number, for the environment.
-    pub job: JobId,
-    /// The definition's name, for the environment.
-    pub task: String,
-    /// The task's index, for the environment.
+    /// What is executed: sent before, in the same session.
+    pub definition: DefinitionRef,
+    /// The task's index.
     pub index: u32,
-    /// What executes it.
-    pub driver: DriverKind,
-    /// What it runs in: there is a container exactly if the driver is `docker`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub container: Option<Box<Container>>,
-    /// Where it runs on the host; none means in a scratch directory of the attempt.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workdir: Option<String>,
-    /// Whether its standard input is what [`ToWorker::Input`] brings; else it is empty.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub stdin: bool,
-    /// What is executed.
-    pub action: Action,
-    /// Added to the environment.
-    pub env: BTreeMap<String, String>,
-    /// What is reserved while it runs.
-    pub resources: Resources,
-    /// How many of countable resources it has for itself while it runs.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub countables: BTreeMap<String, u32>,
-    /// Which pieces of them, by number; its worker fills that in when it starts.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub pieces: BTreeMap<String, Vec<u32>>,
-    /// How long it may run.
-    pub timeout: Option<Span>,
-    /// How much output it may have.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub output: Option<OutputLimit>,
-    /// How it is asked to end.
-    pub stop: StopSpec,
     /// How long the worker may be out of contact before it must have stopped it.
     pub lost_after: Span,
 }
+
+/// A text frame in the making.
+#[derive(Debug, Default)]
+pub struct Frame {
+    text: String,
+    messages: usize,
+}
+
+impl Frame {
+    /// Whether a message of this length still belongs into it. An empty frame takes any.
+    pub fn takes(&self, message_bytes: usize) -> bool {
+        self.messages == 0
+            || (self.messages < MAX_MESSAGES_PER_FRAME && self.text.len() + message_bytes + 2 <= FRAME_BYTES)
+    }
+
+    /// Adds the JSON of a message.
+    pub fn push(&mut self, message: &str) {
+        self.text.push(if self.messages == 0 { '[' } else { ',' });
+        self.text.push_str(message);
+        self.messages += 1;
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.messages == 0
+    }
+
+    /// The whole text.
+    pub fn finish(mut self) -> String {
+        self.text.push_str(if self.messages == 0 { "[]" } else { "]" });
+        self.text
+    }
+}
+
+/// Puts messages into as few frames as take them, in order.
+///
+/// # Errors
+/// When a message has no JSON, which no message of this protocol is.
+pub fn frames<M: Serialize>(messages: &[M]) -> serde_json::Result<Vec<String>> {
+    let (mut frames, mut frame) = (Vec::new(), Frame::default());
+    for message in messages {
+        let text = serde_json::to_string(message)?;
+        if !frame.takes(text.len()) {
+            frames.push(std::mem::take(&mut frame).finish());
+        }
+        frame.push(&text);
+    }
+    if !frame.is_empty() {
+        frames.push(frame.finish());
+    }
+    Ok(frames)
+}
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,6 @@ use bollard::query_parameters::{
 use futures::StreamExt as _;
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::{Container, DriverKind, Network, PullPolicy, Resources};
-use gaffer_protocol::wire::{StartAttempt, ToWorker};
 use gaffer_worker::config::{DockerConfig, VolumeRoots};
 use gaffer_worker::{ApiKey, KeeperPlace, WorkerConfig};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +31,7 @@ mod docker_daemon;
 mod master;
 
 use docker_daemon::IMAGE;
-use master::{Master, Session};
+use master::{Master, Order, Session};
 
 /// Containers one after the other, in turns with and without gaffer.
 const PAIRS: i64 = 60;
@@ -82,7 +81,7 @@ async fn worker(
     (session, dir, stop)
 }
 
-fn task(number: i64, words: &[&str]) -> StartAttempt {
+fn task(number: i64, words: &[&str]) -> Order {
     let container = Container {
         image: IMAGE.to_owned(),
         pull: PullPolicy::Missing,
@@ -99,7 +98,7 @@ fn task(number: i64, words: &[&str]) -> StartAttempt {
     };
     let resources = Resources { cpu: Cpu::from_millis(1000), memory: Bytes(0), disk: Bytes(0) };
     let container = Some(Box::new(container));
-    StartAttempt { driver: DriverKind::Docker, container, resources, ..master::command(number, words) }
+    Order { driver: DriverKind::Docker, container, resources, ..master::command(number, words) }
 }
 
 /// What anybody has to ask of the daemon to run a container and have its output.
@@ -193,7 +192,7 @@ async fn output(address: &str) {
         container.volumes = vec![format!("{}:/data:ro", data.path().display()).parse().unwrap()];
     }
     let began = Instant::now();
-    session.send(&[ToWorker::Start(Box::new(start))]).await;
+    session.start([start]).await;
     let mut books = master::Books::default();
     while books.ended.is_empty() {
         if !session.keep(&mut books).await {

@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::Resources;
-use gaffer_protocol::wire::{StartAttempt, ToMaster, ToWorker};
+use gaffer_protocol::wire::{ToMaster, ToWorker};
 use gaffer_worker::{ApiKey, KeeperPlace, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
 #[path = "../src/tests/master.rs"]
 mod master;
 
-use master::{Master, Said, Session};
+use master::{Master, Order, Said, Session};
 
 /// Attempts that the master has under way at once.
 const BACKLOG: usize = 64;
@@ -77,7 +77,7 @@ async fn worker(slots: u32) -> (Session, tempfile::TempDir, impl Future<Output =
     (session, dir, stop)
 }
 
-async fn tasks(name: &str, count: i64, slots: u32, start: impl Fn(i64) -> StartAttempt) {
+async fn tasks(name: &str, count: i64, slots: u32, start: impl Fn(i64) -> Order) {
     let (mut session, _dir, stop) = worker(slots).await;
     let cpu_before = cpu_seconds();
     let began = Instant::now();
@@ -87,11 +87,9 @@ async fn tasks(name: &str, count: i64, slots: u32, start: impl Fn(i64) -> StartA
         if room >= 16 && sent < count {
             let next = (sent + 1)..=(sent + room).min(count);
             let resources = Resources { cpu: Cpu::from_millis(1000), memory: Bytes(0), disk: Bytes(0) };
-            let starts =
-                next.map(|task| ToWorker::Start(Box::new(StartAttempt { resources, ..start(task) })));
-            let starts: Vec<ToWorker> = starts.collect();
+            let starts: Vec<Order> = next.map(|task| Order { resources, ..start(task) }).collect();
             sent += starts.len() as i64;
-            session.send(&starts).await;
+            session.start(starts).await;
         }
         let mut answers = Vec::new();
         let mut said = Some(session.next().await);
@@ -168,7 +166,7 @@ async fn latency() {
 async fn output(name: &str, script: &str) {
     let (mut session, _dir, stop) = worker(2).await;
     let began = Instant::now();
-    session.send(&[ToWorker::Start(Box::new(master::script(1, script)))]).await;
+    session.start([master::script(1, script)]).await;
     let mut bytes = 0;
     loop {
         match session.next().await {

@@ -14,7 +14,8 @@ use chrono::{DateTime, Utc};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause, ProcessEnd};
 use gaffer_domain::spec::{Action, OnLimit, OutputLimit, StopSignal};
-use gaffer_protocol::wire::{ContainerFacts, Ended, Input, InputTaken, KillReceipt, StartAttempt};
+use gaffer_protocol::definitions::StartAttempt;
+use gaffer_protocol::wire::{ContainerFacts, Ended, Input, InputTaken, KillReceipt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -109,7 +110,7 @@ pub(crate) async fn run(
     progress: &dyn Progress,
 ) -> Ended {
     let attempt = start.attempt;
-    let script = match &start.action {
+    let script = match &start.definition.action {
         Action::Script(text) => Some(text.as_str()),
         Action::Command(_) => None,
     };
@@ -275,7 +276,7 @@ async fn note_starting(
     at: DateTime<Utc>,
     controls: &mut Controls,
 ) -> Option<Cause> {
-    let resume = Drivers::outlives_worker(start.driver).then_some(start);
+    let resume = Drivers::outlives_worker(start.definition.driver).then_some(start);
     let mut warned = false;
     loop {
         if let Some(cause) = ordered_to_end(controls) {
@@ -312,7 +313,7 @@ async fn supervise(
     let inputs = std::mem::replace(&mut controls.inputs, no_inputs);
     let mut feed = Box::pin(feed(input, inputs, start, progress));
     let exited = CancellationToken::new();
-    let mut quota = Quota::new(start.output, writer.bytes());
+    let mut quota = Quota::new(start.definition.output, writer.bytes());
     let exceeded = quota.exceeded();
     let mut pump = Box::pin(pump(&mut *output, writer, &mut quota, &exited, || progress.wrote(attempt)));
     let (mut has_output, mut has_exceeded) = (true, false);
@@ -326,13 +327,13 @@ async fn supervise(
                 Told::Orders(orders) => ending.obey(orders).await,
             },
             () = until(ending.due) => match ending.stage {
-                Stage::Running => ending.stop(Cause::TimedOut, start.stop.grace.to_std()).await,
+                Stage::Running => ending.stop(Cause::TimedOut, start.definition.stop.grace.to_std()).await,
                 Stage::Asked => ending.kill(None).await,
                 Stage::Killed => break None,
             },
             () = exceeded.cancelled(), if !has_exceeded => {
                 has_exceeded = true;
-                ending.exceeded(start.output, |message| progress.noted(attempt, message)).await;
+                ending.exceeded(start.definition.output, |message| progress.noted(attempt, message)).await;
             }
             () = &mut pump, if has_output => has_output = false,
             // Never over by itself.
@@ -399,9 +400,11 @@ struct Ending {
 impl Ending {
     fn new(process: Box<dyn Process>, start: &StartAttempt, began: BootTime) -> Ending {
         let ran = Duration::from_micros(BootTime::now().as_micros().saturating_sub(began.as_micros()));
-        let due =
-            start.timeout.and_then(|limit| Instant::now().checked_add(limit.to_std().saturating_sub(ran)));
-        Ending { process, stage: Stage::Running, due, cause: None, signal: start.stop.signal }
+        let due = start
+            .definition
+            .timeout
+            .and_then(|limit| Instant::now().checked_add(limit.to_std().saturating_sub(ran)));
+        Ending { process, stage: Stage::Running, due, cause: None, signal: start.definition.stop.signal }
     }
 
     async fn obey(&mut self, orders: Orders) {
@@ -474,7 +477,7 @@ fn judge(exit: Exit, cause: Option<Cause>, start: &StartAttempt) -> AttemptEnd {
 }
 
 fn ended_by(cause: Cause, process: Option<ProcessEnd>, start: &StartAttempt) -> AttemptEnd {
-    match (cause, process, start.timeout) {
+    match (cause, process, start.definition.timeout) {
         (Cause::TimedOut, Some(process), Some(limit)) => AttemptEnd::TimedOut { limit, process },
         (Cause::OutputLimit(OutputLimit { limit, .. }), Some(process), _) => {
             AttemptEnd::OutputLimit { limit, process }

@@ -2,7 +2,7 @@
 //! and stops by itself what it has lost touch over.
 //!
 //! This is one side of a border. The other side, [`crate::connection`], knows nothing of attempts but what
-//! [`Execution`] says and takes, and all of that travels between two processes, see [`crate::keeper`]: [`ToWorker`] in,
+//! [`Execution`] says and takes, and all of that travels between two processes, see [`crate::keeper`]: [`Command`] in,
 //! [`Event`] out, [`EncodedChunk`] on demand, and the moments at which the master is known to have heard of this
 //! worker.
 
@@ -27,11 +27,11 @@ use futures::FutureExt as _;
 use gaffer_domain::AttemptRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
-use gaffer_domain::spec::Resources;
+use gaffer_domain::spec::{Resources, StopSignal};
+use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::output::EncodedChunk;
 use gaffer_protocol::wire::{
-    ContainerFacts, DriverStatus, Ended, HeldAttempt, InputTaken, StartAttempt, StoredOutput, ToMaster,
-    ToWorker, Welcome,
+    ContainerFacts, DriverStatus, Ended, HeldAttempt, Input, InputTaken, StoredOutput, ToMaster, Welcome,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -77,6 +77,36 @@ pub(crate) struct ExecutionSettings {
     pub drivers: DriverSettings,
     /// Marks what belongs to this worker outside of its processes.
     pub owner: String,
+}
+
+/// What the master wants of an attempt, with everything that is needed for it. The words are those of the first version
+/// of the protocol: a worker that was upgraded is served by the keeper that is there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum Command {
+    /// See [`gaffer_protocol::wire::ToWorker::Start`]; likewise below.
+    Start(Box<StartAttempt>),
+    Stop {
+        attempt: AttemptRef,
+    },
+    Kill {
+        attempt: AttemptRef,
+    },
+    Signal {
+        attempt: AttemptRef,
+        signal: StopSignal,
+    },
+    Input(Box<Input>),
+    TakeBack {
+        attempt: AttemptRef,
+    },
+    OutputStored {
+        attempt: AttemptRef,
+        offset: u64,
+    },
+    EndStored {
+        attempt: AttemptRef,
+    },
 }
 
 /// What the execution has to say. Nothing is said while no session is open.
@@ -162,9 +192,9 @@ impl Execution {
         self.core.workshop.drivers.status()
     }
 
-    /// Does what the master says, or begins to. Messages that are not about attempts do nothing.
-    pub fn deliver(&self, message: ToWorker) {
-        self.core.deliver(message);
+    /// Does what the master says, or begins to.
+    pub fn deliver(&self, command: Command) {
+        self.core.deliver(command);
     }
 
     /// The master knows that this worker was alive at that moment. What had lost its lease before is ended first: a
@@ -288,9 +318,9 @@ impl Core {
         }
     }
 
-    fn deliver(self: &Arc<Self>, message: ToWorker) {
-        match message {
-            ToWorker::Start(start) => {
+    fn deliver(self: &Arc<Self>, command: Command) {
+        match command {
+            Command::Start(start) => {
                 let accepted = self.state().accept(start, BootTime::now());
                 match accepted {
                     Accepted::Queued { lease_is_first } => {
@@ -303,27 +333,21 @@ impl Core {
                     Accepted::Settled => {}
                 }
             }
-            ToWorker::Stop { attempt } => self.end(attempt, |start| Orders {
-                stop: Some((Cause::Stopped, start.stop.grace.to_std())),
+            Command::Stop { attempt } => self.end(attempt, |start| Orders {
+                stop: Some((Cause::Stopped, start.definition.stop.grace.to_std())),
                 kill: None,
             }),
-            ToWorker::Kill { attempt } => {
+            Command::Kill { attempt } => {
                 self.end(attempt, |_| Orders { stop: None, kill: Some(Cause::Stopped) });
             }
-            ToWorker::Signal { attempt, signal } => self.state().signal(attempt, signal),
-            ToWorker::Input(input) => self.state().input(*input),
-            ToWorker::TakeBack { attempt } => {
+            Command::Signal { attempt, signal } => self.state().signal(attempt, signal),
+            Command::Input(input) => self.state().input(*input),
+            Command::TakeBack { attempt } => {
                 self.state().take_back(attempt);
                 self.launch_ready();
             }
-            ToWorker::OutputStored { attempt, offset } => self.output_stored(attempt, offset),
-            ToWorker::EndStored { attempt } => self.forget(attempt),
-            // These are between the connection and the master.
-            ToWorker::Welcome(_)
-            | ToWorker::Alive { .. }
-            | ToWorker::Notice { .. }
-            | ToWorker::OutputWanted { .. }
-            | ToWorker::Goodbye { .. } => {}
+            Command::OutputStored { attempt, offset } => self.output_stored(attempt, offset),
+            Command::EndStored { attempt } => self.forget(attempt),
         }
         self.eventful.notify_one();
     }

@@ -20,7 +20,8 @@ use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
-use gaffer_protocol::wire::{Ended, KillReceipt, StartAttempt};
+use gaffer_protocol::definitions::StartAttempt;
+use gaffer_protocol::wire::{Ended, KillReceipt};
 
 use crate::clock::BootTime;
 use crate::data_dir::create_private_dir;

@@ -12,7 +12,7 @@ const OPTIONS: &str = "options:
   --cpu N        processors that each of them offers; a task of the mix takes a quarter of one [8]
   --per-job N    tasks of each job of the mix, at most 500 [250]
   --percent N    of the time that tasks of the mix take [100]
-  --tasks N      tasks of readopt [100], escape [1000] and crowd [10000]
+  --tasks N      tasks of readopt [100], escape [1000], crowd [10000]; the largest job of large [100000]
   --trick NAME   what mangle does to frames; may be repeated [double, reorder, cut, replay]
   --gaffer PATH  the program that is tried [the one beside this]
   --keep         leave the directory with the logs, and say where it is";

@@ -28,6 +28,8 @@ pub enum Run {
     Crowd,
     /// Several masters on one database are cut off from it, stand still, are killed and told to end.
     Leader,
+    /// Large definitions, and large jobs that are stopped and deleted, beside small jobs.
+    Large,
     /// More output than a worker's disk and network can take.
     Disk,
     /// Frames between workers and master come twice, in another order, cut in half, or again.
@@ -36,7 +38,7 @@ pub enum Run {
 
 impl Run {
     /// Every run, by the name that it is asked for with.
-    pub const ALL: [(&'static str, Run); 15] = [
+    pub const ALL: [(&'static str, Run); 16] = [
         ("links", Run::Strikes(Fault::KillLinks)),
         ("workers", Run::Workers),
         ("readopt", Run::Readopt),
@@ -49,6 +51,7 @@ impl Run {
         ("partitions", Run::Partitions),
         ("escape", Run::Escape),
         ("crowd", Run::Crowd),
+        ("large", Run::Large),
         ("disk", Run::Disk),
         ("mangle", Run::Mangle),
         ("all", Run::Strikes(Fault::All)),
@@ -77,7 +80,8 @@ pub struct Plan {
     pub tasks_per_job: u32,
     /// Of the time that a task of the mix takes.
     pub percent: u64,
-    /// How many tasks there are, where their number is fixed: in `readopt`, `escape` and `crowd`.
+    /// How many tasks there are, where their number is fixed: in `readopt`, `escape` and `crowd`; in `large`, of the
+    /// largest job.
     pub tasks: u32,
     /// What `mangle` does to frames.
     pub tricks: Vec<Trick>,
@@ -103,6 +107,7 @@ impl Plan {
             tasks: match run {
                 Run::Crowd => 10_000,
                 Run::Escape => 1_000,
+                Run::Large => 100_000,
                 _ => 100,
             },
             tricks: Trick::ALL.map(|(_, trick)| trick).to_vec(),

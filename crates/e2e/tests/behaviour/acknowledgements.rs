@@ -12,7 +12,8 @@ use sqlx::{Connection as _, PgConnection};
 
 /// What the master has said so far: its answer to a heartbeat comes after all of that.
 async fn said_so_far(worker: &mut RawWorker, sequence: u64, held: HeldAttempt) -> Vec<ToWorker> {
-    let heartbeat = Heartbeat { sequence, held: vec![held], stats: MachineStats::default(), clock: None };
+    let heartbeat =
+        Heartbeat { sequence, held: Some(vec![held]), stats: MachineStats::default(), clock: None };
     worker.say(&[ToMaster::Heartbeat(Box::new(heartbeat))]).await;
     let mut said = Vec::new();
     loop {

@@ -120,7 +120,7 @@ async fn all_get_in(master: &Master) -> Duration {
         let job = client.submit(script("true")).await;
         let url = format!("ws://{}/worker", master.ports[2]);
         let mut worker = RawWorker::connect(&url, &master.worker_key, hello("w")).await;
-        assert_eq!(worker.next_start().await.job.0, job);
+        assert_eq!(worker.next_start().await.definition.job.0, job);
     };
     tokio::time::timeout(PATIENCE, get_in).await.expect("somebody does not get in");
     start.elapsed()

@@ -48,8 +48,8 @@ async fn what_an_attempt_ran_in_is_kept_whoever_tells_it_first() {
     for tells_at_start in [true, false] {
         let job = stage.client.submit(spec.clone()).await;
         let start = worker.next_start().await;
-        let container = start.container.clone().unwrap();
-        assert_eq!((start.driver, container.image.as_str()), (DriverKind::Docker, "busybox"));
+        let container = start.definition.container.clone().unwrap();
+        assert_eq!((start.definition.driver, container.image.as_str()), (DriverKind::Docker, "busybox"));
         assert_eq!(container.volumes[0].to_string(), "/data:/data:ro");
         let attempt = start.attempt;
         let container = tells_at_start.then(facts);
@@ -140,7 +140,7 @@ async fn without_its_daemon_a_worker_gets_no_containers_and_the_reason_is_told()
     assert_eq!(verdict, format!("w has no working docker driver: {why}"));
 
     worker.say(&[ToMaster::Drivers { drivers: vec![host, docker(true, "Docker 27.2")] }]).await;
-    assert_eq!(worker.next_start().await.driver, DriverKind::Docker, "it is placed at once");
+    assert_eq!(worker.next_start().await.definition.driver, DriverKind::Docker, "it is placed at once");
     let news = messages(&stage, "worker.drivers").await;
     assert!(news.contains(&"the docker driver works: Docker 27.2".to_owned()), "{news:?}");
 }

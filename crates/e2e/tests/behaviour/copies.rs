@@ -116,7 +116,7 @@ async fn a_worker_that_was_restarted_takes_its_own_place_at_once_however_the_old
     let again = from(&said, "boot-1", "m1", "8:1");
     let mut newest = tokio::spawn(async move { RawWorker::connect(&url, &key, again).await });
     let newest = loop {
-        let beat = Heartbeat { sequence: 1, held: vec![], stats: MachineStats::default(), clock: None };
+        let beat = Heartbeat { sequence: 1, held: Some(vec![]), stats: MachineStats::default(), clock: None };
         newer.say(&[ToMaster::Heartbeat(Box::new(beat))]).await;
         if let Ok(connected) = tokio::time::timeout(std::time::Duration::from_millis(50), &mut newest).await {
             break connected.unwrap();

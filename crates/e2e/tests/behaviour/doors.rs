@@ -148,7 +148,7 @@ async fn bodies_that_are_no_json_or_too_large_or_too_deep_are_refused() {
         assert!(status.is_client_error(), "{shown:?}: {status} {text}");
         assert!(serde_json::from_str::<Value>(&text).unwrap()["code"].is_string(), "{shown:?}: {text}");
     }
-    let request = stage.client.request(Method::POST, "/jobs").header("content-type", "application/yaml");
+    let request = stage.client.request(Method::POST, "/jobs").header("content-type", "text/csv");
     assert_eq!(request.body("script: true").send().await.unwrap().status(), StatusCode::BAD_REQUEST);
 }
 

@@ -143,7 +143,7 @@ async fn a_task_goes_from_placement_to_completion_and_takes_its_job_along() {
 
     let outcome = bench.apply(vec![(task, bench.placed())]).await;
     assert!(matches!(&outcome.commands[..], [Dispatch::Start(worker, start)]
-        if *worker == bench.worker && start.attempt.attempt == 1 && start.task == "main"));
+        if *worker == bench.worker && start.attempt.attempt == 1 && start.content().unwrap().task == "main"));
     assert_eq!(bench.states(job).await, ["scheduled"]);
 
     let report = Report { worker: bench.worker, attempt: 1 };

@@ -36,4 +36,5 @@ mod survival;
 mod tenants;
 mod texts;
 mod torture;
+mod wire;
 mod words;

@@ -135,13 +135,15 @@ async fn a_master_that_cannot_prove_that_it_leads_answers_no_heartbeat_until_it_
     eventually("its window is over", async || (!master.store.leadership().is_trusted()).then_some(())).await;
     let last_heard = || master.hub.all()[0].last_seen().0;
     let before = last_heard();
-    let heartbeat = Heartbeat { sequence: 2, held: vec![held], stats: MachineStats::default(), clock: None };
+    let heartbeat =
+        Heartbeat { sequence: 2, held: Some(vec![held]), stats: MachineStats::default(), clock: None };
     worker.say(&[ToMaster::Heartbeat(Box::new(heartbeat))]).await;
     eventually("the heartbeat has arrived", async || (last_heard() > before).then_some(())).await;
     way.mend();
     eventually("it leads as before", async || master.store.leadership().is_trusted().then_some(())).await;
     assert_eq!(row(&database_url).await.0, term);
-    let heartbeat = Heartbeat { sequence: 3, held: vec![held], stats: MachineStats::default(), clock: None };
+    let heartbeat =
+        Heartbeat { sequence: 3, held: Some(vec![held]), stats: MachineStats::default(), clock: None };
     worker.say(&[ToMaster::Heartbeat(Box::new(heartbeat))]).await;
     let answered = worker
         .hear_until(|message| match message {

@@ -18,7 +18,7 @@ async fn the_higher_priority_goes_first_whoever_came_first() {
         jobs.push(stage.client.submit(job(priority)).await);
     }
     // There is room for one.
-    assert_eq!(worker(&stage).await.next_start().await.job.0, jobs[1]);
+    assert_eq!(worker(&stage).await.next_start().await.definition.job.0, jobs[1]);
 }
 
 #[tokio::test]
@@ -27,12 +27,12 @@ async fn what_is_placed_takes_its_room_before_it_has_started() {
     let mut worker = worker(&stage).await;
     let first = stage.client.submit(json!({"script": "true", "count": 2})).await;
     for _ in 0..2 {
-        assert_eq!(worker.next_start().await.job.0, first);
+        assert_eq!(worker.next_start().await.definition.job.0, first);
     }
     // Of the next pass the worker hears of what needs no room, but not of what was there before that.
     stage.client.submit(json!({"script": "true", "resources": {"memory": "1GiB"}})).await;
     let needs_nothing = stage.client.submit(json!({"script": "true", "resources": {"cpu": 0}})).await;
-    assert_eq!(worker.next_start().await.job.0, needs_nothing);
+    assert_eq!(worker.next_start().await.definition.job.0, needs_nothing);
 }
 
 #[tokio::test]
@@ -50,5 +50,5 @@ async fn what_a_worker_does_not_start_in_time_is_asked_back_and_placed_again() {
     assert_eq!(asked, first);
     worker.say(&[ToMaster::Returned { attempt: first }]).await;
     let again = worker.next_start().await;
-    assert_eq!((again.job.0, again.attempt.task, again.attempt.attempt), (job, first.task, 2));
+    assert_eq!((again.definition.job.0, again.attempt.task, again.attempt.attempt), (job, first.task, 2));
 }

@@ -232,7 +232,7 @@ async fn a_large_job_is_stopped_and_deleted_beside_others() {
     let small = client.submit(script("true")).await;
     let attempt = loop {
         let start = worker.next_start().await;
-        if start.job.0 == small {
+        if start.definition.job.0 == small {
             break start.attempt;
         }
     };

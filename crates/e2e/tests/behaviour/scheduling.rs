@@ -7,7 +7,8 @@ use gaffer_domain::reason::AttemptEnd;
 use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
-use gaffer_protocol::wire::{Hello, StartAttempt};
+use gaffer_protocol::definitions::StartAttempt;
+use gaffer_protocol::wire::Hello;
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
@@ -68,7 +69,7 @@ async fn countable_resources_are_never_promised_twice() {
         stage.client.submit(json!({"script": "true", "count": 3, "resources": {"cpu": 0.1, "gpu": 1}})).await;
     let first = worker.next_start().await;
     let second = worker.next_start().await;
-    assert_eq!(first.countables, BTreeMap::from([("gpu".to_owned(), 1)]));
+    assert_eq!(first.definition.countables, BTreeMap::from([("gpu".to_owned(), 1)]));
     let told = explained(&stage, job).await;
     assert_eq!(told["waiting"][0]["count"], 1, "{told}");
     assert_eq!(told["waiting"][0]["workers"][0]["message"], "w has 0 gpu free, 1 wanted");
@@ -151,7 +152,7 @@ async fn for_a_large_task_that_has_waited_for_long_a_worker_is_kept_free_and_all
     // Half of it is free, and none of the small ones gets that.
     completes(&mut worker, &running[1]).await;
     let next = worker.next_start().await;
-    assert_eq!(next.job.0, large);
+    assert_eq!(next.definition.job.0, large);
 }
 
 #[tokio::test]

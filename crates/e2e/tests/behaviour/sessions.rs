@@ -475,7 +475,7 @@ async fn a_task_that_no_worker_can_run_says_why_and_starts_when_one_comes_that_c
     large.name = "lab-2".to_owned();
     large.capacity.cpu = gaffer_domain::quantity::Cpu::from_millis(4_000);
     let mut large = RawWorker::connect(&stage.worker_url(), &stage.worker_key, large).await;
-    assert_eq!(large.next_start().await.job.0, job);
+    assert_eq!(large.next_start().await.definition.job.0, job);
 }
 
 #[tokio::test]
@@ -489,7 +489,7 @@ async fn a_draining_worker_gets_nothing_new_until_it_is_resumed() {
     let why = stage.client.get(&format!("/jobs/{job}/explain")).await;
     assert_eq!(why.body["message"], "main: all workers that are connected take nothing new");
     assert_eq!(stage.client.post("/workers/w/resume", &json!({})).await.body["state"], "online");
-    assert_eq!(worker.next_start().await.job.0, job);
+    assert_eq!(worker.next_start().await.definition.job.0, job);
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ async fn a_stored_job_is_not_judged_by_the_rules_for_new_input() {
     said.labels.insert("later".to_owned(), "yes".to_owned());
     let mut worker = worker_on(&stage, said).await;
     let start = worker.next_start().await;
-    assert_eq!(start.env["discovery.type"], "single-node", "what is stored is what runs");
+    assert_eq!(start.definition.env["discovery.type"], "single-node", "what is stored is what runs");
     for (job, attempt) in [(runs, attempt), (waits, start.attempt)] {
         assert_eq!(stage.client.job(job).await.problem, None);
         worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 0).await;
@@ -115,7 +115,7 @@ async fn a_job_that_cannot_be_read_is_shown_and_ends_and_holds_up_nobody() {
     // What waits is not started, and those behind it, though alike, are.
     let readable = stage.client.submit(script("true")).await;
     let start = worker.next_start().await;
-    assert_eq!(start.job.0, readable);
+    assert_eq!(start.definition.job.0, readable);
     worker.ended(start.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
     assert_eq!(stage.client.finished(readable).await.state, "completed");
     assert_eq!(stage.client.job(pending).await.task_counts["pending"], 40);
@@ -223,7 +223,7 @@ async fn what_another_version_stored_of_workers_classes_and_attempts_takes_nothi
     let mut done = 0;
     while done < 30 {
         let start = worker.next_start().await;
-        assert_eq!(start.job.0, job);
+        assert_eq!(start.definition.job.0, job);
         worker.ended(start.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
         done += 1;
     }
@@ -239,7 +239,7 @@ async fn a_class_whose_needs_cannot_be_read_has_those_of_its_jobs() {
     change(&stage.database_url, "UPDATE classes SET needs = '{\"later\": 1}'").await;
     let mut worker = worker_on(&stage, hello("w")).await;
     let start = worker.next_start().await;
-    assert_eq!(start.job.0, first);
+    assert_eq!(start.definition.job.0, first);
     worker.started(start.attempt).await;
     worker.heartbeat(1, vec![HeldAttempt { attempt: start.attempt, phase: HeldPhase::Running }]).await;
     stage.client.in_state(first, "running").await;
@@ -249,7 +249,7 @@ async fn a_class_whose_needs_cannot_be_read_has_those_of_its_jobs() {
     assert_eq!(why.body["waiting"][0]["workers"][0]["message"], "w has 0 cpu free, 1 wanted");
     assert_eq!(stage.client.get("/queue").await.body["classes"].as_array().unwrap().len(), 2);
     worker.ended(start.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
-    let mut next = [worker.next_start().await.job.0, 0];
+    let mut next = [worker.next_start().await.definition.job.0, 0];
     next[1] = second;
     assert!(next[0] == second || next[0] == small);
 }

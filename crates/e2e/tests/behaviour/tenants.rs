@@ -90,10 +90,10 @@ async fn a_worker_runs_the_tasks_of_its_own_project_only() {
     let job = stage.client.submit(script("true")).await;
     let eves_job = eve.submit(script("true")).await;
     let mut eves = RawWorker::connect(&stage.worker_url(), &eves_worker_key, hello("w")).await;
-    assert_eq!(eves.next_start().await.job.0, eves_job);
+    assert_eq!(eves.next_start().await.definition.job.0, eves_job);
     let said = hello("w");
     let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, said.clone()).await;
-    assert_eq!(worker.next_start().await.job.0, job);
+    assert_eq!(worker.next_start().await.definition.job.0, job);
 
     let posing = RawWorker::try_connect(&stage.worker_url(), &eves_worker_key, said).await.err().unwrap();
     assert!(matches!(posing, Some(ToWorker::Goodbye { .. })), "{posing:?}");

@@ -88,3 +88,8 @@ async fn masters_that_are_cut_off_or_stand_still_run_nothing_twice() {
     // What the workers of a replaced master ran for too long begins anew.
     assert!(verdict.repeats_for_faults() > 0, "{verdict}");
 }
+
+#[tokio::test]
+async fn large_definitions_and_jobs_hold_up_no_small_ones() {
+    endures(Plan { tasks: 2_000, workers: 2, ..plan(Run::Large) }).await;
+}

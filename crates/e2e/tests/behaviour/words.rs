@@ -168,7 +168,7 @@ async fn a_worker_that_gives_everything_back_is_asked_ever_more_rarely_and_other
     .await;
     // The pause of the first is longer than it takes another one to come and be given the task.
     let mut other = worker(&stage, "other").await;
-    assert_eq!(other.next_start().await.job.0, job);
+    assert_eq!(other.next_start().await.definition.job.0, job);
 }
 
 #[tokio::test]

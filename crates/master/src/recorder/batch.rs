@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gaffer_domain::task::Rejected;
+use gaffer_domain::task::{Rejected, TaskEvent};
 use gaffer_domain::{TaskId, WorkerId};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
+use super::queue::Charge;
+use crate::hub::OnItsWay;
 use crate::live::LiveOutput;
 use crate::store::gate::{Batch, Input, JobSlice, SliceResult, StopJob, StopResult};
 use crate::store::output::ChunkRow;
@@ -25,9 +27,11 @@ pub(super) enum Change {
         input: Input,
         /// Who is told once it is recorded.
         acknowledge: Option<WorkerId>,
+        /// Of its worker's share of the queue.
+        charge: Option<Charge>,
     },
     /// Output that arrived. It must not be forgotten.
-    Output { row: ChunkRow, live: Arc<LiveOutput>, _room: OwnedSemaphorePermit },
+    Output { row: ChunkRow, live: Arc<LiveOutput>, on_its_way: OnItsWay },
     /// What the master wants. Whoever wants it looks again if nothing comes of it.
     Decision { input: Input, answer: Arc<Answer>, place: usize },
     /// A job that a user wants stopped.
@@ -69,6 +73,25 @@ impl Drop for Answer {
 }
 
 impl Change {
+    /// What was found to have happened, beside what a worker reported.
+    pub(super) fn found(input: Input) -> Change {
+        Change::Report { input, acknowledge: None, charge: None }
+    }
+
+    /// The worker that reports it; none if nobody does.
+    pub(super) fn worker(&self) -> Option<WorkerId> {
+        match self {
+            Change::Report { input, .. } => match &input.event {
+                TaskEvent::Started(report, _) | TaskEvent::Returned(report) | TaskEvent::Ended(report, _) => {
+                    Some(report.worker)
+                }
+                _ => None,
+            },
+            Change::Output { live, .. } => Some(live.worker),
+            Change::Decision { .. } | Change::Stop(..) | Change::Slice(..) => None,
+        }
+    }
+
     /// The task whose changes must stay in order with this one.
     pub(super) fn task(&self) -> Option<TaskId> {
         match self {

@@ -113,15 +113,22 @@ impl Recorder {
             runs,
             given_back: _,
             started: _,
+            closed,
+            workers,
         } = outcome;
+        for worker in &workers {
+            if let Some(session) = self.parts.hub.get(*worker) {
+                session.agreement.expectation_changed();
+            }
+        }
         let (mut results, mut stops, mut slices) =
             (results.into_iter(), stops.into_iter(), slices.into_iter());
         let (mut stored, mut ended) = (BTreeMap::new(), Vec::new());
         for change in changes {
             match change {
-                Change::Report { input, acknowledge } => match results.next() {
+                Change::Report { input, acknowledge, charge } => match results.next() {
                     Some(Err(Rejected::Busy)) | None => {
-                        let report = Change::Report { input, acknowledge };
+                        let report = Change::Report { input, acknowledge, charge };
                         self.deferred.defer(report, tokio::time::Instant::now());
                     }
                     Some(_) => {
@@ -137,7 +144,9 @@ impl Recorder {
                     }
                     answer.set(place, result);
                 }
-                Change::Output { row, live, _room } => {
+                Change::Output { row, live, on_its_way } => {
+                    // Before anybody is told: the worker may send as much again then.
+                    drop(on_its_way);
                     let offset = row.chunk.offset + u64::from(row.payload_bytes);
                     stored.insert(row.chunk.attempt, (live, offset));
                 }
@@ -152,7 +161,7 @@ impl Recorder {
             }
         }
         for (attempt, (live, offset)) in stored {
-            live.stored(offset);
+            self.parts.live.stored(&live, offset);
             self.parts.hub.send(live.worker, ToWorker::OutputStored { attempt, offset });
         }
         for (attempt, acknowledge) in ended {
@@ -161,13 +170,16 @@ impl Recorder {
             }
             self.finish_output(attempt);
         }
+        for attempt in closed {
+            self.finish_output(attempt);
+        }
         for command in commands {
             match command {
                 // One that is not sent is found missing at the worker's next heartbeat or hello.
                 Dispatch::Start(..) if !self.parts.store.leadership().is_trusted() => {}
-                Dispatch::Start(worker, start) => {
-                    self.parts.live.open_new(start.attempt, worker);
-                    self.parts.hub.send(worker, ToWorker::Start(start));
+                Dispatch::Start(worker, order) => {
+                    self.parts.live.open_new(order.attempt, worker);
+                    self.parts.hub.start(worker, &order);
                 }
                 Dispatch::Stop(worker, attempt) => self.parts.hub.send(worker, ToWorker::Stop { attempt }),
             }
@@ -186,8 +198,7 @@ impl Recorder {
 
     /// Closes the live output of an attempt, and joins its chunks if they are many and small.
     fn finish_output(&self, attempt: AttemptRef) {
-        let Some(live) = self.parts.live.get(attempt) else { return };
-        self.parts.live.close(attempt);
+        let Some(live) = self.parts.live.close(attempt) else { return };
         let (chunks, bytes) = (live.chunk_count(), live.received().bytes);
         if chunks < COMPACT_FROM_CHUNKS || bytes / chunks > COMPACT_BELOW_BYTES {
             return;

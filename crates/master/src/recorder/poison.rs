@@ -31,7 +31,7 @@ impl Recorder {
             return;
         }
         match change {
-            Change::Report { mut input, acknowledge } => {
+            Change::Report { mut input, acknowledge, charge } => {
                 if let TaskEvent::Ended(report, end) = &input.event {
                     if matches!(end, AttemptEnd::Lost { cause: LostCause::EndRefused }) {
                         return;
@@ -39,12 +39,13 @@ impl Recorder {
                     input.event =
                         TaskEvent::Ended(*report, AttemptEnd::Lost { cause: LostCause::EndRefused });
                     input.detail = Detail::None;
-                    parts.push(vec![Change::Report { input, acknowledge }]);
+                    parts.push(vec![Change::Report { input, acknowledge, charge }]);
                 }
             }
-            Change::Output { row, live, _room } => {
+            Change::Output { row, live, on_its_way } => {
+                drop(on_its_way);
                 let offset = row.chunk.offset + u64::from(row.payload_bytes);
-                live.stored(offset);
+                self.parts.live.stored(&live, offset);
                 let attempt = row.chunk.attempt;
                 self.parts.hub.send(live.worker, ToWorker::OutputStored { attempt, offset });
             }

@@ -49,7 +49,7 @@ pub(super) fn checked(
         ToMaster::Hello(hello) => ToMaster::Hello(Box::new(checked_hello(*hello)?)),
         ToMaster::Heartbeat(heartbeat) => {
             let Heartbeat { sequence, held, stats, clock } = *heartbeat;
-            check_held(&held)?;
+            held.as_deref().map_or(Ok(()), check_held)?;
             ToMaster::Heartbeat(Box::new(Heartbeat { sequence, held, stats: checked_stats(stats), clock }))
         }
         ToMaster::Started { attempt, at, container } => {

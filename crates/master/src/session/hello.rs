@@ -1,14 +1,14 @@
 //! The beginning of a session: the hello is read and checked, the worker registered, differences repaired, the welcome
-//! made.
+//! made. The database may take its time for that: what fails for now is tried again while the worker waits.
 
 use std::time::Duration;
 
 use chrono::Utc;
-use gaffer_domain::ProjectId;
 use gaffer_domain::worker::HEARTBEAT_INTERVAL;
 use gaffer_domain::worker::place::Place;
+use gaffer_domain::{AttemptRef, ProjectId};
 use gaffer_protocol::wire::{
-    GoodbyeCode, HeldAttempt, PROTOCOL_VERSION, StoredOutput, ToMaster, ToWorker, Welcome,
+    GoodbyeCode, HeldAttempt, Hello, PROTOCOL_VERSION, StoredOutput, ToMaster, ToWorker, Welcome,
 };
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -19,6 +19,7 @@ use super::read::{Frame, next_frame};
 use super::{SessionEnd, Source, held_of};
 use crate::Master;
 use crate::arrivals::{self, Turn};
+use crate::hub::SessionHandle;
 use crate::store::StoreError;
 use crate::store::keys::KeyHolder;
 use crate::store::places::BeforeHello;
@@ -26,14 +27,12 @@ use crate::store::workers::Registered;
 
 /// A worker has so long to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Waits between tries while the database is away.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_secs(1);
 
-/// Reads the hello and registers the worker.
-pub(super) async fn begin(
-    master: &Master,
-    source: &mut Source,
-    key: &KeyHolder,
-    session: Uuid,
-) -> Result<(Registered, Vec<HeldAttempt>, Turn), SessionEnd> {
+/// Reads the hello.
+pub(super) async fn begin(source: &mut Source) -> Result<Hello, SessionEnd> {
     let first = tokio::time::timeout(HELLO_TIMEOUT, next_frame(source)).await;
     let first = first.map_err(|_| SessionEnd::protocol("there was no hello within 10 seconds"))??;
     let Frame::Control(messages) = first else {
@@ -55,7 +54,16 @@ pub(super) async fn begin(
         );
         return Err(SessionEnd::Goodbye(GoodbyeCode::ProtocolVersion, message));
     }
-    let hello = cleaned(*hello)?;
+    cleaned(*hello)
+}
+
+/// Registers the worker. No other session of its begins before the turn ends that this gives.
+pub(super) async fn register(
+    master: &Master,
+    key: &KeyHolder,
+    session: Uuid,
+    hello: &Hello,
+) -> Result<(Registered, Turn), SessionEnd> {
     let identity: [u8; 32] = Sha256::digest(hello.identity.as_bytes()).into();
     master.hub.may_say_hello(identity).map_err(|wait| {
         let wait = wait.as_secs() + 1;
@@ -63,25 +71,19 @@ pub(super) async fn begin(
     })?;
     let turn = master.arrivals.turn(identity).await;
     let place = Place { boot_id: hello.boot_id.clone(), ..hello.place.clone() };
-    let known = let_in(master, key.project, &identity, &hello.name, &place).await?;
-    let registered = master
-        .store
-        .worker_hello(key.project, key.key, session, &identity, &hello)
-        .await
-        .map_err(|error| SessionEnd::Disconnected(error.to_string()))?
+    let known = in_turn(master, || let_in(master, key.project, &identity, &hello.name, &place)).await??;
+    let register = || master.store.worker_hello(key.project, key.key, session, &identity, hello);
+    let registered = in_turn(master, register)
+        .await?
         .ok_or_else(|| SessionEnd::protocol("this worker's identity or name belongs to somebody else"))?;
     tracing::info!(
         worker = %registered.name, id = %registered.id, version = %hello.version, held = hello.held.len(),
         new = registered.is_new, "worker connected"
     );
     if known.as_ref() != Some(&place) {
-        master
-            .store
-            .worker_placed(registered.id, &place)
-            .await
-            .map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
+        in_turn(master, || master.store.worker_placed(registered.id, &place)).await?;
     }
-    Ok((registered, hello.held, turn))
+    Ok((registered, turn))
 }
 
 /// Whether this worker is the one that its identity says, and has the name to itself that a lost one had. Gives where it
@@ -92,13 +94,11 @@ async fn let_in(
     identity: &[u8; 32],
     name: &str,
     place: &Place,
-) -> Result<Option<Place>, SessionEnd> {
-    let disconnected = |error: StoreError| SessionEnd::Disconnected(error.to_string());
+) -> Result<Result<Option<Place>, SessionEnd>, StoreError> {
     let BeforeHello { known, name_is_of_lost } =
-        master.store.worker_before_hello(project, identity, name).await.map_err(disconnected)?;
+        master.store.worker_before_hello(project, identity, name).await?;
     if let Some(known) = &known
-        && let Err(duplicate) =
-            arrivals::admit(&master.store, &master.hub, known, place).await.map_err(disconnected)?
+        && let Err(duplicate) = arrivals::admit(&master.store, &master.hub, known, place).await?
     {
         tracing::warn!(
             worker = %duplicate.holder_name, relation = ?duplicate.relation, host = place.host,
@@ -106,7 +106,7 @@ async fn let_in(
         );
         if master.arrivals.is_news(duplicate.holder) {
             let event = duplicate.event(place);
-            master.store.worker_duplicate(duplicate.holder, &event).await.map_err(disconnected)?;
+            master.store.worker_duplicate(duplicate.holder, &event).await?;
             master.hub.send(duplicate.holder, ToWorker::Notice { message: event });
             master.changes.announce(&[]);
         }
@@ -114,56 +114,75 @@ async fn let_in(
             true => GoodbyeCode::BeginAnew,
             false => GoodbyeCode::Duplicate,
         };
-        return Err(SessionEnd::Goodbye(code, duplicate.message()));
+        return Ok(Err(SessionEnd::Goodbye(code, duplicate.message())));
     }
     if name_is_of_lost {
-        master.store.worker_name_release(project, name).await.map_err(disconnected)?;
+        master.store.worker_name_release(project, name).await?;
     }
-    Ok(known.map(|known| known.place))
+    Ok(Ok(known.map(|known| known.place)))
 }
 
 /// Repairs what worker and database disagree on; says how much of each held attempt's output is stored.
 pub(super) async fn welcome(
     master: &Master,
+    handle: &SessionHandle,
     registered: &Registered,
     held: &[HeldAttempt],
 ) -> Result<ToWorker, SessionEnd> {
-    let shutting_down =
-        |_| SessionEnd::Goodbye(GoodbyeCode::ShuttingDown, "the master is shutting down".into());
     master
         .recorder
         .reconcile_hello(registered.id, held_of(held), registered.rebooted)
         .await
-        .map_err(shutting_down)?;
+        .map_err(|_| shutting_down())?;
     if registered.rebooted {
         // Only now: had it been stored with the hello and this master died in between, the losses would be forgotten.
-        master
-            .store
-            .worker_booted(registered.id, &registered.boot_id)
-            .await
-            .map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
+        in_turn(master, || master.store.worker_booted(registered.id, &registered.boot_id)).await?;
     }
-    let mut stored = Vec::new();
-    for held in held {
-        let live = master
-            .live
-            .open(&master.store, held.attempt, registered.id)
-            .await
-            .map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
-        if let Some(live) = live {
-            stored.push(StoredOutput { attempt: held.attempt, offset: live.stored_bytes() });
-        }
-    }
+    let held: Vec<AttemptRef> = held.iter().map(|held| held.attempt).collect();
+    let open = in_turn(master, || master.live.open_all(&master.store, &held, registered.id)).await?;
     master.clocks.welcomed(registered.id);
     // It renews the worker's leases, too.
     if !master.store.leadership().is_trusted() {
         return Err(SessionEnd::Disconnected("this master does not know whether it still leads".to_owned()));
     }
+    let stored = open.iter().map(|live| {
+        live.session_begins();
+        StoredOutput { attempt: live.attempt, offset: live.stored_bytes() }
+    });
     Ok(ToWorker::Welcome(Welcome {
         worker: registered.id,
         name: registered.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         heartbeat: HEARTBEAT_INTERVAL,
-        stored,
+        stored: stored.collect(),
+        output_window: handle.window(),
     }))
+}
+
+/// Asks the database when it is this worker's turn, and again while it does not answer.
+async fn in_turn<T, F: Future<Output = Result<T, StoreError>>>(
+    master: &Master,
+    ask: impl Fn() -> F,
+) -> Result<T, SessionEnd> {
+    let mut wait = RETRY_FIRST;
+    loop {
+        let answer = {
+            let _turn = master.hub.hello_turn().await;
+            ask().await
+        };
+        match answer {
+            Ok(answer) => return Ok(answer),
+            Err(_) if master.shutdown.is_cancelled() => return Err(shutting_down()),
+            Err(StoreError::Unavailable(error)) => {
+                tracing::debug!(%error, "a worker waits for the database");
+            }
+            Err(error) => return Err(SessionEnd::Disconnected(error.to_string())),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_LONGEST);
+    }
+}
+
+fn shutting_down() -> SessionEnd {
+    SessionEnd::Goodbye(GoodbyeCode::ShuttingDown, "the master is shutting down".to_owned())
 }

@@ -1,23 +1,29 @@
 //! The side of a session that reads: takes what the worker says to the recorder, the hub and the store.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::ws::Message;
 use bytes::Bytes;
 use chrono::Utc;
 use futures::StreamExt;
+use gaffer_domain::AttemptRef;
 use gaffer_domain::worker::SILENCE_LIMIT;
 use gaffer_protocol::output::EncodedChunk;
 use gaffer_protocol::wire::{Ended, GoodbyeCode, Heartbeat, MAX_MESSAGES_PER_FRAME, ToMaster, ToWorker};
 use tokio::sync::watch;
 
+use super::aside::Aside;
 use super::checks::{checked, checked_chunk};
-use super::reports::{write_drivers, write_note};
 use super::{SessionEnd, Source, held_of, told_to_go};
 use crate::Master;
 use crate::hub::{Goodbye, SessionHandle};
-use crate::live::Arrival;
+use crate::live::{Arrival, Found, LiveOutput};
+use crate::recorder::{NotTaken, Reporter};
 use crate::store::output::ReceivedOutput;
+
+pub(super) const CHECKSUMS_DIFFER: &str = "the output is not what its worker read: the checksums differ";
+pub(super) const OUTPUT_AFTER_END: &str = "output came after the end of the attempt and was refused";
 
 /// What a frame holds.
 pub(super) enum Frame {
@@ -42,15 +48,17 @@ pub(super) async fn next_frame(source: &mut Source) -> Result<Frame, SessionEnd>
     }
 }
 
-/// Reads until the session ends. A frame that was begun with is dealt with to its end: output that counts as received
-/// has to reach the recorder.
+/// Reads until the session ends. Waits for nothing but the worker: what needs the database goes to the recorder's queue
+/// or is done aside. Output that counts as received is in that queue.
 pub(super) async fn read(
     master: &Arc<Master>,
     handle: &Arc<SessionHandle>,
     mut source: Source,
     mut goodbye: watch::Receiver<Option<Goodbye>>,
 ) -> SessionEnd {
-    let actor: Arc<str> = format!("worker {}", handle.worker_name).into();
+    let reporter = Arc::new(Reporter::new(handle.worker, &handle.worker_name));
+    let aside = Aside::new(master, handle, &reporter);
+    let reader = Reader { master, handle, reporter: &reporter, aside };
     loop {
         let frame = tokio::select! {
             biased;
@@ -61,8 +69,8 @@ pub(super) async fn read(
             Err(_) => Err(SessionEnd::Disconnected(format!("nothing was heard for {SILENCE_LIMIT}"))),
             Ok(Err(end)) => Err(end),
             Ok(Ok(Frame::Nothing)) => Ok(()),
-            Ok(Ok(Frame::Output(frame))) => output(master, handle, frame).await,
-            Ok(Ok(Frame::Control(messages))) => control(master, handle, &actor, messages).await,
+            Ok(Ok(Frame::Output(frame))) => reader.output(frame),
+            Ok(Ok(Frame::Control(messages))) => reader.control(messages),
         };
         if let Err(end) = handled {
             return end;
@@ -70,93 +78,143 @@ pub(super) async fn read(
     }
 }
 
-async fn control(
-    master: &Arc<Master>,
-    handle: &Arc<SessionHandle>,
-    actor: &Arc<str>,
-    messages: Vec<ToMaster>,
-) -> Result<(), SessionEnd> {
-    let worker = handle.worker;
-    let recorder = &master.recorder;
-    handle.heard(None);
-    for message in messages {
-        let recorded = match checked(message, Utc::now(), |at| master.clocks.ours(worker, at))? {
-            ToMaster::Hello(_) => return Err(SessionEnd::protocol("a second hello in one session")),
-            ToMaster::Heartbeat(heartbeat) => {
-                let Heartbeat { sequence, held, stats, clock } = *heartbeat;
-                handle.heard(Some(stats));
-                master.clocks.heartbeat(worker, sequence, clock, Utc::now());
-                // It renews the worker's leases.
-                if master.store.leadership().is_trusted() {
-                    handle.send(ToWorker::Alive { sequence });
+struct Reader<'a> {
+    master: &'a Arc<Master>,
+    handle: &'a Arc<SessionHandle>,
+    reporter: &'a Reporter,
+    aside: Aside,
+}
+
+impl Reader<'_> {
+    fn control(&self, messages: Vec<ToMaster>) -> Result<(), SessionEnd> {
+        let recorder = &self.master.recorder;
+        self.handle.heard(None);
+        let ours = |at| self.master.clocks.ours(self.handle.worker, at);
+        for message in messages {
+            match checked(message, Utc::now(), ours)? {
+                ToMaster::Hello(_) => return Err(SessionEnd::protocol("a second hello in one session")),
+                ToMaster::Heartbeat(heartbeat) => self.heartbeat(*heartbeat)?,
+                ToMaster::Started { attempt, at, container } => {
+                    recorder.started(self.reporter, attempt, at, container)?;
                 }
-                recorder.reconcile_heartbeat(worker, held_of(&held)).await
-            }
-            ToMaster::Started { attempt, at, container } => {
-                recorder.started(worker, actor, attempt, at, container).await
-            }
-            ToMaster::Noted { attempt, message } => {
-                if let Some(note) = handle.reports.note(attempt, &message) {
-                    write_note(master, handle, attempt, &note).await;
+                ToMaster::Noted { attempt, message } => {
+                    if let Some(note) = self.handle.reports.note(attempt, &message) {
+                        self.aside.note(attempt, note);
+                    }
                 }
-                Ok(())
-            }
-            ToMaster::Drivers { drivers } => {
-                if let Some(drivers) = handle.reports.drivers(drivers) {
-                    // Not stored, it would be forgotten until the next hello.
-                    let written = write_drivers(master, handle, &drivers).await;
-                    written.map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
+                ToMaster::Drivers { drivers } => {
+                    if let Some(drivers) = self.handle.reports.drivers(drivers) {
+                        self.aside.drivers(drivers)?;
+                    }
                 }
-                Ok(())
+                ToMaster::InputTaken(taken) => self.master.inputs.taken(self.handle.worker, taken),
+                ToMaster::Returned { attempt } => recorder.returned(self.reporter, attempt)?,
+                ToMaster::Ended(ended) => self.ended(ended)?,
             }
-            ToMaster::InputTaken(taken) => {
-                master.inputs.taken(worker, taken);
-                Ok(())
+        }
+        Ok(())
+    }
+
+    fn heartbeat(&self, heartbeat: Heartbeat) -> Result<(), SessionEnd> {
+        let Heartbeat { sequence, held, stats, clock } = heartbeat;
+        self.handle.heard(Some(stats));
+        self.master.clocks.heartbeat(self.handle.worker, sequence, clock, Utc::now());
+        // It renews the worker's leases.
+        if self.master.store.leadership().is_trusted() {
+            self.handle.send(ToWorker::Alive { sequence });
+        }
+        let held = held.map(|held| held_of(&held));
+        match self.handle.agreement.heard(held, Instant::now()) {
+            Some(listed) => {
+                let taken = self.master.recorder.reconcile_heartbeat(self.handle, listed);
+                taken.map_err(|error| NotTaken::from(error).into())
             }
-            ToMaster::Returned { attempt } => recorder.returned(worker, actor, attempt).await,
-            ToMaster::Ended(mut ended) => match end_of_output(master, handle, &mut ended).await? {
-                Some((received, Course::UnderWay)) => recorder.ended(worker, actor, ended, received).await,
-                Some((received, Course::Over)) => match handle.reports.late_end(ended, received) {
-                    Some(ended) => recorder.ended(worker, actor, ended, received).await,
-                    None => Ok(()),
-                },
-                None => {
-                    handle.send(ToWorker::EndStored { attempt: ended.attempt });
-                    Ok(())
-                }
-            },
+            None => Ok(()),
+        }
+    }
+
+    fn ended(&self, mut ended: Box<Ended>) -> Result<(), SessionEnd> {
+        let attempt = ended.attempt;
+        let live = match self.master.live.find(attempt, self.handle.worker) {
+            Found::Open(live) => live,
+            Found::Unknown => return self.aside.ended(ended),
+            Found::Foreign => {
+                self.handle.send(ToWorker::EndStored { attempt });
+                return Ok(());
+            }
         };
-        recorded.map_err(|error| SessionEnd::Goodbye(GoodbyeCode::ShuttingDown, error.to_string()))?;
+        let received = live.received();
+        if ended.output_bytes > received.bytes {
+            return Err(SessionEnd::protocol(format!(
+                "the end of attempt {attempt} speaks of {} bytes of output, only {} have arrived",
+                ended.output_bytes, received.bytes
+            )));
+        }
+        let received = check_end(&live, &mut ended);
+        if received.complete == Some(false) {
+            self.note(attempt, CHECKSUMS_DIFFER);
+        }
+        // One that comes late has a rate.
+        let ended = match live.was_over {
+            true => self.handle.reports.late_end(ended, received),
+            false => Some(ended),
+        };
+        match ended {
+            Some(ended) => Ok(self.master.recorder.ended(self.reporter, ended, received)?),
+            None => Ok(()),
+        }
     }
-    Ok(())
+
+    fn note(&self, attempt: AttemptRef, message: &str) {
+        if let Some(note) = self.handle.reports.note(attempt, message) {
+            self.aside.note(attempt, note);
+        }
+    }
+
+    fn output(&self, frame: Bytes) -> Result<(), SessionEnd> {
+        self.handle.heard(None);
+        let malformed = |error: gaffer_protocol::output::Malformed| SessionEnd::protocol(error.to_string());
+        let encoded = EncodedChunk::from_frame(frame).map_err(malformed)?;
+        let chunk = encoded.decode().map_err(malformed)?;
+        let (encoded, chunk) = checked_chunk(encoded, chunk, Utc::now())?;
+        let (attempt, end) = (chunk.attempt, chunk.end());
+        let live = match self.master.live.find(attempt, self.handle.worker) {
+            Found::Open(live) => live,
+            Found::Unknown => return self.aside.output(attempt, chunk.end()),
+            Found::Foreign => {
+                // There is no place for it, and never will be.
+                self.handle.send(ToWorker::OutputStored { attempt, offset: chunk.end() });
+                return Ok(());
+            }
+        };
+        let Some(on_its_way) = self.handle.output_arrived(chunk.payload_bytes) else {
+            return Err(SessionEnd::protocol(format!(
+                "more output is on its way than the {} bytes that the worker was granted",
+                self.handle.window()
+            )));
+        };
+        match live.arrive(encoded, chunk) {
+            Arrival::New(row) => self.master.recorder.output(row, live, on_its_way)?,
+            Arrival::Repeated => {
+                self.handle.send(ToWorker::OutputStored { attempt, offset: live.stored_bytes() });
+            }
+            Arrival::Gap(offset) => self.handle.send(ToWorker::OutputWanted { attempt, offset }),
+            Arrival::KnownGap => {}
+            Arrival::AfterEnd => {
+                // Closed is closed. The worker is told to forget it: there will never be a place for it.
+                tracing::debug!(%attempt, worker = %self.handle.worker_name, "{OUTPUT_AFTER_END}");
+                self.note(attempt, OUTPUT_AFTER_END);
+                self.handle.send(ToWorker::OutputStored { attempt, offset: end });
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Whether an attempt is over by what is recorded.
-enum Course {
-    UnderWay,
-    Over,
-}
-
-/// Checks a reported end against the output that has arrived, after which no more is taken. Returns what is known of that
-/// output; none if the attempt does not exist (any more) or is another worker's, so that there is nothing to record.
-async fn end_of_output(
-    master: &Master,
-    handle: &SessionHandle,
-    ended: &mut Ended,
-) -> Result<Option<(ReceivedOutput, Course)>, SessionEnd> {
-    let live = master
-        .live
-        .open(&master.store, ended.attempt, handle.worker)
-        .await
-        .map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
-    let Some(live) = live else { return Ok(None) };
+/// Checks a reported end against the output that has arrived, after which no more is taken. Gives what is known of that
+/// output.
+pub(super) fn check_end(live: &LiveOutput, ended: &mut Ended) -> ReceivedOutput {
     let received = live.received();
-    if ended.output_bytes > received.bytes {
-        return Err(SessionEnd::protocol(format!(
-            "the end of attempt {} speaks of {} bytes of output, only {} have arrived",
-            ended.attempt, ended.output_bytes, received.bytes
-        )));
-    }
     live.ends();
     let ours = live.sha256();
     let complete = match (&ended.output_sha256, &ours) {
@@ -168,61 +226,21 @@ async fn end_of_output(
     if complete == Some(false) {
         let theirs = ended.output_sha256.as_deref();
         tracing::error!(attempt = %ended.attempt, theirs, ours, "the output's checksums differ");
-        let message = "the output is not what its worker read: the checksums differ";
-        if let Some(note) = handle.reports.note(ended.attempt, message) {
-            write_note(master, handle, ended.attempt, &note).await;
-        }
     }
     // A worker that lost part of its own record may know of less than is stored here; what is stored counts.
     if ended.output_bytes < received.bytes || ended.output_sha256.is_none() {
         ended.output_bytes = received.bytes;
         ended.output_sha256 = ours;
     }
-    let course = if live.was_over { Course::Over } else { Course::UnderWay };
-    Ok(Some((ReceivedOutput { lines: received.lines, complete }, course)))
+    ReceivedOutput { lines: received.lines, complete }
 }
 
-async fn output(master: &Arc<Master>, handle: &Arc<SessionHandle>, frame: Bytes) -> Result<(), SessionEnd> {
-    handle.heard(None);
-    let malformed = |error: gaffer_protocol::output::Malformed| SessionEnd::protocol(error.to_string());
-    let encoded = EncodedChunk::from_frame(frame).map_err(malformed)?;
-    let chunk = encoded.decode().map_err(malformed)?;
-    let (encoded, chunk) = checked_chunk(encoded, chunk, Utc::now())?;
-    let attempt = chunk.attempt;
-    let live = master
-        .live
-        .open(&master.store, attempt, handle.worker)
-        .await
-        .map_err(|error| SessionEnd::Disconnected(error.to_string()))?;
-    let Some(live) = live else {
-        // Of a job that was deleted, or of somebody else's attempt: there is no place for it, and never will be.
-        handle.send(ToWorker::OutputStored { attempt, offset: chunk.end() });
-        return Ok(());
-    };
-    let end = chunk.end();
-    match live.arrive(encoded, chunk) {
-        Arrival::New(row) => master
-            .recorder
-            .output(row, live)
-            .await
-            .map_err(|error| SessionEnd::Goodbye(GoodbyeCode::ShuttingDown, error.to_string())),
-        Arrival::Repeated => {
-            handle.send(ToWorker::OutputStored { attempt, offset: live.stored_bytes() });
-            Ok(())
-        }
-        Arrival::AfterEnd => {
-            // Closed is closed. The worker is told to forget it: there will never be a place for it.
-            let message = "output came after the end of the attempt and was refused";
-            if let Some(note) = handle.reports.note(attempt, message) {
-                tracing::warn!(%attempt, worker = %handle.worker_name, "{message}");
-                write_note(master, handle, attempt, &note).await;
-            }
-            handle.send(ToWorker::OutputStored { attempt, offset: end });
-            Ok(())
-        }
-        Arrival::Gap(offset) => {
-            handle.send(ToWorker::OutputWanted { attempt, offset });
-            Ok(())
-        }
+impl From<NotTaken> for SessionEnd {
+    fn from(error: NotTaken) -> SessionEnd {
+        let code = match error {
+            NotTaken::ShuttingDown => GoodbyeCode::ShuttingDown,
+            NotTaken::TooMuch => GoodbyeCode::ProtocolError,
+        };
+        SessionEnd::Goodbye(code, error.to_string())
     }
 }

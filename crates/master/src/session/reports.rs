@@ -14,6 +14,7 @@ use super::clean::{MAX_NOTE_CHARS, clean};
 use crate::Master;
 use crate::hub::SessionHandle;
 use crate::rate::{Bucket, Rate};
+use crate::recorder::Reporter;
 use crate::store::StoreError;
 use crate::store::output::ReceivedOutput;
 
@@ -145,7 +146,7 @@ fn keep_last<T>(waiting: &mut BTreeMap<AttemptRef, T>, attempt: AttemptRef, last
 
 /// Writes what waits, for as long as the session lasts.
 pub(super) async fn write_waiting(master: Arc<Master>, handle: Arc<SessionHandle>) {
-    let actor: Arc<str> = format!("worker {}", handle.worker_name).into();
+    let reporter = Reporter::new(handle.worker, &handle.worker_name);
     loop {
         match handle.reports.next(Instant::now()) {
             None => handle.reports.wake.notified().await,
@@ -159,7 +160,7 @@ pub(super) async fn write_waiting(master: Arc<Master>, handle: Arc<SessionHandle
                 }
             }
             Some(Ok(Next::LateEnd(ended, received))) => {
-                if master.recorder.ended(handle.worker, &actor, ended, received).await.is_err() {
+                if master.recorder.ended(&reporter, ended, received).is_err() {
                     return;
                 }
             }

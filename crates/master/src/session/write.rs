@@ -4,33 +4,41 @@ use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message};
 use futures::SinkExt;
-use gaffer_protocol::wire::{GoodbyeCode, MAX_MESSAGES_PER_FRAME, ToWorker};
-use tokio::sync::{mpsc, watch};
+use gaffer_protocol::wire::{GoodbyeCode, ToWorker};
+use tokio::sync::watch;
 
-use super::Sink;
-use crate::hub::Goodbye;
+use super::{SessionEnd, Sink};
+use crate::hub::{Goodbye, SessionHandle};
 
-/// A frame that can't be written within this time ends the session.
+/// A frame that can't be written within this time ends the session: its worker does not read. Frames are short, so even
+/// a slow connection takes one in a few seconds.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a worker that waits for its welcome is told that it is being seen to.
+const PATIENCE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Sends what is queued, as many messages in a frame as are there, until the session is to end.
+/// Sends what is queued, as many messages in a frame as it takes, until the session is to end. Ends it itself if the
+/// worker does not read.
 pub(super) async fn write(
     mut sink: Sink,
     welcome: ToWorker,
-    mut queue: mpsc::Receiver<ToWorker>,
+    handle: &SessionHandle,
     mut goodbye: watch::Receiver<Option<Goodbye>>,
 ) {
-    let mut messages = vec![welcome];
+    let Ok(mut text) = serde_json::to_string(&[welcome]) else { return };
     loop {
-        let Ok(text) = serde_json::to_string(&messages) else { return };
         match tokio::time::timeout(WRITE_TIMEOUT, sink.send(Message::Text(text.into()))).await {
-            Ok(Ok(())) => messages.clear(),
-            _ => return,
+            Ok(Ok(())) => {}
+            // The other side of the session hears of it, too.
+            Ok(Err(_)) => return,
+            Err(_) => {
+                handle.end(GoodbyeCode::TooSlow, "the worker has read nothing for 30 seconds");
+                return;
+            }
         }
         tokio::select! {
             biased;
             _ = goodbye.wait_for(Option::is_some) => break,
-            received = queue.recv_many(&mut messages, MAX_MESSAGES_PER_FRAME) => if received == 0 { break },
+            frame = handle.next_frame() => text = frame,
         }
     }
     let told = goodbye.borrow().clone();
@@ -52,5 +60,30 @@ pub(super) async fn say_goodbye(
     match tokio::time::timeout(Duration::from_secs(2), farewell).await {
         Ok(sent) => sent,
         Err(_) => Ok(()),
+    }
+}
+
+/// Waits for what a worker waits for, and sends empty frames meanwhile, so that it goes on waiting. Ends when the worker
+/// is gone.
+pub(super) async fn meanwhile_patience<T>(
+    sink: &mut Sink,
+    work: impl Future<Output = Result<T, SessionEnd>>,
+) -> Result<T, SessionEnd> {
+    let reassure = async {
+        loop {
+            tokio::time::sleep(PATIENCE_INTERVAL).await;
+            let sent = tokio::time::timeout(WRITE_TIMEOUT, sink.send(Message::Text("[]".into()))).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                return;
+            }
+        }
+    };
+    let gone = async {
+        reassure.await;
+        SessionEnd::Disconnected("the worker did not wait for its welcome".to_owned())
+    };
+    tokio::select! {
+        done = work => done,
+        end = gone => Err(end),
     }
 }

@@ -12,21 +12,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use gaffer_domain::job::{JobState, TaskCounts};
-use gaffer_domain::placement::Receipt;
+use gaffer_domain::placement::{DefinitionRef, Receipt};
 use gaffer_domain::reason::{AttemptEnd, Reason, ReasonCode};
-use gaffer_domain::spec::{JobSpec, TaskSpec};
+use gaffer_domain::spec::JobSpec;
 use gaffer_domain::task::{
     AfterStop, AttemptChange, Command, Rejected, StateName, StopCause, Task, TaskEvent, TaskState, apply,
 };
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
-use gaffer_protocol::wire::{ContainerFacts, Ended, StartAttempt};
+use gaffer_protocol::wire::{ContainerFacts, Ended};
 
 use super::output::ReceivedOutput;
 use super::specs::StoredSpec;
 use super::{Store, StoreError};
 pub use batch::{
-    Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StopJob, StopResult,
-    Unfinished,
+    Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartOrder, StopJob,
+    StopResult, Unfinished,
 };
 
 /// The most tasks that one transaction changes because their job is stopped or their dependencies are decided; what is left
@@ -58,6 +58,8 @@ struct Work {
     runs: Vec<Run>,
     given_back: Vec<(i64, WorkerId)>,
     started: Vec<(i64, WorkerId)>,
+    closed: Vec<AttemptRef>,
+    workers: BTreeSet<WorkerId>,
 }
 
 #[derive(Debug)]
@@ -160,6 +162,8 @@ impl Store {
         outcome.scheduling_wanted = work.scheduling_wanted;
         outcome.runs = work.runs;
         (outcome.given_back, outcome.started) = (work.given_back, work.started);
+        outcome.closed = work.closed;
+        outcome.workers = work.workers;
         Ok(outcome)
     }
 }
@@ -216,6 +220,8 @@ impl Work {
             after == StateName::Pending || (worker_before.is_some() && after.is_final());
 
         let attempt = AttemptRef { task: input.task, attempt: work.task.attempt };
+        self.workers.extend(worker_before);
+        self.workers.extend(work.task.state.worker());
         match &change.attempt {
             Some(AttemptChange::Started { at }) => {
                 job.started_at.get_or_insert(*at);
@@ -223,9 +229,11 @@ impl Work {
                 self.attempts.changed.entry(attempt).or_default().started_at = Some(*at);
             }
             Some(AttemptChange::Closed { end: None }) => {
+                self.closed.push(attempt);
                 self.given_back.extend(worker_before.map(|worker| (work.class, worker)));
             }
-            Some(AttemptChange::Closed { .. }) => {
+            Some(AttemptChange::Closed { end: Some(_) }) => {
+                self.closed.push(attempt);
                 if let Detail::End(report, _) = &input.detail
                     && let Some(at) = report.started_at
                 {
@@ -234,13 +242,16 @@ impl Work {
                     self.runs.extend(worker_before.map(|worker| Run { class, worker, micros }));
                 }
             }
-            _ => {}
+            Some(AttemptChange::Opened { worker: _ }) | None => {}
         }
         self.attempts.note(attempt, change.attempt, &input.detail, now);
         match change.command {
             Some(Command::Start(worker)) => {
-                let start = start_attempt(attempt, work.job, work.index, definition, &job.spec);
-                self.commands.push(Dispatch::Start(worker, Box::new(start)));
+                let position = u16::try_from(work.position).unwrap_or(u16::MAX);
+                let definition = DefinitionRef { job: work.job, position };
+                let spec = job.spec.shared();
+                let order = StartOrder { attempt, definition, index: work.index, spec };
+                self.commands.push(Dispatch::Start(worker, order));
             }
             Some(Command::Stop(worker)) => self.commands.push(Dispatch::Stop(worker, attempt)),
             None => {}
@@ -343,35 +354,6 @@ fn address(spec: &JobSpec, work: &TaskWork) -> String {
         Some(definition) if definition.indices.is_single() => definition.name.clone(),
         Some(definition) => format!("{}.{}", definition.name, work.index),
         None => format!("?.{}", work.index),
-    }
-}
-
-/// What the worker of an attempt is sent.
-pub(super) fn start_attempt(
-    attempt: AttemptRef,
-    job: JobId,
-    index: u32,
-    definition: &TaskSpec,
-    spec: &JobSpec,
-) -> StartAttempt {
-    StartAttempt {
-        attempt,
-        job,
-        task: definition.name.clone(),
-        index,
-        driver: definition.driver,
-        container: definition.container.clone().map(Box::new),
-        workdir: definition.workdir.clone(),
-        stdin: definition.stdin,
-        action: definition.action.clone(),
-        env: definition.env.clone(),
-        resources: definition.resources.amounts,
-        countables: definition.resources.countables.clone(),
-        pieces: BTreeMap::new(),
-        timeout: definition.timeout,
-        output: definition.output,
-        stop: definition.stop,
-        lost_after: spec.lost_after,
     }
 }
 

@@ -3,7 +3,7 @@
 mod compact;
 mod orphans;
 
-use gaffer_domain::{AttemptRef, WorkerId};
+use gaffer_domain::{AttemptRef, TaskId, WorkerId};
 use gaffer_protocol::output::{Chunk, EncodedChunk, Encoding};
 use sqlx::{FromRow, PgConnection};
 
@@ -51,6 +51,9 @@ pub struct ReceivedOutput {
     pub complete: Option<bool>,
 }
 
+/// Task, attempt, whether its worker reported the end, whether it is over, bytes and lines that are stored.
+type RecordedRow = (i64, i32, bool, bool, Option<i64>, Option<i64>);
+
 #[derive(FromRow)]
 struct StoredChunk {
     start_offset: i64,
@@ -97,29 +100,37 @@ pub(super) async fn chunks_insert(tx: &mut PgConnection, chunks: &[ChunkRow]) ->
 }
 
 impl Store {
-    /// What is recorded of an attempt's output; none if the attempt is not that worker's.
+    /// What is recorded of the output of those of these attempts that are that worker's.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn output_head_of_worker(
+    pub async fn outputs_of_worker(
         &self,
-        attempt: AttemptRef,
+        attempts: &[AttemptRef],
         worker: WorkerId,
-    ) -> Result<Option<AttemptOutput>, StoreError> {
-        let found: Option<(i64, bool, bool)> = sqlx::query_as(
-            "SELECT worker_id, output_bytes IS NOT NULL, finished_at IS NOT NULL FROM attempts \
-             WHERE task_id = $1 AND attempt = $2",
+    ) -> Result<Vec<(AttemptRef, AttemptOutput)>, StoreError> {
+        let (tasks, numbers): (Vec<i64>, Vec<i32>) =
+            attempts.iter().map(|attempt| (attempt.task.0, attempt.attempt as i32)).unzip();
+        let rows: Vec<RecordedRow> = sqlx::query_as(
+            "SELECT a.task_id, a.attempt, a.output_bytes IS NOT NULL, a.finished_at IS NOT NULL, o.bytes, o.lines \
+             FROM UNNEST($1::bigint[], $2::int[]) AS asked(task_id, attempt) \
+             CROSS JOIN LATERAL (SELECT * FROM attempts WHERE task_id = asked.task_id AND attempt = asked.attempt \
+                 AND worker_id = $3 LIMIT 1) a \
+             LEFT JOIN LATERAL (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines \
+                 FROM output_chunks WHERE task_id = asked.task_id AND attempt = asked.attempt \
+                 ORDER BY start_offset DESC LIMIT 1) o ON true",
         )
-        .bind(attempt.task.0)
-        .bind(attempt.attempt as i32)
-        .fetch_optional(&self.pool)
+        .bind(tasks)
+        .bind(numbers)
+        .bind(worker.0)
+        .fetch_all(&self.pool)
         .await?;
-        match found {
-            Some((owner, ended, over)) if owner == worker.0 => {
-                Ok(Some(AttemptOutput { stored: self.output_head(attempt).await?, ended, over }))
-            }
-            _ => Ok(None),
-        }
+        let output = |(task, attempt, ended, over, bytes, lines): RecordedRow| {
+            let (bytes, lines) = (bytes.unwrap_or_default() as u64, lines.unwrap_or_default() as u64);
+            let attempt = AttemptRef { task: TaskId(task), attempt: attempt as u32 };
+            (attempt, AttemptOutput { stored: OutputHead { bytes, lines }, ended, over })
+        };
+        Ok(rows.into_iter().map(output).collect())
     }
 
     /// How much of an attempt's output is stored.

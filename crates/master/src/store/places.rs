@@ -87,11 +87,13 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn worker_placed(&self, worker: WorkerId, place: &Place) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
         sqlx::query("UPDATE workers SET place = $2 WHERE id = $1")
             .bind(worker.0)
             .bind(Json(place))
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
+        tx.commit().await?;
         Ok(())
     }
 
@@ -100,14 +102,16 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn worker_duplicate(&self, worker: WorkerId, message: &str) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
              SELECT project_id, now(), 'worker.duplicate', id, 'gaffer', $2 FROM workers WHERE id = $1",
         )
         .bind(worker.0)
         .bind(message)
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
+        tx.commit().await?;
         Ok(())
     }
 
@@ -117,6 +121,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn worker_name_release(&self, project: ProjectId, name: &str) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
         let sql = format!(
             "WITH gone AS (UPDATE workers w SET name = w.name || '-' || w.id WHERE w.project_id = $2 AND w.name = $3 \
                  AND {LOST_AND_IDLE} AND NOT EXISTS (SELECT 1 FROM workers other WHERE other.project_id = $2 \
@@ -130,8 +135,9 @@ impl Store {
             .bind(millis(WORKER_LOST_AFTER))
             .bind(project.0)
             .bind(name)
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
+        tx.commit().await?;
         Ok(())
     }
 
@@ -141,6 +147,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn workers_forget(&self, away: Span) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
         let sql = format!(
             "WITH gone AS (UPDATE workers w SET removed_at = now(), intake = 'open', drain_until = NULL, \
                  drained_at = NULL WHERE {LOST_AND_IDLE} RETURNING w.project_id, w.id, w.name) \
@@ -152,8 +159,9 @@ impl Store {
         let done = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(millis(away))
             .bind(away.to_string())
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
+        tx.commit().await?;
         Ok(done.rows_affected())
     }
 }

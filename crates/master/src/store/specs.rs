@@ -33,6 +33,11 @@ impl StoredSpec {
         self.problem.as_deref()
     }
 
+    /// The specification, or what stands in for it, to be kept.
+    pub fn shared(&self) -> Arc<JobSpec> {
+        self.spec.clone()
+    }
+
     /// The specification, if it can be read.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! Tasks and attempts as they are read: for the API, for reconciling, for the sweeper. Changing them is the gate's.
 
+use std::collections::{HashMap, HashSet};
+
 use chrono::Utc;
+use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::{Reason, ReasonCode};
 use gaffer_domain::task::StateName;
@@ -11,6 +14,7 @@ use serde_json::Value;
 use sqlx::FromRow;
 
 use super::forms::understood;
+use super::gate::StartOrder;
 use super::{Store, StoreError};
 
 /// A task as users see it, with what the master needs to find its output.
@@ -154,7 +158,61 @@ pub struct Starting {
     pub note: String,
 }
 
+/// Tasks of one definition that are placed on a worker and have not started.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placed {
+    /// The definition's place in its job.
+    pub position: usize,
+    /// Name of the worker.
+    pub worker: String,
+    /// How many tasks.
+    pub count: i64,
+    /// Since when the first of them is placed there.
+    pub since: Time,
+    /// When the worker was last heard of; none while it is connected.
+    pub offline_since: Option<Time>,
+    /// Since when it is connected without a break; none while it is not.
+    pub online_since: Option<Time>,
+}
+
+/// Position of the definition, worker, number of tasks, since when, and the worker's `offline_since` and `online_since`.
+type PlacedRow = (i16, String, i64, Time, Option<Time>, Option<Time>);
+
 impl Store {
+    /// Tasks that were placed and have not started, by definition and worker; the first few. With `silent_only`, those
+    /// left out of which the worker has said how far they are.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tasks_placed(
+        &self,
+        job: JobId,
+        silent_only: bool,
+        limit: u32,
+    ) -> Result<Vec<Placed>, StoreError> {
+        let rows: Vec<PlacedRow> = sqlx::query_as(
+            "SELECT t.position, w.name, count(*), min(t.since), w.offline_since, w.online_since \
+             FROM tasks t JOIN workers w ON w.id = t.worker_id \
+             WHERE t.job_id = $1 AND t.state = 'scheduled' AND NOT ($2 AND EXISTS (SELECT 1 FROM events \
+                 WHERE task_id = t.id AND attempt = t.attempt AND kind = 'task.noted')) \
+             GROUP BY t.position, w.id ORDER BY t.position, w.id LIMIT $3",
+        )
+        .bind(job.0)
+        .bind(silent_only)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        let placed = |(position, worker, count, since, offline_since, online_since): PlacedRow| Placed {
+            position: position as usize,
+            worker,
+            count,
+            since,
+            offline_since,
+            online_since,
+        };
+        Ok(rows.into_iter().map(placed).collect())
+    }
+
     /// Tasks of a job, in the order of their definitions and indices.
     ///
     /// # Errors
@@ -307,21 +365,25 @@ impl Store {
             .collect()
     }
 
-    /// The live attempts of one worker, for reconciling.
+    /// The live attempts of workers, for reconciling.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn tasks_expected(&self, worker: WorkerId) -> Result<Vec<Expected>, StoreError> {
-        let rows: Vec<(i64, i32, String, Time)> = sqlx::query_as(
-            "SELECT id, attempt, state::text, since FROM tasks \
-             WHERE worker_id = $1 AND state IN ('scheduled', 'running', 'stopping') ORDER BY id",
+    pub async fn tasks_expected(
+        &self,
+        workers: &[WorkerId],
+    ) -> Result<HashMap<WorkerId, Vec<Expected>>, StoreError> {
+        let ids: Vec<i64> = workers.iter().map(|worker| worker.0).collect();
+        let rows: Vec<(i64, i64, i32, String, Time)> = sqlx::query_as(
+            "SELECT worker_id, id, attempt, state::text, since FROM tasks \
+             WHERE worker_id = ANY($1) AND state IN ('scheduled', 'running', 'stopping') ORDER BY id",
         )
-        .bind(worker.0)
+        .bind(ids)
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows
-            .into_iter()
-            .map(|(task, attempt, state, since)| Expected {
+        let mut expected: HashMap<WorkerId, Vec<Expected>> = HashMap::new();
+        for (worker, task, attempt, state, since) in rows {
+            expected.entry(WorkerId(worker)).or_default().push(Expected {
                 attempt: AttemptRef { task: TaskId(task), attempt: attempt as u32 },
                 state: match state.as_str() {
                     "scheduled" => ExpectedState::Scheduled,
@@ -329,8 +391,9 @@ impl Store {
                     _ => ExpectedState::Stopping,
                 },
                 since,
-            })
-            .collect())
+            });
+        }
+        Ok(expected)
     }
 
     /// What is needed to send these attempts to their worker once more; those that are not scheduled any more are left
@@ -338,10 +401,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn tasks_start_again(
-        &self,
-        attempts: &[AttemptRef],
-    ) -> Result<Vec<gaffer_protocol::wire::StartAttempt>, StoreError> {
+    pub async fn tasks_start_again(&self, attempts: &[AttemptRef]) -> Result<Vec<StartOrder>, StoreError> {
         let ids: Vec<i64> = attempts.iter().map(|attempt| attempt.task.0).collect();
         let rows: Vec<(i64, i32, i64, i16, i32)> = sqlx::query_as(
             "SELECT id, attempt, job_id, position, index FROM tasks WHERE id = ANY($1) AND state = 'scheduled'",
@@ -349,15 +409,17 @@ impl Store {
         .bind(ids)
         .fetch_all(&self.pool)
         .await?;
+        let wanted: HashSet<&AttemptRef> = attempts.iter().collect();
         let mut starts = Vec::with_capacity(rows.len());
         for (id, attempt, job, position, index) in rows {
             let attempt = AttemptRef { task: TaskId(id), attempt: attempt as u32 };
             let Some(spec) = self.spec(JobId(job)).await?.filter(|spec| spec.problem().is_none()) else {
                 continue;
             };
-            let Some(definition) = spec.tasks.get(position as usize) else { continue };
-            if attempts.contains(&attempt) {
-                starts.push(super::gate::start_attempt(attempt, JobId(job), index as u32, definition, &spec));
+            if wanted.contains(&attempt) {
+                let definition = DefinitionRef { job: JobId(job), position: position as u16 };
+                let (index, spec) = (index as u32, spec.shared());
+                starts.push(StartOrder { attempt, definition, index, spec });
             }
         }
         Ok(starts)

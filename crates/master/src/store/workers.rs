@@ -98,6 +98,14 @@ pub struct Registered {
     pub is_new: bool,
 }
 
+/// What became of one try to register.
+enum Attempted {
+    /// None: the identity is another project's, or there is no name left.
+    Settled(Option<Registered>),
+    /// Another worker was given the name a moment before.
+    NameTaken,
+}
+
 #[derive(FromRow)]
 struct WorkerRow {
     id: i64,
@@ -195,37 +203,48 @@ impl Store {
         identity_sha256: &[u8; 32],
         hello: &Hello,
     ) -> Result<Option<Registered>, StoreError> {
-        let mut tx = self.begin().await?;
-        // Names are given out one at a time in a project; hellos are rare.
-        sqlx::query("SELECT id FROM projects WHERE id = $1 FOR UPDATE")
-            .bind(project.0)
-            .execute(&mut *tx)
-            .await?;
-        let known: Option<(i64, i64, String, String)> = sqlx::query_as(
-            "SELECT id, project_id, name, boot_id FROM workers WHERE identity_sha256 = $1 FOR UPDATE",
-        )
-        .bind(&identity_sha256[..])
-        .fetch_optional(&mut *tx)
-        .await?;
-        if known.as_ref().is_some_and(|(_, owner, _, _)| *owner != project.0) {
-            return Ok(None);
+        for _ in 0..MAX_NAME_TRIES {
+            // Several at once may want the same name; the index lets one have it, and the others look again.
+            match self.worker_hello_once(project, key, session, identity_sha256, hello).await? {
+                Attempted::Settled(registered) => return Ok(registered),
+                Attempted::NameTaken => {}
+            }
         }
+        Ok(None)
+    }
 
-        let taken: Vec<String> = sqlx::query_scalar(
-            "SELECT name FROM workers WHERE project_id = $1 AND identity_sha256 <> $2 AND starts_with(name, $3) \
-             AND removed_at IS NULL",
+    /// Takes no lock that anything else waits for: the index on names decides, and a fleet comes back at once.
+    async fn worker_hello_once(
+        &self,
+        project: ProjectId,
+        key: i64,
+        session: Uuid,
+        identity_sha256: &[u8; 32],
+        hello: &Hello,
+    ) -> Result<Attempted, StoreError> {
+        let seen: Vec<(bool, i64, String, String)> = sqlx::query_as(
+            "SELECT true, project_id, name, boot_id FROM workers WHERE identity_sha256 = $2 \
+             UNION ALL \
+             SELECT false, project_id, name, '' FROM workers WHERE project_id = $1 AND identity_sha256 <> $2 \
+                 AND (name = $3 OR starts_with(name, $3 || '-')) AND removed_at IS NULL",
         )
         .bind(project.0)
         .bind(&identity_sha256[..])
         .bind(&hello.name)
-        .fetch_all(&mut *tx)
+        .fetch_all(&self.pool)
         .await?;
-        let kept = known.as_ref().map(|(_, _, name, _)| name.as_str());
-        let Some(name) = free_name(&hello.name, &taken, kept) else { return Ok(None) };
-
-        let id: i64 = sqlx::query_scalar(
-            "INSERT INTO workers (project_id, identity_sha256, name, datacenter, labels, cpu_millis, memory_bytes, \
-                 disk_bytes, drivers, arch, os, version, warnings, boot_id, process, session, key_id, countables, online_since) \
+        let known = seen.iter().find(|(is_own, ..)| *is_own);
+        if known.is_some_and(|(_, owner, ..)| *owner != project.0) {
+            return Ok(Attempted::Settled(None));
+        }
+        let taken: Vec<&str> =
+            seen.iter().filter(|(is_own, ..)| !is_own).map(|(_, _, name, _)| name.as_str()).collect();
+        let kept = known.map(|(_, _, name, _)| name.as_str());
+        let Some(name) = free_name(&hello.name, &taken, kept) else { return Ok(Attempted::Settled(None)) };
+        let registered: Result<Option<i64>, sqlx::Error> = sqlx::query_scalar(
+            "WITH registered AS (INSERT INTO workers (project_id, identity_sha256, name, datacenter, labels, cpu_millis, \
+                 memory_bytes, disk_bytes, drivers, arch, os, version, warnings, boot_id, process, session, key_id, \
+                 countables, online_since) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, now()) \
              ON CONFLICT (identity_sha256) DO UPDATE SET name = excluded.name, datacenter = excluded.datacenter, \
                  labels = excluded.labels, cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, \
@@ -234,7 +253,10 @@ impl Store {
                  process = excluded.process, session = excluded.session, \
                  key_id = excluded.key_id, countables = excluded.countables, offline_since = NULL, \
                  online_since = coalesce(workers.online_since, now()), removed_at = NULL \
-             RETURNING id",
+             WHERE workers.project_id = excluded.project_id RETURNING id), \
+             noted AS (INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
+                 SELECT $1, now(), 'worker.online', id, 'worker ' || $3, $19 FROM registered) \
+             SELECT id FROM registered",
         )
         .bind(project.0)
         .bind(&identity_sha256[..])
@@ -254,26 +276,25 @@ impl Store {
         .bind(session)
         .bind(key)
         .bind(Json(&hello.countables))
-        .fetch_one(&mut *tx)
-        .await?;
-        sqlx::query(
-            "INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
-             VALUES ($1, now(), 'worker.online', $2, $3, $4)",
-        )
-        .bind(project.0)
-        .bind(id)
-        .bind(format!("worker {name}"))
         .bind(if known.is_none() { "connected for the first time" } else { "connected" })
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(Some(Registered {
+        .fetch_optional(&self.pool)
+        .await;
+        let id = match registered {
+            Ok(Some(id)) => id,
+            // It became another project's meanwhile.
+            Ok(None) => return Ok(Attempted::Settled(None)),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                return Ok(Attempted::NameTaken);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Attempted::Settled(Some(Registered {
             id: WorkerId(id),
             name,
-            rebooted: known.as_ref().is_some_and(|(_, _, _, boot_id)| *boot_id != hello.boot_id),
+            rebooted: known.is_some_and(|(_, _, _, boot_id)| *boot_id != hello.boot_id),
             boot_id: hello.boot_id.clone(),
             is_new: known.is_none(),
-        }))
+        })))
     }
 
     /// Notes the boot id of a worker, after what its machine's restart has ended is recorded as lost.
@@ -486,8 +507,8 @@ fn resources(cpu_millis: i64, memory: i64, disk: i64) -> Resources {
 }
 
 /// The wanted name, or the first `name-2`, `name-3`, … that is free. A worker that got a numbered name keeps it.
-fn free_name(wanted: &str, taken: &[String], kept: Option<&str>) -> Option<String> {
-    let is_free = |name: &str| !taken.iter().any(|taken| taken == name);
+fn free_name(wanted: &str, taken: &[&str], kept: Option<&str>) -> Option<String> {
+    let is_free = |name: &str| !taken.contains(&name);
     if is_free(wanted) {
         return Some(wanted.to_owned());
     }

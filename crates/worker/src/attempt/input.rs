@@ -4,7 +4,8 @@
 use std::future::pending;
 use std::time::Duration;
 
-use gaffer_protocol::wire::{Input, InputState, InputTaken, StartAttempt};
+use gaffer_protocol::definitions::StartAttempt;
+use gaffer_protocol::wire::{Input, InputState, InputTaken};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -24,10 +25,10 @@ pub(super) async fn feed(
     start: &StartAttempt,
     progress: &dyn Progress,
 ) {
-    if !start.stdin {
+    if !start.definition.stdin {
         return pending().await;
     }
-    let silence_limit = SILENCE_LIMIT.max(start.lost_after.to_std());
+    let silence_limit = SILENCE_LIMIT.max(start.definition.lost_after.to_std());
     let mut feed = Feed { sink, writer: None, offset: 0 };
     feed.run(inputs, start, silence_limit, progress).await;
     pending().await
@@ -119,7 +120,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, duplex};
 
     use super::*;
-    use crate::tests::master::{command, soon, until};
+    use crate::tests::master::{Order, command, soon, until};
 
     /// What an attempt said.
     #[derive(Default)]
@@ -148,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_byte_is_written_twice_although_its_piece_comes_again_while_nobody_reads() {
-        let start = StartAttempt { stdin: true, ..command(1, &["cat"]) };
+        let start = Order { stdin: true, ..command(1, &["cat"]) }.start();
         let (ours, mut theirs) = duplex(4);
         let mut feed = Feed { sink: Some(Box::pin(ours)), writer: None, offset: 0 };
         let (sender, inputs) = mpsc::channel(4);
@@ -175,7 +176,7 @@ mod tests {
 
     #[tokio::test]
     async fn input_whose_writer_is_gone_ends_and_that_is_told() {
-        let start = StartAttempt { stdin: true, ..command(1, &["cat"]) };
+        let start = Order { stdin: true, ..command(1, &["cat"]) }.start();
         let (ours, mut theirs) = duplex(64);
         let mut feed = Feed { sink: Some(Box::pin(ours)), writer: None, offset: 0 };
         let (sender, inputs) = mpsc::channel(4);

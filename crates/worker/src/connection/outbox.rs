@@ -37,6 +37,8 @@ pub(super) struct Outbox {
     bare_ends: Vec<ToMaster>,
     in_flight: u64,
     window: u64,
+    /// What the master lets be on its way.
+    granted: u64,
     shrunk_at: Option<Instant>,
 }
 
@@ -89,6 +91,7 @@ impl Outbox {
             bare_ends: Vec::new(),
             in_flight: 0,
             window: FIRST_WINDOW,
+            granted: MAX_WINDOW,
             shrunk_at: None,
         }
     }
@@ -168,11 +171,17 @@ impl Outbox {
         }
     }
 
+    /// The master lets so much be on its way from now on.
+    pub fn grant(&mut self, bytes: u64) {
+        self.granted = bytes;
+    }
+
     /// The next piece to send, if the window allows one. Tell how much it was with [`Self::sent`].
     pub fn next(&mut self) -> Option<Piece> {
-        let room = self.window.saturating_sub(self.in_flight);
+        let window = self.window.min(self.granted);
+        let room = window.saturating_sub(self.in_flight);
         // What does not fit waits for more room rather than to go out in crumbs.
-        let least = GOOD_FRAME.min(self.window / 2);
+        let least = GOOD_FRAME.min(window / 2);
         for _ in 0..self.turns.len() {
             let attempt = self.turns.pop_front()?;
             let Some(flow) = self.flows.get_mut(&attempt) else { continue };
@@ -182,7 +191,7 @@ impl Outbox {
                 continue;
             }
             self.turns.push_back(attempt);
-            if sendable <= room || room >= least {
+            if room > 0 && (sendable <= room || room >= least) {
                 let max = usize::try_from(sendable.min(room)).unwrap_or(usize::MAX).min(MAX_CHUNK_PAYLOAD);
                 return Some(Piece { attempt, offset: flow.sent, max });
             }
@@ -358,6 +367,22 @@ mod tests {
         }
         assert_eq!(outbox.window, MIN_WINDOW);
         assert_eq!(outbox.in_flight, 0);
+    }
+
+    #[test]
+    fn no_more_is_on_its_way_than_the_master_grants() {
+        let (mut outbox, now) = (Outbox::new(), Instant::now());
+        outbox.grown(attempt(1), 100 << 20);
+        outbox.grant(16 * KIB);
+        assert_eq!(send(&mut outbox, now), Some((1, 16 * KIB)));
+        assert_eq!(send(&mut outbox, now), None);
+        outbox.stored(attempt(1), 16 * KIB, now);
+        assert_eq!(send(&mut outbox, now), Some((1, 16 * KIB)));
+        outbox.grant(32 * KIB);
+        assert_eq!(send(&mut outbox, now), Some((1, 16 * KIB)));
+        outbox.grant(0);
+        outbox.stored(attempt(1), 48 * KIB, now);
+        assert_eq!(send(&mut outbox, now), None);
     }
 
     #[test]

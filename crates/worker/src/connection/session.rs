@@ -11,9 +11,10 @@ use chrono::Utc;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use gaffer_domain::worker::SILENCE_LIMIT;
+use gaffer_protocol::definitions::Definitions;
 use gaffer_protocol::wire::{
-    ClockReading, DriverStatus, GoodbyeCode, Heartbeat, HeldAttempt, Hello, MAX_MESSAGES_PER_FRAME,
-    StoredOutput, ToMaster, ToWorker, Welcome,
+    ClockReading, DriverStatus, GoodbyeCode, Heartbeat, HeldAttempt, Hello, StoredOutput, ToMaster, ToWorker,
+    Welcome, frames,
 };
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -22,10 +23,11 @@ use tokio_util::sync::CancellationToken;
 use super::dial::Socket;
 use super::outbox::Outbox;
 use crate::clock::BootTime;
-use crate::execution::Event;
+use crate::execution::{Command, Event};
 use crate::keeper::{Gone, Keeper};
 use crate::stats::StatsReader;
 
+/// A master that says nothing for so long while this worker waits for its welcome is given up. One that is busy says so.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most output frames written before the writer looks for control messages again.
 const MAX_FRAMES_PER_TURN: usize = 16;
@@ -68,29 +70,34 @@ pub(super) async fn greet(
     let (drivers, held) = keeper.open_session().await?;
     let hello = hello(drivers, held);
     let sent_at = BootTime::now();
-    let hello = text_frame(&[ToMaster::Hello(Box::new(hello))])?;
-    let greeted = async {
-        socket.send(hello).await.map_err(broken)?;
-        loop {
-            let frame = socket.next().await.ok_or_else(|| SessionEnd::Broken(CLOSED.to_owned()))?;
-            let mut messages = read_frame(frame.map_err(broken)?)?.into_iter();
-            match messages.next() {
-                None => {}
-                Some(ToWorker::Welcome(welcome)) => return Ok((welcome, messages.collect())),
-                Some(ToWorker::Goodbye { code, message }) => {
-                    return Err(SessionEnd::Goodbye { code, message });
-                }
-                Some(_) => {
-                    return Err(SessionEnd::Broken("the master did not begin with a welcome".to_owned()));
-                }
+    let too_long =
+        |_| SessionEnd::Broken(format!("no welcome, and not a word for {} s", WELCOME_TIMEOUT.as_secs()));
+    let said = async {
+        for text in texts(&[ToMaster::Hello(Box::new(hello))])? {
+            socket.send(Message::text(text)).await.map_err(broken)?;
+        }
+        Ok::<(), SessionEnd>(())
+    };
+    tokio::time::timeout(WELCOME_TIMEOUT, said).await.map_err(too_long)??;
+    loop {
+        let frame = tokio::time::timeout(WELCOME_TIMEOUT, socket.next()).await.map_err(too_long)?;
+        let frame = frame.ok_or_else(|| SessionEnd::Broken(CLOSED.to_owned()))?;
+        let mut messages = read_frame(frame.map_err(broken)?)?.into_iter();
+        match messages.next() {
+            // It is busy, and knows that this worker waits.
+            None => {}
+            Some(ToWorker::Welcome(welcome)) => {
+                keeper.renew_lease(sent_at);
+                return Ok((welcome, messages.collect()));
+            }
+            Some(ToWorker::Goodbye { code, message }) => {
+                return Err(SessionEnd::Goodbye { code, message });
+            }
+            Some(_) => {
+                return Err(SessionEnd::Broken("the master did not begin with a welcome".to_owned()));
             }
         }
-    };
-    let greeting = tokio::time::timeout(WELCOME_TIMEOUT, greeted).await.unwrap_or_else(|_| {
-        Err(SessionEnd::Broken(format!("no welcome within {} s", WELCOME_TIMEOUT.as_secs())))
-    })?;
-    keeper.renew_lease(sent_at);
-    Ok(greeting)
+    }
 }
 
 /// Runs a session that was welcomed until it ends. `said` is what the master said right after the welcome.
@@ -103,6 +110,7 @@ pub(super) async fn run(
     closing: &CancellationToken,
 ) -> SessionEnd {
     let mut outbox = Outbox::new();
+    outbox.grant(welcome.output_window);
     for StoredOutput { attempt, offset } in &welcome.stored {
         outbox.resume(*attempt, *offset);
     }
@@ -110,6 +118,7 @@ pub(super) async fn run(
         keeper,
         outbox: Mutex::new(outbox),
         acknowledged: Notify::new(),
+        definitions: Mutex::default(),
         unanswered: Mutex::new(VecDeque::new()),
         // The welcome.
         answered: Mutex::new((0, BootTime::now())),
@@ -134,6 +143,8 @@ struct Session<'a> {
     outbox: Mutex<Outbox>,
     /// There may be room in the outbox's window.
     acknowledged: Notify,
+    /// What starts refer to.
+    definitions: Mutex<Definitions>,
     /// Heartbeats that were sent, with their times, oldest first.
     unanswered: Mutex<VecDeque<(u64, BootTime)>>,
     /// The last of them that was answered, and when the answer came.
@@ -158,49 +169,83 @@ impl Session<'_> {
     }
 
     fn take_all(&self, messages: Vec<ToWorker>) -> Result<(), SessionEnd> {
-        for message in messages {
-            if let ToWorker::Goodbye { code, message } = message {
-                return Err(SessionEnd::Goodbye { code, message });
-            }
-            self.take(message);
-        }
-        Ok(())
+        messages.into_iter().try_for_each(|message| self.take(message))
     }
 
-    fn take(&self, message: ToWorker) {
-        if let ToWorker::Notice { message } = message {
-            tracing::warn!("the master says: {message}");
-            return;
-        }
-        match &message {
+    /// What concerns attempts goes on to the keeper, each start with its definition.
+    fn take(&self, message: ToWorker) -> Result<(), SessionEnd> {
+        let command = match message {
+            ToWorker::Goodbye { code, message } => return Err(SessionEnd::Goodbye { code, message }),
             ToWorker::Alive { sequence } => {
-                *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = (*sequence, BootTime::now());
-                let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
-                while let Some((sent, at)) = unanswered.front().copied()
-                    && sent <= *sequence
-                {
-                    unanswered.pop_front();
-                    if sent == *sequence {
-                        self.keeper.renew_lease(at);
-                    }
-                }
+                self.was_answered(sequence);
+                return Ok(());
             }
-            ToWorker::OutputStored { attempt, offset } => {
-                self.outbox().stored(*attempt, *offset, Instant::now());
-                self.acknowledged.notify_one();
+            ToWorker::Definition { definition, at, part, is_last } => {
+                let taken = self.definitions().take(definition, at, &part, is_last);
+                return taken.map_err(|broken| inconsistent(&broken.to_string()));
             }
             ToWorker::OutputWanted { attempt, offset } => {
                 tracing::info!(%attempt, offset, "the master misses output and gets it again");
-                self.outbox().wanted(*attempt, *offset);
+                self.outbox().wanted(attempt, offset);
                 self.acknowledged.notify_one();
+                return Ok(());
+            }
+            ToWorker::OutputWindow { bytes } => {
+                self.outbox().grant(bytes);
+                self.acknowledged.notify_one();
+                return Ok(());
+            }
+            ToWorker::Welcome(_) => return Ok(()),
+            ToWorker::Notice { message } => {
+                tracing::warn!("the master says: {message}");
+                return Ok(());
+            }
+            ToWorker::Input(input) => Command::Input(input),
+            ToWorker::Start(start) => {
+                let resolved = self.definitions().resolve(&start);
+                let resolved = resolved.ok_or_else(|| {
+                    inconsistent(&format!(
+                        "the start of attempt {} came without its definition",
+                        start.attempt
+                    ))
+                })?;
+                Command::Start(Box::new(resolved))
+            }
+            ToWorker::OutputStored { attempt, offset } => {
+                self.outbox().stored(attempt, offset, Instant::now());
+                self.acknowledged.notify_one();
+                Command::OutputStored { attempt, offset }
             }
             ToWorker::EndStored { attempt } => {
-                self.outbox().forget(*attempt);
+                self.outbox().forget(attempt);
                 self.acknowledged.notify_one();
+                Command::EndStored { attempt }
             }
-            _ => {}
+            ToWorker::Stop { attempt } => Command::Stop { attempt },
+            ToWorker::Kill { attempt } => Command::Kill { attempt },
+            ToWorker::Signal { attempt, signal } => Command::Signal { attempt, signal },
+            ToWorker::TakeBack { attempt } => Command::TakeBack { attempt },
+        };
+        self.keeper.deliver(command);
+        Ok(())
+    }
+
+    /// The master had this heartbeat: the leases count from when it was sent.
+    fn was_answered(&self, sequence: u64) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = (sequence, BootTime::now());
+        let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((sent, at)) = unanswered.front().copied()
+            && sent <= sequence
+        {
+            unanswered.pop_front();
+            if sent == sequence {
+                self.keeper.renew_lease(at);
+            }
         }
-        self.keeper.deliver(message);
+    }
+
+    fn definitions(&self) -> MutexGuard<'_, Definitions> {
+        self.definitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes until the connection breaks. Everything goes out as soon as there is something; only heartbeats have
@@ -208,6 +253,7 @@ impl Session<'_> {
     async fn write(&self, writer: &mut Writer, heartbeat: Duration, stats: &mut StatsReader) -> SessionEnd {
         let mut next_beat = Instant::now() + heartbeat;
         let mut sequence = 0;
+        let mut said_held = None;
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next_beat.into()) => {}
@@ -226,7 +272,7 @@ impl Session<'_> {
                 }
                 let turn = async {
                     if is_beat {
-                        self.write_heartbeat(writer, sequence, stats).await?;
+                        self.write_heartbeat(writer, sequence, stats, &mut said_held).await?;
                     }
                     let has_more = self.write_turn(writer).await?;
                     writer.flush().await.map_err(broken)?;
@@ -245,9 +291,13 @@ impl Session<'_> {
         writer: &mut Writer,
         sequence: u64,
         stats: &mut StatsReader,
+        said_held: &mut Option<Vec<HeldAttempt>>,
     ) -> Result<(), SessionEnd> {
         let stats = stats.read();
-        let (events, held) = self.keeper.take_events_and_held().await?;
+        let (events, mut held) = self.keeper.take_events_and_held().await?;
+        held.sort_unstable_by_key(|held| held.attempt);
+        let is_same = said_held.as_ref() == Some(&held);
+        let held = if is_same { None } else { said_held.insert(held).clone().into() };
         let mut messages = self.sort(events);
         let clock = Some(self.clock());
         messages.push(ToMaster::Heartbeat(Box::new(Heartbeat { sequence, held, stats, clock })));
@@ -313,19 +363,23 @@ impl Session<'_> {
     }
 }
 
+/// What the master said does not fit together: part of it must have been lost. In a new session it is said again.
+fn inconsistent(what: &str) -> SessionEnd {
+    SessionEnd::Broken(format!("cannot understand the master: {what}"))
+}
+
 const CLOSED: &str = "the master closed the connection";
 
 /// Queues messages in as few frames as they fit.
 async fn write_control(writer: &mut Writer, messages: &[ToMaster]) -> Result<(), SessionEnd> {
-    for messages in messages.chunks(MAX_MESSAGES_PER_FRAME) {
-        writer.feed(text_frame(messages)?).await.map_err(broken)?;
+    for text in texts(messages)? {
+        writer.feed(Message::text(text)).await.map_err(broken)?;
     }
     Ok(())
 }
 
-fn text_frame(messages: &[ToMaster]) -> Result<Message, SessionEnd> {
-    let text = serde_json::to_string(messages).map_err(|error| SessionEnd::Broken(error.to_string()))?;
-    Ok(Message::text(text))
+fn texts(messages: &[ToMaster]) -> Result<Vec<String>, SessionEnd> {
+    frames(messages).map_err(|error| SessionEnd::Broken(error.to_string()))
 }
 
 /// The messages in a frame; none in one that carries none.

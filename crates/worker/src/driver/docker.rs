@@ -23,7 +23,8 @@ use bollard::query_parameters::{CreateContainerOptions, ListContainersOptions, U
 use gaffer_domain::reason::LostCause;
 use gaffer_domain::spec::{Action, Container, PortProtocol, PullPolicy};
 use gaffer_domain::{AttemptRef, TaskId};
-use gaffer_protocol::wire::{ContainerFacts, DriverStatus, PublishedPort, StartAttempt};
+use gaffer_protocol::definitions::StartAttempt;
+use gaffer_protocol::wire::{ContainerFacts, DriverStatus, PublishedPort};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -111,7 +112,7 @@ impl DockerDriver {
     ) -> Result<Started, StartError> {
         let Assignment { start, worker_name, .. } = assignment;
         let core = &self.core;
-        let Some(spec) = start.container.as_deref() else {
+        let Some(spec) = start.definition.container.as_deref() else {
             return Err(StartError::other("a container needs an image"));
         };
         let care = core.cared.take(start.attempt);
@@ -275,13 +276,13 @@ impl Core {
         start: &StartAttempt,
         care: Care,
     ) -> Result<Started, Failure> {
-        if let Action::Script(text) = &start.action {
+        if let Action::Script(text) = &start.definition.action {
             upload_script(docker, id, text)
                 .await
                 .map_err(Failure::at("put the script into the container"))?;
         }
         let attached = output::attach(docker, id).await.map_err(Failure::at("attach to the container"))?;
-        let input = match start.stdin {
+        let input = match start.definition.stdin {
             true => Some(
                 output::attach_input(docker, id)
                     .await
@@ -289,7 +290,7 @@ impl Core {
             ),
             false => None,
         };
-        let is_limited = start.resources.memory > gaffer_domain::quantity::Bytes(0);
+        let is_limited = start.definition.resources.memory > gaffer_domain::quantity::Bytes(0);
         let oom_kills = is_limited.then(crate::stats::oom_kills).flatten();
         docker.start_container(id, None).await.map_err(Failure::at("start the container"))?;
         // Podman 4 cannot always tell at once.
@@ -341,11 +342,11 @@ impl Core {
             self.daemon.doubt(&cause);
         }
         let said = message(&cause);
-        let program = match &start.action {
+        let program = match &start.definition.action {
             Action::Command(command) => command.first().map_or("", String::as_str),
             Action::Script(_) => "the script's interpreter",
         };
-        let image = start.container.as_ref().map_or("", |container| container.image.as_str());
+        let image = start.definition.container.as_ref().map_or("", |container| container.image.as_str());
         let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
         if step.is_empty() {
             StartError::other(said)

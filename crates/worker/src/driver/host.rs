@@ -61,16 +61,17 @@ impl HostDriver {
     pub fn start(&self, assignment: Assignment<'_>) -> Result<Started, StartError> {
         let Assignment { start, scratch, script, marker, .. } = assignment;
         let environment = program::environment(&self.inherited, &assignment);
-        let directory = start.workdir.as_deref().map_or(Ok(scratch), program::work_directory)?;
+        let directory = start.definition.workdir.as_deref().map_or(Ok(scratch), program::work_directory)?;
         let path = environment.get("PATH").map_or("", String::as_str);
-        let program = match (&start.action, script) {
+        let program = match (&start.definition.action, script) {
             (gaffer_domain::spec::Action::Command(command), _) => program::find(command, directory, path)?,
             (gaffer_domain::spec::Action::Script(_), Some(script)) => program::interpreter(script)?,
             (gaffer_domain::spec::Action::Script(_), None) => {
                 return Err(StartError::other("the script was not written to a file"));
             }
         };
-        let cgroup = self.cgroups.as_ref().map(|cgroups| cgroups.take(start.resources)).transpose();
+        let cgroup =
+            self.cgroups.as_ref().map(|cgroups| cgroups.take(start.definition.resources)).transpose();
         let cgroup = cgroup.map_err(|error| StartError::other(format!("cannot make a cgroup: {error}")))?;
         // An absolute program and, where cgroups allow it, nothing to be done between fork and exec: only so is it
         // started without copying the memory map of this process.
@@ -82,7 +83,7 @@ impl HostDriver {
             .current_dir(directory)
             .env_clear()
             .envs(&environment)
-            .stdin(if start.stdin { Stdio::piped() } else { Stdio::null() })
+            .stdin(if start.definition.stdin { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)

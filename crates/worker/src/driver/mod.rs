@@ -42,8 +42,9 @@ use futures::future::BoxFuture;
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{LostCause, ProcessEnd};
 use gaffer_domain::spec::{DriverKind, StopSignal};
+use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::output::Record;
-use gaffer_protocol::wire::{ContainerFacts, DriverStatus, KillReceipt, StartAttempt};
+use gaffer_protocol::wire::{ContainerFacts, DriverStatus, KillReceipt};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
 use tokio_util::sync::CancellationToken;
@@ -220,14 +221,16 @@ impl Drivers {
         note: &(dyn Fn(String) + Sync),
         cancelled: &CancellationToken,
     ) -> Result<Started, StartError> {
-        let kind = assignment.start.driver;
+        let kind = assignment.start.definition.driver;
         match (kind, &self.host, &self.docker) {
             (DriverKind::Host, Some(host), _) => host.start(assignment),
             // On the heap: an attempt on the host should not have to carry the room for it.
             (DriverKind::Docker, _, Some(docker)) => {
                 Box::pin(docker.start(assignment, note, cancelled)).await
             }
-            (DriverKind::Scripted, ..) if self.has_scripted => scripted::start(&assignment.start.action),
+            (DriverKind::Scripted, ..) if self.has_scripted => {
+                scripted::start(&assignment.start.definition.action)
+            }
             _ => Err(StartError::other(format!("this worker has no {} driver", kind.as_str()))),
         }
     }
@@ -247,7 +250,7 @@ impl Drivers {
         cancelled: &CancellationToken,
     ) -> Result<Started, LostCause> {
         match &self.docker {
-            Some(docker) if start.driver == DriverKind::Docker => {
+            Some(docker) if start.definition.driver == DriverKind::Docker => {
                 Box::pin(docker.adopt(start, has_started, position, cancelled)).await
             }
             _ => Err(LostCause::WorkerRestarted),

@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use gaffer_domain::AttemptRef;
-use gaffer_protocol::wire::StartAttempt;
+use gaffer_protocol::definitions::StartAttempt;
 use nix::unistd::{AccessFlags, access};
 
 use super::process_tree::MARKER_VARIABLE;
@@ -110,7 +110,7 @@ pub(super) fn environment(
     let Assignment { start, worker_name, scratch, temporary, marker, .. } = *assignment;
     let mut variables = inherited.clone();
     variables.insert("TMPDIR".to_owned(), temporary.display().to_string());
-    variables.extend(start.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+    variables.extend(start.definition.env.iter().map(|(name, value)| (name.clone(), value.clone())));
     variables.extend(said(start, worker_name));
     variables.insert(SCRATCH_VARIABLE.to_owned(), scratch.display().to_string());
     variables.insert(MARKER_VARIABLE.to_owned(), marker.to_owned());
@@ -121,8 +121,8 @@ pub(super) fn environment(
 pub(super) fn said(start: &StartAttempt, worker_name: &str) -> BTreeMap<String, String> {
     let AttemptRef { attempt, .. } = start.attempt;
     let said = [
-        ("GAFFER_JOB_ID", start.job.to_string()),
-        ("GAFFER_TASK", start.task.clone()),
+        ("GAFFER_JOB_ID", start.definition.job.to_string()),
+        ("GAFFER_TASK", start.definition.task.clone()),
         ("GAFFER_TASK_INDEX", start.index.to_string()),
         ("GAFFER_ATTEMPT", attempt.to_string()),
         ("GAFFER_WORKER", worker_name.to_owned()),

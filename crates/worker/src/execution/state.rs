@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use gaffer_domain::AttemptRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
+use gaffer_domain::{AttemptRef, JobId};
+use gaffer_protocol::definitions::{Definition, StartAttempt};
 use gaffer_protocol::wire::{
-    ContainerFacts, Ended, HeldAttempt, Input, InputState, InputTaken, StartAttempt, StoredOutput, ToMaster,
+    ContainerFacts, Ended, HeldAttempt, Input, InputState, InputTaken, MAX_HELD, StoredOutput, ToMaster,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -23,8 +24,6 @@ use crate::attempt::{self, Cause, Controls, Orders, Resumption};
 use crate::clock::BootTime;
 use crate::spool::{Output, OutputWriter, Recovered, Resumed};
 
-/// The most attempts that are held; more are given back. A heartbeat that lists them fits into its frame.
-const MAX_HELD: usize = 100_000;
 /// So many of the latest attempts that are held no more are remembered.
 const MAX_REMEMBERED: usize = 10_000;
 /// Signals on their way to an attempt; more are dropped.
@@ -43,6 +42,7 @@ pub(super) struct State {
     /// No lease runs out before this, as far as is known.
     lease_end: Option<BootTime>,
     is_shutting_down: bool,
+    definitions: Shared,
     outgoing: Option<Outgoing>,
 }
 
@@ -75,6 +75,31 @@ struct Running {
     orders: watch::Sender<Orders>,
     signals: mpsc::Sender<StopSignal>,
     inputs: mpsc::Sender<Input>,
+}
+
+/// Definitions of which there are attempts: all that are alike share one.
+#[derive(Default)]
+struct Shared {
+    alive: HashMap<(JobId, String), Weak<Definition>>,
+    /// With so many, those are cleared away of which nothing is left.
+    clear_at: usize,
+}
+
+impl Shared {
+    fn share(&mut self, definition: &mut Arc<Definition>) {
+        let key = (definition.job, definition.task.clone());
+        if let Some(known) = self.alive.get(&key).and_then(Weak::upgrade)
+            && known == *definition
+        {
+            *definition = known;
+            return;
+        }
+        if self.alive.len() >= self.clear_at {
+            self.alive.retain(|_, definition| definition.strong_count() > 0);
+            self.clear_at = (self.alive.len() * 2).max(1_024);
+        }
+        self.alive.insert(key, Arc::downgrade(definition));
+    }
 }
 
 /// How an attempt left that is held no more.
@@ -138,13 +163,14 @@ impl State {
             contact: None,
             lease_end: None,
             is_shutting_down: false,
+            definitions: Shared::default(),
             outgoing: None,
         }
     }
 
     /// Queues an attempt, unless it was seen before. One that lay on its way for longer than its lease lasts is given
     /// back: the master may have repeated it elsewhere.
-    pub fn accept(&mut self, start: Box<StartAttempt>, now: BootTime) -> Accepted {
+    pub fn accept(&mut self, mut start: Box<StartAttempt>, now: BootTime) -> Accepted {
         let attempt = start.attempt;
         if self.held.contains_key(&attempt) {
             return Accepted::Settled;
@@ -157,16 +183,18 @@ impl State {
                 self.give_back(attempt);
             }
             None => {
-                let misfit = self.admission.misfit(start.resources);
-                if let Some(misfit) = misfit.or_else(|| self.pieces.misfit(&start.countables)) {
+                let misfit = self.admission.misfit(start.definition.resources);
+                if let Some(misfit) = misfit.or_else(|| self.pieces.misfit(&start.definition.countables)) {
                     let end = AttemptEnd::StartFailed {
                         exit_code: 125,
                         message: format!("cannot start: {misfit}"),
                     };
                     return Accepted::Misfit(attempt::unstarted(attempt, end));
                 }
-                self.admission.push(attempt, start.resources);
-                let lease_end = self.contact.map(|contact| contact.after(start.lost_after.to_std()));
+                self.definitions.share(&mut start.definition);
+                self.admission.push(attempt, start.definition.resources);
+                let lease_end =
+                    self.contact.map(|contact| contact.after(start.definition.lost_after.to_std()));
                 let phase = Phase::Queued(start);
                 self.held.insert(attempt, Held { phase, output: None, has_grown: false });
                 if lease_end.is_some() && (self.lease_end.is_none() || lease_end < self.lease_end) {
@@ -188,7 +216,7 @@ impl State {
         let (attempt, reserved) = loop {
             let (held, pieces) = (&self.held, &self.pieces);
             let has_pieces = |attempt| match held.get(&attempt).map(|held| &held.phase) {
-                Some(Phase::Queued(start)) => pieces.has(&start.countables),
+                Some(Phase::Queued(start)) => pieces.has(&start.definition.countables),
                 _ => true,
             };
             let (attempt, reserved) = self.admission.next(has_pieces)?;
@@ -201,7 +229,7 @@ impl State {
         };
         let held = self.held.get_mut(&attempt)?;
         let Phase::Queued(start) = &held.phase else { return None };
-        let pieces = self.pieces.take(&start.countables);
+        let pieces = self.pieces.take(&start.definition.countables);
         let start = Arc::new(StartAttempt { pieces, ..(**start).clone() });
         let (output, writer) = new_output(attempt);
         let (running, controls) = Running::new(start.clone(), reserved);
@@ -214,7 +242,7 @@ impl State {
     pub fn resume_attempt(&mut self, resumed: Resumed) -> (Resumption, OutputWriter, Controls) {
         let Resumed { start, at, boot, has_started, output, writer } = resumed;
         let start = Arc::new(start);
-        let reserved = self.admission.take(start.resources);
+        let reserved = self.admission.take(start.definition.resources);
         self.pieces.take_again(&start.pieces);
         let (running, controls) = Running::new(start.clone(), reserved);
         let held = Held { phase: Phase::Running(Box::new(running)), output: Some(output), has_grown: false };
@@ -307,11 +335,13 @@ impl State {
         let Input { attempt, request, offset, .. } = input;
         let state = match self.held.get(&attempt).map(|held| &held.phase) {
             Some(Phase::Queued(_)) => InputState::Waiting,
-            Some(Phase::Running(running)) if running.start.stdin => match running.inputs.try_send(input) {
-                // With more than one on its way it is a repeated one; it comes again if need be.
-                Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => return,
-                Err(mpsc::error::TrySendError::Closed(_)) => InputState::Closed,
-            },
+            Some(Phase::Running(running)) if running.start.definition.stdin => {
+                match running.inputs.try_send(input) {
+                    // With more than one on its way it is a repeated one; it comes again if need be.
+                    Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => return,
+                    Err(mpsc::error::TrySendError::Closed(_)) => InputState::Closed,
+                }
+            }
             Some(Phase::Finished(_)) => InputState::Closed,
             Some(Phase::Running(_)) | None => InputState::Absent,
         };
@@ -325,10 +355,13 @@ impl State {
                 self.admission.remove(attempt);
                 self.give_back(attempt);
             }
-            None if self.gone.get(attempt) == Some(&Gone::Returned) => {
-                self.report(ToMaster::Returned { attempt });
-            }
-            _ => {}
+            None => match self.gone.get(attempt) {
+                Some(Gone::Returned) => self.report(ToMaster::Returned { attempt }),
+                Some(Gone::Ended) => {}
+                // Its start never arrived. Should it still come, it is given back again.
+                None => self.give_back(attempt),
+            },
+            Some(Phase::Running(_) | Phase::Finished(_)) => {}
         }
     }
 
@@ -345,7 +378,7 @@ impl State {
         }
         for held in self.held.values_mut() {
             if let Phase::Running(running) = &mut held.phase {
-                let grace = running.start.stop.grace.to_std().min(longest_grace);
+                let grace = running.start.definition.stop.grace.to_std().min(longest_grace);
                 running.tell(Orders { stop: Some((Cause::ShutDown, grace)), kill: None });
             }
         }
@@ -476,6 +509,17 @@ impl State {
         self.held.is_empty()
     }
 
+    #[cfg(test)]
+    pub fn distinct_definitions(&self) -> usize {
+        let definition = |held: &Held| match &held.phase {
+            Phase::Queued(start) => Some(Arc::as_ptr(&start.definition)),
+            Phase::Running(running) => Some(Arc::as_ptr(&running.start.definition)),
+            Phase::Finished(_) => None,
+        };
+        let distinct: std::collections::HashSet<_> = self.held.values().filter_map(definition).collect();
+        distinct.len()
+    }
+
     pub fn is_running(&self) -> bool {
         self.held.values().any(|held| matches!(held.phase, Phase::Running(_)))
     }
@@ -489,7 +533,7 @@ impl State {
 
     /// Whether the master may count an attempt as lost by now.
     fn has_lapsed(&self, start: &StartAttempt, now: BootTime) -> bool {
-        self.contact.is_some_and(|contact| contact.after(start.lost_after.to_std()) <= now)
+        self.contact.is_some_and(|contact| contact.after(start.definition.lost_after.to_std()) <= now)
     }
 
     fn give_back(&mut self, attempt: AttemptRef) {
@@ -510,8 +554,8 @@ impl Phase {
     /// How long its lease lasts; none once it is over.
     fn lost_after(&self) -> Option<Span> {
         match self {
-            Phase::Queued(start) => Some(start.lost_after),
-            Phase::Running(running) => Some(running.start.lost_after),
+            Phase::Queued(start) => Some(start.definition.lost_after),
+            Phase::Running(running) => Some(running.start.definition.lost_after),
             Phase::Finished(_) => None,
         }
     }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
-use crate::tests::master::{attempt, play, soon, until};
+use crate::tests::master::{Order, attempt, play, soon, until};
 
 async fn open(dir: &Path) -> Execution {
     let capacity = Resources { cpu: Cpu::from_millis(1000), memory: Bytes(0), disk: Bytes(0) };
@@ -35,11 +35,22 @@ async fn new() -> (TempDir, Execution) {
 
 fn welcome(stored: Vec<StoredOutput>) -> Welcome {
     let heartbeat = Span::from_secs(5);
-    Welcome { worker: WorkerId(1), name: "granted".to_owned(), version: String::new(), heartbeat, stored }
+    Welcome {
+        worker: WorkerId(1),
+        name: "granted".to_owned(),
+        version: String::new(),
+        heartbeat,
+        stored,
+        output_window: 8 << 20,
+    }
 }
 
 fn start(execution: &Execution, task: i64, text: &str) {
-    execution.deliver(ToWorker::Start(Box::new(play(task, text))));
+    deliver(execution, play(task, text));
+}
+
+fn deliver(execution: &Execution, order: Order) {
+    execution.deliver(Command::Start(Box::new(order.start())));
 }
 
 /// The ends that are told until there are so many.
@@ -71,7 +82,7 @@ async fn thousands_of_attempts_come_to_their_ends() {
         for ended in ends(&execution, 1).await {
             count += 1;
             failed += usize::from(ended.end == AttemptEnd::Exited { code: 1 });
-            execution.deliver(ToWorker::EndStored { attempt: ended.attempt });
+            execution.deliver(Command::EndStored { attempt: ended.attempt });
         }
     }
     assert_eq!((count, failed), (5_000, 2_500));
@@ -102,7 +113,7 @@ async fn what_happens_without_a_session_is_told_in_the_next() {
     assert_eq!(events.iter().filter(|event| is_start(event)).count(), 1);
     assert!(events.contains(&Event::Output { attempt: attempt(1), end: 6 }));
     execution.close_session();
-    execution.deliver(ToWorker::Kill { attempt: attempt(2) });
+    execution.deliver(Command::Kill { attempt: attempt(2) });
     soon("the end", execution.shut_down()).await;
     assert_eq!(execution.take_events(), []);
 }
@@ -145,8 +156,8 @@ async fn a_start_that_arrives_after_its_lease_is_given_back_and_never_starts() {
     execution.open_session();
     execution.renew_lease(BootTime::from_micros(0));
     // As on a machine that slept: what waited in its socket is older than the attempt's lease.
-    let late = StartAttempt { lost_after: Span::from_millis(1), ..play(1, "exit 0") };
-    execution.deliver(ToWorker::Start(Box::new(late)));
+    let late = Order { lost_after: Span::from_millis(1), ..play(1, "exit 0") };
+    deliver(&execution, late);
     assert_eq!(execution.take_events(), [Event::Report(ToMaster::Returned { attempt: attempt(1) })]);
 
     execution.renew_lease(BootTime::now());
@@ -155,10 +166,10 @@ async fn a_start_that_arrives_after_its_lease_is_given_back_and_never_starts() {
 }
 
 /// An attempt that takes all of the worker, with that lease.
-fn hog(task: i64, text: &str, lost_after: Span) -> ToWorker {
+fn hog(task: i64, text: &str, lost_after: Span) -> Order {
     let start = play(task, text);
     let resources = Resources { cpu: Cpu::from_millis(1000), ..start.resources };
-    ToWorker::Start(Box::new(StartAttempt { lost_after, resources, ..start }))
+    Order { lost_after, resources, ..start }
 }
 
 /// As on a machine that sleeps: time passes, and nothing here gets to do anything.
@@ -174,7 +185,7 @@ async fn an_answer_that_is_read_after_a_sleep_does_not_bring_a_lapsed_lease_back
     execution.open_session();
     let (contact, lost_after) = (BootTime::now(), Span::from_millis(300));
     execution.renew_lease(contact);
-    execution.deliver(hog(1, "exit 0", lost_after));
+    deliver(&execution, hog(1, "exit 0", lost_after));
     oversleep(contact, lost_after);
     execution.renew_lease(BootTime::now());
     let end = ends(&execution, 1).await.remove(0).end;
@@ -187,11 +198,38 @@ async fn what_waited_for_room_until_its_lease_lapsed_is_given_back_and_never_sta
     execution.open_session();
     let (contact, lost_after) = (BootTime::now(), Span::from_millis(300));
     execution.renew_lease(contact);
-    execution.deliver(hog(1, "hang", Span::from_secs(600)));
-    execution.deliver(hog(2, "exit 0", lost_after));
+    deliver(&execution, hog(1, "hang", Span::from_secs(600)));
+    deliver(&execution, hog(2, "exit 0", lost_after));
     assert_eq!(execution.core.state().held().len(), 2);
     oversleep(contact, lost_after);
     let twice = Resources { cpu: Cpu::from_millis(2000), memory: Bytes(0), disk: Bytes(0) };
     execution.set_offer(twice, BTreeMap::new());
     assert_eq!(execution.take_events(), [Event::Report(ToMaster::Returned { attempt: attempt(2) })]);
+}
+
+#[tokio::test]
+async fn attempts_of_one_definition_share_it() {
+    let (_dir, execution) = new().await;
+    execution.open_session();
+    until("a look", || !execution.core.state().set_disk_is_low(true)).await;
+    let large = format!("# {}\nexit 0", "x".repeat(300_000));
+    let of = |task: i64, text: &str| Order { attempt: attempt(task), ..play(1, text) };
+    (1..=100).for_each(|task| deliver(&execution, of(task, &large)));
+    // Another of the same name, which is not the same.
+    deliver(&execution, of(101, "exit 0"));
+    assert_eq!(execution.core.state().distinct_definitions(), 2);
+}
+
+#[test]
+fn the_words_that_a_keeper_hears_are_those_of_every_version() {
+    let start = Order { index: 4, ..play(7, "exit 0") }.start();
+    let said = serde_json::to_value(Command::Start(Box::new(start))).unwrap();
+    let expected = serde_json::json!({
+        "type": "start", "attempt": {"task": 7, "attempt": 1}, "job": 1, "task": "main", "index": 4,
+        "driver": "scripted", "action": {"script": "exit 0"}, "env": {},
+        "resources": said["resources"], "timeout": null, "stop": said["stop"], "lost_after": said["lost_after"],
+    });
+    assert_eq!(said, expected);
+    let said = serde_json::to_value(Command::TakeBack { attempt: attempt(7) }).unwrap();
+    assert_eq!(said, serde_json::json!({"type": "take_back", "attempt": {"task": 7, "attempt": 1}}));
 }

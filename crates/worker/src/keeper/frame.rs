@@ -6,13 +6,13 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures::{SinkExt as _, StreamExt as _};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::quantity::Span;
-use gaffer_protocol::wire::{DriverStatus, HeldAttempt, ToWorker, Welcome};
+use gaffer_protocol::wire::{DriverStatus, HeldAttempt, Welcome};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
-use crate::execution::{Event, ExecutionSettings};
+use crate::execution::{Command, Event, ExecutionSettings};
 
 /// The longest frame: a list of all that a worker can hold fits well.
 const MAX_FRAME_BYTES: usize = 256 << 20;
@@ -31,7 +31,7 @@ pub(super) enum ToKeeper {
     OpenSession,
     Welcomed(Welcome),
     CloseSession,
-    Deliver(ToWorker),
+    Deliver(Command),
     /// The master knows that this worker was alive then: microseconds since the machine was started.
     RenewLease {
         sent_at_micros: u64,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::quantity::Span;
-use gaffer_protocol::wire::{DriverStatus, HeldAttempt, ToWorker, Welcome};
+use gaffer_protocol::wire::{DriverStatus, HeldAttempt, Welcome};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -19,7 +19,7 @@ use super::frame::{self, FromKeeper, Heard, ToKeeper, Wire};
 use super::log;
 use super::watch::{self, KeeperProcess};
 use crate::clock::BootTime;
-use crate::execution::Event;
+use crate::execution::{Command, Event};
 
 /// How long a keeper that has nothing left to do may take to leave.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
@@ -167,29 +167,13 @@ impl Keeper {
     }
 
     /// Does what the master says.
-    pub fn deliver(&self, message: ToWorker) {
-        let is_for_attempts = match &message {
-            ToWorker::Start(start) => {
-                self.line.lease().delivered(start.lost_after);
-                true
-            }
-            ToWorker::Input(_) => self.line.takes_input.load(Ordering::Relaxed),
-            ToWorker::Stop { .. }
-            | ToWorker::Kill { .. }
-            | ToWorker::Signal { .. }
-            | ToWorker::TakeBack { .. }
-            | ToWorker::OutputStored { .. }
-            | ToWorker::EndStored { .. } => true,
-            // These are between the connection and the master.
-            ToWorker::Welcome(_)
-            | ToWorker::Alive { .. }
-            | ToWorker::Notice { .. }
-            | ToWorker::OutputWanted { .. }
-            | ToWorker::Goodbye { .. } => false,
-        };
-        if is_for_attempts {
-            self.line.say(ToKeeper::Deliver(message));
+    pub fn deliver(&self, command: Command) {
+        match &command {
+            Command::Start(start) => self.line.lease().delivered(start.definition.lost_after),
+            Command::Input(_) if !self.line.takes_input.load(Ordering::Relaxed) => return,
+            _ => {}
         }
+        self.line.say(ToKeeper::Deliver(command));
     }
 
     /// The master knows that this worker was alive at that moment.

@@ -135,8 +135,8 @@ async fn take(served: &Arc<Served>, wire: &mut Wire, request: ToKeeper) -> io::R
             execution.close_session();
             Ok(())
         }
-        ToKeeper::Deliver(message) => {
-            execution.deliver(message);
+        ToKeeper::Deliver(command) => {
+            execution.deliver(command);
             Ok(())
         }
         ToKeeper::RenewLease { sent_at_micros } => {

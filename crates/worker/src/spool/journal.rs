@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use gaffer_domain::AttemptRef;
-use gaffer_protocol::wire::{Ended, StartAttempt};
+use gaffer_protocol::definitions::StartAttempt;
+use gaffer_protocol::wire::Ended;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::BootTime;

@@ -11,13 +11,11 @@ use gaffer_domain::spec::{
     Container, DEFAULT_PIDS_LIMIT, DriverKind, Network, PullPolicy, StopSignal, StopSpec,
 };
 use gaffer_domain::worker::HeldPhase;
-use gaffer_protocol::wire::{
-    DriverStatus, Ended, Input, InputBytes, InputState, StartAttempt, ToMaster, ToWorker,
-};
+use gaffer_protocol::wire::{DriverStatus, Ended, Input, InputBytes, InputState, ToMaster, ToWorker};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::docker_daemon::{self, Daemon, IMAGE, client};
-use super::master::{Books, Said, Session, attempt, command, script, soon};
+use super::master::{Books, Order, Said, Session, attempt, command, script, soon};
 use super::{Worker, restart};
 use crate::WorkerConfig;
 use crate::config::{DockerConfig, VolumeRoots};
@@ -39,11 +37,11 @@ fn container() -> Container {
     }
 }
 
-fn in_container(start: StartAttempt, container: Container) -> StartAttempt {
-    StartAttempt { driver: DriverKind::Docker, container: Some(Box::new(container)), ..start }
+fn in_container(start: Order, container: Container) -> Order {
+    Order { driver: DriverKind::Docker, container: Some(Box::new(container)), ..start }
 }
 
-fn shell(task: i64, text: &str) -> StartAttempt {
+fn shell(task: i64, text: &str) -> Order {
     in_container(command(task, &["sh", "-c", text]), container())
 }
 
@@ -91,8 +89,8 @@ async fn what_is_written_to_a_container_reaches_its_process_and_so_does_the_end(
     const NAME: &str = "what_is_written_to_a_container_reaches_its_process_and_so_does_the_end";
     let Some(address) = docker_daemon::shared(NAME) else { return };
     let (worker, mut session) = worker(address).await;
-    let start = StartAttempt { stdin: true, ..shell(1, "cat; echo over") };
-    session.send(&[ToWorker::Start(Box::new(start))]).await;
+    let start = Order { stdin: true, ..shell(1, "cat; echo over") };
+    session.start([start]).await;
     let mut books = Books::default();
     while books.started.is_empty() {
         session.keep(&mut books).await;
@@ -122,9 +120,9 @@ async fn what_is_written_to_a_container_reaches_its_process_and_so_does_the_end(
 async fn each_end_of_a_container_has_its_cause() {
     let Some(address) = docker_daemon::shared("each_end_of_a_container_has_its_cause") else { return };
     let (worker, mut session) = worker(address).await;
-    let small = |start: StartAttempt| {
+    let small = |start: Order| {
         let memory = Bytes(16 << 20);
-        StartAttempt { resources: gaffer_domain::spec::Resources { memory, ..start.resources }, ..start }
+        Order { resources: gaffer_domain::spec::Resources { memory, ..start.resources }, ..start }
     };
     let grace = StopSpec { signal: StopSignal::Sigterm, grace: Span::from_millis(200) };
     let limit = Some(Span::from_millis(400));
@@ -133,11 +131,7 @@ async fn each_end_of_a_container_has_its_cause() {
             shell(1, "echo out; echo err >&2; exit 3"),
             shell(2, "kill -SEGV $$"),
             small(shell(3, "tail /dev/zero")),
-            StartAttempt {
-                timeout: limit,
-                stop: grace,
-                ..shell(4, "trap '' TERM; while :; do sleep 1; done")
-            },
+            Order { timeout: limit, stop: grace, ..shell(4, "trap '' TERM; while :; do sleep 1; done") },
             in_container(command(5, &[]), container()),
             in_container(script(6, "echo \"$0 $GAFFER_TASK_INDEX\""), container()),
             in_container(script(7, "#!/bin/awk -f\nBEGIN { print \"awk\" }"), container()),
@@ -206,7 +200,7 @@ async fn how_far_a_pull_is_is_told() {
     let always =
         Container { image: "localhost:1/no/such".to_owned(), pull: PullPolicy::Always, ..container() };
     let start = in_container(command(1, &["true"]), always);
-    session.send(&[ToWorker::Start(Box::new(start))]).await;
+    session.start([start]).await;
     let noted = session.report().await;
     let message = "pulling localhost:1/no/such:latest".to_owned();
     assert_eq!(noted, ToMaster::Noted { attempt: attempt(1), message });
@@ -283,7 +277,7 @@ async fn a_port_that_was_left_open_is_told_and_reachable() {
     let spec = Container { ports: vec!["0:80".parse().unwrap()], network: Network::Bridge, ..container() };
     let text = "while :; do echo hello | nc -l -p 80; done";
     let start = in_container(command(1, &["sh", "-c", text]), spec);
-    session.send(&[ToWorker::Start(Box::new(start))]).await;
+    session.start([start]).await;
     let report = session.report().await;
     let ToMaster::Started { container: Some(facts), .. } = report else { panic!("no start: {report:?}") };
     let [port] = facts.ports[..] else { panic!("{facts:?}") };
@@ -315,11 +309,8 @@ async fn what_ignores_the_polite_signal_is_gone_after_its_grace() {
     };
     let (worker, mut session) = worker(address).await;
     let stop = StopSpec { signal: StopSignal::Sigterm, grace: Span::from_millis(500) };
-    let start =
-        StartAttempt { stop, ..shell(1, "trap '' TERM; sleep 1000 & sleep 1000 & echo up; wait; wait") };
-    session
-        .send(&[ToWorker::Start(Box::new(start)), ToWorker::Start(Box::new(shell(2, "echo up; sleep 1000")))])
-        .await;
+    let start = Order { stop, ..shell(1, "trap '' TERM; sleep 1000 & sleep 1000 & echo up; wait; wait") };
+    session.start([start, shell(2, "echo up; sleep 1000")]).await;
     let mut books = Books::default();
     while books.output.len() < 2 {
         session.keep(&mut books).await;
@@ -356,8 +347,7 @@ async fn containers_outlive_their_worker_and_are_found_again() {
         )
     };
     let lines = |task: i64| 40 + 20 * task;
-    let starts = (1..=10).map(|task| ToWorker::Start(Box::new(shell(task, &text(lines(task), task)))));
-    session.send(&starts.collect::<Vec<_>>()).await;
+    session.start((1..=10).map(|task| shell(task, &text(lines(task), task)))).await;
     let mut books = Books::default();
     while books.output.len() < 10 {
         session.keep(&mut books).await;
@@ -407,7 +397,7 @@ async fn a_daemon_that_goes_away_is_missed_and_takes_its_containers_along() {
     let (worker, mut session) = worker(&address).await;
     assert!(session.hello.drivers.iter().any(|driver| driver.driver == DriverKind::Docker && driver.healthy));
     for signal in [nix::sys::signal::Signal::SIGKILL, nix::sys::signal::Signal::SIGTERM] {
-        session.send(&[ToWorker::Start(Box::new(shell(signal as i64, "echo up; sleep 1000")))]).await;
+        session.start([shell(signal as i64, "echo up; sleep 1000")]).await;
         while !matches!(session.next().await, Said::Output(_)) {}
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.pid()), signal).unwrap();
         let down = docker_status(&mut session).await;

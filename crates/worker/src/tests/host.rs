@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use gaffer_domain::quantity::Bytes;
 use gaffer_domain::reason::{AttemptEnd, ProcessEnd, ReasonCode};
 use gaffer_domain::spec::{OnLimit, OutputLimit};
-use gaffer_protocol::wire::{Ended, StartAttempt, ToWorker};
+use gaffer_protocol::wire::{Ended, ToWorker};
 
 use super::docker_daemon::skip;
-use super::master::{Books, Session, attempt, command, script, until};
+use super::master::{Books, Order, Session, attempt, command, script, until};
 use super::{Worker, lives, marked, pid_in};
 
 /// Runs one attempt; gives its books and its end.
-async fn run(session: &mut Session, start: StartAttempt) -> (Books, Ended) {
+async fn run(session: &mut Session, start: Order) -> (Books, Ended) {
     let attempt = start.attempt;
     let mut books = session.see_through(vec![start]).await;
     let ended = books.ended.remove(&attempt).unwrap();
@@ -41,7 +41,7 @@ async fn both_streams_and_the_exit_code_arrive() {
 #[tokio::test]
 async fn what_is_beyond_the_limit_is_left_out_and_counted() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    let limited = |task, bytes, on_limit, text: &str| StartAttempt {
+    let limited = |task, bytes, on_limit, text: &str| Order {
         output: Some(OutputLimit { limit: Bytes(bytes), on_limit }),
         ..script(task, text)
     };
@@ -96,9 +96,9 @@ async fn what_cannot_start_says_why() {
     assert!(message.starts_with("command not found: no-such-tool (looked in PATH /"), "{message}");
     assert_eq!(failure(&mut session, command(2, &["/etc/passwd"])).await.0, 126);
     assert_eq!(failure(&mut session, script(3, "#!/no/such/thing\n")).await.0, 127);
-    let docker = StartAttempt { driver: gaffer_domain::spec::DriverKind::Docker, ..command(4, &["true"]) };
+    let docker = Order { driver: gaffer_domain::spec::DriverKind::Docker, ..command(4, &["true"]) };
     assert_eq!(failure(&mut session, docker).await, (125, "this worker has no docker driver".to_owned()));
-    let large = StartAttempt {
+    let large = Order {
         resources: gaffer_domain::spec::Resources {
             cpu: gaffer_domain::quantity::Cpu::from_millis(9000),
             ..command(5, &[]).resources
@@ -112,7 +112,7 @@ async fn what_cannot_start_says_why() {
 #[tokio::test]
 async fn the_environment_is_what_was_promised_and_nothing_else() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    let start = StartAttempt {
+    let start = Order {
         index: 7,
         env: BTreeMap::from([("MODE".to_owned(), "full".to_owned()), ("LANG".to_owned(), "xx".to_owned())]),
         ..command(42, &["env"])
@@ -180,7 +180,7 @@ async fn a_directory_that_a_job_names_is_neither_removed_nor_emptied_of_others()
     std::fs::write(path.join("kept"), "x").unwrap();
     // Somebody else works there, and is no process of the attempt.
     let mut other = std::process::Command::new("sleep").arg("1000").current_dir(&path).spawn().unwrap();
-    let start = StartAttempt {
+    let start = Order {
         workdir: Some(path.display().to_string()),
         ..script(1, "pwd; ls; sleep 1000 & echo $! > own")
     };
@@ -253,7 +253,7 @@ async fn what_hides_from_everything_else_is_found_by_its_cgroup() {
     assert!(!lives(pid_in(&worker.dir.path().join("one")).await));
 
     let text = format!("{}{}sleep 1000", hide("two"), wait("two"));
-    session.send(&[ToWorker::Start(Box::new(script(2, &text)))]).await;
+    session.start([script(2, &text)]).await;
     let hidden = pid_in(&worker.dir.path().join("two")).await;
     session.send(&[ToWorker::Kill { attempt: attempt(2) }]).await;
     assert_eq!(session.ended().await.killed.map(|receipt| receipt.left), Some(0));
@@ -266,7 +266,7 @@ async fn the_daemons_of_one_attempt_survive_the_end_of_another() {
     let (worker, mut session) = Worker::start_and_welcome().await;
     let pid_file = worker.dir.path().join("pid");
     let text = format!("setsid -f sh -c 'echo $$ > {}; exec sleep 1000'; sleep 1000", pid_file.display());
-    session.send(&[ToWorker::Start(Box::new(script(1, &text)))]).await;
+    session.start([script(1, &text)]).await;
     let daemon = pid_in(&pid_file).await;
     for task in 2..=5 {
         run(&mut session, command(task, &["true"])).await;
@@ -289,7 +289,7 @@ async fn a_fork_bomb_is_defused() {
          b & b & setsid sh -c 'while :; do sleep 0.01 & wait; done' & echo $$ > {}; wait",
         ready.display()
     );
-    session.send(&[ToWorker::Start(Box::new(script(1, &text)))]).await;
+    session.start([script(1, &text)]).await;
     pid_in(&ready).await;
     session.send(&[ToWorker::Kill { attempt: attempt(1) }]).await;
     let ended = session.ended().await;

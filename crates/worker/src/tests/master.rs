@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use futures::{SinkExt as _, StreamExt as _};
+use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
-use gaffer_domain::spec::{Action, DriverKind, Resources, StopSignal, StopSpec};
+use gaffer_domain::spec::{Action, Container, DriverKind, OutputLimit, Resources, StopSignal, StopSpec};
 use gaffer_domain::{AttemptRef, JobId, TaskId, WorkerId};
+use gaffer_protocol::definitions::{Definition, StartAttempt, parts};
 use gaffer_protocol::output::{Chunk, EncodedChunk, Stream};
 use gaffer_protocol::wire::{
-    Ended, Hello, InputTaken, StartAttempt, StoredOutput, ToMaster, ToWorker, Welcome,
+    Ended, HeldAttempt, Hello, InputTaken, Start, StoredOutput, ToMaster, ToWorker, Welcome, frames,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -48,6 +50,8 @@ pub struct Session {
     socket: WebSocketStream<TcpStream>,
     said: VecDeque<Said>,
     is_over: bool,
+    /// As the last heartbeat that listed it said.
+    held: Option<Vec<HeldAttempt>>,
     pub authorization: String,
     pub path: String,
     pub hello: Hello,
@@ -85,7 +89,15 @@ impl Master {
             let mut messages: Vec<ToMaster> = serde_json::from_str(first.to_text().unwrap()).unwrap();
             assert_eq!(messages.len(), 1);
             let Some(ToMaster::Hello(hello)) = messages.pop() else { panic!("no hello") };
-            Session { socket, said: VecDeque::new(), is_over: false, authorization, path, hello: *hello }
+            Session {
+                socket,
+                said: VecDeque::new(),
+                is_over: false,
+                held: None,
+                authorization,
+                path,
+                hello: *hello,
+            }
         })
         .await
     }
@@ -124,21 +136,29 @@ impl Session {
             version: "test".to_owned(),
             heartbeat: Span::from_millis(200),
             stored: stored.to_vec(),
+            output_window: 8 << 20,
         };
         self.send(&[ToWorker::Welcome(welcome)]).await;
     }
 
     pub async fn send(&mut self, messages: &[ToWorker]) {
-        let text = serde_json::to_string(messages).unwrap();
-        // The worker may be gone; then reading tells.
-        let _ = self.socket.send(Message::text(text)).await;
+        for text in frames(messages).unwrap() {
+            // The worker may be gone; then reading tells.
+            let _ = self.socket.send(Message::text(text)).await;
+        }
+    }
+
+    /// Sends definitions and starts.
+    pub async fn start(&mut self, orders: impl IntoIterator<Item = Order>) {
+        let messages: Vec<ToWorker> = orders.into_iter().flat_map(|order| order.messages()).collect();
+        self.send(&messages).await;
     }
 
     pub async fn send_text(&mut self, text: &str) {
         self.socket.send(Message::text(text)).await.unwrap();
     }
 
-    /// What the worker says next.
+    /// What the worker says next. Each heartbeat lists what is held, also one that leaves out what has not changed.
     pub async fn next(&mut self) -> Said {
         loop {
             if let Some(said) = self.said.pop_front() {
@@ -148,6 +168,8 @@ impl Session {
                 Some(Ok(Message::Text(text))) => {
                     let messages: Vec<ToMaster> = serde_json::from_str(&text).unwrap();
                     assert!(!messages.is_empty());
+                    let messages = messages.into_iter().map(|message| self.listed(message));
+                    let messages: Vec<ToMaster> = messages.collect();
                     self.said.extend(messages.into_iter().map(Said::Report));
                 }
                 Some(Ok(Message::Binary(frame))) => {
@@ -162,6 +184,15 @@ impl Session {
                 }
             }
         }
+    }
+
+    fn listed(&mut self, message: ToMaster) -> ToMaster {
+        let ToMaster::Heartbeat(mut beat) = message else { return message };
+        assert!(beat.held.is_none() || beat.held != self.held, "the same list, twice");
+        self.held = beat.held.take().or(self.held.take());
+        beat.held.clone_from(&self.held);
+        assert!(beat.held.is_some(), "the first heartbeat lists nothing");
+        ToMaster::Heartbeat(beat)
     }
 
     /// What the worker has said besides, in the frame that was read last.
@@ -193,11 +224,10 @@ impl Session {
     }
 
     /// Starts attempts and follows them to their acknowledged ends.
-    pub async fn see_through(&mut self, starts: Vec<StartAttempt>) -> Books {
+    pub async fn see_through(&mut self, starts: Vec<Order>) -> Books {
         let mut books = Books::default();
         let count = starts.len();
-        self.send(&starts.into_iter().map(|start| ToWorker::Start(Box::new(start))).collect::<Vec<_>>())
-            .await;
+        self.start(starts).await;
         while books.ended.len() < count {
             self.keep(&mut books).await;
         }
@@ -305,9 +335,63 @@ pub fn attempt(task: i64) -> AttemptRef {
     AttemptRef { task: TaskId(task), attempt: 1 }
 }
 
+/// An attempt to be started, with a definition of its own.
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub attempt: AttemptRef,
+    pub job: JobId,
+    pub task: String,
+    pub index: u32,
+    pub driver: DriverKind,
+    pub container: Option<Box<Container>>,
+    pub workdir: Option<String>,
+    pub stdin: bool,
+    pub action: Action,
+    pub env: BTreeMap<String, String>,
+    pub resources: Resources,
+    pub countables: BTreeMap<String, u32>,
+    pub timeout: Option<Span>,
+    pub output: Option<OutputLimit>,
+    pub stop: StopSpec,
+    pub lost_after: Span,
+}
+
+impl Order {
+    /// As a master sends it.
+    pub fn messages(self) -> Vec<ToWorker> {
+        let Order { attempt, index, lost_after, .. } = self;
+        let definition = DefinitionRef { job: JobId(attempt.task.0), position: 0 };
+        let (mut messages, _) = parts(definition, &self.start().definition);
+        messages.push(ToWorker::Start(Start { attempt, definition, index, lost_after }));
+        messages
+    }
+
+    /// As a keeper gets it.
+    pub fn start(self) -> StartAttempt {
+        let definition = Definition {
+            job: self.job,
+            task: self.task,
+            driver: self.driver,
+            container: self.container,
+            workdir: self.workdir,
+            stdin: self.stdin,
+            action: self.action,
+            env: self.env,
+            resources: self.resources,
+            countables: self.countables,
+            timeout: self.timeout,
+            output: self.output,
+            stop: self.stop,
+            lost_after: self.lost_after,
+        };
+        let (attempt, index, pieces) = (self.attempt, self.index, BTreeMap::new());
+        StartAttempt { attempt, index, pieces, definition: definition.into() }
+    }
+}
+
 /// An attempt of that task, to be run by the host, with much time and no needs.
-pub fn start(task: i64, action: Action) -> StartAttempt {
-    StartAttempt {
+pub fn start(task: i64, action: Action) -> Order {
+    Order {
         attempt: attempt(task),
         job: JobId(1),
         task: "main".to_owned(),
@@ -322,21 +406,20 @@ pub fn start(task: i64, action: Action) -> StartAttempt {
         timeout: None,
         output: None,
         countables: BTreeMap::new(),
-        pieces: BTreeMap::new(),
         stop: StopSpec { signal: StopSignal::Sigterm, grace: Span::from_secs(30) },
         lost_after: Span::from_secs(120),
     }
 }
 
-pub fn script(task: i64, text: &str) -> StartAttempt {
+pub fn script(task: i64, text: &str) -> Order {
     start(task, Action::Script(text.to_owned()))
 }
 
-pub fn command(task: i64, words: &[&str]) -> StartAttempt {
+pub fn command(task: i64, words: &[&str]) -> Order {
     start(task, Action::Command(words.iter().map(|word| (*word).to_owned()).collect()))
 }
 
 /// A play of the scripted driver.
-pub fn play(task: i64, text: &str) -> StartAttempt {
-    StartAttempt { driver: DriverKind::Scripted, ..script(task, text) }
+pub fn play(task: i64, text: &str) -> Order {
+    Order { driver: DriverKind::Scripted, ..script(task, text) }
 }

@@ -66,12 +66,7 @@ async fn what_a_killed_worker_ran_is_ended_and_reported_by_the_next() {
         "echo $$ > {place}/main; setsid -f sh -c 'echo $$ > {place}/daemon; exec sleep 1000'; \
          echo hello; trap '' TERM HUP PIPE; while :; do sleep 0.1; done"
     );
-    session
-        .send(&[
-            ToWorker::Start(Box::new(script(1, &text))),
-            ToWorker::Start(Box::new(play(2, "bytes 3000000 5\nexit 4"))),
-        ])
-        .await;
+    session.start([script(1, &text), play(2, "bytes 3000000 5\nexit 4")]).await;
     // The second is stored in part only.
     let mut books = Books::default();
     let mut end_of_second = None;
@@ -125,7 +120,7 @@ async fn spooled_output_outlives_the_worker() {
     let mut session = master.accept_and_welcome().await;
     // More than a segment and than what is kept in memory; nothing of it is acknowledged.
     let text = format!("bytes 20000000 6\nbytes 1000000 7 stderr\nout {}", "end");
-    session.send(&[ToWorker::Start(Box::new(play(1, &text)))]).await;
+    session.start([play(1, &text)]).await;
     let spooled = || -> u64 {
         let spool = std::fs::read_dir(dir.path().join("spool")).unwrap();
         let sizes = spool.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len());

@@ -10,12 +10,12 @@ use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::DriverKind;
 use gaffer_domain::worker::HeldPhase;
 use gaffer_protocol::wire::{
-    GoodbyeCode, HeldAttempt, PROTOCOL_VERSION, StartAttempt, StoredOutput, ToMaster, ToWorker,
+    GoodbyeCode, HeldAttempt, PROTOCOL_VERSION, Start, StoredOutput, ToMaster, ToWorker,
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::master::{Books, Said, attempt, play, script, soon};
+use super::master::{Books, Order, Said, attempt, play, script, soon};
 use super::{Worker, lives, pid_in};
 use crate::driver::scripted::PseudoRandom;
 
@@ -70,7 +70,7 @@ async fn heartbeats_say_what_the_clock_says_and_which_answer_came_last() {
 #[tokio::test]
 async fn heartbeats_list_what_is_held_and_count_up() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    session.send(&[ToWorker::Start(Box::new(play(1, "hang")))]).await;
+    session.start([play(1, "hang")]).await;
     let mut last = 0;
     loop {
         let Said::Report(ToMaster::Heartbeat(beat)) = session.next().await else { continue };
@@ -78,7 +78,7 @@ async fn heartbeats_list_what_is_held_and_count_up() {
         last = beat.sequence;
         assert!(beat.stats.memory_total.0 > 0);
         if last >= 3 {
-            assert_eq!(beat.held, [HeldAttempt { attempt: attempt(1), phase: HeldPhase::Running }]);
+            assert_eq!(beat.held.unwrap(), [HeldAttempt { attempt: attempt(1), phase: HeldPhase::Running }]);
             break;
         }
     }
@@ -88,12 +88,7 @@ async fn heartbeats_list_what_is_held_and_count_up() {
 #[tokio::test]
 async fn what_was_not_acknowledged_is_said_again() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    session
-        .send(&[
-            ToWorker::Start(Box::new(play(1, "out one\nexit 3"))),
-            ToWorker::Start(Box::new(play(2, "out two\nhang"))),
-        ])
-        .await;
+    session.start([play(1, "out one\nexit 3"), play(2, "out two\nhang")]).await;
     let ended = session.ended().await;
     drop(session);
 
@@ -123,7 +118,7 @@ async fn what_was_not_acknowledged_is_said_again() {
     session.send(&[ToWorker::EndStored { attempt: attempt(1) }]).await;
     loop {
         if let Said::Report(ToMaster::Heartbeat(beat)) = session.next().await
-            && beat.held.len() == 1
+            && beat.held.as_ref().unwrap().len() == 1
         {
             break;
         }
@@ -146,8 +141,8 @@ async fn no_byte_is_lost_or_doubled_however_often_the_connection_breaks() {
         (3, "lines 100000\nexit 1"),
         (4, "sleep 50ms\nout last"),
     ];
-    let starts = jobs.map(|(task, text)| ToWorker::Start(Box::new(play(task, text))));
-    session.send(&starts).await;
+    let starts = jobs.map(|(task, text)| play(task, text));
+    session.start(starts.clone()).await;
     let mut sessions = 1;
     while books.ended.len() < jobs.len() {
         // Some sessions break right away, some last.
@@ -161,12 +156,9 @@ async fn no_byte_is_lost_or_doubled_however_often_the_connection_breaks() {
             session = worker.master.accept().await;
             session.welcome(&books.stored()).await;
             // The master would send them again if they had not arrived.
-            let is_held = |start: &ToWorker| match start {
-                ToWorker::Start(start) => session.hello.held.iter().any(|held| held.attempt == start.attempt),
-                _ => true,
-            };
-            let missing: Vec<ToWorker> = starts.iter().filter(|start| !is_held(start)).cloned().collect();
-            session.send(&missing).await;
+            let is_held = |start: &Order| session.hello.held.iter().any(|held| held.attempt == start.attempt);
+            let missing: Vec<Order> = starts.iter().filter(|start| !is_held(start)).cloned().collect();
+            session.start(missing).await;
             sessions += 1;
         }
     }
@@ -186,7 +178,7 @@ async fn no_byte_is_lost_or_doubled_however_often_the_connection_breaks() {
 #[tokio::test]
 async fn a_gap_is_filled_when_the_master_asks() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    session.send(&[ToWorker::Start(Box::new(play(1, "bytes 50000 9")))]).await;
+    session.start([play(1, "bytes 50000 9")]).await;
     session.ended().await;
     session.send(&[ToWorker::OutputWanted { attempt: attempt(1), offset: 0 }]).await;
     let mut books = Books::default();
@@ -206,9 +198,7 @@ async fn a_slow_master_slows_the_job_and_not_the_heartbeats() {
     .await;
     let mut session = worker.master.accept_and_welcome().await;
     let start = script(1, "head -c 20000000 /dev/zero");
-    session
-        .send(&[ToWorker::Start(Box::new(StartAttempt { lost_after: Span::from_secs(600), ..start }))])
-        .await;
+    session.start([Order { lost_after: Span::from_secs(600), ..start }]).await;
     // Nothing is acknowledged: the window closes, the spool fills, the job stands still.
     let (mut beats, mut sent) = (0, 0);
     while beats < 5 {
@@ -237,7 +227,7 @@ async fn a_worker_whose_place_was_taken_goes_and_takes_its_attempts_along() {
     let (worker, mut session) = Worker::start_and_welcome().await;
     let pid_file = worker.dir.path().join("pid");
     let text = format!("echo $$ > {}; exec sleep 1000", pid_file.display());
-    session.send(&[ToWorker::Start(Box::new(script(1, &text)))]).await;
+    session.start([script(1, &text)]).await;
     let pid = pid_in(&pid_file).await;
     let message = "another session began".to_owned();
     session.send(&[ToWorker::Goodbye { code: GoodbyeCode::Superseded, message }]).await;
@@ -337,6 +327,79 @@ async fn of_very_many_placements_at_once_none_is_lost_on_the_way_to_where_they_e
     let (worker, mut session) = Worker::start_and_welcome().await;
     let books = session.see_through((1..=2_000).map(|task| play(task, "exit 0")).collect()).await;
     assert_eq!((books.ended.len(), books.returned.len()), (2_000, 0));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn starts_refer_to_a_definition_that_was_sent_once_in_parts() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let text = format!("out {}\nexit 3", "x".repeat(400_000));
+    let first = play(1, &text);
+    let mut messages = first.clone().messages();
+    assert!(messages.len() > 5, "in parts");
+    let Some(ToWorker::Start(start)) = messages.last().cloned() else { panic!("no start") };
+    messages.extend((2..=30).map(|task| ToWorker::Start(Start { attempt: attempt(task), ..start })));
+    session.send(&messages).await;
+    let mut books = Books::default();
+    while books.ended.len() < 30 {
+        session.keep(&mut books).await;
+    }
+    for task in 1..=30 {
+        assert_eq!(books.ended[&attempt(task)].end, AttemptEnd::Exited { code: 3 });
+        assert_eq!(books.output[&attempt(task)].len(), 400_001);
+    }
+    // A new session has no definitions: what refers to one begins another, in which everything is said again.
+    drop(session);
+    let mut session = worker.master.accept_and_welcome().await;
+    session.send(&[ToWorker::Start(Start { attempt: attempt(31), ..start })]).await;
+    while session.next().await != Said::Nothing {}
+    let mut session = worker.master.accept_and_welcome().await;
+    session.start([play(31, "exit 0")]).await;
+    assert_eq!(session.ended().await.attempt, attempt(31));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_never_arrived_can_be_taken_back_and_does_not_start_afterwards() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    session.send(&[ToWorker::TakeBack { attempt: attempt(1) }]).await;
+    assert_eq!(session.report().await, ToMaster::Returned { attempt: attempt(1) });
+    session.start([play(1, "exit 0"), play(2, "exit 0")]).await;
+    assert_eq!(session.report().await, ToMaster::Returned { attempt: attempt(1) });
+    assert_eq!(session.ended().await.attempt, attempt(2));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_waits_for_its_welcome_as_long_as_its_master_says_that_it_is_busy() {
+    let worker = Worker::start().await;
+    let mut session = worker.master.accept().await;
+    for _ in 0..3 {
+        session.send_text("[]").await;
+    }
+    session.welcome(&[]).await;
+    session.start([play(1, "exit 0")]).await;
+    assert_eq!(session.ended().await.attempt, attempt(1));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn output_waits_for_the_masters_grant_and_heartbeats_do_not() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    session.send(&[ToWorker::OutputWindow { bytes: 20_000 }]).await;
+    session.start([play(1, "bytes 1000000 9")]).await;
+    let (mut beats, mut sent) = (0, 0);
+    while beats < 5 {
+        match session.next().await {
+            Said::Report(ToMaster::Heartbeat(beat)) => {
+                beats += 1;
+                session.send(&[ToWorker::Alive { sequence: beat.sequence }]).await;
+            }
+            Said::Output(chunk) => sent += chunk.payload_bytes,
+            _ => {}
+        }
+    }
+    assert!(sent > 0 && sent <= 20_000, "{sent}");
     worker.stop().await;
 }
 

@@ -6,17 +6,17 @@ use gaffer_domain::quantity::{Cpu, Span};
 use gaffer_domain::reason::{AttemptEnd, LostCause, ProcessEnd};
 use gaffer_domain::spec::{Resources, StopSignal, StopSpec};
 use gaffer_domain::worker::HeldPhase;
-use gaffer_protocol::wire::{HeldAttempt, StartAttempt, ToMaster, ToWorker};
+use gaffer_protocol::wire::{HeldAttempt, ToMaster, ToWorker};
 
 use super::Worker;
-use super::master::{Books, Said, Session, attempt, command, play, script};
+use super::master::{Books, Order, Said, Session, attempt, command, play, script};
 
-async fn send_start(session: &mut Session, start: StartAttempt) {
-    session.send(&[ToWorker::Start(Box::new(start))]).await;
+async fn send_start(session: &mut Session, start: Order) {
+    session.start([start]).await;
 }
 
 /// Starts an attempt and waits for the first of its output.
-async fn start_and_hear(session: &mut Session, start: StartAttempt) -> Books {
+async fn start_and_hear(session: &mut Session, start: Order) -> Books {
     send_start(session, start).await;
     let mut books = Books::default();
     while books.output.is_empty() {
@@ -25,13 +25,13 @@ async fn start_and_hear(session: &mut Session, start: StartAttempt) -> Books {
     books
 }
 
-fn with_grace(start: StartAttempt, millis: u64) -> StartAttempt {
-    StartAttempt { stop: StopSpec { grace: Span::from_millis(millis), ..start.stop }, ..start }
+fn with_grace(start: Order, millis: u64) -> Order {
+    Order { stop: StopSpec { grace: Span::from_millis(millis), ..start.stop }, ..start }
 }
 
 /// Takes all of the worker.
-fn hog(start: StartAttempt) -> StartAttempt {
-    StartAttempt { resources: Resources { cpu: Cpu::from_millis(8000), ..start.resources }, ..start }
+fn hog(start: Order) -> Order {
+    Order { resources: Resources { cpu: Cpu::from_millis(8000), ..start.resources }, ..start }
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn the_signal_of_the_spec_is_sent() {
     let (worker, mut session) = Worker::start_and_welcome().await;
     let start = script(1, "trap 'exit 6' INT; echo up; while :; do sleep 0.01; done");
     let stop = StopSpec { signal: StopSignal::Sigint, ..start.stop };
-    start_and_hear(&mut session, StartAttempt { stop, ..start }).await;
+    start_and_hear(&mut session, Order { stop, ..start }).await;
     session.send(&[ToWorker::Stop { attempt: attempt(1) }]).await;
     assert_eq!(session.ended().await.end, AttemptEnd::Stopped { process: Some(ProcessEnd::Code(6)) });
     worker.stop().await;
@@ -86,7 +86,7 @@ async fn a_kill_does_not_wait() {
 async fn time_runs_out() {
     let (worker, mut session) = Worker::start_and_welcome().await;
     let limit = Span::from_millis(200);
-    send_start(&mut session, StartAttempt { timeout: Some(limit), ..command(1, &["sleep", "1000"]) }).await;
+    send_start(&mut session, Order { timeout: Some(limit), ..command(1, &["sleep", "1000"]) }).await;
     let process = ProcessEnd::Signal(15);
     assert_eq!(session.ended().await.end, AttemptEnd::TimedOut { limit, process });
     worker.stop().await;
@@ -109,17 +109,16 @@ async fn what_waits_for_room_can_be_stopped_or_taken_back() {
     for task in [2, 3, 4] {
         send_start(&mut session, hog(play(task, "exit 0"))).await;
     }
-    session
-        .send(&[
-            ToWorker::Stop { attempt: attempt(2) },
-            ToWorker::TakeBack { attempt: attempt(3) },
-            // It runs: nothing happens.
-            ToWorker::TakeBack { attempt: attempt(1) },
-            // The master did not hear of it, as it were.
-            ToWorker::Start(Box::new(hog(play(3, "exit 0")))),
-            ToWorker::Kill { attempt: attempt(1) },
-        ])
-        .await;
+    let mut messages = vec![
+        ToWorker::Stop { attempt: attempt(2) },
+        ToWorker::TakeBack { attempt: attempt(3) },
+        // It runs: nothing happens.
+        ToWorker::TakeBack { attempt: attempt(1) },
+    ];
+    // The master did not hear of it, as it were.
+    messages.extend(hog(play(3, "exit 0")).messages());
+    messages.push(ToWorker::Kill { attempt: attempt(1) });
+    session.send(&messages).await;
     while books.ended.len() < 3 {
         session.keep(&mut books).await;
     }
@@ -139,9 +138,7 @@ async fn the_end_of_what_is_not_held_is_told_when_it_is_asked_for() {
         assert_eq!((ended.end, ended.output_bytes), (AttemptEnd::Stopped { process: None }, 0));
     }
     // Its start, which had been on its way, comes too late.
-    session
-        .send(&[ToWorker::Start(Box::new(play(1, "exit 0"))), ToWorker::Start(Box::new(play(2, "exit 0")))])
-        .await;
+    session.start([play(1, "exit 0"), play(2, "exit 0")]).await;
     assert_eq!(session.ended().await.attempt, attempt(2));
     worker.stop().await;
 }
@@ -188,11 +185,10 @@ async fn a_start_that_comes_again_does_not_disturb_what_runs() {
 #[tokio::test]
 async fn a_lease_that_runs_out_ends_what_runs_and_gives_back_what_waits() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    let short = |start| StartAttempt { lost_after: Span::from_millis(1000), ..start };
+    let short = |start| Order { lost_after: Span::from_millis(1000), ..start };
     send_start(&mut session, hog(short(script(1, "trap '' TERM; sleep 1000")))).await;
     send_start(&mut session, hog(short(play(2, "exit 0")))).await;
-    send_start(&mut session, StartAttempt { lost_after: Span::from_secs(600), ..hog(play(3, "exit 0")) })
-        .await;
+    send_start(&mut session, Order { lost_after: Span::from_secs(600), ..hog(play(3, "exit 0")) }).await;
     // Heartbeats come, but no answer goes.
     let begun = Instant::now();
     let (mut ended, mut returned) = (Vec::new(), Vec::new());
@@ -217,10 +213,10 @@ async fn a_lease_that_runs_out_ends_what_runs_and_gives_back_what_waits() {
 async fn a_lease_counts_from_the_heartbeat_and_not_from_its_answer() {
     let (worker, mut session) = Worker::start_and_welcome().await;
     let lost_after = Span::from_millis(3000);
-    send_start(&mut session, StartAttempt { lost_after, ..command(1, &["sleep", "1000"]) }).await;
+    send_start(&mut session, Order { lost_after, ..command(1, &["sleep", "1000"]) }).await;
     let answered = loop {
         if let Said::Report(ToMaster::Heartbeat(beat)) = session.next().await
-            && beat.held.iter().any(|held| held.phase == HeldPhase::Running)
+            && beat.held.as_ref().unwrap().iter().any(|held| held.phase == HeldPhase::Running)
         {
             break beat.sequence;
         }
@@ -259,7 +255,7 @@ async fn a_stop_is_for_all_that_an_attempt_has_started() {
 async fn a_lease_that_is_renewed_does_not_run_out() {
     let (worker, mut session) = Worker::start_and_welcome().await;
     let start = script(1, "sleep 2.5");
-    send_start(&mut session, StartAttempt { lost_after: Span::from_millis(1000), ..start }).await;
+    send_start(&mut session, Order { lost_after: Span::from_millis(1000), ..start }).await;
     assert_eq!(session.ended().await.end, AttemptEnd::Exited { code: 0 });
     worker.stop().await;
 }
@@ -272,7 +268,7 @@ async fn a_worker_that_goes_down_ends_what_it_has_and_says_so() {
     let waits = HeldAttempt { attempt: attempt(2), phase: HeldPhase::Queued };
     loop {
         if let Said::Report(ToMaster::Heartbeat(beat)) = session.next().await
-            && beat.held.contains(&waits)
+            && beat.held.as_ref().unwrap().contains(&waits)
         {
             break;
         }

@@ -231,7 +231,8 @@ impl Bench {
             }
         }
         for worker in workers {
-            let expected = self.store.tasks_expected(*worker).await.unwrap();
+            let mut expected = self.store.tasks_expected(&[*worker]).await.unwrap();
+            let expected = expected.remove(worker).unwrap_or_default();
             // There are also those of earlier histories.
             let of_model =
                 expected.iter().filter(|expected| model.tasks.contains_key(&expected.attempt.task));

@@ -14,7 +14,7 @@ fn input(task: i64, attempt: u32) -> Input {
 }
 
 fn report(task: i64, attempt: u32) -> Change {
-    Change::Report { input: input(task, attempt), acknowledge: None }
+    Change::found(input(task, attempt))
 }
 
 /// The task and the attempt of each change, in order.

@@ -1,12 +1,15 @@
 //! What goes through the gate in one transaction, and what comes of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gaffer_domain::job::JobState;
-use gaffer_domain::placement::Receipt;
+use gaffer_domain::placement::{DefinitionRef, Receipt};
+use gaffer_domain::spec::JobSpec;
 use gaffer_domain::task::{Rejected, TaskEvent};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};
-use gaffer_protocol::wire::{ContainerFacts, Ended, StartAttempt};
+use gaffer_protocol::definitions::Definition;
+use gaffer_protocol::wire::{ContainerFacts, Ended};
 
 use super::super::output::{ChunkRow, ReceivedOutput};
 
@@ -123,6 +126,10 @@ pub struct Outcome {
     pub given_back: Vec<(i64, WorkerId)>,
     /// Classes of attempts that workers started.
     pub started: Vec<(i64, WorkerId)>,
+    /// Attempts that are not live any more: over, or given back.
+    pub closed: Vec<AttemptRef>,
+    /// Workers of which something else is expected than before.
+    pub workers: BTreeSet<WorkerId>,
 }
 
 /// One run of an attempt, for judging how fast work goes.
@@ -149,11 +156,47 @@ pub enum StopResult {
     Busy,
 }
 
+/// An attempt to be started, with the specification that it comes from.
+#[derive(Debug, Clone)]
+pub struct StartOrder {
+    /// Which.
+    pub attempt: AttemptRef,
+    /// What it is of.
+    pub definition: DefinitionRef,
+    /// The task's index.
+    pub index: u32,
+    /// Of its job.
+    pub spec: Arc<JobSpec>,
+}
+
+impl StartOrder {
+    /// What its worker has to know of the definition; none if the specification has no such definition.
+    pub fn content(&self) -> Option<Definition> {
+        let task = self.spec.tasks.get(usize::from(self.definition.position))?;
+        Some(Definition {
+            job: self.definition.job,
+            task: task.name.clone(),
+            driver: task.driver,
+            container: task.container.clone().map(Box::new),
+            workdir: task.workdir.clone(),
+            stdin: task.stdin,
+            action: task.action.clone(),
+            env: task.env.clone(),
+            resources: task.resources.amounts,
+            countables: task.resources.countables.clone(),
+            timeout: task.timeout,
+            output: task.output,
+            stop: task.stop,
+            lost_after: self.spec.lost_after,
+        })
+    }
+}
+
 /// What to tell a worker.
 #[derive(Debug, Clone)]
 pub enum Dispatch {
     /// Start an attempt.
-    Start(WorkerId, Box<StartAttempt>),
+    Start(WorkerId, StartOrder),
     /// Stop an attempt.
     Stop(WorkerId, AttemptRef),
 }

@@ -10,7 +10,7 @@ use bollard::models::{
 use gaffer_domain::AttemptRef;
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::{Action, Container, Gpus, Network, Volume};
-use gaffer_protocol::wire::StartAttempt;
+use gaffer_protocol::definitions::StartAttempt;
 
 use super::super::{StartError, program};
 use crate::config::ContainerPolicy;
@@ -59,7 +59,7 @@ pub(super) fn container(
     abilities: Abilities,
 ) -> Result<ContainerCreateBody, StartError> {
     check(spec, policy)?;
-    let (entrypoint, command) = match &start.action {
+    let (entrypoint, command) = match &start.definition.action {
         Action::Command(command) => {
             (spec.entrypoint.clone(), Some(command.clone()).filter(|c| !c.is_empty()))
         }
@@ -67,13 +67,13 @@ pub(super) fn container(
         Action::Script(text) if text.starts_with("#!") => (Some(vec![SCRIPT_PATH.to_owned()]), None),
         Action::Script(_) => (Some(vec!["/bin/sh".to_owned(), SCRIPT_PATH.to_owned()]), None),
     };
-    let mut environment = start.env.clone();
+    let mut environment = start.definition.env.clone();
     environment.extend(program::said(start, worker_name));
     let labels = [
         (OWNER_LABEL, owner.to_owned()),
         (ATTEMPT_LABEL, start.attempt.to_string()),
-        (JOB_LABEL, start.job.to_string()),
-        (TASK_LABEL, format!("{}.{}", start.task, start.index)),
+        (JOB_LABEL, start.definition.job.to_string()),
+        (TASK_LABEL, format!("{}.{}", start.definition.task, start.index)),
     ];
     let exposed = spec.ports.iter().map(|port| format!("{}/{}", port.container, port.protocol.as_str()));
     Ok(ContainerCreateBody {
@@ -84,10 +84,10 @@ pub(super) fn container(
         user: spec.user.clone(),
         working_dir: spec.workdir.clone(),
         labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
-        attach_stdin: Some(start.stdin),
-        open_stdin: Some(start.stdin),
+        attach_stdin: Some(start.definition.stdin),
+        open_stdin: Some(start.definition.stdin),
         // Its input ends with the connection that writes it.
-        stdin_once: Some(start.stdin),
+        stdin_once: Some(start.definition.stdin),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         exposed_ports: Some(exposed.collect()),
@@ -102,7 +102,7 @@ fn host_config(
     policy: &ContainerPolicy,
     abilities: Abilities,
 ) -> Result<HostConfig, StartError> {
-    let resources = start.resources;
+    let resources = start.definition.resources;
     let memory = Some(resources.memory).filter(|memory| *memory > Bytes(0)).map(|Bytes(bytes)| to_i64(bytes));
     let binding = |host: u16| PortBinding {
         host_ip: None,

@@ -121,6 +121,21 @@ fn an_end_that_the_disk_refused_is_written_with_the_next_entry() {
     assert_eq!(by_task(&path, BOOT).len(), 2);
 }
 
+#[test]
+fn what_an_earlier_version_noted_of_a_container_is_read_as_it_was_meant() {
+    let text = r#"{"entry":"starting","attempt":{"task":7,"attempt":2},"at":"2026-11-01T00:00:00Z","boot_micros":5,"resume":{"attempt":{"task":7,"attempt":2},"job":3,"task":"train","index":5,"driver":"docker","action":{"command":["true"]},"env":{"A":"b"},"resources":{"cpu":0.5,"memory":"64MiB","disk":"0B"},"pieces":{"gpu":[1]},"timeout":"1m","stop":{"signal":"SIGTERM","grace":"1s"},"lost_after":"2m"}}"#;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    fs::write(&path, format!("{:08x} {text}\n", crc32fast::hash(text.as_bytes()))).unwrap();
+    let read = by_task(&path, BOOT);
+    let resume = read[0].starting.clone().unwrap().resume.unwrap();
+    assert_eq!((resume.attempt.attempt, resume.index, resume.definition.job.0), (2, 5, 3));
+    assert_eq!((resume.definition.task.as_str(), resume.pieces["gpu"].as_slice()), ("train", &[1][..]));
+    // And what is written now reads the same.
+    let again: StartAttempt = serde_json::from_str(&serde_json::to_string(&resume).unwrap()).unwrap();
+    assert_eq!(again, *resume);
+}
+
 /// What the first version wrote. A worker that is upgraded reads what the one before it left, and so does every later one:
 /// lines join this file, none leaves it.
 #[test]

@@ -8,6 +8,7 @@ use gaffer_domain::spec::{
     DEFAULT_PIDS_LIMIT, DriverKind, Port, PullPolicy, Resources, StopSignal, StopSpec,
 };
 use gaffer_domain::{JobId, TaskId};
+use gaffer_protocol::definitions::Definition;
 
 use super::*;
 
@@ -31,11 +32,9 @@ fn spec() -> Container {
 }
 
 fn start(action: Action) -> StartAttempt {
-    StartAttempt {
-        attempt: AttemptRef { task: TaskId(7), attempt: 2 },
+    let definition = Definition {
         job: JobId(3),
         task: "train".to_owned(),
-        index: 5,
         driver: DriverKind::Docker,
         container: None,
         workdir: None,
@@ -46,10 +45,11 @@ fn start(action: Action) -> StartAttempt {
         timeout: None,
         output: None,
         countables: BTreeMap::new(),
-        pieces: BTreeMap::new(),
         stop: StopSpec { signal: StopSignal::Sigterm, grace: Span::from_secs(1) },
         lost_after: Span::from_secs(120),
-    }
+    };
+    let attempt = AttemptRef { task: TaskId(7), attempt: 2 };
+    StartAttempt { attempt, index: 5, pieces: BTreeMap::new(), definition: definition.into() }
 }
 
 fn command(words: &[&str]) -> Action {

@@ -1,0 +1,191 @@
+//! What a session needs the database for, beside the recorder: done aside, so that reading goes on and heartbeats are
+//! answered however long that takes. In the order in which it came.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gaffer_domain::AttemptRef;
+use gaffer_protocol::wire::{DriverStatus, Ended, GoodbyeCode, ToWorker};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::SessionEnd;
+use super::read::{CHECKSUMS_DIFFER, OUTPUT_AFTER_END, check_end};
+use super::reports::{write_drivers, write_note};
+use crate::Master;
+use crate::hub::SessionHandle;
+use crate::live::LiveOutput;
+use crate::recorder::Reporter;
+use crate::store::StoreError;
+
+/// So much waits at most; a worker that wants more at once is told to come again.
+const MAX_WAITING: usize = 4_096;
+/// Waits between tries while the database is away.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(2);
+
+/// The way to what is done aside. It ends with the session.
+pub(super) struct Aside {
+    tasks: mpsc::Sender<Task>,
+    /// Attempts that this master does not know and asks the store for, and where their output ended that was let go.
+    asked: Arc<Mutex<HashMap<AttemptRef, u64>>>,
+    _ending: DropGuard,
+}
+
+enum Task {
+    /// Not important: left out if too much waits.
+    Note(AttemptRef, String),
+    Drivers(Vec<DriverStatus>),
+    /// Output of an attempt that this master does not know.
+    Output(AttemptRef),
+    /// The end of one.
+    Ended(Box<Ended>),
+}
+
+impl Aside {
+    pub fn new(master: &Arc<Master>, handle: &Arc<SessionHandle>, reporter: &Arc<Reporter>) -> Aside {
+        let (tasks, waiting) = mpsc::channel(MAX_WAITING);
+        let asked = Arc::default();
+        let ending = CancellationToken::new();
+        let worker = Worker {
+            master: master.clone(),
+            handle: handle.clone(),
+            reporter: reporter.clone(),
+            asked: Arc::clone(&asked),
+        };
+        tokio::spawn(ending.clone().run_until_cancelled_owned(worker.run(waiting)));
+        Aside { tasks, asked, _ending: ending.drop_guard() }
+    }
+
+    pub fn note(&self, attempt: AttemptRef, message: String) {
+        let _ = self.tasks.try_send(Task::Note(attempt, message));
+    }
+
+    pub fn drivers(&self, drivers: Vec<DriverStatus>) -> Result<(), SessionEnd> {
+        self.send(Task::Drivers(drivers))
+    }
+
+    /// Lets output go of an attempt that this master does not know: once it does, what is missing is asked for again.
+    pub fn output(&self, attempt: AttemptRef, end: u64) -> Result<(), SessionEnd> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !asked.contains_key(&attempt);
+        let known_end = asked.entry(attempt).or_default();
+        *known_end = end.max(*known_end);
+        if is_new { self.send(Task::Output(attempt)) } else { Ok(()) }
+    }
+
+    pub fn ended(&self, ended: Box<Ended>) -> Result<(), SessionEnd> {
+        self.send(Task::Ended(ended))
+    }
+
+    fn send(&self, task: Task) -> Result<(), SessionEnd> {
+        self.tasks.try_send(task).map_err(|_| {
+            SessionEnd::Disconnected("the worker asks for more than can be looked up now".to_owned())
+        })
+    }
+}
+
+struct Worker {
+    master: Arc<Master>,
+    handle: Arc<SessionHandle>,
+    reporter: Arc<Reporter>,
+    asked: Arc<Mutex<HashMap<AttemptRef, u64>>>,
+}
+
+impl Worker {
+    async fn run(self, mut waiting: mpsc::Receiver<Task>) {
+        while let Some(task) = waiting.recv().await {
+            if let Err(error) = self.see_to(task).await {
+                self.handle.end(GoodbyeCode::ProtocolError, &error);
+                return;
+            }
+        }
+    }
+
+    async fn see_to(&self, task: Task) -> Result<(), String> {
+        match task {
+            Task::Note(attempt, note) => write_note(&self.master, &self.handle, attempt, &note).await,
+            Task::Drivers(drivers) => {
+                // Not stored, it would be forgotten until the next hello.
+                self.patiently(|| write_drivers(&self.master, &self.handle, &drivers)).await?;
+            }
+            Task::Output(attempt) => {
+                let live = self.open(attempt).await?;
+                let end = self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
+                let end = end.unwrap_or_default();
+                self.handle.send(match live {
+                    Some(live) if live.has_ended() => {
+                        // Closed is closed. The worker is told to forget it: there will never be a place for it.
+                        if end > live.received().bytes {
+                            self.note(attempt, OUTPUT_AFTER_END).await;
+                        }
+                        ToWorker::OutputStored { attempt, offset: end }
+                    }
+                    Some(live) => ToWorker::OutputWanted { attempt, offset: live.received().bytes },
+                    // Of a job that was deleted, or of somebody else's attempt: there is no place for it, and never
+                    // will be.
+                    None => ToWorker::OutputStored { attempt, offset: end },
+                });
+            }
+            Task::Ended(ended) => self.ended(ended).await?,
+        }
+        Ok(())
+    }
+
+    async fn ended(&self, mut ended: Box<Ended>) -> Result<(), String> {
+        let attempt = ended.attempt;
+        let Some(live) = self.open(attempt).await? else {
+            // It does not exist (any more), or is another worker's: there is nothing to record.
+            self.handle.send(ToWorker::EndStored { attempt });
+            return Ok(());
+        };
+        let received = live.received();
+        if ended.output_bytes > received.bytes {
+            // What came before it was let go. It comes again, and the end after it.
+            self.handle.send(ToWorker::OutputWanted { attempt, offset: received.bytes });
+            return Ok(());
+        }
+        let received = check_end(&live, &mut ended);
+        if received.complete == Some(false) {
+            self.note(attempt, CHECKSUMS_DIFFER).await;
+        }
+        // One that comes late has a rate.
+        let ended = match live.was_over {
+            true => self.handle.reports.late_end(ended, received),
+            false => Some(ended),
+        };
+        let Some(ended) = ended else { return Ok(()) };
+        self.master.recorder.ended(&self.reporter, ended, received).map_err(|error| error.to_string())
+    }
+
+    async fn note(&self, attempt: AttemptRef, message: &str) {
+        if let Some(note) = self.handle.reports.note(attempt, message) {
+            write_note(&self.master, &self.handle, attempt, &note).await;
+        }
+    }
+
+    async fn open(&self, attempt: AttemptRef) -> Result<Option<Arc<LiveOutput>>, String> {
+        let (live, store, worker) = (&self.master.live, &self.master.store, self.handle.worker);
+        self.patiently(|| live.open(store, attempt, worker)).await
+    }
+
+    /// Asks again while the database is away.
+    async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, String> {
+        let mut wait = RETRY_FIRST;
+        loop {
+            match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(StoreError::Unavailable(error)) => {
+                    tracing::debug!(%error, "a worker's session waits for the database");
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_LONGEST);
+        }
+    }
+}
