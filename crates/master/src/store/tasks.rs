@@ -183,7 +183,8 @@ type PlacedRow = (i16, String, i64, Time, Option<Time>, Option<Time>);
 
 impl ReadStore {
     /// Tasks that were placed and have not started, by definition and worker; the first few. With `silent_only`, those
-    /// left out of which the worker has said how far they are.
+    /// left out of which the worker has said how far they are. Costs a look at each worker of the project, however large the
+    /// job is.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -195,8 +196,12 @@ impl ReadStore {
     ) -> Result<Vec<Placed>, StoreError> {
         let rows: Vec<PlacedRow> = sqlx::query_as(
             "SELECT t.position, w.name, count(*), min(t.since), w.offline_since, w.online_since \
-             FROM tasks t JOIN workers w ON w.id = t.worker_id \
-             WHERE t.job_id = $1 AND t.state = 'scheduled' AND NOT ($2 AND EXISTS (SELECT 1 FROM events \
+             FROM (SELECT DISTINCT d.class_id, j.project_id FROM task_definitions d JOIN jobs j ON j.id = d.job_id \
+                 WHERE d.job_id = $1 AND d.scheduled > 0) c \
+             JOIN workers w ON w.project_id = c.project_id AND w.removed_at IS NULL, \
+             LATERAL (SELECT * FROM tasks WHERE tasks.worker_id = w.id AND tasks.class_id = c.class_id \
+                 AND tasks.state = 'scheduled' AND tasks.job_id = $1 OFFSET 0) t \
+             WHERE NOT ($2 AND EXISTS (SELECT 1 FROM events \
                  WHERE task_id = t.id AND attempt = t.attempt AND kind = 'task.noted')) \
              GROUP BY t.position, w.id ORDER BY t.position, w.id LIMIT $3",
         )
