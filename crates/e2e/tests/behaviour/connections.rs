@@ -16,6 +16,7 @@ use gaffer_master::store::Store;
 use gaffer_protocol::rest::NewKey;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reqwest::StatusCode;
+use sqlx::{Connection as _, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Child;
@@ -61,7 +62,9 @@ async fn master(ulimit: &str, dir: &Path) -> Master {
     .await;
     let store = Store::connect(&database).await.unwrap();
     let project = store.project_default().await.unwrap();
-    let user = store.user_ensure("admin", project).await.unwrap();
+    let mut connection = PgConnection::connect(&database).await.unwrap();
+    let first_user = sqlx::query_scalar("SELECT id FROM users WHERE name = 'admin'");
+    let user: i64 = first_user.fetch_one(&mut connection).await.unwrap();
     let (user_key, worker_key) = (NewSecret::new(Purpose::UserKey), NewSecret::new(Purpose::WorkerKey));
     for (kind, user, secret) in [("user", Some(user), &user_key), ("worker", None, &worker_key)] {
         let new = NewKey { kind: kind.to_owned(), name: "test".to_owned(), expires_in_seconds: None };

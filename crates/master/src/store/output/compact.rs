@@ -25,6 +25,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer; each run is joined whole, or is as it was.
     pub async fn output_compact(&self, attempt: AttemptRef) -> Result<u64, StoreError> {
+        // Fails at once if another master leads by now.
+        self.begin().await?.rollback().await?;
         let (mut saved, mut from) = (0, 0);
         loop {
             let sizes: Vec<ChunkSize> = sqlx::query_as(
