@@ -355,14 +355,11 @@ async fn a_worker_that_returns_with_many_attempts_costs_the_database_a_few_quest
     let spec = json!({"script": "true", "array": format!("0-{}", ATTEMPTS - 1), "resources": {"cpu": 0.001}});
     let job = stage.client.submit(spec).await;
     let mut attempts = Vec::new();
-    while attempts.len() < ATTEMPTS {
-        attempts.push(first.next_start().await.attempt);
-    }
-    for attempts in attempts.chunks(500) {
-        let at = chrono::Utc::now();
-        let started = |attempt: &AttemptRef| ToMaster::Started { attempt: *attempt, at, container: None };
-        first.say(&attempts.iter().map(started).collect::<Vec<_>>()).await;
-    }
+    answer(&mut first, ATTEMPTS, |attempt| {
+        attempts.push(attempt);
+        Some(ToMaster::Started { attempt, at: chrono::Utc::now(), container: None })
+    })
+    .await;
     first.output(attempts[7], 0, Stream::Stdout, b"hello").await;
     first.hear_until(|message| matches!(message, ToWorker::OutputStored { .. }).then_some(())).await;
     first.hang_up();
@@ -417,7 +414,11 @@ fn resident_mib() -> f64 {
 }
 
 /// Takes starts until there are so many, and answers each with a report.
-async fn answer(worker: &mut RawWorker, count: usize, report: impl Fn(AttemptRef) -> Option<ToMaster>) {
+async fn answer(
+    worker: &mut RawWorker,
+    count: usize,
+    mut report: impl FnMut(AttemptRef) -> Option<ToMaster>,
+) {
     let (mut seen, mut reports, mut beat, mut beaten) = (0, Vec::new(), 1_000_000, std::time::Instant::now());
     while seen < count {
         if let Some(ToWorker::Start(start)) = worker.hear().await {
