@@ -241,6 +241,7 @@ impl Store {
             seen.iter().filter(|(is_own, ..)| !is_own).map(|(_, _, name, _)| name.as_str()).collect();
         let kept = known.map(|(_, _, name, _)| name.as_str());
         let Some(name) = free_name(&hello.name, &taken, kept) else { return Ok(Attempted::Settled(None)) };
+        let mut tx = self.begin().await?;
         let registered: Result<Option<i64>, sqlx::Error> = sqlx::query_scalar(
             "WITH registered AS (INSERT INTO workers (project_id, identity_sha256, name, datacenter, labels, cpu_millis, \
                  memory_bytes, disk_bytes, drivers, arch, os, version, warnings, boot_id, process, session, key_id, \
@@ -277,7 +278,7 @@ impl Store {
         .bind(key)
         .bind(Json(&hello.countables))
         .bind(if known.is_none() { "connected for the first time" } else { "connected" })
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *tx)
         .await;
         let id = match registered {
             Ok(Some(id)) => id,
@@ -288,6 +289,7 @@ impl Store {
             }
             Err(error) => return Err(error.into()),
         };
+        tx.commit().await?;
         Ok(Attempted::Settled(Some(Registered {
             id: WorkerId(id),
             name,
