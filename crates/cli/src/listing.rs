@@ -109,7 +109,8 @@ pub async fn show<T: Entry>(
         let page = RawPage::of(&answer)?;
         shown.page(out, &page)?;
         match page.next_cursor {
-            Some(cursor) if list.all => {
+            // A search looks at so many entries at a time, and may have found none among the latest.
+            Some(cursor) if list.all || page.items.is_empty() => {
                 query.retain(|(name, _)| *name != "cursor");
                 query.push(("cursor", cursor));
             }

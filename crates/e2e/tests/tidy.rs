@@ -156,6 +156,18 @@ fn crates_know_only_what_they_may_know() {
 }
 
 #[test]
+fn doors_know_no_statement_that_moves_tasks_or_takes_connections_of_control() {
+    // The workers' door hands over to the session, which is no door any more.
+    let readers = ["explain.rs", "queue.rs", "output.rs", "snapshot.rs", "submit.rs"];
+    let is_door = |path: &str| {
+        path.strip_prefix("crates/master/src/")
+            .is_some_and(|path| path.starts_with("http/") || readers.contains(&path))
+    };
+    let found = offenders(|path| !is_door(path), &["master.store", "self.store", ": Store,", "&Store,"]);
+    assert_eq!(found, Vec::<String>::new(), "use Master::reads, or Master::writes for what users change");
+}
+
+#[test]
 fn every_module_says_in_its_first_line_what_it_is_for() {
     let silent: Vec<String> = sources()
         .into_iter()

@@ -1,7 +1,9 @@
 //! Why tasks wait: the same questions that the scheduler asks, with their answers in words.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use chrono::Utc;
 use gaffer_domain::placement::{
     DefinitionRef, Help, Needs, Offer, Unfit, feasible, suitable, what_would_help,
 };
@@ -9,14 +11,13 @@ use gaffer_domain::queue::{Class, Hold, InUse, Line, lines};
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use gaffer_protocol::rest::{Explanation, PlaceInLine, WaitingTasks, WorkerVerdict};
 
-use crate::scheduler::offer_of;
-use crate::scheduler::pauses::Pauses;
+use crate::Master;
 use crate::scheduler::statistics::KeptFor;
+use crate::snapshot::Snapshot;
+use crate::store::StoreError;
 use crate::store::jobs::WaitingDefinition;
 use crate::store::placement::QueuedClass;
 use crate::store::tasks::Placed;
-use crate::store::workers::Worker;
-use crate::store::{Store, StoreError};
 use crate::troubles::Troubles;
 
 /// So many tasks that take long to start are told one by one.
@@ -24,26 +25,25 @@ const MAX_STARTING: u32 = 5;
 /// So many changes that would help are told.
 const MAX_HELP: usize = 5;
 
-/// Explains what keeps the tasks of a job waiting. None if there is no such job.
+/// Explains what keeps the tasks of a job waiting, with the fleet and the queue as they were at most `max_age` ago. None if
+/// there is no such job.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn explain(
-    store: &Store,
+    master: &Master,
     project: ProjectId,
     job: JobId,
-    kept: &KeptFor,
-    pauses: &Pauses,
-    troubles: &Troubles,
-    now: Time,
+    max_age: Duration,
 ) -> Result<Option<Explanation>, StoreError> {
-    let Some(view) = store.job_get(project, job).await? else { return Ok(None) };
+    let store = &master.reads;
+    let Some(view) = store.jobs_by_id(project, &[job]).await?.pop() else { return Ok(None) };
     let Some(spec) = store.spec(job).await? else { return Ok(None) };
-    let (workers, in_use) = store.worker_fleet(Some(project)).await?;
-    let queue = store.queue(project).await?;
-    let line = line_of(&queue);
+    let snapshot = master.snapshots.of(project, max_age).await?;
+    let line = line_of(&snapshot.queue);
     let lines = lines(&line);
-    let judge = Judge::new(&workers, &in_use, kept, pauses, &line, now);
+    let kept = master.statistics.kept();
+    let judge = Judge::new(&snapshot, &kept, &line, usize::MAX);
     let mut waiting = Vec::new();
     for WaitingDefinition { position, class, pending, blocked } in store.job_waiting(job).await? {
         let Some(definition) = spec.tasks.get(position) else { continue };
@@ -70,7 +70,7 @@ pub async fn explain(
     let starting = store.tasks_starting(job, MAX_STARTING).await?;
     for placed in store.tasks_placed(job, !starting.is_empty(), MAX_STARTING).await? {
         let Some(definition) = spec.tasks.get(placed.position) else { continue };
-        waiting.push(told(&definition.name, placed.count, not_started(&placed, now)));
+        waiting.push(told(&definition.name, placed.count, not_started(&placed, Utc::now())));
     }
     for starting in starting {
         waiting.push(told(&starting.address, 1, format!("starts on {}: {}", starting.worker, starting.note)));
@@ -82,7 +82,7 @@ pub async fn explain(
         }
         (None, state) => format!("nothing waits: the job is {state}"),
     };
-    let message = trouble_of(troubles, job).unwrap_or(message);
+    let message = trouble_of(&master.troubles, job).unwrap_or(message);
     Ok(Some(Explanation { job, message, waiting }))
 }
 
@@ -119,10 +119,10 @@ pub fn line_of(queue: &[QueuedClass]) -> Vec<Class<'_>> {
     let line = queue.iter().map(|queued| (&queued.class, of(queued)));
     line.map(|(class, pending)| Class {
         id: class.id,
-        project: class.project,
-        owner: &class.owner,
-        priority: class.priority,
-        needs: &class.needs,
+        project: class.of.project,
+        owner: &class.of.owner,
+        priority: class.of.priority,
+        needs: &class.of.needs,
         pending,
         since: class.first,
         mean_run: None,
@@ -132,28 +132,28 @@ pub fn line_of(queue: &[QueuedClass]) -> Vec<Class<'_>> {
 
 /// Says what keeps tasks waiting, given how the fleet is.
 pub struct Judge<'a> {
-    workers: &'a [Worker],
-    offers: Vec<Offer>,
+    project: Option<ProjectId>,
+    offers: &'a [Offer],
     in_use: &'a InUse,
+    /// So many workers are told of.
+    most_verdicts: usize,
     /// What workers are kept for: the class, and what it needs.
     kept: BTreeMap<WorkerId, (i64, &'a Needs)>,
 }
 
 impl<'a> Judge<'a> {
-    /// The workers, and what waits, are all of one project.
+    /// `line` is what waits there.
     pub fn new(
-        workers: &'a [Worker],
-        in_use: &'a InUse,
+        snapshot: &'a Snapshot,
         kept: &KeptFor,
-        pauses: &Pauses,
         line: &[Class<'a>],
-        now: Time,
+        most_verdicts: usize,
     ) -> Judge<'a> {
-        let offer = |worker: &Worker| Offer { paused: pauses.of(worker.id, now), ..offer_of(worker, now) };
-        let offers = workers.iter().map(offer).collect();
+        let Snapshot { offers, in_use, .. } = snapshot;
+        let project = offers.first().map(|offer| offer.project);
         let needs_of = |class: i64| line.iter().find(|queued| queued.id == class).map(|queued| queued.needs);
         let kept = kept.iter().filter_map(|(worker, class)| Some((*worker, (*class, needs_of(*class)?))));
-        Judge { workers, offers, in_use, kept: kept.collect() }
+        Judge { project, offers, in_use, most_verdicts, kept: kept.collect() }
     }
 
     /// What keeps a worker out.
@@ -169,33 +169,33 @@ impl<'a> Judge<'a> {
 
     /// Explains what keeps `count` pending tasks of a class, with these needs, waiting.
     pub fn explain(&self, name: &str, count: i64, needs: &Needs, class: i64) -> WaitingTasks {
-        let project = self.workers.first().map(|worker| worker.project);
-        match project.and_then(|project| self.in_use.hold(project, needs)) {
+        match self.project.and_then(|project| self.in_use.hold(project, needs)) {
             Some(hold) => told(name, count, held(needs, hold)),
             None => self.explain_workers(name, count, needs, class),
         }
     }
 
     fn explain_workers(&self, name: &str, count: i64, needs: &Needs, class: i64) -> WaitingTasks {
-        let judge = |(worker, offer): (&Worker, &Offer)| {
-            let unfit = self.unfit(needs, offer, class);
+        let unfits: Vec<Option<Unfit>> =
+            self.offers.iter().map(|offer| self.unfit(needs, offer, class)).collect();
+        let (message, help) = self.sentence(needs, &unfits);
+        let verdict = |(offer, unfit): (&Offer, Option<Unfit>)| {
             let message = match &unfit {
-                Some(unfit) => format!("{} {unfit}", worker.name),
-                None => format!("{} could take it now", worker.name),
+                Some(unfit) => format!("{} {unfit}", offer.name),
+                None => format!("{} could take it now", offer.name),
             };
-            WorkerVerdict { worker_id: worker.id, worker: worker.name.clone(), unfit, message }
+            WorkerVerdict { worker_id: offer.worker, worker: offer.name.clone(), unfit, message }
         };
-        let verdicts: Vec<WorkerVerdict> = self.workers.iter().zip(&self.offers).map(judge).collect();
-        let (message, help) = self.sentence(needs, &verdicts);
+        let verdicts = self.offers.iter().zip(unfits).take(self.most_verdicts).map(verdict).collect();
         let kept = self
-            .workers
+            .offers
             .iter()
-            .find(|worker| self.kept.get(&worker.id).is_some_and(|(kept_for, _)| *kept_for == class));
+            .find(|offer| self.kept.get(&offer.worker).is_some_and(|(kept_for, _)| *kept_for == class));
         let message = match kept {
-            Some(worker) => format!("{message}; {} is kept free for it", worker.name),
+            Some(offer) => format!("{message}; {} is kept free for it", offer.name),
             None => message.to_owned(),
         };
-        let would_help = what_would_help(needs, &self.offers);
+        let would_help = what_would_help(needs, self.offers);
         WaitingTasks {
             help: help.map(str::to_owned),
             would_help: would_help.iter().take(MAX_HELP).map(Help::to_string).collect(),
@@ -205,12 +205,12 @@ impl<'a> Judge<'a> {
     }
 
     /// The whole in one sentence, and what would help in general.
-    fn sentence(&self, needs: &Needs, verdicts: &[WorkerVerdict]) -> (&'static str, Option<&'static str>) {
-        let some = |wanted: fn(&Unfit) -> bool| verdicts.iter().filter_map(|v| v.unfit.as_ref()).any(wanted);
+    fn sentence(&self, needs: &Needs, unfits: &[Option<Unfit>]) -> (&'static str, Option<&'static str>) {
+        let some = |wanted: fn(&Unfit) -> bool| unfits.iter().flatten().any(wanted);
         let could_alone = self.offers.iter().any(|offer| suitable(needs, offer.project, offer).is_ok());
-        if verdicts.is_empty() {
+        if unfits.is_empty() {
             ("no worker has ever connected", Some("start one: gaffer worker, with MASTER_URL and API_KEY"))
-        } else if verdicts.iter().any(|verdict| verdict.unfit.is_none()) {
+        } else if unfits.iter().any(Option::is_none) {
             ("is about to be placed, or waits for its back-off to end", None)
         } else if some(|unfit| matches!(unfit, Unfit::GaveBack { .. })) {
             ("a worker that could run it gave it back unstarted; it is offered again after a pause", None)

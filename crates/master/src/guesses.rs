@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::rate::{Buckets, Rate};
-use crate::store::{Store, StoreError};
+use crate::store::{StoreError, WriteStore};
 
 /// How many wrong secrets an address, or a beginning, may have at once, and then in each second.
 const WRONG: Rate = Rate { at_once: 30.0, per_second: 0.5 };
@@ -80,7 +80,7 @@ impl Guesses {
     /// When the database does not answer.
     pub async fn may_ask(
         &self,
-        store: &Store,
+        store: &WriteStore,
         presented: Presented<'_>,
     ) -> Result<Result<(), TooMany>, StoreError> {
         let Err(wait) = self.inner().charge(presented, Instant::now()) else { return Ok(Ok(())) };

@@ -9,6 +9,8 @@ mod params;
 mod peer;
 mod worker_door;
 
+pub use pages::Feeds;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -388,7 +388,7 @@ mod tests {
         arrived.clear();
         let past = Instant::now().checked_sub(OLD_WINDOW_VALID).unwrap();
         session.credit().before = Some((MAX_WINDOW_BYTES, past));
-        let _small = session.output_arrived(MIN_WINDOW_BYTES as usize).unwrap();
+        let _one_more = session.output_arrived(chunk).unwrap();
         assert!(session.output_arrived(chunk).is_none());
     }
 }

@@ -20,6 +20,7 @@ pub mod input;
 pub mod leadership;
 pub mod listener;
 pub mod live;
+mod look_rate;
 pub mod mover;
 pub mod output;
 pub mod pace;
@@ -32,6 +33,7 @@ pub mod scheduler;
 pub mod secret;
 pub mod serve;
 mod session;
+pub mod snapshot;
 mod standby;
 pub mod store;
 pub mod submit;
@@ -48,8 +50,16 @@ use tokio_util::sync::CancellationToken;
 /// What the parts of a running master share.
 #[derive(Debug)]
 pub struct Master {
-    /// What is remembered.
+    /// What is remembered, for sessions and loops. Doors use the other two: `http` knows no statement that moves a task.
     pub store: store::Store,
+    /// What users change.
+    pub writes: store::WriteStore,
+    /// What anybody looks at.
+    pub reads: store::ReadStore,
+    /// The fleet and the queue, as all who look share them.
+    pub snapshots: snapshot::Snapshots,
+    /// What pages that are open show.
+    pub feeds: http::Feeds,
     /// Who is connected.
     pub hub: hub::Hub,
     /// Who says hello just now.

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::Master;
 use crate::live::LiveOutput;
+use crate::look_rate::LookRate;
 use crate::store::StoreError;
 use crate::store::output::OutputHead;
 
@@ -46,6 +47,7 @@ pub struct TaskOutput {
     offset: u64,
     ready: VecDeque<Arc<Chunk>>,
     changes: watch::Receiver<u64>,
+    rate: LookRate,
     /// How the task was when it was last looked at; whatever it had written by then is read before this counts.
     seen: Option<rest::Task>,
     over: bool,
@@ -73,6 +75,7 @@ impl TaskOutput {
             offset: from.offset,
             ready: VecDeque::new(),
             changes,
+            rate: LookRate::default(),
             seen: None,
             over: false,
         }
@@ -121,6 +124,8 @@ impl TaskOutput {
             } else if self.settled() || (self.seen.is_some() && !self.wait(None).await) {
                 return Ok(self.end());
             }
+            // A job of many tasks changes all the time.
+            self.rate.turn().await;
             self.changes.mark_unchanged();
             if !self.look().await? {
                 return Ok(None);
@@ -147,7 +152,7 @@ impl TaskOutput {
 
     /// Looks at the task. A new attempt is gone on to, once all of the one before is read. False if it is gone.
     async fn look(&mut self) -> Result<bool, StoreError> {
-        let Some(task) = self.master.store.task_by_id(self.task).await? else { return Ok(false) };
+        let Some(task) = self.master.reads.task_by_id(self.task).await? else { return Ok(false) };
         let latest = task.view.attempt;
         if self.from.attempt.is_none() && latest > self.attempt {
             if self.attempt > 0 {
@@ -169,7 +174,7 @@ impl TaskOutput {
         if let Some(chunks) = live.and_then(|live| live.read(self.offset)) {
             return Ok(chunks.into());
         }
-        let stored = self.master.store.output_read(self.attempt_ref(), self.offset, READ_AHEAD).await?;
+        let stored = self.master.reads.output_read(self.attempt_ref(), self.offset, READ_AHEAD).await?;
         Ok(stored.into_iter().filter(|chunk| chunk.end() > self.offset).map(Arc::new).collect())
     }
 
@@ -199,7 +204,7 @@ impl TaskOutput {
 pub async fn head(master: &Master, attempt: AttemptRef) -> Result<OutputHead, StoreError> {
     match master.live.get(attempt) {
         Some(live) => Ok(live.received()),
-        None => master.store.output_head(attempt).await,
+        None => master.reads.output_head(attempt).await,
     }
 }
 
@@ -361,7 +366,7 @@ pub async fn line_offset(
         return Ok(Some(0));
     }
     let (offset, mut lines) = match stream {
-        None => master.store.output_find_line(attempt, line).await?.unwrap_or((0, 0)),
+        None => master.reads.output_find_line(attempt, line).await?.unwrap_or((0, 0)),
         // The lines of a single stream are counted nowhere.
         Some(_) => (0, 0),
     };

@@ -190,10 +190,10 @@ impl Scheduler {
             .filter_map(|class| Some((class, heads.get(&class.id)?)))
             .map(|(class, heads)| Class {
                 id: class.id,
-                project: class.project,
-                owner: &class.owner,
-                priority: class.priority,
-                needs: &class.needs,
+                project: class.of.project,
+                owner: &class.of.owner,
+                priority: class.of.priority,
+                needs: &class.of.needs,
                 pending: heads.len(),
                 since: class.first,
                 mean_run: self.pace.mean(class.id),
@@ -249,12 +249,12 @@ impl Scheduler {
         now: Time,
     ) -> Vec<(i64, usize)> {
         let wanted = |class: &PendingClass| {
-            let room = room(&class.needs, class.project, offers, self.pace.mean(class.id));
+            let room = room(&class.of.needs, class.of.project, offers, self.pace.mean(class.id));
             (class.id, room.max(usize::from(may_keep(class.first, now))))
         };
         let mut wanted: Vec<(i64, usize)> = pending
             .iter()
-            .filter(|class| in_use.hold(class.project, &class.needs).is_none())
+            .filter(|class| in_use.hold(class.of.project, &class.of.needs).is_none())
             .map(wanted)
             .filter(|(_, room)| *room > 0)
             .collect();

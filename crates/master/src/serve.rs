@@ -39,8 +39,9 @@ use crate::scheduler::pauses::Pauses;
 use crate::scheduler::recent::Recent;
 use crate::scheduler::statistics::Statistics;
 use crate::secret::{NewSecret, Purpose};
+use crate::snapshot::Snapshots;
 use crate::standby::{Standby, Stopped};
-use crate::store::Store;
+use crate::store::Stores;
 use crate::sweeper::Sweeper;
 use crate::troubles::Troubles;
 use crate::{Master, http, listener};
@@ -68,6 +69,7 @@ pub struct Running {
     loops: Vec<JoinHandle<()>>,
     leading: JoinHandle<()>,
     release: CancellationToken,
+    stores: Stores,
     postgres: Option<EmbeddedPostgres>,
 }
 
@@ -132,7 +134,8 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let release_unless_up = release.clone().drop_guard();
     // From now on, however long the rest takes.
     let leading = tokio::spawn(go_on_leading(leader, release.clone(), shutdown.clone()));
-    let store = Store::connect(&url).await?.led_by(leadership);
+    let stores = Stores::connect_as(&url, leadership).await?;
+    let store = stores.control.clone();
     store.migrate().await?;
     let project = store.project_default().await?;
     store.user_ensure(FIRST_USER, project).await?;
@@ -146,7 +149,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let (large_jobs, troubles) = (LargeJobs::default(), Troubles::default());
     let (deletion_wake, dead_letters_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (recorder, recorder_handle) = Recorder::new(recorder::Parts {
-        store: store.clone(),
+        store: stores.transitions.clone(),
         hub: hub.clone(),
         live: live.clone(),
         pace: pace.clone(),
@@ -198,6 +201,10 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let background = Loops::default();
     let master = Arc::new(Master {
         store,
+        writes: stores.writes.clone(),
+        reads: stores.reads.clone(),
+        snapshots: Snapshots::new(stores.reads.clone(), pauses.clone()),
+        feeds: http::Feeds::default(),
         hub,
         arrivals: Arrivals::default(),
         absences,
@@ -252,6 +259,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         dashboard: dashboard_addr,
         api: api_addr,
         workers: workers_addr,
+        stores,
         postgres,
     })
 }
@@ -274,10 +282,9 @@ impl Running {
         if tokio::time::timeout(DRAIN_TIMEOUT, drain).await.is_err() {
             tracing::debug!("some requests did not end in time and are cut off");
         }
-        let store = self.master.store.clone();
         // The recorder ends when nobody can send to it any more; what it has by then is committed first.
         drop(self.master);
-        if store.leadership().is_over() {
+        if self.stores.control.leadership().is_over() {
             // Nothing of it counts any more.
             self.recorder.abort();
         }
@@ -285,7 +292,7 @@ impl Running {
             tracing::warn!("not everything was recorded in time; workers will report it again");
         }
         // A database that says nothing is not waited for.
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, store.close()).await;
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.stores.close()).await;
         // Only now: the next master may begin.
         self.release.cancel();
         let _ = self.leading.await;
@@ -301,8 +308,8 @@ impl Master {
     /// # Errors
     /// When the database does not answer.
     pub async fn first_user(&self) -> Result<i64, crate::store::StoreError> {
-        let project = self.store.project_default().await?;
-        self.store.user_ensure(FIRST_USER, project).await
+        let project = self.writes.project_default().await?;
+        self.writes.user_ensure(FIRST_USER, project).await
     }
 
     /// Makes a link that signs a user in, once.
@@ -315,7 +322,7 @@ impl Master {
         valid_secs: u32,
     ) -> Result<String, crate::store::StoreError> {
         let secret = NewSecret::new(Purpose::LoginLink);
-        self.store.login_link_insert(user_id, &secret.sha256, valid_secs).await?;
+        self.writes.login_link_insert(user_id, &secret.sha256, valid_secs).await?;
         self.guesses.is_made(&secret.sha256);
         Ok(format!("{}/login?token={}", self.public_url, secret.text))
     }

@@ -1,13 +1,11 @@
 //! All that is remembered: every SQL statement of the master is in here, a file for each noun.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Postgres, Transaction};
 
 use crate::leadership::Leadership;
 
+pub mod classes;
 mod counts;
 pub mod dead_letters;
 pub mod deletion;
@@ -22,92 +20,24 @@ pub mod leaving;
 pub mod output;
 pub mod placement;
 pub mod places;
+mod pools;
+pub mod search;
 pub mod specs;
 pub mod tasks;
 pub mod users;
 pub mod workers;
 
 pub use error::StoreError;
+pub use pools::{ReadStore, Store, Stores, WriteStore};
 
-/// How long one statement may take before the database gives it up.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of a transaction on the hot path: a statement in it may take 5 s, and 500 ms of that may be waiting for a lock.
 /// The first limit means "too much at once", the second "somebody else is at it"; neither may hold up everybody.
 const SHORT: &str = "SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '500ms'";
-/// How long to wait for a free connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-const MAX_CONNECTIONS: u32 = 16;
-
-/// The database.
-#[derive(Debug, Clone)]
-pub struct Store {
-    pool: PgPool,
-    leadership: Leadership,
-    specs: specs::SpecCache,
-    settled_events: events::SettledEvents,
-}
 
 /// The migrations, embedded.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
-impl Store {
-    /// Connects to a database and brings its schema up to date.
-    ///
-    /// # Errors
-    /// When the URL makes no sense, nobody answers, or a migration fails.
-    pub async fn open(url: &str) -> anyhow::Result<Store> {
-        let store = Store::connect(url).await?;
-        store.migrate().await?;
-        Ok(store)
-    }
-
-    /// Brings the schema up to date, under a lock.
-    ///
-    /// # Errors
-    /// When a migration fails.
-    pub async fn migrate(&self) -> anyhow::Result<()> {
-        Ok(MIGRATIONS.run(&self.pool).await?)
-    }
-
-    /// Connects without touching the schema.
-    ///
-    /// # Errors
-    /// When the URL makes no sense or nobody answers.
-    pub async fn connect(url: &str) -> anyhow::Result<Store> {
-        use anyhow::Context;
-        let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-        let options: PgConnectOptions = url.parse().context("DATABASE_URL is not a Postgres URL")?;
-        let options = options.application_name("gaffer").options([
-            ("statement_timeout", timeout.as_str()),
-            ("default_transaction_isolation", "read committed"),
-        ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(MAX_CONNECTIONS)
-            .min_connections(1)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A broken connection shows itself in use; asking each time costs a round trip on every call.
-            .test_before_acquire(false)
-            .connect_with(options)
-            .await
-            .context("cannot connect to the database")?;
-        Ok(Store {
-            pool,
-            leadership: Leadership::of_nobody(),
-            specs: Default::default(),
-            settled_events: Default::default(),
-        })
-    }
-
-    /// The same, for a master that leads: its transactions fail once another one does.
-    pub fn led_by(self, leadership: Leadership) -> Store {
-        Store { leadership, ..self }
-    }
-
-    /// This master's right to lead.
-    pub fn leadership(&self) -> &Leadership {
-        &self.leadership
-    }
-
+impl ReadStore {
     /// The time that leases are judged by. Also shows whether the database answers.
     ///
     /// # Errors
@@ -123,10 +53,12 @@ impl Store {
     pub async fn installation(&self) -> Result<uuid::Uuid, StoreError> {
         Ok(sqlx::query_scalar("SELECT id FROM installation").fetch_one(&self.pool).await?)
     }
+}
 
-    /// Closes all connections.
-    pub async fn close(&self) {
-        self.pool.close().await;
+impl WriteStore {
+    /// This master's right to lead.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
     }
 
     /// Begins a transaction that fails if another master leads, and that a takeover waits for. Every write of a master

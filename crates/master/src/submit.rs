@@ -36,7 +36,7 @@ impl Master {
             (key, Sha256::digest(request.to_string()).into())
         });
         let new = NewJob { project, spec, created_by: user, rerun_of, idempotency };
-        let submitted = self.store.job_insert(&new, Utc::now()).await?;
+        let submitted = self.writes.job_insert(&new, Utc::now()).await?;
         if let Submitted::Created(job) = submitted {
             self.scheduler_wake.notify_one();
             self.changes.announce(&[job]);

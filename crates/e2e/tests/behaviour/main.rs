@@ -36,5 +36,6 @@ mod survival;
 mod tenants;
 mod texts;
 mod torture;
+mod viewers;
 mod wire;
 mod words;

@@ -12,7 +12,7 @@ use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
 /// A second project: a client with the key of its user, and a key for its workers.
-async fn neighbour(stage: &Stage) -> (Client, String) {
+pub async fn neighbour(stage: &Stage) -> (Client, String) {
     let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
     let sql = "INSERT INTO projects (name) VALUES ('neighbour') RETURNING id";
     let project = ProjectId(sqlx::query_scalar(sql).fetch_one(&mut database).await.unwrap());

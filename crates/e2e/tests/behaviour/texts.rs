@@ -185,9 +185,10 @@ async fn only_lines_of_the_chosen_stream_count() {
         "i=0; while [ $i -lt 9000 ]; do echo noise that nobody asked for, number $i >&2; i=$((i+1)); done";
     let job = dev
         .client
-        .submit(script(&format!(
-            "echo one; echo two; {flood}; echo three; echo four; {flood}; printf five; {flood}"
-        )))
+        .submit(json!({
+            "name": "loud",
+            "script": format!("echo one; echo two; {flood}; echo three; echo four; {flood}; printf five; {flood}"),
+        }))
         .await;
     assert_eq!(dev.client.finished(job).await.state, "completed");
     let get = async |query: &str| dev.client.get(&format!("/jobs/{job}/output?stream={query}")).await.text;

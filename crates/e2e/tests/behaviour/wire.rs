@@ -18,7 +18,7 @@ use gaffer_protocol::wire::{GoodbyeCode, HeldAttempt, Hello, ToMaster, ToWorker}
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{UnixListener, UnixStream};
 
 async fn worker(stage: &Stage, said: Hello) -> RawWorker {
     RawWorker::connect(&stage.worker_url(), &stage.worker_key, said).await
@@ -47,7 +47,6 @@ async fn complete(worker: &mut RawWorker, attempt: AttemptRef) {
 #[tokio::test]
 async fn large_scripts_reach_their_worker_in_one_session_however_many_tasks_have_them() {
     let stage = Stage::set().await;
-    let mut worker = worker(&stage, hello("w")).await;
     let text = |bytes: usize, mark: usize| format!("# {mark}\n{}", "x\n".repeat(bytes / 2));
     let small = json!({"cpu": 0.01});
     let array = stage
@@ -63,6 +62,8 @@ async fn large_scripts_reach_their_worker_in_one_session_however_many_tasks_have
         let spec = json!({"script": text(25 << 10, at), "resources": small.clone()});
         jobs.push((stage.client.submit(spec).await, 1));
     }
+    // All wait when it comes: everything is placed on it at once.
+    let mut worker = worker(&stage, hello("w")).await;
     let count: usize = jobs.iter().map(|(_, tasks)| tasks).sum();
     for _ in 0..count {
         let attempt = worker.next_start().await.attempt;
@@ -296,8 +297,8 @@ async fn a_hello_waits_for_nobody_who_holds_its_project() {
     let stage = Stage::set().await;
     let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
     let mut lock = database.begin().await.unwrap();
-    // As a submission does.
-    sqlx::query("SELECT 1 FROM projects FOR UPDATE").execute(&mut *lock).await.unwrap();
+    // More than a submission does.
+    sqlx::query("SELECT 1 FROM projects FOR NO KEY UPDATE").execute(&mut *lock).await.unwrap();
     let many = (0..20).map(|_| worker(&stage, hello("twin")));
     let workers = futures::future::join_all(many).await;
     let names: HashSet<String> = workers.iter().map(|worker| worker.welcome.name.clone()).collect();
@@ -306,19 +307,26 @@ async fn a_hello_waits_for_nobody_who_holds_its_project() {
     lock.rollback().await.unwrap();
 }
 
-/// Passes a database's connections on, and counts what its client says.
-async fn counted(database_url: &str) -> (String, Arc<AtomicUsize>) {
-    let url = url::Url::parse(database_url).unwrap();
-    let target = (url.host_str().unwrap_or("127.0.0.1").to_owned(), url.port().unwrap_or(5432));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut through = url.clone();
-    through.set_host(Some("127.0.0.1")).unwrap();
-    through.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+/// Passes a database's connections on, and counts what its client says. Lives as long as the directory does.
+async fn counted(database_url: &str) -> (String, Arc<AtomicUsize>, tempfile::TempDir) {
+    let mut url = url::Url::parse(database_url).unwrap();
+    let settings: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    let host = |(name, value): &(String, String)| (name == "host").then(|| value.clone());
+    let server = std::path::PathBuf::from(settings.iter().find_map(host).unwrap());
+    let port = |(name, value): &(String, String)| (name == "port").then(|| value.clone());
+    let port = settings.iter().find_map(port).or(url.port().map(|port| port.to_string()));
+    let socket = format!(".s.PGSQL.{}", port.unwrap_or("5432".to_owned()));
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join(&socket)).unwrap();
+    url.query_pairs_mut().clear().extend_pairs(settings.into_iter().map(|(name, value)| {
+        let value = if name == "host" { dir.path().display().to_string() } else { value };
+        (name, value)
+    }));
     let said = Arc::new(AtomicUsize::new(0));
     let count = said.clone();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect((target.0.as_str(), target.1)).await.unwrap();
+            let server = UnixStream::connect(server.join(&socket)).await.unwrap();
             let count = count.clone();
             tokio::spawn(async move {
                 let (mut from_client, mut to_client) = client.into_split();
@@ -334,13 +342,13 @@ async fn counted(database_url: &str) -> (String, Arc<AtomicUsize>) {
             });
         }
     });
-    (through.to_string(), said)
+    (url.to_string(), said, dir)
 }
 
 #[tokio::test]
 async fn a_worker_that_returns_with_many_attempts_costs_the_database_a_few_questions() {
     const ATTEMPTS: usize = 1_000;
-    let (database, said) = counted(&fresh_database().await).await;
+    let (database, said, _dir) = counted(&fresh_database().await).await;
     let stage = Stage::on(database).await;
     let claims = hello("w");
     let mut first = worker(&stage, claims.clone()).await;

@@ -80,10 +80,10 @@ pub async fn signed_in(master: &Master, headers: &HeaderMap, peer: &Peer) -> Res
     let mut wrong = None;
     for (sha256, token) in sessions(headers) {
         let presented = presented(&sha256, token, peer);
-        if master.guesses.may_ask(&master.store, presented).await?.is_err() {
+        if master.guesses.may_ask(&master.writes, presented).await?.is_err() {
             continue;
         }
-        if let Some(session) = master.store.web_session_check(&sha256, SESSION_IDLE_SECS).await? {
+        if let Some(session) = master.writes.web_session_check(&sha256, SESSION_IDLE_SECS).await? {
             master.guesses.is_good(presented);
             peer.prove();
             let user = session.user.into();
@@ -151,10 +151,10 @@ pub async fn key_holder(
         };
     };
     let presented = presented(&sha256, token, peer);
-    if let Err(TooMany(wait)) = master.guesses.may_ask(&master.store, presented).await? {
+    if let Err(TooMany(wait)) = master.guesses.may_ask(&master.writes, presented).await? {
         return Err(Error::TooManyAttempts(wait));
     }
-    let checked = master.store.key_check(&sha256).await?;
+    let checked = master.writes.key_check(&sha256).await?;
     match &checked {
         Ok(_) => {
             master.guesses.is_good(presented);

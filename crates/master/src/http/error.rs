@@ -61,8 +61,11 @@ pub enum Error {
     #[error("the output has {0} bytes")]
     OutOfRange(u64),
     /// The database is away; the same request may work in a moment.
-    #[error("the database is not available; try again in a moment")]
+    #[error("the database is not available or too busy; try again in a moment")]
     Unavailable,
+    /// The database needs longer for the answer than anybody waits.
+    #[error("the database took too long for the answer; ask for less, or try again later")]
+    TooSlow,
     /// Somebody else is at it, or there is too much to do; the same request may work in a moment.
     #[error("{0}; try again in a moment")]
     Busy(&'static str),
@@ -83,6 +86,7 @@ pub enum Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
+            error if error.is_timeout() => Error::TooSlow,
             StoreError::Unavailable(error) => {
                 tracing::warn!(%error, "a request failed because the database is away");
                 Error::Unavailable
@@ -163,6 +167,7 @@ impl Error {
             Error::TooManyAttempts(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::OutOfRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Error::Unavailable
+            | Error::TooSlow
             | Error::Busy(_)
             | Error::NotReady(_)
             | Error::ShuttingDown
@@ -181,6 +186,7 @@ impl Error {
             Error::TooManyAttempts(_) => "too_many_attempts",
             Error::OutOfRange(_) => "out_of_range",
             Error::Unavailable => "database_unavailable",
+            Error::TooSlow => "database_too_slow",
             Error::Busy(_) => "busy",
             Error::NotReady(_) => "not_ready",
             Error::ShuttingDown => "shutting_down",
@@ -233,6 +239,7 @@ impl IntoResponse for Error {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"gaffer\""));
             }
             Error::Unavailable
+            | Error::TooSlow
             | Error::Busy(_)
             | Error::NotReady(_)
             | Error::ShuttingDown

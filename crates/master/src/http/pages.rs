@@ -28,6 +28,7 @@ mod stream_lines;
 mod system;
 mod task;
 mod theme;
+mod view;
 mod worker;
 mod workers;
 
@@ -45,6 +46,7 @@ use super::error::Error;
 use crate::Master;
 use frame::Frame;
 pub use frame::Surroundings;
+pub use stream::Feeds;
 
 /// All pages, what they are made of, and what their forms send.
 pub fn routes() -> Router<Arc<Master>> {

@@ -6,7 +6,7 @@ use gaffer_protocol::rest;
 use sqlx::FromRow;
 
 use super::output::{ChunkRow, chunks_insert};
-use super::{Store, StoreError, tasks};
+use super::{ReadStore, Store, StoreError, WriteStore, tasks};
 
 /// Something that is to be set aside.
 #[derive(Debug)]
@@ -107,7 +107,9 @@ impl Store {
         tx.commit().await?;
         Ok(id)
     }
+}
 
+impl ReadStore {
     /// What is set aside in a project, or of one job of it, the oldest first.
     ///
     /// # Errors
@@ -147,7 +149,9 @@ impl Store {
             .await?;
         Ok(count as u64)
     }
+}
 
+impl Store {
     /// Which output of a project, or of all of them, to try again: what was tried longest ago. Marks it as tried.
     ///
     /// # Errors
@@ -164,7 +168,9 @@ impl Store {
         tx.commit().await?;
         Ok(ids)
     }
+}
 
+impl ReadStore {
     /// The number of something set aside, if it belongs to that project.
     ///
     /// # Errors
@@ -178,7 +184,9 @@ impl Store {
                 .await?;
         Ok(found)
     }
+}
 
+impl WriteStore {
     /// Puts output that was set aside where it belongs. Returns its job if the database takes it now; none if it still
     /// refuses it, or if there is no such output.
     ///

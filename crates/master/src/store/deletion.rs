@@ -3,7 +3,7 @@
 use gaffer_domain::job::JobState;
 use gaffer_domain::{JobId, ProjectId};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, WriteStore};
 
 /// The most tasks, pieces of output and lines of history that one transaction removes.
 const SLICE_TASKS: i64 = 1_000;
@@ -21,7 +21,7 @@ pub enum Deleted {
     Unknown,
 }
 
-impl Store {
+impl WriteStore {
     /// Deletes a job that is over. Nobody sees it any more; what belonged to it is removed by [`Store::deletion_slice`].
     ///
     /// # Errors
@@ -32,6 +32,7 @@ impl Store {
         job: JobId,
         actor: &str,
     ) -> Result<Deleted, StoreError> {
+        let _turn = self.turn_to_write_much().await?;
         let mut tx = self.begin_short().await?;
         let state: Option<String> =
             sqlx::query_scalar("SELECT state::text FROM jobs WHERE id = $1 AND project_id = $2 FOR UPDATE")
@@ -58,7 +59,9 @@ impl Store {
         tx.commit().await?;
         Ok(Deleted::Yes)
     }
+}
 
+impl Store {
     /// Removes one slice of what belonged to a deleted job; returns how many rows that were, or none if nothing is left of
     /// any. A task goes after its output, so that what is left can be found after an interruption.
     ///

@@ -6,7 +6,7 @@ use gaffer_domain::{AttemptRef, JobId, ProjectId, Time, WorkerId};
 use gaffer_protocol::rest;
 use sqlx::FromRow;
 
-use super::{Store, StoreError, tasks};
+use super::{ReadStore, Store, StoreError, tasks};
 pub use settled::{Settled, SettledEvents};
 
 #[derive(FromRow)]
@@ -83,7 +83,9 @@ impl Store {
         tx.commit().await?;
         Ok(job.map(JobId))
     }
+}
 
+impl ReadStore {
     /// The newest events of a project, or of one job of it, below this number, newest first.
     ///
     /// # Errors

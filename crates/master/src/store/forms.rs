@@ -5,7 +5,7 @@ use gaffer_domain::placement::{DefinitionRef, Needs};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Store, StoreError};
+use super::{ReadStore, StoreError};
 
 /// A stored value; none, and a line in the log, if this version can't read it.
 pub(super) fn understood<T: DeserializeOwned>(what: &str, stored: Option<Value>) -> Option<T> {
@@ -40,7 +40,7 @@ pub(super) fn entries<T: DeserializeOwned, C: FromIterator<(String, T)>>(stored:
     (known, all)
 }
 
-impl Store {
+impl ReadStore {
     /// The needs of a class, as they are stored or, if this version can't read that, as the specification of a job with
     /// an unfinished task in it says; none if there is no such job, or that can't be read either.
     pub(super) async fn class_needs(&self, class: i64, stored: &str) -> Result<Option<Needs>, StoreError> {

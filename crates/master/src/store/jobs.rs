@@ -16,7 +16,7 @@ use sqlx::{FromRow, PgConnection};
 use super::counts::{COUNTS_OF_JOBS, CountsRow};
 use super::gate::Unfinished;
 use super::tasks::{ran, reason_from};
-use super::{Store, StoreError};
+use super::{ReadStore, Store, StoreError, WriteStore};
 
 /// A job to be accepted.
 #[derive(Debug)]
@@ -60,15 +60,13 @@ pub struct JobFilter {
 }
 
 #[derive(FromRow)]
-struct JobRow {
+pub(super) struct JobRow {
     id: i64,
     name: String,
     kind: String,
     state: String,
     priority: i16,
     labels: Json<BTreeMap<String, String>>,
-    spec_version: i16,
-    spec: serde_json::Value,
     created_by: String,
     rerun_of: Option<i64>,
     reason_code: Option<String>,
@@ -78,16 +76,18 @@ struct JobRow {
     finished_at: Option<Time>,
 }
 
-const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, spec_version, spec, created_by, \
-     rerun_of, reason_code, reason_message, created_at, started_at, finished_at";
+/// Without the specification, which may be large.
+pub(super) const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, created_by, rerun_of, \
+     reason_code, reason_message, created_at, started_at, finished_at";
 
-impl Store {
+impl WriteStore {
     /// Accepts a job with all its tasks, in one transaction.
     ///
     /// # Errors
     /// When the database does not answer. Whether the job was accepted is then unknown; with an idempotency key the
     /// request can be repeated safely.
     pub async fn job_insert(&self, new: &NewJob<'_>, now: Time) -> Result<Submitted, StoreError> {
+        let _turn = self.turn_to_write_much().await?;
         let mut tx = self.begin().await?;
         let spec = new.spec;
         let kind = match spec.kind {
@@ -171,61 +171,21 @@ impl Store {
         tx.commit().await?;
         Ok(Submitted::Created(JobId(job)))
     }
+}
 
-    /// One job of a project.
+impl ReadStore {
+    /// One job of a project, with its specification.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn job_get(&self, project: ProjectId, job: JobId) -> Result<Option<rest::Job>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM jobs WHERE id = $1 AND project_id = $2");
-        let row: Option<JobRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .bind(job.0)
-            .bind(project.0)
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(self.with_counts(row.into_iter().collect()).await?.pop())
+        let mut jobs = self.jobs_by_id(project, &[job]).await?;
+        self.job_specs_add(&mut jobs, 0).await?;
+        Ok(jobs.pop())
     }
+}
 
-    /// Jobs of a project, newest first.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn job_list(
-        &self,
-        project: ProjectId,
-        filter: &JobFilter,
-        limit: u32,
-    ) -> Result<Vec<rest::Job>, StoreError> {
-        let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
-        // Spelled out so that the partial indexes can serve the two filters that everybody uses.
-        let narrowed = match filter.states.as_slice() {
-            [JobState::Failed] => "AND state = 'failed'",
-            states if !states.is_empty() && states.iter().all(|state| !state.is_final()) => {
-                "AND finished_at IS NULL"
-            }
-            _ => "",
-        };
-        let sql = format!(
-            "SELECT {COLUMNS} FROM jobs WHERE project_id = $1 AND id < $2 {narrowed} \
-             AND (cardinality($3::text[]) = 0 OR state = ANY($3::job_state[])) \
-             AND ($4::text IS NULL OR strpos(lower(name), lower($4)) > 0) \
-             AND ($5::jsonb = '{{}}' OR labels @> $5) \
-             AND ($6::text IS NULL OR EXISTS (SELECT 1 FROM task_definitions d WHERE d.job_id = jobs.id AND d.driver = $6)) \
-             ORDER BY id DESC LIMIT $7"
-        );
-        let rows: Vec<JobRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .bind(project.0)
-            .bind(filter.before.map_or(i64::MAX, |job| job.0))
-            .bind(states)
-            .bind(&filter.name)
-            .bind(Json(&filter.labels))
-            .bind(&filter.driver)
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await?;
-        self.with_counts(rows).await
-    }
-
+impl ReadStore {
     /// Which of these jobs are of a project.
     ///
     /// # Errors
@@ -245,7 +205,9 @@ impl Store {
             .await?;
         Ok(ids.into_iter().map(JobId).collect())
     }
+}
 
+impl Store {
     /// The unfinished jobs of which some tasks may still have to be stopped, or have their dependencies settled: what a
     /// master that ended in the middle of it has left.
     ///
@@ -262,20 +224,23 @@ impl Store {
         let unfinished = |(job, is_stopping)| Unfinished { job: JobId(job), is_stopping };
         Ok(rows.into_iter().map(unfinished).collect())
     }
+}
 
-    async fn with_counts(&self, rows: Vec<JobRow>) -> Result<Vec<rest::Job>, StoreError> {
+impl ReadStore {
+    pub(super) async fn with_counts(&self, rows: Vec<JobRow>) -> Result<Vec<rest::Job>, StoreError> {
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let counts = self.job_counts(&ids).await?;
+        // What is over needs no reading; the rest is read once and kept.
+        let unfinished = rows.iter().filter(|row| row.finished_at.is_none());
+        let unfinished: Vec<JobId> = unfinished.map(|row| JobId(row.id)).collect();
+        let specs = self.specs(&unfinished).await?;
         let now = Utc::now();
         rows.into_iter()
             .map(|row| {
                 let counts = counts.get(&row.id).copied().unwrap_or_default();
                 let is_over = row.finished_at.is_some();
-                // What is over needs no reading.
-                let problem = match is_over {
-                    true => None,
-                    false => self.spec_problem(JobId(row.id), row.spec_version, &row.spec),
-                };
+                let spec = specs.get(&JobId(row.id));
+                let problem = spec.and_then(|spec| spec.problem()).map(str::to_owned);
                 let reason = reason_from(row.reason_code, row.reason_message)?.filter(|_| is_over);
                 Ok(rest::Job {
                     id: JobId(row.id),
@@ -297,7 +262,7 @@ impl Store {
                     started_at: row.started_at,
                     finished_at: row.finished_at,
                     ran_seconds: ran(None, row.started_at, row.finished_at, now),
-                    spec: row.spec,
+                    spec: serde_json::Value::Null,
                 })
             })
             .collect()

@@ -4,7 +4,7 @@ use gaffer_domain::{ProjectId, Time};
 use gaffer_protocol::rest;
 use sqlx::FromRow;
 
-use super::{Store, StoreError};
+use super::{ReadStore, Store, StoreError, WriteStore};
 
 /// What a valid key allows.
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ impl From<KeyRow> for rest::Key {
 
 const COLUMNS: &str = "id, kind, name, prefix, created_at, last_used_at, expires_at, revoked_at";
 
-impl Store {
+impl WriteStore {
     /// Finds a key by its hash. Notes its use, at most once a minute.
     ///
     /// # Errors
@@ -147,7 +147,9 @@ impl Store {
             .await?;
         Ok(row.into())
     }
+}
 
+impl ReadStore {
     /// The keys of a project, newest first, from below `before` on.
     ///
     /// # Errors
@@ -170,7 +172,9 @@ impl Store {
             .await?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
+}
 
+impl WriteStore {
     /// Revokes a key; false if the project has no such key. Revoking twice is no error.
     ///
     /// # Errors
@@ -204,7 +208,9 @@ impl Store {
         .await?;
         Ok(found.into_iter().filter_map(|sha256| sha256.try_into().ok()).collect())
     }
+}
 
+impl Store {
     /// Of these keys, the ones that are refused by now.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use gaffer_domain::worker::Intake;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
 use sqlx::FromRow;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, WriteStore};
 
 /// A task that is placed on a worker, or was.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +65,7 @@ impl From<ResidentRow> for Resident {
 const RESIDENT: &str = "SELECT t.id, t.attempt, t.job_id, t.position, j.project_id, t.worker_id, \
      coalesce(t.started_at, t.since) AS since";
 
-impl Store {
+impl WriteStore {
     /// Sets what a worker takes, and how long it may take to drain; false if the project has no such worker.
     ///
     /// # Errors
@@ -103,7 +103,9 @@ impl Store {
         tx.commit().await?;
         Ok(done.rows_affected() > 0)
     }
+}
 
+impl Store {
     /// Notes the draining workers that have nothing left, each once. Returns how many those were. Nothing comes later: the
     /// gate places nothing on a worker that drains.
     ///
@@ -124,7 +126,9 @@ impl Store {
         tx.commit().await?;
         Ok(done.rows_affected())
     }
+}
 
+impl WriteStore {
     /// Removes a worker that is not connected and has nothing left: it is in no list any more and its name is free. If
     /// it connects again, it is back.
     ///
@@ -169,7 +173,9 @@ impl Store {
         tx.commit().await?;
         Ok(Removal::Removed)
     }
+}
 
+impl Store {
     /// The tasks that are placed on workers that drain, connected or not, and are not on their way; those of one worker
     /// together.
     ///

@@ -7,7 +7,7 @@ use gaffer_domain::{AttemptRef, TaskId, WorkerId};
 use gaffer_protocol::output::{Chunk, EncodedChunk, Encoding};
 use sqlx::{FromRow, PgConnection};
 
-use super::{Store, StoreError};
+use super::{ReadStore, Store, StoreError};
 
 /// A chunk on its way into the database.
 #[derive(Debug, Clone)]
@@ -132,7 +132,9 @@ impl Store {
         };
         Ok(rows.into_iter().map(output).collect())
     }
+}
 
+impl ReadStore {
     /// How much of an attempt's output is stored.
     ///
     /// # Errors

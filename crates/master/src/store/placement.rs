@@ -1,27 +1,22 @@
 //! What the scheduler reads: which classes of tasks wait, and which tasks of a class go first.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use gaffer_domain::placement::Needs;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::simulate::trace::Arrival;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time};
 
-use super::{Store, StoreError};
+use super::classes::SchedulingClass;
+use super::{ReadStore, Store, StoreError};
 
 /// A class of which at least one task waits.
 #[derive(Debug, Clone)]
 pub struct PendingClass {
     /// Its number.
     pub id: i64,
-    /// Whose tasks they are.
-    pub project: ProjectId,
-    /// Who submitted them.
-    pub owner: String,
-    /// Their priority.
-    pub priority: i16,
-    /// What they need.
-    pub needs: Needs,
+    /// What its tasks have in common.
+    pub of: Arc<SchedulingClass>,
     /// When the first of them may be placed.
     pub first: Time,
 }
@@ -37,33 +32,31 @@ pub struct QueuedClass {
     pub job: (JobId, String),
 }
 
-impl Store {
+impl ReadStore {
     /// What waits in a project, by class. Costs a look at each unfinished job.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn queue(&self, project: ProjectId) -> Result<Vec<QueuedClass>, StoreError> {
-        type Row = (i64, String, i16, String, Time, i64, i64, String);
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<(i64, Time, i64, i64, String)> = sqlx::query_as(
             "WITH waiting AS ( \
                  SELECT d.class_id, sum(d.pending)::bigint AS count, min(j.id) AS job \
                  FROM jobs j JOIN task_definitions d ON d.job_id = j.id AND d.pending > 0 \
                  WHERE j.project_id = $1 AND j.finished_at IS NULL GROUP BY d.class_id) \
-             SELECT c.id, c.owner, c.priority, c.needs::text, head.first, waiting.count, j.id, j.name \
-             FROM waiting JOIN classes c ON c.id = waiting.class_id JOIN jobs j ON j.id = waiting.job, \
-             LATERAL (SELECT min(not_before) AS first FROM tasks WHERE state = 'pending' AND class_id = c.id) head \
+             SELECT waiting.class_id, head.first, waiting.count, j.id, j.name \
+             FROM waiting JOIN jobs j ON j.id = waiting.job, \
+             LATERAL (SELECT min(not_before) AS first FROM tasks WHERE state = 'pending' AND class_id = waiting.class_id) head \
              WHERE head.first IS NOT NULL",
         )
         .bind(project.0)
         .fetch_all(&self.pool)
         .await?;
-        let mut queue = Vec::with_capacity(rows.len());
-        for (id, owner, priority, needs, first, count, job, name) in rows {
-            let Some(needs) = self.class_needs(id, &needs).await? else { continue };
-            let class = PendingClass { id, project, owner, priority, needs, first };
-            queue.push(QueuedClass { class, count, job: (JobId(job), name) });
-        }
-        Ok(queue)
+        let classes = self.classes(rows.iter().map(|(id, ..)| *id)).await?;
+        let queued = |(id, first, count, job, name): (i64, Time, i64, i64, String)| {
+            let of = classes.get(&id)?.clone();
+            Some(QueuedClass { class: PendingClass { id, of, first }, count, job: (JobId(job), name) })
+        };
+        Ok(rows.into_iter().filter_map(queued).collect())
     }
 
     /// The tasks of a project that were submitted at `from` or later and have run to a good end, as a load; the latest if
@@ -113,7 +106,9 @@ impl Store {
         }
         Ok(arrivals)
     }
+}
 
+impl Store {
     /// Whether any task waits for a worker.
     ///
     /// # Errors
@@ -128,7 +123,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn classes_pending(&self) -> Result<Vec<PendingClass>, StoreError> {
-        let rows: Vec<(i64, i64, String, i16, String, Time)> = sqlx::query_as(
+        let rows: Vec<(i64, Time)> = sqlx::query_as(
             "WITH RECURSIVE waiting AS ( \
                  (SELECT class_id, not_before FROM tasks WHERE state = 'pending' \
                      ORDER BY class_id, not_before LIMIT 1) \
@@ -136,18 +131,13 @@ impl Store {
                  SELECT next.class_id, next.not_before FROM waiting, LATERAL ( \
                      SELECT class_id, not_before FROM tasks WHERE state = 'pending' \
                      AND class_id > waiting.class_id ORDER BY class_id, not_before LIMIT 1) next) \
-             SELECT c.id, c.project_id, c.owner, c.priority, c.needs::text, waiting.not_before \
-             FROM waiting JOIN classes c ON c.id = waiting.class_id",
+             SELECT class_id, not_before FROM waiting",
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut pending = Vec::with_capacity(rows.len());
-        for (id, project, owner, priority, needs, first) in rows {
-            let Some(needs) = self.class_needs(id, &needs).await? else { continue };
-            let project = ProjectId(project);
-            pending.push(PendingClass { id, project, owner, priority, needs, first });
-        }
-        Ok(pending)
+        let classes = self.classes(rows.iter().map(|(id, _)| *id)).await?;
+        let pending = |(id, first)| Some(PendingClass { id, of: classes.get(&id)?.clone(), first });
+        Ok(rows.into_iter().filter_map(pending).collect())
     }
 
     /// Of each of these classes the tasks that go first, of those that may be placed at `now`, at most so many of each;

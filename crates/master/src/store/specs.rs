@@ -15,7 +15,7 @@ use gaffer_domain::spec::{
 };
 use sqlx::{FromRow, PgConnection};
 
-use super::{Store, StoreError};
+use super::{ReadStore, StoreError};
 
 /// So many specifications are kept.
 const KEPT: usize = 2_000;
@@ -93,7 +93,7 @@ impl SpecCache {
     }
 }
 
-impl Store {
+impl ReadStore {
     /// The specification of one job; none if there is no such job.
     ///
     /// # Errors
@@ -111,16 +111,12 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn specs(&self, jobs: &[JobId]) -> Result<HashMap<JobId, StoredSpec>, StoreError> {
+        let known: Option<_> = jobs.iter().map(|job| Some((*job, self.specs.get(*job)?))).collect();
+        if let Some(known) = known {
+            return Ok(known);
+        }
         let mut connection = self.pool.acquire().await?;
         specs_load(&self.specs, &mut connection, jobs).await
-    }
-
-    /// Why the specification of a job can't be read, if it can't; `version` and `value` are what is stored.
-    pub(super) fn spec_problem(&self, job: JobId, version: i16, value: &serde_json::Value) -> Option<String> {
-        match self.specs.get(job) {
-            Some(known) => known.problem().map(str::to_owned),
-            None => read(version, value).err(),
-        }
     }
 
     /// Jobs of which nothing can be started, as far as that has been found out.

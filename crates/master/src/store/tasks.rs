@@ -15,7 +15,7 @@ use sqlx::FromRow;
 
 use super::forms::understood;
 use super::gate::StartOrder;
-use super::{Store, StoreError};
+use super::{ReadStore, Store, StoreError};
 
 /// A task as users see it, with what the master needs to find its output.
 #[derive(Debug, Clone)]
@@ -57,6 +57,9 @@ struct TaskRow {
     attempt_finished_at: Option<Time>,
     ran_micros: Option<i64>,
 }
+
+/// Tasks that take long to start are looked for among so many notes of their job.
+const LATEST_NOTES: i64 = 200;
 
 const TASKS: &str = "SELECT t.id, t.job_id, d.name, t.index, d.single, d.driver, t.state::text AS state, \
          t.reason_code, t.reason_message, a.exit_code, a.signal, t.attempt, w.name AS worker_name, \
@@ -178,9 +181,10 @@ pub struct Placed {
 /// Position of the definition, worker, number of tasks, since when, and the worker's `offline_since` and `online_since`.
 type PlacedRow = (i16, String, i64, Time, Option<Time>, Option<Time>);
 
-impl Store {
+impl ReadStore {
     /// Tasks that were placed and have not started, by definition and worker; the first few. With `silent_only`, those
-    /// left out of which the worker has said how far they are.
+    /// left out of which the worker has said how far they are. Costs a look at each worker of the project, however large the
+    /// job is.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -192,8 +196,12 @@ impl Store {
     ) -> Result<Vec<Placed>, StoreError> {
         let rows: Vec<PlacedRow> = sqlx::query_as(
             "SELECT t.position, w.name, count(*), min(t.since), w.offline_since, w.online_since \
-             FROM tasks t JOIN workers w ON w.id = t.worker_id \
-             WHERE t.job_id = $1 AND t.state = 'scheduled' AND NOT ($2 AND EXISTS (SELECT 1 FROM events \
+             FROM (SELECT DISTINCT d.class_id, j.project_id FROM task_definitions d JOIN jobs j ON j.id = d.job_id \
+                 WHERE d.job_id = $1 AND d.scheduled > 0) c \
+             JOIN workers w ON w.project_id = c.project_id AND w.removed_at IS NULL, \
+             LATERAL (SELECT * FROM tasks WHERE tasks.worker_id = w.id AND tasks.class_id = c.class_id \
+                 AND tasks.state = 'scheduled' AND tasks.job_id = $1 OFFSET 0) t \
+             WHERE NOT ($2 AND EXISTS (SELECT 1 FROM events \
                  WHERE task_id = t.id AND attempt = t.attempt AND kind = 'task.noted')) \
              GROUP BY t.position, w.id ORDER BY t.position, w.id LIMIT $3",
         )
@@ -224,8 +232,13 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<TaskRecord>, StoreError> {
         let (position, index) = filter.after.unwrap_or((-1, -1));
+        // Spelled out so that the partial index serves those that everybody looks for.
+        let narrowed = match filter.state {
+            Some(StateName::Failed) => "AND t.state = 'failed'",
+            _ => "",
+        };
         let sql = format!(
-            "{TASKS} WHERE t.job_id = $1 AND (t.position, t.index) > ($2, $3) \
+            "{TASKS} WHERE t.job_id = $1 AND (t.position, t.index) > ($2, $3) {narrowed} \
              AND ($4::text IS NULL OR t.state = $4::task_state) ORDER BY t.position, t.index LIMIT $5"
         );
         let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
@@ -239,21 +252,27 @@ impl Store {
         rows.into_iter().map(TryInto::try_into).collect()
     }
 
-    /// Tasks that were placed and have not started, of which the worker has said how far they are; the first few.
+    /// Tasks that were placed and have not started, of which the worker has said how far they are: those that it spoke
+    /// of last. Costs the same however large the job is: it is looked for among the latest notes.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn tasks_starting(&self, job: JobId, limit: u32) -> Result<Vec<Starting>, StoreError> {
         let rows: Vec<(String, i32, bool, String, String)> = sqlx::query_as(
             "SELECT d.name, t.index, d.single, w.name, n.message \
-             FROM tasks t JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
+             FROM (SELECT DISTINCT ON (task_id) task_id, attempt, message FROM ( \
+                     SELECT task_id, attempt, message, id FROM events WHERE job_id = $1 AND kind = 'task.noted' \
+                     ORDER BY id DESC LIMIT $3) latest \
+                 ORDER BY task_id, id DESC) n, \
+             LATERAL (SELECT * FROM tasks WHERE tasks.id = n.task_id AND tasks.attempt = n.attempt \
+                 AND state = 'scheduled' OFFSET 0) t \
+             JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
              JOIN workers w ON w.id = t.worker_id \
-             JOIN LATERAL (SELECT message FROM events WHERE task_id = t.id AND attempt = t.attempt \
-                 AND kind = 'task.noted' ORDER BY id DESC LIMIT 1) n ON true \
-             WHERE t.job_id = $1 AND t.state = 'scheduled' ORDER BY t.position, t.index LIMIT $2",
+             ORDER BY t.position, t.index LIMIT $2",
         )
         .bind(job.0)
         .bind(i64::from(limit))
+        .bind(LATEST_NOTES)
         .fetch_all(&self.pool)
         .await?;
         let starting = |(name, index, single, worker, note): (String, i32, bool, String, String)| Starting {
@@ -364,7 +383,9 @@ impl Store {
             })
             .collect()
     }
+}
 
+impl Store {
     /// The live attempts of workers, for reconciling.
     ///
     /// # Errors
@@ -481,7 +502,9 @@ impl Store {
             });
         Ok((overdue.collect(), any))
     }
+}
 
+impl ReadStore {
     /// Whether a job is this project's.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use gaffer_domain::{ProjectId, Time};
 
-use super::{Store, StoreError};
+use super::{ReadStore, Store, StoreError, WriteStore};
 
 /// A signed-in user, in the one project that the session is in.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct SignedIn {
     pub project: ProjectId,
 }
 
-impl Store {
+impl ReadStore {
     /// The first project, which every installation has.
     ///
     /// # Errors
@@ -25,7 +25,9 @@ impl Store {
             sqlx::query_scalar("SELECT id FROM projects ORDER BY id LIMIT 1").fetch_one(&self.pool).await?;
         Ok(ProjectId(id))
     }
+}
 
+impl WriteStore {
     /// The user of that name, made an administrator of the project; created if there is none.
     ///
     /// # Errors
@@ -48,7 +50,9 @@ impl Store {
         tx.commit().await?;
         Ok(user)
     }
+}
 
+impl ReadStore {
     /// Whether anybody has ever signed in or has a key: if not, this is a new installation.
     ///
     /// # Errors
@@ -60,7 +64,9 @@ impl Store {
         .fetch_one(&self.pool)
         .await?)
     }
+}
 
+impl WriteStore {
     /// Keeps a one-time link; returns until when it is good.
     ///
     /// # Errors
@@ -148,7 +154,9 @@ impl Store {
             .await?;
         Ok(())
     }
+}
 
+impl Store {
     /// Deletes what nobody can use any more: old links, sessions and idempotency keys.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::forms::{entries, members};
-use super::{Store, StoreError};
+use super::{ReadStore, Store, StoreError};
 
 /// A registered worker.
 #[derive(Debug, Clone)]
@@ -400,7 +400,9 @@ impl Store {
         tx.commit().await?;
         Ok(done.rows_affected())
     }
+}
 
+impl ReadStore {
     /// The workers of a project, or of all, in the order of their numbers, with what is reserved on each.
     ///
     /// # Errors
@@ -455,28 +457,28 @@ impl Store {
     /// Adds up what live attempts have reserved: derived from their states, so that it can't leak.
     async fn workers_reserve(&self, workers: &mut [Worker]) -> Result<InUse, StoreError> {
         let ids: Vec<i64> = workers.iter().map(|worker| worker.id.0).collect();
-        let live: Vec<(i64, i64, String, i64, String, bool, i64)> = sqlx::query_as(
-            "SELECT live.worker_id, c.project_id, c.owner, c.id, c.needs::text, live.waiting, live.n FROM ( \
-                 SELECT worker_id, class_id, state = 'scheduled' AS waiting, count(*) AS n FROM tasks \
-                 WHERE state IN ('scheduled', 'running', 'stopping') AND worker_id = ANY($1) \
-                 GROUP BY worker_id, class_id, state = 'scheduled') live \
-             JOIN classes c ON c.id = live.class_id",
+        let live: Vec<(i64, i64, bool, i64)> = sqlx::query_as(
+            "SELECT worker_id, class_id, state = 'scheduled' AS waiting, count(*) AS n FROM tasks \
+             WHERE state IN ('scheduled', 'running', 'stopping') AND worker_id = ANY($1) \
+             GROUP BY worker_id, class_id, state = 'scheduled'",
         )
         .bind(&ids)
         .fetch_all(&self.pool)
         .await?;
+        let classes = self.classes(live.iter().map(|(_, class, ..)| *class)).await?;
         let mut in_use = InUse::default();
-        for (worker, project, owner, class, needs, waiting, count) in live {
+        for (worker, class, waiting, count) in live {
             let live = u32::try_from(count).unwrap_or(u32::MAX);
             let at = workers.binary_search_by_key(&worker, |worker| worker.id.0);
             let worker = at.ok().and_then(|at| workers.get_mut(at));
-            let Some(needs) = self.class_needs(class, &needs).await? else {
+            let Some(class) = classes.get(&class) else {
                 if let Some(worker) = worker {
                     worker.hides_what_is_taken();
                 }
                 continue;
             };
-            in_use.add(ProjectId(project), &owner, &needs, live);
+            let needs = &class.needs;
+            in_use.add(class.project, &class.owner, needs, live);
             let Some(worker) = worker else { continue };
             let n = count.unsigned_abs();
             let add = &needs.resources;
@@ -488,8 +490,8 @@ impl Store {
                 ),
                 disk: Bytes(worker.reserved.disk.get().saturating_add(add.disk.get().saturating_mul(n))),
             };
-            worker.taken.add(&needs, live);
-            worker.lasting.add(&needs, live);
+            worker.taken.add(needs, live);
+            worker.lasting.add(needs, live);
             if waiting {
                 worker.waiting += count;
             } else {

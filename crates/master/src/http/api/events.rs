@@ -18,6 +18,7 @@ use super::super::error::Error;
 use super::super::params::{Params, page_of, wrong};
 use super::tasks::own_job;
 use crate::Master;
+use crate::look_rate::LookRate;
 use crate::store::StoreError;
 
 /// A live stream looks again after so long even if nothing woke it: another master may have written.
@@ -44,7 +45,7 @@ pub async fn of_job(
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Error> {
-    let job = own_job(&master, &caller, &job).await?;
+    let job = own_job(&master.reads, &caller, &job).await?;
     history(master, caller, Some(job), &headers, params).await
 }
 
@@ -62,12 +63,12 @@ async fn history(
         return Ok(live(master, caller, job, after).await?.into_response());
     }
     if let Some(after) = params.parse::<i64>("after", "the number of an event")? {
-        let found = master.store.events_after(caller.project, job, after, limit).await?;
+        let found = master.reads.events_after(caller.project, job, after, limit).await?;
         return Ok(
             Json(gaffer_protocol::rest::Page { items: found.events, next_cursor: None }).into_response()
         );
     }
-    let events = master.store.events_before(caller.project, job, params.cursor()?, limit + 1).await?;
+    let events = master.reads.events_before(caller.project, job, params.cursor()?, limit + 1).await?;
     Ok(params.answer(&page_of(events, limit, |event| event.id)))
 }
 
@@ -98,8 +99,8 @@ impl Master {
     /// # Errors
     /// When the database does not answer.
     pub async fn events_from_now_on(&self, caller: &Caller) -> Result<i64, StoreError> {
-        let settled = self.store.events_settled().await?;
-        let newest = self.store.events_before(caller.project, None, None, 1).await?;
+        let settled = self.reads.events_settled().await?;
+        let newest = self.reads.events_before(caller.project, None, None, 1).await?;
         let newest = newest.first().map_or(0, |event| event.id);
         // Nothing may be known to be settled right after the start, while somebody writes for long.
         Ok(if settled.upto > 0 { newest.min(settled.upto) } else { newest })
@@ -112,6 +113,7 @@ struct Live {
     job: Option<JobId>,
     after: i64,
     changes: watch::Receiver<u64>,
+    rate: LookRate,
     ready: std::collections::VecDeque<gaffer_protocol::rest::Event>,
 }
 
@@ -133,7 +135,8 @@ async fn live(
         None if job.is_some() => 0,
         None => master.events_from_now_on(&caller).await?,
     };
-    let live = Live { master, caller, job, after, changes, ready: Default::default() };
+    let live =
+        Live { master, caller, job, after, changes, rate: LookRate::default(), ready: Default::default() };
     let stream = futures::stream::unfold(live, |mut live| async move {
         let event = live.next().await?;
         let data = serde_json::to_string(&event).unwrap_or_default();
@@ -153,9 +156,10 @@ impl Live {
                 self.after = event.id;
                 return Some(event);
             }
+            self.rate.turn().await;
             self.changes.mark_unchanged();
             let found =
-                self.master.store.events_after(self.caller.project, self.job, self.after, BATCH).await;
+                self.master.reads.events_after(self.caller.project, self.job, self.after, BATCH).await;
             let look_again = match found {
                 Ok(found) => {
                     self.ready.extend(found.events);

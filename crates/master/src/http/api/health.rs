@@ -24,14 +24,14 @@ pub async fn readyz(State(master): State<Arc<Master>>) -> Result<String, Error> 
     if master.shutdown.is_cancelled() {
         return Err(Error::ShuttingDown);
     }
-    master.store.now().await?;
-    if !master.store.leadership().is_trusted() {
+    master.writes.now().await?;
+    if !master.writes.leadership().is_trusted() {
         return Err(Error::Unavailable);
     }
     if let Some(trouble) = master.troubles.database() {
         return Err(Error::NotReady(trouble.since));
     }
-    Ok(match master.store.events_held_back(HELD_BACK_FOR).await? {
+    Ok(match master.writes.events_held_back(HELD_BACK_FOR).await? {
         Some(why) => format!("ok\nwarning: {why}\n"),
         None => "ok\n".to_owned(),
     })

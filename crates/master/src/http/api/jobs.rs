@@ -9,27 +9,32 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chrono::Utc;
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
 use gaffer_domain::spec::{JobSpec, MAX_SPEC_BYTES};
-use gaffer_protocol::rest::{Explanation, Job};
+use gaffer_protocol::rest::{Explanation, Job, Page};
 use tokio::time::Instant;
 
 use super::super::auth::Caller;
 use super::super::error::Error;
-use super::super::params::{Params, id, page_of, wrong};
+use super::super::params::{Params, cursor, id, page_of, wrong};
 use super::body_document;
 use super::tasks::own_job;
 use crate::Master;
+use crate::look_rate::LookRate;
+use crate::snapshot;
+use crate::store::ReadStore;
 use crate::store::deletion::Deleted;
 use crate::store::gate::{StopJob, StopResult};
 use crate::store::jobs::{JobFilter, Submitted};
+use crate::store::search::MAX_SEARCHED;
 use crate::store::specs::StoredSpec;
 use crate::submit::Submission;
 
 /// Longest time that a request waits for a job.
 const MAX_WAIT: Duration = Duration::from_secs(60);
+/// A page of jobs ends when their specifications have so many bytes.
+const MAX_SPECS_BYTES: usize = 4 << 20;
 const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 
 /// `POST /jobs`
@@ -60,8 +65,8 @@ pub async fn rerun(
     Path(job): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    let job = own_job(&master, &caller, &job).await?;
-    let view = find(&master, &caller, job).await?;
+    let job = own_job(&master.writes, &caller, &job).await?;
+    let view = find(&master.writes, &caller, job).await?;
     if view.finished_at.is_none() {
         return Err(Error::Conflict {
             detail: format!("job {job} is not over yet: it is {}", view.state),
@@ -75,7 +80,7 @@ pub async fn rerun(
 
 /// The specification of a job that is to be repeated.
 pub async fn again(master: &Master, job: JobId) -> Result<StoredSpec, Error> {
-    master.store.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))
+    master.writes.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))
 }
 
 /// A job cannot be repeated because nobody knows what it was to do.
@@ -108,7 +113,8 @@ async fn accept(
             });
         }
     };
-    let view = find(master, caller, job).await?;
+    // It is accepted: who only looks must not be able to make the answer to that an error.
+    let view = find(&master.writes, caller, job).await?;
     let location = HeaderValue::from_str(&format!("/api/v1/jobs/{job}")).ok();
     let mut response = (status, Json(view)).into_response();
     response.headers_mut().extend(location.map(|location| (header::LOCATION, location)));
@@ -134,11 +140,22 @@ pub async fn list(
     caller: Caller,
     params: Params,
 ) -> Result<Response, Error> {
-    let params = params.only(&["limit", "cursor", "name", "driver"], &["state", "label"])?;
+    let params = params.only(&["limit", "cursor", "name", "driver", "spec"], &["state", "label"])?;
     let limit = params.limit()?;
+    let with_specs = params.text("spec").is_none() || params.flag("spec")?;
     let filter = filter(&params)?;
-    let jobs = master.store.job_list(caller.project, &filter, limit + 1).await?;
-    Ok(params.answer(&page_of(jobs, limit, |job| job.id.0)))
+    let found = master.reads.job_search(caller.project, &filter, limit + 1, MAX_SEARCHED).await?;
+    let mut page: Page<Job> = page_of(found.jobs, limit, |job| job.id.0);
+    page.next_cursor = page.next_cursor.or(found.searched_to.map(|job| cursor(job.0)));
+    if with_specs {
+        let listed = page.items.len();
+        master.reads.job_specs_add(&mut page.items, MAX_SPECS_BYTES).await?;
+        // The page is full sooner if the specifications are large.
+        if let Some(last) = page.items.last().filter(|_| page.items.len() < listed) {
+            page.next_cursor = Some(cursor(last.id.0));
+        }
+    }
+    Ok(params.answer(&page))
 }
 
 /// What the query asks for.
@@ -192,9 +209,11 @@ pub async fn show(
     };
     let deadline = Instant::now() + wait.unwrap_or_default();
     let mut changes = master.changes.of_job(job);
+    let mut rate = LookRate::default();
     loop {
+        rate.turn().await;
         changes.mark_unchanged();
-        let view = find(&master, &caller, job).await?;
+        let view = find(&master.reads, &caller, job).await?;
         let reached =
             wanted.is_some_and(|wanted| wanted.as_str() == view.state) || view.finished_at.is_some();
         if wait.is_none() || reached || Instant::now() >= deadline {
@@ -209,8 +228,14 @@ pub async fn show(
 }
 
 /// One job of the caller's project.
-pub async fn find(master: &Master, caller: &Caller, job: JobId) -> Result<Job, Error> {
-    let found = master.store.job_get(caller.project, job).await?;
+pub async fn find(reads: &ReadStore, caller: &Caller, job: JobId) -> Result<Job, Error> {
+    let found = reads.job_get(caller.project, job).await?;
+    found.ok_or_else(|| Error::NotFound(format!("job {job}")))
+}
+
+/// The same without its specification.
+pub async fn find_short(reads: &ReadStore, caller: &Caller, job: JobId) -> Result<Job, Error> {
+    let found = reads.jobs_by_id(caller.project, &[job]).await?.pop();
     found.ok_or_else(|| Error::NotFound(format!("job {job}")))
 }
 
@@ -228,7 +253,7 @@ pub async fn stop(
 pub async fn stop_job(master: &Master, caller: &Caller, job: JobId) -> Result<Job, Error> {
     let wish = StopJob { job, project: caller.project, actor: caller.user.clone() };
     match master.recorder.stop(wish).await? {
-        StopResult::Stopping => find(master, caller, job).await,
+        StopResult::Stopping => find(&master.writes, caller, job).await,
         StopResult::Over(state) => {
             let detail = format!("job {job} is over: it is {state}");
             Err(Error::Conflict { detail, state: state.to_string() })
@@ -251,7 +276,7 @@ pub async fn delete(
 
 /// Deletes a job of the caller's project that is over.
 pub async fn delete_job(master: &Master, caller: &Caller, job: JobId) -> Result<(), Error> {
-    match master.store.job_delete(caller.project, job, &caller.user).await? {
+    match master.writes.job_delete(caller.project, job, &caller.user).await? {
         Deleted::Yes => {
             master.deletion_wake.notify_one();
             master.changes.announce(&[job]);
@@ -272,15 +297,6 @@ pub async fn explain(
     Path(job): Path<String>,
 ) -> Result<Json<Explanation>, Error> {
     let job: JobId = id(&job, "job")?;
-    let explanation = crate::explain::explain(
-        &master.store,
-        caller.project,
-        job,
-        &master.statistics.kept(),
-        &master.pauses,
-        &master.troubles,
-        Utc::now(),
-    )
-    .await?;
+    let explanation = crate::explain::explain(&master, caller.project, job, snapshot::NOW).await?;
     explanation.map(Json).ok_or_else(|| Error::NotFound(format!("job {job}")))
 }

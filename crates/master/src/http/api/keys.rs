@@ -32,7 +32,7 @@ pub async fn list(
 ) -> Result<Response, Error> {
     let params = params.only(&["limit", "cursor"], &[])?;
     let limit = params.limit()?;
-    let keys = master.store.key_list(caller.project, params.cursor()?, limit + 1).await?;
+    let keys = master.reads.key_list(caller.project, params.cursor()?, limit + 1).await?;
     Ok(params.answer(&page_of(keys, limit, |key| key.id)))
 }
 
@@ -76,7 +76,7 @@ pub async fn create_key(master: &Master, caller: &Caller, mut new: NewKey) -> Re
     }
     let secret = NewSecret::new(purpose);
     let mut key =
-        master.store.key_insert(caller.project, user_id, &new, secret.shown(), &secret.sha256).await?;
+        master.writes.key_insert(caller.project, user_id, &new, secret.shown(), &secret.sha256).await?;
     master.guesses.is_made(&secret.sha256);
     key.key = Some(secret.text);
     Ok(key)
@@ -95,7 +95,7 @@ pub async fn revoke(
 /// Revokes a key of the caller's project and ends the sessions that it opened.
 pub async fn revoke_key(master: &Master, caller: &Caller, key: &str) -> Result<(), Error> {
     let key: i64 = id(key, "key")?;
-    if !master.store.key_revoke(caller.project, key).await? {
+    if !master.writes.key_revoke(caller.project, key).await? {
         return Err(Error::NotFound(format!("key {key}")));
     }
     for session in master.hub.all().iter().filter(|session| session.key == key) {

@@ -52,8 +52,8 @@ pub async fn of_job(
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Error> {
-    let job = own_job(&master, &caller, &job).await?;
-    let mut tasks = master.store.task_list(job, &TaskFilter::default(), 2).await?;
+    let job = own_job(&master.reads, &caller, &job).await?;
+    let mut tasks = master.reads.task_list(job, &TaskFilter::default(), 2).await?;
     match (tasks.pop(), tasks.is_empty()) {
         (None, _) => Err(Error::NotFound(format!("task in job {job}"))),
         (Some(only), true) => one_task(master, job, only, &headers, params).await,
@@ -69,8 +69,8 @@ pub async fn of_task(
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Error> {
-    let job = own_job(&master, &caller, &job).await?;
-    let task = find(&master, job, &task).await?;
+    let job = own_job(&master.reads, &caller, &job).await?;
+    let task = find(&master.reads, job, &task).await?;
     one_task(master, job, task, &headers, params).await
 }
 
@@ -122,7 +122,7 @@ async fn one_task(
         _ => StatusCode::OK.into_response(),
     };
     if !wanted.from.follow
-        && let Some(complete) = master.store.output_complete(attempt).await?
+        && let Some(complete) = master.reads.output_complete(attempt).await?
     {
         let complete = HeaderValue::from_static(if complete { "true" } else { "false" });
         response.headers_mut().insert("x-gaffer-complete", complete);
@@ -284,14 +284,14 @@ impl MoreTasks {
             let after = match &self.after {
                 None => None,
                 Some((name, index)) => {
-                    let spec = master.store.spec(job).await?;
+                    let spec = master.reads.spec(job).await?;
                     let position = spec
                         .and_then(|spec| spec.tasks.iter().position(|definition| definition.name == *name));
                     position.map(|position| (position as i16, *index as i32))
                 }
             };
             let filter = TaskFilter { after, ..TaskFilter::default() };
-            self.ready = master.store.task_list(job, &filter, TASKS_AHEAD).await?.into();
+            self.ready = master.reads.task_list(job, &filter, TASKS_AHEAD).await?.into();
         }
         let next = self.ready.pop_front();
         if let Some(next) = &next {

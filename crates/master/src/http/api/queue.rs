@@ -16,6 +16,7 @@ use super::super::error::Error;
 use super::super::params::Params;
 use crate::Master;
 use crate::queue::queue;
+use crate::snapshot;
 
 /// A day.
 const TRACE_OF: Duration = Duration::from_secs(24 * 3_600);
@@ -31,7 +32,7 @@ pub async fn show(
     params: Params,
 ) -> Result<Json<Queue>, Error> {
     params.only(&[], &[])?;
-    Ok(Json(queue(&master, caller.project, Utc::now()).await?))
+    Ok(Json(queue(&master, caller.project, snapshot::NOW).await?))
 }
 
 /// `GET /trace`: the tasks that have run lately, in the form that `gaffer simulate` reads.
@@ -43,6 +44,6 @@ pub async fn trace(
     let params = params.only(&["since"], &[])?;
     let since = params.span("since", LONGEST_TRACE)?.unwrap_or(TRACE_OF);
     let from = Utc::now() - TimeDelta::from_std(since).unwrap_or_default();
-    let arrivals = master.store.trace(caller.project, from, MAX_TRACE_TASKS).await?;
+    let arrivals = master.reads.trace(caller.project, from, MAX_TRACE_TASKS).await?;
     Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], trace::write(&arrivals)))
 }

@@ -25,8 +25,8 @@ pub async fn show(State(master): State<Arc<Master>>, caller: Caller) -> Result<J
 pub async fn system(master: &Master, caller: &Caller) -> Result<System, Error> {
     let locked = master.troubles.locked();
     let jobs: Vec<_> = locked.iter().map(|(job, _)| *job).collect();
-    let own = master.store.jobs_of_project(caller.project, &jobs).await?;
-    let letters = master.store.dead_letter_list(caller.project, None, 0, 1).await?;
+    let own = master.reads.jobs_of_project(caller.project, &jobs).await?;
+    let letters = master.reads.dead_letter_list(caller.project, None, 0, 1).await?;
     Ok(System {
         database_trouble: master.troubles.database().map(trouble),
         change_trouble: master.troubles.change().map(trouble),
@@ -68,7 +68,7 @@ pub async fn dead_letters(
     let limit = params.limit()?;
     let job = params.text("job").map(|job| id(job, "job")).transpose()?;
     let after = params.cursor()?.unwrap_or(0);
-    let letters = master.store.dead_letter_list(caller.project, job, after, limit + 1).await?;
+    let letters = master.reads.dead_letter_list(caller.project, job, after, limit + 1).await?;
     Ok(params.answer(&page_of(letters, limit, |letter| letter.id)))
 }
 
@@ -85,10 +85,10 @@ pub async fn retry(
 /// Tries to put output that was set aside where it belongs.
 pub async fn retry_letter(master: &Master, caller: &Caller, letter: &str) -> Result<(), Error> {
     let number: i64 = id(letter, "dead letter")?;
-    if !master.store.dead_letter_is_of(caller.project, number).await? {
+    if !master.writes.dead_letter_is_of(caller.project, number).await? {
         return Err(Error::NotFound(format!("dead letter {number}")));
     }
-    match master.store.dead_letter_retry(number).await {
+    match master.writes.dead_letter_retry(number).await {
         Ok(Some(job)) => {
             master.changes.announce(&[job]);
             Ok(())
@@ -119,7 +119,7 @@ pub async fn delete(
 /// Forgets something that was set aside.
 pub async fn delete_letter(master: &Master, caller: &Caller, letter: &str) -> Result<(), Error> {
     let number: i64 = id(letter, "dead letter")?;
-    match master.store.dead_letter_delete(caller.project, number).await? {
+    match master.writes.dead_letter_delete(caller.project, number).await? {
         true => Ok(()),
         false => Err(Error::NotFound(format!("dead letter {number}"))),
     }

@@ -20,6 +20,7 @@ use super::super::params::{Params, id, wrong};
 use super::body_json;
 use crate::Master;
 use crate::input::{Busy, Written};
+use crate::store::ReadStore;
 use crate::store::tasks::{TaskFilter, TaskRecord};
 
 /// `GET /jobs/{job}/tasks`
@@ -29,13 +30,13 @@ pub async fn list(
     Path(job): Path<String>,
     params: Params,
 ) -> Result<Response, Error> {
-    let job = own_job(&master, &caller, &job).await?;
+    let job = own_job(&master.reads, &caller, &job).await?;
     let params = params.only(&["limit", "cursor", "state"], &[])?;
     let limit = params.limit()?;
     let states = "blocked, pending, scheduled, running, stopping, completed, failed or cancelled";
     let filter = TaskFilter { state: params.parse::<StateName>("state", states)?, after: after(&params)? };
-    let spec = master.store.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))?;
-    let mut tasks = master.store.task_list(job, &filter, limit + 1).await?;
+    let spec = master.reads.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))?;
+    let mut tasks = master.reads.task_list(job, &filter, limit + 1).await?;
     let more = tasks.len() > limit as usize;
     tasks.truncate(limit as usize);
     let next_cursor = tasks.last().filter(|_| more).and_then(|last| {
@@ -62,9 +63,9 @@ pub async fn show(
     caller: Caller,
     Path((job, task)): Path<(String, String)>,
 ) -> Result<Json<TaskDetail>, Error> {
-    let job = own_job(&master, &caller, &job).await?;
-    let task = find(&master, job, &task).await?;
-    let attempts = master.store.attempt_list(task.id).await?;
+    let job = own_job(&master.reads, &caller, &job).await?;
+    let task = find(&master.reads, job, &task).await?;
+    let attempts = master.reads.attempt_list(task.id).await?;
     Ok(Json(TaskDetail { task: task.view, attempts }))
 }
 
@@ -76,9 +77,9 @@ pub async fn signal(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<StatusCode, Error> {
-    let job = own_job(&master, &caller, &job).await?;
+    let job = own_job(&master.writes, &caller, &job).await?;
     let signal = wanted_signal(&body_json(&headers, &body)?)?;
-    let task = find(&master, job, &task).await?;
+    let task = find(&master.writes, job, &task).await?;
     let worker =
         task.view.worker_id.filter(|_| task.view.state == "running" || task.view.state == "stopping");
     let Some(worker) = worker else {
@@ -103,7 +104,7 @@ pub async fn stdin(
     params: Params,
     bytes: Bytes,
 ) -> Result<Json<StdinPosition>, Error> {
-    let job = own_job(&master, &caller, &job).await?;
+    let job = own_job(&master.writes, &caller, &job).await?;
     let params = params.only(&["writer", "offset", "last"], &[])?;
     let writer = params.parse::<Uuid>("writer", "a UUID that the writer has made")?;
     let writer = writer.ok_or_else(|| wrong("writer", "who writes: a UUID that the writer has made"))?;
@@ -114,7 +115,7 @@ pub async fn stdin(
             format!("the body has {} bytes, more than the {MAX_INPUT_BYTES} of one request", bytes.len());
         return Err(Error::field("body_too_large", "body", detail, None));
     }
-    let task = find(&master, job, &task).await?;
+    let task = find(&master.writes, job, &task).await?;
     let refused = |detail: String| Err(Error::Conflict { detail, state: task.view.state.clone() });
     let waiting = Json(StdinPosition { offset, state: StdinState::Waiting });
     let address = &task.view.address;
@@ -160,16 +161,16 @@ fn wanted_signal(body: &serde_json::Value) -> Result<StopSignal, Error> {
 }
 
 /// A job's number, if the job is the caller's.
-pub async fn own_job(master: &Master, caller: &Caller, job: &str) -> Result<JobId, Error> {
+pub async fn own_job(reads: &ReadStore, caller: &Caller, job: &str) -> Result<JobId, Error> {
     let job: JobId = id(job, "job")?;
-    match master.store.job_is_of(caller.project, job).await? {
+    match reads.job_is_of(caller.project, job).await? {
         true => Ok(job),
         false => Err(Error::NotFound(format!("job {job}"))),
     }
 }
 
 /// A task by its address: `name`, or `name.index`.
-pub async fn find(master: &Master, job: JobId, address: &str) -> Result<TaskRecord, Error> {
+pub async fn find(reads: &ReadStore, job: JobId, address: &str) -> Result<TaskRecord, Error> {
     let shown: String = address.chars().filter(|char| !char.is_control()).take(100).collect();
     let not_found = || Error::NotFound(format!("task {shown} in job {job}"));
     if shown.len() != address.len() {
@@ -179,7 +180,7 @@ pub async fn find(master: &Master, job: JobId, address: &str) -> Result<TaskReco
         Some((name, index)) => (name, index.parse().map_err(|_| not_found())?),
         None => (address, 0),
     };
-    let task = master.store.task_get(job, name, index).await?.ok_or_else(not_found)?;
+    let task = reads.task_get(job, name, index).await?.ok_or_else(not_found)?;
     // The bare name is the address of an only task; of several it is the name of all of them.
     match task.view.address.contains('.') && !address.contains('.') {
         true => {

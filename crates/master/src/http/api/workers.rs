@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes as Body;
@@ -9,10 +10,10 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use chrono::{TimeDelta, Utc};
-use gaffer_domain::Time;
 use gaffer_domain::quantity::{Bytes, Span};
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::{Intake, WorkerState};
+use gaffer_domain::{ProjectId, Time};
 use gaffer_protocol::rest::{Amounts, DrainRequest, Draining, Sample, Usage, Worker};
 
 use super::super::auth::Caller;
@@ -20,6 +21,8 @@ use super::super::error::Error;
 use super::super::params::{Params, page_of, wrong};
 use super::body_as;
 use crate::Master;
+use crate::snapshot;
+use crate::store::ReadStore;
 use crate::store::leaving::Removal;
 use crate::store::workers::Worker as Record;
 
@@ -42,7 +45,7 @@ pub async fn list(
         let known = WorkerState::ALL.map(WorkerState::as_str).join(", ");
         return Err(wrong("state", &format!("{unknown:?} is no state of a worker: {known}")));
     }
-    let workers = all(&master, &caller).await?;
+    let workers = all(&master, caller.project, snapshot::NOW).await?;
     let workers = workers
         .into_iter()
         .filter(|worker| worker.id.0 > after)
@@ -58,11 +61,11 @@ pub async fn list(
     Ok(params.answer(&page_of(workers, limit, |worker: &Worker| worker.id.0)))
 }
 
-/// All workers of the caller's project, as users see them.
-pub async fn all(master: &Master, caller: &Caller) -> Result<Vec<Worker>, Error> {
+/// All workers of a project, as users see them now, or saw them at most `max_age` ago.
+pub async fn all(master: &Master, project: ProjectId, max_age: Duration) -> Result<Vec<Worker>, Error> {
     let now = Utc::now();
-    let records = master.store.worker_list(Some(caller.project)).await?;
-    Ok(records.into_iter().map(|record| view(master, record, now)).collect())
+    let snapshot = master.snapshots.of(project, max_age).await?;
+    Ok(snapshot.workers.iter().map(|record| view(master, record.clone(), now)).collect())
 }
 
 /// `GET /workers/{worker}`: by number or name.
@@ -80,13 +83,13 @@ pub async fn samples(
     caller: Caller,
     Path(worker): Path<String>,
 ) -> Result<Json<Vec<Sample>>, Error> {
-    let record = find(&master, &caller, &worker).await?;
+    let record = find(&master.reads, &caller, &worker).await?;
     Ok(Json(master.samples.of(record.id)))
 }
 
 /// One worker of the caller's project, as users see it.
 pub async fn one(master: &Master, caller: &Caller, worker: &str) -> Result<Worker, Error> {
-    let record = find(master, caller, worker).await?;
+    let record = find(&master.reads, caller, worker).await?;
     Ok(view(master, record, Utc::now()))
 }
 
@@ -99,7 +102,7 @@ pub async fn drain(
     body: Body,
 ) -> Result<Json<Worker>, Error> {
     // Whether there is such a worker is no business of others, whatever they send.
-    find(&master, &caller, &worker).await?;
+    find(&master.writes, &caller, &worker).await?;
     let wanted = if body.is_empty() { DrainRequest::default() } else { body_as(&headers, &body)? };
     Ok(Json(set_intake(&master, &caller, &worker, Intake::Draining, wanted.deadline).await?))
 }
@@ -134,9 +137,9 @@ pub async fn remove(
 
 /// Forgets a worker.
 pub async fn remove_one(master: &Master, caller: &Caller, worker: &str) -> Result<(), Error> {
-    let record = find(master, caller, worker).await?;
+    let record = find(&master.writes, caller, worker).await?;
     let name = &record.name;
-    let detail = match master.store.worker_remove(caller.project, record.id, &caller.user).await? {
+    let detail = match master.writes.worker_remove(caller.project, record.id, &caller.user).await? {
         Removal::Removed => {
             master.changes.announce(&[]);
             return Ok(());
@@ -161,26 +164,27 @@ pub async fn set_intake(
         let detail = format!("a worker may take {LONGEST_DRAIN} to drain at most, not {longest}");
         return Err(Error::Unprocessable { code: "invalid_body", detail, errors: Vec::new() });
     }
-    let record = find(master, caller, worker).await?;
+    let record = find(&master.writes, caller, worker).await?;
     let deadline = deadline.map(|deadline| deadline.to_std().as_secs_f64());
-    master.store.worker_intake(caller.project, record.id, intake, deadline, &caller.user).await?;
+    master.writes.worker_intake(caller.project, record.id, intake, deadline, &caller.user).await?;
     master.changes.announce(&[]);
     master.scheduler_wake.notify_one();
     master.mover_wake.notify_one();
-    one(master, caller, &record.id.to_string()).await
+    let record = find(&master.writes, caller, &record.id.to_string()).await?;
+    Ok(view(master, record, Utc::now()))
 }
 
-async fn find(master: &Master, caller: &Caller, worker: &str) -> Result<Record, Error> {
+async fn find(reads: &ReadStore, caller: &Caller, worker: &str) -> Result<Record, Error> {
     let shown: String = worker.chars().filter(|char| !char.is_control()).take(100).collect();
     if shown.len() != worker.len() {
         return Err(Error::NotFound(format!("worker {shown}")));
     }
-    let found = master.store.worker_get(caller.project, worker).await?;
+    let found = reads.worker_get(caller.project, worker).await?;
     found.ok_or_else(|| Error::NotFound(format!("worker {shown}")))
 }
 
 /// What users see of a worker: what is remembered of it, and what its session knows.
-fn view(master: &Master, mut record: Record, now: Time) -> Worker {
+pub fn view(master: &Master, mut record: Record, now: Time) -> Worker {
     let session = master.hub.get(record.id);
     let clock = session.as_ref().and_then(|_| master.clocks.of(record.id));
     let mut warnings = std::mem::take(&mut record.warnings);

@@ -6,8 +6,7 @@ use std::time::Duration;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use axum::response::sse::Event;
-use gaffer_domain::JobId;
+use gaffer_domain::{JobId, ProjectId};
 use tokio::sync::watch;
 
 use super::super::auth::Caller;
@@ -18,11 +17,14 @@ use super::jobs::curl;
 use super::page;
 use super::rows::EventRow;
 use super::shown::address;
-use super::stream::{Feed, Sent, stream};
+use super::stream::{Feed, stream};
+use super::view::{Browser, View};
 use crate::Master;
 
 /// Entries on a page.
 pub const PAGE_ROWS: u32 = 100;
+/// With so many new ones at a time nobody reads them all.
+const MAX_NEW: u32 = 500;
 const PACE: Duration = Duration::from_secs(1);
 
 #[derive(Template)]
@@ -52,7 +54,7 @@ pub async fn history(
     job: Option<JobId>,
     params: &Params,
 ) -> Result<(Vec<EventRow>, Option<String>), Error> {
-    let events = master.store.events_before(caller.project, job, params.cursor()?, PAGE_ROWS + 1).await?;
+    let events = master.reads.events_before(caller.project, job, params.cursor()?, PAGE_ROWS + 1).await?;
     let events = page_of(events, PAGE_ROWS, |event| event.id);
     Ok((events.items.iter().map(EventRow::from).collect(), events.next_cursor))
 }
@@ -95,52 +97,82 @@ pub async fn live(
 ) -> Result<Response, Error> {
     let params = params.only(&["cursor", "job", "after"], &[])?;
     let is_first = params.text("cursor").unwrap_or_default().is_empty();
-    let feed = EventsFeed {
+    let after: Option<i64> = params.parse("after", "the number of an event")?;
+    let (job, project) = (wanted_job(&params)?, visitor.caller.project);
+    let key = format!("{project} events {job:?} {is_first}");
+    let browser = Browser::with_log("events", after.unwrap_or(0).to_string());
+    let feed = || EventsFeed {
         changes: master.changes.of_any(),
-        master: master.clone(),
-        caller: visitor.caller,
-        job: wanted_job(&params)?,
-        after: if is_first {
-            Some(params.parse("after", "the number of an event")?.unwrap_or(0))
-        } else {
-            None
-        },
-        is_held_back: false,
-        sent: Sent::default(),
+        newest: NewestEvents::new(master.clone(), project, job),
+        is_first,
     };
-    Ok(stream(master, feed))
+    Ok(stream(master.clone(), key, browser, feed))
 }
 
 struct EventsFeed {
-    master: Arc<Master>,
-    caller: Caller,
-    job: Option<JobId>,
-    /// The newest event that was sent or is not to be; none if this page gets no new ones.
-    after: Option<i64>,
+    newest: NewestEvents,
+    /// Whether new events belong to this page: the first one.
+    is_first: bool,
     changes: watch::Receiver<u64>,
-    is_held_back: bool,
-    sent: Sent,
 }
 
 impl Feed for EventsFeed {
-    async fn look(&mut self) -> Result<Vec<Event>, Error> {
+    async fn look(&mut self) -> Result<View, Error> {
         self.changes.mark_unchanged();
-        let Some(after) = self.after else { return Ok(Vec::new()) };
-        let found = self.master.store.events_after(self.caller.project, self.job, after, PAGE_ROWS).await?;
-        self.is_held_back = found.is_held_back || found.events.len() == PAGE_ROWS as usize;
-        self.after = found.events.last().map(|event| event.id).or(self.after);
-        let rows: Vec<EventRow> = found.events.iter().map(EventRow::from).collect();
-        Ok(self.sent.changes("events", &rows, true).into_iter().collect())
+        if !self.is_first {
+            return Ok(View::default());
+        }
+        Ok(View::default().log("events", &self.newest.look().await?))
     }
 
     async fn changed(&mut self) {
         // What is there already and could not be shown yet is looked for at the feed's pace.
-        if !self.is_held_back {
+        if !self.newest.is_held_back {
             let _ = self.changes.changed().await;
         }
     }
 
     fn pace(&self) -> Duration {
         PACE
+    }
+}
+
+/// The newest events of a project, or of a job, as pages that are open show them.
+pub struct NewestEvents {
+    master: Arc<Master>,
+    project: ProjectId,
+    job: Option<JobId>,
+    /// The last one that was read.
+    after: Option<i64>,
+    /// There are newer ones, which can't be shown yet.
+    pub is_held_back: bool,
+}
+
+impl NewestEvents {
+    /// Begins with those that a page shows which is opened now.
+    pub fn new(master: Arc<Master>, project: ProjectId, job: Option<JobId>) -> NewestEvents {
+        NewestEvents { master, project, job, after: None, is_held_back: false }
+    }
+
+    /// Those that were not read yet, oldest first. Where more come than anybody could read, only the newest.
+    pub async fn look(&mut self) -> Result<Vec<EventRow>, Error> {
+        let reads = &self.master.reads;
+        if let Some(after) = self.after {
+            let found = reads.events_after(self.project, self.job, after, MAX_NEW).await?;
+            if found.events.len() < MAX_NEW as usize {
+                self.is_held_back = found.is_held_back;
+                self.after = found.events.last().map(|event| event.id).or(self.after);
+                return Ok(found.events.iter().map(EventRow::from).collect());
+            }
+        }
+        let settled = reads.events_settled().await?;
+        let before = Some(settled.upto.saturating_add(1));
+        let mut events = reads.events_before(self.project, self.job, before, PAGE_ROWS).await?;
+        events.reverse();
+        let after = self.after.unwrap_or(0);
+        events.retain(|event| event.id > after);
+        self.after = Some(events.last().map_or(after.max(settled.upto), |event| event.id));
+        self.is_held_back = settled.upto < settled.newest;
+        Ok(events.iter().map(EventRow::from).collect())
     }
 }

@@ -5,7 +5,7 @@ use gaffer_protocol::rest::Worker;
 use serde::{Serialize, Serializer};
 
 use super::shown::{bytes, cores};
-use super::stream::Row;
+use super::view::Row;
 
 /// How much of something is reserved and used.
 #[derive(Debug, Clone, Default)]

@@ -11,7 +11,7 @@ use gaffer_protocol::rest;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::super::api::jobs::{again, delete_job, find, stop_job, unreadable};
+use super::super::api::jobs::{again, delete_job, find, find_short, stop_job, unreadable};
 use super::super::api::tasks;
 use super::super::error::Error;
 use super::super::params::{Params, id, wrong};
@@ -26,6 +26,7 @@ use super::page;
 use super::rows::Choice;
 use super::shown::address;
 use crate::Master;
+use crate::snapshot;
 use crate::store::jobs::Submitted;
 use crate::store::tasks::{TaskFilter, TaskRecord};
 use crate::submit::Submission;
@@ -73,10 +74,13 @@ impl Top {
 
 /// Reads what stands on top of a tab.
 async fn top(master: &Arc<Master>, visitor: &Visitor, job: JobId, tab: &str) -> Result<Top, Error> {
-    let job = find(master, &visitor.caller, job).await?;
-    let tasks = master.store.task_list(job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?;
+    let job = match tab {
+        "spec" => find(&master.reads, &visitor.caller, job).await?,
+        _ => find_short(&master.reads, &visitor.caller, job).await?,
+    };
+    let tasks = master.reads.task_list(job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?;
     let only = if let [only] = tasks.as_slice() { Some(&only.view) } else { None };
-    let (waiting, verdicts) = waiting(master, &visitor.caller, &job).await?;
+    let (waiting, verdicts) = waiting(master, visitor.caller.project, &job, snapshot::NOW).await?;
     let tabs = TABS.map(|(value, name)| Choice {
         name: name.to_owned(),
         href: match value {
@@ -148,7 +152,7 @@ async fn output_tab(
     let wish = Wish::of(params)?;
     let asked = params.text("task").filter(|task| !task.is_empty());
     let task = match asked {
-        Some(task) => tasks::find(master, job, task).await?,
+        Some(task) => tasks::find(&master.reads, job, task).await?,
         None => {
             most_telling(&top.tasks).cloned().ok_or_else(|| Error::NotFound(format!("task in job {job}")))?
         }
@@ -198,7 +202,7 @@ pub async fn rerun(
     Form(form): Form<Again>,
 ) -> Result<Response, Error> {
     let job: JobId = id(&job, "job")?;
-    let view = find(&master, &visitor.caller, job).await?;
+    let view = find_short(&master.writes, &visitor.caller, job).await?;
     if view.finished_at.is_none() {
         let detail = format!("job {job} is not over yet: it is {}", view.state);
         return Err(Error::Conflict { detail, state: view.state });

@@ -5,28 +5,28 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use axum::response::sse::Event;
-use gaffer_domain::{AttemptRef, JobId};
+use gaffer_domain::{AttemptRef, JobId, ProjectId};
 use gaffer_protocol::rest;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::super::api::tasks::{find, own_job};
-use super::super::auth::Caller;
 use super::super::error::Error;
 use super::super::params::Params;
-use super::events::PAGE_ROWS;
+use super::events::NewestEvents;
 use super::frame::Visitor;
 use super::job_head::{JobHead, TASKS_LOOKED_AT, failure, task_rows, waiting};
 use super::job_tabs::{PAGE_TASKS, task_filter};
 use super::lines::Output;
 use super::log::attempt_of;
-use super::rows::{EventRow, TaskRow};
-use super::stream::{Feed, Sent, event, stream};
+use super::rows::TaskRow;
+use super::stream::{Feed, stream};
+use super::view::{self, Browser, View};
 use crate::Master;
+use crate::snapshot;
 use crate::store::output::OutputHead;
-use crate::store::tasks::{TaskFilter, TaskRecord};
+use crate::store::tasks::TaskFilter;
 
 /// Output is sent at most ten times a second, however fast it comes.
 const PACE: Duration = Duration::from_millis(100);
@@ -48,92 +48,116 @@ pub async fn live(
 ) -> Result<Response, Error> {
     let known = ["tab", "task", "attempt", "has", "state", "cursor", "after"];
     let params = params.only(&known, &[])?;
-    let job = own_job(&master, &visitor.caller, &job).await?;
+    let job = own_job(&master.reads, &visitor.caller, &job).await?;
+    let project = visitor.caller.project;
+    let mut browser = Browser::default();
     let tab = match params.text("tab").unwrap_or_default() {
         "tasks" => Tab::Tasks(TaskFilter { state: None, ..task_filter(&params)? }),
-        "events" => Tab::Events(params.parse("after", "the number of an event")?),
+        "events" => {
+            let after: Option<i64> = params.parse("after", "the number of an event")?;
+            browser = Browser::with_log("events", after.unwrap_or(0).to_string());
+            match after {
+                Some(_) => Tab::Events,
+                None => Tab::Nothing,
+            }
+        }
         "spec" => Tab::Nothing,
         tab => Tab::Output { is_task: tab == "task" },
     };
-    let viewer = match params.text("task") {
+    let watched = match params.text("task") {
         Some(address) => {
-            let task = find(&master, job, address).await?;
+            let task = find(&master.reads, job, address).await?;
             let wished = params.parse("attempt", "the number of an attempt")?;
-            Some(Viewer::new(&task, wished, params.text("has"))?)
+            let attempt = attempt_of(&task, wished)?;
+            browser = Browser::with_lines(attempt.attempt, has(params.text("has"), attempt).unwrap_or(0));
+            Some(Watched { attempt, is_pinned: wished.is_some() })
         }
         None => None,
     };
-    let feed = JobFeed {
+    // A pinned attempt is another thing than the latest one, whichever that is now.
+    let output =
+        watched.map(|watched| (watched.attempt.task, watched.is_pinned.then_some(watched.attempt.attempt)));
+    let key = format!("{project} job {job} {tab:?} {output:?}");
+    let feed = || JobFeed {
         changes: master.changes.of_job(job),
-        caller: visitor.caller,
+        project,
         job,
+        newest: NewestEvents::new(master.clone(), project, Some(job)),
         tab,
-        viewer,
+        watched,
         looked: None,
-        fields: Value::Null,
-        sent: Default::default(),
-        is_held_back: false,
+        arrivals: None,
+        read: None,
         is_over: false,
         master: master.clone(),
     };
-    Ok(stream(master, feed))
+    Ok(stream(master.clone(), key, browser, feed))
+}
+
+/// The last line that a browser has of this attempt: `has` is the number of an attempt, and the number of a line.
+fn has(has: Option<&str>, attempt: AttemptRef) -> Option<u64> {
+    let (of, line) = has?.split_once(':')?;
+    (of.parse() == Ok(attempt.attempt)).then(|| line.parse().ok())?
 }
 
 /// What the page shows beside its head.
+#[derive(Debug)]
 enum Tab {
-    Output {
-        is_task: bool,
-    },
+    Output { is_task: bool },
     Tasks(TaskFilter),
-    /// Events after this one; none on a page of older ones.
-    Events(Option<i64>),
+    Events,
     Nothing,
+}
+
+/// The output that a page shows: that of one attempt, or else of the latest.
+#[derive(Debug, Clone, Copy)]
+struct Watched {
+    attempt: AttemptRef,
+    is_pinned: bool,
 }
 
 struct JobFeed {
     master: Arc<Master>,
-    caller: Caller,
+    project: ProjectId,
     job: JobId,
     tab: Tab,
-    viewer: Option<Viewer>,
+    newest: NewestEvents,
+    watched: Option<Watched>,
     changes: watch::Receiver<u64>,
     /// When everything but output was looked at.
     looked: Option<Instant>,
-    fields: Value,
-    /// Reasons for waiting, verdicts, and the rows of the tab, once or twice.
-    sent: [Sent; 4],
-    /// There are events that can't be shown yet.
-    is_held_back: bool,
+    /// Tells when output arrives; none if it does not arrive here yet.
+    arrivals: Option<watch::Receiver<u64>>,
+    /// The output that was read last, as its attempt and how much there was.
+    read: Option<(u32, OutputHead)>,
     is_over: bool,
 }
 
 impl Feed for JobFeed {
-    async fn look(&mut self) -> Result<Vec<Event>, Error> {
-        let mut events = Vec::new();
-        let has_changed = self.is_held_back || self.changes.has_changed().unwrap_or(true);
+    async fn look(&mut self) -> Result<View, Error> {
+        let mut view = View::default();
+        let has_changed = self.newest.is_held_back || self.changes.has_changed().unwrap_or(true);
         let is_due = self
             .looked
             .is_none_or(|looked| looked.elapsed() >= if has_changed { STATE_PACE } else { LOOK_AGAIN });
         if is_due {
             self.changes.mark_unchanged();
             self.looked = Some(Instant::now());
-            match self.master.store.job_get(self.caller.project, self.job).await? {
-                Some(job) => self.look_at(&job, &mut events).await?,
+            match self.master.reads.jobs_by_id(self.project, &[self.job]).await?.pop() {
+                Some(job) => view = self.look_at(&job, view).await?,
                 None => self.is_over = true,
             }
         }
-        if let Some(viewer) = &mut self.viewer {
-            events.extend(viewer.look(&self.master, self.job).await?);
-        }
-        Ok(events)
+        let output = self.look_at_output().await?;
+        Ok(view.output(output).over(self.is_over))
     }
 
     async fn changed(&mut self) {
         // A copy, so that a change that is noticed while output goes first is noticed again.
         let mut changes = self.changes.clone();
         let not_before = self.looked.map_or_else(Instant::now, |looked| looked + STATE_PACE);
-        let arrivals = self.viewer.as_ref().map(|viewer| viewer.arrivals(&self.master));
-        let is_held_back = self.is_held_back;
+        let arrivals = self.watched.map(|_| self.arrivals.clone());
+        let is_held_back = self.newest.is_held_back;
         let state = async {
             if !is_held_back {
                 let _ = changes.changed().await;
@@ -154,59 +178,50 @@ impl Feed for JobFeed {
     }
 
     fn pace(&self) -> Duration {
-        PACE
-    }
-
-    fn is_over(&self) -> bool {
-        self.is_over
+        if self.watched.is_some() { PACE } else { STATE_PACE }
     }
 }
 
 impl JobFeed {
-    async fn look_at(&mut self, job: &rest::Job, events: &mut Vec<Event>) -> Result<(), Error> {
-        let tasks = self.master.store.task_list(job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?;
-        if let Some(viewer) = &mut self.viewer
-            && let Some(task) = self.master.store.task_by_id(viewer.attempt.task).await?
+    async fn look_at(&mut self, job: &rest::Job, view: View) -> Result<View, Error> {
+        if let Some(watched) = &mut self.watched
+            && let Some(task) = self.master.reads.task_by_id(watched.attempt.task).await?
         {
-            viewer.go_on_with(&task);
+            if !watched.is_pinned {
+                watched.attempt.attempt = watched.attempt.attempt.max(task.view.attempt);
+            }
             if let Tab::Output { is_task: true } = self.tab {
-                events.extend(self.fields_changed(json!(TaskRow::from(&task.view))));
                 self.is_over = task.is_final();
-                return Ok(());
+                return Ok(view.fields(&TaskRow::from(&task.view)));
             }
         }
-        let (why, verdicts) = waiting(&self.master, &self.caller, job).await?;
-        let mut fields = self.head_fields(job, &tasks).await?;
+        let (why, verdicts) = waiting(&self.master, self.project, job, snapshot::RECENT).await?;
+        let mut fields = self.head_fields(job).await?;
         fields["waits"] = json!(!why.is_empty());
         fields["compares"] = json!(!verdicts.is_empty());
-        events.extend(self.fields_changed(fields));
-        events.extend(self.sent[0].whole("waiting", &why));
-        events.extend(self.sent[1].whole("verdicts", &verdicts));
-        match &mut self.tab {
+        let mut view = view.fields(&fields).whole("waiting", &why).whole("verdicts", &verdicts);
+        match &self.tab {
             Tab::Tasks(filter) => {
-                let tasks = self.master.store.task_list(job.id, filter, PAGE_TASKS).await?;
+                let tasks = self.master.reads.task_list(job.id, filter, PAGE_TASKS).await?;
                 let rows = task_rows(&tasks);
-                events.extend(self.sent[2].changes("tasks", &rows, false));
-                events.extend(self.sent[3].changes("cells", &rows, false));
+                view = view.some("tasks", &rows, false).some("cells", &rows, false);
             }
-            Tab::Events(Some(after)) => {
-                let store = &self.master.store;
-                let found = store.events_after(self.caller.project, Some(job.id), *after, PAGE_ROWS).await?;
-                *after = found.events.last().map_or(*after, |event| event.id);
-                self.is_held_back = found.is_held_back || found.events.len() == PAGE_ROWS as usize;
-                let rows: Vec<EventRow> = found.events.iter().map(EventRow::from).collect();
-                events.extend(self.sent[2].changes("events", &rows, true));
-            }
+            Tab::Events => view = view.log("events", &self.newest.look().await?),
             _ => {}
         }
-        self.is_over = job.finished_at.is_some() && !self.is_held_back;
-        Ok(())
+        self.is_over = job.finished_at.is_some() && !self.newest.is_held_back;
+        Ok(view)
     }
 
-    async fn head_fields(&self, job: &rest::Job, tasks: &[TaskRecord]) -> Result<Value, Error> {
-        let only = if let [only] = tasks { Some(&only.view) } else { None };
+    async fn head_fields(&self, job: &rest::Job) -> Result<Value, Error> {
+        // Tasks are looked at only where one of them says how the whole job is.
+        let tasks = match job.task_counts.values().sum::<i64>() == 1 || job.state == "failed" {
+            true => self.master.reads.task_list(job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?,
+            false => Vec::new(),
+        };
+        let only = if let [only] = tasks.as_slice() { Some(&only.view) } else { None };
         let mut fields = serde_json::to_value(JobHead::of(job, only)).unwrap_or_default();
-        let failure = failure(&self.master, job, tasks).await?;
+        let failure = failure(&self.master, job, &tasks).await?;
         fields["failed"] = json!(failure.is_some());
         if let Some(failure) = failure {
             fields["failure_heading"] = json!(failure.heading);
@@ -215,73 +230,19 @@ impl JobFeed {
         Ok(fields)
     }
 
-    fn fields_changed(&mut self, fields: Value) -> Option<Event> {
-        if fields == self.fields {
-            return None;
-        }
-        self.fields = fields;
-        Some(event("fields", &self.fields))
-    }
-}
-
-/// The viewer's end of an output: a window that moves with the newest lines.
-struct Viewer {
-    attempt: AttemptRef,
-    /// Whether only this attempt is wanted; else it goes on with each new one.
-    is_pinned: bool,
-    /// Lines that the browser has and that have ended.
-    has: u64,
-    /// Lines that came and went between two looks.
-    skipped: u64,
-    seen: Option<OutputHead>,
-}
-
-impl Viewer {
-    /// `has`: attempt and number of the last line that the browser has.
-    fn new(task: &TaskRecord, wished: Option<u32>, has: Option<&str>) -> Result<Viewer, Error> {
-        let attempt = attempt_of(task, wished)?;
-        let has = has.and_then(|has| {
-            let (of, line) = has.split_once(':')?;
-            (of.parse() == Ok(attempt.attempt)).then(|| line.parse().ok())?
-        });
-        Ok(Viewer { attempt, is_pinned: wished.is_some(), has: has.unwrap_or(0), skipped: 0, seen: None })
-    }
-
-    fn go_on_with(&mut self, task: &TaskRecord) {
-        if !self.is_pinned && task.view.attempt > self.attempt.attempt {
-            self.attempt.attempt = task.view.attempt;
-            (self.has, self.skipped, self.seen) = (0, 0, None);
-        }
-    }
-
-    /// Tells when output arrives; none if it does not arrive here yet.
-    fn arrivals(&self, master: &Master) -> Option<watch::Receiver<u64>> {
-        master.live.get(self.attempt).map(|live| live.subscribe())
-    }
-
-    /// The newest lines, without those that the browser has.
-    async fn look(&mut self, master: &Arc<Master>, job: JobId) -> Result<Option<Event>, Error> {
-        if self.attempt.attempt == 0 {
+    /// The newest lines; none before the first attempt.
+    async fn look_at_output(&mut self) -> Result<Option<view::Output>, Error> {
+        let Some(Watched { attempt, .. }) = self.watched.filter(|watched| watched.attempt.attempt > 0) else {
             return Ok(None);
-        }
-        let output = Output { master: master.clone(), job, attempt: self.attempt };
-        if self.seen.is_some() && self.seen == Some(output.head().await?) {
+        };
+        // What arrives from here on is looked at the next time.
+        self.arrivals = self.master.live.get(attempt).map(|live| live.subscribe());
+        let output = Output { master: self.master.clone(), job: self.job, attempt };
+        if self.read == Some((attempt.attempt, output.head().await?)) {
             return Ok(None);
         }
         let window = output.last(WINDOW_LINES).await?;
-        let is_first = self.seen.is_none();
-        let from = window.first.max(self.has + 1);
-        // What the browser has not seen before it looked is not skipped: it can be scrolled to.
-        if !is_first {
-            self.skipped += window.first.saturating_sub(self.has + 1);
-        }
-        let lines = window.lines.get((from - window.first) as usize..).unwrap_or_default();
-        let message = json!({
-            "attempt": self.attempt.attempt, "total": window.head.lines, "open": window.is_open,
-            "first": window.first, "from": from, "lines": lines, "skipped": self.skipped,
-        });
-        self.has = self.has.max(window.head.lines);
-        self.seen = Some(window.head);
-        Ok(Some(event("window", &message)))
+        self.read = Some((attempt.attempt, window.head));
+        Ok(Some(view::Output { attempt: attempt.attempt, window }))
     }
 }

@@ -1,18 +1,18 @@
 //! What stands on top of every page of a job: how it is, why, and what can be done.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use chrono::Utc;
+use gaffer_domain::ProjectId;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest;
 use serde::Serialize;
 
-use super::super::auth::Caller;
 use super::super::error::Error;
 use super::lines::Output;
 use super::rows::{Segment, TaskRow, TaskSummary, exit, labels, why};
 use super::shown::{Stretch, address, count, many, sentence};
-use super::stream::Row;
+use super::view::Row;
 use crate::Master;
 use crate::explain;
 use crate::render::{Line, Origin};
@@ -157,7 +157,7 @@ pub async fn failure(
         Some(failed) => Some(failed.clone()),
         None => {
             let filter = TaskFilter { state: Some(gaffer_domain::task::StateName::Failed), after: None };
-            master.store.task_list(job.id, &filter, 1).await?.pop()
+            master.reads.task_list(job.id, &filter, 1).await?.pop()
         }
     };
     let Some(task) = failed else { return Ok(None) };
@@ -231,23 +231,15 @@ const VERDICTS: usize = 50;
 /// What keeps the tasks of a job waiting: nothing, if none waits.
 pub async fn waiting(
     master: &Master,
-    caller: &Caller,
+    project: ProjectId,
     job: &rest::Job,
+    max_age: Duration,
 ) -> Result<(Vec<WaitingRow>, Vec<VerdictRow>), Error> {
     let tasks = TaskSummary::of(job);
     if tasks.waiting == 0 || job.finished_at.is_some() {
         return Ok(Default::default());
     }
-    let found = explain::explain(
-        &master.store,
-        caller.project,
-        job.id,
-        &master.statistics.kept(),
-        &master.pauses,
-        &master.troubles,
-        Utc::now(),
-    )
-    .await?;
+    let found = explain::explain(master, project, job.id, max_age).await?;
     let Some(found) = found else { return Ok(Default::default()) };
     let is_one = found.waiting.len() == 1;
     let mut verdicts = Vec::new();

@@ -58,10 +58,10 @@ impl TasksTab {
         let here = format!("/jobs/{job}");
         let state = params.text("state").unwrap_or_default();
         let cursor = params.text("cursor").unwrap_or_default();
-        let mut tasks = master.store.task_list(job, &task_filter(params)?, PAGE_TASKS + 1).await?;
+        let mut tasks = master.reads.task_list(job, &task_filter(params)?, PAGE_TASKS + 1).await?;
         let has_more = tasks.len() > PAGE_TASKS as usize;
         tasks.truncate(PAGE_TASKS as usize);
-        let spec = master.store.spec(job).await?;
+        let spec = master.reads.spec(job).await?;
         let next = tasks.last().filter(|_| has_more).and_then(|last| {
             let position =
                 spec.as_ref()?.tasks.iter().position(|definition| definition.name == last.view.task)?;

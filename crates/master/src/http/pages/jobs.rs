@@ -1,29 +1,34 @@
 //! The list of jobs: filters in the address, rows that change in place.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use axum::response::sse::Event;
-use gaffer_domain::JobId;
+use gaffer_domain::{JobId, ProjectId};
 use gaffer_protocol::rest;
 use tokio::sync::watch;
 
 use super::super::api::jobs::filter;
-use super::super::auth::Caller;
 use super::super::error::Error;
 use super::super::params::{Params, cursor};
 use super::frame::{Frame, Visitor};
 use super::page;
 use super::rows::{Choice, JobRow};
-use super::shown::{address, quoted};
-use super::stream::{Feed, Sent, stream};
+use super::shown::{address, many, quoted};
+use super::stream::{Feed, stream};
+use super::view::{Browser, View};
 use crate::Master;
 use crate::store::jobs::JobFilter;
+use crate::store::search::MAX_SEARCHED;
 
 const PAGE_ROWS: u32 = 50;
+/// While the page is open, what its filters ask for is looked for among so many jobs.
+const MAX_SEARCHED_LIVE: u32 = 2_000;
+/// Jobs that stay on an open page although others have pushed them out of the list.
+const MAX_DEPARTED: usize = 200;
 const PACE: Duration = Duration::from_millis(700);
 /// The states to choose from, as they stand in the address.
 const STATES: [(&str, &str); 5] = [
@@ -50,6 +55,8 @@ struct JobsPage {
     is_filtered: bool,
     rows: Vec<JobRow>,
     blank: JobRow,
+    /// So many jobs were looked at, if there are more.
+    searched: Option<String>,
     newest: Option<String>,
     older: Option<String>,
 }
@@ -159,11 +166,16 @@ pub async fn list(
 ) -> Result<Response, Error> {
     let params = known(params)?;
     let asked = Asked::of(&params);
-    let mut jobs = master.store.job_list(visitor.caller.project, &filter(&params)?, PAGE_ROWS + 1).await?;
+    let found = master
+        .reads
+        .job_search(visitor.caller.project, &filter(&params)?, PAGE_ROWS + 1, MAX_SEARCHED)
+        .await?;
+    let mut jobs = found.jobs;
     let more = jobs.len() > PAGE_ROWS as usize;
     jobs.truncate(PAGE_ROWS as usize);
     let here = params.text("cursor").unwrap_or_default();
-    let older = jobs.last().filter(|_| more).map(|last| asked.href("/jobs", &cursor(last.id.0)));
+    let last = jobs.last().filter(|_| more).map(|job| job.id).or(found.searched_to);
+    let older = last.map(|last| asked.href("/jobs", &cursor(last.0)));
     let states = STATES.map(|(name, state)| Choice {
         name: name.to_owned(),
         href: Asked { state: state.to_owned(), ..asked.clone() }.href("/jobs", ""),
@@ -181,6 +193,7 @@ pub async fn list(
         is_filtered: !asked.filters().is_empty() || !here.is_empty(),
         rows: jobs.iter().map(JobRow::from).collect(),
         blank: JobRow::default(),
+        searched: found.searched_to.map(|_| many(u64::from(MAX_SEARCHED))),
         newest: (!here.is_empty()).then(|| asked.href("/jobs", "")),
         older,
         driver: asked.driver,
@@ -196,54 +209,63 @@ pub async fn live(
 ) -> Result<Response, Error> {
     let params = known(params)?;
     let filter = filter(&params)?;
-    let feed = JobsFeed {
+    let project = visitor.caller.project;
+    let key = format!("{project} jobs {filter:?}");
+    let feed = || JobsFeed {
         changes: master.changes.of_any(),
         fresh: filter.before.is_none(),
         filter,
         master: master.clone(),
-        caller: visitor.caller,
-        watched: Vec::new(),
-        sent: Sent::default(),
+        project,
+        departed: BTreeMap::new(),
+        listed: Vec::new(),
     };
-    Ok(stream(master, feed))
+    Ok(stream(master.clone(), key, Browser::default(), feed))
 }
 
 struct JobsFeed {
     master: Arc<Master>,
-    caller: Caller,
+    project: ProjectId,
     filter: JobFilter,
     /// Whether new jobs belong to this page: the first one.
     fresh: bool,
     changes: watch::Receiver<u64>,
-    /// Jobs that the browser shows and that are not over, by number: they stay on the page although they may no
-    /// longer be what it asks for.
-    watched: Vec<JobId>,
-    sent: Sent,
+    /// Jobs that have left the list, as they were last, the latest ones: they stay on the pages that show them.
+    departed: BTreeMap<JobId, rest::Job>,
+    listed: Vec<rest::Job>,
 }
 
 impl JobsFeed {
-    /// Jobs that were shown and have left the list meanwhile.
-    async fn departed(&self, listed: &[rest::Job]) -> Result<Vec<rest::Job>, Error> {
-        let mut departed = Vec::new();
-        let gone = |job: &&JobId| !listed.iter().any(|listed| listed.id == **job);
-        for job in self.watched.iter().filter(gone) {
-            departed.extend(self.master.store.job_get(self.caller.project, *job).await?);
+    /// Looks at what the page asks for, and at what has left the list and is not over.
+    async fn look_at_jobs(&mut self) -> Result<(), Error> {
+        let found =
+            self.master.reads.job_search(self.project, &self.filter, PAGE_ROWS, MAX_SEARCHED_LIVE).await?;
+        let before = std::mem::replace(&mut self.listed, found.jobs);
+        self.departed.extend(before.into_iter().map(|job| (job.id, job)));
+        self.departed.retain(|id, _| !self.listed.iter().any(|listed| listed.id == *id));
+        let unfinished = self.departed.values().filter(|job| job.finished_at.is_none());
+        let unfinished: Vec<JobId> = unfinished.map(|job| job.id).collect();
+        let now = self.master.reads.jobs_by_id(self.project, &unfinished).await?;
+        // What was deleted is nowhere.
+        for job in unfinished.iter().filter(|id| !now.iter().any(|job| job.id == **id)) {
+            self.departed.remove(job);
         }
-        Ok(departed)
+        self.departed.extend(now.into_iter().map(|job| (job.id, job)));
+        while self.departed.len() > MAX_DEPARTED {
+            self.departed.pop_first();
+        }
+        Ok(())
     }
 }
 
 impl Feed for JobsFeed {
-    async fn look(&mut self) -> Result<Vec<Event>, Error> {
+    async fn look(&mut self) -> Result<View, Error> {
         self.changes.mark_unchanged();
-        let mut jobs = self.master.store.job_list(self.caller.project, &self.filter, PAGE_ROWS).await?;
-        let departed = self.departed(&jobs).await?;
-        jobs.extend(departed);
-        self.watched = jobs.iter().filter(|job| job.finished_at.is_none()).map(|job| job.id).collect();
+        self.look_at_jobs().await?;
         // Oldest first: each new row is put on top of those before.
-        let mut rows: Vec<JobRow> = jobs.iter().map(JobRow::from).collect();
-        rows.sort_by_key(|row| row.number);
-        Ok(self.sent.changes("jobs", &rows, self.fresh).into_iter().collect())
+        let rows: Vec<JobRow> = self.listed.iter().rev().map(JobRow::from).collect();
+        let departed: Vec<JobRow> = self.departed.values().map(JobRow::from).collect();
+        Ok(View::default().some("jobs", &rows, self.fresh).departed("jobs", &departed))
     }
 
     async fn changed(&mut self) {

@@ -71,7 +71,7 @@ impl KeyRow {
 }
 
 async fn keys_page(master: &Master, visitor: &Visitor, before: Option<i64>) -> Result<KeysPage, Error> {
-    let keys = master.store.key_list(visitor.caller.project, before, PAGE_ROWS + 1).await?;
+    let keys = master.reads.key_list(visitor.caller.project, before, PAGE_ROWS + 1).await?;
     let keys = page_of(keys, PAGE_ROWS, |key| key.id);
     Ok(KeysPage {
         frame: visitor.frame("/keys"),

@@ -253,8 +253,8 @@ pub async fn lines(
     params: Params,
 ) -> Result<Json<SomeLines>, Error> {
     let params = params.only(&["task", "attempt", "from", "before", "count", "stream"], &[])?;
-    let job: JobId = own_job(&master, &visitor.caller, &job).await?;
-    let task = find(&master, job, params.text("task").unwrap_or_default()).await?;
+    let job: JobId = own_job(&master.reads, &visitor.caller, &job).await?;
+    let task = find(&master.reads, job, params.text("task").unwrap_or_default()).await?;
     let wished = params.parse("attempt", "the number of an attempt")?;
     let attempt = attempt_of(&task, wished)?;
     let (mut from, before) =

@@ -66,10 +66,10 @@ pub async fn sign_in(
     let is_good = match hash_of(token, Purpose::LoginLink) {
         Some(link) => {
             let presented = presented(&link, token, &peer);
-            if let Err(TooMany(wait)) = master.guesses.may_ask(&master.store, presented).await? {
+            if let Err(TooMany(wait)) = master.guesses.may_ask(&master.writes, presented).await? {
                 return Err(Error::TooManyAttempts(wait));
             }
-            let is_good = master.store.login_link_use(&link, &session.sha256, SESSION_SECS).await?;
+            let is_good = master.writes.login_link_use(&link, &session.sha256, SESSION_SECS).await?;
             if !is_good {
                 master.guesses.is_wrong(presented);
             }
@@ -102,7 +102,7 @@ fn token_in(text: &str) -> &str {
 /// `POST /logout`
 pub async fn sign_out(State(master): State<Arc<Master>>, headers: HeaderMap) -> Result<Response, Error> {
     for (session, _) in sessions(&headers) {
-        master.store.web_session_delete(&session).await?;
+        master.writes.web_session_delete(&session).await?;
     }
     let mut response = Redirect::to("/login").into_response();
     set_session(&master, &mut response, "", 0);

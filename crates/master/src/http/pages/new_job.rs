@@ -263,7 +263,7 @@ pub async fn form(
     let mut values = Values { spec: EXAMPLE.to_owned(), ..Values::default() };
     let mut note = None;
     if let Some(from) = from {
-        let job = find(&master, &visitor.caller, from).await?;
+        let job = find(&master.reads, &visitor.caller, from).await?;
         match Values::of_spec(&job.spec) {
             Some(known) => values = known,
             None if !is_spec => {

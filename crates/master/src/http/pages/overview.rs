@@ -6,22 +6,22 @@ use std::time::Duration;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use axum::response::sse::Event;
 use chrono::{TimeDelta, Utc};
+use gaffer_domain::ProjectId;
 use gaffer_domain::job::JobState;
-use serde_json::Value;
 use tokio::sync::watch;
 
 use super::super::api::workers;
-use super::super::auth::Caller;
 use super::super::error::Error;
 use super::fleet::{Fleet, WorkerRow};
 use super::frame::{Frame, Visitor};
 use super::jobs::curl;
 use super::page;
 use super::rows::JobRow;
-use super::stream::{Feed, Sent, event, stream};
+use super::stream::{Feed, stream};
+use super::view::{Browser, View};
 use crate::Master;
+use crate::snapshot;
 use crate::store::jobs::JobFilter;
 
 const ROWS: u32 = 12;
@@ -61,14 +61,14 @@ struct Seen {
     has_workers: bool,
 }
 
-async fn see(master: &Master, caller: &Caller) -> Result<Seen, Error> {
+async fn see(master: &Master, project: ProjectId, max_age: Duration) -> Result<Seen, Error> {
     let list = |states: &[JobState]| {
         let filter = JobFilter { states: states.to_vec(), ..JobFilter::default() };
-        async move { master.store.job_list(caller.project, &filter, ROWS).await }
+        async move { master.reads.job_list(project, &filter, ROWS).await }
     };
     let running = list(&[JobState::Pending, JobState::Running, JobState::Stopping]).await?;
     let failed = list(&[JobState::Failed]).await?;
-    let workers = workers::all(master, caller).await?;
+    let workers = workers::all(master, project, max_age).await?;
     let yesterday = Utc::now() - TimeDelta::days(1);
     let is_away = |state: &str| matches!(state, "offline" | "lost");
     Ok(Seen {
@@ -82,8 +82,8 @@ async fn see(master: &Master, caller: &Caller) -> Result<Seen, Error> {
 
 /// `GET /`
 pub async fn show(State(master): State<Arc<Master>>, visitor: Visitor) -> Result<Response, Error> {
-    let seen = see(&master, &visitor.caller).await?;
-    let steps = first_steps(&master, &visitor.caller, &seen).await?;
+    let seen = see(&master, visitor.caller.project, snapshot::NOW).await?;
+    let steps = first_steps(&master, visitor.caller.project, &seen).await?;
     page(&OverviewPage {
         frame: visitor.frame("/"),
         cli: "gaffer jobs --state pending,running,stopping\ngaffer workers".to_owned(),
@@ -98,8 +98,12 @@ pub async fn show(State(master): State<Arc<Master>>, visitor: Visitor) -> Result
 }
 
 /// The first steps, as long as few jobs were run.
-async fn first_steps(master: &Master, caller: &Caller, seen: &Seen) -> Result<Option<Vec<FirstStep>>, Error> {
-    let jobs = master.store.job_list(caller.project, &JobFilter::default(), FEW_JOBS).await?;
+async fn first_steps(
+    master: &Master,
+    project: ProjectId,
+    seen: &Seen,
+) -> Result<Option<Vec<FirstStep>>, Error> {
+    let jobs = master.reads.job_list(project, &JobFilter::default(), FEW_JOBS).await?;
     if jobs.len() >= FEW_JOBS as usize {
         return Ok(None);
     }
@@ -127,41 +131,26 @@ async fn first_steps(master: &Master, caller: &Caller, seen: &Seen) -> Result<Op
 
 /// `GET /live`: the stream of that page.
 pub async fn live(State(master): State<Arc<Master>>, visitor: Visitor) -> Result<Response, Error> {
-    let feed = OverviewFeed {
-        changes: master.changes.of_any(),
-        master: master.clone(),
-        caller: visitor.caller,
-        sent: Default::default(),
-        fields: Value::Null,
-    };
-    Ok(stream(master, feed))
+    let project = visitor.caller.project;
+    let feed = || OverviewFeed { changes: master.changes.of_any(), master: master.clone(), project };
+    Ok(stream(master.clone(), format!("{project} overview"), Browser::default(), feed))
 }
 
 struct OverviewFeed {
     master: Arc<Master>,
-    caller: Caller,
+    project: ProjectId,
     changes: watch::Receiver<u64>,
-    sent: [Sent; 2],
-    fields: Value,
 }
 
 impl Feed for OverviewFeed {
-    async fn look(&mut self) -> Result<Vec<Event>, Error> {
+    async fn look(&mut self) -> Result<View, Error> {
         self.changes.mark_unchanged();
-        let seen = see(&self.master, &self.caller).await?;
-        let [running, failed] = &mut self.sent;
-        let mut events = Vec::new();
-        events.extend(running.whole("running", &seen.running));
-        events.extend(failed.whole("failed", &seen.failed));
+        let seen = see(&self.master, self.project, snapshot::RECENT).await?;
         let mut fields = serde_json::to_value(&seen.fleet).unwrap_or_default();
-        for step in first_steps(&self.master, &self.caller, &seen).await?.into_iter().flatten() {
+        for step in first_steps(&self.master, self.project, &seen).await?.into_iter().flatten() {
             fields[step.key] = step.is_done.into();
         }
-        if self.fields != fields {
-            events.push(event("fields", &fields));
-            self.fields = fields;
-        }
-        Ok(events)
+        Ok(View::default().fields(&fields).whole("running", &seen.running).whole("failed", &seen.failed))
     }
 
     async fn changed(&mut self) {

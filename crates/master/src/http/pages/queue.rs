@@ -6,21 +6,21 @@ use std::time::Duration;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use axum::response::sse::Event;
-use chrono::Utc;
+use gaffer_domain::ProjectId;
 use gaffer_protocol::rest::{Passes, Queue, QueueClass};
 use serde::Serialize;
 
-use super::super::auth::Caller;
 use super::super::error::Error;
 use super::frame::{Frame, Visitor};
 use super::jobs::curl;
 use super::page;
 use super::plot::PassPlot;
 use super::shown::{count, many, sentence};
-use super::stream::{Feed, Row, Sent, event, stream};
+use super::stream::{Feed, stream};
+use super::view::{Browser, Row, View};
 use crate::Master;
 use crate::queue::queue;
+use crate::snapshot;
 
 const PACE: Duration = Duration::from_secs(1);
 /// Workers that are named, one by one, for each class.
@@ -129,7 +129,7 @@ impl From<&Queue> for Head {
 
 /// `GET /queue`
 pub async fn show(State(master): State<Arc<Master>>, visitor: Visitor) -> Result<Response, Error> {
-    let queue = queue(&master, visitor.caller.project, Utc::now()).await?;
+    let queue = queue(&master, visitor.caller.project, snapshot::NOW).await?;
     page(&QueuePage {
         frame: visitor.frame("/queue"),
         cli: "gaffer queue".to_owned(),
@@ -144,30 +144,21 @@ pub async fn show(State(master): State<Arc<Master>>, visitor: Visitor) -> Result
 
 /// `GET /queue/live`: the stream of that page.
 pub async fn live(State(master): State<Arc<Master>>, visitor: Visitor) -> Result<Response, Error> {
-    let feed =
-        QueueFeed { master: master.clone(), caller: visitor.caller, head: None, sent: Sent::default() };
-    Ok(stream(master, feed))
+    let project = visitor.caller.project;
+    let feed = QueueFeed { master: master.clone(), project };
+    Ok(stream(master, format!("{project} queue"), Browser::default(), || feed))
 }
 
 struct QueueFeed {
     master: Arc<Master>,
-    caller: Caller,
-    head: Option<Head>,
-    sent: Sent,
+    project: ProjectId,
 }
 
 impl Feed for QueueFeed {
-    async fn look(&mut self) -> Result<Vec<Event>, Error> {
-        let queue = queue(&self.master, self.caller.project, Utc::now()).await?;
-        let mut events = Vec::new();
-        let head = Head::from(&queue);
-        if self.head.as_ref() != Some(&head) {
-            events.push(event("fields", &head));
-            self.head = Some(head);
-        }
+    async fn look(&mut self) -> Result<View, Error> {
+        let queue = queue(&self.master, self.project, snapshot::RECENT).await?;
         let rows: Vec<ClassRow> = queue.classes.iter().map(ClassRow::from).collect();
-        events.extend(self.sent.whole("classes", &rows));
-        Ok(events)
+        Ok(View::default().fields(&Head::from(&queue)).whole("classes", &rows))
     }
 
     async fn changed(&mut self) {}

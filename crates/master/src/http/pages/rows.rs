@@ -4,7 +4,7 @@ use gaffer_protocol::rest;
 use serde::Serialize;
 
 use super::shown::{Stretch, address, count, many};
-use super::stream::Row;
+use super::view::Row;
 
 /// A stretch of a bar: the state that it stands for, where it begins and how wide it is, in hundredths.
 pub type Segment = (&'static str, f64, f64);

@@ -1,169 +1,246 @@
-//! The one stream of a page: asks its feed what has changed, sends it, and waits for the next change.
+//! The one stream of a page. All who look at the same thing share one feed: it asks once, and each browser gets what it lacks.
+//!
+//! No viewer slows a job. Feeds together take a bounded share of the time and send a bounded number of bytes: the more
+//! there are, and the more it costs to look, the longer each waits before it looks again.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
-use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::super::error::Error;
+use super::view::{Browser, Version, View, event};
 use crate::Master;
 
-/// A stream looks again after so long even if nothing woke it: another master may have written.
+/// A feed looks again after so long even if nothing woke it: another master may have written.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// A feed that could not look tries again after so long.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// After so long a stream ends, and the browser opens the next one: it may be signed out by then.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// So often the browser hears that the stream is alive.
 const BEAT: Duration = Duration::from_secs(8);
+/// So many feeds look at the same time.
+const LOOKING_AT_ONCE: usize = 4;
+/// With so many feeds there is none for another page: it shows what was when it was asked for.
+const MAX_FEEDS: usize = 1_000;
+/// The part of the time that all feeds together look, as one in so many.
+const LOOKING_ONE_IN: u32 = 10;
+/// What is sent to all browsers together, in a second.
+const BYTES_PER_SEC: f64 = (16 << 20) as f64;
+/// No feed is kept waiting for longer than that.
+const LONGEST_REST: Duration = Duration::from_secs(15);
 
 /// What a page's stream is made of.
 pub trait Feed: Send + Sized + 'static {
-    /// What has changed since it was asked the last time; at first, since the page was written.
-    fn look(&mut self) -> impl Future<Output = Result<Vec<Event>, Error>> + Send;
+    /// What the page shows now.
+    fn look(&mut self) -> impl Future<Output = Result<View, Error>> + Send;
 
     /// Waits until there may be something new.
     fn changed(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// How long to leave it alone after a look.
+    /// How long to leave it alone after a look, at least.
     fn pace(&self) -> Duration;
+}
 
-    /// Whether nothing will change any more.
-    fn is_over(&self) -> bool {
-        false
+type Sender = watch::Sender<Option<Arc<Version>>>;
+
+/// The feeds that somebody looks at.
+#[derive(Debug)]
+pub struct Feeds {
+    by_key: Mutex<HashMap<String, Weak<Sender>>>,
+    looking: Semaphore,
+}
+
+impl Default for Feeds {
+    fn default() -> Self {
+        Feeds { by_key: Mutex::default(), looking: Semaphore::new(LOOKING_AT_ONCE) }
     }
 }
 
-enum Step {
-    Look,
-    Wait,
-    Over,
+impl Feeds {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Weak<Sender>>> {
+        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
 }
 
-struct Running<F> {
+/// Sends what the feed of this key tells until nobody listens any more. The key names everything that the feed depends
+/// on, the project before all.
+pub fn stream<F: Feed>(
     master: Arc<Master>,
-    feed: F,
-    next: Step,
-    looked: Instant,
-    ends: Instant,
+    key: String,
+    browser: Browser,
+    feed: impl FnOnce() -> F,
+) -> Response {
+    let versions = {
+        let mut feeds = master.feeds.lock();
+        match feeds.get(&key).and_then(Weak::upgrade) {
+            Some(sender) => sender.subscribe(),
+            None => {
+                feeds.retain(|_, feed| feed.strong_count() > 0);
+                if feeds.len() >= MAX_FEEDS {
+                    return Error::Unavailable.into_response();
+                }
+                let (sender, versions) = watch::channel(None);
+                let sender = Arc::new(sender);
+                feeds.insert(key.clone(), Arc::downgrade(&sender));
+                tokio::spawn(drive(master.clone(), key, sender, feed()));
+                versions
+            }
+        }
+    };
+    respond(master, versions, browser)
 }
 
-/// Sends what a feed tells until nobody listens any more.
-pub fn stream(master: Arc<Master>, feed: impl Feed) -> Response {
-    let now = Instant::now();
-    let running = Running { master, feed, next: Step::Look, looked: now, ends: now + LIFETIME };
-    let events = futures::stream::unfold(Some(running), |running| async move {
-        let mut running = running?;
-        let events = running.step().await?;
-        let rest = if matches!(running.next, Step::Over) { None } else { Some(running) };
-        Some((futures::stream::iter(events.into_iter().map(Ok::<Event, Infallible>)), rest))
-    });
-    let beat = KeepAlive::new().interval(BEAT).event(event("beat", &Value::Null));
-    let mut response = Sse::new(futures::StreamExt::flatten(events)).keep_alive(beat).into_response();
-    // Proxies must not hold back what is live.
-    let headers = response.headers_mut();
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    response
-}
-
-impl<F: Feed> Running<F> {
-    /// The next events; none when the stream is to end.
-    async fn step(&mut self) -> Option<Vec<Event>> {
-        let is_first = matches!(self.next, Step::Look);
-        if !is_first && !self.wait().await {
-            return None;
+/// Looks for all who share a feed, as long as there are any.
+async fn drive<F: Feed>(master: Arc<Master>, key: String, sender: Arc<Sender>, mut feed: F) {
+    let mut cost = Duration::ZERO;
+    loop {
+        let Ok(turn) = master.feeds.looking.acquire().await else { break };
+        let begun = Instant::now();
+        let looked = feed.look().await;
+        cost = (cost * 3 + begun.elapsed()) / 4;
+        drop(turn);
+        let mut not_before = begun + feed.pace();
+        match looked {
+            Ok(view) => {
+                let before = sender.borrow().clone();
+                if let Some(next) = Version::next(before.as_deref(), view) {
+                    let bytes = next.changed_bytes() * sender.receiver_count();
+                    not_before = not_before.max(begun + rest(cost, bytes, master.feeds.count()));
+                    let is_over = next.is_over;
+                    sender.send_replace(Some(Arc::new(next)));
+                    if is_over {
+                        break;
+                    }
+                } else {
+                    not_before = not_before.max(begun + rest(cost, 0, master.feeds.count()));
+                }
+            }
+            Err(error) => {
+                // A database that is away for a moment is no reason to end the stream.
+                tracing::debug!(%error, "a page's feed could not look");
+                not_before = not_before.max(Instant::now() + TRY_AGAIN);
+            }
         }
-        self.next = Step::Wait;
-        self.looked = Instant::now();
-        // A database that is away for a moment is no reason to end the stream.
-        let mut events = self.feed.look().await.unwrap_or_default();
-        if is_first {
-            events.insert(0, event("beat", &json!({ "now": Utc::now().timestamp_millis() })));
-        }
-        if self.feed.is_over() {
-            events.push(event("end", &Value::Null));
-            self.next = Step::Over;
-        }
-        Some(events)
-    }
-
-    /// Waits for a change, and no less than the feed's pace. False when the stream is to end.
-    async fn wait(&mut self) -> bool {
-        let not_before = self.looked + self.feed.pace();
         let next = async {
             tokio::select! {
-                () = self.feed.changed() => {}
+                () = feed.changed() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
             tokio::time::sleep_until(not_before).await;
         };
         tokio::select! {
-            () = self.master.shutdown.cancelled() => false,
-            () = tokio::time::sleep_until(self.ends) => false,
-            () = next => true,
+            () = master.shutdown.cancelled() => break,
+            () = sender.closed() => {
+                let mut feeds = master.feeds.lock();
+                if sender.receiver_count() == 0 {
+                    feeds.remove(&key);
+                    return;
+                }
+            }
+            () = next => {}
         }
     }
+    master.feeds.lock().remove(&key);
 }
 
-/// An event with JSON data.
-pub fn event(name: &str, data: &impl Serialize) -> Event {
-    let text = serde_json::to_string(data).unwrap_or_default();
-    Event::default().event(name).data(text)
+/// How long a feed of this cost rests, so that all of them together keep to their share.
+fn rest(cost: Duration, bytes: usize, feeds: usize) -> Duration {
+    let feeds = u32::try_from(feeds).unwrap_or(u32::MAX);
+    let time = cost.saturating_mul(feeds).saturating_mul(LOOKING_ONE_IN);
+    let sent = Duration::from_secs_f64(bytes as f64 * f64::from(feeds) / BYTES_PER_SEC);
+    time.max(sent).min(LONGEST_REST)
 }
 
-/// A row of a list, as it is sent.
-pub trait Row: Serialize {
-    /// Names the row in its list.
-    fn key(&self) -> &str;
+/// One browser's end of a feed.
+struct Listener {
+    master: Arc<Master>,
+    versions: watch::Receiver<Option<Arc<Version>>>,
+    browser: Browser,
+    beat: Interval,
+    ends: Instant,
+    is_over: bool,
 }
 
-/// What the browser has of a list, so that only what changed is sent.
-#[derive(Debug, Default)]
-pub struct Sent {
-    rows: HashMap<String, String>,
-    order: Option<Vec<String>>,
-}
-
-impl Sent {
-    /// The rows that changed, for a list in which new rows wait for the reader; `fresh`: rows that the browser does not
-    /// have are new, not merely from farther down.
-    pub fn changes<R: Row>(&mut self, list: &str, rows: &[R], fresh: bool) -> Option<Event> {
-        let changed = self.note(rows);
-        (!changed.is_empty())
-            .then(|| event("rows", &json!({ "list": list, "rows": changed, "fresh": fresh })))
+fn respond(
+    master: Arc<Master>,
+    mut versions: watch::Receiver<Option<Arc<Version>>>,
+    browser: Browser,
+) -> Response {
+    if versions.borrow().is_some() {
+        versions.mark_changed();
     }
+    let now = Instant::now();
+    let mut beat = tokio::time::interval_at(now + BEAT, BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let listener = Listener { master, versions, browser, beat, ends: now + LIFETIME, is_over: false };
+    let first = event("beat", &json!({ "now": Utc::now().timestamp_millis() }));
+    let first = futures::stream::once(async move { Ok::<Bytes, Infallible>(first) });
+    let rest = futures::stream::unfold(listener, |mut listener| async move {
+        let messages = listener.next().await?;
+        Some((futures::stream::iter(messages.into_iter().map(Ok)), listener))
+    });
+    let body = futures::StreamExt::chain(first, futures::StreamExt::flatten(rest));
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        // Proxies must not hold back what is live.
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    (headers, Body::from_stream(body)).into_response()
+}
 
-    /// The rows that changed, for a list that shows these and no others, in this order.
-    pub fn whole<R: Row>(&mut self, list: &str, rows: &[R]) -> Option<Event> {
-        let order: Vec<String> = rows.iter().map(|row| row.key().to_owned()).collect();
-        let changed = self.note(rows);
-        let is_same = self.order.as_ref() == Some(&order);
-        if is_same && changed.is_empty() {
+impl Listener {
+    /// The next messages; none when the stream is to end.
+    async fn next(&mut self) -> Option<Vec<Bytes>> {
+        if self.is_over {
             return None;
         }
-        self.rows.retain(|key, _| order.contains(key));
-        let message = event("rows", &json!({ "list": list, "rows": changed, "order": order }));
-        self.order = Some(order);
-        Some(message)
-    }
-
-    fn note<R: Row>(&mut self, rows: &[R]) -> Vec<Value> {
-        let mut changed = Vec::new();
-        for row in rows {
-            let Ok(value) = serde_json::to_value(row) else { continue };
-            let text = value.to_string();
-            if self.rows.get(row.key()) != Some(&text) {
-                self.rows.insert(row.key().to_owned(), text);
-                changed.push(value);
+        loop {
+            tokio::select! {
+                () = self.master.shutdown.cancelled() => return None,
+                () = tokio::time::sleep_until(self.ends) => return None,
+                _ = self.beat.tick() => return Some(vec![event("beat", &Value::Null)]),
+                changed = self.versions.changed() => changed.ok()?,
+            }
+            let Some(version) = self.versions.borrow_and_update().clone() else { continue };
+            let mut messages = self.browser.catch_up(&version);
+            self.is_over = version.is_over;
+            if self.is_over {
+                messages.push(event("end", &Value::Null));
+            }
+            if !messages.is_empty() {
+                return Some(messages);
             }
         }
-        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_feeds_there_are_the_longer_each_rests() {
+        let millis = Duration::from_millis;
+        assert_eq!(rest(millis(2), 0, 1), millis(20));
+        assert_eq!(rest(millis(2), 0, 100), millis(2_000));
+        assert_eq!(rest(millis(2), 0, 1_000_000), LONGEST_REST);
+        assert_eq!(rest(Duration::ZERO, 16 << 20, 2), millis(2_000));
     }
 }

@@ -66,7 +66,7 @@ pub async fn show(
     let params = params.only(&["cursor"], &[])?;
     let state = system(&master, &visitor.caller).await?;
     let after = params.cursor()?.unwrap_or(0);
-    let letters = master.store.dead_letter_list(visitor.caller.project, None, after, PAGE_ROWS + 1).await?;
+    let letters = master.reads.dead_letter_list(visitor.caller.project, None, after, PAGE_ROWS + 1).await?;
     let letters = page_of(letters, PAGE_ROWS, |letter| letter.id);
     page(&SystemPage {
         frame: visitor.frame("/system"),

@@ -10,7 +10,7 @@ use gaffer_domain::placement::{Candidate, Receipt};
 use gaffer_protocol::rest::Attempt;
 use gaffer_protocol::wire::{ContainerFacts, KillReceipt, PublishedPort};
 
-use super::super::api::jobs::find as find_job;
+use super::super::api::jobs::find_short as find_job;
 use super::super::api::tasks::find;
 use super::super::error::Error;
 use super::super::params::{Params, id};
@@ -169,10 +169,10 @@ pub async fn show(
     let params = params.only(&Wish::PARAMS, &[])?;
     let wish = Wish::of(&params)?;
     let job: JobId = id(&job, "job")?;
-    let job = find_job(&master, &visitor.caller, job).await?;
-    let task = find(&master, job.id, &task).await?;
+    let job = find_job(&master.reads, &visitor.caller, job).await?;
+    let task = find(&master.reads, job.id, &task).await?;
     let here = format!("/jobs/{}/tasks/{}", job.id, task.view.address);
-    let attempts = master.store.attempt_list(task.id).await?;
+    let attempts = master.reads.attempt_list(task.id).await?;
     let log = log::view(&master, &here, &task, std::slice::from_ref(&task), &wish).await?;
     let attempt = wish.attempt.map(|attempt| attempt.to_string()).unwrap_or_default();
     let live = [("tab", "task"), ("task", task.view.address.as_str()), ("attempt", &attempt)];

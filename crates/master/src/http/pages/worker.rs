@@ -6,16 +6,15 @@ use std::time::Duration;
 use askama::Template;
 use axum::Form;
 use axum::extract::{Path, State};
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::Utc;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::worker::Intake;
+use gaffer_domain::{ProjectId, WorkerId};
 use gaffer_protocol::rest::{Draining, NewKey, Worker};
 use serde::Deserialize;
 
 use super::super::api::{keys, workers};
-use super::super::auth::Caller;
 use super::super::error::Error;
 use super::super::params::wrong;
 use super::fleet::WorkerRow;
@@ -24,8 +23,10 @@ use super::jobs::curl;
 use super::page;
 use super::plot::Plot;
 use super::shown::{ago, bytes, moment, quoted};
-use super::stream::{Feed, event, stream};
+use super::stream::{Feed, stream};
+use super::view::{Browser, View};
 use crate::Master;
+use crate::snapshot;
 
 const PACE: Duration = Duration::from_secs(2);
 
@@ -135,27 +136,30 @@ pub async fn live(
     visitor: Visitor,
     Path(worker): Path<String>,
 ) -> Result<Response, Error> {
-    let worker = workers::one(&master, &visitor.caller, &worker).await?.id.to_string();
-    let feed = WorkerFeed { master: master.clone(), caller: visitor.caller, worker, sent: String::new() };
-    Ok(stream(master, feed))
+    let worker = workers::one(&master, &visitor.caller, &worker).await?.id;
+    let project = visitor.caller.project;
+    let feed = WorkerFeed { master: master.clone(), project, worker };
+    Ok(stream(master, format!("{project} worker {worker}"), Browser::default(), || feed))
 }
 
 struct WorkerFeed {
     master: Arc<Master>,
-    caller: Caller,
-    worker: String,
-    sent: String,
+    project: ProjectId,
+    worker: WorkerId,
 }
 
 impl Feed for WorkerFeed {
-    async fn look(&mut self) -> Result<Vec<Event>, Error> {
-        let row = WorkerRow::from(&workers::one(&self.master, &self.caller, &self.worker).await?);
-        let text = serde_json::to_string(&row).unwrap_or_default();
-        if text == self.sent {
-            return Ok(Vec::new());
-        }
-        self.sent = text;
-        Ok(vec![event("fields", &row)])
+    async fn look(&mut self) -> Result<View, Error> {
+        let snapshot = self.master.snapshots.of(self.project, snapshot::RECENT).await?;
+        let worker = snapshot.workers.iter().find(|worker| worker.id == self.worker);
+        Ok(match worker {
+            Some(worker) => View::default().fields(&WorkerRow::from(&workers::view(
+                &self.master,
+                worker.clone(),
+                Utc::now(),
+            ))),
+            None => View::default(),
+        })
     }
 
     async fn changed(&mut self) {}

@@ -6,18 +6,19 @@ use std::time::Duration;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use axum::response::sse::Event;
+use gaffer_domain::ProjectId;
 
 use super::super::api::workers;
-use super::super::auth::Caller;
 use super::super::error::Error;
 use super::super::params::Params;
 use super::fleet::WorkerRow;
 use super::frame::{Frame, Visitor};
 use super::jobs::curl;
 use super::page;
-use super::stream::{Feed, Sent, stream};
+use super::stream::{Feed, stream};
+use super::view::{Browser, View};
 use crate::Master;
+use crate::snapshot;
 
 /// Heartbeats change nothing that is announced, so the fleet is looked at now and then.
 const PACE: Duration = Duration::from_secs(2);
@@ -34,7 +35,7 @@ struct WorkersPage {
 
 /// `GET /workers`
 pub async fn list(State(master): State<Arc<Master>>, visitor: Visitor) -> Result<Response, Error> {
-    let workers = workers::all(&master, &visitor.caller).await?;
+    let workers = workers::all(&master, visitor.caller.project, snapshot::NOW).await?;
     page(&WorkersPage {
         frame: visitor.frame("/workers"),
         cli: "gaffer workers".to_owned(),
@@ -52,29 +53,29 @@ pub async fn live(
 ) -> Result<Response, Error> {
     let params = params.only(&["since"], &[])?;
     let since = params.parse::<i64>("since", "a time in milliseconds since 1970")?;
-    let feed = WorkersFeed { master: master.clone(), caller: visitor.caller, since, sent: Sent::default() };
-    Ok(stream(master, feed))
+    let project = visitor.caller.project;
+    let key = format!("{project} workers {since:?}");
+    let feed = WorkersFeed { master: master.clone(), project, since };
+    Ok(stream(master, key, Browser::default(), || feed))
 }
 
 struct WorkersFeed {
     master: Arc<Master>,
-    caller: Caller,
+    project: ProjectId,
     since: Option<i64>,
-    sent: Sent,
 }
 
 impl Feed for WorkersFeed {
-    async fn look(&mut self) -> Result<Vec<Event>, Error> {
-        let workers = workers::all(&self.master, &self.caller).await?;
+    async fn look(&mut self) -> Result<View, Error> {
+        let workers = workers::all(&self.master, self.project, snapshot::RECENT).await?;
         let rows = |is_wanted: &dyn Fn(i64) -> bool| -> Vec<WorkerRow> {
             let wanted = workers.iter().filter(|worker| is_wanted(worker.created_at.timestamp_millis()));
             wanted.map(WorkerRow::from).collect()
         };
-        let event = match self.since {
-            Some(since) => self.sent.whole("workers", &rows(&|created| created >= since)),
-            None => self.sent.changes("workers", &rows(&|_| true), true),
-        };
-        Ok(event.into_iter().collect())
+        Ok(match self.since {
+            Some(since) => View::default().whole("workers", &rows(&|created| created >= since)),
+            None => View::default().some("workers", &rows(&|_| true), true),
+        })
     }
 
     async fn changed(&mut self) {}

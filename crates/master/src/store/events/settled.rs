@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::{Store, StoreError};
+use super::super::{ReadStore, StoreError};
 
 /// So long a reader waits for those who are writing when it comes, before it takes what is settled already.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -83,7 +83,7 @@ impl Looks {
     }
 }
 
-impl Store {
+impl ReadStore {
     /// How far the history is settled. All that was committed before this call is, unless somebody has been writing for
     /// long.
     ///

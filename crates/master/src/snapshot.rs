@@ -1,0 +1,127 @@
+//! The fleet and the queue of a project as all who look share them: read once, however many look.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use chrono::Utc;
+use gaffer_domain::placement::Offer;
+use gaffer_domain::queue::InUse;
+use gaffer_domain::{ProjectId, Time};
+use gaffer_protocol::rest::QueueClass;
+use tokio::time::Instant;
+
+use crate::scheduler::offer_of;
+use crate::scheduler::pauses::Pauses;
+use crate::store::placement::QueuedClass;
+use crate::store::workers::Worker;
+use crate::store::{ReadStore, StoreError};
+
+/// What pages that change by themselves are content with.
+pub const RECENT: Duration = Duration::from_secs(1);
+/// What those who ask once get: nothing older than their question.
+pub const NOW: Duration = Duration::ZERO;
+/// After a read, so many times its duration nothing is read again: whoever asks meanwhile waits for the next.
+const REST: u32 = 9;
+const LONGEST_REST: Duration = Duration::from_secs(2);
+/// With more projects than this, those at which nobody looks are forgotten.
+const SWEEP_FROM: usize = 64;
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+
+/// The workers of a project and what waits there, as they were at one time.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// When it was read.
+    pub at: Time,
+    /// The workers, in the order of their numbers.
+    pub workers: Vec<Worker>,
+    /// The same as the rules look at them, in the same order.
+    pub offers: Vec<Offer>,
+    /// What everybody has in use of them.
+    pub in_use: InUse,
+    /// What waits, by class.
+    pub queue: Vec<QueuedClass>,
+    /// What waits, in words: made for the first who asks.
+    pub told: OnceLock<Vec<QueueClass>>,
+}
+
+/// Reads snapshots for all who look.
+#[derive(Debug)]
+pub struct Snapshots {
+    reads: ReadStore,
+    pauses: Pauses,
+    projects: Mutex<HashMap<ProjectId, Arc<tokio::sync::Mutex<Latest>>>>,
+}
+
+/// What was read last.
+#[derive(Debug, Default)]
+struct Latest {
+    /// With the time at which reading began: nothing that was committed before is missing.
+    snapshot: Option<(Instant, Arc<Snapshot>)>,
+    /// When an attempt began that failed.
+    failed: Option<Instant>,
+    rest_until: Option<Instant>,
+}
+
+impl Snapshots {
+    /// Reads through this store; says who is given nothing of some classes for a while.
+    pub fn new(reads: ReadStore, pauses: Pauses) -> Snapshots {
+        Snapshots { reads, pauses, projects: Mutex::default() }
+    }
+
+    /// How a project is now, or was at most `max_age` ago. All who ask while somebody reads share what is read next.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn of(&self, project: ProjectId, max_age: Duration) -> Result<Arc<Snapshot>, StoreError> {
+        let asked = Instant::now();
+        let latest = self.latest(project);
+        let mut latest = latest.lock().await;
+        let is_good = |began: Instant| began + max_age >= asked;
+        if let Some((began, snapshot)) = &latest.snapshot
+            && is_good(*began)
+        {
+            return Ok(snapshot.clone());
+        }
+        if latest.failed.is_some_and(is_good) {
+            return Err(StoreError::too_busy());
+        }
+        if let Some(until) = latest.rest_until {
+            tokio::time::sleep_until(until).await;
+        }
+        let began = Instant::now();
+        let read = self.read(project).await;
+        latest.rest_until = Some(Instant::now() + (began.elapsed() * REST).min(LONGEST_REST));
+        match read {
+            Ok(snapshot) => {
+                let snapshot = Arc::new(snapshot);
+                latest.snapshot = Some((began, snapshot.clone()));
+                Ok(snapshot)
+            }
+            Err(error) => {
+                latest.failed = Some(began);
+                Err(error)
+            }
+        }
+    }
+
+    fn latest(&self, project: ProjectId) -> Arc<tokio::sync::Mutex<Latest>> {
+        let mut projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
+        if projects.len() >= SWEEP_FROM {
+            let is_recent = |latest: &Latest| {
+                latest.snapshot.as_ref().is_some_and(|(began, _)| began.elapsed() < FORGOTTEN_AFTER)
+            };
+            projects.retain(|_, latest| latest.try_lock().map_or(true, |latest| is_recent(&latest)));
+        }
+        projects.entry(project).or_default().clone()
+    }
+
+    async fn read(&self, project: ProjectId) -> Result<Snapshot, StoreError> {
+        let at = Utc::now();
+        let (workers, in_use) = self.reads.worker_fleet(Some(project)).await?;
+        let queue = self.reads.queue(project).await?;
+        let offer = |worker: &Worker| Offer { paused: self.pauses.of(worker.id, at), ..offer_of(worker, at) };
+        let offers = workers.iter().map(offer).collect();
+        Ok(Snapshot { at, workers, offers, in_use, queue, told: OnceLock::new() })
+    }
+}

@@ -1,0 +1,129 @@
+//! Classes of tasks, read once and kept while they are in use: they never change.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gaffer_domain::ProjectId;
+use gaffer_domain::placement::Needs;
+
+use super::{ReadStore, StoreError};
+
+/// Classes are kept up to this size, measured as the JSON of their needs.
+const MAX_KEPT_BYTES: usize = 16 << 20;
+/// What a class takes beside that, about.
+const BYTES_BESIDE_NEEDS: usize = 256;
+
+/// What tasks have in common that the scheduler looks at together.
+#[derive(Debug, Clone)]
+pub struct SchedulingClass {
+    /// Whose tasks they are.
+    pub project: ProjectId,
+    /// Who submitted them.
+    pub owner: String,
+    /// Their priority.
+    pub priority: i16,
+    /// What they need.
+    pub needs: Needs,
+}
+
+/// Recently used classes, by number.
+#[derive(Debug, Clone, Default)]
+pub struct ClassCache(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    classes: HashMap<i64, Arc<SchedulingClass>>,
+    /// With the size of each.
+    oldest_first: VecDeque<(i64, usize)>,
+    bytes: usize,
+}
+
+impl ClassCache {
+    /// Takes those that are there out of `wanted`.
+    fn take_known(&self, wanted: &mut Vec<i64>) -> HashMap<i64, Arc<SchedulingClass>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = HashMap::with_capacity(wanted.len());
+        wanted.retain(|id| match kept.classes.get(id) {
+            Some(class) => {
+                known.insert(*id, class.clone());
+                false
+            }
+            None => true,
+        });
+        known
+    }
+
+    fn put(&self, id: i64, class: Arc<SchedulingClass>, needs_bytes: usize) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = needs_bytes + BYTES_BESIDE_NEEDS;
+        if kept.classes.insert(id, class).is_none() {
+            kept.oldest_first.push_back((id, bytes));
+            kept.bytes += bytes;
+        }
+        while kept.bytes > MAX_KEPT_BYTES {
+            let Some((oldest, bytes)) = kept.oldest_first.pop_front() else { break };
+            kept.classes.remove(&oldest);
+            kept.bytes -= bytes;
+        }
+    }
+}
+
+impl ReadStore {
+    /// These classes, as far as they exist and it is known what they need.
+    pub(super) async fn classes(
+        &self,
+        ids: impl Iterator<Item = i64>,
+    ) -> Result<HashMap<i64, Arc<SchedulingClass>>, StoreError> {
+        let mut wanted: Vec<i64> = ids.collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut classes = self.classes.take_known(&mut wanted);
+        if wanted.is_empty() {
+            return Ok(classes);
+        }
+        let rows: Vec<(i64, i64, String, i16, String)> = sqlx::query_as(
+            "SELECT id, project_id, owner, priority, needs::text FROM classes WHERE id = ANY($1)",
+        )
+        .bind(wanted)
+        .fetch_all(&self.pool)
+        .await?;
+        for (id, project, owner, priority, stored) in rows {
+            let class =
+                |needs| Arc::new(SchedulingClass { project: ProjectId(project), owner, priority, needs });
+            if let Ok(needs) = serde_json::from_str::<Needs>(&stored) {
+                let class = class(needs);
+                self.classes.put(id, class.clone(), stored.len());
+                classes.insert(id, class);
+            } else if let Some(needs) = self.class_needs(id, &stored).await? {
+                // What follows from a job is as good as that job's tasks: it is not kept.
+                classes.insert(id, class(needs));
+            }
+        }
+        Ok(classes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use gaffer_domain::JobId;
+    use gaffer_domain::placement::DefinitionRef;
+    use gaffer_domain::spec::JobSpec;
+
+    use super::*;
+
+    #[test]
+    fn classes_are_kept_up_to_a_size_and_the_oldest_go_first() {
+        let spec = JobSpec::read(&serde_json::json!({ "script": "true" })).unwrap();
+        let needs = Needs::of(&spec, &spec.tasks[0], DefinitionRef { job: JobId(1), position: 0 });
+        let class = SchedulingClass { project: ProjectId(1), owner: String::new(), priority: 50, needs };
+        let (cache, class) = (ClassCache::default(), Arc::new(class));
+        for id in 1..=5 {
+            cache.put(id, class.clone(), MAX_KEPT_BYTES / 4);
+        }
+        let mut wanted = vec![1, 2, 3, 4, 5];
+        let known = cache.take_known(&mut wanted);
+        assert_eq!(wanted, [1, 2], "{known:?}");
+        assert_eq!(known.len(), 3);
+    }
+}

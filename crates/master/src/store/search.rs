@@ -1,0 +1,221 @@
+//! Finding jobs: by an index where there is one, else among so many of the latest, with the place to go on from.
+
+use gaffer_domain::job::JobState;
+use gaffer_domain::{JobId, ProjectId};
+use gaffer_protocol::rest;
+use sqlx::types::Json;
+
+use super::jobs::{COLUMNS, JobFilter, JobRow};
+use super::{ReadStore, StoreError};
+
+/// So many jobs are looked at for one answer: whoever wants more goes on where it ended.
+pub const MAX_SEARCHED: u32 = 15_000;
+/// Jobs with a label are all looked at, wherever they are, if they are no more than this.
+const MAX_LABELLED: i64 = 5_000;
+
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct JobsFound {
+    /// Newest first, without their specifications.
+    pub jobs: Vec<rest::Job>,
+    /// The job after which to go on, if not all were looked at and too few were found.
+    pub searched_to: Option<JobId>,
+}
+
+/// The jobs that a search looks at.
+struct Among<'a> {
+    /// The condition that a partial index serves.
+    narrowed: &'static str,
+    /// These, and no others.
+    labelled: Option<&'a [i64]>,
+    most: Option<i64>,
+}
+
+impl ReadStore {
+    /// Jobs of a project, newest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn job_list(
+        &self,
+        project: ProjectId,
+        filter: &JobFilter,
+        limit: u32,
+    ) -> Result<Vec<rest::Job>, StoreError> {
+        Ok(self.job_search(project, filter, limit, MAX_SEARCHED).await?.jobs)
+    }
+
+    /// Jobs of a project, newest first, and whether there may be more. What an index serves is found however many jobs
+    /// there are; for anything else the latest `most_searched` are looked at, so that no search costs more than that.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn job_search(
+        &self,
+        project: ProjectId,
+        filter: &JobFilter,
+        limit: u32,
+        most_searched: u32,
+    ) -> Result<JobsFound, StoreError> {
+        // Spelled out so that the partial indexes can serve the two filters that everybody uses.
+        let narrowed = match filter.states.as_slice() {
+            [JobState::Failed] => "AND state = 'failed'",
+            states if !states.is_empty() && states.iter().all(|state| !state.is_final()) => {
+                "AND finished_at IS NULL"
+            }
+            _ => "",
+        };
+        let mut among = Among { narrowed, labelled: None, most: None };
+        let labelled = self.jobs_labelled(filter).await?;
+        if let Some(labelled) = &labelled {
+            among.labelled = Some(labelled);
+        } else if !filter.is_indexed() {
+            among.most = Some(i64::from(most_searched));
+        }
+        let jobs = self.jobs_among(&among, project, filter, limit).await?;
+        let searched_to = match among.most {
+            Some(most) if jobs.len() < limit as usize => {
+                self.jobs_searched_to(narrowed, project, filter, most).await?
+            }
+            _ => None,
+        };
+        Ok(JobsFound { jobs: self.with_counts(jobs).await?, searched_to })
+    }
+
+    async fn jobs_among(
+        &self,
+        among: &Among<'_>,
+        project: ProjectId,
+        filter: &JobFilter,
+        limit: u32,
+    ) -> Result<Vec<JobRow>, StoreError> {
+        let Among { narrowed, labelled, most } = among;
+        let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
+        let which = match labelled {
+            Some(_) => "id = ANY($8)",
+            None => "$8::bigint[] IS NULL",
+        };
+        // The driver is asked for one job at a time: as a join it would read the definitions of all jobs.
+        let sql = format!(
+            "SELECT {COLUMNS} FROM ( \
+                 SELECT * FROM jobs WHERE project_id = $1 AND id < $2 {narrowed} AND {which} \
+                 ORDER BY id DESC LIMIT $9) jobs \
+             WHERE (cardinality($3::text[]) = 0 OR state = ANY($3::job_state[])) \
+             AND ($4::text IS NULL OR strpos(lower(name), lower($4)) > 0) \
+             AND ($5::jsonb = '{{}}' OR labels @> $5) \
+             AND ($6::text IS NULL OR (SELECT true FROM task_definitions d \
+                 WHERE d.job_id = jobs.id AND d.driver = $6 LIMIT 1)) \
+             ORDER BY id DESC LIMIT $7"
+        );
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(project.0)
+            .bind(filter.before.map_or(i64::MAX, |job| job.0))
+            .bind(states)
+            .bind(&filter.name)
+            .bind(Json(&filter.labels))
+            .bind(&filter.driver)
+            .bind(i64::from(limit))
+            .bind(*labelled)
+            .bind(*most)
+            .fetch_all(&self.pool)
+            .await?)
+    }
+
+    /// All jobs with the labels of a filter; none if there are too many, or if it has no labels.
+    async fn jobs_labelled(&self, filter: &JobFilter) -> Result<Option<Vec<i64>>, StoreError> {
+        if filter.labels.is_empty() {
+            return Ok(None);
+        }
+        let jobs: Vec<i64> = sqlx::query_scalar("SELECT id FROM jobs WHERE labels @> $1 LIMIT $2")
+            .bind(Json(&filter.labels))
+            .bind(MAX_LABELLED + 1)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(Some(jobs).filter(|jobs| jobs.len() as i64 <= MAX_LABELLED))
+    }
+
+    /// The last of the jobs that were looked at; none if these were all.
+    async fn jobs_searched_to(
+        &self,
+        narrowed: &'static str,
+        project: ProjectId,
+        filter: &JobFilter,
+        most: i64,
+    ) -> Result<Option<JobId>, StoreError> {
+        let sql = format!(
+            "SELECT id FROM jobs WHERE project_id = $1 AND id < $2 {narrowed} ORDER BY id DESC OFFSET $3 LIMIT 1"
+        );
+        let last: Option<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .bind(project.0)
+            .bind(filter.before.map_or(i64::MAX, |job| job.0))
+            .bind(most - 1)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(last.map(JobId))
+    }
+
+    /// These jobs of a project, in any order, without their specifications.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn jobs_by_id(&self, project: ProjectId, jobs: &[JobId]) -> Result<Vec<rest::Job>, StoreError> {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<i64> = jobs.iter().map(|job| job.0).collect();
+        let sql = format!("SELECT {COLUMNS} FROM jobs WHERE id = ANY($1) AND project_id = $2");
+        let rows: Vec<JobRow> =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(ids).bind(project.0).fetch_all(&self.pool).await?;
+        self.with_counts(rows).await
+    }
+
+    /// Adds their specifications to jobs, in their order, until these have more than `most_bytes` together; the rest is
+    /// cut off, but never the first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn job_specs_add(
+        &self,
+        jobs: &mut Vec<rest::Job>,
+        most_bytes: usize,
+    ) -> Result<(), StoreError> {
+        /// A specification has up to a megabyte: so many are read together.
+        const TOGETHER: usize = 8;
+        let (mut at, mut bytes) = (0, 0);
+        while at < jobs.len() && bytes <= most_bytes {
+            let end = jobs.len().min(at + TOGETHER);
+            let ids: Vec<i64> = jobs[at..end].iter().map(|job| job.id.0).collect();
+            let rows: Vec<(i64, String)> =
+                sqlx::query_as("SELECT id, spec::text FROM jobs WHERE id = ANY($1)")
+                    .bind(ids)
+                    .fetch_all(&self.pool)
+                    .await?;
+            for job in &mut jobs[at..end] {
+                // One that was deleted meanwhile is listed once more, without.
+                let Some((_, spec)) = rows.iter().find(|(id, _)| *id == job.id.0) else { continue };
+                job.spec =
+                    serde_json::from_str(spec).map_err(|error| StoreError::Unreadable(error.to_string()))?;
+                bytes += spec.len();
+            }
+            at = end;
+        }
+        jobs.truncate(at);
+        Ok(())
+    }
+}
+
+impl JobFilter {
+    /// Whether an index has exactly the jobs that it asks for.
+    fn is_indexed(&self) -> bool {
+        let is_any = self.name.is_none() && self.labels.is_empty() && self.driver.is_none();
+        let unfinished = JobState::ALL.into_iter().filter(|state| !state.is_final());
+        let by_state = match self.states.as_slice() {
+            [] | [JobState::Failed] => true,
+            states => {
+                states.iter().all(|state| !state.is_final())
+                    && unfinished.into_iter().all(|state| states.contains(&state))
+            }
+        };
+        is_any && by_state
+    }
+}
