@@ -40,10 +40,11 @@ use crate::scheduler::recent::Recent;
 use crate::scheduler::statistics::Statistics;
 use crate::secret::{NewSecret, Purpose};
 use crate::snapshot::Snapshots;
+use crate::standby::{Standby, Stopped};
 use crate::store::Stores;
 use crate::sweeper::Sweeper;
 use crate::troubles::Troubles;
-use crate::{Master, http, listener, standby};
+use crate::{Master, http, listener};
 
 /// Open requests have so long to end when the master goes down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,7 +79,7 @@ pub struct Running {
 /// When it can't start: no database, an address in use.
 pub async fn run(config: MasterConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let running = match start(&config, shutdown.clone()).await {
-        Err(error) if error.is::<standby::Stopped>() => return Ok(()),
+        Err(error) if error.is::<Stopped>() => return Ok(()),
         started => started?,
     };
     tracing::info!(
@@ -122,8 +123,11 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             (postgres.url().to_owned(), Some(postgres))
         }
     };
+    let limits = listener::limits(&config.connections);
+    let timeouts = Timeouts { idle: config.connections.idle_timeout.to_std(), ..Timeouts::default() };
     // Before the schema changes: an earlier master that still runs knows the old one.
-    let leader = lead(&url, config, [&dashboard, &api, &workers], &shutdown).await?;
+    let standby = Standby { sockets: [&dashboard, &api, &workers], limits, timeouts };
+    let leader = lead(&url, config, standby, &shutdown).await?;
     let (leadership, grace) = (leader.leadership.clone(), leader.grace);
     let release = CancellationToken::new();
     // Should anything below fail, the next master need not wait.
@@ -228,8 +232,6 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         shutdown: shutdown.clone(),
     });
     release_unless_up.disarm();
-    let limits = listener::limits(&config.connections);
-    let timeouts = Timeouts { idle: config.connections.idle_timeout.to_std(), ..Timeouts::default() };
     let port = |name, socket, router, limits| {
         let listener = Listener { name, socket, router, limits, timeouts };
         tokio::spawn(listener.serve(shutdown.clone()))
@@ -330,7 +332,7 @@ impl Master {
 async fn lead(
     url: &str,
     config: &MasterConfig,
-    listeners: [&TcpListener; 3],
+    standby: Standby<'_>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Leader> {
     let lease = config.leader_lease.span();
@@ -339,7 +341,7 @@ async fn lead(
         Attempt::Leads(leader) => Ok(leader),
         Attempt::Waits(why) => {
             tracing::info!("{why}: this master stands by, and takes over when that one is gone");
-            let leader = standby::answer(listeners, shutdown, Box::pin(candidate.lead())).await?;
+            let leader = standby.answer(shutdown, Box::pin(candidate.lead())).await?;
             tracing::info!(term = leader.leadership.term(), "this master leads now");
             Ok(leader)
         }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use gaffer_domain::JobId;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::worker::{HeldPhase, Intake};
-use gaffer_domain::{AttemptRef, JobId, TaskId};
 use gaffer_e2e::client::script;
 use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::database_proxy::DatabaseProxy;
@@ -168,7 +168,6 @@ async fn nothing_that_a_master_does_after_it_was_replaced_has_any_effect() {
     let spec = gaffer_domain::spec::JobSpec::read(&script("true")).unwrap();
     let job = NewJob { project, spec: &spec, created_by: "ana", rerun_of: None, idempotency: None };
     let now = chrono::Utc::now();
-    let attempt = AttemptRef { task: TaskId(held.attempt.task.0), ..held.attempt };
     let refused = [
         ("tasks", store.tasks_apply(&Batch::default(), now).await.err()),
         ("a job", store.job_insert(&job, now).await.err()),
@@ -180,7 +179,7 @@ async fn nothing_that_a_master_does_after_it_was_replaced_has_any_effect() {
         ("an intake", store.worker_intake(project, worker_id, Intake::Draining, None, "late").await.err()),
         ("what was drained", store.workers_drained().await.err()),
         ("a removal", store.worker_remove(project, worker_id, "late").await.err()),
-        ("output", store.output_compact(attempt).await.err()),
+        ("a note", store.attempt_note(worker_id, held.attempt, "late").await.err()),
         ("a deletion", store.job_delete(project, JobId(1), "late").await.err()),
     ];
     let accepted: Vec<&str> = refused

@@ -157,13 +157,15 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn dead_letters_to_try(&self, limit: u32) -> Result<Vec<i64>, StoreError> {
+        let mut tx = self.begin().await?;
         let ids = sqlx::query_scalar(
             "UPDATE dead_letters SET tried_at = now() WHERE id = ANY(ARRAY( \
                  SELECT id FROM dead_letters WHERE kind = 'output' ORDER BY tried_at, id LIMIT $1)) RETURNING id",
         )
         .bind(i64::from(limit))
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *tx)
         .await?;
+        tx.commit().await?;
         Ok(ids)
     }
 }

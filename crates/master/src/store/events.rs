@@ -65,6 +65,7 @@ impl Store {
         attempt: AttemptRef,
         message: &str,
     ) -> Result<Option<JobId>, StoreError> {
+        let mut tx = self.begin().await?;
         let job: Option<i64> = sqlx::query_scalar(
             "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) \
              SELECT w.project_id, now(), 'task.noted', t.job_id, t.id, t.attempt, w.id, 'worker ' || w.name, $4 \
@@ -77,8 +78,9 @@ impl Store {
         .bind(attempt.attempt as i32)
         .bind(worker.0)
         .bind(message)
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *tx)
         .await?;
+        tx.commit().await?;
         Ok(job.map(JobId))
     }
 }
