@@ -46,7 +46,7 @@ impl ClockSample {
             return None;
         }
         let (off, direction) = (
-            Span::from_secs(off.as_secs()),
+            Span::from_secs((off + Duration::from_millis(500)).as_secs()),
             if self.ahead < TimeDelta::zero() { "behind" } else { "ahead of" },
         );
         Some(format!(

@@ -54,7 +54,7 @@ fn placed() -> TaskEvent {
 }
 
 fn started(attempt: u32) -> TaskEvent {
-    TaskEvent::Started(by(HERE, attempt), at(2))
+    TaskEvent::Started(by(HERE, attempt), at(1))
 }
 
 fn ended(attempt: u32, end: AttemptEnd) -> TaskEvent {
@@ -254,7 +254,7 @@ fn a_stopping_task_remembers_when_it_started() {
     let known = after(&never(), [placed(), started(1), stop()]);
     let learned = after(&never(), [placed(), stop(), started(1)]);
     for task in [known, learned] {
-        assert!(matches!(task.state, TaskState::Stopping { started: Some(start), .. } if start == at(2)));
+        assert!(matches!(task.state, TaskState::Stopping { started: Some(start), .. } if start == at(1)));
     }
 }
 

@@ -35,13 +35,13 @@ async fn a_loop_tries_again_goes_on_and_can_be_woken_and_its_status_tells() {
     let task = loops.start(Example { runs: runs.clone(), wake: wake.clone() }, shutdown.clone());
     let ran = async |count: u64| loop {
         let (_, status) = loops.all().into_iter().next().unwrap();
-        if status.runs == count {
+        if status.runs >= count {
             return status.last.unwrap().result;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     };
     assert!(ran(1).await.unwrap_err().contains("a mess"));
-    assert_eq!(ran(2).await.unwrap(), 7);
+    // The second run says that there is more to do, so the third follows at once.
     assert_eq!(ran(3).await.unwrap(), 0);
     assert_eq!(runs.load(Ordering::SeqCst), 3);
     wake.notify_one();
