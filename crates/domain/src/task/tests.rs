@@ -54,7 +54,7 @@ fn placed() -> TaskEvent {
 }
 
 fn started(attempt: u32) -> TaskEvent {
-    TaskEvent::Started(by(HERE, attempt), at(1))
+    TaskEvent::Started(by(HERE, attempt), at(2))
 }
 
 fn ended(attempt: u32, end: AttemptEnd) -> TaskEvent {
