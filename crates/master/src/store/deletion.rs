@@ -90,7 +90,14 @@ impl Store {
             .execute(&mut *tx)
             .await?;
             rows += chunks.rows_affected();
-            if chunks.rows_affected() < SLICE_CHUNKS as u64 {
+            // A row that was being joined when it was to be deleted has moved, and was passed over: its task stays until a
+            // later slice finds it.
+            let any_left: bool =
+                sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM output_chunks WHERE task_id = ANY($1))")
+                    .bind(&tasks)
+                    .fetch_one(&mut *tx)
+                    .await?;
+            if !any_left {
                 for sql in [
                     "DELETE FROM attempts WHERE task_id = ANY($1)",
                     "DELETE FROM dead_letters WHERE task_id = ANY($1)",
