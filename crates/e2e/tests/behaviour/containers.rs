@@ -119,7 +119,7 @@ async fn a_flood_of_notes_is_not_all_recorded() {
         )
         .await;
     // Notes are written aside, so that nothing else waits for them.
-    let recorded = gaffer_e2e::eventually("the first of them are recorded", async || {
+    let recorded = eventually("the first of them are recorded", async || {
         let recorded = messages(&stage, "task.noted").await.len();
         (recorded >= 100).then_some(recorded)
     })
