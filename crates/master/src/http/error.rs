@@ -79,7 +79,7 @@ pub enum Error {
     #[error("this master stands by: another one leads; try again in a moment, or ask that one")]
     Standby,
     /// Something that must not happen has happened; it is in the log.
-    #[error("something went wrong inside of gaffer; the master's log says what")]
+    #[error("internal error; see the master's log")]
     Internal,
 }
 
