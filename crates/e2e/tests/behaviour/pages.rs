@@ -146,7 +146,7 @@ async fn the_page_system_fits_and_a_dead_letter_is_deleted_there() {
         if scheme == Scheme::Dark {
             browser.value("window.confirm = () => true").await;
             browser.click("form[action$='/delete'] button").await;
-            browser.shows("The database has refused nothing.").await;
+            browser.shows("No dead letters.").await;
         }
         browser.close().await;
     }
