@@ -77,7 +77,7 @@ impl FromRequestParts<Arc<Master>> for Caller {
 /// Who is signed in with the request's cookies, if anybody. After too many unknown ones nobody is, without an error: a
 /// cookie that has expired is sent with every request.
 pub async fn signed_in(master: &Master, headers: &HeaderMap, peer: &Peer) -> Result<Option<Caller>, Error> {
-    let mut wrong = Vec::new();
+    let mut wrong: Vec<([u8; 32], &str)> = Vec::new();
     for (sha256, token) in sessions(headers) {
         let presented = presented(&sha256, token, peer);
         if master.guesses.may_ask(&master.writes, presented).await?.is_err() {
