@@ -129,7 +129,7 @@ impl FromStr for ServerUrl {
 
 /// Passwords, and keys in queries, that somebody put there by mistake are not repeated.
 fn shown(text: &str) -> String {
-    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     // Before the first slash, a query may as well be the rest of a password.
     let has_password = |at: usize| !rest[..at].contains(['/', '\\']) && rest[at..].contains('@');
     if rest.find(['?', '#']).is_some_and(has_password) {
