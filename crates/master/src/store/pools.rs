@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, PgPool};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::classes::ClassCache;
@@ -141,10 +141,11 @@ impl Store {
     /// When a migration fails.
     pub async fn migrate(&self) -> anyhow::Result<()> {
         // An index on a large table takes longer than any other statement may.
-        let mut connection = self.pool.acquire().await?.detach();
-        sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
-        MIGRATIONS.run(&mut connection).await?;
-        Ok(connection.close().await?)
+        let options = self.pool.connect_options().as_ref().clone().options([("statement_timeout", "0")]);
+        let pool = pool(1, CONTROL_ACQUIRE_TIMEOUT).connect_with(options).await?;
+        MIGRATIONS.run(&pool).await?;
+        pool.close().await;
+        Ok(())
     }
 
     /// Connects without touching the schema; everything over the same connections.
