@@ -86,7 +86,6 @@ pub enum Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
-            error if error.is_timeout() => Error::TooSlow,
             StoreError::Unavailable(error) => {
                 tracing::warn!(%error, "a request failed because the database is away");
                 Error::Unavailable
@@ -94,7 +93,7 @@ impl From<StoreError> for Error {
             StoreError::NotLeader => Error::ShuttingDown,
             StoreError::TooSlow(error) => {
                 tracing::warn!(%error, "a request failed because the database is too slow");
-                Error::Busy("the database took too long")
+                Error::TooSlow
             }
             StoreError::Locked(error) => {
                 tracing::warn!(%error, "a request failed because of a lock in the database");
