@@ -112,9 +112,24 @@ async fn a_role_that_may_not_sign_in_for_a_while_loses_nothing() {
 
 #[tokio::test]
 async fn sessions_that_stay_read_only_when_the_database_is_not_are_replaced() {
-    let refuse = "ALTER ROLE {role} SET default_transaction_read_only = on";
+    let mut ordinary = Ordinary::set().await;
+    let mut worker = ordinary.worker().await;
+    let (job, attempt) = ordinary.running(&mut worker).await;
+    let role = ordinary.role.clone();
+    run(&mut ordinary.owner, &format!("ALTER ROLE {role} SET default_transaction_read_only = on")).await;
+    ordinary.cut_connections().await;
+    worker.output(attempt, 0, Stream::Stdout, b"all\n").await;
+    let troubles = ordinary.stage.running.master.troubles.clone();
+    eventually("what records finds its new session read-only", async || {
+        troubles.database().filter(|trouble| trouble.message.contains("read-only transaction"))
+    })
+    .await;
     // Nobody ends the sessions that were begun meanwhile.
-    is_waited_out(refuse, "ALTER ROLE {role} RESET default_transaction_read_only", true).await;
+    run(&mut ordinary.owner, &format!("ALTER ROLE {role} RESET default_transaction_read_only")).await;
+    worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 4).await;
+    end_stored(&mut worker, attempt).await;
+    assert_eq!(ordinary.stage.client.finished(job).await.state, "completed");
+    assert_eq!(ordinary.stage.client.output(job).await, b"all\n");
 }
 
 #[tokio::test]
