@@ -10,6 +10,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 /// The way; it ends with this.
 pub struct DatabaseProxy {
@@ -65,7 +66,7 @@ impl DatabaseProxy {
         self.cut();
         let is_cut = self.is_cut.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(duration).await;
+            sleep(duration).await;
             is_cut.send_replace(false);
         });
     }
@@ -126,7 +127,7 @@ async fn copy(
     while let Ok(count) = from.read(&mut buffer).await {
         let delay = *latency.borrow();
         if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
+            sleep(delay).await;
         }
         // An end does not come through either.
         if cuts.wait_for(|is_cut| !is_cut).await.is_err()
