@@ -114,20 +114,16 @@ impl Worker {
                 let live = self.open(attempt).await?;
                 let end = self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
                 let end = end.unwrap_or_default();
-                match live {
-                    Some(live) if live.has_ended() => {
-                        // Closed is closed. The worker is told to forget it: there will never be a place for it.
-                        if end > live.received().bytes {
-                            self.note(attempt, OUTPUT_AFTER_END).await;
-                        }
-                    }
-                    Some(live) => {
+                // Without: of a job that was deleted, or of somebody else's attempt. There will never be a place for it.
+                if let Some(live) = live {
+                    if !live.has_ended() {
                         self.want(&live);
                         return Ok(());
                     }
-                    // Of a job that was deleted, or of somebody else's attempt: there is no place for it, and never
-                    // will be.
-                    None => {}
+                    // Closed is closed. The worker is told to forget it.
+                    if end > live.received().bytes {
+                        self.note(attempt, OUTPUT_AFTER_END).await;
+                    }
                 }
                 self.handle.send(ToWorker::OutputStored { attempt, offset: end });
             }

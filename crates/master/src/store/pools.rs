@@ -4,8 +4,8 @@
 //! viewers; [`WriteStore`] adds what users change; [`Store`] adds everything that moves tasks, sessions and loops.
 
 use std::ops::Deref;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use sqlx::PgPool;
@@ -206,12 +206,33 @@ fn with_timeout(options: PgConnectOptions, timeout: Duration) -> PgConnectOption
     ])
 }
 
+/// A session that is read-only remains so when others are not any more: after a failover that left it on a standby, or when
+/// an operator has reset what made it so. So whatever was connected when this was found last is not used again.
+static FOUND_READ_ONLY: Mutex<Option<Instant>> = Mutex::new(None);
+/// While the whole database is read-only, connections are replaced no more often than this.
+const REPLACED_EVERY: Duration = Duration::from_secs(1);
+
+/// A session was found that can't write.
+pub(super) fn found_read_only() {
+    let mut found = FOUND_READ_ONLY.lock().unwrap_or_else(PoisonError::into_inner);
+    if found.is_none_or(|at| at.elapsed() >= REPLACED_EVERY) {
+        *found = Some(Instant::now());
+    }
+}
+
+/// Whether a session that began so long ago may be one of those that can't write.
+fn is_outdated(age: Duration) -> bool {
+    let found = FOUND_READ_ONLY.lock().unwrap_or_else(PoisonError::into_inner);
+    found.is_some_and(|at| at.elapsed() <= age)
+}
+
 fn pool(connections: u32, wait: Duration) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(connections)
         .min_connections(0)
         .acquire_timeout(wait)
         .idle_timeout(IDLE_TIMEOUT)
+        .before_acquire(|_, session| Box::pin(std::future::ready(Ok(!is_outdated(session.age)))))
         // A broken connection shows itself in use; asking each time costs a round trip on every call.
         .test_before_acquire(false)
 }
