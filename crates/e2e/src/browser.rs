@@ -157,7 +157,8 @@ async fn port_of(driver: &mut Child) -> u16 {
     let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
     let reading = async {
         while let Some(line) = lines.next_line().await.unwrap() {
-            let port = line.split_once("started successfully on port ").map(|(_, rest)| rest.trim_end_matches('.'));
+            let port =
+                line.split_once("started successfully on port ").map(|(_, rest)| rest.trim_end_matches('.'));
             if let Some(port) = port.and_then(|port| port.trim().parse().ok()) {
                 return port;
             }

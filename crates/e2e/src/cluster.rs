@@ -14,8 +14,13 @@ const TEMPLATE: &str = "template_gaffer";
 
 /// Of the server that tests share. Nothing of it is to outlive the machine; many masters use it at once; and to look after
 /// hundreds of databases that last for seconds would take more time than the tests do.
-const OVERRIDES: [&str; 4] =
-    ["fsync=off", "full_page_writes=off", "max_connections=500", "autovacuum_naptime=1h"];
+const OVERRIDES: [&str; 5] = [
+    "fsync=off",
+    "full_page_writes=off",
+    "max_wal_size=256MB",
+    "max_connections=500",
+    "autovacuum_naptime=1h",
+];
 
 /// The server; it ends with the process.
 struct Cluster {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use gaffer_e2e::gaffer::{Dev, data_dir};
 use gaffer_e2e::eventually;
+use gaffer_e2e::gaffer::{Dev, data_dir};
 use serde_json::json;
 
 #[tokio::test]

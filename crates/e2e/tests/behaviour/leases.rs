@@ -123,7 +123,10 @@ async fn a_worker_that_falls_silent_is_away_since_its_last_word() {
     // By two clocks of one machine, of which one was rounded.
     let silent = (over - last_seen).num_milliseconds();
     assert!(last_seen >= before - chrono::TimeDelta::seconds(1), "{last_seen} {before}");
-    assert!(silent >= SILENCE_LIMIT.as_millis() as i64 - 1_000, "it counts as away since {last_seen}, until {over}");
+    assert!(
+        silent >= SILENCE_LIMIT.as_millis() as i64 - 1_000,
+        "it counts as away since {last_seen}, until {over}"
+    );
 }
 
 #[tokio::test]

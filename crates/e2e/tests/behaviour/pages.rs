@@ -132,7 +132,11 @@ async fn every_page_fits_light_and_dark_wide_and_narrow() {
                     )
                     .await;
                 let is_dark = scheme == Scheme::Dark;
-                assert_eq!(seen, json!([0, 1, width, is_dark]), "{what}: it scrolls sideways, or has not one title");
+                assert_eq!(
+                    seen,
+                    json!([0, 1, width, is_dark]),
+                    "{what}: it scrolls sideways, or has not one title"
+                );
                 browser.screenshot(&format!("{name}-{shade}-{width}")).await;
             }
             assert_eq!(complaints(&browser).await, json!([]), "{path}");

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use gaffer_e2e::gaffer::{Dev, bare_command, data_dir, kill_keeper, program};
 use gaffer_e2e::eventually;
+use gaffer_e2e::gaffer::{Dev, bare_command, data_dir, kill_keeper, program};
 use gaffer_protocol::rest::Task;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

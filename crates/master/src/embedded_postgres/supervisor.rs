@@ -123,8 +123,13 @@ impl Supervisor {
         socket_dir::sweep(&self.data_dir, &self.socket_dir)?;
         let (log, log_start) = self.data_dir.open_log()?;
         let begun = Instant::now();
-        let server =
-            self.server.insert(Server::spawn(&self.binaries, &self.data_dir, &self.socket_dir, &self.overrides, &log)?);
+        let server = self.server.insert(Server::spawn(
+            &self.binaries,
+            &self.data_dir,
+            &self.socket_dir,
+            &self.overrides,
+            &log,
+        )?);
         let problem = match tokio::time::timeout(READY_TIMEOUT, server.ready()).await {
             Ok(Ok(())) => {
                 let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

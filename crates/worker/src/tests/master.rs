@@ -20,8 +20,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-/// No test waits longer for anything.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// No test waits longer for anything, and none waits for so long on a machine that is only busy.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits for something, but not for ever.
 pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
@@ -33,9 +33,14 @@ pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
 
 /// Waits until something is so, looking again and again.
 pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    eventually(what, async || is_so()).await;
+}
+
+/// The same where to look takes a while itself.
+pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     soon(what, async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await;
