@@ -165,7 +165,7 @@ async fn port_of(driver: &mut Child) -> u16 {
         }
         panic!("chromedriver ended before it said its port");
     };
-    let port = tokio::time::timeout(PATIENCE, reading).await.expect("chromedriver says no port");
+    let port = tokio::time::timeout(*PATIENCE, reading).await.expect("chromedriver says no port");
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     port
 }

@@ -143,7 +143,7 @@ impl RawWorker {
             }
             self.inbox.pop_front()
         };
-        tokio::time::timeout(crate::PATIENCE, waiting).await.expect("the master says nothing")
+        tokio::time::timeout(*crate::PATIENCE, waiting).await.expect("the master says nothing")
     }
 
     /// The next message that `wanted` takes; others are passed over.

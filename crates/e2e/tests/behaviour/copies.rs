@@ -259,7 +259,7 @@ async fn a_copied_data_directory_on_one_machine_is_refused_before_it_touches_any
             .env("GAFFER_DATA_DIR", copy.path());
         worker
     };
-    let refused = tokio::time::timeout(PATIENCE, start().output()).await.unwrap().unwrap();
+    let refused = tokio::time::timeout(*PATIENCE, start().output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("is a copy of") && said.contains("remove the file `identity`"), "{said}");

@@ -43,7 +43,7 @@ impl Follower {
     }
 
     async fn next(&mut self) -> i64 {
-        self.next_within(PATIENCE).await.expect("no event came")
+        self.next_within(*PATIENCE).await.expect("no event came")
     }
 }
 
