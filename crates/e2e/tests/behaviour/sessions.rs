@@ -272,6 +272,29 @@ async fn doubled_and_overlapping_output_is_stored_once_and_a_gap_is_asked_for() 
 }
 
 #[tokio::test]
+async fn an_end_that_was_sent_before_the_worker_heard_of_a_gap_is_waited_for_again() {
+    let stage = Stage::set().await;
+    let mut worker = worker(&stage, "w").await;
+    let job = stage.client.submit(script("true")).await;
+    let attempt = worker.next_start().await.attempt;
+    worker.output(attempt, 0, Stream::Stdout, b"01234").await;
+    worker.output(attempt, 10, Stream::Stdout, b"abcde").await;
+    worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 15).await;
+    let wanted = worker
+        .hear_until(|message| match message {
+            ToWorker::OutputWanted { offset, .. } => Some(offset),
+            ToWorker::Goodbye { message, .. } => panic!("{message}"),
+            _ => None,
+        })
+        .await;
+    assert_eq!(wanted, 5);
+    worker.output(attempt, 5, Stream::Stdout, b"56789abcde").await;
+    worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 15).await;
+    stage.client.finished(job).await;
+    assert_eq!(stage.client.output(job).await, b"0123456789abcde");
+}
+
+#[tokio::test]
 async fn output_that_is_not_what_the_worker_read_is_told_so() {
     let stage = Stage::set().await;
     let mut worker = worker(&stage, "w").await;

@@ -98,7 +98,7 @@ impl Recorder {
         }
     }
 
-    /// After a commit: acknowledgements, commands, and calls to whoever waits.
+    /// After a commit: acknowledgements, commands, and answers to callers.
     fn tell(&mut self, changes: Vec<Change>, outcome: Outcome) {
         self.parts.pauses.note(&outcome, Utc::now());
         let Outcome {
@@ -116,6 +116,8 @@ impl Recorder {
             closed,
             workers,
         } = outcome;
+        // Before a slice is answered: what was found with it or before it is known by then.
+        self.parts.large_jobs.add(unfinished);
         for worker in &workers {
             if let Some(session) = self.parts.hub.get(*worker) {
                 session.agreement.expectation_changed();
@@ -187,7 +189,6 @@ impl Recorder {
         self.parts.pace.note(&runs, Instant::now());
         self.parts.troubles.jobs_written(&jobs);
         self.parts.troubles.jobs_locked(&busy);
-        self.parts.large_jobs.add(unfinished);
         if !jobs.is_empty() {
             self.parts.changes.announce(&jobs);
         }

@@ -23,6 +23,12 @@ impl Recorder {
         refusal: &StoreError,
         parts: &mut Vec<Vec<Change>>,
     ) {
+        if is_loss_for_refusal(&change) {
+            // The report is kept already, and the loss follows from it: it is tried until it is recorded.
+            self.parts.troubles.change_waits(refusal);
+            self.deferred.defer(change, tokio::time::Instant::now());
+            return;
+        }
         let Some(letter) = letter(&change, refusal) else { return };
         if let Err(error) = self.keep(&letter).await {
             // Not even that is taken: it waits, unacknowledged, at its worker.
@@ -32,10 +38,7 @@ impl Recorder {
         }
         match change {
             Change::Report { mut input, acknowledge, charge } => {
-                if let TaskEvent::Ended(report, end) = &input.event {
-                    if matches!(end, AttemptEnd::Lost { cause: LostCause::EndRefused }) {
-                        return;
-                    }
+                if let TaskEvent::Ended(report, _) = &input.event {
                     input.event =
                         TaskEvent::Ended(*report, AttemptEnd::Lost { cause: LostCause::EndRefused });
                     input.detail = Detail::None;
@@ -73,6 +76,12 @@ impl Recorder {
             }
         }
     }
+}
+
+/// Whether a change records the loss of an attempt whose own end was refused.
+fn is_loss_for_refusal(change: &Change) -> bool {
+    let Change::Report { input, .. } = change else { return false };
+    matches!(input.event, TaskEvent::Ended(_, AttemptEnd::Lost { cause: LostCause::EndRefused }))
 }
 
 /// What to keep of a change; none of a mere decision, which is made anew.
