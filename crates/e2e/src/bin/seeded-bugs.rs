@@ -130,6 +130,8 @@ impl Bench {
             .args(arguments)
             .current_dir(&self.sources)
             .env("CARGO_TARGET_DIR", &self.target)
+            // What a bug keeps from happening is not waited for as on a machine that is only busy.
+            .env("GAFFER_TEST_PATIENCE", "30")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

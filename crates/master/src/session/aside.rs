@@ -109,6 +109,7 @@ impl Worker {
             Task::Drivers(drivers) => {
                 // Not stored, it would be forgotten until the next hello.
                 self.patiently(|| write_drivers(&self.master, &self.handle, &drivers)).await?;
+                self.handle.reports.drivers_written();
             }
             Task::Output(attempt) => {
                 let live = self.open(attempt).await?;
