@@ -52,11 +52,13 @@ async fn lengths_of_time_are_right_whatever_a_workers_clock_says() {
         let running = stage.client.get(&format!("/jobs/{job}/tasks/main")).await.body;
         let ran = running["ran_seconds"].as_f64().unwrap();
         assert!((0.0..60.0).contains(&ran), "{name}: {running}");
+        assert!(time(&running["started_at"]) <= Utc::now(), "{name}: {running}");
 
         report(&mut worker, attempt, off).await;
         let done = stage.client.finished(job).await;
         let (started, finished) = (done.started_at.unwrap(), done.finished_at.unwrap());
         assert!(done.created_at <= started && started <= finished, "{name}: {done:?}");
+        assert!(finished <= Utc::now(), "{name}: {done:?}");
         assert!((finished - started).num_seconds() < 60, "{name}: by one clock");
         let task = stage.client.get(&format!("/jobs/{job}/tasks/main")).await.body;
         assert_eq!(task["ran_seconds"], 180.0, "{name}: as its worker measured it");

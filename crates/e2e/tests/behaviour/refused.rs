@@ -8,7 +8,7 @@ use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
 use gaffer_protocol::output::Stream;
-use gaffer_protocol::wire::{HeldAttempt, ToWorker};
+use gaffer_protocol::wire::{HeldAttempt, ToMaster, ToWorker};
 use reqwest::StatusCode;
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
@@ -281,6 +281,33 @@ async fn a_job_that_somebody_holds_in_the_database_delays_no_other() {
     lock.rollback().await.unwrap();
     end_stored(&mut worker, attempt).await;
     assert_eq!(client.finished(job).await.state, "completed");
+}
+
+/// As on a database that is too slow for more than ten tasks at once.
+#[tokio::test]
+async fn a_batch_that_takes_too_long_is_halved_until_it_does_not() {
+    let mut ordinary = Ordinary::set().await;
+    let mut worker = ordinary.worker().await;
+    let spec = json!({"command": ["true"], "count": 100, "resources": {"cpu": 0.01}});
+    let job = ordinary.stage.client.submit(spec).await;
+    let mut started = Vec::new();
+    for _ in 0..100 {
+        let attempt = worker.next_start().await.attempt;
+        started.push(ToMaster::Started { attempt, at: chrono::Utc::now(), container: None });
+    }
+    let sql = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                   IF (SELECT count(*) FROM changed) > 10 THEN \
+                       RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = '57014'; \
+                   END IF; RETURN NULL; END $$; \
+               CREATE TRIGGER slow AFTER UPDATE ON tasks REFERENCING NEW TABLE AS changed \
+                   FOR EACH STATEMENT EXECUTE FUNCTION slow()";
+    run(&mut ordinary.owner, sql).await;
+    worker.say(&started).await;
+    let client = &ordinary.stage.client;
+    eventually("all have started", async || {
+        (client.job(job).await.task_counts.get("running") == Some(&100)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

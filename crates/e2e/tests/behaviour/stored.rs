@@ -236,7 +236,10 @@ async fn a_class_whose_needs_cannot_be_read_has_those_of_its_jobs() {
     let big = json!({"script": "true", "resources": {"cpu": 2}});
     let (first, second) = (stage.client.submit(big.clone()).await, stage.client.submit(big).await);
     let small = stage.client.submit(json!({"script": "true", "resources": {"cpu": 1}})).await;
-    change(&stage.database_url, "UPDATE classes SET needs = '{\"later\": 1}'").await;
+    // A master that has not read them before.
+    let database = stage.strike().await;
+    change(&database, "UPDATE classes SET needs = '{\"later\": 1}'").await;
+    let stage = Stage::on(database).await;
     let mut worker = worker_on(&stage, hello("w")).await;
     let start = worker.next_start().await;
     assert_eq!(start.definition.job.0, first);

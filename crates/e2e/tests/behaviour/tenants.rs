@@ -21,6 +21,15 @@ pub async fn neighbour(stage: &Stage) -> (Client, String) {
     (stage.client.with_key(&user_key), key_in(master, project, "eve", Purpose::WorkerKey).await)
 }
 
+/// Sets a report aside, as if the database had refused it.
+async fn dead_letter(stage: &Stage, job: i64) -> i64 {
+    let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
+    let sql = "INSERT INTO dead_letters (kind, project_id, job_id, task_id, attempt, body, reason) \
+               SELECT 'report', j.project_id, j.id, t.id, 1, '', 'refused' \
+               FROM jobs j JOIN tasks t ON t.job_id = j.id WHERE j.id = $1 RETURNING id";
+    sqlx::query_scalar(sql).bind(job).fetch_one(&mut database).await.unwrap()
+}
+
 #[tokio::test]
 async fn what_one_project_has_is_not_there_for_another_on_any_route() {
     let stage = Stage::set().await;
@@ -44,17 +53,25 @@ async fn what_one_project_has_is_not_there_for_another_on_any_route() {
         assert_eq!(answer.status, 404, "{path}: {}", answer.text);
     }
     let mut paths = ["drain", "cordon", "resume"].map(|verb| format!("/workers/{id}/{verb}")).to_vec();
-    for path in ["stop", "rerun", "tasks/main/signal"] {
+    for path in ["stop", "rerun", "tasks/main/signal", "tasks/main/stdin"] {
         paths.push(format!("/jobs/{job}/{path}"));
     }
     for path in paths {
         let answer = eve.post(&path, &json!({"signal": "SIGINT"})).await;
         assert_eq!(answer.status, 404, "{path}: {}", answer.text);
     }
-    for path in [format!("/jobs/{job}"), format!("/keys/{key}"), format!("/workers/{id}")] {
+    let letter = dead_letter(&stage, job).await;
+    assert_eq!(eve.post(&format!("/dead-letters/{letter}/retry"), &json!({})).await.status, 404);
+    assert_eq!(eve.get("/system").await.body["has_dead_letters"], false);
+    for path in [
+        format!("/jobs/{job}"),
+        format!("/keys/{key}"),
+        format!("/workers/{id}"),
+        format!("/dead-letters/{letter}"),
+    ] {
         assert_eq!(eve.delete(&path).await.status, 404, "{path}");
     }
-    for path in ["/jobs", "/workers", "/events"] {
+    for path in ["/jobs", "/workers", "/events", "/dead-letters", &format!("/dead-letters?job={job}")] {
         let listed = eve.get(path).await;
         assert_eq!(listed.body["items"], json!([]), "{path}: {}", listed.text);
     }
@@ -76,6 +93,7 @@ async fn what_one_project_has_is_not_there_for_another_on_any_route() {
     }
 
     // And nothing of it did anything.
+    assert_eq!(stage.client.get("/dead-letters").await.body["items"][0]["id"], letter);
     worker.heartbeat(1, vec![HeldAttempt { attempt, phase: HeldPhase::Running }]).await;
     assert_eq!(stage.client.job(job).await.state, "running");
     assert_eq!(stage.client.get("/workers/w").await.body["state"], "online");

@@ -178,13 +178,18 @@ async fn a_directory_that_a_job_names_is_neither_removed_nor_emptied_of_others()
     let place = tempfile::tempdir().unwrap();
     let path = place.path().canonicalize().unwrap();
     std::fs::write(path.join("kept"), "x").unwrap();
-    // Somebody else works there, and is no process of the attempt.
-    let mut other = std::process::Command::new("sleep").arg("1000").current_dir(&path).spawn().unwrap();
     let start = Order {
         workdir: Some(path.display().to_string()),
-        ..script(1, "pwd; ls; sleep 1000 & echo $! > own")
+        ..script(1, "pwd; ls; sleep 1000 & echo $! > own; until [ -e go ]; do sleep 0.01; done")
     };
-    let (books, ended) = run(&mut session, start).await;
+    // Somebody else begins to work there meanwhile, as another attempt may, and is no process of this one.
+    let other = async {
+        pid_in(&path.join("own")).await;
+        let other = std::process::Command::new("sleep").arg("1000").current_dir(&path).spawn().unwrap();
+        std::fs::write(path.join("go"), "").unwrap();
+        other
+    };
+    let ((books, ended), mut other) = tokio::join!(run(&mut session, start), other);
     assert_eq!(books.stdout(attempt(1)), format!("{}\nkept\n", path.display()));
     assert_eq!(ended.killed.map(|receipt| (receipt.killed, receipt.left)), Some((1, 0)), "its own");
     assert!(!lives(pid_in(&path.join("own")).await));
