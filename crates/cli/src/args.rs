@@ -95,7 +95,7 @@ pub enum Command {
     Login(LoginArgs),
     /// Make a link that signs in to the dashboard
     Dashboard,
-    /// Check everything that has to work, and how to mend what does not
+    /// Diagnose common problems
     Doctor(DoctorArgs),
     /// Show the versions of this program and of the server
     Version(VersionArgs),

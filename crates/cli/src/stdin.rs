@@ -22,7 +22,7 @@ use crate::status::Status;
 
 /// The most bytes of one request.
 const MAX_BYTES: usize = 64 << 10;
-/// Whoever has nothing to write says that often that they are still there.
+/// Interval of empty requests while there is nothing to write: they show that the writer is still there.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 /// Before asking again whether the task has started: the first pause, which doubles, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -138,7 +138,7 @@ impl Passing<'_> {
     }
 }
 
-/// Reads standard input on a thread of its own, no further ahead than two pieces.
+/// Reads standard input on a separate thread, at most two pieces ahead.
 fn read() -> mpsc::Receiver<io::Result<Bytes>> {
     let (pieces, read) = mpsc::channel(1);
     std::thread::spawn(move || {

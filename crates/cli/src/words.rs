@@ -11,7 +11,7 @@ use crate::config;
 use crate::failure::Failure;
 use crate::spec_input::not_text;
 
-/// What this process was asked to do. Leaves with clap's own words where it makes no sense, or where help is wanted.
+/// What this process was asked to do. On a usage error, or for help, prints clap's text and exits.
 ///
 /// # Errors
 /// [`Failure::Usage`] if a word or a setting is no text.

@@ -40,7 +40,7 @@ use crate::quantity::Span;
 
 /// How often a worker sends a heartbeat.
 pub const HEARTBEAT_INTERVAL: Span = Span::from_millis(5_000);
-/// A connection on which nothing arrived for so long is given up.
+/// A connection on which nothing arrives for this time is closed.
 pub const SILENCE_LIMIT: Span = Span::from_millis(15_000);
 /// The master waits so much longer than `lost_after` before it declares an attempt lost: the worker, which starts its
 /// count no later, has killed the attempt by then. See [the lease](self#the-lease).

@@ -175,6 +175,19 @@ pub enum Repair {
     Lost(AttemptRef, LostCause),
 }
 
+impl Repair {
+    /// The attempt that it is about.
+    pub fn attempt(&self) -> AttemptRef {
+        match self {
+            Repair::SendStart(attempt)
+            | Repair::Started(attempt)
+            | Repair::SendStop(attempt)
+            | Repair::SendKill(attempt)
+            | Repair::Lost(attempt, _) => *attempt,
+        }
+    }
+}
+
 /// Compares what the database expects of a worker with what the worker says it holds. Nothing to repair gives nothing.
 ///
 /// Sound under three conditions:

@@ -18,6 +18,7 @@ const ROUNDS: usize = 3;
 const LATENCY_RUNS: usize = 50;
 
 fn main() {
+    gaffer_e2e::cluster::as_for_users();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let dir = data_dir();

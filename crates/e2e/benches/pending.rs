@@ -24,6 +24,7 @@ const LOOKED_AT: (usize, usize) = (256, 8);
 const ROUNDS: usize = 30;
 
 fn main() {
+    gaffer_e2e::cluster::as_for_users();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let store = Store::open(&fresh_database().await).await.unwrap();

@@ -34,6 +34,7 @@ const MEASURED: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_millis(700);
 
 fn main() {
+    gaffer_e2e::cluster::as_for_users();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let setting = |name: &str, default: usize| {

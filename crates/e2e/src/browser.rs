@@ -4,9 +4,10 @@ use std::process::Stdio;
 
 use fantoccini::{Client, ClientBuilder};
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::eventually;
+use crate::{PATIENCE, eventually};
 
 /// A browser with one window; it ends with this value.
 pub struct Browser {
@@ -34,21 +35,22 @@ impl Browser {
     /// The same with more arguments for Chromium.
     pub async fn open_with(width: u32, height: u32, scheme: Scheme, arguments: &[&str]) -> Option<Browser> {
         let profile = tempfile::Builder::new().prefix("gaffer-browser-").tempdir().unwrap();
-        let port = free_port();
+        // It takes a port that is free, and says which.
         let driver = Command::new("chromedriver")
-            .arg(format!("--port={port}"))
+            .arg("--port=0")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn();
-        let Ok(driver) = driver else {
+        let Ok(mut driver) = driver else {
             #[expect(clippy::print_stderr, reason = "a skipped test says why")]
             {
                 eprintln!("SKIPPED: there is no chromedriver on this machine (Debian: chromium-driver)");
             }
             return None;
         };
+        let port = port_of(&mut driver).await;
         let dark = if scheme == Scheme::Dark { "0" } else { "1" };
         let mut capabilities = json!({
             "goog:chromeOptions": { "args": [
@@ -124,8 +126,19 @@ impl Browser {
         field.send_keys(text).await.unwrap();
     }
 
-    /// Keeps a picture of the page beside the build, for people to look at.
+    /// Makes the page believe that its reader prefers that scheme from now on.
+    pub async fn prefer(&self, scheme: Scheme) {
+        let value = if scheme == Scheme::Dark { "dark" } else { "light" };
+        let features = json!([{"name": "prefers-color-scheme", "value": value}]);
+        self.devtools("Emulation.setEmulatedMedia", json!({"features": features})).await;
+    }
+
+    /// Keeps a picture of the page beside the build, for people to look at, if `GAFFER_SCREENSHOTS` is set: to draw them
+    /// all takes longer than the tests.
     pub async fn screenshot(&self, name: &str) {
+        if std::env::var_os("GAFFER_SCREENSHOTS").is_none() {
+            return;
+        }
         let picture = self.window.screenshot().await.unwrap();
         let test = std::env::current_exe().unwrap();
         let dir = test.parent().unwrap().parent().unwrap().join("screenshots");
@@ -139,9 +152,22 @@ impl Browser {
     }
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// The port that a WebDriver says it listens on. What else it says is read, and dropped.
+async fn port_of(driver: &mut Child) -> u16 {
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+    let reading = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            let port =
+                line.split_once("started successfully on port ").map(|(_, rest)| rest.trim_end_matches('.'));
+            if let Some(port) = port.and_then(|port| port.trim().parse().ok()) {
+                return port;
+            }
+        }
+        panic!("chromedriver ended before it said its port");
+    };
+    let port = tokio::time::timeout(*PATIENCE, reading).await.expect("chromedriver says no port");
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    port
 }
 
 /// A command of Chromium's own, beyond WebDriver.

@@ -7,7 +7,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::eventually_within;
+use crate::{PATIENCE, eventually_within};
 
 /// A client with a key.
 #[derive(Debug, Clone)]
@@ -102,7 +102,7 @@ impl Client {
 
     /// Waits until a job is over.
     pub async fn finished(&self, job: i64) -> Job {
-        self.finished_within(job, Duration::from_secs(60)).await
+        self.finished_within(job, *PATIENCE).await
     }
 
     /// Waits until a job is over, with a deadline of its own.
@@ -117,7 +117,7 @@ impl Client {
 
     /// Waits until a job is in a state.
     pub async fn in_state(&self, job: i64, state: &str) -> Job {
-        eventually_within(Duration::from_secs(60), &format!("job {job} is {state}"), async || {
+        eventually_within(*PATIENCE, &format!("job {job} is {state}"), async || {
             let job = self.job(job).await;
             (job.state == state).then_some(job)
         })

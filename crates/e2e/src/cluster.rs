@@ -1,7 +1,9 @@
-//! One private Postgres for each test process, and a database of its own for each test.
+//! One private Postgres for each test process, a database of its own for each test, and a cluster that is made already for
+//! each installation.
 
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use gaffer_master::config::postgres_settings;
 use gaffer_master::embedded_postgres::EmbeddedPostgres;
@@ -9,6 +11,16 @@ use gaffer_master::store::MIGRATIONS;
 use sqlx::{Connection, PgConnection};
 
 const TEMPLATE: &str = "template_gaffer";
+
+/// Of the server that tests share. Nothing of it is to outlive the machine; many masters use it at once; and to look after
+/// hundreds of databases that last for seconds would take more time than the tests do.
+const OVERRIDES: [&str; 5] = [
+    "fsync=off",
+    "full_page_writes=off",
+    "max_wal_size=256MB",
+    "max_connections=500",
+    "autovacuum_naptime=1h",
+];
 
 /// The server; it ends with the process.
 struct Cluster {
@@ -18,6 +30,12 @@ struct Cluster {
 
 static CLUSTER: OnceLock<Cluster> = OnceLock::new();
 static NUMBER: AtomicU32 = AtomicU32::new(0);
+static IS_MEASURED: AtomicBool = AtomicBool::new(false);
+
+/// From now on the server is set up as for users: for long runs and for benches, which say so before they use it.
+pub fn as_for_users() {
+    IS_MEASURED.store(true, Ordering::Relaxed);
+}
 
 /// Makes an empty database with the present schema; returns its URL.
 pub async fn fresh_database() -> String {
@@ -53,22 +71,33 @@ async fn cluster() -> &'static Cluster {
     if let Some(cluster) = CLUSTER.get() {
         return cluster;
     }
-    // Tests run side by side, each with a runtime of its own; the first one starts the server, the others wait.
-    tokio::task::spawn_blocking(|| {
-        CLUSTER.get_or_init(|| {
+    once(&CLUSTER, start).await
+}
+
+/// Tests run side by side, each with a runtime of its own; the first one makes what all share, the others wait.
+async fn once<T, F>(cell: &'static OnceLock<T>, make: impl FnOnce() -> F + Send + 'static) -> &'static T
+where
+    T: Send + Sync,
+    F: Future<Output = T>,
+{
+    let make = move || {
+        cell.get_or_init(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(start())
+            runtime.block_on(make())
         })
-    })
-    .await
-    .unwrap()
+    };
+    tokio::task::spawn_blocking(make).await.unwrap()
 }
 
 async fn start() -> Cluster {
     let dir = tempfile::Builder::new().prefix("gaffer-e2e-").tempdir().unwrap();
     // The server runs as another user when the tests run as root.
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let postgres = EmbeddedPostgres::start(postgres_settings(dir.path().to_owned(), None)).await.unwrap();
+    let mut settings = postgres_settings(dir.path().to_owned(), None);
+    if !IS_MEASURED.load(Ordering::Relaxed) {
+        settings.overrides = OVERRIDES.map(str::to_owned).to_vec();
+    }
+    let postgres = EmbeddedPostgres::start(settings).await.unwrap();
     let mut admin = PgConnection::connect(postgres.url()).await.unwrap();
     let sql = format!("CREATE DATABASE {TEMPLATE} TEMPLATE template0");
     sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut admin).await.unwrap();
@@ -78,4 +107,34 @@ async fn start() -> Cluster {
     MIGRATIONS.run(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     Cluster { postgres, _dir: dir }
+}
+
+/// What a `gaffer dev` has after its first start and its end: a cluster, and in it the present schema.
+struct Made {
+    postgres: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+static MADE: OnceLock<Made> = OnceLock::new();
+
+/// Puts a finished cluster into a data directory that has none, as its first start would make it.
+pub async fn give_cluster(data_dir: &Path) {
+    if data_dir.join("postgres").exists() {
+        return;
+    }
+    let made = once(&MADE, make).await;
+    // With owners and modes.
+    let copied = tokio::process::Command::new("cp").arg("-a").args([&made.postgres, data_dir]).status().await;
+    assert!(copied.unwrap().success(), "cannot copy the cluster to {}", data_dir.display());
+}
+
+async fn make() -> Made {
+    let dir = tempfile::Builder::new().prefix("gaffer-e2e-").tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let postgres = EmbeddedPostgres::start(postgres_settings(dir.path().to_owned(), None)).await.unwrap();
+    let mut connection = PgConnection::connect(postgres.url()).await.unwrap();
+    MIGRATIONS.run(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    postgres.stop().await;
+    Made { postgres: dir.path().join("postgres"), _dir: dir }
 }

@@ -1,19 +1,22 @@
 //! One master's own way to the database, which goes silent when it is told to: nobody hangs up, and nothing comes through.
 //!
-//! What is on its way then arrives when the way is whole again.
+//! What is on its way then arrives when the way is whole again. It can also be a long way.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
+use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 /// The way; it ends with this.
 pub struct DatabaseProxy {
     url: String,
     is_cut: watch::Sender<bool>,
+    latency: watch::Sender<Duration>,
     _dir: tempfile::TempDir,
 }
 
@@ -26,9 +29,10 @@ impl DatabaseProxy {
         let dir = tempfile::Builder::new().prefix("gaffer-way-").tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join(name)).unwrap();
         let (is_cut, cuts) = watch::channel(false);
-        tokio::spawn(lead(listener, server, cuts));
+        let (latency, latencies) = watch::channel(Duration::ZERO);
+        tokio::spawn(lead(listener, server, cuts, latencies));
         let url = with_socket_in(url, dir.path());
-        DatabaseProxy { url, is_cut, _dir: dir }
+        DatabaseProxy { url, is_cut, latency, _dir: dir }
     }
 
     /// The database by this way.
@@ -41,9 +45,15 @@ impl DatabaseProxy {
         self.is_cut.send_replace(true);
     }
 
-    /// Whole again.
+    /// Whole again, and as short as it was.
     pub fn mend(&self) {
         self.is_cut.send_replace(false);
+        self.latency.send_replace(Duration::ZERO);
+    }
+
+    /// From now on whatever comes through takes so long, each way.
+    pub fn delay(&self, latency: Duration) {
+        self.latency.send_replace(latency);
     }
 
     /// Whether it is silent.
@@ -52,11 +62,11 @@ impl DatabaseProxy {
     }
 
     /// Goes silent for so long.
-    pub fn cut_for(&self, duration: std::time::Duration) {
+    pub fn cut_for(&self, duration: Duration) {
         self.cut();
         let is_cut = self.is_cut.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(duration).await;
+            sleep(duration).await;
             is_cut.send_replace(false);
         });
     }
@@ -71,12 +81,17 @@ fn with_socket_in(url: &str, dir: &Path) -> String {
     format!("{before}?{}", parameters.collect::<Vec<_>>().join("&"))
 }
 
-async fn lead(listener: UnixListener, server: PathBuf, mut cuts: watch::Receiver<bool>) {
+async fn lead(
+    listener: UnixListener,
+    server: PathBuf,
+    mut cuts: watch::Receiver<bool>,
+    latency: watch::Receiver<Duration>,
+) {
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { return };
-                tokio::spawn(carry(client, server.clone(), cuts.clone()));
+                tokio::spawn(carry(client, server.clone(), cuts.clone(), latency.clone()));
             }
             // Ends with its proxy.
             changed = cuts.changed() => if changed.is_err() { return },
@@ -84,7 +99,12 @@ async fn lead(listener: UnixListener, server: PathBuf, mut cuts: watch::Receiver
     }
 }
 
-async fn carry(client: UnixStream, server: PathBuf, mut cuts: watch::Receiver<bool>) {
+async fn carry(
+    client: UnixStream,
+    server: PathBuf,
+    mut cuts: watch::Receiver<bool>,
+    latency: watch::Receiver<Duration>,
+) {
     if cuts.wait_for(|is_cut| !is_cut).await.is_err() {
         return;
     }
@@ -92,8 +112,8 @@ async fn carry(client: UnixStream, server: PathBuf, mut cuts: watch::Receiver<bo
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
-        () = copy(from_client, to_server, cuts.clone()) => {}
-        () = copy(from_server, to_client, cuts) => {}
+        () = copy(from_client, to_server, cuts.clone(), latency.clone()) => {}
+        () = copy(from_server, to_client, cuts, latency) => {}
     }
 }
 
@@ -101,9 +121,14 @@ async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut cuts: watch::Receiver<bool>,
+    latency: watch::Receiver<Duration>,
 ) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count) = from.read(&mut buffer).await {
+        let delay = *latency.borrow();
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
         // An end does not come through either.
         if cuts.wait_for(|is_cut| !is_cut).await.is_err()
             || count == 0

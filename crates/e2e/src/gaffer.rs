@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
 use crate::client::Client;
+use crate::cluster::give_cluster;
 use crate::eventually;
 
 /// The `gaffer` program that was built beside these tests.
@@ -78,13 +79,20 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// Starts it on a data directory and waits until it is ready.
+    /// Starts it on a data directory and waits until it is ready. If that is empty, it gets a database cluster, which
+    /// takes longer to make than to copy.
     pub async fn start(data_dir: &Path) -> Dev {
         Dev::start_with(data_dir, &[]).await
     }
 
     /// The same with more variables in its environment.
     pub async fn start_with(data_dir: &Path, variables: &[(&str, &str)]) -> Dev {
+        give_cluster(data_dir).await;
+        Dev::start_from_nothing(data_dir, variables).await
+    }
+
+    /// The same, which has to make everything by itself.
+    pub async fn start_from_nothing(data_dir: &Path, variables: &[(&str, &str)]) -> Dev {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(data_dir.join("dev.log")).unwrap();

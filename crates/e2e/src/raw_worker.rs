@@ -1,12 +1,15 @@
 //! A worker driven by hand: it says what the test says, sense or nonsense.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{DriverKind, Resources};
+use gaffer_domain::worker::SILENCE_LIMIT;
 use gaffer_protocol::definitions::{Definitions, StartAttempt};
 use gaffer_protocol::output::{ChunkBuilder, Stream};
 use gaffer_protocol::wire::{
@@ -14,14 +17,21 @@ use gaffer_protocol::wire::{
     ToMaster, ToWorker, Welcome,
 };
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use uuid::Uuid;
 
-/// A session of a hand-driven worker.
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Sink = SplitSink<Socket, Message>;
+
+/// A session of a hand-driven worker. It lasts however long a test takes from one word to the next: pings, which say
+/// nothing of the worker, keep the master from hanging up for silence.
 pub struct RawWorker {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    sink: Arc<Mutex<Sink>>,
+    source: SplitStream<Socket>,
+    pings: tokio::task::JoinHandle<()>,
     /// What has arrived and was not asked for yet.
     inbox: VecDeque<ToWorker>,
     definitions: Definitions,
@@ -54,7 +64,7 @@ pub fn hello(name: &str) -> Hello {
 }
 
 /// Opens the connection without a word.
-pub async fn dial(url: &str, key: &str) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>, Error> {
+pub async fn dial(url: &str, key: &str) -> Result<Socket, Error> {
     let mut request = url.into_client_request()?;
     request.headers_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
     Ok(connect_async(request).await?.0)
@@ -78,8 +88,11 @@ impl RawWorker {
             match inbox.pop_front() {
                 None => {}
                 Some(ToWorker::Welcome(welcome)) => {
-                    let mut worker =
-                        RawWorker { socket, inbox, definitions: Definitions::default(), welcome };
+                    let (sink, source) = socket.split();
+                    let sink = Arc::new(Mutex::new(sink));
+                    let pings = tokio::spawn(ping(Arc::downgrade(&sink)));
+                    let definitions = Definitions::default();
+                    let mut worker = RawWorker { sink, source, pings, inbox, definitions, welcome };
                     worker.take_definitions();
                     return Ok(worker);
                 }
@@ -97,12 +110,12 @@ impl RawWorker {
     /// Sends any text.
     pub async fn say_text(&mut self, text: &str) {
         // An error shows when reading.
-        let _ = self.socket.send(Message::Text(text.into())).await;
+        let _ = self.sink.lock().await.send(Message::Text(text.into())).await;
     }
 
     /// Sends any bytes.
     pub async fn say_bytes(&mut self, bytes: Vec<u8>) {
-        let _ = self.socket.send(Message::Binary(bytes.into())).await;
+        let _ = self.sink.lock().await.send(Message::Binary(bytes.into())).await;
     }
 
     fn take_definitions(&mut self) {
@@ -125,12 +138,12 @@ impl RawWorker {
     pub async fn hear(&mut self) -> Option<ToWorker> {
         let waiting = async {
             while self.inbox.is_empty() {
-                self.inbox = read_frame(&mut self.socket).await?.into();
+                self.inbox = read_frame(&mut self.source).await?.into();
                 self.take_definitions();
             }
             self.inbox.pop_front()
         };
-        tokio::time::timeout(crate::PATIENCE, waiting).await.expect("the master says nothing")
+        tokio::time::timeout(*crate::PATIENCE, waiting).await.expect("the master says nothing")
     }
 
     /// The next message that `wanted` takes; others are passed over.
@@ -191,6 +204,11 @@ impl RawWorker {
         self.inbox = kept;
     }
 
+    /// From now on nothing is heard of it but what the test says.
+    pub fn fall_silent(&self) {
+        self.pings.abort();
+    }
+
     /// Leaves without a goodbye.
     pub fn hang_up(self) {}
 }
@@ -211,9 +229,23 @@ pub fn ended(attempt: AttemptRef, end: AttemptEnd, output_bytes: u64) -> Ended {
     }
 }
 
-async fn read_frame(socket: &mut WebSocketStream<MaybeTlsStream<TcpStream>>) -> Option<Vec<ToWorker>> {
+/// Says that somebody is there, for as long as the session is.
+async fn ping(sink: std::sync::Weak<Mutex<Sink>>) {
+    let mut next = tokio::time::interval(SILENCE_LIMIT.to_std() / 5);
     loop {
-        match socket.next().await? {
+        next.tick().await;
+        let Some(sink) = sink.upgrade() else { return };
+        if sink.lock().await.send(Message::Ping(Default::default())).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read_frame(
+    source: &mut (impl StreamExt<Item = Result<Message, Error>> + Unpin),
+) -> Option<Vec<ToWorker>> {
+    loop {
+        match source.next().await? {
             Ok(Message::Text(text)) => {
                 return Some(serde_json::from_str(&text).expect("the master talks nonsense"));
             }

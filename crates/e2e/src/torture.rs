@@ -20,6 +20,7 @@ mod plan;
 pub mod play;
 mod postgres;
 mod readopt;
+mod refused;
 mod server;
 mod strikes;
 mod tap;
@@ -39,6 +40,7 @@ pub async fn run(plan: &Plan) -> Verdict {
         Run::Strikes(fault) => strikes::run(plan, fault).await,
         Run::Readopt => readopt::run(plan).await,
         Run::Postgres => postgres::run(plan).await,
+        Run::Refused => refused::run(plan).await,
         Run::Escape => escape::run(plan).await,
         Run::Crowd => crowd::run(plan).await,
         Run::Large => large::run(plan).await,

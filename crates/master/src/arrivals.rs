@@ -23,7 +23,7 @@ const TELL_AGAIN: Duration = Duration::from_secs(600);
 /// SHA-256 of a worker's identity.
 pub type Identity = [u8; 32];
 
-/// Whoever arrives just now, and which duplicates were told of lately.
+/// Hellos that are being handled, and the duplicates that were reported lately.
 #[derive(Debug, Clone, Default)]
 pub struct Arrivals(Arc<Mutex<Known>>);
 
@@ -50,7 +50,7 @@ pub struct Duplicate {
     pub holder_name: String,
     /// How the two compare.
     pub relation: Relation,
-    /// Whether the newcomer may go on with an identity of its own.
+    /// Whether the newcomer may continue with a new identity.
     pub begins_anew: bool,
 }
 
@@ -87,9 +87,11 @@ impl Duplicate {
 impl Arrivals {
     /// Waits until nobody else with this identity is being let in.
     pub async fn turn(&self, identity: Identity) -> Turn {
+        // Made before it is waited for: one that is given up leaves nothing behind.
+        let mut waiting = Turn { arrivals: self.clone(), identity, guard: None };
         let turn = self.lock().turns.entry(identity).or_default().clone();
-        let guard = Some(turn.lock_owned().await);
-        Turn { arrivals: self.clone(), identity, guard }
+        waiting.guard = Some(turn.lock_owned().await);
+        waiting
     }
 
     /// Whether to write an event about a duplicate of this worker.
@@ -115,22 +117,31 @@ impl Drop for Turn {
     }
 }
 
-/// Whether a worker that says hello from `newcomer` is the one that its identity says; to be asked in its [`Turn`].
+/// Whether the worker whose identity a newcomer has is heard of; listens for a few seconds if need be.
+pub async fn is_holder_well(hub: &Hub, known: &KnownPlace, newcomer: &Place) -> bool {
+    match (known.place.relation(newcomer), hub.get(known.id)) {
+        // Whatever its older session says: it must not wait.
+        (Relation::Itself, _) | (_, None) => false,
+        (_, Some(session)) => is_well(hub, &session).await,
+    }
+}
+
+/// Whether a worker that says hello from `newcomer` is the one that its identity says; to be asked in its [`Turn`], after
+/// [`is_holder_well`].
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn admit(
     store: &Store,
-    hub: &Hub,
     known: &KnownPlace,
     newcomer: &Place,
+    is_holder_well: bool,
 ) -> Result<Result<(), Duplicate>, StoreError> {
     let relation = known.place.relation(newcomer);
-    let holder = match (relation, hub.get(known.id)) {
-        // Whatever its older session says: it must not wait.
-        (Relation::Itself, _) => return Ok(Ok(())),
-        (_, Some(session)) if is_well(hub, &session).await => Holder::Well,
-        (Relation::Elsewhere, _) => Holder::Away { has_attempts: store.worker_has_attempts(known.id).await? },
+    let holder = match relation {
+        Relation::Itself => return Ok(Ok(())),
+        _ if is_holder_well => Holder::Well,
+        Relation::Elsewhere => Holder::Away { has_attempts: store.worker_has_attempts(known.id).await? },
         _ => Holder::Away { has_attempts: false },
     };
     let begins_anew = match relation.admission(holder) {
@@ -174,7 +185,14 @@ mod tests {
         drop(first);
         let second = second.await;
         assert!(second.is_ok());
+        let third = tokio::spawn({
+            let arrivals = arrivals.clone();
+            async move { arrivals.turn([1; 32]).await }
+        });
+        tokio::task::yield_now().await;
         drop((second, other));
+        third.abort();
+        assert!(third.await.is_err(), "it was given up while it waited");
         assert!(arrivals.lock().turns.is_empty());
         assert!(
             arrivals.is_news(WorkerId(1)) && !arrivals.is_news(WorkerId(1)) && arrivals.is_news(WorkerId(2))

@@ -259,6 +259,7 @@ pub fn postgres_settings(data_dir: PathBuf, bin_dir: Option<PathBuf>) -> crate::
         bin_dir,
         search_path: std::env::var_os("PATH"),
         runtime_dir: std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
+        overrides: Vec::new(),
     }
 }
 

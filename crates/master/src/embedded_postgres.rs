@@ -42,6 +42,8 @@ pub struct Settings {
     pub search_path: Option<OsString>,
     /// `$XDG_RUNTIME_DIR`, the place of the socket if the data directory's path is too long for one.
     pub runtime_dir: Option<PathBuf>,
+    /// Postgres's own settings, as `name=value`, which win over those that gaffer chooses. For tests.
+    pub overrides: Vec<String>,
 }
 
 /// A private Postgres server, child of this process, reachable only through a socket in a private directory.

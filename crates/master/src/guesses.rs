@@ -1,9 +1,9 @@
-//! Slows down whoever tries keys, sign-in links or session cookies that nobody has, without asking the database for each,
-//! and lets those that are good pass, also from the same address.
+//! Slows down clients that try unknown keys, sign-in links or session cookies, without asking the database for each, and
+//! lets those that are good pass, also from the same address.
 //!
 //! Every secret that the database refuses is charged to the address that it came from and to its own visible beginning.
-//! Whoever has used up an allowance has to wait, unless the secret is among those that are known to be good: they are kept
-//! as hashes, and are read again from the database when an unknown one comes, at most every few seconds.
+//! Once an allowance is used up, further secrets are refused, unless they are known to be good: those are kept as hashes,
+//! and are read again from the database when an unknown one comes, at most every few seconds.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -73,8 +73,8 @@ impl Default for Inner {
 }
 
 impl Guesses {
-    /// Whether the database may be asked about a secret. Afterwards, [`Guesses::is_good`] or [`Guesses::is_wrong`] must be
-    /// called.
+    /// Whether the database may be asked about a secret. Afterwards, [`Guesses::is_good`], [`Guesses::is_wrong`] or
+    /// [`Guesses::is_no_guess`] must be called.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -85,7 +85,7 @@ impl Guesses {
     ) -> Result<Result<(), TooMany>, StoreError> {
         let Err(wait) = self.inner().charge(presented, Instant::now()) else { return Ok(Ok(())) };
         {
-            // Whoever comes while they are read waits for them: a thousand workers may be back at once.
+            // Others wait while they are read: a thousand workers may be back at once.
             let _turn = self.reading.lock().await;
             let now = Instant::now();
             if self.inner().is_time_to_read(now) {
@@ -108,10 +108,13 @@ impl Guesses {
         if inner.known.contains(presented.sha256) {
             return;
         }
-        for guesser in guessers(presented) {
-            inner.wrong.give_back(&guesser);
-        }
+        inner.give_back(presented);
         inner.learn(presented.sha256);
+    }
+
+    /// The secret was wrong, but came along with a good one: it is not one that somebody tries.
+    pub fn is_no_guess(&self, presented: Presented<'_>) {
+        self.inner().give_back(presented);
     }
 
     /// A secret was made just now.
@@ -157,6 +160,12 @@ impl Inner {
             }
         }
         longest
+    }
+
+    fn give_back(&mut self, presented: Presented<'_>) {
+        for guesser in guessers(presented) {
+            self.wrong.give_back(&guesser);
+        }
     }
 
     fn is_time_to_read(&self, now: Instant) -> bool {
@@ -211,6 +220,16 @@ mod tests {
             .filter(|n| inner.charge(from(*n, &secret(u32::from(*n)), "gfu_target"), now).is_ok())
             .count();
         assert_eq!(passed, 30);
+    }
+
+    #[test]
+    fn a_stale_secret_beside_a_good_one_costs_nothing() {
+        let (guesses, stale) = (Guesses::default(), secret(7));
+        for _ in 0..1_000 {
+            let presented = from(1, &stale, "gfs_stale");
+            assert!(guesses.inner().charge(presented, Instant::now()).is_ok());
+            guesses.is_no_guess(presented);
+        }
     }
 
     #[test]

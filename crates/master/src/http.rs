@@ -139,7 +139,7 @@ fn dressed<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
                     header::X_CONTENT_TYPE_OPTIONS,
                     HeaderValue::from_static("nosniff"),
                 ))
-                // What is shown is for whoever asked, and as it is now.
+                // An answer is for one client and for now.
                 .layer(SetResponseHeaderLayer::if_not_present(
                     header::CACHE_CONTROL,
                     HeaderValue::from_static("no-store"),

@@ -166,9 +166,11 @@ impl SessionHandle {
         (Arc::new(handle), ends)
     }
 
-    /// Queues a message. What waits for too long is left out if it is repaired anyway.
+    /// Queues a message. With too much waiting, one that is repaired anyway is left out, and any other ends the session.
     pub fn send(&self, message: ToWorker) {
-        self.outbox.send(&message);
+        if !self.outbox.send(&message) {
+            self.end(GoodbyeCode::TooSlow, "the worker reads more slowly than it makes the master answer");
+        }
     }
 
     /// Queues a start, with its definition if the worker does not have it in this session.

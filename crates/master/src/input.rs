@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::hub::Hub;
 
-/// How long a process may take to read. Whoever writes asks again then.
+/// How long a process may take to read. After that the writer asks again.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Requests under way to one worker: what stands before its other messages is at most so often 64 KiB.
 const MAX_OF_A_WORKER: usize = 16;
@@ -76,7 +76,7 @@ impl Inputs {
     ) -> Result<Option<InputTaken>, Busy> {
         let (answer, answered) = oneshot::channel();
         let request = self.lock().begin(Request { worker, attempt, answer })?;
-        // Also if whoever asked is gone before the answer.
+        // Also if the client is gone before the answer.
         let _forgotten_at_the_end = Forget { inputs: self, request };
         let Written { writer, offset, bytes, is_last } = written;
         let input = Input { attempt, request, writer, offset, bytes: InputBytes(bytes), is_last };

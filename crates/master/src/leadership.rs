@@ -17,7 +17,7 @@ use crate::store::{Store, StoreError};
 
 /// Wait after the database did not answer.
 const RETRY: Duration = Duration::from_millis(250);
-/// A master that stands by gives the database so long to answer.
+/// How long a standby waits for the database to answer.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a master that goes down waits for the database to note that it has stepped down.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);

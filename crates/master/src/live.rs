@@ -420,6 +420,18 @@ impl LiveOutput {
         self.lock().ended
     }
 
+    /// From which offset on its worker is to send again; none if it was told that already.
+    pub fn tell_gap(&self) -> Option<u64> {
+        let mut inner = self.lock();
+        let expected = inner.received.bytes;
+        (inner.told_gap.replace(expected) != Some(expected)).then_some(expected)
+    }
+
+    /// Whether its worker was told of a gap and has not filled it: an end that it sent before comes again, too.
+    pub fn has_told_gap(&self) -> bool {
+        self.lock().told_gap.is_some()
+    }
+
     /// A new session begins: the worker knows of no gap.
     pub fn session_begins(&self) {
         self.lock().told_gap = None;

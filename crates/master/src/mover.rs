@@ -66,18 +66,22 @@ impl Mover {
     /// Takes a look whenever somebody asks for one, and as often as it takes while something drains or may be moved.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut balanced: Option<Instant> = None;
+        let mut failing = false;
         loop {
             let balances = self.balance_interval();
             let is_due = balances.is_some_and(|every| balanced.is_none_or(|at| at.elapsed() >= every));
             let wait = match self.move_once(Utc::now(), is_due).await {
                 Ok(is_draining) => {
+                    failing = false;
                     if is_due {
                         balanced = Some(Instant::now());
                     }
                     if is_draining { Some(DRAIN_INTERVAL) } else { balances }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a look at who might have to move failed");
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "a look at who might have to move failed; it is tried again");
+                    }
                     Some(RETRY)
                 }
             };

@@ -1,4 +1,4 @@
-//! A token bucket: so much at once, and so much in each second after that.
+//! Token buckets: a burst, then a rate per second.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -58,7 +58,7 @@ impl Bucket {
     }
 }
 
-/// A bucket for each of many, of whom so many are remembered.
+/// A bucket per key, with a maximum number of keys.
 #[derive(Debug)]
 pub struct Buckets<K> {
     rate: Rate,
@@ -90,8 +90,7 @@ impl<K: Eq + Hash> Buckets<K> {
         }
     }
 
-    /// Forgets whoever has been quiet for long, and of the others as many as it takes to have room for many: memory is
-    /// bounded, and so is the work.
+    /// Forgets full buckets, and then others until half of the room is free: memory is bounded, and so is the work.
     fn forget_some(&mut self, now: Instant) {
         let mut room = self.most / 2;
         self.of.retain(|_, bucket| {

@@ -43,7 +43,7 @@ pub use repair::lost;
 /// Waits between tries while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(1);
-/// A stop of a job that somebody else holds locked is tried for so long.
+/// How long a stop is retried while another transaction holds the job.
 const STOP_TRIED_FOR: Duration = Duration::from_secs(5);
 
 /// So many workers are compared with one look at the database.
@@ -289,21 +289,20 @@ impl Recorder {
     /// Records until every handle is gone.
     pub async fn run(mut self) {
         loop {
-            let due = self.deferred.due();
+            // A batch of what was deferred, then one of what is new: neither keeps the other waiting, however much there is.
+            if self.deferred.due().is_some_and(|due| due <= Instant::now()) {
+                self.try_deferred().await;
+            }
             let item = match self.next.take() {
-                Some(item) => Some(item),
+                Some(item) => item,
                 None => tokio::select! {
                     biased;
-                    () = sleep_until_or_forever(due) => None,
                     item = self.items.recv() => match item {
-                        Some(item) => Some(item),
+                        Some(item) => item,
                         None => return,
                     },
+                    () = sleep_until_or_forever(self.deferred.due()) => continue,
                 },
-            };
-            let Some(item) = item else {
-                self.try_deferred().await;
-                continue;
             };
             let (pending, comparisons) = self.gather(item);
             self.commit(pending.changes).await;

@@ -93,9 +93,11 @@ impl Scheduler {
     /// anything waits on a worker, asks for what has waited there too long.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut take_back_at: Option<Instant> = None;
+        let mut failing = false;
         loop {
             let wait = match self.schedule_once(Utc::now()).await {
                 Ok(pass) => {
+                    failing = false;
                     if pass.placed > 0 {
                         take_back_at.get_or_insert_with(|| Instant::now() + TAKE_BACK_AFTER.to_std());
                     }
@@ -107,7 +109,9 @@ impl Scheduler {
                     })
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a scheduling pass failed");
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "a scheduling pass failed; it is tried again");
+                    }
                     Some(RETRY)
                 }
             };

@@ -65,12 +65,23 @@ pub async fn serve(master: Arc<Master>, socket: WebSocket, key: KeyHolder) {
         Ok((registered, held, turn)) => {
             let (handle, ends) =
                 SessionHandle::new(&master.hub, id, registered.id, &registered.name, key.key);
-            if let Some(older) = master.hub.attach(handle.clone()) {
+            let alone = match master.hub.attach(handle.clone()) {
                 // What that one has taken in is on its way to the database then, and what is said next comes after it.
-                older.no_longer_heard().await;
-            }
+                // It may be waiting for the database itself.
+                Some(older) => {
+                    let gone = async {
+                        older.no_longer_heard().await;
+                        Ok(())
+                    };
+                    meanwhile_patience(&mut sink, gone).await
+                }
+                None => Ok(()),
+            };
             drop(turn);
-            let why = talk(&master, &handle, ends, sink, source, registered, held).await;
+            let why = match alone {
+                Ok(()) => talk(&master, &handle, ends, sink, source, registered, held).await,
+                Err(end) => end,
+            };
             master.hub.detach(handle.worker, id);
             let silent_for = handle.last_seen().0.elapsed();
             master.absences.note(handle.worker, BootTime::now(), silent_for);

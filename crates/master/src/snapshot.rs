@@ -21,7 +21,7 @@ use crate::store::{ReadStore, StoreError};
 pub const RECENT: Duration = Duration::from_secs(1);
 /// What those who ask once get: nothing older than their question.
 pub const NOW: Duration = Duration::ZERO;
-/// After a read, so many times its duration nothing is read again: whoever asks meanwhile waits for the next.
+/// Pause after a read, as a multiple of its duration. Requests in the pause wait for the next read.
 const REST: u32 = 9;
 const LONGEST_REST: Duration = Duration::from_secs(2);
 /// With more projects than this, those at which nobody looks are forgotten.

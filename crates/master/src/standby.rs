@@ -1,4 +1,4 @@
-//! A master that stands by: it answers that another one leads, so that whoever asks it goes elsewhere.
+//! A master that stands by: it answers that another one leads, so that clients go elsewhere.
 
 use std::os::fd::AsFd as _;
 

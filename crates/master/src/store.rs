@@ -14,6 +14,7 @@ pub mod events;
 mod forms;
 pub mod gate;
 pub mod jobs;
+mod kept;
 pub mod keys;
 pub mod leadership;
 pub mod leaving;

@@ -54,11 +54,17 @@ impl Sweeper {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut cleaned: Option<Instant> = None;
         let mut forgot: Option<Instant> = None;
+        let mut failing = false;
         loop {
             let wait = match self.sweep_once().await {
-                Ok(next) => next.map_or(IDLE_INTERVAL, |due| due.min(IDLE_INTERVAL)),
+                Ok(next) => {
+                    failing = false;
+                    next.map_or(IDLE_INTERVAL, |due| due.min(IDLE_INTERVAL))
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "a sweep failed");
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "a sweep failed; it is tried again");
+                    }
                     Duration::from_secs(1)
                 }
             };

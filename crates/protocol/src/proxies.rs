@@ -23,7 +23,7 @@ pub struct Proxies {
     exceptions: Vec<Exception>,
 }
 
-/// A variable that names a proxy. Whether it makes sense is asked when it is needed.
+/// A variable that names a proxy. It is checked when it is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Setting {
     variable: &'static str,
@@ -90,7 +90,7 @@ impl Proxies {
     /// The proxy that leads to a server; none if it is reached directly. This machine always is.
     ///
     /// # Errors
-    /// When the variable that counts makes no sense.
+    /// When the variable that counts is not the address of an HTTP proxy.
     pub fn to(&self, server: &ServerUrl) -> Result<Option<&Proxy>, InvalidProxy> {
         let own = if server.is_secure() { &self.secure } else { &self.plain };
         let Some(setting) = own.as_ref().or(self.all.as_ref()) else { return Ok(None) };

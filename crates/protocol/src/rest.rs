@@ -150,7 +150,7 @@ pub struct Attempt {
     pub output_bytes: u64,
     /// Line ends in it.
     pub output_lines: u64,
-    /// SHA-256 of the whole output as its worker read it, once it is over.
+    /// SHA-256 of the whole output as its worker read it, once the attempt has ended.
     pub output_sha256: Option<String>,
     /// Whether the stored output is what its worker read, by length and checksum; none if that could not be compared: it is
     /// not over, was lost, or the master was restarted meanwhile.
@@ -404,7 +404,7 @@ pub struct Queue {
 }
 
 /// How the scheduler has done since the master started, and lately: for all projects, and so told to the first project only,
-/// which whoever runs the installation is in.
+/// that of the installation's operator.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Passes {
     /// So many passes had something to do.

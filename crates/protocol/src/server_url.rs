@@ -129,6 +129,12 @@ impl FromStr for ServerUrl {
 
 /// Passwords, and keys in queries, that somebody put there by mistake are not repeated.
 fn shown(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    // Before the first slash, a query may as well be the rest of a password.
+    let has_password = |at: usize| !rest[..at].contains(['/', '\\']) && rest[at..].contains('@');
+    if rest.find(['?', '#']).is_some_and(has_password) {
+        return if scheme.is_empty() { "…".to_owned() } else { format!("{}://…", shown(scheme)) };
+    }
     let text = text.split(['?', '#']).next().unwrap_or_default();
     let text = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
     text.chars().take(MAX_SHOWN_CHARS).collect()
@@ -280,6 +286,9 @@ mod tests {
             "http://geheim@master/x",
             "http://master/?key=geheim",
             "ana:geheim@master",
+            "http://ana:geheim#x@master",
+            "http://ana:geheim?x@master",
+            "ana:geheim#x@master",
         ] {
             let error = text.parse::<ServerUrl>().unwrap_err().to_string();
             assert!(!error.contains("geheim"), "{error}");

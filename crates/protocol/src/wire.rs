@@ -335,7 +335,7 @@ pub enum ToWorker {
 /// Bytes for the standard input of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
-    /// Whose.
+    /// The attempt whose process reads it.
     pub attempt: AttemptRef,
     /// The answer repeats it.
     pub request: u64,
@@ -381,7 +381,7 @@ impl TryFrom<String> for InputBytes {
 /// How far the standard input of an attempt is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputTaken {
-    /// Whose.
+    /// The attempt whose process reads it.
     pub attempt: AttemptRef,
     /// Which request this answers.
     pub request: u64,

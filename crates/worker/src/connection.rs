@@ -62,13 +62,13 @@ pub(crate) struct Superseded {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the master at {url} refused this worker: {message}. To run both, remove the file `identity` in this data directory: \
-     then it is a worker of its own"
+     then it is a separate worker"
 )]
 pub(crate) struct Duplicate {
     url: String,
     /// What the master says of it.
     pub message: String,
-    /// Whether it goes on with an identity of its own.
+    /// Whether it continues with a new identity.
     pub begins_anew: bool,
 }
 

@@ -98,7 +98,7 @@ fn read_identity(path: &Path) -> anyhow::Result<Option<Uuid>> {
     }
 }
 
-/// Gives the worker with this data directory an identity of its own, in place of one that is another's.
+/// Replaces the identity in this data directory, which is another worker's, by a new one.
 pub(crate) fn replace_identity(dir: &Path, copied: Uuid) -> anyhow::Result<()> {
     let path = dir.join("identity");
     // Another process of this worker may have done it by now.
@@ -254,7 +254,7 @@ mod tests {
         refuse_copy(&original).unwrap();
         let error = refuse_copy(&copy).unwrap_err().to_string();
         assert!(error.contains("is a copy of") && error.contains(original.to_str().unwrap()), "{error}");
-        // With an identity of its own it is no copy any more.
+        // With a new identity it is no copy any more.
         fs::remove_file(copy.join("identity")).unwrap();
         refuse_copy(&copy).unwrap();
         // Moved: under its old path there is nothing, or something else.

@@ -36,7 +36,7 @@ pub(crate) type Stream = MaybeTlsStream<TcpStream>;
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoConnection {
-    /// The network, or whoever is at its other end, does not answer.
+    /// The network or the server does not answer.
     #[error("{0}")]
     Unreachable(String),
     /// The proxy does not want to pass this on. To be tried again only slowly.

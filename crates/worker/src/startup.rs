@@ -1,7 +1,7 @@
 //! What each long-lived process of gaffer does first: it gets rid of what it inherited from whatever started it.
 //!
 //! Descriptors, ignored signals and the signal mask pass through every `exec`, so a job would inherit them too, and
-//! whoever waits for a lock on an inherited descriptor would wait for the last of them. Resetting them once in each
+//! a process that waits for a lock on an inherited descriptor would wait for the last of them. Resetting them once in each
 //! process, and not between the fork and the exec of each job, keeps the start of a job cheap.
 
 use std::fs;
@@ -12,7 +12,7 @@ use nix::sys::signal::SigSet;
 
 use crate::config;
 
-/// The first descriptor that a process does not need from whoever starts it.
+/// The first descriptor that a process does not need from its parent.
 const FIRST_UNNEEDED: u32 = 3;
 /// Signals are numbered from 1 to this.
 const LAST_SIGNAL: i32 = 64;
@@ -22,7 +22,7 @@ const LAST_SIGNAL: i32 = 64;
 pub enum Hangup {
     /// Ignores it too: the operator wants this process to outlive the terminal.
     Inherited,
-    /// Sets the default: what this process starts must be the same whoever started the worker.
+    /// Sets the default: what this process starts must be the same however the worker was started.
     Default,
 }
 

@@ -24,7 +24,7 @@ pub enum Found {
     LetsIn,
     /// A master; there was no key to try.
     AsksForKey,
-    /// Whoever is there does not want this worker.
+    /// The server refuses this worker.
     Refuses(String),
     /// A proxy on the way does not pass this on.
     Blocked(String),

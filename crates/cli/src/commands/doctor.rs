@@ -1,4 +1,4 @@
-//! `gaffer doctor`: looks at everything that has to work, and says how to mend what does not.
+//! `gaffer doctor`: checks the client and the worker side, and says how to fix what is broken.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -388,7 +388,7 @@ async fn docker() -> Finding {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Finding::problem(
             CHECK,
             format!("{socket}: permission denied"),
-            "add the user of the worker to the group docker (which makes it as mighty as root)",
+            "add the user of the worker to the group docker (note: this is equivalent to root access)",
         ),
         Err(error) => {
             Finding::problem(CHECK, format!("{socket}: {error}"), "start the daemon, or look at DOCKER_HOST")

@@ -122,7 +122,7 @@ pub async fn run(args: RunArgs, out: &Out) -> Result<u8, Failure> {
     };
     status.retire();
     sink.close(!args.quiet);
-    // Whoever writes there may have begun later than this.
+    // The writer may have started later than this process.
     tell_if_ignored();
     match read {
         Ok(tasks) => {

@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use super::fake::Fake;
 
 /// Nothing here takes long; what hangs should fail.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The program with nothing of this environment, calling the fake.
 pub fn gaffer(fake: &Fake, arguments: &str) -> Command {

@@ -174,7 +174,7 @@ fn aliases_repeat_and_cannot_hold_themselves() {
     assert_eq!(value.get("b").unwrap().data, value.get("a").unwrap().data);
     assert_eq!(value.get("c").unwrap().as_text(), Some("2"));
     assert_eq!(value.get("2").unwrap().as_text(), Some("d"));
-    assert!(refusal(Language::Yaml, "a: &a [*a]").message.contains("inside of what it repeats"));
+    assert!(refusal(Language::Yaml, "a: &a [*a]").message.contains("part of the value that it repeats"));
     assert_eq!(refusal(Language::Yaml, "a: 1\nb: *none").place.unwrap().line, 2);
 }
 

@@ -116,7 +116,7 @@ impl<'t> Reader<'t> {
 
     fn alias(&mut self, anchor: usize, place: Place) -> Result<Value, SyntaxError> {
         let Some(anchored) = self.anchors.get(&anchor) else {
-            return Err(SyntaxError::at(place, "this alias stands inside of what it repeats"));
+            return Err(SyntaxError::at(place, "this alias is part of the value that it repeats"));
         };
         self.budget.spend(anchored.values, anchored.text_bytes, place)?;
         // Its mistakes are where it is written; that it is used here can be seen there.

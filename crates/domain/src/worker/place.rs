@@ -1,6 +1,6 @@
 //! Where a worker is, and what becomes of a second one with its identity: data directories are copied, machines cloned.
 //!
-//! An identity is kept in a data directory, so a copy of that has it too. Whoever is connected and well keeps it; so two
+//! An identity is kept in a data directory, so a copy of that has it too. The one that is connected and well keeps it; so two
 //! workers never oust each other in turns, and no attempt is adopted by a machine on which it does not run. But a worker
 //! that was restarted must take its own half-dead session's place at once. What tells the two apart is where they are.
 
@@ -39,7 +39,7 @@ pub enum Relation {
     Elsewhere,
 }
 
-/// Whoever has an identity when somebody else says hello with it.
+/// The present owner of an identity when another worker says hello with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Holder {
     /// Connected, and heard since the newcomer came.

@@ -254,6 +254,8 @@ impl Bench {
             .current_dir(&built.package)
             .env("CARGO_MANIFEST_DIR", &built.package)
             .env("TMPDIR", temporary.path())
+            // What a bug keeps from happening is not waited for as on a machine that is only busy.
+            .env("GAFFER_TEST_PATIENCE", "30")
             .stdin(Stdio::null())
             .stdout(File::create(self.said.join(name))?)
             .stderr(File::create(self.said.join(name).with_extension("stderr"))?)

@@ -18,6 +18,7 @@ const OPTIONS: &str = "options:
   --keep         leave the directory with the logs, and say where it is";
 
 fn main() -> ExitCode {
+    gaffer_e2e::cluster::as_for_users();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some(code) = play::act(&arguments) {
         return code.into();

@@ -1,10 +1,12 @@
 //! What a run asks of the master through the REST API, again and again while that is away.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use gaffer_protocol::rest::{Event, Job, OutputData, OutputLine, Page, Task, TaskDetail, Worker};
-use reqwest::{Method, Response};
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::sleep;
@@ -151,9 +153,15 @@ impl Fleet {
         }
     }
 
-    fn note(&self, answer: &Response) {
+    pub(super) fn note(&self, answer: &Response) {
         if answer.status().is_server_error() {
             self.server_errors.fetch_add(1, Ordering::Relaxed);
+            if answer.status() != StatusCode::SERVICE_UNAVAILABLE
+                || !answer.headers().contains_key(RETRY_AFTER)
+            {
+                let told = format!("{} of {}", answer.status(), answer.url().path());
+                self.improper_errors.lock().unwrap_or_else(PoisonError::into_inner).push(told);
+            }
         }
     }
 

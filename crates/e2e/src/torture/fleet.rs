@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -38,6 +38,8 @@ pub struct Setup {
     pub ways: Ways,
     /// A database server that may be killed; else the database is one on the server of all tests.
     pub server: Option<Server>,
+    /// The master is an ordinary role in its database, and has a way of its own to it.
+    pub is_ordinary: bool,
     /// Several masters on the one database, each with its own way to it, and the lease of the one that leads.
     pub masters: Option<(usize, Duration)>,
     /// Where the workers' data directories are, if they lie elsewhere.
@@ -48,9 +50,19 @@ pub struct Setup {
 
 impl Setup {
     pub fn plain() -> Setup {
-        Setup { ways: Ways::Carried, server: None, masters: None, worker_root: None, environment: Vec::new() }
+        Setup {
+            ways: Ways::Carried,
+            server: None,
+            is_ordinary: false,
+            masters: None,
+            worker_root: None,
+            environment: Vec::new(),
+        }
     }
 }
+
+/// The role of a master that is an ordinary one. There is one such master on a server.
+pub const ROLE: &str = "gaffer_master";
 
 pub struct Fleet {
     program: PathBuf,
@@ -58,7 +70,10 @@ pub struct Fleet {
     worker_root: PathBuf,
     environment: Vec<Vec<(&'static str, &'static str)>>,
     cpu: u32,
+    /// The database, as its owner.
     database_url: String,
+    /// The same, as the masters have it.
+    master_url: String,
     worker_key: String,
     pub(super) client: Client,
     masters: Vec<Seat>,
@@ -72,6 +87,8 @@ pub struct Fleet {
     frozen: Vec<Pid>,
     /// Answers of the API that say that the master is at fault.
     pub(super) server_errors: AtomicUsize,
+    /// Those of them that do not say when to come again.
+    pub(super) improper_errors: Mutex<Vec<String>>,
     /// Ends after the master.
     server: Option<Server>,
 }
@@ -94,7 +111,7 @@ pub enum Part {
 
 impl Fleet {
     pub async fn start(plan: &Plan, setup: Setup) -> Fleet {
-        let Setup { ways, server, masters, worker_root, environment } = setup;
+        let Setup { ways, server, is_ordinary, masters, worker_root, environment } = setup;
         // A master in this process makes the keys, and goes.
         let database = match &server {
             Some(server) => server.url().to_owned(),
@@ -103,6 +120,10 @@ impl Fleet {
         let stage = Stage::on(database).await;
         let (worker_key, user_key) = (stage.worker_key.clone(), stage.client.key().to_owned());
         let database_url = stage.strike().await;
+        let master_url = match is_ordinary {
+            true => as_ordinary(&database_url).await,
+            false => database_url.clone(),
+        };
         let (count, lease) = masters.map_or((1, None), |(count, lease)| (count, Some(lease)));
         let ports: Vec<[u16; 3]> = (0..count).map(|_| free_ports()).collect();
         let to = |door: usize, hangs_up| match ports.as_slice() {
@@ -125,8 +146,9 @@ impl Fleet {
         let program = plan.gaffer.clone();
         let mut masters = Vec::new();
         for (number, ports) in ports.into_iter().enumerate() {
-            let way = if count > 1 { Some(DatabaseProxy::start(&database_url).await) } else { None };
-            let url = way.as_ref().map_or(database_url.as_str(), DatabaseProxy::url);
+            let has_way = count > 1 || is_ordinary;
+            let way = if has_way { Some(DatabaseProxy::start(&master_url).await) } else { None };
+            let url = way.as_ref().map_or(master_url.as_str(), DatabaseProxy::url);
             let child = spawn_master(&program, url, ports, lease, &ways, dir.path(), number);
             masters.push(Seat { child, ports, way, lease });
         }
@@ -138,10 +160,12 @@ impl Fleet {
             environment,
             cpu: plan.cpu,
             server_errors: AtomicUsize::new(0),
+            improper_errors: Mutex::default(),
             workers: Vec::new(),
             frozen: Vec::new(),
             program,
             database_url,
+            master_url,
             worker_key,
             client,
             ways,
@@ -174,6 +198,10 @@ impl Fleet {
 
     pub fn server(&mut self) -> Option<&mut Server> {
         self.server.as_mut()
+    }
+
+    pub fn server_ref(&self) -> Option<&Server> {
+        self.server.as_ref()
     }
 
     pub fn database_url(&self) -> &str {
@@ -257,7 +285,7 @@ impl Fleet {
     /// Starts a master that was killed or has ended.
     pub fn revive_master(&mut self, number: usize) {
         let Seat { ports, lease, ref way, .. } = self.masters[number];
-        let url = way.as_ref().map_or(self.database_url.as_str(), DatabaseProxy::url);
+        let url = way.as_ref().map_or(self.master_url.as_str(), DatabaseProxy::url);
         let child = spawn_master(&self.program, url, ports, lease, &self.ways, self.dir(), number);
         self.masters[number].child = child;
     }
@@ -359,6 +387,19 @@ impl Drop for Fleet {
             }
         }
     }
+}
+
+/// Makes the role that the masters are, with all that one needs; returns its URL.
+async fn as_ordinary(url: &str) -> String {
+    let mut owner = PgConnection::connect(url).await.unwrap();
+    let sql = format!(
+        "CREATE ROLE {ROLE} LOGIN; GRANT ALL ON SCHEMA public TO {ROLE}; \
+         GRANT ALL ON ALL TABLES IN SCHEMA public TO {ROLE}; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {ROLE}"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut owner).await.unwrap();
+    let mut url = url::Url::parse(url).unwrap();
+    url.set_username(ROLE).unwrap();
+    url.to_string()
 }
 
 fn spawn_master(

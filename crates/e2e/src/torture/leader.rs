@@ -14,6 +14,7 @@ use super::figures::Times;
 use super::fleet::{Part, Setup};
 use super::network::first_ready;
 use super::plan::{LOST_AFTER, Plan};
+use super::play::is_chat;
 use super::trial::Trial;
 use super::verdict::{Verdict, output};
 
@@ -210,9 +211,8 @@ async fn judge(
     let mut verdict = trial.judge(&tasks, &repeated).await;
     for (_, task) in &chats {
         let [stdout, _] = output(&trial.fleet, task).await;
-        let text = String::from_utf8_lossy(&stdout).into_owned();
-        let counts = text.lines().enumerate().all(|(number, line)| line == number.to_string());
-        if task.state != "completed" || !counts || text.is_empty() {
+        let counts = is_chat(&stdout);
+        if task.state != "completed" || !counts {
             verdict.broken(format!("{}/{} is {}, counts: {counts}", task.job, task.address, task.state));
         }
     }

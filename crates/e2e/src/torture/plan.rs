@@ -20,6 +20,8 @@ pub enum Run {
     Readopt,
     /// A database server of its own is killed, restarted and cut off under a mix of tasks.
     Postgres,
+    /// A database server of its own refuses what is fine, locks, is full or slow, under a mix of tasks.
+    Refused,
     /// The networks of workers break, for less or for more than a lease.
     Partitions,
     /// Tasks that do all they can to outlive their end.
@@ -38,13 +40,14 @@ pub enum Run {
 
 impl Run {
     /// Every run, by the name that it is asked for with.
-    pub const ALL: [(&'static str, Run); 16] = [
+    pub const ALL: [(&'static str, Run); 17] = [
         ("links", Run::Strikes(Fault::KillLinks)),
         ("workers", Run::Workers),
         ("readopt", Run::Readopt),
         ("master", Run::Strikes(Fault::KillMaster)),
         ("leader", Run::Leader),
         ("postgres", Run::Postgres),
+        ("refused", Run::Refused),
         ("database", Run::Strikes(Fault::CutDatabase)),
         ("freeze", Run::Strikes(Fault::Freeze)),
         ("blips", Run::Strikes(Fault::Blips)),

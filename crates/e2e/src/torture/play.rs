@@ -66,6 +66,7 @@ pub fn act(arguments: &[String]) -> Option<u8> {
     match (what.as_str(), rest) {
         ("play", [seed, percent]) => Some(play(witness, seed.parse().ok()?, percent.parse().ok()?)),
         ("chat", [file]) => Some(chat(witness, Path::new(file))),
+        ("say", []) => Some(say(witness)),
         ("flood", [what, bytes]) => Some(flood(witness, &Flood::read(what, bytes)?)),
         ("linger", []) => loop {
             rest_for(Duration::from_secs(3600));
@@ -124,12 +125,36 @@ fn play(witness: &Path, seed: u64, percent: u64) -> u8 {
 /// How often a task that chats says something.
 const CHAT: Duration = Duration::from_millis(20);
 
+/// What begins each line of a task that chats, and that is to be in no log.
+pub const CHATTER: &str = "chatter of a task:";
+
+/// A line of a task that chats.
+pub fn chat_line(count: u64) -> String {
+    format!("{CHATTER} {count}\n")
+}
+
+/// Whether this is all that a task has said that chats: it counts from zero, and there is something.
+pub fn is_chat(output: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(output);
+    let lines = text.split_inclusive('\n').zip(0..);
+    !text.is_empty() && lines.into_iter().all(|(line, count)| line == chat_line(count))
+}
+
+/// Says one line.
+fn say(witness: &Path) -> u8 {
+    let teller = Teller::new(witness);
+    teller.tell("start");
+    std::io::stdout().write_all(chat_line(0).as_bytes()).unwrap();
+    teller.tell("end");
+    0
+}
+
 /// Counts aloud until the file is there.
 fn chat(witness: &Path, until: &Path) -> u8 {
     let teller = Teller::new(witness);
     teller.tell("start");
     for count in 0_u64.. {
-        std::io::stdout().write_all(format!("{count}\n").as_bytes()).unwrap();
+        std::io::stdout().write_all(chat_line(count).as_bytes()).unwrap();
         if until.exists() {
             break;
         }

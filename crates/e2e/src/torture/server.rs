@@ -55,6 +55,12 @@ impl Server {
         &self.url
     }
 
+    /// Lets the server write below a directory.
+    pub fn give(&self, dir: &Path) {
+        let owner = std::fs::metadata(&self.cluster).unwrap();
+        std::os::unix::fs::chown(dir, Some(owner.uid()), Some(owner.gid())).unwrap();
+    }
+
     /// Ends it with SIGKILL or, at once but by itself, with SIGQUIT; then starts it again and waits until it answers.
     pub async fn strike(&mut self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap());

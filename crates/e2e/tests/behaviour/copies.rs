@@ -1,5 +1,7 @@
 //! Copied data directories, cloned machines, and names of workers that are gone: who is well keeps its place.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::worker::HeldPhase;
 use gaffer_domain::worker::place::Place;
@@ -199,33 +201,33 @@ async fn a_data_directory_that_moved_to_another_machine_is_the_same_worker() {
 async fn of_copies_that_arrive_together_one_is_the_worker_and_nobody_is_ousted() {
     let stage = Stage::set().await;
     let said = hello("pi");
+    let answered = AtomicUsize::new(0);
     let arriving = (0..6).map(|at| {
         let clone = from(&said, &format!("boot-{at}"), &format!("m{at}"), "8:1");
-        let (url, key) = (stage.worker_url(), stage.worker_key.clone());
-        tokio::spawn(async move {
-            match RawWorker::try_connect(&url, &key, clone).await {
-                // Well, and heard of until all have their answer.
-                Ok(mut worker) => {
-                    for sequence in 1..60 {
-                        worker.heartbeat(sequence, vec![]).await;
-                        let _ =
-                            tokio::time::timeout(std::time::Duration::from_millis(200), worker.hear()).await;
-                    }
-                    None
-                }
-                Err(said) => Some(goodbye(said).0),
-            }
-        })
+        let (url, key, answered) = (stage.worker_url(), &stage.worker_key, &answered);
+        async move {
+            let answer = RawWorker::try_connect(&url, key, clone).await;
+            answered.fetch_add(1, Ordering::Relaxed);
+            let mut worker = match answer {
+                Ok(worker) => worker,
+                Err(said) => return Some(goodbye(said).0),
+            };
+            // Well, and heard of until all have their answer.
+            let mut sequence = 0;
+            eventually("all have their answer", async || {
+                sequence += 1;
+                worker.heartbeat(sequence, vec![]).await;
+                (answered.load(Ordering::Relaxed) == 6).then_some(())
+            })
+            .await;
+            worker.heartbeat(sequence + 1, vec![]).await;
+            None
+        }
     });
     let mut refused = 0;
-    for arrived in arriving.collect::<Vec<_>>() {
-        match arrived.await.unwrap() {
-            None => {}
-            Some(code) => {
-                assert_eq!(code, GoodbyeCode::BeginAnew);
-                refused += 1;
-            }
-        }
+    for code in futures::future::join_all(arriving).await.into_iter().flatten() {
+        assert_eq!(code, GoodbyeCode::BeginAnew);
+        refused += 1;
     }
     assert_eq!(refused, 5);
     assert_eq!(events(&stage, "worker.online").await.len(), 1);
@@ -257,7 +259,7 @@ async fn a_copied_data_directory_on_one_machine_is_refused_before_it_touches_any
             .env("GAFFER_DATA_DIR", copy.path());
         worker
     };
-    let refused = tokio::time::timeout(PATIENCE, start().output()).await.unwrap().unwrap();
+    let refused = tokio::time::timeout(*PATIENCE, start().output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("is a copy of") && said.contains("remove the file `identity`"), "{said}");

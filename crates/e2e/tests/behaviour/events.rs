@@ -43,7 +43,7 @@ impl Follower {
     }
 
     async fn next(&mut self) -> i64 {
-        self.next_within(PATIENCE).await.expect("no event came")
+        self.next_within(*PATIENCE).await.expect("no event came")
     }
 }
 
@@ -144,7 +144,7 @@ async fn whoever_holds_events_back_is_named_to_operators() {
 #[tokio::test]
 async fn a_follower_is_told_every_event_while_many_write_at_once() {
     const WRITERS: usize = 8;
-    const JOBS_EACH: usize = 25;
+    const JOBS_EACH: usize = 12;
     let stage = Stage::set().await;
     let response = stage.client.open("/events?after=0", "text/event-stream").await;
     let writing = (0..WRITERS).map(|_| {

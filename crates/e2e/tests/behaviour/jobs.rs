@@ -148,11 +148,17 @@ async fn a_failing_task_is_tried_again_as_its_policy_says() {
 #[tokio::test]
 async fn output_can_be_asked_for_by_line_by_byte_by_stream_and_from_its_end() {
     let lab = lab().await;
-    let job = lab
-        .dev
-        .client
-        .submit(script("echo first >&2; sleep 0.3; i=2; while [ $i -le 2000 ]; do echo line $i; i=$((i+1)); done; printf 'no end'"))
-        .await;
+    // Of two streams, what was read first comes first.
+    let go = lab.dir.path().join("go");
+    let text = format!(
+        "echo first >&2; while ! [ -e {} ]; do sleep 0.02; done; \
+         i=2; while [ $i -le 2000 ]; do echo line $i; i=$((i+1)); done; printf 'no end'",
+        go.display()
+    );
+    let job = lab.dev.client.submit(script(&text)).await;
+    let has_begun = async || (lab.dev.client.output(job).await == b"first\n").then_some(());
+    eventually("the first line is there", has_begun).await;
+    std::fs::write(&go, "").unwrap();
     lab.dev.client.finished(job).await;
     let all = String::from_utf8(lab.dev.client.output(job).await).unwrap();
     let get = async |query: &str| lab.dev.client.get(&format!("/jobs/{job}/output?{query}")).await.text;

@@ -101,15 +101,11 @@ async fn waits_in(database: &mut PgConnection, statement: &str) {
         "SELECT count(*) FROM pg_stat_activity WHERE (query LIKE '%{statement}%') AND wait_event_type = 'Lock' \
          AND datname = current_database()"
     );
-    for _ in 0..3_000 {
-        let waiting: i64 =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(sql.clone())).fetch_one(&mut *database).await.unwrap();
-        if waiting > 0 {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("no statement like {statement:?} waits");
+    eventually(&format!("a statement like {statement:?} waits"), async || {
+        let waiting = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(sql.clone()));
+        (waiting.fetch_one(&mut *database).await.unwrap() > 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

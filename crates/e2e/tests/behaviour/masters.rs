@@ -19,8 +19,8 @@ use gaffer_protocol::wire::{Heartbeat, HeldAttempt, MachineStats, ToMaster, ToWo
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
-/// As short as it may be, so that tests need not wait for long.
-const LEASE: &str = "2s";
+/// So short that tests need not wait for long, and longer than a leader on a busy machine takes to confirm its term.
+const LEASE: &str = "6s";
 
 async fn master(database_url: &str) -> Stage {
     Stage::with(database_url.to_owned(), |config| config.leader_lease = LEASE.parse().unwrap()).await

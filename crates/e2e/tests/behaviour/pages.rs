@@ -4,17 +4,19 @@ use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{DriverKind, PortProtocol};
 use gaffer_domain::worker::HeldPhase;
 use gaffer_e2e::browser::{Browser, Scheme};
+use gaffer_e2e::client::{Client, script};
+use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::{Dev, data_dir};
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
-use gaffer_e2e::{client::script, eventually};
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::wire::{ContainerFacts, DriverStatus, HeldAttempt, PublishedPort, ToMaster};
 use reqwest::header::{ACCEPT, COOKIE, LOCATION, SET_COOKIE};
 use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
 
-async fn sign_in(browser: &Browser, dev: &Dev) -> String {
-    let link = dev.client.post("/login-links", &json!({})).await;
+async fn sign_in(browser: &Browser, client: &Client) -> String {
+    let link = client.post("/login-links", &json!({})).await;
     let url = link.body["url"].as_str().unwrap().to_owned();
     browser.visit(&url).await;
     eventually("the browser is signed in", async || {
@@ -39,7 +41,7 @@ async fn a_job_is_made_watched_live_and_stopped_in_the_browser() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
     let Some(browser) = Browser::open(1280, 900, Scheme::Light).await else { return };
-    let base = sign_in(&browser, &dev).await;
+    let base = sign_in(&browser, &dev.client).await;
 
     browser.visit(&format!("{base}/jobs/new")).await;
     browser
@@ -84,46 +86,88 @@ async fn every_page_fits_light_and_dark_wide_and_narrow() {
     dev.client.submit(wishing).await;
     dev.client.post("/workers/docker-box/drain", &json!({"deadline": "1h"})).await;
 
-    for (scheme, shade) in [(Scheme::Light, "light"), (Scheme::Dark, "dark")] {
-        let Some(browser) = Browser::open(1280, 900, scheme).await else { return };
-        let base = sign_in(&browser, &dev).await;
-        let pages = [
-            ("overview", "/".to_owned()),
-            ("jobs", "/jobs".to_owned()),
-            ("new", "/jobs/new".to_owned()),
-            ("failed", format!("/jobs/{failing}")),
-            ("waiting", format!("/jobs/{waiting}")),
-            ("array", format!("/jobs/{array}?tab=tasks")),
-            ("task", format!("/jobs/{failing}/tasks/main")),
-            ("running", format!("/jobs/{running}")),
-            ("history", format!("/jobs/{failing}?tab=events")),
-            ("spec", format!("/jobs/{failing}?tab=spec")),
-            ("queue", "/queue".to_owned()),
-            ("workers", "/workers".to_owned()),
-            ("worker", "/workers/1".to_owned()),
-            ("container", format!("/jobs/{container}/tasks/main")),
-            ("pulling", format!("/jobs/{pulling}")),
-            ("docker-jobs", "/jobs?driver=docker".to_owned()),
-            ("docker-away", "/workers/docker-box".to_owned()),
-            ("add-worker", "/workers/new".to_owned()),
-            ("keys", "/keys".to_owned()),
-            ("events", "/events".to_owned()),
-            ("nothing", "/jobs/424242".to_owned()),
-        ];
-        for (name, path) in &pages {
-            for width in [1280, 360] {
-                browser.resize(width, 900).await;
-                browser.visit(&format!("{base}{path}")).await;
-                let what = format!("{path} at {width}, {shade}");
-                let overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
-                assert_eq!(browser.value(overflow).await, json!(0), "{what} scrolls sideways");
-                assert_eq!(browser.value("document.querySelectorAll('h1').length").await, json!(1), "{what}");
-                assert_eq!(complaints(&browser).await, json!([]), "{what}");
-                browser.screenshot(&format!("{name}-{shade}-{width}")).await;
-            }
-        }
-        browser.close().await;
+    let Some(browser) = Browser::open(1280, 900, Scheme::Light).await else { return };
+    let base = sign_in(&browser, &dev.client).await;
+    let pages = [
+        ("overview", "/".to_owned()),
+        ("jobs", "/jobs".to_owned()),
+        ("new", "/jobs/new".to_owned()),
+        ("failed", format!("/jobs/{failing}")),
+        ("waiting", format!("/jobs/{waiting}")),
+        ("array", format!("/jobs/{array}?tab=tasks")),
+        ("task", format!("/jobs/{failing}/tasks/main")),
+        ("running", format!("/jobs/{running}")),
+        ("history", format!("/jobs/{failing}?tab=events")),
+        ("spec", format!("/jobs/{failing}?tab=spec")),
+        ("queue", "/queue".to_owned()),
+        ("workers", "/workers".to_owned()),
+        ("worker", "/workers/1".to_owned()),
+        ("container", format!("/jobs/{container}/tasks/main")),
+        ("pulling", format!("/jobs/{pulling}")),
+        ("docker-jobs", "/jobs?driver=docker".to_owned()),
+        ("docker-away", "/workers/docker-box".to_owned()),
+        ("add-worker", "/workers/new".to_owned()),
+        ("keys", "/keys".to_owned()),
+        ("events", "/events".to_owned()),
+        ("nothing", "/jobs/424242".to_owned()),
+    ];
+    for (name, path) in &pages {
+        look_at(&browser, &format!("{base}{path}"), name).await;
     }
+    browser.close().await;
+}
+
+/// The page has one heading, no error and fits, wide and narrow, light and dark; a picture of each stays.
+async fn look_at(browser: &Browser, url: &str, name: &str) {
+    // Loaded once: that takes longer than all the looks at it.
+    browser.resize(360, 900).await;
+    browser.prefer(Scheme::Light).await;
+    browser.visit(url).await;
+    for (width, scheme, shade) in [
+        (360, Scheme::Light, "light"),
+        (1280, Scheme::Light, "light"),
+        (1280, Scheme::Dark, "dark"),
+        (360, Scheme::Dark, "dark"),
+    ] {
+        browser.resize(width, 900).await;
+        browser.prefer(scheme).await;
+        let what = format!("{url} at {width}, {shade}");
+        let is_so = json!([width, scheme == Scheme::Dark]);
+        eventually(&what, async || {
+            let seen =
+                browser.value("[innerWidth, matchMedia('(prefers-color-scheme: dark)').matches]").await;
+            (seen == is_so).then_some(())
+        })
+        .await;
+        let overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
+        assert_eq!(browser.value(overflow).await, json!(0), "{what} scrolls sideways");
+        assert_eq!(browser.value("document.querySelectorAll('h1').length").await, json!(1), "{what}");
+        browser.screenshot(&format!("{name}-{shade}-{width}")).await;
+    }
+    assert_eq!(complaints(browser).await, json!([]), "{url}");
+}
+
+#[tokio::test]
+async fn the_page_system_fits_and_a_dead_letter_is_deleted_there() {
+    let stage = Stage::set().await;
+    let reason = "value too long for type character varying(65536): in the third column of the row";
+    set_aside(&stage, reason).await;
+    let Some(browser) = Browser::open(1280, 900, Scheme::Light).await else { return };
+    let base = sign_in(&browser, &stage.client).await;
+    look_at(&browser, &format!("{base}/system"), "system").await;
+    browser.shows(reason).await;
+    browser.value("window.confirm = () => true").await;
+    browser.click("form[action$='/delete'] button").await;
+    browser.shows("No dead letters.").await;
+    browser.close().await;
+}
+
+/// A dead letter of no job that there is.
+async fn set_aside(stage: &Stage, reason: &str) {
+    let mut connection = PgConnection::connect(&stage.database_url).await.unwrap();
+    let sql = "INSERT INTO dead_letters (kind, project_id, job_id, task_id, attempt, worker_id, body, reason)
+               SELECT 'report', id, 7, 7, 1, 7, '{}', $1 FROM projects";
+    sqlx::query(sql).bind(reason).execute(&mut connection).await.unwrap();
 }
 
 /// A job that ran in a container, one whose image is under way, and the worker that says so, whose daemon is away by now.
@@ -171,7 +215,7 @@ async fn hostile_text_stays_text_in_every_place_of_every_page() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
     let Some(browser) = Browser::open(1280, 900, Scheme::Light).await else { return };
-    let base = sign_in(&browser, &dev).await;
+    let base = sign_in(&browser, &dev.client).await;
     let polyglot =
         "'\"></script><svg onload=window.hit=1><img src=x onerror=window.hit=1>{{7*7}}`${window.hit=1}`";
     let job = dev
@@ -227,6 +271,7 @@ async fn hostile_text_is_escaped_in_the_source_of_every_page() {
     let end = AttemptEnd::StartFailed { exit_code: 1, message: hostile.to_owned() };
     worker.ended(attempt, end, hostile.len() as u64).await;
     stage.client.finished(job).await;
+    set_aside(&stage, hostile).await;
 
     let cookie = stage.sign_in(&stage.client).await;
     let id = worker.welcome.worker;
@@ -245,6 +290,7 @@ async fn hostile_text_is_escaped_in_the_source_of_every_page() {
         format!("/workers/{id}"),
         "/keys".to_owned(),
         "/events".to_owned(),
+        "/system".to_owned(),
     ] {
         let page = stage.page(&path, &cookie).await;
         assert_eq!(page.status(), 200, "{path}");

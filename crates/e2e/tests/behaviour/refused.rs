@@ -111,6 +111,28 @@ async fn a_role_that_may_not_sign_in_for_a_while_loses_nothing() {
 }
 
 #[tokio::test]
+async fn sessions_that_stay_read_only_when_the_database_is_not_are_replaced() {
+    let mut ordinary = Ordinary::set().await;
+    let mut worker = ordinary.worker().await;
+    let (job, attempt) = ordinary.running(&mut worker).await;
+    let role = ordinary.role.clone();
+    run(&mut ordinary.owner, &format!("ALTER ROLE {role} SET default_transaction_read_only = on")).await;
+    ordinary.cut_connections().await;
+    worker.output(attempt, 0, Stream::Stdout, b"all\n").await;
+    let troubles = ordinary.stage.running.master.troubles.clone();
+    eventually("what records finds its new session read-only", async || {
+        troubles.database().filter(|trouble| trouble.message.contains("read-only transaction"))
+    })
+    .await;
+    // Nobody ends the sessions that were begun meanwhile.
+    run(&mut ordinary.owner, &format!("ALTER ROLE {role} RESET default_transaction_read_only")).await;
+    worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 4).await;
+    end_stored(&mut worker, attempt).await;
+    assert_eq!(ordinary.stage.client.finished(job).await.state, "completed");
+    assert_eq!(ordinary.stage.client.output(job).await, b"all\n");
+}
+
+#[tokio::test]
 async fn a_privilege_on_output_that_is_revoked_for_a_while_loses_nothing() {
     is_waited_out(
         "REVOKE INSERT ON output_chunks FROM {role}",
@@ -170,6 +192,45 @@ async fn output_that_a_constraint_refuses_is_kept_shown_and_put_back() {
     assert_eq!(client.output(job).await, b"one\ntwo\nthree\n");
     assert_eq!(client.get("/system").await.body["has_dead_letters"], false);
     assert_eq!(client.post(&retry, &json!({})).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn much_output_that_is_refused_holds_nobody_up_and_is_put_back_in_one_go() {
+    // More than one run of the loop tries.
+    const CHUNKS: u64 = 250;
+    let mut ordinary = Ordinary::set().await;
+    let mut worker = ordinary.worker().await;
+    let (job, attempt) = ordinary.running(&mut worker).await;
+    let sql = format!(
+        "ALTER TABLE output_chunks ADD CONSTRAINT none_of_it CHECK (task_id <> {}) NOT VALID",
+        attempt.task.0
+    );
+    run(&mut ordinary.owner, &sql).await;
+    for chunk in 0..CHUNKS {
+        worker.output(attempt, 4 * chunk, Stream::Stdout, b"one\n").await;
+    }
+    worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 4 * CHUNKS).await;
+    let client = &ordinary.stage.client;
+    let troubles = &ordinary.stage.running.master.troubles;
+    eventually("everything is set aside", async || {
+        // The database takes what it is given to keep, so nothing else has to wait.
+        assert_eq!(troubles.database(), None);
+        let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters")
+            .fetch_one(&mut ordinary.owner)
+            .await
+            .unwrap();
+        (kept.unsigned_abs() == CHUNKS).then_some(())
+    })
+    .await;
+    end_stored(&mut worker, attempt).await;
+
+    run(&mut ordinary.owner, "ALTER TABLE output_chunks DROP CONSTRAINT none_of_it").await;
+    ordinary.stage.running.master.dead_letters_wake.notify_one();
+    eventually("everything is put back", async || {
+        (client.get("/system").await.body["has_dead_letters"] == false).then_some(())
+    })
+    .await;
+    assert_eq!(client.output(job).await, b"one\n".repeat(CHUNKS as usize));
 }
 
 #[tokio::test]

@@ -73,6 +73,12 @@ async fn killing_postgres_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test]
+async fn a_database_that_refuses_or_locks_loses_nothing() {
+    let plan = plan(Run::Refused);
+    endures(Plan { duration: Duration::from_secs(8), workers: 2, tasks_per_job: 30, ..plan }).await;
+}
+
+#[tokio::test]
 async fn nothing_outlives_the_end_of_its_task() {
     endures(Plan { tasks: 24, ..plan(Run::Escape) }).await;
 }

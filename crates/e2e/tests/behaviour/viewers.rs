@@ -48,7 +48,7 @@ impl Watching {
                 self.text.push_str(&String::from_utf8_lossy(&piece));
             }
         };
-        let in_time = tokio::time::timeout(PATIENCE, reading).await;
+        let in_time = tokio::time::timeout(*PATIENCE, reading).await;
         assert!(in_time.is_ok(), "waited in vain for {what} in {}", self.text);
     }
 }

@@ -280,16 +280,13 @@ async fn a_heartbeat_without_news_does_not_ask_the_database_and_one_with_news_do
     lock.rollback().await.unwrap();
     // It lost the attempt: that is found out.
     worker.heartbeat(5, vec![]).await;
-    let found_out = async |worker: &mut RawWorker| {
-        for sequence in 6.. {
-            worker.heartbeat(sequence, vec![]).await;
-            if stage.client.job(job).await.state == "failed" {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    tokio::time::timeout(gaffer_e2e::PATIENCE, found_out(&mut worker)).await.unwrap();
+    let mut sequence = 5;
+    eventually("the loss is found out", async || {
+        sequence += 1;
+        worker.heartbeat(sequence, vec![]).await;
+        (stage.client.job(job).await.state == "failed").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -34,12 +34,24 @@ impl Background for DeadLetters {
 
     async fn run_once(&mut self) -> Result<Ran, StoreError> {
         let mut restored = Vec::new();
-        for id in self.store.dead_letters_to_try(TRIED_AT_ONCE).await? {
-            if let Some(job) = self.store.dead_letter_retry(id).await? {
-                restored.push(job);
+        let letters = self.store.dead_letters_to_try(TRIED_AT_ONCE).await?;
+        let more = letters.len() == TRIED_AT_ONCE as usize;
+        for id in letters {
+            match self.store.dead_letter_retry(id).await {
+                Ok(job) => restored.extend(job),
+                // It has its turn again later; the others need not wait for it.
+                Err(error) if error.may_be_partial() => {
+                    tracing::debug!(dead_letter = id, %error, "a dead letter could not be put back");
+                }
+                Err(error) => {
+                    self.changes.announce(&restored);
+                    return Err(error);
+                }
             }
         }
         self.changes.announce(&restored);
-        Ok(Ran { done: restored.len() as u64, again_after: None })
+        // As long as it gets on; what is still refused is tried again after the period.
+        let again_after = (more && !restored.is_empty()).then_some(Duration::ZERO);
+        Ok(Ran { done: restored.len() as u64, again_after })
     }
 }

@@ -1,4 +1,4 @@
-//! Runs a background loop: waits, retries, logs, and keeps its status for whoever asks.
+//! Runs a background loop: waits, retries, logs, and keeps its status.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -27,6 +27,8 @@ pub struct LargeJobs {
 struct Progress {
     is_stopping: bool,
     after: Option<Place>,
+    /// Counts how often more was found to do: what is found while a slice is under way is not done with it.
+    found: u64,
 }
 
 impl LargeJobs {
@@ -37,9 +39,10 @@ impl LargeJobs {
         }
         let mut known = self.lock();
         for Unfinished { job, is_stopping } in jobs {
-            let progress = known.entry(job).or_insert(Progress { is_stopping, after: None });
+            let progress = known.entry(job).or_insert(Progress { is_stopping, after: None, found: 0 });
+            progress.found += 1;
             if is_stopping && !progress.is_stopping {
-                *progress = Progress { is_stopping, after: None };
+                (progress.is_stopping, progress.after) = (true, None);
             }
         }
         self.wake.notify_one();
@@ -49,6 +52,17 @@ impl LargeJobs {
     pub fn stopping(&self) -> Vec<JobId> {
         let known = self.lock();
         known.iter().filter(|(_, progress)| progress.is_stopping).map(|(job, _)| *job).collect()
+    }
+
+    /// A job is through, unless more was found since it had been `found` so often: then it begins anew.
+    fn done(&self, job: JobId, found: u64) {
+        let mut known = self.lock();
+        match known.get_mut(&job) {
+            Some(progress) if progress.found != found => progress.after = None,
+            _ => {
+                known.remove(&job);
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, Progress>> {
@@ -91,20 +105,14 @@ impl Background for LargeJobsLoop {
         // One slice of each in turn: a very large one does not hold up the others.
         let (mut done, mut is_busy) = (0, false);
         let jobs = self.jobs.lock().clone();
-        for (job, Progress { is_stopping, after }) in jobs {
+        for (job, Progress { is_stopping, after, found }) in jobs {
             let Ok(result) = self.recorder.slice(JobSlice { job, after }).await else {
                 is_busy = true;
                 continue;
             };
             done += 1;
             match result {
-                SliceResult::Done => {
-                    let mut jobs = self.jobs.lock();
-                    // A stop that came meanwhile begins anew.
-                    if jobs.get(&job).is_some_and(|progress| progress.is_stopping == is_stopping) {
-                        jobs.remove(&job);
-                    }
-                }
+                SliceResult::Done => self.jobs.done(job, found),
                 SliceResult::More(after) => {
                     if let Some(progress) = self.jobs.lock().get_mut(&job)
                         && progress.is_stopping == is_stopping
@@ -122,5 +130,29 @@ impl Background for LargeJobsLoop {
             (false, false) => Some(Duration::ZERO),
         };
         Ok(Ran { done, again_after })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOB: JobId = JobId(7);
+
+    fn progress(jobs: &LargeJobs) -> Option<Progress> {
+        jobs.lock().get(&JOB).copied()
+    }
+
+    #[test]
+    fn what_is_found_while_the_last_slice_is_under_way_is_not_forgotten() {
+        let jobs = LargeJobs::default();
+        jobs.add(vec![Unfinished { job: JOB, is_stopping: false }]);
+        let at_the_slice = progress(&jobs).map_or(0, |progress| progress.found);
+        jobs.add(vec![Unfinished { job: JOB, is_stopping: false }]);
+        jobs.done(JOB, at_the_slice);
+        let left = progress(&jobs);
+        assert!(left.is_some_and(|progress| progress.after.is_none()), "{left:?}");
+        jobs.done(JOB, left.map_or(0, |progress| progress.found));
+        assert!(progress(&jobs).is_none());
     }
 }

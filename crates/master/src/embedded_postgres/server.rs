@@ -135,13 +135,15 @@ impl Server {
         binaries: &Binaries,
         data_dir: &DataDir,
         socket_dir: &Path,
+        overrides: &[String],
         log: &fs::File,
     ) -> Result<Server, StartError> {
         let program = binaries.postgres();
         let cluster = data_dir.cluster();
         let mut postgres = command(&program, data_dir, Some(data_dir.way_into(&cluster)?));
         postgres.arg("-k").arg(socket_dir).arg("-p").arg(PORT.to_string());
-        for setting in SERVER_SETTINGS {
+        // Of two of the same name, the last one counts.
+        for setting in SERVER_SETTINGS.iter().copied().chain(overrides.iter().map(String::as_str)) {
             postgres.args(["-c", setting]);
         }
         let duplicate = || log.try_clone().map(Stdio::from);

@@ -77,6 +77,7 @@ struct Supervisor {
     data_dir: DataDir,
     binaries: Binaries,
     socket_dir: PathBuf,
+    overrides: Vec<String>,
     /// The last one started. It may have ended.
     server: Option<Server>,
 }
@@ -88,7 +89,8 @@ impl Supervisor {
         let socket_dir = socket_dir::choose(&data_dir, settings.runtime_dir.as_deref())?;
         server::make_cluster(&binaries, &data_dir).await?;
         data_dir.rotate_log()?;
-        Ok(Supervisor { data_dir, binaries, socket_dir, server: None })
+        let overrides = settings.overrides.clone();
+        Ok(Supervisor { data_dir, binaries, socket_dir, overrides, server: None })
     }
 
     fn facts(&self) -> Facts {
@@ -121,8 +123,13 @@ impl Supervisor {
         socket_dir::sweep(&self.data_dir, &self.socket_dir)?;
         let (log, log_start) = self.data_dir.open_log()?;
         let begun = Instant::now();
-        let server =
-            self.server.insert(Server::spawn(&self.binaries, &self.data_dir, &self.socket_dir, &log)?);
+        let server = self.server.insert(Server::spawn(
+            &self.binaries,
+            &self.data_dir,
+            &self.socket_dir,
+            &self.overrides,
+            &log,
+        )?);
         let problem = match tokio::time::timeout(READY_TIMEOUT, server.ready()).await {
             Ok(Ok(())) => {
                 let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -28,6 +28,7 @@ fn settings(data_dir: &Path) -> Settings {
         bin_dir: std::env::var_os("GAFFER_PG_BIN").map(PathBuf::from),
         search_path: std::env::var_os("PATH"),
         runtime_dir: None,
+        overrides: Vec::new(),
     }
 }
 

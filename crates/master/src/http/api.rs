@@ -24,7 +24,7 @@ fn body_as<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, 
     let value = body_json(headers, body)?;
     serde_json::from_value(value).map_err(|error| Error::Unprocessable {
         code: "invalid_body",
-        detail: format!("the body is not what is wanted here: {error}"),
+        detail: format!("invalid request body: {error}"),
         errors: Vec::new(),
     })
 }

@@ -74,10 +74,10 @@ impl FromRequestParts<Arc<Master>> for Caller {
     }
 }
 
-/// Who is signed in with the request's cookies, if anybody. Whoever tries too many is not, without an error: a cookie that
-/// has expired is sent with every request.
+/// Who is signed in with the request's cookies, if anybody. After too many unknown ones nobody is, without an error: a
+/// cookie that has expired is sent with every request.
 pub async fn signed_in(master: &Master, headers: &HeaderMap, peer: &Peer) -> Result<Option<Caller>, Error> {
-    let mut wrong = None;
+    let mut wrong: Vec<([u8; 32], &str)> = Vec::new();
     for (sha256, token) in sessions(headers) {
         let presented = presented(&sha256, token, peer);
         if master.guesses.may_ask(&master.writes, presented).await?.is_err() {
@@ -86,13 +86,15 @@ pub async fn signed_in(master: &Master, headers: &HeaderMap, peer: &Peer) -> Res
         if let Some(session) = master.writes.web_session_check(&sha256, SESSION_IDLE_SECS).await? {
             master.guesses.is_good(presented);
             peer.prove();
+            // The cookie of another gaffer on this host is no guess beside one that is good.
+            let beside = wrong.iter().map(|(sha256, token)| self::presented(sha256, token, peer));
+            beside.for_each(|stale| master.guesses.is_no_guess(stale));
             let user = session.user.into();
             return Ok(Some(Caller { project: session.project, user_id: session.user_id, user }));
         }
-        wrong.get_or_insert((sha256, token));
+        wrong.push((sha256, token));
     }
-    // The cookie of another gaffer on this host is no guess beside one that is good.
-    if let Some((sha256, token)) = wrong {
+    for (sha256, token) in wrong {
         master.guesses.is_wrong(presented(&sha256, token, peer));
     }
     Ok(None)

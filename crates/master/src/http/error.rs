@@ -79,14 +79,13 @@ pub enum Error {
     #[error("this master stands by: another one leads; try again in a moment, or ask that one")]
     Standby,
     /// Something that must not happen has happened; it is in the log.
-    #[error("something went wrong inside of gaffer; the master's log says what")]
+    #[error("internal error; see the master's log")]
     Internal,
 }
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
-            error if error.is_timeout() => Error::TooSlow,
             StoreError::Unavailable(error) => {
                 tracing::warn!(%error, "a request failed because the database is away");
                 Error::Unavailable
@@ -94,7 +93,7 @@ impl From<StoreError> for Error {
             StoreError::NotLeader => Error::ShuttingDown,
             StoreError::TooSlow(error) => {
                 tracing::warn!(%error, "a request failed because the database is too slow");
-                Error::Busy("the database took too long")
+                Error::TooSlow
             }
             StoreError::Locked(error) => {
                 tracing::warn!(%error, "a request failed because of a lock in the database");

@@ -88,7 +88,7 @@ pub fn routes() -> Router<Arc<Master>> {
         .route("/favicon.ico", get(assets::favicon))
 }
 
-/// A page as an answer. Nobody keeps a copy: it shows what is, to whoever is signed in, and may show a secret.
+/// A page as an answer. No cache keeps a copy: it is for one user, and may show a secret.
 fn page(template: &impl Template) -> Result<Response, Error> {
     let html = template.render().map_err(|error| {
         tracing::error!(%error, "a page could not be written");

@@ -17,6 +17,8 @@ use crate::store::gate::StartOrder;
 
 /// The most bytes that wait for one worker.
 const MAX_SESSION_BYTES: usize = 32 << 20;
+/// With so many times that much waiting, a worker makes more to be answered than it reads: its session ends.
+const UNREAD_SESSIONS: usize = 2;
 /// The most bytes that wait for all workers together.
 const MAX_TOTAL_BYTES: usize = 256 << 20;
 /// What an entry costs beside its text.
@@ -141,21 +143,25 @@ impl Outbox {
         Outbox { budget, state: Mutex::default(), ready: Notify::new() }
     }
 
-    /// Queues a message.
-    pub(super) fn send(&self, message: &ToWorker) {
+    /// Queues a message. False if so much waits that not even an acknowledgement has room.
+    pub(super) fn send(&self, message: &ToWorker) -> bool {
         if let ToWorker::Alive { sequence } = message {
             self.lock().alive = Some(*sequence);
             self.ready.notify_one();
-            return;
+            return true;
         }
-        let Some(text) = text_of(message) else { return };
+        let Some(text) = text_of(message) else { return true };
         let mut state = self.lock();
         if is_repaired(message) && self.is_full(&state) {
-            return;
+            return true;
+        }
+        if state.bytes >= self.budget.limits.session.saturating_mul(UNREAD_SESSIONS) {
+            return false;
         }
         self.push(&mut state, Queued::Text(text));
         drop(state);
         self.ready.notify_one();
+        true
     }
 
     /// Queues a start, after its definition if the worker does not have that yet.

@@ -1,4 +1,4 @@
-//! Who is connected to one port, and who has to go when it is full: whoever has proven nothing, the silent first.
+//! The connections of one port, and which are closed when it is full: those without a valid key, the silent first.
 //!
 //! A connection is *proven* once a request on it came with a good key or a session. Those that are not share a part of
 //! the port's places, so that however many there are, what is proven still gets in; a newcomer takes the place of the
@@ -117,7 +117,7 @@ impl Connection {
         }
     }
 
-    /// It is a session from now on, which has timeouts of its own.
+    /// It is a session from now on, which has its own timeouts.
     pub fn becomes_session(&self) {
         self.busy.fetch_add(1, Ordering::Relaxed);
     }
@@ -335,7 +335,7 @@ impl Places {
 
 impl Inner {
     /// Tells one that has proven nothing to close, of that network or of any: the silent one that came first, or if none
-    /// is silent, whoever came first. False if there is none.
+    /// is silent, the one that came first. False if there is none.
     fn make_room(&mut self, network: Option<IpAddr>) -> bool {
         let goes = match network {
             Some(network) => {

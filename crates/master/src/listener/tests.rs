@@ -9,11 +9,14 @@ use tokio::time::{interval, timeout};
 use super::*;
 
 /// So long that a test which waits for it has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Of timeouts whose end a test waits for.
 const SHORT: Duration = Duration::from_millis(300);
+/// Of timeouts that must not pass between two words of a test, however busy the machine is.
+const LONG: Duration = Duration::from_secs(4);
 
-fn timeouts() -> Timeouts {
-    Timeouts { header: SHORT, idle: SHORT, body: SHORT, whole_body: PATIENCE, answer: SHORT }
+fn timeouts(limit: Duration) -> Timeouts {
+    Timeouts { header: limit, idle: limit, body: limit, whole_body: PATIENCE, answer: limit }
 }
 
 /// A port that knows a few requests; where it listens, and how to take it down.
@@ -22,7 +25,7 @@ async fn port(
     limits: PlaceLimits,
 ) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
     let ticks = || {
-        let ticks = futures::stream::unfold(interval(SHORT / 3), |mut interval| async {
+        let ticks = futures::stream::unfold(interval(LONG / 4), |mut interval| async {
             interval.tick().await;
             Some((Ok::<_, Infallible>(Bytes::from_static(b"tick")), interval))
         });
@@ -38,8 +41,8 @@ async fn port(
     (address, shutdown.clone(), tokio::spawn(listener.serve(shutdown)))
 }
 
-async fn usual() -> SocketAddr {
-    port(timeouts(), PlaceLimits::new(100, 100)).await.0
+async fn patient_for(limit: Duration) -> SocketAddr {
+    port(timeouts(limit), PlaceLimits::new(100, 100)).await.0
 }
 
 async fn connected(to: SocketAddr, text: &str) -> TcpStream {
@@ -67,7 +70,7 @@ async fn read_until(stream: &mut TcpStream, text: &str) -> String {
 
 #[tokio::test]
 async fn connections_that_say_nothing_are_closed() {
-    let port = usual().await;
+    let port = patient_for(SHORT).await;
     for text in ["", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: x\r\n"] {
         assert_eq!(until_closed(&mut connected(port, text).await).await, "", "{text:?}");
     }
@@ -75,7 +78,7 @@ async fn connections_that_say_nothing_are_closed() {
 
 #[tokio::test]
 async fn a_header_that_comes_byte_by_byte_has_a_whole_time() {
-    let port = usual().await;
+    let port = patient_for(SHORT).await;
     let mut stream = connected(port, "GET / HTTP/1.1\r\n").await;
     let mut pause = interval(SHORT / 10);
     let dribble = async {
@@ -91,7 +94,7 @@ async fn a_header_that_comes_byte_by_byte_has_a_whole_time() {
 
 #[tokio::test]
 async fn a_connection_is_used_again_until_it_is_idle_for_too_long() {
-    let port = usual().await;
+    let port = patient_for(LONG).await;
     let mut stream = connected(port, "").await;
     for _ in 0..3 {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -102,12 +105,13 @@ async fn a_connection_is_used_again_until_it_is_idle_for_too_long() {
 
 #[tokio::test]
 async fn a_body_that_stops_is_not_waited_for_and_a_slow_one_is() {
-    let port = usual().await;
     let head = "POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\n";
+    let port = patient_for(SHORT).await;
     let answer = until_closed(&mut connected(port, &format!("{head}half")).await).await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    let mut slow = connected(port, head).await;
-    let mut pause = interval(SHORT / 10);
+    // Longer than it may stand still, without ever doing so.
+    let mut slow = connected(patient_for(LONG).await, head).await;
+    let mut pause = interval(LONG / 10);
     for _ in 0..20 {
         pause.tick().await;
         slow.write_all(b"xx").await.unwrap();
@@ -117,7 +121,7 @@ async fn a_body_that_stops_is_not_waited_for_and_a_slow_one_is() {
 
 #[tokio::test]
 async fn a_body_that_dribbles_has_a_whole_time() {
-    let timeouts = Timeouts { whole_body: SHORT, ..timeouts() };
+    let timeouts = Timeouts { whole_body: SHORT, ..timeouts(LONG) };
     let (port, ..) = port(timeouts, PlaceLimits::new(100, 100)).await;
     let mut stream =
         connected(port, "POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n").await;
@@ -135,10 +139,10 @@ async fn a_body_that_dribbles_has_a_whole_time() {
 
 #[tokio::test]
 async fn a_stream_stays_open_for_as_long_as_it_is_read() {
-    let port = usual().await;
+    let port = patient_for(LONG).await;
     let mut stream = connected(port, "GET /ticks HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    // Far longer than anything may be silent.
-    for _ in 0..20 {
+    // Longer than anything may be silent.
+    for _ in 0..8 {
         read_until(&mut stream, "tick").await;
     }
 }

@@ -32,7 +32,7 @@ pub(super) enum Change {
     },
     /// Output that arrived. It must not be forgotten.
     Output { row: ChunkRow, live: Arc<LiveOutput>, on_its_way: OnItsWay },
-    /// What the master wants. Whoever wants it looks again if nothing comes of it.
+    /// What the master wants. It is decided anew if nothing comes of it.
     Decision { input: Input, answer: Arc<Answer>, place: usize },
     /// A job that a user wants stopped.
     Stop(StopJob, oneshot::Sender<StopResult>),

@@ -58,7 +58,11 @@ impl Recorder {
                     if matches!(error, StoreError::TooSlow(_)) {
                         self.most_changes = (part.len() / 2).max(1);
                     }
-                    self.take_apart(part, error, &mut parts).await;
+                    if self.take_apart(part, error, &mut parts).await {
+                        // It stored what it had refused: neither away nor locked.
+                        (failures, wait) = (0, RETRY_FIRST);
+                        self.parts.troubles.database_answers();
+                    }
                 }
                 Err(error) => {
                     self.parts.troubles.database_fails(&error);
@@ -72,17 +76,23 @@ impl Recorder {
     }
 
     /// Deals with a part that failed by itself: halves it, or, once it is a single change, lets it wait or sets it aside.
-    async fn take_apart(&mut self, mut part: Vec<Change>, error: StoreError, parts: &mut Vec<Vec<Change>>) {
+    /// Says whether the database has stored something for that.
+    async fn take_apart(
+        &mut self,
+        mut part: Vec<Change>,
+        error: StoreError,
+        parts: &mut Vec<Vec<Change>>,
+    ) -> bool {
         if part.len() > 1 {
             let second = part.split_off(part.len() / 2);
             parts.push(second);
             parts.push(part);
-            return;
+            return false;
         }
-        let Some(change) = part.pop() else { return };
+        let Some(change) = part.pop() else { return false };
         match (change, error) {
             (change @ (Change::Report { .. } | Change::Output { .. }), StoreError::Refused(error)) => {
-                self.set_aside(change, &StoreError::Refused(error), parts).await;
+                return self.set_aside(change, &StoreError::Refused(error), parts).await;
             }
             (change @ (Change::Report { .. } | Change::Output { .. }), error) => {
                 self.parts.troubles.change_waits(&error);
@@ -96,9 +106,10 @@ impl Recorder {
             }
             (Change::Slice(..), error) => self.parts.troubles.change_waits(&error),
         }
+        false
     }
 
-    /// After a commit: acknowledgements, commands, and calls to whoever waits.
+    /// After a commit: acknowledgements, commands, and answers to callers.
     fn tell(&mut self, changes: Vec<Change>, outcome: Outcome) {
         self.parts.pauses.note(&outcome, Utc::now());
         let Outcome {
@@ -116,6 +127,8 @@ impl Recorder {
             closed,
             workers,
         } = outcome;
+        // Before a slice is answered: what was found with it or before it is known by then.
+        self.parts.large_jobs.add(unfinished);
         for worker in &workers {
             if let Some(session) = self.parts.hub.get(*worker) {
                 session.agreement.expectation_changed();
@@ -187,7 +200,6 @@ impl Recorder {
         self.parts.pace.note(&runs, Instant::now());
         self.parts.troubles.jobs_written(&jobs);
         self.parts.troubles.jobs_locked(&busy);
-        self.parts.large_jobs.add(unfinished);
         if !jobs.is_empty() {
             self.parts.changes.announce(&jobs);
         }

@@ -16,26 +16,29 @@ use crate::store::gate::{Detail, Input};
 
 impl Recorder {
     /// Keeps a refused change as a dead letter, then acknowledges it. The attempt of a refused end has ended all the same:
-    /// that is recorded as a loss, by a change that is pushed onto `parts` to be committed next.
+    /// that is recorded as a loss, by a change that is pushed onto `parts` to be committed next. Says whether it is kept.
     pub(super) async fn set_aside(
         &mut self,
         change: Change,
         refusal: &StoreError,
         parts: &mut Vec<Vec<Change>>,
-    ) {
-        let Some(letter) = letter(&change, refusal) else { return };
+    ) -> bool {
+        if is_loss_for_refusal(&change) {
+            // The report is kept already, and the loss follows from it: it is tried until it is recorded.
+            self.parts.troubles.change_waits(refusal);
+            self.deferred.defer(change, tokio::time::Instant::now());
+            return false;
+        }
+        let Some(letter) = letter(&change, refusal) else { return false };
         if let Err(error) = self.keep(&letter).await {
             // Not even that is taken: it waits, unacknowledged, at its worker.
             self.parts.troubles.change_waits(&error);
             self.deferred.defer(change, tokio::time::Instant::now());
-            return;
+            return false;
         }
         match change {
             Change::Report { mut input, acknowledge, charge } => {
-                if let TaskEvent::Ended(report, end) = &input.event {
-                    if matches!(end, AttemptEnd::Lost { cause: LostCause::EndRefused }) {
-                        return;
-                    }
+                if let TaskEvent::Ended(report, _) = &input.event {
                     input.event =
                         TaskEvent::Ended(*report, AttemptEnd::Lost { cause: LostCause::EndRefused });
                     input.detail = Detail::None;
@@ -51,6 +54,7 @@ impl Recorder {
             }
             Change::Decision { .. } | Change::Stop(..) | Change::Slice(..) => {}
         }
+        true
     }
 
     async fn keep(&self, letter: &DeadLetter) -> Result<(), StoreError> {
@@ -73,6 +77,12 @@ impl Recorder {
             }
         }
     }
+}
+
+/// Whether a change records the loss of an attempt whose own end was refused.
+fn is_loss_for_refusal(change: &Change) -> bool {
+    let Change::Report { input, .. } = change else { return false };
+    matches!(input.event, TaskEvent::Ended(_, AttemptEnd::Lost { cause: LostCause::EndRefused }))
 }
 
 /// What to keep of a change; none of a mere decision, which is made anew.

@@ -42,6 +42,10 @@ impl Recorder {
             let is_same = reconcile(&expected, &comparison.held, Occasion::Hello { rebooted: false }, now);
             comparison.settle(is_same.is_empty());
             for repair in reconcile(&expected, &comparison.held, occasion, now) {
+                // What the worker reported of the task waits to be recorded: until then the database does not know.
+                if self.deferred.holds(repair.attempt().task) {
+                    continue;
+                }
                 tracing::info!(%worker, ?repair, "repairing what worker and database disagree on");
                 match repair {
                     Repair::SendStart(attempt) => {

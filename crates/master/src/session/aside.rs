@@ -109,24 +109,24 @@ impl Worker {
             Task::Drivers(drivers) => {
                 // Not stored, it would be forgotten until the next hello.
                 self.patiently(|| write_drivers(&self.master, &self.handle, &drivers)).await?;
+                self.handle.reports.drivers_written();
             }
             Task::Output(attempt) => {
                 let live = self.open(attempt).await?;
                 let end = self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
                 let end = end.unwrap_or_default();
-                self.handle.send(match live {
-                    Some(live) if live.has_ended() => {
-                        // Closed is closed. The worker is told to forget it: there will never be a place for it.
-                        if end > live.received().bytes {
-                            self.note(attempt, OUTPUT_AFTER_END).await;
-                        }
-                        ToWorker::OutputStored { attempt, offset: end }
+                // Without: of a job that was deleted, or of somebody else's attempt. There will never be a place for it.
+                if let Some(live) = live {
+                    if !live.has_ended() {
+                        self.want(&live);
+                        return Ok(());
                     }
-                    Some(live) => ToWorker::OutputWanted { attempt, offset: live.received().bytes },
-                    // Of a job that was deleted, or of somebody else's attempt: there is no place for it, and never
-                    // will be.
-                    None => ToWorker::OutputStored { attempt, offset: end },
-                });
+                    // Closed is closed. The worker is told to forget it.
+                    if end > live.received().bytes {
+                        self.note(attempt, OUTPUT_AFTER_END).await;
+                    }
+                }
+                self.handle.send(ToWorker::OutputStored { attempt, offset: end });
             }
             Task::Ended(ended) => self.ended(ended).await?,
         }
@@ -143,7 +143,7 @@ impl Worker {
         let received = live.received();
         if ended.output_bytes > received.bytes {
             // What came before it was let go. It comes again, and the end after it.
-            self.handle.send(ToWorker::OutputWanted { attempt, offset: received.bytes });
+            self.want(&live);
             return Ok(());
         }
         let received = check_end(&live, &mut ended);
@@ -157,6 +157,13 @@ impl Worker {
         };
         let Some(ended) = ended else { return Ok(()) };
         self.master.recorder.ended(&self.reporter, ended, received).map_err(|error| error.to_string())
+    }
+
+    /// Asks for output that was let go, once.
+    fn want(&self, live: &LiveOutput) {
+        if let Some(offset) = live.tell_gap() {
+            self.handle.send(ToWorker::OutputWanted { attempt: live.attempt, offset });
+        }
     }
 
     async fn note(&self, attempt: AttemptRef, message: &str) {

@@ -32,7 +32,7 @@ pub(super) fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
         ));
     }
     if hello.capacity.memory.get() > i64::MAX as u64 || hello.capacity.disk.get() > i64::MAX as u64 {
-        return Err(SessionEnd::protocol("the hello offers more memory or disk than there is in the world"));
+        return Err(SessionEnd::protocol("the memory or disk capacity in the hello is out of range"));
     }
     hello.capacity.cpu = hello.capacity.cpu.min(gaffer_domain::quantity::Cpu::from_millis(i32::MAX as u32));
     hello.labels = hello.labels.iter().map(|(key, value)| (clean(key, 63), clean(value, 255))).collect();

@@ -22,7 +22,7 @@ use crate::arrivals::{self, Turn};
 use crate::hub::SessionHandle;
 use crate::store::StoreError;
 use crate::store::keys::KeyHolder;
-use crate::store::places::BeforeHello;
+use crate::store::places::{BeforeHello, KnownPlace};
 use crate::store::workers::Registered;
 
 /// A worker has so long to say hello.
@@ -71,7 +71,7 @@ pub(super) async fn register(
     })?;
     let turn = master.arrivals.turn(identity).await;
     let place = Place { boot_id: hello.boot_id.clone(), ..hello.place.clone() };
-    let known = in_turn(master, || let_in(master, key.project, &identity, &hello.name, &place)).await??;
+    let known = let_in(master, key.project, &identity, &hello.name, &place).await?;
     let register = || master.store.worker_hello(key.project, key.key, session, &identity, hello);
     let registered = in_turn(master, register)
         .await?
@@ -94,12 +94,28 @@ async fn let_in(
     identity: &[u8; 32],
     name: &str,
     place: &Place,
-) -> Result<Result<Option<Place>, SessionEnd>, StoreError> {
-    let BeforeHello { known, name_is_of_lost } =
-        master.store.worker_before_hello(project, identity, name).await?;
-    if let Some(known) = &known
-        && let Err(duplicate) = arrivals::admit(&master.store, &master.hub, known, place).await?
-    {
+) -> Result<Option<Place>, SessionEnd> {
+    let before = in_turn(master, || master.store.worker_before_hello(project, identity, name)).await?;
+    let BeforeHello { known, name_is_of_lost } = before;
+    if let Some(known) = &known {
+        // In nobody's turn: this may take seconds, and has nothing to do with the database.
+        let is_well = arrivals::is_holder_well(&master.hub, known, place).await;
+        in_turn(master, || admit(master, known, place, is_well)).await??;
+    }
+    if name_is_of_lost {
+        in_turn(master, || master.store.worker_name_release(project, name)).await?;
+    }
+    Ok(known.map(|known| known.place))
+}
+
+/// Lets a worker with a known identity in, or tells both that it is a copy.
+async fn admit(
+    master: &Master,
+    known: &KnownPlace,
+    place: &Place,
+    is_well: bool,
+) -> Result<Result<(), SessionEnd>, StoreError> {
+    if let Err(duplicate) = arrivals::admit(&master.store, known, place, is_well).await? {
         tracing::warn!(
             worker = %duplicate.holder_name, relation = ?duplicate.relation, host = place.host,
             "a copy of a worker's data directory was started elsewhere; the worker keeps its place"
@@ -116,10 +132,7 @@ async fn let_in(
         };
         return Ok(Err(SessionEnd::Goodbye(code, duplicate.message())));
     }
-    if name_is_of_lost {
-        master.store.worker_name_release(project, name).await?;
-    }
-    Ok(Ok(known.map(|known| known.place)))
+    Ok(Ok(()))
 }
 
 /// Repairs what worker and database disagree on; says how much of each held attempt's output is stored.

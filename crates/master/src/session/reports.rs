@@ -38,6 +38,8 @@ pub struct Reports {
 struct Inner {
     notes: Bucket,
     drivers: Bucket,
+    /// A state of the drivers is being written: the next one waits, or the older of the two might be written last.
+    drivers_under_way: bool,
     late_ends: Bucket,
     waiting: Waiting,
 }
@@ -63,6 +65,7 @@ impl Default for Reports {
         let inner = Inner {
             notes: Bucket::new(NOTES, now),
             drivers: Bucket::new(DRIVERS, now),
+            drivers_under_way: false,
             late_ends: Bucket::new(LATE_ENDS, now),
             waiting: Waiting::default(),
         };
@@ -83,15 +86,23 @@ impl Reports {
         None
     }
 
-    /// The drivers, if they may be written now; else they wait.
+    /// The drivers, if they may be written now; else they wait. Whoever has written them says so.
     pub fn drivers(&self, drivers: Vec<DriverStatus>) -> Option<Vec<DriverStatus>> {
         let mut inner = self.lock();
-        if inner.waiting.drivers.is_none() && inner.drivers.take(Instant::now()).is_ok() {
+        let is_free = inner.waiting.drivers.is_none() && !inner.drivers_under_way;
+        if is_free && inner.drivers.take(Instant::now()).is_ok() {
+            inner.drivers_under_way = true;
             return Some(drivers);
         }
         inner.waiting.drivers = Some(drivers);
         self.wake.notify_one();
         None
+    }
+
+    /// The drivers are written, so the next state may be.
+    pub fn drivers_written(&self) {
+        self.lock().drivers_under_way = false;
+        self.wake.notify_one();
     }
 
     /// The end of an attempt that is over, if it may be recorded now; else it waits, and is not acknowledged before that.
@@ -108,7 +119,7 @@ impl Reports {
 
     /// What may be written now, or how long to wait for it; none if nothing waits.
     fn next(&self, now: Instant) -> Option<Result<Next, Duration>> {
-        let Inner { notes, drivers, late_ends, waiting } = &mut *self.lock();
+        let Inner { notes, drivers, drivers_under_way, late_ends, waiting } = &mut *self.lock();
         let mut wait: Option<Duration> = None;
         let mut may = |bucket: &mut Bucket| match bucket.take(now) {
             Ok(()) => true,
@@ -117,7 +128,8 @@ impl Reports {
                 false
             }
         };
-        if waiting.drivers.is_some() && may(drivers) {
+        if waiting.drivers.is_some() && !*drivers_under_way && may(drivers) {
+            *drivers_under_way = true;
             return waiting.drivers.take().map(Next::Drivers).map(Ok);
         }
         if !waiting.late_ends.is_empty() && may(late_ends) {
@@ -153,9 +165,13 @@ pub(super) async fn write_waiting(master: Arc<Master>, handle: Arc<SessionHandle
             Some(Err(wait)) => tokio::time::sleep(wait).await,
             Some(Ok(Next::Note(attempt, note))) => write_note(&master, &handle, attempt, &note).await,
             Some(Ok(Next::Drivers(drivers))) => {
-                if write_drivers(&master, &handle, &drivers).await.is_err() {
+                let is_written = write_drivers(&master, &handle, &drivers).await.is_ok();
+                if !is_written {
                     // What has been said meanwhile counts more.
                     handle.reports.lock().waiting.drivers.get_or_insert(drivers);
+                }
+                handle.reports.drivers_written();
+                if !is_written {
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -205,14 +221,34 @@ mod tests {
     #[test]
     fn of_a_flood_of_states_the_last_one_is_written() {
         let reports = Reports::default();
-        let written = (0..5_000).filter_map(|number| reports.drivers(drivers(number))).count();
-        assert_eq!(written, 10);
+        let written = (0..5_000).filter(|number| {
+            let is_written = reports.drivers(drivers(*number)).is_some();
+            if is_written {
+                reports.drivers_written();
+            }
+            is_written
+        });
+        assert_eq!(written.count(), 10);
         assert!(reports.next(Instant::now()).unwrap().is_err());
         match reports.next(Instant::now() + Duration::from_secs(3)) {
             Some(Ok(Next::Drivers(last))) => assert_eq!(last, drivers(4_999)),
             other => panic!("{other:?}"),
         }
         assert!(reports.next(Instant::now()).is_none());
+    }
+
+    #[test]
+    fn a_state_waits_for_the_one_before_it() {
+        let (reports, later) = (Reports::default(), || Instant::now() + Duration::from_secs(60));
+        assert_eq!(reports.drivers(drivers(1)), Some(drivers(1)));
+        assert_eq!(reports.drivers(drivers(2)), None, "the first is not written yet");
+        assert!(reports.next(later()).is_none());
+        reports.drivers_written();
+        assert!(matches!(reports.next(later()), Some(Ok(Next::Drivers(next))) if next == drivers(2)));
+        assert_eq!(reports.drivers(drivers(3)), None, "nor is the second");
+        assert!(reports.next(later()).is_none());
+        reports.drivers_written();
+        assert!(matches!(reports.next(later()), Some(Ok(Next::Drivers(next))) if next == drivers(3)));
     }
 
     #[test]

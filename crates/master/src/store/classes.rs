@@ -1,11 +1,12 @@
 //! Classes of tasks, read once and kept while they are in use: they never change.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gaffer_domain::ProjectId;
 use gaffer_domain::placement::Needs;
 
+use super::kept::Kept;
 use super::{ReadStore, StoreError};
 
 /// Classes are kept up to this size, measured as the JSON of their needs.
@@ -27,15 +28,13 @@ pub struct SchedulingClass {
 }
 
 /// Recently used classes, by number.
-#[derive(Debug, Clone, Default)]
-pub struct ClassCache(Arc<Mutex<Kept>>);
+#[derive(Debug, Clone)]
+pub struct ClassCache(Arc<Mutex<Kept<i64, Arc<SchedulingClass>>>>);
 
-#[derive(Debug, Default)]
-struct Kept {
-    classes: HashMap<i64, Arc<SchedulingClass>>,
-    /// With the size of each.
-    oldest_first: VecDeque<(i64, usize)>,
-    bytes: usize,
+impl Default for ClassCache {
+    fn default() -> Self {
+        ClassCache(Arc::new(Mutex::new(Kept::new(MAX_KEPT_BYTES))))
+    }
 }
 
 impl ClassCache {
@@ -43,7 +42,7 @@ impl ClassCache {
     fn take_known(&self, wanted: &mut Vec<i64>) -> HashMap<i64, Arc<SchedulingClass>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut known = HashMap::with_capacity(wanted.len());
-        wanted.retain(|id| match kept.classes.get(id) {
+        wanted.retain(|id| match kept.get(*id) {
             Some(class) => {
                 known.insert(*id, class.clone());
                 false
@@ -55,16 +54,7 @@ impl ClassCache {
 
     fn put(&self, id: i64, class: Arc<SchedulingClass>, needs_bytes: usize) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = needs_bytes + BYTES_BESIDE_NEEDS;
-        if kept.classes.insert(id, class).is_none() {
-            kept.oldest_first.push_back((id, bytes));
-            kept.bytes += bytes;
-        }
-        while kept.bytes > MAX_KEPT_BYTES {
-            let Some((oldest, bytes)) = kept.oldest_first.pop_front() else { break };
-            kept.classes.remove(&oldest);
-            kept.bytes -= bytes;
-        }
+        kept.put(id, class, needs_bytes + BYTES_BESIDE_NEEDS);
     }
 }
 
@@ -100,30 +90,5 @@ impl ReadStore {
             }
         }
         Ok(classes)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use gaffer_domain::JobId;
-    use gaffer_domain::placement::DefinitionRef;
-    use gaffer_domain::spec::JobSpec;
-
-    use super::*;
-
-    #[test]
-    fn classes_are_kept_up_to_a_size_and_the_oldest_go_first() {
-        let spec = JobSpec::read(&serde_json::json!({ "script": "true" })).unwrap();
-        let needs = Needs::of(&spec, &spec.tasks[0], DefinitionRef { job: JobId(1), position: 0 });
-        let class = SchedulingClass { project: ProjectId(1), owner: String::new(), priority: 50, needs };
-        let (cache, class) = (ClassCache::default(), Arc::new(class));
-        for id in 1..=5 {
-            cache.put(id, class.clone(), MAX_KEPT_BYTES / 4);
-        }
-        let mut wanted = vec![1, 2, 3, 4, 5];
-        let known = cache.take_known(&mut wanted);
-        assert_eq!(wanted, [1, 2], "{known:?}");
-        assert_eq!(known.len(), 3);
     }
 }

@@ -9,6 +9,8 @@ use super::{Store, StoreError, WriteStore};
 const SLICE_TASKS: i64 = 1_000;
 const SLICE_CHUNKS: i64 = 500;
 const SLICE_EVENTS: i64 = 5_000;
+/// On a slow database a slice is halved down to this part of it.
+const SMALLEST_SHARE: i64 = 512;
 
 /// What became of a wish to delete a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +70,19 @@ impl Store {
     /// # Errors
     /// When the database does not answer; the slice is then still there.
     pub async fn deletion_slice(&self) -> Result<Option<u64>, StoreError> {
+        let mut share = 1;
+        loop {
+            match self.deletion_slice_of(share).await {
+                Err(StoreError::TooSlow(_)) if share < SMALLEST_SHARE => share *= 2,
+                result => return result,
+            }
+        }
+    }
+
+    /// The same with a part of the rows: half, a quarter, …
+    async fn deletion_slice_of(&self, share: i64) -> Result<Option<u64>, StoreError> {
+        let [most_tasks, most_chunks, most_events] =
+            [SLICE_TASKS, SLICE_CHUNKS, SLICE_EVENTS].map(|most| (most / share).max(1));
         let mut tx = self.begin_short().await?;
         let job: Option<i64> = sqlx::query_scalar("SELECT job_id FROM deletions ORDER BY job_id LIMIT 1")
             .fetch_optional(&mut *tx)
@@ -76,7 +91,7 @@ impl Store {
         let tasks: Vec<i64> =
             sqlx::query_scalar("SELECT id FROM tasks WHERE job_id = $1 ORDER BY position, index LIMIT $2")
                 .bind(job)
-                .bind(SLICE_TASKS)
+                .bind(most_tasks)
                 .fetch_all(&mut *tx)
                 .await?;
         let mut rows = 0;
@@ -86,7 +101,7 @@ impl Store {
                      SELECT ctid FROM output_chunks WHERE task_id = ANY($1) LIMIT $2))",
             )
             .bind(&tasks)
-            .bind(SLICE_CHUNKS)
+            .bind(most_chunks)
             .execute(&mut *tx)
             .await?;
             rows += chunks.rows_affected();
@@ -111,11 +126,11 @@ impl Store {
                 "DELETE FROM events WHERE ctid = ANY(ARRAY(SELECT ctid FROM events WHERE job_id = $1 LIMIT $2))",
             )
             .bind(job)
-            .bind(SLICE_EVENTS)
+            .bind(most_events)
             .execute(&mut *tx)
             .await?;
             rows = events.rows_affected();
-            if rows < SLICE_EVENTS as u64 {
+            if rows < most_events.unsigned_abs() {
                 sqlx::query("DELETE FROM deletions WHERE job_id = $1").bind(job).execute(&mut *tx).await?;
                 rows += 1;
             }

@@ -50,12 +50,19 @@ impl From<SqlxError> for StoreError {
     }
 }
 
+/// `read_only_sql_transaction`
+const READ_ONLY: &str = "25006";
+
 /// What a SQLSTATE means (PostgreSQL documentation, appendix A). What is not known to be about the statement's data or
 /// about time is about the world.
 fn of_state(code: &str) -> fn(SqlxError) -> StoreError {
     match code {
         "57014" => StoreError::TooSlow,
         "55P03" => StoreError::Locked,
+        READ_ONLY => |error| {
+            super::pools::found_read_only();
+            StoreError::Unavailable(error)
+        },
         // What `leader_check` fails with.
         "LT001" => |_| StoreError::NotLeader,
         // Damaged data or index.

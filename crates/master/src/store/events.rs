@@ -47,7 +47,7 @@ impl From<EventRow> for rest::Event {
 /// The oldest events above some number.
 #[derive(Debug, Clone)]
 pub struct EventsAfter {
-    /// In the order of their numbers. Whoever goes on from the last of them misses none.
+    /// In the order of their numbers. A follower that continues from the last of them misses none.
     pub events: Vec<rest::Event>,
     /// There are newer ones that can't be shown yet: somebody who has a number below theirs is still writing.
     pub is_held_back: bool,

@@ -103,10 +103,14 @@ impl WriteStore {
             return Ok(Err(KeyRefusal::Expired));
         }
         if row.stale_use {
-            sqlx::query("UPDATE keys SET last_used_at = now() WHERE id = $1")
-                .bind(row.id)
-                .execute(&self.pool)
-                .await?;
+            // A transaction that holds the row does not delay requests with this key.
+            sqlx::query(
+                "UPDATE keys SET last_used_at = now() \
+                 WHERE id = (SELECT id FROM keys WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED)",
+            )
+            .bind(row.id)
+            .execute(&self.pool)
+            .await?;
         }
         Ok(Ok(KeyHolder {
             key: row.id,

@@ -50,7 +50,7 @@ impl LeaderConnection {
     /// Connects.
     ///
     /// # Errors
-    /// When the database does not answer, or the URL makes no sense.
+    /// When the database does not answer, or the URL is invalid.
     pub async fn connect(url: &str) -> Result<LeaderConnection, StoreError> {
         let options: PgConnectOptions = url.parse()?;
         // The server is to notice soon if this machine is gone.

@@ -4,8 +4,8 @@
 //! viewers; [`WriteStore`] adds what users change; [`Store`] adds everything that moves tasks, sessions and loops.
 
 use std::ops::Deref;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use sqlx::PgPool;
@@ -28,7 +28,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONTROL_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same for readers: beyond that they are told to come back later.
 const READ_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection that nobody used for so long is closed.
+/// Unused connections are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The write batcher commits one batch at a time; beside it, chunks of output are joined.
@@ -69,7 +69,7 @@ pub struct Stores {
     pub control: Store,
     /// For what users change.
     pub writes: WriteStore,
-    /// For whoever looks.
+    /// For pages, lists and viewers.
     pub reads: ReadStore,
 }
 
@@ -93,7 +93,7 @@ impl Stores {
     /// Connects without touching the schema, for a master that leads: its transactions fail once another one does.
     ///
     /// # Errors
-    /// When the URL makes no sense or nobody answers.
+    /// When the URL is invalid or the database does not answer.
     pub async fn connect_as(url: &str, leadership: Leadership) -> anyhow::Result<Stores> {
         let options: PgConnectOptions = url.parse().context("DATABASE_URL is not a Postgres URL")?;
         let writing = with_timeout(options.clone().application_name("gaffer"), STATEMENT_TIMEOUT);
@@ -128,7 +128,7 @@ impl Store {
     /// Connects to a database and brings its schema up to date; everything over the same connections.
     ///
     /// # Errors
-    /// When the URL makes no sense, nobody answers, or a migration fails.
+    /// When the URL is invalid, the database does not answer, or a migration fails.
     pub async fn open(url: &str) -> anyhow::Result<Store> {
         let store = Store::connect(url).await?;
         store.migrate().await?;
@@ -140,13 +140,18 @@ impl Store {
     /// # Errors
     /// When a migration fails.
     pub async fn migrate(&self) -> anyhow::Result<()> {
-        Ok(MIGRATIONS.run(&self.pool).await?)
+        // An index on a large table takes longer than any other statement may.
+        let options = self.pool.connect_options().as_ref().clone().options([("statement_timeout", "0")]);
+        let pool = pool(1, CONTROL_ACQUIRE_TIMEOUT).connect_with(options).await?;
+        MIGRATIONS.run(&pool).await?;
+        pool.close().await;
+        Ok(())
     }
 
     /// Connects without touching the schema; everything over the same connections.
     ///
     /// # Errors
-    /// When the URL makes no sense or nobody answers.
+    /// When the URL is invalid or the database does not answer.
     pub async fn connect(url: &str) -> anyhow::Result<Store> {
         Ok(Stores::connect_as(url, Leadership::of_nobody()).await?.control)
     }
@@ -191,17 +196,6 @@ impl StoreError {
     pub fn too_busy() -> StoreError {
         sqlx::Error::PoolTimedOut.into()
     }
-
-    /// Whether the statement took longer than it may.
-    pub fn is_timeout(&self) -> bool {
-        /// `query_canceled`
-        const CANCELED: &str = "57014";
-        let code = match self {
-            StoreError::Unavailable(sqlx::Error::Database(error)) => error.code(),
-            _ => None,
-        };
-        code.is_some_and(|code| code == CANCELED)
-    }
 }
 
 fn with_timeout(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
@@ -212,12 +206,33 @@ fn with_timeout(options: PgConnectOptions, timeout: Duration) -> PgConnectOption
     ])
 }
 
+/// A session that is read-only remains so when others are not any more: after a failover that left it on a standby, or when
+/// an operator has reset what made it so. So whatever was connected when this was found last is not used again.
+static FOUND_READ_ONLY: Mutex<Option<Instant>> = Mutex::new(None);
+/// While the whole database is read-only, connections are replaced no more often than this.
+const REPLACED_EVERY: Duration = Duration::from_secs(1);
+
+/// A session was found that can't write.
+pub(super) fn found_read_only() {
+    let mut found = FOUND_READ_ONLY.lock().unwrap_or_else(PoisonError::into_inner);
+    if found.is_none_or(|at| at.elapsed() >= REPLACED_EVERY) {
+        *found = Some(Instant::now());
+    }
+}
+
+/// Whether a session that began so long ago may be one of those that can't write.
+fn is_outdated(age: Duration) -> bool {
+    let found = FOUND_READ_ONLY.lock().unwrap_or_else(PoisonError::into_inner);
+    found.is_some_and(|at| at.elapsed() <= age)
+}
+
 fn pool(connections: u32, wait: Duration) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(connections)
         .min_connections(0)
         .acquire_timeout(wait)
         .idle_timeout(IDLE_TIMEOUT)
+        .before_acquire(|_, session| Box::pin(std::future::ready(Ok(!is_outdated(session.age)))))
         // A broken connection shows itself in use; asking each time costs a round trip on every call.
         .test_before_acquire(false)
 }

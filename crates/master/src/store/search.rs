@@ -1,4 +1,4 @@
-//! Finding jobs: by an index where there is one, else among so many of the latest, with the place to go on from.
+//! Finding jobs: by an index where there is one, else among the latest, with the place to continue from.
 
 use gaffer_domain::job::JobState;
 use gaffer_domain::{JobId, ProjectId};
@@ -8,7 +8,7 @@ use sqlx::types::Json;
 use super::jobs::{COLUMNS, JobFilter, JobRow};
 use super::{ReadStore, StoreError};
 
-/// So many jobs are looked at for one answer: whoever wants more goes on where it ended.
+/// The most jobs that one answer looks at. The next request continues where it ended.
 pub const MAX_SEARCHED: u32 = 15_000;
 /// Jobs with a label are all looked at, wherever they are, if they are no more than this.
 const MAX_LABELLED: i64 = 5_000;

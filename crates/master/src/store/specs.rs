@@ -3,7 +3,7 @@
 //! One that this version can't read takes nobody along: a stand-in that says what is known of its tasks takes its place,
 //! so that the job is shown, what runs of it ends, and it can be stopped and deleted. Nothing of it is started.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,10 +15,13 @@ use gaffer_domain::spec::{
 };
 use sqlx::{FromRow, PgConnection};
 
+use super::kept::Kept;
 use super::{ReadStore, StoreError};
 
-/// So many specifications are kept.
-const KEPT: usize = 2_000;
+/// Specifications are kept up to this size, measured as JSON.
+const MAX_KEPT_BYTES: usize = 64 << 20;
+/// What a specification takes beside that, and what a task of a stand-in takes, about.
+const BYTES_BESIDE_JSON: usize = 1_024;
 
 /// A specification as it is stored, or what stands in for one that this version can't read.
 #[derive(Debug, Clone)]
@@ -60,36 +63,29 @@ impl Deref for StoredSpec {
 }
 
 /// Recently used specifications.
-#[derive(Debug, Clone, Default)]
-pub struct SpecCache(Arc<Mutex<Kept>>);
+#[derive(Debug, Clone)]
+pub struct SpecCache(Arc<Mutex<Kept<JobId, StoredSpec>>>);
 
-#[derive(Debug, Default)]
-struct Kept {
-    specs: HashMap<JobId, StoredSpec>,
-    oldest_first: VecDeque<JobId>,
+impl Default for SpecCache {
+    fn default() -> Self {
+        SpecCache(Arc::new(Mutex::new(Kept::new(MAX_KEPT_BYTES))))
+    }
 }
 
 impl SpecCache {
     fn get(&self, job: JobId) -> Option<StoredSpec> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).specs.get(&job).cloned()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(job).cloned()
     }
 
-    fn put(&self, job: JobId, spec: StoredSpec) {
+    fn put(&self, job: JobId, spec: StoredSpec, json_bytes: usize) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.specs.insert(job, spec).is_none() {
-            kept.oldest_first.push_back(job);
-        }
-        while kept.oldest_first.len() > KEPT {
-            if let Some(oldest) = kept.oldest_first.pop_front() {
-                kept.specs.remove(&oldest);
-            }
-        }
+        kept.put(job, spec, json_bytes + BYTES_BESIDE_JSON);
     }
 
     /// The jobs that are known to be unreadable.
     fn unreadable(&self) -> Vec<JobId> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.specs.iter().filter(|(_, spec)| spec.problem.is_some()).map(|(job, _)| *job).collect()
+        kept.iter().filter(|(_, spec)| spec.problem.is_some()).map(|(job, _)| job).collect()
     }
 }
 
@@ -125,8 +121,9 @@ impl ReadStore {
     }
 }
 
-fn read(version: i16, value: &serde_json::Value) -> Result<JobSpec, String> {
+fn read(version: i16, stored: &str) -> Result<JobSpec, String> {
     let version = u16::try_from(version).unwrap_or(0);
+    let value = &serde_json::from_str(stored).map_err(|error| error.to_string())?;
     JobSpec::read_stored(version, value).map_err(|why| format!("its specification can't be read: {why}"))
 }
 
@@ -142,17 +139,17 @@ pub(super) async fn specs_load(
     if missing.is_empty() {
         return Ok(found);
     }
-    let rows: Vec<(i64, i16, serde_json::Value)> =
-        sqlx::query_as("SELECT id, spec_version, spec FROM jobs WHERE id = ANY($1)")
+    let rows: Vec<(i64, i16, String)> =
+        sqlx::query_as("SELECT id, spec_version, spec::text FROM jobs WHERE id = ANY($1)")
             .bind(missing)
             .fetch_all(&mut *connection)
             .await?;
-    for (id, version, value) in rows {
+    for (id, version, stored) in rows {
         let job = JobId(id);
-        let spec = match read(version, &value) {
+        let spec = match read(version, &stored) {
             Ok(spec) => {
                 let spec = StoredSpec { spec: Arc::new(spec), problem: None };
-                cache.put(job, spec.clone());
+                cache.put(job, spec.clone(), stored.len());
                 spec
             }
             Err(problem) => spec_stand_in(cache, connection, job, problem).await?,
@@ -211,8 +208,9 @@ pub(super) async fn spec_stand_in(
         lost_after: Span::from_secs(120),
         tasks: definitions.into_iter().map(DefinitionRow::into_stand_in).collect(),
     };
+    let bytes = spec.tasks.len() * BYTES_BESIDE_JSON;
     let spec = StoredSpec { spec: Arc::new(spec), problem: Some(problem.into()) };
-    cache.put(job, spec.clone());
+    cache.put(job, spec.clone(), bytes);
     Ok(spec)
 }
 

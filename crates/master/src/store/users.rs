@@ -135,10 +135,14 @@ impl WriteStore {
         .await?;
         let Some((user_id, user, project, stale_use)) = row else { return Ok(None) };
         if stale_use {
-            sqlx::query("UPDATE web_sessions SET last_used_at = now() WHERE sha256 = $1")
-                .bind(&sha256[..])
-                .execute(&self.pool)
-                .await?;
+            // A transaction that holds the row does not delay requests of this session.
+            sqlx::query(
+                "UPDATE web_sessions SET last_used_at = now() \
+                 WHERE sha256 = (SELECT sha256 FROM web_sessions WHERE sha256 = $1 FOR NO KEY UPDATE SKIP LOCKED)",
+            )
+            .bind(&sha256[..])
+            .execute(&self.pool)
+            .await?;
         }
         Ok(Some(SignedIn { user_id, user, project: ProjectId(project) }))
     }

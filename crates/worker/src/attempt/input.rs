@@ -156,7 +156,7 @@ mod tests {
         let said = Said::default();
         let fed = feed.run(inputs, &start, Duration::from_secs(60), &said);
         let told = async {
-            // Half of it fits; whoever wrote it loses patience and writes it again.
+            // Half of it fits; the writer loses patience and writes it again.
             sender.send(input(1, 0, b"hello wo", false)).await.unwrap();
             sender.send(input(2, 0, b"hello wo", false)).await.unwrap();
             sender.send(input(3, 8, b"rld", true)).await.unwrap();

@@ -90,8 +90,8 @@ impl ScratchSpace {
         })))
     }
 
-    /// Removes what is outside of the data directory: there are no attempts any more, and whoever used this space is
-    /// gone or about to go.
+    /// Removes what is outside of the data directory: there are no attempts any more, and the processes that used
+    /// this space are gone or about to go.
     pub fn close(data_dir: &Path) {
         ShortPath::remove(&data_dir.join("attempts"));
     }

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 const MAX_BYTES: usize = 40;
 /// Where a short path may begin, the best first.
 const BASES: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
-/// The link to the directory, in a directory of its own.
+/// The link to the directory, in a private directory.
 const LINK: &str = "a";
 
 /// A path to a directory, short if that is possible. The files themselves are where they were.
@@ -65,7 +65,7 @@ impl ShortPath {
         &self.path
     }
 
-    /// Removes the short paths to a directory that are left of whoever made them.
+    /// Removes the short paths to a directory that earlier processes left.
     pub fn remove(target: &Path) {
         for dir in BASES.map(|base| directory(base, target)) {
             if fs::read_link(dir.join(LINK)).is_ok_and(|found| found == target) {

@@ -15,7 +15,7 @@ use gaffer_protocol::wire::{DriverStatus, Ended, Input, InputBytes, InputState, 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::docker_daemon::{self, Daemon, IMAGE, client};
-use super::master::{Books, Order, Said, Session, attempt, command, script, soon};
+use super::master::{Books, Order, Said, Session, attempt, command, eventually, script};
 use super::{Worker, restart};
 use crate::WorkerConfig;
 use crate::config::{DockerConfig, VolumeRoots};
@@ -124,14 +124,11 @@ async fn each_end_of_a_container_has_its_cause() {
         let memory = Bytes(16 << 20);
         Order { resources: gaffer_domain::spec::Resources { memory, ..start.resources }, ..start }
     };
-    let grace = StopSpec { signal: StopSignal::Sigterm, grace: Span::from_millis(200) };
-    let limit = Some(Span::from_millis(400));
     let books = session
         .see_through(vec![
             shell(1, "echo out; echo err >&2; exit 3"),
             shell(2, "kill -SEGV $$"),
             small(shell(3, "tail /dev/zero")),
-            Order { timeout: limit, stop: grace, ..shell(4, "trap '' TERM; while :; do sleep 1; done") },
             in_container(command(5, &[]), container()),
             in_container(script(6, "echo \"$0 $GAFFER_TASK_INDEX\""), container()),
             in_container(script(7, "#!/bin/awk -f\nBEGIN { print \"awk\" }"), container()),
@@ -145,10 +142,6 @@ async fn each_end_of_a_container_has_its_cause() {
     );
     assert_eq!(end(2), &AttemptEnd::Signalled { signal: 11 });
     assert_eq!(end(3), &AttemptEnd::OutOfMemory);
-    let killed = ProcessEnd::Signal(9);
-    assert_eq!(end(4), &AttemptEnd::TimedOut { limit: Span::from_millis(400), process: killed });
-    let receipt = books.ended[&attempt(4)].killed.unwrap();
-    assert!(receipt.killed >= 1 && receipt.left == 0, "{receipt:?}");
     assert_eq!(books.stdout(attempt(5)), "the image's own command\n");
     assert_eq!(books.stdout(attempt(6)), "/.gaffer-script 0\n");
     assert_eq!(books.stdout(attempt(7)), "awk\n");
@@ -156,6 +149,32 @@ async fn each_end_of_a_container_has_its_cause() {
     assert!(facts.image.starts_with("sha256:") && facts.id.len() == 64, "{facts:?}");
     assert_eq!(left_of(address, &worker).await, [] as [&str; 0]);
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn time_runs_out_for_a_container_that_ignores_the_polite_signal() {
+    let Some(address) = docker_daemon::shared("time_runs_out_for_a_container_that_ignores_the_polite_signal")
+    else {
+        return;
+    };
+    let (worker, mut session) = worker(address).await;
+    let stop = StopSpec { signal: StopSignal::Sigterm, grace: Span::from_millis(200) };
+    // Until the machine was quick enough to have it ignore the signal within its time.
+    for (task, millis) in [(1, 400), (2, 2_000), (3, 10_000), (4, 50_000)] {
+        let limit = Span::from_millis(millis);
+        let stubborn = shell(task, "trap '' TERM; echo up; while :; do sleep 1; done");
+        let books = session.see_through(vec![Order { timeout: Some(limit), stop, ..stubborn }]).await;
+        if books.stdout(attempt(task)).is_empty() {
+            continue;
+        }
+        let ended = &books.ended[&attempt(task)];
+        assert_eq!(ended.end, AttemptEnd::TimedOut { limit, process: ProcessEnd::Signal(9) });
+        let receipt = ended.killed.unwrap();
+        assert!(receipt.killed >= 1 && receipt.left == 0, "{receipt:?}");
+        assert_eq!(left_of(address, &worker).await, [] as [&str; 0]);
+        return worker.stop().await;
+    }
+    panic!("it never got to its first word");
 }
 
 #[tokio::test]
@@ -282,19 +301,15 @@ async fn a_port_that_was_left_open_is_told_and_reachable() {
     let ToMaster::Started { container: Some(facts), .. } = report else { panic!("no start: {report:?}") };
     let [port] = facts.ports[..] else { panic!("{facts:?}") };
     assert_eq!(port.container, 80);
-    let answer = async {
-        loop {
-            if let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", port.host)).await {
-                let _ = stream.shutdown().await;
-                let mut answer = String::new();
-                if stream.read_to_string(&mut answer).await.is_ok() && answer == "hello\n" {
-                    return;
-                }
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    soon("an answer from the container", answer).await;
+    eventually("an answer from the container", async || {
+        let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", port.host)).await else {
+            return false;
+        };
+        let _ = stream.shutdown().await;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.is_ok() && answer == "hello\n"
+    })
+    .await;
     session.send(&[ToWorker::Kill { attempt: attempt(1) }]).await;
     let ended = session.ended().await;
     assert_eq!(ended.end, AttemptEnd::Stopped { process: Some(ProcessEnd::Signal(9)) });
@@ -338,22 +353,30 @@ async fn containers_outlive_their_worker_and_are_found_again() {
         return;
     };
     let (master, dir) = (super::Master::start().await, tempfile::tempdir().unwrap());
-    let mut child = restart::spawn_docker_worker(dir.path(), &master.url, address);
+    let gates = tempfile::tempdir().unwrap();
+    let spawn = || restart::spawn_docker_worker(dir.path(), &master.url, address, gates.path());
+    let mut child = spawn();
     let mut session = master.accept_and_welcome().await;
-    // Each writes a numbered line now and then, on both streams, without the worker and with it.
-    let text = |lines: i64, code: i64| {
-        format!(
-            "i=0; while [ $i -lt {lines} ]; do echo out $i; echo err $i >&2; i=$((i+1)); usleep 20000; done; exit {code}"
-        )
+    // Each writes a numbered line now and then, on both streams, without the worker and with it, until its gate opens.
+    let writing = |task: i64| {
+        let text = format!(
+            "i=0; while ! [ -e /gates/{task} ]; do echo out $i; echo err $i >&2; i=$((i+1)); usleep 20000; done; \
+             echo over $i; exit {task}"
+        );
+        let volumes = vec![format!("{}:/gates:ro", gates.path().display()).parse().unwrap()];
+        in_container(command(task, &["sh", "-c", &text]), Container { volumes, ..container() })
     };
-    let lines = |task: i64| 40 + 20 * task;
-    session.start((1..=10).map(|task| shell(task, &text(lines(task), task)))).await;
+    let open = |tasks: std::ops::RangeInclusive<i64>| {
+        tasks.for_each(|task| std::fs::write(gates.path().join(task.to_string()), "").unwrap());
+    };
+    session.start((1..=10).map(writing)).await;
     let mut books = Books::default();
     while books.output.len() < 10 {
         session.keep(&mut books).await;
     }
     child.kill().await.unwrap();
     // Some end while nobody looks.
+    open(1..=3);
     let owner = crate::container_owner(session.hello.identity);
     let running = || async {
         let options = ListContainersOptions {
@@ -362,21 +385,30 @@ async fn containers_outlive_their_worker_and_are_found_again() {
         };
         client(address).list_containers(Some(options)).await.unwrap().len()
     };
-    soon("the end of some", async { while running().await > 7 {} }).await;
+    eventually("the end of some", async || running().await <= 7).await;
 
-    let _child = restart::spawn_docker_worker(dir.path(), &master.url, address);
+    let _child = spawn();
     let mut session = master.accept().await;
     let held = &session.hello.held;
     assert_eq!(held.iter().filter(|held| held.phase == HeldPhase::Running).count(), 10);
     session.welcome(&books.stored()).await;
+    // The others write on, and end under its eyes.
+    let written = |books: &Books| (4..=10).map(|task| books.stdout(attempt(task)).len()).min().unwrap();
+    let before = (4..=10).map(|task| books.stdout(attempt(task)).len()).max().unwrap();
+    while written(&books) <= before {
+        session.keep(&mut books).await;
+    }
+    open(4..=10);
     while books.ended.len() < 10 {
         session.keep(&mut books).await;
     }
     for task in 1..=10 {
         let ended = &books.ended[&attempt(task)];
         assert_eq!(ended.end, AttemptEnd::Exited { code: i32::try_from(task).unwrap() });
-        let expected = |stream: &str| (0..lines(task)).map(|i| format!("{stream} {i}\n")).collect::<String>();
-        assert_eq!(books.stdout(attempt(task)), expected("out"));
+        let stdout = books.stdout(attempt(task));
+        let count: u32 = stdout.trim_end().rsplit(' ').next().unwrap().parse().unwrap();
+        let expected = |stream: &str| (0..count).map(|i| format!("{stream} {i}\n")).collect::<String>();
+        assert_eq!(stdout, format!("{}over {count}\n", expected("out")));
         assert_eq!(books.stderr(attempt(task)), expected("err"));
         assert!(ended.output_sha256.is_some() && ended.started_at.is_some());
     }
@@ -448,9 +480,9 @@ async fn a_container_that_nobody_cares_for_is_removed() {
     let options = CreateContainerOptions { name: Some(name), ..CreateContainerOptions::default() };
     client(address).create_container(Some(options), body).await.unwrap();
     let master = super::Master::start().await;
-    let _child = restart::spawn_docker_worker(dir.path(), &master.url, address);
+    let _child = restart::spawn_docker_worker(dir.path(), &master.url, address, dir.path());
     let _session = master.accept_and_welcome().await;
-    soon("the end of the container", async { while !left(address, &owner).await.is_empty() {} }).await;
+    eventually("the end of the container", async || left(address, &owner).await.is_empty()).await;
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ pub const IMAGE: &str = "localhost/gaffer-test/busybox:1";
 
 const BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 /// How long a daemon may take to come up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The address of a daemon that all tests of this process share, with [`IMAGE`] in it. Without one, says loudly that
 /// the test is skipped.

@@ -1,6 +1,7 @@
 //! A master for tests: as much of one as a worker can see through its socket, under the test's control.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use futures::{SinkExt as _, StreamExt as _};
@@ -20,12 +21,16 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-/// No test waits longer for anything.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// No test waits longer for anything, and none waits for so long on a machine that is only busy. Whoever expects tests to
+/// fail sets `GAFFER_TEST_PATIENCE` to fewer seconds.
+static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
+    let seconds = std::env::var("GAFFER_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(120))
+});
 
 /// Waits for something, but not for ever.
 pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future).await {
+    match tokio::time::timeout(*PATIENCE, future).await {
         Ok(output) => output,
         Err(_) => panic!("waited in vain: {what}"),
     }
@@ -33,9 +38,14 @@ pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
 
 /// Waits until something is so, looking again and again.
 pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    eventually(what, async || is_so()).await;
+}
+
+/// The same where to look takes a while itself.
+pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     soon(what, async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await;

@@ -11,12 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::master::{Books, Master, Said, attempt, play, script, soon};
 use super::{config, eager, lives, pid_in};
+use crate::config::VolumeRoots;
 use crate::driver::scripted::PseudoRandom;
 use crate::{KeeperPlace, run_with};
 
 const DIR: &str = "GAFFER_TEST_WORKER_DIR";
 const URL: &str = "GAFFER_TEST_WORKER_URL";
 const DOCKER: &str = "GAFFER_TEST_WORKER_DOCKER";
+const VOLUMES: &str = "GAFFER_TEST_WORKER_VOLUMES";
 
 /// A worker in a process of its own: this test, run by another one.
 #[test]
@@ -28,6 +30,7 @@ fn worker_process() {
     if let Ok(address) = std::env::var(DOCKER) {
         config.drivers = Some("docker".to_owned());
         config.docker.docker_host = Some(address);
+        config.docker.volume_roots = std::env::var_os(VOLUMES).map(|root| VolumeRoots(vec![root.into()]));
     }
     let ran = runtime.block_on(run_with(config, KeeperPlace::Here, eager(), CancellationToken::new()));
     panic!("the worker ended: {ran:?}");
@@ -37,9 +40,9 @@ fn spawn_worker(dir: &Path, url: &str) -> Child {
     worker_command(dir, url).spawn().unwrap()
 }
 
-/// With the Docker daemon at that address.
-pub fn spawn_docker_worker(dir: &Path, url: &str, address: &str) -> Child {
-    worker_command(dir, url).env(DOCKER, address).spawn().unwrap()
+/// With the Docker daemon at that address, and that directory for volumes.
+pub fn spawn_docker_worker(dir: &Path, url: &str, address: &str, volumes: &Path) -> Child {
+    worker_command(dir, url).env(DOCKER, address).env(VOLUMES, volumes).spawn().unwrap()
 }
 
 fn worker_command(dir: &Path, url: &str) -> Command {

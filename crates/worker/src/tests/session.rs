@@ -322,7 +322,8 @@ async fn an_unreachable_master_is_waited_for() {
     worker.stop().await;
 }
 
-#[tokio::test]
+// Its master answers heartbeats while the worker has its hands full.
+#[tokio::test(flavor = "multi_thread")]
 async fn of_very_many_placements_at_once_none_is_lost_on_the_way_to_where_they_execute() {
     let (worker, mut session) = Worker::start_and_welcome().await;
     let books = session.see_through((1..=2_000).map(|task| play(task, "exit 0")).collect()).await;

@@ -9,7 +9,7 @@ use gaffer_domain::worker::HeldPhase;
 use gaffer_protocol::wire::{HeldAttempt, ToMaster, ToWorker};
 
 use super::Worker;
-use super::master::{Books, Order, Said, Session, attempt, command, play, script};
+use super::master::{Books, Order, Said, Session, attempt, command, play, script, soon};
 
 async fn send_start(session: &mut Session, start: Order) {
     session.start([start]).await;
@@ -62,7 +62,7 @@ async fn the_signal_of_the_spec_is_sent() {
 #[tokio::test]
 async fn what_ignores_a_stop_is_killed_after_its_grace_with_a_receipt() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    let start = with_grace(script(1, "trap '' TERM; echo up; sleep 1000 & wait"), 300);
+    let start = with_grace(script(1, "trap '' TERM; sleep 1000 & echo up; wait"), 300);
     start_and_hear(&mut session, start).await;
     let asked = Instant::now();
     session.send(&[ToWorker::Stop { attempt: attempt(1) }]).await;
@@ -185,24 +185,26 @@ async fn a_start_that_comes_again_does_not_disturb_what_runs() {
 #[tokio::test]
 async fn a_lease_that_runs_out_ends_what_runs_and_gives_back_what_waits() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    let short = |start| Order { lost_after: Span::from_millis(1000), ..start };
-    send_start(&mut session, hog(short(script(1, "trap '' TERM; sleep 1000")))).await;
+    let short = |start| Order { lost_after: Span::from_millis(4_000), ..start };
+    // There is no time for being polite: nobody would wait for the end of that.
+    let stubborn = with_grace(script(1, "trap '' TERM; sleep 1000"), 1_000_000);
+    send_start(&mut session, hog(short(stubborn))).await;
     send_start(&mut session, hog(short(play(2, "exit 0")))).await;
     send_start(&mut session, Order { lost_after: Span::from_secs(600), ..hog(play(3, "exit 0")) }).await;
     // Heartbeats come, but no answer goes.
-    let begun = Instant::now();
     let (mut ended, mut returned) = (Vec::new(), Vec::new());
-    while ended.len() < 2 {
-        match session.next().await {
-            Said::Report(ToMaster::Ended(report)) => ended.push(report),
-            Said::Report(ToMaster::Returned { attempt }) => returned.push(attempt),
-            _ => {}
+    soon("both ends", async {
+        while ended.len() < 2 {
+            match session.next().await {
+                Said::Report(ToMaster::Ended(report)) => ended.push(report),
+                Said::Report(ToMaster::Returned { attempt }) => returned.push(attempt),
+                _ => {}
+            }
         }
-    }
+    })
+    .await;
     assert_eq!(ended[0].end, AttemptEnd::Lost { cause: LostCause::LeaseExpired });
     assert_eq!(ended[0].killed.map(|receipt| receipt.left), Some(0));
-    let margin = gaffer_domain::worker::LOST_MARGIN.to_std();
-    assert!(begun.elapsed() < Duration::from_secs(1) + margin, "there is no time for being polite");
     assert_eq!(returned, [attempt(2)]);
     assert_eq!(ended[1].end, AttemptEnd::Exited { code: 0 }, "3 has a longer lease");
     worker.stop().await;
@@ -212,7 +214,7 @@ async fn a_lease_that_runs_out_ends_what_runs_and_gives_back_what_waits() {
 #[tokio::test]
 async fn a_lease_counts_from_the_heartbeat_and_not_from_its_answer() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    let lost_after = Span::from_millis(3000);
+    let lost_after = Span::from_millis(4_000);
     send_start(&mut session, Order { lost_after, ..command(1, &["sleep", "1000"]) }).await;
     let answered = loop {
         if let Said::Report(ToMaster::Heartbeat(beat)) = session.next().await
@@ -221,19 +223,21 @@ async fn a_lease_counts_from_the_heartbeat_and_not_from_its_answer() {
             break beat.sequence;
         }
     };
-    let heard = Instant::now();
-    // The answer goes out when most of the lease is over; heartbeats come five times a second.
+    // The answers to the first ten, sent within two seconds, go out two seconds apart, which a lease that counted from
+    // them would outlive. Heartbeats come five times a second, or more slowly.
+    let mut sent = 0;
     let ended = loop {
         match session.next().await {
-            Said::Report(ToMaster::Heartbeat(beat)) if beat.sequence == answered + 12 => {
-                session.send(&[ToWorker::Alive { sequence: answered }]).await;
+            Said::Report(ToMaster::Heartbeat(beat)) if beat.sequence == answered + 10 * (sent + 1) => {
+                session.send(&[ToWorker::Alive { sequence: answered + sent }]).await;
+                sent += 1;
+                assert!(sent < 10, "late answers keep it alive");
             }
             Said::Report(ToMaster::Ended(ended)) => break ended,
             _ => {}
         }
     };
     assert_eq!(ended.end, AttemptEnd::Lost { cause: LostCause::LeaseExpired });
-    assert!(heard.elapsed() < Duration::from_millis(4500), "{:?}", heard.elapsed());
     worker.stop().await;
 }
 
@@ -254,8 +258,8 @@ async fn a_stop_is_for_all_that_an_attempt_has_started() {
 #[tokio::test]
 async fn a_lease_that_is_renewed_does_not_run_out() {
     let (worker, mut session) = Worker::start_and_welcome().await;
-    let start = script(1, "sleep 2.5");
-    send_start(&mut session, Order { lost_after: Span::from_millis(1000), ..start }).await;
+    let start = script(1, "sleep 12");
+    send_start(&mut session, Order { lost_after: Span::from_secs(8), ..start }).await;
     assert_eq!(session.ended().await.end, AttemptEnd::Exited { code: 0 });
     worker.stop().await;
 }

@@ -111,7 +111,7 @@ pub(super) fn driver(object: &mut Object) -> (DriverKind, Option<Container>) {
             if kind == DriverKind::Scripted {
                 object.refuse(
                     &["workdir", "stdin"],
-                    "makes no sense for a scripted task, which runs no program",
+                    "is not allowed for a scripted task, which runs no program",
                 );
             }
             (kind, None)

@@ -151,7 +151,7 @@ fn a_workdir_is_an_absolute_path_on_the_host_and_in_a_container() {
     let too_long = format!("/{}", "a".repeat(4095));
     assert!(mistake(on_host(&too_long)).contains("more than the 4095 bytes"));
     let play = json!({"driver": "scripted", "script": "exit 0", "workdir": "/work"});
-    assert!(mistake(play).contains("makes no sense for a scripted task"));
+    assert!(mistake(play).contains("is not allowed for a scripted task"));
 
     // Names of directories may have more in them than a volume's.
     let path = "/srv/a: b,c/../x/";

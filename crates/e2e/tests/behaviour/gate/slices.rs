@@ -62,6 +62,22 @@ async fn a_large_job_is_stopped_in_slices_and_nothing_of_it_begins_meanwhile() {
     assert_eq!(view.reason.unwrap().message, "stopped by ana");
 }
 
+#[tokio::test]
+async fn a_job_that_is_over_with_a_full_slice_stays_as_it_ended() {
+    let bench = bench().await;
+    let job = bench.submit(json!({"command": ["true"], "count": SLICE_TASKS})).await;
+    let outcome = bench.stop(job).await;
+    assert_eq!(
+        outcome.unfinished,
+        [Unfinished { job, is_stopping: true }],
+        "nobody knows that it was the last"
+    );
+    let ended = bench.store.job_get(bench.project, job).await.unwrap().unwrap();
+    assert_eq!(ended.state, JobState::Cancelled.to_string());
+    assert_eq!(bench.slices(job).await, 1);
+    assert_eq!(bench.store.job_get(bench.project, job).await.unwrap().unwrap(), ended);
+}
+
 /// A bench, and a connection to its database.
 async fn bench_and_database() -> (Bench, PgConnection) {
     let url = fresh_database().await;

@@ -300,10 +300,10 @@ impl Lines {
         if self.seen == Some(window.head) {
             return None;
         }
-        let from = window.first.max(self.has + 1);
+        let from = window.first.max(self.has.saturating_add(1));
         // What the browser has not seen before it looked is not skipped: it can be scrolled to.
         if self.seen.is_some() {
-            self.skipped += window.first.saturating_sub(self.has + 1);
+            self.skipped += window.first.saturating_sub(self.has.saturating_add(1));
         }
         let skipped = self.skipped;
         self.has = self.has.max(window.head.lines);

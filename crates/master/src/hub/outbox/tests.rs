@@ -36,7 +36,7 @@ fn frames_are_short_whatever_is_queued_and_each_start_comes_after_its_definition
     for task in 64..464 {
         outbox.start(&order(task, task, 25_000));
     }
-    (0..2_000).for_each(|task| outbox.send(&ToWorker::Stop { attempt: attempt(task) }));
+    (0..2_000).for_each(|task| assert!(outbox.send(&ToWorker::Stop { attempt: attempt(task) })));
     let frames = frames(&outbox);
     // One part of a definition may be longer than a frame by what is escaped in it.
     assert!(frames.iter().all(|frame| frame.len() <= 2 * FRAME_BYTES));
@@ -68,8 +68,8 @@ fn the_answer_to_a_heartbeat_waits_for_nothing() {
     let outbox = Outbox::new(Arc::default());
     (0..64).for_each(|task| outbox.start(&order(task, task, 400_000)));
     let _ = outbox.next_frame().now_or_never().unwrap();
-    outbox.send(&ToWorker::Alive { sequence: 1 });
-    outbox.send(&ToWorker::Alive { sequence: 2 });
+    assert!(outbox.send(&ToWorker::Alive { sequence: 1 }));
+    assert!(outbox.send(&ToWorker::Alive { sequence: 2 }));
     let next = outbox.next_frame().now_or_never().unwrap();
     assert_eq!(messages(&[next])[0], ToWorker::Alive { sequence: 2 });
 }
@@ -78,8 +78,8 @@ fn the_answer_to_a_heartbeat_waits_for_nothing() {
 fn a_full_queue_leaves_out_what_is_repaired_and_nothing_else() {
     let outbox = Outbox::new(Arc::new(Budget::new(Limits { session: 100_000, total: usize::MAX })));
     (0..100).for_each(|task| outbox.start(&order(task, task, 10_000)));
-    outbox.send(&ToWorker::Kill { attempt: attempt(500) });
-    outbox.send(&ToWorker::EndStored { attempt: attempt(600) });
+    assert!(outbox.send(&ToWorker::Kill { attempt: attempt(500) }));
+    assert!(outbox.send(&ToWorker::EndStored { attempt: attempt(600) }));
     let said = messages(&frames(&outbox));
     let starts = said.iter().filter(|message| matches!(message, ToWorker::Start(_))).count();
     assert!((8..=11).contains(&starts), "{starts}");
@@ -118,7 +118,18 @@ fn all_queues_together_have_a_limit_in_which_a_definition_counts_once() {
 #[test]
 fn ten_thousand_stops_and_a_hundred_thousand_kills_at_once_are_all_queued() {
     let outbox = Outbox::new(Arc::default());
-    (0..10_000).for_each(|task| outbox.send(&ToWorker::Stop { attempt: attempt(task) }));
-    (0..101_000).for_each(|task| outbox.send(&ToWorker::Kill { attempt: attempt(task) }));
+    (0..10_000).for_each(|task| assert!(outbox.send(&ToWorker::Stop { attempt: attempt(task) })));
+    (0..101_000).for_each(|task| assert!(outbox.send(&ToWorker::Kill { attempt: attempt(task) })));
     assert_eq!(messages(&frames(&outbox)).len(), 111_000);
+}
+
+#[test]
+fn acknowledgements_that_are_not_read_have_a_limit() {
+    let outbox = Outbox::new(Arc::new(Budget::new(Limits { session: 100_000, total: usize::MAX })));
+    let stored = ToWorker::OutputStored { attempt: attempt(1), offset: 7 };
+    let queued = (0..100_000).take_while(|_| outbox.send(&stored)).count();
+    assert!((1_000..3_000).contains(&queued), "{queued}");
+    assert!(outbox.send(&ToWorker::Alive { sequence: 1 }), "which waits for nothing");
+    assert_eq!(messages(&frames(&outbox)).len(), queued + 1);
+    assert!(outbox.send(&stored), "there is room again");
 }

@@ -2,9 +2,9 @@
 //!
 //! Numbers are given out before commits, so a transaction that is under way may hold a number below one that everybody
 //! sees already. Who follows the history by number must not pass it. Which numbers are open is found without any cost to
-//! those who write: whoever has inserted into `events` holds the table's lock until its end. So first the newest number
+//! those who write: a transaction that has inserted into `events` holds the table's lock until its end. So first the newest number
 //! is read, then the list of those who hold the lock. Once all of them are gone, every number up to that one is either
-//! visible or will never be, for whoever comes later gets a higher number. Only writers of this table in this database
+//! visible or will never be, for a later one gets a higher number. Only writers of this table in this database
 //! count, whatever other transactions of the server do.
 
 use std::collections::HashSet;
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use super::super::{ReadStore, StoreError};
 
-/// So long a reader waits for those who are writing when it comes, before it takes what is settled already.
+/// How long a reader waits for present writers before it takes what is settled already.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// How long to wait between two looks at those who write.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
-/// A writer that has been at it for so long is not waited for by each reader anew.
+/// Readers do not wait for a writer that has been open for longer than this.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// What is known of the open numbers; shared by all readers of a master.

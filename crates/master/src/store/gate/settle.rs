@@ -31,7 +31,8 @@ impl Work {
 
     /// Goes on with stopping a job, or with its dependencies: these are settled for every job that is dirty.
     pub(super) fn continue_job(&mut self, job: JobId, now: Time) {
-        let Some(work) = self.jobs.get_mut(&job) else { return };
+        // The slice before may have been the last one: it was as full as a slice gets.
+        let Some(work) = self.jobs.get_mut(&job).filter(|work| !work.state.is_final()) else { return };
         work.dirty = true;
         if work.stop_message.is_some() {
             self.stop_tasks(job, &"gaffer".into(), now);

@@ -72,7 +72,7 @@ impl Store {
         }
         // Too many tiny records for one chunk: they stay as they are.
         let Some(joined) = join(attempt, rows)? else { return Ok(0) };
-        // The first chunk is changed, not replaced: whoever is about to delete the job waits for this row and then deletes
+        // The first chunk is changed, not replaced: a deletion of the job waits for this row and then deletes
         // it as it is. A row that joins meanwhile would be missed, and stay for ever.
         sqlx::query(
             "UPDATE output_chunks SET payload_bytes = $4, lines = $5, encoding = $6, body = $7 \
@@ -106,8 +106,12 @@ impl Store {
 fn runs(chunks: &[ChunkSize], is_last: bool) -> (Vec<&[ChunkSize]>, Option<i64>) {
     let mut runs = Vec::new();
     let (mut start, mut bytes) = (0, 0);
+    let mut end = chunks.first().map_or(0, |first| first.start_offset);
     for (at, chunk) in chunks.iter().enumerate() {
-        if bytes + chunk.payload_bytes > FULL_BYTES && at > start {
+        // Where output is missing, what follows keeps its offset: the missing part may be put back.
+        let is_neighbour = chunk.start_offset == end;
+        end = chunk.start_offset + i64::from(chunk.payload_bytes);
+        if at > start && (!is_neighbour || bytes + chunk.payload_bytes > FULL_BYTES) {
             runs.push(&chunks[start..at]);
             (start, bytes) = (at, 0);
         }
@@ -172,5 +176,13 @@ mod tests {
         assert_eq!(lengths(&[half, half, half, 1], false), (vec![2], Some(next)), "the last may go on");
         assert_eq!(lengths(&[1, 1, 1], false), (vec![3], Some(3)), "as many as are joined at all");
         assert_eq!(lengths(&[], true).1, None);
+    }
+
+    #[test]
+    fn what_is_missing_between_two_chunks_keeps_its_place() {
+        let mut chunks = chunks(&[5, 5, 5, 5]);
+        chunks.remove(2);
+        let (runs, _) = runs(&chunks, true);
+        assert_eq!(runs.iter().map(|run| run.len()).collect::<Vec<_>>(), [2, 1]);
     }
 }
