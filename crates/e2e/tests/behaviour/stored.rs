@@ -148,23 +148,20 @@ async fn a_job_that_cannot_be_read_is_shown_and_ends_and_holds_up_nobody() {
 async fn a_job_stored_by_a_later_version_or_without_its_definitions_can_be_stopped_and_deleted() {
     let stage = Stage::set().await;
     let later = stage.client.submit(script("true")).await;
-    let damaged = stage
-        .client
-        .submit(json!({"tasks": [
-            {"name": "a", "script": "true"}, {"name": "b", "script": "true"},
-        ]}))
-        .await;
+    let two = json!({"tasks": [{"name": "a", "script": "true"}, {"name": "b", "script": "true"}]});
+    let damaged = [stage.client.submit(two.clone()).await, stage.client.submit(two).await];
     let database = stage.strike().await;
+    // Of the second, the task whose definition is gone is still there.
     change(
         &database,
         "UPDATE jobs SET spec_version = 7 WHERE id = 1; DELETE FROM task_definitions WHERE name = 'b'; \
-         DELETE FROM tasks WHERE position = 1",
+         DELETE FROM tasks WHERE position = 1 AND job_id = 2",
     )
     .await;
     let stage = Stage::on(database).await;
     let problem = stage.client.job(later).await.problem.unwrap();
     assert!(problem.contains("form 7"), "{problem}");
-    for job in [later, damaged] {
+    for job in [later, damaged[0], damaged[1]] {
         let stopped = stage.client.post(&format!("/jobs/{job}/stop"), &json!({})).await;
         assert_eq!(stopped.status, StatusCode::ACCEPTED, "{}", stopped.text);
         assert_eq!(stage.client.finished(job).await.state, "cancelled");
