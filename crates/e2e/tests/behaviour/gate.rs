@@ -135,6 +135,21 @@ async fn nothing_is_placed_on_a_worker_that_takes_nothing_new_by_now_and_so_drai
 }
 
 #[tokio::test]
+async fn nothing_is_placed_of_a_job_that_cannot_be_read() {
+    let url = fresh_database().await;
+    let bench = bench_on(Store::connect(&url).await.unwrap()).await;
+    let job = bench.submit(json!({"command": ["true"]})).await;
+    let task = bench.ids(job).await[0];
+    let mut database = sqlx::PgConnection::connect(&url).await.unwrap();
+    let damage = "UPDATE jobs SET spec = jsonb_set(spec, '{tasks,0,driver}', '\"firecracker\"')";
+    sqlx::raw_sql(damage).execute(&mut database).await.unwrap();
+    // As decided by a pass that did not look at that.
+    let bench = Bench { store: Store::connect(&url).await.unwrap(), ..bench };
+    assert_eq!(bench.apply(vec![(task, bench.placed())]).await.results, [Err(Rejected::NoPlace)]);
+    assert_eq!(bench.states(job).await, ["pending"]);
+}
+
+#[tokio::test]
 async fn a_task_goes_from_placement_to_completion_and_takes_its_job_along() {
     let bench = bench().await;
     let job = bench.submit(json!({"command": ["true"]})).await;
