@@ -75,7 +75,7 @@ struct Comparison {
 /// When the worker said so.
 #[derive(Debug)]
 enum Of {
-    Hello { rebooted: bool, done: oneshot::Sender<()> },
+    Hello { rebooted: bool, done: oneshot::Sender<bool> },
     Heartbeat { session: Arc<SessionHandle>, listed: Listed },
 }
 
@@ -189,7 +189,7 @@ impl RecorderHandle {
     }
 
     /// Compares what a worker says it holds with the database, once all that it reported before is committed, and
-    /// waits until the differences are repaired.
+    /// waits until the differences are repaired. False if the database took too long for that.
     ///
     /// # Errors
     /// As above.
@@ -198,7 +198,7 @@ impl RecorderHandle {
         worker: WorkerId,
         held: Vec<Held>,
         rebooted: bool,
-    ) -> Result<(), ShuttingDown> {
+    ) -> Result<bool, ShuttingDown> {
         let (done, result) = oneshot::channel();
         let of = Of::Hello { rebooted, done };
         self.send(Item::Compare(Comparison { worker, held: Arc::new(held), of }))?;
@@ -310,11 +310,11 @@ impl Recorder {
                 continue;
             }
             // What is found is committed before anything else, and before the sessions go on.
-            let found = self.repair(&comparisons).await;
+            let (found, uncompared) = self.repair(&comparisons).await;
             self.commit(found.into_iter().map(Change::found).collect()).await;
             for comparison in comparisons {
                 if let Of::Hello { done, .. } = comparison.of {
-                    let _ = done.send(());
+                    let _ = done.send(!uncompared.contains(&comparison.worker));
                 }
             }
         }

@@ -18,6 +18,7 @@ use super::fleet::{Fleet, Setup, Ways};
 use super::namespaces::{Ground, Namespace};
 use super::network::Break;
 use super::plan::{LOST_AFTER, Plan};
+use super::play::is_chat;
 use super::strikes::{self, Fault};
 use super::trial::Trial;
 use super::verdict::{Verdict, output};
@@ -103,9 +104,8 @@ async fn in_namespaces(plan: &Plan, ground: Ground) -> Verdict {
     let mut verdict = trial.judge(&tasks, &repeated).await;
     for (_, task) in &chats {
         let [stdout, _] = output(&trial.fleet, task).await;
-        let counted =
-            String::from_utf8_lossy(&stdout).lines().enumerate().all(|(n, line)| line == n.to_string());
-        if task.state != "completed" || !counted || stdout.is_empty() {
+        let counted = is_chat(&stdout);
+        if task.state != "completed" || !counted {
             verdict.broken(format!(
                 "{}/{} is {}, its output counts: {counted}",
                 task.job, task.address, task.state

@@ -12,6 +12,7 @@ use super::asking::watched;
 use super::figures::Times;
 use super::fleet::Setup;
 use super::plan::Plan;
+use super::play::is_chat;
 use super::trial::Trial;
 use super::verdict::{Verdict, output};
 
@@ -64,9 +65,8 @@ pub async fn run(plan: &Plan) -> Verdict {
     verdict.tasks = tasks.len();
     for (_, task) in &tasks {
         let [stdout, _] = output(&trial.fleet, task).await;
-        let text = String::from_utf8_lossy(&stdout);
-        let counts = text.lines().enumerate().all(|(number, line)| line == number.to_string());
-        if task.state != "completed" || task.attempt != 1 || !counts || text.is_empty() {
+        let counts = is_chat(&stdout);
+        if task.state != "completed" || task.attempt != 1 || !counts {
             verdict.broken(format!(
                 "{}/{} is {} in attempt {}, its output counts: {counts}",
                 task.job, task.address, task.state, task.attempt

@@ -9,6 +9,7 @@ use gaffer_domain::task::TaskEvent;
 use gaffer_protocol::wire::ToWorker;
 
 use super::batch::Change;
+use super::repair::FOUND_BY;
 use super::{RETRY_FIRST, RETRY_LONGEST, Recorder};
 use crate::store::StoreError;
 use crate::store::dead_letters::{Body, DeadLetter};
@@ -61,7 +62,8 @@ impl Recorder {
         let mut wait: Duration = RETRY_FIRST;
         loop {
             match self.parts.store.dead_letter_insert(letter).await {
-                Ok(id) => {
+                Ok(None) => return Ok(()),
+                Ok(Some(id)) => {
                     tracing::error!(
                         dead_letter = id, attempt = %letter.attempt, reason = letter.reason,
                         "the database refused what a worker sent; it is kept as a dead letter (gaffer dead-letters)"
@@ -85,7 +87,7 @@ fn is_loss_for_refusal(change: &Change) -> bool {
     matches!(input.event, TaskEvent::Ended(_, AttemptEnd::Lost { cause: LostCause::EndRefused }))
 }
 
-/// What to keep of a change; none of a mere decision, which is made anew.
+/// What to keep of a change; none of what is found or decided anew.
 fn letter(change: &Change, refusal: &StoreError) -> Option<DeadLetter> {
     let reason = refusal.to_string();
     match change {
@@ -95,6 +97,12 @@ fn letter(change: &Change, refusal: &StoreError) -> Option<DeadLetter> {
             body: Body::Output(row.clone()),
             reason,
         }),
+        // Found by comparing, not said by anybody: the next comparison finds it again.
+        Change::Report { input, .. }
+            if matches!(input.event, TaskEvent::Started(..)) && &*input.actor == FOUND_BY =>
+        {
+            None
+        }
         Change::Report { input, .. } => {
             let (attempt, worker) = match &input.event {
                 TaskEvent::Started(report, _) | TaskEvent::Returned(report) | TaskEvent::Ended(report, _) => {

@@ -142,11 +142,11 @@ pub(super) async fn welcome(
     registered: &Registered,
     held: &[HeldAttempt],
 ) -> Result<ToWorker, SessionEnd> {
-    master
-        .recorder
-        .reconcile_hello(registered.id, held_of(held), registered.rebooted)
-        .await
-        .map_err(|_| shutting_down())?;
+    let compared = master.recorder.reconcile_hello(registered.id, held_of(held), registered.rebooted).await;
+    if !compared.map_err(|_| shutting_down())? {
+        let why = "the database took too long to say what the worker should hold";
+        return Err(SessionEnd::Disconnected(why.to_owned()));
+    }
     if registered.rebooted {
         // Only now: had it been stored with the hello and this master died in between, the losses would be forgotten.
         in_turn(master, || master.store.worker_booted(registered.id, &registered.boot_id)).await?;

@@ -61,22 +61,24 @@ struct OutputRow {
 }
 
 impl Store {
-    /// Sets something aside, with a line in its job's history. Returns its number.
+    /// Sets something aside, with a line in its job's history. Returns its number; none if its job was deleted, or if the
+    /// same report is set aside already: workers repeat what was not recorded.
     ///
     /// # Errors
     /// When the database does not take that either.
-    pub async fn dead_letter_insert(&self, letter: &DeadLetter) -> Result<i64, StoreError> {
+    pub async fn dead_letter_insert(&self, letter: &DeadLetter) -> Result<Option<i64>, StoreError> {
         let mut tx = self.begin_short().await?;
         let (kind, row, body) = match &letter.body {
             Body::Output(row) => ("output", Some(row), &row.chunk.body[..]),
             Body::Report(body) => ("report", None, &body[..]),
         };
-        let id: i64 = sqlx::query_scalar(
+        let id: Option<i64> = sqlx::query_scalar(
             "INSERT INTO dead_letters (kind, project_id, job_id, task_id, attempt, worker_id, start_offset, \
                  payload_bytes, lines_before, lines, encoding, body, reason) \
-             SELECT $1, j.project_id, j.id, given.task, $3, $4, $5, $6, $7, $8, $9, $10, $11 \
-             FROM (VALUES ($2::bigint)) AS given(task) LEFT JOIN tasks t ON t.id = given.task \
-             LEFT JOIN jobs j ON j.id = t.job_id RETURNING id",
+             SELECT $1, j.project_id, j.id, t.id, $3, $4, $5, $6, $7, $8, $9, $10, $11 \
+             FROM tasks t JOIN jobs j ON j.id = t.job_id \
+             WHERE t.id = $2 AND NOT EXISTS (SELECT 1 FROM dead_letters l WHERE $1 = 'report' \
+                 AND l.kind = $1 AND l.task_id = $2 AND l.attempt = $3 AND l.body = $10) RETURNING id",
         )
         .bind(kind)
         .bind(letter.attempt.task.0)
@@ -89,8 +91,9 @@ impl Store {
         .bind(row.map(|row| row.chunk.encoding as i16))
         .bind(body)
         .bind(&letter.reason)
-        .fetch_one(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await?;
+        let Some(id) = id else { return Ok(None) };
         let what = match row {
             Some(row) => format!("{} bytes of output from byte {} on", row.payload_bytes, row.chunk.offset),
             None => "a report of its worker".to_owned(),
@@ -105,7 +108,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
-        Ok(id)
+        Ok(Some(id))
     }
 }
 

@@ -5,8 +5,10 @@ use gaffer_domain::quantity::Span;
 use gaffer_domain::worker::WORKER_LOST_AFTER;
 use gaffer_domain::worker::place::Place;
 use gaffer_domain::{ProjectId, WorkerId};
+use serde_json::Value;
 use sqlx::types::Json;
 
+use super::forms::understood;
 use super::{Store, StoreError};
 
 /// What is known before a hello.
@@ -48,7 +50,7 @@ impl Store {
         let (id, known_name, place, name_is_of_lost): (
             Option<i64>,
             Option<String>,
-            Option<Json<Place>>,
+            Option<Value>,
             bool,
         ) = sqlx::query_as(
             "SELECT w.id, w.name, w.place, EXISTS (SELECT 1 FROM workers other WHERE other.project_id = $1 \
@@ -63,7 +65,10 @@ impl Store {
         .fetch_one(&self.pool)
         .await?;
         let known = match (id, known_name, place) {
-            (Some(id), Some(name), Some(Json(place))) => Some(KnownPlace { id: WorkerId(id), name, place }),
+            (Some(id), Some(name), place) => {
+                let place = understood("place of a worker", place);
+                place.map(|place| KnownPlace { id: WorkerId(id), name, place })
+            }
             _ => None,
         };
         Ok(BeforeHello { known, name_is_of_lost })
