@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::Patience;
+use crate::startup::{self, Hangup};
 use crate::{ApiKey, KeeperPlace, WorkerConfig, run_with};
 use master::{Master, Session, soon, until};
 
@@ -36,6 +37,8 @@ impl Worker {
     }
 
     async fn start_with(adjust: impl FnOnce(WorkerConfig) -> WorkerConfig) -> Worker {
+        // As each process of a worker does: whoever started the tests may ignore signals, which jobs would inherit.
+        startup::reset_signals(Hangup::Default);
         let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
         let config = adjust(config(&master.url, dir.path()));
         let shutdown = CancellationToken::new();
