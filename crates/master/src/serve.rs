@@ -41,7 +41,7 @@ use crate::scheduler::statistics::Statistics;
 use crate::secret::{NewSecret, Purpose};
 use crate::snapshot::Snapshots;
 use crate::standby::{Standby, Stopped};
-use crate::store::Stores;
+use crate::store::{StoreError, Stores};
 use crate::sweeper::Sweeper;
 use crate::troubles::Troubles;
 use crate::{Master, http, listener};
@@ -307,7 +307,7 @@ impl Master {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn first_user(&self) -> Result<i64, crate::store::StoreError> {
+    pub async fn first_user(&self) -> Result<i64, StoreError> {
         let project = self.writes.project_default().await?;
         self.writes.user_ensure(FIRST_USER, project).await
     }
@@ -316,11 +316,7 @@ impl Master {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn login_link(
-        &self,
-        user_id: i64,
-        valid_secs: u32,
-    ) -> Result<String, crate::store::StoreError> {
+    pub async fn login_link(&self, user_id: i64, valid_secs: u32) -> Result<String, StoreError> {
         let secret = NewSecret::new(Purpose::LoginLink);
         self.writes.login_link_insert(user_id, &secret.sha256, valid_secs).await?;
         self.guesses.is_made(&secret.sha256);
@@ -337,15 +333,17 @@ async fn lead(
 ) -> anyhow::Result<Leader> {
     let lease = config.leader_lease.span();
     let mut candidate = Candidate::connect(url, lease).await.context("cannot connect to the database")?;
-    match candidate.try_once().await.context("cannot ask the database which master leads")? {
-        Attempt::Leads(leader) => Ok(leader),
-        Attempt::Waits(why) => {
-            tracing::info!("{why}: this master stands by, and takes over when that one is gone");
-            let leader = standby.answer(shutdown, Box::pin(candidate.lead())).await?;
-            tracing::info!(term = leader.leadership.term(), "this master leads now");
-            Ok(leader)
-        }
-    }
+    let why = match candidate.try_once().await {
+        Ok(Attempt::Leads(leader)) => return Ok(leader),
+        Ok(Attempt::Waits(why)) => why,
+        // It answered a moment ago: that passes.
+        Err(StoreError::Unavailable(error)) => format!("the database does not answer ({error})"),
+        Err(error) => return Err(error).context("cannot ask the database which master leads"),
+    };
+    tracing::info!("{why}: this master stands by, and takes over when no other one leads");
+    let leader = standby.answer(shutdown, Box::pin(candidate.lead())).await?;
+    tracing::info!(term = leader.leadership.term(), "this master leads now");
+    Ok(leader)
 }
 
 /// Goes on leading, and takes everything down if another master has begun to.
