@@ -19,6 +19,7 @@ mod histories;
 mod slices;
 
 struct Bench {
+    database_url: String,
     store: Store,
     project: ProjectId,
     key: i64,
@@ -26,16 +27,17 @@ struct Bench {
 }
 
 async fn bench() -> Bench {
-    bench_on(Store::connect(&fresh_database().await).await.unwrap()).await
+    bench_on(&fresh_database().await).await
 }
 
-async fn bench_on(store: Store) -> Bench {
+async fn bench_on(database_url: &str) -> Bench {
+    let store = Store::connect(database_url).await.unwrap();
     let project = store.project_default().await.unwrap();
     let new =
         gaffer_protocol::rest::NewKey { kind: "worker".into(), name: "w".into(), expires_in_seconds: None };
     let key = store.key_insert(project, None, &new, "gfw_", &[7; 32]).await.unwrap().id;
     let worker = register(&store, project, key, 1).await;
-    Bench { store, project, key, worker }
+    Bench { database_url: database_url.to_owned(), store, project, key, worker }
 }
 
 async fn register(store: &Store, project: ProjectId, key: i64, identity: u8) -> WorkerId {
@@ -137,7 +139,7 @@ async fn nothing_is_placed_on_a_worker_that_takes_nothing_new_by_now_and_so_drai
 #[tokio::test]
 async fn nothing_is_placed_of_a_job_that_cannot_be_read() {
     let url = fresh_database().await;
-    let bench = bench_on(Store::connect(&url).await.unwrap()).await;
+    let bench = bench_on(&url).await;
     let job = bench.submit(json!({"command": ["true"]})).await;
     let task = bench.ids(job).await[0];
     let mut database = sqlx::PgConnection::connect(&url).await.unwrap();
@@ -300,8 +302,7 @@ async fn a_repeated_submission_is_accepted_once() {
 #[tokio::test]
 async fn an_accepted_job_has_reached_the_disk() {
     let url = fresh_database().await;
-    let store = Store::connect(&url).await.unwrap();
-    let bench = bench_on(store).await;
+    let bench = bench_on(&url).await;
     let mut database = sqlx::PgConnection::connect(&url).await.unwrap();
     let mut one = async |sql: &str| -> i64 {
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&mut database).await.unwrap()

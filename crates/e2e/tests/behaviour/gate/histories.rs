@@ -12,6 +12,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use gaffer_e2e::eventually;
+use sqlx::{Connection as _, PgConnection};
 
 use super::*;
 
@@ -258,14 +259,18 @@ impl Bench {
 
     /// Applies a batch and goes away in the middle. Whether it was applied is seen only afterwards: wholly or not at all.
     async fn interrupted(&self, batch: &Batch, model: &Model, now: Time, patience: Duration) -> Model {
-        let heard = tokio::time::timeout(patience, self.store.tasks_apply(batch, now)).await;
-        // The transaction may still hold its jobs.
-        let stale = |id: &TaskId| {
-            (*id, TaskEvent::Returned(Report { worker: WorkerId(i64::MAX), attempt: u32::MAX >> 1 }))
-        };
-        eventually("the transaction is over", async || {
-            let outcome = self.apply(model.tasks.keys().map(stale).collect()).await;
-            outcome.busy.is_empty().then_some(())
+        let mut database = PgConnection::connect(&self.database_url).await.unwrap();
+        let begun: Time =
+            sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut database).await.unwrap();
+        let store = Store::connect(&self.database_url).await.unwrap();
+        let heard = tokio::time::timeout(patience, store.tasks_apply(batch, now)).await;
+        store.close().await;
+        // What was sent to the server may be read there only now.
+        let left =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_start > $1";
+        eventually("its connection is gone", async || {
+            let left: i64 = sqlx::query_scalar(left).bind(begun).fetch_one(&mut database).await.unwrap();
+            (left == 0).then_some(())
         })
         .await;
         let mut after = model.clone();

@@ -81,7 +81,7 @@ async fn a_job_that_is_over_with_a_full_slice_stays_as_it_ended() {
 /// A bench, and a connection to its database.
 async fn bench_and_database() -> (Bench, PgConnection) {
     let url = fresh_database().await;
-    let bench = bench_on(Store::connect(&url).await.unwrap()).await;
+    let bench = bench_on(&url).await;
     (bench, PgConnection::connect(&url).await.unwrap())
 }
 
