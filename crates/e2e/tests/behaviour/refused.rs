@@ -283,6 +283,37 @@ async fn a_job_that_somebody_holds_in_the_database_delays_no_other() {
     assert_eq!(client.finished(job).await.state, "completed");
 }
 
+/// One after the other they would keep everybody waiting for minutes.
+#[tokio::test]
+async fn tasks_that_somebody_holds_in_the_database_delay_no_other_job() {
+    let mut ordinary = Ordinary::set().await;
+    let mut worker = ordinary.worker().await;
+    let client = ordinary.stage.client.clone();
+    let job = client.submit(json!({"command": ["true"], "count": 300, "resources": {"cpu": 0.01}})).await;
+    let mut started = Vec::new();
+    for _ in 0..300 {
+        let attempt = worker.next_start().await.attempt;
+        started.push(ToMaster::Started { attempt, at: chrono::Utc::now(), container: None });
+    }
+    let mut lock = ordinary.owner.begin().await.unwrap();
+    let sql = "SELECT 1 FROM tasks WHERE job_id = $1 FOR UPDATE";
+    sqlx::query(sql).bind(job).execute(&mut *lock).await.unwrap();
+    worker.say(&started).await;
+
+    let other = client.submit(script("true")).await;
+    let attempt = worker.next_start().await.attempt;
+    worker.started(attempt).await;
+    worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 0).await;
+    assert_eq!(client.finished(other).await.state, "completed");
+    assert_eq!(client.job(job).await.task_counts.get("running"), None);
+
+    lock.rollback().await.unwrap();
+    eventually("all have started", async || {
+        (client.job(job).await.task_counts.get("running") == Some(&300)).then_some(())
+    })
+    .await;
+}
+
 /// As on a database that is too slow for more than ten tasks at once.
 #[tokio::test]
 async fn a_batch_that_takes_too_long_is_halved_until_it_does_not() {

@@ -123,8 +123,8 @@ impl Pending {
 }
 
 /// The changes as the gate takes them; results come back in the same order, each kind by itself.
-pub(super) fn batch_of(changes: &[Change]) -> Batch {
-    let mut batch = Batch::default();
+pub(super) fn batch_of(changes: &[Change], passes_over_locked: bool) -> Batch {
+    let mut batch = Batch { passes_over_locked, ..Batch::default() };
     for change in changes {
         match change {
             Change::Report { input, .. } | Change::Decision { input, .. } => batch.inputs.push(input.clone()),

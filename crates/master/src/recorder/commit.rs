@@ -38,12 +38,13 @@ impl Recorder {
         let mut parts = vec![changes];
         let mut failures = 0;
         let mut wait = RETRY_FIRST;
+        let mut has_met_lock = false;
         while let Some(part) = parts.pop() {
             let part = self.deferred.hold_back(part);
             if part.is_empty() {
                 continue;
             }
-            match self.parts.store.tasks_apply(&batch_of(&part), Utc::now()).await {
+            match self.parts.store.tasks_apply(&batch_of(&part, has_met_lock), Utc::now()).await {
                 Ok(outcome) => {
                     (failures, wait) = (0, RETRY_FIRST);
                     self.most_changes = (self.most_changes * 2).min(MAX_BATCH_CHANGES);
@@ -52,6 +53,10 @@ impl Recorder {
                 }
                 Err(StoreError::NotLeader) => {
                     match self.parts.store.leadership().stand_down_for_good().await {}
+                }
+                Err(StoreError::Locked(_)) if !has_met_lock => {
+                    has_met_lock = true;
+                    parts.push(part);
                 }
                 Err(error) if error.may_be_partial() && failures < FAILURES_OF_A_PART => {
                     failures += 1;

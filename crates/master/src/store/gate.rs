@@ -130,6 +130,9 @@ impl Store {
         let mut tx = self.begin_short().await?;
         let mut work = Work { slice_room: SLICE_TASKS, ..Work::default() };
         work.load(&mut tx, &self.specs, batch).await?;
+        if batch.passes_over_locked {
+            work.pass_over_locked(&mut tx).await?;
+        }
 
         let mut outcome = Outcome::default();
         for stop in &batch.stops {

@@ -24,6 +24,9 @@ pub struct Batch {
     pub slices: Vec<JobSlice>,
     /// Output to be stored.
     pub chunks: Vec<ChunkRow>,
+    /// Whether a job is left alone if another transaction holds a task of it, as one that is held itself always is. To find
+    /// that out locks each task, which writes its row: for a batch that has met such a lock.
+    pub passes_over_locked: bool,
 }
 
 /// The next part of a job that is too large to be stopped, or to have its dependencies settled, in one transaction.

@@ -151,6 +151,25 @@ impl Work {
         Ok(())
     }
 
+    /// Leaves the jobs alone of which another transaction holds a task that was read.
+    pub(super) async fn pass_over_locked(&mut self, tx: &mut PgConnection) -> Result<(), StoreError> {
+        let read: Vec<i64> = self.tasks.keys().map(|task| task.0).collect();
+        let free: Vec<i64> = sqlx::query_scalar(
+            "SELECT id FROM tasks WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED",
+        )
+        .bind(read)
+        .fetch_all(tx)
+        .await?;
+        let is_held = |task: &TaskId| free.binary_search(&task.0).is_err();
+        let held = self.tasks.iter().filter(|(task, _)| is_held(task)).map(|(_, work)| work.job);
+        for job in held.collect::<Vec<_>>() {
+            self.jobs.remove(&job);
+            self.unfinished.remove(&job);
+            self.busy.insert(job);
+        }
+        Ok(())
+    }
+
     /// Reads tasks of a job that is to be stopped, in their order from where the last slice ended, as many as there is room
     /// for.
     async fn load_stoppable(&mut self, tx: &mut PgConnection, job: JobId) -> Result<(), StoreError> {
