@@ -289,9 +289,9 @@ async fn tasks_that_somebody_holds_in_the_database_delay_no_other_job() {
     let mut ordinary = Ordinary::set().await;
     let mut worker = ordinary.worker().await;
     let client = ordinary.stage.client.clone();
-    let job = client.submit(json!({"command": ["true"], "count": 300, "resources": {"cpu": 0.01}})).await;
+    let job = client.submit(json!({"command": ["true"], "count": 100, "resources": {"cpu": 0.01}})).await;
     let mut started = Vec::new();
-    for _ in 0..300 {
+    for _ in 0..100 {
         let attempt = worker.next_start().await.attempt;
         started.push(ToMaster::Started { attempt, at: chrono::Utc::now(), container: None });
     }
@@ -309,7 +309,7 @@ async fn tasks_that_somebody_holds_in_the_database_delay_no_other_job() {
 
     lock.rollback().await.unwrap();
     eventually("all have started", async || {
-        (client.job(job).await.task_counts.get("running") == Some(&300)).then_some(())
+        (client.job(job).await.task_counts.get("running") == Some(&100)).then_some(())
     })
     .await;
 }
