@@ -30,7 +30,7 @@
 //!
 //! A worker that the old leader still answered sent its heartbeat before `p` + `trust_window`, that is before `A`. Its
 //! lease ends before `A` + `lost_after`·(1+δ), and what it ran is dead [`LOST_MARGIN`] later. The new leader declares it
-//! lost no earlier than `A` + [`lost_due`], which is the same. So the worker still comes first, whoever answered it.
+//! lost no earlier than `A` + [`lost_due`], which is the same. So the worker still comes first, whichever leader answered it.
 //!
 //! This needs neither the database's clock nor a lock that a server might keep for a dead connection, or drop under a
 //! living one. A leader that is only silent is replaced after [`LeaderTimes::takeover_after`], when its window is over:

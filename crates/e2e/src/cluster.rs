@@ -1,4 +1,4 @@
-//! One private Postgres for each test process, a database of its own for each test, and a cluster that is made already for
+//! One private Postgres for each test process, a database for each test, and a cluster that is made already for
 //! each installation.
 
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ async fn cluster() -> &'static Cluster {
     once(&CLUSTER, start).await
 }
 
-/// Tests run side by side, each with a runtime of its own; the first one makes what all share, the others wait.
+/// Tests run side by side, each with its runtime; the first one makes what all share, the others wait.
 async fn once<T, F>(cell: &'static OnceLock<T>, make: impl FnOnce() -> F + Send + 'static) -> &'static T
 where
     T: Send + Sync,

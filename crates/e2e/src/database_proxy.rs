@@ -46,7 +46,7 @@ impl DatabaseProxy {
     }
 
     /// Whole again, and as short as it was.
-    pub fn mend(&self) {
+    pub fn restore(&self) {
         self.is_cut.send_replace(false);
         self.latency.send_replace(Duration::ZERO);
     }

@@ -53,7 +53,7 @@ pub fn keeper(worker_dir: &Path) -> Option<Pid> {
 /// The link of a running `gaffer worker`.
 pub fn link(worker: Pid) -> Option<Pid> {
     let children = std::fs::read_to_string(format!("/proc/{worker}/task/{worker}/children")).ok()?;
-    // A shell that became the worker may have left it children of its own.
+    // A shell that became the worker may have left it other children.
     let is_link = |pid: &i32| {
         let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         words.split(|byte| *byte == 0).any(|word| word == b"worker")

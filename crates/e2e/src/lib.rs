@@ -25,7 +25,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that should happen at once, on a machine that may be very busy. Only a test that
-/// fails waits for so long; whoever expects that sets `GAFFER_TEST_PATIENCE` to fewer seconds.
+/// fails waits for so long; set `GAFFER_TEST_PATIENCE` to fewer seconds where failures are expected.
 pub static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
     let seconds = std::env::var("GAFFER_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(120))

@@ -37,7 +37,7 @@ impl Worker {
     }
 
     async fn start_with(adjust: impl FnOnce(WorkerConfig) -> WorkerConfig) -> Worker {
-        // As each process of a worker does: whoever started the tests may ignore signals, which jobs would inherit.
+        // As each process of a worker does: signals that were ignored when the tests started would be ignored in jobs.
         startup::reset_signals(Hangup::Default);
         let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
         let config = adjust(config(&master.url, dir.path()));

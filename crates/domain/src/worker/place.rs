@@ -56,7 +56,7 @@ pub enum Holder {
 pub enum Admission {
     /// It is the worker now.
     TakesPlace,
-    /// It is another worker: it has to make an identity of its own.
+    /// It is another worker: it has to make a new identity.
     BeginsAnew,
     /// It must not go on: it could take processes of the worker that is there for its own.
     IsRefused,

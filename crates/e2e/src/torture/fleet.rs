@@ -38,7 +38,7 @@ pub struct Setup {
     pub ways: Ways,
     /// A database server that may be killed; else the database is one on the server of all tests.
     pub server: Option<Server>,
-    /// The master is an ordinary role in its database, and has a way of its own to it.
+    /// The master is an ordinary role in its database, and connects through its proxy.
     pub is_ordinary: bool,
     /// Several masters on the one database, each with its own way to it, and the lease of the one that leads.
     pub masters: Option<(usize, Duration)>,
@@ -290,7 +290,7 @@ impl Fleet {
         self.masters[number].child = child;
     }
 
-    /// Starts masters that went down by themselves, as whoever supervises them would; gives how they ended.
+    /// Starts masters that went down by themselves, as a supervisor would; gives how they ended.
     pub fn revive_ended_masters(&mut self) -> Vec<ExitStatus> {
         let mut ended = Vec::new();
         for number in 0..self.masters.len() {
@@ -345,9 +345,9 @@ impl Fleet {
     }
 
     /// Lets everything go on that was stopped, and starts what was killed.
-    pub async fn mend(&mut self) {
-        self.networks.iter().for_each(Network::mend);
-        self.masters.iter().filter_map(|master| master.way.as_ref()).for_each(DatabaseProxy::mend);
+    pub async fn restore(&mut self) {
+        self.networks.iter().for_each(Network::restore);
+        self.masters.iter().filter_map(|master| master.way.as_ref()).for_each(DatabaseProxy::restore);
         for pid in self.frozen.drain(..) {
             let _ = kill(pid, Signal::SIGCONT);
         }

@@ -91,7 +91,7 @@ pub async fn run(plan: &Plan) -> Verdict {
     })
     .await;
     std::fs::write(&over, "").unwrap();
-    trial.fleet.mend().await;
+    trial.fleet.restore().await;
     crate::eventually_within(PATIENCE, "a master leads in the end", async || {
         see_to(&mut trial, &mut log);
         first_ready(&trial.fleet.api_ports()).await

@@ -135,7 +135,7 @@ impl Network {
     }
 
     /// Whole again, at once.
-    pub fn mend(&self) {
+    pub fn restore(&self) {
         self.cut.send_replace(None);
     }
 }

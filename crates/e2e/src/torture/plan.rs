@@ -20,7 +20,7 @@ pub enum Run {
     Readopt,
     /// A database server of its own is killed, restarted and cut off under a mix of tasks.
     Postgres,
-    /// A database server of its own refuses what is fine, locks, is full or slow, under a mix of tasks.
+    /// The database server of the run refuses valid writes, holds locks, is full or slow, under a mix of tasks.
     Refused,
     /// The networks of workers break, for less or for more than a lease.
     Partitions,

@@ -71,7 +71,7 @@ impl Trial {
 
     /// Mends everything and waits until the tasks of the mix are over, or until patience ends.
     pub async fn settle(&mut self) -> Vec<(u64, Task)> {
-        self.fleet.mend().await;
+        self.fleet.restore().await;
         self.fleet.settle(&self.jobs, SETTLING).await
     }
 

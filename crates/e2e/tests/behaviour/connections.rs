@@ -1,4 +1,4 @@
-//! Floods of connections that say nothing: whoever has a key gets in all the same, and the silent ones are closed.
+//! Floods of connections that say nothing: a client with a key gets in, and the silent connections are closed.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -26,7 +26,7 @@ const CROWD: usize = 700;
 /// The addresses that they come from.
 const HOSTS: u8 = 20;
 
-/// A master in a process of its own, with its keys.
+/// A master in a separate process, with its keys.
 struct Master {
     _child: Child,
     ports: [SocketAddr; 3],
@@ -140,7 +140,7 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "a figure for whoever measures")]
+#[expect(clippy::print_stdout, reason = "a figure to read")]
 async fn survives(ulimit: &str) -> String {
     raise_own_limit();
     let dir = tempfile::tempdir().unwrap();

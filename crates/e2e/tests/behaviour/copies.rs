@@ -88,13 +88,13 @@ async fn a_worker_that_is_well_keeps_its_place_from_another_machine_and_both_sid
     let told = events(&stage, "worker.duplicate").await;
     assert_eq!(told.len(), 1, "one event for all that keep trying: {told:?}");
     assert!(told[0]["message"].as_str().unwrap().contains("host of m2"), "{told:?}");
-    // It goes on as if nothing had been.
+    // Nothing changes for it.
     first.ended(attempt, AttemptEnd::Exited { code: 0 }, 0).await;
     assert_eq!(stage.client.finished(job).await.state, "completed");
     let workers = stage.client.get("/workers").await;
     assert_eq!(workers.body["items"].as_array().unwrap().len(), 1);
 
-    // What the copy does then: with an identity of its own it is a worker beside it.
+    // What the copy does then: with a new identity it is another worker.
     let anew = Hello { identity: uuid::Uuid::new_v4(), ..from(&said, "boot-2", "m2", "8:1") };
     let second = connect(&stage, anew).await;
     assert_ne!(second.welcome.worker, first.welcome.worker);
@@ -264,7 +264,7 @@ async fn a_copied_data_directory_on_one_machine_is_refused_before_it_touches_any
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("is a copy of") && said.contains("remove the file `identity`"), "{said}");
     assert_eq!(dev.client.job(job).await.state, "running");
-    // As it says: then it is a worker of its own, and what it was copied with is left alone.
+    // As it says: then it is another worker, and what it was copied with is left alone.
     std::fs::remove_file(copy.path().join("identity")).unwrap();
     let copy_worker = dev.add_worker("copy", copy.path()).await;
     assert_eq!(dev.client.job(job).await.state, "running");

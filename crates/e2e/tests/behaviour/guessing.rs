@@ -1,4 +1,4 @@
-//! Whoever tries keys, links and cookies that nobody has is slowed down; whoever has a good one is not.
+//! Clients that guess keys, links and cookies are slowed down; clients with a good one are not.
 
 use gaffer_e2e::client::Answer;
 use gaffer_e2e::eventually;

@@ -139,7 +139,7 @@ async fn a_master_that_cannot_prove_that_it_leads_answers_no_heartbeat_until_it_
         Heartbeat { sequence: 2, held: Some(vec![held]), stats: MachineStats::default(), clock: None };
     worker.say(&[ToMaster::Heartbeat(Box::new(heartbeat))]).await;
     eventually("the heartbeat has arrived", async || (last_heard() > before).then_some(())).await;
-    way.mend();
+    way.restore();
     eventually("it leads as before", async || master.store.leadership().is_trusted().then_some(())).await;
     assert_eq!(row(&database_url).await.0, term);
     let heartbeat =
@@ -161,7 +161,7 @@ async fn nothing_that_a_master_does_after_it_was_replaced_has_any_effect() {
     worker.ended(held.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
     let new = master(&database_url).await;
     assert!(row(&database_url).await.0 > term);
-    way.mend();
+    way.restore();
     let store = old.store.clone();
     let (project, worker_id) = (store.project_default().await.unwrap(), old.hub.all()[0].worker);
     let session = old.hub.all()[0].id;

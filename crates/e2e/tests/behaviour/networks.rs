@@ -190,7 +190,7 @@ async fn below_a_path_every_address_is_below_it_whether_the_proxy_strips_it_or_n
         let first = live.chunk().await.unwrap().unwrap();
         assert!(first.starts_with(b"event: "), "{first:?}");
 
-        // Where forms and whoever is not signed in are sent.
+        // Redirects after forms and to the login page.
         let rerun =
             http().post(format!("{public}/jobs/{job}/rerun")).header(COOKIE, &cookie).header(ORIGIN, origin);
         let rerun =

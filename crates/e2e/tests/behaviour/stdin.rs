@@ -66,7 +66,7 @@ async fn run_passes_on_every_byte_of_its_input_and_the_end() {
         assert!(output == input, "{length} bytes went in, {} came out: {stderr}", output.len());
         assert_eq!(code, Some(0), "{stderr}");
     }
-    // Whoever reads no more is not waited for.
+    // A process that reads no more is not waited for.
     let (code, output, _) =
         run_with(dev.cli(&["run", "-i", "--", "head", "-c", "3"]), &b"abc".repeat(1_000_000)).await;
     assert_eq!((code, output), (Some(0), b"abc".to_vec()));

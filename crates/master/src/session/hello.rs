@@ -98,7 +98,7 @@ async fn let_in(
     let before = in_turn(master, || master.store.worker_before_hello(project, identity, name)).await?;
     let BeforeHello { known, name_is_of_lost } = before;
     if let Some(known) = &known {
-        // In nobody's turn: this may take seconds, and has nothing to do with the database.
+        // Outside of a turn: this may take seconds and does not use the database.
         let is_well = arrivals::is_holder_well(&master.hub, known, place).await;
         in_turn(master, || admit(master, known, place, is_well)).await??;
     }

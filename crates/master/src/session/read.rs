@@ -231,7 +231,7 @@ pub(super) fn check_end(live: &LiveOutput, ended: &mut Ended) -> ReceivedOutput 
         let theirs = ended.output_sha256.as_deref();
         tracing::error!(attempt = %ended.attempt, theirs, ours, "the output's checksums differ");
     }
-    // A worker that lost part of its own record may know of less than is stored here; what is stored counts.
+    // A worker that lost part of its record may know of less than is stored here; what is stored counts.
     if ended.output_bytes < received.bytes || ended.output_sha256.is_none() {
         ended.output_bytes = received.bytes;
         ended.output_sha256 = ours;

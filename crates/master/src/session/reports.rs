@@ -86,7 +86,7 @@ impl Reports {
         None
     }
 
-    /// The drivers, if they may be written now; else they wait. Whoever has written them says so.
+    /// The drivers, if they may be written now; else they wait. [`Reports::drivers_written`] follows.
     pub fn drivers(&self, drivers: Vec<DriverStatus>) -> Option<Vec<DriverStatus>> {
         let mut inner = self.lock();
         let is_free = inner.waiting.drivers.is_none() && !inner.drivers_under_way;

@@ -21,8 +21,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-/// No test waits longer for anything, and none waits for so long on a machine that is only busy. Whoever expects tests to
-/// fail sets `GAFFER_TEST_PATIENCE` to fewer seconds.
+/// No test waits longer for anything, and none waits for so long on a machine that is only busy. Set
+/// `GAFFER_TEST_PATIENCE` to fewer seconds where failures are expected.
 static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
     let seconds = std::env::var("GAFFER_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(120))
@@ -345,7 +345,7 @@ pub fn attempt(task: i64) -> AttemptRef {
     AttemptRef { task: TaskId(task), attempt: 1 }
 }
 
-/// An attempt to be started, with a definition of its own.
+/// An attempt to be started, with a definition that no other attempt has.
 #[derive(Debug, Clone)]
 pub struct Order {
     pub attempt: AttemptRef,

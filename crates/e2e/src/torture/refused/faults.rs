@@ -234,11 +234,11 @@ impl Strike {
                 (begun, Instant::now())
             }
             How::Latency(latency) => {
-                let way = fleet.way(0).expect("an ordinary master has a way of its own");
+                let way = fleet.way(0).expect("an ordinary master connects through a proxy");
                 way.delay(*latency);
                 let begun = Instant::now();
                 sleep(self.lasts).await;
-                way.mend();
+                way.restore();
                 (begun, Instant::now())
             }
             How::Starved => {

@@ -194,7 +194,7 @@ fn unconcerned(verdict: &mut Verdict, account: &Account) {
     }
 }
 
-/// Whoever waits because something fails is told why, and what concerns a job is said of it.
+/// What waits because of a failure says why; what concerns a job is said on the job.
 fn silence(verdict: &mut Verdict, account: &Account) {
     let spoke = |from: Instant, until: Instant| {
         account.said.iter().any(|said| said.trouble && said.at >= from && said.at <= until)
