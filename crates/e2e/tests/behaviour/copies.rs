@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::worker::HeldPhase;
 use gaffer_domain::worker::place::Place;
@@ -57,14 +58,20 @@ async fn events(stage: &Stage, kind: &str) -> Vec<Value> {
     all.into_iter().filter(|event| event["kind"] == kind).collect()
 }
 
+/// The first worker of an identity, with a job that runs on it.
+async fn busy_first(stage: &Stage, said: &Hello) -> (RawWorker, i64, AttemptRef) {
+    let mut first = connect(stage, from(said, "boot-1", "m1", "8:1")).await;
+    let job = stage.client.submit(script("sleep 1000")).await;
+    let attempt = first.next_start().await.attempt;
+    first.started(attempt).await;
+    (first, job, attempt)
+}
+
 #[tokio::test]
 async fn a_worker_that_is_well_keeps_its_place_from_another_machine_and_both_sides_are_told() {
     let stage = Stage::set().await;
     let said = hello("pi");
-    let mut first = connect(&stage, from(&said, "boot-1", "m1", "8:1")).await;
-    let job = stage.client.submit(script("sleep 1000")).await;
-    let attempt = first.next_start().await.attempt;
-    first.started(attempt).await;
+    let (mut first, job, attempt) = busy_first(&stage, &said).await;
     let held = [HeldAttempt { attempt, phase: HeldPhase::Running }];
     // A copy of its directory, and a clone of its whole machine: another kernel, and nothing else tells them apart.
     for clone in [from(&said, "boot-2", "m2", "8:1"), from(&said, "boot-3", "m1", "8:1")] {
@@ -152,10 +159,7 @@ async fn a_machine_that_was_started_anew_takes_its_place_once_its_half_open_sess
 async fn attempts_of_a_machine_that_is_cut_off_are_adopted_by_no_other() {
     let stage = Stage::set().await;
     let said = hello("pi");
-    let mut first = connect(&stage, from(&said, "boot-1", "m1", "8:1")).await;
-    let job = stage.client.submit(script("sleep 1000")).await;
-    let attempt = first.next_start().await.attempt;
-    first.started(attempt).await;
+    let (mut first, job, attempt) = busy_first(&stage, &said).await;
     first.heartbeat(1, vec![HeldAttempt { attempt, phase: HeldPhase::Running }]).await;
     stage.client.in_state(job, "running").await;
     first.hang_up();

@@ -76,10 +76,8 @@ async fn connections_that_say_nothing_are_closed() {
     }
 }
 
-#[tokio::test]
-async fn a_header_that_comes_byte_by_byte_has_a_whole_time() {
-    let port = patient_for(SHORT).await;
-    let mut stream = connected(port, "GET / HTTP/1.1\r\n").await;
+/// Sends a byte at a time, often enough not to be silent, until that is not taken any more.
+async fn dribble_until_closed(stream: &mut TcpStream) {
     let mut pause = interval(SHORT / 10);
     let dribble = async {
         loop {
@@ -90,6 +88,13 @@ async fn a_header_that_comes_byte_by_byte_has_a_whole_time() {
         }
     };
     timeout(PATIENCE, dribble).await.expect("it is still read");
+}
+
+#[tokio::test]
+async fn a_header_that_comes_byte_by_byte_has_a_whole_time() {
+    let port = patient_for(SHORT).await;
+    let mut stream = connected(port, "GET / HTTP/1.1\r\n").await;
+    dribble_until_closed(&mut stream).await;
 }
 
 #[tokio::test]
@@ -125,16 +130,7 @@ async fn a_body_that_dribbles_has_a_whole_time() {
     let (port, ..) = port(timeouts, PlaceLimits::new(100, 100)).await;
     let mut stream =
         connected(port, "POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n").await;
-    let mut pause = interval(SHORT / 10);
-    let dribble = async {
-        loop {
-            pause.tick().await;
-            if stream.write_all(b"x").await.is_err() {
-                return;
-            }
-        }
-    };
-    timeout(PATIENCE, dribble).await.expect("it is still read");
+    dribble_until_closed(&mut stream).await;
 }
 
 #[tokio::test]
