@@ -40,7 +40,8 @@ First steps:
   gaffer logs -f 42             the output of job 42
 
 Client commands find the API by GAFFER_URL and GAFFER_KEY, else by `gaffer login`, else by a running `gaffer dev`. They \
-keep trying for GAFFER_RETRY_FOR when it can't be reached, and use no colours if NO_COLOR is set. Like workers, they go \
+use no colours if NO_COLOR is set. `run`, `submit`, `logs`, `wait`, `events -f` and `rerun --follow` keep trying for \
+GAFFER_RETRY_FOR when it can't be reached. Like workers, they go \
 through HTTPS_PROXY, HTTP_PROXY or ALL_PROXY (except to NO_PROXY), and verify the server against GAFFER_TLS_CA if set.
 
 Exit codes: 0; 2 wrong usage; 3 not found; 4 not allowed; 5 does not apply in the present state; 1 anything else. \

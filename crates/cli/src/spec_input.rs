@@ -67,7 +67,7 @@ pub struct SpecFlags {
     /// No two of its tasks on one worker
     #[arg(long)]
     pub distinct_workers: bool,
-    /// How workers are chosen: spread, binpack, round_robin, greedy or epvm
+    /// How workers are chosen: spread, binpack, round_robin, greedy, epvm or epvm_lieb
     #[arg(long, value_name = "STRATEGY")]
     pub strategy: Option<String>,
     /// A mark to find it again by. May be repeated

@@ -30,7 +30,7 @@ pub struct JobsArgs {
         value_parser = PossibleValuesParser::new(JobState::ALL.map(JobState::as_str))
     )]
     states: Vec<String>,
-    /// Only jobs of this name
+    /// Only jobs whose name contains this, in any case
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Only jobs with this label. May be repeated

@@ -41,7 +41,8 @@ Standard output and standard error of the command are those of gaffer. The first
 the second stops the job, the third leaves it running. A TERM stops the job, a HUP leaves it running.
 
 Exit codes: the command's own; 128+n if signal n ended it; 124 after its timeout; 126 if it can't be executed, 127 if it \
-is not found; 143 if it was stopped; 125 if gaffer itself failed, or lost the worker. Before it was accepted: 2 for wrong \
+is not found; 137 if it ran out of memory or wrote more than its limit; 143 if it was stopped; 125 if gaffer itself \
+failed, or lost the worker. Before it was accepted: 2 for wrong \
 usage, 4 if the key may not.")]
 pub struct RunArgs {
     /// The command with its arguments
