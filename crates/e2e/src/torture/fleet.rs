@@ -290,12 +290,12 @@ impl Fleet {
         self.masters[number].child = child;
     }
 
-    /// Starts masters that went down by themselves, as a supervisor would; gives how they ended.
-    pub fn revive_ended_masters(&mut self) -> Vec<ExitStatus> {
+    /// Starts masters that went down by themselves, as a supervisor would; gives which, and how they ended.
+    pub fn revive_ended_masters(&mut self) -> Vec<(usize, ExitStatus)> {
         let mut ended = Vec::new();
         for number in 0..self.masters.len() {
             if let Some(status) = self.masters[number].child.try_wait().unwrap() {
-                ended.push(status);
+                ended.push((number, status));
                 self.revive_master(number);
             }
         }
