@@ -36,7 +36,7 @@ use driver::DriverSettings;
 use execution::ExecutionSettings;
 pub use keeper::{GUARD_COMMAND, KEEPER_COMMAND, KeeperPlace, guard, keep};
 use route::Route;
-pub use startup::{Hangup, begin};
+pub use startup::{Hangup, begin, reset_signals};
 pub use try_master::{Found, Tried, try_master};
 
 /// Runs a worker until `shutdown`, with its attempts in `place`.

@@ -64,7 +64,7 @@ fn close_one_by_one() -> io::Result<()> {
 }
 
 /// Gives ignored signals their default action again, and lets the thread take all of them.
-pub(crate) fn reset_signals(hangup: Hangup) {
+pub fn reset_signals(hangup: Hangup) {
     for signal in 1..=LAST_SIGNAL {
         // The runtime of Rust ignores SIGPIPE in this process, and resets it in every process that is started.
         let is_kept = signal == libc::SIGPIPE || (signal == libc::SIGHUP && hangup == Hangup::Inherited);

@@ -4,6 +4,7 @@ use std::io;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use gaffer_worker::{Hangup, reset_signals};
 use tokio::process::{Child, Command};
 
 use super::fake::Fake;
@@ -18,8 +19,9 @@ pub fn gaffer(fake: &Fake, arguments: &str) -> Command {
     command
 }
 
-/// The program with nothing of this environment.
+/// The program with nothing of this environment, and none of the signals ignored that whoever started the tests ignores.
 pub fn bare(arguments: &str) -> Command {
+    reset_signals(Hangup::Default);
     let mut command = Command::new(env!("CARGO_BIN_EXE_gaffer"));
     command.env_clear().env("GAFFER_DATA_DIR", "/nowhere").kill_on_drop(true);
     command.args(arguments.split_whitespace());
