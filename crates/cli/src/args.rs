@@ -108,10 +108,10 @@ pub enum Command {
     Master(Box<MasterConfig>),
     /// Keep the attempts of a worker, which starts this by itself
     #[command(hide = true)]
-    Keeper,
-    /// Guard a keeper, which starts this by itself
+    Executor,
+    /// Watchdog an executor, which starts this by itself
     #[command(hide = true)]
-    Guard,
+    Watchdog,
 }
 
 impl Command {

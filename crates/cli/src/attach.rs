@@ -13,11 +13,11 @@ use tokio::time::sleep;
 
 use crate::client::{Client, Query};
 use crate::failure::Failure;
-use crate::moment;
 use crate::out::Out;
 use crate::signals::{Insistence, Signals, Step};
 use crate::status::Status;
 use crate::style;
+use crate::timestamp;
 
 /// A job that ends sooner should not make the terminal flicker.
 const FIRST_WORD_AFTER: Duration = Duration::from_millis(80);
@@ -163,9 +163,9 @@ fn took(tasks: &[Task]) -> Option<String> {
     if let [only] = tasks
         && let Some(ran) = only.ran_seconds
     {
-        return Some(moment::lasted_seconds(ran));
+        return Some(timestamp::lasted_seconds(ran));
     }
     let start = tasks.iter().filter_map(|task| task.started_at).min()?;
     let end = tasks.iter().filter_map(|task| task.finished_at).max()?;
-    Some(moment::lasted(start, end))
+    Some(timestamp::lasted(start, end))
 }

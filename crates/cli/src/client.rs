@@ -13,10 +13,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use crate::backoff::Backoff;
 use crate::config::{self, Access};
 use crate::failure::Failure;
-use crate::moment;
-use crate::patience::Patience;
+use crate::timestamp;
 
 /// Long enough for a slow link, short enough that a wrong address is noticed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -146,7 +146,7 @@ impl Client {
         &self,
         path: &[&str],
         body: &impl Serialize,
-        patience: &mut Patience,
+        patience: &mut Backoff,
         tell: impl Fn(&Failure),
     ) -> Result<Answer, Failure> {
         let idempotency_key = Uuid::new_v4();
@@ -237,7 +237,7 @@ impl Client {
     async fn answer(&self, request: RequestBuilder) -> Result<Answer, Failure> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         if let Some(date) = response.headers().get(DATE).and_then(|date| date.to_str().ok()) {
-            moment::heard(date);
+            timestamp::heard(date);
         }
         if !response.status().is_success() {
             return Err(self.refusal(response).await);

@@ -48,11 +48,11 @@ impl fmt::Debug for Key {
 }
 
 /// Set for the part of a worker that another part of it starts.
-pub const LINK_VARIABLE: &str = "GAFFER_WORKER_LINK";
-/// Its value for a link whose key comes through its standard input.
-pub const LINK_WITH_KEY: &str = "key";
+pub const AGENT_VARIABLE: &str = "GAFFER_WORKER_AGENT";
+/// Its value for an agent whose key comes through its standard input.
+pub const AGENT_WITH_KEY: &str = "key";
 /// Its value for any other.
-pub const LINK_WITHOUT_KEY: &str = "1";
+pub const AGENT_WITHOUT_KEY: &str = "1";
 
 /// Set for a worker that has become its own program again: the descriptor with its key.
 pub const HANDED_KEY_VARIABLE: &str = "GAFFER_WORKER_KEY_FD";
@@ -66,7 +66,7 @@ pub enum WorkerPart {
     /// What its operator started.
     Supervisor,
     /// What talks to the master.
-    Link {
+    Agent {
         /// Whether the key comes through standard input.
         is_given_key: bool,
     },
@@ -74,9 +74,9 @@ pub enum WorkerPart {
 
 /// Which process of a worker this is.
 pub fn worker_part() -> WorkerPart {
-    match variable(LINK_VARIABLE) {
+    match variable(AGENT_VARIABLE) {
         None => WorkerPart::Supervisor,
-        Some(value) => WorkerPart::Link { is_given_key: value == LINK_WITH_KEY },
+        Some(value) => WorkerPart::Agent { is_given_key: value == AGENT_WITH_KEY },
     }
 }
 

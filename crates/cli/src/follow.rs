@@ -10,10 +10,10 @@ use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::{Job, Page, Task};
 use tokio::time::{Instant, sleep};
 
+use crate::backoff::Backoff;
 use crate::client::{Client, Query};
 use crate::failure::Failure;
 use crate::ndjson::{Data, Lines, OutputLine};
-use crate::patience::Patience;
 use crate::sink::Sink;
 use crate::status::Status;
 
@@ -45,7 +45,7 @@ impl Source {
 
 /// What of it.
 #[derive(Debug, Clone, Default)]
-pub struct Wish {
+pub struct FollowOptions {
     /// Until the end of each task, attempt after attempt.
     pub follow: bool,
     /// This attempt only.
@@ -81,10 +81,10 @@ enum Leg {
 pub async fn follow(
     client: &Client,
     source: &Source,
-    wish: &Wish,
+    wish: &FollowOptions,
     sink: &mut Sink<'_>,
     status: &Status<'_>,
-    mut patience: Patience,
+    mut patience: Backoff,
 ) -> Result<Vec<Task>, Failure> {
     let mut reader = Reader { wish, place: None, resumed: false, opened: None, ended: Vec::new() };
     let mut targets = VecDeque::from([source.task.clone()]);
@@ -139,7 +139,7 @@ async fn addresses(client: &Client, job: JobId) -> Result<Vec<String>, Failure> 
 }
 
 struct Reader<'w> {
-    wish: &'w Wish,
+    wish: &'w FollowOptions,
     place: Option<Place>,
     /// The present answer was asked for from `place` on.
     resumed: bool,

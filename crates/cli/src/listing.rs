@@ -186,7 +186,7 @@ impl<T: Entry> Shown<T> {
 
 /// The table of some entries.
 pub fn table_of<T: Entry>(out: &Out, entries: &[T], format: Format) -> String {
-    let now = crate::moment::now();
+    let now = crate::timestamp::now();
     let wide = format == Format::Wide;
     let last = T::HEAD.len().saturating_sub(1);
     let mut head = T::HEAD.to_vec();

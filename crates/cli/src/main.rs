@@ -2,6 +2,7 @@
 
 mod args;
 mod attach;
+mod backoff;
 mod client;
 mod commands;
 mod config;
@@ -11,11 +12,9 @@ mod follow;
 mod line_times;
 mod listing;
 mod login;
-mod moment;
 mod ndjson;
 mod open_files;
 mod out;
-mod patience;
 mod selector;
 mod sgr;
 mod signals;
@@ -26,6 +25,7 @@ mod status;
 mod stdin;
 mod style;
 mod table;
+mod timestamp;
 mod words;
 
 use std::process::ExitCode;
@@ -72,8 +72,8 @@ fn carry_out(command: Command, key: Option<&ApiKey>, out: &Out) -> Result<u8, Fa
         Command::Dev(args) => commands::dev::run(args, out),
         Command::Master(config) => commands::server::master(*config, out),
         Command::Worker(WorkerArgs::Serve(config)) => commands::server::worker(*config, key, out),
-        Command::Keeper => commands::server::keeper(),
-        Command::Guard => commands::server::guard(),
+        Command::Executor => commands::server::executor(),
+        Command::Watchdog => commands::server::watchdog(),
         Command::Completion(args) => commands::completion::run(&args, out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -116,8 +116,8 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Worker(WorkerArgs::Serve(_))
         | Command::Completion(_)
         | Command::Dev(_)
-        | Command::Keeper
-        | Command::Guard
+        | Command::Executor
+        | Command::Watchdog
         | Command::Master(_) => Ok(0),
     }
 }

@@ -15,9 +15,9 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::attach;
+use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::patience::Patience;
 use crate::status::Status;
 
 /// The most bytes of one request.
@@ -90,7 +90,7 @@ impl Passing<'_> {
     async fn write(&mut self, piece: Bytes, is_last: bool) -> Result<bool, Failure> {
         let begin = self.offset;
         let end = begin + piece.len() as u64;
-        let (mut patience, mut pause) = (Patience::for_a_job(), FIRST_PAUSE);
+        let (mut patience, mut pause) = (Backoff::for_a_job(), FIRST_PAUSE);
         let tell = |failure: &Failure| {
             self.status.note(&format!("{failure}; standard input waits until it is back"));
         };

@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use gaffer_domain::constraint::Constraint;
-use gaffer_domain::placement::{Lasting, Measured, Needs, Offer, Strategy, Taken};
+use gaffer_domain::placement::{Lasting, Measured, Requirements, Strategy, Taken, WorkerSnapshot};
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
-use gaffer_domain::queue::{Class, How, InUse, Turns, decide};
+use gaffer_domain::queue::{Class, InUse, PassOptions, Turns, decide};
 use gaffer_domain::spec::{Affinity, DriverKind, Resources};
 use gaffer_domain::worker::WorkerState;
 use gaffer_domain::{ProjectId, Time, WorkerId};
@@ -61,8 +61,8 @@ fn processor_time() -> Duration {
 
 /// The processor time of a decision about classes of `pending` tasks each, of which `expected` are placed. The fastest round is
 /// the one that others on the machine have disturbed least.
-fn fastest(strategy: Strategy, pending: usize, offers: &[Offer], expected: usize) -> Duration {
-    let needs: Vec<Needs> = (0..CLASSES).map(needs).collect();
+fn fastest(strategy: Strategy, pending: usize, offers: &[WorkerSnapshot], expected: usize) -> Duration {
+    let needs: Vec<Requirements> = (0..CLASSES).map(needs).collect();
     let owners: Vec<String> = (0..OWNERS).map(|owner| format!("user {owner}")).collect();
     let classes: Vec<Class<'_>> = (0..CLASSES)
         .map(|id| Class {
@@ -76,7 +76,7 @@ fn fastest(strategy: Strategy, pending: usize, offers: &[Offer], expected: usize
             mean_run: None,
         })
         .collect();
-    let how = How { most: MOST, strategy, now: None };
+    let how = PassOptions { most: MOST, strategy, now: None };
     let times = (0..ROUNDS).map(|_| {
         let mut offers = offers.to_vec();
         let (mut in_use, mut turns) = (InUse::default(), Turns::default());
@@ -89,8 +89,8 @@ fn fastest(strategy: Strategy, pending: usize, offers: &[Offer], expected: usize
     times.min().unwrap_or_default()
 }
 
-/// Needs of many sizes; a third has constraints, some of them its own, and a tenth has wishes.
-fn needs(id: i64) -> Needs {
+/// Requirements of many sizes; a third has constraints, some of them its own, and a tenth has wishes.
+fn needs(id: i64) -> Requirements {
     let resources = Resources {
         cpu: Cpu::from_millis(250 + 250 * (id % 8) as u32),
         memory: Bytes(GIB / 4 * (1 + id as u64 % 5)),
@@ -106,11 +106,11 @@ fn needs(id: i64) -> Needs {
         0 => vec![Affinity { when: constraint(format!("labels.rack == r{}", id % 40)), weight: 50 }],
         _ => Vec::new(),
     };
-    Needs { constraints, affinities, ..Needs::of_resources(DriverKind::Host, resources) }
+    Requirements { constraints, affinities, ..Requirements::of_resources(DriverKind::Host, resources) }
 }
 
 /// Workers of four sizes in forty racks, so many hundredths of them reserved.
-fn offers(reserved_percent: u64) -> Vec<Offer> {
+fn offers(reserved_percent: u64) -> Vec<WorkerSnapshot> {
     (1..=WORKERS)
         .map(|id| {
             let size = 1 << (id % 4);
@@ -126,7 +126,7 @@ fn offers(reserved_percent: u64) -> Vec<Offer> {
                 disk: part(capacity.disk),
             };
             let label = |key: &str, value: String| (key.to_owned(), value);
-            Offer {
+            WorkerSnapshot {
                 worker: WorkerId(id),
                 name: format!("worker-{id}"),
                 project: PROJECT,

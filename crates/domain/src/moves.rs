@@ -27,7 +27,9 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::placement::{DefinitionRef, Fleet, Needs, Offer, Request, Strategy, feasible, place, terms};
+use crate::placement::{
+    DefinitionRef, Fleet, Request, Requirements, Strategy, WorkerSnapshot, feasible, place, terms,
+};
 use crate::quantity::Span;
 use crate::spec::{JobKind, OnDrain};
 use crate::worker::WorkerState;
@@ -54,7 +56,7 @@ pub struct Tenant<'a> {
     /// Since when.
     pub since: Time,
     /// What it needs.
-    pub needs: &'a Needs,
+    pub needs: &'a Requirements,
     /// Whether it is kept running.
     pub kind: JobKind,
     /// What it does when its worker drains, if it is no service.
@@ -107,7 +109,7 @@ pub struct UnderWay<'a> {
     /// The definitions of services of which a task leaves a worker, or has left one and does not execute yet.
     pub definitions: BTreeSet<DefinitionRef>,
     /// What tasks need that leave a worker or have left one, and are placed on none yet; and whose they are.
-    pub unplaced: Vec<(ProjectId, &'a Needs)>,
+    pub unplaced: Vec<(ProjectId, &'a Requirements)>,
 }
 
 /// The tasks that leave draining workers now. `drains` has the deadline of each worker that drains. What is to move, and
@@ -116,7 +118,7 @@ pub fn leave(
     tenants: &[Tenant<'_>],
     drains: &BTreeMap<WorkerId, Option<Time>>,
     under_way: &UnderWay<'_>,
-    offers: &mut [Offer],
+    offers: &mut [WorkerSnapshot],
     now: Time,
 ) -> Vec<Move> {
     let mut moving = under_way.definitions.clone();
@@ -151,9 +153,15 @@ pub fn leave(
 }
 
 /// Counts a task where it may land. False if nobody has room for it.
-fn land(needs: &Needs, project: ProjectId, from: Option<WorkerId>, offers: &mut [Offer]) -> bool {
-    let has_room =
-        |offer: &&mut Offer| Some(offer.worker) != from && feasible(needs, project, offer, 0).is_ok();
+fn land(
+    needs: &Requirements,
+    project: ProjectId,
+    from: Option<WorkerId>,
+    offers: &mut [WorkerSnapshot],
+) -> bool {
+    let has_room = |offer: &&mut WorkerSnapshot| {
+        Some(offer.worker) != from && feasible(needs, project, offer, 0).is_ok()
+    };
     let landing = offers.iter_mut().find(has_room);
     landing.map(|offer| offer.take(needs)).is_some()
 }
@@ -163,7 +171,7 @@ fn land(needs: &Needs, project: ProjectId, from: Option<WorkerId>, offers: &mut 
 pub fn rebalance(
     tenants: &[Tenant<'_>],
     settled: &BTreeSet<WorkerId>,
-    offers: &mut [Offer],
+    offers: &mut [WorkerSnapshot],
     strategy: Strategy,
     settled_before: Time,
 ) -> Option<Move> {
@@ -187,7 +195,7 @@ pub fn rebalance(
 fn gain_of(
     tenant: &Tenant<'_>,
     settled: &BTreeSet<WorkerId>,
-    offers: &mut [Offer],
+    offers: &mut [WorkerSnapshot],
     strategy: Strategy,
 ) -> Option<(f64, Why)> {
     let Tenant { needs, project, worker, .. } = *tenant;
@@ -213,7 +221,7 @@ fn gain_of(
     if let Some(fact) = &needs.spread
         && before.facts().get(fact) != there.facts().get(fact)
     {
-        let tasks_beside = |offer: &Offer| -> u32 {
+        let tasks_beside = |offer: &WorkerSnapshot| -> u32 {
             let alike = offers.iter().filter(|other| {
                 other.project == project && other.facts().get(fact) == offer.facts().get(fact)
             });
@@ -232,7 +240,7 @@ fn gain_of(
 }
 
 /// How well a task would do on a worker, in whole workers: what affinities say for it, less how full it would be.
-fn worth(strategy: Strategy, needs: &Needs, offer: &Offer, offers: &[Offer]) -> f64 {
+fn worth(strategy: Strategy, needs: &Requirements, offer: &WorkerSnapshot, offers: &[WorkerSnapshot]) -> f64 {
     let terms = terms(Strategy::Spread, needs, offer, &Fleet::of(offer.project, offers));
     match strategy {
         Strategy::Binpack | Strategy::RoundRobin => -terms.affinity,

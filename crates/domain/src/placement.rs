@@ -2,15 +2,15 @@
 
 mod feasible;
 mod help;
-mod needs;
-mod offer;
+mod infeasible;
 pub mod pauses;
 pub(crate) mod ranking;
 mod receipt;
+mod requirements;
 mod strategy;
 #[cfg(test)]
 pub(crate) mod tests;
-mod unfit;
+mod worker_snapshot;
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ use crate::{ProjectId, Time, WorkerId};
 pub(crate) use feasible::shortfall;
 pub use feasible::{backlog_limit, feasible, room, suitable};
 pub use help::{Change, Help, what_would_help};
-pub use needs::{DefinitionRef, HostPort, Needs};
-pub use offer::{Lasting, Measured, Offer, READING_GOOD_FOR, Taken};
+pub use infeasible::{Infeasible, Resource};
 pub use receipt::{Candidate, Part, Receipt};
+pub use requirements::{DefinitionRef, HostPort, Requirements};
 pub use strategy::{Fleet, LIEB, Strategy, Terms, UnknownStrategy, score, terms};
-pub use unfit::{Resource, Unfit};
+pub use worker_snapshot::{Lasting, Measured, READING_GOOD_FOR, Taken, WorkerSnapshot};
 
 /// How far ahead of its capacity a worker is given work: as much as it runs in this time, so that short tasks never
 /// wait for a message to travel.
@@ -38,7 +38,7 @@ pub const MAX_BACKLOG: u32 = 512;
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// What each task needs.
-    pub needs: &'a Needs,
+    pub needs: &'a Requirements,
     /// Whose they are.
     pub project: ProjectId,
     /// At most so many are placed.
@@ -59,7 +59,7 @@ pub struct Request<'a> {
 /// first task that fits nowhere, as the others have the same needs.
 ///
 /// Each offer is ranked once, and the chosen one again, as long as the choice of one changes no other's rank.
-pub fn place(request: &Request<'_>, offers: &mut [Offer]) -> Vec<(WorkerId, Receipt)> {
+pub fn place(request: &Request<'_>, offers: &mut [WorkerSnapshot]) -> Vec<(WorkerId, Receipt)> {
     let Request { needs, project, tasks, mean_run, strategy, last, now } = *request;
     let workers = offers.iter().filter(|offer| offer.project == project).count() as u32;
     let strategy = needs.strategy.unwrap_or(strategy);

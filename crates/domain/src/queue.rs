@@ -33,7 +33,7 @@ use chrono::TimeDelta;
 
 use self::share::{Capacity, Share};
 use crate::placement::ranking::{Course, Question, Ranking, suitable_at};
-use crate::placement::{Fleet, Needs, Offer, Receipt, Strategy, shortfall};
+use crate::placement::{Fleet, Receipt, Requirements, Strategy, WorkerSnapshot, shortfall};
 use crate::quantity::Span;
 use crate::{ProjectId, Time, WorkerId};
 pub use line::{Line, lines};
@@ -61,7 +61,7 @@ pub struct Class<'a> {
     /// Higher goes first.
     pub priority: i16,
     /// What each of them needs.
-    pub needs: &'a Needs,
+    pub needs: &'a Requirements,
     /// So many wait.
     pub pending: usize,
     /// When the first of them could have been placed.
@@ -72,7 +72,7 @@ pub struct Class<'a> {
 
 /// How a pass is made.
 #[derive(Debug, Clone, Copy)]
-pub struct How {
+pub struct PassOptions {
     /// At most so many tasks are placed.
     pub most: usize,
     /// How workers are scored where the needs do not say.
@@ -127,9 +127,9 @@ pub struct Decision {
     /// Tasks and their workers, in the order of the decisions.
     pub placed: Vec<Placed>,
     /// Classes that were looked at and have tasks left, with what these wait for.
-    pub held: Vec<Held>,
+    pub held: Vec<Deferred>,
     /// Workers that are kept for a class.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<Reservation>,
     /// It ended because as many were placed as were wanted: there may be room for more.
     pub more: bool,
 }
@@ -147,7 +147,7 @@ pub struct Placed {
 
 /// On a worker, room is kept in this pass, so that a task of a class fits there in some later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
+pub struct Reservation {
     /// Position of the class among those that were given.
     pub class: usize,
     /// Which worker.
@@ -156,16 +156,16 @@ pub struct Kept {
 
 /// The rest of a class waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct Deferred {
     /// Position of the class among those that were given.
     pub class: usize,
     /// For what.
-    pub hold: Hold,
+    pub hold: WaitReason,
 }
 
 /// What tasks wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
+pub enum WaitReason {
     /// No worker can take one now; [`feasible`](crate::placement::feasible) says of each why.
     NoWorker,
     /// As many attempts of their concurrency group are live as may be.
@@ -185,9 +185,9 @@ pub enum Hold {
 pub fn decide(
     classes: &[Class<'_>],
     in_use: &mut InUse,
-    offers: &mut [Offer],
+    offers: &mut [WorkerSnapshot],
     turns: &mut Turns,
-    how: &How,
+    how: &PassOptions,
 ) -> Decision {
     let mut by_priority: BTreeMap<Reverse<i16>, Vec<usize>> = BTreeMap::new();
     for (position, class) in classes.iter().enumerate().filter(|(_, class)| class.pending > 0) {
@@ -221,7 +221,7 @@ pub fn decide(
 
 struct Pass<'a> {
     classes: &'a [Class<'a>],
-    how: &'a How,
+    how: &'a PassOptions,
     /// How far it is with each project, and how many workers that has.
     courses: BTreeMap<ProjectId, (Course, u32)>,
     /// For each class that had a turn, where its workers stand.
@@ -230,7 +230,7 @@ struct Pass<'a> {
     /// How many workers of each project are kept.
     kept: BTreeMap<ProjectId, u32>,
     /// Where these stand among the offers, and for what they are kept.
-    kept_at: Vec<(usize, &'a Needs)>,
+    kept_at: Vec<(usize, &'a Requirements)>,
     decision: Decision,
 }
 
@@ -238,7 +238,7 @@ struct Pass<'a> {
 struct State<'s> {
     in_use: &'s mut InUse,
     turns: &'s mut Turns,
-    offers: &'s mut [Offer],
+    offers: &'s mut [WorkerSnapshot],
 }
 
 impl State<'_> {
@@ -273,7 +273,7 @@ enum End {
     Passed,
     /// All of the class is placed.
     Done,
-    Held(Hold),
+    Deferred(WaitReason),
 }
 
 impl<'a> Pass<'a> {
@@ -311,9 +311,9 @@ impl<'a> Pass<'a> {
             match end {
                 End::Passed => {}
                 End::Done => drop(owner.classes.pop_front()),
-                End::Held(hold) => {
+                End::Deferred(hold) => {
                     owner.classes.pop_front();
-                    self.decision.held.push(Held { class, hold });
+                    self.decision.held.push(Deferred { class, hold });
                 }
             }
             if !owner.classes.is_empty() {
@@ -360,7 +360,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Keeps the worker of these that lacks the least for a class which has waited for long, and of which none was placed.
-    fn keep(&mut self, at: usize, suitable: &[usize], offers: &mut [Offer], workers: u32) {
+    fn keep(&mut self, at: usize, suitable: &[usize], offers: &mut [WorkerSnapshot], workers: u32) {
         let Class { project, needs, since, pending, .. } = self.classes[at];
         let kept = self.kept.entry(project).or_default();
         let has_waited = self.how.now.is_some_and(|now| may_keep(since, now));
@@ -377,7 +377,7 @@ impl<'a> Pass<'a> {
             offers[offer].kept = true;
             offers[offer].reserve(needs, 1);
             self.kept_at.push((offer, needs));
-            self.decision.kept.push(Kept { class: at, worker });
+            self.decision.kept.push(Reservation { class: at, worker });
         }
     }
 
@@ -391,7 +391,7 @@ impl<'a> Pass<'a> {
             (Course { fleet: Fleet::of(project, state.offers), last }, workers as u32)
         });
         if let Some(hold) = state.in_use.hold(project, needs) {
-            return End::Held(hold);
+            return End::Deferred(hold);
         }
         let strategy = needs.strategy.unwrap_or(self.how.strategy);
         let question = Question { needs, project, strategy, mean_run, now: self.how.now, workers };
@@ -403,7 +403,7 @@ impl<'a> Pass<'a> {
         let mut ranking = Ranking::new(question, &suitable, state.offers, &course);
         let end = loop {
             let Some((chosen, receipt)) = ranking.choose(state.offers, &mut course) else {
-                break End::Held(Hold::NoWorker);
+                break End::Deferred(WaitReason::NoWorker);
             };
             let worker = state.offers[chosen].worker;
             state.turns.note(project, class.owner, worker);
@@ -414,13 +414,13 @@ impl<'a> Pass<'a> {
                 break End::Done;
             }
             if let Some(hold) = state.in_use.hold(project, needs) {
-                break End::Held(hold);
+                break End::Deferred(hold);
             }
             if self.is_full() || !is_next(state) {
                 break End::Passed;
             }
         };
-        if end == End::Held(Hold::NoWorker) {
+        if end == End::Deferred(WaitReason::NoWorker) {
             self.keep(at, &suitable, state.offers, workers);
         }
         self.suitable[at] = Some(suitable);

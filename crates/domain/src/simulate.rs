@@ -22,9 +22,9 @@ use chrono::TimeDelta;
 use self::outcome::Ledger;
 pub use self::outcome::{Outcome, Waits, table};
 use self::trace::Arrival;
-use crate::placement::{Lasting, Measured, Needs, Offer, Strategy, Taken, suitable};
+use crate::placement::{Lasting, Measured, Requirements, Strategy, Taken, WorkerSnapshot, suitable};
 use crate::quantity::{Bytes, Cpu, Span, shown};
-use crate::queue::{Class, How, InUse, Turns, decide};
+use crate::queue::{Class, InUse, PassOptions, Turns, decide};
 use crate::spec::{DriverKind, Resources};
 use crate::worker::WorkerState;
 use crate::{ProjectId, Time, WorkerId};
@@ -94,7 +94,7 @@ enum Event {
 struct Line<'a> {
     project: &'a str,
     priority: u8,
-    needs: Needs,
+    needs: Requirements,
     /// Positions in the trace, each with how many of its tasks wait.
     waiting: VecDeque<(usize, u32)>,
     pending: usize,
@@ -120,9 +120,9 @@ struct Running {
 
 struct Simulation<'a> {
     trace: &'a [Arrival],
-    how: How,
+    how: PassOptions,
     overuse: f64,
-    offers: Vec<Offer>,
+    offers: Vec<WorkerSnapshot>,
     /// Of each offer.
     work: Vec<Work>,
     lines: Vec<Line<'a>>,
@@ -136,14 +136,15 @@ struct Simulation<'a> {
 impl<'a> Simulation<'a> {
     fn new(fleet: &[Machines], trace: &'a [Arrival], strategy: Strategy, overuse: f64) -> Simulation<'a> {
         let machines = fleet.iter().flat_map(|kind| (0..kind.count).map(|_| kind.capacity));
-        let offers: Vec<Offer> = machines.zip(1..).map(|(capacity, id)| machine(id, capacity)).collect();
+        let offers: Vec<WorkerSnapshot> =
+            machines.zip(1..).map(|(capacity, id)| machine(id, capacity)).collect();
         let submissions = trace
             .iter()
             .enumerate()
             .map(|(arrival, row)| Reverse((row.submit, Event::Submitted { arrival })));
         Simulation {
             trace,
-            how: How { most: usize::MAX, strategy, now: None },
+            how: PassOptions { most: usize::MAX, strategy, now: None },
             overuse,
             ledger: Ledger::new(&offers),
             work: vec![Work::default(); offers.len()],
@@ -179,7 +180,7 @@ impl<'a> Simulation<'a> {
     fn submit(&mut self, arrival: usize) {
         let row = &self.trace[arrival];
         let resources = Resources { cpu: row.cpu, memory: row.memory, disk: row.disk };
-        let needs = Needs::of_resources(DriverKind::Host, resources);
+        let needs = Requirements::of_resources(DriverKind::Host, resources);
         if !self.offers.iter().any(|offer| suitable(&needs, PROJECT, offer).is_ok()) {
             self.ledger.refuse(row);
             return;
@@ -296,7 +297,7 @@ fn moment(since_start: Span) -> Time {
 }
 
 /// Notes what is in use on a machine: by its tasks, and by nobody else.
-fn read(offer: &mut Offer, overuse: f64) {
+fn read(offer: &mut WorkerSnapshot, overuse: f64) {
     let (reserved, all) = (offer.reserved, offer.capacity);
     offer.measured = Some(Measured {
         cpu: if all.cpu.millis() == 0 {
@@ -311,8 +312,8 @@ fn read(offer: &mut Offer, overuse: f64) {
     });
 }
 
-fn machine(id: i64, capacity: Resources) -> Offer {
-    Offer {
+fn machine(id: i64, capacity: Resources) -> WorkerSnapshot {
+    WorkerSnapshot {
         worker: WorkerId(id),
         name: format!("machine-{id}"),
         project: PROJECT,

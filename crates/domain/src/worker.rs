@@ -129,7 +129,7 @@ pub enum ExpectedState {
 
 /// What a worker says it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct ReportedAttempt {
     /// Which.
     pub attempt: AttemptRef,
     /// How far it is there.
@@ -196,7 +196,12 @@ impl Repair {
 /// - The repairs are on their way to the worker before any later acknowledgement is. Else a start could arrive after
 ///   the worker has forgotten the attempt, and would start it a second time.
 /// - A new boot id is stored only together with the repairs that it led to, or after them.
-pub fn reconcile(expected: &[Expected], held: &[Held], occasion: Occasion, now: Time) -> Vec<Repair> {
+pub fn reconcile(
+    expected: &[Expected],
+    held: &[ReportedAttempt],
+    occasion: Occasion,
+    now: Time,
+) -> Vec<Repair> {
     let mut unexpected: HashMap<AttemptRef, HeldPhase> =
         held.iter().map(|held| (held.attempt, held.phase)).collect();
     let mut repairs = Vec::new();

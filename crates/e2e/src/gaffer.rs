@@ -43,32 +43,32 @@ pub fn data_dir() -> tempfile::TempDir {
 }
 
 /// The process that keeps the attempts of the worker with this data directory, if one lives.
-pub fn keeper(worker_dir: &Path) -> Option<Pid> {
+pub fn executor(worker_dir: &Path) -> Option<Pid> {
     let pid: i32 = std::fs::read_to_string(worker_dir.join("lock")).ok()?.trim().parse().ok()?;
     // The number may be another's by now.
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    words.split(|byte| *byte == 0).any(|word| word == b"keeper").then_some(Pid::from_raw(pid))
+    words.split(|byte| *byte == 0).any(|word| word == b"executor").then_some(Pid::from_raw(pid))
 }
 
-/// The link of a running `gaffer worker`.
-pub fn link(worker: Pid) -> Option<Pid> {
+/// The agent of a running `gaffer worker`.
+pub fn agent(worker: Pid) -> Option<Pid> {
     let children = std::fs::read_to_string(format!("/proc/{worker}/task/{worker}/children")).ok()?;
     // A shell that became the worker may have left it other children.
-    let is_link = |pid: &i32| {
+    let is_agent = |pid: &i32| {
         let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         words.split(|byte| *byte == 0).any(|word| word == b"worker")
     };
-    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_link).map(Pid::from_raw)
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_agent).map(Pid::from_raw)
 }
 
-/// Ends the keeper of the worker with this data directory as the kernel would, and waits until it has ended.
-pub async fn kill_keeper(worker_dir: &Path) {
-    let Some(pid) = keeper(worker_dir) else { return };
+/// Ends the executor of the worker with this data directory as the kernel would, and waits until it has ended.
+pub async fn kill_executor(worker_dir: &Path) {
+    let Some(pid) = executor(worker_dir) else { return };
     let _ = kill(pid, Signal::SIGKILL);
-    eventually("the keeper has ended", async || keeper(worker_dir).is_none().then_some(())).await;
+    eventually("the executor has ended", async || executor(worker_dir).is_none().then_some(())).await;
 }
 
-/// A running `gaffer dev`. What it has not been told to end is killed with this, and so is its keeper.
+/// A running `gaffer dev`. What it has not been told to end is killed with this, and so is its executor.
 pub struct Dev {
     child: Child,
     worker_dir: PathBuf,
@@ -138,10 +138,10 @@ impl Dev {
     }
 
     /// Kills it with what keeps its attempts.
-    pub async fn kill_with_keeper(mut self) {
+    pub async fn kill_with_executor(mut self) {
         kill(self.pid(), Signal::SIGKILL).unwrap();
         self.child.wait().await.unwrap();
-        kill_keeper(&self.worker_dir).await;
+        kill_executor(&self.worker_dir).await;
     }
 
     /// Ends it as Ctrl-C does; returns its exit code.
@@ -201,7 +201,7 @@ impl Dev {
 impl Drop for Dev {
     fn drop(&mut self) {
         let _ = self.child.start_kill();
-        if let Some(pid) = keeper(&self.worker_dir) {
+        if let Some(pid) = executor(&self.worker_dir) {
             let _ = kill(pid, Signal::SIGKILL);
         }
     }
@@ -220,13 +220,13 @@ impl WorkerProcess {
     }
 
     /// Its process that talks to the master.
-    pub fn link(&self) -> Option<Pid> {
-        link(self.pid())
+    pub fn agent(&self) -> Option<Pid> {
+        agent(self.pid())
     }
 
     /// Its process that keeps the attempts.
-    pub fn keeper(&self) -> Option<Pid> {
-        keeper(&self.data_dir)
+    pub fn executor(&self) -> Option<Pid> {
+        executor(&self.data_dir)
     }
 
     /// Ends it as Ctrl-C does, or as a service manager; returns its exit code.
@@ -241,7 +241,7 @@ impl WorkerProcess {
 impl Drop for WorkerProcess {
     fn drop(&mut self) {
         let _ = self.child.start_kill();
-        if let Some(pid) = self.keeper() {
+        if let Some(pid) = self.executor() {
             let _ = kill(pid, Signal::SIGKILL);
         }
     }

@@ -16,7 +16,7 @@ use crate::store::{Store, StoreError};
 /// A worker that is well says something within this time.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(HEARTBEAT_INTERVAL.as_millis() + 2_000);
 /// How often it is looked whether it has.
-const LOOK: Duration = Duration::from_millis(50);
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 /// A duplicate that keeps trying is worth one event in this time.
 const TELL_AGAIN: Duration = Duration::from_secs(600);
 
@@ -162,7 +162,7 @@ async fn is_well(hub: &Hub, session: &SessionHandle) -> bool {
         if hub.get(session.worker).is_none_or(|present| present.id != session.id) {
             return false;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(PROBE_INTERVAL).await;
     }
     false
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use chrono::Utc;
 use gaffer_domain::placement::{
-    DefinitionRef, Help, Needs, Offer, Unfit, feasible, suitable, what_would_help,
+    DefinitionRef, Help, Infeasible, Requirements, WorkerSnapshot, feasible, suitable, what_would_help,
 };
-use gaffer_domain::queue::{Class, Hold, InUse, Line, lines};
+use gaffer_domain::queue::{Class, InUse, Line, WaitReason, lines};
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use gaffer_protocol::rest::{Explanation, PlaceInLine, WaitingTasks, WorkerVerdict};
 
 use crate::Master;
-use crate::scheduler::statistics::KeptFor;
+use crate::scheduler::stats::ReservedFor;
 use crate::snapshot::Snapshot;
 use crate::store::StoreError;
 use crate::store::jobs::WaitingDefinition;
@@ -42,7 +42,7 @@ pub async fn explain(
     let snapshot = master.snapshots.of(project, max_age).await?;
     let line = line_of(&snapshot.queue);
     let lines = lines(&line);
-    let kept = master.statistics.kept();
+    let kept = master.scheduler_stats.kept();
     let judge = Judge::new(&snapshot, &kept, &line, usize::MAX);
     let mut waiting = Vec::new();
     for WaitingDefinition { position, class, pending, blocked } in store.job_waiting(job).await? {
@@ -57,7 +57,7 @@ pub async fn explain(
         }
         if pending > 0 {
             let position = u16::try_from(position).unwrap_or(u16::MAX);
-            let needs = Needs::of(&spec, definition, DefinitionRef { job, position });
+            let needs = Requirements::of(&spec, definition, DefinitionRef { job, position });
             let place = line.iter().position(|queued| queued.id == class).map(|at| lines[at]);
             let line = place.map(|Line { ahead, waiting }| PlaceInLine { ahead, waiting });
             waiting.push(WaitingTasks { line, ..judge.explain(&definition.name, pending, &needs, class) });
@@ -133,19 +133,19 @@ pub fn line_of(queue: &[QueuedClass]) -> Vec<Class<'_>> {
 /// Says what keeps tasks waiting, given how the fleet is.
 pub struct Judge<'a> {
     project: Option<ProjectId>,
-    offers: &'a [Offer],
+    offers: &'a [WorkerSnapshot],
     in_use: &'a InUse,
     /// So many workers are told of.
     most_verdicts: usize,
     /// What workers are kept for: the class, and what it needs.
-    kept: BTreeMap<WorkerId, (i64, &'a Needs)>,
+    kept: BTreeMap<WorkerId, (i64, &'a Requirements)>,
 }
 
 impl<'a> Judge<'a> {
     /// `line` is what waits there.
     pub fn new(
         snapshot: &'a Snapshot,
-        kept: &KeptFor,
+        kept: &ReservedFor,
         line: &[Class<'a>],
         most_verdicts: usize,
     ) -> Judge<'a> {
@@ -157,29 +157,29 @@ impl<'a> Judge<'a> {
     }
 
     /// What keeps a worker out.
-    fn unfit(&self, needs: &Needs, offer: &Offer, class: i64) -> Option<Unfit> {
-        let paused = || offer.paused.get(&class).map(|until| Unfit::GaveBack { until: *until });
+    fn unfit(&self, needs: &Requirements, offer: &WorkerSnapshot, class: i64) -> Option<Infeasible> {
+        let paused = || offer.paused.get(&class).map(|until| Infeasible::GaveBack { until: *until });
         let unfit = feasible(needs, offer.project, offer, 0).err().or_else(paused);
         let kept = self.kept.get(&offer.worker).filter(|(kept_for, _)| *kept_for != class);
         let (None, Some((_, kept))) = (&unfit, kept) else { return unfit };
         let mut beside = offer.clone();
         beside.reserve(kept, 1);
-        feasible(needs, offer.project, &beside, 0).err().map(|_| Unfit::Kept)
+        feasible(needs, offer.project, &beside, 0).err().map(|_| Infeasible::Reservation)
     }
 
     /// Explains what keeps `count` pending tasks of a class, with these needs, waiting.
-    pub fn explain(&self, name: &str, count: i64, needs: &Needs, class: i64) -> WaitingTasks {
+    pub fn explain(&self, name: &str, count: i64, needs: &Requirements, class: i64) -> WaitingTasks {
         match self.project.and_then(|project| self.in_use.hold(project, needs)) {
             Some(hold) => told(name, count, held(needs, hold)),
             None => self.explain_workers(name, count, needs, class),
         }
     }
 
-    fn explain_workers(&self, name: &str, count: i64, needs: &Needs, class: i64) -> WaitingTasks {
-        let unfits: Vec<Option<Unfit>> =
+    fn explain_workers(&self, name: &str, count: i64, needs: &Requirements, class: i64) -> WaitingTasks {
+        let unfits: Vec<Option<Infeasible>> =
             self.offers.iter().map(|offer| self.unfit(needs, offer, class)).collect();
         let (message, help) = self.sentence(needs, &unfits);
-        let verdict = |(offer, unfit): (&Offer, Option<Unfit>)| {
+        let verdict = |(offer, unfit): (&WorkerSnapshot, Option<Infeasible>)| {
             let message = match &unfit {
                 Some(unfit) => format!("{} {unfit}", offer.name),
                 None => format!("{} could take it now", offer.name),
@@ -205,29 +205,33 @@ impl<'a> Judge<'a> {
     }
 
     /// The whole in one sentence, and what would help in general.
-    fn sentence(&self, needs: &Needs, unfits: &[Option<Unfit>]) -> (&'static str, Option<&'static str>) {
-        let some = |wanted: fn(&Unfit) -> bool| unfits.iter().flatten().any(wanted);
+    fn sentence(
+        &self,
+        needs: &Requirements,
+        unfits: &[Option<Infeasible>],
+    ) -> (&'static str, Option<&'static str>) {
+        let some = |wanted: fn(&Infeasible) -> bool| unfits.iter().flatten().any(wanted);
         let could_alone = self.offers.iter().any(|offer| suitable(needs, offer.project, offer).is_ok());
         if unfits.is_empty() {
             ("no worker has ever connected", Some("start one: gaffer worker, with MASTER_URL and API_KEY"))
         } else if unfits.iter().any(Option::is_none) {
             ("is about to be placed, or waits for its back-off to end", None)
-        } else if some(|unfit| matches!(unfit, Unfit::GaveBack { .. })) {
+        } else if some(|unfit| matches!(unfit, Infeasible::GaveBack { .. })) {
             ("a worker that could run it gave it back unstarted; it is offered again after a pause", None)
         } else if could_alone {
             ("all workers that could run it are busy", None)
-        } else if some(|unfit| matches!(unfit, Unfit::TooSmall { .. })) {
+        } else if some(|unfit| matches!(unfit, Infeasible::TooSmall { .. })) {
             ("no worker is large enough", Some("ask for less, or add a larger worker"))
-        } else if some(|unfit| matches!(unfit, Unfit::Driver { .. })) {
+        } else if some(|unfit| matches!(unfit, Infeasible::Driver { .. })) {
             ("no connected worker has a working driver for it", Some("add a worker with that driver"))
-        } else if some(|unfit| matches!(unfit, Unfit::Datacenter { .. })) {
+        } else if some(|unfit| matches!(unfit, Infeasible::Datacenter { .. })) {
             (
                 "no worker stands in a datacenter that the job allows",
                 Some("add one there, or change datacenters"),
             )
-        } else if some(|unfit| matches!(unfit, Unfit::Constraint { .. })) {
+        } else if some(|unfit| matches!(unfit, Infeasible::Constraint { .. })) {
             ("no worker meets the constraints", Some("add one that does, or change the constraints"))
-        } else if some(|unfit| matches!(unfit, Unfit::Draining | Unfit::Cordoned)) {
+        } else if some(|unfit| matches!(unfit, Infeasible::Draining | Infeasible::Cordoned)) {
             ("all workers that are connected take nothing new", Some("resume one: gaffer worker resume NAME"))
         } else {
             ("no worker is connected", Some("start one, or see why those that there are stay away"))
@@ -236,13 +240,13 @@ impl<'a> Judge<'a> {
 }
 
 /// Why pending tasks wait whatever the workers do.
-fn held(needs: &Needs, hold: Hold) -> String {
+fn held(needs: &Requirements, hold: WaitReason) -> String {
     let group = needs.concurrency.as_ref().map_or("", |concurrency| concurrency.group.as_str());
     match hold {
-        Hold::Concurrency { live, limit } => {
+        WaitReason::Concurrency { live, limit } => {
             format!("{live} of the {limit} tasks that the concurrency group {group} allows are under way")
         }
-        Hold::NoWorker => "no worker can take it".to_owned(),
+        WaitReason::NoWorker => "no worker can take it".to_owned(),
     }
 }
 

@@ -26,7 +26,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::Master;
 use api::{events, health, jobs, keys, output, queue, system, tasks, workers};
-use auth::Door;
+use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
 
 /// A specification may have a megabyte; as JSON with escapes it may be a little longer.
@@ -80,7 +80,7 @@ fn operations() -> Router<Arc<Master>> {
 /// The REST API on an address of its own: keys only, no cookies. As there is nothing else here, its prefix may be left
 /// out.
 pub fn api_alone(master: Arc<Master>) -> Router {
-    let router = Router::new().nest("/api/v1", api_v1()).merge(api_v1()).layer(Extension(Door::Api));
+    let router = Router::new().nest("/api/v1", api_v1()).merge(api_v1()).layer(Extension(ListenerKind::Api));
     finished(router, master)
 }
 
@@ -102,7 +102,7 @@ pub fn dashboard(master: Arc<Master>) -> Router {
         .merge(pages)
         .layer(axum::middleware::from_fn_with_state(master.clone(), auth::same_origin_writes))
         .route(gaffer_protocol::wire::WORKER_PATH, get(worker_door::connect))
-        .layer(Extension(Door::Dashboard));
+        .layer(Extension(ListenerKind::Dashboard));
     finished(router, master)
 }
 
@@ -111,7 +111,7 @@ pub fn workers(master: Arc<Master>) -> Router {
     let router = Router::new()
         .route(gaffer_protocol::wire::WORKER_PATH, get(worker_door::connect))
         .merge(operations())
-        .layer(Extension(Door::Api));
+        .layer(Extension(ListenerKind::Api));
     finished(router, master)
 }
 

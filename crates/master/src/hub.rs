@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::rate::{Buckets, Rate};
 use crate::session::reports::Reports;
-use crate::store::gate::StartOrder;
+use crate::store::transitions::StartOrder;
 pub use agreement::{Agreement, Listed};
 use outbox::{Budget, Outbox};
 

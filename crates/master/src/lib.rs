@@ -1,6 +1,6 @@
 //! The master: remembers jobs, workers and keys in Postgres, places tasks, talks to workers, and serves API and pages.
 //!
-//! Postgres remembers, the domain decides, `store` is the one gate, `scheduler` places, `hub` delivers, the workers'
+//! Postgres remembers, the domain decides, `store` writes, `scheduler` places, `hub` delivers, the workers'
 //! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
 
 pub mod absences;
@@ -26,7 +26,6 @@ pub mod output;
 pub mod pace;
 pub mod queue;
 pub mod rate;
-pub mod recorder;
 pub mod render;
 pub mod sampler;
 pub mod scheduler;
@@ -39,6 +38,7 @@ pub mod store;
 pub mod submit;
 pub mod sweeper;
 pub mod troubles;
+pub mod write_batcher;
 
 pub use serve::{Running, run, start};
 
@@ -74,8 +74,8 @@ pub struct Master {
     pub live: live::LiveOutputs,
     /// Wake-up calls after commits.
     pub changes: changes::Changes,
-    /// The way to the gate.
-    pub recorder: recorder::RecorderHandle,
+    /// The way to `store/transitions`.
+    pub write_batcher: write_batcher::WriteBatcherHandle,
     /// Asks for a scheduling pass.
     pub scheduler_wake: Arc<Notify>,
     /// Asks for a look at who might have to move.
@@ -85,7 +85,7 @@ pub struct Master {
     /// Which workers have given what back.
     pub pauses: scheduler::pauses::Pauses,
     /// How the scheduler's passes go.
-    pub statistics: scheduler::statistics::Statistics,
+    pub scheduler_stats: scheduler::stats::SchedulerStats,
     /// What was reserved and used on workers lately.
     pub samples: sampler::Samples,
     /// What keeps it from recording, while it lasts.

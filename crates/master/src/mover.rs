@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
 use gaffer_domain::moves::{Move, Tenant, UnderWay, Why, leave, rebalance};
-use gaffer_domain::placement::{Needs, Offer, Strategy};
+use gaffer_domain::placement::{Requirements, Strategy, WorkerSnapshot};
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::{Placement, Resources};
 use gaffer_domain::task::{Report, TaskEvent};
@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::changes::Changes;
 use crate::hub::Hub;
-use crate::recorder::RecorderHandle;
-use crate::scheduler::statistics::Statistics;
+use crate::scheduler::stats::SchedulerStats;
 use crate::scheduler::{measured, offer_of};
-use crate::store::gate::{Detail, Input};
 use crate::store::leaving::Resident;
 use crate::store::specs::StoredSpec;
+use crate::store::transitions::{Detail, Input};
 use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
+use crate::write_batcher::WriteBatcherHandle;
 
 /// While anything drains, a look is taken so often: whether there is room elsewhere is asked, not told.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -44,8 +44,8 @@ pub struct Mover {
     pub store: Store,
     /// How the workers' machines do.
     pub hub: Hub,
-    /// Through which moves go to the gate.
-    pub recorder: RecorderHandle,
+    /// Takes moves to the database.
+    pub write_batcher: WriteBatcherHandle,
     /// Asks for a look.
     pub wake: Arc<Notify>,
     /// Who is to know that a worker has nothing left.
@@ -53,14 +53,14 @@ pub struct Mover {
     /// How workers are scored where a job does not say.
     pub strategy: Strategy,
     /// Which workers are kept.
-    pub statistics: Statistics,
+    pub scheduler_stats: SchedulerStats,
     /// How long a service's task executes, and a worker is connected, before they count as settled; none if services are
     /// never moved for balance.
     pub settled_after: Option<Duration>,
 }
 
 /// Tasks with what they are part of and what they need.
-type Known = Vec<(Resident, StoredSpec, Needs)>;
+type Known = Vec<(Resident, StoredSpec, Requirements)>;
 
 impl Mover {
     /// Takes a look whenever somebody asks for one, and as often as it takes while something drains or may be moved.
@@ -127,7 +127,7 @@ impl Mover {
         };
         let inputs: Vec<Input> = moves.iter().map(|one| input(one, name)).collect();
         if !inputs.is_empty() {
-            let _ = self.recorder.events(inputs).await;
+            let _ = self.write_batcher.events(inputs).await;
         }
         if !drains.is_empty() && self.store.workers_drained().await? > 0 {
             self.changes.announce(&[]);
@@ -136,9 +136,9 @@ impl Mover {
     }
 
     /// What workers have to offer to tasks that move. Those that are kept for somebody take none.
-    fn offers(&self, workers: &[Worker], now: Time) -> Vec<Offer> {
+    fn offers(&self, workers: &[Worker], now: Time) -> Vec<WorkerSnapshot> {
         let nothing = Resources { cpu: Cpu::default(), memory: Bytes(0), disk: Bytes(0) };
-        let kept = self.statistics.kept();
+        let kept = self.scheduler_stats.kept();
         let offer = |worker: &Worker| {
             let mut offer = offer_of(worker, now);
             offer.measured = measured(&self.hub, worker.id, |_| nothing);
@@ -153,7 +153,7 @@ impl Mover {
     async fn leaving(
         &self,
         drains: &BTreeMap<WorkerId, Option<Time>>,
-        offers: &mut [Offer],
+        offers: &mut [WorkerSnapshot],
         now: Time,
     ) -> Result<Vec<Move>, StoreError> {
         let staying = self.known(self.store.tasks_on_draining(MAX_LOOKED_AT).await?).await?;
@@ -170,7 +170,7 @@ impl Mover {
     async fn balance(
         &self,
         workers: &[Worker],
-        offers: Vec<Offer>,
+        offers: Vec<WorkerSnapshot>,
         now: Time,
     ) -> Result<Vec<Move>, StoreError> {
         let Some(settled_after) = self.settled_after else { return Ok(Vec::new()) };
@@ -179,7 +179,7 @@ impl Mover {
         let settled: BTreeSet<WorkerId> = workers.iter().filter(is_settled).map(|worker| worker.id).collect();
         let unsettled = self.store.projects_unsettled().await?;
         let known = self.known(self.store.tasks_of_services(MAX_LOOKED_AT).await?).await?;
-        let mut by_project: BTreeMap<ProjectId, (Vec<Tenant<'_>>, Vec<Offer>)> = BTreeMap::new();
+        let mut by_project: BTreeMap<ProjectId, (Vec<Tenant<'_>>, Vec<WorkerSnapshot>)> = BTreeMap::new();
         for tenant in known.iter().filter_map(tenant).filter(|tenant| !unsettled.contains(&tenant.project)) {
             by_project.entry(tenant.project).or_default().0.push(tenant);
         }
@@ -209,14 +209,14 @@ impl Mover {
             // What could not be started again elsewhere stays where it is.
             let spec = specs.get(&resident.definition.job).filter(|spec| spec.problem().is_none())?;
             let definition = spec.tasks.get(usize::from(resident.definition.position))?;
-            let needs = Needs::of(spec, definition, resident.definition);
+            let needs = Requirements::of(spec, definition, resident.definition);
             Some((resident, spec.clone(), needs))
         };
         Ok(residents.into_iter().filter_map(known).collect())
     }
 }
 
-fn tenant((resident, spec, needs): &(Resident, StoredSpec, Needs)) -> Option<Tenant<'_>> {
+fn tenant((resident, spec, needs): &(Resident, StoredSpec, Requirements)) -> Option<Tenant<'_>> {
     let Placement { on_drain, rebalance: may_rebalance, .. } = spec.placement.unwrap_or_default();
     let Resident { task, attempt, definition, project, worker, since } = *resident;
     let (kind, worker) = (spec.kind, worker?);

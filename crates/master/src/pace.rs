@@ -26,7 +26,7 @@ struct Seen {
 
 impl Pace {
     /// Takes note of runs that ended at `now`.
-    pub fn note(&self, runs: &[crate::store::gate::Run], now: Instant) {
+    pub fn note(&self, runs: &[crate::store::transitions::Run], now: Instant) {
         let mut seen = self.lock();
         if seen.means.len() + seen.ends.len() > MAX_ENTRIES {
             *seen = Seen::default();
@@ -66,7 +66,7 @@ fn faded(count: f64, at: Instant, now: Instant) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::gate::Run;
+    use crate::store::transitions::Run;
 
     #[test]
     fn a_steady_worker_is_credited_with_what_it_does_in_a_second_and_an_idle_one_with_nothing() {

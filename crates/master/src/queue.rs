@@ -8,7 +8,7 @@ use gaffer_protocol::rest::{PlaceInLine, Queue, QueueClass, WaitingTasks};
 
 use crate::Master;
 use crate::explain::{Judge, line_of};
-use crate::scheduler::statistics::KeptFor;
+use crate::scheduler::stats::ReservedFor;
 use crate::snapshot::Snapshot;
 use crate::store::StoreError;
 
@@ -23,14 +23,14 @@ const MAX_VERDICTS: usize = 50;
 /// When the database does not answer.
 pub async fn queue(master: &Master, project: ProjectId, max_age: Duration) -> Result<Queue, StoreError> {
     let snapshot = master.snapshots.of(project, max_age).await?;
-    let classes = snapshot.told.get_or_init(|| tell(&snapshot, &master.statistics.kept()));
+    let classes = snapshot.told.get_or_init(|| tell(&snapshot, &master.scheduler_stats.kept()));
     Ok(Queue {
         strategy: master.strategy.to_string(),
         waiting: snapshot.queue.iter().map(|queued| queued.count.unsigned_abs()).sum(),
         waiting_since: snapshot.queue.iter().map(|queued| queued.class.first).min(),
         // How the scheduler does is about the whole installation, which is the first project's to know.
         passes: match master.reads.project_default().await? == project {
-            true => master.statistics.passes(),
+            true => master.scheduler_stats.passes(),
             false => Default::default(),
         },
         classes: classes.clone(),
@@ -38,7 +38,7 @@ pub async fn queue(master: &Master, project: ProjectId, max_age: Duration) -> Re
 }
 
 /// Says why each class waits, in the order in which they will go.
-fn tell(snapshot: &Snapshot, kept: &KeptFor) -> Vec<QueueClass> {
+fn tell(snapshot: &Snapshot, kept: &ReservedFor) -> Vec<QueueClass> {
     let queue = &snapshot.queue;
     let line = line_of(queue);
     let mut places: Vec<(usize, Line)> = lines(&line).into_iter().enumerate().collect();

@@ -2,16 +2,16 @@
 
 pub mod pauses;
 pub mod recent;
-pub mod statistics;
+pub mod stats;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
-use gaffer_domain::placement::{Measured, Offer, Strategy, TAKE_BACK_AFTER, room};
+use gaffer_domain::placement::{Measured, Strategy, TAKE_BACK_AFTER, WorkerSnapshot, room};
 use gaffer_domain::quantity::Span;
-use gaffer_domain::queue::{Class, How, InUse, Turns, decide, may_keep};
+use gaffer_domain::queue::{Class, InUse, PassOptions, Turns, decide, may_keep};
 use gaffer_domain::spec::Resources;
 use gaffer_domain::task::{Rejected, TaskEvent};
 use gaffer_domain::{Time, WorkerId};
@@ -22,16 +22,16 @@ use tokio_util::sync::CancellationToken;
 use crate::background::large_jobs::LargeJobs;
 use crate::hub::Hub;
 use crate::pace::Pace;
-use crate::recorder::RecorderHandle;
-use crate::store::gate::{Detail, Input};
 use crate::store::placement::PendingClass;
+use crate::store::transitions::{Detail, Input};
 use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
+use crate::write_batcher::WriteBatcherHandle;
 use pauses::Pauses;
 use recent::Recent;
-use statistics::{KeptFor, Statistics};
+use stats::{ReservedFor, SchedulerStats};
 
-/// The most placements that go through the gate together.
+/// The most placements that are committed together.
 const MAX_PLACED_AT_ONCE: usize = 512;
 /// The least and the most tasks of one class that are looked at in a pass; the more classes wait, the fewer of each.
 const MIN_HEADS: usize = 8;
@@ -50,8 +50,8 @@ pub struct Scheduler {
     pub store: Store,
     /// How far ahead to place.
     pub pace: Pace,
-    /// Through which placements go to the gate.
-    pub recorder: RecorderHandle,
+    /// Takes placements to the database.
+    pub write_batcher: WriteBatcherHandle,
     /// The jobs that are being stopped slice by slice: nothing of them is placed.
     pub large_jobs: LargeJobs,
     /// Asks for a pass.
@@ -67,14 +67,14 @@ pub struct Scheduler {
     /// Which workers have given what back.
     pub pauses: Pauses,
     /// How its passes go, for those who ask.
-    pub statistics: Statistics,
+    pub scheduler_stats: SchedulerStats,
 }
 
 /// How long it took a pass to decide, and which workers it keeps.
 #[derive(Debug, Default)]
 struct Effort {
     deciding: Duration,
-    kept: KeptFor,
+    kept: ReservedFor,
 }
 
 /// What one pass did.
@@ -153,7 +153,7 @@ impl Scheduler {
             return Ok(Pass { next: Some(now + UNTRUSTED_PAUSE), ..Pass::default() });
         }
         if !self.store.tasks_any_pending().await? {
-            self.statistics.nothing_waits();
+            self.scheduler_stats.nothing_waits();
             return Ok(Pass::default());
         }
         let (begun, mut effort) = (Instant::now(), Effort::default());
@@ -163,7 +163,7 @@ impl Scheduler {
             micros: micros(begun.elapsed()),
             decision_micros: micros(effort.deciding),
         };
-        self.statistics.note(seen, effort.kept);
+        self.scheduler_stats.note(seen, effort.kept);
         Ok(pass)
     }
 
@@ -182,7 +182,7 @@ impl Scheduler {
         };
         pending.retain(|class| class.first <= now);
         let before = Instant::now();
-        let mut offers: Vec<Offer> = workers.iter().map(|worker| self.offer(worker, now)).collect();
+        let mut offers: Vec<WorkerSnapshot> = workers.iter().map(|worker| self.offer(worker, now)).collect();
         let wanted = self.wanted(&pending, &in_use, &offers, now);
         effort.deciding += before.elapsed();
         if wanted.is_empty() {
@@ -203,7 +203,7 @@ impl Scheduler {
                 mean_run: self.pace.mean(class.id),
             })
             .collect();
-        let how = How { most: MAX_PLACED_AT_ONCE, strategy: self.strategy, now: Some(now) };
+        let how = PassOptions { most: MAX_PLACED_AT_ONCE, strategy: self.strategy, now: Some(now) };
         let before = Instant::now();
         let decision = decide(&classes, &mut in_use, &mut offers, &mut self.turns, &how);
         effort.deciding += before.elapsed();
@@ -230,7 +230,7 @@ impl Scheduler {
             return Ok(pass);
         }
         let unreadable = self.store.specs_unreadable().len();
-        let Ok(results) = self.recorder.events(inputs).await else { return Ok(pass) };
+        let Ok(results) = self.write_batcher.events(inputs).await else { return Ok(pass) };
         if results.contains(&Err(Rejected::Busy)) {
             // Somebody else holds their jobs; no commit will tell when that is over.
             let again = now + TimeDelta::milliseconds(RETRY.as_millis() as i64);
@@ -249,7 +249,7 @@ impl Scheduler {
         &self,
         pending: &[PendingClass],
         in_use: &InUse,
-        offers: &[Offer],
+        offers: &[WorkerSnapshot],
         now: Time,
     ) -> Vec<(i64, usize)> {
         let wanted = |class: &PendingClass| {
@@ -268,11 +268,11 @@ impl Scheduler {
     }
 
     /// What a worker has to offer, with its backlog and what its machine measured.
-    fn offer(&self, worker: &Worker, now: Time) -> Offer {
+    fn offer(&self, worker: &Worker, now: Time) -> WorkerSnapshot {
         let finished_lately = self.pace.finished_lately(worker.id, Instant::now());
         let measured = measured(&self.hub, worker.id, |at| self.recent.since(worker.id, at));
         let paused = self.pauses.of(worker.id, now);
-        Offer { finished_lately, measured, paused, ..offer_of(worker, now) }
+        WorkerSnapshot { finished_lately, measured, paused, ..offer_of(worker, now) }
     }
 }
 
@@ -293,8 +293,8 @@ pub fn measured(hub: &Hub, worker: WorkerId, since: impl FnOnce(Instant) -> Reso
 }
 
 /// What a worker has to offer beside what it does now; without a backlog and measurements.
-pub fn offer_of(worker: &Worker, now: Time) -> Offer {
-    Offer {
+pub fn offer_of(worker: &Worker, now: Time) -> WorkerSnapshot {
+    WorkerSnapshot {
         worker: worker.id,
         name: worker.name.clone(),
         project: worker.project,

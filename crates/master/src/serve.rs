@@ -32,18 +32,18 @@ use crate::listener::{Listener, Timeouts};
 use crate::live::LiveOutputs;
 use crate::mover::Mover;
 use crate::pace::Pace;
-use crate::recorder::{self, Recorder};
 use crate::sampler::{Sampler, Samples};
 use crate::scheduler::Scheduler;
 use crate::scheduler::pauses::Pauses;
 use crate::scheduler::recent::Recent;
-use crate::scheduler::statistics::Statistics;
+use crate::scheduler::stats::SchedulerStats;
 use crate::secret::{NewSecret, Purpose};
 use crate::snapshot::Snapshots;
 use crate::standby::{Standby, Stopped};
 use crate::store::{StoreError, Stores};
 use crate::sweeper::Sweeper;
 use crate::troubles::Troubles;
+use crate::write_batcher::{self, WriteBatcher};
 use crate::{Master, http, listener};
 
 /// Open requests have so long to end when the master goes down.
@@ -65,7 +65,7 @@ pub struct Running {
     /// Where workers dial in.
     pub workers: SocketAddr,
     listeners: Vec<JoinHandle<()>>,
-    recorder: JoinHandle<()>,
+    write_batcher: JoinHandle<()>,
     loops: Vec<JoinHandle<()>>,
     leading: JoinHandle<()>,
     release: CancellationToken,
@@ -148,7 +148,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let (scheduler_wake, sweeper_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (large_jobs, troubles) = (LargeJobs::default(), Troubles::default());
     let (deletion_wake, dead_letters_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (recorder, recorder_handle) = Recorder::new(recorder::Parts {
+    let (write_batcher, recorder_handle) = WriteBatcher::new(write_batcher::Parts {
         store: stores.transitions.clone(),
         hub: hub.clone(),
         live: live.clone(),
@@ -159,11 +159,11 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         large_jobs: large_jobs.clone(),
         troubles: troubles.clone(),
     });
-    let statistics = Statistics::default();
+    let scheduler_stats = SchedulerStats::default();
     let scheduler = Scheduler {
         store: store.clone(),
         pace,
-        recorder: recorder_handle.clone(),
+        write_batcher: recorder_handle.clone(),
         large_jobs: large_jobs.clone(),
         wake: scheduler_wake.clone(),
         hub: hub.clone(),
@@ -171,17 +171,17 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         turns: Turns::default(),
         pauses: pauses.clone(),
         recent: Recent::default(),
-        statistics: statistics.clone(),
+        scheduler_stats: scheduler_stats.clone(),
     };
     let mover_wake = Arc::new(Notify::new());
     let mover = Mover {
         store: store.clone(),
         hub: hub.clone(),
-        recorder: recorder_handle.clone(),
+        write_batcher: recorder_handle.clone(),
         wake: mover_wake.clone(),
         changes: changes.clone(),
         strategy: config.strategy,
-        statistics: statistics.clone(),
+        scheduler_stats: scheduler_stats.clone(),
         settled_after: config.rebalance.settled_after(),
     };
     let samples = Samples::default();
@@ -190,7 +190,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         store: store.clone(),
         hub: hub.clone(),
         absences: absences.clone(),
-        recorder: recorder_handle.clone(),
+        write_batcher: recorder_handle.clone(),
         wake: sweeper_wake.clone(),
         forget_workers_after: config.forget_workers.after(),
     };
@@ -212,7 +212,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         clocks: Default::default(),
         live,
         changes,
-        recorder: recorder_handle,
+        write_batcher: recorder_handle,
         scheduler_wake,
         mover_wake,
         sweeper_wake,
@@ -222,7 +222,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         dead_letters_wake,
         strategy: config.strategy,
         pauses,
-        statistics,
+        scheduler_stats,
         samples,
         guesses: Guesses::default(),
         worker_url: worker_url(configured, &public, dashboard_addr, workers_addr),
@@ -244,7 +244,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             port("api", api, http::api_alone(master.clone()), limits[1]),
             port("workers", workers, http::workers(master.clone()), limits[2]),
         ],
-        recorder: tokio::spawn(recorder.run()),
+        write_batcher: tokio::spawn(write_batcher.run()),
         loops: vec![
             tokio::spawn(scheduler.run(shutdown.clone())),
             tokio::spawn(mover.run(shutdown.clone())),
@@ -282,13 +282,13 @@ impl Running {
         if tokio::time::timeout(DRAIN_TIMEOUT, drain).await.is_err() {
             tracing::debug!("some requests did not end in time and are cut off");
         }
-        // The recorder ends when nobody can send to it any more; what it has by then is committed first.
+        // The write batcher ends when nobody can send to it any more; what it has by then is committed first.
         drop(self.master);
         if self.stores.control.leadership().is_over() {
             // Nothing of it counts any more.
-            self.recorder.abort();
+            self.write_batcher.abort();
         }
-        if tokio::time::timeout(DRAIN_TIMEOUT, self.recorder).await.is_err() {
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.write_batcher).await.is_err() {
             tracing::warn!("not everything was recorded in time; workers will report it again");
         }
         // A database that says nothing is not waited for.

@@ -1,6 +1,6 @@
 //! One worker's session, from hello to goodbye.
 //!
-//! Nothing that a worker says is believed beyond its own attempts: the gate compares every report with the worker that
+//! Nothing that a worker says is believed beyond its own attempts: `store/transitions` compares every report with the worker that
 //! holds the attempt, and output is taken only from the worker that the attempt was placed on.
 
 mod aside;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use axum::extract::ws::{Message, WebSocket};
 use futures::StreamExt;
 use futures::stream::{SplitSink, SplitStream};
-use gaffer_domain::worker::Held;
+use gaffer_domain::worker::ReportedAttempt;
 use gaffer_protocol::wire::{GoodbyeCode, HeldAttempt};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -165,6 +165,6 @@ async fn told_to_go(goodbye: &mut watch::Receiver<Option<Goodbye>>) -> Goodbye {
     }
 }
 
-fn held_of(held: &[HeldAttempt]) -> Vec<Held> {
-    held.iter().map(|held| Held { attempt: held.attempt, phase: held.phase }).collect()
+fn held_of(held: &[HeldAttempt]) -> Vec<ReportedAttempt> {
+    held.iter().map(|held| ReportedAttempt { attempt: held.attempt, phase: held.phase }).collect()
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
-use gaffer_domain::placement::Offer;
+use gaffer_domain::placement::WorkerSnapshot;
 use gaffer_domain::queue::InUse;
 use gaffer_domain::{ProjectId, Time};
 use gaffer_protocol::rest::QueueClass;
@@ -36,7 +36,7 @@ pub struct Snapshot {
     /// The workers, in the order of their numbers.
     pub workers: Vec<Worker>,
     /// The same as the rules look at them, in the same order.
-    pub offers: Vec<Offer>,
+    pub offers: Vec<WorkerSnapshot>,
     /// What everybody has in use of them.
     pub in_use: InUse,
     /// What waits, by class.
@@ -120,7 +120,10 @@ impl Snapshots {
         let at = Utc::now();
         let (workers, in_use) = self.reads.worker_fleet(Some(project)).await?;
         let queue = self.reads.queue(project).await?;
-        let offer = |worker: &Worker| Offer { paused: self.pauses.of(worker.id, at), ..offer_of(worker, at) };
+        let offer = |worker: &Worker| WorkerSnapshot {
+            paused: self.pauses.of(worker.id, at),
+            ..offer_of(worker, at)
+        };
         let offers = workers.iter().map(offer).collect();
         Ok(Snapshot { at, workers, offers, in_use, queue, told: OnceLock::new() })
     }

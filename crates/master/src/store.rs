@@ -12,7 +12,6 @@ pub mod deletion;
 mod error;
 pub mod events;
 mod forms;
-pub mod gate;
 pub mod jobs;
 mod kept;
 pub mod keys;
@@ -25,6 +24,7 @@ mod pools;
 pub mod search;
 pub mod specs;
 pub mod tasks;
+pub mod transitions;
 pub mod users;
 pub mod workers;
 

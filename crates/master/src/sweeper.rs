@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::absences::Absences;
 use crate::boot_clock::BootTime;
 use crate::hub::Hub;
-use crate::recorder::{RecorderHandle, lost};
 use crate::store::{Store, StoreError};
+use crate::write_batcher::{WriteBatcherHandle, lost};
 
 /// The most attempts that are called lost together.
 const MAX_LOST_AT_ONCE: u32 = 1_000;
@@ -36,8 +36,8 @@ pub struct Sweeper {
     pub hub: Hub,
     /// For how long workers have been away by a clock that nobody sets.
     pub absences: Absences,
-    /// Through which losses go to the gate.
-    pub recorder: RecorderHandle,
+    /// Takes losses to the database.
+    pub write_batcher: WriteBatcherHandle,
     /// Asks for a pass.
     pub wake: Arc<Notify>,
     /// Lost workers that have run nothing for so long are forgotten.
@@ -117,7 +117,7 @@ impl Sweeper {
                 .iter()
                 .map(|overdue| lost(overdue.worker, overdue.attempt, LostCause::OutOfContact))
                 .collect();
-            let results = self.recorder.events(inputs).await.unwrap_or_default();
+            let results = self.write_batcher.events(inputs).await.unwrap_or_default();
             is_busy = results.contains(&Err(Rejected::Busy));
         }
         self.end_refused_sessions().await?;

@@ -7,7 +7,7 @@ mod system;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use gaffer_domain::placement::{Receipt, Unfit};
+use gaffer_domain::placement::{Infeasible, Receipt};
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::Reason;
 use gaffer_domain::{JobId, WorkerId};
@@ -454,7 +454,7 @@ pub struct WorkerVerdict {
     /// Its name.
     pub worker: String,
     /// The first need that it does not meet; none if it could take the task now.
-    pub unfit: Option<Unfit>,
+    pub unfit: Option<Infeasible>,
     /// The same as a sentence.
     pub message: String,
 }

@@ -22,7 +22,7 @@ use futures::StreamExt as _;
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::{Container, DriverKind, Network, PullPolicy, Resources};
 use gaffer_worker::config::{DockerConfig, VolumeRoots};
-use gaffer_worker::{ApiKey, KeeperPlace, WorkerConfig};
+use gaffer_worker::{ApiKey, ExecutorPlace, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
 #[path = "../src/tests/docker_daemon.rs"]
@@ -72,7 +72,7 @@ async fn worker(
         ..WorkerConfig::new(master.url.clone(), ApiKey::from("key".to_owned()), dir.path())
     };
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(gaffer_worker::run(config, KeeperPlace::Here, shutdown.clone()));
+    let running = tokio::spawn(gaffer_worker::run(config, ExecutorPlace::Here, shutdown.clone()));
     let session = master.accept_and_welcome().await;
     let stop = async move {
         shutdown.cancel();

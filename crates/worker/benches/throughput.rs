@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::Resources;
 use gaffer_protocol::wire::{ToMaster, ToWorker};
-use gaffer_worker::{ApiKey, KeeperPlace, WorkerConfig};
+use gaffer_worker::{ApiKey, ExecutorPlace, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
 #[path = "../src/tests/master.rs"]
@@ -68,7 +68,7 @@ async fn worker(slots: u32) -> (Session, tempfile::TempDir, impl Future<Output =
         ..WorkerConfig::new(master.url.clone(), ApiKey::from("key".to_owned()), dir.path())
     };
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(gaffer_worker::run(config, KeeperPlace::Here, shutdown.clone()));
+    let running = tokio::spawn(gaffer_worker::run(config, ExecutorPlace::Here, shutdown.clone()));
     let session = master.accept_and_welcome().await;
     let stop = async move {
         shutdown.cancel();

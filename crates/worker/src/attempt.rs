@@ -33,7 +33,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 const JOURNAL_RETRY: Duration = Duration::from_millis(500);
 
 /// What every attempt of this worker uses.
-pub(crate) struct Workshop {
+pub(crate) struct AttemptContext {
     pub drivers: Drivers,
     pub spool: Spool,
     pub scratch: ScratchSpace,
@@ -41,7 +41,7 @@ pub(crate) struct Workshop {
     pub token: String,
 }
 
-impl Workshop {
+impl AttemptContext {
     /// What tells the processes of an attempt from all others.
     pub fn marker(&self, attempt: AttemptRef) -> String {
         format!("{}/{attempt}", self.token)
@@ -64,14 +64,14 @@ pub(crate) trait Progress: Send + Sync {
 
 /// What an attempt is told. Each field goes from none to some, once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Orders {
+pub(crate) struct StopRequests {
     /// End it politely, killing it after so long.
     pub stop: Option<(Cause, Duration)>,
     /// End it now.
     pub kill: Option<Cause>,
 }
 
-impl Orders {
+impl StopRequests {
     /// Why it is to end; none if it is not.
     fn cause(self) -> Option<Cause> {
         self.kill.or(self.stop.map(|(cause, _)| cause))
@@ -95,14 +95,14 @@ pub(crate) enum Cause {
 
 /// How an attempt hears what it is told.
 pub(crate) struct Controls {
-    pub orders: watch::Receiver<Orders>,
+    pub orders: watch::Receiver<StopRequests>,
     pub signals: mpsc::Receiver<StopSignal>,
     pub inputs: mpsc::Receiver<Input>,
 }
 
 /// Executes an attempt. Comes back when nothing of it is left but its output.
 pub(crate) async fn run(
-    workshop: &Workshop,
+    workshop: &AttemptContext,
     start: &StartAttempt,
     worker_name: &str,
     writer: OutputWriter,
@@ -151,14 +151,14 @@ pub(crate) async fn run(
     };
     workshop.spool.started(attempt, started.pid);
     let running = Running { at, boot, started };
-    let ended = see_off(running, start, writer, controls, progress).await;
+    let ended = run_to_end(running, start, writer, controls, progress).await;
     workshop.scratch.remove(scratch);
     ended
 }
 
 /// Goes on with an attempt that an earlier process of this worker began, at `at` and `boot`. Comes back as [`run`] does.
 pub(crate) async fn adopt(
-    workshop: &Workshop,
+    workshop: &AttemptContext,
     resumption: Resumption,
     writer: OutputWriter,
     controls: Controls,
@@ -169,7 +169,7 @@ pub(crate) async fn adopt(
     let position = writer.position().cloned();
     let adopt = workshop.drivers.adopt(&start, has_started, position, &cancelled);
     match until_ordered_to_end(adopt, &controls, &cancelled).await {
-        Ok(started) => see_off(Running { at, boot, started }, &start, writer, controls, progress).await,
+        Ok(started) => run_to_end(Running { at, boot, started }, &start, writer, controls, progress).await,
         Err(cause) => {
             let totals = writer.finish();
             Ended {
@@ -201,7 +201,7 @@ struct Running {
 }
 
 /// Stays with an attempt to its end and reports on it.
-async fn see_off(
+async fn run_to_end(
     running: Running,
     start: &StartAttempt,
     mut writer: OutputWriter,
@@ -271,7 +271,7 @@ pub(crate) fn unstarted(attempt: AttemptRef, end: AttemptEnd) -> Ended {
 /// Notes in the journal that the attempt is about to start; waits if the disk is full. Gives the cause of an order to
 /// end it that came first.
 async fn note_starting(
-    workshop: &Workshop,
+    workshop: &AttemptContext,
     start: &StartAttempt,
     at: DateTime<Utc>,
     controls: &mut Controls,
@@ -324,7 +324,7 @@ async fn supervise(
             exit = poll_fn(|cx| ending.process.poll_exit(cx)) => break Some(exit),
             told = controls.next() => match told {
                 Told::Signal(signal) => { ending.process.signal(signal).await; }
-                Told::Orders(orders) => ending.obey(orders).await,
+                Told::StopRequests(orders) => ending.obey(orders).await,
             },
             () = until(ending.due) => match ending.stage {
                 Stage::Running => ending.stop(Cause::TimedOut, start.definition.stop.grace.to_std()).await,
@@ -363,7 +363,7 @@ async fn supervise(
 }
 
 enum Told {
-    Orders(Orders),
+    StopRequests(StopRequests),
     Signal(StopSignal),
 }
 
@@ -371,7 +371,7 @@ impl Controls {
     async fn next(&mut self) -> Told {
         tokio::select! {
             biased;
-            Ok(()) = self.orders.changed() => Told::Orders(*self.orders.borrow_and_update()),
+            Ok(()) = self.orders.changed() => Told::StopRequests(*self.orders.borrow_and_update()),
             Some(signal) = self.signals.recv() => Told::Signal(signal),
             else => pending().await,
         }
@@ -407,7 +407,7 @@ impl Ending {
         Ending { process, stage: Stage::Running, due, cause: None, signal: start.definition.stop.signal }
     }
 
-    async fn obey(&mut self, orders: Orders) {
+    async fn obey(&mut self, orders: StopRequests) {
         if let Some((cause, grace)) = orders.stop {
             self.stop(cause, grace).await;
         }

@@ -90,7 +90,7 @@ pub struct WorkerConfig {
     /// directory, as long as their leases last
     #[arg(long, env = "GAFFER_ON_STOP", value_name = "end|leave")]
     pub on_stop: Option<OnStop>,
-    /// Offer the scripted driver, which acts plays instead of running anything: for tests of the master
+    /// WorkerSnapshot the scripted driver, which acts plays instead of running anything: for tests of the master
     #[arg(long, env = "GAFFER_SCRIPTED_DRIVER", hide = true)]
     pub scripted_driver: bool,
     /// HTTP proxies on the way to the master [default: those of the environment]
@@ -419,8 +419,8 @@ fn home_of_user() -> Option<PathBuf> {
     user().map(|user| user.dir).filter(|dir| dir.is_absolute() && dir.parent().is_some())
 }
 
-/// What the keeper's process gets of this one's environment: nothing that jobs should not read.
-pub(crate) fn keeper_environment() -> impl Iterator<Item = (String, OsString)> {
+/// What the executor's process gets of this one's environment: nothing that jobs should not read.
+pub(crate) fn executor_environment() -> impl Iterator<Item = (String, OsString)> {
     const NEEDED: [&str; 6] = ["PATH", "HOME", "TMPDIR", "LANG", "TZ", "RUST_BACKTRACE"];
     // A worker that is a job itself ends with that.
     let names = NEEDED.into_iter().chain([crate::driver::MARKER_VARIABLE]);

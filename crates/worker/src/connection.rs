@@ -1,6 +1,6 @@
-//! The link to the master: dials, says hello, keeps a session going, and dials again for as long as it takes.
+//! The agent to the master: dials, says hello, keeps a session going, and dials again for as long as it takes.
 //!
-//! This is one side of a border, see [`crate::keeper`]: nothing here knows how attempts execute.
+//! This is one side of a border, see [`crate::executor`]: nothing here knows how attempts execute.
 
 mod backoff;
 pub(crate) mod dial;
@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::ApiKey;
-use crate::keeper::Keeper;
+use crate::executor::Executor;
 use crate::route::Route;
 use crate::stats::StatsReader;
 use backoff::Backoff;
-pub(crate) use backoff::Patience;
+pub(crate) use backoff::BackoffSettings;
 use dial::{DialError, Dialer, Socket};
 use session::SessionEnd;
 
@@ -33,7 +33,7 @@ use session::SessionEnd;
 pub(crate) struct ConnectionSettings {
     pub route: Route,
     pub api_key: ApiKey,
-    pub patience: Patience,
+    pub patience: BackoffSettings,
     pub identity: Uuid,
     pub place: Place,
     pub name: String,
@@ -72,53 +72,53 @@ pub(crate) struct Duplicate {
     pub begins_anew: bool,
 }
 
-/// Keeps this worker connected until `closing`, or until the keeper is gone.
+/// Keeps this worker connected until `closing`, or until the executor is gone.
 ///
 /// # Errors
 /// When another worker has taken this one's place, or the settings cannot be used.
 pub(crate) async fn run(
     settings: ConnectionSettings,
-    keeper: Keeper,
+    executor: Executor,
     closing: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut link = Link {
+    let mut agent = Agent {
         dialer: Dialer::new(settings.route.clone(), Some(&settings.api_key))?,
         process: Uuid::new_v4(),
         stats: StatsReader::new(&settings.data_dir),
         backoff: Backoff::new(settings.patience.clone()),
         log: FailureLog::default(),
         settings,
-        keeper,
+        executor,
         closing: closing.clone(),
     };
     loop {
-        let failure = link.connect().await;
-        link.keeper.close_session();
+        let failure = agent.connect().await;
+        agent.executor.close_session();
         let wait = match failure {
             Failure::Closing => return Ok(()),
             Failure::Superseded(superseded) => return Err(superseded.into()),
             Failure::Duplicate(duplicate) => return Err(duplicate.into()),
             Failure::Passing(reason) => {
-                link.log.failed(&reason);
-                link.backoff.next(Instant::now())
+                agent.log.failed(&reason);
+                agent.backoff.next(Instant::now())
             }
             Failure::Refusal(reason) => {
-                link.log.failed(&reason);
-                link.backoff.after_refusal()
+                agent.log.failed(&reason);
+                agent.backoff.after_refusal()
             }
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = closing.cancelled() => return Ok(()),
-            () = link.keeper.gone() => return Ok(()),
+            () = agent.executor.gone() => return Ok(()),
         }
     }
 }
 
 /// Everything that outlives a session.
-struct Link {
+struct Agent {
     settings: ConnectionSettings,
-    keeper: Keeper,
+    executor: Executor,
     dialer: Dialer,
     /// Names this process of the worker.
     process: Uuid,
@@ -142,7 +142,7 @@ enum Failure {
     Refusal(String),
 }
 
-impl Link {
+impl Agent {
     /// Dials, and keeps the session going if there is one.
     async fn connect(&mut self) -> Failure {
         let url = self.dialer.url().clone();
@@ -163,7 +163,7 @@ impl Link {
             }
         };
         let hello = |drivers, held| hello(&self.settings, self.process, drivers, held);
-        let greeting = session::greet(&mut socket, &self.keeper, hello);
+        let greeting = session::greet(&mut socket, &self.executor, hello);
         let end = match self.closing.run_until_cancelled(greeting).await {
             None => SessionEnd::Closing,
             Some(Err(end)) => end,
@@ -197,9 +197,9 @@ impl Link {
     /// A session from its welcome to its end.
     async fn converse(&mut self, socket: Socket, welcome: Welcome, said: Vec<ToWorker>) -> SessionEnd {
         self.log.connected(&self.dialer, &welcome);
-        self.keeper.welcomed(&welcome);
+        self.executor.welcomed(&welcome);
         let began = Instant::now();
-        let end = session::run(socket, &self.keeper, &welcome, said, &mut self.stats, &self.closing).await;
+        let end = session::run(socket, &self.executor, &welcome, said, &mut self.stats, &self.closing).await;
         self.backoff.session_lasted(began.elapsed());
         end
     }

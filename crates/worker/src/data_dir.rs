@@ -1,4 +1,4 @@
-//! The worker's own directory: held by one keeper at a time, and the home of the worker's identity.
+//! The worker's own directory: held by one executor at a time, and the home of the worker's identity.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use crate::machine;
 
-/// What the lock says while a guard has it.
-const GUARD: &str = "guard";
+/// What the lock says while a watchdog has it.
+const WATCHDOG: &str = "watchdog";
 
 /// The lock on a data directory, for as long as this lives. The kernel gives it back however its holder dies.
 pub(crate) struct DataDirLock {
@@ -27,14 +27,14 @@ impl DataDirLock {
         DataDirLock::take_as(dir, &std::process::id().to_string())
     }
 
-    /// The same for a guard, for as long as it ends what a keeper left.
-    pub fn take_as_guard(dir: &Path) -> anyhow::Result<Option<DataDirLock>> {
-        DataDirLock::take_as(dir, GUARD)
+    /// The same for a watchdog, for as long as it ends what an executor left.
+    pub fn take_as_watchdog(dir: &Path) -> anyhow::Result<Option<DataDirLock>> {
+        DataDirLock::take_as(dir, WATCHDOG)
     }
 
-    /// Whether whoever has it is a guard.
-    pub fn is_a_guards(dir: &Path) -> bool {
-        fs::read_to_string(dir.join("lock")).is_ok_and(|holder| holder.trim() == GUARD)
+    /// Whether whoever has it is a watchdog.
+    pub fn is_a_watchdogs(dir: &Path) -> bool {
+        fs::read_to_string(dir.join("lock")).is_ok_and(|holder| holder.trim() == WATCHDOG)
     }
 
     fn take_as(dir: &Path, holder: &str) -> anyhow::Result<Option<DataDirLock>> {

@@ -2,7 +2,7 @@
 //! and stops by itself what it has lost touch over.
 //!
 //! This is one side of a border. The other side, [`crate::connection`], knows nothing of attempts but what
-//! [`Execution`] says and takes, and all of that travels between two processes, see [`crate::keeper`]: [`Command`] in,
+//! [`Execution`] says and takes, and all of that travels between two processes, see [`crate::executor`]: [`Command`] in,
 //! [`Event`] out, [`EncodedChunk`] on demand, and the moments at which the master is known to have heard of this
 //! worker.
 
@@ -38,7 +38,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::attempt::scratch::ScratchSpace;
-use crate::attempt::{self, Cause, Controls, Orders, Progress, Resumption, Workshop};
+use crate::attempt::{self, AttemptContext, Cause, Controls, Progress, Resumption, StopRequests};
 use crate::clock::BootTime;
 use crate::driver::{self, DriverSettings, Drivers};
 use crate::spool::OutputWriter;
@@ -80,7 +80,7 @@ pub(crate) struct ExecutionSettings {
 }
 
 /// What the master wants of an attempt, with everything that is needed for it. The words are those of the first version
-/// of the protocol: a worker that was upgraded is served by the keeper that is there.
+/// of the protocol: a worker that was upgraded is served by the executor that is there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Command {
@@ -127,7 +127,7 @@ pub(crate) struct Execution {
 }
 
 struct Core {
-    workshop: Arc<Workshop>,
+    workshop: Arc<AttemptContext>,
     state: Mutex<State>,
     contact_file: ContactFile,
     /// There are events.
@@ -150,7 +150,7 @@ impl Execution {
         let (spool, from_before) = tokio::task::spawn_blocking(recover).await??;
         let scratch = ScratchSpace::open(&settings.data_dir)?;
         let adopting = from_before.resumed.iter().map(|resumed| resumed.start.attempt);
-        let workshop = Arc::new(Workshop {
+        let workshop = Arc::new(AttemptContext {
             drivers: Drivers::open(settings.drivers, settings.owner, adopting).await,
             spool,
             scratch,
@@ -286,7 +286,7 @@ impl Execution {
     }
 }
 
-/// Ends what a keeper left that was killed and cannot be gone on with, and notes down what that was, for the next one.
+/// Ends what an executor left that was killed and cannot be gone on with, and notes down what that was, for the next one.
 /// Says whether there is something that can be gone on with. `data_dir` must be locked by the caller. Blocks, for seconds
 /// if something will not die.
 pub(crate) fn end_leftovers(
@@ -333,12 +333,12 @@ impl Core {
                     Accepted::Settled => {}
                 }
             }
-            Command::Stop { attempt } => self.end(attempt, |start| Orders {
+            Command::Stop { attempt } => self.end(attempt, |start| StopRequests {
                 stop: Some((Cause::Stopped, start.definition.stop.grace.to_std())),
                 kill: None,
             }),
             Command::Kill { attempt } => {
-                self.end(attempt, |_| Orders { stop: None, kill: Some(Cause::Stopped) });
+                self.end(attempt, |_| StopRequests { stop: None, kill: Some(Cause::Stopped) });
             }
             Command::Signal { attempt, signal } => self.state().signal(attempt, signal),
             Command::Input(input) => self.state().input(*input),
@@ -354,7 +354,7 @@ impl Core {
 
     /// Ends an attempt however far it is. Of one that is not held, the end is told all the same: the master waits for
     /// it.
-    fn end(self: &Arc<Self>, attempt: AttemptRef, orders: impl Fn(&StartAttempt) -> Orders) {
+    fn end(self: &Arc<Self>, attempt: AttemptRef, orders: impl Fn(&StartAttempt) -> StopRequests) {
         let unstarted = || attempt::unstarted(attempt, AttemptEnd::Stopped { process: None });
         let mut state = self.state();
         match state.order(attempt, orders) {

@@ -1,7 +1,7 @@
 //! The worker: dials out to a master, executes the attempts it is given, and streams their output back.
 //!
 //! *What executes* (`execution`: attempts, drivers, spool) and *what talks* (`connection`) meet only in messages, and
-//! are processes of their own: see [`keeper`].
+//! are processes of their own: see [`executor`].
 
 mod attempt;
 mod clock;
@@ -10,7 +10,7 @@ mod connection;
 mod data_dir;
 pub mod driver;
 mod execution;
-mod keeper;
+mod executor;
 mod machine;
 pub mod route;
 mod spool;
@@ -31,10 +31,10 @@ use uuid::Uuid;
 
 pub use config::{ApiKey, WorkerConfig, default_data_dir};
 use config::{OnStop, Settings};
-use connection::{ConnectionSettings, Duplicate, Patience};
+use connection::{BackoffSettings, ConnectionSettings, Duplicate};
 use driver::DriverSettings;
 use execution::ExecutionSettings;
-pub use keeper::{GUARD_COMMAND, KEEPER_COMMAND, KeeperPlace, guard, keep};
+pub use executor::{EXECUTOR_COMMAND, ExecutorPlace, WATCHDOG_COMMAND, keep, watchdog};
 use route::Route;
 pub use startup::{Hangup, begin, reset_signals};
 pub use try_master::{Found, Tried, try_master};
@@ -53,16 +53,16 @@ pub use try_master::{Found, Tried, try_master};
 /// is tried again.
 pub async fn run(
     config: WorkerConfig,
-    place: KeeperPlace,
+    place: ExecutorPlace,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    run_with(config, place, Patience::default(), shutdown).await
+    run_with(config, place, BackoffSettings::default(), shutdown).await
 }
 
 async fn run_with(
     config: WorkerConfig,
-    place: KeeperPlace,
-    patience: Patience,
+    place: ExecutorPlace,
+    patience: BackoffSettings,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let settings = config.resolve()?;
@@ -94,8 +94,8 @@ async fn run_as(
     settings: &Settings,
     data_dir: &Path,
     copied_from: Option<String>,
-    place: KeeperPlace,
-    patience: Patience,
+    place: ExecutorPlace,
+    patience: BackoffSettings,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let farewell = patience.farewell;
@@ -137,16 +137,16 @@ async fn run_as(
         data_dir: data_dir.to_owned(),
     };
     loop {
-        // Also when it is to end already: there may be a keeper whose attempts have to end.
-        let keeper = keeper::obtain(place, execution.clone()).await?;
+        // Also when it is to end already: there may be an executor whose attempts have to end.
+        let executor = executor::obtain(place, execution.clone()).await?;
         let closing = CancellationToken::new();
         let mut connected =
-            tokio::spawn(connection::run(connection.clone(), keeper.clone(), closing.clone()));
+            tokio::spawn(connection::run(connection.clone(), executor.clone(), closing.clone()));
         let early_end = tokio::select! {
             ended = &mut connected => Some(ended),
             () = shutdown.cancelled() => None,
         };
-        if early_end.is_some() && keeper.is_gone() {
+        if early_end.is_some() && executor.is_gone() {
             tracing::error!(
                 "the process that keeps this worker's attempts is gone: another one takes its place"
             );
@@ -154,20 +154,20 @@ async fn run_as(
         }
         // Whatever ended the connection, no process stays behind; while there is a connection, it tells of each end.
         if early_end.is_some() || on_stop == OnStop::End {
-            keeper.shut_down().await;
+            executor.shut_down().await;
         }
         let ended = match early_end {
             Some(ended) => ended,
             None => {
                 if on_stop == OnStop::End {
-                    let _ = tokio::time::timeout(farewell, keeper.all_acknowledged()).await;
+                    let _ = tokio::time::timeout(farewell, executor.all_acknowledged()).await;
                 }
                 closing.cancel();
                 connected.await
             }
         };
         if on_stop == OnStop::End {
-            keeper.leave().await;
+            executor.leave().await;
         }
         return ended.context("the connection to the master ended unexpectedly")?;
     }

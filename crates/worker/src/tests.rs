@@ -17,9 +17,9 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::Patience;
+use crate::connection::BackoffSettings;
 use crate::startup::{self, Hangup};
-use crate::{ApiKey, KeeperPlace, WorkerConfig, run_with};
+use crate::{ApiKey, ExecutorPlace, WorkerConfig, run_with};
 use master::{Master, Session, soon, until};
 
 /// A worker in this process, with a master and a data directory of its own.
@@ -42,7 +42,7 @@ impl Worker {
         let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
         let config = adjust(config(&master.url, dir.path()));
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(run_with(config, KeeperPlace::Here, eager(), shutdown.clone()));
+        let running = tokio::spawn(run_with(config, ExecutorPlace::Here, eager(), shutdown.clone()));
         Worker { master, dir, shutdown, running }
     }
 
@@ -73,9 +73,14 @@ fn config(url: &str, dir: &Path) -> WorkerConfig {
 }
 
 /// Does not wait long before it dials again.
-fn eager() -> Patience {
+fn eager() -> BackoffSettings {
     let short = Duration::from_millis(10);
-    Patience { first: short, longest: short, refused: short..short * 2, farewell: Duration::from_millis(300) }
+    BackoffSettings {
+        first: short,
+        longest: short,
+        refused: short..short * 2,
+        farewell: Duration::from_millis(300),
+    }
 }
 
 /// Living processes that carry the token of a worker.

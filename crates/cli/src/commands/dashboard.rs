@@ -6,8 +6,8 @@ use serde_json::json;
 use crate::client::Client;
 use crate::config;
 use crate::failure::Failure;
-use crate::moment;
 use crate::out::Out;
+use crate::timestamp;
 
 /// Carries it out.
 ///
@@ -19,8 +19,8 @@ pub async fn run(out: &Out) -> Result<u8, Failure> {
     out.line(&link.url)?;
     out.remark(&format!(
         "signs in once, until {} ({})",
-        moment::local(link.expires_at),
-        moment::ago(link.expires_at, moment::now())
+        timestamp::local(link.expires_at),
+        timestamp::ago(link.expires_at, timestamp::now())
     ));
     Ok(0)
 }

@@ -8,9 +8,9 @@ use crate::client::{Client, Query};
 use crate::config;
 use crate::failure::Failure;
 use crate::listing::{self, Entry, List, Output};
-use crate::moment;
 use crate::out::Out;
 use crate::table::Cell;
+use crate::timestamp;
 
 /// What to do with dead letters.
 #[derive(Debug, Args)]
@@ -102,7 +102,7 @@ impl Entry for DeadLetter {
             Cell::maybe(self.job.map(|job| job.to_string())),
             Cell::maybe(self.task.clone()),
             Cell::text(what),
-            Cell::text(moment::ago(self.at, now)),
+            Cell::text(timestamp::ago(self.at, now)),
             Cell::text(&self.reason),
         ]
     }
@@ -111,7 +111,7 @@ impl Entry for DeadLetter {
         vec![
             Cell::maybe(self.attempt.map(|attempt| attempt.to_string())),
             Cell::maybe(self.worker.clone()),
-            Cell::text(moment::ago(self.tried_at, now)),
+            Cell::text(timestamp::ago(self.tried_at, now)),
         ]
     }
 }

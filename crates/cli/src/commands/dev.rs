@@ -20,7 +20,7 @@ use gaffer_master::submit::Submission;
 use gaffer_master::{Master, Running};
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::NewKey;
-use gaffer_worker::KeeperPlace;
+use gaffer_worker::ExecutorPlace;
 use gaffer_worker::config::{ApiKey, WorkerConfig};
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -139,7 +139,7 @@ async fn beside_master(
         ..WorkerFromEnvironment::read().map_err(anyhow::Error::msg)?
     };
     let mut changes = master.changes.of_any();
-    let worker = tokio::spawn(gaffer_worker::run(config, KeeperPlace::Process, shutdown));
+    let worker = tokio::spawn(gaffer_worker::run(config, ExecutorPlace::Process, shutdown));
     let sample = sample_job(master).await?;
     // A worker that does not come is reported by itself; the rest is up all the same.
     let connected = async {

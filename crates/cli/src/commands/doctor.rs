@@ -20,9 +20,9 @@ use crate::commands::dev::WorkerFromEnvironment;
 use crate::config;
 use crate::failure::Failure;
 use crate::listing::{Format, Output};
-use crate::moment;
 use crate::out::Out;
 use crate::style;
+use crate::timestamp;
 
 /// How long one check may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -303,7 +303,11 @@ async fn workers_clocks(access: &config::Access) -> Option<Finding> {
             measured += 1;
             if ahead.abs() > gaffer_domain::clocks::CLOCK_TOLERANCE.as_secs_f64() {
                 let direction = if ahead < 0.0 { "behind" } else { "ahead" };
-                off.push(format!("{} is {} {direction}", worker.name, moment::lasted_seconds(ahead.abs())));
+                off.push(format!(
+                    "{} is {} {direction}",
+                    worker.name,
+                    timestamp::lasted_seconds(ahead.abs())
+                ));
             }
         }
         query.retain(|(name, _)| *name != "cursor");

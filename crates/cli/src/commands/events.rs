@@ -6,19 +6,19 @@ use futures::StreamExt;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::Event;
 
+use crate::backoff::Backoff;
 use crate::client::{Client, Query};
 use crate::config;
 use crate::failure::Failure;
 use crate::listing::{self, Entry, Format, List, Output};
-use crate::moment;
 use crate::ndjson::Lines;
 use crate::out::Out;
-use crate::patience::Patience;
 use crate::selector::One;
 use crate::sse::{Message, Messages};
 use crate::status::Status;
 use crate::style;
 use crate::table::Cell;
+use crate::timestamp;
 
 /// Which events to show.
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ pub async fn run(args: EventsArgs, out: &Out) -> Result<u8, Failure> {
 /// Goes on after the last event that was seen, however often the connection is lost. Ends with the process.
 async fn follow(client: &Client, out: &Out, path: &[&str], format: Format) -> Result<(), Failure> {
     let status = Status::new(out, false);
-    let mut patience = Patience::for_a_job();
+    let mut patience = Backoff::for_a_job();
     let mut last = None;
     loop {
         let failure = match client.open(path, &Query::new(), "text/event-stream", last).await {
@@ -110,7 +110,7 @@ fn show(out: &Out, message: &Message, format: Format) -> Result<(), Failure> {
     }
     let whom =
         [event.job.map(|job| job.to_string()), event.task.clone()].into_iter().flatten().collect::<Vec<_>>();
-    let time = style::paint(&moment::local(event.at), style::Colour::Dim, out.has_colours(Stream::Stdout));
+    let time = style::paint(&timestamp::local(event.at), style::Colour::Dim, out.has_colours(Stream::Stdout));
     let text = [whom.join("."), event.kind, event.message]
         .into_iter()
         .filter(|part| !part.is_empty())
@@ -129,7 +129,7 @@ impl Entry for Event {
 
     fn cells(&self, _: DateTime<Utc>) -> Vec<Cell> {
         vec![
-            Cell::dim(moment::local(self.at)),
+            Cell::dim(timestamp::local(self.at)),
             Cell::text(&self.kind),
             Cell::maybe(self.job.map(|job| job.to_string())),
             Cell::maybe(self.task.as_ref()),

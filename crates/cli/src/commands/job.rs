@@ -10,11 +10,11 @@ use crate::commands::jobs::took;
 use crate::config;
 use crate::failure::Failure;
 use crate::listing::{self, Entry, Format, Output};
-use crate::moment;
 use crate::out::Out;
 use crate::selector::One;
 use crate::style;
 use crate::table::Cell;
+use crate::timestamp;
 
 /// Which job to show.
 #[derive(Debug, Args)]
@@ -51,7 +51,7 @@ pub async fn run(args: JobArgs, out: &Out) -> Result<u8, Failure> {
 }
 
 fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), Failure> {
-    let now = moment::now();
+    let now = timestamp::now();
     let mut text =
         format!("job {} {} {}\n", job.id, style::visible(&job.name), out.state(&job.state, Stream::Stdout));
     let mut field = |name: &str, value: &str| {
@@ -62,7 +62,7 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
     field("reason", job.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default());
     field("problem", job.problem.as_deref().unwrap_or_default());
     field("type", &format!("{}, priority {}", job.kind, job.priority));
-    field("submitted", &format!("{} by {}", moment::ago(job.created_at, now), job.created_by));
+    field("submitted", &format!("{} by {}", timestamp::ago(job.created_at, now), job.created_by));
     field("took", &took(job.ran_seconds, job.started_at, job.finished_at).unwrap_or_default());
     field("rerun of", &job.rerun_of.map(|of| of.to_string()).unwrap_or_default());
     let labels: Vec<_> = job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -102,8 +102,8 @@ impl Entry for Task {
     fn wide_cells(&self, now: DateTime<Utc>) -> Vec<Cell> {
         vec![
             Cell::text(&self.driver),
-            Cell::maybe(self.started_at.map(|at| moment::ago(at, now))),
-            Cell::maybe(self.not_before.map(|at| moment::ago(at, now))),
+            Cell::maybe(self.started_at.map(|at| timestamp::ago(at, now))),
+            Cell::maybe(self.not_before.map(|at| timestamp::ago(at, now))),
         ]
     }
 }

@@ -10,9 +10,9 @@ use crate::client::{Client, Query};
 use crate::config;
 use crate::failure::Failure;
 use crate::listing::{self, Entry, List, Output};
-use crate::moment;
 use crate::out::Out;
 use crate::table::Cell;
+use crate::timestamp;
 
 /// Which jobs to list.
 #[derive(Debug, Args)]
@@ -81,7 +81,7 @@ impl Entry for Job {
             Cell::text(&self.name),
             Cell::state(&self.state),
             Cell::text(tasks(self)),
-            Cell::text(moment::ago(self.created_at, now)),
+            Cell::text(timestamp::ago(self.created_at, now)),
             Cell::maybe(took(self.ran_seconds, self.started_at, self.finished_at)),
             Cell::text(
                 self.problem
@@ -115,6 +115,7 @@ pub fn took(
     started: Option<DateTime<Utc>>,
     finished: Option<DateTime<Utc>>,
 ) -> Option<String> {
-    let by_times = || started.map(|started| moment::lasted(started, finished.unwrap_or_else(moment::now)));
-    ran_seconds.map(moment::lasted_seconds).or_else(by_times)
+    let by_times =
+        || started.map(|started| timestamp::lasted(started, finished.unwrap_or_else(timestamp::now)));
+    ran_seconds.map(timestamp::lasted_seconds).or_else(by_times)
 }

@@ -9,10 +9,10 @@ use crate::client::{Client, Query};
 use crate::config;
 use crate::failure::Failure;
 use crate::listing::{self, Entry, List, Output};
-use crate::moment;
 use crate::out::Out;
 use crate::style;
 use crate::table::Cell;
+use crate::timestamp;
 
 /// What to do with keys.
 #[derive(Debug, Args)]
@@ -106,7 +106,7 @@ async fn create(client: &Client, out: &Out, args: CreateArgs) -> Result<(), Fail
         status: None,
         message: "the API made the key but did not say it: revoke it and make another".to_owned(),
     })?;
-    let until = key.expires_at.map(|at| format!(", good until {}", moment::local(at))).unwrap_or_default();
+    let until = key.expires_at.map(|at| format!(", good until {}", timestamp::local(at))).unwrap_or_default();
     let name = style::visible(&key.name);
     out.note(&format!("{kind} key {} for {name}{until}: keep it now, it is not shown again", key.id));
     out.line(&secret)
@@ -133,15 +133,15 @@ impl Entry for Key {
             Cell::text(&self.kind),
             Cell::text(format!("{}…", self.prefix)),
             Cell::text(state),
-            Cell::text(moment::ago(self.created_at, now)),
-            Cell::maybe(self.last_used_at.map(|at| moment::ago(at, now))),
+            Cell::text(timestamp::ago(self.created_at, now)),
+            Cell::maybe(self.last_used_at.map(|at| timestamp::ago(at, now))),
         ]
     }
 
     fn wide_cells(&self, now: DateTime<Utc>) -> Vec<Cell> {
         vec![
-            Cell::maybe(self.expires_at.map(|at| moment::ago(at, now))),
-            Cell::maybe(self.revoked_at.map(|at| moment::ago(at, now))),
+            Cell::maybe(self.expires_at.map(|at| timestamp::ago(at, now))),
+            Cell::maybe(self.revoked_at.map(|at| timestamp::ago(at, now))),
         ]
     }
 }

@@ -9,12 +9,12 @@ use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::Job;
 
 use crate::attach;
+use crate::backoff::Backoff;
 use crate::client::{Client, Query};
 use crate::config;
 use crate::failure::Failure;
-use crate::follow::{self, Source, Wish};
+use crate::follow::{self, FollowOptions, Source};
 use crate::out::Out;
-use crate::patience::Patience;
 use crate::selector::One;
 use crate::sink::{Manner, Sink};
 use crate::status::Status;
@@ -117,7 +117,7 @@ pub async fn run(args: LogsArgs, out: &Out) -> Result<u8, Failure> {
         Some(task) => Source { job, task: Some(task), tasks: 1 },
         None => Source::of(&client.read::<Job>(&["jobs", &job.to_string()], &Query::new()).await?),
     };
-    let wish = Wish {
+    let wish = FollowOptions {
         follow: args.follow,
         attempt: args.attempt,
         stream: args.stream,
@@ -127,7 +127,7 @@ pub async fn run(args: LogsArgs, out: &Out) -> Result<u8, Failure> {
     let status = Status::new(out, false);
     let mut sink =
         Sink::new(out, &status, Manner { merged: true, raw: args.raw, timestamps: args.timestamps });
-    let read = follow::follow(&client, &source, &wish, &mut sink, &status, Patience::for_a_job()).await;
+    let read = follow::follow(&client, &source, &wish, &mut sink, &status, Backoff::for_a_job()).await;
     status.retire();
     sink.close(args.follow);
     let tasks = read?;

@@ -8,10 +8,10 @@ use crate::client::{Client, Query};
 use crate::config;
 use crate::failure::Failure;
 use crate::listing::{self, Format, Output};
-use crate::moment;
 use crate::out::Out;
 use crate::style;
 use crate::table::{self, Cell};
+use crate::timestamp;
 
 const HEAD: [&str; 8] = ["AHEAD", "TASKS", "PRIORITY", "OWNER", "JOB", "WAITS", "NEEDS", "WHY"];
 
@@ -42,7 +42,9 @@ pub async fn run(args: QueueArgs, out: &Out) -> Result<u8, Failure> {
                 out.line(&class.job.to_string())?;
             }
         }
-        Format::Table | Format::Wide => out.print(shown(out, &answer.read()?, moment::now()).as_bytes())?,
+        Format::Table | Format::Wide => {
+            out.print(shown(out, &answer.read()?, timestamp::now()).as_bytes())?
+        }
     }
     Ok(0)
 }
@@ -52,7 +54,7 @@ fn shown(out: &Out, queue: &Queue, now: DateTime<Utc>) -> String {
         None => "nothing waits".to_owned(),
         Some(since) => {
             let tasks = if queue.waiting == 1 { "task waits" } else { "tasks wait" };
-            format!("{} {tasks}, the first since {}", queue.waiting, moment::ago(since, now))
+            format!("{} {tasks}, the first since {}", queue.waiting, timestamp::ago(since, now))
         }
     };
     text.push_str(&format!("; strategy {}, {}\n", queue.strategy, passes(&queue.passes)));
@@ -86,7 +88,7 @@ fn cells(class: &QueueClass, now: DateTime<Utc>) -> Vec<Cell> {
         Cell::text(class.priority.to_string()),
         Cell::text(&class.owner),
         Cell::text(format!("{} {}", class.job, style::visible(&class.job_name))),
-        Cell::text(moment::ago(class.since, now)),
+        Cell::text(timestamp::ago(class.since, now)),
         Cell::text(&class.needs),
         Cell::text(&class.why.message),
     ]

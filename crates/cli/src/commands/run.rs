@@ -7,14 +7,14 @@ use clap::Args;
 use tokio::time::timeout;
 
 use crate::attach;
+use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::commands::submit::{self, Submitted};
 use crate::config;
 use crate::exit;
 use crate::failure::Failure;
-use crate::follow::{self, Source, Wish};
+use crate::follow::{self, FollowOptions, Source};
 use crate::out::Out;
-use crate::patience::Patience;
 use crate::signals::{Order, Signals};
 use crate::sink::{Manner, Sink};
 use crate::spec_input::{Input, SpecFlags, Wanted};
@@ -112,9 +112,9 @@ pub async fn run(args: RunArgs, out: &Out) -> Result<u8, Failure> {
     };
     tell_if_ignored();
     let mut sink = Sink::new(out, &status, Manner { raw: args.raw, ..Manner::default() });
-    let wish = Wish { follow: true, ..Wish::default() };
+    let wish = FollowOptions { follow: true, ..FollowOptions::default() };
     let (job, source) = (submitted.job.id, Source::of(&submitted.job));
-    let reading = follow::follow(&client, &source, &wish, &mut sink, &status, Patience::for_a_job());
+    let reading = follow::follow(&client, &source, &wish, &mut sink, &status, Backoff::for_a_job());
     let read = tokio::select! {
         read = reading => read,
         code = attach::obey(&mut signals, &client, job, &status) => return Ok(code),

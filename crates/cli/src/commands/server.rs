@@ -1,4 +1,4 @@
-//! `gaffer master`, `gaffer worker` and its keeper: the servers, with what every server needs around it.
+//! `gaffer master`, `gaffer worker` and its executor: the servers, with what every server needs around it.
 
 use std::future::Future;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use gaffer_master::config::MasterConfig;
 use gaffer_worker::config::{ApiKey, WorkerConfig};
-use gaffer_worker::{Hangup, KeeperPlace};
+use gaffer_worker::{ExecutorPlace, Hangup};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -59,7 +59,7 @@ impl Args for WorkerArgs {
 }
 
 /// What a process does before it opens anything: a server gets rid of what it inherited. Gives the key that the
-/// supervisor of a worker has to hand to its links.
+/// supervisor of a worker has to hand to its agents.
 ///
 /// # Errors
 /// [`Failure::Local`] when the key cannot be read.
@@ -71,7 +71,7 @@ pub fn begin(command: &Command) -> Result<Option<ApiKey>, Failure> {
         Command::Worker(WorkerArgs::Serve(_)) | Command::Dev(_) | Command::Master(_) => {
             (Hangup::Inherited, None)
         }
-        Command::Keeper | Command::Guard => (Hangup::Default, None),
+        Command::Executor | Command::Watchdog => (Hangup::Default, None),
         _ => return Ok(None),
     };
     gaffer_worker::begin(hangup);
@@ -89,18 +89,18 @@ pub fn master(config: MasterConfig, out: &Out) -> Result<u8, Failure> {
     })
 }
 
-/// Runs a worker until it is told to end. `key`: what its supervisor hands to its links.
+/// Runs a worker until it is told to end. `key`: what its supervisor hands to its agents.
 ///
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
 pub fn worker(config: WorkerConfig, key: Option<&ApiKey>, out: &Out) -> Result<u8, Failure> {
     let config = match config::worker_part() {
         WorkerPart::Supervisor => return supervisor::run(key, out),
-        WorkerPart::Link { is_given_key: true } => config.with_key(worker_key::receive()?),
-        WorkerPart::Link { is_given_key: false } => config,
+        WorkerPart::Agent { is_given_key: true } => config.with_key(worker_key::receive()?),
+        WorkerPart::Agent { is_given_key: false } => config,
     };
     end_with_supervisor();
-    serve(out, "info", |shutdown| gaffer_worker::run(config, KeeperPlace::Process, shutdown))
+    serve(out, "info", |shutdown| gaffer_worker::run(config, ExecutorPlace::Process, shutdown))
 }
 
 /// Ends this process, as if it were killed, when the one that supervises it is gone: its place is another's then.
@@ -115,17 +115,17 @@ fn end_with_supervisor() {
 ///
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
-pub fn keeper() -> Result<u8, Failure> {
+pub fn executor() -> Result<u8, Failure> {
     open_files::raise(MAX_OPEN_FILES_OF_JOBS);
     behind_a_worker(&mut Builder::new_multi_thread(), gaffer_worker::keep())
 }
 
-/// Guards the keeper that started this process.
+/// Guards the executor that started this process.
 ///
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
-pub fn guard() -> Result<u8, Failure> {
-    behind_a_worker(&mut Builder::new_current_thread(), gaffer_worker::guard())
+pub fn watchdog() -> Result<u8, Failure> {
+    behind_a_worker(&mut Builder::new_current_thread(), gaffer_worker::watchdog())
 }
 
 /// Runs what a worker starts for itself. It has no terminal; what it logs goes its own way.

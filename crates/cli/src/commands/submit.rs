@@ -8,14 +8,14 @@ use gaffer_protocol::rest::Job;
 use serde_json::value::RawValue;
 
 use crate::attach;
+use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::commands::wait;
 use crate::config;
 use crate::exit;
 use crate::failure::Failure;
-use crate::follow::{self, Source, Wish};
+use crate::follow::{self, FollowOptions, Source};
 use crate::out::Out;
-use crate::patience::Patience;
 use crate::sink::{Manner, Sink};
 use crate::spec_input::{Input, SpecFlags, Wanted};
 use crate::status::Status;
@@ -101,7 +101,7 @@ pub async fn submit(client: &Client, input: &Input, status: &Status<'_>) -> Resu
     // As text, so that numbers are sent as they were written.
     let spec = RawValue::from_string(input.spec.to_json())
         .map_err(|error| Failure::Local(format!("cannot write the specification as JSON: {error}")))?;
-    let answer = client.post_patiently(&["jobs"], &spec, &mut Patience::for_a_start(), tell).await;
+    let answer = client.post_patiently(&["jobs"], &spec, &mut Backoff::for_a_start(), tell).await;
     let answer = answer.map_err(|failure| match failure {
         Failure::Problem(problem) => Failure::Problem(Box::new(input.explain(*problem))),
         other => other,
@@ -135,9 +135,9 @@ fn tell_number(out: &Out, submitted: &Submitted, attached: bool) -> Result<(), F
 pub async fn show_to_end(client: &Client, out: &Out, made: &Submitted, quiet: bool) -> Result<u8, Failure> {
     let status = Status::new(out, quiet);
     let mut sink = Sink::new(out, &status, Manner::default());
-    let wish = Wish { follow: true, ..Wish::default() };
+    let wish = FollowOptions { follow: true, ..FollowOptions::default() };
     let (job, source) = (made.job.id, Source::of(&made.job));
-    let reading = follow::follow(client, &source, &wish, &mut sink, &status, Patience::for_a_job());
+    let reading = follow::follow(client, &source, &wish, &mut sink, &status, Backoff::for_a_job());
     let tasks = tokio::select! {
         tasks = reading => tasks?,
         () = attach::explain_silence(client, job, &status) => Vec::new(),

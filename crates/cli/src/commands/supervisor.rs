@@ -1,4 +1,4 @@
-//! `gaffer worker` as its operator sees it: a process that starts the worker's link and, when that dies, starts it
+//! `gaffer worker` as its operator sees it: a process that starts the worker's agent and, when that dies, starts it
 //! again.
 
 use std::io;
@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::out::Out;
 use crate::signals::{Order, Signals};
 
-/// A link that lived for so long is started again at once.
+/// An agent that lived for so long is started again at once.
 const GOOD_LIFE: Duration = Duration::from_secs(1);
 /// Before another one is started again: the first pause, which doubles, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -28,8 +28,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What Rust programs exit with that broke down.
 const PANICKED: i32 = 101;
 
-/// Runs the link of a worker, again and again if it dies, until it ends by itself or by order. Exits as it does. `key`:
-/// what each link is to be given.
+/// Runs the agent of a worker, again and again if it dies, until it ends by itself or by order. Exits as it does. `key`:
+/// what each agent is to be given.
 ///
 /// # Errors
 /// [`Failure::Local`] if it cannot be started.
@@ -40,7 +40,7 @@ pub fn run(key: Option<&ApiKey>, out: &Out) -> Result<u8, Failure> {
 }
 
 async fn supervise(key: Option<&ApiKey>, out: &Out) -> io::Result<u8> {
-    // By its path: after an upgrade the next link is the new program.
+    // By its path: after an upgrade the next agent is the new program.
     let program = std::env::current_exe()?;
     let mut signals = Signals::listen()?;
     let (mut last_order, mut pause) = (None, FIRST_PAUSE);
@@ -55,7 +55,7 @@ async fn supervise(key: Option<&ApiKey>, out: &Out) -> io::Result<u8> {
             return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
         }
         out.note(&format!(
-            "gaffer: the worker's link died ({status}); its jobs go on, and it is started again"
+            "gaffer: the worker's agent died ({status}); its jobs go on, and it is started again"
         ));
         if began.elapsed() >= GOOD_LIFE {
             pause = FIRST_PAUSE;
@@ -68,36 +68,36 @@ async fn supervise(key: Option<&ApiKey>, out: &Out) -> io::Result<u8> {
     }
 }
 
-/// The link is in a group of its own, for Ctrl-C is passed on once and not twice. It ends when its standard input does.
+/// The agent is in a group of its own, for Ctrl-C is passed on once and not twice. It ends when its standard input does.
 async fn start(program: &Path, key: Option<&ApiKey>) -> io::Result<Child> {
-    let kind = if key.is_some() { config::LINK_WITH_KEY } else { config::LINK_WITHOUT_KEY };
-    let mut link = Command::new(program)
+    let kind = if key.is_some() { config::AGENT_WITH_KEY } else { config::AGENT_WITHOUT_KEY };
+    let mut agent = Command::new(program)
         .args(std::env::args_os().skip(1))
-        .env(config::LINK_VARIABLE, kind)
+        .env(config::AGENT_VARIABLE, kind)
         .env_remove(config::HANDED_KEY_VARIABLE)
         .stdin(Stdio::piped())
         .process_group(0)
         .spawn()?;
-    if let (Some(key), Some(stdin)) = (key, &mut link.stdin) {
+    if let (Some(key), Some(stdin)) = (key, &mut agent.stdin) {
         // One that has died by now is seen to below.
         let _ = stdin.write_all(format!("{}\n", key.reveal()).as_bytes()).await;
     }
-    Ok(link)
+    Ok(agent)
 }
 
-/// Waits for the link's end, and passes signals on until then.
+/// Waits for the agent's end, and passes signals on until then.
 async fn see_to_end(
-    mut link: Child,
+    mut agent: Child,
     signals: &mut Signals,
     last_order: &mut Option<Order>,
 ) -> io::Result<ExitStatus> {
-    let pid = link.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
-    // Held open, as the link's sign that this process lives.
-    let _lifeline = link.stdin.take();
+    let pid = agent.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+    // Held open, as the agent's sign that this process lives.
+    let _lifeline = agent.stdin.take();
     let mut child_ended = signal(SignalKind::child())?;
     loop {
         tokio::select! {
-            status = link.wait() => return status,
+            status = agent.wait() => return status,
             order = signals.next() => {
                 *last_order = Some(order);
                 if let Some(pid) = pid {
@@ -111,10 +111,10 @@ async fn see_to_end(
 }
 
 /// As the first process of a container this one inherits what others leave; nobody else would wait for those.
-fn reap_orphans(link: Option<Pid>) {
+fn reap_orphans(agent: Option<Pid>) {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) = waitid(Id::All, look) {
-        if Some(pid) == link || waitpid(pid, Some(WaitPidFlag::WNOHANG)).is_err() {
+        if Some(pid) == agent || waitpid(pid, Some(WaitPidFlag::WNOHANG)).is_err() {
             return;
         }
     }

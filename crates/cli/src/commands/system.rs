@@ -8,10 +8,10 @@ use crate::client::{Client, Query};
 use crate::config;
 use crate::failure::Failure;
 use crate::listing::{self, Format, Output};
-use crate::moment;
 use crate::out::Out;
 use crate::style;
 use crate::table::{self, Cell};
+use crate::timestamp;
 
 /// How to show it.
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ fn show(system: &System, out: &Out) -> Result<(), Failure> {
 
 /// What is wrong at present, a sentence each.
 pub fn troubles(system: &System, now: DateTime<Utc>) -> Vec<String> {
-    let since = |at| moment::ago(at, now);
+    let since = |at| timestamp::ago(at, now);
     let mut lines = Vec::new();
     let of = |what: &str, trouble: &Trouble| {
         format!("{what} since {}: {}", since(trouble.since), style::visible(&trouble.message))
@@ -82,7 +82,7 @@ fn row(one: &BackgroundLoop, now: DateTime<Utc>) -> Vec<Cell> {
     };
     vec![
         Cell::text(&one.name),
-        Cell::maybe(one.last_run_at.map(|at| moment::ago(at, now))),
+        Cell::maybe(one.last_run_at.map(|at| timestamp::ago(at, now))),
         Cell::maybe(one.last_run_seconds.map(|seconds| format!("{:.1} ms", seconds * 1_000.0))),
         Cell::text(result),
         Cell::text(one.runs.to_string()),

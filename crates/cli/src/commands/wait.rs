@@ -7,12 +7,12 @@ use gaffer_domain::quantity::Span;
 use gaffer_protocol::rest::{Job, Page, Task};
 
 use crate::attach;
+use crate::backoff::Backoff;
 use crate::client::{Client, Query};
 use crate::config;
 use crate::exit;
 use crate::failure::Failure;
 use crate::out::Out;
-use crate::patience::Patience;
 use crate::selector::{self, Selector};
 use crate::status::Status;
 
@@ -109,7 +109,7 @@ pub async fn to_end(
 }
 
 async fn final_job(client: &Client, id: JobId, status: &Status<'_>) -> Result<Job, Failure> {
-    let mut patience = Patience::for_a_job();
+    let mut patience = Backoff::for_a_job();
     let is_final =
         |job: &Job| JobState::ALL.iter().any(|state| state.is_final() && state.as_str() == job.state);
     status.show(&format!("{id} is not over yet"));

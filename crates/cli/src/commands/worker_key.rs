@@ -2,7 +2,7 @@
 //! environment and the arguments that a process was started with.
 //!
 //! The process that the operator starts becomes the same program again without them, and hands the key to itself
-//! through a pipe. Its link gets it as the first line of standard input.
+//! through a pipe. Its agent gets it as the first line of standard input.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -21,7 +21,7 @@ const OPTION: &str = "--api-key";
 /// The longest key: a pipe takes that at once.
 const MAX_KEY_BYTES: usize = 4096;
 
-/// The key that the supervisor of a worker has to hand to its links; none if they can read it for themselves. Where
+/// The key that the supervisor of a worker has to hand to its agents; none if they can read it for themselves. Where
 /// a secret shows from outside, this process begins anew without it, and this does not come back.
 ///
 /// To be called before anything is opened that this process needs.
@@ -44,7 +44,7 @@ pub fn take(worker: &WorkerConfig) -> Result<Option<ApiKey>, Failure> {
     Ok(key)
 }
 
-/// The key that the supervisor hands to this link, which reads it from its standard input.
+/// The key that the supervisor hands to this agent, which reads it from its standard input.
 ///
 /// # Errors
 /// [`Failure::Local`] when there is none.

@@ -13,10 +13,10 @@ use crate::client::{Answer, Client, Query};
 use crate::config;
 use crate::failure::Failure;
 use crate::listing::{self, Entry, Format, List, Output};
-use crate::moment;
 use crate::out::Out;
 use crate::style;
 use crate::table::Cell;
+use crate::timestamp;
 
 /// While one drains, a look is taken so often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -144,7 +144,7 @@ fn show(out: &Out, answer: &Answer, format: Format) -> Result<(), Failure> {
 }
 
 fn details(out: &Out, worker: &Worker) -> String {
-    let now = moment::now();
+    let now = timestamp::now();
     let state = out.state(&worker.state, Stream::Stdout);
     let mut text = format!("worker {} {} {state}\n", worker.id, style::visible(&worker.name));
     let mut field = |name: &str, value: &str| {
@@ -152,7 +152,7 @@ fn details(out: &Out, worker: &Worker) -> String {
             text.push_str(&format!("  {} {}\n", out.dim(&format!("{name:<10}")), style::visible(value)));
         }
     };
-    field("last seen", &moment::ago(worker.last_seen_at, now));
+    field("last seen", &timestamp::ago(worker.last_seen_at, now));
     if worker.intake == "cordoned" {
         field("takes", "nothing new: it is cordoned");
     }
@@ -184,7 +184,7 @@ fn details(out: &Out, worker: &Worker) -> String {
 
 fn drains(draining: &Draining, now: DateTime<Utc>) -> String {
     match (draining.drained_at, draining.until) {
-        (Some(at), _) => format!("it has nothing left since {}", moment::ago(at, now)),
+        (Some(at), _) => format!("it has nothing left since {}", timestamp::ago(at, now)),
         (None, Some(until)) if until > now => format!("until {}", until.format("%Y-%m-%d %H:%M:%S UTC")),
         (None, Some(_)) => "its deadline is over".to_owned(),
         (None, None) => "without a deadline".to_owned(),
@@ -211,8 +211,8 @@ fn drivers(worker: &Worker) -> String {
 /// How far a clock is off, to the tenth of a second.
 fn clock(ahead_seconds: f64) -> String {
     match ahead_seconds {
-        ahead if ahead >= 0.1 => format!("+{}", moment::lasted_seconds(ahead)),
-        ahead if ahead <= -0.1 => format!("-{}", moment::lasted_seconds(-ahead)),
+        ahead if ahead >= 0.1 => format!("+{}", timestamp::lasted_seconds(ahead)),
+        ahead if ahead <= -0.1 => format!("-{}", timestamp::lasted_seconds(-ahead)),
         _ => "right".to_owned(),
     }
 }
@@ -254,7 +254,7 @@ impl Entry for Worker {
             Cell::text(self.running.to_string()),
             Cell::text(&self.datacenter),
             Cell::text(labels(self)),
-            Cell::text(moment::ago(self.last_seen_at, now)),
+            Cell::text(timestamp::ago(self.last_seen_at, now)),
         ]
     }
 

@@ -16,7 +16,7 @@ fn of_job(job: i64) -> DefinitionRef {
 }
 
 /// A task of a service, one for each job, on this worker.
-fn tenant(task: i64, worker: i64, needs: &Needs) -> Tenant<'_> {
+fn tenant(task: i64, worker: i64, needs: &Requirements) -> Tenant<'_> {
     Tenant {
         task: TaskId(task),
         attempt: 1,
@@ -31,21 +31,26 @@ fn tenant(task: i64, worker: i64, needs: &Needs) -> Tenant<'_> {
     }
 }
 
-fn batch(task: i64, on_drain: OnDrain, needs: &Needs) -> Tenant<'_> {
+fn batch(task: i64, on_drain: OnDrain, needs: &Requirements) -> Tenant<'_> {
     Tenant { kind: JobKind::Batch, on_drain, ..tenant(task, 1, needs) }
 }
 
 /// Worker 1, which drains and has `cpu_millis` in use, and an idle worker 2 with 4 processors.
-fn draining(cpu_millis: u32) -> [Offer; 2] {
+fn draining(cpu_millis: u32) -> [WorkerSnapshot; 2] {
     let reserved = resources(cpu_millis, 0, 0);
-    [Offer { state: WorkerState::Draining, reserved, ..offer(1) }, offer(2)]
+    [WorkerSnapshot { state: WorkerState::Draining, reserved, ..offer(1) }, offer(2)]
 }
 
 fn drains(deadline: Option<Time>) -> BTreeMap<WorkerId, Option<Time>> {
     BTreeMap::from([(WorkerId(1), deadline)])
 }
 
-fn leaving(tenants: &[Tenant<'_>], deadline: Option<Time>, offers: &mut [Offer], now: Time) -> Vec<i64> {
+fn leaving(
+    tenants: &[Tenant<'_>],
+    deadline: Option<Time>,
+    offers: &mut [WorkerSnapshot],
+    now: Time,
+) -> Vec<i64> {
     let moves = leave(tenants, &drains(deadline), &UnderWay::default(), offers, now);
     moves.into_iter().map(|one| one.task.0).collect()
 }
@@ -94,11 +99,11 @@ fn at_the_deadline_all_leaves_whether_there_is_room_or_not() {
     assert_eq!(moves.len(), 3);
 }
 
-fn all(offers: &[Offer]) -> BTreeSet<WorkerId> {
+fn all(offers: &[WorkerSnapshot]) -> BTreeSet<WorkerId> {
     offers.iter().map(|offer| offer.worker).collect()
 }
 
-fn best(tenants: &[Tenant<'_>], offers: &[Offer]) -> Option<Move> {
+fn best(tenants: &[Tenant<'_>], offers: &[WorkerSnapshot]) -> Option<Move> {
     let mut after = offers.to_vec();
     let best = rebalance(tenants, &all(offers), &mut after, Strategy::Spread, at(100));
     assert_eq!(after, offers, "nothing has happened yet");
@@ -108,7 +113,7 @@ fn best(tenants: &[Tenant<'_>], offers: &[Offer]) -> Option<Move> {
 #[test]
 fn a_service_goes_to_an_idle_worker_that_has_joined_and_does_not_come_back() {
     let one = needs(resources(1_000, 0, 0));
-    let full = Offer { reserved: resources(4_000, 0, 0), running: 4, ..offer(1) };
+    let full = WorkerSnapshot { reserved: resources(4_000, 0, 0), running: 4, ..offer(1) };
     let tenants = [tenant(1, 1, &one), tenant(2, 1, &one)];
     let offers = [full, offer(2)];
     let moved = best(&tenants, &offers).unwrap();
@@ -116,20 +121,26 @@ fn a_service_goes_to_an_idle_worker_that_has_joined_and_does_not_come_back() {
     // The full worker's share is 4/4, the other one's would be 1/4.
     assert_eq!(moved.why, Why::Gain { to: WorkerId(2), gain: 0.75 });
 
-    let after = [offers[0].without(&one), Offer { reserved: resources(1_000, 0, 0), running: 1, ..offer(2) }];
+    let after = [
+        offers[0].without(&one),
+        WorkerSnapshot { reserved: resources(1_000, 0, 0), running: 1, ..offer(2) },
+    ];
     assert_eq!(best(&[tenant(1, 2, &one)], &after), None);
     // 3/4 against 2/4 is a quarter still; then they are even.
     let next = best(&tenants[1..], &after).unwrap();
     assert_eq!(next.why, Why::Gain { to: WorkerId(2), gain: 0.25 });
     let even = [2_000, 2_000].map(|cpu| resources(cpu, 0, 0));
-    let even = [Offer { reserved: even[0], running: 2, ..offer(1) }, Offer { reserved: even[1], ..offer(2) }];
+    let even = [
+        WorkerSnapshot { reserved: even[0], running: 2, ..offer(1) },
+        WorkerSnapshot { reserved: even[1], ..offer(2) },
+    ];
     assert_eq!(best(&tenants, &even), None);
 }
 
 #[test]
 fn who_has_not_settled_who_does_not_want_to_and_who_runs_to_completion_stays() {
     let one = needs(resources(1_000, 0, 0));
-    let offers = [Offer { reserved: resources(4_000, 0, 0), running: 4, ..offer(1) }, offer(2)];
+    let offers = [WorkerSnapshot { reserved: resources(4_000, 0, 0), running: 4, ..offer(1) }, offer(2)];
     let young = Tenant { since: at(101), ..tenant(1, 1, &one) };
     let fixed = Tenant { may_rebalance: false, ..tenant(2, 1, &one) };
     let finishes = batch(3, OnDrain::Move, &one);
@@ -139,31 +150,32 @@ fn who_has_not_settled_who_does_not_want_to_and_who_runs_to_completion_stays() {
         rebalance(&[tenant(1, 1, &one)], &only_first, &mut offers.clone(), Strategy::Spread, at(100));
     assert_eq!(settles, None, "the other worker has just come");
     for state in [WorkerState::Cordoned, WorkerState::Offline] {
-        let held = [Offer { state, ..offers[0].clone() }, offer(2)];
+        let held = [WorkerSnapshot { state, ..offers[0].clone() }, offer(2)];
         assert_eq!(best(&[tenant(1, 1, &one)], &held), None, "what it has stays");
     }
 }
 
 #[test]
 fn full_workers_are_what_binpack_wants() {
-    let one = Needs { strategy: Some(Strategy::Binpack), ..needs(resources(1_000, 0, 0)) };
-    let offers = [Offer { reserved: resources(4_000, 0, 0), running: 4, ..offer(1) }, offer(2)];
+    let one = Requirements { strategy: Some(Strategy::Binpack), ..needs(resources(1_000, 0, 0)) };
+    let offers = [WorkerSnapshot { reserved: resources(4_000, 0, 0), running: 4, ..offer(1) }, offer(2)];
     assert_eq!(best(&[tenant(1, 1, &one)], &offers), None);
     let when: Constraint = "name == w2".parse().unwrap();
-    let wishing = Needs { affinities: vec![Affinity { when, weight: 100 }], ..one };
+    let wishing = Requirements { affinities: vec![Affinity { when, weight: 100 }], ..one };
     let moved = best(&[tenant(1, 1, &wishing)], &offers).unwrap();
     assert_eq!(moved.why, Why::Gain { to: WorkerId(2), gain: 1.0 });
 }
 
 #[test]
 fn an_imbalance_of_two_tasks_is_evened_out_and_one_of_one_is_left() {
-    let spread = |job| Needs {
+    let spread = |job| Requirements {
         spread: Some("labels.rack".parse().unwrap()),
         definition: Some(of_job(job)),
         ..needs(resources(100, 0, 0))
     };
     let rack = |worker, rack: &str, tasks: u32| {
-        let mut offer = Offer { labels: [("rack".to_owned(), rack.to_owned())].into(), ..offer(worker) };
+        let mut offer =
+            WorkerSnapshot { labels: [("rack".to_owned(), rack.to_owned())].into(), ..offer(worker) };
         offer.reserve(&spread(1), tasks);
         offer.running = tasks;
         offer

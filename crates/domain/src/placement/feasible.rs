@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::needs::{HostPort, Needs};
-use super::offer::Offer;
-use super::unfit::{Resource, Unfit};
+use super::infeasible::{Infeasible, Resource};
+use super::requirements::{HostPort, Requirements};
+use super::worker_snapshot::WorkerSnapshot;
 use super::{BACKLOG_HORIZON, MAX_BACKLOG};
 use crate::ProjectId;
 use crate::constraint::Constraint;
@@ -74,7 +74,7 @@ fn amounts(wanted: &Resources, there: &Resources) -> [Amount<'static>; 3] {
     ]
 }
 
-fn countables<'a>(needs: &'a Needs, there: impl Fn(&str) -> u32) -> impl Iterator<Item = Amount<'a>> {
+fn countables<'a>(needs: &'a Requirements, there: impl Fn(&str) -> u32) -> impl Iterator<Item = Amount<'a>> {
     needs.countables.iter().map(move |(name, wanted)| Amount {
         what: What::Countable(name),
         wanted: u64::from(*wanted),
@@ -82,7 +82,11 @@ fn countables<'a>(needs: &'a Needs, there: impl Fn(&str) -> u32) -> impl Iterato
     })
 }
 
-fn unsuitable<'a>(needs: &'a Needs, project: ProjectId, offer: &Offer) -> Option<Unsuitable<'a>> {
+fn unsuitable<'a>(
+    needs: &'a Requirements,
+    project: ProjectId,
+    offer: &WorkerSnapshot,
+) -> Option<Unsuitable<'a>> {
     if offer.project != project {
         return Some(Unsuitable::OtherProject);
     }
@@ -106,7 +110,7 @@ fn unsuitable<'a>(needs: &'a Needs, project: ProjectId, offer: &Offer) -> Option
     all.find(|amount| amount.wanted > amount.there).map(Unsuitable::TooSmall)
 }
 
-fn occupied<'a>(needs: &'a Needs, offer: &Offer, backlog: u32) -> Option<Occupied<'a>> {
+fn occupied<'a>(needs: &'a Requirements, offer: &WorkerSnapshot, backlog: u32) -> Option<Occupied<'a>> {
     if let Some(occupied) = spoken_for(needs, offer) {
         return Some(occupied);
     }
@@ -118,7 +122,7 @@ fn occupied<'a>(needs: &'a Needs, offer: &Offer, backlog: u32) -> Option<Occupie
 }
 
 /// What no backlog helps against.
-fn spoken_for<'a>(needs: &'a Needs, offer: &Offer) -> Option<Occupied<'a>> {
+fn spoken_for<'a>(needs: &'a Requirements, offer: &WorkerSnapshot) -> Option<Occupied<'a>> {
     if offer.waiting >= MAX_BACKLOG {
         return Some(Occupied::Backlogged);
     }
@@ -137,7 +141,12 @@ fn spoken_for<'a>(needs: &'a Needs, offer: &Offer) -> Option<Occupied<'a>> {
 ///
 /// # Errors
 /// The first need that keeps the worker out.
-pub fn feasible(needs: &Needs, project: ProjectId, offer: &Offer, backlog: u32) -> Result<(), Unfit> {
+pub fn feasible(
+    needs: &Requirements,
+    project: ProjectId,
+    offer: &WorkerSnapshot,
+    backlog: u32,
+) -> Result<(), Infeasible> {
     suitable(needs, project, offer)?;
     match occupied(needs, offer, backlog) {
         None => Ok(()),
@@ -149,7 +158,7 @@ pub fn feasible(needs: &Needs, project: ProjectId, offer: &Offer, backlog: u32) 
 ///
 /// # Errors
 /// The first need that keeps the worker out, of those that waiting does not help against.
-pub fn suitable(needs: &Needs, project: ProjectId, offer: &Offer) -> Result<(), Unfit> {
+pub fn suitable(needs: &Requirements, project: ProjectId, offer: &WorkerSnapshot) -> Result<(), Infeasible> {
     match unsuitable(needs, project, offer) {
         None => Ok(()),
         Some(unsuitable) => Err(unsuitable.in_words(needs, offer)),
@@ -158,7 +167,7 @@ pub fn suitable(needs: &Needs, project: ProjectId, offer: &Offer) -> Result<(), 
 
 /// How far a suitable worker is from having room for a task: the largest share of a resource that is missing there. None
 /// if room is not what is missing, or if services have it.
-pub(crate) fn shortfall(needs: &Needs, offer: &Offer) -> Option<f64> {
+pub(crate) fn shortfall(needs: &Requirements, offer: &WorkerSnapshot) -> Option<f64> {
     let is_taken = needs.ports.iter().any(|port| offer.taken.ports.contains(port));
     if is_taken || (needs.distinct_workers && offer.siblings(needs) > 0) {
         return None;
@@ -190,12 +199,16 @@ pub(crate) fn shortfall(needs: &Needs, offer: &Offer) -> Option<f64> {
 }
 
 /// [`suitable`] without a reason.
-pub(super) fn suits(needs: &Needs, project: ProjectId, offer: &Offer) -> bool {
+pub(super) fn suits(needs: &Requirements, project: ProjectId, offer: &WorkerSnapshot) -> bool {
     unsuitable(needs, project, offer).is_none()
 }
 
 /// How a suitable worker would take a task: none if it cannot now, else whether the task would wait there.
-pub(super) fn takes(needs: &Needs, offer: &Offer, mean_run: Option<Duration>) -> Option<bool> {
+pub(super) fn takes(
+    needs: &Requirements,
+    offer: &WorkerSnapshot,
+    mean_run: Option<Duration>,
+) -> Option<bool> {
     let free = offer.free();
     let wanted = &needs.resources;
     let fits = wanted.cpu <= free.cpu && wanted.memory <= free.memory && wanted.disk <= free.disk;
@@ -207,43 +220,43 @@ pub(super) fn takes(needs: &Needs, offer: &Offer, mean_run: Option<Duration>) ->
 }
 
 impl Unsuitable<'_> {
-    fn in_words(self, needs: &Needs, offer: &Offer) -> Unfit {
+    fn in_words(self, needs: &Requirements, offer: &WorkerSnapshot) -> Infeasible {
         match self {
-            Unsuitable::OtherProject => Unfit::OtherProject,
-            Unsuitable::State(WorkerState::Draining) => Unfit::Draining,
-            Unsuitable::State(WorkerState::Cordoned) => Unfit::Cordoned,
-            Unsuitable::State(state) => Unfit::Away { state },
+            Unsuitable::OtherProject => Infeasible::OtherProject,
+            Unsuitable::State(WorkerState::Draining) => Infeasible::Draining,
+            Unsuitable::State(WorkerState::Cordoned) => Infeasible::Cordoned,
+            Unsuitable::State(state) => Infeasible::Away { state },
             Unsuitable::Driver => {
                 let broken = offer.broken_drivers.iter().find(|(driver, _)| *driver == needs.driver);
-                Unfit::Driver { driver: needs.driver, why: broken.map(|(_, why)| why.clone()) }
+                Infeasible::Driver { driver: needs.driver, why: broken.map(|(_, why)| why.clone()) }
             }
-            Unsuitable::Datacenter => Unfit::Datacenter { datacenter: offer.datacenter.clone() },
+            Unsuitable::Datacenter => Infeasible::Datacenter { datacenter: offer.datacenter.clone() },
             Unsuitable::Constraint(constraint) => {
                 let (constraint, found) = match constraint.check(&offer.facts()) {
                     Err(unmet) => (unmet.condition, unmet.found),
                     Ok(()) => (constraint.to_string(), String::new()),
                 };
-                Unfit::Constraint { constraint, found }
+                Infeasible::Constraint { constraint, found }
             }
             Unsuitable::TooSmall(amount) => {
                 let resource = amount.resource();
                 let (wanted, capacity) = (resource.show(amount.wanted), resource.show(amount.there));
-                Unfit::TooSmall { resource, wanted, capacity }
+                Infeasible::TooSmall { resource, wanted, capacity }
             }
         }
     }
 }
 
 impl Occupied<'_> {
-    fn in_words(self, offer: &Offer) -> Unfit {
+    fn in_words(self, offer: &WorkerSnapshot) -> Infeasible {
         match self {
-            Occupied::Backlogged => Unfit::Backlogged { waiting: offer.waiting },
-            Occupied::DistinctWorkers => Unfit::DistinctWorkers,
-            Occupied::Port(port) => Unfit::Port { port },
+            Occupied::Backlogged => Infeasible::Backlogged { waiting: offer.waiting },
+            Occupied::DistinctWorkers => Infeasible::DistinctWorkers,
+            Occupied::Port(port) => Infeasible::Port { port },
             Occupied::Busy(amount) => {
                 let resource = amount.resource();
                 let (wanted, free) = (resource.show(amount.wanted), resource.show(amount.there));
-                Unfit::Busy { resource, wanted, free }
+                Infeasible::Busy { resource, wanted, free }
             }
         }
     }
@@ -252,7 +265,7 @@ impl Occupied<'_> {
 /// How many unstarted attempts a worker may hold for one of this class to join them: what it gets through within
 /// [`BACKLOG_HORIZON`], given how long attempts of the class ran lately anywhere and how many it finished lately.
 /// Unknown durations give none.
-pub fn backlog_limit(needs: &Needs, offer: &Offer, mean_run: Option<Duration>) -> u32 {
+pub fn backlog_limit(needs: &Requirements, offer: &WorkerSnapshot, mean_run: Option<Duration>) -> u32 {
     let Some(mean_run) = mean_run else { return 0 };
     let most = f64::from(MAX_BACKLOG.min(offer.finished_lately));
     let side_by_side = amounts(&needs.resources, &offer.capacity)
@@ -265,7 +278,12 @@ pub fn backlog_limit(needs: &Needs, offer: &Offer, mean_run: Option<Duration>) -
 }
 
 /// How many tasks of a class [`place`](super::place) would place now if there were enough of them.
-pub fn room(needs: &Needs, project: ProjectId, offers: &[Offer], mean_run: Option<Duration>) -> usize {
+pub fn room(
+    needs: &Requirements,
+    project: ProjectId,
+    offers: &[WorkerSnapshot],
+    mean_run: Option<Duration>,
+) -> usize {
     offers
         .iter()
         .filter(|offer| suits(needs, project, offer))
@@ -274,7 +292,7 @@ pub fn room(needs: &Needs, project: ProjectId, offers: &[Offer], mean_run: Optio
 }
 
 /// How many tasks a suitable worker can be given.
-fn room_on(needs: &Needs, offer: &Offer, mean_run: Option<Duration>) -> usize {
+fn room_on(needs: &Requirements, offer: &WorkerSnapshot, mean_run: Option<Duration>) -> usize {
     let most = u64::from(MAX_BACKLOG.saturating_sub(offer.waiting));
     let is_taken = needs.ports.iter().any(|port| offer.taken.ports.contains(port));
     let alone = match (needs.distinct_workers, needs.ports.is_empty()) {

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::feasible::feasible;
-use super::needs::Needs;
-use super::offer::Offer;
-use super::unfit::Resource;
+use super::infeasible::Resource;
+use super::requirements::Requirements;
+use super::worker_snapshot::WorkerSnapshot;
 use crate::quantity::{Bytes, Cpu};
 use crate::worker::WorkerState;
 
@@ -65,15 +65,15 @@ impl fmt::Display for Help {
 
 /// The changes of one thing alone that would let a task of the project of these workers run at once somewhere, those that open most workers first. Empty
 /// where a worker can take it as it is, or where more than one thing is in the way everywhere.
-pub fn what_would_help(needs: &Needs, offers: &[Offer]) -> Vec<Help> {
-    let takers = |needs: &Needs| -> Vec<&Offer> {
+pub fn what_would_help(needs: &Requirements, offers: &[WorkerSnapshot]) -> Vec<Help> {
+    let takers = |needs: &Requirements| -> Vec<&WorkerSnapshot> {
         offers.iter().filter(|offer| feasible(needs, offer.project, offer, 0).is_ok()).collect()
     };
     if !takers(needs).is_empty() {
         return Vec::new();
     }
     let mut help = Vec::new();
-    let mut open = |change: Change, takers: Vec<&Offer>| {
+    let mut open = |change: Change, takers: Vec<&WorkerSnapshot>| {
         let Some(first) = takers.first() else { return };
         help.push(Help { change, workers: takers.len() as u32, such_as: first.name.clone() });
     };
@@ -83,17 +83,17 @@ pub fn what_would_help(needs: &Needs, offers: &[Offer]) -> Vec<Help> {
         open(Change::Constraint(constraint.to_string()), takers(&without));
     }
     if !needs.datacenters.is_empty() {
-        open(Change::Datacenters, takers(&Needs { datacenters: Vec::new(), ..needs.clone() }));
+        open(Change::Datacenters, takers(&Requirements { datacenters: Vec::new(), ..needs.clone() }));
     }
     if !needs.ports.is_empty() {
-        open(Change::Ports, takers(&Needs { ports: Vec::new(), ..needs.clone() }));
+        open(Change::Ports, takers(&Requirements { ports: Vec::new(), ..needs.clone() }));
     }
     if needs.distinct_workers {
-        open(Change::DistinctWorkers, takers(&Needs { distinct_workers: false, ..needs.clone() }));
+        open(Change::DistinctWorkers, takers(&Requirements { distinct_workers: false, ..needs.clone() }));
     }
     for resource in resources(needs) {
         let takers = takers(&without(needs, &resource));
-        let free = |offer: &&Offer| free(offer, &resource);
+        let free = |offer: &&WorkerSnapshot| free(offer, &resource);
         let Some(most) = takers.iter().map(free).max() else { continue };
         if most == 0 {
             open(Change::None(resource), takers);
@@ -105,7 +105,7 @@ pub fn what_would_help(needs: &Needs, offers: &[Offer]) -> Vec<Help> {
         });
     }
     for offer in offers.iter().filter(|offer| is_held_back(offer.state)) {
-        let resumed = Offer { state: WorkerState::Online, ..offer.clone() };
+        let resumed = WorkerSnapshot { state: WorkerState::Online, ..offer.clone() };
         if feasible(needs, resumed.project, &resumed, 0).is_ok() {
             open(Change::Resume(offer.name.clone()), vec![offer]);
         }
@@ -119,7 +119,7 @@ fn is_held_back(state: WorkerState) -> bool {
 }
 
 /// Of what the needs want some.
-fn resources(needs: &Needs) -> Vec<Resource> {
+fn resources(needs: &Requirements) -> Vec<Resource> {
     let wanted = &needs.resources;
     let mut resources = Vec::new();
     resources.extend((wanted.cpu.millis() > 0).then_some(Resource::Cpu));
@@ -130,7 +130,7 @@ fn resources(needs: &Needs) -> Vec<Resource> {
 }
 
 /// The needs with none of one resource.
-fn without(needs: &Needs, resource: &Resource) -> Needs {
+fn without(needs: &Requirements, resource: &Resource) -> Requirements {
     let mut needs = needs.clone();
     match resource {
         Resource::Cpu => needs.resources.cpu = Cpu::default(),
@@ -143,7 +143,7 @@ fn without(needs: &Needs, resource: &Resource) -> Needs {
     needs
 }
 
-fn free(offer: &Offer, resource: &Resource) -> u64 {
+fn free(offer: &WorkerSnapshot, resource: &Resource) -> u64 {
     let free = offer.free();
     match resource {
         Resource::Cpu => free.cpu.millis().into(),

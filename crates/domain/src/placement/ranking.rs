@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use super::feasible::{suits, takes};
-use super::needs::Needs;
-use super::offer::Offer;
 use super::receipt::{Candidate, Part, Receipt};
+use super::requirements::Requirements;
 use super::strategy::{Fleet, Strategy, score, terms};
+use super::worker_snapshot::WorkerSnapshot;
 use crate::{ProjectId, Time, WorkerId};
 
 /// What is to be ranked, and by what.
 #[derive(Clone, Copy)]
 pub(crate) struct Question<'a> {
-    pub needs: &'a Needs,
+    pub needs: &'a Requirements,
     pub project: ProjectId,
     pub strategy: Strategy,
     pub mean_run: Option<Duration>,
@@ -67,7 +67,7 @@ impl Ord for Rank {
 }
 
 /// Where in `offers` the workers stand that could run the tasks if they did nothing else.
-pub(crate) fn suitable_at(needs: &Needs, project: ProjectId, offers: &[Offer]) -> Vec<usize> {
+pub(crate) fn suitable_at(needs: &Requirements, project: ProjectId, offers: &[WorkerSnapshot]) -> Vec<usize> {
     (0..offers.len()).filter(|at| suits(needs, project, &offers[*at])).collect()
 }
 
@@ -84,7 +84,7 @@ impl<'a> Ranking<'a> {
     pub fn new(
         question: Question<'a>,
         suitable: &'a [usize],
-        offers: &[Offer],
+        offers: &[WorkerSnapshot],
         course: &Course,
     ) -> Ranking<'a> {
         let groups = Groups::new(question.needs, question.project, offers);
@@ -94,7 +94,7 @@ impl<'a> Ranking<'a> {
     }
 
     /// Chooses the best worker for one more task and notes the task in its offer. None if no worker can take one.
-    pub fn choose(&mut self, offers: &mut [Offer], course: &mut Course) -> Option<(usize, Receipt)> {
+    pub fn choose(&mut self, offers: &mut [WorkerSnapshot], course: &mut Course) -> Option<(usize, Receipt)> {
         let receipt = self.receipt(offers, course)?;
         let Reverse(best) = self.heap.pop()?;
         let offer = &mut offers[best.at];
@@ -115,14 +115,14 @@ impl<'a> Ranking<'a> {
         Some((best.at, receipt))
     }
 
-    fn rank_all(&mut self, offers: &[Offer], course: &Course) {
+    fn rank_all(&mut self, offers: &[WorkerSnapshot], course: &Course) {
         let mut ranks = std::mem::take(&mut self.heap).into_vec();
         ranks.clear();
         ranks.extend(self.suitable.iter().filter_map(|at| self.rank(*at, offers, course)).map(Reverse));
         self.heap = BinaryHeap::from(ranks);
     }
 
-    fn rank(&self, at: usize, offers: &[Offer], course: &Course) -> Option<Rank> {
+    fn rank(&self, at: usize, offers: &[WorkerSnapshot], course: &Course) -> Option<Rank> {
         let Question { needs, strategy, mean_run, .. } = self.question;
         let offer = &offers[at];
         let waits = takes(needs, offer, mean_run)?;
@@ -140,7 +140,7 @@ impl<'a> Ranking<'a> {
     }
 
     /// How the choice that comes next is made; none if there is nothing to choose from.
-    fn receipt(&mut self, offers: &[Offer], course: &Course) -> Option<Receipt> {
+    fn receipt(&mut self, offers: &[WorkerSnapshot], course: &Course) -> Option<Receipt> {
         self.heap.peek()?;
         let feasible = self.heap.len();
         let mut best = Vec::with_capacity(Receipt::MAX_CANDIDATES);
@@ -169,7 +169,13 @@ impl<'a> Ranking<'a> {
         })
     }
 
-    fn candidate(&self, position: usize, rank: &Rank, offers: &[Offer], course: &Course) -> Candidate {
+    fn candidate(
+        &self,
+        position: usize,
+        rank: &Rank,
+        offers: &[WorkerSnapshot],
+        course: &Course,
+    ) -> Candidate {
         let Question { needs, strategy, .. } = self.question;
         let offer = &offers[rank.at];
         let terms = terms(strategy, needs, offer, &course.fleet).named();
@@ -202,7 +208,7 @@ struct Groups {
 }
 
 impl Groups {
-    fn new(needs: &Needs, project: ProjectId, offers: &[Offer]) -> Groups {
+    fn new(needs: &Requirements, project: ProjectId, offers: &[WorkerSnapshot]) -> Groups {
         let mut groups = Groups { of: Vec::new(), counts: Vec::new() };
         let Some(fact) = &needs.spread else { return groups };
         let mut known = BTreeMap::new();

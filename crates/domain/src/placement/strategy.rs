@@ -37,8 +37,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::needs::Needs;
-use super::offer::Offer;
+use super::requirements::Requirements;
+use super::worker_snapshot::WorkerSnapshot;
 use crate::ProjectId;
 use crate::quantity::shown;
 use crate::spec::Resources;
@@ -150,7 +150,7 @@ impl Fleet {
     /// The connected workers of a project. The paper begins with `max_jobs` = 1 and doubles it whenever the chosen machine
     /// has more; that is the smallest power of two not below the jobs of any machine, which needs no memory and
     /// goes down again with them.
-    pub fn of(project: ProjectId, offers: &[Offer]) -> Fleet {
+    pub fn of(project: ProjectId, offers: &[WorkerSnapshot]) -> Fleet {
         let connected =
             offers.iter().filter(|offer| offer.project == project && offer.state == WorkerState::Online);
         let mut fleet = Fleet { machines: 0, max_jobs: 1 };
@@ -216,12 +216,12 @@ impl Terms {
 }
 
 /// The score of a worker for a task, but for *round_robin*, whose turns depend on who was last.
-pub fn score(strategy: Strategy, needs: &Needs, offer: &Offer, fleet: &Fleet) -> f64 {
+pub fn score(strategy: Strategy, needs: &Requirements, offer: &WorkerSnapshot, fleet: &Fleet) -> f64 {
     terms(strategy, needs, offer, fleet).score(strategy)
 }
 
 /// The parts of [`score`].
-pub fn terms(strategy: Strategy, needs: &Needs, offer: &Offer, fleet: &Fleet) -> Terms {
+pub fn terms(strategy: Strategy, needs: &Requirements, offer: &WorkerSnapshot, fleet: &Fleet) -> Terms {
     let load = match strategy {
         Strategy::Spread => spread(needs, offer),
         Strategy::Binpack => binpack(needs, offer),
@@ -254,7 +254,10 @@ fn shares(part: &Resources, whole: &Resources) -> [f64; 3] {
 }
 
 /// For each countable resource of a worker: the share that is taken, and the share that the task wants.
-fn countable_shares<'a>(needs: &'a Needs, offer: &'a Offer) -> impl Iterator<Item = (f64, f64)> {
+fn countable_shares<'a>(
+    needs: &'a Requirements,
+    offer: &'a WorkerSnapshot,
+) -> impl Iterator<Item = (f64, f64)> {
     let has_some = offer.countables.iter().filter(|(_, all)| **all > 0);
     has_some.map(|(name, all)| {
         let taken = offer.taken.countables.get(name).copied().unwrap_or(0);
@@ -263,15 +266,15 @@ fn countable_shares<'a>(needs: &'a Needs, offer: &'a Offer) -> impl Iterator<Ite
     })
 }
 
-fn spread(needs: &Needs, offer: &Offer) -> Terms {
-    let reserved = super::offer::sum(&offer.reserved, &needs.resources, 1);
+fn spread(needs: &Requirements, offer: &WorkerSnapshot) -> Terms {
+    let reserved = super::worker_snapshot::sum(&offer.reserved, &needs.resources, 1);
     let [cpu, memory, disk] = shares(&reserved, &offer.capacity);
     let countables = countable_shares(needs, offer).map(|(taken, wanted)| taken + wanted).fold(0.0, f64::max);
     Terms { cpu, memory, disk, countables, ..Terms::default() }
 }
 
-fn binpack(needs: &Needs, offer: &Offer) -> Terms {
-    let reserved = super::offer::sum(&offer.reserved, &needs.resources, 1);
+fn binpack(needs: &Requirements, offer: &WorkerSnapshot) -> Terms {
+    let reserved = super::worker_snapshot::sum(&offer.reserved, &needs.resources, 1);
     let [cpu, memory, disk] = shares(&reserved, &offer.capacity);
     let has =
         [offer.capacity.cpu.millis() > 0, offer.capacity.memory.get() > 0, offer.capacity.disk.get() > 0];
@@ -288,7 +291,7 @@ fn binpack(needs: &Needs, offer: &Offer) -> Terms {
 }
 
 /// How much of the processors is busy: as measured, and by what was placed since; as reserved where nothing was measured.
-fn cpu_use(offer: &Offer) -> f64 {
+fn cpu_use(offer: &WorkerSnapshot) -> f64 {
     let [reserved, ..] = shares(&offer.reserved, &offer.capacity);
     match offer.fresh() {
         None => reserved,
@@ -299,11 +302,11 @@ fn cpu_use(offer: &Offer) -> f64 {
     }
 }
 
-fn greedy(offer: &Offer) -> Terms {
+fn greedy(offer: &WorkerSnapshot) -> Terms {
     Terms { cpu: cpu_use(offer) / CPU_SCALE, ..Terms::default() }
 }
 
-fn epvm(needs: &Needs, offer: &Offer, fleet: &Fleet) -> Terms {
+fn epvm(needs: &Requirements, offer: &WorkerSnapshot, fleet: &Fleet) -> Terms {
     let mut now = shares(&offer.reserved, &offer.capacity);
     if let Some(measured) = offer.fresh() {
         let [_, since_memory, _] = shares(&measured.since, &offer.capacity);
@@ -334,7 +337,7 @@ fn marginal(log2_base: f64, now: f64, more: f64) -> f64 {
     if cost.is_nan() { f64::MAX } else { cost.min(f64::MAX) }
 }
 
-fn epvm_lieb(needs: &Needs, offer: &Offer) -> Terms {
+fn epvm_lieb(needs: &Requirements, offer: &WorkerSnapshot) -> Terms {
     let log2_lieb = LIEB.log2();
     let cost = |exponent: f64| (exponent * log2_lieb).exp2();
     let jobs = f64::from(offer.jobs());

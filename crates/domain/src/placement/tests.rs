@@ -9,8 +9,8 @@ use rand::seq::{IndexedRandom, SliceRandom};
 
 mod feasible;
 mod help;
-mod needs;
 mod random;
+mod requirements;
 mod strategy;
 
 pub(crate) use random::{any_needs, any_offers, fits};
@@ -34,13 +34,13 @@ pub(crate) fn resources(cpu_millis: u32, memory_gib: u64, disk_gib: u64) -> Reso
     }
 }
 
-pub(crate) fn needs(resources: Resources) -> Needs {
-    Needs::of_resources(DriverKind::Host, resources)
+pub(crate) fn needs(resources: Resources) -> Requirements {
+    Requirements::of_resources(DriverKind::Host, resources)
 }
 
 /// An idle worker with 4 processors, 8 GiB of memory and 100 GiB of disk.
-pub(crate) fn offer(worker: i64) -> Offer {
-    Offer {
+pub(crate) fn offer(worker: i64) -> WorkerSnapshot {
+    WorkerSnapshot {
         paused: Default::default(),
         worker: WorkerId(worker),
         name: format!("w{worker}"),
@@ -67,26 +67,26 @@ pub(crate) fn offer(worker: i64) -> Offer {
 }
 
 /// A request for tasks of our project, by the strategy *spread*.
-fn request(needs: &Needs, tasks: usize) -> Request<'_> {
+fn request(needs: &Requirements, tasks: usize) -> Request<'_> {
     let strategy = Strategy::Spread;
     Request { needs, project: OURS, tasks, mean_run: None, strategy, last: None, now: None }
 }
 
 fn place(
-    needs: &Needs,
+    needs: &Requirements,
     project: ProjectId,
     tasks: usize,
-    offers: &mut [Offer],
+    offers: &mut [WorkerSnapshot],
     mean_run: Option<Duration>,
 ) -> Vec<(WorkerId, Receipt)> {
     super::place(&Request { project, mean_run, ..request(needs, tasks) }, offers)
 }
 
-fn score(needs: &Needs, offer: &Offer) -> f64 {
+fn score(needs: &Requirements, offer: &WorkerSnapshot) -> f64 {
     super::score(Strategy::Spread, needs, offer, &Fleet { machines: 1, max_jobs: 1 })
 }
 
-fn one_cpu() -> Needs {
+fn one_cpu() -> Requirements {
     needs(resources(1_000, 1, 0))
 }
 
@@ -97,7 +97,7 @@ fn chosen(placed: &[(WorkerId, Receipt)]) -> Vec<i64> {
 
 #[test]
 fn the_score_is_the_share_of_the_fullest_resource_with_the_task_on_it() {
-    let score = |wanted, reserved| score(&needs(wanted), &Offer { reserved, ..offer(1) });
+    let score = |wanted, reserved| score(&needs(wanted), &WorkerSnapshot { reserved, ..offer(1) });
     let nothing = resources(0, 0, 0);
     for (wanted, reserved, expected) in [
         (nothing, nothing, 0.0),
@@ -113,7 +113,7 @@ fn the_score_is_the_share_of_the_fullest_resource_with_the_task_on_it() {
 
 #[test]
 fn a_resource_that_a_worker_has_none_of_does_not_count() {
-    let diskless = Offer { capacity: resources(4_000, 8, 0), ..offer(1) };
+    let diskless = WorkerSnapshot { capacity: resources(4_000, 8, 0), ..offer(1) };
     assert_eq!(score(&one_cpu(), &diskless), 0.25);
 }
 
@@ -126,7 +126,7 @@ fn nine_equal_tasks_on_three_equal_workers_go_three_to_each_in_turn() {
 
 #[test]
 fn the_least_loaded_worker_goes_first_until_it_is_as_loaded_as_the_others() {
-    let loaded = Offer { reserved: resources(2_000, 0, 0), ..offer(1) };
+    let loaded = WorkerSnapshot { reserved: resources(2_000, 0, 0), ..offer(1) };
     let mut offers = [loaded, offer(2)];
     let placed = place(&one_cpu(), OURS, 6, &mut offers, None);
     assert_eq!(chosen(&placed), [2, 2, 1, 2, 1, 2]);
@@ -135,7 +135,7 @@ fn the_least_loaded_worker_goes_first_until_it_is_as_loaded_as_the_others() {
 
 #[test]
 fn a_large_worker_gets_its_share() {
-    let large = Offer { capacity: resources(8_000, 80, 100), ..offer(2) };
+    let large = WorkerSnapshot { capacity: resources(8_000, 80, 100), ..offer(2) };
     let mut offers = [offer(1), large];
     let placed = place(&needs(resources(1_000, 0, 0)), OURS, 12, &mut offers, None);
     let on_large = chosen(&placed).iter().filter(|worker| **worker == 2).count();
@@ -145,7 +145,7 @@ fn a_large_worker_gets_its_share() {
 #[test]
 fn tasks_that_need_nothing_are_spread_and_bounded_all_the_same() {
     let nothing = needs(resources(0, 0, 0));
-    let mut offers = [offer(1), Offer { waiting: 2, ..offer(2) }];
+    let mut offers = [offer(1), WorkerSnapshot { waiting: 2, ..offer(2) }];
     assert_eq!(chosen(&place(&nothing, OURS, 5, &mut offers, None)), [1, 1, 1, 2, 1]);
     let placed = place(&nothing, OURS, 10_000, &mut offers, None);
     assert!(offers.iter().all(|offer| offer.waiting == MAX_BACKLOG), "{}", placed.len());
@@ -169,7 +169,7 @@ fn placing_stops_where_nothing_fits_any_more() {
 
 #[test]
 fn short_tasks_go_to_a_full_worker_up_to_its_backlog() {
-    let mut offers = [Offer { reserved: resources(4_000, 8, 0), ..offer(1) }];
+    let mut offers = [WorkerSnapshot { reserved: resources(4_000, 8, 0), ..offer(1) }];
     let placed = place(&one_cpu(), OURS, 100, &mut offers, Some(Duration::from_millis(400)));
     assert_eq!(placed.len(), 10); // 4 side by side, 2.5 turns
     assert_eq!(offers[0].waiting, 10);
@@ -177,7 +177,7 @@ fn short_tasks_go_to_a_full_worker_up_to_its_backlog() {
 
 #[test]
 fn a_receipt_names_the_chosen_one_first_and_at_most_four_more() {
-    let mut offers: Vec<Offer> = (1..=8).map(offer).collect();
+    let mut offers: Vec<WorkerSnapshot> = (1..=8).map(offer).collect();
     offers[2].reserved = resources(3_500, 0, 0);
     offers[5].state = WorkerState::Draining;
     offers[6].project = THEIRS;
@@ -206,7 +206,7 @@ fn a_receipt_has_the_scores_of_its_own_decision() {
 fn tasks_are_spread_evenly_over_the_values_of_a_fact_however_many_workers_have_each() {
     let in_rack = |worker, rack: Option<&str>| {
         let labels = rack.map(|rack| ("rack".to_owned(), rack.to_owned())).into_iter().collect();
-        Offer { labels, ..offer(worker) }
+        WorkerSnapshot { labels, ..offer(worker) }
     };
     let mut offers = [
         in_rack(1, Some("a")),
@@ -216,7 +216,7 @@ fn tasks_are_spread_evenly_over_the_values_of_a_fact_however_many_workers_have_e
         in_rack(5, None),
     ];
     let definition = Some(DefinitionRef { job: JobId(1), position: 0 });
-    let spread = Needs { spread: Some("labels.rack".parse().unwrap()), definition, ..one_cpu() };
+    let spread = Requirements { spread: Some("labels.rack".parse().unwrap()), definition, ..one_cpu() };
     offers[0].take(&spread);
     let placed = place(&spread, OURS, 8, &mut offers, None);
     let mut by_rack = BTreeMap::new();

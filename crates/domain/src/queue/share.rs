@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::Hold;
+use super::WaitReason;
 use crate::ProjectId;
-use crate::placement::{MAX_BACKLOG, Needs, Offer};
+use crate::placement::{MAX_BACKLOG, Requirements, WorkerSnapshot};
 
 /// What live attempts have in use, by project and owner, and how many are live of each concurrency group. Made anew for
 /// each pass from the attempts that are live, so that it cannot leak.
@@ -47,7 +47,7 @@ pub(super) struct Share {
 
 impl InUse {
     /// Counts `count` live attempts of somebody.
-    pub fn add(&mut self, project: ProjectId, owner: &str, needs: &Needs, count: u32) {
+    pub fn add(&mut self, project: ProjectId, owner: &str, needs: &Requirements, count: u32) {
         let project = self.projects.entry(project).or_default();
         project.all.add(needs, count);
         of(&mut project.owners, owner).add(needs, count);
@@ -58,7 +58,7 @@ impl InUse {
     }
 
     /// Takes back `count` of what was added.
-    pub fn remove(&mut self, project: ProjectId, owner: &str, needs: &Needs, count: u32) {
+    pub fn remove(&mut self, project: ProjectId, owner: &str, needs: &Requirements, count: u32) {
         let project = self.projects.entry(project).or_default();
         project.all.remove(needs, count);
         of(&mut project.owners, owner).remove(needs, count);
@@ -74,11 +74,11 @@ impl InUse {
     }
 
     /// Why none of these may start, whatever the workers; each class keeps the limit that it names itself.
-    pub fn hold(&self, project: ProjectId, needs: &Needs) -> Option<Hold> {
+    pub fn hold(&self, project: ProjectId, needs: &Requirements) -> Option<WaitReason> {
         let concurrency = needs.concurrency.as_ref()?;
         let live = self.live_in_group(project, &concurrency.group);
         let limit = concurrency.limit;
-        (live >= limit).then_some(Hold::Concurrency { live, limit })
+        (live >= limit).then_some(WaitReason::Concurrency { live, limit })
     }
 
     /// What a project has in use.
@@ -98,17 +98,17 @@ fn of<'m, T: Default>(map: &'m mut BTreeMap<String, T>, name: &str) -> &'m mut T
 }
 
 impl Use {
-    fn add(&mut self, needs: &Needs, count: u32) {
+    fn add(&mut self, needs: &Requirements, count: u32) {
         self.change(needs, |sum, each| sum.saturating_add(each.saturating_mul(u64::from(count))));
         self.attempts = self.attempts.saturating_add(count);
     }
 
-    fn remove(&mut self, needs: &Needs, count: u32) {
+    fn remove(&mut self, needs: &Requirements, count: u32) {
         self.change(needs, |sum, each| sum.saturating_sub(each.saturating_mul(u64::from(count))));
         self.attempts = self.attempts.saturating_sub(count);
     }
 
-    fn change(&mut self, needs: &Needs, changed: impl Fn(u64, u64) -> u64) {
+    fn change(&mut self, needs: &Requirements, changed: impl Fn(u64, u64) -> u64) {
         let change = |sum: &mut u64, each: u64| *sum = changed(*sum, each);
         change(&mut self.cpu_millis, u64::from(needs.resources.cpu.millis()));
         change(&mut self.memory_bytes, needs.resources.memory.get());
@@ -120,9 +120,9 @@ impl Use {
 }
 
 impl Capacity {
-    pub fn by_project(offers: &[Offer]) -> BTreeMap<ProjectId, Capacity> {
+    pub fn by_project(offers: &[WorkerSnapshot]) -> BTreeMap<ProjectId, Capacity> {
         let mut all: BTreeMap<ProjectId, Capacity> = BTreeMap::new();
-        let connected = |offer: &&Offer| offer.state.is_connected();
+        let connected = |offer: &&WorkerSnapshot| offer.state.is_connected();
         for offer in offers.iter().filter(connected) {
             let Capacity(sum) = all.entry(offer.project).or_default();
             sum.cpu_millis = sum.cpu_millis.saturating_add(u64::from(offer.capacity.cpu.millis()));

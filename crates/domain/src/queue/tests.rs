@@ -13,23 +13,28 @@ use crate::quantity::Span;
 use crate::seeds;
 use crate::spec::{Concurrency, PortProtocol};
 
-const AT_ONCE: How = How { most: 1_000, strategy: Strategy::Spread, now: None };
+const AT_ONCE: PassOptions = PassOptions { most: 1_000, strategy: Strategy::Spread, now: None };
 
 /// Tasks of one processor each, of our project.
-fn class<'a>(id: i64, owner: &'a str, needs: &'a Needs, pending: usize) -> Class<'a> {
+fn class<'a>(id: i64, owner: &'a str, needs: &'a Requirements, pending: usize) -> Class<'a> {
     let since = Time::UNIX_EPOCH;
     Class { id, project: OURS, owner, priority: 50, needs, pending, since, mean_run: None }
 }
 
 /// The decision, and the numbers of the classes in the order in which their tasks were placed.
-fn decided(classes: &[Class<'_>], in_use: &InUse, offers: &[Offer], how: &How) -> (Decision, Vec<i64>) {
+fn decided(
+    classes: &[Class<'_>],
+    in_use: &InUse,
+    offers: &[WorkerSnapshot],
+    how: &PassOptions,
+) -> (Decision, Vec<i64>) {
     let (mut in_use, mut offers) = (in_use.clone(), offers.to_vec());
     let decision = decide(classes, &mut in_use, &mut offers, &mut Turns::default(), how);
     let order = decision.placed.iter().map(|placed| classes[placed.class].id).collect();
     (decision, order)
 }
 
-fn one_cpu() -> Needs {
+fn one_cpu() -> Requirements {
     needs(resources(1_000, 0, 0))
 }
 
@@ -44,7 +49,7 @@ fn the_highest_priority_goes_first_whoever_waits_longest() {
     };
     let (decision, order) = decided(&[low, high], &InUse::default(), &[offer(1)], &AT_ONCE);
     assert_eq!(order, [2, 2, 2, 1]);
-    assert_eq!(decision.held, [Held { class: 0, hold: Hold::NoWorker }]);
+    assert_eq!(decision.held, [Deferred { class: 0, hold: WaitReason::NoWorker }]);
     assert!(!decision.more);
 }
 
@@ -59,11 +64,11 @@ fn of_one_owner_the_class_that_has_waited_longest_goes_first() {
 #[test]
 fn a_class_is_not_placed_where_it_was_given_back_while_the_pause_lasts() {
     let needs = one_cpu();
-    let shy = Offer { paused: [(1, Time::UNIX_EPOCH)].into(), ..offer(1) };
+    let shy = WorkerSnapshot { paused: [(1, Time::UNIX_EPOCH)].into(), ..offer(1) };
     let classes = [class(1, "ana", &needs, 1), class(2, "ana", &needs, 1)];
     let (decision, order) = decided(&classes, &InUse::default(), std::slice::from_ref(&shy), &AT_ONCE);
     assert_eq!(order, [2]);
-    assert_eq!(decision.held, [Held { class: 0, hold: Hold::NoWorker }]);
+    assert_eq!(decision.held, [Deferred { class: 0, hold: WaitReason::NoWorker }]);
     let (_, elsewhere) = decided(&classes, &InUse::default(), &[shy, offer(2)], &AT_ONCE);
     assert_eq!(elsewhere.len(), 2);
 }
@@ -100,7 +105,7 @@ fn where_there_is_place_for_one_task_only_owners_take_turns() {
 fn tasks_that_reserve_nothing_are_shared_fairly_as_well() {
     let nothing = needs(resources(0, 0, 0));
     let classes = [class(1, "ana", &nothing, 500), class(2, "zoe", &nothing, 500)];
-    let how = How { most: 7, ..AT_ONCE };
+    let how = PassOptions { most: 7, ..AT_ONCE };
     let (decision, order) = decided(&classes, &InUse::default(), &[offer(1)], &how);
     assert_eq!(order, [1, 2, 1, 2, 1, 2, 1]);
     assert!(decision.more);
@@ -113,12 +118,13 @@ fn for_a_large_task_that_has_waited_for_long_a_worker_is_kept_until_it_fits() {
     // One processor is in use on the first worker, and two on the second.
     let mut offers = [offer(1), offer(2)];
     (1..).zip(&mut offers).for_each(|(count, offer)| offer.reserve(&small, count));
-    let after = |secs| How { now: Some(Time::UNIX_EPOCH + Span::from_secs(secs).to_std()), ..AT_ONCE };
+    let after =
+        |secs| PassOptions { now: Some(Time::UNIX_EPOCH + Span::from_secs(secs).to_std()), ..AT_ONCE };
 
     let (early, order) = decided(&waits, &InUse::default(), &offers, &after(299));
     assert_eq!((order.len(), early.kept), (5, Vec::new()), "small tasks fill both");
     let (late, order) = decided(&waits, &InUse::default(), &offers, &after(300));
-    assert_eq!(late.kept, [Kept { class: 0, worker: WorkerId(1) }], "it lacks a processor less");
+    assert_eq!(late.kept, [Reservation { class: 0, worker: WorkerId(1) }], "it lacks a processor less");
     assert_eq!(order, [2, 2]);
     assert!(late.placed.iter().all(|placed| placed.worker == WorkerId(2)));
 
@@ -130,9 +136,10 @@ fn for_a_large_task_that_has_waited_for_long_a_worker_is_kept_until_it_fits() {
 
 #[test]
 fn beside_what_is_kept_others_go_on_and_for_what_services_have_nobody_waits() {
-    let gpu = |cpu| Needs { countables: [("gpu".to_owned(), 1)].into(), ..needs(resources(cpu, 0, 0)) };
-    let how = How { now: Some(Time::UNIX_EPOCH + Span::from_secs(600).to_std()), ..AT_ONCE };
-    let machine = Offer { countables: [("gpu".to_owned(), 1)].into(), ..offer(1) };
+    let gpu =
+        |cpu| Requirements { countables: [("gpu".to_owned(), 1)].into(), ..needs(resources(cpu, 0, 0)) };
+    let how = PassOptions { now: Some(Time::UNIX_EPOCH + Span::from_secs(600).to_std()), ..AT_ONCE };
+    let machine = WorkerSnapshot { countables: [("gpu".to_owned(), 1)].into(), ..offer(1) };
     let (training, small) = (gpu(2_000), one_cpu());
     let waits = [class(1, "ana", &training, 1), Class { priority: 10, ..class(2, "zoe", &small, 100) }];
 
@@ -144,7 +151,7 @@ fn beside_what_is_kept_others_go_on_and_for_what_services_have_nobody_waits() {
 
     // A service has it, and does not end.
     let mut serving = machine;
-    serving.reserve(&Needs { service: true, ..gpu(1_000) }, 1);
+    serving.reserve(&Requirements { service: true, ..gpu(1_000) }, 1);
     let (decision, order) = decided(&waits, &InUse::default(), &[serving], &how);
     assert_eq!((decision.kept.len(), order.len()), (0, 3));
 }
@@ -152,16 +159,16 @@ fn beside_what_is_kept_others_go_on_and_for_what_services_have_nobody_waits() {
 #[test]
 fn no_more_than_a_quarter_of_the_workers_is_kept_and_none_for_what_lacks_no_room() {
     let (large, small) = (needs(resources(4_000, 0, 0)), one_cpu());
-    let mut offers: Vec<Offer> = (1..=8).map(offer).collect();
+    let mut offers: Vec<WorkerSnapshot> = (1..=8).map(offer).collect();
     offers.iter_mut().for_each(|offer| offer.reserve(&small, 1));
-    let how = How { now: Some(Time::UNIX_EPOCH + Span::from_secs(600).to_std()), ..AT_ONCE };
+    let how = PassOptions { now: Some(Time::UNIX_EPOCH + Span::from_secs(600).to_std()), ..AT_ONCE };
     let classes: Vec<Class<'_>> = ["a", "b", "c", "d"].map(|owner| class(1, owner, &large, 5)).to_vec();
     let (decision, _) = decided(&classes, &InUse::default(), &offers, &how);
     let kept: Vec<_> = decision.kept.iter().map(|kept| kept.worker).collect();
     assert_eq!(kept, [WorkerId(1), WorkerId(2)]);
 
     let port = HostPort { port: 80, protocol: PortProtocol::Tcp };
-    let wants_port = Needs { ports: vec![port], ..small.clone() };
+    let wants_port = Requirements { ports: vec![port], ..small.clone() };
     offers.iter_mut().for_each(|offer| offer.taken.ports.extend([port]));
     let (decision, _) = decided(&[class(1, "a", &wants_port, 1)], &InUse::default(), &offers, &how);
     assert_eq!((decision.held.len(), decision.kept), (1, Vec::new()));
@@ -171,7 +178,7 @@ fn no_more_than_a_quarter_of_the_workers_is_kept_and_none_for_what_lacks_no_room
 fn owners_get_equal_dominant_shares_as_in_the_paper() {
     // Ghodsi et al., §4.1: 9 processors and 18 GiB; A's tasks take 1 and 4 GiB, B's 3 and 1 GiB: A runs 3, B runs 2.
     let (a, b) = (needs(resources(1_000, 4, 0)), needs(resources(3_000, 1, 0)));
-    let machine = Offer { capacity: resources(9_000, 18, 0), ..offer(1) };
+    let machine = WorkerSnapshot { capacity: resources(9_000, 18, 0), ..offer(1) };
     let classes = [class(1, "a", &a, 100), class(2, "b", &b, 100)];
     let (_, order) = decided(&classes, &InUse::default(), &[machine], &AT_ONCE);
     let count = |id| order.iter().filter(|class| **class == id).count();
@@ -182,8 +189,9 @@ fn owners_get_equal_dominant_shares_as_in_the_paper() {
 fn what_a_project_has_running_counts_against_its_own_workers_only() {
     let needs = one_cpu();
     let theirs = Class { project: THEIRS, ..class(2, "zoe", &needs, 2) };
-    let offers = [offer(1), Offer { project: THEIRS, capacity: resources(16_000, 8, 0), ..offer(2) }];
-    let how = How { most: 6, ..AT_ONCE };
+    let offers =
+        [offer(1), WorkerSnapshot { project: THEIRS, capacity: resources(16_000, 8, 0), ..offer(2) }];
+    let how = PassOptions { most: 6, ..AT_ONCE };
     let (_, order) = decided(&[class(1, "ana", &needs, 100), theirs], &InUse::default(), &offers, &how);
     // A task is a quarter of our workers, and a sixteenth of theirs.
     assert_eq!(order, [1, 2, 2, 1, 1, 1]);
@@ -192,8 +200,8 @@ fn what_a_project_has_running_counts_against_its_own_workers_only() {
 #[test]
 fn a_full_concurrency_group_holds_its_tasks_and_nobody_elses() {
     let concurrency = |limit| Some(Concurrency { group: "nightly".to_owned(), limit });
-    let two = Needs { concurrency: concurrency(2), ..one_cpu() };
-    let three = Needs { concurrency: concurrency(3), ..one_cpu() };
+    let two = Requirements { concurrency: concurrency(2), ..one_cpu() };
+    let three = Requirements { concurrency: concurrency(3), ..one_cpu() };
     let free = one_cpu();
     let mut in_use = InUse::default();
     in_use.add(OURS, "ana", &two, 1);
@@ -204,8 +212,8 @@ fn a_full_concurrency_group_holds_its_tasks_and_nobody_elses() {
     assert_eq!(
         decision.held,
         [
-            Held { class: 0, hold: Hold::Concurrency { live: 2, limit: 2 } },
-            Held { class: 1, hold: Hold::Concurrency { live: 3, limit: 3 } },
+            Deferred { class: 0, hold: WaitReason::Concurrency { live: 2, limit: 2 } },
+            Deferred { class: 1, hold: WaitReason::Concurrency { live: 3, limit: 3 } },
         ]
     );
 }
@@ -216,7 +224,7 @@ fn what_fits_nowhere_does_not_hold_up_those_behind_it() {
     let classes = [Class { priority: 99, ..class(1, "ana", &huge, 1) }, class(2, "ana", &small, 1)];
     let (decision, order) = decided(&classes, &InUse::default(), &[offer(1)], &AT_ONCE);
     assert_eq!(order, [2]);
-    assert_eq!(decision.held, [Held { class: 0, hold: Hold::NoWorker }]);
+    assert_eq!(decision.held, [Deferred { class: 0, hold: WaitReason::NoWorker }]);
 }
 
 #[test]
@@ -225,7 +233,7 @@ fn round_robin_goes_on_where_the_last_pass_ended() {
     let classes = [class(1, "ana", &needs, 2)];
     let mut turns = Turns::default();
     let mut offers = [offer(1), offer(2), offer(3)];
-    let how = How { strategy: Strategy::RoundRobin, ..AT_ONCE };
+    let how = PassOptions { strategy: Strategy::RoundRobin, ..AT_ONCE };
     let mut pass = || {
         let decision = decide(&classes, &mut InUse::default(), &mut offers, &mut turns, &how);
         decision.placed.iter().map(|placed| placed.worker.0).collect::<Vec<_>>()
@@ -235,22 +243,22 @@ fn round_robin_goes_on_where_the_last_pass_ended() {
 
 #[test]
 fn the_needs_name_a_strategy_of_their_own() {
-    let packed = Needs { strategy: Some(Strategy::Binpack), ..one_cpu() };
+    let packed = Requirements { strategy: Some(Strategy::Binpack), ..one_cpu() };
     let (decision, _) =
         decided(&[class(1, "ana", &packed, 3)], &InUse::default(), &[offer(1), offer(2)], &AT_ONCE);
     assert!(decision.placed.iter().all(|placed| placed.worker == WorkerId(1)));
     assert_eq!(decision.placed[0].receipt.strategy, "binpack");
 }
 
-/// Needs of several classes with their projects, owners and priorities.
-fn any_classes(rng: &mut StdRng) -> Vec<(Needs, ProjectId, String, i16, usize)> {
+/// Requirements of several classes with their projects, owners and priorities.
+fn any_classes(rng: &mut StdRng) -> Vec<(Requirements, ProjectId, String, i16, usize)> {
     (0..rng.random_range(1..12))
         .map(|_| {
             let group =
                 |rng: &mut StdRng| Concurrency { group: "g".to_owned(), limit: rng.random_range(1..9) };
             let concurrency = rng.random_ratio(1, 4).then(|| group(rng));
             let strategy = rng.random_ratio(1, 4).then_some(Strategy::RoundRobin);
-            let needs = Needs { concurrency, strategy, ..any_needs(rng) };
+            let needs = Requirements { concurrency, strategy, ..any_needs(rng) };
             let project = if rng.random_ratio(1, 5) { THEIRS } else { OURS };
             let owner = format!("user {}", rng.random_range(0..3));
             (needs, project, owner, rng.random_range(0..3), rng.random_range(0..40))
@@ -258,7 +266,7 @@ fn any_classes(rng: &mut StdRng) -> Vec<(Needs, ProjectId, String, i16, usize)> 
         .collect()
 }
 
-fn borrowed(classes: &[(Needs, ProjectId, String, i16, usize)]) -> Vec<Class<'_>> {
+fn borrowed(classes: &[(Requirements, ProjectId, String, i16, usize)]) -> Vec<Class<'_>> {
     classes
         .iter()
         .enumerate()
@@ -296,9 +304,9 @@ fn nothing_is_ever_overfull_and_all_needs_are_kept() {
             let held = decision.held.iter().find(|held| held.class == position);
             match held.map(|held| held.hold) {
                 None => assert_eq!(placed, class.pending),
-                Some(Hold::Concurrency { live, limit }) => assert!(live >= limit),
+                Some(WaitReason::Concurrency { live, limit }) => assert!(live >= limit),
                 // What is held back in the end can really not be placed.
-                Some(Hold::NoWorker) => {
+                Some(WaitReason::NoWorker) => {
                     assert!(
                         after.iter().all(|offer| feasible(class.needs, class.project, offer, 0).is_err())
                     );
@@ -325,8 +333,8 @@ fn a_decision_does_not_depend_on_the_order_of_classes_and_offers() {
     seeds::each(0..150, |mut rng| {
         let (offers, classes) = (any_offers(&mut rng), any_classes(&mut rng));
         let classes = borrowed(&classes);
-        let how = How { most: rng.random_range(1..60), ..AT_ONCE };
-        let told = |classes: &[Class<'_>], offers: &[Offer]| -> Vec<(i64, WorkerId, Receipt)> {
+        let how = PassOptions { most: rng.random_range(1..60), ..AT_ONCE };
+        let told = |classes: &[Class<'_>], offers: &[WorkerSnapshot]| -> Vec<(i64, WorkerId, Receipt)> {
             let (decision, order) = decided(classes, &InUse::default(), offers, &how);
             let placed = decision.placed.into_iter().map(|placed| (placed.worker, placed.receipt));
             order.into_iter().zip(placed).map(|(class, (worker, receipt))| (class, worker, receipt)).collect()
@@ -361,7 +369,7 @@ fn owners_with_equal_needs_stay_within_one_task_of_each_other() {
             .enumerate()
             .map(|(id, owner)| class(id as i64, owner, &needs, rng.random_range(50..500)))
             .collect();
-        let offers: Vec<Offer> = (1..=rng.random_range(1..8)).map(offer).collect();
+        let offers: Vec<WorkerSnapshot> = (1..=rng.random_range(1..8)).map(offer).collect();
         let (_, order) = decided(&classes, &InUse::default(), &offers, &AT_ONCE);
         let counts: Vec<usize> =
             (0..owners.len() as i64).map(|id| order.iter().filter(|class| **class == id).count()).collect();

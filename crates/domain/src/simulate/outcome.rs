@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::trace::Arrival;
-use crate::placement::{Offer, Strategy};
+use crate::placement::{Strategy, WorkerSnapshot};
 use crate::quantity::Span;
 
 /// Runs shorter than this count as so long in slowdowns, so that the wait of a tiny task does not outweigh all others
@@ -75,7 +75,7 @@ pub(super) struct Ledger<'a> {
 }
 
 impl<'a> Ledger<'a> {
-    pub fn new(offers: &[Offer]) -> Ledger<'a> {
+    pub fn new(offers: &[WorkerSnapshot]) -> Ledger<'a> {
         Ledger {
             now: Span::default(),
             first_submit: None,
@@ -93,7 +93,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// Until `now` all was as it is.
-    pub fn pass_time(&mut self, now: Span, offers: &[Offer], some_wait: bool) {
+    pub fn pass_time(&mut self, now: Span, offers: &[WorkerSnapshot], some_wait: bool) {
         let millis = (now.as_millis() - self.now.as_millis()) as f64;
         self.now = now;
         if millis == 0.0 {
@@ -187,7 +187,7 @@ pub(super) fn jain(values: impl Iterator<Item = f64>) -> f64 {
     if squares == 0.0 { 1.0 } else { sum * sum / (n * squares) }
 }
 
-fn sums(offers: &[Offer], of: impl Fn(&Offer) -> crate::spec::Resources) -> [f64; 3] {
+fn sums(offers: &[WorkerSnapshot], of: impl Fn(&WorkerSnapshot) -> crate::spec::Resources) -> [f64; 3] {
     offers.iter().map(of).fold([0.0; 3], |[cpu, memory, disk], all| {
         [cpu + f64::from(all.cpu.millis()), memory + all.memory.get() as f64, disk + all.disk.get() as f64]
     })

@@ -29,7 +29,7 @@ pub struct Place {
 /// How the place of a newcomer compares to the one where its identity was last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Relation {
-    /// The same data directory under the same kernel. Its lock lets in one keeper: it is the worker itself.
+    /// The same data directory under the same kernel. Its lock lets in one executor: it is the worker itself.
     Itself,
     /// Another data directory under the same kernel.
     Copy,

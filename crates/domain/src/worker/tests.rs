@@ -41,8 +41,8 @@ fn expected(attempt: AttemptRef, state: ExpectedState, age: Span) -> Expected {
     Expected { attempt, state, since: now() - millis(age) }
 }
 
-fn held(attempt: AttemptRef, phase: HeldPhase) -> Held {
-    Held { attempt, phase }
+fn held(attempt: AttemptRef, phase: HeldPhase) -> ReportedAttempt {
+    ReportedAttempt { attempt, phase }
 }
 
 fn in_words(repairs: &[Repair]) -> &'static str {

@@ -24,7 +24,7 @@ const TEST_LIMIT: Duration = Duration::from_secs(120);
 const ALL_TESTS_LIMIT: Duration = Duration::from_secs(1_800);
 /// Building or waiting for the turn to build never takes longer.
 const BUILD_LIMIT: Duration = Duration::from_secs(3_600);
-const LOOK: Duration = Duration::from_millis(20);
+const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// What a test prints that cannot run here.
 const SKIPPED: &str = "SKIPPED, NOT TESTED";
 
@@ -310,7 +310,7 @@ fn wait(child: &mut Child, since: Instant, limit: Duration) -> anyhow::Result<Op
             child.wait()?;
             return Ok(None);
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(PROBE_INTERVAL);
     }
 }
 

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use gaffer_e2e::torture::{Plan, Run, Trick, play, run};
+use gaffer_e2e::torture::{Plan, Run, Trick, run, scenario};
 
 const OPTIONS: &str = "options:
   --workers N    workers of the fleet [4, in crowd 20]
@@ -20,7 +20,7 @@ const OPTIONS: &str = "options:
 fn main() -> ExitCode {
     gaffer_e2e::cluster::as_for_users();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(code) = play::act(&arguments) {
+    if let Some(code) = scenario::act(&arguments) {
         return code.into();
     }
     if arguments == ["list"] {

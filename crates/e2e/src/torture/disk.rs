@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use super::fleet::{Fleet, Part, Setup, Ways};
 use super::namespaces::Ground;
 use super::plan::Plan;
-use super::play::Flood;
+use super::scenario::Flood;
 use super::trial::Trial;
 use super::verdict::{Verdict, named};
 
@@ -33,9 +33,9 @@ const TRICKLE_BYTES: u64 = 512 << 10;
 const YES_BYTES: u64 = 16 << 20;
 /// For so long the master is away while the disks fill.
 const ABSENCE: Duration = Duration::from_secs(6);
-/// The most memory that a link or a keeper may ever have used.
+/// The most memory that an agent or an executor may ever have used.
 const MEMORY_LIMIT_MIB: u64 = 256;
-const LOOK: Duration = Duration::from_millis(200);
+const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Fills the disks again and again.
@@ -63,7 +63,7 @@ async fn on_small_disks(plan: &Plan, disks: Disks, ground: Ground) -> Verdict {
     let plan = Plan { workers: 3, ..plan.clone() };
     let mut trial = Trial::begin(&plan, setup).await;
     let parts = |fleet: &Fleet| -> Vec<Option<Pid>> {
-        let each = (0..3).flat_map(|number| [Part::Link(number), Part::Keeper(number)]);
+        let each = (0..3).flat_map(|number| [Part::Agent(number), Part::Executor(number)]);
         each.map(|part| fleet.pid(part)).collect()
     };
     let before = parts(&trial.fleet);
@@ -92,7 +92,7 @@ async fn on_small_disks(plan: &Plan, disks: Disks, ground: Ground) -> Verdict {
         while absent.elapsed() < ABSENCE {
             look(&before, &mut most);
             free = free.min(disks.free());
-            sleep(LOOK).await;
+            sleep(PROBE_INTERVAL).await;
         }
         trial.fleet.revive_master(0);
         // The others end as the network allows, below.
@@ -101,7 +101,7 @@ async fn on_small_disks(plan: &Plan, disks: Disks, ground: Ground) -> Verdict {
             while begun.elapsed() < PATIENCE && !is_over(&trial.fleet, *job).await {
                 look(&before, &mut most);
                 free = free.min(disks.free());
-                sleep(LOOK).await;
+                sleep(PROBE_INTERVAL).await;
             }
         }
         jobs.extend(round);
@@ -132,12 +132,13 @@ async fn on_small_disks(plan: &Plan, disks: Disks, ground: Ground) -> Verdict {
         "output {bytes} bytes, missing and counted so {missing}, attempts that failed {failures}"
     ));
     verdict.figure(format!("least room on a disk: {} KiB", free >> 10));
-    let [link, keeper] = most.map(|kib| kib >> 10);
+    let [agent, executor] = most.map(|kib| kib >> 10);
     verdict.promise(
-        link.max(keeper) <= MEMORY_LIMIT_MIB,
-        format!("most memory of a link {link} MiB, of a keeper {keeper} MiB"),
+        agent.max(executor) <= MEMORY_LIMIT_MIB,
+        format!("most memory of an agent {agent} MiB, of an executor {executor} MiB"),
     );
-    verdict.promise(parts(&trial.fleet) == before, "links and keepers are those of the beginning".to_owned());
+    verdict
+        .promise(parts(&trial.fleet) == before, "agents and executors are those of the beginning".to_owned());
     verdict.promise(slow.is_ok(), format!("the third worker's network: {RATE} {slow:?}"));
     let verdict = trial.end(verdict).await;
     drop(disks);
@@ -148,7 +149,7 @@ async fn is_over(fleet: &Fleet, job: i64) -> bool {
     fleet.ask::<Job>(&format!("/jobs/{job}")).await.is_some_and(|job| job.finished_at.is_some())
 }
 
-/// Notes the most memory that links and keepers have ever had, in KiB.
+/// Notes the most memory that agents and executors have ever had, in KiB.
 fn look(parts: &[Option<Pid>], most: &mut [u64; 2]) {
     for (place, pid) in parts.iter().enumerate() {
         let Some(pid) = pid else { continue };

@@ -20,7 +20,7 @@ use super::tap::Tap;
 use crate::client::Client;
 use crate::cluster::fresh_database;
 use crate::database_proxy::DatabaseProxy;
-use crate::gaffer::{bare_command, keeper, kill_keeper, link};
+use crate::gaffer::{agent, bare_command, executor, kill_executor};
 use crate::stage::Stage;
 
 /// What the ways between workers and master are made of.
@@ -104,8 +104,8 @@ struct Seat {
 /// What may stand still.
 #[derive(Debug, Clone, Copy)]
 pub enum Part {
-    Link(usize),
-    Keeper(usize),
+    Agent(usize),
+    Executor(usize),
     Master(usize),
 }
 
@@ -234,22 +234,22 @@ impl Fleet {
     }
 
     /// Kills the part of a worker that talks to the master; the worker starts another one.
-    pub fn kill_link(&self, number: usize) {
-        if let Some(pid) = self.pid(Part::Link(number)) {
+    pub fn kill_agent(&self, number: usize) {
+        if let Some(pid) = self.pid(Part::Agent(number)) {
             let _ = kill(pid, Signal::SIGKILL);
         }
     }
 
     /// Kills all processes of a worker.
     pub async fn kill_worker(&mut self, number: usize) {
-        let link = self.pid(Part::Link(number));
+        let agent = self.pid(Part::Agent(number));
         if let Some(mut worker) = self.workers[number].take() {
             worker.kill().await.unwrap();
         }
-        if let Some(link) = link {
-            let _ = kill(link, Signal::SIGKILL);
+        if let Some(agent) = agent {
+            let _ = kill(agent, Signal::SIGKILL);
         }
-        kill_keeper(&self.worker_dir(number)).await;
+        kill_executor(&self.worker_dir(number)).await;
     }
 
     /// Starts a worker that was killed.
@@ -272,8 +272,8 @@ impl Fleet {
     pub fn pid(&self, part: Part) -> Option<Pid> {
         let pid = |child: &Child| child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         match part {
-            Part::Link(number) => link(pid(self.workers[number].as_ref()?)?),
-            Part::Keeper(number) => keeper(&self.worker_dir(number)),
+            Part::Agent(number) => agent(pid(self.workers[number].as_ref()?)?),
+            Part::Executor(number) => executor(&self.worker_dir(number)),
             Part::Master(number) => pid(&self.masters[number].child),
         }
     }
@@ -367,7 +367,7 @@ impl Fleet {
         }
         // Of a worker that was not there to be told.
         for number in 0..self.workers() {
-            kill_keeper(&self.worker_dir(number)).await;
+            kill_executor(&self.worker_dir(number)).await;
         }
         if let Some(server) = self.server.take() {
             server.stop().await;
@@ -380,7 +380,7 @@ impl Drop for Fleet {
     /// What a run that failed leaves: the rest is killed with its handles.
     fn drop(&mut self) {
         for number in 0..self.workers() {
-            for part in [Part::Link(number), Part::Keeper(number)] {
+            for part in [Part::Agent(number), Part::Executor(number)] {
                 if let Some(pid) = self.pid(part) {
                     let _ = kill(pid, Signal::SIGKILL);
                 }

@@ -14,7 +14,7 @@ use super::figures::Times;
 use super::fleet::{Part, Setup};
 use super::network::first_ready;
 use super::plan::{LOST_AFTER, Plan};
-use super::play::is_chat;
+use super::scenario::is_chat;
 use super::trial::Trial;
 use super::verdict::{Verdict, output};
 

@@ -18,7 +18,7 @@ use super::fleet::{Fleet, Setup, Ways};
 use super::namespaces::{Ground, Namespace};
 use super::network::Break;
 use super::plan::{LOST_AFTER, Plan};
-use super::play::is_chat;
+use super::scenario::is_chat;
 use super::strikes::{self, Fault};
 use super::trial::Trial;
 use super::verdict::{Verdict, output};

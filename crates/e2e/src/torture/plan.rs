@@ -16,7 +16,7 @@ pub enum Run {
     Strikes(Fault),
     /// Whole workers are killed; some come back at once, some stay away until their attempts are lost.
     Workers,
-    /// The link of a worker is killed again and again under a hundred running tasks.
+    /// The agent of a worker is killed again and again under a hundred running tasks.
     Readopt,
     /// A database server of its own is killed, restarted and cut off under a mix of tasks.
     Postgres,
@@ -41,7 +41,7 @@ pub enum Run {
 impl Run {
     /// Every run, by the name that it is asked for with.
     pub const ALL: [(&'static str, Run); 17] = [
-        ("links", Run::Strikes(Fault::KillLinks)),
+        ("agents", Run::Strikes(Fault::KillAgents)),
         ("workers", Run::Workers),
         ("readopt", Run::Readopt),
         ("master", Run::Strikes(Fault::KillMaster)),
@@ -90,7 +90,7 @@ pub struct Plan {
     pub tricks: Vec<Trick>,
     /// Whether the directory with the logs stays.
     pub keep: bool,
-    /// The program of the tasks: this one, with the arguments of [`super::play`].
+    /// The program of the tasks: this one, with the arguments of [`super::scenario`].
     pub player: PathBuf,
     /// The program `gaffer`.
     pub gaffer: PathBuf,

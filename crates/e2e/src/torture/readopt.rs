@@ -1,4 +1,4 @@
-//! The link of one worker is killed again and again under a hundred running tasks: each time the next link finds them
+//! The agent of one worker is killed again and again under a hundred running tasks: each time the next agent finds them
 //! all, and soon.
 
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use super::asking::watched;
 use super::figures::Times;
 use super::fleet::Setup;
 use super::plan::Plan;
-use super::play::is_chat;
+use super::scenario::is_chat;
 use super::trial::Trial;
 use super::verdict::{Verdict, output};
 
@@ -21,7 +21,7 @@ const RESTARTS: usize = 100;
 const LIMIT: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Kills the link up to a hundred times, as time allows.
+/// Kills the agent up to a hundred times, as time allows.
 pub async fn run(plan: &Plan) -> Verdict {
     let plan = Plan { workers: 1, cpu: plan.tasks.div_ceil(10), ..plan.clone() };
     let mut trial = Trial::begin(&plan, Setup::plain()).await;
@@ -38,16 +38,16 @@ pub async fn run(plan: &Plan) -> Verdict {
     let (end, mut times) = (Instant::now() + plan.duration, Times::default());
     let (mut readopted, mut last_event) = (0, newest_event(&trial).await);
     while Instant::now() < end && times.count() < RESTARTS {
-        // A link that lived for less than a second is started again after a pause, which is not what is measured.
+        // An agent that lived for less than a second is started again after a pause, which is not what is measured.
         sleep(Duration::from_millis(trial.rng.random_range(1_050..1_400))).await;
         let killed = Instant::now();
-        trial.fleet.kill_link(0);
+        trial.fleet.kill_agent(0);
         trial.faults += 1;
         // Measured from outside: from the kill until the API shows the event of a session that began after it, and,
         // asked after that, the worker online with all its attempts running. Hello and reconciling are committed before
         // the worker gets its welcome; an attempt that was not held would be lost by then.
         let began =
-            watched(PATIENCE, "the next link's session", async || session_since(&trial, last_event).await)
+            watched(PATIENCE, "the next agent's session", async || session_since(&trial, last_event).await)
                 .await;
         watched(PATIENCE, "all attempts run", async || {
             let worker = trial.fleet.worker(0).await?;

@@ -22,12 +22,12 @@ const TICK: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The part of a random worker that talks to the master is killed every 2 seconds.
-    KillLinks,
+    KillAgents,
     /// All processes of a random worker are killed, and it is started again.
     KillWorkers,
     /// The master is killed every 5 seconds, and started again.
     KillMaster,
-    /// The link of a random worker, the keeper of another one and now and then the master stand still for longer than a
+    /// The agent of a random worker, the executor of another one and now and then the master stand still for longer than a
     /// lease every 30 seconds, and go on.
     Freeze,
     /// The connections of a random worker break every 3 seconds, one way or both or with a reset, for less than a lease.
@@ -42,7 +42,7 @@ pub enum Fault {
 
 impl Fault {
     const EACH: [Fault; 7] = [
-        Fault::KillLinks,
+        Fault::KillAgents,
         Fault::KillWorkers,
         Fault::KillMaster,
         Fault::Freeze,
@@ -53,7 +53,7 @@ impl Fault {
 
     fn interval(self) -> Duration {
         Duration::from_secs(match self {
-            Fault::KillLinks | Fault::KillWorkers => 2,
+            Fault::KillAgents | Fault::KillWorkers => 2,
             Fault::KillMaster => 5,
             Fault::Freeze => 30,
             Fault::Blips | Fault::Partitions | Fault::CutDatabase | Fault::All => 3,
@@ -62,7 +62,7 @@ impl Fault {
 
     /// Whether every attempt outlives it.
     fn spares_attempts(self) -> bool {
-        matches!(self, Fault::KillLinks | Fault::KillMaster | Fault::Blips | Fault::CutDatabase)
+        matches!(self, Fault::KillAgents | Fault::KillMaster | Fault::Blips | Fault::CutDatabase)
     }
 }
 
@@ -101,7 +101,7 @@ pub async fn run(plan: &Plan, fault: Fault) -> Verdict {
 async fn strike(fleet: &mut Fleet, fault: Fault, rng: &mut StdRng) {
     let worker = rng.random_range(0..fleet.workers());
     match fault {
-        Fault::KillLinks => fleet.kill_link(worker),
+        Fault::KillAgents => fleet.kill_agent(worker),
         Fault::KillWorkers => {
             fleet.kill_worker(worker).await;
             fleet.revive_worker(worker);
@@ -111,11 +111,11 @@ async fn strike(fleet: &mut Fleet, fault: Fault, rng: &mut StdRng) {
             fleet.revive_master(0);
         }
         Fault::Freeze => {
-            fleet.freeze(Part::Link(worker), FREEZE);
+            fleet.freeze(Part::Agent(worker), FREEZE);
             // Not of the same worker: that is the one thing which is not promised.
             let other = (worker + rng.random_range(1..fleet.workers().max(2))) % fleet.workers();
             if other != worker {
-                fleet.freeze(Part::Keeper(other), FREEZE);
+                fleet.freeze(Part::Executor(other), FREEZE);
             }
             if rng.random_ratio(1, 3) {
                 fleet.freeze(Part::Master(0), FREEZE);

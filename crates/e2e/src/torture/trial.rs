@@ -55,7 +55,7 @@ impl Trial {
         }
     }
 
-    /// A job whose task does this, see [`super::play::act`].
+    /// A job whose task does this, see [`super::scenario::act`].
     pub fn spec(&self, act: &[String]) -> Value {
         let player = self.plan.player.display().to_string();
         let witness = self.witness.path().display().to_string();

@@ -8,7 +8,7 @@ use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::{Task, TaskDetail};
 
 use super::fleet::Fleet;
-use super::play::Script;
+use super::scenario::Script;
 use super::witness::Witness;
 
 /// The findings that are shown one by one.

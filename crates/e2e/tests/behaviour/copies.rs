@@ -120,7 +120,7 @@ async fn a_worker_that_was_restarted_takes_its_own_place_at_once_however_the_old
     let mut newer = connect(&stage, anew).await;
     assert_eq!(goodbye(older.hear().await).0, GoodbyeCode::Superseded);
     assert_eq!(older.welcome.worker, newer.welcome.worker);
-    // Not even one that is heard keeps the place: its lock lets in one keeper, so this one is it.
+    // Not even one that is heard keeps the place: its lock lets in one executor, so this one is it.
     let (url, key) = (stage.worker_url(), stage.worker_key.clone());
     let again = from(&said, "boot-1", "m1", "8:1");
     let mut newest = tokio::spawn(async move { RawWorker::connect(&url, &key, again).await });

@@ -58,7 +58,7 @@ async fn nothing_that_a_wholly_killed_worker_ran_lives_on_after_its_return() {
         .submit(json!({"script": format!("echo up; setsid sleep {marker} & sleep {marker}")}))
         .await;
     eventually("the job is up", async || (dev.client.output(job).await == b"up\n").then_some(())).await;
-    dev.kill_with_keeper().await;
+    dev.kill_with_executor().await;
     let dev = Dev::start(dir.path()).await;
     let done = dev.client.finished(job).await;
     assert_eq!((done.state.as_str(), done.reason.unwrap().code.as_str()), ("failed", "lost_worker"));

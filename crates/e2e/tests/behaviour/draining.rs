@@ -59,11 +59,11 @@ fn mover(stage: &Stage) -> Mover {
     Mover {
         store: master.store.clone(),
         hub: master.hub.clone(),
-        recorder: master.recorder.clone(),
+        write_batcher: master.write_batcher.clone(),
         wake: master.mover_wake.clone(),
         changes: master.changes.clone(),
         strategy: master.strategy,
-        statistics: master.statistics.clone(),
+        scheduler_stats: master.scheduler_stats.clone(),
         settled_after: None,
     }
 }

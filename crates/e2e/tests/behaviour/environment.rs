@@ -42,22 +42,22 @@ fn worker_after(preparation: &str) -> Command {
 
 /// All processes of a worker, by name.
 async fn processes(worker: &WorkerProcess) -> Vec<(&'static str, Pid)> {
-    let keeper = worker.keeper().unwrap();
-    let link = eventually("a link", async || worker.link()).await;
-    let guard = eventually("the keeper has a guard", async || {
-        let children = fs::read_dir(format!("/proc/{keeper}/task")).ok()?.flatten();
+    let executor = worker.executor().unwrap();
+    let agent = eventually("an agent", async || worker.agent()).await;
+    let watchdog = eventually("the executor has a watchdog", async || {
+        let children = fs::read_dir(format!("/proc/{executor}/task")).ok()?.flatten();
         let children = children.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
         let pids: Vec<i32> = children
             .flat_map(|list| list.split_whitespace().flat_map(str::parse).collect::<Vec<i32>>())
             .collect();
-        let is_guard = |pid: &&i32| {
+        let is_watchdog = |pid: &&i32| {
             let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            words.split(|byte| *byte == 0).any(|word| word == b"guard")
+            words.split(|byte| *byte == 0).any(|word| word == b"watchdog")
         };
-        pids.iter().find(is_guard).copied().map(Pid::from_raw)
+        pids.iter().find(is_watchdog).copied().map(Pid::from_raw)
     })
     .await;
-    vec![("supervisor", worker.pid()), ("link", link), ("keeper", keeper), ("guard", guard)]
+    vec![("supervisor", worker.pid()), ("agent", agent), ("executor", executor), ("watchdog", watchdog)]
 }
 
 /// The signals that a process ignores or blocks, from its status.
@@ -85,7 +85,7 @@ async fn jobs_have_default_signals_whatever_their_worker_was_started_with() {
     for (name, pid) in processes(&worker).await {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let kept = match name {
-            "supervisor" | "link" => bit(Signal::SIGHUP),
+            "supervisor" | "agent" => bit(Signal::SIGHUP),
             _ => 0,
         };
         let ignored = signals(&status, "SigIgn") & !bit(Signal::SIGPIPE);
@@ -157,9 +157,9 @@ async fn the_worker_key_shows_in_no_process_of_its_worker() {
     let starts = [by_argument, by_equals, command(&["worker"]), pipe];
     for (number, starter) in starts.into_iter().enumerate() {
         let worker = dev.add_worker_by(starter, "w", worker_dir.path()).await;
-        let link = eventually("a link", async || worker.link()).await;
-        nix::sys::signal::kill(link, Signal::SIGKILL).unwrap();
-        eventually("another link", async || worker.link().filter(|now| *now != link)).await;
+        let agent = eventually("an agent", async || worker.agent()).await;
+        nix::sys::signal::kill(agent, Signal::SIGKILL).unwrap();
+        eventually("another agent", async || worker.agent().filter(|now| *now != agent)).await;
         let output = run(
             &dev,
             json!({}),
@@ -169,7 +169,10 @@ async fn the_worker_key_shows_in_no_process_of_its_worker() {
         assert_eq!(output, "none\n", "started in way {number}");
         for (name, pid) in processes(&worker).await {
             let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
-            assert!(name == "keeper" || name == "guard" || comm == "gaffer\n", "{name} is called {comm}");
+            assert!(
+                name == "executor" || name == "watchdog" || comm == "gaffer\n",
+                "{name} is called {comm}"
+            );
         }
         assert_eq!(worker.end(Signal::SIGINT).await, Some(0));
     }
@@ -234,12 +237,14 @@ async fn sockets_find_room_in_a_temporary_directory_however_long_the_data_direct
     eventually("the file is there", async || Path::new(short).join("file").exists().then_some(())).await;
 
     // All of it is killed, and goes with the attempt all the same.
-    let keeper = worker.keeper().unwrap();
+    let executor = worker.executor().unwrap();
     worker.end(Signal::SIGKILL).await;
-    nix::sys::signal::kill(keeper, Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(executor, Signal::SIGKILL).unwrap();
     let link = Path::new(short).ancestors().nth(2).unwrap().to_owned();
-    eventually("the guard has removed the short path", async || fs::read_link(&link).is_err().then_some(()))
-        .await;
+    eventually("the watchdog has removed the short path", async || {
+        fs::read_link(&link).is_err().then_some(())
+    })
+    .await;
     let worker = dev.add_worker("w", &worker_dir).await;
     eventually("its files are gone", async || (!Path::new(real).exists()).then_some(())).await;
     assert_eq!(run(&dev, json!({}), "cd $TMPDIR && ls -A && touch x").await, "");

@@ -67,12 +67,13 @@ async fn nothing_is_lost_because_somebody_sets_the_clock_of_the_database() {
     let master = &stage.running.master;
     assert_eq!(master.store.tasks_out_of_contact(10).await.unwrap().0.len(), 1);
     let sweep_with = async |absences: Absences| {
-        let (store, hub, recorder) = (master.store.clone(), master.hub.clone(), master.recorder.clone());
+        let (store, hub, write_batcher) =
+            (master.store.clone(), master.hub.clone(), master.write_batcher.clone());
         let sweeper = Sweeper {
             store,
             hub,
             absences,
-            recorder,
+            write_batcher,
             forget_workers_after: None,
             wake: master.sweeper_wake.clone(),
         };

@@ -8,7 +8,7 @@ use gaffer_e2e::browser::{Browser, Scheme};
 use gaffer_e2e::client::{Client, script};
 use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::eventually;
-use gaffer_e2e::gaffer::{command, data_dir, keeper};
+use gaffer_e2e::gaffer::{command, data_dir, executor};
 use gaffer_e2e::proxies::{ForwardProxy, Passing, Proxying, ReverseProxy, TLS_NAME, certificate};
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
@@ -378,7 +378,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        if let Some(pid) = keeper(self.dir.path()) {
+        if let Some(pid) = executor(self.dir.path()) {
             let _ = kill(pid, Signal::SIGKILL);
         }
     }

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use gaffer_e2e::client::{Answer, Client};
 use gaffer_e2e::eventually;
-use gaffer_e2e::gaffer::{Dev, data_dir, link};
+use gaffer_e2e::gaffer::{Dev, data_dir, agent};
 use nix::sys::signal::{Signal, kill};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -126,9 +126,9 @@ async fn input_goes_on_where_it_was_when_a_link_dies() {
         (!dev.client.output(job).await.is_empty()).then_some(job)
     })
     .await;
-    let old = link(worker.pid()).unwrap();
+    let old = agent(worker.pid()).unwrap();
     kill(old, Signal::SIGKILL).unwrap();
-    eventually("another link", async || link(worker.pid()).filter(|now| *now != old)).await;
+    eventually("another agent", async || agent(worker.pid()).filter(|now| *now != old)).await;
     std::fs::write(&go, "").unwrap();
     let done = child.wait_with_output().await.unwrap();
     let expected = async |part: &[u8]| {

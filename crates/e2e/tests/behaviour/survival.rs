@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use gaffer_e2e::eventually;
-use gaffer_e2e::gaffer::{Dev, bare_command, data_dir, kill_keeper, program};
+use gaffer_e2e::gaffer::{Dev, bare_command, data_dir, kill_executor, program};
 use gaffer_protocol::rest::Task;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -45,18 +45,18 @@ async fn a_link_that_is_killed_comes_back_by_itself_and_finds_everything() {
     let (dir, worker_dir) = (data_dir(), data_dir());
     let dev = master(dir.path()).await;
     let worker = dev.add_worker("w", worker_dir.path()).await;
-    let (go, keeper) = (worker_dir.path().join("go"), worker.keeper().unwrap());
+    let (go, executor) = (worker_dir.path().join("go"), worker.executor().unwrap());
     let job = begin(&dev, &go).await;
     for _ in 0..3 {
-        let link = worker.link().unwrap();
-        kill(link, Signal::SIGKILL).unwrap();
-        eventually("another link", async || worker.link().filter(|now| *now != link)).await;
+        let agent = worker.agent().unwrap();
+        kill(agent, Signal::SIGKILL).unwrap();
+        eventually("another agent", async || worker.agent().filter(|now| *now != agent)).await;
     }
     std::fs::write(&go, "").unwrap();
     completes_in_its_first_attempt(&dev, job).await;
-    assert_eq!(worker.keeper(), Some(keeper));
+    assert_eq!(worker.executor(), Some(executor));
     assert_eq!(worker.end(Signal::SIGINT).await, Some(0));
-    assert_eq!(gaffer_e2e::gaffer::keeper(worker_dir.path()), None, "it leaves with its worker");
+    assert_eq!(gaffer_e2e::gaffer::executor(worker_dir.path()), None, "it leaves with its worker");
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn a_worker_that_is_killed_and_started_again_finds_its_jobs() {
     let go = worker_dir.path().join("go");
     let job = begin(&dev, &go).await;
     worker.end(Signal::SIGKILL).await;
-    // Ends while nobody but the keeper is there to see it.
+    // Ends while nobody but the executor is there to see it.
     std::fs::write(&go, "").unwrap();
     let _worker = dev.add_worker("w", worker_dir.path()).await;
     completes_in_its_first_attempt(&dev, job).await;
@@ -80,41 +80,43 @@ async fn a_worker_set_to_leave_its_jobs_can_be_upgraded_under_them() {
     let worker = dev.add_worker_with("w", worker_dir.path(), &[("GAFFER_ON_STOP", "leave")]).await;
     let go = worker_dir.path().join("go");
     let job = begin(&dev, &go).await;
-    let keeper = worker.keeper();
+    let executor = worker.executor();
     assert_eq!(worker.end(Signal::SIGTERM).await, Some(0));
     // With other settings, which hold as soon as nothing of the old ones runs.
     let worker = dev.add_worker_with("w", worker_dir.path(), &[("GAFFER_SPOOL_LIMIT", "1MiB")]).await;
-    assert_eq!(worker.keeper(), keeper);
+    assert_eq!(worker.executor(), executor);
     std::fs::write(&go, "").unwrap();
     completes_in_its_first_attempt(&dev, job).await;
-    eventually("a keeper with the new settings", async || worker.keeper().filter(|now| Some(*now) != keeper))
-        .await;
+    eventually("an executor with the new settings", async || {
+        worker.executor().filter(|now| Some(*now) != executor)
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_keeper_that_is_killed_is_replaced_and_what_it_ran_is_ended_and_begins_anew() {
+async fn a_executor_that_is_killed_is_replaced_and_what_it_ran_is_ended_and_begins_anew() {
     let (dir, worker_dir) = (data_dir(), data_dir());
     let dev = master(dir.path()).await;
     let _worker = dev.add_worker("w", worker_dir.path()).await;
     let go = worker_dir.path().join("go");
     let job = begin(&dev, &go).await;
-    kill_keeper(worker_dir.path()).await;
+    kill_executor(worker_dir.path()).await;
     eventually("another attempt", async || (only_task(&dev, job).await.attempt == 2).then_some(())).await;
     std::fs::write(&go, "").unwrap();
     assert_eq!(dev.client.finished(job).await.state.as_str(), "completed");
 }
 
 #[tokio::test]
-async fn a_keeper_that_stands_still_is_replaced_before_the_master_gives_its_jobs_to_another() {
+async fn a_executor_that_stands_still_is_replaced_before_the_master_gives_its_jobs_to_another() {
     let (dir, worker_dir) = (data_dir(), data_dir());
     let dev = master(dir.path()).await;
     let worker = dev.add_worker("w", worker_dir.path()).await;
     let go = worker_dir.path().join("go");
     let job = begin(&dev, &go).await;
-    let keeper = worker.keeper().unwrap();
-    kill(keeper, Signal::SIGSTOP).unwrap();
+    let executor = worker.executor().unwrap();
+    kill(executor, Signal::SIGSTOP).unwrap();
     eventually("another attempt", async || (only_task(&dev, job).await.attempt == 2).then_some(())).await;
-    assert!(worker.keeper().is_some_and(|now| now != keeper), "the attempt before is still kept");
+    assert!(worker.executor().is_some_and(|now| now != executor), "the attempt before is still kept");
     std::fs::write(&go, "").unwrap();
     assert_eq!(dev.client.finished(job).await.state.as_str(), "completed");
 }
@@ -151,10 +153,10 @@ async fn nothing_runs_on_when_all_of_a_worker_is_killed_and_its_next_life_says_w
     let dev = master(dir.path()).await;
     let worker = dev.add_worker("w", worker_dir.path()).await;
     let (job, pids) = begin_hiding(&dev, worker_dir.path()).await;
-    let (link, keeper) = (worker.link().unwrap(), worker.keeper().unwrap());
+    let (agent, executor) = (worker.agent().unwrap(), worker.executor().unwrap());
     worker.end(Signal::SIGKILL).await;
-    for part in [link, keeper] {
-        // The link may have gone with its supervisor.
+    for part in [agent, executor] {
+        // The agent may have gone with its supervisor.
         let _ = kill(part, Signal::SIGKILL);
     }
     eventually("everything that it ran is gone", async || are_gone(&pids).then_some(())).await;
@@ -166,18 +168,18 @@ async fn nothing_runs_on_when_all_of_a_worker_is_killed_and_its_next_life_says_w
 }
 
 #[tokio::test]
-async fn nothing_runs_on_beyond_its_lease_when_link_and_keeper_stand_still() {
+async fn nothing_runs_on_beyond_its_lease_when_link_and_executor_stand_still() {
     let (dir, worker_dir) = (data_dir(), data_dir());
     let dev = master(dir.path()).await;
     let worker = dev.add_worker("w", worker_dir.path()).await;
     let (job, pids) = begin_hiding(&dev, worker_dir.path()).await;
-    let parts = [worker.link().unwrap(), worker.keeper().unwrap()];
+    let parts = [worker.agent().unwrap(), worker.executor().unwrap()];
     parts.iter().for_each(|part| kill(*part, Signal::SIGSTOP).unwrap());
     let done = dev.client.finished(job).await;
     assert!(are_gone(&pids), "something runs on although the master may give it to another");
     assert_eq!(done.reason.unwrap().code.as_str(), "lost_worker");
     for part in parts {
-        // The guard may have killed it.
+        // The watchdog may have killed it.
         let _ = kill(part, Signal::SIGCONT);
     }
 }
@@ -213,5 +215,5 @@ async fn a_second_worker_on_the_same_directory_is_refused() {
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(1), "{said}");
     assert!(said.contains("another worker is using the data directory"), "{said}");
-    assert!(worker.link().is_some());
+    assert!(worker.agent().is_some());
 }

@@ -20,8 +20,8 @@ async fn endures(plan: Plan) -> Verdict {
 }
 
 #[tokio::test]
-async fn killing_links_loses_no_attempt() {
-    endures(plan(Run::Strikes(Fault::KillLinks))).await;
+async fn killing_agents_loses_no_attempt() {
+    endures(plan(Run::Strikes(Fault::KillAgents))).await;
 }
 
 #[tokio::test]

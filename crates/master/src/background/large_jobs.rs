@@ -8,9 +8,9 @@ use gaffer_domain::JobId;
 use tokio::sync::Notify;
 
 use super::driver::{Background, Ran};
-use crate::recorder::RecorderHandle;
-use crate::store::gate::{JobSlice, Place, SliceResult, Unfinished};
+use crate::store::transitions::{JobSlice, Place, SliceResult, Unfinished};
 use crate::store::{Store, StoreError};
+use crate::write_batcher::WriteBatcherHandle;
 
 /// A job that somebody else holds is tried again after this.
 const BUSY_WAIT: Duration = Duration::from_millis(200);
@@ -74,7 +74,7 @@ impl LargeJobs {
 #[derive(Debug)]
 pub struct LargeJobsLoop {
     store: Store,
-    recorder: RecorderHandle,
+    write_batcher: WriteBatcherHandle,
     jobs: LargeJobs,
     /// What an earlier master left was looked for.
     has_looked: bool,
@@ -82,8 +82,8 @@ pub struct LargeJobsLoop {
 
 impl LargeJobsLoop {
     /// A loop over these jobs, and over what an earlier master has left.
-    pub fn new(store: Store, recorder: RecorderHandle, jobs: LargeJobs) -> LargeJobsLoop {
-        LargeJobsLoop { store, recorder, jobs, has_looked: false }
+    pub fn new(store: Store, write_batcher: WriteBatcherHandle, jobs: LargeJobs) -> LargeJobsLoop {
+        LargeJobsLoop { store, write_batcher, jobs, has_looked: false }
     }
 }
 
@@ -106,7 +106,7 @@ impl Background for LargeJobsLoop {
         let (mut done, mut is_busy) = (0, false);
         let jobs = self.jobs.lock().clone();
         for (job, Progress { is_stopping, after, found }) in jobs {
-            let Ok(result) = self.recorder.slice(JobSlice { job, after }).await else {
+            let Ok(result) = self.write_batcher.slice(JobSlice { job, after }).await else {
                 is_busy = true;
                 continue;
             };

@@ -31,7 +31,7 @@ const MAX_SESSION_COOKIES: usize = 4;
 
 /// Through which listener a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum ListenerKind {
     /// Pages and API at one origin: a browser's session counts.
     Dashboard,
     /// The API alone, or the workers' door: only keys count.
@@ -40,7 +40,7 @@ pub enum Door {
 
 /// Whoever is asking, in the project that they are in.
 #[derive(Debug, Clone)]
-pub struct Caller {
+pub struct Principal {
     /// The project.
     pub project: ProjectId,
     /// Number of the user.
@@ -49,19 +49,19 @@ pub struct Caller {
     pub user: Arc<str>,
 }
 
-impl FromRequestParts<Arc<Master>> for Caller {
+impl FromRequestParts<Arc<Master>> for Principal {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, master: &Arc<Master>) -> Result<Caller, Error> {
+    async fn from_request_parts(parts: &mut Parts, master: &Arc<Master>) -> Result<Principal, Error> {
         if let Some(token) = bearer(&parts.headers)? {
             let holder = key_holder(master, token, Purpose::UserKey, &Peer::of(&parts.extensions)).await?;
             let (Some(user_id), Some(user)) = (holder.user_id, holder.user) else {
                 return Err(Error::Unauthorized("key_wrong_kind", "this key is not a user's".to_owned()));
             };
-            return Ok(Caller { project: holder.project, user_id, user: user.into() });
+            return Ok(Principal { project: holder.project, user_id, user: user.into() });
         }
-        let door = parts.extensions.get::<Door>().copied();
-        if door == Some(Door::Dashboard)
+        let door = parts.extensions.get::<ListenerKind>().copied();
+        if door == Some(ListenerKind::Dashboard)
             && let Some(caller) = signed_in(master, &parts.headers, &Peer::of(&parts.extensions)).await?
         {
             return Ok(caller);
@@ -76,7 +76,11 @@ impl FromRequestParts<Arc<Master>> for Caller {
 
 /// Who is signed in with the request's cookies, if anybody. After too many unknown ones nobody is, without an error: a
 /// cookie that has expired is sent with every request.
-pub async fn signed_in(master: &Master, headers: &HeaderMap, peer: &Peer) -> Result<Option<Caller>, Error> {
+pub async fn signed_in(
+    master: &Master,
+    headers: &HeaderMap,
+    peer: &Peer,
+) -> Result<Option<Principal>, Error> {
     let mut wrong: Vec<([u8; 32], &str)> = Vec::new();
     for (sha256, token) in sessions(headers) {
         let presented = presented(&sha256, token, peer);
@@ -90,7 +94,7 @@ pub async fn signed_in(master: &Master, headers: &HeaderMap, peer: &Peer) -> Res
             let beside = wrong.iter().map(|(sha256, token)| self::presented(sha256, token, peer));
             beside.for_each(|stale| master.guesses.is_no_guess(stale));
             let user = session.user.into();
-            return Ok(Some(Caller { project: session.project, user_id: session.user_id, user }));
+            return Ok(Some(Principal { project: session.project, user_id: session.user_id, user }));
         }
         wrong.push((sha256, token));
     }
@@ -176,12 +180,12 @@ pub async fn key_holder(
 /// is no browser and has no cookie to abuse.
 pub async fn same_origin_writes(
     State(master): State<Arc<Master>>,
-    Extension(door): Extension<Door>,
+    Extension(door): Extension<ListenerKind>,
     request: Request,
     next: Next,
 ) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if door == Door::Dashboard
+    if door == ListenerKind::Dashboard
         && !reads
         && let Err(refusal) = origin::check(request.headers(), &master.public_origin)
     {

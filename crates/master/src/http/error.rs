@@ -11,8 +11,8 @@ use gaffer_domain::spec::FieldError;
 use gaffer_protocol::rest::{Problem, ProblemField};
 
 use super::RETRY_AFTER;
-use crate::recorder::ShuttingDown;
 use crate::store::StoreError;
+use crate::write_batcher::ShuttingDown;
 
 /// What goes wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -264,7 +264,7 @@ impl IntoResponse for Error {
 pub async fn complete_problems(request: Request, next: Next) -> Response {
     let id =
         request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let surroundings = wants_page(&request).then(|| super::pages::Surroundings::of_request(&request));
+    let surroundings = wants_page(&request).then(|| super::pages::PageContext::of_request(&request));
     let mut response = next.run(request).await;
     let status = response.status();
     let known = response.extensions_mut().remove::<Unwritten>();

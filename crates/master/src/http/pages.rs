@@ -6,6 +6,7 @@
 mod assets;
 mod events;
 mod fleet;
+pub(super) mod format;
 mod frame;
 mod job;
 mod job_feed;
@@ -22,7 +23,6 @@ mod plot;
 mod queue;
 mod rows;
 mod shell_words;
-pub(super) mod shown;
 mod stream;
 mod stream_lines;
 mod system;
@@ -45,7 +45,7 @@ use super::CONTENT_SECURITY_POLICY;
 use super::error::Error;
 use crate::Master;
 use frame::Frame;
-pub use frame::Surroundings;
+pub use frame::PageContext;
 pub use stream::Feeds;
 
 /// All pages, what they are made of, and what their forms send.
@@ -109,7 +109,7 @@ struct ErrorPage<'a> {
 }
 
 /// A problem for people, with the same status. Whoever is not signed in is sent to the page that says how.
-pub fn error_page(problem: &Problem, surroundings: Surroundings, mut response: Response) -> Response {
+pub fn error_page(problem: &Problem, surroundings: PageContext, mut response: Response) -> Response {
     if problem.status == 401 {
         return Redirect::to(&login::address(surroundings.here.as_deref())).into_response();
     }
@@ -124,8 +124,12 @@ pub fn error_page(problem: &Problem, surroundings: Surroundings, mut response: R
         500.. => "Something went wrong",
         _ => problem.title.as_str(),
     };
-    let template =
-        ErrorPage { frame: surroundings.frame(), heading, detail: shown::sentence(&problem.detail), problem };
+    let template = ErrorPage {
+        frame: surroundings.frame(),
+        heading,
+        detail: format::sentence(&problem.detail),
+        problem,
+    };
     let Ok(html) = template.render() else { return response };
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_LENGTH);

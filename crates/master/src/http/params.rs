@@ -13,7 +13,7 @@ use gaffer_protocol::rest::Page;
 use serde::Serialize;
 
 use super::error::Error;
-use super::pages::shown::encoded;
+use super::pages::format::encoded;
 
 /// Entries on a page, if nobody says.
 const DEFAULT_LIMIT: u32 = 50;

@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use gaffer_domain::worker::Held;
+use gaffer_domain::worker::ReportedAttempt;
 
 /// For so long an agreement stands.
 const VALID: Duration = Duration::from_secs(60);
@@ -19,12 +19,12 @@ pub struct Agreement(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    held: Option<Arc<Vec<Held>>>,
+    held: Option<Arc<Vec<ReportedAttempt>>>,
     /// Counts the lists that differed from the one before.
     list: u64,
     /// Counts commits that changed what is expected of the worker.
     expectation: u64,
-    /// A comparison waits for the recorder.
+    /// A comparison waits for the write batcher.
     is_waiting: bool,
     agreed: Option<Agreed>,
 }
@@ -40,14 +40,14 @@ struct Agreed {
 #[derive(Debug, Clone)]
 pub struct Listed {
     /// What the worker holds.
-    pub held: Arc<Vec<Held>>,
+    pub held: Arc<Vec<ReportedAttempt>>,
     number: u64,
 }
 
 impl Agreement {
     /// The worker says what it holds; none if that is what it said last. Gives the list if it is to be compared. None
     /// too if it never said anything.
-    pub fn heard(&self, held: Option<Vec<Held>>, now: Instant) -> Option<Listed> {
+    pub fn heard(&self, held: Option<Vec<ReportedAttempt>>, now: Instant) -> Option<Listed> {
         let mut state = self.lock();
         if let Some(held) = held
             && state.held.as_deref() != Some(&held)
@@ -95,8 +95,8 @@ mod tests {
 
     use super::*;
 
-    fn held(tasks: &[i64]) -> Option<Vec<Held>> {
-        let held = |task: &i64| Held {
+    fn held(tasks: &[i64]) -> Option<Vec<ReportedAttempt>> {
+        let held = |task: &i64| ReportedAttempt {
             attempt: AttemptRef { task: TaskId(*task), attempt: 1 },
             phase: HeldPhase::Running,
         };

@@ -13,7 +13,7 @@ use gaffer_protocol::definitions::{Known, parts};
 use gaffer_protocol::wire::{Frame, Start, ToWorker};
 use tokio::sync::Notify;
 
-use crate::store::gate::StartOrder;
+use crate::store::transitions::StartOrder;
 
 /// The most bytes that wait for one worker.
 const MAX_SESSION_BYTES: usize = 32 << 20;

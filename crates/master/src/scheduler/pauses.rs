@@ -1,4 +1,4 @@
-//! What the recorder sees workers give back, and the scheduler minds.
+//! What the write batcher sees workers give back, and the scheduler minds.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use gaffer_domain::placement::pauses;
 use gaffer_domain::{Time, WorkerId};
 
-use crate::store::gate::Outcome;
+use crate::store::transitions::Outcome;
 
 /// A handle on the pauses; rebuilt from experience after a start.
 #[derive(Debug, Clone, Default)]

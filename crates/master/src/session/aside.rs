@@ -1,4 +1,4 @@
-//! What a session needs the database for, beside the recorder: done aside, so that reading goes on and heartbeats are
+//! What a session needs the database for, beside the write batcher: done aside, so that reading goes on and heartbeats are
 //! answered however long that takes. In the order in which it came.
 
 use std::collections::HashMap;
@@ -16,8 +16,8 @@ use super::reports::{write_drivers, write_note};
 use crate::Master;
 use crate::hub::SessionHandle;
 use crate::live::LiveOutput;
-use crate::recorder::Reporter;
 use crate::store::StoreError;
+use crate::write_batcher::Reporter;
 
 /// So much waits at most; a worker that wants more at once is told to come again.
 const MAX_WAITING: usize = 4_096;
@@ -156,7 +156,7 @@ impl Worker {
             false => Some(ended),
         };
         let Some(ended) = ended else { return Ok(()) };
-        self.master.recorder.ended(&self.reporter, ended, received).map_err(|error| error.to_string())
+        self.master.write_batcher.ended(&self.reporter, ended, received).map_err(|error| error.to_string())
     }
 
     /// Asks for output that was let go, once.

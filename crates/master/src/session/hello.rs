@@ -142,7 +142,8 @@ pub(super) async fn welcome(
     registered: &Registered,
     held: &[HeldAttempt],
 ) -> Result<ToWorker, SessionEnd> {
-    let compared = master.recorder.reconcile_hello(registered.id, held_of(held), registered.rebooted).await;
+    let compared =
+        master.write_batcher.reconcile_hello(registered.id, held_of(held), registered.rebooted).await;
     if !compared.map_err(|_| shutting_down())? {
         let why = "the database took too long to say what the worker should hold";
         return Err(SessionEnd::Disconnected(why.to_owned()));

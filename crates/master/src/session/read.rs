@@ -1,4 +1,4 @@
-//! The side of a session that reads: takes what the worker says to the recorder, the hub and the store.
+//! The side of a session that reads: takes what the worker says to the write batcher, the hub and the store.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,8 +19,8 @@ use super::{SessionEnd, Source, held_of, told_to_go};
 use crate::Master;
 use crate::hub::{Goodbye, SessionHandle};
 use crate::live::{Arrival, Found, LiveOutput};
-use crate::recorder::{NotTaken, Reporter};
 use crate::store::output::ReceivedOutput;
+use crate::write_batcher::{NotTaken, Reporter};
 
 pub(super) const CHECKSUMS_DIFFER: &str = "the output is not what its worker read: the checksums differ";
 pub(super) const OUTPUT_AFTER_END: &str = "output came after the end of the attempt and was refused";
@@ -48,7 +48,7 @@ pub(super) async fn next_frame(source: &mut Source) -> Result<Frame, SessionEnd>
     }
 }
 
-/// Reads until the session ends. Waits for nothing but the worker: what needs the database goes to the recorder's queue
+/// Reads until the session ends. Waits for nothing but the worker: what needs the database goes to the write batcher's queue
 /// or is done aside. Output that counts as received is in that queue.
 pub(super) async fn read(
     master: &Arc<Master>,
@@ -87,7 +87,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn control(&self, messages: Vec<ToMaster>) -> Result<(), SessionEnd> {
-        let recorder = &self.master.recorder;
+        let write_batcher = &self.master.write_batcher;
         self.handle.heard(None);
         let ours = |at| self.master.clocks.ours(self.handle.worker, at);
         for message in messages {
@@ -95,7 +95,7 @@ impl Reader<'_> {
                 ToMaster::Hello(_) => return Err(SessionEnd::protocol("a second hello in one session")),
                 ToMaster::Heartbeat(heartbeat) => self.heartbeat(*heartbeat)?,
                 ToMaster::Started { attempt, at, container } => {
-                    recorder.started(self.reporter, attempt, at, container)?;
+                    write_batcher.started(self.reporter, attempt, at, container)?;
                 }
                 ToMaster::Noted { attempt, message } => {
                     if let Some(note) = self.handle.reports.note(attempt, &message) {
@@ -108,7 +108,7 @@ impl Reader<'_> {
                     }
                 }
                 ToMaster::InputTaken(taken) => self.master.inputs.taken(self.handle.worker, taken),
-                ToMaster::Returned { attempt } => recorder.returned(self.reporter, attempt)?,
+                ToMaster::Returned { attempt } => write_batcher.returned(self.reporter, attempt)?,
                 ToMaster::Ended(ended) => self.ended(ended)?,
             }
         }
@@ -126,7 +126,7 @@ impl Reader<'_> {
         let held = held.map(|held| held_of(&held));
         match self.handle.agreement.heard(held, Instant::now()) {
             Some(listed) => {
-                let taken = self.master.recorder.reconcile_heartbeat(self.handle, listed);
+                let taken = self.master.write_batcher.reconcile_heartbeat(self.handle, listed);
                 taken.map_err(|error| NotTaken::from(error).into())
             }
             None => Ok(()),
@@ -164,7 +164,7 @@ impl Reader<'_> {
             false => Some(ended),
         };
         match ended {
-            Some(ended) => Ok(self.master.recorder.ended(self.reporter, ended, received)?),
+            Some(ended) => Ok(self.master.write_batcher.ended(self.reporter, ended, received)?),
             None => Ok(()),
         }
     }
@@ -198,7 +198,7 @@ impl Reader<'_> {
             )));
         };
         match live.arrive(encoded, chunk) {
-            Arrival::New(row) => self.master.recorder.output(row, live, on_its_way)?,
+            Arrival::New(row) => self.master.write_batcher.output(row, live, on_its_way)?,
             Arrival::Repeated => {
                 self.handle.send(ToWorker::OutputStored { attempt, offset: live.stored_bytes() });
             }

@@ -14,9 +14,9 @@ use super::clean::{MAX_NOTE_CHARS, clean};
 use crate::Master;
 use crate::hub::SessionHandle;
 use crate::rate::{Bucket, Rate};
-use crate::recorder::Reporter;
 use crate::store::StoreError;
 use crate::store::output::ReceivedOutput;
+use crate::write_batcher::Reporter;
 
 const NOTES: Rate = Rate { at_once: 100.0, per_second: 5.0 };
 const DRIVERS: Rate = Rate { at_once: 10.0, per_second: 0.5 };
@@ -176,7 +176,7 @@ pub(super) async fn write_waiting(master: Arc<Master>, handle: Arc<SessionHandle
                 }
             }
             Some(Ok(Next::LateEnd(ended, received))) => {
-                if master.recorder.ended(&reporter, ended, received).is_err() {
+                if master.write_batcher.ended(&reporter, ended, received).is_err() {
                     return;
                 }
             }

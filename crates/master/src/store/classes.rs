@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gaffer_domain::ProjectId;
-use gaffer_domain::placement::Needs;
+use gaffer_domain::placement::Requirements;
 
 use super::kept::Kept;
 use super::{ReadStore, StoreError};
@@ -24,7 +24,7 @@ pub struct SchedulingClass {
     /// Their priority.
     pub priority: i16,
     /// What they need.
-    pub needs: Needs,
+    pub needs: Requirements,
 }
 
 /// Recently used classes, by number.
@@ -72,7 +72,7 @@ impl ReadStore {
             return Ok(classes);
         }
         let rows: Vec<(i64, i64, String, i16, String)> = sqlx::query_as(
-            "SELECT id, project_id, owner, priority, needs::text FROM classes WHERE id = ANY($1)",
+            "SELECT id, project_id, owner, priority, requirements::text FROM classes WHERE id = ANY($1)",
         )
         .bind(wanted)
         .fetch_all(&self.pool)
@@ -80,7 +80,7 @@ impl ReadStore {
         for (id, project, owner, priority, stored) in rows {
             let class =
                 |needs| Arc::new(SchedulingClass { project: ProjectId(project), owner, priority, needs });
-            if let Ok(needs) = serde_json::from_str::<Needs>(&stored) {
+            if let Ok(needs) = serde_json::from_str::<Requirements>(&stored) {
                 let class = class(needs);
                 self.classes.put(id, class.clone(), stored.len());
                 classes.insert(id, class);

@@ -1,7 +1,7 @@
 //! Reads what other versions may have stored: what can't be understood is left out, and takes nothing along.
 
 use gaffer_domain::JobId;
-use gaffer_domain::placement::{DefinitionRef, Needs};
+use gaffer_domain::placement::{DefinitionRef, Requirements};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -43,7 +43,11 @@ pub(super) fn entries<T: DeserializeOwned, C: FromIterator<(String, T)>>(stored:
 impl ReadStore {
     /// The needs of a class, as they are stored or, if this version can't read that, as the specification of a job with
     /// an unfinished task in it says; none if there is no such job, or that can't be read either.
-    pub(super) async fn class_needs(&self, class: i64, stored: &str) -> Result<Option<Needs>, StoreError> {
+    pub(super) async fn class_needs(
+        &self,
+        class: i64,
+        stored: &str,
+    ) -> Result<Option<Requirements>, StoreError> {
         let error = match serde_json::from_str(stored) {
             Ok(needs) => return Ok(Some(needs)),
             Err(error) => error,
@@ -60,7 +64,7 @@ impl ReadStore {
         let needs = self.spec(job).await?.and_then(|spec| {
             let spec = spec.readable().ok()?;
             let place = DefinitionRef { job, position: u16::try_from(position).ok()? };
-            Some(Needs::of(spec, spec.tasks.get(usize::from(place.position))?, place))
+            Some(Requirements::of(spec, spec.tasks.get(usize::from(place.position))?, place))
         });
         match &needs {
             Some(_) => {

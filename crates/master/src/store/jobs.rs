@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::Utc;
 use gaffer_domain::job::{JobState, TaskCounts};
-use gaffer_domain::placement::{DefinitionRef, Needs};
+use gaffer_domain::placement::{DefinitionRef, Requirements};
 use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION};
 use gaffer_domain::task::Task;
 use gaffer_domain::{JobId, ProjectId, Time};
@@ -14,8 +14,8 @@ use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
 use super::counts::{COUNTS_OF_JOBS, CountsRow};
-use super::gate::Unfinished;
 use super::tasks::{ran, reason_from};
+use super::transitions::Unfinished;
 use super::{ReadStore, Store, StoreError, WriteStore};
 
 /// A job to be accepted.
@@ -120,7 +120,8 @@ impl WriteStore {
         }
         for (position, definition) in spec.tasks.iter().enumerate() {
             let place = u16::try_from(position).unwrap_or(u16::MAX);
-            let needs = Needs::of(spec, definition, DefinitionRef { job: JobId(job), position: place });
+            let needs =
+                Requirements::of(spec, definition, DefinitionRef { job: JobId(job), position: place });
             let class = class_ensure(&mut tx, new.project, spec.priority, new.created_by, &needs).await?;
             let state = Task::new(!definition.depends_on.is_empty(), now).state.name();
             let count = i64::from(definition.indices.len());
@@ -354,7 +355,7 @@ async fn class_ensure(
     project: ProjectId,
     priority: u8,
     owner: &str,
-    needs: &Needs,
+    needs: &Requirements,
 ) -> Result<i64, StoreError> {
     let value = serde_json::to_value(needs).map_err(|error| StoreError::Unreadable(error.to_string()))?;
     let sha256: [u8; 32] = Sha256::digest(value.to_string()).into();

@@ -107,7 +107,7 @@ impl WriteStore {
 
 impl Store {
     /// Notes the draining workers that have nothing left, each once. Returns how many those were. Nothing comes later: the
-    /// gate places nothing on a worker that drains.
+    /// scheduler places nothing on a worker that drains.
     ///
     /// # Errors
     /// When the database does not answer.

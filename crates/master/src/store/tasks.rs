@@ -1,4 +1,4 @@
-//! Tasks and attempts as they are read: for the API, for reconciling, for the sweeper. Changing them is the gate's.
+//! Tasks and attempts as they are read: for the API, for reconciling, for the sweeper. `transitions` changes them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 use sqlx::FromRow;
 
 use super::forms::understood;
-use super::gate::StartOrder;
+use super::transitions::StartOrder;
 use super::{ReadStore, Store, StoreError};
 
 /// A task as users see it, with what the master needs to find its output.

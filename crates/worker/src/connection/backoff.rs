@@ -17,7 +17,7 @@ const SHORT_WAIT: Duration = Duration::from_millis(200);
 
 /// How long a worker waits for its master, and when.
 #[derive(Debug, Clone)]
-pub(crate) struct Patience {
+pub(crate) struct BackoffSettings {
     /// The first wait is at most this long.
     pub first: Duration,
     /// No wait is longer.
@@ -28,9 +28,9 @@ pub(crate) struct Patience {
     pub farewell: Duration,
 }
 
-impl Default for Patience {
-    fn default() -> Patience {
-        Patience {
+impl Default for BackoffSettings {
+    fn default() -> BackoffSettings {
+        BackoffSettings {
             first: Duration::from_millis(150),
             longest: Duration::from_secs(15),
             refused: Duration::from_secs(30)..Duration::from_secs(60),
@@ -45,7 +45,7 @@ impl Default for Patience {
 /// a thirtieth of the time that it has been away.
 #[derive(Debug)]
 pub(super) struct Backoff {
-    patience: Patience,
+    patience: BackoffSettings,
     /// Since the last session.
     failures: u32,
     /// When the first of them was.
@@ -55,7 +55,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    pub fn new(patience: Patience) -> Backoff {
+    pub fn new(patience: BackoffSettings) -> Backoff {
         Backoff { patience, failures: 0, away_since: None, short_sessions: 0 }
     }
 
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn waits_grow_with_the_time_away_and_start_over() {
         let start = Instant::now();
-        let mut backoff = Backoff::new(Patience::default());
+        let mut backoff = Backoff::new(BackoffSettings::default());
         assert!(longest_wait(&mut backoff, start) <= SHORT_WAIT);
         assert_eq!(backoff.connect_patience(start), Duration::from_secs(1));
         let later = start + Duration::from_secs(30);
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn sessions_that_never_last_are_tried_ever_more_slowly() {
         for _ in 0..100 {
-            let mut backoff = Backoff::new(Patience::default());
+            let mut backoff = Backoff::new(BackoffSettings::default());
             let mut longest = Duration::ZERO;
             for _ in 0..20 {
                 backoff.session_lasted(Duration::from_millis(1));

@@ -1,7 +1,7 @@
 //! One session with the master, from hello to goodbye.
 //!
 //! Two loops run side by side in one task: one reads and never waits for the other, one writes. They share the
-//! [`Outbox`]; everything else goes to and comes from the [`Keeper`].
+//! [`Outbox`]; everything else goes to and comes from the [`Executor`].
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ use super::dial::Socket;
 use super::outbox::Outbox;
 use crate::clock::BootTime;
 use crate::execution::{Command, Event};
-use crate::keeper::{Gone, Keeper};
+use crate::executor::{Executor, Gone};
 use crate::stats::StatsReader;
 
 /// A master that says nothing for so long while this worker waits for its welcome is given up. One that is busy says so.
@@ -64,10 +64,10 @@ impl From<Gone> for SessionEnd {
 /// Says hello and waits for the welcome. Gives what the master said in the same breath, too.
 pub(super) async fn greet(
     socket: &mut Socket,
-    keeper: &Keeper,
+    executor: &Executor,
     hello: impl FnOnce(Vec<DriverStatus>, Vec<HeldAttempt>) -> Hello,
 ) -> Result<(Welcome, Vec<ToWorker>), SessionEnd> {
-    let (drivers, held) = keeper.open_session().await?;
+    let (drivers, held) = executor.open_session().await?;
     let hello = hello(drivers, held);
     let sent_at = BootTime::now();
     let too_long =
@@ -87,7 +87,7 @@ pub(super) async fn greet(
             // It is busy, and knows that this worker waits.
             None => {}
             Some(ToWorker::Welcome(welcome)) => {
-                keeper.renew_lease(sent_at);
+                executor.renew_lease(sent_at);
                 return Ok((welcome, messages.collect()));
             }
             Some(ToWorker::Goodbye { code, message }) => {
@@ -103,7 +103,7 @@ pub(super) async fn greet(
 /// Runs a session that was welcomed until it ends. `said` is what the master said right after the welcome.
 pub(super) async fn run(
     socket: Socket,
-    keeper: &Keeper,
+    executor: &Executor,
     welcome: &Welcome,
     said: Vec<ToWorker>,
     stats: &mut StatsReader,
@@ -115,7 +115,7 @@ pub(super) async fn run(
         outbox.resume(*attempt, *offset);
     }
     let session = Session {
-        keeper,
+        executor,
         outbox: Mutex::new(outbox),
         acknowledged: Notify::new(),
         definitions: Mutex::default(),
@@ -139,7 +139,7 @@ pub(super) async fn run(
 }
 
 struct Session<'a> {
-    keeper: &'a Keeper,
+    executor: &'a Executor,
     outbox: Mutex<Outbox>,
     /// There may be room in the outbox's window.
     acknowledged: Notify,
@@ -172,7 +172,7 @@ impl Session<'_> {
         messages.into_iter().try_for_each(|message| self.take(message))
     }
 
-    /// What concerns attempts goes on to the keeper, each start with its definition.
+    /// What concerns attempts goes on to the executor, each start with its definition.
     fn take(&self, message: ToWorker) -> Result<(), SessionEnd> {
         let command = match message {
             ToWorker::Goodbye { code, message } => return Err(SessionEnd::Goodbye { code, message }),
@@ -226,7 +226,7 @@ impl Session<'_> {
             ToWorker::Signal { attempt, signal } => Command::Signal { attempt, signal },
             ToWorker::TakeBack { attempt } => Command::TakeBack { attempt },
         };
-        self.keeper.deliver(command);
+        self.executor.deliver(command);
         Ok(())
     }
 
@@ -239,7 +239,7 @@ impl Session<'_> {
         {
             unanswered.pop_front();
             if sent == sequence {
-                self.keeper.renew_lease(at);
+                self.executor.renew_lease(at);
             }
         }
     }
@@ -257,8 +257,8 @@ impl Session<'_> {
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next_beat.into()) => {}
-                () = self.keeper.gone() => return Gone.into(),
-                () = self.keeper.eventful() => {}
+                () = self.executor.gone() => return Gone.into(),
+                () = self.executor.eventful() => {}
                 () = self.acknowledged.notified() => {}
             }
             let mut has_more = true;
@@ -294,7 +294,7 @@ impl Session<'_> {
         said_held: &mut Option<Vec<HeldAttempt>>,
     ) -> Result<(), SessionEnd> {
         let stats = stats.read();
-        let (events, mut held) = self.keeper.take_events_and_held().await?;
+        let (events, mut held) = self.executor.take_events_and_held().await?;
         held.sort_unstable_by_key(|held| held.attempt);
         let is_same = said_held.as_ref() == Some(&held);
         let held = if is_same { None } else { said_held.insert(held).clone().into() };
@@ -321,7 +321,7 @@ impl Session<'_> {
 
     /// Writes control messages first, then some output. Says whether there may be more.
     async fn write_turn(&self, writer: &mut Writer) -> Result<bool, SessionEnd> {
-        let mut messages = self.sort(self.keeper.take_events());
+        let mut messages = self.sort(self.executor.take_events());
         messages.extend(self.outbox().take_ends());
         write_control(writer, &messages).await?;
         let mut frames = 0;
@@ -334,7 +334,7 @@ impl Session<'_> {
     /// Writes one frame of output, if there is one to be written.
     async fn write_output(&self, writer: &mut Writer) -> Result<bool, SessionEnd> {
         let Some(piece) = self.outbox().next() else { return Ok(false) };
-        let chunk = self.keeper.next_chunk(piece.attempt, piece.offset, piece.max).await?;
+        let chunk = self.executor.next_chunk(piece.attempt, piece.offset, piece.max).await?;
         let Some((frame, bytes)) = chunk else {
             self.outbox().sent(piece.attempt, piece.offset, 0, Instant::now());
             return Ok(true);

@@ -12,7 +12,7 @@ use gaffer_protocol::wire::KillReceipt;
 use crate::driver::{self, Leftover};
 use crate::spool::{self, FromBefore, Recovered, Remembered, Resumed, Spool};
 
-/// The file in which a guard notes what it had to kill.
+/// The file in which a watchdog notes what it had to kill.
 const KILLED: &str = "killed";
 
 /// Ends what is left of an earlier process and opens the spool. Blocks, for seconds if something will not die.
@@ -52,7 +52,7 @@ pub(super) fn end_leftovers(spool_dir: &Path, boot_id: &str, token: &str) -> any
     Ok(remembered.iter().any(|remembered| remembered.resumable().is_some()))
 }
 
-/// What a guard noted down since a spool was last opened here.
+/// What a watchdog noted down since a spool was last opened here.
 fn noted(spool_dir: &Path) -> HashMap<AttemptRef, KillReceipt> {
     let text = fs::read(spool_dir.join(KILLED)).unwrap_or_default();
     serde_json::from_slice::<Vec<_>>(&text).unwrap_or_default().into_iter().collect()

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use super::Event;
 use super::admission::{Admission, Recent};
 use super::pieces::Pieces;
-use crate::attempt::{self, Cause, Controls, Orders, Resumption};
+use crate::attempt::{self, Cause, Controls, Resumption, StopRequests};
 use crate::clock::BootTime;
 use crate::spool::{Output, OutputWriter, Recovered, Resumed};
 
@@ -33,7 +33,7 @@ const MAX_INPUTS: usize = 2;
 
 pub(super) struct State {
     worker_name: Arc<str>,
-    held: HashMap<AttemptRef, Held>,
+    held: HashMap<AttemptRef, Holding>,
     admission: Admission,
     pieces: Pieces,
     gone: Recent<AttemptRef, Gone>,
@@ -54,7 +54,7 @@ struct Outgoing {
     grown: Vec<AttemptRef>,
 }
 
-struct Held {
+struct Holding {
     phase: Phase,
     output: Option<Arc<Output>>,
     /// Is among those with new output.
@@ -72,7 +72,7 @@ struct Running {
     started: Option<(DateTime<Utc>, Option<ContainerFacts>)>,
     /// None once it is given back.
     reserved: Option<Resources>,
-    orders: watch::Sender<Orders>,
+    orders: watch::Sender<StopRequests>,
     signals: mpsc::Sender<StopSignal>,
     inputs: mpsc::Sender<Input>,
 }
@@ -152,7 +152,7 @@ impl State {
         let held = recovered.into_iter().map(|Recovered { ended, output }| {
             let attempt = ended.attempt;
             let phase = Phase::Finished(Box::new(ended));
-            (attempt, Held { phase, output: Some(output), has_grown: false })
+            (attempt, Holding { phase, output: Some(output), has_grown: false })
         });
         State {
             worker_name: worker_name.into(),
@@ -196,7 +196,7 @@ impl State {
                 let lease_end =
                     self.contact.map(|contact| contact.after(start.definition.lost_after.to_std()));
                 let phase = Phase::Queued(start);
-                self.held.insert(attempt, Held { phase, output: None, has_grown: false });
+                self.held.insert(attempt, Holding { phase, output: None, has_grown: false });
                 if lease_end.is_some() && (self.lease_end.is_none() || lease_end < self.lease_end) {
                     self.lease_end = lease_end;
                     return Accepted::Queued { lease_is_first: true };
@@ -220,7 +220,9 @@ impl State {
                 _ => true,
             };
             let (attempt, reserved) = self.admission.next(has_pieces)?;
-            let Some(Held { phase: Phase::Queued(start), .. }) = self.held.get(&attempt) else { return None };
+            let Some(Holding { phase: Phase::Queued(start), .. }) = self.held.get(&attempt) else {
+                return None;
+            };
             if !self.has_lapsed(start, now) {
                 break (attempt, reserved);
             }
@@ -245,7 +247,8 @@ impl State {
         let reserved = self.admission.take(start.definition.resources);
         self.pieces.take_again(&start.pieces);
         let (running, controls) = Running::new(start.clone(), reserved);
-        let held = Held { phase: Phase::Running(Box::new(running)), output: Some(output), has_grown: false };
+        let held =
+            Holding { phase: Phase::Running(Box::new(running)), output: Some(output), has_grown: false };
         self.held.insert(start.attempt, held);
         // Its master knew of this worker when it began; later contacts may be known too.
         self.renew_lease(Some(boot));
@@ -285,7 +288,7 @@ impl State {
         match self.held.get_mut(&attempt) {
             Some(held) => held.phase = phase,
             None => {
-                self.held.insert(attempt, Held { phase, output: None, has_grown: false });
+                self.held.insert(attempt, Holding { phase, output: None, has_grown: false });
             }
         }
         self.report(ToMaster::Ended(Box::new(ended)));
@@ -301,7 +304,7 @@ impl State {
     }
 
     /// Tells a running attempt to end, or takes it out of the queue.
-    pub fn order(&mut self, attempt: AttemptRef, orders: impl Fn(&StartAttempt) -> Orders) -> Ordered {
+    pub fn order(&mut self, attempt: AttemptRef, orders: impl Fn(&StartAttempt) -> StopRequests) -> Ordered {
         match self.held.get_mut(&attempt).map(|held| &mut held.phase) {
             None => {
                 if self.gone.get(attempt).is_none() {
@@ -379,7 +382,7 @@ impl State {
         for held in self.held.values_mut() {
             if let Phase::Running(running) = &mut held.phase {
                 let grace = running.start.definition.stop.grace.to_std().min(longest_grace);
-                running.tell(Orders { stop: Some((Cause::ShutDown, grace)), kill: None });
+                running.tell(StopRequests { stop: Some((Cause::ShutDown, grace)), kill: None });
             }
         }
     }
@@ -414,8 +417,9 @@ impl State {
             }
             match &mut held.phase {
                 Phase::Running(running) => {
-                    expired +=
-                        usize::from(running.tell(Orders { stop: None, kill: Some(Cause::LeaseExpired) }));
+                    expired += usize::from(
+                        running.tell(StopRequests { stop: None, kill: Some(Cause::LeaseExpired) }),
+                    );
                 }
                 _ => expired_queued.push(*attempt),
             }
@@ -443,7 +447,7 @@ impl State {
     pub fn resume(&mut self, worker_name: &str, stored: &[StoredOutput]) {
         self.worker_name = worker_name.into();
         for StoredOutput { attempt, offset } in stored {
-            if let Some(Held { phase: Phase::Finished(ended), .. }) = self.held.get_mut(attempt)
+            if let Some(Holding { phase: Phase::Finished(ended), .. }) = self.held.get_mut(attempt)
                 && *offset > ended.output_bytes
             {
                 // Output that was stored, and gone here, before this worker's process was killed.
@@ -490,7 +494,7 @@ impl State {
     }
 
     pub fn held(&self) -> Vec<HeldAttempt> {
-        let phase = |held: &Held| match held.phase {
+        let phase = |held: &Holding| match held.phase {
             Phase::Queued(_) => HeldPhase::Queued,
             Phase::Running(_) => HeldPhase::Running,
             Phase::Finished(_) => HeldPhase::Finished,
@@ -511,7 +515,7 @@ impl State {
 
     #[cfg(test)]
     pub fn distinct_definitions(&self) -> usize {
-        let definition = |held: &Held| match &held.phase {
+        let definition = |held: &Holding| match &held.phase {
             Phase::Queued(start) => Some(Arc::as_ptr(&start.definition)),
             Phase::Running(running) => Some(Arc::as_ptr(&running.start.definition)),
             Phase::Finished(_) => None,
@@ -563,7 +567,7 @@ impl Phase {
 
 impl Running {
     fn new(start: Arc<StartAttempt>, reserved: Resources) -> (Running, Controls) {
-        let (orders, orders_out) = watch::channel(Orders::default());
+        let (orders, orders_out) = watch::channel(StopRequests::default());
         let (signals, signals_out) = mpsc::channel(MAX_SIGNALS);
         let (inputs, inputs_out) = mpsc::channel(MAX_INPUTS);
         let running = Running { start, started: None, reserved: Some(reserved), orders, signals, inputs };
@@ -572,7 +576,7 @@ impl Running {
 
     /// Adds orders to those that it has: the first cause stays, the shortest grace counts. Says whether anything is
     /// new.
-    fn tell(&self, new: Orders) -> bool {
+    fn tell(&self, new: StopRequests) -> bool {
         self.orders.send_if_modified(|orders| {
             let before = *orders;
             orders.stop = match (orders.stop, new.stop) {

@@ -221,7 +221,7 @@ async fn attempts_of_one_definition_share_it() {
 }
 
 #[test]
-fn the_words_that_a_keeper_hears_are_those_of_every_version() {
+fn the_words_that_a_executor_hears_are_those_of_every_version() {
     let start = Order { index: 4, ..play(7, "exit 0") }.start();
     let said = serde_json::to_value(Command::Start(Box::new(start))).unwrap();
     let expected = serde_json::json!({

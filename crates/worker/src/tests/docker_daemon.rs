@@ -64,7 +64,7 @@ fn of_machine() -> Option<String> {
 /// A daemon of its own, which can be killed and started again. Ends with this process at the latest.
 pub struct Daemon {
     dir: PathBuf,
-    keeper: Child,
+    executor: Child,
     network: Network,
 }
 
@@ -88,7 +88,7 @@ impl Daemon {
         }
         let dir = tempfile::Builder::new().prefix("gaffer-docker-").tempdir().map_err(|e| e.to_string())?;
         let dir = dir.keep();
-        let daemon = Daemon { keeper: keep(&dir, network), dir, network };
+        let daemon = Daemon { executor: keep(&dir, network), dir, network };
         daemon.wait()?;
         Ok(daemon)
     }
@@ -104,7 +104,7 @@ impl Daemon {
 
     /// Starts it again after it was killed.
     pub fn start_again(&mut self) {
-        let _ = self.keeper.wait();
+        let _ = self.executor.wait();
         // What a killed daemon leaves: its own file, and the process that it started for its containers.
         let _ = std::fs::remove_file(self.dir.join("pid"));
         let pid_file = self.dir.join("exec/containerd/containerd.pid");
@@ -118,7 +118,7 @@ impl Daemon {
             assert!(killed, "containerd does not die");
             std::fs::remove_file(pid_file).unwrap();
         }
-        self.keeper = keep(&self.dir, self.network);
+        self.executor = keep(&self.dir, self.network);
         self.wait().unwrap();
     }
 
@@ -135,9 +135,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.keeper.id()).unwrap());
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.executor.id()).unwrap());
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-        let _ = self.keeper.wait();
+        let _ = self.executor.wait();
     }
 }
 

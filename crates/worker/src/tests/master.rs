@@ -376,7 +376,7 @@ impl Order {
         messages
     }
 
-    /// As a keeper gets it.
+    /// As an executor gets it.
     pub fn start(self) -> StartAttempt {
         let definition = Definition {
             job: self.job,

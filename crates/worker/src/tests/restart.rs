@@ -13,7 +13,7 @@ use super::master::{Books, Master, Said, attempt, play, script, soon};
 use super::{config, eager, lives, pid_in};
 use crate::config::VolumeRoots;
 use crate::driver::scripted::PseudoRandom;
-use crate::{KeeperPlace, run_with};
+use crate::{ExecutorPlace, run_with};
 
 const DIR: &str = "GAFFER_TEST_WORKER_DIR";
 const URL: &str = "GAFFER_TEST_WORKER_URL";
@@ -32,7 +32,7 @@ fn worker_process() {
         config.docker.docker_host = Some(address);
         config.docker.volume_roots = std::env::var_os(VOLUMES).map(|root| VolumeRoots(vec![root.into()]));
     }
-    let ran = runtime.block_on(run_with(config, KeeperPlace::Here, eager(), CancellationToken::new()));
+    let ran = runtime.block_on(run_with(config, ExecutorPlace::Here, eager(), CancellationToken::new()));
     panic!("the worker ended: {ran:?}");
 }
 

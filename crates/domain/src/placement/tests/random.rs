@@ -3,12 +3,12 @@
 use super::*;
 
 /// Workers of all kinds, none over its capacity.
-pub(crate) fn any_offers(rng: &mut StdRng) -> Vec<Offer> {
+pub(crate) fn any_offers(rng: &mut StdRng) -> Vec<WorkerSnapshot> {
     let states = [WorkerState::Online, WorkerState::Draining, WorkerState::Offline, WorkerState::Lost];
     let any_offer = |worker, rng: &mut StdRng| {
         let capacity =
             resources(rng.random_range(1..=16) * 500, rng.random_range(1..=16), rng.random_range(0..=4) * 50);
-        Offer {
+        WorkerSnapshot {
             project: if rng.random_ratio(1, 5) { THEIRS } else { OURS },
             state: if rng.random_ratio(1, 3) { *states.choose(rng).unwrap() } else { WorkerState::Online },
             datacenter: (*["lab", "edge"].choose(rng).unwrap()).to_owned(),
@@ -26,19 +26,20 @@ pub(crate) fn any_offers(rng: &mut StdRng) -> Vec<Offer> {
             ..offer(worker)
         }
     };
-    let mut offers: Vec<Offer> = (1..=rng.random_range(1..30)).map(|worker| any_offer(worker, rng)).collect();
+    let mut offers: Vec<WorkerSnapshot> =
+        (1..=rng.random_range(1..30)).map(|worker| any_offer(worker, rng)).collect();
     offers.shuffle(rng);
     offers
 }
 
-pub(crate) fn any_needs(rng: &mut StdRng) -> Needs {
+pub(crate) fn any_needs(rng: &mut StdRng) -> Requirements {
     let wanted =
         resources(rng.random_range(0..=8) * 250, rng.random_range(0..=3), rng.random_range(0..=1) * 10);
     let datacenters = if rng.random_bool(0.3) { vec!["edge".to_owned()] } else { Vec::new() };
     let countables = rng.random_bool(0.2).then(|| ("gpu".to_owned(), rng.random_range(1..3)));
     let constraints = if rng.random_bool(0.2) { vec!["labels.rack in [0, 1]"] } else { Vec::new() };
     let port = HostPort { port: 80, protocol: crate::spec::PortProtocol::Tcp };
-    Needs {
+    Requirements {
         datacenters,
         countables: countables.into_iter().collect(),
         constraints: constraints.into_iter().map(|text| text.parse().unwrap()).collect(),
@@ -58,7 +59,7 @@ fn without_a_backlog_as_much_is_placed_as_fits_and_nothing_is_ever_overfull() {
         let (mut offers, needs) = (any_offers(&mut rng), any_needs(&mut rng));
         let tasks = rng.random_range(0..100);
         // How much fits does not depend on who gets it first.
-        let room = |offer: &Offer| {
+        let room = |offer: &WorkerSnapshot| {
             let mut offer = offer.clone();
             (0..tasks)
                 .take_while(|_| feasible(&needs, OURS, &offer, 0).map(|()| offer.take(&needs)).is_ok())
@@ -103,7 +104,7 @@ fn with_a_backlog_a_worker_is_within_its_capacity_or_within_its_backlog() {
 fn only_suitable_workers_are_ever_chosen_and_the_count_is_kept_in_their_offers() {
     seeds::each(0..300, |mut rng| {
         let (mut offers, needs) = (any_offers(&mut rng), any_needs(&mut rng));
-        let before: BTreeMap<WorkerId, Offer> =
+        let before: BTreeMap<WorkerId, WorkerSnapshot> =
             offers.iter().map(|offer| (offer.worker, offer.clone())).collect();
         let placed = place(&needs, OURS, 50, &mut offers, Some(Duration::from_millis(500)));
         for (worker, _) in &placed {
@@ -121,7 +122,7 @@ fn only_suitable_workers_are_ever_chosen_and_the_count_is_kept_in_their_offers()
     });
 }
 
-fn parts_of(strategy: Strategy, needs: &Needs, offer: &Offer) -> Vec<Part> {
+fn parts_of(strategy: Strategy, needs: &Requirements, offer: &WorkerSnapshot) -> Vec<Part> {
     let terms = terms(strategy, needs, offer, &Fleet { machines: 1, max_jobs: 1 }).named();
     let some = terms.into_iter().filter(|(_, value)| *value != 0.0);
     some.map(|(name, value)| Part { name: name.to_owned(), value }).collect()
@@ -129,24 +130,25 @@ fn parts_of(strategy: Strategy, needs: &Needs, offer: &Offer) -> Vec<Part> {
 
 /// The same decisions, each made from scratch over all workers.
 fn place_simply(
-    needs: &Needs,
+    needs: &Requirements,
     tasks: usize,
-    offers: &mut [Offer],
+    offers: &mut [WorkerSnapshot],
     mean_run: Option<Duration>,
 ) -> Vec<(WorkerId, Receipt)> {
     let mut placed = Vec::new();
     for _ in 0..tasks {
-        let takes_it =
-            |offer: &&mut Offer| feasible(needs, OURS, offer, backlog_limit(needs, offer, mean_run)).is_ok();
+        let takes_it = |offer: &&mut WorkerSnapshot| {
+            feasible(needs, OURS, offer, backlog_limit(needs, offer, mean_run)).is_ok()
+        };
         let workers = offers.iter().filter(|offer| offer.project == OURS).count() as u32;
-        let mut able: Vec<&mut Offer> = offers.iter_mut().filter(takes_it).collect();
+        let mut able: Vec<&mut WorkerSnapshot> = offers.iter_mut().filter(takes_it).collect();
         able.sort_by(|a, b| {
-            let waits = |offer: &Offer| feasible(needs, OURS, offer, 0).is_err();
+            let waits = |offer: &WorkerSnapshot| feasible(needs, OURS, offer, 0).is_err();
             let by_score = score(needs, a).partial_cmp(&score(needs, b)).unwrap();
             let by_score = waits(a).cmp(&waits(b)).then(by_score);
             by_score.then(a.waiting.cmp(&b.waiting)).then(a.worker.cmp(&b.worker))
         });
-        let candidate = |offer: &&mut Offer| Candidate {
+        let candidate = |offer: &&mut WorkerSnapshot| Candidate {
             worker: offer.worker,
             name: offer.name.clone(),
             score: score(needs, offer),
@@ -185,7 +187,7 @@ fn decisions_and_receipts_are_those_of_looking_at_every_worker_each_time() {
 #[test]
 fn amounts_that_no_machine_has_do_not_overflow() {
     let most = Resources { cpu: Cpu::from_millis(u32::MAX), memory: Bytes(u64::MAX), disk: Bytes(u64::MAX) };
-    let mut huge = Offer { capacity: most, ..offer(1) };
+    let mut huge = WorkerSnapshot { capacity: most, ..offer(1) };
     huge.reserve(&needs(most), u32::MAX);
     assert_eq!(huge.reserved, most);
     assert!(score(&needs(most), &huge).is_finite());

@@ -14,11 +14,16 @@ fn reading(cpu: f64, memory_used_gib: u64) -> Option<Measured> {
 }
 
 /// An idle worker that says so.
-fn idle(worker: i64) -> Offer {
-    Offer { measured: reading(0.0, 0), ..offer(worker) }
+fn idle(worker: i64) -> WorkerSnapshot {
+    WorkerSnapshot { measured: reading(0.0, 0), ..offer(worker) }
 }
 
-fn by(strategy: Strategy, needs: &Needs, tasks: usize, offers: &mut [Offer]) -> Vec<(WorkerId, Receipt)> {
+fn by(
+    strategy: Strategy,
+    needs: &Requirements,
+    tasks: usize,
+    offers: &mut [WorkerSnapshot],
+) -> Vec<(WorkerId, Receipt)> {
     super::super::place(&Request { strategy, ..request(needs, tasks) }, offers)
 }
 
@@ -46,7 +51,7 @@ fn nine_equal_tasks_on_three_workers_give_three_to_each_in_turns() {
 fn round_robin_goes_on_after_the_last_one_chosen_and_passes_over_who_cannot() {
     let mut offers = [offer(1), offer(2), offer(3), offer(4)];
     offers[2].state = WorkerState::Offline;
-    let after = |last, offers: &mut [Offer]| {
+    let after = |last, offers: &mut [WorkerSnapshot]| {
         let strategy = Strategy::RoundRobin;
         let last = Some(WorkerId(last));
         chosen(&super::super::place(&Request { strategy, last, ..request(&one_cpu(), 5) }, offers))
@@ -66,7 +71,7 @@ fn round_robin_takes_turns_among_the_most_wished_for() {
         offer.labels.insert("ssd".to_owned(), String::new());
     }
     let affinity = crate::spec::Affinity { when: "labels.ssd".parse().unwrap(), weight: 1 };
-    let needs = Needs { affinities: vec![affinity], ..one_cpu() };
+    let needs = Requirements { affinities: vec![affinity], ..one_cpu() };
     let placed = by(Strategy::RoundRobin, &needs, 10, &mut offers);
     assert_eq!(chosen(&placed), [2, 3, 2, 3, 2, 3, 2, 3, 1, 1]);
     let best = &placed[0].1.candidates[0];
@@ -80,14 +85,14 @@ fn binpack_adds_up_powers_of_ten_of_what_stays_free() {
     // (10^0.75 − 1 + 10^0.875 − 1 + 10^1 − 1) / 9 / 3
     let expected = (4.623_413_251_903_491 + 6.498_942_093_324_558 + 9.0) / 27.0;
     let fleet = Fleet { machines: 3, max_jobs: 1 };
-    let score = |worker: &Offer| super::super::score(Strategy::Binpack, &one_cpu(), worker, &fleet);
+    let score = |worker: &WorkerSnapshot| super::super::score(Strategy::Binpack, &one_cpu(), worker, &fleet);
     assert_near(score(&offer(1)), expected);
     // What fills it costs nothing, and an idle worker that would stay idle costs 1.
     let full = needs(offer(1).capacity);
     assert_near(super::super::score(Strategy::Binpack, &full, &offer(1), &fleet), 0.0);
     assert_near(super::super::score(Strategy::Binpack, &needs(resources(0, 0, 0)), &offer(1), &fleet), 1.0);
     // A resource of which there is none does not count.
-    let diskless = Offer { capacity: resources(4_000, 8, 0), ..offer(1) };
+    let diskless = WorkerSnapshot { capacity: resources(4_000, 8, 0), ..offer(1) };
     assert_near(score(&diskless), (4.623_413_251_903_491 + 6.498_942_093_324_558) / 18.0);
 }
 
@@ -105,9 +110,9 @@ fn binpack_fills_one_worker_before_it_begins_the_next_and_lets_none_wait_before_
 
 #[test]
 fn greedy_takes_the_least_busy_processors() {
-    let busy = |worker, cpu| Offer { measured: reading(cpu, 0), ..offer(worker) };
+    let busy = |worker, cpu| WorkerSnapshot { measured: reading(cpu, 0), ..offer(worker) };
     let fleet = Fleet { machines: 3, max_jobs: 1 };
-    let score = |worker: &Offer| super::super::score(Strategy::Greedy, &one_cpu(), worker, &fleet);
+    let score = |worker: &WorkerSnapshot| super::super::score(Strategy::Greedy, &one_cpu(), worker, &fleet);
     assert_near(score(&busy(1, 1.0)), 0.574_349_177_498_517_5); // 2^-0.8
     assert_near(score(&busy(1, 0.5)), 0.287_174_588_749_258_7);
     let mut offers = [busy(1, 0.5), busy(2, 0.2), busy(3, 0.9)];
@@ -118,8 +123,12 @@ fn greedy_takes_the_least_busy_processors() {
 #[test]
 fn epvm_is_the_marginal_cost_summed_over_all_resources() {
     // n = 4; 2 of 4 processors measured busy, 2 of 8 GiB and 25 of 100 GiB reserved, one job of two at most.
-    let worker =
-        Offer { reserved: resources(1_000, 2, 25), measured: reading(0.5, 1), running: 1, ..offer(1) };
+    let worker = WorkerSnapshot {
+        reserved: resources(1_000, 2, 25),
+        measured: reading(0.5, 1),
+        running: 1,
+        ..offer(1)
+    };
     let wanted = needs(resources(2_000, 2, 25));
     let fleet = Fleet { machines: 4, max_jobs: 2 };
     let parts = terms(Strategy::Epvm, &wanted, &worker, &fleet);
@@ -133,7 +142,7 @@ fn epvm_is_the_marginal_cost_summed_over_all_resources() {
 
 #[test]
 fn epvm_counts_what_was_placed_since_the_reading_on_top_of_it() {
-    let mut worker = Offer { measured: reading(0.5, 0), ..offer(1) };
+    let mut worker = WorkerSnapshot { measured: reading(0.5, 0), ..offer(1) };
     worker.take(&needs(resources(1_000, 0, 0)));
     let fleet = Fleet { machines: 16, max_jobs: 1 };
     let parts = terms(Strategy::Epvm, &needs(resources(1_000, 0, 0)), &worker, &fleet);
@@ -142,7 +151,7 @@ fn epvm_counts_what_was_placed_since_the_reading_on_top_of_it() {
 
 #[test]
 fn a_worker_whose_processors_are_busy_scores_worse_with_epvm() {
-    let busy = Offer { measured: reading(0.9, 0), ..offer(1) };
+    let busy = WorkerSnapshot { measured: reading(0.9, 0), ..offer(1) };
     let mut offers = [busy, idle(2)];
     let placed = by(Strategy::Epvm, &one_cpu(), 1, &mut offers);
     assert_eq!(chosen(&placed), [2]);
@@ -153,7 +162,7 @@ fn a_worker_whose_processors_are_busy_scores_worse_with_epvm() {
     // The books' version does not see it: its processor terms cancel out.
     let fleet = Fleet { machines: 2, max_jobs: 1 };
     let lieb = |cpu| {
-        let worker = Offer { measured: reading(cpu, 0), ..offer(1) };
+        let worker = WorkerSnapshot { measured: reading(cpu, 0), ..offer(1) };
         super::super::score(Strategy::EpvmLieb, &one_cpu(), &worker, &fleet)
     };
     assert_near(lieb(0.0), lieb(0.9));
@@ -165,8 +174,8 @@ fn who_was_not_measured_or_is_away_is_never_chosen_while_somebody_else_can_take_
         let never = offer(1);
         let mut long_ago = idle(2);
         long_ago.measured.as_mut().unwrap().age = Span::from_secs(60);
-        let away = Offer { state: WorkerState::Offline, ..idle(3) };
-        let busy = Offer { measured: reading(1.0, 7), ..offer(4) };
+        let away = WorkerSnapshot { state: WorkerState::Offline, ..idle(3) };
+        let busy = WorkerSnapshot { measured: reading(1.0, 7), ..offer(4) };
         let mut offers = [never, long_ago, away, busy];
         let placed = by(strategy, &one_cpu(), 4, &mut offers);
         assert_eq!(chosen(&placed), [4, 4, 4, 4], "{}", strategy.as_str());
@@ -182,19 +191,20 @@ fn who_was_not_measured_or_is_away_is_never_chosen_while_somebody_else_can_take_
 
 #[test]
 fn the_most_jobs_double_whenever_a_chosen_machine_has_more() {
-    let mut fleet = Fleet::of(OURS, &[offer(1), Offer { running: 3, ..offer(2) }]);
+    let mut fleet = Fleet::of(OURS, &[offer(1), WorkerSnapshot { running: 3, ..offer(2) }]);
     assert_eq!(fleet, Fleet { machines: 2, max_jobs: 4 });
     assert!(!fleet.note(4));
     assert!(fleet.note(5));
     assert_eq!(fleet.max_jobs, 8);
-    let away = Offer { state: WorkerState::Lost, running: 900, ..offer(3) };
+    let away = WorkerSnapshot { state: WorkerState::Lost, running: 900, ..offer(3) };
     assert_eq!(Fleet::of(OURS, &[away]), Fleet { machines: 0, max_jobs: 1 });
 }
 
 #[test]
 fn epvm_of_the_books_has_their_constant_and_four_jobs() {
     // One job, 2 GiB used and 1 GiB reserved of 8 GiB, 1 GiB wanted.
-    let worker = Offer { reserved: resources(0, 1, 0), measured: reading(0.4, 2), running: 1, ..offer(1) };
+    let worker =
+        WorkerSnapshot { reserved: resources(0, 1, 0), measured: reading(0.4, 2), running: 1, ..offer(1) };
     let fleet = Fleet { machines: 2, max_jobs: 1 };
     let parts = terms(Strategy::EpvmLieb, &one_cpu(), &worker, &fleet);
     let l: f64 = 1.539_600_717_839_002;
@@ -208,10 +218,11 @@ fn epvm_of_the_books_has_their_constant_and_four_jobs() {
 fn an_affinity_of_a_hundred_makes_up_for_a_whole_load_in_every_strategy() {
     let wish = |weight| {
         let affinity = crate::spec::Affinity { when: "labels.ssd".parse().unwrap(), weight };
-        Needs { affinities: vec![affinity], ..needs(resources(500, 0, 0)) }
+        Requirements { affinities: vec![affinity], ..needs(resources(500, 0, 0)) }
     };
     for strategy in Strategy::ALL {
-        let mut loaded = Offer { reserved: resources(3_000, 0, 0), measured: reading(0.75, 0), ..offer(9) };
+        let mut loaded =
+            WorkerSnapshot { reserved: resources(3_000, 0, 0), measured: reading(0.75, 0), ..offer(9) };
         loaded.labels.insert("ssd".to_owned(), "yes".to_owned());
         let first = |weight| chosen(&by(strategy, &wish(weight), 1, &mut [idle(1), loaded.clone()]))[0];
         assert_eq!(first(100), 9, "{}", strategy.as_str());
@@ -223,7 +234,7 @@ fn an_affinity_of_a_hundred_makes_up_for_a_whole_load_in_every_strategy() {
 fn scores_stay_numbers_far_beyond_what_is_full() {
     let most = Resources { cpu: Cpu::from_millis(u32::MAX), memory: Bytes(u64::MAX), disk: Bytes(u64::MAX) };
     let tiny = Resources { cpu: Cpu::from_millis(1), memory: Bytes(1), disk: Bytes(1) };
-    let worker = Offer {
+    let worker = WorkerSnapshot {
         capacity: tiny,
         reserved: most,
         running: u32::MAX,

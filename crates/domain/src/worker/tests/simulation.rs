@@ -26,8 +26,8 @@ enum Master {
 }
 
 enum ToMaster {
-    Hello { boot: u32, held: Vec<Held> },
-    Heartbeat { held: Vec<Held> },
+    Hello { boot: u32, held: Vec<ReportedAttempt> },
+    Heartbeat { held: Vec<ReportedAttempt> },
     Started(AttemptRef),
     Over(AttemptRef),
 }
@@ -48,7 +48,7 @@ struct World {
     /// Whether the session's hello has been answered: before, nothing is sent.
     is_welcome: bool,
     /// What a slow master has still to look at, and to send.
-    unread: Vec<Vec<Held>>,
+    unread: Vec<Vec<ReportedAttempt>>,
     unsent: Vec<ToWorker>,
     to_worker: VecDeque<ToWorker>,
     to_master: VecDeque<ToMaster>,
@@ -111,7 +111,7 @@ impl World {
 
     // The worker.
 
-    fn say(&mut self, message: impl FnOnce(Vec<Held>) -> ToMaster) {
+    fn say(&mut self, message: impl FnOnce(Vec<ReportedAttempt>) -> ToMaster) {
         let held = self.held.iter().map(|(attempt, phase)| held(*attempt, *phase)).collect();
         self.to_master.push_back(message(held));
     }
@@ -274,7 +274,7 @@ impl World {
         }
     }
 
-    fn repair(&mut self, held: &[Held], occasion: Occasion) {
+    fn repair(&mut self, held: &[ReportedAttempt], occasion: Occasion) {
         let expected = |(attempt, (state, since)): (&AttemptRef, &(ExpectedState, Time))| Expected {
             attempt: *attempt,
             state: *state,

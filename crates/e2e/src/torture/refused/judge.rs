@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use gaffer_protocol::rest::{DeadLetter, Page, Task};
 
 use super::super::figures::Times;
-use super::super::play::{CHATTER, chat_line, is_chat};
+use super::super::scenario::{CHATTER, chat_line, is_chat};
 use super::super::trial::Trial;
 use super::super::verdict::{Verdict, named, output};
 use super::faults::Kind;

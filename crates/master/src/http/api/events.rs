@@ -13,7 +13,7 @@ use futures::Stream;
 use gaffer_domain::JobId;
 use tokio::sync::watch;
 
-use super::super::auth::Caller;
+use super::super::auth::Principal;
 use super::super::error::Error;
 use super::super::params::{Params, page_of, wrong};
 use super::tasks::own_job;
@@ -30,7 +30,7 @@ const BATCH: u32 = 200;
 /// `GET /events`
 pub async fn of_project(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Error> {
@@ -40,7 +40,7 @@ pub async fn of_project(
 /// `GET /jobs/{job}/events`
 pub async fn of_job(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(job): Path<String>,
     headers: HeaderMap,
     params: Params,
@@ -51,7 +51,7 @@ pub async fn of_job(
 
 async fn history(
     master: Arc<Master>,
-    caller: Caller,
+    caller: Principal,
     job: Option<JobId>,
     headers: &HeaderMap,
     params: Params,
@@ -98,7 +98,7 @@ impl Master {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn events_from_now_on(&self, caller: &Caller) -> Result<i64, StoreError> {
+    pub async fn events_from_now_on(&self, caller: &Principal) -> Result<i64, StoreError> {
         let settled = self.reads.events_settled().await?;
         let newest = self.reads.events_before(caller.project, None, None, 1).await?;
         let newest = newest.first().map_or(0, |event| event.id);
@@ -109,7 +109,7 @@ impl Master {
 
 struct Live {
     master: Arc<Master>,
-    caller: Caller,
+    caller: Principal,
     job: Option<JobId>,
     after: i64,
     changes: watch::Receiver<u64>,
@@ -120,7 +120,7 @@ struct Live {
 /// Events from now on, or from the one after the last that the client has seen.
 async fn live(
     master: Arc<Master>,
-    caller: Caller,
+    caller: Principal,
     job: Option<JobId>,
     after: Option<i64>,
 ) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, Error> {

@@ -15,7 +15,7 @@ use gaffer_domain::spec::{JobSpec, MAX_SPEC_BYTES};
 use gaffer_protocol::rest::{Explanation, Job, Page};
 use tokio::time::Instant;
 
-use super::super::auth::Caller;
+use super::super::auth::Principal;
 use super::super::error::Error;
 use super::super::params::{Params, cursor, id, page_of, wrong};
 use super::body_document;
@@ -25,10 +25,10 @@ use crate::look_rate::LookRate;
 use crate::snapshot;
 use crate::store::ReadStore;
 use crate::store::deletion::Deleted;
-use crate::store::gate::{StopJob, StopResult};
 use crate::store::jobs::{JobFilter, Submitted};
 use crate::store::search::MAX_SEARCHED;
 use crate::store::specs::StoredSpec;
+use crate::store::transitions::{StopJob, StopResult};
 use crate::submit::Submission;
 
 /// Longest time that a request waits for a job.
@@ -40,7 +40,7 @@ const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 /// `POST /jobs`
 pub async fn submit(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Error> {
@@ -61,7 +61,7 @@ pub async fn submit(
 /// `POST /jobs/{job}/rerun`: a new job of the same specification.
 pub async fn rerun(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(job): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
@@ -94,7 +94,7 @@ pub fn unreadable(job: JobId, problem: &str) -> Error {
 
 async fn accept(
     master: &Master,
-    caller: &Caller,
+    caller: &Principal,
     headers: &HeaderMap,
     spec: &JobSpec,
     rerun_of: Option<JobId>,
@@ -137,7 +137,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
 /// `GET /jobs`
 pub async fn list(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["limit", "cursor", "name", "driver", "spec"], &["state", "label"])?;
@@ -192,7 +192,7 @@ fn labels(params: &Params) -> Result<BTreeMap<String, String>, Error> {
 /// `GET /jobs/{job}`: with `wait=60s&until=final`, answers when the job is over or the time is.
 pub async fn show(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(job): Path<String>,
     params: Params,
 ) -> Result<Json<Job>, Error> {
@@ -228,13 +228,13 @@ pub async fn show(
 }
 
 /// One job of the caller's project.
-pub async fn find(reads: &ReadStore, caller: &Caller, job: JobId) -> Result<Job, Error> {
+pub async fn find(reads: &ReadStore, caller: &Principal, job: JobId) -> Result<Job, Error> {
     let found = reads.job_get(caller.project, job).await?;
     found.ok_or_else(|| Error::NotFound(format!("job {job}")))
 }
 
 /// The same without its specification.
-pub async fn find_short(reads: &ReadStore, caller: &Caller, job: JobId) -> Result<Job, Error> {
+pub async fn find_short(reads: &ReadStore, caller: &Principal, job: JobId) -> Result<Job, Error> {
     let found = reads.jobs_by_id(caller.project, &[job]).await?.pop();
     found.ok_or_else(|| Error::NotFound(format!("job {job}")))
 }
@@ -242,7 +242,7 @@ pub async fn find_short(reads: &ReadStore, caller: &Caller, job: JobId) -> Resul
 /// `POST /jobs/{job}/stop`
 pub async fn stop(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(job): Path<String>,
 ) -> Result<(StatusCode, Json<Job>), Error> {
     let job: JobId = id(&job, "job")?;
@@ -250,9 +250,9 @@ pub async fn stop(
 }
 
 /// Stops a job of the caller's project.
-pub async fn stop_job(master: &Master, caller: &Caller, job: JobId) -> Result<Job, Error> {
+pub async fn stop_job(master: &Master, caller: &Principal, job: JobId) -> Result<Job, Error> {
     let wish = StopJob { job, project: caller.project, actor: caller.user.clone() };
-    match master.recorder.stop(wish).await? {
+    match master.write_batcher.stop(wish).await? {
         StopResult::Stopping => find(&master.writes, caller, job).await,
         StopResult::Over(state) => {
             let detail = format!("job {job} is over: it is {state}");
@@ -266,7 +266,7 @@ pub async fn stop_job(master: &Master, caller: &Caller, job: JobId) -> Result<Jo
 /// `DELETE /jobs/{job}`
 pub async fn delete(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(job): Path<String>,
 ) -> Result<StatusCode, Error> {
     let job: JobId = id(&job, "job")?;
@@ -275,7 +275,7 @@ pub async fn delete(
 }
 
 /// Deletes a job of the caller's project that is over.
-pub async fn delete_job(master: &Master, caller: &Caller, job: JobId) -> Result<(), Error> {
+pub async fn delete_job(master: &Master, caller: &Principal, job: JobId) -> Result<(), Error> {
     match master.writes.job_delete(caller.project, job, &caller.user).await? {
         Deleted::Yes => {
             master.deletion_wake.notify_one();
@@ -293,7 +293,7 @@ pub async fn delete_job(master: &Master, caller: &Caller, job: JobId) -> Result<
 /// `GET /jobs/{job}/explain`
 pub async fn explain(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(job): Path<String>,
 ) -> Result<Json<Explanation>, Error> {
     let job: JobId = id(&job, "job")?;

@@ -11,7 +11,7 @@ use chrono::{TimeDelta, Utc};
 use gaffer_protocol::rest::{Key, LoginLink, NewKey};
 use gaffer_protocol::wire::GoodbyeCode;
 
-use super::super::auth::Caller;
+use super::super::auth::Principal;
 use super::super::error::Error;
 use super::super::params::{Params, id, page_of};
 use super::body_as;
@@ -27,7 +27,7 @@ const LINK_VALID_SECS: u32 = 15 * 60;
 /// `GET /keys`
 pub async fn list(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["limit", "cursor"], &[])?;
@@ -39,7 +39,7 @@ pub async fn list(
 /// `POST /keys`: the answer holds the key, this once.
 pub async fn create(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Key>), Error> {
@@ -48,7 +48,7 @@ pub async fn create(
 }
 
 /// Makes a key for the caller's project.
-pub async fn create_key(master: &Master, caller: &Caller, mut new: NewKey) -> Result<Key, Error> {
+pub async fn create_key(master: &Master, caller: &Principal, mut new: NewKey) -> Result<Key, Error> {
     let unprocessable = |pointer: &str, detail: &str| Error::Unprocessable {
         code: "invalid_body",
         detail: detail.to_owned(),
@@ -85,7 +85,7 @@ pub async fn create_key(master: &Master, caller: &Caller, mut new: NewKey) -> Re
 /// `DELETE /keys/{key}`: revokes it; sessions that it opened end at once.
 pub async fn revoke(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(key): Path<String>,
 ) -> Result<StatusCode, Error> {
     revoke_key(&master, &caller, &key).await?;
@@ -93,7 +93,7 @@ pub async fn revoke(
 }
 
 /// Revokes a key of the caller's project and ends the sessions that it opened.
-pub async fn revoke_key(master: &Master, caller: &Caller, key: &str) -> Result<(), Error> {
+pub async fn revoke_key(master: &Master, caller: &Principal, key: &str) -> Result<(), Error> {
     let key: i64 = id(key, "key")?;
     if !master.writes.key_revoke(caller.project, key).await? {
         return Err(Error::NotFound(format!("key {key}")));
@@ -107,7 +107,7 @@ pub async fn revoke_key(master: &Master, caller: &Caller, key: &str) -> Result<(
 /// `POST /login-links`: a link that signs the caller in to the dashboard, once.
 pub async fn login_link(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
 ) -> Result<(StatusCode, Json<LoginLink>), Error> {
     let url = master.login_link(caller.user_id, LINK_VALID_SECS).await?;
     let expires_at = Utc::now() + TimeDelta::seconds(i64::from(LINK_VALID_SECS));

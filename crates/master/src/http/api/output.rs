@@ -14,7 +14,7 @@ use gaffer_domain::{AttemptRef, JobId};
 use gaffer_protocol::output::{Chunk, Stream};
 use gaffer_protocol::rest::{OutputData, OutputLine};
 
-use super::super::auth::Caller;
+use super::super::auth::Principal;
 use super::super::error::Error;
 use super::super::params::{Params, wrong};
 use super::events::wants;
@@ -47,7 +47,7 @@ struct Wanted {
 /// `GET /jobs/{job}/output`: of all tasks, one after the other.
 pub async fn of_job(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(job): Path<String>,
     headers: HeaderMap,
     params: Params,
@@ -64,7 +64,7 @@ pub async fn of_job(
 /// `GET /jobs/{job}/tasks/{task}/output`
 pub async fn of_task(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path((job, task)): Path<(String, String)>,
     headers: HeaderMap,
     params: Params,

@@ -11,7 +11,7 @@ use chrono::{TimeDelta, Utc};
 use gaffer_domain::simulate::trace;
 use gaffer_protocol::rest::Queue;
 
-use super::super::auth::Caller;
+use super::super::auth::Principal;
 use super::super::error::Error;
 use super::super::params::Params;
 use crate::Master;
@@ -28,7 +28,7 @@ const MAX_TRACE_TASKS: u32 = 100_000;
 /// `GET /queue`
 pub async fn show(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     params: Params,
 ) -> Result<Json<Queue>, Error> {
     params.only(&[], &[])?;
@@ -38,7 +38,7 @@ pub async fn show(
 /// `GET /trace`: the tasks that have run lately, in the form that `gaffer simulate` reads.
 pub async fn trace(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     params: Params,
 ) -> Result<impl IntoResponse, Error> {
     let params = params.only(&["since"], &[])?;

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use gaffer_protocol::rest::{BackgroundLoop, LockedJob, System, Trouble};
 
-use super::super::auth::Caller;
+use super::super::auth::Principal;
 use super::super::error::Error;
 use super::super::params::{Params, id, page_of};
 use crate::Master;
@@ -17,12 +17,12 @@ use crate::store::StoreError;
 use crate::troubles;
 
 /// `GET /system`
-pub async fn show(State(master): State<Arc<Master>>, caller: Caller) -> Result<Json<System>, Error> {
+pub async fn show(State(master): State<Arc<Master>>, caller: Principal) -> Result<Json<System>, Error> {
     Ok(Json(system(&master, &caller).await?))
 }
 
 /// How the master is doing, as far as a project may know.
-pub async fn system(master: &Master, caller: &Caller) -> Result<System, Error> {
+pub async fn system(master: &Master, caller: &Principal) -> Result<System, Error> {
     let locked = master.troubles.locked();
     let jobs: Vec<_> = locked.iter().map(|(job, _)| *job).collect();
     let own = master.reads.jobs_of_project(caller.project, &jobs).await?;
@@ -61,7 +61,7 @@ fn background_loop((name, status): (&'static str, Status)) -> BackgroundLoop {
 /// `GET /dead-letters`
 pub async fn dead_letters(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["limit", "cursor", "job"], &[])?;
@@ -75,7 +75,7 @@ pub async fn dead_letters(
 /// `POST /dead-letters/{letter}/retry`
 pub async fn retry(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(letter): Path<String>,
 ) -> Result<StatusCode, Error> {
     retry_letter(&master, &caller, &letter).await?;
@@ -83,7 +83,7 @@ pub async fn retry(
 }
 
 /// Tries to put output that was set aside where it belongs.
-pub async fn retry_letter(master: &Master, caller: &Caller, letter: &str) -> Result<(), Error> {
+pub async fn retry_letter(master: &Master, caller: &Principal, letter: &str) -> Result<(), Error> {
     let number: i64 = id(letter, "dead letter")?;
     if !master.writes.dead_letter_is_of(caller.project, number).await? {
         return Err(Error::NotFound(format!("dead letter {number}")));
@@ -109,7 +109,7 @@ pub async fn retry_letter(master: &Master, caller: &Caller, letter: &str) -> Res
 /// `DELETE /dead-letters/{letter}`
 pub async fn delete(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(letter): Path<String>,
 ) -> Result<StatusCode, Error> {
     delete_letter(&master, &caller, &letter).await?;
@@ -117,7 +117,7 @@ pub async fn delete(
 }
 
 /// Forgets something that was set aside.
-pub async fn delete_letter(master: &Master, caller: &Caller, letter: &str) -> Result<(), Error> {
+pub async fn delete_letter(master: &Master, caller: &Principal, letter: &str) -> Result<(), Error> {
     let number: i64 = id(letter, "dead letter")?;
     match master.writes.dead_letter_delete(caller.project, number).await? {
         true => Ok(()),

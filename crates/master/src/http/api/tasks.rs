@@ -14,7 +14,7 @@ use gaffer_protocol::rest::{Page, ProblemField, StdinPosition, StdinState, Task,
 use gaffer_protocol::wire::{InputState, MAX_INPUT_BYTES, ToWorker};
 use uuid::Uuid;
 
-use super::super::auth::Caller;
+use super::super::auth::Principal;
 use super::super::error::Error;
 use super::super::params::{Params, id, wrong};
 use super::body_json;
@@ -26,7 +26,7 @@ use crate::store::tasks::{TaskFilter, TaskRecord};
 /// `GET /jobs/{job}/tasks`
 pub async fn list(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(job): Path<String>,
     params: Params,
 ) -> Result<Response, Error> {
@@ -60,7 +60,7 @@ fn after(params: &Params) -> Result<Option<(i16, i32)>, Error> {
 /// `GET /jobs/{job}/tasks/{task}`
 pub async fn show(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path((job, task)): Path<(String, String)>,
 ) -> Result<Json<TaskDetail>, Error> {
     let job = own_job(&master.reads, &caller, &job).await?;
@@ -72,7 +72,7 @@ pub async fn show(
 /// `POST /jobs/{job}/tasks/{task}/signal`: passes a signal to a running task; nothing else changes.
 pub async fn signal(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path((job, task)): Path<(String, String)>,
     headers: HeaderMap,
     body: Bytes,
@@ -99,7 +99,7 @@ pub async fn signal(
 /// these bytes. An empty body is a sign that the writer is still there: without any for two minutes the input ends.
 pub async fn stdin(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path((job, task)): Path<(String, String)>,
     params: Params,
     bytes: Bytes,
@@ -161,7 +161,7 @@ fn wanted_signal(body: &serde_json::Value) -> Result<StopSignal, Error> {
 }
 
 /// A job's number, if the job is the caller's.
-pub async fn own_job(reads: &ReadStore, caller: &Caller, job: &str) -> Result<JobId, Error> {
+pub async fn own_job(reads: &ReadStore, caller: &Principal, job: &str) -> Result<JobId, Error> {
     let job: JobId = id(job, "job")?;
     match reads.job_is_of(caller.project, job).await? {
         true => Ok(job),

@@ -16,7 +16,7 @@ use gaffer_domain::worker::{Intake, WorkerState};
 use gaffer_domain::{ProjectId, Time};
 use gaffer_protocol::rest::{Amounts, DrainRequest, Draining, Sample, Usage, Worker};
 
-use super::super::auth::Caller;
+use super::super::auth::Principal;
 use super::super::error::Error;
 use super::super::params::{Params, page_of, wrong};
 use super::body_as;
@@ -32,7 +32,7 @@ const LONGEST_DRAIN: Span = Span::from_millis(7 * 24 * 3_600_000);
 /// `GET /workers`
 pub async fn list(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["limit", "cursor", "driver", "name"], &["state"])?;
@@ -71,7 +71,7 @@ pub async fn all(master: &Master, project: ProjectId, max_age: Duration) -> Resu
 /// `GET /workers/{worker}`: by number or name.
 pub async fn show(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(worker): Path<String>,
 ) -> Result<Json<Worker>, Error> {
     Ok(Json(one(&master, &caller, &worker).await?))
@@ -80,7 +80,7 @@ pub async fn show(
 /// `GET /workers/{worker}/samples`: how it was doing in the last hour, every ten seconds, since the master started.
 pub async fn samples(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(worker): Path<String>,
 ) -> Result<Json<Vec<Sample>>, Error> {
     let record = find(&master.reads, &caller, &worker).await?;
@@ -88,7 +88,7 @@ pub async fn samples(
 }
 
 /// One worker of the caller's project, as users see it.
-pub async fn one(master: &Master, caller: &Caller, worker: &str) -> Result<Worker, Error> {
+pub async fn one(master: &Master, caller: &Principal, worker: &str) -> Result<Worker, Error> {
     let record = find(&master.reads, caller, worker).await?;
     Ok(view(master, record, Utc::now()))
 }
@@ -96,7 +96,7 @@ pub async fn one(master: &Master, caller: &Caller, worker: &str) -> Result<Worke
 /// `POST /workers/{worker}/drain`: it takes nothing new, and what it has ends or leaves. The body may be empty.
 pub async fn drain(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(worker): Path<String>,
     headers: HeaderMap,
     body: Body,
@@ -110,7 +110,7 @@ pub async fn drain(
 /// `POST /workers/{worker}/cordon`: it takes nothing new, and what it has stays.
 pub async fn cordon(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(worker): Path<String>,
 ) -> Result<Json<Worker>, Error> {
     Ok(Json(set_intake(&master, &caller, &worker, Intake::Cordoned, None).await?))
@@ -119,7 +119,7 @@ pub async fn cordon(
 /// `POST /workers/{worker}/resume`: it takes work again.
 pub async fn resume(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(worker): Path<String>,
 ) -> Result<Json<Worker>, Error> {
     Ok(Json(set_intake(&master, &caller, &worker, Intake::Open, None).await?))
@@ -128,7 +128,7 @@ pub async fn resume(
 /// `DELETE /workers/{worker}`: forgets one that is not connected and has nothing left.
 pub async fn remove(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    caller: Principal,
     Path(worker): Path<String>,
 ) -> Result<StatusCode, Error> {
     remove_one(&master, &caller, &worker).await?;
@@ -136,7 +136,7 @@ pub async fn remove(
 }
 
 /// Forgets a worker.
-pub async fn remove_one(master: &Master, caller: &Caller, worker: &str) -> Result<(), Error> {
+pub async fn remove_one(master: &Master, caller: &Principal, worker: &str) -> Result<(), Error> {
     let record = find(&master.writes, caller, worker).await?;
     let name = &record.name;
     let detail = match master.writes.worker_remove(caller.project, record.id, &caller.user).await? {
@@ -155,7 +155,7 @@ pub async fn remove_one(master: &Master, caller: &Caller, worker: &str) -> Resul
 /// Sets what a worker takes.
 pub async fn set_intake(
     master: &Master,
-    caller: &Caller,
+    caller: &Principal,
     worker: &str,
     intake: Intake,
     deadline: Option<Span>,
@@ -174,7 +174,7 @@ pub async fn set_intake(
     Ok(view(master, record, Utc::now()))
 }
 
-async fn find(reads: &ReadStore, caller: &Caller, worker: &str) -> Result<Record, Error> {
+async fn find(reads: &ReadStore, caller: &Principal, worker: &str) -> Result<Record, Error> {
     let shown: String = worker.chars().filter(|char| !char.is_control()).take(100).collect();
     if shown.len() != worker.len() {
         return Err(Error::NotFound(format!("worker {shown}")));

@@ -9,14 +9,14 @@ use axum::response::Response;
 use gaffer_domain::{JobId, ProjectId};
 use tokio::sync::watch;
 
-use super::super::auth::Caller;
+use super::super::auth::Principal;
 use super::super::error::Error;
 use super::super::params::{Params, page_of};
-use super::frame::{Frame, Visitor};
+use super::format::address;
+use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
 use super::rows::EventRow;
-use super::shown::address;
 use super::stream::{Feed, stream};
 use super::view::{Browser, View};
 use crate::Master;
@@ -50,7 +50,7 @@ fn wanted_job(params: &Params) -> Result<Option<JobId>, Error> {
 /// A page of history with the cursor of the next.
 pub async fn history(
     master: &Master,
-    caller: &Caller,
+    caller: &Principal,
     job: Option<JobId>,
     params: &Params,
 ) -> Result<(Vec<EventRow>, Option<String>), Error> {
@@ -62,7 +62,7 @@ pub async fn history(
 /// `GET /events`
 pub async fn list(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["cursor", "job"], &[])?;
@@ -92,7 +92,7 @@ pub async fn list(
 /// `GET /events/live`: the stream of that page. On the first page, the events after the newest there.
 pub async fn live(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["cursor", "job", "after"], &[])?;

@@ -4,7 +4,7 @@ use gaffer_domain::spec::DriverKind;
 use gaffer_protocol::rest::Worker;
 use serde::{Serialize, Serializer};
 
-use super::shown::{bytes, cores};
+use super::format::{bytes, cores};
 use super::view::Row;
 
 /// How much of something is reserved and used.

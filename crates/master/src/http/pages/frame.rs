@@ -8,7 +8,7 @@ use axum::http::{Extensions, HeaderMap, Method, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::Utc;
 
-use super::super::auth::{self, Caller};
+use super::super::auth::{self, Principal};
 use super::super::base_path::BasePath;
 use super::super::error::Error;
 use super::super::peer::Peer;
@@ -64,14 +64,14 @@ impl Frame {
 
 /// Whoever looks at a page: signed in, with a browser.
 #[derive(Debug, Clone)]
-pub struct Visitor {
+pub struct SessionUser {
     /// Who it is.
-    pub caller: Caller,
-    surroundings: Surroundings,
+    pub caller: Principal,
+    surroundings: PageContext,
     has_trouble: bool,
 }
 
-impl Visitor {
+impl SessionUser {
     /// The frame for a page of one section.
     pub fn frame(&self, section: &'static str) -> Frame {
         let user = Some(self.caller.user.clone());
@@ -79,15 +79,15 @@ impl Visitor {
     }
 }
 
-impl FromRequestParts<Arc<Master>> for Visitor {
+impl FromRequestParts<Arc<Master>> for SessionUser {
     type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, master: &Arc<Master>) -> Result<Visitor, Response> {
-        let surroundings = Surroundings::of(parts);
+    async fn from_request_parts(parts: &mut Parts, master: &Arc<Master>) -> Result<SessionUser, Response> {
+        let surroundings = PageContext::of(parts);
         match auth::signed_in(master, &parts.headers, &Peer::of(&parts.extensions)).await {
             Ok(Some(caller)) => {
                 let has_trouble = master.troubles.database().is_some();
-                Ok(Visitor { caller, surroundings, has_trouble })
+                Ok(SessionUser { caller, surroundings, has_trouble })
             }
             Ok(None) if wants_html(&parts.headers) => {
                 Err(Redirect::to(&login::address(surroundings.here.as_deref())).into_response())
@@ -105,26 +105,26 @@ fn wants_html(headers: &HeaderMap) -> bool {
 
 /// What of a request matters to the look of its answer, whoever sent it.
 #[derive(Debug, Clone, Default)]
-pub struct Surroundings {
+pub struct PageContext {
     theme: Theme,
     base: BasePath,
     /// The page that was asked for; none if the request was to change something.
     pub here: Option<String>,
 }
 
-impl Surroundings {
-    fn of(parts: &Parts) -> Surroundings {
-        Surroundings::from(&parts.method, &parts.uri, &parts.headers, &parts.extensions)
+impl PageContext {
+    fn of(parts: &Parts) -> PageContext {
+        PageContext::from(&parts.method, &parts.uri, &parts.headers, &parts.extensions)
     }
 
     /// What to remember of a request for the page that an error becomes, which is written when the request is gone.
-    pub fn of_request(request: &Request) -> Surroundings {
-        Surroundings::from(request.method(), request.uri(), request.headers(), request.extensions())
+    pub fn of_request(request: &Request) -> PageContext {
+        PageContext::from(request.method(), request.uri(), request.headers(), request.extensions())
     }
 
-    fn from(method: &Method, uri: &Uri, headers: &HeaderMap, extensions: &Extensions) -> Surroundings {
+    fn from(method: &Method, uri: &Uri, headers: &HeaderMap, extensions: &Extensions) -> PageContext {
         let address = uri.path_and_query().filter(|_| *method == Method::GET);
-        Surroundings {
+        PageContext {
             theme: Theme::of(headers),
             base: extensions.get().cloned().unwrap_or_default(),
             here: address.map(|address| address.as_str().to_owned()),
@@ -145,10 +145,10 @@ impl Surroundings {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Surroundings {
+impl<S: Sync> FromRequestParts<S> for PageContext {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Surroundings, Self::Rejection> {
-        Ok(Surroundings::of(parts))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<PageContext, Self::Rejection> {
+        Ok(PageContext::of(parts))
     }
 }

@@ -15,16 +15,16 @@ use super::super::api::jobs::{again, delete_job, find, find_short, stop_job, unr
 use super::super::api::tasks;
 use super::super::error::Error;
 use super::super::params::{Params, id, wrong};
-use super::frame::{Frame, Visitor};
+use super::format::address;
+use super::frame::{Frame, SessionUser};
 use super::job_head::{
     Failure, JobHead, TASKS_LOOKED_AT, VerdictRow, WaitingRow, failure, most_telling, waiting,
 };
 use super::job_tabs::{EventsTab, SpecTab, TasksTab};
 use super::jobs::curl;
-use super::log::{self, LogView, Wish};
+use super::log::{self, LogQuery, LogView};
 use super::page;
 use super::rows::Choice;
-use super::shown::address;
 use crate::Master;
 use crate::snapshot;
 use crate::store::jobs::Submitted;
@@ -73,7 +73,7 @@ impl Top {
 }
 
 /// Reads what stands on top of a tab.
-async fn top(master: &Arc<Master>, visitor: &Visitor, job: JobId, tab: &str) -> Result<Top, Error> {
+async fn top(master: &Arc<Master>, visitor: &SessionUser, job: JobId, tab: &str) -> Result<Top, Error> {
     let job = match tab {
         "spec" => find(&master.reads, &visitor.caller, job).await?,
         _ => find_short(&master.reads, &visitor.caller, job).await?,
@@ -117,7 +117,7 @@ struct OutputTab {
 /// `GET /jobs/{job}`
 pub async fn show(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(job): Path<String>,
     params: Params,
 ) -> Result<Response, Error> {
@@ -130,7 +130,7 @@ pub async fn show(
         "tasks" => params.only(&["tab", "state", "cursor"], &[])?,
         "events" => params.only(&["tab", "cursor"], &[])?,
         "spec" => params.only(&["tab"], &[])?,
-        _ => params.only(&[&["tab"], &Wish::PARAMS[..]].concat(), &[])?,
+        _ => params.only(&[&["tab"], &LogQuery::PARAMS[..]].concat(), &[])?,
     };
     let top = top(&master, &visitor, job, &tab).await?;
     let frame = visitor.frame("/jobs");
@@ -149,7 +149,7 @@ async fn output_tab(
     params: &Params,
 ) -> Result<OutputTab, Error> {
     let job = top.job.id;
-    let wish = Wish::of(params)?;
+    let wish = LogQuery::of(params)?;
     let asked = params.text("task").filter(|task| !task.is_empty());
     let task = match asked {
         Some(task) => tasks::find(&master.reads, job, task).await?,
@@ -176,7 +176,7 @@ async fn output_tab(
 /// `POST /jobs/{job}/stop`
 pub async fn stop(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(job): Path<String>,
 ) -> Result<Response, Error> {
     let job: JobId = id(&job, "job")?;
@@ -197,7 +197,7 @@ pub struct Again {
 /// `POST /jobs/{job}/rerun`: a new job of the same specification.
 pub async fn rerun(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(job): Path<String>,
     Form(form): Form<Again>,
 ) -> Result<Response, Error> {
@@ -228,7 +228,7 @@ pub async fn rerun(
 /// `POST /jobs/{job}/delete`
 pub async fn delete(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(job): Path<String>,
 ) -> Result<Response, Error> {
     let job: JobId = id(&job, "job")?;

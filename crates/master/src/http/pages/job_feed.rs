@@ -15,7 +15,7 @@ use super::super::api::tasks::{find, own_job};
 use super::super::error::Error;
 use super::super::params::Params;
 use super::events::NewestEvents;
-use super::frame::Visitor;
+use super::frame::SessionUser;
 use super::job_head::{JobHead, TASKS_LOOKED_AT, failure, task_rows, waiting};
 use super::job_tabs::{PAGE_TASKS, task_filter};
 use super::lines::Output;
@@ -42,7 +42,7 @@ const LOOK_FOR_OUTPUT: Duration = Duration::from_secs(1);
 /// `GET /jobs/{job}/live`
 pub async fn live(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(job): Path<String>,
     params: Params,
 ) -> Result<Response, Error> {

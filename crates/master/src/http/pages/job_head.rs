@@ -9,9 +9,9 @@ use gaffer_protocol::rest;
 use serde::Serialize;
 
 use super::super::error::Error;
+use super::format::{Elapsed, address, count, many, sentence};
 use super::lines::Output;
 use super::rows::{Segment, TaskRow, TaskSummary, exit, labels, why};
-use super::shown::{Stretch, address, count, many, sentence};
 use super::view::Row;
 use crate::Master;
 use crate::explain;
@@ -53,7 +53,7 @@ pub struct JobHead {
     /// The same in words.
     pub tasks: String,
     /// When it ran.
-    pub ran: Stretch,
+    pub ran: Elapsed,
     /// When it was accepted.
     pub created: Option<i64>,
     /// Who submitted it.
@@ -96,7 +96,7 @@ impl JobHead {
             many: tasks.total > 1,
             segments: tasks.segments(),
             tasks: format!("{} completed", tasks.progress()),
-            ran: Stretch::new(job.started_at, job.finished_at),
+            ran: Elapsed::new(job.started_at, job.finished_at),
             created: Some(job.created_at.timestamp_millis()),
             created_by: job.created_by.clone(),
             rerun_of: job.rerun_of.map(|of| of.0),

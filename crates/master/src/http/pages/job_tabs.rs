@@ -3,16 +3,16 @@
 use askama::Template;
 use gaffer_domain::task::StateName;
 
-use super::super::auth::Caller;
+use super::super::auth::Principal;
 use super::super::error::Error;
 use super::super::params::{Params, wrong};
 use super::events::history;
+use super::format::{address, many};
 use super::frame::Frame;
 use super::job::Top;
 use super::job_head::task_rows;
 use super::jobs::curl;
 use super::rows::{Choice, EventRow, TaskRow};
-use super::shown::{address, many};
 use crate::Master;
 use crate::store::tasks::TaskFilter;
 
@@ -107,7 +107,7 @@ impl EventsTab {
     /// Reads its part.
     pub async fn new(
         master: &Master,
-        caller: &Caller,
+        caller: &Principal,
         frame: Frame,
         mut top: Top,
         params: &Params,

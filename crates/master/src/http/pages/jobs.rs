@@ -14,10 +14,10 @@ use tokio::sync::watch;
 use super::super::api::jobs::filter;
 use super::super::error::Error;
 use super::super::params::{Params, cursor};
-use super::frame::{Frame, Visitor};
+use super::format::{address, many, quoted};
+use super::frame::{Frame, SessionUser};
 use super::page;
 use super::rows::{Choice, JobRow};
-use super::shown::{address, many, quoted};
 use super::stream::{Feed, stream};
 use super::view::{Browser, View};
 use crate::Master;
@@ -161,7 +161,7 @@ fn known(params: Params) -> Result<Params, Error> {
 /// `GET /jobs`
 pub async fn list(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = known(params)?;
@@ -204,7 +204,7 @@ pub async fn list(
 /// `GET /jobs/live`: the stream of that page.
 pub async fn live(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = known(params)?;

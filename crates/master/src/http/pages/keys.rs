@@ -13,10 +13,10 @@ use serde::Deserialize;
 use super::super::api;
 use super::super::error::Error;
 use super::super::params::{Params, page_of};
-use super::frame::{Frame, Visitor};
+use super::format::{address, ago};
+use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
-use super::shown::{address, ago};
 use crate::Master;
 
 const PAGE_ROWS: u32 = 100;
@@ -70,7 +70,7 @@ impl KeyRow {
     }
 }
 
-async fn keys_page(master: &Master, visitor: &Visitor, before: Option<i64>) -> Result<KeysPage, Error> {
+async fn keys_page(master: &Master, visitor: &SessionUser, before: Option<i64>) -> Result<KeysPage, Error> {
     let keys = master.reads.key_list(visitor.caller.project, before, PAGE_ROWS + 1).await?;
     let keys = page_of(keys, PAGE_ROWS, |key| key.id);
     Ok(KeysPage {
@@ -92,7 +92,7 @@ async fn keys_page(master: &Master, visitor: &Visitor, before: Option<i64>) -> R
 /// `GET /keys`
 pub async fn list(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["cursor"], &[])?;
@@ -111,7 +111,7 @@ pub struct Wanted {
 /// `POST /keys`: shows the new key, this once.
 pub async fn create(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Form(wanted): Form<Wanted>,
 ) -> Result<Response, Error> {
     let new = NewKey {
@@ -136,7 +136,7 @@ pub async fn create(
 /// `POST /keys/{key}/revoke`
 pub async fn revoke(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(key): Path<String>,
 ) -> Result<Response, Error> {
     api::keys::revoke_key(&master, &visitor.caller, &key).await?;

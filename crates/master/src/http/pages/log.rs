@@ -11,10 +11,10 @@ use serde::Serialize;
 use super::super::api::tasks::{find, own_job};
 use super::super::error::Error;
 use super::super::params::{Params, wrong};
-use super::frame::Visitor;
+use super::format::{address, bytes, count, many};
+use super::frame::SessionUser;
 use super::lines::{Output, Window};
 use super::rows::Choice;
-use super::shown::{address, bytes, count, many};
 use super::stream_lines::StreamLines;
 use crate::Master;
 use crate::render::Line;
@@ -70,7 +70,7 @@ pub struct LogView {
 
 /// What of a query concerns the viewer.
 #[derive(Debug, Clone, Default)]
-pub struct Wish {
+pub struct LogQuery {
     /// Only this attempt; else the latest.
     pub attempt: Option<u32>,
     at: Option<u64>,
@@ -78,14 +78,14 @@ pub struct Wish {
     only: Option<Stream>,
 }
 
-impl Wish {
+impl LogQuery {
     /// Names of the parameters.
     pub const PARAMS: [&str; 5] = ["task", "attempt", "at", "before", "stream"];
 
     /// Reads them.
-    pub fn of(params: &Params) -> Result<Wish, Error> {
+    pub fn of(params: &Params) -> Result<LogQuery, Error> {
         let given = |name: &str| params.text(name).is_some_and(|text| !text.is_empty());
-        Ok(Wish {
+        Ok(LogQuery {
             attempt: if given("attempt") {
                 params.parse("attempt", "the number of an attempt")?
             } else {
@@ -124,7 +124,7 @@ pub async fn view(
     page: &str,
     task: &TaskRecord,
     siblings: &[TaskRecord],
-    wish: &Wish,
+    wish: &LogQuery,
 ) -> Result<LogView, Error> {
     let attempt = attempt_of(task, wish.attempt)?;
     let output = Output { master: master.clone(), job: task.view.job, attempt };
@@ -248,7 +248,7 @@ pub struct SomeLines {
 /// `GET /jobs/{job}/lines`: lines around which the reader scrolls.
 pub async fn lines(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(job): Path<String>,
     params: Params,
 ) -> Result<Json<SomeLines>, Error> {

@@ -11,9 +11,9 @@ use super::super::auth::{SESSION_COOKIE, SESSION_SECS, presented, sessions, sign
 use super::super::error::Error;
 use super::super::params::Params;
 use super::super::peer::Peer;
-use super::frame::{Frame, Surroundings};
+use super::format::{encoded, local_path};
+use super::frame::{Frame, PageContext};
 use super::page;
-use super::shown::{encoded, local_path};
 use crate::Master;
 use crate::guesses::TooMany;
 use crate::secret::{NewSecret, Purpose, hash_of};
@@ -44,7 +44,7 @@ struct SignedInPage {
 /// `GET /login`: says how to sign in; with a `token`, does it.
 pub async fn sign_in(
     State(master): State<Arc<Master>>,
-    surroundings: Surroundings,
+    surroundings: PageContext,
     method: Method,
     headers: HeaderMap,
     peer: Peer,

@@ -18,8 +18,8 @@ use uuid::Uuid;
 use super::super::api::jobs::find;
 use super::super::error::Error;
 use super::super::params::{Params, id};
-use super::frame::{Frame, Visitor};
-use super::shown::quoted;
+use super::format::quoted;
+use super::frame::{Frame, SessionUser};
 use super::{page, shell_words};
 use crate::Master;
 use crate::store::jobs::Submitted;
@@ -254,7 +254,7 @@ fn pairs(text: &str) -> Result<Map<String, Value>, String> {
 /// `GET /jobs/new`: empty, or filled in after an earlier job.
 pub async fn form(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["from", "as"], &[])?;
@@ -278,9 +278,9 @@ pub async fn form(
 }
 
 impl NewJobPage {
-    fn new(visitor: &Visitor, from: Option<JobId>, is_spec: bool) -> NewJobPage {
+    fn new(visitor: &SessionUser, from: Option<JobId>, is_spec: bool) -> NewJobPage {
         let from_text = from.map(|from| from.to_string()).unwrap_or_default();
-        let href = |kind| super::shown::address("/jobs/new", &[("from", &from_text), ("as", kind)]);
+        let href = |kind| super::format::address("/jobs/new", &[("from", &from_text), ("as", kind)]);
         NewJobPage {
             frame: visitor.frame("/jobs"),
             from,
@@ -300,7 +300,7 @@ impl NewJobPage {
 /// `POST /jobs/new`
 pub async fn submit(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Form(values): Form<Values>,
 ) -> Result<Response, Error> {
     let is_spec = values.action == "spec";

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::super::api::workers;
 use super::super::error::Error;
 use super::fleet::{Fleet, WorkerRow};
-use super::frame::{Frame, Visitor};
+use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
 use super::rows::JobRow;
@@ -81,7 +81,7 @@ async fn see(master: &Master, project: ProjectId, max_age: Duration) -> Result<S
 }
 
 /// `GET /`
-pub async fn show(State(master): State<Arc<Master>>, visitor: Visitor) -> Result<Response, Error> {
+pub async fn show(State(master): State<Arc<Master>>, visitor: SessionUser) -> Result<Response, Error> {
     let seen = see(&master, visitor.caller.project, snapshot::NOW).await?;
     let steps = first_steps(&master, visitor.caller.project, &seen).await?;
     page(&OverviewPage {
@@ -130,7 +130,7 @@ async fn first_steps(
 }
 
 /// `GET /live`: the stream of that page.
-pub async fn live(State(master): State<Arc<Master>>, visitor: Visitor) -> Result<Response, Error> {
+pub async fn live(State(master): State<Arc<Master>>, visitor: SessionUser) -> Result<Response, Error> {
     let project = visitor.caller.project;
     let feed = || OverviewFeed { changes: master.changes.of_any(), master: master.clone(), project };
     Ok(stream(master.clone(), format!("{project} overview"), Browser::default(), feed))

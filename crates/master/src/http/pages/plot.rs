@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use gaffer_protocol::rest::{Pass, Sample};
 
-use super::shown::clock;
+use super::format::clock;
 use crate::sampler::SAMPLE_INTERVAL;
 
 /// A plot reaches back so far.

@@ -11,11 +11,11 @@ use gaffer_protocol::rest::{Passes, Queue, QueueClass};
 use serde::Serialize;
 
 use super::super::error::Error;
-use super::frame::{Frame, Visitor};
+use super::format::{count, many, sentence};
+use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
 use super::plot::PassPlot;
-use super::shown::{count, many, sentence};
 use super::stream::{Feed, stream};
 use super::view::{Browser, Row, View};
 use crate::Master;
@@ -128,7 +128,7 @@ impl From<&Queue> for Head {
 }
 
 /// `GET /queue`
-pub async fn show(State(master): State<Arc<Master>>, visitor: Visitor) -> Result<Response, Error> {
+pub async fn show(State(master): State<Arc<Master>>, visitor: SessionUser) -> Result<Response, Error> {
     let queue = queue(&master, visitor.caller.project, snapshot::NOW).await?;
     page(&QueuePage {
         frame: visitor.frame("/queue"),
@@ -143,7 +143,7 @@ pub async fn show(State(master): State<Arc<Master>>, visitor: Visitor) -> Result
 }
 
 /// `GET /queue/live`: the stream of that page.
-pub async fn live(State(master): State<Arc<Master>>, visitor: Visitor) -> Result<Response, Error> {
+pub async fn live(State(master): State<Arc<Master>>, visitor: SessionUser) -> Result<Response, Error> {
     let project = visitor.caller.project;
     let feed = QueueFeed { master: master.clone(), project };
     Ok(stream(master, format!("{project} queue"), Browser::default(), || feed))

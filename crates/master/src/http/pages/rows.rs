@@ -3,7 +3,7 @@
 use gaffer_protocol::rest;
 use serde::Serialize;
 
-use super::shown::{Stretch, address, count, many};
+use super::format::{Elapsed, address, count, many};
 use super::view::Row;
 
 /// A stretch of a bar: the state that it stands for, where it begins and how wide it is, in hundredths.
@@ -33,7 +33,7 @@ pub struct JobRow {
     /// When it was accepted.
     pub created: Option<i64>,
     /// When it ran.
-    pub ran: Stretch,
+    pub ran: Elapsed,
     /// What became of it, or what it waits for.
     pub why: String,
 }
@@ -52,7 +52,7 @@ impl From<&rest::Job> for JobRow {
             segments: tasks.segments(),
             tasks: tasks.progress(),
             created: Some(job.created_at.timestamp_millis()),
-            ran: Stretch::new(job.started_at, job.finished_at),
+            ran: Elapsed::new(job.started_at, job.finished_at),
             why: what_happened(job, &tasks),
         }
     }
@@ -171,7 +171,7 @@ pub struct TaskRow {
     /// The number of that.
     pub attempt: u32,
     /// When that ran.
-    pub ran: Stretch,
+    pub ran: Elapsed,
     /// How it exited.
     pub exit: String,
     /// What became of it, or what it waits for.
@@ -190,7 +190,7 @@ impl From<&rest::Task> for TaskRow {
             output: address(&format!("/jobs/{}", task.job), &[("task", &task.address)]),
             worker: task.worker.clone().unwrap_or_default(),
             attempt: task.attempt,
-            ran: Stretch::measured(task.started_at, ended, task.ran_seconds),
+            ran: Elapsed::measured(task.started_at, ended, task.ran_seconds),
             exit: exit(task.exit_code, task.signal),
             why: why(task),
         }
@@ -257,7 +257,7 @@ impl From<&rest::Event> for EventRow {
             }
             (Some(job), None, _) => (format!("job {job}"), format!("/jobs/{job}")),
             (None, _, Some(worker)) => {
-                (worker.clone(), format!("/workers/{}", super::shown::encoded(worker)))
+                (worker.clone(), format!("/workers/{}", super::format::encoded(worker)))
             }
             (None, _, None) => (String::new(), "/events".to_owned()),
         };

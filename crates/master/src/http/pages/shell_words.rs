@@ -46,7 +46,7 @@ pub fn split(line: &str) -> Result<Vec<String>, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shown::quoted;
+    use super::super::format::quoted;
     use super::*;
 
     #[test]

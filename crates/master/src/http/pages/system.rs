@@ -10,10 +10,10 @@ use gaffer_protocol::rest::{DeadLetter, System};
 use super::super::api::system::{delete_letter, retry_letter, system};
 use super::super::error::Error;
 use super::super::params::{Params, page_of};
-use super::frame::{Frame, Visitor};
+use super::format::address;
+use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
-use super::shown::address;
 use crate::Master;
 
 const PAGE_ROWS: u32 = 50;
@@ -60,7 +60,7 @@ struct LoopRow {
 /// `GET /system`
 pub async fn show(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["cursor"], &[])?;
@@ -144,7 +144,7 @@ impl LetterRow {
 /// `POST /system/dead-letters/{letter}/retry`
 pub async fn retry(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(letter): Path<String>,
 ) -> Result<Response, Error> {
     retry_letter(&master, &visitor.caller, &letter).await?;
@@ -154,7 +154,7 @@ pub async fn retry(
 /// `POST /system/dead-letters/{letter}/delete`
 pub async fn delete(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(letter): Path<String>,
 ) -> Result<Response, Error> {
     delete_letter(&master, &visitor.caller, &letter).await?;

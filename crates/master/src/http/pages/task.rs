@@ -14,13 +14,13 @@ use super::super::api::jobs::find_short as find_job;
 use super::super::api::tasks::find;
 use super::super::error::Error;
 use super::super::params::{Params, id};
-use super::frame::{Frame, Visitor};
+use super::format::{Elapsed, address, moment};
+use super::frame::{Frame, SessionUser};
 use super::job_head::JobHead;
 use super::jobs::curl;
-use super::log::{self, LogView, Wish};
+use super::log::{self, LogQuery, LogView};
 use super::page;
 use super::rows::{TaskRow, exit};
-use super::shown::{Stretch, address, moment};
 use crate::Master;
 
 #[derive(Template)]
@@ -44,7 +44,7 @@ struct AttemptView {
     worker_href: String,
     placed: String,
     started: String,
-    ran: Stretch,
+    ran: Elapsed,
     output: String,
     output_href: String,
     sha256: Option<String>,
@@ -95,7 +95,7 @@ impl AttemptView {
             worker: attempt.worker,
             placed: time(Some(attempt.scheduled_at)),
             started: time(attempt.started_at),
-            ran: Stretch::measured(attempt.started_at, attempt.finished_at, attempt.ran_seconds),
+            ran: Elapsed::measured(attempt.started_at, attempt.finished_at, attempt.ran_seconds),
             output: log::size(attempt.output_lines, attempt.output_bytes),
             output_href: address(page, &[("attempt", &attempt.attempt.to_string())]),
             sha256: attempt.output_sha256,
@@ -162,12 +162,12 @@ impl Placement {
 /// `GET /jobs/{job}/tasks/{task}`
 pub async fn show(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path((job, task)): Path<(String, String)>,
     params: Params,
 ) -> Result<Response, Error> {
-    let params = params.only(&Wish::PARAMS, &[])?;
-    let wish = Wish::of(&params)?;
+    let params = params.only(&LogQuery::PARAMS, &[])?;
+    let wish = LogQuery::of(&params)?;
     let job: JobId = id(&job, "job")?;
     let job = find_job(&master.reads, &visitor.caller, job).await?;
     let task = find(&master.reads, job.id, &task).await?;

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::CookieJar;
 use serde::Deserialize;
 
-use super::shown::local_path;
+use super::format::local_path;
 use crate::Master;
 
 const COOKIE: &str = "gaffer_theme";

@@ -18,11 +18,11 @@ use super::super::api::{keys, workers};
 use super::super::error::Error;
 use super::super::params::wrong;
 use super::fleet::WorkerRow;
-use super::frame::{Frame, Visitor};
+use super::format::{ago, bytes, moment, quoted};
+use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
 use super::plot::Plot;
-use super::shown::{ago, bytes, moment, quoted};
 use super::stream::{Feed, stream};
 use super::view::{Browser, View};
 use crate::Master;
@@ -57,7 +57,7 @@ struct DriverView {
 /// `GET /workers/{worker}`: by number or name.
 pub async fn show(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(worker): Path<String>,
 ) -> Result<Response, Error> {
     let worker = workers::one(&master, &visitor.caller, &worker).await?;
@@ -133,7 +133,7 @@ fn machine(worker: &Worker) -> String {
 /// `GET /workers/{worker}/live`: the stream of that page.
 pub async fn live(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(worker): Path<String>,
 ) -> Result<Response, Error> {
     let worker = workers::one(&master, &visitor.caller, &worker).await?.id;
@@ -180,7 +180,7 @@ pub struct DrainForm {
 /// `POST /workers/{worker}/drain`
 pub async fn drain(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(worker): Path<String>,
     Form(form): Form<DrainForm>,
 ) -> Result<Response, Error> {
@@ -194,7 +194,7 @@ pub async fn drain(
 /// `POST /workers/{worker}/cordon`
 pub async fn cordon(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(worker): Path<String>,
 ) -> Result<Response, Error> {
     set_intake(&master, &visitor, &worker, Intake::Cordoned, None).await
@@ -203,7 +203,7 @@ pub async fn cordon(
 /// `POST /workers/{worker}/remove`
 pub async fn remove(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(worker): Path<String>,
 ) -> Result<Response, Error> {
     workers::remove_one(&master, &visitor.caller, &worker).await?;
@@ -213,7 +213,7 @@ pub async fn remove(
 /// `POST /workers/{worker}/resume`
 pub async fn resume(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Path(worker): Path<String>,
 ) -> Result<Response, Error> {
     set_intake(&master, &visitor, &worker, Intake::Open, None).await
@@ -221,7 +221,7 @@ pub async fn resume(
 
 async fn set_intake(
     master: &Master,
-    visitor: &Visitor,
+    visitor: &SessionUser,
     worker: &str,
     intake: Intake,
     deadline: Option<Span>,
@@ -243,14 +243,14 @@ struct NewWorkerPage {
 }
 
 impl NewWorkerPage {
-    fn new(visitor: &Visitor, name: String) -> NewWorkerPage {
+    fn new(visitor: &SessionUser, name: String) -> NewWorkerPage {
         let frame = visitor.frame("/workers");
         NewWorkerPage { frame, name, error: None, line: None, rows: Vec::new(), blank: WorkerRow::default() }
     }
 }
 
 /// `GET /workers/new`
-pub async fn new_form(visitor: Visitor) -> Result<Response, Error> {
+pub async fn new_form(visitor: SessionUser) -> Result<Response, Error> {
     page(&NewWorkerPage::new(&visitor, "workers".to_owned()))
 }
 
@@ -263,7 +263,7 @@ pub struct NewWorker {
 /// `POST /workers/new`: makes a key and shows the line to run, this once.
 pub async fn new_key(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     Form(new): Form<NewWorker>,
 ) -> Result<Response, Error> {
     let key = NewKey { kind: "worker".to_owned(), name: new.name.clone(), expires_in_seconds: None };

@@ -12,7 +12,7 @@ use super::super::api::workers;
 use super::super::error::Error;
 use super::super::params::Params;
 use super::fleet::WorkerRow;
-use super::frame::{Frame, Visitor};
+use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
 use super::stream::{Feed, stream};
@@ -34,7 +34,7 @@ struct WorkersPage {
 }
 
 /// `GET /workers`
-pub async fn list(State(master): State<Arc<Master>>, visitor: Visitor) -> Result<Response, Error> {
+pub async fn list(State(master): State<Arc<Master>>, visitor: SessionUser) -> Result<Response, Error> {
     let workers = workers::all(&master, visitor.caller.project, snapshot::NOW).await?;
     page(&WorkersPage {
         frame: visitor.frame("/workers"),
@@ -48,7 +48,7 @@ pub async fn list(State(master): State<Arc<Master>>, visitor: Visitor) -> Result
 /// `GET /workers/live`: the stream of that page; with `since`, of those that have connected for the first time since.
 pub async fn live(
     State(master): State<Arc<Master>>,
-    visitor: Visitor,
+    visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["since"], &[])?;

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use super::table::Table;
 use super::worker::Outcome;
 use super::*;
-use crate::worker::{Expected, ExpectedState, Held, LOST_MARGIN, Occasion, Repair, reconcile};
+use crate::worker::{Expected, ExpectedState, LOST_MARGIN, Occasion, Repair, ReportedAttempt, reconcile};
 
 /// What workers say.
 #[derive(Clone)]
 pub enum ToMaster {
-    Hello { sent: Millis, boot: u32, held: Vec<Held> },
-    Heartbeat { sent: Millis, held: Vec<Held> },
+    Hello { sent: Millis, boot: u32, held: Vec<ReportedAttempt> },
+    Heartbeat { sent: Millis, held: Vec<ReportedAttempt> },
     Started(AttemptRef, Millis),
     Over(AttemptRef, Outcome),
 }
@@ -182,7 +182,7 @@ impl World {
         let _ = self.apply(at, TaskEvent::MoveRequested(report, "moved".to_owned()));
     }
 
-    /// The one gate: applies an event, checks what it did, and sends the command that follows.
+    /// The one way in: applies an event, checks what it did, and sends the command that follows.
     pub fn apply(&mut self, at: usize, event: TaskEvent) -> Result<(), Rejected> {
         let watched = &mut self.master.tasks[at];
         let held_before = watched.task.state.worker();
@@ -332,7 +332,7 @@ impl World {
         }
     }
 
-    fn repair(&mut self, worker: usize, held: &[Held], occasion: Occasion) {
+    fn repair(&mut self, worker: usize, held: &[ReportedAttempt], occasion: Occasion) {
         let expected: Vec<Expected> =
             self.master.links[worker].live.iter().map(|at| self.expected(*at)).collect();
         for repair in reconcile(&expected, held, occasion, time(self.now)) {

@@ -1,7 +1,7 @@
 //! The workers of the simulation: they do what they are told, and what the product promises of them.
 
 use super::*;
-use crate::worker::{HEARTBEAT_INTERVAL, Held, HeldPhase, LOST_MARGIN, SILENCE_LIMIT};
+use crate::worker::{HEARTBEAT_INTERVAL, HeldPhase, LOST_MARGIN, ReportedAttempt, SILENCE_LIMIT};
 
 /// What the master says.
 pub enum ToWorker {
@@ -73,13 +73,16 @@ impl Worker {
         self.broke_at[session as usize - 1].is_some_and(|broke_at| broke_at <= now)
     }
 
-    fn held(&self) -> Vec<Held> {
+    fn held(&self) -> Vec<ReportedAttempt> {
         let phase = |phase: &Phase| match phase {
             Phase::Queued => HeldPhase::Queued,
             Phase::Running => HeldPhase::Running,
             Phase::Finished(_) => HeldPhase::Finished,
         };
-        self.held.iter().map(|(attempt, held)| Held { attempt: *attempt, phase: phase(&held.0) }).collect()
+        self.held
+            .iter()
+            .map(|(attempt, held)| ReportedAttempt { attempt: *attempt, phase: phase(&held.0) })
+            .collect()
     }
 
     fn running(&self) -> Vec<AttemptRef> {

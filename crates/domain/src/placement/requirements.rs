@@ -1,0 +1,157 @@
+//! What a task needs of a worker; tasks with equal needs are placed together.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Strategy;
+use crate::JobId;
+use crate::constraint::{Constraint, Fact};
+use crate::spec::{Affinity, Concurrency, DriverKind, JobKind, JobSpec, PortProtocol, Resources, TaskSpec};
+
+/// What a task needs of a worker. Tasks with equal needs, project and priority share a class and are placed together.
+///
+/// Stored by its JSON: a field that joins is left out where it says nothing, so that old needs keep their text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Requirements {
+    /// What executes it.
+    pub driver: DriverKind,
+    /// What it reserves.
+    pub resources: Resources,
+    /// Where it may run; sorted, empty means anywhere.
+    pub datacenters: Vec<String>,
+    /// How many it takes of countable resources; none of them 0.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub countables: BTreeMap<String, u32>,
+    /// Ports of the worker that it takes for itself; sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<HostPort>,
+    /// What the worker must be; sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
+    /// What the worker should be; sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub affinities: Vec<Affinity>,
+    /// Over the values of this fact the definition's tasks are spread evenly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Fact>,
+    /// No two of the definition's tasks are live on one worker.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub distinct_workers: bool,
+    /// Whose tasks look at each other, where they do (`spread`, `distinct_workers`): such tasks share their class with
+    /// none of another definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<DefinitionRef>,
+    /// How workers are scored; none means as the installation does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+    /// They are of a service, which does not end by itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub service: bool,
+    /// How many attempts of the group may be live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
+}
+
+/// A task definition of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DefinitionRef {
+    /// Which job.
+    pub job: JobId,
+    /// Its place in the job's list, from 0.
+    pub position: u16,
+}
+
+/// A port of a worker's machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HostPort {
+    /// Its number; never 0.
+    pub port: u16,
+    /// What it speaks.
+    pub protocol: PortProtocol,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.port, self.protocol.as_str())
+    }
+}
+
+impl Requirements {
+    /// The needs of one definition of a job. Whatever may be written in any order has one order here.
+    pub fn of(job: &JobSpec, task: &TaskSpec, definition: DefinitionRef) -> Requirements {
+        let ports = task.container.iter().flat_map(|container| &container.ports);
+        let fixed = ports.filter(|port| port.host > 0);
+        let looks_at_each_other = task.distinct_workers || task.spread.is_some();
+        Requirements {
+            driver: task.driver,
+            resources: task.resources.amounts,
+            datacenters: sorted(job.datacenters.clone()),
+            countables: task.resources.countables.clone(),
+            ports: sorted(fixed.map(|port| HostPort { port: port.host, protocol: port.protocol }).collect()),
+            constraints: sorted(job.constraints.iter().chain(&task.constraints).cloned().collect()),
+            affinities: sorted(job.affinities.iter().chain(&task.affinities).cloned().collect()),
+            spread: task.spread.clone(),
+            distinct_workers: task.distinct_workers,
+            definition: looks_at_each_other.then_some(definition),
+            strategy: job.placement.and_then(|placement| placement.strategy),
+            service: job.kind == JobKind::Service,
+            concurrency: job.concurrency.clone(),
+        }
+    }
+
+    /// Requirements of so much and nothing else.
+    pub fn of_resources(driver: DriverKind, resources: Resources) -> Requirements {
+        Requirements {
+            driver,
+            resources,
+            datacenters: Vec::new(),
+            countables: BTreeMap::new(),
+            ports: Vec::new(),
+            constraints: Vec::new(),
+            affinities: Vec::new(),
+            spread: None,
+            distinct_workers: false,
+            definition: None,
+            strategy: None,
+            service: false,
+            concurrency: None,
+        }
+    }
+}
+
+impl fmt::Display for Requirements {
+    /// In a few words, for lists.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Resources { cpu, memory, disk } = self.resources;
+        write!(f, "{}, {cpu} cpu", self.driver.as_str())?;
+        for (amount, what) in [(memory, "memory"), (disk, "disk")].into_iter().filter(|(n, _)| n.get() > 0) {
+            write!(f, ", {amount} {what}")?;
+        }
+        for (name, count) in &self.countables {
+            write!(f, ", {count} {name}")?;
+        }
+        for port in &self.ports {
+            write!(f, ", port {port}")?;
+        }
+        if !self.datacenters.is_empty() {
+            write!(f, ", in {}", self.datacenters.join(" or "))?;
+        }
+        for constraint in &self.constraints {
+            write!(f, ", {constraint}")?;
+        }
+        if self.distinct_workers {
+            f.write_str(", distinct workers")?;
+        }
+        if let Some(concurrency) = &self.concurrency {
+            write!(f, ", at most {} of {}", concurrency.limit, concurrency.group)?;
+        }
+        Ok(())
+    }
+}
+
+fn sorted<T: Ord>(mut items: Vec<T>) -> Vec<T> {
+    items.sort_unstable();
+    items
+}

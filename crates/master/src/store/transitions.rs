@@ -1,0 +1,364 @@
+//! The one place that changes tasks: a batch of events is applied to locked rows in a single transaction.
+//!
+//! Locks are taken on the rows of the jobs, in the order of their numbers; whoever holds a job's lock owns its tasks.
+//! What the batch leads to (commands to workers, acknowledgements) is returned and may be acted on: it is committed.
+
+mod batch;
+mod load;
+mod settle;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use gaffer_domain::job::{JobState, TaskCounts};
+use gaffer_domain::placement::{DefinitionRef, Receipt};
+use gaffer_domain::reason::{AttemptEnd, Reason, ReasonCode};
+use gaffer_domain::spec::JobSpec;
+use gaffer_domain::task::{
+    AfterStop, AttemptChange, Command, Rejected, StateName, StopCause, Task, TaskEvent, TaskState, apply,
+};
+use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
+use gaffer_protocol::wire::{ContainerFacts, Ended};
+
+use super::output::ReceivedOutput;
+use super::specs::StoredSpec;
+use super::{Store, StoreError};
+pub use batch::{
+    Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartOrder, StopJob,
+    StopResult, Unfinished,
+};
+
+/// The most tasks that one transaction changes because their job is stopped or their dependencies are decided; what is left
+/// is done in further ones, between which others have their turn.
+pub const SLICE_TASKS: usize = 1_000;
+
+/// All rows that a batch touches, in memory while it is applied.
+#[derive(Debug, Default)]
+struct Work {
+    jobs: BTreeMap<JobId, JobWork>,
+    /// Of the workers on which something is to be placed, those that take something new: locked, so that they do until
+    /// this is committed.
+    open_workers: BTreeSet<WorkerId>,
+    tasks: HashMap<TaskId, TaskWork>,
+    /// Jobs that another transaction holds.
+    busy: BTreeSet<JobId>,
+    /// For jobs that are gone on with: where the last slice ended, and then where this one does.
+    slices: BTreeMap<JobId, Option<Place>>,
+    /// How many more tasks this transaction may change for the sake of large jobs.
+    slice_room: usize,
+    /// Jobs of which more is left than there was room for.
+    unfinished: BTreeSet<JobId>,
+    /// Definitions that have fewer blocked tasks than their counts say.
+    miscounted: BTreeSet<(JobId, usize)>,
+    attempts: AttemptWrites,
+    events: Vec<EventRow>,
+    commands: Vec<Dispatch>,
+    scheduling_wanted: bool,
+    runs: Vec<Run>,
+    given_back: Vec<(i64, WorkerId)>,
+    started: Vec<(i64, WorkerId)>,
+    closed: Vec<AttemptRef>,
+    workers: BTreeSet<WorkerId>,
+}
+
+#[derive(Debug)]
+struct JobWork {
+    project: ProjectId,
+    spec: StoredSpec,
+    state: JobState,
+    started_at: Option<Time>,
+    finished_at: Option<Time>,
+    stop_message: Option<String>,
+    reason: Option<Reason>,
+    definitions: Vec<DefinitionWork>,
+    dirty: bool,
+}
+
+#[derive(Debug, Default, Clone)]
+struct DefinitionWork {
+    counts: TaskCounts,
+    change: TaskCounts,
+}
+
+#[derive(Debug)]
+struct TaskWork {
+    job: JobId,
+    position: usize,
+    index: u32,
+    class: i64,
+    task: Task,
+    since: Time,
+    dirty: bool,
+}
+
+#[derive(Debug, Default)]
+struct AttemptWrites {
+    opened: Vec<(AttemptRef, WorkerId, Time, Option<Box<Receipt>>)>,
+    changed: BTreeMap<AttemptRef, AttemptUpdate>,
+}
+
+#[derive(Debug, Default)]
+struct AttemptUpdate {
+    started_at: Option<Time>,
+    finished_at: Option<Time>,
+    end: Option<AttemptEnd>,
+    report: Option<Box<Ended>>,
+    container: Option<Box<ContainerFacts>>,
+    output: ReceivedOutput,
+}
+
+#[derive(Debug)]
+struct EventRow {
+    project: ProjectId,
+    kind: String,
+    job: JobId,
+    task: Option<TaskId>,
+    attempt: Option<u32>,
+    worker: Option<WorkerId>,
+    actor: Arc<str>,
+    message: String,
+}
+
+impl Store {
+    /// Applies a batch. Everything in it is committed together, or nothing is.
+    ///
+    /// # Errors
+    /// When the database does not answer. Whether the batch was committed is then unknown; applying it again does no
+    /// harm, as what has happened already is rejected by the rules.
+    pub async fn tasks_apply(&self, batch: &Batch, now: Time) -> Result<Outcome, StoreError> {
+        let mut tx = self.begin_short().await?;
+        let mut work = Work { slice_room: SLICE_TASKS, ..Work::default() };
+        work.load(&mut tx, &self.specs, batch).await?;
+        if batch.passes_over_locked {
+            work.pass_over_locked(&mut tx).await?;
+        }
+
+        let mut outcome = Outcome::default();
+        for stop in &batch.stops {
+            outcome.stops.push(work.stop_job(stop, now));
+        }
+        for slice in &batch.slices {
+            work.continue_job(slice.job, now);
+        }
+        for input in &batch.inputs {
+            outcome.results.push(work.apply(input, now));
+        }
+        work.settle_dependencies(&mut tx, now).await?;
+        work.settle_jobs(now);
+
+        work.note_late_reports(&mut tx, batch, &outcome.results).await?;
+        work.write(&mut tx, now).await?;
+        super::output::chunks_insert(&mut tx, &batch.chunks).await?;
+        tx.commit().await?;
+
+        outcome.slices = batch.slices.iter().map(|slice| work.slice_result(slice.job)).collect();
+        outcome.busy = work.busy.into_iter().collect();
+        let is_stopping = |job: &JobId| work.jobs.get(job).is_some_and(|job| job.stop_message.is_some());
+        outcome.unfinished = work
+            .unfinished
+            .iter()
+            .map(|job| Unfinished { job: *job, is_stopping: is_stopping(job) })
+            .collect();
+        outcome.commands = work.commands;
+        outcome.jobs = work.jobs.iter().filter(|(_, job)| job.dirty).map(|(id, _)| *id).collect();
+        outcome.scheduling_wanted = work.scheduling_wanted;
+        outcome.runs = work.runs;
+        (outcome.given_back, outcome.started) = (work.given_back, work.started);
+        outcome.closed = work.closed;
+        outcome.workers = work.workers;
+        Ok(outcome)
+    }
+}
+
+impl Work {
+    /// Applies one event to one task, and what follows if its job is being stopped: a stop reaches a large job slice by
+    /// slice, and nothing of the job may begin anew meanwhile.
+    fn apply(&mut self, input: &Input, now: Time) -> Result<(), Rejected> {
+        self.apply_one(input, now)?;
+        let Some(work) = self.tasks.get(&input.task).filter(|work| work.task.state.can_be_stopped()) else {
+            return Ok(());
+        };
+        let Some(message) = self.jobs.get(&work.job).and_then(|job| job.stop_message.clone()) else {
+            return Ok(());
+        };
+        let event = TaskEvent::StopRequested(StopCause { message, then: AfterStop::Cancel });
+        self.apply_one(
+            &Input { task: input.task, event, actor: input.actor.clone(), detail: Detail::None },
+            now,
+        )
+    }
+
+    /// Applies one event to one task; an event on a task that does not exist (any more) is stale.
+    fn apply_one(&mut self, input: &Input, now: Time) -> Result<(), Rejected> {
+        let Some(work) = self.tasks.get_mut(&input.task) else { return Err(Rejected::Stale) };
+        if self.busy.contains(&work.job) {
+            return Err(Rejected::Busy);
+        }
+        let Some(job) = self.jobs.get_mut(&work.job) else { return Err(Rejected::Stale) };
+        let Some(definition) = job.spec.tasks.get(work.position) else { return Err(Rejected::Stale) };
+        if let TaskEvent::Placed { worker } = &input.event
+            && (!self.open_workers.contains(worker)
+                || job.spec.problem().is_some()
+                || (job.stop_message.is_some() && work.task.state.can_be_stopped()))
+        {
+            return Err(Rejected::NoPlace);
+        }
+
+        // Times do not go back, also where an earlier master's clock was ahead of this one's.
+        let now = now.max(work.since);
+        let worker_before = work.task.state.worker();
+        let change = apply(&work.task, &definition.restart, input.event.clone(), now)?;
+
+        let (before, after) = (work.task.state.name(), change.task.state.name());
+        if before != after {
+            job.definitions[work.position].change.moved(before, after);
+            work.since = now;
+        }
+        work.task = change.task;
+        work.dirty = true;
+        job.dirty = true;
+        // Pending ones want a worker; an end leaves room on one.
+        self.scheduling_wanted |=
+            after == StateName::Pending || (worker_before.is_some() && after.is_final());
+
+        let attempt = AttemptRef { task: input.task, attempt: work.task.attempt };
+        self.workers.extend(worker_before);
+        self.workers.extend(work.task.state.worker());
+        match &change.attempt {
+            Some(AttemptChange::Started { at }) => {
+                job.started_at.get_or_insert(*at);
+                self.started.extend(worker_before.map(|worker| (work.class, worker)));
+                self.attempts.changed.entry(attempt).or_default().started_at = Some(*at);
+            }
+            Some(AttemptChange::Closed { end: None }) => {
+                self.closed.push(attempt);
+                self.given_back.extend(worker_before.map(|worker| (work.class, worker)));
+            }
+            Some(AttemptChange::Closed { end: Some(_) }) => {
+                self.closed.push(attempt);
+                if let Detail::End(report, _) = &input.detail
+                    && let Some(at) = report.started_at
+                {
+                    job.started_at.get_or_insert(at.min(now).max(Time::UNIX_EPOCH));
+                    let (class, micros) = (work.class, report.ran_micros);
+                    self.runs.extend(worker_before.map(|worker| Run { class, worker, micros }));
+                }
+            }
+            Some(AttemptChange::Opened { worker: _ }) | None => {}
+        }
+        self.attempts.note(attempt, change.attempt, &input.detail, now);
+        match change.command {
+            Some(Command::Start(worker)) => {
+                let position = u16::try_from(work.position).unwrap_or(u16::MAX);
+                let definition = DefinitionRef { job: work.job, position };
+                let spec = job.spec.shared();
+                let order = StartOrder { attempt, definition, index: work.index, spec };
+                self.commands.push(Dispatch::Start(worker, order));
+            }
+            Some(Command::Stop(worker)) => self.commands.push(Dispatch::Stop(worker, attempt)),
+            None => {}
+        }
+        if let TaskState::Failed { reason, .. } = &work.task.state
+            && job.reason.is_none()
+        {
+            let message = match job.spec.tasks.len() == 1 && definition.indices.is_single() {
+                true => reason.message.clone(),
+                false => format!("task {}: {}", address(&job.spec, work), reason.message),
+            };
+            job.reason = Some(Reason { code: reason.code, message });
+        }
+        self.events.push(EventRow {
+            project: job.project,
+            kind: format!("task.{after}"),
+            job: work.job,
+            task: Some(input.task),
+            attempt: (work.task.attempt > 0).then_some(work.task.attempt),
+            worker: work.task.state.worker().or(worker_before),
+            actor: input.actor.clone(),
+            message: message_of(&work.task.state, &input.detail),
+        });
+        Ok(())
+    }
+}
+
+impl JobWork {
+    /// The counts of one definition as they are after the batch so far.
+    fn counts(&self, position: usize) -> TaskCounts {
+        let definition = self.definitions.get(position).cloned().unwrap_or_default();
+        let mut counts = definition.counts;
+        counts.merge(&definition.change);
+        counts
+    }
+}
+
+impl AttemptWrites {
+    fn note(&mut self, attempt: AttemptRef, change: Option<AttemptChange>, detail: &Detail, now: Time) {
+        match change {
+            Some(AttemptChange::Opened { worker }) => {
+                let receipt = match detail {
+                    Detail::Placement(receipt) => Some(receipt.clone()),
+                    _ => None,
+                };
+                self.opened.push((attempt, worker, now, receipt));
+            }
+            Some(AttemptChange::Closed { end }) => {
+                let update = self.changed.entry(attempt).or_default();
+                update.finished_at = Some(now);
+                update.end = end;
+                if let Detail::End(report, received) = detail {
+                    update.started_at =
+                        update.started_at.or(report.started_at.map(|at| at.min(now).max(Time::UNIX_EPOCH)));
+                    update.container = update.container.take().or(report.container.clone().map(Box::new));
+                    update.report = Some(report.clone());
+                    update.output = *received;
+                }
+            }
+            Some(AttemptChange::Started { .. }) => {
+                if let Detail::Container(container) = detail {
+                    self.changed.entry(attempt).or_default().container = Some(container.clone());
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+fn message_of(state: &TaskState, detail: &Detail) -> String {
+    match state {
+        TaskState::Blocked => String::new(),
+        TaskState::Pending { after: Some(reason), .. } if reason.code == ReasonCode::Stopped => {
+            format!("{}; waits for another worker", reason.message)
+        }
+        TaskState::Pending { after: Some(reason), not_before } => {
+            format!("{}; to be repeated from {} on", reason.message, not_before.format("%H:%M:%S"))
+        }
+        TaskState::Pending { after: None, .. } => "waits for a worker".to_owned(),
+        TaskState::Scheduled { .. } => match detail {
+            Detail::Placement(receipt) => match receipt.candidates.first() {
+                Some(chosen) => format!(
+                    "placed on {} ({}, score {:.2}, best of {} that could take it)",
+                    chosen.name, receipt.strategy, chosen.score, receipt.feasible
+                ),
+                None => String::new(),
+            },
+            _ => String::new(),
+        },
+        TaskState::Running { .. } => "started".to_owned(),
+        TaskState::Stopping { cause, .. } => cause.message.clone(),
+        TaskState::Completed { .. } => "exited with code 0".to_owned(),
+        TaskState::Failed { reason, .. } | TaskState::Cancelled { reason, .. } => reason.message.clone(),
+    }
+}
+
+/// How users address a task: `name`, or `name.index`.
+fn address(spec: &JobSpec, work: &TaskWork) -> String {
+    match spec.tasks.get(work.position) {
+        Some(definition) if definition.indices.is_single() => definition.name.clone(),
+        Some(definition) => format!("{}.{}", definition.name, work.index),
+        None => format!("?.{}", work.index),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! What one transaction applies, and what comes of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use gaffer_domain::job::JobState;
+use gaffer_domain::placement::{DefinitionRef, Receipt};
+use gaffer_domain::spec::JobSpec;
+use gaffer_domain::task::{Rejected, TaskEvent};
+use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};
+use gaffer_protocol::definitions::Definition;
+use gaffer_protocol::wire::{ContainerFacts, Ended};
+
+use super::super::output::{ChunkRow, ReceivedOutput};
+
+/// What is to be applied together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Events, in the order in which they happened.
+    pub inputs: Vec<Input>,
+    /// Jobs to be stopped, with all their tasks.
+    pub stops: Vec<StopJob>,
+    /// Jobs that were too large for one transaction and are gone on with.
+    pub slices: Vec<JobSlice>,
+    /// Output to be stored.
+    pub chunks: Vec<ChunkRow>,
+    /// Whether a job is left alone if another transaction holds a task of it, as one that is held itself always is. To find
+    /// that out locks each task, which writes its row: for a batch that has met such a lock.
+    pub passes_over_locked: bool,
+}
+
+/// The next part of a job that is too large to be stopped, or to have its dependencies settled, in one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobSlice {
+    /// Which job.
+    pub job: JobId,
+    /// Where the last slice ended; none to begin.
+    pub after: Option<Place>,
+}
+
+/// A job of which only a part was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Which job.
+    pub job: JobId,
+    /// It is being stopped; otherwise its dependencies are being settled.
+    pub is_stopping: bool,
+}
+
+/// Where a task is in its job, in the order in which slices go through it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Of its definition.
+    pub position: u16,
+    /// In its definition.
+    pub index: u32,
+}
+
+/// What became of a slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SliceResult {
+    /// Nothing is left to be done.
+    Done,
+    /// There is more, behind this place if there is one.
+    More(Option<Place>),
+    /// Another transaction holds the job.
+    Busy,
+}
+
+/// One event and what belongs to it.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// On which task.
+    pub task: TaskId,
+    /// What happened.
+    pub event: TaskEvent,
+    /// Who or what caused it.
+    pub actor: Arc<str>,
+    /// What is kept with the attempt.
+    pub detail: Detail,
+}
+
+/// What is kept with an attempt beyond what the rules need.
+#[derive(Debug, Clone)]
+pub enum Detail {
+    /// Nothing.
+    None,
+    /// How the worker was chosen.
+    Placement(Box<Receipt>),
+    /// What it runs in.
+    Container(Box<ContainerFacts>),
+    /// What the worker reported, and what is known of the output that arrived.
+    End(Box<Ended>, ReceivedOutput),
+}
+
+/// A wish to stop a job.
+#[derive(Debug, Clone)]
+pub struct StopJob {
+    /// Which.
+    pub job: JobId,
+    /// Whose it must be.
+    pub project: ProjectId,
+    /// Who wants it.
+    pub actor: Arc<str>,
+}
+
+/// What became of a batch, once it is committed.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// For each input, whether it changed anything.
+    pub results: Vec<Result<(), Rejected>>,
+    /// For each job to be stopped.
+    pub stops: Vec<StopResult>,
+    /// For each slice.
+    pub slices: Vec<SliceResult>,
+    /// What to tell workers, in this order.
+    pub commands: Vec<Dispatch>,
+    /// Jobs of which something changed.
+    pub jobs: Vec<JobId>,
+    /// Jobs that another transaction holds: nothing of them has changed.
+    pub busy: Vec<JobId>,
+    /// Jobs of which only a part was done, because they are too large for one transaction.
+    pub unfinished: Vec<Unfinished>,
+    /// Some task waits for a worker now that did not before, or some worker has room.
+    pub scheduling_wanted: bool,
+    /// Runs that a worker reported the end of.
+    pub runs: Vec<Run>,
+    /// Classes of attempts that workers gave back unstarted.
+    pub given_back: Vec<(i64, WorkerId)>,
+    /// Classes of attempts that workers started.
+    pub started: Vec<(i64, WorkerId)>,
+    /// Attempts that are not live any more: over, or given back.
+    pub closed: Vec<AttemptRef>,
+    /// Workers of which something else is expected than before.
+    pub workers: BTreeSet<WorkerId>,
+}
+
+/// One run of an attempt, for judging how fast work goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The task's class.
+    pub class: i64,
+    /// Where it ran.
+    pub worker: WorkerId,
+    /// How long.
+    pub micros: u64,
+}
+
+/// What became of a wish to stop a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopResult {
+    /// It is stopping, or has stopped already because nothing of it was running.
+    Stopping,
+    /// It was over.
+    Over(JobState),
+    /// There is no such job in that project.
+    Unknown,
+    /// Another transaction holds the job.
+    Busy,
+}
+
+/// An attempt to be started, with the specification that it comes from.
+#[derive(Debug, Clone)]
+pub struct StartOrder {
+    /// Which.
+    pub attempt: AttemptRef,
+    /// What it is of.
+    pub definition: DefinitionRef,
+    /// The task's index.
+    pub index: u32,
+    /// Of its job.
+    pub spec: Arc<JobSpec>,
+}
+
+impl StartOrder {
+    /// What its worker has to know of the definition; none if the specification has no such definition.
+    pub fn content(&self) -> Option<Definition> {
+        let task = self.spec.tasks.get(usize::from(self.definition.position))?;
+        Some(Definition {
+            job: self.definition.job,
+            task: task.name.clone(),
+            driver: task.driver,
+            container: task.container.clone().map(Box::new),
+            workdir: task.workdir.clone(),
+            stdin: task.stdin,
+            action: task.action.clone(),
+            env: task.env.clone(),
+            resources: task.resources.amounts,
+            countables: task.resources.countables.clone(),
+            timeout: task.timeout,
+            output: task.output,
+            stop: task.stop,
+            lost_after: self.spec.lost_after,
+        })
+    }
+}
+
+/// What to tell a worker.
+#[derive(Debug, Clone)]
+pub enum Dispatch {
+    /// Start an attempt.
+    Start(WorkerId, StartOrder),
+    /// Stop an attempt.
+    Stop(WorkerId, AttemptRef),
+}

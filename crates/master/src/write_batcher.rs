@@ -1,0 +1,363 @@
+//! Brings everything that happens to tasks to `store/transitions`: few, large transactions, then commands and acknowledgements.
+//!
+//! There is one write batcher. What arrives while a batch commits forms the next one. Items are handled in the order in
+//! which they were sent, so that a comparison with what a worker holds sees all that the worker had reported before.
+
+mod batch;
+mod commit;
+mod deferred;
+mod poison;
+mod queue;
+mod repair;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use chrono::Utc;
+use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::task::{Report, TaskEvent};
+use gaffer_domain::worker::{Occasion, ReportedAttempt};
+use gaffer_domain::{AttemptRef, WorkerId};
+use gaffer_protocol::wire::{ContainerFacts, Ended};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::background::large_jobs::LargeJobs;
+use crate::changes::Changes;
+use crate::hub::{Hub, Listed, OnItsWay, SessionHandle};
+use crate::live::{LiveOutput, LiveOutputs};
+use crate::pace::Pace;
+use crate::scheduler::pauses::Pauses;
+use crate::store::Store;
+use crate::store::output::{ChunkRow, ReceivedOutput};
+use crate::store::transitions::{Detail, Input, JobSlice, SliceResult, StopJob, StopResult};
+use crate::troubles::Troubles;
+use batch::{Answer, Change, MAX_BATCH_CHANGES, Pending, Results};
+use deferred::Deferred;
+use queue::Charge;
+pub use queue::{NotTaken, Reporter};
+pub use repair::lost;
+
+/// Waits between tries while the database is away.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_secs(1);
+/// How long a stop is retried while another transaction holds the job.
+const STOP_TRIED_FOR: Duration = Duration::from_secs(5);
+
+/// So many workers are compared with one look at the database.
+const MAX_COMPARISONS: usize = 200;
+/// What an item costs beside its texts.
+const ITEM_BYTES: usize = 256;
+
+/// Sends items to the write batcher. Never waits for room, see [`queue`].
+#[derive(Debug, Clone)]
+pub struct WriteBatcherHandle {
+    items: mpsc::UnboundedSender<Item>,
+    queued: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+enum Item {
+    Change(Change),
+    Compare(Comparison),
+}
+
+/// What a worker says it holds, to be compared with the database once all before it is committed.
+#[derive(Debug)]
+struct Comparison {
+    worker: WorkerId,
+    held: Arc<Vec<ReportedAttempt>>,
+    of: Of,
+}
+
+/// When the worker said so.
+#[derive(Debug)]
+enum Of {
+    Hello { rebooted: bool, done: oneshot::Sender<bool> },
+    Heartbeat { session: Arc<SessionHandle>, listed: Listed },
+}
+
+impl Comparison {
+    fn occasion(&self) -> Occasion {
+        match self.of {
+            Of::Hello { rebooted, .. } => Occasion::Hello { rebooted },
+            Of::Heartbeat { .. } => Occasion::Heartbeat,
+        }
+    }
+}
+
+/// The write batcher is gone: the master is shutting down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the master is shutting down")]
+pub struct ShuttingDown;
+
+impl WriteBatcherHandle {
+    /// An attempt started, as its worker says.
+    ///
+    /// # Errors
+    /// When the master is shutting down, or the worker has reported too much; likewise below.
+    pub fn started(
+        &self,
+        from: &Reporter,
+        attempt: AttemptRef,
+        at: chrono::DateTime<Utc>,
+        container: Option<ContainerFacts>,
+    ) -> Result<(), NotTaken> {
+        let bytes = container.as_ref().map_or(0, |facts| facts.id.len() + facts.image.len());
+        let event = TaskEvent::Started(Report { worker: from.worker, attempt: attempt.attempt }, at);
+        let detail = container.map_or(Detail::None, |facts| Detail::Container(Box::new(facts)));
+        let input = Input { task: attempt.task, event, actor: from.actor.clone(), detail };
+        self.report(from, input, None, bytes)
+    }
+
+    /// An attempt was given back unstarted.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn returned(&self, from: &Reporter, attempt: AttemptRef) -> Result<(), NotTaken> {
+        let event = TaskEvent::Returned(Report { worker: from.worker, attempt: attempt.attempt });
+        let input = Input { task: attempt.task, event, actor: from.actor.clone(), detail: Detail::None };
+        self.report(from, input, None, 0)
+    }
+
+    /// An attempt is over, as its worker says; all its output was sent here before. `received` is known of that output.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn ended(
+        &self,
+        from: &Reporter,
+        ended: Box<Ended>,
+        received: ReceivedOutput,
+    ) -> Result<(), NotTaken> {
+        let message = match &ended.end {
+            AttemptEnd::StartFailed { message, .. } => message.len(),
+            _ => 0,
+        };
+        let facts = ended.container.as_ref().map_or(0, |facts| facts.id.len() + facts.image.len());
+        let bytes = size_of::<Ended>() + message + facts;
+        let attempt = ended.attempt;
+        let report = Report { worker: from.worker, attempt: attempt.attempt };
+        let event = TaskEvent::Ended(report, ended.end.clone());
+        let detail = Detail::End(ended, received);
+        let input = Input { task: attempt.task, event, actor: from.actor.clone(), detail };
+        self.report(from, input, Some(from.worker), bytes)
+    }
+
+    /// Output arrived.
+    ///
+    /// # Errors
+    /// When the master is shutting down.
+    pub fn output(&self, row: ChunkRow, live: Arc<LiveOutput>, on_its_way: OnItsWay) -> Result<(), NotTaken> {
+        Ok(self.change(Change::Output { row, live, on_its_way })?)
+    }
+
+    /// Applies what the master has decided and says which of it changed something, after the commit.
+    ///
+    /// # Errors
+    /// When the master is shutting down; likewise below.
+    pub async fn events(&self, inputs: Vec<Input>) -> Result<Results, ShuttingDown> {
+        let (done, result) = oneshot::channel();
+        let answer = Answer::new(inputs.len(), done);
+        for (place, input) in inputs.into_iter().enumerate() {
+            self.change(Change::Decision { input, answer: answer.clone(), place })?;
+        }
+        drop(answer);
+        result.await.map_err(|_| ShuttingDown)
+    }
+
+    /// Stops a job, after the commit. A job that somebody else holds locked is tried again for a moment.
+    pub async fn stop(&self, stop: StopJob) -> Result<StopResult, ShuttingDown> {
+        let begun = Instant::now();
+        loop {
+            let (done, result) = oneshot::channel();
+            self.change(Change::Stop(stop.clone(), done))?;
+            match result.await.map_err(|_| ShuttingDown)? {
+                StopResult::Busy if begun.elapsed() < STOP_TRIED_FOR => tokio::time::sleep(RETRY_FIRST).await,
+                result => return Ok(result),
+            }
+        }
+    }
+
+    /// Goes on with a job that is too large for one transaction, after the commit.
+    pub async fn slice(&self, slice: JobSlice) -> Result<SliceResult, ShuttingDown> {
+        let (done, result) = oneshot::channel();
+        self.change(Change::Slice(slice, done))?;
+        result.await.map_err(|_| ShuttingDown)
+    }
+
+    /// Compares what a worker says it holds with the database, once all that it reported before is committed, and
+    /// waits until the differences are repaired. False if the database took too long for that.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn reconcile_hello(
+        &self,
+        worker: WorkerId,
+        held: Vec<ReportedAttempt>,
+        rebooted: bool,
+    ) -> Result<bool, ShuttingDown> {
+        let (done, result) = oneshot::channel();
+        let of = Of::Hello { rebooted, done };
+        self.send(Item::Compare(Comparison { worker, held: Arc::new(held), of }))?;
+        result.await.map_err(|_| ShuttingDown)
+    }
+
+    /// The same for a list in a heartbeat; waits for nothing.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn reconcile_heartbeat(
+        &self,
+        session: &Arc<SessionHandle>,
+        listed: Listed,
+    ) -> Result<(), ShuttingDown> {
+        let (worker, held) = (session.worker, listed.held.clone());
+        let of = Of::Heartbeat { session: session.clone(), listed };
+        self.send(Item::Compare(Comparison { worker, held, of }))
+    }
+
+    fn report(
+        &self,
+        from: &Reporter,
+        input: Input,
+        acknowledge: Option<WorkerId>,
+        bytes: usize,
+    ) -> Result<(), NotTaken> {
+        let charge = Some(Charge::new(from, &self.queued, ITEM_BYTES + bytes)?);
+        Ok(self.change(Change::Report { input, acknowledge, charge })?)
+    }
+
+    fn change(&self, change: Change) -> Result<(), ShuttingDown> {
+        self.send(Item::Change(change))
+    }
+
+    fn send(&self, item: Item) -> Result<(), ShuttingDown> {
+        self.items.send(item).map_err(|_| ShuttingDown)
+    }
+}
+
+/// What the write batcher works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where it writes.
+    pub store: Store,
+    /// Through which workers are told.
+    pub hub: Hub,
+    /// Output that is under way.
+    pub live: LiveOutputs,
+    /// Learns how long runs take.
+    pub pace: Pace,
+    /// Learns what workers give back.
+    pub pauses: Pauses,
+    /// Tells viewers.
+    pub changes: Changes,
+    /// Asks for a scheduling pass.
+    pub scheduler_wake: Arc<Notify>,
+    /// Takes what is too large for one transaction.
+    pub large_jobs: LargeJobs,
+    /// Knows what is wrong with the database.
+    pub troubles: Troubles,
+}
+
+/// The write batcher itself.
+#[derive(Debug)]
+pub struct WriteBatcher {
+    items: mpsc::UnboundedReceiver<Item>,
+    /// Taken from the queue, for the batch after the present one.
+    next: Option<Item>,
+    parts: Parts,
+    compacting: Arc<Semaphore>,
+    deferred: Deferred,
+    /// How many changes make a full batch: fewer while the database is slow.
+    most_changes: usize,
+}
+
+impl WriteBatcher {
+    /// A write batcher and the handle to it.
+    pub fn new(parts: Parts) -> (WriteBatcher, WriteBatcherHandle) {
+        let (sender, items) = mpsc::unbounded_channel();
+        let compacting = Arc::new(Semaphore::new(1));
+        let deferred = Deferred::default();
+        let most_changes = MAX_BATCH_CHANGES;
+        let write_batcher = WriteBatcher { items, next: None, parts, compacting, deferred, most_changes };
+        (write_batcher, WriteBatcherHandle { items: sender, queued: Arc::default() })
+    }
+
+    /// Records until every handle is gone.
+    pub async fn run(mut self) {
+        loop {
+            // A batch of what was deferred, then one of what is new: neither keeps the other waiting, however much there is.
+            if self.deferred.due().is_some_and(|due| due <= Instant::now()) {
+                self.try_deferred().await;
+            }
+            let item = match self.next.take() {
+                Some(item) => item,
+                None => tokio::select! {
+                    biased;
+                    item = self.items.recv() => match item {
+                        Some(item) => item,
+                        None => return,
+                    },
+                    () = sleep_until_or_forever(self.deferred.due()) => continue,
+                },
+            };
+            let (pending, comparisons) = self.gather(item);
+            self.commit(pending.changes).await;
+            if comparisons.is_empty() {
+                continue;
+            }
+            // What is found is committed before anything else, and before the sessions go on.
+            let (found, uncompared) = self.repair(&comparisons).await;
+            self.commit(found.into_iter().map(Change::found).collect()).await;
+            for comparison in comparisons {
+                if let Of::Hello { done, .. } = comparison.of {
+                    let _ = done.send(!uncompared.contains(&comparison.worker));
+                }
+            }
+        }
+    }
+
+    /// Takes what is there, up to the limits of a batch. What is to be compared has to see everything committed that its
+    /// worker reported before, and nothing that it reported after.
+    fn gather(&mut self, item: Item) -> (Pending, Vec<Comparison>) {
+        let mut pending = Pending::default();
+        let mut comparisons = Vec::new();
+        let mut compared = HashSet::new();
+        let mut has_hello = false;
+        let mut next = Some(item);
+        while let Some(item) = next {
+            let comes_after = match &item {
+                Item::Compare(comparison) => compared.contains(&comparison.worker),
+                Item::Change(change) => match change.worker() {
+                    Some(worker) => compared.contains(&worker),
+                    // What is placed on a worker right after its hello would look lost.
+                    None => has_hello,
+                },
+            };
+            if comes_after || pending.is_full(self.most_changes) || comparisons.len() == MAX_COMPARISONS {
+                self.next = Some(item);
+                break;
+            }
+            match item {
+                Item::Compare(comparison) => {
+                    compared.insert(comparison.worker);
+                    has_hello |= matches!(comparison.of, Of::Hello { .. });
+                    comparisons.push(comparison);
+                }
+                Item::Change(change) => pending.add(change),
+            }
+            next = self.items.try_recv().ok();
+        }
+        (pending, comparisons)
+    }
+}
+
+async fn sleep_until_or_forever(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

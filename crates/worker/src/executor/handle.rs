@@ -1,0 +1,436 @@
+//! The agent's side of a connection to its executor.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{SinkExt as _, StreamExt as _};
+use gaffer_domain::AttemptRef;
+use gaffer_domain::quantity::Span;
+use gaffer_protocol::wire::{DriverStatus, HeldAttempt, Welcome};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::frame::{self, FromExecutor, Heard, ToExecutor, Wire};
+use super::log;
+use super::watch::{self, ExecutorProcess};
+use crate::clock::BootTime;
+use crate::execution::{Command, Event};
+
+/// How long an executor that has nothing left to do may take to leave.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What an executor runs in.
+#[derive(Clone)]
+pub(super) enum Host {
+    Task(Arc<Mutex<Option<JoinHandle<()>>>>),
+    Process(Arc<ExecutorProcess>),
+}
+
+impl Host {
+    pub fn task(task: JoinHandle<()>) -> Host {
+        Host::Task(Arc::new(Mutex::new(Some(task))))
+    }
+
+    pub fn process(process: ExecutorProcess) -> Host {
+        Host::Process(Arc::new(process))
+    }
+
+    /// Ends it at once, and waits until it has ended.
+    pub async fn kill(&self) {
+        match self {
+            Host::Task(task) => {
+                if let Some(task) = &*task.lock().unwrap_or_else(PoisonError::into_inner) {
+                    task.abort();
+                }
+            }
+            Host::Process(process) => process.kill(),
+        }
+        self.ended().await;
+    }
+
+    async fn ended(&self) {
+        match self {
+            Host::Task(task) => {
+                let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(task) = task {
+                    let _ = task.await;
+                }
+            }
+            Host::Process(process) => process.ended().await,
+        }
+    }
+}
+
+/// An executor that took this agent. Everything goes in the order in which it is asked for.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    line: Arc<Line>,
+    host: Host,
+    hang_up: CancellationToken,
+    /// Hangs up when the last handle goes.
+    _connection: Arc<DropGuard>,
+}
+
+/// The executor is gone: nothing can be known of what executes until there is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the process that keeps this worker's attempts is gone")]
+pub(crate) struct Gone;
+
+struct Line {
+    requests: mpsc::UnboundedSender<ToExecutor>,
+    /// Who waits for an answer, in the order of the requests.
+    waiting: Mutex<VecDeque<oneshot::Sender<Answer>>>,
+    /// What happened and was not taken.
+    events: Mutex<Vec<Event>>,
+    eventful: Notify,
+    lease: Mutex<Lease>,
+    takes_input: AtomicBool,
+    idle: CancellationToken,
+    settled: CancellationToken,
+    gone: CancellationToken,
+}
+
+enum Answer {
+    SessionOpen(Vec<DriverStatus>, Vec<HeldAttempt>),
+    Held(Vec<Event>, Vec<HeldAttempt>),
+    Chunk(Option<(Bytes, u64)>),
+    Pong,
+}
+
+/// What the agent knows of the leases of what executes.
+#[derive(Debug)]
+struct Lease {
+    /// When the master last knew that this worker was alive.
+    contact: BootTime,
+    /// The shortest `lost_after` of what executes, as the executor last said.
+    told: Option<Span>,
+    /// The same of what was delivered before the executor was last asked, and after that.
+    before_asking: Option<Span>,
+    since_asking: Option<Span>,
+}
+
+impl Executor {
+    /// Over a connection that the executor has taken.
+    pub(super) fn new(wire: Wire, host: Host) -> Executor {
+        let (requests, to_send) = mpsc::unbounded_channel();
+        let line = Arc::new(Line {
+            requests,
+            waiting: Mutex::default(),
+            events: Mutex::default(),
+            eventful: Notify::new(),
+            lease: Mutex::new(Lease::new(BootTime::now())),
+            takes_input: AtomicBool::new(false),
+            idle: CancellationToken::new(),
+            settled: CancellationToken::new(),
+            gone: CancellationToken::new(),
+        });
+        let hang_up = CancellationToken::new();
+        tokio::spawn(line.clone().talk(wire, to_send, hang_up.clone()));
+        if let Host::Process(process) = host.clone() {
+            let watch = watch::watch(Asking(line.clone()), process);
+            tokio::spawn(hang_up.clone().run_until_cancelled_owned(watch));
+        }
+        Executor { line, host, hang_up: hang_up.clone(), _connection: Arc::new(hang_up.drop_guard()) }
+    }
+
+    /// Waits until it is gone.
+    pub async fn gone(&self) {
+        self.line.gone.cancelled().await;
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.line.gone.is_cancelled()
+    }
+
+    /// A session begins: gives what it can execute with, and all that is held. What happens from now on is told in
+    /// events.
+    pub async fn open_session(&self) -> Result<(Vec<DriverStatus>, Vec<HeldAttempt>), Gone> {
+        match self.line.ask(ToExecutor::OpenSession).await? {
+            Answer::SessionOpen(drivers, held) => Ok((drivers, held)),
+            _ => Err(Gone),
+        }
+    }
+
+    /// The session was accepted: what the master may not know is told again.
+    pub fn welcomed(&self, welcome: &Welcome) {
+        self.line.say(ToExecutor::Welcomed(welcome.clone()));
+    }
+
+    /// The session is over: no more events.
+    pub fn close_session(&self) {
+        self.line.say(ToExecutor::CloseSession);
+    }
+
+    /// Does what the master says.
+    pub fn deliver(&self, command: Command) {
+        match &command {
+            Command::Start(start) => self.line.lease().delivered(start.definition.lost_after),
+            Command::Input(_) if !self.line.takes_input.load(Ordering::Relaxed) => return,
+            _ => {}
+        }
+        self.line.say(ToExecutor::Deliver(command));
+    }
+
+    /// The master knows that this worker was alive at that moment.
+    pub fn renew_lease(&self, sent_at: BootTime) {
+        self.line.lease().renew(sent_at);
+        self.line.say(ToExecutor::RenewLease { sent_at_micros: sent_at.as_micros() });
+    }
+
+    /// Waits until there may be events. Only one can wait.
+    pub async fn eventful(&self) {
+        self.line.eventful.notified().await;
+    }
+
+    /// What happened since the last call, in order.
+    pub fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.line.events())
+    }
+
+    /// What happened since the last call, and what is held right after that.
+    pub async fn take_events_and_held(&self) -> Result<(Vec<Event>, Vec<HeldAttempt>), Gone> {
+        match self.line.ask(ToExecutor::Held).await? {
+            Answer::Held(events, held) => Ok((events, held)),
+            _ => Err(Gone),
+        }
+    }
+
+    /// Output of an attempt from `offset` on, at most `max` bytes, as the frame that goes to the master, and how many
+    /// bytes it is; none if there is none.
+    pub async fn next_chunk(
+        &self,
+        attempt: AttemptRef,
+        offset: u64,
+        max: usize,
+    ) -> Result<Option<(Bytes, u64)>, Gone> {
+        match self.line.ask(ToExecutor::Chunk { attempt, offset, max }).await? {
+            Answer::Chunk(chunk) => Ok(chunk),
+            _ => Err(Gone),
+        }
+    }
+
+    /// Has everything ended, and waits until nothing runs.
+    pub async fn shut_down(&self) {
+        self.line.say(ToExecutor::ShutDown);
+        tokio::select! {
+            () = self.line.idle.cancelled() => {}
+            () = self.line.gone.cancelled() => {}
+        }
+    }
+
+    /// After that: waits until the master has acknowledged every end.
+    pub async fn all_acknowledged(&self) {
+        tokio::select! {
+            () = self.line.settled.cancelled() => {}
+            () = self.line.gone.cancelled() => {}
+        }
+    }
+
+    /// After that: hangs up, and waits a while until it has left.
+    pub async fn leave(self) {
+        self.hang_up.cancel();
+        if tokio::time::timeout(LEAVE_PATIENCE, self.host.ended()).await.is_err() {
+            tracing::warn!("the process that kept this worker's attempts takes its time to leave");
+        }
+    }
+}
+
+/// What the watch asks.
+pub(super) struct Asking(Arc<Line>);
+
+impl Asking {
+    /// Waits for a sign of life.
+    pub async fn ping(&self) -> Result<(), Gone> {
+        self.0.ask(ToExecutor::Ping).await.map(|_| ())
+    }
+
+    /// Whether the lease of anything that executes has run out by now, as far as this agent knows; none if nothing has a
+    /// lease.
+    pub fn has_lapsed(&self, now: BootTime) -> Option<bool> {
+        Some(self.0.lease().end()? <= now)
+    }
+}
+
+impl Line {
+    fn say(&self, request: ToExecutor) {
+        // If nobody is there, `gone` says so.
+        let _ = self.requests.send(request);
+    }
+
+    async fn ask(&self, request: ToExecutor) -> Result<Answer, Gone> {
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut waiting = self.waiting();
+            if request == ToExecutor::Ping {
+                self.lease().asked();
+            }
+            self.requests.send(request).map_err(|_| Gone)?;
+            waiting.push_back(answer);
+        }
+        answered.await.map_err(|_| Gone)
+    }
+
+    /// Carries what is said either way until one side is gone.
+    async fn talk(
+        self: Arc<Self>,
+        wire: Wire,
+        mut to_send: mpsc::UnboundedReceiver<ToExecutor>,
+        hang_up: CancellationToken,
+    ) {
+        let (mut sink, mut stream) = wire.split();
+        let send = async {
+            while let Some(mut request) = to_send.recv().await {
+                loop {
+                    sink.feed(frame::json(&request)?).await?;
+                    match to_send.try_recv() {
+                        Ok(next) => request = next,
+                        Err(_) => break,
+                    }
+                }
+                sink.flush().await?;
+            }
+            io::Result::Ok(())
+        };
+        let hear = async {
+            while let Some(bytes) = stream.next().await {
+                self.heard(frame::from_executor(bytes?).map_err(io::Error::other)?)?;
+            }
+            io::Result::Ok(())
+        };
+        let ended = tokio::select! {
+            ended = send => ended,
+            ended = hear => ended,
+            () = hang_up.cancelled() => Ok(()),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "the connection to the executor broke");
+        }
+        // In this order, so that nobody waits for an answer that never comes.
+        drop(to_send);
+        self.gone.cancel();
+        self.waiting().clear();
+        self.eventful.notify_one();
+    }
+
+    fn heard(&self, heard: Heard) -> io::Result<()> {
+        let answer = match heard {
+            Heard::Chunk(frame, bytes) => Answer::Chunk(Some((frame, bytes))),
+            Heard::Message(message) => match message {
+                FromExecutor::Events(events) => {
+                    self.events().extend(events);
+                    self.eventful.notify_one();
+                    return Ok(());
+                }
+                FromExecutor::Idle => {
+                    self.idle.cancel();
+                    return Ok(());
+                }
+                FromExecutor::Settled => {
+                    self.settled.cancel();
+                    return Ok(());
+                }
+                FromExecutor::Log(line) => {
+                    log::repeat(&line);
+                    return Ok(());
+                }
+                FromExecutor::SessionOpen { drivers, held, takes_input } => {
+                    self.takes_input.store(takes_input, Ordering::Relaxed);
+                    // What was on its way is of a session before.
+                    self.events().clear();
+                    Answer::SessionOpen(drivers, held)
+                }
+                FromExecutor::Held(held) => Answer::Held(std::mem::take(&mut *self.events()), held),
+                FromExecutor::NoChunk => Answer::Chunk(None),
+                FromExecutor::Pong { shortest_lost_after } => {
+                    self.lease().told(shortest_lost_after);
+                    Answer::Pong
+                }
+                FromExecutor::Ready | FromExecutor::Refused(_) => {
+                    return Err(io::Error::other("the executor answered twice"));
+                }
+            },
+        };
+        let waiting = self.waiting().pop_front();
+        let waiting = waiting.ok_or_else(|| io::Error::other("the executor answered without a question"))?;
+        // Whoever asked may have gone.
+        let _ = waiting.send(answer);
+        Ok(())
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<oneshot::Sender<Answer>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn events(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lease(&self) -> MutexGuard<'_, Lease> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lease {
+    fn new(contact: BootTime) -> Lease {
+        Lease { contact, told: None, before_asking: None, since_asking: None }
+    }
+
+    fn renew(&mut self, sent_at: BootTime) {
+        self.contact = self.contact.max(sent_at);
+    }
+
+    fn delivered(&mut self, lost_after: Span) {
+        self.since_asking = shortest([self.since_asking, Some(lost_after)]);
+    }
+
+    fn asked(&mut self) {
+        self.before_asking = shortest([self.before_asking, self.since_asking.take()]);
+    }
+
+    fn told(&mut self, shortest_lost_after: Option<Span>) {
+        (self.told, self.before_asking) = (shortest_lost_after, None);
+    }
+
+    fn end(&self) -> Option<BootTime> {
+        let lost_after = shortest([self.told, self.before_asking, self.since_asking])?;
+        Some(self.contact.after(lost_after.to_std()))
+    }
+}
+
+fn shortest<const N: usize>(spans: [Option<Span>; N]) -> Option<Span> {
+    spans.into_iter().flatten().min()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn the_lease_ends_with_the_shortest_that_may_execute() {
+        let seconds = |secs: u64| BootTime::from_micros(secs * 1_000_000);
+        let mut lease = Lease::new(seconds(100));
+        assert_eq!(lease.end(), None);
+        lease.delivered(Span::from_secs(30));
+        lease.delivered(Span::from_secs(60));
+        assert_eq!(lease.end(), Some(seconds(130)));
+        lease.asked();
+        lease.delivered(Span::from_secs(20));
+        assert_eq!(lease.end(), Some(seconds(120)));
+        lease.told(Some(Span::from_secs(60)));
+        assert_eq!(lease.end(), Some(seconds(120)), "what was delivered after the question still counts");
+        lease.asked();
+        lease.told(None);
+        assert_eq!(lease.end(), None, "everything is over");
+        lease.delivered(Span::from_secs(30));
+        lease.renew(seconds(140));
+        lease.renew(seconds(120));
+        assert_eq!(lease.end(), Some(seconds(170)));
+    }
+}
