@@ -100,6 +100,9 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Show the versions of this program and of the server
     Version(VersionArgs),
+    /// Print the JSON Schema of a job's specification
+    #[command(after_help = crate::commands::schema::EXAMPLES)]
+    Schema,
     /// Print what a shell needs to complete commands
     Completion(CompletionArgs),
     /// Run everything on this machine: database, master, worker
@@ -171,6 +174,7 @@ mod tests {
             "system -o json",
             "dead-letters list --job 42",
             "dead-letters retry 7",
+            "schema",
             "completion zsh",
             "simulate trace.csv 4x8:16GiB:100GiB --strategy epvm --json",
             "master",

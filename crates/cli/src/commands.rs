@@ -17,6 +17,7 @@ pub mod logs;
 pub mod queue;
 pub mod rerun;
 pub mod run;
+pub mod schema;
 pub mod server;
 pub mod simulate;
 pub mod stop;

@@ -19,6 +19,7 @@ mod selector;
 mod sgr;
 mod signals;
 mod sink;
+mod spec_flags;
 mod spec_input;
 mod sse;
 mod status;
@@ -74,6 +75,7 @@ fn carry_out(command: Command, key: Option<&ApiKey>, out: &Out) -> Result<u8, Fa
         Command::Worker(WorkerArgs::Serve(config)) => commands::server::worker(*config, key, out),
         Command::Executor => commands::server::executor(),
         Command::Watchdog => commands::server::watchdog(),
+        Command::Schema => commands::schema::run(out),
         Command::Completion(args) => commands::completion::run(&args, out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -115,6 +117,7 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         // These need no client.
         Command::Worker(WorkerArgs::Serve(_))
         | Command::Completion(_)
+        | Command::Schema
         | Command::Dev(_)
         | Command::Executor
         | Command::Watchdog

@@ -9,7 +9,7 @@ use clap::{Command, CommandFactory, Parser};
 use crate::args::Args;
 use crate::config;
 use crate::failure::Failure;
-use crate::spec_input::not_text;
+use crate::spec_flags::not_text;
 
 /// What this process was asked to do. On a usage error, or for help, prints clap's text and exits.
 ///

@@ -18,6 +18,7 @@ pub mod gaffer;
 pub mod proxies;
 pub mod raw_worker;
 pub mod seeded_bugs;
+pub mod spec_reference;
 pub mod stage;
 pub mod torture;
 

@@ -269,6 +269,17 @@ fn tests_do_not_assume_how_fast_a_machine_is() {
 }
 
 #[test]
+fn the_documentation_has_the_fields_of_the_specification() {
+    use gaffer_e2e::spec_reference::{PAGES, with_tables};
+    let is_stale = |page: &&str| {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        with_tables(&text) != text
+    };
+    let stale: Vec<&str> = PAGES.into_iter().filter(is_stale).collect();
+    assert!(stale.is_empty(), "run `cargo run -p gaffer-e2e --bin generate-docs`: {stale:?}");
+}
+
+#[test]
 fn every_seeded_bug_still_applies() {
     let bugs = gaffer_e2e::seeded_bugs::read(&root()).unwrap();
     let stale: Vec<String> = bugs

@@ -25,7 +25,7 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::Master;
-use api::{events, health, jobs, keys, output, queue, system, tasks, workers};
+use api::{events, health, jobs, keys, output, queue, schema, system, tasks, workers};
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
 
@@ -66,6 +66,7 @@ fn api_v1() -> Router<Arc<Master>> {
         .route("/dead-letters/{letter}", delete(system::delete))
         .route("/dead-letters/{letter}/retry", post(system::retry))
         .route("/login-links", post(keys::login_link))
+        .route("/schema/job.json", get(schema::job))
         .merge(operations())
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
-use gaffer_domain::spec::{Action, Container, DriverKind, OutputLimit, Resources, StopSpec};
+use gaffer_domain::spec::{Action, Container, DriverKind, JobSpec, OutputLimit, Resources, StopSpec};
 use gaffer_domain::{AttemptRef, JobId};
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,29 @@ pub struct Definition {
     pub stop: StopSpec,
     /// How long the worker may be out of contact before it must have stopped it.
     pub lost_after: Span,
+}
+
+impl Definition {
+    /// What a worker has to know of a definition; none if the specification has no such definition.
+    pub fn of(definition: DefinitionRef, spec: &JobSpec) -> Option<Definition> {
+        let task = spec.tasks.get(usize::from(definition.position))?;
+        Some(Definition {
+            job: definition.job,
+            task: task.name.clone(),
+            driver: task.driver,
+            container: task.container.clone().map(Box::new),
+            workdir: task.workdir.clone(),
+            stdin: task.stdin,
+            action: task.action.clone(),
+            env: task.env.clone(),
+            resources: task.resources.amounts,
+            countables: task.resources.countables.clone(),
+            timeout: task.timeout,
+            output: task.output,
+            stop: task.stop,
+            lost_after: spec.lost_after,
+        })
+    }
 }
 
 /// An attempt with all that a worker needs to execute it: a [`Start`] and its definition put together.

@@ -17,7 +17,8 @@ use crate::follow::{self, FollowOptions, Source};
 use crate::out::Out;
 use crate::signals::{Order, Signals};
 use crate::sink::{Manner, Sink};
-use crate::spec_input::{Input, SpecFlags, Wanted};
+use crate::spec_flags::SpecFlags;
+use crate::spec_input::{Input, Wanted};
 use crate::status::Status;
 use crate::stdin;
 

@@ -17,7 +17,8 @@ use crate::failure::Failure;
 use crate::follow::{self, FollowOptions, Source};
 use crate::out::Out;
 use crate::sink::{Manner, Sink};
-use crate::spec_input::{Input, SpecFlags, Wanted};
+use crate::spec_flags::SpecFlags;
+use crate::spec_input::{Input, Wanted};
 use crate::status::Status;
 
 /// What to submit, and what to do then.

@@ -1,4 +1,5 @@
 //! What the options and files of `run` and `submit` turn into.
+#![allow(clippy::panic)]
 
 use std::fs;
 
@@ -20,8 +21,9 @@ fn flags() -> SpecFlags {
     SpecFlags::default()
 }
 
-fn text(text: &str) -> Option<String> {
-    Some(text.to_owned())
+/// What these words on the command line mean.
+fn given<const N: usize>(words: [&str; N]) -> SpecFlags {
+    spec_flags::parsed(&words).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]
@@ -33,44 +35,49 @@ fn a_bare_command_is_all_that_is_needed() -> Result<(), Failure> {
 
 #[test]
 fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
-    let all = SpecFlags {
-        name: text("n"),
-        cpu: text("500m"),
-        memory: text("1GiB"),
-        disk: text("2GiB"),
-        env: vec!["A=1=2".to_owned(), "B=".to_owned(), "HOME".to_owned()],
-        workdir: text("/work"),
-        timeout: text("30m"),
-        output_limit: text("1GiB"),
-        on_output_limit: text("kill"),
-        priority: Some(90),
-        datacenters: vec!["lab".to_owned(), "edge".to_owned()],
-        labels: vec!["team=vision".to_owned()],
-        constraints: vec!["arch == arm64".to_owned()],
-        resources: vec!["gpu=2".to_owned()],
-        spread: text("labels.rack"),
-        distinct_workers: true,
-        strategy: text("binpack"),
-        driver: text("docker"),
-        container: ContainerFlags {
-            image: text("busybox"),
-            pull: text("never"),
-            entrypoint: text("sh -c 'a b'"),
-            user: text("1000:100"),
-            volumes: vec!["/data:/data:ro".to_owned()],
-            ports: vec!["8080:80".to_owned()],
-            network: text("bridge"),
-            capabilities: vec!["CHOWN".to_owned()],
-            gpus: text("2"),
-        },
-        retries: Some(2),
-        on_lost: text("fail"),
-        lost_after: text("1m"),
-        count: None,
-        array: text("3-5"),
-        stop_signal: text("INT"),
-        grace: text("5s"),
-    };
+    let all = given([
+        "--name=n",
+        "--cpu=500m",
+        "--memory=1GiB",
+        "--disk=2GiB",
+        "-e",
+        "A=1=2",
+        "--env",
+        "B=",
+        "-e",
+        "HOME",
+        "--workdir=/work",
+        "--timeout=30m",
+        "--output-limit=1GiB",
+        "--on-output-limit=kill",
+        "--priority=90",
+        "--datacenter=lab",
+        "--datacenter=edge",
+        "--label=team=vision",
+        "--constraint=arch == arm64",
+        "--resource=gpu=2",
+        "--spread=labels.rack",
+        "--distinct-workers",
+        "--strategy=binpack",
+        "--driver=docker",
+        "--image=busybox",
+        "--pull=never",
+        "--entrypoint=sh -c 'a b'",
+        "--user=1000:100",
+        "-v",
+        "/data:/data:ro",
+        "-p",
+        "8080:80",
+        "--network=bridge",
+        "--cap-add=CHOWN",
+        "--gpus=2",
+        "--retries=2",
+        "--on-lost=fail",
+        "--lost-after=1m",
+        "--array=3-5",
+        "--stop-signal=INT",
+        "--grace=5s",
+    ]);
     let env = |name: &str| (name == "HOME").then(|| "/root".into());
     let input = Input::of_command(vec!["true".to_owned()], &all, env)?;
     let expected = json!({
@@ -86,24 +93,21 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
     });
     assert_eq!(sent(&input), expected);
     assert!(JobSpec::of(&input.spec).is_ok());
-    assert_eq!(TASK_FLAGS.len() + JOB_FLAGS.len(), 34);
+    // That is all but `--count`.
+    assert_eq!(spec_flags::all().len(), 34);
     Ok(())
 }
 
 #[test]
 fn no_retries_are_no_restarts() -> Result<(), Failure> {
-    let input = Input::of_command(vec!["x".to_owned()], &SpecFlags { retries: Some(0), ..flags() }, no_env)?;
+    let input = Input::of_command(vec!["x".to_owned()], &given(["--retries", "0"]), no_env)?;
     assert_eq!(sent(&input)["restart"], json!({"limit": 0}));
     Ok(())
 }
 
 #[test]
 fn wrong_options_are_said_at_once() {
-    for wrong in [
-        SpecFlags { env: vec!["MISSING".to_owned()], ..flags() },
-        SpecFlags { labels: vec!["no-value".to_owned()], ..flags() },
-        SpecFlags { resources: vec!["gpu".to_owned()], ..flags() },
-    ] {
+    for wrong in [given(["--env", "MISSING"]), given(["--label", "no-value"]), given(["--resource", "gpu"])] {
         let made = Input::of_command(vec!["x".to_owned()], &wrong, no_env);
         assert!(matches!(made, Err(Failure::Usage(_))));
     }
@@ -114,13 +118,7 @@ fn options_are_put_over_a_file() -> Result<(), Box<dyn std::error::Error>> {
     let directory = tempfile::tempdir()?;
     let single = directory.path().join("single.yaml");
     fs::write(&single, "name: old\ncommand: [a]\nenv: {A: 1, B: 2}\nrestart: always\n")?;
-    let changed = SpecFlags {
-        name: text("new"),
-        env: vec!["B=3".to_owned()],
-        on_lost: text("fail"),
-        cpu: text("2"),
-        ..flags()
-    };
+    let changed = given(["--name", "new", "-e", "B=3", "--on-lost", "fail", "--cpu", "2"]);
     assert_eq!(
         sent(&Input::of_file(&single, &changed, no_env)?),
         json!({
@@ -131,13 +129,25 @@ fn options_are_put_over_a_file() -> Result<(), Box<dyn std::error::Error>> {
 
     let several = directory.path().join("several.toml");
     fs::write(&several, "[[tasks]]\nname = \"a\"\ncommand = [\"a\"]\n")?;
-    let job_option = SpecFlags { priority: Some(1), ..flags() };
+    let job_option = given(["--priority", "1"]);
     assert_eq!(sent(&Input::of_file(&several, &job_option, no_env)?)["priority"], json!(1));
     let refused = Input::of_file(&several, &changed, no_env);
     assert!(
         matches!(&refused, Err(Failure::Usage(why)) if why.starts_with("--cpu belongs to a task")),
         "{refused:?}"
     );
+    Ok(())
+}
+
+#[test]
+fn an_option_joins_what_a_word_stands_for() -> Result<(), Box<dyn std::error::Error>> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("job.yaml");
+    fs::write(&path, "command: [a]\nplacement: binpack\nrestart: always\n")?;
+    let input = Input::of_file(&path, &given(["--strategy", "epvm", "--retries", "9"]), no_env)?;
+    assert_eq!(sent(&input)["placement"], json!({"strategy": "epvm"}));
+    assert_eq!(sent(&input)["restart"], json!({"policy": "always", "limit": 9}));
+    assert!(JobSpec::of(&input.spec).is_ok());
     Ok(())
 }
 
@@ -232,7 +242,7 @@ fn what_was_written_is_what_is_sent() -> Result<(), Box<dyn std::error::Error>> 
     ] {
         let path = directory.path().join(name);
         fs::write(&path, text)?;
-        let input = Input::of_file(&path, &SpecFlags { env: vec!["F=1".to_owned()], ..flags() }, no_env)?;
+        let input = Input::of_file(&path, &given(["-e", "F=1"]), no_env)?;
         let arrived = Language::Json.read(&input.spec.to_json())?;
         let spec = JobSpec::of(&arrived).map_err(|mistakes| format!("{mistakes:?}"))?;
         let values: Vec<_> = spec.tasks[0].env.values().collect();
@@ -280,7 +290,7 @@ fn a_script_of_another_system_is_one_that_runs() -> Result<(), Box<dyn std::erro
 fn a_variable_that_is_no_text_is_told_as_what_it_is() {
     use std::os::unix::ffi::OsStringExt;
     let latin = |_: &str| Some(OsString::from_vec(b"caf\xe9".to_vec()));
-    let wanted = SpecFlags { env: vec!["PLACE".to_owned()], ..flags() };
+    let wanted = given(["-e", "PLACE"]);
     let refused = Input::of_command(vec!["x".to_owned()], &wanted, latin);
     let expected = "--env PLACE: its value in this environment is not text in UTF-8: it has the byte 0xe9 after 3 bytes: \
                     caf\\xe9";

@@ -15,10 +15,10 @@ use serde_json::Value;
 
 use super::{
     Action, Affinity, Backoff, Concurrency, Container, DriverKind, Indices, JobKind, JobSpec, OnDrain,
-    OnLost, OutputLimit, Placement, Reservation, Resources, Restart, RestartPolicy, StopSpec, TaskSpec,
+    OnLost, OutputLimit, Placement, Reservation, Resources, Restart, RestartPolicy, StopSignal, StopSpec,
+    Strategy, TaskSpec,
 };
 use crate::constraint::{Constraint, Fact};
-use crate::placement::Strategy;
 use crate::quantity::{Bytes, Cpu, Span};
 
 /// The version of the form that serialising a [`JobSpec`] gives.
@@ -40,6 +40,61 @@ impl JobSpec {
             _ => Err(UnreadableSpec(format!(
                 "it is stored in form {version}, and this version of gaffer reads forms up to {STORED_VERSION}"
             ))),
+        }
+    }
+}
+
+impl JobSpec {
+    /// What stands for a specification that can't be read.
+    pub fn stand_in(name: String, kind: JobKind, tasks: Vec<TaskSpec>) -> JobSpec {
+        JobSpec {
+            name,
+            kind,
+            priority: 0,
+            labels: BTreeMap::new(),
+            datacenters: Vec::new(),
+            constraints: Vec::new(),
+            affinities: Vec::new(),
+            placement: None,
+            concurrency: None,
+            lost_after: Span::from_secs(120),
+            tasks,
+        }
+    }
+}
+
+impl TaskSpec {
+    /// What stands for a definition that can't be read: it runs nothing, and reserves nothing.
+    pub fn stand_in(name: String, driver: DriverKind, indices: Indices) -> TaskSpec {
+        TaskSpec {
+            name,
+            driver,
+            container: None,
+            workdir: None,
+            stdin: false,
+            action: Action::Command(Vec::new()),
+            env: BTreeMap::new(),
+            depends_on: Vec::new(),
+            indices,
+            resources: Reservation {
+                amounts: Resources { cpu: Cpu::from_millis(0), memory: Bytes(0), disk: Bytes(0) },
+                countables: BTreeMap::new(),
+            },
+            constraints: Vec::new(),
+            affinities: Vec::new(),
+            spread: None,
+            distinct_workers: false,
+            timeout: None,
+            output: None,
+            restart: Restart {
+                policy: RestartPolicy::Never,
+                limit: 0,
+                within: None,
+                delay: Span::from_secs(1),
+                backoff: Backoff::Constant,
+                on_lost: OnLost::Fail,
+            },
+            stop: StopSpec { signal: StopSignal::Sigterm, grace: Span::from_secs(10) },
         }
     }
 }

@@ -5,19 +5,30 @@ mod container;
 mod depends;
 mod mistakes;
 mod scheduling;
+mod schema;
 
 use serde_json::{Value, json};
 
 use super::*;
+use crate::constraint::Constraint;
 use crate::document::Language;
+use crate::quantity::{Bytes, Cpu, Span};
 
 fn read(value: Value) -> JobSpec {
+    schema::accepts(&value).unwrap_or_else(|why| panic!("the schema refuses {value}: {why}"));
     JobSpec::read(&value).unwrap_or_else(|mistakes| panic!("{value} was refused: {mistakes:#?}"))
 }
 
-/// Every mistake as `pointer: detail (suggestion)`.
+/// Every mistake as `pointer: detail (suggestion)`. The schema refuses the specification as well, if it can.
 fn mistakes(value: Value) -> Vec<String> {
-    match JobSpec::read(&value) {
+    let mistakes = told(&value);
+    schema::refuses_or_cannot(&value, &mistakes);
+    mistakes
+}
+
+/// The same, whatever the schema says.
+fn told(value: &Value) -> Vec<String> {
+    match JobSpec::read(value) {
         Ok(spec) => panic!("{value} was read as {spec:#?}"),
         Err(mistakes) => {
             assert!(!mistakes.is_empty(), "{value} was refused without a reason");

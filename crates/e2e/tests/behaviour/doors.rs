@@ -168,6 +168,17 @@ async fn nobody_gets_in_without_a_good_key() {
 }
 
 #[tokio::test]
+async fn an_editor_gets_the_schema_of_a_job_without_a_key() {
+    let stage = Stage::set().await;
+    let answer = stage.client.with_key("%").get("/schema/job.json").await;
+    assert_eq!(
+        (answer.status, &answer.headers["content-type"]),
+        (StatusCode::OK, &"application/schema+json".parse().unwrap())
+    );
+    assert_eq!(answer.body, gaffer_domain::spec::schema::of_job());
+}
+
+#[tokio::test]
 async fn a_revoked_key_is_refused_from_then_on() {
     let stage = Stage::set().await;
     let created = stage.client.post("/keys", &json!({"kind": "user", "name": "ci"})).await;

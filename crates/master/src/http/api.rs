@@ -6,6 +6,7 @@ pub mod jobs;
 pub mod keys;
 pub mod output;
 pub mod queue;
+pub mod schema;
 pub mod system;
 pub mod tasks;
 pub mod workers;

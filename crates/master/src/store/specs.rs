@@ -3,16 +3,12 @@
 //! One that this version can't read takes nobody along: a stand-in that says what is known of its tasks takes its place,
 //! so that the job is shown, what runs of it ends, and it can be stopped and deleted. Nothing of it is started.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gaffer_domain::JobId;
-use gaffer_domain::quantity::{Bytes, Cpu, Span};
-use gaffer_domain::spec::{
-    Action, Backoff, DriverKind, Indices, JobKind, JobSpec, OnLost, Reservation, Resources, Restart,
-    RestartPolicy, StopSignal, StopSpec, TaskSpec,
-};
+use gaffer_domain::spec::{DriverKind, Indices, JobKind, JobSpec, TaskSpec};
 use sqlx::{FromRow, PgConnection};
 
 use super::kept::Kept;
@@ -195,19 +191,9 @@ pub(super) async fn spec_stand_in(
     .bind(job.0)
     .fetch_all(&mut *connection)
     .await?;
-    let spec = JobSpec {
-        name,
-        kind: if kind == "service" { JobKind::Service } else { JobKind::Batch },
-        priority: 0,
-        labels: BTreeMap::new(),
-        datacenters: Vec::new(),
-        constraints: Vec::new(),
-        affinities: Vec::new(),
-        placement: None,
-        concurrency: None,
-        lost_after: Span::from_secs(120),
-        tasks: definitions.into_iter().map(DefinitionRow::into_stand_in).collect(),
-    };
+    let kind = if kind == "service" { JobKind::Service } else { JobKind::Batch };
+    let tasks = definitions.into_iter().map(DefinitionRow::into_stand_in).collect();
+    let spec = JobSpec::stand_in(name, kind, tasks);
     let bytes = spec.tasks.len() * BYTES_BESIDE_JSON;
     let spec = StoredSpec { spec: Arc::new(spec), problem: Some(problem.into()) };
     cache.put(job, spec.clone(), bytes);
@@ -218,39 +204,12 @@ impl DefinitionRow {
     fn into_stand_in(self) -> TaskSpec {
         let index = |index: Option<i32>| index.and_then(|index| u32::try_from(index).ok()).unwrap_or(0);
         let (first, last) = (index(self.first), index(self.last));
-        TaskSpec {
-            name: self.name,
-            driver: match self.driver.as_str() {
-                "docker" => DriverKind::Docker,
-                "scripted" => DriverKind::Scripted,
-                _ => DriverKind::Host,
-            },
-            container: None,
-            workdir: None,
-            stdin: false,
-            action: Action::Command(Vec::new()),
-            env: BTreeMap::new(),
-            depends_on: Vec::new(),
-            indices: if self.single { Indices::Count(1) } else { Indices::Array { first, last } },
-            resources: Reservation {
-                amounts: Resources { cpu: Cpu::from_millis(0), memory: Bytes(0), disk: Bytes(0) },
-                countables: BTreeMap::new(),
-            },
-            constraints: Vec::new(),
-            affinities: Vec::new(),
-            spread: None,
-            distinct_workers: false,
-            timeout: None,
-            output: None,
-            restart: Restart {
-                policy: RestartPolicy::Never,
-                limit: 0,
-                within: None,
-                delay: Span::from_secs(1),
-                backoff: Backoff::Constant,
-                on_lost: OnLost::Fail,
-            },
-            stop: StopSpec { signal: StopSignal::Sigterm, grace: Span::from_secs(10) },
-        }
+        let driver = match self.driver.as_str() {
+            "docker" => DriverKind::Docker,
+            "scripted" => DriverKind::Scripted,
+            _ => DriverKind::Host,
+        };
+        let indices = if self.single { Indices::Count(1) } else { Indices::Array { first, last } };
+        TaskSpec::stand_in(self.name, driver, indices)
     }
 }

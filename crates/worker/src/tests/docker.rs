@@ -7,9 +7,7 @@ use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{CreateContainerOptions, ListContainersOptions};
 use gaffer_domain::quantity::{Bytes, Span};
 use gaffer_domain::reason::{AttemptEnd, LostCause, ProcessEnd};
-use gaffer_domain::spec::{
-    Container, DEFAULT_PIDS_LIMIT, DriverKind, Network, PullPolicy, StopSignal, StopSpec,
-};
+use gaffer_domain::spec::{Container, DriverKind, Network, PullPolicy, StopSignal, StopSpec};
 use gaffer_domain::worker::HeldPhase;
 use gaffer_protocol::wire::{DriverStatus, Ended, Input, InputBytes, InputState, ToMaster, ToWorker};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -27,7 +25,7 @@ fn container() -> Container {
         entrypoint: None,
         user: None,
         workdir: None,
-        pids_limit: DEFAULT_PIDS_LIMIT,
+        pids_limit: 4096,
         ports: Vec::new(),
         volumes: Vec::new(),
         tmpfs: BTreeMap::new(),

@@ -5,7 +5,6 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::placement::Strategy;
 
 #[test]
 fn any_specification_reads_back_from_its_normal_form() {
@@ -36,7 +35,7 @@ fn any_json_is_read_or_refused_with_places_that_exist() {
             Ok(spec) => assert_eq!(read(serde_json::to_value(&spec).unwrap()), spec),
             Err(_) => {
                 // This checks the pointers.
-                mistakes(value);
+                told(&value);
                 refused += 1;
             }
         }

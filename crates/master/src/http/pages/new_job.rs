@@ -1,6 +1,7 @@
 //! Submitting a job: a form for one task, or the whole specification. What is wrong is said at its field, and nothing
 //! that was written is lost.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use askama::Template;
@@ -9,7 +10,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::document::{Language, Value as Document};
-use gaffer_domain::spec::{FieldError, JobSpec, MAX_SPEC_BYTES};
+use gaffer_domain::spec::field::{self, Absent, Field, Kind, Word, with_pointers};
+use gaffer_domain::spec::{FieldError, JOB_FIELDS, JobSpec, MAX_SPEC_BYTES, SINGLE_TASK_JOB_FIELDS};
 use gaffer_domain::text::without_bom;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -25,9 +27,6 @@ use crate::Master;
 use crate::store::jobs::Submitted;
 use crate::submit::Submission;
 
-/// When a task is run again: the value, and how it is said.
-pub const POLICIES: [(&str, &str); 3] =
-    [("never", "never"), ("on-failure", "if it fails, up to 3 times"), ("always", "whenever it ends")];
 const EXAMPLE: &str = r##"{
   "name": "example",
   "tasks": [
@@ -52,13 +51,13 @@ struct NewJobPage {
     spec_href: String,
     once: String,
     values: Values,
-    errors: FieldErrors,
+    errors: Errors,
     general: Vec<String>,
     is_refused: bool,
     note: Option<&'static str>,
 }
 
-/// What stands in the fields.
+/// What stands in the form.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Values {
@@ -69,125 +68,183 @@ pub struct Values {
     once: String,
     script: String,
     command: String,
-    image: String,
-    workdir: String,
-    name: String,
-    cpu: String,
-    memory: String,
-    count: String,
-    priority: String,
-    timeout: String,
-    restart: String,
-    env: String,
-    labels: String,
     spec: String,
+    /// Of the [`rows`], by name.
+    #[serde(flatten)]
+    others: BTreeMap<String, String>,
 }
 
-/// What is wrong, field by field.
-#[derive(Debug, Default)]
-struct FieldErrors {
-    script: Option<String>,
-    command: Option<String>,
-    image: Option<String>,
-    workdir: Option<String>,
-    name: Option<String>,
-    cpu: Option<String>,
-    memory: Option<String>,
-    count: Option<String>,
-    priority: Option<String>,
-    timeout: Option<String>,
-    restart: Option<String>,
-    env: Option<String>,
-    labels: Option<String>,
+/// The first mistake of each field, by its name.
+type Errors = BTreeMap<String, String>;
+
+/// A field of the specification that the form has.
+struct Row {
+    /// As a JSON pointer.
+    pointer: String,
+    /// The pointer without the first slash, and with dots: `resources.cpu`.
+    name: String,
+    label: &'static str,
+    field: &'static Field,
 }
 
-impl FieldErrors {
-    /// The field that a place in the specification comes from; none if there is no such field.
-    fn field(&mut self, pointer: &str, is_command: bool) -> Option<&mut Option<String>> {
-        let mut parts = pointer.split('/').skip(1);
-        Some(match (parts.next()?, parts.next()) {
-            ("script", _) => &mut self.script,
-            ("command", _) => &mut self.command,
-            ("image", _) => &mut self.image,
-            ("workdir", _) => &mut self.workdir,
-            ("", _) if is_command => &mut self.command,
-            ("", _) => &mut self.script,
-            ("name", _) => &mut self.name,
-            ("resources", Some("cpu")) => &mut self.cpu,
-            ("resources", Some("memory")) => &mut self.memory,
-            ("count", _) => &mut self.count,
-            ("priority", _) => &mut self.priority,
-            ("timeout", _) => &mut self.timeout,
-            ("restart", _) => &mut self.restart,
-            ("env", _) => &mut self.env,
-            ("labels", _) => &mut self.labels,
-            _ => return None,
-        })
+/// A [`Row`] as the page shows it.
+struct Control {
+    name: String,
+    label: &'static str,
+    hint: &'static str,
+    placeholder: &'static str,
+    value: String,
+    error: Option<String>,
+    /// For the keyboard of a telephone.
+    input_mode: &'static str,
+    /// Of a field that is one of a few words: each with its meaning, and whether it is chosen.
+    choices: Vec<(Word, bool)>,
+}
+
+/// Where a field is: alone on a line, beside others, or on several lines.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Size {
+    Wide,
+    Small,
+    Lines,
+}
+
+/// The fields that have a label, in the order of the tables.
+fn rows() -> Vec<Row> {
+    let labelled = |(pointer, field): (String, &'static Field)| {
+        let name = pointer.trim_start_matches('/').replace('/', ".");
+        Some(Row { pointer, name, label: field.label?, field })
+    };
+    with_pointers(SINGLE_TASK_JOB_FIELDS).into_iter().filter_map(labelled).collect()
+}
+
+impl Row {
+    fn size(&self) -> Size {
+        match self.field.kind {
+            Kind::Map { .. } => Size::Lines,
+            Kind::Text { .. } | Kind::Name { .. } => Size::Wide,
+            _ => Size::Small,
+        }
+    }
+
+    /// Where its value stands in a specification that lists its one task.
+    fn stored<'s>(&self, spec: &'s Value, task: &'s Value) -> Option<&'s Value> {
+        let first = self.pointer.split('/').nth(1)?;
+        if field::find(JOB_FIELDS, first).is_some() { spec } else { task }.pointer(&self.pointer)
+    }
+}
+
+impl NewJobPage {
+    fn controls(&self, size: Size) -> Vec<Control> {
+        let rows = rows().into_iter().filter(|row| row.size() == size);
+        rows.map(|row| self.control(&row)).collect()
+    }
+
+    fn control(&self, row: &Row) -> Control {
+        let Row { name, label, field, .. } = row;
+        let value = self.values.others.get(name).cloned().unwrap_or_default();
+        let default = match field.absent {
+            Absent::Is(default) => default,
+            _ => "",
+        };
+        let words = match &field.kind {
+            Kind::Words(words) => words(),
+            _ => Vec::new(),
+        };
+        let chosen = [value.as_str(), default]
+            .into_iter()
+            .find_map(|wanted| words.iter().position(|word| word.word == wanted));
+        let (placeholder, input_mode) = match field.kind {
+            Kind::Whole(_) => (default, "numeric"),
+            Kind::Cpus(_) => (default, "decimal"),
+            _ => (field.example, "text"),
+        };
+        let choices = words.into_iter().enumerate();
+        Control {
+            name: name.clone(),
+            label,
+            hint: field.summary,
+            placeholder,
+            error: self.errors.get(name).cloned(),
+            input_mode,
+            choices: choices.map(|(at, word)| (word, at == chosen.unwrap_or(0))).collect(),
+            value,
+        }
+    }
+
+    fn wide(&self) -> Vec<Control> {
+        self.controls(Size::Wide)
+    }
+
+    fn small(&self) -> Vec<Control> {
+        self.controls(Size::Small)
+    }
+
+    fn lines(&self) -> Vec<Control> {
+        self.controls(Size::Lines)
+    }
+
+    fn error(&self, name: &str) -> Option<&String> {
+        self.errors.get(name)
+    }
+}
+
+/// The field of the form that a place in the specification comes from; none if there is no such field.
+fn name_of(pointer: &str, is_command: bool) -> Option<String> {
+    let is_within = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    match pointer {
+        "" => Some(if is_command { "command" } else { "script" }.to_owned()),
+        _ if is_within(pointer, "/script") => Some("script".to_owned()),
+        _ if is_within(pointer, "/command") => Some("command".to_owned()),
+        _ => {
+            let row = rows()
+                .into_iter()
+                .find(|row| is_within(pointer, &row.pointer) || is_within(&row.pointer, pointer));
+            row.map(|row| row.name)
+        }
     }
 }
 
 impl Values {
-    /// Whether this is the chosen policy.
-    fn restarts(&self, policy: &str) -> bool {
-        self.restart == policy
-    }
-
     /// The specification that the form stands for, and what is wrong with the form itself.
-    fn to_spec(&self, errors: &mut FieldErrors) -> Value {
-        let mut spec = Map::new();
+    fn to_spec(&self, errors: &mut Errors) -> Value {
+        let mut spec = json!({});
         if self.action == "command" {
             match shell_words::split(&self.command) {
-                Ok(words) => drop(spec.insert("command".to_owned(), json!(words))),
-                Err(why) => errors.command = Some(why.to_owned()),
+                Ok(words) => spec["command"] = json!(words),
+                Err(why) => drop(errors.insert("command".to_owned(), why.to_owned())),
             }
         } else {
-            spec.insert("script".to_owned(), json!(self.script));
+            spec["script"] = json!(self.script);
         }
-        let mut put = |name: &str, value: &str| {
-            let value = value.trim();
-            if !value.is_empty() {
-                spec.insert(name.to_owned(), number_or_text(value));
+        for row in rows() {
+            let text = self.others.get(&row.name).map_or("", String::as_str);
+            if text.trim().is_empty() {
+                continue;
             }
-        };
-        put("count", &self.count);
-        put("priority", &self.priority);
-        let texts = [
-            ("name", &self.name),
-            ("image", &self.image),
-            ("workdir", &self.workdir),
-            ("timeout", &self.timeout),
-            ("restart", &self.restart),
-        ];
-        for (name, text) in texts {
-            if !text.trim().is_empty() {
-                spec.insert(name.to_owned(), json!(text.trim()));
-            }
+            let value = match row.field.kind {
+                Kind::Map { .. } => match pairs(text) {
+                    Ok(pairs) => Value::Object(pairs),
+                    Err(why) => {
+                        errors.insert(row.name, why);
+                        continue;
+                    }
+                },
+                Kind::Whole(_) => number_or_text(text.trim()),
+                _ => json!(text.trim()),
+            };
+            let inner = row.pointer.split('/').skip(1).fold(&mut spec, |object, name| &mut object[name]);
+            *inner = value;
         }
-        let mut resources = Map::new();
-        for (name, text) in [("cpu", &self.cpu), ("memory", &self.memory)] {
-            if !text.trim().is_empty() {
-                resources.insert(name.to_owned(), json!(text.trim()));
-            }
-        }
-        if !resources.is_empty() {
-            spec.insert("resources".to_owned(), Value::Object(resources));
-        }
-        for (name, text, error) in
-            [("env", &self.env, &mut errors.env), ("labels", &self.labels, &mut errors.labels)]
-        {
-            match pairs(text) {
-                Ok(pairs) if pairs.is_empty() => {}
-                Ok(pairs) => drop(spec.insert(name.to_owned(), Value::Object(pairs))),
-                Err(why) => *error = Some(why),
-            }
-        }
-        Value::Object(spec)
+        spec
     }
 
     /// The fields of a form that stands for this specification; none if it does more than the form can say.
     fn of_spec(spec: &Value) -> Option<Values> {
         let values = Values::resembling(spec)?;
-        let again = JobSpec::read(&values.to_spec(&mut FieldErrors::default())).ok()?;
+        let again = JobSpec::read(&values.to_spec(&mut Errors::default())).ok()?;
         let is_same = serde_json::to_value(again).is_ok_and(|again| again == *spec);
         is_same.then_some(values)
     }
@@ -200,9 +257,14 @@ impl Values {
             Some(Value::Number(number)) => number.to_string(),
             _ => String::new(),
         };
-        let lines = |value: Option<&Value>| -> String {
-            let pairs = value.and_then(Value::as_object).into_iter().flatten();
-            pairs.map(|(name, value)| format!("{name}={}\n", text(Some(value)))).collect()
+        let written = |row: Row| {
+            let value = match row.stored(spec, task) {
+                Some(Value::Object(pairs)) => {
+                    pairs.iter().map(|(name, value)| format!("{name}={}\n", text(Some(value)))).collect()
+                }
+                value => text(value),
+            };
+            (row.name, value)
         };
         let words = task.get("command").and_then(Value::as_array);
         let words = words
@@ -211,17 +273,7 @@ impl Values {
             action: if words.is_some() { "command" } else { "script" }.to_owned(),
             script: text(task.get("script")),
             command: words.unwrap_or_default(),
-            image: text(task.get("image")),
-            workdir: text(task.get("workdir")),
-            name: text(spec.get("name")),
-            cpu: text(task.pointer("/resources/cpu")),
-            memory: text(task.pointer("/resources/memory")),
-            count: text(task.get("count")),
-            priority: text(spec.get("priority")),
-            timeout: text(task.get("timeout")),
-            restart: text(task.pointer("/restart/policy")),
-            env: lines(task.get("env")),
-            labels: lines(spec.get("labels")),
+            others: rows().into_iter().map(written).collect(),
             ..Values::default()
         })
     }
@@ -289,7 +341,7 @@ impl NewJobPage {
             spec_href: href("spec"),
             once: Uuid::new_v4().to_string(),
             values: Values::default(),
-            errors: FieldErrors::default(),
+            errors: Errors::new(),
             general: Vec::new(),
             is_refused: false,
             note: None,
@@ -353,8 +405,7 @@ fn read(values: &Values, page: &mut NewJobPage) -> Option<JobSpec> {
         }
         _ => Document::from(&values.to_spec(&mut page.errors)),
     };
-    let form_is_wrong =
-        [&page.errors.command, &page.errors.env, &page.errors.labels].into_iter().any(Option::is_some);
+    let form_is_wrong = !page.errors.is_empty();
     match JobSpec::of(&document) {
         Ok(spec) if !form_is_wrong => return Some(spec),
         Ok(_) => {}
@@ -369,12 +420,10 @@ fn say(mistake: FieldError, values: &Values, document: &Document, page: &mut New
         mistake.suggestion.as_ref().map(|suggestion| format!(" ({suggestion})")).unwrap_or_default();
     let text = format!("{}{suggestion}", mistake.detail);
     let is_command = values.action == "command";
-    let pointer = if mistake.pointer.is_empty() { "/" } else { &mistake.pointer };
-    let field = if page.is_spec { None } else { page.errors.field(pointer, is_command) };
-    match field {
-        Some(field @ None) => *field = Some(text),
+    let name = if page.is_spec { None } else { name_of(&mistake.pointer, is_command) };
+    match name {
         // The first mistake of a field is enough; what follows often follows from it.
-        Some(_) => {}
+        Some(name) => drop(page.errors.entry(name).or_insert(text)),
         None => {
             let place =
                 document.place_of(&mistake.pointer).map(|place| format!("{place}: ")).unwrap_or_default();
@@ -392,26 +441,46 @@ mod tests {
 
     #[test]
     fn a_filled_in_form_is_a_specification_and_back() {
+        let others = [
+            ("name", "nightly"),
+            ("workdir", "/srv/nightly"),
+            ("resources.cpu", "1.5"),
+            ("resources.memory", "512MiB"),
+            ("count", "2"),
+            ("priority", "70"),
+            ("timeout", "30m"),
+            ("restart.policy", "on-failure"),
+            ("env", "MODE=a=b\r\n\r\nEMPTY=\n"),
+            ("labels", "team=vision"),
+        ];
+        assert!(others.iter().all(|(name, _)| rows().iter().any(|row| row.name == *name)));
         let values = Values {
             action: "command".to_owned(),
             command: "sh -c 'echo \"$MODE\"'".to_owned(),
-            name: "nightly".to_owned(),
-            workdir: "/srv/nightly".to_owned(),
-            cpu: "1.5".to_owned(),
-            memory: "512MiB".to_owned(),
-            count: "2".to_owned(),
-            priority: "70".to_owned(),
-            timeout: "30m".to_owned(),
-            restart: "on-failure".to_owned(),
-            env: "MODE=a=b\r\n\r\nEMPTY=\n".to_owned(),
-            labels: "team=vision".to_owned(),
+            others: others.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             ..Values::default()
         };
-        let spec = JobSpec::read(&values.to_spec(&mut FieldErrors::default())).unwrap();
+        let spec = JobSpec::read(&values.to_spec(&mut Errors::default())).unwrap();
         assert_eq!(spec.tasks[0].env["MODE"], "a=b");
         let back = Values::of_spec(&serde_json::to_value(&spec).unwrap()).unwrap();
-        let again = JobSpec::read(&back.to_spec(&mut FieldErrors::default())).unwrap();
+        let again = JobSpec::read(&back.to_spec(&mut Errors::default())).unwrap();
         assert_eq!(again, spec);
+    }
+
+    #[test]
+    fn a_mistake_is_told_at_the_field_that_it_comes_from() {
+        for (pointer, name) in [
+            ("/resources/cpu", "resources.cpu"),
+            ("/restart", "restart.policy"),
+            ("/env/A~1B", "env"),
+            ("/command/0", "command"),
+            ("", "script"),
+        ] {
+            assert_eq!(name_of(pointer, false).as_deref(), Some(name), "{pointer}");
+        }
+        assert_eq!(name_of("", true).as_deref(), Some("command"));
+        assert_eq!(name_of("/resources/disk", false), None);
+        assert_eq!(name_of("/names", false), None);
     }
 
     #[test]

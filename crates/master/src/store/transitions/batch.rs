@@ -175,23 +175,7 @@ pub struct StartOrder {
 impl StartOrder {
     /// What its worker has to know of the definition; none if the specification has no such definition.
     pub fn content(&self) -> Option<Definition> {
-        let task = self.spec.tasks.get(usize::from(self.definition.position))?;
-        Some(Definition {
-            job: self.definition.job,
-            task: task.name.clone(),
-            driver: task.driver,
-            container: task.container.clone().map(Box::new),
-            workdir: task.workdir.clone(),
-            stdin: task.stdin,
-            action: task.action.clone(),
-            env: task.env.clone(),
-            resources: task.resources.amounts,
-            countables: task.resources.countables.clone(),
-            timeout: task.timeout,
-            output: task.output,
-            stop: task.stop,
-            lost_after: self.spec.lost_after,
-        })
+        Definition::of(self.definition, &self.spec)
     }
 }
 

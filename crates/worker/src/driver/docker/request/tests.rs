@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 
 use gaffer_domain::quantity::Span;
-use gaffer_domain::spec::{
-    DEFAULT_PIDS_LIMIT, DriverKind, Port, PullPolicy, Resources, StopSignal, StopSpec,
-};
+use gaffer_domain::spec::{DriverKind, Port, PullPolicy, Resources, StopSignal, StopSpec};
 use gaffer_domain::{JobId, TaskId};
 use gaffer_protocol::definitions::Definition;
 
@@ -21,7 +19,7 @@ fn spec() -> Container {
         entrypoint: None,
         user: None,
         workdir: None,
-        pids_limit: DEFAULT_PIDS_LIMIT,
+        pids_limit: 4096,
         ports: Vec::new(),
         volumes: Vec::new(),
         tmpfs: BTreeMap::new(),

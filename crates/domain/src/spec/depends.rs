@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::fields::Node;
-use super::task::Draft;
+use super::node::Node;
+use super::task::{Draft, TaskSpec};
 use crate::quantity::shown;
-use crate::spec::TaskSpec;
 use crate::spelling::did_you_mean;
 
 /// The waits of one definition, as positions in the list of definitions.
@@ -15,7 +14,7 @@ struct Waits<'a> {
 }
 
 /// Fills in `depends_on`, for which all the names had to be known, and reports names that occur twice.
-pub(super) fn resolve(drafts: Vec<Draft>) -> Vec<TaskSpec> {
+pub(super) fn resolve(drafts: Vec<Draft<'_>>) -> Vec<TaskSpec> {
     let mut position_of: BTreeMap<String, usize> = BTreeMap::new();
     for (position, draft) in drafts.iter().enumerate() {
         let name = &draft.spec.name;
@@ -44,10 +43,10 @@ pub(super) fn resolve(drafts: Vec<Draft>) -> Vec<TaskSpec> {
 }
 
 /// Reads one `depends_on` list.
-fn positions(node: &Node, own_position: usize, position_of: &BTreeMap<String, usize>) -> Vec<usize> {
+fn positions(node: &Node<'_>, own_position: usize, position_of: &BTreeMap<String, usize>) -> Vec<usize> {
     let mut positions = Vec::new();
     let mut seen = HashSet::new();
-    let Some(nodes) = node.list("a list of task names such as [prepare]") else { return positions };
+    let Some(nodes) = node.list() else { return positions };
     for node in nodes {
         let Some(name) = node.text("the name of a task") else { continue };
         let position = position_of.get(name).copied();

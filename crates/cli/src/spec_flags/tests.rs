@@ -1,0 +1,58 @@
+//! What the options say of themselves, and what they refuse.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use super::*;
+
+fn refused(words: &[&str]) -> String {
+    parsed(words).map(|flags| panic!("{flags:?}")).unwrap_err().to_string()
+}
+
+#[test]
+fn each_option_takes_its_own_example() {
+    for flag in all() {
+        let name = flag.name();
+        let mut words = vec![name.clone()];
+        if !matches!(flag.field.kind, Kind::Bool) {
+            let example = flag.example();
+            assert!(!example.is_empty(), "{name} has no example");
+            words.extend(shell_words::split(&example).unwrap());
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let flags = parsed(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+        let mut spec = Document::from(&json!({ "image": "busybox" }));
+        flags.apply(&mut spec, |_| None).unwrap();
+        // Only tasks on the host have some of the fields.
+        let fields = match flag.field.drivers.contains(&gaffer_domain::spec::DriverKind::Docker) {
+            true => spec,
+            false => {
+                let mut spec = Document::from(&json!({ "command": ["true"] }));
+                flags.apply(&mut spec, |_| None).unwrap();
+                spec
+            }
+        };
+        let mistakes = gaffer_domain::spec::JobSpec::of(&fields).err().unwrap_or_default();
+        // What stands alone there needs another field.
+        let needs_another = ["--on-output-limit"].contains(&name.as_str());
+        assert!(mistakes.is_empty() || needs_another, "{words:?}: {mistakes:?}");
+    }
+}
+
+#[test]
+fn each_option_says_what_it_is_in_one_short_line() {
+    for flag in all() {
+        let summary = flag.field.summary;
+        assert!((5..=60).contains(&summary.chars().count()), "{}: {summary}", flag.name());
+        assert!(!summary.ends_with('.'), "{}: {summary}", flag.name());
+    }
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_what_is_right() {
+    assert!(refused(&["--pull", "missin"]).contains("a similar value exists: 'missing'"));
+    assert!(refused(&["--priority", "101"]).contains("0..=100"));
+    assert!(refused(&["--count", "2", "--array", "0-1"]).contains("cannot be used with"));
+    let label = parsed(&["--label", "vision"]).unwrap();
+    let why = label.apply(&mut Document::from(&json!({})), |_| None).unwrap_err().to_string();
+    assert_eq!(why, "--label vision: write KEY=VALUE, such as team=vision");
+    assert!(parsed(&["--driver", "scripted"]).is_ok(), "it is hidden, and works");
+}

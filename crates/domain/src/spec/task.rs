@@ -1,0 +1,381 @@
+//! One task definition: what it is, its fields, and how it is read.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::container::{self, CONTAINER, Container, MAX_WORKDIR_BYTES};
+use super::driver::DriverKind;
+use super::field::{Field, Kind, Most, Tables, Words};
+use super::node::{Node, Object};
+use super::program::{self, Action};
+use super::reservation::{self, RESOURCES, Reservation};
+use super::restart::{self, OnLost, RESTART, Restart, RestartPolicy};
+use super::scheduling::{self, AFFINITIES, Affinity, CONSTRAINTS};
+use super::stop::{self, STOP, StopSpec};
+use crate::constraint::{Constraint, Fact, MAX_CONSTRAINT_BYTES};
+use crate::quantity::{Bytes, Span, shown};
+
+/// The most tasks that one job may have.
+pub const MAX_TASKS_PER_JOB: u32 = 100_000;
+/// The name of the task of a job that does not list its tasks.
+pub(super) const ONLY_NAME: &str = "main";
+
+const MAX_ARRAY_INDEX: u32 = 1_000_000;
+
+/// One task definition; it stands for as many tasks as it has indices.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TaskSpec {
+    /// Unique in the job: a letter or digit, then letters, digits, `_` and `-`, at most 63 (no dot: `name.index` is an address).
+    pub name: String,
+    /// What executes it.
+    pub driver: DriverKind,
+    /// Its container: there is one exactly if the driver is [`DriverKind::Docker`].
+    #[serde(flatten)]
+    pub container: Option<Container>,
+    /// Where it runs on the host: an absolute path; none means in a scratch directory of the attempt. A container has its
+    /// own, [`Container::workdir`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// Whether its standard input is what somebody writes through the API; else it is empty. Such a task is not repeated:
+    /// what was written is not kept.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stdin: bool,
+    /// What is executed.
+    #[serde(flatten)]
+    pub action: Action,
+    /// Added to the environment that the worker gives; names as the kernel takes them, without the prefix `GAFFER_`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Names of the definitions that must complete before this one starts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
+    /// The task indices. A single task has index 0 only and is addressed by its bare name.
+    #[serde(flatten)]
+    pub indices: Indices,
+    /// What it reserves on its worker.
+    pub resources: Reservation,
+    /// What its workers must be, beside what the job says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
+    /// What its workers should be, beside what the job says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub affinities: Vec<Affinity>,
+    /// Over the values of this fact its tasks are spread evenly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Fact>,
+    /// No two of its tasks are live on one worker.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub distinct_workers: bool,
+    /// Longest time that one attempt may run; none means no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// How much output one attempt may have; none means no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputLimit>,
+    /// When it is tried again.
+    pub restart: Restart,
+    /// How it is asked to end.
+    pub stop: StopSpec,
+}
+
+/// The fields of a task, with those of its container.
+pub const TASK_FIELDS: Tables = &[TASK, CONTAINER];
+
+/// The fields of a task, without those of its container.
+pub const TASK: &[Field] = &[
+    Field::new(
+        "name",
+        Kind::Name { what: "the name of a task", max_len: 63, others: "_-" },
+        "Name of the task, unique in its job",
+    )
+    .required()
+    .example("train"),
+    Field::new("driver", Kind::words::<DriverKind>(), "What executes the task")
+        .otherwise("`docker` with an `image`, else `host`")
+        .example("docker")
+        .flag("driver", "DRIVER"),
+    program::COMMAND,
+    program::SCRIPT,
+    Field::new(
+        "workdir",
+        Kind::Text { what: "an absolute path", pattern: "^/", most: Most::Bytes(MAX_WORKDIR_BYTES) },
+        "Directory to run in, on the host or in the container",
+    )
+    .details("GAFFER_SCRATCH_DIR holds the path of the scratch directory of a host task in any case.")
+    .otherwise("host: a scratch directory; container: the image's")
+    .example("/srv/project")
+    .only(&[DriverKind::Host, DriverKind::Docker])
+    .flag("workdir", "DIR")
+    .on_page("Directory"),
+    Field::new("stdin", Kind::Bool, "Take standard input from the API; otherwise it is empty")
+        .limits("needs `restart: never`")
+        .default("false")
+        .example("true")
+        .only(&[DriverKind::Host, DriverKind::Docker]),
+    program::ENV,
+    Field::new(
+        "depends_on",
+        Kind::List {
+            noun: "task names",
+            max: usize::MAX,
+            item: &Kind::text("the name of a task", Most::Any),
+        },
+        "Tasks that must complete before this one starts",
+    )
+    .limits("names of other tasks of the job, no cycle")
+    .example("[prepare]"),
+    Field::new("count", Kind::Whole(1..=MAX_TASKS_PER_JOB as i64), "Number of copies, with indices from 0")
+        .not_with(&["array"])
+        .default("1")
+        .example("4")
+        .flag("count", "N")
+        .on_page("Copies"),
+    Field::new(
+        "array",
+        Kind::Text {
+            what: r#"a range of indices such as "0-99""#,
+            pattern: "^\\s*[0-9]+\\s*(-\\s*[0-9]+\\s*)?$",
+            most: Most::Any,
+        },
+        "Range of task indices, both ends included",
+    )
+    .limits("`first-last`, up to 1,000,000")
+    .not_with(&["count"])
+    .example("0-99")
+    .flag("array", "FIRST-LAST"),
+    Field::new("resources", Kind::Object(&[RESOURCES]), "Resources to reserve on the worker")
+        .example("{cpu: 1, memory: 512MiB, gpu: 1}"),
+    Field::new(
+        "spread",
+        Kind::text("a fact of workers such as `labels.rack`", Most::Bytes(MAX_CONSTRAINT_BYTES)),
+        "Spread the tasks over the values of a fact",
+    )
+    .example("labels.rack")
+    .flag("spread", "FACT"),
+    Field::new("distinct_workers", Kind::Bool, "Run no two of the tasks on one worker")
+        .default("false")
+        .example("true")
+        .flag("distinct-workers", ""),
+    Field::new(
+        "timeout",
+        Kind::Time(Span::from_millis(100)..=Span::from_secs(365 * 24 * 60 * 60)),
+        "Maximum run time of one attempt",
+    )
+    .otherwise("none")
+    .example("30m")
+    .flag("timeout", "TIME")
+    .on_page("Timeout"),
+    Field::new("output", Kind::Object(&[OUTPUT]), "Limit on the output of one attempt")
+        .otherwise("none")
+        .example("{limit: 100MiB, on_limit: truncate}"),
+    Field::new(
+        "restart",
+        Kind::WordOr { word: "policy", fields: &[RESTART] },
+        "When the task is tried again",
+    )
+    .example("{policy: on-failure, limit: 3}"),
+    Field::new("stop", Kind::Object(&[STOP]), "How the task is asked to end")
+        .example("{signal: SIGTERM, grace: 10s}"),
+    Field::new("constraints", CONSTRAINTS, "Requirements on workers, beside the job's")
+        .example(r#"["arch == arm64"]"#),
+    Field::new("affinities", AFFINITIES, "Preferences for workers, beside the job's")
+        .example(r#"[{when: "labels.ssd", weight: 50}]"#),
+];
+
+/// The fields of `output`.
+pub const OUTPUT: &[Field] = &[
+    Field::new(
+        "limit",
+        Kind::Size(Bytes(1)..=Bytes(1 << 50)),
+        "Maximum output of an attempt, both streams together",
+    )
+    .example("100MiB")
+    .flag("output-limit", "BYTES"),
+    Field::new("on_limit", Kind::words::<OnLimit>(), "What happens beyond the output limit")
+        .limits("needs `limit`")
+        .default("truncate")
+        .example("kill")
+        .flag("on-output-limit", "WHAT"),
+];
+
+/// How much output of one attempt is kept, and what happens beyond that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputLimit {
+    /// Of both streams together.
+    pub limit: Bytes,
+    /// What happens when there is more.
+    pub on_limit: OnLimit,
+}
+
+/// What happens to a task that writes more than it may. A marker in its output says how much is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLimit {
+    /// It goes on, and what it writes is left out.
+    Truncate,
+    /// It is killed, and has failed.
+    Kill,
+}
+
+impl Words for OnLimit {
+    const WORDS: &'static [(&'static str, OnLimit, &'static str)] = &[
+        ("truncate", OnLimit::Truncate, "further output is dropped"),
+        ("kill", OnLimit::Kill, "the task is killed and fails with `output_limit`"),
+    ];
+}
+
+impl Words for DriverKind {
+    const WORDS: &'static [(&'static str, DriverKind, &'static str)] = &[
+        ("host", DriverKind::Host, "a process on the worker's machine"),
+        ("docker", DriverKind::Docker, "a container"),
+        ("scripted", DriverKind::Scripted, ""),
+    ];
+}
+
+/// Which task indices a definition stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Indices {
+    /// `count: n`: indices 0 to n-1. At least 1.
+    Count(u32),
+    /// `array: "first-last"`: both included.
+    #[serde(serialize_with = "write_array")]
+    Array {
+        /// Lowest index.
+        first: u32,
+        /// Highest index.
+        last: u32,
+    },
+}
+
+impl Indices {
+    /// The indices in order.
+    pub fn iter(self) -> std::ops::RangeInclusive<u32> {
+        match self {
+            Indices::Count(count) => 0..=count - 1,
+            Indices::Array { first, last } => first..=last,
+        }
+    }
+
+    /// How many tasks there are; at least 1.
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(self) -> u32 {
+        match self {
+            Indices::Count(count) => count,
+            Indices::Array { first, last } => last - first + 1,
+        }
+    }
+
+    /// Whether an address needs no index: there is only the task with index 0.
+    pub fn is_single(self) -> bool {
+        self == Indices::Count(1)
+    }
+}
+
+/// Writes [`Indices::Array`] as it is read: `"first-last"`.
+fn write_array<S: Serializer>(first: &u32, last: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{first}-{last}"))
+}
+
+/// A task definition that is read but for `depends_on`, which needs the names of all the others.
+pub(super) struct Draft<'a> {
+    pub spec: TaskSpec,
+    /// Where its name stands; none for the task of a job that does not list its tasks.
+    pub name: Option<Node<'a>>,
+    pub depends_on: Option<Node<'a>>,
+}
+
+/// Reads the fields of a task, but for its name and for those that a job may have, too.
+pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPolicy) -> Draft<'a> {
+    let (driver, container) = container::driver(object);
+    // An image that cannot be used is a mistake already: that its command is not there says nothing more.
+    let has_image = container.is_some() || object.has("image");
+    let stdin = object.value("stdin");
+    let restart = restart::read(object, policy);
+    if stdin && (restart.policy != RestartPolicy::Never || restart.on_lost == OnLost::Restart) {
+        object.field("restart").as_ref().unwrap_or(object.node()).wrong::<()>(
+            "a task with `stdin` is not repeated, as what was written to it is not kept: write `restart: never`",
+        );
+    }
+    let spec = TaskSpec {
+        name,
+        driver,
+        stdin,
+        // A container has read its own.
+        workdir: if driver == DriverKind::Host { object.read("workdir", container::workdir) } else { None },
+        // The stand-in is never seen: where there is no action, a mistake was reported.
+        action: program::action(object, has_image).unwrap_or(Action::Script(String::new())),
+        container,
+        env: object.read("env", program::env).unwrap_or_default(),
+        depends_on: Vec::new(),
+        indices: indices(object),
+        resources: reservation::read(object),
+        constraints: Vec::new(),
+        affinities: Vec::new(),
+        spread: object.read("spread", scheduling::spread),
+        distinct_workers: object.value("distinct_workers"),
+        timeout: object.optional("timeout"),
+        output: output(object),
+        restart,
+        stop: stop::read(object),
+    };
+    Draft { spec, name: None, depends_on: object.field("depends_on") }
+}
+
+fn indices(object: &Object<'_>) -> Indices {
+    let array = object.field("array");
+    let indices = match (object.field("count"), array) {
+        (None, Some(node)) => array_range(&node),
+        (Some(_), Some(node)) => node.wrong("a task has a `count` or an `array`, not both"),
+        (_, None) => None,
+    };
+    indices.unwrap_or_else(|| Indices::Count(object.value("count")))
+}
+
+fn array_range(node: &Node<'_>) -> Option<Indices> {
+    let what = node.what();
+    if let Some(number) = node.value.as_u64().filter(|_| !node.value.is_text()) {
+        // `array: 5` could mean five tasks or the index 5: the user knows which.
+        return node.wrong_with(format!("expected {what}, found {number}"), || {
+            Some(format!(
+                r#"write `count: {number}` for {number} tasks, or `array: "{number}"` for that one index"#
+            ))
+        });
+    }
+    let text = node.text(&what)?;
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (Some(first), Some(last)) = (index(first), index(last)) else {
+        return node.wrong(format!("expected {what}, found {}", shown(text)));
+    };
+    if last > MAX_ARRAY_INDEX {
+        node.wrong(format!("the last index is {last}, more than the {MAX_ARRAY_INDEX} that is allowed"))
+    } else if first > last {
+        node.wrong_with(format!("the range goes down, from {first} to {last}"), || {
+            Some(format!(r#"did you mean "{last}-{first}"?"#))
+        })
+    } else if last - first >= MAX_TASKS_PER_JOB {
+        let count = last - first + 1;
+        node.wrong(format!("{count} tasks are more than the {MAX_TASKS_PER_JOB} that one job may have"))
+    } else {
+        Some(Indices::Array { first, last })
+    }
+}
+
+/// One end of a range: digits only.
+fn index(text: &str) -> Option<u32> {
+    let text = text.trim();
+    if text.starts_with('+') { None } else { text.parse().ok() }
+}
+
+/// Without a limit, what happens beyond it says nothing, and is a mistake.
+fn output(task: &Object<'_>) -> Option<OutputLimit> {
+    let object = task.nested("output")?;
+    let limit = object.optional("limit");
+    let on_limit = object.value("on_limit");
+    if let Some(node) = object.field("on_limit").filter(|_| !object.has("limit")) {
+        node.wrong::<()>("`on_limit` needs a `limit`");
+    }
+    object.finish();
+    Some(OutputLimit { limit: limit?, on_limit })
+}

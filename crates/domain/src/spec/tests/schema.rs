@@ -1,0 +1,180 @@
+//! That the JSON Schema says what the reader says, as far as a schema can: every specification that any test reads is tried
+//! with both.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use super::field::{ANY_NAME, Absent, Field, Kind, with_pointers};
+use super::*;
+
+static COMPILED: LazyLock<(boon::Schemas, boon::SchemaIndex)> = LazyLock::new(|| {
+    let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
+    compiler.add_resource("job.json", crate::spec::schema::of_job()).unwrap();
+    let index = compiler.compile("job.json", &mut schemas).unwrap();
+    (schemas, index)
+});
+
+/// Whether the schema has nothing against a job, or what.
+pub(super) fn accepts(value: &Value) -> Result<(), Box<boon::ValidationError<'_, '_>>> {
+    let (schemas, job) = &*COMPILED;
+    schemas.validate(value, *job).map_err(Box::new)
+}
+
+/// What a schema cannot know: sizes in bytes and of amounts in words, grammars, and what fields say together.
+const BEYOND_A_SCHEMA: [&str; 36] = [
+    " bytes",
+    "zero byte",
+    "expected a time from",
+    "expected a size from",
+    "expected a number of processors from",
+    "expected a range of indices",
+    "is too large for",
+    "is finer than",
+    "the range goes down",
+    "the last index is",
+    "tasks are more than the",
+    "these are",
+    "is the name of another task too",
+    "is named twice",
+    "there is no task",
+    "cannot wait for itself",
+    "wait for each other in a circle",
+    "column ",
+    "is not a fact of a worker",
+    "one line of visible text",
+    "is reserved",
+    "is not repeated",
+    "needs a `limit`",
+    "one by one",
+    "is not a capability",
+    "the name of an image",
+    "in lower case",
+    "without a network",
+    "those of the worker anyway",
+    "the same port",
+    "is not a port",
+    "is not a volume",
+    "the same target",
+    "is the target of a volume",
+    "is all of the container",
+    "more mistakes were left out",
+];
+
+/// The schema refuses what the reader refuses, but for mistakes that are beyond it.
+pub(super) fn refuses_or_cannot(value: &Value, mistakes: &[String]) {
+    let is_beyond = |mistake: &&String| BEYOND_A_SCHEMA.iter().any(|known| mistake.contains(known));
+    let others: Vec<_> = mistakes.iter().filter(|mistake| !is_beyond(mistake)).collect();
+    assert!(
+        others.is_empty() || accepts(value).is_err(),
+        "the schema accepts {value} in spite of {others:#?}"
+    );
+}
+
+fn from_yaml(text: &str) -> Value {
+    serde_json::from_str(&Language::Yaml.read(text).unwrap().to_json()).unwrap()
+}
+
+/// A job whose only task has this field, and whatever it needs beside it.
+fn job_with(pointer: &str, field: &Field, value: Value) -> Value {
+    let mut job = match (pointer, field.drivers.contains(&DriverKind::Host)) {
+        ("/tasks", _) => json!({}),
+        (_, false) => json!({ "image": "busybox" }),
+        ("/command" | "/script", true) => json!({}),
+        (_, true) => json!({ "command": ["true"] }),
+    };
+    match pointer {
+        "/driver" => job["image"] = json!("busybox"),
+        "/output/on_limit" => job["output"] = json!({ "limit": 1 }),
+        "/concurrency/group" => job["concurrency"] = json!({ "limit": 1 }),
+        "/concurrency/limit" => job["concurrency"] = json!({ "group": "a" }),
+        _ => {}
+    }
+    let inner = pointer.split('/').skip(1).fold(&mut job, |object, name| &mut object[name]);
+    *inner = value;
+    job
+}
+
+fn fields_of_a_job() -> Vec<(String, &'static Field)> {
+    let mut seen = std::collections::BTreeSet::new();
+    let fields = with_pointers(SINGLE_TASK_JOB_FIELDS).into_iter();
+    // A job with one task has some under one name for both.
+    fields.filter(|(pointer, _)| seen.insert(pointer.clone())).collect()
+}
+
+#[test]
+fn the_example_of_each_field_is_right_and_what_is_no_such_value_is_refused() {
+    for (pointer, field) in fields_of_a_job() {
+        assert!(!field.example.is_empty(), "{pointer} has no example");
+        let example = from_yaml(field.example);
+        if field.name == ANY_NAME {
+            read(with(json!({ "resources": example })));
+            continue;
+        }
+        if pointer == "/depends_on" {
+            // Tasks with names are needed for that.
+            let tasks = json!([{"name": "prepare", "command": ["a"]}, {"name": "b", "command": ["a"], "depends_on": example}]);
+            read(json!({ "tasks": tasks }));
+            continue;
+        }
+        read(job_with(&pointer, field, example));
+        // No field takes a list in a list.
+        let wrong = job_with(&pointer, field, json!([[[]]]));
+        let mistakes = JobSpec::read(&wrong).err().unwrap_or_default();
+        let is_told = mistakes.iter().any(|mistake| mistake.pointer.starts_with(&pointer));
+        assert!(is_told, "the reader does not read {pointer}: {mistakes:?}");
+        assert!(accepts(&wrong).is_err(), "the schema accepts {wrong}");
+    }
+}
+
+#[test]
+fn a_default_is_what_leaving_the_field_out_means() {
+    for (pointer, field) in fields_of_a_job() {
+        let Absent::Is(default) = field.absent else { continue };
+        let given = job_with(&pointer, field, from_yaml(default));
+        let left_out = job_with(&pointer, field, Value::Null);
+        assert_eq!(read(given), read(left_out), "{pointer}");
+    }
+}
+
+#[test]
+fn what_is_said_of_a_field_is_short() {
+    for (pointer, Field { summary, .. }) in fields_of_a_job() {
+        assert!((5..=60).contains(&summary.chars().count()), "{pointer}: {summary}");
+        assert!(!summary.ends_with('.'), "{pointer}: {summary}");
+    }
+}
+
+#[test]
+fn every_field_that_is_named_after_an_excluded_one_exists() {
+    for (pointer, field) in fields_of_a_job() {
+        for other in field.excludes {
+            let found = fields_of_a_job().into_iter().any(|(_, field)| field.name == *other);
+            assert!(found, "{pointer} excludes {other}");
+        }
+        if let Kind::WordOr { word, fields } = field.kind {
+            assert!(field::find(fields, word).is_some(), "{pointer}");
+        }
+    }
+}
+
+#[test]
+fn the_jobs_of_the_documentation_are_accepted_by_reader_and_schema() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut pages: Vec<_> =
+        std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pages.push(root.join("README.md"));
+    let mut jobs = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for block in text.split("```yaml\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            let job = from_yaml(block);
+            // Others show a few fields, or the configuration of another program.
+            if ["tasks", "command", "script", "image"].iter().any(|name| job.get(name).is_some()) {
+                read(job);
+                jobs += 1;
+            }
+        }
+    }
+    assert!(jobs >= 2, "{jobs} jobs in the documentation");
+}

@@ -1,0 +1,15 @@
+//! Writes the tables of the documentation that come from the program's own tables.
+
+use std::fs;
+use std::path::Path;
+
+use gaffer_e2e::spec_reference::{PAGES, with_tables};
+
+fn main() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for page in PAGES {
+        let path = root.join(page);
+        fs::write(&path, with_tables(&fs::read_to_string(&path)?))?;
+    }
+    Ok(())
+}
