@@ -144,6 +144,9 @@ impl SpecFlag {
         }
         let value = self.example();
         if !value.is_empty() {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "=_-./:@".contains(c);
+            let value =
+                if value.chars().all(is_plain) { value } else { shell_words::quote(&value).into_owned() };
             sentences.push(format!("Example: {} {value}", self.name()));
         }
         format!("{}\n\n{}", self.help(), sentences.join(" "))
@@ -155,18 +158,17 @@ impl SpecFlag {
             return String::new();
         }
         let Ok(document) = Language::Yaml.read(self.field.example) else { return String::new() };
-        let quoted = |text: &str| shell_words::quote(text).into_owned();
         match &document.data {
-            Data::Scalar(scalar) => quoted(&scalar.text),
+            Data::Scalar(scalar) => scalar.text.clone(),
             Data::List(items) => {
                 let texts: Vec<&str> = items.iter().filter_map(Document::as_text).collect();
                 match self.field.kind {
-                    Kind::Arguments(_) => quoted(&texts.join(" ")),
-                    _ => texts.first().map_or(String::new(), |text| quoted(text)),
+                    Kind::Arguments(_) => texts.join(" "),
+                    _ => texts.first().map_or(String::new(), |text| (*text).to_owned()),
                 }
             }
             Data::Object(entries) => entries.first().map_or(String::new(), |entry| {
-                quoted(&format!("{}={}", entry.key, entry.value.as_text().unwrap_or_default()))
+                format!("{}={}", entry.key, entry.value.as_text().unwrap_or_default())
             }),
         }
     }

@@ -36,7 +36,7 @@ pub(super) const COMMAND: Field =
 /// `script`
 pub(super) const SCRIPT: Field = Field::new(
     "script",
-    Kind::text("the text of a script", Most::Bytes(MAX_SCRIPT_BYTES)),
+    Kind::Text { what: "the text of a script", pattern: "\\S", most: Most::Bytes(MAX_SCRIPT_BYTES) },
     "Script to run instead of a command",
 )
 .details("The interpreter is that of its `#!` line, else `/bin/sh`.")

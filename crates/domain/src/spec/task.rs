@@ -97,6 +97,8 @@ pub const TASK: &[Field] = &[
         .flag("driver", "DRIVER"),
     program::COMMAND,
     program::SCRIPT,
+    Field::new("resources", Kind::Object(&[RESOURCES]), "Resources to reserve on the worker")
+        .example("{cpu: 1, memory: 512MiB, gpu: 1}"),
     Field::new(
         "workdir",
         Kind::Text { what: "an absolute path", pattern: "^/", most: Most::Bytes(MAX_WORKDIR_BYTES) },
@@ -144,8 +146,6 @@ pub const TASK: &[Field] = &[
     .not_with(&["count"])
     .example("0-99")
     .flag("array", "FIRST-LAST"),
-    Field::new("resources", Kind::Object(&[RESOURCES]), "Resources to reserve on the worker")
-        .example("{cpu: 1, memory: 512MiB, gpu: 1}"),
     Field::new(
         "spread",
         Kind::text("a fact of workers such as `labels.rack`", Most::Bytes(MAX_CONSTRAINT_BYTES)),
