@@ -134,8 +134,9 @@ impl SpecFlag {
         if !field.details.is_empty() {
             sentences.push(field.details.to_owned());
         }
-        if !field.limits.is_empty() {
-            sentences.push(format!("Limits: {}.", field.limits));
+        let rules = field.rules();
+        if !rules.is_empty() {
+            sentences.push(format!("Limits: {}.", rules.join("; ")));
         }
         if let Absent::Means(meaning) = field.absent
             && !meaning.is_empty()

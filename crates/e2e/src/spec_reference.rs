@@ -85,8 +85,7 @@ fn default_of(field: &Field) -> String {
 
 fn limits_of(field: &Field) -> String {
     let mut limits = limits_of_kind(&field.kind);
-    limits.extend((!field.limits.is_empty()).then(|| field.limits.to_owned()));
-    limits.extend(field.excludes.iter().map(|other| format!("not with `{other}`")));
+    limits.extend(field.rules());
     limits.join("; ")
 }
 

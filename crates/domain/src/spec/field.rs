@@ -290,6 +290,17 @@ impl Field {
         self.drivers == [DriverKind::Docker]
     }
 
+    /// In Markdown: what limits it beside its kind.
+    pub fn rules(&self) -> Vec<String> {
+        let mut rules: Vec<String> =
+            [self.limits].into_iter().filter(|limits| !limits.is_empty()).map(str::to_owned).collect();
+        rules.extend(self.excludes.iter().map(|other| format!("not with `{other}`")));
+        if !self.drivers.contains(&DriverKind::Docker) {
+            rules.push("only for tasks on the host".to_owned());
+        }
+        rules
+    }
+
     /// What a message says was expected: `a list of datacenters such as [lab, edge]`.
     pub fn expected(&self) -> String {
         self.kind.expected(self.example)

@@ -121,7 +121,8 @@ fn description(field: &Field) -> String {
         Absent::Means(meaning) if !meaning.is_empty() => format!("Default: {meaning}."),
         _ => String::new(),
     };
-    let limits = if field.limits.is_empty() { String::new() } else { format!("Limits: {}.", field.limits) };
+    let rules = field.rules();
+    let limits = if rules.is_empty() { String::new() } else { format!("Limits: {}.", rules.join("; ")) };
     for more in [field.details, &limits, &otherwise] {
         if !more.is_empty() {
             text.push(' ');
