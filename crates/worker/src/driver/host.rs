@@ -21,7 +21,7 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
-use super::cgroup::Cgroups;
+use super::cgroup::{Cgroup, Cgroups};
 use super::process_tree::ProcessTree;
 use super::stuck::Stuck;
 use super::{Assignment, Exit, InputSink, OutputSource, Process, StartError, Started, program};
@@ -88,11 +88,8 @@ impl HostDriver {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
-        let spawned = match &cgroup {
-            Some(cgroup) => cgroup.spawn(&mut command),
-            None => command.spawn(),
-        };
-        let mut child = spawned.map_err(|error| refused(&program.name, &error))?;
+        let mut child = spawn(&mut command, cgroup.as_ref(), start.definition.nice)
+            .map_err(|error| refused(&program.name, &error))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| StartError::other("the new process has no number"))?;
         let input = child.stdin.take();
@@ -107,6 +104,28 @@ impl HostDriver {
             container: None,
         })
     }
+}
+
+/// Starts a process. A nice one inherits that from the thread which starts it, and which ends then: without privileges, a
+/// thread can become nicer but never less so.
+fn spawn(command: &mut Command, cgroup: Option<&Cgroup>, nice: u8) -> io::Result<Child> {
+    let spawn = |command: &mut Command| match cgroup {
+        Some(cgroup) => cgroup.spawn(command),
+        None => command.spawn(),
+    };
+    if nice == 0 {
+        return spawn(command);
+    }
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::scope(|scope| {
+        let starter = scope.spawn(|| {
+            let _entered = runtime.enter();
+            let own = rustix::process::getpriority_process(None)?;
+            rustix::process::setpriority_process(None, own.max(i32::from(nice)))?;
+            spawn(command)
+        });
+        starter.join().unwrap_or_else(|_| Err(io::Error::other("the thread that starts it has panicked")))
+    })
 }
 
 /// Says why the kernel would not start a program that is there and may be executed.
