@@ -1,6 +1,6 @@
 //! The master: remembers jobs, workers and keys in Postgres, places tasks, talks to workers, and serves API and pages.
 //!
-//! Postgres remembers, the domain decides, `store` writes, `scheduler` places, `hub` delivers, the workers'
+//! Postgres remembers, the domain decides, `store` writes, the scheduler places, `hub` delivers, the workers'
 //! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
 
 pub mod absences;
@@ -8,7 +8,6 @@ pub mod arrivals;
 pub mod background;
 pub mod boot_clock;
 pub mod changes;
-pub mod cleaner;
 pub mod clocks;
 pub mod config;
 pub mod embedded_postgres;
@@ -21,14 +20,11 @@ pub mod leadership;
 pub mod listener;
 pub mod live;
 mod look_rate;
-pub mod mover;
 pub mod output;
 pub mod pace;
 pub mod queue;
 pub mod rate;
 pub mod render;
-pub mod sampler;
-pub mod scheduler;
 pub mod secret;
 pub mod serve;
 mod session;
@@ -36,15 +32,11 @@ pub mod snapshot;
 mod standby;
 pub mod store;
 pub mod submit;
-pub mod sweeper;
 pub mod troubles;
 pub mod write_batcher;
 
 pub use serve::{Running, run, start};
 
-use std::sync::Arc;
-
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// What the parts of a running master share.
@@ -76,28 +68,22 @@ pub struct Master {
     pub changes: changes::Changes,
     /// The way to `store/transitions`.
     pub write_batcher: write_batcher::WriteBatcherHandle,
-    /// Asks for a scheduling pass.
-    pub scheduler_wake: Arc<Notify>,
-    /// Asks for a look at who might have to move.
-    pub mover_wake: Arc<Notify>,
+    /// Wakes background loops.
+    pub wakes: background::wakes::Wakes,
     /// How workers are chosen for jobs that do not say.
     pub strategy: gaffer_domain::placement::Strategy,
     /// Which workers have given what back.
-    pub pauses: scheduler::pauses::Pauses,
+    pub pauses: background::scheduler::pauses::Pauses,
     /// How the scheduler's passes go.
-    pub scheduler_stats: scheduler::stats::SchedulerStats,
+    pub scheduler_stats: background::scheduler::stats::SchedulerStats,
+    /// Which workers the last pass kept.
+    pub reservations: background::scheduler::reservations::Reservations,
     /// What was reserved and used on workers lately.
-    pub samples: sampler::Samples,
+    pub samples: background::sampler::Samples,
     /// What keeps it from recording, while it lasts.
     pub troubles: troubles::Troubles,
-    /// Background loops and how they are doing.
-    pub loops: background::driver::Loops,
-    /// Says that a job was deleted.
-    pub deletion_wake: Arc<Notify>,
-    /// Asks to try dead letters again.
-    pub dead_letters_wake: Arc<Notify>,
-    /// Asks for a sweep.
-    pub sweeper_wake: Arc<Notify>,
+    /// How the background loops are doing.
+    pub loops: background::driver::Statuses,
     /// Who tries keys that nobody has.
     pub guesses: guesses::Guesses,
     /// Where browsers find the dashboard, without a slash at the end.

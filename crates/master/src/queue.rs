@@ -7,8 +7,8 @@ use gaffer_domain::queue::{Line, lines};
 use gaffer_protocol::rest::{PlaceInLine, Queue, QueueClass, WaitingTasks};
 
 use crate::Master;
+use crate::background::scheduler::reservations::ReservedFor;
 use crate::explain::{Judge, line_of};
-use crate::scheduler::stats::ReservedFor;
 use crate::snapshot::Snapshot;
 use crate::store::StoreError;
 
@@ -23,7 +23,7 @@ const MAX_VERDICTS: usize = 50;
 /// When the database does not answer.
 pub async fn queue(master: &Master, project: ProjectId, max_age: Duration) -> Result<Queue, StoreError> {
     let snapshot = master.snapshots.of(project, max_age).await?;
-    let classes = snapshot.told.get_or_init(|| tell(&snapshot, &master.scheduler_stats.kept()));
+    let classes = snapshot.told.get_or_init(|| tell(&snapshot, &master.reservations.get()));
     Ok(Queue {
         strategy: master.strategy.to_string(),
         waiting: snapshot.queue.iter().map(|queued| queued.count.unsigned_abs()).sum(),

@@ -8,19 +8,33 @@ use anyhow::Context;
 use gaffer_domain::queue::Turns;
 use gaffer_protocol::server_url::ServerUrl;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::absences::Absences;
 use crate::arrivals::Arrivals;
+use crate::background::Loops;
 use crate::background::dead_letters::DeadLetters;
 use crate::background::deletion::Deletion;
-use crate::background::driver::Loops;
+use crate::background::drain::Drain;
+use crate::background::driver::Statuses;
+use crate::background::expired::Expired;
+use crate::background::forget_workers::ForgetWorkers;
+use crate::background::key_check::KeyCheck;
 use crate::background::large_jobs::{LargeJobs, LargeJobsLoop};
+use crate::background::moves::Moves;
+use crate::background::orphans::Orphans;
+use crate::background::rebalance::Rebalance;
+use crate::background::sampler::{Sampler, Samples};
+use crate::background::scheduler::Scheduler;
+use crate::background::scheduler::pauses::Pauses;
+use crate::background::scheduler::recent::Recent;
+use crate::background::scheduler::reservations::Reservations;
+use crate::background::scheduler::stats::SchedulerStats;
+use crate::background::sweeper::Sweeper;
+use crate::background::wakes::Wakes;
 use crate::boot_clock::BootTime;
 use crate::changes::Changes;
-use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::guesses::Guesses;
@@ -30,18 +44,11 @@ use crate::input::Inputs;
 use crate::leadership::{Attempt, Candidate, Leader};
 use crate::listener::{Listener, Timeouts};
 use crate::live::LiveOutputs;
-use crate::mover::Mover;
 use crate::pace::Pace;
-use crate::sampler::{Sampler, Samples};
-use crate::scheduler::Scheduler;
-use crate::scheduler::pauses::Pauses;
-use crate::scheduler::recent::Recent;
-use crate::scheduler::stats::SchedulerStats;
 use crate::secret::{NewSecret, Purpose};
 use crate::snapshot::Snapshots;
 use crate::standby::{Standby, Stopped};
 use crate::store::{StoreError, Stores};
-use crate::sweeper::Sweeper;
 use crate::troubles::Troubles;
 use crate::write_batcher::{self, WriteBatcher};
 use crate::{Master, http, listener};
@@ -142,63 +149,73 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     store.workers_amnesty(grace).await?;
 
     let absences = Absences::since(BootTime::now(), grace.to_std());
-    let (hub, live) = (Hub::default(), LiveOutputs::default());
-    let pauses = Pauses::default();
-    let (pace, changes) = (Pace::default(), Changes::default());
-    let (scheduler_wake, sweeper_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (large_jobs, troubles) = (LargeJobs::default(), Troubles::default());
-    let (deletion_wake, dead_letters_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (write_batcher, recorder_handle) = WriteBatcher::new(write_batcher::Parts {
+    let (hub, live, changes) = (Hub::default(), LiveOutputs::default(), Changes::default());
+    let (pauses, pace, troubles) = (Pauses::default(), Pace::default(), Troubles::default());
+    let (wakes, large_jobs) = (Wakes::default(), LargeJobs::default());
+    let (scheduler_stats, reservations) = (SchedulerStats::default(), Reservations::default());
+    let samples = Samples::default();
+    let (write_batcher, write_batcher_handle) = WriteBatcher::new(write_batcher::Parts {
         store: stores.transitions.clone(),
         hub: hub.clone(),
         live: live.clone(),
         pace: pace.clone(),
         pauses: pauses.clone(),
         changes: changes.clone(),
-        scheduler_wake: scheduler_wake.clone(),
+        scheduler_wake: wakes.scheduler.clone(),
         large_jobs: large_jobs.clone(),
         troubles: troubles.clone(),
     });
-    let scheduler_stats = SchedulerStats::default();
-    let scheduler = Scheduler {
-        store: store.clone(),
-        pace,
-        write_batcher: recorder_handle.clone(),
-        large_jobs: large_jobs.clone(),
-        wake: scheduler_wake.clone(),
-        hub: hub.clone(),
-        strategy: config.strategy,
-        turns: Turns::default(),
-        pauses: pauses.clone(),
-        recent: Recent::default(),
-        scheduler_stats: scheduler_stats.clone(),
-    };
-    let mover_wake = Arc::new(Notify::new());
-    let mover = Mover {
+    let moves = Moves {
         store: store.clone(),
         hub: hub.clone(),
-        write_batcher: recorder_handle.clone(),
-        wake: mover_wake.clone(),
-        changes: changes.clone(),
-        strategy: config.strategy,
-        scheduler_stats: scheduler_stats.clone(),
-        settled_after: config.rebalance.settled_after(),
+        write_batcher: write_batcher_handle.clone(),
+        reservations: reservations.clone(),
     };
-    let samples = Samples::default();
-    let sampler = Sampler { store: store.clone(), hub: hub.clone(), samples: samples.clone() };
-    let sweeper = Sweeper {
-        store: store.clone(),
-        hub: hub.clone(),
-        absences: absences.clone(),
-        write_batcher: recorder_handle.clone(),
-        wake: sweeper_wake.clone(),
-        forget_workers_after: config.forget_workers.after(),
+    let loops = Loops {
+        scheduler: Scheduler {
+            store: store.clone(),
+            pace,
+            write_batcher: write_batcher_handle.clone(),
+            large_jobs: large_jobs.clone(),
+            wake: wakes.scheduler.clone(),
+            hub: hub.clone(),
+            strategy: config.strategy,
+            turns: Turns::default(),
+            pauses: pauses.clone(),
+            recent: Recent::default(),
+            stats: scheduler_stats.clone(),
+            reservations: reservations.clone(),
+            take_back_at: None,
+        },
+        drain: Drain { moves: moves.clone(), changes: changes.clone(), wake: wakes.drain.clone() },
+        rebalance: config.rebalance.settled_after().map(|settled_after| Rebalance {
+            moves,
+            strategy: config.strategy,
+            settled_after,
+        }),
+        sweeper: Sweeper {
+            store: store.clone(),
+            absences: absences.clone(),
+            write_batcher: write_batcher_handle.clone(),
+            wake: wakes.sweeper.clone(),
+        },
+        key_check: KeyCheck { store: store.clone(), hub: hub.clone(), wake: wakes.key_check.clone() },
+        large_jobs: LargeJobsLoop::new(store.clone(), write_batcher_handle.clone(), large_jobs),
+        deletion: Deletion { store: store.clone(), wake: wakes.deletion.clone() },
+        dead_letters: DeadLetters {
+            store: store.clone(),
+            changes: changes.clone(),
+            wake: wakes.dead_letters.clone(),
+        },
+        sampler: Sampler { store: store.clone(), hub: hub.clone(), samples: samples.clone() },
+        expired: Expired { store: store.clone() },
+        forget_workers: config
+            .forget_workers
+            .after()
+            .map(|after| ForgetWorkers { store: store.clone(), after }),
+        orphans: Orphans::new(store.clone()),
     };
-    let large_jobs = LargeJobsLoop::new(store.clone(), recorder_handle.clone(), large_jobs);
-    let deletion = Deletion { store: store.clone(), wake: deletion_wake.clone() };
-    let dead_letters =
-        DeadLetters { store: store.clone(), changes: changes.clone(), wake: dead_letters_wake.clone() };
-    let background = Loops::default();
+    let statuses = Statuses::default();
     let master = Arc::new(Master {
         store,
         writes: stores.writes.clone(),
@@ -212,17 +229,14 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         clocks: Default::default(),
         live,
         changes,
-        write_batcher: recorder_handle,
-        scheduler_wake,
-        mover_wake,
-        sweeper_wake,
+        write_batcher: write_batcher_handle,
+        wakes,
         troubles,
-        loops: background.clone(),
-        deletion_wake,
-        dead_letters_wake,
+        loops: statuses.clone(),
         strategy: config.strategy,
         pauses,
         scheduler_stats,
+        reservations,
         samples,
         guesses: Guesses::default(),
         worker_url: worker_url(configured, &public, dashboard_addr, workers_addr),
@@ -245,16 +259,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             port("workers", workers, http::workers(master.clone()), limits[2]),
         ],
         write_batcher: tokio::spawn(write_batcher.run()),
-        loops: vec![
-            tokio::spawn(scheduler.run(shutdown.clone())),
-            tokio::spawn(mover.run(shutdown.clone())),
-            tokio::spawn(sampler.run(shutdown.clone())),
-            background.start(large_jobs, shutdown.clone()),
-            background.start(deletion, shutdown.clone()),
-            background.start(dead_letters, shutdown.clone()),
-            tokio::spawn(cleaner::run(master.store.clone(), shutdown.clone())),
-            tokio::spawn(sweeper.run(shutdown)),
-        ],
+        loops: loops.start(&statuses, &shutdown),
         master,
         dashboard: dashboard_addr,
         api: api_addr,

@@ -114,7 +114,7 @@ async fn goodbye(master: &Master, handle: &SessionHandle, id: Uuid, silent_secs:
         wait = (wait * 2).min(Duration::from_secs(2));
     }
     master.changes.announce(&[]);
-    master.sweeper_wake.notify_one();
+    master.wakes.sweeper.call();
 }
 
 /// Reconciles, welcomes, then passes messages on until something ends.
@@ -138,7 +138,7 @@ async fn talk(
         }
     };
     master.changes.announce(&[]);
-    master.scheduler_wake.notify_one();
+    master.wakes.scheduler.call();
 
     let SessionEnds { goodbye, hearing } = ends;
     let (written, told) = (handle.clone(), goodbye.clone());

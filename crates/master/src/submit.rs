@@ -38,7 +38,7 @@ impl Master {
         let new = NewJob { project, spec, created_by: user, rerun_of, idempotency };
         let submitted = self.writes.job_insert(&new, Utc::now()).await?;
         if let Submitted::Created(job) = submitted {
-            self.scheduler_wake.notify_one();
+            self.wakes.scheduler.call();
             self.changes.announce(&[job]);
         }
         Ok(submitted)

@@ -225,7 +225,7 @@ async fn much_output_that_is_refused_holds_nobody_up_and_is_put_back_in_one_go()
     end_stored(&mut worker, attempt).await;
 
     run(&mut ordinary.owner, "ALTER TABLE output_chunks DROP CONSTRAINT none_of_it").await;
-    ordinary.stage.running.master.dead_letters_wake.notify_one();
+    ordinary.stage.running.master.wakes.dead_letters.call();
     eventually("everything is put back", async || {
         (client.get("/system").await.body["has_dead_letters"] == false).then_some(())
     })

@@ -201,7 +201,7 @@ pub(super) async fn write_drivers(
 ) -> Result<(), StoreError> {
     master.store.worker_drivers(handle.worker, handle.id, drivers).await?;
     master.changes.announce(&[]);
-    master.scheduler_wake.notify_one();
+    master.wakes.scheduler.call();
     Ok(())
 }
 

@@ -278,7 +278,7 @@ pub async fn delete(
 pub async fn delete_job(master: &Master, caller: &Principal, job: JobId) -> Result<(), Error> {
     match master.writes.job_delete(caller.project, job, &caller.user).await? {
         Deleted::Yes => {
-            master.deletion_wake.notify_one();
+            master.wakes.deletion.call();
             master.changes.announce(&[job]);
             Ok(())
         }

@@ -168,8 +168,8 @@ pub async fn set_intake(
     let deadline = deadline.map(|deadline| deadline.to_std().as_secs_f64());
     master.writes.worker_intake(caller.project, record.id, intake, deadline, &caller.user).await?;
     master.changes.announce(&[]);
-    master.scheduler_wake.notify_one();
-    master.mover_wake.notify_one();
+    master.wakes.scheduler.call();
+    master.wakes.drain.call();
     let record = find(&master.writes, caller, &record.id.to_string()).await?;
     Ok(view(master, record, Utc::now()))
 }

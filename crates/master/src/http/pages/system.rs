@@ -100,6 +100,11 @@ fn troubles(state: &System) -> Vec<TroubleRow> {
         since: Some(locked.since.timestamp_millis()),
         detail: "another transaction in the database holds its row; its changes wait".to_owned(),
     }));
+    rows.extend(state.loops.iter().filter(|one| one.failing_since.is_some()).map(|one| TroubleRow {
+        what: format!("The background loop {} fails", one.name),
+        since: one.failing_since.map(|since| since.timestamp_millis()),
+        detail: one.last_run_error.clone().unwrap_or_default(),
+    }));
     rows
 }
 
