@@ -18,7 +18,6 @@ pub mod queue;
 pub mod reason;
 #[cfg(test)]
 mod seeds;
-pub mod simulate;
 pub mod spec;
 mod spelling;
 pub mod task;

@@ -20,7 +20,7 @@ use super::super::error::Error;
 use super::super::params::{Params, id};
 use super::format::quoted;
 use super::frame::{Frame, SessionUser};
-use super::{page, shell_words};
+use super::page;
 use crate::Master;
 use crate::store::jobs::Submitted;
 use crate::submit::Submission;
@@ -138,7 +138,7 @@ impl Values {
         if self.action == "command" {
             match shell_words::split(&self.command) {
                 Ok(words) => drop(spec.insert("command".to_owned(), json!(words))),
-                Err(why) => errors.command = Some(why.to_owned()),
+                Err(why) => errors.command = Some(why.to_string()),
             }
         } else {
             spec.insert("script".to_owned(), json!(self.script));
