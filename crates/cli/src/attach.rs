@@ -45,7 +45,7 @@ pub async fn obey(signals: &mut Signals, client: &Client, job: JobId, status: &S
                 Step::Forward => under_way.push(interrupt(client, job).boxed_local()),
                 Step::Stop => under_way.push(stop(client, job).boxed_local()),
                 Step::Leave(code) => {
-                    status.note(&format!("job {job} goes on without us: `gaffer logs -f {job}` shows it"));
+                    status.note(&format!("job {job} continues; follow it with `gaffer logs -f {job}`"));
                     return code;
                 }
             },
@@ -82,7 +82,7 @@ async fn interrupt(client: &Client, job: JobId) -> Result<String, Failure> {
 pub async fn stop(client: &Client, job: JobId) -> Result<String, Failure> {
     match client.post(&["jobs", &job.to_string(), "stop"], &json!({})).await {
         Ok(_) => Ok(format!("stopping job {job}")),
-        Err(failure) if failure.is_conflict() => Ok(format!("job {job} is over or stopping")),
+        Err(failure) if failure.is_conflict() => Ok(format!("job {job} has finished or is stopping")),
         Err(failure) => Err(failure),
     }
 }

@@ -302,7 +302,7 @@ impl Answer {
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_slice(&self.body).map_err(|error| Failure::Garbled {
             status: None,
-            message: format!("the answer of the API makes no sense to this version of gaffer: {error}"),
+            message: format!("unreadable answer of the API (is it another version?): {error}"),
         })
     }
 }

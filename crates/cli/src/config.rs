@@ -84,12 +84,12 @@ fn choose(
         (None, None, Some(access)) => Ok(access),
         (Some(_), None, Some(access)) => Ok(access),
         (None, Some(key), Some(access)) => Ok(Access { key, ..access }),
-        (Some(url), None, None) => Err(Failure::Usage(format!(
-            "there is no key for {url}: set GAFFER_KEY, or run `gaffer login {url}`"
-        ))),
+        (Some(url), None, None) => {
+            Err(Failure::Usage(format!("no key for {url}: set GAFFER_KEY, or run `gaffer login {url}`")))
+        }
         (None, _, None) => Err(Failure::Usage(
-            "which gaffer? Set GAFFER_URL and GAFFER_KEY, or run `gaffer login URL`; \
-             `gaffer dev` starts one on this machine"
+            "no server configured: set GAFFER_URL and GAFFER_KEY, or run `gaffer login URL`; \
+             `gaffer dev` starts a server on this machine"
                 .to_owned(),
         )),
     }

@@ -46,26 +46,25 @@ const SAMPLE: &str = include_str!("sample.sh");
 Everything is kept between runs. Once it is up, client commands in other terminals find it by themselves, and \
 $GAFFER_DATA_DIR/dev.env tells scripts its addresses and keys.")]
 pub struct DevArgs {
-    /// Where the dashboard listens (host:port, on this machine only; port 0 takes a free one)
+    /// Address of the dashboard, loopback only (port 0: any free port)
     #[arg(long, env = "GAFFER_DASHBOARD_ADDR", default_value = "127.0.0.1:3000", value_name = "ADDR")]
     dashboard_addr: String,
-    /// Where the REST API listens
+    /// Address of the REST API
     #[arg(long, env = "GAFFER_API_ADDR", default_value = "127.0.0.1:8000", value_name = "ADDR")]
     api_addr: String,
-    /// Where workers dial in
+    /// Address for workers
     #[arg(long, env = "GAFFER_WORKER_ADDR", default_value = "127.0.0.1:8080", value_name = "ADDR")]
     worker_addr: String,
-    /// Where everything is kept [default: /var/lib/gaffer as root, else ~/.local/share/gaffer]
+    /// Data directory [default: /var/lib/gaffer as root, else ~/.local/share/gaffer]
     #[arg(long, env = "GAFFER_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Directory with the Postgres programs; found by itself in the usual places
+    /// Directory of the Postgres programs [default: searched in the usual places]
     #[arg(long, env = "GAFFER_PG_BIN", value_name = "DIR")]
     pg_bin: Option<PathBuf>,
-    /// How workers are chosen for jobs that do not say: spread, binpack, round_robin, greedy, epvm or epvm_lieb
+    /// Default placement strategy, see `gaffer master --help`
     #[arg(long, env = "GAFFER_STRATEGY", value_name = "STRATEGY", default_value_t)]
     strategy: Strategy,
-    /// Whether services are moved to where they are much better off: off, or how long a task of theirs must have executed,
-    /// and a worker must have been connected, before that is considered
+    /// When services may be moved for balance, or off
     #[arg(long, env = "GAFFER_REBALANCE", value_name = "TIME|off", default_value_t)]
     rebalance: Rebalance,
     /// Limits of the three ports

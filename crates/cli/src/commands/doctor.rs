@@ -51,9 +51,9 @@ pub struct DoctorArgs {
 /// A server on this machine.
 #[derive(Debug, Subcommand)]
 pub enum Patient {
-    /// Whether the master on this machine is ready
+    /// Check whether the local master is ready
     Master,
-    /// Whether the worker on this machine lives
+    /// Check whether the local worker is alive
     Worker,
 }
 

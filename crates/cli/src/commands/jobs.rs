@@ -22,7 +22,7 @@ Examples:
   gaffer jobs -l team=vision --limit 100
   gaffer jobs --all -o jsonl | jq .id")]
 pub struct JobsArgs {
-    /// Only jobs in this state, or in one of several: failed,cancelled
+    /// Only jobs in one of these states: failed,cancelled
     #[arg(
         long = "state",
         value_name = "STATE",
@@ -30,19 +30,19 @@ pub struct JobsArgs {
         value_parser = PossibleValuesParser::new(JobState::ALL.map(JobState::as_str))
     )]
     states: Vec<String>,
-    /// Only jobs whose name contains this, in any case
+    /// Only jobs whose name contains this (ignores case)
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Only jobs with this label. May be repeated
+    /// Only jobs with this label. (repeatable)
     #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
     /// Only jobs with a task for this driver
     #[arg(long, value_name = "DRIVER", value_parser = ["host", "docker"])]
     driver: Option<String>,
-    /// So many at once, at most 500
+    /// Maximum number of jobs to list (≤ 500)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=500))]
     limit: Option<u16>,
-    /// All of them, not only the latest
+    /// List all jobs, not only the latest
     #[arg(long)]
     all: bool,
     #[command(flatten)]

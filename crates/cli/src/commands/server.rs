@@ -161,7 +161,7 @@ where
 
 fn log_to_stderr(out: &Out, filter: &str) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(config::log_filter().as_deref().unwrap_or(filter))
-        .map_err(|error| Failure::Usage(format!("GAFFER_LOG makes no sense: {error}")))?;
+        .map_err(|error| Failure::Usage(format!("GAFFER_LOG is invalid: {error}")))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let set = if config::logs_json() {
         log.json().try_init()

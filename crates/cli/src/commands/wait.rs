@@ -30,10 +30,10 @@ pub struct WaitArgs {
     /// Jobs: 42, 1-20, last
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<Selector>,
-    /// Wait no longer than this, such as 10m
+    /// Maximum time to wait, e.g. 10m
     #[arg(long, value_name = "TIME")]
     timeout: Option<Span>,
-    /// Say nothing on standard error
+    /// Suppress messages
     #[arg(short, long)]
     quiet: bool,
 }

@@ -24,10 +24,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How to list the workers.
 #[derive(Debug, Args)]
 pub struct WorkersArgs {
-    /// Only workers on which this driver works
+    /// Only workers with this driver
     #[arg(long, value_name = "DRIVER", value_parser = ["host", "docker"])]
     driver: Option<String>,
-    /// All of them, not only the first page
+    /// List all workers, not only the first page
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -39,13 +39,13 @@ pub struct WorkersArgs {
 pub enum WorkerAction {
     /// Show one worker
     Show(OneWorker),
-    /// Let a worker take nothing new; services move elsewhere, and batch tasks end or move as their jobs say
+    /// Stop placing tasks on a worker and move its services
     Drain(Drain),
-    /// Let a worker take nothing new and keep what it has
+    /// Stop placing tasks on a worker
     Cordon(OneWorker),
-    /// Let a cordoned or drained worker take work again
+    /// Place tasks on a cordoned or drained worker again
     Resume(OneWorker),
-    /// Forget a worker that is not connected and has nothing left
+    /// Remove an offline worker without tasks
     Remove(Remove),
 }
 
@@ -58,10 +58,10 @@ Examples:
 pub struct Drain {
     #[command(flatten)]
     one: OneWorker,
-    /// After so long, all that is still there is stopped and started anew elsewhere
+    /// Stop and restart elsewhere what is left after this time
     #[arg(long, value_name = "TIME")]
     deadline: Option<Span>,
-    /// Return only when it has nothing left
+    /// Wait until the worker has no tasks left
     #[arg(long)]
     wait: bool,
 }
@@ -69,7 +69,7 @@ pub struct Drain {
 /// Which worker to remove.
 #[derive(Debug, Args)]
 pub struct Remove {
-    /// Its name or its number
+    /// Worker name or number
     #[arg(value_name = "WORKER")]
     worker: String,
 }
@@ -77,7 +77,7 @@ pub struct Remove {
 /// Which worker.
 #[derive(Debug, Args)]
 pub struct OneWorker {
-    /// Its name or its number
+    /// Worker name or number
     #[arg(value_name = "WORKER")]
     worker: String,
     #[command(flatten)]
@@ -186,7 +186,7 @@ fn drains(draining: &Draining, now: DateTime<Utc>) -> String {
     match (draining.drained_at, draining.until) {
         (Some(at), _) => format!("it has nothing left since {}", timestamp::ago(at, now)),
         (None, Some(until)) if until > now => format!("until {}", until.format("%Y-%m-%d %H:%M:%S UTC")),
-        (None, Some(_)) => "its deadline is over".to_owned(),
+        (None, Some(_)) => "its deadline has passed".to_owned(),
         (None, None) => "without a deadline".to_owned(),
     }
 }
