@@ -146,7 +146,7 @@ mod tests {
     fn long_helps(command: &clap::Command, path: &str, found: &mut Vec<String>) {
         let helps = command
             .get_arguments()
-            .filter(|option| !option.is_hide_set())
+            .filter(|option| !option.is_hide_set() && option.get_help_heading().is_none())
             .map(|option| (format!("{path} {}", option.get_id()), option.get_help()));
         let about = (path.to_owned(), command.get_about());
         for (name, help) in helps.chain([about]) {

@@ -5,6 +5,7 @@
 
 mod absences;
 mod asking;
+mod chats;
 mod crowd;
 mod disk;
 mod escape;

@@ -6,6 +6,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use tokio::time::sleep;
 
+use super::chats::{self, Chats};
 use super::fleet::{Fleet, Part, Setup};
 use super::network::Break;
 use super::plan::{Fault, LOST_AFTER, Plan};
@@ -47,6 +48,10 @@ impl Fault {
 /// Submits as long as the faults last, waits until all is over, and judges.
 pub async fn run(plan: &Plan, fault: Fault) -> Verdict {
     let mut trial = Trial::begin(plan, Setup::plain()).await;
+    let chats = match fault.spares_attempts() {
+        true => None,
+        false => Some(Chats::begin(&mut trial).await),
+    };
     let end = Instant::now() + plan.duration;
     let mut next_fault = Instant::now() + fault.interval();
     while Instant::now() < end {
@@ -62,9 +67,15 @@ pub async fn run(plan: &Plan, fault: Fault) -> Verdict {
         }
         sleep(TICK).await;
     }
+    if let Some(chats) = &chats {
+        chats.end();
+    }
     let tasks = trial.settle().await;
-    let repeated = trial.repeated(&tasks).await;
-    let mut verdict = trial.judge(&tasks, &repeated).await;
+    let chats = match chats {
+        Some(chats) => chats.settle(&trial).await,
+        None => Vec::new(),
+    };
+    let mut verdict = chats::judge(&trial, &tasks, &chats).await;
     if fault.spares_attempts() {
         let repeats = verdict.repeats_for_faults();
         verdict.promise(repeats == 0, format!("attempts that were ended or declared lost: {repeats}"));

@@ -71,7 +71,6 @@ impl Store {
              SELECT w.project_id, now(), 'task.noted', t.job_id, t.id, t.attempt, w.id, 'worker ' || w.name, $4 \
              FROM tasks t JOIN workers w ON w.id = t.worker_id \
              WHERE t.id = $1 AND t.attempt = $2 AND t.worker_id = $3 \
-                 AND t.state IN ('scheduled', 'running', 'stopping') \
              RETURNING job_id",
         )
         .bind(attempt.task.0)

@@ -337,7 +337,8 @@ impl State {
     pub fn input(&mut self, input: Input) {
         let Input { attempt, request, offset, .. } = input;
         let state = match self.held.get(&attempt).map(|held| &held.phase) {
-            Some(Phase::Queued(_)) => InputState::Waiting,
+            // One that is not here may be on its way, behind these bytes. If it is over, the master knows.
+            Some(Phase::Queued(_)) | None => InputState::Waiting,
             Some(Phase::Running(running)) if running.start.definition.stdin => {
                 match running.inputs.try_send(input) {
                     // With more than one on its way it is a repeated one; it comes again if need be.
@@ -346,7 +347,7 @@ impl State {
                 }
             }
             Some(Phase::Finished(_)) => InputState::Closed,
-            Some(Phase::Running(_)) | None => InputState::Absent,
+            Some(Phase::Running(_)) => InputState::Absent,
         };
         self.report(ToMaster::InputTaken(InputTaken { attempt, request, offset, state }));
     }
