@@ -4,3 +4,4 @@ pub mod dead_letters;
 pub mod deletion;
 pub mod driver;
 pub mod large_jobs;
+pub mod wakes;

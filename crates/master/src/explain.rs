@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::Utc;
+use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{
     DefinitionRef, Help, Infeasible, Requirements, WorkerSnapshot, feasible, suitable, what_would_help,
 };
@@ -11,7 +12,6 @@ use gaffer_domain::queue::{Class, InUse, Line, WaitReason, lines};
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use gaffer_protocol::rest::{Explanation, PlaceInLine, WaitingTasks, WorkerVerdict};
 
-use crate::Master;
 use crate::scheduler::stats::ReservedFor;
 use crate::snapshot::Snapshot;
 use crate::store::StoreError;
@@ -19,6 +19,7 @@ use crate::store::jobs::WaitingDefinition;
 use crate::store::placement::QueuedClass;
 use crate::store::tasks::Placed;
 use crate::troubles::Troubles;
+use crate::views::Views;
 
 /// So many tasks that take long to start are told one by one.
 const MAX_STARTING: u32 = 5;
@@ -31,18 +32,18 @@ const MAX_HELP: usize = 5;
 /// # Errors
 /// When the database does not answer.
 pub async fn explain(
-    master: &Master,
+    views: &Views,
     project: ProjectId,
     job: JobId,
     max_age: Duration,
 ) -> Result<Option<Explanation>, StoreError> {
-    let store = &master.reads;
-    let Some(view) = store.jobs_by_id(project, &[job]).await?.pop() else { return Ok(None) };
+    let store = &views.reads;
+    let Some(found) = store.job_get(project, job).await? else { return Ok(None) };
     let Some(spec) = store.spec(job).await? else { return Ok(None) };
-    let snapshot = master.snapshots.of(project, max_age).await?;
+    let snapshot = views.snapshots.of(project, max_age).await?;
     let line = line_of(&snapshot.queue);
     let lines = lines(&line);
-    let kept = master.scheduler_stats.kept();
+    let kept = views.status.scheduler_stats.kept();
     let judge = Judge::new(&snapshot, &kept, &line, usize::MAX);
     let mut waiting = Vec::new();
     for WaitingDefinition { position, class, pending, blocked } in store.job_waiting(job).await? {
@@ -75,14 +76,14 @@ pub async fn explain(
     for starting in starting {
         waiting.push(told(&starting.address, 1, format!("starts on {}: {}", starting.worker, starting.note)));
     }
-    let message = match (waiting.first(), view.state.as_str()) {
+    let message = match (waiting.first(), found.state) {
         (Some(first), _) => format!("{}: {}", first.task, first.message),
-        (None, "running" | "stopping") => {
+        (None, JobState::Running | JobState::Stopping) => {
             "nothing waits: every unfinished task is placed on a worker".to_owned()
         }
         (None, state) => format!("nothing waits: the job is {state}"),
     };
-    let message = trouble_of(&master.troubles, job).unwrap_or(message);
+    let message = trouble_of(&views.status.troubles, job).unwrap_or(message);
     Ok(Some(Explanation { job, message, waiting }))
 }
 

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use gaffer_domain::ProjectId;
+use gaffer_domain::permissions::Action;
 use gaffer_domain::queue::{Line, lines};
 use gaffer_protocol::rest::{PlaceInLine, Queue, QueueClass, WaitingTasks};
 
-use crate::Master;
 use crate::explain::{Judge, line_of};
+use crate::operations::Actor;
 use crate::scheduler::stats::ReservedFor;
 use crate::snapshot::Snapshot;
 use crate::store::StoreError;
+use crate::views::Views;
 
 /// So many classes are told one by one.
 const MAX_CLASSES: usize = 100;
@@ -21,16 +22,15 @@ const MAX_VERDICTS: usize = 50;
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn queue(master: &Master, project: ProjectId, max_age: Duration) -> Result<Queue, StoreError> {
-    let snapshot = master.snapshots.of(project, max_age).await?;
-    let classes = snapshot.told.get_or_init(|| tell(&snapshot, &master.scheduler_stats.kept()));
+pub async fn queue(views: &Views, actor: &Actor, max_age: Duration) -> Result<Queue, StoreError> {
+    let snapshot = views.snapshots.of(actor.project, max_age).await?;
+    let classes = snapshot.told.get_or_init(|| tell(&snapshot, &views.status.scheduler_stats.kept()));
     Ok(Queue {
-        strategy: master.strategy.to_string(),
+        strategy: views.status.strategy.to_string(),
         waiting: snapshot.queue.iter().map(|queued| queued.count.unsigned_abs()).sum(),
         waiting_since: snapshot.queue.iter().map(|queued| queued.class.first).min(),
-        // How the scheduler does is about the whole installation, which is the first project's to know.
-        passes: match master.reads.project_default().await? == project {
-            true => master.scheduler_stats.passes(),
+        passes: match actor.role.may(Action::LookAtScheduler) {
+            true => views.status.scheduler_stats.passes(),
             false => Default::default(),
         },
         classes: classes.clone(),

@@ -27,6 +27,13 @@ pub struct Page<T> {
     pub next_cursor: Option<String>,
 }
 
+impl<T> Page<T> {
+    /// The same page with other entries.
+    pub fn map<U>(self, entry: impl FnMut(T) -> U) -> Page<U> {
+        Page { items: self.items.into_iter().map(entry).collect(), next_cursor: self.next_cursor }
+    }
+}
+
 /// A job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {

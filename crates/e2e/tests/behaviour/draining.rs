@@ -55,15 +55,15 @@ async fn is_drained(stage: &Stage, worker: &str) {
 
 /// One that takes a look when it is told to.
 fn mover(stage: &Stage) -> Mover {
-    let master = &stage.running.master;
+    let (master, status) = (&stage.running.control, &stage.running.views.status);
     Mover {
         store: master.store.clone(),
         hub: master.hub.clone(),
         write_batcher: master.write_batcher.clone(),
-        wake: master.mover_wake.clone(),
+        wake: master.wakes.drain.handle(),
         changes: master.changes.clone(),
-        strategy: master.strategy,
-        scheduler_stats: master.scheduler_stats.clone(),
+        strategy: status.strategy,
+        scheduler_stats: status.scheduler_stats.clone(),
         settled_after: None,
     }
 }

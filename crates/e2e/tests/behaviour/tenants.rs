@@ -16,7 +16,7 @@ pub async fn neighbour(stage: &Stage) -> (Client, String) {
     let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
     let sql = "INSERT INTO projects (name) VALUES ('neighbour') RETURNING id";
     let project = ProjectId(sqlx::query_scalar(sql).fetch_one(&mut database).await.unwrap());
-    let master = &stage.running.master;
+    let master = &stage.running.control;
     let user_key = key_in(master, project, "eve", Purpose::UserKey).await;
     (stage.client.with_key(&user_key), key_in(master, project, "eve", Purpose::WorkerKey).await)
 }

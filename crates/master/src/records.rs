@@ -1,0 +1,14 @@
+//! What is remembered, as the master's parts hand it to each other: states are enums, and nothing is written for a reader
+//! yet. `http` makes bodies and pages of these.
+
+mod dead_letter;
+mod event;
+mod job;
+mod key;
+mod task;
+
+pub use dead_letter::{DeadLetter, LetterKind};
+pub use event::Event;
+pub use job::Job;
+pub use key::{Key, KeyKind, UnknownKeyKind};
+pub use task::{Attempt, Task};
