@@ -19,7 +19,6 @@ pub mod queue;
 pub mod reason;
 #[cfg(test)]
 mod seeds;
-pub mod simulate;
 pub mod spec;
 mod spelling;
 pub mod task;

@@ -169,6 +169,33 @@ fn doors_know_no_statement_that_moves_tasks_or_takes_connections_of_control() {
 }
 
 #[test]
+fn every_loop_of_the_master_is_under_the_driver() {
+    // What else runs beside the requests: listeners, the leader's confirmations, the write batcher, a session's two halves,
+    // one feed for each page that is open, and the joining of small chunks after a commit.
+    let allowed = [
+        "background/driver.rs",
+        "http/pages/stream.rs",
+        "serve.rs",
+        "session.rs",
+        "session/aside.rs",
+        "standby.rs",
+        "write_batcher/commit.rs",
+    ];
+    let found = offenders(
+        |path| match path.strip_prefix("crates/master/src/") {
+            Some(path) => path.starts_with("embedded_postgres") || allowed.contains(&path),
+            None => true,
+        },
+        &["tokio::spawn(", "thread::spawn("],
+    );
+    assert_eq!(
+        found,
+        Vec::<String>::new(),
+        "a loop belongs into background.rs, which starts it and shows its status"
+    );
+}
+
+#[test]
 fn every_module_says_in_its_first_line_what_it_is_for() {
     let silent: Vec<String> = sources()
         .into_iter()

@@ -12,7 +12,7 @@ use gaffer_domain::queue::{Class, InUse, Line, WaitReason, lines};
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use gaffer_protocol::rest::{Explanation, PlaceInLine, WaitingTasks, WorkerVerdict};
 
-use crate::scheduler::stats::ReservedFor;
+use crate::background::scheduler::reservations::ReservedFor;
 use crate::snapshot::Snapshot;
 use crate::store::StoreError;
 use crate::store::jobs::WaitingDefinition;
@@ -43,7 +43,7 @@ pub async fn explain(
     let snapshot = views.snapshots.of(project, max_age).await?;
     let line = line_of(&snapshot.queue);
     let lines = lines(&line);
-    let kept = views.status.scheduler_stats.kept();
+    let kept = views.status.reservations.get();
     let judge = Judge::new(&snapshot, &kept, &line, usize::MAX);
     let mut waiting = Vec::new();
     for WaitingDefinition { position, class, pending, blocked } in store.job_waiting(job).await? {

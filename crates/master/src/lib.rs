@@ -1,6 +1,6 @@
 //! The master: remembers jobs, workers and keys in Postgres, places tasks, talks to workers, and serves API and pages.
 //!
-//! Postgres remembers, the domain decides, `store` writes, `scheduler` places, `hub` delivers, the workers'
+//! Postgres remembers, the domain decides, `store` writes, the scheduler places, `hub` delivers, the workers'
 //! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
 
 pub mod absences;
@@ -8,7 +8,6 @@ pub mod arrivals;
 pub mod background;
 pub mod boot_clock;
 pub mod changes;
-pub mod cleaner;
 pub mod clocks;
 pub mod config;
 pub mod control;
@@ -22,7 +21,6 @@ pub mod leadership;
 pub mod listener;
 pub mod live;
 mod look_rate;
-pub mod mover;
 pub mod operations;
 pub mod output;
 pub mod pace;
@@ -30,15 +28,12 @@ pub mod queue;
 pub mod rate;
 pub mod records;
 pub mod render;
-pub mod sampler;
-pub mod scheduler;
 pub mod secret;
 pub mod serve;
 mod session;
 pub mod snapshot;
 mod standby;
 pub mod store;
-pub mod sweeper;
 pub mod troubles;
 pub mod views;
 pub mod write_batcher;

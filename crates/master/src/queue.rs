@@ -6,9 +6,9 @@ use gaffer_domain::permissions::Action;
 use gaffer_domain::queue::{Line, lines};
 use gaffer_protocol::rest::{PlaceInLine, Queue, QueueClass, WaitingTasks};
 
+use crate::background::scheduler::reservations::ReservedFor;
 use crate::explain::{Judge, line_of};
 use crate::operations::Actor;
-use crate::scheduler::stats::ReservedFor;
 use crate::snapshot::Snapshot;
 use crate::store::StoreError;
 use crate::views::Views;
@@ -24,7 +24,7 @@ const MAX_VERDICTS: usize = 50;
 /// When the database does not answer.
 pub async fn queue(views: &Views, actor: &Actor, max_age: Duration) -> Result<Queue, StoreError> {
     let snapshot = views.snapshots.of(actor.project, max_age).await?;
-    let classes = snapshot.told.get_or_init(|| tell(&snapshot, &views.status.scheduler_stats.kept()));
+    let classes = snapshot.told.get_or_init(|| tell(&snapshot, &views.status.reservations.get()));
     Ok(Queue {
         strategy: views.status.strategy.to_string(),
         waiting: snapshot.queue.iter().map(|queued| queued.count.unsigned_abs()).sum(),

@@ -13,14 +13,28 @@ use tokio_util::sync::CancellationToken;
 
 use crate::absences::Absences;
 use crate::arrivals::Arrivals;
+use crate::background::Loops;
 use crate::background::dead_letters::DeadLetters;
 use crate::background::deletion::Deletion;
-use crate::background::driver::Loops;
+use crate::background::drain::Drain;
+use crate::background::driver::Statuses;
+use crate::background::expired::Expired;
+use crate::background::forget_workers::ForgetWorkers;
+use crate::background::key_check::KeyCheck;
 use crate::background::large_jobs::{LargeJobs, LargeJobsLoop};
+use crate::background::moves::Moves;
+use crate::background::orphans::Orphans;
+use crate::background::rebalance::Rebalance;
+use crate::background::sampler::{Sampler, Samples};
+use crate::background::scheduler::Scheduler;
+use crate::background::scheduler::pauses::Pauses;
+use crate::background::scheduler::recent::Recent;
+use crate::background::scheduler::reservations::Reservations;
+use crate::background::scheduler::stats::SchedulerStats;
+use crate::background::sweeper::Sweeper;
 use crate::background::wakes::Wakes;
 use crate::boot_clock::BootTime;
 use crate::changes::Changes;
-use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::control::Control;
 use crate::embedded_postgres::EmbeddedPostgres;
@@ -30,17 +44,10 @@ use crate::input::Inputs;
 use crate::leadership::{Attempt, Candidate, Leader};
 use crate::listener::{Listener, Timeouts};
 use crate::live::LiveOutputs;
-use crate::mover::Mover;
 use crate::operations::{self, sign_in};
 use crate::pace::Pace;
-use crate::sampler::{Sampler, Samples};
-use crate::scheduler::Scheduler;
-use crate::scheduler::pauses::Pauses;
-use crate::scheduler::recent::Recent;
-use crate::scheduler::stats::SchedulerStats;
 use crate::standby::{Standby, Stopped};
 use crate::store::{StoreError, Stores};
-use crate::sweeper::Sweeper;
 use crate::troubles::Troubles;
 use crate::views::{Status, Views};
 use crate::write_batcher::{self, WriteBatcher};
@@ -145,64 +152,76 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     store.workers_amnesty(grace).await?;
 
     let absences = Absences::since(BootTime::now(), grace.to_std());
-    let (hub, live) = (Hub::default(), LiveOutputs::default());
-    let pauses = Pauses::default();
-    let (pace, changes) = (Pace::default(), Changes::default());
-    let wakes = Wakes::default();
-    let (large_jobs, troubles) = (LargeJobs::default(), Troubles::default());
-    let (write_batcher, recorder_handle) = WriteBatcher::new(write_batcher::Parts {
+    let (hub, live, changes) = (Hub::default(), LiveOutputs::default(), Changes::default());
+    let (pauses, pace, troubles) = (Pauses::default(), Pace::default(), Troubles::default());
+    let (wakes, large_jobs) = (Wakes::default(), LargeJobs::default());
+    let (scheduler_stats, reservations) = (SchedulerStats::default(), Reservations::default());
+    let samples = Samples::default();
+    let (write_batcher, write_batcher_handle) = WriteBatcher::new(write_batcher::Parts {
         store: stores.transitions.clone(),
         hub: hub.clone(),
         live: live.clone(),
         pace: pace.clone(),
         pauses: pauses.clone(),
         changes: changes.clone(),
-        scheduler_wake: wakes.scheduler.handle(),
+        scheduler_wake: wakes.scheduler.clone(),
         large_jobs: large_jobs.clone(),
         troubles: troubles.clone(),
     });
-    let scheduler_stats = SchedulerStats::default();
-    let scheduler = Scheduler {
-        store: store.clone(),
-        pace,
-        write_batcher: recorder_handle.clone(),
-        large_jobs: large_jobs.clone(),
-        wake: wakes.scheduler.handle(),
-        hub: hub.clone(),
-        strategy: config.strategy,
-        turns: Turns::default(),
-        pauses: pauses.clone(),
-        recent: Recent::default(),
-        scheduler_stats: scheduler_stats.clone(),
-    };
-    let mover = Mover {
+    let moves = Moves {
         store: store.clone(),
         hub: hub.clone(),
-        write_batcher: recorder_handle.clone(),
-        wake: wakes.drain.handle(),
-        changes: changes.clone(),
-        strategy: config.strategy,
-        scheduler_stats: scheduler_stats.clone(),
-        settled_after: config.rebalance.settled_after(),
+        write_batcher: write_batcher_handle.clone(),
+        reservations: reservations.clone(),
     };
-    let samples = Samples::default();
-    let sampler = Sampler { store: store.clone(), hub: hub.clone(), samples: samples.clone() };
-    let sweeper = Sweeper {
-        store: store.clone(),
-        hub: hub.clone(),
-        absences: absences.clone(),
-        write_batcher: recorder_handle.clone(),
-        wake: wakes.sweeper.handle(),
-        forget_workers_after: config.forget_workers.after(),
+    let loops = Loops {
+        scheduler: Scheduler {
+            store: store.clone(),
+            pace,
+            write_batcher: write_batcher_handle.clone(),
+            large_jobs: large_jobs.clone(),
+            wake: wakes.scheduler.clone(),
+            hub: hub.clone(),
+            strategy: config.strategy,
+            turns: Turns::default(),
+            pauses: pauses.clone(),
+            recent: Recent::default(),
+            stats: scheduler_stats.clone(),
+            reservations: reservations.clone(),
+            take_back_at: None,
+        },
+        drain: Drain { moves: moves.clone(), changes: changes.clone(), wake: wakes.drain.clone() },
+        rebalance: config.rebalance.settled_after().map(|settled_after| Rebalance {
+            moves,
+            strategy: config.strategy,
+            settled_after,
+        }),
+        sweeper: Sweeper {
+            store: store.clone(),
+            absences: absences.clone(),
+            write_batcher: write_batcher_handle.clone(),
+            wake: wakes.sweeper.clone(),
+        },
+        key_check: KeyCheck { store: store.clone(), hub: hub.clone(), wake: wakes.key_check.clone() },
+        large_jobs: LargeJobsLoop::new(store.clone(), write_batcher_handle.clone(), large_jobs),
+        deletion: Deletion { store: store.clone(), wake: wakes.deletion.clone() },
+        dead_letters: DeadLetters {
+            store: store.clone(),
+            changes: changes.clone(),
+            wake: wakes.dead_letters.clone(),
+        },
+        sampler: Sampler { store: store.clone(), hub: hub.clone(), samples: samples.clone() },
+        expired: Expired { store: store.clone() },
+        forget_workers: config
+            .forget_workers
+            .after()
+            .map(|after| ForgetWorkers { store: store.clone(), after }),
+        orphans: Orphans::new(store.clone()),
     };
-    let large_jobs = LargeJobsLoop::new(store.clone(), recorder_handle.clone(), large_jobs);
-    let deletion = Deletion { store: store.clone(), wake: wakes.deletion.handle() };
-    let dead_letters =
-        DeadLetters { store: store.clone(), changes: changes.clone(), wake: wakes.dead_letters.handle() };
-    let background = Loops::default();
+    let statuses = Statuses::default();
     let control = Arc::new(Control {
         store,
-        write_batcher: recorder_handle,
+        write_batcher: write_batcher_handle,
         hub,
         arrivals: Arrivals::default(),
         absences,
@@ -213,8 +232,14 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         wakes,
         shutdown: shutdown.clone(),
     });
-    let status =
-        Status { strategy: config.strategy, scheduler_stats, samples, troubles, loops: background.clone() };
+    let status = Status {
+        strategy: config.strategy,
+        scheduler_stats,
+        reservations,
+        samples,
+        troubles,
+        loops: statuses.clone(),
+    };
     let views = Arc::new(Views::new(stores.reads.clone(), &control, pauses, status));
     let writes = stores.writes.clone();
     let context = Arc::new(operations::Context::new(&control, writes, views.clone(), project));
@@ -240,16 +265,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             port("workers", workers, http::workers(doors, control.clone()), limits[2]),
         ],
         write_batcher: tokio::spawn(write_batcher.run()),
-        loops: vec![
-            tokio::spawn(scheduler.run(shutdown.clone())),
-            tokio::spawn(mover.run(shutdown.clone())),
-            tokio::spawn(sampler.run(shutdown.clone())),
-            background.start(large_jobs, shutdown.clone()),
-            background.start(deletion, shutdown.clone()),
-            background.start(dead_letters, shutdown.clone()),
-            tokio::spawn(cleaner::run(control.store.clone(), shutdown.clone())),
-            tokio::spawn(sweeper.run(shutdown)),
-        ],
+        loops: loops.start(&statuses, &shutdown),
         control,
         context,
         views,

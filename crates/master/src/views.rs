@@ -8,15 +8,16 @@ use gaffer_domain::{AttemptRef, Time, WorkerId};
 use gaffer_protocol::wire::MachineStats;
 use tokio_util::sync::CancellationToken;
 
-use crate::background::driver::Loops;
+use crate::background::driver::Statuses;
+use crate::background::sampler::Samples;
+use crate::background::scheduler::pauses::Pauses;
+use crate::background::scheduler::reservations::Reservations;
+use crate::background::scheduler::stats::SchedulerStats;
 use crate::changes::Changes;
 use crate::clocks::Clocks;
 use crate::control::Control;
 use crate::hub::Hub;
 use crate::live::{LiveOutput, LiveOutputs};
-use crate::sampler::Samples;
-use crate::scheduler::pauses::Pauses;
-use crate::scheduler::stats::SchedulerStats;
 use crate::snapshot::Snapshots;
 use crate::store::ReadStore;
 use crate::troubles::Troubles;
@@ -46,12 +47,14 @@ pub struct Status {
     pub strategy: Strategy,
     /// How the scheduler's passes go.
     pub scheduler_stats: SchedulerStats,
+    /// Which workers the scheduler's last pass reserved.
+    pub reservations: Reservations,
     /// What was reserved and used on workers lately.
     pub samples: Samples,
     /// What keeps it from recording, while it lasts.
     pub troubles: Troubles,
     /// How its loops are doing.
-    pub loops: Loops,
+    pub loops: Statuses,
 }
 
 /// What is known of a worker that is connected.

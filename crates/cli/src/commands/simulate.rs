@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use gaffer_domain::placement::Strategy;
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
-use gaffer_domain::simulate::{Machines, Outcome, simulate, table, trace};
 use gaffer_domain::spec::Resources;
 use gaffer_protocol::rest::{Page, Worker};
+use gaffer_protocol::trace;
+use gaffer_simulator::{Machines, Outcome, simulate, table};
 
 use crate::client::{Client, Query};
 use crate::config;

@@ -8,8 +8,8 @@ use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
 use gaffer_master::absences::Absences;
+use gaffer_master::background::sweeper::Sweeper;
 use gaffer_master::boot_clock::BootTime;
-use gaffer_master::sweeper::Sweeper;
 use gaffer_protocol::wire::{HeldAttempt, Hello};
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
@@ -67,17 +67,9 @@ async fn nothing_is_lost_because_somebody_sets_the_clock_of_the_database() {
     let master = &stage.running.control;
     assert_eq!(master.store.tasks_out_of_contact(10).await.unwrap().0.len(), 1);
     let sweep_with = async |absences: Absences| {
-        let (store, hub, write_batcher) =
-            (master.store.clone(), master.hub.clone(), master.write_batcher.clone());
-        let sweeper = Sweeper {
-            store,
-            hub,
-            absences,
-            write_batcher,
-            forget_workers_after: None,
-            wake: master.wakes.sweeper.handle(),
-        };
-        sweeper.sweep_once().await.unwrap()
+        let (store, write_batcher) = (master.store.clone(), master.write_batcher.clone());
+        let sweeper = Sweeper { store, absences, write_batcher, wake: master.wakes.sweeper.clone() };
+        sweeper.sweep_once().await.unwrap().again_after
     };
     let next = sweep_with(master.absences.clone()).await;
     assert!(next.is_some_and(|next| next < Duration::from_secs(16)), "{next:?}");

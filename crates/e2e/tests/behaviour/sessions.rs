@@ -94,7 +94,7 @@ async fn a_key_that_expires_ends_the_sessions_that_it_opened_and_opens_no_more()
     eventually("the key has expired", async || dial(&stage.worker_url(), key).await.is_err().then_some(()))
         .await;
     // It looks now and then.
-    stage.running.control.wakes.sweeper.call();
+    stage.running.control.wakes.key_check.call();
     let (code, _) = goodbye(worker.hear().await);
     assert_eq!(code, GoodbyeCode::KeyRevoked);
 }

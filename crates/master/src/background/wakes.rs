@@ -18,11 +18,6 @@ impl Wake {
     pub async fn called(&self) {
         self.0.notified().await;
     }
-
-    /// What the loop waits for.
-    pub fn handle(&self) -> Arc<Notify> {
-        self.0.clone()
-    }
 }
 
 /// The loops that others wake.
@@ -34,6 +29,8 @@ pub struct Wakes {
     pub drain: Wake,
     /// A worker went away.
     pub sweeper: Wake,
+    /// Sessions may have lost their key.
+    pub key_check: Wake,
     /// A job was deleted.
     pub deletion: Wake,
     /// Dead letters are to be tried again.

@@ -174,6 +174,8 @@ fn background_loop((name, status): (&'static str, Status)) -> rest::BackgroundLo
         description: status.description.to_owned(),
         period_seconds: status.period.as_secs_f64(),
         runs: status.runs,
+        running_since: status.running_since,
+        failing_since: status.failing_since,
         last_run_at: last.map(|last| last.at),
         last_run_seconds: last.map(|last| last.took.as_secs_f64()),
         last_run_done: last.and_then(|last| last.result.as_ref().ok().copied()),

@@ -22,7 +22,6 @@ mod overview;
 mod plot;
 mod queue;
 mod rows;
-mod shell_words;
 mod stream;
 mod stream_lines;
 mod system;

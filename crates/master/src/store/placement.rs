@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gaffer_domain::quantity::Span;
-use gaffer_domain::simulate::trace::Arrival;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time};
+use gaffer_protocol::trace::Arrival;
 
 use super::classes::SchedulingClass;
 use super::{ReadStore, Store, StoreError};

@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use chrono::{TimeDelta, Utc};
-use gaffer_domain::simulate::trace;
 use gaffer_protocol::rest::Queue;
+use gaffer_protocol::trace;
 
 use super::super::error::Error;
 use super::super::params::Params;

@@ -20,7 +20,7 @@ use super::super::params::{Params, id};
 use super::format::quoted;
 use super::frame::{Frame, SessionUser};
 use super::job::form_key;
-use super::{page, shell_words};
+use super::page;
 use crate::operations::jobs::{self, Submit};
 use crate::operations::{Context, OperationError, tasks};
 use crate::views::Views;
@@ -138,7 +138,7 @@ impl Values {
         if self.action == "command" {
             match shell_words::split(&self.command) {
                 Ok(words) => drop(spec.insert("command".to_owned(), json!(words))),
-                Err(why) => errors.command = Some(why.to_owned()),
+                Err(why) => errors.command = Some(why.to_string()),
             }
         } else {
             spec.insert("script".to_owned(), json!(self.script));

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use gaffer_protocol::rest::{Pass, Sample};
 
 use super::format::clock;
-use crate::sampler::SAMPLE_INTERVAL;
+use crate::background::sampler::SAMPLE_INTERVAL;
 
 /// A plot reaches back so far.
 const REACH: TimeDelta = TimeDelta::hours(1);

@@ -103,6 +103,13 @@ fn troubles(state: &System) -> Vec<TroubleRow> {
         since: Some(since.timestamp_millis()),
         detail: "another transaction in the database holds its row; its changes wait".to_owned(),
     }));
+    rows.extend(state.loops.iter().filter_map(|(name, status)| {
+        Some(TroubleRow {
+            what: format!("The background loop {name} fails"),
+            since: Some(status.failing_since?.timestamp_millis()),
+            detail: status.last.as_ref().and_then(|last| last.result.clone().err()).unwrap_or_default(),
+        })
+    }));
     rows
 }
 

@@ -1,25 +1,23 @@
 //! Gives waiting tasks to workers: a loop around one pass that anybody may ask for at any time.
 
+pub mod candidates;
 pub mod pauses;
 pub mod recent;
+pub mod reservations;
 pub mod stats;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
-use gaffer_domain::placement::{Measured, Strategy, TAKE_BACK_AFTER, WorkerSnapshot, room};
-use gaffer_domain::quantity::Span;
+use gaffer_domain::Time;
+use gaffer_domain::placement::{Strategy, TAKE_BACK_AFTER, WorkerSnapshot, room};
 use gaffer_domain::queue::{Class, InUse, PassOptions, Turns, decide, may_keep};
-use gaffer_domain::spec::Resources;
 use gaffer_domain::task::{Rejected, TaskEvent};
-use gaffer_domain::{Time, WorkerId};
 use gaffer_protocol::wire::ToWorker;
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
-use crate::background::large_jobs::LargeJobs;
+use super::driver::{Background, Ran};
+use super::large_jobs::LargeJobs;
+use super::wakes::Wake;
 use crate::hub::Hub;
 use crate::pace::Pace;
 use crate::store::placement::PendingClass;
@@ -27,9 +25,11 @@ use crate::store::transitions::{Detail, Input};
 use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
 use crate::write_batcher::WriteBatcherHandle;
+use candidates::{measured, worker_snapshot};
 use pauses::Pauses;
 use recent::Recent;
-use stats::{ReservedFor, SchedulerStats};
+use reservations::{Reservations, ReservedFor};
+use stats::SchedulerStats;
 
 /// The most placements that are committed together.
 const MAX_PLACED_AT_ONCE: usize = 512;
@@ -40,8 +40,10 @@ const MAX_HEADS_OF_ALL: usize = 4 * MAX_PLACED_AT_ONCE;
 const MAX_TAKEN_BACK_AT_ONCE: u32 = 2_000;
 /// Wait while it is unknown whether this master leads.
 const UNTRUSTED_PAUSE: TimeDelta = TimeDelta::milliseconds(500);
-/// Wait after a failure of the database.
-const RETRY: Duration = Duration::from_millis(500);
+/// Wait for jobs that another transaction in the database holds.
+const BUSY_WAIT: TimeDelta = TimeDelta::milliseconds(500);
+/// Without a call and without a task in its back-off a pass is made so often.
+const PERIOD: Duration = Duration::from_secs(60);
 
 /// The scheduler.
 #[derive(Debug)]
@@ -55,7 +57,7 @@ pub struct Scheduler {
     /// The jobs that are being stopped slice by slice: nothing of them is placed.
     pub large_jobs: LargeJobs,
     /// Asks for a pass.
-    pub wake: Arc<Notify>,
+    pub wake: Wake,
     /// Who is connected and how their machines do; through which workers are asked to give back what waits too long.
     pub hub: Hub,
     /// How workers are scored where a job does not say.
@@ -67,7 +69,11 @@ pub struct Scheduler {
     /// Which workers have given what back.
     pub pauses: Pauses,
     /// How its passes go, for those who ask.
-    pub scheduler_stats: SchedulerStats,
+    pub stats: SchedulerStats,
+    /// Which workers the last pass kept, and for what.
+    pub reservations: Reservations,
+    /// When to look for what has waited on a worker for too long; none while nothing can wait there.
+    pub take_back_at: Option<Instant>,
 }
 
 /// How long it took a pass to decide, and which workers it keeps.
@@ -88,47 +94,43 @@ pub struct Pass {
     pub next: Option<Time>,
 }
 
-impl Scheduler {
-    /// Makes a pass whenever somebody asks for one, or the back-off of some task is over. Now and then, as long as
-    /// anything waits on a worker, asks for what has waited there too long.
-    pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut take_back_at: Option<Instant> = None;
-        let mut failing = false;
-        loop {
-            let wait = match self.schedule_once(Utc::now()).await {
-                Ok(pass) => {
-                    failing = false;
-                    if pass.placed > 0 {
-                        take_back_at.get_or_insert_with(|| Instant::now() + TAKE_BACK_AFTER.to_std());
-                    }
-                    if pass.more {
-                        continue;
-                    }
-                    pass.next.map(|next| {
-                        (next - Utc::now()).to_std().unwrap_or_default() + Duration::from_millis(1)
-                    })
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, "a scheduling pass failed; it is tried again");
-                    }
-                    Some(RETRY)
-                }
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = self.wake.notified() => {}
-                () = sleep_or_forever(wait) => {}
-                () = sleep_or_forever(take_back_at.map(|at| at.saturating_duration_since(Instant::now()))) => {
-                    take_back_at = match self.take_back_once(Utc::now()).await {
-                        Ok(false) => None,
-                        Ok(true) | Err(_) => Some(Instant::now() + TAKE_BACK_AFTER.to_std()),
-                    };
-                }
-            }
-        }
+impl Background for Scheduler {
+    const NAME: &'static str = "scheduler";
+    const DESCRIPTION: &'static str = "places waiting tasks on workers";
+
+    fn period(&self) -> Duration {
+        PERIOD
     }
 
+    fn wake(&self) -> Option<Wake> {
+        Some(self.wake.clone())
+    }
+
+    async fn run_once(&mut self) -> Result<Ran, StoreError> {
+        if self.take_back_at.is_some_and(|at| at <= Instant::now()) {
+            let is_anything_waiting = self.take_back_once(Utc::now()).await?;
+            self.take_back_at = is_anything_waiting.then(take_back_next);
+        }
+        let pass = self.schedule_once(Utc::now()).await?;
+        if pass.placed > 0 {
+            self.take_back_at.get_or_insert_with(take_back_next);
+        }
+        let until_take_back = self.take_back_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let until_next =
+            pass.next.map(|next| (next - Utc::now()).to_std().unwrap_or_default() + Duration::from_millis(1));
+        let again_after = match pass.more {
+            true => Some(Duration::ZERO),
+            false => until_next.into_iter().chain(until_take_back).min(),
+        };
+        Ok(Ran { done: pass.placed as u64, again_after })
+    }
+}
+
+fn take_back_next() -> Instant {
+    Instant::now() + TAKE_BACK_AFTER.to_std()
+}
+
+impl Scheduler {
     /// Asks workers to give back what they have not started for too long: they were expected to be faster. Returns
     /// whether anything waits on a worker at all.
     ///
@@ -153,7 +155,7 @@ impl Scheduler {
             return Ok(Pass { next: Some(now + UNTRUSTED_PAUSE), ..Pass::default() });
         }
         if !self.store.tasks_any_pending().await? {
-            self.scheduler_stats.nothing_waits();
+            self.reservations.set(ReservedFor::new());
             return Ok(Pass::default());
         }
         let (begun, mut effort) = (Instant::now(), Effort::default());
@@ -163,7 +165,8 @@ impl Scheduler {
             micros: micros(begun.elapsed()),
             decision_micros: micros(effort.deciding),
         };
-        self.scheduler_stats.note(seen, effort.kept);
+        self.stats.note(seen);
+        self.reservations.set(effort.kept);
         Ok(pass)
     }
 
@@ -233,7 +236,7 @@ impl Scheduler {
         let Ok(results) = self.write_batcher.events(inputs).await else { return Ok(pass) };
         if results.contains(&Err(Rejected::Busy)) {
             // Somebody else holds their jobs; no commit will tell when that is over.
-            let again = now + TimeDelta::milliseconds(RETRY.as_millis() as i64);
+            let again = now + BUSY_WAIT;
             pass.next = Some(pass.next.map_or(again, |next| next.min(again)));
         }
         // What has turned out to be unreadable must not keep those behind it waiting.
@@ -272,62 +275,10 @@ impl Scheduler {
         let finished_lately = self.pace.finished_lately(worker.id, Instant::now());
         let measured = measured(&self.hub, worker.id, |at| self.recent.since(worker.id, at));
         let paused = self.pauses.of(worker.id, now);
-        WorkerSnapshot { finished_lately, measured, paused, ..offer_of(worker, now) }
+        WorkerSnapshot { finished_lately, measured, paused, ..worker_snapshot(worker, now) }
     }
 }
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// How a worker's machine was doing when it last said, with what was reserved `since` then.
-pub fn measured(hub: &Hub, worker: WorkerId, since: impl FnOnce(Instant) -> Resources) -> Option<Measured> {
-    let (at, stats) = hub.get(worker)?.reading()?;
-    Some(Measured {
-        cpu: stats.cpu?,
-        memory_used: stats.memory_used,
-        memory_total: stats.memory_total,
-        age: Span::from_millis(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
-        since: since(at),
-    })
-}
-
-/// What a worker has to offer beside what it does now; without a backlog and measurements.
-pub fn offer_of(worker: &Worker, now: Time) -> WorkerSnapshot {
-    WorkerSnapshot {
-        worker: worker.id,
-        name: worker.name.clone(),
-        project: worker.project,
-        state: worker.state(now),
-        datacenter: worker.datacenter.clone(),
-        arch: worker.arch.clone(),
-        os: worker.os.clone(),
-        version: worker.version.clone(),
-        labels: worker.labels.clone(),
-        drivers: worker.drivers.iter().filter(|driver| driver.healthy).map(|driver| driver.driver).collect(),
-        broken_drivers: worker
-            .drivers
-            .iter()
-            .filter(|driver| !driver.healthy)
-            .map(|driver| (driver.driver, driver.detail.clone().unwrap_or_default()))
-            .collect(),
-        capacity: worker.capacity,
-        countables: worker.countables.clone(),
-        reserved: worker.reserved,
-        taken: worker.taken.clone(),
-        lasting: worker.lasting.clone(),
-        kept: false,
-        paused: BTreeMap::new(),
-        running: worker.running.try_into().unwrap_or(u32::MAX),
-        waiting: worker.waiting.try_into().unwrap_or(u32::MAX),
-        finished_lately: 0,
-        measured: None,
-    }
-}
-
-async fn sleep_or_forever(wait: Option<Duration>) {
-    match wait {
-        Some(wait) => tokio::time::sleep(wait).await,
-        None => std::future::pending().await,
-    }
 }

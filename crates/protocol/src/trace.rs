@@ -12,7 +12,8 @@
 use std::fmt::{Display, Write};
 use std::str::FromStr;
 
-use crate::quantity::{Bytes, Cpu, Span, shown};
+use gaffer_domain::quantity::{Bytes, Cpu, Span, shown};
+use gaffer_domain::text::without_bom;
 
 /// The first line of a trace.
 pub const HEADER: &str = "submit_seconds,duration_seconds,cpu,memory,disk,count,priority,project";
@@ -62,11 +63,7 @@ pub struct TraceError {
 /// The first mistake.
 pub fn read(text: &str) -> Result<Vec<Arrival>, TraceError> {
     let is_content = |(_, line): &(usize, &str)| !line.trim().is_empty() && !line.starts_with('#');
-    let mut lines = crate::text::without_bom(text)
-        .lines()
-        .enumerate()
-        .map(|(at, line)| (at + 1, line))
-        .filter(is_content);
+    let mut lines = without_bom(text).lines().enumerate().map(|(at, line)| (at + 1, line)).filter(is_content);
     let at_start = |line, detail: String| TraceError { line, column: 1, detail };
     match lines.next() {
         Some((_, header)) if header.trim_end() == HEADER => {}

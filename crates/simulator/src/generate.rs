@@ -10,8 +10,8 @@
 //! Lifetime Distributions for Dynamic Load Balancing*, ACM TOCS 15(3), 1997): Pareto with α = 1.1, here from 5 s to 1 h.
 //! Random numbers are SplitMix64 (Steele, Lea, Flood, *Fast Splittable Pseudorandom Number Generators*, OOPSLA 2014).
 
-use super::trace::Arrival;
-use crate::quantity::{Bytes, Cpu, Span};
+use gaffer_domain::quantity::{Bytes, Cpu, Span};
+use gaffer_protocol::trace::Arrival;
 
 const MIB: u64 = 1 << 20;
 const PARETO_ALPHA: f64 = 1.1;

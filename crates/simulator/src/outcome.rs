@@ -5,9 +5,9 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::trace::Arrival;
-use crate::placement::{Strategy, WorkerSnapshot};
-use crate::quantity::Span;
+use gaffer_domain::placement::{Strategy, WorkerSnapshot};
+use gaffer_domain::quantity::Span;
+use gaffer_protocol::trace::Arrival;
 
 /// Runs shorter than this count as so long in slowdowns, so that the wait of a tiny task does not outweigh all others
 /// (bounded slowdown with a threshold of 10 s: Feitelson, *Metrics for Parallel Job Scheduling and Their Convergence*,
@@ -187,7 +187,10 @@ pub(super) fn jain(values: impl Iterator<Item = f64>) -> f64 {
     if squares == 0.0 { 1.0 } else { sum * sum / (n * squares) }
 }
 
-fn sums(offers: &[WorkerSnapshot], of: impl Fn(&WorkerSnapshot) -> crate::spec::Resources) -> [f64; 3] {
+fn sums(
+    offers: &[WorkerSnapshot],
+    of: impl Fn(&WorkerSnapshot) -> gaffer_domain::spec::Resources,
+) -> [f64; 3] {
     offers.iter().map(of).fold([0.0; 3], |[cpu, memory, disk], all| {
         [cpu + f64::from(all.cpu.millis()), memory + all.memory.get() as f64, disk + all.disk.get() as f64]
     })

@@ -9,8 +9,9 @@
 #![allow(clippy::print_stdout)]
 
 use gaffer_domain::placement::Strategy;
-use gaffer_domain::simulate::generate::{Shape, generate};
-use gaffer_domain::simulate::{Machines, simulate, table, trace};
+use gaffer_protocol::trace;
+use gaffer_simulator::generate::{Shape, generate};
+use gaffer_simulator::{Machines, simulate, table};
 
 type Failure = Box<dyn std::error::Error>;
 

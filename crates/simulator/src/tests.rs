@@ -3,10 +3,11 @@
 use super::generate::{Shape, generate};
 use super::outcome::jain;
 use super::*;
+use gaffer_protocol::trace;
 
-const HEAVY_TAIL: &str = include_str!("../../tests/traces/heavy_tail.csv");
-const BURSTS: &str = include_str!("../../tests/traces/bursts.csv");
-const MIXED_SIZES: &str = include_str!("../../tests/traces/mixed_sizes.csv");
+const HEAVY_TAIL: &str = include_str!("../tests/traces/heavy_tail.csv");
+const BURSTS: &str = include_str!("../tests/traces/bursts.csv");
+const MIXED_SIZES: &str = include_str!("../tests/traces/mixed_sizes.csv");
 
 fn fleet(text: &str) -> Vec<Machines> {
     text.split(' ').map(|kind| kind.parse().unwrap()).collect()

@@ -7,8 +7,8 @@ use std::time::Duration;
 use chrono::Utc;
 use gaffer_domain::{Time, WorkerId};
 use gaffer_protocol::rest::Sample;
-use tokio_util::sync::CancellationToken;
 
+use super::driver::{Background, Ran};
 use crate::hub::Hub;
 use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
@@ -54,29 +54,31 @@ pub struct Sampler {
     pub samples: Samples,
 }
 
-impl Sampler {
-    /// Takes samples until `shutdown`.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            // Without a database there is a gap, which is no news: whoever looks at a plot has heard of it.
-            let _ = self.sample_once(Utc::now()).await;
-        }
+impl Background for Sampler {
+    const NAME: &'static str = "sampler";
+    const DESCRIPTION: &'static str = "remembers what is reserved and used on each worker, for its plots";
+
+    fn period(&self) -> Duration {
+        SAMPLE_INTERVAL
     }
 
-    /// Takes one sample of each connected worker.
+    async fn run_once(&mut self) -> Result<Ran, StoreError> {
+        let workers = self.sample_once(Utc::now()).await?;
+        Ok(Ran { done: workers, again_after: None })
+    }
+}
+
+impl Sampler {
+    /// Takes one sample of each connected worker; returns of how many.
     ///
     /// # Errors
-    /// When the database does not answer.
-    pub async fn sample_once(&self, now: Time) -> Result<(), StoreError> {
+    /// When the database does not answer: the plots have a gap then.
+    pub async fn sample_once(&self, now: Time) -> Result<u64, StoreError> {
         let workers = self.store.worker_list(None).await?;
-        self.samples.note(workers.iter().map(|worker| (worker.id, self.sample(worker, now))).collect());
-        Ok(())
+        let taken: Vec<_> = workers.iter().map(|worker| (worker.id, self.sample(worker, now))).collect();
+        let sampled = taken.iter().filter(|(_, sample)| sample.is_some()).count();
+        self.samples.note(taken);
+        Ok(sampled as u64)
     }
 
     fn sample(&self, worker: &Worker, now: Time) -> Option<Sample> {

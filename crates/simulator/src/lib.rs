@@ -11,7 +11,6 @@ pub mod generate;
 mod outcome;
 #[cfg(test)]
 mod tests;
-pub mod trace;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -21,13 +20,13 @@ use chrono::TimeDelta;
 
 use self::outcome::Ledger;
 pub use self::outcome::{Outcome, Waits, table};
-use self::trace::Arrival;
-use crate::placement::{Lasting, Measured, Requirements, Strategy, Taken, WorkerSnapshot, suitable};
-use crate::quantity::{Bytes, Cpu, Span, shown};
-use crate::queue::{Class, InUse, PassOptions, Turns, decide};
-use crate::spec::{DriverKind, Resources};
-use crate::worker::WorkerState;
-use crate::{ProjectId, Time, WorkerId};
+use gaffer_domain::placement::{Lasting, Measured, Requirements, Strategy, Taken, WorkerSnapshot, suitable};
+use gaffer_domain::quantity::{Bytes, Cpu, Span, shown};
+use gaffer_domain::queue::{Class, InUse, PassOptions, Turns, decide};
+use gaffer_domain::spec::{DriverKind, Resources};
+use gaffer_domain::worker::WorkerState;
+use gaffer_domain::{ProjectId, Time, WorkerId};
+use gaffer_protocol::trace::Arrival;
 
 /// All workers of a simulation are this project's.
 const PROJECT: ProjectId = ProjectId(1);
