@@ -10,9 +10,9 @@ use gaffer_domain::placement::{
 };
 use gaffer_domain::queue::{Class, InUse, Line, WaitReason, lines};
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
-use gaffer_protocol::rest::{Explanation, PlaceInLine, WaitingTasks, WorkerVerdict};
 
 use crate::background::scheduler::reservations::ReservedFor;
+use crate::records::{Explanation, QueuePosition, WaitingTasks, WorkerVerdict};
 use crate::snapshot::Snapshot;
 use crate::store::StoreError;
 use crate::store::jobs::WaitingDefinition;
@@ -60,8 +60,9 @@ pub async fn explain(
             let position = u16::try_from(position).unwrap_or(u16::MAX);
             let needs = Requirements::of(&spec, definition, DefinitionRef { job, position });
             let place = line.iter().position(|queued| queued.id == class).map(|at| lines[at]);
-            let line = place.map(|Line { ahead, waiting }| PlaceInLine { ahead, waiting });
-            waiting.push(WaitingTasks { line, ..judge.explain(&definition.name, pending, &needs, class) });
+            let position = place.map(|Line { ahead, waiting }| QueuePosition { ahead, waiting });
+            waiting
+                .push(WaitingTasks { position, ..judge.explain(&definition.name, pending, &needs, class) });
         }
         if blocked > 0 {
             let message = format!("waits for {} to complete", definition.depends_on.join(", "));
@@ -185,7 +186,7 @@ impl<'a> Judge<'a> {
                 Some(unfit) => format!("{} {unfit}", offer.name),
                 None => format!("{} could take it now", offer.name),
             };
-            WorkerVerdict { worker_id: offer.worker, worker: offer.name.clone(), unfit, message }
+            WorkerVerdict { worker_id: offer.worker, worker: offer.name.clone(), infeasible: unfit, message }
         };
         let verdicts = self.offers.iter().zip(unfits).take(self.most_verdicts).map(verdict).collect();
         let kept = self
@@ -254,5 +255,13 @@ fn held(needs: &Requirements, hold: WaitReason) -> String {
 /// Tasks that wait for a reason, and no more to say.
 fn told(task: &str, count: i64, message: String) -> WaitingTasks {
     let task = task.to_owned();
-    WaitingTasks { task, count, message, help: None, would_help: Vec::new(), line: None, workers: Vec::new() }
+    WaitingTasks {
+        task,
+        count,
+        message,
+        help: None,
+        would_help: Vec::new(),
+        position: None,
+        workers: Vec::new(),
+    }
 }

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use gaffer_domain::Time;
 use gaffer_domain::permissions::Action;
+use gaffer_domain::placement::Strategy;
 use gaffer_domain::queue::{Line, lines};
-use gaffer_protocol::rest::{PlaceInLine, Queue, QueueClass, WaitingTasks};
 
 use crate::background::scheduler::reservations::ReservedFor;
+use crate::background::scheduler::stats::Passes;
 use crate::explain::{Judge, line_of};
 use crate::operations::Actor;
+use crate::records::{QueueClass, QueuePosition, WaitingTasks};
 use crate::snapshot::Snapshot;
 use crate::store::StoreError;
 use crate::views::Views;
@@ -18,6 +21,21 @@ const MAX_CLASSES: usize = 100;
 /// So many workers are told of for each; `explain` tells of all.
 const MAX_VERDICTS: usize = 50;
 
+/// What waits for workers, and how the scheduler does.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// How workers are chosen for jobs that do not say.
+    pub strategy: Strategy,
+    /// So many tasks wait.
+    pub waiting: u64,
+    /// Since when the first of them could have been placed.
+    pub waiting_since: Option<Time>,
+    /// The scheduler's passes since the master started, for who may know of all projects.
+    pub passes: Passes,
+    /// What waits, by class, in the order in which it will go; at most 100.
+    pub classes: Vec<QueueClass>,
+}
+
 /// Tells what waits, or waited at most `max_age` ago.
 ///
 /// # Errors
@@ -26,7 +44,7 @@ pub async fn queue(views: &Views, actor: &Actor, max_age: Duration) -> Result<Qu
     let snapshot = views.snapshots.of(actor.project, max_age).await?;
     let classes = snapshot.told.get_or_init(|| tell(&snapshot, &views.status.reservations.get()));
     Ok(Queue {
-        strategy: views.status.strategy.to_string(),
+        strategy: views.status.strategy,
         waiting: snapshot.queue.iter().map(|queued| queued.count.unsigned_abs()).sum(),
         waiting_since: snapshot.queue.iter().map(|queued| queued.class.first).min(),
         passes: match actor.role.may(Action::LookAtScheduler) {
@@ -48,7 +66,7 @@ fn tell(snapshot: &Snapshot, kept: &ReservedFor) -> Vec<QueueClass> {
         let queued = &queue[*at];
         let (class, (job, job_name)) = (&queued.class, &queued.job);
         let why = judge.explain(job_name, queued.count, &class.of.needs, class.id);
-        let line = Some(PlaceInLine { ahead: *ahead, waiting: *waiting });
+        let position = Some(QueuePosition { ahead: *ahead, waiting: *waiting });
         QueueClass {
             class: class.id,
             priority: class.of.priority,
@@ -57,7 +75,7 @@ fn tell(snapshot: &Snapshot, kept: &ReservedFor) -> Vec<QueueClass> {
             job: *job,
             job_name: job_name.clone(),
             since: class.first,
-            why: WaitingTasks { line, ..why },
+            why: WaitingTasks { position, ..why },
         }
     };
     places.iter().take(MAX_CLASSES).map(tell).collect()

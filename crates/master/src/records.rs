@@ -6,9 +6,11 @@ mod event;
 mod job;
 mod key;
 mod task;
+mod waiting;
 
 pub use dead_letter::{DeadLetter, LetterKind};
 pub use event::Event;
 pub use job::Job;
 pub use key::{Key, KeyKind, UnknownKeyKind};
 pub use task::{Attempt, Task};
+pub use waiting::{Explanation, QueueClass, QueuePosition, WaitingTasks, WorkerVerdict};

@@ -7,9 +7,11 @@ mod system;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{Infeasible, Receipt};
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::Reason;
+use gaffer_domain::task::StateName;
 use gaffer_domain::{JobId, WorkerId};
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +77,18 @@ pub struct Job {
     pub spec: serde_json::Value,
 }
 
+impl Job {
+    /// Its state; none if a newer master has one that this version does not know.
+    pub fn known_state(&self) -> Option<JobState> {
+        self.state.parse().ok()
+    }
+
+    /// How many of its tasks are in a state.
+    pub fn tasks_in(&self, state: StateName) -> i64 {
+        self.task_counts.get(state.as_str()).copied().unwrap_or(0)
+    }
+}
+
 /// A task of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
@@ -117,6 +131,13 @@ pub struct Task {
     /// that started.
     #[serde(default)]
     pub ran_seconds: Option<f64>,
+}
+
+impl Task {
+    /// Its state; none if a newer master has one that this version does not know.
+    pub fn known_state(&self) -> Option<StateName> {
+        self.state.parse().ok()
+    }
 }
 
 /// A task with its attempts, latest first.

@@ -160,7 +160,7 @@ impl Scheduler {
         }
         let (begun, mut effort) = (Instant::now(), Effort::default());
         let pass = self.place_waiting(now, &mut effort).await?;
-        let seen = gaffer_protocol::rest::Pass {
+        let seen = stats::Pass {
             at: now,
             micros: micros(begun.elapsed()),
             decision_micros: micros(effort.deciding),

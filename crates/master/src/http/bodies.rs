@@ -9,11 +9,17 @@ use gaffer_protocol::wire::MachineStats;
 use serde_json::Value;
 
 use crate::background::driver::Status;
+use crate::background::sampler::Sample;
+use crate::background::scheduler::stats::{Pass, Passes};
 use crate::operations::keys::Created;
 use crate::operations::system::System;
 use crate::operations::tasks::{Progress, Reading};
 use crate::operations::workers::WorkerView;
-use crate::records::{Attempt, DeadLetter, Event, Job, Key, Task};
+use crate::queue::Queue;
+use crate::records::{
+    Attempt, DeadLetter, Event, Explanation, Job, Key, QueueClass, QueuePosition, Task, WaitingTasks,
+    WorkerVerdict,
+};
 use crate::troubles::Trouble;
 
 /// A job; null leaves its specification out.
@@ -231,5 +237,67 @@ fn amounts(resources: &Resources, countables: BTreeMap<String, u32>) -> rest::Am
         memory_bytes: resources.memory.get(),
         disk_bytes: resources.disk.get(),
         countables,
+    }
+}
+
+/// How a worker was doing at a moment.
+pub fn sample(sample: Sample) -> rest::Sample {
+    rest::Sample {
+        at: sample.at,
+        cpu_allocated: sample.cpu_allocated,
+        cpu_used: sample.cpu_used,
+        memory_allocated: sample.memory_allocated,
+        memory_used: sample.memory_used,
+        running: sample.running,
+    }
+}
+
+/// Why the tasks of a job wait.
+pub fn explanation(explanation: Explanation) -> rest::Explanation {
+    let Explanation { job, message, waiting } = explanation;
+    rest::Explanation { job, message, waiting: waiting.into_iter().map(waiting_tasks).collect() }
+}
+
+fn waiting_tasks(tasks: WaitingTasks) -> rest::WaitingTasks {
+    let position = |QueuePosition { ahead, waiting }| rest::PlaceInLine { ahead, waiting };
+    rest::WaitingTasks {
+        task: tasks.task,
+        count: tasks.count,
+        message: tasks.message,
+        help: tasks.help,
+        would_help: tasks.would_help,
+        line: tasks.position.map(position),
+        workers: tasks.workers.into_iter().map(verdict).collect(),
+    }
+}
+
+fn verdict(verdict: WorkerVerdict) -> rest::WorkerVerdict {
+    let WorkerVerdict { worker_id, worker, infeasible, message } = verdict;
+    rest::WorkerVerdict { worker_id, worker, unfit: infeasible, message }
+}
+
+/// What waits for workers.
+pub fn queue(queue: Queue) -> rest::Queue {
+    let Passes { count, recent } = queue.passes;
+    let pass = |Pass { at, micros, decision_micros }| rest::Pass { at, micros, decision_micros };
+    rest::Queue {
+        strategy: queue.strategy.to_string(),
+        waiting: queue.waiting,
+        waiting_since: queue.waiting_since,
+        passes: rest::Passes { count, recent: recent.into_iter().map(pass).collect() },
+        classes: queue.classes.into_iter().map(queue_class).collect(),
+    }
+}
+
+fn queue_class(class: QueueClass) -> rest::QueueClass {
+    rest::QueueClass {
+        class: class.class,
+        priority: class.priority,
+        owner: class.owner,
+        needs: class.needs,
+        job: class.job,
+        job_name: class.job_name,
+        since: class.since,
+        why: waiting_tasks(class.why),
     }
 }

@@ -5,7 +5,7 @@ use gaffer_domain::visible::spoils_a_line;
 use gaffer_protocol::wire::GoodbyeCode;
 
 use super::{Actor, Context, OperationError};
-use crate::records::{Key, KeyKind};
+use crate::records::{Key, KeyKind, UnknownKeyKind};
 use crate::secret::{NewSecret, Purpose};
 use crate::store::keys;
 
@@ -22,6 +22,19 @@ pub struct NewKey {
     pub name: String,
     /// How long it is good for; none means until it is revoked.
     pub expires_in_seconds: Option<u64>,
+}
+
+impl NewKey {
+    /// As somebody writes it.
+    ///
+    /// # Errors
+    /// When there is no such kind of key.
+    pub fn of(kind: &str, name: String, expires_in_seconds: Option<u64>) -> Result<NewKey, OperationError> {
+        let kind = kind
+            .parse()
+            .map_err(|error: UnknownKeyKind| OperationError::field("/kind", error.to_string()))?;
+        Ok(NewKey { kind, name, expires_in_seconds })
+    }
 }
 
 /// A key that was made, with what it is: nobody can ask for that again.

@@ -388,9 +388,9 @@ impl Store {
         for (worker, task, attempt, state, since) in rows {
             expected.entry(WorkerId(worker)).or_default().push(Expected {
                 attempt: AttemptRef { task: TaskId(task), attempt: attempt as u32 },
-                state: match state.as_str() {
-                    "scheduled" => ExpectedState::Scheduled,
-                    "running" => ExpectedState::Running,
+                state: match known("task state", &state)? {
+                    StateName::Scheduled => ExpectedState::Scheduled,
+                    StateName::Running => ExpectedState::Running,
                     _ => ExpectedState::Stopping,
                 },
                 since,

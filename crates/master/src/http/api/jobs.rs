@@ -196,5 +196,5 @@ pub async fn explain(
 ) -> Result<Json<Explanation>, Error> {
     let job: JobId = id(&job, "job")?;
     let explanation = explain::explain(&views, actor.project, job, snapshot::NOW).await?;
-    Ok(Json(explanation.ok_or_else(|| jobs::no_job(job))?))
+    Ok(Json(bodies::explanation(explanation.ok_or_else(|| jobs::no_job(job))?)))
 }

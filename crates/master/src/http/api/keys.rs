@@ -14,8 +14,7 @@ use super::super::params::{Params, id, page_of};
 use super::super::{Site, bodies};
 use super::body_as;
 use crate::operations::keys::{self, NewKey};
-use crate::operations::{Actor, Context, OperationError, sign_in};
-use crate::records::UnknownKeyKind;
+use crate::operations::{Actor, Context, sign_in};
 
 /// `GET /keys`
 pub async fn list(
@@ -36,16 +35,10 @@ pub async fn create(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Key>), Error> {
-    let created = keys::create(&context, &actor, wanted(body_as(&headers, &body)?)?).await?;
+    let rest::NewKey { kind, name, expires_in_seconds } = body_as(&headers, &body)?;
+    let new = NewKey::of(&kind, name, expires_in_seconds)?;
+    let created = keys::create(&context, &actor, new).await?;
     Ok((StatusCode::CREATED, Json(bodies::created_key(created))))
-}
-
-/// What a body or a form asks for.
-pub fn wanted(body: rest::NewKey) -> Result<NewKey, OperationError> {
-    let rest::NewKey { kind, name, expires_in_seconds } = body;
-    let kind =
-        kind.parse().map_err(|error: UnknownKeyKind| OperationError::field("/kind", error.to_string()))?;
-    Ok(NewKey { kind, name, expires_in_seconds })
 }
 
 /// `DELETE /keys/{key}`: revokes it; sessions that it opened end at once.

@@ -11,6 +11,7 @@ use chrono::{TimeDelta, Utc};
 use gaffer_protocol::rest::Queue;
 use gaffer_protocol::trace;
 
+use super::super::bodies;
 use super::super::error::Error;
 use super::super::params::Params;
 use crate::operations::Actor;
@@ -32,7 +33,7 @@ pub async fn show(
     params: Params,
 ) -> Result<Json<Queue>, Error> {
     params.only(&[], &[])?;
-    Ok(Json(queue(&views, &actor, snapshot::NOW).await?))
+    Ok(Json(bodies::queue(queue(&views, &actor, snapshot::NOW).await?)))
 }
 
 /// `GET /trace`: the tasks that have run lately, in the form that `gaffer simulate` reads.

@@ -67,7 +67,7 @@ pub async fn samples(
     Path(worker): Path<String>,
 ) -> Result<Json<Vec<Sample>>, Error> {
     let worker = workers::number(&views, &actor, &worker).await?;
-    Ok(Json(views.status.samples.of(worker)))
+    Ok(Json(views.status.samples.of(worker).into_iter().map(bodies::sample).collect()))
 }
 
 /// `POST /workers/{worker}/drain`: it takes nothing new, and what it has ends or leaves. The body may be empty.

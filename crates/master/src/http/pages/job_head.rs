@@ -7,7 +7,6 @@ use gaffer_domain::ProjectId;
 use gaffer_domain::job::JobState;
 use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
-use gaffer_protocol::rest;
 use serde::Serialize;
 
 use super::super::error::Error;
@@ -17,7 +16,7 @@ use super::rows::{Segment, TaskRow, TaskSummary, exit, labels, why};
 use super::view::Row;
 use crate::explain;
 use crate::operations::output::attempt_of;
-use crate::records::{Job, Task};
+use crate::records::{Job, Task, WaitingTasks};
 use crate::render::{Line, Origin};
 use crate::store::tasks::TaskFilter;
 use crate::views::Views;
@@ -271,12 +270,12 @@ pub async fn waiting(
 }
 
 /// What would help, and where it stands in line.
-fn help(task: &rest::WaitingTasks) -> String {
+fn help(task: &WaitingTasks) -> String {
     let mut text = task.help.as_ref().map(|help| format!(" {}", sentence(help))).unwrap_or_default();
     for help in &task.would_help {
         text.push_str(&format!(" {}", sentence(help)));
     }
-    if let Some(line) = task.line.filter(|line| line.ahead > 0) {
+    if let Some(line) = task.position.filter(|position| position.ahead > 0) {
         text.push_str(&format!(" {} of {} waiting tasks go first.", many(line.ahead), many(line.waiting)));
     }
     text

@@ -7,18 +7,17 @@ use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::Utc;
-use gaffer_protocol::rest::NewKey;
 use serde::Deserialize;
 
 use super::super::Site;
-use super::super::api::keys::wanted;
 use super::super::error::Error;
 use super::super::params::{Params, id, page_of};
 use super::format::{address, ago};
 use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
-use crate::operations::{Context, OperationError, keys};
+use crate::operations::keys::{self, NewKey};
+use crate::operations::{Context, OperationError};
 use crate::records::{Key, KeyKind};
 
 const PAGE_ROWS: u32 = 100;
@@ -123,12 +122,9 @@ pub async fn create(
     visitor: SessionUser,
     Form(form): Form<KeyForm>,
 ) -> Result<Response, Error> {
-    let new = NewKey {
-        kind: form.kind.clone(),
-        name: form.name.clone(),
-        expires_in_seconds: form.expires.parse().ok(),
-    };
-    let created = match wanted(new) {
+    let expires_in_seconds = form.expires.parse().ok();
+    let wanted = NewKey::of(&form.kind, form.name.clone(), expires_in_seconds);
+    let created = match wanted {
         Ok(new) => keys::create(&context, &visitor.actor, new).await,
         Err(error) => Err(error),
     };

@@ -6,7 +6,6 @@ use std::time::Duration;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use gaffer_protocol::rest::{Passes, Queue, QueueClass};
 use serde::Serialize;
 
 use super::super::Site;
@@ -18,8 +17,10 @@ use super::page;
 use super::plot::PassPlot;
 use super::stream::{Feed, stream};
 use super::view::{Browser, Row, View};
+use crate::background::scheduler::stats::Passes;
 use crate::operations::Actor;
-use crate::queue::queue;
+use crate::queue::{Queue, queue};
+use crate::records::QueueClass;
 use crate::snapshot;
 use crate::views::Views;
 
@@ -84,7 +85,7 @@ impl From<&QueueClass> for ClassRow {
     fn from(class: &QueueClass) -> Self {
         ClassRow {
             key: class.class.to_string(),
-            ahead: many(class.why.line.map_or(0, |line| line.ahead)),
+            ahead: many(class.why.position.map_or(0, |position| position.ahead)),
             count: many(class.why.count.unsigned_abs()),
             priority: class.priority,
             owner: class.owner.clone(),
@@ -118,7 +119,7 @@ impl From<&Queue> for Head {
             micros.map_or_else(|| "—".to_owned(), |n| format!("{:.1} ms", *n as f64 / 1e3))
         };
         Head {
-            strategy: queue.strategy.clone(),
+            strategy: queue.strategy.to_string(),
             tasks: count(queue.waiting, "task"),
             oldest: queue.waiting_since.map(|since| since.timestamp_millis()),
             passes: many(*passes),
