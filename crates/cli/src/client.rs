@@ -13,8 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use crate::access::Access;
 use crate::backoff::Backoff;
-use crate::config::{self, Access};
+use crate::config;
 use crate::failure::Failure;
 use crate::timestamp;
 

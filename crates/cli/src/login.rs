@@ -9,7 +9,7 @@ use gaffer_domain::text::without_bom;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use crate::config::{Access, Key, server_url};
+use crate::access::{Access, Key, server_url};
 use crate::failure::Failure;
 
 #[derive(Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! The program `gaffer`: the servers, and the commands of their users.
 
+mod access;
 mod args;
 mod attach;
 mod backoff;
@@ -21,6 +22,7 @@ mod signals;
 mod sink;
 mod spec_input;
 mod sse;
+mod start;
 mod status;
 mod stdin;
 mod style;
@@ -31,6 +33,7 @@ mod words;
 use std::process::ExitCode;
 
 use args::Command;
+use clap::CommandFactory as _;
 use gaffer_worker::config::ApiKey;
 
 use commands::server::WorkerArgs;
@@ -40,7 +43,7 @@ use out::Out;
 fn main() -> ExitCode {
     let args = words::read();
     // Before anything is opened.
-    let begun = args.as_ref().map_or(Ok(None), |args| commands::server::begin(&args.command));
+    let begun = args.as_ref().map_or(Ok(None), |args| start::begin(&args.command));
     let Ok(out) = Out::of_process() else { return ExitCode::from(exit::GAFFER_FAILED) };
     let args = match args {
         Ok(args) => args,
@@ -66,7 +69,7 @@ fn leave(out: &Out, failure: &Failure, general: u8) -> ExitCode {
 }
 
 /// The servers use all processors; a client command needs one thread, which starts sooner. `key`: what the supervisor of a
-/// worker hands to its links.
+/// worker hands to its agents.
 fn carry_out(command: Command, key: Option<&ApiKey>, out: &Out) -> Result<u8, Failure> {
     match command {
         Command::Dev(args) => commands::dev::run(args, out),
@@ -74,7 +77,7 @@ fn carry_out(command: Command, key: Option<&ApiKey>, out: &Out) -> Result<u8, Fa
         Command::Worker(WorkerArgs::Serve(config)) => commands::server::worker(*config, key, out),
         Command::Executor => commands::server::executor(),
         Command::Watchdog => commands::server::watchdog(),
-        Command::Completion(args) => commands::completion::run(&args, out),
+        Command::Completion(args) => commands::completion::run(&args, args::Args::command(), out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::fleet::{Fleet, Part, Setup};
 use super::network::Break;
-use super::plan::{LOST_AFTER, Plan};
+use super::plan::{Fault, LOST_AFTER, Plan};
 use super::trial::Trial;
 use super::verdict::Verdict;
 
@@ -17,28 +17,6 @@ const FREEZE: Duration = LOST_AFTER.saturating_add(Duration::from_secs(15));
 /// The longest that a network is broken within a lease, which runs from the last answer before.
 const BLIP_MILLIS: u64 = 4_000;
 const TICK: Duration = Duration::from_millis(100);
-
-/// What goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The part of a random worker that talks to the master is killed every 2 seconds.
-    KillAgents,
-    /// All processes of a random worker are killed, and it is started again.
-    KillWorkers,
-    /// The master is killed every 5 seconds, and started again.
-    KillMaster,
-    /// The agent of a random worker, the executor of another one and now and then the master stand still for longer than a
-    /// lease every 30 seconds, and go on.
-    Freeze,
-    /// The connections of a random worker break every 3 seconds, one way or both or with a reset, for less than a lease.
-    Blips,
-    /// The same for longer than a lease.
-    Partitions,
-    /// All connections to the database are cut every 3 seconds.
-    CutDatabase,
-    /// One of these, at random, every 3 seconds.
-    All,
-}
 
 impl Fault {
     const EACH: [Fault; 7] = [

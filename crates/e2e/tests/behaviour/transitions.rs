@@ -84,6 +84,7 @@ impl Bench {
                         workers: 1,
                         feasible: 1,
                         unmeasured: 0,
+                        suitable: None,
                         candidates: Vec::new(),
                     })),
                     TaskEvent::Ended(report, end) => Detail::End(

@@ -148,10 +148,13 @@ fn made_of(candidate: &Candidate) -> String {
 
 impl Placement {
     fn of(receipt: Receipt) -> Placement {
-        let why = format!(
-            "the best of {} that could take it, of {} in all ({})",
-            receipt.feasible, receipt.workers, receipt.strategy
-        );
+        let Receipt { strategy, workers, feasible, .. } = &receipt;
+        let why = match receipt.suitable {
+            Some(suitable) => format!(
+                "{strategy} chose it among {feasible} with room, of {suitable} that match, of {workers} workers in all"
+            ),
+            None => format!("{strategy} chose it among {feasible} that could take it, of {workers} in all"),
+        };
         let candidates = receipt.candidates.into_iter().map(|candidate| ShownCandidate {
             score: format!("{:.4}", candidate.score),
             made_of: made_of(&candidate),
