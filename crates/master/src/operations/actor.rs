@@ -32,3 +32,22 @@ impl Actor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn whoever_may_not_do_something_is_told_what() {
+        let actor = |role| Actor { project: ProjectId(1), role, user_id: 1, user: "ana".into() };
+        let error = actor(Role::Worker).must_be_allowed(Action::StopJob).unwrap_err();
+        assert_eq!(error.to_string(), "the role worker may not stop jobs");
+        for role in Role::ALL {
+            for action in Action::ALL {
+                let is_allowed = actor(role).must_be_allowed(action).is_ok();
+                assert_eq!(is_allowed, role.may(action), "{} {action}", role.as_str());
+            }
+        }
+    }
+}
