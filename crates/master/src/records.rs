@@ -7,6 +7,7 @@ mod job;
 mod key;
 mod task;
 mod waiting;
+mod worker;
 
 pub use dead_letter::{DeadLetter, LetterKind};
 pub use event::Event;
@@ -14,3 +15,4 @@ pub use job::Job;
 pub use key::{Key, KeyKind, UnknownKeyKind};
 pub use task::{Attempt, Task};
 pub use waiting::{Explanation, QueueClass, QueuePosition, WaitingTasks, WorkerVerdict};
+pub use worker::Worker;

@@ -12,9 +12,8 @@ use tokio::time::Instant;
 
 use crate::background::scheduler::candidates::worker_snapshot;
 use crate::background::scheduler::pauses::Pauses;
-use crate::records::QueueClass;
+use crate::records::{QueueClass, Worker};
 use crate::store::placement::QueuedClass;
-use crate::store::workers::Worker;
 use crate::store::{ReadStore, StoreError};
 
 /// What pages that change by themselves are content with.

@@ -9,7 +9,7 @@ use gaffer_domain::{Time, WorkerId};
 
 use super::driver::{Background, Ran};
 use crate::hub::Hub;
-use crate::store::workers::Worker;
+use crate::records::Worker;
 use crate::store::{Store, StoreError};
 
 /// So often a sample is taken.

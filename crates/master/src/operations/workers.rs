@@ -11,10 +11,10 @@ use gaffer_domain::{Time, WorkerId};
 use gaffer_protocol::wire::MachineStats;
 
 use super::{Actor, Context, OperationError};
+use crate::records::Worker;
 use crate::snapshot::Snapshot;
 use crate::store::ReadStore;
 use crate::store::leaving::Removal;
-use crate::store::workers::Worker;
 use crate::views::{Connected, Views};
 
 /// A worker as users see it: what is remembered of it, and what its session knows.

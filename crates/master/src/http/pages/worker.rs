@@ -26,9 +26,8 @@ use super::view::{Browser, View};
 use crate::operations::keys::NewKey;
 use crate::operations::workers::{self, Drain, WorkerView};
 use crate::operations::{Context, OperationError, keys};
-use crate::records::KeyKind;
+use crate::records::{KeyKind, Worker};
 use crate::snapshot;
-use crate::store::workers::Worker;
 use crate::views::Views;
 
 const PACE: Duration = Duration::from_secs(2);
