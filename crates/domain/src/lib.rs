@@ -11,6 +11,7 @@ pub mod id;
 pub mod job;
 pub mod lease;
 pub mod moves;
+pub mod permissions;
 pub mod placement;
 pub mod policy;
 pub mod quantity;

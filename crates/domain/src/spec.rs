@@ -77,6 +77,16 @@ pub enum JobKind {
     Service,
 }
 
+impl JobKind {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JobKind::Batch => "batch",
+            JobKind::Service => "service",
+        }
+    }
+}
+
 /// One task definition; it stands for as many tasks as it has indices.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TaskSpec {

@@ -191,7 +191,7 @@ impl Dev {
         let worker = WorkerProcess { child, data_dir: data_dir.to_owned() };
         eventually(&format!("worker {name} is online"), async || {
             // One that was killed a moment ago may still count as online: this one must have got as far as to dial.
-            worker.link()?;
+            worker.agent()?;
             let listed = self.client.get(&format!("/workers/{name}")).await;
             (listed.body["state"] == "online").then_some(())
         })

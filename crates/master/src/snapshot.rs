@@ -8,13 +8,12 @@ use chrono::Utc;
 use gaffer_domain::placement::WorkerSnapshot;
 use gaffer_domain::queue::InUse;
 use gaffer_domain::{ProjectId, Time};
-use gaffer_protocol::rest::QueueClass;
 use tokio::time::Instant;
 
 use crate::background::scheduler::candidates::worker_snapshot;
 use crate::background::scheduler::pauses::Pauses;
+use crate::records::{QueueClass, Worker};
 use crate::store::placement::QueuedClass;
-use crate::store::workers::Worker;
 use crate::store::{ReadStore, StoreError};
 
 /// What pages that change by themselves are content with.

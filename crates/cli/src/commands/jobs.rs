@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use gaffer_domain::job::JobState;
+use gaffer_domain::task::StateName;
 use gaffer_protocol::rest::Job;
 
 use crate::client::{Client, Query};
@@ -105,8 +106,7 @@ impl Entry for Job {
 
 /// `3/10`: completed of all.
 fn tasks(job: &Job) -> String {
-    let completed = job.task_counts.get("completed").copied().unwrap_or(0);
-    format!("{completed}/{}", job.task_counts.values().sum::<i64>())
+    format!("{}/{}", job.tasks_in(StateName::Completed), job.task_counts.values().sum::<i64>())
 }
 
 /// How long something took, or has been taking, as the master says; an older one tells only when it was.

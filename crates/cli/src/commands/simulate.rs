@@ -8,6 +8,7 @@ use clap::Args;
 use gaffer_domain::placement::Strategy;
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
 use gaffer_domain::spec::Resources;
+use gaffer_domain::worker::WorkerState;
 use gaffer_protocol::rest::{Page, Worker};
 use gaffer_protocol::trace;
 use gaffer_simulator::{Machines, Outcome, simulate, table};
@@ -117,7 +118,7 @@ async fn workers_online(client: &Client) -> Result<Vec<Machines>, Failure> {
     let mut fleet = Vec::new();
     let mut cursor = None;
     loop {
-        let mut query = vec![("limit", "500".to_owned()), ("state", "online".to_owned())];
+        let mut query = vec![("limit", "500".to_owned()), ("state", WorkerState::Online.to_string())];
         query.extend(cursor.map(|cursor| ("cursor", cursor)));
         let page: Page<Worker> = client.read(&["workers"], &query).await?;
         fleet.extend(page.items.iter().map(machine));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use gaffer_domain::quantity::{Bytes, Span};
+use gaffer_domain::worker::Intake;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::{DrainRequest, Draining, Worker};
 use serde_json::json;
@@ -153,7 +154,7 @@ fn details(out: &Out, worker: &Worker) -> String {
         }
     };
     field("last seen", &timestamp::ago(worker.last_seen_at, now));
-    if worker.intake == "cordoned" {
+    if worker.intake == Intake::Cordoned.as_str() {
         field("takes", "nothing new: it is cordoned");
     }
     if let Some(draining) = &worker.draining {

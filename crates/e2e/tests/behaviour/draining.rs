@@ -56,13 +56,13 @@ async fn is_drained(stage: &Stage, worker: &str) {
 
 /// One that takes a look when it is told to.
 fn drain(stage: &Stage) -> Drain {
-    let master = &stage.running.master;
+    let master = &stage.running.control;
     Drain {
         moves: Moves {
             store: master.store.clone(),
             hub: master.hub.clone(),
             write_batcher: master.write_batcher.clone(),
-            reservations: master.reservations.clone(),
+            reservations: stage.running.views.status.reservations.clone(),
         },
         changes: master.changes.clone(),
         wake: master.wakes.drain.clone(),

@@ -12,10 +12,10 @@ use gaffer_domain::{JobId, WorkerId};
 use super::scheduler::candidates::{measured, worker_snapshot};
 use super::scheduler::reservations::Reservations;
 use crate::hub::Hub;
+use crate::records::Worker;
 use crate::store::leaving::Resident;
 use crate::store::specs::StoredSpec;
 use crate::store::transitions::{Detail, Input};
-use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
 use crate::write_batcher::WriteBatcherHandle;
 

@@ -10,8 +10,8 @@ use gaffer_domain::{ProjectId, Time, WorkerId};
 
 use super::driver::{Background, Ran};
 use super::moves::{MAX_LOOKED_AT, Moves, tenant};
+use crate::records::Worker;
 use crate::store::StoreError;
-use crate::store::workers::Worker;
 
 /// How often services are looked at, at most and at least, and how many times while one settles.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(30);

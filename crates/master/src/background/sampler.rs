@@ -6,17 +6,33 @@ use std::time::Duration;
 
 use chrono::Utc;
 use gaffer_domain::{Time, WorkerId};
-use gaffer_protocol::rest::Sample;
 
 use super::driver::{Background, Ran};
 use crate::hub::Hub;
-use crate::store::workers::Worker;
+use crate::records::Worker;
 use crate::store::{Store, StoreError};
 
 /// So often a sample is taken.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 /// An hour of samples.
 const MAX_SAMPLES: usize = 360;
+
+/// How a worker was doing at a moment: shares of what it offers, and of what its machine has.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    /// When.
+    pub at: Time,
+    /// Reserved by tasks.
+    pub cpu_allocated: f64,
+    /// Busy, whoever it was.
+    pub cpu_used: Option<f64>,
+    /// Reserved by tasks.
+    pub memory_allocated: f64,
+    /// In use, by whomever.
+    pub memory_used: f64,
+    /// Attempts that it executed.
+    pub running: i64,
+}
 
 /// A handle on what is remembered.
 #[derive(Debug, Clone, Default)]

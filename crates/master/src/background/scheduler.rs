@@ -20,9 +20,9 @@ use super::large_jobs::LargeJobs;
 use super::wakes::Wake;
 use crate::hub::Hub;
 use crate::pace::Pace;
+use crate::records::Worker;
 use crate::store::placement::PendingClass;
 use crate::store::transitions::{Detail, Input};
-use crate::store::workers::Worker;
 use crate::store::{Store, StoreError};
 use crate::write_batcher::WriteBatcherHandle;
 use candidates::{measured, worker_snapshot};
@@ -160,7 +160,7 @@ impl Scheduler {
         }
         let (begun, mut effort) = (Instant::now(), Effort::default());
         let pass = self.place_waiting(now, &mut effort).await?;
-        let seen = gaffer_protocol::rest::Pass {
+        let seen = stats::Pass {
             at: now,
             micros: micros(begun.elapsed()),
             decision_micros: micros(effort.deciding),

@@ -9,7 +9,7 @@ use gaffer_domain::spec::Resources;
 use gaffer_domain::{Time, WorkerId};
 
 use crate::hub::Hub;
-use crate::store::workers::Worker;
+use crate::records::Worker;
 
 /// How a worker's machine was doing when it last said, with what was reserved `since` then.
 pub fn measured(hub: &Hub, worker: WorkerId, since: impl FnOnce(Instant) -> Resources) -> Option<Measured> {

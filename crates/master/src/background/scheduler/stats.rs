@@ -2,10 +2,30 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gaffer_protocol::rest::{Pass, Passes};
+use gaffer_domain::Time;
 
 /// So many passes are remembered one by one.
 const MAX_RECENT: usize = 300;
+
+/// How the scheduler has done since the master started, and lately, for all projects.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Passes {
+    /// So many passes had something to do.
+    pub count: u64,
+    /// The last ones, oldest first; at most 300.
+    pub recent: Vec<Pass>,
+}
+
+/// One pass of the scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    /// When it began.
+    pub at: Time,
+    /// How long it took in all, with the database, in microseconds.
+    pub micros: u64,
+    /// How long the decision alone took.
+    pub decision_micros: u64,
+}
 
 /// A handle on what is counted since the master started.
 #[derive(Debug, Clone, Default)]
