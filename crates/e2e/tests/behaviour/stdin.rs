@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use gaffer_e2e::client::{Answer, Client};
 use gaffer_e2e::eventually;
-use gaffer_e2e::gaffer::{Dev, data_dir, agent};
+use gaffer_e2e::gaffer::{Dev, agent, data_dir};
 use nix::sys::signal::{Signal, kill};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
