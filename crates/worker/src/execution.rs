@@ -317,6 +317,11 @@ impl Execution {
     /// Waits until the master has acknowledged every end, and nothing is left of them here.
     pub async fn all_acknowledged(&self) {
         self.core.wait_until(|state| state.is_empty()).await;
+        self.settled().await;
+    }
+
+    /// Waits until what has been noted so far is on disk, unless the disk does not answer.
+    pub async fn settled(&self) {
         self.core.context.spool.settled().await;
     }
 }

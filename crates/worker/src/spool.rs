@@ -177,20 +177,17 @@ impl Spool {
     }
 
     /// Notes that it started.
-    pub fn started(&self, attempt: AttemptRef, pid: Option<i32>) {
+    pub async fn started(&self, attempt: AttemptRef, pid: Option<i32>) {
         let boot = BootTime::now();
-        self.note(attempt, move |journal| journal.started(attempt, pid, boot));
+        self.note_now(attempt, move |journal| journal.started(attempt, pid, boot)).await;
     }
 
-    /// Notes how it ended. Remembered also when the disk refuses it for now, or does not answer.
+    /// Notes how it ended.
     pub async fn ended(&self, ended: Ended) {
-        let attempt = ended.attempt;
-        let note = self.noting(move |journal| journal.ended(&ended));
-        let noted = self.journal_thread.run_until(ready(()), note).await;
-        warn_of(attempt, noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not answer"))));
+        self.note_now(ended.attempt, move |journal| journal.ended(&ended)).await;
     }
 
-    /// The same, of an attempt that never started and that nobody waits for.
+    /// The same of an attempt that never started; nobody waits for that to be written.
     pub fn ended_unstarted(&self, ended: Ended) {
         self.note(ended.attempt, move |journal| journal.ended(&ended));
     }
@@ -203,6 +200,16 @@ impl Spool {
     /// Waits until what has been noted and removed so far is on disk, unless the disk does not answer.
     pub async fn settled(&self) {
         tokio::join!(self.journal_thread.settled(), self.files.settled());
+    }
+
+    /// Writes an entry and waits for it. Remembered also when the disk refuses it for now, or does not answer in time.
+    async fn note_now(
+        &self,
+        attempt: AttemptRef,
+        write: impl FnOnce(&mut Journal) -> io::Result<()> + Send + 'static,
+    ) {
+        let noted = self.journal_thread.run_until(ready(()), self.noting(write)).await;
+        warn_of(attempt, noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not answer"))));
     }
 
     /// Writes an entry that nobody waits for, after those before it.

@@ -218,7 +218,7 @@ async fn a_spool_that_is_opened_again_goes_on_where_it_was() {
     let total = 12_000_000;
     let (spool, _) = open(dir.path(), LIMIT);
     starting(&spool, Utc::now()).await;
-    spool.started(ATTEMPT, Some(1));
+    spool.started(ATTEMPT, Some(1)).await;
     let (output, mut writer) = spool.new_output(ATTEMPT);
     let hurry = CancellationToken::new();
     for record in records(6, total) {
@@ -250,8 +250,7 @@ async fn an_attempt_whose_end_nobody_saw_is_lost_with_the_output_that_is_there()
     let at = Utc::now();
     let (spool, _) = open(dir.path(), LIMIT);
     starting(&spool, at).await;
-    spool.started(ATTEMPT, Some(1));
-    spool.settled().await;
+    spool.started(ATTEMPT, Some(1)).await;
     let (_, mut writer) = spool.new_output(ATTEMPT);
     let hurry = CancellationToken::new();
     for text in ["whole ", "record ", "torn"] {

@@ -46,8 +46,7 @@ impl Hook for Journal {
     }
 
     fn after_start<'a>(&'a mut self, attempt: &'a Attempt, started: &'a mut Started) -> BoxFuture<'a, ()> {
-        attempt.context.spool.started(attempt.reference(), started.pid);
-        Box::pin(ready(()))
+        Box::pin(attempt.context.spool.started(attempt.reference(), started.pid))
     }
 
     /// Its start is in the journal of the executor before, which this one has taken over.
