@@ -259,6 +259,38 @@ fn bodies_and_words_for_states_are_made_at_the_edge() {
 }
 
 #[test]
+fn a_worker_touches_files_only_where_it_may_block() {
+    // Called on blocking threads, or before there is anything to hold up; /proc and cgroups have no disk behind them.
+    let may_block = [
+        ("attempt/", &["scratch.rs", "short_path.rs"][..]),
+        ("driver/", &["cgroup.rs", "cgroup/hierarchy.rs", "cgroup/pool.rs", "processes.rs", "program.rs"]),
+        ("driver/docker/", &["image.rs", "request.rs"]),
+        ("execution/", &["lease.rs", "recovery.rs"]),
+        ("executor/", &["frame.rs", "obtain.rs", "process.rs"]),
+        ("spool/", &["files.rs", "journal.rs", "segment.rs"]),
+        (
+            "",
+            &["config.rs", "data_dir.rs", "execution.rs", "machine.rs", "spool.rs", "startup.rs", "stats.rs"],
+        ),
+    ];
+    let allowed = |path: &str| {
+        let Some(path) = path.strip_prefix("crates/worker/src/") else { return true };
+        may_block.iter().any(|(dir, files)| path.strip_prefix(dir).is_some_and(|file| files.contains(&file)))
+    };
+    let needles = [
+        "std::fs",
+        "fs::read",
+        "fs::write",
+        "fs::rename",
+        "File::open",
+        "OpenOptions",
+        ".canonicalize()",
+        "statvfs(",
+    ];
+    assert_eq!(offenders(allowed, &needles), Vec::<String>::new(), "see worker/src/blocking.rs");
+}
+
+#[test]
 fn every_module_says_in_its_first_line_what_it_is_for() {
     let silent: Vec<String> = sources()
         .into_iter()

@@ -280,7 +280,7 @@ async fn stopping_a_job_cancels_what_waits_and_asks_the_rest_to_end() {
 
     let batch = Batch { stops: vec![stop(bench.project)], ..Batch::default() };
     let outcome = bench.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap();
-    assert_eq!(outcome.stops, [StopResult::Over(gaffer_domain::job::JobState::Cancelled)]);
+    assert_eq!(outcome.stops, [StopResult::Over(JobState::Cancelled)]);
 }
 
 #[tokio::test]
@@ -325,7 +325,7 @@ async fn a_deleted_job_leaves_nothing_behind() {
     let job = bench.submit(json!({"command": ["true"]})).await;
     use gaffer_master::store::deletion::Deleted;
     let refused = bench.store.job_delete(bench.project, job, "ana").await.unwrap();
-    assert_eq!(refused, Deleted::NotOver(gaffer_domain::job::JobState::Pending));
+    assert_eq!(refused, Deleted::NotOver(JobState::Pending));
     assert_eq!(bench.store.job_delete(ProjectId(99), job, "eve").await.unwrap(), Deleted::Unknown);
     let task = bench.ids(job).await[0];
     bench.apply(vec![(task, bench.placed())]).await;

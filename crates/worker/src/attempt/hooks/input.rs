@@ -1,37 +1,68 @@
 //! Writes what is sent to an attempt to the standard input of its process: each byte once and in order, no faster than
 //! the process reads, from one writer.
 
-use std::future::pending;
+use std::future::ready;
 use std::time::Duration;
 
-use gaffer_protocol::definitions::StartAttempt;
-use gaffer_protocol::wire::{Input, InputState, InputTaken};
+use futures::future::BoxFuture;
+use gaffer_domain::AttemptRef;
+use gaffer_protocol::wire::{Ended, Input, InputState, InputTaken};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::Progress;
-use crate::driver::InputSink;
+use super::super::Progress;
+use super::{Attempt, Hook};
+use crate::driver::{InputSink, Started};
 
 /// A writer that was silent for so long is gone, and with it the rest of the input. One that only has nothing to say
 /// gives a sign more often. Longer if the worker itself may be out of contact for longer.
 const SILENCE_LIMIT: Duration = Duration::from_secs(120);
 
-/// Writes until this is dropped. Every piece is answered, but for one that the process is taking then.
-pub(super) async fn feed(
-    sink: Option<InputSink>,
-    inputs: mpsc::Receiver<Input>,
-    start: &StartAttempt,
-    progress: &dyn Progress,
-) {
-    if !start.definition.stdin {
-        return pending().await;
+pub(super) struct StandardInput {
+    /// None once it is being written.
+    inputs: Option<mpsc::Receiver<Input>>,
+    writing: Option<AbortOnDropHandle<()>>,
+}
+
+impl StandardInput {
+    pub fn new(inputs: mpsc::Receiver<Input>) -> StandardInput {
+        StandardInput { inputs: Some(inputs), writing: None }
     }
-    let silence_limit = SILENCE_LIMIT.max(start.definition.lost_after.to_std());
-    let mut feed = Feed { sink, writer: None, offset: 0 };
-    feed.run(inputs, start, silence_limit, progress).await;
-    pending().await
+
+    /// Every piece is answered, but for one that the process is taking at its end.
+    fn write(&mut self, attempt: &Attempt, sink: Option<InputSink>) {
+        let Some(inputs) = self.inputs.take_if(|_| attempt.start.definition.stdin) else { return };
+        let silence_limit = SILENCE_LIMIT.max(attempt.start.definition.lost_after.to_std());
+        let (progress, reference) = (attempt.progress.clone(), attempt.reference());
+        let mut feed = Feed { sink, writer: None, offset: 0 };
+        let writing = async move { feed.run(inputs, reference, silence_limit, &*progress).await };
+        self.writing = Some(AbortOnDropHandle::new(tokio::spawn(writing)));
+    }
+}
+
+impl Hook for StandardInput {
+    fn concern(&self) -> &'static str {
+        "standard input"
+    }
+
+    fn after_start<'a>(&'a mut self, attempt: &'a Attempt, started: &'a mut Started) -> BoxFuture<'a, ()> {
+        self.write(attempt, started.input.take());
+        Box::pin(ready(()))
+    }
+
+    /// How much was written before is not known, so nothing is.
+    fn adopted<'a>(&'a mut self, attempt: &'a Attempt, _started: &'a mut Started) -> BoxFuture<'a, ()> {
+        self.write(attempt, None);
+        Box::pin(ready(()))
+    }
+
+    fn after_end<'a>(&'a mut self, _attempt: &'a Attempt, _ended: &'a Ended) -> BoxFuture<'a, ()> {
+        self.writing = None;
+        Box::pin(ready(()))
+    }
 }
 
 struct Feed {
@@ -47,7 +78,7 @@ impl Feed {
     async fn run(
         &mut self,
         mut inputs: mpsc::Receiver<Input>,
-        start: &StartAttempt,
+        attempt: AttemptRef,
         silence_limit: Duration,
         progress: &dyn Progress,
     ) {
@@ -62,7 +93,7 @@ impl Feed {
                     let seconds = silence_limit.as_secs();
                     let bytes = self.offset;
                     progress.noted(
-                        start.attempt,
+                        attempt,
                         format!(
                             "its standard input ended after {bytes} bytes: nobody wrote to it for {seconds} s"
                         ),
@@ -70,7 +101,7 @@ impl Feed {
                     continue;
                 }
             };
-            let (attempt, request) = (input.attempt, input.request);
+            let request = input.request;
             let state = if had_sink { self.take(input).await } else { InputState::Absent };
             progress.took_input(InputTaken { attempt, request, offset: self.offset, state });
         }
@@ -115,12 +146,11 @@ mod tests {
     use std::sync::Mutex;
 
     use chrono::{DateTime, Utc};
-    use gaffer_domain::AttemptRef;
     use gaffer_protocol::wire::{ContainerFacts, InputBytes};
     use tokio::io::{AsyncReadExt as _, duplex};
 
     use super::*;
-    use crate::tests::master::{Order, command, soon, until};
+    use crate::tests::master::{command, soon, until};
 
     /// What an attempt said.
     #[derive(Default)]
@@ -149,12 +179,12 @@ mod tests {
 
     #[tokio::test]
     async fn no_byte_is_written_twice_although_its_piece_comes_again_while_nobody_reads() {
-        let start = Order { stdin: true, ..command(1, &["cat"]) }.start();
+        let attempt = command(1, &["cat"]).attempt;
         let (ours, mut theirs) = duplex(4);
         let mut feed = Feed { sink: Some(Box::pin(ours)), writer: None, offset: 0 };
         let (sender, inputs) = mpsc::channel(4);
         let said = Said::default();
-        let fed = feed.run(inputs, &start, Duration::from_secs(60), &said);
+        let fed = feed.run(inputs, attempt, Duration::from_secs(60), &said);
         let told = async {
             // Half of it fits; the writer loses patience and writes it again.
             sender.send(input(1, 0, b"hello wo", false)).await.unwrap();
@@ -176,12 +206,12 @@ mod tests {
 
     #[tokio::test]
     async fn input_whose_writer_is_gone_ends_and_that_is_told() {
-        let start = Order { stdin: true, ..command(1, &["cat"]) }.start();
+        let attempt = command(1, &["cat"]).attempt;
         let (ours, mut theirs) = duplex(64);
         let mut feed = Feed { sink: Some(Box::pin(ours)), writer: None, offset: 0 };
         let (sender, inputs) = mpsc::channel(4);
         let said = Said::default();
-        let fed = feed.run(inputs, &start, Duration::from_millis(50), &said);
+        let fed = feed.run(inputs, attempt, Duration::from_millis(50), &said);
         let told = async {
             sender.send(input(1, 0, b"half", false)).await.unwrap();
             let mut read = String::new();
