@@ -34,6 +34,8 @@ struct Shared {
     queue: Mutex<Queue>,
     has_work: Condvar,
     abandoned: AtomicUsize,
+    /// Calls that came back.
+    done: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -57,7 +59,14 @@ impl BlockingThreads {
     /// When not even the first can be made.
     pub fn new(name: &'static str, max: usize) -> io::Result<BlockingThreads> {
         let (queue, has_work) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { name, max, queue, has_work, abandoned: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared {
+            name,
+            max,
+            queue,
+            has_work,
+            abandoned: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+        });
         shared.queue().threads += 1;
         shared.clone().start_thread()?;
         Ok(BlockingThreads(Arc::new(Owner(shared))))
@@ -101,9 +110,16 @@ impl BlockingThreads {
         last.map(|answer| received(Ok(answer))).map_err(|_| NoAnswer)
     }
 
-    /// Waits until what was queued so far on a single thread is done, but no longer than [`PATIENCE`].
+    /// Waits until what was queued so far on a single thread is done, as long as any of it is done within [`PATIENCE`].
     pub async fn settled(&self) {
-        let _ = timeout(PATIENCE, self.run(|| ())).await;
+        let mut settling = std::pin::pin!(self.run(|| ()));
+        loop {
+            let done = self.0.0.done.load(Ordering::Relaxed);
+            if timeout(PATIENCE, &mut settling).await.is_ok() || self.0.0.done.load(Ordering::Relaxed) == done
+            {
+                return;
+            }
+        }
     }
 
     /// How many calls were given up and have not come back.
@@ -183,6 +199,7 @@ impl Shared {
                 drop(queue);
                 // Who waits for an answer gets the panic as well; it has been printed.
                 let _ = catch_unwind(AssertUnwindSafe(job));
+                self.done.fetch_add(1, Ordering::Relaxed);
                 queue = self.queue();
             } else if queue.is_closed {
                 return;

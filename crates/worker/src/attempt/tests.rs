@@ -103,7 +103,7 @@ async fn run_between(hooks: [(&'static str, bool); 2], text: &str, calls: &Arc<C
     let noting = |(name, is_in_the_way)| -> Box<dyn Hook> {
         Box::new(Noting { name, calls: calls.clone(), is_in_the_way })
     };
-    let (orders, controls) = channels();
+    let (sender, controls) = channels();
     let hooks = Hooks(hooks.map(noting).into());
     let run = run_with(hooks, attempt, writer, controls.stops, controls.signals);
     let stop = async {
@@ -111,7 +111,7 @@ async fn run_between(hooks: [(&'static str, bool); 2], text: &str, calls: &Arc<C
             calls.all().iter().any(|call| call == "it started" || call.ends_with("after end"))
         })
         .await;
-        orders.stop(StopRequests { stop: Some((Cause::Stopped, Duration::from_secs(600))), kill: None });
+        sender.stop(StopRequests { stop: Some((Cause::Stopped, Duration::from_secs(600))), kill: None });
     };
     soon("the end", async { tokio::join!(run, stop).0 }).await
 }
