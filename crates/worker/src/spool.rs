@@ -25,7 +25,7 @@ use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::wire::{Ended, KillReceipt};
 
 use crate::attempt::Began;
-use crate::blocking::{BlockingThreads, NoAnswer};
+use crate::blocking::{BlockingThreads, NoAnswer, STORING_PATIENCE};
 use crate::clock::BootTime;
 use crate::data_dir::create_private_dir;
 use files::Files;
@@ -146,7 +146,8 @@ impl Spool {
                 fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
         }
-        let journal_thread = BlockingThreads::new("journal", 1).context("cannot start a thread")?;
+        let journal_thread =
+            BlockingThreads::new("journal", 1, STORING_PATIENCE).context("cannot start a thread")?;
         let journal = Arc::new(Mutex::new(journal));
         Ok((Spool { files: spool_files, limits, journal, journal_thread }, from_before))
     }

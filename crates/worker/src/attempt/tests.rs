@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::hooks::Hook;
 use super::*;
+use crate::blocking::PATIENCE;
 use crate::driver::DriverSettings;
 use crate::tests::master::{play, soon, until};
 
@@ -95,7 +96,7 @@ async fn run_between(hooks: [(&'static str, bool); 2], text: &str, calls: &Arc<C
         drivers: Drivers::open(settings, "owner".to_owned(), std::iter::empty()).await.unwrap(),
         spool,
         scratch: ScratchSpace::open(dir.path()).unwrap(),
-        threads: BlockingThreads::new("test", 4).unwrap(),
+        threads: BlockingThreads::new("test", 4, PATIENCE).unwrap(),
         token: "token".to_owned(),
     });
     let (worker_name, progress) = ("tester".into(), calls.clone());
