@@ -3,9 +3,9 @@
 //! This is the recipe. What is done around the execution is a list of [`hooks`]; how it executes is a matter of its
 //! [driver](crate::driver); the loop that stays with it is [`supervise`].
 
+mod controls;
 mod end;
 mod hooks;
-mod orders;
 mod pump;
 pub(crate) mod scratch;
 mod short_path;
@@ -30,9 +30,9 @@ use crate::blocking::BlockingThreads;
 use crate::clock::BootTime;
 use crate::driver::{Assignment, Capabilities, Drivers, StartError, Started};
 use crate::spool::{OutputWriter, Spool};
+pub(crate) use controls::{Cause, ControlSender, Controls, StopRequests, channels};
 pub(crate) use end::unstarted;
 use hooks::Hooks;
-pub(crate) use orders::{Cause, Controls, Orders, StopRequests, channels};
 use scratch::ScratchSpace;
 use supervise::supervise;
 
@@ -223,7 +223,7 @@ async fn until_told_to_end<T>(
     tokio::select! {
         biased;
         begun = &mut begin => begun,
-        () = orders::told_to_end(stops.clone()) => {
+        () = controls::told_to_end(stops.clone()) => {
             cancelled.cancel();
             begin.await
         }

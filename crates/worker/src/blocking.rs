@@ -18,6 +18,8 @@ use tokio::time::{sleep, timeout};
 
 /// How long a call that nobody wants to wait for any more still gets.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+/// The same for one that stores what would else be lost with this process: a disk that is only busy gets its time.
+pub(crate) const STORING_PATIENCE: Duration = Duration::from_secs(5);
 /// Whoever waits for longer is told what for.
 pub(crate) const SLOW: Duration = Duration::from_secs(10);
 
@@ -31,9 +33,12 @@ struct Owner(Arc<Shared>);
 struct Shared {
     name: &'static str,
     max: usize,
+    patience: Duration,
     queue: Mutex<Queue>,
     has_work: Condvar,
     abandoned: AtomicUsize,
+    /// Calls that came back.
+    done: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -55,9 +60,17 @@ impl BlockingThreads {
     ///
     /// # Errors
     /// When not even the first can be made.
-    pub fn new(name: &'static str, max: usize) -> io::Result<BlockingThreads> {
+    pub fn new(name: &'static str, max: usize, patience: Duration) -> io::Result<BlockingThreads> {
         let (queue, has_work) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { name, max, queue, has_work, abandoned: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared {
+            name,
+            max,
+            patience,
+            queue,
+            has_work,
+            abandoned: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+        });
         shared.queue().threads += 1;
         shared.clone().start_thread()?;
         Ok(BlockingThreads(Arc::new(Owner(shared))))
@@ -74,7 +87,8 @@ impl BlockingThreads {
         received(answer.await)
     }
 
-    /// Does something and waits for it until [`PATIENCE`] after `hurry`: there is always time for what is quick.
+    /// Does something and waits for it, but from `hurry` on only as long as the patience of these threads lasts: there is
+    /// always time for what is quick.
     pub async fn run_until<T: Send + 'static>(
         &self,
         hurry: impl Future<Output = ()>,
@@ -83,7 +97,7 @@ impl BlockingThreads {
         let (mut answer, call) = self.begin(work);
         let too_late = async {
             hurry.await;
-            sleep(PATIENCE).await;
+            sleep(self.0.0.patience).await;
         };
         tokio::select! {
             biased;
@@ -101,9 +115,16 @@ impl BlockingThreads {
         last.map(|answer| received(Ok(answer))).map_err(|_| NoAnswer)
     }
 
-    /// Waits until what was queued so far on a single thread is done, but no longer than [`PATIENCE`].
+    /// Waits until what was queued so far on a single thread is done, as long as any of it is done within [`PATIENCE`].
     pub async fn settled(&self) {
-        let _ = timeout(PATIENCE, self.run(|| ())).await;
+        let mut settling = std::pin::pin!(self.run(|| ()));
+        loop {
+            let done = self.0.0.done.load(Ordering::Relaxed);
+            if timeout(PATIENCE, &mut settling).await.is_ok() || self.0.0.done.load(Ordering::Relaxed) == done
+            {
+                return;
+            }
+        }
     }
 
     /// How many calls were given up and have not come back.
@@ -183,6 +204,7 @@ impl Shared {
                 drop(queue);
                 // Who waits for an answer gets the panic as well; it has been printed.
                 let _ = catch_unwind(AssertUnwindSafe(job));
+                self.done.fetch_add(1, Ordering::Relaxed);
                 queue = self.queue();
             } else if queue.is_closed {
                 return;
@@ -240,14 +262,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_hangs_holds_up_nobody_while_there_are_threads() {
-        let threads = BlockingThreads::new("test", 3).unwrap();
+        let threads = BlockingThreads::new("test", 3, PATIENCE).unwrap();
         let _hung = [hang(&threads), hang(&threads)];
         assert_eq!(soon("an answer", threads.run(|| 7)).await, 7);
     }
 
     #[tokio::test]
     async fn with_all_threads_taken_work_waits_and_is_done_in_order() {
-        let threads = BlockingThreads::new("test", 1).unwrap();
+        let threads = BlockingThreads::new("test", 1, PATIENCE).unwrap();
         let hung = hang(&threads);
         let (done, order) = mpsc::channel();
         for number in 0..5 {
@@ -262,7 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_does_not_come_back_is_given_up_and_counted_until_it_does() {
-        let threads = BlockingThreads::new("test", 2).unwrap();
+        let threads = BlockingThreads::new("test", 2, PATIENCE).unwrap();
         let (release, held) = mpsc::channel::<()>();
         let dropped = Arc::new(());
         let kept = dropped.clone();
@@ -280,7 +302,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_that_of_whoever_waits() {
-        let threads = BlockingThreads::new("test", 1).unwrap();
+        let threads = BlockingThreads::new("test", 1, PATIENCE).unwrap();
         let call = threads.clone();
         let asked = tokio::spawn(async move { call.run(|| -> () { panic!("on purpose") }).await });
         assert!(asked.await.unwrap_err().is_panic());
@@ -289,7 +311,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_queued_is_done_although_nobody_has_the_threads_any_more() {
-        let threads = BlockingThreads::new("test", 1).unwrap();
+        let threads = BlockingThreads::new("test", 1, PATIENCE).unwrap();
         let hung = hang(&threads);
         let (done, order) = mpsc::channel();
         threads.queue(move || done.send(()).unwrap());

@@ -40,7 +40,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::attempt::scratch::ScratchSpace;
 use crate::attempt::{self, AttemptContext, Cause, StopRequests};
-use crate::blocking::BlockingThreads;
+use crate::blocking::{BlockingThreads, PATIENCE};
 use crate::clock::BootTime;
 use crate::driver::{self, DriverSettings, Drivers};
 use crate::spool::Resumed;
@@ -160,7 +160,7 @@ impl Execution {
                 .context("cannot start a thread")?,
             spool,
             scratch,
-            threads: BlockingThreads::new("attempt-files", MAX_FILE_THREADS)
+            threads: BlockingThreads::new("attempt-files", MAX_FILE_THREADS, PATIENCE)
                 .context("cannot start a thread")?,
             token: settings.token,
         });

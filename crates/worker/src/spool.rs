@@ -23,9 +23,10 @@ use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::wire::{Ended, KillReceipt};
+use tokio::time::timeout;
 
 use crate::attempt::Began;
-use crate::blocking::{BlockingThreads, NoAnswer};
+use crate::blocking::{BlockingThreads, NoAnswer, PATIENCE, STORING_PATIENCE};
 use crate::clock::BootTime;
 use crate::data_dir::create_private_dir;
 use files::Files;
@@ -146,7 +147,8 @@ impl Spool {
                 fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
         }
-        let journal_thread = BlockingThreads::new("journal", 1).context("cannot start a thread")?;
+        let journal_thread =
+            BlockingThreads::new("journal", 1, STORING_PATIENCE).context("cannot start a thread")?;
         let journal = Arc::new(Mutex::new(journal));
         Ok((Spool { files: spool_files, limits, journal, journal_thread }, from_before))
     }
@@ -176,10 +178,13 @@ impl Spool {
         noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not answer")))
     }
 
-    /// Notes that it started.
+    /// Notes that it started. Waits for the disk a little: nobody watches the attempt meanwhile.
     pub async fn started(&self, attempt: AttemptRef, pid: Option<i32>) {
         let boot = BootTime::now();
-        self.note_now(attempt, move |journal| journal.started(attempt, pid, boot)).await;
+        let noted = self.note_now(attempt, move |journal| journal.started(attempt, pid, boot));
+        if timeout(PATIENCE, noted).await.is_err() {
+            tracing::warn!(%attempt, "the disk does not answer: the start is noted once it does");
+        }
     }
 
     /// Notes how it ended.

@@ -7,7 +7,7 @@ use gaffer_domain::spec::{OutputLimit, StopSignal};
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::wire::Ended;
 
-use super::orders::Cause;
+use super::controls::Cause;
 use crate::driver::{Exit, StartError};
 
 /// The report on an attempt that never had a process.

@@ -44,7 +44,7 @@ pub(super) trait Hook: Send {
         Box::pin(ready(Ok(())))
     }
 
-    /// The attempt executes. It is not streamed or watched before this has come back.
+    /// The attempt executes. Nobody watches it, for its lease or anything else, before this has come back: within a second.
     fn after_start<'a>(&'a mut self, _attempt: &'a Attempt, _started: &'a mut Started) -> BoxFuture<'a, ()> {
         Box::pin(ready(()))
     }

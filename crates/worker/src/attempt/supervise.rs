@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Attempt;
+use super::controls::{self, Cause, StopRequests, Told};
 use super::hooks::Hooks;
-use super::orders::{self, Cause, StopRequests, Told};
 use super::pump::{Quota, pump};
 use crate::clock::{BootTime, until};
 use crate::driver::{Exit, Process, Started};
@@ -56,7 +56,7 @@ pub(super) async fn supervise(
         tokio::select! {
             biased;
             exit = poll_fn(|cx| ending.process.poll_exit(cx)) => break Some(exit),
-            told = orders::next(stops, signals) => match told {
+            told = controls::next(stops, signals) => match told {
                 Told::Signal(signal) => { ending.process.signal(signal).await; }
                 Told::Stop(requests) => ending.obey(requests).await,
             },

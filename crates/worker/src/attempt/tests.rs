@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::hooks::Hook;
 use super::*;
+use crate::blocking::PATIENCE;
 use crate::driver::DriverSettings;
 use crate::tests::master::{play, soon, until};
 
@@ -95,7 +96,7 @@ async fn run_between(hooks: [(&'static str, bool); 2], text: &str, calls: &Arc<C
         drivers: Drivers::open(settings, "owner".to_owned(), std::iter::empty()).await.unwrap(),
         spool,
         scratch: ScratchSpace::open(dir.path()).unwrap(),
-        threads: BlockingThreads::new("test", 4).unwrap(),
+        threads: BlockingThreads::new("test", 4, PATIENCE).unwrap(),
         token: "token".to_owned(),
     });
     let (worker_name, progress) = ("tester".into(), calls.clone());
@@ -103,7 +104,7 @@ async fn run_between(hooks: [(&'static str, bool); 2], text: &str, calls: &Arc<C
     let noting = |(name, is_in_the_way)| -> Box<dyn Hook> {
         Box::new(Noting { name, calls: calls.clone(), is_in_the_way })
     };
-    let (orders, controls) = channels();
+    let (sender, controls) = channels();
     let hooks = Hooks(hooks.map(noting).into());
     let run = run_with(hooks, attempt, writer, controls.stops, controls.signals);
     let stop = async {
@@ -111,7 +112,7 @@ async fn run_between(hooks: [(&'static str, bool); 2], text: &str, calls: &Arc<C
             calls.all().iter().any(|call| call == "it started" || call.ends_with("after end"))
         })
         .await;
-        orders.stop(StopRequests { stop: Some((Cause::Stopped, Duration::from_secs(600))), kill: None });
+        sender.stop(StopRequests { stop: Some((Cause::Stopped, Duration::from_secs(600))), kill: None });
     };
     soon("the end", async { tokio::join!(run, stop).0 }).await
 }

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Assignment, Capabilities, Driver, StartError, Started};
-use crate::blocking::{BlockingThreads, NoAnswer, tell_if_slow};
+use crate::blocking::{BlockingThreads, NoAnswer, PATIENCE, tell_if_slow};
 use crate::config::DockerSettings;
 use crate::spool::Position;
 use container::{Care, Cared, ContainerProcess, remove};
@@ -93,7 +93,7 @@ impl DockerDriver {
             digests: Mutex::default(),
             lacks_init: AtomicBool::new(false),
             lacks_disk_limit: AtomicBool::new(false),
-            threads: BlockingThreads::new("docker-files", MAX_FILE_THREADS)?,
+            threads: BlockingThreads::new("docker-files", MAX_FILE_THREADS, PATIENCE)?,
         });
         let expected = expected.map(|attempt| (attempt, core.cared.take(attempt))).collect();
         daemon.look().await;

@@ -30,7 +30,7 @@ use super::cgroup::Cgroups;
 use super::process_tree::ProcessTree;
 use super::stuck::Stuck;
 use super::{Assignment, Capabilities, Driver, Exit, OutputSource, Process, StartError, Started};
-use crate::blocking::{BlockingThreads, NoAnswer, tell_if_slow};
+use crate::blocking::{BlockingThreads, NoAnswer, PATIENCE, tell_if_slow};
 use crate::clock::{until, wall_micros};
 use start::Start;
 
@@ -63,7 +63,7 @@ impl HostDriver {
         Ok(HostDriver {
             inherited: Arc::new(inherited),
             cgroups: Cgroups::open(owner).map(Arc::new),
-            threads: BlockingThreads::new("host-start", MAX_STARTING)?,
+            threads: BlockingThreads::new("host-start", MAX_STARTING, PATIENCE)?,
             stuck: Stuck::new(MAX_STARTING / 2),
         })
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Core;
-use crate::blocking::BlockingThreads;
+use crate::blocking::{BlockingThreads, PATIENCE};
 use crate::clock::{BootAlarm, BootTime};
 
 /// How long to wait after a timer failed, which no kernel does.
@@ -35,7 +35,7 @@ impl ContactFile {
             file: Arc::new(file),
             boot_id: boot_id.to_owned(),
             next: Arc::default(),
-            thread: BlockingThreads::new("contact", 1)?,
+            thread: BlockingThreads::new("contact", 1, PATIENCE)?,
         })
     }
 

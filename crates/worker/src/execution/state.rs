@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use super::admission::{Admission, Recent};
 use super::definitions::SharedDefinitions;
 use super::pieces::Pieces;
-use crate::attempt::{self, Cause, Controls, Orders, StopRequests};
+use crate::attempt::{self, Cause, ControlSender, Controls, StopRequests};
 use crate::clock::BootTime;
 use crate::spool::{Output, OutputWriter, Recovered, Resumed};
 use outgoing::Outgoing;
@@ -62,7 +62,7 @@ struct Running {
     started: Option<(DateTime<Utc>, Option<ContainerFacts>)>,
     /// None once it is given back.
     reserved: Option<Resources>,
-    orders: Orders,
+    controls: ControlSender,
 }
 
 /// How an attempt left that is held no more.
@@ -269,7 +269,7 @@ impl State {
             }
             Some(Phase::Finished(_)) => Ordered::Over,
             Some(Phase::Running(running)) => {
-                running.orders.stop(orders(&running.start));
+                running.controls.stop(orders(&running.start));
                 Ordered::Told
             }
             Some(Phase::Queued(_)) => {
@@ -281,7 +281,7 @@ impl State {
 
     pub fn signal(&mut self, attempt: AttemptRef, signal: StopSignal) {
         if let Some(running) = self.running(attempt)
-            && running.orders.signals.try_send(signal).is_err()
+            && running.controls.signals.try_send(signal).is_err()
         {
             tracing::warn!(%attempt, %signal, "a signal was dropped: the attempt is over, or gets too many");
         }
@@ -294,7 +294,7 @@ impl State {
             // One that is not here may be on its way, behind these bytes. If it is over, the master knows.
             Some(Phase::Queued(_)) | None => InputState::Waiting,
             Some(Phase::Running(running)) if running.start.definition.stdin => {
-                match running.orders.inputs.try_send(input) {
+                match running.controls.inputs.try_send(input) {
                     // With more than one on its way it is a repeated one; it comes again if need be.
                     Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => return,
                     Err(mpsc::error::TrySendError::Closed(_)) => InputState::Closed,
@@ -337,7 +337,7 @@ impl State {
         for held in self.held.values_mut() {
             if let Phase::Running(running) = &mut held.phase {
                 let grace = running.start.definition.stop.grace.to_std().min(longest_grace);
-                running.orders.stop(StopRequests { stop: Some((Cause::ShutDown, grace)), kill: None });
+                running.controls.stop(StopRequests { stop: Some((Cause::ShutDown, grace)), kill: None });
             }
         }
     }
@@ -373,7 +373,7 @@ impl State {
             match &mut held.phase {
                 Phase::Running(running) => {
                     expired += usize::from(
-                        running.orders.stop(StopRequests { stop: None, kill: Some(Cause::LeaseExpired) }),
+                        running.controls.stop(StopRequests { stop: None, kill: Some(Cause::LeaseExpired) }),
                     );
                 }
                 _ => expired_queued.push(*attempt),
@@ -455,7 +455,7 @@ impl Phase {
 
 impl Running {
     fn new(start: Arc<StartAttempt>, reserved: Resources) -> (Running, Controls) {
-        let (orders, controls) = attempt::channels();
-        (Running { start, started: None, reserved: Some(reserved), orders }, controls)
+        let (sender, controls) = attempt::channels();
+        (Running { start, started: None, reserved: Some(reserved), controls: sender }, controls)
     }
 }

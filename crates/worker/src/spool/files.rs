@@ -18,7 +18,7 @@ use super::limits::Limits;
 use super::output::Segment;
 use super::progress::Progress;
 use super::segment::{self, SegmentWriter};
-use crate::blocking::BlockingThreads;
+use crate::blocking::{BlockingThreads, PATIENCE, STORING_PATIENCE};
 
 /// So many emptied files are kept.
 const MAX_SPARES: usize = 1024;
@@ -62,9 +62,9 @@ impl Files {
         Ok(Files {
             dir: dir.to_owned(),
             spares: Mutex::default(),
-            writers: BlockingThreads::new("spool-write", MAX_WRITERS)?,
-            readers: BlockingThreads::new("spool-read", MAX_READERS)?,
-            remover: BlockingThreads::new("spool-remove", 1)?,
+            writers: BlockingThreads::new("spool-write", MAX_WRITERS, STORING_PATIENCE)?,
+            readers: BlockingThreads::new("spool-read", MAX_READERS, PATIENCE)?,
+            remover: BlockingThreads::new("spool-remove", 1, PATIENCE)?,
         })
     }
 

@@ -44,7 +44,7 @@ impl StopRequests {
 }
 
 /// How an attempt is told something.
-pub(crate) struct Orders {
+pub(crate) struct ControlSender {
     stops: watch::Sender<StopRequests>,
     pub signals: mpsc::Sender<StopSignal>,
     pub inputs: mpsc::Sender<Input>,
@@ -64,15 +64,15 @@ pub(super) enum Told {
 }
 
 /// Both ends.
-pub(crate) fn channels() -> (Orders, Controls) {
+pub(crate) fn channels() -> (ControlSender, Controls) {
     let (stops, heard_stops) = watch::channel(StopRequests::default());
     let (signals, heard_signals) = mpsc::channel(MAX_SIGNALS);
     let (inputs, heard_inputs) = mpsc::channel(MAX_INPUTS);
     let controls = Controls { stops: heard_stops, signals: heard_signals, inputs: heard_inputs };
-    (Orders { stops, signals, inputs }, controls)
+    (ControlSender { stops, signals, inputs }, controls)
 }
 
-impl Orders {
+impl ControlSender {
     /// Adds to what it was told: the first cause stays, the shortest grace counts. Says whether anything is new.
     pub fn stop(&self, new: StopRequests) -> bool {
         self.stops.send_if_modified(|stops| {
