@@ -121,7 +121,7 @@ async fn run_with(
     signals: mpsc::Receiver<StopSignal>,
 ) -> Ended {
     let cancelled = CancellationToken::new();
-    let starting = start(&attempt, &mut hooks, &cancelled);
+    let starting = start(&attempt, &mut hooks, &cancelled, &stops);
     let ended = match until_told_to_end(starting, &stops, &cancelled).await {
         Ok(started) => see_through(&attempt, &mut hooks, started, writer, stops, signals).await,
         Err(error) => {
@@ -161,6 +161,7 @@ async fn start(
     attempt: &Attempt,
     hooks: &mut Hooks,
     cancelled: &CancellationToken,
+    stops: &watch::Receiver<StopRequests>,
 ) -> Result<Started, StartError> {
     let mut assignment = Assignment {
         start: attempt.start.clone(),
@@ -169,6 +170,10 @@ async fn start(
         marker: attempt.context.marker(attempt.reference()),
     };
     hooks.before_start(attempt, &mut assignment, cancelled).await?;
+    // A lease that lapsed while this was prepared, or before, must not begin anything.
+    if stops.borrow().cause().is_some() {
+        return Err(StartError::other("it was told to end before it started"));
+    }
     let note = |message| attempt.note(message);
     let mut started = attempt.context.drivers.start(assignment, &note, cancelled).await?;
     hooks.after_start(attempt, &mut started).await;

@@ -184,7 +184,7 @@ async fn the_last_output_of_a_process_does_not_wait_for_room() {
         writer.append(all.next().unwrap(), &hurry).await;
     }
     let next = all.next().unwrap();
-    let waits = tokio::time::timeout(Duration::from_millis(50), writer.append(next.clone(), &hurry)).await;
+    let waits = timeout(Duration::from_millis(50), writer.append(next.clone(), &hurry)).await;
     assert!(waits.is_err());
     hurry.cancel();
     writer.append(next, &hurry).await;
