@@ -39,22 +39,24 @@ const BUILT_IN: [&str; 3] = ["cpu", "memory", "disk"];
 /// Options of a worker, each with its environment variable.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct WorkerConfig {
-    /// The master's address, such as wss://gaffer.example.org or https://example.org/gaffer (ws, wss, http or https)
+    /// URL of the master (ws, wss, http or https)
+    ///
+    /// For instance wss://gaffer.example.org or https://example.org/gaffer.
     #[arg(long, env = "MASTER_URL", value_name = "URL")]
     pub master_url: Option<String>,
-    /// A file that holds the master's address
+    /// File with the URL of the master
     #[arg(long, env = "MASTER_URL_FILE", value_name = "FILE", value_parser = path_or_nothing())]
     pub master_url_file: Option<PathBuf>,
-    /// The worker key to dial in with
+    /// Worker key
     #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
     pub api_key: Option<ApiKey>,
-    /// A file that holds the worker key
+    /// File with the worker key
     #[arg(long, env = "API_KEY_FILE", value_name = "FILE", value_parser = path_or_nothing())]
     pub api_key_file: Option<PathBuf>,
-    /// The name to be known by [default: the host's name]
+    /// Name of the worker [default: the host's name]
     #[arg(long, env = "GAFFER_WORKER_NAME", value_name = "NAME")]
     pub name: Option<String>,
-    /// Marks that jobs can ask for, such as gpu=a100,rack=3
+    /// Labels, e.g. gpu=a100,rack=3
     #[arg(long, env = "GAFFER_WORKER_LABELS", value_name = "LABELS")]
     pub labels: Option<Labels>,
     /// Datacenter of the worker
@@ -85,7 +87,7 @@ pub struct WorkerConfig {
     /// Containers.
     #[command(flatten)]
     pub docker: DockerConfig,
-    /// CA bundle (PEM) used to verify the master's certificate, in place of the system's
+    /// CA bundle (PEM) to verify the master [default: the system's]
     #[arg(long, env = "GAFFER_TLS_CA", value_name = "FILE", value_parser = path_or_nothing())]
     pub tls_ca: Option<PathBuf>,
     /// Whether a stopped worker ends its jobs or leaves them running
