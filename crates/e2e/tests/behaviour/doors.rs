@@ -314,7 +314,9 @@ async fn a_page_refuses_what_the_api_refuses_and_in_the_same_words() {
 async fn the_page_of_a_task_says_where_it_runs() {
     let stage = Stage::set().await;
     let cookie = stage.sign_in(&stage.client).await;
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
     let job = stage.client.submit(json!({"command": ["true"], "workdir": "/srv/nightly"})).await;
+    worker.next_start().await;
     let page = stage.page(&format!("/jobs/{job}/tasks/main"), &cookie).await.text().await.unwrap();
     assert!(page.contains("/srv/nightly"), "{page}");
 }
