@@ -166,7 +166,7 @@ impl<'a> Judge<'a> {
         let (None, Some((_, kept))) = (&unfit, kept) else { return unfit };
         let mut beside = offer.clone();
         beside.reserve(kept, 1);
-        feasible(needs, offer.project, &beside, 0).err().map(|_| Infeasible::Reservation)
+        feasible(needs, offer.project, &beside, 0).err().map(|_| Infeasible::Kept)
     }
 
     /// Explains what keeps `count` pending tasks of a class, with these needs, waiting.

@@ -99,7 +99,7 @@ pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
 }
 
 /// Takes the worker off the list of the connected. While the database is away this is tried again: a worker that stays
-/// online for ever would keep its tasks for ever.
+/// `online` for ever would keep its tasks for ever.
 async fn goodbye(control: &Control, handle: &SessionHandle, id: Uuid, silent_secs: f64, why: &str) {
     let ended = Instant::now();
     let mut wait = Duration::from_millis(100);
