@@ -12,7 +12,6 @@ use gaffer_protocol::wire::MachineStats;
 
 use super::{Actor, Context, OperationError};
 use crate::records::Worker;
-use crate::snapshot::Snapshot;
 use crate::store::ReadStore;
 use crate::store::leaving::Removal;
 use crate::views::{Connected, Views};
@@ -70,12 +69,6 @@ impl WorkerView {
     pub fn stats(&self) -> Option<MachineStats> {
         self.connected.and_then(|connected| connected.stats)
     }
-
-    /// All of a snapshot.
-    pub fn all(views: &Views, snapshot: &Snapshot) -> Vec<WorkerView> {
-        let now = Utc::now();
-        snapshot.workers.iter().map(|worker| WorkerView::of(views, worker.clone(), now)).collect()
-    }
 }
 
 /// All workers of the actor's project, as they are now, or were at most `max_age` ago.
@@ -87,7 +80,9 @@ pub async fn list(
     actor: &Actor,
     max_age: Duration,
 ) -> Result<Vec<WorkerView>, OperationError> {
-    Ok(WorkerView::all(views, &*views.snapshots.of(actor.project, max_age).await?))
+    let snapshot = views.snapshots.of(actor.project, max_age).await?;
+    let now = Utc::now();
+    Ok(snapshot.workers.iter().map(|worker| WorkerView::of(views, worker.clone(), now)).collect())
 }
 
 /// One worker, by its number or name.

@@ -154,9 +154,11 @@ pub async fn live(
     State(site): State<Arc<Site>>,
     visitor: SessionUser,
 ) -> Result<Response, Error> {
-    let (actor, project) = (visitor.actor.clone(), visitor.actor.project);
+    let actor = visitor.actor;
+    // What it tells of the scheduler depends on the role.
+    let (project, role) = (actor.project, actor.role.as_str());
     let feed = || QueueFeed { views: views.clone(), actor };
-    Ok(stream(&views, &site, format!("{project} queue"), Browser::default(), feed))
+    Ok(stream(&views, &site, format!("{project} queue {role}"), Browser::default(), feed))
 }
 
 struct QueueFeed {
