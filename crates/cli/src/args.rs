@@ -35,16 +35,16 @@ use crate::commands::workers::WorkersArgs;
     max_term_width = 110,
     after_help = "\
 First steps:
-  gaffer dev                    a whole gaffer on this machine, with a dashboard
-  gaffer run -- uname -a        in another terminal: run a command, see its output
-  gaffer logs -f 42             the output of job 42
+  gaffer dev                    run gaffer on this machine, with a dashboard
+  gaffer run -- uname -a        in another terminal: run a command
+  gaffer logs -f 42             follow the output of job 42
 
-Client commands find the API by GAFFER_URL and GAFFER_KEY, else by `gaffer login`, else by a running `gaffer dev`. They \
-use no colours if NO_COLOR is set. `run`, `submit`, `logs`, `wait`, `events -f` and `rerun --follow` keep trying for \
-GAFFER_RETRY_FOR when it can't be reached. Like workers, they go \
+Client commands use GAFFER_URL and GAFFER_KEY, else the stored login, else a running `gaffer dev`. NO_COLOR \
+turns colours off. `run`, `submit`, `logs`, `wait`, `events -f` and `rerun --follow` retry for GAFFER_RETRY_FOR \
+while the API is unreachable. Like workers, they connect \
 through HTTPS_PROXY, HTTP_PROXY or ALL_PROXY (except to NO_PROXY), and verify the server against GAFFER_TLS_CA if set.
 
-Exit codes: 0; 2 wrong usage; 3 not found; 4 not allowed; 5 does not apply in the present state; 1 anything else. \
+Exit codes: 0; 2 usage; 3 not found; 4 not allowed; 5 conflict; 1 anything else. \
 `run`, `wait`, and `submit` and `rerun` when they wait, exit as the job does, or with 125 if gaffer failed."
 )]
 pub struct Args {
@@ -56,9 +56,9 @@ pub struct Args {
 /// The commands, in the order of the help.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a command on some worker: its output here, its exit code here
+    /// Run a command on a worker and stream its output
     Run(RunArgs),
-    /// Submit a job and get its number
+    /// Submit a job and print its number
     Submit(SubmitArgs),
     /// List jobs
     Jobs(JobsArgs),
@@ -66,53 +66,53 @@ pub enum Command {
     Job(JobArgs),
     /// Show the output of a job or a task
     Logs(LogsArgs),
-    /// Wait until jobs are over; the exit code says how
+    /// Wait until jobs have finished
     Wait(WaitArgs),
     /// Stop jobs
     Stop(StopArgs),
-    /// Submit jobs again
+    /// Submit finished jobs again
     Rerun(RerunArgs),
-    /// Delete jobs that are over, with their output
+    /// Delete finished jobs and their output
     Delete(DeleteArgs),
-    /// Say why a job waits, worker by worker
+    /// Explain why a job is waiting
     Explain(ExplainArgs),
-    /// Show what waits for workers, in the order in which it will go, and how the scheduler does
+    /// Show the queue and the scheduler
     Queue(QueueArgs),
-    /// Say what would become of a load under each way to choose workers
+    /// Simulate a workload under each placement strategy
     Simulate(SimulateArgs),
-    /// Show the history
+    /// Show events
     Events(EventsArgs),
     /// List workers
     Workers(WorkersArgs),
-    /// Run a worker on this machine; or show, drain, cordon, resume or remove one
+    /// Run a worker, or manage one
     Worker(WorkerArgs),
-    /// List, make and revoke keys
+    /// List, create and revoke API keys
     Keys(KeysArgs),
-    /// Show troubles with the database and how background loops are doing
+    /// Show database trouble and background loops
     System(SystemArgs),
-    /// List, retry and delete what the database refused
+    /// List, retry and delete dead letters
     DeadLetters(DeadLettersArgs),
-    /// Keep an address and a key for the commands that follow
+    /// Store the server's URL and an API key
     Login(LoginArgs),
-    /// Make a link that signs in to the dashboard
+    /// Create a sign-in link for the dashboard
     Dashboard,
     /// Diagnose common problems
     Doctor(DoctorArgs),
-    /// Show the versions of this program and of the server
+    /// Show the client's and the server's version
     Version(VersionArgs),
     /// Print the JSON Schema of a job's specification
     #[command(after_help = crate::commands::schema::EXAMPLES)]
     Schema,
-    /// Print what a shell needs to complete commands
+    /// Generate a shell completion script
     Completion(CompletionArgs),
-    /// Run everything on this machine: database, master, worker
+    /// Run database, master and worker on this machine
     Dev(DevArgs),
     /// Run a master
     Master(Box<MasterConfig>),
-    /// Keep the attempts of a worker, which starts this by itself
+    /// Own the attempts of a worker (started by the worker)
     #[command(hide = true)]
     Executor,
-    /// Watchdog an executor, which starts this by itself
+    /// Watch an executor (started by the executor)
     #[command(hide = true)]
     Watchdog,
 }
@@ -143,6 +143,32 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    /// What `-h` says of a command or an option, without defaults and references.
+    fn long_helps(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        let helps = command
+            .get_arguments()
+            .filter(|option| !option.is_hide_set() && option.get_help_heading().is_none())
+            .map(|option| (format!("{path} {}", option.get_id()), option.get_help()));
+        let about = (path.to_owned(), command.get_about());
+        for (name, help) in helps.chain([about]) {
+            let help = help.map(ToString::to_string).unwrap_or_default();
+            let text = help.split(" [default").next().unwrap_or_default();
+            if text.chars().count() > 66 || text.contains('\n') {
+                found.push(format!("{name}: {text}"));
+            }
+        }
+        for command in command.get_subcommands() {
+            long_helps(command, &format!("{path} {}", command.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn short_help_is_a_line() {
+        let mut found = Vec::new();
+        long_helps(&Args::command(), "gaffer", &mut found);
+        assert_eq!(found, Vec::<String>::new());
     }
 
     #[test]

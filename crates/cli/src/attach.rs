@@ -6,6 +6,7 @@ use futures::StreamExt;
 use futures::future::{Either, FutureExt, LocalBoxFuture};
 use futures::stream::FuturesUnordered;
 use gaffer_domain::JobId;
+use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::{Explanation, Page, Task};
 use serde_json::json;
@@ -45,7 +46,7 @@ pub async fn obey(signals: &mut Signals, client: &Client, job: JobId, status: &S
                 Step::Forward => under_way.push(interrupt(client, job).boxed_local()),
                 Step::Stop => under_way.push(stop(client, job).boxed_local()),
                 Step::Leave(code) => {
-                    status.note(&format!("job {job} goes on without us: `gaffer logs -f {job}` shows it"));
+                    status.note(&format!("job {job} continues; follow it with `gaffer logs -f {job}`"));
                     return code;
                 }
             },
@@ -58,7 +59,7 @@ pub async fn obey(signals: &mut Signals, client: &Client, job: JobId, status: &S
 /// Sends SIGINT to the tasks that run; a job of which none runs is stopped, as a command that has not started would be.
 async fn interrupt(client: &Client, job: JobId) -> Result<String, Failure> {
     let number = job.to_string();
-    let query: Query = vec![("state", "running".to_owned()), ("limit", "500".to_owned())];
+    let query: Query = vec![("state", StateName::Running.to_string()), ("limit", "500".to_owned())];
     let running: Page<Task> = client.read(&["jobs", &number, "tasks"], &query).await?;
     let mut told = 0;
     for task in running.items {
@@ -82,7 +83,7 @@ async fn interrupt(client: &Client, job: JobId) -> Result<String, Failure> {
 pub async fn stop(client: &Client, job: JobId) -> Result<String, Failure> {
     match client.post(&["jobs", &job.to_string(), "stop"], &json!({})).await {
         Ok(_) => Ok(format!("stopping job {job}")),
-        Err(failure) if failure.is_conflict() => Ok(format!("job {job} is over or stopping")),
+        Err(failure) if failure.is_conflict() => Ok(format!("job {job} has finished or is stopping")),
         Err(failure) => Err(failure),
     }
 }
@@ -121,7 +122,7 @@ pub fn tell_end(out: &Out, job: JobId, tasks: &[Task], page: Option<&str>, quiet
         return;
     }
     let Some(task) = worst(tasks) else { return };
-    let reason = task.reason.as_ref().filter(|_| task.state != "completed");
+    let reason = task.reason.as_ref().filter(|_| !is_completed(task));
     if !out.is_terminal(Stream::Stderr) {
         let is_the_jobs_own = reason.is_none_or(|reason| reason.code.as_str() == "exit_code");
         if !is_the_jobs_own {
@@ -132,7 +133,7 @@ pub fn tell_end(out: &Out, job: JobId, tasks: &[Task], page: Option<&str>, quiet
     }
     let mut line = format!("{} {job} {}", style::glyph(&task.state), task.state);
     if let Some(took) = took(tasks) {
-        line.push_str(&format!(" {} {took}", if task.state == "completed" { "in" } else { "after" }));
+        line.push_str(&format!(" {} {took}", if is_completed(task) { "in" } else { "after" }));
     }
     match (tasks, &task.worker) {
         ([_], Some(worker)) => line.push_str(&format!(" on {}", style::visible(worker))),
@@ -151,12 +152,15 @@ pub fn tell_end(out: &Out, job: JobId, tasks: &[Task], page: Option<&str>, quiet
 
 /// The task that tells the job's fate.
 fn worst(tasks: &[Task]) -> Option<&Task> {
-    ["failed", "cancelled"]
-        .iter()
-        .find_map(|state| {
-            tasks.iter().filter(|task| task.state == *state).min_by_key(|task| task.finished_at)
-        })
-        .or(tasks.first())
+    let first_in = |state| {
+        let tasks = tasks.iter().filter(|task| task.known_state() == Some(state));
+        tasks.min_by_key(|task| task.finished_at)
+    };
+    first_in(StateName::Failed).or_else(|| first_in(StateName::Cancelled)).or(tasks.first())
+}
+
+fn is_completed(task: &Task) -> bool {
+    task.known_state() == Some(StateName::Completed)
 }
 
 fn took(tasks: &[Task]) -> Option<String> {

@@ -13,8 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use crate::access::Access;
 use crate::backoff::Backoff;
-use crate::config::{self, Access};
+use crate::config;
 use crate::failure::Failure;
 use crate::timestamp;
 
@@ -301,7 +302,7 @@ impl Answer {
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_slice(&self.body).map_err(|error| Failure::Garbled {
             status: None,
-            message: format!("the answer of the API makes no sense to this version of gaffer: {error}"),
+            message: format!("unreadable answer of the API (is it another version?): {error}"),
         })
     }
 }

@@ -2,50 +2,16 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use gaffer_domain::quantity::Span;
-use gaffer_domain::text::without_bom;
-use gaffer_protocol::server_url::{InvalidServerUrl, ServerUrl};
+use gaffer_protocol::server_url::ServerUrl;
 use gaffer_worker::route::Route;
 
+use crate::access::{Access, Key, server_url};
 use crate::failure::Failure;
 use crate::login;
-
-/// Which API to call, and as whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Access {
-    /// Where it is.
-    pub url: ServerUrl,
-    /// The API key.
-    pub key: Key,
-    /// Where the address was found, for messages.
-    pub source: String,
-}
-
-/// An API key. It never shows in a message.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Key(String);
-
-impl Key {
-    /// A key as somebody typed or stored it.
-    pub fn new(text: &str) -> Key {
-        Key(without_bom(text).trim().to_owned())
-    }
-
-    /// The key itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(…)")
-    }
-}
 
 /// Set for the part of a worker that another part of it starts.
 pub const AGENT_VARIABLE: &str = "GAFFER_WORKER_AGENT";
@@ -118,23 +84,15 @@ fn choose(
         (None, None, Some(access)) => Ok(access),
         (Some(_), None, Some(access)) => Ok(access),
         (None, Some(key), Some(access)) => Ok(Access { key, ..access }),
-        (Some(url), None, None) => Err(Failure::Usage(format!(
-            "there is no key for {url}: set GAFFER_KEY, or run `gaffer login {url}`"
-        ))),
+        (Some(url), None, None) => {
+            Err(Failure::Usage(format!("no key for {url}: set GAFFER_KEY, or run `gaffer login {url}`")))
+        }
         (None, _, None) => Err(Failure::Usage(
-            "which gaffer? Set GAFFER_URL and GAFFER_KEY, or run `gaffer login URL`; \
-             `gaffer dev` starts one on this machine"
+            "no server configured: set GAFFER_URL and GAFFER_KEY, or run `gaffer login URL`; \
+             `gaffer dev` starts a server on this machine"
                 .to_owned(),
         )),
     }
-}
-
-/// An address as people write it.
-///
-/// # Errors
-/// [`Failure::Usage`] if it is none, with what to write.
-pub fn server_url(text: &str) -> Result<ServerUrl, Failure> {
-    text.parse().map_err(|error: InvalidServerUrl| Failure::Usage(error.to_string()))
 }
 
 /// The way to a server: the proxy in between, and the certificates that count.
@@ -212,15 +170,6 @@ mod tests {
 
     fn chosen(url: Option<&str>, key: Option<&str>, logins: &[Access]) -> Result<Access, Failure> {
         choose(url.map(str::to_owned), key.map(str::to_owned), logins.iter().cloned())
-    }
-
-    #[test]
-    fn an_address_that_is_none_is_a_mistake_of_its_writer() {
-        for text in ["host:8000", "ftp://host", "http://", "http://host/?key=x"] {
-            assert!(matches!(server_url(text), Err(Failure::Usage(_))), "{text}");
-        }
-        let base = server_url("https://example.org/gaffer/api/v1/").map(|url| url.to_string());
-        assert_eq!(base.ok().as_deref(), Some("https://example.org/gaffer"));
     }
 
     #[test]

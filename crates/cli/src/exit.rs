@@ -1,6 +1,7 @@
 //! The exit code that tells how a task or a job ended.
 
 use gaffer_domain::reason::ReasonCode;
+use gaffer_domain::task::StateName;
 use gaffer_protocol::rest::Task;
 
 /// What `timeout` of coreutils exits with, and so do we: for a task's own limit and for that of `gaffer wait`.
@@ -14,9 +15,9 @@ const KILLED: u8 = 137;
 
 /// The exit code of a final task, as a shell would have it.
 pub fn of_task(task: &Task) -> u8 {
-    match task.state.as_str() {
-        "completed" => 0,
-        "cancelled" => CANCELLED,
+    match task.known_state() {
+        Some(StateName::Completed) => 0,
+        Some(StateName::Cancelled) => CANCELLED,
         _ => of_failure(task),
     }
 }
@@ -54,7 +55,7 @@ fn of_signal(signal: i32) -> u8 {
 pub fn of_tasks(tasks: &[Task]) -> u8 {
     let first_failed = tasks
         .iter()
-        .filter(|task| task.state == "failed")
+        .filter(|task| task.known_state() == Some(StateName::Failed))
         .min_by_key(|task| (task.finished_at.is_none(), task.finished_at));
     match first_failed {
         Some(task) => of_task(task),

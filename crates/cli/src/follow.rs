@@ -89,7 +89,7 @@ pub async fn follow(
     let mut reader = Reader { wish, place: None, resumed: false, opened: None, ended: Vec::new() };
     let mut targets = VecDeque::from([source.task.clone()]);
     let tell = |failure: &Failure| {
-        status.note(&format!("{failure}; job {} goes on, and so does this once it is back", source.job));
+        status.note(&format!("{failure}; job {} continues, reconnecting", source.job));
     };
     while let Some(target) = targets.front() {
         let before = reader.progress();
@@ -98,7 +98,7 @@ pub async fn follow(
         sink.flush().await?;
         let has_moved = reader.progress() != before;
         if (has_moved || reader.was_open_for_long()) && patience.relax() {
-            status.remark("the connection is back");
+            status.remark("reconnected");
         }
         match leg {
             Leg::Over => {

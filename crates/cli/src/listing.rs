@@ -29,7 +29,7 @@ pub enum Format {
 /// The option that chooses it.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Output {
-    /// How to show it
+    /// Output format
     #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     pub format: Format,
 }
@@ -85,7 +85,7 @@ impl RawPage<'_> {
 fn nonsense(error: serde_json::Error) -> Failure {
     Failure::Garbled {
         status: None,
-        message: format!("the answer of the API makes no sense to this version of gaffer: {error}"),
+        message: format!("unreadable answer of the API (is it another version?): {error}"),
     }
 }
 

@@ -9,7 +9,7 @@ use gaffer_domain::text::without_bom;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use crate::config::{Access, Key, server_url};
+use crate::access::{Access, Key, server_url};
 use crate::failure::Failure;
 
 #[derive(Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub fn read_login(path: PathBuf) -> Result<Option<Access>, Failure> {
     let Some(text) = read(&path)? else { return Ok(None) };
     let login: Login = toml::from_str(&text).map_err(|error| {
         Failure::Usage(format!(
-            "{} makes no sense ({}): run `gaffer login` again",
+            "cannot read {} ({}): run `gaffer login` again",
             path.display(),
             error.message()
         ))

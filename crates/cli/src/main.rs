@@ -1,5 +1,6 @@
 //! The program `gaffer`: the servers, and the commands of their users.
 
+mod access;
 mod args;
 mod attach;
 mod backoff;
@@ -22,6 +23,7 @@ mod sink;
 mod spec_flags;
 mod spec_input;
 mod sse;
+mod start;
 mod status;
 mod stdin;
 mod style;
@@ -32,6 +34,7 @@ mod words;
 use std::process::ExitCode;
 
 use args::Command;
+use clap::CommandFactory as _;
 use gaffer_worker::config::ApiKey;
 
 use commands::server::WorkerArgs;
@@ -41,7 +44,7 @@ use out::Out;
 fn main() -> ExitCode {
     let args = words::read();
     // Before anything is opened.
-    let begun = args.as_ref().map_or(Ok(None), |args| commands::server::begin(&args.command));
+    let begun = args.as_ref().map_or(Ok(None), |args| start::begin(&args.command));
     let Ok(out) = Out::of_process() else { return ExitCode::from(exit::GAFFER_FAILED) };
     let args = match args {
         Ok(args) => args,
@@ -67,7 +70,7 @@ fn leave(out: &Out, failure: &Failure, general: u8) -> ExitCode {
 }
 
 /// The servers use all processors; a client command needs one thread, which starts sooner. `key`: what the supervisor of a
-/// worker hands to its links.
+/// worker hands to its agents.
 fn carry_out(command: Command, key: Option<&ApiKey>, out: &Out) -> Result<u8, Failure> {
     match command {
         Command::Dev(args) => commands::dev::run(args, out),
@@ -76,7 +79,7 @@ fn carry_out(command: Command, key: Option<&ApiKey>, out: &Out) -> Result<u8, Fa
         Command::Executor => commands::server::executor(),
         Command::Watchdog => commands::server::watchdog(),
         Command::Schema => commands::schema::run(out),
-        Command::Completion(args) => commands::completion::run(&args, out),
+        Command::Completion(args) => commands::completion::run(&args, args::Args::command(), out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -95,7 +95,7 @@ impl<'a> OutputLine<'a> {
     /// [`Failure::Garbled`] if it is something else.
     pub fn read(line: &'a [u8]) -> Result<OutputLine<'a>, Failure> {
         serde_json::from_slice(line)
-            .map_err(|error| garbled(&format!("a line of the output makes no sense: {error}")))
+            .map_err(|error| garbled(&format!("unreadable line in the output stream: {error}")))
     }
 }
 
@@ -111,7 +111,7 @@ impl Data<'_> {
         scratch.clear();
         STANDARD
             .decode_vec(self.base64.as_bytes(), scratch)
-            .map_err(|error| garbled(&format!("a piece of the output makes no sense: {error}")))?;
+            .map_err(|error| garbled(&format!("unreadable piece in the output stream: {error}")))?;
         Ok(scratch)
     }
 }

@@ -92,7 +92,7 @@ impl Passing<'_> {
         let end = begin + piece.len() as u64;
         let (mut patience, mut pause) = (Backoff::for_a_job(), FIRST_PAUSE);
         let tell = |failure: &Failure| {
-            self.status.note(&format!("{failure}; standard input waits until it is back"));
+            self.status.note(&format!("{failure}; standard input waits, reconnecting"));
         };
         loop {
             let taken =

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use gaffer_domain::task::StateName;
+use gaffer_domain::worker::WorkerState;
+
 /// A colour, or no colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Colour {
@@ -41,29 +44,53 @@ pub fn paint(text: &str, colour: Colour, wanted: bool) -> String {
     }
 }
 
+/// What a state means to who looks, whether it is a job's, a task's or a worker's.
+enum Meaning {
+    Job(StateName),
+    Worker(WorkerState),
+    /// A newer master may know one more.
+    Unknown,
+}
+
+impl Meaning {
+    /// The states of jobs are among those of tasks.
+    fn of(state: &str) -> Meaning {
+        let of_worker = || WorkerState::ALL.into_iter().find(|known| known.as_str() == state);
+        match (state.parse(), of_worker()) {
+            (Ok(state), _) => Meaning::Job(state),
+            (Err(_), Some(state)) => Meaning::Worker(state),
+            (Err(_), None) => Meaning::Unknown,
+        }
+    }
+}
+
 /// The sign of a state: of a job, a task or a worker.
 pub fn glyph(state: &str) -> char {
-    match state {
-        "blocked" => '◌',
-        "pending" | "offline" => '○',
-        "scheduled" | "stopping" | "draining" | "cordoned" => '◐',
-        "running" | "online" => '●',
-        "completed" => '✓',
-        "failed" | "lost" => '✗',
-        "cancelled" => '⊘',
-        _ => '·',
+    match Meaning::of(state) {
+        Meaning::Job(StateName::Blocked) => '◌',
+        Meaning::Job(StateName::Pending) | Meaning::Worker(WorkerState::Offline) => '○',
+        Meaning::Job(StateName::Scheduled | StateName::Stopping)
+        | Meaning::Worker(WorkerState::Draining | WorkerState::Cordoned) => '◐',
+        Meaning::Job(StateName::Running) | Meaning::Worker(WorkerState::Online) => '●',
+        Meaning::Job(StateName::Completed) => '✓',
+        Meaning::Job(StateName::Failed) | Meaning::Worker(WorkerState::Lost) => '✗',
+        Meaning::Job(StateName::Cancelled) => '⊘',
+        Meaning::Unknown => '·',
     }
 }
 
 /// The colour of a state.
 pub fn colour(state: &str) -> Colour {
-    match state {
-        "completed" | "online" => Colour::Green,
-        "failed" | "lost" => Colour::Red,
-        "stopping" | "draining" | "cordoned" | "offline" => Colour::Yellow,
-        "running" | "scheduled" => Colour::Blue,
-        "cancelled" | "blocked" => Colour::Dim,
-        _ => Colour::Plain,
+    match Meaning::of(state) {
+        Meaning::Job(StateName::Completed) | Meaning::Worker(WorkerState::Online) => Colour::Green,
+        Meaning::Job(StateName::Failed) | Meaning::Worker(WorkerState::Lost) => Colour::Red,
+        Meaning::Job(StateName::Stopping)
+        | Meaning::Worker(WorkerState::Draining | WorkerState::Cordoned | WorkerState::Offline) => {
+            Colour::Yellow
+        }
+        Meaning::Job(StateName::Running | StateName::Scheduled) => Colour::Blue,
+        Meaning::Job(StateName::Cancelled | StateName::Blocked) => Colour::Dim,
+        Meaning::Job(StateName::Pending) | Meaning::Unknown => Colour::Plain,
     }
 }
 

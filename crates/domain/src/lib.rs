@@ -11,6 +11,7 @@ pub mod id;
 pub mod job;
 pub mod lease;
 pub mod moves;
+pub mod permissions;
 pub mod placement;
 pub mod policy;
 pub mod quantity;
@@ -19,7 +20,6 @@ pub mod reason;
 pub mod resources;
 #[cfg(test)]
 mod seeds;
-pub mod simulate;
 pub mod spec;
 mod spelling;
 pub mod task;

@@ -398,7 +398,7 @@ impl Kind {
 }
 
 /// Outside text as it may stand in a sentence: in backticks, on one line, not long.
-pub(crate) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     const MOST_CHARS: usize = 60;
     if text.is_empty() {
         return "an empty text".to_owned();

@@ -16,6 +16,8 @@ use crate::{AttemptRef, Time};
 
 /// A worker that was away for so long is called lost (what becomes of its attempts is each job's `lost_after`).
 pub const WORKER_LOST_AFTER: Span = Span::from_millis(120_000);
+/// The longest time that a worker may be given to drain: a week.
+pub const LONGEST_DRAIN: Span = Span::from_millis(7 * 24 * 3_600_000);
 /// A placement that the worker does not hold is sent again once it is this old; younger ones may still be on their way.
 pub const RESEND_AFTER: Span = Span::from_millis(10_000);
 

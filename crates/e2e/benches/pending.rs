@@ -11,9 +11,10 @@ use chrono::Utc;
 use gaffer_domain::spec::JobSpec;
 use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::raw_worker::hello;
+use gaffer_e2e::stage::new_key;
+use gaffer_master::secret::{NewSecret, Purpose};
 use gaffer_master::store::Store;
 use gaffer_master::store::jobs::NewJob;
-use gaffer_protocol::rest::NewKey;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -29,8 +30,8 @@ fn main() {
     runtime.block_on(async {
         let store = Store::open(&fresh_database().await).await.unwrap();
         let project = store.project_default().await.unwrap();
-        let key = NewKey { kind: "worker".to_owned(), name: "bench".to_owned(), expires_in_seconds: None };
-        let key = store.key_insert(project, None, &key, "gfw_", &[7; 32]).await.unwrap().id;
+        let secret = NewSecret::new(Purpose::WorkerKey);
+        let key = store.key_insert(project, new_key(&secret, None, "bench")).await.unwrap().id;
         for worker in 0..WORKERS {
             let (hello, session) = (hello(&format!("w{worker}")), Uuid::from_u128(worker));
             let mut identity = [0; 32];

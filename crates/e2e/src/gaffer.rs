@@ -190,8 +190,10 @@ impl Dev {
             .unwrap();
         let worker = WorkerProcess { child, data_dir: data_dir.to_owned() };
         eventually(&format!("worker {name} is online"), async || {
-            let worker = self.client.get(&format!("/workers/{name}")).await;
-            (worker.body["state"] == "online").then_some(())
+            // One that was killed a moment ago may still count as online: this one must have got as far as to dial.
+            worker.agent()?;
+            let listed = self.client.get(&format!("/workers/{name}")).await;
+            (listed.body["state"] == "online").then_some(())
         })
         .await;
         worker

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use gaffer_domain::ProjectId;
+use gaffer_master::Running;
 use gaffer_master::config::{DatabaseUrl, MasterConfig};
+use gaffer_master::control::Control;
+use gaffer_master::operations::sign_in::FIRST_USER;
+use gaffer_master::records::KeyKind;
 use gaffer_master::secret::{NewSecret, Purpose};
-use gaffer_master::serve::FIRST_USER;
-use gaffer_master::{Master, Running};
-use gaffer_protocol::rest::NewKey;
+use gaffer_master::store::keys::NewKey;
 use reqwest::header::{ACCEPT, COOKIE, SET_COOKIE};
 use tokio_util::sync::CancellationToken;
 
@@ -56,20 +58,19 @@ impl Stage {
         };
         change(&mut config);
         let running = gaffer_master::start(&config, CancellationToken::new()).await.unwrap();
-        let key = key(&running.master, Purpose::UserKey).await;
-        let worker_key = key_of_worker(&running.master).await;
+        let key = key(&running.control, Purpose::UserKey).await;
+        let worker_key = key_of_worker(&running.control).await;
         let client = Client::new(&format!("http://{}", running.api), &key);
         Stage { running, database_url, client, worker_key }
     }
 
     /// A client with the key of another user of the same project.
     pub async fn another_user(&self, name: &str) -> Client {
-        let master = &self.running.master;
-        let project = master.store.project_default().await.unwrap();
-        let user = master.store.user_ensure(name, project).await.unwrap();
+        let store = &self.running.control.store;
+        let project = store.project_default().await.unwrap();
+        let user = store.user_ensure(name, project).await.unwrap();
         let secret = NewSecret::new(Purpose::UserKey);
-        let new = NewKey { kind: "user".to_owned(), name: name.to_owned(), expires_in_seconds: None };
-        master.store.key_insert(project, Some(user), &new, secret.shown(), &secret.sha256).await.unwrap();
+        store.key_insert(project, new_key(&secret, Some(user), name)).await.unwrap();
         Client::new(&format!("http://{}", self.running.api), &secret.text)
     }
 
@@ -101,25 +102,27 @@ impl Stage {
     }
 }
 
-async fn key_of_worker(master: &Master) -> String {
-    key(master, Purpose::WorkerKey).await
+async fn key_of_worker(control: &Control) -> String {
+    key(control, Purpose::WorkerKey).await
 }
 
 /// Makes a key straight in the store.
-pub async fn key(master: &Master, purpose: Purpose) -> String {
-    let project = master.store.project_default().await.unwrap();
-    key_in(master, project, FIRST_USER, purpose).await
+pub async fn key(control: &Control, purpose: Purpose) -> String {
+    let project = control.store.project_default().await.unwrap();
+    key_in(control, project, FIRST_USER, purpose).await
 }
 
 /// The same in a project of your choice; a user's key is that user's.
-pub async fn key_in(master: &Master, project: ProjectId, user: &str, purpose: Purpose) -> String {
-    let user = master.store.user_ensure(user, project).await.unwrap();
-    let (kind, user) = match purpose {
-        Purpose::WorkerKey => ("worker", None),
-        _ => ("user", Some(user)),
-    };
+pub async fn key_in(control: &Control, project: ProjectId, user: &str, purpose: Purpose) -> String {
+    let user = control.store.user_ensure(user, project).await.unwrap();
+    let user = Some(user).filter(|_| purpose == Purpose::UserKey);
     let secret = NewSecret::new(purpose);
-    let new = NewKey { kind: kind.to_owned(), name: "test".to_owned(), expires_in_seconds: None };
-    master.store.key_insert(project, user, &new, secret.shown(), &secret.sha256).await.unwrap();
+    control.store.key_insert(project, new_key(&secret, user, "test")).await.unwrap();
     secret.text
+}
+
+/// A key to be kept, of a user or of a worker.
+pub fn new_key<'a>(secret: &'a NewSecret, user_id: Option<i64>, name: &'a str) -> NewKey<'a> {
+    let kind = if user_id.is_some() { KeyKind::User } else { KeyKind::Worker };
+    NewKey { user_id, kind, name, prefix: secret.shown(), sha256: &secret.sha256, expires_in_seconds: None }
 }

@@ -5,6 +5,7 @@
 
 mod absences;
 mod asking;
+mod chats;
 mod crowd;
 mod disk;
 mod escape;
@@ -29,8 +30,7 @@ mod verdict;
 mod witness;
 
 pub use namespaces::obstacle as obstacle_to_networks;
-pub use plan::{Plan, Run};
-pub use strikes::Fault;
+pub use plan::{Fault, Plan, Run};
 pub use tap::Trick;
 pub use verdict::Verdict;
 

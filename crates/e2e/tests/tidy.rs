@@ -5,6 +5,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use gaffer_domain::job::JobState;
+use gaffer_domain::permissions::{Action, matrix};
+use gaffer_domain::task::StateName;
+use gaffer_domain::worker::WorkerState;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
@@ -156,16 +161,133 @@ fn crates_know_only_what_they_may_know() {
     assert_eq!(store, Vec::<String>::new(), "the store must know neither http nor hub");
 }
 
+/// The files below these of the master, without their own tests, that have one of the needles in them.
+fn in_master(is_meant: impl Fn(&str) -> bool, needles: &[&str]) -> Vec<String> {
+    let is_other = |path: &str| path.strip_prefix("crates/master/src/").is_none_or(|path| !is_meant(path));
+    offenders(is_other, needles)
+}
+
 #[test]
-fn doors_know_no_statement_that_moves_tasks_or_takes_connections_of_control() {
-    // The workers' door hands over to the session, which is no door any more.
-    let readers = ["explain.rs", "queue.rs", "output.rs", "snapshot.rs", "submit.rs"];
+fn doors_call_operations_and_look_through_views() {
+    let writers = [
+        "store::Store;",
+        "WriteStore",
+        "WriteBatcher",
+        "write_batcher",
+        ".writes",
+        ".store",
+        "crate::hub",
+        "crate::control",
+        "crate::secret",
+        // Not everybody may list these.
+        "key_list(",
+        "dead_letter_list(",
+    ];
+    // Behind the workers' door is the session, which is no door any more.
     let is_door = |path: &str| {
-        path.strip_prefix("crates/master/src/")
-            .is_some_and(|path| path.starts_with("http/") || readers.contains(&path))
+        path.starts_with("http/") && path != "http/worker_door.rs" && !path.ends_with("/tests.rs")
     };
-    let found = offenders(|path| !is_door(path), &["master.store", "self.store", ": Store,", "&Store,"]);
-    assert_eq!(found, Vec::<String>::new(), "use Master::reads, or Master::writes for what users change");
+    assert_eq!(in_master(is_door, &writers), Vec::<String>::new(), "make an operation of it");
+    // What is looked at cannot be changed from there.
+    let readers = ["explain.rs", "queue.rs", "output.rs", "snapshot.rs", "views.rs"];
+    let needles = ["WriteStore", ": Store,", "&Store,", "WriteBatcher"];
+    assert_eq!(in_master(|path| readers.contains(&path), &needles), Vec::<String>::new());
+}
+
+#[test]
+fn what_an_operation_changes_things_with_is_given_to_whom_the_list_allows_it() {
+    // These find out who somebody is, and whether the master can serve.
+    let of_nobody = ["operations/context.rs", "operations/sign_in.rs", "operations/readiness.rs"];
+    let is_operation = |path: &str| path.starts_with("operations/") && !of_nobody.contains(&path);
+    let around = ["for_nobody", "Effects {", "WriteStore"];
+    assert_eq!(in_master(is_operation, &around), Vec::<String>::new(), "use Context::permit");
+
+    let master: String = sources()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("crates/master/src/"))
+        .map(|(_, text)| production(&text).to_owned())
+        .collect();
+    let unasked: Vec<String> = Action::ALL
+        .iter()
+        .map(|action| format!("{action:?}"))
+        .filter(|action| !master.contains(&format!("Action::{action})")))
+        .collect();
+    assert_eq!(unasked, Vec::<String>::new(), "nobody asks the list about these");
+    let security = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    assert!(security.contains(&matrix()), "SECURITY.md does not have this table:\n{}", matrix());
+}
+
+#[test]
+fn bodies_and_words_for_states_are_made_at_the_edge() {
+    let inside = |path: &str| !path.starts_with("http/") && !path.starts_with("http.rs");
+    assert_eq!(in_master(inside, &["protocol::rest", "rest::"]), Vec::<String>::new(), "use a record");
+
+    let names = StateName::ALL.map(StateName::as_str).into_iter().chain(JobState::ALL.map(JobState::as_str));
+    let names = names.chain(WorkerState::ALL.map(WorkerState::as_str));
+    let words: Vec<String> = names.map(|name| format!("\"{name}\"")).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let allowed = |path: &str| {
+        path.starts_with("crates/domain/")
+            || ["http", "store"].iter().any(|edge| path.starts_with(&format!("crates/master/src/{edge}/")))
+            // The command `stop` says what it does.
+            || path == "crates/cli/src/commands/stop.rs"
+            // The end of an attempt, not a state.
+            || path == "crates/worker/src/execution.rs"
+    };
+    assert_eq!(offenders(allowed, &words), Vec::<String>::new(), "compare with the enum");
+    // Where pages and store may name states, they do not decide by their names.
+    let compares: Vec<String> = sources()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("crates/master/src/") && !is_test(path))
+        .flat_map(|(path, text)| {
+            let is_decision = |line: &&str| {
+                let operators = ["== ", "!= ", "=> ", "matches!(", ") if "];
+                words.iter().any(|word| {
+                    operators.iter().any(|operator| line.contains(&format!("{operator}{word}")))
+                        || line.trim_start().starts_with(&format!("{word} =>"))
+                        || line.trim_start().starts_with(&format!("{word} |"))
+                })
+            };
+            production(&text)
+                .lines()
+                .filter(is_decision)
+                .map(|line| format!("{path}: {line}"))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(compares, Vec::<String>::new());
+}
+
+#[test]
+fn a_worker_touches_files_only_where_it_may_block() {
+    // Called on blocking threads, or before there is anything to hold up; /proc and cgroups have no disk behind them.
+    let may_block = [
+        ("attempt/", &["scratch.rs", "short_path.rs"][..]),
+        ("driver/", &["cgroup.rs", "cgroup/hierarchy.rs", "cgroup/pool.rs", "processes.rs", "program.rs"]),
+        ("driver/docker/", &["image.rs", "request.rs"]),
+        ("execution/", &["lease.rs", "recovery.rs"]),
+        ("executor/", &["frame.rs", "obtain.rs", "process.rs"]),
+        ("spool/", &["files.rs", "journal.rs", "segment.rs"]),
+        (
+            "",
+            &["config.rs", "data_dir.rs", "execution.rs", "machine.rs", "spool.rs", "startup.rs", "stats.rs"],
+        ),
+    ];
+    let allowed = |path: &str| {
+        let Some(path) = path.strip_prefix("crates/worker/src/") else { return true };
+        may_block.iter().any(|(dir, files)| path.strip_prefix(dir).is_some_and(|file| files.contains(&file)))
+    };
+    let needles = [
+        "std::fs",
+        "fs::read",
+        "fs::write",
+        "fs::rename",
+        "File::open",
+        "OpenOptions",
+        ".canonicalize()",
+        "statvfs(",
+    ];
+    assert_eq!(offenders(allowed, &needles), Vec::<String>::new(), "see worker/src/blocking.rs");
 }
 
 #[test]

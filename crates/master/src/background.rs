@@ -1,6 +1,87 @@
-//! Loops that run beside everything else, as data: what each is called, how often it runs, and how its last run went.
+//! The loops of a master: what happens although nobody asks for it. [`driver`] runs them and keeps their status.
 
 pub mod dead_letters;
 pub mod deletion;
+pub mod drain;
 pub mod driver;
+pub mod expired;
+pub mod forget_workers;
+pub mod key_check;
 pub mod large_jobs;
+pub mod moves;
+pub mod orphans;
+pub mod rebalance;
+pub mod sampler;
+pub mod scheduler;
+pub mod sweeper;
+pub mod wakes;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use driver::Statuses;
+
+/// All loops of a master.
+#[derive(Debug)]
+pub struct Loops {
+    /// Places tasks.
+    pub scheduler: scheduler::Scheduler,
+    /// Moves tasks away from draining workers.
+    pub drain: drain::Drain,
+    /// Moves services; none if its operator wants them to stay.
+    pub rebalance: Option<rebalance::Rebalance>,
+    /// Declares attempts lost.
+    pub sweeper: sweeper::Sweeper,
+    /// Ends sessions of refused keys.
+    pub key_check: key_check::KeyCheck,
+    /// Stops large jobs.
+    pub large_jobs: large_jobs::LargeJobsLoop,
+    /// Removes what belonged to deleted jobs.
+    pub deletion: deletion::Deletion,
+    /// Puts refused output back.
+    pub dead_letters: dead_letters::DeadLetters,
+    /// Takes samples for plots.
+    pub sampler: sampler::Sampler,
+    /// Deletes what has expired.
+    pub expired: expired::Expired,
+    /// Forgets lost workers; none if its operator wants them to stay.
+    pub forget_workers: Option<forget_workers::ForgetWorkers>,
+    /// Removes output of tasks that are gone.
+    pub orphans: orphans::Orphans,
+}
+
+impl Loops {
+    /// Starts all of them; they end after `shutdown`.
+    pub fn start(self, statuses: &Statuses, shutdown: &CancellationToken) -> Vec<JoinHandle<()>> {
+        // Taken apart, so that a loop that is not started does not compile.
+        let Loops {
+            scheduler,
+            drain,
+            rebalance,
+            sweeper,
+            key_check,
+            large_jobs,
+            deletion,
+            dead_letters,
+            sampler,
+            expired,
+            forget_workers,
+            orphans,
+        } = self;
+        let mut running = vec![
+            statuses.start(scheduler, shutdown.clone()),
+            statuses.start(drain, shutdown.clone()),
+            statuses.start(sweeper, shutdown.clone()),
+            statuses.start(key_check, shutdown.clone()),
+            statuses.start(large_jobs, shutdown.clone()),
+            statuses.start(deletion, shutdown.clone()),
+            statuses.start(dead_letters, shutdown.clone()),
+            statuses.start(sampler, shutdown.clone()),
+            statuses.start(expired, shutdown.clone()),
+            statuses.start(orphans, shutdown.clone()),
+        ];
+        running.extend(rebalance.map(|rebalance| statuses.start(rebalance, shutdown.clone())));
+        running.extend(forget_workers.map(|forgets| statuses.start(forgets, shutdown.clone())));
+        running
+    }
+}

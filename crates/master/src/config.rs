@@ -16,52 +16,62 @@ use gaffer_domain::worker::WORKER_LOST_AFTER;
 /// Settings of a master. Each is an option and an environment variable.
 #[derive(Debug, Clone, Args)]
 pub struct MasterConfig {
-    /// Postgres to use, as postgres://user:password@host/database. Without it, gaffer runs a private Postgres server in
-    /// its data directory.
+    /// Postgres database, as postgres://user:password@host/database
+    ///
+    /// Without it, gaffer runs a private Postgres server in its data directory.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<DatabaseUrl>,
 
-    /// Where the dashboard listens (host:port; port 0 takes a free one).
+    /// Address of the dashboard (port 0: any free port)
     #[arg(long, env = "GAFFER_DASHBOARD_ADDR", default_value = "0.0.0.0:3000")]
     pub dashboard_addr: String,
 
-    /// Where the REST API listens.
+    /// Address of the REST API
     #[arg(long, env = "GAFFER_API_ADDR", default_value = "0.0.0.0:8000")]
     pub api_addr: String,
 
-    /// Where workers dial in.
+    /// Address for workers
     #[arg(long, env = "GAFFER_WORKER_ADDR", default_value = "0.0.0.0:8080")]
     pub worker_addr: String,
 
-    /// How browsers reach the dashboard, for instance https://gaffer.example.org or https://example.org/gaffer: needed
-    /// behind a reverse proxy. With a path, everything is served below it, whether the proxy strips it or not.
+    /// Public URL of the dashboard behind a reverse proxy
+    ///
+    /// For instance https://gaffer.example.org or https://example.org/gaffer. With a path, everything is served below it,
+    /// whether the proxy strips it or not.
     #[arg(long, env = "GAFFER_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
 
-    /// Forget a lost worker that has run nothing for this long: its name is free again (`never` keeps it).
+    /// Forget lost workers after this time without attempts
+    ///
+    /// The name is free again then. `never` keeps them.
     #[arg(long, env = "GAFFER_FORGET_WORKERS", value_name = "TIME|never", default_value_t)]
     pub forget_workers: ForgetWorkers,
 
-    /// Where gaffer keeps its private Postgres and its own files [default: /var/lib/gaffer as root, else
-    /// ~/.local/share/gaffer].
+    /// Data directory [default: /var/lib/gaffer as root, else ~/.local/share/gaffer]
     #[arg(long, env = "GAFFER_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// How workers are chosen for jobs that do not say: spread, binpack, round_robin, greedy, epvm or epvm_lieb.
+    /// Default placement strategy
+    ///
+    /// For jobs without one: spread, binpack, round_robin, greedy, epvm or epvm_lieb.
     #[arg(long, env = "GAFFER_STRATEGY", value_name = "STRATEGY", default_value_t)]
     pub strategy: Strategy,
 
-    /// How long this master may be silent, once it leads, before another one on the same database takes over: 2s to 10m.
-    /// A master that the database has not confirmed for three quarters of that stops renewing the leases of workers.
+    /// Lease of the leader, 2s to 10m
+    ///
+    /// Another master on the same database takes over from a leader that is silent for this long. A leader that the database
+    /// has not confirmed for three quarters of it stops renewing the leases of workers.
     #[arg(long, env = "GAFFER_LEADER_LEASE", value_name = "TIME", default_value_t)]
     pub leader_lease: LeaderLease,
 
-    /// Whether services are moved to where they are much better off: `off`, or how long a task of theirs must have
-    /// executed, and a worker must have been connected, before that is considered.
+    /// When services may be moved for balance, or `off`
+    ///
+    /// The time that a service task must have run, and a worker must have been connected, before a task is moved to a worker
+    /// that suits it much better.
     #[arg(long, env = "GAFFER_REBALANCE", value_name = "TIME|off", default_value_t)]
     pub rebalance: Rebalance,
 
-    /// Directory with the Postgres programs for the private server; found by itself in the usual places.
+    /// Directory of the Postgres programs [default: searched in the usual places]
     #[arg(long, env = "GAFFER_PG_BIN")]
     pub pg_bin: Option<PathBuf>,
 
@@ -73,19 +83,24 @@ pub struct MasterConfig {
 /// Limits of the three ports.
 #[derive(Debug, Clone, Args)]
 pub struct ConnectionConfig {
-    /// Maximum number of connections on each port [default: by the limit on open files, at most 16384]. A quarter of
-    /// them is reserved for clients with a valid key; when the rest is full, the oldest silent connection is closed.
+    /// Maximum number of connections on each port
+    ///
+    /// The default depends on the limit on open files and is at most 16384. A quarter is reserved for clients with a valid
+    /// key; when the rest is full, the oldest silent connection is closed.
     #[arg(long, env = "GAFFER_MAX_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub max_connections: Option<u32>,
 
-    /// Maximum number of connections of one address (IPv6: of a /64 network) on each port that have not shown a valid key.
-    /// Connections with a key do not count. Behind a reverse proxy all connections come from the proxy's address: set at
+    /// Maximum number of connections without a valid key per address
+    ///
+    /// On each port; for IPv6, per /64 network. Behind a reverse proxy all connections come from the proxy's address: set at
     /// least the number of connections that it keeps open.
     #[arg(long, env = "GAFFER_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N", default_value_t = 512,
         value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections_per_address: u32,
 
-    /// Timeout of a connection between two requests. Set it longer than the timeout of a reverse proxy in front.
+    /// Timeout of an idle connection
+    ///
+    /// Set it longer than the timeout of a reverse proxy in front.
     #[arg(long, env = "GAFFER_IDLE_TIMEOUT", value_name = "TIME", default_value_t = Span::from_millis(75_000))]
     pub idle_timeout: Span,
 }

@@ -4,21 +4,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::Utc;
+use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{
     DefinitionRef, Help, Infeasible, Requirements, WorkerSnapshot, feasible, suitable, what_would_help,
 };
 use gaffer_domain::queue::{Class, InUse, Line, WaitReason, lines};
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
-use gaffer_protocol::rest::{Explanation, PlaceInLine, WaitingTasks, WorkerVerdict};
 
-use crate::Master;
-use crate::scheduler::stats::ReservedFor;
+use crate::background::scheduler::reservations::ReservedFor;
+use crate::records::{Explanation, QueuePosition, WaitingTasks, WorkerVerdict};
 use crate::snapshot::Snapshot;
 use crate::store::StoreError;
 use crate::store::jobs::WaitingDefinition;
 use crate::store::placement::QueuedClass;
 use crate::store::tasks::Placed;
 use crate::troubles::Troubles;
+use crate::views::Views;
 
 /// So many tasks that take long to start are told one by one.
 const MAX_STARTING: u32 = 5;
@@ -31,18 +32,18 @@ const MAX_HELP: usize = 5;
 /// # Errors
 /// When the database does not answer.
 pub async fn explain(
-    master: &Master,
+    views: &Views,
     project: ProjectId,
     job: JobId,
     max_age: Duration,
 ) -> Result<Option<Explanation>, StoreError> {
-    let store = &master.reads;
-    let Some(view) = store.jobs_by_id(project, &[job]).await?.pop() else { return Ok(None) };
+    let store = &views.reads;
+    let Some(found) = store.job_get(project, job).await? else { return Ok(None) };
     let Some(spec) = store.spec(job).await? else { return Ok(None) };
-    let snapshot = master.snapshots.of(project, max_age).await?;
+    let snapshot = views.snapshots.of(project, max_age).await?;
     let line = line_of(&snapshot.queue);
     let lines = lines(&line);
-    let kept = master.scheduler_stats.kept();
+    let kept = views.status.reservations.get();
     let judge = Judge::new(&snapshot, &kept, &line, usize::MAX);
     let mut waiting = Vec::new();
     for WaitingDefinition { position, class, pending, blocked } in store.job_waiting(job).await? {
@@ -59,8 +60,9 @@ pub async fn explain(
             let position = u16::try_from(position).unwrap_or(u16::MAX);
             let needs = Requirements::of(&spec, definition, DefinitionRef { job, position });
             let place = line.iter().position(|queued| queued.id == class).map(|at| lines[at]);
-            let line = place.map(|Line { ahead, waiting }| PlaceInLine { ahead, waiting });
-            waiting.push(WaitingTasks { line, ..judge.explain(&definition.name, pending, &needs, class) });
+            let position = place.map(|Line { ahead, waiting }| QueuePosition { ahead, waiting });
+            waiting
+                .push(WaitingTasks { position, ..judge.explain(&definition.name, pending, &needs, class) });
         }
         if blocked > 0 {
             let message = format!("waits for {} to complete", definition.depends_on.join(", "));
@@ -75,14 +77,14 @@ pub async fn explain(
     for starting in starting {
         waiting.push(told(&starting.address, 1, format!("starts on {}: {}", starting.worker, starting.note)));
     }
-    let message = match (waiting.first(), view.state.as_str()) {
+    let message = match (waiting.first(), found.state) {
         (Some(first), _) => format!("{}: {}", first.task, first.message),
-        (None, "running" | "stopping") => {
+        (None, JobState::Running | JobState::Stopping) => {
             "nothing waits: every unfinished task is placed on a worker".to_owned()
         }
         (None, state) => format!("nothing waits: the job is {state}"),
     };
-    let message = trouble_of(&master.troubles, job).unwrap_or(message);
+    let message = trouble_of(&views.status.troubles, job).unwrap_or(message);
     Ok(Some(Explanation { job, message, waiting }))
 }
 
@@ -164,7 +166,7 @@ impl<'a> Judge<'a> {
         let (None, Some((_, kept))) = (&unfit, kept) else { return unfit };
         let mut beside = offer.clone();
         beside.reserve(kept, 1);
-        feasible(needs, offer.project, &beside, 0).err().map(|_| Infeasible::Reservation)
+        feasible(needs, offer.project, &beside, 0).err().map(|_| Infeasible::Kept)
     }
 
     /// Explains what keeps `count` pending tasks of a class, with these needs, waiting.
@@ -184,7 +186,7 @@ impl<'a> Judge<'a> {
                 Some(unfit) => format!("{} {unfit}", offer.name),
                 None => format!("{} could take it now", offer.name),
             };
-            WorkerVerdict { worker_id: offer.worker, worker: offer.name.clone(), unfit, message }
+            WorkerVerdict { worker_id: offer.worker, worker: offer.name.clone(), infeasible: unfit, message }
         };
         let verdicts = self.offers.iter().zip(unfits).take(self.most_verdicts).map(verdict).collect();
         let kept = self
@@ -253,5 +255,13 @@ fn held(needs: &Requirements, hold: WaitReason) -> String {
 /// Tasks that wait for a reason, and no more to say.
 fn told(task: &str, count: i64, message: String) -> WaitingTasks {
     let task = task.to_owned();
-    WaitingTasks { task, count, message, help: None, would_help: Vec::new(), line: None, workers: Vec::new() }
+    WaitingTasks {
+        task,
+        count,
+        message,
+        help: None,
+        would_help: Vec::new(),
+        position: None,
+        workers: Vec::new(),
+    }
 }

@@ -3,18 +3,21 @@
 mod api;
 mod auth;
 mod base_path;
+mod bodies;
 mod error;
 mod pages;
 mod params;
 mod peer;
+mod site;
 mod worker_door;
 
 pub use pages::Feeds;
+pub use site::Site;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Router};
@@ -24,7 +27,9 @@ use tower_http::compression::CompressionLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::Master;
+use crate::control::Control;
+use crate::operations::Context;
+use crate::views::Views;
 use api::{events, health, jobs, keys, output, queue, schema, system, tasks, workers};
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
@@ -35,8 +40,37 @@ const MAX_BODY_BYTES: usize = 2 << 20;
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
+/// What handlers share. Each takes the part that it needs: one without the context changes nothing.
+#[derive(Debug, Clone)]
+pub struct Doors {
+    /// What operations work with.
+    pub context: Arc<Context>,
+    /// What anybody looks at.
+    pub views: Arc<Views>,
+    /// Where this is, and what its open pages show.
+    pub site: Arc<Site>,
+}
+
+impl FromRef<Doors> for Arc<Context> {
+    fn from_ref(doors: &Doors) -> Arc<Context> {
+        doors.context.clone()
+    }
+}
+
+impl FromRef<Doors> for Arc<Views> {
+    fn from_ref(doors: &Doors) -> Arc<Views> {
+        doors.views.clone()
+    }
+}
+
+impl FromRef<Doors> for Arc<Site> {
+    fn from_ref(doors: &Doors) -> Arc<Site> {
+        doors.site.clone()
+    }
+}
+
 /// The REST API, below `/api/v1`.
-fn api_v1() -> Router<Arc<Master>> {
+fn api_v1() -> Router<Doors> {
     Router::new()
         .route("/jobs", get(jobs::list).post(jobs::submit))
         .route("/jobs/{job}", get(jobs::show).delete(jobs::delete))
@@ -71,7 +105,7 @@ fn api_v1() -> Router<Arc<Master>> {
 }
 
 /// What operators ask, with and without `/api/v1`; no key is needed.
-fn operations() -> Router<Arc<Master>> {
+fn operations() -> Router<Doors> {
     Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
@@ -80,13 +114,13 @@ fn operations() -> Router<Arc<Master>> {
 
 /// The REST API on an address of its own: keys only, no cookies. As there is nothing else here, its prefix may be left
 /// out.
-pub fn api_alone(master: Arc<Master>) -> Router {
+pub fn api_alone(doors: Doors) -> Router {
     let router = Router::new().nest("/api/v1", api_v1()).merge(api_v1()).layer(Extension(ListenerKind::Api));
-    finished(router, master)
+    finished(router, doors)
 }
 
 /// The pages, the REST API at the same origin, and the door for workers: what a proxy with one address needs.
-pub fn dashboard(master: Arc<Master>) -> Router {
+pub fn dashboard(doors: Doors, control: Arc<Control>) -> Router {
     let pages = pages::routes()
         .layer(CompressionLayer::new())
         .layer(SetResponseHeaderLayer::if_not_present(
@@ -101,19 +135,19 @@ pub fn dashboard(master: Arc<Master>) -> Router {
         .nest("/api/v1", api_v1())
         .merge(operations())
         .merge(pages)
-        .layer(axum::middleware::from_fn_with_state(master.clone(), auth::same_origin_writes))
-        .route(gaffer_protocol::wire::WORKER_PATH, get(worker_door::connect))
+        .layer(axum::middleware::from_fn_with_state(doors.clone(), auth::same_origin_writes))
+        .merge(worker_door::route(doors.clone(), control))
         .layer(Extension(ListenerKind::Dashboard));
-    finished(router, master)
+    finished(router, doors)
 }
 
 /// Where workers dial in.
-pub fn workers(master: Arc<Master>) -> Router {
+pub fn workers(doors: Doors, control: Arc<Control>) -> Router {
     let router = Router::new()
-        .route(gaffer_protocol::wire::WORKER_PATH, get(worker_door::connect))
+        .merge(worker_door::route(doors.clone(), control))
         .merge(operations())
         .layer(Extension(ListenerKind::Api));
-    finished(router, master)
+    finished(router, doors)
 }
 
 /// What a master answers while another one leads.
@@ -152,10 +186,10 @@ fn dressed<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
 }
 
 /// A listener's routes with what every listener does, below the base path and without it.
-fn finished(router: Router<Arc<Master>>, master: Arc<Master>) -> Router {
+fn finished(router: Router<Doors>, doors: Doors) -> Router {
     base_path::below(
-        master.base_path.clone(),
-        dressed(router.fallback(error::no_such_route)).with_state(master),
+        doors.site.base_path.clone(),
+        dressed(router.fallback(error::no_such_route)).with_state(doors),
     )
 }
 

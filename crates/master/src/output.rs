@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use gaffer_domain::{AttemptRef, JobId, TaskId};
 use gaffer_protocol::output::{Chunk, Stream};
-use gaffer_protocol::rest;
 use tokio::sync::watch;
 
-use crate::Master;
 use crate::live::LiveOutput;
 use crate::look_rate::LookRate;
+use crate::records::Task;
 use crate::store::StoreError;
 use crate::store::output::OutputHead;
+use crate::views::Views;
 
 /// Chunks that are read from the store together.
 const READ_AHEAD: u32 = 8;
@@ -40,7 +40,7 @@ pub struct ReadFrom {
 /// The output of one task, piece by piece.
 #[derive(Debug)]
 pub struct TaskOutput {
-    master: Arc<Master>,
+    views: Arc<Views>,
     task: TaskId,
     from: ReadFrom,
     attempt: u32,
@@ -49,7 +49,7 @@ pub struct TaskOutput {
     changes: watch::Receiver<u64>,
     rate: LookRate,
     /// How the task was when it was last looked at; whatever it had written by then is read before this counts.
-    seen: Option<rest::Task>,
+    seen: Option<Task>,
     over: bool,
 }
 
@@ -59,16 +59,16 @@ pub enum Piece {
     /// Some output of an attempt, directly behind the piece before.
     Output(u32, Arc<Chunk>),
     /// There is nothing more to read; the task is like this.
-    End(Box<rest::Task>),
+    End(Box<Task>),
 }
 
 impl TaskOutput {
     /// Begins to read.
-    pub fn new(master: Arc<Master>, job: JobId, task: TaskId, from: ReadFrom) -> TaskOutput {
-        let changes = master.changes.of_job(job);
+    pub fn new(views: Arc<Views>, job: JobId, task: TaskId, from: ReadFrom) -> TaskOutput {
+        let changes = views.changes.of_job(job);
         let attempt = from.attempt.unwrap_or(0);
         TaskOutput {
-            master,
+            views,
             task,
             from,
             attempt,
@@ -105,7 +105,7 @@ impl TaskOutput {
                 return Ok(None);
             }
             if self.attempt > 0 {
-                let live = self.master.live.get(self.attempt_ref());
+                let live = self.views.live_output(self.attempt_ref());
                 let arrivals = live.as_ref().map(|live| live.subscribe());
                 self.ready = self.read(live.as_deref()).await?;
                 if !self.ready.is_empty() {
@@ -152,8 +152,8 @@ impl TaskOutput {
 
     /// Looks at the task. A new attempt is gone on to, once all of the one before is read. False if it is gone.
     async fn look(&mut self) -> Result<bool, StoreError> {
-        let Some(task) = self.master.reads.task_by_id(self.task).await? else { return Ok(false) };
-        let latest = task.view.attempt;
+        let Some(task) = self.views.reads.task_by_id(self.task).await? else { return Ok(false) };
+        let latest = task.attempt;
         if self.from.attempt.is_none() && latest > self.attempt {
             if self.attempt > 0 {
                 self.offset = 0;
@@ -164,7 +164,7 @@ impl TaskOutput {
             // Its output has not been looked at yet.
             self.seen = None;
         } else {
-            self.seen = Some(task.view);
+            self.seen = Some(task);
         }
         Ok(true)
     }
@@ -174,7 +174,7 @@ impl TaskOutput {
         if let Some(chunks) = live.and_then(|live| live.read(self.offset)) {
             return Ok(chunks.into());
         }
-        let stored = self.master.reads.output_read(self.attempt_ref(), self.offset, READ_AHEAD).await?;
+        let stored = self.views.reads.output_read(self.attempt_ref(), self.offset, READ_AHEAD).await?;
         Ok(stored.into_iter().filter(|chunk| chunk.end() > self.offset).map(Arc::new).collect())
     }
 
@@ -188,7 +188,7 @@ impl TaskOutput {
             }
         };
         tokio::select! {
-            () = self.master.shutdown.cancelled() => return false,
+            () = self.views.shutdown.cancelled() => return false,
             _ = self.changes.changed() => self.seen = None,
             () = arrived => {}
             () = tokio::time::sleep(look_again) => self.seen = None,
@@ -201,10 +201,10 @@ impl TaskOutput {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn head(master: &Master, attempt: AttemptRef) -> Result<OutputHead, StoreError> {
-    match master.live.get(attempt) {
+pub async fn head(views: &Views, attempt: AttemptRef) -> Result<OutputHead, StoreError> {
+    match views.live_output(attempt) {
         Some(live) => Ok(live.received()),
-        None => master.reads.output_head(attempt).await,
+        None => views.reads.output_head(attempt).await,
     }
 }
 
@@ -214,19 +214,19 @@ pub async fn head(master: &Master, attempt: AttemptRef) -> Result<OutputHead, St
 /// # Errors
 /// When the database does not answer.
 pub async fn tail_offset(
-    master: &Arc<Master>,
+    views: &Arc<Views>,
     job: JobId,
     attempt: AttemptRef,
     stream: Option<Stream>,
     lines: u64,
 ) -> Result<u64, StoreError> {
-    let total = head(master, attempt).await?;
+    let total = head(views, attempt).await?;
     let Some(stream) = stream else {
-        let open = ends_open(master, job, attempt, total.bytes).await?;
+        let open = ends_open(views, job, attempt, total.bytes).await?;
         let first = (total.lines + u64::from(open)).saturating_sub(lines);
-        return Ok(line_offset(master, job, attempt, None, first).await?.unwrap_or(total.bytes));
+        return Ok(line_offset(views, job, attempt, None, first).await?.unwrap_or(total.bytes));
     };
-    Ok(back_to(master, job, attempt, stream, total.bytes, lines, u64::MAX).await?.offset)
+    Ok(back_to(views, job, attempt, stream, total.bytes, lines, u64::MAX).await?.offset)
 }
 
 /// A place in an output, seen from behind.
@@ -244,7 +244,7 @@ pub struct BackTo {
 /// # Errors
 /// When the database does not answer.
 pub async fn back_to(
-    master: &Arc<Master>,
+    views: &Arc<Views>,
     job: JobId,
     attempt: AttemptRef,
     stream: Stream,
@@ -258,7 +258,7 @@ pub async fn back_to(
     let mut missing = None;
     while lines > 0 && behind > 0 && end - behind < budget {
         let start = behind.saturating_sub(BACKWARD_BYTES);
-        let part = Part::read(master, job, attempt, stream, start, behind).await?;
+        let part = Part::read(views, job, attempt, stream, start, behind).await?;
         if let Some(ends_with_line) = part.ends_with_line {
             // Without a line end at the very end, the last piece counts as a line, too.
             let wanted = missing.unwrap_or(if ends_with_line { lines.saturating_add(1) } else { lines });
@@ -295,7 +295,7 @@ struct Part {
 
 impl Part {
     async fn read(
-        master: &Arc<Master>,
+        views: &Arc<Views>,
         job: JobId,
         attempt: AttemptRef,
         stream: Stream,
@@ -304,7 +304,7 @@ impl Part {
     ) -> Result<Part, StoreError> {
         let mut part = Part { line_ends: Vec::new(), all_line_ends: 0, ends_with_line: None };
         let from = ReadFrom { attempt: Some(attempt.attempt), offset: start, follow: false };
-        let mut reader = TaskOutput::new(master.clone(), job, attempt.task, from);
+        let mut reader = TaskOutput::new(views.clone(), job, attempt.task, from);
         while let Some(Piece::Output(_, chunk)) = reader.next().await? {
             let mut at = chunk.offset;
             for record in &chunk.records {
@@ -330,7 +330,7 @@ impl Part {
 
 /// Whether output ends in the middle of a line.
 async fn ends_open(
-    master: &Arc<Master>,
+    views: &Arc<Views>,
     job: JobId,
     attempt: AttemptRef,
     bytes: u64,
@@ -339,7 +339,7 @@ async fn ends_open(
         return Ok(false);
     }
     let from = ReadFrom { attempt: Some(attempt.attempt), offset: bytes - 1, follow: false };
-    let mut reader = TaskOutput::new(master.clone(), job, attempt.task, from);
+    let mut reader = TaskOutput::new(views.clone(), job, attempt.task, from);
     match reader.next().await? {
         Some(Piece::Output(_, chunk)) => Ok(chunk
             .records
@@ -356,7 +356,7 @@ async fn ends_open(
 /// # Errors
 /// When the database does not answer.
 pub async fn line_offset(
-    master: &Arc<Master>,
+    views: &Arc<Views>,
     job: JobId,
     attempt: AttemptRef,
     stream: Option<Stream>,
@@ -366,12 +366,12 @@ pub async fn line_offset(
         return Ok(Some(0));
     }
     let (offset, mut lines) = match stream {
-        None => master.reads.output_find_line(attempt, line).await?.unwrap_or((0, 0)),
+        None => views.reads.output_find_line(attempt, line).await?.unwrap_or((0, 0)),
         // The lines of a single stream are counted nowhere.
         Some(_) => (0, 0),
     };
     let from = ReadFrom { attempt: Some(attempt.attempt), offset, follow: false };
-    let mut reader = TaskOutput::new(master.clone(), job, attempt.task, from);
+    let mut reader = TaskOutput::new(views.clone(), job, attempt.task, from);
     while let Some(Piece::Output(_, chunk)) = reader.next().await? {
         let mut at = chunk.offset;
         for record in &chunk.records {

@@ -2,35 +2,53 @@
 
 use std::time::Duration;
 
-use gaffer_domain::ProjectId;
+use gaffer_domain::Time;
+use gaffer_domain::permissions::Action;
+use gaffer_domain::placement::Strategy;
 use gaffer_domain::queue::{Line, lines};
-use gaffer_protocol::rest::{PlaceInLine, Queue, QueueClass, WaitingTasks};
 
-use crate::Master;
+use crate::background::scheduler::reservations::ReservedFor;
+use crate::background::scheduler::stats::Passes;
 use crate::explain::{Judge, line_of};
-use crate::scheduler::stats::ReservedFor;
+use crate::operations::Actor;
+use crate::records::{QueueClass, QueuePosition, WaitingTasks};
 use crate::snapshot::Snapshot;
 use crate::store::StoreError;
+use crate::views::Views;
 
 /// So many classes are told one by one.
 const MAX_CLASSES: usize = 100;
 /// So many workers are told of for each; `explain` tells of all.
 const MAX_VERDICTS: usize = 50;
 
+/// What waits for workers, and how the scheduler does.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// How workers are chosen for jobs that do not say.
+    pub strategy: Strategy,
+    /// So many tasks wait.
+    pub waiting: u64,
+    /// Since when the first of them could have been placed.
+    pub waiting_since: Option<Time>,
+    /// The scheduler's passes since the master started, for who may know of all projects.
+    pub passes: Passes,
+    /// What waits, by class, in the order in which it will go; at most 100.
+    pub classes: Vec<QueueClass>,
+}
+
 /// Tells what waits, or waited at most `max_age` ago.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn queue(master: &Master, project: ProjectId, max_age: Duration) -> Result<Queue, StoreError> {
-    let snapshot = master.snapshots.of(project, max_age).await?;
-    let classes = snapshot.told.get_or_init(|| tell(&snapshot, &master.scheduler_stats.kept()));
+pub async fn queue(views: &Views, actor: &Actor, max_age: Duration) -> Result<Queue, StoreError> {
+    let snapshot = views.snapshots.of(actor.project, max_age).await?;
+    let classes = snapshot.told.get_or_init(|| tell(&snapshot, &views.status.reservations.get()));
     Ok(Queue {
-        strategy: master.strategy.to_string(),
+        strategy: views.status.strategy,
         waiting: snapshot.queue.iter().map(|queued| queued.count.unsigned_abs()).sum(),
         waiting_since: snapshot.queue.iter().map(|queued| queued.class.first).min(),
-        // How the scheduler does is about the whole installation, which is the first project's to know.
-        passes: match master.reads.project_default().await? == project {
-            true => master.scheduler_stats.passes(),
+        passes: match actor.role.may(Action::LookAtScheduler) {
+            true => views.status.scheduler_stats.passes(),
             false => Default::default(),
         },
         classes: classes.clone(),
@@ -48,7 +66,7 @@ fn tell(snapshot: &Snapshot, kept: &ReservedFor) -> Vec<QueueClass> {
         let queued = &queue[*at];
         let (class, (job, job_name)) = (&queued.class, &queued.job);
         let why = judge.explain(job_name, queued.count, &class.of.needs, class.id);
-        let line = Some(PlaceInLine { ahead: *ahead, waiting: *waiting });
+        let position = Some(QueuePosition { ahead: *ahead, waiting: *waiting });
         QueueClass {
             class: class.id,
             priority: class.of.priority,
@@ -57,7 +75,7 @@ fn tell(snapshot: &Snapshot, kept: &ReservedFor) -> Vec<QueueClass> {
             job: *job,
             job_name: job_name.clone(),
             since: class.first,
-            why: WaitingTasks { line, ..why },
+            why: WaitingTasks { position, ..why },
         }
     };
     places.iter().take(MAX_CLASSES).map(tell).collect()

@@ -8,56 +8,67 @@ use anyhow::Context;
 use gaffer_domain::queue::Turns;
 use gaffer_protocol::server_url::ServerUrl;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::absences::Absences;
 use crate::arrivals::Arrivals;
+use crate::background::Loops;
 use crate::background::dead_letters::DeadLetters;
 use crate::background::deletion::Deletion;
-use crate::background::driver::Loops;
+use crate::background::drain::Drain;
+use crate::background::driver::Statuses;
+use crate::background::expired::Expired;
+use crate::background::forget_workers::ForgetWorkers;
+use crate::background::key_check::KeyCheck;
 use crate::background::large_jobs::{LargeJobs, LargeJobsLoop};
+use crate::background::moves::Moves;
+use crate::background::orphans::Orphans;
+use crate::background::rebalance::Rebalance;
+use crate::background::sampler::{Sampler, Samples};
+use crate::background::scheduler::Scheduler;
+use crate::background::scheduler::pauses::Pauses;
+use crate::background::scheduler::recent::Recent;
+use crate::background::scheduler::reservations::Reservations;
+use crate::background::scheduler::stats::SchedulerStats;
+use crate::background::sweeper::Sweeper;
+use crate::background::wakes::Wakes;
 use crate::boot_clock::BootTime;
 use crate::changes::Changes;
-use crate::cleaner;
 use crate::config::{MasterConfig, postgres_settings, resolve};
+use crate::control::Control;
 use crate::embedded_postgres::EmbeddedPostgres;
-use crate::guesses::Guesses;
-use crate::http::BasePath;
+use crate::http::{BasePath, Doors, Site};
 use crate::hub::Hub;
 use crate::input::Inputs;
 use crate::leadership::{Attempt, Candidate, Leader};
 use crate::listener::{Listener, Timeouts};
 use crate::live::LiveOutputs;
-use crate::mover::Mover;
+use crate::operations::{self, sign_in};
 use crate::pace::Pace;
-use crate::sampler::{Sampler, Samples};
-use crate::scheduler::Scheduler;
-use crate::scheduler::pauses::Pauses;
-use crate::scheduler::recent::Recent;
-use crate::scheduler::stats::SchedulerStats;
-use crate::secret::{NewSecret, Purpose};
-use crate::snapshot::Snapshots;
 use crate::standby::{Standby, Stopped};
 use crate::store::{StoreError, Stores};
-use crate::sweeper::Sweeper;
 use crate::troubles::Troubles;
+use crate::views::{Status, Views};
 use crate::write_batcher::{self, WriteBatcher};
-use crate::{Master, http, listener};
+use crate::{http, listener};
 
 /// Open requests have so long to end when the master goes down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A sign-in link that a master prints is good for so long.
 const LINK_VALID_SECS: u32 = 24 * 3_600;
-/// The user that a new installation has.
-pub const FIRST_USER: &str = "admin";
 
 /// A master that is up.
 #[derive(Debug)]
 pub struct Running {
-    /// Its parts.
-    pub master: Arc<Master>,
+    /// What sessions with workers use.
+    pub control: Arc<Control>,
+    /// What operations work with.
+    pub context: Arc<operations::Context>,
+    /// What anybody looks at.
+    pub views: Arc<Views>,
+    /// Where it is, and what its open pages show.
+    pub site: Arc<Site>,
     /// Where the dashboard listens.
     pub dashboard: SocketAddr,
     /// Where the API listens.
@@ -85,13 +96,12 @@ pub async fn run(config: MasterConfig, shutdown: CancellationToken) -> anyhow::R
     tracing::info!(
         dashboard = %running.dashboard, api = %running.api, workers = %running.workers, "the master is up"
     );
-    if running.master.store.is_new_installation().await? {
-        let user = running.master.first_user().await?;
-        let link = running.master.login_link(user, LINK_VALID_SECS).await?;
+    if running.control.store.is_new_installation().await? {
+        let link = running.sign_in_url(LINK_VALID_SECS).await?;
         tracing::info!("nobody has signed in yet; this link does it, once, within a day: {link}");
     }
     shutdown.cancelled().await;
-    let leadership = running.master.store.leadership().clone();
+    let leadership = running.control.store.leadership().clone();
     running.stop().await;
     anyhow::ensure!(
         !leadership.is_over(),
@@ -138,73 +148,80 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let store = stores.control.clone();
     store.migrate().await?;
     let project = store.project_default().await?;
-    store.user_ensure(FIRST_USER, project).await?;
+    store.user_ensure(sign_in::FIRST_USER, project).await?;
     store.workers_amnesty(grace).await?;
 
     let absences = Absences::since(BootTime::now(), grace.to_std());
-    let (hub, live) = (Hub::default(), LiveOutputs::default());
-    let pauses = Pauses::default();
-    let (pace, changes) = (Pace::default(), Changes::default());
-    let (scheduler_wake, sweeper_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (large_jobs, troubles) = (LargeJobs::default(), Troubles::default());
-    let (deletion_wake, dead_letters_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (write_batcher, recorder_handle) = WriteBatcher::new(write_batcher::Parts {
+    let (hub, live, changes) = (Hub::default(), LiveOutputs::default(), Changes::default());
+    let (pauses, pace, troubles) = (Pauses::default(), Pace::default(), Troubles::default());
+    let (wakes, large_jobs) = (Wakes::default(), LargeJobs::default());
+    let (scheduler_stats, reservations) = (SchedulerStats::default(), Reservations::default());
+    let samples = Samples::default();
+    let (write_batcher, write_batcher_handle) = WriteBatcher::new(write_batcher::Parts {
         store: stores.transitions.clone(),
         hub: hub.clone(),
         live: live.clone(),
         pace: pace.clone(),
         pauses: pauses.clone(),
         changes: changes.clone(),
-        scheduler_wake: scheduler_wake.clone(),
+        scheduler_wake: wakes.scheduler.clone(),
         large_jobs: large_jobs.clone(),
         troubles: troubles.clone(),
     });
-    let scheduler_stats = SchedulerStats::default();
-    let scheduler = Scheduler {
-        store: store.clone(),
-        pace,
-        write_batcher: recorder_handle.clone(),
-        large_jobs: large_jobs.clone(),
-        wake: scheduler_wake.clone(),
-        hub: hub.clone(),
-        strategy: config.strategy,
-        turns: Turns::default(),
-        pauses: pauses.clone(),
-        recent: Recent::default(),
-        scheduler_stats: scheduler_stats.clone(),
-    };
-    let mover_wake = Arc::new(Notify::new());
-    let mover = Mover {
+    let moves = Moves {
         store: store.clone(),
         hub: hub.clone(),
-        write_batcher: recorder_handle.clone(),
-        wake: mover_wake.clone(),
-        changes: changes.clone(),
-        strategy: config.strategy,
-        scheduler_stats: scheduler_stats.clone(),
-        settled_after: config.rebalance.settled_after(),
+        write_batcher: write_batcher_handle.clone(),
+        reservations: reservations.clone(),
     };
-    let samples = Samples::default();
-    let sampler = Sampler { store: store.clone(), hub: hub.clone(), samples: samples.clone() };
-    let sweeper = Sweeper {
-        store: store.clone(),
-        hub: hub.clone(),
-        absences: absences.clone(),
-        write_batcher: recorder_handle.clone(),
-        wake: sweeper_wake.clone(),
-        forget_workers_after: config.forget_workers.after(),
+    let loops = Loops {
+        scheduler: Scheduler {
+            store: store.clone(),
+            pace,
+            write_batcher: write_batcher_handle.clone(),
+            large_jobs: large_jobs.clone(),
+            wake: wakes.scheduler.clone(),
+            hub: hub.clone(),
+            strategy: config.strategy,
+            turns: Turns::default(),
+            pauses: pauses.clone(),
+            recent: Recent::default(),
+            stats: scheduler_stats.clone(),
+            reservations: reservations.clone(),
+            take_back_at: None,
+        },
+        drain: Drain { moves: moves.clone(), changes: changes.clone(), wake: wakes.drain.clone() },
+        rebalance: config.rebalance.settled_after().map(|settled_after| Rebalance {
+            moves,
+            strategy: config.strategy,
+            settled_after,
+        }),
+        sweeper: Sweeper {
+            store: store.clone(),
+            absences: absences.clone(),
+            write_batcher: write_batcher_handle.clone(),
+            wake: wakes.sweeper.clone(),
+        },
+        key_check: KeyCheck { store: store.clone(), hub: hub.clone(), wake: wakes.key_check.clone() },
+        large_jobs: LargeJobsLoop::new(store.clone(), write_batcher_handle.clone(), large_jobs),
+        deletion: Deletion { store: store.clone(), wake: wakes.deletion.clone() },
+        dead_letters: DeadLetters {
+            store: store.clone(),
+            changes: changes.clone(),
+            wake: wakes.dead_letters.clone(),
+        },
+        sampler: Sampler { store: store.clone(), hub: hub.clone(), samples: samples.clone() },
+        expired: Expired { store: store.clone() },
+        forget_workers: config
+            .forget_workers
+            .after()
+            .map(|after| ForgetWorkers { store: store.clone(), after }),
+        orphans: Orphans::new(store.clone()),
     };
-    let large_jobs = LargeJobsLoop::new(store.clone(), recorder_handle.clone(), large_jobs);
-    let deletion = Deletion { store: store.clone(), wake: deletion_wake.clone() };
-    let dead_letters =
-        DeadLetters { store: store.clone(), changes: changes.clone(), wake: dead_letters_wake.clone() };
-    let background = Loops::default();
-    let master = Arc::new(Master {
+    let statuses = Statuses::default();
+    let control = Arc::new(Control {
         store,
-        writes: stores.writes.clone(),
-        reads: stores.reads.clone(),
-        snapshots: Snapshots::new(stores.reads.clone(), pauses.clone()),
-        feeds: http::Feeds::default(),
+        write_batcher: write_batcher_handle,
         hub,
         arrivals: Arrivals::default(),
         absences,
@@ -212,25 +229,28 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         clocks: Default::default(),
         live,
         changes,
-        write_batcher: recorder_handle,
-        scheduler_wake,
-        mover_wake,
-        sweeper_wake,
-        troubles,
-        loops: background.clone(),
-        deletion_wake,
-        dead_letters_wake,
+        wakes,
+        shutdown: shutdown.clone(),
+    });
+    let status = Status {
         strategy: config.strategy,
-        pauses,
         scheduler_stats,
+        reservations,
         samples,
-        guesses: Guesses::default(),
+        troubles,
+        loops: statuses.clone(),
+    };
+    let views = Arc::new(Views::new(stores.reads.clone(), &control, pauses, status));
+    let writes = stores.writes.clone();
+    let context = Arc::new(operations::Context::new(&control, writes, views.clone(), project));
+    let site = Arc::new(Site {
         worker_url: worker_url(configured, &public, dashboard_addr, workers_addr),
         public_url: public.to_string(),
         public_origin: public.origin(),
         base_path,
-        shutdown: shutdown.clone(),
+        feeds: http::Feeds::default(),
     });
+    let doors = Doors { context: context.clone(), views: views.clone(), site: site.clone() };
     release_unless_up.disarm();
     let port = |name, socket, router, limits| {
         let listener = Listener { name, socket, router, limits, timeouts };
@@ -240,22 +260,16 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         leading,
         release,
         listeners: vec![
-            port("dashboard", dashboard, http::dashboard(master.clone()), limits[0]),
-            port("api", api, http::api_alone(master.clone()), limits[1]),
-            port("workers", workers, http::workers(master.clone()), limits[2]),
+            port("dashboard", dashboard, http::dashboard(doors.clone(), control.clone()), limits[0]),
+            port("api", api, http::api_alone(doors.clone()), limits[1]),
+            port("workers", workers, http::workers(doors, control.clone()), limits[2]),
         ],
         write_batcher: tokio::spawn(write_batcher.run()),
-        loops: vec![
-            tokio::spawn(scheduler.run(shutdown.clone())),
-            tokio::spawn(mover.run(shutdown.clone())),
-            tokio::spawn(sampler.run(shutdown.clone())),
-            background.start(large_jobs, shutdown.clone()),
-            background.start(deletion, shutdown.clone()),
-            background.start(dead_letters, shutdown.clone()),
-            tokio::spawn(cleaner::run(master.store.clone(), shutdown.clone())),
-            tokio::spawn(sweeper.run(shutdown)),
-        ],
-        master,
+        loops: loops.start(&statuses, &shutdown),
+        control,
+        context,
+        views,
+        site,
         dashboard: dashboard_addr,
         api: api_addr,
         workers: workers_addr,
@@ -265,10 +279,19 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
 }
 
 impl Running {
+    /// An address that signs the operator in, once.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn sign_in_url(&self, valid_secs: u32) -> Result<String, StoreError> {
+        let link = sign_in::link_for_operator(&self.context, valid_secs).await?;
+        Ok(self.site.sign_in_url(&link.token))
+    }
+
     /// Waits until everything is down: listeners, sessions, loops, what is still to be recorded, the database.
     pub async fn stop(self) {
-        self.master.shutdown.cancel();
-        for session in self.master.hub.all() {
+        self.control.shutdown.cancel();
+        for session in self.control.hub.all() {
             session.end(gaffer_protocol::wire::GoodbyeCode::ShuttingDown, "the master is shutting down");
         }
         let drain = async {
@@ -283,7 +306,7 @@ impl Running {
             tracing::debug!("some requests did not end in time and are cut off");
         }
         // The write batcher ends when nobody can send to it any more; what it has by then is committed first.
-        drop(self.master);
+        drop((self.control, self.context));
         if self.stores.control.leadership().is_over() {
             // Nothing of it counts any more.
             self.write_batcher.abort();
@@ -299,28 +322,6 @@ impl Running {
         if let Some(postgres) = self.postgres {
             postgres.stop().await;
         }
-    }
-}
-
-impl Master {
-    /// The number of the user that every installation has.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn first_user(&self) -> Result<i64, StoreError> {
-        let project = self.writes.project_default().await?;
-        self.writes.user_ensure(FIRST_USER, project).await
-    }
-
-    /// Makes a link that signs a user in, once.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn login_link(&self, user_id: i64, valid_secs: u32) -> Result<String, StoreError> {
-        let secret = NewSecret::new(Purpose::LoginLink);
-        self.writes.login_link_insert(user_id, &secret.sha256, valid_secs).await?;
-        self.guesses.is_made(&secret.sha256);
-        Ok(format!("{}/login?token={}", self.public_url, secret.text))
     }
 }
 

@@ -22,8 +22,8 @@ use gaffer_protocol::wire::{GoodbyeCode, HeldAttempt};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::Master;
 use crate::boot_clock::BootTime;
+use crate::control::Control;
 use crate::hub::{Goodbye, SessionEnds, SessionHandle};
 use crate::store::keys::KeyHolder;
 use crate::store::workers::Registered;
@@ -52,20 +52,20 @@ type Sink = SplitSink<WebSocket, Message>;
 type Source = SplitStream<WebSocket>;
 
 /// Serves one connection until it ends.
-pub async fn serve(master: Arc<Master>, socket: WebSocket, key: KeyHolder) {
+pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
     let (mut sink, mut source) = socket.split();
     let id = Uuid::now_v7();
     let begun = async {
         let hello = begin(&mut source).await?;
-        let registering = register(&master, &key, id, &hello);
+        let registering = register(&control, &key, id, &hello);
         let (registered, turn) = meanwhile_patience(&mut sink, registering).await?;
         Ok((registered, hello.held, turn))
     };
     match begun.await {
         Ok((registered, held, turn)) => {
             let (handle, ends) =
-                SessionHandle::new(&master.hub, id, registered.id, &registered.name, key.key);
-            let alone = match master.hub.attach(handle.clone()) {
+                SessionHandle::new(&control.hub, id, registered.id, &registered.name, key.key);
+            let alone = match control.hub.attach(handle.clone()) {
                 // What that one has taken in is on its way to the database then, and what is said next comes after it.
                 // It may be waiting for the database itself.
                 Some(older) => {
@@ -79,15 +79,15 @@ pub async fn serve(master: Arc<Master>, socket: WebSocket, key: KeyHolder) {
             };
             drop(turn);
             let why = match alone {
-                Ok(()) => talk(&master, &handle, ends, sink, source, registered, held).await,
+                Ok(()) => talk(&control, &handle, ends, sink, source, registered, held).await,
                 Err(end) => end,
             };
-            master.hub.detach(handle.worker, id);
+            control.hub.detach(handle.worker, id);
             let silent_for = handle.last_seen().0.elapsed();
-            master.absences.note(handle.worker, BootTime::now(), silent_for);
+            control.absences.note(handle.worker, BootTime::now(), silent_for);
             let silent = silent_for.as_secs_f64();
             tracing::info!(worker = %handle.worker_name, reason = %why, "worker session ended");
-            goodbye(&master, &handle, id, silent, &why.to_string()).await;
+            goodbye(&control, &handle, id, silent, &why.to_string()).await;
         }
         Err(end) => {
             tracing::warn!(key = %key.name, reason = %end, "a worker's hello failed");
@@ -99,27 +99,27 @@ pub async fn serve(master: Arc<Master>, socket: WebSocket, key: KeyHolder) {
 }
 
 /// Takes the worker off the list of the connected. While the database is away this is tried again: a worker that stays
-/// "online" for ever would keep its tasks for ever.
-async fn goodbye(master: &Master, handle: &SessionHandle, id: Uuid, silent_secs: f64, why: &str) {
+/// `online` for ever would keep its tasks for ever.
+async fn goodbye(control: &Control, handle: &SessionHandle, id: Uuid, silent_secs: f64, why: &str) {
     let ended = Instant::now();
     let mut wait = Duration::from_millis(100);
     loop {
         let silent_secs = silent_secs + ended.elapsed().as_secs_f64();
-        match master.store.worker_goodbye(handle.worker, id, silent_secs, why).await {
+        match control.store.worker_goodbye(handle.worker, id, silent_secs, why).await {
             Ok(()) => break,
-            Err(_) if master.shutdown.is_cancelled() => break,
+            Err(_) if control.shutdown.is_cancelled() => break,
             Err(error) => tracing::debug!(%error, "could not note the end of a session; trying again"),
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(2));
     }
-    master.changes.announce(&[]);
-    master.sweeper_wake.notify_one();
+    control.changes.announce(&[]);
+    control.wakes.sweeper.call();
 }
 
 /// Reconciles, welcomes, then passes messages on until something ends.
 async fn talk(
-    master: &Arc<Master>,
+    control: &Arc<Control>,
     handle: &Arc<SessionHandle>,
     ends: SessionEnds,
     mut sink: Sink,
@@ -127,7 +127,7 @@ async fn talk(
     registered: Registered,
     held: Vec<HeldAttempt>,
 ) -> SessionEnd {
-    let welcome = welcome(master, handle, &registered, &held);
+    let welcome = welcome(control, handle, &registered, &held);
     let welcome = match meanwhile_patience(&mut sink, welcome).await {
         Ok(welcome) => welcome,
         Err(end) => {
@@ -137,14 +137,14 @@ async fn talk(
             return end;
         }
     };
-    master.changes.announce(&[]);
-    master.scheduler_wake.notify_one();
+    control.changes.announce(&[]);
+    control.wakes.scheduler.call();
 
     let SessionEnds { goodbye, hearing } = ends;
     let (written, told) = (handle.clone(), goodbye.clone());
     let writer = tokio::spawn(async move { write(sink, welcome, &written, told).await });
-    let reports = tokio::spawn(reports::write_waiting(master.clone(), handle.clone()));
-    let end = read(master, handle, source, goodbye).await;
+    let reports = tokio::spawn(reports::write_waiting(control.clone(), handle.clone()));
+    let end = read(control, handle, source, goodbye).await;
     // What waits still is said again in the next session.
     reports.abort();
     let _ = reports.await;

@@ -8,13 +8,12 @@ use chrono::Utc;
 use gaffer_domain::placement::WorkerSnapshot;
 use gaffer_domain::queue::InUse;
 use gaffer_domain::{ProjectId, Time};
-use gaffer_protocol::rest::QueueClass;
 use tokio::time::Instant;
 
-use crate::scheduler::offer_of;
-use crate::scheduler::pauses::Pauses;
+use crate::background::scheduler::candidates::worker_snapshot;
+use crate::background::scheduler::pauses::Pauses;
+use crate::records::{QueueClass, Worker};
 use crate::store::placement::QueuedClass;
-use crate::store::workers::Worker;
 use crate::store::{ReadStore, StoreError};
 
 /// What pages that change by themselves are content with.
@@ -122,7 +121,7 @@ impl Snapshots {
         let queue = self.reads.queue(project).await?;
         let offer = |worker: &Worker| WorkerSnapshot {
             paused: self.pauses.of(worker.id, at),
-            ..offer_of(worker, at)
+            ..worker_snapshot(worker, at)
         };
         let offers = workers.iter().map(offer).collect();
         Ok(Snapshot { at, workers, offers, in_use, queue, told: OnceLock::new() })

@@ -11,6 +11,7 @@ pub mod dead_letters;
 pub mod deletion;
 mod error;
 pub mod events;
+mod expired;
 mod forms;
 pub mod jobs;
 mod kept;

@@ -21,15 +21,16 @@ use gaffer_domain::task::{Report, TaskEvent};
 use gaffer_domain::worker::{Occasion, ReportedAttempt};
 use gaffer_domain::{AttemptRef, WorkerId};
 use gaffer_protocol::wire::{ContainerFacts, Ended};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::background::large_jobs::LargeJobs;
+use crate::background::scheduler::pauses::Pauses;
+use crate::background::wakes::Wake;
 use crate::changes::Changes;
 use crate::hub::{Hub, Listed, OnItsWay, SessionHandle};
 use crate::live::{LiveOutput, LiveOutputs};
 use crate::pace::Pace;
-use crate::scheduler::pauses::Pauses;
 use crate::store::Store;
 use crate::store::output::{ChunkRow, ReceivedOutput};
 use crate::store::transitions::{Detail, Input, JobSlice, SliceResult, StopJob, StopResult};
@@ -255,7 +256,7 @@ pub struct Parts {
     /// Tells viewers.
     pub changes: Changes,
     /// Asks for a scheduling pass.
-    pub scheduler_wake: Arc<Notify>,
+    pub scheduler_wake: Wake,
     /// Takes what is too large for one transaction.
     pub large_jobs: LargeJobs,
     /// Knows what is wrong with the database.

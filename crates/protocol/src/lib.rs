@@ -2,8 +2,10 @@
 //! at which they find each other. Types and their encodings only; nothing here does anything.
 
 pub mod definitions;
+pub mod elapsed;
 pub mod output;
 pub mod proxies;
 pub mod rest;
 pub mod server_url;
+pub mod trace;
 pub mod wire;

@@ -7,9 +7,11 @@ mod system;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{Infeasible, Receipt};
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::Reason;
+use gaffer_domain::task::StateName;
 use gaffer_domain::{JobId, WorkerId};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +27,13 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Give it as `cursor` to get the next page; none on the last.
     pub next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// The same page with other entries.
+    pub fn map<U>(self, entry: impl FnMut(T) -> U) -> Page<U> {
+        Page { items: self.items.into_iter().map(entry).collect(), next_cursor: self.next_cursor }
+    }
 }
 
 /// A job.
@@ -66,6 +75,18 @@ pub struct Job {
     /// The whole specification, every default explicit. A list leaves it out if asked to (`spec=0`).
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub spec: serde_json::Value,
+}
+
+impl Job {
+    /// Its state; none if a newer master has one that this version does not know.
+    pub fn known_state(&self) -> Option<JobState> {
+        self.state.parse().ok()
+    }
+
+    /// How many of its tasks are in a state.
+    pub fn tasks_in(&self, state: StateName) -> i64 {
+        self.task_counts.get(state.as_str()).copied().unwrap_or(0)
+    }
 }
 
 /// A task of a job.
@@ -110,6 +131,13 @@ pub struct Task {
     /// that started.
     #[serde(default)]
     pub ran_seconds: Option<f64>,
+}
+
+impl Task {
+    /// Its state; none if a newer master has one that this version does not know.
+    pub fn known_state(&self) -> Option<StateName> {
+        self.state.parse().ok()
+    }
 }
 
 /// A task with its attempts, latest first.

@@ -39,58 +39,63 @@ const BUILT_IN: [&str; 3] = ["cpu", "memory", "disk"];
 /// Options of a worker, each with its environment variable.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct WorkerConfig {
-    /// The master's address, such as wss://gaffer.example.org or https://example.org/gaffer (ws, wss, http or https)
+    /// URL of the master (ws, wss, http or https)
+    ///
+    /// For instance wss://gaffer.example.org or https://example.org/gaffer.
     #[arg(long, env = "MASTER_URL", value_name = "URL")]
     pub master_url: Option<String>,
-    /// A file that holds the master's address
+    /// File with the URL of the master
     #[arg(long, env = "MASTER_URL_FILE", value_name = "FILE", value_parser = path_or_nothing())]
     pub master_url_file: Option<PathBuf>,
-    /// The worker key to dial in with
+    /// Worker key
     #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
     pub api_key: Option<ApiKey>,
-    /// A file that holds the worker key
+    /// File with the worker key
     #[arg(long, env = "API_KEY_FILE", value_name = "FILE", value_parser = path_or_nothing())]
     pub api_key_file: Option<PathBuf>,
-    /// The name to be known by [default: the host's name]
+    /// Name of the worker [default: the host's name]
     #[arg(long, env = "GAFFER_WORKER_NAME", value_name = "NAME")]
     pub name: Option<String>,
-    /// Marks that jobs can ask for, such as gpu=a100,rack=3
+    /// Labels, e.g. gpu=a100,rack=3
     #[arg(long, env = "GAFFER_WORKER_LABELS", value_name = "LABELS")]
     pub labels: Option<Labels>,
-    /// The datacenter it stands in
+    /// Datacenter of the worker
     #[arg(long, env = "GAFFER_DATACENTER", value_name = "NAME")]
     pub datacenter: Option<String>,
-    /// Processors that it offers [default: the machine's]
+    /// Processors to offer [default: the machine's]
     #[arg(long, env = "GAFFER_CPU", value_name = "CPUS")]
     pub cpu: Option<Cpu>,
-    /// Memory that it offers, such as 8GiB [default: the machine's]
+    /// Memory to offer, e.g. 8GiB [default: the machine's]
     #[arg(long, env = "GAFFER_MEMORY", value_name = "BYTES")]
     pub memory: Option<Bytes>,
-    /// What else it offers, by number, such as gpu=2,licence=1
+    /// Countable resources to offer, e.g. gpu=2,licence=1
     #[arg(long, env = "GAFFER_RESOURCES", value_name = "RESOURCES")]
     pub resources: Option<Countables>,
-    /// Where it keeps its identity and its spool [default: /var/lib/gaffer/worker for root, else
+    /// Directory for identity and spool [default: /var/lib/gaffer/worker as root, else
     /// gaffer/worker in the user's data directory]
     #[arg(long, env = "GAFFER_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// The most output to keep on disk until the master has stored it; beyond it jobs have to wait
-    /// [default: 4GiB or half of the free disk, whichever is less]
+    /// Maximum size of the spool, e.g. 4GiB
+    ///
+    /// Output stays in the spool until the master has stored it. Jobs wait while it is full. The default is 4GiB or half of
+    /// the free disk space, whichever is less.
     #[arg(long, env = "GAFFER_SPOOL_LIMIT", value_name = "BYTES")]
     pub spool_limit: Option<Bytes>,
-    /// What it executes with, separated by commas: host, docker [default: host, and docker if there is a daemon]
+    /// Drivers to enable: host,docker [default: host, and docker if its daemon responds]
     #[arg(long, env = "GAFFER_DRIVERS", value_name = "DRIVERS")]
     pub drivers: Option<String>,
     /// Containers.
     #[command(flatten)]
     pub docker: DockerConfig,
-    /// CA bundle (PEM) used to verify the master's certificate, in place of the system's
+    /// CA bundle (PEM) to verify the master [default: the system's]
     #[arg(long, env = "GAFFER_TLS_CA", value_name = "FILE", value_parser = path_or_nothing())]
     pub tls_ca: Option<PathBuf>,
-    /// What becomes of its jobs when it is stopped: end them, or leave them to the next worker with this data
-    /// directory, as long as their leases last
+    /// Whether a stopped worker ends its jobs or leaves them running
+    ///
+    /// `leave` keeps them for the next worker with this data directory, until their leases end.
     #[arg(long, env = "GAFFER_ON_STOP", value_name = "end|leave")]
     pub on_stop: Option<OnStop>,
-    /// WorkerSnapshot the scripted driver, which acts plays instead of running anything: for tests of the master
+    /// Enable the scripted driver, which acts scripts instead of running anything (for tests of the master)
     #[arg(long, env = "GAFFER_SCRIPTED_DRIVER", hide = true)]
     pub scripted_driver: bool,
     /// HTTP proxies on the way to the master [default: those of the environment]

@@ -7,6 +7,9 @@
 //! worker.
 
 mod admission;
+mod attempts;
+mod definitions;
+mod housekeeping;
 mod lease;
 mod open_files;
 mod pieces;
@@ -16,47 +19,45 @@ mod state;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use chrono::{DateTime, Utc};
-use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use gaffer_domain::AttemptRef;
 use gaffer_domain::quantity::Span;
-use gaffer_domain::reason::{AttemptEnd, LostCause};
+use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::output::EncodedChunk;
-use gaffer_protocol::wire::{
-    ContainerFacts, DriverStatus, Ended, HeldAttempt, Input, InputTaken, StoredOutput, ToMaster, Welcome,
-};
+use gaffer_protocol::wire::{DriverStatus, Ended, HeldAttempt, Input, StoredOutput, ToMaster, Welcome};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::attempt::scratch::ScratchSpace;
-use crate::attempt::{self, AttemptContext, Cause, Controls, Progress, Resumption, StopRequests};
+use crate::attempt::{self, AttemptContext, Cause, StopRequests};
+use crate::blocking::{BlockingThreads, PATIENCE};
 use crate::clock::BootTime;
 use crate::driver::{self, DriverSettings, Drivers};
-use crate::spool::OutputWriter;
+use crate::spool::Resumed;
 use crate::stats;
 use admission::Admission;
 use lease::ContactFile;
 use pieces::Pieces;
-use state::{Accepted, Launch, Ordered, State};
+use state::{Accepted, Ordered, State};
 
 /// The longest grace that a worker which is going down gives its attempts.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
-/// The most that the spool takes if nobody says otherwise; on a small disk half of what is free.
-const DEFAULT_SPOOL_LIMIT: u64 = 4 << 30;
-/// With less free disk than this, or than this share of it, nothing new starts: journal and spool come first.
-const LOW_DISK_BYTES: u64 = 64 << 20;
-const LOW_DISK_DIVISOR: u64 = 20;
-/// How often the disk is looked at, and orphans that nobody waits for.
-const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
+/// How long an agent that asks for output may be kept waiting, for everything else that it says waits behind that; and how
+/// long while the disk is known to be slow.
+const READ_PATIENCE: Duration = Duration::from_millis(500);
+const SHORT_READ_PATIENCE: Duration = Duration::from_millis(5);
+/// Attempts whose hooks may wait for files at the same time; more wait for their turn.
+const MAX_FILE_THREADS: usize = 64;
 
 /// How a worker executes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,7 +128,7 @@ pub(crate) struct Execution {
 }
 
 struct Core {
-    workshop: Arc<AttemptContext>,
+    context: Arc<AttemptContext>,
     state: Mutex<State>,
     contact_file: ContactFile,
     /// There are events.
@@ -138,58 +139,76 @@ struct Core {
     lease_end: watch::Sender<Option<BootTime>>,
     /// An attempt ended, or was forgotten.
     settled: Notify,
+    /// Reads of the spool that have not come back in time.
+    slow_reads: AtomicUsize,
 }
 
 impl Execution {
     /// Ends what an earlier process left behind and begins anew. `data_dir` must be locked by the caller.
     pub async fn open(settings: ExecutionSettings) -> anyhow::Result<Execution> {
         driver::adopt_orphans().context("cannot adopt orphaned processes")?;
-        let spool_limit = settings.spool_limit.unwrap_or_else(|| default_spool_limit(&settings.data_dir));
+        let spool_limit =
+            settings.spool_limit.unwrap_or_else(|| housekeeping::default_spool_limit(&settings.data_dir));
         let ExecutionSettings { data_dir, boot_id, token, .. } = settings.clone();
         let recover = move || recovery::recover(&data_dir.join("spool"), &boot_id, &token, spool_limit);
         let (spool, from_before) = tokio::task::spawn_blocking(recover).await??;
         let scratch = ScratchSpace::open(&settings.data_dir)?;
         let adopting = from_before.resumed.iter().map(|resumed| resumed.start.attempt);
-        let workshop = Arc::new(AttemptContext {
-            drivers: Drivers::open(settings.drivers, settings.owner, adopting).await,
+        let context = Arc::new(AttemptContext {
+            drivers: Drivers::open(settings.drivers, settings.owner, adopting)
+                .await
+                .context("cannot start a thread")?,
             spool,
             scratch,
+            threads: BlockingThreads::new("attempt-files", MAX_FILE_THREADS, PATIENCE)
+                .context("cannot start a thread")?,
             token: settings.token,
         });
         let admission = Admission::new(settings.capacity, open_files::max_running());
         let pieces = Pieces::new(settings.countables);
         let mut state = State::new(settings.worker_name, admission, pieces, from_before.over);
-        let adopted: Vec<_> =
-            from_before.resumed.into_iter().map(|resumed| state.resume_attempt(resumed)).collect();
+        let take_over = |resumed: Resumed| {
+            let (began, has_started) = (resumed.began, resumed.has_started);
+            (state.take_over(resumed), began, has_started)
+        };
+        let taken_over: Vec<_> = from_before.resumed.into_iter().map(take_over).collect();
         let contact_file = ContactFile::open(&settings.data_dir, &settings.boot_id)
             .context("cannot open the file `contact` in the data directory")?;
         state.renew_lease(contact_file.read());
         let core = Arc::new(Core {
-            workshop: workshop.clone(),
+            context: context.clone(),
             state: Mutex::new(state),
             contact_file,
             eventful: Notify::new(),
             lease_changed: Notify::new(),
             lease_end: watch::Sender::new(None),
             settled: Notify::new(),
+            slow_reads: AtomicUsize::new(0),
         });
-        for (resumption, writer, controls) in adopted {
-            tokio::spawn(core.clone().adopt(resumption, writer, controls));
+        for (launch, began, has_started) in taken_over {
+            tokio::spawn(core.clone().adopt(launch, began, has_started));
+        }
+        if let Some(disk) = stats::disk(&settings.data_dir) {
+            core.note_disk(&settings.data_dir, disk);
         }
         let ending = CancellationToken::new();
         let watch = lease::watch(core.clone()).context("cannot make a timer")?;
         tokio::spawn(ending.clone().run_until_cancelled_owned(watch));
-        let housekeeping = keep_house(core.clone(), settings.data_dir);
-        tokio::spawn(ending.clone().run_until_cancelled_owned(housekeeping));
-        tokio::spawn(ending.clone().run_until_cancelled_owned(report_drivers(core.clone())));
-        let cleaning = async move { workshop.scratch.keep_clean().await };
-        tokio::spawn(ending.clone().run_until_cancelled_owned(cleaning));
+        let loops: [BoxFuture<'static, ()>; 4] = [
+            Box::pin(housekeeping::watch_disk(core.clone(), settings.data_dir)),
+            Box::pin(housekeeping::look_after_drivers(core.clone())),
+            Box::pin(housekeeping::report_drivers(core.clone())),
+            Box::pin(async move { context.scratch.keep_clean().await }),
+        ];
+        for background in loops {
+            tokio::spawn(ending.clone().run_until_cancelled_owned(background));
+        }
         Ok(Execution { core, _background: Arc::new(ending.drop_guard()) })
     }
 
     /// What this worker can execute with.
     pub fn drivers(&self) -> Vec<DriverStatus> {
-        self.core.workshop.drivers.status()
+        self.core.context.drivers.status()
     }
 
     /// Does what the master says, or begins to.
@@ -241,7 +260,8 @@ impl Execution {
         (events, state.held())
     }
 
-    /// Output of an attempt from `offset` on, at most `max` bytes, and how many bytes it is; none if there is none.
+    /// Output of an attempt from `offset` on, at most `max` bytes, and how many bytes it is; none if there is none, or if
+    /// the disk does not answer in time: then there is an event as soon as it does.
     pub async fn next_chunk(
         &self,
         attempt: AttemptRef,
@@ -249,7 +269,21 @@ impl Execution {
         max: usize,
     ) -> Option<(EncodedChunk, u64)> {
         let output = self.core.state().output(attempt)?;
-        output.chunk(offset, max).await
+        let mut reading = Box::pin(async move { output.chunk(offset, max).await });
+        let is_slow = self.core.slow_reads.load(Ordering::Relaxed) > 0;
+        let patience = if is_slow { SHORT_READ_PATIENCE } else { READ_PATIENCE };
+        if let Ok(chunk) = timeout(patience, &mut reading).await {
+            return chunk;
+        }
+        let core = self.core.clone();
+        core.slow_reads.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            reading.await;
+            core.slow_reads.fetch_sub(1, Ordering::Relaxed);
+            core.state().wrote(attempt);
+            core.eventful.notify_one();
+        });
+        None
     }
 
     /// What this worker offers from now on; what runs already goes on.
@@ -280,9 +314,15 @@ impl Execution {
         self.core.wait_until(|state| !state.is_running()).await;
     }
 
-    /// Waits until the master has acknowledged every end.
+    /// Waits until the master has acknowledged every end, and nothing is left of them here.
     pub async fn all_acknowledged(&self) {
         self.core.wait_until(|state| state.is_empty()).await;
+        self.settled().await;
+    }
+
+    /// Waits until what has been noted so far is on disk, unless the disk does not answer.
+    pub async fn settled(&self) {
+        self.core.context.spool.settled().await;
     }
 }
 
@@ -329,7 +369,7 @@ impl Core {
                         }
                         self.launch_ready();
                     }
-                    Accepted::Misfit(ended) => self.finish(ended),
+                    Accepted::Misfit(ended) => self.finish_unstarted(ended),
                     Accepted::Settled => {}
                 }
             }
@@ -362,7 +402,7 @@ impl Core {
             Ordered::NotHeld => state.report(ToMaster::Ended(Box::new(unstarted()))),
             Ordered::WasQueued => {
                 drop(state);
-                self.finish(unstarted());
+                self.finish_unstarted(unstarted());
                 self.launch_ready();
             }
         }
@@ -378,7 +418,7 @@ impl Core {
     fn forget(&self, attempt: AttemptRef) {
         let forgotten = self.state().forget(attempt);
         if let Some(output) = forgotten {
-            self.workshop.spool.forget(attempt);
+            self.context.spool.forget(attempt);
             if let Some(output) = output {
                 output.remove();
             }
@@ -386,132 +426,19 @@ impl Core {
         }
     }
 
-    /// Starts what there is room for.
-    fn launch_ready(self: &Arc<Self>) {
-        loop {
-            let Some(launch) =
-                self.state().next_launch(BootTime::now(), |attempt| self.workshop.spool.new_output(attempt))
-            else {
-                return;
-            };
-            tokio::spawn(self.clone().execute(launch));
-        }
-    }
-
-    async fn execute(self: Arc<Self>, launch: Launch) {
-        let Launch { start, worker_name, writer, controls } = launch;
-        let attempt = start.attempt;
-        let run = attempt::run(&self.workshop, &start, &worker_name, writer, controls, &self);
-        self.see_to_its_end(attempt, run).await;
-    }
-
-    async fn adopt(self: Arc<Self>, resumption: Resumption, writer: OutputWriter, controls: Controls) {
-        let attempt = resumption.start.attempt;
-        let run = attempt::adopt(&self.workshop, resumption, writer, controls, &self);
-        self.see_to_its_end(attempt, run).await;
-    }
-
-    async fn see_to_its_end(self: &Arc<Self>, attempt: AttemptRef, run: impl Future<Output = Ended>) {
-        let ended = match AssertUnwindSafe(run).catch_unwind().await {
-            Ok(ended) => ended,
-            Err(_) => self.after_panic(attempt).await,
-        };
-        self.released(attempt);
+    /// The attempt is over without ever having started.
+    fn finish_unstarted(&self, ended: Ended) {
+        self.context.spool.ended_unstarted(ended.clone());
         self.finish(ended);
     }
 
-    /// A mistake in this program must not leave an attempt running for ever.
-    async fn after_panic(&self, attempt: AttemptRef) -> Ended {
-        tracing::error!(%attempt, "the attempt was given up: a bug in gaffer");
-        let marker = self.workshop.marker(attempt);
-        let kill = move || driver::kill_marked(&marker);
-        let killed = tokio::task::spawn_blocking(kill).await.ok();
-        let mut ended = attempt::unstarted(attempt, AttemptEnd::Lost { cause: LostCause::NotHeld });
-        ended.killed = killed.filter(|receipt| receipt.killed + receipt.left > 0);
-        ended.output_bytes = self.state().output(attempt).map_or(0, |output| output.end());
-        ended
-    }
-
-    /// The attempt is over; the report is kept until the master has it.
+    /// The attempt is over, which the journal knows; the report is kept until the master has it.
     fn finish(&self, ended: Ended) {
         log_end(&ended);
-        self.workshop.spool.ended(&ended);
         self.state().finish(ended);
         self.eventful.notify_one();
         self.settled.notify_waiters();
     }
-}
-
-impl Progress for Arc<Core> {
-    fn noted(&self, attempt: AttemptRef, message: String) {
-        self.state().report(ToMaster::Noted { attempt, message });
-        self.eventful.notify_one();
-    }
-
-    fn started(&self, attempt: AttemptRef, at: DateTime<Utc>, container: Option<ContainerFacts>) {
-        self.state().started(attempt, at, container);
-        self.eventful.notify_one();
-    }
-
-    fn took_input(&self, taken: InputTaken) {
-        self.state().report(ToMaster::InputTaken(taken));
-        self.eventful.notify_one();
-    }
-
-    fn wrote(&self, attempt: AttemptRef) {
-        self.state().wrote(attempt);
-        self.eventful.notify_one();
-    }
-
-    fn released(&self, attempt: AttemptRef) {
-        self.state().release(attempt);
-        self.launch_ready();
-    }
-}
-
-/// Tells the master when a driver fails or works again. Never ends.
-async fn report_drivers(core: Arc<Core>) {
-    let mut told = core.workshop.drivers.status();
-    loop {
-        let changes = core.workshop.drivers.changes();
-        let drivers = core.workshop.drivers.status();
-        if drivers != told {
-            told.clone_from(&drivers);
-            core.state().report(ToMaster::Drivers { drivers });
-            core.eventful.notify_one();
-        }
-        changes.await;
-    }
-}
-
-/// What is to be done every few seconds. Never ends.
-async fn keep_house(core: Arc<Core>, data_dir: PathBuf) {
-    let mut interval = tokio::time::interval(HOUSEKEEPING_INTERVAL);
-    loop {
-        interval.tick().await;
-        driver::reap_forsaken_orphans();
-        core.workshop.drivers.look_again();
-        let Some(disk) = stats::disk(&data_dir) else { continue };
-        let is_low = disk.available < LOW_DISK_BYTES.min(disk.total / LOW_DISK_DIVISOR);
-        let has_changed = core.state().set_disk_is_low(is_low);
-        match (has_changed, is_low) {
-            (false, _) => {}
-            (true, true) => tracing::warn!(
-                free_bytes = disk.available,
-                "the disk of {} is nearly full: nothing new starts",
-                data_dir.display()
-            ),
-            (true, false) => {
-                tracing::info!("the disk of {} has room again", data_dir.display());
-                core.launch_ready();
-            }
-        }
-    }
-}
-
-fn default_spool_limit(data_dir: &Path) -> u64 {
-    let free = stats::disk(data_dir).map_or(u64::MAX, |disk| disk.available);
-    DEFAULT_SPOOL_LIMIT.min(free / 2)
 }
 
 fn log_end(ended: &Ended) {

@@ -4,6 +4,7 @@
 //! are processes of their own: see [`executor`].
 
 mod attempt;
+mod blocking;
 mod clock;
 pub mod config;
 mod connection;

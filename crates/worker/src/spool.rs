@@ -12,9 +12,10 @@ mod writer;
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
+use std::future::ready;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
@@ -22,7 +23,10 @@ use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::wire::{Ended, KillReceipt};
+use tokio::time::timeout;
 
+use crate::attempt::Began;
+use crate::blocking::{BlockingThreads, NoAnswer, PATIENCE, STORING_PATIENCE};
 use crate::clock::BootTime;
 use crate::data_dir::create_private_dir;
 use files::Files;
@@ -41,7 +45,9 @@ pub(crate) use writer::OutputWriter;
 pub(crate) struct Spool {
     files: Arc<Files>,
     limits: Arc<Limits>,
-    journal: Mutex<Journal>,
+    journal: Arc<Mutex<Journal>>,
+    /// One thread, so that entries are written in their order.
+    journal_thread: BlockingThreads,
 }
 
 /// An attempt of an earlier process of this worker. It is over, and the master has not acknowledged that.
@@ -55,9 +61,7 @@ pub(crate) struct Recovered {
 #[derive(Debug)]
 pub(crate) struct Resumed {
     pub start: StartAttempt,
-    /// When it began to start.
-    pub at: DateTime<Utc>,
-    pub boot: BootTime,
+    pub began: Began,
     /// It is known to have started.
     pub has_started: bool,
     pub output: Arc<Output>,
@@ -114,8 +118,7 @@ impl Spool {
                 let output = Arc::new(output);
                 from_before.resumed.push(Resumed {
                     start: start.clone(),
-                    at: starting.at,
-                    boot: starting.boot,
+                    began: Began { at: starting.at, boot: starting.boot },
                     has_started: remembered.started.is_some(),
                     writer: OutputWriter::new(output.clone(), spool_files.clone(), limits.clone(), progress),
                     output,
@@ -144,7 +147,10 @@ impl Spool {
                 fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
         }
-        Ok((Spool { files: spool_files, limits, journal: Mutex::new(journal) }, from_before))
+        let journal_thread =
+            BlockingThreads::new("journal", 1, STORING_PATIENCE).context("cannot start a thread")?;
+        let journal = Arc::new(Mutex::new(journal));
+        Ok((Spool { files: spool_files, limits, journal, journal_thread }, from_before))
     }
 
     /// The output of a new attempt, and its writer.
@@ -155,38 +161,74 @@ impl Spool {
         (output, writer)
     }
 
-    /// Notes that an attempt is about to start. After an error it must not: nobody would look for its processes.
+    /// Notes that an attempt is about to start. After an error it must not: nobody would look for its processes. Waits for
+    /// the disk, but not much longer than until `hurry`.
     ///
     /// With `resume`, a later process of the worker may go on with it.
-    pub fn starting(
+    pub async fn starting(
         &self,
         attempt: AttemptRef,
-        at: DateTime<Utc>,
-        resume: Option<&StartAttempt>,
+        began: Began,
+        resume: Option<Arc<StartAttempt>>,
+        hurry: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        self.journal().starting(attempt, at, BootTime::now(), resume)
+        let Began { at, boot } = began;
+        let note = self.noting(move |journal| journal.starting(attempt, at, boot, resume.as_deref()));
+        let noted = self.journal_thread.run_until(hurry, note).await;
+        noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not answer")))
     }
 
-    /// Notes that it started.
-    pub fn started(&self, attempt: AttemptRef, pid: Option<i32>) {
-        let noted = self.journal().started(attempt, pid, BootTime::now());
-        warn_of(attempt, noted);
+    /// Notes that it started. Waits for the disk a little: nobody watches the attempt meanwhile.
+    pub async fn started(&self, attempt: AttemptRef, pid: Option<i32>) {
+        let boot = BootTime::now();
+        let noted = self.note_now(attempt, move |journal| journal.started(attempt, pid, boot));
+        if timeout(PATIENCE, noted).await.is_err() {
+            tracing::warn!(%attempt, "the disk does not answer: the start is noted once it does");
+        }
     }
 
-    /// Notes how it ended. Remembered also when the disk refuses it for now.
-    pub fn ended(&self, ended: &Ended) {
-        let noted = self.journal().ended(ended);
-        warn_of(ended.attempt, noted);
+    /// Notes how it ended.
+    pub async fn ended(&self, ended: Ended) {
+        self.note_now(ended.attempt, move |journal| journal.ended(&ended)).await;
+    }
+
+    /// The same of an attempt that never started; nobody waits for that to be written.
+    pub fn ended_unstarted(&self, ended: Ended) {
+        self.note(ended.attempt, move |journal| journal.ended(&ended));
     }
 
     /// The master knows everything about the attempt.
     pub fn forget(&self, attempt: AttemptRef) {
-        let noted = self.journal().forget(attempt);
-        warn_of(attempt, noted);
+        self.note(attempt, move |journal| journal.forget(attempt));
     }
 
-    fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until what has been noted and removed so far is on disk, unless the disk does not answer.
+    pub async fn settled(&self) {
+        tokio::join!(self.journal_thread.settled(), self.files.settled());
+    }
+
+    /// Writes an entry and waits for it. Remembered also when the disk refuses it for now, or does not answer in time.
+    async fn note_now(
+        &self,
+        attempt: AttemptRef,
+        write: impl FnOnce(&mut Journal) -> io::Result<()> + Send + 'static,
+    ) {
+        let noted = self.journal_thread.run_until(ready(()), self.noting(write)).await;
+        warn_of(attempt, noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not answer"))));
+    }
+
+    /// Writes an entry that nobody waits for, after those before it.
+    fn note(&self, attempt: AttemptRef, write: impl FnOnce(&mut Journal) -> io::Result<()> + Send + 'static) {
+        let note = self.noting(write);
+        self.journal_thread.queue(move || warn_of(attempt, note()));
+    }
+
+    fn noting(
+        &self,
+        write: impl FnOnce(&mut Journal) -> io::Result<()> + Send + 'static,
+    ) -> impl FnOnce() -> io::Result<()> + Send + 'static {
+        let journal = self.journal.clone();
+        move || write(&mut journal.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use gaffer_domain::quantity::Bytes;
 use gaffer_protocol::wire::MachineStats;
 use nix::sys::statvfs::statvfs;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::blocking::NoAnswer;
 
 /// Time that all processors together have spent, in clock ticks since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,20 +41,55 @@ pub(crate) struct Disk {
     pub available: u64,
 }
 
+/// How long a reading waits for the disk; then it has the state of the reading before.
+const DISK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Reads the machine's state; remembers the last reading, for the use of the processors is what lies between two.
 pub(crate) struct StatsReader {
-    disk_path: PathBuf,
+    disk: DiskWatch,
     last: Option<CpuTimes>,
+}
+
+/// Looks at a disk that may not answer. There is never more than one look under way.
+pub(crate) struct DiskWatch {
+    path: PathBuf,
+    looking: Option<JoinHandle<Option<Disk>>>,
+    latest: Option<Disk>,
+}
+
+impl DiskWatch {
+    /// For the file system that holds `path`.
+    pub fn new(path: &Path) -> DiskWatch {
+        DiskWatch { path: path.to_owned(), looking: None, latest: None }
+    }
+
+    /// The present state; none if it cannot be asked. An error if there is no answer in that time.
+    pub async fn look(&mut self, limit: Duration) -> Result<Option<Disk>, NoAnswer> {
+        let mut looking = self.looking.take().unwrap_or_else(|| {
+            let path = self.path.clone();
+            tokio::task::spawn_blocking(move || disk(&path))
+        });
+        match timeout(limit, &mut looking).await {
+            Ok(looked) => {
+                self.latest = looked.unwrap_or_default();
+                Ok(self.latest)
+            }
+            Err(_) => {
+                self.looking = Some(looking);
+                Err(NoAnswer)
+            }
+        }
+    }
 }
 
 impl StatsReader {
     /// For this machine and the file system that holds `disk_path`.
     pub fn new(disk_path: &Path) -> StatsReader {
-        StatsReader { disk_path: disk_path.to_owned(), last: None }
+        StatsReader { disk: DiskWatch::new(disk_path), last: None }
     }
 
     /// The present state. What cannot be read counts as 0: a worker without statistics is still a worker.
-    pub fn read(&mut self) -> MachineStats {
+    pub async fn read(&mut self) -> MachineStats {
         let now = fs::read_to_string("/proc/stat").ok().as_deref().and_then(cpu_times);
         let cpu = match (self.last, now) {
             (Some(last), Some(now)) => Some(cpu_use(last, now)),
@@ -57,7 +97,8 @@ impl StatsReader {
         };
         self.last = now;
         let memory = memory().unwrap_or(Memory { total: 0, available: 0 });
-        let disk = disk(&self.disk_path).unwrap_or(Disk { total: 0, used: 0, available: 0 });
+        let disk = self.disk.look(DISK_PATIENCE).await.unwrap_or(self.disk.latest);
+        let disk = disk.unwrap_or(Disk { total: 0, used: 0, available: 0 });
         MachineStats {
             cpu,
             memory_used: Bytes(memory.total.saturating_sub(memory.available)),
@@ -74,7 +115,7 @@ pub(crate) fn memory() -> Option<Memory> {
     meminfo(&fs::read_to_string("/proc/meminfo").ok()?)
 }
 
-/// Room on the file system that holds `path`; none if it cannot be asked.
+/// Room on the file system that holds `path`; none if it cannot be asked. Blocks.
 pub(crate) fn disk(path: &Path) -> Option<Disk> {
     let stat = statvfs(path).ok()?;
     // The fields are narrower on some machines.
@@ -174,11 +215,12 @@ mod tests {
         assert_eq!(load("a b c"), None);
     }
 
-    #[test]
-    fn this_machine_can_be_read() {
+    #[tokio::test]
+    async fn this_machine_can_be_read() {
         let mut reader = StatsReader::new(Path::new("/"));
-        assert_eq!(reader.read().cpu, None, "one reading says nothing");
-        let stats = reader.read();
+        assert_eq!(reader.read().await.cpu, None, "one reading says nothing");
+        crate::tests::master::soon("a look at the disk", reader.disk.look(Duration::MAX)).await.unwrap();
+        let stats = reader.read().await;
         assert!(stats.cpu.is_some_and(|cpu| (0.0..=1.0).contains(&cpu)));
         assert!(stats.memory_total.0 > stats.memory_used.0 && stats.memory_used.0 > 0);
         assert!(stats.disk_total.0 >= stats.disk_used.0 && stats.disk_total.0 > 0);

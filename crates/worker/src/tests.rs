@@ -4,6 +4,7 @@
 mod docker;
 pub(crate) mod docker_daemon;
 mod host;
+mod hung;
 pub(crate) mod master;
 mod restart;
 mod session;

@@ -1,9 +1,8 @@
 //! `gaffer completion`: what a shell needs to complete commands and options.
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::{Shell, generate};
 
-use crate::args;
 use crate::failure::Failure;
 use crate::out::Out;
 
@@ -18,13 +17,13 @@ pub struct CompletionArgs {
     shell: Shell,
 }
 
-/// Carries it out.
+/// Carries it out for that command line.
 ///
 /// # Errors
 /// [`Failure::Output`].
-pub fn run(args: &CompletionArgs, out: &Out) -> Result<u8, Failure> {
+pub fn run(args: &CompletionArgs, mut command: Command, out: &Out) -> Result<u8, Failure> {
     let mut text = Vec::new();
-    generate(args.shell, &mut args::Args::command(), "gaffer", &mut text);
+    generate(args.shell, &mut command, "gaffer", &mut text);
     out.print(&text)?;
     Ok(0)
 }

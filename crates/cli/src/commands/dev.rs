@@ -11,15 +11,14 @@ use clap::{Args, Parser};
 use gaffer_domain::JobId;
 use gaffer_domain::placement::Strategy;
 use gaffer_domain::spec::JobSpec;
+use gaffer_master::Running;
 use gaffer_master::config::{ConnectionConfig, LeaderLease, MasterConfig, Rebalance, resolve};
-use gaffer_master::secret::{NewSecret, Purpose, hash_of};
-use gaffer_master::serve::FIRST_USER;
-use gaffer_master::store::jobs::Submitted;
-use gaffer_master::store::workers::Worker;
-use gaffer_master::submit::Submission;
-use gaffer_master::{Master, Running};
+use gaffer_master::operations::jobs::{self, Submit};
+use gaffer_master::operations::keys::{self, NewKey};
+use gaffer_master::operations::sign_in::{self, Refused};
+use gaffer_master::operations::{Actor, Context as Operations, OperationError};
+use gaffer_master::records::{KeyKind, Worker};
 use gaffer_protocol::output::Stream;
-use gaffer_protocol::rest::NewKey;
 use gaffer_worker::ExecutorPlace;
 use gaffer_worker::config::{ApiKey, WorkerConfig};
 use serde_json::json;
@@ -46,26 +45,25 @@ const SAMPLE: &str = include_str!("sample.sh");
 Everything is kept between runs. Once it is up, client commands in other terminals find it by themselves, and \
 $GAFFER_DATA_DIR/dev.env tells scripts its addresses and keys.")]
 pub struct DevArgs {
-    /// Where the dashboard listens (host:port, on this machine only; port 0 takes a free one)
+    /// Address of the dashboard, loopback only (port 0: any free port)
     #[arg(long, env = "GAFFER_DASHBOARD_ADDR", default_value = "127.0.0.1:3000", value_name = "ADDR")]
     dashboard_addr: String,
-    /// Where the REST API listens
+    /// Address of the REST API
     #[arg(long, env = "GAFFER_API_ADDR", default_value = "127.0.0.1:8000", value_name = "ADDR")]
     api_addr: String,
-    /// Where workers dial in
+    /// Address for workers
     #[arg(long, env = "GAFFER_WORKER_ADDR", default_value = "127.0.0.1:8080", value_name = "ADDR")]
     worker_addr: String,
-    /// Where everything is kept [default: /var/lib/gaffer as root, else ~/.local/share/gaffer]
+    /// Data directory [default: /var/lib/gaffer as root, else ~/.local/share/gaffer]
     #[arg(long, env = "GAFFER_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Directory with the Postgres programs; found by itself in the usual places
+    /// Directory of the Postgres programs [default: searched in the usual places]
     #[arg(long, env = "GAFFER_PG_BIN", value_name = "DIR")]
     pg_bin: Option<PathBuf>,
-    /// How workers are chosen for jobs that do not say: spread, binpack, round_robin, greedy, epvm or epvm_lieb
+    /// Default placement strategy, see `gaffer master --help`
     #[arg(long, env = "GAFFER_STRATEGY", value_name = "STRATEGY", default_value_t)]
     strategy: Strategy,
-    /// Whether services are moved to where they are much better off: off, or how long a task of theirs must have executed,
-    /// and a worker must have been connected, before that is considered
+    /// When services may be moved for balance, or off
     #[arg(long, env = "GAFFER_REBALANCE", value_name = "TIME|off", default_value_t)]
     rebalance: Rebalance,
     /// Limits of the three ports
@@ -119,15 +117,16 @@ async fn beside_master(
     out: &Out,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let master = &running.master;
-    let worker_key = kept_key(master, &data_dir.join("dev-worker.key"), Purpose::WorkerKey).await?;
-    let user = master.first_user().await?;
+    let context = &running.context;
+    let operator = sign_in::operator(context).await?;
+    let kept_key = async |file, kind| kept_key(context, &operator, &data_dir.join(file), kind).await;
+    let worker_key = kept_key("dev-worker.key", KeyKind::Worker).await?;
     let places = Places {
         api: format!("http://{}", running.api),
         workers: format!("ws://{}", running.workers),
-        link: master.login_link(user, LINK_VALID_SECS).await?,
-        script_link: master.login_link(user, LINK_VALID_SECS).await?,
-        key: kept_key(master, &data_dir.join("dev-user.key"), Purpose::UserKey).await?,
+        link: running.sign_in_url(LINK_VALID_SECS).await?,
+        script_link: running.sign_in_url(LINK_VALID_SECS).await?,
+        key: kept_key("dev-user.key", KeyKind::User).await?,
         data_dir,
     };
     let config = WorkerConfig {
@@ -138,13 +137,13 @@ async fn beside_master(
         api_key_file: None,
         ..WorkerFromEnvironment::read().map_err(anyhow::Error::msg)?
     };
-    let mut changes = master.changes.of_any();
+    let mut changes = running.views.changes.of_any();
     let worker = tokio::spawn(gaffer_worker::run(config, ExecutorPlace::Process, shutdown));
-    let sample = sample_job(master).await?;
+    let sample = sample_job(context, &operator).await?;
     // A worker that does not come is reported by itself; the rest is up all the same.
     let connected = async {
         loop {
-            let workers = master.store.worker_list(None).await?;
+            let workers = running.views.reads.worker_list(None).await?;
             if let Some(worker) = workers.into_iter().find(|worker| worker.offline_since.is_none()) {
                 return anyhow::Ok(worker);
             }
@@ -228,42 +227,37 @@ impl Places {
 }
 
 /// The key of the last run if it is still good, else a new one, kept for the next.
-async fn kept_key(master: &Master, path: &Path, purpose: Purpose) -> anyhow::Result<String> {
-    if let Some(key) = fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
-        && let Some(sha256) = hash_of(&key, purpose)
-        && master.store.key_check(&sha256).await?.is_ok()
-    {
-        return Ok(key);
+async fn kept_key(
+    context: &Operations,
+    operator: &Actor,
+    path: &Path,
+    kind: KeyKind,
+) -> anyhow::Result<String> {
+    if let Some(key) = fs::read_to_string(path).ok().map(|text| text.trim().to_owned()) {
+        match sign_in::holder_of_key(context, kind, &key, None).await {
+            Ok(_) => return Ok(key),
+            Err(Refused::Store(error)) => return Err(error.into()),
+            Err(_) => {}
+        }
     }
-    let project = master.store.project_default().await?;
-    let (kind, user) = match purpose {
-        Purpose::UserKey => ("user", Some(master.store.user_ensure(FIRST_USER, project).await?)),
-        _ => ("worker", None),
-    };
-    let secret = NewSecret::new(purpose);
-    let new = NewKey { kind: kind.to_owned(), name: "gaffer dev".to_owned(), expires_in_seconds: None };
-    master.store.key_insert(project, user, &new, secret.shown(), &secret.sha256).await?;
-    write_private(path, &format!("{}\n", secret.text))?;
-    Ok(secret.text)
+    let new = NewKey { kind, name: "gaffer dev".to_owned(), expires_in_seconds: None };
+    let secret = keys::create(context, operator, new).await?.secret;
+    write_private(path, &format!("{secret}\n"))?;
+    Ok(secret)
 }
 
 /// Submits the sample job, once in the life of an installation.
-async fn sample_job(master: &Master) -> anyhow::Result<Option<JobId>> {
+async fn sample_job(context: &Operations, operator: &Actor) -> anyhow::Result<Option<JobId>> {
     let spec = json!({"name": "welcome to gaffer", "labels": {"sample": "yes"}, "script": SAMPLE});
     let spec =
         JobSpec::read(&spec).map_err(|mistakes| anyhow::anyhow!("the sample job is wrong: {mistakes:?}"))?;
-    let project = master.store.project_default().await?;
-    let submission = Submission {
-        project,
-        user: FIRST_USER,
-        spec: &spec,
-        rerun_of: None,
-        idempotency_key: Some("gaffer dev: the sample job"),
-    };
-    Ok(match master.submit(submission).await? {
-        Submitted::Created(job) => Some(job),
-        _ => None,
-    })
+    let wanted = Submit { spec: &spec, idempotency_key: Some("gaffer dev: the sample job") };
+    match jobs::submit(context, operator, wanted).await {
+        Ok(accepted) => Ok(Some(accepted.job).filter(|_| accepted.is_new)),
+        // An earlier version had another sample.
+        Err(OperationError::KeyReused) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn remove(path: &Path) -> anyhow::Result<()> {

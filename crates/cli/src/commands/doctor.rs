@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::access;
 use crate::client::{self, Client, Query};
 use crate::commands::dev::WorkerFromEnvironment;
 use crate::config;
@@ -50,9 +51,9 @@ pub struct DoctorArgs {
 /// A server on this machine.
 #[derive(Debug, Subcommand)]
 pub enum Patient {
-    /// Whether the master on this machine is ready
+    /// Check whether the local master is ready
     Master,
-    /// Whether the worker on this machine lives
+    /// Check whether the local worker is alive
     Worker,
 }
 
@@ -133,7 +134,7 @@ fn in_a_line(finding: &Finding) -> String {
 async fn master() -> Finding {
     let address = config::variable("GAFFER_API_ADDR").unwrap_or_default();
     let port = address.rsplit_once(':').map_or(DEFAULT_API_PORT, |(_, port)| port);
-    let server = match config::server_url(&format!("http://127.0.0.1:{port}")) {
+    let server = match access::server_url(&format!("http://127.0.0.1:{port}")) {
         Ok(server) => server,
         Err(failure) => return Finding::problem("master", failure.to_string(), "correct GAFFER_API_ADDR"),
     };
@@ -247,7 +248,7 @@ async fn api() -> Vec<Finding> {
 }
 
 /// Whether the master can record what happens, and whether the database has refused anything.
-async fn records(access: &config::Access) -> Option<Finding> {
+async fn records(access: &access::Access) -> Option<Finding> {
     const CHECK: &str = "database";
     let client = Client::new(access).ok()?;
     let state: System = client.read(&["system"], &Query::new()).await.ok()?;
@@ -291,7 +292,7 @@ fn clock(answer: &Response) -> Option<Finding> {
 }
 
 /// Workers whose clocks are off, as the master measures it.
-async fn workers_clocks(access: &config::Access) -> Option<Finding> {
+async fn workers_clocks(access: &access::Access) -> Option<Finding> {
     const CHECK: &str = "workers' clocks";
     let mut query = Query::from([("limit", "500".to_owned())]);
     let client = Client::new(access).ok()?;

@@ -28,13 +28,13 @@ Examples:
   gaffer events -f
   gaffer events -f -o jsonl | jq .message")]
 pub struct EventsArgs {
-    /// Only those of a job: its number, or last
+    /// Only events of this job (number or last)
     #[arg(value_name = "JOB")]
     job: Option<One>,
-    /// Show events as they happen; Ctrl-C leaves
+    /// Follow events as they happen
     #[arg(short, long)]
     follow: bool,
-    /// All of them, not only the first page
+    /// List all events, not only the first page
     #[arg(long, conflicts_with = "follow")]
     all: bool,
     #[command(flatten)]

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use gaffer_domain::job::JobState;
+use gaffer_domain::task::StateName;
 use gaffer_protocol::rest::Job;
 
 use crate::client::{Client, Query};
@@ -22,7 +23,7 @@ Examples:
   gaffer jobs -l team=vision --limit 100
   gaffer jobs --all -o jsonl | jq .id")]
 pub struct JobsArgs {
-    /// Only jobs in this state, or in one of several: failed,cancelled
+    /// Only jobs in one of these states: failed,cancelled
     #[arg(
         long = "state",
         value_name = "STATE",
@@ -30,19 +31,19 @@ pub struct JobsArgs {
         value_parser = PossibleValuesParser::new(JobState::ALL.map(JobState::as_str))
     )]
     states: Vec<String>,
-    /// Only jobs whose name contains this, in any case
+    /// Only jobs whose name contains this (ignores case)
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Only jobs with this label. May be repeated
+    /// Only jobs with this label. (repeatable)
     #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
     /// Only jobs with a task for this driver
     #[arg(long, value_name = "DRIVER", value_parser = ["host", "docker"])]
     driver: Option<String>,
-    /// So many at once, at most 500
+    /// Maximum number of jobs to list (≤ 500)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=500))]
     limit: Option<u16>,
-    /// All of them, not only the latest
+    /// List all jobs, not only the latest
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -105,8 +106,7 @@ impl Entry for Job {
 
 /// `3/10`: completed of all.
 fn tasks(job: &Job) -> String {
-    let completed = job.task_counts.get("completed").copied().unwrap_or(0);
-    format!("{completed}/{}", job.task_counts.values().sum::<i64>())
+    format!("{}/{}", job.tasks_in(StateName::Completed), job.task_counts.values().sum::<i64>())
 }
 
 /// How long something took, or has been taking, as the master says; an older one tells only when it was.

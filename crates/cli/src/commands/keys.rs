@@ -28,17 +28,17 @@ pub struct KeysArgs {
 
 #[derive(Debug, Subcommand)]
 enum KeysAction {
-    /// List the keys
+    /// List keys
     List(ListArgs),
-    /// Make a key; it is printed this once
+    /// Create a key and print it once
     Create(CreateArgs),
-    /// Refuse a key from now on
+    /// Revoke a key
     Revoke(RevokeArgs),
 }
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// All of them, not only the first page
+    /// List all keys, not only the first page
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -47,13 +47,13 @@ struct ListArgs {
 
 #[derive(Debug, Args)]
 struct CreateArgs {
-    /// Who it is for
+    /// Kind of key
     #[arg(long, value_enum)]
     kind: Kind,
-    /// What it is for
+    /// Name of the key
     #[arg(long, value_name = "NAME")]
     name: String,
-    /// How long it is good for, such as 30d [default: until it is revoked]
+    /// Lifetime, e.g. 30d [default: until revoked]
     #[arg(long, value_name = "TIME")]
     expires: Option<Span>,
 }
@@ -68,7 +68,7 @@ enum Kind {
 
 #[derive(Debug, Args)]
 struct RevokeArgs {
-    /// Its number, from `gaffer keys list`
+    /// Key number, see `gaffer keys list`
     #[arg(value_name = "ID")]
     id: u64,
 }

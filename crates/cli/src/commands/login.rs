@@ -7,8 +7,9 @@ use clap::Args;
 use gaffer_protocol::rest::{Job, Page, Version};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
+use crate::access::{self, Access, Key};
 use crate::client::{Client, Query};
-use crate::config::{self, Access, Key};
+use crate::config;
 use crate::failure::Failure;
 use crate::login;
 use crate::out::Out;
@@ -32,7 +33,7 @@ pub struct LoginArgs {
 /// # Errors
 /// What the API or the network says; nothing is stored then.
 pub async fn run(args: LoginArgs, out: &Out) -> Result<u8, Failure> {
-    let url = config::server_url(&args.url)?;
+    let url = access::server_url(&args.url)?;
     let path = config::login_file().ok_or_else(|| {
         Failure::Usage("there is no place to keep the login: set HOME or XDG_CONFIG_HOME".to_owned())
     })?;

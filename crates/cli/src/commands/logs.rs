@@ -32,36 +32,36 @@ Examples:
 Both streams go to standard output, in the order in which they were read. On a terminal only text and colours pass, \
 unless --raw is given.")]
 pub struct LogsArgs {
-    /// A job, or one task of it: 42, last, 42.train.7
+    /// Job, or one of its tasks: 42, last, 42.train.7
     #[arg(value_name = "JOB[.TASK]")]
     whose: Whose,
-    /// Go on as more arrives, until it is over
+    /// Follow the output until the task finishes
     #[arg(short, long)]
     follow: bool,
-    /// The task, by name or name.index
+    /// Task, as name or name.index
     #[arg(long, value_name = "TASK")]
     task: Option<String>,
     /// Only this attempt [default: the latest]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     attempt: Option<u32>,
-    /// Only so many lines from the end
+    /// Only the last N lines
     #[arg(long, value_name = "N")]
     tail: Option<u64>,
-    /// Only these lines, from 1, both included: 100-200
+    /// Only these lines, counted from 1: 100-200
     #[arg(long, value_name = "A-B", value_parser = line_range, conflicts_with_all = ["tail", "follow"])]
     lines: Option<String>,
     /// Only this stream
     #[arg(long, value_name = "STREAM", value_parser = stream)]
     stream: Option<Stream>,
-    /// Begin each line with the time at which it was read
+    /// Prefix each line with its time
     #[arg(short, long)]
     timestamps: bool,
-    /// Compare the stored output with what the worker read, by length and SHA-256; print the result only
+    /// Verify the stored output against the worker's checksum
     ///
-    /// Prints one line per task. Exit code 1 if an output differs, 5 if one could not be compared: it is not over, or was lost.
+    /// Compares length and SHA-256 and prints one line per task. Exit code 1 if an output differs, 5 if one cannot be compared because its task is not finished or was lost.
     #[arg(long, conflicts_with_all = ["follow", "tail", "lines", "stream", "timestamps", "raw"])]
     verify: bool,
-    /// Let the output do to the terminal what it wants, not only colour
+    /// Pass all terminal escape sequences through
     #[arg(long)]
     raw: bool,
 }

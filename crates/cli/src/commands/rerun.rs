@@ -25,7 +25,7 @@ pub struct RerunArgs {
     /// Jobs: 42, 1-20, last
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<Selector>,
-    /// Show the output of the new job until it is over; Ctrl-C leaves it running
+    /// Follow the output of the new job
     #[arg(short, long)]
     pub follow: bool,
     /// Do not ask

@@ -46,7 +46,7 @@ is not found; 137 if it ran out of memory or wrote more than its limit; 143 if i
 failed, or lost the worker. Before it was accepted: 2 for wrong \
 usage, 4 if the key may not.")]
 pub struct RunArgs {
-    /// The command with its arguments
+    /// Command and arguments
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,
@@ -55,20 +55,20 @@ pub struct RunArgs {
         conflicts_with = "script"
     )]
     command: Vec<String>,
-    /// Run the text of this file instead; - for standard input
+    /// Run this script instead (- for standard input)
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
     /// Pass standard input to the command
     ///
-    /// Every byte reaches the command as it is, and so does the end of the input. If the connection is lost, it waits and
-    /// goes on where it was. Without this option the command's standard input is empty. A command with -i is not repeated:
-    /// --retries, --count and --array do not go with it. Example: tar c src | gaffer run -i -- tar x -C /srv
+    /// Bytes and end of input are passed on exactly. After a lost connection the input continues where it stopped. Without
+    /// this option the command's standard input is empty. A command with -i is never repeated, so --retries, --count and
+    /// --array conflict with it. Example: tar c src | gaffer run -i -- tar x -C /srv
     #[arg(short, long, conflicts_with_all = ["retries", "count", "array"])]
     interactive: bool,
-    /// Say nothing on standard error but what the command says
+    /// Suppress gaffer's own messages
     #[arg(short, long)]
     quiet: bool,
-    /// Let the output do to the terminal what it wants, not only colour
+    /// Pass all terminal escape sequences through
     #[arg(long)]
     raw: bool,
     #[command(flatten)]

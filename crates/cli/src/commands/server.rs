@@ -5,13 +5,12 @@ use std::io;
 
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use gaffer_master::config::MasterConfig;
+use gaffer_worker::ExecutorPlace;
 use gaffer_worker::config::{ApiKey, WorkerConfig};
-use gaffer_worker::{ExecutorPlace, Hangup};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::Command;
 use crate::commands::workers::WorkerAction;
 use crate::commands::{supervisor, worker_key};
 use crate::config::{self, WorkerPart};
@@ -56,26 +55,6 @@ impl Args for WorkerArgs {
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
         WorkerArgs::augment_args(command)
     }
-}
-
-/// What a process does before it opens anything: a server gets rid of what it inherited. Gives the key that the
-/// supervisor of a worker has to hand to its agents.
-///
-/// # Errors
-/// [`Failure::Local`] when the key cannot be read.
-pub fn begin(command: &Command) -> Result<Option<ApiKey>, Failure> {
-    let (hangup, key) = match command {
-        Command::Worker(WorkerArgs::Serve(worker)) if config::worker_part() == WorkerPart::Supervisor => {
-            (Hangup::Inherited, worker_key::take(worker)?)
-        }
-        Command::Worker(WorkerArgs::Serve(_)) | Command::Dev(_) | Command::Master(_) => {
-            (Hangup::Inherited, None)
-        }
-        Command::Executor | Command::Watchdog => (Hangup::Default, None),
-        _ => return Ok(None),
-    };
-    gaffer_worker::begin(hangup);
-    Ok(key)
 }
 
 /// Runs a master until it is told to end.
@@ -182,7 +161,7 @@ where
 
 fn log_to_stderr(out: &Out, filter: &str) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(config::log_filter().as_deref().unwrap_or(filter))
-        .map_err(|error| Failure::Usage(format!("GAFFER_LOG makes no sense: {error}")))?;
+        .map_err(|error| Failure::Usage(format!("GAFFER_LOG is invalid: {error}")))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let set = if config::logs_json() {
         log.json().try_init()

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use gaffer_domain::placement::Strategy;
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
-use gaffer_domain::simulate::{Machines, Outcome, simulate, table, trace};
 use gaffer_domain::spec::Resources;
+use gaffer_domain::worker::WorkerState;
 use gaffer_protocol::rest::{Page, Worker};
+use gaffer_protocol::trace;
+use gaffer_simulator::{Machines, Outcome, simulate, table};
 
 use crate::client::{Client, Query};
 use crate::config;
@@ -33,26 +35,29 @@ Examples:
   gaffer simulate trace.csv 10x8:16GiB:100GiB
   gaffer simulate trace.csv 4x8:16GiB:100GiB 4x4:16GiB:100GiB --strategy spread --strategy binpack --json")]
 pub struct SimulateArgs {
-    /// The trace, - for standard input, unless --history; then the fleet: NUMBERxCPUS:MEMORY:DISK for each kind of machine
+    /// Trace file (- for standard input), then machines
+    ///
+    /// Machines are written NUMBERxCPUS:MEMORY:DISK, one argument for each kind. With --history there is no trace file.
     #[arg(value_name = "TRACE|MACHINES")]
     words: Vec<String>,
-    /// Simulate what has run on the server
+    /// Use the server's history as the trace
     #[arg(long)]
     history: bool,
-    /// What was submitted since, such as 7d [default: 24h]
+    /// Length of the history, e.g. 7d [default: 24h]
     #[arg(long, value_name = "TIME", requires = "history")]
     since: Option<Span>,
-    /// Keep the trace from the server in this file
+    /// Write the server's trace to this file
     #[arg(long, value_name = "FILE", requires = "history")]
     write_trace: Option<PathBuf>,
-    /// Only with this strategy. May be repeated [default: each]
+    /// Strategy to simulate (repeatable) [default: all]
     #[arg(long = "strategy", value_name = "STRATEGY")]
     strategies: Vec<Strategy>,
-    /// Tasks use so many times the processors that they reserve; where they use more than a machine has, all of its tasks
-    /// are slowed down alike
+    /// Factor between used and reserved processors
+    ///
+    /// Where the tasks of a machine use more processors than it has, all of them are slowed down alike.
     #[arg(long, value_name = "TIMES", default_value_t = 1.0)]
     overuse: f64,
-    /// Print JSON: an object for each strategy
+    /// Print one JSON object per strategy
     #[arg(long)]
     json: bool,
 }
@@ -113,7 +118,7 @@ async fn workers_online(client: &Client) -> Result<Vec<Machines>, Failure> {
     let mut fleet = Vec::new();
     let mut cursor = None;
     loop {
-        let mut query = vec![("limit", "500".to_owned()), ("state", "online".to_owned())];
+        let mut query = vec![("limit", "500".to_owned()), ("state", WorkerState::Online.to_string())];
         query.extend(cursor.map(|cursor| ("cursor", cursor)));
         let page: Page<Worker> = client.read(&["workers"], &query).await?;
         fleet.extend(page.items.iter().map(machine));

@@ -33,22 +33,22 @@ Examples:
 
 Exit codes: 0 once it is accepted. With --wait or --follow those of `gaffer run`.")]
 pub struct SubmitArgs {
-    /// A file with the job's specification; - for standard input
+    /// Job specification file (- for standard input)
     #[arg(value_name = "FILE", conflicts_with_all = ["command", "script"])]
     file: Option<PathBuf>,
-    /// A command with its arguments
+    /// Command and arguments
     #[arg(last = true, value_name = "CMD", required_unless_present_any = ["file", "script", "image"], conflicts_with = "script")]
     command: Vec<String>,
-    /// A file with the text of a script; - for standard input
+    /// Script file (- for standard input)
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
-    /// Wait until the job is over
+    /// Wait until the job has finished
     #[arg(long)]
     wait: bool,
-    /// Show its output until it is over; Ctrl-C leaves it running
+    /// Follow the output of the job
     #[arg(short, long, conflicts_with = "wait")]
     follow: bool,
-    /// Say nothing on standard error
+    /// Suppress messages
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]

@@ -71,6 +71,10 @@ pub fn troubles(system: &System, now: DateTime<Utc>) -> Vec<String> {
     lines.extend(system.locked_jobs.iter().map(|locked| {
         format!("job {} is locked by another transaction since {}", locked.job, since(locked.since))
     }));
+    lines.extend(system.loops.iter().filter_map(|one| {
+        let error = style::visible(one.last_run_error.as_deref()?);
+        Some(format!("the background loop {} fails since {}: {error}", one.name, since(one.failing_since?)))
+    }));
     lines
 }
 

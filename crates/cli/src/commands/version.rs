@@ -13,10 +13,10 @@ use crate::out::Out;
 /// How to show it.
 #[derive(Debug, Args)]
 pub struct VersionArgs {
-    /// Do not ask the server
+    /// Show only the client's version
     #[arg(long)]
     client: bool,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

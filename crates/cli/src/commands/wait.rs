@@ -30,10 +30,10 @@ pub struct WaitArgs {
     /// Jobs: 42, 1-20, last
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<Selector>,
-    /// Wait no longer than this, such as 10m
+    /// Maximum time to wait, e.g. 10m
     #[arg(long, value_name = "TIME")]
     timeout: Option<Span>,
-    /// Say nothing on standard error
+    /// Suppress messages
     #[arg(short, long)]
     quiet: bool,
 }
@@ -100,9 +100,9 @@ pub async fn to_end(
     } else {
         attach::tell_end(out, job.id, &tasks, None, quiet);
     }
-    Ok(match job.state.as_str() {
-        "completed" => 0,
-        "cancelled" => exit::CANCELLED,
+    Ok(match job.known_state() {
+        Some(JobState::Completed) => 0,
+        Some(JobState::Cancelled) => exit::CANCELLED,
         _ if tasks.is_empty() => exit::GAFFER_FAILED,
         _ => exit::of_tasks(&tasks),
     })
@@ -110,8 +110,7 @@ pub async fn to_end(
 
 async fn final_job(client: &Client, id: JobId, status: &Status<'_>) -> Result<Job, Failure> {
     let mut patience = Backoff::for_a_job();
-    let is_final =
-        |job: &Job| JobState::ALL.iter().any(|state| state.is_final() && state.as_str() == job.state);
+    let is_final = |job: &Job| job.known_state().is_some_and(JobState::is_final);
     status.show(&format!("{id} is not over yet"));
     loop {
         match client.wait::<Job>(id).await {
@@ -130,8 +129,10 @@ async fn final_job(client: &Client, id: JobId, status: &Status<'_>) -> Result<Jo
 
 /// The tasks that tell how the job ended: of a failed one those that failed.
 async fn telling_tasks(client: &Client, job: &Job) -> Result<Vec<Task>, Failure> {
-    let mut query: Query = vec![("limit", if job.state == "failed" { "500" } else { "1" }.to_owned())];
-    if job.state != "completed" {
+    let state = job.known_state();
+    let limit = if state == Some(JobState::Failed) { "500" } else { "1" };
+    let mut query: Query = vec![("limit", limit.to_owned())];
+    if state != Some(JobState::Completed) {
         query.push(("state", job.state.clone()));
     }
     let page: Page<Task> = client.read(&["jobs", &job.id.to_string(), "tasks"], &query).await?;

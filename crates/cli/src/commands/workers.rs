@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use gaffer_domain::quantity::{Bytes, Span};
+use gaffer_domain::worker::Intake;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::{DrainRequest, Draining, Worker};
 use serde_json::json;
@@ -24,10 +25,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How to list the workers.
 #[derive(Debug, Args)]
 pub struct WorkersArgs {
-    /// Only workers on which this driver works
+    /// Only workers with this driver
     #[arg(long, value_name = "DRIVER", value_parser = ["host", "docker"])]
     driver: Option<String>,
-    /// All of them, not only the first page
+    /// List all workers, not only the first page
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -39,13 +40,13 @@ pub struct WorkersArgs {
 pub enum WorkerAction {
     /// Show one worker
     Show(OneWorker),
-    /// Let a worker take nothing new; services move elsewhere, and batch tasks end or move as their jobs say
+    /// Stop placing tasks on a worker and move its services
     Drain(Drain),
-    /// Let a worker take nothing new and keep what it has
+    /// Stop placing tasks on a worker
     Cordon(OneWorker),
-    /// Let a cordoned or drained worker take work again
+    /// Place tasks on a cordoned or drained worker again
     Resume(OneWorker),
-    /// Forget a worker that is not connected and has nothing left
+    /// Remove an offline worker without tasks
     Remove(Remove),
 }
 
@@ -58,10 +59,10 @@ Examples:
 pub struct Drain {
     #[command(flatten)]
     one: OneWorker,
-    /// After so long, all that is still there is stopped and started anew elsewhere
+    /// Stop and restart elsewhere what is left after this time
     #[arg(long, value_name = "TIME")]
     deadline: Option<Span>,
-    /// Return only when it has nothing left
+    /// Wait until the worker has no tasks left
     #[arg(long)]
     wait: bool,
 }
@@ -69,7 +70,7 @@ pub struct Drain {
 /// Which worker to remove.
 #[derive(Debug, Args)]
 pub struct Remove {
-    /// Its name or its number
+    /// Worker name or number
     #[arg(value_name = "WORKER")]
     worker: String,
 }
@@ -77,7 +78,7 @@ pub struct Remove {
 /// Which worker.
 #[derive(Debug, Args)]
 pub struct OneWorker {
-    /// Its name or its number
+    /// Worker name or number
     #[arg(value_name = "WORKER")]
     worker: String,
     #[command(flatten)]
@@ -153,7 +154,7 @@ fn details(out: &Out, worker: &Worker) -> String {
         }
     };
     field("last seen", &timestamp::ago(worker.last_seen_at, now));
-    if worker.intake == "cordoned" {
+    if worker.intake == Intake::Cordoned.as_str() {
         field("takes", "nothing new: it is cordoned");
     }
     if let Some(draining) = &worker.draining {
@@ -186,7 +187,7 @@ fn drains(draining: &Draining, now: DateTime<Utc>) -> String {
     match (draining.drained_at, draining.until) {
         (Some(at), _) => format!("it has nothing left since {}", timestamp::ago(at, now)),
         (None, Some(until)) if until > now => format!("until {}", until.format("%Y-%m-%d %H:%M:%S UTC")),
-        (None, Some(_)) => "its deadline is over".to_owned(),
+        (None, Some(_)) => "its deadline has passed".to_owned(),
         (None, None) => "without a deadline".to_owned(),
     }
 }

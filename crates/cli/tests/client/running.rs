@@ -181,7 +181,7 @@ async fn a_lost_connection_costs_no_byte_and_doubles_none() -> Outcome {
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert_eq!(stdout(&output), "012389\n");
     let errors = stderr(&output);
-    let own: Vec<_> = errors.lines().filter(|line| line.contains("job 1 goes on")).collect();
+    let own: Vec<_> = errors.lines().filter(|line| line.contains("job 1 continues")).collect();
     assert_eq!(own.len(), 3, "one line for each trouble, of which the last comes twice: {errors}");
     let of_job: String =
         errors.split_inclusive('\n').map(|line| line.split("gaffer: ").next().unwrap_or(line)).collect();

@@ -71,7 +71,7 @@ pub enum Infeasible {
     /// It has a task of the same definition, and no two of these may be on one worker.
     DistinctWorkers,
     /// It is kept for a task that has waited for longer, see [`KEPT_AFTER`](crate::queue::KEPT_AFTER).
-    Reservation,
+    Kept,
     /// It has given back a task of this kind without starting it, and is not offered one for a while.
     GaveBack {
         /// It is offered one again then.
@@ -111,7 +111,7 @@ impl fmt::Display for Infeasible {
             Infeasible::DistinctWorkers => {
                 f.write_str("has a task of the same definition, which wants distinct workers")
             }
-            Infeasible::Reservation => f.write_str("is kept free for a task that has waited for longer"),
+            Infeasible::Kept => f.write_str("is kept free for a task that has waited for longer"),
             Infeasible::GaveBack { until } => {
                 write!(
                     f,

@@ -164,6 +164,7 @@ impl<'a> Ranking<'a> {
             strategy: self.question.strategy.as_str().to_owned(),
             at: self.question.now,
             workers: self.question.workers,
+            suitable: Some(self.suitable.len() as u32),
             feasible: feasible as u32,
             unmeasured: unmeasured as u32,
             candidates,

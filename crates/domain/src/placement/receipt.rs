@@ -14,13 +14,16 @@ pub struct Receipt {
     pub at: Option<Time>,
     /// The project's workers, in whatever state.
     pub workers: u32,
-    /// Of those, the ones that could have taken the task.
+    /// Of those, the ones that could run the task if they did nothing else; none in receipts from before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suitable: Option<u32>,
+    /// Of those, the ones that could take it now.
     pub feasible: u32,
     /// Of those, the ones that ranked behind all others because there was no fresh reading of their machines, which the
     /// strategy needs.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unmeasured: u32,
-    /// The best of them, best first, the chosen one leading; at most [`Receipt::MAX_CANDIDATES`].
+    /// The chosen one and the next best; at most [`Receipt::MAX_CANDIDATES`].
     pub candidates: Vec<Candidate>,
 }
 
@@ -58,8 +61,9 @@ pub struct Part {
 }
 
 impl Receipt {
-    /// So many candidates are kept.
-    pub const MAX_CANDIDATES: usize = 5;
+    /// So many candidates are kept. A receipt is stored with each attempt: what a choice was between is worth that, the rest
+    /// of the fleet is a count.
+    pub const MAX_CANDIDATES: usize = 2;
 }
 
 fn is_zero(count: &u32) -> bool {

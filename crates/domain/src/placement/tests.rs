@@ -176,7 +176,7 @@ fn short_tasks_go_to_a_full_worker_up_to_its_backlog() {
 }
 
 #[test]
-fn a_receipt_names_the_chosen_one_first_and_at_most_four_more() {
+fn a_receipt_names_the_chosen_one_and_the_next_best_and_counts_the_others() {
     let mut offers: Vec<WorkerSnapshot> = (1..=8).map(offer).collect();
     offers[2].reserved = resources(3_500, 0, 0);
     offers[5].state = WorkerState::Draining;
@@ -185,9 +185,13 @@ fn a_receipt_names_the_chosen_one_first_and_at_most_four_more() {
     let (worker, receipt) = &placed[0];
     let names: Vec<&str> = receipt.candidates.iter().map(|candidate| candidate.name.as_str()).collect();
     assert_eq!(*worker, WorkerId(1));
-    assert_eq!(names, ["w1", "w2", "w4", "w5", "w8"]);
+    assert_eq!(names, ["w1", "w2"]);
     assert_eq!(receipt.strategy, "spread");
-    assert_eq!((receipt.workers, receipt.feasible), (7, 5), "another project's workers are not even counted");
+    assert_eq!(
+        (receipt.workers, receipt.suitable, receipt.feasible),
+        (7, Some(6), 5),
+        "another project's workers are not even counted"
+    );
 }
 
 #[test]

@@ -222,13 +222,13 @@ impl WorkerSnapshot {
     }
 
     /// A task that was placed here starts.
-    pub(crate) fn start_waiting(&mut self) {
+    pub fn start_waiting(&mut self) {
         self.waiting = self.waiting.saturating_sub(1);
         self.running = self.running.saturating_add(1);
     }
 
     /// Gives back what a started task had.
-    pub(crate) fn release(&mut self, needs: &Requirements) {
+    pub fn release(&mut self, needs: &Requirements) {
         self.running = self.running.saturating_sub(1);
         self.unreserve(needs);
     }

@@ -156,9 +156,14 @@ pub struct Word {
 }
 
 /// An enum whose variants are written as words.
-pub trait Words: Copy + 'static {
+pub trait Words: Copy + PartialEq + 'static {
     /// Each word, what it stands for, and what that means. One without a meaning is accepted, but not documented.
     const WORDS: &'static [(&'static str, Self, &'static str)];
+
+    /// As it is written.
+    fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, value, _)| *value == self).map_or("", |(word, ..)| word)
+    }
 }
 
 impl Kind {

@@ -170,6 +170,13 @@ impl Words for JobKind {
     ];
 }
 
+impl JobKind {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        self.word()
+    }
+}
+
 impl JobSpec {
     /// Number of tasks over all definitions.
     pub fn task_count(&self) -> u32 {

@@ -71,7 +71,6 @@ impl TaskSpec {
             driver,
             container: None,
             workdir: None,
-            nice: 0,
             stdin: false,
             action: Action::Command(Vec::new()),
             env: BTreeMap::new(),
@@ -142,8 +141,6 @@ struct FirstTask {
     script: Option<String>,
     #[serde(default)]
     workdir: Option<String>,
-    #[serde(default)]
-    nice: u8,
     #[serde(default)]
     stdin: bool,
     #[serde(default)]
@@ -240,7 +237,6 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
         container,
         // A container has read its own.
         workdir: task.workdir.filter(|_| task.driver == DriverKind::Host),
-        nice: task.nice,
         stdin: task.stdin,
         action,
         env: task.env,

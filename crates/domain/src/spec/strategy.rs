@@ -58,7 +58,7 @@ impl Strategy {
 
     /// The word used on every door.
     pub fn as_str(self) -> &'static str {
-        Strategy::WORDS.iter().find(|(_, strategy, _)| *strategy == self).map_or("", |(word, ..)| word)
+        self.word()
     }
 }
 

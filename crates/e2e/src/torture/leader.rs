@@ -4,19 +4,18 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use gaffer_protocol::rest::TaskDetail;
+use gaffer_protocol::rest::Task;
 use rand::Rng as _;
-use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::sleep;
 
+use super::chats::{self, Chats};
 use super::figures::Times;
 use super::fleet::{Part, Setup};
 use super::network::first_ready;
 use super::plan::{LOST_AFTER, Plan};
-use super::scenario::is_chat;
 use super::trial::Trial;
-use super::verdict::{Verdict, output};
+use super::verdict::Verdict;
 
 const MASTERS: usize = 3;
 /// Of the masters; short, so that much happens.
@@ -65,17 +64,7 @@ struct Log {
 pub async fn run(plan: &Plan) -> Verdict {
     let setup = Setup { masters: Some((MASTERS, LEASE)), ..Setup::plain() };
     let mut trial = Trial::begin(plan, setup).await;
-    let over = trial.fleet.dir().join("over");
-    // There is always something that would run twice.
-    let mut spec = trial.spec(&["chat".to_owned(), over.display().to_string()]);
-    spec["count"] = json!(2 * plan.workers);
-    let chats = vec![(trial.fleet.submit(&spec, trial.rng.random()).await, 0)];
-    crate::eventually_within(PATIENCE, "every worker has something to do", async || {
-        let tasks = trial.fleet.tasks(chats[0].0).await;
-        tasks.iter().all(|task| task.state == "running").then_some(())
-    })
-    .await;
-
+    let chats = Chats::begin(&mut trial).await;
     let (end, mut log) = (Instant::now() + plan.duration, Log::default());
     while Instant::now() < end {
         strike(&mut trial, &mut log).await;
@@ -94,16 +83,15 @@ pub async fn run(plan: &Plan) -> Verdict {
         (0..masters).all(|master| trial.fleet.way(master).is_none_or(|way| !way.is_cut())).then_some(())
     })
     .await;
-    std::fs::write(&over, "").unwrap();
+    chats.end();
     trial.fleet.restore().await;
     crate::eventually_within(PATIENCE, "a master leads in the end", async || {
         see_to(&mut trial, &mut log);
         first_ready(&trial.fleet.api_ports()).await
     })
     .await;
-    let mut all = trial.settle().await;
-    all.extend(trial.fleet.settle(&chats, PATIENCE).await);
-    let verdict = judge(&trial, log, &chats, all).await;
+    let (tasks, chats) = (trial.settle().await, chats.settle(&trial).await);
+    let verdict = judge(&trial, log, &tasks, &chats).await;
     trial.end(verdict).await
 }
 
@@ -210,24 +198,8 @@ fn see_to(trial: &mut Trial, log: &mut Log) {
     }
 }
 
-async fn judge(
-    trial: &Trial,
-    log: Log,
-    chats: &[(i64, u64)],
-    all: Vec<(u64, gaffer_protocol::rest::Task)>,
-) -> Verdict {
-    let (chats, tasks): (Vec<_>, Vec<_>) =
-        all.into_iter().partition(|(_, task)| chats.iter().any(|(job, _)| *job == task.job.0));
-    let mut repeated: Vec<TaskDetail> = trial.repeated(&tasks).await;
-    repeated.extend(trial.repeated(&chats).await);
-    let mut verdict = trial.judge(&tasks, &repeated).await;
-    for (_, task) in &chats {
-        let [stdout, _] = output(&trial.fleet, task).await;
-        let counts = is_chat(&stdout);
-        if task.state != "completed" || !counts {
-            verdict.broken(format!("{}/{} is {}, counts: {counts}", task.job, task.address, task.state));
-        }
-    }
+async fn judge(trial: &Trial, log: Log, tasks: &[(u64, Task)], chats: &[(u64, Task)]) -> Verdict {
+    let mut verdict = chats::judge(trial, tasks, chats).await;
     let mut database = PgConnection::connect(trial.fleet.database_url()).await.unwrap();
     let terms: i64 =
         sqlx::query_scalar("SELECT term FROM leadership").fetch_one(&mut database).await.unwrap();

@@ -3,8 +3,29 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::strikes::Fault;
 use super::tap::Trick;
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The part of a random worker that talks to the master is killed every 2 seconds.
+    KillAgents,
+    /// All processes of a random worker are killed, and it is started again.
+    KillWorkers,
+    /// The master is killed every 5 seconds, and started again.
+    KillMaster,
+    /// The agent of a random worker, the executor of another one and now and then the master stand still for longer than a
+    /// lease every 30 seconds, and go on.
+    Freeze,
+    /// The connections of a random worker break every 3 seconds, one way or both or with a reset, for less than a lease.
+    Blips,
+    /// The same for longer than a lease.
+    Partitions,
+    /// All connections to the database are cut every 3 seconds.
+    CutDatabase,
+    /// One of these, at random, every 3 seconds.
+    All,
+}
 
 /// The shortest that a job may ask for: who is out of contact for so long has lost its attempts.
 pub const LOST_AFTER: Duration = Duration::from_secs(10);

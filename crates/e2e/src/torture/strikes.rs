@@ -6,9 +6,10 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use tokio::time::sleep;
 
+use super::chats::{self, Chats};
 use super::fleet::{Fleet, Part, Setup};
 use super::network::Break;
-use super::plan::{LOST_AFTER, Plan};
+use super::plan::{Fault, LOST_AFTER, Plan};
 use super::trial::Trial;
 use super::verdict::Verdict;
 
@@ -17,28 +18,6 @@ const FREEZE: Duration = LOST_AFTER.saturating_add(Duration::from_secs(15));
 /// The longest that a network is broken within a lease, which runs from the last answer before.
 const BLIP_MILLIS: u64 = 4_000;
 const TICK: Duration = Duration::from_millis(100);
-
-/// What goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The part of a random worker that talks to the master is killed every 2 seconds.
-    KillAgents,
-    /// All processes of a random worker are killed, and it is started again.
-    KillWorkers,
-    /// The master is killed every 5 seconds, and started again.
-    KillMaster,
-    /// The agent of a random worker, the executor of another one and now and then the master stand still for longer than a
-    /// lease every 30 seconds, and go on.
-    Freeze,
-    /// The connections of a random worker break every 3 seconds, one way or both or with a reset, for less than a lease.
-    Blips,
-    /// The same for longer than a lease.
-    Partitions,
-    /// All connections to the database are cut every 3 seconds.
-    CutDatabase,
-    /// One of these, at random, every 3 seconds.
-    All,
-}
 
 impl Fault {
     const EACH: [Fault; 7] = [
@@ -69,6 +48,10 @@ impl Fault {
 /// Submits as long as the faults last, waits until all is over, and judges.
 pub async fn run(plan: &Plan, fault: Fault) -> Verdict {
     let mut trial = Trial::begin(plan, Setup::plain()).await;
+    let chats = match fault.spares_attempts() {
+        true => None,
+        false => Some(Chats::begin(&mut trial).await),
+    };
     let end = Instant::now() + plan.duration;
     let mut next_fault = Instant::now() + fault.interval();
     while Instant::now() < end {
@@ -84,9 +67,15 @@ pub async fn run(plan: &Plan, fault: Fault) -> Verdict {
         }
         sleep(TICK).await;
     }
+    if let Some(chats) = &chats {
+        chats.end();
+    }
     let tasks = trial.settle().await;
-    let repeated = trial.repeated(&tasks).await;
-    let mut verdict = trial.judge(&tasks, &repeated).await;
+    let chats = match chats {
+        Some(chats) => chats.settle(&trial).await,
+        None => Vec::new(),
+    };
+    let mut verdict = chats::judge(&trial, &tasks, &chats).await;
     if fault.spares_attempts() {
         let repeats = verdict.repeats_for_faults();
         verdict.promise(repeats == 0, format!("attempts that were ended or declared lost: {repeats}"));

@@ -10,10 +10,10 @@ use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::gaffer::{bare_command, program};
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
+use gaffer_e2e::stage::new_key;
 use gaffer_e2e::{PATIENCE, eventually};
 use gaffer_master::secret::{NewSecret, Purpose};
 use gaffer_master::store::Store;
-use gaffer_protocol::rest::NewKey;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reqwest::StatusCode;
 use sqlx::{Connection as _, PgConnection};
@@ -66,9 +66,8 @@ async fn master(ulimit: &str, dir: &Path) -> Master {
     let first_user = sqlx::query_scalar("SELECT id FROM users WHERE name = 'admin'");
     let user: i64 = first_user.fetch_one(&mut connection).await.unwrap();
     let (user_key, worker_key) = (NewSecret::new(Purpose::UserKey), NewSecret::new(Purpose::WorkerKey));
-    for (kind, user, secret) in [("user", Some(user), &user_key), ("worker", None, &worker_key)] {
-        let new = NewKey { kind: kind.to_owned(), name: "test".to_owned(), expires_in_seconds: None };
-        store.key_insert(project, user, &new, secret.shown(), &secret.sha256).await.unwrap();
+    for (user, secret) in [(Some(user), &user_key), (None, &worker_key)] {
+        store.key_insert(project, new_key(secret, user, "test")).await.unwrap();
     }
     Master { _child: child, ports, user_key: user_key.text, worker_key: worker_key.text, log }
 }

@@ -361,7 +361,7 @@ async fn a_lost_worker_is_forgotten_after_the_time_that_the_operator_sets_and_ba
     // However long it has been away, what has attempts is kept.
     away_since(&stage.database_url, "busy", 2).await;
     assert_eq!(
-        stage.running.master.store.workers_forget("1h".parse().unwrap()).await.unwrap(),
+        stage.running.control.store.workers_forget("1h".parse().unwrap()).await.unwrap(),
         1,
         "the young one"
     );

@@ -1,6 +1,7 @@
 //! Bad input at every door: an error that says what is wrong, and nothing lost or disturbed.
 
 use gaffer_e2e::client::script;
+use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -264,4 +265,69 @@ async fn another_site_cannot_make_a_browser_write_here() {
         let answer = http.post(&url).header(name, value).json(&script("true")).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::FORBIDDEN);
     }
+}
+
+/// What a form of a page sends, and the text of the answer.
+async fn press(stage: &Stage, cookie: &str, path: &str, form: &'static str) -> (StatusCode, String) {
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let own = format!("http://{}", stage.running.dashboard);
+    let request = http.post(format!("{own}{path}")).header("origin", &own).header("cookie", cookie);
+    let request = request.header("accept", "text/html");
+    let request = request.header("content-type", "application/x-www-form-urlencoded");
+    let answer = request.body(form).send().await.unwrap();
+    (answer.status(), answer.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_page_refuses_what_the_api_refuses_and_in_the_same_words() {
+    let stage = Stage::set().await;
+    let cookie = stage.sign_in(&stage.client).await;
+    let _worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
+    let job = stage.client.submit(json!({"script": "true", "resources": {"cpu": 99}})).await;
+    let refusals = [
+        (
+            stage.client.post(&format!("/jobs/{job}/rerun"), &json!({})).await,
+            format!("/jobs/{job}/rerun"),
+            "",
+        ),
+        (stage.client.delete(&format!("/jobs/{job}")).await, format!("/jobs/{job}/delete"), ""),
+        (stage.client.delete("/workers/w").await, "/workers/w/remove".to_owned(), ""),
+        (
+            stage.client.post("/workers/w/drain", &json!({"deadline": "30d"})).await,
+            "/workers/w/drain".to_owned(),
+            "deadline=30d",
+        ),
+        (
+            stage.client.post("/keys", &json!({"kind": "user", "name": " "})).await,
+            "/keys".to_owned(),
+            "kind=user&name=+",
+        ),
+        (
+            stage.client.post("/dead-letters/7/retry", &json!({})).await,
+            "/system/dead-letters/7/retry".to_owned(),
+            "",
+        ),
+    ];
+    for (of_api, path, form) in refusals {
+        assert_problem(&path, &of_api);
+        let (status, page) = press(&stage, &cookie, &path, form).await;
+        let detail = of_api.body["detail"].as_str().unwrap();
+        // The first letter is a capital one on a page.
+        assert!(page.contains(&detail[1..]), "{path}: {detail}: {page}");
+        // A form that can be filled in again is shown again.
+        assert!(status == of_api.status || path == "/keys", "{path}: {status} {}", of_api.status);
+    }
+    let own = stage.client.post(&format!("/jobs/{job}/stop"), &json!({})).await;
+    assert_eq!(own.status, StatusCode::ACCEPTED, "{}", own.text);
+}
+
+#[tokio::test]
+async fn the_page_of_a_task_says_where_it_runs() {
+    let stage = Stage::set().await;
+    let cookie = stage.sign_in(&stage.client).await;
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
+    let job = stage.client.submit(json!({"command": ["true"], "workdir": "/srv/nightly"})).await;
+    worker.next_start().await;
+    let page = stage.page(&format!("/jobs/{job}/tasks/main"), &cookie).await.text().await.unwrap();
+    assert!(page.contains("/srv/nightly"), "{page}");
 }

@@ -7,7 +7,8 @@ use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
-use gaffer_master::mover::Mover;
+use gaffer_master::background::drain::Drain;
+use gaffer_master::background::moves::Moves;
 use gaffer_protocol::wire::{Hello, ToWorker};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
@@ -54,17 +55,17 @@ async fn is_drained(stage: &Stage, worker: &str) {
 }
 
 /// One that takes a look when it is told to.
-fn mover(stage: &Stage) -> Mover {
-    let master = &stage.running.master;
-    Mover {
-        store: master.store.clone(),
-        hub: master.hub.clone(),
-        write_batcher: master.write_batcher.clone(),
-        wake: master.mover_wake.clone(),
+fn drain(stage: &Stage) -> Drain {
+    let master = &stage.running.control;
+    Drain {
+        moves: Moves {
+            store: master.store.clone(),
+            hub: master.hub.clone(),
+            write_batcher: master.write_batcher.clone(),
+            reservations: stage.running.views.status.reservations.clone(),
+        },
         changes: master.changes.clone(),
-        strategy: master.strategy,
-        scheduler_stats: master.scheduler_stats.clone(),
-        settled_after: None,
+        wake: master.wakes.drain.clone(),
     }
 }
 
@@ -144,9 +145,9 @@ async fn one_free_place_is_for_one_service_however_long_its_stop_takes() {
     // Several looks are taken while it stops: each would be an occasion to stop the other one for the same place.
     let stops = "SELECT count(*) FROM events WHERE kind = 'task.stopping'";
     let mut database = sqlx::PgConnection::connect(&stage.database_url).await.unwrap();
-    let mover = mover(&stage);
+    let drain = drain(&stage);
     for _ in 0..3 {
-        assert!(mover.move_once(chrono::Utc::now(), false).await.unwrap(), "it drains");
+        assert!(drain.drain_once(chrono::Utc::now()).await.unwrap().is_draining, "it drains");
         let stopping: i64 = sqlx::query_scalar(stops).fetch_one(&mut database).await.unwrap();
         assert_eq!(stopping, 1, "only the first one is on its way");
     }

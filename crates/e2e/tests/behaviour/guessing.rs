@@ -43,11 +43,10 @@ async fn whoever_guesses_keys_has_to_wait() {
 #[tokio::test]
 async fn a_good_key_passes_from_an_address_that_guesses() {
     let stage = Stage::set().await;
-    let master = &stage.running.master;
+    let master = &stage.running.control;
     // None of these was seen by the master before.
     let (user_key, worker_key) = (key(master, Purpose::UserKey).await, key(master, Purpose::WorkerKey).await);
-    let user = master.first_user().await.unwrap();
-    let link = master.login_link(user, 60).await.unwrap();
+    let link = stage.running.sign_in_url(60).await.unwrap();
     slowed_down(&stage).await;
     assert_eq!(stage.client.with_key(&user_key).get("/jobs").await.status, StatusCode::OK);
     RawWorker::connect(&stage.worker_url(), &worker_key, hello("w")).await;
@@ -60,7 +59,7 @@ async fn a_good_key_passes_from_an_address_that_guesses() {
 #[tokio::test]
 async fn a_crowd_with_one_key_that_the_master_has_not_seen_yet_gets_in_at_once() {
     let stage = Stage::set().await;
-    let client = stage.client.with_key(&key(&stage.running.master, Purpose::UserKey).await);
+    let client = stage.client.with_key(&key(&stage.running.control, Purpose::UserKey).await);
     // A master that is too busy to look says so, and is asked again.
     let looked_up = async || {
         let answer = client.get("/jobs").await;

@@ -8,8 +8,8 @@ use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
 use gaffer_master::absences::Absences;
+use gaffer_master::background::sweeper::Sweeper;
 use gaffer_master::boot_clock::BootTime;
-use gaffer_master::sweeper::Sweeper;
 use gaffer_protocol::wire::{HeldAttempt, Hello};
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
@@ -47,7 +47,7 @@ async fn an_attempt_is_lost_after_its_own_time_and_a_margin_for_its_worker_and_t
         let stage = Stage::set().await;
         let (worker, _, held) = running(&stage, hello("w"), lost_after).await;
         worker.hang_up();
-        let store = &stage.running.master.store;
+        let store = &stage.running.control.store;
         last_heard_of(&stage.database_url, almost).await;
         let (due, next) = store.tasks_out_of_contact(10).await.unwrap();
         assert!(due.is_empty() && next.is_some_and(|secs| secs > 0.0), "{lost_after}: {due:?} {next:?}");
@@ -64,20 +64,12 @@ async fn nothing_is_lost_because_somebody_sets_the_clock_of_the_database() {
     worker.hang_up();
     // To the database an hour has passed at once.
     last_heard_of(&stage.database_url, Span::from_secs(3_600)).await;
-    let master = &stage.running.master;
+    let master = &stage.running.control;
     assert_eq!(master.store.tasks_out_of_contact(10).await.unwrap().0.len(), 1);
     let sweep_with = async |absences: Absences| {
-        let (store, hub, write_batcher) =
-            (master.store.clone(), master.hub.clone(), master.write_batcher.clone());
-        let sweeper = Sweeper {
-            store,
-            hub,
-            absences,
-            write_batcher,
-            forget_workers_after: None,
-            wake: master.sweeper_wake.clone(),
-        };
-        sweeper.sweep_once().await.unwrap()
+        let (store, write_batcher) = (master.store.clone(), master.write_batcher.clone());
+        let sweeper = Sweeper { store, absences, write_batcher, wake: master.wakes.sweeper.clone() };
+        sweeper.sweep_once().await.unwrap().again_after
     };
     let next = sweep_with(master.absences.clone()).await;
     assert!(next.is_some_and(|next| next < Duration::from_secs(16)), "{next:?}");
@@ -97,7 +89,7 @@ async fn a_master_that_was_away_for_long_calls_nothing_lost_before_its_workers_c
     last_heard_of(&database_url, Span::from_secs(3_600)).await;
 
     let stage = Stage::on(database_url).await;
-    let (due, next) = stage.running.master.store.tasks_out_of_contact(10).await.unwrap();
+    let (due, next) = stage.running.control.store.tasks_out_of_contact(10).await.unwrap();
     assert!(due.is_empty() && next.is_some_and(|secs| secs > 5.0), "{due:?} {next:?}");
     let said = Hello { held: vec![held], ..said };
     let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, said).await;
@@ -133,7 +125,7 @@ async fn a_worker_that_falls_silent_is_away_since_its_last_word() {
 #[tokio::test]
 async fn a_restart_of_a_workers_machine_is_told_again_until_its_losses_are_recorded() {
     let stage = Stage::set().await;
-    let store = &stage.running.master.store;
+    let store = &stage.running.control.store;
     let project = store.project_default().await.unwrap();
     let key = stage.client.get("/keys").await.body["items"][0]["id"].as_i64().unwrap();
     let is_reboot = async |boot_id: &str| {

@@ -38,7 +38,7 @@ async fn many_small_chunks_are_joined_into_the_same_output() {
     let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
     let (job, attempt) = job_in_chunks(&stage, &mut database, 4_321).await;
     let before = stage.client.output(job).await;
-    let saved = stage.running.master.store.output_compact(attempt).await.unwrap();
+    let saved = stage.running.control.store.output_compact(attempt).await.unwrap();
     assert_eq!(saved as i64, 4_321 - chunks(&mut database).await);
     assert!(chunks(&mut database).await <= 6, "few are left");
     assert!(stage.client.output(job).await == before && before == b"line\n".repeat(4_321));
@@ -55,9 +55,9 @@ async fn many_small_chunks_are_joined_into_the_same_output() {
     .await
     .unwrap();
     assert_eq!(gaps, 0);
-    stage.running.master.store.output_compact(attempt).await.unwrap();
+    stage.running.control.store.output_compact(attempt).await.unwrap();
     assert_eq!(
-        stage.running.master.store.output_compact(attempt).await.unwrap(),
+        stage.running.control.store.output_compact(attempt).await.unwrap(),
         0,
         "nothing is left to join"
     );
@@ -80,7 +80,7 @@ async fn output_that_is_being_joined_while_its_job_is_deleted_goes_with_it() {
     .execute(&mut database)
     .await
     .unwrap();
-    let store = stage.running.master.store.clone();
+    let store = stage.running.control.store.clone();
     let joining = tokio::spawn(async move { store.output_compact(attempt).await });
     waits_in(&mut database, "output_chunks SET%' OR query LIKE '%INTO output_chunks").await;
     let client = stage.client.clone();
@@ -120,7 +120,7 @@ async fn output_that_earlier_versions_left_behind_is_removed() {
     .execute(&mut database)
     .await
     .unwrap();
-    let store = stage.running.master.store.clone();
+    let store = stage.running.control.store.clone();
     let first = store.output_orphans_delete(0, 100).await.unwrap();
     let reached = Some(attempt.task.0 + 99);
     assert_eq!((first.deleted, first.next), (99 * 3, reached), "the existing task's output stays");

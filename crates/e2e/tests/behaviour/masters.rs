@@ -96,7 +96,7 @@ async fn who_leads_again_after_its_connections_were_cut_is_the_same_master() {
     let (_, before) = row(&url).await;
     eventually("it confirms its term again", async || (row(&url).await.1 > before + 15).then_some(())).await;
     assert_eq!(row(&url).await.0, term);
-    assert!(!second.is_finished() && !first.running.master.shutdown.is_cancelled());
+    assert!(!second.is_finished() && !first.running.control.shutdown.is_cancelled());
     second.abort();
 }
 
@@ -131,7 +131,7 @@ impl CutOff {
 #[tokio::test]
 async fn a_master_that_cannot_prove_that_it_leads_answers_no_heartbeat_until_it_can() {
     let CutOff { stage, way, database_url, term, mut worker, held } = CutOff::set().await;
-    let master = stage.running.master.clone();
+    let master = stage.running.control.clone();
     eventually("its window is over", async || (!master.store.leadership().is_trusted()).then_some(())).await;
     let last_heard = || master.hub.all()[0].last_seen().0;
     let before = last_heard();
@@ -157,7 +157,7 @@ async fn a_master_that_cannot_prove_that_it_leads_answers_no_heartbeat_until_it_
 #[tokio::test]
 async fn nothing_that_a_master_does_after_it_was_replaced_has_any_effect() {
     let CutOff { stage, way, database_url, term, mut worker, held } = CutOff::set().await;
-    let old = stage.running.master.clone();
+    let old = stage.running.control.clone();
     worker.ended(held.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
     let new = master(&database_url).await;
     assert!(row(&database_url).await.0 > term);

@@ -119,7 +119,7 @@ async fn sessions_that_stay_read_only_when_the_database_is_not_are_replaced() {
     run(&mut ordinary.owner, &format!("ALTER ROLE {role} SET default_transaction_read_only = on")).await;
     ordinary.cut_connections().await;
     worker.output(attempt, 0, Stream::Stdout, b"all\n").await;
-    let troubles = ordinary.stage.running.master.troubles.clone();
+    let troubles = ordinary.stage.running.views.status.troubles.clone();
     eventually("what records finds its new session read-only", async || {
         troubles.database().filter(|trouble| trouble.message.contains("read-only transaction"))
     })
@@ -211,7 +211,7 @@ async fn much_output_that_is_refused_holds_nobody_up_and_is_put_back_in_one_go()
     }
     worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 4 * CHUNKS).await;
     let client = &ordinary.stage.client;
-    let troubles = &ordinary.stage.running.master.troubles;
+    let troubles = &ordinary.stage.running.views.status.troubles;
     eventually("everything is set aside", async || {
         // The database takes what it is given to keep, so nothing else has to wait.
         assert_eq!(troubles.database(), None);
@@ -225,7 +225,7 @@ async fn much_output_that_is_refused_holds_nobody_up_and_is_put_back_in_one_go()
     end_stored(&mut worker, attempt).await;
 
     run(&mut ordinary.owner, "ALTER TABLE output_chunks DROP CONSTRAINT none_of_it").await;
-    ordinary.stage.running.master.dead_letters_wake.notify_one();
+    ordinary.stage.running.control.wakes.dead_letters.call();
     eventually("everything is put back", async || {
         (client.get("/system").await.body["has_dead_letters"] == false).then_some(())
     })

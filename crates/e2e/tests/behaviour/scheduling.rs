@@ -93,7 +93,7 @@ async fn what_has_run_can_be_simulated() {
     }
     stage.client.finished(job).await;
     let trace = stage.client.get("/trace").await.text;
-    let arrivals = gaffer_domain::simulate::trace::read(&trace).unwrap();
+    let arrivals = gaffer_protocol::trace::read(&trace).unwrap();
     assert_eq!(arrivals.iter().map(|arrival| arrival.count).sum::<u32>(), 2, "{trace}");
     assert_eq!((arrivals[0].cpu.to_string(), arrivals[0].priority), ("0.5".to_owned(), 7), "{trace}");
     assert_eq!(stage.client.get("/trace?since=nonsense").await.status, 400);

@@ -51,7 +51,7 @@ async fn a_job_runs_on_a_worker_and_its_output_and_end_are_kept() {
 async fn a_worker_with_a_bad_key_is_told_why_before_the_upgrade() {
     let stage = Stage::set().await;
     let user_key =
-        gaffer_e2e::stage::key(&stage.running.master, gaffer_master::secret::Purpose::UserKey).await;
+        gaffer_e2e::stage::key(&stage.running.control, gaffer_master::secret::Purpose::UserKey).await;
     for (key, code) in [("%", "key_malformed"), (user_key.as_str(), "key_wrong_kind")] {
         let Err(tokio_tungstenite::tungstenite::Error::Http(response)) = dial(&stage.worker_url(), key).await
         else {
@@ -94,7 +94,7 @@ async fn a_key_that_expires_ends_the_sessions_that_it_opened_and_opens_no_more()
     eventually("the key has expired", async || dial(&stage.worker_url(), key).await.is_err().then_some(()))
         .await;
     // It looks now and then.
-    stage.running.master.sweeper_wake.notify_one();
+    stage.running.control.wakes.key_check.call();
     let (code, _) = goodbye(worker.hear().await);
     assert_eq!(code, GoodbyeCode::KeyRevoked);
 }
@@ -143,7 +143,7 @@ async fn what_a_session_took_in_is_stored_also_when_a_newer_one_takes_its_place(
     for (at, byte) in text.iter().enumerate() {
         older.output(attempt, at as u64, Stream::Stdout, &[*byte]).await;
     }
-    let live = stage.running.master.live.get(attempt).unwrap();
+    let live = stage.running.control.live.get(attempt).unwrap();
     eventually("its queue is full", async || (live.received().bytes > 4_096).then_some(())).await;
 
     let held = vec![HeldAttempt { attempt, phase: HeldPhase::Finished }];

@@ -3,6 +3,7 @@
 use gaffer_domain::ProjectId;
 use gaffer_domain::worker::HeldPhase;
 use gaffer_e2e::client::{Client, script};
+use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::{Stage, key_in};
 use gaffer_master::secret::Purpose;
@@ -16,7 +17,7 @@ pub async fn neighbour(stage: &Stage) -> (Client, String) {
     let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
     let sql = "INSERT INTO projects (name) VALUES ('neighbour') RETURNING id";
     let project = ProjectId(sqlx::query_scalar(sql).fetch_one(&mut database).await.unwrap());
-    let master = &stage.running.master;
+    let master = &stage.running.control;
     let user_key = key_in(master, project, "eve", Purpose::UserKey).await;
     (stage.client.with_key(&user_key), key_in(master, project, "eve", Purpose::WorkerKey).await)
 }
@@ -116,4 +117,19 @@ async fn a_worker_runs_the_tasks_of_its_own_project_only() {
     let posing = RawWorker::try_connect(&stage.worker_url(), &eves_worker_key, said).await.err().unwrap();
     assert!(matches!(posing, Some(ToWorker::Goodbye { .. })), "{posing:?}");
     worker.heartbeat(1, Vec::new()).await;
+}
+
+#[tokio::test]
+async fn how_the_scheduler_does_is_told_to_the_operator_alone() {
+    let stage = Stage::set().await;
+    let (eve, _) = neighbour(&stage).await;
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
+    stage.client.submit(script("true")).await;
+    worker.next_start().await;
+    eventually("a pass is counted", async || {
+        let passes = stage.client.get("/queue").await.body["passes"]["count"].as_u64()?;
+        (passes > 0).then_some(())
+    })
+    .await;
+    assert_eq!(eve.get("/queue").await.body["passes"], json!({"count": 0, "recent": []}));
 }

@@ -1,13 +1,16 @@
 //! What `store/transitions` promises: batches apply as the rules say, together or not at all.
 
+use gaffer_domain::job::JobState;
 use gaffer_domain::placement::Receipt;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::JobSpec;
-use gaffer_domain::task::{Rejected, Report, TaskEvent};
+use gaffer_domain::task::{Rejected, Report, StateName, TaskEvent};
 use gaffer_domain::worker::Intake;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::raw_worker::{ended, hello};
+use gaffer_e2e::stage::new_key;
+use gaffer_master::secret::{NewSecret, Purpose};
 use gaffer_master::store::Store;
 use gaffer_master::store::jobs::{NewJob, Submitted};
 use gaffer_master::store::tasks::TaskFilter;
@@ -33,9 +36,8 @@ async fn bench() -> Bench {
 async fn bench_on(database_url: &str) -> Bench {
     let store = Store::connect(database_url).await.unwrap();
     let project = store.project_default().await.unwrap();
-    let new =
-        gaffer_protocol::rest::NewKey { kind: "worker".into(), name: "w".into(), expires_in_seconds: None };
-    let key = store.key_insert(project, None, &new, "gfw_", &[7; 32]).await.unwrap().id;
+    let secret = NewSecret::new(Purpose::WorkerKey);
+    let key = store.key_insert(project, new_key(&secret, None, "w")).await.unwrap().id;
     let worker = register(&store, project, key, 1).await;
     Bench { database_url: database_url.to_owned(), store, project, key, worker }
 }
@@ -82,6 +84,7 @@ impl Bench {
                         workers: 1,
                         feasible: 1,
                         unmeasured: 0,
+                        suitable: None,
                         candidates: Vec::new(),
                     })),
                     TaskEvent::Ended(report, end) => Detail::End(
@@ -110,11 +113,11 @@ impl Bench {
 
     async fn states(&self, job: JobId) -> Vec<String> {
         let tasks = self.store.task_list(job, &TaskFilter::default(), 500).await.unwrap();
-        tasks.into_iter().map(|task| task.view.state).collect()
+        tasks.into_iter().map(|task| task.state.to_string()).collect()
     }
 
     async fn job_state(&self, job: JobId) -> String {
-        self.store.job_get(self.project, job).await.unwrap().unwrap().state
+        self.store.job_get(self.project, job).await.unwrap().unwrap().state.to_string()
     }
 }
 
@@ -171,7 +174,7 @@ async fn a_task_goes_from_placement_to_completion_and_takes_its_job_along() {
     let job = bench.store.job_get(bench.project, job).await.unwrap().unwrap();
     assert_eq!((job.state.as_str(), &job.reason), ("completed", &None));
     assert!(job.started_at.is_some() && job.finished_at.is_some());
-    assert_eq!(job.task_counts.get("completed"), Some(&1));
+    assert_eq!(job.task_counts.get(StateName::Completed), 1);
 }
 
 #[tokio::test]
@@ -250,7 +253,7 @@ async fn dependents_start_when_all_they_wait_for_completed_and_are_cancelled_whe
     assert_eq!(bench.job_state(job).await, "running");
     bench.apply(vec![(ids[1], bench.exited(1, 0))]).await;
     let job = bench.store.job_get(bench.project, job).await.unwrap().unwrap();
-    assert_eq!(job.state, "failed");
+    assert_eq!(job.state, JobState::Failed);
     assert_eq!(job.reason.unwrap().message, "task a.0: exited with code 9");
 }
 
@@ -272,12 +275,12 @@ async fn stopping_a_job_cancels_what_waits_and_asks_the_rest_to_end() {
     let end = TaskEvent::Ended(report, AttemptEnd::Stopped { process: None });
     bench.apply(vec![(ids[0], end)]).await;
     let view = bench.store.job_get(bench.project, job).await.unwrap().unwrap();
-    assert_eq!(view.state, "cancelled");
+    assert_eq!(view.state, JobState::Cancelled);
     assert_eq!(view.reason.unwrap().message, "stopped by ana");
 
     let batch = Batch { stops: vec![stop(bench.project)], ..Batch::default() };
     let outcome = bench.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap();
-    assert_eq!(outcome.stops, [StopResult::Over(gaffer_domain::job::JobState::Cancelled)]);
+    assert_eq!(outcome.stops, [StopResult::Over(JobState::Cancelled)]);
 }
 
 #[tokio::test]
@@ -322,7 +325,7 @@ async fn a_deleted_job_leaves_nothing_behind() {
     let job = bench.submit(json!({"command": ["true"]})).await;
     use gaffer_master::store::deletion::Deleted;
     let refused = bench.store.job_delete(bench.project, job, "ana").await.unwrap();
-    assert_eq!(refused, Deleted::NotOver(gaffer_domain::job::JobState::Pending));
+    assert_eq!(refused, Deleted::NotOver(JobState::Pending));
     assert_eq!(bench.store.job_delete(ProjectId(99), job, "eve").await.unwrap(), Deleted::Unknown);
     let task = bench.ids(job).await[0];
     bench.apply(vec![(task, bench.placed())]).await;

@@ -183,7 +183,7 @@ async fn all_who_look_at_the_same_page_share_one_feed() {
     let cookie = stage.sign_in(&stage.client).await;
     let job = stage.client.submit(json!({"script": "true", "count": 3})).await;
     let path = format!("/jobs/{job}/live?tab=tasks");
-    let feeds = &stage.running.master.feeds;
+    let feeds = &stage.running.site.feeds;
 
     let mut watching = Vec::new();
     for _ in 0..20 {
@@ -235,31 +235,31 @@ async fn a_shared_feed_crosses_no_wall_between_projects() {
 async fn those_who_ask_at_the_same_time_share_what_is_read_and_nobody_gets_what_was_before_the_question() {
     let stage = Stage::set().await;
     let worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
-    let master = &stage.running.master;
-    let project = master.store.project_default().await.unwrap();
-    let snapshots = join_all((0..50).map(|_| master.snapshots.of(project, NOW))).await;
+    let (store, snapshots) = (&stage.running.control.store, &stage.running.views.snapshots);
+    let project = store.project_default().await.unwrap();
+    let read = join_all((0..50).map(|_| snapshots.of(project, NOW))).await;
     let distinct: BTreeSet<usize> =
-        snapshots.into_iter().map(|snapshot| Arc::as_ptr(&snapshot.unwrap()) as usize).collect();
+        read.into_iter().map(|snapshot| Arc::as_ptr(&snapshot.unwrap()) as usize).collect();
     // The first one reads for itself; who came while it did shares what is read next.
     assert!(distinct.len() <= 2, "{} reads", distinct.len());
 
     for intake in [Intake::Cordoned, Intake::Open, Intake::Draining] {
         let id = worker.welcome.worker;
-        assert!(master.writes.worker_intake(project, id, intake, None, "ana").await.unwrap());
-        let now = master.snapshots.of(project, NOW).await.unwrap();
+        assert!(store.worker_intake(project, id, intake, None, "ana").await.unwrap());
+        let now = snapshots.of(project, NOW).await.unwrap();
         assert_eq!(now.workers[0].intake, intake);
-        let recent = master.snapshots.of(project, RECENT).await.unwrap();
+        let recent = snapshots.of(project, RECENT).await.unwrap();
         assert!(Arc::ptr_eq(&now, &recent));
     }
 }
 
 /// Submits a job straight to the store.
 async fn submit(stage: &Stage, spec: Value) -> i64 {
-    let master = &stage.running.master;
-    let project = master.store.project_default().await.unwrap();
+    let store = &stage.running.control.store;
+    let project = store.project_default().await.unwrap();
     let spec = JobSpec::read(&spec).unwrap();
     let new = NewJob { project, spec: &spec, created_by: "ana", rerun_of: None, idempotency: None };
-    match master.writes.job_insert(&new, Utc::now()).await.unwrap() {
+    match store.job_insert(&new, Utc::now()).await.unwrap() {
         Submitted::Created(job) => job.0,
         other => panic!("{other:?}"),
     }
@@ -268,8 +268,8 @@ async fn submit(stage: &Stage, spec: Value) -> i64 {
 #[tokio::test]
 async fn a_search_looks_at_so_many_jobs_and_goes_on_where_it_ended() {
     let stage = Stage::set().await;
-    let master = &stage.running.master;
-    let project = master.store.project_default().await.unwrap();
+    let reads = &stage.running.views.reads;
+    let project = reads.project_default().await.unwrap();
     let mut wanted = Vec::new();
     for n in 0..30 {
         let is_wanted = n % 10 == 0;
@@ -283,7 +283,7 @@ async fn a_search_looks_at_so_many_jobs_and_goes_on_where_it_ended() {
     let mut filter = JobFilter { name: Some("needle".to_owned()), ..JobFilter::default() };
     let (mut found, mut searches) = (Vec::new(), 0);
     loop {
-        let page = master.reads.job_search(project, &filter, 5, 7).await.unwrap();
+        let page = reads.job_search(project, &filter, 5, 7).await.unwrap();
         found.extend(page.jobs.iter().map(|job| job.id.0));
         searches += 1;
         match page.searched_to {
@@ -295,13 +295,12 @@ async fn a_search_looks_at_so_many_jobs_and_goes_on_where_it_ended() {
 
     // Nobody waits for what an index finds.
     let labels = [("n".to_owned(), "1".to_owned())].into();
-    let page =
-        master.reads.job_search(project, &JobFilter { labels, ..JobFilter::default() }, 5, 7).await.unwrap();
+    let page = reads.job_search(project, &JobFilter { labels, ..JobFilter::default() }, 5, 7).await.unwrap();
     assert_eq!((page.jobs.len(), page.searched_to), (1, None));
     let unfinished =
         gaffer_domain::job::JobState::ALL.into_iter().filter(|state| !state.is_final()).collect();
     let filter = JobFilter { states: unfinished, ..JobFilter::default() };
-    let page = master.reads.job_search(project, &filter, 50, 7).await.unwrap();
+    let page = reads.job_search(project, &filter, 50, 7).await.unwrap();
     assert_eq!((page.jobs.len(), page.searched_to), (30, None));
 }
 

@@ -128,7 +128,7 @@ async fn a_worker_that_reads_is_told_as_much_as_there_is() {
 #[tokio::test]
 async fn nothing_is_kept_of_an_attempt_that_is_not_live_any_more() {
     let stage = Stage::set().await;
-    let live = &stage.running.master.live;
+    let live = &stage.running.control.live;
     let said = hello("w");
     let mut first = worker(&stage, said.clone()).await;
     let job = stage.client.submit(script("true")).await;
@@ -375,7 +375,7 @@ async fn a_worker_that_returns_with_many_attempts_costs_the_database_a_few_quest
         second.say(&[ToMaster::Ended(Box::new(end))]).await;
     }
     assert_eq!(stage.client.finished(job).await.state, "completed");
-    assert_eq!(stage.running.master.live.count(), 0);
+    assert_eq!(stage.running.control.live.count(), 0);
 }
 
 #[tokio::test]
@@ -442,7 +442,7 @@ async fn answer(
 async fn memory_of_many_attempts() {
     let thousands: usize = std::env::var("ATTEMPTS").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
     let stage = Stage::set().await;
-    let live = &stage.running.master.live;
+    let live = &stage.running.control.live;
     let mut worker = worker(&stage, hello("w")).await;
     let spec = |tasks: usize| json!({"script": "true", "array": format!("0-{}", tasks - 1), "resources": {"cpu": 0}});
     let say = |what: &str| {

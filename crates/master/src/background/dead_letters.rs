@@ -1,11 +1,9 @@
 //! Puts output that was set aside back where it belongs, once the database takes it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
 use super::driver::{Background, Ran};
+use super::wakes::Wake;
 use crate::changes::Changes;
 use crate::store::{Store, StoreError};
 
@@ -20,16 +18,19 @@ pub struct DeadLetters {
     /// Tells viewers of what was put back.
     pub changes: Changes,
     /// Asks for a run.
-    pub wake: Arc<Notify>,
+    pub wake: Wake,
 }
 
 impl Background for DeadLetters {
     const NAME: &'static str = "dead_letters";
     const DESCRIPTION: &'static str = "puts output that the database had refused back where it belongs";
-    const PERIOD: Duration = Duration::from_secs(60);
 
-    fn wake(&self) -> Arc<Notify> {
-        self.wake.clone()
+    fn period(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    fn wake(&self) -> Option<Wake> {
+        Some(self.wake.clone())
     }
 
     async fn run_once(&mut self) -> Result<Ran, StoreError> {

@@ -1,11 +1,9 @@
 //! Removes, slice by slice, what belonged to deleted jobs. The jobs themselves are gone at once.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
 use super::driver::{Background, Ran};
+use super::wakes::Wake;
 use crate::store::{Store, StoreError};
 
 /// The pause between slices, in which others have the disk.
@@ -17,16 +15,19 @@ pub struct Deletion {
     /// Where it deletes.
     pub store: Store,
     /// Says that something was deleted.
-    pub wake: Arc<Notify>,
+    pub wake: Wake,
 }
 
 impl Background for Deletion {
     const NAME: &'static str = "deletion";
     const DESCRIPTION: &'static str = "removes tasks, output and history of deleted jobs, slice by slice";
-    const PERIOD: Duration = Duration::from_secs(300);
 
-    fn wake(&self) -> Arc<Notify> {
-        self.wake.clone()
+    fn period(&self) -> Duration {
+        Duration::from_secs(300)
+    }
+
+    fn wake(&self) -> Option<Wake> {
+        Some(self.wake.clone())
     }
 
     async fn run_once(&mut self) -> Result<Ran, StoreError> {

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use chrono::Utc;
 use gaffer_domain::Time;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::wakes::Wake;
 use crate::store::StoreError;
 
 /// The waits after a failure.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
-const LONGEST_RETRY: Duration = Duration::from_secs(10);
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
 /// What a loop does, again and again. It takes no input: it looks at the database, or at what it was told to look at there.
 pub trait Background: Send + 'static {
@@ -24,10 +24,12 @@ pub trait Background: Send + 'static {
     /// What it is for, in one sentence without a full stop.
     const DESCRIPTION: &'static str;
     /// How long it waits after a run that left nothing to do.
-    const PERIOD: Duration;
+    fn period(&self) -> Duration;
 
-    /// Wakes it up before its period is over.
-    fn wake(&self) -> Arc<Notify>;
+    /// Wakes it up before its period is over; none if nothing does.
+    fn wake(&self) -> Option<Wake> {
+        None
+    }
 
     /// One run. It ends soon even if there is much to do: then it says so and is run again.
     fn run_once(&mut self) -> impl Future<Output = Result<Ran, StoreError>> + Send;
@@ -51,6 +53,10 @@ pub struct Status {
     pub period: Duration,
     /// How often it ran.
     pub runs: u64,
+    /// When the run that is under way began.
+    pub running_since: Option<Time>,
+    /// When the first of the runs began that have failed without one between them that did not.
+    pub failing_since: Option<Time>,
     /// Its last run that is over.
     pub last: Option<LastRun>,
 }
@@ -66,14 +72,21 @@ pub struct LastRun {
     pub result: Result<u64, String>,
 }
 
-/// The loops of this master and how they are doing.
+/// How the loops of this master are doing.
 #[derive(Debug, Clone, Default)]
-pub struct Loops(Arc<Mutex<BTreeMap<&'static str, Status>>>);
+pub struct Statuses(Arc<Mutex<BTreeMap<&'static str, Status>>>);
 
-impl Loops {
+impl Statuses {
     /// Starts a loop; it ends after `shutdown`.
     pub fn start<B: Background>(&self, background: B, shutdown: CancellationToken) -> JoinHandle<()> {
-        let status = Status { description: B::DESCRIPTION, period: B::PERIOD, runs: 0, last: None };
+        let status = Status {
+            description: B::DESCRIPTION,
+            period: background.period(),
+            runs: 0,
+            running_since: None,
+            failing_since: None,
+            last: None,
+        };
         self.lock().insert(B::NAME, status);
         tokio::spawn(run(background, self.clone(), shutdown))
     }
@@ -83,9 +96,17 @@ impl Loops {
         self.lock().iter().map(|(name, status)| (*name, status.clone())).collect()
     }
 
-    fn note(&self, name: &'static str, last: LastRun) {
+    fn begins(&self, name: &'static str, at: Time) {
+        if let Some(status) = self.lock().get_mut(name) {
+            status.running_since = Some(at);
+        }
+    }
+
+    fn is_over(&self, name: &'static str, last: LastRun) {
         if let Some(status) = self.lock().get_mut(name) {
             status.runs += 1;
+            status.running_since = None;
+            status.failing_since = last.result.is_err().then(|| status.failing_since.unwrap_or(last.at));
             status.last = Some(last);
         }
     }
@@ -95,12 +116,13 @@ impl Loops {
     }
 }
 
-async fn run<B: Background>(mut background: B, loops: Loops, shutdown: CancellationToken) {
-    let wake = background.wake();
+async fn run<B: Background>(mut background: B, statuses: Statuses, shutdown: CancellationToken) {
+    let wake = background.wake().unwrap_or_default();
     let mut retry = FIRST_RETRY;
     let mut failing = false;
     loop {
         let (at, begun) = (Utc::now(), Instant::now());
+        statuses.begins(B::NAME, at);
         let result = tokio::select! {
             () = shutdown.cancelled() => return,
             result = background.run_once() => result,
@@ -111,7 +133,7 @@ async fn run<B: Background>(mut background: B, loops: Loops, shutdown: Cancellat
                     tracing::info!(name = B::NAME, "a background loop works again");
                 }
                 (failing, retry) = (false, FIRST_RETRY);
-                ran.again_after.unwrap_or(B::PERIOD)
+                ran.again_after.unwrap_or_else(|| background.period())
             }
             Err(error) => {
                 if !failing {
@@ -123,10 +145,15 @@ async fn run<B: Background>(mut background: B, loops: Loops, shutdown: Cancellat
             }
         };
         let result = result.map(|ran| ran.done).map_err(|error| error.to_string());
-        loops.note(B::NAME, LastRun { at, took: begun.elapsed(), result });
+        statuses.is_over(B::NAME, LastRun { at, took: begun.elapsed(), result });
+        if wait.is_zero() {
+            // A timer would take a millisecond.
+            tokio::task::yield_now().await;
+            continue;
+        }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = wake.notified() => {}
+            () = wake.called() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }

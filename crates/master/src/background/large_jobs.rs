@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gaffer_domain::JobId;
-use tokio::sync::Notify;
-
 use super::driver::{Background, Ran};
+use super::wakes::Wake;
 use crate::store::transitions::{JobSlice, Place, SliceResult, Unfinished};
 use crate::store::{Store, StoreError};
 use crate::write_batcher::WriteBatcherHandle;
+use gaffer_domain::JobId;
 
 /// A job that somebody else holds is tried again after this.
 const BUSY_WAIT: Duration = Duration::from_millis(200);
@@ -19,7 +18,7 @@ const BUSY_WAIT: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Default)]
 pub struct LargeJobs {
     jobs: Arc<Mutex<BTreeMap<JobId, Progress>>>,
-    wake: Arc<Notify>,
+    wake: Wake,
 }
 
 /// How far a job is.
@@ -45,7 +44,7 @@ impl LargeJobs {
                 (progress.is_stopping, progress.after) = (true, None);
             }
         }
-        self.wake.notify_one();
+        self.wake.call();
     }
 
     /// Those that are being stopped and not through with it.
@@ -90,10 +89,13 @@ impl LargeJobsLoop {
 impl Background for LargeJobsLoop {
     const NAME: &'static str = "large_jobs";
     const DESCRIPTION: &'static str = "stops large jobs and settles their dependencies, slice by slice";
-    const PERIOD: Duration = Duration::from_secs(60);
 
-    fn wake(&self) -> Arc<Notify> {
-        self.jobs.wake.clone()
+    fn period(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    fn wake(&self) -> Option<Wake> {
+        Some(self.jobs.wake.clone())
     }
 
     async fn run_once(&mut self) -> Result<Ran, StoreError> {

@@ -1,4 +1,4 @@
-//! The REST API: a file for each noun. Handlers check what comes in, ask the store or the write batcher, and answer.
+//! The REST API: a file for each noun. Handlers read what comes in, call an operation or look at something, and answer.
 
 pub mod events;
 pub mod health;

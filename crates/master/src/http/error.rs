@@ -11,8 +11,9 @@ use gaffer_domain::spec::FieldError;
 use gaffer_protocol::rest::{Problem, ProblemField};
 
 use super::RETRY_AFTER;
+use crate::operations::OperationError;
+use crate::operations::sign_in::Refused;
 use crate::store::StoreError;
-use crate::write_batcher::ShuttingDown;
 
 /// What goes wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +53,7 @@ pub enum Error {
         /// For people.
         detail: String,
         /// The present state.
-        state: String,
+        state: &'static str,
     },
     /// Too many keys or links that nobody has came from there; the wait until the next may be tried.
     #[error("too many unknown keys or sign-in links came from this address; try again in {} s", seconds(*.0))]
@@ -118,9 +119,38 @@ fn is_about_a_value(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| code.starts_with("22"))
 }
 
-impl From<ShuttingDown> for Error {
-    fn from(_: ShuttingDown) -> Self {
-        Error::ShuttingDown
+impl From<OperationError> for Error {
+    fn from(error: OperationError) -> Self {
+        let detail = error.to_string();
+        match error {
+            OperationError::NotAllowed { .. } => Error::Forbidden(detail),
+            OperationError::NotFound(what) => Error::NotFound(what),
+            OperationError::Invalid { code, detail, field } => {
+                let field = field.map(|field| ProblemField {
+                    pointer: field.to_owned(),
+                    detail: detail.clone(),
+                    suggestion: None,
+                });
+                Error::Unprocessable { code, detail, errors: field.into_iter().collect() }
+            }
+            OperationError::KeyReused => {
+                Error::Unprocessable { code: "idempotency_key_reused", detail, errors: Vec::new() }
+            }
+            OperationError::Conflict { detail, state } => Error::Conflict { detail, state },
+            OperationError::Busy(what) => Error::Busy(what),
+            OperationError::ShuttingDown(_) => Error::ShuttingDown,
+            OperationError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unauthorized { code, detail } => Error::Unauthorized(code, detail.to_owned()),
+            Refused::TooMany(wait) => Error::TooManyAttempts(wait),
+            Refused::Store(error) => error.into(),
+        }
     }
 }
 
@@ -200,7 +230,7 @@ impl Error {
         match self {
             Error::Unauthorized(_, detail) => problem.detail = detail,
             Error::Invalid { errors, .. } | Error::Unprocessable { errors, .. } => problem.errors = errors,
-            Error::Conflict { state, .. } => problem.state = Some(state),
+            Error::Conflict { state, .. } => problem.state = Some(state.to_owned()),
             _ => {}
         }
         problem

@@ -22,7 +22,6 @@ mod overview;
 mod plot;
 mod queue;
 mod rows;
-mod shell_words;
 mod stream;
 mod stream_lines;
 mod system;
@@ -32,8 +31,6 @@ mod view;
 mod worker;
 mod workers;
 
-use std::sync::Arc;
-
 use askama::Template;
 use axum::Router;
 use axum::http::{HeaderValue, header};
@@ -41,15 +38,14 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use gaffer_protocol::rest::Problem;
 
-use super::CONTENT_SECURITY_POLICY;
 use super::error::Error;
-use crate::Master;
+use super::{CONTENT_SECURITY_POLICY, Doors};
 use frame::Frame;
 pub use frame::PageContext;
 pub use stream::Feeds;
 
 /// All pages, what they are made of, and what their forms send.
-pub fn routes() -> Router<Arc<Master>> {
+pub fn routes() -> Router<Doors> {
     Router::new()
         .route("/", get(overview::show))
         .route("/live", get(overview::live))

@@ -14,11 +14,15 @@ use serde::Serialize;
 
 use super::error::Error;
 use super::pages::format::encoded;
+use crate::records::Task;
 
 /// Entries on a page, if nobody says.
 const DEFAULT_LIMIT: u32 = 50;
 /// Most entries on a page.
 const MAX_LIMIT: u32 = 500;
+
+/// What is wrong with a cursor that nobody gave.
+const NO_CURSOR: &str = "this is no cursor that an earlier page gave";
 
 /// Below which the API stands; its routes do not see it.
 const API_PREFIX: &str = "/api/v1";
@@ -65,6 +69,12 @@ impl Params {
             }
         }
         Ok(self)
+    }
+
+    /// Those that say something: a form sends its empty fields, too.
+    pub fn given(&self) -> Params {
+        let pairs = self.pairs.iter().filter(|(_, value)| !value.is_empty()).cloned().collect();
+        Params { pairs, path: self.path.clone() }
     }
 
     /// A parameter's text.
@@ -118,9 +128,17 @@ impl Params {
     /// A number that an earlier page gave as its `next_cursor`.
     pub fn cursor(&self) -> Result<Option<i64>, Error> {
         let Some(text) = self.text("cursor") else { return Ok(None) };
-        read_cursor(text)
-            .map(Some)
-            .ok_or_else(|| wrong("cursor", "this is no cursor that an earlier page gave"))
+        read_cursor(text).map(Some).ok_or_else(|| wrong("cursor", NO_CURSOR))
+    }
+
+    /// A task after which to go on, by the position of its definition and its index, as an earlier page gave it.
+    pub fn task_cursor(&self) -> Result<Option<(i16, i32)>, Error> {
+        let Some(text) = self.text("cursor") else { return Ok(None) };
+        let read = || {
+            let (position, index) = text.strip_prefix('c')?.split_once('.')?;
+            Some((position.parse().ok()?, index.parse().ok()?))
+        };
+        read().map(Some).ok_or_else(|| wrong("cursor", NO_CURSOR))
     }
 
     /// A page of a list of the API, with a link to the next one: the same request with another cursor.
@@ -152,6 +170,11 @@ fn read_cursor(text: &str) -> Option<i64> {
 /// The text of a cursor.
 pub fn cursor(number: i64) -> String {
     format!("c{number}")
+}
+
+/// The text of a cursor of tasks.
+pub fn task_cursor(task: &Task) -> String {
+    format!("c{}.{}", task.position, task.index)
 }
 
 /// Splits off what is more than a page, and makes the cursor for the next.

@@ -2,33 +2,51 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use axum::routing::get;
 use gaffer_protocol::output::MAX_OUTPUT_FRAME_BYTES;
-use gaffer_protocol::wire::MAX_CONTROL_FRAME_BYTES;
+use gaffer_protocol::wire::{MAX_CONTROL_FRAME_BYTES, WORKER_PATH};
 
-use super::auth::{bearer, key_holder};
+use super::Doors;
+use super::auth::{bearer, proven};
 use super::error::Error;
 use super::peer::Peer;
-use crate::secret::Purpose;
-use crate::{Master, session};
+use crate::control::Control;
+use crate::operations::sign_in;
+use crate::records::KeyKind;
+use crate::session;
 
 /// An idle connection costs about this much; the library's own choice of 128 KiB would be felt with a thousand workers.
 const READ_BUFFER_BYTES: usize = 8 << 10;
 
+/// The only door behind which control is.
+#[derive(Debug, Clone)]
+struct WorkerDoor {
+    doors: Doors,
+    control: Arc<Control>,
+}
+
+/// The door's route.
+pub fn route<S: Clone + Send + Sync + 'static>(doors: Doors, control: Arc<Control>) -> Router<S> {
+    Router::new().route(WORKER_PATH, get(connect)).with_state(WorkerDoor { doors, control })
+}
+
 /// `GET /worker`
-pub async fn connect(
-    State(master): State<Arc<Master>>,
+async fn connect(
+    State(WorkerDoor { doors, control }): State<WorkerDoor>,
     headers: HeaderMap,
     peer: Peer,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Error> {
     let token = bearer(&headers)?
         .ok_or_else(|| Error::Unauthorized("key_missing", "a worker needs a key: set API_KEY".to_owned()))?;
-    let holder = key_holder(&master, token, Purpose::WorkerKey, &peer).await?;
+    let holder = sign_in::holder_of_key(&doors.context, KeyKind::Worker, token, peer.network()).await;
+    let holder = proven(holder, &peer)?;
     let upgrade = upgrade.map_err(|_| Error::Invalid {
         code: "not_a_websocket",
         detail:
@@ -36,7 +54,7 @@ pub async fn connect(
                 .into(),
         errors: Vec::new(),
     })?;
-    if master.shutdown.is_cancelled() {
+    if control.shutdown.is_cancelled() {
         return Err(Error::ShuttingDown);
     }
     peer.becomes_session();
@@ -46,5 +64,5 @@ pub async fn connect(
         .write_buffer_size(0)
         .max_message_size(largest)
         .max_frame_size(largest)
-        .on_upgrade(move |socket| session::serve(master, socket, holder)))
+        .on_upgrade(move |socket| session::serve(control, socket, holder)))
 }

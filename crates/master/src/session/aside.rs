@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::SessionEnd;
-use super::read::{CHECKSUMS_DIFFER, OUTPUT_AFTER_END, check_end};
+use super::read::{OUTPUT_AFTER_END, check_end};
 use super::reports::{write_drivers, write_note};
-use crate::Master;
+use crate::control::Control;
 use crate::hub::SessionHandle;
 use crate::live::LiveOutput;
 use crate::store::StoreError;
@@ -44,12 +44,12 @@ enum Task {
 }
 
 impl Aside {
-    pub fn new(master: &Arc<Master>, handle: &Arc<SessionHandle>, reporter: &Arc<Reporter>) -> Aside {
+    pub fn new(control: &Arc<Control>, handle: &Arc<SessionHandle>, reporter: &Arc<Reporter>) -> Aside {
         let (tasks, waiting) = mpsc::channel(MAX_WAITING);
         let asked = Arc::default();
         let ending = CancellationToken::new();
         let worker = Worker {
-            master: master.clone(),
+            control: control.clone(),
             handle: handle.clone(),
             reporter: reporter.clone(),
             asked: Arc::clone(&asked),
@@ -87,7 +87,7 @@ impl Aside {
 }
 
 struct Worker {
-    master: Arc<Master>,
+    control: Arc<Control>,
     handle: Arc<SessionHandle>,
     reporter: Arc<Reporter>,
     asked: Arc<Mutex<HashMap<AttemptRef, u64>>>,
@@ -105,10 +105,10 @@ impl Worker {
 
     async fn see_to(&self, task: Task) -> Result<(), String> {
         match task {
-            Task::Note(attempt, note) => write_note(&self.master, &self.handle, attempt, &note).await,
+            Task::Note(attempt, note) => write_note(&self.control, &self.handle, attempt, &note).await,
             Task::Drivers(drivers) => {
                 // Not stored, it would be forgotten until the next hello.
-                self.patiently(|| write_drivers(&self.master, &self.handle, &drivers)).await?;
+                self.patiently(|| write_drivers(&self.control, &self.handle, &drivers)).await?;
                 self.handle.reports.drivers_written();
             }
             Task::Output(attempt) => {
@@ -147,16 +147,13 @@ impl Worker {
             return Ok(());
         }
         let received = check_end(&live, &mut ended);
-        if received.complete == Some(false) {
-            self.note(attempt, CHECKSUMS_DIFFER).await;
-        }
         // One that comes late has a rate.
         let ended = match live.was_over {
             true => self.handle.reports.late_end(ended, received),
             false => Some(ended),
         };
         let Some(ended) = ended else { return Ok(()) };
-        self.master.write_batcher.ended(&self.reporter, ended, received).map_err(|error| error.to_string())
+        self.control.write_batcher.ended(&self.reporter, ended, received).map_err(|error| error.to_string())
     }
 
     /// Asks for output that was let go, once.
@@ -168,12 +165,12 @@ impl Worker {
 
     async fn note(&self, attempt: AttemptRef, message: &str) {
         if let Some(note) = self.handle.reports.note(attempt, message) {
-            write_note(&self.master, &self.handle, attempt, &note).await;
+            write_note(&self.control, &self.handle, attempt, &note).await;
         }
     }
 
     async fn open(&self, attempt: AttemptRef) -> Result<Option<Arc<LiveOutput>>, String> {
-        let (live, store, worker) = (&self.master.live, &self.master.store, self.handle.worker);
+        let (live, store, worker) = (&self.control.live, &self.control.store, self.handle.worker);
         self.patiently(|| live.open(store, attempt, worker)).await
     }
 

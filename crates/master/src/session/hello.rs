@@ -17,8 +17,8 @@ use super::checks::checked;
 use super::clean::{clean, cleaned};
 use super::read::{Frame, next_frame};
 use super::{SessionEnd, Source, held_of};
-use crate::Master;
 use crate::arrivals::{self, Turn};
+use crate::control::Control;
 use crate::hub::SessionHandle;
 use crate::store::StoreError;
 use crate::store::keys::KeyHolder;
@@ -59,21 +59,21 @@ pub(super) async fn begin(source: &mut Source) -> Result<Hello, SessionEnd> {
 
 /// Registers the worker. No other session of its begins before the turn ends that this gives.
 pub(super) async fn register(
-    master: &Master,
+    control: &Control,
     key: &KeyHolder,
     session: Uuid,
     hello: &Hello,
 ) -> Result<(Registered, Turn), SessionEnd> {
     let identity: [u8; 32] = Sha256::digest(hello.identity.as_bytes()).into();
-    master.hub.may_say_hello(identity).map_err(|wait| {
+    control.hub.may_say_hello(identity).map_err(|wait| {
         let wait = wait.as_secs() + 1;
         SessionEnd::protocol(format!("this worker connects too often; it may again in {wait} s"))
     })?;
-    let turn = master.arrivals.turn(identity).await;
+    let turn = control.arrivals.turn(identity).await;
     let place = Place { boot_id: hello.boot_id.clone(), ..hello.place.clone() };
-    let known = let_in(master, key.project, &identity, &hello.name, &place).await?;
-    let register = || master.store.worker_hello(key.project, key.key, session, &identity, hello);
-    let registered = in_turn(master, register)
+    let known = let_in(control, key.project, &identity, &hello.name, &place).await?;
+    let register = || control.store.worker_hello(key.project, key.key, session, &identity, hello);
+    let registered = in_turn(control, register)
         .await?
         .ok_or_else(|| SessionEnd::protocol("this worker's identity or name belongs to somebody else"))?;
     tracing::info!(
@@ -81,7 +81,7 @@ pub(super) async fn register(
         new = registered.is_new, "worker connected"
     );
     if known.as_ref() != Some(&place) {
-        in_turn(master, || master.store.worker_placed(registered.id, &place)).await?;
+        in_turn(control, || control.store.worker_placed(registered.id, &place)).await?;
     }
     Ok((registered, turn))
 }
@@ -89,42 +89,42 @@ pub(super) async fn register(
 /// Whether this worker is the one that its identity says, and has the name to itself that a lost one had. Gives where it
 /// was before.
 async fn let_in(
-    master: &Master,
+    control: &Control,
     project: ProjectId,
     identity: &[u8; 32],
     name: &str,
     place: &Place,
 ) -> Result<Option<Place>, SessionEnd> {
-    let before = in_turn(master, || master.store.worker_before_hello(project, identity, name)).await?;
+    let before = in_turn(control, || control.store.worker_before_hello(project, identity, name)).await?;
     let BeforeHello { known, name_is_of_lost } = before;
     if let Some(known) = &known {
         // Outside of a turn: this may take seconds and does not use the database.
-        let is_well = arrivals::is_holder_well(&master.hub, known, place).await;
-        in_turn(master, || admit(master, known, place, is_well)).await??;
+        let is_well = arrivals::is_holder_well(&control.hub, known, place).await;
+        in_turn(control, || admit(control, known, place, is_well)).await??;
     }
     if name_is_of_lost {
-        in_turn(master, || master.store.worker_name_release(project, name)).await?;
+        in_turn(control, || control.store.worker_name_release(project, name)).await?;
     }
     Ok(known.map(|known| known.place))
 }
 
 /// Lets a worker with a known identity in, or tells both that it is a copy.
 async fn admit(
-    master: &Master,
+    control: &Control,
     known: &KnownPlace,
     place: &Place,
     is_well: bool,
 ) -> Result<Result<(), SessionEnd>, StoreError> {
-    if let Err(duplicate) = arrivals::admit(&master.store, known, place, is_well).await? {
+    if let Err(duplicate) = arrivals::admit(&control.store, known, place, is_well).await? {
         tracing::warn!(
             worker = %duplicate.holder_name, relation = ?duplicate.relation, host = place.host,
             "a copy of a worker's data directory was started elsewhere; the worker keeps its place"
         );
-        if master.arrivals.is_news(duplicate.holder) {
+        if control.arrivals.is_news(duplicate.holder) {
             let event = duplicate.event(place);
-            master.store.worker_duplicate(duplicate.holder, &event).await?;
-            master.hub.send(duplicate.holder, ToWorker::Notice { message: event });
-            master.changes.announce(&[]);
+            control.store.worker_duplicate(duplicate.holder, &event).await?;
+            control.hub.send(duplicate.holder, ToWorker::Notice { message: event });
+            control.changes.announce(&[]);
         }
         let code = match duplicate.begins_anew {
             true => GoodbyeCode::BeginAnew,
@@ -137,26 +137,26 @@ async fn admit(
 
 /// Repairs what worker and database disagree on; says how much of each held attempt's output is stored.
 pub(super) async fn welcome(
-    master: &Master,
+    control: &Control,
     handle: &SessionHandle,
     registered: &Registered,
     held: &[HeldAttempt],
 ) -> Result<ToWorker, SessionEnd> {
     let compared =
-        master.write_batcher.reconcile_hello(registered.id, held_of(held), registered.rebooted).await;
+        control.write_batcher.reconcile_hello(registered.id, held_of(held), registered.rebooted).await;
     if !compared.map_err(|_| shutting_down())? {
         let why = "the database took too long to say what the worker should hold";
         return Err(SessionEnd::Disconnected(why.to_owned()));
     }
     if registered.rebooted {
         // Only now: had it been stored with the hello and this master died in between, the losses would be forgotten.
-        in_turn(master, || master.store.worker_booted(registered.id, &registered.boot_id)).await?;
+        in_turn(control, || control.store.worker_booted(registered.id, &registered.boot_id)).await?;
     }
     let held: Vec<AttemptRef> = held.iter().map(|held| held.attempt).collect();
-    let open = in_turn(master, || master.live.open_all(&master.store, &held, registered.id)).await?;
-    master.clocks.welcomed(registered.id);
+    let open = in_turn(control, || control.live.open_all(&control.store, &held, registered.id)).await?;
+    control.clocks.welcomed(registered.id);
     // It renews the worker's leases, too.
-    if !master.store.leadership().is_trusted() {
+    if !control.store.leadership().is_trusted() {
         return Err(SessionEnd::Disconnected("this master does not know whether it still leads".to_owned()));
     }
     let stored = open.iter().map(|live| {
@@ -175,18 +175,18 @@ pub(super) async fn welcome(
 
 /// Asks the database when it is this worker's turn, and again while it does not answer.
 async fn in_turn<T, F: Future<Output = Result<T, StoreError>>>(
-    master: &Master,
+    control: &Control,
     ask: impl Fn() -> F,
 ) -> Result<T, SessionEnd> {
     let mut wait = RETRY_FIRST;
     loop {
         let answer = {
-            let _turn = master.hub.hello_turn().await;
+            let _turn = control.hub.hello_turn().await;
             ask().await
         };
         match answer {
             Ok(answer) => return Ok(answer),
-            Err(_) if master.shutdown.is_cancelled() => return Err(shutting_down()),
+            Err(_) if control.shutdown.is_cancelled() => return Err(shutting_down()),
             Err(StoreError::Unavailable(error)) => {
                 tracing::debug!(%error, "a worker waits for the database");
             }

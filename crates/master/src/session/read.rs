@@ -16,13 +16,12 @@ use tokio::sync::watch;
 use super::aside::Aside;
 use super::checks::{checked, checked_chunk};
 use super::{SessionEnd, Source, held_of, told_to_go};
-use crate::Master;
+use crate::control::Control;
 use crate::hub::{Goodbye, SessionHandle};
 use crate::live::{Arrival, Found, LiveOutput};
 use crate::store::output::ReceivedOutput;
 use crate::write_batcher::{NotTaken, Reporter};
 
-pub(super) const CHECKSUMS_DIFFER: &str = "the output is not what its worker read: the checksums differ";
 pub(super) const OUTPUT_AFTER_END: &str = "output came after the end of the attempt and was refused";
 
 /// What a frame holds.
@@ -51,14 +50,14 @@ pub(super) async fn next_frame(source: &mut Source) -> Result<Frame, SessionEnd>
 /// Reads until the session ends. Waits for nothing but the worker: what needs the database goes to the write batcher's queue
 /// or is done aside. Output that counts as received is in that queue.
 pub(super) async fn read(
-    master: &Arc<Master>,
+    control: &Arc<Control>,
     handle: &Arc<SessionHandle>,
     mut source: Source,
     mut goodbye: watch::Receiver<Option<Goodbye>>,
 ) -> SessionEnd {
     let reporter = Arc::new(Reporter::new(handle.worker, &handle.worker_name));
-    let aside = Aside::new(master, handle, &reporter);
-    let reader = Reader { master, handle, reporter: &reporter, aside };
+    let aside = Aside::new(control, handle, &reporter);
+    let reader = Reader { control, handle, reporter: &reporter, aside };
     loop {
         let frame = tokio::select! {
             biased;
@@ -79,7 +78,7 @@ pub(super) async fn read(
 }
 
 struct Reader<'a> {
-    master: &'a Arc<Master>,
+    control: &'a Arc<Control>,
     handle: &'a Arc<SessionHandle>,
     reporter: &'a Reporter,
     aside: Aside,
@@ -87,9 +86,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn control(&self, messages: Vec<ToMaster>) -> Result<(), SessionEnd> {
-        let write_batcher = &self.master.write_batcher;
+        let write_batcher = &self.control.write_batcher;
         self.handle.heard(None);
-        let ours = |at| self.master.clocks.ours(self.handle.worker, at);
+        let ours = |at| self.control.clocks.ours(self.handle.worker, at);
         for message in messages {
             match checked(message, Utc::now(), ours)? {
                 ToMaster::Hello(_) => return Err(SessionEnd::protocol("a second hello in one session")),
@@ -107,7 +106,7 @@ impl Reader<'_> {
                         self.aside.drivers(drivers)?;
                     }
                 }
-                ToMaster::InputTaken(taken) => self.master.inputs.taken(self.handle.worker, taken),
+                ToMaster::InputTaken(taken) => self.control.inputs.taken(self.handle.worker, taken),
                 ToMaster::Returned { attempt } => write_batcher.returned(self.reporter, attempt)?,
                 ToMaster::Ended(ended) => self.ended(ended)?,
             }
@@ -118,15 +117,15 @@ impl Reader<'_> {
     fn heartbeat(&self, heartbeat: Heartbeat) -> Result<(), SessionEnd> {
         let Heartbeat { sequence, held, stats, clock } = heartbeat;
         self.handle.heard(Some(stats));
-        self.master.clocks.heartbeat(self.handle.worker, sequence, clock, Utc::now());
+        self.control.clocks.heartbeat(self.handle.worker, sequence, clock, Utc::now());
         // It renews the worker's leases.
-        if self.master.store.leadership().is_trusted() {
+        if self.control.store.leadership().is_trusted() {
             self.handle.send(ToWorker::Alive { sequence });
         }
         let held = held.map(|held| held_of(&held));
         match self.handle.agreement.heard(held, Instant::now()) {
             Some(listed) => {
-                let taken = self.master.write_batcher.reconcile_heartbeat(self.handle, listed);
+                let taken = self.control.write_batcher.reconcile_heartbeat(self.handle, listed);
                 taken.map_err(|error| NotTaken::from(error).into())
             }
             None => Ok(()),
@@ -135,7 +134,7 @@ impl Reader<'_> {
 
     fn ended(&self, mut ended: Box<Ended>) -> Result<(), SessionEnd> {
         let attempt = ended.attempt;
-        let live = match self.master.live.find(attempt, self.handle.worker) {
+        let live = match self.control.live.find(attempt, self.handle.worker) {
             Found::Open(live) => live,
             Found::Unknown => return self.aside.ended(ended),
             Found::Foreign => {
@@ -155,16 +154,13 @@ impl Reader<'_> {
             )));
         }
         let received = check_end(&live, &mut ended);
-        if received.complete == Some(false) {
-            self.note(attempt, CHECKSUMS_DIFFER);
-        }
         // One that comes late has a rate.
         let ended = match live.was_over {
             true => self.handle.reports.late_end(ended, received),
             false => Some(ended),
         };
         match ended {
-            Some(ended) => Ok(self.master.write_batcher.ended(self.reporter, ended, received)?),
+            Some(ended) => Ok(self.control.write_batcher.ended(self.reporter, ended, received)?),
             None => Ok(()),
         }
     }
@@ -182,7 +178,7 @@ impl Reader<'_> {
         let chunk = encoded.decode().map_err(malformed)?;
         let (encoded, chunk) = checked_chunk(encoded, chunk, Utc::now())?;
         let (attempt, end) = (chunk.attempt, chunk.end());
-        let live = match self.master.live.find(attempt, self.handle.worker) {
+        let live = match self.control.live.find(attempt, self.handle.worker) {
             Found::Open(live) => live,
             Found::Unknown => return self.aside.output(attempt, chunk.end()),
             Found::Foreign => {
@@ -198,7 +194,7 @@ impl Reader<'_> {
             )));
         };
         match live.arrive(encoded, chunk) {
-            Arrival::New(row) => self.master.write_batcher.output(row, live, on_its_way)?,
+            Arrival::New(row) => self.control.write_batcher.output(row, live, on_its_way)?,
             Arrival::Repeated => {
                 self.handle.send(ToWorker::OutputStored { attempt, offset: live.stored_bytes() });
             }

@@ -11,7 +11,7 @@ use gaffer_protocol::wire::{DriverStatus, Ended};
 use tokio::sync::Notify;
 
 use super::clean::{MAX_NOTE_CHARS, clean};
-use crate::Master;
+use crate::control::Control;
 use crate::hub::SessionHandle;
 use crate::rate::{Bucket, Rate};
 use crate::store::StoreError;
@@ -157,15 +157,15 @@ fn keep_last<T>(waiting: &mut BTreeMap<AttemptRef, T>, attempt: AttemptRef, last
 }
 
 /// Writes what waits, for as long as the session lasts.
-pub(super) async fn write_waiting(master: Arc<Master>, handle: Arc<SessionHandle>) {
+pub(super) async fn write_waiting(control: Arc<Control>, handle: Arc<SessionHandle>) {
     let reporter = Reporter::new(handle.worker, &handle.worker_name);
     loop {
         match handle.reports.next(Instant::now()) {
             None => handle.reports.wake.notified().await,
             Some(Err(wait)) => tokio::time::sleep(wait).await,
-            Some(Ok(Next::Note(attempt, note))) => write_note(&master, &handle, attempt, &note).await,
+            Some(Ok(Next::Note(attempt, note))) => write_note(&control, &handle, attempt, &note).await,
             Some(Ok(Next::Drivers(drivers))) => {
-                let is_written = write_drivers(&master, &handle, &drivers).await.is_ok();
+                let is_written = write_drivers(&control, &handle, &drivers).await.is_ok();
                 if !is_written {
                     // What has been said meanwhile counts more.
                     handle.reports.lock().waiting.drivers.get_or_insert(drivers);
@@ -176,7 +176,7 @@ pub(super) async fn write_waiting(master: Arc<Master>, handle: Arc<SessionHandle
                 }
             }
             Some(Ok(Next::LateEnd(ended, received))) => {
-                if master.write_batcher.ended(&reporter, ended, received).is_err() {
+                if control.write_batcher.ended(&reporter, ended, received).is_err() {
                     return;
                 }
             }
@@ -185,9 +185,9 @@ pub(super) async fn write_waiting(master: Arc<Master>, handle: Arc<SessionHandle
 }
 
 /// Records something worth a line in an attempt's history. What is not this worker's to say is left out.
-pub(super) async fn write_note(master: &Master, handle: &SessionHandle, attempt: AttemptRef, note: &str) {
-    match master.store.attempt_note(handle.worker, attempt, note).await {
-        Ok(Some(job)) => master.changes.announce(&[job]),
+pub(super) async fn write_note(control: &Control, handle: &SessionHandle, attempt: AttemptRef, note: &str) {
+    match control.store.attempt_note(handle.worker, attempt, note).await {
+        Ok(Some(job)) => control.changes.announce(&[job]),
         Ok(None) => {}
         Err(error) => tracing::debug!(%attempt, %error, "a note was not recorded"),
     }
@@ -195,13 +195,13 @@ pub(super) async fn write_note(master: &Master, handle: &SessionHandle, attempt:
 
 /// A driver of the worker fails, or works again.
 pub(super) async fn write_drivers(
-    master: &Master,
+    control: &Control,
     handle: &SessionHandle,
     drivers: &[DriverStatus],
 ) -> Result<(), StoreError> {
-    master.store.worker_drivers(handle.worker, handle.id, drivers).await?;
-    master.changes.announce(&[]);
-    master.scheduler_wake.notify_one();
+    control.store.worker_drivers(handle.worker, handle.id, drivers).await?;
+    control.changes.announce(&[]);
+    control.wakes.scheduler.call();
     Ok(())
 }
 

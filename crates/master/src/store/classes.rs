@@ -72,7 +72,7 @@ impl ReadStore {
             return Ok(classes);
         }
         let rows: Vec<(i64, i64, String, i16, String)> = sqlx::query_as(
-            "SELECT id, project_id, owner, priority, requirements::text FROM classes WHERE id = ANY($1)",
+            "SELECT id, project_id, owner, priority, needs::text FROM classes WHERE id = ANY($1)",
         )
         .bind(wanted)
         .fetch_all(&self.pool)

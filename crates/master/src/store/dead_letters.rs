@@ -2,11 +2,13 @@
 
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::output::{EncodedChunk, Encoding};
-use gaffer_protocol::rest;
 use sqlx::FromRow;
 
+use super::forms::known;
 use super::output::{ChunkRow, chunks_insert};
 use super::{ReadStore, Store, StoreError, WriteStore, tasks};
+use crate::records;
+use crate::records::LetterKind;
 
 /// Something that is to be set aside.
 #[derive(Debug)]
@@ -69,8 +71,8 @@ impl Store {
     pub async fn dead_letter_insert(&self, letter: &DeadLetter) -> Result<Option<i64>, StoreError> {
         let mut tx = self.begin_short().await?;
         let (kind, row, body) = match &letter.body {
-            Body::Output(row) => ("output", Some(row), &row.chunk.body[..]),
-            Body::Report(body) => ("report", None, &body[..]),
+            Body::Output(row) => (LetterKind::Output, Some(row), &row.chunk.body[..]),
+            Body::Report(body) => (LetterKind::Report, None, &body[..]),
         };
         let id: Option<i64> = sqlx::query_scalar(
             "INSERT INTO dead_letters (kind, project_id, job_id, task_id, attempt, worker_id, start_offset, \
@@ -80,7 +82,7 @@ impl Store {
              WHERE t.id = $2 AND NOT EXISTS (SELECT 1 FROM dead_letters l WHERE $1 = 'report' \
                  AND l.kind = $1 AND l.task_id = $2 AND l.attempt = $3 AND l.body = $10) RETURNING id",
         )
-        .bind(kind)
+        .bind(kind.as_str())
         .bind(letter.attempt.task.0)
         .bind(letter.attempt.attempt as i32)
         .bind(letter.worker.map(|worker| worker.0))
@@ -123,7 +125,7 @@ impl ReadStore {
         job: Option<JobId>,
         after: i64,
         limit: u32,
-    ) -> Result<Vec<rest::DeadLetter>, StoreError> {
+    ) -> Result<Vec<records::DeadLetter>, StoreError> {
         let rows: Vec<LetterRow> = sqlx::query_as(
             "SELECT l.id, l.at, l.tried_at, l.kind, l.job_id, d.name AS task_name, t.index AS task_index, \
                  d.single AS task_single, l.attempt, w.name AS worker_name, l.start_offset, l.payload_bytes, l.reason \
@@ -138,7 +140,7 @@ impl ReadStore {
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows.into_iter().map(Into::into).collect())
+        rows.into_iter().map(TryInto::try_into).collect()
     }
 
     /// How many things of a job are set aside.
@@ -258,17 +260,19 @@ impl WriteStore {
     }
 }
 
-impl From<LetterRow> for rest::DeadLetter {
-    fn from(row: LetterRow) -> Self {
+impl TryFrom<LetterRow> for records::DeadLetter {
+    type Error = StoreError;
+
+    fn try_from(row: LetterRow) -> Result<records::DeadLetter, StoreError> {
         let task = match (row.task_name, row.task_index, row.task_single) {
             (Some(name), Some(index), Some(single)) => Some(tasks::address(&name, index as u32, single)),
             _ => None,
         };
-        rest::DeadLetter {
+        Ok(records::DeadLetter {
             id: row.id,
             at: row.at,
             tried_at: row.tried_at,
-            kind: row.kind,
+            kind: known("kind of dead letter", &row.kind)?,
             job: row.job_id.map(JobId),
             task,
             attempt: u32::try_from(row.attempt).ok().filter(|attempt| *attempt > 0),
@@ -276,6 +280,6 @@ impl From<LetterRow> for rest::DeadLetter {
             offset: row.start_offset.map(|offset| offset as u64),
             bytes: row.payload_bytes.map(|bytes| bytes as u64),
             reason: row.reason,
-        }
+        })
     }
 }

@@ -3,6 +3,7 @@
 use gaffer_domain::job::JobState;
 use gaffer_domain::{JobId, ProjectId};
 
+use super::forms::known;
 use super::{Store, StoreError, WriteStore};
 
 /// The most tasks, pieces of output and lines of history that one transaction removes.
@@ -43,8 +44,7 @@ impl WriteStore {
                 .fetch_optional(&mut *tx)
                 .await?;
         let Some(state) = state else { return Ok(Deleted::Unknown) };
-        let state: JobState =
-            state.parse().map_err(|_| StoreError::Unreadable(format!("{state:?} is not a job state")))?;
+        let state: JobState = known("job state", &state)?;
         if !state.is_final() {
             return Ok(Deleted::NotOver(state));
         }

@@ -3,10 +3,10 @@
 mod settled;
 
 use gaffer_domain::{AttemptRef, JobId, ProjectId, Time, WorkerId};
-use gaffer_protocol::rest;
 use sqlx::FromRow;
 
 use super::{ReadStore, Store, StoreError, tasks};
+use crate::records::Event;
 pub use settled::{Settled, SettledEvents};
 
 #[derive(FromRow)]
@@ -24,13 +24,13 @@ struct EventRow {
     message: String,
 }
 
-impl From<EventRow> for rest::Event {
+impl From<EventRow> for Event {
     fn from(row: EventRow) -> Self {
         let task = match (row.task_name, row.task_index, row.task_single) {
             (Some(name), Some(index), Some(single)) => Some(tasks::address(&name, index as u32, single)),
             _ => None,
         };
-        rest::Event {
+        Event {
             id: row.id,
             at: row.at,
             kind: row.kind,
@@ -48,7 +48,7 @@ impl From<EventRow> for rest::Event {
 #[derive(Debug, Clone)]
 pub struct EventsAfter {
     /// In the order of their numbers. A follower that continues from the last of them misses none.
-    pub events: Vec<rest::Event>,
+    pub events: Vec<Event>,
     /// There are newer ones that can't be shown yet: somebody who has a number below theirs is still writing.
     pub is_held_back: bool,
 }
@@ -71,7 +71,6 @@ impl Store {
              SELECT w.project_id, now(), 'task.noted', t.job_id, t.id, t.attempt, w.id, 'worker ' || w.name, $4 \
              FROM tasks t JOIN workers w ON w.id = t.worker_id \
              WHERE t.id = $1 AND t.attempt = $2 AND t.worker_id = $3 \
-                 AND t.state IN ('scheduled', 'running', 'stopping') \
              RETURNING job_id",
         )
         .bind(attempt.task.0)
@@ -96,7 +95,7 @@ impl ReadStore {
         job: Option<JobId>,
         before: Option<i64>,
         limit: u32,
-    ) -> Result<Vec<rest::Event>, StoreError> {
+    ) -> Result<Vec<Event>, StoreError> {
         self.event_list(project, job, (0, before.unwrap_or(i64::MAX)), "DESC", limit).await
     }
 
@@ -127,7 +126,7 @@ impl ReadStore {
         (after, before): (i64, i64),
         order: &str,
         limit: u32,
-    ) -> Result<Vec<rest::Event>, StoreError> {
+    ) -> Result<Vec<Event>, StoreError> {
         let of_job = match job {
             Some(_) => "e.job_id = $2",
             None => "$2::bigint IS NULL",

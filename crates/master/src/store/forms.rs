@@ -1,11 +1,18 @@
 //! Reads what other versions may have stored: what can't be understood is left out, and takes nothing along.
 
+use std::str::FromStr;
+
 use gaffer_domain::JobId;
 use gaffer_domain::placement::{DefinitionRef, Requirements};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{ReadStore, StoreError};
+
+/// A stored name of something of which all names are known: the schema lets no other in.
+pub(super) fn known<T: FromStr>(what: &str, stored: &str) -> Result<T, StoreError> {
+    stored.parse().map_err(|_| StoreError::Unreadable(format!("{stored:?} is not a {what}")))
+}
 
 /// A stored value; none, and a line in the log, if this version can't read it.
 pub(super) fn understood<T: DeserializeOwned>(what: &str, stored: Option<Value>) -> Option<T> {

@@ -8,15 +8,16 @@ use gaffer_domain::placement::{DefinitionRef, Requirements};
 use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION};
 use gaffer_domain::task::Task;
 use gaffer_domain::{JobId, ProjectId, Time};
-use gaffer_protocol::rest;
 use sha2::{Digest, Sha256};
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
 use super::counts::{COUNTS_OF_JOBS, CountsRow};
+use super::forms::known;
 use super::tasks::{ran, reason_from};
 use super::transitions::Unfinished;
 use super::{ReadStore, Store, StoreError, WriteStore};
+use crate::records::Job;
 
 /// A job to be accepted.
 #[derive(Debug)]
@@ -90,10 +91,6 @@ impl WriteStore {
         let _turn = self.turn_to_write_much().await?;
         let mut tx = self.begin().await?;
         let spec = new.spec;
-        let kind = match spec.kind {
-            JobKind::Batch => "batch",
-            JobKind::Service => "service",
-        };
         let job: i64 = sqlx::query_scalar(
             "INSERT INTO jobs (project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
                  rerun_of, created_at, spec_version) \
@@ -101,7 +98,7 @@ impl WriteStore {
         )
         .bind(new.project.0)
         .bind(&spec.name)
-        .bind(kind)
+        .bind(spec.kind.as_str())
         .bind(i16::from(spec.priority))
         .bind(Json(&spec.labels))
         .bind(Json(spec))
@@ -175,14 +172,12 @@ impl WriteStore {
 }
 
 impl ReadStore {
-    /// One job of a project, with its specification.
+    /// One job of a project.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn job_get(&self, project: ProjectId, job: JobId) -> Result<Option<rest::Job>, StoreError> {
-        let mut jobs = self.jobs_by_id(project, &[job]).await?;
-        self.job_specs_add(&mut jobs, 0).await?;
-        Ok(jobs.pop())
+    pub async fn job_get(&self, project: ProjectId, job: JobId) -> Result<Option<Job>, StoreError> {
+        Ok(self.jobs_by_id(project, &[job]).await?.pop())
     }
 }
 
@@ -228,7 +223,7 @@ impl Store {
 }
 
 impl ReadStore {
-    pub(super) async fn with_counts(&self, rows: Vec<JobRow>) -> Result<Vec<rest::Job>, StoreError> {
+    pub(super) async fn with_counts(&self, rows: Vec<JobRow>) -> Result<Vec<Job>, StoreError> {
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let counts = self.job_counts(&ids).await?;
         // What is over needs no reading; the rest is read once and kept.
@@ -243,27 +238,22 @@ impl ReadStore {
                 let spec = specs.get(&JobId(row.id));
                 let problem = spec.and_then(|spec| spec.problem()).map(str::to_owned);
                 let reason = reason_from(row.reason_code, row.reason_message)?.filter(|_| is_over);
-                Ok(rest::Job {
+                Ok(Job {
                     id: JobId(row.id),
                     name: row.name,
-                    kind: row.kind,
-                    state: row.state,
+                    kind: job_kind(&row.kind)?,
+                    state: known("job state", &row.state)?,
                     reason,
                     problem,
                     labels: row.labels.0,
                     priority: row.priority as u8,
-                    task_counts: counts
-                        .iter()
-                        .filter(|(_, n)| *n != 0)
-                        .map(|(state, n)| (state.to_string(), n))
-                        .collect(),
+                    task_counts: counts,
                     created_by: row.created_by,
                     rerun_of: row.rerun_of.map(JobId),
                     created_at: row.created_at,
                     started_at: row.started_at,
                     finished_at: row.finished_at,
                     ran_seconds: ran(None, row.started_at, row.finished_at, now),
-                    spec: serde_json::Value::Null,
                 })
             })
             .collect()
@@ -300,6 +290,11 @@ impl ReadStore {
             })
             .collect())
     }
+}
+
+fn job_kind(stored: &str) -> Result<JobKind, StoreError> {
+    let kind = [JobKind::Batch, JobKind::Service].into_iter().find(|kind| kind.as_str() == stored);
+    kind.ok_or_else(|| StoreError::Unreadable(format!("{stored:?} is not a job type")))
 }
 
 /// A task definition of which tasks wait.

@@ -1,10 +1,28 @@
 //! API keys: kept as hashes, found by their hash.
 
 use gaffer_domain::{ProjectId, Time};
-use gaffer_protocol::rest;
 use sqlx::FromRow;
 
+use super::forms::known;
 use super::{ReadStore, Store, StoreError, WriteStore};
+use crate::records::{Key, KeyKind};
+
+/// A key that is to be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct NewKey<'a> {
+    /// Whose it is; a worker key is nobody's.
+    pub user_id: Option<i64>,
+    /// Whom it lets in.
+    pub kind: KeyKind,
+    /// What it is for.
+    pub name: &'a str,
+    /// How the key begins.
+    pub prefix: &'a str,
+    /// Its hash.
+    pub sha256: &'a [u8; 32],
+    /// How long it is good for; none means until it is revoked.
+    pub expires_in_seconds: Option<u64>,
+}
 
 /// What a valid key allows.
 #[derive(Debug, Clone)]
@@ -13,8 +31,8 @@ pub struct KeyHolder {
     pub key: i64,
     /// The one project it is good for.
     pub project: ProjectId,
-    /// `worker` or `user`.
-    pub kind: String,
+    /// Whom it lets in.
+    pub kind: KeyKind,
     /// What the key is for.
     pub name: String,
     /// Whose it is; a worker key is nobody's.
@@ -62,19 +80,20 @@ struct KeyRow {
     revoked_at: Option<Time>,
 }
 
-impl From<KeyRow> for rest::Key {
-    fn from(row: KeyRow) -> Self {
-        rest::Key {
+impl TryFrom<KeyRow> for Key {
+    type Error = StoreError;
+
+    fn try_from(row: KeyRow) -> Result<Key, StoreError> {
+        Ok(Key {
             id: row.id,
-            kind: row.kind,
+            kind: known("kind of key", &row.kind)?,
             name: row.name,
             prefix: row.prefix,
             created_at: row.created_at,
             last_used_at: row.last_used_at,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
-            key: None,
-        }
+        })
     }
 }
 
@@ -115,7 +134,7 @@ impl WriteStore {
         Ok(Ok(KeyHolder {
             key: row.id,
             project: ProjectId(row.project_id),
-            kind: row.kind,
+            kind: known("kind of key", &row.kind)?,
             name: row.name,
             user: row.user_name,
             user_id: row.user_id,
@@ -123,33 +142,26 @@ impl WriteStore {
         }))
     }
 
-    /// Keeps a new key. `user_id` is none for a worker key.
+    /// Keeps a new key.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn key_insert(
-        &self,
-        project: ProjectId,
-        user_id: Option<i64>,
-        new: &rest::NewKey,
-        prefix: &str,
-        sha256: &[u8; 32],
-    ) -> Result<rest::Key, StoreError> {
+    pub async fn key_insert(&self, project: ProjectId, new: NewKey<'_>) -> Result<Key, StoreError> {
         let sql = format!(
             "INSERT INTO keys (project_id, user_id, kind, name, prefix, sha256, expires_at) \
              VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 second') RETURNING {COLUMNS}"
         );
         let row: KeyRow = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.0)
-            .bind(user_id)
-            .bind(&new.kind)
-            .bind(&new.name)
-            .bind(prefix)
-            .bind(&sha256[..])
+            .bind(new.user_id)
+            .bind(new.kind.as_str())
+            .bind(new.name)
+            .bind(new.prefix)
+            .bind(&new.sha256[..])
             .bind(new.expires_in_seconds.map(|secs| secs as f64))
             .fetch_one(&self.pool)
             .await?;
-        Ok(row.into())
+        row.try_into()
     }
 }
 
@@ -163,7 +175,7 @@ impl ReadStore {
         project: ProjectId,
         before: Option<i64>,
         limit: u32,
-    ) -> Result<Vec<rest::Key>, StoreError> {
+    ) -> Result<Vec<Key>, StoreError> {
         let sql = format!(
             "SELECT {COLUMNS} FROM keys WHERE project_id = $1 AND id < COALESCE($2, 9223372036854775807) \
              ORDER BY id DESC LIMIT $3"
@@ -174,7 +186,7 @@ impl ReadStore {
             .bind(i64::from(limit))
             .fetch_all(&self.pool)
             .await?;
-        Ok(rows.into_iter().map(Into::into).collect())
+        rows.into_iter().map(TryInto::try_into).collect()
     }
 }
 

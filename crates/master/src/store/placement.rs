@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gaffer_domain::quantity::Span;
-use gaffer_domain::simulate::trace::Arrival;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time};
+use gaffer_protocol::trace::Arrival;
 
 use super::classes::SchedulingClass;
 use super::{ReadStore, Store, StoreError};
@@ -80,7 +80,7 @@ impl ReadStore {
                  JOIN attempts a ON a.task_id = t.id AND a.attempt = t.attempt \
                  WHERE j.project_id = $1 AND j.created_at >= $2 AND t.state = 'completed' \
                      AND a.started_at IS NOT NULL ORDER BY j.id DESC LIMIT $3) \
-             SELECT done.created_at, done.millis, count(*), c.priority, c.owner, c.id, c.requirements::text \
+             SELECT done.created_at, done.millis, count(*), c.priority, c.owner, c.id, c.needs::text \
              FROM done JOIN classes c ON c.id = done.class_id \
              GROUP BY done.created_at, done.millis, c.id ORDER BY done.created_at, c.id, done.millis",
         )

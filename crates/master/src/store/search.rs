@@ -2,11 +2,12 @@
 
 use gaffer_domain::job::JobState;
 use gaffer_domain::{JobId, ProjectId};
-use gaffer_protocol::rest;
+use serde_json::Value;
 use sqlx::types::Json;
 
 use super::jobs::{COLUMNS, JobFilter, JobRow};
 use super::{ReadStore, StoreError};
+use crate::records::Job;
 
 /// The most jobs that one answer looks at. The next request continues where it ended.
 pub const MAX_SEARCHED: u32 = 15_000;
@@ -16,8 +17,8 @@ const MAX_LABELLED: i64 = 5_000;
 /// What was found.
 #[derive(Debug, Clone, Default)]
 pub struct JobsFound {
-    /// Newest first, without their specifications.
-    pub jobs: Vec<rest::Job>,
+    /// Newest first.
+    pub jobs: Vec<Job>,
     /// The job after which to go on, if not all were looked at and too few were found.
     pub searched_to: Option<JobId>,
 }
@@ -41,7 +42,7 @@ impl ReadStore {
         project: ProjectId,
         filter: &JobFilter,
         limit: u32,
-    ) -> Result<Vec<rest::Job>, StoreError> {
+    ) -> Result<Vec<Job>, StoreError> {
         Ok(self.job_search(project, filter, limit, MAX_SEARCHED).await?.jobs)
     }
 
@@ -154,11 +155,11 @@ impl ReadStore {
         Ok(last.map(JobId))
     }
 
-    /// These jobs of a project, in any order, without their specifications.
+    /// These jobs of a project, in any order.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn jobs_by_id(&self, project: ProjectId, jobs: &[JobId]) -> Result<Vec<rest::Job>, StoreError> {
+    pub async fn jobs_by_id(&self, project: ProjectId, jobs: &[JobId]) -> Result<Vec<Job>, StoreError> {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
@@ -169,38 +170,33 @@ impl ReadStore {
         self.with_counts(rows).await
     }
 
-    /// Adds their specifications to jobs, in their order, until these have more than `most_bytes` together; the rest is
-    /// cut off, but never the first.
+    /// The specifications of jobs as they are stored, in the same order, until they have more than `most_bytes` together: the
+    /// rest is cut off, but never the first. Null for a job that was deleted meanwhile.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn job_specs_add(
-        &self,
-        jobs: &mut Vec<rest::Job>,
-        most_bytes: usize,
-    ) -> Result<(), StoreError> {
+    pub async fn job_specs(&self, jobs: &[JobId], most_bytes: usize) -> Result<Vec<Value>, StoreError> {
         /// A specification has up to a megabyte: so many are read together.
         const TOGETHER: usize = 8;
-        let (mut at, mut bytes) = (0, 0);
-        while at < jobs.len() && bytes <= most_bytes {
-            let end = jobs.len().min(at + TOGETHER);
-            let ids: Vec<i64> = jobs[at..end].iter().map(|job| job.id.0).collect();
+        let (mut specs, mut bytes) = (Vec::new(), 0);
+        for jobs in jobs.chunks(TOGETHER) {
+            if bytes > most_bytes {
+                break;
+            }
             let rows: Vec<(i64, String)> =
                 sqlx::query_as("SELECT id, spec::text FROM jobs WHERE id = ANY($1)")
-                    .bind(ids)
+                    .bind(jobs.iter().map(|job| job.0).collect::<Vec<i64>>())
                     .fetch_all(&self.pool)
                     .await?;
-            for job in &mut jobs[at..end] {
-                // One that was deleted meanwhile is listed once more, without.
-                let Some((_, spec)) = rows.iter().find(|(id, _)| *id == job.id.0) else { continue };
-                job.spec =
-                    serde_json::from_str(spec).map_err(|error| StoreError::Unreadable(error.to_string()))?;
-                bytes += spec.len();
+            for job in jobs {
+                let stored = rows.iter().find(|(id, _)| *id == job.0).map_or("null", |(_, spec)| spec);
+                let spec = serde_json::from_str(stored)
+                    .map_err(|error| StoreError::Unreadable(error.to_string()))?;
+                specs.push(spec);
+                bytes += stored.len();
             }
-            at = end;
         }
-        jobs.truncate(at);
-        Ok(())
+        Ok(specs)
     }
 }
 

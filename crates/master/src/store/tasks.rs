@@ -9,34 +9,19 @@ use gaffer_domain::reason::{Reason, ReasonCode};
 use gaffer_domain::task::StateName;
 use gaffer_domain::worker::{CLOCK_DRIFT, Expected, ExpectedState, LOST_MARGIN};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
-use gaffer_protocol::rest;
 use serde_json::Value;
 use sqlx::FromRow;
 
-use super::forms::understood;
+use super::forms::{known, understood};
 use super::transitions::StartOrder;
 use super::{ReadStore, Store, StoreError};
-
-/// A task as users see it, with what the master needs to find its output.
-#[derive(Debug, Clone)]
-pub struct TaskRecord {
-    /// Its internal number.
-    pub id: TaskId,
-    /// What users see.
-    pub view: rest::Task,
-}
-
-impl TaskRecord {
-    /// Whether nothing follows.
-    pub fn is_final(&self) -> bool {
-        self.view.state.parse::<StateName>().is_ok_and(StateName::is_final)
-    }
-}
+use crate::records::{Attempt, Task};
 
 #[derive(FromRow)]
 struct TaskRow {
     id: i64,
     job_id: i64,
+    position: i16,
     name: String,
     index: i32,
     single: bool,
@@ -61,7 +46,7 @@ struct TaskRow {
 /// Tasks that take long to start are looked for among so many notes of their job.
 const LATEST_NOTES: i64 = 200;
 
-const TASKS: &str = "SELECT t.id, t.job_id, d.name, t.index, d.single, d.driver, t.state::text AS state, \
+const TASKS: &str = "SELECT t.id, t.job_id, t.position, d.name, t.index, d.single, d.driver, t.state::text AS state, \
          t.reason_code, t.reason_message, a.exit_code, a.signal, t.attempt, w.name AS worker_name, \
          a.worker_id AS attempt_worker_id, a.output_complete, t.not_before, j.created_at, \
          a.started_at AS attempt_started_at, t.finished_at, a.finished_at AS attempt_finished_at, a.ran_micros \
@@ -70,20 +55,23 @@ const TASKS: &str = "SELECT t.id, t.job_id, d.name, t.index, d.single, d.driver,
      LEFT JOIN attempts a ON a.task_id = t.id AND a.attempt = t.attempt \
      LEFT JOIN workers w ON w.id = a.worker_id";
 
-impl TryFrom<TaskRow> for TaskRecord {
+impl TryFrom<TaskRow> for Task {
     type Error = StoreError;
 
     fn try_from(row: TaskRow) -> Result<Self, StoreError> {
         let address = address(&row.name, row.index as u32, row.single);
         // When a task came to its back-off, "not before" lies ahead; else it is only when it became pending.
-        let repeats = row.state == "pending" && row.reason_code.is_some();
-        let view = rest::Task {
+        let state = known("task state", &row.state)?;
+        let repeats = state == StateName::Pending && row.reason_code.is_some();
+        Ok(Task {
+            id: TaskId(row.id),
             job: JobId(row.job_id),
-            task: row.name,
+            position: row.position,
+            definition: row.name,
             index: row.index as u32,
             address,
             driver: row.driver,
-            state: row.state,
+            state,
             reason: reason_from(row.reason_code, row.reason_message)?,
             exit_code: row.exit_code,
             signal: row.signal,
@@ -96,8 +84,7 @@ impl TryFrom<TaskRow> for TaskRecord {
             started_at: row.attempt_started_at,
             finished_at: row.finished_at,
             ran_seconds: ran(row.ran_micros, row.attempt_started_at, row.attempt_finished_at, Utc::now()),
-        };
-        Ok(TaskRecord { id: TaskId(row.id), view })
+        })
     }
 }
 
@@ -230,7 +217,7 @@ impl ReadStore {
         job: JobId,
         filter: &TaskFilter,
         limit: u32,
-    ) -> Result<Vec<TaskRecord>, StoreError> {
+    ) -> Result<Vec<Task>, StoreError> {
         let (position, index) = filter.after.unwrap_or((-1, -1));
         // Spelled out so that the partial index serves those that everybody looks for.
         let narrowed = match filter.state {
@@ -287,12 +274,7 @@ impl ReadStore {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn task_get(
-        &self,
-        job: JobId,
-        name: &str,
-        index: u32,
-    ) -> Result<Option<TaskRecord>, StoreError> {
+    pub async fn task_get(&self, job: JobId, name: &str, index: u32) -> Result<Option<Task>, StoreError> {
         let Ok(index) = i32::try_from(index) else { return Ok(None) };
         let sql = format!("{TASKS} WHERE t.job_id = $1 AND d.name = $2 AND t.index = $3");
         let row: Option<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
@@ -308,7 +290,7 @@ impl ReadStore {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn task_by_id(&self, task: TaskId) -> Result<Option<TaskRecord>, StoreError> {
+    pub async fn task_by_id(&self, task: TaskId) -> Result<Option<Task>, StoreError> {
         let sql = format!("{TASKS} WHERE t.id = $1");
         let row: Option<TaskRow> =
             sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_optional(&self.pool).await?;
@@ -319,7 +301,7 @@ impl ReadStore {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn attempt_list(&self, task: TaskId) -> Result<Vec<rest::Attempt>, StoreError> {
+    pub async fn attempt_list(&self, task: TaskId) -> Result<Vec<Attempt>, StoreError> {
         #[derive(FromRow)]
         struct AttemptRow {
             attempt: i32,
@@ -361,7 +343,7 @@ impl ReadStore {
         let now = Utc::now();
         rows.into_iter()
             .map(|row| {
-                Ok(rest::Attempt {
+                Ok(Attempt {
                     attempt: row.attempt as u32,
                     worker: row.worker_name.unwrap_or_else(|| format!("worker {}", row.worker_id)),
                     worker_id: WorkerId(row.worker_id),
@@ -406,9 +388,9 @@ impl Store {
         for (worker, task, attempt, state, since) in rows {
             expected.entry(WorkerId(worker)).or_default().push(Expected {
                 attempt: AttemptRef { task: TaskId(task), attempt: attempt as u32 },
-                state: match state.as_str() {
-                    "scheduled" => ExpectedState::Scheduled,
-                    "running" => ExpectedState::Running,
+                state: match known("task state", &state)? {
+                    StateName::Scheduled => ExpectedState::Scheduled,
+                    StateName::Running => ExpectedState::Running,
                     _ => ExpectedState::Stopping,
                 },
                 since,

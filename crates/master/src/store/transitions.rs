@@ -29,6 +29,9 @@ pub use batch::{
     StopResult, Unfinished,
 };
 
+/// What the history of an attempt says whose stored output has another checksum than its worker reported.
+const CHECKSUMS_DIFFER: &str = "the output is not what its worker read: the checksums differ";
+
 /// The most tasks that one transaction changes because their job is stopped or their dependencies are decided; what is left
 /// is done in further ones, between which others have their turn.
 pub const SLICE_TASKS: usize = 1_000;
@@ -267,6 +270,21 @@ impl Work {
                 false => format!("task {}: {}", address(&job.spec, work), reason.message),
             };
             job.reason = Some(Reason { code: reason.code, message });
+        }
+        // In the transaction of the end: a note that came after it would be about an attempt that is over.
+        if let (Detail::End(_, received), Some(worker)) = (&input.detail, worker_before)
+            && received.complete == Some(false)
+        {
+            self.events.push(EventRow {
+                project: job.project,
+                kind: "task.noted".to_owned(),
+                job: work.job,
+                task: Some(input.task),
+                attempt: Some(attempt.attempt),
+                worker: Some(worker),
+                actor: input.actor.clone(),
+                message: CHECKSUMS_DIFFER.to_owned(),
+            });
         }
         self.events.push(EventRow {
             project: job.project,

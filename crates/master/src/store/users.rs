@@ -2,7 +2,7 @@
 
 use gaffer_domain::{ProjectId, Time};
 
-use super::{ReadStore, Store, StoreError, WriteStore};
+use super::{ReadStore, StoreError, WriteStore};
 
 /// A signed-in user, in the one project that the session is in.
 #[derive(Debug, Clone)]
@@ -154,23 +154,6 @@ impl WriteStore {
     pub async fn web_session_delete(&self, sha256: &[u8; 32]) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM web_sessions WHERE sha256 = $1")
             .bind(&sha256[..])
-            .execute(&self.pool)
-            .await?;
-        Ok(())
-    }
-}
-
-impl Store {
-    /// Deletes what nobody can use any more: old links, sessions and idempotency keys.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn leftovers_delete(&self) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM login_links WHERE expires_at < now() - interval '1 day'")
-            .execute(&self.pool)
-            .await?;
-        sqlx::query("DELETE FROM web_sessions WHERE expires_at < now()").execute(&self.pool).await?;
-        sqlx::query("DELETE FROM idempotency_keys WHERE created_at < now() - interval '1 day'")
             .execute(&self.pool)
             .await?;
         Ok(())

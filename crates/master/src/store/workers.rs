@@ -1,12 +1,10 @@
 //! Registered workers: who they are, what they offer, whether they are here.
 
-use std::collections::BTreeMap;
-
 use gaffer_domain::placement::{Lasting, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
 use gaffer_domain::queue::InUse;
 use gaffer_domain::spec::Resources;
-use gaffer_domain::worker::{Intake, WorkerState};
+use gaffer_domain::worker::Intake;
 use gaffer_domain::{ProjectId, Time, WorkerId};
 use gaffer_protocol::wire::{DriverStatus, Hello};
 use serde_json::Value;
@@ -16,72 +14,7 @@ use uuid::Uuid;
 
 use super::forms::{entries, members};
 use super::{ReadStore, Store, StoreError};
-
-/// A registered worker.
-#[derive(Debug, Clone)]
-pub struct Worker {
-    /// Its number.
-    pub id: WorkerId,
-    /// Whose it is.
-    pub project: ProjectId,
-    /// Its name, unique in the project.
-    pub name: String,
-    /// Where it stands.
-    pub datacenter: String,
-    /// Its operator's marks.
-    pub labels: BTreeMap<String, String>,
-    /// What it offers.
-    pub capacity: Resources,
-    /// What it offers of countable resources.
-    pub countables: BTreeMap<String, u32>,
-    /// What it can execute with.
-    pub drivers: Vec<DriverStatus>,
-    /// Processor architecture.
-    pub arch: String,
-    /// Operating system.
-    pub os: String,
-    /// Version of its program.
-    pub version: String,
-    /// What its operator should know.
-    pub warnings: Vec<String>,
-    /// What its operator wants it to take.
-    pub intake: Intake,
-    /// From then on, all that it still has moves, if it drains with a deadline.
-    pub drain_until: Option<Time>,
-    /// When a draining worker had nothing left.
-    pub drained_at: Option<Time>,
-    /// When it was last heard of; none while connected.
-    pub offline_since: Option<Time>,
-    /// Since when it is connected without a break; none while it is not.
-    pub online_since: Option<Time>,
-    /// When it first dialled in.
-    pub created_at: Time,
-    /// What its live attempts have reserved, started or not.
-    pub reserved: Resources,
-    /// What they hold beside that.
-    pub taken: Taken,
-    /// What services have of all that.
-    pub lasting: Lasting,
-    /// Attempts that it executes.
-    pub running: i64,
-    /// Attempts placed there that have not started.
-    pub waiting: i64,
-}
-
-impl Worker {
-    /// Of something on it nobody knows what it has reserved: it takes nothing new.
-    fn hides_what_is_taken(&mut self) {
-        if self.intake == Intake::Open {
-            self.intake = Intake::Cordoned;
-        }
-        self.warnings.push("what a task on it has reserved can't be read by this master".to_owned());
-    }
-
-    /// What it looks like from outside.
-    pub fn state(&self, now: Time) -> WorkerState {
-        WorkerState::of(self.offline_since, self.intake, now)
-    }
-}
+use crate::records::Worker;
 
 /// What became of a hello.
 #[derive(Debug, Clone)]

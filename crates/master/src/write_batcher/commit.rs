@@ -209,7 +209,7 @@ impl WriteBatcher {
             self.parts.changes.announce(&jobs);
         }
         if scheduling_wanted {
-            self.parts.scheduler_wake.notify_one();
+            self.parts.scheduler_wake.call();
         }
     }
 

@@ -77,6 +77,12 @@ pub struct BackgroundLoop {
     pub period_seconds: f64,
     /// How often it ran.
     pub runs: u64,
+    /// When the run that is under way began.
+    #[serde(default)]
+    pub running_since: Option<DateTime<Utc>>,
+    /// When it began to fail, if its last run did.
+    #[serde(default)]
+    pub failing_since: Option<DateTime<Utc>>,
     /// When its last run began.
     pub last_run_at: Option<DateTime<Utc>>,
     /// How long that took.

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::short_path::ShortPath;
 use crate::clock::wall_micros;
 use crate::data_dir::create_private_dir;
+use crate::driver::Directories;
 
 /// Directories that were not touched are kept for other attempts, up to so many: to make and remove them costs more
 /// than to start a process.
@@ -36,16 +37,15 @@ struct Space {
     has_trash: Notify,
 }
 
-/// The directories of one attempt.
+/// The directories of one attempt. Dropped without [`ScratchSpace::remove`] they are removed, too.
 #[derive(Debug)]
 pub(crate) struct Scratch {
+    space: ScratchSpace,
     directory: PathBuf,
-    work: PathBuf,
     real_temporary: PathBuf,
-    /// The same by a path that leaves room for the name of a socket.
-    temporary: PathBuf,
-    script: Option<PathBuf>,
+    given: Directories,
     pristine: Pristine,
+    is_removed: bool,
 }
 
 /// A directory as [`Scratch`] has it, without a script, and with nothing in it ever.
@@ -96,7 +96,7 @@ impl ScratchSpace {
         ShortPath::remove(&data_dir.join("attempts"));
     }
 
-    /// Makes the directories of an attempt, and its script, if it has one.
+    /// Makes the directories of an attempt, and its script, if it has one. Blocks.
     pub fn create(&self, attempt: AttemptRef, script: Option<&str>) -> io::Result<Scratch> {
         let directory = self.0.attempts.join(attempt.to_string());
         let [work, temporary] = ["work", "tmp"].map(|name| directory.join(name));
@@ -124,17 +124,19 @@ impl ScratchSpace {
         };
         let real_temporary = temporary;
         let temporary = self.0.short.get().join(attempt.to_string()).join("tmp");
-        Ok(Scratch { directory, work, real_temporary, temporary, script, pristine })
+        let given = Directories { work, temporary, script };
+        Ok(Scratch { space: self.clone(), directory, real_temporary, given, pristine, is_removed: false })
     }
 
     /// Takes an attempt's directories away. Those that nobody touched are kept as spares; others are moved to where
-    /// they are removed in the background.
-    pub fn remove(&self, scratch: Scratch) {
-        let unscripted = scratch.script.as_deref().map_or(Ok(()), fs::remove_file);
-        if unscripted.is_ok() && is_untouched(&scratch) && self.keep(&scratch) {
-            return;
-        }
-        let path = &scratch.directory;
+    /// they are removed in the background. Blocks.
+    pub fn remove(&self, mut scratch: Scratch) {
+        let unscripted = scratch.given.script.as_deref().map_or(Ok(()), fs::remove_file);
+        scratch.is_removed = unscripted.is_ok() && is_untouched(&scratch) && self.keep(&scratch);
+    }
+
+    /// Moves the directory of an attempt to where it is removed in the background. Blocks.
+    fn move_away(&self, path: &Path) {
         if let Err(error) = discard(path, &self.0.trash) {
             tracing::warn!(path = %path.display(), %error, "cannot remove the directory of an attempt");
         }
@@ -168,18 +170,17 @@ impl ScratchSpace {
 }
 
 impl Scratch {
-    /// The current directory of the job.
-    pub fn work(&self) -> &Path {
-        &self.work
+    /// What the attempt may use.
+    pub fn directories(&self) -> &Directories {
+        &self.given
     }
+}
 
-    /// For its temporary files; by a path that leaves room for the name of a socket.
-    pub fn temporary(&self) -> &Path {
-        &self.temporary
-    }
-
-    pub fn script(&self) -> Option<&Path> {
-        self.script.as_deref()
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.is_removed {
+            self.space.move_away(&self.directory);
+        }
     }
 }
 
@@ -191,7 +192,7 @@ fn changed(path: &Path) -> io::Result<Changed> {
 
 /// Whether both directories are as they were made.
 fn is_untouched(scratch: &Scratch) -> bool {
-    let (Ok(work), Ok(temporary)) = (changed(&scratch.work), changed(&scratch.real_temporary)) else {
+    let (Ok(work), Ok(temporary)) = (changed(&scratch.given.work), changed(&scratch.real_temporary)) else {
         return false;
     };
     if (Pristine { work, temporary }) != scratch.pristine
@@ -205,7 +206,7 @@ fn is_untouched(scratch: &Scratch) -> bool {
         micros.saturating_add(FILE_CLOCK_LAG.as_micros() as u64) < wall_micros()
     };
     (settled(work) && settled(temporary))
-        || (is_as_made(&scratch.work).unwrap_or(false)
+        || (is_as_made(&scratch.given.work).unwrap_or(false)
             && is_as_made(&scratch.real_temporary).unwrap_or(false))
 }
 
@@ -289,14 +290,14 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let space = ScratchSpace::open(data.path()).unwrap();
         let scratch = space.create(ATTEMPT, Some("echo")).unwrap();
-        assert_eq!(scratch.work(), data.path().join("attempts/7.2/work"));
-        assert_eq!(fs::metadata(scratch.work()).unwrap().permissions().mode() & 0o777, 0o700);
-        assert_eq!(fs::read_to_string(scratch.script().unwrap()).unwrap(), "echo");
+        assert_eq!(scratch.given.work, data.path().join("attempts/7.2/work"));
+        assert_eq!(fs::metadata(&scratch.given.work).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_to_string(scratch.given.script.as_ref().unwrap()).unwrap(), "echo");
         space.remove(scratch);
         assert_eq!((count(&space.0.attempts), count(&space.0.trash), count(&space.0.spare)), (0, 0, 1));
         let scratch = space.create(OTHER, None).unwrap();
-        assert_eq!(scratch.work(), data.path().join("attempts/8.1/work"));
-        assert_eq!((count(scratch.work()), count(&scratch.directory), count(&space.0.spare)), (0, 2, 0));
+        assert_eq!(scratch.given.work, data.path().join("attempts/8.1/work"));
+        assert_eq!((count(&scratch.given.work), count(&scratch.directory), count(&space.0.spare)), (0, 2, 0));
     }
 
     #[test]
@@ -304,14 +305,14 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let space = ScratchSpace::open(data.path()).unwrap();
         let touches: [fn(&Scratch); 6] = [
-            |scratch| fs::write(scratch.work().join("../file"), "x").unwrap(),
-            |scratch| fs::write(scratch.work().join("file"), "x").unwrap(),
-            |scratch| fs::write(scratch.temporary().join("file"), "x").unwrap(),
-            |scratch| fs::set_permissions(scratch.work(), Permissions::from_mode(0o755)).unwrap(),
-            |scratch| fs::remove_dir(scratch.temporary()).unwrap(),
+            |scratch| fs::write(scratch.given.work.join("../file"), "x").unwrap(),
+            |scratch| fs::write(scratch.given.work.join("file"), "x").unwrap(),
+            |scratch| fs::write(scratch.given.temporary.join("file"), "x").unwrap(),
+            |scratch| fs::set_permissions(&scratch.given.work, Permissions::from_mode(0o755)).unwrap(),
+            |scratch| fs::remove_dir(&scratch.given.temporary).unwrap(),
             |scratch| {
                 let flags = rustix::fs::XattrFlags::empty();
-                rustix::fs::setxattr(scratch.work(), "user.mark", b"x", flags).unwrap();
+                rustix::fs::setxattr(&scratch.given.work, "user.mark", b"x", flags).unwrap();
             },
         ];
         for touch in touches {
@@ -327,12 +328,12 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let space = ScratchSpace::open(data.path()).unwrap();
         let scratch = space.create(ATTEMPT, None).unwrap();
-        let locked = scratch.work().join("a/b");
+        let locked = scratch.given.work.join("a/b");
         fs::create_dir_all(&locked).unwrap();
         fs::write(locked.join("file"), "x").unwrap();
         std::os::unix::fs::symlink("/etc", locked.join("link")).unwrap();
         fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
-        fs::set_permissions(scratch.work(), Permissions::from_mode(0o500)).unwrap();
+        fs::set_permissions(&scratch.given.work, Permissions::from_mode(0o500)).unwrap();
         space.remove(scratch);
         assert_eq!((count(&space.0.attempts), count(&space.0.trash)), (0, 1));
         empty(&space.0.trash).unwrap();
@@ -347,7 +348,7 @@ mod tests {
         let scratch = space.create(ATTEMPT, None).unwrap();
         // Built from the bottom up, for a path of this length cannot be named.
         let (next, top) =
-            (scratch.work().join("next"), scratch.work().join("a-directory-with-a-rather-long-name"));
+            (scratch.given.work.join("next"), scratch.given.work.join("a-directory-with-a-rather-long-name"));
         for _ in 0..500 {
             fs::create_dir(&next).unwrap();
             if top.exists() {
@@ -365,7 +366,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let scratch = ScratchSpace::open(data.path()).unwrap().create(ATTEMPT, None).unwrap();
         let space = ScratchSpace::open(data.path()).unwrap();
-        assert!(!scratch.work().exists());
+        assert!(!scratch.given.work.exists());
         empty(&space.0.trash).unwrap();
         assert_eq!(count(&space.0.trash), 0);
         space.create(ATTEMPT, None).unwrap();

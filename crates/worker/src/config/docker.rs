@@ -15,24 +15,22 @@ const DEFAULT_CAPABILITIES: &str = "CHOWN,DAC_OVERRIDE,FOWNER,FSETID,KILL,MKNOD,
 /// Options of the docker driver, each with its environment variable.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct DockerConfig {
-    /// Where the Docker (or Podman) daemon listens: a unix, tcp or http address
-    /// [default: unix:///var/run/docker.sock]
+    /// Address of the Docker or Podman daemon [default: unix:///var/run/docker.sock]
     #[arg(long, env = "DOCKER_HOST", value_name = "URL")]
     pub docker_host: Option<String>,
-    /// The directory whose config.json holds credentials for registries, as `docker login` writes it
-    /// [default: .docker in the home directory]
+    /// Directory of config.json with registry credentials [default: .docker in the home directory]
     #[arg(long, env = "DOCKER_CONFIG", value_name = "DIR")]
     pub docker_config: Option<PathBuf>,
-    /// Directories of this machine, separated by colons, below which jobs may mount volumes [default: none]
+    /// Directories below which jobs may mount volumes, colon-separated [default: none]
     #[arg(long, env = "GAFFER_VOLUME_ROOTS", value_name = "DIRS")]
     pub volume_roots: Option<VolumeRoots>,
-    /// Images that jobs may run, separated by commas, with * for any text [default: all]
+    /// Images that jobs may run, comma-separated, * matches any text [default: all]
     #[arg(long, env = "GAFFER_DOCKER_IMAGES", value_name = "PATTERNS")]
     pub docker_images: Option<String>,
-    /// Capabilities that jobs may ask for by name, separated by commas [default: those that Docker gives by itself]
+    /// Capabilities that jobs may add, comma-separated [default: Docker's default set]
     #[arg(long, env = "GAFFER_DOCKER_CAPABILITIES", value_name = "NAMES")]
     pub docker_capabilities: Option<String>,
-    /// Whether jobs may use this machine's own network
+    /// Allow jobs to use the host network
     #[arg(long, env = "GAFFER_DOCKER_HOST_NETWORK", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub docker_host_network: Option<bool>,
 }

@@ -293,7 +293,7 @@ impl Session<'_> {
         stats: &mut StatsReader,
         said_held: &mut Option<Vec<HeldAttempt>>,
     ) -> Result<(), SessionEnd> {
-        let stats = stats.read();
+        let stats = stats.read().await;
         let (events, mut held) = self.executor.take_events_and_held().await?;
         held.sort_unstable_by_key(|held| held.attempt);
         let is_same = said_held.as_ref() == Some(&held);

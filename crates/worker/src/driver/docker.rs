@@ -12,14 +12,17 @@ mod output;
 mod request;
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, PortMap};
+use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, Mount, PortMap};
 use bollard::query_parameters::{CreateContainerOptions, ListContainersOptions, UploadToContainerOptions};
+use futures::future::BoxFuture;
 use gaffer_domain::reason::LostCause;
 use gaffer_domain::spec::{Action, Container, PortProtocol, PullPolicy};
 use gaffer_domain::{AttemptRef, TaskId};
@@ -29,13 +32,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Assignment, StartError, Started};
+use super::{Assignment, Capabilities, Driver, StartError, Started};
+use crate::blocking::{BlockingThreads, NoAnswer, PATIENCE, tell_if_slow};
 use crate::config::DockerSettings;
 use crate::spool::Position;
 use container::{Care, Cared, ContainerProcess, remove};
 use daemon::{Daemon, is_away, message, status};
 use output::{Beginning, ContainerOutput};
-use request::Abilities;
+use request::{Abilities, Wanted};
 
 /// Containers that are being started at once, for each processor: more would only make each of them slower.
 const STARTS_PER_CPU: usize = 2;
@@ -43,6 +47,8 @@ const STARTS_PER_CPU: usize = 2;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a daemon that behaves strangely is left alone.
 const RETRY: Duration = Duration::from_secs(1);
+/// Containers whose volumes are looked at, at the same time; more wait for their turn.
+const MAX_FILE_THREADS: usize = 16;
 /// Images whose digests are remembered.
 const MAX_DIGESTS: usize = 1000;
 
@@ -65,6 +71,8 @@ struct Core {
     /// What the daemon turned out not to have.
     lacks_init: AtomicBool,
     lacks_disk_limit: AtomicBool,
+    /// For looks at this machine's files.
+    threads: BlockingThreads,
 }
 
 impl DockerDriver {
@@ -73,7 +81,7 @@ impl DockerDriver {
         settings: DockerSettings,
         owner: String,
         expected: impl Iterator<Item = AttemptRef>,
-    ) -> DockerDriver {
+    ) -> io::Result<DockerDriver> {
         let daemon = Arc::new(Daemon::new(settings.address.clone(), settings.is_expected));
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let core = Arc::new(Core {
@@ -85,36 +93,30 @@ impl DockerDriver {
             digests: Mutex::default(),
             lacks_init: AtomicBool::new(false),
             lacks_disk_limit: AtomicBool::new(false),
+            threads: BlockingThreads::new("docker-files", MAX_FILE_THREADS, PATIENCE)?,
         });
         let expected = expected.map(|attempt| (attempt, core.cared.take(attempt))).collect();
         daemon.look().await;
         let watch = tokio::spawn(async move { daemon.watch().await });
         let sweep = tokio::spawn(core.clone().keep_swept());
         let background = [watch, sweep].map(AbortOnDropHandle::new);
-        DockerDriver { core, expected: Mutex::new(expected), _background: background }
+        Ok(DockerDriver { core, expected: Mutex::new(expected), _background: background })
     }
 
-    /// What to tell the master; none if there is no daemon and none was expected.
-    pub fn status(&self) -> Option<DriverStatus> {
-        self.core.daemon.status()
-    }
-
-    /// Waits until [`Self::status`] has changed since this was called.
-    pub fn changes(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.core.daemon.changes()
-    }
-
-    pub async fn start(
+    async fn start(
         &self,
-        assignment: Assignment<'_>,
-        note: &(dyn Fn(String) + Sync),
+        assignment: Assignment,
+        note: &(dyn Fn(String) + Send + Sync),
         cancelled: &CancellationToken,
     ) -> Result<Started, StartError> {
-        let Assignment { start, worker_name, .. } = assignment;
+        let Assignment { start, environment, .. } = &assignment;
         let core = &self.core;
         let Some(spec) = start.definition.container.as_deref() else {
             return Err(StartError::other("a container needs an image"));
         };
+        request::check(spec, &core.settings.policy)?;
+        let mounts = core.mounts(start, note, cancelled).await?;
+        let wanted = Wanted { start, spec, environment, mounts: &mounts };
         let care = core.cared.take(start.attempt);
         let docker = core.daemon.client().map_err(StartError::other)?;
         if spec.pull == PullPolicy::Always {
@@ -124,15 +126,13 @@ impl DockerDriver {
             turn = core.starts.acquire() => turn,
             () = cancelled.cancelled() => return Err(StartError::cancelled()),
         };
-        let id = match core.create(&docker, start, spec, worker_name).await {
+        let id = match core.create(&docker, wanted).await {
             Err(error) if status(&error.cause) == Some(404) && error.is_for_image() => {
                 if spec.pull == PullPolicy::Never {
                     return Err(image::missing(&spec.image));
                 }
                 core.pull(&docker, spec, note, cancelled).await?;
-                core.create(&docker, start, spec, worker_name)
-                    .await
-                    .map_err(|error| core.refused(error, start))?
+                core.create(&docker, wanted).await.map_err(|error| core.refused(error, start))?
             }
             created => created.map_err(|error| core.refused(error, start))?,
         };
@@ -145,9 +145,8 @@ impl DockerDriver {
         }
     }
 
-    /// Goes on with an attempt of an earlier process, of which the output was read up to `position`. Waits for the
-    /// daemon, but no longer than until it is `cancelled`.
-    pub async fn adopt(
+    /// Waits for the daemon, but no longer than until it is `cancelled`.
+    async fn adopt(
         &self,
         start: &StartAttempt,
         has_started: bool,
@@ -188,6 +187,40 @@ impl DockerDriver {
     }
 }
 
+impl Driver for DockerDriver {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { outlives_executor: true, uses_host_files: false, workdir: false, stdin: true }
+    }
+
+    /// None if there is no daemon and none was expected.
+    fn status(&self) -> Option<DriverStatus> {
+        self.core.daemon.status()
+    }
+
+    fn changes(&self) -> BoxFuture<'static, ()> {
+        Box::pin(self.core.daemon.changes())
+    }
+
+    fn start<'a>(
+        &'a self,
+        assignment: Assignment,
+        note: &'a (dyn Fn(String) + Send + Sync),
+        cancelled: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Started, StartError>> {
+        Box::pin(DockerDriver::start(self, assignment, note, cancelled))
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        start: &'a StartAttempt,
+        has_started: bool,
+        position: Option<Position>,
+        cancelled: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Started, LostCause>> {
+        Box::pin(DockerDriver::adopt(self, start, has_started, position, cancelled))
+    }
+}
+
 /// A step on the way to a container that failed.
 struct Failure {
     step: &'static str,
@@ -210,14 +243,44 @@ impl Core {
         &self,
         docker: &Docker,
         spec: &Container,
-        note: &(dyn Fn(String) + Sync),
+        note: &(dyn Fn(String) + Send + Sync),
         cancelled: &CancellationToken,
     ) -> Result<(), StartError> {
-        let credentials = self.settings.credentials.as_deref();
+        let pull = async {
+            let credentials = self.credentials(&spec.image).await;
+            image::pull(docker, &spec.image, credentials, note).await
+        };
         tokio::select! {
-            pulled = image::pull(docker, &spec.image, credentials, note) => pulled,
+            pulled = pull => pulled,
             () = cancelled.cancelled() => Err(StartError::cancelled()),
         }
+    }
+
+    /// What this worker has for the registry of an image.
+    async fn credentials(&self, image: &str) -> Option<DockerCredentials> {
+        let (file, image) = (self.settings.credentials.clone()?, image.to_owned());
+        self.threads.run(move || image::credentials_for(&file, &image)).await
+    }
+
+    /// What of this machine's files the container may see, as far as the operator allows it.
+    async fn mounts(
+        &self,
+        start: &Arc<StartAttempt>,
+        note: &(dyn Fn(String) + Send + Sync),
+        cancelled: &CancellationToken,
+    ) -> Result<Vec<Mount>, StartError> {
+        let (start, roots) = (start.clone(), self.settings.policy.volume_roots.clone());
+        let look = move || {
+            let volumes = start.definition.container.iter().flat_map(|container| &container.volumes);
+            volumes.map(|volume| request::mount(volume, &roots)).collect()
+        };
+        let looked = self.threads.run_until(cancelled.cancelled(), look);
+        let slow = || note("not started yet: the directory of a volume does not answer".to_owned());
+        tell_if_slow(looked, slow).await.unwrap_or_else(|NoAnswer| {
+            let why = "given up before it started: the directory of a volume does not answer";
+            note(why.to_owned());
+            Err(StartError::other(why))
+        })
     }
 
     fn abilities(&self) -> Abilities {
@@ -229,21 +292,12 @@ impl Core {
     }
 
     /// Creates the container, without what the daemon turns out not to have.
-    async fn create(
-        &self,
-        docker: &Docker,
-        start: &StartAttempt,
-        spec: &Container,
-        worker_name: &str,
-    ) -> Result<String, Failure> {
+    async fn create(&self, docker: &Docker, wanted: Wanted<'_>) -> Result<String, Failure> {
         loop {
             let abilities = self.abilities();
-            let policy = &self.settings.policy;
-            let body = request::container(start, spec, worker_name, &self.owner, policy, abilities).map_err(
-                |error| Failure { step: "", cause: Error::DockerStreamError { error: error.message } },
-            )?;
+            let body = request::container(wanted, &self.owner, abilities);
             let options = CreateContainerOptions {
-                name: Some(request::name(&self.owner, start.attempt)),
+                name: Some(request::name(&self.owner, wanted.start.attempt)),
                 ..CreateContainerOptions::default()
             };
             match docker.create_container(Some(options), body).await {
@@ -348,11 +402,7 @@ impl Core {
         };
         let image = start.definition.container.as_ref().map_or("", |container| container.image.as_str());
         let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
-        if step.is_empty() {
-            StartError::other(said)
-        } else if has(&["executable file not found", "no such file or directory"])
-            && step.starts_with("start")
-        {
+        if has(&["executable file not found", "no such file or directory"]) && step.starts_with("start") {
             StartError::not_found(format!("command not found: {program} (in the image {image}: {said})"))
         } else if has(&["permission denied"]) && step.starts_with("start") {
             StartError {

@@ -1,32 +1,41 @@
 //! The host driver: a process of this machine, in a group of its own, with both its streams captured.
 
+mod start;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future as _;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::pin::{Pin, pin};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::ProcessEnd;
-use gaffer_domain::spec::StopSignal;
+use gaffer_domain::spec::{DriverKind, StopSignal};
 use gaffer_protocol::output::{Record, Stream};
-use gaffer_protocol::wire::KillReceipt;
+use gaffer_protocol::wire::{DriverStatus, KillReceipt};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdout};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::cgroup::{Cgroup, Cgroups};
+use super::cgroup::Cgroups;
 use super::process_tree::ProcessTree;
 use super::stuck::Stuck;
-use super::{Assignment, Exit, InputSink, OutputSource, Process, StartError, Started, program};
-use crate::clock::{BootTime, wall_micros};
+use super::{Assignment, Capabilities, Driver, Exit, OutputSource, Process, StartError, Started};
+use crate::blocking::{BlockingThreads, NoAnswer, PATIENCE, tell_if_slow};
+use crate::clock::{until, wall_micros};
+use start::Start;
 
+/// Starts that may wait for files at the same time; more wait for their turn.
+const MAX_STARTING: usize = 64;
 /// The most that is read at once: what a pipe holds.
 const READ_BYTES: usize = 64 << 10;
 
@@ -41,110 +50,80 @@ thread_local! {
 
 /// Starts processes on this machine.
 pub(super) struct HostDriver {
-    inherited: BTreeMap<String, String>,
+    inherited: Arc<BTreeMap<String, String>>,
     /// None where none can be made.
-    cgroups: Option<Cgroups>,
+    cgroups: Option<Arc<Cgroups>>,
+    threads: BlockingThreads,
     stuck: Stuck,
 }
 
 impl HostDriver {
     /// Ends what an earlier process of the same owner left in its cgroups.
-    pub fn new(inherited: BTreeMap<String, String>, owner: &str) -> HostDriver {
-        HostDriver { inherited, cgroups: Cgroups::open(owner), stuck: Stuck::new() }
-    }
-
-    /// What is left of ended attempts and cannot be killed.
-    pub fn stuck(&self) -> &Stuck {
-        &self.stuck
-    }
-
-    pub fn start(&self, assignment: Assignment<'_>) -> Result<Started, StartError> {
-        let Assignment { start, scratch, script, marker, .. } = assignment;
-        let environment = program::environment(&self.inherited, &assignment);
-        let directory = start.definition.workdir.as_deref().map_or(Ok(scratch), program::work_directory)?;
-        let path = environment.get("PATH").map_or("", String::as_str);
-        let program = match (&start.definition.action, script) {
-            (gaffer_domain::spec::Action::Command(command), _) => program::find(command, directory, path)?,
-            (gaffer_domain::spec::Action::Script(_), Some(script)) => program::interpreter(script)?,
-            (gaffer_domain::spec::Action::Script(_), None) => {
-                return Err(StartError::other("the script was not written to a file"));
-            }
-        };
-        let cgroup =
-            self.cgroups.as_ref().map(|cgroups| cgroups.take(start.definition.resources)).transpose();
-        let cgroup = cgroup.map_err(|error| StartError::other(format!("cannot make a cgroup: {error}")))?;
-        // An absolute program and, where cgroups allow it, nothing to be done between fork and exec: only so is it
-        // started without copying the memory map of this process.
-        let started = BootTime::now();
-        let mut command = Command::new(&program.path);
-        command
-            .arg0(&program.name)
-            .args(&program.arguments)
-            .current_dir(directory)
-            .env_clear()
-            .envs(&environment)
-            .stdin(if start.definition.stdin { Stdio::piped() } else { Stdio::null() })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
-        let mut child = spawn(&mut command, cgroup.as_ref(), start.definition.nice)
-            .map_err(|error| refused(&program.name, &error))?;
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid.ok_or_else(|| StartError::other("the new process has no number"))?;
-        let input = child.stdin.take();
-        let output = Pipes { stdout: child.stdout.take(), stderr: child.stderr.take(), turn: Stream::Stdout };
-        let tree = ProcessTree::new(pid, marker, scratch.to_owned(), started, cgroup);
-        let process = HostProcess { child, tree: Arc::new(tree), killed: None, stuck: self.stuck.clone() };
-        Ok(Started {
-            input: input.map(|input| Box::pin(input) as InputSink),
-            process: Box::new(process),
-            output: Box::new(output),
-            pid: Some(pid),
-            container: None,
+    pub fn new(inherited: BTreeMap<String, String>, owner: &str) -> io::Result<HostDriver> {
+        Ok(HostDriver {
+            inherited: Arc::new(inherited),
+            cgroups: Cgroups::open(owner).map(Arc::new),
+            threads: BlockingThreads::new("host-start", MAX_STARTING, PATIENCE)?,
+            stuck: Stuck::new(MAX_STARTING / 2),
         })
     }
-}
 
-/// Starts a process. A nice one inherits that from the thread which starts it, and which ends then: without privileges, a
-/// thread can become nicer but never less so.
-fn spawn(command: &mut Command, cgroup: Option<&Cgroup>, nice: u8) -> io::Result<Child> {
-    let spawn = |command: &mut Command| match cgroup {
-        Some(cgroup) => cgroup.spawn(command),
-        None => command.spawn(),
-    };
-    if nice == 0 {
-        return spawn(command);
+    async fn start(
+        &self,
+        assignment: Assignment,
+        note: &(dyn Fn(String) + Send + Sync),
+        cancelled: &CancellationToken,
+    ) -> Result<Started, StartError> {
+        // A start that hangs has no process yet that could be timed out.
+        let timeout = assignment.start.definition.timeout.map(Span::to_std);
+        let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let hurry = async {
+            tokio::select! {
+                () = cancelled.cancelled() => {}
+                () = until(end) => {}
+            }
+        };
+        let start = Arc::new(Start::new(
+            assignment,
+            self.inherited.clone(),
+            self.cgroups.clone(),
+            self.stuck.clone(),
+        ));
+        let on_thread = start.clone();
+        let begun = self.threads.run_until(hurry, move || on_thread.run());
+        let is_over = tell_if_slow(begun, || note(format!("not started yet: {}", start.obstacle()))).await;
+        match is_over {
+            Ok(()) => start.take_result(),
+            Err(NoAnswer) => start.give_up(note).await,
+        }
     }
-    let runtime = tokio::runtime::Handle::current();
-    std::thread::scope(|scope| {
-        let starter = scope.spawn(|| {
-            let _entered = runtime.enter();
-            let own = rustix::process::getpriority_process(None)?;
-            rustix::process::setpriority_process(None, own.max(i32::from(nice)))?;
-            spawn(command)
-        });
-        starter.join().unwrap_or_else(|_| Err(io::Error::other("the thread that starts it has panicked")))
-    })
 }
 
-/// Says why the kernel would not start a program that is there and may be executed.
-fn refused(name: &str, error: &io::Error) -> StartError {
-    match error.kind() {
-        io::ErrorKind::NotFound => StartError {
-            exit_code: 126,
-            message: format!(
-                "not executable: {name} (the interpreter or loader that it asks for is missing)"
-            ),
-        },
-        io::ErrorKind::PermissionDenied => StartError::not_executable(name),
-        _ if error.raw_os_error() == Some(nix::libc::ENOEXEC) => StartError {
-            exit_code: 126,
-            message: format!(
-                "not executable: {name} (neither a program for this machine nor a script with a #! line)"
-            ),
-        },
-        _ => StartError::other(format!("cannot start {name}: {error}")),
+impl Driver for HostDriver {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { outlives_executor: false, uses_host_files: true, workdir: true, stdin: true }
+    }
+
+    fn status(&self) -> Option<DriverStatus> {
+        let detail = self.stuck.complaint();
+        Some(DriverStatus { driver: DriverKind::Host, healthy: detail.is_none(), detail })
+    }
+
+    fn changes(&self) -> BoxFuture<'static, ()> {
+        Box::pin(self.stuck.changes())
+    }
+
+    fn look_again(&self) {
+        self.stuck.look_again(self.threads.abandoned());
+    }
+
+    fn start<'a>(
+        &'a self,
+        assignment: Assignment,
+        note: &'a (dyn Fn(String) + Send + Sync),
+        cancelled: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Started, StartError>> {
+        Box::pin(HostDriver::start(self, assignment, note, cancelled))
     }
 }
 
@@ -211,15 +190,16 @@ impl Process for HostProcess {
 
     fn finish(&mut self) -> BoxFuture<'_, Option<KillReceipt>> {
         async move {
-            let late = if self.tree.has_survivors() {
+            let late = if self.tree.may_have_survivors() {
                 let tree = self.tree.clone();
-                tokio::task::spawn_blocking(move || tree.kill_survivors()).await.ok()
+                tokio::task::spawn_blocking(move || tree.kill_survivors()).await.ok().flatten()
             } else {
                 None
             };
             let receipt = sum(self.killed, late);
             if receipt.is_some_and(|receipt| receipt.left > 0) {
-                self.stuck.add(self.tree.clone());
+                let tree = self.tree.clone();
+                self.stuck.add(move || tree.has_survivors());
             }
             receipt
         }

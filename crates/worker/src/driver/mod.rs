@@ -2,9 +2,11 @@
 //!
 //! A driver starts an attempt and gives a `Process` to control it and an `OutputSource` to read it. The contract:
 //!
+//! * **capabilities** — what it can do, see [`Capabilities`]. Nobody else asks which driver it is.
 //! * **prepare** — before `start` there is nothing outside the worker that would have to be taken down. `start` takes
 //!   what is scarce only when it is sure to begin; if it fails, nothing runs and nothing is left behind. It may take
-//!   long, and says how it gets on; once it is cancelled it ends soon, one way or the other.
+//!   long, and says how it gets on; once it is cancelled it ends soon, one way or the other, also when what it waits
+//!   for does not answer. After an error nothing of the job is ever executed.
 //! * **adopt** — what a driver started may outlive this process. Then another one goes on with it, from where the
 //!   reading of the output was interrupted.
 //! * **input** — is empty, or what `InputSink` is given, byte for byte, and ends when that is shut down or dropped. Who
@@ -22,8 +24,11 @@
 //!   and what is still there. It costs nothing when there is nothing to do.
 //! * **clean up** — after the end of the output, `clean_up` gives back what `start` took. Nothing is left.
 //!
+//! Nothing of this waits for a file on the caller's thread: see [`crate::blocking`].
+//!
 //! Dropping a `Process` that has not exited kills at least its main process, though not always at once.
 
+mod capabilities;
 mod cgroup;
 mod docker;
 mod host;
@@ -34,11 +39,13 @@ pub mod scripted;
 mod stuck;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, pending, ready, select_all};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{LostCause, ProcessEnd};
 use gaffer_domain::spec::{DriverKind, StopSignal};
@@ -52,26 +59,34 @@ use tokio_util::sync::CancellationToken;
 use crate::config::DockerSettings;
 use crate::spool::Position;
 
+pub(crate) use capabilities::Capabilities;
 pub(crate) use cgroup::shortcoming as cgroup_shortcoming;
 pub(crate) use process_tree::{
     Leftover, MARKER_VARIABLE, adopt_orphans, kill_leftovers, kill_marked, reap_forsaken_orphans,
 };
 pub(crate) use processes::lists_children;
 
-/// An attempt that is to be executed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Assignment<'a> {
-    pub start: &'a StartAttempt,
-    /// The name that the master knows this worker by.
-    pub worker_name: &'a str,
-    /// A directory that is private, empty, and gone after the attempt: where it runs unless it says otherwise.
-    pub scratch: &'a Path,
-    /// A place for its temporary files.
-    pub temporary: &'a Path,
-    /// The file that holds the script, if the action is one.
-    pub script: Option<&'a Path>,
+/// An attempt that is to be executed, as its hooks have prepared it.
+#[derive(Debug, Clone)]
+pub(crate) struct Assignment {
+    pub start: Arc<StartAttempt>,
+    /// What the job adds to its environment, and what gaffer says there, whatever it runs in.
+    pub environment: BTreeMap<String, String>,
+    /// Its own directories, if its driver [uses files of this machine](Capabilities::uses_host_files).
+    pub directories: Option<Directories>,
     /// Tells the processes of this attempt from all others on this machine.
-    pub marker: &'a str,
+    pub marker: String,
+}
+
+/// What an attempt has on this machine for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Directories {
+    /// Private, empty, and gone after the attempt: where it runs unless it says otherwise.
+    pub work: PathBuf,
+    /// For its temporary files; by a path that leaves room for the name of a socket.
+    pub temporary: PathBuf,
+    /// The file that holds the script, if the action is one.
+    pub script: Option<PathBuf>,
 }
 
 /// An attempt that executes.
@@ -120,7 +135,7 @@ pub(crate) trait Process: Send {
     fn finish(&mut self) -> BoxFuture<'_, Option<KillReceipt>>;
     /// After the end of the output: nothing is kept.
     fn clean_up(&mut self) -> BoxFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
+        Box::pin(ready(()))
     }
 }
 
@@ -135,20 +150,45 @@ pub(crate) trait OutputSource: Send {
     }
 }
 
-/// The drivers that this worker has.
-pub(crate) struct Drivers {
-    host: Option<host::HostDriver>,
-    docker: Option<docker::DockerDriver>,
-    has_scripted: bool,
-}
+/// One way to execute attempts. See the module for the contract.
+pub(crate) trait Driver: Send + Sync {
+    fn capabilities(&self) -> Capabilities;
 
-/// Never ends if there is nothing to wait for.
-async fn if_any(change: Option<impl Future<Output = ()>>) {
-    match change {
-        Some(change) => change.await,
-        None => std::future::pending().await,
+    /// What to tell the master; none if there is nothing to tell of this driver.
+    fn status(&self) -> Option<DriverStatus>;
+
+    /// Ends once [`Self::status`] has changed since this was called.
+    fn changes(&self) -> BoxFuture<'static, ()> {
+        Box::pin(pending())
+    }
+
+    /// Looks whether what was not well is by now. To be called every few seconds. May block.
+    fn look_again(&self) {}
+
+    /// Starts an attempt. `note` hears how far that is.
+    fn start<'a>(
+        &'a self,
+        assignment: Assignment,
+        note: &'a (dyn Fn(String) + Send + Sync),
+        cancelled: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Started, StartError>>;
+
+    /// Goes on with an attempt that an earlier process began. `position` is how far its output was read, if that is
+    /// known. An error tells why there is nothing to go on with.
+    fn adopt<'a>(
+        &'a self,
+        _start: &'a StartAttempt,
+        _has_started: bool,
+        _position: Option<Position>,
+        _cancelled: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Started, LostCause>> {
+        Box::pin(ready(Err(LostCause::WorkerRestarted)))
     }
 }
+
+/// The drivers that this worker has.
+#[derive(Clone)]
+pub(crate) struct Drivers(Arc<Vec<(DriverKind, Box<dyn Driver>)>>);
 
 /// Which drivers a worker has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -167,81 +207,71 @@ pub(crate) fn end_cgroups(owner: &str) {
 
 impl Drivers {
     /// `owner` tells what belongs to this worker from what belongs to others; `adopting` are the attempts that will be
-    /// [adopted](Drivers::adopt).
+    /// [adopted](Driver::adopt).
     pub async fn open(
         settings: DriverSettings,
         owner: String,
         adopting: impl Iterator<Item = AttemptRef>,
-    ) -> Drivers {
-        Drivers {
-            host: settings.host.then(|| host::HostDriver::new(settings.inherited, &owner)),
-            docker: match settings.docker {
-                Some(settings) => Some(docker::DockerDriver::open(settings, owner, adopting).await),
-                None => None,
-            },
-            has_scripted: settings.scripted,
+    ) -> io::Result<Drivers> {
+        let mut drivers: Vec<(DriverKind, Box<dyn Driver>)> = Vec::new();
+        if settings.host {
+            let driver = host::HostDriver::new(settings.inherited, &owner)?;
+            drivers.push((DriverKind::Host, Box::new(driver)));
         }
+        if let Some(settings) = settings.docker {
+            let driver = docker::DockerDriver::open(settings, owner, adopting).await?;
+            drivers.push((DriverKind::Docker, Box::new(driver)));
+        }
+        if settings.scripted {
+            drivers.push((DriverKind::Scripted, Box::new(scripted::ScriptedDriver)));
+        }
+        Ok(Drivers(Arc::new(drivers)))
     }
 
     /// What to tell the master.
     pub fn status(&self) -> Vec<DriverStatus> {
-        let healthy = |driver| DriverStatus { driver, healthy: true, detail: None };
-        let host = self.host.as_ref().map(|host| {
-            let detail = host.stuck().complaint();
-            DriverStatus { driver: DriverKind::Host, healthy: detail.is_none(), detail }
-        });
-        let docker = self.docker.as_ref().and_then(docker::DockerDriver::status);
-        let scripted = self.has_scripted.then(|| healthy(DriverKind::Scripted));
-        [host, docker, scripted].into_iter().flatten().collect()
+        self.0.iter().filter_map(|(_, driver)| driver.status()).collect()
     }
 
     /// Ends once [`Self::status`] has changed since this was called.
     pub fn changes(&self) -> BoxFuture<'static, ()> {
-        let docker = self.docker.as_ref().map(docker::DockerDriver::changes);
-        let host = self.host.as_ref().map(|host| host.stuck().changes());
+        // Never empty, for which there would be nothing to select.
+        let never: BoxFuture<'static, ()> = Box::pin(pending());
+        let changes: Vec<_> =
+            self.0.iter().map(|(_, driver)| driver.changes()).chain(std::iter::once(never)).collect();
         Box::pin(async move {
-            tokio::select! {
-                () = if_any(docker) => {}
-                () = if_any(host) => {}
-            }
+            select_all(changes).await;
         })
     }
 
-    /// Looks whether what was not well is by now. To be called every few seconds.
+    /// Looks whether what was not well is by now. To be called every few seconds. May block.
     pub fn look_again(&self) {
-        if let Some(host) = &self.host {
-            host.stuck().look_again();
-        }
+        self.0.iter().for_each(|(_, driver)| driver.look_again());
+    }
+
+    /// What a driver can do: nothing if this worker does not have it.
+    pub fn capabilities(&self, kind: DriverKind) -> Capabilities {
+        self.of(kind).map(Driver::capabilities).unwrap_or_default()
     }
 
     /// Starts an attempt. `note` hears how far that is.
     pub async fn start(
         &self,
-        assignment: Assignment<'_>,
-        note: &(dyn Fn(String) + Sync),
+        assignment: Assignment,
+        note: &(dyn Fn(String) + Send + Sync),
         cancelled: &CancellationToken,
     ) -> Result<Started, StartError> {
         let kind = assignment.start.definition.driver;
-        match (kind, &self.host, &self.docker) {
-            (DriverKind::Host, Some(host), _) => host.start(assignment),
-            // On the heap: an attempt on the host should not have to carry the room for it.
-            (DriverKind::Docker, _, Some(docker)) => {
-                Box::pin(docker.start(assignment, note, cancelled)).await
-            }
-            (DriverKind::Scripted, ..) if self.has_scripted => {
-                scripted::start(&assignment.start.definition.action)
-            }
-            _ => Err(StartError::other(format!("this worker has no {} driver", kind.as_str()))),
+        let Some(driver) = self.of(kind) else {
+            return Err(StartError::other(format!("this worker has no {} driver", kind.as_str())));
+        };
+        if let Some(what) = driver.capabilities().missing(&assignment.start.definition) {
+            return Err(StartError::other(format!("the {} driver has no use for {what}", kind.as_str())));
         }
+        driver.start(assignment, note, cancelled).await
     }
 
-    /// Whether what this driver starts outlives this process, to be adopted by another one.
-    pub fn outlives_worker(kind: DriverKind) -> bool {
-        kind == DriverKind::Docker
-    }
-
-    /// Goes on with an attempt that an earlier process began. `position` is how far its output was read, if that is
-    /// known. An error tells why there is nothing to go on with.
+    /// Goes on with an attempt that an earlier process began; see [`Driver::adopt`].
     pub async fn adopt(
         &self,
         start: &StartAttempt,
@@ -249,12 +279,14 @@ impl Drivers {
         position: Option<Position>,
         cancelled: &CancellationToken,
     ) -> Result<Started, LostCause> {
-        match &self.docker {
-            Some(docker) if start.definition.driver == DriverKind::Docker => {
-                Box::pin(docker.adopt(start, has_started, position, cancelled)).await
-            }
-            _ => Err(LostCause::WorkerRestarted),
+        match self.of(start.definition.driver) {
+            Some(driver) => driver.adopt(start, has_started, position, cancelled).await,
+            None => Err(LostCause::WorkerRestarted),
         }
+    }
+
+    fn of(&self, kind: DriverKind) -> Option<&dyn Driver> {
+        self.0.iter().find(|(of, _)| *of == kind).map(|(_, driver)| driver.as_ref())
     }
 }
 

@@ -90,16 +90,28 @@ impl ProcessTree {
         self.cgroup.as_ref().is_some_and(Cgroup::ran_out_of_memory)
     }
 
-    /// Whether anything outlived the main process, which has been waited for. Cheap when nothing did.
+    /// Whether anything may have outlived the main process, which has been waited for. Does not block, as it looks into
+    /// no other process.
+    pub fn may_have_survivors(&self) -> bool {
+        self.has_members() || !processes::adopted_children().is_empty()
+    }
+
+    /// Whether anything outlived the main process, which has been waited for. Blocks.
     pub fn has_survivors(&self) -> bool {
+        self.has_members() || ADOPTED.has_any_of(&self.belonging)
+    }
+
+    fn has_members(&self) -> bool {
         // Its number cannot be another's already: numbers are given out in turn.
         killpg(self.group, None) != Err(Errno::ESRCH)
             || self.cgroup.as_ref().is_some_and(|cgroup| !cgroup.members().is_empty())
-            || ADOPTED.has_any_of(&self.belonging)
     }
 
-    /// Kills what outlived the main process. Blocks.
-    pub fn kill_survivors(&self) -> KillReceipt {
+    /// Kills what outlived the main process; none if nothing did. Blocks.
+    pub fn kill_survivors(&self) -> Option<KillReceipt> {
+        if !self.has_survivors() {
+            return None;
+        }
         // While the group has members, its number is taken; a process with the leader's number is another one.
         let group_lives = killpg(self.group, None) != Err(Errno::ESRCH);
         let belonging = Belonging {
@@ -107,7 +119,7 @@ impl ProcessTree {
             group: group_lives.then_some(self.group.as_raw()),
             ..self.belonging.clone()
         };
-        kill_until_gone(&belonging, self.find(&belonging), || self.find(&belonging))
+        Some(kill_until_gone(&belonging, self.find(&belonging), || self.find(&belonging)))
     }
 }
 
@@ -210,7 +222,7 @@ fn kill_until_gone(
 }
 
 /// Kills this process and none that has got its number since.
-fn kill_exactly(process: &ProcessInfo) {
+pub(super) fn kill_exactly(process: &ProcessInfo) {
     let Some(pid) = rustix::process::Pid::from_raw(process.pid) else { return };
     // The handle is of whatever has the number now, for good; kernels before 5.3 have none.
     let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty());

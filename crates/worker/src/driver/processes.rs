@@ -118,6 +118,11 @@ pub(crate) fn process(pid: i32) -> Option<ProcessInfo> {
     parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// Whether it is there, alive, and not another one that has got its number since.
+pub(crate) fn lives(process: &ProcessInfo) -> bool {
+    self::process(process.pid).is_some_and(|now| now.start_ticks == process.start_ticks && !now.is_zombie())
+}
+
 /// Children of this process that lost their own parents, with the children that its first thread started. Empty,
 /// and cheap to find so, unless something outlived what had started it.
 pub(crate) fn adopted_children() -> Vec<i32> {
@@ -125,6 +130,15 @@ pub(crate) fn adopted_children() -> Vec<i32> {
     let path = format!("/proc/self/task/{}/children", own_pid());
     let list = fs::read_to_string(path).unwrap_or_default();
     list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// The process that a thread of this one is just starting: made, and not yet the program that it will be. None also
+/// where the kernel does not tell whose child is whose.
+pub(crate) fn being_started_by(thread: i32) -> Option<ProcessInfo> {
+    let list = fs::read_to_string(format!("/proc/self/task/{thread}/children")).unwrap_or_default();
+    let pids = list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok());
+    let mut stats = pids.filter_map(|pid| fs::read(format!("/proc/{pid}/stat")).ok());
+    stats.find_map(|stat| parse_stat(&stat).filter(|_| has_not_executed(&stat)))
 }
 
 /// Whether this kernel tells who the children of a process are.
@@ -153,6 +167,15 @@ fn parse_stat(stat: &[u8]) -> Option<ProcessInfo> {
         group: fields.get(2)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
     })
+}
+
+/// Whether the process does what the one that made it did: the kernel's flag for that is in the ninth field.
+fn has_not_executed(stat: &[u8]) -> bool {
+    const FORKED_BUT_NOT_EXECUTED: u64 = 0x40;
+    let after_name = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 1..));
+    let fields = after_name.and_then(|rest| std::str::from_utf8(rest).ok()).unwrap_or_default();
+    let flags = fields.split_ascii_whitespace().nth(6).and_then(|field| field.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & FORKED_BUT_NOT_EXECUTED != 0)
 }
 
 #[cfg(test)]

@@ -5,12 +5,10 @@ use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
-use gaffer_domain::AttemptRef;
-use gaffer_protocol::definitions::StartAttempt;
 use nix::unistd::{AccessFlags, access};
 
 use super::process_tree::MARKER_VARIABLE;
-use super::{Assignment, StartError};
+use super::{Assignment, Directories, StartError};
 
 /// Where a job finds its private directory, also if it runs in another one.
 const SCRATCH_VARIABLE: &str = "GAFFER_SCRATCH_DIR";
@@ -105,34 +103,15 @@ pub(super) fn work_directory(path: &str) -> Result<&Path, StartError> {
 /// The environment of an attempt: what the worker passes on, what the job adds, what gaffer says.
 pub(super) fn environment(
     inherited: &BTreeMap<String, String>,
-    assignment: &Assignment<'_>,
+    assignment: &Assignment,
+    directories: &Directories,
 ) -> BTreeMap<String, String> {
-    let Assignment { start, worker_name, scratch, temporary, marker, .. } = *assignment;
     let mut variables = inherited.clone();
-    variables.insert("TMPDIR".to_owned(), temporary.display().to_string());
-    variables.extend(start.definition.env.iter().map(|(name, value)| (name.clone(), value.clone())));
-    variables.extend(said(start, worker_name));
-    variables.insert(SCRATCH_VARIABLE.to_owned(), scratch.display().to_string());
-    variables.insert(MARKER_VARIABLE.to_owned(), marker.to_owned());
+    variables.insert("TMPDIR".to_owned(), directories.temporary.display().to_string());
+    variables.extend(assignment.environment.iter().map(|(name, value)| (name.clone(), value.clone())));
+    variables.insert(SCRATCH_VARIABLE.to_owned(), directories.work.display().to_string());
+    variables.insert(MARKER_VARIABLE.to_owned(), assignment.marker.clone());
     variables
-}
-
-/// What gaffer itself says to an attempt.
-pub(super) fn said(start: &StartAttempt, worker_name: &str) -> BTreeMap<String, String> {
-    let AttemptRef { attempt, .. } = start.attempt;
-    let said = [
-        ("GAFFER_JOB_ID", start.definition.job.to_string()),
-        ("GAFFER_TASK", start.definition.task.clone()),
-        ("GAFFER_TASK_INDEX", start.index.to_string()),
-        ("GAFFER_ATTEMPT", attempt.to_string()),
-        ("GAFFER_WORKER", worker_name.to_owned()),
-    ];
-    let pieces = start.pieces.iter().map(|(name, pieces)| {
-        let name = name.to_ascii_uppercase().replace('-', "_");
-        let numbers: Vec<String> = pieces.iter().map(u32::to_string).collect();
-        (format!("GAFFER_RESOURCE_{name}"), numbers.join(","))
-    });
-    said.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(pieces).collect()
 }
 
 enum Look {

@@ -20,15 +20,16 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::ProcessEnd;
-use gaffer_domain::spec::{Action, StopSignal};
+use gaffer_domain::spec::{Action, DriverKind, StopSignal};
 use gaffer_protocol::output::{Record, Stream};
-use gaffer_protocol::wire::KillReceipt;
+use gaffer_protocol::wire::{DriverStatus, KillReceipt};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
-use super::{Exit, OutputSource, Process, StartError, Started};
+use super::{Assignment, Capabilities, Driver, Exit, OutputSource, Process, StartError, Started};
 use crate::clock::wall_micros;
 
 const RECORD_BYTES: u64 = 64 << 10;
@@ -74,8 +75,30 @@ enum Step {
     FailStart(String),
 }
 
+/// Acts plays.
+pub(super) struct ScriptedDriver;
+
+impl Driver for ScriptedDriver {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    fn status(&self) -> Option<DriverStatus> {
+        Some(DriverStatus { driver: DriverKind::Scripted, healthy: true, detail: None })
+    }
+
+    fn start<'a>(
+        &'a self,
+        assignment: Assignment,
+        _note: &'a (dyn Fn(String) + Send + Sync),
+        _cancelled: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Started, StartError>> {
+        Box::pin(ready(start(&assignment.start.definition.action)))
+    }
+}
+
 /// Begins a play.
-pub(super) fn start(action: &Action) -> Result<Started, StartError> {
+fn start(action: &Action) -> Result<Started, StartError> {
     let play = match action {
         Action::Script(text) => parse(text.lines()),
         Action::Command(arguments) => parse(arguments.join(";").split(';')),

@@ -1,47 +1,67 @@
-//! Attempts whose processes cannot be killed: while there are any, this machine is not well, and gets nothing new.
+//! What is left of attempts that are over: processes that cannot be killed, and starts that hang in a file system. While
+//! there is too much of it this machine is not well, and gets nothing new.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::process_tree::ProcessTree;
-
-/// Those of one driver. Clones are the same.
+/// What is left behind of one driver's attempts. Clones are the same.
 #[derive(Clone)]
 pub(super) struct Stuck {
-    trees: Arc<Mutex<Vec<Arc<ProcessTree>>>>,
-    count: watch::Sender<usize>,
+    /// For each attempt whose processes cannot be killed: whether any of them still lives.
+    processes: Arc<Mutex<Vec<StillLives>>>,
+    /// So many starts that hang are too many.
+    max_starts: usize,
+    count: watch::Sender<Count>,
+}
+
+type StillLives = Box<dyn Fn() -> bool + Send>;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    processes: usize,
+    starts: usize,
 }
 
 impl Stuck {
-    pub fn new() -> Stuck {
-        Stuck { trees: Arc::default(), count: watch::Sender::new(0) }
+    pub fn new(max_starts: usize) -> Stuck {
+        Stuck { processes: Arc::default(), max_starts, count: watch::Sender::default() }
     }
 
-    /// Something of this tree is left after everything that could be done.
-    pub fn add(&self, tree: Arc<ProcessTree>) {
-        let mut trees = self.trees();
-        trees.push(tree);
-        self.count.send_replace(trees.len());
+    /// Something of an attempt lives after everything that could be done. `still_lives` may block.
+    pub fn add(&self, still_lives: impl Fn() -> bool + Send + 'static) {
+        let mut processes = self.processes();
+        processes.push(Box::new(still_lives));
+        self.count.send_modify(|count| count.processes = processes.len());
     }
 
-    /// Forgets those that are gone by now. To be called every few seconds; costs nothing while there are none.
-    pub fn look_again(&self) {
-        let mut trees = self.trees();
-        let before = trees.len();
-        trees.retain(|tree| tree.has_survivors());
-        if trees.len() != before {
-            self.count.send_replace(trees.len());
-        }
+    /// Forgets those that are gone by now. To be called every few seconds; costs nothing while there are none. Blocks.
+    ///
+    /// `starts`: how many hang at the moment, of attempts that are over.
+    pub fn look_again(&self, starts: usize) {
+        let mut processes = self.processes();
+        processes.retain(|still_lives| still_lives());
+        let now = Count { processes: processes.len(), starts };
+        self.count.send_if_modified(|count| std::mem::replace(count, now) != now);
     }
 
     /// What to tell; none while all is well.
     pub fn complaint(&self) -> Option<String> {
-        let count = *self.count.borrow();
-        (count > 0).then(|| {
-            let whose = if count == 1 { "an ended task".to_owned() } else { format!("{count} ended tasks") };
-            format!("processes of {whose} cannot be killed; nothing new is started here until they are gone")
-        })
+        let Count { processes, starts } = *self.count.borrow();
+        let whose = match processes {
+            0 if starts < self.max_starts => return None,
+            0 => {
+                return Some(format!(
+                    "{starts} starts of ended tasks hang in a file system that does not answer; nothing new is started \
+                     here until it does"
+                ));
+            }
+            1 => "an ended task".to_owned(),
+            _ => format!("{processes} ended tasks"),
+        };
+        Some(format!(
+            "processes of {whose} cannot be killed; nothing new is started here until they are gone"
+        ))
     }
 
     /// Ends once [`Self::complaint`] has changed since this was called.
@@ -54,8 +74,8 @@ impl Stuck {
         }
     }
 
-    fn trees(&self) -> MutexGuard<'_, Vec<Arc<ProcessTree>>> {
-        self.trees.lock().unwrap_or_else(PoisonError::into_inner)
+    fn processes(&self) -> MutexGuard<'_, Vec<StillLives>> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -66,27 +86,41 @@ mod tests {
     use std::os::unix::process::CommandExt as _;
     use std::process::Command;
 
+    use super::super::process_tree::ProcessTree;
     use super::*;
     use crate::clock::BootTime;
     use crate::tests::master::soon;
 
     #[tokio::test]
     async fn a_complaint_lasts_until_the_processes_are_gone() {
-        let stuck = Stuck::new();
+        let stuck = Stuck::new(2);
         assert_eq!(stuck.complaint(), None);
         let mut child = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let tree = ProcessTree::new(pid, "x/1", "/nowhere".into(), BootTime::now(), None);
         let changes = stuck.changes();
-        stuck.add(Arc::new(tree));
+        stuck.add(move || tree.has_survivors());
         soon("a change", changes).await;
-        stuck.look_again();
+        stuck.look_again(0);
         assert!(stuck.complaint().unwrap().contains("an ended task cannot be killed"));
         child.kill().unwrap();
         child.wait().unwrap();
         let changes = stuck.changes();
-        stuck.look_again();
+        stuck.look_again(0);
         soon("a change", changes).await;
+        assert_eq!(stuck.complaint(), None);
+    }
+
+    #[tokio::test]
+    async fn a_few_starts_that_hang_are_no_reason_to_complain() {
+        let stuck = Stuck::new(2);
+        stuck.look_again(1);
+        assert_eq!(stuck.complaint(), None);
+        let changes = stuck.changes();
+        stuck.look_again(2);
+        soon("a change", changes).await;
+        assert!(stuck.complaint().unwrap().contains("2 starts of ended tasks hang"));
+        stuck.look_again(0);
         assert_eq!(stuck.complaint(), None);
     }
 }

@@ -5,20 +5,25 @@ use std::future::Future;
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Core;
+use crate::blocking::{BlockingThreads, PATIENCE};
 use crate::clock::{BootAlarm, BootTime};
 
 /// How long to wait after a timer failed, which no kernel does.
 const TIMER_RETRY: Duration = Duration::from_secs(1);
 
 /// The file that says when the master last knew of this worker, for a later process of it: what that one adopts has
-/// the lease that it had. Nothing is synced, for no attempt outlives its machine.
+/// the lease that it had. Nothing is synced, for no attempt outlives its machine; and nobody waits for it to be written,
+/// for an older lease is a shorter one.
 pub(super) struct ContactFile {
-    file: File,
+    file: Arc<File>,
     boot_id: String,
+    /// What is to be written next; none once it is.
+    next: Arc<Mutex<Option<BootTime>>>,
+    thread: BlockingThreads,
 }
 
 impl ContactFile {
@@ -26,7 +31,12 @@ impl ContactFile {
         let path = data_dir.join("contact");
         let file =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
-        Ok(ContactFile { file, boot_id: boot_id.to_owned() })
+        Ok(ContactFile {
+            file: Arc::new(file),
+            boot_id: boot_id.to_owned(),
+            next: Arc::default(),
+            thread: BlockingThreads::new("contact", 1, PATIENCE)?,
+        })
     }
 
     /// What the file says; none if it says nothing about this boot of the machine.
@@ -39,12 +49,24 @@ impl ContactFile {
     }
 
     pub fn write(&self, at: BootTime) {
-        // Of a fixed length, so that no write leaves something of an earlier one.
-        let line = format!("{} {:020}\n", self.boot_id, at.as_micros());
-        if let Err(error) = self.file.write_all_at(line.as_bytes(), 0) {
-            tracing::debug!(%error, "cannot note down when the master was last heard of");
+        let is_waiting = lock(&self.next).replace(at).is_some();
+        if is_waiting {
+            return;
         }
+        let (file, boot_id, next) = (self.file.clone(), self.boot_id.clone(), self.next.clone());
+        self.thread.queue(move || {
+            let Some(at) = lock(&next).take() else { return };
+            // Of a fixed length, so that no write leaves something of an earlier one.
+            let line = format!("{boot_id} {:020}\n", at.as_micros());
+            if let Err(error) = file.write_all_at(line.as_bytes(), 0) {
+                tracing::debug!(%error, "cannot note down when the master was last heard of");
+            }
+        });
     }
+}
+
+fn lock(next: &Mutex<Option<BootTime>>) -> MutexGuard<'_, Option<BootTime>> {
+    next.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Kills attempts as their leases run out. Never ends. Must be called inside a Tokio runtime.

@@ -1,35 +1,33 @@
 //! What is held and what is to be told: plain data, changed under one lock, without waiting for anything.
 
-use std::collections::BTreeMap;
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Weak};
+mod outgoing;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use gaffer_domain::AttemptRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
-use gaffer_domain::{AttemptRef, JobId};
-use gaffer_protocol::definitions::{Definition, StartAttempt};
+use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::wire::{
-    ContainerFacts, Ended, HeldAttempt, Input, InputState, InputTaken, MAX_HELD, StoredOutput, ToMaster,
+    ContainerFacts, Ended, HeldAttempt, Input, InputState, InputTaken, MAX_HELD, ToMaster,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::Event;
 use super::admission::{Admission, Recent};
+use super::definitions::SharedDefinitions;
 use super::pieces::Pieces;
-use crate::attempt::{self, Cause, Controls, Resumption, StopRequests};
+use crate::attempt::{self, Cause, ControlSender, Controls, StopRequests};
 use crate::clock::BootTime;
 use crate::spool::{Output, OutputWriter, Recovered, Resumed};
+use outgoing::Outgoing;
 
 /// So many of the latest attempts that are held no more are remembered.
 const MAX_REMEMBERED: usize = 10_000;
-/// Signals on their way to an attempt; more are dropped.
-const MAX_SIGNALS: usize = 16;
-/// Pieces of input on their way to an attempt, of 64 KiB at most; more are dropped, and come again.
-const MAX_INPUTS: usize = 2;
 
 pub(super) struct State {
     worker_name: Arc<str>,
@@ -42,16 +40,8 @@ pub(super) struct State {
     /// No lease runs out before this, as far as is known.
     lease_end: Option<BootTime>,
     is_shutting_down: bool,
-    definitions: Shared,
+    definitions: SharedDefinitions,
     outgoing: Option<Outgoing>,
-}
-
-/// Events that wait to be taken.
-#[derive(Default)]
-struct Outgoing {
-    reports: VecDeque<ToMaster>,
-    /// Attempts with new output, each once.
-    grown: Vec<AttemptRef>,
 }
 
 struct Holding {
@@ -72,34 +62,7 @@ struct Running {
     started: Option<(DateTime<Utc>, Option<ContainerFacts>)>,
     /// None once it is given back.
     reserved: Option<Resources>,
-    orders: watch::Sender<StopRequests>,
-    signals: mpsc::Sender<StopSignal>,
-    inputs: mpsc::Sender<Input>,
-}
-
-/// Definitions of which there are attempts: all that are alike share one.
-#[derive(Default)]
-struct Shared {
-    alive: HashMap<(JobId, String), Weak<Definition>>,
-    /// With so many, those are cleared away of which nothing is left.
-    clear_at: usize,
-}
-
-impl Shared {
-    fn share(&mut self, definition: &mut Arc<Definition>) {
-        let key = (definition.job, definition.task.clone());
-        if let Some(known) = self.alive.get(&key).and_then(Weak::upgrade)
-            && known == *definition
-        {
-            *definition = known;
-            return;
-        }
-        if self.alive.len() >= self.clear_at {
-            self.alive.retain(|_, definition| definition.strong_count() > 0);
-            self.clear_at = (self.alive.len() * 2).max(1_024);
-        }
-        self.alive.insert(key, Arc::downgrade(definition));
-    }
+    controls: ControlSender,
 }
 
 /// How an attempt left that is held no more.
@@ -111,7 +74,7 @@ enum Gone {
     Ended,
 }
 
-/// An attempt that starts now.
+/// An attempt that executes from now on.
 pub(super) struct Launch {
     pub start: Arc<StartAttempt>,
     pub worker_name: Arc<str>,
@@ -163,7 +126,7 @@ impl State {
             contact: None,
             lease_end: None,
             is_shutting_down: false,
-            definitions: Shared::default(),
+            definitions: SharedDefinitions::default(),
             outgoing: None,
         }
     }
@@ -241,8 +204,8 @@ impl State {
     }
 
     /// Takes over an attempt of an earlier process; what it reserves is taken, whether there is room or not.
-    pub fn resume_attempt(&mut self, resumed: Resumed) -> (Resumption, OutputWriter, Controls) {
-        let Resumed { start, at, boot, has_started, output, writer } = resumed;
+    pub fn take_over(&mut self, resumed: Resumed) -> Launch {
+        let Resumed { start, began, output, writer, .. } = resumed;
         let start = Arc::new(start);
         let reserved = self.admission.take(start.definition.resources);
         self.pieces.take_again(&start.pieces);
@@ -251,23 +214,14 @@ impl State {
             Holding { phase: Phase::Running(Box::new(running)), output: Some(output), has_grown: false };
         self.held.insert(start.attempt, held);
         // Its master knew of this worker when it began; later contacts may be known too.
-        self.renew_lease(Some(boot));
-        (Resumption { start, at, boot, has_started }, writer, controls)
+        self.renew_lease(Some(began.boot));
+        Launch { start, worker_name: self.worker_name.clone(), writer, controls }
     }
 
     pub fn started(&mut self, attempt: AttemptRef, at: DateTime<Utc>, container: Option<ContainerFacts>) {
         if let Some(running) = self.running(attempt) {
             running.started = Some((at, container.clone()));
             self.report(ToMaster::Started { attempt, at, container });
-        }
-    }
-
-    pub fn wrote(&mut self, attempt: AttemptRef) {
-        if let (Some(outgoing), Some(held)) = (&mut self.outgoing, self.held.get_mut(&attempt))
-            && !held.has_grown
-        {
-            held.has_grown = true;
-            outgoing.grown.push(attempt);
         }
     }
 
@@ -315,7 +269,7 @@ impl State {
             }
             Some(Phase::Finished(_)) => Ordered::Over,
             Some(Phase::Running(running)) => {
-                running.tell(orders(&running.start));
+                running.controls.stop(orders(&running.start));
                 Ordered::Told
             }
             Some(Phase::Queued(_)) => {
@@ -327,7 +281,7 @@ impl State {
 
     pub fn signal(&mut self, attempt: AttemptRef, signal: StopSignal) {
         if let Some(running) = self.running(attempt)
-            && running.signals.try_send(signal).is_err()
+            && running.controls.signals.try_send(signal).is_err()
         {
             tracing::warn!(%attempt, %signal, "a signal was dropped: the attempt is over, or gets too many");
         }
@@ -337,16 +291,17 @@ impl State {
     pub fn input(&mut self, input: Input) {
         let Input { attempt, request, offset, .. } = input;
         let state = match self.held.get(&attempt).map(|held| &held.phase) {
-            Some(Phase::Queued(_)) => InputState::Waiting,
+            // One that is not here may be on its way, behind these bytes. If it is over, the master knows.
+            Some(Phase::Queued(_)) | None => InputState::Waiting,
             Some(Phase::Running(running)) if running.start.definition.stdin => {
-                match running.inputs.try_send(input) {
+                match running.controls.inputs.try_send(input) {
                     // With more than one on its way it is a repeated one; it comes again if need be.
                     Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => return,
                     Err(mpsc::error::TrySendError::Closed(_)) => InputState::Closed,
                 }
             }
             Some(Phase::Finished(_)) => InputState::Closed,
-            Some(Phase::Running(_)) | None => InputState::Absent,
+            Some(Phase::Running(_)) => InputState::Absent,
         };
         self.report(ToMaster::InputTaken(InputTaken { attempt, request, offset, state }));
     }
@@ -382,7 +337,7 @@ impl State {
         for held in self.held.values_mut() {
             if let Phase::Running(running) = &mut held.phase {
                 let grace = running.start.definition.stop.grace.to_std().min(longest_grace);
-                running.tell(StopRequests { stop: Some((Cause::ShutDown, grace)), kill: None });
+                running.controls.stop(StopRequests { stop: Some((Cause::ShutDown, grace)), kill: None });
             }
         }
     }
@@ -418,7 +373,7 @@ impl State {
             match &mut held.phase {
                 Phase::Running(running) => {
                     expired += usize::from(
-                        running.tell(StopRequests { stop: None, kill: Some(Cause::LeaseExpired) }),
+                        running.controls.stop(StopRequests { stop: None, kill: Some(Cause::LeaseExpired) }),
                     );
                 }
                 _ => expired_queued.push(*attempt),
@@ -431,66 +386,6 @@ impl State {
         }
         self.lease_end = next;
         (expired, next)
-    }
-
-    pub fn open_session(&mut self) -> Vec<HeldAttempt> {
-        self.outgoing = Some(Outgoing::default());
-        self.held.values_mut().for_each(|held| held.has_grown = false);
-        self.held()
-    }
-
-    pub fn close_session(&mut self) {
-        self.outgoing = None;
-    }
-
-    /// Tells again what the master of a new session may have missed.
-    pub fn resume(&mut self, worker_name: &str, stored: &[StoredOutput]) {
-        self.worker_name = worker_name.into();
-        for StoredOutput { attempt, offset } in stored {
-            if let Some(Holding { phase: Phase::Finished(ended), .. }) = self.held.get_mut(attempt)
-                && *offset > ended.output_bytes
-            {
-                // Output that was stored, and gone here, before this worker's process was killed.
-                (ended.output_bytes, ended.output_sha256) = (*offset, None);
-            }
-        }
-        let Some(outgoing) = &mut self.outgoing else { return };
-        outgoing.reports.retain(|report| match report {
-            ToMaster::Started { attempt, .. } => !self.held.contains_key(attempt),
-            ToMaster::Ended(ended) => !self.held.contains_key(&ended.attempt),
-            _ => true,
-        });
-        for (attempt, held) in &mut self.held {
-            match &held.phase {
-                Phase::Queued(_) => continue,
-                Phase::Running(running) => {
-                    let started = running.started.clone();
-                    outgoing.reports.extend(started.map(|(at, container)| ToMaster::Started {
-                        attempt: *attempt,
-                        at,
-                        container,
-                    }));
-                }
-                Phase::Finished(ended) => outgoing.reports.push_back(ToMaster::Ended(ended.clone())),
-            }
-            if !held.has_grown {
-                held.has_grown = true;
-                outgoing.grown.push(*attempt);
-            }
-        }
-    }
-
-    pub fn take_events(&mut self) -> Vec<Event> {
-        let Some(outgoing) = &mut self.outgoing else { return Vec::new() };
-        let mut events: Vec<Event> = outgoing.reports.drain(..).map(Event::Report).collect();
-        for attempt in outgoing.grown.drain(..) {
-            if let Some(held) = self.held.get_mut(&attempt) {
-                held.has_grown = false;
-                let end = held.output.as_ref().map_or(0, |output| output.end());
-                events.push(Event::Output { attempt, end });
-            }
-        }
-        events
     }
 
     pub fn held(&self) -> Vec<HeldAttempt> {
@@ -528,13 +423,6 @@ impl State {
         self.held.values().any(|held| matches!(held.phase, Phase::Running(_)))
     }
 
-    /// Says something, if anybody listens. What matters is said again in the next session.
-    pub fn report(&mut self, report: ToMaster) {
-        if let Some(outgoing) = &mut self.outgoing {
-            outgoing.reports.push_back(report);
-        }
-    }
-
     /// Whether the master may count an attempt as lost by now.
     fn has_lapsed(&self, start: &StartAttempt, now: BootTime) -> bool {
         self.contact.is_some_and(|contact| contact.after(start.definition.lost_after.to_std()) <= now)
@@ -567,24 +455,7 @@ impl Phase {
 
 impl Running {
     fn new(start: Arc<StartAttempt>, reserved: Resources) -> (Running, Controls) {
-        let (orders, orders_out) = watch::channel(StopRequests::default());
-        let (signals, signals_out) = mpsc::channel(MAX_SIGNALS);
-        let (inputs, inputs_out) = mpsc::channel(MAX_INPUTS);
-        let running = Running { start, started: None, reserved: Some(reserved), orders, signals, inputs };
-        (running, Controls { orders: orders_out, signals: signals_out, inputs: inputs_out })
-    }
-
-    /// Adds orders to those that it has: the first cause stays, the shortest grace counts. Says whether anything is
-    /// new.
-    fn tell(&self, new: StopRequests) -> bool {
-        self.orders.send_if_modified(|orders| {
-            let before = *orders;
-            orders.stop = match (orders.stop, new.stop) {
-                (Some((cause, grace)), Some((_, other))) => Some((cause, grace.min(other))),
-                (old, new) => old.or(new),
-            };
-            orders.kill = orders.kill.or(new.kill);
-            *orders != before
-        })
+        let (sender, controls) = attempt::channels();
+        (Running { start, started: None, reserved: Some(reserved), controls: sender }, controls)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use gaffer_domain::WorkerId;
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
+use gaffer_domain::reason::LostCause;
 use gaffer_domain::worker::HeldPhase;
 use tempfile::TempDir;
 use uuid::Uuid;

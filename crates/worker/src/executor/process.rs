@@ -194,6 +194,7 @@ impl Kept {
                 }
             }
         }
+        self.served.execution.settled().await;
         ScratchSpace::close(&self.settings.data_dir);
         Ok(())
     }

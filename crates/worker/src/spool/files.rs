@@ -3,17 +3,22 @@
 //! Small files are not removed but emptied and used again: on ext4, making a file in a place where many were removed
 //! lately can take longer than starting a process. Emptied means down to one byte, for a file that was cut to nothing
 //! would be written to disk as soon as it is closed.
+//!
+//! Writing, reading and removing have threads each, so that no hung read keeps anybody from writing.
 
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gaffer_domain::AttemptRef;
 
+use super::limits::Limits;
+use super::output::Segment;
 use super::progress::Progress;
 use super::segment::{self, SegmentWriter};
+use crate::blocking::{BlockingThreads, PATIENCE, STORING_PATIENCE};
 
 /// So many emptied files are kept.
 const MAX_SPARES: usize = 1024;
@@ -24,11 +29,18 @@ const SPARE_BYTES: i64 = 1;
 /// What the names of emptied files begin with.
 const SPARE_PREFIX: &str = "spare.";
 
+/// Files that are written, and read, at the same time. They are all on the same disk.
+const MAX_WRITERS: usize = 16;
+const MAX_READERS: usize = 4;
+
 /// The directory of the segments.
 #[derive(Debug)]
 pub(crate) struct Files {
     dir: PathBuf,
     spares: Mutex<Spares>,
+    pub writers: BlockingThreads,
+    pub readers: BlockingThreads,
+    remover: BlockingThreads,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +59,13 @@ impl Files {
                 fs::remove_file(entry.path())?;
             }
         }
-        Ok(Files { dir: dir.to_owned(), spares: Mutex::default() })
+        Ok(Files {
+            dir: dir.to_owned(),
+            spares: Mutex::default(),
+            writers: BlockingThreads::new("spool-write", MAX_WRITERS, STORING_PATIENCE)?,
+            readers: BlockingThreads::new("spool-read", MAX_READERS, PATIENCE)?,
+            remover: BlockingThreads::new("spool-remove", 1, PATIENCE)?,
+        })
     }
 
     /// Where the segment lies that starts at `offset`.
@@ -55,7 +73,7 @@ impl Files {
         segment::path(&self.dir, attempt, offset)
     }
 
-    /// A segment without records at that place, for writing after what went `before`; what lay there is gone.
+    /// A segment without records at that place, for writing after what went `before`; what lay there is gone. Blocks.
     pub fn create(&self, path: &Path, before: &Progress) -> io::Result<SegmentWriter> {
         let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).paths.pop();
         if let Some(spare) = spare
@@ -67,9 +85,31 @@ impl Files {
         SegmentWriter::new(file, before)
     }
 
-    /// Removes a segment's file of that size. `is_private`: nobody but its one writer, which is done with it, has it
-    /// open.
-    pub fn remove(&self, path: &Path, size: u64, is_private: bool) -> io::Result<()> {
+    /// Removes a segment's file in the background, which frees its place. `is_private`: nobody but its one writer, which is
+    /// done with it, has it open.
+    pub fn remove_later(
+        self: &Arc<Self>,
+        attempt: AttemptRef,
+        segment: Segment,
+        is_private: bool,
+        limits: Arc<Limits>,
+    ) {
+        let files = self.clone();
+        self.remover.queue(move || {
+            let path = files.path(attempt, segment.start);
+            if let Err(error) = files.remove(&path, segment.size, is_private) {
+                tracing::warn!(%attempt, path = %path.display(), %error, "cannot remove a spool file");
+            }
+            limits.disk_freed(segment.size);
+        });
+    }
+
+    /// Waits until what is to be removed so far is gone, unless the disk does not answer.
+    pub async fn settled(&self) {
+        self.remover.settled().await;
+    }
+
+    fn remove(&self, path: &Path, size: u64, is_private: bool) -> io::Result<()> {
         if is_private && size <= MAX_SPARE_BYTES && self.keep(path).is_ok() {
             return Ok(());
         }

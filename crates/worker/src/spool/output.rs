@@ -56,8 +56,8 @@ struct State {
     tail_cost: usize,
     /// Where the last read from disk ended.
     cursor: Option<Cursor>,
-    /// Some segment was read; a reading that began may still go on.
-    was_read: bool,
+    /// Somebody else than the writer may have a segment open: one was read, or a write to one was given up and goes on.
+    is_shared: bool,
     removed: bool,
 }
 
@@ -156,7 +156,7 @@ impl Output {
         while !state.tail.is_empty() {
             self.forget_oldest(&mut state);
         }
-        let (segments, is_private) = (std::mem::take(&mut state.segments), !state.was_read);
+        let (segments, is_private) = (std::mem::take(&mut state.segments), !state.is_shared);
         drop(state);
         for segment in segments {
             self.unlink(segment, is_private);
@@ -179,12 +179,12 @@ impl Output {
                     let read = move || {
                         read_segment(&path, segment, cursor, offset, max).map_err(|error| (error, path))
                     };
-                    match tokio::task::spawn_blocking(read).await {
-                        Ok(Ok((records, cursor))) if !records.is_empty() => {
+                    match self.files.readers.run(read).await {
+                        Ok((records, cursor)) if !records.is_empty() => {
                             self.state().keep(cursor);
                             records
                         }
-                        Ok(Err((error, path))) if tries_left > 0 => {
+                        Err((error, path)) if tries_left > 0 => {
                             tracing::debug!(attempt = %self.attempt, path = %path.display(), %error, "cannot read the spool, trying again");
                             tries_left -= 1;
                             tokio::time::sleep(READ_RETRY).await;
@@ -192,8 +192,8 @@ impl Output {
                         }
                         unreadable => {
                             let error = match unreadable {
-                                Ok(Err((error, _))) => error.to_string(),
-                                _ => "damaged".to_owned(),
+                                Err((error, _)) => error.to_string(),
+                                Ok(_) => "damaged".to_owned(),
                             };
                             self.give_up(segment.start, offset, &error);
                             continue;
@@ -222,7 +222,7 @@ impl Output {
             Some(segment) if segment.start <= offset => {
                 let fits = |cursor: &Cursor| cursor.segment == segment.start && cursor.offset <= offset;
                 let cursor = state.cursor.take().filter(fits);
-                state.was_read = true;
+                state.is_shared = true;
                 Source::Disk { segment, cursor }
             }
             found => {
@@ -270,6 +270,12 @@ impl Output {
         }
         // On a full disk, what is stored already may be all that could make room, and nothing else would look again.
         self.drop_segments(&mut state);
+    }
+
+    /// The record is on its way to a disk that does not answer, and its file with it: nothing more can be written there.
+    pub(super) fn abandon(&self) {
+        self.state().is_shared = true;
+        self.cancel(true);
     }
 
     /// The record is there from now on. `size`: that of its file; none if it is in memory only.
@@ -336,16 +342,12 @@ impl Output {
             }
             state.segments.pop_front();
             state.cursor.take_if(|cursor| cursor.segment == first.start);
-            self.unlink(first, !state.was_read);
+            self.unlink(first, !state.is_shared);
         }
     }
 
     fn unlink(&self, segment: Segment, is_private: bool) {
-        let path = self.files.path(self.attempt, segment.start);
-        if let Err(error) = self.files.remove(&path, segment.size, is_private) {
-            tracing::warn!(attempt = %self.attempt, path = %path.display(), %error, "cannot remove a spool file");
-        }
-        self.limits.disk_freed(segment.size);
+        self.files.remove_later(self.attempt, segment, is_private, self.limits.clone());
     }
 }
 

@@ -24,6 +24,11 @@ fn open(dir: &Path, limit: u64) -> (Spool, Vec<Recovered>) {
     (spool, from_before.over)
 }
 
+async fn starting(spool: &Spool, at: DateTime<Utc>) {
+    let began = Began { at, boot: BootTime::now() };
+    spool.starting(ATTEMPT, began, None, std::future::pending()).await.unwrap();
+}
+
 fn record(bytes: Vec<u8>, stream: Stream) -> Record {
     Record { at_micros: 1, stream, bytes: Bytes::from(bytes) }
 }
@@ -90,8 +95,10 @@ async fn output_is_read_back_from_memory_and_from_disk() {
     }
     assert_eq!(files(dir.path()).len(), 3, "three segments");
     output.stored(9_000_000);
+    spool.settled().await;
     assert_eq!(files(dir.path()).len(), 2);
     output.stored(total as u64);
+    spool.settled().await;
     assert_eq!(files(dir.path()), [] as [&str; 0]);
 }
 
@@ -132,6 +139,7 @@ async fn a_hundred_megabytes_pass_through_with_little_memory_and_disk() {
     let totals = write.await.unwrap();
     let seen: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!((totals.bytes, totals.sha256), (total, Some(seen)));
+    spool.settled().await;
     assert_eq!(spool.limits.disk_used(), 0);
     assert!(most_on_disk < LIMIT);
 }
@@ -176,7 +184,7 @@ async fn the_last_output_of_a_process_does_not_wait_for_room() {
         writer.append(all.next().unwrap(), &hurry).await;
     }
     let next = all.next().unwrap();
-    let waits = tokio::time::timeout(Duration::from_millis(50), writer.append(next.clone(), &hurry)).await;
+    let waits = timeout(Duration::from_millis(50), writer.append(next.clone(), &hurry)).await;
     assert!(waits.is_err());
     hurry.cancel();
     writer.append(next, &hurry).await;
@@ -209,8 +217,8 @@ async fn a_spool_that_is_opened_again_goes_on_where_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let total = 12_000_000;
     let (spool, _) = open(dir.path(), LIMIT);
-    spool.starting(ATTEMPT, Utc::now(), None).unwrap();
-    spool.started(ATTEMPT, Some(1));
+    starting(&spool, Utc::now()).await;
+    spool.started(ATTEMPT, Some(1)).await;
     let (output, mut writer) = spool.new_output(ATTEMPT);
     let hurry = CancellationToken::new();
     for record in records(6, total) {
@@ -218,7 +226,7 @@ async fn a_spool_that_is_opened_again_goes_on_where_it_was() {
     }
     output.stored(1_000_000);
     let report = ended(&writer.finish());
-    spool.ended(&report);
+    spool.ended(report.clone()).await;
     drop((spool, output));
 
     let (spool, recovered) = open(dir.path(), LIMIT);
@@ -228,6 +236,7 @@ async fn a_spool_that_is_opened_again_goes_on_where_it_was() {
     assert!(read(&recovered[0].output, 1_000_000, 100_000).await == expected[1_000_000..]);
     recovered[0].output.remove();
     spool.forget(ATTEMPT);
+    spool.settled().await;
     drop((spool, recovered));
 
     let (_, recovered) = open(dir.path(), LIMIT);
@@ -240,8 +249,8 @@ async fn an_attempt_whose_end_nobody_saw_is_lost_with_the_output_that_is_there()
     let dir = tempfile::tempdir().unwrap();
     let at = Utc::now();
     let (spool, _) = open(dir.path(), LIMIT);
-    spool.starting(ATTEMPT, at, None).unwrap();
-    spool.started(ATTEMPT, Some(1));
+    starting(&spool, at).await;
+    spool.started(ATTEMPT, Some(1)).await;
     let (_, mut writer) = spool.new_output(ATTEMPT);
     let hurry = CancellationToken::new();
     for text in ["whole ", "record ", "torn"] {
@@ -273,7 +282,7 @@ async fn an_attempt_whose_end_nobody_saw_is_lost_with_the_output_that_is_there()
 async fn a_reboot_is_told_from_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path(), LIMIT);
-    spool.starting(ATTEMPT, Utc::now(), None).unwrap();
+    starting(&spool, Utc::now()).await;
     drop(spool);
     let after_reboot = remembered(dir.path(), "boot-2").unwrap();
     let (_, from_before) = Spool::open(dir.path(), "boot-2", LIMIT, after_reboot, &HashMap::new()).unwrap();
@@ -292,7 +301,7 @@ async fn lost_output_is_replaced_by_a_text_of_the_same_length() {
     for record in records(8, total) {
         writer.append(record, &hurry).await;
     }
-    spool.ended(&ended(&writer.finish()));
+    spool.ended(ended(&writer.finish())).await;
     drop(spool);
     // The middle one of three segments is damaged in its own middle.
     let names = files(dir.path());
@@ -326,6 +335,7 @@ async fn a_job_that_writes_little_for_long_keeps_little_on_disk() {
         assert!(spool.limits.disk_used() < 80 << 10);
     }
     assert_eq!(writer.finish().bytes, 2_000_000);
+    spool.settled().await;
     assert_eq!(files(dir.path()), [] as [&str; 0]);
 }
 
@@ -360,6 +370,7 @@ async fn on_a_full_disk_what_is_stored_makes_room_for_what_could_not_be_written(
     first.stored(first.end());
     assert!(matches!(first.begin(false), output::Place::New(_)));
     first.cancel(true);
+    files.settled().await;
     assert!(!path.exists() && !open());
 
     // Stored while the next record was on its way into the same file.
@@ -370,5 +381,31 @@ async fn on_a_full_disk_what_is_stored_makes_room_for_what_could_not_be_written(
     second.cancel(false);
     assert!(matches!(second.begin(false), output::Place::New(_)));
     second.cancel(true);
+    files.settled().await;
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn the_file_of_a_write_that_was_given_up_is_not_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = Arc::new(Files::open(dir.path()).unwrap());
+    for is_given_up in [false, true] {
+        let output = Output::new(ATTEMPT, files.clone(), Arc::new(Limits::new(LIMIT)));
+        let output::Place::New(path) = output.begin(true) else { panic!("there is no file yet") };
+        let mut segment = files.create(&path, &Progress::default()).unwrap();
+        let record = record(b"x".to_vec(), Stream::Stdout);
+        segment.append(&record).unwrap();
+        output.commit(record, Some(segment.size()));
+        output.begin(false);
+        if is_given_up {
+            // It may still be written to the file, whoever has that by then.
+            output.abandon();
+        } else {
+            output.cancel(false);
+        }
+        output.remove();
+        files.settled().await;
+        let spares = fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(spares, usize::from(!is_given_up));
+    }
 }

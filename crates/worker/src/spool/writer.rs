@@ -12,11 +12,10 @@ use super::limits::Limits;
 use super::output::{Output, Place};
 use super::progress::{Position, Progress};
 use super::segment::SegmentWriter;
+use crate::blocking::NoAnswer;
 
 /// A segment of this size is full.
 const SEGMENT_BYTES: u64 = 8 << 20;
-/// A smaller record is written at once; a larger one, of which many may follow, by a thread that may block.
-const INLINE_BYTES: usize = 16 << 10;
 /// How long a disk that refused a record is left alone.
 const DISK_RETRY: Duration = Duration::from_millis(500);
 
@@ -61,8 +60,8 @@ impl OutputWriter {
         (self.progress.bytes() == self.output.end()).then(|| self.progress.position())
     }
 
-    /// Adds a record. Waits while the spool is full or its disk refuses, but no longer than until `hurry`: the
-    /// little that comes after the end of a process always has room, if need be in memory.
+    /// Adds a record. Waits while the spool is full, or its disk refuses or does not answer, but not much longer than until
+    /// `hurry`: the little that comes after the end of a process always has room, if need be in memory.
     ///
     /// Must be awaited to its end.
     pub async fn append(&mut self, record: Record, hurry: &CancellationToken) {
@@ -72,9 +71,15 @@ impl OutputWriter {
             if self.memory_only {
                 break None;
             }
-            match self.write(&record).await {
-                Ok(size) => break Some(size),
-                Err(error) => {
+            match self.write(&record, hurry).await {
+                Ok(Ok(size)) => break Some(size),
+                Err(NoAnswer) => {
+                    tracing::warn!(
+                        "the spool's disk does not answer: the last of a job's output stays in memory"
+                    );
+                    self.memory_only = true;
+                }
+                Ok(Err(error)) => {
                     if !warned {
                         tracing::warn!(%error, "cannot write to the spool: the job has to wait");
                         warned = true;
@@ -117,46 +122,37 @@ impl OutputWriter {
     }
 
     /// Writes the record to the segment; the new size of the segment.
-    async fn write(&mut self, record: &Record) -> io::Result<u64> {
+    async fn write(
+        &mut self,
+        record: &Record,
+        hurry: &CancellationToken,
+    ) -> Result<io::Result<u64>, NoAnswer> {
         let is_full = self.segment.as_ref().is_none_or(|segment| segment.size() >= SEGMENT_BYTES);
-        if let Place::New(path) = self.output.begin(is_full) {
-            match self.files.create(&path, &self.progress) {
-                Ok(segment) => self.segment = Some(segment),
-                Err(error) => {
-                    self.segment = None;
-                    self.output.cancel(true);
-                    return Err(error);
-                }
-            }
-        }
-        let Some(mut segment) = self.segment.take() else {
-            self.output.cancel(true);
-            return Err(io::Error::other("the spool has no open segment"));
+        let (files, record, open) = (self.files.clone(), record.clone(), self.segment.take());
+        let new = match self.output.begin(is_full) {
+            Place::Same => None,
+            Place::New(path) => Some((path, self.progress.clone())),
         };
-        let written = if record.bytes.len() < INLINE_BYTES {
-            let result = segment.append(record);
-            Ok((segment, result))
-        } else {
-            let record = record.clone();
-            let append = move || {
-                let result = segment.append(&record);
-                (segment, result)
+        let append = move || {
+            let opened = match (new, open) {
+                (Some((path, before)), _) => files.create(&path, &before),
+                (None, Some(segment)) => Ok(segment),
+                (None, None) => Err(io::Error::other("the spool has no open segment")),
             };
-            tokio::task::spawn_blocking(append).await
+            match opened {
+                Ok(mut segment) => (segment.append(&record), Some(segment)),
+                Err(error) => (Err(error), None),
+            }
         };
-        match written {
-            Ok((segment, result)) => {
-                let size = segment.size();
-                self.segment = Some(segment);
-                if result.is_err() {
-                    self.output.cancel(false);
-                }
-                result.map(|()| size)
-            }
-            Err(error) => {
-                self.output.cancel(true);
-                Err(io::Error::other(error))
-            }
+        let Ok((written, segment)) = self.files.writers.run_until(hurry.cancelled(), append).await else {
+            self.output.abandon();
+            return Err(NoAnswer);
+        };
+        let size = segment.as_ref().map_or(0, SegmentWriter::size);
+        if written.is_err() {
+            self.output.cancel(segment.is_none());
         }
+        self.segment = segment;
+        Ok(written.map(|()| size))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gaffer_domain::quantity::Bytes;
 use gaffer_domain::reason::{AttemptEnd, ProcessEnd, ReasonCode};
 use gaffer_domain::spec::{OnLimit, OutputLimit};
-use gaffer_protocol::wire::{Ended, ToWorker};
+use gaffer_protocol::wire::{Ended, Input, InputBytes, InputState, ToWorker};
 
 use super::docker_daemon::skip;
 use super::master::{Books, Order, Session, attempt, command, script, until};
@@ -201,18 +201,6 @@ async fn a_directory_that_a_job_names_is_neither_removed_nor_emptied_of_others()
 }
 
 #[tokio::test]
-async fn a_nice_task_is_nice_with_all_that_it_starts_and_its_worker_is_not() {
-    let (worker, mut session) = Worker::start_and_welcome().await;
-    let own = rustix::process::getpriority_process(None).unwrap();
-    let nice = Order { nice: 19, ..script(1, "nice; sh -c nice") };
-    let (books, _) = run(&mut session, nice).await;
-    assert_eq!(books.stdout(attempt(1)), "19\n19\n");
-    let (books, _) = run(&mut session, script(2, "nice")).await;
-    assert_eq!(books.stdout(attempt(2)), format!("{own}\n"), "no thread that starts others has become nicer");
-    worker.stop().await;
-}
-
-#[tokio::test]
 async fn a_script_is_run_by_its_interpreter_with_its_own_path_as_name() {
     let (worker, mut session) = Worker::start_and_welcome().await;
     let (books, _) = run(&mut session, script(1, "#!/usr/bin/env sh\necho $0")).await;
@@ -325,5 +313,39 @@ async fn ten_million_lines_arrive_exactly() {
     assert_eq!(text.len(), 78_888_897);
     let mut lines = text.split(|byte| *byte == b'\n');
     assert!((1..=10_000_000_u32).zip(&mut lines).all(|(number, line)| number.to_string().as_bytes() == line));
+    worker.stop().await;
+}
+
+/// Writes all that an attempt reads; gives the answer.
+async fn write_input(session: &mut Session, books: &mut Books, request: u64) -> InputState {
+    let (attempt, writer) = (attempt(1), uuid::Uuid::from_u128(1));
+    let bytes = InputBytes(b"hello".to_vec().into());
+    let input = Input { attempt, request, writer, offset: 0, bytes, is_last: true };
+    session.send(&[ToWorker::Input(Box::new(input))]).await;
+    loop {
+        match books.taken.last() {
+            Some(taken) if taken.request == request => return taken.state,
+            _ => session.keep(books).await,
+        };
+    }
+}
+
+#[tokio::test]
+async fn input_that_overtakes_its_attempt_is_asked_for_again() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let mut books = Books::default();
+    assert_eq!(write_input(&mut session, &mut books, 1).await, InputState::Waiting);
+    session.start([Order { stdin: true, ..command(1, &["cat"]) }]).await;
+    let mut request = 2;
+    while write_input(&mut session, &mut books, request).await == InputState::Waiting {
+        request += 1;
+    }
+    while books.ended.is_empty() {
+        session.keep(&mut books).await;
+    }
+    assert_eq!(
+        (books.taken[request as usize - 1].state, books.stdout(attempt(1))),
+        (InputState::Closed, "hello".to_owned())
+    );
     worker.stop().await;
 }

@@ -141,6 +141,7 @@ fn place_simply(
             feasible(needs, OURS, offer, backlog_limit(needs, offer, mean_run)).is_ok()
         };
         let workers = offers.iter().filter(|offer| offer.project == OURS).count() as u32;
+        let suitable = suitable_at(needs, OURS, offers).len() as u32;
         let mut able: Vec<&mut WorkerSnapshot> = offers.iter_mut().filter(takes_it).collect();
         able.sort_by(|a, b| {
             let waits = |offer: &WorkerSnapshot| feasible(needs, OURS, offer, 0).is_err();
@@ -161,9 +162,10 @@ fn place_simply(
             strategy: "spread".to_owned(),
             at: None,
             workers,
+            suitable: Some(suitable),
             feasible: able.len() as u32,
             unmeasured: 0,
-            candidates: able.iter().take(5).map(candidate).collect(),
+            candidates: able.iter().take(Receipt::MAX_CANDIDATES).map(candidate).collect(),
         };
         let Some(best) = able.first_mut() else { break };
         best.take(needs);

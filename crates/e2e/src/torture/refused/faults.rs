@@ -122,6 +122,7 @@ pub struct Victim {
     pub tasks: Vec<i64>,
 }
 
+const MAX_TRIES: u32 = 20;
 const TABLES: [&str; 9] = [
     "tasks",
     "jobs",
@@ -262,8 +263,17 @@ impl Strike {
     }
 }
 
+/// Postgres refuses a change of its catalogue that meets another one, such as what autovacuum notes there: once more, then.
 async fn run(database: &mut PgConnection, sql: &str) {
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(database).await.unwrap();
+    for attempt in 1.. {
+        let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut *database).await;
+        match done {
+            Ok(_) => return,
+            Err(error) if error.to_string().contains("tuple concurrently updated") && attempt < MAX_TRIES => {
+            }
+            Err(error) => panic!("{sql}: {error}"),
+        }
+    }
 }
 
 async fn cut_connections(owner: &mut PgConnection) {

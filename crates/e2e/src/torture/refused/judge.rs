@@ -199,17 +199,35 @@ fn silence(verdict: &mut Verdict, account: &Account) {
     let spoke = |from: Instant, until: Instant| {
         account.said.iter().any(|said| said.trouble && said.at >= from && said.at <= until)
     };
+    let met = |small: &Small| -> Vec<&Struck> {
+        account.struck.iter().filter(|fault| fault.meets(small)).collect()
+    };
     let is_held_up = |small: &&Small| {
-        let met: Vec<&Struck> = account.struck.iter().filter(|fault| fault.meets(small)).collect();
+        let met = met(small);
         let is_slow = met.iter().any(|fault| fault.kind.is_slowness());
         small.took() >= SILENCE_LIMIT && !met.is_empty() && !is_slow
     };
     let long: Vec<&Small> = account.small.iter().filter(is_held_up).collect();
-    let untold = long.iter().filter(|small| !spoke(small.submitted, small.over));
-    let untold: Vec<i64> = untold.map(|small| small.job).collect();
+    let untold: Vec<&&Small> = long.iter().filter(|small| !spoke(small.submitted, small.over)).collect();
+    // What met nothing but moments of a fault may have waited for a busy machine.
+    let met_much = |small: &Small| met(small).iter().any(|fault| fault.ended - fault.began >= SEEN_FROM);
+    let (untold, unclear): (Vec<&&Small>, Vec<&&Small>) =
+        untold.into_iter().partition(|small| met_much(small));
+    let jobs = |small: &[&&Small]| small.iter().map(|small| small.job).collect::<Vec<i64>>();
     verdict.promise(
         untold.is_empty(),
-        format!("small jobs that a fault held up for long {}, without a word of it {untold:?}", long.len()),
+        format!(
+            "small jobs that a fault held up for long {}, without a word of it {:?}",
+            long.len(),
+            jobs(&untold)
+        ),
+    );
+    verdict.time_limit(
+        unclear.is_empty(),
+        format!(
+            "small jobs that took long, met moments of a fault, and without a word of it: {:?}",
+            jobs(&unclear)
+        ),
     );
     let must_show = |fault: &&Struck| {
         // A full disk has room for some rows; a lock may be on a table that nothing needs just then.

@@ -7,16 +7,19 @@ use super::*;
 /// Fails on its first run, has more to do after its second, and nothing after that.
 struct Example {
     runs: Arc<AtomicU32>,
-    wake: Arc<Notify>,
+    wake: Wake,
 }
 
 impl Background for Example {
     const NAME: &'static str = "example";
     const DESCRIPTION: &'static str = "does nothing in particular";
-    const PERIOD: Duration = Duration::from_secs(3_600);
 
-    fn wake(&self) -> Arc<Notify> {
-        self.wake.clone()
+    fn period(&self) -> Duration {
+        Duration::from_secs(3_600)
+    }
+
+    fn wake(&self) -> Option<Wake> {
+        Some(self.wake.clone())
     }
 
     async fn run_once(&mut self) -> Result<Ran, StoreError> {
@@ -30,22 +33,23 @@ impl Background for Example {
 
 #[tokio::test]
 async fn a_loop_tries_again_goes_on_and_can_be_woken_and_its_status_tells() {
-    let (runs, wake) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
-    let (loops, shutdown) = (Loops::default(), CancellationToken::new());
-    let task = loops.start(Example { runs: runs.clone(), wake: wake.clone() }, shutdown.clone());
+    let (runs, wake) = (Arc::new(AtomicU32::new(0)), Wake::default());
+    let (statuses, shutdown) = (Statuses::default(), CancellationToken::new());
+    let task = statuses.start(Example { runs: runs.clone(), wake: wake.clone() }, shutdown.clone());
     let ran = async |count: u64| loop {
-        let (_, status) = loops.all().into_iter().next().unwrap();
+        let (_, status) = statuses.all().into_iter().next().unwrap();
         if status.runs >= count {
-            return status.last.unwrap().result;
+            return (status.last.unwrap().result, status.failing_since.is_some());
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     };
-    assert!(ran(1).await.unwrap_err().contains("a mess"));
+    let (result, is_failing) = ran(1).await;
+    assert!(result.unwrap_err().contains("a mess") && is_failing);
     // The second run says that there is more to do, so the third follows at once.
-    assert_eq!(ran(3).await.unwrap(), 0);
+    assert_eq!(ran(3).await, (Ok(0), false));
     assert_eq!(runs.load(Ordering::SeqCst), 3);
-    wake.notify_one();
-    assert_eq!(ran(4).await.unwrap(), 0);
+    wake.call();
+    assert_eq!(ran(4).await, (Ok(0), false));
     shutdown.cancel();
     task.await.unwrap();
 }

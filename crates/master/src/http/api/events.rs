@@ -11,15 +11,16 @@ use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use gaffer_domain::JobId;
+use gaffer_protocol::rest::Page;
 use tokio::sync::watch;
 
-use super::super::auth::Principal;
+use super::super::bodies;
 use super::super::error::Error;
-use super::super::params::{Params, page_of, wrong};
-use super::tasks::own_job;
-use crate::Master;
+use super::super::params::{Params, id, page_of, wrong};
 use crate::look_rate::LookRate;
-use crate::store::StoreError;
+use crate::operations::{Actor, events, tasks};
+use crate::records::Event;
+use crate::views::Views;
 
 /// A live stream looks again after so long even if nothing woke it: another master may have written.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -29,29 +30,30 @@ const BATCH: u32 = 200;
 
 /// `GET /events`
 pub async fn of_project(
-    State(master): State<Arc<Master>>,
-    caller: Principal,
+    State(views): State<Arc<Views>>,
+    actor: Actor,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Error> {
-    history(master, caller, None, &headers, params).await
+    history(views, actor, None, &headers, params).await
 }
 
 /// `GET /jobs/{job}/events`
 pub async fn of_job(
-    State(master): State<Arc<Master>>,
-    caller: Principal,
+    State(views): State<Arc<Views>>,
+    actor: Actor,
     Path(job): Path<String>,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Error> {
-    let job = own_job(&master.reads, &caller, &job).await?;
-    history(master, caller, Some(job), &headers, params).await
+    let job: JobId = id(&job, "job")?;
+    tasks::own_job(&views.reads, &actor, job).await?;
+    history(views, actor, Some(job), &headers, params).await
 }
 
 async fn history(
-    master: Arc<Master>,
-    caller: Principal,
+    views: Arc<Views>,
+    actor: Actor,
     job: Option<JobId>,
     headers: &HeaderMap,
     params: Params,
@@ -60,16 +62,15 @@ async fn history(
     let limit = params.limit()?;
     if wants(headers, "text/event-stream") {
         let after = last_event_id(headers, &params)?;
-        return Ok(live(master, caller, job, after).await?.into_response());
+        return Ok(live(views, actor, job, after).await?.into_response());
     }
     if let Some(after) = params.parse::<i64>("after", "the number of an event")? {
-        let found = master.reads.events_after(caller.project, job, after, limit).await?;
-        return Ok(
-            Json(gaffer_protocol::rest::Page { items: found.events, next_cursor: None }).into_response()
-        );
+        let found = views.reads.events_after(actor.project, job, after, limit).await?;
+        let page = Page { items: found.events, next_cursor: None };
+        return Ok(Json(page.map(bodies::event)).into_response());
     }
-    let events = master.reads.events_before(caller.project, job, params.cursor()?, limit + 1).await?;
-    Ok(params.answer(&page_of(events, limit, |event| event.id)))
+    let events = views.reads.events_before(actor.project, job, params.cursor()?, limit + 1).await?;
+    Ok(params.answer(&page_of(events, limit, |event| event.id).map(bodies::event)))
 }
 
 /// Whether the client prefers this media type: it names it.
@@ -92,53 +93,38 @@ fn last_event_id(headers: &HeaderMap, params: &Params) -> Result<Option<i64>, Er
     })
 }
 
-impl Master {
-    /// The event from which somebody goes on who wants to know what happens from now on: what is under way is still to
-    /// come.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn events_from_now_on(&self, caller: &Principal) -> Result<i64, StoreError> {
-        let settled = self.reads.events_settled().await?;
-        let newest = self.reads.events_before(caller.project, None, None, 1).await?;
-        let newest = newest.first().map_or(0, |event| event.id);
-        // Nothing may be known to be settled right after the start, while somebody writes for long.
-        Ok(if settled.upto > 0 { newest.min(settled.upto) } else { newest })
-    }
-}
-
 struct Live {
-    master: Arc<Master>,
-    caller: Principal,
+    views: Arc<Views>,
+    actor: Actor,
     job: Option<JobId>,
     after: i64,
     changes: watch::Receiver<u64>,
     rate: LookRate,
-    ready: std::collections::VecDeque<gaffer_protocol::rest::Event>,
+    ready: std::collections::VecDeque<Event>,
 }
 
 /// Events from now on, or from the one after the last that the client has seen.
 async fn live(
-    master: Arc<Master>,
-    caller: Principal,
+    views: Arc<Views>,
+    actor: Actor,
     job: Option<JobId>,
     after: Option<i64>,
 ) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, Error> {
     let changes = match job {
-        Some(job) => master.changes.of_job(job),
-        None => master.changes.of_any(),
+        Some(job) => views.changes.of_job(job),
+        None => views.changes.of_any(),
     };
     let after = match after {
         Some(after) if after >= 0 => after,
         Some(_) => return Err(wrong("after", "expected the number of an event")),
         // Of one job, everything is told; of all, what happens from now on.
         None if job.is_some() => 0,
-        None => master.events_from_now_on(&caller).await?,
+        None => events::from_now_on(&views, actor.project).await?,
     };
     let live =
-        Live { master, caller, job, after, changes, rate: LookRate::default(), ready: Default::default() };
+        Live { views, actor, job, after, changes, rate: LookRate::default(), ready: Default::default() };
     let stream = futures::stream::unfold(live, |mut live| async move {
-        let event = live.next().await?;
+        let event = bodies::event(live.next().await?);
         let data = serde_json::to_string(&event).unwrap_or_default();
         let sse = SseEvent::default()
             .id(event.id.to_string())
@@ -150,7 +136,7 @@ async fn live(
 }
 
 impl Live {
-    async fn next(&mut self) -> Option<gaffer_protocol::rest::Event> {
+    async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 self.after = event.id;
@@ -158,8 +144,7 @@ impl Live {
             }
             self.rate.turn().await;
             self.changes.mark_unchanged();
-            let found =
-                self.master.reads.events_after(self.caller.project, self.job, self.after, BATCH).await;
+            let found = self.views.reads.events_after(self.actor.project, self.job, self.after, BATCH).await;
             let look_again = match found {
                 Ok(found) => {
                     self.ready.extend(found.events);
@@ -172,7 +157,7 @@ impl Live {
                 continue;
             }
             tokio::select! {
-                () = self.master.shutdown.cancelled() => return None,
+                () = self.views.shutdown.cancelled() => return None,
                 changed = self.changes.changed() => if changed.is_err() { return None },
                 () = tokio::time::sleep(look_again) => {}
             }

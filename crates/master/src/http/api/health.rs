@@ -1,7 +1,6 @@
 //! What operators ask: is it alive, can it serve, which version is it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -9,32 +8,29 @@ use gaffer_protocol::rest::Version;
 use gaffer_protocol::wire::PROTOCOL_VERSION;
 
 use super::super::error::Error;
-use crate::Master;
+use crate::operations::Context;
+use crate::operations::readiness::{self, Readiness};
+use crate::views::Views;
 
 /// `GET /livez`: the process answers.
 pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// What holds live events back for so long is worth a word.
-const HELD_BACK_FOR: Duration = Duration::from_secs(10);
-
 /// `GET /readyz`: the database answers, takes what is to be recorded, and this master leads.
-pub async fn readyz(State(master): State<Arc<Master>>) -> Result<String, Error> {
-    if master.shutdown.is_cancelled() {
+pub async fn readyz(
+    State(context): State<Arc<Context>>,
+    State(views): State<Arc<Views>>,
+) -> Result<String, Error> {
+    if views.shutdown.is_cancelled() {
         return Err(Error::ShuttingDown);
     }
-    master.writes.now().await?;
-    if !master.writes.leadership().is_trusted() {
-        return Err(Error::Unavailable);
+    match readiness::check(&context).await? {
+        Readiness::NotTrusted => Err(Error::Unavailable),
+        Readiness::NothingAccepted { since } => Err(Error::NotReady(since)),
+        Readiness::Ready { warning: Some(why) } => Ok(format!("ok\nwarning: {why}\n")),
+        Readiness::Ready { warning: None } => Ok("ok\n".to_owned()),
     }
-    if let Some(trouble) = master.troubles.database() {
-        return Err(Error::NotReady(trouble.since));
-    }
-    Ok(match master.writes.events_held_back(HELD_BACK_FOR).await? {
-        Some(why) => format!("ok\nwarning: {why}\n"),
-        None => "ok\n".to_owned(),
-    })
 }
 
 /// `GET /readyz` of a master that stands by, and everything else that it is asked.

@@ -11,25 +11,20 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
-use gaffer_domain::spec::{JobSpec, MAX_SPEC_BYTES};
-use gaffer_protocol::rest::{Explanation, Job, Page};
-use tokio::time::Instant;
+use gaffer_domain::spec::JobSpec;
+use gaffer_protocol::rest::{Explanation, Job};
 
-use super::super::auth::Principal;
 use super::super::error::Error;
 use super::super::params::{Params, cursor, id, page_of, wrong};
+use super::super::{Site, bodies};
 use super::body_document;
-use super::tasks::own_job;
-use crate::Master;
-use crate::look_rate::LookRate;
+use crate::explain;
+use crate::operations::jobs::{self, Accepted, Rerun, Submit, Wait};
+use crate::operations::{Actor, Context};
 use crate::snapshot;
-use crate::store::ReadStore;
-use crate::store::deletion::Deleted;
-use crate::store::jobs::{JobFilter, Submitted};
+use crate::store::jobs::JobFilter;
 use crate::store::search::MAX_SEARCHED;
-use crate::store::specs::StoredSpec;
-use crate::store::transitions::{StopJob, StopResult};
-use crate::submit::Submission;
+use crate::views::Views;
 
 /// Longest time that a request waits for a job.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -39,87 +34,45 @@ const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 
 /// `POST /jobs`
 pub async fn submit(
-    State(master): State<Arc<Master>>,
-    caller: Principal,
+    State(context): State<Arc<Context>>,
+    State(site): State<Arc<Site>>,
+    actor: Actor,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Error> {
-    if body.len() > MAX_SPEC_BYTES {
-        return Err(Error::Unprocessable {
-            code: "too_large",
-            detail: format!(
-                "a job specification may have {MAX_SPEC_BYTES} bytes, this one has {}",
-                body.len()
-            ),
-            errors: Vec::new(),
-        });
-    }
+    jobs::check_size(body.len())?;
     let spec = JobSpec::of(&body_document(&headers, &body)?).map_err(Error::spec)?;
-    accept(&master, &caller, &headers, &spec, None).await
+    let wanted = Submit { spec: &spec, idempotency_key: idempotency_key(&headers)? };
+    let accepted = jobs::submit(&context, &actor, wanted).await?;
+    answer(&context, &site, &actor, accepted).await
 }
 
 /// `POST /jobs/{job}/rerun`: a new job of the same specification.
 pub async fn rerun(
-    State(master): State<Arc<Master>>,
-    caller: Principal,
+    State(context): State<Arc<Context>>,
+    State(site): State<Arc<Site>>,
+    actor: Actor,
     Path(job): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    let job = own_job(&master.writes, &caller, &job).await?;
-    let view = find(&master.writes, &caller, job).await?;
-    if view.finished_at.is_none() {
-        return Err(Error::Conflict {
-            detail: format!("job {job} is not over yet: it is {}", view.state),
-            state: view.state,
-        });
-    }
-    let spec = again(&master, job).await?;
-    let spec = spec.readable().map_err(|problem| unreadable(job, problem))?;
-    accept(&master, &caller, &headers, spec, Some(job)).await
+    let wanted = Rerun { job: id(&job, "job")?, idempotency_key: idempotency_key(&headers)? };
+    let accepted = jobs::rerun(&context, &actor, wanted).await?;
+    answer(&context, &site, &actor, accepted).await
 }
 
-/// The specification of a job that is to be repeated.
-pub async fn again(master: &Master, job: JobId) -> Result<StoredSpec, Error> {
-    master.writes.spec(job).await?.ok_or_else(|| Error::NotFound(format!("job {job}")))
-}
-
-/// A job cannot be repeated because nobody knows what it was to do.
-pub fn unreadable(job: JobId, problem: &str) -> Error {
-    Error::Unprocessable {
-        code: "unreadable_job",
-        detail: format!("job {job} can't be repeated: {problem}; submit it anew"),
-        errors: Vec::new(),
-    }
-}
-
-async fn accept(
-    master: &Master,
-    caller: &Principal,
-    headers: &HeaderMap,
-    spec: &JobSpec,
-    rerun_of: Option<JobId>,
+async fn answer(
+    context: &Context,
+    site: &Site,
+    actor: &Actor,
+    Accepted { job, is_new }: Accepted,
 ) -> Result<Response, Error> {
-    let idempotency_key = idempotency_key(headers)?;
-    let submission =
-        Submission { project: caller.project, user: &caller.user, spec, rerun_of, idempotency_key };
-    let (status, job) = match master.submit(submission).await? {
-        Submitted::Created(job) => (StatusCode::CREATED, job),
-        Submitted::Repeated(job) => (StatusCode::OK, job),
-        Submitted::KeyReused => {
-            return Err(Error::Unprocessable {
-                code: "idempotency_key_reused",
-                detail: "this Idempotency-Key was used for another request".to_owned(),
-                errors: Vec::new(),
-            });
-        }
-    };
-    // It is accepted: who only looks must not be able to make the answer to that an error.
-    let view = find(&master.writes, caller, job).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let (accepted, spec) = jobs::get_whole(context, actor, job).await?;
+    let mut response = (status, Json(bodies::job(accepted, spec))).into_response();
     let location = HeaderValue::from_str(&format!("/api/v1/jobs/{job}")).ok();
-    let mut response = (status, Json(view)).into_response();
     response.headers_mut().extend(location.map(|location| (header::LOCATION, location)));
     // The page of the job, for people.
-    let page = format!("<{}/jobs/{job}>; rel=\"alternate\"; type=\"text/html\"", master.public_url);
+    let page = format!("<{}/jobs/{job}>; rel=\"alternate\"; type=\"text/html\"", site.public_url);
     let page = HeaderValue::from_str(&page).ok();
     response.headers_mut().extend(page.map(|page| (header::LINK, page)));
     Ok(response)
@@ -135,27 +88,26 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
 }
 
 /// `GET /jobs`
-pub async fn list(
-    State(master): State<Arc<Master>>,
-    caller: Principal,
-    params: Params,
-) -> Result<Response, Error> {
+pub async fn list(State(views): State<Arc<Views>>, actor: Actor, params: Params) -> Result<Response, Error> {
     let params = params.only(&["limit", "cursor", "name", "driver", "spec"], &["state", "label"])?;
     let limit = params.limit()?;
     let with_specs = params.text("spec").is_none() || params.flag("spec")?;
     let filter = filter(&params)?;
-    let found = master.reads.job_search(caller.project, &filter, limit + 1, MAX_SEARCHED).await?;
-    let mut page: Page<Job> = page_of(found.jobs, limit, |job| job.id.0);
+    let found = views.reads.job_search(actor.project, &filter, limit + 1, MAX_SEARCHED).await?;
+    let mut page = page_of(found.jobs, limit, |job| job.id.0);
     page.next_cursor = page.next_cursor.or(found.searched_to.map(|job| cursor(job.0)));
+    let mut specs = Vec::new();
     if with_specs {
-        let listed = page.items.len();
-        master.reads.job_specs_add(&mut page.items, MAX_SPECS_BYTES).await?;
+        let listed: Vec<JobId> = page.items.iter().map(|job| job.id).collect();
+        specs = views.reads.job_specs(&listed, MAX_SPECS_BYTES).await?;
         // The page is full sooner if the specifications are large.
-        if let Some(last) = page.items.last().filter(|_| page.items.len() < listed) {
-            page.next_cursor = Some(cursor(last.id.0));
+        if let Some(last) = specs.len().checked_sub(1).filter(|_| specs.len() < listed.len()) {
+            page.next_cursor = Some(cursor(listed[last].0));
+            page.items.truncate(specs.len());
         }
     }
-    Ok(params.answer(&page))
+    let mut specs = specs.into_iter();
+    Ok(params.answer(&page.map(|job| bodies::job(job, specs.next().unwrap_or_default()))))
 }
 
 /// What the query asks for.
@@ -191,15 +143,16 @@ fn labels(params: &Params) -> Result<BTreeMap<String, String>, Error> {
 
 /// `GET /jobs/{job}`: with `wait=60s&until=final`, answers when the job is over or the time is.
 pub async fn show(
-    State(master): State<Arc<Master>>,
-    caller: Principal,
+    State(context): State<Arc<Context>>,
+    State(views): State<Arc<Views>>,
+    actor: Actor,
     Path(job): Path<String>,
     params: Params,
 ) -> Result<Json<Job>, Error> {
     let job: JobId = id(&job, "job")?;
     let params = params.only(&["wait", "until"], &[])?;
     let wait = params.span("wait", MAX_WAIT)?;
-    let wanted = match params.text("until") {
+    let until = match params.text("until") {
         None | Some("final") => None,
         Some(state) => Some(
             state
@@ -207,96 +160,41 @@ pub async fn show(
                 .map_err(|error| wrong("until", &format!("{state:?} is {error}, nor `final`")))?,
         ),
     };
-    let deadline = Instant::now() + wait.unwrap_or_default();
-    let mut changes = master.changes.of_job(job);
-    let mut rate = LookRate::default();
-    loop {
-        rate.turn().await;
-        changes.mark_unchanged();
-        let view = find(&master.reads, &caller, job).await?;
-        let reached =
-            wanted.is_some_and(|wanted| wanted.as_str() == view.state) || view.finished_at.is_some();
-        if wait.is_none() || reached || Instant::now() >= deadline {
-            return Ok(Json(view));
-        }
-        tokio::select! {
-            () = master.shutdown.cancelled() => return Ok(Json(view)),
-            _ = changes.changed() => {}
-            () = tokio::time::sleep_until(deadline) => {}
-        }
-    }
-}
-
-/// One job of the caller's project.
-pub async fn find(reads: &ReadStore, caller: &Principal, job: JobId) -> Result<Job, Error> {
-    let found = reads.job_get(caller.project, job).await?;
-    found.ok_or_else(|| Error::NotFound(format!("job {job}")))
-}
-
-/// The same without its specification.
-pub async fn find_short(reads: &ReadStore, caller: &Principal, job: JobId) -> Result<Job, Error> {
-    let found = reads.jobs_by_id(caller.project, &[job]).await?.pop();
-    found.ok_or_else(|| Error::NotFound(format!("job {job}")))
+    let wanted = Wait { job, until, at_most: wait.unwrap_or_default() };
+    let found = jobs::wait(&context, &actor, wanted).await?;
+    let spec = views.reads.job_specs(&[job], 0).await?.pop().unwrap_or_default();
+    Ok(Json(bodies::job(found, spec)))
 }
 
 /// `POST /jobs/{job}/stop`
 pub async fn stop(
-    State(master): State<Arc<Master>>,
-    caller: Principal,
+    State(context): State<Arc<Context>>,
+    actor: Actor,
     Path(job): Path<String>,
 ) -> Result<(StatusCode, Json<Job>), Error> {
     let job: JobId = id(&job, "job")?;
-    Ok((StatusCode::ACCEPTED, Json(stop_job(&master, &caller, job).await?)))
-}
-
-/// Stops a job of the caller's project.
-pub async fn stop_job(master: &Master, caller: &Principal, job: JobId) -> Result<Job, Error> {
-    let wish = StopJob { job, project: caller.project, actor: caller.user.clone() };
-    match master.write_batcher.stop(wish).await? {
-        StopResult::Stopping => find(&master.writes, caller, job).await,
-        StopResult::Over(state) => {
-            let detail = format!("job {job} is over: it is {state}");
-            Err(Error::Conflict { detail, state: state.to_string() })
-        }
-        StopResult::Busy => Err(Error::Busy("another transaction in the database holds the job")),
-        StopResult::Unknown => Err(Error::NotFound(format!("job {job}"))),
-    }
+    jobs::stop(&context, &actor, job).await?;
+    let (stopped, spec) = jobs::get_whole(&context, &actor, job).await?;
+    Ok((StatusCode::ACCEPTED, Json(bodies::job(stopped, spec))))
 }
 
 /// `DELETE /jobs/{job}`
 pub async fn delete(
-    State(master): State<Arc<Master>>,
-    caller: Principal,
+    State(context): State<Arc<Context>>,
+    actor: Actor,
     Path(job): Path<String>,
 ) -> Result<StatusCode, Error> {
-    let job: JobId = id(&job, "job")?;
-    delete_job(&master, &caller, job).await?;
+    jobs::delete(&context, &actor, id(&job, "job")?).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Deletes a job of the caller's project that is over.
-pub async fn delete_job(master: &Master, caller: &Principal, job: JobId) -> Result<(), Error> {
-    match master.writes.job_delete(caller.project, job, &caller.user).await? {
-        Deleted::Yes => {
-            master.deletion_wake.notify_one();
-            master.changes.announce(&[job]);
-            Ok(())
-        }
-        Deleted::NotOver(state) => {
-            let detail = format!("job {job} is not over yet: it is {state}; stop it first");
-            Err(Error::Conflict { detail, state: state.to_string() })
-        }
-        Deleted::Unknown => Err(Error::NotFound(format!("job {job}"))),
-    }
 }
 
 /// `GET /jobs/{job}/explain`
 pub async fn explain(
-    State(master): State<Arc<Master>>,
-    caller: Principal,
+    State(views): State<Arc<Views>>,
+    actor: Actor,
     Path(job): Path<String>,
 ) -> Result<Json<Explanation>, Error> {
     let job: JobId = id(&job, "job")?;
-    let explanation = crate::explain::explain(&master, caller.project, job, snapshot::NOW).await?;
-    explanation.map(Json).ok_or_else(|| Error::NotFound(format!("job {job}")))
+    let explanation = explain::explain(&views, actor.project, job, snapshot::NOW).await?;
+    Ok(Json(bodies::explanation(explanation.ok_or_else(|| jobs::no_job(job))?)))
 }

@@ -14,14 +14,17 @@ use gaffer_domain::{AttemptRef, JobId};
 use gaffer_protocol::output::{Chunk, Stream};
 use gaffer_protocol::rest::{OutputData, OutputLine};
 
-use super::super::auth::Principal;
+use super::super::bodies;
 use super::super::error::Error;
-use super::super::params::{Params, wrong};
+use super::super::params::{Params, id, wrong};
 use super::events::wants;
-use super::tasks::{find, own_job};
-use crate::Master;
+use crate::operations::output::attempt_of;
+use crate::operations::tasks::{self, Addressed};
+use crate::operations::{Actor, OperationError};
 use crate::output::{Piece, ReadFrom, TaskOutput, head, line_offset, tail_offset};
-use crate::store::tasks::{TaskFilter, TaskRecord};
+use crate::records::Task;
+use crate::store::tasks::TaskFilter;
+use crate::views::Views;
 
 /// Tasks of a job are looked up so many at a time.
 const TASKS_AHEAD: u32 = 100;
@@ -46,57 +49,55 @@ struct Wanted {
 
 /// `GET /jobs/{job}/output`: of all tasks, one after the other.
 pub async fn of_job(
-    State(master): State<Arc<Master>>,
-    caller: Principal,
+    State(views): State<Arc<Views>>,
+    actor: Actor,
     Path(job): Path<String>,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Error> {
-    let job = own_job(&master.reads, &caller, &job).await?;
-    let mut tasks = master.reads.task_list(job, &TaskFilter::default(), 2).await?;
+    let job: JobId = id(&job, "job")?;
+    tasks::own_job(&views.reads, &actor, job).await?;
+    let mut tasks = views.reads.task_list(job, &TaskFilter::default(), 2).await?;
     match (tasks.pop(), tasks.is_empty()) {
-        (None, _) => Err(Error::NotFound(format!("task in job {job}"))),
-        (Some(only), true) => one_task(master, job, only, &headers, params).await,
-        (Some(_), false) => all_tasks(master, job, &headers, params).await,
+        (None, _) => Err(no_task(job)),
+        (Some(only), true) => one_task(views, only, &headers, params).await,
+        (Some(_), false) => all_tasks(views, job, &headers, params).await,
     }
 }
 
 /// `GET /jobs/{job}/tasks/{task}/output`
 pub async fn of_task(
-    State(master): State<Arc<Master>>,
-    caller: Principal,
+    State(views): State<Arc<Views>>,
+    actor: Actor,
     Path((job, task)): Path<(String, String)>,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Error> {
-    let job = own_job(&master.reads, &caller, &job).await?;
-    let task = find(&master.reads, job, &task).await?;
-    one_task(master, job, task, &headers, params).await
+    let addressed = Addressed { job: id(&job, "job")?, task: &task };
+    let task = tasks::find(&views.reads, &actor, addressed).await?;
+    one_task(views, task, &headers, params).await
+}
+
+fn no_task(job: JobId) -> Error {
+    OperationError::NotFound(format!("task in job {job}")).into()
 }
 
 async fn one_task(
-    master: Arc<Master>,
-    job: JobId,
-    task: TaskRecord,
+    views: Arc<Views>,
+    task: Task,
     headers: &HeaderMap,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["follow", "attempt", "stream", "offset", "tail", "lines"], &[])?;
     let mut wanted = wanted(headers, &params)?;
-    let attempt = wanted.from.attempt.unwrap_or(task.view.attempt);
-    let attempt = AttemptRef { task: task.id, attempt };
-    if let Some(only) = wanted.from.attempt
-        && (only == 0 || (only > task.view.attempt && (task.is_final() || !wanted.from.follow)))
-    {
-        return Err(Error::NotFound(format!("attempt {only} of task {}", task.view.address)));
-    }
-
+    let attempt: AttemptRef = attempt_of(&task, wanted.from.attempt, wanted.from.follow)?;
+    let job = task.job;
     if let Some(tail) = params.parse::<u64>("tail", "a number of lines")? {
-        wanted.from.offset = tail_offset(&master, job, attempt, wanted.stream, tail).await?;
+        wanted.from.offset = tail_offset(&views, job, attempt, wanted.stream, tail).await?;
     }
     if let Some((first, last)) = line_range(&params)? {
-        let total = head(&master, attempt).await?;
-        let line = async |line| line_offset(&master, job, attempt, wanted.stream, line).await;
+        let total = head(&views, attempt).await?;
+        let line = async |line| line_offset(&views, job, attempt, wanted.stream, line).await;
         wanted.from.offset = line(first - 1).await?.unwrap_or(total.bytes);
         wanted.until = line(last).await?;
     }
@@ -106,7 +107,7 @@ async fn one_task(
         Some(range)
             if params.text("tail").is_none() && params.text("lines").is_none() && wanted.stream.is_none() =>
         {
-            let total = head(&master, attempt).await?.bytes;
+            let total = head(&views, attempt).await?.bytes;
             let Some((start, end)) = byte_range(range, total)? else {
                 return Err(Error::OutOfRange(total));
             };
@@ -122,28 +123,21 @@ async fn one_task(
         _ => StatusCode::OK.into_response(),
     };
     if !wanted.from.follow
-        && let Some(complete) = master.reads.output_complete(attempt).await?
+        && let Some(complete) = views.reads.output_complete(attempt).await?
     {
         let complete = HeaderValue::from_static(if complete { "true" } else { "false" });
         response.headers_mut().insert("x-gaffer-complete", complete);
     }
-    let reader = TaskOutput::new(master.clone(), job, task.id, wanted.from);
-    let source = Source {
-        master,
-        job,
-        address: task.view.address,
-        reader,
-        more: None,
-        wanted,
-        ready: VecDeque::new(),
-    };
+    let reader = TaskOutput::new(views.clone(), job, task.id, wanted.from);
+    let source =
+        Source { views, job, address: task.address, reader, more: None, wanted, ready: VecDeque::new() };
     *response.body_mut() = body(source);
     dress(&mut response, wanted.format);
     Ok(response)
 }
 
 async fn all_tasks(
-    master: Arc<Master>,
+    views: Arc<Views>,
     job: JobId,
     headers: &HeaderMap,
     params: Params,
@@ -157,12 +151,12 @@ async fn all_tasks(
     let params = params.only(&["follow", "stream"], &[])?;
     let wanted = wanted(headers, &params)?;
     let mut more = MoreTasks { ready: VecDeque::new(), after: None };
-    let Some(first) = more.next(&master, job).await? else {
-        return Err(Error::NotFound(format!("task in job {job}")));
+    let Some(first) = more.next(&views, job).await? else {
+        return Err(no_task(job));
     };
-    let reader = TaskOutput::new(master.clone(), job, first.id, wanted.from);
-    let address = first.view.address;
-    let source = Source { master, job, address, reader, more: Some(more), wanted, ready: VecDeque::new() };
+    let reader = TaskOutput::new(views.clone(), job, first.id, wanted.from);
+    let address = first.address;
+    let source = Source { views, job, address, reader, more: Some(more), wanted, ready: VecDeque::new() };
     let mut response = body(source).into_response();
     dress(&mut response, wanted.format);
     Ok(response)
@@ -263,7 +257,7 @@ fn dress(response: &mut Response, format: Format) {
 
 /// Where the bytes of an answer come from.
 struct Source {
-    master: Arc<Master>,
+    views: Arc<Views>,
     job: JobId,
     address: String,
     reader: TaskOutput,
@@ -274,28 +268,19 @@ struct Source {
 
 /// The tasks of a job, page by page.
 struct MoreTasks {
-    ready: VecDeque<TaskRecord>,
-    after: Option<(String, u32)>,
+    ready: VecDeque<Task>,
+    after: Option<(i16, i32)>,
 }
 
 impl MoreTasks {
-    async fn next(&mut self, master: &Master, job: JobId) -> Result<Option<TaskRecord>, Error> {
+    async fn next(&mut self, views: &Views, job: JobId) -> Result<Option<Task>, Error> {
         if self.ready.is_empty() {
-            let after = match &self.after {
-                None => None,
-                Some((name, index)) => {
-                    let spec = master.reads.spec(job).await?;
-                    let position = spec
-                        .and_then(|spec| spec.tasks.iter().position(|definition| definition.name == *name));
-                    position.map(|position| (position as i16, *index as i32))
-                }
-            };
-            let filter = TaskFilter { after, ..TaskFilter::default() };
-            self.ready = master.reads.task_list(job, &filter, TASKS_AHEAD).await?.into();
+            let filter = TaskFilter { after: self.after, ..TaskFilter::default() };
+            self.ready = views.reads.task_list(job, &filter, TASKS_AHEAD).await?.into();
         }
         let next = self.ready.pop_front();
         if let Some(next) = &next {
-            self.after = Some((next.view.task.clone(), next.view.index));
+            self.after = Some((next.position, next.index as i32));
         }
         Ok(next)
     }
@@ -328,7 +313,7 @@ impl Source {
                     self.write(attempt, &chunk);
                 }
                 Some(Piece::End(task)) => {
-                    let end = OutputLine::End(task);
+                    let end = OutputLine::End(Box::new(bodies::task(*task)));
                     match self.wanted.format {
                         Format::Raw => {}
                         Format::JsonLines => self.ready.extend(json_line(&end)),
@@ -337,9 +322,9 @@ impl Source {
                 }
                 None => {
                     let Some(more) = &mut self.more else { return Ok(None) };
-                    let Some(task) = more.next(&self.master, self.job).await? else { return Ok(None) };
-                    self.address = task.view.address;
-                    self.reader = TaskOutput::new(self.master.clone(), self.job, task.id, self.wanted.from);
+                    let Some(task) = more.next(&self.views, self.job).await? else { return Ok(None) };
+                    self.address = task.address;
+                    self.reader = TaskOutput::new(self.views.clone(), self.job, task.id, self.wanted.from);
                 }
             }
         }

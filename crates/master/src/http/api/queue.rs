@@ -8,15 +8,16 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use chrono::{TimeDelta, Utc};
-use gaffer_domain::simulate::trace;
 use gaffer_protocol::rest::Queue;
+use gaffer_protocol::trace;
 
-use super::super::auth::Principal;
+use super::super::bodies;
 use super::super::error::Error;
 use super::super::params::Params;
-use crate::Master;
+use crate::operations::Actor;
 use crate::queue::queue;
 use crate::snapshot;
+use crate::views::Views;
 
 /// A day.
 const TRACE_OF: Duration = Duration::from_secs(24 * 3_600);
@@ -27,23 +28,23 @@ const MAX_TRACE_TASKS: u32 = 100_000;
 
 /// `GET /queue`
 pub async fn show(
-    State(master): State<Arc<Master>>,
-    caller: Principal,
+    State(views): State<Arc<Views>>,
+    actor: Actor,
     params: Params,
 ) -> Result<Json<Queue>, Error> {
     params.only(&[], &[])?;
-    Ok(Json(queue(&master, caller.project, snapshot::NOW).await?))
+    Ok(Json(bodies::queue(queue(&views, &actor, snapshot::NOW).await?)))
 }
 
 /// `GET /trace`: the tasks that have run lately, in the form that `gaffer simulate` reads.
 pub async fn trace(
-    State(master): State<Arc<Master>>,
-    caller: Principal,
+    State(views): State<Arc<Views>>,
+    actor: Actor,
     params: Params,
 ) -> Result<impl IntoResponse, Error> {
     let params = params.only(&["since"], &[])?;
     let since = params.span("since", LONGEST_TRACE)?.unwrap_or(TRACE_OF);
     let from = Utc::now() - TimeDelta::from_std(since).unwrap_or_default();
-    let arrivals = master.reads.trace(caller.project, from, MAX_TRACE_TASKS).await?;
+    let arrivals = views.reads.trace(actor.project, from, MAX_TRACE_TASKS).await?;
     Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], trace::write(&arrivals)))
 }

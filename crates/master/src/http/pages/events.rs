@@ -9,7 +9,7 @@ use axum::response::Response;
 use gaffer_domain::{JobId, ProjectId};
 use tokio::sync::watch;
 
-use super::super::auth::Principal;
+use super::super::Site;
 use super::super::error::Error;
 use super::super::params::{Params, page_of};
 use super::format::address;
@@ -19,7 +19,9 @@ use super::page;
 use super::rows::EventRow;
 use super::stream::{Feed, stream};
 use super::view::{Browser, View};
-use crate::Master;
+use crate::operations::Actor;
+use crate::operations::events::from_now_on;
+use crate::views::Views;
 
 /// Entries on a page.
 pub const PAGE_ROWS: u32 = 100;
@@ -49,26 +51,27 @@ fn wanted_job(params: &Params) -> Result<Option<JobId>, Error> {
 
 /// A page of history with the cursor of the next.
 pub async fn history(
-    master: &Master,
-    caller: &Principal,
+    views: &Views,
+    actor: &Actor,
     job: Option<JobId>,
     params: &Params,
 ) -> Result<(Vec<EventRow>, Option<String>), Error> {
-    let events = master.reads.events_before(caller.project, job, params.cursor()?, PAGE_ROWS + 1).await?;
+    let events = views.reads.events_before(actor.project, job, params.cursor()?, PAGE_ROWS + 1).await?;
     let events = page_of(events, PAGE_ROWS, |event| event.id);
     Ok((events.items.iter().map(EventRow::from).collect(), events.next_cursor))
 }
 
 /// `GET /events`
 pub async fn list(
-    State(master): State<Arc<Master>>,
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
     visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["cursor", "job"], &[])?;
     let job = wanted_job(&params)?;
-    let from_now_on = master.events_from_now_on(&visitor.caller).await?;
-    let (rows, next) = history(&master, &visitor.caller, job, &params).await?;
+    let from_now_on = from_now_on(&views, visitor.actor.project).await?;
+    let (rows, next) = history(&views, &visitor.actor, job, &params).await?;
     let job = job.map(|job| job.to_string()).unwrap_or_default();
     let after = from_now_on.to_string();
     let live =
@@ -78,7 +81,7 @@ pub async fn list(
         live: address("/events/live", &live),
         cli: format!("gaffer events -f {job}").trim_end().to_owned(),
         curl: curl(
-            &master,
+            &site,
             "GET",
             &if job.is_empty() { "/events".to_owned() } else { format!("/jobs/{job}/events") },
         ),
@@ -91,22 +94,23 @@ pub async fn list(
 
 /// `GET /events/live`: the stream of that page. On the first page, the events after the newest there.
 pub async fn live(
-    State(master): State<Arc<Master>>,
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
     visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["cursor", "job", "after"], &[])?;
     let is_first = params.text("cursor").unwrap_or_default().is_empty();
     let after: Option<i64> = params.parse("after", "the number of an event")?;
-    let (job, project) = (wanted_job(&params)?, visitor.caller.project);
+    let (job, project) = (wanted_job(&params)?, visitor.actor.project);
     let key = format!("{project} events {job:?} {is_first}");
     let browser = Browser::with_log("events", after.unwrap_or(0).to_string());
     let feed = || EventsFeed {
-        changes: master.changes.of_any(),
-        newest: NewestEvents::new(master.clone(), project, job),
+        changes: views.changes.of_any(),
+        newest: NewestEvents::new(views.clone(), project, job),
         is_first,
     };
-    Ok(stream(master.clone(), key, browser, feed))
+    Ok(stream(&views, &site, key, browser, feed))
 }
 
 struct EventsFeed {
@@ -139,7 +143,7 @@ impl Feed for EventsFeed {
 
 /// The newest events of a project, or of a job, as pages that are open show them.
 pub struct NewestEvents {
-    master: Arc<Master>,
+    views: Arc<Views>,
     project: ProjectId,
     job: Option<JobId>,
     /// The last one that was read.
@@ -150,13 +154,13 @@ pub struct NewestEvents {
 
 impl NewestEvents {
     /// Begins with those that a page shows which is opened now.
-    pub fn new(master: Arc<Master>, project: ProjectId, job: Option<JobId>) -> NewestEvents {
-        NewestEvents { master, project, job, after: None, is_held_back: false }
+    pub fn new(views: Arc<Views>, project: ProjectId, job: Option<JobId>) -> NewestEvents {
+        NewestEvents { views, project, job, after: None, is_held_back: false }
     }
 
     /// Those that were not read yet, oldest first. Where more come than anybody could read, only the newest.
     pub async fn look(&mut self) -> Result<Vec<EventRow>, Error> {
-        let reads = &self.master.reads;
+        let reads = &self.views.reads;
         if let Some(after) = self.after {
             let found = reads.events_after(self.project, self.job, after, MAX_NEW).await?;
             if found.events.len() < MAX_NEW as usize {

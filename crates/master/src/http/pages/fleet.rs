@@ -1,11 +1,12 @@
 //! Workers as pages show them: rows of a list, and the fleet as a whole.
 
-use gaffer_domain::spec::DriverKind;
-use gaffer_protocol::rest::Worker;
+use gaffer_domain::quantity::Bytes;
+use gaffer_domain::spec::{DriverKind, Resources};
 use serde::{Serialize, Serializer};
 
 use super::format::{bytes, cores};
 use super::view::Row;
+use crate::operations::workers::WorkerView;
 
 /// How much of something is reserved and used.
 #[derive(Debug, Clone, Default)]
@@ -74,10 +75,11 @@ pub struct WorkerRow {
     pub seen: Option<i64>,
 }
 
-impl From<&Worker> for WorkerRow {
-    fn from(worker: &Worker) -> Self {
-        let usage = worker.usage.as_ref();
-        let (allocated, capacity) = (&worker.allocated, &worker.capacity);
+impl From<&WorkerView> for WorkerRow {
+    fn from(view: &WorkerView) -> Self {
+        let worker = &view.worker;
+        let stats = view.stats();
+        let (allocated, capacity) = (view.allocated(), &worker.capacity);
         let drivers =
             worker.drivers.iter().filter(|driver| driver.driver != DriverKind::Scripted || driver.healthy);
         let name = |driver: &gaffer_protocol::wire::DriverStatus| match driver.healthy {
@@ -87,36 +89,36 @@ impl From<&Worker> for WorkerRow {
         let drivers: Vec<String> = drivers.map(name).collect();
         WorkerRow {
             key: worker.id.to_string(),
-            state: worker.state.clone(),
+            state: view.state.to_string(),
             number: worker.id.0,
             href: format!("/workers/{}", worker.id),
             name: worker.name.clone(),
             place: worker.datacenter.clone(),
-            warning: !worker.warnings.is_empty(),
-            warnings: worker.warnings.join("; "),
+            warning: !view.warnings.is_empty(),
+            warnings: view.warnings.join("; "),
             running: worker.running,
             waiting: worker.waiting,
             cpu: Amount {
-                text: format!("{} / {}", cores(allocated.cpu), cores(capacity.cpu)),
-                allocated: hundredths(allocated.cpu, capacity.cpu),
-                uses: usage
-                    .and_then(|usage| usage.cpu)
+                text: format!("{} / {}", cores(allocated.cpu.cores()), cores(capacity.cpu.cores())),
+                allocated: hundredths(allocated.cpu.cores(), capacity.cpu.cores()),
+                uses: stats
+                    .and_then(|stats| stats.cpu)
                     .map_or_else(String::new, |busy| format!("{:.0}% busy", busy * 100.0)),
-                used: usage.and_then(|usage| usage.cpu).map_or(NOWHERE, |busy| mark(hundredths(busy, 1.0))),
+                used: stats.and_then(|stats| stats.cpu).map_or(NOWHERE, |busy| mark(hundredths(busy, 1.0))),
             },
             memory: amount_of(
-                (allocated.memory_bytes, capacity.memory_bytes),
-                usage.map(|usage| (usage.memory_bytes, usage.memory_total_bytes)),
+                (allocated.memory, capacity.memory),
+                stats.map(|stats| (stats.memory_used, stats.memory_total)),
             ),
             disk: amount_of(
-                (allocated.disk_bytes, capacity.disk_bytes),
-                usage.map(|usage| (usage.disk_bytes, usage.disk_total_bytes)),
+                (allocated.disk, capacity.disk),
+                stats.map(|stats| (stats.disk_used, stats.disk_total)),
             ),
-            countables: capacity
+            countables: worker
                 .countables
                 .iter()
                 .map(|(name, all)| {
-                    let taken = allocated.countables.get(name).copied().unwrap_or(0);
+                    let taken = worker.taken.countables.get(name).copied().unwrap_or(0);
                     let amount = Amount {
                         text: format!("{taken} / {all}"),
                         allocated: hundredths(taken.into(), (*all).into()),
@@ -126,16 +128,18 @@ impl From<&Worker> for WorkerRow {
                     Countable { field: format!("countable_{name}"), name: name.clone(), amount }
                 })
                 .collect(),
-            load: usage.map_or_else(|| "—".to_owned(), |usage| format!("{:.2}", usage.load[0])),
+            load: stats.map_or_else(|| "—".to_owned(), |stats| format!("{:.2}", stats.load[0])),
             labels: worker.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
             drivers: drivers.join(", "),
             version: worker.version.clone(),
-            seen: Some(worker.last_seen_at.timestamp_millis()),
+            seen: Some(view.last_seen_at.timestamp_millis()),
         }
     }
 }
 
-fn amount_of((allocated, capacity): (u64, u64), used: Option<(u64, u64)>) -> Amount {
+fn amount_of((allocated, capacity): (Bytes, Bytes), used: Option<(Bytes, Bytes)>) -> Amount {
+    let (allocated, capacity) = (allocated.get(), capacity.get());
+    let used = used.map(|(used, total)| (used.get(), total.get()));
     Amount {
         text: format!("{} / {}", bytes(allocated), bytes(capacity)),
         allocated: hundredths(allocated as f64, capacity as f64),
@@ -202,21 +206,21 @@ pub struct Fleet {
     pub memory: String,
 }
 
+/// Some of what a worker has.
+type Of = fn(&WorkerView) -> Resources;
+
 impl Fleet {
     /// Adds them up.
-    pub fn of(workers: &[Worker]) -> Fleet {
-        let online = || workers.iter().filter(|worker| !matches!(worker.state.as_str(), "offline" | "lost"));
-        let cpu = |amount: fn(&Worker) -> f64| cores(online().map(amount).sum());
-        let memory = |amount: fn(&Worker) -> u64| bytes(online().map(amount).sum());
+    pub fn of(workers: &[WorkerView]) -> Fleet {
+        let online = || workers.iter().filter(|view| view.state.is_connected());
+        let cpu = |of: Of| cores(online().map(|view| of(view).cpu.cores()).sum());
+        let memory = |of: Of| bytes(online().map(|view| of(view).memory.get()).sum());
+        let (allocated, capacity): (Of, Of) = (WorkerView::allocated, |view| view.worker.capacity);
         Fleet {
-            running_tasks: workers.iter().map(|worker| worker.running).sum(),
+            running_tasks: workers.iter().map(|view| view.worker.running).sum(),
             online: format!("{} / {}", online().count(), workers.len()),
-            cpu: format!("{} / {}", cpu(|worker| worker.allocated.cpu), cpu(|worker| worker.capacity.cpu)),
-            memory: format!(
-                "{} / {}",
-                memory(|worker| worker.allocated.memory_bytes),
-                memory(|worker| worker.capacity.memory_bytes)
-            ),
+            cpu: format!("{} / {}", cpu(allocated), cpu(capacity)),
+            memory: format!("{} / {}", memory(allocated), memory(capacity)),
         }
     }
 }

@@ -7,14 +7,16 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, Method, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::Utc;
+use gaffer_domain::permissions::Action;
 
-use super::super::auth::{self, Principal};
+use super::super::Doors;
+use super::super::auth;
 use super::super::base_path::BasePath;
 use super::super::error::Error;
 use super::super::peer::Peer;
 use super::theme::Theme;
 use super::{assets, login};
-use crate::Master;
+use crate::operations::Actor;
 
 /// The places in the top bar, by address and name.
 pub const SECTIONS: [(&str, &str); 6] = [
@@ -66,7 +68,7 @@ impl Frame {
 #[derive(Debug, Clone)]
 pub struct SessionUser {
     /// Who it is.
-    pub caller: Principal,
+    pub actor: Actor,
     surroundings: PageContext,
     has_trouble: bool,
 }
@@ -74,20 +76,24 @@ pub struct SessionUser {
 impl SessionUser {
     /// The frame for a page of one section.
     pub fn frame(&self, section: &'static str) -> Frame {
-        let user = Some(self.caller.user.clone());
+        let user = Some(self.actor.user.clone());
         Frame { user, section, has_trouble: self.has_trouble, ..self.surroundings.clone().frame() }
     }
 }
 
-impl FromRequestParts<Arc<Master>> for SessionUser {
+impl FromRequestParts<Doors> for SessionUser {
     type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, master: &Arc<Master>) -> Result<SessionUser, Response> {
+    async fn from_request_parts(parts: &mut Parts, doors: &Doors) -> Result<SessionUser, Response> {
         let surroundings = PageContext::of(parts);
-        match auth::signed_in(master, &parts.headers, &Peer::of(&parts.extensions)).await {
-            Ok(Some(caller)) => {
-                let has_trouble = master.troubles.database().is_some();
-                Ok(SessionUser { caller, surroundings, has_trouble })
+        match auth::signed_in(doors, &parts.headers, &Peer::of(&parts.extensions)).await {
+            Ok(Some(actor)) => {
+                let has_trouble = doors.views.status.troubles.database().is_some();
+                // Who may not even look gets no further.
+                match actor.must_be_allowed(Action::Look) {
+                    Ok(()) => Ok(SessionUser { actor, surroundings, has_trouble }),
+                    Err(error) => Err(Error::from(error).into_response()),
+                }
             }
             Ok(None) if wants_html(&parts.headers) => {
                 Err(Redirect::to(&login::address(surroundings.here.as_deref())).into_response())

@@ -7,12 +7,10 @@ use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use gaffer_domain::JobId;
-use gaffer_protocol::rest;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::super::api::jobs::{again, delete_job, find, find_short, stop_job, unreadable};
-use super::super::api::tasks;
+use super::super::Site;
 use super::super::error::Error;
 use super::super::params::{Params, id, wrong};
 use super::format::address;
@@ -25,11 +23,13 @@ use super::jobs::curl;
 use super::log::{self, LogQuery, LogView};
 use super::page;
 use super::rows::Choice;
-use crate::Master;
+use crate::operations::jobs::{self, Rerun};
+use crate::operations::tasks::{self, Addressed};
+use crate::operations::{Context, OperationError};
+use crate::records::{Job, Task};
 use crate::snapshot;
-use crate::store::jobs::Submitted;
-use crate::store::tasks::{TaskFilter, TaskRecord};
-use crate::submit::Submission;
+use crate::store::tasks::TaskFilter;
+use crate::views::Views;
 
 /// The tabs, as they stand in the address.
 const TABS: [(&str, &str); 4] =
@@ -38,9 +38,9 @@ const TABS: [(&str, &str); 4] =
 /// What all tabs have on top, and around.
 pub struct Top {
     /// The job.
-    pub job: rest::Job,
+    pub job: Job,
     /// Its tasks, the first ones.
-    pub tasks: Vec<TaskRecord>,
+    pub tasks: Vec<Task>,
     /// Its head.
     pub head: JobHead,
     /// The page's stream.
@@ -73,14 +73,12 @@ impl Top {
 }
 
 /// Reads what stands on top of a tab.
-async fn top(master: &Arc<Master>, visitor: &SessionUser, job: JobId, tab: &str) -> Result<Top, Error> {
-    let job = match tab {
-        "spec" => find(&master.reads, &visitor.caller, job).await?,
-        _ => find_short(&master.reads, &visitor.caller, job).await?,
-    };
-    let tasks = master.reads.task_list(job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?;
-    let only = if let [only] = tasks.as_slice() { Some(&only.view) } else { None };
-    let (waiting, verdicts) = waiting(master, visitor.caller.project, &job, snapshot::NOW).await?;
+async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -> Result<Top, Error> {
+    let project = visitor.actor.project;
+    let job = views.reads.job_get(project, job).await?.ok_or_else(|| jobs::no_job(job))?;
+    let tasks = views.reads.task_list(job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?;
+    let only = if let [only] = tasks.as_slice() { Some(only) } else { None };
+    let (waiting, verdicts) = waiting(views, project, &job, snapshot::NOW).await?;
     let tabs = TABS.map(|(value, name)| Choice {
         name: name.to_owned(),
         href: match value {
@@ -98,7 +96,7 @@ async fn top(master: &Arc<Master>, visitor: &SessionUser, job: JobId, tab: &str)
         verdicts,
         blank_waiting: WaitingRow::default(),
         blank_verdict: VerdictRow::default(),
-        failure: failure(master, &job, &tasks).await?,
+        failure: failure(views, &job, &tasks).await?,
         tabs: tabs.into(),
         once: Uuid::new_v4().to_string(),
         tasks,
@@ -116,7 +114,8 @@ struct OutputTab {
 
 /// `GET /jobs/{job}`
 pub async fn show(
-    State(master): State<Arc<Master>>,
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
     visitor: SessionUser,
     Path(job): Path<String>,
     params: Params,
@@ -132,18 +131,23 @@ pub async fn show(
         "spec" => params.only(&["tab"], &[])?,
         _ => params.only(&[&["tab"], &LogQuery::PARAMS[..]].concat(), &[])?,
     };
-    let top = top(&master, &visitor, job, &tab).await?;
+    let top = top(&views, &visitor, job, &tab).await?;
     let frame = visitor.frame("/jobs");
     match tab.as_str() {
-        "tasks" => page(&TasksTab::new(&master, frame, top, &params).await?),
-        "events" => page(&EventsTab::new(&master, &visitor.caller, frame, top, &params).await?),
-        "spec" => page(&SpecTab::new(&master, frame, top)),
-        _ => page(&output_tab(&master, frame, top, &params).await?),
+        "tasks" => page(&TasksTab::new(&views, &site, frame, top, &params).await?),
+        "events" => page(&EventsTab::new(&views, &site, &visitor.actor, frame, top, &params).await?),
+        "spec" => {
+            let spec = views.reads.job_specs(&[job], 0).await?.pop().unwrap_or_default();
+            page(&SpecTab::new(&site, frame, top, &spec))
+        }
+        _ => page(&output_tab(&views, &site, &visitor, frame, top, &params).await?),
     }
 }
 
 async fn output_tab(
-    master: &Arc<Master>,
+    views: &Arc<Views>,
+    site: &Site,
+    visitor: &SessionUser,
     frame: Frame,
     mut top: Top,
     params: &Params,
@@ -152,38 +156,38 @@ async fn output_tab(
     let wish = LogQuery::of(params)?;
     let asked = params.text("task").filter(|task| !task.is_empty());
     let task = match asked {
-        Some(task) => tasks::find(&master.reads, job, task).await?,
-        None => {
-            most_telling(&top.tasks).cloned().ok_or_else(|| Error::NotFound(format!("task in job {job}")))?
-        }
+        Some(task) => tasks::find(&views.reads, &visitor.actor, Addressed { job, task }).await?,
+        None => most_telling(&top.tasks)
+            .cloned()
+            .ok_or_else(|| OperationError::NotFound(format!("task in job {job}")))?,
     };
     let here = format!("/jobs/{job}");
-    let log = log::view(master, &here, &task, &top.tasks, &wish).await?;
+    let log = log::view(views, &here, &task, &top.tasks, &wish).await?;
     let attempt = wish.attempt.map(|attempt| attempt.to_string()).unwrap_or_default();
     let (word, raw) = match top.head.many {
-        true => {
-            (format!(".{}", task.view.address), format!("/jobs/{job}/tasks/{}/output", task.view.address))
-        }
+        true => (format!(".{}", task.address), format!("/jobs/{job}/tasks/{}/output", task.address)),
         false => (String::new(), format!("/jobs/{job}/output")),
     };
-    let live = [("tab", "output"), ("task", task.view.address.as_str()), ("attempt", &attempt)];
+    let live = [("tab", "output"), ("task", task.address.as_str()), ("attempt", &attempt)];
     top.live = address(&format!("/jobs/{job}/live"), &live);
     top.cli = format!("gaffer job {job}\ngaffer logs -f {job}{word}\ngaffer stop {job}\ngaffer rerun {job}");
-    top.curl = curl(master, "GET", &format!("{raw}?follow=1")).replacen("curl ", "curl -N ", 1);
+    top.curl = curl(site, "GET", &format!("{raw}?follow=1")).replacen("curl ", "curl -N ", 1);
     Ok(OutputTab { frame, top, log })
 }
 
 /// `POST /jobs/{job}/stop`
 pub async fn stop(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
     visitor: SessionUser,
     Path(job): Path<String>,
 ) -> Result<Response, Error> {
     let job: JobId = id(&job, "job")?;
-    match stop_job(&master, &visitor.caller, job).await {
+    match jobs::stop(&context, &visitor.actor, job).await {
         // It ended while its page was being looked at: that page says so.
-        Ok(_) | Err(Error::Conflict { .. }) => Ok(Redirect::to(&format!("/jobs/{job}")).into_response()),
-        Err(error) => Err(error),
+        Ok(()) | Err(OperationError::Conflict { .. }) => {
+            Ok(Redirect::to(&format!("/jobs/{job}")).into_response())
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -196,42 +200,32 @@ pub struct Again {
 
 /// `POST /jobs/{job}/rerun`: a new job of the same specification.
 pub async fn rerun(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
     visitor: SessionUser,
     Path(job): Path<String>,
     Form(form): Form<Again>,
 ) -> Result<Response, Error> {
     let job: JobId = id(&job, "job")?;
-    let view = find_short(&master.writes, &visitor.caller, job).await?;
-    if view.finished_at.is_none() {
-        let detail = format!("job {job} is not over yet: it is {}", view.state);
-        return Err(Error::Conflict { detail, state: view.state });
-    }
-    let spec = again(&master, job).await?;
-    let spec = spec.readable().map_err(|problem| unreadable(job, problem))?;
-    let once = Some(form.once.as_str()).filter(|once| Uuid::try_parse(once).is_ok());
-    let submission = Submission {
-        project: visitor.caller.project,
-        user: &visitor.caller.user,
-        spec,
-        rerun_of: Some(job),
-        idempotency_key: once,
+    let wanted = Rerun { job, idempotency_key: form_key(&form.once) };
+    let shown = match jobs::rerun(&context, &visitor.actor, wanted).await {
+        Ok(accepted) => accepted.job,
+        Err(OperationError::KeyReused) => job,
+        Err(error) => return Err(error.into()),
     };
-    match master.submit(submission).await? {
-        Submitted::Created(new) | Submitted::Repeated(new) => {
-            Ok(Redirect::to(&format!("/jobs/{new}")).into_response())
-        }
-        Submitted::KeyReused => Ok(Redirect::to(&format!("/jobs/{job}")).into_response()),
-    }
+    Ok(Redirect::to(&format!("/jobs/{shown}")).into_response())
+}
+
+/// What names the request of a form, so that sending it twice makes one job.
+pub fn form_key(once: &str) -> Option<&str> {
+    Some(once).filter(|once| Uuid::try_parse(once).is_ok())
 }
 
 /// `POST /jobs/{job}/delete`
 pub async fn delete(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
     visitor: SessionUser,
     Path(job): Path<String>,
 ) -> Result<Response, Error> {
-    let job: JobId = id(&job, "job")?;
-    delete_job(&master, &visitor.caller, job).await?;
+    jobs::delete(&context, &visitor.actor, id(&job, "job")?).await?;
     Ok(Redirect::to("/jobs").into_response())
 }

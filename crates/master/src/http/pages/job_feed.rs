@@ -5,28 +5,31 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
+use gaffer_domain::job::JobState;
 use gaffer_domain::{AttemptRef, JobId, ProjectId};
-use gaffer_protocol::rest;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::super::api::tasks::{find, own_job};
+use super::super::Site;
+use super::super::api::tasks::filter;
 use super::super::error::Error;
-use super::super::params::Params;
+use super::super::params::{Params, id};
 use super::events::NewestEvents;
 use super::frame::SessionUser;
 use super::job_head::{JobHead, TASKS_LOOKED_AT, failure, task_rows, waiting};
-use super::job_tabs::{PAGE_TASKS, task_filter};
+use super::job_tabs::PAGE_TASKS;
 use super::lines::Output;
-use super::log::attempt_of;
 use super::rows::TaskRow;
 use super::stream::{Feed, stream};
 use super::view::{self, Browser, View};
-use crate::Master;
+use crate::operations::output::attempt_of;
+use crate::operations::tasks::{self, Addressed};
+use crate::records::Job;
 use crate::snapshot;
 use crate::store::output::OutputHead;
 use crate::store::tasks::TaskFilter;
+use crate::views::Views;
 
 /// Output is sent at most ten times a second, however fast it comes.
 const PACE: Duration = Duration::from_millis(100);
@@ -41,18 +44,20 @@ const LOOK_FOR_OUTPUT: Duration = Duration::from_secs(1);
 
 /// `GET /jobs/{job}/live`
 pub async fn live(
-    State(master): State<Arc<Master>>,
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
     visitor: SessionUser,
     Path(job): Path<String>,
     params: Params,
 ) -> Result<Response, Error> {
     let known = ["tab", "task", "attempt", "has", "state", "cursor", "after"];
     let params = params.only(&known, &[])?;
-    let job = own_job(&master.reads, &visitor.caller, &job).await?;
-    let project = visitor.caller.project;
+    let job: JobId = id(&job, "job")?;
+    tasks::own_job(&views.reads, &visitor.actor, job).await?;
+    let project = visitor.actor.project;
     let mut browser = Browser::default();
     let tab = match params.text("tab").unwrap_or_default() {
-        "tasks" => Tab::Tasks(TaskFilter { state: None, ..task_filter(&params)? }),
+        "tasks" => Tab::Tasks(TaskFilter { state: None, ..filter(&params.given())? }),
         "events" => {
             let after: Option<i64> = params.parse("after", "the number of an event")?;
             browser = Browser::with_log("events", after.unwrap_or(0).to_string());
@@ -65,10 +70,10 @@ pub async fn live(
         tab => Tab::Output { is_task: tab == "task" },
     };
     let watched = match params.text("task") {
-        Some(address) => {
-            let task = find(&master.reads, job, address).await?;
+        Some(task) => {
+            let task = tasks::find(&views.reads, &visitor.actor, Addressed { job, task }).await?;
             let wished = params.parse("attempt", "the number of an attempt")?;
-            let attempt = attempt_of(&task, wished)?;
+            let attempt = attempt_of(&task, wished, false)?;
             browser = Browser::with_lines(attempt.attempt, has(params.text("has"), attempt).unwrap_or(0));
             Some(Watched { attempt, is_pinned: wished.is_some() })
         }
@@ -79,19 +84,19 @@ pub async fn live(
         watched.map(|watched| (watched.attempt.task, watched.is_pinned.then_some(watched.attempt.attempt)));
     let key = format!("{project} job {job} {tab:?} {output:?}");
     let feed = || JobFeed {
-        changes: master.changes.of_job(job),
+        changes: views.changes.of_job(job),
         project,
         job,
-        newest: NewestEvents::new(master.clone(), project, Some(job)),
+        newest: NewestEvents::new(views.clone(), project, Some(job)),
         tab,
         watched,
         looked: None,
         arrivals: None,
         read: None,
         is_over: false,
-        master: master.clone(),
+        views: views.clone(),
     };
-    Ok(stream(master.clone(), key, browser, feed))
+    Ok(stream(&views, &site, key, browser, feed))
 }
 
 /// The last line that a browser has of this attempt: `has` is the number of an attempt, and the number of a line.
@@ -117,7 +122,7 @@ struct Watched {
 }
 
 struct JobFeed {
-    master: Arc<Master>,
+    views: Arc<Views>,
     project: ProjectId,
     job: JobId,
     tab: Tab,
@@ -143,7 +148,7 @@ impl Feed for JobFeed {
         if is_due {
             self.changes.mark_unchanged();
             self.looked = Some(Instant::now());
-            match self.master.reads.jobs_by_id(self.project, &[self.job]).await?.pop() {
+            match self.views.reads.job_get(self.project, self.job).await? {
                 Some(job) => view = self.look_at(&job, view).await?,
                 None => self.is_over = true,
             }
@@ -183,45 +188,45 @@ impl Feed for JobFeed {
 }
 
 impl JobFeed {
-    async fn look_at(&mut self, job: &rest::Job, view: View) -> Result<View, Error> {
+    async fn look_at(&mut self, job: &Job, view: View) -> Result<View, Error> {
         if let Some(watched) = &mut self.watched
-            && let Some(task) = self.master.reads.task_by_id(watched.attempt.task).await?
+            && let Some(task) = self.views.reads.task_by_id(watched.attempt.task).await?
         {
             if !watched.is_pinned {
-                watched.attempt.attempt = watched.attempt.attempt.max(task.view.attempt);
+                watched.attempt.attempt = watched.attempt.attempt.max(task.attempt);
             }
             if let Tab::Output { is_task: true } = self.tab {
                 self.is_over = task.is_final();
-                return Ok(view.fields(&TaskRow::from(&task.view)));
+                return Ok(view.fields(&TaskRow::from(&task)));
             }
         }
-        let (why, verdicts) = waiting(&self.master, self.project, job, snapshot::RECENT).await?;
+        let (why, verdicts) = waiting(&self.views, self.project, job, snapshot::RECENT).await?;
         let mut fields = self.head_fields(job).await?;
         fields["waits"] = json!(!why.is_empty());
         fields["compares"] = json!(!verdicts.is_empty());
         let mut view = view.fields(&fields).whole("waiting", &why).whole("verdicts", &verdicts);
         match &self.tab {
             Tab::Tasks(filter) => {
-                let tasks = self.master.reads.task_list(job.id, filter, PAGE_TASKS).await?;
+                let tasks = self.views.reads.task_list(job.id, filter, PAGE_TASKS).await?;
                 let rows = task_rows(&tasks);
                 view = view.some("tasks", &rows, false).some("cells", &rows, false);
             }
             Tab::Events => view = view.log("events", &self.newest.look().await?),
             _ => {}
         }
-        self.is_over = job.finished_at.is_some() && !self.newest.is_held_back;
+        self.is_over = job.is_over() && !self.newest.is_held_back;
         Ok(view)
     }
 
-    async fn head_fields(&self, job: &rest::Job) -> Result<Value, Error> {
+    async fn head_fields(&self, job: &Job) -> Result<Value, Error> {
         // Tasks are looked at only where one of them says how the whole job is.
-        let tasks = match job.task_counts.values().sum::<i64>() == 1 || job.state == "failed" {
-            true => self.master.reads.task_list(job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?,
+        let tasks = match job.task_counts.total() == 1 || job.state == JobState::Failed {
+            true => self.views.reads.task_list(job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?,
             false => Vec::new(),
         };
-        let only = if let [only] = tasks.as_slice() { Some(&only.view) } else { None };
+        let only = if let [only] = tasks.as_slice() { Some(only) } else { None };
         let mut fields = serde_json::to_value(JobHead::of(job, only)).unwrap_or_default();
-        let failure = failure(&self.master, job, &tasks).await?;
+        let failure = failure(&self.views, job, &tasks).await?;
         fields["failed"] = json!(failure.is_some());
         if let Some(failure) = failure {
             fields["failure_heading"] = json!(failure.heading);
@@ -236,8 +241,8 @@ impl JobFeed {
             return Ok(None);
         };
         // What arrives from here on is looked at the next time.
-        self.arrivals = self.master.live.get(attempt).map(|live| live.subscribe());
-        let output = Output { master: self.master.clone(), job: self.job, attempt };
+        self.arrivals = self.views.live_output(attempt).map(|live| live.subscribe());
+        let output = Output { views: self.views.clone(), job: self.job, attempt };
         if self.read == Some((attempt.attempt, output.head().await?)) {
             return Ok(None);
         }

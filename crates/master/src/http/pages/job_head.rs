@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gaffer_domain::ProjectId;
+use gaffer_domain::job::JobState;
+use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
-use gaffer_protocol::rest;
 use serde::Serialize;
 
 use super::super::error::Error;
@@ -13,10 +14,12 @@ use super::format::{Elapsed, address, count, many, sentence};
 use super::lines::Output;
 use super::rows::{Segment, TaskRow, TaskSummary, exit, labels, why};
 use super::view::Row;
-use crate::Master;
 use crate::explain;
+use crate::operations::output::attempt_of;
+use crate::records::{Job, Task, WaitingTasks};
 use crate::render::{Line, Origin};
-use crate::store::tasks::{TaskFilter, TaskRecord};
+use crate::store::tasks::TaskFilter;
+use crate::views::Views;
 
 /// Tasks that are looked at to find the one to show.
 pub const TASKS_LOOKED_AT: u32 = 200;
@@ -70,22 +73,22 @@ pub struct JobHead {
 
 impl JobHead {
     /// Of a job; `only` is its task, if it has but one.
-    pub fn of(job: &rest::Job, only: Option<&rest::Task>) -> JobHead {
+    pub fn of(job: &Job, only: Option<&Task>) -> JobHead {
         let tasks = TaskSummary::of(job);
-        let is_over = job.finished_at.is_some();
-        let mark = match job.state.as_str() {
-            "completed" => "✓ ",
-            "failed" => "✕ ",
-            "running" => "▶ ",
-            "pending" => "… ",
-            _ => "",
+        let is_over = job.is_over();
+        let mark = match job.state {
+            JobState::Completed => "✓ ",
+            JobState::Failed => "✕ ",
+            JobState::Running => "▶ ",
+            JobState::Pending => "… ",
+            JobState::Stopping | JobState::Cancelled => "",
         };
         JobHead {
             title: format!("{mark}{} {} · gaffer", job.id, job.name),
             number: job.id.0,
             name: job.name.clone(),
-            state: job.state.clone(),
-            tone: job.state.clone(),
+            state: job.state.to_string(),
+            tone: job.state.to_string(),
             cause: sentence(&cause(job, only, &tasks)),
             worker: only.and_then(|task| task.worker.clone()).unwrap_or_default(),
             exit: only.map(|task| exit(task.exit_code, task.signal)).unwrap_or_default(),
@@ -101,35 +104,37 @@ impl JobHead {
             created_by: job.created_by.clone(),
             rerun_of: job.rerun_of.map(|of| of.0),
             labels: labels(job),
-            can_stop: !is_over && job.state != "stopping",
+            can_stop: !is_over && job.state != JobState::Stopping,
             can_rerun: is_over,
         }
     }
 }
 
 /// How a job is, in one sentence without its full stop.
-fn cause(job: &rest::Job, only: Option<&rest::Task>, tasks: &TaskSummary) -> String {
+fn cause(job: &Job, only: Option<&Task>, tasks: &TaskSummary) -> String {
     let reason = job.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default();
     let on =
         only.and_then(|task| task.worker.as_ref()).map(|worker| format!(" on {worker}")).unwrap_or_default();
     if let Some(problem) = &job.problem {
-        return match job.state.as_str() {
-            "stopping" => format!("is being stopped{on}; {problem}"),
+        return match job.state {
+            JobState::Stopping => format!("is being stopped{on}; {problem}"),
             _ => problem.clone(),
         };
     }
-    match (job.state.as_str(), only) {
-        ("pending", Some(task)) => why(task),
-        ("pending", None) => "waits for a worker".to_owned(),
-        ("running", Some(task)) if task.state != "running" => why(task),
-        ("running", Some(_)) => format!("runs{on}"),
-        ("running", None) => format!("{} of {} completed", many(tasks.completed), count(tasks.total, "task")),
-        ("stopping", _) => format!("is being stopped{on}"),
-        ("completed", Some(_)) => format!("exited with code 0{on}"),
-        ("completed", None) => format!("all {} completed", count(tasks.total, "task")),
-        ("failed", Some(_)) => format!("{reason}{on}"),
-        ("failed", None) => format!("a task failed: {reason}"),
-        _ => reason.to_owned(),
+    match (job.state, only) {
+        (JobState::Pending, Some(task)) => why(task),
+        (JobState::Pending, None) => "waits for a worker".to_owned(),
+        (JobState::Running, Some(task)) if task.state != StateName::Running => why(task),
+        (JobState::Running, Some(_)) => format!("runs{on}"),
+        (JobState::Running, None) => {
+            format!("{} of {} completed", many(tasks.completed), count(tasks.total, "task"))
+        }
+        (JobState::Stopping, _) => format!("is being stopped{on}"),
+        (JobState::Completed, Some(_)) => format!("exited with code 0{on}"),
+        (JobState::Completed, None) => format!("all {} completed", count(tasks.total, "task")),
+        (JobState::Failed, Some(_)) => format!("{reason}{on}"),
+        (JobState::Failed, None) => format!("a task failed: {reason}"),
+        (JobState::Cancelled, _) => reason.to_owned(),
     }
 }
 
@@ -145,40 +150,36 @@ pub struct Failure {
 }
 
 /// Looks up why a job failed; none if it did not.
-pub async fn failure(
-    master: &Arc<Master>,
-    job: &rest::Job,
-    tasks: &[TaskRecord],
-) -> Result<Option<Failure>, Error> {
-    if job.state != "failed" {
+pub async fn failure(views: &Arc<Views>, job: &Job, tasks: &[Task]) -> Result<Option<Failure>, Error> {
+    if job.state != JobState::Failed {
         return Ok(None);
     }
-    let failed = match tasks.iter().find(|task| task.view.state == "failed") {
+    let failed = match tasks.iter().find(|task| task.state == StateName::Failed) {
         Some(failed) => Some(failed.clone()),
         None => {
-            let filter = TaskFilter { state: Some(gaffer_domain::task::StateName::Failed), after: None };
-            master.reads.task_list(job.id, &filter, 1).await?.pop()
+            let filter = TaskFilter { state: Some(StateName::Failed), after: None };
+            views.reads.task_list(job.id, &filter, 1).await?.pop()
         }
     };
     let Some(task) = failed else { return Ok(None) };
-    let message = task.view.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default();
-    let lines = if task.view.attempt > 0 { excerpt(master, &task).await? } else { Vec::new() };
+    let message = task.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default();
+    let lines = if task.attempt > 0 { excerpt(views, &task).await? } else { Vec::new() };
     let has_errors = lines.iter().any(|(_, line)| line.origin != Origin::Stdout);
     let heading = match (tasks.len(), lines.is_empty(), has_errors) {
         (1, true, _) => "It said nothing".to_owned(),
         (1, false, true) => "The last lines of its standard error".to_owned(),
         (1, false, false) => "The last lines of its output".to_owned(),
-        (_, true, _) => format!("{}: {message}", task.view.address),
-        (_, false, _) => format!("{}: {message}. Its last lines:", task.view.address),
+        (_, true, _) => format!("{}: {message}", task.address),
+        (_, false, _) => format!("{}: {message}. Its last lines:", task.address),
     };
-    let whose = if tasks.len() == 1 { "" } else { task.view.address.as_str() };
+    let whose = if tasks.len() == 1 { "" } else { task.address.as_str() };
     let href = address(&format!("/jobs/{}", job.id), &[("task", whose)]);
     Ok(Some(Failure { heading, href, lines }))
 }
 
-async fn excerpt(master: &Arc<Master>, task: &TaskRecord) -> Result<Vec<(u64, Line)>, Error> {
-    let attempt = super::log::attempt_of(task, None)?;
-    let output = Output { master: master.clone(), job: task.view.job, attempt };
+async fn excerpt(views: &Arc<Views>, task: &Task) -> Result<Vec<(u64, Line)>, Error> {
+    let attempt = attempt_of(task, None, false)?;
+    let output = Output { views: views.clone(), job: task.job, attempt };
     let says_something =
         |(_, line): &(u64, Line)| line.tokens.iter().any(|token| !token.text.trim().is_empty());
     let errors = output.last_of(Stream::Stderr, None, EXCERPT_FROM).await?;
@@ -230,16 +231,16 @@ const VERDICTS: usize = 50;
 
 /// What keeps the tasks of a job waiting: nothing, if none waits.
 pub async fn waiting(
-    master: &Master,
+    views: &Views,
     project: ProjectId,
-    job: &rest::Job,
+    job: &Job,
     max_age: Duration,
 ) -> Result<(Vec<WaitingRow>, Vec<VerdictRow>), Error> {
     let tasks = TaskSummary::of(job);
-    if tasks.waiting == 0 || job.finished_at.is_some() {
+    if tasks.waiting == 0 || job.is_over() {
         return Ok(Default::default());
     }
-    let found = explain::explain(master, project, job.id, max_age).await?;
+    let found = explain::explain(views, project, job.id, max_age).await?;
     let Some(found) = found else { return Ok(Default::default()) };
     let is_one = found.waiting.len() == 1;
     let mut verdicts = Vec::new();
@@ -269,24 +270,25 @@ pub async fn waiting(
 }
 
 /// What would help, and where it stands in line.
-fn help(task: &rest::WaitingTasks) -> String {
+fn help(task: &WaitingTasks) -> String {
     let mut text = task.help.as_ref().map(|help| format!(" {}", sentence(help))).unwrap_or_default();
     for help in &task.would_help {
         text.push_str(&format!(" {}", sentence(help)));
     }
-    if let Some(line) = task.line.filter(|line| line.ahead > 0) {
+    if let Some(line) = task.position.filter(|position| position.ahead > 0) {
         text.push_str(&format!(" {} of {} waiting tasks go first.", many(line.ahead), many(line.waiting)));
     }
     text
 }
 
 /// The task that a page shows when none is asked for: the first that failed, else that runs, else the first.
-pub fn most_telling(tasks: &[TaskRecord]) -> Option<&TaskRecord> {
-    let first = |state: &str| tasks.iter().find(|task| task.view.state == state);
-    first("failed").or_else(|| first("running")).or_else(|| first("stopping")).or_else(|| tasks.first())
+pub fn most_telling(tasks: &[Task]) -> Option<&Task> {
+    let first = |state| tasks.iter().find(|task| task.state == state);
+    let states = [StateName::Failed, StateName::Running, StateName::Stopping];
+    states.into_iter().find_map(first).or_else(|| tasks.first())
 }
 
 /// The rows of some tasks.
-pub fn task_rows(tasks: &[TaskRecord]) -> Vec<TaskRow> {
-    tasks.iter().map(|task| TaskRow::from(&task.view)).collect()
+pub fn task_rows(tasks: &[Task]) -> Vec<TaskRow> {
+    tasks.iter().map(TaskRow::from).collect()
 }

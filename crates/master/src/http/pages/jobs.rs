@@ -8,9 +8,9 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use gaffer_domain::{JobId, ProjectId};
-use gaffer_protocol::rest;
 use tokio::sync::watch;
 
+use super::super::Site;
 use super::super::api::jobs::filter;
 use super::super::error::Error;
 use super::super::params::{Params, cursor};
@@ -20,9 +20,10 @@ use super::page;
 use super::rows::{Choice, JobRow};
 use super::stream::{Feed, stream};
 use super::view::{Browser, View};
-use crate::Master;
+use crate::records::Job;
 use crate::store::jobs::JobFilter;
 use crate::store::search::MAX_SEARCHED;
+use crate::views::Views;
 
 const PAGE_ROWS: u32 = 50;
 /// While the page is open, what its filters ask for is looked for among so many jobs.
@@ -148,9 +149,9 @@ impl Asked {
 }
 
 /// The same request with curl.
-pub fn curl(master: &Master, method: &str, path: &str) -> String {
+pub fn curl(site: &Site, method: &str, path: &str) -> String {
     let method = if method == "GET" { String::new() } else { format!(" -X {method}") };
-    let url = quoted(&format!("{}/api/v1{path}", master.public_url));
+    let url = quoted(&format!("{}/api/v1{path}", site.public_url));
     format!("curl{method} -H \"Authorization: Bearer $GAFFER_KEY\" {url}")
 }
 
@@ -160,16 +161,15 @@ fn known(params: Params) -> Result<Params, Error> {
 
 /// `GET /jobs`
 pub async fn list(
-    State(master): State<Arc<Master>>,
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
     visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = known(params)?;
     let asked = Asked::of(&params);
-    let found = master
-        .reads
-        .job_search(visitor.caller.project, &filter(&params)?, PAGE_ROWS + 1, MAX_SEARCHED)
-        .await?;
+    let filter = filter(&params)?;
+    let found = views.reads.job_search(visitor.actor.project, &filter, PAGE_ROWS + 1, MAX_SEARCHED).await?;
     let mut jobs = found.jobs;
     let more = jobs.len() > PAGE_ROWS as usize;
     jobs.truncate(PAGE_ROWS as usize);
@@ -185,7 +185,7 @@ pub async fn list(
         frame: visitor.frame("/jobs"),
         live: asked.href("/jobs/live", here),
         cli: asked.cli(),
-        curl: curl(&master, "GET", &asked.href("/jobs", "")),
+        curl: curl(&site, "GET", &asked.href("/jobs", "")),
         states: states.into(),
         chosen_states: Some(asked.state.clone()).filter(|state| !state.is_empty()).into_iter().collect(),
         chosen_labels: asked.label_filters(),
@@ -203,49 +203,50 @@ pub async fn list(
 
 /// `GET /jobs/live`: the stream of that page.
 pub async fn live(
-    State(master): State<Arc<Master>>,
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
     visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = known(params)?;
     let filter = filter(&params)?;
-    let project = visitor.caller.project;
+    let project = visitor.actor.project;
     let key = format!("{project} jobs {filter:?}");
     let feed = || JobsFeed {
-        changes: master.changes.of_any(),
+        changes: views.changes.of_any(),
         fresh: filter.before.is_none(),
         filter,
-        master: master.clone(),
+        views: views.clone(),
         project,
         departed: BTreeMap::new(),
         listed: Vec::new(),
     };
-    Ok(stream(master.clone(), key, Browser::default(), feed))
+    Ok(stream(&views, &site, key, Browser::default(), feed))
 }
 
 struct JobsFeed {
-    master: Arc<Master>,
+    views: Arc<Views>,
     project: ProjectId,
     filter: JobFilter,
     /// Whether new jobs belong to this page: the first one.
     fresh: bool,
     changes: watch::Receiver<u64>,
     /// Jobs that have left the list, as they were last, the latest ones: they stay on the pages that show them.
-    departed: BTreeMap<JobId, rest::Job>,
-    listed: Vec<rest::Job>,
+    departed: BTreeMap<JobId, Job>,
+    listed: Vec<Job>,
 }
 
 impl JobsFeed {
     /// Looks at what the page asks for, and at what has left the list and is not over.
     async fn look_at_jobs(&mut self) -> Result<(), Error> {
         let found =
-            self.master.reads.job_search(self.project, &self.filter, PAGE_ROWS, MAX_SEARCHED_LIVE).await?;
+            self.views.reads.job_search(self.project, &self.filter, PAGE_ROWS, MAX_SEARCHED_LIVE).await?;
         let before = std::mem::replace(&mut self.listed, found.jobs);
         self.departed.extend(before.into_iter().map(|job| (job.id, job)));
         self.departed.retain(|id, _| !self.listed.iter().any(|listed| listed.id == *id));
-        let unfinished = self.departed.values().filter(|job| job.finished_at.is_none());
+        let unfinished = self.departed.values().filter(|job| !job.is_over());
         let unfinished: Vec<JobId> = unfinished.map(|job| job.id).collect();
-        let now = self.master.reads.jobs_by_id(self.project, &unfinished).await?;
+        let now = self.views.reads.jobs_by_id(self.project, &unfinished).await?;
         // What was deleted is nowhere.
         for job in unfinished.iter().filter(|id| !now.iter().any(|job| job.id == **id)) {
             self.departed.remove(job);

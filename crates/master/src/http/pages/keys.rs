@@ -7,17 +7,18 @@ use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::Utc;
-use gaffer_protocol::rest::{Key, NewKey};
 use serde::Deserialize;
 
-use super::super::api;
+use super::super::Site;
 use super::super::error::Error;
-use super::super::params::{Params, page_of};
+use super::super::params::{Params, id, page_of};
 use super::format::{address, ago};
 use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
-use crate::Master;
+use crate::operations::keys::{self, NewKey};
+use crate::operations::{Context, OperationError};
+use crate::records::{Key, KeyKind};
 
 const PAGE_ROWS: u32 = 100;
 
@@ -61,7 +62,7 @@ impl KeyRow {
             id: key.id,
             prefix: key.prefix,
             name: key.name,
-            kind: if key.kind == "worker" { "worker".to_owned() } else { "API".to_owned() },
+            kind: if key.kind == KeyKind::Worker { "worker".to_owned() } else { "API".to_owned() },
             created: Some(key.created_at.timestamp_millis()),
             used: key.last_used_at.map(|at| at.timestamp_millis()),
             is_good: key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now),
@@ -70,15 +71,20 @@ impl KeyRow {
     }
 }
 
-async fn keys_page(master: &Master, visitor: &SessionUser, before: Option<i64>) -> Result<KeysPage, Error> {
-    let keys = master.reads.key_list(visitor.caller.project, before, PAGE_ROWS + 1).await?;
+async fn keys_page(
+    context: &Context,
+    site: &Site,
+    visitor: &SessionUser,
+    before: Option<i64>,
+) -> Result<KeysPage, Error> {
+    let keys = keys::list(context, &visitor.actor, before, PAGE_ROWS + 1).await?;
     let keys = page_of(keys, PAGE_ROWS, |key| key.id);
     Ok(KeysPage {
         frame: visitor.frame("/keys"),
         cli: "gaffer keys list\ngaffer keys create --kind worker --name lab".to_owned(),
         curl: format!(
             "{} \\\n  --json '{{\"kind\": \"worker\", \"name\": \"lab\"}}'",
-            curl(master, "POST", "/keys")
+            curl(site, "POST", "/keys")
         ),
         created: None,
         kind: String::new(),
@@ -91,17 +97,18 @@ async fn keys_page(master: &Master, visitor: &SessionUser, before: Option<i64>) 
 
 /// `GET /keys`
 pub async fn list(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
+    State(site): State<Arc<Site>>,
     visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["cursor"], &[])?;
-    page(&keys_page(&master, &visitor, params.cursor()?).await?)
+    page(&keys_page(&context, &site, &visitor, params.cursor()?).await?)
 }
 
 /// What the form sends.
 #[derive(Debug, Deserialize)]
-pub struct Wanted {
+pub struct KeyForm {
     kind: String,
     name: String,
     #[serde(default)]
@@ -110,35 +117,36 @@ pub struct Wanted {
 
 /// `POST /keys`: shows the new key, this once.
 pub async fn create(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
+    State(site): State<Arc<Site>>,
     visitor: SessionUser,
-    Form(wanted): Form<Wanted>,
+    Form(form): Form<KeyForm>,
 ) -> Result<Response, Error> {
-    let new = NewKey {
-        kind: wanted.kind.clone(),
-        name: wanted.name.clone(),
-        expires_in_seconds: wanted.expires.parse().ok(),
+    let expires_in_seconds = form.expires.parse().ok();
+    let wanted = NewKey::of(&form.kind, form.name.clone(), expires_in_seconds);
+    let created = match wanted {
+        Ok(new) => keys::create(&context, &visitor.actor, new).await,
+        Err(error) => Err(error),
     };
-    let created = api::keys::create_key(&master, &visitor.caller, new).await;
-    let mut answer = keys_page(&master, &visitor, None).await?;
+    let mut answer = keys_page(&context, &site, &visitor, None).await?;
     match created {
-        Ok(key) => answer.created = key.key,
-        Err(Error::Unprocessable { detail, .. }) => {
+        Ok(created) => answer.created = Some(created.secret),
+        Err(OperationError::Invalid { detail, .. }) => {
             answer.error = Some(detail);
-            answer.kind = wanted.kind;
-            answer.name = wanted.name;
+            answer.kind = form.kind;
+            answer.name = form.name;
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     }
     page(&answer)
 }
 
 /// `POST /keys/{key}/revoke`
 pub async fn revoke(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
     visitor: SessionUser,
     Path(key): Path<String>,
 ) -> Result<Response, Error> {
-    api::keys::revoke_key(&master, &visitor.caller, &key).await?;
+    keys::revoke(&context, &visitor.actor, id(&key, "key")?).await?;
     Ok(Redirect::to("/keys").into_response())
 }

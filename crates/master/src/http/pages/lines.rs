@@ -5,11 +5,11 @@ use std::sync::Arc;
 use gaffer_domain::{AttemptRef, JobId};
 use gaffer_protocol::output::Chunk;
 
-use crate::Master;
 use crate::output::{Piece, ReadFrom, TaskOutput, head};
 use crate::render::{Line, Renderer};
 use crate::store::StoreError;
 use crate::store::output::OutputHead;
+use crate::views::Views;
 
 /// The last lines are looked for in so many bytes at the end; longer lines make them fewer.
 const TAIL_BYTES: u64 = 256 << 10;
@@ -24,8 +24,8 @@ const LOOK_BACK_BYTES: u64 = 512 << 10;
 /// One attempt's output.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// The master.
-    pub master: Arc<Master>,
+    /// Where it is read.
+    pub views: Arc<Views>,
     /// The attempt's job.
     pub job: JobId,
     /// The attempt.
@@ -51,7 +51,7 @@ impl Output {
     /// # Errors
     /// When the database does not answer.
     pub async fn head(&self) -> Result<OutputHead, StoreError> {
-        head(&self.master, self.attempt).await
+        head(&self.views, self.attempt).await
     }
 
     /// The last lines, at most `count`.
@@ -128,7 +128,7 @@ impl Output {
         let begin = index.saturating_sub(look_back);
         let (offset, ends_before) = match begin {
             0 => (0, 0),
-            _ => self.master.reads.output_find_line(self.attempt, begin).await?.unwrap_or((0, 0)),
+            _ => self.views.reads.output_find_line(self.attempt, begin).await?.unwrap_or((0, 0)),
         };
         let mut reading = self.reading(offset, head.bytes);
         let mut rendering = Rendering { skip: begin.saturating_sub(ends_before), ..Rendering::default() };
@@ -159,7 +159,7 @@ impl Output {
 
     fn reading(&self, offset: u64, end: u64) -> Reading {
         let from = ReadFrom { attempt: Some(self.attempt.attempt), offset, follow: false };
-        let reader = TaskOutput::new(self.master.clone(), self.job, self.attempt.task, from);
+        let reader = TaskOutput::new(self.views.clone(), self.job, self.attempt.task, from);
         Reading { reader, at: offset, end }
     }
 }

@@ -4,21 +4,22 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use gaffer_domain::{AttemptRef, JobId};
+use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
 use serde::Serialize;
 
-use super::super::api::tasks::{find, own_job};
 use super::super::error::Error;
-use super::super::params::{Params, wrong};
+use super::super::params::{Params, id, wrong};
 use super::format::{address, bytes, count, many};
 use super::frame::SessionUser;
 use super::lines::{Output, Window};
 use super::rows::Choice;
 use super::stream_lines::StreamLines;
-use crate::Master;
+use crate::operations::output::attempt_of;
+use crate::operations::tasks::{self, Addressed};
+use crate::records::Task;
 use crate::render::Line;
-use crate::store::tasks::TaskRecord;
+use crate::views::Views;
 
 /// Lines on a page.
 const PAGE_LINES: u64 = 500;
@@ -84,16 +85,12 @@ impl LogQuery {
 
     /// Reads them.
     pub fn of(params: &Params) -> Result<LogQuery, Error> {
-        let given = |name: &str| params.text(name).is_some_and(|text| !text.is_empty());
+        let params = params.given();
         Ok(LogQuery {
-            attempt: if given("attempt") {
-                params.parse("attempt", "the number of an attempt")?
-            } else {
-                None
-            },
-            at: if given("at") { params.parse("at", "the number of a line")? } else { None },
-            before: if given("before") { params.parse("before", "the number of a line")? } else { None },
-            only: stream(params)?,
+            attempt: params.parse("attempt", "the number of an attempt")?,
+            at: params.parse("at", "the number of a line")?,
+            before: params.parse("before", "the number of a line")?,
+            only: stream(&params)?,
         })
     }
 }
@@ -108,33 +105,24 @@ fn stream(params: &Params) -> Result<Option<Stream>, Error> {
     }
 }
 
-/// The attempt that is wished for, if there is such a one.
-pub fn attempt_of(task: &TaskRecord, wished: Option<u32>) -> Result<AttemptRef, Error> {
-    let attempt = wished.unwrap_or(task.view.attempt);
-    if wished.is_some() && (attempt == 0 || attempt > task.view.attempt) {
-        return Err(Error::NotFound(format!("attempt {attempt} of task {}", task.view.address)));
-    }
-    Ok(AttemptRef { task: task.id, attempt })
-}
-
 /// Looks up what a viewer of one task's output shows. `page` is where it stands, `keeps_task` whether its address has
 /// to say which task.
 pub async fn view(
-    master: &Arc<Master>,
+    views: &Arc<Views>,
     page: &str,
-    task: &TaskRecord,
-    siblings: &[TaskRecord],
+    task: &Task,
+    siblings: &[Task],
     wish: &LogQuery,
 ) -> Result<LogView, Error> {
-    let attempt = attempt_of(task, wish.attempt)?;
-    let output = Output { master: master.clone(), job: task.view.job, attempt };
+    let attempt = attempt_of(task, wish.attempt, false)?;
+    let output = Output { views: views.clone(), job: task.job, attempt };
     let window = match (attempt.attempt, wish.at) {
         (0, _) => StreamLines::default(),
         (_, at) => read_lines(&output, wish.only, at, wish.before, PAGE_LINES).await?,
     };
     let (first, last) = (window.first(), window.last());
     let only = wish.only.map(Stream::as_str).unwrap_or_default();
-    let task_param = if siblings.len() > 1 { task.view.address.as_str() } else { "" };
+    let task_param = if siblings.len() > 1 { task.address.as_str() } else { "" };
     let attempt_param = wish.attempt.map(|attempt| attempt.to_string()).unwrap_or_default();
     let href = |attempt: &str, stream: &str, at: &str| {
         address(page, &[("task", task_param), ("attempt", attempt), ("stream", stream), ("at", at)])
@@ -145,17 +133,17 @@ pub async fn view(
         href: href(&attempt_param, value, &at_text),
         is_chosen: only == value,
     });
-    let attempts = (1..=task.view.attempt).rev().take(MAX_ATTEMPTS as usize).map(|number| Choice {
+    let attempts = (1..=task.attempt).rev().take(MAX_ATTEMPTS as usize).map(|number| Choice {
         name: format!("attempt {number}"),
         href: href(&number.to_string(), only, ""),
         is_chosen: number == attempt.attempt,
     });
     let tasks = siblings.iter().map(|sibling| Choice {
-        name: sibling.view.address.clone(),
-        href: sibling.view.state.clone(),
+        name: sibling.address.clone(),
+        href: sibling.state.to_string(),
         is_chosen: sibling.id == task.id,
     });
-    let is_live = !task.is_final() && attempt.attempt == task.view.attempt;
+    let is_live = !task.is_final() && attempt.attempt == task.attempt;
     let page_at = |line: u64| href(&attempt_param, only, &line.to_string());
     let page_before = |line: u64| {
         let before = line.to_string();
@@ -163,7 +151,7 @@ pub async fn view(
             [("task", task_param), ("attempt", &attempt_param), ("stream", only), ("before", &before)];
         address(page, &asked)
     };
-    let api = format!("/api/v1/jobs/{}/tasks/{}/output", task.view.job, task.view.address);
+    let api = format!("/api/v1/jobs/{}/tasks/{}/output", task.job, task.address);
     Ok(LogView {
         tasks: tasks.collect(),
         attempts: attempts.collect(),
@@ -178,9 +166,9 @@ pub async fn view(
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
         .collect(),
-        lines_href: address(&format!("/jobs/{}/lines", task.view.job), &[("task", &task.view.address)]),
+        lines_href: address(&format!("/jobs/{}/lines", task.job), &[("task", &task.address)]),
         raw_href: address(&api, &[("attempt", &attempt_param)]),
-        file_name: format!("job-{}-{}.log", task.view.job, task.view.address),
+        file_name: format!("job-{}-{}.log", task.job, task.address),
         attempt: attempt.attempt,
         total: window.head.lines,
         is_open: window.is_open,
@@ -189,8 +177,8 @@ pub async fn view(
         older_href: first.filter(|first| *first > 1).map(page_before),
         newer_href: last.filter(|last| *last < window.head.lines).map(|last| page_at(last + 1)),
         shown: shown(&window, only),
-        empty: match task.view.state.as_str() {
-            "running" | "stopping" => "No output yet.".to_owned(),
+        empty: match task.state {
+            StateName::Running | StateName::Stopping => "No output yet.".to_owned(),
             _ if task.is_final() => "There is no output.".to_owned(),
             _ => "No output yet: it appears here as soon as the task starts.".to_owned(),
         },
@@ -247,16 +235,16 @@ pub struct SomeLines {
 
 /// `GET /jobs/{job}/lines`: lines around which the reader scrolls.
 pub async fn lines(
-    State(master): State<Arc<Master>>,
+    State(views): State<Arc<Views>>,
     visitor: SessionUser,
     Path(job): Path<String>,
     params: Params,
 ) -> Result<Json<SomeLines>, Error> {
     let params = params.only(&["task", "attempt", "from", "before", "count", "stream"], &[])?;
-    let job: JobId = own_job(&master.reads, &visitor.caller, &job).await?;
-    let task = find(&master.reads, job, params.text("task").unwrap_or_default()).await?;
-    let wished = params.parse("attempt", "the number of an attempt")?;
-    let attempt = attempt_of(&task, wished)?;
+    let task = params.text("task").unwrap_or_default();
+    let addressed = Addressed { job: id(&job, "job")?, task };
+    let task = tasks::find(&views.reads, &visitor.actor, addressed).await?;
+    let attempt = attempt_of(&task, params.parse("attempt", "the number of an attempt")?, false)?;
     let (mut from, before) =
         (params.parse("from", "the number of a line")?, params.parse("before", "the number of a line")?);
     let count = params.parse("count", "a number of lines")?.unwrap_or(PAGE_LINES).clamp(1, PAGE_LINES);
@@ -264,7 +252,7 @@ pub async fn lines(
     if only.is_none() && before.is_none() {
         from = from.or(Some(1));
     }
-    let output = Output { master: master.clone(), job, attempt };
+    let output = Output { views: views.clone(), job: task.job, attempt };
     let window = read_lines(&output, only, from, before, count).await?;
     let (numbers, lines): (Vec<u64>, Vec<Line>) = window.lines.into_iter().unzip();
     Ok(Json(SomeLines {

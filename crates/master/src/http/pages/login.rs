@@ -7,16 +7,16 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Redirect, Response};
 
-use super::super::auth::{SESSION_COOKIE, SESSION_SECS, presented, sessions, signed_in};
+use super::super::auth::{SESSION_COOKIE, sessions, signed_in};
 use super::super::error::Error;
 use super::super::params::Params;
 use super::super::peer::Peer;
+use super::super::{Doors, Site};
 use super::format::{encoded, local_path};
 use super::frame::{Frame, PageContext};
 use super::page;
-use crate::Master;
-use crate::guesses::TooMany;
-use crate::secret::{NewSecret, Purpose, hash_of};
+use crate::operations::Context;
+use crate::operations::sign_in::{self, SESSION_SECS};
 
 /// Where whoever is not signed in is sent, to come back afterwards.
 pub fn address(next: Option<&str>) -> String {
@@ -43,7 +43,7 @@ struct SignedInPage {
 
 /// `GET /login`: says how to sign in; with a `token`, does it.
 pub async fn sign_in(
-    State(master): State<Arc<Master>>,
+    State(doors): State<Doors>,
     surroundings: PageContext,
     method: Method,
     headers: HeaderMap,
@@ -62,34 +62,18 @@ pub async fn sign_in(
     if is_look_ahead {
         return page(&LoginPage { frame, problem: None, next });
     }
-    let session = NewSecret::new(Purpose::WebSession);
-    let is_good = match hash_of(token, Purpose::LoginLink) {
-        Some(link) => {
-            let presented = presented(&link, token, &peer);
-            if let Err(TooMany(wait)) = master.guesses.may_ask(&master.writes, presented).await? {
-                return Err(Error::TooManyAttempts(wait));
-            }
-            let is_good = master.writes.login_link_use(&link, &session.sha256, SESSION_SECS).await?;
-            if !is_good {
-                master.guesses.is_wrong(presented);
-            }
-            is_good
-        }
-        None => false,
-    };
     let to = next.clone().unwrap_or_else(|| "/jobs".to_owned());
-    if !is_good {
-        if signed_in(&master, &headers, &peer).await?.is_some() {
+    let Some(session) = sign_in::use_link(&doors.context, token, peer.network()).await? else {
+        if signed_in(&doors, &headers, &peer).await?.is_some() {
             return Ok(Redirect::to(&to).into_response());
         }
         let problem = Some("This link was used before, or is too old. Each works once; get a new one.");
         return page(&LoginPage { frame, problem, next });
-    }
-    master.guesses.is_made(&session.sha256);
+    };
     // The browser may have come from another site, and then would not send the new cookie when redirected: it has to
     // go on from a page of this one.
     let mut response = page(&SignedInPage { frame, next: to })?;
-    set_session(&master, &mut response, &session.text, SESSION_SECS);
+    set_session(&doors.site, &mut response, &session, SESSION_SECS);
     Ok(response)
 }
 
@@ -100,18 +84,20 @@ fn token_in(text: &str) -> &str {
 }
 
 /// `POST /logout`
-pub async fn sign_out(State(master): State<Arc<Master>>, headers: HeaderMap) -> Result<Response, Error> {
-    for (session, _) in sessions(&headers) {
-        master.writes.web_session_delete(&session).await?;
-    }
+pub async fn sign_out(
+    State(context): State<Arc<Context>>,
+    State(site): State<Arc<Site>>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    sign_in::sign_out(&context, sessions(&headers)).await?;
     let mut response = Redirect::to("/login").into_response();
-    set_session(&master, &mut response, "", 0);
+    set_session(&site, &mut response, "", 0);
     Ok(response)
 }
 
-fn set_session(master: &Master, response: &mut Response, value: &str, secs: u32) {
-    let secure = if master.public_url.starts_with("https://") { "; Secure" } else { "" };
-    let path = master.base_path.for_cookies();
+fn set_session(site: &Site, response: &mut Response, value: &str, secs: u32) {
+    let secure = if site.public_url.starts_with("https://") { "; Secure" } else { "" };
+    let path = site.base_path.for_cookies();
     let cookie =
         format!("{SESSION_COOKIE}={value}; Path={path}; Max-Age={secs}; HttpOnly; SameSite=Strict{secure}");
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {

@@ -11,21 +11,21 @@ use axum::response::{IntoResponse, Redirect, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::document::{Language, Value as Document};
 use gaffer_domain::spec::field::{self, Absent, Field, Kind, Word, with_pointers};
-use gaffer_domain::spec::{FieldError, JOB_FIELDS, JobSpec, MAX_SPEC_BYTES, SINGLE_TASK_JOB_FIELDS};
+use gaffer_domain::spec::{FieldError, JOB_FIELDS, JobSpec, SINGLE_TASK_JOB_FIELDS};
 use gaffer_domain::text::without_bom;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::super::api::jobs::find;
 use super::super::error::Error;
 use super::super::params::{Params, id};
 use super::format::quoted;
 use super::frame::{Frame, SessionUser};
-use super::{page, shell_words};
-use crate::Master;
-use crate::store::jobs::Submitted;
-use crate::submit::Submission;
+use super::job::form_key;
+use super::page;
+use crate::operations::jobs::{self, Submit};
+use crate::operations::{Context, OperationError, tasks};
+use crate::views::Views;
 
 const EXAMPLE: &str = r##"{
   "name": "example",
@@ -128,7 +128,7 @@ impl Row {
     }
 
     /// Where its value stands in a specification that lists its one task.
-    fn stored<'s>(&self, spec: &'s Value, task: &'s Value) -> Option<&'s Value> {
+    fn value_in<'s>(&self, spec: &'s Value, task: &'s Value) -> Option<&'s Value> {
         let first = self.pointer.split('/').nth(1)?;
         if field::find(JOB_FIELDS, first).is_some() { spec } else { task }.pointer(&self.pointer)
     }
@@ -214,7 +214,7 @@ impl Values {
         if self.action == "command" {
             match shell_words::split(&self.command) {
                 Ok(words) => spec["command"] = json!(words),
-                Err(why) => drop(errors.insert("command".to_owned(), why.to_owned())),
+                Err(why) => drop(errors.insert("command".to_owned(), why.to_string())),
             }
         } else {
             spec["script"] = json!(self.script);
@@ -258,7 +258,7 @@ impl Values {
             _ => String::new(),
         };
         let written = |row: Row| {
-            let value = match row.stored(spec, task) {
+            let value = match row.value_in(spec, task) {
                 Some(Value::Object(pairs)) => {
                     pairs.iter().map(|(name, value)| format!("{name}={}\n", text(Some(value)))).collect()
                 }
@@ -305,7 +305,7 @@ fn pairs(text: &str) -> Result<Map<String, Value>, String> {
 
 /// `GET /jobs/new`: empty, or filled in after an earlier job.
 pub async fn form(
-    State(master): State<Arc<Master>>,
+    State(views): State<Arc<Views>>,
     visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
@@ -315,8 +315,9 @@ pub async fn form(
     let mut values = Values { spec: EXAMPLE.to_owned(), ..Values::default() };
     let mut note = None;
     if let Some(from) = from {
-        let job = find(&master.reads, &visitor.caller, from).await?;
-        match Values::of_spec(&job.spec) {
+        tasks::own_job(&views.reads, &visitor.actor, from).await?;
+        let spec = views.reads.job_specs(&[from], 0).await?.pop().unwrap_or_default();
+        match Values::of_spec(&spec) {
             Some(known) => values = known,
             None if !is_spec => {
                 is_spec = true;
@@ -324,7 +325,7 @@ pub async fn form(
             }
             None => {}
         }
-        values.spec = serde_json::to_string_pretty(&job.spec).unwrap_or_default();
+        values.spec = serde_json::to_string_pretty(&spec).unwrap_or_default();
     }
     page(&NewJobPage { note, values, ..NewJobPage::new(&visitor, from, is_spec) })
 }
@@ -351,7 +352,7 @@ impl NewJobPage {
 
 /// `POST /jobs/new`
 pub async fn submit(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
     visitor: SessionUser,
     Form(values): Form<Values>,
 ) -> Result<Response, Error> {
@@ -359,23 +360,17 @@ pub async fn submit(
     let mut answer = NewJobPage { is_refused: true, ..NewJobPage::new(&visitor, None, is_spec) };
     match read(&values, &mut answer) {
         Some(spec) => {
-            let once = Some(values.once.as_str()).filter(|once| Uuid::try_parse(once).is_ok());
-            let submission = Submission {
-                project: visitor.caller.project,
-                user: &visitor.caller.user,
-                spec: &spec,
-                rerun_of: None,
-                idempotency_key: once,
-            };
-            match master.submit(submission).await? {
-                Submitted::Created(job) | Submitted::Repeated(job) => {
-                    return Ok(Redirect::to(&format!("/jobs/{job}")).into_response());
+            let wanted = Submit { spec: &spec, idempotency_key: form_key(&values.once) };
+            match jobs::submit(&context, &visitor.actor, wanted).await {
+                Ok(accepted) => {
+                    return Ok(Redirect::to(&format!("/jobs/{}", accepted.job)).into_response());
                 }
-                Submitted::KeyReused => {
+                Err(OperationError::KeyReused) => {
                     let again =
                         "This form made a job already, with other content. Submit again to make one more.";
                     answer.general.push(again.to_owned());
                 }
+                Err(error) => return Err(error.into()),
             }
         }
         None => answer.once = values.once.clone(),
@@ -388,8 +383,8 @@ pub async fn submit(
 
 /// The specification that was written; none if something is wrong with it, which the page then says.
 fn read(values: &Values, page: &mut NewJobPage) -> Option<JobSpec> {
-    if values.spec.len() > MAX_SPEC_BYTES {
-        page.general.push(format!("a specification may have {MAX_SPEC_BYTES} bytes"));
+    if let Err(error) = jobs::check_size(values.spec.len()) {
+        page.general.push(error.to_string());
         return None;
     }
     let document = match values.action.as_str() {

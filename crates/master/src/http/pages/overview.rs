@@ -11,7 +11,7 @@ use gaffer_domain::ProjectId;
 use gaffer_domain::job::JobState;
 use tokio::sync::watch;
 
-use super::super::api::workers;
+use super::super::Site;
 use super::super::error::Error;
 use super::fleet::{Fleet, WorkerRow};
 use super::frame::{Frame, SessionUser};
@@ -20,9 +20,10 @@ use super::page;
 use super::rows::JobRow;
 use super::stream::{Feed, stream};
 use super::view::{Browser, View};
-use crate::Master;
+use crate::operations::{Actor, workers};
 use crate::snapshot;
 use crate::store::jobs::JobFilter;
+use crate::views::Views;
 
 const ROWS: u32 = 12;
 const PACE: Duration = Duration::from_secs(1);
@@ -61,33 +62,36 @@ struct Seen {
     has_workers: bool,
 }
 
-async fn see(master: &Master, project: ProjectId, max_age: Duration) -> Result<Seen, Error> {
+async fn see(views: &Views, actor: &Actor, max_age: Duration) -> Result<Seen, Error> {
     let list = |states: &[JobState]| {
         let filter = JobFilter { states: states.to_vec(), ..JobFilter::default() };
-        async move { master.reads.job_list(project, &filter, ROWS).await }
+        async move { views.reads.job_list(actor.project, &filter, ROWS).await }
     };
     let running = list(&[JobState::Pending, JobState::Running, JobState::Stopping]).await?;
     let failed = list(&[JobState::Failed]).await?;
-    let workers = workers::all(master, project, max_age).await?;
+    let workers = workers::list(views, actor, max_age).await?;
     let yesterday = Utc::now() - TimeDelta::days(1);
-    let is_away = |state: &str| matches!(state, "offline" | "lost");
     Ok(Seen {
         fleet: Fleet::of(&workers),
         running: running.iter().map(JobRow::from).collect(),
         failed: failed.iter().filter(|job| job.finished_at > Some(yesterday)).map(JobRow::from).collect(),
-        away: workers.iter().filter(|worker| is_away(&worker.state)).map(WorkerRow::from).collect(),
+        away: workers.iter().filter(|view| !view.state.is_connected()).map(WorkerRow::from).collect(),
         has_workers: !workers.is_empty(),
     })
 }
 
 /// `GET /`
-pub async fn show(State(master): State<Arc<Master>>, visitor: SessionUser) -> Result<Response, Error> {
-    let seen = see(&master, visitor.caller.project, snapshot::NOW).await?;
-    let steps = first_steps(&master, visitor.caller.project, &seen).await?;
+pub async fn show(
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
+    visitor: SessionUser,
+) -> Result<Response, Error> {
+    let seen = see(&views, &visitor.actor, snapshot::NOW).await?;
+    let steps = first_steps(&views, visitor.actor.project, &seen).await?;
     page(&OverviewPage {
         frame: visitor.frame("/"),
         cli: "gaffer jobs --state pending,running,stopping\ngaffer workers".to_owned(),
-        curl: curl(&master, "GET", "/jobs?state=running"),
+        curl: curl(&site, "GET", "/jobs?state=running"),
         fleet: seen.fleet,
         steps,
         running: seen.running,
@@ -99,17 +103,17 @@ pub async fn show(State(master): State<Arc<Master>>, visitor: SessionUser) -> Re
 
 /// The first steps, as long as few jobs were run.
 async fn first_steps(
-    master: &Master,
+    views: &Views,
     project: ProjectId,
     seen: &Seen,
 ) -> Result<Option<Vec<FirstStep>>, Error> {
-    let jobs = master.reads.job_list(project, &JobFilter::default(), FEW_JOBS).await?;
+    let jobs = views.reads.job_list(project, &JobFilter::default(), FEW_JOBS).await?;
     if jobs.len() >= FEW_JOBS as usize {
         return Ok(None);
     }
     let ran = jobs.iter().any(|job| job.started_at.is_some());
     let repeated = jobs.iter().any(|job| job.rerun_of.is_some());
-    let broke = repeated || jobs.iter().any(|job| job.state == "failed");
+    let broke = repeated || jobs.iter().any(|job| job.state == JobState::Failed);
     let first = jobs.last().map_or_else(|| "/jobs".to_owned(), |job| format!("/jobs/{}", job.id));
     let step = |key, what, command, href: &str, link, is_done| FirstStep {
         key,
@@ -130,24 +134,29 @@ async fn first_steps(
 }
 
 /// `GET /live`: the stream of that page.
-pub async fn live(State(master): State<Arc<Master>>, visitor: SessionUser) -> Result<Response, Error> {
-    let project = visitor.caller.project;
-    let feed = || OverviewFeed { changes: master.changes.of_any(), master: master.clone(), project };
-    Ok(stream(master.clone(), format!("{project} overview"), Browser::default(), feed))
+pub async fn live(
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
+    visitor: SessionUser,
+) -> Result<Response, Error> {
+    let actor = visitor.actor;
+    let key = format!("{} overview", actor.project);
+    let feed = || OverviewFeed { changes: views.changes.of_any(), views: views.clone(), actor };
+    Ok(stream(&views, &site, key, Browser::default(), feed))
 }
 
 struct OverviewFeed {
-    master: Arc<Master>,
-    project: ProjectId,
+    views: Arc<Views>,
+    actor: Actor,
     changes: watch::Receiver<u64>,
 }
 
 impl Feed for OverviewFeed {
     async fn look(&mut self) -> Result<View, Error> {
         self.changes.mark_unchanged();
-        let seen = see(&self.master, self.project, snapshot::RECENT).await?;
+        let seen = see(&self.views, &self.actor, snapshot::RECENT).await?;
         let mut fields = serde_json::to_value(&seen.fleet).unwrap_or_default();
-        for step in first_steps(&self.master, self.project, &seen).await?.into_iter().flatten() {
+        for step in first_steps(&self.views, self.actor.project, &seen).await?.into_iter().flatten() {
             fields[step.key] = step.is_done.into();
         }
         Ok(View::default().fields(&fields).whole("running", &seen.running).whole("failed", &seen.failed))

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use gaffer_protocol::rest::{Pass, Sample};
 
 use super::format::clock;
-use crate::sampler::SAMPLE_INTERVAL;
+use crate::background::sampler::{SAMPLE_INTERVAL, Sample};
+use crate::background::scheduler::stats::Pass;
 
 /// A plot reaches back so far.
 const REACH: TimeDelta = TimeDelta::hours(1);

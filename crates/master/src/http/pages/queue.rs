@@ -6,10 +6,9 @@ use std::time::Duration;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use gaffer_domain::ProjectId;
-use gaffer_protocol::rest::{Passes, Queue, QueueClass};
 use serde::Serialize;
 
+use super::super::Site;
 use super::super::error::Error;
 use super::format::{count, many, sentence};
 use super::frame::{Frame, SessionUser};
@@ -18,9 +17,12 @@ use super::page;
 use super::plot::PassPlot;
 use super::stream::{Feed, stream};
 use super::view::{Browser, Row, View};
-use crate::Master;
-use crate::queue::queue;
+use crate::background::scheduler::stats::Passes;
+use crate::operations::Actor;
+use crate::queue::{Queue, queue};
+use crate::records::QueueClass;
 use crate::snapshot;
+use crate::views::Views;
 
 const PACE: Duration = Duration::from_secs(1);
 /// Workers that are named, one by one, for each class.
@@ -83,7 +85,7 @@ impl From<&QueueClass> for ClassRow {
     fn from(class: &QueueClass) -> Self {
         ClassRow {
             key: class.class.to_string(),
-            ahead: many(class.why.line.map_or(0, |line| line.ahead)),
+            ahead: many(class.why.position.map_or(0, |position| position.ahead)),
             count: many(class.why.count.unsigned_abs()),
             priority: class.priority,
             owner: class.owner.clone(),
@@ -117,7 +119,7 @@ impl From<&Queue> for Head {
             micros.map_or_else(|| "—".to_owned(), |n| format!("{:.1} ms", *n as f64 / 1e3))
         };
         Head {
-            strategy: queue.strategy.clone(),
+            strategy: queue.strategy.to_string(),
             tasks: count(queue.waiting, "task"),
             oldest: queue.waiting_since.map(|since| since.timestamp_millis()),
             passes: many(*passes),
@@ -128,12 +130,16 @@ impl From<&Queue> for Head {
 }
 
 /// `GET /queue`
-pub async fn show(State(master): State<Arc<Master>>, visitor: SessionUser) -> Result<Response, Error> {
-    let queue = queue(&master, visitor.caller.project, snapshot::NOW).await?;
+pub async fn show(
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
+    visitor: SessionUser,
+) -> Result<Response, Error> {
+    let queue = queue(&views, &visitor.actor, snapshot::NOW).await?;
     page(&QueuePage {
         frame: visitor.frame("/queue"),
         cli: "gaffer queue".to_owned(),
-        curl: curl(&master, "GET", "/queue"),
+        curl: curl(&site, "GET", "/queue"),
         head: Head::from(&queue),
         plot: PassPlot::of(&queue.passes.recent),
         rows: queue.classes.iter().map(ClassRow::from).collect(),
@@ -143,20 +149,26 @@ pub async fn show(State(master): State<Arc<Master>>, visitor: SessionUser) -> Re
 }
 
 /// `GET /queue/live`: the stream of that page.
-pub async fn live(State(master): State<Arc<Master>>, visitor: SessionUser) -> Result<Response, Error> {
-    let project = visitor.caller.project;
-    let feed = QueueFeed { master: master.clone(), project };
-    Ok(stream(master, format!("{project} queue"), Browser::default(), || feed))
+pub async fn live(
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
+    visitor: SessionUser,
+) -> Result<Response, Error> {
+    let actor = visitor.actor;
+    // What it tells of the scheduler depends on the role.
+    let (project, role) = (actor.project, actor.role.as_str());
+    let feed = || QueueFeed { views: views.clone(), actor };
+    Ok(stream(&views, &site, format!("{project} queue {role}"), Browser::default(), feed))
 }
 
 struct QueueFeed {
-    master: Arc<Master>,
-    project: ProjectId,
+    views: Arc<Views>,
+    actor: Actor,
 }
 
 impl Feed for QueueFeed {
     async fn look(&mut self) -> Result<View, Error> {
-        let queue = queue(&self.master, self.project, snapshot::RECENT).await?;
+        let queue = queue(&self.views, &self.actor, snapshot::RECENT).await?;
         let rows: Vec<ClassRow> = queue.classes.iter().map(ClassRow::from).collect();
         Ok(View::default().fields(&Head::from(&queue)).whole("classes", &rows))
     }

@@ -1,10 +1,12 @@
 //! Rows of lists: the same values for the template and for the stream, by the same names.
 
-use gaffer_protocol::rest;
+use gaffer_domain::job::JobState;
+use gaffer_domain::task::StateName;
 use serde::Serialize;
 
 use super::format::{Elapsed, address, count, many};
 use super::view::Row;
+use crate::records::{Event, Job, Task};
 
 /// A stretch of a bar: the state that it stands for, where it begins and how wide it is, in hundredths.
 pub type Segment = (&'static str, f64, f64);
@@ -38,12 +40,12 @@ pub struct JobRow {
     pub why: String,
 }
 
-impl From<&rest::Job> for JobRow {
-    fn from(job: &rest::Job) -> Self {
+impl From<&Job> for JobRow {
+    fn from(job: &Job) -> Self {
         let tasks = TaskSummary::of(job);
         JobRow {
             key: job.id.to_string(),
-            state: job.state.clone(),
+            state: job.state.to_string(),
             number: job.id.0,
             href: format!("/jobs/{}", job.id),
             name: job.name.clone(),
@@ -65,7 +67,7 @@ impl Row for JobRow {
 }
 
 /// A job's labels as they are written in filters.
-pub fn labels(job: &rest::Job) -> Vec<String> {
+pub fn labels(job: &Job) -> Vec<String> {
     job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect()
 }
 
@@ -86,16 +88,16 @@ pub struct TaskSummary {
 
 impl TaskSummary {
     /// Of one job.
-    pub fn of(job: &rest::Job) -> TaskSummary {
-        let n = |state: &str| job.task_counts.get(state).copied().unwrap_or(0).unsigned_abs();
+    pub fn of(job: &Job) -> TaskSummary {
+        let n = |state| job.task_counts.get(state).unsigned_abs();
         TaskSummary {
-            total: job.task_counts.values().map(|n| n.unsigned_abs()).sum(),
-            completed: n("completed"),
-            failed: n("failed"),
-            cancelled: n("cancelled"),
-            running: n("running"),
-            stopping: n("stopping"),
-            waiting: n("pending") + n("blocked") + n("scheduled"),
+            total: job.task_counts.total().unsigned_abs(),
+            completed: n(StateName::Completed),
+            failed: n(StateName::Failed),
+            cancelled: n(StateName::Cancelled),
+            running: n(StateName::Running),
+            stopping: n(StateName::Stopping),
+            waiting: n(StateName::Pending) + n(StateName::Blocked) + n(StateName::Scheduled),
         }
     }
 
@@ -107,11 +109,11 @@ impl TaskSummary {
     /// The parts of a bar. What is there at all can be seen.
     pub fn segments(&self) -> Vec<Segment> {
         let parts = [
-            ("completed", self.completed),
-            ("failed", self.failed),
-            ("cancelled", self.cancelled),
-            ("stopping", self.stopping),
-            ("running", self.running),
+            (StateName::Completed, self.completed),
+            (StateName::Failed, self.failed),
+            (StateName::Cancelled, self.cancelled),
+            (StateName::Stopping, self.stopping),
+            (StateName::Running, self.running),
         ];
         let mut segments = Vec::new();
         let mut at = 0.0;
@@ -119,7 +121,7 @@ impl TaskSummary {
             let share = n as f64 * 100.0 / self.total.max(1) as f64;
             let width = (share * 10.0).round() / 10.0;
             let width = width.max(2.0).min(100.0 - at);
-            segments.push((state, (at * 10.0_f64).round() / 10.0, width));
+            segments.push((state.as_str(), (at * 10.0_f64).round() / 10.0, width));
             at += width;
         }
         segments
@@ -127,23 +129,21 @@ impl TaskSummary {
 }
 
 /// What became of a job, or what it waits for, in a few words.
-fn what_happened(job: &rest::Job, tasks: &TaskSummary) -> String {
+fn what_happened(job: &Job, tasks: &TaskSummary) -> String {
     if let Some(problem) = &job.problem {
         return problem.clone();
     }
-    match job.state.as_str() {
-        "pending" if job.task_counts.get("scheduled").is_some_and(|placed| *placed > 0) => {
-            "about to start".to_owned()
-        }
-        "pending" => "waits for a worker".to_owned(),
-        "running" if tasks.total > 1 && tasks.waiting > 0 => {
+    match job.state {
+        JobState::Pending if job.task_counts.get(StateName::Scheduled) > 0 => "about to start".to_owned(),
+        JobState::Pending => "waits for a worker".to_owned(),
+        JobState::Running if tasks.total > 1 && tasks.waiting > 0 => {
             format!("{} running, {} waiting", many(tasks.running), many(tasks.waiting))
         }
-        "running" if tasks.total > 1 => format!("{} running", many(tasks.running)),
-        "running" if tasks.waiting > 0 => "waits for its next attempt".to_owned(),
-        "completed" if tasks.total > 1 => format!("all {} completed", count(tasks.total, "task")),
-        "completed" => "exited with code 0".to_owned(),
-        "failed" if tasks.total > 1 => match &job.reason {
+        JobState::Running if tasks.total > 1 => format!("{} running", many(tasks.running)),
+        JobState::Running if tasks.waiting > 0 => "waits for its next attempt".to_owned(),
+        JobState::Completed if tasks.total > 1 => format!("all {} completed", count(tasks.total, "task")),
+        JobState::Completed => "exited with code 0".to_owned(),
+        JobState::Failed if tasks.total > 1 => match &job.reason {
             Some(reason) => {
                 format!("{} of {} failed: {}", many(tasks.failed), many(tasks.total), reason.message)
             }
@@ -178,13 +178,13 @@ pub struct TaskRow {
     pub why: String,
 }
 
-impl From<&rest::Task> for TaskRow {
-    fn from(task: &rest::Task) -> Self {
-        let is_under_way = matches!(task.state.as_str(), "running" | "stopping");
+impl From<&Task> for TaskRow {
+    fn from(task: &Task) -> Self {
+        let is_under_way = matches!(task.state, StateName::Running | StateName::Stopping);
         let ended = task.finished_at.or(task.not_before).filter(|_| !is_under_way);
         TaskRow {
             key: task.address.clone(),
-            state: task.state.clone(),
+            state: task.state.to_string(),
             address: task.address.clone(),
             href: format!("/jobs/{}/tasks/{}", task.job, task.address),
             output: address(&format!("/jobs/{}", task.job), &[("task", &task.address)]),
@@ -213,16 +213,16 @@ pub fn exit(code: Option<i32>, signal: Option<i32>) -> String {
 }
 
 /// What became of a task, or what it waits for.
-pub fn why(task: &rest::Task) -> String {
+pub fn why(task: &Task) -> String {
     let message = task.reason.as_ref().map(|reason| reason.message.as_str());
-    match (task.state.as_str(), message) {
-        ("pending", Some(message)) => format!("is tried again; attempt {} {message}", task.attempt),
-        ("pending", None) => "waits for a worker".to_owned(),
-        ("blocked", _) => "waits for other tasks".to_owned(),
-        ("scheduled", _) => {
+    match (task.state, message) {
+        (StateName::Pending, Some(message)) => format!("is tried again; attempt {} {message}", task.attempt),
+        (StateName::Pending, None) => "waits for a worker".to_owned(),
+        (StateName::Blocked, _) => "waits for other tasks".to_owned(),
+        (StateName::Scheduled, _) => {
             format!("placed on {}, about to start", task.worker.as_deref().unwrap_or("a worker"))
         }
-        ("completed", _) => "exited with code 0".to_owned(),
+        (StateName::Completed, _) => "exited with code 0".to_owned(),
         (_, Some(message)) => message.to_owned(),
         (_, None) => String::new(),
     }
@@ -247,8 +247,8 @@ pub struct EventRow {
     pub message: String,
 }
 
-impl From<&rest::Event> for EventRow {
-    fn from(event: &rest::Event) -> Self {
+impl From<&Event> for EventRow {
+    fn from(event: &Event) -> Self {
         let (subject, href) = match (&event.job, &event.task, &event.worker) {
             (Some(job), Some(task), _) => {
                 let attempt = event.attempt.filter(|attempt| *attempt > 1);

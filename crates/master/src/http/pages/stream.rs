@@ -16,10 +16,12 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
+use super::super::Site;
 use super::super::error::Error;
 use super::view::{Browser, Version, View, event};
-use crate::Master;
+use crate::views::Views;
 
 /// A feed looks again after so long even if nothing woke it: another master may have written.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -81,13 +83,14 @@ impl Feeds {
 /// Sends what the feed of this key tells until nobody listens any more. The key names everything that the feed depends
 /// on, the project before all.
 pub fn stream<F: Feed>(
-    master: Arc<Master>,
+    views: &Views,
+    site: &Arc<Site>,
     key: String,
     browser: Browser,
     feed: impl FnOnce() -> F,
 ) -> Response {
     let versions = {
-        let mut feeds = master.feeds.lock();
+        let mut feeds = site.feeds.lock();
         match feeds.get(&key).and_then(Weak::upgrade) {
             Some(sender) => sender.subscribe(),
             None => {
@@ -98,19 +101,25 @@ pub fn stream<F: Feed>(
                 let (sender, versions) = watch::channel(None);
                 let sender = Arc::new(sender);
                 feeds.insert(key.clone(), Arc::downgrade(&sender));
-                tokio::spawn(drive(master.clone(), key, sender, feed()));
+                tokio::spawn(drive(site.clone(), views.shutdown.clone(), key, sender, feed()));
                 versions
             }
         }
     };
-    respond(master, versions, browser)
+    respond(views.shutdown.clone(), versions, browser)
 }
 
 /// Looks for all who share a feed, as long as there are any.
-async fn drive<F: Feed>(master: Arc<Master>, key: String, sender: Arc<Sender>, mut feed: F) {
+async fn drive<F: Feed>(
+    site: Arc<Site>,
+    shutdown: CancellationToken,
+    key: String,
+    sender: Arc<Sender>,
+    mut feed: F,
+) {
     let mut cost = Duration::ZERO;
     loop {
-        let Ok(turn) = master.feeds.looking.acquire().await else { break };
+        let Ok(turn) = site.feeds.looking.acquire().await else { break };
         let begun = Instant::now();
         let looked = feed.look().await;
         cost = (cost * 3 + begun.elapsed()) / 4;
@@ -121,14 +130,14 @@ async fn drive<F: Feed>(master: Arc<Master>, key: String, sender: Arc<Sender>, m
                 let before = sender.borrow().clone();
                 if let Some(next) = Version::next(before.as_deref(), view) {
                     let bytes = next.changed_bytes() * sender.receiver_count();
-                    not_before = not_before.max(begun + rest(cost, bytes, master.feeds.count()));
+                    not_before = not_before.max(begun + rest(cost, bytes, site.feeds.count()));
                     let is_over = next.is_over;
                     sender.send_replace(Some(Arc::new(next)));
                     if is_over {
                         break;
                     }
                 } else {
-                    not_before = not_before.max(begun + rest(cost, 0, master.feeds.count()));
+                    not_before = not_before.max(begun + rest(cost, 0, site.feeds.count()));
                 }
             }
             Err(error) => {
@@ -145,9 +154,9 @@ async fn drive<F: Feed>(master: Arc<Master>, key: String, sender: Arc<Sender>, m
             tokio::time::sleep_until(not_before).await;
         };
         tokio::select! {
-            () = master.shutdown.cancelled() => break,
+            () = shutdown.cancelled() => break,
             () = sender.closed() => {
-                let mut feeds = master.feeds.lock();
+                let mut feeds = site.feeds.lock();
                 if sender.receiver_count() == 0 {
                     feeds.remove(&key);
                     return;
@@ -156,7 +165,7 @@ async fn drive<F: Feed>(master: Arc<Master>, key: String, sender: Arc<Sender>, m
             () = next => {}
         }
     }
-    master.feeds.lock().remove(&key);
+    site.feeds.lock().remove(&key);
 }
 
 /// How long a feed of this cost rests, so that all of them together keep to their share.
@@ -169,7 +178,7 @@ fn rest(cost: Duration, bytes: usize, feeds: usize) -> Duration {
 
 /// One browser's end of a feed.
 struct Listener {
-    master: Arc<Master>,
+    shutdown: CancellationToken,
     versions: watch::Receiver<Option<Arc<Version>>>,
     browser: Browser,
     beat: Interval,
@@ -178,7 +187,7 @@ struct Listener {
 }
 
 fn respond(
-    master: Arc<Master>,
+    shutdown: CancellationToken,
     mut versions: watch::Receiver<Option<Arc<Version>>>,
     browser: Browser,
 ) -> Response {
@@ -188,7 +197,7 @@ fn respond(
     let now = Instant::now();
     let mut beat = tokio::time::interval_at(now + BEAT, BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let listener = Listener { master, versions, browser, beat, ends: now + LIFETIME, is_over: false };
+    let listener = Listener { shutdown, versions, browser, beat, ends: now + LIFETIME, is_over: false };
     let first = event("beat", &json!({ "now": Utc::now().timestamp_millis() }));
     let first = futures::stream::once(async move { Ok::<Bytes, Infallible>(first) });
     let rest = futures::stream::unfold(listener, |mut listener| async move {
@@ -213,7 +222,7 @@ impl Listener {
         }
         loop {
             tokio::select! {
-                () = self.master.shutdown.cancelled() => return None,
+                () = self.shutdown.cancelled() => return None,
                 () = tokio::time::sleep_until(self.ends) => return None,
                 _ = self.beat.tick() => return Some(vec![event("beat", &Value::Null)]),
                 changed = self.versions.changed() => changed.ok()?,

@@ -50,7 +50,7 @@ impl Output {
             None => (head.bytes, head.lines),
             Some(line) => self.start_of(line.saturating_sub(1).min(head.lines), head).await?,
         };
-        let from = back_to(&self.master, self.job, self.attempt, stream, end, count, MAX_BYTES).await?;
+        let from = back_to(&self.views, self.job, self.attempt, stream, end, count, MAX_BYTES).await?;
         let mut reading = StreamReading::new(stream, ends_before - from.line_ends + 1);
         self.read_into(&mut reading, from.offset, end, usize::MAX).await?;
         let (mut lines, is_open) = reading.finish(before.is_none());
@@ -83,7 +83,7 @@ impl Output {
 
     /// Where a line begins (0 is the first), and how many line ends come before it.
     async fn start_of(&self, index: u64, head: OutputHead) -> Result<(u64, u64), StoreError> {
-        let found = crate::output::line_offset(&self.master, self.job, self.attempt, None, index).await?;
+        let found = crate::output::line_offset(&self.views, self.job, self.attempt, None, index).await?;
         Ok(found.map_or((head.bytes, head.lines), |offset| (offset, index)))
     }
 
@@ -95,7 +95,7 @@ impl Output {
         count: usize,
     ) -> Result<(), StoreError> {
         let from = ReadFrom { attempt: Some(self.attempt.attempt), offset, follow: false };
-        let mut reader = TaskOutput::new(self.master.clone(), self.job, self.attempt.task, from);
+        let mut reader = TaskOutput::new(self.views.clone(), self.job, self.attempt.task, from);
         while reading.lines.len() < count {
             let Some(Piece::Output(_, chunk)) = reader.next().await? else { break };
             reading.read(&chunk, end);

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use gaffer_protocol::rest::{DeadLetter, System};
 
-use super::super::api::system::{delete_letter, retry_letter, system};
+use super::super::Site;
 use super::super::error::Error;
-use super::super::params::{Params, page_of};
+use super::super::params::{Params, id, page_of};
 use super::format::address;
 use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
-use crate::Master;
+use crate::background::driver::Status;
+use crate::operations::system::System;
+use crate::operations::{Context, dead_letters, system};
+use crate::records::{DeadLetter, LetterKind};
 
 const PAGE_ROWS: u32 = 50;
 
@@ -59,19 +61,20 @@ struct LoopRow {
 
 /// `GET /system`
 pub async fn show(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
+    State(site): State<Arc<Site>>,
     visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["cursor"], &[])?;
-    let state = system(&master, &visitor.caller).await?;
+    let state = system::show(&context, &visitor.actor).await?;
     let after = params.cursor()?.unwrap_or(0);
-    let letters = master.reads.dead_letter_list(visitor.caller.project, None, after, PAGE_ROWS + 1).await?;
+    let letters = dead_letters::list(&context, &visitor.actor, None, after, PAGE_ROWS + 1).await?;
     let letters = page_of(letters, PAGE_ROWS, |letter| letter.id);
     page(&SystemPage {
         frame: visitor.frame("/system"),
         cli: "gaffer system\ngaffer dead-letters list".to_owned(),
-        curl: format!("{}\n{}", curl(&master, "GET", "/system"), curl(&master, "GET", "/dead-letters")),
+        curl: format!("{}\n{}", curl(&site, "GET", "/system"), curl(&site, "GET", "/dead-letters")),
         troubles: troubles(&state),
         more: letters.next_cursor.map(|cursor| address("/system", &[("cursor", &cursor)])),
         letters: letters.items.into_iter().map(LetterRow::of).collect(),
@@ -95,28 +98,38 @@ fn troubles(state: &System) -> Vec<TroubleRow> {
             detail: trouble.message.clone(),
         });
     }
-    rows.extend(state.locked_jobs.iter().map(|locked| TroubleRow {
-        what: format!("Job {} is locked", locked.job),
-        since: Some(locked.since.timestamp_millis()),
+    rows.extend(state.locked_jobs.iter().map(|(job, since)| TroubleRow {
+        what: format!("Job {job} is locked"),
+        since: Some(since.timestamp_millis()),
         detail: "another transaction in the database holds its row; its changes wait".to_owned(),
+    }));
+    rows.extend(state.loops.iter().filter_map(|(name, status)| {
+        Some(TroubleRow {
+            what: format!("The background loop {name} fails"),
+            since: Some(status.failing_since?.timestamp_millis()),
+            detail: status.last.as_ref().and_then(|last| last.result.clone().err()).unwrap_or_default(),
+        })
     }));
     rows
 }
 
 fn loops(state: System) -> Vec<LoopRow> {
-    let row = |one: gaffer_protocol::rest::BackgroundLoop| LoopRow {
-        ran: one.last_run_at.map(|at| at.timestamp_millis()),
-        took: one.last_run_seconds.map(|seconds| format!("{:.1} ms", seconds * 1_000.0)).unwrap_or_default(),
-        is_failing: one.last_run_error.is_some(),
-        result: match (one.last_run_error, one.last_run_done) {
-            (Some(error), _) => error,
-            (None, Some(0)) => "nothing to do".to_owned(),
-            (None, Some(done)) => format!("{done} done"),
-            (None, None) => String::new(),
-        },
-        name: one.name,
-        description: one.description,
-        runs: one.runs,
+    let row = |(name, status): (&str, Status)| {
+        let last = status.last.as_ref();
+        LoopRow {
+            ran: last.map(|last| last.at.timestamp_millis()),
+            took: last.map(|last| format!("{:.1} ms", last.took.as_secs_f64() * 1_000.0)).unwrap_or_default(),
+            is_failing: last.is_some_and(|last| last.result.is_err()),
+            result: match last.map(|last| &last.result) {
+                Some(Err(error)) => error.clone(),
+                Some(Ok(0)) => "nothing to do".to_owned(),
+                Some(Ok(done)) => format!("{done} done"),
+                None => String::new(),
+            },
+            name: name.to_owned(),
+            description: status.description.to_owned(),
+            runs: status.runs,
+        }
     };
     state.loops.into_iter().map(row).collect()
 }
@@ -136,27 +149,27 @@ impl LetterRow {
             task: format!("{}{attempt}", letter.task.unwrap_or_default()),
             worker: letter.worker.unwrap_or_default(),
             reason: letter.reason,
-            is_output: letter.kind == "output",
+            is_output: letter.kind == LetterKind::Output,
         }
     }
 }
 
 /// `POST /system/dead-letters/{letter}/retry`
 pub async fn retry(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
     visitor: SessionUser,
     Path(letter): Path<String>,
 ) -> Result<Response, Error> {
-    retry_letter(&master, &visitor.caller, &letter).await?;
+    dead_letters::retry(&context, &visitor.actor, id(&letter, "dead letter")?).await?;
     Ok(Redirect::to("/system").into_response())
 }
 
 /// `POST /system/dead-letters/{letter}/delete`
 pub async fn delete(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
     visitor: SessionUser,
     Path(letter): Path<String>,
 ) -> Result<Response, Error> {
-    delete_letter(&master, &visitor.caller, &letter).await?;
+    dead_letters::delete(&context, &visitor.actor, id(&letter, "dead letter")?).await?;
     Ok(Redirect::to("/system").into_response())
 }

@@ -7,11 +7,10 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use gaffer_domain::JobId;
 use gaffer_domain::placement::{Candidate, Receipt};
-use gaffer_protocol::rest::Attempt;
+use gaffer_domain::spec::JobSpec;
 use gaffer_protocol::wire::{ContainerFacts, KillReceipt, PublishedPort};
 
-use super::super::api::jobs::find_short as find_job;
-use super::super::api::tasks::find;
+use super::super::Site;
 use super::super::error::Error;
 use super::super::params::{Params, id};
 use super::format::{Elapsed, address, moment};
@@ -21,7 +20,10 @@ use super::jobs::curl;
 use super::log::{self, LogQuery, LogView};
 use super::page;
 use super::rows::{TaskRow, exit};
-use crate::Master;
+use crate::operations::jobs::no_job;
+use crate::operations::tasks::{self, Addressed};
+use crate::records::{Attempt, Task};
+use crate::views::Views;
 
 #[derive(Template)]
 #[template(path = "task.html")]
@@ -146,10 +148,13 @@ fn made_of(candidate: &Candidate) -> String {
 
 impl Placement {
     fn of(receipt: Receipt) -> Placement {
-        let why = format!(
-            "the best of {} that could take it, of {} in all ({})",
-            receipt.feasible, receipt.workers, receipt.strategy
-        );
+        let Receipt { strategy, workers, feasible, .. } = &receipt;
+        let why = match receipt.suitable {
+            Some(suitable) => format!(
+                "{strategy} chose it among {feasible} with room, of {suitable} that match, of {workers} workers in all"
+            ),
+            None => format!("{strategy} chose it among {feasible} that could take it, of {workers} in all"),
+        };
         let candidates = receipt.candidates.into_iter().map(|candidate| ShownCandidate {
             score: format!("{:.4}", candidate.score),
             made_of: made_of(&candidate),
@@ -161,7 +166,8 @@ impl Placement {
 
 /// `GET /jobs/{job}/tasks/{task}`
 pub async fn show(
-    State(master): State<Arc<Master>>,
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
     visitor: SessionUser,
     Path((job, task)): Path<(String, String)>,
     params: Params,
@@ -169,29 +175,31 @@ pub async fn show(
     let params = params.only(&LogQuery::PARAMS, &[])?;
     let wish = LogQuery::of(&params)?;
     let job: JobId = id(&job, "job")?;
-    let job = find_job(&master.reads, &visitor.caller, job).await?;
-    let task = find(&master.reads, job.id, &task).await?;
-    let here = format!("/jobs/{}/tasks/{}", job.id, task.view.address);
-    let attempts = master.reads.attempt_list(task.id).await?;
-    let log = log::view(&master, &here, &task, std::slice::from_ref(&task), &wish).await?;
+    let found = views.reads.job_get(visitor.actor.project, job).await?.ok_or_else(|| no_job(job))?;
+    let addressed = Addressed { job, task: &task };
+    let task = tasks::find(&views.reads, &visitor.actor, addressed).await?;
+    let here = format!("/jobs/{job}/tasks/{}", task.address);
+    let attempts = views.reads.attempt_list(task.id).await?;
+    let spec = views.reads.spec(job).await?;
+    let log = log::view(&views, &here, &task, std::slice::from_ref(&task), &wish).await?;
     let attempt = wish.attempt.map(|attempt| attempt.to_string()).unwrap_or_default();
-    let live = [("tab", "task"), ("task", task.view.address.as_str()), ("attempt", &attempt)];
+    let live = [("tab", "task"), ("task", task.address.as_str()), ("attempt", &attempt)];
     page(&TaskPage {
         frame: visitor.frame("/jobs"),
-        live: address(&format!("/jobs/{}/live", job.id), &live),
-        cli: format!("gaffer logs {} --task {}\ngaffer explain {}", job.id, task.view.address, job.id),
-        curl: curl(&master, "GET", &here),
-        workdir: workdir(&job.spec, &task.view.task),
-        job: JobHead::of(&job, None),
-        row: TaskRow::from(&task.view),
+        live: address(&format!("/jobs/{job}/live"), &live),
+        cli: format!("gaffer logs {job} --task {}\ngaffer explain {job}", task.address),
+        curl: curl(&site, "GET", &here),
+        workdir: spec.and_then(|spec| workdir(&spec, &task)),
+        job: JobHead::of(&found, None),
+        row: TaskRow::from(&task),
         attempts: attempts.into_iter().map(|attempt| AttemptView::of(attempt, &here)).collect(),
         log,
     })
 }
 
 /// Where the tasks of a definition run, if the job says so.
-fn workdir(spec: &serde_json::Value, definition: &str) -> Option<String> {
-    let tasks = spec.get("tasks")?.as_array()?;
-    let task = tasks.iter().find(|task| task.get("name").is_some_and(|name| name == definition))?;
-    task.get("workdir")?.as_str().map(str::to_owned)
+fn workdir(spec: &JobSpec, task: &Task) -> Option<String> {
+    let definition = spec.tasks.get(usize::try_from(task.position).ok()?)?;
+    let in_container = definition.container.as_ref().and_then(|container| container.workdir.clone());
+    definition.workdir.clone().or(in_container)
 }

@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::CookieJar;
 use serde::Deserialize;
 
+use super::super::Site;
 use super::format::local_path;
-use crate::Master;
 
 const COOKIE: &str = "gaffer_theme";
 const A_YEAR_SECS: u32 = 365 * 24 * 3_600;
@@ -74,11 +74,11 @@ pub struct Choice {
 }
 
 /// `POST /theme`
-pub async fn set(State(master): State<Arc<Master>>, Form(choice): Form<Choice>) -> Response {
+pub async fn set(State(site): State<Arc<Site>>, Form(choice): Form<Choice>) -> Response {
     let theme = Theme::named(&choice.theme).unwrap_or_default();
     let back = local_path(&choice.back).unwrap_or("/");
     let mut response = Redirect::to(back).into_response();
-    let (name, path) = (theme.name(), master.base_path.for_cookies());
+    let (name, path) = (theme.name(), site.base_path.for_cookies());
     let cookie = format!("{COOKIE}={name}; Path={path}; Max-Age={A_YEAR_SECS}; SameSite=Lax; HttpOnly");
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);

@@ -8,13 +8,11 @@ use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::Utc;
-use gaffer_domain::quantity::Span;
-use gaffer_domain::worker::Intake;
+use gaffer_domain::worker::{Intake, WorkerState};
 use gaffer_domain::{ProjectId, WorkerId};
-use gaffer_protocol::rest::{Draining, NewKey, Worker};
 use serde::Deserialize;
 
-use super::super::api::{keys, workers};
+use super::super::Site;
 use super::super::error::Error;
 use super::super::params::wrong;
 use super::fleet::WorkerRow;
@@ -25,8 +23,12 @@ use super::page;
 use super::plot::Plot;
 use super::stream::{Feed, stream};
 use super::view::{Browser, View};
-use crate::Master;
+use crate::operations::keys::NewKey;
+use crate::operations::workers::{self, Drain, WorkerView};
+use crate::operations::{Context, OperationError, keys};
+use crate::records::{KeyKind, Worker};
 use crate::snapshot;
+use crate::views::Views;
 
 const PACE: Duration = Duration::from_secs(2);
 
@@ -56,27 +58,29 @@ struct DriverView {
 
 /// `GET /workers/{worker}`: by number or name.
 pub async fn show(
-    State(master): State<Arc<Master>>,
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
     visitor: SessionUser,
     Path(worker): Path<String>,
 ) -> Result<Response, Error> {
-    let worker = workers::one(&master, &visitor.caller, &worker).await?;
-    let row = WorkerRow::from(&worker);
-    let takes_work = worker.intake == "open";
+    let view = workers::get(&views, &visitor.actor, &worker).await?;
+    let worker = &view.worker;
+    let takes_work = worker.intake == Intake::Open;
     let action = if takes_work { "drain" } else { "resume" };
     page(&WorkerPage {
         frame: visitor.frame("/workers"),
         cli: format!("gaffer worker {action} {}", quoted(&worker.name)),
-        curl: curl(&master, "POST", &format!("/workers/{}/{action}", worker.id)),
+        curl: curl(&site, "POST", &format!("/workers/{}/{action}", worker.id)),
         takes_work,
-        can_be_removed: matches!(worker.state.as_str(), "offline" | "lost"),
-        drains: match worker.intake.as_str() {
-            "cordoned" => Some("It takes nothing new, and keeps what it has.".to_owned()),
-            _ => worker.draining.as_ref().map(drains),
+        can_be_removed: !view.state.is_connected(),
+        drains: match worker.intake {
+            Intake::Open => None,
+            Intake::Cordoned => Some("It takes nothing new, and keeps what it has.".to_owned()),
+            Intake::Draining => Some(drains(worker)),
         },
-        plots: Plot::of_worker(&master.samples.of(worker.id), Utc::now()),
-        away: away(&worker),
-        machine: machine(&worker),
+        plots: Plot::of_worker(&views.status.samples.of(worker.id), Utc::now()),
+        away: away(&view),
+        machine: machine(&view),
         first_seen: moment(&worker.created_at.timestamp_millis()),
         drivers: worker
             .drivers
@@ -88,14 +92,14 @@ pub async fn show(
                 DriverView { name, is_healthy: driver.healthy, health: format!("{health}{detail}") }
             })
             .collect(),
-        warnings: worker.warnings,
-        row,
+        row: WorkerRow::from(&view),
+        warnings: view.warnings,
     })
 }
 
 /// How far it is with draining, and what is still to come.
-fn drains(draining: &Draining) -> String {
-    match (draining.drained_at, draining.until) {
+fn drains(worker: &Worker) -> String {
+    match (worker.drained_at, worker.drain_until) {
         (Some(at), _) => format!(
             "It takes nothing new and has had nothing left since {}: it may be switched off.",
             moment(&at.timestamp_millis())
@@ -112,52 +116,49 @@ fn drains(draining: &Draining) -> String {
 }
 
 /// Since when a worker is away, and what that means.
-fn away(worker: &Worker) -> Option<String> {
-    let since = ago(&worker.last_seen_at.timestamp_millis(), &Utc::now().timestamp_millis());
-    match worker.state.as_str() {
-        "lost" => Some(format!(
+fn away(view: &WorkerView) -> Option<String> {
+    let since = ago(&view.last_seen_at.timestamp_millis(), &Utc::now().timestamp_millis());
+    match view.state {
+        WorkerState::Lost => Some(format!(
             "Last heard of {since}. What it ran has ended or will, as each job's lost_after says."
         )),
-        "offline" => Some(format!(
+        WorkerState::Offline => Some(format!(
             "Last heard of {since}. What it runs goes on there; its output comes when it is back."
         )),
-        _ => None,
+        WorkerState::Online | WorkerState::Cordoned | WorkerState::Draining => None,
     }
 }
 
-fn machine(worker: &Worker) -> String {
-    let memory = worker.usage.as_ref().map(|usage| format!(", {} memory", bytes(usage.memory_total_bytes)));
-    format!("{} {}{}", worker.os, worker.arch, memory.unwrap_or_default())
+fn machine(view: &WorkerView) -> String {
+    let memory = view.stats().map(|stats| format!(", {} memory", bytes(stats.memory_total.get())));
+    format!("{} {}{}", view.worker.os, view.worker.arch, memory.unwrap_or_default())
 }
 
 /// `GET /workers/{worker}/live`: the stream of that page.
 pub async fn live(
-    State(master): State<Arc<Master>>,
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
     visitor: SessionUser,
     Path(worker): Path<String>,
 ) -> Result<Response, Error> {
-    let worker = workers::one(&master, &visitor.caller, &worker).await?.id;
-    let project = visitor.caller.project;
-    let feed = WorkerFeed { master: master.clone(), project, worker };
-    Ok(stream(master, format!("{project} worker {worker}"), Browser::default(), || feed))
+    let worker = workers::number(&views, &visitor.actor, &worker).await?;
+    let project = visitor.actor.project;
+    let feed = || WorkerFeed { views: views.clone(), project, worker };
+    Ok(stream(&views, &site, format!("{project} worker {worker}"), Browser::default(), feed))
 }
 
 struct WorkerFeed {
-    master: Arc<Master>,
+    views: Arc<Views>,
     project: ProjectId,
     worker: WorkerId,
 }
 
 impl Feed for WorkerFeed {
     async fn look(&mut self) -> Result<View, Error> {
-        let snapshot = self.master.snapshots.of(self.project, snapshot::RECENT).await?;
-        let worker = snapshot.workers.iter().find(|worker| worker.id == self.worker);
-        Ok(match worker {
-            Some(worker) => View::default().fields(&WorkerRow::from(&workers::view(
-                &self.master,
-                worker.clone(),
-                Utc::now(),
-            ))),
+        let snapshot = self.views.snapshots.of(self.project, snapshot::RECENT).await?;
+        let worker = snapshot.workers.iter().find(|worker| worker.id == self.worker).cloned();
+        Ok(match worker.map(|worker| WorkerView::of(&self.views, worker, Utc::now())) {
+            Some(view) => View::default().fields(&WorkerRow::from(&view)),
             None => View::default(),
         })
     }
@@ -179,7 +180,7 @@ pub struct DrainForm {
 
 /// `POST /workers/{worker}/drain`
 pub async fn drain(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
     visitor: SessionUser,
     Path(worker): Path<String>,
     Form(form): Form<DrainForm>,
@@ -188,46 +189,40 @@ pub async fn drain(
         "" => None,
         text => Some(text.parse().map_err(|error| wrong("deadline", &format!("{error}")))?),
     };
-    set_intake(&master, &visitor, &worker, Intake::Draining, deadline).await
+    let wanted = Drain { worker: &worker, deadline };
+    Ok(show_again(&workers::drain(&context, &visitor.actor, wanted).await?))
 }
 
 /// `POST /workers/{worker}/cordon`
 pub async fn cordon(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
     visitor: SessionUser,
     Path(worker): Path<String>,
 ) -> Result<Response, Error> {
-    set_intake(&master, &visitor, &worker, Intake::Cordoned, None).await
+    Ok(show_again(&workers::cordon(&context, &visitor.actor, &worker).await?))
 }
 
 /// `POST /workers/{worker}/remove`
 pub async fn remove(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
     visitor: SessionUser,
     Path(worker): Path<String>,
 ) -> Result<Response, Error> {
-    workers::remove_one(&master, &visitor.caller, &worker).await?;
+    workers::remove(&context, &visitor.actor, &worker).await?;
     Ok(Redirect::to("/workers").into_response())
 }
 
 /// `POST /workers/{worker}/resume`
 pub async fn resume(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
     visitor: SessionUser,
     Path(worker): Path<String>,
 ) -> Result<Response, Error> {
-    set_intake(&master, &visitor, &worker, Intake::Open, None).await
+    Ok(show_again(&workers::resume(&context, &visitor.actor, &worker).await?))
 }
 
-async fn set_intake(
-    master: &Master,
-    visitor: &SessionUser,
-    worker: &str,
-    intake: Intake,
-    deadline: Option<Span>,
-) -> Result<Response, Error> {
-    let worker = workers::set_intake(master, &visitor.caller, worker, intake, deadline).await?;
-    Ok(Redirect::to(&format!("/workers/{}", worker.id)).into_response())
+fn show_again(view: &WorkerView) -> Response {
+    Redirect::to(&format!("/workers/{}", view.worker.id)).into_response()
 }
 
 #[derive(Template)]
@@ -262,20 +257,20 @@ pub struct NewWorker {
 
 /// `POST /workers/new`: makes a key and shows the line to run, this once.
 pub async fn new_key(
-    State(master): State<Arc<Master>>,
+    State(context): State<Arc<Context>>,
+    State(site): State<Arc<Site>>,
     visitor: SessionUser,
     Form(new): Form<NewWorker>,
 ) -> Result<Response, Error> {
-    let key = NewKey { kind: "worker".to_owned(), name: new.name.clone(), expires_in_seconds: None };
+    let key = NewKey { kind: KeyKind::Worker, name: new.name.clone(), expires_in_seconds: None };
     let mut answer = NewWorkerPage::new(&visitor, new.name);
-    match keys::create_key(&master, &visitor.caller, key).await {
-        Ok(key) => {
-            let secret = key.key.unwrap_or_default();
-            answer.line =
-                Some(format!("MASTER_URL={} \\\nAPI_KEY={secret} \\\ngaffer worker", master.worker_url));
+    match keys::create(&context, &visitor.actor, key).await {
+        Ok(created) => {
+            let (url, secret) = (&site.worker_url, created.secret);
+            answer.line = Some(format!("MASTER_URL={url} \\\nAPI_KEY={secret} \\\ngaffer worker"));
         }
-        Err(Error::Unprocessable { detail, .. }) => answer.error = Some(detail),
-        Err(error) => return Err(error),
+        Err(OperationError::Invalid { detail, .. }) => answer.error = Some(detail),
+        Err(error) => return Err(error.into()),
     }
     page(&answer)
 }

@@ -6,9 +6,8 @@ use std::time::Duration;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use gaffer_domain::ProjectId;
 
-use super::super::api::workers;
+use super::super::Site;
 use super::super::error::Error;
 use super::super::params::Params;
 use super::fleet::WorkerRow;
@@ -17,8 +16,9 @@ use super::jobs::curl;
 use super::page;
 use super::stream::{Feed, stream};
 use super::view::{Browser, View};
-use crate::Master;
+use crate::operations::{Actor, workers};
 use crate::snapshot;
+use crate::views::Views;
 
 /// Heartbeats change nothing that is announced, so the fleet is looked at now and then.
 const PACE: Duration = Duration::from_secs(2);
@@ -34,12 +34,16 @@ struct WorkersPage {
 }
 
 /// `GET /workers`
-pub async fn list(State(master): State<Arc<Master>>, visitor: SessionUser) -> Result<Response, Error> {
-    let workers = workers::all(&master, visitor.caller.project, snapshot::NOW).await?;
+pub async fn list(
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
+    visitor: SessionUser,
+) -> Result<Response, Error> {
+    let workers = workers::list(&views, &visitor.actor, snapshot::NOW).await?;
     page(&WorkersPage {
         frame: visitor.frame("/workers"),
         cli: "gaffer workers".to_owned(),
-        curl: curl(&master, "GET", "/workers"),
+        curl: curl(&site, "GET", "/workers"),
         rows: workers.iter().map(WorkerRow::from).collect(),
         blank: WorkerRow::default(),
     })
@@ -47,29 +51,31 @@ pub async fn list(State(master): State<Arc<Master>>, visitor: SessionUser) -> Re
 
 /// `GET /workers/live`: the stream of that page; with `since`, of those that have connected for the first time since.
 pub async fn live(
-    State(master): State<Arc<Master>>,
+    State(views): State<Arc<Views>>,
+    State(site): State<Arc<Site>>,
     visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
     let params = params.only(&["since"], &[])?;
     let since = params.parse::<i64>("since", "a time in milliseconds since 1970")?;
-    let project = visitor.caller.project;
-    let key = format!("{project} workers {since:?}");
-    let feed = WorkersFeed { master: master.clone(), project, since };
-    Ok(stream(master, key, Browser::default(), || feed))
+    let actor = visitor.actor;
+    let key = format!("{} workers {since:?}", actor.project);
+    let feed = || WorkersFeed { views: views.clone(), actor, since };
+    Ok(stream(&views, &site, key, Browser::default(), feed))
 }
 
 struct WorkersFeed {
-    master: Arc<Master>,
-    project: ProjectId,
+    views: Arc<Views>,
+    actor: Actor,
     since: Option<i64>,
 }
 
 impl Feed for WorkersFeed {
     async fn look(&mut self) -> Result<View, Error> {
-        let workers = workers::all(&self.master, self.project, snapshot::RECENT).await?;
+        let workers = workers::list(&self.views, &self.actor, snapshot::RECENT).await?;
         let rows = |is_wanted: &dyn Fn(i64) -> bool| -> Vec<WorkerRow> {
-            let wanted = workers.iter().filter(|worker| is_wanted(worker.created_at.timestamp_millis()));
+            let wanted =
+                workers.iter().filter(|worker| is_wanted(worker.worker.created_at.timestamp_millis()));
             wanted.map(WorkerRow::from).collect()
         };
         Ok(match self.since {

@@ -31,12 +31,11 @@ const DEFAULT_REGISTRY: &str = "https://index.docker.io/v1/";
 pub(super) async fn pull(
     docker: &Docker,
     image: &str,
-    credentials: Option<&Path>,
-    note: &(dyn Fn(String) + Sync),
+    credentials: Option<DockerCredentials>,
+    note: &(dyn Fn(String) + Send + Sync),
 ) -> Result<(), StartError> {
     let reference = complete(image);
     let options = CreateImageOptions { from_image: Some(reference.clone()), ..CreateImageOptions::default() };
-    let credentials = credentials.and_then(|file| credentials_for(file, registry(image)));
     let is_anonymous = credentials.is_none();
     let mut layers = Layers::default();
     let began = Instant::now();
@@ -133,9 +132,10 @@ struct Login {
     identitytoken: Option<String>,
 }
 
-/// The credentials for a registry; none if the file is missing, damaged or has none. (Those that Docker keeps outside
-/// of the file, with a credential helper, cannot be had.)
-fn credentials_for(file: &Path, registry: &str) -> Option<DockerCredentials> {
+/// The credentials for the registry of an image; none if the file is missing, damaged or has none. (Those that Docker
+/// keeps outside of the file, with a credential helper, cannot be had.) Blocks.
+pub(super) fn credentials_for(file: &Path, image: &str) -> Option<DockerCredentials> {
+    let registry = registry(image);
     let text = std::fs::read(file).ok()?;
     let parsed: Result<CredentialsFile, _> = serde_json::from_slice(&text);
     let mut auths = match parsed {
@@ -233,7 +233,7 @@ mod tests {
         }, "credsStore": "desktop"});
         std::fs::write(&file, config.to_string()).unwrap();
         let login = |image: &str| {
-            let found = credentials_for(&file, registry(image))?;
+            let found = credentials_for(&file, image)?;
             Some((found.username.unwrap(), found.password.unwrap()))
         };
         let pair = |name: &str, password: &str| Some((name.to_owned(), password.to_owned()));

@@ -1,6 +1,6 @@
 //! What the daemon is asked to create for an attempt: safe unless the operator allows otherwise.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use bollard::models::{
@@ -12,7 +12,7 @@ use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::{Action, Container, Gpus, Network, Volume};
 use gaffer_protocol::definitions::StartAttempt;
 
-use super::super::{StartError, program};
+use super::super::StartError;
 use crate::config::ContainerPolicy;
 
 /// Names the worker that a container belongs to.
@@ -49,16 +49,19 @@ pub(super) fn name(owner: &str, attempt: AttemptRef) -> String {
     format!("gaffer-{owner}-{attempt}")
 }
 
-/// Describes the container of an attempt, or says what of it this worker's operator does not allow.
-pub(super) fn container(
-    start: &StartAttempt,
-    spec: &Container,
-    worker_name: &str,
-    owner: &str,
-    policy: &ContainerPolicy,
-    abilities: Abilities,
-) -> Result<ContainerCreateBody, StartError> {
-    check(spec, policy)?;
+/// The container that an attempt asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub start: &'a StartAttempt,
+    pub spec: &'a Container,
+    pub environment: &'a BTreeMap<String, String>,
+    /// Its volumes, see [`mount`].
+    pub mounts: &'a [Mount],
+}
+
+/// Describes the container of an attempt.
+pub(super) fn container(wanted: Wanted<'_>, owner: &str, abilities: Abilities) -> ContainerCreateBody {
+    let Wanted { start, spec, environment, .. } = wanted;
     let (entrypoint, command) = match &start.definition.action {
         Action::Command(command) => {
             (spec.entrypoint.clone(), Some(command.clone()).filter(|c| !c.is_empty()))
@@ -67,8 +70,6 @@ pub(super) fn container(
         Action::Script(text) if text.starts_with("#!") => (Some(vec![SCRIPT_PATH.to_owned()]), None),
         Action::Script(_) => (Some(vec!["/bin/sh".to_owned(), SCRIPT_PATH.to_owned()]), None),
     };
-    let mut environment = start.definition.env.clone();
-    environment.extend(program::said(start, worker_name));
     let labels = [
         (OWNER_LABEL, owner.to_owned()),
         (ATTEMPT_LABEL, start.attempt.to_string()),
@@ -76,11 +77,11 @@ pub(super) fn container(
         (TASK_LABEL, format!("{}.{}", start.definition.task, start.index)),
     ];
     let exposed = spec.ports.iter().map(|port| format!("{}/{}", port.container, port.protocol.as_str()));
-    Ok(ContainerCreateBody {
+    ContainerCreateBody {
         image: Some(spec.image.clone()),
         entrypoint,
         cmd: command,
-        env: Some(environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        env: Some(environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
         user: spec.user.clone(),
         working_dir: spec.workdir.clone(),
         labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
@@ -91,17 +92,13 @@ pub(super) fn container(
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         exposed_ports: Some(exposed.collect()),
-        host_config: Some(host_config(start, spec, policy, abilities)?),
+        host_config: Some(host_config(wanted, abilities)),
         ..ContainerCreateBody::default()
-    })
+    }
 }
 
-fn host_config(
-    start: &StartAttempt,
-    spec: &Container,
-    policy: &ContainerPolicy,
-    abilities: Abilities,
-) -> Result<HostConfig, StartError> {
+fn host_config(wanted: Wanted<'_>, abilities: Abilities) -> HostConfig {
+    let Wanted { start, spec, mounts, .. } = wanted;
     let resources = start.definition.resources;
     let memory = Some(resources.memory).filter(|memory| *memory > Bytes(0)).map(|Bytes(bytes)| to_i64(bytes));
     let binding = |host: u16| PortBinding {
@@ -111,7 +108,6 @@ fn host_config(
     let ports = spec.ports.iter().map(|port| {
         (format!("{}/{}", port.container, port.protocol.as_str()), Some(vec![binding(port.host)]))
     });
-    let mounts = spec.volumes.iter().map(|volume| mount(volume, &policy.volume_roots));
     let tmpfs =
         spec.tmpfs.iter().map(|(path, size)| (path.clone(), format!("rw,nosuid,nodev,size={}", size.0)));
     let network = match spec.network {
@@ -123,7 +119,7 @@ fn host_config(
         all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     };
     let disk = Some(resources.disk).filter(|disk| abilities.disk_limit && *disk > Bytes(0));
-    Ok(HostConfig {
+    HostConfig {
         memory,
         // Without swap beyond it: a limit that slows a machine down for minutes is none.
         memory_swap: memory,
@@ -135,7 +131,7 @@ fn host_config(
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         privileged: Some(false),
         port_bindings: Some(ports.collect()),
-        mounts: Some(mounts.collect::<Result<_, _>>()?),
+        mounts: Some(mounts.to_vec()),
         tmpfs: Some(tmpfs.collect()),
         network_mode: Some(network.to_owned()),
         device_requests: spec.gpus.map(|gpus| {
@@ -158,11 +154,11 @@ fn host_config(
         }),
         auto_remove: Some(false),
         ..HostConfig::default()
-    })
+    }
 }
 
-/// What the operator does not allow.
-fn check(spec: &Container, policy: &ContainerPolicy) -> Result<(), StartError> {
+/// Says what this worker's operator does not allow.
+pub(super) fn check(spec: &Container, policy: &ContainerPolicy) -> Result<(), StartError> {
     let is_allowed = |pattern: &String| matches(pattern, &spec.image);
     if !policy.images.is_empty() && !policy.images.iter().any(is_allowed) {
         return Err(StartError::other(format!(
@@ -191,8 +187,8 @@ fn check(spec: &Container, policy: &ContainerPolicy) -> Result<(), StartError> {
     Ok(())
 }
 
-/// A volume, if it lies below one of the roots once all symbolic links are followed.
-fn mount(volume: &Volume, roots: &[PathBuf]) -> Result<Mount, StartError> {
+/// A volume, if it lies below one of the roots once all symbolic links are followed. Blocks.
+pub(super) fn mount(volume: &Volume, roots: &[PathBuf]) -> Result<Mount, StartError> {
     let refused = |why: String| StartError::other(format!("volume refused: {} {why}", volume.source));
     if roots.is_empty() {
         return Err(refused(

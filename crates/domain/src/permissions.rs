@@ -1,0 +1,178 @@
+//! Who may do what: one list. Whoever acts for somebody asks it before anything else.
+
+use std::fmt;
+
+/// What somebody is to an installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// A user of the first project, whose key or browser session it is: the installation is theirs.
+    Operator,
+    /// A user of another project, with a key or a browser session.
+    User,
+    /// A worker, with its key: it takes work, and asks for nothing.
+    Worker,
+}
+
+/// What somebody may do in their project; what says so is about the whole installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Read jobs, tasks, output, history, workers and the queue.
+    Look,
+    /// Submit a job, or run one again.
+    SubmitJob,
+    /// Stop a job.
+    StopJob,
+    /// Delete a job that is over.
+    DeleteJob,
+    /// Send a signal to a task.
+    SignalTask,
+    /// Write to the standard input of a task.
+    WriteToTask,
+    /// Let a worker drain, cordon it, or let it take work again.
+    DirectWorker,
+    /// Remove a worker that is gone.
+    RemoveWorker,
+    /// List keys, without what they are.
+    ListKeys,
+    /// Create a key.
+    CreateKey,
+    /// Revoke a key.
+    RevokeKey,
+    /// Create a link that signs oneself in.
+    CreateSignInLink,
+    /// See what the database refused.
+    ListDeadLetters,
+    /// Try again to store what the database refused.
+    RetryDeadLetter,
+    /// Delete what the database refused.
+    DeleteDeadLetter,
+    /// See how the master's loops and its database are doing.
+    LookAtSystem,
+    /// See how the scheduler is doing, for all projects.
+    LookAtScheduler,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Role; 3] = [Role::Operator, Role::User, Role::Worker];
+
+    /// Whether this one may do that.
+    pub fn may(self, action: Action) -> bool {
+        allowed(action).contains(&self)
+    }
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Operator => "operator",
+            Role::User => "user",
+            Role::Worker => "worker",
+        }
+    }
+}
+
+/// The list: who may do this.
+fn allowed(action: Action) -> &'static [Role] {
+    use Role::{Operator, User};
+    match action {
+        Action::Look => &[Operator, User],
+        Action::SubmitJob => &[Operator, User],
+        Action::StopJob => &[Operator, User],
+        Action::DeleteJob => &[Operator, User],
+        Action::SignalTask => &[Operator, User],
+        Action::WriteToTask => &[Operator, User],
+        Action::DirectWorker => &[Operator, User],
+        Action::RemoveWorker => &[Operator, User],
+        Action::ListKeys => &[Operator, User],
+        Action::CreateKey => &[Operator, User],
+        Action::RevokeKey => &[Operator, User],
+        Action::CreateSignInLink => &[Operator, User],
+        Action::ListDeadLetters => &[Operator, User],
+        Action::RetryDeadLetter => &[Operator, User],
+        Action::DeleteDeadLetter => &[Operator, User],
+        Action::LookAtSystem => &[Operator, User],
+        Action::LookAtScheduler => &[Operator],
+    }
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Action; 17] = [
+        Action::Look,
+        Action::SubmitJob,
+        Action::StopJob,
+        Action::DeleteJob,
+        Action::SignalTask,
+        Action::WriteToTask,
+        Action::DirectWorker,
+        Action::RemoveWorker,
+        Action::ListKeys,
+        Action::CreateKey,
+        Action::RevokeKey,
+        Action::CreateSignInLink,
+        Action::ListDeadLetters,
+        Action::RetryDeadLetter,
+        Action::DeleteDeadLetter,
+        Action::LookAtSystem,
+        Action::LookAtScheduler,
+    ];
+}
+
+/// What follows "may", in an error and in the table.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Action::Look => "read jobs, output, history, workers and the queue",
+            Action::SubmitJob => "submit and rerun jobs",
+            Action::StopJob => "stop jobs",
+            Action::DeleteJob => "delete jobs",
+            Action::SignalTask => "send signals to tasks",
+            Action::WriteToTask => "write to the standard input of tasks",
+            Action::DirectWorker => "drain, cordon and resume workers",
+            Action::RemoveWorker => "remove workers",
+            Action::ListKeys => "list keys",
+            Action::CreateKey => "create keys",
+            Action::RevokeKey => "revoke keys",
+            Action::CreateSignInLink => "create a sign-in link for themselves",
+            Action::ListDeadLetters => "list dead letters",
+            Action::RetryDeadLetter => "retry dead letters",
+            Action::DeleteDeadLetter => "delete dead letters",
+            Action::LookAtSystem => "read the state of the master",
+            Action::LookAtScheduler => "read the scheduler's statistics of all projects",
+        })
+    }
+}
+
+/// The list as a table in Markdown, as SECURITY.md has it.
+pub fn matrix() -> String {
+    let heads: String = Role::ALL.iter().map(|role| format!(" {} |", role.as_str())).collect();
+    let mut table = format!("| may |{heads}\n|---|{}\n", "---|".repeat(Role::ALL.len()));
+    for action in Action::ALL {
+        let answers = Role::ALL.map(|role| if role.may(action) { " yes |" } else { " no |" });
+        table.push_str(&format!("| {action} |{}\n", answers.concat()));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_is_in_the_table_once() {
+        let table = matrix();
+        for action in Action::ALL {
+            assert_eq!(table.matches(&format!("| {action} |")).count(), 1, "{table}");
+        }
+        assert_eq!(table.lines().count(), Action::ALL.len() + 2);
+    }
+
+    #[test]
+    fn users_may_do_everything_in_their_project_and_workers_nothing() {
+        for action in Action::ALL {
+            assert!(Role::Operator.may(action), "{action}");
+            assert_eq!(Role::User.may(action), action != Action::LookAtScheduler, "{action}");
+            assert!(!Role::Worker.may(action), "{action}");
+        }
+    }
+}

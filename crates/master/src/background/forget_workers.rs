@@ -1,0 +1,38 @@
+//! Forgets lost workers that have run nothing for long.
+
+use std::time::Duration;
+
+use gaffer_domain::quantity::Span;
+
+use super::driver::{Background, Ran};
+use crate::store::{Store, StoreError};
+
+const SHORTEST_PERIOD: Duration = Duration::from_secs(30);
+const LONGEST_PERIOD: Duration = Duration::from_secs(3_600);
+
+/// The loop.
+#[derive(Debug)]
+pub struct ForgetWorkers {
+    /// Where workers are.
+    pub store: Store,
+    /// Lost workers that have run nothing for so long are forgotten.
+    pub after: Span,
+}
+
+impl Background for ForgetWorkers {
+    const NAME: &'static str = "forget_workers";
+    const DESCRIPTION: &'static str = "forgets lost workers that have run nothing for long";
+
+    /// Exactly enough, and rarely.
+    fn period(&self) -> Duration {
+        (self.after.to_std() / 100).clamp(SHORTEST_PERIOD, LONGEST_PERIOD)
+    }
+
+    async fn run_once(&mut self) -> Result<Ran, StoreError> {
+        let workers = self.store.workers_forget(self.after).await?;
+        if workers > 0 {
+            tracing::info!(workers, "lost workers were forgotten");
+        }
+        Ok(Ran { done: workers, again_after: None })
+    }
+}

@@ -1,0 +1,114 @@
+//! Remembers for an hour what was reserved and used on each worker, for plots; in memory only, as heartbeats write nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::Utc;
+use gaffer_domain::{Time, WorkerId};
+
+use super::driver::{Background, Ran};
+use crate::hub::Hub;
+use crate::records::Worker;
+use crate::store::{Store, StoreError};
+
+/// So often a sample is taken.
+pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
+/// An hour of samples.
+const MAX_SAMPLES: usize = 360;
+
+/// How a worker was doing at a moment: shares of what it offers, and of what its machine has.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    /// When.
+    pub at: Time,
+    /// Reserved by tasks.
+    pub cpu_allocated: f64,
+    /// Busy, whoever it was.
+    pub cpu_used: Option<f64>,
+    /// Reserved by tasks.
+    pub memory_allocated: f64,
+    /// In use, by whomever.
+    pub memory_used: f64,
+    /// Attempts that it executed.
+    pub running: i64,
+}
+
+/// A handle on what is remembered.
+#[derive(Debug, Clone, Default)]
+pub struct Samples(Arc<Mutex<HashMap<WorkerId, VecDeque<Sample>>>>);
+
+impl Samples {
+    /// The last hour of a worker, oldest first.
+    pub fn of(&self, worker: WorkerId) -> Vec<Sample> {
+        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        samples.get(&worker).map(|samples| samples.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Notes one of each; workers that are not among them are forgotten.
+    fn note(&self, taken: Vec<(WorkerId, Option<Sample>)>) {
+        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        samples.retain(|known, _| taken.iter().any(|(worker, _)| worker == known));
+        for (worker, sample) in taken {
+            let of_worker = samples.entry(worker).or_default();
+            while of_worker.len() >= MAX_SAMPLES {
+                of_worker.pop_front();
+            }
+            of_worker.extend(sample);
+        }
+    }
+}
+
+/// Takes samples.
+#[derive(Debug)]
+pub struct Sampler {
+    /// Where workers are read.
+    pub store: Store,
+    /// How their machines do.
+    pub hub: Hub,
+    /// Where samples go.
+    pub samples: Samples,
+}
+
+impl Background for Sampler {
+    const NAME: &'static str = "sampler";
+    const DESCRIPTION: &'static str = "remembers what is reserved and used on each worker, for its plots";
+
+    fn period(&self) -> Duration {
+        SAMPLE_INTERVAL
+    }
+
+    async fn run_once(&mut self) -> Result<Ran, StoreError> {
+        let workers = self.sample_once(Utc::now()).await?;
+        Ok(Ran { done: workers, again_after: None })
+    }
+}
+
+impl Sampler {
+    /// Takes one sample of each connected worker; returns of how many.
+    ///
+    /// # Errors
+    /// When the database does not answer: the plots have a gap then.
+    pub async fn sample_once(&self, now: Time) -> Result<u64, StoreError> {
+        let workers = self.store.worker_list(None).await?;
+        let taken: Vec<_> = workers.iter().map(|worker| (worker.id, self.sample(worker, now))).collect();
+        let sampled = taken.iter().filter(|(_, sample)| sample.is_some()).count();
+        self.samples.note(taken);
+        Ok(sampled as u64)
+    }
+
+    fn sample(&self, worker: &Worker, now: Time) -> Option<Sample> {
+        let (_, stats) = self.hub.get(worker.id)?.reading()?;
+        let share =
+            |part: u64, whole: u64| if whole == 0 { 0.0 } else { (part as f64 / whole as f64).min(1.0) };
+        let (reserved, capacity) = (&worker.reserved, &worker.capacity);
+        Some(Sample {
+            at: now,
+            cpu_allocated: share(reserved.cpu.millis().into(), capacity.cpu.millis().into()),
+            cpu_used: stats.cpu,
+            memory_allocated: share(reserved.memory.get(), capacity.memory.get()),
+            memory_used: share(stats.memory_used.get(), stats.memory_total.get()),
+            running: worker.running,
+        })
+    }
+}

@@ -1,0 +1,284 @@
+//! Gives waiting tasks to workers: a loop around one pass that anybody may ask for at any time.
+
+pub mod candidates;
+pub mod pauses;
+pub mod recent;
+pub mod reservations;
+pub mod stats;
+
+use std::time::{Duration, Instant};
+
+use chrono::{TimeDelta, Utc};
+use gaffer_domain::Time;
+use gaffer_domain::placement::{Strategy, TAKE_BACK_AFTER, WorkerSnapshot, room};
+use gaffer_domain::queue::{Class, InUse, PassOptions, Turns, decide, may_keep};
+use gaffer_domain::task::{Rejected, TaskEvent};
+use gaffer_protocol::wire::ToWorker;
+
+use super::driver::{Background, Ran};
+use super::large_jobs::LargeJobs;
+use super::wakes::Wake;
+use crate::hub::Hub;
+use crate::pace::Pace;
+use crate::records::Worker;
+use crate::store::placement::PendingClass;
+use crate::store::transitions::{Detail, Input};
+use crate::store::{Store, StoreError};
+use crate::write_batcher::WriteBatcherHandle;
+use candidates::{measured, worker_snapshot};
+use pauses::Pauses;
+use recent::Recent;
+use reservations::{Reservations, ReservedFor};
+use stats::SchedulerStats;
+
+/// The most placements that are committed together.
+const MAX_PLACED_AT_ONCE: usize = 512;
+/// The least and the most tasks of one class that are looked at in a pass; the more classes wait, the fewer of each.
+const MIN_HEADS: usize = 8;
+const MAX_HEADS_OF_ALL: usize = 4 * MAX_PLACED_AT_ONCE;
+/// The most attempts that are asked for back together.
+const MAX_TAKEN_BACK_AT_ONCE: u32 = 2_000;
+/// Wait while it is unknown whether this master leads.
+const UNTRUSTED_PAUSE: TimeDelta = TimeDelta::milliseconds(500);
+/// Wait for jobs that another transaction in the database holds.
+const BUSY_WAIT: TimeDelta = TimeDelta::milliseconds(500);
+/// Without a call and without a task in its back-off a pass is made so often.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// The scheduler.
+#[derive(Debug)]
+pub struct Scheduler {
+    /// Where tasks and workers are read.
+    pub store: Store,
+    /// How far ahead to place.
+    pub pace: Pace,
+    /// Takes placements to the database.
+    pub write_batcher: WriteBatcherHandle,
+    /// The jobs that are being stopped slice by slice: nothing of them is placed.
+    pub large_jobs: LargeJobs,
+    /// Asks for a pass.
+    pub wake: Wake,
+    /// Who is connected and how their machines do; through which workers are asked to give back what waits too long.
+    pub hub: Hub,
+    /// How workers are scored where a job does not say.
+    pub strategy: Strategy,
+    /// What passes remember of each other.
+    pub turns: Turns,
+    /// What was placed lately.
+    pub recent: Recent,
+    /// Which workers have given what back.
+    pub pauses: Pauses,
+    /// How its passes go, for those who ask.
+    pub stats: SchedulerStats,
+    /// Which workers the last pass kept, and for what.
+    pub reservations: Reservations,
+    /// When to look for what has waited on a worker for too long; none while nothing can wait there.
+    pub take_back_at: Option<Instant>,
+}
+
+/// How long it took a pass to decide, and which workers it keeps.
+#[derive(Debug, Default)]
+struct Effort {
+    deciding: Duration,
+    kept: ReservedFor,
+}
+
+/// What one pass did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pass {
+    /// So many tasks were placed.
+    pub placed: usize,
+    /// More could be placed at once.
+    pub more: bool,
+    /// A task in its back-off may be placed from then on.
+    pub next: Option<Time>,
+}
+
+impl Background for Scheduler {
+    const NAME: &'static str = "scheduler";
+    const DESCRIPTION: &'static str = "places waiting tasks on workers";
+
+    fn period(&self) -> Duration {
+        PERIOD
+    }
+
+    fn wake(&self) -> Option<Wake> {
+        Some(self.wake.clone())
+    }
+
+    async fn run_once(&mut self) -> Result<Ran, StoreError> {
+        if self.take_back_at.is_some_and(|at| at <= Instant::now()) {
+            let is_anything_waiting = self.take_back_once(Utc::now()).await?;
+            self.take_back_at = is_anything_waiting.then(take_back_next);
+        }
+        let pass = self.schedule_once(Utc::now()).await?;
+        if pass.placed > 0 {
+            self.take_back_at.get_or_insert_with(take_back_next);
+        }
+        let until_take_back = self.take_back_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let until_next =
+            pass.next.map(|next| (next - Utc::now()).to_std().unwrap_or_default() + Duration::from_millis(1));
+        let again_after = match pass.more {
+            true => Some(Duration::ZERO),
+            false => until_next.into_iter().chain(until_take_back).min(),
+        };
+        Ok(Ran { done: pass.placed as u64, again_after })
+    }
+}
+
+fn take_back_next() -> Instant {
+    Instant::now() + TAKE_BACK_AFTER.to_std()
+}
+
+impl Scheduler {
+    /// Asks workers to give back what they have not started for too long: they were expected to be faster. Returns
+    /// whether anything waits on a worker at all.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn take_back_once(&self, now: Time) -> Result<bool, StoreError> {
+        let placed_before = now - TimeDelta::milliseconds(TAKE_BACK_AFTER.as_millis() as i64);
+        let (overdue, any) = self.store.tasks_unstarted(placed_before, MAX_TAKEN_BACK_AT_ONCE).await?;
+        for (attempt, worker) in overdue {
+            self.hub.send(worker, ToWorker::TakeBack { attempt });
+        }
+        Ok(any)
+    }
+
+    /// One pass: the classes that wait, as [`decide`] orders them, each as far as the workers have room for it.
+    ///
+    /// # Errors
+    /// When the database does not answer; nothing was placed then, or it was and shows in the next pass.
+    pub async fn schedule_once(&mut self, now: Time) -> Result<Pass, StoreError> {
+        if !self.store.leadership().is_trusted() {
+            // Another master may place. When this one knows that it leads, it looks again.
+            return Ok(Pass { next: Some(now + UNTRUSTED_PAUSE), ..Pass::default() });
+        }
+        if !self.store.tasks_any_pending().await? {
+            self.reservations.set(ReservedFor::new());
+            return Ok(Pass::default());
+        }
+        let (begun, mut effort) = (Instant::now(), Effort::default());
+        let pass = self.place_waiting(now, &mut effort).await?;
+        let seen = stats::Pass {
+            at: now,
+            micros: micros(begun.elapsed()),
+            decision_micros: micros(effort.deciding),
+        };
+        self.stats.note(seen);
+        self.reservations.set(effort.kept);
+        Ok(pass)
+    }
+
+    async fn place_waiting(&mut self, now: Time, effort: &mut Effort) -> Result<Pass, StoreError> {
+        // In this order: what a worker that has just come is given is the best of all that was accepted before.
+        let (workers, mut in_use) = self.store.worker_fleet(None).await?;
+        let mut pending = self.store.classes_pending().await?;
+        let mut pass = Pass {
+            next: pending
+                .iter()
+                .map(|class| class.first)
+                .filter(|first| *first > now)
+                .chain(self.pauses.next_end(now))
+                .min(),
+            ..Pass::default()
+        };
+        pending.retain(|class| class.first <= now);
+        let before = Instant::now();
+        let mut offers: Vec<WorkerSnapshot> = workers.iter().map(|worker| self.offer(worker, now)).collect();
+        let wanted = self.wanted(&pending, &in_use, &offers, now);
+        effort.deciding += before.elapsed();
+        if wanted.is_empty() {
+            return Ok(pass);
+        }
+        let heads = self.store.class_heads(&wanted, &self.large_jobs.stopping(), now).await?;
+        let classes: Vec<Class<'_>> = pending
+            .iter()
+            .filter_map(|class| Some((class, heads.get(&class.id)?)))
+            .map(|(class, heads)| Class {
+                id: class.id,
+                project: class.of.project,
+                owner: &class.of.owner,
+                priority: class.of.priority,
+                needs: &class.of.needs,
+                pending: heads.len(),
+                since: class.first,
+                mean_run: self.pace.mean(class.id),
+            })
+            .collect();
+        let how = PassOptions { most: MAX_PLACED_AT_ONCE, strategy: self.strategy, now: Some(now) };
+        let before = Instant::now();
+        let decision = decide(&classes, &mut in_use, &mut offers, &mut self.turns, &how);
+        effort.deciding += before.elapsed();
+        effort.kept = decision.kept.iter().map(|kept| (kept.worker, classes[kept.class].id)).collect();
+
+        let mut next_of = vec![0; classes.len()];
+        let (mut inputs, mut reserved) = (Vec::new(), Vec::new());
+        for placed in decision.placed {
+            let class = &classes[placed.class];
+            let Some(task) = heads[&class.id].get(next_of[placed.class]).copied() else { continue };
+            next_of[placed.class] += 1;
+            reserved.push((placed.worker, class.needs.resources));
+            inputs.push(Input {
+                task,
+                event: TaskEvent::Placed { worker: placed.worker },
+                actor: "scheduler".into(),
+                detail: Detail::Placement(Box::new(placed.receipt)),
+            });
+        }
+        // Of a class that is placed as far as it was looked at, there may be more.
+        let is_used_up = |(class, next): (&Class<'_>, &usize)| *next == class.pending && *next > 0;
+        let has_more = classes.iter().zip(&next_of).any(is_used_up);
+        if inputs.is_empty() {
+            return Ok(pass);
+        }
+        let unreadable = self.store.specs_unreadable().len();
+        let Ok(results) = self.write_batcher.events(inputs).await else { return Ok(pass) };
+        if results.contains(&Err(Rejected::Busy)) {
+            // Somebody else holds their jobs; no commit will tell when that is over.
+            let again = now + BUSY_WAIT;
+            pass.next = Some(pass.next.map_or(again, |next| next.min(again)));
+        }
+        // What has turned out to be unreadable must not keep those behind it waiting.
+        let found_unreadable = self.store.specs_unreadable().len() > unreadable;
+        let accepted = reserved.into_iter().zip(&results).filter(|(_, result)| result.is_ok());
+        pass.placed = self.recent.add(accepted.map(|(placed, _)| placed), Instant::now());
+        pass.more = (decision.more || has_more) && pass.placed > 0 || found_unreadable;
+        Ok(pass)
+    }
+
+    /// How many tasks to look at of the classes of which any can be placed now, or which may have a worker kept for them.
+    fn wanted(
+        &self,
+        pending: &[PendingClass],
+        in_use: &InUse,
+        offers: &[WorkerSnapshot],
+        now: Time,
+    ) -> Vec<(i64, usize)> {
+        let wanted = |class: &PendingClass| {
+            let room = room(&class.of.needs, class.of.project, offers, self.pace.mean(class.id));
+            (class.id, room.max(usize::from(may_keep(class.first, now))))
+        };
+        let mut wanted: Vec<(i64, usize)> = pending
+            .iter()
+            .filter(|class| in_use.hold(class.of.project, &class.of.needs).is_none())
+            .map(wanted)
+            .filter(|(_, room)| *room > 0)
+            .collect();
+        let most = (MAX_HEADS_OF_ALL / wanted.len().max(1)).clamp(MIN_HEADS, MAX_PLACED_AT_ONCE);
+        wanted.iter_mut().for_each(|(_, room)| *room = (*room).min(most));
+        wanted
+    }
+
+    /// What a worker has to offer, with its backlog and what its machine measured.
+    fn offer(&self, worker: &Worker, now: Time) -> WorkerSnapshot {
+        let finished_lately = self.pace.finished_lately(worker.id, Instant::now());
+        let measured = measured(&self.hub, worker.id, |at| self.recent.since(worker.id, at));
+        let paused = self.pauses.of(worker.id, now);
+        WorkerSnapshot { finished_lately, measured, paused, ..worker_snapshot(worker, now) }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

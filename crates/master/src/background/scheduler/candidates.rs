@@ -1,0 +1,57 @@
+//! What a worker offers to tasks, as placement sees it.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use gaffer_domain::placement::{Measured, WorkerSnapshot};
+use gaffer_domain::quantity::Span;
+use gaffer_domain::spec::Resources;
+use gaffer_domain::{Time, WorkerId};
+
+use crate::hub::Hub;
+use crate::records::Worker;
+
+/// How a worker's machine was doing when it last said, with what was reserved `since` then.
+pub fn measured(hub: &Hub, worker: WorkerId, since: impl FnOnce(Instant) -> Resources) -> Option<Measured> {
+    let (at, stats) = hub.get(worker)?.reading()?;
+    Some(Measured {
+        cpu: stats.cpu?,
+        memory_used: stats.memory_used,
+        memory_total: stats.memory_total,
+        age: Span::from_millis(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        since: since(at),
+    })
+}
+
+/// What a worker has to offer beside what it does now; without a backlog and measurements.
+pub fn worker_snapshot(worker: &Worker, now: Time) -> WorkerSnapshot {
+    WorkerSnapshot {
+        worker: worker.id,
+        name: worker.name.clone(),
+        project: worker.project,
+        state: worker.state(now),
+        datacenter: worker.datacenter.clone(),
+        arch: worker.arch.clone(),
+        os: worker.os.clone(),
+        version: worker.version.clone(),
+        labels: worker.labels.clone(),
+        drivers: worker.drivers.iter().filter(|driver| driver.healthy).map(|driver| driver.driver).collect(),
+        broken_drivers: worker
+            .drivers
+            .iter()
+            .filter(|driver| !driver.healthy)
+            .map(|driver| (driver.driver, driver.detail.clone().unwrap_or_default()))
+            .collect(),
+        capacity: worker.capacity,
+        countables: worker.countables.clone(),
+        reserved: worker.reserved,
+        taken: worker.taken.clone(),
+        lasting: worker.lasting.clone(),
+        kept: false,
+        paused: BTreeMap::new(),
+        running: worker.running.try_into().unwrap_or(u32::MAX),
+        waiting: worker.waiting.try_into().unwrap_or(u32::MAX),
+        finished_lately: 0,
+        measured: None,
+    }
+}

@@ -1,0 +1,25 @@
+//! The workers that the last scheduling pass kept for tasks that wait for much room: nothing else is placed or moved there.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gaffer_domain::WorkerId;
+
+/// Workers with the number of the class that each is kept for.
+pub type ReservedFor = BTreeMap<WorkerId, i64>;
+
+/// What the last pass left.
+#[derive(Debug, Clone, Default)]
+pub struct Reservations(Arc<Mutex<ReservedFor>>);
+
+impl Reservations {
+    /// Replaces what the pass before had kept.
+    pub fn set(&self, reserved: ReservedFor) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reserved;
+    }
+
+    /// The workers that the last pass kept.
+    pub fn get(&self) -> ReservedFor {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,49 @@
+//! How the scheduler's passes have gone, for its page.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gaffer_domain::Time;
+
+/// So many passes are remembered one by one.
+const MAX_RECENT: usize = 300;
+
+/// How the scheduler has done since the master started, and lately, for all projects.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Passes {
+    /// So many passes had something to do.
+    pub count: u64,
+    /// The last ones, oldest first; at most 300.
+    pub recent: Vec<Pass>,
+}
+
+/// One pass of the scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    /// When it began.
+    pub at: Time,
+    /// How long it took in all, with the database, in microseconds.
+    pub micros: u64,
+    /// How long the decision alone took.
+    pub decision_micros: u64,
+}
+
+/// A handle on what is counted since the master started.
+#[derive(Debug, Clone, Default)]
+pub struct SchedulerStats(Arc<Mutex<Passes>>);
+
+impl SchedulerStats {
+    /// Counts a pass.
+    pub fn note(&self, pass: Pass) {
+        let passes = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        passes.count += 1;
+        if passes.recent.len() >= MAX_RECENT {
+            passes.recent.remove(0);
+        }
+        passes.recent.push(pass);
+    }
+
+    /// What has been counted so far.
+    pub fn passes(&self) -> Passes {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,89 @@
+//! Finds what nobody reports: attempts of workers that stay away.
+
+use std::time::Duration;
+
+use gaffer_domain::lease::lost_due;
+use gaffer_domain::reason::LostCause;
+use gaffer_domain::task::Rejected;
+
+use super::driver::{Background, Ran};
+use super::wakes::Wake;
+use crate::absences::Absences;
+use crate::boot_clock::BootTime;
+use crate::store::{Store, StoreError};
+use crate::write_batcher::{WriteBatcherHandle, lost};
+
+/// The most attempts that are called lost together.
+const MAX_LOST_AT_ONCE: u32 = 1_000;
+/// Without anything that is due sooner, a pass is made so often.
+const PERIOD: Duration = Duration::from_secs(60);
+/// Attempts whose jobs are held by somebody else are called lost after this.
+const BUSY_WAIT: Duration = Duration::from_millis(500);
+
+/// The loop.
+#[derive(Debug)]
+pub struct Sweeper {
+    /// Where tasks and workers are read.
+    pub store: Store,
+    /// For how long workers have been away by a clock that nobody sets.
+    pub absences: Absences,
+    /// Takes losses to the database.
+    pub write_batcher: WriteBatcherHandle,
+    /// Says that a worker went away.
+    pub wake: Wake,
+}
+
+impl Background for Sweeper {
+    const NAME: &'static str = "sweeper";
+    const DESCRIPTION: &'static str = "declares attempts lost whose workers stay away";
+
+    fn period(&self) -> Duration {
+        PERIOD
+    }
+
+    fn wake(&self) -> Option<Wake> {
+        Some(self.wake.clone())
+    }
+
+    async fn run_once(&mut self) -> Result<Ran, StoreError> {
+        self.sweep_once().await
+    }
+}
+
+impl Sweeper {
+    /// One pass: calls lost what has been out of contact for too long, by the database's clock and by this machine's.
+    ///
+    /// # Errors
+    /// When the database does not answer: nothing is called lost then.
+    pub async fn sweep_once(&self) -> Result<Ran, StoreError> {
+        let (mut due, mut next) = self.store.tasks_out_of_contact(MAX_LOST_AT_ONCE).await?;
+        let more = due.len() == MAX_LOST_AT_ONCE as usize;
+        let now = BootTime::now();
+        due.retain(|overdue| {
+            let silent_for = self.absences.silent_for(overdue.worker, now);
+            let left = lost_due(overdue.lost_after).to_std().saturating_sub(silent_for);
+            if !left.is_zero() {
+                next = Some(next.map_or(left.as_secs_f64(), |next| next.min(left.as_secs_f64())));
+            }
+            left.is_zero()
+        });
+        let (mut is_busy, mut done) = (false, 0);
+        if !due.is_empty() {
+            tracing::warn!(attempts = due.len(), "calling attempts of absent workers lost");
+            let inputs = due
+                .iter()
+                .map(|overdue| lost(overdue.worker, overdue.attempt, LostCause::OutOfContact))
+                .collect();
+            let results = self.write_batcher.events(inputs).await.unwrap_or_default();
+            is_busy = results.contains(&Err(Rejected::Busy));
+            done = results.iter().filter(|result| result.is_ok()).count() as u64;
+        }
+        let again_after = match (is_busy, more && !due.is_empty()) {
+            // Somebody else holds a job of theirs.
+            (true, _) => Some(BUSY_WAIT),
+            (false, true) => Some(Duration::ZERO),
+            (false, false) => next.map(|secs| Duration::from_secs_f64(secs.max(0.001)).min(PERIOD)),
+        };
+        Ok(Ran { done, again_after })
+    }
+}

@@ -1,0 +1,38 @@
+//! Asks a loop to run before its period is over. A call that is lost costs time, never correctness.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+/// Wakes one loop. Calls before its next run are one call.
+#[derive(Debug, Clone, Default)]
+pub struct Wake(Arc<Notify>);
+
+impl Wake {
+    /// Asks for a run.
+    pub fn call(&self) {
+        self.0.notify_one();
+    }
+
+    /// Waits for a call.
+    pub async fn called(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// The loops that others wake.
+#[derive(Debug, Clone, Default)]
+pub struct Wakes {
+    /// A task may be placed, or a worker has room.
+    pub scheduler: Wake,
+    /// A worker drains, or does not any more.
+    pub drain: Wake,
+    /// A worker went away.
+    pub sweeper: Wake,
+    /// Sessions may have lost their key.
+    pub key_check: Wake,
+    /// A job was deleted.
+    pub deletion: Wake,
+    /// Dead letters are to be tried again.
+    pub dead_letters: Wake,
+}

@@ -1,0 +1,303 @@
+//! REST bodies, made of records.
+
+use std::collections::BTreeMap;
+
+use gaffer_domain::spec::Resources;
+use gaffer_domain::worker::Intake;
+use gaffer_protocol::rest;
+use gaffer_protocol::wire::MachineStats;
+use serde_json::Value;
+
+use crate::background::driver::Status;
+use crate::background::sampler::Sample;
+use crate::background::scheduler::stats::{Pass, Passes};
+use crate::operations::keys::Created;
+use crate::operations::system::System;
+use crate::operations::tasks::{Progress, Reading};
+use crate::operations::workers::WorkerView;
+use crate::queue::Queue;
+use crate::records::{
+    Attempt, DeadLetter, Event, Explanation, Job, Key, QueueClass, QueuePosition, Task, WaitingTasks,
+    WorkerVerdict,
+};
+use crate::troubles::Trouble;
+
+/// A job; null leaves its specification out.
+pub fn job(job: Job, spec: Value) -> rest::Job {
+    let counted = job.task_counts.iter().filter(|(_, n)| *n != 0);
+    rest::Job {
+        task_counts: counted.map(|(state, n)| (state.to_string(), n)).collect(),
+        id: job.id,
+        name: job.name,
+        kind: job.kind.as_str().to_owned(),
+        state: job.state.to_string(),
+        reason: job.reason,
+        problem: job.problem,
+        labels: job.labels,
+        priority: job.priority,
+        created_by: job.created_by,
+        rerun_of: job.rerun_of,
+        created_at: job.created_at,
+        started_at: job.started_at,
+        finished_at: job.finished_at,
+        ran_seconds: job.ran_seconds,
+        spec,
+    }
+}
+
+/// A task.
+pub fn task(task: Task) -> rest::Task {
+    rest::Task {
+        job: task.job,
+        task: task.definition,
+        index: task.index,
+        address: task.address,
+        driver: task.driver,
+        state: task.state.to_string(),
+        reason: task.reason,
+        exit_code: task.exit_code,
+        signal: task.signal,
+        attempt: task.attempt,
+        worker: task.worker,
+        worker_id: task.worker_id,
+        not_before: task.not_before,
+        output_complete: task.output_complete,
+        created_at: task.created_at,
+        started_at: task.started_at,
+        finished_at: task.finished_at,
+        ran_seconds: task.ran_seconds,
+    }
+}
+
+/// An attempt.
+pub fn attempt(attempt: Attempt) -> rest::Attempt {
+    rest::Attempt {
+        attempt: attempt.attempt,
+        worker: attempt.worker,
+        worker_id: attempt.worker_id,
+        scheduled_at: attempt.scheduled_at,
+        started_at: attempt.started_at,
+        finished_at: attempt.finished_at,
+        ran_seconds: attempt.ran_seconds,
+        reason: attempt.reason,
+        exit_code: attempt.exit_code,
+        signal: attempt.signal,
+        output_bytes: attempt.output_bytes,
+        output_lines: attempt.output_lines,
+        output_sha256: attempt.output_sha256,
+        output_complete: attempt.output_complete,
+        placement: attempt.placement,
+        killed: attempt.killed,
+        container: attempt.container,
+    }
+}
+
+/// How far a writer to standard input is.
+pub fn stdin_position(progress: Progress) -> rest::StdinPosition {
+    let state = match progress.state {
+        Reading::Waiting => rest::StdinState::Waiting,
+        Reading::Open => rest::StdinState::Open,
+        Reading::Closed => rest::StdinState::Closed,
+    };
+    rest::StdinPosition { offset: progress.offset, state }
+}
+
+/// A line of history.
+pub fn event(event: Event) -> rest::Event {
+    rest::Event {
+        id: event.id,
+        at: event.at,
+        kind: event.kind,
+        job: event.job,
+        task: event.task,
+        attempt: event.attempt,
+        worker: event.worker,
+        actor: event.actor,
+        message: event.message,
+    }
+}
+
+/// A key.
+pub fn key(key: Key) -> rest::Key {
+    rest::Key {
+        id: key.id,
+        kind: key.kind.as_str().to_owned(),
+        name: key.name,
+        prefix: key.prefix,
+        created_at: key.created_at,
+        last_used_at: key.last_used_at,
+        expires_at: key.expires_at,
+        revoked_at: key.revoked_at,
+        key: None,
+    }
+}
+
+/// A key with what it is, once.
+pub fn created_key(created: Created) -> rest::Key {
+    rest::Key { key: Some(created.secret), ..key(created.key) }
+}
+
+/// Something that is set aside.
+pub fn dead_letter(letter: DeadLetter) -> rest::DeadLetter {
+    rest::DeadLetter {
+        id: letter.id,
+        at: letter.at,
+        tried_at: letter.tried_at,
+        kind: letter.kind.as_str().to_owned(),
+        job: letter.job,
+        task: letter.task,
+        attempt: letter.attempt,
+        worker: letter.worker,
+        offset: letter.offset,
+        bytes: letter.bytes,
+        reason: letter.reason,
+    }
+}
+
+/// How the master is doing.
+pub fn system(system: System) -> rest::System {
+    rest::System {
+        database_trouble: system.database_trouble.map(trouble),
+        change_trouble: system.change_trouble.map(trouble),
+        locked_jobs: system
+            .locked_jobs
+            .into_iter()
+            .map(|(job, since)| rest::LockedJob { job, since })
+            .collect(),
+        has_dead_letters: system.has_dead_letters,
+        loops: system.loops.into_iter().map(background_loop).collect(),
+    }
+}
+
+fn trouble(trouble: Trouble) -> rest::Trouble {
+    rest::Trouble { since: trouble.since, message: trouble.message }
+}
+
+fn background_loop((name, status): (&'static str, Status)) -> rest::BackgroundLoop {
+    let last = status.last.as_ref();
+    rest::BackgroundLoop {
+        name: name.to_owned(),
+        description: status.description.to_owned(),
+        period_seconds: status.period.as_secs_f64(),
+        runs: status.runs,
+        running_since: status.running_since,
+        failing_since: status.failing_since,
+        last_run_at: last.map(|last| last.at),
+        last_run_seconds: last.map(|last| last.took.as_secs_f64()),
+        last_run_done: last.and_then(|last| last.result.as_ref().ok().copied()),
+        last_run_error: last.and_then(|last| last.result.as_ref().err().cloned()),
+    }
+}
+
+/// A worker.
+pub fn worker(view: WorkerView) -> rest::Worker {
+    let (allocated, stats) = (view.allocated(), view.stats());
+    let WorkerView { worker, state, warnings, last_seen_at, connected } = view;
+    let clock = connected.and_then(|connected| connected.clock);
+    let is_draining = worker.intake == Intake::Draining;
+    rest::Worker {
+        id: worker.id,
+        state: state.to_string(),
+        intake: worker.intake.as_str().to_owned(),
+        draining: is_draining
+            .then_some(rest::Draining { until: worker.drain_until, drained_at: worker.drained_at }),
+        capacity: amounts(&worker.capacity, worker.countables.clone()),
+        allocated: amounts(&allocated, worker.taken.countables),
+        usage: stats.map(usage),
+        name: worker.name,
+        datacenter: worker.datacenter,
+        labels: worker.labels,
+        drivers: worker.drivers,
+        running: worker.running,
+        waiting: worker.waiting,
+        version: worker.version,
+        arch: worker.arch,
+        os: worker.os,
+        warnings,
+        clock_ahead_seconds: clock.map(|clock| clock.ahead.num_milliseconds() as f64 / 1e3),
+        created_at: worker.created_at,
+        last_seen_at,
+    }
+}
+
+fn usage(stats: MachineStats) -> rest::Usage {
+    rest::Usage {
+        cpu: stats.cpu,
+        memory_bytes: stats.memory_used.get(),
+        memory_total_bytes: stats.memory_total.get(),
+        load: stats.load,
+        disk_bytes: stats.disk_used.get(),
+        disk_total_bytes: stats.disk_total.get(),
+    }
+}
+
+fn amounts(resources: &Resources, countables: BTreeMap<String, u32>) -> rest::Amounts {
+    rest::Amounts {
+        cpu: resources.cpu.cores(),
+        memory_bytes: resources.memory.get(),
+        disk_bytes: resources.disk.get(),
+        countables,
+    }
+}
+
+/// How a worker was doing at a moment.
+pub fn sample(sample: Sample) -> rest::Sample {
+    rest::Sample {
+        at: sample.at,
+        cpu_allocated: sample.cpu_allocated,
+        cpu_used: sample.cpu_used,
+        memory_allocated: sample.memory_allocated,
+        memory_used: sample.memory_used,
+        running: sample.running,
+    }
+}
+
+/// Why the tasks of a job wait.
+pub fn explanation(explanation: Explanation) -> rest::Explanation {
+    let Explanation { job, message, waiting } = explanation;
+    rest::Explanation { job, message, waiting: waiting.into_iter().map(waiting_tasks).collect() }
+}
+
+fn waiting_tasks(tasks: WaitingTasks) -> rest::WaitingTasks {
+    let position = |QueuePosition { ahead, waiting }| rest::PlaceInLine { ahead, waiting };
+    rest::WaitingTasks {
+        task: tasks.task,
+        count: tasks.count,
+        message: tasks.message,
+        help: tasks.help,
+        would_help: tasks.would_help,
+        line: tasks.position.map(position),
+        workers: tasks.workers.into_iter().map(verdict).collect(),
+    }
+}
+
+fn verdict(verdict: WorkerVerdict) -> rest::WorkerVerdict {
+    let WorkerVerdict { worker_id, worker, infeasible, message } = verdict;
+    rest::WorkerVerdict { worker_id, worker, unfit: infeasible, message }
+}
+
+/// What waits for workers.
+pub fn queue(queue: Queue) -> rest::Queue {
+    let Passes { count, recent } = queue.passes;
+    let pass = |Pass { at, micros, decision_micros }| rest::Pass { at, micros, decision_micros };
+    rest::Queue {
+        strategy: queue.strategy.to_string(),
+        waiting: queue.waiting,
+        waiting_since: queue.waiting_since,
+        passes: rest::Passes { count, recent: recent.into_iter().map(pass).collect() },
+        classes: queue.classes.into_iter().map(queue_class).collect(),
+    }
+}
+
+fn queue_class(class: QueueClass) -> rest::QueueClass {
+    rest::QueueClass {
+        class: class.class,
+        priority: class.priority,
+        owner: class.owner,
+        needs: class.needs,
+        job: class.job,
+        job_name: class.job_name,
+        since: class.since,
+        why: waiting_tasks(class.why),
+    }
+}

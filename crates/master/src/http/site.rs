@@ -1,0 +1,25 @@
+//! Where this gaffer is, as browsers and workers find it, and what its open pages show.
+
+use super::{BasePath, Feeds};
+
+/// What doors know beside what they look at and change.
+#[derive(Debug)]
+pub struct Site {
+    /// Where browsers find the dashboard, without a slash at the end.
+    pub public_url: String,
+    /// Scheme, host and port of that, as browsers state their origin.
+    pub public_origin: String,
+    /// The path of that.
+    pub base_path: BasePath,
+    /// Where workers dial in, as far as the master can tell.
+    pub worker_url: String,
+    /// What pages that are open show.
+    pub feeds: Feeds,
+}
+
+impl Site {
+    /// The address that signs in with this token, once.
+    pub fn sign_in_url(&self, token: &str) -> String {
+        format!("{}/login?token={token}", self.public_url)
+    }
+}

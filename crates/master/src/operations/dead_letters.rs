@@ -1,0 +1,66 @@
+//! Dead letters: list, retry, delete.
+
+use gaffer_domain::JobId;
+use gaffer_domain::permissions::Action;
+
+use super::{Actor, Context, OperationError};
+use crate::records::DeadLetter;
+use crate::store::StoreError;
+
+/// What is set aside in the actor's project, or of one job of it, the oldest first, from above a number on.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    context: &Context,
+    actor: &Actor,
+    job: Option<JobId>,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<DeadLetter>, OperationError> {
+    let views = context.permit_to_look(actor, Action::ListDeadLetters)?;
+    Ok(views.reads.dead_letter_list(actor.project, job, after, limit).await?)
+}
+
+/// Puts output that was set aside where it belongs.
+///
+/// # Errors
+/// When there is no such letter, or the database still refuses it.
+pub async fn retry(context: &Context, actor: &Actor, letter: i64) -> Result<(), OperationError> {
+    let effects = context.permit(actor, Action::RetryDeadLetter)?;
+    if !effects.writes.dead_letter_is_of(actor.project, letter).await? {
+        return Err(no_letter(letter));
+    }
+    match effects.writes.dead_letter_retry(letter).await {
+        Ok(Some(job)) => {
+            effects.changes.announce(&[job]);
+            Ok(())
+        }
+        Ok(None) => {
+            let detail = format!(
+                "dead letter {letter} stays: the database still refuses it, or it is a report, which is kept as evidence"
+            );
+            Err(OperationError::Conflict { detail, state: "refused" })
+        }
+        Err(error @ StoreError::Unreadable(_)) => {
+            Err(OperationError::Conflict { detail: error.to_string(), state: "unreadable" })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Forgets something that was set aside.
+///
+/// # Errors
+/// When there is no such letter.
+pub async fn delete(context: &Context, actor: &Actor, letter: i64) -> Result<(), OperationError> {
+    let effects = context.permit(actor, Action::DeleteDeadLetter)?;
+    match effects.writes.dead_letter_delete(actor.project, letter).await? {
+        true => Ok(()),
+        false => Err(no_letter(letter)),
+    }
+}
+
+fn no_letter(letter: i64) -> OperationError {
+    OperationError::NotFound(format!("dead letter {letter}"))
+}

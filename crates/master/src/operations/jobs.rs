@@ -1,0 +1,217 @@
+//! Jobs: submit, rerun, wait for, stop, delete.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use gaffer_domain::JobId;
+use gaffer_domain::job::JobState;
+use gaffer_domain::permissions::Action;
+use gaffer_domain::spec::{JobSpec, MAX_SPEC_BYTES};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::context::Effects;
+use super::{Actor, Context, OperationError};
+use crate::look_rate::LookRate;
+use crate::records::Job;
+use crate::store::deletion::Deleted;
+use crate::store::jobs::{NewJob, Submitted};
+use crate::store::transitions::{StopJob, StopResult};
+
+/// A job that is to be accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Submit<'a> {
+    /// What is to be done.
+    pub spec: &'a JobSpec,
+    /// The client's name for this request: a repeated one is accepted once.
+    pub idempotency_key: Option<&'a str>,
+}
+
+/// A job that is to be run again, as a new one.
+#[derive(Debug, Clone, Copy)]
+pub struct Rerun<'a> {
+    /// The job, which is over.
+    pub job: JobId,
+    /// As in [`Submit`].
+    pub idempotency_key: Option<&'a str>,
+}
+
+/// A job that is committed, and of which the scheduler knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its number.
+    pub job: JobId,
+    /// Whether it was accepted now, and not by an earlier request of the same name.
+    pub is_new: bool,
+}
+
+/// A state of a job that somebody waits for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait {
+    /// The job.
+    pub job: JobId,
+    /// The state; none for any that is final. What is final ends the wait in any case.
+    pub until: Option<JobState>,
+    /// How long to wait.
+    pub at_most: Duration,
+}
+
+/// Refuses a specification that is too long to be read.
+///
+/// # Errors
+/// [`OperationError::Invalid`].
+pub fn check_size(bytes: usize) -> Result<(), OperationError> {
+    if bytes <= MAX_SPEC_BYTES {
+        return Ok(());
+    }
+    let detail = format!("a job specification may have {MAX_SPEC_BYTES} bytes, this one has {bytes}");
+    Err(OperationError::Invalid { code: "too_large", detail, field: None })
+}
+
+/// Accepts a job.
+///
+/// # Errors
+/// When the database does not answer; with an idempotency key the request can then be repeated safely.
+pub async fn submit(
+    context: &Context,
+    actor: &Actor,
+    wanted: Submit<'_>,
+) -> Result<Accepted, OperationError> {
+    let effects = context.permit(actor, Action::SubmitJob)?;
+    accept(effects, actor, wanted, None).await
+}
+
+/// Runs a job again that is over: a new job of the same specification.
+///
+/// # Errors
+/// When there is no such job, it is not over, or nobody knows any more what it was to do.
+pub async fn rerun(context: &Context, actor: &Actor, wanted: Rerun<'_>) -> Result<Accepted, OperationError> {
+    let effects = context.permit(actor, Action::SubmitJob)?;
+    let Rerun { job, idempotency_key } = wanted;
+    let earlier = find(effects, actor, job).await?;
+    if !earlier.is_over() {
+        let detail = format!("job {job} is not over yet: it is {}", earlier.state);
+        return Err(OperationError::Conflict { detail, state: earlier.state.as_str() });
+    }
+    let spec = effects.writes.spec(job).await?.ok_or_else(|| no_job(job))?;
+    let spec = spec.readable().map_err(|problem| OperationError::Invalid {
+        code: "unreadable_job",
+        detail: format!("job {job} can't be repeated: {problem}; submit it anew"),
+        field: None,
+    })?;
+    accept(effects, actor, Submit { spec, idempotency_key }, Some(job)).await
+}
+
+async fn accept(
+    effects: &Effects,
+    actor: &Actor,
+    wanted: Submit<'_>,
+    rerun_of: Option<JobId>,
+) -> Result<Accepted, OperationError> {
+    let Submit { spec, idempotency_key } = wanted;
+    let idempotency = idempotency_key.map(|key| {
+        let request = json!({ "spec": spec, "rerun_of": rerun_of });
+        (key, Sha256::digest(request.to_string()).into())
+    });
+    let new = NewJob { project: actor.project, spec, created_by: &actor.user, rerun_of, idempotency };
+    match effects.writes.job_insert(&new, Utc::now()).await? {
+        Submitted::Created(job) => {
+            effects.wakes.scheduler.call();
+            effects.changes.announce(&[job]);
+            Ok(Accepted { job, is_new: true })
+        }
+        Submitted::Repeated(job) => Ok(Accepted { job, is_new: false }),
+        Submitted::KeyReused => Err(OperationError::KeyReused),
+    }
+}
+
+/// A job, for the answer to a request that was done.
+///
+/// # Errors
+/// When there is no such job.
+pub async fn get(context: &Context, actor: &Actor, job: JobId) -> Result<Job, OperationError> {
+    find(context.permit(actor, Action::Look)?, actor, job).await
+}
+
+/// A job as in [`get`], with its specification as it is stored.
+///
+/// # Errors
+/// When there is no such job.
+pub async fn get_whole(context: &Context, actor: &Actor, job: JobId) -> Result<(Job, Value), OperationError> {
+    let effects = context.permit(actor, Action::Look)?;
+    let found = find(effects, actor, job).await?;
+    Ok((found, effects.writes.job_specs(&[job], 0).await?.pop().unwrap_or_default()))
+}
+
+/// Waits until a job is in a state, or is over, or the time is. Gives the job as it is then.
+///
+/// # Errors
+/// When there is no such job.
+pub async fn wait(context: &Context, actor: &Actor, wanted: Wait) -> Result<Job, OperationError> {
+    let views = context.permit_to_look(actor, Action::Look)?;
+    let Wait { job, until, at_most } = wanted;
+    let deadline = Instant::now() + at_most;
+    let mut changes = views.changes.of_job(job);
+    let mut rate = LookRate::default();
+    loop {
+        rate.turn().await;
+        changes.mark_unchanged();
+        let found = views.reads.job_get(actor.project, job).await?.ok_or_else(|| no_job(job))?;
+        if until == Some(found.state) || found.is_over() || Instant::now() >= deadline {
+            return Ok(found);
+        }
+        tokio::select! {
+            () = views.shutdown.cancelled() => return Ok(found),
+            _ = changes.changed() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+    }
+}
+
+/// Stops a job. When this returns, the wish is committed.
+///
+/// # Errors
+/// When there is no such job, or it is over.
+pub async fn stop(context: &Context, actor: &Actor, job: JobId) -> Result<(), OperationError> {
+    let effects = context.permit(actor, Action::StopJob)?;
+    let wish = StopJob { job, project: actor.project, actor: actor.user.clone() };
+    match effects.write_batcher.stop(wish).await? {
+        StopResult::Stopping => Ok(()),
+        StopResult::Over(state) => {
+            let detail = format!("job {job} is over: it is {state}");
+            Err(OperationError::Conflict { detail, state: state.as_str() })
+        }
+        StopResult::Busy => Err(OperationError::Busy("another transaction in the database holds the job")),
+        StopResult::Unknown => Err(no_job(job)),
+    }
+}
+
+/// Deletes a job that is over. What belonged to it is removed afterwards.
+///
+/// # Errors
+/// When there is no such job, or it is not over.
+pub async fn delete(context: &Context, actor: &Actor, job: JobId) -> Result<(), OperationError> {
+    let effects = context.permit(actor, Action::DeleteJob)?;
+    match effects.writes.job_delete(actor.project, job, &actor.user).await? {
+        Deleted::Yes => {
+            effects.wakes.deletion.call();
+            effects.changes.announce(&[job]);
+            Ok(())
+        }
+        Deleted::NotOver(state) => {
+            let detail = format!("job {job} is not over yet: it is {state}; stop it first");
+            Err(OperationError::Conflict { detail, state: state.as_str() })
+        }
+        Deleted::Unknown => Err(no_job(job)),
+    }
+}
+
+async fn find(effects: &Effects, actor: &Actor, job: JobId) -> Result<Job, OperationError> {
+    effects.writes.job_get(actor.project, job).await?.ok_or_else(|| no_job(job))
+}
+
+/// There is no such job, or it is another project's.
+pub fn no_job(job: JobId) -> OperationError {
+    OperationError::NotFound(format!("job {job}"))
+}

@@ -1,0 +1,228 @@
+//! Finding out who somebody is: keys, sign-in links, browser sessions. Whoever guesses is slowed down.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use gaffer_domain::Time;
+use gaffer_domain::permissions::Action;
+
+use super::context::Effects;
+use super::{Actor, Context, OperationError};
+use crate::guesses::{Presented, TooMany};
+use crate::records::KeyKind;
+use crate::secret::{NewSecret, Purpose, beginning_of, hash_of};
+use crate::store::StoreError;
+use crate::store::keys::{KeyHolder, KeyRefusal};
+
+/// A browser session ends after so long without use.
+const SESSION_IDLE_SECS: u32 = 7 * 24 * 3_600;
+/// A browser session ends after so long in any case.
+pub const SESSION_SECS: u32 = 30 * 24 * 3_600;
+/// The most sessions of a request that are looked up.
+const MAX_SESSIONS: usize = 4;
+/// A sign-in link that was asked for is good for so long.
+const LINK_VALID_SECS: u32 = 15 * 60;
+/// The user that a new installation has.
+pub const FIRST_USER: &str = "admin";
+
+/// Why somebody is not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// What they present is no good.
+    #[error("{detail}")]
+    Unauthorized {
+        /// Stable, for programs.
+        code: &'static str,
+        /// For people.
+        detail: &'static str,
+    },
+    /// Too many unknown secrets came from there; the wait until the next may be tried.
+    #[error("too many unknown keys or sign-in links came from this address")]
+    TooMany(Duration),
+    /// The database did not do its part.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A link that signs in, once.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// What makes it one.
+    pub token: String,
+    /// It is refused from then on.
+    pub expires_at: Time,
+}
+
+/// The user whose key this is.
+///
+/// # Errors
+/// When it is no user's, or no good.
+pub async fn user_of_key(context: &Context, key: &str, address: Option<IpAddr>) -> Result<Actor, Refused> {
+    let holder = holder_of_key(context, KeyKind::User, key, address).await?;
+    match (holder.user_id, &holder.user) {
+        (Some(user_id), Some(user)) => Ok(context.user(holder.project, user_id, user)),
+        _ => Err(refused("key_wrong_kind", "this key is not a user's")),
+    }
+}
+
+/// The holder of a key of the wanted kind.
+///
+/// # Errors
+/// When it is of another kind, or no good.
+pub async fn holder_of_key(
+    context: &Context,
+    kind: KeyKind,
+    key: &str,
+    address: Option<IpAddr>,
+) -> Result<KeyHolder, Refused> {
+    let (wanted, other) = match kind {
+        KeyKind::Worker => (Purpose::WorkerKey, Purpose::UserKey),
+        KeyKind::User => (Purpose::UserKey, Purpose::WorkerKey),
+    };
+    let Some(sha256) = hash_of(key, wanted) else {
+        return Err(match (hash_of(key, other), kind) {
+            (Some(_), KeyKind::Worker) => {
+                refused("key_wrong_kind", "a worker needs a worker's key, this is a user's")
+            }
+            (Some(_), KeyKind::User) => {
+                refused("key_wrong_kind", "the API needs a user's key, this is a worker's")
+            }
+            (None, _) => refused(
+                "key_malformed",
+                "the key is damaged: it is not one that gaffer made, or a part is missing",
+            ),
+        });
+    };
+    let effects = context.for_nobody();
+    let presented = presented(&sha256, key, address);
+    may_ask(effects, presented).await?;
+    let checked = effects.writes.key_check(&sha256).await?;
+    match &checked {
+        Ok(_) => effects.guesses.is_good(presented),
+        Err(_) => effects.guesses.is_wrong(presented),
+    }
+    checked.map_err(|refusal| match refusal {
+        KeyRefusal::Unknown => refused("key_unknown", "the key is not known to this master"),
+        KeyRefusal::Revoked => refused("key_revoked", "the key was revoked"),
+        KeyRefusal::Expired => refused("key_expired", "the key has expired"),
+    })
+}
+
+/// Who is signed in with one of these sessions, if anybody. After too many unknown ones nobody is, without an error: a
+/// cookie that has expired is sent with every request.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn user_of_session(
+    context: &Context,
+    sessions: impl Iterator<Item = &str>,
+    address: Option<IpAddr>,
+) -> Result<Option<Actor>, StoreError> {
+    let effects = context.for_nobody();
+    let mut wrong: Vec<([u8; 32], &str)> = Vec::new();
+    for (sha256, token) in well_formed(sessions) {
+        let presented = presented(&sha256, token, address);
+        if effects.guesses.may_ask(&effects.writes, presented).await?.is_err() {
+            continue;
+        }
+        if let Some(session) = effects.writes.web_session_check(&sha256, SESSION_IDLE_SECS).await? {
+            effects.guesses.is_good(presented);
+            // The cookie of another gaffer on this host is no guess beside one that is good.
+            let beside = wrong.iter().map(|(sha256, token)| self::presented(sha256, token, address));
+            beside.for_each(|stale| effects.guesses.is_no_guess(stale));
+            return Ok(Some(context.user(session.project, session.user_id, &session.user)));
+        }
+        wrong.push((sha256, token));
+    }
+    for (sha256, token) in wrong {
+        effects.guesses.is_wrong(presented(&sha256, token, address));
+    }
+    Ok(None)
+}
+
+/// Uses up a link. Gives the session that it opens, for the browser to keep; none if the link is unknown, used or too old.
+///
+/// # Errors
+/// When too many unknown ones came from there, or the database does not answer.
+pub async fn use_link(
+    context: &Context,
+    token: &str,
+    address: Option<IpAddr>,
+) -> Result<Option<String>, Refused> {
+    let Some(link) = hash_of(token, Purpose::LoginLink) else { return Ok(None) };
+    let effects = context.for_nobody();
+    let presented = presented(&link, token, address);
+    may_ask(effects, presented).await?;
+    let session = NewSecret::new(Purpose::WebSession);
+    if !effects.writes.login_link_use(&link, &session.sha256, SESSION_SECS).await? {
+        effects.guesses.is_wrong(presented);
+        return Ok(None);
+    }
+    effects.guesses.is_made(&session.sha256);
+    Ok(Some(session.text))
+}
+
+/// Ends browser sessions.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn sign_out(context: &Context, sessions: impl Iterator<Item = &str>) -> Result<(), StoreError> {
+    for (sha256, _) in well_formed(sessions) {
+        context.for_nobody().writes.web_session_delete(&sha256).await?;
+    }
+    Ok(())
+}
+
+/// A link that signs the actor in to the dashboard.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn create_link(context: &Context, actor: &Actor) -> Result<Link, OperationError> {
+    let effects = context.permit(actor, Action::CreateSignInLink)?;
+    Ok(link(effects, actor.user_id, LINK_VALID_SECS).await?)
+}
+
+/// The user that every installation has: the operator, who starts the master.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn operator(context: &Context) -> Result<Actor, StoreError> {
+    let project = context.first_project();
+    let user_id = context.for_nobody().writes.user_ensure(FIRST_USER, project).await?;
+    Ok(context.user(project, user_id, FIRST_USER))
+}
+
+/// A link for the operator, who sees it where the master is started.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn link_for_operator(context: &Context, valid_secs: u32) -> Result<Link, StoreError> {
+    let operator = operator(context).await?;
+    link(context.for_nobody(), operator.user_id, valid_secs).await
+}
+
+async fn link(effects: &Effects, user_id: i64, valid_secs: u32) -> Result<Link, StoreError> {
+    let secret = NewSecret::new(Purpose::LoginLink);
+    effects.writes.login_link_insert(user_id, &secret.sha256, valid_secs).await?;
+    effects.guesses.is_made(&secret.sha256);
+    let expires_at = Utc::now() + TimeDelta::seconds(i64::from(valid_secs));
+    Ok(Link { token: secret.text, expires_at })
+}
+
+async fn may_ask(effects: &Effects, presented: Presented<'_>) -> Result<(), Refused> {
+    let asked = effects.guesses.may_ask(&effects.writes, presented).await?;
+    asked.map_err(|TooMany(wait)| Refused::TooMany(wait))
+}
+
+fn presented<'a>(sha256: &'a [u8; 32], text: &'a str, address: Option<IpAddr>) -> Presented<'a> {
+    Presented { sha256, beginning: beginning_of(text), address }
+}
+
+fn well_formed<'a>(sessions: impl Iterator<Item = &'a str>) -> impl Iterator<Item = ([u8; 32], &'a str)> {
+    sessions.filter_map(|session| Some((hash_of(session, Purpose::WebSession)?, session))).take(MAX_SESSIONS)
+}
+
+fn refused(code: &'static str, detail: &'static str) -> Refused {
+    Refused::Unauthorized { code, detail }
+}

@@ -1,0 +1,43 @@
+//! How the master is doing, as far as a project may know.
+
+use gaffer_domain::permissions::Action;
+use gaffer_domain::{JobId, Time};
+
+use super::{Actor, Context, OperationError};
+use crate::background::driver::Status;
+use crate::troubles::Trouble;
+
+/// How the master is doing.
+#[derive(Debug, Clone)]
+pub struct System {
+    /// What keeps it from recording anything, if something does.
+    pub database_trouble: Option<Trouble>,
+    /// What single changes wait for, if any did lately.
+    pub change_trouble: Option<Trouble>,
+    /// Jobs of the project that somebody else holds locked in the database, and since when.
+    pub locked_jobs: Vec<(JobId, Time)>,
+    /// Whether the database refused anything of the project that is kept as a dead letter.
+    pub has_dead_letters: bool,
+    /// Its loops, by name.
+    pub loops: Vec<(&'static str, Status)>,
+}
+
+/// Looks at it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn show(context: &Context, actor: &Actor) -> Result<System, OperationError> {
+    let views = context.permit_to_look(actor, Action::LookAtSystem)?;
+    let (troubles, reads) = (&views.status.troubles, &views.reads);
+    let locked = troubles.locked();
+    let jobs: Vec<JobId> = locked.iter().map(|(job, _)| *job).collect();
+    let own = reads.jobs_of_project(actor.project, &jobs).await?;
+    let letters = reads.dead_letter_list(actor.project, None, 0, 1).await?;
+    Ok(System {
+        database_trouble: troubles.database(),
+        change_trouble: troubles.change(),
+        locked_jobs: locked.into_iter().filter(|(job, _)| own.contains(job)).collect(),
+        has_dead_letters: !letters.is_empty(),
+        loops: views.status.loops.all(),
+    })
+}

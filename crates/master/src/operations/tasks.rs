@@ -1,0 +1,183 @@
+//! Tasks: find one by its address, send it a signal, write to its standard input.
+
+use gaffer_domain::permissions::Action;
+use gaffer_domain::spec::StopSignal;
+use gaffer_domain::task::StateName;
+use gaffer_domain::{AttemptRef, JobId, WorkerId};
+use gaffer_protocol::wire::{InputState, ToWorker};
+
+use super::jobs::no_job;
+use super::{Actor, Context, OperationError};
+use crate::input::{Busy, Written};
+use crate::records::Task;
+use crate::store::ReadStore;
+
+/// A task of a job.
+#[derive(Debug, Clone, Copy)]
+pub struct Addressed<'a> {
+    /// The job.
+    pub job: JobId,
+    /// `name`, or `name.index`.
+    pub task: &'a str,
+}
+
+/// How far a writer to standard input is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// What was taken of all that it has written.
+    pub offset: u64,
+    /// Whether more can be written.
+    pub state: Reading,
+}
+
+/// Whether standard input is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// Not now: the same bytes may be sent again.
+    Waiting,
+    /// It is.
+    Open,
+    /// Not any more.
+    Closed,
+}
+
+/// Passes if the job is the actor's, so that nothing is said about one of others, whatever is wanted of it.
+///
+/// # Errors
+/// When there is no such job.
+pub async fn job_must_exist(context: &Context, actor: &Actor, job: JobId) -> Result<(), OperationError> {
+    own_job(&context.permit(actor, Action::Look)?.writes, actor, job).await
+}
+
+/// Passes a signal to a running task; nothing else changes.
+///
+/// # Errors
+/// When there is no such task, or nothing executes it.
+pub async fn signal(
+    context: &Context,
+    actor: &Actor,
+    addressed: Addressed<'_>,
+    signal: StopSignal,
+) -> Result<(), OperationError> {
+    let effects = context.permit(actor, Action::SignalTask)?;
+    let task = find(&effects.writes, actor, addressed).await?;
+    let Some(worker) = task.worker_id.filter(|_| takes_signals(task.state)) else {
+        return Err(conflict(&task, format!("task {} is {} and takes no signals", task.address, task.state)));
+    };
+    effects.hub.send(worker, ToWorker::Signal { attempt: present_attempt(&task), signal });
+    Ok(())
+}
+
+/// Writes to the standard input of a task, and waits for a few seconds until its process has taken the bytes.
+///
+/// # Errors
+/// When there is no such task, it has no such input, or somebody else writes to it.
+pub async fn write_to_stdin(
+    context: &Context,
+    actor: &Actor,
+    addressed: Addressed<'_>,
+    written: Written,
+) -> Result<Progress, OperationError> {
+    let effects = context.permit(actor, Action::WriteToTask)?;
+    let task = find(&effects.writes, actor, addressed).await?;
+    let waiting = Progress { offset: written.offset, state: Reading::Waiting };
+    let address = &task.address;
+    let worker = match reader_of(&task) {
+        Reader::None => {
+            let detail = format!("task {address} is {}: nothing reads its standard input", task.state);
+            return Err(conflict(&task, detail));
+        }
+        Reader::ToCome => return Ok(waiting),
+        Reader::At(worker) => worker,
+    };
+    let taken = match effects.inputs.pass_on(&effects.hub, worker, present_attempt(&task), written).await {
+        Ok(Some(taken)) => taken,
+        Ok(None) | Err(Busy::Others) => return Ok(waiting),
+        Err(busy @ Busy::Attempt) => return Err(conflict(&task, busy.to_string())),
+    };
+    let state = match taken.state {
+        InputState::Waiting => return Ok(waiting),
+        InputState::Open => Reading::Open,
+        InputState::Closed => Reading::Closed,
+        InputState::Foreign => {
+            let detail = format!("somebody else writes to the standard input of task {address}");
+            return Err(conflict(&task, detail));
+        }
+        InputState::Absent => {
+            let detail = format!(
+                "task {address} has no standard input that could be written to: its job says no `stdin: true`, or its \
+                 container was taken over by another process of its worker"
+            );
+            return Err(conflict(&task, detail));
+        }
+    };
+    Ok(Progress { offset: taken.offset, state })
+}
+
+/// Who reads the standard input of a task.
+enum Reader {
+    None,
+    ToCome,
+    At(WorkerId),
+}
+
+fn reader_of(task: &Task) -> Reader {
+    match (task.state, task.worker_id) {
+        (StateName::Blocked | StateName::Pending, _) => Reader::ToCome,
+        (StateName::Scheduled | StateName::Running | StateName::Stopping, Some(worker)) => Reader::At(worker),
+        _ => Reader::None,
+    }
+}
+
+fn takes_signals(state: StateName) -> bool {
+    matches!(state, StateName::Running | StateName::Stopping)
+}
+
+fn present_attempt(task: &Task) -> AttemptRef {
+    AttemptRef { task: task.id, attempt: task.attempt }
+}
+
+fn conflict(task: &Task, detail: String) -> OperationError {
+    OperationError::Conflict { detail, state: task.state.as_str() }
+}
+
+/// Passes if a job is the actor's.
+///
+/// # Errors
+/// When it is not, or there is no such job.
+pub async fn own_job(reads: &ReadStore, actor: &Actor, job: JobId) -> Result<(), OperationError> {
+    match reads.job_is_of(actor.project, job).await? {
+        true => Ok(()),
+        false => Err(no_job(job)),
+    }
+}
+
+/// A task of the actor's project by its address.
+///
+/// # Errors
+/// When there is no such task.
+pub async fn find(
+    reads: &ReadStore,
+    actor: &Actor,
+    addressed: Addressed<'_>,
+) -> Result<Task, OperationError> {
+    own_job(reads, actor, addressed.job).await?;
+    let Addressed { job, task: address } = addressed;
+    let shown: String = address.chars().filter(|char| !char.is_control()).take(100).collect();
+    let not_found = || OperationError::NotFound(format!("task {shown} in job {job}"));
+    if shown.len() != address.len() {
+        return Err(not_found());
+    }
+    let (name, index) = match address.split_once('.') {
+        Some((name, index)) => (name, index.parse().map_err(|_| not_found())?),
+        None => (address, 0),
+    };
+    let task = reads.task_get(job, name, index).await?.ok_or_else(not_found)?;
+    // The bare name is the address of an only task; of several it is the name of all of them.
+    match task.address.contains('.') && !address.contains('.') {
+        true => Err(OperationError::NotFound(format!(
+            "single task {name} in job {job}; one of several is {name}.{index}"
+        ))),
+        false => Ok(task),
+    }
+}

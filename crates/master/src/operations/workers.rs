@@ -1,0 +1,192 @@
+//! Workers: list, drain, cordon, resume, remove.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use gaffer_domain::permissions::Action;
+use gaffer_domain::quantity::Span;
+use gaffer_domain::spec::Resources;
+use gaffer_domain::worker::{Intake, LONGEST_DRAIN, WorkerState};
+use gaffer_domain::{Time, WorkerId};
+use gaffer_protocol::wire::MachineStats;
+
+use super::{Actor, Context, OperationError};
+use crate::records::Worker;
+use crate::store::ReadStore;
+use crate::store::leaving::Removal;
+use crate::views::{Connected, Views};
+
+/// A worker as users see it: what is remembered of it, and what its session knows.
+#[derive(Debug, Clone)]
+pub struct WorkerView {
+    /// What is remembered.
+    pub worker: Worker,
+    /// How it looks from outside.
+    pub state: WorkerState,
+    /// What its operator should know.
+    pub warnings: Vec<String>,
+    /// When it was last heard of.
+    pub last_seen_at: Time,
+    /// What its session knows; none if it is not connected.
+    pub connected: Option<Connected>,
+}
+
+/// A worker that is to have nothing left.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain<'a> {
+    /// Its number or name.
+    pub worker: &'a str,
+    /// After this time, all that it still has moves; without one, batch tasks that do not move may take as long as they do.
+    pub deadline: Option<Span>,
+}
+
+impl WorkerView {
+    /// How a worker is now.
+    pub fn of(views: &Views, worker: Worker, now: Time) -> WorkerView {
+        let connected = views.connected(worker.id, now);
+        let mut warnings = worker.warnings.clone();
+        warnings.extend(connected.and_then(|connected| connected.clock).and_then(|clock| clock.warning()));
+        let last_seen_at = match (&connected, worker.offline_since) {
+            (Some(connected), _) => connected.heard_at,
+            // It lies ahead for a few seconds after a master has taken over.
+            (None, Some(since)) => since.min(now),
+            (None, None) => now,
+        };
+        WorkerView { state: worker.state(now), warnings, last_seen_at, connected, worker }
+    }
+
+    /// What tasks have reserved of what it offers. What waits in its backlog is not allocated: there is no room for it yet.
+    pub fn allocated(&self) -> Resources {
+        let Worker { reserved, capacity, .. } = &self.worker;
+        Resources {
+            cpu: reserved.cpu.min(capacity.cpu),
+            memory: reserved.memory.min(capacity.memory),
+            disk: reserved.disk.min(capacity.disk),
+        }
+    }
+
+    /// What its machine is doing, if that is known.
+    pub fn stats(&self) -> Option<MachineStats> {
+        self.connected.and_then(|connected| connected.stats)
+    }
+}
+
+/// All workers of the actor's project, as they are now, or were at most `max_age` ago.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    views: &Views,
+    actor: &Actor,
+    max_age: Duration,
+) -> Result<Vec<WorkerView>, OperationError> {
+    let snapshot = views.snapshots.of(actor.project, max_age).await?;
+    let now = Utc::now();
+    Ok(snapshot.workers.iter().map(|worker| WorkerView::of(views, worker.clone(), now)).collect())
+}
+
+/// One worker, by its number or name.
+///
+/// # Errors
+/// When there is no such worker.
+pub async fn get(views: &Views, actor: &Actor, worker: &str) -> Result<WorkerView, OperationError> {
+    Ok(WorkerView::of(views, find(&views.reads, actor, worker).await?, Utc::now()))
+}
+
+/// Passes if there is such a worker, so that nothing is said about one of others, whatever is wanted of it.
+///
+/// # Errors
+/// When there is no such worker.
+pub async fn must_exist(context: &Context, actor: &Actor, worker: &str) -> Result<(), OperationError> {
+    find(&context.permit(actor, Action::Look)?.writes, actor, worker).await.map(drop)
+}
+
+/// It takes nothing new, and what it has ends or leaves.
+///
+/// # Errors
+/// When there is no such worker, or the deadline is too far away.
+pub async fn drain(
+    context: &Context,
+    actor: &Actor,
+    wanted: Drain<'_>,
+) -> Result<WorkerView, OperationError> {
+    let Drain { worker, deadline } = wanted;
+    if let Some(longest) = deadline.filter(|deadline| *deadline > LONGEST_DRAIN) {
+        let detail = format!("a worker may take {LONGEST_DRAIN} to drain at most, not {longest}");
+        return Err(OperationError::Invalid { code: "invalid_body", detail, field: None });
+    }
+    direct(context, actor, worker, Intake::Draining, deadline).await
+}
+
+/// It takes nothing new, and what it has stays.
+///
+/// # Errors
+/// When there is no such worker.
+pub async fn cordon(context: &Context, actor: &Actor, worker: &str) -> Result<WorkerView, OperationError> {
+    direct(context, actor, worker, Intake::Cordoned, None).await
+}
+
+/// It takes work again.
+///
+/// # Errors
+/// When there is no such worker.
+pub async fn resume(context: &Context, actor: &Actor, worker: &str) -> Result<WorkerView, OperationError> {
+    direct(context, actor, worker, Intake::Open, None).await
+}
+
+async fn direct(
+    context: &Context,
+    actor: &Actor,
+    worker: &str,
+    intake: Intake,
+    deadline: Option<Span>,
+) -> Result<WorkerView, OperationError> {
+    let effects = context.permit(actor, Action::DirectWorker)?;
+    let worker = find(&effects.writes, actor, worker).await?.id;
+    let deadline = deadline.map(|deadline| deadline.to_std().as_secs_f64());
+    effects.writes.worker_intake(actor.project, worker, intake, deadline, &actor.user).await?;
+    effects.changes.announce(&[]);
+    effects.wakes.scheduler.call();
+    effects.wakes.drain.call();
+    let views = context.permit_to_look(actor, Action::Look)?;
+    let worker = find(&effects.writes, actor, &worker.to_string()).await?;
+    Ok(WorkerView::of(views, worker, Utc::now()))
+}
+
+/// Forgets a worker that is not connected and has nothing left.
+///
+/// # Errors
+/// When there is no such worker, or it would be back at once, or has something left.
+pub async fn remove(context: &Context, actor: &Actor, worker: &str) -> Result<(), OperationError> {
+    let effects = context.permit(actor, Action::RemoveWorker)?;
+    let worker = find(&effects.writes, actor, worker).await?;
+    let name = &worker.name;
+    let detail = match effects.writes.worker_remove(actor.project, worker.id, &actor.user).await? {
+        Removal::Removed => {
+            effects.changes.announce(&[]);
+            return Ok(());
+        }
+        Removal::Connected => format!("{name} is connected and would be back at once: stop it there first"),
+        Removal::Busy(live) => format!(
+            "{name} has {live} attempts that are not known to be over: they are called lost when their time is up"
+        ),
+    };
+    Err(OperationError::Conflict { detail, state: worker.state(Utc::now()).as_str() })
+}
+
+/// The number of a worker that the actor may look at.
+///
+/// # Errors
+/// When there is no such worker.
+pub async fn number(views: &Views, actor: &Actor, worker: &str) -> Result<WorkerId, OperationError> {
+    Ok(find(&views.reads, actor, worker).await?.id)
+}
+
+async fn find(reads: &ReadStore, actor: &Actor, worker: &str) -> Result<Worker, OperationError> {
+    let shown: String = worker.chars().filter(|char| !char.is_control()).take(100).collect();
+    let not_found = || OperationError::NotFound(format!("worker {shown}"));
+    if shown.len() != worker.len() {
+        return Err(not_found());
+    }
+    reads.worker_get(actor.project, worker).await?.ok_or_else(not_found)
+}

@@ -1,0 +1,98 @@
+//! A task, and its attempts.
+
+use gaffer_domain::placement::Receipt;
+use gaffer_domain::reason::Reason;
+use gaffer_domain::task::StateName;
+use gaffer_domain::{JobId, TaskId, Time, WorkerId};
+use gaffer_protocol::wire::{ContainerFacts, KillReceipt};
+
+/// A task of a job, with what its latest attempt came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// Its internal number.
+    pub id: TaskId,
+    /// Its job.
+    pub job: JobId,
+    /// The place of its definition in the job.
+    pub position: i16,
+    /// Name of its definition.
+    pub definition: String,
+    /// Its index.
+    pub index: u32,
+    /// How to address it: `name`, or `name.index` where the definition stands for several.
+    pub address: String,
+    /// What executes it.
+    pub driver: String,
+    /// Its state.
+    pub state: StateName,
+    /// Why it ended as it did, or why its last attempt did if it is to be repeated.
+    pub reason: Option<Reason>,
+    /// Exit code of the latest attempt.
+    pub exit_code: Option<i32>,
+    /// Signal that ended the latest attempt.
+    pub signal: Option<i32>,
+    /// Number of the latest attempt; 0 before the first.
+    pub attempt: u32,
+    /// Name of the worker of the latest attempt.
+    pub worker: Option<String>,
+    /// Number of that worker.
+    pub worker_id: Option<WorkerId>,
+    /// If it is to be repeated: not before then.
+    pub not_before: Option<Time>,
+    /// Whether the stored output of the latest attempt is what its worker read; none if that could not be compared.
+    pub output_complete: Option<bool>,
+    /// When its job was accepted.
+    pub created_at: Time,
+    /// When its latest attempt started.
+    pub started_at: Option<Time>,
+    /// When it ended.
+    pub finished_at: Option<Time>,
+    /// How long its latest attempt ran, or has been running; none before that started.
+    pub ran_seconds: Option<f64>,
+}
+
+impl Task {
+    /// Whether nothing follows.
+    pub fn is_final(&self) -> bool {
+        self.state.is_final()
+    }
+}
+
+/// One execution of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// Its number, from 1.
+    pub attempt: u32,
+    /// Name of its worker.
+    pub worker: String,
+    /// Number of its worker.
+    pub worker_id: WorkerId,
+    /// When it was placed.
+    pub scheduled_at: Time,
+    /// When it started, by the master's clock.
+    pub started_at: Option<Time>,
+    /// When its end was recorded, by the master's clock.
+    pub finished_at: Option<Time>,
+    /// How long it ran, by a clock of its worker that only goes forward, or has been running; none before it started.
+    pub ran_seconds: Option<f64>,
+    /// Why it ended; none while it runs and after a success.
+    pub reason: Option<Reason>,
+    /// Exit code of its process.
+    pub exit_code: Option<i32>,
+    /// Signal that ended its process.
+    pub signal: Option<i32>,
+    /// Bytes of output stored.
+    pub output_bytes: u64,
+    /// Line ends in it.
+    pub output_lines: u64,
+    /// SHA-256 of the whole output as its worker read it, once the attempt has ended.
+    pub output_sha256: Option<String>,
+    /// Whether the stored output is what its worker read; none if that could not be compared.
+    pub output_complete: Option<bool>,
+    /// How its worker was chosen.
+    pub placement: Option<Receipt>,
+    /// What ending it took.
+    pub killed: Option<KillReceipt>,
+    /// What it ran in, if that is a container.
+    pub container: Option<ContainerFacts>,
+}

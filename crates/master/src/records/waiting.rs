@@ -1,0 +1,77 @@
+//! What waits for workers, and why.
+
+use gaffer_domain::placement::Infeasible;
+use gaffer_domain::{JobId, Time, WorkerId};
+
+/// Why the tasks of a job wait, and where the others were placed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// The job.
+    pub job: JobId,
+    /// The whole in one sentence.
+    pub message: String,
+    /// One entry for each definition that has waiting tasks, and for the first few tasks that take long to start.
+    pub waiting: Vec<WaitingTasks>,
+}
+
+/// Why tasks of one definition wait.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WaitingTasks {
+    /// Name of the definition, or the address of a task that is about to start.
+    pub task: String,
+    /// So many of its tasks wait.
+    pub count: i64,
+    /// Why, in one sentence.
+    pub message: String,
+    /// What would help; none if waiting does.
+    pub help: Option<String>,
+    /// Changes of one thing alone that would let it run at once, in sentences; those that help most come first.
+    pub would_help: Vec<String>,
+    /// Where the first of them stands in the queue of its project; none if it does not wait for a worker.
+    pub position: Option<QueuePosition>,
+    /// Worker by worker, what keeps it out.
+    pub workers: Vec<WorkerVerdict>,
+}
+
+/// A place in the queue of a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueuePosition {
+    /// So many tasks go first, if all owners' tasks are alike and take turns.
+    pub ahead: u64,
+    /// So many wait in all.
+    pub waiting: u64,
+}
+
+/// What keeps one worker out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerVerdict {
+    /// Its number.
+    pub worker_id: WorkerId,
+    /// Its name.
+    pub worker: String,
+    /// The first need that it does not meet; none if it could take the task now.
+    pub infeasible: Option<Infeasible>,
+    /// The same as a sentence.
+    pub message: String,
+}
+
+/// Waiting tasks with equal needs, priority and owner.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueClass {
+    /// Its number.
+    pub class: i64,
+    /// Higher goes first.
+    pub priority: i16,
+    /// Who submitted them.
+    pub owner: String,
+    /// What they need, in a few words.
+    pub needs: String,
+    /// The first job of which some wait.
+    pub job: JobId,
+    /// Its name.
+    pub job_name: String,
+    /// When the first of them could have been placed, or can be.
+    pub since: Time,
+    /// Why they wait, with what would help.
+    pub why: WaitingTasks,
+}

@@ -1,0 +1,98 @@
+//! The door for reading: what pages, lists and viewers look at. Nothing in it changes what is remembered.
+
+use std::sync::Arc;
+
+use gaffer_domain::clocks::ClockSample;
+use gaffer_domain::placement::Strategy;
+use gaffer_domain::{AttemptRef, Time, WorkerId};
+use gaffer_protocol::wire::MachineStats;
+use tokio_util::sync::CancellationToken;
+
+use crate::background::driver::Statuses;
+use crate::background::sampler::Samples;
+use crate::background::scheduler::pauses::Pauses;
+use crate::background::scheduler::reservations::Reservations;
+use crate::background::scheduler::stats::SchedulerStats;
+use crate::changes::Changes;
+use crate::clocks::Clocks;
+use crate::control::Control;
+use crate::hub::Hub;
+use crate::live::{LiveOutput, LiveOutputs};
+use crate::snapshot::Snapshots;
+use crate::store::ReadStore;
+use crate::troubles::Troubles;
+
+/// What anybody may look at who may look at a project.
+#[derive(Debug)]
+pub struct Views {
+    /// What is remembered.
+    pub reads: ReadStore,
+    /// The fleet and the queue, as all who look share them.
+    pub snapshots: Snapshots,
+    /// Wake-up calls after commits.
+    pub changes: Changes,
+    /// How the master is doing.
+    pub status: Status,
+    /// Cancelled when the master goes down: streams end then.
+    pub shutdown: CancellationToken,
+    live: LiveOutputs,
+    hub: Hub,
+    clocks: Clocks,
+}
+
+/// How the master is doing.
+#[derive(Debug)]
+pub struct Status {
+    /// How workers are chosen for jobs that do not say.
+    pub strategy: Strategy,
+    /// How the scheduler's passes go.
+    pub scheduler_stats: SchedulerStats,
+    /// Which workers the scheduler's last pass reserved.
+    pub reservations: Reservations,
+    /// What was reserved and used on workers lately.
+    pub samples: Samples,
+    /// What keeps it from recording, while it lasts.
+    pub troubles: Troubles,
+    /// How its loops are doing.
+    pub loops: Statuses,
+}
+
+/// What is known of a worker that is connected.
+#[derive(Debug, Clone, Copy)]
+pub struct Connected {
+    /// When it was last heard of.
+    pub heard_at: Time,
+    /// What its machine is doing.
+    pub stats: Option<MachineStats>,
+    /// How far its clock is off.
+    pub clock: Option<ClockSample>,
+}
+
+impl Views {
+    /// Looks at what `control` changes. `pauses` says which workers have given what back.
+    pub fn new(reads: ReadStore, control: &Control, pauses: Pauses, status: Status) -> Views {
+        Views {
+            snapshots: Snapshots::new(reads.clone(), pauses),
+            reads,
+            changes: control.changes.clone(),
+            status,
+            shutdown: control.shutdown.clone(),
+            live: control.live.clone(),
+            hub: control.hub.clone(),
+            clocks: control.clocks.clone(),
+        }
+    }
+
+    /// Output of an attempt that is under way here.
+    pub fn live_output(&self, attempt: AttemptRef) -> Option<Arc<LiveOutput>> {
+        self.live.get(attempt)
+    }
+
+    /// What is known of a worker by its session; none if it is not connected.
+    pub fn connected(&self, worker: WorkerId, now: Time) -> Option<Connected> {
+        let session = self.hub.get(worker)?;
+        let (heard, stats) = session.last_seen();
+        let ago = chrono::TimeDelta::from_std(heard.elapsed()).unwrap_or_default();
+        Some(Connected { heard_at: now - ago, stats, clock: self.clocks.of(worker) })
+    }
+}

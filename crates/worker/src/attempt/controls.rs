@@ -1,0 +1,108 @@
+//! What an attempt is told while it executes, and how it hears of it.
+
+use std::future::pending;
+use std::time::Duration;
+
+use gaffer_domain::spec::{OutputLimit, StopSignal};
+use gaffer_protocol::wire::Input;
+use tokio::sync::{mpsc, watch};
+
+/// Signals on their way to an attempt; more are dropped.
+const MAX_SIGNALS: usize = 16;
+/// Pieces of input on their way to an attempt, of 64 KiB at most; more are dropped, and come again.
+const MAX_INPUTS: usize = 2;
+
+/// Why gaffer ends an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The master said so.
+    Stopped,
+    /// Its time was up.
+    TimedOut,
+    /// It wrote too much.
+    OutputLimit(OutputLimit),
+    /// The worker was out of contact for too long.
+    LeaseExpired,
+    /// The worker is going down.
+    ShutDown,
+}
+
+/// What an attempt is told. Each field goes from none to some, once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct StopRequests {
+    /// End it politely, killing it after so long.
+    pub stop: Option<(Cause, Duration)>,
+    /// End it now.
+    pub kill: Option<Cause>,
+}
+
+impl StopRequests {
+    /// Why it is to end; none if it is not.
+    pub fn cause(self) -> Option<Cause> {
+        self.kill.or(self.stop.map(|(cause, _)| cause))
+    }
+}
+
+/// How an attempt is told something.
+pub(crate) struct ControlSender {
+    stops: watch::Sender<StopRequests>,
+    pub signals: mpsc::Sender<StopSignal>,
+    pub inputs: mpsc::Sender<Input>,
+}
+
+/// How an attempt hears what it is told.
+pub(crate) struct Controls {
+    pub stops: watch::Receiver<StopRequests>,
+    pub signals: mpsc::Receiver<StopSignal>,
+    pub inputs: mpsc::Receiver<Input>,
+}
+
+/// What an attempt has just been told.
+pub(super) enum Told {
+    Stop(StopRequests),
+    Signal(StopSignal),
+}
+
+/// Both ends.
+pub(crate) fn channels() -> (ControlSender, Controls) {
+    let (stops, heard_stops) = watch::channel(StopRequests::default());
+    let (signals, heard_signals) = mpsc::channel(MAX_SIGNALS);
+    let (inputs, heard_inputs) = mpsc::channel(MAX_INPUTS);
+    let controls = Controls { stops: heard_stops, signals: heard_signals, inputs: heard_inputs };
+    (ControlSender { stops, signals, inputs }, controls)
+}
+
+impl ControlSender {
+    /// Adds to what it was told: the first cause stays, the shortest grace counts. Says whether anything is new.
+    pub fn stop(&self, new: StopRequests) -> bool {
+        self.stops.send_if_modified(|stops| {
+            let before = *stops;
+            stops.stop = match (stops.stop, new.stop) {
+                (Some((cause, grace)), Some((_, other))) => Some((cause, grace.min(other))),
+                (old, new) => old.or(new),
+            };
+            stops.kill = stops.kill.or(new.kill);
+            *stops != before
+        })
+    }
+}
+
+/// Waits until the attempt is to end.
+pub(super) async fn told_to_end(mut stops: watch::Receiver<StopRequests>) {
+    if stops.wait_for(|stops| stops.cause().is_some()).await.is_err() {
+        pending::<()>().await;
+    }
+}
+
+/// Waits for the next stop or signal.
+pub(super) async fn next(
+    stops: &mut watch::Receiver<StopRequests>,
+    signals: &mut mpsc::Receiver<StopSignal>,
+) -> Told {
+    tokio::select! {
+        biased;
+        Ok(()) = stops.changed() => Told::Stop(*stops.borrow_and_update()),
+        Some(signal) = signals.recv() => Told::Signal(signal),
+        else => pending().await,
+    }
+}

@@ -1,0 +1,134 @@
+//! What is done around the execution of an attempt: a list of hooks, each for one concern and in a file of its own.
+//!
+//! | hook | before the start | after the start | on adoption | after the end |
+//! |---|---|---|---|---|
+//! | [`environment`] | what gaffer says in the environment | | has been said | |
+//! | [`directory`] | private directories, the script as a file | | there are none | takes them away |
+//! | [`journal`] | that it is about to start | its process number | stands there | its end |
+//! | [`input`] | | begins to write standard input | what was written is unknown: writes nothing | stops |
+//!
+//! A hook that fetches something comes before [`journal`], which is the last thing before the start; one that watches
+//! what runs comes after it. Needed again after a restart of the executor is only what can be derived from the attempt
+//! itself; should a hook have to remember more, that belongs in the journal's note of the start.
+
+mod directory;
+mod environment;
+mod input;
+mod journal;
+
+use std::time::Duration;
+
+use futures::future::{BoxFuture, ready};
+use gaffer_protocol::wire::{Ended, Input};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::Attempt;
+use crate::blocking::{SLOW, tell_if_slow};
+use crate::driver::{Assignment, StartError, Started};
+
+/// One concern. Whatever touches files does so on [blocking threads](crate::blocking).
+pub(super) trait Hook: Send {
+    /// What of the task it is about: "cannot prepare the task's …".
+    fn concern(&self) -> &'static str;
+
+    /// Adds what is its concern to what the driver will start. After an error the attempt does not start. Ends soon once
+    /// it is `cancelled`, whatever it waits for.
+    fn before_start<'a>(
+        &'a mut self,
+        _attempt: &'a Attempt,
+        _assignment: &'a mut Assignment,
+        _cancelled: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<(), StartError>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    /// The attempt executes. Nobody watches it, for its lease or anything else, before this has come back: within a second.
+    fn after_start<'a>(&'a mut self, _attempt: &'a Attempt, _started: &'a mut Started) -> BoxFuture<'a, ()> {
+        Box::pin(ready(()))
+    }
+
+    /// In place of the two above: the attempt executes, and an executor before this one has started it.
+    fn adopted<'a>(&'a mut self, attempt: &'a Attempt, started: &'a mut Started) -> BoxFuture<'a, ()>;
+
+    /// The attempt is about to be asked to end; its grace has begun. Not called for one that is killed, and cut short if
+    /// all hooks together take longer than [`BEFORE_STOP_LIMIT`].
+    fn before_stop<'a>(&'a mut self, _attempt: &'a Attempt) -> BoxFuture<'a, ()> {
+        Box::pin(ready(()))
+    }
+
+    /// Nothing of the attempt runs any more, or it never started; its end is told when this has come back. Called once,
+    /// whatever was called before. Bounded in time, whatever it waits for.
+    fn after_end<'a>(&'a mut self, _attempt: &'a Attempt, _ended: &'a Ended) -> BoxFuture<'a, ()> {
+        Box::pin(ready(()))
+    }
+}
+
+/// The most that hooks may take of an attempt's grace.
+const BEFORE_STOP_LIMIT: Duration = Duration::from_secs(1);
+
+/// The hooks of one attempt. What comes after its start they do in the opposite order.
+pub(super) struct Hooks(pub(super) Vec<Box<dyn Hook>>);
+
+impl Hooks {
+    /// All there are, in their order.
+    pub fn all(inputs: mpsc::Receiver<Input>) -> Hooks {
+        Hooks(vec![
+            Box::new(environment::Environment),
+            Box::new(directory::Directory::default()),
+            Box::new(journal::Journal),
+            Box::new(input::StandardInput::new(inputs)),
+        ])
+    }
+
+    pub async fn before_start(
+        &mut self,
+        attempt: &Attempt,
+        assignment: &mut Assignment,
+        cancelled: &CancellationToken,
+    ) -> Result<(), StartError> {
+        for hook in &mut self.0 {
+            let concern = hook.concern();
+            let slow = || {
+                let seconds = SLOW.as_secs();
+                attempt
+                    .note(format!("not started yet: the task's {concern} was not ready after {seconds} s"));
+            };
+            tell_if_slow(hook.before_start(attempt, assignment, cancelled), slow).await.map_err(|error| {
+                let message = format!("cannot prepare the task's {concern}: {}", error.message);
+                StartError { message, ..error }
+            })?;
+        }
+        Ok(())
+    }
+
+    pub async fn after_start(&mut self, attempt: &Attempt, started: &mut Started) {
+        for hook in &mut self.0 {
+            hook.after_start(attempt, started).await;
+        }
+    }
+
+    pub async fn adopted(&mut self, attempt: &Attempt, started: &mut Started) {
+        for hook in &mut self.0 {
+            hook.adopted(attempt, started).await;
+        }
+    }
+
+    pub async fn before_stop(&mut self, attempt: &Attempt) {
+        let all = async {
+            for hook in self.0.iter_mut().rev() {
+                hook.before_stop(attempt).await;
+            }
+        };
+        if timeout(BEFORE_STOP_LIMIT, all).await.is_err() {
+            tracing::warn!(attempt = %attempt.reference(), "hooks took too long before the stop: it goes on without them");
+        }
+    }
+
+    pub async fn after_end(&mut self, attempt: &Attempt, ended: &Ended) {
+        for hook in self.0.iter_mut().rev() {
+            hook.after_end(attempt, ended).await;
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The start of one process, on a thread that may hang wherever it looks at a file: in the working directory, in the
+//! program, and in the kernel while that loads the program. It can be given up at any point, and what is given up never
+//! executes an instruction of the job.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gaffer_domain::spec::Action;
+use gaffer_protocol::output::Stream;
+use nix::unistd::gettid;
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
+
+use super::super::cgroup::{Cgroup, Cgroups};
+use super::super::process_tree::{self, ProcessTree};
+use super::super::processes::{self, ProcessInfo};
+use super::super::program::{self, Program};
+use super::super::stuck::Stuck;
+use super::super::{Assignment, Directories, InputSink, StartError, Started};
+use super::{HostProcess, Pipes};
+use crate::clock::BootTime;
+
+/// How often a start that was given up while the kernel loads the program is looked at.
+const PROBE_INTERVAL: Duration = Duration::from_millis(2);
+/// How long a killed process may take to leave the kernel before it counts as one that cannot be killed.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A start under way, for the thread that does it and for the one who waits.
+pub(super) struct Start {
+    assignment: Assignment,
+    inherited: Arc<BTreeMap<String, String>>,
+    cgroups: Option<Arc<Cgroups>>,
+    stuck: Stuck,
+    runtime: Handle,
+    stage: Mutex<Stage>,
+}
+
+enum Stage {
+    /// Has no thread yet.
+    Queued,
+    /// Looks at a file, or a directory.
+    Looking(String),
+    /// The kernel makes a process of the program; none knows its number before it has.
+    Spawning {
+        program: String,
+        /// The thread that waits for it.
+        thread: i32,
+        /// It was killed on its way.
+        killed: Option<ProcessInfo>,
+    },
+    /// There is a process.
+    Spawned,
+    /// Nobody waits any more: no process may be made, and one that was must be gone.
+    GivenUp,
+    Over(Result<Started, StartError>),
+}
+
+/// How far giving up is.
+enum GivingUp {
+    Done,
+    /// This has been killed, and the kernel has not let go of it.
+    Killed(ProcessInfo),
+    /// The thread has just come back.
+    Over(Box<Result<Started, StartError>>),
+    NotYet,
+}
+
+impl Start {
+    /// Must be called inside a Tokio runtime.
+    pub fn new(
+        assignment: Assignment,
+        inherited: Arc<BTreeMap<String, String>>,
+        cgroups: Option<Arc<Cgroups>>,
+        stuck: Stuck,
+    ) -> Start {
+        let stage = Mutex::new(Stage::Queued);
+        Start { assignment, inherited, cgroups, stuck, runtime: Handle::current(), stage }
+    }
+
+    /// Does it, and leaves the result for [`Self::take_result`]. Blocks, for ever if a file system does.
+    pub fn run(&self) {
+        let result = self.start();
+        *self.stage() = Stage::Over(result);
+    }
+
+    /// To be called once [`Self::run`] has come back.
+    pub fn take_result(&self) -> Result<Started, StartError> {
+        match std::mem::replace(&mut *self.stage(), Stage::GivenUp) {
+            Stage::Over(result) => result,
+            _ => Err(StartError::cancelled()),
+        }
+    }
+
+    /// What keeps it from starting.
+    pub fn obstacle(&self) -> String {
+        match &*self.stage() {
+            Stage::Queued => "too many other starts hang".to_owned(),
+            Stage::Looking(at) => format!("{at} does not answer"),
+            Stage::Spawning { program, .. } => format!("the kernel does not get to load {program}"),
+            Stage::Spawned | Stage::GivenUp | Stage::Over(_) => "it is about to start".to_owned(),
+        }
+    }
+
+    /// Nobody waits any longer. When this comes back the job is not executed, now or ever, unless it has started at the
+    /// last moment after all.
+    pub async fn give_up(&self, note: &(dyn Fn(String) + Send + Sync)) -> Result<Started, StartError> {
+        let why = format!("given up before it started: {}", self.obstacle());
+        let deadline = Instant::now() + KILL_PATIENCE;
+        let mut was_killed = false;
+        loop {
+            match self.end_waiting() {
+                GivingUp::Over(result) if result.is_ok() || !was_killed => return *result,
+                GivingUp::Over(_) | GivingUp::Done => break,
+                GivingUp::Killed(process) if Instant::now() >= deadline => {
+                    self.stuck.add(move || processes::lives(&process));
+                    break;
+                }
+                GivingUp::Killed(_) => was_killed = true,
+                GivingUp::NotYet => {}
+            }
+            sleep(PROBE_INTERVAL).await;
+        }
+        note(why.clone());
+        Err(StartError::other(why))
+    }
+
+    /// A step towards giving up.
+    fn end_waiting(&self) -> GivingUp {
+        let mut stage = self.stage();
+        match &mut *stage {
+            Stage::Queued | Stage::Looking(_) | Stage::GivenUp => {
+                *stage = Stage::GivenUp;
+                GivingUp::Done
+            }
+            // Killed before it is another program, it never becomes one, however long the kernel needs to end it.
+            Stage::Spawning { thread, killed, .. } => {
+                *killed = killed.take().or_else(|| processes::being_started_by(*thread));
+                match *killed {
+                    Some(process) => {
+                        process_tree::kill_exactly(&process);
+                        GivingUp::Killed(process)
+                    }
+                    None => GivingUp::NotYet,
+                }
+            }
+            Stage::Spawned => GivingUp::NotYet,
+            Stage::Over(_) => {
+                drop(stage);
+                GivingUp::Over(Box::new(self.take_result()))
+            }
+        }
+    }
+
+    fn start(&self) -> Result<Started, StartError> {
+        let Assignment { start, marker, directories, .. } = &self.assignment;
+        let definition = &start.definition;
+        let Some(directories) = directories else {
+            return Err(StartError::other("it has no directory of its own"));
+        };
+        let environment = program::environment(&self.inherited, &self.assignment, directories);
+        let directory = self.directory(definition.workdir.as_deref(), directories)?;
+        let path = environment.get("PATH").map_or("", String::as_str);
+        let program = self.program(&definition.action, directory, directories.script.as_deref(), path)?;
+        let cgroup = self.cgroups.as_ref().map(|cgroups| cgroups.take(definition.resources)).transpose();
+        let cgroup = cgroup.map_err(|error| StartError::other(format!("cannot make a cgroup: {error}")))?;
+        // An absolute program and, where cgroups allow it, nothing to be done between fork and exec: only so is it
+        // started without copying the memory map of this process.
+        let started = BootTime::now();
+        let mut command = Command::new(&program.path);
+        command
+            .arg0(&program.name)
+            .args(&program.arguments)
+            .current_dir(directory)
+            .env_clear()
+            .envs(&environment)
+            .stdin(if definition.stdin { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        let mut child = self.spawn(&program, &mut command, cgroup.as_ref())?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.ok_or_else(|| StartError::other("the new process has no number"))?;
+        let input = child.stdin.take();
+        let output = Pipes { stdout: child.stdout.take(), stderr: child.stderr.take(), turn: Stream::Stdout };
+        let tree = ProcessTree::new(pid, marker, directories.work.clone(), started, cgroup);
+        if let Err(given_up) = self.enter(Stage::Spawned) {
+            // The main process is dead; should it have been another program for an instant, this ends what it started.
+            tree.kill();
+            return Err(given_up);
+        }
+        let process = HostProcess { child, tree: Arc::new(tree), killed: None, stuck: self.stuck.clone() };
+        Ok(Started {
+            input: input.map(|input| Box::pin(input) as InputSink),
+            process: Box::new(process),
+            output: Box::new(output),
+            pid: Some(pid),
+            container: None,
+        })
+    }
+
+    /// Where it runs.
+    fn directory<'a>(
+        &self,
+        wanted: Option<&'a str>,
+        directories: &'a Directories,
+    ) -> Result<&'a Path, StartError> {
+        let Some(path) = wanted else { return Ok(&directories.work) };
+        self.look_at(format!("the working directory {path}"))?;
+        program::work_directory(path)
+    }
+
+    /// What it executes.
+    fn program(
+        &self,
+        action: &Action,
+        directory: &Path,
+        script: Option<&Path>,
+        path: &str,
+    ) -> Result<Program, StartError> {
+        match (action, script) {
+            (Action::Command(command), _) => {
+                let name = command.first().map_or("", String::as_str);
+                self.look_at(format!("the file of the program {name}"))?;
+                program::find(command, directory, path)
+            }
+            (Action::Script(_), Some(script)) => {
+                self.look_at("the file of the script, or of its interpreter,".to_owned())?;
+                program::interpreter(script)
+            }
+            (Action::Script(_), None) => Err(StartError::other("the script was not written to a file")),
+        }
+    }
+
+    /// Makes the process, unless nobody waits for it any more.
+    fn spawn(
+        &self,
+        program: &Program,
+        command: &mut Command,
+        cgroup: Option<&Cgroup>,
+    ) -> Result<Child, StartError> {
+        let (name, thread) = (program.path.display().to_string(), gettid().as_raw());
+        self.enter(Stage::Spawning { program: name, thread, killed: None })?;
+        let _runtime = self.runtime.enter();
+        let spawned = match cgroup {
+            Some(cgroup) => cgroup.spawn(command),
+            None => command.spawn(),
+        };
+        spawned.map_err(|error| refused(&program.name, &error))
+    }
+
+    fn look_at(&self, what: String) -> Result<(), StartError> {
+        self.enter(Stage::Looking(what))
+    }
+
+    /// Goes on to the next stage, unless nobody waits any more.
+    fn enter(&self, next: Stage) -> Result<(), StartError> {
+        let mut stage = self.stage();
+        if matches!(*stage, Stage::GivenUp | Stage::Spawning { killed: Some(_), .. }) {
+            return Err(StartError::cancelled());
+        }
+        *stage = next;
+        Ok(())
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says why the kernel would not start a program that is there and may be executed.
+fn refused(name: &str, error: &io::Error) -> StartError {
+    match error.kind() {
+        io::ErrorKind::NotFound => StartError {
+            exit_code: 126,
+            message: format!(
+                "not executable: {name} (the interpreter or loader that it asks for is missing)"
+            ),
+        },
+        io::ErrorKind::PermissionDenied => StartError::not_executable(name),
+        _ if error.raw_os_error() == Some(nix::libc::ENOEXEC) => StartError {
+            exit_code: 126,
+            message: format!(
+                "not executable: {name} (neither a program for this machine nor a script with a #! line)"
+            ),
+        },
+        _ => StartError::other(format!("cannot start {name}: {error}")),
+    }
+}

@@ -1,0 +1,100 @@
+//! The attempts that execute: how they are launched, and how they report back.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures::FutureExt as _;
+use gaffer_domain::AttemptRef;
+use gaffer_domain::reason::{AttemptEnd, LostCause};
+use gaffer_protocol::wire::{ContainerFacts, Ended, InputTaken, ToMaster};
+
+use super::Core;
+use super::state::Launch;
+use crate::attempt::{self, Attempt, Began, Controls, Progress};
+use crate::clock::BootTime;
+use crate::driver;
+use crate::spool::OutputWriter;
+
+impl Core {
+    /// Starts what there is room for.
+    pub(super) fn launch_ready(self: &Arc<Self>) {
+        loop {
+            let Some(launch) =
+                self.state().next_launch(BootTime::now(), |attempt| self.context.spool.new_output(attempt))
+            else {
+                return;
+            };
+            tokio::spawn(self.clone().execute(launch));
+        }
+    }
+
+    async fn execute(self: Arc<Self>, launch: Launch) {
+        let (attempt, writer, controls) = self.attempt(launch, Began::now());
+        let reference = attempt.reference();
+        self.see_to_its_end(reference, attempt::run(attempt, writer, controls)).await;
+    }
+
+    /// Goes on with an attempt of an earlier executor.
+    pub(super) async fn adopt(self: Arc<Self>, launch: Launch, began: Began, has_started: bool) {
+        let (attempt, writer, controls) = self.attempt(launch, began);
+        let reference = attempt.reference();
+        let run = attempt::adopt(attempt, has_started, writer, controls);
+        self.see_to_its_end(reference, run).await;
+    }
+
+    fn attempt(self: &Arc<Self>, launch: Launch, began: Began) -> (Attempt, OutputWriter, Controls) {
+        let Launch { start, worker_name, writer, controls } = launch;
+        let (context, progress) = (self.context.clone(), Arc::new(self.clone()));
+        (Attempt { context, start, worker_name, progress, began }, writer, controls)
+    }
+
+    async fn see_to_its_end(self: &Arc<Self>, attempt: AttemptRef, run: impl Future<Output = Ended>) {
+        let ended = match AssertUnwindSafe(run).catch_unwind().await {
+            Ok(ended) => ended,
+            Err(_) => self.after_panic(attempt).await,
+        };
+        self.released(attempt);
+        self.finish(ended);
+    }
+
+    /// A mistake in this program must not leave an attempt running for ever.
+    async fn after_panic(&self, attempt: AttemptRef) -> Ended {
+        tracing::error!(%attempt, "the attempt was given up: a bug in gaffer");
+        let marker = self.context.marker(attempt);
+        let kill = move || driver::kill_marked(&marker);
+        let killed = tokio::task::spawn_blocking(kill).await.ok();
+        let mut ended = attempt::unstarted(attempt, AttemptEnd::Lost { cause: LostCause::NotHeld });
+        ended.killed = killed.filter(|receipt| receipt.killed + receipt.left > 0);
+        ended.output_bytes = self.state().output(attempt).map_or(0, |output| output.end());
+        self.context.spool.ended(ended.clone()).await;
+        ended
+    }
+}
+
+impl Progress for Arc<Core> {
+    fn noted(&self, attempt: AttemptRef, message: String) {
+        self.state().report(ToMaster::Noted { attempt, message });
+        self.eventful.notify_one();
+    }
+
+    fn started(&self, attempt: AttemptRef, at: DateTime<Utc>, container: Option<ContainerFacts>) {
+        self.state().started(attempt, at, container);
+        self.eventful.notify_one();
+    }
+
+    fn took_input(&self, taken: InputTaken) {
+        self.state().report(ToMaster::InputTaken(taken));
+        self.eventful.notify_one();
+    }
+
+    fn wrote(&self, attempt: AttemptRef) {
+        self.state().wrote(attempt);
+        self.eventful.notify_one();
+    }
+
+    fn released(&self, attempt: AttemptRef) {
+        self.state().release(attempt);
+        self.launch_ready();
+    }
+}

@@ -1,0 +1,95 @@
+//! What is to be told in the present session, in order.
+
+use std::collections::VecDeque;
+
+use gaffer_domain::AttemptRef;
+use gaffer_protocol::wire::{HeldAttempt, StoredOutput, ToMaster};
+
+use super::super::Event;
+use super::{Holding, Phase, State};
+
+/// Events that wait to be taken.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    reports: VecDeque<ToMaster>,
+    /// Attempts with new output, each once.
+    grown: Vec<AttemptRef>,
+}
+
+impl State {
+    pub fn open_session(&mut self) -> Vec<HeldAttempt> {
+        self.outgoing = Some(Outgoing::default());
+        self.held.values_mut().for_each(|held| held.has_grown = false);
+        self.held()
+    }
+
+    pub fn close_session(&mut self) {
+        self.outgoing = None;
+    }
+
+    /// Tells again what the master of a new session may have missed.
+    pub fn resume(&mut self, worker_name: &str, stored: &[StoredOutput]) {
+        self.worker_name = worker_name.into();
+        for StoredOutput { attempt, offset } in stored {
+            if let Some(Holding { phase: Phase::Finished(ended), .. }) = self.held.get_mut(attempt)
+                && *offset > ended.output_bytes
+            {
+                // Output that was stored, and gone here, before this worker's process was killed.
+                (ended.output_bytes, ended.output_sha256) = (*offset, None);
+            }
+        }
+        let Some(outgoing) = &mut self.outgoing else { return };
+        outgoing.reports.retain(|report| match report {
+            ToMaster::Started { attempt, .. } => !self.held.contains_key(attempt),
+            ToMaster::Ended(ended) => !self.held.contains_key(&ended.attempt),
+            _ => true,
+        });
+        for (attempt, held) in &mut self.held {
+            match &held.phase {
+                Phase::Queued(_) => continue,
+                Phase::Running(running) => {
+                    let started = running.started.clone();
+                    outgoing.reports.extend(started.map(|(at, container)| ToMaster::Started {
+                        attempt: *attempt,
+                        at,
+                        container,
+                    }));
+                }
+                Phase::Finished(ended) => outgoing.reports.push_back(ToMaster::Ended(ended.clone())),
+            }
+            if !held.has_grown {
+                held.has_grown = true;
+                outgoing.grown.push(*attempt);
+            }
+        }
+    }
+
+    pub fn wrote(&mut self, attempt: AttemptRef) {
+        if let (Some(outgoing), Some(held)) = (&mut self.outgoing, self.held.get_mut(&attempt))
+            && !held.has_grown
+        {
+            held.has_grown = true;
+            outgoing.grown.push(attempt);
+        }
+    }
+
+    pub fn take_events(&mut self) -> Vec<Event> {
+        let Some(outgoing) = &mut self.outgoing else { return Vec::new() };
+        let mut events: Vec<Event> = outgoing.reports.drain(..).map(Event::Report).collect();
+        for attempt in outgoing.grown.drain(..) {
+            if let Some(held) = self.held.get_mut(&attempt) {
+                held.has_grown = false;
+                let end = held.output.as_ref().map_or(0, |output| output.end());
+                events.push(Event::Output { attempt, end });
+            }
+        }
+        events
+    }
+
+    /// Says something, if anybody listens. What matters is said again in the next session.
+    pub fn report(&mut self, report: ToMaster) {
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.reports.push_back(report);
+        }
+    }
+}
