@@ -163,10 +163,15 @@ fn of_kind(kind: &Kind) -> Value {
         }),
         Kind::Time(range) => {
             let seconds = |millis: u64| millis as f64 / 1000.0;
-            amount(seconds(range.start().as_millis()), seconds(range.end().as_millis()))
+            let unit = r"(d|h|m|s|ms)\s*";
+            let form = format!(r"({unit}({NUMBER}{unit})*)?");
+            amount(seconds(range.start().as_millis()), seconds(range.end().as_millis()), &form)
         }
-        Kind::Size(range) => amount(range.start().get() as f64, range.end().get() as f64),
-        Kind::Cpus(range) => amount(range.start().cores(), range.end().cores()),
+        Kind::Size(range) => {
+            let unit = r"([kKMGTP]|([kKmMgGtTpP][iI]?)?[bB])?\s*";
+            amount(range.start().get() as f64, range.end().get() as f64, unit)
+        }
+        Kind::Cpus(range) => amount(range.start().cores(), range.end().cores(), r"m?\s*"),
         Kind::Words(words) => {
             json!({ "enum": words().iter().map(|word| word.word).collect::<Vec<_>>() })
         }
@@ -222,9 +227,13 @@ fn text() -> Value {
     json!({ "type": ["string", "number", "boolean"] })
 }
 
-/// Amounts are numbers, or texts with a unit, of which a schema sees no size.
-fn amount(least: f64, most: f64) -> Value {
-    json!({ "type": ["number", "string"], "minimum": least, "maximum": most, "pattern": "^\\s*[0-9.][0-9.eE+]*\\s*[0-9.A-Za-z ]*$" })
+/// A number in an amount.
+const NUMBER: &str = r"[0-9.][0-9.eE+]*\s*";
+
+/// Amounts are numbers, or texts with units, of which a schema sees no size.
+fn amount(least: f64, most: f64, units: &str) -> Value {
+    let pattern = format!(r"^\s*{NUMBER}{units}$");
+    json!({ "type": ["number", "string"], "minimum": least, "maximum": most, "pattern": pattern })
 }
 
 fn merged(mut schema: Value, more: Value) -> Value {

@@ -4,7 +4,9 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use super::field::{ANY_NAME, Absent, Field, Kind, with_pointers};
+use serde::Serialize;
+
+use super::field::{ANY_NAME, Absent, Field, Kind, Words, with_pointers};
 use super::*;
 
 static COMPILED: LazyLock<(boon::Schemas, boon::SchemaIndex)> = LazyLock::new(|| {
@@ -62,7 +64,18 @@ const BEYOND_A_SCHEMA: [&str; 36] = [
 
 /// The schema refuses what the reader refuses, but for mistakes that are beyond it.
 pub(super) fn refuses_or_cannot(value: &Value, mistakes: &[String]) {
-    let is_beyond = |mistake: &&String| BEYOND_A_SCHEMA.iter().any(|known| mistake.contains(known));
+    // Of a number in quotes a schema sees the form alone, and of a text without quotes the type.
+    let is_quoted_otherwise = |mistake: &str| {
+        let at = mistake.split_once(": ").and_then(|(pointer, why)| Some((value.pointer(pointer)?, why)));
+        at.is_some_and(|(value, why)| match value {
+            Value::String(text) => text.parse::<i64>().is_ok(),
+            Value::Number(_) | Value::Bool(_) => !why.starts_with("expected"),
+            _ => false,
+        })
+    };
+    let is_beyond = |mistake: &&String| {
+        BEYOND_A_SCHEMA.iter().any(|known| mistake.contains(known)) || is_quoted_otherwise(mistake)
+    };
     let others: Vec<_> = mistakes.iter().filter(|mistake| !is_beyond(mistake)).collect();
     assert!(
         others.is_empty() || accepts(value).is_err(),
@@ -134,6 +147,29 @@ fn a_default_is_what_leaving_the_field_out_means() {
         let left_out = job_with(&pointer, field, Value::Null);
         assert_eq!(read(given), read(left_out), "{pointer}");
     }
+}
+
+/// Each word means what it is stored as.
+fn words_are_as_stored<T: Words + Serialize + PartialEq + std::fmt::Debug>() {
+    for (word, value, _) in T::WORDS {
+        assert_eq!(serde_json::to_value(value).unwrap(), json!(word));
+        assert_eq!(value.word(), *word);
+    }
+}
+
+#[test]
+fn a_word_is_stored_as_it_is_written() {
+    words_are_as_stored::<JobKind>();
+    words_are_as_stored::<DriverKind>();
+    words_are_as_stored::<Strategy>();
+    words_are_as_stored::<OnDrain>();
+    words_are_as_stored::<OnLimit>();
+    words_are_as_stored::<RestartPolicy>();
+    words_are_as_stored::<Backoff>();
+    words_are_as_stored::<OnLost>();
+    words_are_as_stored::<PullPolicy>();
+    words_are_as_stored::<Network>();
+    assert!(DriverKind::ALL.iter().all(|driver| driver.word() == driver.as_str()));
 }
 
 #[test]
