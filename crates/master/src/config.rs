@@ -47,7 +47,9 @@ pub struct MasterConfig {
     #[arg(long, env = "GAFFER_FORGET_WORKERS", value_name = "TIME|never", default_value_t)]
     pub forget_workers: ForgetWorkers,
 
-    /// Data directory [default: /var/lib/gaffer as root, else ~/.local/share/gaffer]
+    /// Data directory
+    ///
+    /// The default is /var/lib/gaffer as root, else ~/.local/share/gaffer.
     #[arg(long, env = "GAFFER_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
 
@@ -71,7 +73,7 @@ pub struct MasterConfig {
     #[arg(long, env = "GAFFER_REBALANCE", value_name = "TIME|off", default_value_t)]
     pub rebalance: Rebalance,
 
-    /// Directory of the Postgres programs [default: searched in the usual places]
+    /// Directory of the Postgres programs [default: search for it]
     #[arg(long, env = "GAFFER_PG_BIN")]
     pub pg_bin: Option<PathBuf>,
 
@@ -90,7 +92,7 @@ pub struct ConnectionConfig {
     #[arg(long, env = "GAFFER_MAX_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub max_connections: Option<u32>,
 
-    /// Maximum number of connections without a valid key per address
+    /// Maximum connections per address without a valid key
     ///
     /// On each port; for IPv6, per /64 network. Behind a reverse proxy all connections come from the proxy's address: set at
     /// least the number of connections that it keeps open.

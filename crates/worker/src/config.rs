@@ -71,8 +71,9 @@ pub struct WorkerConfig {
     /// Countable resources to offer, e.g. gpu=2,licence=1
     #[arg(long, env = "GAFFER_RESOURCES", value_name = "RESOURCES")]
     pub resources: Option<Countables>,
-    /// Directory for identity and spool [default: /var/lib/gaffer/worker as root, else
-    /// gaffer/worker in the user's data directory]
+    /// Directory for identity and spool
+    ///
+    /// The default is /var/lib/gaffer/worker as root, else gaffer/worker in the user's data directory.
     #[arg(long, env = "GAFFER_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Maximum size of the spool, e.g. 4GiB
@@ -81,7 +82,9 @@ pub struct WorkerConfig {
     /// the free disk space, whichever is less.
     #[arg(long, env = "GAFFER_SPOOL_LIMIT", value_name = "BYTES")]
     pub spool_limit: Option<Bytes>,
-    /// Drivers to enable: host,docker [default: host, and docker if its daemon responds]
+    /// Drivers to enable: host,docker
+    ///
+    /// The default is host, and docker if its daemon responds.
     #[arg(long, env = "GAFFER_DRIVERS", value_name = "DRIVERS")]
     pub drivers: Option<String>,
     /// Containers.
@@ -90,12 +93,14 @@ pub struct WorkerConfig {
     /// CA bundle (PEM) to verify the master [default: the system's]
     #[arg(long, env = "GAFFER_TLS_CA", value_name = "FILE", value_parser = path_or_nothing())]
     pub tls_ca: Option<PathBuf>,
-    /// Whether a stopped worker ends its jobs or leaves them running
+    /// End the jobs of a worker that is stopped, or leave them
     ///
     /// `leave` keeps them for the next worker with this data directory, until their leases end.
     #[arg(long, env = "GAFFER_ON_STOP", value_name = "end|leave")]
     pub on_stop: Option<OnStop>,
-    /// Enable the scripted driver, which acts scripts instead of running anything (for tests of the master)
+    /// Enable the scripted driver, for tests of the master
+    ///
+    /// It acts scripts instead of running anything.
     #[arg(long, env = "GAFFER_SCRIPTED_DRIVER", hide = true)]
     pub scripted_driver: bool,
     /// HTTP proxies on the way to the master [default: those of the environment]

@@ -45,7 +45,9 @@ const SAMPLE: &str = include_str!("sample.sh");
 Everything is kept between runs. Once it is up, client commands in other terminals find it by themselves, and \
 $GAFFER_DATA_DIR/dev.env tells scripts its addresses and keys.")]
 pub struct DevArgs {
-    /// Address of the dashboard, loopback only (port 0: any free port)
+    /// Address of the dashboard, loopback only
+    ///
+    /// Port 0 takes any free port.
     #[arg(long, env = "GAFFER_DASHBOARD_ADDR", default_value = "127.0.0.1:3000", value_name = "ADDR")]
     dashboard_addr: String,
     /// Address of the REST API
@@ -54,10 +56,12 @@ pub struct DevArgs {
     /// Address for workers
     #[arg(long, env = "GAFFER_WORKER_ADDR", default_value = "127.0.0.1:8080", value_name = "ADDR")]
     worker_addr: String,
-    /// Data directory [default: /var/lib/gaffer as root, else ~/.local/share/gaffer]
+    /// Data directory
+    ///
+    /// The default is /var/lib/gaffer as root, else ~/.local/share/gaffer.
     #[arg(long, env = "GAFFER_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Directory of the Postgres programs [default: searched in the usual places]
+    /// Directory of the Postgres programs [default: search for it]
     #[arg(long, env = "GAFFER_PG_BIN", value_name = "DIR")]
     pg_bin: Option<PathBuf>,
     /// Default placement strategy, see `gaffer master --help`

@@ -15,19 +15,29 @@ const DEFAULT_CAPABILITIES: &str = "CHOWN,DAC_OVERRIDE,FOWNER,FSETID,KILL,MKNOD,
 /// Options of the docker driver, each with its environment variable.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct DockerConfig {
-    /// Address of the Docker or Podman daemon [default: unix:///var/run/docker.sock]
+    /// Address of the Docker or Podman daemon
+    ///
+    /// The default is unix:///var/run/docker.sock.
     #[arg(long, env = "DOCKER_HOST", value_name = "URL")]
     pub docker_host: Option<String>,
-    /// Directory of config.json with registry credentials [default: .docker in the home directory]
+    /// Directory of config.json with registry credentials
+    ///
+    /// The default is .docker in the home directory.
     #[arg(long, env = "DOCKER_CONFIG", value_name = "DIR")]
     pub docker_config: Option<PathBuf>,
-    /// Directories below which jobs may mount volumes, colon-separated [default: none]
+    /// Directories with the volumes that jobs may mount
+    ///
+    /// Separated by colons. Jobs may mount what is below them; by default nothing.
     #[arg(long, env = "GAFFER_VOLUME_ROOTS", value_name = "DIRS")]
     pub volume_roots: Option<VolumeRoots>,
-    /// Images that jobs may run, comma-separated, * matches any text [default: all]
+    /// Images that jobs may run [default: all]
+    ///
+    /// Separated by commas; * matches any text. Example: --docker-images 'busybox:*,registry.lab/*'
     #[arg(long, env = "GAFFER_DOCKER_IMAGES", value_name = "PATTERNS")]
     pub docker_images: Option<String>,
-    /// Capabilities that jobs may add, comma-separated [default: Docker's default set]
+    /// Capabilities that jobs may add [default: Docker's set]
+    ///
+    /// Separated by commas. Docker's set is what its containers have unless they drop it.
     #[arg(long, env = "GAFFER_DOCKER_CAPABILITIES", value_name = "NAMES")]
     pub docker_capabilities: Option<String>,
     /// Allow jobs to use the host network
