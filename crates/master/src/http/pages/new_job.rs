@@ -432,6 +432,8 @@ fn say(mistake: FieldError, values: &Values, document: &Document, page: &mut New
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use gaffer_domain::spec::DriverKind;
+
     use super::*;
 
     #[test]
@@ -460,6 +462,30 @@ mod tests {
         let back = Values::of_spec(&serde_json::to_value(&spec).unwrap()).unwrap();
         let again = JobSpec::read(&back.to_spec(&mut Errors::default())).unwrap();
         assert_eq!(again, spec);
+    }
+
+    /// The example of a field as somebody writes it into the form.
+    fn example(field: &Field) -> String {
+        let example = Language::Yaml.read(field.example).unwrap();
+        match serde_json::from_str(&example.to_json()).unwrap() {
+            Value::Object(pairs) => {
+                pairs.iter().map(|(name, value)| format!("{name}={}\n", value.as_str().unwrap())).collect()
+            }
+            _ => field.example.to_owned(),
+        }
+    }
+
+    #[test]
+    fn each_field_of_the_form_takes_its_example_and_gives_it_back() {
+        for driver in [DriverKind::Host, DriverKind::Docker] {
+            let rows = rows().into_iter().filter(|row| row.field.drivers.contains(&driver));
+            let others: BTreeMap<_, _> = rows.map(|row| (row.name, example(row.field))).collect();
+            let values = Values { script: "true".to_owned(), others: others.clone(), ..Values::default() };
+            let spec = JobSpec::read(&values.to_spec(&mut Errors::default())).unwrap();
+            let mut back = Values::of_spec(&serde_json::to_value(&spec).unwrap()).unwrap();
+            back.others.retain(|name, _| others.contains_key(name));
+            assert_eq!(back.others, others);
+        }
     }
 
     #[test]
