@@ -41,6 +41,9 @@ pub struct Definition {
     /// Where it runs on the host; none means in a scratch directory of the attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
+    /// Its niceness on the host: 0..=19. A worker that does not know the field starts it with its own.
+    #[serde(default)]
+    pub nice: u8,
     /// Whether its standard input is what [`ToWorker::Input`] brings; else it is empty.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stdin: bool,
@@ -74,6 +77,7 @@ impl Definition {
             driver: task.driver,
             container: task.container.clone().map(Box::new),
             workdir: task.workdir.clone(),
+            nice: task.nice,
             stdin: task.stdin,
             action: task.action.clone(),
             env: task.env.clone(),
@@ -264,6 +268,7 @@ mod tests {
             driver: DriverKind::Host,
             container: None,
             workdir: None,
+            nice: 0,
             stdin: false,
             action: Action::Script(script.to_owned()),
             env: BTreeMap::new(),

@@ -71,6 +71,7 @@ impl TaskSpec {
             driver,
             container: None,
             workdir: None,
+            nice: 0,
             stdin: false,
             action: Action::Command(Vec::new()),
             env: BTreeMap::new(),
@@ -141,6 +142,8 @@ struct FirstTask {
     script: Option<String>,
     #[serde(default)]
     workdir: Option<String>,
+    #[serde(default)]
+    nice: u8,
     #[serde(default)]
     stdin: bool,
     #[serde(default)]
@@ -237,6 +240,7 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
         container,
         // A container has read its own.
         workdir: task.workdir.filter(|_| task.driver == DriverKind::Host),
+        nice: task.nice,
         stdin: task.stdin,
         action,
         env: task.env,

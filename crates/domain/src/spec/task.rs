@@ -37,6 +37,9 @@ pub struct TaskSpec {
     /// own, [`Container::workdir`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
+    /// The niceness of its processes on the host: 0..=19, higher yields more to others.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub nice: u8,
     /// Whether its standard input is what somebody writes through the API; else it is empty. Such a task is not repeated:
     /// what was written is not kept.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -110,6 +113,13 @@ pub const TASK: &[Field] = &[
     .only(&[DriverKind::Host, DriverKind::Docker])
     .flag("workdir", "DIR")
     .on_page("Directory"),
+    Field::new("nice", Kind::Whole(0..=19), "Niceness: higher yields the processors to others")
+        .details("A worker with a higher niceness than that passes its own on.")
+        .default("0")
+        .example("10")
+        .only(&[DriverKind::Host])
+        .flag("nice", "N")
+        .on_page("Nice"),
     Field::new("stdin", Kind::Bool, "Take standard input from the API; otherwise it is empty")
         .limits("needs `restart: never`")
         .default("false")
@@ -273,6 +283,10 @@ impl Indices {
     }
 }
 
+fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
+
 /// Writes [`Indices::Array`] as it is read: `"first-last"`.
 fn write_array<S: Serializer>(first: &u32, last: &u32, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{first}-{last}"))
@@ -304,6 +318,7 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPol
         stdin,
         // A container has read its own.
         workdir: if driver == DriverKind::Host { object.read("workdir", container::workdir) } else { None },
+        nice: object.value("nice"),
         // The stand-in is never seen: where there is no action, a mistake was reported.
         action: program::action(object, has_image).unwrap_or(Action::Script(String::new())),
         container,

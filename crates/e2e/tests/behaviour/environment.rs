@@ -284,3 +284,30 @@ async fn a_task_on_the_host_runs_in_the_directory_that_it_names() {
         assert_eq!(stored.spec["tasks"][0]["workdir"], workdir, "it is in the normal form");
     }
 }
+
+#[tokio::test]
+async fn a_nice_task_yields_with_all_that_it_starts() {
+    let dir = data_dir();
+    let dev = Dev::start(dir.path()).await;
+    let plain = run(&dev, json!({}), "nice").await;
+    let ran = dev.cli(&["run", "--nice", "19", "--", "sh", "-c", "nice; (nice)"]).output().await.unwrap();
+    assert_eq!((ran.status.code(), String::from_utf8(ran.stdout).unwrap()), (Some(0), "19\n19\n".to_owned()));
+    assert_eq!(run(&dev, json!({"nice": 0}), "nice").await, plain, "what starts others has not become nicer");
+
+    for (words, why) in [
+        (["run", "--nice", "20", "--", "true"].as_slice(), "20 is not in 0..=19"),
+        (
+            ["run", "--nice", "5", "--image", "busybox", "--", "true"].as_slice(),
+            "--nice: `nice` is for tasks on the host only: leave it out, or leave out the `image`",
+        ),
+    ] {
+        let refused = dev.cli(words).output().await.unwrap();
+        let told = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{told}");
+        assert!(told.contains(why), "{told}");
+    }
+    let refused = dev.client.post("/jobs", &json!({"command": ["true"], "nice": 20})).await;
+    let mistake = &refused.body["errors"][0];
+    assert_eq!(mistake["pointer"], "/nice");
+    assert_eq!(mistake["detail"], "expected a whole number from 0 to 19, found 20");
+}

@@ -201,6 +201,18 @@ async fn a_directory_that_a_job_names_is_neither_removed_nor_emptied_of_others()
 }
 
 #[tokio::test]
+async fn a_nice_task_is_nice_with_all_that_it_starts_and_its_worker_is_not() {
+    let (worker, mut session) = Worker::start_and_welcome().await;
+    let own = rustix::process::getpriority_process(None).unwrap();
+    let nice = Order { nice: 19, ..script(1, "nice; sh -c nice") };
+    let (books, _) = run(&mut session, nice).await;
+    assert_eq!(books.stdout(attempt(1)), "19\n19\n");
+    let (books, _) = run(&mut session, script(2, "nice")).await;
+    assert_eq!(books.stdout(attempt(2)), format!("{own}\n"), "no thread that starts others has become nicer");
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn a_script_is_run_by_its_interpreter_with_its_own_path_as_name() {
     let (worker, mut session) = Worker::start_and_welcome().await;
     let (books, _) = run(&mut session, script(1, "#!/usr/bin/env sh\necho $0")).await;

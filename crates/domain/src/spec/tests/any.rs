@@ -109,6 +109,7 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
         name: name.to_owned(),
         driver,
         stdin,
+        nice: if driver == DriverKind::Host { rng.random_range(0..20) } else { 0 },
         workdir: (driver == DriverKind::Host && rng.random()).then_some(workdir),
         action: if container.is_some() && rng.random_ratio(1, 4) {
             Action::Command(Vec::new())

@@ -162,6 +162,18 @@ fn a_workdir_is_an_absolute_path_on_the_host_and_in_a_container() {
 }
 
 #[test]
+fn only_a_process_on_the_host_is_nice() {
+    assert_eq!(read(with(json!({"nice": 19}))).tasks[0].nice, 19);
+    assert_eq!(mistake(with(json!({"nice": 20}))), "/nice: expected a whole number from 0 to 19, found 20");
+    assert_eq!(
+        mistake(inside(json!({"nice": 5}))),
+        "/nice: `nice` is for tasks on the host only: leave it out, or leave out the `image`"
+    );
+    let play = json!({"driver": "scripted", "script": "exit 0", "nice": 5});
+    assert!(mistake(play).contains("is not allowed for a scripted task"));
+}
+
+#[test]
 fn a_task_with_standard_input_is_not_repeated() {
     let task = |fields: Value| {
         let mut job = json!({"command": ["cat"], "stdin": true});

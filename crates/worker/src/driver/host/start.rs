@@ -7,11 +7,13 @@ use std::io;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use gaffer_domain::spec::Action;
 use gaffer_protocol::output::Stream;
 use nix::unistd::gettid;
+use rustix::process::{getpriority_process, setpriority_process};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
@@ -183,7 +185,7 @@ impl Start {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
-        let mut child = self.spawn(&program, &mut command, cgroup.as_ref())?;
+        let mut child = self.spawn_nice(definition.nice, &program, &mut command, cgroup.as_ref())?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| StartError::other("the new process has no number"))?;
         let input = child.stdin.take();
@@ -235,6 +237,30 @@ impl Start {
             }
             (Action::Script(_), None) => Err(StartError::other("the script was not written to a file")),
         }
+    }
+
+    /// Makes the process on a thread that has its niceness, which it inherits, and ends then: without privileges a thread
+    /// can become nicer, but never less so.
+    fn spawn_nice(
+        &self,
+        nice: u8,
+        program: &Program,
+        command: &mut Command,
+        cgroup: Option<&Cgroup>,
+    ) -> Result<Child, StartError> {
+        if nice == 0 {
+            return self.spawn(program, command, cgroup);
+        }
+        let failed = |error| StartError::other(format!("cannot start with niceness {nice}: {error}"));
+        thread::scope(|scope| {
+            let start = || {
+                let own = getpriority_process(None).map_err(|error| failed(error.into()))?;
+                setpriority_process(None, own.max(i32::from(nice))).map_err(|error| failed(error.into()))?;
+                self.spawn(program, command, cgroup)
+            };
+            let starter = thread::Builder::new().name("host-nice".to_owned()).spawn_scoped(scope, start);
+            starter.map_err(failed)?.join().unwrap_or_else(|_| Err(failed(io::Error::other("a panic"))))
+        })
     }
 
     /// Makes the process, unless nobody waits for it any more.

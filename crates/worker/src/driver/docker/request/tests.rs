@@ -36,6 +36,7 @@ fn start(action: Action) -> StartAttempt {
         driver: DriverKind::Docker,
         container: None,
         workdir: None,
+        nice: 0,
         stdin: false,
         action,
         env: BTreeMap::new(),
