@@ -8,6 +8,7 @@
 mod hierarchy;
 mod pool;
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
@@ -28,6 +29,11 @@ use pool::{Pool, Room};
 const MAX_PIDS: u64 = 4_096;
 /// The span of time in which a limited attempt has its share of the processors, in microseconds: the kernel's own.
 const CPU_PERIOD_MICROS: u64 = 100_000;
+/// The most that the kernel knows.
+const MAX_NICE: u8 = 19;
+/// What a process of each niceness from 0 weighs, for cgroups of version 1: the kernel's own `sched_prio_to_weight`.
+const WEIGHTS: [u16; MAX_NICE as usize + 1] =
+    [1024, 820, 655, 526, 423, 335, 272, 215, 172, 137, 110, 87, 70, 56, 45, 36, 29, 23, 18, 15];
 
 /// Where this worker makes its cgroups.
 pub(crate) struct Cgroups(Kind);
@@ -81,9 +87,10 @@ impl Cgroups {
         }
     }
 
-    /// One with limits for what is reserved: memory if any, processors if fewer than the machine has.
-    pub fn take(&self, resources: Resources) -> io::Result<Cgroup> {
-        let limits = Limits::of(resources);
+    /// One with limits for what is reserved: memory if any, processors if fewer than the machine has. Niceness counts
+    /// among the processes of a cgroup only, so that the cgroup is as nice as they are.
+    pub fn take(&self, resources: Resources, nice: u8) -> io::Result<Cgroup> {
+        let limits = Limits::of(resources, nice);
         match &self.0 {
             Kind::Two { dir, has_limits, next } => {
                 let tracking = dir.join(next.fetch_add(1, Ordering::Relaxed).to_string());
@@ -102,8 +109,11 @@ impl Cgroups {
                 let tracking = room.dir().to_owned();
                 let rooms = vec![(pool.clone(), room)];
                 let mut cgroup = Cgroup { version: Version::One { rooms }, tracking, memory: None };
-                if let (Some(pool), Some(quota)) = (cpu, limits.cpu_micros) {
-                    cgroup.join(pool, quota)?;
+                if let Some(pool) = cpu.as_ref().filter(|_| limits.cpu_micros.is_some() || nice > 0) {
+                    let quota = limits.cpu_micros.map_or("-1".to_owned(), |micros| micros.to_string());
+                    let dir = cgroup.join(pool, quota)?;
+                    // One that is used again has the weight of the attempt before.
+                    write(&dir.join("cpu.shares"), limits.weight())?;
                 }
                 if let (Some(pool), Some(bytes)) = (memory, limits.memory) {
                     let dir = cgroup.join(pool, bytes)?;
@@ -172,10 +182,12 @@ struct Limits {
     cpu_micros: Option<u64>,
     /// Bytes.
     memory: Option<u64>,
+    /// How it yields to others.
+    nice: u8,
 }
 
 impl Limits {
-    fn of(resources: Resources) -> Limits {
+    fn of(resources: Resources, nice: u8) -> Limits {
         let Resources { cpu, memory: Bytes(memory), .. } = resources;
         let machine = std::thread::available_parallelism().map_or(u64::MAX, |cpus| cpus.get() as u64);
         let is_share = cpu > Cpu::default() && u64::from(cpu.millis()) < machine.saturating_mul(1000);
@@ -183,13 +195,21 @@ impl Limits {
             // The kernel refuses less than a millisecond.
             (u64::from(cpu.millis()) * CPU_PERIOD_MICROS / 1000).max(1_000)
         });
-        Limits { cpu_micros, memory: (memory > 0).then_some(memory) }
+        Limits { cpu_micros, memory: (memory > 0).then_some(memory), nice: nice.min(MAX_NICE) }
+    }
+
+    /// The weight of its niceness.
+    fn weight(self) -> u16 {
+        WEIGHTS[usize::from(self.nice)]
     }
 
     fn write_two(self, dir: &Path) -> io::Result<()> {
         write(&dir.join("pids.max"), MAX_PIDS)?;
         if let Some(quota) = self.cpu_micros {
             write(&dir.join("cpu.max"), format_args!("{quota} {CPU_PERIOD_MICROS}"))?;
+        }
+        if self.nice > 0 {
+            write(&dir.join("cpu.weight.nice"), self.nice)?;
         }
         if let Some(bytes) = self.memory {
             write(&dir.join("memory.max"), bytes)?;
@@ -201,7 +221,7 @@ impl Limits {
 
 impl Cgroup {
     /// Lets one of that controller take part.
-    fn join(&mut self, pool: &Arc<Pool>, limit: u64) -> io::Result<PathBuf> {
+    fn join(&mut self, pool: &Arc<Pool>, limit: impl Display) -> io::Result<PathBuf> {
         let room = pool.take(limit)?;
         let dir = room.dir().to_owned();
         if let Version::One { rooms } = &mut self.version {
@@ -349,7 +369,7 @@ fn open_to_write(path: &Path) -> io::Result<File> {
     File::options().write(true).open(path)
 }
 
-fn write(path: &Path, value: impl std::fmt::Display) -> io::Result<()> {
+fn write(path: &Path, value: impl Display) -> io::Result<()> {
     // At once: the kernel takes each write as a whole.
     open_to_write(path)?.write_all(value.to_string().as_bytes())
 }

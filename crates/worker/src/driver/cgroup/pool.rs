@@ -1,5 +1,6 @@
 //! Cgroups of one controller of version 1, used again and again: making and removing one costs more than a short task.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ impl Pool {
     }
 
     /// An empty one with this limit.
-    pub fn take(&self, limit: u64) -> io::Result<Room> {
+    pub fn take(&self, limit: impl Display) -> io::Result<Room> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let room = match free {
             Some(room) => room,

@@ -168,7 +168,11 @@ impl Start {
         let directory = self.directory(definition.workdir.as_deref(), directories)?;
         let path = environment.get("PATH").map_or("", String::as_str);
         let program = self.program(&definition.action, directory, directories.script.as_deref(), path)?;
-        let cgroup = self.cgroups.as_ref().map(|cgroups| cgroups.take(definition.resources)).transpose();
+        let cgroup = self
+            .cgroups
+            .as_ref()
+            .map(|cgroups| cgroups.take(definition.resources, definition.nice))
+            .transpose();
         let cgroup = cgroup.map_err(|error| StartError::other(format!("cannot make a cgroup: {error}")))?;
         // An absolute program and, where cgroups allow it, nothing to be done between fork and exec: only so is it
         // started without copying the memory map of this process.
