@@ -32,14 +32,14 @@ pub use container::{
 };
 pub use driver::DriverKind;
 pub use job::{
-    JOB, JOB_FIELDS, JobKind, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_SPEC_BYTES, SINGLE_TASK_JOB_FIELDS,
+    JOB_FIELDS, JobKind, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_SPEC_BYTES, SINGLE_TASK_JOB_FIELDS,
 };
 pub use node::FieldError;
 pub use program::Action;
-pub use reservation::{RESOURCES, Reservation};
-pub use restart::{Backoff, OnLost, RESTART, Restart, RestartPolicy};
-pub use scheduling::{AFFINITY, Affinity, CONCURRENCY, Concurrency, OnDrain, PLACEMENT, Placement};
-pub use stop::{STOP, StopSignal, StopSpec, UnknownSignal};
+pub use reservation::Reservation;
+pub use restart::{Backoff, OnLost, Restart, RestartPolicy};
+pub use scheduling::{Affinity, Concurrency, OnDrain, Placement};
+pub use stop::{StopSignal, StopSpec, UnknownSignal};
 pub use stored::{STORED_VERSION, UnreadableSpec};
 pub use strategy::{Strategy, UnknownStrategy};
-pub use task::{Indices, MAX_TASKS_PER_JOB, OUTPUT, OnLimit, OutputLimit, TASK, TASK_FIELDS, TaskSpec};
+pub use task::{Indices, MAX_TASKS_PER_JOB, OnLimit, OutputLimit, TASK, TaskSpec};

@@ -1,7 +1,7 @@
 //! What a field of a specification is: its name, its type and limits, its default, and what is said of it.
 //!
-//! Each object of a specification has a table of its fields, beside its type: [`JOB`](super::JOB), [`TASK`](super::TASK),
-//! [`CONTAINER`](super::CONTAINER) and those within. To add a field, add a row there, a member to the type, and a line to
+//! Each object of a specification has a table of its fields, beside its type, such as [`TASK`](super::TASK) and
+//! [`CONTAINER`](super::CONTAINER). To add a field, add a row there, a member to the type, and a line to
 //! the reader below it. From the row follow the reader's checks and messages, the options of `gaffer run` and
 //! `gaffer submit`, the page *New job*, the JSON Schema ([`super::schema`]) and the tables of the documentation. Rules
 //! between fields are the reader's.
