@@ -187,11 +187,11 @@ async fn a_lease_that_runs_out_ends_what_runs_and_gives_back_what_waits() {
     let (worker, mut session) = Worker::start_and_welcome().await;
     let short = |start| Order { lost_after: Span::from_millis(4_000), ..start };
     // There is no time for being polite: nobody would wait for the end of that.
-    let stubborn = with_grace(script(1, "trap '' TERM; sleep 1000"), 1_000_000);
-    send_start(&mut session, hog(short(stubborn))).await;
+    let stubborn = with_grace(script(1, "trap '' TERM; echo up; sleep 1000"), 1_000_000);
+    start_and_hear(&mut session, hog(short(stubborn))).await;
     send_start(&mut session, hog(short(play(2, "exit 0")))).await;
     send_start(&mut session, Order { lost_after: Span::from_secs(600), ..hog(play(3, "exit 0")) }).await;
-    // Heartbeats come, but no answer goes.
+    // From here on heartbeats come, but no answer goes.
     let (mut ended, mut returned) = (Vec::new(), Vec::new());
     soon("both ends", async {
         while ended.len() < 2 {
