@@ -27,6 +27,7 @@
 //! [`Display`](std::fmt::Display) gives the normal form, which is stored and shown; it parses back to the same.
 
 mod check;
+mod error;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -39,9 +40,10 @@ use std::str::FromStr;
 
 use crate::as_text::as_text;
 use crate::quantity::{Bytes, Cpu};
-use crate::spec::Resources;
+use crate::resources::Resources;
 pub use check::Unmet;
-pub use parse::{ConstraintError, MAX_CONSTRAINT_BYTES, MAX_CONSTRAINT_DEPTH, is_resource_name};
+pub use error::ConstraintError;
+pub use parse::{MAX_CONSTRAINT_BYTES, MAX_CONSTRAINT_DEPTH, is_resource_name};
 
 /// A condition that a worker's facts meet or not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -17,6 +17,7 @@ pub mod policy;
 pub mod quantity;
 pub mod queue;
 pub mod reason;
+pub mod resources;
 #[cfg(test)]
 mod seeds;
 pub mod spec;

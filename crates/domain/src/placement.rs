@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use self::ranking::{Course, Question, Ranking, suitable_at};
 use crate::quantity::Span;
+pub use crate::spec::{Strategy, UnknownStrategy};
 use crate::{ProjectId, Time, WorkerId};
 pub(crate) use feasible::shortfall;
 pub use feasible::{backlog_limit, feasible, room, suitable};
@@ -23,7 +24,7 @@ pub use help::{Change, Help, what_would_help};
 pub use infeasible::{Infeasible, Resource};
 pub use receipt::{Candidate, Part, Receipt};
 pub use requirements::{DefinitionRef, HostPort, Requirements};
-pub use strategy::{Fleet, LIEB, Strategy, Terms, UnknownStrategy, score, terms};
+pub use strategy::{Fleet, LIEB, Terms, score, terms};
 pub use worker_snapshot::{Lasting, Measured, READING_GOOD_FOR, Taken, WorkerSnapshot};
 
 /// How far ahead of its capacity a worker is given work: as much as it runs in this time, so that short tasks never

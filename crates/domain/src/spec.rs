@@ -9,6 +9,7 @@ mod container;
 mod read;
 mod scheduling;
 mod stored;
+mod strategy;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::constraint::{Constraint, Fact};
-use crate::quantity::{Bytes, Cpu, Span, shown};
+use crate::quantity::{Bytes, Span, shown};
+pub use crate::resources::Resources;
 pub use container::{
     Container, DEFAULT_PIDS_LIMIT, Gpus, InvalidPort, InvalidVolume, Network, Port, PortProtocol, PullPolicy,
     Volume,
@@ -27,6 +29,7 @@ pub use container::{
 pub use read::{FieldError, MAX_SPEC_BYTES};
 pub use scheduling::{Affinity, Concurrency, OnDrain, Placement, Reservation};
 pub use stored::{STORED_VERSION, UnreadableSpec};
+pub use strategy::{Strategy, UnknownStrategy};
 
 /// The most tasks that one job may have.
 pub const MAX_TASKS_PER_JOB: u32 = 100_000;
@@ -199,17 +202,6 @@ pub enum DriverKind {
     Docker,
     /// A play that the job itself describes line by line; only workers started for tests offer it.
     Scripted,
-}
-
-/// What a task reserves. Reserved is what counts for placement; what is really used is measured apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Resources {
-    /// Thousandths of a processor.
-    pub cpu: Cpu,
-    /// Memory in bytes; 0 reserves none.
-    pub memory: Bytes,
-    /// Disk in bytes; 0 reserves none.
-    pub disk: Bytes,
 }
 
 /// When a task is tried again, and how soon.

@@ -1,5 +1,6 @@
 //! Reads constraints, and says of wrong ones where the mistake is, what was expected there, and what may have been meant.
 
+use super::error::ConstraintError;
 use super::token::{KEYWORDS, Token, is_word_char, tokens};
 use super::{Expr, Fact, Value};
 use crate::quantity::shown;
@@ -10,18 +11,6 @@ pub const MAX_CONSTRAINT_BYTES: usize = 1024;
 /// How deep parentheses and `not` may be nested.
 pub const MAX_CONSTRAINT_DEPTH: usize = 32;
 const MAX_RESOURCE_NAME_LEN: usize = 63;
-
-/// Why a text is not a constraint.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("column {column}: {detail}{}", suggestion.as_ref().map_or(String::new(), |text| format!(" ({text})")))]
-pub struct ConstraintError {
-    /// The character at which the mistake is, counted from 1.
-    pub column: usize,
-    /// What is wrong, and what was expected.
-    pub detail: String,
-    /// What may have been meant.
-    pub suggestion: Option<String>,
-}
 
 pub(super) fn constraint(text: &str) -> Result<Expr, ConstraintError> {
     let mut parser = Parser::new(text)?;

@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use std::str::Chars;
 
 use super::Operator;
-use super::parse::ConstraintError;
+use super::error::ConstraintError;
 use crate::quantity::shown;
 
 /// Words that mean something to the grammar; as values they stand in quotes.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::feasible::{suits, takes};
 use super::receipt::{Candidate, Part, Receipt};
 use super::requirements::Requirements;
-use super::strategy::{Fleet, Strategy, score, terms};
+use super::strategy::{Fleet, score, terms};
 use super::worker_snapshot::WorkerSnapshot;
+use crate::spec::Strategy;
 use crate::{ProjectId, Time, WorkerId};
 
 /// What is to be ranked, and by what.

@@ -3,6 +3,7 @@
 mod container;
 mod depends;
 mod fields;
+mod program;
 mod scheduling;
 mod task;
 

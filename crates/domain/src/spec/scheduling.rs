@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Resources;
 use crate::constraint::Constraint;
-use crate::placement::Strategy;
+use crate::spec::Strategy;
 
 /// What a task reserves on its worker: what every worker has some of, and what only some workers have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -18,8 +18,8 @@ use super::{
     OnLost, OutputLimit, Placement, Reservation, Resources, Restart, RestartPolicy, StopSpec, TaskSpec,
 };
 use crate::constraint::{Constraint, Fact};
-use crate::placement::Strategy;
 use crate::quantity::{Bytes, Cpu, Span};
+use crate::spec::Strategy;
 
 /// The version of the form that serialising a [`JobSpec`] gives.
 pub const STORED_VERSION: u16 = 1;

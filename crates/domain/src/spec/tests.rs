@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::document::Language;
+use crate::quantity::Cpu;
 
 fn read(value: Value) -> JobSpec {
     JobSpec::read(&value).unwrap_or_else(|mistakes| panic!("{value} was refused: {mistakes:#?}"))

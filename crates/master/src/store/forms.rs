@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use gaffer_domain::JobId;
 use gaffer_domain::placement::{DefinitionRef, Requirements};
+use gaffer_domain::reason::{Reason, ReasonCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -24,6 +25,16 @@ pub(super) fn understood<T: DeserializeOwned>(what: &str, stored: Option<Value>)
             None
         }
     }
+}
+
+/// A stored reason. What another version has a word for is still one, with its sentence.
+pub(super) fn reason_from(
+    code: Option<String>,
+    message: Option<String>,
+) -> Result<Option<Reason>, StoreError> {
+    let (Some(code), Some(message)) = (code, message) else { return Ok(None) };
+    let code = code.parse().unwrap_or(ReasonCode::Other);
+    Ok(Some(Reason { code, message }))
 }
 
 /// The members of a stored list that this version understands, and whether those were all.

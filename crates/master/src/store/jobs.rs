@@ -13,8 +13,8 @@ use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
 use super::counts::{COUNTS_OF_JOBS, CountsRow};
-use super::forms::known;
-use super::tasks::{ran, reason_from};
+use super::forms::{known, reason_from};
+use super::tasks::ran;
 use super::transitions::Unfinished;
 use super::{ReadStore, Store, StoreError, WriteStore};
 use crate::records::Job;

@@ -5,14 +5,13 @@ use std::collections::{HashMap, HashSet};
 use chrono::Utc;
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
-use gaffer_domain::reason::{Reason, ReasonCode};
 use gaffer_domain::task::StateName;
 use gaffer_domain::worker::{CLOCK_DRIFT, Expected, ExpectedState, LOST_MARGIN};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use serde_json::Value;
 use sqlx::FromRow;
 
-use super::forms::{known, understood};
+use super::forms::{known, reason_from, understood};
 use super::transitions::StartOrder;
 use super::{ReadStore, Store, StoreError};
 use crate::records::{Attempt, Task};
@@ -105,16 +104,6 @@ pub(super) fn ran(
 ) -> Option<f64> {
     let by_times = || Some((finished.unwrap_or(now) - started?).num_milliseconds().max(0) as f64 / 1e3);
     micros.map(|micros| micros as f64 / 1e6).or_else(by_times)
-}
-
-pub(super) fn reason_from(
-    code: Option<String>,
-    message: Option<String>,
-) -> Result<Option<Reason>, StoreError> {
-    let (Some(code), Some(message)) = (code, message) else { return Ok(None) };
-    // What another version has a word for is still a reason, with its sentence.
-    let code = code.parse().unwrap_or(ReasonCode::Other);
-    Ok(Some(Reason { code, message }))
 }
 
 /// Which tasks of a job to list.

@@ -61,9 +61,7 @@ use crate::spool::Position;
 
 pub(crate) use capabilities::Capabilities;
 pub(crate) use cgroup::shortcoming as cgroup_shortcoming;
-pub(crate) use process_tree::{
-    Leftover, MARKER_VARIABLE, adopt_orphans, kill_leftovers, kill_marked, reap_forsaken_orphans,
-};
+pub(crate) use process_tree::{Leftover, adopt_orphans, kill_leftovers, kill_marked, reap_forsaken_orphans};
 pub(crate) use processes::lists_children;
 
 /// An attempt that is to be executed, as its hooks have prepared it.

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use super::fields::{Node, Object};
-use super::task::arguments;
+use super::program::arguments;
 use crate::document::Value;
 use crate::quantity::{Bytes, shown};
 use crate::spec::container::is_plain_path;

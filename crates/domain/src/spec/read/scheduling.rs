@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::fields::Node;
 use super::is_plain_name;
 use crate::constraint::{Constraint, Fact, is_resource_name};
-use crate::placement::Strategy;
 use crate::quantity::{Bytes, Cpu, shown};
+use crate::spec::Strategy;
 use crate::spec::{Affinity, Concurrency, OnDrain, Placement, Reservation, Resources};
 use crate::spelling::nearest;
 

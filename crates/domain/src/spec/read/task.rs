@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use super::fields::{Node, Object};
+use super::program::{MAX_ARGUMENT_BYTES, arguments};
 use super::{BELONGS_TO_THE_JOB, IS_NOT_YET, JOB_FIELDS, NOT_YET, container, is_plain_name, scheduling};
 use crate::document::{Data, Value};
 use crate::quantity::{Bytes, Span, shown};
@@ -48,10 +49,6 @@ pub(super) const FIELDS: &[&str] = &[
 pub(super) const ONLY_NAME: &str = "main";
 
 const MAX_NAME_LEN: usize = 63;
-/// What Linux allows for one argument or variable with the zero byte that ends it (`MAX_ARG_STRLEN`).
-const MAX_ARGUMENT_BYTES: usize = 128 * 1024;
-/// All arguments of one command together, so that an environment fits beside them.
-const MAX_COMMAND_BYTES: usize = MAX_ARGUMENT_BYTES;
 const MAX_ENV_BYTES: usize = 256 * 1024;
 const MAX_SCRIPT_BYTES: usize = 512 * 1024;
 const MAX_ARRAY_INDEX: u32 = 1_000_000;
@@ -178,37 +175,6 @@ fn is_empty_list(value: &Value) -> bool {
 fn command(node: &Node) -> Option<Vec<String>> {
     let advice = r#"write a list such as ["echo", "hello"], or a `script` for a line of shell"#;
     arguments(node, "command", advice)
-}
-
-/// A program and its arguments; `advice` is for those who write them as one string.
-pub(super) fn arguments(node: &Node, noun: &str, advice: &str) -> Option<Vec<String>> {
-    if node.value.is_text() {
-        return node.wrong_with("expected a list of strings, found a string", || Some(advice.to_owned()));
-    }
-    // Collected twice, so that the mistakes in all arguments are found.
-    let arguments: Vec<_> = node.list("a list of strings")?.map(|node| argument(&node)).collect();
-    let arguments: Vec<String> = arguments.into_iter().collect::<Option<_>>()?;
-    let bytes: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
-    if bytes > MAX_COMMAND_BYTES {
-        return node.wrong(format!(
-            "the {noun} has {bytes} bytes, more than the {MAX_COMMAND_BYTES} that are allowed"
-        ));
-    }
-    match arguments.first() {
-        None => node.wrong(format!("the {noun} is empty: it needs at least a program")),
-        Some(program) if program.is_empty() => {
-            node.wrong(format!("the program, the first of the {noun}, is empty"))
-        }
-        Some(_) => Some(arguments),
-    }
-}
-
-fn argument(node: &Node) -> Option<String> {
-    let argument = node.text("a string")?;
-    if argument.contains('\0') {
-        return node.wrong("an argument cannot have a zero byte in it");
-    }
-    Some(argument.to_owned())
 }
 
 fn script(node: &Node) -> Option<String> {

@@ -5,7 +5,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::placement::Strategy;
+use crate::spec::Strategy;
 
 #[test]
 fn any_specification_reads_back_from_its_normal_form() {

@@ -1,7 +1,7 @@
 //! What a job says about where and when its tasks are placed.
 
 use super::*;
-use crate::placement::Strategy;
+use crate::spec::Strategy;
 
 #[test]
 fn all_that_a_job_says_about_placing_is_read_as_it_is_written() {

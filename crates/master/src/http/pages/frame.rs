@@ -13,9 +13,11 @@ use super::super::Doors;
 use super::super::auth;
 use super::super::base_path::BasePath;
 use super::super::error::Error;
+use super::super::params::encoded;
 use super::super::peer::Peer;
+use super::assets;
+use super::format::local_path;
 use super::theme::Theme;
-use super::{assets, login};
 use crate::operations::Actor;
 
 /// The places in the top bar, by address and name.
@@ -96,11 +98,19 @@ impl FromRequestParts<Doors> for SessionUser {
                 }
             }
             Ok(None) if wants_html(&parts.headers) => {
-                Err(Redirect::to(&login::address(surroundings.here.as_deref())).into_response())
+                Err(Redirect::to(&sign_in_address(surroundings.here.as_deref())).into_response())
             }
             Ok(None) => Err(Error::Unauthorized("not_signed_in", "sign in first".to_owned()).into_response()),
             Err(error) => Err(error.into_response()),
         }
+    }
+}
+
+/// Where whoever is not signed in is sent, to come back afterwards.
+pub fn sign_in_address(next: Option<&str>) -> String {
+    match next.and_then(local_path).filter(|next| *next != "/") {
+        Some(next) => format!("/login?next={}", encoded(next)),
+        None => "/login".to_owned(),
     }
 }
 
@@ -156,5 +166,17 @@ impl<S: Sync> FromRequestParts<S> for PageContext {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<PageContext, Self::Rejection> {
         Ok(PageContext::of(parts))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_back_is_kept_if_it_leads_here() {
+        assert_eq!(sign_in_address(Some("/jobs?state=failed")), "/login?next=%2Fjobs%3Fstate%3Dfailed");
+        assert_eq!(sign_in_address(Some("//evil.example")), "/login");
+        assert_eq!(sign_in_address(None), "/login");
     }
 }

@@ -10,9 +10,10 @@ use gaffer_domain::task::{AfterStop, Rejected, Report, StateName, StopCause, Tas
 use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
 use sqlx::{FromRow, PgConnection};
 
+use super::super::StoreError;
 use super::super::counts::{COUNTS_OF_JOBS, CountsRow};
+use super::super::forms::reason_from;
 use super::super::specs::{SpecCache, spec_stand_in, specs_load};
-use super::super::{StoreError, tasks::reason_from};
 use super::{Batch, DefinitionWork, EventRow, Input, JobWork, Place, TaskWork, Work};
 
 #[derive(FromRow)]
