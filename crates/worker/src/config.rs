@@ -246,6 +246,11 @@ impl WorkerConfig {
                 Bytes(memory.total)
             }
         };
+        ensure!(
+            cfg!(feature = "scripted") || !self.scripted_driver,
+            "this gaffer was built without the scripted driver: leave out --scripted-driver, or build it with \
+             `--features gaffer-worker/scripted`"
+        );
         let named = drivers(self.drivers.as_deref().unwrap_or_default())?;
         let has = |driver: DriverKind| named.is_empty() || named.contains(&driver);
         let docker = self.docker.resolve(named.contains(&DriverKind::Docker))?;

@@ -35,6 +35,7 @@ mod host;
 mod process_tree;
 mod processes;
 mod program;
+#[cfg(feature = "scripted")]
 pub mod scripted;
 mod stuck;
 
@@ -220,6 +221,7 @@ impl Drivers {
             let driver = docker::DockerDriver::open(settings, owner, adopting).await?;
             drivers.push((DriverKind::Docker, Box::new(driver)));
         }
+        #[cfg(feature = "scripted")]
         if settings.scripted {
             drivers.push((DriverKind::Scripted, Box::new(scripted::ScriptedDriver)));
         }
