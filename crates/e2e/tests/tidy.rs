@@ -188,6 +188,38 @@ fn no_modules_use_each_other_in_a_circle() {
     assert_eq!(circles, Vec::<String>::new(), "move what both need to where neither has to ask the other");
 }
 
+/// The walkthroughs of ARCHITECTURE.md that are lists of rooms: each by its name, with its rooms.
+fn walks() -> Vec<(String, Vec<String>)> {
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let section = architecture.split("\n## Walkthroughs\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    section
+        .split("\n**")
+        .skip(1)
+        .map(|walk| {
+            let (name, text) = walk.split_once(".**").unwrap();
+            let is_room = |line: &&str| line.starts_with(|c: char| c.is_ascii_digit());
+            let room = |line: &str| line.split('`').nth(1).unwrap_or(line).to_owned();
+            (name.to_owned(), text.lines().filter(is_room).map(room).collect())
+        })
+        .filter(|(_, rooms): &(String, Vec<String>)| !rooms.is_empty())
+        .collect()
+}
+
+#[test]
+fn the_walks_pass_rooms_that_there_are_and_each_once() {
+    let most = [("Submitting a job", 16), ("A line of output", 12), ("A worker dies", 10)];
+    let walks = walks();
+    assert_eq!(walks.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), most.map(|(name, _)| name));
+    for ((name, rooms), (_, most)) in walks.iter().zip(most) {
+        for room in rooms {
+            assert!(root().join("crates").join(room).is_file(), "{name}: there is no {room}");
+        }
+        let once: std::collections::BTreeSet<&String> = rooms.iter().collect();
+        assert_eq!(once.len(), rooms.len(), "{name} enters a room twice");
+        assert!(rooms.len() <= most, "{name} passes {} rooms", rooms.len());
+    }
+}
+
 /// The files below these of the master, without their own tests, that have one of the needles in them.
 fn in_master(is_meant: impl Fn(&str) -> bool, needles: &[&str]) -> Vec<String> {
     let is_other = |path: &str| path.strip_prefix("crates/master/src/").is_none_or(|path| !is_meant(path));
@@ -326,6 +358,17 @@ fn every_module_says_in_its_first_line_what_it_is_for() {
         .map(|(path, _)| path)
         .collect();
     assert_eq!(silent, Vec::<String>::new());
+}
+
+#[test]
+fn no_release_has_the_scripted_driver_unless_somebody_asks_for_it() {
+    // What `cargo build -p gaffer` builds; tests, benches and torture ask for it themselves.
+    for name in ["cli", "master", "simulator", "protocol", "domain"] {
+        let manifest = fs::read_to_string(root().join(format!("crates/{name}/Cargo.toml"))).unwrap();
+        assert!(!manifest.contains("scripted"), "{name} asks for it");
+    }
+    let worker = fs::read_to_string(root().join("crates/worker/Cargo.toml")).unwrap();
+    assert!(worker.contains("\nscripted = []\n") && !worker.contains("\ndefault ="), "{worker}");
 }
 
 #[test]
