@@ -42,7 +42,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
      connect-src 'self'; font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// What handlers share. Each takes the part that it needs: one without the context changes nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, FromRef)]
 pub struct Doors {
     /// What operations work with.
     pub context: Arc<Context>,
@@ -52,30 +52,6 @@ pub struct Doors {
     pub site: Arc<Site>,
     /// What open pages show.
     pub feeds: Arc<Feeds>,
-}
-
-impl FromRef<Doors> for Arc<Context> {
-    fn from_ref(doors: &Doors) -> Arc<Context> {
-        doors.context.clone()
-    }
-}
-
-impl FromRef<Doors> for Arc<Views> {
-    fn from_ref(doors: &Doors) -> Arc<Views> {
-        doors.views.clone()
-    }
-}
-
-impl FromRef<Doors> for Arc<Site> {
-    fn from_ref(doors: &Doors) -> Arc<Site> {
-        doors.site.clone()
-    }
-}
-
-impl FromRef<Doors> for Arc<Feeds> {
-    fn from_ref(doors: &Doors) -> Arc<Feeds> {
-        doors.feeds.clone()
-    }
 }
 
 /// The REST API, below `/api/v1`.

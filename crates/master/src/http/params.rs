@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use gaffer_domain::quantity::Span;
 use gaffer_protocol::rest::Page;
@@ -26,6 +26,14 @@ const NO_CURSOR: &str = "this is no cursor that an earlier page gave";
 
 /// Below which the API stands; its routes do not see it.
 const API_PREFIX: &str = "/api/v1";
+
+/// Whether the client prefers this media type: it names it.
+pub fn wants(headers: &HeaderMap, media_type: &str) -> bool {
+    headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|accept| accept.contains(media_type))
+}
 
 /// What stands in a query or a path as it is.
 const PLAIN: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -9,6 +9,7 @@ use gaffer_protocol::rest::Problem;
 
 use super::error::{Error, Unwritten, problem};
 use super::pages::{PageContext, error_page};
+use super::params::wants;
 
 /// Writes problems with the request's number in them; and makes problems of what the framework refused by itself.
 pub async fn complete_problems(request: Request, next: Next) -> Response {
@@ -41,12 +42,7 @@ pub async fn complete_problems(request: Request, next: Next) -> Response {
 
 /// Whether a person is looking: a browser asks for a page, not for the API.
 fn wants_page(request: &Request) -> bool {
-    !request.uri().path().starts_with("/api/")
-        && request
-            .headers()
-            .get(header::ACCEPT)
-            .and_then(|accept| accept.to_str().ok())
-            .is_some_and(|accept| accept.contains("text/html"))
+    !request.uri().path().starts_with("/api/") && wants(request.headers(), "text/html")
 }
 
 /// Whether an answer with an error status was written on purpose: a page, a problem, or something else with a type of

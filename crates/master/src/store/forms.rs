@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::{ReadStore, StoreError};
 
 /// A stored name of something of which all names are known: the schema lets no other in.
-pub(super) fn known<T: FromStr>(what: &str, stored: &str) -> Result<T, StoreError> {
-    stored.parse().map_err(|_| StoreError::Unreadable(format!("{stored:?} is not a {what}")))
+pub(super) fn known<T: FromStr>(what: &str, stored: &str) -> sqlx::Result<T> {
+    stored.parse().map_err(|_| sqlx::Error::Decode(format!("{stored:?} is not a {what}").into()))
 }
 
 /// A stored value; none, and a line in the log, if this version can't read it.
@@ -28,13 +28,8 @@ pub(super) fn understood<T: DeserializeOwned>(what: &str, stored: Option<Value>)
 }
 
 /// A stored reason. What another version has a word for is still one, with its sentence.
-pub(super) fn reason_from(
-    code: Option<String>,
-    message: Option<String>,
-) -> Result<Option<Reason>, StoreError> {
-    let (Some(code), Some(message)) = (code, message) else { return Ok(None) };
-    let code = code.parse().unwrap_or(ReasonCode::Other);
-    Ok(Some(Reason { code, message }))
+pub(super) fn reason_from(code: Option<String>, message: Option<String>) -> Option<Reason> {
+    Some(Reason { code: code?.parse().unwrap_or(ReasonCode::Other), message: message? })
 }
 
 /// The members of a stored list that this version understands, and whether those were all.

@@ -237,7 +237,7 @@ impl ReadStore {
                 let is_over = row.finished_at.is_some();
                 let spec = specs.get(&JobId(row.id));
                 let problem = spec.and_then(|spec| spec.problem()).map(str::to_owned);
-                let reason = reason_from(row.reason_code, row.reason_message)?.filter(|_| is_over);
+                let reason = reason_from(row.reason_code, row.reason_message).filter(|_| is_over);
                 Ok(Job {
                     id: JobId(row.id),
                     name: row.name,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, Method, Uri, header};
+use axum::http::{Extensions, HeaderMap, Method, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::Utc;
 use gaffer_domain::permissions::Action;
@@ -13,7 +13,7 @@ use super::super::Doors;
 use super::super::auth;
 use super::super::base_path::BasePath;
 use super::super::error::Error;
-use super::super::params::encoded;
+use super::super::params::{encoded, wants};
 use super::super::peer::Peer;
 use super::assets;
 use super::format::local_path;
@@ -97,7 +97,7 @@ impl FromRequestParts<Doors> for SessionUser {
                     Err(error) => Err(Error::from(error).into_response()),
                 }
             }
-            Ok(None) if wants_html(&parts.headers) => {
+            Ok(None) if wants(&parts.headers, "text/html") => {
                 Err(Redirect::to(&sign_in_address(surroundings.here.as_deref())).into_response())
             }
             Ok(None) => Err(Error::Unauthorized("not_signed_in", "sign in first".to_owned()).into_response()),
@@ -112,11 +112,6 @@ pub fn sign_in_address(next: Option<&str>) -> String {
         Some(next) => format!("/login?next={}", encoded(next)),
         None => "/login".to_owned(),
     }
-}
-
-fn wants_html(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
 /// What of a request matters to the look of its answer, whoever sent it.
