@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "tidy/modules.rs"]
+mod modules;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -44,9 +47,9 @@ fn is_test(path: &str) -> bool {
         || ["/tests/", "/benches/"].iter().any(|part| path.contains(part))
 }
 
-/// The text before the file's own tests.
+/// The text before the file's own tests. Where these are in a file of their own, all of it is.
 fn production(text: &str) -> &str {
-    text.split("#[cfg(test)]").next().unwrap_or_default()
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()
 }
 
 fn offenders(allowed: impl Fn(&str) -> bool, needles: &[&str]) -> Vec<String> {
@@ -161,6 +164,62 @@ fn crates_know_only_what_they_may_know() {
     assert_eq!(store, Vec::<String>::new(), "the store must know neither http nor hub");
 }
 
+#[test]
+fn no_modules_use_each_other_in_a_circle() {
+    let sources = sources();
+    let crates = ["domain", "protocol", "simulator", "master", "worker", "cli", "e2e"];
+    let circles: Vec<String> = crates
+        .iter()
+        .flat_map(|name| {
+            let inside = format!("crates/{name}/src/");
+            let is_part = |path: &str| {
+                !path.starts_with("bin/")
+                    && !path.ends_with("tests.rs")
+                    && !format!("/{path}").contains("/tests/")
+            };
+            let sources = sources.iter().filter_map(|(path, text)| {
+                let path = path.strip_prefix(&inside).filter(|path| is_part(path))?;
+                Some((path, production(text)))
+            });
+            let circles = modules::Modules::of(sources).circles();
+            circles.into_iter().map(move |tie| format!("{name}: {tie}"))
+        })
+        .collect();
+    assert_eq!(circles, Vec::<String>::new(), "move what both need to where neither has to ask the other");
+}
+
+/// The walkthroughs of ARCHITECTURE.md that are lists of rooms: each by its name, with its rooms.
+fn walks() -> Vec<(String, Vec<String>)> {
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let section = architecture.split("\n## Walkthroughs\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    section
+        .split("\n**")
+        .skip(1)
+        .map(|walk| {
+            let (name, text) = walk.split_once(".**").unwrap();
+            let is_room = |line: &&str| line.starts_with(|c: char| c.is_ascii_digit());
+            let room = |line: &str| line.split('`').nth(1).unwrap_or(line).to_owned();
+            (name.to_owned(), text.lines().filter(is_room).map(room).collect())
+        })
+        .filter(|(_, rooms): &(String, Vec<String>)| !rooms.is_empty())
+        .collect()
+}
+
+#[test]
+fn the_walks_pass_rooms_that_there_are_and_each_once() {
+    let most = [("Submitting a job", 16), ("A line of output", 12), ("A worker dies", 10)];
+    let walks = walks();
+    assert_eq!(walks.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), most.map(|(name, _)| name));
+    for ((name, rooms), (_, most)) in walks.iter().zip(most) {
+        for room in rooms {
+            assert!(root().join("crates").join(room).is_file(), "{name}: there is no {room}");
+        }
+        let once: std::collections::BTreeSet<&String> = rooms.iter().collect();
+        assert_eq!(once.len(), rooms.len(), "{name} enters a room twice");
+        assert!(rooms.len() <= most, "{name} passes {} rooms", rooms.len());
+    }
+}
+
 /// The files below these of the master, without their own tests, that have one of the needles in them.
 fn in_master(is_meant: impl Fn(&str) -> bool, needles: &[&str]) -> Vec<String> {
     let is_other = |path: &str| path.strip_prefix("crates/master/src/").is_none_or(|path| !is_meant(path));
@@ -266,7 +325,7 @@ fn a_worker_touches_files_only_where_it_may_block() {
         ("driver/", &["cgroup.rs", "cgroup/hierarchy.rs", "cgroup/pool.rs", "processes.rs", "program.rs"]),
         ("driver/docker/", &["image.rs", "request.rs"]),
         ("execution/", &["lease.rs", "recovery.rs"]),
-        ("executor/", &["frame.rs", "obtain.rs", "process.rs"]),
+        ("executor/", &["frame.rs", "process.rs", "spawn.rs"]),
         ("spool/", &["files.rs", "journal.rs", "segment.rs"]),
         (
             "",
@@ -299,6 +358,17 @@ fn every_module_says_in_its_first_line_what_it_is_for() {
         .map(|(path, _)| path)
         .collect();
     assert_eq!(silent, Vec::<String>::new());
+}
+
+#[test]
+fn no_release_has_the_scripted_driver_unless_somebody_asks_for_it() {
+    // What `cargo build -p gaffer` builds; tests, benches and torture ask for it themselves.
+    for name in ["cli", "master", "simulator", "protocol", "domain"] {
+        let manifest = fs::read_to_string(root().join(format!("crates/{name}/Cargo.toml"))).unwrap();
+        assert!(!manifest.contains("scripted"), "{name} asks for it");
+    }
+    let worker = fs::read_to_string(root().join("crates/worker/Cargo.toml")).unwrap();
+    assert!(worker.contains("\nscripted = []\n") && !worker.contains("\ndefault ="), "{worker}");
 }
 
 #[test]

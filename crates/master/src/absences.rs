@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gaffer_domain::WorkerId;
-
-use crate::boot_clock::BootTime;
+use gaffer_protocol::boot_time::BootTime;
 
 /// When workers were last heard of; for one that this master never heard of, when absences began to count for it.
 #[derive(Debug, Clone)]

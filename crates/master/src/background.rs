@@ -14,7 +14,6 @@ pub mod rebalance;
 pub mod sampler;
 pub mod scheduler;
 pub mod sweeper;
-pub mod wakes;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -4,13 +4,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::absences::Absences;
 use crate::arrivals::Arrivals;
-use crate::background::wakes::Wakes;
 use crate::changes::Changes;
 use crate::clocks::Clocks;
 use crate::hub::Hub;
 use crate::input::Inputs;
 use crate::live::LiveOutputs;
 use crate::store::Store;
+use crate::wakes::Wakes;
 use crate::write_batcher::WriteBatcherHandle;
 
 /// The parts of the master that talk to workers.

@@ -18,6 +18,7 @@
 mod binaries;
 mod data_dir;
 mod leftovers;
+mod program;
 mod server;
 mod socket_dir;
 mod supervisor;

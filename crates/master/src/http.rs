@@ -8,6 +8,7 @@ mod error;
 mod pages;
 mod params;
 mod peer;
+mod problems;
 mod site;
 mod worker_door;
 
@@ -41,32 +42,16 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
      connect-src 'self'; font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// What handlers share. Each takes the part that it needs: one without the context changes nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, FromRef)]
 pub struct Doors {
     /// What operations work with.
     pub context: Arc<Context>,
     /// What anybody looks at.
     pub views: Arc<Views>,
-    /// Where this is, and what its open pages show.
+    /// Where this is.
     pub site: Arc<Site>,
-}
-
-impl FromRef<Doors> for Arc<Context> {
-    fn from_ref(doors: &Doors) -> Arc<Context> {
-        doors.context.clone()
-    }
-}
-
-impl FromRef<Doors> for Arc<Views> {
-    fn from_ref(doors: &Doors) -> Arc<Views> {
-        doors.views.clone()
-    }
-}
-
-impl FromRef<Doors> for Arc<Site> {
-    fn from_ref(doors: &Doors) -> Arc<Site> {
-        doors.site.clone()
-    }
+    /// What open pages show.
+    pub feeds: Arc<Feeds>,
 }
 
 /// The REST API, below `/api/v1`.
@@ -164,7 +149,7 @@ pub fn standby() -> Router {
 fn dressed<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     let request_id = HeaderName::from_static("x-request-id");
     router
-        .method_not_allowed_fallback(error::no_such_method)
+        .method_not_allowed_fallback(problems::no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(
             ServiceBuilder::new()
@@ -179,9 +164,9 @@ fn dressed<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
                     header::CACHE_CONTROL,
                     HeaderValue::from_static("no-store"),
                 ))
-                .layer(axum::middleware::from_fn(error::complete_problems))
-                .layer(axum::middleware::from_fn(error::one_host))
-                .layer(CatchPanicLayer::custom(error::after_panic)),
+                .layer(axum::middleware::from_fn(problems::complete_problems))
+                .layer(axum::middleware::from_fn(problems::one_host))
+                .layer(CatchPanicLayer::custom(problems::after_panic)),
         )
 }
 
@@ -189,7 +174,7 @@ fn dressed<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
 fn finished(router: Router<Doors>, doors: Doors) -> Router {
     base_path::below(
         doors.site.base_path.clone(),
-        dressed(router.fallback(error::no_such_route)).with_state(doors),
+        dressed(router.fallback(problems::no_such_route)).with_state(doors),
     )
 }
 

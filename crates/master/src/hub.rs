@@ -16,7 +16,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use crate::rate::{Buckets, Rate};
-use crate::session::reports::Reports;
 use crate::store::transitions::StartOrder;
 pub use agreement::{Agreement, Listed};
 use outbox::{Budget, Outbox};
@@ -85,8 +84,6 @@ pub struct SessionHandle {
     goodbye: watch::Sender<Option<Goodbye>>,
     deaf: CancellationToken,
     last_seen: Mutex<LastSeen>,
-    /// What it says faster than it is written.
-    pub reports: Reports,
 }
 
 /// The last signs of life.
@@ -161,7 +158,6 @@ impl SessionHandle {
             goodbye,
             deaf,
             last_seen,
-            reports: Reports::default(),
         };
         (Arc::new(handle), ends)
     }

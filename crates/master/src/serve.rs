@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use gaffer_domain::queue::Turns;
+use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::server_url::ServerUrl;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -21,35 +22,35 @@ use crate::background::driver::Statuses;
 use crate::background::expired::Expired;
 use crate::background::forget_workers::ForgetWorkers;
 use crate::background::key_check::KeyCheck;
-use crate::background::large_jobs::{LargeJobs, LargeJobsLoop};
+use crate::background::large_jobs::LargeJobsLoop;
 use crate::background::moves::Moves;
 use crate::background::orphans::Orphans;
 use crate::background::rebalance::Rebalance;
 use crate::background::sampler::{Sampler, Samples};
 use crate::background::scheduler::Scheduler;
-use crate::background::scheduler::pauses::Pauses;
 use crate::background::scheduler::recent::Recent;
 use crate::background::scheduler::reservations::Reservations;
 use crate::background::scheduler::stats::SchedulerStats;
 use crate::background::sweeper::Sweeper;
-use crate::background::wakes::Wakes;
-use crate::boot_clock::BootTime;
 use crate::changes::Changes;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::control::Control;
+use crate::election::{Attempt, Candidate, Leader};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::http::{BasePath, Doors, Site};
 use crate::hub::Hub;
 use crate::input::Inputs;
-use crate::leadership::{Attempt, Candidate, Leader};
+use crate::large_jobs::LargeJobs;
 use crate::listener::{Listener, Timeouts};
 use crate::live::LiveOutputs;
 use crate::operations::{self, sign_in};
 use crate::pace::Pace;
+use crate::pauses::Pauses;
 use crate::standby::{Standby, Stopped};
 use crate::store::{StoreError, Stores};
 use crate::troubles::Troubles;
 use crate::views::{Status, Views};
+use crate::wakes::Wakes;
 use crate::write_batcher::{self, WriteBatcher};
 use crate::{http, listener};
 
@@ -67,8 +68,10 @@ pub struct Running {
     pub context: Arc<operations::Context>,
     /// What anybody looks at.
     pub views: Arc<Views>,
-    /// Where it is, and what its open pages show.
+    /// Where it is.
     pub site: Arc<Site>,
+    /// What its open pages show.
+    pub feeds: Arc<http::Feeds>,
     /// Where the dashboard listens.
     pub dashboard: SocketAddr,
     /// Where the API listens.
@@ -248,9 +251,10 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         public_url: public.to_string(),
         public_origin: public.origin(),
         base_path,
-        feeds: http::Feeds::default(),
     });
-    let doors = Doors { context: context.clone(), views: views.clone(), site: site.clone() };
+    let feeds = Arc::new(http::Feeds::default());
+    let doors =
+        Doors { context: context.clone(), views: views.clone(), site: site.clone(), feeds: feeds.clone() };
     release_unless_up.disarm();
     let port = |name, socket, router, limits| {
         let listener = Listener { name, socket, router, limits, timeouts };
@@ -270,6 +274,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         context,
         views,
         site,
+        feeds,
         dashboard: dashboard_addr,
         api: api_addr,
         workers: workers_addr,

@@ -8,7 +8,7 @@ mod checks;
 mod clean;
 mod hello;
 mod read;
-pub(crate) mod reports;
+mod reports;
 mod write;
 
 use std::sync::Arc;
@@ -18,17 +18,19 @@ use axum::extract::ws::{Message, WebSocket};
 use futures::StreamExt;
 use futures::stream::{SplitSink, SplitStream};
 use gaffer_domain::worker::ReportedAttempt;
+use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::wire::{GoodbyeCode, HeldAttempt};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::boot_clock::BootTime;
 use crate::control::Control;
 use crate::hub::{Goodbye, SessionEnds, SessionHandle};
 use crate::store::keys::KeyHolder;
 use crate::store::workers::Registered;
+use crate::write_batcher::Reporter;
 use hello::{begin, register, welcome};
 use read::read;
+use reports::Reports;
 use write::{meanwhile_patience, say_goodbye, write};
 
 /// Why a session ended.
@@ -46,6 +48,15 @@ impl SessionEnd {
     fn protocol(message: impl Into<String>) -> SessionEnd {
         SessionEnd::Goodbye(GoodbyeCode::ProtocolError, message.into())
     }
+}
+
+/// One session, as its own parts see it.
+struct Session {
+    control: Arc<Control>,
+    handle: Arc<SessionHandle>,
+    reporter: Reporter,
+    /// What the worker says faster than it is written.
+    reports: Reports,
 }
 
 type Sink = SplitSink<WebSocket, Message>;
@@ -143,8 +154,17 @@ async fn talk(
     let SessionEnds { goodbye, hearing } = ends;
     let (written, told) = (handle.clone(), goodbye.clone());
     let writer = tokio::spawn(async move { write(sink, welcome, &written, told).await });
-    let reports = tokio::spawn(reports::write_waiting(control.clone(), handle.clone()));
-    let end = read(control, handle, source, goodbye).await;
+    let session = Arc::new(Session {
+        control: control.clone(),
+        handle: handle.clone(),
+        reporter: Reporter::new(handle.worker, &handle.worker_name),
+        reports: Reports::default(),
+    });
+    let reports = tokio::spawn({
+        let session = session.clone();
+        async move { session.write_waiting().await }
+    });
+    let end = read(&session, source, goodbye).await;
     // What waits still is said again in the next session.
     reports.abort();
     let _ = reports.await;

@@ -11,7 +11,7 @@ use gaffer_domain::{ProjectId, Time};
 use tokio::time::Instant;
 
 use crate::background::scheduler::candidates::worker_snapshot;
-use crate::background::scheduler::pauses::Pauses;
+use crate::pauses::Pauses;
 use crate::records::{QueueClass, Worker};
 use crate::store::placement::QueuedClass;
 use crate::store::{ReadStore, StoreError};

@@ -1,7 +1,14 @@
 //! All that is remembered: every SQL statement of the master is in here, a file for each noun.
+//!
+//! What a part of the master may do follows from the type that it holds. [`ReadStore`] has the statements of pages, lists and
+//! viewers; [`WriteStore`] adds what users change; [`Store`] adds everything that moves tasks, sessions and loops.
+
+use std::ops::Deref;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use sqlx::{Postgres, Transaction};
+use sqlx::{PgPool, Postgres, Transaction};
+use tokio::sync::Semaphore;
 
 use crate::leadership::Leadership;
 
@@ -29,8 +36,11 @@ pub mod transitions;
 pub mod users;
 pub mod workers;
 
+use classes::ClassCache;
 pub use error::StoreError;
-pub use pools::{ReadStore, Store, Stores, WriteStore};
+use events::SettledEvents;
+pub use pools::Stores;
+use specs::SpecCache;
 
 /// Of a transaction on the hot path: a statement in it may take 5 s, and 500 ms of that may be waiting for a lock.
 /// The first limit means "too much at once", the second "somebody else is at it"; neither may hold up everybody.
@@ -38,6 +48,43 @@ const SHORT: &str = "SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout 
 
 /// The migrations, embedded.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
+
+/// Reads what pages, lists and viewers show. Its connections are read-only, and a statement ends after five seconds.
+#[derive(Debug, Clone)]
+pub struct ReadStore {
+    pool: PgPool,
+    specs: SpecCache,
+    classes: ClassCache,
+    settled_events: SettledEvents,
+}
+
+/// Writes what users change: jobs, keys, sign-ins, what workers take. Reads, too.
+#[derive(Debug, Clone)]
+pub struct WriteStore {
+    reads: ReadStore,
+    leadership: Leadership,
+    large: Arc<Semaphore>,
+}
+
+/// Moves tasks, keeps sessions, serves the loops. Can do all the rest, too.
+#[derive(Debug, Clone)]
+pub struct Store(WriteStore);
+
+impl Deref for Store {
+    type Target = WriteStore;
+
+    fn deref(&self) -> &WriteStore {
+        &self.0
+    }
+}
+
+impl Deref for WriteStore {
+    type Target = ReadStore;
+
+    fn deref(&self) -> &ReadStore {
+        &self.reads
+    }
+}
 
 impl ReadStore {
     /// The time that leases are judged by. Also shows whether the database answers.

@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::background::driver::Statuses;
 use crate::background::sampler::Samples;
-use crate::background::scheduler::pauses::Pauses;
 use crate::background::scheduler::reservations::Reservations;
 use crate::background::scheduler::stats::SchedulerStats;
 use crate::changes::Changes;
@@ -18,6 +17,7 @@ use crate::clocks::Clocks;
 use crate::control::Control;
 use crate::hub::Hub;
 use crate::live::{LiveOutput, LiveOutputs};
+use crate::pauses::Pauses;
 use crate::snapshot::Snapshots;
 use crate::store::ReadStore;
 use crate::troubles::Troubles;

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking::BlockingThreads;
-use crate::clock::BootTime;
+use crate::clock::Began;
 use crate::driver::{Assignment, Capabilities, Drivers, StartError, Started};
 use crate::spool::{OutputWriter, Spool};
 pub(crate) use controls::{Cause, ControlSender, Controls, StopRequests, channels};
@@ -63,19 +63,6 @@ pub(crate) struct Attempt {
     pub worker_name: Arc<str>,
     pub progress: Arc<dyn Progress>,
     pub began: Began,
-}
-
-/// When an attempt began to start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Began {
-    pub at: DateTime<Utc>,
-    pub boot: BootTime,
-}
-
-impl Began {
-    pub fn now() -> Began {
-        Began { at: Utc::now(), boot: BootTime::now() }
-    }
 }
 
 impl Attempt {

@@ -1,40 +1,27 @@
-//! Time as leases need it: a clock that goes on while the machine sleeps, and an alarm that rings by it.
+//! An alarm that rings by the clock of leases, which goes on while the machine sleeps; and the wall clock.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use chrono::{DateTime, Utc};
+use gaffer_protocol::boot_time::BootTime;
 use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::time::{ClockId, clock_gettime};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
-/// A moment by CLOCK_BOOTTIME: never set back, and counting while the machine is suspended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct BootTime(Duration);
+/// When an attempt began to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Began {
+    pub at: DateTime<Utc>,
+    pub boot: BootTime,
+}
 
-impl BootTime {
-    /// Now.
-    pub fn now() -> BootTime {
-        // Every Linux since 2.6.39 has this clock, and reading it cannot fail.
-        BootTime(clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default())
-    }
-
-    /// So long after the machine was started.
-    pub const fn from_micros(micros: u64) -> BootTime {
-        BootTime(Duration::from_micros(micros))
-    }
-
-    /// Microseconds since the machine was started.
-    pub fn as_micros(self) -> u64 {
-        u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX)
-    }
-
-    /// So much later.
-    pub fn after(self, span: Duration) -> BootTime {
-        BootTime(self.0.saturating_add(span))
+impl Began {
+    pub fn now() -> Began {
+        Began { at: Utc::now(), boot: BootTime::now() }
     }
 }
 
@@ -69,7 +56,7 @@ impl BootAlarm {
     /// One that does not ring yet. Must be called inside a Tokio runtime.
     pub fn new() -> io::Result<BootAlarm> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
-        let timer = TimerFd::new(TimerClock::CLOCK_BOOTTIME, flags)?;
+        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)?;
         #[expect(
             deprecated,
             reason = "the new way is unsafe; here the descriptor lives as long as its registration"
@@ -83,9 +70,9 @@ impl BootAlarm {
         let timer = &self.timer.get_ref().0;
         match at {
             None => timer.unset()?,
-            Some(BootTime(at)) => {
+            Some(at) => {
                 // A timer set to 0 would be off.
-                let at = TimeSpec::from_duration(at.max(Duration::from_nanos(1)));
+                let at = TimeSpec::from_duration(Duration::from_micros(at.as_micros().max(1)));
                 timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
             }
         }

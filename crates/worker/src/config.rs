@@ -251,6 +251,11 @@ impl WorkerConfig {
                 Bytes(memory.total)
             }
         };
+        ensure!(
+            cfg!(feature = "scripted") || !self.scripted_driver,
+            "this gaffer was built without the scripted driver: leave out --scripted-driver, or build it with \
+             `--features gaffer-worker/scripted`"
+        );
         let named = drivers(self.drivers.as_deref().unwrap_or_default())?;
         let has = |driver: DriverKind| named.is_empty() || named.contains(&driver);
         let docker = self.docker.resolve(named.contains(&DriverKind::Docker))?;
@@ -429,17 +434,20 @@ fn home_of_user() -> Option<PathBuf> {
     user().map(|user| user.dir).filter(|dir| dir.is_absolute() && dir.parent().is_some())
 }
 
+/// The environment variable by which processes are known.
+pub(crate) const MARKER_VARIABLE: &str = "GAFFER_ATTEMPT_TOKEN";
+
 /// What the executor's process gets of this one's environment: nothing that jobs should not read.
 pub(crate) fn executor_environment() -> impl Iterator<Item = (String, OsString)> {
     const NEEDED: [&str; 6] = ["PATH", "HOME", "TMPDIR", "LANG", "TZ", "RUST_BACKTRACE"];
     // A worker that is a job itself ends with that.
-    let names = NEEDED.into_iter().chain([crate::driver::MARKER_VARIABLE]);
+    let names = NEEDED.into_iter().chain([MARKER_VARIABLE]);
     names.filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
 }
 
 /// Whether this process belongs to an attempt of another worker.
 pub(crate) fn is_a_job() -> bool {
-    std::env::var_os(crate::driver::MARKER_VARIABLE).is_some()
+    std::env::var_os(MARKER_VARIABLE).is_some()
 }
 
 /// What is passed on of the worker's own environment. Its keys and addresses are not. A service manager may have set no

@@ -17,10 +17,12 @@
 
 mod frame;
 mod handle;
+mod host;
 mod log;
 mod obtain;
 mod process;
 mod serve;
+mod spawn;
 mod watch;
 mod watchdog;
 

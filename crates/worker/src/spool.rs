@@ -21,23 +21,23 @@ use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
+use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::wire::{Ended, KillReceipt};
 use tokio::time::timeout;
 
-use crate::attempt::Began;
 use crate::blocking::{BlockingThreads, NoAnswer, PATIENCE, STORING_PATIENCE};
-use crate::clock::BootTime;
+use crate::clock::Began;
 use crate::data_dir::create_private_dir;
 use files::Files;
 use journal::Journal;
 use limits::Limits;
-use output::Segment;
 
 pub(crate) use journal::Remembered;
 pub(crate) use output::Output;
 use progress::Progress;
 pub(crate) use progress::{Position, StreamPosition};
+use segment::Segment;
 pub(crate) use writer::OutputWriter;
 
 /// The journal and the output files of one worker.

@@ -9,7 +9,7 @@ use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
 use gaffer_master::absences::Absences;
 use gaffer_master::background::sweeper::Sweeper;
-use gaffer_master::boot_clock::BootTime;
+use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::wire::{HeldAttempt, Hello};
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};

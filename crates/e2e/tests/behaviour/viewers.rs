@@ -183,7 +183,7 @@ async fn all_who_look_at_the_same_page_share_one_feed() {
     let cookie = stage.sign_in(&stage.client).await;
     let job = stage.client.submit(json!({"script": "true", "count": 3})).await;
     let path = format!("/jobs/{job}/live?tab=tasks");
-    let feeds = &stage.running.site.feeds;
+    let feeds = &stage.running.feeds;
 
     let mut watching = Vec::new();
     for _ in 0..20 {

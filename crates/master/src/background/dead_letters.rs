@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::driver::{Background, Ran};
-use super::wakes::Wake;
 use crate::changes::Changes;
 use crate::store::{Store, StoreError};
+use crate::wakes::Wake;
 
 /// How many dead letters a run tries, those that were tried longest ago first.
 const TRIED_AT_ONCE: u32 = 200;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::driver::{Background, Ran};
-use super::wakes::Wake;
 use crate::store::{Store, StoreError};
+use crate::wakes::Wake;
 
 /// The pause between slices, in which others have the disk.
 const PAUSE: Duration = Duration::from_millis(20);

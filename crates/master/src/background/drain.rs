@@ -11,9 +11,9 @@ use gaffer_domain::{JobId, Time, WorkerId};
 
 use super::driver::{Background, Ran};
 use super::moves::{MAX_LOOKED_AT, Moves, tenant};
-use super::wakes::Wake;
 use crate::changes::Changes;
 use crate::store::StoreError;
+use crate::wakes::Wake;
 
 /// While anything drains, a look is taken so often: whether there is room elsewhere is asked, not told.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(1);

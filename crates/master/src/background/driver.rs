@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::wakes::Wake;
 use crate::store::StoreError;
+use crate::wakes::Wake;
 
 /// The waits after a failure.
 const FIRST_RETRY: Duration = Duration::from_millis(250);

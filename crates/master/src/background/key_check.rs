@@ -5,9 +5,9 @@ use std::time::Duration;
 use gaffer_protocol::wire::GoodbyeCode;
 
 use super::driver::{Background, Ran};
-use super::wakes::Wake;
 use crate::hub::Hub;
 use crate::store::{Store, StoreError};
+use crate::wakes::Wake;
 
 /// The loop.
 #[derive(Debug)]

@@ -1,73 +1,16 @@
 //! Goes on with jobs that are too large to be stopped, or to have their dependencies settled, in one transaction.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::driver::{Background, Ran};
-use super::wakes::Wake;
-use crate::store::transitions::{JobSlice, Place, SliceResult, Unfinished};
+use crate::large_jobs::LargeJobs;
+use crate::store::transitions::{JobSlice, SliceResult};
 use crate::store::{Store, StoreError};
+use crate::wakes::Wake;
 use crate::write_batcher::WriteBatcherHandle;
-use gaffer_domain::JobId;
 
 /// A job that somebody else holds is tried again after this.
 const BUSY_WAIT: Duration = Duration::from_millis(200);
-
-/// The jobs that are to be gone on with, and where.
-#[derive(Debug, Clone, Default)]
-pub struct LargeJobs {
-    jobs: Arc<Mutex<BTreeMap<JobId, Progress>>>,
-    wake: Wake,
-}
-
-/// How far a job is.
-#[derive(Debug, Clone, Copy)]
-struct Progress {
-    is_stopping: bool,
-    after: Option<Place>,
-    /// Counts how often more was found to do: what is found while a slice is under way is not done with it.
-    found: u64,
-}
-
-impl LargeJobs {
-    /// More is to be done for these jobs, from their beginning on.
-    pub fn add(&self, jobs: Vec<Unfinished>) {
-        if jobs.is_empty() {
-            return;
-        }
-        let mut known = self.lock();
-        for Unfinished { job, is_stopping } in jobs {
-            let progress = known.entry(job).or_insert(Progress { is_stopping, after: None, found: 0 });
-            progress.found += 1;
-            if is_stopping && !progress.is_stopping {
-                (progress.is_stopping, progress.after) = (true, None);
-            }
-        }
-        self.wake.call();
-    }
-
-    /// Those that are being stopped and not through with it.
-    pub fn stopping(&self) -> Vec<JobId> {
-        let known = self.lock();
-        known.iter().filter(|(_, progress)| progress.is_stopping).map(|(job, _)| *job).collect()
-    }
-
-    /// A job is through, unless more was found since it had been `found` so often: then it begins anew.
-    fn done(&self, job: JobId, found: u64) {
-        let mut known = self.lock();
-        match known.get_mut(&job) {
-            Some(progress) if progress.found != found => progress.after = None,
-            _ => {
-                known.remove(&job);
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, Progress>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The loop.
 #[derive(Debug)]
@@ -95,7 +38,7 @@ impl Background for LargeJobsLoop {
     }
 
     fn wake(&self) -> Option<Wake> {
-        Some(self.jobs.wake.clone())
+        Some(self.jobs.wake())
     }
 
     async fn run_once(&mut self) -> Result<Ran, StoreError> {
@@ -106,55 +49,25 @@ impl Background for LargeJobsLoop {
         }
         // One slice of each in turn: a very large one does not hold up the others.
         let (mut done, mut is_busy) = (0, false);
-        let jobs = self.jobs.lock().clone();
-        for (job, Progress { is_stopping, after, found }) in jobs {
-            let Ok(result) = self.write_batcher.slice(JobSlice { job, after }).await else {
+        for (job, progress) in self.jobs.all() {
+            let slice = JobSlice { job, after: progress.after };
+            let Ok(result) = self.write_batcher.slice(slice).await else {
                 is_busy = true;
                 continue;
             };
             done += 1;
             match result {
-                SliceResult::Done => self.jobs.done(job, found),
-                SliceResult::More(after) => {
-                    if let Some(progress) = self.jobs.lock().get_mut(&job)
-                        && progress.is_stopping == is_stopping
-                    {
-                        progress.after = after;
-                    }
-                }
+                SliceResult::Done => self.jobs.done(job, progress),
+                SliceResult::More(after) => self.jobs.advance(job, progress, after),
                 SliceResult::Busy => is_busy = true,
             }
         }
-        let is_done = self.jobs.lock().is_empty();
+        let is_done = self.jobs.all().is_empty();
         let again_after = match (is_done, is_busy) {
             (true, _) => None,
             (false, true) => Some(BUSY_WAIT),
             (false, false) => Some(Duration::ZERO),
         };
         Ok(Ran { done, again_after })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const JOB: JobId = JobId(7);
-
-    fn progress(jobs: &LargeJobs) -> Option<Progress> {
-        jobs.lock().get(&JOB).copied()
-    }
-
-    #[test]
-    fn what_is_found_while_the_last_slice_is_under_way_is_not_forgotten() {
-        let jobs = LargeJobs::default();
-        jobs.add(vec![Unfinished { job: JOB, is_stopping: false }]);
-        let at_the_slice = progress(&jobs).map_or(0, |progress| progress.found);
-        jobs.add(vec![Unfinished { job: JOB, is_stopping: false }]);
-        jobs.done(JOB, at_the_slice);
-        let left = progress(&jobs);
-        assert!(left.is_some_and(|progress| progress.after.is_none()), "{left:?}");
-        jobs.done(JOB, left.map_or(0, |progress| progress.found));
-        assert!(progress(&jobs).is_none());
     }
 }

@@ -1,7 +1,6 @@
 //! Gives waiting tasks to workers: a loop around one pass that anybody may ask for at any time.
 
 pub mod candidates;
-pub mod pauses;
 pub mod recent;
 pub mod reservations;
 pub mod stats;
@@ -16,17 +15,17 @@ use gaffer_domain::task::{Rejected, TaskEvent};
 use gaffer_protocol::wire::ToWorker;
 
 use super::driver::{Background, Ran};
-use super::large_jobs::LargeJobs;
-use super::wakes::Wake;
 use crate::hub::Hub;
+use crate::large_jobs::LargeJobs;
 use crate::pace::Pace;
+use crate::pauses::Pauses;
 use crate::records::Worker;
 use crate::store::placement::PendingClass;
 use crate::store::transitions::{Detail, Input};
 use crate::store::{Store, StoreError};
+use crate::wakes::Wake;
 use crate::write_batcher::WriteBatcherHandle;
 use candidates::{measured, worker_snapshot};
-use pauses::Pauses;
 use recent::Recent;
 use reservations::{Reservations, ReservedFor};
 use stats::SchedulerStats;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use gaffer_domain::lease::lost_due;
 use gaffer_domain::reason::LostCause;
 use gaffer_domain::task::Rejected;
+use gaffer_protocol::boot_time::BootTime;
 
 use super::driver::{Background, Ran};
-use super::wakes::Wake;
 use crate::absences::Absences;
-use crate::boot_clock::BootTime;
 use crate::store::{Store, StoreError};
+use crate::wakes::Wake;
 use crate::write_batcher::{WriteBatcherHandle, lost};
 
 /// The most attempts that are called lost together.

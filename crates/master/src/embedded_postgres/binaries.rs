@@ -4,8 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::data_dir::DataDir;
-use super::{Settings, StartError, server};
+use super::data_dir::{DataDir, major};
+use super::program::{command, spawn_error};
+use super::{Settings, StartError};
 
 /// The oldest version whose SQL gaffer relies on.
 const OLDEST_MAJOR: u32 = 14;
@@ -32,7 +33,7 @@ impl Binaries {
         let mut unsuitable = Vec::new();
         for dir in candidates(settings) {
             let program = dir.join("postgres");
-            let version = match server::version_of(&program, data_dir).await {
+            let version = match version_of(&program, data_dir).await {
                 Ok(version) => version,
                 Err(error) if settings.bin_dir.is_some() => return Err(error),
                 Err(error) => {
@@ -139,10 +140,11 @@ fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
 }
 
-/// `15.18` → 15, `18beta1` → 18.
-pub(super) fn major(version: &str) -> Option<u32> {
-    let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
-    version[..digits].parse().ok()
+/// Asks a `postgres` for its version, as the user who is to run it.
+async fn version_of(postgres: &Path, data_dir: &DataDir) -> Result<String, StartError> {
+    let output = command(postgres, data_dir, None).arg("--version").kill_on_drop(true).output().await;
+    let output = output.map_err(spawn_error(postgres, data_dir))?;
+    version_in(&String::from_utf8_lossy(&output.stdout)).map_err(spawn_error(postgres, data_dir))
 }
 
 /// `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` → `15.18`.

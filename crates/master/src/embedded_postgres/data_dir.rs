@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::{Gid, Pid, Uid, User};
 
-use super::{StartError, binaries};
+use super::StartError;
 
 /// How long to wait for the lock: a gaffer that was killed a moment ago, or a child it was just starting, may still hold it.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -98,7 +98,7 @@ impl DataDir {
         let cluster = self.cluster();
         let file = cluster.join("PG_VERSION");
         match fs::read_to_string(&file) {
-            Ok(version) => match binaries::major(&version) {
+            Ok(version) => match major(&version) {
                 Some(major) => Ok(Some(major)),
                 None => Err(StartError::NoCluster(cluster)),
             },
@@ -268,4 +268,10 @@ async fn lock(data_dir: &Path, owner: Option<&ServerUser>) -> Result<Flock<File>
             Err((_, errno)) => return Err(StartError::file("lock", &path)(errno.into())),
         }
     }
+}
+
+/// `15.18` → 15, `18beta1` → 18.
+pub(super) fn major(version: &str) -> Option<u32> {
+    let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
+    version[..digits].parse().ok()
 }

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::StartError;
-use super::supervisor::STOP_STEPS;
+use super::program::STOP_STEPS;
 
 /// After SIGKILL, and the time for a disk that is slow to let go of its processes.
 const PATIENCE_KILLED: Duration = Duration::from_secs(10);

@@ -1,6 +1,5 @@
 //! The programs of Postgres as children of this process: `initdb`, and the server itself.
 
-use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::str::FromStr;
@@ -9,20 +8,20 @@ use std::{fs, io};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
-use super::binaries::{self, Binaries};
-use super::data_dir::{DataDir, WayInto};
+use super::binaries::Binaries;
+use super::data_dir::DataDir;
+use super::program::{LOCALE, command, spawn_error};
 use super::{StartError, leftovers};
 
 /// Only part of the socket's name: the server listens on no port.
 pub(super) const PORT: u16 = 5432;
 const USER: &str = "gaffer";
 const DATABASE: &str = "gaffer";
-/// Byte order in every index, on every system; macOS has no C.UTF-8.
-const LOCALE: &str = if cfg!(target_os = "macos") { "C" } else { "C.UTF-8" };
 
 const NO_SUCH_DATABASE: &str = "3D000";
 const TOO_MANY_CONNECTIONS: &str = "53300";
@@ -53,28 +52,14 @@ const SERVER_SETTINGS: &[&str] = &[
     "log_min_messages=warning",
 ];
 
+/// What stands in a URL as it is.
+const PLAIN: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'_').remove(b'-').remove(b'~');
+
 /// Where clients find the server. The port and the TLS mode are spelled out because clients would otherwise take them from
 /// `PGPORT` and `PGSSLMODE`, which are meant for another server.
 pub(super) fn url(socket_dir: &Path) -> String {
-    use std::fmt::Write;
-    let mut host = String::new();
-    for byte in socket_dir.as_os_str().as_encoded_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => {
-                host.push(char::from(*byte))
-            }
-            // Writing to a String cannot fail.
-            _ => write!(host, "%{byte:02X}").unwrap_or_default(),
-        }
-    }
+    let host = percent_encode(socket_dir.as_os_str().as_encoded_bytes(), &PLAIN);
     format!("postgres://{USER}@localhost:{PORT}/{DATABASE}?host={host}&sslmode=disable")
-}
-
-/// Asks a `postgres` for its version, as the user who is to run it.
-pub(super) async fn version_of(postgres: &Path, data_dir: &DataDir) -> Result<String, StartError> {
-    let output = command(postgres, data_dir, None).arg("--version").kill_on_drop(true).output().await;
-    let output = output.map_err(spawn_error(postgres, data_dir))?;
-    binaries::version_in(&String::from_utf8_lossy(&output.stdout)).map_err(spawn_error(postgres, data_dir))
 }
 
 /// Makes the cluster if there is none: beside its place, and moved there when it is complete and on disk.
@@ -201,13 +186,6 @@ impl Server {
     }
 }
 
-fn spawn_error(program: &Path, data_dir: &DataDir) -> impl FnOnce(io::Error) -> StartError {
-    let program = program.to_owned();
-    let as_user =
-        data_dir.server_user.as_ref().map(|user| format!(" as the user {}", user.name)).unwrap_or_default();
-    move |source| StartError::Spawn { program, as_user, source }
-}
-
 fn describe(status: &io::Result<ExitStatus>) -> String {
     match status {
         Ok(status) => status.to_string(),
@@ -230,47 +208,3 @@ async fn connect(url: &str) -> Result<(), sqlx::Error> {
         Err(error) => Err(error),
     }
 }
-
-/// A program of Postgres, told the cluster, with nothing of this process's surroundings: not its user if that is root, not
-/// its environment, its current directory or its terminal's Ctrl-C (which would stop the database before its clients). It
-/// ends with the thread that starts it.
-fn command(program: &Path, data_dir: &DataDir, cluster: Option<WayInto>) -> Command {
-    let mut command = Command::new(program);
-    let mut path = program.parent().map_or_else(OsString::new, |dir| dir.as_os_str().to_owned());
-    path.push(OsStr::new(":/usr/bin:/bin"));
-    // With a time zone given, initdb need not guess one by trying them all.
-    command.env_clear().env("PATH", path).env("LANG", LOCALE).env("TZ", "UTC");
-    command.current_dir("/").process_group(0).stdin(Stdio::null());
-    if let Some(user) = &data_dir.server_user {
-        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
-    }
-    let handle = cluster.and_then(|cluster| {
-        command.arg("-D").arg(cluster.name);
-        cluster.handle
-    });
-    before_exec(&mut command, handle);
-    command
-}
-
-/// Has the kernel send SIGINT (to the server this means: stop in an orderly way, now) when the calling thread ends, in
-/// whatever way; and lets the program inherit the handle. The standard library runs the hook after it has changed the user,
-/// which would have undone the first.
-#[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "nothing but a hook between fork and exec can ask the kernel for this")]
-fn before_exec(command: &mut Command, handle: Option<fs::File>) {
-    let parent = Pid::this();
-    let hook = move || {
-        if let Some(handle) = &handle {
-            nix::fcntl::fcntl(handle, nix::fcntl::F_SETFD(nix::fcntl::FdFlag::empty()))?;
-        }
-        nix::sys::prctl::set_pdeathsig(Signal::SIGINT)?;
-        // The parent may have ended before that.
-        if nix::unistd::getppid() == parent { Ok(()) } else { Err(nix::errno::Errno::ESRCH.into()) }
-    };
-    // SAFETY: between fork and exec the hook makes plain system calls, which are async-signal-safe, and allocates nothing.
-    unsafe { command.pre_exec(hook) };
-}
-
-/// Elsewhere the next start ends what a killed gaffer left, and there are no handles to inherit.
-#[cfg(not(target_os = "linux"))]
-fn before_exec(_command: &mut Command, _handle: Option<fs::File>) {}

@@ -7,22 +7,15 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::binaries::Binaries;
 use super::data_dir::DataDir;
+use super::program::STOP_STEPS;
 use super::server::{self, Server};
 use super::{Exits, Facts, Settings, StartError, leftovers, socket_dir};
 
-/// How a server is stopped: disconnect the clients and write everything out; if that hangs, end as in a crash (it gives its
-/// children 5 s); if even that hangs, be killed.
-pub(super) const STOP_STEPS: [(Signal, Duration); 3] = [
-    (Signal::SIGINT, Duration::from_secs(20)),
-    (Signal::SIGQUIT, Duration::from_secs(8)),
-    (Signal::SIGKILL, Duration::from_secs(2)),
-];
 /// Recovery after a crash reads up to `max_wal_size` of log, on whatever disk there is.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
 /// Pauses between the attempts of the first start. Few, because here somebody waits for the reason.

@@ -6,7 +6,7 @@
 mod assets;
 mod events;
 mod fleet;
-pub(super) mod format;
+mod format;
 mod frame;
 mod job;
 mod job_feed;
@@ -40,8 +40,8 @@ use gaffer_protocol::rest::Problem;
 
 use super::error::Error;
 use super::{CONTENT_SECURITY_POLICY, Doors};
-use frame::Frame;
 pub use frame::PageContext;
+use frame::{Frame, sign_in_address};
 pub use stream::Feeds;
 
 /// All pages, what they are made of, and what their forms send.
@@ -107,7 +107,7 @@ struct ErrorPage<'a> {
 /// A problem for people, with the same status. Whoever is not signed in is sent to the page that says how.
 pub fn error_page(problem: &Problem, surroundings: PageContext, mut response: Response) -> Response {
     if problem.status == 401 {
-        return Redirect::to(&login::address(surroundings.here.as_deref())).into_response();
+        return Redirect::to(&sign_in_address(surroundings.here.as_deref())).into_response();
     }
     let heading = match problem.status {
         404 => "There is nothing here",

@@ -6,14 +6,14 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use gaffer_domain::quantity::Span;
 use gaffer_protocol::rest::Page;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
 
 use super::error::Error;
-use super::pages::format::encoded;
 use crate::records::Task;
 
 /// Entries on a page, if nobody says.
@@ -26,6 +26,22 @@ const NO_CURSOR: &str = "this is no cursor that an earlier page gave";
 
 /// Below which the API stands; its routes do not see it.
 const API_PREFIX: &str = "/api/v1";
+
+/// Whether the client prefers this media type: it names it.
+pub fn wants(headers: &HeaderMap, media_type: &str) -> bool {
+    headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|accept| accept.contains(media_type))
+}
+
+/// What stands in a query or a path as it is.
+const PLAIN: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A value in a query, or a part of a path.
+pub fn encoded(value: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(value, &PLAIN)
+}
 
 /// The parameters of a query, in their order.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
-//! Where this gaffer is, as browsers and workers find it, and what its open pages show.
+//! Where this gaffer is, as browsers and workers find it.
 
-use super::{BasePath, Feeds};
+use super::BasePath;
 
 /// What doors know beside what they look at and change.
 #[derive(Debug)]
@@ -13,8 +13,6 @@ pub struct Site {
     pub base_path: BasePath,
     /// Where workers dial in, as far as the master can tell.
     pub worker_url: String,
-    /// What pages that are open show.
-    pub feeds: Feeds,
 }
 
 impl Site {

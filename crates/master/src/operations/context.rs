@@ -6,7 +6,6 @@ use gaffer_domain::permissions::{Action, Role};
 use gaffer_domain::{ProjectId, Time};
 
 use super::{Actor, OperationError};
-use crate::background::wakes::Wakes;
 use crate::changes::Changes;
 use crate::control::Control;
 use crate::guesses::Guesses;
@@ -14,6 +13,7 @@ use crate::hub::Hub;
 use crate::input::Inputs;
 use crate::store::WriteStore;
 use crate::views::Views;
+use crate::wakes::Wakes;
 use crate::write_batcher::WriteBatcherHandle;
 
 /// What operations work with.

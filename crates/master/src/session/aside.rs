@@ -10,14 +10,10 @@ use gaffer_protocol::wire::{DriverStatus, Ended, GoodbyeCode, ToWorker};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::SessionEnd;
-use super::read::{OUTPUT_AFTER_END, check_end};
-use super::reports::{write_drivers, write_note};
-use crate::control::Control;
-use crate::hub::SessionHandle;
+use super::reports::OUTPUT_AFTER_END;
+use super::{Session, SessionEnd};
 use crate::live::LiveOutput;
 use crate::store::StoreError;
-use crate::write_batcher::Reporter;
 
 /// So much waits at most; a worker that wants more at once is told to come again.
 const MAX_WAITING: usize = 4_096;
@@ -44,16 +40,11 @@ enum Task {
 }
 
 impl Aside {
-    pub fn new(control: &Arc<Control>, handle: &Arc<SessionHandle>, reporter: &Arc<Reporter>) -> Aside {
+    pub fn new(session: &Arc<Session>) -> Aside {
         let (tasks, waiting) = mpsc::channel(MAX_WAITING);
         let asked = Arc::default();
         let ending = CancellationToken::new();
-        let worker = Worker {
-            control: control.clone(),
-            handle: handle.clone(),
-            reporter: reporter.clone(),
-            asked: Arc::clone(&asked),
-        };
+        let worker = Worker { session: session.clone(), asked: Arc::clone(&asked) };
         tokio::spawn(ending.clone().run_until_cancelled_owned(worker.run(waiting)));
         Aside { tasks, asked, _ending: ending.drop_guard() }
     }
@@ -87,9 +78,7 @@ impl Aside {
 }
 
 struct Worker {
-    control: Arc<Control>,
-    handle: Arc<SessionHandle>,
-    reporter: Arc<Reporter>,
+    session: Arc<Session>,
     asked: Arc<Mutex<HashMap<AttemptRef, u64>>>,
 }
 
@@ -97,7 +86,7 @@ impl Worker {
     async fn run(self, mut waiting: mpsc::Receiver<Task>) {
         while let Some(task) = waiting.recv().await {
             if let Err(error) = self.see_to(task).await {
-                self.handle.end(GoodbyeCode::ProtocolError, &error);
+                self.session.handle.end(GoodbyeCode::ProtocolError, &error);
                 return;
             }
         }
@@ -105,11 +94,11 @@ impl Worker {
 
     async fn see_to(&self, task: Task) -> Result<(), String> {
         match task {
-            Task::Note(attempt, note) => write_note(&self.control, &self.handle, attempt, &note).await,
+            Task::Note(attempt, note) => self.session.write_note(attempt, &note).await,
             Task::Drivers(drivers) => {
                 // Not stored, it would be forgotten until the next hello.
-                self.patiently(|| write_drivers(&self.control, &self.handle, &drivers)).await?;
-                self.handle.reports.drivers_written();
+                self.patiently(|| self.session.write_drivers(&drivers)).await?;
+                self.session.reports.drivers_written();
             }
             Task::Output(attempt) => {
                 let live = self.open(attempt).await?;
@@ -126,18 +115,18 @@ impl Worker {
                         self.note(attempt, OUTPUT_AFTER_END).await;
                     }
                 }
-                self.handle.send(ToWorker::OutputStored { attempt, offset: end });
+                self.session.handle.send(ToWorker::OutputStored { attempt, offset: end });
             }
             Task::Ended(ended) => self.ended(ended).await?,
         }
         Ok(())
     }
 
-    async fn ended(&self, mut ended: Box<Ended>) -> Result<(), String> {
+    async fn ended(&self, ended: Box<Ended>) -> Result<(), String> {
         let attempt = ended.attempt;
         let Some(live) = self.open(attempt).await? else {
             // It does not exist (any more), or is another worker's: there is nothing to record.
-            self.handle.send(ToWorker::EndStored { attempt });
+            self.session.handle.send(ToWorker::EndStored { attempt });
             return Ok(());
         };
         let received = live.received();
@@ -146,31 +135,25 @@ impl Worker {
             self.want(&live);
             return Ok(());
         }
-        let received = check_end(&live, &mut ended);
-        // One that comes late has a rate.
-        let ended = match live.was_over {
-            true => self.handle.reports.late_end(ended, received),
-            false => Some(ended),
-        };
-        let Some(ended) = ended else { return Ok(()) };
-        self.control.write_batcher.ended(&self.reporter, ended, received).map_err(|error| error.to_string())
+        self.session.take_end(&live, ended).map_err(|error| error.to_string())
     }
 
     /// Asks for output that was let go, once.
     fn want(&self, live: &LiveOutput) {
         if let Some(offset) = live.tell_gap() {
-            self.handle.send(ToWorker::OutputWanted { attempt: live.attempt, offset });
+            self.session.handle.send(ToWorker::OutputWanted { attempt: live.attempt, offset });
         }
     }
 
     async fn note(&self, attempt: AttemptRef, message: &str) {
-        if let Some(note) = self.handle.reports.note(attempt, message) {
-            write_note(&self.control, &self.handle, attempt, &note).await;
+        if let Some(note) = self.session.reports.note(attempt, message) {
+            self.session.write_note(attempt, &note).await;
         }
     }
 
     async fn open(&self, attempt: AttemptRef) -> Result<Option<Arc<LiveOutput>>, String> {
-        let (live, store, worker) = (&self.control.live, &self.control.store, self.handle.worker);
+        let (live, store, worker) =
+            (&self.session.control.live, &self.session.control.store, self.session.handle.worker);
         self.patiently(|| live.open(store, attempt, worker)).await
     }
 

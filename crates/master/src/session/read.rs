@@ -15,14 +15,11 @@ use tokio::sync::watch;
 
 use super::aside::Aside;
 use super::checks::{checked, checked_chunk};
-use super::{SessionEnd, Source, held_of, told_to_go};
-use crate::control::Control;
-use crate::hub::{Goodbye, SessionHandle};
-use crate::live::{Arrival, Found, LiveOutput};
-use crate::store::output::ReceivedOutput;
-use crate::write_batcher::{NotTaken, Reporter};
-
-pub(super) const OUTPUT_AFTER_END: &str = "output came after the end of the attempt and was refused";
+use super::reports::OUTPUT_AFTER_END;
+use super::{Session, SessionEnd, Source, held_of, told_to_go};
+use crate::hub::Goodbye;
+use crate::live::{Arrival, Found};
+use crate::write_batcher::NotTaken;
 
 /// What a frame holds.
 pub(super) enum Frame {
@@ -50,14 +47,11 @@ pub(super) async fn next_frame(source: &mut Source) -> Result<Frame, SessionEnd>
 /// Reads until the session ends. Waits for nothing but the worker: what needs the database goes to the write batcher's queue
 /// or is done aside. Output that counts as received is in that queue.
 pub(super) async fn read(
-    control: &Arc<Control>,
-    handle: &Arc<SessionHandle>,
+    session: &Arc<Session>,
     mut source: Source,
     mut goodbye: watch::Receiver<Option<Goodbye>>,
 ) -> SessionEnd {
-    let reporter = Arc::new(Reporter::new(handle.worker, &handle.worker_name));
-    let aside = Aside::new(control, handle, &reporter);
-    let reader = Reader { control, handle, reporter: &reporter, aside };
+    let reader = Reader { session, aside: Aside::new(session) };
     loop {
         let frame = tokio::select! {
             biased;
@@ -78,36 +72,36 @@ pub(super) async fn read(
 }
 
 struct Reader<'a> {
-    control: &'a Arc<Control>,
-    handle: &'a Arc<SessionHandle>,
-    reporter: &'a Reporter,
+    session: &'a Session,
     aside: Aside,
 }
 
 impl Reader<'_> {
     fn control(&self, messages: Vec<ToMaster>) -> Result<(), SessionEnd> {
-        let write_batcher = &self.control.write_batcher;
-        self.handle.heard(None);
-        let ours = |at| self.control.clocks.ours(self.handle.worker, at);
+        let write_batcher = &self.session.control.write_batcher;
+        self.session.handle.heard(None);
+        let ours = |at| self.session.control.clocks.ours(self.session.handle.worker, at);
         for message in messages {
             match checked(message, Utc::now(), ours)? {
                 ToMaster::Hello(_) => return Err(SessionEnd::protocol("a second hello in one session")),
                 ToMaster::Heartbeat(heartbeat) => self.heartbeat(*heartbeat)?,
                 ToMaster::Started { attempt, at, container } => {
-                    write_batcher.started(self.reporter, attempt, at, container)?;
+                    write_batcher.started(&self.session.reporter, attempt, at, container)?;
                 }
                 ToMaster::Noted { attempt, message } => {
-                    if let Some(note) = self.handle.reports.note(attempt, &message) {
+                    if let Some(note) = self.session.reports.note(attempt, &message) {
                         self.aside.note(attempt, note);
                     }
                 }
                 ToMaster::Drivers { drivers } => {
-                    if let Some(drivers) = self.handle.reports.drivers(drivers) {
+                    if let Some(drivers) = self.session.reports.drivers(drivers) {
                         self.aside.drivers(drivers)?;
                     }
                 }
-                ToMaster::InputTaken(taken) => self.control.inputs.taken(self.handle.worker, taken),
-                ToMaster::Returned { attempt } => write_batcher.returned(self.reporter, attempt)?,
+                ToMaster::InputTaken(taken) => {
+                    self.session.control.inputs.taken(self.session.handle.worker, taken)
+                }
+                ToMaster::Returned { attempt } => write_batcher.returned(&self.session.reporter, attempt)?,
                 ToMaster::Ended(ended) => self.ended(ended)?,
             }
         }
@@ -116,29 +110,30 @@ impl Reader<'_> {
 
     fn heartbeat(&self, heartbeat: Heartbeat) -> Result<(), SessionEnd> {
         let Heartbeat { sequence, held, stats, clock } = heartbeat;
-        self.handle.heard(Some(stats));
-        self.control.clocks.heartbeat(self.handle.worker, sequence, clock, Utc::now());
+        self.session.handle.heard(Some(stats));
+        self.session.control.clocks.heartbeat(self.session.handle.worker, sequence, clock, Utc::now());
         // It renews the worker's leases.
-        if self.control.store.leadership().is_trusted() {
-            self.handle.send(ToWorker::Alive { sequence });
+        if self.session.control.store.leadership().is_trusted() {
+            self.session.handle.send(ToWorker::Alive { sequence });
         }
         let held = held.map(|held| held_of(&held));
-        match self.handle.agreement.heard(held, Instant::now()) {
+        match self.session.handle.agreement.heard(held, Instant::now()) {
             Some(listed) => {
-                let taken = self.control.write_batcher.reconcile_heartbeat(self.handle, listed);
+                let taken =
+                    self.session.control.write_batcher.reconcile_heartbeat(&self.session.handle, listed);
                 taken.map_err(|error| NotTaken::from(error).into())
             }
             None => Ok(()),
         }
     }
 
-    fn ended(&self, mut ended: Box<Ended>) -> Result<(), SessionEnd> {
+    fn ended(&self, ended: Box<Ended>) -> Result<(), SessionEnd> {
         let attempt = ended.attempt;
-        let live = match self.control.live.find(attempt, self.handle.worker) {
+        let live = match self.session.control.live.find(attempt, self.session.handle.worker) {
             Found::Open(live) => live,
             Found::Unknown => return self.aside.ended(ended),
             Found::Foreign => {
-                self.handle.send(ToWorker::EndStored { attempt });
+                self.session.handle.send(ToWorker::EndStored { attempt });
                 return Ok(());
             }
         };
@@ -153,86 +148,53 @@ impl Reader<'_> {
                 ended.output_bytes, received.bytes
             )));
         }
-        let received = check_end(&live, &mut ended);
-        // One that comes late has a rate.
-        let ended = match live.was_over {
-            true => self.handle.reports.late_end(ended, received),
-            false => Some(ended),
-        };
-        match ended {
-            Some(ended) => Ok(self.control.write_batcher.ended(self.reporter, ended, received)?),
-            None => Ok(()),
-        }
+        Ok(self.session.take_end(&live, ended)?)
     }
 
     fn note(&self, attempt: AttemptRef, message: &str) {
-        if let Some(note) = self.handle.reports.note(attempt, message) {
+        if let Some(note) = self.session.reports.note(attempt, message) {
             self.aside.note(attempt, note);
         }
     }
 
     fn output(&self, frame: Bytes) -> Result<(), SessionEnd> {
-        self.handle.heard(None);
+        self.session.handle.heard(None);
         let malformed = |error: gaffer_protocol::output::Malformed| SessionEnd::protocol(error.to_string());
         let encoded = EncodedChunk::from_frame(frame).map_err(malformed)?;
         let chunk = encoded.decode().map_err(malformed)?;
         let (encoded, chunk) = checked_chunk(encoded, chunk, Utc::now())?;
         let (attempt, end) = (chunk.attempt, chunk.end());
-        let live = match self.control.live.find(attempt, self.handle.worker) {
+        let live = match self.session.control.live.find(attempt, self.session.handle.worker) {
             Found::Open(live) => live,
             Found::Unknown => return self.aside.output(attempt, chunk.end()),
             Found::Foreign => {
                 // There is no place for it, and never will be.
-                self.handle.send(ToWorker::OutputStored { attempt, offset: chunk.end() });
+                self.session.handle.send(ToWorker::OutputStored { attempt, offset: chunk.end() });
                 return Ok(());
             }
         };
-        let Some(on_its_way) = self.handle.output_arrived(chunk.payload_bytes) else {
+        let Some(on_its_way) = self.session.handle.output_arrived(chunk.payload_bytes) else {
             return Err(SessionEnd::protocol(format!(
                 "more output is on its way than the {} bytes that the worker was granted",
-                self.handle.window()
+                self.session.handle.window()
             )));
         };
         match live.arrive(encoded, chunk) {
-            Arrival::New(row) => self.control.write_batcher.output(row, live, on_its_way)?,
+            Arrival::New(row) => self.session.control.write_batcher.output(row, live, on_its_way)?,
             Arrival::Repeated => {
-                self.handle.send(ToWorker::OutputStored { attempt, offset: live.stored_bytes() });
+                self.session.handle.send(ToWorker::OutputStored { attempt, offset: live.stored_bytes() });
             }
-            Arrival::Gap(offset) => self.handle.send(ToWorker::OutputWanted { attempt, offset }),
+            Arrival::Gap(offset) => self.session.handle.send(ToWorker::OutputWanted { attempt, offset }),
             Arrival::KnownGap => {}
             Arrival::AfterEnd => {
                 // Closed is closed. The worker is told to forget it: there will never be a place for it.
-                tracing::debug!(%attempt, worker = %self.handle.worker_name, "{OUTPUT_AFTER_END}");
+                tracing::debug!(%attempt, worker = %self.session.handle.worker_name, "{OUTPUT_AFTER_END}");
                 self.note(attempt, OUTPUT_AFTER_END);
-                self.handle.send(ToWorker::OutputStored { attempt, offset: end });
+                self.session.handle.send(ToWorker::OutputStored { attempt, offset: end });
             }
         }
         Ok(())
     }
-}
-
-/// Checks a reported end against the output that has arrived, after which no more is taken. Gives what is known of that
-/// output.
-pub(super) fn check_end(live: &LiveOutput, ended: &mut Ended) -> ReceivedOutput {
-    let received = live.received();
-    live.ends();
-    let ours = live.sha256();
-    let complete = match (&ended.output_sha256, &ours) {
-        (Some(theirs), Some(ours)) if ended.output_bytes == received.bytes => {
-            Some(theirs.eq_ignore_ascii_case(ours))
-        }
-        _ => None,
-    };
-    if complete == Some(false) {
-        let theirs = ended.output_sha256.as_deref();
-        tracing::error!(attempt = %ended.attempt, theirs, ours, "the output's checksums differ");
-    }
-    // A worker that lost part of its record may know of less than is stored here; what is stored counts.
-    if ended.output_bytes < received.bytes || ended.output_sha256.is_none() {
-        ended.output_bytes = received.bytes;
-        ended.output_sha256 = ours;
-    }
-    ReceivedOutput { lines: received.lines, complete }
 }
 
 impl From<NotTaken> for SessionEnd {

@@ -3,20 +3,20 @@
 //! written as soon as the rate allows.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gaffer_domain::AttemptRef;
 use gaffer_protocol::wire::{DriverStatus, Ended};
 use tokio::sync::Notify;
 
+use super::Session;
 use super::clean::{MAX_NOTE_CHARS, clean};
-use crate::control::Control;
-use crate::hub::SessionHandle;
+use crate::live::LiveOutput;
 use crate::rate::{Bucket, Rate};
 use crate::store::StoreError;
 use crate::store::output::ReceivedOutput;
-use crate::write_batcher::Reporter;
+use crate::write_batcher::{NotTaken, Reporter};
 
 const NOTES: Rate = Rate { at_once: 100.0, per_second: 5.0 };
 const DRIVERS: Rate = Rate { at_once: 10.0, per_second: 0.5 };
@@ -27,9 +27,12 @@ const MAX_WAITING: usize = 10_000;
 /// Wait after a failure of the database.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What is told of output that comes when its attempt is over.
+pub(super) const OUTPUT_AFTER_END: &str = "output came after the end of the attempt and was refused";
+
 /// What of one session waits to be written.
 #[derive(Debug)]
-pub struct Reports {
+pub(super) struct Reports {
     inner: Mutex<Inner>,
     wake: Notify,
 }
@@ -156,53 +159,90 @@ fn keep_last<T>(waiting: &mut BTreeMap<AttemptRef, T>, attempt: AttemptRef, last
     }
 }
 
-/// Writes what waits, for as long as the session lasts.
-pub(super) async fn write_waiting(control: Arc<Control>, handle: Arc<SessionHandle>) {
-    let reporter = Reporter::new(handle.worker, &handle.worker_name);
-    loop {
-        match handle.reports.next(Instant::now()) {
-            None => handle.reports.wake.notified().await,
-            Some(Err(wait)) => tokio::time::sleep(wait).await,
-            Some(Ok(Next::Note(attempt, note))) => write_note(&control, &handle, attempt, &note).await,
-            Some(Ok(Next::Drivers(drivers))) => {
-                let is_written = write_drivers(&control, &handle, &drivers).await.is_ok();
-                if !is_written {
-                    // What has been said meanwhile counts more.
-                    handle.reports.lock().waiting.drivers.get_or_insert(drivers);
+impl Session {
+    /// Writes what waits, for as long as the session lasts.
+    pub async fn write_waiting(&self) {
+        let Session { control, handle, reports, .. } = self;
+        let reporter = Reporter::new(handle.worker, &handle.worker_name);
+        loop {
+            match reports.next(Instant::now()) {
+                None => reports.wake.notified().await,
+                Some(Err(wait)) => tokio::time::sleep(wait).await,
+                Some(Ok(Next::Note(attempt, note))) => self.write_note(attempt, &note).await,
+                Some(Ok(Next::Drivers(drivers))) => {
+                    let is_written = self.write_drivers(&drivers).await.is_ok();
+                    if !is_written {
+                        // What has been said meanwhile counts more.
+                        reports.lock().waiting.drivers.get_or_insert(drivers);
+                    }
+                    reports.drivers_written();
+                    if !is_written {
+                        tokio::time::sleep(RETRY).await;
+                    }
                 }
-                handle.reports.drivers_written();
-                if !is_written {
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-            Some(Ok(Next::LateEnd(ended, received))) => {
-                if control.write_batcher.ended(&reporter, ended, received).is_err() {
-                    return;
+                Some(Ok(Next::LateEnd(ended, received))) => {
+                    if control.write_batcher.ended(&reporter, ended, received).is_err() {
+                        return;
+                    }
                 }
             }
         }
     }
-}
 
-/// Records something worth a line in an attempt's history. What is not this worker's to say is left out.
-pub(super) async fn write_note(control: &Control, handle: &SessionHandle, attempt: AttemptRef, note: &str) {
-    match control.store.attempt_note(handle.worker, attempt, note).await {
-        Ok(Some(job)) => control.changes.announce(&[job]),
-        Ok(None) => {}
-        Err(error) => tracing::debug!(%attempt, %error, "a note was not recorded"),
+    /// Records something worth a line in an attempt's history. What is not this worker's to say is left out.
+    pub async fn write_note(&self, attempt: AttemptRef, note: &str) {
+        match self.control.store.attempt_note(self.handle.worker, attempt, note).await {
+            Ok(Some(job)) => self.control.changes.announce(&[job]),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%attempt, %error, "a note was not recorded"),
+        }
+    }
+
+    /// A driver of the worker fails, or works again.
+    pub async fn write_drivers(&self, drivers: &[DriverStatus]) -> Result<(), StoreError> {
+        self.control.store.worker_drivers(self.handle.worker, self.handle.id, drivers).await?;
+        self.control.changes.announce(&[]);
+        self.control.wakes.scheduler.call();
+        Ok(())
+    }
+
+    /// Takes the end of an attempt all of whose output has arrived.
+    pub fn take_end(&self, live: &LiveOutput, mut ended: Box<Ended>) -> Result<(), NotTaken> {
+        let received = check_end(live, &mut ended);
+        // One that comes late has a rate.
+        let ended = match live.was_over {
+            true => self.reports.late_end(ended, received),
+            false => Some(ended),
+        };
+        match ended {
+            Some(ended) => self.control.write_batcher.ended(&self.reporter, ended, received),
+            None => Ok(()),
+        }
     }
 }
 
-/// A driver of the worker fails, or works again.
-pub(super) async fn write_drivers(
-    control: &Control,
-    handle: &SessionHandle,
-    drivers: &[DriverStatus],
-) -> Result<(), StoreError> {
-    control.store.worker_drivers(handle.worker, handle.id, drivers).await?;
-    control.changes.announce(&[]);
-    control.wakes.scheduler.call();
-    Ok(())
+/// Checks a reported end against the output that has arrived, after which no more is taken. Gives what is known of that
+/// output.
+fn check_end(live: &LiveOutput, ended: &mut Ended) -> ReceivedOutput {
+    let received = live.received();
+    live.ends();
+    let ours = live.sha256();
+    let complete = match (&ended.output_sha256, &ours) {
+        (Some(theirs), Some(ours)) if ended.output_bytes == received.bytes => {
+            Some(theirs.eq_ignore_ascii_case(ours))
+        }
+        _ => None,
+    };
+    if complete == Some(false) {
+        let theirs = ended.output_sha256.as_deref();
+        tracing::error!(attempt = %ended.attempt, theirs, ours, "the output's checksums differ");
+    }
+    // A worker that lost part of its record may know of less than is stored here; what is stored counts.
+    if ended.output_bytes < received.bytes || ended.output_sha256.is_none() {
+        ended.output_bytes = received.bytes;
+        ended.output_sha256 = ours;
+    }
+    ReceivedOutput { lines: received.lines, complete }
 }
 
 #[cfg(test)]

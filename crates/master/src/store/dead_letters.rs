@@ -1,8 +1,9 @@
 //! What the database refused: set aside, listed, tried again, deleted.
 
-use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
+use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};
 use gaffer_protocol::output::{EncodedChunk, Encoding};
-use sqlx::FromRow;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row};
 
 use super::forms::known;
 use super::output::{ChunkRow, chunks_insert};
@@ -30,23 +31,6 @@ pub enum Body {
     Output(ChunkRow),
     /// A report, as JSON.
     Report(Vec<u8>),
-}
-
-#[derive(FromRow)]
-struct LetterRow {
-    id: i64,
-    at: Time,
-    tried_at: Time,
-    kind: String,
-    job_id: Option<i64>,
-    task_name: Option<String>,
-    task_index: Option<i32>,
-    task_single: Option<bool>,
-    attempt: i32,
-    worker_name: Option<String>,
-    start_offset: Option<i64>,
-    payload_bytes: Option<i32>,
-    reason: String,
 }
 
 #[derive(FromRow)]
@@ -126,7 +110,7 @@ impl ReadStore {
         after: i64,
         limit: u32,
     ) -> Result<Vec<records::DeadLetter>, StoreError> {
-        let rows: Vec<LetterRow> = sqlx::query_as(
+        Ok(sqlx::query_as(
             "SELECT l.id, l.at, l.tried_at, l.kind, l.job_id, d.name AS task_name, t.index AS task_index, \
                  d.single AS task_single, l.attempt, w.name AS worker_name, l.start_offset, l.payload_bytes, l.reason \
              FROM dead_letters l LEFT JOIN tasks t ON t.id = l.task_id \
@@ -139,20 +123,7 @@ impl ReadStore {
         .bind(after)
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter().map(TryInto::try_into).collect()
-    }
-
-    /// How many things of a job are set aside.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn dead_letters_of_job(&self, job: JobId) -> Result<u64, StoreError> {
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters WHERE job_id = $1")
-            .bind(job.0)
-            .fetch_one(&self.pool)
-            .await?;
-        Ok(count as u64)
+        .await?)
     }
 }
 
@@ -260,26 +231,21 @@ impl WriteStore {
     }
 }
 
-impl TryFrom<LetterRow> for records::DeadLetter {
-    type Error = StoreError;
-
-    fn try_from(row: LetterRow) -> Result<records::DeadLetter, StoreError> {
-        let task = match (row.task_name, row.task_index, row.task_single) {
-            (Some(name), Some(index), Some(single)) => Some(tasks::address(&name, index as u32, single)),
-            _ => None,
-        };
+impl FromRow<'_, PgRow> for records::DeadLetter {
+    fn from_row(row: &PgRow) -> sqlx::Result<records::DeadLetter> {
+        let attempt: i32 = row.try_get("attempt")?;
         Ok(records::DeadLetter {
-            id: row.id,
-            at: row.at,
-            tried_at: row.tried_at,
-            kind: known("kind of dead letter", &row.kind)?,
-            job: row.job_id.map(JobId),
-            task,
-            attempt: u32::try_from(row.attempt).ok().filter(|attempt| *attempt > 0),
-            worker: row.worker_name,
-            offset: row.start_offset.map(|offset| offset as u64),
-            bytes: row.payload_bytes.map(|bytes| bytes as u64),
-            reason: row.reason,
+            id: row.try_get("id")?,
+            at: row.try_get("at")?,
+            tried_at: row.try_get("tried_at")?,
+            kind: known("kind of dead letter", row.try_get("kind")?)?,
+            job: row.try_get::<Option<i64>, _>("job_id")?.map(JobId),
+            task: tasks::address_in(row)?,
+            attempt: u32::try_from(attempt).ok().filter(|attempt| *attempt > 0),
+            worker: row.try_get("worker_name")?,
+            offset: row.try_get::<Option<i64>, _>("start_offset")?.map(|offset| offset as u64),
+            bytes: row.try_get::<Option<i32>, _>("payload_bytes")?.map(|bytes| bytes as u64),
+            reason: row.try_get("reason")?,
         })
     }
 }

@@ -1,5 +1,8 @@
 //! What a failed call to the database means: whose fault it is decides what may be done about it.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use sqlx::Error as SqlxError;
 
 /// A call to the database failed.
@@ -28,6 +31,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Somebody waited for too long for others who use the database.
+    pub fn too_busy() -> StoreError {
+        SqlxError::PoolTimedOut.into()
+    }
+
     /// Whether the failure may concern only a part of what was asked for, so that asking for less may work.
     pub fn may_be_partial(&self) -> bool {
         !matches!(self, StoreError::Unavailable(_) | StoreError::NotLeader)
@@ -60,7 +68,7 @@ fn of_state(code: &str) -> fn(SqlxError) -> StoreError {
         "57014" => StoreError::TooSlow,
         "55P03" => StoreError::Locked,
         READ_ONLY => |error| {
-            super::pools::found_read_only();
+            found_read_only();
             StoreError::Unavailable(error)
         },
         // What `leader_check` fails with.
@@ -72,6 +80,26 @@ fn of_state(code: &str) -> fn(SqlxError) -> StoreError {
             _ => StoreError::Unavailable,
         },
     }
+}
+
+/// A session that is read-only remains so when others are not any more: after a failover that left it on a standby, or when
+/// an operator has reset what made it so. So whatever was connected when this was found last is not used again.
+static FOUND_READ_ONLY: Mutex<Option<Instant>> = Mutex::new(None);
+/// While the whole database is read-only, connections are replaced no more often than this.
+const REPLACED_EVERY: Duration = Duration::from_secs(1);
+
+/// A session was found that can't write.
+fn found_read_only() {
+    let mut found = FOUND_READ_ONLY.lock().unwrap_or_else(PoisonError::into_inner);
+    if found.is_none_or(|at| at.elapsed() >= REPLACED_EVERY) {
+        *found = Some(Instant::now());
+    }
+}
+
+/// Whether a session that began so long ago may be one of those that can't write.
+pub(super) fn may_be_read_only(age: Duration) -> bool {
+    let found = FOUND_READ_ONLY.lock().unwrap_or_else(PoisonError::into_inner);
+    found.is_some_and(|at| at.elapsed() <= age)
 }
 
 #[cfg(test)]

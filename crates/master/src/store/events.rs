@@ -2,45 +2,27 @@
 
 mod settled;
 
-use gaffer_domain::{AttemptRef, JobId, ProjectId, Time, WorkerId};
-use sqlx::FromRow;
+use gaffer_domain::{AttemptRef, JobId, ProjectId, WorkerId};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row};
 
 use super::{ReadStore, Store, StoreError, tasks};
 use crate::records::Event;
 pub use settled::{Settled, SettledEvents};
 
-#[derive(FromRow)]
-struct EventRow {
-    id: i64,
-    at: Time,
-    kind: String,
-    job_id: Option<i64>,
-    task_name: Option<String>,
-    task_index: Option<i32>,
-    task_single: Option<bool>,
-    attempt: Option<i32>,
-    worker_name: Option<String>,
-    actor: String,
-    message: String,
-}
-
-impl From<EventRow> for Event {
-    fn from(row: EventRow) -> Self {
-        let task = match (row.task_name, row.task_index, row.task_single) {
-            (Some(name), Some(index), Some(single)) => Some(tasks::address(&name, index as u32, single)),
-            _ => None,
-        };
-        Event {
-            id: row.id,
-            at: row.at,
-            kind: row.kind,
-            job: row.job_id.map(JobId),
-            task,
-            attempt: row.attempt.map(|attempt| attempt as u32),
-            worker: row.worker_name,
-            actor: row.actor,
-            message: row.message,
-        }
+impl FromRow<'_, PgRow> for Event {
+    fn from_row(row: &PgRow) -> sqlx::Result<Event> {
+        Ok(Event {
+            id: row.try_get("id")?,
+            at: row.try_get("at")?,
+            kind: row.try_get("kind")?,
+            job: row.try_get::<Option<i64>, _>("job_id")?.map(JobId),
+            task: tasks::address_in(row)?,
+            attempt: row.try_get::<Option<i32>, _>("attempt")?.map(|attempt| attempt as u32),
+            worker: row.try_get("worker_name")?,
+            actor: row.try_get("actor")?,
+            message: row.try_get("message")?,
+        })
     }
 }
 
@@ -139,14 +121,13 @@ impl ReadStore {
              LEFT JOIN workers w ON w.id = e.worker_id \
              WHERE e.project_id = $1 AND {of_job} AND e.id > $3 AND e.id < $4 ORDER BY e.id {order} LIMIT $5"
         );
-        let rows: Vec<EventRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.0)
             .bind(job.map(|job| job.0))
             .bind(after)
             .bind(before)
             .bind(i64::from(limit))
             .fetch_all(&self.pool)
-            .await?;
-        Ok(rows.into_iter().map(Into::into).collect())
+            .await?)
     }
 }

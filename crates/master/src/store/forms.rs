@@ -4,14 +4,15 @@ use std::str::FromStr;
 
 use gaffer_domain::JobId;
 use gaffer_domain::placement::{DefinitionRef, Requirements};
+use gaffer_domain::reason::{Reason, ReasonCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{ReadStore, StoreError};
 
 /// A stored name of something of which all names are known: the schema lets no other in.
-pub(super) fn known<T: FromStr>(what: &str, stored: &str) -> Result<T, StoreError> {
-    stored.parse().map_err(|_| StoreError::Unreadable(format!("{stored:?} is not a {what}")))
+pub(super) fn known<T: FromStr>(what: &str, stored: &str) -> sqlx::Result<T> {
+    stored.parse().map_err(|_| sqlx::Error::Decode(format!("{stored:?} is not a {what}").into()))
 }
 
 /// A stored value; none, and a line in the log, if this version can't read it.
@@ -24,6 +25,11 @@ pub(super) fn understood<T: DeserializeOwned>(what: &str, stored: Option<Value>)
             None
         }
     }
+}
+
+/// A stored reason. What another version has a word for is still one, with its sentence.
+pub(super) fn reason_from(code: Option<String>, message: Option<String>) -> Option<Reason> {
+    Some(Reason { code: code?.parse().unwrap_or(ReasonCode::Other), message: message? })
 }
 
 /// The members of a stored list that this version understands, and whether those were all.

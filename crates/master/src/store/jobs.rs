@@ -13,8 +13,8 @@ use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
 use super::counts::{COUNTS_OF_JOBS, CountsRow};
-use super::forms::known;
-use super::tasks::{ran, reason_from};
+use super::forms::{known, reason_from};
+use super::tasks::ran;
 use super::transitions::Unfinished;
 use super::{ReadStore, Store, StoreError, WriteStore};
 use crate::records::Job;
@@ -237,7 +237,7 @@ impl ReadStore {
                 let is_over = row.finished_at.is_some();
                 let spec = specs.get(&JobId(row.id));
                 let problem = spec.and_then(|spec| spec.problem()).map(str::to_owned);
-                let reason = reason_from(row.reason_code, row.reason_message)?.filter(|_| is_over);
+                let reason = reason_from(row.reason_code, row.reason_message).filter(|_| is_over);
                 Ok(Job {
                     id: JobId(row.id),
                     name: row.name,

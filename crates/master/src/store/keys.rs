@@ -1,7 +1,8 @@
 //! API keys: kept as hashes, found by their hash.
 
 use gaffer_domain::{ProjectId, Time};
-use sqlx::FromRow;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row};
 
 use super::forms::known;
 use super::{ReadStore, Store, StoreError, WriteStore};
@@ -68,31 +69,17 @@ struct HolderRow {
     stale_use: bool,
 }
 
-#[derive(FromRow)]
-struct KeyRow {
-    id: i64,
-    kind: String,
-    name: String,
-    prefix: String,
-    created_at: Time,
-    last_used_at: Option<Time>,
-    expires_at: Option<Time>,
-    revoked_at: Option<Time>,
-}
-
-impl TryFrom<KeyRow> for Key {
-    type Error = StoreError;
-
-    fn try_from(row: KeyRow) -> Result<Key, StoreError> {
+impl FromRow<'_, PgRow> for Key {
+    fn from_row(row: &PgRow) -> sqlx::Result<Key> {
         Ok(Key {
-            id: row.id,
-            kind: known("kind of key", &row.kind)?,
-            name: row.name,
-            prefix: row.prefix,
-            created_at: row.created_at,
-            last_used_at: row.last_used_at,
-            expires_at: row.expires_at,
-            revoked_at: row.revoked_at,
+            id: row.try_get("id")?,
+            kind: known("kind of key", row.try_get("kind")?)?,
+            name: row.try_get("name")?,
+            prefix: row.try_get("prefix")?,
+            created_at: row.try_get("created_at")?,
+            last_used_at: row.try_get("last_used_at")?,
+            expires_at: row.try_get("expires_at")?,
+            revoked_at: row.try_get("revoked_at")?,
         })
     }
 }
@@ -151,7 +138,7 @@ impl WriteStore {
             "INSERT INTO keys (project_id, user_id, kind, name, prefix, sha256, expires_at) \
              VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 second') RETURNING {COLUMNS}"
         );
-        let row: KeyRow = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.0)
             .bind(new.user_id)
             .bind(new.kind.as_str())
@@ -160,8 +147,7 @@ impl WriteStore {
             .bind(&new.sha256[..])
             .bind(new.expires_in_seconds.map(|secs| secs as f64))
             .fetch_one(&self.pool)
-            .await?;
-        row.try_into()
+            .await?)
     }
 }
 
@@ -180,13 +166,12 @@ impl ReadStore {
             "SELECT {COLUMNS} FROM keys WHERE project_id = $1 AND id < COALESCE($2, 9223372036854775807) \
              ORDER BY id DESC LIMIT $3"
         );
-        let rows: Vec<KeyRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.0)
             .bind(before)
             .bind(i64::from(limit))
             .fetch_all(&self.pool)
-            .await?;
-        rows.into_iter().map(TryInto::try_into).collect()
+            .await?)
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::worker::Intake;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
-use sqlx::FromRow;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row};
 
 use super::{Store, StoreError, WriteStore};
 
@@ -37,28 +38,18 @@ pub enum Removal {
     Busy(i64),
 }
 
-#[derive(FromRow)]
-struct ResidentRow {
-    id: i64,
-    attempt: i32,
-    job_id: i64,
-    position: i16,
-    project_id: i64,
-    worker_id: Option<i64>,
-    since: Time,
-}
-
-impl From<ResidentRow> for Resident {
-    fn from(row: ResidentRow) -> Self {
-        let position = u16::try_from(row.position).unwrap_or(0);
-        Resident {
-            task: TaskId(row.id),
-            attempt: u32::try_from(row.attempt).unwrap_or(0),
-            definition: DefinitionRef { job: JobId(row.job_id), position },
-            project: ProjectId(row.project_id),
-            worker: row.worker_id.map(WorkerId),
-            since: row.since,
-        }
+impl FromRow<'_, PgRow> for Resident {
+    fn from_row(row: &PgRow) -> sqlx::Result<Resident> {
+        let job = JobId(row.try_get("job_id")?);
+        let position = u16::try_from(row.try_get::<i16, _>("position")?).unwrap_or(0);
+        Ok(Resident {
+            task: TaskId(row.try_get("id")?),
+            attempt: u32::try_from(row.try_get::<i32, _>("attempt")?).unwrap_or(0),
+            definition: DefinitionRef { job, position },
+            project: ProjectId(row.try_get("project_id")?),
+            worker: row.try_get::<Option<i64>, _>("worker_id")?.map(WorkerId),
+            since: row.try_get("since")?,
+        })
     }
 }
 
@@ -210,9 +201,7 @@ impl Store {
 
     async fn residents(&self, from: &'static str, limit: i64) -> Result<Vec<Resident>, StoreError> {
         let sql = format!("{RESIDENT} {from}");
-        let rows: Vec<ResidentRow> =
-            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(limit).fetch_all(&self.pool).await?;
-        Ok(rows.into_iter().map(Into::into).collect())
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(limit).fetch_all(&self.pool).await?)
     }
 
     /// Of these jobs the definitions of which a task is placed and has not started.

@@ -1,11 +1,7 @@
 //! Connections to the database, by who uses them: transitions, control, writes of users, readers. None can take another's.
-//!
-//! What a part of the master may do follows from the type that it holds. [`ReadStore`] has the statements of pages, lists and
-//! viewers; [`WriteStore`] adds what users change; [`Store`] adds everything that moves tasks, sessions and loops.
 
-use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use sqlx::PgPool;
@@ -13,9 +9,10 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::classes::ClassCache;
+use super::error::may_be_read_only;
 use super::events::SettledEvents;
 use super::specs::SpecCache;
-use super::{MIGRATIONS, StoreError};
+use super::{MIGRATIONS, ReadStore, Store, StoreError, WriteStore};
 use crate::leadership::Leadership;
 
 /// How long one statement may take before the database gives it up.
@@ -39,27 +36,6 @@ const WRITE_CONNECTIONS: u32 = 6;
 const LARGE_WRITES: usize = 4;
 const READ_CONNECTIONS: u32 = 6;
 
-/// Reads what pages, lists and viewers show. Its connections are read-only, and a statement ends after five seconds.
-#[derive(Debug, Clone)]
-pub struct ReadStore {
-    pub(super) pool: PgPool,
-    pub(super) specs: SpecCache,
-    pub(super) classes: ClassCache,
-    pub(super) settled_events: SettledEvents,
-}
-
-/// Writes what users change: jobs, keys, sign-ins, what workers take. Reads, too.
-#[derive(Debug, Clone)]
-pub struct WriteStore {
-    reads: ReadStore,
-    pub(super) leadership: Leadership,
-    large: Arc<Semaphore>,
-}
-
-/// Moves tasks, keeps sessions, serves the loops. Can do all the rest, too.
-#[derive(Debug, Clone)]
-pub struct Store(WriteStore);
-
 /// The connections of a master, each part with its own.
 #[derive(Debug, Clone)]
 pub struct Stores {
@@ -71,22 +47,6 @@ pub struct Stores {
     pub writes: WriteStore,
     /// For pages, lists and viewers.
     pub reads: ReadStore,
-}
-
-impl Deref for Store {
-    type Target = WriteStore;
-
-    fn deref(&self) -> &WriteStore {
-        &self.0
-    }
-}
-
-impl Deref for WriteStore {
-    type Target = ReadStore;
-
-    fn deref(&self) -> &ReadStore {
-        &self.reads
-    }
 }
 
 impl Stores {
@@ -191,13 +151,6 @@ impl WriteStore {
     }
 }
 
-impl StoreError {
-    /// Somebody waited for too long for others who use the database.
-    pub fn too_busy() -> StoreError {
-        sqlx::Error::PoolTimedOut.into()
-    }
-}
-
 fn with_timeout(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
     let timeout = timeout.as_millis().to_string();
     options.options([
@@ -206,33 +159,13 @@ fn with_timeout(options: PgConnectOptions, timeout: Duration) -> PgConnectOption
     ])
 }
 
-/// A session that is read-only remains so when others are not any more: after a failover that left it on a standby, or when
-/// an operator has reset what made it so. So whatever was connected when this was found last is not used again.
-static FOUND_READ_ONLY: Mutex<Option<Instant>> = Mutex::new(None);
-/// While the whole database is read-only, connections are replaced no more often than this.
-const REPLACED_EVERY: Duration = Duration::from_secs(1);
-
-/// A session was found that can't write.
-pub(super) fn found_read_only() {
-    let mut found = FOUND_READ_ONLY.lock().unwrap_or_else(PoisonError::into_inner);
-    if found.is_none_or(|at| at.elapsed() >= REPLACED_EVERY) {
-        *found = Some(Instant::now());
-    }
-}
-
-/// Whether a session that began so long ago may be one of those that can't write.
-fn is_outdated(age: Duration) -> bool {
-    let found = FOUND_READ_ONLY.lock().unwrap_or_else(PoisonError::into_inner);
-    found.is_some_and(|at| at.elapsed() <= age)
-}
-
 fn pool(connections: u32, wait: Duration) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(connections)
         .min_connections(0)
         .acquire_timeout(wait)
         .idle_timeout(IDLE_TIMEOUT)
-        .before_acquire(|_, session| Box::pin(std::future::ready(Ok(!is_outdated(session.age)))))
+        .before_acquire(|_, session| Box::pin(std::future::ready(Ok(!may_be_read_only(session.age)))))
         // A broken connection shows itself in use; asking each time costs a round trip on every call.
         .test_before_acquire(false)
 }

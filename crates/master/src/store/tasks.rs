@@ -5,43 +5,16 @@ use std::collections::{HashMap, HashSet};
 use chrono::Utc;
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
-use gaffer_domain::reason::{Reason, ReasonCode};
 use gaffer_domain::task::StateName;
 use gaffer_domain::worker::{CLOCK_DRIFT, Expected, ExpectedState, LOST_MARGIN};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
-use serde_json::Value;
-use sqlx::FromRow;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row};
 
-use super::forms::{known, understood};
+use super::forms::{known, reason_from, understood};
 use super::transitions::StartOrder;
 use super::{ReadStore, Store, StoreError};
 use crate::records::{Attempt, Task};
-
-#[derive(FromRow)]
-struct TaskRow {
-    id: i64,
-    job_id: i64,
-    position: i16,
-    name: String,
-    index: i32,
-    single: bool,
-    driver: String,
-    state: String,
-    reason_code: Option<String>,
-    reason_message: Option<String>,
-    exit_code: Option<i32>,
-    signal: Option<i32>,
-    attempt: i32,
-    worker_name: Option<String>,
-    attempt_worker_id: Option<i64>,
-    output_complete: Option<bool>,
-    not_before: Option<Time>,
-    created_at: Time,
-    attempt_started_at: Option<Time>,
-    finished_at: Option<Time>,
-    attempt_finished_at: Option<Time>,
-    ran_micros: Option<i64>,
-}
 
 /// Tasks that take long to start are looked for among so many notes of their job.
 const LATEST_NOTES: i64 = 200;
@@ -55,35 +28,67 @@ const TASKS: &str = "SELECT t.id, t.job_id, t.position, d.name, t.index, d.singl
      LEFT JOIN attempts a ON a.task_id = t.id AND a.attempt = t.attempt \
      LEFT JOIN workers w ON w.id = a.worker_id";
 
-impl TryFrom<TaskRow> for Task {
-    type Error = StoreError;
-
-    fn try_from(row: TaskRow) -> Result<Self, StoreError> {
-        let address = address(&row.name, row.index as u32, row.single);
+impl FromRow<'_, PgRow> for Task {
+    fn from_row(row: &PgRow) -> sqlx::Result<Task> {
+        let (definition, index): (String, i32) = (row.try_get("name")?, row.try_get("index")?);
+        let state = known("task state", row.try_get("state")?)?;
+        let reason_code: Option<String> = row.try_get("reason_code")?;
+        let started_at = row.try_get("attempt_started_at")?;
         // When a task came to its back-off, "not before" lies ahead; else it is only when it became pending.
-        let state = known("task state", &row.state)?;
-        let repeats = state == StateName::Pending && row.reason_code.is_some();
+        let repeats = state == StateName::Pending && reason_code.is_some();
         Ok(Task {
-            id: TaskId(row.id),
-            job: JobId(row.job_id),
-            position: row.position,
-            definition: row.name,
-            index: row.index as u32,
-            address,
-            driver: row.driver,
+            id: TaskId(row.try_get("id")?),
+            job: JobId(row.try_get("job_id")?),
+            position: row.try_get("position")?,
+            address: address(&definition, index as u32, row.try_get("single")?),
+            definition,
+            index: index as u32,
+            driver: row.try_get("driver")?,
             state,
-            reason: reason_from(row.reason_code, row.reason_message)?,
-            exit_code: row.exit_code,
-            signal: row.signal,
-            attempt: row.attempt as u32,
-            worker: row.worker_name,
-            worker_id: row.attempt_worker_id.map(WorkerId),
-            output_complete: row.output_complete,
-            not_before: row.not_before.filter(|_| repeats),
-            created_at: row.created_at,
-            started_at: row.attempt_started_at,
-            finished_at: row.finished_at,
-            ran_seconds: ran(row.ran_micros, row.attempt_started_at, row.attempt_finished_at, Utc::now()),
+            reason: reason_from(reason_code, row.try_get("reason_message")?),
+            exit_code: row.try_get("exit_code")?,
+            signal: row.try_get("signal")?,
+            attempt: row.try_get::<i32, _>("attempt")? as u32,
+            worker: row.try_get("worker_name")?,
+            worker_id: row.try_get::<Option<i64>, _>("attempt_worker_id")?.map(WorkerId),
+            output_complete: row.try_get("output_complete")?,
+            not_before: row.try_get::<Option<Time>, _>("not_before")?.filter(|_| repeats),
+            created_at: row.try_get("created_at")?,
+            started_at,
+            finished_at: row.try_get("finished_at")?,
+            ran_seconds: ran(
+                row.try_get("ran_micros")?,
+                started_at,
+                row.try_get("attempt_finished_at")?,
+                Utc::now(),
+            ),
+        })
+    }
+}
+
+impl FromRow<'_, PgRow> for Attempt {
+    fn from_row(row: &PgRow) -> sqlx::Result<Attempt> {
+        let worker_id = WorkerId(row.try_get("worker_id")?);
+        let worker: Option<String> = row.try_get("worker_name")?;
+        let (started_at, finished_at) = (row.try_get("started_at")?, row.try_get("finished_at")?);
+        Ok(Attempt {
+            attempt: row.try_get::<i32, _>("attempt")? as u32,
+            worker: worker.unwrap_or_else(|| format!("worker {}", worker_id.0)),
+            worker_id,
+            scheduled_at: row.try_get("scheduled_at")?,
+            started_at,
+            finished_at,
+            ran_seconds: ran(row.try_get("ran_micros")?, started_at, finished_at, Utc::now()),
+            reason: reason_from(row.try_get("reason_code")?, row.try_get("reason_message")?),
+            exit_code: row.try_get("exit_code")?,
+            signal: row.try_get("signal")?,
+            output_bytes: row.try_get::<i64, _>("stored_bytes")? as u64,
+            output_lines: row.try_get::<i64, _>("stored_lines")? as u64,
+            output_sha256: row.try_get("output_sha256")?,
+            output_complete: row.try_get("output_complete")?,
+            placement: understood("receipt", row.try_get("placement")?),
+            killed: understood("account of an end", row.try_get("killed")?),
+            container: understood("container", row.try_get("container")?),
         })
     }
 }
@@ -96,6 +101,14 @@ pub fn address(name: &str, index: u32, single: bool) -> String {
     }
 }
 
+/// How users address the task of a row with its name, index and whether it is single; none where these are null.
+pub(super) fn address_in(row: &PgRow) -> sqlx::Result<Option<String>> {
+    let name: Option<String> = row.try_get("task_name")?;
+    let index: Option<i32> = row.try_get("task_index")?;
+    let single: Option<bool> = row.try_get("task_single")?;
+    Ok(name.zip(index).zip(single).map(|((name, index), single)| address(&name, index as u32, single)))
+}
+
 /// How long something ran, or has been running: as its worker measured it, else between two times of the master's clock.
 pub(super) fn ran(
     micros: Option<i64>,
@@ -105,16 +118,6 @@ pub(super) fn ran(
 ) -> Option<f64> {
     let by_times = || Some((finished.unwrap_or(now) - started?).num_milliseconds().max(0) as f64 / 1e3);
     micros.map(|micros| micros as f64 / 1e6).or_else(by_times)
-}
-
-pub(super) fn reason_from(
-    code: Option<String>,
-    message: Option<String>,
-) -> Result<Option<Reason>, StoreError> {
-    let (Some(code), Some(message)) = (code, message) else { return Ok(None) };
-    // What another version has a word for is still a reason, with its sentence.
-    let code = code.parse().unwrap_or(ReasonCode::Other);
-    Ok(Some(Reason { code, message }))
 }
 
 /// Which tasks of a job to list.
@@ -228,15 +231,14 @@ impl ReadStore {
             "{TASKS} WHERE t.job_id = $1 AND (t.position, t.index) > ($2, $3) {narrowed} \
              AND ($4::text IS NULL OR t.state = $4::task_state) ORDER BY t.position, t.index LIMIT $5"
         );
-        let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(position)
             .bind(index)
             .bind(filter.state.map(StateName::as_str))
             .bind(i64::from(limit))
             .fetch_all(&self.pool)
-            .await?;
-        rows.into_iter().map(TryInto::try_into).collect()
+            .await?)
     }
 
     /// Tasks that were placed and have not started, of which the worker has said how far they are: those that it spoke
@@ -277,13 +279,12 @@ impl ReadStore {
     pub async fn task_get(&self, job: JobId, name: &str, index: u32) -> Result<Option<Task>, StoreError> {
         let Ok(index) = i32::try_from(index) else { return Ok(None) };
         let sql = format!("{TASKS} WHERE t.job_id = $1 AND d.name = $2 AND t.index = $3");
-        let row: Option<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(name)
             .bind(index)
             .fetch_optional(&self.pool)
-            .await?;
-        row.map(TryInto::try_into).transpose()
+            .await?)
     }
 
     /// One task by its internal number.
@@ -292,9 +293,7 @@ impl ReadStore {
     /// When the database does not answer.
     pub async fn task_by_id(&self, task: TaskId) -> Result<Option<Task>, StoreError> {
         let sql = format!("{TASKS} WHERE t.id = $1");
-        let row: Option<TaskRow> =
-            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_optional(&self.pool).await?;
-        row.map(TryInto::try_into).transpose()
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_optional(&self.pool).await?)
     }
 
     /// The attempts of a task, latest first.
@@ -302,28 +301,7 @@ impl ReadStore {
     /// # Errors
     /// When the database does not answer.
     pub async fn attempt_list(&self, task: TaskId) -> Result<Vec<Attempt>, StoreError> {
-        #[derive(FromRow)]
-        struct AttemptRow {
-            attempt: i32,
-            worker_id: i64,
-            worker_name: Option<String>,
-            scheduled_at: Time,
-            started_at: Option<Time>,
-            finished_at: Option<Time>,
-            ran_micros: Option<i64>,
-            reason_code: Option<String>,
-            reason_message: Option<String>,
-            exit_code: Option<i32>,
-            signal: Option<i32>,
-            stored_bytes: i64,
-            stored_lines: i64,
-            output_sha256: Option<String>,
-            output_complete: Option<bool>,
-            placement: Option<Value>,
-            killed: Option<Value>,
-            container: Option<Value>,
-        }
-        let rows: Vec<AttemptRow> = sqlx::query_as(
+        Ok(sqlx::query_as(
             "SELECT a.attempt, a.worker_id, w.name AS worker_name, a.scheduled_at, a.started_at, a.finished_at, \
                  a.ran_micros, a.reason_code, a.reason_message, a.exit_code, a.signal, \
                  COALESCE(a.output_bytes, o.bytes, 0) AS stored_bytes, \
@@ -339,31 +317,7 @@ impl ReadStore {
         )
         .bind(task.0)
         .fetch_all(&self.pool)
-        .await?;
-        let now = Utc::now();
-        rows.into_iter()
-            .map(|row| {
-                Ok(Attempt {
-                    attempt: row.attempt as u32,
-                    worker: row.worker_name.unwrap_or_else(|| format!("worker {}", row.worker_id)),
-                    worker_id: WorkerId(row.worker_id),
-                    scheduled_at: row.scheduled_at,
-                    started_at: row.started_at,
-                    finished_at: row.finished_at,
-                    ran_seconds: ran(row.ran_micros, row.started_at, row.finished_at, now),
-                    reason: reason_from(row.reason_code, row.reason_message)?,
-                    exit_code: row.exit_code,
-                    signal: row.signal,
-                    output_bytes: row.stored_bytes as u64,
-                    output_lines: row.stored_lines as u64,
-                    output_sha256: row.output_sha256,
-                    output_complete: row.output_complete,
-                    placement: understood("receipt", row.placement),
-                    killed: understood("account of an end", row.killed),
-                    container: understood("container", row.container),
-                })
-            })
-            .collect()
+        .await?)
     }
 }
 

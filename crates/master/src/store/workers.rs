@@ -5,11 +5,12 @@ use gaffer_domain::quantity::{Bytes, Cpu, Span};
 use gaffer_domain::queue::InUse;
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::Intake;
-use gaffer_domain::{ProjectId, Time, WorkerId};
+use gaffer_domain::{ProjectId, WorkerId};
 use gaffer_protocol::wire::{DriverStatus, Hello};
 use serde_json::Value;
-use sqlx::FromRow;
+use sqlx::postgres::PgRow;
 use sqlx::types::Json;
+use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
 use super::forms::{entries, members};
@@ -39,39 +40,16 @@ enum Attempted {
     NameTaken,
 }
 
-#[derive(FromRow)]
-struct WorkerRow {
-    id: i64,
-    project_id: i64,
-    name: String,
-    datacenter: String,
-    labels: Value,
-    cpu_millis: i32,
-    memory_bytes: i64,
-    disk_bytes: i64,
-    countables: Value,
-    drivers: Value,
-    arch: String,
-    os: String,
-    version: String,
-    warnings: Value,
-    intake: String,
-    drain_until: Option<Time>,
-    drained_at: Option<Time>,
-    offline_since: Option<Time>,
-    online_since: Option<Time>,
-    created_at: Time,
-}
-
-impl From<WorkerRow> for Worker {
+impl FromRow<'_, PgRow> for Worker {
     /// What another version has stored and this one can't read is not offered; a worker of which it can't be told
     /// what it is, or takes, takes nothing new.
-    fn from(row: WorkerRow) -> Self {
-        let (labels, knows_labels) = entries(&row.labels);
-        let (countables, knows_countables) = entries(&row.countables);
-        let (drivers, knows_drivers) = members(&row.drivers);
-        let (mut warnings, _) = members::<String>(&row.warnings);
-        let intake = Intake::ALL.into_iter().find(|intake| intake.as_str() == row.intake);
+    fn from_row(row: &PgRow) -> sqlx::Result<Worker> {
+        let (labels, knows_labels) = entries(&row.try_get("labels")?);
+        let (countables, knows_countables) = entries(&row.try_get("countables")?);
+        let (drivers, knows_drivers) = members(&row.try_get("drivers")?);
+        let (mut warnings, _) = members::<String>(&row.try_get("warnings")?);
+        let stored_intake: &str = row.try_get("intake")?;
+        let intake = Intake::ALL.into_iter().find(|intake| intake.as_str() == stored_intake);
         let knows = [
             (knows_labels, "labels"),
             (knows_countables, "countable resources"),
@@ -87,31 +65,36 @@ impl From<WorkerRow> for Worker {
             Some(intake) if knows_labels || intake != Intake::Open => intake,
             _ => Intake::Cordoned,
         };
-        Worker {
-            id: WorkerId(row.id),
-            project: ProjectId(row.project_id),
-            name: row.name,
-            datacenter: row.datacenter,
+        let cpu_millis: i32 = row.try_get("cpu_millis")?;
+        Ok(Worker {
+            id: WorkerId(row.try_get("id")?),
+            project: ProjectId(row.try_get("project_id")?),
+            name: row.try_get("name")?,
+            datacenter: row.try_get("datacenter")?,
             labels,
-            capacity: resources(i64::from(row.cpu_millis), row.memory_bytes, row.disk_bytes),
+            capacity: resources(
+                i64::from(cpu_millis),
+                row.try_get("memory_bytes")?,
+                row.try_get("disk_bytes")?,
+            ),
             countables,
             drivers,
-            arch: row.arch,
-            os: row.os,
-            version: row.version,
+            arch: row.try_get("arch")?,
+            os: row.try_get("os")?,
+            version: row.try_get("version")?,
             warnings,
             intake,
-            drain_until: row.drain_until,
-            drained_at: row.drained_at,
-            offline_since: row.offline_since,
-            online_since: row.online_since,
-            created_at: row.created_at,
+            drain_until: row.try_get("drain_until")?,
+            drained_at: row.try_get("drained_at")?,
+            offline_since: row.try_get("offline_since")?,
+            online_since: row.try_get("online_since")?,
+            created_at: row.try_get("created_at")?,
             reserved: resources(0, 0, 0),
             taken: Taken::default(),
             lasting: Lasting::default(),
             running: 0,
             waiting: 0,
-        }
+        })
     }
 }
 
@@ -353,11 +336,10 @@ impl ReadStore {
             "SELECT {COLUMNS} FROM workers WHERE ($1::bigint IS NULL OR project_id = $1) \
                  AND removed_at IS NULL ORDER BY id"
         );
-        let rows: Vec<WorkerRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        let mut workers: Vec<Worker> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.map(|project| project.0))
             .fetch_all(&self.pool)
             .await?;
-        let mut workers: Vec<Worker> = rows.into_iter().map(Into::into).collect();
         let in_use = self.workers_reserve(&mut workers).await?;
         Ok((workers, in_use))
     }
@@ -376,13 +358,13 @@ impl ReadStore {
             "SELECT {COLUMNS} FROM workers WHERE project_id = $1 AND (id = $2 OR name = $3) AND removed_at IS NULL \
              ORDER BY id = $2 DESC NULLS LAST LIMIT 1"
         );
-        let row: Option<WorkerRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        let worker: Option<Worker> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.0)
             .bind(number)
             .bind(number_or_name)
             .fetch_optional(&self.pool)
             .await?;
-        let mut workers: Vec<Worker> = row.into_iter().map(Into::into).collect();
+        let mut workers: Vec<Worker> = worker.into_iter().collect();
         self.workers_reserve(&mut workers).await?;
         Ok(workers.pop())
     }

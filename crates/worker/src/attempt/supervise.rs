@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use gaffer_domain::reason::ProcessEnd;
 use gaffer_domain::spec::{OnLimit, OutputLimit, StopSignal};
+use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::wire::KillReceipt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -17,7 +18,7 @@ use super::Attempt;
 use super::controls::{self, Cause, StopRequests, Told};
 use super::hooks::Hooks;
 use super::pump::{Quota, pump};
-use crate::clock::{BootTime, until};
+use crate::clock::until;
 use crate::driver::{Exit, Process, Started};
 use crate::spool::OutputWriter;
 

@@ -11,6 +11,7 @@ use chrono::Utc;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use gaffer_domain::worker::SILENCE_LIMIT;
+use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::definitions::Definitions;
 use gaffer_protocol::wire::{
     ClockReading, DriverStatus, GoodbyeCode, Heartbeat, HeldAttempt, Hello, StoredOutput, ToMaster, ToWorker,
@@ -22,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::dial::Socket;
 use super::outbox::Outbox;
-use crate::clock::BootTime;
 use crate::execution::{Command, Event};
 use crate::executor::{Executor, Gone};
 use crate::stats::StatsReader;

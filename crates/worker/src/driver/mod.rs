@@ -35,6 +35,7 @@ mod host;
 mod process_tree;
 mod processes;
 mod program;
+#[cfg(feature = "scripted")]
 pub mod scripted;
 mod stuck;
 
@@ -61,9 +62,7 @@ use crate::spool::Position;
 
 pub(crate) use capabilities::Capabilities;
 pub(crate) use cgroup::shortcoming as cgroup_shortcoming;
-pub(crate) use process_tree::{
-    Leftover, MARKER_VARIABLE, adopt_orphans, kill_leftovers, kill_marked, reap_forsaken_orphans,
-};
+pub(crate) use process_tree::{Leftover, adopt_orphans, kill_leftovers, kill_marked, reap_forsaken_orphans};
 pub(crate) use processes::lists_children;
 
 /// An attempt that is to be executed, as its hooks have prepared it.
@@ -222,6 +221,7 @@ impl Drivers {
             let driver = docker::DockerDriver::open(settings, owner, adopting).await?;
             drivers.push((DriverKind::Docker, Box::new(driver)));
         }
+        #[cfg(feature = "scripted")]
         if settings.scripted {
             drivers.push((DriverKind::Scripted, Box::new(scripted::ScriptedDriver)));
         }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::wire::KillReceipt;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
@@ -19,15 +20,12 @@ use rustix::process::PidfdFlags;
 
 use super::cgroup::Cgroup;
 use super::processes::{self, Belonging, ProcessInfo};
-use crate::clock::BootTime;
+use crate::config::MARKER_VARIABLE;
 
 /// How long killed processes have to go; one that waits for a disk that is gone can take for ever.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 /// Zombies that nobody waited for in this time have nobody who would.
 const ZOMBIE_PATIENCE: Duration = Duration::from_secs(10);
-
-/// The environment variable by which processes are known.
-pub(crate) const MARKER_VARIABLE: &str = "GAFFER_ATTEMPT_TOKEN";
 
 /// The processes of one attempt.
 #[derive(Debug)]

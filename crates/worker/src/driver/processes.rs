@@ -4,9 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use gaffer_protocol::boot_time::BootTime;
 use nix::unistd::{SysconfVar, sysconf};
-
-use crate::clock::BootTime;
 
 /// One process, by its line in /proc/<pid>/stat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use super::process_tree::MARKER_VARIABLE;
 use super::{Assignment, Directories, StartError};
+use crate::config::MARKER_VARIABLE;
 
 /// Where a job finds its private directory, also if it runs in another one.
 const SCRATCH_VARIABLE: &str = "GAFFER_SCRATCH_DIR";

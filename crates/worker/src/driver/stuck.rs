@@ -86,9 +86,10 @@ mod tests {
     use std::os::unix::process::CommandExt as _;
     use std::process::Command;
 
+    use gaffer_protocol::boot_time::BootTime;
+
     use super::super::process_tree::ProcessTree;
     use super::*;
-    use crate::clock::BootTime;
     use crate::tests::master::soon;
 
     #[tokio::test]

@@ -7,12 +7,13 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt as _;
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
+use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::wire::{ContainerFacts, Ended, InputTaken, ToMaster};
 
 use super::Core;
 use super::state::Launch;
-use crate::attempt::{self, Attempt, Began, Controls, Progress};
-use crate::clock::BootTime;
+use crate::attempt::{self, Attempt, Controls, Progress};
+use crate::clock::Began;
 use crate::driver;
 use crate::spool::OutputWriter;
 

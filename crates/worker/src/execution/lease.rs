@@ -8,9 +8,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use gaffer_protocol::boot_time::BootTime;
+
 use super::Core;
 use crate::blocking::{BlockingThreads, PATIENCE};
-use crate::clock::{BootAlarm, BootTime};
+use crate::clock::BootAlarm;
 
 /// How long to wait after a timer failed, which no kernel does.
 const TIMER_RETRY: Duration = Duration::from_secs(1);

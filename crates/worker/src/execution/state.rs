@@ -12,6 +12,7 @@ use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
+use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::wire::{
     ContainerFacts, Ended, HeldAttempt, Input, InputState, InputTaken, MAX_HELD, ToMaster,
@@ -22,7 +23,6 @@ use super::admission::{Admission, Recent};
 use super::definitions::SharedDefinitions;
 use super::pieces::Pieces;
 use crate::attempt::{self, Cause, ControlSender, Controls, StopRequests};
-use crate::clock::BootTime;
 use crate::spool::{Output, OutputWriter, Recovered, Resumed};
 use outgoing::Outgoing;
 

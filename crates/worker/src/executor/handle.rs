@@ -10,61 +10,18 @@ use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::quantity::Span;
+use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::wire::{DriverStatus, HeldAttempt, Welcome};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::frame::{self, FromExecutor, Heard, ToExecutor, Wire};
+use super::host::Host;
 use super::log;
-use super::watch::{self, ExecutorProcess};
-use crate::clock::BootTime;
 use crate::execution::{Command, Event};
 
 /// How long an executor that has nothing left to do may take to leave.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What an executor runs in.
-#[derive(Clone)]
-pub(super) enum Host {
-    Task(Arc<Mutex<Option<JoinHandle<()>>>>),
-    Process(Arc<ExecutorProcess>),
-}
-
-impl Host {
-    pub fn task(task: JoinHandle<()>) -> Host {
-        Host::Task(Arc::new(Mutex::new(Some(task))))
-    }
-
-    pub fn process(process: ExecutorProcess) -> Host {
-        Host::Process(Arc::new(process))
-    }
-
-    /// Ends it at once, and waits until it has ended.
-    pub async fn kill(&self) {
-        match self {
-            Host::Task(task) => {
-                if let Some(task) = &*task.lock().unwrap_or_else(PoisonError::into_inner) {
-                    task.abort();
-                }
-            }
-            Host::Process(process) => process.kill(),
-        }
-        self.ended().await;
-    }
-
-    async fn ended(&self) {
-        match self {
-            Host::Task(task) => {
-                let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
-                if let Some(task) = task {
-                    let _ = task.await;
-                }
-            }
-            Host::Process(process) => process.ended().await,
-        }
-    }
-}
 
 /// An executor that took this agent. Everything goes in the order in which it is asked for.
 #[derive(Clone)]
@@ -131,11 +88,17 @@ impl Executor {
         });
         let hang_up = CancellationToken::new();
         tokio::spawn(line.clone().talk(wire, to_send, hang_up.clone()));
-        if let Host::Process(process) = host.clone() {
-            let watch = watch::watch(Asking(line.clone()), process);
-            tokio::spawn(hang_up.clone().run_until_cancelled_owned(watch));
-        }
         Executor { line, host, hang_up: hang_up.clone(), _connection: Arc::new(hang_up.drop_guard()) }
+    }
+
+    /// For the watch over the executor, which lets the connection end.
+    pub(super) fn asking(&self) -> Asking {
+        Asking(self.line.clone())
+    }
+
+    /// Cancelled when the connection ends.
+    pub(super) fn connection(&self) -> CancellationToken {
+        self.hang_up.clone()
     }
 
     /// Waits until it is gone.

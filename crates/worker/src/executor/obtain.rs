@@ -1,25 +1,17 @@
 //! How an agent gets an executor: the one that is there, or a new one.
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 use tracing::level_filters::LevelFilter;
 
 use super::frame::{self, Build, FromExecutor, Opening, Refusal, ToExecutor, Wire};
-use super::handle::{Executor, Host};
-use super::process;
-use super::watch::ExecutorProcess;
-use super::{EXECUTOR_COMMAND, ExecutorPlace};
-use crate::config;
+use super::handle::Executor;
+use super::host::{ExecutorProcess, Host};
+use super::spawn::executor;
+use super::{ExecutorPlace, process, watch};
 use crate::execution::ExecutionSettings;
 
 /// An executor that is there answers sooner, unless it stands still.
@@ -30,8 +22,6 @@ const BEGIN_PATIENCE: Duration = Duration::from_secs(120);
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
 const LEAVE_PATIENCE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(50);
-/// What executors write by themselves goes to a file, which begins anew at this size.
-const MAX_LOG_BYTES: u64 = 1 << 20;
 
 /// Gets an executor of that data directory.
 ///
@@ -52,14 +42,18 @@ pub(crate) async fn obtain(place: ExecutorPlace, settings: ExecutionSettings) ->
                 Ok(stream) => already_there(stream)?,
                 Err(_nobody) => {
                     let (host, wire) =
-                        spawn(&data_dir).context("cannot start the executor of this worker")?;
+                        executor(&data_dir).context("cannot start the executor of this worker")?;
                     Reached { wire, host, patience: BEGIN_PATIENCE }
                 }
             },
         };
         let Reached { wire, host, patience } = reached;
         match timeout(patience, knock(wire, &opening)).await {
-            Ok(Some((wire, FromExecutor::Ready))) => return Ok(Executor::new(wire, host)),
+            Ok(Some((wire, FromExecutor::Ready))) => {
+                let executor = Executor::new(wire, host.clone());
+                watch::begin(&executor, &host);
+                return Ok(executor);
+            }
             Ok(Some((_, FromExecutor::Refused(Refusal::Failed(reason))))) => bail!(reason),
             Ok(Some((_, FromExecutor::Refused(Refusal::Busy)))) if began.elapsed() >= BUSY_PATIENCE => {
                 bail!(
@@ -109,40 +103,4 @@ fn already_there(stream: UnixStream) -> anyhow::Result<Reached> {
     let process =
         pid.context("the executor has no process number").and_then(|pid| Ok(ExecutorProcess::open(pid)?))?;
     Ok(Reached { wire: frame::wire(stream), host: Host::process(process), patience: ANSWER_PATIENCE })
-}
-
-/// Starts an executor's process.
-pub(super) fn spawn(data_dir: &Path) -> anyhow::Result<(Host, Wire)> {
-    let (mut child, wire) = start(EXECUTOR_COMMAND, data_dir, log_file(data_dir)?.into())?;
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).context("it has no process number")?;
-    let process = ExecutorProcess::open(pid)?;
-    tokio::spawn(async move { child.wait().await });
-    Ok((Host::process(process), wire))
-}
-
-/// Starts another process of this very program, whatever has its name by now, with a socket to this one at its standard
-/// input. Its environment is nobody's but what programs need: jobs of the same user can read it.
-pub(super) fn start(command: &str, data_dir: &Path, log: Stdio) -> io::Result<(Child, Wire)> {
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    let child = Command::new("/proc/self/exe")
-        .arg0("gaffer")
-        .arg(command)
-        .env_clear()
-        .envs(config::executor_environment())
-        .current_dir(data_dir)
-        .stdin(OwnedFd::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()?;
-    Ok((child, frame::wire(UnixStream::from_std(ours)?)))
-}
-
-fn log_file(data_dir: &Path) -> io::Result<File> {
-    let file =
-        OpenOptions::new().create(true).append(true).mode(0o600).open(data_dir.join("executor.log"))?;
-    if file.metadata()?.len() > MAX_LOG_BYTES {
-        file.set_len(0)?;
-    }
-    Ok(file)
 }

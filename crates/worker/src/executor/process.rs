@@ -3,13 +3,14 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use gaffer_protocol::boot_time::BootTime;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -18,9 +19,9 @@ use tokio::time::timeout;
 
 use super::frame::{self, Build, FromExecutor, LogLine, Opening, Refusal, ToExecutor, Wire};
 use super::serve::{Served, serve};
+use super::spawn::socket_at_stdin;
 use super::{log, watchdog};
 use crate::attempt::scratch::ScratchSpace;
-use crate::clock::BootTime;
 use crate::data_dir::{self, DataDirLock};
 use crate::execution::{Execution, ExecutionSettings};
 
@@ -112,16 +113,6 @@ fn listen(data_dir: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(&path)?;
     fs::set_permissions(&path, Permissions::from_mode(0o600))?;
     Ok(listener)
-}
-
-/// Whoever started this process, in place of a standard input.
-pub(super) fn socket_at_stdin() -> io::Result<UnixStream> {
-    let stream = std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    // Fails if it is no socket.
-    stream.local_addr()?;
-    stream.set_nonblocking(true)?;
-    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-    UnixStream::from_std(stream)
 }
 
 async fn hear_opening(wire: &mut Wire) -> Option<Opening> {

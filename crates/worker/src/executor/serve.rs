@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt as _, SinkExt, StreamExt as _};
+use gaffer_protocol::boot_time::BootTime;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{self, FromExecutor, LogLine, ToExecutor, Wire};
-use crate::clock::BootTime;
 use crate::execution::Execution;
 
 /// Requests that are dealt with before the answers are sent off.

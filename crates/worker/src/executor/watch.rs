@@ -1,17 +1,13 @@
 //! The agent's watch over its executor's process: one that does not answer while leases run out is killed, for nobody else
 //! ends what has lost its lease; the next executor ends all that this one started.
 
-use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use gaffer_protocol::boot_time::BootTime;
 
-use super::handle::Asking;
-use crate::clock::BootTime;
+use super::handle::{Asking, Executor};
+use super::host::{ExecutorProcess, Host};
 
 /// How often the executor is asked for a sign of life.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -22,37 +18,16 @@ const SLOW: Duration = Duration::from_secs(2);
 /// An executor that is silent for so long with nothing to run is of no use.
 const USELESS: Duration = Duration::from_secs(30);
 
-/// An executor's process; the handle stays with it whoever gets its number later.
-pub(super) struct ExecutorProcess {
-    handle: AsyncFd<OwnedFd>,
-}
-
-impl ExecutorProcess {
-    pub fn open(pid: i32) -> io::Result<ExecutorProcess> {
-        let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("no process number"))?;
-        let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-        #[expect(
-            deprecated,
-            reason = "the new way is unsafe; here the descriptor lives as long as its registration"
-        )]
-        let handle = AsyncFd::with_interest(handle, Interest::READABLE)?;
-        Ok(ExecutorProcess { handle })
-    }
-
-    pub fn kill(&self) {
-        if let Err(errno) = rustix::process::pidfd_send_signal(self.handle.get_ref(), Signal::KILL) {
-            tracing::debug!(%errno, "cannot kill the executor");
-        }
-    }
-
-    /// Waits until it has ended.
-    pub async fn ended(&self) {
-        let _ = self.handle.readable().await;
+/// Watches over an executor that is a process, until the connection to it ends.
+pub(super) fn begin(executor: &Executor, host: &Host) {
+    if let Host::Process(process) = host {
+        let watch = watch(executor.asking(), process.clone());
+        tokio::spawn(executor.connection().run_until_cancelled_owned(watch));
     }
 }
 
 /// Watches until the executor is gone.
-pub(super) async fn watch(executor: Asking, process: Arc<ExecutorProcess>) {
+async fn watch(executor: Asking, process: Arc<ExecutorProcess>) {
     let mut interval = tokio::time::interval(INTERVAL);
     loop {
         interval.tick().await;

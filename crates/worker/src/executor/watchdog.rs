@@ -10,16 +10,16 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use gaffer_protocol::boot_time::BootTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::WATCHDOG_COMMAND;
 use super::frame::{self, Opening, ToExecutor, Wire};
-use super::obtain::{self, start};
-use super::process::socket_at_stdin;
-use super::watch::ExecutorProcess;
-use crate::clock::{BootAlarm, BootTime};
+use super::host::ExecutorProcess;
+use super::spawn::{self, socket_at_stdin};
+use crate::clock::BootAlarm;
 use crate::data_dir::DataDirLock;
 use crate::execution::{self, ExecutionSettings};
 
@@ -47,7 +47,7 @@ pub(super) async fn always_have_one(charge: Opening, leases: watch::Receiver<Opt
 }
 
 async fn have_watchdog(charge: &Opening, mut leases: watch::Receiver<Option<BootTime>>) -> io::Result<()> {
-    let (mut watchdog, mut wire) = start(WATCHDOG_COMMAND, &charge.settings.data_dir, Stdio::null())?;
+    let (mut watchdog, mut wire) = spawn::start(WATCHDOG_COMMAND, &charge.settings.data_dir, Stdio::null())?;
     frame::say(&mut wire, charge).await?;
     leases.mark_changed();
     loop {
@@ -118,7 +118,7 @@ fn end_what_is_left(settings: &ExecutionSettings) -> anyhow::Result<bool> {
 /// An executor without an agent. It has a watchdog of its own, and leaves when nothing is left to keep.
 async fn begin_another(charge: Opening) -> anyhow::Result<()> {
     let data_dir = charge.settings.data_dir.clone();
-    let (_host, mut wire) = obtain::spawn(&data_dir)?;
+    let (_host, mut wire) = spawn::executor(&data_dir)?;
     frame::say(&mut wire, &ToExecutor::Open(Box::new(charge))).await?;
     let _ = frame::hear_executor(&mut wire).await;
     Ok(())

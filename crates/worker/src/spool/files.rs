@@ -15,9 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gaffer_domain::AttemptRef;
 
 use super::limits::Limits;
-use super::output::Segment;
 use super::progress::Progress;
-use super::segment::{self, SegmentWriter};
+use super::segment::{self, Segment, SegmentWriter};
 use crate::blocking::{BlockingThreads, PATIENCE, STORING_PATIENCE};
 
 /// So many emptied files are kept.

@@ -12,11 +12,10 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use gaffer_domain::AttemptRef;
+use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::wire::Ended;
 use serde::{Deserialize, Serialize};
-
-use crate::clock::BootTime;
 
 /// The file is written anew when it is so long and mostly about attempts that are forgotten.
 const COMPACT_BYTES: u64 = 4 << 20;

@@ -13,7 +13,7 @@ use gaffer_protocol::output::{ChunkBuilder, EncodedChunk, MAX_CHUNK_PAYLOAD, Rec
 
 use super::files::Files;
 use super::limits::Limits;
-use super::segment::SegmentReader;
+use super::segment::{Segment, SegmentReader};
 
 /// The most recent output that one attempt keeps in memory, in bytes.
 const TAIL_LIMIT: usize = 1 << 20;
@@ -59,15 +59,6 @@ struct State {
     /// Somebody else than the writer may have a segment open: one was read, or a write to one was given up and goes on.
     is_shared: bool,
     removed: bool,
-}
-
-/// A file with the output from `start` to `end`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Segment {
-    pub start: u64,
-    pub end: u64,
-    /// Size of the file in bytes.
-    pub size: u64,
 }
 
 /// A place between two records of a segment.

@@ -42,6 +42,15 @@ pub(crate) fn parse_name(name: &str) -> Option<(AttemptRef, u64)> {
     parts.next().is_none().then_some((attempt, offset))
 }
 
+/// A file with the output from `start` to `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub start: u64,
+    pub end: u64,
+    /// Size of the file in bytes.
+    pub size: u64,
+}
+
 /// Appends records to a new segment.
 #[derive(Debug)]
 pub(crate) struct SegmentWriter {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::super::bodies;
 use super::super::error::Error;
-use super::super::params::{Params, id, page_of, wrong};
+use super::super::params::{Params, id, page_of, wants, wrong};
 use crate::look_rate::LookRate;
 use crate::operations::{Actor, events, tasks};
 use crate::records::Event;
@@ -71,14 +71,6 @@ async fn history(
     }
     let events = views.reads.events_before(actor.project, job, params.cursor()?, limit + 1).await?;
     Ok(params.answer(&page_of(events, limit, |event| event.id).map(bodies::event)))
-}
-
-/// Whether the client prefers this media type: it names it.
-pub fn wants(headers: &HeaderMap, media_type: &str) -> bool {
-    headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|accept| accept.contains(media_type))
 }
 
 fn last_event_id(headers: &HeaderMap, params: &Params) -> Result<Option<i64>, Error> {

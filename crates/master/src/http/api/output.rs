@@ -16,8 +16,7 @@ use gaffer_protocol::rest::{OutputData, OutputLine};
 
 use super::super::bodies;
 use super::super::error::Error;
-use super::super::params::{Params, id, wrong};
-use super::events::wants;
+use super::super::params::{Params, id, wants, wrong};
 use crate::operations::output::attempt_of;
 use crate::operations::tasks::{self, Addressed};
 use crate::operations::{Actor, OperationError};

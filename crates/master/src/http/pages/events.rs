@@ -17,7 +17,7 @@ use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
 use super::rows::EventRow;
-use super::stream::{Feed, stream};
+use super::stream::{Feed, Feeds, stream};
 use super::view::{Browser, View};
 use crate::operations::Actor;
 use crate::operations::events::from_now_on;
@@ -95,7 +95,7 @@ pub async fn list(
 /// `GET /events/live`: the stream of that page. On the first page, the events after the newest there.
 pub async fn live(
     State(views): State<Arc<Views>>,
-    State(site): State<Arc<Site>>,
+    State(feeds): State<Arc<Feeds>>,
     visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
@@ -110,7 +110,7 @@ pub async fn live(
         newest: NewestEvents::new(views.clone(), project, job),
         is_first,
     };
-    Ok(stream(&views, &site, key, browser, feed))
+    Ok(stream(&views, &feeds, key, browser, feed))
 }
 
 struct EventsFeed {

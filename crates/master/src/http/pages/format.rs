@@ -4,6 +4,8 @@ use chrono::{DateTime, SecondsFormat, TimeZone, Utc};
 use gaffer_protocol::elapsed::{self, lasted};
 use serde::Serialize;
 
+use super::super::params::encoded;
+
 /// A stretch of time in milliseconds since 1970; without an end it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Elapsed {
@@ -127,20 +129,6 @@ pub fn sentence(text: &str) -> String {
     let Some(first) = chars.next() else { return String::new() };
     let stop = if text.ends_with(['.', '!', '?', '…']) { "" } else { "." };
     format!("{}{}{stop}", first.to_uppercase(), chars.as_str())
-}
-
-/// A value in a query.
-pub fn encoded(value: &str) -> String {
-    let mut text = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                text.push(char::from(byte))
-            }
-            _ => text.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    text
 }
 
 /// An address with a query of these pairs; those without a value are left out.

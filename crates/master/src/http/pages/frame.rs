@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, Method, Uri, header};
+use axum::http::{Extensions, HeaderMap, Method, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::Utc;
 use gaffer_domain::permissions::Action;
@@ -13,9 +13,11 @@ use super::super::Doors;
 use super::super::auth;
 use super::super::base_path::BasePath;
 use super::super::error::Error;
+use super::super::params::{encoded, wants};
 use super::super::peer::Peer;
+use super::assets;
+use super::format::local_path;
 use super::theme::Theme;
-use super::{assets, login};
 use crate::operations::Actor;
 
 /// The places in the top bar, by address and name.
@@ -95,8 +97,8 @@ impl FromRequestParts<Doors> for SessionUser {
                     Err(error) => Err(Error::from(error).into_response()),
                 }
             }
-            Ok(None) if wants_html(&parts.headers) => {
-                Err(Redirect::to(&login::address(surroundings.here.as_deref())).into_response())
+            Ok(None) if wants(&parts.headers, "text/html") => {
+                Err(Redirect::to(&sign_in_address(surroundings.here.as_deref())).into_response())
             }
             Ok(None) => Err(Error::Unauthorized("not_signed_in", "sign in first".to_owned()).into_response()),
             Err(error) => Err(error.into_response()),
@@ -104,9 +106,12 @@ impl FromRequestParts<Doors> for SessionUser {
     }
 }
 
-fn wants_html(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    accept.is_some_and(|accept| accept.contains("text/html"))
+/// Where whoever is not signed in is sent, to come back afterwards.
+pub fn sign_in_address(next: Option<&str>) -> String {
+    match next.and_then(local_path).filter(|next| *next != "/") {
+        Some(next) => format!("/login?next={}", encoded(next)),
+        None => "/login".to_owned(),
+    }
 }
 
 /// What of a request matters to the look of its answer, whoever sent it.
@@ -156,5 +161,17 @@ impl<S: Sync> FromRequestParts<S> for PageContext {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<PageContext, Self::Rejection> {
         Ok(PageContext::of(parts))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_back_is_kept_if_it_leads_here() {
+        assert_eq!(sign_in_address(Some("/jobs?state=failed")), "/login?next=%2Fjobs%3Fstate%3Dfailed");
+        assert_eq!(sign_in_address(Some("//evil.example")), "/login");
+        assert_eq!(sign_in_address(None), "/login");
     }
 }

@@ -16,7 +16,7 @@ use super::super::params::{Params, id, wrong};
 use super::format::address;
 use super::frame::{Frame, SessionUser};
 use super::job_head::{
-    Failure, JobHead, TASKS_LOOKED_AT, VerdictRow, WaitingRow, failure, most_telling, waiting,
+    JobHead, TASKS_LOOKED_AT, Top, VerdictRow, WaitingRow, failure, most_telling, waiting,
 };
 use super::job_tabs::{EventsTab, SpecTab, TasksTab};
 use super::jobs::curl;
@@ -26,7 +26,6 @@ use super::rows::Choice;
 use crate::operations::jobs::{self, Rerun};
 use crate::operations::tasks::{self, Addressed};
 use crate::operations::{Context, OperationError};
-use crate::records::{Job, Task};
 use crate::snapshot;
 use crate::store::tasks::TaskFilter;
 use crate::views::Views;
@@ -34,43 +33,6 @@ use crate::views::Views;
 /// The tabs, as they stand in the address.
 const TABS: [(&str, &str); 4] =
     [("output", "Output"), ("tasks", "Tasks"), ("events", "History"), ("spec", "Specification")];
-
-/// What all tabs have on top, and around.
-pub struct Top {
-    /// The job.
-    pub job: Job,
-    /// Its tasks, the first ones.
-    pub tasks: Vec<Task>,
-    /// Its head.
-    pub head: JobHead,
-    /// The page's stream.
-    pub live: String,
-    /// The same on the command line.
-    pub cli: String,
-    /// The same with curl.
-    pub curl: String,
-    /// Why its tasks wait.
-    pub waiting: Vec<WaitingRow>,
-    /// Worker by worker.
-    pub verdicts: Vec<VerdictRow>,
-    /// What a further reason is made of.
-    pub blank_waiting: WaitingRow,
-    /// What a further verdict is made of.
-    pub blank_verdict: VerdictRow,
-    /// Why it failed.
-    pub failure: Option<Failure>,
-    /// The tabs.
-    pub tabs: Vec<Choice>,
-    /// Names a rerun from this page, so that pressing twice makes one job.
-    pub once: String,
-}
-
-impl Top {
-    /// Whether there are lines to show with the failure.
-    pub fn has_excerpt(&self) -> bool {
-        self.failure.as_ref().is_some_and(|failure| !failure.lines.is_empty())
-    }
-}
 
 /// Reads what stands on top of a tab.
 async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -> Result<Top, Error> {

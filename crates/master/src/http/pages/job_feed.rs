@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::super::Site;
 use super::super::api::tasks::filter;
 use super::super::error::Error;
 use super::super::params::{Params, id};
@@ -21,7 +20,7 @@ use super::job_head::{JobHead, TASKS_LOOKED_AT, failure, task_rows, waiting};
 use super::job_tabs::PAGE_TASKS;
 use super::lines::Output;
 use super::rows::TaskRow;
-use super::stream::{Feed, stream};
+use super::stream::{Feed, Feeds, stream};
 use super::view::{self, Browser, View};
 use crate::operations::output::attempt_of;
 use crate::operations::tasks::{self, Addressed};
@@ -45,7 +44,7 @@ const LOOK_FOR_OUTPUT: Duration = Duration::from_secs(1);
 /// `GET /jobs/{job}/live`
 pub async fn live(
     State(views): State<Arc<Views>>,
-    State(site): State<Arc<Site>>,
+    State(feeds): State<Arc<Feeds>>,
     visitor: SessionUser,
     Path(job): Path<String>,
     params: Params,
@@ -96,7 +95,7 @@ pub async fn live(
         is_over: false,
         views: views.clone(),
     };
-    Ok(stream(&views, &site, key, browser, feed))
+    Ok(stream(&views, &feeds, key, browser, feed))
 }
 
 /// The last line that a browser has of this attempt: `has` is the number of an attempt, and the number of a line.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::super::error::Error;
 use super::format::{Elapsed, address, count, many, sentence};
 use super::lines::Output;
-use super::rows::{Segment, TaskRow, TaskSummary, exit, labels, why};
+use super::rows::{Choice, Segment, TaskRow, TaskSummary, exit, labels, why};
 use super::view::Row;
 use crate::explain;
 use crate::operations::output::attempt_of;
@@ -27,6 +27,43 @@ pub const TASKS_LOOKED_AT: u32 = 200;
 const EXCERPT_LINES: usize = 10;
 /// The last lines in which those are looked for that say something.
 const EXCERPT_FROM: u64 = 100;
+
+/// What all tabs have on top, and around.
+pub struct Top {
+    /// The job.
+    pub job: Job,
+    /// Its tasks, the first ones.
+    pub tasks: Vec<Task>,
+    /// Its head.
+    pub head: JobHead,
+    /// The page's stream.
+    pub live: String,
+    /// The same on the command line.
+    pub cli: String,
+    /// The same with curl.
+    pub curl: String,
+    /// Why its tasks wait.
+    pub waiting: Vec<WaitingRow>,
+    /// Worker by worker.
+    pub verdicts: Vec<VerdictRow>,
+    /// What a further reason is made of.
+    pub blank_waiting: WaitingRow,
+    /// What a further verdict is made of.
+    pub blank_verdict: VerdictRow,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// The tabs.
+    pub tabs: Vec<Choice>,
+    /// Names a rerun from this page, so that pressing twice makes one job.
+    pub once: String,
+}
+
+impl Top {
+    /// Whether there are lines to show with the failure.
+    pub fn has_excerpt(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| !failure.lines.is_empty())
+    }
+}
 
 /// The head of a job's pages.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

@@ -18,7 +18,7 @@ use super::format::{address, many, quoted};
 use super::frame::{Frame, SessionUser};
 use super::page;
 use super::rows::{Choice, JobRow};
-use super::stream::{Feed, stream};
+use super::stream::{Feed, Feeds, stream};
 use super::view::{Browser, View};
 use crate::records::Job;
 use crate::store::jobs::JobFilter;
@@ -204,7 +204,7 @@ pub async fn list(
 /// `GET /jobs/live`: the stream of that page.
 pub async fn live(
     State(views): State<Arc<Views>>,
-    State(site): State<Arc<Site>>,
+    State(feeds): State<Arc<Feeds>>,
     visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
@@ -221,7 +221,7 @@ pub async fn live(
         departed: BTreeMap::new(),
         listed: Vec::new(),
     };
-    Ok(stream(&views, &site, key, Browser::default(), feed))
+    Ok(stream(&views, &feeds, key, Browser::default(), feed))
 }
 
 struct JobsFeed {

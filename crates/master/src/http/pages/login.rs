@@ -12,19 +12,11 @@ use super::super::error::Error;
 use super::super::params::Params;
 use super::super::peer::Peer;
 use super::super::{Doors, Site};
-use super::format::{encoded, local_path};
+use super::format::local_path;
 use super::frame::{Frame, PageContext};
 use super::page;
 use crate::operations::Context;
 use crate::operations::sign_in::{self, SESSION_SECS};
-
-/// Where whoever is not signed in is sent, to come back afterwards.
-pub fn address(next: Option<&str>) -> String {
-    match next.and_then(local_path).filter(|next| *next != "/") {
-        Some(next) => format!("/login?next={}", encoded(next)),
-        None => "/login".to_owned(),
-    }
-}
 
 #[derive(Template)]
 #[template(path = "login.html")]
@@ -108,13 +100,6 @@ fn set_session(site: &Site, response: &mut Response, value: &str, secs: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_way_back_is_kept_if_it_leads_here() {
-        assert_eq!(address(Some("/jobs?state=failed")), "/login?next=%2Fjobs%3Fstate%3Dfailed");
-        assert_eq!(address(Some("//evil.example")), "/login");
-        assert_eq!(address(None), "/login");
-    }
 
     #[test]
     fn a_whole_link_is_as_good_as_its_token() {

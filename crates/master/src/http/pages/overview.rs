@@ -18,7 +18,7 @@ use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
 use super::rows::JobRow;
-use super::stream::{Feed, stream};
+use super::stream::{Feed, Feeds, stream};
 use super::view::{Browser, View};
 use crate::operations::{Actor, workers};
 use crate::snapshot;
@@ -136,13 +136,13 @@ async fn first_steps(
 /// `GET /live`: the stream of that page.
 pub async fn live(
     State(views): State<Arc<Views>>,
-    State(site): State<Arc<Site>>,
+    State(feeds): State<Arc<Feeds>>,
     visitor: SessionUser,
 ) -> Result<Response, Error> {
     let actor = visitor.actor;
     let key = format!("{} overview", actor.project);
     let feed = || OverviewFeed { changes: views.changes.of_any(), views: views.clone(), actor };
-    Ok(stream(&views, &site, key, Browser::default(), feed))
+    Ok(stream(&views, &feeds, key, Browser::default(), feed))
 }
 
 struct OverviewFeed {

@@ -15,7 +15,7 @@ use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
 use super::plot::PassPlot;
-use super::stream::{Feed, stream};
+use super::stream::{Feed, Feeds, stream};
 use super::view::{Browser, Row, View};
 use crate::background::scheduler::stats::Passes;
 use crate::operations::Actor;
@@ -151,14 +151,14 @@ pub async fn show(
 /// `GET /queue/live`: the stream of that page.
 pub async fn live(
     State(views): State<Arc<Views>>,
-    State(site): State<Arc<Site>>,
+    State(feeds): State<Arc<Feeds>>,
     visitor: SessionUser,
 ) -> Result<Response, Error> {
     let actor = visitor.actor;
     // What it tells of the scheduler depends on the role.
     let (project, role) = (actor.project, actor.role.as_str());
     let feed = || QueueFeed { views: views.clone(), actor };
-    Ok(stream(&views, &site, format!("{project} queue {role}"), Browser::default(), feed))
+    Ok(stream(&views, &feeds, format!("{project} queue {role}"), Browser::default(), feed))
 }
 
 struct QueueFeed {

@@ -4,6 +4,7 @@ use gaffer_domain::job::JobState;
 use gaffer_domain::task::StateName;
 use serde::Serialize;
 
+use super::super::params::encoded;
 use super::format::{Elapsed, address, count, many};
 use super::view::Row;
 use crate::records::{Event, Job, Task};
@@ -256,9 +257,7 @@ impl From<&Event> for EventRow {
                 (format!("{job} {task}{attempt}"), format!("/jobs/{job}/tasks/{task}"))
             }
             (Some(job), None, _) => (format!("job {job}"), format!("/jobs/{job}")),
-            (None, _, Some(worker)) => {
-                (worker.clone(), format!("/workers/{}", super::format::encoded(worker)))
-            }
+            (None, _, Some(worker)) => (worker.clone(), format!("/workers/{}", encoded(worker))),
             (None, _, None) => (String::new(), "/events".to_owned()),
         };
         EventRow {

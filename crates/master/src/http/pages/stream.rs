@@ -18,7 +18,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::super::Site;
 use super::super::error::Error;
 use super::view::{Browser, Version, View, event};
 use crate::views::Views;
@@ -84,24 +83,24 @@ impl Feeds {
 /// on, the project before all.
 pub fn stream<F: Feed>(
     views: &Views,
-    site: &Arc<Site>,
+    feeds: &Arc<Feeds>,
     key: String,
     browser: Browser,
     feed: impl FnOnce() -> F,
 ) -> Response {
     let versions = {
-        let mut feeds = site.feeds.lock();
-        match feeds.get(&key).and_then(Weak::upgrade) {
+        let mut known = feeds.lock();
+        match known.get(&key).and_then(Weak::upgrade) {
             Some(sender) => sender.subscribe(),
             None => {
-                feeds.retain(|_, feed| feed.strong_count() > 0);
-                if feeds.len() >= MAX_FEEDS {
+                known.retain(|_, feed| feed.strong_count() > 0);
+                if known.len() >= MAX_FEEDS {
                     return Error::Unavailable.into_response();
                 }
                 let (sender, versions) = watch::channel(None);
                 let sender = Arc::new(sender);
-                feeds.insert(key.clone(), Arc::downgrade(&sender));
-                tokio::spawn(drive(site.clone(), views.shutdown.clone(), key, sender, feed()));
+                known.insert(key.clone(), Arc::downgrade(&sender));
+                tokio::spawn(drive(feeds.clone(), views.shutdown.clone(), key, sender, feed()));
                 versions
             }
         }
@@ -111,7 +110,7 @@ pub fn stream<F: Feed>(
 
 /// Looks for all who share a feed, as long as there are any.
 async fn drive<F: Feed>(
-    site: Arc<Site>,
+    feeds: Arc<Feeds>,
     shutdown: CancellationToken,
     key: String,
     sender: Arc<Sender>,
@@ -119,7 +118,7 @@ async fn drive<F: Feed>(
 ) {
     let mut cost = Duration::ZERO;
     loop {
-        let Ok(turn) = site.feeds.looking.acquire().await else { break };
+        let Ok(turn) = feeds.looking.acquire().await else { break };
         let begun = Instant::now();
         let looked = feed.look().await;
         cost = (cost * 3 + begun.elapsed()) / 4;
@@ -130,14 +129,14 @@ async fn drive<F: Feed>(
                 let before = sender.borrow().clone();
                 if let Some(next) = Version::next(before.as_deref(), view) {
                     let bytes = next.changed_bytes() * sender.receiver_count();
-                    not_before = not_before.max(begun + rest(cost, bytes, site.feeds.count()));
+                    not_before = not_before.max(begun + rest(cost, bytes, feeds.count()));
                     let is_over = next.is_over;
                     sender.send_replace(Some(Arc::new(next)));
                     if is_over {
                         break;
                     }
                 } else {
-                    not_before = not_before.max(begun + rest(cost, 0, site.feeds.count()));
+                    not_before = not_before.max(begun + rest(cost, 0, feeds.count()));
                 }
             }
             Err(error) => {
@@ -156,16 +155,16 @@ async fn drive<F: Feed>(
         tokio::select! {
             () = shutdown.cancelled() => break,
             () = sender.closed() => {
-                let mut feeds = site.feeds.lock();
+                let mut known = feeds.lock();
                 if sender.receiver_count() == 0 {
-                    feeds.remove(&key);
+                    known.remove(&key);
                     return;
                 }
             }
             () = next => {}
         }
     }
-    site.feeds.lock().remove(&key);
+    feeds.lock().remove(&key);
 }
 
 /// How long a feed of this cost rests, so that all of them together keep to their share.

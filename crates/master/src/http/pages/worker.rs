@@ -21,7 +21,7 @@ use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
 use super::plot::Plot;
-use super::stream::{Feed, stream};
+use super::stream::{Feed, Feeds, stream};
 use super::view::{Browser, View};
 use crate::operations::keys::NewKey;
 use crate::operations::workers::{self, Drain, WorkerView};
@@ -137,14 +137,14 @@ fn machine(view: &WorkerView) -> String {
 /// `GET /workers/{worker}/live`: the stream of that page.
 pub async fn live(
     State(views): State<Arc<Views>>,
-    State(site): State<Arc<Site>>,
+    State(feeds): State<Arc<Feeds>>,
     visitor: SessionUser,
     Path(worker): Path<String>,
 ) -> Result<Response, Error> {
     let worker = workers::number(&views, &visitor.actor, &worker).await?;
     let project = visitor.actor.project;
     let feed = || WorkerFeed { views: views.clone(), project, worker };
-    Ok(stream(&views, &site, format!("{project} worker {worker}"), Browser::default(), feed))
+    Ok(stream(&views, &feeds, format!("{project} worker {worker}"), Browser::default(), feed))
 }
 
 struct WorkerFeed {

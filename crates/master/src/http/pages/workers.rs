@@ -14,7 +14,7 @@ use super::fleet::WorkerRow;
 use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
-use super::stream::{Feed, stream};
+use super::stream::{Feed, Feeds, stream};
 use super::view::{Browser, View};
 use crate::operations::{Actor, workers};
 use crate::snapshot;
@@ -52,7 +52,7 @@ pub async fn list(
 /// `GET /workers/live`: the stream of that page; with `since`, of those that have connected for the first time since.
 pub async fn live(
     State(views): State<Arc<Views>>,
-    State(site): State<Arc<Site>>,
+    State(feeds): State<Arc<Feeds>>,
     visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
@@ -61,7 +61,7 @@ pub async fn live(
     let actor = visitor.actor;
     let key = format!("{} workers {since:?}", actor.project);
     let feed = || WorkersFeed { views: views.clone(), actor, since };
-    Ok(stream(&views, &site, key, Browser::default(), feed))
+    Ok(stream(&views, &feeds, key, Browser::default(), feed))
 }
 
 struct WorkersFeed {

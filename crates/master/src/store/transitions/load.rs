@@ -5,14 +5,15 @@ use std::collections::hash_map::Entry;
 
 use gaffer_domain::job::TaskCounts;
 use gaffer_domain::policy::Repeats;
-use gaffer_domain::reason::{AttemptEnd, Reason};
+use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::task::{AfterStop, Rejected, Report, StateName, StopCause, Task, TaskEvent, TaskState};
 use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
 use sqlx::{FromRow, PgConnection};
 
+use super::super::StoreError;
 use super::super::counts::{COUNTS_OF_JOBS, CountsRow};
+use super::super::forms::{known, reason_from};
 use super::super::specs::{SpecCache, spec_stand_in, specs_load};
-use super::super::{StoreError, tasks::reason_from};
 use super::{Batch, DefinitionWork, EventRow, Input, JobWork, Place, TaskWork, Work};
 
 #[derive(FromRow)]
@@ -88,7 +89,7 @@ impl Work {
         for row in jobs {
             let id = JobId(row.id);
             let Some(spec) = specs.get(&id) else { continue };
-            let state = row.state.parse().map_err(|_| unreadable("job state", &row.state))?;
+            let state = known("job state", &row.state)?;
             let job = JobWork {
                 project: ProjectId(row.project_id),
                 spec: spec.clone(),
@@ -96,7 +97,7 @@ impl Work {
                 started_at: row.started_at,
                 finished_at: None,
                 stop_message: row.stop_message,
-                reason: reason_from(row.reason_code, row.reason_message)?,
+                reason: reason_from(row.reason_code, row.reason_message),
                 definitions: Vec::with_capacity(spec.tasks.len()),
                 dirty: false,
             };
@@ -332,22 +333,16 @@ impl Work {
     }
 }
 
-fn unreadable(what: &str, found: &str) -> StoreError {
-    StoreError::Unreadable(format!("{found:?} is not a {what}"))
-}
-
 impl TaskRow {
     fn into_work(self) -> Result<TaskWork, StoreError> {
-        let name: StateName = self.state.parse().map_err(|_| unreadable("task state", &self.state))?;
+        let name: StateName = known("task state", &self.state)?;
         let incomplete = || StoreError::Unreadable(format!("task {} lacks what a {name} task has", self.id));
-        let reason = || -> Result<Option<Reason>, StoreError> {
-            reason_from(self.reason_code.clone(), self.reason_message.clone())
-        };
+        let reason = || reason_from(self.reason_code.clone(), self.reason_message.clone());
         let worker = || self.worker_id.map(WorkerId).ok_or_else(incomplete);
         let state = match name {
             StateName::Blocked => TaskState::Blocked,
             StateName::Pending => {
-                TaskState::Pending { not_before: self.not_before.ok_or_else(incomplete)?, after: reason()? }
+                TaskState::Pending { not_before: self.not_before.ok_or_else(incomplete)?, after: reason() }
             }
             StateName::Scheduled => TaskState::Scheduled { worker: worker()?, since: self.since },
             StateName::Running => {
@@ -364,11 +359,11 @@ impl TaskRow {
             StateName::Completed => TaskState::Completed { at: self.finished_at.ok_or_else(incomplete)? },
             StateName::Failed => TaskState::Failed {
                 at: self.finished_at.ok_or_else(incomplete)?,
-                reason: reason()?.ok_or_else(incomplete)?,
+                reason: reason().ok_or_else(incomplete)?,
             },
             StateName::Cancelled => TaskState::Cancelled {
                 at: self.finished_at.ok_or_else(incomplete)?,
-                reason: reason()?.ok_or_else(incomplete)?,
+                reason: reason().ok_or_else(incomplete)?,
             },
         };
         Ok(TaskWork {

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use gaffer_domain::spec::Action;
+use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::output::Stream;
 use nix::unistd::gettid;
 use rustix::process::{getpriority_process, setpriority_process};
@@ -25,7 +26,6 @@ use super::super::program::{self, Program};
 use super::super::stuck::Stuck;
 use super::super::{Assignment, Directories, InputSink, StartError, Started};
 use super::{HostProcess, Pipes};
-use crate::clock::BootTime;
 
 /// How often a start that was given up while the kernel loads the program is looked at.
 const PROBE_INTERVAL: Duration = Duration::from_millis(2);

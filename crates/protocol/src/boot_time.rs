@@ -1,4 +1,4 @@
-//! The clock that a leader's window is measured by: it goes on while the machine sleeps, and nobody sets it.
+//! The clock that leases and a leader's window are measured by: it goes on while the machine sleeps, and nobody sets it.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ pub struct BootTime(Duration);
 impl BootTime {
     /// The present time.
     pub fn now() -> BootTime {
-        // Every Linux since 2.6.39 has this clock, and reading it cannot fail. If it did, no window would be open.
+        // Every Linux since 2.6.39 has this clock, and reading it cannot fail. If it did, every lease and every window
+        // would be over.
         BootTime(clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or(Duration::MAX))
     }
 
