@@ -72,7 +72,7 @@ pub struct Job {
     /// How long it ran, or has been running; none before its first attempt started.
     #[serde(default)]
     pub ran_seconds: Option<f64>,
-    /// The whole specification, every default explicit. A list leaves it out if asked to (`spec=0`).
+    /// The whole specification, every default explicit. A list has it if asked to (`spec=1`).
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub spec: serde_json::Value,
 }

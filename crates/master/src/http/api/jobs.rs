@@ -91,7 +91,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
 pub async fn list(State(views): State<Arc<Views>>, actor: Actor, params: Params) -> Result<Response, Error> {
     let params = params.only(&["limit", "cursor", "name", "driver", "spec"], &["state", "label"])?;
     let limit = params.limit()?;
-    let with_specs = params.text("spec").is_none() || params.flag("spec")?;
+    let with_specs = params.flag("spec")?;
     let filter = filter(&params)?;
     let found = views.reads.job_search(actor.project, &filter, limit + 1, MAX_SEARCHED).await?;
     let mut page = page_of(found.jobs, limit, |job| job.id.0);
