@@ -24,6 +24,7 @@ use gaffer_domain::spec::{DriverKind, PortProtocol, Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
 use gaffer_domain::worker::place::Place;
 use gaffer_domain::{AttemptRef, WorkerId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -122,7 +123,7 @@ pub struct Hello {
 }
 
 /// A driver and whether it works.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriverStatus {
     /// Which driver.
     pub driver: DriverKind,
@@ -213,7 +214,7 @@ pub struct Ended {
 }
 
 /// What an attempt runs in, beyond what its spec says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ContainerFacts {
     /// The daemon's name for the container.
     pub id: String,
@@ -225,7 +226,7 @@ pub struct ContainerFacts {
 }
 
 /// A port of a container and where to find it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PublishedPort {
     /// On the worker's machine.
     pub host: u16,
@@ -236,7 +237,7 @@ pub struct PublishedPort {
 }
 
 /// What ending an attempt took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KillReceipt {
     /// Processes that were ended with SIGKILL.
     pub killed: u32,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::requirements::HostPort;
@@ -11,7 +12,7 @@ use crate::spec::DriverKind;
 use crate::worker::WorkerState;
 
 /// The first need that keeps a worker out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum Infeasible {
     /// It belongs to another project. Nobody is shown this: who asks sees the workers of one project only.
@@ -125,7 +126,7 @@ impl fmt::Display for Infeasible {
 }
 
 /// What a worker can have too little of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Resource {
     /// Processors.

@@ -1,11 +1,12 @@
 //! How a decision came about; kept with the attempt.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Time, WorkerId};
 
 /// How a decision came about.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Receipt {
     /// The strategy that scored.
     pub strategy: String,
@@ -28,7 +29,7 @@ pub struct Receipt {
 }
 
 /// One worker's part in a decision.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Candidate {
     /// Which worker.
     pub worker: WorkerId,
@@ -52,7 +53,7 @@ pub struct Candidate {
 }
 
 /// A part of a score.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Part {
     /// Where it comes from: `cpu`, `memory`, `disk`, `countables`, `jobs`, `affinity`, or `turn`.
     pub name: String,

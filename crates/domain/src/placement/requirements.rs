@@ -64,7 +64,9 @@ pub struct DefinitionRef {
 }
 
 /// A port of a worker's machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct HostPort {
     /// Its number; never 0.
     pub port: u16,

@@ -4,6 +4,7 @@ pub mod events;
 pub mod health;
 pub mod jobs;
 pub mod keys;
+pub mod openapi;
 pub mod output;
 pub mod queue;
 pub mod system;
@@ -20,7 +21,7 @@ use serde::de::DeserializeOwned;
 use super::error::Error;
 
 /// Reads a JSON body into a type that refuses unknown fields.
-fn body_as<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Error> {
+pub(super) fn body_as<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Error> {
     let value = body_json(headers, body)?;
     serde_json::from_value(value).map_err(|error| Error::Unprocessable {
         code: "invalid_body",
@@ -45,7 +46,7 @@ fn body_json(headers: &HeaderMap, body: &Bytes) -> Result<serde_json::Value, Err
 }
 
 /// Reads a body that people write: JSON, YAML or TOML, as its content type says.
-fn body_document(headers: &HeaderMap, body: &Bytes) -> Result<document::Value, Error> {
+pub(super) fn body_document(headers: &HeaderMap, body: &Bytes) -> Result<document::Value, Error> {
     let language = language(headers).ok_or_else(|| {
         unsupported("content-type", "expected application/json, application/yaml or application/toml")
     })?;
