@@ -240,6 +240,11 @@ fn everything_in_the_description_of_the_api_is_explained() {
     }
     assert_eq!(silent, Vec::<String>::new());
 
+    let text = document.to_string();
+    let references = text.split("\"$ref\":\"#").skip(1).map(|rest| rest.split('"').next().unwrap());
+    let dangling: Vec<&str> = references.filter(|target| document.pointer(target).is_none()).collect();
+    assert_eq!(dangling, Vec::<&str>::new());
+
     let page = fs::read_to_string(root().join("docs/api.md")).unwrap();
     let statuses = document["components"]["responses"].as_object().unwrap().values();
     let codes = statuses.flat_map(|status| {

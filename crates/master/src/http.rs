@@ -9,6 +9,7 @@ mod error;
 mod pages;
 mod params;
 mod peer;
+mod read_body;
 mod site;
 mod worker_door;
 

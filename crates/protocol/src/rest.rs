@@ -368,6 +368,7 @@ pub struct NewKey {
     #[schemars(extend("enum" = KEY_KINDS))]
     pub kind: String,
     /// What the key is for: 1 to 120 printable characters.
+    #[schemars(length(min = 1, max = 120))]
     pub name: String,
     /// Lifetime in seconds, at most 100 years; without it the key is valid until it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -68,9 +68,9 @@ pub struct DefinitionRef {
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
 )]
 pub struct HostPort {
-    /// Its number; never 0.
+    /// Port number.
     pub port: u16,
-    /// What it speaks.
+    /// Protocol of the port.
     pub protocol: PortProtocol,
 }
 

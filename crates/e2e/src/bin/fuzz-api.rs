@@ -38,10 +38,18 @@ async fn main() -> ExitCode {
     let dev = Dev::start(dir.path()).await;
     let over = dev.client.submit(script("echo hello; exit 3")).await;
     dev.client.finished(over).await;
-    dev.client.submit(json!({ "script": "sleep 3600", "count": 2, "stdin": true })).await;
+    let runs = dev.client.submit(json!({ "script": "sleep 3600", "stdin": true })).await;
+    let waits =
+        dev.client.submit(json!({ "script": "true", "count": 2, "constraints": ["arch == none"] })).await;
+    let worker = dev.client.get("/workers").await.body["items"][0]["name"].clone();
+    let known = [
+        ("job", json!([over, runs, waits])),
+        ("task", json!(["main", "main.0", "main.1"])),
+        ("worker", json!([worker, "1"])),
+    ];
 
     let schema = dir.path().join("openapi.json");
-    std::fs::write(&schema, to_be_tried(openapi::present()).to_string()).unwrap();
+    std::fs::write(&schema, to_be_tried(openapi::present(), &known).to_string()).unwrap();
     let report = dir.path().join("report.ndjson");
     let status = run(Path::new(schemathesis), &dev, &schema, &report, examples, seed).await;
 
@@ -71,8 +79,8 @@ async fn run(schemathesis: &Path, dev: &Dev, schema: &Path, report: &Path, examp
     command.status().await.unwrap().success()
 }
 
-/// The description with what makes a run safe, quick and strict.
-fn to_be_tried(mut document: Value) -> Value {
+/// The description with what makes a run safe, quick and strict; its paths often lead to what exists.
+fn to_be_tried(mut document: Value, known: &[(&str, Value)]) -> Value {
     // What is not described must not be answered.
     for schema in document["components"]["schemas"].as_object_mut().unwrap().values_mut() {
         if schema.get("properties").is_some() && schema.get("additionalProperties").is_none() {
@@ -100,6 +108,13 @@ fn to_be_tried(mut document: Value) -> Value {
                 parameters.retain(|parameter| {
                     !["follow", "wait", "until"].contains(&parameter["name"].as_str().unwrap())
                 });
+                for parameter in parameters.iter_mut().filter(|parameter| parameter["in"] == "path") {
+                    let exist = known.iter().find(|(name, _)| parameter["name"] == *name);
+                    if let Some((_, exist)) = exist {
+                        let any = parameter["schema"].take();
+                        parameter["schema"] = json!({ "anyOf": [{ "enum": exist }, any] });
+                    }
+                }
             }
             // There is no writer for it.
             if let Some(content) =

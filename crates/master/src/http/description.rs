@@ -9,10 +9,14 @@ mod inputs;
 mod operation;
 mod routes;
 mod schemas;
+mod statuses;
 
 pub use answers::{Accepted, Answer, Created, Done, Listed, NEXT_PAGE, PassedOn};
 pub use document::{API_VERSION, Document, INTRODUCTION};
 pub use inputs::{Described, JsonBody, OptionalJsonBody, RawBody, SpecBody};
-pub use operation::{Content, Description, Header, Operation, Parameter, RequestBody, Success, Values};
+pub use operation::{
+    CURSOR, Content, Description, Header, LIMIT, Operation, Parameter, RequestBody, SPAN, Success, Values,
+};
 pub use routes::Api;
 pub use schemas::Schemas;
+pub use statuses::STATUSES;

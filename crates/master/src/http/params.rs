@@ -4,34 +4,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Query};
-use axum::http::HeaderValue;
 use axum::http::request::Parts;
 use gaffer_domain::quantity::Span;
 use gaffer_protocol::rest::Page;
 
 use super::API_PREFIX;
-use super::description::{Listed, Operation, Parameter, Values};
 use super::error::Error;
 use super::pages::format::encoded;
 use crate::records::Task;
 
 /// Entries on a page, if nobody says.
-const DEFAULT_LIMIT: u32 = 50;
+pub const DEFAULT_LIMIT: u32 = 50;
 /// Most entries on a page.
-const MAX_LIMIT: u32 = 500;
-
-/// How many entries are wanted on a page.
-pub const LIMIT: Parameter = Parameter::new(
-    "limit",
-    Values::Integer { least: 1, most: MAX_LIMIT as u64, default: Some(DEFAULT_LIMIT as u64) },
-    "Maximum number of entries.",
-);
-/// Which page.
-pub const CURSOR: Parameter =
-    Parameter::new("cursor", Values::Pattern(r"^c\d+$", "c42"), "`next_cursor` of the previous page.");
-
-/// A length of time.
-pub const SPAN: Values = Values::Pattern("^[0-9]{1,6}(ms|s|m|h|d)?$", "30s");
+pub const MAX_LIMIT: u32 = 500;
 
 /// What is wrong with a cursor that nobody gave.
 const NO_CURSOR: &str = "this is no cursor that an earlier page gave";
@@ -78,16 +63,6 @@ impl Params {
             }
         }
         Ok(self)
-    }
-
-    /// Refuses every parameter that the operation does not describe.
-    pub fn must_be_of(self, operation: &Operation) -> Result<(), Error> {
-        let names = |is_repeatable: bool| -> Vec<&'static str> {
-            let parameters =
-                operation.query.iter().filter(|parameter| parameter.is_repeatable == is_repeatable);
-            parameters.map(|parameter| parameter.name).collect()
-        };
-        self.only(&names(false), &names(true)).map(drop)
     }
 
     /// Those that say something: a form sends its empty fields, too.
@@ -160,13 +135,8 @@ impl Params {
         read().map(Some).ok_or_else(|| wrong("cursor", NO_CURSOR))
     }
 
-    /// A page of a list of the API, with a link to the next one: the same request with another cursor.
-    pub fn answer<T>(&self, page: Page<T>) -> Listed<T> {
-        let link = page.next_cursor.as_ref().map(|cursor| self.next_link(cursor));
-        Listed { link: link.and_then(|link| HeaderValue::from_str(&link).ok()), page }
-    }
-
-    fn next_link(&self, cursor: &str) -> String {
+    /// A link to the next page of a list of the API: the same request with another cursor.
+    pub fn next_link(&self, cursor: &str) -> String {
         let kept = self.pairs.iter().filter(|(name, _)| name != "cursor");
         let kept = kept.map(|(name, value)| format!("{}={}&", encoded(name), encoded(value)));
         format!("<{API_PREFIX}{}?{}cursor={cursor}>; rel=\"next\"", self.path, kept.collect::<String>())

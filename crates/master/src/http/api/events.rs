@@ -17,10 +17,11 @@ use tokio::sync::watch;
 
 use super::super::bodies;
 use super::super::description::{
-    Answer, Content, Description, NEXT_PAGE, Operation, Parameter, Schemas, Success, Values,
+    Answer, CURSOR, Content, Description, LIMIT, Listed, NEXT_PAGE, Operation, Parameter, Schemas, Success,
+    Values,
 };
 use super::super::error::Error;
-use super::super::params::{CURSOR, LIMIT, Params, id, page_of, wrong};
+use super::super::params::{Params, id, page_of, wrong};
 use crate::look_rate::LookRate;
 use crate::operations::{Actor, events, tasks};
 use crate::records::Event;
@@ -105,7 +106,7 @@ async fn history(
     }
     let events = views.reads.events_before(actor.project, job, params.cursor()?, limit + 1).await?;
     let page = page_of(events, limit, |event| event.id).map(bodies::event);
-    Ok(History(params.answer(page).into_response()))
+    Ok(History(Listed::of(&params, page).into_response()))
 }
 
 /// A page of history, or a live stream.

@@ -14,11 +14,11 @@ use gaffer_domain::spec::JobSpec;
 use gaffer_protocol::rest::{Explanation, Job};
 
 use super::super::description::{
-    Accepted as Ordered, Answer, Description, Done, Header, Listed, Operation, Parameter, Schemas, SpecBody,
-    Values,
+    Accepted as Ordered, Answer, CURSOR, Description, Done, Header, LIMIT, Listed, Operation, Parameter,
+    SPAN, Schemas, SpecBody, Values,
 };
 use super::super::error::Error;
-use super::super::params::{CURSOR, LIMIT, Params, SPAN, cursor, id, page_of, wrong};
+use super::super::params::{Params, cursor, id, page_of, wrong};
 use super::super::{Site, bodies};
 use crate::explain;
 use crate::operations::jobs::{self, Accepted, Rerun, Submit, Wait};
@@ -203,7 +203,7 @@ pub async fn list(
         }
     }
     let mut specs = specs.into_iter();
-    Ok(params.answer(page.map(|job| bodies::job(job, specs.next().unwrap_or_default()))))
+    Ok(Listed::of(&params, page.map(|job| bodies::job(job, specs.next().unwrap_or_default()))))
 }
 
 /// What the query asks for.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use gaffer_protocol::rest::{self, Key, LoginLink};
 
-use super::super::description::{Created, Done, JsonBody, Listed, Operation};
+use super::super::description::{CURSOR, Created, Done, JsonBody, LIMIT, Listed, Operation};
 use super::super::error::Error;
-use super::super::params::{CURSOR, LIMIT, Params, id, page_of};
+use super::super::params::{Params, id, page_of};
 use super::super::{Site, bodies};
 use crate::operations::keys::{self, NewKey};
 use crate::operations::{Actor, Context, sign_in};
@@ -26,7 +26,7 @@ pub async fn list(
 ) -> Result<Listed<Key>, Error> {
     let limit = params.limit()?;
     let keys = keys::list(&context, &actor, params.cursor()?, limit + 1).await?;
-    Ok(params.answer(page_of(keys, limit, |key| key.id).map(bodies::key)))
+    Ok(Listed::of(&params, page_of(keys, limit, |key| key.id).map(bodies::key)))
 }
 
 pub const CREATE: Operation = Operation {

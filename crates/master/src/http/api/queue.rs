@@ -13,9 +13,9 @@ use gaffer_protocol::trace;
 use serde_json::json;
 
 use super::super::bodies;
-use super::super::description::{Answer, Content, Description, Operation, Parameter, Schemas, Success};
+use super::super::description::{Answer, Content, Description, Operation, Parameter, SPAN, Schemas, Success};
 use super::super::error::Error;
-use super::super::params::{Params, SPAN};
+use super::super::params::Params;
 use crate::operations::Actor;
 use crate::queue::queue;
 use crate::snapshot;

@@ -7,9 +7,9 @@ use axum::extract::{Path, State};
 use gaffer_protocol::rest::{DeadLetter, System};
 
 use super::super::bodies;
-use super::super::description::{Done, Listed, Operation, Parameter, Values};
+use super::super::description::{CURSOR, Done, LIMIT, Listed, Operation, Parameter, Values};
 use super::super::error::Error;
-use super::super::params::{CURSOR, LIMIT, Params, id, page_of};
+use super::super::params::{Params, id, page_of};
 use crate::operations::{Actor, Context, dead_letters, system};
 
 pub const SHOW: Operation = Operation {
@@ -46,7 +46,7 @@ pub async fn dead_letters(
     let job = params.text("job").map(|job| id(job, "job")).transpose()?;
     let after = params.cursor()?.unwrap_or(0);
     let letters = dead_letters::list(&context, &actor, job, after, limit + 1).await?;
-    Ok(params.answer(page_of(letters, limit, |letter| letter.id).map(bodies::dead_letter)))
+    Ok(Listed::of(&params, page_of(letters, limit, |letter| letter.id).map(bodies::dead_letter)))
 }
 
 pub const RETRY_LETTER: Operation = Operation {

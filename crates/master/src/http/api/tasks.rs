@@ -12,9 +12,9 @@ use gaffer_protocol::wire::MAX_INPUT_BYTES;
 use uuid::Uuid;
 
 use super::super::bodies;
-use super::super::description::{JsonBody, Listed, Operation, Parameter, PassedOn, RawBody, Values};
+use super::super::description::{JsonBody, LIMIT, Listed, Operation, Parameter, PassedOn, RawBody, Values};
 use super::super::error::Error;
-use super::super::params::{LIMIT, Params, id, task_cursor, wrong};
+use super::super::params::{Params, id, task_cursor, wrong};
 use crate::input::Written;
 use crate::operations::tasks::{self, Addressed};
 use crate::operations::{Actor, Context, OperationError};
@@ -54,7 +54,7 @@ pub async fn list(
     let tasks = views.reads.task_list(job, &filter, limit + 1).await?;
     let (tasks, next_cursor) = page_of_tasks(tasks, limit);
     let items: Vec<Task> = tasks.into_iter().map(bodies::task).collect();
-    Ok(params.answer(Page { items, next_cursor }))
+    Ok(Listed::of(&params, Page { items, next_cursor }))
 }
 
 /// Which tasks a query asks for.

@@ -8,9 +8,11 @@ use gaffer_domain::worker::WorkerState;
 use gaffer_protocol::rest::{DrainRequest, Sample, Worker};
 
 use super::super::bodies;
-use super::super::description::{Done, Listed, Operation, OptionalJsonBody, Parameter, Values};
+use super::super::description::{
+    CURSOR, Done, LIMIT, Listed, Operation, OptionalJsonBody, Parameter, Values,
+};
 use super::super::error::Error;
-use super::super::params::{CURSOR, LIMIT, Params, page_of, wrong};
+use super::super::params::{Params, page_of, wrong};
 use crate::operations::workers::{self, Drain};
 use crate::operations::{Actor, Context};
 use crate::snapshot;
@@ -55,7 +57,7 @@ pub async fn list(
         })
         .take(limit as usize + 1)
         .collect();
-    Ok(params.answer(page_of(workers, limit, |view| view.worker.id.0).map(bodies::worker)))
+    Ok(Listed::of(&params, page_of(workers, limit, |view| view.worker.id.0).map(bodies::worker)))
 }
 
 fn states(params: &Params) -> Result<Vec<WorkerState>, Error> {

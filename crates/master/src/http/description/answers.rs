@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::super::error::Error;
+use super::super::params::Params;
 use super::{Content, Description, Header, Schemas, Success};
 
 /// Something that a handler answers.
@@ -36,10 +37,17 @@ pub struct Done;
 /// A page of a list, with a link to the next one.
 #[derive(Debug)]
 pub struct Listed<T> {
-    /// The page.
-    pub page: Page<T>,
-    /// The link; none on the last page.
-    pub link: Option<HeaderValue>,
+    page: Page<T>,
+    /// None on the last page.
+    link: Option<HeaderValue>,
+}
+
+impl<T> Listed<T> {
+    /// A page of the list that these parameters ask for.
+    pub fn of(params: &Params, page: Page<T>) -> Listed<T> {
+        let link = page.next_cursor.as_ref().map(|cursor| params.next_link(cursor));
+        Listed { link: link.and_then(|link| HeaderValue::from_str(&link).ok()), page }
+    }
 }
 
 /// The header that links to the next page.

@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::operation::Header;
+use super::statuses::{STATUSES, Status};
 use super::{Content, Description, Operation, Parameter, Values};
 use crate::http::auth::SESSION_COOKIE;
-use crate::http::error::{STATUSES, Status};
 
 /// Version of the API: the first number is raised with a change that breaks clients, and only then, see docs/api-changes.md.
 pub const API_VERSION: &str = "1.0";

@@ -12,9 +12,9 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::super::api::{body_as, body_document};
 use super::super::error::Error;
 use super::super::params::Params;
+use super::super::read_body::{body_as, body_document};
 use super::{Answer, Content, Description, RequestBody, Schemas};
 use crate::operations::Actor;
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::super::params::{DEFAULT_LIMIT, MAX_LIMIT};
+
 /// What is said of a route in words, beside what the types of its handler say.
 #[derive(Debug)]
 pub struct Operation {
@@ -110,6 +112,19 @@ impl Values {
         }
     }
 }
+
+/// How many entries are wanted on a page.
+pub const LIMIT: Parameter = Parameter::new(
+    "limit",
+    Values::Integer { least: 1, most: MAX_LIMIT as u64, default: Some(DEFAULT_LIMIT as u64) },
+    "Maximum number of entries.",
+);
+/// Which page.
+pub const CURSOR: Parameter =
+    Parameter::new("cursor", Values::Pattern(r"^c\d+$", "c42"), "`next_cursor` of the previous page.");
+
+/// A length of time.
+pub const SPAN: Values = Values::Pattern("^[0-9]{1,6}(ms|s|m|h|d)?$", "30s");
 
 /// All that is known of a route.
 #[derive(Debug, Clone)]

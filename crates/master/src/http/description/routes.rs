@@ -72,7 +72,7 @@ impl Api {
         H::describe(&mut description, &mut self.schemas);
         self.descriptions.push(description);
         let refuse = from_fn(move |params: Params, request: Request, next: Next| async move {
-            params.must_be_of(operation)?;
+            only_described(params, operation)?;
             Ok::<Response, Error>(next.run(request).await)
         });
         self.router = self.router.route(path, on(filter, handler).route_layer(refuse));
@@ -88,4 +88,13 @@ impl Api {
     pub fn into_document(self) -> Document {
         Document { descriptions: self.descriptions, schemas: self.schemas.into_definitions() }
     }
+}
+
+/// Refuses every parameter of a query that the operation does not describe.
+fn only_described(params: Params, operation: &Operation) -> Result<(), Error> {
+    let names = |is_repeatable: bool| -> Vec<&'static str> {
+        let parameters = operation.query.iter().filter(|parameter| parameter.is_repeatable == is_repeatable);
+        parameters.map(|parameter| parameter.name).collect()
+    };
+    params.only(&names(false), &names(true)).map(drop)
 }

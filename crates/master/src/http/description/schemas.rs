@@ -1,5 +1,6 @@
 //! JSON Schemas of the Rust types that bodies are made of.
 
+use gaffer_protocol::rest::Problem;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
@@ -49,6 +50,8 @@ impl Schemas {
 
     /// All schemas by name.
     pub fn into_definitions(mut self) -> Map<String, Value> {
+        // What errors are, no handler's type says.
+        self.answered::<Problem>();
         let mut all = self.answered.take_definitions(true);
         all.extend(self.sent.take_definitions(true));
         all.insert(JOB_SPECIFICATION.to_owned(), job_specification());

@@ -5,8 +5,8 @@ use axum::response::Response;
 use serde_json::Value;
 
 use super::super::API;
-use super::super::description::{API_VERSION, Content, Description, Header, INTRODUCTION, Success};
-use super::super::error::{Error, STATUSES};
+use super::super::description::{API_VERSION, Content, Description, Header, INTRODUCTION, STATUSES, Success};
+use super::super::error::Error;
 use super::frame::{Frame, SessionUser};
 use super::page;
 
