@@ -45,7 +45,7 @@ pub const TRACE: Operation = Operation {
         SPAN,
         "How far to look back, at most 365 days; one day by default: a duration such as `7d`, or a number of seconds.",
     )],
-    ..Operation::new("get_trace", "Get tasks that ran, as CSV for `gaffer simulate`")
+    ..Operation::new("get_trace", "Get tasks that ran, as CSV for gaffer simulate")
 };
 
 /// `GET /trace`
