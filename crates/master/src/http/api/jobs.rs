@@ -56,6 +56,7 @@ pub const SUBMIT: Operation = Operation {
         `application/x-www-form-urlencoded` or `text/plain`, it counts as JSON. Mistakes in the specification are reported \
         all at once, each with a pointer to its field.",
     headers: &[IDEMPOTENCY_KEY],
+    errors: &[(404, "The job of an earlier request with the same idempotency key was deleted.")],
     ..Operation::new("submit_job", "Submit a job")
 };
 
@@ -78,6 +79,7 @@ pub const RERUN: Operation = Operation {
     description: "The new job has the same specification and its own number.",
     headers: &[IDEMPOTENCY_KEY],
     errors: &[
+        (404, "The job, or that of an earlier request with the same idempotency key, does not exist."),
         (409, "The job has not ended."),
         (
             422,
