@@ -3,35 +3,36 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::{Bytes, Span};
 
-/// The kind of cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Kind of a reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonCode {
     /// The process ended with an exit code other than 0.
     ExitCode,
     /// A signal that gaffer did not send ended the process.
     Signal,
-    /// It ran longer than its `timeout`.
+    /// The task ran longer than its `timeout`.
     Timeout,
-    /// It used more memory than it may.
+    /// The task used more memory than it may.
     OutOfMemory,
-    /// It wrote more than it may.
+    /// The task wrote more output than it may.
     OutputLimit,
     /// The worker that ran it was lost, or had to give it up.
     LostWorker,
-    /// Its health check failed.
+    /// The health check failed.
     Unhealthy,
-    /// It could not be started at all.
+    /// The task could not be started.
     StartFailed,
-    /// A task that it depends on did not complete.
+    /// A task that the task depends on did not complete.
     DependencyFailed,
-    /// Somebody stopped it.
+    /// Somebody stopped the job.
     Stopped,
-    /// Something that another version of gaffer has a word for.
+    /// A reason that only another version of gaffer knows.
     #[serde(other)]
     Other,
 }
@@ -89,12 +90,12 @@ impl FromStr for ReasonCode {
 #[error("not a reason code")]
 pub struct UnknownReason;
 
-/// A cause, with a sentence for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Why something ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
-    /// The kind of cause.
+    /// Kind of the reason.
     pub code: ReasonCode,
-    /// One sentence without a full stop.
+    /// The reason in one sentence, without a full stop.
     pub message: String,
 }
 

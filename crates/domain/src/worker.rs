@@ -22,7 +22,9 @@ pub const LONGEST_DRAIN: Span = Span::from_millis(7 * 24 * 3_600_000);
 pub const RESEND_AFTER: Span = Span::from_millis(10_000);
 
 /// What a worker looks like from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerState {
     /// Connected and taking work.

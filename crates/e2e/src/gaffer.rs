@@ -12,12 +12,12 @@ use crate::client::Client;
 use crate::cluster::give_cluster;
 use crate::eventually;
 
-/// The `gaffer` program that was built beside these tests.
+/// The `gaffer` program that was built beside this test or program.
 pub fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.parent().unwrap().parent().unwrap().join("gaffer");
-    assert!(program.exists(), "{} is missing: build it with `cargo build`", program.display());
-    program
+    let this = std::env::current_exe().unwrap();
+    // Tests are one directory deeper.
+    let found = this.ancestors().skip(1).take(2).map(|dir| dir.join("gaffer")).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("no gaffer beside {}: build it with `cargo build`", this.display()))
 }
 
 /// A command of the program that knows nothing of this machine's settings.

@@ -4,23 +4,25 @@ mod api;
 mod auth;
 mod base_path;
 mod bodies;
+mod description;
 mod error;
 mod pages;
 mod params;
 mod peer;
 mod problems;
+mod read_body;
 mod site;
 mod worker_door;
 
 pub use pages::Feeds;
 pub use site::Site;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::{HeaderName, HeaderValue, header};
-use axum::routing::{delete, get, post};
+use axum::routing::get;
 use axum::{Extension, Router};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -31,10 +33,13 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::control::Control;
 use crate::operations::Context;
 use crate::views::Views;
-use api::{events, health, jobs, keys, output, queue, schema, system, tasks, workers};
+use api::{events, health, jobs, keys, openapi, output, queue, schema, system, tasks, workers};
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
+use description::{Api, Document};
 
+/// Below which the API stands; its routes do not see it.
+const API_PREFIX: &str = "/api/v1";
 /// A specification may have a megabyte; as JSON with escapes it may be a little longer.
 const MAX_BODY_BYTES: usize = 2 << 20;
 /// Scripts and styles come from here only; nothing inline, nothing from elsewhere, no frames.
@@ -55,52 +60,74 @@ pub struct Doors {
 }
 
 /// The REST API, below `/api/v1`.
-fn api_v1() -> Router<Doors> {
-    Router::new()
-        .route("/jobs", get(jobs::list).post(jobs::submit))
-        .route("/jobs/{job}", get(jobs::show).delete(jobs::delete))
-        .route("/jobs/{job}/stop", post(jobs::stop))
-        .route("/jobs/{job}/rerun", post(jobs::rerun))
-        .route("/jobs/{job}/explain", get(jobs::explain))
-        .route("/jobs/{job}/events", get(events::of_job))
-        .route("/jobs/{job}/output", get(output::of_job))
-        .route("/jobs/{job}/tasks", get(tasks::list))
-        .route("/jobs/{job}/tasks/{task}", get(tasks::show))
-        .route("/jobs/{job}/tasks/{task}/signal", post(tasks::signal))
-        .route("/jobs/{job}/tasks/{task}/stdin", post(tasks::stdin))
-        .route("/jobs/{job}/tasks/{task}/output", get(output::of_task))
-        .route("/events", get(events::of_project))
-        .route("/queue", get(queue::show))
-        .route("/trace", get(queue::trace))
-        .route("/workers", get(workers::list))
-        .route("/workers/{worker}", get(workers::show).delete(workers::remove))
-        .route("/workers/{worker}/samples", get(workers::samples))
-        .route("/workers/{worker}/drain", post(workers::drain))
-        .route("/workers/{worker}/cordon", post(workers::cordon))
-        .route("/workers/{worker}/resume", post(workers::resume))
-        .route("/keys", get(keys::list).post(keys::create))
-        .route("/keys/{key}", delete(keys::revoke))
-        .route("/system", get(system::show))
-        .route("/dead-letters", get(system::dead_letters))
-        .route("/dead-letters/{letter}", delete(system::delete))
-        .route("/dead-letters/{letter}/retry", post(system::retry))
-        .route("/login-links", post(keys::login_link))
-        .route("/schema/job.json", get(schema::job))
-        .merge(operations())
+fn api_v1() -> Api {
+    let api = Api::default()
+        .section("Jobs")
+        .get("/jobs", &jobs::LIST, jobs::list)
+        .post("/jobs", &jobs::SUBMIT, jobs::submit)
+        .get("/jobs/{job}", &jobs::SHOW, jobs::show)
+        .delete("/jobs/{job}", &jobs::DELETE, jobs::delete)
+        .post("/jobs/{job}/stop", &jobs::STOP, jobs::stop)
+        .post("/jobs/{job}/rerun", &jobs::RERUN, jobs::rerun)
+        .get("/jobs/{job}/explain", &jobs::EXPLAIN, jobs::explain)
+        .get("/jobs/{job}/events", &events::OF_JOB, events::of_job)
+        .get("/jobs/{job}/output", &output::OF_JOB, output::of_job)
+        .section("Tasks")
+        .get("/jobs/{job}/tasks", &tasks::LIST, tasks::list)
+        .get("/jobs/{job}/tasks/{task}", &tasks::SHOW, tasks::show)
+        .post("/jobs/{job}/tasks/{task}/signal", &tasks::SIGNAL, tasks::signal)
+        .post("/jobs/{job}/tasks/{task}/stdin", &tasks::STDIN, tasks::stdin)
+        .get("/jobs/{job}/tasks/{task}/output", &output::OF_TASK, output::of_task)
+        .section("Workers and queue")
+        .get("/workers", &workers::LIST, workers::list)
+        .get("/workers/{worker}", &workers::SHOW, workers::show)
+        .delete("/workers/{worker}", &workers::REMOVE, workers::remove)
+        .get("/workers/{worker}/samples", &workers::SAMPLES, workers::samples)
+        .post("/workers/{worker}/drain", &workers::DRAIN, workers::drain)
+        .post("/workers/{worker}/cordon", &workers::CORDON, workers::cordon)
+        .post("/workers/{worker}/resume", &workers::RESUME, workers::resume)
+        .get("/queue", &queue::SHOW, queue::show)
+        .get("/trace", &queue::TRACE, queue::trace)
+        .section("Administration")
+        .get("/events", &events::OF_PROJECT, events::of_project)
+        .get("/keys", &keys::LIST, keys::list)
+        .post("/keys", &keys::CREATE, keys::create)
+        .delete("/keys/{key}", &keys::REVOKE, keys::revoke)
+        .post("/login-links", &keys::LOGIN_LINK, keys::login_link)
+        .get("/system", &system::SHOW, system::show)
+        .get("/dead-letters", &system::LIST_LETTERS, system::dead_letters)
+        .post("/dead-letters/{letter}/retry", &system::RETRY_LETTER, system::retry)
+        .delete("/dead-letters/{letter}", &system::DELETE_LETTER, system::delete);
+    operations(api).get("/schema/job.json", &schema::JOB, schema::job).get(
+        "/openapi.json",
+        &openapi::SHOW,
+        openapi::show,
+    )
 }
 
 /// What operators ask, with and without `/api/v1`; no key is needed.
-fn operations() -> Router<Doors> {
-    Router::new()
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/version", get(health::version))
+fn operations(api: Api) -> Api {
+    api.section("Health and description")
+        .get("/livez", &health::LIVEZ, health::livez)
+        .get("/readyz", &health::READYZ, health::readyz)
+        .get("/version", &health::VERSION, health::version)
+}
+
+/// What the API says of itself.
+static API: LazyLock<Document> = LazyLock::new(|| api_v1().into_document());
+
+/// The description of the API, as OpenAPI: the text of docs/openapi.json.
+pub fn openapi() -> serde_json::Value {
+    API.to_json(API_PREFIX)
 }
 
 /// The REST API on an address of its own: keys only, no cookies. As there is nothing else here, its prefix may be left
 /// out.
 pub fn api_alone(doors: Doors) -> Router {
-    let router = Router::new().nest("/api/v1", api_v1()).merge(api_v1()).layer(Extension(ListenerKind::Api));
+    let router = Router::new()
+        .nest(API_PREFIX, api_v1().into_router())
+        .merge(api_v1().into_router())
+        .layer(Extension(ListenerKind::Api));
     finished(router, doors)
 }
 
@@ -117,8 +144,8 @@ pub fn dashboard(doors: Doors, control: Arc<Control>) -> Router {
             HeaderValue::from_static("same-origin"),
         ));
     let router = Router::new()
-        .nest("/api/v1", api_v1())
-        .merge(operations())
+        .nest(API_PREFIX, api_v1().into_router())
+        .merge(operations(Api::default()).into_router())
         .merge(pages)
         .layer(axum::middleware::from_fn_with_state(doors.clone(), auth::same_origin_writes))
         .merge(worker_door::route(doors.clone(), control))
@@ -130,7 +157,7 @@ pub fn dashboard(doors: Doors, control: Arc<Control>) -> Router {
 pub fn workers(doors: Doors, control: Arc<Control>) -> Router {
     let router = Router::new()
         .merge(worker_door::route(doors.clone(), control))
-        .merge(operations())
+        .merge(operations(Api::default()).into_router())
         .layer(Extension(ListenerKind::Api));
     finished(router, doors)
 }
@@ -141,7 +168,7 @@ pub fn standby() -> Router {
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::standby))
         .route("/version", get(health::version));
-    let router: Router = Router::new().nest("/api/v1", operations.clone()).merge(operations);
+    let router: Router = Router::new().nest(API_PREFIX, operations.clone()).merge(operations);
     dressed(router.fallback(health::standby))
 }
 

@@ -10,6 +10,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use gaffer_domain::{AttemptRef, TaskId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The most output bytes in one chunk.
@@ -27,7 +28,7 @@ const MIN_COMPRESSED_BYTES: usize = 256;
 const ZSTD_LEVEL: i32 = 1;
 
 /// Where bytes were written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
     /// Standard output.

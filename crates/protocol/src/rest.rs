@@ -11,8 +11,11 @@ use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{Infeasible, Receipt};
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::Reason;
+use gaffer_domain::spec::DriverKind;
 use gaffer_domain::task::StateName;
+use gaffer_domain::worker::{Intake, WorkerState};
 use gaffer_domain::{JobId, WorkerId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
@@ -20,12 +23,18 @@ pub use output::{OutputData, OutputLine};
 pub use stdin::{StdinPosition, StdinState};
 pub use system::{BackgroundLoop, DeadLetter, LockedJob, System, Trouble};
 
+/// What a job can be.
+const JOB_KINDS: [&str; 2] = ["batch", "service"];
+/// What a key can be for.
+const KEY_KINDS: [&str; 2] = ["worker", "user"];
+
 /// One page of a list.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "{T}List")]
 pub struct Page<T> {
-    /// The entries.
+    /// The entries of this page.
     pub items: Vec<T>,
-    /// Give it as `cursor` to get the next page; none on the last.
+    /// `cursor` of the next page; null on the last page.
     pub next_cursor: Option<String>,
 }
 
@@ -37,43 +46,46 @@ impl<T> Page<T> {
 }
 
 /// A job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Job {
-    /// Its number.
+    /// Job number.
     pub id: JobId,
-    /// Its name.
+    /// Name of the job.
     pub name: String,
-    /// `batch` or `service`.
+    /// `batch` runs to completion, `service` is kept running.
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = JOB_KINDS))]
     pub kind: String,
-    /// One of `pending`, `running`, `stopping`, `completed`, `failed`, `cancelled`.
+    /// State of the job.
+    #[schemars(extend("enum" = JobState::ALL.map(JobState::as_str)))]
     pub state: String,
-    /// Why it ended as it did: that of the first task that failed, or of the stop.
+    /// Why the job ended as it did: the reason of the first task that failed, or of the stop.
     pub reason: Option<Reason>,
-    /// What keeps all of it from being started, such as a specification that this version of the master can't read.
+    /// Why no task of the job can be started, such as a specification that this version of the master cannot read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// The user's marks.
+    /// Labels of the job.
     pub labels: BTreeMap<String, String>,
-    /// 0 to 100.
+    /// Priority, 0 to 100; higher goes first.
     pub priority: u8,
-    /// How many tasks are in which state; states without a task are left out.
+    /// Number of tasks by task state; states without a task are left out.
     pub task_counts: BTreeMap<String, i64>,
-    /// Who submitted it.
+    /// Name of the user who submitted the job.
     pub created_by: String,
-    /// The job that this one repeats.
+    /// Number of the job that this one repeats.
     pub rerun_of: Option<JobId>,
-    /// When it was accepted.
+    /// When the job was accepted.
     pub created_at: DateTime<Utc>,
     /// When its first attempt started.
     pub started_at: Option<DateTime<Utc>>,
     /// When its last task ended.
     pub finished_at: Option<DateTime<Utc>>,
-    /// How long it ran, or has been running; none before its first attempt started.
+    /// How long the job ran, or has been running, in seconds; null before its first attempt starts.
     #[serde(default)]
     pub ran_seconds: Option<f64>,
-    /// The whole specification, every default explicit. A list leaves it out if asked to (`spec=0`).
+    /// The specification with every default made explicit. A list has it only with `spec=1`.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub spec: serde_json::Value,
 }
 
@@ -90,25 +102,27 @@ impl Job {
 }
 
 /// A task of a job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Task {
-    /// Its job.
+    /// Job number.
     pub job: JobId,
-    /// Name of its definition.
+    /// Name of the task definition.
     pub task: String,
-    /// Its index.
+    /// Index of the task within its definition, from 0 unless the job says otherwise.
     pub index: u32,
-    /// How to address it: `name`, or `name.index` where there are several.
+    /// Address of the task in paths: `name`, or `name.index` if the definition has several tasks.
     pub address: String,
-    /// What executes it.
+    /// What executes the task.
+    #[schemars(with = "DriverKind")]
     pub driver: String,
-    /// One of the eight task states.
+    /// State of the task.
+    #[schemars(extend("enum" = StateName::ALL.map(StateName::as_str)))]
     pub state: String,
-    /// Why it ended as it did, or why its last attempt did if it is to be repeated.
+    /// Why the task ended as it did, or why its latest attempt did if the task is to be repeated.
     pub reason: Option<Reason>,
     /// Exit code of the latest attempt.
     pub exit_code: Option<i32>,
-    /// Signal that ended the latest attempt.
+    /// Number of the signal that ended the latest attempt.
     pub signal: Option<i32>,
     /// Number of the latest attempt; 0 before the first.
     pub attempt: u32,
@@ -116,19 +130,20 @@ pub struct Task {
     pub worker: Option<String>,
     /// Number of that worker.
     pub worker_id: Option<WorkerId>,
-    /// If it is to be repeated: not before then.
+    /// If the task is to be repeated: its earliest start.
     pub not_before: Option<DateTime<Utc>>,
-    /// Whether the stored output of the latest attempt is what its worker read; none if that could not be compared.
+    /// Whether the stored output of the latest attempt equals what its worker read; null if the two could not be
+    /// compared.
     #[serde(default)]
     pub output_complete: Option<bool>,
     /// When its job was accepted.
     pub created_at: DateTime<Utc>,
     /// When its latest attempt started.
     pub started_at: Option<DateTime<Utc>>,
-    /// When it ended.
+    /// When the task ended.
     pub finished_at: Option<DateTime<Utc>>,
-    /// How long its latest attempt ran, by a clock of its worker that only goes forward, or has been running; none before
-    /// that started.
+    /// How long its latest attempt ran, or has been running, in seconds, by a monotonic clock of its worker; null
+    /// before it starts.
     #[serde(default)]
     pub ran_seconds: Option<f64>,
 }
@@ -140,382 +155,399 @@ impl Task {
     }
 }
 
-/// A task with its attempts, latest first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A task with its attempts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskDetail {
     /// The task.
     #[serde(flatten)]
     pub task: Task,
-    /// Its attempts.
+    /// Attempts of the task, latest first.
     pub attempts: Vec<Attempt>,
 }
 
-/// One execution of a task.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One execution of a task on one worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt {
-    /// Its number, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
     /// Name of its worker.
     pub worker: String,
     /// Number of its worker.
     pub worker_id: WorkerId,
-    /// When it was placed.
+    /// When it was placed on its worker.
     pub scheduled_at: DateTime<Utc>,
     /// When it started, by the master's clock.
     pub started_at: Option<DateTime<Utc>>,
     /// When its end was recorded, by the master's clock.
     pub finished_at: Option<DateTime<Utc>>,
-    /// How long it ran, by a clock of its worker that only goes forward, or has been running; none before it started.
+    /// How long it ran, or has been running, in seconds, by a monotonic clock of its worker; null before it starts.
     #[serde(default)]
     pub ran_seconds: Option<f64>,
-    /// Why it ended; none while it runs and after a success.
+    /// Why it ended; null while it runs and after success.
     pub reason: Option<Reason>,
     /// Exit code of its process.
     pub exit_code: Option<i32>,
-    /// Signal that ended its process.
+    /// Number of the signal that ended its process.
     pub signal: Option<i32>,
     /// Bytes of output stored.
     pub output_bytes: u64,
-    /// Line ends in it.
+    /// Line ends in that output.
     pub output_lines: u64,
-    /// SHA-256 of the whole output as its worker read it, once the attempt has ended.
+    /// SHA-256 of the whole output as the worker read it, in hexadecimal; null until the attempt has ended.
     pub output_sha256: Option<String>,
-    /// Whether the stored output is what its worker read, by length and checksum; none if that could not be compared: it is
-    /// not over, was lost, or the master was restarted meanwhile.
+    /// Whether the stored output equals what the worker read, by length and checksum; null if the two could not be
+    /// compared: the attempt has not ended, was lost, or the master was restarted meanwhile.
     #[serde(default)]
     pub output_complete: Option<bool>,
     /// How its worker was chosen.
     pub placement: Option<Receipt>,
-    /// What ending it took.
+    /// What was killed when it ended.
     pub killed: Option<KillReceipt>,
-    /// What it ran in, if that is a container.
+    /// Its container, if it ran in one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerFacts>,
 }
 
-/// Amounts of what a worker has.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Amounts of resources.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Amounts {
-    /// Processors.
+    /// CPU cores.
     pub cpu: f64,
-    /// Memory.
+    /// Memory in bytes.
     pub memory_bytes: u64,
-    /// Disk.
+    /// Disk in bytes.
     pub disk_bytes: u64,
     /// Countable resources by name, such as `gpu`.
     #[serde(default)]
     pub countables: BTreeMap<String, u32>,
 }
 
-/// How a worker is to drain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// How to drain a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DrainRequest {
-    /// After so long, all that it still has moves; without one, batch tasks that do not move may take as long as they do.
+    /// Attempts that are left after this time move to other workers: a duration such as `1h30m` or a number of seconds,
+    /// at most 7 days. Without a deadline, batch tasks may take as long as they need.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("type" = ["string", "number", "null"], "examples" = ["1h30m"]))]
     pub deadline: Option<Span>,
 }
 
-/// How far a worker is with draining.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A signal to send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignalRequest {
+    /// Name of the signal, with or without `SIG`.
+    #[schemars(extend("examples" = ["SIGUSR1"]))]
+    pub signal: String,
+}
+
+/// Progress of a drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Draining {
-    /// From then on, all that it still has moves.
+    /// When attempts that are left move to other workers.
     pub until: Option<DateTime<Utc>>,
-    /// When it had nothing left; none while it has.
+    /// When the worker had no attempts left; null while it has some.
     pub drained_at: Option<DateTime<Utc>>,
 }
 
-/// What a worker's machine is doing, tasks or not.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// What a worker's machine is using, by tasks or anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
-    /// Busy share of all processors, 0 to 1.
+    /// Busy share of all CPU cores, 0 to 1.
     pub cpu: Option<f64>,
-    /// Memory in use.
+    /// Memory in use, in bytes.
     pub memory_bytes: u64,
-    /// Memory of the machine.
+    /// Memory of the machine, in bytes.
     pub memory_total_bytes: u64,
-    /// Load averages of 1, 5 and 15 minutes.
+    /// Load averages over 1, 5 and 15 minutes.
     pub load: [f64; 3],
-    /// In use on the file system of the worker's data directory.
+    /// Bytes in use on the file system of the worker's data directory.
     pub disk_bytes: u64,
-    /// Its size.
+    /// Size of that file system in bytes.
     pub disk_total_bytes: u64,
 }
 
 /// A worker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Worker {
-    /// Its number.
+    /// Worker number.
     pub id: WorkerId,
-    /// Its name, unique in the project.
+    /// Name of the worker, unique in the project.
     pub name: String,
-    /// `online`, `cordoned`, `draining`, `offline` or `lost`.
+    /// State of the worker.
+    #[schemars(with = "WorkerState")]
     pub state: String,
-    /// What its operator wants it to take, connected or not: `open`, `cordoned` or `draining`.
+    /// What the worker is allowed to take, connected or not.
     #[serde(default)]
+    #[schemars(extend("enum" = Intake::ALL.map(Intake::as_str)))]
     pub intake: String,
-    /// How far it is, if it is to drain.
+    /// Progress of the drain; null if the worker is not to drain.
     pub draining: Option<Draining>,
-    /// Where it stands.
+    /// Datacenter of the worker.
     pub datacenter: String,
-    /// Its operator's marks.
+    /// Labels of the worker.
     pub labels: BTreeMap<String, String>,
-    /// What it offers.
+    /// What the worker offers.
     pub capacity: Amounts,
     /// What its tasks have reserved of that.
     pub allocated: Amounts,
-    /// What its machine is doing; none when it is not connected.
+    /// What its machine is using; null if the worker is not connected.
     pub usage: Option<Usage>,
-    /// What it can execute with.
+    /// Drivers of the worker.
     pub drivers: Vec<DriverStatus>,
-    /// Attempts that it executes.
+    /// Number of attempts that the worker executes.
     pub running: i64,
-    /// Attempts that wait on it.
+    /// Number of attempts that wait on the worker for their start.
     pub waiting: i64,
-    /// Version of its program.
+    /// Version of the worker's program.
     pub version: String,
-    /// Processor architecture.
+    /// CPU architecture.
     pub arch: String,
     /// Operating system.
     pub os: String,
-    /// What its operator should know.
+    /// What the operator of the worker should know.
     pub warnings: Vec<String>,
-    /// How far its clock is ahead of the master's, less than 0 if it is behind; none until that is measured.
+    /// How far the worker's clock is ahead of the master's, in seconds; negative if it is behind, null until it is
+    /// measured.
     #[serde(default)]
     pub clock_ahead_seconds: Option<f64>,
-    /// When it first dialled in.
+    /// When the worker first connected.
     pub created_at: DateTime<Utc>,
-    /// When it was last heard of.
+    /// When the master last heard of the worker.
     pub last_seen_at: DateTime<Utc>,
 }
 
-/// How a worker was doing at a moment: shares of what it offers, and of what its machine has.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// Load of a worker at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sample {
-    /// When.
+    /// When the sample was taken.
     pub at: DateTime<Utc>,
-    /// Reserved by tasks.
+    /// Share of the offered CPU cores that tasks have reserved, 0 to 1.
     pub cpu_allocated: f64,
-    /// Busy, whoever it was.
+    /// Busy share of all CPU cores of the machine, 0 to 1.
     pub cpu_used: Option<f64>,
-    /// Reserved by tasks.
+    /// Share of the offered memory that tasks have reserved, 0 to 1.
     pub memory_allocated: f64,
-    /// In use, by whomever.
+    /// Share of the machine's memory that is in use, 0 to 1.
     pub memory_used: f64,
-    /// Attempts that it executed.
+    /// Number of attempts that the worker executed.
     pub running: i64,
 }
 
-/// A key.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// An API key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Key {
-    /// Its number.
+    /// Key number.
     pub id: i64,
-    /// `worker` or `user`.
+    /// `worker` lets a worker connect, `user` calls the API.
+    #[schemars(extend("enum" = KEY_KINDS))]
     pub kind: String,
-    /// What it is for.
+    /// What the key is for.
     pub name: String,
-    /// How the key begins, to recognise it by.
+    /// How the key begins.
     pub prefix: String,
-    /// When it was made.
+    /// When the key was created.
     pub created_at: DateTime<Utc>,
-    /// When it was last used, to about a minute.
+    /// When the key was last used, to within a minute.
     pub last_used_at: Option<DateTime<Utc>>,
-    /// From when on it is refused.
+    /// When the key expires; null if it does not.
     pub expires_at: Option<DateTime<Utc>>,
-    /// When it was revoked.
+    /// When the key was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
-    /// The key itself: once, in the answer to its creation.
+    /// The key itself; only in the response to its creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
 
-/// What to make a key from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A key to create.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
-    /// `worker` or `user`.
+    /// `worker` lets a worker connect, `user` calls the API.
+    #[schemars(extend("enum" = KEY_KINDS))]
     pub kind: String,
-    /// What it is for.
+    /// What the key is for: 1 to 120 printable characters.
+    #[schemars(length(min = 1, max = 120))]
     pub name: String,
-    /// How long it is good for, in seconds; none means until it is revoked.
+    /// Lifetime in seconds, at most 100 years; without it the key is valid until it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3_153_600_000_u64))]
     pub expires_in_seconds: Option<u64>,
 }
 
 /// A link that signs in to the dashboard, once.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LoginLink {
-    /// Open this in a browser.
+    /// Address to open in a browser; it signs in once.
     pub url: String,
-    /// It is refused from then on.
+    /// When the link expires.
     pub expires_at: DateTime<Utc>,
 }
 
 /// One line of history.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
-    /// Counted up; give it as `Last-Event-ID` to go on after it.
+    /// Event number. `Last-Event-ID` or `after` with this number continues after the event.
     pub id: i64,
-    /// When.
+    /// When it happened.
     pub at: DateTime<Utc>,
-    /// What: `job.submitted`, `task.running`, `worker.online`, …
+    /// What happened, such as `job.submitted`, `task.running` or `worker.online`.
     pub kind: String,
-    /// On which job.
+    /// Job number.
     pub job: Option<JobId>,
-    /// On which task of it, by address.
+    /// Address of the task.
     pub task: Option<String>,
-    /// Which attempt.
+    /// Number of the attempt.
     pub attempt: Option<u32>,
-    /// On, or by, which worker.
+    /// Name of the worker.
     pub worker: Option<String>,
-    /// Who or what caused it.
+    /// Who or what caused the event.
     pub actor: String,
-    /// Why, in a sentence.
+    /// Why it happened, in a sentence.
     pub message: String,
 }
 
-/// Why the tasks of a job wait, and where the others were placed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Why the tasks of a job wait.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
-    /// The job.
+    /// Job number.
     pub job: JobId,
-    /// The whole in one sentence.
+    /// Summary in one sentence.
     pub message: String,
-    /// One entry for each definition that has waiting tasks, and for the first few tasks that take long to start.
+    /// One entry for each task definition with waiting tasks, and for the first few tasks that take long to start.
     pub waiting: Vec<WaitingTasks>,
 }
 
 /// Why tasks of one definition wait.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitingTasks {
-    /// Name of the definition, or the address of a task that is about to start.
+    /// Name of the task definition, or address of a task that is about to start.
     pub task: String,
-    /// So many of its tasks wait.
+    /// Number of tasks that wait.
     pub count: i64,
-    /// Why, in one sentence.
+    /// Why they wait, in one sentence.
     pub message: String,
-    /// What would help; none if waiting does.
+    /// What would help; null if waiting does.
     pub help: Option<String>,
-    /// Changes of one thing alone that would let it run at once, in sentences; those that help most come first.
+    /// Single changes that would let the task run at once, in sentences, the most helpful first.
     #[serde(default)]
     pub would_help: Vec<String>,
-    /// Where the first of them stands in the queue of its project; none if it does not wait for a worker.
+    /// Position of the first of them in the queue of its project; null if it does not wait for a worker.
     #[serde(default)]
     pub line: Option<PlaceInLine>,
-    /// Worker by worker, what keeps it out.
+    /// Worker by worker, what keeps the task out.
     pub workers: Vec<WorkerVerdict>,
 }
 
-/// A place in the queue of a project.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A position in the queue of a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlaceInLine {
-    /// So many tasks go first, if all owners' tasks are alike and take turns.
+    /// Number of tasks that go first, if the tasks of all owners are alike.
     pub ahead: u64,
-    /// So many wait in all.
+    /// Number of tasks that wait in all.
     pub waiting: u64,
 }
 
-/// What waits for workers, and how the scheduler does.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Waiting tasks and the state of the scheduler.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Queue {
-    /// How workers are chosen for jobs that do not say.
+    /// Placement strategy of jobs that do not name one.
     pub strategy: String,
-    /// So many tasks wait.
+    /// Number of waiting tasks.
     pub waiting: u64,
     /// Since when the first of them could have been placed.
     pub waiting_since: Option<DateTime<Utc>>,
-    /// The scheduler's passes since the master started.
+    /// Passes of the scheduler since the master started.
     pub passes: Passes,
-    /// What waits, by class, in the order in which it will go; at most 100.
+    /// Waiting tasks by class, in the order in which they will be placed; at most 100 classes.
     pub classes: Vec<QueueClass>,
 }
 
-/// How the scheduler has done since the master started, and lately: for all projects, and so told to the first project only,
-/// that of the installation's operator.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// Passes of the scheduler, for all projects; empty except for users of the first project, whose installation it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Passes {
-    /// So many passes had something to do.
+    /// Number of passes that had something to do.
     pub count: u64,
-    /// The last ones, oldest first; at most 300.
+    /// The latest passes, oldest first; at most 300.
     pub recent: Vec<Pass>,
 }
 
 /// One pass of the scheduler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pass {
-    /// When it began.
+    /// When the pass began.
     pub at: DateTime<Utc>,
-    /// How long it took in all, with the database, in microseconds.
+    /// Duration of the whole pass, including the database, in microseconds.
     pub micros: u64,
-    /// How long the decision alone took.
+    /// Duration of the decision alone, in microseconds.
     pub decision_micros: u64,
 }
 
-/// Waiting tasks with equal needs, priority and owner.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Waiting tasks with equal requirements, priority and owner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueClass {
-    /// Its number.
+    /// Class number.
     pub class: i64,
-    /// Higher goes first.
+    /// Priority; higher goes first.
     pub priority: i16,
-    /// Who submitted them.
+    /// Name of the user who submitted the tasks.
     pub owner: String,
-    /// What they need, in a few words.
+    /// Requirements of the tasks, in a few words.
     pub needs: String,
-    /// The first job of which some wait.
+    /// Number of the first job with waiting tasks of this class.
     pub job: JobId,
-    /// Its name.
+    /// Name of that job.
     pub job_name: String,
-    /// When the first of them could have been placed, or can be.
+    /// Since when the first of the tasks could have been placed, or when it can be.
     pub since: DateTime<Utc>,
-    /// Why they wait, with what would help.
+    /// Why the tasks wait, and what would help.
     #[serde(flatten)]
     pub why: WaitingTasks,
 }
 
 /// What keeps one worker out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerVerdict {
-    /// Its number.
+    /// Worker number.
     pub worker_id: WorkerId,
-    /// Its name.
+    /// Name of the worker.
     pub worker: String,
-    /// The first need that it does not meet; none if it could take the task now.
+    /// The first requirement that the worker does not meet; null if it could take the task now.
     pub unfit: Option<Infeasible>,
     /// The same as a sentence.
     pub message: String,
 }
 
-/// What is running here.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What is running.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
     /// `gaffer`.
     pub name: String,
     /// Version of the program.
     pub version: String,
-    /// Version of the protocol that workers speak.
+    /// Version of the worker protocol.
     pub worker_protocol: u32,
 }
 
-/// What went wrong, as RFC 9457 has it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What went wrong (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
-    /// `about:blank`: the code says more than a page would.
+    /// `about:blank`: `code` has the details.
     #[serde(rename = "type", default)]
     pub kind: String,
     /// The HTTP status in words.
     pub title: String,
-    /// The HTTP status.
+    /// The HTTP status code.
     pub status: u16,
-    /// Stable, for programs.
+    /// Stable code for programs.
     pub code: String,
-    /// For people.
+    /// Message for people.
     pub detail: String,
-    /// Names this request in the master's log.
+    /// Id of the request in the master's log; also in the header `x-request-id`.
     #[serde(default)]
     pub request_id: String,
-    /// For conflicts: the state that does not allow it.
+    /// For conflicts: the present state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// The fields at fault.
@@ -524,11 +556,11 @@ pub struct Problem {
 }
 
 /// One field at fault.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProblemField {
-    /// JSON pointer into the body, or `query:name`, or `header:name`.
+    /// JSON pointer into the body, or `query:NAME`, `header:NAME`, `path:NAME`.
     pub pointer: String,
-    /// What is wrong with it.
+    /// What is wrong with the field.
     pub detail: String,
     /// What may have been meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -24,6 +24,7 @@ use gaffer_domain::spec::{DriverKind, PortProtocol, Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
 use gaffer_domain::worker::place::Place;
 use gaffer_domain::{AttemptRef, WorkerId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -122,11 +123,11 @@ pub struct Hello {
 }
 
 /// A driver and whether it works.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriverStatus {
-    /// Which driver.
+    /// Name of the driver.
     pub driver: DriverKind,
-    /// Whether it can be given work.
+    /// Whether it works.
     pub healthy: bool,
     /// Its version, or why it does not work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -213,34 +214,34 @@ pub struct Ended {
 }
 
 /// What an attempt runs in, beyond what its spec says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ContainerFacts {
-    /// The daemon's name for the container.
+    /// Id of the container.
     pub id: String,
     /// Exactly which image: `name@sha256:…` as its registry knows it, else the image's own `sha256:…`.
     pub image: String,
-    /// Ports as they are reachable on the worker's machine.
+    /// Published ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PublishedPort>,
 }
 
 /// A port of a container and where to find it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PublishedPort {
-    /// On the worker's machine.
+    /// Port on the worker's machine.
     pub host: u16,
-    /// In the container.
+    /// Port in the container.
     pub container: u16,
-    /// Over what.
+    /// Protocol of the port.
     pub protocol: PortProtocol,
 }
 
 /// What ending an attempt took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KillReceipt {
-    /// Processes that were ended with SIGKILL.
+    /// Number of processes that were killed with SIGKILL.
     pub killed: u32,
-    /// Processes that are still there.
+    /// Number of processes that are still there.
     pub left: u32,
 }
 

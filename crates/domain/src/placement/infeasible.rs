@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::requirements::HostPort;
@@ -10,76 +11,76 @@ use crate::quantity::{Bytes, Cpu};
 use crate::spec::DriverKind;
 use crate::worker::WorkerState;
 
-/// The first need that keeps a worker out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The first requirement of a task that a worker does not meet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum Infeasible {
-    /// It belongs to another project. Nobody is shown this: who asks sees the workers of one project only.
+    /// The worker belongs to another project. No response has this: each is about the workers of one project.
     OtherProject,
-    /// It is not connected.
+    /// The worker is not connected.
     Away {
-        /// Offline or lost.
+        /// State of the worker: offline or lost.
         state: WorkerState,
     },
-    /// It takes nothing new, and what it has leaves.
+    /// The worker is draining.
     Draining,
-    /// It takes nothing new.
+    /// The worker is cordoned.
     Cordoned,
-    /// It cannot execute this kind of task.
+    /// The worker cannot execute this kind of task.
     Driver {
-        /// The driver that is missing.
+        /// Name of the driver.
         driver: DriverKind,
-        /// Why it does not work, if the worker has it at all.
+        /// Why the driver does not work, if the worker has it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },
-    /// It is in another place.
+    /// The worker is in another datacenter.
     Datacenter {
-        /// Where it is.
+        /// Datacenter of the worker.
         datacenter: String,
     },
-    /// It is not what a constraint asks for.
+    /// The worker does not meet a constraint.
     Constraint {
-        /// The part that does not hold.
+        /// The part of the constraint that does not hold.
         constraint: String,
-        /// The facts that it asks about, as they are: `labels.gpu is v100`.
+        /// The facts of the worker that it is about, such as `labels.gpu is v100`.
         found: String,
     },
-    /// It could not run this even if it did nothing else.
+    /// The worker could not run the task even if it ran nothing else.
     TooSmall {
-        /// What there is too little of.
+        /// The resource that is short.
         resource: Resource,
-        /// What the task wants.
+        /// How much of it the task asks for.
         wanted: String,
-        /// What the worker has in all.
+        /// How much of it the worker has in all.
         capacity: String,
     },
-    /// It could, but not beside what it runs now.
+    /// The worker could run the task, but not beside what it runs now.
     Busy {
-        /// What there is too little of.
+        /// The resource that is short.
         resource: Resource,
-        /// What the task wants.
+        /// How much of it the task asks for.
         wanted: String,
-        /// What is left.
+        /// How much of it is free.
         free: String,
     },
-    /// A port of its machine is taken by another task.
+    /// Another task uses the port on the machine of the worker.
     Port {
-        /// Which.
+        /// The port.
         port: HostPort,
     },
-    /// It has a task of the same definition, and no two of these may be on one worker.
+    /// The worker has a task of the same definition, which asks for distinct workers.
     DistinctWorkers,
-    /// It is kept for a task that has waited for longer, see [`KEPT_AFTER`](crate::queue::KEPT_AFTER).
+    /// The worker is reserved for a task that has waited for longer.
     Kept,
-    /// It has given back a task of this kind without starting it, and is not offered one for a while.
+    /// The worker has given back such a task without starting it, and is offered none for a while.
     GaveBack {
-        /// It is offered one again then.
+        /// When it is offered one again.
         until: Time,
     },
-    /// It has [`MAX_BACKLOG`](super::MAX_BACKLOG) attempts to start before it is given another.
+    /// Too many attempts wait on the worker for their start.
     Backlogged {
-        /// So many wait there for their start.
+        /// Number of attempts that wait.
         waiting: u32,
     },
 }
@@ -124,11 +125,11 @@ impl fmt::Display for Infeasible {
     }
 }
 
-/// What a worker can have too little of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A resource that a worker can have too little of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Resource {
-    /// Processors.
+    /// CPU cores.
     Cpu,
     /// Memory.
     Memory,

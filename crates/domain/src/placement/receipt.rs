@@ -1,62 +1,62 @@
 //! How a decision came about; kept with the attempt.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Time, WorkerId};
 
-/// How a decision came about.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// How a worker was chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Receipt {
-    /// The strategy that scored.
+    /// Placement strategy.
     pub strategy: String,
-    /// When it was made; none in receipts from before this was kept.
+    /// When the worker was chosen; absent in old records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
-    /// The project's workers, in whatever state.
+    /// Number of workers of the project, in any state.
     pub workers: u32,
-    /// Of those, the ones that could run the task if they did nothing else; none in receipts from before this was kept.
+    /// Number of those that could run the task if they ran nothing else; absent in old records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suitable: Option<u32>,
-    /// Of those, the ones that could take it now.
+    /// Number of those that could take the task at that time.
     pub feasible: u32,
-    /// Of those, the ones that ranked behind all others because there was no fresh reading of their machines, which the
-    /// strategy needs.
+    /// Number of those that ranked last, as there was no recent measurement of their machines, which the strategy needs.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unmeasured: u32,
-    /// The chosen one and the next best; at most [`Receipt::MAX_CANDIDATES`].
+    /// The chosen worker and the next best.
     pub candidates: Vec<Candidate>,
 }
 
-/// One worker's part in a decision.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A worker that could have been chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Candidate {
-    /// Which worker.
+    /// Worker number.
     pub worker: WorkerId,
-    /// Its name at the time.
+    /// Name of the worker at that time.
     pub name: String,
-    /// Lower is better, of those that start the task at once, have been measured where that matters, and hold equally many
-    /// tasks of a definition that is spread.
+    /// Score: lower is better among workers that can start the task at once, have been measured if that matters, and hold
+    /// equally many tasks of a definition that is spread.
     pub score: f64,
-    /// What the score is made of; what is 0 is left out.
+    /// Parts of the score; those that are 0 are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
-    /// There was no fresh reading of its machine, which the strategy needs.
+    /// Whether there was no recent measurement of its machine, which the strategy needs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unmeasured: bool,
-    /// It had no room: the task would have waited there for a moment.
+    /// Whether the task would have waited there for room.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waits: bool,
-    /// Tasks of the definition on workers with the same value of the fact that they are spread over.
+    /// Number of tasks of the definition on workers with the same value of the fact that they are spread over.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub siblings: u32,
 }
 
 /// A part of a score.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Part {
-    /// Where it comes from: `cpu`, `memory`, `disk`, `countables`, `jobs`, `affinity`, or `turn`.
+    /// What it is about: `cpu`, `memory`, `disk`, `countables`, `jobs`, `affinity`, or `turn`.
     pub name: String,
-    /// How much it adds; of *spread*, whose score is the largest, how large it is.
+    /// How much it adds; for the strategy `spread`, whose score is the largest part, how large it is.
     pub value: f64,
 }
 

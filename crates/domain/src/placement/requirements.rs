@@ -64,11 +64,13 @@ pub struct DefinitionRef {
 }
 
 /// A port of a worker's machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct HostPort {
-    /// Its number; never 0.
+    /// Port number.
     pub port: u16,
-    /// What it speaks.
+    /// Protocol of the port.
     pub protocol: PortProtocol,
 }
 

@@ -1,8 +1,9 @@
-//! Writes the tables of the documentation that come from the program's own tables.
+//! Writes the parts of the documentation that come from the program itself: the tables of fields and the description of the API.
 
 use std::fs;
 use std::path::Path;
 
+use gaffer_e2e::openapi;
 use gaffer_e2e::spec_reference::{PAGES, with_tables};
 
 fn main() -> anyhow::Result<()> {
@@ -11,5 +12,5 @@ fn main() -> anyhow::Result<()> {
         let path = root.join(page);
         fs::write(&path, with_tables(&fs::read_to_string(&path)?))?;
     }
-    Ok(())
+    openapi::generate(&root)
 }

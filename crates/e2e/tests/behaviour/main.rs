@@ -14,6 +14,7 @@ mod connections;
 mod containers;
 mod copies;
 mod crash;
+mod description;
 mod doors;
 mod draining;
 mod environment;

@@ -291,6 +291,7 @@ async fn hostile_text_is_escaped_in_the_source_of_every_page() {
         "/keys".to_owned(),
         "/events".to_owned(),
         "/system".to_owned(),
+        "/reference".to_owned(),
     ] {
         let page = stage.page(&path, &cookie).await;
         assert_eq!(page.status(), 200, "{path}");

@@ -23,7 +23,7 @@ pub async fn neighbour(stage: &Stage) -> (Client, String) {
 }
 
 /// Sets a report aside, as if the database had refused it.
-async fn dead_letter(stage: &Stage, job: i64) -> i64 {
+pub async fn dead_letter(stage: &Stage, job: i64) -> i64 {
     let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
     let sql = "INSERT INTO dead_letters (kind, project_id, job_id, task_id, attempt, body, reason) \
                SELECT 'report', j.project_id, j.id, t.id, 1, '', 'refused' \

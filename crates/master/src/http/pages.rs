@@ -21,6 +21,7 @@ mod new_job;
 mod overview;
 mod plot;
 mod queue;
+pub(super) mod reference;
 mod rows;
 mod stream;
 mod stream_lines;
@@ -78,6 +79,7 @@ pub fn routes() -> Router<Doors> {
         .route("/system", get(system::show))
         .route("/system/dead-letters/{letter}/retry", post(system::retry))
         .route("/system/dead-letters/{letter}/delete", post(system::delete))
+        .route("/reference", get(reference::show))
         .route("/events", get(events::list))
         .route("/events/live", get(events::live))
         .route("/static/{name}", get(assets::serve))

@@ -3,29 +3,24 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, header};
 use gaffer_domain::quantity::Span;
 use gaffer_protocol::rest::Page;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
-use serde::Serialize;
 
+use super::API_PREFIX;
 use super::error::Error;
 use crate::records::Task;
 
 /// Entries on a page, if nobody says.
-const DEFAULT_LIMIT: u32 = 50;
+pub const DEFAULT_LIMIT: u32 = 50;
 /// Most entries on a page.
-const MAX_LIMIT: u32 = 500;
+pub const MAX_LIMIT: u32 = 500;
 
 /// What is wrong with a cursor that nobody gave.
 const NO_CURSOR: &str = "this is no cursor that an earlier page gave";
-
-/// Below which the API stands; its routes do not see it.
-const API_PREFIX: &str = "/api/v1";
 
 /// Whether the client prefers this media type: it names it.
 pub fn wants(headers: &HeaderMap, media_type: &str) -> bool {
@@ -157,16 +152,8 @@ impl Params {
         read().map(Some).ok_or_else(|| wrong("cursor", NO_CURSOR))
     }
 
-    /// A page of a list of the API, with a link to the next one: the same request with another cursor.
-    pub fn answer<T: Serialize>(&self, page: &Page<T>) -> Response {
-        let link = page.next_cursor.as_ref().map(|cursor| self.next_link(cursor));
-        let link = link.and_then(|link| HeaderValue::from_str(&link).ok());
-        let mut response = Json(page).into_response();
-        response.headers_mut().extend(link.map(|link| (header::LINK, link)));
-        response
-    }
-
-    fn next_link(&self, cursor: &str) -> String {
+    /// A link to the next page of a list of the API: the same request with another cursor.
+    pub fn next_link(&self, cursor: &str) -> String {
         let kept = self.pairs.iter().filter(|(name, _)| name != "cursor");
         let kept = kept.map(|(name, value)| format!("{}={}&", encoded(name), encoded(value)));
         format!("<{API_PREFIX}{}?{}cursor={cursor}>; rel=\"next\"", self.path, kept.collect::<String>())

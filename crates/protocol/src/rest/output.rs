@@ -1,33 +1,34 @@
 //! Output as the API sends it, line by line or event by event.
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Task;
 use crate::output::Stream;
 
-/// Part of an output, one line of `application/x-ndjson` or the data of one server-sent event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Part of an output: one line of `application/x-ndjson`, or the data of one server-sent event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputLine {
     /// Bytes of one stream.
     Data(OutputData),
-    /// The end of a task's output: what became of the task.
+    /// The end of a task's output, with the task as it is then.
     End(Box<Task>),
 }
 
 /// Bytes of one stream of one attempt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OutputData {
-    /// The task's address.
+    /// Address of the task.
     pub task: String,
-    /// The attempt's number.
+    /// Number of the attempt.
     pub attempt: u32,
-    /// Offset of the first byte in the attempt's output (both streams together).
+    /// Offset of the first byte in the output of the attempt (both streams together), in bytes.
     pub offset: u64,
     /// When the bytes were read.
     pub at: DateTime<Utc>,
-    /// From where.
+    /// Which stream the bytes were written to.
     pub stream: Stream,
     /// The bytes, if they are UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,24 +1,25 @@
 //! What is said about the standard input of a task.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How far the standard input of a task is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Position in the standard input of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StdinPosition {
-    /// The first byte that its process has not taken.
+    /// Offset of the first byte that the process has not taken.
     pub offset: u64,
-    /// Whether there can be more.
+    /// Whether more bytes can be written.
     pub state: StdinState,
 }
 
 /// Whether bytes can be written to the standard input of a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StdinState {
-    /// Not now: its process has not started, does not read, or cannot be reached. The same request can be sent again.
+    /// Not now: the process has not started, does not read, or cannot be reached. Send the same request again.
     Waiting,
-    /// Yes.
+    /// More bytes can be written.
     Open,
-    /// Not any more: the end was written, or its process reads no more.
+    /// The end was written, or the process reads no more.
     Closed,
 }

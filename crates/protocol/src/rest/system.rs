@@ -2,93 +2,95 @@
 
 use chrono::{DateTime, Utc};
 use gaffer_domain::JobId;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Something that a worker sent and the database refused: kept, and not recorded.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetter {
-    /// Its number.
+    /// Number of the dead letter.
     pub id: i64,
     /// When it was set aside.
     pub at: DateTime<Utc>,
-    /// When it was tried last.
+    /// When storing it was last tried.
     pub tried_at: DateTime<Utc>,
-    /// `output` or `report`.
+    /// What was refused.
+    #[schemars(extend("enum" = ["output", "report"]))]
     pub kind: String,
-    /// About which job.
+    /// Job number.
     pub job: Option<JobId>,
-    /// About which task of it, by address.
+    /// Address of the task.
     pub task: Option<String>,
-    /// Which attempt.
+    /// Number of the attempt.
     pub attempt: Option<u32>,
-    /// Who sent it.
+    /// Name of the worker that sent it.
     pub worker: Option<String>,
-    /// Of output: where it belongs in the attempt's output.
+    /// For output: its offset in the output of the attempt, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
-    /// Of output: how much it is.
+    /// For output: its size in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// What the database said.
+    /// Error message of the database.
     pub reason: String,
 }
 
-/// How the master is doing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// State of the master.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct System {
-    /// What keeps it from recording anything, if something does.
+    /// Why the database records nothing at present; null if it does.
     pub database_trouble: Option<Trouble>,
-    /// What single changes wait for, if any did lately.
+    /// Why single changes wait, if any did lately.
     pub change_trouble: Option<Trouble>,
-    /// Jobs of the project that somebody else holds locked in the database; what happens to them waits.
+    /// Jobs of the project that another transaction holds locked in the database; their changes wait.
     pub locked_jobs: Vec<LockedJob>,
-    /// Whether the database refused anything of the project that is kept as a dead letter.
+    /// Whether the project has dead letters.
     pub has_dead_letters: bool,
     /// Background loops.
     pub loops: Vec<BackgroundLoop>,
 }
 
-/// Something that is wrong with the database.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A problem with the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Trouble {
-    /// Since when.
+    /// When it began.
     pub since: DateTime<Utc>,
-    /// What it says.
+    /// Error message.
     pub message: String,
 }
 
-/// A job that somebody else holds locked in the database.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A job that another transaction holds locked in the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LockedJob {
-    /// Which job.
+    /// Job number.
     pub job: JobId,
-    /// Since when its changes wait.
+    /// Since when its changes have waited.
     pub since: DateTime<Utc>,
 }
 
-/// A background loop and how its last run went.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A background loop and the result of its last run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BackgroundLoop {
-    /// Its name.
+    /// Name of the loop.
     pub name: String,
-    /// What it is for.
+    /// Purpose of the loop.
     pub description: String,
-    /// How long it waits when there is nothing to do.
+    /// Pause between runs when there is nothing to do, in seconds.
     pub period_seconds: f64,
-    /// How often it ran.
+    /// Number of runs since the master started.
     pub runs: u64,
-    /// When the run that is under way began.
+    /// When the present run began; null between runs.
     #[serde(default)]
     pub running_since: Option<DateTime<Utc>>,
-    /// When it began to fail, if its last run did.
+    /// When it began to fail; null if its last run succeeded.
     #[serde(default)]
     pub failing_since: Option<DateTime<Utc>>,
     /// When its last run began.
     pub last_run_at: Option<DateTime<Utc>>,
-    /// How long that took.
+    /// Duration of its last run in seconds.
     pub last_run_seconds: Option<f64>,
-    /// How many things it dealt with, unless it failed.
+    /// Number of items that its last run dealt with; null if the run failed.
     pub last_run_done: Option<u64>,
-    /// Why it failed, if it did.
+    /// Why its last run failed; null if it did not.
     pub last_run_error: Option<String>,
 }

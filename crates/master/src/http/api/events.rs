@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use gaffer_domain::JobId;
-use gaffer_protocol::rest::Page;
+use gaffer_protocol::rest::{self, Page};
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::super::bodies;
+use super::super::description::{
+    Answer, CURSOR, Content, Description, LIMIT, Listed, NEXT_PAGE, Operation, Parameter, Schemas, Success,
+    Values,
+};
 use super::super::error::Error;
 use super::super::params::{Params, id, page_of, wants, wrong};
 use crate::look_rate::LookRate;
@@ -28,15 +33,46 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN_HELD_BACK: Duration = Duration::from_millis(100);
 const BATCH: u32 = 200;
 
+const QUERY: &[Parameter] = &[
+    LIMIT,
+    CURSOR,
+    Parameter::new(
+        "after",
+        Values::Integer { least: 0, most: i64::MAX as u64, default: None },
+        "Only events after the one with this number, oldest first and without a cursor.",
+    ),
+];
+const LAST_EVENT_ID: Parameter = Parameter::new(
+    "Last-Event-ID",
+    Values::Pattern("^[0-9]{1,18}$", "42"),
+    "Of a live stream: continue after the event with this number.",
+);
+
+pub const OF_PROJECT: Operation = Operation {
+    description: "A page, newest first. With `Accept: text/event-stream`: a live stream of what happens from now on, or after \
+        `Last-Event-ID` or `after`.",
+    query: QUERY,
+    headers: &[LAST_EVENT_ID],
+    ..Operation::new("list_events", "List or follow the history of the project")
+};
+
 /// `GET /events`
 pub async fn of_project(
     State(views): State<Arc<Views>>,
     actor: Actor,
     headers: HeaderMap,
     params: Params,
-) -> Result<Response, Error> {
+) -> Result<History, Error> {
     history(views, actor, None, &headers, params).await
 }
+
+pub const OF_JOB: Operation = Operation {
+    description: "A page, newest first. With `Accept: text/event-stream`: a live stream from the first event of the job on, or \
+        after `Last-Event-ID` or `after`.",
+    query: QUERY,
+    headers: &[LAST_EVENT_ID],
+    ..Operation::new("list_job_events", "List or follow the history of a job")
+};
 
 /// `GET /jobs/{job}/events`
 pub async fn of_job(
@@ -45,7 +81,7 @@ pub async fn of_job(
     Path(job): Path<String>,
     headers: HeaderMap,
     params: Params,
-) -> Result<Response, Error> {
+) -> Result<History, Error> {
     let job: JobId = id(&job, "job")?;
     tasks::own_job(&views.reads, &actor, job).await?;
     history(views, actor, Some(job), &headers, params).await
@@ -57,20 +93,43 @@ async fn history(
     job: Option<JobId>,
     headers: &HeaderMap,
     params: Params,
-) -> Result<Response, Error> {
-    let params = params.only(&["limit", "cursor", "after"], &[])?;
+) -> Result<History, Error> {
     let limit = params.limit()?;
     if wants(headers, "text/event-stream") {
         let after = last_event_id(headers, &params)?;
-        return Ok(live(views, actor, job, after).await?.into_response());
+        return Ok(History(live(views, actor, job, after).await?.into_response()));
     }
     if let Some(after) = params.parse::<i64>("after", "the number of an event")? {
         let found = views.reads.events_after(actor.project, job, after, limit).await?;
         let page = Page { items: found.events, next_cursor: None };
-        return Ok(Json(page.map(bodies::event)).into_response());
+        return Ok(History(Json(page.map(bodies::event)).into_response()));
     }
     let events = views.reads.events_before(actor.project, job, params.cursor()?, limit + 1).await?;
-    Ok(params.answer(&page_of(events, limit, |event| event.id).map(bodies::event)))
+    let page = page_of(events, limit, |event| event.id).map(bodies::event);
+    Ok(History(Listed::of(&params, page).into_response()))
+}
+
+/// A page of history, or a live stream.
+#[derive(Debug)]
+pub struct History(Response);
+
+impl IntoResponse for History {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Answer for History {
+    fn describe(description: &mut Description, schemas: &mut Schemas) {
+        let stream = json!({
+            "type": "string",
+            "description": "Server-sent events: the event name is the `kind` of an `Event`, the id its number, the data its JSON.",
+        });
+        let page = Content::json(schemas.answered::<Page<rest::Event>>());
+        let content = vec![page, Content { media_type: "text/event-stream", schema: stream }];
+        let success = Success { description: "A page, or a live stream", headers: vec![NEXT_PAGE], content };
+        description.answers(StatusCode::OK, success);
+    }
 }
 
 fn last_event_id(headers: &HeaderMap, params: &Params) -> Result<Option<i64>, Error> {

@@ -7,17 +7,28 @@ use axum::extract::State;
 use gaffer_protocol::rest::Version;
 use gaffer_protocol::wire::PROTOCOL_VERSION;
 
+use super::super::description::Operation;
 use super::super::error::Error;
 use crate::operations::Context;
 use crate::operations::readiness::{self, Readiness};
 use crate::views::Views;
 
-/// `GET /livez`: the process answers.
-pub async fn livez() -> &'static str {
-    "ok\n"
+pub const LIVEZ: Operation = Operation {
+    description: "Answers as long as the process does.",
+    ..Operation::new("get_liveness", "Liveness check")
+};
+
+/// `GET /livez`
+pub async fn livez() -> String {
+    "ok\n".to_owned()
 }
 
-/// `GET /readyz`: the database answers, takes what is to be recorded, and this master leads.
+pub const READYZ: Operation = Operation {
+    description: "200 if the database answers and accepts changes, and this master leads.",
+    ..Operation::new("get_readiness", "Readiness check")
+};
+
+/// `GET /readyz`
 pub async fn readyz(
     State(context): State<Arc<Context>>,
     State(views): State<Arc<Views>>,
@@ -37,6 +48,8 @@ pub async fn readyz(
 pub async fn standby() -> Error {
     Error::Standby
 }
+
+pub const VERSION: Operation = Operation::new("get_version", "Get the version of the master");
 
 /// `GET /version`
 pub async fn version() -> Json<Version> {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,10 +13,13 @@ use gaffer_domain::job::JobState;
 use gaffer_domain::spec::JobSpec;
 use gaffer_protocol::rest::{Explanation, Job};
 
+use super::super::description::{
+    Accepted as Ordered, Answer, CURSOR, Description, Done, Header, LIMIT, Listed, Operation, Parameter,
+    SPAN, Schemas, SpecBody, Values,
+};
 use super::super::error::Error;
 use super::super::params::{Params, cursor, id, page_of, wrong};
 use super::super::{Site, bodies};
-use super::body_document;
 use crate::explain;
 use crate::operations::jobs::{self, Accepted, Rerun, Submit, Wait};
 use crate::operations::{Actor, Context};
@@ -31,6 +33,32 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 /// A page of jobs ends when their specifications have so many bytes.
 const MAX_SPECS_BYTES: usize = 4 << 20;
 const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
+/// The drivers that a list can be narrowed to.
+const DRIVERS: [&str; 3] = ["host", "docker", "scripted"];
+
+/// A name of the client's own for a request.
+const IDEMPOTENCY_KEY: Parameter = Parameter::new(
+    "Idempotency-Key",
+    Values::Pattern("^[\\x20-\\x7e]{1,255}$", "build-1042"),
+    "Name of this request, unique in the project: 1 to 255 printable ASCII characters. A repeated request with the same \
+     key gets the job of the first one; another request with the same key gets 422 `idempotency_key_reused`.",
+);
+/// The states that a list can be narrowed to.
+const STATE: Parameter = Parameter::new(
+    "state",
+    Values::Word(|| JobState::ALL.map(JobState::as_str).to_vec()),
+    "Only jobs in this state. Several states: repeat it, or separate them with commas.",
+)
+.repeatable();
+
+pub const SUBMIT: Operation = Operation {
+    description: "The body is at most 1 MiB. It is read by its content type; without one, and as \
+        `application/x-www-form-urlencoded` or `text/plain`, it counts as JSON. Mistakes in the specification are reported \
+        all at once, each with a pointer to its field.",
+    headers: &[IDEMPOTENCY_KEY],
+    errors: &[(404, "The job of an earlier request with the same idempotency key was deleted.")],
+    ..Operation::new("submit_job", "Submit a job")
+};
 
 /// `POST /jobs`
 pub async fn submit(
@@ -38,26 +66,49 @@ pub async fn submit(
     State(site): State<Arc<Site>>,
     actor: Actor,
     headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Error> {
+    body: SpecBody,
+) -> Result<SubmittedJob, Error> {
     jobs::check_size(body.len())?;
-    let spec = JobSpec::of(&body_document(&headers, &body)?).map_err(Error::spec)?;
+    let spec = JobSpec::of(&body.read()?).map_err(Error::spec)?;
     let wanted = Submit { spec: &spec, idempotency_key: idempotency_key(&headers)? };
     let accepted = jobs::submit(&context, &actor, wanted).await?;
     answer(&context, &site, &actor, accepted).await
 }
 
-/// `POST /jobs/{job}/rerun`: a new job of the same specification.
+pub const RERUN: Operation = Operation {
+    description: "The new job has the same specification and its own number.",
+    headers: &[IDEMPOTENCY_KEY],
+    errors: &[
+        (404, "The job, or that of an earlier request with the same idempotency key, does not exist."),
+        (409, "The job has not ended."),
+        (
+            422,
+            "This version cannot read the job's specification, or the idempotency key was used for another request.",
+        ),
+    ],
+    ..Operation::new("rerun_job", "Run a job again")
+};
+
+/// `POST /jobs/{job}/rerun`
 pub async fn rerun(
     State(context): State<Arc<Context>>,
     State(site): State<Arc<Site>>,
     actor: Actor,
     Path(job): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Error> {
+) -> Result<SubmittedJob, Error> {
     let wanted = Rerun { job: id(&job, "job")?, idempotency_key: idempotency_key(&headers)? };
     let accepted = jobs::rerun(&context, &actor, wanted).await?;
     answer(&context, &site, &actor, accepted).await
+}
+
+/// A job that was accepted, now or by an earlier request of the same name.
+#[derive(Debug)]
+pub struct SubmittedJob {
+    job: Job,
+    is_new: bool,
+    /// Its page, for people.
+    page: String,
 }
 
 async fn answer(
@@ -65,17 +116,41 @@ async fn answer(
     site: &Site,
     actor: &Actor,
     Accepted { job, is_new }: Accepted,
-) -> Result<Response, Error> {
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+) -> Result<SubmittedJob, Error> {
     let (accepted, spec) = jobs::get_whole(context, actor, job).await?;
-    let mut response = (status, Json(bodies::job(accepted, spec))).into_response();
-    let location = HeaderValue::from_str(&format!("/api/v1/jobs/{job}")).ok();
-    response.headers_mut().extend(location.map(|location| (header::LOCATION, location)));
-    // The page of the job, for people.
-    let page = format!("<{}/jobs/{job}>; rel=\"alternate\"; type=\"text/html\"", site.public_url);
-    let page = HeaderValue::from_str(&page).ok();
-    response.headers_mut().extend(page.map(|page| (header::LINK, page)));
-    Ok(response)
+    let page = format!("{}/jobs/{job}", site.public_url);
+    Ok(SubmittedJob { job: bodies::job(accepted, spec), is_new, page })
+}
+
+impl IntoResponse for SubmittedJob {
+    fn into_response(self) -> Response {
+        let SubmittedJob { job, is_new, page } = self;
+        let location = format!("/api/v1/jobs/{}", job.id);
+        let page = format!("<{page}>; rel=\"alternate\"; type=\"text/html\"");
+        let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+        let mut response = (status, Json(job)).into_response();
+        for (name, value) in [(header::LOCATION, location), (header::LINK, page)] {
+            let value = HeaderValue::from_str(&value).ok();
+            response.headers_mut().extend(value.map(|value| (name, value)));
+        }
+        response
+    }
+}
+
+impl Answer for SubmittedJob {
+    fn describe(description: &mut Description, schemas: &mut Schemas) {
+        let headers = [
+            Header { name: "Location", description: "Address of the job.", is_always_there: true },
+            Header {
+                name: "Link",
+                description: "Page of the job on the dashboard: `<…>; rel=\"alternate\"; type=\"text/html\"`.",
+                is_always_there: true,
+            },
+        ];
+        description.answers_json::<Job>(StatusCode::CREATED, "The new job", &headers, schemas);
+        let earlier = "The job of an earlier request with the same idempotency key";
+        description.answers_json::<Job>(StatusCode::OK, earlier, &headers, schemas);
+    }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
@@ -87,11 +162,34 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     })
 }
 
+pub const LIST: Operation = Operation {
+    description: "Newest first. A page ends when the specifications in it have 4 MiB, and a search without an index looks at \
+        15,000 jobs at a time.",
+    query: &[
+        LIMIT,
+        CURSOR,
+        STATE,
+        Parameter::new(
+            "label",
+            Values::Pattern("^[^=]+=", "team=vision"),
+            "Only jobs with this label: `KEY=VALUE`. Repeatable; all labels have to match.",
+        )
+        .repeatable(),
+        Parameter::new("name", Values::Text, "Only jobs whose name contains this, in any case."),
+        Parameter::new("driver", Values::Word(|| DRIVERS.to_vec()), "Only jobs with a task for this driver."),
+        Parameter::new("spec", Values::Flag, "`1`: with the specification of each job."),
+    ],
+    ..Operation::new("list_jobs", "List jobs")
+};
+
 /// `GET /jobs`
-pub async fn list(State(views): State<Arc<Views>>, actor: Actor, params: Params) -> Result<Response, Error> {
-    let params = params.only(&["limit", "cursor", "name", "driver", "spec"], &["state", "label"])?;
+pub async fn list(
+    State(views): State<Arc<Views>>,
+    actor: Actor,
+    params: Params,
+) -> Result<Listed<Job>, Error> {
     let limit = params.limit()?;
-    let with_specs = params.text("spec").is_none() || params.flag("spec")?;
+    let with_specs = params.flag("spec")?;
     let filter = filter(&params)?;
     let found = views.reads.job_search(actor.project, &filter, limit + 1, MAX_SEARCHED).await?;
     let mut page = page_of(found.jobs, limit, |job| job.id.0);
@@ -107,7 +205,7 @@ pub async fn list(State(views): State<Arc<Views>>, actor: Actor, params: Params)
         }
     }
     let mut specs = specs.into_iter();
-    Ok(params.answer(&page.map(|job| bodies::job(job, specs.next().unwrap_or_default()))))
+    Ok(Listed::of(&params, page.map(|job| bodies::job(job, specs.next().unwrap_or_default()))))
 }
 
 /// What the query asks for.
@@ -118,7 +216,7 @@ pub fn filter(params: &Params) -> Result<JobFilter, Error> {
         before: params.cursor()?.map(JobId),
         ..JobFilter::default()
     };
-    if filter.driver.as_deref().is_some_and(|driver| !["host", "docker", "scripted"].contains(&driver)) {
+    if filter.driver.as_deref().is_some_and(|driver| !DRIVERS.contains(&driver)) {
         return Err(wrong("driver", "expected host or docker"));
     }
     for state in params.list("state") {
@@ -141,7 +239,24 @@ fn labels(params: &Params) -> Result<BTreeMap<String, String>, Error> {
     Ok(labels)
 }
 
-/// `GET /jobs/{job}`: with `wait=60s&until=final`, answers when the job is over or the time is.
+pub const SHOW: Operation = Operation {
+    query: &[
+        Parameter::new(
+            "wait",
+            SPAN,
+            "How long to wait for the state in `until`, at most 60 s: a duration such as `30s`, or a number of seconds.",
+        ),
+        Parameter::new(
+            "until",
+            Values::Word(|| JobState::ALL.map(JobState::as_str).into_iter().chain(["final"]).collect()),
+            "The state to wait for; `final`, the default, is any in which the job has ended. A job that has ended is never \
+             waited for.",
+        ),
+    ],
+    ..Operation::new("get_job", "Get a job, or wait for it")
+};
+
+/// `GET /jobs/{job}`
 pub async fn show(
     State(context): State<Arc<Context>>,
     State(views): State<Arc<Views>>,
@@ -150,7 +265,6 @@ pub async fn show(
     params: Params,
 ) -> Result<Json<Job>, Error> {
     let job: JobId = id(&job, "job")?;
-    let params = params.only(&["wait", "until"], &[])?;
     let wait = params.span("wait", MAX_WAIT)?;
     let until = match params.text("until") {
         None | Some("final") => None,
@@ -166,27 +280,45 @@ pub async fn show(
     Ok(Json(bodies::job(found, spec)))
 }
 
+pub const STOP: Operation = Operation {
+    description: "Each task gets its stop signal, and is killed when its grace period has passed.",
+    errors: &[(409, "The job has ended.")],
+    ..Operation::new("stop_job", "Stop a job")
+};
+
 /// `POST /jobs/{job}/stop`
 pub async fn stop(
     State(context): State<Arc<Context>>,
     actor: Actor,
     Path(job): Path<String>,
-) -> Result<(StatusCode, Json<Job>), Error> {
+) -> Result<Ordered<Job>, Error> {
     let job: JobId = id(&job, "job")?;
     jobs::stop(&context, &actor, job).await?;
     let (stopped, spec) = jobs::get_whole(&context, &actor, job).await?;
-    Ok((StatusCode::ACCEPTED, Json(bodies::job(stopped, spec))))
+    Ok(Ordered(bodies::job(stopped, spec)))
 }
+
+pub const DELETE: Operation = Operation {
+    description: "Its tasks, output and history go with it.",
+    errors: &[(409, "The job has not ended.")],
+    ..Operation::new("delete_job", "Delete a job that has ended")
+};
 
 /// `DELETE /jobs/{job}`
 pub async fn delete(
     State(context): State<Arc<Context>>,
     actor: Actor,
     Path(job): Path<String>,
-) -> Result<StatusCode, Error> {
+) -> Result<Done, Error> {
     jobs::delete(&context, &actor, id(&job, "job")?).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Done)
 }
+
+pub const EXPLAIN: Operation = Operation {
+    description: "For each definition with waiting tasks: what keeps it from each worker, what would help, and its position \
+        in the queue.",
+    ..Operation::new("explain_job", "Explain why the tasks of a job wait")
+};
 
 /// `GET /jobs/{job}/explain`
 pub async fn explain(

@@ -13,8 +13,12 @@ use chrono::DateTime;
 use gaffer_domain::{AttemptRef, JobId};
 use gaffer_protocol::output::{Chunk, Stream};
 use gaffer_protocol::rest::{OutputData, OutputLine};
+use serde_json::json;
 
 use super::super::bodies;
+use super::super::description::{
+    Answer, Content, Description, Header, Operation, Parameter, Schemas, Success, Values,
+};
 use super::super::error::Error;
 use super::super::params::{Params, id, wants, wrong};
 use crate::operations::output::attempt_of;
@@ -46,14 +50,60 @@ struct Wanted {
     format: Format,
 }
 
-/// `GET /jobs/{job}/output`: of all tasks, one after the other.
+const QUERY: &[Parameter] = &[
+    Parameter::new("follow", Values::Flag, "`1`: continue until the task ends."),
+    Parameter::new(
+        "attempt",
+        Values::Integer { least: 1, most: u32::MAX as u64, default: None },
+        "Number of the attempt; the latest by default.",
+    ),
+    Parameter::new(
+        "stream",
+        Values::Word(|| [Stream::Stdout, Stream::Stderr].map(Stream::as_str).to_vec()),
+        "Only this stream.",
+    ),
+    Parameter::new("offset", BYTES, "Start at this byte of both streams together."),
+    Parameter::new("tail", BYTES, "Only the last lines: how many."),
+    Parameter::new(
+        "lines",
+        Values::Pattern("^[0-9]{1,18}(-[0-9]{1,18})?$", "100-200"),
+        "Only these lines, counted from 1, both included. Not with `follow`.",
+    ),
+];
+const BYTES: Values = Values::Integer { least: 0, most: u64::MAX, default: None };
+const HEADERS: &[Parameter] = &[
+    Parameter::new(
+        "Range",
+        Values::Pattern("^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$", "bytes=100-199"),
+        "One range of bytes of the raw output of one task; not with `follow`, `tail`, `lines` or `stream`.",
+    ),
+    Parameter::new(
+        "Last-Event-ID",
+        Values::Pattern("^[0-9]{1,9}:[0-9]{1,18}$", "1:4096"),
+        "Of server-sent events: continue after this one (`attempt:offset`).",
+    ),
+];
+
+const NO_ATTEMPT: (u16, &str) =
+    (404, "The job, the task or the attempt does not exist, or belongs to another project.");
+
+pub const OF_JOB: Operation = Operation {
+    description: "The tasks of the job, one after the other; everything else as for a task. If the job has several tasks, \
+        only `follow` and `stream` are allowed.",
+    query: QUERY,
+    headers: HEADERS,
+    errors: &[NO_ATTEMPT, (416, "")],
+    ..Operation::new("get_job_output", "Get or follow the output of a job")
+};
+
+/// `GET /jobs/{job}/output`
 pub async fn of_job(
     State(views): State<Arc<Views>>,
     actor: Actor,
     Path(job): Path<String>,
     headers: HeaderMap,
     params: Params,
-) -> Result<Response, Error> {
+) -> Result<Output, Error> {
     let job: JobId = id(&job, "job")?;
     tasks::own_job(&views.reads, &actor, job).await?;
     let mut tasks = views.reads.task_list(job, &TaskFilter::default(), 2).await?;
@@ -64,6 +114,16 @@ pub async fn of_job(
     }
 }
 
+pub const OF_TASK: Operation = Operation {
+    description: "The format follows from `Accept`: `application/x-ndjson` (an `OutputLine` in each line), \
+        `text/event-stream` (events `output` and `end` with an `OutputLine` as data), anything else raw bytes. `offset`, \
+        `tail` and `lines` exclude each other.",
+    query: QUERY,
+    headers: HEADERS,
+    errors: &[NO_ATTEMPT, (416, "")],
+    ..Operation::new("get_task_output", "Get or follow the output of a task")
+};
+
 /// `GET /jobs/{job}/tasks/{task}/output`
 pub async fn of_task(
     State(views): State<Arc<Views>>,
@@ -71,7 +131,7 @@ pub async fn of_task(
     Path((job, task)): Path<(String, String)>,
     headers: HeaderMap,
     params: Params,
-) -> Result<Response, Error> {
+) -> Result<Output, Error> {
     let addressed = Addressed { job: id(&job, "job")?, task: &task };
     let task = tasks::find(&views.reads, &actor, addressed).await?;
     one_task(views, task, &headers, params).await
@@ -86,8 +146,7 @@ async fn one_task(
     task: Task,
     headers: &HeaderMap,
     params: Params,
-) -> Result<Response, Error> {
-    let params = params.only(&["follow", "attempt", "stream", "offset", "tail", "lines"], &[])?;
+) -> Result<Output, Error> {
     let mut wanted = wanted(headers, &params)?;
     let attempt: AttemptRef = attempt_of(&task, wanted.from.attempt, wanted.from.follow)?;
     let job = task.job;
@@ -132,7 +191,7 @@ async fn one_task(
         Source { views, job, address: task.address, reader, more: None, wanted, ready: VecDeque::new() };
     *response.body_mut() = body(source);
     dress(&mut response, wanted.format);
-    Ok(response)
+    Ok(Output(response))
 }
 
 async fn all_tasks(
@@ -140,14 +199,13 @@ async fn all_tasks(
     job: JobId,
     headers: &HeaderMap,
     params: Params,
-) -> Result<Response, Error> {
+) -> Result<Output, Error> {
     let one_task_only = ["attempt", "offset", "tail", "lines"];
     if let Some(name) = one_task_only.into_iter().find(|name| params.text(name).is_some()) {
         let detail =
             format!("the job has several tasks: ask for one of them, at /api/v1/jobs/{job}/tasks/…/output");
         return Err(wrong(name, &detail));
     }
-    let params = params.only(&["follow", "stream"], &[])?;
     let wanted = wanted(headers, &params)?;
     let mut more = MoreTasks { ready: VecDeque::new(), after: None };
     let Some(first) = more.next(&views, job).await? else {
@@ -158,7 +216,7 @@ async fn all_tasks(
     let source = Source { views, job, address, reader, more: Some(more), wanted, ready: VecDeque::new() };
     let mut response = body(source).into_response();
     dress(&mut response, wanted.format);
-    Ok(response)
+    Ok(Output(response))
 }
 
 fn wanted(headers: &HeaderMap, params: &Params) -> Result<Wanted, Error> {
@@ -252,6 +310,47 @@ fn dress(response: &mut Response, format: Format) {
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     // Proxies must not hold back what is live.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+}
+
+/// Output in the format that was asked for.
+#[derive(Debug)]
+pub struct Output(Response);
+
+impl IntoResponse for Output {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Answer for Output {
+    fn describe(description: &mut Description, schemas: &mut Schemas) {
+        let complete = Header {
+            name: "X-Gaffer-Complete",
+            description: "Of one task, not followed: whether the stored output equals what its worker read (`true`, `false`); \
+                absent if the two could not be compared.",
+            is_always_there: false,
+        };
+        let events = json!({
+            "type": "string",
+            "description": "Server-sent events `output` and `end`: the data is an `OutputLine`, the id of `output` is `attempt:offset`.",
+        });
+        let raw = || Content { media_type: "text/plain", schema: json!({}) };
+        let lines = schemas.answered::<OutputLine>();
+        let content = vec![
+            raw(),
+            Content { media_type: "application/x-ndjson", schema: lines },
+            Content { media_type: "text/event-stream", schema: events },
+        ];
+        let whole = Success { description: "Output", headers: vec![complete], content };
+        description.answers(StatusCode::OK, whole);
+        let range = Header {
+            name: "Content-Range",
+            description: "`bytes FIRST-LAST/LENGTH`.",
+            is_always_there: true,
+        };
+        let part = Success { description: "The range", headers: vec![range, complete], content: vec![raw()] };
+        description.answers(StatusCode::PARTIAL_CONTENT, part);
+    }
 }
 
 /// Where the bytes of an answer come from.

@@ -3,21 +3,18 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
 use gaffer_domain::JobId;
 use gaffer_domain::spec::{StopSignal, UnknownSignal};
 use gaffer_domain::task::StateName;
-use gaffer_protocol::rest::{Page, StdinPosition, Task, TaskDetail};
+use gaffer_protocol::rest::{Page, SignalRequest, StdinPosition, Task, TaskDetail};
 use gaffer_protocol::wire::MAX_INPUT_BYTES;
 use uuid::Uuid;
 
 use super::super::bodies;
+use super::super::description::{JsonBody, LIMIT, Listed, Operation, Parameter, PassedOn, RawBody, Values};
 use super::super::error::Error;
 use super::super::params::{Params, id, task_cursor, wrong};
-use super::body_json;
 use crate::input::Written;
 use crate::operations::tasks::{self, Addressed};
 use crate::operations::{Actor, Context, OperationError};
@@ -25,22 +22,39 @@ use crate::records;
 use crate::store::tasks::TaskFilter;
 use crate::views::Views;
 
+pub const LIST: Operation = Operation {
+    description: "In the order of their definitions and indices.",
+    query: &[
+        LIMIT,
+        Parameter::new(
+            "cursor",
+            Values::Pattern(r"^c\d+\.\d+$", "c0.49"),
+            "`next_cursor` of the previous page.",
+        ),
+        Parameter::new(
+            "state",
+            Values::Word(|| StateName::ALL.map(StateName::as_str).to_vec()),
+            "Only tasks in this state.",
+        ),
+    ],
+    ..Operation::new("list_tasks", "List the tasks of a job")
+};
+
 /// `GET /jobs/{job}/tasks`
 pub async fn list(
     State(views): State<Arc<Views>>,
     actor: Actor,
     Path(job): Path<String>,
     params: Params,
-) -> Result<Response, Error> {
+) -> Result<Listed<Task>, Error> {
     let job: JobId = id(&job, "job")?;
     tasks::own_job(&views.reads, &actor, job).await?;
-    let params = params.only(&["limit", "cursor", "state"], &[])?;
     let limit = params.limit()?;
     let filter = filter(&params)?;
     let tasks = views.reads.task_list(job, &filter, limit + 1).await?;
     let (tasks, next_cursor) = page_of_tasks(tasks, limit);
     let items: Vec<Task> = tasks.into_iter().map(bodies::task).collect();
-    Ok(params.answer(&Page { items, next_cursor }))
+    Ok(Listed::of(&params, Page { items, next_cursor }))
 }
 
 /// Which tasks a query asks for.
@@ -57,6 +71,8 @@ pub fn page_of_tasks(mut tasks: Vec<records::Task>, limit: u32) -> (Vec<records:
     (tasks, next)
 }
 
+pub const SHOW: Operation = Operation::new("get_task", "Get a task with its attempts");
+
 /// `GET /jobs/{job}/tasks/{task}`
 pub async fn show(
     State(views): State<Arc<Views>>,
@@ -70,42 +86,68 @@ pub async fn show(
     Ok(Json(TaskDetail { task: bodies::task(task), attempts }))
 }
 
-/// `POST /jobs/{job}/tasks/{task}/signal`: passes a signal to a running task; nothing else changes.
+pub const SIGNAL: Operation = Operation {
+    description: "The signal is passed on to the processes of the task; its state does not change by itself.",
+    errors: &[(409, "The task is not running.")],
+    ..Operation::new("signal_task", "Send a signal to a running task")
+};
+
+/// `POST /jobs/{job}/tasks/{task}/signal`
 pub async fn signal(
     State(context): State<Arc<Context>>,
     actor: Actor,
     Path((job, task)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<StatusCode, Error> {
+    body: JsonBody<SignalRequest>,
+) -> Result<PassedOn, Error> {
     let addressed = Addressed { job: id(&job, "job")?, task: &task };
     tasks::job_must_exist(&context, &actor, addressed.job).await?;
-    let signal = wanted_signal(&body_json(&headers, &body)?)?;
+    let signal = wanted_signal(&body.read()?)?;
     tasks::signal(&context, &actor, addressed, signal).await?;
-    Ok(StatusCode::ACCEPTED)
+    Ok(PassedOn)
 }
 
-fn wanted_signal(body: &serde_json::Value) -> Result<StopSignal, OperationError> {
-    let text = body.get("signal").and_then(|signal| signal.as_str()).unwrap_or_default();
-    text.parse().map_err(|error: UnknownSignal| OperationError::field("/signal", error.to_string()))
+fn wanted_signal(request: &SignalRequest) -> Result<StopSignal, OperationError> {
+    let signal = request.signal.parse();
+    signal.map_err(|error: UnknownSignal| OperationError::field("/signal", error.to_string()))
 }
 
-/// `POST /jobs/{job}/tasks/{task}/stdin?writer=UUID&offset=N&last=true`: writes the body, raw bytes, to the standard input
-/// of a task with `stdin: true`, and waits for a few seconds until its process has taken them.
-///
-/// `offset` counts what this writer has written before; what was taken already is skipped, so that a request whose answer
-/// was lost can be sent again. One writer, named by itself, writes to an attempt. With `last=true` nothing comes after
-/// these bytes. An empty body is a sign that the writer is still there: without any for two minutes the input ends.
+pub const STDIN: Operation = Operation {
+    description: "Writes the body, raw bytes (at most 64 KiB), to the standard input of a task with `stdin: true`, and waits a \
+        few seconds until its process has taken them. A request whose response was lost can be sent again: bytes before the \
+        current offset are skipped. An empty body says that the writer is still there; after two minutes without a request \
+        the input ends.",
+    query: &[
+        Parameter::new(
+            "writer",
+            Values::Uuid,
+            "UUID that the writer has made. One writer writes to an attempt.",
+        )
+        .required(),
+        Parameter::new(
+            "offset",
+            Values::Integer { least: 0, most: u64::MAX, default: Some(0) },
+            "Number of bytes that this writer has written before.",
+        ),
+        Parameter::new(
+            "last",
+            Values::Word(|| vec!["true", "false"]),
+            "`true`: nothing comes after these bytes.",
+        ),
+    ],
+    errors: &[(409, "Nothing reads the standard input of the task, or another writer writes to it.")],
+    ..Operation::new("write_to_task", "Write to the standard input of a task")
+};
+
+/// `POST /jobs/{job}/tasks/{task}/stdin`
 pub async fn stdin(
     State(context): State<Arc<Context>>,
     actor: Actor,
     Path((job, task)): Path<(String, String)>,
     params: Params,
-    bytes: Bytes,
+    RawBody(bytes): RawBody,
 ) -> Result<Json<StdinPosition>, Error> {
     let addressed = Addressed { job: id(&job, "job")?, task: &task };
     tasks::job_must_exist(&context, &actor, addressed.job).await?;
-    let params = params.only(&["writer", "offset", "last"], &[])?;
     let writer = params.parse::<Uuid>("writer", "a UUID that the writer has made")?;
     let writer = writer.ok_or_else(|| wrong("writer", "who writes: a UUID that the writer has made"))?;
     let offset = params.parse::<u64>("offset", "a number of bytes")?.unwrap_or(0);

@@ -3,25 +3,44 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
 use gaffer_domain::worker::WorkerState;
 use gaffer_protocol::rest::{DrainRequest, Sample, Worker};
 
 use super::super::bodies;
+use super::super::description::{
+    CURSOR, Done, LIMIT, Listed, Operation, OptionalJsonBody, Parameter, Values,
+};
 use super::super::error::Error;
 use super::super::params::{Params, page_of, wrong};
-use super::body_as;
 use crate::operations::workers::{self, Drain};
 use crate::operations::{Actor, Context};
 use crate::snapshot;
 use crate::views::Views;
 
+pub const LIST: Operation = Operation {
+    description: "In the order of their numbers.",
+    query: &[
+        LIMIT,
+        CURSOR,
+        Parameter::new(
+            "state",
+            Values::Word(|| WorkerState::ALL.map(WorkerState::as_str).to_vec()),
+            "Only workers in this state. Several states: repeat it, or separate them with commas.",
+        )
+        .repeatable(),
+        Parameter::new("name", Values::Text, "Only workers whose name contains this."),
+        Parameter::new("driver", Values::Text, "Only workers on which this driver is healthy."),
+    ],
+    ..Operation::new("list_workers", "List workers")
+};
+
 /// `GET /workers`
-pub async fn list(State(views): State<Arc<Views>>, actor: Actor, params: Params) -> Result<Response, Error> {
-    let params = params.only(&["limit", "cursor", "driver", "name"], &["state"])?;
+pub async fn list(
+    State(views): State<Arc<Views>>,
+    actor: Actor,
+    params: Params,
+) -> Result<Listed<Worker>, Error> {
     let limit = params.limit()?;
     let after = params.cursor()?.unwrap_or(0);
     let states = states(&params)?;
@@ -38,7 +57,7 @@ pub async fn list(State(views): State<Arc<Views>>, actor: Actor, params: Params)
         })
         .take(limit as usize + 1)
         .collect();
-    Ok(params.answer(&page_of(workers, limit, |view| view.worker.id.0).map(bodies::worker)))
+    Ok(Listed::of(&params, page_of(workers, limit, |view| view.worker.id.0).map(bodies::worker)))
 }
 
 fn states(params: &Params) -> Result<Vec<WorkerState>, Error> {
@@ -51,7 +70,9 @@ fn states(params: &Params) -> Result<Vec<WorkerState>, Error> {
     params.list("state").map(state).collect()
 }
 
-/// `GET /workers/{worker}`: by number or name.
+pub const SHOW: Operation = Operation::new("get_worker", "Get a worker with its present load");
+
+/// `GET /workers/{worker}`
 pub async fn show(
     State(views): State<Arc<Views>>,
     actor: Actor,
@@ -60,7 +81,12 @@ pub async fn show(
     Ok(Json(bodies::worker(workers::get(&views, &actor, &worker).await?)))
 }
 
-/// `GET /workers/{worker}/samples`: how it was doing in the last hour, every ten seconds, since the master started.
+pub const SAMPLES: Operation = Operation {
+    description: "Samples of the last hour, taken every ten seconds since the master started, oldest first.",
+    ..Operation::new("list_worker_samples", "Get the load of a worker over the last hour")
+};
+
+/// `GET /workers/{worker}/samples`
 pub async fn samples(
     State(views): State<Arc<Views>>,
     actor: Actor,
@@ -70,22 +96,31 @@ pub async fn samples(
     Ok(Json(views.status.samples.of(worker).into_iter().map(bodies::sample).collect()))
 }
 
-/// `POST /workers/{worker}/drain`: it takes nothing new, and what it has ends or leaves. The body may be empty.
+pub const DRAIN: Operation = Operation {
+    description: "The worker takes nothing new; its services move to other workers, its batch tasks end, or move as their jobs \
+        say. The body may be empty.",
+    ..Operation::new("drain_worker", "Drain a worker")
+};
+
+/// `POST /workers/{worker}/drain`
 pub async fn drain(
     State(context): State<Arc<Context>>,
     actor: Actor,
     Path(worker): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    body: OptionalJsonBody<DrainRequest>,
 ) -> Result<Json<Worker>, Error> {
     workers::must_exist(&context, &actor, &worker).await?;
-    let DrainRequest { deadline } =
-        if body.is_empty() { DrainRequest::default() } else { body_as(&headers, &body)? };
+    let DrainRequest { deadline } = body.read()?.unwrap_or_default();
     let wanted = Drain { worker: &worker, deadline };
     Ok(Json(bodies::worker(workers::drain(&context, &actor, wanted).await?)))
 }
 
-/// `POST /workers/{worker}/cordon`: it takes nothing new, and what it has stays.
+pub const CORDON: Operation = Operation {
+    description: "The worker takes nothing new; what it has stays.",
+    ..Operation::new("cordon_worker", "Cordon a worker")
+};
+
+/// `POST /workers/{worker}/cordon`
 pub async fn cordon(
     State(context): State<Arc<Context>>,
     actor: Actor,
@@ -94,7 +129,12 @@ pub async fn cordon(
     Ok(Json(bodies::worker(workers::cordon(&context, &actor, &worker).await?)))
 }
 
-/// `POST /workers/{worker}/resume`: it takes work again.
+pub const RESUME: Operation = Operation {
+    description: "Ends a drain or a cordon.",
+    ..Operation::new("resume_worker", "Let a worker take work again")
+};
+
+/// `POST /workers/{worker}/resume`
 pub async fn resume(
     State(context): State<Arc<Context>>,
     actor: Actor,
@@ -103,12 +143,17 @@ pub async fn resume(
     Ok(Json(bodies::worker(workers::resume(&context, &actor, &worker).await?)))
 }
 
-/// `DELETE /workers/{worker}`: forgets one that is not connected and has nothing left.
+pub const REMOVE: Operation = Operation {
+    errors: &[(409, "The worker is connected, or has attempts that are not known to have ended.")],
+    ..Operation::new("remove_worker", "Remove a worker that is not connected")
+};
+
+/// `DELETE /workers/{worker}`
 pub async fn remove(
     State(context): State<Arc<Context>>,
     actor: Actor,
     Path(worker): Path<String>,
-) -> Result<StatusCode, Error> {
+) -> Result<Done, Error> {
     workers::remove(&context, &actor, &worker).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Done)
 }

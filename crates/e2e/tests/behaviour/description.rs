@@ -1,0 +1,300 @@
+//! The API is what it says of itself: its routes, and what they answer.
+
+use std::collections::BTreeSet;
+
+use gaffer_domain::reason::AttemptEnd;
+use gaffer_e2e::client::{Client, script};
+use gaffer_e2e::eventually;
+use gaffer_e2e::openapi;
+use gaffer_e2e::openapi::conformance::{Answered, differences, mismatches};
+use gaffer_e2e::openapi::requests::make_up;
+use gaffer_e2e::raw_worker::{RawWorker, hello};
+use gaffer_e2e::stage::Stage;
+use gaffer_protocol::output::Stream;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+
+/// How many requests are made up.
+const MADE_UP: u32 = 1_000;
+
+/// Asks, and holds each answer against the description.
+struct Reader {
+    client: Client,
+    document: Value,
+    /// Which operation has answered with which status.
+    seen: BTreeSet<(String, u16)>,
+}
+
+struct Asked<'a> {
+    method: Method,
+    /// The path as it is described.
+    path: &'a str,
+    address: &'a str,
+    headers: &'a [(&'a str, &'a str)],
+    body: Option<(&'a str, Vec<u8>)>,
+}
+
+fn get<'a>(path: &'a str, address: &'a str) -> Asked<'a> {
+    Asked { method: Method::GET, path, address, headers: &[], body: None }
+}
+
+fn post<'a>(path: &'a str, address: &'a str) -> Asked<'a> {
+    Asked { method: Method::POST, ..get(path, address) }
+}
+
+fn delete<'a>(path: &'a str, address: &'a str) -> Asked<'a> {
+    Asked { method: Method::DELETE, ..get(path, address) }
+}
+
+impl<'a> Asked<'a> {
+    fn with(self, headers: &'a [(&'a str, &'a str)]) -> Asked<'a> {
+        Asked { headers, ..self }
+    }
+
+    fn json(self, body: &Value) -> Asked<'a> {
+        Asked { body: Some(("application/json", body.to_string().into_bytes())), ..self }
+    }
+}
+
+impl Reader {
+    fn of(stage: &Stage) -> Reader {
+        Reader { client: stage.client.clone(), document: openapi::present(), seen: BTreeSet::new() }
+    }
+
+    /// Gives the status and the body; of a stream only the status.
+    async fn ask(&mut self, asked: Asked<'_>) -> (u16, Vec<u8>) {
+        let Asked { method, path, address, headers, body } = asked;
+        let mut request = self.client.request(method.clone(), address);
+        for (name, value) in headers {
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            request = request.header(name.parse::<HeaderName>().unwrap(), value);
+        }
+        if let Some((media_type, bytes)) = body {
+            request = request.header(CONTENT_TYPE, media_type).body(bytes);
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers: Vec<_> =
+            response.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        let is_stream = headers.iter().any(|(_, value)| value == "text/event-stream");
+        let body = if is_stream { Vec::new() } else { response.bytes().await.unwrap().to_vec() };
+        let method = method.as_str().to_lowercase();
+        let wrong =
+            mismatches(&self.document, path, &method, Answered { status, headers: &headers, body: &body });
+        assert_eq!(wrong, Vec::<String>::new(), "{method} {address}: {}", String::from_utf8_lossy(&body));
+        let operation = self.document["paths"][path][&method]["operationId"].as_str().unwrap();
+        self.seen.insert((operation.to_owned(), status));
+        (status, body)
+    }
+
+    async fn must(&mut self, status: u16, asked: Asked<'_>) -> Value {
+        let address = asked.address.to_owned();
+        let (answered, body) = self.ask(asked).await;
+        assert_eq!(answered, status, "{address}: {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).unwrap_or_default()
+    }
+
+    /// Operations of which no success was seen.
+    fn unseen(&self) -> Vec<&str> {
+        let operations = self.document["paths"].as_object().unwrap().values();
+        let operations = operations.flat_map(|methods| methods.as_object().unwrap().values());
+        let names = operations.map(|operation| operation["operationId"].as_str().unwrap());
+        let is_unseen = |name: &&str| !self.seen.iter().any(|(seen, status)| seen == name && *status < 300);
+        names.filter(is_unseen).collect()
+    }
+}
+
+#[tokio::test]
+async fn every_route_answers_as_it_is_described() {
+    let stage = Stage::set().await;
+    let mut reader = Reader::of(&stage);
+    for path in ["/livez", "/readyz", "/version", "/openapi.json", "/system", "/queue", "/trace", "/keys"] {
+        reader.must(200, get(path, path)).await;
+    }
+
+    // A job that waits, as there is no worker.
+    let waiting = reader.must(201, post("/jobs", "/jobs").json(&script("true"))).await["id"].clone();
+    for path in ["explain", "events", "output", "tasks"] {
+        reader.must(200, get(&format!("/jobs/{{job}}/{path}"), &format!("/jobs/{waiting}/{path}"))).await;
+    }
+    let stdin = format!("/jobs/{waiting}/tasks/main/stdin?writer=11111111-1111-4111-8111-111111111111");
+    let position = reader.must(200, post("/jobs/{job}/tasks/{task}/stdin", &stdin)).await;
+    assert_eq!(position["state"], "waiting");
+    let cannot = format!("/jobs/{waiting}");
+    reader.must(409, delete("/jobs/{job}", &cannot)).await;
+    reader.must(202, post("/jobs/{job}/stop", &format!("/jobs/{waiting}/stop"))).await;
+    reader.must(409, post("/jobs/{job}/stop", &format!("/jobs/{waiting}/stop"))).await;
+
+    // One that runs, and says something.
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
+    let key = [("idempotency-key", "once")];
+    let spec = json!({ "script": "echo", "labels": { "team": "a" }, "stdin": true });
+    let job = reader.must(201, post("/jobs", "/jobs").with(&key).json(&spec)).await["id"].clone();
+    reader.must(200, post("/jobs", "/jobs").with(&key).json(&spec)).await;
+    reader.must(422, post("/jobs", "/jobs").with(&key).json(&script("false"))).await;
+    let attempt = worker.next_start().await.attempt;
+    worker.started(attempt).await;
+    stage.client.in_state(job.as_i64().unwrap(), "running").await;
+    let task = format!("/jobs/{job}/tasks/main");
+    let signal = json!({ "signal": "SIGUSR1" });
+    reader.must(202, post("/jobs/{job}/tasks/{task}/signal", &format!("{task}/signal")).json(&signal)).await;
+    reader.must(409, post("/jobs/{job}/rerun", &format!("/jobs/{job}/rerun"))).await;
+    worker.output(attempt, 0, Stream::Stdout, b"mine\n").await;
+    worker.ended(attempt, AttemptEnd::Exited { code: 3 }, 5).await;
+    stage.client.finished(job.as_i64().unwrap()).await;
+    reader.must(200, get("/jobs", "/jobs?spec=1&label=team%3Da")).await;
+    reader.must(200, get("/jobs", "/jobs?limit=1")).await;
+    reader.must(200, get("/jobs/{job}", &format!("/jobs/{job}"))).await;
+    let detail = reader.must(200, get("/jobs/{job}/tasks/{task}", &task)).await;
+    assert_eq!(detail["attempts"][0]["exit_code"], 3, "{detail}");
+    reader.must(409, post("/jobs/{job}/tasks/{task}/signal", &format!("{task}/signal")).json(&signal)).await;
+    for (path, base) in
+        [("/jobs/{job}/output", format!("/jobs/{job}")), ("/jobs/{job}/tasks/{task}/output", task.clone())]
+    {
+        let output = format!("{base}/output");
+        reader.must(200, get(path, &output)).await;
+        reader.must(206, get(path, &output).with(&[("range", "bytes=1-2")])).await;
+        reader.must(416, get(path, &output).with(&[("range", "bytes=9-")])).await;
+        reader.must(200, get(path, &output).with(&[("accept", "text/event-stream")])).await;
+        let (_, lines) = reader.ask(get(path, &output).with(&[("accept", "application/x-ndjson")])).await;
+        let line = json!({ "$ref": "#/components/schemas/OutputLine" });
+        for text in String::from_utf8(lines).unwrap().lines() {
+            let wrong = differences(&reader.document, &line, &serde_json::from_str(text).unwrap());
+            assert_eq!(wrong, Vec::<String>::new(), "{text}");
+        }
+    }
+    for (path, address) in
+        [("/events", "/events".to_owned()), ("/jobs/{job}/events", format!("/jobs/{job}/events"))]
+    {
+        reader.must(200, get(path, &format!("{address}?after=0"))).await;
+        reader.must(200, get(path, &address).with(&[("accept", "text/event-stream")])).await;
+        reader.must(200, get(path, &address)).await;
+    }
+    reader.must(200, get("/trace", "/trace?since=1h")).await;
+    reader.must(201, post("/jobs/{job}/rerun", &format!("/jobs/{job}/rerun"))).await;
+    reader.must(204, delete("/jobs/{job}", &format!("/jobs/{job}"))).await;
+    reader.must(404, get("/jobs/{job}", &format!("/jobs/{job}"))).await;
+    reader.must(404, post("/jobs", "/jobs").with(&key).json(&spec)).await;
+
+    // A worker, until it is gone.
+    reader.must(200, get("/workers", "/workers?state=online")).await;
+    reader.must(200, get("/workers/{worker}", "/workers/w")).await;
+    reader.must(200, get("/workers/{worker}/samples", "/workers/w/samples")).await;
+    let deadline = json!({ "deadline": "1h" });
+    reader.must(200, post("/workers/{worker}/drain", "/workers/w/drain").json(&deadline)).await;
+    reader
+        .must(422, post("/workers/{worker}/drain", "/workers/w/drain").json(&json!({ "deadline": "9d" })))
+        .await;
+    reader.must(200, post("/workers/{worker}/cordon", "/workers/w/cordon")).await;
+    reader.must(200, post("/workers/{worker}/resume", "/workers/w/resume")).await;
+    reader.must(200, get("/queue", "/queue")).await;
+    reader.must(409, delete("/workers/{worker}", "/workers/w")).await;
+    let started = worker.next_start().await.attempt;
+    worker.started(started).await;
+    worker.ended(started, AttemptEnd::Exited { code: 0 }, 0).await;
+    eventually("nothing is left of the repeated job", async || {
+        let jobs = stage.client.get("/jobs?state=pending,running").await.body;
+        jobs["items"].as_array().unwrap().is_empty().then_some(())
+    })
+    .await;
+    worker.hang_up();
+    eventually("the worker is forgotten", async || {
+        let (status, _) = reader.ask(delete("/workers/{worker}", "/workers/w")).await;
+        (status == 204).then_some(())
+    })
+    .await;
+
+    // Keys, links, and what the database refused.
+    let new = json!({ "kind": "worker", "name": "lab", "expires_in_seconds": 60 });
+    let key = reader.must(201, post("/keys", "/keys").json(&new)).await["id"].clone();
+    reader.must(204, delete("/keys/{key}", &format!("/keys/{key}"))).await;
+    reader.must(422, post("/keys", "/keys").json(&json!({ "kind": "worker", "name": "" }))).await;
+    reader.must(201, post("/login-links", "/login-links")).await;
+    let letter = super::tenants::dead_letter(&stage, waiting.as_i64().unwrap()).await;
+    reader.must(200, get("/dead-letters", "/dead-letters")).await;
+    reader.must(409, post("/dead-letters/{letter}/retry", &format!("/dead-letters/{letter}/retry"))).await;
+    reader.must(204, delete("/dead-letters/{letter}", &format!("/dead-letters/{letter}"))).await;
+
+    // What comes in answer to too large a body, to what makes no sense, and to no key.
+    reader
+        .must(413, Asked { body: Some(("application/json", vec![b' '; 3 << 20])), ..post("/keys", "/keys") })
+        .await;
+    reader.must(400, get("/jobs/{job}", "/jobs/-1")).await;
+    reader.must(400, get("/queue", "/queue?nobody-knows-this=1")).await;
+    reader.client = stage.client.with_key("");
+    reader.must(401, get("/jobs", "/jobs")).await;
+
+    // A letter with output that the database takes is another test's business.
+    assert_eq!(reader.unseen(), ["retry_dead_letter"]);
+}
+
+#[tokio::test]
+async fn made_up_requests_are_answered_as_described() {
+    let stage = Stage::set().await;
+    let mut reader = Reader::of(&stage);
+    let own: Vec<String> = stage.client.get("/keys").await.body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| format!("/keys/{}", key["id"]))
+        .collect();
+    let job = stage.client.submit(json!({ "script": "true", "count": 2 })).await;
+    let over = stage.client.submit(script("true")).await;
+    stage.client.post(&format!("/jobs/{over}/stop"), &json!({})).await;
+    let known = vec![
+        ("job", job.to_string()),
+        ("job", over.to_string()),
+        ("task", "main".to_owned()),
+        ("task", "main.1".to_owned()),
+    ];
+    let document = reader.document.clone();
+    let mut random = StdRng::seed_from_u64(14);
+    for _ in 0..MADE_UP {
+        let made_up = make_up(&document, &known, &mut random).unwrap();
+        if made_up.method == "delete" && own.contains(&made_up.address) {
+            continue;
+        }
+        let headers: Vec<(&str, &str)> =
+            made_up.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let (status, body) = reader
+            .ask(Asked {
+                method: made_up.method.to_uppercase().parse().unwrap(),
+                path: &made_up.path,
+                address: &made_up.address,
+                headers: &headers,
+                body: made_up.body.as_ref().map(|(media_type, bytes)| (media_type.as_str(), bytes.clone())),
+            })
+            .await;
+        assert!(status < 500, "{made_up:?}: {}", String::from_utf8_lossy(&body));
+    }
+    let successes = reader.seen.iter().filter(|(_, status)| *status < 300).count();
+    assert!(successes >= 20, "most of what can succeed does: {:?}", reader.seen);
+}
+
+#[tokio::test]
+async fn what_is_described_is_a_route_and_nothing_else_is() {
+    let stage = Stage::set().await;
+    let nobody = stage.client.with_key("");
+    let document = openapi::present();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let parts = path.split('/').map(|part| if part.starts_with('{') { "1" } else { part });
+        let address = parts.collect::<Vec<_>>().join("/");
+        for method in ["get", "post", "put", "patch", "delete"] {
+            let request = nobody.request(method.to_uppercase().parse().unwrap(), &address);
+            let status = request.send().await.unwrap().status().as_u16();
+            let is_open = methods[method]["security"].as_array().is_some_and(Vec::is_empty);
+            match methods.get(method) {
+                None => assert_eq!(status, 405, "{method} {path} is not described"),
+                Some(_) if is_open => assert_eq!(status, 200, "{method} {path}"),
+                // There it is, and asks for a key.
+                Some(_) => assert_eq!(status, 401, "{method} {path}"),
+            }
+        }
+    }
+    let served = stage.client.get("/openapi.json").await;
+    assert_eq!(served.body, document);
+}

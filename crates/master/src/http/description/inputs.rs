@@ -1,0 +1,217 @@
+//! What a handler takes, and how that describes itself.
+
+use std::future::Future;
+use std::marker::PhantomData;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, Path, Request, State};
+use axum::http::HeaderMap;
+use gaffer_domain::document;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::super::error::Error;
+use super::super::params::Params;
+use super::super::read_body::{body_as, body_document};
+use super::{Answer, Content, Description, RequestBody, Schemas};
+use crate::operations::Actor;
+
+/// Something that a handler takes.
+pub trait Input {
+    /// Adds to the description what follows from it.
+    fn describe(description: &mut Description, schemas: &mut Schemas);
+}
+
+/// A handler whose inputs and answer describe themselves.
+pub trait Described<Inputs> {
+    /// Adds all that to the description.
+    fn describe(description: &mut Description, schemas: &mut Schemas);
+}
+
+macro_rules! described {
+    ($($input:ident),*) => {
+        impl<F, A, Fut, $($input),*> Described<($($input,)*)> for F
+        where
+            F: Fn($($input),*) -> Fut,
+            Fut: Future<Output = A>,
+            A: Answer,
+            $($input: Input,)*
+        {
+            fn describe(description: &mut Description, schemas: &mut Schemas) {
+                $($input::describe(description, schemas);)*
+                A::describe(description, schemas);
+            }
+        }
+    };
+}
+
+described!();
+described!(A1);
+described!(A1, A2);
+described!(A1, A2, A3);
+described!(A1, A2, A3, A4);
+described!(A1, A2, A3, A4, A5);
+described!(A1, A2, A3, A4, A5, A6);
+
+impl<T> Input for State<T> {
+    fn describe(_: &mut Description, _: &mut Schemas) {}
+}
+
+impl Input for HeaderMap {
+    fn describe(_: &mut Description, _: &mut Schemas) {}
+}
+
+/// What may be in it says the operation.
+impl Input for Params {
+    fn describe(_: &mut Description, _: &mut Schemas) {}
+}
+
+impl<T> Input for Path<T> {
+    fn describe(description: &mut Description, _: &mut Schemas) {
+        description.may_fail(404);
+    }
+}
+
+/// Whoever asks has to say who they are.
+impl Input for Actor {
+    fn describe(description: &mut Description, _: &mut Schemas) {
+        description.needs_key = true;
+        for status in [401, 403, 429] {
+            description.may_fail(status);
+        }
+    }
+}
+
+/// A body that has arrived and was not read: whether there is what the request is about comes first.
+#[derive(Debug)]
+struct Unread {
+    headers: HeaderMap,
+    bytes: Bytes,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Unread {
+    type Rejection = BytesRejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<Unread, BytesRejection> {
+        let headers = request.headers().clone();
+        Ok(Unread { headers, bytes: Bytes::from_request(request, state).await? })
+    }
+}
+
+impl Unread {
+    fn describe(description: &mut Description, is_required: bool, content: Vec<Content>) {
+        description.may_fail(413);
+        description.body = Some(RequestBody { is_required, content });
+    }
+}
+
+/// A body in JSON, to be read as a type that refuses unknown fields.
+#[derive(Debug)]
+pub struct JsonBody<T>(Unread, PhantomData<T>);
+
+/// The same, or nothing at all.
+#[derive(Debug)]
+pub struct OptionalJsonBody<T>(JsonBody<T>);
+
+/// A job's specification in one of the languages for it.
+#[derive(Debug)]
+pub struct SpecBody(Unread);
+
+/// Bytes as they are.
+#[derive(Debug)]
+pub struct RawBody(pub Bytes);
+
+impl<T: DeserializeOwned> JsonBody<T> {
+    /// Reads it.
+    pub fn read(&self) -> Result<T, Error> {
+        body_as(&self.0.headers, &self.0.bytes)
+    }
+}
+
+impl<T: DeserializeOwned> OptionalJsonBody<T> {
+    /// Reads it; none if it is empty.
+    pub fn read(&self) -> Result<Option<T>, Error> {
+        if self.0.0.bytes.is_empty() { Ok(None) } else { self.0.read().map(Some) }
+    }
+}
+
+impl SpecBody {
+    /// How long it is.
+    pub fn len(&self) -> usize {
+        self.0.bytes.len()
+    }
+
+    /// Reads it, as the language that its content type names.
+    pub fn read(&self) -> Result<document::Value, Error> {
+        body_document(&self.0.headers, &self.0.bytes)
+    }
+}
+
+fn describe_json<T: JsonSchema>(description: &mut Description, schemas: &mut Schemas, is_required: bool) {
+    description.may_fail(422);
+    let content = Content::json(schemas.sent::<T>());
+    Unread::describe(description, is_required, vec![content]);
+}
+
+impl<T: JsonSchema> Input for JsonBody<T> {
+    fn describe(description: &mut Description, schemas: &mut Schemas) {
+        describe_json::<T>(description, schemas, true);
+    }
+}
+
+impl<T: JsonSchema> Input for OptionalJsonBody<T> {
+    fn describe(description: &mut Description, schemas: &mut Schemas) {
+        describe_json::<T>(description, schemas, false);
+    }
+}
+
+impl Input for SpecBody {
+    fn describe(description: &mut Description, _: &mut Schemas) {
+        description.may_fail(422);
+        let languages = ["application/json", "application/yaml", "application/toml"];
+        let content =
+            languages.map(|media_type| Content { media_type, schema: Schemas::job_specification() });
+        Unread::describe(description, true, content.into());
+    }
+}
+
+impl Input for RawBody {
+    fn describe(description: &mut Description, _: &mut Schemas) {
+        let content = Content { media_type: "application/octet-stream", schema: json!({}) };
+        Unread::describe(description, false, vec![content]);
+    }
+}
+
+impl<T, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = BytesRejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<JsonBody<T>, BytesRejection> {
+        Ok(JsonBody(Unread::from_request(request, state).await?, PhantomData))
+    }
+}
+
+impl<T, S: Send + Sync> FromRequest<S> for OptionalJsonBody<T> {
+    type Rejection = BytesRejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<OptionalJsonBody<T>, BytesRejection> {
+        Ok(OptionalJsonBody(JsonBody::from_request(request, state).await?))
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for SpecBody {
+    type Rejection = BytesRejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<SpecBody, BytesRejection> {
+        Ok(SpecBody(Unread::from_request(request, state).await?))
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for RawBody {
+    type Rejection = BytesRejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<RawBody, BytesRejection> {
+        Ok(RawBody(Bytes::from_request(request, state).await?))
+    }
+}
