@@ -1,4 +1,4 @@
-//! The real program, as processes: `gaffer dev`, more workers, and the command line.
+//! The real program as processes: `gaffer dev`, more workers, and client commands.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use crate::client::Client;
 use crate::cluster::give_cluster;
 use crate::eventually;
 
-/// The `gaffer` program that was built beside these tests.
+/// The `gaffer` program that was built beside this test or program.
 pub fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.parent().unwrap().parent().unwrap().join("gaffer");
-    assert!(program.exists(), "{} is missing: build it with `cargo build`", program.display());
-    program
+    let this = std::env::current_exe().unwrap();
+    // Tests are one directory deeper.
+    let found = this.ancestors().skip(1).take(2).map(|dir| dir.join("gaffer")).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("no gaffer beside {}: build it with `cargo build`", this.display()))
 }
 
 /// A command of the program that knows nothing of this machine's settings.
@@ -125,7 +125,6 @@ impl Dev {
         Dev { child, worker_dir: data_dir.join("worker"), env, client }
     }
 
-    /// Its process id.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().unwrap() as i32)
     }
