@@ -1,7 +1,9 @@
 //! The rules of gaffer: what a job, a task and a worker are, which state follows which, and who runs where.
 //!
-//! Everything here is pure. Nothing reads a clock, a file, a socket or a database: time is an argument, and what
-//! is decided comes back as a value that somebody else carries out.
+//! Everything here is pure. Nothing reads a clock, a file, a socket or a database: time is an argument, and a
+//! decision is returned as a value that the caller carries out.
+
+#![warn(missing_docs)]
 
 mod as_text;
 pub mod clocks;

@@ -1,5 +1,6 @@
-//! The words between processes: what master and worker say to each other, the bodies of the REST API, and the addresses
-//! at which they find each other. Types and their encodings only; nothing here does anything.
+//! Messages between processes: worker protocol, REST bodies, and server addresses. Types and encodings only.
+
+#![warn(missing_docs)]
 
 pub mod definitions;
 pub mod elapsed;

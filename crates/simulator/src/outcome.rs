@@ -45,7 +45,6 @@ pub struct Outcome {
 
 /// Waiting times of all tasks, in seconds. Percentiles are nearest-rank: so many hundredths waited no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-#[expect(missing_docs, reason = "the names are the documentation")]
 pub struct Waits {
     pub mean_secs: f64,
     pub p50_secs: f64,
