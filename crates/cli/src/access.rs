@@ -7,7 +7,10 @@ use gaffer_protocol::server_url::{InvalidServerUrl, ServerUrl};
 
 use crate::failure::Failure;
 
-/// Which API to call, and as whom.
+/// The source of an access that variables set.
+pub const ENVIRONMENT: &str = "the environment";
+
+/// The server to call, and the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
     /// Where it is.

@@ -51,7 +51,7 @@ pub async fn obey(signals: &mut Signals, client: &Client, job: JobId, status: &S
                 }
             },
             Either::Right(Ok(told)) => status.note(&told),
-            Either::Right(Err(failure)) => status.note(&format!("job {job} was not told: {failure}")),
+            Either::Right(Err(failure)) => status.note(&format!("cannot signal job {job}: {failure}")),
         }
     }
 }
@@ -75,7 +75,9 @@ async fn interrupt(client: &Client, job: JobId) -> Result<String, Failure> {
     }
     match told {
         0 => stop(client, job).await,
-        _ => Ok(format!("sent SIGINT to job {job}; Ctrl-C again stops it, and once more leaves it running")),
+        _ => Ok(format!(
+            "sent SIGINT to job {job}; press Ctrl-C again to stop it, a third time to leave it running"
+        )),
     }
 }
 
@@ -83,7 +85,7 @@ async fn interrupt(client: &Client, job: JobId) -> Result<String, Failure> {
 pub async fn stop(client: &Client, job: JobId) -> Result<String, Failure> {
     match client.post(&["jobs", &job.to_string(), "stop"], &json!({})).await {
         Ok(_) => Ok(format!("stopping job {job}")),
-        Err(failure) if failure.is_conflict() => Ok(format!("job {job} has finished or is stopping")),
+        Err(failure) if failure.is_conflict() => Ok(format!("job {job} has ended or is stopping")),
         Err(failure) => Err(failure),
     }
 }

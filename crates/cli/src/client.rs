@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::access::Access;
+use crate::access::{Access, ENVIRONMENT};
 use crate::backoff::Backoff;
 use crate::config;
 use crate::failure::Failure;
@@ -90,9 +90,9 @@ impl Client {
     /// [`Failure::Usage`] if address or key can't be used.
     pub fn new(access: &Access) -> Result<Client, Failure> {
         let base = Url::parse(&format!("{}/", access.url.api()))
-            .map_err(|error| Failure::Usage(format!("{} is not an address: {error}", access.url)))?;
+            .map_err(|error| Failure::Usage(format!("{} is not a URL: {error}", access.url)))?;
         let mut key = HeaderValue::from_str(&format!("Bearer {}", access.key.reveal()))
-            .map_err(|_| Failure::Usage("the key has characters that no key has".to_owned()))?;
+            .map_err(|_| Failure::Usage("the key contains invalid characters".to_owned()))?;
         key.set_sensitive(true);
         let route = config::route(&access.url)?;
         let http = http(&route)?;
@@ -262,9 +262,11 @@ impl Client {
             return Failure::Problem(Box::new(problem));
         }
         let message = match location {
-            Some(to) => format!("{} sends us on to {to}: is that the address to use?", self.address()),
+            Some(to) => {
+                format!("{} redirects to {to}; set GAFFER_URL to that address if it is right", self.address())
+            }
             None => {
-                format!("{} answered {status}, but not as gaffer does: is the address right?", self.address())
+                format!("{} answered {status}, but not as a gaffer server; check the address", self.address())
             }
         };
         Failure::Garbled { status: Some(status.as_u16()), message }
@@ -273,12 +275,12 @@ impl Client {
     /// What a failed request or a stream that broke off means.
     pub fn unreachable(&self, error: &reqwest::Error) -> Failure {
         let found_in = match self.source.as_str() {
-            "GAFFER_URL" => String::new(),
+            ENVIRONMENT => String::new(),
             source => format!(" (from {source})"),
         };
         let what =
             if error.is_body() || error.is_decode() { "lost the connection to" } else { "cannot reach" };
-        let why = if error.is_timeout() { "no answer in time".to_owned() } else { root(error) };
+        let why = if error.is_timeout() { "timed out".to_owned() } else { root(error) };
         Failure::Unreachable(format!("{what} {}{found_in}{}: {why}", self.address(), self.detour))
     }
 }
@@ -291,7 +293,7 @@ impl Answer {
     pub fn text(&self) -> Result<String, Failure> {
         String::from_utf8(self.body.to_vec()).map_err(|error| Failure::Garbled {
             status: None,
-            message: format!("the answer of the API is no text: {error}"),
+            message: format!("the response of the API is not text: {error}"),
         })
     }
 
@@ -302,7 +304,7 @@ impl Answer {
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_slice(&self.body).map_err(|error| Failure::Garbled {
             status: None,
-            message: format!("unreadable answer of the API (is it another version?): {error}"),
+            message: format!("unreadable response of the API (different version?): {error}"),
         })
     }
 }

@@ -9,7 +9,7 @@ use gaffer_domain::quantity::Span;
 use gaffer_protocol::server_url::ServerUrl;
 use gaffer_worker::route::Route;
 
-use crate::access::{Access, Key, server_url};
+use crate::access::{Access, ENVIRONMENT, Key, server_url};
 use crate::failure::Failure;
 use crate::login;
 
@@ -80,7 +80,7 @@ fn choose(
     let key = key.as_deref().map(Key::new);
     let found = stored.into_iter().find(|access| url.as_ref().is_none_or(|url| *url == access.url));
     match (url, key, found) {
-        (Some(url), Some(key), _) => Ok(Access { url, key, source: "GAFFER_URL".to_owned() }),
+        (Some(url), Some(key), _) => Ok(Access { url, key, source: ENVIRONMENT.to_owned() }),
         (None, None, Some(access)) => Ok(access),
         (Some(_), None, Some(access)) => Ok(access),
         (None, Some(key), Some(access)) => Ok(Access { key, ..access }),
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn the_environment_goes_first() {
         let access = chosen(Some("http://a/api/v1"), Some("k"), &[stored("http://b", "other")]);
-        assert_eq!(access.ok(), Some(Access { source: "GAFFER_URL".to_owned(), ..stored("http://a", "k") }));
+        assert_eq!(access.ok(), Some(Access { source: ENVIRONMENT.to_owned(), ..stored("http://a", "k") }));
     }
 
     #[test]

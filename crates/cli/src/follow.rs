@@ -236,7 +236,10 @@ impl Reader<'_> {
                 }
                 Some(Err(error)) => return Ok(Leg::Cut(client.unreachable(&error))),
                 None if self.wish.follow => {
-                    return Ok(Leg::Cut(Failure::Unreachable(format!("{} hung up", client.address()))));
+                    return Ok(Leg::Cut(Failure::Unreachable(format!(
+                        "{} closed the connection",
+                        client.address()
+                    ))));
                 }
                 None => return Ok(Leg::Over),
             }

@@ -85,7 +85,7 @@ impl RawPage<'_> {
 fn nonsense(error: serde_json::Error) -> Failure {
     Failure::Garbled {
         status: None,
-        message: format!("unreadable answer of the API (is it another version?): {error}"),
+        message: format!("unreadable response of the API (different version?): {error}"),
     }
 }
 
@@ -119,7 +119,7 @@ pub async fn show<T: Entry>(
     };
     shown.finish(out)?;
     if more && matches!(format, Format::Table | Format::Wide) {
-        out.remark("… and more: --all shows everything");
+        out.remark("… more: use --all");
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ impl Lines {
             }
         }
         if self.rest.len() + piece.len() - from > MAX_LINE_BYTES {
-            return Err(garbled("a line of the output does not end"));
+            return Err(garbled("a line of the output stream is too long"));
         }
         self.rest.extend_from_slice(&piece[from..]);
         Ok(())
@@ -111,7 +111,7 @@ impl Data<'_> {
         scratch.clear();
         STANDARD
             .decode_vec(self.base64.as_bytes(), scratch)
-            .map_err(|error| garbled(&format!("unreadable piece in the output stream: {error}")))?;
+            .map_err(|error| garbled(&format!("unreadable chunk in the output stream: {error}")))?;
         Ok(scratch)
     }
 }

@@ -6,14 +6,14 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 pub fn raise(most: u64) {
     let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok(limits) => limits,
-        Err(error) => return tracing::warn!(%error, "the limit on open files is not known"),
+        Err(error) => return tracing::warn!(%error, "cannot read the limit on open files"),
     };
     let wanted = hard.min(most).max(soft);
     if wanted == soft {
-        return tracing::info!(limit = soft, "open files: the limit is as high as it may be");
+        return tracing::info!(limit = soft, "open files: limit is at its maximum");
     }
     match setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) {
         Ok(()) => tracing::info!(limit = wanted, was = soft, hard, "open files: limit raised"),
-        Err(error) => tracing::warn!(%error, limit = soft, "open files: the limit could not be raised"),
+        Err(error) => tracing::warn!(%error, limit = soft, "open files: cannot raise the limit"),
     }
 }

@@ -48,7 +48,7 @@ impl FromStr for One {
             number => number
                 .parse()
                 .map(One::Number)
-                .map_err(|_| "expected the number of a job such as 42, or `last`".to_owned()),
+                .map_err(|_| "expected a job number such as 42, or `last`".to_owned()),
         }
     }
 }
@@ -63,7 +63,7 @@ impl FromStr for Selector {
         let first: JobId = first.parse().map_err(|_| expected())?;
         let last: JobId = last.parse().map_err(|_| expected())?;
         if first > last {
-            return Err(format!("the range goes down: write {last}-{first}"));
+            return Err(format!("the range is reversed: write {last}-{first}"));
         }
         if last.0 - first.0 >= MAX_RANGE {
             return Err(format!("a range has at most {MAX_RANGE} jobs"));
@@ -73,7 +73,7 @@ impl FromStr for Selector {
 }
 
 fn expected() -> String {
-    "expected the number of a job such as 42, a range such as 1-20, or `last`".to_owned()
+    "expected a job number such as 42, a range such as 1-20, or `last`".to_owned()
 }
 
 impl One {
@@ -88,7 +88,7 @@ impl One {
                 let query: Query = vec![("limit", "1".to_owned())];
                 let page: Page<Job> = client.read(&["jobs"], &query).await?;
                 let latest = page.items.first().map(|job| job.id);
-                latest.ok_or_else(|| Failure::Usage("there is no job yet".to_owned()))
+                latest.ok_or_else(|| Failure::Usage("no jobs yet".to_owned()))
             }
         }
     }
@@ -135,7 +135,7 @@ mod tests {
         {
             assert!(read(text).is_err(), "{text}");
         }
-        assert_eq!(read("20-1"), Err("the range goes down: write 1-20".to_owned()));
+        assert_eq!(read("20-1"), Err("the range is reversed: write 1-20".to_owned()));
     }
 
     #[test]

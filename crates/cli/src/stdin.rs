@@ -52,7 +52,7 @@ pub fn is_piped_in() -> bool {
 pub async fn pass_on(client: &Client, job: JobId, task: &str, status: &Status<'_>) {
     let passing = Passing { client, job, task, status, writer: Uuid::new_v4(), offset: 0 };
     if let Err(failure) = passing.run().await {
-        status.note(&format!("standard input is not passed on any more: {failure}"));
+        status.note(&format!("standard input is no longer passed to the command: {failure}"));
     }
     std::future::pending().await
 }
@@ -116,7 +116,7 @@ impl Passing<'_> {
                     // What came before is gone from here.
                     let told = attach::stop(self.client, self.job).await?;
                     self.status.note(&format!(
-                        "the task began again, and its standard input cannot be repeated: {told}"
+                        "the task was restarted, and its standard input cannot be repeated: {told}"
                     ));
                     return Ok(false);
                 }

@@ -33,7 +33,7 @@ fn complaint(words: &[OsString]) -> String {
     });
     let found: Vec<_> = wrong.chain(settings).collect();
     format!(
-        "{}\nWhat a job gets is text: let its script make other bytes, as with printf '\\351'",
+        "{}\nArguments must be UTF-8; create other bytes in a script, for example with printf '\\351'",
         found.join("\n")
     )
 }

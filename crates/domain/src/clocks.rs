@@ -50,8 +50,8 @@ impl ClockSample {
             if self.ahead < TimeDelta::zero() { "behind" } else { "ahead of" },
         );
         Some(format!(
-            "its clock is {off} {direction} the master's: set it over the network (NTP). What it tells of times is \
-             corrected, but not the times of single lines of output"
+            "its clock is {off} {direction} the master's: synchronise it with NTP. Event times are \
+             corrected, timestamps of output lines are not"
         ))
     }
 }

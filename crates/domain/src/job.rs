@@ -94,7 +94,7 @@ impl FromStr for JobState {
 
 /// The text is not the name of a job state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a job state; there are pending, running, stopping, completed, failed and cancelled")]
+#[error("not a job state; expected pending, running, stopping, completed, failed or cancelled")]
 pub struct UnknownJobState;
 
 /// How many tasks are in which state. Kept by adding and subtracting, never by counting rows; as differences they may

@@ -205,13 +205,13 @@ pub enum Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
     /// It speaks of an attempt that is not the present one, or comes from a worker that does not hold it.
-    #[error("the report is about an attempt that is no longer this task's, or from another worker")]
+    #[error("the report is for an earlier attempt or from another worker")]
     Stale,
     /// It has happened already, or cannot happen in this state.
-    #[error("a task that is {0} does not allow this")]
+    #[error("not possible while the task is {0}")]
     NotNow(StateName),
-    /// The chosen worker takes nothing new by now.
-    #[error("the worker takes nothing new any more")]
+    /// The chosen worker accepts no new tasks by now.
+    #[error("the worker accepts no new tasks")]
     NoPlace,
     /// Somebody else is writing the task's job. Nothing is wrong with the event; it may be tried again.
     #[error("another transaction holds the task's job")]
@@ -496,7 +496,7 @@ impl std::str::FromStr for StateName {
 /// The text is not the name of a task state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not a task state; there are blocked, pending, scheduled, running, stopping, completed, failed and cancelled"
+    "not a task state; expected blocked, pending, scheduled, running, stopping, completed, failed or cancelled"
 )]
 pub struct UnknownState;
 

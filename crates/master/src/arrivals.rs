@@ -60,12 +60,12 @@ impl Duplicate {
         let name = &self.holder_name;
         match self.begins_anew {
             true => format!(
-                "the worker `{name}` has the identity of this one and keeps it: this data directory is a copy of the one \
-                 of `{name}`, which is on another machine"
+                "this data directory is a copy: worker `{name}` on another machine has the same identity \
+                 and keeps it"
             ),
             false => format!(
-                "the worker `{name}` has the identity of this one and is connected from this very machine: this data \
-                 directory is a copy of the one of `{name}`"
+                "this data directory is a copy: worker `{name}` on this machine is connected with the same \
+                 identity"
             ),
         }
     }
@@ -75,10 +75,10 @@ impl Duplicate {
         let host = newcomer.host.as_deref().unwrap_or("unknown");
         match self.begins_anew {
             true => format!(
-                "a copy of its data directory was started on another machine (host {host}), and told to begin as a new worker"
+                "a copy of its data directory was started on another machine (host {host}) and becomes a new worker"
             ),
             false => format!(
-                "a copy of its data directory was started on its own machine (host {host}), and refused"
+                "a copy of its data directory was started on the same machine (host {host}) and was refused"
             ),
         }
     }

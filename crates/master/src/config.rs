@@ -189,7 +189,7 @@ impl FromStr for ForgetWorkers {
         // A worker counts as lost only then; before that it may be back at any moment.
         match after >= WORKER_LOST_AFTER {
             true => Ok(ForgetWorkers(Some(after))),
-            false => Err(format!("at least {WORKER_LOST_AFTER}, after which a worker is lost, or `never`")),
+            false => Err(format!("at least {WORKER_LOST_AFTER} (when a worker counts as lost), or `never`")),
         }
     }
 }
@@ -284,7 +284,7 @@ pub fn postgres_settings(data_dir: PathBuf, bin_dir: Option<PathBuf>) -> crate::
 /// When it is none, in a sentence that names the setting.
 pub async fn resolve(setting: &str, address: &str) -> anyhow::Result<SocketAddr> {
     let mut found = tokio::net::lookup_host(address).await.map_err(|error| {
-        anyhow::anyhow!("{setting}={address:?} is no address to listen on (host:port): {error}")
+        anyhow::anyhow!("{setting}={address:?} is not a listen address (host:port): {error}")
     })?;
-    found.next().ok_or_else(|| anyhow::anyhow!("{setting}={address:?} names no address"))
+    found.next().ok_or_else(|| anyhow::anyhow!("{setting}={address:?} resolves to no address"))
 }

@@ -221,14 +221,7 @@ pub enum StartError {
     },
     /// `initdb` did not succeed.
     #[error("initdb failed to make the cluster {} ({status}): {output}", cluster_dir.display())]
-    Initdb {
-        /// Where.
-        cluster_dir: PathBuf,
-        /// How it ended.
-        status: String,
-        /// What it said.
-        output: String,
-    },
+    Initdb { cluster_dir: PathBuf, status: String, output: String },
     /// The server ended again and again before it was ready.
     #[error("the Postgres server does not start: {problem}. Its log, {}, ends with:\n{log_tail}", log.display())]
     Server {

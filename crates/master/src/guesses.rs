@@ -182,7 +182,7 @@ impl Inner {
             address = presented.address.as_ref().map(tracing::field::display),
             begins_with = presented.beginning,
             since_last_time = std::mem::take(&mut self.slowed_down),
-            "too many unknown keys, sign-in links or sessions: refused with 429; known ones still pass"
+            "too many unknown keys, sign-in links or sessions: answering 429; valid ones still pass"
         );
     }
 }

@@ -169,7 +169,7 @@ impl SessionHandle {
     /// Queues a message. With too much waiting, one that is repaired anyway is left out, and any other ends the session.
     pub fn send(&self, message: ToWorker) {
         if !self.outbox.send(&message) {
-            self.end(GoodbyeCode::TooSlow, "the worker reads more slowly than it makes the master answer");
+            self.end(GoodbyeCode::TooSlow, "the worker reads too slowly");
         }
     }
 
@@ -265,7 +265,7 @@ impl Hub {
             session.set_window(self.window());
         }
         let older = older?;
-        older.end(GoodbyeCode::Superseded, "another process with this worker's identity has connected");
+        older.end(GoodbyeCode::Superseded, "another process connected with this worker's identity");
         Some(older)
     }
 

@@ -42,10 +42,10 @@ struct Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Busy {
     /// For this attempt: its input has an order.
-    #[error("another request writes to this task right now; wait for its answer")]
+    #[error("another request is writing to this task; wait for its response")]
     Attempt,
     /// For its worker, or in all.
-    #[error("too many tasks are being written to right now; try again in a moment")]
+    #[error("too many writes to standard inputs; try again in a moment")]
     Others,
 }
 

@@ -147,7 +147,7 @@ impl Candidate {
                 Ok(Attempt::Waits(_)) => is_away = false,
                 Err(error) => {
                     if !is_away {
-                        tracing::warn!(%error, "a master that stands by cannot see who leads; trying again");
+                        tracing::warn!(%error, "standby cannot read who leads; retrying");
                     }
                     is_away = true;
                 }
@@ -285,7 +285,7 @@ impl Leader {
                 Ok(Ok(())) => {
                     wait = times.renew_every().to_std();
                     if !was_trusted {
-                        tracing::info!("this master leads as before");
+                        tracing::info!("this master still leads");
                         was_trusted = true;
                     }
                 }
@@ -333,7 +333,7 @@ impl Leader {
         match timeout(RELEASE_TIMEOUT, releasing).await {
             Ok(Ok(())) => {}
             _ => tracing::debug!(
-                "could not note that this master has stepped down; the next one waits for a while"
+                "cannot record that this master stepped down; the next one takes over after its lease"
             ),
         }
     }

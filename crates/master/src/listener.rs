@@ -67,7 +67,7 @@ pub fn limits(config: &ConnectionConfig) -> [PlaceLimits; 3] {
         dashboard = shares[0],
         api = shares[1],
         workers = shares[2],
-        "open files, and the connections that each port takes of them"
+        "limit on open files and connections per port"
     );
     if let Some(wanted) = config.max_connections.filter(|wanted| shares.iter().any(|share| share < wanted)) {
         tracing::warn!(
@@ -211,7 +211,7 @@ impl PeriodicLog {
             refused = self.refused,
             errors = self.errors,
             last_error = self.last_error.as_ref().map(tracing::field::display),
-            "too many connections: those without a key are closed, the oldest first, to make room"
+            "too many connections: closing the oldest ones without a key"
         );
         *self = PeriodicLog { told: Some(Instant::now()), ..PeriodicLog::new(self.port) };
     }

@@ -94,18 +94,18 @@ pub async fn run(config: MasterConfig, shutdown: CancellationToken) -> anyhow::R
         started => started?,
     };
     tracing::info!(
-        dashboard = %running.dashboard, api = %running.api, workers = %running.workers, "the master is up"
+        dashboard = %running.dashboard, api = %running.api, workers = %running.workers, "the master is ready"
     );
     if running.control.store.is_new_installation().await? {
         let link = running.sign_in_url(LINK_VALID_SECS).await?;
-        tracing::info!("nobody has signed in yet; this link does it, once, within a day: {link}");
+        tracing::info!("sign in with this one-time link, valid for one day: {link}");
     }
     shutdown.cancelled().await;
     let leadership = running.control.store.leadership().clone();
     running.stop().await;
     anyhow::ensure!(
         !leadership.is_over(),
-        "another master has taken over; start this one again, and it stands by for that one"
+        "another master has taken over; restart this one to make it a standby"
     );
     Ok(())
 }
@@ -303,7 +303,7 @@ impl Running {
             }
         };
         if tokio::time::timeout(DRAIN_TIMEOUT, drain).await.is_err() {
-            tracing::debug!("some requests did not end in time and are cut off");
+            tracing::debug!("some requests did not end in time; closing them");
         }
         // The write batcher ends when nobody can send to it any more; what it has by then is committed first.
         drop((self.control, self.context));
@@ -312,7 +312,7 @@ impl Running {
             self.write_batcher.abort();
         }
         if tokio::time::timeout(DRAIN_TIMEOUT, self.write_batcher).await.is_err() {
-            tracing::warn!("not everything was recorded in time; workers will report it again");
+            tracing::warn!("some reports were not stored in time; workers will repeat them");
         }
         // A database that says nothing is not waited for.
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.stores.close()).await;
@@ -338,10 +338,10 @@ async fn lead(
         Ok(Attempt::Leads(leader)) => return Ok(leader),
         Ok(Attempt::Waits(why)) => why,
         // It answered a moment ago: that passes.
-        Err(StoreError::Unavailable(error)) => format!("the database does not answer ({error})"),
+        Err(StoreError::Unavailable(error)) => format!("the database does not respond ({error})"),
         Err(error) => return Err(error).context("cannot ask the database which master leads"),
     };
-    tracing::info!("{why}: this master stands by, and takes over when no other one leads");
+    tracing::info!("{why}: this master is a standby and takes over when no other one leads");
     let leader = standby.answer(shutdown, Box::pin(candidate.lead())).await?;
     tracing::info!(term = leader.leadership.term(), "this master leads now");
     Ok(leader)
@@ -350,9 +350,7 @@ async fn lead(
 /// Goes on leading, and takes everything down if another master has begun to.
 async fn go_on_leading(leader: Leader, release: CancellationToken, shutdown: CancellationToken) {
     if leader.keep(&release).await.is_err() {
-        tracing::error!(
-            "another master has taken over; this one acknowledges nothing any more, and goes down"
-        );
+        tracing::error!("another master has taken over; this one shuts down and acknowledges nothing more");
         shutdown.cancel();
     }
 }

@@ -108,7 +108,7 @@ async fn goodbye(control: &Control, handle: &SessionHandle, id: Uuid, silent_sec
         match control.store.worker_goodbye(handle.worker, id, silent_secs, why).await {
             Ok(()) => break,
             Err(_) if control.shutdown.is_cancelled() => break,
-            Err(error) => tracing::debug!(%error, "could not note the end of a session; trying again"),
+            Err(error) => tracing::debug!(%error, "cannot record the end of a session; retrying"),
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(2));

@@ -41,7 +41,7 @@ impl Troubles {
     pub fn database_fails(&self, error: &StoreError) {
         let mut known = self.lock();
         if note(&mut known.database, error) {
-            tracing::warn!(%error, "the database fails; nothing is acknowledged until it works again");
+            tracing::warn!(%error, "the database fails; nothing is acknowledged until it recovers");
         }
     }
 
@@ -50,7 +50,7 @@ impl Troubles {
         let mut known = self.lock();
         if let Some(trouble) = known.database.take() {
             let seconds = (Utc::now() - trouble.since).num_seconds();
-            tracing::info!(seconds, "the database works again");
+            tracing::info!(seconds, "the database has recovered");
         }
     }
 
@@ -60,7 +60,7 @@ impl Troubles {
         let is_new = known.change.as_ref().is_none_or(|trouble| Utc::now() - trouble.seen > FORGOTTEN_AFTER);
         if is_new {
             known.change = None;
-            tracing::warn!(%error, "a change can't be written and waits; others go on");
+            tracing::warn!(%error, "a write is refused and waits; others continue");
         }
         note(&mut known.change, error);
     }

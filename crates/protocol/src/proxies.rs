@@ -47,7 +47,7 @@ pub struct Proxy {
 
 /// A proxy that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{variable} is not the address of a proxy: {reason}")]
+#[error("{variable} is not a proxy address: {reason}")]
 pub struct InvalidProxy {
     variable: &'static str,
     reason: String,
@@ -136,14 +136,14 @@ impl fmt::Debug for Proxy {
 fn proxy(variable: &'static str, text: &str) -> Result<Proxy, String> {
     let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     // The text is not repeated, as it may hold a password.
-    let url =
-        Url::parse(&text).map_err(|error| format!("{error}; write one such as http://proxy.lab:3128"))?;
+    let url = Url::parse(&text)
+        .map_err(|error| format!("{error}; expected an address such as http://proxy.lab:3128"))?;
     let is_secure = match url.scheme() {
         "http" => false,
         "https" => true,
-        other => return Err(format!("gaffer uses HTTP proxies only (http:// or https://), not {other}")),
+        other => return Err(format!("expected an HTTP proxy (http:// or https://), not {other}")),
     };
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or("it names no host")?;
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or("it has no host")?;
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let credentials = (!url.username().is_empty() || url.password().is_some())
         .then(|| (decoded(url.username()), decoded(url.password().unwrap_or_default())));

@@ -70,7 +70,7 @@ pub fn read(text: &str) -> Result<Vec<Arrival>, TraceError> {
         Some((line, header)) => {
             return Err(at_start(line, format!("expected the header `{HEADER}`, found {}", shown(header))));
         }
-        None => return Err(at_start(1, format!("the trace is empty: it begins with the header `{HEADER}`"))),
+        None => return Err(at_start(1, format!("the trace is empty; expected the header `{HEADER}`"))),
     }
     let mut arrivals = Vec::new();
     let mut tasks = 0_u64;
@@ -78,7 +78,7 @@ pub fn read(text: &str) -> Result<Vec<Arrival>, TraceError> {
         let arrival = Fields::of(line, content)?.arrival()?;
         tasks += u64::from(arrival.count);
         if tasks > MAX_TRACE_TASKS {
-            return Err(at_start(line, format!("up to here these are more than {MAX_TRACE_TASKS} tasks")));
+            return Err(at_start(line, format!("more than {MAX_TRACE_TASKS} tasks")));
         }
         arrivals.push(arrival);
     }

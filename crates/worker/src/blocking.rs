@@ -187,7 +187,7 @@ impl Shared {
             drop(queue);
             if let Err(error) = self.clone().start_thread() {
                 self.queue().threads -= 1;
-                tracing::warn!(threads = self.name, %error, "cannot start a thread: its work waits for another one");
+                tracing::warn!(threads = self.name, %error, "cannot start a thread; its work waits");
             }
         }
     }

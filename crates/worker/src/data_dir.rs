@@ -89,7 +89,7 @@ fn read_identity(path: &Path) -> anyhow::Result<Option<Uuid>> {
     match fs::read_to_string(path) {
         Ok(text) => text.trim().parse().map(Some).with_context(|| {
             format!(
-                "{} does not hold an identity: restore it, or remove it to begin as a new worker",
+                "{} is not an identity file: restore it, or remove it to start as a new worker",
                 path.display()
             )
         }),
@@ -131,13 +131,14 @@ pub(crate) fn refuse_copy(dir: &Path) -> anyhow::Result<()> {
         let has_identity = dir.join("identity").exists();
         ensure!(
             !(original_is_there && has_identity),
-            "the data directory {} is a copy of {}, which is still there: two workers cannot have one identity. To run \
-             both, remove the file `identity` in the copy; to move the worker, remove the original",
+            "the data directory {} is a copy of {}, which still exists; two workers cannot share one \
+             identity. To run both, remove the file `identity` in the copy; to move the worker, remove the \
+             original",
             dir.display(),
             home.path.display()
         );
     }
-    let text = serde_json::to_vec(&here).context("cannot tell where the data directory is")?;
+    let text = serde_json::to_vec(&here).context("cannot resolve the data directory")?;
     let draft = dir.join(format!("home.{}", Uuid::new_v4()));
     let written = write_private(&draft, &text).and_then(|()| fs::rename(&draft, &path));
     written.with_context(|| format!("cannot write {}", path.display()))
@@ -159,7 +160,7 @@ pub(crate) fn own_spool(dir: &Path, token: &str) -> anyhow::Result<()> {
         let (spool, aside) = (dir.join("spool"), dir.join(format!("spool.of-{owner}")));
         match fs::rename(&spool, &aside) {
             Ok(()) => tracing::warn!(
-                "the spool was that of another worker and is set aside as {}; remove it if nobody misses it",
+                "the spool belongs to another worker; moved it to {}, remove it if it is not needed",
                 aside.display()
             ),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -148,9 +148,7 @@ async fn run_as(
             () = shutdown.cancelled() => None,
         };
         if early_end.is_some() && executor.is_gone() {
-            tracing::error!(
-                "the process that keeps this worker's attempts is gone: another one takes its place"
-            );
+            tracing::error!("the executor of this worker has exited: another one takes its place");
             continue;
         }
         // Whatever ended the connection, no process stays behind; while there is a connection, it tells of each end.

@@ -106,7 +106,7 @@ impl Route {
         match status_of(&answer) {
             Some(200..=299) => Ok(stream),
             Some(407) => Err(NoConnection::Refused(format!(
-                "the proxy {proxy} wants another user or password: write {}=http://USER:PASSWORD@HOST:PORT",
+                "the proxy {proxy} refused the user or password: set {}=http://USER:PASSWORD@HOST:PORT",
                 proxy.variable
             ))),
             // It tried, and could not.
@@ -152,7 +152,7 @@ async fn tunnel(stream: &mut Stream, proxy: &Proxy, server: &ServerUrl) -> io::R
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() >= MAX_PROXY_ANSWER_BYTES {
-            return Err(io::Error::other("it answers something else than HTTP"));
+            return Err(io::Error::other("it does not respond with HTTP"));
         }
         match stream.read_u8().await {
             Ok(byte) => head.push(byte),
@@ -191,7 +191,7 @@ fn trusting(tls_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
             for certificate in CertificateDer::pem_file_iter(path).with_context(cannot)? {
                 roots.add(certificate.with_context(cannot)?).with_context(cannot)?;
             }
-            ensure!(!roots.is_empty(), "{} holds no certificate (GAFFER_TLS_CA)", path.display());
+            ensure!(!roots.is_empty(), "{} contains no certificate (GAFFER_TLS_CA)", path.display());
         }
         None => {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -175,7 +175,7 @@ impl Spool {
         let Began { at, boot } = began;
         let note = self.noting(move |journal| journal.starting(attempt, at, boot, resume.as_deref()));
         let noted = self.journal_thread.run_until(hurry, note).await;
-        noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not answer")))
+        noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not respond")))
     }
 
     /// Notes that it started. Waits for the disk a little: nobody watches the attempt meanwhile.
@@ -183,7 +183,7 @@ impl Spool {
         let boot = BootTime::now();
         let noted = self.note_now(attempt, move |journal| journal.started(attempt, pid, boot));
         if timeout(PATIENCE, noted).await.is_err() {
-            tracing::warn!(%attempt, "the disk does not answer: the start is noted once it does");
+            tracing::warn!(%attempt, "the disk does not respond; the start is recorded later");
         }
     }
 
@@ -214,7 +214,7 @@ impl Spool {
         write: impl FnOnce(&mut Journal) -> io::Result<()> + Send + 'static,
     ) {
         let noted = self.journal_thread.run_until(ready(()), self.noting(write)).await;
-        warn_of(attempt, noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not answer"))));
+        warn_of(attempt, noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not respond"))));
     }
 
     /// Writes an entry that nobody waits for, after those before it.

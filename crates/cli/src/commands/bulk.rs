@@ -41,7 +41,7 @@ pub async fn each(
     let client = Client::new(&config::access()?)?;
     let chosen = selector::resolve(selectors, &client).await?;
     if chosen.len() >= bulk.asks_from && !bulk.yes && !agreed(out, bulk.verb, chosen.len())? {
-        out.note("nothing was done");
+        out.note("cancelled, nothing changed");
         return Ok(1);
     }
     let only_one = chosen.len() == 1;
@@ -69,7 +69,7 @@ pub async fn each(
         }
     }
     if done == 0 && code == 0 {
-        out.remark("there was nothing to do");
+        out.remark("nothing to do");
     }
     Ok(code)
 }
@@ -95,6 +95,6 @@ fn agreed(out: &Out, verb: &str, count: usize) -> Result<bool, Failure> {
     io::stdin()
         .lock()
         .read_line(&mut answer)
-        .map_err(|error| Failure::Local(format!("cannot read the answer: {error}")))?;
+        .map_err(|error| Failure::Local(format!("cannot read the response: {error}")))?;
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }

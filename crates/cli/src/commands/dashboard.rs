@@ -18,7 +18,7 @@ pub async fn run(out: &Out) -> Result<u8, Failure> {
     let link: LoginLink = client.post(&["login-links"], &json!({})).await?.read()?;
     out.line(&link.url)?;
     out.remark(&format!(
-        "signs in once, until {} ({})",
+        "works once, expires {} ({})",
         timestamp::local(link.expires_at),
         timestamp::ago(link.expires_at, timestamp::now())
     ));

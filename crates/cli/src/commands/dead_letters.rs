@@ -15,8 +15,8 @@ use crate::timestamp;
 /// What to do with dead letters.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Output and reports that the database refused are kept as dead letters. Output goes back to its place by itself as soon as \
-the database accepts it.
+Output and reports that the database refused are kept as dead letters. Output is restored as soon as the \
+database accepts it.
 
 Examples:
   gaffer dead-letters list
@@ -73,11 +73,11 @@ pub async fn run(args: DeadLettersArgs, out: &Out) -> Result<u8, Failure> {
         }
         DeadLettersAction::Retry(args) => {
             client.post(&["dead-letters", &args.id.to_string(), "retry"], &()).await?;
-            out.remark(&format!("dead letter {} is back in its place", args.id));
+            out.remark(&format!("dead letter {} restored", args.id));
         }
         DeadLettersAction::Delete(args) => {
             client.delete(&["dead-letters", &args.id.to_string()]).await?;
-            out.remark(&format!("dead letter {} is deleted", args.id));
+            out.remark(&format!("dead letter {} deleted", args.id));
         }
     }
     Ok(0)

@@ -14,7 +14,7 @@ Examples:
   gaffer delete 42
   gaffer delete 1-20 -y
 
-A job that is not over is a conflict: stop it first.")]
+A job that has not ended is refused (exit code 5): stop it first.")]
 pub struct DeleteArgs {
     /// Jobs: 42, 1-20, last
     #[arg(required = true, value_name = "JOB")]

@@ -42,8 +42,8 @@ const SAMPLE: &str = include_str!("sample.sh");
 /// Where things are; everything else is as it is.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Everything is kept between runs. Once it is up, client commands in other terminals find it by themselves, and \
-$GAFFER_DATA_DIR/dev.env tells scripts its addresses and keys.")]
+All data is kept between runs. Client commands in other terminals find a running `gaffer dev`. Scripts \
+find its addresses and keys in $GAFFER_DATA_DIR/dev.env.")]
 pub struct DevArgs {
     /// Address of the dashboard, loopback only (port 0: any free port)
     #[arg(long, env = "GAFFER_DASHBOARD_ADDR", default_value = "127.0.0.1:3000", value_name = "ADDR")]
@@ -153,7 +153,7 @@ async fn beside_master(
     let connected = tokio::time::timeout(WORKER_PATIENCE, connected).await.ok().transpose()?;
     write_private(&places.data_dir.join("dev.env"), &places.environment())?;
     out.print(places.banner(out, connected.as_ref(), sample).as_bytes())?;
-    worker.await.context("the worker broke down")?.context("the worker ended")
+    worker.await.context("the worker crashed")?.context("the worker ended")
 }
 
 /// Refuses an address that other machines could reach: the keys lie around here.
@@ -161,7 +161,7 @@ async fn on_this_machine(setting: &str, address: &str) -> anyhow::Result<String>
     let resolved = resolve(setting, address).await?;
     ensure!(
         resolved.ip().is_loopback(),
-        "{setting}={address}: gaffer dev is for this machine alone and listens on loopback; `gaffer master` is for more"
+        "{setting}={address}: gaffer dev listens on loopback addresses only; use `gaffer master` to serve other machines"
     );
     Ok(resolved.to_string())
 }
@@ -205,11 +205,11 @@ impl Places {
 
     fn banner(&self, out: &Out, worker: Option<&Worker>, sample: Option<JobId>) -> String {
         let line = |name: &str, value: &str| format!("  {} {value}\n", out.dim(&format!("{name:<10}")));
-        let title = style::paint("gaffer is up", Colour::Green, out.has_colours(Stream::Stdout));
+        let title = style::paint("gaffer is ready", Colour::Green, out.has_colours(Stream::Stdout));
         let mut text = format!("\n{title}\n\n");
         text.push_str(&line("dashboard", &self.link));
         text.push_str(&line("API", &format!("{}/api/v1", self.api)));
-        text.push_str(&line("workers", &format!("{} (MASTER_URL for more of them)", self.workers)));
+        text.push_str(&line("workers", &format!("{} (MASTER_URL of more workers)", self.workers)));
         if let Some(Worker { name, capacity, .. }) = worker {
             let offer =
                 format!("{name}, this machine: {} cpu, {} memory", capacity.cpu, size(capacity.memory.get()));
@@ -220,7 +220,7 @@ impl Places {
             text.push_str(&line("sample", &format!("job {job} is running: gaffer logs -f {job}")));
         }
         text.push_str("\nIn another terminal:\n\n  gaffer run -- uname -a\n  gaffer jobs\n\n");
-        text.push_str(&out.dim("Ctrl-C stops everything and keeps it."));
+        text.push_str(&out.dim("Ctrl-C stops everything and keeps the data."));
         text.push_str("\n\n");
         text
     }

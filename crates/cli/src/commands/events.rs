@@ -92,10 +92,12 @@ async fn follow(client: &Client, out: &Out, path: &[&str], format: Format) -> Re
                         }
                     }
                 }
-                broken.unwrap_or_else(|| Failure::Unreachable(format!("{} hung up", client.address())))
+                broken.unwrap_or_else(|| {
+                    Failure::Unreachable(format!("{} closed the connection", client.address()))
+                })
             }
         };
-        patience.endure(failure, |failure| status.note(&format!("{failure}; trying again"))).await?;
+        patience.endure(failure, |failure| status.note(&format!("{failure}; retrying"))).await?;
     }
 }
 

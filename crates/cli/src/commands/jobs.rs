@@ -68,7 +68,8 @@ pub async fn run(args: JobsArgs, out: &Out) -> Result<u8, Failure> {
 }
 
 impl Entry for Job {
-    const HEAD: &'static [&'static str] = &["JOB", "NAME", "STATE", "TASKS", "CREATED", "TOOK", "REASON"];
+    const HEAD: &'static [&'static str] =
+        &["JOB", "NAME", "STATE", "TASKS", "SUBMITTED", "DURATION", "REASON"];
     const WIDE_HEAD: &'static [&'static str] = &["TYPE", "PRIORITY", "BY", "LABELS"];
     const NONE: &'static str = "no jobs";
 

@@ -87,7 +87,7 @@ pub async fn run(args: KeysArgs, out: &Out) -> Result<u8, Failure> {
         KeysAction::Create(args) => create(&client, out, args).await?,
         KeysAction::Revoke(args) => {
             client.delete(&["keys", &args.id.to_string()]).await?;
-            out.remark(&format!("key {} is refused from now on", args.id));
+            out.remark(&format!("key {} revoked", args.id));
         }
     }
     Ok(0)
@@ -104,11 +104,11 @@ async fn create(client: &Client, out: &Out, args: CreateArgs) -> Result<(), Fail
     let key: Key = client.post(&["keys"], &wanted).await?.read()?;
     let secret = key.key.ok_or_else(|| Failure::Garbled {
         status: None,
-        message: "the API made the key but did not say it: revoke it and make another".to_owned(),
+        message: "the API created the key but did not return it: revoke it and create another".to_owned(),
     })?;
-    let until = key.expires_at.map(|at| format!(", good until {}", timestamp::local(at))).unwrap_or_default();
+    let until = key.expires_at.map(|at| format!(", expires {}", timestamp::local(at))).unwrap_or_default();
     let name = style::visible(&key.name);
-    out.note(&format!("{kind} key {} for {name}{until}: keep it now, it is not shown again", key.id));
+    out.note(&format!("{kind} key {} ({name}){until}; store it now, it is not shown again", key.id));
     out.line(&secret)
 }
 
@@ -125,7 +125,7 @@ impl Entry for Key {
         let state = match (self.revoked_at, self.expires_at) {
             (Some(_), _) => "revoked",
             (None, Some(expiry)) if expiry <= now => "expired",
-            _ => "good",
+            _ => "valid",
         };
         vec![
             Cell::text(self.id.to_string()),

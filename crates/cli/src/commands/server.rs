@@ -151,7 +151,7 @@ where
         ended = &mut server => return ended.map(|()| 0).map_err(brought_down),
         _ = signals.next() => {}
     }
-    tracing::info!("told to end; once more ends at once");
+    tracing::info!("shutting down; a second signal ends at once");
     shutdown.cancel();
     tokio::select! {
         ended = server => ended.map(|()| 0).map_err(brought_down),

@@ -21,13 +21,13 @@ use crate::out::Out;
 /// What to simulate.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A trace is a CSV file with a line for each submission, and this line above them:
+A trace is a CSV file with one line per submission and this header:
   submit_seconds,duration_seconds,cpu,memory,disk,count,priority,project
-where cpu, memory and disk are what one of `count` equal tasks reserves.
+cpu, memory and disk are what each of `count` equal tasks reserves.
 
-The tasks are placed by the same functions that place real ones.
+The simulation uses the placement code of the master.
 
-With --history, the trace is what has run on the server; the fleet is the one there, unless another one is given.
+With --history, the trace is the history of the server, and the fleet its online workers unless MACHINES are given.
 
 Examples:
   gaffer simulate --history --since 7d
@@ -70,7 +70,7 @@ pub async fn run(args: &SimulateArgs, out: &Out) -> Result<u8, Failure> {
     let (name, text, fleet) = if args.history { from_server(args).await? } else { from_file(&args.words)? };
     let arrivals = trace::read(&text).map_err(|mistake| Failure::Usage(format!("{name}: {mistake}")))?;
     if arrivals.is_empty() {
-        return Err(Failure::Usage(format!("{name}: nothing was submitted")));
+        return Err(Failure::Usage(format!("{name}: the trace is empty")));
     }
     let strategies = if args.strategies.is_empty() { &Strategy::ALL[..] } else { &args.strategies[..] };
     let overuse = args.overuse;
@@ -108,7 +108,7 @@ async fn from_server(args: &SimulateArgs) -> Result<Load, Failure> {
     }
     if fleet.is_empty() {
         return Err(Failure::Usage(
-            "no worker is online: say what machines there are, such as 4x8:16GiB:100GiB".into(),
+            "no worker is online: describe the fleet, such as 4x8:16GiB:100GiB".into(),
         ));
     }
     Ok(("history".to_owned(), text, fleet))
@@ -135,7 +135,7 @@ fn from_file(words: &[String]) -> Result<Load, Failure> {
     };
     let fleet = machines(fleet)?;
     if fleet.is_empty() {
-        return Err(Failure::Usage("expected a fleet behind the trace, such as 4x8:16GiB:100GiB".into()));
+        return Err(Failure::Usage("expected a fleet after the trace, such as 4x8:16GiB:100GiB".into()));
     }
     let text = read(Path::new(name));
     let text = text.map_err(|error| Failure::Usage(format!("cannot read {name}: {error}")))?;

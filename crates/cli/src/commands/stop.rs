@@ -17,7 +17,7 @@ Examples:
   gaffer stop 42
   gaffer stop 1-20 -y
 
-Each task gets its stop signal, then its grace period, then everything it started is killed. What waits is cancelled.")]
+Each running task gets its stop signal; after the grace period, everything it started is killed. Waiting tasks are cancelled.")]
 pub struct StopArgs {
     /// Jobs: 42, 1-20, last
     #[arg(required = true, value_name = "JOB")]

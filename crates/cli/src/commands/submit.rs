@@ -30,7 +30,7 @@ Examples:
   job=$(gaffer submit -- ./nightly)         prints the number alone when piped
   gaffer submit --wait job.yaml && deploy   exits as the job does
 
-Exit codes: 0 once it is accepted. With --wait or --follow those of `gaffer run`.")]
+Exit codes: 0 if the job is accepted. With --wait or --follow, as `gaffer run`.")]
 pub struct SubmitArgs {
     /// Job specification file (- for standard input)
     #[arg(value_name = "FILE", conflicts_with_all = ["command", "script"])]
@@ -97,7 +97,7 @@ pub struct Submitted {
 /// # Errors
 /// What the API or the network says in the end, in terms of the input.
 pub async fn submit(client: &Client, input: &Input, status: &Status<'_>) -> Result<Submitted, Failure> {
-    let tell = |failure: &Failure| status.note(&format!("{failure}; trying again (Ctrl-C leaves)"));
+    let tell = |failure: &Failure| status.note(&format!("{failure}; retrying (Ctrl-C gives up)"));
     // As text, so that numbers are sent as they were written.
     let spec = RawValue::from_string(input.spec.to_json())
         .map_err(|error| Failure::Local(format!("cannot write the specification as JSON: {error}")))?;

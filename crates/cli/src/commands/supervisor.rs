@@ -55,7 +55,7 @@ async fn supervise(key: Option<&ApiKey>, out: &Out) -> io::Result<u8> {
             return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
         }
         out.note(&format!(
-            "gaffer: the worker's agent died ({status}); its jobs go on, and it is started again"
+            "gaffer: the worker's agent died ({status}); restarting it, running tasks continue"
         ));
         if began.elapsed() >= GOOD_LIFE {
             pause = FIRST_PAUSE;

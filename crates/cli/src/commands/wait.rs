@@ -23,9 +23,9 @@ Examples:
   gaffer wait 42
   gaffer wait 42-50 last --timeout 1h
 
-Exit codes: 0 if all completed. Otherwise that of the worst job, which is the highest code, each as `gaffer run` would \
-have it: the code of its first failed task; 128+n for a signal; 124 for a timeout; 125 if gaffer failed or lost the \
-worker; 143 if it was stopped. 124 also if the waiting itself timed out; the jobs go on.")]
+Exit codes: 0 if all jobs completed, otherwise the highest code of a job: the exit code of its first \
+failed task; 128+n for a signal; 124 for a timeout; 125 if gaffer failed or lost the worker; 143 if it was \
+stopped. 124 also after --timeout; the jobs continue.")]
 pub struct WaitArgs {
     /// Jobs: 42, 1-20, last
     #[arg(required = true, value_name = "JOB")]
@@ -53,7 +53,7 @@ pub async fn run(args: WaitArgs, out: &Out) -> Result<u8, Failure> {
             Err(_) => {
                 status.retire();
                 if !args.quiet {
-                    out.note(&format!("gaffer: not over after {limit}"));
+                    out.note(&format!("gaffer: not finished after {limit}"));
                 }
                 Ok(exit::TIMED_OUT)
             }
@@ -111,7 +111,7 @@ pub async fn to_end(
 async fn final_job(client: &Client, id: JobId, status: &Status<'_>) -> Result<Job, Failure> {
     let mut patience = Backoff::for_a_job();
     let is_final = |job: &Job| job.known_state().is_some_and(JobState::is_final);
-    status.show(&format!("{id} is not over yet"));
+    status.show(&format!("{id} has not ended"));
     loop {
         match client.wait::<Job>(id).await {
             Ok(job) if is_final(&job) => return Ok(job),
@@ -120,7 +120,7 @@ async fn final_job(client: &Client, id: JobId, status: &Status<'_>) -> Result<Jo
                 status.show(&format!("{id} is {}", job.state));
             }
             Err(failure) => {
-                let tell = |failure: &Failure| status.note(&format!("{failure}; waiting on"));
+                let tell = |failure: &Failure| status.note(&format!("{failure}; still waiting"));
                 patience.endure(failure, tell).await?;
             }
         }

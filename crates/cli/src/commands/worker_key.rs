@@ -54,7 +54,7 @@ pub fn receive() -> Result<ApiKey, Failure> {
     read.map_err(|error| cannot("read", &error))?;
     match line.strip_suffix('\n') {
         Some(key) => Ok(ApiKey::from(key.to_owned())),
-        None => Err(Failure::Local("the process that supervises this one is gone".to_owned())),
+        None => Err(Failure::Local("the supervisor process has exited".to_owned())),
     }
 }
 

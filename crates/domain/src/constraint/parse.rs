@@ -58,7 +58,7 @@ fn bounded(text: &str) -> Result<(), ConstraintError> {
     }
     let detail =
         format!("the constraint has {bytes} bytes, more than the {MAX_CONSTRAINT_BYTES} that are allowed");
-    let suggestion = Some("several constraints are joined by `and` anyway".to_owned());
+    let suggestion = Some("split it: several constraints are combined with `and`".to_owned());
     Err(ConstraintError { column: 1, detail, suggestion })
 }
 

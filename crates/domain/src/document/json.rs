@@ -187,7 +187,7 @@ impl Reader<'_> {
                     _ => return wrong(self, "\\u is not followed by the four digits of a character"),
                 }
             }
-            _ => return wrong(self, "there is no such escape in JSON"),
+            _ => return wrong(self, "JSON has no such escape"),
         })
     }
 

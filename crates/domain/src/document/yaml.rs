@@ -53,7 +53,10 @@ impl<'t> Reader<'t> {
             match event {
                 Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
                 Event::DocumentStart(_) if value.is_some() => {
-                    return Err(SyntaxError::at(place, "there is a second document: one file is one job"));
+                    return Err(SyntaxError::at(
+                        place,
+                        "the file has a second document; write one job per file",
+                    ));
                 }
                 Event::DocumentStart(_) => {
                     let (event, place) = self.next()?;

@@ -73,7 +73,7 @@ pub enum Strategy {
 
 /// A text that is not the name of a strategy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name} is not a strategy: write one of {}", Strategy::words())]
+#[error("{name} is not a strategy; expected one of {}", Strategy::words())]
 pub struct UnknownStrategy {
     name: String,
 }

@@ -401,8 +401,7 @@ async fn workers_commands_and_doctor_go_the_same_way_through_proxies_and_with_ce
     let through = format!("(through the proxy http://{}, from HTTPS_PROXY)", far.forward.address);
     assert_eq!(text.matches(&through).count(), 2, "{text}");
     assert!(
-        text.contains(&format!("wss://{TLS_NAME}/gaffer/worker"))
-            && text.contains("lets this worker's key in"),
+        text.contains(&format!("wss://{TLS_NAME}/gaffer/worker")) && text.contains("accepts the worker key"),
         "{text}"
     );
 

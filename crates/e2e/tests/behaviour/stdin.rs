@@ -79,7 +79,7 @@ async fn run_passes_on_every_byte_of_its_input_and_the_end() {
 async fn run_says_when_it_does_not_pass_on_what_is_piped_in() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
-    let advice = "gaffer: standard input is not passed to the command; `gaffer run -i` does that\n";
+    let advice = "gaffer: standard input is not passed to the command; use `gaffer run -i`\n";
     let (code, output, stderr) = run_with(dev.cli(&["run", "--", "cat"]), b"hello\n").await;
     assert_eq!((code, output, stderr.as_str()), (Some(0), Vec::new(), advice));
     let (_, _, stderr) = run_with(dev.cli(&["run", "--", "true"]), b"").await;

@@ -246,7 +246,7 @@ async fn a_class_whose_needs_cannot_be_read_has_those_of_its_jobs() {
     let seen = stage.client.get("/workers/w").await;
     assert_eq!(seen.body["allocated"]["cpu"], json!(2.0), "what runs is accounted for");
     let why = stage.client.get(&format!("/jobs/{small}/explain")).await;
-    assert_eq!(why.body["waiting"][0]["workers"][0]["message"], "w has 0 cpu free, 1 wanted");
+    assert_eq!(why.body["waiting"][0]["workers"][0]["message"], "w has 0 cpu free, 1 requested");
     assert_eq!(stage.client.get("/queue").await.body["classes"].as_array().unwrap().len(), 2);
     worker.ended(start.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
     let mut next = [worker.next_start().await.definition.job.0, 0];

@@ -23,7 +23,7 @@ pub struct DeadLetters {
 
 impl Background for DeadLetters {
     const NAME: &'static str = "dead_letters";
-    const DESCRIPTION: &'static str = "puts output that the database had refused back where it belongs";
+    const DESCRIPTION: &'static str = "stores refused output again once the database accepts it";
 
     fn period(&self) -> Duration {
         Duration::from_secs(60)
@@ -42,7 +42,7 @@ impl Background for DeadLetters {
                 Ok(job) => restored.extend(job),
                 // It has its turn again later; the others need not wait for it.
                 Err(error) if error.may_be_partial() => {
-                    tracing::debug!(dead_letter = id, %error, "a dead letter could not be put back");
+                    tracing::debug!(dead_letter = id, %error, "cannot restore a dead letter");
                 }
                 Err(error) => {
                     self.changes.announce(&restored);

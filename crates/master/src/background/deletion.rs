@@ -20,7 +20,7 @@ pub struct Deletion {
 
 impl Background for Deletion {
     const NAME: &'static str = "deletion";
-    const DESCRIPTION: &'static str = "removes tasks, output and history of deleted jobs, slice by slice";
+    const DESCRIPTION: &'static str = "deletes the tasks, output and history of deleted jobs, in batches";
 
     fn period(&self) -> Duration {
         Duration::from_secs(300)

@@ -130,14 +130,14 @@ async fn run<B: Background>(mut background: B, statuses: Statuses, shutdown: Can
         let wait = match &result {
             Ok(ran) => {
                 if failing {
-                    tracing::info!(name = B::NAME, "a background loop works again");
+                    tracing::info!(name = B::NAME, "a background loop has recovered");
                 }
                 (failing, retry) = (false, FIRST_RETRY);
                 ran.again_after.unwrap_or_else(|| background.period())
             }
             Err(error) => {
                 if !failing {
-                    tracing::warn!(name = B::NAME, %error, "a background loop failed; it tries again");
+                    tracing::warn!(name = B::NAME, %error, "a background loop failed; retrying");
                 }
                 failing = true;
                 retry = (retry * 2).min(LONGEST_RETRY);

@@ -21,7 +21,7 @@ pub struct ForgetWorkers {
 
 impl Background for ForgetWorkers {
     const NAME: &'static str = "forget_workers";
-    const DESCRIPTION: &'static str = "forgets lost workers that have run nothing for long";
+    const DESCRIPTION: &'static str = "removes lost workers after GAFFER_FORGET_WORKERS";
 
     /// Exactly enough, and rarely.
     fn period(&self) -> Duration {
@@ -31,7 +31,7 @@ impl Background for ForgetWorkers {
     async fn run_once(&mut self) -> Result<Ran, StoreError> {
         let workers = self.store.workers_forget(self.after).await?;
         if workers > 0 {
-            tracing::info!(workers, "lost workers were forgotten");
+            tracing::info!(workers, "removed lost workers");
         }
         Ok(Ran { done: workers, again_after: None })
     }

@@ -22,7 +22,7 @@ pub struct KeyCheck {
 
 impl Background for KeyCheck {
     const NAME: &'static str = "key_check";
-    const DESCRIPTION: &'static str = "ends sessions whose key was revoked or has expired";
+    const DESCRIPTION: &'static str = "ends worker sessions whose key was revoked or expired";
 
     fn period(&self) -> Duration {
         Duration::from_secs(30)

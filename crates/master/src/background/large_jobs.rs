@@ -88,7 +88,7 @@ impl LargeJobsLoop {
 
 impl Background for LargeJobsLoop {
     const NAME: &'static str = "large_jobs";
-    const DESCRIPTION: &'static str = "stops large jobs and settles their dependencies, slice by slice";
+    const DESCRIPTION: &'static str = "stops large jobs and resolves their dependencies, in batches";
 
     fn period(&self) -> Duration {
         Duration::from_secs(60)

@@ -102,17 +102,14 @@ pub fn tenant((resident, spec, needs): &(Resident, StoredSpec, Requirements)) ->
 fn input(one: &Move, name: impl Fn(WorkerId) -> String) -> Input {
     let from = name(one.from);
     let message = match &one.why {
-        Why::Drains => format!("moved away from {from}, which drains"),
-        Why::Deadline => format!("moved away from {from}, whose time to drain is over"),
+        Why::Drains => format!("moved from {from}, which is draining"),
+        Why::Deadline => format!("moved from {from}: its drain deadline passed"),
         Why::Gain { to, gain } => {
             let hundredths = gain * 100.0;
-            format!("moved away from {from}: {} suits it better, by {hundredths:.0}% of a worker", name(*to))
+            format!("moved from {from} for balance: {} is better by {hundredths:.0}% of a worker", name(*to))
         }
         Why::Spread { to, here, there } => {
-            format!(
-                "moved away from {from}, where {here} tasks of its kind are, to even out: {there} at {}",
-                name(*to)
-            )
+            format!("moved from {from} to even out the spread: {here} tasks there, {there} at {}", name(*to))
         }
     };
     let report = Report { worker: one.from, attempt: one.attempt };

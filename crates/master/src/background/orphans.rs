@@ -28,7 +28,7 @@ impl Orphans {
 
 impl Background for Orphans {
     const NAME: &'static str = "orphans";
-    const DESCRIPTION: &'static str = "removes output of tasks that are gone";
+    const DESCRIPTION: &'static str = "deletes output of tasks that no longer exist";
 
     fn period(&self) -> Duration {
         Duration::from_secs(24 * 3_600)
@@ -42,7 +42,7 @@ impl Background for Orphans {
             return Ok(Ran { done: seen.deleted, again_after: Some(PAUSE) });
         }
         if self.deleted > 0 {
-            tracing::info!(chunks = self.deleted, "deleted output of tasks that are gone");
+            tracing::info!(chunks = self.deleted, "deleted output of tasks that no longer exist");
         }
         (self.after, self.deleted) = (0, 0);
         Ok(Ran { done: seen.deleted, again_after: None })

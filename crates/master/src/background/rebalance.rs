@@ -31,7 +31,7 @@ pub struct Rebalance {
 
 impl Background for Rebalance {
     const NAME: &'static str = "rebalance";
-    const DESCRIPTION: &'static str = "moves services to workers where they are much better off";
+    const DESCRIPTION: &'static str = "moves services to better workers (GAFFER_REBALANCE)";
 
     fn period(&self) -> Duration {
         (self.settled_after / LOOKS_WHILE_SETTLING).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL)

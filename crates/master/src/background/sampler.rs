@@ -72,7 +72,7 @@ pub struct Sampler {
 
 impl Background for Sampler {
     const NAME: &'static str = "sampler";
-    const DESCRIPTION: &'static str = "remembers what is reserved and used on each worker, for its plots";
+    const DESCRIPTION: &'static str = "samples reserved and used resources for the plots of workers";
 
     fn period(&self) -> Duration {
         SAMPLE_INTERVAL

@@ -35,7 +35,7 @@ pub struct Sweeper {
 
 impl Background for Sweeper {
     const NAME: &'static str = "sweeper";
-    const DESCRIPTION: &'static str = "declares attempts lost whose workers stay away";
+    const DESCRIPTION: &'static str = "declares attempts of disconnected workers lost";
 
     fn period(&self) -> Duration {
         PERIOD
@@ -69,7 +69,7 @@ impl Sweeper {
         });
         let (mut is_busy, mut done) = (false, 0);
         if !due.is_empty() {
-            tracing::warn!(attempts = due.len(), "calling attempts of absent workers lost");
+            tracing::warn!(attempts = due.len(), "declaring attempts of disconnected workers lost");
             let inputs = due
                 .iter()
                 .map(|overdue| lost(overdue.worker, overdue.attempt, LostCause::OutOfContact))

@@ -64,15 +64,11 @@ impl Binaries {
 fn problem(settings: &Settings, too_old: &str) -> String {
     match (&settings.bin_dir, too_old) {
         (_, found) if !found.is_empty() => {
-            format!(
-                "gaffer keeps its data in PostgreSQL {OLDEST_MAJOR} or newer, and this machine has only {found}."
-            )
+            format!("gaffer needs PostgreSQL {OLDEST_MAJOR} or newer; this machine has only {found}.")
         }
         (Some(dir), _) => {
-            format!("GAFFER_PG_BIN is {}, which does not hold `initdb` and `postgres`.", dir.display())
-        }
-        (None, _) => {
-            "gaffer keeps its data in PostgreSQL, and its server is not installed on this machine.".to_owned()
+            format!("GAFFER_PG_BIN={} does not contain `initdb` and `postgres`.", dir.display())
+        (None, _) => "gaffer needs the PostgreSQL server, which is not installed on this machine.".to_owned(),
         }
     }
 }
@@ -150,7 +146,7 @@ pub(super) fn version_in(output: &str) -> io::Result<String> {
     let version = output.split(") ").nth(1).and_then(|rest| rest.split_whitespace().next());
     match version.filter(|version| major(version).is_some()) {
         Some(version) => Ok(version.to_owned()),
-        None => Err(io::Error::other(format!("it does not tell its version, but says {output:?}"))),
+        None => Err(io::Error::other(format!("cannot read its version from {output:?}"))),
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn end(cluster: &Path) -> Result<(), StartError> {
     if let Some(server) = recorded
         && processes(cluster)?.contains(&server)
     {
-        tracing::warn!(pid = %server, "ending the Postgres server of a gaffer that is gone");
+        tracing::warn!(pid = %server, "stopping a Postgres server left by an earlier run");
         for (signal, patience) in STOP_STEPS {
             send(server, signal);
             if gone(patience, || Ok(!processes(cluster)?.contains(&server))).await? {
@@ -47,7 +47,7 @@ pub(super) async fn end(cluster: &Path) -> Result<(), StartError> {
 /// gets it.
 pub(super) async fn remove_unfinished(clusters: &[PathBuf]) -> Result<(), StartError> {
     for cluster in clusters {
-        tracing::warn!(directory = %cluster.display(), "removing a Postgres cluster whose making was interrupted");
+        tracing::warn!(directory = %cluster.display(), "removing an incomplete Postgres cluster");
         end_processes(cluster).await?;
         if let Err(error) = fs::remove_dir_all(cluster) {
             tracing::warn!(directory = %cluster.display(), %error, "cannot remove it yet");

@@ -107,7 +107,7 @@ impl Supervisor {
         for pause in START_PAUSES {
             match self.start_once().await {
                 Err(error @ StartError::Server { .. }) => {
-                    tracing::warn!(%error, "trying again to start Postgres")
+                    tracing::warn!(%error, "retrying to start Postgres")
                 }
                 result => return result,
             }
@@ -162,7 +162,7 @@ impl Supervisor {
             let ready = Instant::now();
             let Some(server) = &mut self.server else { return std::future::pending().await };
             let status = server.ended().await;
-            tracing::error!(%status, log = %self.data_dir.log().display(), "Postgres ended by itself; starting it again");
+            tracing::error!(%status, log = %self.data_dir.log().display(), "Postgres exited unexpectedly; restarting it");
             let note = |last| exits.send_modify(|exits| *exits = Exits { count: exits.count + 1, last });
             note(status);
             let mut again_at_once = ready.elapsed() > STABLE_AFTER;
@@ -177,7 +177,7 @@ impl Supervisor {
                 match self.start_once().await {
                     Ok(()) => break,
                     Err(error) => {
-                        tracing::error!(%error, "cannot start Postgres again yet");
+                        tracing::error!(%error, "cannot restart Postgres yet");
                         note(error.to_string());
                     }
                 }
@@ -202,7 +202,7 @@ impl Supervisor {
         self.stop().await;
         // Of a server that did not end in order, children may be left.
         if let Err(error) = leftovers::end(&self.data_dir.cluster()).await {
-            tracing::error!(%error, "Postgres is not quite gone");
+            tracing::error!(%error, "Postgres has not exited completely");
         }
         socket_dir::tidy_up(&self.data_dir, &self.socket_dir);
     }

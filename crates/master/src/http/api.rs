@@ -39,7 +39,7 @@ fn body_json(headers: &HeaderMap, body: &Bytes) -> Result<serde_json::Value, Err
     document(Language::Json, text)?;
     serde_json::from_str(text).map_err(|error| Error::Invalid {
         code: "invalid_json",
-        detail: format!("the body cannot be read as JSON: {error}"),
+        detail: format!("the body is not valid JSON: {error}"),
         errors: Vec::new(),
     })
 }
@@ -70,7 +70,7 @@ fn unreadable(language: Language, error: &SyntaxError) -> Error {
     };
     Error::Invalid {
         code,
-        detail: format!("the body cannot be read as {}: {error}", language.name()),
+        detail: format!("the body is not valid {}: {error}", language.name()),
         errors: error.pointer.as_ref().map(field).into_iter().collect(),
     }
 }
@@ -95,7 +95,7 @@ fn body_text<'b>(headers: &HeaderMap, body: &'b Bytes) -> Result<&'b str, Error>
     // Nothing here is large enough to be worth what a compressed body may grow to.
     let encoding = headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes());
     if encoding.is_some_and(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity")) {
-        return Err(unsupported("content-encoding", "expected a body that is not compressed"));
+        return Err(unsupported("content-encoding", "expected an uncompressed body"));
     }
     text::decode(body).map_err(|why| Error::Invalid {
         code: "invalid_encoding",

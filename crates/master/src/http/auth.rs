@@ -47,7 +47,8 @@ impl FromRequestParts<Doors> for Actor {
 }
 
 fn key_missing() -> Error {
-    let detail = "a key is needed: Authorization: Bearer <key>; `gaffer keys create --kind user` makes one";
+    let detail =
+        "no key: send Authorization: Bearer <key>; `gaffer keys create --kind user --name NAME` creates one";
     Error::Unauthorized("key_missing", detail.to_owned())
 }
 

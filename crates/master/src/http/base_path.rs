@@ -46,9 +46,7 @@ pub struct BasePath(Arc<str>);
 
 /// A base path that is also the address of one of gaffer's own pages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "its path begins with /{0}, which is one of gaffer's own addresses: choose another path, such as /gaffer"
-)]
+#[error("its path begins with /{0}, which is a path of gaffer itself: choose another one, such as /gaffer")]
 pub struct AmbiguousBasePath(String);
 
 impl BasePath {

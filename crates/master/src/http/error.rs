@@ -24,8 +24,8 @@ pub enum Error {
     /// It is known who asks, and they may not.
     #[error("{0}")]
     Forbidden(String),
-    /// There is no such thing, or it is not yours.
-    #[error("there is no {0}")]
+    /// Not found, or in another project.
+    #[error("no {0}")]
     NotFound(String),
     /// The request makes no sense.
     #[error("{detail}")]
@@ -55,29 +55,29 @@ pub enum Error {
         /// The present state.
         state: &'static str,
     },
-    /// Too many keys or links that nobody has came from there; the wait until the next may be tried.
-    #[error("too many unknown keys or sign-in links came from this address; try again in {} s", seconds(*.0))]
+    /// Too many unknown keys or links from this address; holds the wait until the next try.
+    #[error("too many unknown keys or sign-in links from this address; try again in {} s", seconds(*.0))]
     TooManyAttempts(Duration),
     /// The wanted range lies outside.
     #[error("the output has {0} bytes")]
     OutOfRange(u64),
     /// The database is away; the same request may work in a moment.
-    #[error("the database is not available or too busy; try again in a moment")]
+    #[error("the database is unavailable or too busy; try again in a moment")]
     Unavailable,
     /// The database needs longer for the answer than anybody waits.
-    #[error("the database took too long for the answer; ask for less, or try again later")]
+    #[error("the database query timed out; request less, or try again later")]
     TooSlow,
     /// Somebody else is at it, or there is too much to do; the same request may work in a moment.
     #[error("{0}; try again in a moment")]
     Busy(&'static str),
     /// The database answers, but accepts nothing.
-    #[error("the database accepts nothing since {}; the page System and `gaffer system` say why", .0.format("%Y-%m-%d %H:%M:%S UTC"))]
+    #[error("the database refuses writes since {}; see the page System or `gaffer system`", .0.format("%Y-%m-%d %H:%M:%S UTC"))]
     NotReady(gaffer_domain::Time),
     /// The master is going down.
     #[error("the master is shutting down; try again in a moment")]
     ShuttingDown,
     /// Another master leads.
-    #[error("this master stands by: another one leads; try again in a moment, or ask that one")]
+    #[error("this master is a standby: another one leads; try again in a moment, or use that one")]
     Standby,
     /// Something that must not happen has happened; it is in the log.
     #[error("internal error; see the master's log")]
@@ -88,21 +88,21 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(error) => {
-                tracing::warn!(%error, "a request failed because the database is away");
+                tracing::warn!(%error, "a request failed: the database is unavailable");
                 Error::Unavailable
             }
             StoreError::NotLeader => Error::ShuttingDown,
             StoreError::TooSlow(error) => {
-                tracing::warn!(%error, "a request failed because the database is too slow");
+                tracing::warn!(%error, "a request failed: the database query timed out");
                 Error::TooSlow
             }
             StoreError::Locked(error) => {
-                tracing::warn!(%error, "a request failed because of a lock in the database");
-                Error::Busy("another transaction in the database holds a lock on this")
+                tracing::warn!(%error, "a request failed: another transaction holds a lock");
+                Error::Busy("another transaction in the database holds a lock")
             }
             StoreError::Refused(error) if is_about_a_value(&error) => Error::Invalid {
                 code: "invalid_value",
-                detail: "a value in the request can't be stored or compared by the database".to_owned(),
+                detail: "the database rejects a value of the request".to_owned(),
                 errors: Vec::new(),
             },
             error => {
@@ -170,8 +170,8 @@ impl Error {
     /// A specification with mistakes.
     pub fn spec(errors: Vec<FieldError>) -> Error {
         let detail = match errors.as_slice() {
-            [one] => format!("the job specification has a mistake: {one}"),
-            several => format!("the job specification has {} mistakes", several.len()),
+            [one] => format!("invalid job specification: {one}"),
+            several => format!("invalid job specification: {} mistakes", several.len()),
         };
         let errors = errors
             .into_iter()
@@ -372,7 +372,7 @@ pub async fn no_such_route(request: Request) -> Error {
 
 /// The answer to a method that a route does not have.
 pub async fn no_such_method() -> Response {
-    (StatusCode::METHOD_NOT_ALLOWED, "this resource has no such method").into_response()
+    (StatusCode::METHOD_NOT_ALLOWED, "method not allowed on this resource").into_response()
 }
 
 /// The answer after a panic, which is in the log.

@@ -87,7 +87,7 @@ pub fn routes() -> Router<Doors> {
 /// A page as an answer. No cache keeps a copy: it is for one user, and may show a secret.
 fn page(template: &impl Template) -> Result<Response, Error> {
     let html = template.render().map_err(|error| {
-        tracing::error!(%error, "a page could not be written");
+        tracing::error!(%error, "cannot render a page");
         Error::Internal
     })?;
     let mut response = Html(html).into_response();
@@ -110,14 +110,14 @@ pub fn error_page(problem: &Problem, surroundings: PageContext, mut response: Re
         return Redirect::to(&login::address(surroundings.here.as_deref())).into_response();
     }
     let heading = match problem.status {
-        404 => "There is nothing here",
-        403 => "This is not allowed",
-        409 => "Not in this state",
-        400 | 422 => "That makes no sense here",
-        413 => "That is too large",
+        404 => "Not found",
+        403 => "Not allowed",
+        409 => "Conflict",
+        400 | 422 => "Invalid request",
+        413 => "Request too large",
         429 => "Too many attempts",
-        503 => "Not available just now",
-        500.. => "Something went wrong",
+        503 => "Temporarily unavailable",
+        500.. => "Internal error",
         _ => problem.title.as_str(),
     };
     let template = ErrorPage {

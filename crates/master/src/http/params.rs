@@ -21,8 +21,8 @@ const DEFAULT_LIMIT: u32 = 50;
 /// Most entries on a page.
 const MAX_LIMIT: u32 = 500;
 
-/// What is wrong with a cursor that nobody gave.
-const NO_CURSOR: &str = "this is no cursor that an earlier page gave";
+/// The error of an invalid cursor.
+const NO_CURSOR: &str = "not a cursor of an earlier page";
 
 /// Below which the API stands; its routes do not see it.
 const API_PREFIX: &str = "/api/v1";
@@ -55,7 +55,7 @@ impl Params {
             let pointer = format!("query:{name}");
             let is_known = known.contains(&name.as_str()) || repeatable.contains(&name.as_str());
             if !is_known {
-                let detail = format!("there is no query parameter {name:?} here");
+                let detail = format!("unknown query parameter {name:?}");
                 return Err(Error::field(
                     "unknown_parameter",
                     pointer,
@@ -64,7 +64,7 @@ impl Params {
                 ));
             }
             if seen.insert(name.as_str(), ()).is_some() && !repeatable.contains(&name.as_str()) {
-                let detail = format!("the query parameter {name:?} may be given only once");
+                let detail = format!("query parameter {name:?} is repeated; give it once");
                 return Err(Error::field("invalid_query", pointer, detail, None));
             }
         }
@@ -158,7 +158,7 @@ impl Params {
 
     /// A time span such as `60s`, at most `most`.
     pub fn span(&self, name: &str, most: Duration) -> Result<Option<Duration>, Error> {
-        let span: Option<Span> = self.parse(name, "a time span such as 60s")?;
+        let span: Option<Span> = self.parse(name, "a duration such as 60s")?;
         Ok(span.map(|span| span.to_std().min(most)))
     }
 }
@@ -197,7 +197,7 @@ pub fn id<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, Error> {
         Error::field(
             "invalid_id",
             format!("path:{what}"),
-            format!("{shown:?} is not the number of a {what}; expected a positive whole number, like 42"),
+            format!("{shown:?} is not a {what} number; expected a positive integer such as 42"),
             None,
         )
     })

@@ -38,7 +38,7 @@ pub async fn retry(context: &Context, actor: &Actor, letter: i64) -> Result<(), 
         }
         Ok(None) => {
             let detail = format!(
-                "dead letter {letter} stays: the database still refuses it, or it is a report, which is kept as evidence"
+                "dead letter {letter} is not restored: the database still refuses it, or it is a report, which stays as evidence"
             );
             Err(OperationError::Conflict { detail, state: "refused" })
         }

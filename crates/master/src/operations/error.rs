@@ -10,14 +10,9 @@ use crate::write_batcher::ShuttingDown;
 pub enum OperationError {
     /// Whoever asks may not do that.
     #[error("the role {} may not {action}", role.as_str())]
-    NotAllowed {
-        /// What they are.
-        role: Role,
-        /// What they wanted.
-        action: Action,
-    },
-    /// There is no such thing in the project.
-    #[error("there is no {0}")]
+    NotAllowed { role: Role, action: Action },
+    /// Not found in the project.
+    #[error("no {0}")]
     NotFound(String),
     /// What is wanted makes no sense.
     #[error("{detail}")]

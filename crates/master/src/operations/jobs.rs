@@ -65,7 +65,8 @@ pub fn check_size(bytes: usize) -> Result<(), OperationError> {
     if bytes <= MAX_SPEC_BYTES {
         return Ok(());
     }
-    let detail = format!("a job specification may have {MAX_SPEC_BYTES} bytes, this one has {bytes}");
+    let detail =
+        format!("the job specification has {bytes} bytes, more than the maximum of {MAX_SPEC_BYTES}");
     Err(OperationError::Invalid { code: "too_large", detail, field: None })
 }
 
@@ -91,13 +92,13 @@ pub async fn rerun(context: &Context, actor: &Actor, wanted: Rerun<'_>) -> Resul
     let Rerun { job, idempotency_key } = wanted;
     let earlier = find(effects, actor, job).await?;
     if !earlier.is_over() {
-        let detail = format!("job {job} is not over yet: it is {}", earlier.state);
+        let detail = format!("job {job} has not ended: it is {}", earlier.state);
         return Err(OperationError::Conflict { detail, state: earlier.state.as_str() });
     }
     let spec = effects.writes.spec(job).await?.ok_or_else(|| no_job(job))?;
     let spec = spec.readable().map_err(|problem| OperationError::Invalid {
         code: "unreadable_job",
-        detail: format!("job {job} can't be repeated: {problem}; submit it anew"),
+        detail: format!("job {job} cannot be rerun: {problem}; submit it again"),
         field: None,
     })?;
     accept(effects, actor, Submit { spec, idempotency_key }, Some(job)).await
@@ -179,10 +180,12 @@ pub async fn stop(context: &Context, actor: &Actor, job: JobId) -> Result<(), Op
     match effects.write_batcher.stop(wish).await? {
         StopResult::Stopping => Ok(()),
         StopResult::Over(state) => {
-            let detail = format!("job {job} is over: it is {state}");
+            let detail = format!("job {job} has already ended: {state}");
             Err(OperationError::Conflict { detail, state: state.as_str() })
         }
-        StopResult::Busy => Err(OperationError::Busy("another transaction in the database holds the job")),
+        StopResult::Busy => {
+            Err(OperationError::Busy("another transaction in the database has locked the job"))
+        }
         StopResult::Unknown => Err(no_job(job)),
     }
 }
@@ -200,7 +203,7 @@ pub async fn delete(context: &Context, actor: &Actor, job: JobId) -> Result<(), 
             Ok(())
         }
         Deleted::NotOver(state) => {
-            let detail = format!("job {job} is not over yet: it is {state}; stop it first");
+            let detail = format!("job {job} has not ended: it is {state}; stop it first");
             Err(OperationError::Conflict { detail, state: state.as_str() })
         }
         Deleted::Unknown => Err(no_job(job)),

@@ -57,7 +57,7 @@ pub async fn create(context: &Context, actor: &Actor, new: NewKey) -> Result<Cre
         return Err(OperationError::field("/name", "a key needs a name of 1 to 120 printable characters"));
     }
     if new.expires_in_seconds.is_some_and(|secs| secs == 0 || secs > MAX_EXPIRY_SECS) {
-        let detail = "expected a number of seconds up to a hundred years";
+        let detail = "expected seconds, at most 100 years";
         return Err(OperationError::field("/expires_in_seconds", detail));
     }
     let (purpose, user_id) = match new.kind {

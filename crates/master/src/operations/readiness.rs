@@ -21,10 +21,7 @@ pub enum Readiness {
     /// It does not know whether it still leads.
     NotTrusted,
     /// The database answers, but accepts nothing.
-    NothingAccepted {
-        /// Since when.
-        since: Time,
-    },
+    NothingAccepted { since: Time },
 }
 
 /// Looks whether the database answers and takes what is to be recorded, and whether this master leads.

@@ -38,7 +38,7 @@ pub enum Refused {
         detail: &'static str,
     },
     /// Too many unknown secrets came from there; the wait until the next may be tried.
-    #[error("too many unknown keys or sign-in links came from this address")]
+    #[error("too many unknown keys or sign-in links from this address")]
     TooMany(Duration),
     /// The database did not do its part.
     #[error(transparent)]
@@ -62,7 +62,7 @@ pub async fn user_of_key(context: &Context, key: &str, address: Option<IpAddr>) 
     let holder = holder_of_key(context, KeyKind::User, key, address).await?;
     match (holder.user_id, &holder.user) {
         (Some(user_id), Some(user)) => Ok(context.user(holder.project, user_id, user)),
-        _ => Err(refused("key_wrong_kind", "this key is not a user's")),
+        _ => Err(refused("key_wrong_kind", "not a user key")),
     }
 }
 
@@ -83,15 +83,12 @@ pub async fn holder_of_key(
     let Some(sha256) = hash_of(key, wanted) else {
         return Err(match (hash_of(key, other), kind) {
             (Some(_), KeyKind::Worker) => {
-                refused("key_wrong_kind", "a worker needs a worker's key, this is a user's")
+                refused("key_wrong_kind", "workers need a worker key; this is a user key")
             }
             (Some(_), KeyKind::User) => {
-                refused("key_wrong_kind", "the API needs a user's key, this is a worker's")
+                refused("key_wrong_kind", "the API needs a user key; this is a worker key")
             }
-            (None, _) => refused(
-                "key_malformed",
-                "the key is damaged: it is not one that gaffer made, or a part is missing",
-            ),
+            (None, _) => refused("key_malformed", "malformed key: truncated, or not a gaffer key"),
         });
     };
     let effects = context.for_nobody();
@@ -103,7 +100,7 @@ pub async fn holder_of_key(
         Err(_) => effects.guesses.is_wrong(presented),
     }
     checked.map_err(|refusal| match refusal {
-        KeyRefusal::Unknown => refused("key_unknown", "the key is not known to this master"),
+        KeyRefusal::Unknown => refused("key_unknown", "unknown key"),
         KeyRefusal::Revoked => refused("key_revoked", "the key was revoked"),
         KeyRefusal::Expired => refused("key_expired", "the key has expired"),
     })

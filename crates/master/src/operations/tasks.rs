@@ -62,7 +62,10 @@ pub async fn signal(
     let effects = context.permit(actor, Action::SignalTask)?;
     let task = find(&effects.writes, actor, addressed).await?;
     let Some(worker) = task.worker_id.filter(|_| takes_signals(task.state)) else {
-        return Err(conflict(&task, format!("task {} is {} and takes no signals", task.address, task.state)));
+        return Err(conflict(
+            &task,
+            format!("task {} is {}: only running tasks accept signals", task.address, task.state),
+        ));
     };
     effects.hub.send(worker, ToWorker::Signal { attempt: present_attempt(&task), signal });
     Ok(())
@@ -100,13 +103,13 @@ pub async fn write_to_stdin(
         InputState::Open => Reading::Open,
         InputState::Closed => Reading::Closed,
         InputState::Foreign => {
-            let detail = format!("somebody else writes to the standard input of task {address}");
+            let detail = format!("another writer is connected to the standard input of task {address}");
             return Err(conflict(&task, detail));
         }
         InputState::Absent => {
             let detail = format!(
-                "task {address} has no standard input that could be written to: its job says no `stdin: true`, or its \
-                 container was taken over by another process of its worker"
+                "task {address} has no open standard input: the job does not set `stdin: true`, or the \
+                 worker restarted after the container started"
             );
             return Err(conflict(&task, detail));
         }

@@ -112,7 +112,7 @@ pub async fn drain(
 ) -> Result<WorkerView, OperationError> {
     let Drain { worker, deadline } = wanted;
     if let Some(longest) = deadline.filter(|deadline| *deadline > LONGEST_DRAIN) {
-        let detail = format!("a worker may take {LONGEST_DRAIN} to drain at most, not {longest}");
+        let detail = format!("the drain deadline is at most {LONGEST_DRAIN}, not {longest}");
         return Err(OperationError::Invalid { code: "invalid_body", detail, field: None });
     }
     direct(context, actor, worker, Intake::Draining, deadline).await
@@ -166,10 +166,8 @@ pub async fn remove(context: &Context, actor: &Actor, worker: &str) -> Result<()
             effects.changes.announce(&[]);
             return Ok(());
         }
-        Removal::Connected => format!("{name} is connected and would be back at once: stop it there first"),
-        Removal::Busy(live) => format!(
-            "{name} has {live} attempts that are not known to be over: they are called lost when their time is up"
-        ),
+        Removal::Connected => format!("{name} is connected: stop the worker first"),
+        Removal::Busy(live) => format!("{name} has {live} live attempts: wait until they end or are lost"),
     };
     Err(OperationError::Conflict { detail, state: worker.state(Utc::now()).as_str() })
 }

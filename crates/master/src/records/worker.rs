@@ -65,7 +65,7 @@ impl Worker {
         if self.intake == Intake::Open {
             self.intake = Intake::Cordoned;
         }
-        self.warnings.push("what a task on it has reserved can't be read by this master".to_owned());
+        self.warnings.push("this master cannot read what a task on it has reserved".to_owned());
     }
 
     /// What it looks like from outside.

@@ -80,9 +80,9 @@ impl Aside {
     }
 
     fn send(&self, task: Task) -> Result<(), SessionEnd> {
-        self.tasks.try_send(task).map_err(|_| {
-            SessionEnd::Disconnected("the worker asks for more than can be looked up now".to_owned())
-        })
+        self.tasks
+            .try_send(task)
+            .map_err(|_| SessionEnd::Disconnected("the worker has too many requests pending".to_owned()))
     }
 }
 

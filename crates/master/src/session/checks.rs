@@ -235,14 +235,14 @@ fn check_held(held: &[HeldAttempt]) -> Result<(), SessionEnd> {
 fn check_attempt(attempt: AttemptRef) -> Result<(), SessionEnd> {
     match attempt.task.0 > 0 && attempt.attempt > 0 && i32::try_from(attempt.attempt).is_ok() {
         true => Ok(()),
-        false => Err(SessionEnd::protocol(format!("there is no attempt {attempt}"))),
+        false => Err(SessionEnd::protocol(format!("no such attempt: {attempt}"))),
     }
 }
 
 fn check_signal(signal: i32) -> Result<(), SessionEnd> {
     match (1..=64).contains(&signal) {
         true => Ok(()),
-        false => Err(SessionEnd::protocol(format!("there is no signal {signal}"))),
+        false => Err(SessionEnd::protocol(format!("no such signal: {signal}"))),
     }
 }
 

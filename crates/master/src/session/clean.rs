@@ -28,7 +28,7 @@ pub(super) fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
     if hello.countables.len() > MAX_COUNTABLES || !hello.countables.keys().all(|name| is_resource_name(name))
     {
         return Err(SessionEnd::protocol(
-            "the hello has too many countable resources, or one with an odd name",
+            "the hello has too many countable resources, or one with an invalid name",
         ));
     }
     if hello.capacity.memory.get() > i64::MAX as u64 || hello.capacity.disk.get() > i64::MAX as u64 {
@@ -54,7 +54,7 @@ pub(super) fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
 
 pub(super) fn cleaned_drivers(mut drivers: Vec<DriverStatus>) -> Result<Vec<DriverStatus>, SessionEnd> {
     if drivers.len() > MAX_DRIVERS {
-        return Err(SessionEnd::protocol("the worker speaks of too many drivers"));
+        return Err(SessionEnd::protocol("the worker reports too many drivers"));
     }
     for driver in &mut drivers {
         driver.detail = driver.detail.as_ref().map(|detail| clean(detail, MAX_TEXT_CHARS));

@@ -65,7 +65,7 @@ pub(super) async fn read(
             frame = tokio::time::timeout(SILENCE_LIMIT.to_std(), next_frame(&mut source)) => frame,
         };
         let handled = match frame {
-            Err(_) => Err(SessionEnd::Disconnected(format!("nothing was heard for {SILENCE_LIMIT}"))),
+            Err(_) => Err(SessionEnd::Disconnected(format!("the worker was silent for {SILENCE_LIMIT}"))),
             Ok(Err(end)) => Err(end),
             Ok(Ok(Frame::Nothing)) => Ok(()),
             Ok(Ok(Frame::Output(frame))) => reader.output(frame),
@@ -149,7 +149,7 @@ impl Reader<'_> {
                 return Ok(());
             }
             return Err(SessionEnd::protocol(format!(
-                "the end of attempt {attempt} speaks of {} bytes of output, only {} have arrived",
+                "the end of attempt {attempt} reports {} bytes of output, but only {} arrived",
                 ended.output_bytes, received.bytes
             )));
         }
@@ -189,7 +189,7 @@ impl Reader<'_> {
         };
         let Some(on_its_way) = self.handle.output_arrived(chunk.payload_bytes) else {
             return Err(SessionEnd::protocol(format!(
-                "more output is on its way than the {} bytes that the worker was granted",
+                "the worker sent more output than its credit of {} bytes",
                 self.handle.window()
             )));
         };

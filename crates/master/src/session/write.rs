@@ -31,7 +31,7 @@ pub(super) async fn write(
             // The other side of the session hears of it, too.
             Ok(Err(_)) => return,
             Err(_) => {
-                handle.end(GoodbyeCode::TooSlow, "the worker has read nothing for 30 seconds");
+                handle.end(GoodbyeCode::TooSlow, "the worker has not read for 30 seconds");
                 return;
             }
         }
@@ -80,7 +80,7 @@ pub(super) async fn meanwhile_patience<T>(
     };
     let gone = async {
         reassure.await;
-        SessionEnd::Disconnected("the worker did not wait for its welcome".to_owned())
+        SessionEnd::Disconnected("the worker closed the connection before the welcome".to_owned())
     };
     tokio::select! {
         done = work => done,

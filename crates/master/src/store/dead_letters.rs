@@ -237,7 +237,7 @@ impl WriteStore {
         )
         .bind(row.task_id)
         .bind(row.attempt)
-        .bind(format!("dead letter {id}: {} bytes of output are back in their place", row.payload_bytes))
+        .bind(format!("dead letter {id}: {} bytes of output restored", row.payload_bytes))
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;

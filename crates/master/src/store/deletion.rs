@@ -55,7 +55,7 @@ impl WriteStore {
         )
         .bind(project.0)
         .bind(actor)
-        .bind(format!("job {job} and all that belonged to it"))
+        .bind(format!("job {job} with its tasks, output and history"))
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;

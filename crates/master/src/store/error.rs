@@ -23,7 +23,7 @@ pub enum StoreError {
     #[error("another master leads now")]
     NotLeader,
     /// A stored row can't be read: it is damaged, or a newer version wrote it. Other rows are not concerned.
-    #[error("the database holds something unexpected: {0}")]
+    #[error("unexpected data in the database: {0}")]
     Unreadable(String),
 }
 

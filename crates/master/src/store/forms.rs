@@ -20,7 +20,7 @@ pub(super) fn understood<T: DeserializeOwned>(what: &str, stored: Option<Value>)
     match T::deserialize(&stored) {
         Ok(value) => Some(value),
         Err(error) => {
-            tracing::warn!(%error, "a stored {what} can't be read and is left out");
+            tracing::warn!(%error, "cannot read a stored {what}; leaving it out");
             None
         }
     }

@@ -162,7 +162,7 @@ impl WriteStore {
         .bind(match (spec.task_count(), new.rerun_of) {
             (1, None) => "1 task".to_owned(),
             (n, None) => format!("{n} tasks"),
-            (n, Some(of)) => format!("{n} tasks, a repeat of job {of}"),
+            (n, Some(of)) => format!("{n} tasks, a rerun of job {of}"),
         })
         .execute(&mut *tx)
         .await?;

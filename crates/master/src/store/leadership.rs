@@ -155,7 +155,7 @@ impl LeaderConnection {
         .bind(TERM_LOCK)
         .fetch_one(&mut self.connection)
         .await?;
-        tracing::warn!(connections = ended, "ended what the earlier leader had under way in the database");
+        tracing::warn!(connections = ended, "ended database sessions of the earlier leader");
         Ok(())
     }
 

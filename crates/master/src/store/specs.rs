@@ -124,7 +124,7 @@ impl ReadStore {
 fn read(version: i16, stored: &str) -> Result<JobSpec, String> {
     let version = u16::try_from(version).unwrap_or(0);
     let value = &serde_json::from_str(stored).map_err(|error| error.to_string())?;
-    JobSpec::read_stored(version, value).map_err(|why| format!("its specification can't be read: {why}"))
+    JobSpec::read_stored(version, value).map_err(|why| format!("cannot read its specification: {why}"))
 }
 
 /// The specifications of several jobs. Jobs that do not exist are left out.
@@ -176,11 +176,7 @@ pub(super) async fn spec_stand_in(
     job: JobId,
     problem: String,
 ) -> Result<StoredSpec, StoreError> {
-    tracing::error!(
-        job = job.0,
-        problem,
-        "nothing of a stored job can be started; it can be stopped and deleted"
-    );
+    tracing::error!(job = job.0, problem, "cannot start a stored job; it can be stopped and deleted");
     let row: Option<(String, String)> = sqlx::query_as("SELECT name, kind FROM jobs WHERE id = $1")
         .bind(job.0)
         .fetch_optional(&mut *connection)

@@ -29,8 +29,9 @@ pub use batch::{
     StopResult, Unfinished,
 };
 
-/// What the history of an attempt says whose stored output has another checksum than its worker reported.
-const CHECKSUMS_DIFFER: &str = "the output is not what its worker read: the checksums differ";
+/// Event text for an attempt whose stored output has another checksum than its worker reported.
+const CHECKSUMS_DIFFER: &str =
+    "the stored output differs from what the worker read: the checksums do not match";
 
 /// The most tasks that one transaction changes because their job is stopped or their dependencies are decided; what is left
 /// is done in further ones, between which others have their turn.
@@ -346,16 +347,16 @@ fn message_of(state: &TaskState, detail: &Detail) -> String {
     match state {
         TaskState::Blocked => String::new(),
         TaskState::Pending { after: Some(reason), .. } if reason.code == ReasonCode::Stopped => {
-            format!("{}; waits for another worker", reason.message)
+            format!("{}; waiting for another worker", reason.message)
         }
         TaskState::Pending { after: Some(reason), not_before } => {
-            format!("{}; to be repeated from {} on", reason.message, not_before.format("%H:%M:%S"))
+            format!("{}; next attempt not before {}", reason.message, not_before.format("%H:%M:%S"))
         }
-        TaskState::Pending { after: None, .. } => "waits for a worker".to_owned(),
+        TaskState::Pending { after: None, .. } => "waiting for a worker".to_owned(),
         TaskState::Scheduled { .. } => match detail {
             Detail::Placement(receipt) => match receipt.candidates.first() {
                 Some(chosen) => format!(
-                    "placed on {} ({}, score {:.2}, best of {} that could take it)",
+                    "placed on {} ({}, score {:.2}, best of {} with room)",
                     chosen.name, receipt.strategy, chosen.score, receipt.feasible
                 ),
                 None => String::new(),

@@ -210,7 +210,7 @@ impl Store {
         .bind(session)
         .bind(key)
         .bind(Json(&hello.countables))
-        .bind(if known.is_none() { "connected for the first time" } else { "connected" })
+        .bind(if known.is_none() { "first connection" } else { "connected" })
         .fetch_optional(&mut *tx)
         .await;
         let id = match registered {
@@ -469,7 +469,7 @@ fn news(before: &[DriverStatus], now: &[DriverStatus]) -> Vec<String> {
     let sentence = |status: &DriverStatus| {
         let name = status.driver.as_str();
         let detail = status.detail.as_ref().map_or(String::new(), |detail| format!(": {detail}"));
-        let what = if status.healthy { "works" } else { "does not work" };
+        let what = if status.healthy { "is healthy" } else { "is unhealthy" };
         format!("the {name} driver {what}{detail}")
     };
     changed.map(sentence).collect()

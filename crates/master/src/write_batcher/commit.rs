@@ -224,7 +224,7 @@ impl WriteBatcher {
         tokio::spawn(async move {
             let Ok(_turn) = compacting.acquire().await else { return };
             if let Err(error) = store.output_compact(attempt).await {
-                tracing::warn!(%attempt, %error, "could not join the chunks of an output; it stays as it is");
+                tracing::warn!(%attempt, %error, "cannot compact the chunks of an output");
             }
         });
     }

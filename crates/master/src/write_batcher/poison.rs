@@ -66,7 +66,7 @@ impl WriteBatcher {
                 Ok(Some(id)) => {
                     tracing::error!(
                         dead_letter = id, attempt = %letter.attempt, reason = letter.reason,
-                        "the database refused what a worker sent; it is kept as a dead letter (gaffer dead-letters)"
+                        "the database refused data of a worker; kept as a dead letter (gaffer dead-letters)"
                     );
                     return Ok(());
                 }

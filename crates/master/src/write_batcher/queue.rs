@@ -20,7 +20,7 @@ pub enum NotTaken {
     #[error("the master is shutting down")]
     ShuttingDown,
     /// The worker has reported more than may wait.
-    #[error("too many reports wait to be recorded; they are taken again in the next session")]
+    #[error("too many reports are waiting to be stored; the worker repeats them in its next session")]
     TooMuch,
 }
 

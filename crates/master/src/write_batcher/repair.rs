@@ -42,7 +42,7 @@ impl WriteBatcher {
                 if self.deferred.holds(repair.attempt().task) {
                     continue;
                 }
-                tracing::info!(%worker, ?repair, "repairing what worker and database disagree on");
+                tracing::info!(%worker, ?repair, "repairing a difference between worker and database");
                 match repair {
                     Repair::SendStart(attempt) => {
                         starts.insert(attempt, worker);
@@ -73,7 +73,7 @@ impl WriteBatcher {
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(%error, "could not send placements again; the next heartbeats will")
+                tracing::warn!(%error, "cannot resend placements; the next heartbeats will")
             }
         }
         (events, uncompared)
@@ -98,7 +98,7 @@ impl WriteBatcher {
                     parts.extend([(second, tries), (workers, tries)]);
                 }
                 Err(error) if error.may_be_partial() && tries <= 1 => {
-                    tracing::warn!(?workers, %error, "could not compare a worker with the database");
+                    tracing::warn!(?workers, %error, "cannot compare a worker with the database");
                 }
                 Err(_) if !has_hello => return all,
                 Err(error) => {

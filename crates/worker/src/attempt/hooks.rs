@@ -122,7 +122,7 @@ impl Hooks {
             }
         };
         if timeout(BEFORE_STOP_LIMIT, all).await.is_err() {
-            tracing::warn!(attempt = %attempt.reference(), "hooks took too long before the stop: it goes on without them");
+            tracing::warn!(attempt = %attempt.reference(), "hooks took too long before the stop; stopping without them");
         }
     }
 

@@ -62,8 +62,7 @@ impl Quota {
     /// after a crash of this worker continues the output itself.
     fn marker(&self) -> Option<Record> {
         let limit = self.limit.filter(|_| self.left_out > 0)?.limit;
-        let text =
-            format!("\n[gaffer: {} bytes of output were left out: its limit is {limit}]\n", self.left_out);
+        let text = format!("\n[gaffer: {} bytes of output dropped: output limit {limit}]\n", self.left_out);
         Some(Record { at_micros: wall_micros(), stream: Stream::Stderr, bytes: Bytes::from(text) })
     }
 }

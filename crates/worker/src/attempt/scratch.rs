@@ -163,7 +163,7 @@ impl ScratchSpace {
             let emptied = tokio::task::spawn_blocking(move || empty(&space.trash)).await;
             if let Ok(Err(error)) = emptied {
                 let path = self.0.trash.display();
-                tracing::warn!(%path, %error, "cannot remove what attempts left behind; it is tried again later");
+                tracing::warn!(%path, %error, "cannot remove files of ended attempts; retrying later");
             }
         }
     }

@@ -48,8 +48,8 @@ impl ShortPath {
         let path = target.display();
         tracing::warn!(
             %path,
-            "the data directory has a long name, and no shorter path to it can be made: jobs on the host may find \
-             their TMPDIR too long for Unix sockets"
+            "the path of the data directory is long and cannot be shortened: TMPDIR of host tasks may be \
+             too long for Unix sockets"
         );
         itself()
     }
@@ -90,7 +90,7 @@ fn link_from(dir: &Path, target: &Path) -> io::Result<Option<Flock<File>>> {
     }
     let found = fs::symlink_metadata(dir)?;
     if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
-        return Err(io::Error::other("it is there already, and not this user's alone"));
+        return Err(io::Error::other("it exists and is not private to this user"));
     }
     let link = dir.join(LINK);
     if !fs::read_link(&link).is_ok_and(|found| found == target) {

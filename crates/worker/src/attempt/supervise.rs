@@ -152,10 +152,10 @@ impl Ending<'_> {
     async fn exceeded(&mut self, limit: Option<OutputLimit>) {
         let Some(limit) = limit else { return };
         let what = match limit.on_limit {
-            OnLimit::Truncate => "what it writes from now on is left out",
-            OnLimit::Kill => "it is killed",
+            OnLimit::Truncate => "further output is dropped",
+            OnLimit::Kill => "the task is killed",
         };
-        self.attempt.note(format!("its output has reached the limit of {}: {what}", limit.limit));
+        self.attempt.note(format!("the output reached its limit of {}: {what}", limit.limit));
         if limit.on_limit == OnLimit::Kill {
             self.kill(Some(Cause::OutputLimit(limit))).await;
         }

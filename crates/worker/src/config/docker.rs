@@ -114,7 +114,7 @@ impl FromStr for DaemonAddress {
     fn from_str(text: &str) -> anyhow::Result<DaemonAddress> {
         let text = text.trim();
         if let Some(path) = text.strip_prefix("unix://") {
-            ensure!(path.starts_with('/'), "`{text}` is not the address of a socket: write unix:///path");
+            ensure!(path.starts_with('/'), "`{text}` is not a socket address: write unix:///path");
             return Ok(DaemonAddress::Socket(path.into()));
         }
         let is_plain = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("http://"));

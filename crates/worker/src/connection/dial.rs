@@ -52,7 +52,7 @@ impl Dialer {
         let header = |key: &ApiKey| {
             let mut header = HeaderValue::try_from(format!("Bearer {}", key.reveal()))
                 .ok()
-                .context("the worker key holds characters that no key has")?;
+                .context("the worker key contains invalid characters")?;
             header.set_sensitive(true);
             anyhow::Ok(header)
         };
@@ -109,13 +109,13 @@ fn refusal(response: &Response<Option<Vec<u8>>>) -> DialError {
         let to: String = to.chars().take(200).collect();
         // A key is for the address that it was given with.
         return DialError::Refused(format!(
-            "sends workers on to {to} ({status}): if that is right, put it into MASTER_URL"
+            "redirects to {to} ({status}); set MASTER_URL to that address if it is right"
         ));
     }
     match (status.as_u16(), detail) {
         (401 | 403, Some(detail)) => DialError::Refused(format!("refused the key: {detail}")),
         (401 | 403, None) => DialError::Refused(format!("refused the key ({status})")),
-        (404, _) => DialError::Refused("has no door for workers at this address (404 Not Found)".to_owned()),
+        (404, _) => DialError::Refused("does not accept workers at this address (404 Not Found)".to_owned()),
         (_, Some(detail)) => DialError::Unreachable(format!("answered {status}: {detail}")),
         (_, None) => DialError::Unreachable(format!("answered {status}")),
     }

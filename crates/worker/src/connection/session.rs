@@ -70,8 +70,7 @@ pub(super) async fn greet(
     let (drivers, held) = executor.open_session().await?;
     let hello = hello(drivers, held);
     let sent_at = BootTime::now();
-    let too_long =
-        |_| SessionEnd::Broken(format!("no welcome, and not a word for {} s", WELCOME_TIMEOUT.as_secs()));
+    let too_long = |_| SessionEnd::Broken(format!("no welcome within {} s", WELCOME_TIMEOUT.as_secs()));
     let said = async {
         for text in texts(&[ToMaster::Hello(Box::new(hello))])? {
             socket.send(Message::text(text)).await.map_err(broken)?;
@@ -94,7 +93,9 @@ pub(super) async fn greet(
                 return Err(SessionEnd::Goodbye { code, message });
             }
             Some(_) => {
-                return Err(SessionEnd::Broken("the master did not begin with a welcome".to_owned()));
+                return Err(SessionEnd::Broken(
+                    "the first message of the master was not a welcome".to_owned(),
+                ));
             }
         }
     }
@@ -185,7 +186,7 @@ impl Session<'_> {
                 return taken.map_err(|broken| inconsistent(&broken.to_string()));
             }
             ToWorker::OutputWanted { attempt, offset } => {
-                tracing::info!(%attempt, offset, "the master misses output and gets it again");
+                tracing::info!(%attempt, offset, "the master is missing output; sending it again");
                 self.outbox().wanted(attempt, offset);
                 self.acknowledged.notify_one();
                 return Ok(());
@@ -197,7 +198,7 @@ impl Session<'_> {
             }
             ToWorker::Welcome(_) => return Ok(()),
             ToWorker::Notice { message } => {
-                tracing::warn!("the master says: {message}");
+                tracing::warn!("message from the master: {message}");
                 return Ok(());
             }
             ToWorker::Input(input) => Command::Input(input),
@@ -365,7 +366,7 @@ impl Session<'_> {
 
 /// What the master said does not fit together: part of it must have been lost. In a new session it is said again.
 fn inconsistent(what: &str) -> SessionEnd {
-    SessionEnd::Broken(format!("cannot understand the master: {what}"))
+    SessionEnd::Broken(format!("invalid message from the master: {what}"))
 }
 
 const CLOSED: &str = "the master closed the connection";
@@ -386,7 +387,7 @@ fn texts(messages: &[ToMaster]) -> Result<Vec<String>, SessionEnd> {
 fn read_frame(frame: Message) -> Result<Vec<ToWorker>, SessionEnd> {
     match frame {
         Message::Text(text) => serde_json::from_str(&text)
-            .map_err(|error| SessionEnd::Broken(format!("cannot understand the master: {error}"))),
+            .map_err(|error| SessionEnd::Broken(format!("invalid message from the master: {error}"))),
         Message::Binary(_) => Err(SessionEnd::Broken("the master sent a binary frame".to_owned())),
         Message::Close(Some(close)) if !close.reason.is_empty() => {
             Err(SessionEnd::Broken(format!("{CLOSED}: {}", close.reason)))

@@ -75,7 +75,7 @@ impl Cgroups {
         match made.and_then(|()| Kind::open(hierarchies, &name)) {
             Ok(kind) => Some(Cgroups(kind)),
             Err(error) => {
-                tracing::debug!(%error, "cannot make cgroups");
+                tracing::debug!(%error, "cannot create cgroups");
                 None
             }
         }
@@ -152,13 +152,13 @@ impl Drop for Cgroups {
 pub(crate) fn shortcoming() -> Option<String> {
     match Hierarchies::find() {
         None => Some(
-            "this worker may not make cgroups: processes of a job on the host that hide well may survive its end, and \
-             nothing holds it to the processors and the memory that it reserved"
+            "this worker cannot create cgroups: CPU and memory of host tasks are not limited, and detached \
+             processes can survive their task"
                 .to_owned(),
         ),
         Some(hierarchies) if !hierarchies.have_limits() => Some(
-            "this worker may not use all of the cgroup controllers cpu, memory and pids: nothing holds jobs on the \
-             host to what they reserved"
+            "this worker cannot use the cgroup controllers cpu, memory and pids: resources of host tasks \
+             are not limited"
                 .to_owned(),
         ),
         Some(_) => None,

@@ -179,7 +179,7 @@ impl DockerDriver {
                 Err(error) if status(&error) == Some(404) => return Err(LostCause::WorkerRestarted),
                 Err(error) if is_away(&error) => core.daemon.doubt(&error),
                 Err(error) => {
-                    tracing::warn!(attempt = %start.attempt, %error, "cannot look for a container, trying again");
+                    tracing::warn!(attempt = %start.attempt, %error, "cannot look for a container; retrying");
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -275,9 +275,9 @@ impl Core {
             volumes.map(|volume| request::mount(volume, &roots)).collect()
         };
         let looked = self.threads.run_until(cancelled.cancelled(), look);
-        let slow = || note("not started yet: the directory of a volume does not answer".to_owned());
+        let slow = || note("not started yet: the directory of a volume does not respond".to_owned());
         tell_if_slow(looked, slow).await.unwrap_or_else(|NoAnswer| {
-            let why = "given up before it started: the directory of a volume does not answer";
+            let why = "not started: the directory of a volume does not respond";
             note(why.to_owned());
             Err(StartError::other(why))
         })
@@ -317,7 +317,7 @@ impl Core {
 
     fn lack_init(&self) {
         tracing::warn!(
-            "this Docker daemon has no init program: the first process of a container gets no help"
+            "this Docker daemon has no init program: signals may not reach the command, and orphans are not reaped"
         );
         self.lacks_init.store(true, Ordering::Relaxed);
     }
@@ -410,9 +410,9 @@ impl Core {
                 message: format!("not executable: {program} (in the image {image}: {said})"),
             }
         } else if has(&["port is already allocated", "address already in use"]) {
-            StartError::other(format!("a port that the task wants is taken on this worker ({said})"))
+            StartError::other(format!("a port of the task is in use on this worker ({said})"))
         } else if has(&["could not select device driver"]) {
-            StartError::other(format!("this worker's Docker daemon offers no graphics processors ({said})"))
+            StartError::other(format!("this worker's Docker daemon offers no GPUs ({said})"))
         } else {
             StartError::other(format!("cannot {step}: {said}"))
         }
@@ -441,7 +441,7 @@ impl Core {
                 summary.labels.as_ref().and_then(|labels| attempt_of(labels.get(request::ATTEMPT_LABEL)?));
             let (Some(id), Some(attempt)) = (summary.id, attempt) else { continue };
             if !self.cared.has(attempt) {
-                tracing::info!(%attempt, container = id, "removing a container that nobody cares for");
+                tracing::info!(%attempt, container = id, "removing an orphaned container");
                 remove(docker, &id).await;
             }
         }

@@ -266,7 +266,7 @@ impl Drivers {
             return Err(StartError::other(format!("this worker has no {} driver", kind.as_str())));
         };
         if let Some(what) = driver.capabilities().missing(&assignment.start.definition) {
-            return Err(StartError::other(format!("the {} driver has no use for {what}", kind.as_str())));
+            return Err(StartError::other(format!("the {} driver does not support {what}", kind.as_str())));
         }
         driver.start(assignment, note, cancelled).await
     }

@@ -83,7 +83,7 @@ pub(super) fn interpreter(script: &Path) -> Result<Program, StartError> {
 /// The directory that a job asks for, if it can run there.
 pub(super) fn work_directory(path: &str) -> Result<&Path, StartError> {
     let refused = |why: &str| {
-        let advice = "create it there, or choose workers that have it with `constraints`";
+        let advice = "create it there, or select workers that have it with `constraints`";
         StartError::other(format!(
             "cannot run in the working directory {path}: {why} on this worker; {advice}"
         ))
@@ -92,7 +92,7 @@ pub(super) fn work_directory(path: &str) -> Result<&Path, StartError> {
     match fs::metadata(directory) {
         Ok(metadata) if !metadata.is_dir() => Err(refused("it is not a directory")),
         Ok(_) if access(directory, AccessFlags::X_OK).is_err() => {
-            Err(refused("it may not be entered by the worker's user"))
+            Err(refused("the worker's user cannot enter it"))
         }
         Ok(_) => Ok(directory),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(refused("it does not exist")),

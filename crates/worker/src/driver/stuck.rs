@@ -52,16 +52,14 @@ impl Stuck {
             0 if starts < self.max_starts => return None,
             0 => {
                 return Some(format!(
-                    "{starts} starts of ended tasks hang in a file system that does not answer; nothing new is started \
-                     here until it does"
+                    "{starts} starts of ended tasks hang in a file system that does not respond; no new \
+                     tasks start until it does"
                 ));
             }
             1 => "an ended task".to_owned(),
             _ => format!("{processes} ended tasks"),
         };
-        Some(format!(
-            "processes of {whose} cannot be killed; nothing new is started here until they are gone"
-        ))
+        Some(format!("processes of {whose} cannot be killed; no new tasks start until they exit"))
     }
 
     /// Ends once [`Self::complaint`] has changed since this was called.

@@ -37,11 +37,11 @@ impl Admission {
     pub fn misfit(&self, wanted: Resources) -> Option<String> {
         let Resources { cpu, memory, disk } = self.capacity;
         if wanted.cpu > cpu {
-            Some(format!("it needs {} processors and this worker has {cpu}", wanted.cpu))
+            Some(format!("it needs {} CPUs, this worker has {cpu}", wanted.cpu))
         } else if wanted.memory > memory {
-            Some(format!("it needs {} of memory and this worker has {memory}", wanted.memory))
+            Some(format!("it needs {} memory, this worker has {memory}", wanted.memory))
         } else if wanted.disk > disk {
-            Some(format!("it needs {} of disk and this worker has {disk}", wanted.disk))
+            Some(format!("it needs {} disk, this worker has {disk}", wanted.disk))
         } else {
             None
         }

@@ -60,7 +60,7 @@ impl Core {
 
     /// A mistake in this program must not leave an attempt running for ever.
     async fn after_panic(&self, attempt: AttemptRef) -> Ended {
-        tracing::error!(%attempt, "the attempt was given up: a bug in gaffer");
+        tracing::error!(%attempt, "internal error: the attempt was abandoned");
         let marker = self.context.marker(attempt);
         let kill = move || driver::kill_marked(&marker);
         let killed = tokio::task::spawn_blocking(kill).await.ok();

@@ -60,7 +60,7 @@ pub(super) async fn watch_disk(core: Arc<Core>, data_dir: PathBuf) {
             Err(NoAnswer) => {
                 if core.state().set_disk_is_low(true) {
                     let path = data_dir.display();
-                    tracing::warn!(%path, "the disk of the data directory does not answer: nothing new starts");
+                    tracing::warn!(%path, "the disk of the data directory does not respond; starting no new tasks");
                 }
             }
         }
@@ -76,11 +76,11 @@ impl Core {
             (false, _) => {}
             (true, true) => tracing::warn!(
                 free_bytes = disk.available,
-                "the disk of {} is nearly full: nothing new starts",
+                "the disk of {} is almost full; starting no new tasks",
                 data_dir.display()
             ),
             (true, false) => {
-                tracing::info!("the disk of {} has room again", data_dir.display());
+                tracing::info!("the disk of {} has free space again", data_dir.display());
                 self.launch_ready();
             }
         }

@@ -59,7 +59,7 @@ impl ContactFile {
             // Of a fixed length, so that no write leaves something of an earlier one.
             let line = format!("{boot_id} {:020}\n", at.as_micros());
             if let Err(error) = file.write_all_at(line.as_bytes(), 0) {
-                tracing::debug!(%error, "cannot note down when the master was last heard of");
+                tracing::debug!(%error, "cannot store the time of the last contact with the master");
             }
         });
     }
@@ -97,10 +97,7 @@ impl Core {
         let (expired, next) = self.state().expire(now);
         self.lease_end.send_if_modified(|end| std::mem::replace(end, next) != next);
         if expired > 0 {
-            tracing::warn!(
-                attempts = expired,
-                "the master was out of reach for too long: attempts are given up"
-            );
+            tracing::warn!(attempts = expired, "no contact with the master for too long: stopping attempts");
             self.eventful.notify_one();
             self.launch_ready();
         }

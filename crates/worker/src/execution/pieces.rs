@@ -31,7 +31,7 @@ impl Pieces {
     pub fn misfit(&self, wanted: &BTreeMap<String, u32>) -> Option<String> {
         let has = |name: &String| self.all.get(name).copied().unwrap_or(0);
         let (name, wanted) = wanted.iter().find(|(name, wanted)| **wanted > has(name))?;
-        Some(format!("it needs {wanted} {name} and this worker has {}", has(name)))
+        Some(format!("it needs {wanted} {name}, this worker has {}", has(name)))
     }
 
     pub fn has(&self, wanted: &BTreeMap<String, u32>) -> bool {
@@ -110,7 +110,7 @@ mod tests {
     fn what_there_is_not_is_said() {
         let pieces = Pieces::new(wanted(1));
         let message = pieces.misfit(&wanted(2));
-        assert_eq!(message.as_deref(), Some("it needs 2 gpu and this worker has 1"));
+        assert_eq!(message.as_deref(), Some("it needs 2 gpu, this worker has 1"));
         assert_eq!(pieces.misfit(&wanted(1)), None);
         assert!(pieces.has(&BTreeMap::new()));
     }

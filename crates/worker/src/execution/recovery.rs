@@ -34,7 +34,7 @@ pub(super) fn recover(
         tracing::info!(attempt = %ended.attempt, end = ?ended.end, killed, left, "found an attempt of an earlier run");
     }
     for Resumed { start, .. } in &from_before.resumed {
-        tracing::info!(attempt = %start.attempt, "going on with an attempt of an earlier run");
+        tracing::info!(attempt = %start.attempt, "resuming an attempt of an earlier run");
     }
     Ok((spool, from_before))
 }

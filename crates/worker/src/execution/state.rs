@@ -283,7 +283,7 @@ impl State {
         if let Some(running) = self.running(attempt)
             && running.controls.signals.try_send(signal).is_err()
         {
-            tracing::warn!(%attempt, %signal, "a signal was dropped: the attempt is over, or gets too many");
+            tracing::warn!(%attempt, %signal, "dropped a signal: the attempt has ended or gets too many");
         }
     }
 

@@ -129,7 +129,7 @@ pub(super) enum Heard {
 
 /// The other side does not speak this language.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot understand {0}")]
+#[error("invalid frame: {0}")]
 pub(super) struct Garbled(&'static str);
 
 pub(super) fn wire(stream: UnixStream) -> Wire {

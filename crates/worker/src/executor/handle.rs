@@ -78,7 +78,7 @@ pub(crate) struct Executor {
 
 /// The executor is gone: nothing can be known of what executes until there is another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the process that keeps this worker's attempts is gone")]
+#[error("the executor of this worker has exited")]
 pub(crate) struct Gone;
 
 struct Line {
@@ -235,7 +235,7 @@ impl Executor {
     pub async fn leave(self) {
         self.hang_up.cancel();
         if tokio::time::timeout(LEAVE_PATIENCE, self.host.ended()).await.is_err() {
-            tracing::warn!("the process that kept this worker's attempts takes its time to leave");
+            tracing::warn!("the old executor of this worker has not exited yet");
         }
     }
 }

@@ -63,21 +63,19 @@ pub(crate) async fn obtain(place: ExecutorPlace, settings: ExecutionSettings) ->
             Ok(Some((_, FromExecutor::Refused(Refusal::Failed(reason))))) => bail!(reason),
             Ok(Some((_, FromExecutor::Refused(Refusal::Busy)))) if began.elapsed() >= BUSY_PATIENCE => {
                 bail!(
-                    "another worker is using the data directory {}: stop it, or give this one a directory of its \
-                     own with GAFFER_DATA_DIR",
+                    "another worker uses the data directory {}: stop it, or set GAFFER_DATA_DIR to another \
+                     directory",
                     data_dir.display()
                 );
             }
             // It is about to make room, or went while it was spoken to.
             Ok(_) if began.elapsed() < LEAVE_PATIENCE => sleep(RETRY).await,
             Err(_silent) if began.elapsed() < LEAVE_PATIENCE => {
-                tracing::error!(
-                    "the process that keeps this worker's attempts does not answer: it is replaced"
-                );
+                tracing::error!("the executor of this worker does not respond; replacing it");
                 host.kill().await;
             }
             Ok(_) | Err(_) => bail!(
-                "the executor of this worker does not begin; {} may say why",
+                "the executor of this worker does not start; see {}",
                 data_dir.join("executor.log").display()
             ),
         }
@@ -99,7 +97,7 @@ async fn knock(mut wire: Wire, opening: &ToExecutor) -> Option<(Wire, FromExecut
 }
 
 fn here() -> anyhow::Result<Reached> {
-    let (ours, theirs) = UnixStream::pair().context("cannot make a pair of sockets")?;
+    let (ours, theirs) = UnixStream::pair().context("cannot create a socket pair")?;
     let task = tokio::spawn(process::keep_for(frame::wire(theirs)));
     Ok(Reached { wire: frame::wire(ours), host: Host::task(task), patience: BEGIN_PATIENCE })
 }
@@ -107,14 +105,14 @@ fn here() -> anyhow::Result<Reached> {
 fn already_there(stream: UnixStream) -> anyhow::Result<Reached> {
     let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
     let process =
-        pid.context("the executor has no process number").and_then(|pid| Ok(ExecutorProcess::open(pid)?))?;
+        pid.context("the executor has no process id").and_then(|pid| Ok(ExecutorProcess::open(pid)?))?;
     Ok(Reached { wire: frame::wire(stream), host: Host::process(process), patience: ANSWER_PATIENCE })
 }
 
 /// Starts an executor's process.
 pub(super) fn spawn(data_dir: &Path) -> anyhow::Result<(Host, Wire)> {
     let (mut child, wire) = start(EXECUTOR_COMMAND, data_dir, log_file(data_dir)?.into())?;
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).context("it has no process number")?;
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).context("it has no process id")?;
     let process = ExecutorProcess::open(pid)?;
     tokio::spawn(async move { child.wait().await });
     Ok((Host::process(process), wire))

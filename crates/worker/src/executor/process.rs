@@ -46,8 +46,7 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 /// # Errors
 /// When nobody is at standard input, or the system refuses something; what concerns the worker is told to the agent.
 pub async fn keep() -> anyhow::Result<()> {
-    let stream =
-        socket_at_stdin().context("this command is for gaffer itself: a worker starts its executor")?;
+    let stream = socket_at_stdin().context("this command is internal: a worker starts its executor")?;
     let mut wire = frame::wire(stream);
     // Away from the terminal of whoever started the worker. Fails if this process leads a group: then it is away.
     let _ = nix::unistd::setsid();
@@ -189,7 +188,7 @@ impl Kept {
                 }
                 Ok((stream, _)) = listener.accept() => self.newcomer(stream, &mut attendance).await,
                 _ = terminated.recv() => {
-                    tracing::info!("told to end: what runs is ended");
+                    tracing::info!("shutting down: stopping all attempts");
                     self.served.shut_down();
                 }
             }
@@ -238,7 +237,7 @@ impl Kept {
                 if Duration::from_micros(silent_for) < SILENCE_LIMIT {
                     return FromExecutor::Refused(Refusal::Busy);
                 }
-                tracing::warn!("the agent stands still: another one takes its place");
+                tracing::warn!("the agent does not respond; a new one replaces it");
                 agent.abort();
                 let _ = agent.await;
             }

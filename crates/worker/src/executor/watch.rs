@@ -66,7 +66,7 @@ pub(super) async fn watch(executor: Asking, process: Arc<ExecutorProcess>) {
                 },
                 () = tokio::time::sleep(PROBE_INTERVAL) => {
                     if is_hopeless(asked.elapsed(), executor.has_lapsed(BootTime::now())) {
-                        tracing::error!("the process that keeps this worker's attempts does not answer: it is replaced");
+                        tracing::error!("the executor of this worker does not respond; replacing it");
                         process.kill();
                         return;
                     }

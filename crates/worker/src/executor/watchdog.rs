@@ -40,7 +40,7 @@ struct LeaseEnd(Option<u64>);
 pub(super) async fn always_have_one(charge: Opening, leases: watch::Receiver<Option<BootTime>>) {
     loop {
         if let Err(error) = have_watchdog(&charge, leases.clone()).await {
-            tracing::warn!(%error, "the watchdog of this worker died; it gets another one");
+            tracing::warn!(%error, "the watchdog of this worker died; starting another one");
         }
         sleep(RESTART_PAUSE).await;
     }
@@ -67,10 +67,9 @@ async fn have_watchdog(charge: &Opening, mut leases: watch::Receiver<Option<Boot
 /// # Errors
 /// When nobody is at standard input, or when the data directory cannot be used any more.
 pub async fn watchdog() -> anyhow::Result<()> {
-    let stream =
-        socket_at_stdin().context("this command is for gaffer itself: an executor starts its watchdog")?;
-    let executor = stream.peer_cred()?.pid().context("the executor has no process number")?;
-    // None if it is gone by now.
+    let stream = socket_at_stdin().context("this command is internal: an executor starts its watchdog")?;
+    let executor = stream.peer_cred()?.pid().context("the executor has no process id")?;
+    // None if it has exited already.
     let executor = ExecutorProcess::open(executor).ok();
     let mut wire = frame::wire(stream);
     // Whoever ends the executor by its group or its terminal does not mean this one.

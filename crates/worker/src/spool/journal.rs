@@ -97,7 +97,7 @@ pub(crate) fn read(path: &Path, boot_id: &str) -> io::Result<Vec<Remembered>> {
     let mut same_boot = false;
     for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let Some(entry) = parse(line) else {
-            tracing::warn!(path = %path.display(), "the journal has a damaged line, which is skipped");
+            tracing::warn!(path = %path.display(), "skipping a damaged line of the journal");
             continue;
         };
         let attempt = match &entry {

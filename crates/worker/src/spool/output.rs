@@ -185,7 +185,7 @@ impl Output {
                             records
                         }
                         Err((error, path)) if tries_left > 0 => {
-                            tracing::debug!(attempt = %self.attempt, path = %path.display(), %error, "cannot read the spool, trying again");
+                            tracing::debug!(attempt = %self.attempt, path = %path.display(), %error, "cannot read the spool; retrying");
                             tries_left -= 1;
                             tokio::time::sleep(READ_RETRY).await;
                             continue;

@@ -74,14 +74,12 @@ impl OutputWriter {
             match self.write(&record, hurry).await {
                 Ok(Ok(size)) => break Some(size),
                 Err(NoAnswer) => {
-                    tracing::warn!(
-                        "the spool's disk does not answer: the last of a job's output stays in memory"
-                    );
+                    tracing::warn!("the spool's disk does not respond; keeping the last output in memory");
                     self.memory_only = true;
                 }
                 Ok(Err(error)) => {
                     if !warned {
-                        tracing::warn!(%error, "cannot write to the spool: the job has to wait");
+                        tracing::warn!(%error, "cannot write to the spool; the task waits");
                         warned = true;
                     }
                     if hurry.is_cancelled() {

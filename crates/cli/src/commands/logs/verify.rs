@@ -69,8 +69,8 @@ async fn verify(client: &Client, job: &str, task: &Task, attempt: u32, out: &Out
     let detail: TaskDetail = client.read(&path, &Query::new()).await?;
     let found = detail.attempts.iter().find(|known| known.attempt == attempt);
     let (verdict, bytes) = match found {
-        None => (Verdict::Unverified("it has no such attempt"), 0),
-        Some(known) if known.finished_at.is_none() => (Verdict::Unverified("it is not over"), 0),
+        None => (Verdict::Unverified("no such attempt"), 0),
+        Some(known) if known.finished_at.is_none() => (Verdict::Unverified("it has not ended"), 0),
         Some(known) => {
             let (bytes, sum) = stored(client, &path, attempt).await?;
             (judge(known, bytes, &sum), bytes)
@@ -103,16 +103,17 @@ async fn stored(client: &Client, path: &[&str; 4], attempt: u32) -> Result<(u64,
 
 fn judge(attempt: &Attempt, bytes: u64, sum: &str) -> Verdict {
     let Some(expected) = &attempt.output_sha256 else {
-        return Verdict::Unverified("its worker told no checksum");
+        return Verdict::Unverified("the worker reported no checksum");
     };
     if bytes != attempt.output_bytes {
-        return Verdict::Differs(format!("{} bytes were recorded", attempt.output_bytes));
+        return Verdict::Differs(format!("{} bytes are stored", attempt.output_bytes));
     }
     match expected.eq_ignore_ascii_case(sum) {
         true => Verdict::Complete,
-        false => {
-            Verdict::Differs(format!("its SHA-256 is {sum}, the worker read {}", style::visible(expected)))
-        }
+        false => Verdict::Differs(format!(
+            "its SHA-256 is {sum}, the worker reported {}",
+            style::visible(expected)
+        )),
     }
 }
 

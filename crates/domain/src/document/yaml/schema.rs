@@ -30,7 +30,7 @@ pub(super) fn kind_of(
     if plain(text) == wanted {
         Ok(wanted)
     } else {
-        Err(SyntaxError::at(place, format!("the tag !!{} does not fit what stands behind it", tag.suffix)))
+        Err(SyntaxError::at(place, format!("the tag !!{} does not match its value", tag.suffix)))
     }
 }
 
@@ -47,10 +47,7 @@ fn unknown(tag: &Tag, place: Place) -> SyntaxError {
         Some(name) => format!("!!{name}"),
         None => tag.to_string(),
     };
-    SyntaxError::at(
-        place,
-        format!("the tag {} means nothing here: leave it out", crate::quantity::shown(&shown)),
-    )
+    SyntaxError::at(place, format!("unknown tag {}; remove it", crate::quantity::shown(&shown)))
 }
 
 fn plain(text: &str) -> ScalarKind {

@@ -175,7 +175,7 @@ fn wanted(headers: &HeaderMap, params: &Params) -> Result<Wanted, Error> {
         Some(other) => return Err(wrong("stream", &format!("expected stdout or stderr, found {other:?}"))),
     };
     let mut from = ReadFrom {
-        attempt: params.parse("attempt", "the number of an attempt")?,
+        attempt: params.parse("attempt", "an attempt number")?,
         offset: params.parse("offset", "a number of bytes")?.unwrap_or(0),
         follow: params.flag("follow")?,
     };

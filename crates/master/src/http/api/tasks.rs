@@ -106,8 +106,9 @@ pub async fn stdin(
     let addressed = Addressed { job: id(&job, "job")?, task: &task };
     tasks::job_must_exist(&context, &actor, addressed.job).await?;
     let params = params.only(&["writer", "offset", "last"], &[])?;
-    let writer = params.parse::<Uuid>("writer", "a UUID that the writer has made")?;
-    let writer = writer.ok_or_else(|| wrong("writer", "who writes: a UUID that the writer has made"))?;
+    let writer = params.parse::<Uuid>("writer", "a UUID that identifies the writer")?;
+    let writer =
+        writer.ok_or_else(|| wrong("writer", "missing; expected a UUID that identifies the writer"))?;
     let offset = params.parse::<u64>("offset", "a number of bytes")?.unwrap_or(0);
     let is_last = params.parse::<bool>("last", "true or false")?.unwrap_or(false);
     if bytes.len() > MAX_INPUT_BYTES {

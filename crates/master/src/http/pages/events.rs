@@ -45,7 +45,7 @@ struct EventsPage {
 fn wanted_job(params: &Params) -> Result<Option<JobId>, Error> {
     match params.text("job") {
         None | Some("") => Ok(None),
-        Some(_) => params.parse("job", "the number of a job"),
+        Some(_) => params.parse("job", "a job number"),
     }
 }
 
@@ -101,7 +101,7 @@ pub async fn live(
 ) -> Result<Response, Error> {
     let params = params.only(&["cursor", "job", "after"], &[])?;
     let is_first = params.text("cursor").unwrap_or_default().is_empty();
-    let after: Option<i64> = params.parse("after", "the number of an event")?;
+    let after: Option<i64> = params.parse("after", "an event number")?;
     let (job, project) = (wanted_job(&params)?, visitor.actor.project);
     let key = format!("{project} events {job:?} {is_first}");
     let browser = Browser::with_log("events", after.unwrap_or(0).to_string());

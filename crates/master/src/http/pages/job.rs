@@ -123,7 +123,7 @@ pub async fn show(
     let job: JobId = id(&job, "job")?;
     let tab = params.text("tab").unwrap_or("output").to_owned();
     if !TABS.iter().any(|(name, _)| *name == tab) {
-        return Err(wrong("tab", &format!("there is no tab {tab:?}: output, tasks, events, spec")));
+        return Err(wrong("tab", &format!("no tab {tab:?}; expected output, tasks, events or spec")));
     }
     let params = match tab.as_str() {
         "tasks" => params.only(&["tab", "state", "cursor"], &[])?,

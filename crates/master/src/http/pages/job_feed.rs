@@ -59,7 +59,7 @@ pub async fn live(
     let tab = match params.text("tab").unwrap_or_default() {
         "tasks" => Tab::Tasks(TaskFilter { state: None, ..filter(&params.given())? }),
         "events" => {
-            let after: Option<i64> = params.parse("after", "the number of an event")?;
+            let after: Option<i64> = params.parse("after", "an event number")?;
             browser = Browser::with_log("events", after.unwrap_or(0).to_string());
             match after {
                 Some(_) => Tab::Events,
@@ -72,7 +72,7 @@ pub async fn live(
     let watched = match params.text("task") {
         Some(task) => {
             let task = tasks::find(&views.reads, &visitor.actor, Addressed { job, task }).await?;
-            let wished = params.parse("attempt", "the number of an attempt")?;
+            let wished = params.parse("attempt", "an attempt number")?;
             let attempt = attempt_of(&task, wished, false)?;
             browser = Browser::with_lines(attempt.attempt, has(params.text("has"), attempt).unwrap_or(0));
             Some(Watched { attempt, is_pinned: wished.is_some() })

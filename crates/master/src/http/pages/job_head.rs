@@ -117,19 +117,19 @@ fn cause(job: &Job, only: Option<&Task>, tasks: &TaskSummary) -> String {
         only.and_then(|task| task.worker.as_ref()).map(|worker| format!(" on {worker}")).unwrap_or_default();
     if let Some(problem) = &job.problem {
         return match job.state {
-            JobState::Stopping => format!("is being stopped{on}; {problem}"),
+            JobState::Stopping => format!("stopping{on}; {problem}"),
             _ => problem.clone(),
         };
     }
     match (job.state, only) {
         (JobState::Pending, Some(task)) => why(task),
-        (JobState::Pending, None) => "waits for a worker".to_owned(),
+        (JobState::Pending, None) => "waiting for a worker".to_owned(),
         (JobState::Running, Some(task)) if task.state != StateName::Running => why(task),
-        (JobState::Running, Some(_)) => format!("runs{on}"),
+        (JobState::Running, Some(_)) => format!("running{on}"),
         (JobState::Running, None) => {
             format!("{} of {} completed", many(tasks.completed), count(tasks.total, "task"))
         }
-        (JobState::Stopping, _) => format!("is being stopped{on}"),
+        (JobState::Stopping, _) => format!("stopping{on}"),
         (JobState::Completed, Some(_)) => format!("exited with code 0{on}"),
         (JobState::Completed, None) => format!("all {} completed", count(tasks.total, "task")),
         (JobState::Failed, Some(_)) => format!("{reason}{on}"),
@@ -166,11 +166,11 @@ pub async fn failure(views: &Arc<Views>, job: &Job, tasks: &[Task]) -> Result<Op
     let lines = if task.attempt > 0 { excerpt(views, &task).await? } else { Vec::new() };
     let has_errors = lines.iter().any(|(_, line)| line.origin != Origin::Stdout);
     let heading = match (tasks.len(), lines.is_empty(), has_errors) {
-        (1, true, _) => "It said nothing".to_owned(),
-        (1, false, true) => "The last lines of its standard error".to_owned(),
-        (1, false, false) => "The last lines of its output".to_owned(),
+        (1, true, _) => "No output".to_owned(),
+        (1, false, true) => "Last lines of standard error".to_owned(),
+        (1, false, false) => "Last lines of output".to_owned(),
         (_, true, _) => format!("{}: {message}", task.address),
-        (_, false, _) => format!("{}: {message}. Its last lines:", task.address),
+        (_, false, _) => format!("{}: {message}. Last lines of output:", task.address),
     };
     let whose = if tasks.len() == 1 { "" } else { task.address.as_str() };
     let href = address(&format!("/jobs/{}", job.id), &[("task", whose)]);
@@ -276,7 +276,7 @@ fn help(task: &WaitingTasks) -> String {
         text.push_str(&format!(" {}", sentence(help)));
     }
     if let Some(line) = task.position.filter(|position| position.ahead > 0) {
-        text.push_str(&format!(" {} of {} waiting tasks go first.", many(line.ahead), many(line.waiting)));
+        text.push_str(&format!(" {} of {} waiting tasks are ahead.", many(line.ahead), many(line.waiting)));
     }
     text
 }

@@ -34,7 +34,7 @@ const PACE: Duration = Duration::from_millis(700);
 /// The states to choose from, as they stand in the address.
 const STATES: [(&str, &str); 5] = [
     ("All", ""),
-    ("Under way", "pending,running,stopping"),
+    ("Active", "pending,running,stopping"),
     ("Failed", "failed"),
     ("Completed", "completed"),
     ("Cancelled", "cancelled"),

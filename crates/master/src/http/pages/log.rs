@@ -87,9 +87,9 @@ impl LogQuery {
     pub fn of(params: &Params) -> Result<LogQuery, Error> {
         let params = params.given();
         Ok(LogQuery {
-            attempt: params.parse("attempt", "the number of an attempt")?,
-            at: params.parse("at", "the number of a line")?,
-            before: params.parse("before", "the number of a line")?,
+            attempt: params.parse("attempt", "an attempt number")?,
+            at: params.parse("at", "a line number")?,
+            before: params.parse("before", "a line number")?,
             only: stream(&params)?,
         })
     }
@@ -179,8 +179,8 @@ pub async fn view(
         shown: shown(&window, only),
         empty: match task.state {
             StateName::Running | StateName::Stopping => "No output yet.".to_owned(),
-            _ if task.is_final() => "There is no output.".to_owned(),
-            _ => "No output yet: it appears here as soon as the task starts.".to_owned(),
+            _ if task.is_final() => "No output.".to_owned(),
+            _ => "No output yet. It appears here when the task starts.".to_owned(),
         },
         lines: window.lines,
     })
@@ -244,9 +244,9 @@ pub async fn lines(
     let task = params.text("task").unwrap_or_default();
     let addressed = Addressed { job: id(&job, "job")?, task };
     let task = tasks::find(&views.reads, &visitor.actor, addressed).await?;
-    let attempt = attempt_of(&task, params.parse("attempt", "the number of an attempt")?, false)?;
+    let attempt = attempt_of(&task, params.parse("attempt", "an attempt number")?, false)?;
     let (mut from, before) =
-        (params.parse("from", "the number of a line")?, params.parse("before", "the number of a line")?);
+        (params.parse("from", "a line number")?, params.parse("before", "a line number")?);
     let count = params.parse("count", "a number of lines")?.unwrap_or(PAGE_LINES).clamp(1, PAGE_LINES);
     let only = stream(&params)?;
     if only.is_none() && before.is_none() {

@@ -67,7 +67,7 @@ pub async fn sign_in(
         if signed_in(&doors, &headers, &peer).await?.is_some() {
             return Ok(Redirect::to(&to).into_response());
         }
-        let problem = Some("This link was used before, or is too old. Each works once; get a new one.");
+        let problem = Some("This link has expired or was already used. Get a new one.");
         return page(&LoginPage { frame, problem, next });
     };
     // The browser may have come from another site, and then would not send the new cookie when redirected: it has to

@@ -134,13 +134,13 @@ fn what_happened(job: &Job, tasks: &TaskSummary) -> String {
         return problem.clone();
     }
     match job.state {
-        JobState::Pending if job.task_counts.get(StateName::Scheduled) > 0 => "about to start".to_owned(),
-        JobState::Pending => "waits for a worker".to_owned(),
+        JobState::Pending if job.task_counts.get(StateName::Scheduled) > 0 => "starting".to_owned(),
+        JobState::Pending => "waiting for a worker".to_owned(),
         JobState::Running if tasks.total > 1 && tasks.waiting > 0 => {
             format!("{} running, {} waiting", many(tasks.running), many(tasks.waiting))
         }
         JobState::Running if tasks.total > 1 => format!("{} running", many(tasks.running)),
-        JobState::Running if tasks.waiting > 0 => "waits for its next attempt".to_owned(),
+        JobState::Running if tasks.waiting > 0 => "waiting for its next attempt".to_owned(),
         JobState::Completed if tasks.total > 1 => format!("all {} completed", count(tasks.total, "task")),
         JobState::Completed => "exited with code 0".to_owned(),
         JobState::Failed if tasks.total > 1 => match &job.reason {
@@ -216,11 +216,11 @@ pub fn exit(code: Option<i32>, signal: Option<i32>) -> String {
 pub fn why(task: &Task) -> String {
     let message = task.reason.as_ref().map(|reason| reason.message.as_str());
     match (task.state, message) {
-        (StateName::Pending, Some(message)) => format!("is tried again; attempt {} {message}", task.attempt),
-        (StateName::Pending, None) => "waits for a worker".to_owned(),
-        (StateName::Blocked, _) => "waits for other tasks".to_owned(),
+        (StateName::Pending, Some(message)) => format!("will be retried; attempt {} {message}", task.attempt),
+        (StateName::Pending, None) => "waiting for a worker".to_owned(),
+        (StateName::Blocked, _) => "waiting for other tasks".to_owned(),
         (StateName::Scheduled, _) => {
-            format!("placed on {}, about to start", task.worker.as_deref().unwrap_or("a worker"))
+            format!("placed on {}, starting", task.worker.as_deref().unwrap_or("a worker"))
         }
         (StateName::Completed, _) => "exited with code 0".to_owned(),
         (_, Some(message)) => message.to_owned(),

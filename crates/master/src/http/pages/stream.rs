@@ -142,7 +142,7 @@ async fn drive<F: Feed>(
             }
             Err(error) => {
                 // A database that is away for a moment is no reason to end the stream.
-                tracing::debug!(%error, "a page's feed could not look");
+                tracing::debug!(%error, "cannot refresh a live page");
                 not_before = not_before.max(Instant::now() + TRY_AGAIN);
             }
         }

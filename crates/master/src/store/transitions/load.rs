@@ -323,8 +323,8 @@ impl Work {
                 worker: Some(report.worker),
                 actor: input.actor.clone(),
                 message: match end.reason() {
-                    Some(reason) => format!("reported too late to count: {}", reason.message),
-                    None => "reported too late to count: exited with code 0".to_owned(),
+                    Some(reason) => format!("late report, ignored: {}", reason.message),
+                    None => "late report, ignored: exited with code 0".to_owned(),
                 },
             });
         }

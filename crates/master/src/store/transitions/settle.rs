@@ -152,10 +152,8 @@ impl Work {
                 job.finished_at = Some(now);
             }
             if state == JobState::Cancelled && job.reason.is_none() {
-                let message = job
-                    .stop_message
-                    .clone()
-                    .unwrap_or_else(|| "no task of it failed, some were cancelled".into());
+                let message =
+                    job.stop_message.clone().unwrap_or_else(|| "no task failed, some were cancelled".into());
                 job.reason = Some(Reason { code: ReasonCode::Stopped, message });
             }
             self.events.push(EventRow {

@@ -94,9 +94,7 @@ impl Feed {
                     let bytes = self.offset;
                     progress.noted(
                         attempt,
-                        format!(
-                            "its standard input ended after {bytes} bytes: nobody wrote to it for {seconds} s"
-                        ),
+                        format!("closed the standard input after {bytes} bytes: no write for {seconds} s"),
                     );
                     continue;
                 }

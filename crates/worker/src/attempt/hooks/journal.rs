@@ -36,12 +36,12 @@ impl Hook for Journal {
                 let noted = spool.starting(reference, began, resume.clone(), cancelled.cancelled()).await;
                 let Err(error) = noted else { return Ok(()) };
                 if !warned {
-                    tracing::warn!(attempt = %reference, %error, "cannot write to the journal: the attempt has to wait");
+                    tracing::warn!(attempt = %reference, %error, "cannot write to the journal; the attempt waits");
                     warned = true;
                 }
                 let _ = timeout(RETRY, cancelled.cancelled()).await;
             }
-            Err(StartError::other("it was stopped before that could be written"))
+            Err(StartError::other("stopped before the entry was written"))
         })
     }
 

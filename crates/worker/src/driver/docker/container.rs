@@ -202,7 +202,7 @@ pub(super) async fn remove(docker: &Docker, id: &str) {
         // Gone already, or about to go.
         Err(error) if matches!(status(&error), Some(404 | 409)) => {}
         Err(error) => {
-            tracing::warn!(container = id, %error, "cannot remove a container; it is tried again later")
+            tracing::warn!(container = id, %error, "cannot remove a container; retrying later")
         }
     }
 }

@@ -73,10 +73,10 @@ impl Daemon {
     pub fn client(&self) -> Result<Docker, String> {
         match &*self.health.borrow() {
             Health::Up { .. } => {}
-            Health::Absent => return Err(format!("there is no Docker daemon at {}", self.address)),
+            Health::Absent => return Err(format!("no Docker daemon at {}", self.address)),
             Health::Down { why } => return Err(why.clone()),
         }
-        self.slot().clone().ok_or_else(|| format!("there is no Docker daemon at {}", self.address))
+        self.slot().clone().ok_or_else(|| format!("no Docker daemon at {}", self.address))
     }
 
     /// Whether it is Podman, which understands Docker's API but has other log drivers.
@@ -112,7 +112,7 @@ impl Daemon {
             Err(_) => {
                 let seconds = PATIENCE.as_secs();
                 Health::Down {
-                    why: format!("the Docker daemon at {} did not answer for {seconds} s", self.address),
+                    why: format!("the Docker daemon at {} did not respond for {seconds} s", self.address),
                 }
             }
         };
@@ -169,7 +169,7 @@ impl Daemon {
         });
         match &new {
             Health::Up { name } if changed => tracing::info!(daemon = %self.address, "{name} is there"),
-            Health::Down { why } if changed => tracing::warn!("{why}: no task starts in a container"),
+            Health::Down { why } if changed => tracing::warn!("{why}: no container tasks start"),
             _ => {}
         }
     }
@@ -185,12 +185,12 @@ impl Daemon {
         let cause = root_cause(error);
         match error {
             Error::SocketNotFoundError(_) => {
-                format!("the Docker daemon is away: there is no socket at {address}")
+                format!("the Docker daemon is unavailable: no socket at {address}")
             }
             _ if cause.contains("Permission denied") => {
-                format!("this worker may not use the Docker daemon at {address} (permission denied)")
+                format!("permission denied for the Docker daemon at {address}")
             }
-            _ => format!("the Docker daemon at {address} is away: {cause}"),
+            _ => format!("the Docker daemon at {address} is unavailable: {cause}"),
         }
     }
 

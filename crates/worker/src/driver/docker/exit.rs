@@ -83,7 +83,7 @@ async fn end_of(daemon: &Daemon, id: &str) -> Exit {
                 if is_away(&error) {
                     daemon.doubt(&error);
                 } else {
-                    tracing::warn!(container = id, %error, "cannot wait for the container, trying again");
+                    tracing::warn!(container = id, %error, "cannot wait for the container; retrying");
                     tokio::time::sleep(RETRY).await;
                 }
             }

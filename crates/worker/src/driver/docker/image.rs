@@ -46,7 +46,7 @@ pub(super) async fn pull(
         let step = timeout(SILENCE_LIMIT, steps.next()).await.map_err(|_| {
             let minutes = SILENCE_LIMIT.as_secs() / 60;
             StartError::other(format!(
-                "cannot pull {reference}: its registry said nothing for {minutes} minutes"
+                "cannot pull {reference}: no data from its registry for {minutes} minutes"
             ))
         })?;
         match step {
@@ -89,13 +89,13 @@ fn refused(reference: &str, error: &Error, is_anonymous: bool) -> StartError {
     let hint = if is_anonymous {
         "if the image is private, this worker needs credentials (`docker login`, or DOCKER_CONFIG)"
     } else {
-        "look at the credentials that this worker has for the registry"
+        "check the worker's credentials for the registry"
     };
     let sentence = if has(&["unauthorized", "authentication required", "access denied", "forbidden"]) {
-        format!("pull refused: {reference}: there is no such image, or it is not for everybody; {hint}")
+        format!("pull refused: {reference} does not exist or is private; {hint}")
     } else if status(error) == Some(404) || has(&["not found", "manifest unknown", "does not exist"]) {
         format!(
-            "image not found: {reference} is neither on this worker nor in its registry; look at its name and tag"
+            "image not found: {reference} is neither on this worker nor in its registry; check its name and tag"
         )
     } else if has(&["no such host", "connection refused", "timeout", "network is unreachable", "dial tcp"]) {
         format!("cannot pull {reference}: its registry cannot be reached from this worker")

@@ -205,7 +205,7 @@ impl Reader {
             let docker = tokio::select! {
                 docker = self.daemon.up() => docker,
                 () = too_late => {
-                    let _ = self.mark("the Docker daemon did not come back, so its last output is missing").await;
+                    let _ = self.mark("the Docker daemon did not return; the last output is missing").await;
                     return Rejoined::Over;
                 }
             };
@@ -217,11 +217,11 @@ impl Reader {
                 Err(Interrupted::NotWanted) => return Rejoined::Over,
                 Err(Interrupted::Daemon(error)) if is_away(&error) => self.daemon.doubt(&error),
                 Err(Interrupted::Daemon(error)) if status(&error) == Some(404) => {
-                    let _ = self.mark("its container was removed, so output may be missing").await;
+                    let _ = self.mark("the container was removed; output may be missing").await;
                     return Rejoined::Over;
                 }
                 Err(Interrupted::Daemon(error)) => {
-                    tracing::warn!(container = self.container, %error, "cannot read the output, trying again");
+                    tracing::warn!(container = self.container, %error, "cannot read the output; retrying");
                     tokio::time::sleep(SLOW).await;
                 }
             }

@@ -100,8 +100,8 @@ impl Start {
     pub fn obstacle(&self) -> String {
         match &*self.stage() {
             Stage::Queued => "too many other starts hang".to_owned(),
-            Stage::Looking(at) => format!("{at} does not answer"),
-            Stage::Spawning { program, .. } => format!("the kernel does not get to load {program}"),
+            Stage::Looking(at) => format!("{at} does not respond"),
+            Stage::Spawning { program, .. } => format!("the kernel has not loaded {program} yet"),
             Stage::Spawned | Stage::GivenUp | Stage::Over(_) => "it is about to start".to_owned(),
         }
     }
@@ -109,7 +109,7 @@ impl Start {
     /// Nobody waits any longer. When this comes back the job is not executed, now or ever, unless it has started at the
     /// last moment after all.
     pub async fn give_up(&self, note: &(dyn Fn(String) + Send + Sync)) -> Result<Started, StartError> {
-        let why = format!("given up before it started: {}", self.obstacle());
+        let why = format!("not started: {}", self.obstacle());
         let deadline = Instant::now() + KILL_PATIENCE;
         let mut was_killed = false;
         loop {
@@ -160,7 +160,7 @@ impl Start {
         let Assignment { start, marker, directories, .. } = &self.assignment;
         let definition = &start.definition;
         let Some(directories) = directories else {
-            return Err(StartError::other("it has no directory of its own"));
+            return Err(StartError::other("it has no scratch directory"));
         };
         let environment = program::environment(&self.inherited, &self.assignment, directories);
         let directory = self.directory(definition.workdir.as_deref(), directories)?;
@@ -185,7 +185,7 @@ impl Start {
             .kill_on_drop(true);
         let mut child = self.spawn(&program, &mut command, cgroup.as_ref())?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid.ok_or_else(|| StartError::other("the new process has no number"))?;
+        let pid = pid.ok_or_else(|| StartError::other("the new process has no process id"))?;
         let input = child.stdin.take();
         let output = Pipes { stdout: child.stdout.take(), stderr: child.stderr.take(), turn: Stream::Stdout };
         let tree = ProcessTree::new(pid, marker, directories.work.clone(), started, cgroup);
@@ -278,9 +278,7 @@ fn refused(name: &str, error: &io::Error) -> StartError {
     match error.kind() {
         io::ErrorKind::NotFound => StartError {
             exit_code: 126,
-            message: format!(
-                "not executable: {name} (the interpreter or loader that it asks for is missing)"
-            ),
+            message: format!("not executable: {name} (its interpreter or loader is missing)"),
         },
         io::ErrorKind::PermissionDenied => StartError::not_executable(name),
         _ if error.raw_os_error() == Some(nix::libc::ENOEXEC) => StartError {
