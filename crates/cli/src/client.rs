@@ -37,7 +37,7 @@ pub struct Client {
     base: Url,
     key: HeaderValue,
     source: String,
-    /// What is on the way, for messages.
+    /// What is being sent, for messages.
     detour: String,
 }
 
@@ -52,7 +52,7 @@ pub fn http(route: &Route) -> Result<reqwest::Client, Failure> {
         .http1_only()
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
-        // A stream may be silent for hours; this is how a machine that is gone is noticed.
+        // A stream may be silent for hours; keepalive detects a dead machine.
         .tcp_keepalive(Duration::from_secs(15))
         .tcp_keepalive_interval(Duration::from_secs(5))
         .tcp_keepalive_retries(3)
@@ -77,7 +77,6 @@ pub fn http(route: &Route) -> Result<reqwest::Client, Failure> {
 
 /// An answer of the API with its body as it was sent.
 pub struct Answer {
-    /// The body.
     pub body: Bytes,
     /// The page for people, if the API named one.
     pub page: Option<String>,
@@ -107,39 +106,38 @@ impl Client {
     /// The answer to a GET.
     ///
     /// # Errors
-    /// What the API or the network says.
+    /// Errors of the API or the network.
     pub async fn get(&self, path: &[&str], query: &Query) -> Result<Answer, Failure> {
         self.answer(self.request(Method::GET, path, query).timeout(ANSWER_TIMEOUT)).await
     }
 
-    /// The body of the answer to a GET, read.
+    /// GET, with the body read.
     ///
     /// # Errors
-    /// What the API or the network says.
+    /// Errors of the API or the network.
     pub async fn read<T: DeserializeOwned>(&self, path: &[&str], query: &Query) -> Result<T, Failure> {
         self.get(path, query).await?.read()
     }
 
-    /// A job as it is once it is final, or after a minute.
+    /// Waits until a job is final, at most a minute; returns its state.
     ///
     /// # Errors
-    /// What the API or the network says.
+    /// Errors of the API or the network.
     pub async fn wait<T: DeserializeOwned>(&self, job: JobId) -> Result<T, Failure> {
         let query = vec![("wait", LONGEST_WAIT.to_owned()), ("until", "final".to_owned())];
         let request = self.request(Method::GET, &["jobs", &job.to_string()], &query).timeout(WAIT_TIMEOUT);
         self.answer(request).await?.read()
     }
 
-    /// The answer to a POST, sent once.
+    /// POST, sent once.
     ///
     /// # Errors
-    /// What the API or the network says.
+    /// Errors of the API or the network.
     pub async fn post(&self, path: &[&str], body: &impl Serialize) -> Result<Answer, Failure> {
         self.post_with_key(path, body, Uuid::new_v4()).await
     }
 
-    /// The answer to a POST, sent again under the same idempotency key while the API can't be reached: it is carried
-    /// out once however often it is sent.
+    /// POST, retried with the same idempotency key while the API is unreachable, so it takes effect once.
     ///
     /// # Errors
     /// What the API or the network says in the end.
@@ -170,10 +168,10 @@ impl Client {
         self.answer(request.json(body).timeout(ANSWER_TIMEOUT)).await
     }
 
-    /// Writes to the standard input of a task; says how far that is.
+    /// Writes to the standard input of a task; returns the new offset.
     ///
     /// # Errors
-    /// What the API or the network says.
+    /// Errors of the API or the network.
     pub async fn write_stdin(
         &self,
         job: JobId,
@@ -196,14 +194,14 @@ impl Client {
     /// Deletes.
     ///
     /// # Errors
-    /// What the API or the network says.
+    /// Errors of the API or the network.
     pub async fn delete(&self, path: &[&str]) -> Result<(), Failure> {
         self.answer(self.request(Method::DELETE, path, &Query::new()).timeout(ANSWER_TIMEOUT))
             .await
             .map(|_| ())
     }
 
-    /// A stream in the given format, however long it takes.
+    /// Opens a stream in the given format.
     ///
     /// # Errors
     /// What the API or the network says before the stream starts.

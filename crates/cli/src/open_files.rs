@@ -1,8 +1,8 @@
-//! Raises the limit on open files of the servers: a process is started with far fewer than the system allows it.
+//! Raises the limit on open files of servers to the hard limit.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one, but not beyond `most`, and logs what it became. A limit that was higher stays.
+/// Raises the soft limit to the hard limit, at most to `most`, and logs the result. A higher limit stays.
 pub fn raise(most: u64) {
     let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok(limits) => limits,

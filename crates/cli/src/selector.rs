@@ -1,4 +1,4 @@
-//! How jobs are named on the command line: `42`, `last`, `1-20`.
+//! Parses job selectors of the command line: `42`, `last`, `1-20`.
 
 use std::collections::HashSet;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use gaffer_protocol::rest::{Job, Page};
 use crate::client::{Client, Query};
 use crate::failure::Failure;
 
-/// The longest range: beyond it somebody probably slipped.
+/// The longest range; a longer one is probably a typing error.
 const MAX_RANGE: i64 = 10_000;
 
 /// One job.
@@ -17,7 +17,6 @@ const MAX_RANGE: i64 = 10_000;
 pub enum One {
     /// By its number.
     Number(JobId),
-    /// The latest.
     Last,
 }
 
@@ -33,7 +32,6 @@ pub enum Selector {
 /// A job that a selector means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chosen {
-    /// Which.
     pub job: JobId,
     /// Whether it was named itself. One that is only part of a range need not exist.
     pub named: bool,
@@ -77,7 +75,7 @@ fn expected() -> String {
 }
 
 impl One {
-    /// The number; the latest job is asked for.
+    /// The number of a job; requests the latest for `last`.
     ///
     /// # Errors
     /// What the API or the network says; [`Failure::Usage`] if there is no job at all.

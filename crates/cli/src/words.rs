@@ -1,4 +1,4 @@
-//! The words of the command line; those that are no text are told with their position.
+//! Parses the command line, and reports arguments that are not UTF-8 with their position.
 
 use std::env;
 use std::ffi::{OsStr, OsString};

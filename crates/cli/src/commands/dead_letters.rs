@@ -1,4 +1,4 @@
-//! `gaffer dead-letters`: what the database refused.
+//! `gaffer dead-letters`: lists, retries and deletes dead letters.
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
@@ -31,9 +31,9 @@ pub struct DeadLettersArgs {
 enum DeadLettersAction {
     /// List dead letters
     List(ListArgs),
-    /// Put output back in its place now
+    /// Store refused output again now
     Retry(NumberArgs),
-    /// Delete a dead letter and what it holds
+    /// Delete a dead letter and its contents
     Delete(NumberArgs),
 }
 
@@ -56,10 +56,10 @@ struct NumberArgs {
     id: u64,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: DeadLettersArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     match args.action {

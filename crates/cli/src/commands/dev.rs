@@ -1,4 +1,4 @@
-//! `gaffer dev`: database, master and one worker on this machine, started by one command, kept between runs.
+//! `gaffer dev`: runs database, master and one worker on this machine, and keeps their data.
 
 use std::fs;
 use std::io::{self, Write};
@@ -32,9 +32,9 @@ use crate::open_files;
 use crate::out::Out;
 use crate::style::{self, Colour};
 
-/// A link for the newcomer's browser is good for so long.
+/// Lifetime of the sign-in link.
 const LINK_VALID_SECS: u32 = 24 * 3_600;
-/// The banner waits so long for the worker.
+/// How long the banner waits for the worker.
 const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 /// The job that a new installation shows.
 const SAMPLE: &str = include_str!("sample.sh");
@@ -95,7 +95,7 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         strategy: args.strategy,
         rebalance: args.rebalance,
         connections: args.connections,
-        // Nobody else can reach its private database.
+        // No other process can reach its private database.
         leader_lease: LeaderLease::default(),
     };
     // A file of the last run would tell a waiting script that we are up.
@@ -140,7 +140,7 @@ async fn beside_master(
     let mut changes = running.views.changes.of_any();
     let worker = tokio::spawn(gaffer_worker::run(config, ExecutorPlace::Process, shutdown));
     let sample = sample_job(context, &operator).await?;
-    // A worker that does not come is reported by itself; the rest is up all the same.
+    // A missing worker reports itself; everything else is ready.
     let connected = async {
         loop {
             let workers = running.views.reads.worker_list(None).await?;
@@ -166,7 +166,7 @@ async fn on_this_machine(setting: &str, address: &str) -> anyhow::Result<String>
     Ok(resolved.to_string())
 }
 
-/// The worker's settings that are no options of `gaffer dev`, such as its name and what it offers.
+/// Settings of the worker that are not options of `gaffer dev`, such as its name and capacity.
 #[derive(Debug, clap::Parser)]
 pub struct WorkerFromEnvironment {
     #[command(flatten)]

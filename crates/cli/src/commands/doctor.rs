@@ -1,4 +1,4 @@
-//! `gaffer doctor`: checks the client and the worker side, and says how to fix what is broken.
+//! `gaffer doctor`: diagnoses the client and the worker side, with a fix for each problem.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -83,7 +83,7 @@ impl Finding {
     }
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
 /// [`Failure::Output`].
@@ -179,7 +179,7 @@ fn worker() -> Finding {
     }
 }
 
-/// Whether it is a master that stands by for another one which says that it is not ready.
+/// Whether a not-ready response comes from a standby.
 async fn stands_by(answer: Response) -> bool {
     answer.json::<Problem>().await.is_ok_and(|problem| problem.code == "standby")
 }
@@ -268,7 +268,7 @@ async fn records(access: &access::Access) -> Option<Finding> {
     })
 }
 
-/// What the master says beside that it is ready.
+/// Warnings of a ready master.
 async fn held_back(answer: Response) -> Option<Finding> {
     let text = answer.text().await.ok()?;
     let warning = text.lines().find_map(|line| line.strip_prefix("warning: "))?;

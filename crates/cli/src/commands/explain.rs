@@ -1,4 +1,4 @@
-//! `gaffer explain`: why the tasks of a job wait, worker by worker.
+//! `gaffer explain`: shows why the tasks of a job wait, with a reason for each worker.
 
 use clap::Args;
 use gaffer_protocol::rest::{Explanation, WorkerVerdict};
@@ -26,10 +26,10 @@ pub struct ExplainArgs {
     output: Output,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: ExplainArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let number = args.job.resolve(&client).await?.to_string();

@@ -31,10 +31,10 @@ pub struct JobArgs {
     output: Output,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: JobArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let number = args.job.resolve(&client).await?.to_string();

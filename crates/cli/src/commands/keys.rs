@@ -1,4 +1,4 @@
-//! `gaffer keys`: the keys of workers and users.
+//! `gaffer keys`: lists, creates and revokes keys.
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum};
@@ -60,7 +60,7 @@ struct CreateArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Kind {
-    /// Lets a worker dial in
+    /// Lets workers connect
     Worker,
     /// Calls the API
     User,
@@ -73,10 +73,10 @@ struct RevokeArgs {
     id: u64,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: KeysArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     match args.action {
@@ -93,7 +93,7 @@ pub async fn run(args: KeysArgs, out: &Out) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// The key stands alone on standard output, so that a script can take it; the rest is for people.
+/// Only the key goes to standard output, for scripts; the rest goes to standard error.
 async fn create(client: &Client, out: &Out, args: CreateArgs) -> Result<(), Failure> {
     let kind = match args.kind {
         Kind::Worker => "worker",

@@ -1,4 +1,4 @@
-//! `gaffer login`: keeps an address and a key for the commands that follow.
+//! `gaffer login`: stores a server address and a key.
 
 use std::io::{self, BufRead, IsTerminal};
 use std::os::fd::AsFd;
@@ -28,7 +28,7 @@ pub struct LoginArgs {
     url: String,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
 /// What the API or the network says; nothing is stored then.
@@ -44,7 +44,7 @@ pub async fn run(args: LoginArgs, out: &Out) -> Result<u8, Failure> {
     }
     let access = Access { url, key, source: ENVIRONMENT.to_owned() };
     let client = Client::new(&access)?;
-    // The version is told to anybody; a list is not.
+    // `/version` needs no key, so the key is checked with a list.
     let version: Version = client.read(&["version"], &Query::new()).await?;
     let query: Query = vec![("limit", "1".to_owned())];
     let _: Page<Job> = client.read(&["jobs"], &query).await?;

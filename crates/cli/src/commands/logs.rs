@@ -103,10 +103,10 @@ fn line_range(text: &str) -> Result<String, String> {
     }
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: LogsArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let job = args.whose.job.resolve(&client).await?;

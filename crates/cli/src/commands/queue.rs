@@ -1,4 +1,4 @@
-//! `gaffer queue`: what waits for workers, in the order in which it will go, and how the scheduler does.
+//! `gaffer queue`: shows waiting tasks in scheduling order, and scheduler statistics.
 
 use chrono::{DateTime, Utc};
 use clap::Args;
@@ -28,10 +28,10 @@ pub struct QueueArgs {
     output: Output,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: QueueArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let answer = client.get(&["queue"], &Query::new()).await?;

@@ -28,15 +28,15 @@ pub struct RerunArgs {
     /// Follow the output of the new job
     #[arg(short, long)]
     pub follow: bool,
-    /// Do not ask
+    /// Skip the confirmation
     #[arg(short, long)]
     yes: bool,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: RerunArgs, out: &Out) -> Result<u8, Failure> {
     if args.follow {
         let [Selector::One(one)] = args.jobs[..] else {

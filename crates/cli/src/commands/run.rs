@@ -1,4 +1,4 @@
-//! `gaffer run`: runs a command on some worker as if it ran here.
+//! `gaffer run`: runs a command on a worker as if it ran here.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -74,10 +74,10 @@ pub struct RunArgs {
     spec: SpecFlags,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: RunArgs, out: &Out) -> Result<u8, Failure> {
     let reads_script = args.script.as_deref() == Some(Path::new("-"));
     if args.interactive && reads_script {

@@ -1,4 +1,4 @@
-//! `gaffer simulate`: what would have become of a load under each strategy, in no time and without a master.
+//! `gaffer simulate`: simulates a workload under each placement strategy, without a master.
 
 use std::fs;
 use std::io::Read as _;
@@ -54,7 +54,7 @@ pub struct SimulateArgs {
     strategies: Vec<Strategy>,
     /// Factor between used and reserved processors
     ///
-    /// Where the tasks of a machine use more processors than it has, all of them are slowed down alike.
+    /// If the tasks of a machine use more processors than it has, all of them slow down equally.
     #[arg(long, value_name = "TIMES", default_value_t = 1.0)]
     overuse: f64,
     /// Print one JSON object per strategy
@@ -62,7 +62,7 @@ pub struct SimulateArgs {
     json: bool,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
 /// [`Failure::Usage`] for a trace that cannot be read, with line and column of the mistake.

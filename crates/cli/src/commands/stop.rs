@@ -22,15 +22,15 @@ pub struct StopArgs {
     /// Jobs: 42, 1-20, last
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<Selector>,
-    /// Do not ask
+    /// Skip the confirmation
     #[arg(short, long)]
     yes: bool,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: StopArgs, out: &Out) -> Result<u8, Failure> {
     let bulk = Bulk { verb: "stop", done: "stopping", asks_from: 2, yes: args.yes };
     bulk::each(out, &args.jobs, &bulk, async |client, job| {

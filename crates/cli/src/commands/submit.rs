@@ -1,4 +1,4 @@
-//! `gaffer submit`: hands a job over and gives its number.
+//! `gaffer submit`: submits a job and prints its number.
 
 use std::path::PathBuf;
 
@@ -61,10 +61,10 @@ impl SubmitArgs {
     }
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: SubmitArgs, out: &Out) -> Result<u8, Failure> {
     let attached = args.is_attached();
     let wanted = match (args.file, args.script) {
@@ -86,13 +86,12 @@ pub async fn run(args: SubmitArgs, out: &Out) -> Result<u8, Failure> {
 
 /// A job that was accepted.
 pub struct Submitted {
-    /// The job.
     pub job: Job,
     /// Its page for people, if the API named one.
     pub page: Option<String>,
 }
 
-/// Submits, patiently.
+/// Submits with retries.
 ///
 /// # Errors
 /// What the API or the network says in the end, in terms of the input.
@@ -128,10 +127,10 @@ fn tell_number(out: &Out, submitted: &Submitted, attached: bool) -> Result<(), F
     Ok(())
 }
 
-/// Shows the output of a job that was just made until it is over; gives its exit code.
+/// Follows the output of a new job to its end; returns its exit code.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn show_to_end(client: &Client, out: &Out, made: &Submitted, quiet: bool) -> Result<u8, Failure> {
     let status = Status::new(out, quiet);
     let mut sink = Sink::new(out, &status, Manner::default());

@@ -1,4 +1,4 @@
-//! `gaffer system`: how the master is doing.
+//! `gaffer system`: shows database problems and background loops.
 
 use chrono::{DateTime, Utc};
 use clap::Args;
@@ -24,10 +24,10 @@ pub struct SystemArgs {
     output: Output,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: SystemArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let answer = client.get(&["system"], &Query::new()).await?;
@@ -59,7 +59,7 @@ fn show(system: &System, out: &Out) -> Result<(), Failure> {
     out.print(table::render(out, &head, rows).as_bytes())
 }
 
-/// What is wrong at present, a sentence each.
+/// Current problems, one sentence each.
 pub fn troubles(system: &System, now: DateTime<Utc>) -> Vec<String> {
     let since = |at| timestamp::ago(at, now);
     let mut lines = Vec::new();

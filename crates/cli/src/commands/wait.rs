@@ -1,4 +1,4 @@
-//! `gaffer wait`: returns when jobs are over, with an exit code that says how.
+//! `gaffer wait`: waits until jobs have ended, and exits with their exit code.
 
 use clap::Args;
 use gaffer_domain::JobId;
@@ -38,10 +38,10 @@ pub struct WaitArgs {
     quiet: bool,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: WaitArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let status = Status::new(out, args.quiet);
@@ -68,7 +68,7 @@ async fn wait_for_all(
     status: &Status<'_>,
 ) -> Result<u8, Failure> {
     let mut codes = Vec::new();
-    // One after the other takes as long as all at once: until the last is over.
+    // Waiting for one after the other takes as long as waiting for all at once.
     for chosen in selector::resolve(&args.jobs, client).await? {
         match to_end(client, out, chosen.job, status, args.quiet).await {
             Ok(code) => codes.push(code),
@@ -79,7 +79,7 @@ async fn wait_for_all(
     Ok(exit::of_jobs(codes))
 }
 
-/// Waits for the end of a job, tells it and gives its exit code.
+/// Waits for the end of a job, reports it and returns its exit code.
 ///
 /// # Errors
 /// What the API says, or the network for too long.

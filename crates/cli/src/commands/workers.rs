@@ -1,4 +1,4 @@
-//! `gaffer workers`, and `gaffer worker show|drain|cordon|resume|remove`: the fleet.
+//! `gaffer workers`, and `gaffer worker show|drain|cordon|resume|remove`.
 
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ pub struct OneWorker {
 /// Lists the workers.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn list(args: WorkersArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let mut query = Query::new();
@@ -98,10 +98,10 @@ pub async fn list(args: WorkersArgs, out: &Out) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Does something with one worker and shows it as it is then.
+/// Applies an action to one worker and shows its new state.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn act(action: WorkerAction, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let (answer, output) = match action {
@@ -131,7 +131,7 @@ pub async fn act(action: WorkerAction, out: &Out) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Nothing is left to wait for; also when somebody has let it resume meanwhile.
+/// The worker is empty, or somebody resumed it in the meantime.
 fn is_drained(worker: &Worker) -> bool {
     worker.draining.is_none_or(|draining| draining.drained_at.is_some())
 }

@@ -1,4 +1,4 @@
-//! `gaffer logs --verify`: reads what is stored and compares it with what the worker read, by length and checksum.
+//! `gaffer logs --verify`: compares length and checksum of the stored output with what the worker reported.
 
 use gaffer_domain::JobId;
 use gaffer_protocol::output::Stream;
@@ -15,7 +15,7 @@ const DIFFERS: u8 = 1;
 /// Exit code if nothing differs, but an output could not be compared; the same as for other actions in the wrong state.
 const UNVERIFIED: u8 = 5;
 
-/// What the comparison of one attempt's output says.
+/// The result of one comparison.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Complete,
@@ -26,7 +26,7 @@ enum Verdict {
 /// Verifies the output of one task, or of all tasks of a job; the latest attempt, or the given one.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(
     client: &Client,
     job: JobId,
@@ -87,7 +87,7 @@ async fn verify(client: &Client, job: &str, task: &Task, attempt: u32, out: &Out
     Ok(code)
 }
 
-/// Length and checksum of what is stored.
+/// Length and checksum of the stored output.
 async fn stored(client: &Client, path: &[&str; 4], attempt: u32) -> Result<(u64, String), Failure> {
     let path = [path[0], path[1], path[2], path[3], "output"];
     let query = vec![("attempt", attempt.to_string())];
