@@ -1,5 +1,4 @@
-//! Which HTTP proxy leads to a server: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, read the same way by
-//! workers and commands.
+//! The proxy variables (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`), for workers and commands.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,7 +13,7 @@ use crate::server_url::ServerUrl;
 /// The variables that are read, also in small letters.
 pub const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"];
 
-/// What the environment says of proxies.
+/// Proxy settings of the environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
     plain: Option<Setting>,
@@ -60,7 +59,7 @@ enum Exception {
     /// A name and all names below it; with a port, at that port only.
     Name(String, Option<u16>),
     Address(IpAddr, Option<u16>),
-    /// Addresses that have so many bits in common with this one.
+    /// A network: addresses with this many equal leading bits.
     Network(IpAddr, u8),
 }
 

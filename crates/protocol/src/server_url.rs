@@ -1,5 +1,4 @@
-//! The address of a gaffer server, from the forms that people write: the one reader of `MASTER_URL`, `GAFFER_URL` and
-//! `GAFFER_PUBLIC_URL`.
+//! The parser of server addresses: `MASTER_URL`, `GAFFER_URL` and `GAFFER_PUBLIC_URL`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -127,7 +126,7 @@ impl FromStr for ServerUrl {
     }
 }
 
-/// Passwords, and keys in queries, that somebody put there by mistake are not repeated.
+/// Passwords and keys that were put there by mistake are not repeated.
 fn shown(text: &str) -> String {
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     // Before the first slash, a query may as well be the rest of a password.
