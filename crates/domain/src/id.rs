@@ -1,4 +1,4 @@
-//! Numbers that name things, each of a type of its own so that they cannot be mixed up.
+//! Numeric ids, one type each, so that they cannot be mixed up.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Why something ended: the one vocabulary for API, CLI, pages and history.
+//! Reason codes of ends: one vocabulary for API, CLI, pages and history.
 
 use std::fmt;
 use std::str::FromStr;

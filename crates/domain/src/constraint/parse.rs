@@ -1,4 +1,4 @@
-//! Reads constraints, and says of wrong ones where the mistake is, what was expected there, and what may have been meant.
+//! Parses constraints; errors name the column, the expected syntax and a suggestion.
 
 use super::token::{KEYWORDS, Token, is_word_char, tokens};
 use super::{Expr, Fact, Value};
@@ -17,7 +17,7 @@ const MAX_RESOURCE_NAME_LEN: usize = 63;
 pub struct ConstraintError {
     /// The character at which the mistake is, counted from 1.
     pub column: usize,
-    /// What is wrong, and what was expected.
+    /// The mistake, and what was expected.
     pub detail: String,
     /// What may have been meant.
     pub suggestion: Option<String>,
@@ -29,7 +29,7 @@ pub(super) fn constraint(text: &str) -> Result<Expr, ConstraintError> {
     if *parser.token() != Token::End {
         return parser.expected("`and`, `or` or the end", &KEYWORDS);
     }
-    // What is stored is the normal form, and that must be readable, too.
+    // The stored normal form must be readable, too.
     bounded(&expr.to_string())?;
     Ok(expr)
 }

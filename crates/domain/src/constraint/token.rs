@@ -1,4 +1,4 @@
-//! Splits a constraint into words, and writes words so that they are read again as they were.
+//! Splits a constraint into tokens, and quotes words so that they parse back unchanged.
 
 use std::fmt::{self, Display, Formatter, Write};
 use std::iter::Peekable;

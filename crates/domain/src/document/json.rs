@@ -1,4 +1,4 @@
-//! JSON (RFC 8259), strictly.
+//! A strict JSON parser (RFC 8259).
 
 use std::collections::HashMap;
 
@@ -122,7 +122,7 @@ impl Reader<'_> {
         Ok(Data::Scalar(Scalar::new(ScalarKind::Number, text)))
     }
 
-    /// Takes digits and says how many.
+    /// Consumes digits and returns their number.
     fn digits(&mut self) -> usize {
         let count = self.rest().bytes().take_while(u8::is_ascii_digit).count();
         self.at += count;

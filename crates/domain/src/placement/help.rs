@@ -1,4 +1,4 @@
-//! What would let tasks run that no worker can take now: each need left out in turn, and who could take them then.
+//! Finds single changes that would let a waiting task run now.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ pub enum Change {
     Less {
         /// Of which.
         resource: Resource,
-        /// At most so much, which is what the best worker has free.
+        /// The most that the best worker has free.
         at_most: String,
     },
     /// Let a worker take work again that is cordoned or drains.

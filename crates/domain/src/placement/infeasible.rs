@@ -1,4 +1,4 @@
-//! What keeps a worker from a task, as a code for programs and as words for people.
+//! Reasons why a worker cannot run a task, as codes and as text.
 
 use std::fmt;
 
