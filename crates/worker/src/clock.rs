@@ -1,4 +1,4 @@
-//! Time as leases need it: a clock that goes on while the machine sleeps, and an alarm that rings by it.
+//! The clock and timer of leases, which count while the machine sleeps.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -22,7 +22,7 @@ impl BootTime {
         BootTime(clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default())
     }
 
-    /// So long after the machine was started.
+    /// Time since the boot of the machine.
     pub const fn from_micros(micros: u64) -> BootTime {
         BootTime(Duration::from_micros(micros))
     }
@@ -32,7 +32,7 @@ impl BootTime {
         u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// So much later.
+    /// Adds a duration.
     pub fn after(self, span: Duration) -> BootTime {
         BootTime(self.0.saturating_add(span))
     }
@@ -44,7 +44,7 @@ pub(crate) fn wall_micros() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Waits until then; for ever if there is no such moment.
+/// Waits until that time; for ever without one.
 pub(crate) async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
@@ -78,7 +78,7 @@ impl BootAlarm {
         Ok(BootAlarm { timer })
     }
 
-    /// Sets when it rings next, in place of what was set before; `None`: not at all.
+    /// Sets the next alarm in place of the previous one; `None` disables it.
     pub fn set(&self, at: Option<BootTime>) -> io::Result<()> {
         let timer = &self.timer.get_ref().0;
         match at {

@@ -1,4 +1,4 @@
-//! The agent to the master: dials, says hello, keeps a session going, and dials again for as long as it takes.
+//! The agent's connection to the master: dials, runs sessions, reconnects.
 //!
 //! This is one side of a border, see [`crate::executor`]: nothing here knows how attempts execute.
 
@@ -28,7 +28,7 @@ pub(crate) use backoff::BackoffSettings;
 use dial::{DialError, Dialer, Socket};
 use session::SessionEnd;
 
-/// How a worker presents itself, and to whom.
+/// The hello of a worker and the master's address.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionSettings {
     pub route: Route,
@@ -66,13 +66,13 @@ pub(crate) struct Superseded {
 )]
 pub(crate) struct Duplicate {
     url: String,
-    /// What the master says of it.
+    /// Status of the connection.
     pub message: String,
     /// Whether it continues with a new identity.
     pub begins_anew: bool,
 }
 
-/// Keeps this worker connected until `closing`, or until the executor is gone.
+/// Keeps this worker connected until `closing`, or until the executor exits.
 ///
 /// # Errors
 /// When another worker has taken this one's place, or the settings cannot be used.
@@ -128,7 +128,7 @@ struct Agent {
     closing: CancellationToken,
 }
 
-/// Why there is no session, in whole sentences.
+/// Why there is no session, in full sentences.
 enum Failure {
     /// This worker goes down.
     Closing,
@@ -138,7 +138,7 @@ enum Failure {
     Duplicate(Duplicate),
     /// It may be over soon.
     Passing(String),
-    /// Somebody has to do something about it.
+    /// The operator must act.
     Refusal(String),
 }
 

@@ -1,4 +1,4 @@
-//! The worker's own directory: held by one executor at a time, and the home of the worker's identity.
+//! The data directory: locked by one executor, home of the worker's identity.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::machine;
 
-/// What the lock says while a watchdog has it.
+/// Content of the lock file while a watchdog holds it.
 const WATCHDOG: &str = "watchdog";
 
 /// The lock on a data directory, for as long as this lives. The kernel gives it back however its holder dies.
@@ -22,7 +22,7 @@ pub(crate) struct DataDirLock {
 }
 
 impl DataDirLock {
-    /// None if somebody else has it. The file then holds the number of that process.
+    /// None if another process holds it. The file then contains its process id.
     pub fn take(dir: &Path) -> anyhow::Result<Option<DataDirLock>> {
         DataDirLock::take_as(dir, &std::process::id().to_string())
     }
@@ -32,7 +32,7 @@ impl DataDirLock {
         DataDirLock::take_as(dir, WATCHDOG)
     }
 
-    /// Whether whoever has it is a watchdog.
+    /// Whether the holder is a watchdog.
     pub fn is_a_watchdogs(dir: &Path) -> bool {
         fs::read_to_string(dir.join("lock")).is_ok_and(|holder| holder.trim() == WATCHDOG)
     }
@@ -48,7 +48,7 @@ impl DataDirLock {
             .with_context(|| format!("cannot open {}", path.display()))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
-                // For whoever wants to know; a full disk is no reason not to begin.
+                // For operators only; a full disk is no reason to fail.
                 let _ = file.set_len(0).and_then(|()| writeln!(file, "{holder}"));
                 Ok(Some(DataDirLock { _file: file }))
             }

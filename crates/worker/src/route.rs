@@ -1,5 +1,4 @@
-//! How a server is reached from this machine: its address, the proxy in between and the certificates that count. Workers,
-//! commands and `gaffer doctor` all go this way.
+//! Connections to a server: address, proxy and certificates, for workers, commands and `gaffer doctor`.
 
 use std::io;
 use std::path::Path;
@@ -16,8 +15,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::MaybeTlsStream;
 
-/// A connection on which nothing is acknowledged for so long is given up: a new one is made sooner than the kernel, whose
-/// pauses double, would try the old one again. Nothing is lost with it.
+/// Unacknowledged data closes a connection after this time, because the kernel's retransmission pauses double.
+/// Nothing is lost.
 const UNACKNOWLEDGED_LIMIT_MILLIS: u32 = 2_000;
 /// The longest answer of a proxy that is read.
 const MAX_PROXY_ANSWER_BYTES: usize = 16 << 10;
@@ -30,10 +29,10 @@ pub struct Route {
     tls: Option<Arc<ClientConfig>>,
 }
 
-/// A connection to a server, or through a proxy's tunnel; TLS, if any, is only that of the proxy.
+/// A connection to a server, or through a proxy's tunnel; its TLS, if any, is the proxy's.
 pub(crate) type Stream = MaybeTlsStream<TcpStream>;
 
-/// Why there is no connection.
+/// Why the connection failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoConnection {
     /// The network or the server does not answer.
@@ -57,17 +56,15 @@ impl Route {
         Ok(Route { server, proxy, tls })
     }
 
-    /// Its end.
     pub fn server(&self) -> &ServerUrl {
         &self.server
     }
 
-    /// The proxy in between.
     pub fn proxy(&self) -> Option<&Proxy> {
         self.proxy.as_ref()
     }
 
-    /// Which certificates count; none where there is no TLS.
+    /// Trusted certificates; none without TLS.
     pub fn tls(&self) -> Option<&Arc<ClientConfig>> {
         self.tls.as_ref()
     }
@@ -182,7 +179,7 @@ fn status_of_bytes(head: &[u8]) -> Option<u16> {
     rest.split(' ').nth(1)?.parse().ok()
 }
 
-/// Trusts the certificates in a file; without one those of the system, or the public ones if it has none.
+/// Trusts the certificates in a file; otherwise those of the system, or the public ones if it has none.
 fn trusting(tls_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     match tls_ca {

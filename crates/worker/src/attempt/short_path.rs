@@ -1,5 +1,5 @@
-//! A short path to the directory of all attempts. The address of a Unix socket has room for 107 bytes, of which a data
-//! directory with a long name would leave a job nothing for sockets in its temporary directory.
+//! A short symbolic link to the directory of all attempts: the address of a Unix socket has room for 107 bytes, and
+//! a long data directory would leave tasks none for sockets in `TMPDIR`.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -54,7 +54,7 @@ impl ShortPath {
         itself()
     }
 
-    /// The path, made again if somebody removed it.
+    /// The path; recreated if it was removed.
     pub fn get(&self) -> &Path {
         if self.path != self.target && fs::read_link(&self.path).is_err() {
             let made = self.path.parent().map(|dir| link_from(dir, &self.target));

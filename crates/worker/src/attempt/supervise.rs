@@ -1,4 +1,4 @@
-//! The loop around an attempt that executes: streams its output, passes on what it is told, and sees to its end.
+//! The supervision loop of a running attempt: output, signals, timeout, stop and end.
 //!
 //! Its arms share the process, the stage of its end and the clock of that stage, so it is one loop and not hooks.
 
@@ -24,7 +24,6 @@ use crate::spool::OutputWriter;
 /// How long a killed main process may take to go before the attempt ends without it.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How it ended.
 pub(super) struct Outcome {
     pub exit: Exit,
     /// Why gaffer ended it; none if it ended by itself.
@@ -109,7 +108,7 @@ struct Ending<'a> {
     stage: Stage,
     /// When the next step is due: the end of the timeout, of the grace, of the patience after a kill.
     due: Option<Instant>,
-    /// Why it was ended; none while it may end by itself. The first cause stays.
+    /// Why it is being ended; none while it may end by itself. The first cause stays.
     cause: Option<Cause>,
 }
 

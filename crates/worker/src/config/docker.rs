@@ -1,4 +1,4 @@
-//! What the operator says about containers: where the daemon is, and what jobs may ask it for.
+//! Docker settings: the daemon, and what jobs may request of it.
 
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
-/// Where Docker listens unless somebody says otherwise.
+/// Docker's default socket.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// What Docker leaves to a container by default (`moby`, `oci/caps/defaults.go`): jobs may ask for these by name.
 const DEFAULT_CAPABILITIES: &str = "CHOWN,DAC_OVERRIDE,FOWNER,FSETID,KILL,MKNOD,NET_BIND_SERVICE,NET_RAW,SETFCAP,\
@@ -50,7 +50,7 @@ pub struct InvalidVolumeRoot {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DockerSettings {
     pub address: DaemonAddress,
-    /// Somebody said that there is a daemon: if it is not there, that is worth telling.
+    /// The daemon was configured explicitly, so its absence is reported.
     pub is_expected: bool,
     /// The file with credentials for registries, which need not exist.
     pub credentials: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! One try to reach the master: TCP, a proxy if there is one, TLS, and the WebSocket handshake with the worker's key.
+//! One connection attempt to the master: TCP, proxy, TLS, WebSocket handshake with the worker key.
 
 use std::time::Duration;
 
@@ -19,20 +19,19 @@ use crate::route::{NoConnection, Route, Stream};
 
 /// The longest that a try may take.
 pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Small, for an idle connection costs this much memory; what is read is short.
+/// Small, because each idle connection keeps this much memory, and received frames are short.
 const READ_BUFFER_BYTES: usize = 8 << 10;
 const WRITE_BUFFER_BYTES: usize = 64 << 10;
 
-/// An open connection.
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<Stream>>;
 
-/// Whom to dial, and how.
+/// The address, proxy and certificates.
 pub(crate) struct Dialer {
     route: Route,
     key: Option<HeaderValue>,
 }
 
-/// Why there is no connection.
+/// Why the connection failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DialError {
     /// The master, or something in front of it, does not want this worker. To be tried again only slowly.
@@ -41,13 +40,13 @@ pub(crate) enum DialError {
     /// The proxy on the way does not want to pass this on. To be tried again only slowly.
     #[error("{0}")]
     Blocked(String),
-    /// There was nobody to ask.
+    /// The master was not reachable.
     #[error("{0}")]
     Unreachable(String),
 }
 
 impl Dialer {
-    /// Without a key, the master only says whether it is one.
+    /// Without a key, only checks that the server is a master.
     pub fn new(route: Route, key: Option<&ApiKey>) -> anyhow::Result<Dialer> {
         let header = |key: &ApiKey| {
             let mut header = HeaderValue::try_from(format!("Bearer {}", key.reveal()))
@@ -63,7 +62,7 @@ impl Dialer {
         self.route.server()
     }
 
-    /// `connect_patience`: how long to wait until there is a connection at all.
+    /// `connect_patience`: timeout for the TCP connection.
     pub async fn dial(&self, connect_patience: Duration) -> Result<Socket, DialError> {
         let unreachable = |reason: String| DialError::Unreachable(reason);
         let request = self.url().worker_door().into_client_request();

@@ -27,7 +27,7 @@ use crate::execution::{Command, Event};
 use crate::executor::{Executor, Gone};
 use crate::stats::StatsReader;
 
-/// A master that says nothing for so long while this worker waits for its welcome is given up. One that is busy says so.
+/// A master that is silent this long before the welcome is given up. A busy master sends keepalives.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most output frames written before the writer looks for control messages again.
 const MAX_FRAMES_PER_TURN: usize = 16;
@@ -41,13 +41,11 @@ const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
 type Writer = SplitSink<Socket, Message>;
 type Reader = SplitStream<Socket>;
 
-/// How a session ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SessionEnd {
     /// This worker closed it.
     #[error("the worker closed the connection")]
     Closing,
-    /// The master said why.
     #[error("{message}")]
     Goodbye { code: GoodbyeCode, message: String },
     /// The connection broke, or one side could not be understood.
@@ -61,7 +59,7 @@ impl From<Gone> for SessionEnd {
     }
 }
 
-/// Says hello and waits for the welcome. Gives what the master said in the same breath, too.
+/// Sends the hello and waits for the welcome. Returns messages that followed it.
 pub(super) async fn greet(
     socket: &mut Socket,
     executor: &Executor,
@@ -101,7 +99,7 @@ pub(super) async fn greet(
     }
 }
 
-/// Runs a session that was welcomed until it ends. `said` is what the master said right after the welcome.
+/// Runs a welcomed session until it ends. `said` holds messages received right after the welcome.
 pub(super) async fn run(
     socket: Socket,
     executor: &Executor,
@@ -144,7 +142,6 @@ struct Session<'a> {
     outbox: Mutex<Outbox>,
     /// There may be room in the outbox's window.
     acknowledged: Notify,
-    /// What starts refer to.
     definitions: Mutex<Definitions>,
     /// Heartbeats that were sent, with their times, oldest first.
     unanswered: Mutex<VecDeque<(u64, BootTime)>>,
@@ -173,7 +170,7 @@ impl Session<'_> {
         messages.into_iter().try_for_each(|message| self.take(message))
     }
 
-    /// What concerns attempts goes on to the executor, each start with its definition.
+    /// Messages about attempts are passed to the executor, each start with its definition.
     fn take(&self, message: ToWorker) -> Result<(), SessionEnd> {
         let command = match message {
             ToWorker::Goodbye { code, message } => return Err(SessionEnd::Goodbye { code, message }),
@@ -320,7 +317,7 @@ impl Session<'_> {
         }
     }
 
-    /// Writes control messages first, then some output. Says whether there may be more.
+    /// Writes control messages first, then some output. Returns whether more may be pending.
     async fn write_turn(&self, writer: &mut Writer) -> Result<bool, SessionEnd> {
         let mut messages = self.sort(self.executor.take_events());
         messages.extend(self.outbox().take_ends());
@@ -345,7 +342,7 @@ impl Session<'_> {
         Ok(true)
     }
 
-    /// Passes on to the outbox what has to wait for output; the rest can go out now.
+    /// Passes reports that must wait for output to the outbox; the rest is sent now.
     fn sort(&self, events: Vec<Event>) -> Vec<ToMaster> {
         let mut now = Vec::new();
         let mut outbox = self.outbox();
@@ -364,7 +361,7 @@ impl Session<'_> {
     }
 }
 
-/// What the master said does not fit together: part of it must have been lost. In a new session it is said again.
+/// The master's messages are inconsistent, so some were lost. A new session repeats them.
 fn inconsistent(what: &str) -> SessionEnd {
     SessionEnd::Broken(format!("invalid message from the master: {what}"))
 }

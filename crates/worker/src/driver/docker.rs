@@ -1,8 +1,7 @@
-//! The docker driver: a container per attempt, made, watched and removed through the daemon's API.
+//! The docker driver: one container per attempt, through the daemon's API.
 //!
-//! A container is found again by its name after a restart of the worker, and goes on. What was written to its streams
-//! in between comes from the daemon's log (see [`output`]). Containers with this worker's label that no attempt cares
-//! for are removed.
+//! After a restart of the worker, a container is found by its name and adopted. Output written in between comes from the
+//! daemon's log (see [`output`]). Containers with this worker's label but without an attempt are removed.
 
 mod container;
 mod daemon;
@@ -43,7 +42,7 @@ use request::{Abilities, Wanted};
 
 /// Containers that are being started at once, for each processor: more would only make each of them slower.
 const STARTS_PER_CPU: usize = 2;
-/// How often containers are looked for that nobody cares for.
+/// How often to look for orphaned containers.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a daemon that behaves strangely is left alone.
 const RETRY: Duration = Duration::from_secs(1);
@@ -192,7 +191,7 @@ impl Driver for DockerDriver {
         Capabilities { outlives_executor: true, uses_host_files: false, workdir: false, stdin: true }
     }
 
-    /// None if there is no daemon and none was expected.
+    /// None if there is no daemon and none is expected.
     fn status(&self) -> Option<DriverStatus> {
         self.core.daemon.status()
     }
@@ -389,7 +388,7 @@ impl Core {
         ContainerFacts { id: id.to_owned(), image: digest, ports: ports.map(published).unwrap_or_default() }
     }
 
-    /// Says why there is no container, or none that runs.
+    /// Why the container could not be created or started.
     fn refused(&self, failure: Failure, start: &StartAttempt) -> StartError {
         let Failure { step, cause } = failure;
         if is_away(&cause) {
@@ -418,7 +417,7 @@ impl Core {
         }
     }
 
-    /// Removes what nobody cares for, now and again. Never ends.
+    /// Removes orphaned containers periodically. Never returns.
     async fn keep_swept(self: Arc<Self>) {
         loop {
             let docker = self.daemon.up().await;

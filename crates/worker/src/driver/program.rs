@@ -1,4 +1,4 @@
-//! What to execute for a job on the host: its program found as a shell would find it, and its environment.
+//! Resolves the program of a host task as a shell would, and builds its environment.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,6 @@ const SHELL: &str = "/bin/sh";
 /// The longest `#!` line that is read; the kernel's own limit is half of this.
 const MAX_INTERPRETER_LINE: u64 = 512;
 
-/// What is executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Program {
     /// Absolute.
@@ -100,7 +99,7 @@ pub(super) fn work_directory(path: &str) -> Result<&Path, StartError> {
     }
 }
 
-/// The environment of an attempt: what the worker passes on, what the job adds, what gaffer says.
+/// The environment of an attempt: passed-on variables of the worker, then the job's, then gaffer's.
 pub(super) fn environment(
     inherited: &BTreeMap<String, String>,
     assignment: &Assignment,

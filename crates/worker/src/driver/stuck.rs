@@ -1,16 +1,16 @@
-//! What is left of attempts that are over: processes that cannot be killed, and starts that hang in a file system. While
-//! there is too much of it this machine is not well, and gets nothing new.
+//! Leftovers of ended attempts: processes that cannot be killed, and starts that hang in a file system. With too
+//! many of them the driver is unhealthy and the worker gets no new tasks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-/// What is left behind of one driver's attempts. Clones are the same.
+/// Leftovers of one driver's attempts. Clones share them.
 #[derive(Clone)]
 pub(super) struct Stuck {
     /// For each attempt whose processes cannot be killed: whether any of them still lives.
     processes: Arc<Mutex<Vec<StillLives>>>,
-    /// So many starts that hang are too many.
+    /// Number of hanging starts from which the driver is unhealthy.
     max_starts: usize,
     count: watch::Sender<Count>,
 }
@@ -35,7 +35,7 @@ impl Stuck {
         self.count.send_modify(|count| count.processes = processes.len());
     }
 
-    /// Forgets those that are gone by now. To be called every few seconds; costs nothing while there are none. Blocks.
+    /// Forgets leftovers that are gone. Called every few seconds; cheap without any. Blocks.
     ///
     /// `starts`: how many hang at the moment, of attempts that are over.
     pub fn look_again(&self, starts: usize) {

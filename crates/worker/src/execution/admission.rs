@@ -1,4 +1,4 @@
-//! Which accepted attempt starts next: strictly the oldest, as soon as what it reserves is free.
+//! Starts accepted attempts in order, as soon as their resources are free.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -61,8 +61,7 @@ impl Admission {
         self.queue.drain(..).map(|(attempt, _)| attempt).collect()
     }
 
-    /// The next attempt that starts now, with its resources reserved. `has_pieces`: whether what it needs beside them is
-    /// free.
+    /// The next attempt that can start, with its resources reserved. `has_pieces`: whether its devices are free.
     pub fn next(&mut self, has_pieces: impl FnOnce(AttemptRef) -> bool) -> Option<(AttemptRef, Resources)> {
         let (attempt, wanted) = self.queue.front()?;
         let may_start = !self.is_paused && self.running < self.max_running;
@@ -89,7 +88,7 @@ impl Admission {
         self.capacity = capacity;
     }
 
-    /// Whether anything may start, whatever is free. Says whether that is new.
+    /// Whether attempts may start at all. Returns whether this changed.
     pub fn pause(&mut self, is_paused: bool) -> bool {
         std::mem::replace(&mut self.is_paused, is_paused) != is_paused
     }

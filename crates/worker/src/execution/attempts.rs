@@ -1,4 +1,4 @@
-//! The attempts that execute: how they are launched, and how they report back.
+//! Launches attempts and receives their reports.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl Core {
         self.see_to_its_end(reference, attempt::run(attempt, writer, controls)).await;
     }
 
-    /// Goes on with an attempt of an earlier executor.
+    /// Adopts an attempt of an earlier executor.
     pub(super) async fn adopt(self: Arc<Self>, launch: Launch, began: Began, has_started: bool) {
         let (attempt, writer, controls) = self.attempt(launch, began);
         let reference = attempt.reference();

@@ -1,4 +1,4 @@
-//! The watch over leases: an attempt whose master may think it lost is killed before the master may replace it.
+//! Enforces leases: kills an attempt before the master may replace it.
 
 use std::fs::{File, OpenOptions};
 use std::future::Future;
@@ -15,13 +15,13 @@ use crate::clock::{BootAlarm, BootTime};
 /// How long to wait after a timer failed, which no kernel does.
 const TIMER_RETRY: Duration = Duration::from_secs(1);
 
-/// The file that says when the master last knew of this worker, for a later process of it: what that one adopts has
-/// the lease that it had. Nothing is synced, for no attempt outlives its machine; and nobody waits for it to be written,
-/// for an older lease is a shorter one.
+/// The file with the time of the last contact with the master, for a later process of this worker: adopted attempts
+/// keep their lease. It is not synced, because no attempt outlives its machine, and nobody waits for the write,
+/// because an older lease is a shorter one.
 pub(super) struct ContactFile {
     file: Arc<File>,
     boot_id: String,
-    /// What is to be written next; none once it is.
+    /// The next value to write; none if it is written.
     next: Arc<Mutex<Option<BootTime>>>,
     thread: BlockingThreads,
 }
@@ -39,7 +39,7 @@ impl ContactFile {
         })
     }
 
-    /// What the file says; none if it says nothing about this boot of the machine.
+    /// The stored time; none if it is from another boot.
     pub fn read(&self) -> Option<BootTime> {
         let mut bytes = [0; 100];
         let length = self.file.read_at(&mut bytes, 0).ok()?;

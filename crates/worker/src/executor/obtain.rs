@@ -1,4 +1,4 @@
-//! How an agent gets an executor: the one that is there, or a new one.
+//! How an agent finds or starts the executor.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -22,15 +22,15 @@ use super::{EXECUTOR_COMMAND, ExecutorPlace};
 use crate::config;
 use crate::execution::ExecutionSettings;
 
-/// An executor that is there answers sooner, unless it stands still.
+/// A healthy executor responds faster.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
-/// One that begins may have to end what an earlier one left.
+/// A new executor may have to clean up first.
 const BEGIN_PATIENCE: Duration = Duration::from_secs(120);
 /// How long another one may take to make room.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
 const LEAVE_PATIENCE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(50);
-/// What executors write by themselves goes to a file, which begins anew at this size.
+/// Executors log to a file without an agent; it is restarted at this size.
 const MAX_LOG_BYTES: u64 = 1 << 20;
 
 /// Gets an executor of that data directory.
@@ -82,7 +82,7 @@ pub(crate) async fn obtain(place: ExecutorPlace, settings: ExecutionSettings) ->
     }
 }
 
-/// An executor that has not said yet whether it takes this agent.
+/// An executor that has not yet accepted this agent.
 struct Reached {
     wire: Wire,
     host: Host,
@@ -118,8 +118,8 @@ pub(super) fn spawn(data_dir: &Path) -> anyhow::Result<(Host, Wire)> {
     Ok((Host::process(process), wire))
 }
 
-/// Starts another process of this very program, whatever has its name by now, with a socket to this one at its standard
-/// input. Its environment is nobody's but what programs need: jobs of the same user can read it.
+/// Starts another process of this program (also if its file was replaced), with a socket to this one at its
+/// standard input. Its environment has only what programs need, because jobs of the same user can read it.
 pub(super) fn start(command: &str, data_dir: &Path, log: Stdio) -> io::Result<(Child, Wire)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;

@@ -1,5 +1,5 @@
-//! The agent's watch over its executor's process: one that does not answer while leases run out is killed, for nobody else
-//! ends what has lost its lease; the next executor ends all that this one started.
+//! The agent's watch over the executor: kills one that does not respond while leases expire, because no other
+//! process enforces them; the next executor cleans up.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,10 +19,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 /// An executor that is silent for less is only slow.
 const SLOW: Duration = Duration::from_secs(2);
-/// An executor that is silent for so long with nothing to run is of no use.
+/// An executor without attempts that is silent for this long is killed.
 const USELESS: Duration = Duration::from_secs(30);
 
-/// An executor's process; the handle stays with it whoever gets its number later.
+/// An executor's process; the handle stays valid even if its id is reused.
 pub(super) struct ExecutorProcess {
     handle: AsyncFd<OwnedFd>,
 }
@@ -51,7 +51,7 @@ impl ExecutorProcess {
     }
 }
 
-/// Watches until the executor is gone.
+/// Watches until the executor has exited.
 pub(super) async fn watch(executor: Asking, process: Arc<ExecutorProcess>) {
     let mut interval = tokio::time::interval(INTERVAL);
     loop {

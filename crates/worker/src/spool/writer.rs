@@ -1,4 +1,4 @@
-//! Takes an attempt's output from its driver: onto disk, into the checksum, then visible to the connection.
+//! Writes an attempt's output to disk and into the checksum, then offers it to the connection.
 
 use std::io;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ impl OutputWriter {
         self.output.commit(record, size);
     }
 
-    /// There is no more.
+    /// End of output.
     pub fn finish(self) -> Totals {
         self.output.close();
         let bytes = self.output.end();

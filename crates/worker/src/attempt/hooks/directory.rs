@@ -1,4 +1,4 @@
-//! The private directories of an attempt, and its script as a file there: made before the start, gone after the end.
+//! Hook: the private directories of an attempt, and its script file.
 
 use std::future::ready;
 

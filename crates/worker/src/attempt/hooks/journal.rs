@@ -1,4 +1,4 @@
-//! What a later executor has to know of an attempt: noted before it starts, when it has started, and when it has ended.
+//! Hook: journal entries before the start, after the start and at the end, for a later executor.
 
 use std::future::ready;
 use std::time::Duration;
@@ -21,7 +21,8 @@ impl Hook for Journal {
         "entry in the journal"
     }
 
-    /// Waits while the disk is full: what the journal does not know must not start, for nobody would look for it.
+    /// Waits while the disk is full: an attempt that is not in the journal must not start, because a later executor
+    /// would not look for it.
     fn before_start<'a>(
         &'a mut self,
         attempt: &'a Attempt,

@@ -1,4 +1,4 @@
-//! The connection to the daemon: whether it is there, and what it is.
+//! The connection to the Docker daemon, and its health.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ const LOOK_WHILE_UP: Duration = Duration::from_secs(5);
 const LOOK_WHILE_DOWN: Duration = Duration::from_secs(1);
 /// A daemon that takes longer to say that it is there is not.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a request may take to be answered at all, in seconds.
+/// Timeout of a request, in seconds.
 const REQUEST_SECS: u64 = 120;
 
 /// A daemon that may come and go.
@@ -27,17 +27,15 @@ pub(super) struct Daemon {
     is_expected: bool,
     health: watch::Sender<Health>,
     client: Mutex<Option<Docker>>,
-    /// Somebody doubts that it is still there.
+    /// A caller doubts that it is available.
     doubted: Notify,
 }
 
-/// How the daemon is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Health {
-    /// Never seen, and nobody said that there should be one.
+    /// Never seen, and not configured.
     Absent,
     Up {
-        /// Its name and version.
         name: String,
     },
     Down {
@@ -51,7 +49,7 @@ impl Daemon {
         Daemon { address, is_expected, health, client: Mutex::default(), doubted: Notify::new() }
     }
 
-    /// What to tell the master; none if there is no sign of a daemon, and none is expected.
+    /// Status for the master; none if there is no daemon and none is expected.
     pub fn status(&self) -> Option<DriverStatus> {
         let (healthy, detail) = match &*self.health.borrow() {
             Health::Absent => return None,
@@ -174,7 +172,7 @@ impl Daemon {
         }
     }
 
-    /// Nobody misses it: not its operator, and no task has ever run there.
+    /// Not missed: neither configured, nor used by any task so far.
     fn is_nowhere(&self, error: &Error) -> bool {
         let never_seen = *self.health.borrow() == Health::Absent;
         never_seen && !self.is_expected && matches!(error, Error::SocketNotFoundError(_))
@@ -199,7 +197,7 @@ impl Daemon {
     }
 }
 
-/// Whether a request failed for want of a daemon, not because the daemon refused it.
+/// Whether a request failed because the daemon is unavailable, not because the daemon refused it.
 pub(super) fn is_away(error: &Error) -> bool {
     matches!(
         error,
@@ -219,7 +217,7 @@ pub(super) fn status(error: &Error) -> Option<u16> {
     }
 }
 
-/// What the daemon said, or what went wrong on the way to it.
+/// The daemon's message, or the transport error.
 pub(super) fn message(error: &Error) -> String {
     match error {
         Error::DockerResponseServerError { message, .. } => message.trim().to_owned(),

@@ -1,4 +1,4 @@
-//! Images: fetched as the pull policy says, with progress, and told apart by digest.
+//! Pulls images by pull policy, with progress, and identifies them by digest.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -19,9 +19,9 @@ use tokio::time::timeout;
 use super::super::StartError;
 use super::daemon::{message, status};
 
-/// How often somebody who waits for an image hears how far it is.
+/// Interval of progress messages during a pull.
 const NOTE_INTERVAL: Duration = Duration::from_secs(3);
-/// A registry that says nothing for so long will say nothing more.
+/// A registry without data for this long is given up.
 const SILENCE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Where Docker keeps the credentials of the registry that needs no name.
@@ -67,7 +67,7 @@ pub(super) async fn pull(
     Ok(())
 }
 
-/// Says why there is no such image.
+/// Why there is no such image.
 pub(super) fn missing(image: &str) -> StartError {
     StartError::other(format!(
         "image not found: {image} is not on this worker, and its pull policy is never: pull it there, or write \

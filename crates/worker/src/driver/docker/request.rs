@@ -1,4 +1,4 @@
-//! What the daemon is asked to create for an attempt: safe unless the operator allows otherwise.
+//! Builds the request that creates a container: restricted unless the operator allows more.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -157,7 +157,7 @@ fn host_config(wanted: Wanted<'_>, abilities: Abilities) -> HostConfig {
     }
 }
 
-/// Says what this worker's operator does not allow.
+/// Errors for what the operator does not allow.
 pub(super) fn check(spec: &Container, policy: &ContainerPolicy) -> Result<(), StartError> {
     let is_allowed = |pattern: &String| matches(pattern, &spec.image);
     if !policy.images.is_empty() && !policy.images.iter().any(is_allowed) {
@@ -213,7 +213,7 @@ pub(super) fn mount(volume: &Volume, roots: &[PathBuf]) -> Result<Mount, StartEr
     })
 }
 
-/// Whether a text is as the pattern says, in which `*` stands for any text.
+/// Whether a text matches a pattern, in which `*` matches any text.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut left) = text.strip_prefix(first) else { return false };

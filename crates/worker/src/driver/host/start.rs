@@ -1,6 +1,5 @@
-//! The start of one process, on a thread that may hang wherever it looks at a file: in the working directory, in the
-//! program, and in the kernel while that loads the program. It can be given up at any point, and what is given up never
-//! executes an instruction of the job.
+//! Starts one process on a thread that may hang in any file access: working directory, program, or the kernel's
+//! exec. It can be abandoned at any point; an abandoned start never executes an instruction of the task.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,7 +29,7 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(2);
 /// How long a killed process may take to leave the kernel before it counts as one that cannot be killed.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A start under way, for the thread that does it and for the one who waits.
+/// A start in progress, shared by its thread and the waiting caller.
 pub(super) struct Start {
     assignment: Assignment,
     inherited: Arc<BTreeMap<String, String>>,
@@ -55,7 +54,7 @@ enum Stage {
     },
     /// There is a process.
     Spawned,
-    /// Nobody waits any more: no process may be made, and one that was must be gone.
+    /// The caller has given up: no process may be created, and an existing one must be killed.
     GivenUp,
     Over(Result<Started, StartError>),
 }
@@ -106,8 +105,7 @@ impl Start {
         }
     }
 
-    /// Nobody waits any longer. When this comes back the job is not executed, now or ever, unless it has started at the
-    /// last moment after all.
+    /// Gives up the start. After this returns, the task never executes, unless it started at the last moment.
     pub async fn give_up(&self, note: &(dyn Fn(String) + Send + Sync)) -> Result<Started, StartError> {
         let why = format!("not started: {}", self.obstacle());
         let deadline = Instant::now() + KILL_PATIENCE;
@@ -190,7 +188,7 @@ impl Start {
         let output = Pipes { stdout: child.stdout.take(), stderr: child.stderr.take(), turn: Stream::Stdout };
         let tree = ProcessTree::new(pid, marker, directories.work.clone(), started, cgroup);
         if let Err(given_up) = self.enter(Stage::Spawned) {
-            // The main process is dead; should it have been another program for an instant, this ends what it started.
+            // The main process is dead; if it executed another program for a moment, this kills what it started.
             tree.kill();
             return Err(given_up);
         }
@@ -204,7 +202,6 @@ impl Start {
         })
     }
 
-    /// Where it runs.
     fn directory<'a>(
         &self,
         wanted: Option<&'a str>,
@@ -215,7 +212,6 @@ impl Start {
         program::work_directory(path)
     }
 
-    /// What it executes.
     fn program(
         &self,
         action: &Action,
@@ -237,7 +233,7 @@ impl Start {
         }
     }
 
-    /// Makes the process, unless nobody waits for it any more.
+    /// Creates the process, unless the caller has given up.
     fn spawn(
         &self,
         program: &Program,
@@ -258,7 +254,7 @@ impl Start {
         self.enter(Stage::Looking(what))
     }
 
-    /// Goes on to the next stage, unless nobody waits any more.
+    /// Enters the next stage, unless the caller has given up.
     fn enter(&self, next: Stage) -> Result<(), StartError> {
         let mut stage = self.stage();
         if matches!(*stage, Stage::GivenUp | Stage::Spawning { killed: Some(_), .. }) {
@@ -273,7 +269,7 @@ impl Start {
     }
 }
 
-/// Says why the kernel would not start a program that is there and may be executed.
+/// Why the kernel cannot start an existing, executable program.
 fn refused(name: &str, error: &io::Error) -> StartError {
     match error.kind() {
         io::ErrorKind::NotFound => StartError {
