@@ -1,4 +1,4 @@
-//! What a master is told at its start: the only reader of its environment.
+//! Settings of a master; the only reader of its environment.
 
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
@@ -154,7 +154,6 @@ impl FromStr for Rebalance {
 pub struct ForgetWorkers(Option<Span>);
 
 impl ForgetWorkers {
-    /// A week.
     const USUAL: Span = Span::from_millis(7 * 24 * 3_600_000);
 
     /// How long they are kept; none if for ever.
@@ -199,7 +198,6 @@ impl FromStr for ForgetWorkers {
 pub struct LeaderLease(Span);
 
 impl LeaderLease {
-    /// The time itself.
     pub fn span(self) -> Span {
         self.0
     }
@@ -255,7 +253,7 @@ impl MasterConfig {
     }
 }
 
-/// Where gaffer keeps things if nobody says: `/var/lib/gaffer` for root, else below the user's data directory.
+/// The default data directory: `/var/lib/gaffer` for root, otherwise below the user's data directory.
 pub fn default_data_dir() -> PathBuf {
     if nix::unistd::geteuid().is_root() {
         return PathBuf::from("/var/lib/gaffer");

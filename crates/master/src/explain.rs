@@ -1,4 +1,4 @@
-//! Why tasks wait: the same questions that the scheduler asks, with their answers in words.
+//! Explains why tasks wait, with the checks that the scheduler uses.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,13 +21,12 @@ use crate::store::tasks::Placed;
 use crate::troubles::Troubles;
 use crate::views::Views;
 
-/// So many tasks that take long to start are told one by one.
+/// Number of slow starts listed individually.
 const MAX_STARTING: u32 = 5;
-/// So many changes that would help are told.
+/// Number of listed changes that would help.
 const MAX_HELP: usize = 5;
 
-/// Explains what keeps the tasks of a job waiting, with the fleet and the queue as they were at most `max_age` ago. None if
-/// there is no such job.
+/// Explains why the tasks of a job wait, with fleet and queue at most `max_age` old. None if there is no such job.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -88,7 +87,7 @@ pub async fn explain(
     Ok(Some(Explanation { job, message, waiting }))
 }
 
-/// What is the matter with tasks that are placed and have not started.
+/// Why placed tasks have not started.
 fn not_started(placed: &Placed, now: Time) -> String {
     let Placed { worker, since, offline_since, online_since, .. } = placed;
     let ago = |time: &Time| format!("{} s ago", (now - *time).num_seconds().max(0));
@@ -132,14 +131,14 @@ pub fn line_of(queue: &[QueuedClass]) -> Vec<Class<'_>> {
     .collect()
 }
 
-/// Says what keeps tasks waiting, given how the fleet is.
+/// Why tasks wait, given the state of the fleet.
 pub struct Judge<'a> {
     project: Option<ProjectId>,
     offers: &'a [WorkerSnapshot],
     in_use: &'a InUse,
-    /// So many workers are told of.
+    /// Number of listed workers.
     most_verdicts: usize,
-    /// What workers are kept for: the class, and what it needs.
+    /// Classes for which workers are reserved, with their requirements.
     kept: BTreeMap<WorkerId, (i64, &'a Requirements)>,
 }
 
@@ -238,7 +237,7 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// Why pending tasks wait whatever the workers do.
+/// Reasons for waiting that are independent of workers.
 fn held(needs: &Requirements, hold: WaitReason) -> String {
     let group = needs.concurrency.as_ref().map_or("", |concurrency| concurrency.group.as_str());
     match hold {

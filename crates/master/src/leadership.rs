@@ -1,4 +1,4 @@
-//! Which of several masters on one database leads: how one begins to, knows that it still does, and is replaced.
+//! Which of several masters leads: acquiring, confirming and losing leadership.
 //!
 //! What the times are and why nothing runs twice is in [`gaffer_domain::lease`].
 
@@ -43,7 +43,7 @@ impl Leadership {
         leadership
     }
 
-    /// That of a store on a database that no master has ever led, in tests and measurements.
+    /// For a store without leadership, in tests and benches.
     pub fn of_nobody() -> Leadership {
         let times = LeaderTimes::of(Span::from_secs(1));
         let trusted_until = AtomicU64::new(u64::MAX);
@@ -55,8 +55,8 @@ impl Leadership {
         self.0.term
     }
 
-    /// Whether no other master can have taken over and called anything lost. To be asked right before whatever a worker
-    /// relies on and no transaction guards: this process may have stood still since anything else it did.
+    /// Whether no other master can have taken over and declared anything lost. Checked right before every message on
+    /// which a worker relies, because this process may have been frozen.
     pub fn is_trusted(&self) -> bool {
         !self.is_over() && BootTime::now().as_micros() < self.0.trusted_until.load(Ordering::SeqCst)
     }
@@ -118,7 +118,7 @@ struct Observed {
 pub enum Attempt {
     /// This master leads.
     Leads(Leader),
-    /// Another one does, of which this is said.
+    /// Another master leads.
     Waits(String),
 }
 
@@ -138,7 +138,7 @@ impl Candidate {
         })
     }
 
-    /// Leads as soon as no other master does, however long that takes and whatever becomes of the database meanwhile.
+    /// Waits for leadership, however long that takes and whatever happens to the database.
     pub async fn lead(&mut self) -> Leader {
         let mut is_away = false;
         loop {
@@ -245,7 +245,7 @@ async fn in_time<T>(asking: impl Future<Output = Result<T, StoreError>>) -> Resu
     answer.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)))
 }
 
-/// A master that leads, and has to go on confirming it.
+/// A leading master, which must keep confirming its term.
 #[derive(Debug)]
 pub struct Leader {
     /// For the parts of the master.
@@ -347,7 +347,7 @@ mod tests {
 
     use super::*;
 
-    /// Time that passes when a test says so.
+    /// A clock controlled by tests.
     fn clock(now: &Cell<u64>) -> impl Fn() -> BootTime {
         || BootTime::from_micros(now.get())
     }

@@ -1,4 +1,4 @@
-//! Starts a master, its loops and its three listeners, and takes them down again in order.
+//! Starts a master with its loops and listeners, and shuts them down in order.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,9 +53,9 @@ use crate::views::{Status, Views};
 use crate::write_batcher::{self, WriteBatcher};
 use crate::{http, listener};
 
-/// Open requests have so long to end when the master goes down.
+/// How long running requests may take during shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// A sign-in link that a master prints is good for so long.
+/// Lifetime of a logged sign-in link.
 const LINK_VALID_SECS: u32 = 24 * 3_600;
 
 /// A master that is up.
@@ -63,17 +63,12 @@ const LINK_VALID_SECS: u32 = 24 * 3_600;
 pub struct Running {
     /// What sessions with workers use.
     pub control: Arc<Control>,
-    /// What operations work with.
     pub context: Arc<operations::Context>,
-    /// What anybody looks at.
     pub views: Arc<Views>,
     /// Where it is, and what its open pages show.
     pub site: Arc<Site>,
-    /// Where the dashboard listens.
     pub dashboard: SocketAddr,
-    /// Where the API listens.
     pub api: SocketAddr,
-    /// Where workers dial in.
     pub workers: SocketAddr,
     listeners: Vec<JoinHandle<()>>,
     write_batcher: JoinHandle<()>,
@@ -288,7 +283,7 @@ impl Running {
         Ok(self.site.sign_in_url(&link.token))
     }
 
-    /// Waits until everything is down: listeners, sessions, loops, what is still to be recorded, the database.
+    /// Waits for shutdown: listeners, sessions, loops, pending writes, the database.
     pub async fn stop(self) {
         self.control.shutdown.cancel();
         for session in self.control.hub.all() {
@@ -305,7 +300,7 @@ impl Running {
         if tokio::time::timeout(DRAIN_TIMEOUT, drain).await.is_err() {
             tracing::debug!("some requests did not end in time; closing them");
         }
-        // The write batcher ends when nobody can send to it any more; what it has by then is committed first.
+        // The write batcher ends when all handles are dropped; pending changes are committed first.
         drop((self.control, self.context));
         if self.stores.control.leadership().is_over() {
             // Nothing of it counts any more.
@@ -314,7 +309,7 @@ impl Running {
         if tokio::time::timeout(DRAIN_TIMEOUT, self.write_batcher).await.is_err() {
             tracing::warn!("some reports were not stored in time; workers will repeat them");
         }
-        // A database that says nothing is not waited for.
+        // A database that does not respond is not waited for.
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.stores.close()).await;
         // Only now: the next master may begin.
         self.release.cancel();
@@ -347,7 +342,7 @@ async fn lead(
     Ok(leader)
 }
 
-/// Goes on leading, and takes everything down if another master has begun to.
+/// Keeps leading, and shuts everything down if another master takes over.
 async fn go_on_leading(leader: Leader, release: CancellationToken, shutdown: CancellationToken) {
     if leader.keep(&release).await.is_err() {
         tracing::error!("another master has taken over; this one shuts down and acknowledges nothing more");

@@ -1,7 +1,7 @@
-//! One worker's session, from hello to goodbye.
+//! The session of one worker, from hello to goodbye.
 //!
-//! Nothing that a worker says is believed beyond its own attempts: `store/transitions` compares every report with the worker that
-//! holds the attempt, and output is taken only from the worker that the attempt was placed on.
+//! A worker is trusted only with its own attempts: `store/transitions` compares every report with the attempt's worker, and
+//! output is accepted only from the worker that the attempt was placed on.
 
 mod aside;
 mod checks;
@@ -31,13 +31,11 @@ use hello::{begin, register, welcome};
 use read::read;
 use write::{meanwhile_patience, say_goodbye, write};
 
-/// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 enum SessionEnd {
-    /// The connection is gone.
     #[error("{0}")]
     Disconnected(String),
-    /// The worker is told to go.
+    /// The worker is told to disconnect.
     #[error("{1}")]
     Goodbye(GoodbyeCode, String),
 }
@@ -66,8 +64,8 @@ pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
             let (handle, ends) =
                 SessionHandle::new(&control.hub, id, registered.id, &registered.name, key.key);
             let alone = match control.hub.attach(handle.clone()) {
-                // What that one has taken in is on its way to the database then, and what is said next comes after it.
-                // It may be waiting for the database itself.
+                // Reports of the older session are on their way to the database, and later ones follow them. It may
+                // itself wait for the database.
                 Some(older) => {
                     let gone = async {
                         older.no_longer_heard().await;
@@ -145,7 +143,7 @@ async fn talk(
     let writer = tokio::spawn(async move { write(sink, welcome, &written, told).await });
     let reports = tokio::spawn(reports::write_waiting(control.clone(), handle.clone()));
     let end = read(control, handle, source, goodbye).await;
-    // What waits still is said again in the next session.
+    // Pending messages are repeated in the next session.
     reports.abort();
     let _ = reports.await;
     drop(hearing);

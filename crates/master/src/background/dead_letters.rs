@@ -1,4 +1,4 @@
-//! Puts output that was set aside back where it belongs, once the database takes it.
+//! Stores refused output again once the database accepts it.
 
 use std::time::Duration;
 
@@ -10,10 +10,8 @@ use crate::store::{Store, StoreError};
 /// How many dead letters a run tries, those that were tried longest ago first.
 const TRIED_AT_ONCE: u32 = 200;
 
-/// The loop.
 #[derive(Debug)]
 pub struct DeadLetters {
-    /// Where they are kept.
     pub store: Store,
     /// Tells viewers of what was put back.
     pub changes: Changes,
@@ -51,7 +49,7 @@ impl Background for DeadLetters {
             }
         }
         self.changes.announce(&restored);
-        // As long as it gets on; what is still refused is tried again after the period.
+        // Continues while letters are accepted; refused ones are retried after the period.
         let again_after = (more && !restored.is_empty()).then_some(Duration::ZERO);
         Ok(Ran { done: restored.len() as u64, again_after })
     }

@@ -1,4 +1,4 @@
-//! Removes, slice by slice, what belonged to deleted jobs. The jobs themselves are gone at once.
+//! Deletes the tasks, output and history of deleted jobs in batches. The jobs themselves are deleted at once.
 
 use std::time::Duration;
 
@@ -9,12 +9,10 @@ use crate::store::{Store, StoreError};
 /// The pause between slices, in which others have the disk.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The loop.
 #[derive(Debug)]
 pub struct Deletion {
-    /// Where it deletes.
     pub store: Store,
-    /// Says that something was deleted.
+    /// Signals deletions.
     pub wake: Wake,
 }
 

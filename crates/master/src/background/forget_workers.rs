@@ -1,4 +1,4 @@
-//! Forgets lost workers that have run nothing for long.
+//! Removes lost workers after `GAFFER_FORGET_WORKERS`.
 
 use std::time::Duration;
 
@@ -10,12 +10,10 @@ use crate::store::{Store, StoreError};
 const SHORTEST_PERIOD: Duration = Duration::from_secs(30);
 const LONGEST_PERIOD: Duration = Duration::from_secs(3_600);
 
-/// The loop.
 #[derive(Debug)]
 pub struct ForgetWorkers {
-    /// Where workers are.
     pub store: Store,
-    /// Lost workers that have run nothing for so long are forgotten.
+    /// Lost workers without attempts are removed after this time.
     pub after: Span,
 }
 

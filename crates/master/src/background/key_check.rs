@@ -1,4 +1,4 @@
-//! Ends sessions of workers whose key was revoked or has expired.
+//! Ends worker sessions whose key was revoked or expired.
 
 use std::time::Duration;
 
@@ -9,12 +9,9 @@ use super::wakes::Wake;
 use crate::hub::Hub;
 use crate::store::{Store, StoreError};
 
-/// The loop.
 #[derive(Debug)]
 pub struct KeyCheck {
-    /// Where keys are read.
     pub store: Store,
-    /// Whose sessions to end.
     pub hub: Hub,
     /// Asks for a check.
     pub wake: Wake,

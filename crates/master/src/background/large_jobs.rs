@@ -1,4 +1,4 @@
-//! Goes on with jobs that are too large to be stopped, or to have their dependencies settled, in one transaction.
+//! Continues stops and dependency updates of jobs that are too large for one transaction.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use crate::store::{Store, StoreError};
 use crate::write_batcher::WriteBatcherHandle;
 use gaffer_domain::JobId;
 
-/// A job that somebody else holds is tried again after this.
+/// A locked job is retried after this time.
 const BUSY_WAIT: Duration = Duration::from_millis(200);
 
 /// The jobs that are to be gone on with, and where.
@@ -26,7 +26,7 @@ pub struct LargeJobs {
 struct Progress {
     is_stopping: bool,
     after: Option<Place>,
-    /// Counts how often more was found to do: what is found while a slice is under way is not done with it.
+    /// Counts how often work was added: work added during a slice is not finished by it.
     found: u64,
 }
 
@@ -53,7 +53,7 @@ impl LargeJobs {
         known.iter().filter(|(_, progress)| progress.is_stopping).map(|(job, _)| *job).collect()
     }
 
-    /// A job is through, unless more was found since it had been `found` so often: then it begins anew.
+    /// Removes a finished job, unless work was added since `found`; then it starts again.
     fn done(&self, job: JobId, found: u64) {
         let mut known = self.lock();
         match known.get_mut(&job) {
@@ -69,7 +69,6 @@ impl LargeJobs {
     }
 }
 
-/// The loop.
 #[derive(Debug)]
 pub struct LargeJobsLoop {
     store: Store,

@@ -1,4 +1,4 @@
-//! Finds a Postgres installation: a directory with `initdb` and `postgres`, of a version that can run the cluster.
+//! Finds a Postgres installation with `initdb` and `postgres` of a suitable version.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,6 @@ use super::{Settings, StartError, server};
 /// The oldest version whose SQL gaffer relies on.
 const OLDEST_MAJOR: u32 = 14;
 
-/// A usable installation.
 #[derive(Debug, Clone)]
 pub(super) struct Binaries {
     pub(super) dir: PathBuf,
@@ -68,8 +67,8 @@ fn problem(settings: &Settings, too_old: &str) -> String {
         }
         (Some(dir), _) => {
             format!("GAFFER_PG_BIN={} does not contain `initdb` and `postgres`.", dir.display())
-        (None, _) => "gaffer needs the PostgreSQL server, which is not installed on this machine.".to_owned(),
         }
+        (None, _) => "gaffer needs the PostgreSQL server, which is not installed on this machine.".to_owned(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The programs of Postgres as children of this process: `initdb`, and the server itself.
+//! Runs `initdb` and `postgres` as child processes.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -187,7 +187,7 @@ impl Server {
             && lines.nth(6).is_some_and(|state| state.trim() == "ready")
     }
 
-    /// Waits for the end of the server, and says how it ended.
+    /// Waits for the end of the server, and describes it.
     pub(super) async fn ended(&mut self) -> String {
         describe(&self.child.wait().await)
     }
@@ -252,9 +252,8 @@ fn command(program: &Path, data_dir: &DataDir, cluster: Option<WayInto>) -> Comm
     command
 }
 
-/// Has the kernel send SIGINT (to the server this means: stop in an orderly way, now) when the calling thread ends, in
-/// whatever way; and lets the program inherit the handle. The standard library runs the hook after it has changed the user,
-/// which would have undone the first.
+/// The kernel sends SIGINT (fast shutdown) when the calling thread ends; the program inherits the handle. The
+/// standard library runs the hook after it has changed the user, which would reset the signal.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "nothing but a hook between fork and exec can ask the kernel for this")]
 fn before_exec(command: &mut Command, handle: Option<fs::File>) {

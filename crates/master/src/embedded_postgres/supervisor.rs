@@ -1,4 +1,4 @@
-//! The thread that owns the server: makes the cluster, starts the server, starts it again when it dies, stops it.
+//! The thread that owns the server: creates the cluster, starts, restarts and stops the server.
 //!
 //! It is a thread of its own because the kernel ties the server's life to the *thread* that started it, and the threads of
 //! a pool come and go.
@@ -23,9 +23,9 @@ pub(super) const STOP_STEPS: [(Signal, Duration); 3] = [
     (Signal::SIGQUIT, Duration::from_secs(8)),
     (Signal::SIGKILL, Duration::from_secs(2)),
 ];
-/// Recovery after a crash reads up to `max_wal_size` of log, on whatever disk there is.
+/// Crash recovery reads up to `max_wal_size` of log from the disk.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
-/// Pauses between the attempts of the first start. Few, because here somebody waits for the reason.
+/// Pauses between attempts of the first start. Few, because a user waits for the error.
 const START_PAUSES: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_millis(1500)];
 /// A server that ran for this long is started again at once; otherwise pauses grow, so that a server that dies whenever it
@@ -51,7 +51,7 @@ pub(super) fn run(
         }
     };
     runtime.block_on(async {
-        // A caller who gives up has dropped the receiver and cancelled `stop`, so nobody is left to be told.
+        // A caller that gives up has dropped the receiver and cancelled `stop`.
         let mut supervisor = match stop.run_until_cancelled(Supervisor::prepare(settings)).await {
             Some(Ok(supervisor)) => supervisor,
             Some(Err(error)) => return drop(started.send(Err(error))),
@@ -64,7 +64,7 @@ pub(super) fn run(
                 supervisor.finish().await;
             }
             Some(Err(error)) => {
-                // Told only when everything is gone and the directory is free.
+                // Sent only when everything has ended and the directory is free.
                 supervisor.finish().await;
                 let _ = started.send(Err(error));
             }
@@ -185,7 +185,7 @@ impl Supervisor {
         }
     }
 
-    /// Returns when the server is gone.
+    /// Returns when the server has exited.
     async fn stop(&mut self) {
         let Some(mut server) = self.server.take() else { return };
         for (signal, patience) in STOP_STEPS {

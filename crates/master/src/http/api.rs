@@ -1,4 +1,5 @@
-//! The REST API: a file for each noun. Handlers read what comes in, call an operation or look at something, and answer.
+//! The REST API, one file per noun. Handlers decode the request, call an operation or a view, and encode the
+//! response.
 
 pub mod events;
 pub mod health;
@@ -44,7 +45,7 @@ fn body_json(headers: &HeaderMap, body: &Bytes) -> Result<serde_json::Value, Err
     })
 }
 
-/// Reads a body that people write: JSON, YAML or TOML, as its content type says.
+/// Reads a document body: JSON, YAML or TOML by content type.
 fn body_document(headers: &HeaderMap, body: &Bytes) -> Result<document::Value, Error> {
     let language = language(headers).ok_or_else(|| {
         unsupported("content-type", "expected application/json, application/yaml or application/toml")
@@ -75,13 +76,13 @@ fn unreadable(language: Language, error: &SyntaxError) -> Error {
     }
 }
 
-/// What a body says that it is written in; none for anything else.
+/// The language of a content type; none for others.
 fn language(headers: &HeaderMap) -> Option<Language> {
     let content_type =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match media_type.as_str() {
-        // curl's own choice for -d is accepted: nobody sends a form here.
+        // The default of `curl -d` is accepted, because no client sends a form here.
         "" | "application/json" | "application/x-www-form-urlencoded" | "text/plain" => Some(Language::Json),
         "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml" | "text/vnd.yaml" => {
             Some(Language::Yaml)

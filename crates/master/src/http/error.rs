@@ -1,4 +1,4 @@
-//! Errors of API and pages: one type, one mapping to RFC 9457 problems. Nothing of the inside shows.
+//! Errors of API and pages, mapped to RFC 9457 problems. Internal details are not shown.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::store::StoreError;
 /// What goes wrong with a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody knows who is asking.
+    /// No valid credentials.
     #[error("{0}")]
     Unauthorized(&'static str, String),
     /// It is known who asks, and they may not.
@@ -34,7 +34,6 @@ pub enum Error {
         code: &'static str,
         /// For people.
         detail: String,
-        /// The fields at fault.
         errors: Vec<ProblemField>,
     },
     /// The request is understood and its content is wrong.
@@ -44,7 +43,6 @@ pub enum Error {
         code: &'static str,
         /// For people.
         detail: String,
-        /// The fields at fault.
         errors: Vec<ProblemField>,
     },
     /// It can't be done in the present state.
@@ -52,7 +50,6 @@ pub enum Error {
     Conflict {
         /// For people.
         detail: String,
-        /// The present state.
         state: &'static str,
     },
     /// Too many unknown keys or links from this address; holds the wait until the next try.
@@ -67,7 +64,7 @@ pub enum Error {
     /// The database needs longer for the answer than anybody waits.
     #[error("the database query timed out; request less, or try again later")]
     TooSlow,
-    /// Somebody else is at it, or there is too much to do; the same request may work in a moment.
+    /// A lock or too much load; the same request may succeed in a moment.
     #[error("{0}; try again in a moment")]
     Busy(&'static str),
     /// The database answers, but accepts nothing.
@@ -167,7 +164,6 @@ impl Error {
         Error::Invalid { code, detail, errors: vec![field] }
     }
 
-    /// A specification with mistakes.
     pub fn spec(errors: Vec<FieldError>) -> Error {
         let detail = match errors.as_slice() {
             [one] => format!("invalid job specification: {one}"),
@@ -184,7 +180,6 @@ impl Error {
         Error::Unprocessable { code: "invalid_spec", detail, errors }
     }
 
-    /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
             Error::Unauthorized(..) => StatusCode::UNAUTHORIZED,
@@ -290,7 +285,7 @@ impl IntoResponse for Error {
     }
 }
 
-/// Writes problems with the request's number in them; and makes problems of what the framework refused by itself.
+/// Writes problems with the request id, and turns errors of the framework into problems.
 pub async fn complete_problems(request: Request, next: Next) -> Response {
     let id =
         request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
@@ -329,8 +324,7 @@ fn wants_page(request: &Request) -> bool {
             .is_some_and(|accept| accept.contains("text/html"))
 }
 
-/// Whether an answer with an error status was written on purpose: a page, a problem, or something else with a type of
-/// its own.
+/// Whether an error response was written by a handler: a page, a problem, or another typed body.
 fn is_finished(response: &Response) -> bool {
     let content_type = response
         .headers()

@@ -1,4 +1,4 @@
-//! The pages: a file for each noun, a struct for each page, and its template of the same name.
+//! The pages: one file per noun, one struct per page, with a template of the same name.
 //!
 //! Every page is complete without JavaScript. With it, the page opens one stream of server-sent events and what is on
 //! it changes in place: `fields` and `rows` carry the same values that the template showed, by the same names.
@@ -104,7 +104,7 @@ struct ErrorPage<'a> {
     problem: &'a Problem,
 }
 
-/// A problem for people, with the same status. Whoever is not signed in is sent to the page that says how.
+/// A problem as a page with the same status. Signed-out users are redirected to the sign-in page.
 pub fn error_page(problem: &Problem, surroundings: PageContext, mut response: Response) -> Response {
     if problem.status == 401 {
         return Redirect::to(&login::address(surroundings.here.as_deref())).into_response();
@@ -131,7 +131,7 @@ pub fn error_page(problem: &Problem, surroundings: PageContext, mut response: Re
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // What is at no route has not come through the pages' own layers.
+    // A request without a route has not passed the layers of the pages.
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
     *response.body_mut() = html.into();
     response

@@ -1,4 +1,4 @@
-//! What stands in paths and queries, checked: a name that nobody knows is an error with a suggestion, never ignored.
+//! Checked parameters of paths and queries; an unknown name is an error with a suggestion.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::error::Error;
 use super::pages::format::encoded;
 use crate::records::Task;
 
-/// Entries on a page, if nobody says.
+/// Default page size.
 const DEFAULT_LIMIT: u32 = 50;
 /// Most entries on a page.
 const MAX_LIMIT: u32 = 500;
@@ -24,7 +24,7 @@ const MAX_LIMIT: u32 = 500;
 /// The error of an invalid cursor.
 const NO_CURSOR: &str = "not a cursor of an earlier page";
 
-/// Below which the API stands; its routes do not see it.
+/// Prefix of the API, which its routes do not see.
 const API_PREFIX: &str = "/api/v1";
 
 /// The parameters of a query, in their order.
@@ -77,7 +77,6 @@ impl Params {
         Params { pairs, path: self.path.clone() }
     }
 
-    /// A parameter's text.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -131,7 +130,7 @@ impl Params {
         read_cursor(text).map(Some).ok_or_else(|| wrong("cursor", NO_CURSOR))
     }
 
-    /// A task after which to go on, by the position of its definition and its index, as an earlier page gave it.
+    /// The position after which to continue, by definition and index, from a cursor.
     pub fn task_cursor(&self) -> Result<Option<(i16, i32)>, Error> {
         let Some(text) = self.text("cursor") else { return Ok(None) };
         let read = || {
@@ -177,7 +176,7 @@ pub fn task_cursor(task: &Task) -> String {
     format!("c{}.{}", task.position, task.index)
 }
 
-/// Splits off what is more than a page, and makes the cursor for the next.
+/// Splits off the items beyond a page, and makes the cursor for the next.
 pub fn page_of<T>(mut items: Vec<T>, limit: u32, number: impl Fn(&T) -> i64) -> Page<T> {
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);

@@ -31,7 +31,6 @@ struct WorkerDoor {
     control: Arc<Control>,
 }
 
-/// The door's route.
 pub fn route<S: Clone + Send + Sync + 'static>(doors: Doors, control: Arc<Control>) -> Router<S> {
     Router::new().route(WORKER_PATH, get(connect)).with_state(WorkerDoor { doors, control })
 }

@@ -1,4 +1,4 @@
-//! Finding out who somebody is: keys, sign-in links, browser sessions. Whoever guesses is slowed down.
+//! Authentication: keys, sign-in links, browser sessions. Guesses are rate-limited.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::secret::{NewSecret, Purpose, beginning_of, hash_of};
 use crate::store::StoreError;
 use crate::store::keys::{KeyHolder, KeyRefusal};
 
-/// A browser session ends after so long without use.
+/// Idle timeout of a browser session.
 const SESSION_IDLE_SECS: u32 = 7 * 24 * 3_600;
-/// A browser session ends after so long in any case.
+/// Maximum lifetime of a browser session.
 pub const SESSION_SECS: u32 = 30 * 24 * 3_600;
 /// The most sessions of a request that are looked up.
 const MAX_SESSIONS: usize = 4;
-/// A sign-in link that was asked for is good for so long.
+/// Lifetime of a requested sign-in link.
 const LINK_VALID_SECS: u32 = 15 * 60;
 /// The user that a new installation has.
 pub const FIRST_USER: &str = "admin";
 
-/// Why somebody is not let in.
+/// Why authentication failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// What they present is no good.
@@ -48,7 +48,6 @@ pub enum Refused {
 /// A link that signs in, once.
 #[derive(Debug, Clone)]
 pub struct Link {
-    /// What makes it one.
     pub token: String,
     /// It is refused from then on.
     pub expires_at: Time,
@@ -106,8 +105,8 @@ pub async fn holder_of_key(
     })
 }
 
-/// Who is signed in with one of these sessions, if anybody. After too many unknown ones nobody is, without an error: a
-/// cookie that has expired is sent with every request.
+/// The user of the first valid session, if any. After too many unknown ones the result is none, without an error,
+/// because expired cookies are sent with every request.
 ///
 /// # Errors
 /// When the database does not answer.

@@ -15,7 +15,6 @@ use crate::store::ReadStore;
 /// A task of a job.
 #[derive(Debug, Clone, Copy)]
 pub struct Addressed<'a> {
-    /// The job.
     pub job: JobId,
     /// `name`, or `name.index`.
     pub task: &'a str,
@@ -41,7 +40,7 @@ pub enum Reading {
     Closed,
 }
 
-/// Passes if the job is the actor's, so that nothing is said about one of others, whatever is wanted of it.
+/// Checks that the job is the actor's, so that nothing about other jobs is revealed.
 ///
 /// # Errors
 /// When there is no such job.
@@ -49,7 +48,7 @@ pub async fn job_must_exist(context: &Context, actor: &Actor, job: JobId) -> Res
     own_job(&context.permit(actor, Action::Look)?.writes, actor, job).await
 }
 
-/// Passes a signal to a running task; nothing else changes.
+/// Sends a signal to a running task.
 ///
 /// # Errors
 /// When there is no such task, or nothing executes it.
@@ -71,7 +70,7 @@ pub async fn signal(
     Ok(())
 }
 
-/// Writes to the standard input of a task, and waits for a few seconds until its process has taken the bytes.
+/// Writes to the standard input of a task, and waits a few seconds until its process has read the bytes.
 ///
 /// # Errors
 /// When there is no such task, it has no such input, or somebody else writes to it.
@@ -144,7 +143,7 @@ fn conflict(task: &Task, detail: String) -> OperationError {
     OperationError::Conflict { detail, state: task.state.as_str() }
 }
 
-/// Passes if a job is the actor's.
+/// Checks that a job is the actor's.
 ///
 /// # Errors
 /// When it is not, or there is no such job.

@@ -1,4 +1,4 @@
-//! Whether what a worker says makes sense: the range of each number, time and text of each message.
+//! Checks the range of every number, time and text of a worker's messages.
 //!
 //! Every message is taken apart here field by field, so that a new field does not compile until its range is decided.
 //!

@@ -1,4 +1,4 @@
-//! What a worker says in words or numbers, made fit to be stored and shown.
+//! Sanitises text and numbers of a worker for storage and display.
 
 use gaffer_domain::constraint::is_resource_name;
 use gaffer_domain::visible::spoils_a_line;
@@ -18,7 +18,7 @@ const MAX_PORTS: usize = 64;
 /// A hello in which every text is fit to be stored and shown.
 pub(super) fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
     hello.name = clean(&hello.name, MAX_NAME_CHARS).trim().to_owned();
-    // A name that is a number could not be told from one.
+    // A numeric name could be mistaken for a number.
     if hello.name.is_empty() || hello.name.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(SessionEnd::protocol("a worker's name must have a letter in it (GAFFER_WORKER_NAME)"));
     }

@@ -1,5 +1,5 @@
-//! The beginning of a session: the hello is read and checked, the worker registered, differences repaired, the welcome
-//! made. The database may take its time for that: what fails for now is tried again while the worker waits.
+//! The beginning of a session: reads and checks the hello, registers the worker, repairs differences, sends the
+//! welcome. Temporary database errors are retried while the worker waits.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::store::keys::KeyHolder;
 use crate::store::places::{BeforeHello, KnownPlace};
 use crate::store::workers::Registered;
 
-/// A worker has so long to say hello.
+/// Timeout of the hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Waits between tries while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -86,8 +86,7 @@ pub(super) async fn register(
     Ok((registered, turn))
 }
 
-/// Whether this worker is the one that its identity says, and has the name to itself that a lost one had. Gives where it
-/// was before.
+/// Whether this worker is the one of its identity, and may take the name of a lost one. Returns its earlier place.
 async fn let_in(
     control: &Control,
     project: ProjectId,
@@ -135,7 +134,7 @@ async fn admit(
     Ok(Ok(()))
 }
 
-/// Repairs what worker and database disagree on; says how much of each held attempt's output is stored.
+/// Repairs differences between worker and database; returns how much output of each held attempt is stored.
 pub(super) async fn welcome(
     control: &Control,
     handle: &SessionHandle,

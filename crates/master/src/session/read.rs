@@ -1,4 +1,4 @@
-//! The side of a session that reads: takes what the worker says to the write batcher, the hub and the store.
+//! The reading side of a session: passes messages to the write batcher, the hub and the store.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +24,6 @@ use crate::write_batcher::{NotTaken, Reporter};
 
 pub(super) const OUTPUT_AFTER_END: &str = "output came after the end of the attempt and was refused";
 
-/// What a frame holds.
 pub(super) enum Frame {
     Control(Vec<ToMaster>),
     Output(Bytes),
@@ -144,7 +143,7 @@ impl Reader<'_> {
         };
         let received = live.received();
         if ended.output_bytes > received.bytes {
-            // Sent before the worker heard of a gap: it comes again, after what is missing.
+            // Sent before the worker knew of a gap: it is repeated after the missing part.
             if live.has_told_gap() {
                 return Ok(());
             }
@@ -182,7 +181,7 @@ impl Reader<'_> {
             Found::Open(live) => live,
             Found::Unknown => return self.aside.output(attempt, chunk.end()),
             Found::Foreign => {
-                // There is no place for it, and never will be.
+                // It can never be stored.
                 self.handle.send(ToWorker::OutputStored { attempt, offset: chunk.end() });
                 return Ok(());
             }
@@ -201,7 +200,7 @@ impl Reader<'_> {
             Arrival::Gap(offset) => self.handle.send(ToWorker::OutputWanted { attempt, offset }),
             Arrival::KnownGap => {}
             Arrival::AfterEnd => {
-                // Closed is closed. The worker is told to forget it: there will never be a place for it.
+                // The attempt is closed and its output can never be stored. The worker is told to forget it.
                 tracing::debug!(%attempt, worker = %self.handle.worker_name, "{OUTPUT_AFTER_END}");
                 self.note(attempt, OUTPUT_AFTER_END);
                 self.handle.send(ToWorker::OutputStored { attempt, offset: end });
@@ -211,8 +210,7 @@ impl Reader<'_> {
     }
 }
 
-/// Checks a reported end against the output that has arrived, after which no more is taken. Gives what is known of that
-/// output.
+/// Checks a reported end against the received output, and closes that. Returns what is known of it.
 pub(super) fn check_end(live: &LiveOutput, ended: &mut Ended) -> ReceivedOutput {
     let received = live.received();
     live.ends();
@@ -227,7 +225,7 @@ pub(super) fn check_end(live: &LiveOutput, ended: &mut Ended) -> ReceivedOutput 
         let theirs = ended.output_sha256.as_deref();
         tracing::error!(attempt = %ended.attempt, theirs, ours, "the output's checksums differ");
     }
-    // A worker that lost part of its record may know of less than is stored here; what is stored counts.
+    // A worker that lost part of its record may know less than is stored; the stored output counts.
     if ended.output_bytes < received.bytes || ended.output_sha256.is_none() {
         ended.output_bytes = received.bytes;
         ended.output_sha256 = ours;

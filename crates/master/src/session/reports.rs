@@ -1,6 +1,6 @@
-//! What a worker says that is written to the database at once, beside the ends of its attempts: notes, drivers, ends that
-//! come too late. Each has a rate; what comes faster waits here, where the last word replaces the one before it, and is
-//! written as soon as the rate allows.
+//! Messages that are written to the database directly, beside ends of attempts: notes, drivers, late ends. Each
+//! kind has a rate; what exceeds it waits here, a newer message replaces the older one, and it is written when the
+//! rate allows.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -105,7 +105,7 @@ impl Reports {
         self.wake.notify_one();
     }
 
-    /// The end of an attempt that is over, if it may be recorded now; else it waits, and is not acknowledged before that.
+    /// The late end of an attempt, if its rate allows; otherwise it waits unacknowledged.
     pub fn late_end(&self, ended: Box<Ended>, received: ReceivedOutput) -> Option<Box<Ended>> {
         let mut inner = self.lock();
         let is_first = !inner.waiting.late_ends.contains_key(&ended.attempt);
@@ -167,7 +167,7 @@ pub(super) async fn write_waiting(control: Arc<Control>, handle: Arc<SessionHand
             Some(Ok(Next::Drivers(drivers))) => {
                 let is_written = write_drivers(&control, &handle, &drivers).await.is_ok();
                 if !is_written {
-                    // What has been said meanwhile counts more.
+                    // A newer report replaces it.
                     handle.reports.lock().waiting.drivers.get_or_insert(drivers);
                 }
                 handle.reports.drivers_written();
@@ -184,7 +184,7 @@ pub(super) async fn write_waiting(control: Arc<Control>, handle: Arc<SessionHand
     }
 }
 
-/// Records something worth a line in an attempt's history. What is not this worker's to say is left out.
+/// Records an event of an attempt; attempts of other workers are ignored.
 pub(super) async fn write_note(control: &Control, handle: &SessionHandle, attempt: AttemptRef, note: &str) {
     match control.store.attempt_note(handle.worker, attempt, note).await {
         Ok(Some(job)) => control.changes.announce(&[job]),

@@ -1,4 +1,4 @@
-//! Connections to the database, by who uses them: transitions, control, writes of users, readers. None can take another's.
+//! Database connection pools by user: transitions, control, writes, reads. No part can use the pool of another.
 //!
 //! What a part of the master may do follows from the type that it holds. [`ReadStore`] has the statements of pages, lists and
 //! viewers; [`WriteStore`] adds what users change; [`Store`] adds everything that moves tasks, sessions and loops.
@@ -20,13 +20,13 @@ use crate::leadership::Leadership;
 
 /// How long one statement may take before the database gives it up.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same for one that only reads for somebody who looks.
+/// The same for readers.
 const READ_STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for sessions: when a whole fleet returns, its workers wait for about as long.
 const CONTROL_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same for readers: beyond that they are told to come back later.
+/// The same for readers, which are asked to retry later.
 const READ_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Unused connections are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -35,7 +35,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 const TRANSITION_CONNECTIONS: u32 = 3;
 const CONTROL_CONNECTIONS: u32 = 6;
 const WRITE_CONNECTIONS: u32 = 6;
-/// Of these, so many may be used by writes that take long; the others stay for checking keys and sessions.
+/// How many of these slow writes may use; the rest checks keys and sessions.
 const LARGE_WRITES: usize = 4;
 const READ_CONNECTIONS: u32 = 6;
 
@@ -63,7 +63,7 @@ pub struct Store(WriteStore);
 /// The connections of a master, each part with its own.
 #[derive(Debug, Clone)]
 pub struct Stores {
-    /// For the write batcher alone: transitions wait for nobody else's connection.
+    /// For the write batcher only, so that transitions never wait for a connection.
     pub transitions: Store,
     /// For sessions and loops.
     pub control: Store,
@@ -171,7 +171,7 @@ impl Store {
         Store(WriteStore { reads, leadership, large: Arc::new(Semaphore::new(LARGE_WRITES)) })
     }
 
-    /// The same, with what it remembers, over other connections.
+    /// The same store with its caches, over other connections.
     fn through(&self, pool: PgPool) -> WriteStore {
         let WriteStore { reads, leadership, large } = self.0.clone();
         WriteStore { reads: ReadStore { pool, ..reads }, leadership, large }
@@ -192,7 +192,7 @@ impl WriteStore {
 }
 
 impl StoreError {
-    /// Somebody waited for too long for others who use the database.
+    /// Timed out while waiting for a connection.
     pub fn too_busy() -> StoreError {
         sqlx::Error::PoolTimedOut.into()
     }
@@ -206,8 +206,8 @@ fn with_timeout(options: PgConnectOptions, timeout: Duration) -> PgConnectOption
     ])
 }
 
-/// A session that is read-only remains so when others are not any more: after a failover that left it on a standby, or when
-/// an operator has reset what made it so. So whatever was connected when this was found last is not used again.
+/// A read-only session stays so when new ones are writable again: after a failover, or a reset setting. So
+/// connections made before the last such error are not used again.
 static FOUND_READ_ONLY: Mutex<Option<Instant>> = Mutex::new(None);
 /// While the whole database is read-only, connections are replaced no more often than this.
 const REPLACED_EVERY: Duration = Duration::from_secs(1);
@@ -220,7 +220,7 @@ pub(super) fn found_read_only() {
     }
 }
 
-/// Whether a session that began so long ago may be one of those that can't write.
+/// Whether a connection of this age may be read-only.
 fn is_outdated(age: Duration) -> bool {
     let found = FOUND_READ_ONLY.lock().unwrap_or_else(PoisonError::into_inner);
     found.is_some_and(|at| at.elapsed() <= age)

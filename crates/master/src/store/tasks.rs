@@ -1,4 +1,4 @@
-//! Tasks and attempts as they are read: for the API, for reconciling, for the sweeper. `transitions` changes them.
+//! Reads tasks and attempts, for the API, reconciliation and the sweeper. `transitions` changes them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -43,7 +43,7 @@ struct TaskRow {
     ran_micros: Option<i64>,
 }
 
-/// Tasks that take long to start are looked for among so many notes of their job.
+/// Slow starts are searched in this many events of a job.
 const LATEST_NOTES: i64 = 200;
 
 const TASKS: &str = "SELECT t.id, t.job_id, t.position, d.name, t.index, d.single, d.driver, t.state::text AS state, \
@@ -88,7 +88,7 @@ impl TryFrom<TaskRow> for Task {
     }
 }
 
-/// How users address a task: `name`, or `name.index` where the definition stands for several.
+/// The address of a task: `name`, or `name.index` if the definition has several tasks.
 pub fn address(name: &str, index: u32, single: bool) -> String {
     match single {
         true => name.to_owned(),
@@ -129,9 +129,7 @@ pub struct TaskFilter {
 /// A live attempt on a worker that has been away for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overdue {
-    /// Which.
     pub attempt: AttemptRef,
-    /// Where.
     pub worker: WorkerId,
     /// How long it may be out of contact.
     pub lost_after: Span,
@@ -140,11 +138,10 @@ pub struct Overdue {
 /// A task that takes long to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Starting {
-    /// How to address it.
     pub address: String,
     /// Name of its worker.
     pub worker: String,
-    /// What the worker said last.
+    /// The worker's last message.
     pub note: String,
 }
 
@@ -155,7 +152,6 @@ pub struct Placed {
     pub position: usize,
     /// Name of the worker.
     pub worker: String,
-    /// How many tasks.
     pub count: i64,
     /// Since when the first of them is placed there.
     pub since: Time,
@@ -169,9 +165,9 @@ pub struct Placed {
 type PlacedRow = (i16, String, i64, Time, Option<Time>, Option<Time>);
 
 impl ReadStore {
-    /// Tasks that were placed and have not started, by definition and worker; the first few. With `silent_only`, those
-    /// left out of which the worker has said how far they are. Costs a look at each worker of the project, however large the
-    /// job is.
+    /// Placed tasks that have not started, by definition and worker, up to a number. With `silent_only`, without
+    /// those for which the worker has reported progress. Costs one lookup per worker of the project, however large
+    /// the job is.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -239,8 +235,8 @@ impl ReadStore {
         rows.into_iter().map(TryInto::try_into).collect()
     }
 
-    /// Tasks that were placed and have not started, of which the worker has said how far they are: those that it spoke
-    /// of last. Costs the same however large the job is: it is looked for among the latest notes.
+    /// Placed tasks that have not started and for which the worker has reported progress, latest first. Searches the
+    /// latest events, so the cost is independent of the job's size.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -399,8 +395,7 @@ impl Store {
         Ok(expected)
     }
 
-    /// What is needed to send these attempts to their worker once more; those that are not scheduled any more are left
-    /// out.
+    /// What is needed to resend starts of these attempts; attempts that are no longer scheduled are omitted.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -459,8 +454,8 @@ impl Store {
         Ok((due, next))
     }
 
-    /// Attempts that were placed before `placed_before`, or on workers that take nothing new, and have not started, oldest
-    /// first; and whether any other waits for its start.
+    /// Attempts placed before `placed_before`, or on workers that accept no new tasks, that have not started, oldest
+    /// first; and whether any other is queued.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -1,4 +1,4 @@
-//! Registered workers: who they are, what they offer, whether they are here.
+//! Registered workers: identity, capacity, connection state.
 
 use gaffer_domain::placement::{Lasting, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
@@ -19,11 +19,10 @@ use crate::records::Worker;
 /// What became of a hello.
 #[derive(Debug, Clone)]
 pub struct Registered {
-    /// The worker's number.
     pub id: WorkerId,
     /// The name that it got.
     pub name: String,
-    /// Its machine was started anew since its last session.
+    /// Its machine was rebooted since its last session.
     pub rebooted: bool,
     /// The boot id to remember once all that followed from a new one is recorded.
     pub boot_id: String,
@@ -33,7 +32,7 @@ pub struct Registered {
 
 /// What became of one try to register.
 enum Attempted {
-    /// None: the identity is another project's, or there is no name left.
+    /// None: the identity belongs to another project, or no name is free.
     Settled(Option<Registered>),
     /// Another worker was given the name a moment before.
     NameTaken,
@@ -64,8 +63,8 @@ struct WorkerRow {
 }
 
 impl From<WorkerRow> for Worker {
-    /// What another version has stored and this one can't read is not offered; a worker of which it can't be told
-    /// what it is, or takes, takes nothing new.
+    /// Unreadable data of another version is not offered; a worker with unreadable labels or intake accepts no new
+    /// tasks.
     fn from(row: WorkerRow) -> Self {
         let (labels, knows_labels) = entries(&row.labels);
         let (countables, knows_countables) = entries(&row.countables);
@@ -284,8 +283,8 @@ impl Store {
         Ok(())
     }
 
-    /// Notes that a session is over, `silent_secs` after the last word of its worker. Does nothing if another session
-    /// speaks for the worker by now.
+    /// Records the end of a session, `silent_secs` after the worker's last message. Does nothing if the worker has
+    /// another session.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -313,9 +312,8 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// At the start of a master: no session of an earlier one lives on. The workers' time of absence starts when the
-    /// earlier one cannot have answered them any more, in `grace`, so that nobody is called lost before having had the time
-    /// to come back.
+    /// At the start of a master: ends sessions of the earlier one. Absences start when the earlier one cannot have
+    /// responded any more, in `grace`, so that no worker is declared lost before it could reconnect.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -336,7 +334,7 @@ impl Store {
 }
 
 impl ReadStore {
-    /// The workers of a project, or of all, in the order of their numbers, with what is reserved on each.
+    /// The workers of a project, or of all, by number, with their reservations.
     ///
     /// # Errors
     /// When the database does not answer.

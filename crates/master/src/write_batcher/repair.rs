@@ -1,4 +1,4 @@
-//! Compares what a worker says it holds with the database, and repairs the differences.
+//! Compares the attempts that a worker reports with the database, and repairs differences.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -79,8 +79,8 @@ impl WriteBatcher {
         (events, uncompared)
     }
 
-    /// What each worker should hold. One of which the database does not say so is left out: heartbeats come again by
-    /// themselves, and who says hello dials again.
+    /// The attempts that each worker should hold. A worker that the database does not answer for is skipped; its next
+    /// heartbeat or hello repeats the comparison.
     async fn expected(&self, workers: Vec<WorkerId>, has_hello: bool) -> HashMap<WorkerId, Vec<Expected>> {
         let mut all = HashMap::new();
         let mut parts = vec![(workers, if has_hello { HELLO_TRIES } else { 1 })];

@@ -1,4 +1,4 @@
-//! `/events` and `/jobs/{job}/events`: history, as pages or live.
+//! `/events` and `/jobs/{job}/events`: history in pages or as a stream.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::operations::{Actor, events, tasks};
 use crate::records::Event;
 use crate::views::Views;
 
-/// A live stream looks again after so long even if nothing woke it: another master may have written.
+/// A live stream polls at this interval, because another master may have written.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// So soon if there are events that can't be shown yet.
 const LOOK_AGAIN_HELD_BACK: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! What operators ask: is it alive, can it serve, which version is it.
+//! Health checks and version.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the database answers, takes what is to be recorded, and this master leads.
+/// `GET /readyz`: the database responds and accepts writes, and this master leads.
 pub async fn readyz(
     State(context): State<Arc<Context>>,
     State(views): State<Arc<Views>>,
@@ -33,7 +33,7 @@ pub async fn readyz(
     }
 }
 
-/// `GET /readyz` of a master that stands by, and everything else that it is asked.
+/// `GET /readyz` and all other requests to a standby.
 pub async fn standby() -> Error {
     Error::Standby
 }

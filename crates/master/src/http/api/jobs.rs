@@ -28,7 +28,7 @@ use crate::views::Views;
 
 /// Longest time that a request waits for a job.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// A page of jobs ends when their specifications have so many bytes.
+/// A page of jobs ends at this many bytes of specifications.
 const MAX_SPECS_BYTES: usize = 4 << 20;
 const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 
@@ -141,7 +141,7 @@ fn labels(params: &Params) -> Result<BTreeMap<String, String>, Error> {
     Ok(labels)
 }
 
-/// `GET /jobs/{job}`: with `wait=60s&until=final`, answers when the job is over or the time is.
+/// `GET /jobs/{job}`: with `wait=60s&until=final`, responds when the job is final or the time has passed.
 pub async fn show(
     State(context): State<Arc<Context>>,
     State(views): State<Arc<Views>>,

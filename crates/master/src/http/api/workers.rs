@@ -1,4 +1,4 @@
-//! `/workers`: the fleet, with live stats.
+//! `/workers`: workers with live statistics.
 
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ pub async fn samples(
     Ok(Json(views.status.samples.of(worker).into_iter().map(bodies::sample).collect()))
 }
 
-/// `POST /workers/{worker}/drain`: it takes nothing new, and what it has ends or leaves. The body may be empty.
+/// `POST /workers/{worker}/drain`: no new tasks; its tasks finish or move. The body may be empty.
 pub async fn drain(
     State(context): State<Arc<Context>>,
     actor: Actor,
@@ -85,7 +85,7 @@ pub async fn drain(
     Ok(Json(bodies::worker(workers::drain(&context, &actor, wanted).await?)))
 }
 
-/// `POST /workers/{worker}/cordon`: it takes nothing new, and what it has stays.
+/// `POST /workers/{worker}/cordon`: no new tasks; running tasks continue.
 pub async fn cordon(
     State(context): State<Arc<Context>>,
     actor: Actor,

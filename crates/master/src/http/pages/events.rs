@@ -1,4 +1,4 @@
-//! The history: what changed, when, who or what caused it, and why.
+//! The page *History*.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::views::Views;
 
 /// Entries on a page.
 pub const PAGE_ROWS: u32 = 100;
-/// With so many new ones at a time nobody reads them all.
+/// Maximum number of new rows at a time.
 const MAX_NEW: u32 = 500;
 const PACE: Duration = Duration::from_secs(1);
 
@@ -130,7 +130,7 @@ impl Feed for EventsFeed {
     }
 
     async fn changed(&mut self) {
-        // What is there already and could not be shown yet is looked for at the feed's pace.
+        // Events that exist but are not settled yet are polled at the feed's pace.
         if !self.newest.is_held_back {
             let _ = self.changes.changed().await;
         }

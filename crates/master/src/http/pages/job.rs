@@ -1,4 +1,4 @@
-//! The pages of one job: its output, its tasks, its history, its specification; and what can be done with it.
+//! The pages of one job (output, tasks, history, specification) and its actions.
 
 use std::sync::Arc;
 
@@ -37,19 +37,15 @@ const TABS: [(&str, &str); 4] =
 
 /// What all tabs have on top, and around.
 pub struct Top {
-    /// The job.
     pub job: Job,
     /// Its tasks, the first ones.
     pub tasks: Vec<Task>,
-    /// Its head.
     pub head: JobHead,
-    /// The page's stream.
     pub live: String,
     /// The same on the command line.
     pub cli: String,
     /// The same with curl.
     pub curl: String,
-    /// Why its tasks wait.
     pub waiting: Vec<WaitingRow>,
     /// Worker by worker.
     pub verdicts: Vec<VerdictRow>,
@@ -57,9 +53,7 @@ pub struct Top {
     pub blank_waiting: WaitingRow,
     /// What a further verdict is made of.
     pub blank_verdict: VerdictRow,
-    /// Why it failed.
     pub failure: Option<Failure>,
-    /// The tabs.
     pub tabs: Vec<Choice>,
     /// Names a rerun from this page, so that pressing twice makes one job.
     pub once: String,
@@ -72,7 +66,7 @@ impl Top {
     }
 }
 
-/// Reads what stands on top of a tab.
+/// Reads the head of a job's pages.
 async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -> Result<Top, Error> {
     let project = visitor.actor.project;
     let job = views.reads.job_get(project, job).await?.ok_or_else(|| jobs::no_job(job))?;
@@ -183,7 +177,7 @@ pub async fn stop(
 ) -> Result<Response, Error> {
     let job: JobId = id(&job, "job")?;
     match jobs::stop(&context, &visitor.actor, job).await {
-        // It ended while its page was being looked at: that page says so.
+        // It ended while its page was open: that page shows it.
         Ok(()) | Err(OperationError::Conflict { .. }) => {
             Ok(Redirect::to(&format!("/jobs/{job}")).into_response())
         }

@@ -1,4 +1,4 @@
-//! What stands on top of every page of a job: how it is, why, and what can be done.
+//! The head of a job's pages: state, cause and actions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,11 +33,8 @@ const EXCERPT_FROM: u64 = 100;
 pub struct JobHead {
     /// The title of the window.
     pub title: String,
-    /// Its number.
     pub number: i64,
-    /// Its name.
     pub name: String,
-    /// Its state.
     pub state: String,
     /// The state that the cause is coloured by.
     pub tone: String,
@@ -45,25 +42,19 @@ pub struct JobHead {
     pub cause: String,
     /// Where its only task is or was.
     pub worker: String,
-    /// How that exited.
     pub exit: String,
     /// The number of its attempt.
     pub attempt: String,
     /// Whether it has several tasks.
     pub many: bool,
-    /// How far they are.
     pub segments: Vec<Segment>,
     /// The same in words.
     pub tasks: String,
-    /// When it ran.
     pub ran: Elapsed,
-    /// When it was accepted.
     pub created: Option<i64>,
-    /// Who submitted it.
     pub created_by: String,
     /// The job that it repeats.
     pub rerun_of: Option<i64>,
-    /// Its labels.
     pub labels: Vec<String>,
     /// Whether it can be stopped.
     pub can_stop: bool,
@@ -138,10 +129,10 @@ fn cause(job: &Job, only: Option<&Task>, tasks: &TaskSummary) -> String {
     }
 }
 
-/// Why a job failed, with the last that its task said.
+/// Why a job failed, with the last lines of its task's output.
 #[derive(Debug)]
 pub struct Failure {
-    /// Which task it was, and what the lines are; why stands in the head.
+    /// The task and what the lines are; the head shows the reason.
     pub heading: String,
     /// Where its whole output is shown.
     pub href: String,
@@ -192,16 +183,12 @@ async fn excerpt(views: &Arc<Views>, task: &Task) -> Result<Vec<(u64, Line)>, Er
     Ok(lines)
 }
 
-/// Why some tasks wait.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct WaitingRow {
     /// Names it in its list.
     pub key: String,
-    /// Which tasks.
     pub what: String,
-    /// Why.
     pub why: String,
-    /// What would help.
     pub help: String,
 }
 
@@ -269,7 +256,7 @@ pub async fn waiting(
     Ok((rows, verdicts))
 }
 
-/// What would help, and where it stands in line.
+/// What would help, and the position in the queue.
 fn help(task: &WaitingTasks) -> String {
     let mut text = task.help.as_ref().map(|help| format!(" {}", sentence(help))).unwrap_or_default();
     for help in &task.would_help {

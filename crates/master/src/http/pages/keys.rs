@@ -1,4 +1,4 @@
-//! API keys: what lets workers dial in and the command line call the API.
+//! The page *Keys*.
 
 use std::sync::Arc;
 
@@ -106,7 +106,6 @@ pub async fn list(
     page(&keys_page(&context, &site, &visitor, params.cursor()?).await?)
 }
 
-/// What the form sends.
 #[derive(Debug, Deserialize)]
 pub struct KeyForm {
     kind: String,

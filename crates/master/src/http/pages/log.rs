@@ -1,4 +1,4 @@
-//! The output viewer of a page: which attempt, which lines, and the addresses around them.
+//! The output viewer: chosen attempt, lines, and links to other lines.
 
 use std::sync::Arc;
 
@@ -39,11 +39,8 @@ pub struct LogView {
     pub only: String,
     /// The page that forms lead to.
     pub action: String,
-    /// What those forms keep.
     pub kept: Vec<(&'static str, String)>,
-    /// Where lines come from.
     pub lines_href: String,
-    /// The raw output.
     pub raw_href: String,
     /// What to call it on the reader's disk.
     pub file_name: String,
@@ -61,7 +58,6 @@ pub struct LogView {
     pub lines: Vec<(u64, Line)>,
     /// The page of lines before these.
     pub older_href: Option<String>,
-    /// The page behind them.
     pub newer_href: Option<String>,
     /// Which lines these are, in words.
     pub shown: String,
@@ -105,8 +101,7 @@ fn stream(params: &Params) -> Result<Option<Stream>, Error> {
     }
 }
 
-/// Looks up what a viewer of one task's output shows. `page` is where it stands, `keeps_task` whether its address has
-/// to say which task.
+/// Builds the viewer of one task's output. `page` is its address, `keeps_task` whether links must name the task.
 pub async fn view(
     views: &Arc<Views>,
     page: &str,

@@ -1,4 +1,4 @@
-//! Signing in with a link that works once, and signing out.
+//! Sign-in with a one-time link, and sign-out.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::page;
 use crate::operations::Context;
 use crate::operations::sign_in::{self, SESSION_SECS};
 
-/// Where whoever is not signed in is sent, to come back afterwards.
+/// Where signed-out users are redirected, with a way back.
 pub fn address(next: Option<&str>) -> String {
     match next.and_then(local_path).filter(|next| *next != "/") {
         Some(next) => format!("/login?next={}", encoded(next)),
@@ -41,7 +41,7 @@ struct SignedInPage {
     next: String,
 }
 
-/// `GET /login`: says how to sign in; with a `token`, does it.
+/// `GET /login`: shows how to sign in; with a `token`, signs in.
 pub async fn sign_in(
     State(doors): State<Doors>,
     surroundings: PageContext,
@@ -70,8 +70,8 @@ pub async fn sign_in(
         let problem = Some("This link has expired or was already used. Get a new one.");
         return page(&LoginPage { frame, problem, next });
     };
-    // The browser may have come from another site, and then would not send the new cookie when redirected: it has to
-    // go on from a page of this one.
+    // After a link from another site the browser would not send the new cookie on a redirect, so the response is a
+    // page that continues.
     let mut response = page(&SignedInPage { frame, next: to })?;
     set_session(&doors.site, &mut response, &session, SESSION_SECS);
     Ok(response)

@@ -1,4 +1,4 @@
-//! The first page: what is under way, what needs attention, the fleet, and the first steps of a newcomer.
+//! The page *Overview*: active jobs, failures, fleet, and first steps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::views::Views;
 
 const ROWS: u32 = 12;
 const PACE: Duration = Duration::from_secs(1);
-/// With so many jobs nobody is a newcomer any more.
+/// With this many jobs, the first steps are no longer shown.
 const FEW_JOBS: u32 = 5;
 
 #[derive(Template)]

@@ -1,4 +1,4 @@
-//! Rows of lists: the same values for the template and for the stream, by the same names.
+//! Rows of lists, with the same values and names for templates and streams.
 
 use gaffer_domain::job::JobState;
 use gaffer_domain::task::StateName;
@@ -8,7 +8,7 @@ use super::format::{Elapsed, address, count, many};
 use super::view::Row;
 use crate::records::{Event, Job, Task};
 
-/// A stretch of a bar: the state that it stands for, where it begins and how wide it is, in hundredths.
+/// A segment of a bar: its state, start and width in hundredths.
 pub type Segment = (&'static str, f64, f64);
 
 /// A job in a list.
@@ -16,27 +16,19 @@ pub type Segment = (&'static str, f64, f64);
 pub struct JobRow {
     /// Names it in its list.
     pub key: String,
-    /// Its state.
     pub state: String,
-    /// Its number.
     pub number: i64,
-    /// Its page.
     pub href: String,
-    /// Its name.
     pub name: String,
-    /// Its labels.
     pub labels: Vec<String>,
     /// Whether it has several tasks.
     pub many: bool,
-    /// How far they are.
     pub segments: Vec<Segment>,
     /// The same in numbers.
     pub tasks: String,
-    /// When it was accepted.
     pub created: Option<i64>,
-    /// When it ran.
     pub ran: Elapsed,
-    /// What became of it, or what it waits for.
+    /// Outcome or reason for waiting.
     pub why: String,
 }
 
@@ -106,7 +98,7 @@ impl TaskSummary {
         format!("{}/{}", many(self.completed), many(self.total))
     }
 
-    /// The parts of a bar. What is there at all can be seen.
+    /// The segments of a bar; each non-empty one is visible.
     pub fn segments(&self) -> Vec<Segment> {
         let parts = [
             (StateName::Completed, self.completed),
@@ -128,7 +120,7 @@ impl TaskSummary {
     }
 }
 
-/// What became of a job, or what it waits for, in a few words.
+/// The outcome of a job or why it waits, in a few words.
 fn what_happened(job: &Job, tasks: &TaskSummary) -> String {
     if let Some(problem) = &job.problem {
         return problem.clone();
@@ -158,23 +150,18 @@ fn what_happened(job: &Job, tasks: &TaskSummary) -> String {
 pub struct TaskRow {
     /// Names it in its list.
     pub key: String,
-    /// Its state.
     pub state: String,
     /// `name` or `name.index`.
     pub address: String,
-    /// Its page.
     pub href: String,
     /// Where its output is shown.
     pub output: String,
     /// Where its latest attempt is or was.
     pub worker: String,
-    /// The number of that.
     pub attempt: u32,
-    /// When that ran.
     pub ran: Elapsed,
-    /// How it exited.
     pub exit: String,
-    /// What became of it, or what it waits for.
+    /// Outcome or reason for waiting.
     pub why: String,
 }
 
@@ -212,7 +199,7 @@ pub fn exit(code: Option<i32>, signal: Option<i32>) -> String {
     }
 }
 
-/// What became of a task, or what it waits for.
+/// The outcome of a task or why it waits.
 pub fn why(task: &Task) -> String {
     let message = task.reason.as_ref().map(|reason| reason.message.as_str());
     match (task.state, message) {
@@ -233,17 +220,12 @@ pub fn why(task: &Task) -> String {
 pub struct EventRow {
     /// Names it in its list.
     pub key: String,
-    /// When it happened.
     pub at: Option<i64>,
-    /// What happened.
     pub kind: String,
-    /// To what.
     pub subject: String,
-    /// Where that is shown.
     pub href: String,
     /// Who or what caused it.
     pub actor: String,
-    /// Why.
     pub message: String,
 }
 
@@ -293,9 +275,7 @@ impl Row for EventRow {
 /// A choice among several, as a link.
 #[derive(Debug, Clone, Default)]
 pub struct Choice {
-    /// What it says.
     pub name: String,
-    /// Where it leads.
     pub href: String,
     /// Whether it is the present one.
     pub is_chosen: bool,

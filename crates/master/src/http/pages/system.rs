@@ -1,4 +1,4 @@
-//! The page of how the master is doing: troubles with the database, dead letters, background loops.
+//! The page *System*: database problems, dead letters, background loops.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! One task: its attempts, why each ran where it did, what ending it took, and its output.
+//! The page of one task: attempts with their placement, kill receipt and output.
 
 use std::sync::Arc;
 
@@ -197,7 +197,7 @@ pub async fn show(
     })
 }
 
-/// Where the tasks of a definition run, if the job says so.
+/// Working directory of a definition, if the job sets one.
 fn workdir(spec: &JobSpec, task: &Task) -> Option<String> {
     let definition = spec.tasks.get(usize::try_from(task.position).ok()?)?;
     let in_container = definition.container.as_ref().and_then(|container| container.workdir.clone());

@@ -1,4 +1,4 @@
-//! One worker, and adding one.
+//! The page of one worker, and the page that adds one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +97,7 @@ pub async fn show(
     })
 }
 
-/// How far it is with draining, and what is still to come.
+/// Progress of a drain.
 fn drains(worker: &Worker) -> String {
     match (worker.drained_at, worker.drain_until) {
         (Some(at), _) => format!(
@@ -249,7 +249,6 @@ pub async fn new_form(visitor: SessionUser) -> Result<Response, Error> {
     page(&NewWorkerPage::new(&visitor, "workers".to_owned()))
 }
 
-/// What that form sends.
 #[derive(Debug, Deserialize)]
 pub struct NewWorker {
     name: String,
