@@ -258,12 +258,12 @@ mod tests {
     fn what_is_no_address_is_refused_with_what_to_write() {
         for (text, expected) in [
             ("", "empty"),
-            ("master:8080", "write http://master:8080, or https://master:8080"),
+            ("master:8080", "write http://master:8080 or https://master:8080"),
             ("localhost", "write http://localhost"),
             ("ftp://master", "scheme"),
-            ("http://", "names no host"),
-            ("http:///worker", "names no host"),
-            ("ws://:8080", "names no host"),
+            ("http://", "has no host"),
+            ("http:///worker", "has no host"),
+            ("ws://:8080", "has no host"),
             ("ws://master:99999", "port"),
             ("ws://master:", "port"),
             ("ws://master:0", "port"),

@@ -213,7 +213,7 @@ mod tests {
             format!("{:#}", route.err().unwrap())
         };
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(error(file.path()).contains("holds no certificate"));
+        assert!(error(file.path()).contains("contains no certificate"));
         assert!(error(Path::new("/no/such")).contains("cannot read the certificates in /no/such"));
         let plain = Route::to("ws://m".parse().unwrap(), &Proxies::default(), Some(Path::new("/no/such")));
         assert!(plain.unwrap().tls().is_none(), "without TLS no certificate is read");

@@ -466,7 +466,7 @@ async fn waiting_has_a_limit() -> Outcome {
     let fake = Fake::start(move |_| Reply::lines_when(&[], waiting.clone(), &[])).await?;
     let output = finished(gaffer(&fake, "wait 1 --timeout 50ms")).await?;
     assert_eq!(code(&output), 124);
-    assert!(stderr(&output).contains("not over after 50ms"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("not finished after 50ms"), "{}", stderr(&output));
     Ok(())
 }
 

@@ -149,7 +149,7 @@ async fn without_its_daemon_a_worker_gets_no_containers_and_the_reason_is_told()
     worker.say(&[ToMaster::Drivers { drivers: vec![host, docker(true, "Docker 27.2")] }]).await;
     assert_eq!(worker.next_start().await.definition.driver, DriverKind::Docker, "it is placed at once");
     let news = messages(&stage, "worker.drivers").await;
-    assert!(news.contains(&"the docker driver works: Docker 27.2".to_owned()), "{news:?}");
+    assert!(news.contains(&"the docker driver is healthy: Docker 27.2".to_owned()), "{news:?}");
 }
 
 #[tokio::test]

@@ -218,7 +218,7 @@ async fn a_public_address_that_cannot_be_served_is_refused_at_the_start() {
     for (url, expected) in [
         ("gaffer.lab", "write http://gaffer.lab"),
         ("https://gaffer.lab/?x=1", "query"),
-        ("https://gaffer.lab/jobs", "one of gaffer's own addresses"),
+        ("https://gaffer.lab/jobs", "a path of gaffer itself"),
     ] {
         let dir = data_dir();
         let output = command(&["master"])

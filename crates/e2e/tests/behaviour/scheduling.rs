@@ -148,7 +148,7 @@ async fn for_a_large_task_that_has_waited_for_long_a_worker_is_kept_free_and_all
     let message = told["waiting"][0]["workers"][0]["message"].as_str().unwrap();
     assert_eq!(message, "w is reserved for a task that has waited longer");
     let told = explained(&stage, large).await;
-    assert_eq!(told["message"], "main: all matching workers are busy; w is kept free for it");
+    assert_eq!(told["message"], "main: all matching workers are busy; w is reserved for it");
     // Half of it is free, and none of the small ones gets that.
     completes(&mut worker, &running[1]).await;
     let next = worker.next_start().await;

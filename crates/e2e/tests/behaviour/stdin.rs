@@ -167,7 +167,7 @@ async fn one_writer_writes_each_byte_once() {
     assert_eq!(open("offset=9", b"").await, (9, "open".to_owned()), "a sign of life");
     let other = write(&dev.client, job, &format!("writer={OTHER}&offset=9"), b"!").await;
     assert_eq!(other.status, StatusCode::CONFLICT, "{}", other.text);
-    assert!(other.text.contains("somebody else writes"), "{}", other.text);
+    assert!(other.text.contains("another writer"), "{}", other.text);
     for (query, body) in [("offset=9", vec![0]), ("writer=me", vec![0])] {
         let answer = write(&dev.client, job, query, &body).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text);

@@ -226,8 +226,8 @@ mod tests {
         let admission = Admission::new(needs(2000, 1 << 30), 10);
         assert_eq!(admission.misfit(needs(2000, 1 << 30)), None);
         let message = admission.misfit(needs(4000, 0)).unwrap();
-        assert!(message.contains("4 processors") && message.contains("has 2"), "{message}");
-        assert!(admission.misfit(needs(0, 2 << 30)).unwrap().contains("2GiB of memory"));
+        assert!(message.contains("4 CPUs") && message.contains("has 2"), "{message}");
+        assert!(admission.misfit(needs(0, 2 << 30)).unwrap().contains("2GiB memory"));
     }
 
     #[test]

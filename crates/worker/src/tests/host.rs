@@ -105,7 +105,7 @@ async fn what_cannot_start_says_why() {
         },
         ..command(5, &["true"])
     };
-    assert!(failure(&mut session, large).await.1.contains("9 processors"));
+    assert!(failure(&mut session, large).await.1.contains("9 CPUs"));
     worker.stop().await;
 }
 

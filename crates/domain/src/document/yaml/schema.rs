@@ -47,7 +47,7 @@ fn unknown(tag: &Tag, place: Place) -> SyntaxError {
         Some(name) => format!("!!{name}"),
         None => tag.to_string(),
     };
-    SyntaxError::at(place, format!("unknown tag {}; remove it", crate::quantity::shown(&shown)))
+    SyntaxError::at(place, format!("the tag {} is not supported; remove it", crate::quantity::shown(&shown)))
 }
 
 fn plain(text: &str) -> ScalarKind {

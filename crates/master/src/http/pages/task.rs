@@ -87,7 +87,7 @@ impl AttemptView {
                 "" => "returned before it started".to_owned(),
                 code => format!("exited with code {code}"),
             },
-            (None, None) if attempt.started_at.is_some() => "running".to_owned(),
+            (None, None) if attempt.started_at.is_some() => "in progress".to_owned(),
             (None, None) => "starting".to_owned(),
         };
         AttemptView {

@@ -219,6 +219,6 @@ mod tests {
         };
         soon("the end", async { tokio::join!(fed, told) }).await;
         assert_eq!(said.taken.lock().unwrap()[1].state, InputState::Closed);
-        assert!(said.notes.lock().unwrap()[0].contains("ended after 4 bytes"));
+        assert!(said.notes.lock().unwrap()[0].contains("after 4 bytes: no write"));
     }
 }
