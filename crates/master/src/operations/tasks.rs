@@ -107,7 +107,7 @@ pub async fn write_to_stdin(
         }
         InputState::Absent => {
             let detail = format!(
-                "task {address} has no open standard input: the job does not set `stdin: true`, or the \
+                "task {address} has no standard input: the job does not set `stdin: true`, or the \
                  worker restarted after the container started"
             );
             return Err(conflict(&task, detail));
