@@ -5,7 +5,7 @@ import { lineRow } from "./line.js";
 const SVG = "http://www.w3.org/2000/svg";
 /** The path below which this site is, where a proxy puts it below one: it goes before every address from the server. */
 export const base = document.body.dataset.base ?? "";
-let ahead = 0; // By so many milliseconds the server's clock is ahead of this one.
+let ahead = 0; // Milliseconds by which the server's clock is ahead of this one.
 
 /** Sets this page's clock by the server's. */
 export function setClock(serverMillis) {
@@ -17,7 +17,7 @@ export function now() {
   return Date.now() + ahead;
 }
 
-/** `1m12s`: the two largest units that matter; what still goes on is counted in whole seconds. */
+/** `1m12s`: the two largest units that matter; a running duration counts in whole seconds. */
 export function lasted(millis, goesOn) {
   const ms = Math.max(0, Math.floor(millis));
   const s = Math.floor(ms / 1000);

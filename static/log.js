@@ -8,7 +8,7 @@ import { lineRow, markRow } from "./line.js";
 
 const MAX_ROWS = 480;
 const PAGE = 200;
-const EDGE = 600; // So many pixels before the end of the loaded part the next part is fetched.
+const EDGE = 600; // Distance in pixels from the end of the loaded part at which the next part is fetched.
 
 export class Log {
   constructor(card) {
@@ -40,7 +40,7 @@ export class Log {
     this.tell();
   }
 
-  /** Where the stream goes on: behind the last line here that has ended. */
+  /** Where the stream continues: after the last complete line. */
   address(url) {
     const at = new URL(url, location.href);
     if (this.attempt) at.searchParams.set("has", `${this.attempt}:${Math.min(this.upto(), this.total)}`);
@@ -66,7 +66,7 @@ export class Log {
     });
     this.ui.times?.addEventListener("click", () => {
       this.times = (this.times + 1) % 4;
-      setText(this.ui.times, ["Times", "Elapsed", "Local time", "UTC"][this.times]);
+      setText(this.ui.times, ["Timestamps", "Elapsed", "Local time", "UTC"][this.times]);
       this.ui.times.setAttribute("aria-pressed", String(this.times > 0));
       for (const row of this.rows.children) this.time(row);
       if (this.follows) this.toEnd();
@@ -123,7 +123,7 @@ export class Log {
     this.rate = this.rate.filter(([when]) => at - when < 2_000);
     if (message.skipped && this.ui.skipped) {
       this.ui.skipped.hidden = false;
-      setText(this.ui.skipped, `${message.skipped.toLocaleString("en")} lines flew by; scroll up to read them`);
+      setText(this.ui.skipped, `${message.skipped.toLocaleString("en")} lines skipped; scroll up to read them`);
     }
     const behind = this.pending;
     if (behind && message.from > behind.first && message.from <= behind.from + behind.lines.length) {
@@ -282,7 +282,7 @@ export class Log {
       this.highlight();
     } catch {
       this.ui.note.hidden = false;
-      setText(this.ui.note, "These lines could not be fetched; scroll to try again.");
+      setText(this.ui.note, "Cannot load these lines; scroll to retry.");
       return;
     } finally {
       this.busy = false;
@@ -356,7 +356,7 @@ export class Log {
 
   tell() {
     const many = (n) => n.toLocaleString("en");
-    const shown = this.rows.childElementCount ? `lines ${many(this.first())}–${many(this.last())} of ${many(this.count())}` : "no output yet";
+    const shown = this.rows.childElementCount ? `lines ${many(this.first())}–${many(this.last())} of ${many(this.count())}` : "no output";
     if (this.ui.shown) setText(this.ui.shown, shown);
     if (this.ui.rate) {
       const seconds = this.rate.length > 1 ? (performance.now() - this.rate[0][0]) / 1_000 : 0;

@@ -1,4 +1,4 @@
-//! Which API a command calls, and with which key.
+//! Resolves which server a command calls, and with which key.
 
 use std::fmt;
 
@@ -7,12 +7,13 @@ use gaffer_protocol::server_url::{InvalidServerUrl, ServerUrl};
 
 use crate::failure::Failure;
 
-/// Which API to call, and as whom.
+/// The source of an access that variables set.
+pub const ENVIRONMENT: &str = "the environment";
+
+/// The server to call, and the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
-    /// Where it is.
     pub url: ServerUrl,
-    /// The API key.
     pub key: Key,
     /// Where the address was found, for messages.
     pub source: String,
@@ -23,12 +24,11 @@ pub struct Access {
 pub struct Key(String);
 
 impl Key {
-    /// A key as somebody typed or stored it.
+    /// A key as typed or stored.
     pub fn new(text: &str) -> Key {
         Key(without_bom(text).trim().to_owned())
     }
 
-    /// The key itself.
     pub fn reveal(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! What an attached command does beside showing output: it hears signals, says what a job waits for, and tells the end.
+//! Attached commands: forwards signals, reports why a job waits, and reports its end.
 
 use std::time::Duration;
 
@@ -22,17 +22,17 @@ use crate::timestamp;
 
 /// A job that ends sooner should not make the terminal flicker.
 const FIRST_WORD_AFTER: Duration = Duration::from_millis(80);
-/// Who has waited for so long wants to know why.
+/// After this time without output, the reason for waiting is shown.
 const REASON_AFTER: Duration = Duration::from_secs(2);
 const REASON_EVERY: Duration = Duration::from_secs(3);
 
-/// Hears signals and does what they ask for, until one says to leave; gives the exit code to leave with.
+/// Handles signals until one of them detaches; returns the exit code.
 pub async fn obey(signals: &mut Signals, client: &Client, job: JobId, status: &Status<'_>) -> u8 {
     let mut insistence = Insistence::default();
     let mut under_way: FuturesUnordered<LocalBoxFuture<'_, Result<String, Failure>>> =
         FuturesUnordered::new();
     loop {
-        // Whoever insists is heard even while the API is slow.
+        // Further signals are handled even while the API is slow.
         let next = if under_way.is_empty() {
             Either::Left(signals.next().await)
         } else {
@@ -51,7 +51,7 @@ pub async fn obey(signals: &mut Signals, client: &Client, job: JobId, status: &S
                 }
             },
             Either::Right(Ok(told)) => status.note(&told),
-            Either::Right(Err(failure)) => status.note(&format!("job {job} was not told: {failure}")),
+            Either::Right(Err(failure)) => status.note(&format!("cannot signal job {job}: {failure}")),
         }
     }
 }
@@ -75,20 +75,22 @@ async fn interrupt(client: &Client, job: JobId) -> Result<String, Failure> {
     }
     match told {
         0 => stop(client, job).await,
-        _ => Ok(format!("sent SIGINT to job {job}; Ctrl-C again stops it, and once more leaves it running")),
+        _ => Ok(format!(
+            "sent SIGINT to job {job}; press Ctrl-C again to stop it, a third time to leave it running"
+        )),
     }
 }
 
-/// Stops the job; one that is over is as good as stopped.
+/// Stops the job; a job that has ended counts as stopped.
 pub async fn stop(client: &Client, job: JobId) -> Result<String, Failure> {
     match client.post(&["jobs", &job.to_string(), "stop"], &json!({})).await {
         Ok(_) => Ok(format!("stopping job {job}")),
-        Err(failure) if failure.is_conflict() => Ok(format!("job {job} has finished or is stopping")),
+        Err(failure) if failure.is_conflict() => Ok(format!("job {job} has ended or is stopping")),
         Err(failure) => Err(failure),
     }
 }
 
-/// Says what the job waits for until there is output. Never returns: the caller drops it.
+/// Shows what the job waits for until there is output. Never returns: the caller drops it.
 pub async fn explain_silence(client: &Client, job: JobId, status: &Status<'_>) {
     sleep(FIRST_WORD_AFTER).await;
     // Not yet known: whether it waits, or runs and is silent.
@@ -96,7 +98,7 @@ pub async fn explain_silence(client: &Client, job: JobId, status: &Status<'_>) {
     sleep(REASON_AFTER - FIRST_WORD_AFTER).await;
     while status.is_wanted() {
         let path = ["jobs", &job.to_string(), "explain"];
-        // It is a courtesy: the output itself tells when the API is gone.
+        // Errors are ignored: the output stream reports an unreachable API.
         if let Ok(explanation) = client.read::<Explanation>(&path, &Query::new()).await {
             status.show(&format!("{job} {}", in_a_line(&explanation)));
         }

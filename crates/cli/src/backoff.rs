@@ -1,4 +1,4 @@
-//! How long to keep trying when the API can't be reached, and how often.
+//! Retry policy while the API is unreachable.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// For what has no answer yet: a wrong address should be noticed.
 const FOR_A_START: Duration = Duration::from_secs(15);
-/// For what is under way: long enough for a restart or an upgrade of the master.
+/// For jobs in progress: long enough for a restart or an upgrade of the master.
 const FOR_A_JOB: Duration = Duration::from_secs(5 * 60);
 
 /// Bounded patience with one thing that may fail for a while.
@@ -27,7 +27,7 @@ impl Backoff {
         Backoff::of(config::patience(FOR_A_START))
     }
 
-    /// For following a job that goes on without us.
+    /// For following a job that continues without this process.
     pub fn for_a_job() -> Backoff {
         Backoff::of(config::patience(FOR_A_JOB))
     }
@@ -36,7 +36,7 @@ impl Backoff {
         Backoff { budget, pause: FIRST_PAUSE, since: None }
     }
 
-    /// Something worked: the next trouble is a new one. Says whether there had been trouble.
+    /// Resets the backoff after a success. Returns whether there had been a failure.
     pub fn relax(&mut self) -> bool {
         self.pause = FIRST_PAUSE;
         self.since.take().is_some()

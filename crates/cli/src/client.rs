@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::access::Access;
+use crate::access::{Access, ENVIRONMENT};
 use crate::backoff::Backoff;
 use crate::config;
 use crate::failure::Failure;
@@ -37,7 +37,7 @@ pub struct Client {
     base: Url,
     key: HeaderValue,
     source: String,
-    /// What is on the way, for messages.
+    /// What is being sent, for messages.
     detour: String,
 }
 
@@ -52,7 +52,7 @@ pub fn http(route: &Route) -> Result<reqwest::Client, Failure> {
         .http1_only()
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
-        // A stream may be silent for hours; this is how a machine that is gone is noticed.
+        // A stream may be silent for hours; keepalive detects a dead machine.
         .tcp_keepalive(Duration::from_secs(15))
         .tcp_keepalive_interval(Duration::from_secs(5))
         .tcp_keepalive_retries(3)
@@ -77,7 +77,6 @@ pub fn http(route: &Route) -> Result<reqwest::Client, Failure> {
 
 /// An answer of the API with its body as it was sent.
 pub struct Answer {
-    /// The body.
     pub body: Bytes,
     /// The page for people, if the API named one.
     pub page: Option<String>,
@@ -90,9 +89,9 @@ impl Client {
     /// [`Failure::Usage`] if address or key can't be used.
     pub fn new(access: &Access) -> Result<Client, Failure> {
         let base = Url::parse(&format!("{}/", access.url.api()))
-            .map_err(|error| Failure::Usage(format!("{} is not an address: {error}", access.url)))?;
+            .map_err(|error| Failure::Usage(format!("{} is not a URL: {error}", access.url)))?;
         let mut key = HeaderValue::from_str(&format!("Bearer {}", access.key.reveal()))
-            .map_err(|_| Failure::Usage("the key has characters that no key has".to_owned()))?;
+            .map_err(|_| Failure::Usage("the key contains invalid characters".to_owned()))?;
         key.set_sensitive(true);
         let route = config::route(&access.url)?;
         let http = http(&route)?;
@@ -107,39 +106,38 @@ impl Client {
     /// The answer to a GET.
     ///
     /// # Errors
-    /// What the API or the network says.
+    /// Errors of the API or the network.
     pub async fn get(&self, path: &[&str], query: &Query) -> Result<Answer, Failure> {
         self.answer(self.request(Method::GET, path, query).timeout(ANSWER_TIMEOUT)).await
     }
 
-    /// The body of the answer to a GET, read.
+    /// GET, with the body read.
     ///
     /// # Errors
-    /// What the API or the network says.
+    /// Errors of the API or the network.
     pub async fn read<T: DeserializeOwned>(&self, path: &[&str], query: &Query) -> Result<T, Failure> {
         self.get(path, query).await?.read()
     }
 
-    /// A job as it is once it is final, or after a minute.
+    /// Waits until a job is final, at most a minute; returns its state.
     ///
     /// # Errors
-    /// What the API or the network says.
+    /// Errors of the API or the network.
     pub async fn wait<T: DeserializeOwned>(&self, job: JobId) -> Result<T, Failure> {
         let query = vec![("wait", LONGEST_WAIT.to_owned()), ("until", "final".to_owned())];
         let request = self.request(Method::GET, &["jobs", &job.to_string()], &query).timeout(WAIT_TIMEOUT);
         self.answer(request).await?.read()
     }
 
-    /// The answer to a POST, sent once.
+    /// POST, sent once.
     ///
     /// # Errors
-    /// What the API or the network says.
+    /// Errors of the API or the network.
     pub async fn post(&self, path: &[&str], body: &impl Serialize) -> Result<Answer, Failure> {
         self.post_with_key(path, body, Uuid::new_v4()).await
     }
 
-    /// The answer to a POST, sent again under the same idempotency key while the API can't be reached: it is carried
-    /// out once however often it is sent.
+    /// POST, retried with the same idempotency key while the API is unreachable, so it takes effect once.
     ///
     /// # Errors
     /// What the API or the network says in the end.
@@ -170,10 +168,10 @@ impl Client {
         self.answer(request.json(body).timeout(ANSWER_TIMEOUT)).await
     }
 
-    /// Writes to the standard input of a task; says how far that is.
+    /// Writes to the standard input of a task; returns the new offset.
     ///
     /// # Errors
-    /// What the API or the network says.
+    /// Errors of the API or the network.
     pub async fn write_stdin(
         &self,
         job: JobId,
@@ -196,14 +194,14 @@ impl Client {
     /// Deletes.
     ///
     /// # Errors
-    /// What the API or the network says.
+    /// Errors of the API or the network.
     pub async fn delete(&self, path: &[&str]) -> Result<(), Failure> {
         self.answer(self.request(Method::DELETE, path, &Query::new()).timeout(ANSWER_TIMEOUT))
             .await
             .map(|_| ())
     }
 
-    /// A stream in the given format, however long it takes.
+    /// Opens a stream in the given format.
     ///
     /// # Errors
     /// What the API or the network says before the stream starts.
@@ -262,9 +260,11 @@ impl Client {
             return Failure::Problem(Box::new(problem));
         }
         let message = match location {
-            Some(to) => format!("{} sends us on to {to}: is that the address to use?", self.address()),
+            Some(to) => {
+                format!("{} redirects to {to}; set GAFFER_URL to that address if it is right", self.address())
+            }
             None => {
-                format!("{} answered {status}, but not as gaffer does: is the address right?", self.address())
+                format!("{} answered {status}, but not as a gaffer server; check the address", self.address())
             }
         };
         Failure::Garbled { status: Some(status.as_u16()), message }
@@ -273,12 +273,12 @@ impl Client {
     /// What a failed request or a stream that broke off means.
     pub fn unreachable(&self, error: &reqwest::Error) -> Failure {
         let found_in = match self.source.as_str() {
-            "GAFFER_URL" => String::new(),
+            ENVIRONMENT => String::new(),
             source => format!(" (from {source})"),
         };
         let what =
             if error.is_body() || error.is_decode() { "lost the connection to" } else { "cannot reach" };
-        let why = if error.is_timeout() { "no answer in time".to_owned() } else { root(error) };
+        let why = if error.is_timeout() { "timed out".to_owned() } else { root(error) };
         Failure::Unreachable(format!("{what} {}{found_in}{}: {why}", self.address(), self.detour))
     }
 }
@@ -291,7 +291,7 @@ impl Answer {
     pub fn text(&self) -> Result<String, Failure> {
         String::from_utf8(self.body.to_vec()).map_err(|error| Failure::Garbled {
             status: None,
-            message: format!("the answer of the API is no text: {error}"),
+            message: format!("the response of the API is not text: {error}"),
         })
     }
 
@@ -302,7 +302,7 @@ impl Answer {
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_slice(&self.body).map_err(|error| Failure::Garbled {
             status: None,
-            message: format!("unreadable answer of the API (is it another version?): {error}"),
+            message: format!("unreadable response of the API (different version?): {error}"),
         })
     }
 }

@@ -9,7 +9,7 @@ use gaffer_domain::quantity::Span;
 use gaffer_protocol::server_url::ServerUrl;
 use gaffer_worker::route::Route;
 
-use crate::access::{Access, Key, server_url};
+use crate::access::{Access, ENVIRONMENT, Key, server_url};
 use crate::failure::Failure;
 use crate::login;
 
@@ -29,7 +29,6 @@ pub const SECRETS: [&str; 3] = ["API_KEY", "GAFFER_KEY", "DATABASE_URL"];
 /// Which process of a worker this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerPart {
-    /// What its operator started.
     Supervisor,
     /// What talks to the master.
     Agent {
@@ -56,7 +55,7 @@ pub fn has_secrets() -> bool {
     SECRETS.iter().any(|name| env::var_os(name).is_some())
 }
 
-/// The environment's address and key; what is missing comes from the stored login, then from a running `gaffer dev`.
+/// Address and key from the environment, else from the stored login, else from a running `gaffer dev`.
 ///
 /// # Errors
 /// [`Failure::Usage`] if neither has it, with what to do.
@@ -80,7 +79,7 @@ fn choose(
     let key = key.as_deref().map(Key::new);
     let found = stored.into_iter().find(|access| url.as_ref().is_none_or(|url| *url == access.url));
     match (url, key, found) {
-        (Some(url), Some(key), _) => Ok(Access { url, key, source: "GAFFER_URL".to_owned() }),
+        (Some(url), Some(key), _) => Ok(Access { url, key, source: ENVIRONMENT.to_owned() }),
         (None, None, Some(access)) => Ok(access),
         (Some(_), None, Some(access)) => Ok(access),
         (None, Some(key), Some(access)) => Ok(Access { key, ..access }),
@@ -111,7 +110,7 @@ pub fn login_file() -> Option<PathBuf> {
     Some(config.join("gaffer/login.toml"))
 }
 
-/// Where `gaffer dev` keeps its data unless it is told otherwise.
+/// Default data directory of `gaffer dev`.
 pub fn dev_data_dir() -> PathBuf {
     directory("GAFFER_DATA_DIR").unwrap_or_else(gaffer_master::config::default_data_dir)
 }
@@ -146,7 +145,7 @@ pub fn passed_on(name: &str) -> Option<OsString> {
     env::var_os(name)
 }
 
-/// A setting that has to be text.
+/// A setting that must be UTF-8.
 fn text_variable(name: &str) -> Result<Option<String>, Failure> {
     match env::var_os(name).map(OsString::into_string) {
         Some(Err(_)) => Err(Failure::Usage(format!("{name} is not text in UTF-8"))),
@@ -175,7 +174,7 @@ mod tests {
     #[test]
     fn the_environment_goes_first() {
         let access = chosen(Some("http://a/api/v1"), Some("k"), &[stored("http://b", "other")]);
-        assert_eq!(access.ok(), Some(Access { source: "GAFFER_URL".to_owned(), ..stored("http://a", "k") }));
+        assert_eq!(access.ok(), Some(Access { source: ENVIRONMENT.to_owned(), ..stored("http://a", "k") }));
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! The exit code that tells how a task or a job ended.
+//! Maps the end of a task or job to an exit code.
 
 use gaffer_domain::reason::ReasonCode;
 use gaffer_domain::task::StateName;
 use gaffer_protocol::rest::Task;
 
-/// What `timeout` of coreutils exits with, and so do we: for a task's own limit and for that of `gaffer wait`.
+/// The exit code of coreutils `timeout`, used for a task's timeout and for `gaffer wait --timeout`.
 pub const TIMED_OUT: u8 = 124;
 /// Gaffer itself failed; not the job's doing.
 pub const GAFFER_FAILED: u8 = 125;
@@ -38,7 +38,7 @@ fn of_failure(task: &Task) -> u8 {
     }
 }
 
-/// An exit code of a failure is never 0, whatever a system with wider codes made of it.
+/// A failure never exits with 0, also when a wider exit code is truncated.
 fn of_code(code: i32) -> u8 {
     match (code & 0xff) as u8 {
         0 => GAFFER_FAILED,
@@ -50,8 +50,8 @@ fn of_signal(signal: i32) -> u8 {
     u8::try_from(signal).ok().and_then(|signal| signal.checked_add(128)).unwrap_or(GAFFER_FAILED)
 }
 
-/// The exit code of a job with these final tasks: that of the one that failed first, else whether one was cancelled.
-/// The failed one that is named as the job's reason is the same.
+/// The exit code of a job from its final tasks: that of the first failed one, else 143 if one was cancelled. The
+/// job's reason names the same task.
 pub fn of_tasks(tasks: &[Task]) -> u8 {
     let first_failed = tasks
         .iter()
@@ -63,7 +63,7 @@ pub fn of_tasks(tasks: &[Task]) -> u8 {
     }
 }
 
-/// The exit code of several jobs: that of the worst, which is the highest.
+/// The exit code of several jobs: the highest.
 pub fn of_jobs(codes: impl IntoIterator<Item = u8>) -> u8 {
     codes.into_iter().max().unwrap_or(0)
 }

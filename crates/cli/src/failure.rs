@@ -1,4 +1,4 @@
-//! What can go wrong in a client command, and the exit code that says so.
+//! Errors of client commands and their exit codes.
 
 use std::fmt;
 use std::io;
@@ -10,9 +10,8 @@ use gaffer_protocol::rest::Problem;
 pub enum Failure {
     /// The command line, a file or a setting makes no sense.
     Usage(String),
-    /// The API refused.
     Problem(Box<Problem>),
-    /// Nobody answered, or the answer was cut off.
+    /// No response, or a truncated one.
     Unreachable(String),
     /// Something answered, but not as gaffer does.
     Garbled {
@@ -29,7 +28,7 @@ pub enum Failure {
 
 /// The exit code for a wrong command line; the one that clap uses too.
 pub const USAGE: u8 = 2;
-/// The exit code for what is not there.
+/// Exit code for missing objects.
 pub const NOT_FOUND: u8 = 3;
 /// The exit code for what this key may not do.
 pub const NOT_ALLOWED: u8 = 4;
@@ -39,7 +38,7 @@ pub const CONFLICT: u8 = 5;
 const BROKEN_PIPE: u8 = 141;
 
 impl Failure {
-    /// The exit code; `general` for failures that have none of their own.
+    /// The exit code; `general` for failures without a specific one.
     pub fn exit_code(&self, general: u8) -> u8 {
         match self {
             Failure::Usage(_) => USAGE,
@@ -67,17 +66,17 @@ impl Failure {
         }
     }
 
-    /// Whether nobody is left to tell: the reader of our output went away.
+    /// Whether the reader of the output closed it.
     pub fn is_silent(&self) -> bool {
         matches!(self, Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// Whether the API said that it does not apply in the present state.
+    /// Whether the API answered 409.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Failure::Problem(problem) if problem.status == 409)
     }
 
-    /// Whether the API said that there is no such thing.
+    /// Whether the API answered 404.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Failure::Problem(problem) if problem.status == 404)
     }
@@ -122,7 +121,7 @@ fn write_problem(f: &mut fmt::Formatter<'_>, problem: &Problem) -> fmt::Result {
 impl std::error::Error for Failure {}
 
 impl From<io::Error> for Failure {
-    /// Errors of reading are put into words where they happen; what is passed on as it is was met in writing.
+    /// Read errors are handled where they occur; an error converted here comes from writing.
     fn from(error: io::Error) -> Failure {
         Failure::Output(error)
     }

@@ -1,4 +1,4 @@
-//! Reads the output of a job from where it stands to its end, across lost connections and repeated attempts.
+//! Follows the output of a job to its end, across lost connections and retried attempts.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,15 +20,14 @@ use crate::status::Status;
 const NDJSON: &str = "application/x-ndjson";
 /// The most that the API gives on one page.
 const LARGEST_PAGE: &str = "500";
-/// A connection that held for so long was no mere try.
+/// A connection that lasted this long counts as established.
 const HOLDS_AFTER: Duration = Duration::from_secs(10);
-/// How often to look for the next attempt where the API does not lead us there by itself.
+/// How often to look for the next attempt if the stream does not continue with it.
 const NEXT_ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Whose output.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// The job.
     pub job: JobId,
     /// One task of it, by address; none for all of them.
     pub task: Option<String>,
@@ -52,7 +51,7 @@ pub struct FollowOptions {
     pub attempt: Option<u32>,
     /// This stream only.
     pub stream: Option<Stream>,
-    /// Only so many lines from the end.
+    /// Only this many lines from the end.
     pub tail: Option<u64>,
     /// Only these lines: `A-B`.
     pub lines: Option<String>,
@@ -69,12 +68,12 @@ struct Place {
 /// How reading one answer of the API ended, unless it failed for good.
 enum Leg {
     Over,
-    /// The task is to be repeated, or was, and the answer did not go on to that.
+    /// The task is being retried, and the response did not continue with the new attempt.
     NextAttempt,
     Cut(Failure),
 }
 
-/// Reads until the end and gives the tasks as they were then. Without `wish.follow` these may be unfinished.
+/// Reads to the end and returns the final tasks. Without `wish.follow` these may be unfinished.
 ///
 /// # Errors
 /// What the API says, or the network for longer than `patience`; or [`Failure::Output`].
@@ -110,7 +109,7 @@ pub async fn follow(
                 let whole_job = target.is_none() && source.tasks > 1;
                 patience.endure(failure, tell).await?;
                 if whole_job && reader.has_begun() {
-                    // The output of a whole job can't be had from the middle, that of a task can.
+                    // The output of a job cannot be resumed in the middle; that of a task can.
                     let all = loop {
                         match addresses(client, source.job).await {
                             Ok(all) => break all,
@@ -236,7 +235,10 @@ impl Reader<'_> {
                 }
                 Some(Err(error)) => return Ok(Leg::Cut(client.unreachable(&error))),
                 None if self.wish.follow => {
-                    return Ok(Leg::Cut(Failure::Unreachable(format!("{} hung up", client.address()))));
+                    return Ok(Leg::Cut(Failure::Unreachable(format!(
+                        "{} closed the connection",
+                        client.address()
+                    ))));
                 }
                 None => return Ok(Leg::Over),
             }
@@ -321,12 +323,12 @@ impl Reader<'_> {
     }
 }
 
-/// The next piece if it is there or about to be; none if one would have to wait for it.
+/// The next chunk if it is available at once; none if reading would wait.
 async fn ready<T>(pieces: &mut (impl futures::Stream<Item = T> + Unpin)) -> Option<Option<T>> {
     if let Some(piece) = pieces.next().now_or_never() {
         return Some(piece);
     }
-    // Lets the connection, which lives on this thread too, hand over what it has read.
+    // Lets the connection, which runs on this thread too, deliver what it has received.
     tokio::task::yield_now().await;
     pieces.next().now_or_never()
 }

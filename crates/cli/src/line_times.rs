@@ -1,4 +1,4 @@
-//! Puts the time before each line that is shown, once, whatever mixes in it.
+//! Prefixes each line of output with its time.
 
 /// What has been shown so far on one screen or in one file, as far as the next time depends on it. Streams that are
 /// shown in one place share it: their lines are one.
@@ -28,7 +28,7 @@ impl LineTimes {
         LineTimes { is_terminal, ..LineTimes::default() }
     }
 
-    /// Appends what is shown next, which was read at the given time, to `into`.
+    /// Appends output that was read at the given time to `into`.
     pub fn pass(&mut self, at: &str, shown: &[u8], into: &mut Vec<u8>) {
         let mut rest = shown;
         while let Some(&first) = rest.first() {
@@ -67,7 +67,7 @@ impl LineTimes {
         }
     }
 
-    /// Takes note of what is shown without a time.
+    /// Accounts for output shown without a time.
     pub fn note(&mut self, shown: &[u8]) {
         if let Some(last) = shown.last() {
             self.spot = if *last == b'\n' { Spot::LineStart } else { Spot::Inside };
@@ -80,7 +80,7 @@ impl LineTimes {
     }
 }
 
-/// How long the sequence is that stands here, as the filter of a terminal's output lets it through.
+/// Length of the escape sequence at this position, as the terminal filter passes it.
 fn colour_len(bytes: &[u8]) -> usize {
     let is_colour = bytes.get(1) == Some(&b'[');
     bytes.iter().position(|byte| *byte == b'm').filter(|_| is_colour).map_or(0, |end| end + 1)

@@ -1,4 +1,4 @@
-//! Lists from the API in the formats that `-o` offers; the JSON ones are what the API sent.
+//! Prints lists of the API in the formats of `-o`; the JSON formats are the API's own JSON.
 
 use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
@@ -14,15 +14,15 @@ use crate::table::{self, Cell};
 /// How a listing is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Columns for people
+    /// Table
     Table,
-    /// More columns for people
+    /// Table with more columns
     Wide,
-    /// What the API sent
+    /// JSON of the API
     Json,
-    /// What the API sent, an entry a line
+    /// JSON of the API, one object per line
     Jsonl,
-    /// What the entries are called, one a line
+    /// Names or numbers, one per line
     Name,
 }
 
@@ -43,7 +43,7 @@ pub trait Entry: DeserializeOwned {
     /// What to say if there is none.
     const NONE: &'static str;
 
-    /// What it is called on the command line.
+    /// Its name on the command line.
     fn name(&self) -> String;
     /// A cell for each of [`Self::HEAD`].
     fn cells(&self, now: DateTime<Utc>) -> Vec<Cell>;
@@ -53,7 +53,6 @@ pub trait Entry: DeserializeOwned {
 
 /// Which list, and how much of it.
 pub struct List<'a> {
-    /// Where it is.
     pub path: &'a [&'a str],
     /// Filters.
     pub query: Query,
@@ -85,11 +84,11 @@ impl RawPage<'_> {
 fn nonsense(error: serde_json::Error) -> Failure {
     Failure::Garbled {
         status: None,
-        message: format!("unreadable answer of the API (is it another version?): {error}"),
+        message: format!("unreadable response of the API (different version?): {error}"),
     }
 }
 
-/// Asks for the list and shows it.
+/// Requests the list and prints it.
 ///
 /// # Errors
 /// What the API or the network says; [`Failure::Output`].
@@ -109,7 +108,7 @@ pub async fn show<T: Entry>(
         let page = RawPage::of(&answer)?;
         shown.page(out, &page)?;
         match page.next_cursor {
-            // A search looks at so many entries at a time, and may have found none among the latest.
+            // A search covers a limited number of entries per page and may find none among the latest.
             Some(cursor) if list.all || page.items.is_empty() => {
                 query.retain(|(name, _)| *name != "cursor");
                 query.push(("cursor", cursor));
@@ -119,7 +118,7 @@ pub async fn show<T: Entry>(
     };
     shown.finish(out)?;
     if more && matches!(format, Format::Table | Format::Wide) {
-        out.remark("… and more: --all shows everything");
+        out.remark("… more: use --all");
     }
     Ok(())
 }
@@ -133,7 +132,7 @@ pub fn show_answer(out: &Out, answer: &Answer) -> Result<(), Failure> {
     if answer.body.ends_with(b"\n") { Ok(()) } else { out.print(b"\n") }
 }
 
-/// What is shown of a list so far: what needs no alignment is shown page by page.
+/// The list so far; formats without alignment print page by page.
 struct Shown<T> {
     format: Format,
     entries: Vec<T>,

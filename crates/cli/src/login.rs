@@ -1,4 +1,4 @@
-//! Addresses and keys kept in files: the user's login, and what a running `gaffer dev` left for other programs.
+//! Addresses and keys stored in files: the user's login, and the `dev.env` of a running `gaffer dev`.
 
 use std::fs;
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! The program `gaffer`: the servers, and the commands of their users.
+//! The program `gaffer`: servers and client commands.
 
 mod access;
 mod args;
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says what went wrong.
+/// Prints an error.
 fn leave(out: &Out, failure: &Failure, general: u8) -> ExitCode {
     if !failure.is_silent() {
         let text = failure.to_string();

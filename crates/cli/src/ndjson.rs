@@ -1,4 +1,4 @@
-//! Reads `application/x-ndjson` as it arrives, in whatever pieces, without copying more than it must.
+//! Parses `application/x-ndjson` incrementally with few copies.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Takes the next piece and hands on each line that is complete, without its end.
+    /// Takes the next chunk and passes each complete line on, without its line end.
     ///
     /// # Errors
     /// Those of `each`, and [`Failure::Garbled`] if a line does not end.
@@ -43,7 +43,7 @@ impl Lines {
             }
         }
         if self.rest.len() + piece.len() - from > MAX_LINE_BYTES {
-            return Err(garbled("a line of the output does not end"));
+            return Err(garbled("a line of the output stream is too long"));
         }
         self.rest.extend_from_slice(&piece[from..]);
         Ok(())
@@ -69,17 +69,14 @@ pub struct OutputLine<'a> {
 /// Bytes of one stream of one attempt.
 #[derive(Deserialize)]
 pub struct Data<'a> {
-    /// The task's address.
     #[serde(borrow)]
     pub task: Cow<'a, str>,
-    /// The attempt's number.
     pub attempt: u32,
     /// Offset of the first byte in the attempt's output.
     pub offset: u64,
     /// When the bytes were read; as text, because it is rarely wanted.
     #[serde(borrow)]
     pub at: Cow<'a, str>,
-    /// From where.
     pub stream: Stream,
     // Empty where it is left out; no piece is empty, and an `Option` would not borrow.
     #[serde(borrow, default)]
@@ -111,7 +108,7 @@ impl Data<'_> {
         scratch.clear();
         STANDARD
             .decode_vec(self.base64.as_bytes(), scratch)
-            .map_err(|error| garbled(&format!("unreadable piece in the output stream: {error}")))?;
+            .map_err(|error| garbled(&format!("unreadable chunk in the output stream: {error}")))?;
         Ok(scratch)
     }
 }

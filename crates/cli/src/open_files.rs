@@ -1,19 +1,19 @@
-//! Raises the limit on open files of the servers: a process is started with far fewer than the system allows it.
+//! Raises the limit on open files of servers to the hard limit.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one, but not beyond `most`, and logs what it became. A limit that was higher stays.
+/// Raises the soft limit to the hard limit, at most to `most`, and logs the result. A higher limit stays.
 pub fn raise(most: u64) {
     let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok(limits) => limits,
-        Err(error) => return tracing::warn!(%error, "the limit on open files is not known"),
+        Err(error) => return tracing::warn!(%error, "cannot read the limit on open files"),
     };
     let wanted = hard.min(most).max(soft);
     if wanted == soft {
-        return tracing::info!(limit = soft, "open files: the limit is as high as it may be");
+        return tracing::info!(limit = soft, "open files: limit is at its maximum");
     }
     match setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) {
         Ok(()) => tracing::info!(limit = wanted, was = soft, hard, "open files: limit raised"),
-        Err(error) => tracing::warn!(%error, limit = soft, "open files: the limit could not be raised"),
+        Err(error) => tracing::warn!(%error, limit = soft, "open files: cannot raise the limit"),
     }
 }

@@ -1,4 +1,4 @@
-//! Standard output and standard error of this process, and what is at their other ends.
+//! Standard output and standard error of this process, and whether they are terminals.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -65,7 +65,7 @@ impl Out {
         if !self.stdout_is_terminal {
             probe.use_stderr();
         }
-        // A terminal that does not know its width says 0.
+        // Some terminals report a width of 0.
         probe.width().filter(|columns| *columns > 0)
     }
 
@@ -85,7 +85,7 @@ impl Out {
         self.print(format!("{text}\n").as_bytes())
     }
 
-    /// Writes a line to standard error. That nobody reads it is no reason to fail.
+    /// Writes a line to standard error; failures are ignored.
     pub fn note(&self, text: &str) {
         self.note_raw(&format!("{text}\n"));
     }
@@ -109,7 +109,7 @@ impl Out {
         style::paint(&text, style::colour(state), self.has_colours(stream))
     }
 
-    /// Text that stands back, for standard output.
+    /// Dimmed text for standard output.
     pub fn dim(&self, text: &str) -> String {
         style::paint(text, Colour::Dim, self.has_colours(Stream::Stdout))
     }

@@ -1,4 +1,4 @@
-//! How jobs are named on the command line: `42`, `last`, `1-20`.
+//! Parses job selectors of the command line: `42`, `last`, `1-20`.
 
 use std::collections::HashSet;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use gaffer_protocol::rest::{Job, Page};
 use crate::client::{Client, Query};
 use crate::failure::Failure;
 
-/// The longest range: beyond it somebody probably slipped.
+/// The longest range; a longer one is probably a typing error.
 const MAX_RANGE: i64 = 10_000;
 
 /// One job.
@@ -17,7 +17,6 @@ const MAX_RANGE: i64 = 10_000;
 pub enum One {
     /// By its number.
     Number(JobId),
-    /// The latest.
     Last,
 }
 
@@ -33,7 +32,6 @@ pub enum Selector {
 /// A job that a selector means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chosen {
-    /// Which.
     pub job: JobId,
     /// Whether it was named itself. One that is only part of a range need not exist.
     pub named: bool,
@@ -48,7 +46,7 @@ impl FromStr for One {
             number => number
                 .parse()
                 .map(One::Number)
-                .map_err(|_| "expected the number of a job such as 42, or `last`".to_owned()),
+                .map_err(|_| "expected a job number such as 42, or `last`".to_owned()),
         }
     }
 }
@@ -63,7 +61,7 @@ impl FromStr for Selector {
         let first: JobId = first.parse().map_err(|_| expected())?;
         let last: JobId = last.parse().map_err(|_| expected())?;
         if first > last {
-            return Err(format!("the range goes down: write {last}-{first}"));
+            return Err(format!("the range is reversed: write {last}-{first}"));
         }
         if last.0 - first.0 >= MAX_RANGE {
             return Err(format!("a range has at most {MAX_RANGE} jobs"));
@@ -73,11 +71,11 @@ impl FromStr for Selector {
 }
 
 fn expected() -> String {
-    "expected the number of a job such as 42, a range such as 1-20, or `last`".to_owned()
+    "expected a job number such as 42, a range such as 1-20, or `last`".to_owned()
 }
 
 impl One {
-    /// The number; the latest job is asked for.
+    /// The number of a job; requests the latest for `last`.
     ///
     /// # Errors
     /// What the API or the network says; [`Failure::Usage`] if there is no job at all.
@@ -88,7 +86,7 @@ impl One {
                 let query: Query = vec![("limit", "1".to_owned())];
                 let page: Page<Job> = client.read(&["jobs"], &query).await?;
                 let latest = page.items.first().map(|job| job.id);
-                latest.ok_or_else(|| Failure::Usage("there is no job yet".to_owned()))
+                latest.ok_or_else(|| Failure::Usage("no jobs yet".to_owned()))
             }
         }
     }
@@ -135,7 +133,7 @@ mod tests {
         {
             assert!(read(text).is_err(), "{text}");
         }
-        assert_eq!(read("20-1"), Err("the range goes down: write 1-20".to_owned()));
+        assert_eq!(read("20-1"), Err("the range is reversed: write 1-20".to_owned()));
     }
 
     #[test]

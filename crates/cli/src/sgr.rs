@@ -1,4 +1,4 @@
-//! Lets the colours of a job's output through to the terminal, and nothing else that a terminal obeys.
+//! Filters the output of a job for terminals: passes text and colours, drops all other escape sequences.
 //!
 //! Kept are text in UTF-8, line ends, tabs, backspaces, carriage returns, and the sequences `ESC [ … m` that set colours
 //! and weights. Dropped are titles, clipboard, links, cursor movement, modes and every other control. What a sequence is
@@ -21,7 +21,7 @@ pub struct SgrFilter {
 enum State {
     #[default]
     Text,
-    /// In a character of so many more bytes.
+    /// Inside a character, with this many bytes left.
     Character(u8),
     /// After ESC.
     Escape,
@@ -62,7 +62,7 @@ impl SgrFilter {
         }
     }
 
-    /// Whether the output stands in some colour, which what follows on the terminal should not.
+    /// Whether a colour is active, which must be reset before other text.
     pub fn is_coloured(&self) -> bool {
         self.coloured
     }

@@ -1,18 +1,17 @@
-//! The signals that this process gets while it is attached to a job, and what each is to bring about.
+//! Signals that an attached command receives, and the action of each.
 
 use std::fs;
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What somebody wants of us.
+/// What a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// Ctrl-C.
     Interrupt,
     /// `kill`.
     Terminate,
-    /// The terminal went away.
     Hangup,
 }
 
@@ -38,7 +37,7 @@ impl Order {
     }
 }
 
-/// How far somebody's insisting has gone.
+/// How far repeated signals have escalated.
 #[derive(Debug, Default)]
 pub struct Insistence {
     stage: u8,
@@ -69,7 +68,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Starts to listen. A hangup that `nohup` had us ignore stays ignored.
+    /// Starts to listen. SIGHUP stays ignored under `nohup`.
     ///
     /// # Errors
     /// Those of the system.
@@ -82,7 +81,6 @@ impl Signals {
         })
     }
 
-    /// The next one.
     pub async fn next(&mut self) -> Order {
         let hangup = async {
             match &mut self.hangup {

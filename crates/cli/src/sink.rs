@@ -1,4 +1,4 @@
-//! Where a job's output goes: byte for byte to this process's own output, or made harmless for a terminal.
+//! Writes a job's output: unchanged, or filtered for a terminal.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -50,7 +50,7 @@ struct Lane {
     lines: usize,
 }
 
-/// What is to be written next.
+/// What to write next.
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
@@ -135,7 +135,7 @@ impl<'a> Sink<'a> {
     /// Gives a terminal back as it was: colours off, and a new line if a line of our own is to follow.
     pub fn close(&self, line_follows: bool) {
         let on_terminal = || [&self.stdout, &self.stderr].into_iter().filter(|lane| lane.is_terminal);
-        // The output itself has been written; a terminal that is gone by now needs no care.
+        // The output itself has been written; errors of a closed terminal are ignored.
         for lane in on_terminal().filter(|lane| lane.filter.as_ref().is_some_and(SgrFilter::is_coloured)) {
             let _ = (&*lane.handle).write_all(b"\x1b[0m");
         }

@@ -1,4 +1,4 @@
-//! Makes a job's specification from what the command line, a file or standard input say.
+//! Builds a job specification from options, a file or standard input.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,11 +1,10 @@
-//! Server-sent events, line by line, as far as the API uses them.
+//! Parses server-sent events, as far as the API uses them.
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Give it as `Last-Event-ID` to go on after it.
+    /// For `Last-Event-ID`, to resume after this event.
     pub id: Option<i64>,
-    /// Its data.
     pub data: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a process does before it opens anything.
+//! First step of each process, before it opens anything.
 
 use gaffer_worker::Hangup;
 use gaffer_worker::config::ApiKey;
@@ -9,8 +9,7 @@ use crate::commands::worker_key;
 use crate::config::{self, WorkerPart};
 use crate::failure::Failure;
 
-/// A server gets rid of what it inherited. Gives the key that the
-/// supervisor of a worker has to hand to its agents.
+/// A server drops inherited state. Returns the key that the supervisor passes to its agents.
 ///
 /// # Errors
 /// [`Failure::Local`] when the key cannot be read.

@@ -1,4 +1,4 @@
-//! The one line on standard error that tells a person what is going on, and goes when there is something better to see.
+//! The status line on standard error.
 
 use std::cell::Cell;
 

@@ -1,4 +1,4 @@
-//! Standard input of `gaffer run`: passed to the task with `-i`, and a word about it if it is not.
+//! Standard input of `gaffer run`: passed to the task with `-i`, otherwise a warning.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Seek as _};
@@ -28,8 +28,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Whether there is something to be read at standard input that nobody is going to read: data in a pipe, or in a file
-/// beyond where it stands. Reads nothing.
+/// Whether standard input has unread data: in a pipe, or in a file after the current position. Reads nothing.
 pub fn is_piped_in() -> bool {
     let stdin = io::stdin();
     if stdin.is_terminal() {
@@ -52,7 +51,7 @@ pub fn is_piped_in() -> bool {
 pub async fn pass_on(client: &Client, job: JobId, task: &str, status: &Status<'_>) {
     let passing = Passing { client, job, task, status, writer: Uuid::new_v4(), offset: 0 };
     if let Err(failure) = passing.run().await {
-        status.note(&format!("standard input is not passed on any more: {failure}"));
+        status.note(&format!("standard input is no longer passed to the command: {failure}"));
     }
     std::future::pending().await
 }
@@ -99,7 +98,7 @@ impl Passing<'_> {
                 self.client.write_stdin(self.job, self.task, self.writer, begin, piece.clone(), is_last);
             let StdinPosition { offset, state } = match taken.await {
                 Ok(position) => position,
-                // The task is over, or has another writer.
+                // The task has ended, or has another writer.
                 Err(failure) if failure.is_conflict() => return self.after(failure).await,
                 Err(failure) => {
                     patience.endure(failure, tell).await?;
@@ -113,10 +112,10 @@ impl Passing<'_> {
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 StdinState::Open if offset < begin => {
-                    // What came before is gone from here.
+                    // Earlier bytes are no longer available here.
                     let told = attach::stop(self.client, self.job).await?;
                     self.status.note(&format!(
-                        "the task began again, and its standard input cannot be repeated: {told}"
+                        "the task was restarted, and its standard input cannot be repeated: {told}"
                     ));
                     return Ok(false);
                 }
@@ -130,7 +129,7 @@ impl Passing<'_> {
         }
     }
 
-    /// The end of a task is told by its output; anything else is worth a word.
+    /// The output reports the end of the task; anything else needs a message.
     async fn after(&self, failure: Failure) -> Result<bool, Failure> {
         let job: gaffer_protocol::rest::Job =
             self.client.read(&["jobs", &self.job.to_string()], &Vec::new()).await?;

@@ -1,4 +1,4 @@
-//! Glyphs and colours of states, and text that cannot take the terminal over.
+//! Glyphs and colours of states; makes text safe for terminals.
 
 use std::borrow::Cow;
 
@@ -14,9 +14,9 @@ pub enum Colour {
     Green,
     /// It went wrong.
     Red,
-    /// Somebody should look.
+    /// Needs attention.
     Yellow,
-    /// It is under way.
+    /// In progress.
     Blue,
     /// It matters little.
     Dim,
@@ -53,7 +53,7 @@ enum Meaning {
 }
 
 impl Meaning {
-    /// The states of jobs are among those of tasks.
+    /// Job states are a subset of task states.
     fn of(state: &str) -> Meaning {
         let of_worker = || WorkerState::ALL.into_iter().find(|known| known.as_str() == state);
         match (state.parse(), of_worker()) {

@@ -1,4 +1,4 @@
-//! Tables: aligned columns without lines, cut to the width of a terminal, whole everywhere else.
+//! Aligned tables, cut to the width of a terminal.
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, Color, ColumnConstraint, ContentArrangement, Row, Table, Width};
@@ -30,7 +30,7 @@ impl Cell {
         Cell { colour: style::colour(state), ..Cell::text(format!("{} {state}", style::glyph(state))) }
     }
 
-    /// Text that stands back.
+    /// Dimmed text.
     pub fn dim(text: impl AsRef<str>) -> Cell {
         Cell { colour: Colour::Dim, ..Cell::text(text) }
     }

@@ -1,4 +1,4 @@
-//! Points and lengths of time, as people read them.
+//! Formats times and durations for people.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -7,10 +7,10 @@ use gaffer_protocol::elapsed;
 
 /// The master tells its time to the second, and that was a moment ago.
 const ALIKE: TimeDelta = TimeDelta::seconds(2);
-/// By so many milliseconds the master's clock is ahead of this one.
+/// Milliseconds by which the master's clock is ahead of this one.
 static MASTER_AHEAD_MILLIS: AtomicI64 = AtomicI64::new(0);
 
-/// Takes in what an answer's `Date` says. Ages are told by the clock that the times are from: the master's.
+/// Reads the `Date` of a response, because ages are shown by the master's clock.
 pub fn heard(date: &str) {
     if let Ok(theirs) = DateTime::parse_from_rfc2822(date) {
         let ahead = theirs.with_timezone(&Utc) - Utc::now();
@@ -25,7 +25,7 @@ pub fn now() -> DateTime<Utc> {
     Utc::now().checked_add_signed(ahead).unwrap_or_else(Utc::now)
 }
 
-/// `3m ago`; `in 3m` for what is to come.
+/// `3m ago`, or `in 3m`.
 pub fn ago(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
     elapsed::ago(then.timestamp_millis(), now.timestamp_millis())
 }

@@ -1,4 +1,4 @@
-//! The words of the command line; those that are no text are told with their position.
+//! Parses the command line, and reports arguments that are not UTF-8 with their position.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -33,7 +33,7 @@ fn complaint(words: &[OsString]) -> String {
     });
     let found: Vec<_> = wrong.chain(settings).collect();
     format!(
-        "{}\nWhat a job gets is text: let its script make other bytes, as with printf '\\351'",
+        "{}\nArguments must be UTF-8; create other bytes in a script, for example with printf '\\351'",
         found.join("\n")
     )
 }

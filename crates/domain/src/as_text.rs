@@ -1,4 +1,4 @@
-//! Types that are written and read as text wherever they are serialised.
+//! Types that are serialised as text.
 
 /// Serialises a type by its `Display` and reads it by its `FromStr`.
 macro_rules! as_text {

@@ -1,8 +1,7 @@
-//! How far a worker's wall clock is from the master's, measured over round trips.
+//! The offset of a worker's clock from the master's, measured over round trips.
 //!
-//! No length of time is the difference of two machines' clocks: how long something ran is told by one clock of the
-//! machine that ran it, which only goes forward, and when it was is told by the master's. What a worker says about *when*
-//! is corrected by what is measured here.
+//! No duration is the difference of two machines' clocks: run times are measured by the worker's monotonic clock, and
+//! times of events are the master's. Times that a worker reports are corrected by this offset.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use crate::quantity::Span;
 
 /// A worker whose clock is off by more than this is warned about.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
-/// So many samples are kept, of which the quickest counts.
+/// Number of kept samples; the fastest counts.
 const KEPT: usize = 8;
 /// Clocks wander a little between two samples.
 const WANDERS: Duration = Duration::from_millis(100);
@@ -24,7 +23,7 @@ const WANDERS: Duration = Duration::from_millis(100);
 pub struct ClockSample {
     /// How far the worker's clock is ahead; less than zero if it is behind.
     pub ahead: TimeDelta,
-    /// How long the messages were under way: the truth is within half of that.
+    /// Round-trip time; the offset is within half of it.
     pub round_trip: Duration,
 }
 
@@ -50,8 +49,8 @@ impl ClockSample {
             if self.ahead < TimeDelta::zero() { "behind" } else { "ahead of" },
         );
         Some(format!(
-            "its clock is {off} {direction} the master's: set it over the network (NTP). What it tells of times is \
-             corrected, but not the times of single lines of output"
+            "its clock is {off} {direction} the master's: synchronise it with NTP. Event times are \
+             corrected, timestamps of output lines are not"
         ))
     }
 }
@@ -61,7 +60,7 @@ impl ClockSample {
 pub struct ClockOffset(VecDeque<ClockSample>);
 
 impl ClockOffset {
-    /// Takes another sample. One that contradicts those before says that one of the clocks was set.
+    /// Adds a sample. A contradiction to earlier samples means that a clock was set.
     pub fn take(&mut self, sample: ClockSample) {
         if self.0.iter().any(|known| contradict(known, &sample)) {
             self.0.clear();
@@ -77,7 +76,7 @@ impl ClockOffset {
         self.0.iter().min_by_key(|sample| sample.round_trip)
     }
 
-    /// A time that the worker told, by the master's clock as far as that is known.
+    /// A time of the worker, converted to the master's clock as far as the offset is known.
     pub fn ours(&self, theirs: Time) -> Time {
         let ahead = self.best().map_or(TimeDelta::zero(), |sample| sample.ahead);
         theirs.checked_sub_signed(ahead).unwrap_or(theirs)

@@ -1,4 +1,4 @@
-//! Conditions on a worker's facts, such as `memory >= 8GiB and labels.gpu == a100`: read, written and checked.
+//! Constraints on facts of a worker, such as `memory >= 8GiB and labels.gpu == a100`: parsing, display, evaluation.
 //!
 //! ```text
 //! expression = all { "or" all }
@@ -49,7 +49,7 @@ pub use parse::{MAX_CONSTRAINT_BYTES, MAX_CONSTRAINT_DEPTH, is_resource_name};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Constraint(Expr);
 
-/// Its parts. Those of `All` and `Any` are two at least, and none of them is of the same kind.
+/// Its operands: `All` and `Any` have at least two, and none of them is of the same kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Expr {
     Any(Vec<Expr>),
@@ -70,9 +70,9 @@ pub enum Fact {
     Os,
     /// Version of the worker's program.
     Version,
-    /// Where it stands.
+    /// Datacenter of the worker.
     Datacenter,
-    /// What it is called.
+    /// Name of the worker.
     Name,
     /// Processors that it offers.
     Cpu,
@@ -86,7 +86,7 @@ pub enum Fact {
     Resource(String),
 }
 
-/// What is known of one worker.
+/// Facts of one worker.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(missing_docs, reason = "as in Fact")]
 pub struct Facts<'a> {

@@ -1,8 +1,8 @@
-//! What people write in YAML, TOML or JSON, read so that every scalar keeps its own text and every value its place.
+//! Parses YAML, TOML and JSON into one tree that keeps the text and the position of every value.
 //!
-//! The parsers of these languages turn `1.10` into a number and forget how it was written. Here a field that is a text
-//! gets the text that stands in the file, and only a field that is a number reads it as one. A key that is written
-//! twice is refused in all three languages, and so is what would cost more memory than its text is worth.
+//! Usual parsers turn `1.10` into a number and lose how it was written. Here a text field gets the source text, and only
+//! a numeric field parses a number. Duplicate keys are refused in all three languages, and so are documents whose values
+//! cost far more memory than their text.
 
 mod json;
 mod numbers;
@@ -43,10 +43,10 @@ pub struct Place {
     pub column: u32,
 }
 
-/// One value, and where it stands if it was written in a text.
+/// A value, with its position if it comes from a text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Value {
-    /// What it is.
+    /// Its data.
     pub data: Data,
     /// Where it begins.
     pub place: Option<Place>,
@@ -90,7 +90,7 @@ pub enum ScalarKind {
 pub struct Entry {
     /// Its name, as it was written.
     pub key: String,
-    /// Where the name stands.
+    /// Position of the name.
     pub place: Option<Place>,
     /// Its value.
     pub value: Value,
@@ -103,7 +103,7 @@ pub struct SyntaxError {
     pub place: Option<Place>,
     /// The value at fault as a JSON pointer, for a mistake that is in a single one: a key that is written twice.
     pub pointer: Option<String>,
-    /// What is wrong.
+    /// The mistake.
     pub message: String,
 }
 
@@ -117,7 +117,7 @@ impl Language {
         }
     }
 
-    /// JSON or TOML if it looks like it, else YAML: for a text that does not say what it is.
+    /// Detects the language of a text: JSON or TOML if it looks like it, otherwise YAML.
     pub fn guess(text: &str) -> Language {
         let text = crate::text::without_bom(text);
         let inside = text.trim_start().strip_prefix('{').map(str::trim_start);
@@ -222,7 +222,7 @@ impl Value {
         matches!(&self.data, Data::Scalar(scalar) if scalar.kind == ScalarKind::Text)
     }
 
-    /// The own text of a scalar, whatever its language takes it for; none for null.
+    /// The source text of a scalar, whatever its type; none for null.
     pub fn as_text(&self) -> Option<&str> {
         match &self.data {
             Data::Scalar(scalar) if scalar.kind != ScalarKind::Null => Some(&scalar.text),
@@ -243,7 +243,7 @@ impl Value {
         self.entry(key).map(|entry| &entry.value)
     }
 
-    /// Where the value stands that a JSON pointer means: in an object, where its key does.
+    /// The position of the value at a JSON pointer; in an object, that of its key.
     pub fn place_of(&self, pointer: &str) -> Option<Place> {
         let mut value = self;
         let mut place = self.place;
@@ -347,7 +347,7 @@ struct Budget {
 }
 
 impl Budget {
-    /// Takes so many values and bytes of text off.
+    /// Subtracts this many values and bytes of text.
     fn spend(&mut self, values: usize, text_bytes: usize, place: Place) -> Result<(), SyntaxError> {
         self.values += values;
         self.text_bytes += text_bytes;

@@ -1,4 +1,4 @@
-//! Numbers that name things, each of a type of its own so that they cannot be mixed up.
+//! Numeric ids, one type each, so that they cannot be mixed up.
 
 use std::fmt;
 use std::str::FromStr;
@@ -51,7 +51,7 @@ id! {
 
 /// The text was not a positive whole number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected a positive whole number, like 42")]
+#[error("expected a positive integer such as 42")]
 pub struct InvalidId;
 
 /// One execution of a task. The number is the fence: what is said of an older attempt changes nothing.

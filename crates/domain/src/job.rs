@@ -1,24 +1,24 @@
-//! What a job is as a whole: its state follows from its tasks' states and from whether somebody asked it to stop.
+//! The state of a job, derived from the states of its tasks and from stop requests.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::task::StateName;
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum JobState {
     /// No task of it has started yet.
     Pending,
-    /// Some task has started and not all are over.
+    /// At least one task has started, and not all have ended.
     Running,
-    /// Somebody asked it to stop and not all tasks are over.
+    /// A stop was requested, and not all tasks have ended.
     Stopping,
     /// Every task completed.
     Completed,
-    /// All tasks are over and at least one failed.
+    /// All tasks have ended and at least one failed.
     Failed,
-    /// All tasks are over, none failed, at least one was cancelled.
+    /// All tasks have ended, none failed, at least one was cancelled.
     Cancelled,
 }
 
@@ -94,7 +94,7 @@ impl FromStr for JobState {
 
 /// The text is not the name of a job state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a job state; there are pending, running, stopping, completed, failed and cancelled")]
+#[error("not a job state; expected pending, running, stopping, completed, failed or cancelled")]
 pub struct UnknownJobState;
 
 /// How many tasks are in which state. Kept by adding and subtracting, never by counting rows; as differences they may

@@ -1,4 +1,4 @@
-//! The numbers that keep two attempts of a task from executing at once, and why they suffice.
+//! The timing constants that prevent two concurrent attempts of a task, with the proof.
 //!
 //! # The lease
 //!
@@ -42,14 +42,15 @@ use crate::quantity::Span;
 pub const HEARTBEAT_INTERVAL: Span = Span::from_millis(5_000);
 /// A connection on which nothing arrives for this time is closed.
 pub const SILENCE_LIMIT: Span = Span::from_millis(15_000);
-/// The master waits so much longer than `lost_after` before it declares an attempt lost: the worker, which starts its
-/// count no later, has killed the attempt by then. See [the lease](self#the-lease).
+/// Extra time that the master waits after `lost_after` before it declares an attempt lost: the worker, which starts
+/// counting no later, has killed the attempt by then. See [the lease](self#the-lease).
 pub const LOST_MARGIN: Span = Span::from_millis(5_000);
-/// Two clocks may run apart by this share; the master waits so much of `lost_after` longer, beside [`LOST_MARGIN`].
+/// Maximum relative drift of two clocks; the master waits this share of `lost_after` longer, beside
+/// [`LOST_MARGIN`].
 pub const CLOCK_DRIFT: f64 = 0.001;
 /// The shortest `lost_after` that a job may ask for: one heartbeat and its answer may get lost.
 pub const SHORTEST_LOST_AFTER: Span = Span::from_secs(10);
-/// How long a leader may be silent before another master takes over, unless its operator says otherwise.
+/// Default time without confirmation after which another master takes over.
 pub const LEADER_LEASE: Span = Span::from_secs(20);
 /// What operators may set as [`LEADER_LEASE`].
 pub const LEADER_LEASES: std::ops::RangeInclusive<Span> = Span::from_secs(2)..=Span::from_secs(600);
@@ -69,7 +70,7 @@ pub struct LeaderTimes {
 }
 
 impl LeaderTimes {
-    /// Those of a leader with that lease.
+    /// The times for a given lease.
     pub const fn of(lease: Span) -> LeaderTimes {
         LeaderTimes { lease }
     }
@@ -94,18 +95,18 @@ impl LeaderTimes {
         self.part(3, 4)
     }
 
-    /// Another master that knows that the leader's connection is gone gives it so long to come back.
+    /// Grace for a leader whose connection is known to be gone.
     pub const fn vacant_after(self) -> Span {
         self.part(1, 4)
     }
 
-    /// Another master takes over from a leader that was silent for so long.
+    /// Time without confirmation after which another master takes over.
     pub const fn takeover_after(self) -> Span {
         self.lease
     }
 
-    /// How far in the future a new leader lets the absences of workers begin, if its predecessor has been silent for so
-    /// long, as far as it knows, and did not step down by itself.
+    /// How far in the future a new leader starts the absences of workers, given how long its predecessor has been
+    /// silent, if it did not step down.
     pub fn absence_grace(self, silent_for: Span) -> Span {
         let window = drifted(self.trust_window(), 1);
         Span::from_millis(window.as_millis().saturating_sub(silent_for.as_millis()))
@@ -119,9 +120,9 @@ impl LeaderTimes {
 /// What a master that does not lead knows of the one that does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaderSeen {
-    /// The leader stepped down by itself.
+    /// The leader stepped down.
     pub released: bool,
-    /// Nobody holds the leader's lock any more: its connection is gone.
+    /// The leader's lock is free: its connection is gone.
     pub lock_is_free: bool,
     /// This is the first look that this process takes.
     pub is_first_look: bool,
@@ -137,7 +138,7 @@ impl LeaderSeen {
     }
 }
 
-/// A time by a clock that may be slow, in milliseconds rounded up, and so many more.
+/// A time plus a duration, in milliseconds rounded up, by a clock that may be slow.
 fn drifted(span: Span, more_millis: u64) -> Span {
     let drift = (span.as_millis() as f64 * CLOCK_DRIFT).ceil() as u64;
     Span::from_millis(span.as_millis().saturating_add(drift).saturating_add(more_millis))

@@ -1,7 +1,9 @@
-//! The rules of gaffer: what a job, a task and a worker are, which state follows which, and who runs where.
+//! The rules of gaffer: jobs, tasks, workers, state transitions and placement.
 //!
-//! Everything here is pure. Nothing reads a clock, a file, a socket or a database: time is an argument, and what
-//! is decided comes back as a value that somebody else carries out.
+//! Everything here is pure. Nothing reads a clock, a file, a socket or a database: time is an argument, and a
+//! decision is returned as a value that the caller carries out.
+
+#![warn(missing_docs)]
 
 mod as_text;
 pub mod clocks;
@@ -29,5 +31,5 @@ pub mod worker;
 
 pub use id::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};
 
-/// A point in time, by the wall clock of whoever states it. Leases are judged by the database's clock only.
+/// A point in time by the wall clock of its source. Only the database's clock judges leases.
 pub type Time = chrono::DateTime<chrono::Utc>;

@@ -1,26 +1,24 @@
-//! Which tasks leave the worker that they execute on: what a draining worker still has, and services that would be much
-//! better off elsewhere.
+//! Decides which tasks leave their worker: tasks of draining workers, and services that fit much better elsewhere.
 //!
 //! # Draining
 //!
-//! [`leave`] is asked again and again while a worker drains. Services go first, each as soon as another worker has room
-//! for it beside what is on its way already, and of one definition one after the other: the next when the last one
-//! executes again. Batch tasks that are to move (`on_drain: move`) go when there is room; the others end where they are.
-//! What is still there at the deadline goes then, wherever it may land.
+//! [`leave`] is called repeatedly while a worker drains. Services go first, each when another worker has room for it
+//! beside moves in progress; tasks of one definition go one after the other, the next when the last one runs again.
+//! Batch tasks with `on_drain: move` go when there is room; others finish where they are. Tasks that remain at the
+//! deadline move, wherever they may land.
 //!
 //! # Rebalancing
 //!
-//! [`rebalance`] moves one task of a service at a time, never of a batch job, and only where all of this holds:
-//! - Nothing of the project is on the move, and no service of it waits for a worker.
-//! - The task has executed on a worker that takes work, and the other worker has been connected, for as long as it takes
-//!   to settle.
+//! [`rebalance`] moves one task of a service at a time, never of a batch job, and only if all of this holds:
+//! - No task of the project is moving, and no service of it waits for a worker.
+//! - The task has run on a worker that accepts tasks, and the other worker has been connected, for the settling time.
 //! - Its strategy would choose the other worker if the task were placed anew.
-//! - The *gain* is at least [`LEAST_GAIN`]: how much less full the fullest resource of the other worker would be, with
-//!   the task, than that of the present one is, and Σ weight / 100 of the affinities that only the other one meets.
-//!   `binpack` and `round_robin` do not mind full workers: there, affinities count alone.
+//! - The *gain* is at least [`LEAST_GAIN`]: the difference of the fullest resource between the present worker and the
+//!   other one with the task, plus Σ weight / 100 of the affinities that only the other one meets. `binpack` and
+//!   `round_robin` do not avoid full workers, so there only affinities count.
 //! - Or the definition is spread, and the values of its fact are out of balance by two tasks or more.
 //!
-//! That damps it: back where it came from, a task would lose what it has just gained, so it never returns by itself.
+//! Moving back would lose the gain, so tasks do not oscillate.
 
 #[cfg(test)]
 mod tests;
@@ -47,7 +45,7 @@ pub struct Tenant<'a> {
     pub task: TaskId,
     /// Its present attempt.
     pub attempt: u32,
-    /// What it belongs to.
+    /// Its project and owner.
     pub definition: DefinitionRef,
     /// Whose it is.
     pub project: ProjectId,
@@ -55,11 +53,11 @@ pub struct Tenant<'a> {
     pub worker: WorkerId,
     /// Since when.
     pub since: Time,
-    /// What it needs.
+    /// Its requirements.
     pub needs: &'a Requirements,
     /// Whether it is kept running.
     pub kind: JobKind,
-    /// What it does when its worker drains, if it is no service.
+    /// What a batch task does when its worker drains.
     pub on_drain: OnDrain,
     /// Whether it may be moved where its worker does not drain.
     pub may_rebalance: bool,
@@ -83,9 +81,9 @@ pub struct Move {
 pub enum Why {
     /// Its worker drains.
     Drains,
-    /// Its worker drains, and the deadline is over.
+    /// Its worker drains, and the deadline has passed.
     Deadline,
-    /// It would gain so much elsewhere.
+    /// The gain elsewhere.
     Gain {
         /// Where.
         to: WorkerId,
@@ -96,14 +94,14 @@ pub enum Why {
     Spread {
         /// Where.
         to: WorkerId,
-        /// So many are where it is.
+        /// Number of tasks at its present value.
         here: u32,
-        /// So many are there.
+        /// Number of tasks at the new value.
         there: u32,
     },
 }
 
-/// What is on its way already.
+/// Moves in progress.
 #[derive(Debug, Clone, Default)]
 pub struct UnderWay<'a> {
     /// The definitions of services of which a task leaves a worker, or has left one and does not execute yet.
@@ -112,8 +110,8 @@ pub struct UnderWay<'a> {
     pub unplaced: Vec<(ProjectId, &'a Requirements)>,
 }
 
-/// The tasks that leave draining workers now. `drains` has the deadline of each worker that drains. What is to move, and
-/// what is on its way, is counted in `offers`, where it may land.
+/// The tasks that should leave draining workers now. `drains` has the deadline of each draining worker. Moves, also
+/// those in progress, are counted in `offers` where they may land.
 pub fn leave(
     tenants: &[Tenant<'_>],
     drains: &BTreeMap<WorkerId, Option<Time>>,
@@ -152,7 +150,7 @@ pub fn leave(
     moves
 }
 
-/// Counts a task where it may land. False if nobody has room for it.
+/// Counts a task where it may land. False if no worker has room for it.
 fn land(
     needs: &Requirements,
     project: ProjectId,
@@ -191,7 +189,7 @@ pub fn rebalance(
     best.map(|(_, best)| best)
 }
 
-/// Places a task as if it did not execute yet. Says what it gains if that leads elsewhere. The offers are as before then.
+/// Places a task as if it did not run yet. Returns its gain if that leads elsewhere. Restores the offers.
 fn gain_of(
     tenant: &Tenant<'_>,
     settled: &BTreeSet<WorkerId>,
@@ -200,7 +198,7 @@ fn gain_of(
 ) -> Option<(f64, Why)> {
     let Tenant { needs, project, worker, .. } = *tenant;
     let here = offers.iter().position(|offer| offer.worker == worker)?;
-    // Where nothing new is taken, what there is stays; where nobody is, nobody could be told.
+    // A worker without new tasks keeps what it has; a disconnected worker cannot be told.
     if offers[here].state != WorkerState::Online {
         return None;
     }

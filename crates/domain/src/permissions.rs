@@ -1,8 +1,8 @@
-//! Who may do what: one list. Whoever acts for somebody asks it before anything else.
+//! The list of who may do what; every operation checks it first.
 
 use std::fmt;
 
-/// What somebody is to an installation.
+/// The role of an actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// A user of the first project, whose key or browser session it is: the installation is theirs.
@@ -13,7 +13,7 @@ pub enum Role {
     Worker,
 }
 
-/// What somebody may do in their project; what says so is about the whole installation.
+/// An action in the actor's project, unless its name says that it concerns the whole installation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Read jobs, tasks, output, history, workers and the queue.
@@ -22,7 +22,7 @@ pub enum Action {
     SubmitJob,
     /// Stop a job.
     StopJob,
-    /// Delete a job that is over.
+    /// Delete a finished job.
     DeleteJob,
     /// Send a signal to a task.
     SignalTask,
@@ -30,7 +30,7 @@ pub enum Action {
     WriteToTask,
     /// Let a worker drain, cordon it, or let it take work again.
     DirectWorker,
-    /// Remove a worker that is gone.
+    /// Remove a disconnected worker.
     RemoveWorker,
     /// List keys, without what they are.
     ListKeys,

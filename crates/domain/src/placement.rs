@@ -1,4 +1,4 @@
-//! Who runs where: [`feasible`], then [`score`], then the lowest score wins; each step can be explained.
+//! Placement: [`feasible`], then [`score`]; the lowest score wins, and each step can be explained.
 
 mod feasible;
 mod help;
@@ -30,25 +30,25 @@ pub use worker_snapshot::{Lasting, Measured, READING_GOOD_FOR, Taken, WorkerSnap
 /// How far ahead of its capacity a worker is given work: as much as it runs in this time, so that short tasks never
 /// wait for a message to travel.
 pub const BACKLOG_HORIZON: Span = Span::from_millis(1_000);
-/// What has waited on a worker for so long was a wrong guess, and is taken back for others.
+/// A task queued on a worker for longer than this was a wrong estimate, and is returned.
 pub const TAKE_BACK_AFTER: Span = Span::from_millis(3_000);
 /// The most tasks that wait on one worker, however short they are.
 pub const MAX_BACKLOG: u32 = 512;
 
-/// What is asked of one pass for one class.
+/// The input of a pass for one class.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// What each task needs.
     pub needs: &'a Requirements,
     /// Whose they are.
     pub project: ProjectId,
-    /// At most so many are placed.
+    /// Maximum number of placements.
     pub tasks: usize,
     /// How long attempts of the class ran lately; none if that is not known.
     pub mean_run: Option<Duration>,
     /// How workers are scored where the needs do not say.
     pub strategy: Strategy,
-    /// The worker that was last chosen for the project: *round_robin* goes on after it.
+    /// The worker chosen last for the project: *round_robin* continues after it.
     pub last: Option<WorkerId>,
     /// For the receipts.
     pub now: Option<Time>,

@@ -1,4 +1,4 @@
-//! What follows the end of an attempt: done, failed, or another try, and when.
+//! What follows the end of an attempt: completed, failed, or a retry and its time.
 
 use chrono::TimeDelta;
 
@@ -37,12 +37,12 @@ pub enum Next {
     },
 }
 
-/// Decides what follows `end`, for a task that nobody asked to stop.
+/// Decides what follows `end`, for a task without a stop request.
 pub fn after_end(restart: &Restart, repeats: Repeats, end: &AttemptEnd, now: Time) -> Next {
     let reason = end.reason();
     let wanted = match end {
         AttemptEnd::Lost { .. } => restart.on_lost == OnLost::Restart,
-        // Nobody asked for it, so the task is not to blame; but only a task that may be repeated is.
+        // The task is not to blame, but it is repeated only if it may be.
         AttemptEnd::Stopped { .. } => restart.policy != RestartPolicy::Never,
         _ => match restart.policy {
             RestartPolicy::Never => false,
@@ -65,7 +65,7 @@ pub fn after_end(restart: &Restart, repeats: Repeats, end: &AttemptEnd, now: Tim
     }
 }
 
-/// The count that applies now: a window that is over starts anew.
+/// The current count: an expired window restarts it.
 fn in_window(restart: &Restart, repeats: Repeats, now: Time) -> Repeats {
     match (restart.within, repeats.since) {
         (Some(within), Some(since)) if (now - since).num_milliseconds() >= within.as_millis() as i64 => {
@@ -107,7 +107,7 @@ mod tests {
         AttemptEnd::Exited { code: 1 }
     }
 
-    /// What is counted after failures at these seconds; none once it fails for good.
+    /// The counts after failures at these seconds; none once it fails for good.
     fn after_failures_at(restart: &Restart, times: &[i64]) -> Option<Repeats> {
         times.iter().try_fold(Repeats::default(), |repeats, secs| {
             match after_end(restart, repeats, &failed(), at(*secs)) {

@@ -1,4 +1,4 @@
-//! Amounts with units: processors, bytes and lengths of time, read from the forms that people write.
+//! Quantities with units: CPUs, bytes and durations, with their parsers.
 
 use std::fmt::{self, Display, Formatter};
 use std::marker::PhantomData;
@@ -34,13 +34,13 @@ pub struct Span {
     millis: u64,
 }
 
-/// Why a text is not an amount: a sentence that says what is wrong and shows a right form.
+/// Why a text is not an amount: a sentence with a valid example.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct QuantityError(String);
 
 impl Cpu {
-    /// So many thousandths of a processor.
+    /// Thousandths of a CPU.
     pub const fn from_millis(millis: u32) -> Cpu {
         Cpu { millis }
     }
@@ -60,7 +60,7 @@ impl Cpu {
         Cpu { millis: self.millis.saturating_add(other.millis) }
     }
 
-    /// What is left, or nothing.
+    /// The difference, at least 0.
     pub const fn saturating_sub(self, other: Cpu) -> Cpu {
         Cpu { millis: self.millis.saturating_sub(other.millis) }
     }
@@ -77,7 +77,7 @@ impl Bytes {
         Bytes(self.0.saturating_add(other.0))
     }
 
-    /// What is left, or nothing.
+    /// The difference, at least 0.
     pub const fn saturating_sub(self, other: Bytes) -> Bytes {
         Bytes(self.0.saturating_sub(other.0))
     }
@@ -93,12 +93,12 @@ impl Span {
     /// A hundred years: far enough for everything, near enough that no date overflows by adding it.
     pub const MAX: Span = Span { millis: 36_500 * MILLIS_PER_DAY };
 
-    /// So many milliseconds, at most [`Span::MAX`].
+    /// Milliseconds, at most [`Span::MAX`].
     pub const fn from_millis(millis: u64) -> Span {
         Span { millis: if millis > Span::MAX.millis { Span::MAX.millis } else { millis } }
     }
 
-    /// So many seconds, at most [`Span::MAX`].
+    /// Seconds, at most [`Span::MAX`].
     pub const fn from_secs(secs: u64) -> Span {
         Span::from_millis(secs.saturating_mul(1000))
     }
@@ -163,8 +163,8 @@ impl FromStr for Bytes {
     }
 }
 
-/// How many bytes a unit stands for. `k`, `M`… are decimal as in `kB`. A small `m` is nothing: elsewhere it is
-/// a thousandth, or 1024², and nobody should have to guess.
+/// Bytes of a unit. `k`, `M`… are decimal, as in `kB`. A lone `m` is refused, because elsewhere it is a thousandth
+/// or 1024².
 fn byte_unit(name: &str) -> Option<u64> {
     if name.is_empty() || name.eq_ignore_ascii_case("B") {
         return Some(1);
@@ -343,7 +343,7 @@ impl Decimal {
         Ok((Decimal { scaled, is_zero }, rest.trim_start()))
     }
 
-    /// The number of smallest units in so many units of the given size, to the nearest one.
+    /// The number of smallest units in an amount of units of the given size, rounded to the nearest.
     fn times(&self, unit: u64) -> Result<u64, Flaw> {
         let product = self.scaled.saturating_mul(u128::from(unit));
         let rounded = product.saturating_add(Decimal::ONE / 2) / Decimal::ONE;

@@ -1,24 +1,24 @@
-//! Who goes first: which waiting tasks are placed in a pass, in what order, and what each of the others waits for.
+//! The order of waiting tasks in a pass, and the reason for each task that is not placed.
 //!
-//! Tasks wait by class, and a pass looks at classes and workers, never at tasks one by one:
-//! 1. The highest priority goes first, always.
-//! 2. Among equals, the project with the least *share* of its own workers goes next; in it, the owner with the least.
-//! 3. Of one owner, the class that has waited longest.
+//! Tasks wait by class, and a pass looks at classes and workers, never at single tasks:
+//! 1. Higher priority first.
+//! 2. Within a priority, the project with the smallest *share* of its workers goes next, and in it the owner with the
+//!    smallest share.
+//! 3. For one owner, the class that has waited longest.
 //!
-//! So whoever submits a hundred thousand tasks has one task placed, then another one's only task is placed, and so on.
+//! So 100,000 tasks of one user cannot starve another's single task.
 //!
-//! The share is the dominant one (Ghodsi, Zaharia, Hindman, Konwinski, Shenker, Stoica, *Dominant Resource Fairness*,
-//! NSDI 2011, §4.1): the largest, over all resources, of what somebody's live attempts have reserved to what the
-//! project's connected workers have in all. Attempts count as a resource too, of which a worker has
-//! [`MAX_BACKLOG`](crate::placement::MAX_BACKLOG): so tasks that reserve nothing are shared fairly as well. Of equal
-//! shares, fewer attempts go first, then who was served longest ago (or where there is place for one task only, its end
-//! would make all shares equal, and the same one would go first for ever), then the lower number or name.
+//! The share is the dominant share (Ghodsi, Zaharia, Hindman, Konwinski, Shenker, Stoica, *Dominant Resource Fairness*,
+//! NSDI 2011, §4.1): the largest, over all resources, of what the owner's live attempts have reserved, relative to the
+//! total of the project's connected workers. Attempts count as a resource too, of which a worker has
+//! [`MAX_BACKLOG`](crate::placement::MAX_BACKLOG), so tasks without reservations are shared fairly as well. Ties go to
+//! fewer attempts, then to the owner served longest ago (otherwise, with room for a single task, its end would make all
+//! shares equal and the same owner would always win), then to the lower number or name.
 //!
-//! A class that fits nowhere, or whose concurrency group is full, does not hold up those behind it: that keeps workers
-//! busy. But if it has waited for [`KEPT_AFTER`] and some worker could run its task beside the services that it has, the one
-//! that lacks the least for it is *kept*: what the task needs counts as reserved there, and nothing waits there for room. So
-//! those behind get what it does not need, and many small tasks do not keep a large one waiting for ever. Of a project's
-//! workers no more than a quarter are kept, but at least one.
+//! A class that fits nowhere, or whose concurrency group is full, does not block those behind it. But if it has waited
+//! for [`KEPT_AFTER`] and a worker could run its task beside the services there, the worker that lacks least is
+//! *reserved*: the task's requirements count as reserved there, and nothing else waits there for room. So small tasks
+//! cannot starve a large one. At most a quarter of a project's workers are reserved, but at least one.
 
 mod line;
 mod share;
@@ -39,9 +39,9 @@ use crate::{ProjectId, Time, WorkerId};
 pub use line::{Line, lines};
 pub use share::{InUse, Use};
 
-/// What has waited for so long and fits nowhere has a worker kept for it.
+/// After waiting this long without a fit, a class gets a reserved worker.
 pub const KEPT_AFTER: Span = Span::from_millis(300_000);
-/// Of so many workers of a project, one may be kept.
+/// One in this many workers of a project may be reserved.
 const ONE_KEPT_OF: u32 = 4;
 
 /// Whether what has waited since then may have a worker kept for it.
@@ -62,7 +62,7 @@ pub struct Class<'a> {
     pub priority: i16,
     /// What each of them needs.
     pub needs: &'a Requirements,
-    /// So many wait.
+    /// Number of waiting tasks.
     pub pending: usize,
     /// When the first of them could have been placed.
     pub since: Time,
@@ -73,7 +73,7 @@ pub struct Class<'a> {
 /// How a pass is made.
 #[derive(Debug, Clone, Copy)]
 pub struct PassOptions {
-    /// At most so many tasks are placed.
+    /// Maximum number of placements.
     pub most: usize,
     /// How workers are scored where the needs do not say.
     pub strategy: Strategy,
@@ -81,7 +81,7 @@ pub struct PassOptions {
     pub now: Option<Time>,
 }
 
-/// Whose turn it was: what passes remember of each other. To forget it costs somebody a turn, and nothing else.
+/// Turns, as passes remember them. Losing them costs somebody a turn.
 #[derive(Debug, Clone, Default)]
 pub struct Turns {
     /// Counts the tasks that were placed.
@@ -97,12 +97,12 @@ struct ProjectTurns {
 }
 
 impl Turns {
-    /// The worker that was last chosen for a project, after which *round_robin* goes on.
+    /// The worker chosen last for a project, after which *round_robin* continues.
     pub fn last_chosen(&self, project: ProjectId) -> Option<WorkerId> {
         self.projects.get(&project)?.last_chosen
     }
 
-    /// A task of somebody was placed.
+    /// Records a placed task.
     pub fn note(&mut self, project: ProjectId, owner: &str, worker: WorkerId) {
         self.count += 1;
         let project = self.projects.entry(project).or_default();
@@ -166,13 +166,13 @@ pub struct Deferred {
 /// What tasks wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitReason {
-    /// No worker can take one now; [`feasible`](crate::placement::feasible) says of each why.
+    /// No worker can run one now; [`feasible`](crate::placement::feasible) gives the reason for each.
     NoWorker,
     /// As many attempts of their concurrency group are live as may be.
     Concurrency {
-        /// So many.
+        /// Live attempts.
         live: u32,
-        /// So many may be.
+        /// Limit.
         limit: u32,
     },
 }
@@ -211,7 +211,7 @@ pub fn decide(
             break;
         }
     }
-    // What is kept is kept for this pass: the next one decides anew.
+    // A reservation lasts for this pass; the next one decides again.
     for (at, needs) in pass.kept_at {
         offers[at].kept = false;
         offers[at].unreserve(needs);
@@ -234,7 +234,7 @@ struct Pass<'a> {
     decision: Decision,
 }
 
-/// What changes as a pass goes on.
+/// The mutable state of a pass.
 struct State<'s> {
     in_use: &'s mut InUse,
     turns: &'s mut Turns,
@@ -266,10 +266,10 @@ struct ProjectLine<'a> {
     waiting: BTreeSet<(Share, usize)>,
 }
 
-/// Why a turn is over.
+/// Why a turn ended.
 #[derive(PartialEq)]
 enum End {
-    /// Somebody else has the lower share now.
+    /// Another user has the smaller share now.
     Passed,
     /// All of the class is placed.
     Done,

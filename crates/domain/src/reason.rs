@@ -1,4 +1,4 @@
-//! Why something ended: the one vocabulary for API, CLI, pages and history.
+//! Reason codes of ends: one vocabulary for API, CLI, pages and history.
 
 use std::fmt;
 use std::str::FromStr;
@@ -188,17 +188,15 @@ impl LostCause {
         match self {
             LostCause::OutOfContact => "the worker was out of contact for longer than lost_after",
             LostCause::LeaseExpired => {
-                "the worker could not reach the master for lost_after and stopped the task"
+                "the worker could not reach the master for lost_after, so it stopped the task"
             }
             LostCause::Rebooted => "the worker's machine was restarted",
-            LostCause::WorkerRestarted => {
-                "the worker's process was restarted and ended what it had been running"
-            }
+            LostCause::WorkerRestarted => "the worker process was restarted and stopped its tasks",
             LostCause::WorkerShutDown => "the worker was shut down",
-            LostCause::DaemonGone => "the Docker daemon was stopped and took the container with it",
-            LostCause::ContainerRemoved => "somebody else than gaffer removed the container",
-            LostCause::NotHeld => "the worker no longer knew of the attempt",
-            LostCause::EndRefused => "the attempt ended, but the database refused its worker's report",
+            LostCause::DaemonGone => "the Docker daemon was stopped, and the container with it",
+            LostCause::ContainerRemoved => "the container was removed outside gaffer",
+            LostCause::NotHeld => "the worker does not know the attempt any more",
+            LostCause::EndRefused => "the attempt ended, but the database refused the worker's report",
         }
     }
 }
@@ -224,7 +222,7 @@ impl AttemptEnd {
                 ReasonCode::Stopped,
                 match process {
                     None => "stopped before it started".to_owned(),
-                    Some(ProcessEnd::Code(code)) => format!("stopped; it exited with code {code}"),
+                    Some(ProcessEnd::Code(code)) => format!("stopped, exited with code {code}"),
                     Some(ProcessEnd::Signal(signal)) => format!("stopped with {}", signal_name(*signal)),
                 },
             ),
@@ -314,11 +312,11 @@ mod tests {
             ),
             (not_found, "start_failed: no program named trane", Some(127), None),
             (stopped(None), "stopped: stopped before it started", None, None),
-            (stopped(Some(ProcessEnd::Code(0))), "stopped: stopped; it exited with code 0", Some(0), None),
+            (stopped(Some(ProcessEnd::Code(0))), "stopped: stopped, exited with code 0", Some(0), None),
             (stopped(Some(ProcessEnd::Signal(15))), "stopped: stopped with SIGTERM (15)", None, Some(15)),
             (
                 lost,
-                "lost_worker: the worker could not reach the master for lost_after and stopped the task",
+                "lost_worker: the worker could not reach the master for lost_after, so it stopped the task",
                 None,
                 None,
             ),

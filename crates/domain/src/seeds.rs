@@ -1,4 +1,4 @@
-//! For tests that follow many random courses: each course has a seed, and one that fails says which it was.
+//! Seeds for randomised tests; a failure prints its seed.
 
 #![allow(clippy::print_stderr)]
 

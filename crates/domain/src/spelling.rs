@@ -1,6 +1,6 @@
-//! Guesses what was meant by a misspelt name.
+//! Suggests the nearest known name for a misspelt one.
 
-/// Longer names are nobody's typing mistake, and comparing them costs time.
+/// Longer names are not typing errors, and comparing them costs time.
 const MAX_COMPARED_LEN: usize = 64;
 
 /// The candidate that is spelled most like `name`, if one is close.

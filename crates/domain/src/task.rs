@@ -1,4 +1,4 @@
-//! The life of a task: its states, what can happen to it, and [`apply`], the only place where a state is decided.
+//! The states of a task, its events, and [`apply`], the only place where a task's state is decided.
 //!
 //! | state | dependencies met | dependency failed | placed | started | returned | ended | stop requested | move requested |
 //! |---|---|---|---|---|---|---|---|---|
@@ -33,11 +33,11 @@ pub struct Task {
     pub attempt: u32,
     /// Repeats so far.
     pub repeats: Repeats,
-    /// Where it stands.
+    /// Its state.
     pub state: TaskState,
 }
 
-/// Where a task stands, with exactly the data that the state has.
+/// The state of a task, with exactly the data of that state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskState {
     /// Waits for other tasks.
@@ -63,7 +63,7 @@ pub enum TaskState {
         /// When the attempt started.
         since: Time,
     },
-    /// Somebody asked for its end; the worker has not confirmed it yet.
+    /// A stop was requested; the worker has not confirmed it yet.
     Stopping {
         /// Where.
         worker: WorkerId,
@@ -110,7 +110,7 @@ pub enum StateName {
 /// Who wanted a stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopCause {
-    /// Shown as the reason's message once it is over: "stopped by ana".
+    /// Becomes the message of the reason: "stopped by ana".
     pub message: String,
     /// What the stop is for.
     pub then: AfterStop,
@@ -119,7 +119,7 @@ pub struct StopCause {
 /// What becomes of a task once its attempt is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterStop {
-    /// It is over: somebody does not want it any more.
+    /// It ends: the task is not wanted any more.
     Cancel,
     /// It waits for another worker: it is to leave the present one.
     Move,
@@ -144,15 +144,15 @@ pub enum TaskEvent {
     Started(Report, Time),
     /// The worker gave the attempt back; it never started and never will.
     Returned(Report),
-    /// The attempt is over, as its worker says, or lost, as the master finds.
+    /// The attempt has ended, as its worker reported, or was declared lost.
     Ended(Report, AttemptEnd),
-    /// Somebody wants it to end.
+    /// A stop was requested.
     StopRequested(StopCause),
     /// The attempt is to leave its worker, for a reason such as "moved away from pi4, which drains".
     MoveRequested(Report, String),
 }
 
-/// Which attempt is reported on, and by (or on behalf of) whom.
+/// The reported attempt, and the worker that reports (or on whose behalf the master does).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     /// The reporting worker.
@@ -168,7 +168,7 @@ pub struct Change {
     pub task: Task,
     /// What happens to the attempt `task.attempt`.
     pub attempt: Option<AttemptChange>,
-    /// What the attempt's worker is told.
+    /// A command to the attempt's worker.
     pub command: Option<Command>,
 }
 
@@ -182,17 +182,17 @@ pub enum AttemptChange {
     },
     /// It started.
     Started {
-        /// When, as its worker says and as it can be.
+        /// The reported time, limited to what is possible.
         at: Time,
     },
-    /// It is over.
+    /// It has ended.
     Closed {
         /// How; none when it was given back unstarted.
         end: Option<AttemptEnd>,
     },
 }
 
-/// What a worker is told because of a change.
+/// Commands to a worker after a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Start the present attempt.
@@ -205,15 +205,15 @@ pub enum Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
     /// It speaks of an attempt that is not the present one, or comes from a worker that does not hold it.
-    #[error("the report is about an attempt that is no longer this task's, or from another worker")]
+    #[error("the report is for an earlier attempt or from another worker")]
     Stale,
     /// It has happened already, or cannot happen in this state.
-    #[error("a task that is {0} does not allow this")]
+    #[error("not possible while the task is {0}")]
     NotNow(StateName),
-    /// The chosen worker takes nothing new by now.
-    #[error("the worker takes nothing new any more")]
+    /// The chosen worker accepts no new tasks by now.
+    #[error("the worker accepts no new tasks")]
     NoPlace,
-    /// Somebody else is writing the task's job. Nothing is wrong with the event; it may be tried again.
+    /// Another transaction writes the task's job. The event is valid and can be retried.
     #[error("another transaction holds the task's job")]
     Busy,
 }
@@ -258,7 +258,7 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
         }
 
         (State::Scheduled { worker, since }, Event::Started(_, at)) => {
-            // Between its placement and now, whatever its worker's clock says.
+            // Between its placement and now, whatever the worker's clock says.
             let at = at.min(now).max(*since);
             let mut change = task.becomes(State::Running { worker: *worker, since: at });
             change.attempt = Some(AttemptChange::Started { at });
@@ -307,7 +307,7 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
             let cause = StopCause { message, then: AfterStop::Move };
             Ok(task.becomes_stopping(*worker, Some(*since), cause))
         }
-        // The worker has been told already; what has changed is what follows.
+        // The worker was told already; only the outcome has changed.
         (State::Stopping { worker, started, cause: known }, Event::StopRequested(cause))
             if known.is_move() =>
         {
@@ -385,7 +385,7 @@ fn was_asked_for(end: &AttemptEnd) -> bool {
 }
 
 impl StopCause {
-    /// Stopped by somebody, by name.
+    /// Stopped by a named user.
     pub fn by(who: &str) -> StopCause {
         StopCause { message: format!("stopped by {who}"), then: AfterStop::Cancel }
     }
@@ -496,7 +496,7 @@ impl std::str::FromStr for StateName {
 /// The text is not the name of a task state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not a task state; there are blocked, pending, scheduled, running, stopping, completed, failed and cancelled"
+    "not a task state; expected blocked, pending, scheduled, running, stopping, completed, failed or cancelled"
 )]
 pub struct UnknownState;
 

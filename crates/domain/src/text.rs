@@ -1,4 +1,4 @@
-//! Text as it comes from files, bodies and forms: UTF-8, whichever editor wrote it.
+//! Decodes text from files, bodies and forms as UTF-8.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
@@ -66,7 +66,7 @@ pub fn script(text: &str) -> Cow<'_, str> {
     if text.contains("\r\n") { Cow::Owned(text.replace("\r\n", "\n")) } else { Cow::Borrowed(text) }
 }
 
-/// Bytes as they may stand in a message: what is not UTF-8 as `\xe9`.
+/// Bytes for a message: invalid UTF-8 as `\xe9`.
 pub fn escaped(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {

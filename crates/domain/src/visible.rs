@@ -1,4 +1,4 @@
-//! What a name may not have in it: characters that end, hide or reorder the line that it is shown in.
+//! Characters that names must not contain: they end, hide or reorder the line that shows them.
 
 /// Whether a character spoils a line: control characters, line separators, and marks that change the direction of text or
 /// cannot be seen.

@@ -1,4 +1,4 @@
-//! What a worker is to the rules, and [`reconcile`]: the one mechanism that repairs what master and worker disagree on.
+//! Workers, and [`reconcile`]: the one mechanism that repairs differences between master and worker.
 //!
 //! The times that both go by, and why no two attempts of a task ever execute at once, are in [`crate::lease`].
 

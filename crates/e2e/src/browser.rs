@@ -1,7 +1,9 @@
-//! A real browser: Debian's Chromium, driven through its WebDriver.
+//! A real Chromium, driven through WebDriver.
 
 use std::process::Stdio;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use fantoccini::{Client, ClientBuilder};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -11,7 +13,6 @@ use crate::{PATIENCE, eventually};
 
 /// A browser with one window; it ends with this value.
 pub struct Browser {
-    /// The window.
     pub window: Client,
     _driver: Child,
     _profile: tempfile::TempDir,
@@ -78,14 +79,19 @@ impl Browser {
 
     /// Makes the page so wide and high, also narrower than a window can be.
     pub async fn resize(&self, width: u32, height: u32) {
+        self.resize_scaled(width, height, 1.0).await;
+    }
+
+    /// The same with more than one pixel of the screen for one of the page, for sharp pictures.
+    pub async fn resize_scaled(&self, width: u32, height: u32, scale: f64) {
         let mobile = width < 500;
-        let params = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile});
+        let params = json!({"width": width, "height": height, "deviceScaleFactor": scale, "mobile": mobile});
         self.devtools("Emulation.setDeviceMetricsOverride", params).await;
     }
 
-    async fn devtools(&self, command: &str, params: serde_json::Value) {
+    async fn devtools(&self, command: &str, params: serde_json::Value) -> serde_json::Value {
         let call = DevTools { command: command.to_owned(), params };
-        self.window.issue_cmd(call).await.unwrap();
+        self.window.issue_cmd(call).await.unwrap()
     }
 
     /// Goes to a page and waits until it is there.
@@ -144,6 +150,13 @@ impl Browser {
         let dir = test.parent().unwrap().parent().unwrap().join("screenshots");
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join(format!("{name}.png")), picture).unwrap();
+    }
+
+    /// A picture of the window as WebP, with a quality of 0 to 100.
+    pub async fn webp(&self, quality: u8) -> Vec<u8> {
+        let params = json!({"format": "webp", "quality": quality});
+        let answer = self.devtools("Page.captureScreenshot", params).await;
+        STANDARD.decode(answer["data"].as_str().unwrap()).unwrap()
     }
 
     /// Ends the session in order.

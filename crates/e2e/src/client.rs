@@ -20,13 +20,10 @@ pub struct Client {
 /// A status and a JSON body.
 #[derive(Debug)]
 pub struct Answer {
-    /// The HTTP status.
     pub status: StatusCode,
-    /// The headers.
     pub headers: HeaderMap,
     /// The body; null if it is no JSON.
     pub body: Value,
-    /// The body as text.
     pub text: String,
 }
 
@@ -42,7 +39,6 @@ impl Client {
         Client { key: key.to_owned(), ..self.clone() }
     }
 
-    /// Its key.
     pub fn key(&self) -> &str {
         &self.key
     }

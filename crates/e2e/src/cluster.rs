@@ -1,5 +1,4 @@
-//! One private Postgres for each test process, a database for each test, and a cluster that is made already for
-//! each installation.
+//! One private Postgres per test process, one database per test, and a prepared cluster for each installation.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

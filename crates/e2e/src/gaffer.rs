@@ -1,4 +1,4 @@
-//! The real program, as processes: `gaffer dev`, more workers, and the command line.
+//! The real program as processes: `gaffer dev`, more workers, and client commands.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -125,7 +125,6 @@ impl Dev {
         Dev { child, worker_dir: data_dir.join("worker"), env, client }
     }
 
-    /// Its process id.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().unwrap() as i32)
     }

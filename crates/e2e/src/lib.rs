@@ -1,4 +1,4 @@
-//! A stage for tests: a private Postgres, a real master, real and hand-driven workers, a small client.
+//! Test support: a private Postgres, a real master, real and scripted workers, a small client.
 //!
 //! Nothing is imported from here but by tests. No test assumes how fast anything is: it waits for a condition with
 //! [`eventually`], for as long as [`PATIENCE`]. Of how long something took, it asserts the least at most.

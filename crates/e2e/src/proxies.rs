@@ -64,7 +64,6 @@ impl ReverseProxy {
         ReverseProxy { tls: Some(TlsAcceptor::from(Arc::new(config))), ..ReverseProxy::plain().await }
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.listener.local_addr().unwrap()
     }
@@ -147,7 +146,6 @@ pub struct Asked {
 
 /// A proxy on the way out that wants a user and a password, and finds names that nobody else does.
 pub struct ForwardProxy {
-    /// Where it listens.
     pub address: SocketAddr,
     /// What it was asked for.
     pub asked: Arc<Mutex<Vec<Asked>>>,

@@ -1,4 +1,4 @@
-//! A worker driven by hand: it says what the test says, sense or nonsense.
+//! A worker controlled by the test, message by message.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

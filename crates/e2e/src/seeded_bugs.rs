@@ -1,4 +1,4 @@
-//! The list of seeded bugs: mistakes that somebody could really make, each with the test that has to catch it.
+//! The list of seeded bugs, each with the test that must catch it.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,6 @@ struct List {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SeededBug {
-    /// What it is called.
     pub name: String,
     /// The promise (by its number) or rule that it breaks.
     pub breaks: String,
@@ -26,7 +25,6 @@ pub struct SeededBug {
     pub file: String,
     /// What stands there, exactly once.
     pub find: String,
-    /// What stands there instead.
     pub replace: String,
     /// The arguments of `cargo test` that choose what to build for the test that has to catch it.
     pub target: String,

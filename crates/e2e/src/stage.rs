@@ -1,4 +1,4 @@
-//! A running master, and workers for it.
+//! A running master, and its workers.
 
 use std::path::PathBuf;
 
@@ -18,9 +18,7 @@ use crate::cluster::fresh_database;
 
 /// A master with a database of its own, in this process.
 pub struct Stage {
-    /// The master.
     pub running: Running,
-    /// Its database.
     pub database_url: String,
     /// A client with an administrator's key.
     pub client: Client,
@@ -74,7 +72,6 @@ impl Stage {
         Client::new(&format!("http://{}", self.running.api), &secret.text)
     }
 
-    /// Where workers dial in.
     pub fn worker_url(&self) -> String {
         format!("ws://{}/worker", self.running.workers)
     }

@@ -1,5 +1,5 @@
-//! Long runs under faults, and the witness that judges them: whatever breaks, every accepted task ends once, no two
-//! attempts of one overlap, every byte of output is there, and nothing is left.
+//! Long runs under faults with an independent witness: every accepted task ends once, no two attempts of a task
+//! overlap, no output is missing, and no process is left.
 //!
 //! Everything random comes from a seed, which is printed.
 

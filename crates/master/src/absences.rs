@@ -1,7 +1,7 @@
-//! How long workers have been away by the clock of this master's machine, which nobody sets.
+//! How long each worker has been disconnected, by the boot clock of the master's machine.
 //!
-//! The database's clock decides when an absence is too long. Should somebody set it forward, nothing is lost for that: this
-//! clock has to agree.
+//! The database's clock decides when an absence is too long, and this clock must agree, so that setting the database's
+//! clock forward loses nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ pub struct Absences {
 }
 
 impl Absences {
-    /// Those of a master that leads from now on, but counts absences from `grace` later.
+    /// Absences for a new leader, counted from `grace` later.
     pub fn since(now: BootTime, grace: Duration) -> Absences {
         Absences { began: now.after(grace), last_heard: Arc::default() }
     }

@@ -1,4 +1,4 @@
-//! Workers that say hello with an identity that is known: one at a time, and only the one whose place it is.
+//! Handles hellos with a known identity, one at a time: the worker itself or a copy?
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::hub::{Hub, SessionHandle};
 use crate::store::places::KnownPlace;
 use crate::store::{Store, StoreError};
 
-/// A worker that is well says something within this time.
+/// A healthy worker sends something within this time.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(HEARTBEAT_INTERVAL.as_millis() + 2_000);
 /// How often it is looked whether it has.
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
@@ -33,7 +33,7 @@ struct Known {
     told: HashMap<WorkerId, Instant>,
 }
 
-/// As long as this lives, nobody else with this identity is let in.
+/// While this exists, no other hello with this identity is processed.
 #[derive(Debug)]
 pub struct Turn {
     arrivals: Arrivals,
@@ -41,14 +41,12 @@ pub struct Turn {
     guard: Option<OwnedMutexGuard<()>>,
 }
 
-/// Somebody who dials in with the identity of another worker.
+/// A connection with the identity of another worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Duplicate {
     /// The worker that keeps its place.
     pub holder: WorkerId,
-    /// Its name.
     pub holder_name: String,
-    /// How the two compare.
     pub relation: Relation,
     /// Whether the newcomer may continue with a new identity.
     pub begins_anew: bool,
@@ -60,12 +58,12 @@ impl Duplicate {
         let name = &self.holder_name;
         match self.begins_anew {
             true => format!(
-                "the worker `{name}` has the identity of this one and keeps it: this data directory is a copy of the one \
-                 of `{name}`, which is on another machine"
+                "this data directory is a copy: worker `{name}` on another machine has the same identity \
+                 and keeps it"
             ),
             false => format!(
-                "the worker `{name}` has the identity of this one and is connected from this very machine: this data \
-                 directory is a copy of the one of `{name}`"
+                "this data directory is a copy: worker `{name}` on this machine is connected with the same \
+                 identity"
             ),
         }
     }
@@ -75,17 +73,17 @@ impl Duplicate {
         let host = newcomer.host.as_deref().unwrap_or("unknown");
         match self.begins_anew {
             true => format!(
-                "a copy of its data directory was started on another machine (host {host}), and told to begin as a new worker"
+                "a copy of its data directory was started on another machine (host {host}) and becomes a new worker"
             ),
             false => format!(
-                "a copy of its data directory was started on its own machine (host {host}), and refused"
+                "a copy of its data directory was started on the same machine (host {host}) and was refused"
             ),
         }
     }
 }
 
 impl Arrivals {
-    /// Waits until nobody else with this identity is being let in.
+    /// Waits for other hellos with this identity.
     pub async fn turn(&self, identity: Identity) -> Turn {
         // Made before it is waited for: one that is given up leaves nothing behind.
         let mut waiting = Turn { arrivals: self.clone(), identity, guard: None };
@@ -120,7 +118,7 @@ impl Drop for Turn {
 /// Whether the worker whose identity a newcomer has is heard of; listens for a few seconds if need be.
 pub async fn is_holder_well(hub: &Hub, known: &KnownPlace, newcomer: &Place) -> bool {
     match (known.place.relation(newcomer), hub.get(known.id)) {
-        // Whatever its older session says: it must not wait.
+        // Whatever its older session receives; it must not wait.
         (Relation::Itself, _) | (_, None) => false,
         (_, Some(session)) => is_well(hub, &session).await,
     }

@@ -1,4 +1,4 @@
-//! The loops of a master: what happens although nobody asks for it. [`driver`] runs them and keeps their status.
+//! The background loops of a master. [`driver`] runs them and keeps their status.
 
 pub mod dead_letters;
 pub mod deletion;
@@ -45,7 +45,7 @@ pub struct Loops {
     pub expired: expired::Expired,
     /// Forgets lost workers; none if its operator wants them to stay.
     pub forget_workers: Option<forget_workers::ForgetWorkers>,
-    /// Removes output of tasks that are gone.
+    /// Deletes output of tasks that no longer exist.
     pub orphans: orphans::Orphans,
 }
 

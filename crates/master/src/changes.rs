@@ -1,4 +1,4 @@
-//! Tells those who watch a job, or all of them, that something was committed. Says nothing of what: they read it.
+//! Notifies readers that something of a job, or of any job, was committed; they read what.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gaffer_domain::JobId;
 use tokio::sync::watch;
 
-/// With more than so many watched jobs, forgotten ones are looked for.
+/// Above this number of watched jobs, unused entries are removed.
 const SWEEP_FROM: usize = 1_024;
 
 /// Wake-up calls after commits.

@@ -1,4 +1,4 @@
-//! How far the clocks of connected workers are off, measured with each heartbeat; in memory only.
+//! Clock offsets of connected workers, measured with each heartbeat, in memory only.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use gaffer_domain::clocks::{ClockOffset, ClockSample};
 use gaffer_domain::{Time, WorkerId};
 use gaffer_protocol::wire::ClockReading;
 
-/// So many answers to heartbeats are remembered: a worker names the last one that it got.
+/// Number of remembered heartbeat responses: a worker names the last one that it received.
 const MAX_ANSWERS: usize = 8;
 
 /// The clocks of all workers.
@@ -47,7 +47,7 @@ impl Clocks {
         clock.answers.push_back((sequence, Instant::now()));
     }
 
-    /// A time that a worker told, by this machine's clock.
+    /// A worker's time, converted to this machine's clock.
     pub fn ours(&self, worker: WorkerId, theirs: Time) -> Time {
         self.lock().get(&worker).map_or(theirs, |clock| clock.offset.ours(theirs))
     }

@@ -1,4 +1,4 @@
-//! What a master is told at its start: the only reader of its environment.
+//! Settings of a master; the only reader of its environment.
 
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
@@ -156,7 +156,6 @@ impl FromStr for Rebalance {
 pub struct ForgetWorkers(Option<Span>);
 
 impl ForgetWorkers {
-    /// A week.
     const USUAL: Span = Span::from_millis(7 * 24 * 3_600_000);
 
     /// How long they are kept; none if for ever.
@@ -191,7 +190,7 @@ impl FromStr for ForgetWorkers {
         // A worker counts as lost only then; before that it may be back at any moment.
         match after >= WORKER_LOST_AFTER {
             true => Ok(ForgetWorkers(Some(after))),
-            false => Err(format!("at least {WORKER_LOST_AFTER}, after which a worker is lost, or `never`")),
+            false => Err(format!("at least {WORKER_LOST_AFTER} (when a worker counts as lost), or `never`")),
         }
     }
 }
@@ -201,7 +200,6 @@ impl FromStr for ForgetWorkers {
 pub struct LeaderLease(Span);
 
 impl LeaderLease {
-    /// The time itself.
     pub fn span(self) -> Span {
         self.0
     }
@@ -257,7 +255,7 @@ impl MasterConfig {
     }
 }
 
-/// Where gaffer keeps things if nobody says: `/var/lib/gaffer` for root, else below the user's data directory.
+/// The default data directory: `/var/lib/gaffer` for root, otherwise below the user's data directory.
 pub fn default_data_dir() -> PathBuf {
     if nix::unistd::geteuid().is_root() {
         return PathBuf::from("/var/lib/gaffer");
@@ -286,7 +284,7 @@ pub fn postgres_settings(data_dir: PathBuf, bin_dir: Option<PathBuf>) -> crate::
 /// When it is none, in a sentence that names the setting.
 pub async fn resolve(setting: &str, address: &str) -> anyhow::Result<SocketAddr> {
     let mut found = tokio::net::lookup_host(address).await.map_err(|error| {
-        anyhow::anyhow!("{setting}={address:?} is no address to listen on (host:port): {error}")
+        anyhow::anyhow!("{setting}={address:?} is not a listen address (host:port): {error}")
     })?;
-    found.next().ok_or_else(|| anyhow::anyhow!("{setting}={address:?} names no address"))
+    found.next().ok_or_else(|| anyhow::anyhow!("{setting}={address:?} resolves to no address"))
 }

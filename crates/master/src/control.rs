@@ -1,4 +1,5 @@
-//! What sessions with workers need: the store that moves tasks, and what is known of workers in memory. No door has it.
+//! What worker sessions use: the store that changes tasks, and in-memory state about workers. Handlers have no
+//! access to it.
 
 use tokio_util::sync::CancellationToken;
 
@@ -16,21 +17,19 @@ use crate::write_batcher::WriteBatcherHandle;
 /// The parts of the master that talk to workers.
 #[derive(Debug)]
 pub struct Control {
-    /// What is remembered.
     pub store: Store,
     /// The way to `store/transitions`.
     pub write_batcher: WriteBatcherHandle,
-    /// Who is connected.
     pub hub: Hub,
-    /// Who says hello just now.
+    /// Hellos in progress.
     pub arrivals: Arrivals,
     /// How long workers have been away.
     pub absences: Absences,
-    /// Standard input that is under way.
+    /// Pending writes to standard input.
     pub inputs: Inputs,
     /// How far the clocks of workers are off.
     pub clocks: Clocks,
-    /// Output that is under way.
+    /// Live output.
     pub live: LiveOutputs,
     /// Wake-up calls for viewers, after commits.
     pub changes: Changes,

@@ -1,19 +1,19 @@
-//! A private Postgres server as a child of this process: the database of an installation that was given no `DATABASE_URL`.
+//! A private Postgres server as a child process, for installations without `DATABASE_URL`.
 //!
-//! In `<data_dir>` it owns these, and nothing else:
+//! It owns these files in `<data_dir>`, and nothing else:
 //!
 //! ```text
-//! postgres/cluster       the database cluster, made by initdb
-//! postgres/initdb-…      a cluster in the making; one that is found at a start is thrown away
+//! postgres/cluster       the database cluster, created by initdb
+//! postgres/initdb-…      an incomplete cluster; removed at the next start
 //! postgres/run           the socket's directory (elsewhere if the path is too long for a socket)
-//! postgres/lock          held while a gaffer uses the cluster, and says its process id
-//! postgres.log           what the server had to say; the one before is postgres.log.old
+//! postgres/lock          held while the cluster is in use; contains the process id
+//! postgres.log           log of the server; the previous one is postgres.log.old
 //! ```
 //!
-//! One thread (`supervisor`) starts the server, starts it again when it dies, and stops it. The kernel ends the server
-//! when that thread ends, so a killed gaffer leaves no server behind; where the kernel cannot do that (not Linux), the
-//! next start ends what was left. The server never listens on the network, and nobody but root and the server's own
-//! user reaches its socket, which is why it asks for no password.
+//! One thread (`supervisor`) starts, restarts and stops the server. The kernel stops the server when that thread ends, so
+//! a killed gaffer leaves no server behind; where the kernel cannot do that (not Linux), the next start cleans up. The
+//! server does not listen on the network, and only root and the server's own user can open its socket, so it needs no
+//! password.
 
 mod binaries;
 mod data_dir;
@@ -92,7 +92,7 @@ impl EmbeddedPostgres {
             .name("postgres".to_owned())
             .spawn(move || {
                 supervisor::run(&settings, &stopped, started_tx, &exits_tx);
-                // The receiver is gone if nobody waits for the end; that is fine.
+                // The receiver is gone if nobody waits for the end.
                 let _ = finished_tx.send(());
             })
             .map_err(StartError::Supervisor)?;
@@ -125,14 +125,14 @@ impl EmbeddedPostgres {
     /// started again by then: this is for reporting.
     pub async fn exited(&mut self) -> Exits {
         if self.exits.changed().await.is_err() {
-            // The supervising thread is gone, and the server with it: nothing will ever change again.
+            // The supervising thread has ended, and the server with it: the state is final.
             std::future::pending::<()>().await;
         }
         self.exits.borrow_and_update().clone()
     }
 
-    /// Stops the server in an orderly way and returns once it is gone: clients are disconnected, what was committed is
-    /// on disk, and the next start needs no recovery.
+    /// Stops the server in order: clients are disconnected, commits are on disk, and the next start needs no
+    /// recovery.
     pub async fn stop(self) {
         drop(self.stop);
         // An error means that the thread has ended already, which is what was wanted.
@@ -160,7 +160,6 @@ pub enum StartError {
         cluster_dir.display()
     )]
     OtherVersion {
-        /// The cluster.
         cluster_dir: PathBuf,
         /// Its major version.
         cluster: u32,
@@ -182,11 +181,10 @@ pub enum StartError {
         closed.display(), wanted.display(), closed.display()
     )]
     Unreachable {
-        /// The directory that lets nobody pass.
+        /// The directory that cannot be passed.
         closed: PathBuf,
         /// Where it was to go.
         wanted: PathBuf,
-        /// The server's user.
         user: String,
     },
     /// gaffer is root, and this system has no other user to run the server as.
@@ -194,14 +192,12 @@ pub enum StartError {
         "Postgres refuses to run as root, and this system has neither a user `postgres` nor `nobody` to run it as"
     )]
     NoUser,
-    /// A file operation failed.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
         /// A verb: `create`, `lock`.
         action: &'static str,
         /// Of which file or directory.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
     /// Something is where the cluster should be.
@@ -213,29 +209,18 @@ pub enum StartError {
     /// A program could not even be started.
     #[error("cannot run {}{as_user}: {source}", program.display())]
     Spawn {
-        /// Which.
         program: PathBuf,
         /// Empty, or ` as the user postgres`.
         as_user: String,
-        /// Why.
         source: io::Error,
     },
     /// `initdb` did not succeed.
     #[error("initdb failed to make the cluster {} ({status}): {output}", cluster_dir.display())]
-    Initdb {
-        /// Where.
-        cluster_dir: PathBuf,
-        /// How it ended.
-        status: String,
-        /// What it said.
-        output: String,
-    },
+    Initdb { cluster_dir: PathBuf, status: String, output: String },
     /// The server ended again and again before it was ready.
     #[error("the Postgres server does not start: {problem}. Its log, {}, ends with:\n{log_tail}", log.display())]
     Server {
-        /// What happened.
         problem: String,
-        /// The log.
         log: PathBuf,
         /// The lines it wrote in this attempt.
         log_tail: String,
@@ -243,7 +228,6 @@ pub enum StartError {
     /// Processes of an earlier server do not go away.
     #[error("processes of an earlier Postgres server still use {} and cannot be ended: {pids}", cluster_dir.display())]
     Leftovers {
-        /// The cluster.
         cluster_dir: PathBuf,
         /// Their process ids.
         pids: String,
@@ -251,7 +235,6 @@ pub enum StartError {
     /// No directory for the socket.
     #[error("found no place for the Postgres socket: {0}. Choose a shorter directory with GAFFER_DATA_DIR.")]
     NoSocketDir(String),
-    /// The supervising thread.
     #[error("cannot supervise Postgres: {0}")]
     Supervisor(io::Error),
 }

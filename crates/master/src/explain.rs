@@ -1,4 +1,4 @@
-//! Why tasks wait: the same questions that the scheduler asks, with their answers in words.
+//! Explains why tasks wait, with the checks that the scheduler uses.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,13 +21,12 @@ use crate::store::tasks::Placed;
 use crate::troubles::Troubles;
 use crate::views::Views;
 
-/// So many tasks that take long to start are told one by one.
+/// Number of slow starts listed individually.
 const MAX_STARTING: u32 = 5;
-/// So many changes that would help are told.
+/// Number of listed changes that would help.
 const MAX_HELP: usize = 5;
 
-/// Explains what keeps the tasks of a job waiting, with the fleet and the queue as they were at most `max_age` ago. None if
-/// there is no such job.
+/// Explains why the tasks of a job wait, with fleet and queue at most `max_age` old. None if there is no such job.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -80,28 +79,28 @@ pub async fn explain(
     let message = match (waiting.first(), found.state) {
         (Some(first), _) => format!("{}: {}", first.task, first.message),
         (None, JobState::Running | JobState::Stopping) => {
-            "nothing waits: every unfinished task is placed on a worker".to_owned()
+            "no task is waiting: every unfinished task is placed on a worker".to_owned()
         }
-        (None, state) => format!("nothing waits: the job is {state}"),
+        (None, state) => format!("no task is waiting: the job is {state}"),
     };
     let message = trouble_of(&views.status.troubles, job).unwrap_or(message);
     Ok(Some(Explanation { job, message, waiting }))
 }
 
-/// What is the matter with tasks that are placed and have not started.
+/// Why placed tasks have not started.
 fn not_started(placed: &Placed, now: Time) -> String {
     let Placed { worker, since, offline_since, online_since, .. } = placed;
     let ago = |time: &Time| format!("{} s ago", (now - *time).num_seconds().max(0));
     let placed = format!("placed on {worker} {}", ago(since));
     match (offline_since, online_since) {
         (Some(gone), _) => format!(
-            "{placed}; {worker} is not connected (last heard of {}) and is told to start it when it is back",
+            "{placed}; {worker} is disconnected (last seen {}) and starts it when it reconnects",
             ago(gone)
         ),
         (None, Some(back)) if back > since => {
-            format!("{placed}; {worker} reconnected {}, waiting for it to start it", ago(back))
+            format!("{placed}; {worker} reconnected {} and is about to start it", ago(back))
         }
-        _ => format!("{placed}, waiting for the worker to start it"),
+        _ => format!("{placed}; the worker is about to start it"),
     }
 }
 
@@ -109,10 +108,10 @@ fn not_started(placed: &Placed, now: Time) -> String {
 fn trouble_of(troubles: &Troubles, job: JobId) -> Option<String> {
     if let Some(trouble) = troubles.database() {
         let since = trouble.since.format("%H:%M:%S UTC");
-        return Some(format!("the database accepts nothing since {since}: {}", trouble.message));
+        return Some(format!("the database refuses writes since {since}: {}", trouble.message));
     }
     let since = troubles.locked_since(job)?.format("%H:%M:%S UTC");
-    Some(format!("another transaction in the database holds the job since {since}; what happens to it waits"))
+    Some(format!("another transaction in the database has locked the job since {since}; its changes wait"))
 }
 
 /// What waits, as the rules look at it.
@@ -132,14 +131,14 @@ pub fn line_of(queue: &[QueuedClass]) -> Vec<Class<'_>> {
     .collect()
 }
 
-/// Says what keeps tasks waiting, given how the fleet is.
+/// Why tasks wait, given the state of the fleet.
 pub struct Judge<'a> {
     project: Option<ProjectId>,
     offers: &'a [WorkerSnapshot],
     in_use: &'a InUse,
-    /// So many workers are told of.
+    /// Number of listed workers.
     most_verdicts: usize,
-    /// What workers are kept for: the class, and what it needs.
+    /// Classes for which workers are reserved, with their requirements.
     kept: BTreeMap<WorkerId, (i64, &'a Requirements)>,
 }
 
@@ -184,7 +183,7 @@ impl<'a> Judge<'a> {
         let verdict = |(offer, unfit): (&WorkerSnapshot, Option<Infeasible>)| {
             let message = match &unfit {
                 Some(unfit) => format!("{} {unfit}", offer.name),
-                None => format!("{} could take it now", offer.name),
+                None => format!("can run on {} now", offer.name),
             };
             WorkerVerdict { worker_id: offer.worker, worker: offer.name.clone(), infeasible: unfit, message }
         };
@@ -194,7 +193,7 @@ impl<'a> Judge<'a> {
             .iter()
             .find(|offer| self.kept.get(&offer.worker).is_some_and(|(kept_for, _)| *kept_for == class));
         let message = match kept {
-            Some(offer) => format!("{message}; {} is kept free for it", offer.name),
+            Some(offer) => format!("{message}; {} is reserved for it", offer.name),
             None => message.to_owned(),
         };
         let would_help = what_would_help(needs, self.offers);
@@ -215,40 +214,37 @@ impl<'a> Judge<'a> {
         let some = |wanted: fn(&Infeasible) -> bool| unfits.iter().flatten().any(wanted);
         let could_alone = self.offers.iter().any(|offer| suitable(needs, offer.project, offer).is_ok());
         if unfits.is_empty() {
-            ("no worker has ever connected", Some("start one: gaffer worker, with MASTER_URL and API_KEY"))
+            ("no worker has connected yet", Some("start one: MASTER_URL=… API_KEY=… gaffer worker"))
         } else if unfits.iter().any(Option::is_none) {
-            ("is about to be placed, or waits for its back-off to end", None)
+            ("about to be placed, or waiting for its restart delay", None)
         } else if some(|unfit| matches!(unfit, Infeasible::GaveBack { .. })) {
-            ("a worker that could run it gave it back unstarted; it is offered again after a pause", None)
+            ("a worker returned it unstarted; the scheduler offers it again after a pause", None)
         } else if could_alone {
-            ("all workers that could run it are busy", None)
+            ("all matching workers are busy", None)
         } else if some(|unfit| matches!(unfit, Infeasible::TooSmall { .. })) {
-            ("no worker is large enough", Some("ask for less, or add a larger worker"))
+            ("no worker is large enough", Some("reserve less, or add a larger worker"))
         } else if some(|unfit| matches!(unfit, Infeasible::Driver { .. })) {
-            ("no connected worker has a working driver for it", Some("add a worker with that driver"))
+            ("no connected worker has a healthy driver for it", Some("add a worker with that driver"))
         } else if some(|unfit| matches!(unfit, Infeasible::Datacenter { .. })) {
-            (
-                "no worker stands in a datacenter that the job allows",
-                Some("add one there, or change datacenters"),
-            )
+            ("no worker is in a datacenter of the job", Some("add a worker there, or change `datacenters`"))
         } else if some(|unfit| matches!(unfit, Infeasible::Constraint { .. })) {
-            ("no worker meets the constraints", Some("add one that does, or change the constraints"))
+            ("no worker meets the job's constraints", Some("add a matching worker, or change `constraints`"))
         } else if some(|unfit| matches!(unfit, Infeasible::Draining | Infeasible::Cordoned)) {
-            ("all workers that are connected take nothing new", Some("resume one: gaffer worker resume NAME"))
+            ("all connected workers are cordoned or draining", Some("resume one: gaffer worker resume NAME"))
         } else {
-            ("no worker is connected", Some("start one, or see why those that there are stay away"))
+            ("no worker is connected", Some("start a worker, or check why the known ones are disconnected"))
         }
     }
 }
 
-/// Why pending tasks wait whatever the workers do.
+/// Reasons for waiting that are independent of workers.
 fn held(needs: &Requirements, hold: WaitReason) -> String {
     let group = needs.concurrency.as_ref().map_or("", |concurrency| concurrency.group.as_str());
     match hold {
         WaitReason::Concurrency { live, limit } => {
-            format!("{live} of the {limit} tasks that the concurrency group {group} allows are under way")
+            format!("the concurrency group {group} is full: {live} of {limit} attempts are live")
         }
-        WaitReason::NoWorker => "no worker can take it".to_owned(),
+        WaitReason::NoWorker => "no worker can run it".to_owned(),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Slows down clients that try unknown keys, sign-in links or session cookies, without asking the database for each, and
-//! lets those that are good pass, also from the same address.
+//! Rate limit for unknown keys, sign-in links and session cookies, without a query for each; valid ones still pass
+//! from the same address.
 //!
 //! Every secret that the database refuses is charged to the address that it came from and to its own visible beginning.
 //! Once an allowance is used up, further secrets are refused, unless they are known to be good: those are kept as hashes,
@@ -21,35 +21,33 @@ const MAX_GUESSERS: usize = 20_000;
 const MAX_KNOWN: usize = 100_000;
 /// The good ones are read at most so often.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// What is slowed down is logged at most so often.
+/// Interval of log messages about rate limits.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// The hash of a secret.
 type Sha256 = [u8; 32];
 
-/// Whom wrong secrets are charged to.
+/// Who is charged for wrong secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Guesser {
     Address(IpAddr),
     Beginning(String),
 }
 
-/// A secret that somebody presents.
+/// A presented secret.
 #[derive(Debug, Clone, Copy)]
 pub struct Presented<'a> {
-    /// Its hash.
     pub sha256: &'a Sha256,
     /// Its beginning, which may be shown.
     pub beginning: &'a str,
-    /// From where.
     pub address: Option<IpAddr>,
 }
 
-/// Wait so long before the next try.
+/// Wait this long before the next try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany(pub Duration);
 
-/// What is remembered of wrong and of good secrets.
+/// Counters of wrong secrets, and hashes of valid ones.
 #[derive(Debug, Default)]
 pub struct Guesses {
     inner: Mutex<Inner>,
@@ -112,7 +110,7 @@ impl Guesses {
         inner.learn(presented.sha256);
     }
 
-    /// The secret was wrong, but came along with a good one: it is not one that somebody tries.
+    /// A wrong secret beside a valid one, such as an old cookie, is not a guess.
     pub fn is_no_guess(&self, presented: Presented<'_>) {
         self.inner().give_back(presented);
     }
@@ -182,7 +180,7 @@ impl Inner {
             address = presented.address.as_ref().map(tracing::field::display),
             begins_with = presented.beginning,
             since_last_time = std::mem::take(&mut self.slowed_down),
-            "too many unknown keys, sign-in links or sessions: refused with 429; known ones still pass"
+            "too many unknown keys, sign-in links or sessions: answering 429; valid ones still pass"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Who is connected: delivers messages to the sessions of workers.
+//! Connected workers; delivers messages to their sessions.
 
 mod agreement;
 mod outbox;
@@ -25,15 +25,14 @@ const HELLOS: Rate = Rate { at_once: 100.0, per_second: 2.0 };
 /// The most workers whose hellos are counted.
 const MAX_HELLOS: usize = 20_000;
 
-/// So much output may be on its way from all workers together.
+/// Total output in flight from all workers.
 const OUTPUT_ROOM_BYTES: u64 = 64 << 20;
 /// Bounds of what one worker may have on its way.
 const MIN_WINDOW_BYTES: u64 = 16 << 10;
 const MAX_WINDOW_BYTES: u64 = 8 << 20;
-/// A worker may still act on a larger window for so long after it was told of a smaller one.
+/// How long a worker may still use a larger window after it was sent a smaller one.
 const OLD_WINDOW_VALID: Duration = Duration::from_secs(60);
-/// So many workers are let in at the same time; others wait their turn, so that a fleet that comes back at once does
-/// not use up the connections to the database.
+/// Number of concurrent hellos; others wait, so that a returning fleet does not use up the database connections.
 const HELLOS_AT_ONCE: usize = 8;
 
 /// All sessions, by worker.
@@ -46,7 +45,7 @@ struct Shared {
     budget: Arc<Budget>,
     /// Turns at being let in.
     turns: Semaphore,
-    /// Who has said hello how often, by the hash of the identity.
+    /// Hello rates by hash of the identity.
     hellos: Mutex<Buckets<[u8; 32]>>,
     /// What each session may have on its way.
     window: AtomicU64,
@@ -67,11 +66,8 @@ impl Default for Shared {
 /// One session, as the rest of the master sees it.
 #[derive(Debug)]
 pub struct SessionHandle {
-    /// Which session.
     pub id: Uuid,
-    /// Whose it is.
     pub worker: WorkerId,
-    /// The worker's name.
     pub worker_name: Arc<str>,
     /// The key it was opened with.
     pub key: i64,
@@ -96,7 +92,6 @@ struct LastSeen {
 /// Why a session is to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Goodbye {
-    /// Which kind of reason.
     pub code: GoodbyeCode,
     /// A sentence for the worker's operator.
     pub message: String,
@@ -107,7 +102,7 @@ pub struct Goodbye {
 pub struct SessionEnds {
     /// Set once the session is to end.
     pub goodbye: watch::Receiver<Option<Goodbye>>,
-    /// As long as this lives, what the worker says in this session counts.
+    /// While this exists, messages of this session count.
     pub hearing: DropGuard,
 }
 
@@ -165,7 +160,7 @@ impl SessionHandle {
     /// Queues a message. With too much waiting, one that is repaired anyway is left out, and any other ends the session.
     pub fn send(&self, message: ToWorker) {
         if !self.outbox.send(&message) {
-            self.end(GoodbyeCode::TooSlow, "the worker reads more slowly than it makes the master answer");
+            self.end(GoodbyeCode::TooSlow, "the worker reads too slowly");
         }
     }
 
@@ -226,7 +221,7 @@ impl SessionHandle {
         });
     }
 
-    /// Waits until nothing that its worker says in this session counts any more.
+    /// Waits until no message of this session counts any more.
     pub async fn no_longer_heard(&self) {
         self.deaf.cancelled().await;
     }
@@ -245,14 +240,14 @@ impl SessionHandle {
         (last_seen.at, last_seen.reading.map(|(_, stats)| stats))
     }
 
-    /// How the worker's machine was doing, and when it said so.
+    /// The last measurement of the worker's machine, with its time.
     pub fn reading(&self) -> Option<(Instant, MachineStats)> {
         self.last_seen.lock().unwrap_or_else(PoisonError::into_inner).reading
     }
 }
 
 impl Hub {
-    /// Makes this the session of its worker. An older one is told why and goes, and is given back.
+    /// Makes this the session of its worker. An older one is told why, ends, and is returned.
     pub fn attach(&self, session: Arc<SessionHandle>) -> Option<Arc<SessionHandle>> {
         let older = self.lock().insert(session.worker, session.clone());
         self.share_out();
@@ -261,7 +256,7 @@ impl Hub {
             session.set_window(self.window());
         }
         let older = older?;
-        older.end(GoodbyeCode::Superseded, "another process with this worker's identity has connected");
+        older.end(GoodbyeCode::Superseded, "another process connected with this worker's identity");
         Some(older)
     }
 
@@ -310,7 +305,7 @@ impl Hub {
         }
     }
 
-    /// Sends a message to a worker. If it is not connected, nothing happens: what it misses is repaired when it is back.
+    /// Sends a message to a worker. Without a connection nothing happens: a comparison repairs it later.
     pub fn send(&self, worker: WorkerId, message: ToWorker) {
         if let Some(session) = self.get(worker) {
             session.send(message);

@@ -1,5 +1,5 @@
-//! Standard input on its way to attempts. A request waits here for the answer of the worker; bytes are nowhere but in the
-//! request itself and on their way, and both are bounded, for each attempt, each worker and in all.
+//! Standard input on its way to attempts. A request waits here for the worker's response. The bytes are only in the
+//! request and in transit, limited per attempt, per worker and in total.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,9 +16,9 @@ use crate::hub::Hub;
 
 /// How long a process may take to read. After that the writer asks again.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Requests under way to one worker: what stands before its other messages is at most so often 64 KiB.
+/// Concurrent requests per worker, each up to 64 KiB before its other messages.
 const MAX_OF_A_WORKER: usize = 16;
-/// Requests under way in all.
+/// Concurrent requests in total.
 const MAX_IN_ALL: usize = 512;
 
 /// All requests that wait for an answer.
@@ -38,25 +38,21 @@ struct Request {
     answer: oneshot::Sender<InputTaken>,
 }
 
-/// There are too many requests under way.
+/// Too many concurrent requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Busy {
     /// For this attempt: its input has an order.
-    #[error("another request writes to this task right now; wait for its answer")]
+    #[error("another request is writing to this task; wait for its response")]
     Attempt,
     /// For its worker, or in all.
-    #[error("too many tasks are being written to right now; try again in a moment")]
+    #[error("too many writes to standard inputs; try again in a moment")]
     Others,
 }
 
-/// What is written.
 #[derive(Debug, Clone)]
 pub struct Written {
-    /// Who writes.
     pub writer: Uuid,
-    /// Where it begins.
     pub offset: u64,
-    /// The bytes.
     pub bytes: Bytes,
     /// Nothing comes after them.
     pub is_last: bool,
@@ -76,7 +72,7 @@ impl Inputs {
     ) -> Result<Option<InputTaken>, Busy> {
         let (answer, answered) = oneshot::channel();
         let request = self.lock().begin(Request { worker, attempt, answer })?;
-        // Also if the client is gone before the answer.
+        // Also if the client has disconnected.
         let _forgotten_at_the_end = Forget { inputs: self, request };
         let Written { writer, offset, bytes, is_last } = written;
         let input = Input { attempt, request, writer, offset, bytes: InputBytes(bytes), is_last };

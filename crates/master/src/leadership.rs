@@ -30,7 +30,7 @@ impl Leadership {
         leadership
     }
 
-    /// That of a store on a database that no master has ever led, in tests and measurements.
+    /// For a store without leadership, in tests and benches.
     pub fn of_nobody() -> Leadership {
         let times = LeaderTimes::of(Span::from_secs(1));
         let trusted_until = AtomicU64::new(u64::MAX);
@@ -42,8 +42,8 @@ impl Leadership {
         self.0.term
     }
 
-    /// Whether no other master can have taken over and called anything lost. To be asked right before whatever a worker
-    /// relies on and no transaction guards: this process may have stood still since anything else it did.
+    /// Whether no other master can have taken over and declared anything lost. Checked right before every message on
+    /// which a worker relies, because this process may have been frozen.
     pub fn is_trusted(&self) -> bool {
         !self.is_over() && BootTime::now().as_micros() < self.0.trusted_until.load(Ordering::SeqCst)
     }
@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// Time that passes when a test says so.
+    /// A clock controlled by tests.
     fn clock(now: &Cell<u64>) -> impl Fn() -> BootTime {
         || BootTime::from_micros(now.get())
     }

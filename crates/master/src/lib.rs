@@ -1,7 +1,7 @@
-//! The master: remembers jobs, workers and keys in Postgres, places tasks, talks to workers, and serves API and pages.
+//! The master: stores jobs, workers and keys in Postgres, places tasks, serves workers, API and pages.
 //!
-//! Postgres remembers, the domain decides, `store` writes, the scheduler places, `hub` delivers, the workers'
-//! heartbeats repair. Nothing in this process's memory is needed to go on after its end.
+//! Postgres is the source of truth, the domain decides, `store` writes, the scheduler places, `hub` delivers, and heartbeats
+//! of workers repair differences. No state in memory is needed after a restart.
 
 pub mod absences;
 pub mod arrivals;

@@ -1,5 +1,5 @@
-//! One port: takes connections, serves HTTP on each, and closes those that say nothing for too long or whose place
-//! somebody else needs. Streams and sessions stay open.
+//! One port: accepts connections, serves HTTP, and closes connections that are silent for too long or whose place
+//! is needed. Streams and sessions stay open.
 
 mod body;
 mod places;
@@ -43,14 +43,12 @@ const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Wait after the system has refused a connection, for instance because there are no more files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// A port and what is served on it.
+/// A port and its service.
 #[derive(Debug)]
 pub struct Listener {
     /// For the log: `dashboard`, `api` or `workers`.
     pub name: &'static str,
-    /// Where connections come in.
     pub socket: TcpListener,
-    /// What is served.
     pub router: Router,
     /// How many connections there may be.
     pub limits: PlaceLimits,
@@ -67,7 +65,7 @@ pub fn limits(config: &ConnectionConfig) -> [PlaceLimits; 3] {
         dashboard = shares[0],
         api = shares[1],
         workers = shares[2],
-        "open files, and the connections that each port takes of them"
+        "limit on open files and connections per port"
     );
     if let Some(wanted) = config.max_connections.filter(|wanted| shares.iter().any(|share| share < wanted)) {
         tracing::warn!(
@@ -79,7 +77,7 @@ pub fn limits(config: &ConnectionConfig) -> [PlaceLimits; 3] {
 }
 
 impl Listener {
-    /// Takes connections until `shutdown`, then waits for the requests that are under way.
+    /// Accepts connections until `shutdown`, then waits for running requests.
     pub async fn serve(self, shutdown: CancellationToken) {
         let places = Places::new(self.limits);
         let connections = TaskTracker::new();
@@ -128,7 +126,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
 }
 
-/// Serves one connection until it ends, or has to.
+/// Serves one connection until it ends, or must close.
 async fn connection(
     stream: TcpStream,
     place: Place,
@@ -138,7 +136,7 @@ async fn connection(
 ) {
     // Small messages must not wait for each other's acknowledgements.
     let _ = stream.set_nodelay(true);
-    // A stream may be silent for hours: this is how it shows that nobody is at the other end any more.
+    // A stream may be silent for hours; keepalive detects a dead client.
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4).with_retries(4);
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
     let connection = place.0.clone();
@@ -182,7 +180,7 @@ async fn answer(
     Ok(response.map(|body| AnswerBody::around(body, under_way)))
 }
 
-/// Tells once in a while what would fill the log if it were told each time.
+/// Limits the rate of a log message.
 struct PeriodicLog {
     port: &'static str,
     dropped: u64,
@@ -211,7 +209,7 @@ impl PeriodicLog {
             refused = self.refused,
             errors = self.errors,
             last_error = self.last_error.as_ref().map(tracing::field::display),
-            "too many connections: those without a key are closed, the oldest first, to make room"
+            "too many connections: closing the oldest ones without a key"
         );
         *self = PeriodicLog { told: Some(Instant::now()), ..PeriodicLog::new(self.port) };
     }

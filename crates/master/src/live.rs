@@ -1,8 +1,8 @@
-//! Output of attempts that are under way: what arrived lately, for viewers, and where the next byte belongs.
+//! Output of running attempts: the recent tail for viewers, and the next expected byte.
 //!
-//! Everything that is not committed yet is in here; what is committed can be dropped at any time, for it is in the
-//! store. Nothing here waits for a viewer. An attempt that has written nothing costs an entry in a table, one that has
-//! costs its counts, and all tails of committed output share one budget: see [`tails`].
+//! It holds all uncommitted output; committed output can be dropped at any time, because it is in the store. Nothing
+//! here waits for a viewer. An attempt without output costs a table entry, one with output its counters, and all tails
+//! of committed output share one budget: see [`tails`].
 
 mod tails;
 
@@ -20,10 +20,10 @@ use crate::store::output::{AttemptOutput, ChunkRow, OutputHead};
 use crate::store::{Store, StoreError};
 use tails::Tails;
 
-/// So much of the newest output of one attempt is kept for viewers although it is committed.
+/// Size of the committed tail of one attempt that is kept for viewers.
 const KEPT_BYTES: usize = 256 << 10;
 
-/// The output of all attempts that are under way.
+/// Live output of running attempts.
 #[derive(Debug, Clone, Default)]
 pub struct LiveOutputs(Arc<Shared>);
 
@@ -36,8 +36,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Table {
     slots: HashMap<AttemptRef, Slot>,
-    /// Attempts that were closed while somebody asked the store for them: how often they are asked for, and whether they
-    /// were.
+    /// Attempts closed while the store was queried: the number of queries, and whether it was closed.
     asked: HashMap<AttemptRef, Asked>,
 }
 
@@ -66,18 +65,16 @@ impl Slot {
 /// Whose an attempt's output is, as far as is known without asking the store.
 #[derive(Debug)]
 pub enum Found {
-    /// It goes on here.
+    /// Continues here.
     Open(Arc<LiveOutput>),
     /// It is another worker's.
     Foreign,
-    /// The store knows.
     Unknown,
 }
 
 /// The output of one attempt.
 #[derive(Debug)]
 pub struct LiveOutput {
-    /// Whose it is.
     pub attempt: AttemptRef,
     /// The only worker that may add to it.
     pub worker: WorkerId,
@@ -92,14 +89,14 @@ pub struct LiveOutput {
 #[derive(Debug)]
 struct Inner {
     tail: VecDeque<TailChunk>,
-    /// Of the tail, what is committed.
+    /// The committed part of the tail.
     kept_bytes: usize,
     received: OutputHead,
     stored: u64,
     /// Its worker has reported the end: nothing follows.
     ended: bool,
     chunks: u64,
-    /// A gap that the worker was told of.
+    /// A gap that was reported to the worker.
     told_gap: Option<u64>,
     /// Over all that was received; none if it was begun by an earlier master.
     sha256: Option<Box<Sha256>>,
@@ -107,7 +104,7 @@ struct Inner {
     changed: Option<watch::Sender<u64>>,
 }
 
-/// A chunk as it rests, which is less than what it unpacks to.
+/// A compressed chunk.
 #[derive(Debug)]
 struct TailChunk {
     encoded: EncodedChunk,
@@ -130,9 +127,9 @@ pub enum Arrival {
     Repeated,
     /// Something before it is missing, from this offset on.
     Gap(u64),
-    /// The same, and the worker has been told.
+    /// The same, and it was reported to the worker.
     KnownGap,
-    /// Its worker has said before that there is no more.
+    /// The worker has reported the end of the output.
     AfterEnd,
 }
 
@@ -151,8 +148,8 @@ impl LiveOutputs {
         }
     }
 
-    /// The output of an attempt, continued from what is stored if this master does not know it yet. None if the
-    /// attempt is not that worker's.
+    /// The output of an attempt, continued from the store if this master does not know it yet. None if the attempt
+    /// belongs to another worker.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -173,7 +170,7 @@ impl LiveOutputs {
         Ok(found.map(|(attempt, known)| self.continued(attempt, known, worker, !known.ended)))
     }
 
-    /// The outputs of several attempts that a worker holds, those of others left out. Asks the store once.
+    /// The outputs of several attempts that a worker holds; others are skipped. One query.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -197,14 +194,14 @@ impl LiveOutputs {
         }
         let asking = Asking::new(self, unknown);
         for (attempt, known) in store.outputs_of_worker(&asking.attempts, worker).await? {
-            // There may never come anything of what is over: it is opened when something does.
+            // Output of ended attempts may never arrive; it is opened on arrival.
             open.push(self.continued(attempt, known, worker, !known.over));
         }
         Ok(open)
     }
 
-    /// Goes on from what is stored, unless somebody else did meanwhile, and knows it from then on if it is to be kept. An
-    /// attempt that was closed while the store was asked stays closed.
+    /// Continues from the store, unless another call did meanwhile, and keeps it if requested. An attempt that was
+    /// closed during the query stays closed.
     fn continued(
         &self,
         attempt: AttemptRef,
@@ -238,7 +235,7 @@ impl LiveOutputs {
         }
     }
 
-    /// The output of an attempt, if it is under way here.
+    /// The output of an attempt, if it is live here.
     pub fn get(&self, attempt: AttemptRef) -> Option<Arc<LiveOutput>> {
         let mut table = self.lock();
         let slot = table.slots.get_mut(&attempt)?;
@@ -367,7 +364,7 @@ impl LiveOutput {
         })
     }
 
-    /// Takes a chunk that arrived, shows it to viewers, and says what to do with it.
+    /// Accepts a chunk, shows it to viewers, and decides what to do with it.
     pub fn arrive(&self, encoded: EncodedChunk, chunk: Chunk) -> Arrival {
         let mut inner = self.lock();
         let expected = inner.received.bytes;
@@ -410,24 +407,24 @@ impl LiveOutput {
         Arrival::New(row)
     }
 
-    /// Its worker says that this was all.
+    /// The worker reported the end of the output.
     pub fn ends(&self) {
         self.lock().ended = true;
     }
 
-    /// Whether its worker has said so.
+    /// Whether the worker reported the end of the output.
     pub fn has_ended(&self) -> bool {
         self.lock().ended
     }
 
-    /// From which offset on its worker is to send again; none if it was told that already.
+    /// The offset from which the worker must resend; none if it was told already.
     pub fn tell_gap(&self) -> Option<u64> {
         let mut inner = self.lock();
         let expected = inner.received.bytes;
         (inner.told_gap.replace(expected) != Some(expected)).then_some(expected)
     }
 
-    /// Whether its worker was told of a gap and has not filled it: an end that it sent before comes again, too.
+    /// Whether the worker was told of a gap and has not filled it: an end that it sent before is repeated, too.
     pub fn has_told_gap(&self) -> bool {
         self.lock().told_gap.is_some()
     }
@@ -437,7 +434,7 @@ impl LiveOutput {
         self.lock().told_gap = None;
     }
 
-    /// Everything before `offset` is committed. Says whether that is everything that arrived.
+    /// Everything before `offset` is committed. Returns whether that is everything that arrived.
     fn stored(&self, offset: u64) -> bool {
         let mut inner = self.lock();
         let inner = &mut *inner;
@@ -484,13 +481,13 @@ impl LiveOutput {
         inner.stored >= inner.received.bytes
     }
 
-    /// Whether somebody waits for more of it.
+    /// Whether a viewer waits for more.
     fn is_viewed(&self) -> bool {
         self.lock().changed.as_ref().is_some_and(|changed| changed.receiver_count() > 0)
     }
 
-    /// The chunks from the one that contains `offset` on. None if `offset` lies before what is kept here: then it is in
-    /// the store.
+    /// The chunks from the one that contains `offset`. None if `offset` is before the kept tail: then it is in the
+    /// store.
     pub fn read(&self, offset: u64) -> Option<Vec<Arc<Chunk>>> {
         let encoded: Vec<EncodedChunk> = {
             let inner = self.lock();
@@ -505,7 +502,6 @@ impl LiveOutput {
         Some(encoded.iter().filter_map(|chunk| chunk.decode().ok()).map(Arc::new).collect())
     }
 
-    /// How much has arrived.
     pub fn received(&self) -> OutputHead {
         self.lock().received
     }
@@ -526,7 +522,7 @@ impl LiveOutput {
         Some(digest.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// Wakes up whenever output arrives, and when the attempt is over.
+    /// Wakes when output arrives, and at the end of the attempt.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.lock().changed.get_or_insert_with(|| watch::Sender::new(0)).subscribe()
     }

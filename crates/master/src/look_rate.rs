@@ -1,11 +1,10 @@
-//! How often somebody who follows something looks again: at once while that is rare, a few times a second where changes
-//! never end.
+//! How often a follower reads again: at once after rare changes, a few times per second under constant changes.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many looks at once are nothing to worry about.
+/// Size of an unlimited burst.
 const BURST: f64 = 20.0;
 /// So often one looks at what changes all the time.
 const PER_SEC: f64 = 5.0;
@@ -32,7 +31,7 @@ impl LookRate {
         }
     }
 
-    /// Takes a look; says how long to wait for it.
+    /// Takes a token; returns how long to wait for it.
     fn take(&mut self, now: Instant) -> Option<Duration> {
         let passed = now.saturating_duration_since(self.counted).as_secs_f64();
         self.left = (self.left + passed * PER_SEC).min(BURST) - 1.0;

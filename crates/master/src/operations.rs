@@ -1,8 +1,8 @@
-//! Every use case, a file for each noun: what somebody wants to be done, from the API, from a page, or from within.
+//! Every use case, one file per noun, called by the API, by pages and internally.
 //!
-//! An operation is given the context, who asks, and what is wanted. It begins with [`Context::permit`], which asks the one
-//! list of `gaffer_domain::permissions` and is the only way to what changes anything. What it gives back is a record or an
-//! error; doors make bodies and pages of these, with the same words.
+//! An operation takes the context, the actor and a request. It begins with [`Context::permit`], which checks the list in
+//! `gaffer_domain::permissions` and is the only access to anything that changes state. It returns a record or an error;
+//! API and pages encode both, with the same text.
 
 mod actor;
 mod context;

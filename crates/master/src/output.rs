@@ -1,4 +1,4 @@
-//! Reads a task's output: what is stored, then what is under way, then what is yet to come.
+//! Reads a task's output: stored output, then the live tail, then new output as it arrives.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,23 +17,23 @@ use crate::views::Views;
 
 /// Chunks that are read from the store together.
 const READ_AHEAD: u32 = 8;
-/// A follower looks again after so long even if nothing woke it: another master may have written. Sooner if the output
-/// is not under way here: its worker may be about to connect.
+/// A follower polls at this interval, because another master may have written; sooner if the output is not live
+/// here, because its worker may be about to connect.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN_SOON: Duration = Duration::from_secs(1);
 
-/// The last lines of one stream are looked for in parts of so many bytes, from the end on.
+/// The last lines of one stream are searched backwards in parts of this many bytes.
 const BACKWARD_BYTES: u64 = 256 << 10;
 
-/// Where to begin and whether to go on.
+/// Where to begin, and whether to follow.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReadFrom {
-    /// Only this attempt, which need not have begun yet when following. None begins with the latest and goes on with
-    /// each one after it.
+    /// Only this attempt, which may be a future one when following. None begins with the latest and continues with
+    /// later ones.
     pub attempt: Option<u32>,
     /// The first byte wanted, in the attempt's output.
     pub offset: u64,
-    /// Whether to wait for what is to come, until the task is over.
+    /// Whether to wait for more until the task has ended.
     pub follow: bool,
 }
 
@@ -48,7 +48,7 @@ pub struct TaskOutput {
     ready: VecDeque<Arc<Chunk>>,
     changes: watch::Receiver<u64>,
     rate: LookRate,
-    /// How the task was when it was last looked at; whatever it had written by then is read before this counts.
+    /// The task when it was last read; output written until then is read first.
     seen: Option<Task>,
     over: bool,
 }
@@ -150,7 +150,7 @@ impl TaskOutput {
             || self.from.attempt.is_some_and(|only| seen.attempt > only)
     }
 
-    /// Looks at the task. A new attempt is gone on to, once all of the one before is read. False if it is gone.
+    /// Reads the task. Continues with a new attempt after the previous one is read. False if the task was deleted.
     async fn look(&mut self) -> Result<bool, StoreError> {
         let Some(task) = self.views.reads.task_by_id(self.task).await? else { return Ok(false) };
         let latest = task.attempt;
@@ -169,7 +169,7 @@ impl TaskOutput {
         Ok(true)
     }
 
-    /// What is there from the present offset on.
+    /// Available output from the current offset.
     async fn read(&self, live: Option<&LiveOutput>) -> Result<VecDeque<Arc<Chunk>>, StoreError> {
         if let Some(chunks) = live.and_then(|live| live.read(self.offset)) {
             return Ok(chunks.into());
@@ -285,7 +285,7 @@ pub async fn back_to(
 
 /// What one stream has in a part of an output.
 struct Part {
-    /// Where the output goes on behind each of its line ends, and how many line ends of both streams come before that.
+    /// The offset after each line end, and the number of line ends of both streams before it.
     line_ends: Vec<(u64, u64)>,
     /// Line ends of both streams.
     all_line_ends: u64,

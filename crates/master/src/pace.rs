@@ -9,7 +9,7 @@ use gaffer_domain::placement::BACKLOG_HORIZON;
 
 /// How much one more run moves the mean.
 const WEIGHT: f64 = 0.1;
-/// With more classes or workers than this, all is forgotten and learned anew: it is only a help.
+/// Above this number of classes or workers, all estimates are reset.
 const MAX_ENTRIES: usize = 100_000;
 
 /// What was seen lately; rebuilt from experience after a start.
@@ -57,7 +57,7 @@ impl Pace {
     }
 }
 
-/// What is left of a count after some time: a steady rate keeps it at as many as come within [`BACKLOG_HORIZON`].
+/// Decay of a count: a steady rate keeps it at the number within [`BACKLOG_HORIZON`].
 fn faded(count: f64, at: Instant, now: Instant) -> f64 {
     let age = now.saturating_duration_since(at).as_secs_f64() / BACKLOG_HORIZON.to_std().as_secs_f64();
     count * (-age).exp()

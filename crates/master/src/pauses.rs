@@ -1,4 +1,4 @@
-//! What the write batcher sees workers give back, and the scheduler minds.
+//! Records tasks that workers returned unstarted, for the scheduler.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

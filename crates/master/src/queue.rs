@@ -1,4 +1,4 @@
-//! What waits for workers in a project, in the order in which it will go, with the reasons; and how the scheduler does.
+//! Waiting tasks of a project in scheduling order with reasons, and scheduler statistics.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use crate::snapshot::Snapshot;
 use crate::store::StoreError;
 use crate::views::Views;
 
-/// So many classes are told one by one.
+/// Maximum number of listed classes.
 const MAX_CLASSES: usize = 100;
-/// So many workers are told of for each; `explain` tells of all.
+/// Maximum number of listed workers per class; `explain` lists all.
 const MAX_VERDICTS: usize = 50;
 
 /// What waits for workers, and how the scheduler does.
@@ -26,7 +26,7 @@ const MAX_VERDICTS: usize = 50;
 pub struct Queue {
     /// How workers are chosen for jobs that do not say.
     pub strategy: Strategy,
-    /// So many tasks wait.
+    /// Number of waiting tasks.
     pub waiting: u64,
     /// Since when the first of them could have been placed.
     pub waiting_since: Option<Time>,
@@ -55,7 +55,7 @@ pub async fn queue(views: &Views, actor: &Actor, max_age: Duration) -> Result<Qu
     })
 }
 
-/// Says why each class waits, in the order in which they will go.
+/// The reasons of waiting classes, in scheduling order.
 fn tell(snapshot: &Snapshot, kept: &ReservedFor) -> Vec<QueueClass> {
     let queue = &snapshot.queue;
     let line = line_of(queue);

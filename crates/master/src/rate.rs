@@ -4,16 +4,13 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// What a bucket allows.
 #[derive(Debug, Clone, Copy)]
 pub struct Rate {
-    /// How much it holds.
     pub at_once: f64,
-    /// How much flows in.
     pub per_second: f64,
 }
 
-/// What is left of a rate.
+/// State of a token bucket.
 #[derive(Debug, Clone, Copy)]
 pub struct Bucket {
     rate: Rate,
@@ -22,12 +19,11 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full one.
     pub fn new(rate: Rate, now: Instant) -> Bucket {
         Bucket { rate, left: rate.at_once, at: now }
     }
 
-    /// Takes one, or says how long to wait for it.
+    /// Takes a token, or returns how long to wait for it.
     ///
     /// # Errors
     /// The wait.
@@ -72,7 +68,7 @@ impl<K: Eq + Hash> Buckets<K> {
         Buckets { rate, most, of: HashMap::new() }
     }
 
-    /// Takes one from somebody's bucket, or says how long to wait for it.
+    /// Takes a token of one key's bucket, or returns how long to wait for it.
     ///
     /// # Errors
     /// The wait.

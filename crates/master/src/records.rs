@@ -1,5 +1,4 @@
-//! What is remembered, as the master's parts hand it to each other: states are enums, and nothing is written for a reader
-//! yet. `http` makes bodies and pages of these.
+//! Domain records of the master, with states as enums and nothing formatted. `http` makes bodies and pages of them.
 
 mod dead_letter;
 mod event;

@@ -1,8 +1,8 @@
-//! Turns the raw output of a task into lines of tokens to show: text with a look, never markup.
+//! Renders raw output as lines of styled tokens; never markup.
 //!
-//! What a terminal would leave on the line is what is shown: colours and weights, `\r`, backspace, tab and erasing in
-//! the line. Everything that would reach beyond its line (moving up, titles, clipboard, sounds, modes) is dropped, so a
-//! line of output is always one line here, with the number that the store counts.
+//! The result is what a terminal would leave on the line: colours and weights, `\r`, backspace, tab and erasing. Sequences
+//! that affect more than the line (cursor movement, titles, clipboard, sounds, modes) are dropped, so a line of output is
+//! always one line here, with the number that the store counts.
 
 mod line;
 mod palette;
@@ -18,9 +18,9 @@ use self::line::OpenLine;
 pub use self::palette::stylesheet;
 use self::pen::Pen;
 
-/// So many characters of a line are shown; of the rest only how many there are.
+/// Maximum number of characters shown per line; the rest is counted.
 pub const MAX_LINE_CHARS: usize = 10_000;
-/// Style class of the token that says what is not shown.
+/// Style class of the token for hidden characters.
 const CUT: &str = "cut";
 /// Longer addresses make no link.
 const MAX_LINK_BYTES: usize = 2_048;
@@ -37,7 +37,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// Where this says how much of its line is not shown, makes it say that there may be more.
+    /// Changes the count of hidden characters to "and more".
     pub fn admit_more(&mut self) {
         if self.class == CUT {
             self.text = " … and more".to_owned();
@@ -46,7 +46,7 @@ impl Token {
 }
 
 impl Serialize for Token {
-    /// `[class, text]` or `[class, text, href]`: half of what is sent to a viewer are these.
+    /// `[class, text]` or `[class, text, href]`; these are half of the bytes sent to viewers.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut tuple = serializer.serialize_tuple(2 + usize::from(self.href.is_some()))?;
         tuple.serialize_element(&self.class)?;
@@ -86,19 +86,16 @@ impl Origin {
 /// A line as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Line {
-    /// From where.
     #[serde(rename = "s")]
     pub origin: Origin,
     /// When its first bytes were read, in milliseconds since 1970 by the worker's clock.
     #[serde(rename = "at")]
     pub at_millis: u64,
-    /// Its text.
     #[serde(rename = "t")]
     pub tokens: Vec<Token>,
 }
 
 impl Line {
-    /// Its text alone.
     pub fn text(&self) -> String {
         self.tokens.iter().map(|token| token.text.as_str()).collect()
     }
@@ -119,8 +116,8 @@ struct Channel {
     parser: Parser,
     pen: Pen,
     link: Option<Arc<str>>,
-    /// The beginning of a character whose end is yet to come. Kept from the parser, which loses what stands behind
-    /// such a character if it is cut.
+    /// The beginning of an incomplete character. Kept out of the parser, which loses text after a truncated
+    /// character.
     unfinished: Vec<u8>,
 }
 
@@ -150,7 +147,7 @@ impl Renderer {
             };
             channel.advance(piece, stream, &mut self.line);
             if end.is_some() {
-                // No sequence goes on behind its line: an unfinished title would swallow the whole rest.
+                // Sequences end with their line: an unfinished title would swallow the rest.
                 channel.parser = Parser::default();
                 lines.push(self.line.finish(stream));
             }
@@ -240,14 +237,14 @@ impl Perform for Screen<'_> {
     }
 
     fn osc_dispatch(&mut self, params: &[&[u8]], _bell_terminated: bool) {
-        // `8;parameters;address`; an empty address ends the link. An address may have semicolons of its own.
+        // `8;parameters;address`; an empty address ends the link. Addresses may contain semicolons.
         if let [b"8", _, address @ ..] = params {
             *self.link = link(&address.join(&b';'));
         }
     }
 }
 
-/// An address that may be followed: on the web, and nothing in it that could hide what it is.
+/// A safe link: http or https, without characters that hide its target.
 fn link(address: &[u8]) -> Option<Arc<str>> {
     let address = std::str::from_utf8(address).ok()?;
     let (scheme, rest) = address.split_once("://")?;

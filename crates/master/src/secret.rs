@@ -1,4 +1,4 @@
-//! Secrets that are shown once and kept as hashes: API keys, sign-in links, browser sessions.
+//! Secrets that are shown once and stored as hashes: API keys, sign-in links, browser sessions.
 
 use rand::Rng;
 use sha2::{Digest, Sha256};
@@ -7,7 +7,7 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 /// 43 characters of 62 are worth 256 bits.
 const RANDOM_CHARS: usize = 43;
 const CHECK_CHARS: usize = 6;
-/// So much of a key is kept in the clear, to recognise it by.
+/// Length of the visible prefix of a key.
 const SHOWN_CHARS: usize = 10;
 
 /// What a secret is for; its text begins with this.
@@ -39,13 +39,11 @@ impl Purpose {
 pub struct NewSecret {
     /// The text to hand out.
     pub text: String,
-    /// What to keep.
     pub sha256: [u8; 32],
 }
 
 impl NewSecret {
-    /// Makes one: a prefix, 256 random bits, and a checksum, so that a mistyped key is told from a revoked one without
-    /// asking the database.
+    /// Generates a secret: a prefix, 256 random bits, and a checksum, which detects typing errors without a query.
     pub fn new(purpose: Purpose) -> NewSecret {
         let mut rng = rand::rng();
         let mut text = purpose.prefix().to_owned();
@@ -61,7 +59,7 @@ impl NewSecret {
     }
 }
 
-/// The beginning of what somebody presents as a secret; it may be shown.
+/// The visible prefix of a presented secret.
 pub fn beginning_of(text: &str) -> &str {
     text.get(..SHOWN_CHARS).unwrap_or(text)
 }

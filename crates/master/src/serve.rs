@@ -1,4 +1,4 @@
-//! Starts a master, its loops and its three listeners, and takes them down again in order.
+//! Starts a master with its loops and listeners, and shuts them down in order.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -54,9 +54,9 @@ use crate::wakes::Wakes;
 use crate::write_batcher::{self, WriteBatcher};
 use crate::{http, listener};
 
-/// Open requests have so long to end when the master goes down.
+/// How long running requests may take during shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// A sign-in link that a master prints is good for so long.
+/// Lifetime of a logged sign-in link.
 const LINK_VALID_SECS: u32 = 24 * 3_600;
 
 /// A master that is up.
@@ -64,9 +64,7 @@ const LINK_VALID_SECS: u32 = 24 * 3_600;
 pub struct Running {
     /// What sessions with workers use.
     pub control: Arc<Control>,
-    /// What operations work with.
     pub context: Arc<operations::Context>,
-    /// What anybody looks at.
     pub views: Arc<Views>,
     /// Where it is.
     pub site: Arc<Site>,
@@ -74,9 +72,7 @@ pub struct Running {
     pub feeds: Arc<http::Feeds>,
     /// Where the dashboard listens.
     pub dashboard: SocketAddr,
-    /// Where the API listens.
     pub api: SocketAddr,
-    /// Where workers dial in.
     pub workers: SocketAddr,
     listeners: Vec<JoinHandle<()>>,
     write_batcher: JoinHandle<()>,
@@ -97,18 +93,18 @@ pub async fn run(config: MasterConfig, shutdown: CancellationToken) -> anyhow::R
         started => started?,
     };
     tracing::info!(
-        dashboard = %running.dashboard, api = %running.api, workers = %running.workers, "the master is up"
+        dashboard = %running.dashboard, api = %running.api, workers = %running.workers, "the master is ready"
     );
     if running.control.store.is_new_installation().await? {
         let link = running.sign_in_url(LINK_VALID_SECS).await?;
-        tracing::info!("nobody has signed in yet; this link does it, once, within a day: {link}");
+        tracing::info!("sign in with this one-time link, valid for one day: {link}");
     }
     shutdown.cancelled().await;
     let leadership = running.control.store.leadership().clone();
     running.stop().await;
     anyhow::ensure!(
         !leadership.is_over(),
-        "another master has taken over; start this one again, and it stands by for that one"
+        "another master has taken over; restart this one to make it a standby"
     );
     Ok(())
 }
@@ -293,7 +289,7 @@ impl Running {
         Ok(self.site.sign_in_url(&link.token))
     }
 
-    /// Waits until everything is down: listeners, sessions, loops, what is still to be recorded, the database.
+    /// Waits for shutdown: listeners, sessions, loops, pending writes, the database.
     pub async fn stop(self) {
         self.control.shutdown.cancel();
         for session in self.control.hub.all() {
@@ -308,18 +304,18 @@ impl Running {
             }
         };
         if tokio::time::timeout(DRAIN_TIMEOUT, drain).await.is_err() {
-            tracing::debug!("some requests did not end in time and are cut off");
+            tracing::debug!("some requests did not end in time; closing them");
         }
-        // The write batcher ends when nobody can send to it any more; what it has by then is committed first.
+        // The write batcher ends when all handles are dropped; pending changes are committed first.
         drop((self.control, self.context));
         if self.stores.control.leadership().is_over() {
             // Nothing of it counts any more.
             self.write_batcher.abort();
         }
         if tokio::time::timeout(DRAIN_TIMEOUT, self.write_batcher).await.is_err() {
-            tracing::warn!("not everything was recorded in time; workers will report it again");
+            tracing::warn!("some reports were not stored in time; workers will repeat them");
         }
-        // A database that says nothing is not waited for.
+        // A database that does not respond is not waited for.
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.stores.close()).await;
         // Only now: the next master may begin.
         self.release.cancel();
@@ -343,21 +339,19 @@ async fn lead(
         Ok(Attempt::Leads(leader)) => return Ok(leader),
         Ok(Attempt::Waits(why)) => why,
         // It answered a moment ago: that passes.
-        Err(StoreError::Unavailable(error)) => format!("the database does not answer ({error})"),
+        Err(StoreError::Unavailable(error)) => format!("the database does not respond ({error})"),
         Err(error) => return Err(error).context("cannot ask the database which master leads"),
     };
-    tracing::info!("{why}: this master stands by, and takes over when no other one leads");
+    tracing::info!("{why}: this master is a standby and takes over when no other one leads");
     let leader = standby.answer(shutdown, Box::pin(candidate.lead())).await?;
     tracing::info!(term = leader.leadership.term(), "this master leads now");
     Ok(leader)
 }
 
-/// Goes on leading, and takes everything down if another master has begun to.
+/// Keeps leading, and shuts everything down if another master takes over.
 async fn go_on_leading(leader: Leader, release: CancellationToken, shutdown: CancellationToken) {
     if leader.keep(&release).await.is_err() {
-        tracing::error!(
-            "another master has taken over; this one acknowledges nothing any more, and goes down"
-        );
+        tracing::error!("another master has taken over; this one shuts down and acknowledges nothing more");
         shutdown.cancel();
     }
 }

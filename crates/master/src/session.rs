@@ -1,7 +1,7 @@
-//! One worker's session, from hello to goodbye.
+//! The session of one worker, from hello to goodbye.
 //!
-//! Nothing that a worker says is believed beyond its own attempts: `store/transitions` compares every report with the worker that
-//! holds the attempt, and output is taken only from the worker that the attempt was placed on.
+//! A worker is trusted only with its own attempts: `store/transitions` compares every report with the attempt's worker, and
+//! output is accepted only from the worker that the attempt was placed on.
 
 mod aside;
 mod checks;
@@ -33,13 +33,11 @@ use read::read;
 use reports::Reports;
 use write::{meanwhile_patience, say_goodbye, write};
 
-/// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 enum SessionEnd {
-    /// The connection is gone.
     #[error("{0}")]
     Disconnected(String),
-    /// The worker is told to go.
+    /// The worker is told to disconnect.
     #[error("{1}")]
     Goodbye(GoodbyeCode, String),
 }
@@ -77,8 +75,8 @@ pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
             let (handle, ends) =
                 SessionHandle::new(&control.hub, id, registered.id, &registered.name, key.key);
             let alone = match control.hub.attach(handle.clone()) {
-                // What that one has taken in is on its way to the database then, and what is said next comes after it.
-                // It may be waiting for the database itself.
+                // Reports of the older session are on their way to the database, and later ones follow them. It may
+                // itself wait for the database.
                 Some(older) => {
                     let gone = async {
                         older.no_longer_heard().await;
@@ -119,7 +117,7 @@ async fn goodbye(control: &Control, handle: &SessionHandle, id: Uuid, silent_sec
         match control.store.worker_goodbye(handle.worker, id, silent_secs, why).await {
             Ok(()) => break,
             Err(_) if control.shutdown.is_cancelled() => break,
-            Err(error) => tracing::debug!(%error, "could not note the end of a session; trying again"),
+            Err(error) => tracing::debug!(%error, "cannot record the end of a session; retrying"),
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(2));

@@ -1,4 +1,4 @@
-//! The fleet and the queue of a project as all who look share them: read once, however many look.
+//! Fleet and queue of a project, read once and shared by all viewers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -23,14 +23,13 @@ pub const NOW: Duration = Duration::ZERO;
 /// Pause after a read, as a multiple of its duration. Requests in the pause wait for the next read.
 const REST: u32 = 9;
 const LONGEST_REST: Duration = Duration::from_secs(2);
-/// With more projects than this, those at which nobody looks are forgotten.
+/// Above this number of projects, unused ones are evicted.
 const SWEEP_FROM: usize = 64;
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
 /// The workers of a project and what waits there, as they were at one time.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// When it was read.
     pub at: Time,
     /// The workers, in the order of their numbers.
     pub workers: Vec<Worker>,
@@ -38,7 +37,6 @@ pub struct Snapshot {
     pub offers: Vec<WorkerSnapshot>,
     /// What everybody has in use of them.
     pub in_use: InUse,
-    /// What waits, by class.
     pub queue: Vec<QueuedClass>,
     /// What waits, in words: made for the first who asks.
     pub told: OnceLock<Vec<QueueClass>>,
@@ -52,7 +50,6 @@ pub struct Snapshots {
     projects: Mutex<HashMap<ProjectId, Arc<tokio::sync::Mutex<Latest>>>>,
 }
 
-/// What was read last.
 #[derive(Debug, Default)]
 struct Latest {
     /// With the time at which reading began: nothing that was committed before is missing.
@@ -63,12 +60,12 @@ struct Latest {
 }
 
 impl Snapshots {
-    /// Reads through this store; says who is given nothing of some classes for a while.
+    /// Reads through this store; `pauses` lists workers that are temporarily skipped for some classes.
     pub fn new(reads: ReadStore, pauses: Pauses) -> Snapshots {
         Snapshots { reads, pauses, projects: Mutex::default() }
     }
 
-    /// How a project is now, or was at most `max_age` ago. All who ask while somebody reads share what is read next.
+    /// The state of a project, at most `max_age` old. Concurrent callers share the next read.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -1,4 +1,4 @@
-//! A master that stands by: it answers that another one leads, so that clients go elsewhere.
+//! A standby master: answers that another one leads.
 
 use std::os::fd::AsFd as _;
 
@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 use crate::http;
 use crate::listener::{Listener, PlaceLimits, Timeouts};
 
-/// The master was told to go down before it ever led.
+/// The master was stopped before it ever led.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("stopped while another master led")]
 pub struct Stopped;
 
-/// The ports of a master that stands by.
+/// The ports of a standby.
 #[derive(Debug)]
 pub struct Standby<'a> {
     /// Dashboard, API and workers. They stay open for what follows: who connects in between waits.

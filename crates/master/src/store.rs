@@ -42,8 +42,8 @@ use events::SettledEvents;
 pub use pools::Stores;
 use specs::SpecCache;
 
-/// Of a transaction on the hot path: a statement in it may take 5 s, and 500 ms of that may be waiting for a lock.
-/// The first limit means "too much at once", the second "somebody else is at it"; neither may hold up everybody.
+/// Settings of a hot-path transaction: 5 s per statement, 500 ms per lock. Exceeding the first means too much work,
+/// the second a lock; neither may delay others.
 const SHORT: &str = "SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '500ms'";
 
 /// The migrations, embedded.
@@ -116,7 +116,7 @@ impl WriteStore {
         Ok(self.pool.begin_with(sqlx::AssertSqlSafe(self.begin_as_leader())).await?)
     }
 
-    /// Begins a transaction that everybody else waits for: whatever in it is slow or locked is given up soon.
+    /// Begins a hot-path transaction: slow or locked work is aborted soon.
     async fn begin_short(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
         let begin = format!("{}; {SHORT}", self.begin_as_leader());
         Ok(self.pool.begin_with(sqlx::AssertSqlSafe(begin)).await?)

@@ -1,4 +1,4 @@
-//! What keeps the master from recording, while it lasts: for readyz, pages, the API and explanations; logged once.
+//! Problems that currently prevent writes, for readyz, pages, API and explanations.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,20 +28,18 @@ struct Known {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
-    /// Since when.
     pub since: Time,
     /// When it was seen last.
     pub seen: Time,
-    /// What the database said.
     pub message: String,
 }
 
 impl Troubles {
-    /// The database takes nothing at present.
+    /// The database refuses writes.
     pub fn database_fails(&self, error: &StoreError) {
         let mut known = self.lock();
         if note(&mut known.database, error) {
-            tracing::warn!(%error, "the database fails; nothing is acknowledged until it works again");
+            tracing::warn!(%error, "the database fails; nothing is acknowledged until it recovers");
         }
     }
 
@@ -50,7 +48,7 @@ impl Troubles {
         let mut known = self.lock();
         if let Some(trouble) = known.database.take() {
             let seconds = (Utc::now() - trouble.since).num_seconds();
-            tracing::info!(seconds, "the database works again");
+            tracing::info!(seconds, "the database has recovered");
         }
     }
 
@@ -60,12 +58,12 @@ impl Troubles {
         let is_new = known.change.as_ref().is_none_or(|trouble| Utc::now() - trouble.seen > FORGOTTEN_AFTER);
         if is_new {
             known.change = None;
-            tracing::warn!(%error, "a change can't be written and waits; others go on");
+            tracing::warn!(%error, "a write is refused and waits; others continue");
         }
         note(&mut known.change, error);
     }
 
-    /// These jobs are locked by somebody else; what happens to them waits.
+    /// Another transaction has locked these jobs; their changes wait.
     pub fn jobs_locked(&self, jobs: &[JobId]) {
         if jobs.is_empty() {
             return;
@@ -101,12 +99,12 @@ impl Troubles {
         self.lock().change.clone().filter(|trouble| Utc::now() - trouble.seen <= FORGOTTEN_AFTER)
     }
 
-    /// Since when a job is locked by somebody else.
+    /// Since when another transaction has locked a job.
     pub fn locked_since(&self, job: JobId) -> Option<Time> {
         self.locked().into_iter().find(|(locked, _)| *locked == job).map(|(_, since)| since)
     }
 
-    /// The jobs that are locked by somebody else, and since when.
+    /// Locked jobs, and since when.
     pub fn locked(&self) -> Vec<(JobId, Time)> {
         let now = Utc::now();
         let known = self.lock();

@@ -1,4 +1,4 @@
-//! The door for reading: what pages, lists and viewers look at. Nothing in it changes what is remembered.
+//! Read access for pages, lists and viewers. It cannot change anything.
 
 use std::sync::Arc;
 
@@ -25,7 +25,6 @@ use crate::troubles::Troubles;
 /// What anybody may look at who may look at a project.
 #[derive(Debug)]
 pub struct Views {
-    /// What is remembered.
     pub reads: ReadStore,
     /// The fleet and the queue, as all who look share them.
     pub snapshots: Snapshots,
@@ -57,7 +56,7 @@ pub struct Status {
     pub loops: Statuses,
 }
 
-/// What is known of a worker that is connected.
+/// State of connected workers.
 #[derive(Debug, Clone, Copy)]
 pub struct Connected {
     /// When it was last heard of.
@@ -69,7 +68,7 @@ pub struct Connected {
 }
 
 impl Views {
-    /// Looks at what `control` changes. `pauses` says which workers have given what back.
+    /// Read access to the state of `control`. `pauses`: returned tasks by worker.
     pub fn new(reads: ReadStore, control: &Control, pauses: Pauses, status: Status) -> Views {
         Views {
             snapshots: Snapshots::new(reads.clone(), pauses),
@@ -83,12 +82,12 @@ impl Views {
         }
     }
 
-    /// Output of an attempt that is under way here.
+    /// Live output of an attempt.
     pub fn live_output(&self, attempt: AttemptRef) -> Option<Arc<LiveOutput>> {
         self.live.get(attempt)
     }
 
-    /// What is known of a worker by its session; none if it is not connected.
+    /// The session state of a worker; none if it is not connected.
     pub fn connected(&self, worker: WorkerId, now: Time) -> Option<Connected> {
         let session = self.hub.get(worker)?;
         let (heard, stats) = session.last_seen();

@@ -1,4 +1,4 @@
-//! Asks a loop to run before its period is over. A call that is lost costs time, never correctness.
+//! Wakes loops before their period ends; a missed wake-up costs time, not correctness.
 
 use std::sync::Arc;
 
@@ -27,11 +27,9 @@ pub struct Wakes {
     pub scheduler: Wake,
     /// A worker drains, or does not any more.
     pub drain: Wake,
-    /// A worker went away.
     pub sweeper: Wake,
     /// Sessions may have lost their key.
     pub key_check: Wake,
-    /// A job was deleted.
     pub deletion: Wake,
     /// Dead letters are to be tried again.
     pub dead_letters: Wake,

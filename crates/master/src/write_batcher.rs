@@ -1,4 +1,4 @@
-//! Brings everything that happens to tasks to `store/transitions`: few, large transactions, then commands and acknowledgements.
+//! Batches all changes of tasks into few large transactions, then sends commands and acknowledgements.
 //!
 //! There is one write batcher. What arrives while a batch commits forms the next one. Items are handled in the order in
 //! which they were sent, so that a comparison with what a worker holds sees all that the worker had reported before.
@@ -47,7 +47,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(1);
 /// How long a stop is retried while another transaction holds the job.
 const STOP_TRIED_FOR: Duration = Duration::from_secs(5);
 
-/// So many workers are compared with one look at the database.
+/// Number of workers compared with one query.
 const MAX_COMPARISONS: usize = 200;
 /// What an item costs beside its texts.
 const ITEM_BYTES: usize = 256;
@@ -65,7 +65,7 @@ enum Item {
     Compare(Comparison),
 }
 
-/// What a worker says it holds, to be compared with the database once all before it is committed.
+/// The attempts that a worker holds, to be compared once all earlier reports are committed.
 #[derive(Debug)]
 struct Comparison {
     worker: WorkerId,
@@ -73,7 +73,7 @@ struct Comparison {
     of: Of,
 }
 
-/// When the worker said so.
+/// Time of the report.
 #[derive(Debug)]
 enum Of {
     Hello { rebooted: bool, done: oneshot::Sender<bool> },
@@ -89,13 +89,13 @@ impl Comparison {
     }
 }
 
-/// The write batcher is gone: the master is shutting down.
+/// The write batcher has ended: the master is shutting down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the master is shutting down")]
 pub struct ShuttingDown;
 
 impl WriteBatcherHandle {
-    /// An attempt started, as its worker says.
+    /// A reported start.
     ///
     /// # Errors
     /// When the master is shutting down, or the worker has reported too much; likewise below.
@@ -123,7 +123,7 @@ impl WriteBatcherHandle {
         self.report(from, input, None, 0)
     }
 
-    /// An attempt is over, as its worker says; all its output was sent here before. `received` is known of that output.
+    /// A reported end; its output was sent here before. `received` is the state of that output.
     ///
     /// # Errors
     /// As above.
@@ -155,7 +155,7 @@ impl WriteBatcherHandle {
         Ok(self.change(Change::Output { row, live, on_its_way })?)
     }
 
-    /// Applies what the master has decided and says which of it changed something, after the commit.
+    /// Applies decisions of the master and returns which of them changed something, after the commit.
     ///
     /// # Errors
     /// When the master is shutting down; likewise below.
@@ -169,7 +169,7 @@ impl WriteBatcherHandle {
         result.await.map_err(|_| ShuttingDown)
     }
 
-    /// Stops a job, after the commit. A job that somebody else holds locked is tried again for a moment.
+    /// Stops a job, after the commit. A locked job is retried briefly.
     pub async fn stop(&self, stop: StopJob) -> Result<StopResult, ShuttingDown> {
         let begun = Instant::now();
         loop {
@@ -182,15 +182,15 @@ impl WriteBatcherHandle {
         }
     }
 
-    /// Goes on with a job that is too large for one transaction, after the commit.
+    /// Continues a job that is too large for one transaction, after the commit.
     pub async fn slice(&self, slice: JobSlice) -> Result<SliceResult, ShuttingDown> {
         let (done, result) = oneshot::channel();
         self.change(Change::Slice(slice, done))?;
         result.await.map_err(|_| ShuttingDown)
     }
 
-    /// Compares what a worker says it holds with the database, once all that it reported before is committed, and
-    /// waits until the differences are repaired. False if the database took too long for that.
+    /// Compares the attempts that a worker holds with the database, after all its earlier reports are committed, and
+    /// waits until differences are repaired. False if the database took too long.
     ///
     /// # Errors
     /// As above.
@@ -243,11 +243,10 @@ impl WriteBatcherHandle {
 /// What the write batcher works with.
 #[derive(Debug)]
 pub struct Parts {
-    /// Where it writes.
     pub store: Store,
-    /// Through which workers are told.
+    /// Delivers messages to workers.
     pub hub: Hub,
-    /// Output that is under way.
+    /// Live output.
     pub live: LiveOutputs,
     /// Learns how long runs take.
     pub pace: Pace,
@@ -257,13 +256,12 @@ pub struct Parts {
     pub changes: Changes,
     /// Asks for a scheduling pass.
     pub scheduler_wake: Wake,
-    /// Takes what is too large for one transaction.
+    /// Receives what is too large for one transaction.
     pub large_jobs: LargeJobs,
-    /// Knows what is wrong with the database.
+    /// Current database problems.
     pub troubles: Troubles,
 }
 
-/// The write batcher itself.
 #[derive(Debug)]
 pub struct WriteBatcher {
     items: mpsc::UnboundedReceiver<Item>,
@@ -287,10 +285,10 @@ impl WriteBatcher {
         (write_batcher, WriteBatcherHandle { items: sender, queued: Arc::default() })
     }
 
-    /// Records until every handle is gone.
+    /// Runs until all handles are dropped.
     pub async fn run(mut self) {
         loop {
-            // A batch of what was deferred, then one of what is new: neither keeps the other waiting, however much there is.
+            // One batch of deferred changes, then one of new ones, so that neither starves the other.
             if self.deferred.due().is_some_and(|due| due <= Instant::now()) {
                 self.try_deferred().await;
             }
@@ -310,7 +308,7 @@ impl WriteBatcher {
             if comparisons.is_empty() {
                 continue;
             }
-            // What is found is committed before anything else, and before the sessions go on.
+            // Findings are committed before anything else, and before the sessions continue.
             let (found, uncompared) = self.repair(&comparisons).await;
             self.commit(found.into_iter().map(Change::found).collect()).await;
             for comparison in comparisons {
@@ -321,8 +319,8 @@ impl WriteBatcher {
         }
     }
 
-    /// Takes what is there, up to the limits of a batch. What is to be compared has to see everything committed that its
-    /// worker reported before, and nothing that it reported after.
+    /// Takes pending changes, up to the limits of a batch. A comparison must see everything that its worker reported
+    /// before, and nothing that it reported after.
     fn gather(&mut self, item: Item) -> (Pending, Vec<Comparison>) {
         let mut pending = Pending::default();
         let mut comparisons = Vec::new();
@@ -334,7 +332,7 @@ impl WriteBatcher {
                 Item::Compare(comparison) => compared.contains(&comparison.worker),
                 Item::Change(change) => match change.worker() {
                     Some(worker) => compared.contains(&worker),
-                    // What is placed on a worker right after its hello would look lost.
+                    // A placement right after the worker's hello would look lost.
                     None => has_hello,
                 },
             };

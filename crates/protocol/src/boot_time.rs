@@ -9,14 +9,13 @@ use nix::time::{ClockId, clock_gettime};
 pub struct BootTime(Duration);
 
 impl BootTime {
-    /// The present time.
     pub fn now() -> BootTime {
         // Every Linux since 2.6.39 has this clock, and reading it cannot fail. If it did, every lease and every window
         // would be over.
         BootTime(clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or(Duration::MAX))
     }
 
-    /// So long after the machine was started.
+    /// Time since boot.
     pub const fn from_micros(micros: u64) -> BootTime {
         BootTime(Duration::from_micros(micros))
     }
@@ -26,12 +25,12 @@ impl BootTime {
         u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// So much later.
+    /// Adds a duration.
     pub fn after(self, span: Duration) -> BootTime {
         BootTime(self.0.saturating_add(span))
     }
 
-    /// So much earlier; the start of the machine at most.
+    /// Subtracts a duration; not before boot.
     pub fn before(self, span: Duration) -> BootTime {
         BootTime(self.0.saturating_sub(span))
     }

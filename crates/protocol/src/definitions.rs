@@ -1,4 +1,4 @@
-//! What the tasks of one definition have in common, sent once per session and referred to by each start after that.
+//! What tasks of one definition share; sent once per session, and referred to by each start.
 //!
 //! A definition travels as text in parts, so that a large one holds up nothing behind it. Both sides keep what was sent
 //! in a [`Known`]: as they insert the same definitions in the same order, they forget the same ones, and the sender knows
@@ -35,7 +35,7 @@ pub struct Definition {
     pub task: String,
     /// What executes it.
     pub driver: DriverKind,
-    /// What it runs in: there is a container exactly if the driver is `docker`.
+    /// The container: present exactly if the driver is `docker`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Box<Container>>,
     /// Where it runs on the host; none means in a scratch directory of the attempt.
@@ -47,11 +47,11 @@ pub struct Definition {
     /// Whether its standard input is what [`ToWorker::Input`] brings; else it is empty.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stdin: bool,
-    /// What is executed.
+    /// The program.
     pub action: Action,
     /// Added to the environment.
     pub env: BTreeMap<String, String>,
-    /// What is reserved while it runs.
+    /// Reserved resources.
     pub resources: Resources,
     /// How many of countable resources it has for itself while it runs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -106,7 +106,7 @@ pub struct StartAttempt {
     pub definition: Arc<Definition>,
 }
 
-/// Writes and reads what is shared as if it were not.
+/// Serialises the shared part inline.
 mod shared {
     use super::{Arc, Definition, Deserialize, Serialize};
 
@@ -147,7 +147,7 @@ impl<V> Default for Known<V> {
 }
 
 impl<V> Known<V> {
-    /// What is kept for a definition; none if it was never sent, or is forgotten.
+    /// The cached definition; none if it was never sent, or was evicted.
     pub fn get(&self, definition: DefinitionRef) -> Option<&V> {
         self.entries.get(&definition).map(|(_, value)| value)
     }
@@ -336,7 +336,7 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let key = key((state >> 33) as i64 % 6_000);
             let bytes = (state >> 20) as usize % 60_000;
-            // The sender sends what it does not know the receiver to have.
+            // The sender sends definitions that the receiver is not known to have.
             if sender.get(key).is_none() {
                 sender.insert(key, bytes, ());
                 receiver.insert(key, bytes, step);

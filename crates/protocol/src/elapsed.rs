@@ -1,5 +1,5 @@
-//! Lengths of time and ages as people read them, the same on pages and in the command line. Browsers let them go on with
-//! the same words (`static/fill.js`).
+//! Formats durations and ages, equally on pages and in the command line. `static/fill.js` continues them in the
+//! browser with the same words.
 
 /// `1m12s`: the two largest units that matter.
 pub fn lasted(millis: i64) -> String {
@@ -15,7 +15,7 @@ pub fn lasted(millis: i64) -> String {
     }
 }
 
-/// `3m ago`; `in 3m` for what is to come. Both in milliseconds since 1970.
+/// `3m ago`, or `in 3m`. Both times are in milliseconds since 1970.
 pub fn ago(then: i64, now: i64) -> String {
     let seconds = (now - then).abs() / 1_000;
     let coarse = match seconds {

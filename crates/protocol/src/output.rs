@@ -1,4 +1,4 @@
-//! Output on its way and at rest: chunks of records, each record some bytes of one stream at one time.
+//! Output in transit and in storage: chunks of records, each with a time, a stream and bytes.
 //!
 //! A chunk starts at an offset in the attempt's output, which is both streams in the order in which they were read.
 //! Frame and rest share one encoding of the body: records one after the other, each a varint of the microseconds since
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 /// The most output bytes in one chunk.
 pub const MAX_CHUNK_PAYLOAD: usize = 256 << 10;
-/// The longest plain body: a record of one byte has at most 11 bytes of head, but a sender that writes so many tiny
-/// records ends the chunk early.
+/// The longest uncompressed body. A one-byte record has up to 11 bytes of header, but a sender of many tiny records
+/// ends the chunk early.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
 /// The longest binary frame.
 pub const MAX_OUTPUT_FRAME_BYTES: usize = HEADER_BYTES + MAX_BODY_BYTES;
@@ -269,8 +269,8 @@ impl Chunk {
         self.offset + self.payload_bytes as u64
     }
 
-    /// Drops everything before `offset`, which a repeated or overlapping chunk has in common with what is stored.
-    /// None if nothing is left.
+    /// Drops everything before `offset`, which a repeated or overlapping chunk shares with the stored output. None if
+    /// nothing is left.
     pub fn from_offset(mut self, offset: u64) -> Option<Chunk> {
         if offset <= self.offset {
             return Some(self);

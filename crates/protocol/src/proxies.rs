@@ -1,5 +1,4 @@
-//! Which HTTP proxy leads to a server: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, read the same way by
-//! workers and commands.
+//! The proxy variables (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`), for workers and commands.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,7 +13,7 @@ use crate::server_url::ServerUrl;
 /// The variables that are read, also in small letters.
 pub const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"];
 
-/// What the environment says of proxies.
+/// Proxy settings of the environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
     plain: Option<Setting>,
@@ -47,7 +46,7 @@ pub struct Proxy {
 
 /// A proxy that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{variable} is not the address of a proxy: {reason}")]
+#[error("{variable} is not a proxy address: {reason}")]
 pub struct InvalidProxy {
     variable: &'static str,
     reason: String,
@@ -60,7 +59,7 @@ enum Exception {
     /// A name and all names below it; with a port, at that port only.
     Name(String, Option<u16>),
     Address(IpAddr, Option<u16>),
-    /// Addresses that have so many bits in common with this one.
+    /// A network: addresses with this many equal leading bits.
     Network(IpAddr, u8),
 }
 
@@ -136,14 +135,14 @@ impl fmt::Debug for Proxy {
 fn proxy(variable: &'static str, text: &str) -> Result<Proxy, String> {
     let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     // The text is not repeated, as it may hold a password.
-    let url =
-        Url::parse(&text).map_err(|error| format!("{error}; write one such as http://proxy.lab:3128"))?;
+    let url = Url::parse(&text)
+        .map_err(|error| format!("{error}; expected an address such as http://proxy.lab:3128"))?;
     let is_secure = match url.scheme() {
         "http" => false,
         "https" => true,
-        other => return Err(format!("gaffer uses HTTP proxies only (http:// or https://), not {other}")),
+        other => return Err(format!("expected an HTTP proxy (http:// or https://), not {other}")),
     };
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or("it names no host")?;
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or("it has no host")?;
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let credentials = (!url.username().is_empty() || url.password().is_some())
         .then(|| (decoded(url.username()), decoded(url.password().unwrap_or_default())));

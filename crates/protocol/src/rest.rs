@@ -1,4 +1,4 @@
-//! Bodies of the REST API, as the master writes and the command line reads them. More fields may join; these stay.
+//! Bodies of the REST API. Fields may be added; existing ones stay.
 
 mod output;
 mod stdin;

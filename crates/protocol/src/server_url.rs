@@ -1,5 +1,4 @@
-//! The address of a gaffer server, from the forms that people write: the one reader of `MASTER_URL`, `GAFFER_URL` and
-//! `GAFFER_PUBLIC_URL`.
+//! The parser of server addresses: `MASTER_URL`, `GAFFER_URL` and `GAFFER_PUBLIC_URL`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -29,7 +28,7 @@ pub struct ServerUrl {
 
 /// Why a text is not the address of a server, and what to write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not the address of a gaffer server: {reason}")]
+#[error("`{text}` is not a server address: {reason}")]
 pub struct InvalidServerUrl {
     text: String,
     reason: String,
@@ -127,7 +126,7 @@ impl FromStr for ServerUrl {
     }
 }
 
-/// Passwords, and keys in queries, that somebody put there by mistake are not repeated.
+/// Passwords and keys that were put there by mistake are not repeated.
 fn shown(text: &str) -> String {
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     // Before the first slash, a query may as well be the rest of a password.
@@ -145,38 +144,37 @@ fn usual_port(is_secure: bool) -> u16 {
 }
 
 fn read(text: &str) -> Result<ServerUrl, String> {
-    const EXAMPLE: &str = "write one such as http://gaffer.lab:8000 or https://gaffer.example.org";
+    const EXAMPLE: &str = "expected an address such as http://gaffer.lab:8000 or https://gaffer.example.org";
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(match shown(text).as_str() {
             "" => format!("it is empty; {EXAMPLE}"),
-            host => format!("it has no scheme: write http://{host}, or https://{host} if it speaks TLS"),
+            host => format!("it has no scheme; write http://{host} or https://{host}"),
         });
     };
     let is_secure = match scheme.to_ascii_lowercase().as_str() {
         "http" | "ws" => false,
         "https" | "wss" => true,
-        _ => return Err("its scheme is none of http, https, ws and wss".to_owned()),
+        _ => return Err("its scheme must be http, https, ws or wss".to_owned()),
     };
     // `Url` takes more slashes, and other ones, for the end of the scheme.
     if rest.is_empty() || rest.starts_with(['/', '\\', '?', '#', ':']) {
-        return Err(format!("it names no host; {EXAMPLE}"));
+        return Err(format!("it has no host; {EXAMPLE}"));
     }
     let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
     if authority.contains('@') {
         return Err(
-            "it holds a user or password; the key goes into GAFFER_KEY, that of a worker into API_KEY"
-                .to_owned(),
+            "it contains a user or password; set the key with GAFFER_KEY, or API_KEY for a worker".to_owned()
         );
     }
     let url = Url::parse(&format!("{}://{rest}", if is_secure { "https" } else { "http" }));
     let url = url.map_err(|error| format!("{error}; {EXAMPLE}"))?;
-    let host = url.host().ok_or_else(|| format!("it names no host; {EXAMPLE}"))?.to_owned();
+    let host = url.host().ok_or_else(|| format!("it has no host; {EXAMPLE}"))?.to_owned();
     let port = url.port_or_known_default().unwrap_or(usual_port(is_secure));
     if port == 0 || authority.ends_with(':') {
         return Err("its port is not a number from 1 to 65535".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err("it has a query or a fragment (a part after ? or #): leave that out".to_owned());
+        return Err("it has a query or a fragment; remove the part after ? or #".to_owned());
     }
     let path = url.path().trim_end_matches('/');
     // The address of one of its doors is as good as its own.
@@ -185,7 +183,9 @@ fn read(text: &str) -> Result<ServerUrl, String> {
     if !path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%".contains(&byte))
         || path.contains("//")
     {
-        return Err("its path may have letters, digits, -, ., _ and ~ between single slashes".to_owned());
+        return Err(
+            "its path may contain only letters, digits, -, ., _ and ~ between single slashes".to_owned()
+        );
     }
     Ok(ServerUrl { is_secure, host, port, path: path.to_owned() })
 }
@@ -258,12 +258,12 @@ mod tests {
     fn what_is_no_address_is_refused_with_what_to_write() {
         for (text, expected) in [
             ("", "empty"),
-            ("master:8080", "write http://master:8080, or https://master:8080"),
+            ("master:8080", "write http://master:8080 or https://master:8080"),
             ("localhost", "write http://localhost"),
             ("ftp://master", "scheme"),
-            ("http://", "names no host"),
-            ("http:///worker", "names no host"),
-            ("ws://:8080", "names no host"),
+            ("http://", "has no host"),
+            ("http:///worker", "has no host"),
+            ("ws://:8080", "has no host"),
             ("ws://master:99999", "port"),
             ("ws://master:", "port"),
             ("ws://master:0", "port"),

@@ -1,4 +1,4 @@
-//! Traces: what was submitted when, read from and written as text.
+//! Traces of submissions as CSV.
 //!
 //! ```text
 //! submit_seconds,duration_seconds,cpu,memory,disk,count,priority,project
@@ -53,7 +53,7 @@ pub struct TraceError {
     pub line: usize,
     /// The character at which the wrong field begins, from 1.
     pub column: usize,
-    /// What is wrong.
+    /// The mistake.
     pub detail: String,
 }
 
@@ -70,7 +70,7 @@ pub fn read(text: &str) -> Result<Vec<Arrival>, TraceError> {
         Some((line, header)) => {
             return Err(at_start(line, format!("expected the header `{HEADER}`, found {}", shown(header))));
         }
-        None => return Err(at_start(1, format!("the trace is empty: it begins with the header `{HEADER}`"))),
+        None => return Err(at_start(1, format!("the trace is empty; expected the header `{HEADER}`"))),
     }
     let mut arrivals = Vec::new();
     let mut tasks = 0_u64;
@@ -78,7 +78,7 @@ pub fn read(text: &str) -> Result<Vec<Arrival>, TraceError> {
         let arrival = Fields::of(line, content)?.arrival()?;
         tasks += u64::from(arrival.count);
         if tasks > MAX_TRACE_TASKS {
-            return Err(at_start(line, format!("up to here these are more than {MAX_TRACE_TASKS} tasks")));
+            return Err(at_start(line, format!("more than {MAX_TRACE_TASKS} tasks")));
         }
         arrivals.push(arrival);
     }
@@ -136,7 +136,7 @@ impl<'a> Fields<'a> {
 
     fn seconds(&self, at: usize) -> Result<Span, TraceError> {
         let field = self.fields[at].trim();
-        // `5m` is a length of time as well, but the name of the field says seconds.
+        // `5m` would be a duration, but the name of the field says seconds.
         if field.contains(|c: char| !c.is_ascii_digit() && c != '.') {
             return self
                 .wrong(at, format!("expected a number of seconds such as 12.5, found {}", shown(field)));

@@ -1,4 +1,4 @@
-//! What master and worker say to each other.
+//! Messages between master and worker.
 //!
 //! A text frame is a JSON array of messages, in order. A binary frame is one chunk of output, see [`crate::output`].
 //! The first frame of a session is the worker's [`ToMaster::Hello`], the second the master's [`ToWorker::Welcome`].
@@ -41,7 +41,7 @@ pub const MAX_MESSAGES_PER_FRAME: usize = 512;
 /// The most attempts that a worker holds; it gives more back.
 pub const MAX_HELD: usize = 100_000;
 
-/// What a worker says.
+/// A message of a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToMaster {
@@ -55,12 +55,12 @@ pub enum ToMaster {
         attempt: AttemptRef,
         /// When, by the worker's clock.
         at: DateTime<Utc>,
-        /// What it runs in, if that is a container.
+        /// The container, if it runs in one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         container: Option<ContainerFacts>,
     },
-    /// Something worth a line in an attempt's history, such as how far the fetching of its image is. Nothing depends
-    /// on it; it is said once, or never if no session is open.
+    /// An event for an attempt's history, such as the progress of an image pull. Nothing depends on it; it is sent
+    /// once, or never without a session.
     Noted {
         /// Which.
         attempt: AttemptRef,
@@ -72,7 +72,7 @@ pub enum ToMaster {
         /// All of them.
         drivers: Vec<DriverStatus>,
     },
-    /// An attempt is over. Sent again in each session until it is acknowledged.
+    /// An attempt has ended. Repeated in each session until it is acknowledged.
     Ended(Box<Ended>),
     /// An attempt was taken back in time: it never started and never will.
     Returned {
@@ -83,7 +83,7 @@ pub enum ToMaster {
     InputTaken(InputTaken),
 }
 
-/// Who dials in, what it offers and what it holds.
+/// Identity, capacity and held attempts of a connecting worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`PROTOCOL_VERSION`] of the worker.
@@ -94,7 +94,7 @@ pub struct Hello {
     pub identity: Uuid,
     /// Fresh at each start of the worker's process.
     pub process: Uuid,
-    /// The kernel's boot id: another one means that the machine was started anew and nothing runs any more.
+    /// The kernel's boot id: a new one means that the machine was rebooted and nothing runs any more.
     pub boot_id: String,
     /// Where it is, beside the boot id: tells a worker that was restarted from a copy of it.
     #[serde(default)]
@@ -103,16 +103,16 @@ pub struct Hello {
     pub name: String,
     /// Its operator's marks.
     pub labels: BTreeMap<String, String>,
-    /// Where it stands; empty if nobody said.
+    /// Datacenter; empty if not set.
     pub datacenter: String,
-    /// What it offers in all.
+    /// Capacity.
     pub capacity: Resources,
-    /// What it offers of countable resources.
+    /// Countable resources.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub countables: BTreeMap<String, u32>,
-    /// What it can execute with.
+    /// Drivers.
     pub drivers: Vec<DriverStatus>,
-    /// Processor architecture, as `uname -m` says it.
+    /// Processor architecture, as printed by `uname -m`.
     pub arch: String,
     /// Operating system: `linux`.
     pub os: String,
@@ -155,12 +155,12 @@ pub struct Heartbeat {
     pub held: Option<Vec<HeldAttempt>>,
     /// How its machine is doing.
     pub stats: MachineStats,
-    /// What its wall clock says.
+    /// The worker's wall clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockReading>,
 }
 
-/// What a worker's wall clock says, so that the master can tell how far it is off.
+/// A reading of a worker's wall clock, from which the master computes its offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReading {
     /// The last heartbeat of the session that was answered; 0: the welcome.
@@ -205,10 +205,10 @@ pub struct Ended {
     pub output_bytes: u64,
     /// SHA-256 over all output bytes in their order, in hexadecimal; none if the worker can't tell (it lost its state).
     pub output_sha256: Option<String>,
-    /// What was killed and what is left; none if nothing had to be killed.
+    /// Killed and remaining processes; none if nothing had to be killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub killed: Option<KillReceipt>,
-    /// What it ran in, if that was a container. Here too, for the same reason as `started_at`.
+    /// The container, if it ran in one. Repeated here for the same reason as `started_at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerFacts>,
 }
@@ -245,7 +245,7 @@ pub struct KillReceipt {
     pub left: u32,
 }
 
-/// What a master says.
+/// A message of a master.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToWorker {
@@ -286,8 +286,8 @@ pub enum ToWorker {
         /// What to send.
         signal: StopSignal,
     },
-    /// Bytes for the standard input of an attempt. Answered by [`ToMaster::InputTaken`] once the process has taken them,
-    /// or not at all: then they are sent again.
+    /// Bytes for the standard input of an attempt. Answered by [`ToMaster::InputTaken`] once the process has read
+    /// them, or not at all: then they are sent again.
     Input(Box<Input>),
     /// Give an attempt back if it has not started ([`ToMaster::Returned`]), also one that never arrived; else nothing
     /// happens.
@@ -309,7 +309,7 @@ pub enum ToWorker {
         /// First byte that is missing.
         offset: u64,
     },
-    /// From now on, the worker may have so much output on its way that is not acknowledged.
+    /// Sets the limit on unacknowledged output of the worker.
     OutputWindow {
         /// Output bytes, as they were before compressing.
         bytes: u64,
@@ -400,7 +400,7 @@ pub enum InputState {
     Waiting,
     /// Yes.
     Open,
-    /// Not any more: it was told that nothing comes, or reads no more.
+    /// Closed: the end of input was sent, or the process reads no more.
     Closed,
     /// Not by this writer: there is another one.
     Foreign,
@@ -448,7 +448,7 @@ pub enum GoodbyeCode {
     KeyRevoked,
     /// The worker's protocol version is not spoken here.
     ProtocolVersion,
-    /// The worker said something that makes no sense.
+    /// The worker sent an invalid message.
     ProtocolError,
     /// The worker did not read fast enough.
     TooSlow,
@@ -461,7 +461,7 @@ pub enum GoodbyeCode {
 pub struct Start {
     /// Which.
     pub attempt: AttemptRef,
-    /// What is executed: sent before, in the same session.
+    /// The definition to run, sent before in the same session.
     pub definition: DefinitionRef,
     /// The task's index.
     pub index: u32,

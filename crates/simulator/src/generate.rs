@@ -1,4 +1,4 @@
-//! Makes traces of shapes that real ones have, each from a seed: the same seed gives the same trace for ever.
+//! Generates traces with realistic shapes; a seed always gives the same trace.
 //!
 //! | shape | what it is like |
 //! |---|---|
@@ -35,7 +35,7 @@ impl Shape {
         [("heavy_tail", Shape::HeavyTail), ("bursts", Shape::Bursts), ("mixed_sizes", Shape::MixedSizes)];
 }
 
-/// A trace of so many submissions.
+/// A trace with this many submissions.
 pub fn generate(shape: Shape, seed: u64, submissions: usize) -> Vec<Arrival> {
     let mut random = SplitMix64(seed);
     let mut secs = 0.0;

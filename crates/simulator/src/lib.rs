@@ -1,11 +1,10 @@
-//! What a strategy would do with a day's work: a simulation in virtual time, through the very functions that place real
-//! tasks.
+//! Simulates placement in virtual time, with the functions that place real tasks.
 //!
 //! Time jumps from event to event: a submission, or the end of a task. After all events of a moment there is one pass of
-//! [`decide`]. Tasks run for as long as the trace says if they get the processors that they use, which is what they reserve
-//! times the *overuse*. Where the tasks of a machine use more than it has, all of them are slowed down alike. Readings of
-//! the machines are exact and fresh; a placed task starts at once, and nothing waits on a worker. All workers belong to one
-//! project, and the projects of the trace are owners in it, so that they compete. The same arguments give the same outcome.
+//! [`decide`]. A task runs as long as the trace says if it gets the CPU that it uses, which is its reservation times the
+//! *overuse*. If the tasks of a machine use more than it has, all of them slow down equally. Measurements are exact and
+//! fresh; a placed task starts at once, and nothing queues on a worker. All workers belong to one project, and the
+//! projects of the trace are its owners, so that they compete. The same arguments give the same result.
 
 pub mod generate;
 mod outcome;
@@ -30,7 +29,7 @@ use gaffer_protocol::trace::Arrival;
 
 /// All workers of a simulation are this project's.
 const PROJECT: ProjectId = ProjectId(1);
-/// What is left of a task that is done, by rounding.
+/// Rounding remainder below which a task is finished.
 const HALF_A_MILLI: f64 = 0.5;
 /// The most machines of one kind.
 const MAX_MACHINES: u32 = 10_000;
@@ -38,7 +37,6 @@ const MAX_MACHINES: u32 = 10_000;
 /// Machines of one kind. Written `20x4:16GiB:100GiB`: how many, processors, memory, disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Machines {
-    /// How many there are.
     pub count: u32,
     /// What each of them has.
     pub capacity: Resources,
@@ -79,7 +77,7 @@ pub fn simulate(fleet: &[Machines], trace: &[Arrival], strategy: Strategy, overu
 /// What happens at a moment, ends before submissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// Unless what the machine has to do has changed since, as its version says.
+    /// Unless the load of the machine has changed since, as its version shows.
     Ended {
         machine: usize,
         version: u64,
@@ -99,7 +97,7 @@ struct Line<'a> {
     pending: usize,
 }
 
-/// What a machine has to do.
+/// The tasks of a machine.
 #[derive(Debug, Clone, Default)]
 struct Work {
     running: Vec<Running>,
@@ -113,7 +111,7 @@ struct Running {
     arrival: usize,
     line: usize,
     started: Span,
-    /// So much is left to do of it if it gets the processors that it uses.
+    /// Remaining work, at full speed.
     left_millis: f64,
 }
 
@@ -194,7 +192,7 @@ impl<'a> Simulation<'a> {
         self.lines[line].pending += row.count as usize;
     }
 
-    /// Ends what is done on a machine.
+    /// Ends finished tasks on a machine.
     fn end_due(&mut self, machine: usize, now: Span) {
         self.advance(machine, now);
         let (done, left): (Vec<Running>, Vec<Running>) =
@@ -295,7 +293,7 @@ fn moment(since_start: Span) -> Time {
     Time::UNIX_EPOCH + TimeDelta::milliseconds(since_start.as_millis() as i64)
 }
 
-/// Notes what is in use on a machine: by its tasks, and by nobody else.
+/// Records the usage of a machine by its tasks.
 fn read(offer: &mut WorkerSnapshot, overuse: f64) {
     let (reserved, all) = (offer.reserved, offer.capacity);
     offer.measured = Some(Measured {

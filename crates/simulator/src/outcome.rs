@@ -1,4 +1,4 @@
-//! What came of a simulation: waiting, use, waste and fairness, each with its definition.
+//! Results of a simulation: waiting times, usage, waste and fairness, with definitions.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,15 +9,13 @@ use gaffer_domain::placement::{Strategy, WorkerSnapshot};
 use gaffer_domain::quantity::Span;
 use gaffer_protocol::trace::Arrival;
 
-/// Runs shorter than this count as so long in slowdowns, so that the wait of a tiny task does not outweigh all others
-/// (bounded slowdown with a threshold of 10 s: Feitelson, *Metrics for Parallel Job Scheduling and Their Convergence*,
-/// JSSPP 2001).
+/// Minimum run time in slowdowns, so that the wait of a tiny task does not dominate (bounded slowdown with a
+/// threshold of 10 s: Feitelson, *Metrics for Parallel Job Scheduling and Their Convergence*, JSSPP 2001).
 const SHORTEST_COUNTED: Span = Span::from_secs(10);
 
 /// What came of a trace under one strategy.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Outcome {
-    /// Which.
     pub strategy: Strategy,
     /// Tasks that ran.
     pub tasks: u64,
@@ -37,15 +35,14 @@ pub struct Outcome {
     pub fairness: f64,
     /// Mean slowdown of all tasks.
     pub slowdown: f64,
-    /// How much longer tasks ran than they would have alone on their machines, all together: 1 is not at all.
+    /// Total run time relative to running alone on the machine; 1 is no slowdown.
     pub stretch: f64,
     /// Mean slowdown by project.
     pub slowdowns: BTreeMap<String, f64>,
 }
 
-/// Waiting times of all tasks, in seconds. Percentiles are nearest-rank: so many hundredths waited no longer.
+/// Waiting times of all tasks, in seconds; nearest-rank percentiles.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-#[expect(missing_docs, reason = "the names are the documentation")]
 pub struct Waits {
     pub mean_secs: f64,
     pub p50_secs: f64,
@@ -180,7 +177,7 @@ impl Waits {
     }
 }
 
-/// (Σx)² / (n Σx²); 1 for nobody.
+/// (Σx)² / (n Σx²); 1 if there is nobody.
 pub(super) fn jain(values: impl Iterator<Item = f64>) -> f64 {
     let (n, sum, squares) =
         values.fold((0.0, 0.0, 0.0), |(n, sum, squares), x| (n + 1.0, sum + x, squares + x * x));

@@ -167,7 +167,7 @@ fn a_mistake_in_a_trace_is_told_with_its_line_and_column() {
     }
     assert_eq!(
         trace::read("").unwrap_err().to_string(),
-        format!("line 1, column 1: the trace is empty: it begins with the header `{}`", trace::HEADER)
+        format!("line 1, column 1: the trace is empty; expected the header `{}`", trace::HEADER)
     );
     assert!(trace::read("submit,duration\n").unwrap_err().to_string().contains("expected the header"));
 }

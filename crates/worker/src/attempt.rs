@@ -1,7 +1,7 @@
-//! One attempt from its acceptance to its end: prepare it, start it, stay with it, report on it.
+//! One attempt, from acceptance to end: prepare, start, supervise, report.
 //!
-//! This is the recipe. What is done around the execution is a list of [`hooks`]; how it executes is a matter of its
-//! [driver](crate::driver); the loop that stays with it is [`supervise`].
+//! This file is the sequence. [`hooks`] are the steps around the execution, the [driver](crate::driver) executes, and
+//! [`supervise`] is the loop while it runs.
 
 mod controls;
 mod end;
@@ -54,7 +54,7 @@ impl AttemptContext {
     }
 }
 
-/// One attempt, for all that has to do with it.
+/// Everything about one attempt.
 #[derive(Clone)]
 pub(crate) struct Attempt {
     pub context: Arc<AttemptContext>,
@@ -74,7 +74,7 @@ impl Attempt {
         self.context.drivers.capabilities(self.start.definition.driver)
     }
 
-    /// Says how far it is, for whoever wants to know.
+    /// Reports the progress of the attempt.
     fn note(&self, message: String) {
         self.progress.noted(self.reference(), message);
     }
@@ -90,7 +90,7 @@ pub(crate) trait Progress: Send + Sync {
     fn wrote(&self, attempt: AttemptRef);
     /// So far its process has taken its input.
     fn took_input(&self, taken: InputTaken);
-    /// Nothing of it runs any more: what it had reserved is free.
+    /// No process of it is left: its resources are free.
     fn released(&self, attempt: AttemptRef);
 }
 
@@ -120,7 +120,7 @@ async fn run_with(
     ended
 }
 
-/// Goes on with an attempt that an earlier executor began. Comes back as [`run`] does.
+/// Adopts an attempt of a previous executor. Returns as [`run`] does.
 pub(crate) async fn adopt(
     attempt: Attempt,
     has_started: bool,
@@ -194,7 +194,7 @@ async fn see_through(
     }
 }
 
-/// Reports on an attempt that there is nothing to go on with.
+/// Reports an attempt that cannot be adopted.
 fn vanished(attempt: &Attempt, cause: LostCause, has_started: bool, writer: OutputWriter) -> Ended {
     let totals = writer.finish();
     Ended {
@@ -205,7 +205,7 @@ fn vanished(attempt: &Attempt, cause: LostCause, has_started: bool, writer: Outp
     }
 }
 
-/// Waits for a beginning; told to end the attempt, it is cancelled, which may take a moment.
+/// Waits for the start; if the attempt is stopped, cancels it, which may take a moment.
 async fn until_told_to_end<T>(
     begin: impl Future<Output = T>,
     stops: &watch::Receiver<StopRequests>,

@@ -1,8 +1,8 @@
-//! Threads for calls that may block: on a disk, or on the server of a file system, for as long as it likes.
+//! Thread pools for calls that may block on a disk or a file server.
 //!
-//! The runtime has about one thread for each processor. One that waits for a mount that hangs takes a share of all
-//! heartbeats, leases and attempts with it; so whatever opens, reads or writes a file by its path does that here. Each
-//! concern has threads of its own: what hangs for one leaves the others theirs.
+//! The runtime has about one thread per CPU. A thread that blocks on a hung mount would block a share of all heartbeats,
+//! leases and attempts, so every access to a file by path runs here. Each concern has its own threads, so a hang in one
+//! does not affect the others.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,11 +16,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-/// How long a call that nobody wants to wait for any more still gets.
+/// How long an abandoned call may continue.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// The same for one that stores what would else be lost with this process: a disk that is only busy gets its time.
 pub(crate) const STORING_PATIENCE: Duration = Duration::from_secs(5);
-/// Whoever waits for longer is told what for.
+/// A caller that waits longer is told what for.
 pub(crate) const SLOW: Duration = Duration::from_secs(10);
 
 /// The threads of one concern. Clones are the same.
@@ -51,7 +51,7 @@ struct Queue {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A call had not come back when nobody could wait any longer. It goes on, and what it gives is dropped.
+/// The call did not return in time. It continues, and its result is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoAnswer;
 
@@ -87,8 +87,8 @@ impl BlockingThreads {
         received(answer.await)
     }
 
-    /// Does something and waits for it, but from `hurry` on only as long as the patience of these threads lasts: there is
-    /// always time for what is quick.
+    /// Runs a call and waits for it; after `hurry`, only for the patience of these threads, so quick calls always
+    /// finish.
     pub async fn run_until<T: Send + 'static>(
         &self,
         hurry: impl Future<Output = ()>,
@@ -104,7 +104,7 @@ impl BlockingThreads {
             answer = &mut answer => return Ok(received(answer)),
             () = too_late => {}
         }
-        // Before the channel is closed: the call looks at this only if it finds nobody to answer.
+        // Before the channel closes: the call checks this only when nobody receives its result.
         call.is_abandoned.store(true, Ordering::Release);
         self.0.0.abandoned.fetch_add(1, Ordering::Relaxed);
         answer.close();
@@ -187,7 +187,7 @@ impl Shared {
             drop(queue);
             if let Err(error) = self.clone().start_thread() {
                 self.queue().threads -= 1;
-                tracing::warn!(threads = self.name, %error, "cannot start a thread: its work waits for another one");
+                tracing::warn!(threads = self.name, %error, "cannot start a thread; its work waits");
             }
         }
     }
@@ -196,7 +196,7 @@ impl Shared {
         thread::Builder::new().name(self.name.to_owned()).spawn(move || self.work()).map(|_| ())
     }
 
-    /// Does what is queued, as it comes, until nothing more can come.
+    /// Runs queued calls in order until the queue closes.
     fn work(&self) {
         let mut queue = self.queue();
         loop {

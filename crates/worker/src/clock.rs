@@ -31,7 +31,7 @@ pub(crate) fn wall_micros() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Waits until then; for ever if there is no such moment.
+/// Waits until that time; for ever without one.
 pub(crate) async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
@@ -65,7 +65,7 @@ impl BootAlarm {
         Ok(BootAlarm { timer })
     }
 
-    /// Sets when it rings next, in place of what was set before; `None`: not at all.
+    /// Sets the next alarm in place of the previous one; `None` disables it.
     pub fn set(&self, at: Option<BootTime>) -> io::Result<()> {
         let timer = &self.timer.get_ref().0;
         match at {

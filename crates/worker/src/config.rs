@@ -1,4 +1,4 @@
-//! What the operator says: the only reader of the environment in this crate.
+//! Settings of a worker; the only reader of the environment in this crate.
 
 mod docker;
 #[cfg(test)]
@@ -108,7 +108,7 @@ pub struct WorkerConfig {
     pub proxies: Option<Proxies>,
 }
 
-/// What it takes to reach the master.
+/// Settings needed to reach the master.
 #[derive(Debug, Clone)]
 pub(crate) struct Reaching {
     pub master_url: ServerUrl,
@@ -213,7 +213,7 @@ impl WorkerConfig {
         }
     }
 
-    /// What it takes to reach the master; the key may be missing.
+    /// Settings needed to reach the master; the key may be missing.
     pub(crate) fn reaching(&self) -> anyhow::Result<Reaching> {
         let master_url = given_or_read(self.master_url.clone(), self.master_url_file.as_deref())
             .context("the master's address")?
@@ -411,7 +411,7 @@ fn machine_cpu() -> Cpu {
     Cpu::from_millis(u32::try_from(cpus.saturating_mul(1000)).unwrap_or(u32::MAX))
 }
 
-/// Where a worker keeps its files unless it is told otherwise.
+/// Default data directory of a worker.
 ///
 /// # Errors
 /// When the user has no home.
@@ -450,8 +450,8 @@ pub(crate) fn is_a_job() -> bool {
     std::env::var_os(MARKER_VARIABLE).is_some()
 }
 
-/// What is passed on of the worker's own environment. Its keys and addresses are not. A service manager may have set no
-/// more than `PATH`: what a login would set comes from the user database then.
+/// Variables of the worker's environment that are passed on to tasks; keys and addresses are not. If a service
+/// manager sets only `PATH`, the values of a login come from the user database.
 fn job_environment(
     all: impl Iterator<Item = (String, String)>,
     user: Option<User>,

@@ -1,4 +1,4 @@
-//! The agent to the master: dials, says hello, keeps a session going, and dials again for as long as it takes.
+//! The agent's connection to the master: dials, runs sessions, reconnects.
 //!
 //! This is one side of a border, see [`crate::executor`]: nothing here knows how attempts execute.
 
@@ -28,7 +28,7 @@ pub(crate) use backoff::BackoffSettings;
 use dial::{DialError, Dialer, Socket};
 use session::SessionEnd;
 
-/// How a worker presents itself, and to whom.
+/// The hello of a worker and the master's address.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionSettings {
     pub route: Route,
@@ -50,8 +50,8 @@ pub(crate) struct ConnectionSettings {
 /// Another worker has taken this one's place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the master at {url} has another worker with the identity of this one, and that came later: {message}. Was the \
-     data directory copied? Remove its file `identity` to begin as a new worker"
+    "another worker connected to the master at {url} with the identity of this one: {message}. If the data \
+     directory was copied, remove its file `identity` to start as a new worker"
 )]
 pub(crate) struct Superseded {
     url: String,
@@ -61,18 +61,18 @@ pub(crate) struct Superseded {
 /// Another worker has this one's identity and keeps it: a data directory was copied, or a machine cloned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the master at {url} refused this worker: {message}. To run both, remove the file `identity` in this data directory: \
-     then it is a separate worker"
+    "the master at {url} refused this worker: {message}. To run both, remove the file `identity` in this \
+     data directory"
 )]
 pub(crate) struct Duplicate {
     url: String,
-    /// What the master says of it.
+    /// Status of the connection.
     pub message: String,
     /// Whether it continues with a new identity.
     pub begins_anew: bool,
 }
 
-/// Keeps this worker connected until `closing`, or until the executor is gone.
+/// Keeps this worker connected until `closing`, or until the executor exits.
 ///
 /// # Errors
 /// When another worker has taken this one's place, or the settings cannot be used.
@@ -128,7 +128,7 @@ struct Agent {
     closing: CancellationToken,
 }
 
-/// Why there is no session, in whole sentences.
+/// Why there is no session, in full sentences.
 enum Failure {
     /// This worker goes down.
     Closing,
@@ -138,7 +138,7 @@ enum Failure {
     Duplicate(Duplicate),
     /// It may be over soon.
     Passing(String),
-    /// Somebody has to do something about it.
+    /// The operator must act.
     Refusal(String),
 }
 
@@ -185,7 +185,7 @@ impl Agent {
                     Failure::Refusal(format!("the master at {url} refused the key: {message}"))
                 }
                 GoodbyeCode::ProtocolVersion => Failure::Refusal(format!(
-                    "the master at {url} does not speak this worker's protocol {PROTOCOL_VERSION}: {message}"
+                    "the master at {url} does not support worker protocol {PROTOCOL_VERSION}: {message}"
                 )),
                 GoodbyeCode::ProtocolError | GoodbyeCode::TooSlow | GoodbyeCode::ShuttingDown => {
                     Failure::Passing(format!("the master at {url} ended the session: {message}"))
@@ -240,7 +240,7 @@ struct FailureLog {
 impl FailureLog {
     fn failed(&mut self, reason: &str) {
         if self.last.as_deref() != Some(reason) {
-            tracing::warn!("{reason}; trying again");
+            tracing::warn!("{reason}; retrying");
             self.last = Some(reason.to_owned());
         }
     }
@@ -257,17 +257,14 @@ pub(crate) fn warnings(data_dir: &Path) -> Vec<String> {
     let mut warnings = Vec::new();
     if !crate::driver::lists_children() {
         warnings.push(
-            "this kernel does not list the children of processes (CONFIG_PROC_CHILDREN): processes that leave their \
-             group may survive the end of a task"
+            "the kernel does not list child processes (CONFIG_PROC_CHILDREN): processes that leave their \
+             process group can survive their task"
                 .to_owned(),
         );
     }
     warnings.extend(crate::driver::cgroup_shortcoming());
     if ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()) {
-        warnings.push(
-            "this worker runs in a container: its jobs on the host run inside of that, with what is there"
-                .to_owned(),
-        );
+        warnings.push("this worker runs in a container: host tasks run in that container".to_owned());
     }
     if crate::stats::disk(data_dir).is_none() {
         warnings.push(format!("the disk of {} cannot be measured", data_dir.display()));

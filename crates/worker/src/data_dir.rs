@@ -1,4 +1,4 @@
-//! The worker's own directory: held by one executor at a time, and the home of the worker's identity.
+//! The data directory: locked by one executor, home of the worker's identity.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::machine;
 
-/// What the lock says while a watchdog has it.
+/// Content of the lock file while a watchdog holds it.
 const WATCHDOG: &str = "watchdog";
 
 /// The lock on a data directory, for as long as this lives. The kernel gives it back however its holder dies.
@@ -22,7 +22,7 @@ pub(crate) struct DataDirLock {
 }
 
 impl DataDirLock {
-    /// None if somebody else has it. The file then holds the number of that process.
+    /// None if another process holds it. The file then contains its process id.
     pub fn take(dir: &Path) -> anyhow::Result<Option<DataDirLock>> {
         DataDirLock::take_as(dir, &std::process::id().to_string())
     }
@@ -32,7 +32,7 @@ impl DataDirLock {
         DataDirLock::take_as(dir, WATCHDOG)
     }
 
-    /// Whether whoever has it is a watchdog.
+    /// Whether the holder is a watchdog.
     pub fn is_a_watchdogs(dir: &Path) -> bool {
         fs::read_to_string(dir.join("lock")).is_ok_and(|holder| holder.trim() == WATCHDOG)
     }
@@ -48,7 +48,7 @@ impl DataDirLock {
             .with_context(|| format!("cannot open {}", path.display()))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
-                // For whoever wants to know; a full disk is no reason not to begin.
+                // For operators only; a full disk is no reason to fail.
                 let _ = file.set_len(0).and_then(|()| writeln!(file, "{holder}"));
                 Ok(Some(DataDirLock { _file: file }))
             }
@@ -89,7 +89,7 @@ fn read_identity(path: &Path) -> anyhow::Result<Option<Uuid>> {
     match fs::read_to_string(path) {
         Ok(text) => text.trim().parse().map(Some).with_context(|| {
             format!(
-                "{} does not hold an identity: restore it, or remove it to begin as a new worker",
+                "{} is not an identity file: restore it, or remove it to start as a new worker",
                 path.display()
             )
         }),
@@ -131,13 +131,14 @@ pub(crate) fn refuse_copy(dir: &Path) -> anyhow::Result<()> {
         let has_identity = dir.join("identity").exists();
         ensure!(
             !(original_is_there && has_identity),
-            "the data directory {} is a copy of {}, which is still there: two workers cannot have one identity. To run \
-             both, remove the file `identity` in the copy; to move the worker, remove the original",
+            "the data directory {} is a copy of {}, which still exists; two workers cannot share one \
+             identity. To run both, remove the file `identity` in the copy; to move the worker, remove the \
+             original",
             dir.display(),
             home.path.display()
         );
     }
-    let text = serde_json::to_vec(&here).context("cannot tell where the data directory is")?;
+    let text = serde_json::to_vec(&here).context("cannot resolve the data directory")?;
     let draft = dir.join(format!("home.{}", Uuid::new_v4()));
     let written = write_private(&draft, &text).and_then(|()| fs::rename(&draft, &path));
     written.with_context(|| format!("cannot write {}", path.display()))
@@ -159,7 +160,7 @@ pub(crate) fn own_spool(dir: &Path, token: &str) -> anyhow::Result<()> {
         let (spool, aside) = (dir.join("spool"), dir.join(format!("spool.of-{owner}")));
         match fs::rename(&spool, &aside) {
             Ok(()) => tracing::warn!(
-                "the spool was that of another worker and is set aside as {}; remove it if nobody misses it",
+                "the spool belongs to another worker; moved it to {}, remove it if it is not needed",
                 aside.display()
             ),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

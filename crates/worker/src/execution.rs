@@ -1,10 +1,9 @@
-//! What this worker executes: takes the master's orders, holds attempts until the master has acknowledged their ends,
-//! and stops by itself what it has lost touch over.
+//! All attempts of this worker: accepts starts, holds attempts until their ends are acknowledged, and stops
+//! attempts whose lease has expired.
 //!
-//! This is one side of a border. The other side, [`crate::connection`], knows nothing of attempts but what
-//! [`Execution`] says and takes, and all of that travels between two processes, see [`crate::executor`]: [`Command`] in,
-//! [`Event`] out, [`EncodedChunk`] on demand, and the moments at which the master is known to have heard of this
-//! worker.
+//! The other side, [`crate::connection`], knows of attempts only what crosses the border between the two processes, see
+//! [`crate::executor`]: [`Command`] in, [`Event`] out, [`EncodedChunk`] on request, and the times of contact with the
+//! master.
 
 mod admission;
 mod attempts;
@@ -52,14 +51,13 @@ use state::{Accepted, Ordered, State};
 
 /// The longest grace that a worker which is going down gives its attempts.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
-/// How long an agent that asks for output may be kept waiting, for everything else that it says waits behind that; and how
-/// long while the disk is known to be slow.
+/// How long a request for output may block the agent's other requests; and the limit while the disk is known to be
+/// slow.
 const READ_PATIENCE: Duration = Duration::from_millis(500);
 const SHORT_READ_PATIENCE: Duration = Duration::from_millis(5);
 /// Attempts whose hooks may wait for files at the same time; more wait for their turn.
 const MAX_FILE_THREADS: usize = 64;
 
-/// How a worker executes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ExecutionSettings {
     /// The worker's data directory, absolute; it belongs to this process.
@@ -80,8 +78,8 @@ pub(crate) struct ExecutionSettings {
     pub owner: String,
 }
 
-/// What the master wants of an attempt, with everything that is needed for it. The words are those of the first version
-/// of the protocol: a worker that was upgraded is served by the executor that is there.
+/// Requests of the master about attempts, complete with everything they need. The names are those of the first
+/// protocol version, because an upgraded worker is served by the existing executor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Command {
@@ -110,7 +108,7 @@ pub(crate) enum Command {
     },
 }
 
-/// What the execution has to say. Nothing is said while no session is open.
+/// Events of the execution. None are sent without a session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Event {
     /// To be passed on to the master. An end only after the output before it.
@@ -144,7 +142,7 @@ struct Core {
 }
 
 impl Execution {
-    /// Ends what an earlier process left behind and begins anew. `data_dir` must be locked by the caller.
+    /// Cleans up after an earlier process and starts. `data_dir` must be locked by the caller.
     pub async fn open(settings: ExecutionSettings) -> anyhow::Result<Execution> {
         driver::adopt_orphans().context("cannot adopt orphaned processes")?;
         let spool_limit =
@@ -211,7 +209,7 @@ impl Execution {
         self.core.context.drivers.status()
     }
 
-    /// Does what the master says, or begins to.
+    /// Executes a request of the master, or begins to.
     pub fn deliver(&self, command: Command) {
         self.core.deliver(command);
     }
@@ -224,12 +222,12 @@ impl Execution {
         self.core.contact_file.write(sent_at);
     }
 
-    /// A session begins: gives all that is held. What happens from now on is told in events.
+    /// Begins a session: returns all held attempts. Later changes are sent as events.
     pub fn open_session(&self) -> Vec<HeldAttempt> {
         self.core.state().open_session()
     }
 
-    /// The session was accepted: what the master may not know is told again.
+    /// The session was accepted: repeats what the master may not know.
     pub fn welcomed(&self, welcome: &Welcome) {
         self.core.state().resume(&welcome.name, &welcome.stored);
         for StoredOutput { attempt, offset } in &welcome.stored {
@@ -238,7 +236,7 @@ impl Execution {
         self.core.eventful.notify_one();
     }
 
-    /// The session is over: no more events.
+    /// Ends the session: no more events.
     pub fn close_session(&self) {
         self.core.state().close_session();
     }
@@ -253,7 +251,7 @@ impl Execution {
         self.core.state().take_events()
     }
 
-    /// What happened since the last call, and what is held right after that.
+    /// Events since the last call, and the attempts held right after them.
     pub fn take_events_and_held(&self) -> (Vec<Event>, Vec<HeldAttempt>) {
         let mut state = self.core.state();
         let events = state.take_events();
@@ -286,7 +284,7 @@ impl Execution {
         None
     }
 
-    /// What this worker offers from now on; what runs already goes on.
+    /// Sets the capacity of this worker; running attempts continue.
     pub fn set_offer(&self, capacity: Resources, countables: BTreeMap<String, u32>) {
         self.core.state().set_offer(capacity, countables);
         self.core.launch_ready();
@@ -326,9 +324,9 @@ impl Execution {
     }
 }
 
-/// Ends what an executor left that was killed and cannot be gone on with, and notes down what that was, for the next one.
-/// Says whether there is something that can be gone on with. `data_dir` must be locked by the caller. Blocks, for seconds
-/// if something will not die.
+/// Kills what a dead executor left behind and cannot be adopted, and records it for the next executor. Returns
+/// whether anything can be adopted. `data_dir` must be locked by the caller. Blocks, for seconds if a process does
+/// not exit.
 pub(crate) fn end_leftovers(
     data_dir: &Path,
     boot_id: &str,
@@ -392,8 +390,7 @@ impl Core {
         self.eventful.notify_one();
     }
 
-    /// Ends an attempt however far it is. Of one that is not held, the end is told all the same: the master waits for
-    /// it.
+    /// Ends an attempt in any phase. For an unknown one the end is reported anyway, because the master waits for it.
     fn end(self: &Arc<Self>, attempt: AttemptRef, orders: impl Fn(&StartAttempt) -> StopRequests) {
         let unstarted = || attempt::unstarted(attempt, AttemptEnd::Stopped { process: None });
         let mut state = self.state();
@@ -426,13 +423,13 @@ impl Core {
         }
     }
 
-    /// The attempt is over without ever having started.
+    /// The attempt ended without a start.
     fn finish_unstarted(&self, ended: Ended) {
         self.context.spool.ended_unstarted(ended.clone());
         self.finish(ended);
     }
 
-    /// The attempt is over, which the journal knows; the report is kept until the master has it.
+    /// The attempt has ended and is in the journal; the report is kept until the master has it.
     fn finish(&self, ended: Ended) {
         log_end(&ended);
         self.state().finish(ended);

@@ -1,19 +1,19 @@
-//! The executor: owns all that executes, in a process of its own, so that attempts outlive whatever talks to the master.
+//! The executor: owns all attempts in its own process, so that they outlive the agent.
 //!
-//! A worker is up to four processes of one program:
+//! A worker has up to four processes of one program:
 //!
-//! * the *supervisor* ([`crate::supervisor`]), which the operator starts, and which starts the agent again when it dies;
-//! * the *agent*, which has the key and the connection to the master, and knows nothing that it could not ask for again;
-//! * the *executor*, which has the attempts with their pipes and ends, the spool, the leases and the lock on the data
-//!   directory. It is found again through a socket in the data directory;
-//! * the executor's *watchdog*, which ends what an executor leaves that was killed.
+//! * the *supervisor* ([`crate::supervisor`]), which the operator starts, and which restarts the agent when it dies;
+//! * the *agent*, which has the key and the connection to the master, and keeps no state that it could not request again;
+//! * the *executor*, which has the attempts with their pipes and ends, the spool, the leases and the lock of the data
+//!   directory. Agents find it through a socket in the data directory;
+//! * the executor's *watchdog*, which kills what a dead executor left behind.
 //!
-//! What agent and executor say to each other is in [`frame`]. Within one process (in tests, say) the same words go over a
-//! pair of sockets.
+//! [`frame`] has the messages between agent and executor. Within one process (in tests) the same messages use a socket
+//! pair.
 //!
-//! Each watches the other: an executor without an agent goes on until the leases of its attempts run out, and leaves when
-//! nothing is left to run; an agent, and the watchdog, kill an executor that does not answer before its leases run out; what a
-//! dead executor had started is ended by its watchdog or by the next executor, whoever comes first.
+//! Each watches the other: an executor without an agent continues until the leases of its attempts expire, and exits
+//! without attempts; agent and watchdog kill an executor that does not respond before its leases expire; the watchdog or
+//! the next executor, whichever is first, cleans up after a dead executor.
 
 mod frame;
 mod handle;
@@ -36,12 +36,12 @@ pub use watchdog::watchdog;
 pub enum ExecutorPlace {
     /// In this process: they end with it.
     Here,
-    /// In a process of their own, which is this program with the argument [`EXECUTOR_COMMAND`]: they outlive this one.
+    /// In their own process, which is this program with the argument [`EXECUTOR_COMMAND`]; it outlives this one.
     Process,
 }
 
-/// The argument that makes an executor of this program: it has to call [`keep`] then.
+/// The argument that turns this program into an executor; it must then call [`keep`].
 pub const EXECUTOR_COMMAND: &str = "executor";
 
-/// The argument that makes an executor's watchdog of this program: it has to call [`watchdog()`] then.
+/// The argument that turns this program into a watchdog; it must then call [`watchdog()`].
 pub const WATCHDOG_COMMAND: &str = "watchdog";

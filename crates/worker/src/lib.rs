@@ -1,7 +1,7 @@
-//! The worker: dials out to a master, executes the attempts it is given, and streams their output back.
+//! The worker: connects to a master, runs attempts and streams their output back.
 //!
-//! *What executes* (`execution`: attempts, drivers, spool) and *what talks* (`connection`) meet only in messages, and
-//! are processes of their own: see [`executor`].
+//! Execution (`execution`: attempts, drivers, spool) and connection (`connection`) run in separate processes and exchange
+//! messages: see [`executor`].
 
 mod attempt;
 mod blocking;
@@ -89,7 +89,7 @@ async fn run_with(
     }
 }
 
-/// Runs a worker with this identity until `shutdown`. `copied_from`: what the master said of the one before.
+/// Runs a worker with this identity until `shutdown`. `copied_from`: the master's message to the previous identity.
 async fn run_as(
     identity: Uuid,
     settings: &Settings,
@@ -138,7 +138,7 @@ async fn run_as(
         data_dir: data_dir.to_owned(),
     };
     loop {
-        // Also when it is to end already: there may be an executor whose attempts have to end.
+        // Also during shutdown: an existing executor's attempts must end.
         let executor = executor::obtain(place, execution.clone()).await?;
         let closing = CancellationToken::new();
         let mut connected =
@@ -148,12 +148,10 @@ async fn run_as(
             () = shutdown.cancelled() => None,
         };
         if early_end.is_some() && executor.is_gone() {
-            tracing::error!(
-                "the process that keeps this worker's attempts is gone: another one takes its place"
-            );
+            tracing::error!("the executor of this worker has exited: another one takes its place");
             continue;
         }
-        // Whatever ended the connection, no process stays behind; while there is a connection, it tells of each end.
+        // No process stays behind, however the connection ended; while connected, each end is reported.
         if early_end.is_some() || on_stop == OnStop::End {
             executor.shut_down().await;
         }
@@ -182,7 +180,7 @@ pub fn is_running(data_dir: &Path) -> std::io::Result<bool> {
     data_dir::is_held(data_dir)
 }
 
-/// What the worker offers. Of the disk, what is free now.
+/// The capacity of the worker. Of the disk, what is free now.
 fn capacity(settings: &Settings, data_dir: &Path) -> anyhow::Result<Resources> {
     let disk = stats::disk(data_dir)
         .with_context(|| format!("cannot measure the disk of {}", data_dir.display()))?;
@@ -205,7 +203,7 @@ fn token(purpose: &[u8], identity: Uuid) -> String {
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// As `uname -m` says it.
+/// As printed by `uname -m`.
 fn architecture() -> String {
     let name = nix::sys::utsname::uname().ok().and_then(|name| name.machine().to_str().map(str::to_owned));
     name.unwrap_or_else(|| std::env::consts::ARCH.to_owned())

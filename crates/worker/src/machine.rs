@@ -1,4 +1,4 @@
-//! Where this worker is: what tells its machine and its data directory from those of a copy.
+//! Identifies this machine and its data directory, to detect copies.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -7,7 +7,7 @@ use std::path::Path;
 use gaffer_domain::worker::place::Place;
 use sha2::{Digest as _, Sha256};
 
-/// Where a machine's id is kept; what is there is not to be told to others as it is.
+/// The machine id; only a hash of it may be sent to others.
 const MACHINE_ID: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
 /// Where the hardware's number is, on PCs and virtual machines, and on boards.
 const HARDWARE_ID: [&str; 2] = ["/sys/class/dmi/id/product_uuid", "/proc/device-tree/serial-number"];

@@ -1,5 +1,4 @@
-//! How a server is reached from this machine: its address, the proxy in between and the certificates that count. Workers,
-//! commands and `gaffer doctor` all go this way.
+//! Connections to a server: address, proxy and certificates, for workers, commands and `gaffer doctor`.
 
 use std::io;
 use std::path::Path;
@@ -16,8 +15,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::MaybeTlsStream;
 
-/// A connection on which nothing is acknowledged for so long is given up: a new one is made sooner than the kernel, whose
-/// pauses double, would try the old one again. Nothing is lost with it.
+/// Unacknowledged data closes a connection after this time, because the kernel's retransmission pauses double.
+/// Nothing is lost.
 const UNACKNOWLEDGED_LIMIT_MILLIS: u32 = 2_000;
 /// The longest answer of a proxy that is read.
 const MAX_PROXY_ANSWER_BYTES: usize = 16 << 10;
@@ -30,10 +29,10 @@ pub struct Route {
     tls: Option<Arc<ClientConfig>>,
 }
 
-/// A connection to a server, or through a proxy's tunnel; TLS, if any, is only that of the proxy.
+/// A connection to a server, or through a proxy's tunnel; its TLS, if any, is the proxy's.
 pub(crate) type Stream = MaybeTlsStream<TcpStream>;
 
-/// Why there is no connection.
+/// Why the connection failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoConnection {
     /// The network or the server does not answer.
@@ -57,17 +56,15 @@ impl Route {
         Ok(Route { server, proxy, tls })
     }
 
-    /// Its end.
     pub fn server(&self) -> &ServerUrl {
         &self.server
     }
 
-    /// The proxy in between.
     pub fn proxy(&self) -> Option<&Proxy> {
         self.proxy.as_ref()
     }
 
-    /// Which certificates count; none where there is no TLS.
+    /// Trusted certificates; none without TLS.
     pub fn tls(&self) -> Option<&Arc<ClientConfig>> {
         self.tls.as_ref()
     }
@@ -106,7 +103,7 @@ impl Route {
         match status_of(&answer) {
             Some(200..=299) => Ok(stream),
             Some(407) => Err(NoConnection::Refused(format!(
-                "the proxy {proxy} wants another user or password: write {}=http://USER:PASSWORD@HOST:PORT",
+                "the proxy {proxy} refused the user or password: set {}=http://USER:PASSWORD@HOST:PORT",
                 proxy.variable
             ))),
             // It tried, and could not.
@@ -152,7 +149,7 @@ async fn tunnel(stream: &mut Stream, proxy: &Proxy, server: &ServerUrl) -> io::R
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() >= MAX_PROXY_ANSWER_BYTES {
-            return Err(io::Error::other("it answers something else than HTTP"));
+            return Err(io::Error::other("it does not respond with HTTP"));
         }
         match stream.read_u8().await {
             Ok(byte) => head.push(byte),
@@ -182,7 +179,7 @@ fn status_of_bytes(head: &[u8]) -> Option<u16> {
     rest.split(' ').nth(1)?.parse().ok()
 }
 
-/// Trusts the certificates in a file; without one those of the system, or the public ones if it has none.
+/// Trusts the certificates in a file; otherwise those of the system, or the public ones if it has none.
 fn trusting(tls_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     match tls_ca {
@@ -191,7 +188,7 @@ fn trusting(tls_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
             for certificate in CertificateDer::pem_file_iter(path).with_context(cannot)? {
                 roots.add(certificate.with_context(cannot)?).with_context(cannot)?;
             }
-            ensure!(!roots.is_empty(), "{} holds no certificate (GAFFER_TLS_CA)", path.display());
+            ensure!(!roots.is_empty(), "{} contains no certificate (GAFFER_TLS_CA)", path.display());
         }
         None => {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -216,7 +213,7 @@ mod tests {
             format!("{:#}", route.err().unwrap())
         };
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(error(file.path()).contains("holds no certificate"));
+        assert!(error(file.path()).contains("contains no certificate"));
         assert!(error(Path::new("/no/such")).contains("cannot read the certificates in /no/such"));
         let plain = Route::to("ws://m".parse().unwrap(), &Proxies::default(), Some(Path::new("/no/such")));
         assert!(plain.unwrap().tls().is_none(), "without TLS no certificate is read");

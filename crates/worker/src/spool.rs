@@ -1,4 +1,4 @@
-//! Output and final reports on disk until the master has them; they survive a worker that is killed.
+//! Output and ends on disk until the master has stored them; survives a killed worker.
 
 mod files;
 mod journal;
@@ -50,14 +50,14 @@ pub(crate) struct Spool {
     journal_thread: BlockingThreads,
 }
 
-/// An attempt of an earlier process of this worker. It is over, and the master has not acknowledged that.
+/// An attempt of an earlier process of this worker. It has ended, and the master has not acknowledged that.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     pub ended: Ended,
     pub output: Arc<Output>,
 }
 
-/// An attempt of an earlier process of this worker that may still run, and with which this one goes on.
+/// An attempt of an earlier process of this worker that may still run and can be adopted.
 #[derive(Debug)]
 pub(crate) struct Resumed {
     pub start: StartAttempt,
@@ -75,7 +75,7 @@ pub(crate) struct FromBefore {
     pub resumed: Vec<Resumed>,
 }
 
-/// What the journal in `dir` says, before anything there is touched.
+/// The content of the journal in `dir`, before anything there is changed.
 pub(crate) fn remembered(dir: &Path, boot_id: &str) -> anyhow::Result<Vec<Remembered>> {
     let path = dir.join("journal");
     journal::read(&path, boot_id).with_context(|| format!("cannot read the journal {}", path.display()))
@@ -140,7 +140,7 @@ impl Spool {
         let path = dir.join("journal");
         let journal = Journal::create(&path, boot_id, &ends, &going_on)
             .with_context(|| format!("cannot write the journal {}", path.display()))?;
-        // What is left belongs to attempts that the master knows to be over.
+        // Leftovers belong to attempts that the master knows to have ended.
         for (attempt, starts) in files {
             for start in starts {
                 let path = segment::path(dir, attempt, start);
@@ -175,15 +175,15 @@ impl Spool {
         let Began { at, boot } = began;
         let note = self.noting(move |journal| journal.starting(attempt, at, boot, resume.as_deref()));
         let noted = self.journal_thread.run_until(hurry, note).await;
-        noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not answer")))
+        noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not respond")))
     }
 
-    /// Notes that it started. Waits for the disk a little: nobody watches the attempt meanwhile.
+    /// Records that it started. Waits for the disk only briefly, because the attempt is unsupervised meanwhile.
     pub async fn started(&self, attempt: AttemptRef, pid: Option<i32>) {
         let boot = BootTime::now();
         let noted = self.note_now(attempt, move |journal| journal.started(attempt, pid, boot));
         if timeout(PATIENCE, noted).await.is_err() {
-            tracing::warn!(%attempt, "the disk does not answer: the start is noted once it does");
+            tracing::warn!(%attempt, "the disk does not respond; the start is recorded later");
         }
     }
 
@@ -192,7 +192,7 @@ impl Spool {
         self.note_now(ended.attempt, move |journal| journal.ended(&ended)).await;
     }
 
-    /// The same of an attempt that never started; nobody waits for that to be written.
+    /// The same for an attempt that never started; nobody waits for the write.
     pub fn ended_unstarted(&self, ended: Ended) {
         self.note(ended.attempt, move |journal| journal.ended(&ended));
     }
@@ -202,7 +202,7 @@ impl Spool {
         self.note(attempt, move |journal| journal.forget(attempt));
     }
 
-    /// Waits until what has been noted and removed so far is on disk, unless the disk does not answer.
+    /// Waits until what has been noted and removed so far is on disk, unless the disk does not respond.
     pub async fn settled(&self) {
         tokio::join!(self.journal_thread.settled(), self.files.settled());
     }
@@ -214,10 +214,10 @@ impl Spool {
         write: impl FnOnce(&mut Journal) -> io::Result<()> + Send + 'static,
     ) {
         let noted = self.journal_thread.run_until(ready(()), self.noting(write)).await;
-        warn_of(attempt, noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not answer"))));
+        warn_of(attempt, noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not respond"))));
     }
 
-    /// Writes an entry that nobody waits for, after those before it.
+    /// Appends an entry that nobody waits for.
     fn note(&self, attempt: AttemptRef, write: impl FnOnce(&mut Journal) -> io::Result<()> + Send + 'static) {
         let note = self.noting(write);
         self.journal_thread.queue(move || warn_of(attempt, note()));
@@ -258,7 +258,7 @@ struct Found {
     end: u64,
     /// Something between the first byte and the last is missing.
     has_gap: bool,
-    /// Up to the end; none if it cannot be told.
+    /// Up to the end; none if unknown.
     progress: Option<Progress>,
 }
 
@@ -290,7 +290,7 @@ fn scan(dir: &Path, remembered: &Remembered, starts: &[u64]) -> io::Result<Found
 /// The end to report: the one that was seen, else that the attempt is lost.
 fn end_of(remembered: Remembered, found: &Found, killed: Option<KillReceipt>, now: DateTime<Utc>) -> Ended {
     if let Some(mut ended) = remembered.ended {
-        // No segment at all: the master has everything already, or there was nothing.
+        // No segment: the master has everything, or there was no output.
         if found.has_gap || (!found.segments.is_empty() && found.end < ended.output_bytes) {
             ended.output_sha256 = None;
         }

@@ -1,4 +1,4 @@
-//! What each long-lived process of gaffer does first: it gets rid of what it inherited from whatever started it.
+//! First step of each long-lived process: drops inherited state.
 //!
 //! Descriptors, ignored signals and the signal mask pass through every `exec`, so a job would inherit them too, and
 //! a process that waits for a lock on an inherited descriptor would wait for the last of them. Resetting them once in each
@@ -26,14 +26,14 @@ pub enum Hangup {
     Default,
 }
 
-/// Closes inherited descriptors beyond standard error, resets signals to their defaults, and hides this process from
-/// other processes of its user: its environment, memory and descriptors are nobody else's.
+/// Closes inherited descriptors beyond standard error, resets signals to their defaults, and hides environment,
+/// memory and descriptors of this process from other processes of its user.
 ///
 /// To be called before anything is opened and before there are other threads.
 pub fn begin(hangup: Hangup) {
     close_inherited_files();
     reset_signals(hangup);
-    // Above a worker that is a job itself there is another one, which has to recognise what it must end.
+    // A worker that is a job itself has an outer worker, which must recognise what it has to kill.
     if !config::is_a_job() {
         let _ = nix::sys::prctl::set_dumpable(false);
     }

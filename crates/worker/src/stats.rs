@@ -1,4 +1,4 @@
-//! How the machine is doing: processors, memory, load and disk, as its kernel says.
+//! Measures CPU, memory, load and disk of the machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ struct CpuTimes {
     total: u64,
 }
 
-/// How many processes the kernel has killed for want of memory since the machine was started, in all its cgroups.
+/// Number of OOM kills since boot, in all cgroups.
 pub(crate) fn oom_kills() -> Option<u64> {
     let text = fs::read_to_string("/proc/vmstat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
@@ -37,7 +37,7 @@ pub(crate) struct Memory {
 pub(crate) struct Disk {
     pub total: u64,
     pub used: u64,
-    /// What is left for those who are not root.
+    /// Free space for users other than root.
     pub available: u64,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct StatsReader {
     last: Option<CpuTimes>,
 }
 
-/// Looks at a disk that may not answer. There is never more than one look under way.
+/// Measures a disk that may not respond. At most one measurement is in progress.
 pub(crate) struct DiskWatch {
     path: PathBuf,
     looking: Option<JoinHandle<Option<Disk>>>,
@@ -63,7 +63,7 @@ impl DiskWatch {
         DiskWatch { path: path.to_owned(), looking: None, latest: None }
     }
 
-    /// The present state; none if it cannot be asked. An error if there is no answer in that time.
+    /// The present state; none if it cannot be measured. An error if there is no result in that time.
     pub async fn look(&mut self, limit: Duration) -> Result<Option<Disk>, NoAnswer> {
         let mut looking = self.looking.take().unwrap_or_else(|| {
             let path = self.path.clone();
@@ -127,8 +127,8 @@ pub(crate) fn disk(path: &Path) -> Option<Disk> {
     Some(Disk { total: bytes(all), used: bytes(all.saturating_sub(free)), available: bytes(available) })
 }
 
-/// The first line of /proc/stat: idle = idle + iowait; busy = user + nice + system + irq + softirq + steal. The times
-/// of guests are in those of users already.
+/// The first line of /proc/stat: idle = idle + iowait; busy = user + nice + system + irq + softirq + steal. Guest
+/// times are part of user times.
 fn cpu_times(stat: &str) -> Option<CpuTimes> {
     let mut fields = stat.lines().next()?.split_ascii_whitespace();
     if fields.next()? != "cpu" {
@@ -155,7 +155,7 @@ fn cpu_use(last: CpuTimes, now: CpuTimes) -> f64 {
     if total == 0 { 0.0 } else { (total - idle) as f64 / total as f64 }
 }
 
-/// /proc/meminfo. Kernels before 3.14 do not know what is available; free comes nearest.
+/// /proc/meminfo. Kernels before 3.14 do not report available memory; free memory is the closest value.
 fn meminfo(text: &str) -> Option<Memory> {
     let kib = |name: &str| -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;

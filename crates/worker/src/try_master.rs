@@ -1,4 +1,4 @@
-//! Whether a worker with these settings would reach its master, asked with the worker's own dialer.
+//! Checks whether a worker with these settings could connect, with the worker's own dialer.
 
 use std::time::Duration;
 
@@ -11,13 +11,11 @@ use crate::route::Route;
 pub struct Tried {
     /// Where the worker dials in.
     pub door: String,
-    /// What is on the way, for a message: empty, or ` (through the proxy …)`.
+    /// The proxy in between, for messages: empty, or ` (through the proxy …)`.
     pub detour: String,
-    /// What it found.
     pub found: Found,
 }
 
-/// What a try found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// A master that lets the worker's key in.
@@ -28,11 +26,11 @@ pub enum Found {
     Refuses(String),
     /// A proxy on the way does not pass this on.
     Blocked(String),
-    /// Nobody answered, or not as a master does.
+    /// No response, or not that of a master.
     Unreachable(String),
 }
 
-/// Dials the master that `config` names, as a worker would, says nothing and hangs up.
+/// Connects to the master as a worker would, and disconnects.
 ///
 /// # Errors
 /// When the settings cannot be used.
@@ -48,9 +46,7 @@ pub async fn try_master(config: WorkerConfig, patience: Duration) -> anyhow::Res
             Found::LetsIn
         }
         // Who asks for a key has understood the question.
-        Err(DialError::Refused(reason)) if !has_key && reason.contains("a worker needs a key") => {
-            Found::AsksForKey
-        }
+        Err(DialError::Refused(reason)) if !has_key && reason.contains("no worker key") => Found::AsksForKey,
         Err(DialError::Refused(reason)) => Found::Refuses(reason),
         Err(DialError::Blocked(reason)) => Found::Blocked(reason),
         Err(DialError::Unreachable(reason)) => Found::Unreachable(reason),

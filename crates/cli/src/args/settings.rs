@@ -1,4 +1,4 @@
-//! The examples of settings and the compose files say what the program understands.
+//! Tests that the example settings and compose files match the options of the program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;

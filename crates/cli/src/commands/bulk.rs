@@ -1,4 +1,4 @@
-//! Does the same to each of several jobs, after asking, and tells how it went.
+//! Applies one action to several jobs, after a confirmation, and reports the result of each.
 
 use std::io::{self, BufRead, IsTerminal};
 
@@ -12,23 +12,23 @@ use crate::failure::Failure;
 use crate::out::Out;
 use crate::selector::{self, Selector};
 
-/// So many requests are under way at once.
+/// Maximum number of concurrent requests.
 const AT_ONCE: usize = 8;
 
-/// What is done, in words.
+/// The action as a verb.
 pub struct Bulk {
     /// `stop`
     pub verb: &'static str,
     /// `stopping`
     pub done: &'static str,
-    /// Ask for so many jobs or more.
+    /// Number of jobs from which a confirmation is required.
     pub asks_from: usize,
-    /// Do not ask.
+    /// Skip the confirmation.
     pub yes: bool,
 }
 
-/// Does it; `act` gives the number of a new job if it makes one. The exit code is that of the first failure. Of a range,
-/// jobs that do not exist or to which it does not apply are left out without a failure.
+/// Applies the action; `act` returns the number of a new job if it creates one. The exit code is that of the first
+/// failure. In a range, jobs that do not exist or that the action does not apply to are skipped.
 ///
 /// # Errors
 /// What keeps it from being tried; what the API says of a single job if there is only one.
@@ -41,7 +41,7 @@ pub async fn each(
     let client = Client::new(&config::access()?)?;
     let chosen = selector::resolve(selectors, &client).await?;
     if chosen.len() >= bulk.asks_from && !bulk.yes && !agreed(out, bulk.verb, chosen.len())? {
-        out.note("nothing was done");
+        out.note("cancelled, nothing changed");
         return Ok(1);
     }
     let only_one = chosen.len() == 1;
@@ -69,7 +69,7 @@ pub async fn each(
         }
     }
     if done == 0 && code == 0 {
-        out.remark("there was nothing to do");
+        out.remark("nothing to do");
     }
     Ok(code)
 }
@@ -95,6 +95,6 @@ fn agreed(out: &Out, verb: &str, count: usize) -> Result<bool, Failure> {
     io::stdin()
         .lock()
         .read_line(&mut answer)
-        .map_err(|error| Failure::Local(format!("cannot read the answer: {error}")))?;
+        .map_err(|error| Failure::Local(format!("cannot read the response: {error}")))?;
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }

@@ -1,4 +1,4 @@
-//! `gaffer completion`: what a shell needs to complete commands and options.
+//! `gaffer completion`: prints a shell completion script.
 
 use clap::{Args, Command};
 use clap_complete::{Shell, generate};

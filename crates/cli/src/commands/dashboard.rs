@@ -1,4 +1,4 @@
-//! `gaffer dashboard`: makes a link that signs in to the dashboard, once.
+//! `gaffer dashboard`: creates a one-time sign-in link.
 
 use gaffer_protocol::rest::LoginLink;
 use serde_json::json;
@@ -9,16 +9,16 @@ use crate::failure::Failure;
 use crate::out::Out;
 use crate::timestamp;
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let link: LoginLink = client.post(&["login-links"], &json!({})).await?.read()?;
     out.line(&link.url)?;
     out.remark(&format!(
-        "signs in once, until {} ({})",
+        "works once, expires {} ({})",
         timestamp::local(link.expires_at),
         timestamp::ago(link.expires_at, timestamp::now())
     ));

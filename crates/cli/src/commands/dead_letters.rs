@@ -1,4 +1,4 @@
-//! `gaffer dead-letters`: what the database refused.
+//! `gaffer dead-letters`: lists, retries and deletes dead letters.
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
@@ -15,8 +15,8 @@ use crate::timestamp;
 /// What to do with dead letters.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Output and reports that the database refused are kept as dead letters. Output goes back to its place by itself as soon as \
-the database accepts it.
+Output and reports that the database refused are kept as dead letters. Output is restored as soon as the \
+database accepts it.
 
 Examples:
   gaffer dead-letters list
@@ -31,9 +31,9 @@ pub struct DeadLettersArgs {
 enum DeadLettersAction {
     /// List dead letters
     List(ListArgs),
-    /// Put output back in its place now
+    /// Store refused output again now
     Retry(NumberArgs),
-    /// Delete a dead letter and what it holds
+    /// Delete a dead letter and its contents
     Delete(NumberArgs),
 }
 
@@ -56,10 +56,10 @@ struct NumberArgs {
     id: u64,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: DeadLettersArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     match args.action {
@@ -73,11 +73,11 @@ pub async fn run(args: DeadLettersArgs, out: &Out) -> Result<u8, Failure> {
         }
         DeadLettersAction::Retry(args) => {
             client.post(&["dead-letters", &args.id.to_string(), "retry"], &()).await?;
-            out.remark(&format!("dead letter {} is back in its place", args.id));
+            out.remark(&format!("dead letter {} restored", args.id));
         }
         DeadLettersAction::Delete(args) => {
             client.delete(&["dead-letters", &args.id.to_string()]).await?;
-            out.remark(&format!("dead letter {} is deleted", args.id));
+            out.remark(&format!("dead letter {} deleted", args.id));
         }
     }
     Ok(0)

@@ -1,4 +1,4 @@
-//! `gaffer delete`: deletes jobs that are over, with their output.
+//! `gaffer delete`: deletes finished jobs and their output.
 
 use clap::Args;
 
@@ -14,20 +14,20 @@ Examples:
   gaffer delete 42
   gaffer delete 1-20 -y
 
-A job that is not over is a conflict: stop it first.")]
+A job that has not ended is refused (exit code 5): stop it first.")]
 pub struct DeleteArgs {
     /// Jobs: 42, 1-20, last
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<Selector>,
-    /// Do not ask
+    /// Skip the confirmation
     #[arg(short, long)]
     yes: bool,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: DeleteArgs, out: &Out) -> Result<u8, Failure> {
     let bulk = Bulk { verb: "delete", done: "deleted", asks_from: 1, yes: args.yes };
     bulk::each(out, &args.jobs, &bulk, async |client, job| {

@@ -1,4 +1,4 @@
-//! `gaffer dev`: database, master and one worker on this machine, started by one command, kept between runs.
+//! `gaffer dev`: runs database, master and one worker on this machine, and keeps their data.
 
 use std::fs;
 use std::io::{self, Write};
@@ -32,9 +32,9 @@ use crate::open_files;
 use crate::out::Out;
 use crate::style::{self, Colour};
 
-/// A link for the newcomer's browser is good for so long.
+/// Lifetime of the sign-in link.
 const LINK_VALID_SECS: u32 = 24 * 3_600;
-/// The banner waits so long for the worker.
+/// How long the banner waits for the worker.
 const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 /// The job that a new installation shows.
 const SAMPLE: &str = include_str!("sample.sh");
@@ -42,8 +42,8 @@ const SAMPLE: &str = include_str!("sample.sh");
 /// Where things are; everything else is as it is.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Everything is kept between runs. Once it is up, client commands in other terminals find it by themselves, and \
-$GAFFER_DATA_DIR/dev.env tells scripts its addresses and keys.")]
+All data is kept between runs. Client commands in other terminals find a running `gaffer dev`. Scripts \
+find its addresses and keys in $GAFFER_DATA_DIR/dev.env.")]
 pub struct DevArgs {
     /// Address of the dashboard, loopback only
     ///
@@ -99,7 +99,7 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         strategy: args.strategy,
         rebalance: args.rebalance,
         connections: args.connections,
-        // Nobody else can reach its private database.
+        // No other process can reach its private database.
         leader_lease: LeaderLease::default(),
     };
     // A file of the last run would tell a waiting script that we are up.
@@ -144,7 +144,7 @@ async fn beside_master(
     let mut changes = running.views.changes.of_any();
     let worker = tokio::spawn(gaffer_worker::run(config, ExecutorPlace::Process, shutdown));
     let sample = sample_job(context, &operator).await?;
-    // A worker that does not come is reported by itself; the rest is up all the same.
+    // A missing worker reports itself; everything else is ready.
     let connected = async {
         loop {
             let workers = running.views.reads.worker_list(None).await?;
@@ -157,7 +157,7 @@ async fn beside_master(
     let connected = tokio::time::timeout(WORKER_PATIENCE, connected).await.ok().transpose()?;
     write_private(&places.data_dir.join("dev.env"), &places.environment())?;
     out.print(places.banner(out, connected.as_ref(), sample).as_bytes())?;
-    worker.await.context("the worker broke down")?.context("the worker ended")
+    worker.await.context("the worker crashed")?.context("the worker ended")
 }
 
 /// Refuses an address that other machines could reach: the keys lie around here.
@@ -165,12 +165,12 @@ async fn on_this_machine(setting: &str, address: &str) -> anyhow::Result<String>
     let resolved = resolve(setting, address).await?;
     ensure!(
         resolved.ip().is_loopback(),
-        "{setting}={address}: gaffer dev is for this machine alone and listens on loopback; `gaffer master` is for more"
+        "{setting}={address}: gaffer dev listens on loopback addresses only; use `gaffer master` to serve other machines"
     );
     Ok(resolved.to_string())
 }
 
-/// The worker's settings that are no options of `gaffer dev`, such as its name and what it offers.
+/// Settings of the worker that are not options of `gaffer dev`, such as its name and capacity.
 #[derive(Debug, clap::Parser)]
 pub struct WorkerFromEnvironment {
     #[command(flatten)]
@@ -209,11 +209,11 @@ impl Places {
 
     fn banner(&self, out: &Out, worker: Option<&Worker>, sample: Option<JobId>) -> String {
         let line = |name: &str, value: &str| format!("  {} {value}\n", out.dim(&format!("{name:<10}")));
-        let title = style::paint("gaffer is up", Colour::Green, out.has_colours(Stream::Stdout));
+        let title = style::paint("gaffer is ready", Colour::Green, out.has_colours(Stream::Stdout));
         let mut text = format!("\n{title}\n\n");
         text.push_str(&line("dashboard", &self.link));
         text.push_str(&line("API", &format!("{}/api/v1", self.api)));
-        text.push_str(&line("workers", &format!("{} (MASTER_URL for more of them)", self.workers)));
+        text.push_str(&line("workers", &format!("{} (MASTER_URL of more workers)", self.workers)));
         if let Some(Worker { name, capacity, .. }) = worker {
             let offer =
                 format!("{name}, this machine: {} cpu, {} memory", capacity.cpu, size(capacity.memory.get()));
@@ -224,7 +224,7 @@ impl Places {
             text.push_str(&line("sample", &format!("job {job} is running: gaffer logs -f {job}")));
         }
         text.push_str("\nIn another terminal:\n\n  gaffer run -- uname -a\n  gaffer jobs\n\n");
-        text.push_str(&out.dim("Ctrl-C stops everything and keeps it."));
+        text.push_str(&out.dim("Ctrl-C stops everything and keeps the data."));
         text.push_str("\n\n");
         text
     }

@@ -1,4 +1,4 @@
-//! `gaffer doctor`: checks the client and the worker side, and says how to fix what is broken.
+//! `gaffer doctor`: diagnoses the client and the worker side, with a fix for each problem.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,11 +36,11 @@ const DEFAULT_DOCKER_SOCKET: &str = "/var/run/docker.sock";
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  gaffer doctor            the way to the API, and on a worker's machine what a worker needs
-  gaffer doctor master     whether the master on this machine is ready, for a health check
-  gaffer doctor worker     whether the worker on this machine lives, for a health check
+  gaffer doctor            check the client and, where MASTER_URL is set, the worker side
+  gaffer doctor master     health check of the master on this machine
+  gaffer doctor worker     health check of the worker on this machine
 
-Exit codes: 0 if all is well, 1 if something is not.")]
+Exit codes: 0 if there is no problem, otherwise 1.")]
 pub struct DoctorArgs {
     #[command(subcommand)]
     patient: Option<Patient>,
@@ -83,7 +83,7 @@ impl Finding {
     }
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
 /// [`Failure::Output`].
@@ -140,17 +140,15 @@ async fn master() -> Finding {
     };
     let url = format!("{server}/readyz");
     match readyz(&server).await {
-        Ok(answer) if answer.status().is_success() => {
-            Finding::ok("master", format!("{url} says it is ready"))
-        }
+        Ok(answer) if answer.status().is_success() => Finding::ok("master", format!("{url} is ready")),
         Ok(answer) => {
             let status = answer.status();
             match stands_by(answer).await {
-                true => Finding::ok("master", format!("{url} says it stands by: another master leads")),
+                true => Finding::ok("master", format!("{url} is a standby: another master leads")),
                 false => Finding::problem(
                     "master",
                     format!("{url} answers {status}"),
-                    "look at its log; mostly its database is away",
+                    "check its log; usually the database is unavailable",
                 ),
             }
         }
@@ -176,12 +174,12 @@ fn worker() -> Finding {
         Err(error) => Finding::problem(
             "worker",
             format!("cannot tell whether a worker runs: {error}"),
-            "run this as the user that the worker runs as",
+            "run this as the worker's user",
         ),
     }
 }
 
-/// Whether it is a master that stands by for another one which says that it is not ready.
+/// Whether a not-ready response comes from a standby.
 async fn stands_by(answer: Response) -> bool {
     answer.json::<Problem>().await.is_ok_and(|problem| problem.code == "standby")
 }
@@ -198,7 +196,7 @@ async fn api() -> Vec<Finding> {
     let detour = match config::route(&access.url) {
         Ok(route) => route.detour(),
         Err(failure) => {
-            let fix = "correct the variable that it names";
+            let fix = "fix the variable that the message names";
             return vec![Finding::problem("address", failure.to_string(), fix)];
         }
     };
@@ -212,19 +210,21 @@ async fn api() -> Vec<Finding> {
         }
         Ok(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => {
             let fix = match stands_by(answer).await {
-                true => "another master leads: set GAFFER_URL to that one, or to what finds it by /readyz",
-                false => "look at the master's log; mostly its database is away",
+                true => {
+                    "another master leads: set GAFFER_URL to it, or to a load balancer that checks /readyz"
+                }
+                false => "check the master's log; usually the database is unavailable",
             };
             let message = format!("{} answers, but is not ready", access.url);
             findings.push(Finding::problem("address", message, fix));
         }
         Ok(answer) => findings.push(Finding::problem(
             "address",
-            format!("{url} answers {}: that is no gaffer", answer.status()),
-            "look at the address, and at what stands before it",
+            format!("{url} answers {}: not a gaffer server", answer.status()),
+            "check the address, and the reverse proxy in front of it",
         )),
         Err(why) => {
-            let fix = "look at GAFFER_URL, at the network, and whether the master runs";
+            let fix = "check GAFFER_URL, the network, and that the master is running";
             return vec![Finding::problem("address", format!("{url}{detour}: {why}"), fix)];
         }
     }
@@ -234,13 +234,13 @@ async fn api() -> Vec<Finding> {
     };
     match asked.await {
         Ok(()) => {
-            findings.push(Finding::ok("key", format!("the key from {} is good", access.source)));
+            findings.push(Finding::ok("key", format!("the key from {} is valid", access.source)));
             findings.extend(workers_clocks(&access).await);
         }
         Err(failure) => findings.push(Finding::problem(
             "key",
             format!("the key from {}: {failure}", access.source),
-            "make another one on the dashboard, under Keys",
+            "create a new key on the dashboard's page Keys",
         )),
     }
     findings.extend(records(&access).await);
@@ -257,18 +257,18 @@ async fn records(access: &access::Access) -> Option<Finding> {
         (Some(trouble), _) => Finding::problem(
             CHECK,
             trouble.clone(),
-            "fix the database (`gaffer system` shows all of it); nothing is lost meanwhile",
+            "fix the database; `gaffer system` has the details. Nothing is lost meanwhile",
         ),
         (None, true) => Finding::problem(
             CHECK,
-            "the database refused output or reports, which are kept as dead letters",
-            "run `gaffer dead-letters list` for the reasons",
+            "the database refused output or reports; they are kept as dead letters",
+            "`gaffer dead-letters list` shows the reasons",
         ),
-        (None, false) => Finding::ok(CHECK, "accepts what the master records"),
+        (None, false) => Finding::ok(CHECK, "accepts writes"),
     })
 }
 
-/// What the master says beside that it is ready.
+/// Warnings of a ready master.
 async fn held_back(answer: Response) -> Option<Finding> {
     let text = answer.text().await.ok()?;
     let warning = text.lines().find_map(|line| line.strip_prefix("warning: "))?;
@@ -286,7 +286,7 @@ fn clock(answer: &Response) -> Option<Finding> {
         Finding::problem(
             "clock",
             format!("differs from the master's by {} s", difference.num_seconds()),
-            "let both be set over the network (NTP): nothing breaks, but times are confusing",
+            "synchronise both clocks with NTP; nothing breaks, but displayed times are off",
         )
     })
 }
@@ -323,7 +323,7 @@ async fn workers_clocks(access: &access::Access) -> Option<Finding> {
         (_, false) => Some(Finding::problem(
             CHECK,
             off.join(", "),
-            "let them be set over the network (NTP): nothing breaks, but times in output are confusing",
+            "synchronise them with NTP; nothing breaks, but timestamps of output lines are off",
         )),
     }
 }
@@ -333,38 +333,39 @@ async fn worker_door() -> Finding {
     const CHECK: &str = "worker door";
     let is_worker = ["MASTER_URL", "MASTER_URL_FILE"].iter().any(|name| config::variable(name).is_some());
     if !is_worker {
-        return Finding::skipped(CHECK, "MASTER_URL is not set: this is no worker's environment");
+        return Finding::skipped(CHECK, "skipped: MASTER_URL is not set");
     }
     let config = match WorkerFromEnvironment::read() {
         Ok(config) => config,
-        Err(why) => return Finding::problem(CHECK, why, "correct the variable that it names"),
+        Err(why) => return Finding::problem(CHECK, why, "fix the variable that the message names"),
     };
     let Tried { door, detour, found } = match try_master(config, PATIENCE).await {
         Ok(tried) => tried,
         Err(error) => {
-            return Finding::problem(CHECK, format!("{error:#}"), "correct the variable that it names");
+            return Finding::problem(CHECK, format!("{error:#}"), "fix the variable that the message names");
         }
     };
     match found {
-        Found::LetsIn => Finding::ok(CHECK, format!("{door}{detour} lets this worker's key in")),
-        Found::AsksForKey => {
-            Finding::ok(CHECK, format!("{door}{detour} asks for a worker key; API_KEY is not set here"))
-        }
+        Found::LetsIn => Finding::ok(CHECK, format!("{door}{detour} accepts the worker key")),
+        Found::AsksForKey => Finding::ok(
+            CHECK,
+            format!("{door}{detour} is reachable; API_KEY is not set, so the key is not checked"),
+        ),
         Found::Refuses(why) => Finding::problem(
             CHECK,
             format!("{door}{detour} {why}"),
-            "look at API_KEY and at the path in MASTER_URL; `gaffer keys create --kind worker` makes a key",
+            "check API_KEY and the path in MASTER_URL; `gaffer keys create --kind worker --name NAME` creates a key",
         ),
         Found::Blocked(why) => Finding::problem(
             CHECK,
             format!("{door}: {why}"),
-            "look at HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY",
+            "check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY",
         ),
         Found::Unreachable(why) => Finding::problem(
             CHECK,
             format!("{door}{detour}: {why}"),
-            "look at MASTER_URL, at the network, and whether a reverse proxy there passes WebSockets on (the headers \
-             Connection and Upgrade)",
+            "check MASTER_URL, the network, and that the reverse proxy passes WebSockets (headers \
+            Connection and Upgrade)",
         ),
     }
 }
@@ -379,16 +380,16 @@ async fn docker() -> Finding {
     if named.is_none() && !Path::new(socket).exists() {
         return Finding::skipped(
             CHECK,
-            format!("there is no Docker daemon at {socket}: a worker here runs tasks on the host only"),
+            format!("no Docker daemon at {socket}: a worker on this machine runs host tasks only"),
         );
     }
     let pinged = timeout(PATIENCE, ping(socket)).await.unwrap_or(Err(std::io::ErrorKind::TimedOut.into()));
     match pinged {
-        Ok(true) => Finding::ok(CHECK, format!("the daemon at {socket} answers")),
+        Ok(true) => Finding::ok(CHECK, format!("the daemon at {socket} responds")),
         Ok(false) => Finding::problem(
             CHECK,
-            format!("what answers at {socket} is no Docker daemon"),
-            "look at DOCKER_HOST",
+            format!("the service at {socket} is not a Docker daemon"),
+            "check DOCKER_HOST",
         ),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Finding::problem(
             CHECK,
@@ -396,7 +397,7 @@ async fn docker() -> Finding {
             "add the user of the worker to the group docker (note: this is equivalent to root access)",
         ),
         Err(error) => {
-            Finding::problem(CHECK, format!("{socket}: {error}"), "start the daemon, or look at DOCKER_HOST")
+            Finding::problem(CHECK, format!("{socket}: {error}"), "start the daemon, or check DOCKER_HOST")
         }
     }
 }

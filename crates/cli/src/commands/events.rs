@@ -1,4 +1,4 @@
-//! `gaffer events`: the history, of one job or of everything, and as it happens.
+//! `gaffer events`: shows the history of a job or a project, and follows it.
 
 use chrono::{DateTime, Utc};
 use clap::Args;
@@ -41,10 +41,10 @@ pub struct EventsArgs {
     output: Output,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: EventsArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let number = match args.job {
@@ -64,7 +64,7 @@ pub async fn run(args: EventsArgs, out: &Out) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Goes on after the last event that was seen, however often the connection is lost. Ends with the process.
+/// Resumes after the last seen event when the connection is lost. Runs until the process ends.
 async fn follow(client: &Client, out: &Out, path: &[&str], format: Format) -> Result<(), Failure> {
     let status = Status::new(out, false);
     let mut patience = Backoff::for_a_job();
@@ -92,10 +92,12 @@ async fn follow(client: &Client, out: &Out, path: &[&str], format: Format) -> Re
                         }
                     }
                 }
-                broken.unwrap_or_else(|| Failure::Unreachable(format!("{} hung up", client.address())))
+                broken.unwrap_or_else(|| {
+                    Failure::Unreachable(format!("{} closed the connection", client.address()))
+                })
             }
         };
-        patience.endure(failure, |failure| status.note(&format!("{failure}; trying again"))).await?;
+        patience.endure(failure, |failure| status.note(&format!("{failure}; retrying"))).await?;
     }
 }
 
@@ -103,7 +105,7 @@ fn show(out: &Out, message: &Message, format: Format) -> Result<(), Failure> {
     if matches!(format, Format::Json | Format::Jsonl) {
         return out.line(&message.data);
     }
-    // What is no event is a sign of life, or of a later version.
+    // Other SSE events are keepalives, or come from a later version.
     let Ok(event) = serde_json::from_str::<Event>(&message.data) else { return Ok(()) };
     if format == Format::Name {
         return out.line(&event.name());

@@ -1,4 +1,4 @@
-//! `gaffer explain`: why the tasks of a job wait, worker by worker.
+//! `gaffer explain`: shows why the tasks of a job wait, with a reason for each worker.
 
 use clap::Args;
 use gaffer_protocol::rest::{Explanation, WorkerVerdict};
@@ -26,10 +26,10 @@ pub struct ExplainArgs {
     output: Output,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: ExplainArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let number = args.job.resolve(&client).await?.to_string();
@@ -56,8 +56,8 @@ fn shown(out: &Out, explanation: &Explanation) -> String {
         }
         if let Some(line) = &waiting.line {
             let place = match line.ahead {
-                0 => "it goes next".to_owned(),
-                ahead => format!("{ahead} of {} waiting tasks go first", line.waiting),
+                0 => "next in line".to_owned(),
+                ahead => format!("{ahead} of {} waiting tasks are ahead", line.waiting),
             };
             text.push_str(&format!("in the queue: {place}\n"));
         }
@@ -67,7 +67,7 @@ fn shown(out: &Out, explanation: &Explanation) -> String {
             .map(|verdict| vec![Cell::text(&verdict.worker), Cell::text(why_not(verdict))])
             .collect();
         if !rows.is_empty() {
-            text.push_str(&table::render(out, &["WORKER", "WHY NOT"], rows));
+            text.push_str(&table::render(out, &["WORKER", "REASON"], rows));
         }
     }
     text

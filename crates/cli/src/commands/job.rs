@@ -31,10 +31,10 @@ pub struct JobArgs {
     output: Output,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: JobArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let number = args.job.resolve(&client).await?.to_string();
@@ -63,7 +63,7 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
     field("problem", job.problem.as_deref().unwrap_or_default());
     field("type", &format!("{}, priority {}", job.kind, job.priority));
     field("submitted", &format!("{} by {}", timestamp::ago(job.created_at, now), job.created_by));
-    field("took", &took(job.ran_seconds, job.started_at, job.finished_at).unwrap_or_default());
+    field("duration", &took(job.ran_seconds, job.started_at, job.finished_at).unwrap_or_default());
     field("rerun of", &job.rerun_of.map(|of| of.to_string()).unwrap_or_default());
     let labels: Vec<_> = job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     field("labels", &labels.join(", "));
@@ -79,7 +79,8 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
 }
 
 impl Entry for Task {
-    const HEAD: &'static [&'static str] = &["TASK", "STATE", "WORKER", "ATTEMPT", "TOOK", "EXIT", "REASON"];
+    const HEAD: &'static [&'static str] =
+        &["TASK", "STATE", "WORKER", "ATTEMPT", "DURATION", "EXIT", "REASON"];
     const WIDE_HEAD: &'static [&'static str] = &["DRIVER", "STARTED", "NOT BEFORE"];
     const NONE: &'static str = "no tasks";
 

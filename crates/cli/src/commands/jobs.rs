@@ -50,10 +50,10 @@ pub struct JobsArgs {
     output: Output,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: JobsArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let mut query = Query::new();
@@ -68,7 +68,8 @@ pub async fn run(args: JobsArgs, out: &Out) -> Result<u8, Failure> {
 }
 
 impl Entry for Job {
-    const HEAD: &'static [&'static str] = &["JOB", "NAME", "STATE", "TASKS", "CREATED", "TOOK", "REASON"];
+    const HEAD: &'static [&'static str] =
+        &["JOB", "NAME", "STATE", "TASKS", "SUBMITTED", "DURATION", "REASON"];
     const WIDE_HEAD: &'static [&'static str] = &["TYPE", "PRIORITY", "BY", "LABELS"];
     const NONE: &'static str = "no jobs";
 
@@ -109,7 +110,7 @@ fn tasks(job: &Job) -> String {
     format!("{}/{}", job.tasks_in(StateName::Completed), job.task_counts.values().sum::<i64>())
 }
 
-/// How long something took, or has been taking, as the master says; an older one tells only when it was.
+/// How long a job ran, or has been running, as reported by the master; older masters report only the times.
 pub fn took(
     ran_seconds: Option<f64>,
     started: Option<DateTime<Utc>>,

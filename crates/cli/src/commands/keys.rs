@@ -1,4 +1,4 @@
-//! `gaffer keys`: the keys of workers and users.
+//! `gaffer keys`: lists, creates and revokes keys.
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum};
@@ -60,7 +60,7 @@ struct CreateArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Kind {
-    /// Lets a worker dial in
+    /// Lets workers connect
     Worker,
     /// Calls the API
     User,
@@ -73,10 +73,10 @@ struct RevokeArgs {
     id: u64,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: KeysArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     match args.action {
@@ -87,13 +87,13 @@ pub async fn run(args: KeysArgs, out: &Out) -> Result<u8, Failure> {
         KeysAction::Create(args) => create(&client, out, args).await?,
         KeysAction::Revoke(args) => {
             client.delete(&["keys", &args.id.to_string()]).await?;
-            out.remark(&format!("key {} is refused from now on", args.id));
+            out.remark(&format!("key {} revoked", args.id));
         }
     }
     Ok(0)
 }
 
-/// The key stands alone on standard output, so that a script can take it; the rest is for people.
+/// Only the key goes to standard output, for scripts; the rest goes to standard error.
 async fn create(client: &Client, out: &Out, args: CreateArgs) -> Result<(), Failure> {
     let kind = match args.kind {
         Kind::Worker => "worker",
@@ -104,11 +104,11 @@ async fn create(client: &Client, out: &Out, args: CreateArgs) -> Result<(), Fail
     let key: Key = client.post(&["keys"], &wanted).await?.read()?;
     let secret = key.key.ok_or_else(|| Failure::Garbled {
         status: None,
-        message: "the API made the key but did not say it: revoke it and make another".to_owned(),
+        message: "the API created the key but did not return it: revoke it and create another".to_owned(),
     })?;
-    let until = key.expires_at.map(|at| format!(", good until {}", timestamp::local(at))).unwrap_or_default();
+    let until = key.expires_at.map(|at| format!(", expires {}", timestamp::local(at))).unwrap_or_default();
     let name = style::visible(&key.name);
-    out.note(&format!("{kind} key {} for {name}{until}: keep it now, it is not shown again", key.id));
+    out.note(&format!("{kind} key {} ({name}){until}; store it now, it is not shown again", key.id));
     out.line(&secret)
 }
 
@@ -125,7 +125,7 @@ impl Entry for Key {
         let state = match (self.revoked_at, self.expires_at) {
             (Some(_), _) => "revoked",
             (None, Some(expiry)) if expiry <= now => "expired",
-            _ => "good",
+            _ => "valid",
         };
         vec![
             Cell::text(self.id.to_string()),

@@ -1,4 +1,4 @@
-//! `gaffer login`: keeps an address and a key for the commands that follow.
+//! `gaffer login`: stores a server address and a key.
 
 use std::io::{self, BufRead, IsTerminal};
 use std::os::fd::AsFd;
@@ -7,7 +7,7 @@ use clap::Args;
 use gaffer_protocol::rest::{Job, Page, Version};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
-use crate::access::{self, Access, Key};
+use crate::access::{self, Access, ENVIRONMENT, Key};
 use crate::client::{Client, Query};
 use crate::config;
 use crate::failure::Failure;
@@ -21,37 +21,36 @@ Examples:
   gaffer login http://gaffer.lab:8000             asks for the key
   gaffer login https://gaffer.lab < key.txt
 
-The key is kept in the user's configuration directory, readable by the user alone.")]
+The key is stored in gaffer/login.toml of the user's configuration directory (mode 0600).")]
 pub struct LoginArgs {
     /// The address of the API
     #[arg(value_name = "URL")]
     url: String,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
 /// What the API or the network says; nothing is stored then.
 pub async fn run(args: LoginArgs, out: &Out) -> Result<u8, Failure> {
     let url = access::server_url(&args.url)?;
-    let path = config::login_file().ok_or_else(|| {
-        Failure::Usage("there is no place to keep the login: set HOME or XDG_CONFIG_HOME".to_owned())
-    })?;
+    let path = config::login_file()
+        .ok_or_else(|| Failure::Usage("cannot store the login: set HOME or XDG_CONFIG_HOME".to_owned()))?;
     let key = read_key(out)?;
     if key.reveal().is_empty() {
         return Err(Failure::Usage(
-            "the key is empty: `gaffer keys create --kind user --name NAME` makes one".to_owned(),
+            "the key is empty; `gaffer keys create --kind user --name NAME` creates one".to_owned(),
         ));
     }
-    let access = Access { url, key, source: "GAFFER_URL".to_owned() };
+    let access = Access { url, key, source: ENVIRONMENT.to_owned() };
     let client = Client::new(&access)?;
-    // The version is told to anybody; a list is not.
+    // `/version` needs no key, so the key is checked with a list.
     let version: Version = client.read(&["version"], &Query::new()).await?;
     let query: Query = vec![("limit", "1".to_owned())];
     let _: Page<Job> = client.read(&["jobs"], &query).await?;
     login::store(&path, &access)?;
     out.remark(&format!(
-        "logged in to {} (gaffer {}); kept in {}",
+        "logged in to {} (gaffer {}); stored in {}",
         access.url,
         version.version,
         path.display()

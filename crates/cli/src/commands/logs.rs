@@ -23,14 +23,14 @@ use crate::status::Status;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  gaffer logs -f 42                  follow it to the end; Ctrl-C leaves the job running
-  gaffer logs 42.train.7 --tail 50   the end of one task's
+  gaffer logs -f 42                  follow to the end; Ctrl-C leaves the job running
+  gaffer logs 42.train.7 --tail 50   the last lines of one task
   gaffer logs last --stream stderr
   gaffer logs 42 --lines 100-200
-  gaffer logs 42 --verify            compare what is stored with what the worker read
+  gaffer logs 42 --verify            verify the checksum of the stored output
 
-Both streams go to standard output, in the order in which they were read. On a terminal only text and colours pass, \
-unless --raw is given.")]
+Both streams go to standard output, in the order of reading. A terminal gets text and colours only, unless \
+--raw is given.")]
 pub struct LogsArgs {
     /// Job, or one of its tasks: 42, last, 42.train.7
     #[arg(value_name = "JOB[.TASK]")]
@@ -78,7 +78,7 @@ impl FromStr for Whose {
 
     fn from_str(text: &str) -> Result<Whose, String> {
         let (job, task) = match text.split_once('.') {
-            Some((_, "")) => return Err("expected the name of a task after the dot".to_owned()),
+            Some((_, "")) => return Err("expected a task name after the dot".to_owned()),
             Some((job, task)) => (job, Some(task.to_owned())),
             None => (text, None),
         };
@@ -99,14 +99,14 @@ fn line_range(text: &str) -> Result<String, String> {
         text.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
     match numbers {
         Some((first, last)) if 1_u64 <= first && first <= last => Ok(format!("{first}-{last}")),
-        _ => Err("expected two numbers from 1 on, such as 100-200".to_owned()),
+        _ => Err("expected a range of line numbers such as 100-200".to_owned()),
     }
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: LogsArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let job = args.whose.job.resolve(&client).await?;

@@ -1,4 +1,4 @@
-//! `gaffer queue`: what waits for workers, in the order in which it will go, and how the scheduler does.
+//! `gaffer queue`: shows waiting tasks in scheduling order, and scheduler statistics.
 
 use chrono::{DateTime, Utc};
 use clap::Args;
@@ -13,7 +13,7 @@ use crate::style;
 use crate::table::{self, Cell};
 use crate::timestamp;
 
-const HEAD: [&str; 8] = ["AHEAD", "TASKS", "PRIORITY", "OWNER", "JOB", "WAITS", "NEEDS", "WHY"];
+const HEAD: [&str; 8] = ["AHEAD", "TASKS", "PRIORITY", "OWNER", "JOB", "SINCE", "REQUIREMENTS", "REASON"];
 
 /// How to show the queue.
 #[derive(Debug, Args)]
@@ -22,16 +22,16 @@ Examples:
   gaffer queue
   gaffer queue -o json
 
-Tasks with equal needs, priority and owner stand in one line. `gaffer explain JOB` says why, worker by worker.")]
+Tasks with equal requirements, priority and owner share one row. `gaffer explain JOB` gives the reasons for each worker.")]
 pub struct QueueArgs {
     #[command(flatten)]
     output: Output,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: QueueArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let answer = client.get(&["queue"], &Query::new()).await?;
@@ -51,13 +51,13 @@ pub async fn run(args: QueueArgs, out: &Out) -> Result<u8, Failure> {
 
 fn shown(out: &Out, queue: &Queue, now: DateTime<Utc>) -> String {
     let mut text = match queue.waiting_since {
-        None => "nothing waits".to_owned(),
+        None => "no waiting tasks".to_owned(),
         Some(since) => {
-            let tasks = if queue.waiting == 1 { "task waits" } else { "tasks wait" };
-            format!("{} {tasks}, the first since {}", queue.waiting, timestamp::ago(since, now))
+            let tasks = if queue.waiting == 1 { "waiting task" } else { "waiting tasks" };
+            format!("{} {tasks}, the oldest since {}", queue.waiting, timestamp::ago(since, now))
         }
     };
-    text.push_str(&format!("; strategy {}, {}\n", queue.strategy, passes(&queue.passes)));
+    text.push_str(&format!("; default strategy {}; {}\n", queue.strategy, passes(&queue.passes)));
     if !queue.classes.is_empty() {
         text.push_str(&table::render(
             out,
@@ -71,9 +71,9 @@ fn shown(out: &Out, queue: &Queue, now: DateTime<Utc>) -> String {
 fn passes(passes: &Passes) -> String {
     let mut micros: Vec<u64> = passes.recent.iter().map(|pass| pass.micros).collect();
     micros.sort_unstable();
-    let Some(median) = micros.get(micros.len() / 2) else { return "no pass yet".to_owned() };
+    let Some(median) = micros.get(micros.len() / 2) else { return "no scheduler pass yet".to_owned() };
     format!(
-        "{} passes, the median of the last {} took {:.1} ms",
+        "{} scheduler passes, median of the last {}: {:.1} ms",
         passes.count,
         micros.len(),
         *median as f64 / 1e3

@@ -28,24 +28,24 @@ pub struct RerunArgs {
     /// Follow the output of the new job
     #[arg(short, long)]
     pub follow: bool,
-    /// Do not ask
+    /// Skip the confirmation
     #[arg(short, long)]
     yes: bool,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: RerunArgs, out: &Out) -> Result<u8, Failure> {
     if args.follow {
         let [Selector::One(one)] = args.jobs[..] else {
-            return Err(Failure::Usage("--follow shows one job: name one".to_owned()));
+            return Err(Failure::Usage("--follow accepts a single job".to_owned()));
         };
         let client = Client::new(&config::access()?)?;
         let job = one.resolve(&client).await?;
         let made = rerun(&client, job).await?;
-        out.remark(&format!("job {job} again, as job {}", made.job.id));
+        out.remark(&format!("job {job} submitted again as job {}", made.job.id));
         return submit::show_to_end(&client, out, &made, false).await;
     }
     let bulk = Bulk { verb: "rerun", done: "again as", asks_from: 2, yes: args.yes };

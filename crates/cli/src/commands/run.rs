@@ -1,4 +1,4 @@
-//! `gaffer run`: runs a command on some worker as if it ran here.
+//! `gaffer run`: runs a command on a worker as if it ran here.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,13 +38,13 @@ Examples:
   gaffer run --image busybox -- sh -c 'echo in a container'
   gaffer run -i -- sort < names
 
-Standard output and standard error of the command are those of gaffer. The first Ctrl-C is sent on to the command, \
-the second stops the job, the third leaves it running. A TERM stops the job, a HUP leaves it running.
+Standard output and standard error of the command are those of gaffer. The first Ctrl-C is forwarded to \
+the command, the second stops the job, the third leaves it running. SIGTERM stops the job, SIGHUP leaves \
+it running.
 
-Exit codes: the command's own; 128+n if signal n ended it; 124 after its timeout; 126 if it can't be executed, 127 if it \
-is not found; 137 if it ran out of memory or wrote more than its limit; 143 if it was stopped; 125 if gaffer itself \
-failed, or lost the worker. Before it was accepted: 2 for wrong \
-usage, 4 if the key may not.")]
+Exit codes: the command's own; 128+n for signal n; 124 timeout; 126 not executable, 127 not found; 137 out \
+of memory or output limit; 143 stopped; 125 if gaffer failed or lost the worker. If the job is not \
+accepted: 2 invalid usage or job, 4 not allowed.")]
 pub struct RunArgs {
     /// Command and arguments
     #[arg(
@@ -75,15 +75,15 @@ pub struct RunArgs {
     spec: SpecFlags,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: RunArgs, out: &Out) -> Result<u8, Failure> {
     let reads_script = args.script.as_deref() == Some(Path::new("-"));
     if args.interactive && reads_script {
         return Err(Failure::Usage(
-            "-i and `--script -` cannot both have standard input: put the script into a file".to_owned(),
+            "-i and `--script -` both read standard input: put the script into a file".to_owned(),
         ));
     }
     let wanted = match args.script {
@@ -108,7 +108,7 @@ pub async fn run(args: RunArgs, out: &Out) -> Result<u8, Failure> {
     let mut tell_if_ignored = || {
         if is_ignored && !is_told && stdin::is_piped_in() {
             is_told = true;
-            status.note("standard input is not passed to the command; `gaffer run -i` does that");
+            status.note("standard input is not passed to the command; use `gaffer run -i`");
         }
     };
     tell_if_ignored();
@@ -137,7 +137,7 @@ pub async fn run(args: RunArgs, out: &Out) -> Result<u8, Failure> {
             Err(failure)
         }
         Err(failure) => {
-            status.note(&format!("job {job} may go on without us: `gaffer logs -f {job}` shows it"));
+            status.note(&format!("job {job} continues; follow it with `gaffer logs -f {job}`"));
             Err(failure)
         }
     }
@@ -169,7 +169,9 @@ async fn submit(
         }
         Ok(Err(_)) => Ok(Err(order.exit_code())),
         Err(_) => {
-            status.note("left before an answer: `gaffer jobs` shows whether the job was accepted");
+            status.note(
+                "interrupted before the server responded; `gaffer jobs` shows whether it accepted the job",
+            );
             Ok(Err(order.exit_code()))
         }
     }

@@ -1,4 +1,4 @@
-//! `gaffer master`, `gaffer worker` and its executor: the servers, with what every server needs around it.
+//! `gaffer master`, `gaffer worker` and its executor: server commands and their common setup.
 
 use std::future::Future;
 use std::io;
@@ -57,7 +57,7 @@ impl Args for WorkerArgs {
     }
 }
 
-/// Runs a master until it is told to end.
+/// Runs a master until a signal.
 ///
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
@@ -68,7 +68,7 @@ pub fn master(config: MasterConfig, out: &Out) -> Result<u8, Failure> {
     })
 }
 
-/// Runs a worker until it is told to end. `key`: what its supervisor hands to its agents.
+/// Runs a worker until a signal. `key` is what the supervisor passes to its agents.
 ///
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
@@ -82,7 +82,7 @@ pub fn worker(config: WorkerConfig, key: Option<&ApiKey>, out: &Out) -> Result<u
     serve(out, "info", |shutdown| gaffer_worker::run(config, ExecutorPlace::Process, shutdown))
 }
 
-/// Ends this process, as if it were killed, when the one that supervises it is gone: its place is another's then.
+/// Ends this process abruptly when its supervisor has exited, because another agent replaces it.
 fn end_with_supervisor() {
     std::thread::spawn(|| {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
@@ -107,7 +107,7 @@ pub fn watchdog() -> Result<u8, Failure> {
     behind_a_worker(&mut Builder::new_current_thread(), gaffer_worker::watchdog())
 }
 
-/// Runs what a worker starts for itself. It has no terminal; what it logs goes its own way.
+/// Runs an internal process of a worker. It has no terminal and logs elsewhere.
 fn behind_a_worker(
     runtime: &mut Builder,
     process: impl Future<Output = anyhow::Result<()>>,
@@ -122,8 +122,7 @@ fn start(runtime: &mut Builder) -> Result<Runtime, Failure> {
     runtime.enable_all().build().map_err(|error| Failure::Local(format!("cannot start: {error}")))
 }
 
-/// Runs a server until TERM or Ctrl-C has let it end in order; a second one ends it at once. `filter` says what it logs
-/// unless the environment does.
+/// Runs a server until SIGTERM or Ctrl-C; a second signal ends it at once. `filter` is the default log filter.
 ///
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
@@ -151,7 +150,7 @@ where
         ended = &mut server => return ended.map(|()| 0).map_err(brought_down),
         _ = signals.next() => {}
     }
-    tracing::info!("told to end; once more ends at once");
+    tracing::info!("shutting down; a second signal ends at once");
     shutdown.cancel();
     tokio::select! {
         ended = server => ended.map(|()| 0).map_err(brought_down),

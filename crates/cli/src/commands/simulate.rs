@@ -1,4 +1,4 @@
-//! `gaffer simulate`: what would have become of a load under each strategy, in no time and without a master.
+//! `gaffer simulate`: simulates a workload under each placement strategy, without a master.
 
 use std::fs;
 use std::io::Read as _;
@@ -21,13 +21,13 @@ use crate::out::Out;
 /// What to simulate.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A trace is a CSV file with a line for each submission, and this line above them:
+A trace is a CSV file with one line per submission and this header:
   submit_seconds,duration_seconds,cpu,memory,disk,count,priority,project
-where cpu, memory and disk are what one of `count` equal tasks reserves.
+cpu, memory and disk are what each of `count` equal tasks reserves.
 
-The tasks are placed by the same functions that place real ones.
+The simulation uses the placement code of the master.
 
-With --history, the trace is what has run on the server; the fleet is the one there, unless another one is given.
+With --history, the trace is the history of the server, and the fleet its online workers unless MACHINES are given.
 
 Examples:
   gaffer simulate --history --since 7d
@@ -54,7 +54,7 @@ pub struct SimulateArgs {
     strategies: Vec<Strategy>,
     /// Factor between used and reserved processors
     ///
-    /// Where the tasks of a machine use more processors than it has, all of them are slowed down alike.
+    /// If the tasks of a machine use more processors than it has, all of them slow down equally.
     #[arg(long, value_name = "TIMES", default_value_t = 1.0)]
     overuse: f64,
     /// Print one JSON object per strategy
@@ -62,7 +62,7 @@ pub struct SimulateArgs {
     json: bool,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
 /// [`Failure::Usage`] for a trace that cannot be read, with line and column of the mistake.
@@ -70,7 +70,7 @@ pub async fn run(args: &SimulateArgs, out: &Out) -> Result<u8, Failure> {
     let (name, text, fleet) = if args.history { from_server(args).await? } else { from_file(&args.words)? };
     let arrivals = trace::read(&text).map_err(|mistake| Failure::Usage(format!("{name}: {mistake}")))?;
     if arrivals.is_empty() {
-        return Err(Failure::Usage(format!("{name}: nothing was submitted")));
+        return Err(Failure::Usage(format!("{name}: the trace is empty")));
     }
     let strategies = if args.strategies.is_empty() { &Strategy::ALL[..] } else { &args.strategies[..] };
     let overuse = args.overuse;
@@ -108,7 +108,7 @@ async fn from_server(args: &SimulateArgs) -> Result<Load, Failure> {
     }
     if fleet.is_empty() {
         return Err(Failure::Usage(
-            "no worker is online: say what machines there are, such as 4x8:16GiB:100GiB".into(),
+            "no worker is online: describe the fleet, such as 4x8:16GiB:100GiB".into(),
         ));
     }
     Ok(("history".to_owned(), text, fleet))
@@ -135,7 +135,7 @@ fn from_file(words: &[String]) -> Result<Load, Failure> {
     };
     let fleet = machines(fleet)?;
     if fleet.is_empty() {
-        return Err(Failure::Usage("expected a fleet behind the trace, such as 4x8:16GiB:100GiB".into()));
+        return Err(Failure::Usage("expected a fleet after the trace, such as 4x8:16GiB:100GiB".into()));
     }
     let text = read(Path::new(name));
     let text = text.map_err(|error| Failure::Usage(format!("cannot read {name}: {error}")))?;

@@ -17,20 +17,20 @@ Examples:
   gaffer stop 42
   gaffer stop 1-20 -y
 
-Each task gets its stop signal, then its grace period, then everything it started is killed. What waits is cancelled.")]
+Each running task gets its stop signal; after the grace period, everything it started is killed. Waiting tasks are cancelled.")]
 pub struct StopArgs {
     /// Jobs: 42, 1-20, last
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<Selector>,
-    /// Do not ask
+    /// Skip the confirmation
     #[arg(short, long)]
     yes: bool,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: StopArgs, out: &Out) -> Result<u8, Failure> {
     let bulk = Bulk { verb: "stop", done: "stopping", asks_from: 2, yes: args.yes };
     bulk::each(out, &args.jobs, &bulk, async |client, job| {

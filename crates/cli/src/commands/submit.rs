@@ -1,4 +1,4 @@
-//! `gaffer submit`: hands a job over and gives its number.
+//! `gaffer submit`: submits a job and prints its number.
 
 use std::path::PathBuf;
 
@@ -31,7 +31,7 @@ Examples:
   job=$(gaffer submit -- ./nightly)         prints the number alone when piped
   gaffer submit --wait job.yaml && deploy   exits as the job does
 
-Exit codes: 0 once it is accepted. With --wait or --follow those of `gaffer run`.")]
+Exit codes: 0 if the job is accepted. With --wait or --follow, as `gaffer run`.")]
 pub struct SubmitArgs {
     /// Job specification file (- for standard input)
     #[arg(value_name = "FILE", conflicts_with_all = ["command", "script"])]
@@ -62,10 +62,10 @@ impl SubmitArgs {
     }
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: SubmitArgs, out: &Out) -> Result<u8, Failure> {
     let attached = args.is_attached();
     let wanted = match (args.file, args.script) {
@@ -87,18 +87,17 @@ pub async fn run(args: SubmitArgs, out: &Out) -> Result<u8, Failure> {
 
 /// A job that was accepted.
 pub struct Submitted {
-    /// The job.
     pub job: Job,
     /// Its page for people, if the API named one.
     pub page: Option<String>,
 }
 
-/// Submits, patiently.
+/// Submits with retries.
 ///
 /// # Errors
 /// What the API or the network says in the end, in terms of the input.
 pub async fn submit(client: &Client, input: &Input, status: &Status<'_>) -> Result<Submitted, Failure> {
-    let tell = |failure: &Failure| status.note(&format!("{failure}; trying again (Ctrl-C leaves)"));
+    let tell = |failure: &Failure| status.note(&format!("{failure}; retrying (Ctrl-C gives up)"));
     // As text, so that numbers are sent as they were written.
     let spec = RawValue::from_string(input.spec.to_json())
         .map_err(|error| Failure::Local(format!("cannot write the specification as JSON: {error}")))?;
@@ -129,10 +128,10 @@ fn tell_number(out: &Out, submitted: &Submitted, attached: bool) -> Result<(), F
     Ok(())
 }
 
-/// Shows the output of a job that was just made until it is over; gives its exit code.
+/// Follows the output of a new job to its end; returns its exit code.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn show_to_end(client: &Client, out: &Out, made: &Submitted, quiet: bool) -> Result<u8, Failure> {
     let status = Status::new(out, quiet);
     let mut sink = Sink::new(out, &status, Manner::default());

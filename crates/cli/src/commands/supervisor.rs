@@ -1,5 +1,4 @@
-//! `gaffer worker` as its operator sees it: a process that starts the worker's agent and, when that dies, starts it
-//! again.
+//! The supervisor of `gaffer worker`: starts the agent, and restarts it when it dies.
 
 use std::io;
 use std::path::Path;
@@ -20,7 +19,7 @@ use crate::failure::Failure;
 use crate::out::Out;
 use crate::signals::{Order, Signals};
 
-/// An agent that lived for so long is started again at once.
+/// An agent that ran at least this long is restarted at once.
 const GOOD_LIFE: Duration = Duration::from_secs(1);
 /// Before another one is started again: the first pause, which doubles, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -28,8 +27,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What Rust programs exit with that broke down.
 const PANICKED: i32 = 101;
 
-/// Runs the agent of a worker, again and again if it dies, until it ends by itself or by order. Exits as it does. `key`:
-/// what each agent is to be given.
+/// Runs the agent of a worker, and restarts it when it dies, until it exits by itself or by a signal. Exits with
+/// its code. `key` is passed to each agent.
 ///
 /// # Errors
 /// [`Failure::Local`] if it cannot be started.
@@ -55,7 +54,7 @@ async fn supervise(key: Option<&ApiKey>, out: &Out) -> io::Result<u8> {
             return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
         }
         out.note(&format!(
-            "gaffer: the worker's agent died ({status}); its jobs go on, and it is started again"
+            "gaffer: the worker's agent died ({status}); restarting it, running tasks continue"
         ));
         if began.elapsed() >= GOOD_LIFE {
             pause = FIRST_PAUSE;
@@ -68,7 +67,7 @@ async fn supervise(key: Option<&ApiKey>, out: &Out) -> io::Result<u8> {
     }
 }
 
-/// The agent is in a group of its own, for Ctrl-C is passed on once and not twice. It ends when its standard input does.
+/// The agent has its own process group, so that Ctrl-C reaches it once. It exits when its standard input closes.
 async fn start(program: &Path, key: Option<&ApiKey>) -> io::Result<Child> {
     let kind = if key.is_some() { config::AGENT_WITH_KEY } else { config::AGENT_WITHOUT_KEY };
     let mut agent = Command::new(program)
@@ -110,7 +109,7 @@ async fn see_to_end(
     }
 }
 
-/// As the first process of a container this one inherits what others leave; nobody else would wait for those.
+/// As process 1 of a container, this process inherits orphans and must reap them.
 fn reap_orphans(agent: Option<Pid>) {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) = waitid(Id::All, look) {

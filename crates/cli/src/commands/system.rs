@@ -1,4 +1,4 @@
-//! `gaffer system`: how the master is doing.
+//! `gaffer system`: shows database problems and background loops.
 
 use chrono::{DateTime, Utc};
 use clap::Args;
@@ -24,10 +24,10 @@ pub struct SystemArgs {
     output: Output,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: SystemArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let answer = client.get(&["system"], &Query::new()).await?;
@@ -49,31 +49,35 @@ fn show(system: &System, out: &Out) -> Result<(), Failure> {
         out.line(&format!("✗ {line}"))?;
     }
     if system.has_dead_letters {
-        out.line("✗ the database refused something; it is kept: gaffer dead-letters list")?;
+        out.line("✗ there are dead letters: gaffer dead-letters list")?;
     }
     if system.database_trouble.is_none() {
-        out.line("✓ the database accepts what is recorded")?;
+        out.line("✓ the database accepts writes")?;
     }
     let rows = system.loops.iter().map(|one| row(one, now)).collect();
-    let head = ["LOOP", "LAST RUN", "TOOK", "RESULT", "RUNS"];
+    let head = ["LOOP", "LAST RUN", "DURATION", "RESULT", "RUNS"];
     out.print(table::render(out, &head, rows).as_bytes())
 }
 
-/// What is wrong at present, a sentence each.
+/// Current problems, one sentence each.
 pub fn troubles(system: &System, now: DateTime<Utc>) -> Vec<String> {
     let since = |at| timestamp::ago(at, now);
     let mut lines = Vec::new();
     let of = |what: &str, trouble: &Trouble| {
         format!("{what} since {}: {}", since(trouble.since), style::visible(&trouble.message))
     };
-    lines.extend(system.database_trouble.as_ref().map(|trouble| of("the database accepts nothing", trouble)));
-    lines.extend(system.change_trouble.as_ref().map(|trouble| of("single changes are waiting", trouble)));
+    lines.extend(system.database_trouble.as_ref().map(|trouble| of("the database refuses writes", trouble)));
+    lines.extend(system.change_trouble.as_ref().map(|trouble| of("some writes are waiting", trouble)));
     lines.extend(system.locked_jobs.iter().map(|locked| {
         format!("job {} is locked by another transaction since {}", locked.job, since(locked.since))
     }));
     lines.extend(system.loops.iter().filter_map(|one| {
         let error = style::visible(one.last_run_error.as_deref()?);
-        Some(format!("the background loop {} fails since {}: {error}", one.name, since(one.failing_since?)))
+        Some(format!(
+            "the background loop {} is failing since {}: {error}",
+            one.name,
+            since(one.failing_since?)
+        ))
     }));
     lines
 }

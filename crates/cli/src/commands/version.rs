@@ -1,4 +1,4 @@
-//! `gaffer version`: of this program and of the server.
+//! `gaffer version`: shows the versions of program and server.
 
 use clap::Args;
 use gaffer_protocol::rest::Version;
@@ -21,7 +21,7 @@ pub struct VersionArgs {
     json: bool,
 }
 
-/// Carries it out. Without a server that answers, the program's own version is all there is to say.
+/// Runs the command. Without a reachable server, prints the program's version only.
 ///
 /// # Errors
 /// [`Failure::Output`]; what the API or the network says, after the program's own version.
@@ -46,7 +46,7 @@ pub async fn run(args: VersionArgs, out: &Out) -> Result<u8, Failure> {
 async fn server_version() -> Result<Option<Version>, Failure> {
     let access = match config::access() {
         Ok(access) => access,
-        // Nobody said which server.
+        // No server is configured.
         Err(_) => return Ok(None),
     };
     Client::new(&access)?.read(&["version"], &Query::new()).await.map(Some)

@@ -1,4 +1,4 @@
-//! `gaffer wait`: returns when jobs are over, with an exit code that says how.
+//! `gaffer wait`: waits until jobs have ended, and exits with their exit code.
 
 use clap::Args;
 use gaffer_domain::JobId;
@@ -23,9 +23,9 @@ Examples:
   gaffer wait 42
   gaffer wait 42-50 last --timeout 1h
 
-Exit codes: 0 if all completed. Otherwise that of the worst job, which is the highest code, each as `gaffer run` would \
-have it: the code of its first failed task; 128+n for a signal; 124 for a timeout; 125 if gaffer failed or lost the \
-worker; 143 if it was stopped. 124 also if the waiting itself timed out; the jobs go on.")]
+Exit codes: 0 if all jobs completed, otherwise the highest code of a job: the exit code of its first \
+failed task; 128+n for a signal; 124 for a timeout; 125 if gaffer failed or lost the worker; 143 if it was \
+stopped. 124 also after --timeout; the jobs continue.")]
 pub struct WaitArgs {
     /// Jobs: 42, 1-20, last
     #[arg(required = true, value_name = "JOB")]
@@ -38,10 +38,10 @@ pub struct WaitArgs {
     quiet: bool,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(args: WaitArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let status = Status::new(out, args.quiet);
@@ -53,7 +53,7 @@ pub async fn run(args: WaitArgs, out: &Out) -> Result<u8, Failure> {
             Err(_) => {
                 status.retire();
                 if !args.quiet {
-                    out.note(&format!("gaffer: not over after {limit}"));
+                    out.note(&format!("gaffer: not finished after {limit}"));
                 }
                 Ok(exit::TIMED_OUT)
             }
@@ -68,7 +68,7 @@ async fn wait_for_all(
     status: &Status<'_>,
 ) -> Result<u8, Failure> {
     let mut codes = Vec::new();
-    // One after the other takes as long as all at once: until the last is over.
+    // Waiting for one after the other takes as long as waiting for all at once.
     for chosen in selector::resolve(&args.jobs, client).await? {
         match to_end(client, out, chosen.job, status, args.quiet).await {
             Ok(code) => codes.push(code),
@@ -79,7 +79,7 @@ async fn wait_for_all(
     Ok(exit::of_jobs(codes))
 }
 
-/// Waits for the end of a job, tells it and gives its exit code.
+/// Waits for the end of a job, reports it and returns its exit code.
 ///
 /// # Errors
 /// What the API says, or the network for too long.
@@ -111,7 +111,7 @@ pub async fn to_end(
 async fn final_job(client: &Client, id: JobId, status: &Status<'_>) -> Result<Job, Failure> {
     let mut patience = Backoff::for_a_job();
     let is_final = |job: &Job| job.known_state().is_some_and(JobState::is_final);
-    status.show(&format!("{id} is not over yet"));
+    status.show(&format!("{id} has not ended"));
     loop {
         match client.wait::<Job>(id).await {
             Ok(job) if is_final(&job) => return Ok(job),
@@ -120,7 +120,7 @@ async fn final_job(client: &Client, id: JobId, status: &Status<'_>) -> Result<Jo
                 status.show(&format!("{id} is {}", job.state));
             }
             Err(failure) => {
-                let tell = |failure: &Failure| status.note(&format!("{failure}; waiting on"));
+                let tell = |failure: &Failure| status.note(&format!("{failure}; still waiting"));
                 patience.endure(failure, tell).await?;
             }
         }

@@ -1,4 +1,4 @@
-//! Keeps the worker key where no job can read it: every process of the same user, and under root every job, can see the
+//! Hides the worker key from jobs: every process of the same user (and every job under root) can read the
 //! environment and the arguments that a process was started with.
 //!
 //! The process that the operator starts becomes the same program again without them, and hands the key to itself
@@ -21,8 +21,8 @@ const OPTION: &str = "--api-key";
 /// The longest key: a pipe takes that at once.
 const MAX_KEY_BYTES: usize = 4096;
 
-/// The key that the supervisor of a worker has to hand to its agents; none if they can read it for themselves. Where
-/// a secret shows from outside, this process begins anew without it, and this does not come back.
+/// Returns the key that the supervisor passes to its agents; none if agents can read it from a file. If the key is
+/// visible from outside, this process re-executes itself without it and does not return.
 ///
 /// To be called before anything is opened that this process needs.
 ///
@@ -54,7 +54,7 @@ pub fn receive() -> Result<ApiKey, Failure> {
     read.map_err(|error| cannot("read", &error))?;
     match line.strip_suffix('\n') {
         Some(key) => Ok(ApiKey::from(key.to_owned())),
-        None => Err(Failure::Local("the process that supervises this one is gone".to_owned())),
+        None => Err(Failure::Local("the supervisor process has exited".to_owned())),
     }
 }
 

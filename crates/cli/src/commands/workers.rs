@@ -1,4 +1,4 @@
-//! `gaffer workers`, and `gaffer worker show|drain|cordon|resume|remove`: the fleet.
+//! `gaffer workers`, and `gaffer worker show|drain|cordon|resume|remove`.
 
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ pub struct OneWorker {
 /// Lists the workers.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn list(args: WorkersArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let mut query = Query::new();
@@ -98,10 +98,10 @@ pub async fn list(args: WorkersArgs, out: &Out) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Does something with one worker and shows it as it is then.
+/// Applies an action to one worker and shows its new state.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn act(action: WorkerAction, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let (answer, output) = match action {
@@ -131,7 +131,7 @@ pub async fn act(action: WorkerAction, out: &Out) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Nothing is left to wait for; also when somebody has let it resume meanwhile.
+/// The worker is empty, or somebody resumed it in the meantime.
 fn is_drained(worker: &Worker) -> bool {
     worker.draining.is_none_or(|draining| draining.drained_at.is_some())
 }
@@ -155,10 +155,10 @@ fn details(out: &Out, worker: &Worker) -> String {
     };
     field("last seen", &timestamp::ago(worker.last_seen_at, now));
     if worker.intake == Intake::Cordoned.as_str() {
-        field("takes", "nothing new: it is cordoned");
+        field("takes", "accepts no new tasks (cordoned)");
     }
     if let Some(draining) = &worker.draining {
-        field("drains", &drains(draining, now));
+        field("drain", &drains(draining, now));
     }
     field("datacenter", &worker.datacenter);
     field("labels", &labels(worker));
@@ -171,7 +171,7 @@ fn details(out: &Out, worker: &Worker) -> String {
     }
     field("attempts", &format!("{} running, {} waiting", worker.running, worker.waiting));
     if let Some(usage) = &worker.usage {
-        let cpu = usage.cpu.map(|cpu| format!("{:.0}% of the processors, ", cpu * 100.0)).unwrap_or_default();
+        let cpu = usage.cpu.map(|cpu| format!("{:.0}% cpu, ", cpu * 100.0)).unwrap_or_default();
         let memory = format!("{} of {} memory", size(usage.memory_bytes), size(usage.memory_total_bytes));
         field("in use", &format!("{cpu}{memory}, load {:.2}", usage.load[0]));
     }
@@ -185,7 +185,7 @@ fn details(out: &Out, worker: &Worker) -> String {
 
 fn drains(draining: &Draining, now: DateTime<Utc>) -> String {
     match (draining.drained_at, draining.until) {
-        (Some(at), _) => format!("it has nothing left since {}", timestamp::ago(at, now)),
+        (Some(at), _) => format!("drained since {}", timestamp::ago(at, now)),
         (None, Some(until)) if until > now => format!("until {}", until.format("%Y-%m-%d %H:%M:%S UTC")),
         (None, Some(_)) => "its deadline has passed".to_owned(),
         (None, None) => "without a deadline".to_owned(),
@@ -202,8 +202,8 @@ fn drivers(worker: &Worker) -> String {
         let name = status.driver.as_str();
         match (status.healthy, &status.detail) {
             (true, _) => name.to_owned(),
-            (false, Some(why)) => format!("{name} (does not work: {why})"),
-            (false, None) => format!("{name} (does not work)"),
+            (false, Some(why)) => format!("{name} (unhealthy: {why})"),
+            (false, None) => format!("{name} (unhealthy)"),
         }
     };
     worker.drivers.iter().map(driver).collect::<Vec<_>>().join(", ")
@@ -214,7 +214,7 @@ fn clock(ahead_seconds: f64) -> String {
     match ahead_seconds {
         ahead if ahead >= 0.1 => format!("+{}", timestamp::lasted_seconds(ahead)),
         ahead if ahead <= -0.1 => format!("-{}", timestamp::lasted_seconds(-ahead)),
-        _ => "right".to_owned(),
+        _ => "ok".to_owned(),
     }
 }
 
@@ -239,8 +239,8 @@ impl Entry for Worker {
         &["WORKER", "STATE", "CPU", "MEMORY", "RUNNING", "DATACENTER", "LABELS", "SEEN"];
     const WIDE_HEAD: &'static [&'static str] =
         &["ID", "DISK", "WAITING", "DRIVERS", "ARCH", "VERSION", "CLOCK", "WARNINGS"];
-    const NONE: &'static str = "no workers yet: `gaffer keys create --kind worker --name NAME` makes a key for one, \
-                                `gaffer worker` starts it";
+    const NONE: &'static str = "no workers yet: create a key with `gaffer keys create --kind worker --name \
+    NAME`, then start `gaffer worker`";
 
     fn name(&self) -> String {
         self.name.clone()

@@ -14,21 +14,23 @@ use crate::process::{bare, code, ended, finished, gaffer, stderr, stdout};
 #[tokio::test]
 async fn a_refusal_has_its_words_and_its_exit_code() -> Outcome {
     let fake = Fake::start(|asked: &Asked| match asked.line.as_str() {
-        "POST /jobs/1/stop" => Reply::problem(409, "conflict", "job 1 is over: it is completed", json!([])),
+        "POST /jobs/1/stop" => {
+            Reply::problem(409, "conflict", "job 1 has already ended: completed", json!([]))
+        }
         "POST /jobs/2/stop" => Reply::problem(403, "forbidden", "this key may not", json!([])),
         "POST /jobs/3/stop" => Reply::problem(401, "key_revoked", "the key was revoked", json!([])),
         "POST /jobs/4/stop" => Reply::problem(500, "internal", "something broke", json!([])),
         "POST /jobs/5/stop" => Reply::text(502, "text/html", "<html>Bad Gateway</html>"),
-        "POST /jobs/6/stop" => Reply::problem(404, "not_found", "there is no \u{1b}[2Jjob 6", json!([])),
+        "POST /jobs/6/stop" => Reply::problem(404, "not_found", "no \u{1b}[2Jjob 6", json!([])),
         _ => Reply::text(200, "text/html", "<html>Welcome to nginx</html>"),
     })
     .await?;
     let cases = [
-        ("stop 1", 5, "gaffer: job 1 is over: it is completed\n"),
+        ("stop 1", 5, "gaffer: job 1 has already ended: completed\n"),
         ("stop 2", 4, "gaffer: this key may not\n"),
         ("stop 3", 4, "gaffer: the key was revoked\n"),
         ("stop 4", 1, "gaffer: something broke (request req-1 in the master's log)\n"),
-        ("stop 6", 3, "gaffer: there is no \u{fffd}[2Jjob 6\n"),
+        ("stop 6", 3, "gaffer: no \u{fffd}[2Jjob 6\n"),
     ];
     for (arguments, expected, told) in cases {
         let output = finished(gaffer(&fake, arguments)).await?;
@@ -163,7 +165,7 @@ async fn a_table_is_for_people() -> Outcome {
     let mut lines = table.lines();
     assert_eq!(
         lines.next().map(|line| line.split_whitespace().collect()),
-        Some(vec!["JOB", "NAME", "STATE", "TASKS", "CREATED", "TOOK", "REASON"])
+        Some(vec!["JOB", "NAME", "STATE", "TASKS", "SUBMITTED", "DURATION", "REASON"])
     );
     let row = lines.next().unwrap_or_default();
     assert!(
@@ -179,17 +181,15 @@ async fn a_table_is_for_people() -> Outcome {
 async fn several_jobs_are_stopped_and_each_is_told() -> Outcome {
     let fake = Fake::start(|asked: &Asked| match asked.line.as_str() {
         "POST /jobs/1/stop" | "POST /jobs/4/stop" => Reply::json(202, &job(1, "stopping", 1)),
-        "POST /jobs/2/stop" => Reply::problem(409, "conflict", "job 2 is over", json!([])),
-        _ => Reply::problem(404, "not_found", "there is no such job", json!([])),
+        "POST /jobs/2/stop" => Reply::problem(409, "conflict", "job 2 has ended", json!([])),
+        _ => Reply::problem(404, "not_found", "no such job", json!([])),
     })
     .await?;
     let output = finished(gaffer(&fake, "stop 1-4")).await?;
     assert_eq!((code(&output), stdout(&output).as_str()), (0, "1\n4\n"), "a range takes what is there");
     let output = finished(gaffer(&fake, "stop 1 2 3 4")).await?;
     assert_eq!((code(&output), stdout(&output).as_str()), (5, "1\n4\n"), "what is named must be there");
-    assert!(
-        stderr(&output).contains("2: job 2 is over") && stderr(&output).contains("3: there is no such job")
-    );
+    assert!(stderr(&output).contains("2: job 2 has ended") && stderr(&output).contains("3: no such job"));
     Ok(())
 }
 
@@ -237,7 +237,7 @@ async fn a_login_is_kept_if_it_works() -> Outcome {
             Reply::json(200, &json!({"name": "gaffer", "version": "0.1.0", "worker_protocol": 1}))
         }
         (_, "Bearer good") => Reply::json(200, &json!({"items": [], "next_cursor": null})),
-        _ => Reply::problem(401, "key_unknown", "the key is not known to this master", json!([])),
+        _ => Reply::problem(401, "key_unknown", "unknown key", json!([])),
     })
     .await?;
     let home = tempfile::tempdir()?;

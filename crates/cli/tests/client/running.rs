@@ -28,7 +28,7 @@ fn accepting(tasks: i64, outputs: Vec<fn() -> Reply>) -> impl Fn(&Asked) -> Repl
             Reply::json(200, &job(1, "running", tasks))
         }
         line if line.ends_with("/stop") => Reply::json(202, &job(1, "stopping", tasks)),
-        _ => Reply::problem(404, "not_found", "there is no such thing", json!([])),
+        _ => Reply::problem(404, "not_found", "no such thing", json!([])),
     }
 }
 
@@ -279,7 +279,7 @@ async fn a_job_is_submitted_once_however_often_it_is_sent() -> Outcome {
     let fake = Fake::start(answer).await?;
     let output = finished(gaffer(&fake, "submit -- x")).await?;
     assert_eq!((code(&output), stdout(&output).as_str()), (0, "42\n"));
-    assert_eq!(stderr(&output).matches("trying again").count(), 1, "{}", stderr(&output));
+    assert_eq!(stderr(&output).matches("retrying").count(), 1, "{}", stderr(&output));
     let keys: Vec<_> = fake.asked().iter().map(|asked| asked.header("idempotency-key").to_owned()).collect();
     assert_eq!(keys.len(), 3);
     assert!(!keys[0].is_empty() && keys.iter().all(|key| *key == keys[0]));
@@ -447,7 +447,7 @@ async fn waiting_asks_until_it_is_over() -> Outcome {
             Reply::json(200, &json!({"items": items, "next_cursor": null}))
         }
         line if line.contains("/tasks") => Reply::json(200, &json!({"items": [], "next_cursor": null})),
-        _ => Reply::problem(404, "not_found", "there is no such job", json!([])),
+        _ => Reply::problem(404, "not_found", "no such job", json!([])),
     };
     let fake = Fake::start(answer).await?;
     assert_eq!(code(&finished(gaffer(&fake, "wait 2 1")).await?), 7);
@@ -466,7 +466,7 @@ async fn waiting_has_a_limit() -> Outcome {
     let fake = Fake::start(move |_| Reply::lines_when(&[], waiting.clone(), &[])).await?;
     let output = finished(gaffer(&fake, "wait 1 --timeout 50ms")).await?;
     assert_eq!(code(&output), 124);
-    assert!(stderr(&output).contains("not over after 50ms"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("not finished after 50ms"), "{}", stderr(&output));
     Ok(())
 }
 

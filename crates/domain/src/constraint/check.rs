@@ -1,4 +1,4 @@
-//! Whether a worker's facts meet a constraint, and if not, which part of it and what was found instead.
+//! Evaluates a constraint against a worker; on a mismatch reports the failing part and the found value.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -132,7 +132,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// How the fact stands to a value; none if there is no such label.
+    /// How the fact compares to a value; none if the label is not set.
     fn order(&self, fact: &Fact, value: &Value) -> Option<Ordering> {
         Some(match (fact, value) {
             (Fact::Cpu, Value::Cpu(cpu)) => self.capacity.cpu.cmp(cpu),

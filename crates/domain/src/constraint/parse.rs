@@ -1,4 +1,4 @@
-//! Reads constraints, and says of wrong ones where the mistake is, what was expected there, and what may have been meant.
+//! Parses constraints; errors name the column, the expected syntax and a suggestion.
 
 use super::error::ConstraintError;
 use super::token::{KEYWORDS, Token, is_word_char, tokens};
@@ -18,7 +18,7 @@ pub(super) fn constraint(text: &str) -> Result<Expr, ConstraintError> {
     if *parser.token() != Token::End {
         return parser.expected("`and`, `or` or the end", &KEYWORDS);
     }
-    // What is stored is the normal form, and that must be readable, too.
+    // The stored normal form must be readable, too.
     bounded(&expr.to_string())?;
     Ok(expr)
 }
@@ -47,7 +47,7 @@ fn bounded(text: &str) -> Result<(), ConstraintError> {
     }
     let detail =
         format!("the constraint has {bytes} bytes, more than the {MAX_CONSTRAINT_BYTES} that are allowed");
-    let suggestion = Some("several constraints are joined by `and` anyway".to_owned());
+    let suggestion = Some("split it: several constraints are combined with `and`".to_owned());
     Err(ConstraintError { column: 1, detail, suggestion })
 }
 

@@ -193,9 +193,9 @@ fn a_mistake_is_told_with_its_place_and_what_was_expected() {
     for (text, expected) in [
         ("", "column 1: expected a fact such as `arch` or `labels.gpu`, found the end"),
         ("arch", "column 5: expected `==`, another operator or `in` after `arch`, found the end"),
-        ("arch = arm64", "column 6: `=` is no operator (write `==`)"),
-        ("arch == arm64 && labels.a", "column 15: `&` is no operator (write `and`)"),
-        ("!labels.a", "column 1: `!` is no operator (write `not`, or `!=` to compare)"),
+        ("arch = arm64", "column 6: `=` is not an operator (write `==`)"),
+        ("arch == arm64 && labels.a", "column 15: `&` is not an operator (write `and`)"),
+        ("!labels.a", "column 1: `!` is not an operator (write `not`, or `!=` to compare)"),
         ("arch == ", "column 9: expected a value, found the end"),
         (
             "arch == in",

@@ -1,4 +1,4 @@
-//! Splits a constraint into words, and writes words so that they are read again as they were.
+//! Splits a constraint into tokens, and quotes words so that they parse back unchanged.
 
 use std::fmt::{self, Display, Formatter, Write};
 use std::iter::Peekable;
@@ -113,11 +113,11 @@ impl Rest<'_> {
                 ('>', true) => Token::Operator(Operator::AtLeast),
                 ('<', false) => Token::Operator(Operator::Less),
                 ('>', false) => Token::Operator(Operator::Greater),
-                ('=', false) => return wrong("`=` is no operator", "write `==`"),
-                _ => return wrong("`!` is no operator", "write `not`, or `!=` to compare"),
+                ('=', false) => return wrong("`=` is not an operator", "write `==`"),
+                _ => return wrong("`!` is not an operator", "write `not`, or `!=` to compare"),
             },
-            '&' => return wrong("`&` is no operator", "write `and`"),
-            '|' => return wrong("`|` is no operator", "write `or`"),
+            '&' => return wrong("`&` is not an operator", "write `and`"),
+            '|' => return wrong("`|` is not an operator", "write `or`"),
             first if is_word_char(first) => {
                 let mut word = String::from(first);
                 while let Some(c) = self.take_if(is_word_char) {

@@ -22,7 +22,7 @@ fn halves(version: &str) -> (&str, Option<&str>) {
     version.split_once('-').map_or((version, None), |(proper, early)| (proper, Some(early)))
 }
 
-/// Part by part; the shorter one goes on with `filler`.
+/// Compares part by part; the shorter one is extended with `filler`.
 fn parts(one: &str, other: &str, filler: &str) -> Ordering {
     let (mut one, mut other) = (one.split('.'), other.split('.'));
     loop {
@@ -45,7 +45,7 @@ fn part(one: &str, other: &str) -> Ordering {
             let (one, other) = (digits(one), digits(other));
             one.len().cmp(&other.len()).then_with(|| one.cmp(other))
         }
-        // Nothing at all comes before everything.
+        // An empty version is before every other.
         (true, false) if other.is_empty() => Ordering::Greater,
         (false, true) if one.is_empty() => Ordering::Less,
         (true, false) => Ordering::Less,

@@ -1,4 +1,4 @@
-//! JSON (RFC 8259), strictly.
+//! A strict JSON parser (RFC 8259).
 
 use std::collections::HashMap;
 
@@ -122,7 +122,7 @@ impl Reader<'_> {
         Ok(Data::Scalar(Scalar::new(ScalarKind::Number, text)))
     }
 
-    /// Takes digits and says how many.
+    /// Consumes digits and returns their number.
     fn digits(&mut self) -> usize {
         let count = self.rest().bytes().take_while(u8::is_ascii_digit).count();
         self.at += count;
@@ -187,7 +187,7 @@ impl Reader<'_> {
                     _ => return wrong(self, "\\u is not followed by the four digits of a character"),
                 }
             }
-            _ => return wrong(self, "there is no such escape in JSON"),
+            _ => return wrong(self, "JSON has no such escape"),
         })
     }
 

@@ -1,4 +1,4 @@
-//! Numbers in the notations of the three languages, read only where a number is wanted.
+//! Number notations of the three languages, parsed only where a field is a number.
 
 use super::{Data, Scalar, ScalarKind, Value};
 
@@ -32,7 +32,7 @@ impl Value {
         }
     }
 
-    /// The text of an amount: that of a number in plain decimal notation, any other as it is.
+    /// The text of an amount: numbers in plain decimal notation, other texts unchanged.
     pub fn amount_text(&self) -> Option<String> {
         let scalar = self.number()?;
         if scalar.kind == ScalarKind::Text {

@@ -1,4 +1,4 @@
-//! TOML, by its own parser, which refuses a key that is written twice.
+//! TOML, with its own parser; duplicate keys are refused.
 
 use ::toml::Spanned;
 use ::toml::de::{DeTable, DeValue};

@@ -1,4 +1,4 @@
-//! YAML 1.2 with the core schema, from the events of its parser; aliases and merge keys are written out.
+//! YAML 1.2 with the core schema, from parser events; aliases and merge keys are expanded.
 
 mod metered;
 mod schema;
@@ -53,7 +53,10 @@ impl<'t> Reader<'t> {
             match event {
                 Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
                 Event::DocumentStart(_) if value.is_some() => {
-                    return Err(SyntaxError::at(place, "there is a second document: one file is one job"));
+                    return Err(SyntaxError::at(
+                        place,
+                        "the file has a second document; write one job per file",
+                    ));
                 }
                 Event::DocumentStart(_) => {
                     let (event, place) = self.next()?;
@@ -180,7 +183,7 @@ impl<'t> Reader<'t> {
         if is_merge {
             return Ok(Key::Merge);
         }
-        // Its own text, whatever it looks like: `1.10`, `on` and `null` are names as good as any.
+        // Its source text: `1.10`, `on` and `null` are valid names.
         match self.value(event, place, MAX_DEPTH) {
             Ok(Value { data: Data::Scalar(Scalar { text, .. }), .. }) => Ok(Key::Own(text)),
             Ok(_) => Err(SyntaxError::at(place, "a key is a text, not a list or an object")),
@@ -222,13 +225,13 @@ fn place_of(mark: &Marker) -> Place {
 fn refusal(error: &ScanError) -> SyntaxError {
     let place = place_of(error.marker());
     match error.info() {
-        // The parser has a limit of its own, and may read so far ahead.
+        // The parser has its own limit, and may read ahead up to it.
         "recursion limit exceeded" => SyntaxError::too_deep(place),
         info => SyntaxError::at(place, info),
     }
 }
 
-/// The name of a tag of the core schema; none for one of its own.
+/// The name of a core schema tag; none for others.
 fn core_tag(tag: &Tag) -> Option<&str> {
     tag.is_yaml_core_schema().then_some(tag.suffix.as_str())
 }

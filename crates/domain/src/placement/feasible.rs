@@ -1,4 +1,4 @@
-//! Whether a worker can be given a task, and the first need that keeps it out.
+//! Whether a worker can run a task now, and the first requirement that rules it out.
 //!
 //! Asked for every class and worker, so the answer is found without making any text; words are made for who wants them.
 
@@ -32,7 +32,7 @@ enum Occupied<'a> {
     Busy(Amount<'a>),
 }
 
-/// What is wanted of something, and what there is.
+/// A requested and an available amount.
 #[derive(Clone, Copy)]
 struct Amount<'a> {
     what: What<'a>,
@@ -58,13 +58,13 @@ impl Amount<'_> {
         }
     }
 
-    /// How many times what is wanted fits; none if nothing is wanted.
+    /// How many times the request fits; none if nothing is requested.
     fn times(&self) -> Option<u64> {
         (self.wanted > 0).then(|| self.there / self.wanted)
     }
 }
 
-/// What is wanted of processors, memory and disk beside what there is.
+/// Requested and available CPU, memory and disk.
 fn amounts(wanted: &Resources, there: &Resources) -> [Amount<'static>; 3] {
     let amount = |what, wanted, there| Amount { what, wanted, there };
     [
@@ -165,8 +165,8 @@ pub fn suitable(needs: &Requirements, project: ProjectId, offer: &WorkerSnapshot
     }
 }
 
-/// How far a suitable worker is from having room for a task: the largest share of a resource that is missing there. None
-/// if room is not what is missing, or if services have it.
+/// How far a suitable worker is from having room: the largest missing share of a resource. None if something else
+/// is missing, or if services hold it.
 pub(crate) fn shortfall(needs: &Requirements, offer: &WorkerSnapshot) -> Option<f64> {
     let is_taken = needs.ports.iter().any(|port| offer.taken.ports.contains(port));
     if is_taken || (needs.distinct_workers && offer.siblings(needs) > 0) {
@@ -262,9 +262,9 @@ impl Occupied<'_> {
     }
 }
 
-/// How many unstarted attempts a worker may hold for one of this class to join them: what it gets through within
-/// [`BACKLOG_HORIZON`], given how long attempts of the class ran lately anywhere and how many it finished lately.
-/// Unknown durations give none.
+/// How many unstarted attempts a worker may hold for one of this class to join: what it completes within
+/// [`BACKLOG_HORIZON`], given recent run times of the class and how many it finished recently. Unknown run times
+/// give none.
 pub fn backlog_limit(needs: &Requirements, offer: &WorkerSnapshot, mean_run: Option<Duration>) -> u32 {
     let Some(mean_run) = mean_run else { return 0 };
     let most = f64::from(MAX_BACKLOG.min(offer.finished_lately));

@@ -1,4 +1,4 @@
-//! What would let tasks run that no worker can take now: each need left out in turn, and who could take them then.
+//! Finds single changes that would let a waiting task run now.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ pub enum Change {
     Less {
         /// Of which.
         resource: Resource,
-        /// At most so much, which is what the best worker has free.
+        /// The most that the best worker has free.
         at_most: String,
     },
     /// Let a worker take work again that is cordoned or drains.
@@ -48,7 +48,7 @@ impl fmt::Display for Help {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Help { change, workers, such_as } = self;
         match change {
-            Change::Resume(name) => return write!(f, "resume {name}: it could take it"),
+            Change::Resume(name) => return write!(f, "if {name} is resumed, it can run there"),
             Change::Constraint(constraint) => write!(f, "without the constraint `{constraint}`")?,
             Change::Datacenters => f.write_str("in any datacenter")?,
             Change::Ports => f.write_str("without its fixed ports")?,
@@ -57,8 +57,8 @@ impl fmt::Display for Help {
             Change::Less { resource, at_most } => write!(f, "with at most {at_most} {resource}")?,
         }
         match workers {
-            1 => write!(f, ", {such_as} could take it now"),
-            more => write!(f, ", {more} workers could take it now, such as {such_as}"),
+            1 => write!(f, ", it can run on {such_as} now"),
+            more => write!(f, ", it can run on {more} workers now, such as {such_as}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What keeps a worker from a task, as a code for programs and as words for people.
+//! Reasons why a worker cannot run a task, as codes and as text.
 
 use std::fmt;
 
@@ -90,37 +90,39 @@ impl fmt::Display for Infeasible {
         match self {
             Infeasible::OtherProject => f.write_str("belongs to another project"),
             Infeasible::Away { state } => write!(f, "is {state}"),
-            Infeasible::Draining => f.write_str("is draining and takes nothing new"),
-            Infeasible::Cordoned => f.write_str("is cordoned and takes nothing new"),
+            Infeasible::Draining => f.write_str("is draining and accepts no new tasks"),
+            Infeasible::Cordoned => f.write_str("is cordoned and accepts no new tasks"),
             Infeasible::Driver { driver, why: None } => {
-                write!(f, "has no working {} driver", driver.as_str())
+                write!(f, "has no healthy {} driver", driver.as_str())
             }
             Infeasible::Driver { driver, why: Some(why) } => {
-                write!(f, "has no working {} driver: {why}", driver.as_str())
+                write!(f, "has no healthy {} driver: {why}", driver.as_str())
             }
             Infeasible::Datacenter { datacenter } => write!(f, "is in datacenter {datacenter}"),
             Infeasible::Constraint { constraint, found } => {
                 write!(f, "does not meet constraint `{constraint}`: {found}")
             }
             Infeasible::TooSmall { resource, wanted, capacity } => {
-                write!(f, "has {capacity} {resource} in all, {wanted} wanted")
+                write!(f, "has {capacity} {resource} in total, {wanted} requested")
             }
             Infeasible::Busy { resource, wanted, free } => {
-                write!(f, "has {free} {resource} free, {wanted} wanted")
+                write!(f, "has {free} {resource} free, {wanted} requested")
             }
-            Infeasible::Port { port } => write!(f, "has another task on its port {port}"),
+            Infeasible::Port { port } => write!(f, "has port {port} in use by another task"),
             Infeasible::DistinctWorkers => {
-                f.write_str("has a task of the same definition, which wants distinct workers")
+                f.write_str("already runs a task of the same definition (distinct_workers)")
             }
-            Infeasible::Kept => f.write_str("is kept free for a task that has waited for longer"),
+            Infeasible::Kept => f.write_str("is reserved for a task that has waited longer"),
             Infeasible::GaveBack { until } => {
                 write!(
                     f,
-                    "gave such a task back unstarted and is offered none before {}",
+                    "returned such a task unstarted; not offered again before {}",
                     until.format("%H:%M:%S UTC")
                 )
             }
-            Infeasible::Backlogged { waiting } => write!(f, "has {waiting} tasks that it has yet to start"),
+            Infeasible::Backlogged { waiting } => {
+                write!(f, "has {waiting} queued tasks that have not started")
+            }
         }
     }
 }

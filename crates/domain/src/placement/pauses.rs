@@ -1,7 +1,8 @@
-//! When a worker that gives tasks back unstarted is offered some again: after a pause, which grows each time.
+//! Growing pauses before a worker that returned tasks unstarted is offered some again.
 //!
-//! The pause is of one class on one worker: other classes go on there, and the class goes on elsewhere. What was placed before
-//! the pause began and comes back during it says nothing new. Once the worker starts a task of the class, all is forgotten.
+//! A pause concerns one class on one worker: other classes continue there, and the class continues elsewhere. Tasks that
+//! were placed before the pause and are returned during it do not extend it. Once the worker starts a task of the class,
+//! the pause is reset.
 
 use std::collections::BTreeMap;
 
@@ -75,7 +76,7 @@ impl Pauses {
             .min()
     }
 
-    /// Forgets what is over; if that is too little, everything: it is only a help.
+    /// Forgets expired pauses; if that is not enough, all of them, because they are only an optimisation.
     fn forget(&mut self, now: Time) {
         for pauses in self.of_worker.values_mut() {
             pauses.retain(|_, pause| now < pause.until);

@@ -1,4 +1,4 @@
-//! The workers that can take tasks of one class, best first, as placing goes on.
+//! Ranks the workers for the tasks of one class while placements change their load.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
@@ -12,7 +12,7 @@ use super::worker_snapshot::WorkerSnapshot;
 use crate::spec::Strategy;
 use crate::{ProjectId, Time, WorkerId};
 
-/// What is to be ranked, and by what.
+/// What to rank, and how.
 #[derive(Clone, Copy)]
 pub(crate) struct Question<'a> {
     pub needs: &'a Requirements,
@@ -20,7 +20,7 @@ pub(crate) struct Question<'a> {
     pub strategy: Strategy,
     pub mean_run: Option<Duration>,
     pub now: Option<Time>,
-    /// The project's workers, in whatever state.
+    /// The project's workers, in any state.
     pub workers: u32,
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn suitable_at(needs: &Requirements, project: ProjectId, offers: &[Wo
     (0..offers.len()).filter(|at| suits(needs, project, &offers[*at])).collect()
 }
 
-/// A ranking is good for as long as nobody else changes the offers.
+/// A ranking is valid while only its owner changes the offers.
 pub(crate) struct Ranking<'a> {
     question: Question<'a>,
     suitable: &'a [usize],
@@ -201,8 +201,7 @@ impl<'a> Ranking<'a> {
     }
 }
 
-/// How the tasks of a definition lie over the values of the fact that they are spread over. Workers that have no such
-/// label are a group of their own.
+/// Distribution of a definition's tasks over the values of its spread fact. Workers without the label form a group.
 struct Groups {
     /// For each offer, its group; empty where nothing is spread.
     of: Vec<usize>,

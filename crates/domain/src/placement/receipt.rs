@@ -1,4 +1,4 @@
-//! How a decision came about; kept with the attempt.
+//! The record of a placement decision, stored with the attempt.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

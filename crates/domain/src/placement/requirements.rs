@@ -1,4 +1,4 @@
-//! What a task needs of a worker; tasks with equal needs are placed together.
+//! What a task requires of a worker; tasks with equal requirements are placed together.
 
 use std::collections::BTreeMap;
 use std::fmt;

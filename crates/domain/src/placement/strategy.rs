@@ -1,4 +1,4 @@
-//! How good a worker is for a task: the strategies, each with its formula and where it comes from. Lower is better.
+//! The placement strategies, each with its formula and source; a lower score is better.
 //!
 //! | strategy | score |
 //! |---|---|
@@ -89,7 +89,7 @@ impl Fleet {
         fleet
     }
 
-    /// A machine has so many jobs now. Whether that doubled `max_jobs`.
+    /// Updates the number of jobs of a machine. Returns whether `max_jobs` doubled.
     pub fn note(&mut self, jobs: u32) -> bool {
         let before = self.max_jobs;
         while self.max_jobs < jobs {
@@ -277,7 +277,7 @@ fn epvm_lieb(needs: &Requirements, offer: &WorkerSnapshot) -> Terms {
     let used = used.saturating_add(offer.reserved.memory.get());
     let with_job = used.saturating_add(needs.resources.memory.get());
     let memory = cost(share(with_job, total)) + jobs - cost(share(used, total));
-    // As it stands in the books: the load with the job is the load without it.
+    // As in the books: the load with the job equals the load without it.
     let load = cost(cpu_use(offer) / CPU_SCALE);
     let cpu = load + jobs - load;
     let finite = |cost: f64| if cost.is_finite() { cost } else { f64::MAX };

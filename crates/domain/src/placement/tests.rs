@@ -150,7 +150,7 @@ fn tasks_that_need_nothing_are_spread_and_bounded_all_the_same() {
     let placed = place(&nothing, OURS, 10_000, &mut offers, None);
     assert!(offers.iter().all(|offer| offer.waiting == MAX_BACKLOG), "{}", placed.len());
     let full = feasible(&nothing, OURS, &offers[0], MAX_BACKLOG).unwrap_err();
-    assert_eq!(full.to_string(), "has 512 tasks that it has yet to start");
+    assert_eq!(full.to_string(), "has 512 queued tasks that have not started");
 }
 
 #[test]

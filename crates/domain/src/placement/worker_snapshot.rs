@@ -1,4 +1,4 @@
-//! What a worker has to offer at this moment, and how it changes as tasks are placed there.
+//! The capacity and load of a worker during a pass, updated as tasks are placed there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,10 +9,10 @@ use crate::spec::{DriverKind, Resources};
 use crate::worker::WorkerState;
 use crate::{ProjectId, Time, WorkerId};
 
-/// A reading of a machine's use counts for so long: three heartbeats, after which the connection is given up anyway.
+/// Validity of a measurement: three heartbeats, after which the connection is closed anyway.
 pub const READING_GOOD_FOR: Span = crate::worker::SILENCE_LIMIT;
 
-/// What a worker has to offer at this moment.
+/// Capacity and load of a worker during a pass.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerSnapshot {
     /// Which worker.
@@ -25,7 +25,7 @@ pub struct WorkerSnapshot {
     pub state: WorkerState,
     /// Its datacenter.
     pub datacenter: String,
-    /// Processor architecture, as `uname -m` says it.
+    /// Processor architecture, as printed by `uname -m`.
     pub arch: String,
     /// Operating system.
     pub os: String,
@@ -33,7 +33,7 @@ pub struct WorkerSnapshot {
     pub version: String,
     /// Its operator's marks.
     pub labels: BTreeMap<String, String>,
-    /// What it can execute with.
+    /// Drivers.
     pub drivers: Vec<DriverKind>,
     /// Drivers that it has and that do not work, with the reason.
     pub broken_drivers: Vec<(DriverKind, String)>,
@@ -58,7 +58,7 @@ pub struct WorkerSnapshot {
     /// Attempts that it finished within the last [`BACKLOG_HORIZON`](super::BACKLOG_HORIZON). A worker that is held up
     /// by long tasks finishes none and is given nothing to keep waiting behind them.
     pub finished_lately: u32,
-    /// How its machine was doing when it last said; none before the first reading.
+    /// The last measurement of its machine; none before the first.
     pub measured: Option<Measured>,
 }
 
@@ -207,7 +207,7 @@ impl WorkerSnapshot {
         self.taken.definitions.retain(|_, count| *count > 0);
     }
 
-    /// The same without one of its attempts that have started, and without what that uses if it uses what it reserves.
+    /// The same without one of its started attempts, and without the usage of that attempt's reservation.
     pub(crate) fn without(&self, needs: &Requirements) -> WorkerSnapshot {
         let mut offer = self.clone();
         offer.release(needs);
@@ -233,7 +233,7 @@ impl WorkerSnapshot {
         self.unreserve(needs);
     }
 
-    /// What is not reserved.
+    /// Unreserved resources.
     pub fn free(&self) -> Resources {
         Resources {
             cpu: self.capacity.cpu.saturating_sub(self.reserved.cpu),
@@ -255,7 +255,7 @@ impl WorkerSnapshot {
     }
 }
 
-/// So much, and `count` times as much more.
+/// Adds an amount `count` times.
 pub(super) fn sum(reserved: &Resources, more: &Resources, count: u32) -> Resources {
     let n = u64::from(count);
     let bytes = |reserved: Bytes, more: Bytes| reserved.saturating_add(Bytes(more.get().saturating_mul(n)));

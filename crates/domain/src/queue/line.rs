@@ -1,4 +1,4 @@
-//! How many tasks go before one that waits.
+//! Counts the tasks ahead of a waiting task.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -6,18 +6,18 @@ use std::collections::BTreeMap;
 use super::Class;
 use crate::ProjectId;
 
-/// Where the first waiting task of a class stands among those of its project.
+/// Position of a class's first waiting task in its project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Line {
-    /// So many tasks go before it if each of its owner's equals takes as many turns.
+    /// Number of tasks ahead, if owners take equal turns.
     pub ahead: u64,
-    /// So many wait in all, itself among them.
+    /// Number of waiting tasks in total, including this one.
     pub waiting: u64,
 }
 
-/// Where each class stands in line: behind all of higher priority; behind its owner's classes that have waited longer; and
-/// behind as many tasks of each other owner of that priority as its own owner has before it, as owners take turns. What
-/// they have in use now can change that, and a class that fits nowhere is passed by others.
+/// The position of each class: after all of higher priority; after its owner's classes that have waited longer; and
+/// after as many tasks of each other owner of that priority as its own owner has before it, because owners take
+/// turns. Present usage can change that, and classes that fit nowhere are passed by others.
 pub fn lines(classes: &[Class<'_>]) -> Vec<Line> {
     let mut lines = vec![Line::default(); classes.len()];
     let mut levels: BTreeMap<(ProjectId, Reverse<i16>), Vec<usize>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! What everybody has in use, and what share of their workers that is.
+//! Resource usage and dominant share of each project and user.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -7,8 +7,8 @@ use super::WaitReason;
 use crate::ProjectId;
 use crate::placement::{MAX_BACKLOG, Requirements, WorkerSnapshot};
 
-/// What live attempts have in use, by project and owner, and how many are live of each concurrency group. Made anew for
-/// each pass from the attempts that are live, so that it cannot leak.
+/// Resources of live attempts by project and owner, and live attempts per concurrency group. Computed from the live
+/// attempts in each pass, so that it cannot leak.
 #[derive(Debug, Clone, Default)]
 pub struct InUse {
     projects: BTreeMap<ProjectId, OfProject>,
@@ -36,7 +36,7 @@ pub struct Use {
 #[derive(Debug, Default)]
 pub(super) struct Capacity(Use);
 
-/// How much somebody has of all there is; who has less goes first.
+/// An owner's share of all resources; the smaller share goes first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Share {
     dominant: f64,
@@ -46,7 +46,7 @@ pub(super) struct Share {
 }
 
 impl InUse {
-    /// Counts `count` live attempts of somebody.
+    /// Adds `count` live attempts of an owner.
     pub fn add(&mut self, project: ProjectId, owner: &str, needs: &Requirements, count: u32) {
         let project = self.projects.entry(project).or_default();
         project.all.add(needs, count);
@@ -73,7 +73,7 @@ impl InUse {
         self.projects.get(&project).and_then(|project| project.groups.get(group)).copied().unwrap_or(0)
     }
 
-    /// Why none of these may start, whatever the workers; each class keeps the limit that it names itself.
+    /// Why none of these may start, independent of workers; each class has its own limit.
     pub fn hold(&self, project: ProjectId, needs: &Requirements) -> Option<WaitReason> {
         let concurrency = needs.concurrency.as_ref()?;
         let live = self.live_in_group(project, &concurrency.group);

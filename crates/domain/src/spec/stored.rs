@@ -38,7 +38,7 @@ impl JobSpec {
         match version {
             1 => read_first(value).map_err(UnreadableSpec),
             _ => Err(UnreadableSpec(format!(
-                "it is stored in form {version}, and this version of gaffer reads forms up to {STORED_VERSION}"
+                "it is stored in format {version}; this version of gaffer reads formats up to {STORED_VERSION}"
             ))),
         }
     }

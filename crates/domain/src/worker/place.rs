@@ -1,4 +1,4 @@
-//! Where a worker is, and what becomes of a second one with its identity: data directories are copied, machines cloned.
+//! Distinguishes a restarted or moved worker from a copy of its data directory or machine.
 //!
 //! An identity is kept in a data directory, so a copy of that has it too. The one that is connected and well keeps it; so two
 //! workers never oust each other in turns, and no attempt is adopted by a machine on which it does not run. But a worker
@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where a worker is. What is not known is left out, and then proves nothing.
+/// Where a worker is. Unknown parts are omitted and prove nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Place {
@@ -33,13 +33,13 @@ pub enum Relation {
     Itself,
     /// Another data directory under the same kernel.
     Copy,
-    /// The same machine, started anew; or a clone that nothing tells from it.
+    /// The same machine after a reboot, or an indistinguishable clone.
     Restarted,
     /// Another machine.
     Elsewhere,
 }
 
-/// The present owner of an identity when another worker says hello with it.
+/// The present owner of an identity when another worker presents it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Holder {
     /// Connected, and heard since the newcomer came.
@@ -56,9 +56,9 @@ pub enum Holder {
 pub enum Admission {
     /// It is the worker now.
     TakesPlace,
-    /// It is another worker: it has to make a new identity.
+    /// It is another worker and must make a new identity.
     BeginsAnew,
-    /// It must not go on: it could take processes of the worker that is there for its own.
+    /// It must stop: it could take the other worker's processes for its own.
     IsRefused,
 }
 
@@ -88,7 +88,7 @@ impl Relation {
     /// What becomes of a newcomer.
     pub fn admission(self, holder: Holder) -> Admission {
         match (self, holder) {
-            // A process that stands still, or a connection that is gone without a word: never mind what it says.
+            // A frozen process or a dead connection: what it says is ignored.
             (Relation::Itself, _) => Admission::TakesPlace,
             (Relation::Copy, Holder::Well) => Admission::IsRefused,
             // Two kernels that are up at once are two machines, however alike.

@@ -1,4 +1,4 @@
-//! Runs gaffer under faults for as long as you like, and says what that proved: `scripts/torture`.
+//! Runs gaffer under faults and reports what was lost: `scripts/torture`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "that is what it is for")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a run that cannot go on should fail")]
 

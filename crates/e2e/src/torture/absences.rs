@@ -1,5 +1,5 @@
-//! Whole workers are killed. Some come back at once and report what they lost, some stay away until the master calls it
-//! lost: each within its bound.
+//! Whole workers are killed. Some return at once and report what they lost, some stay away until the master
+//! declares it lost, each within its bound.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,6 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const LONG_RARITY: u32 = 5;
 /// Longer than until what it ran is called lost.
 const LONG: Duration = LOST_AFTER.saturating_add(Duration::from_secs(8));
-/// What is promised.
 const TOLERANCE: TimeDelta = TimeDelta::seconds(2);
 const TICK: Duration = Duration::from_millis(100);
 

@@ -1,4 +1,4 @@
-//! What a run asks of the master through the REST API, again and again while that is away.
+//! Requests of a run to the REST API, retried while the master is unavailable.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! Tasks that run for as long as a run does, so that there is always something that a fault could lose or run twice.
+//! Tasks that run as long as the run, so that faults always have something to lose or duplicate.
 
 use std::path::PathBuf;
 use std::time::Duration;

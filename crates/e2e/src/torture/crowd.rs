@@ -1,5 +1,5 @@
-//! Many submit many different tasks at once to many workers. No worker ever executes more than it offers, as the tasks
-//! themselves say, and all complete.
+//! Many tasks are submitted at once to many workers. No worker exceeds its capacity, as reported by the tasks, and
+//! all tasks complete.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

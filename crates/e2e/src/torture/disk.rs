@@ -1,5 +1,5 @@
-//! More output than a worker's disk and network can take: it waits, and what cannot be kept is counted where it is
-//! missing. Nothing dies of it, and no process grows without bound.
+//! More output than the worker's disk and network can take: it waits, and dropped output is counted at its
+//! position. No process dies or grows without bound.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

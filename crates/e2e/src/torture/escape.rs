@@ -1,5 +1,5 @@
-//! Tasks that do all they can to outlive their end: none of their processes does, and ending them takes no longer than
-//! their grace and a moment.
+//! Tasks that try to outlive their end: none of their processes survives, and a stop takes little longer than the
+//! grace period.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,6 @@ const GRACE: Duration = Duration::from_millis(500);
 const STOP_LIMIT: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How one task ended.
 struct Ending {
     what: &'static str,
     /// From the answer to the stop until the API showed the end; none if it ended by itself.

@@ -1,4 +1,4 @@
-//! Times that were measured, in the few numbers that say how they are spread.
+//! Summary statistics of measured times.
 
 use std::fmt;
 use std::time::Duration;

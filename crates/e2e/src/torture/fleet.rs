@@ -1,4 +1,4 @@
-//! The processes that faults strike: a master, its workers, the connections of its database.
+//! The processes that faults hit: masters, workers, and the connections to the database.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -101,7 +101,6 @@ struct Seat {
     lease: Option<Duration>,
 }
 
-/// What may stand still.
 #[derive(Debug, Clone, Copy)]
 pub enum Part {
     Agent(usize),

@@ -1,5 +1,5 @@
-//! Large definitions, and large jobs that are stopped and deleted, while small jobs go on. All that is to complete does,
-//! what is stopped ends and goes, no worker loses its connection, and no small job waits for long.
+//! Large definitions, and large jobs that are stopped and deleted beside small jobs. Everything completes or ends
+//! as asked, no worker loses its connection, and no small job waits long.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +39,6 @@ enum Load {
     Tasks,
 }
 
-/// What a run counts.
 #[derive(Debug, Default)]
 struct Counted {
     small: Vec<Duration>,

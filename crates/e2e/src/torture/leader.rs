@@ -1,5 +1,5 @@
-//! Several masters on one database. The one that leads is cut off from it, stands still, is killed or told to end, for less
-//! and for more than its lease, while its workers still reach it: another one leads soon, and nothing runs twice.
+//! Several masters on one database. The leader is cut off from it, frozen, killed or stopped, for less and for more
+//! than its lease, while workers still reach it: another one leads soon, and nothing runs twice.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Frames between workers and master come twice, in another order, cut in half, or again in a later session: the states
-//! stay what they ought to be.
+//! Frames between workers and master are duplicated, reordered, truncated, or replayed in a later session; states
+//! must stay correct.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

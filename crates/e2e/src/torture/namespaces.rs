@@ -1,5 +1,5 @@
-//! Network namespaces, one for each worker, joined by a bridge on which the master listens: real networks, broken by the
-//! kernel's own firewall.
+//! Network namespaces, one per worker, joined by a bridge on which the master listens, and cut by the kernel's
+//! firewall.
 //!
 //! Everything has the number of this process in its name and goes with it. What a killed run left is removed by the next.
 

@@ -1,4 +1,4 @@
-//! The network between a worker and its master, which breaks when it is told to.
+//! A breakable network between a worker and its master.
 //!
 //! What is on its way when a direction is cut arrives later, as it does when a real network comes back.
 
@@ -18,7 +18,6 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 const MISSES: u32 = 3;
 
-/// How it breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Break {
     /// Nothing comes through, either way.
@@ -36,7 +35,6 @@ impl Break {
     pub const ALL: [Break; 4] = [Break::Both, Break::ToMaster, Break::ToWorker, Break::Reset];
 }
 
-/// Where a way leads.
 #[derive(Debug, Clone)]
 pub enum Target {
     /// To that port.

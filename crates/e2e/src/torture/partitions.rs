@@ -1,5 +1,5 @@
-//! The networks of workers break: both ways, one way, or with resets, for less or for more than a lease. No attempt may
-//! be lost to a short break, no two may overlap after a long one, and work goes on soon after the network is whole.
+//! The networks of workers break: both ways, one way, or with resets, for less or for more than a lease. No attempt
+//! is lost in a short partition, no two overlap after a long one, and work resumes soon afterwards.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};

@@ -1,11 +1,10 @@
-//! What a run is to do.
+//! The parameters of a run.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::tap::Trick;
 
-/// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The part of a random worker that talks to the master is killed every 2 seconds.
@@ -30,7 +29,6 @@ pub enum Fault {
 /// The shortest that a job may ask for: who is out of contact for so long has lost its attempts.
 pub const LOST_AFTER: Duration = Duration::from_secs(10);
 
-/// What is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Run {
     /// Random faults of one kind, at intervals, under a mix of tasks.
@@ -90,7 +88,6 @@ impl Run {
 /// What to do, and with what.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What is tried.
     pub run: Run,
     /// How long faults strike. Runs with a fixed number of them may be over earlier.
     pub duration: Duration,

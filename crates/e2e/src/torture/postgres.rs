@@ -1,5 +1,5 @@
-//! A Postgres server of the run's own is killed, restarted and cut off while jobs are submitted and end: whatever was
-//! acknowledged, to a user or to a worker, is there in the end.
+//! A Postgres server is killed, restarted and cut off while jobs are submitted and end: everything that was
+//! acknowledged, to a user or a worker, is still there.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -34,7 +34,6 @@ const SUBMIT_PAUSE: Duration = Duration::from_millis(50);
 const SMALL: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What users were told.
 #[derive(Default)]
 struct Told {
     /// Jobs that were accepted, with what they follow from.

@@ -1,5 +1,5 @@
-//! The agent of one worker is killed again and again under a hundred running tasks: each time the next agent finds them
-//! all, and soon.
+//! The agent of one worker is killed repeatedly under a hundred running tasks: each new agent finds all of them
+//! soon.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,6 @@ use super::trial::Trial;
 use super::verdict::{Verdict, output};
 
 const RESTARTS: usize = 100;
-/// What is promised.
 const LIMIT: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(30);
 

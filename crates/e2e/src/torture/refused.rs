@@ -1,6 +1,6 @@
-//! The database refuses what is fine, holds rows and tables locked, is read-only, full or slow, for less and for more than
-//! any timeout: what was accepted completes once with every byte, nothing is acknowledged before it is stored, the master
-//! says what is the matter, and what is wrong with one job delays no other.
+//! The database refuses valid writes, locks rows and tables, is read-only, full or slow, for less and for more than
+//! any timeout: accepted jobs complete once with all output, nothing is acknowledged before it is stored, the
+//! master reports the problem, and a problem of one job delays no other job.
 
 mod faults;
 mod judge;

@@ -1,4 +1,4 @@
-//! What tasks of torture runs do: they tell the witness that they begin, write what can be foretold, and tell that they
+//! The tasks of torture runs: they report their start to the witness, write predictable output, and report their
 //! end.
 
 use std::io::Write as _;
@@ -21,7 +21,6 @@ pub struct Script {
     pub pieces: Vec<(bool, Vec<u8>)>,
     /// How long it waits after each piece.
     pub pause: Duration,
-    /// Its first attempt fails.
     pub fails_first: bool,
 }
 
@@ -173,12 +172,10 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// What packs well.
     pub fn yes(length: u64) -> Flood {
         Flood { seed: None, length }
     }
 
-    /// What does not.
     pub fn random(seed: u64, length: u64) -> Flood {
         Flood { seed: Some(seed), length }
     }

@@ -1,4 +1,4 @@
-//! Random faults of one kind, or of all, at intervals, under a mix of tasks.
+//! Injects random faults of one kind, or of all, under a mix of tasks.
 
 use std::time::{Duration, Instant};
 

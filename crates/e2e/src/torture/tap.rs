@@ -1,4 +1,4 @@
-//! Reads along what workers and master say to each other, frame by frame, and plays tricks on them if it is told to.
+//! Taps the frames between workers and master, and can duplicate, delay or cut them.
 //!
 //! What TCP and TLS rule out in the wild, a broken proxy may do: frames that come twice, in another order, cut in half,
 //! or again in a later session.
@@ -25,7 +25,6 @@ const FRAMES_ON_THEIR_WAY: usize = 64;
 /// One kind of trick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trick {
-    /// A frame comes twice.
     Double,
     /// A frame comes after the next one.
     Reorder,
@@ -81,7 +80,6 @@ pub struct Line {
     past: [Mutex<Vec<Vec<u8>>>; 2],
 }
 
-/// Which way frames go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     ToMaster,

@@ -1,4 +1,4 @@
-//! What all runs share: a fleet, a witness, tasks without end, and the judgement.
+//! What all runs share: a fleet, a witness, a stream of tasks, and the judgement.
 
 use std::path::Path;
 use std::time::Duration;

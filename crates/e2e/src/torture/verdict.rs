@@ -1,4 +1,4 @@
-//! What a torture run proved, or what it found.
+//! The result of a torture run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,6 @@ use super::witness::Witness;
 /// The findings that are shown one by one.
 const MAX_SHOWN: usize = 10;
 
-/// How it went.
 #[derive(Debug, Default)]
 pub struct Verdict {
     /// Faults that struck.

@@ -1,4 +1,4 @@
-//! Sees every start and end with its own eyes: tasks tell it through a socket that gaffer knows nothing of.
+//! Records every start and end of a task independently of gaffer: tasks report to its socket.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::net::UnixDatagram;
@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// A task: job and index.
 pub type TaskKey = (i64, u32);
 
-/// What was seen.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// The attempts of each task that began, with their processes, and whether they told of their end.
@@ -54,12 +53,10 @@ impl Witness {
         Witness { dir, seen }
     }
 
-    /// Where to tell it.
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("socket")
     }
 
-    /// What it has seen.
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -129,7 +129,7 @@ async fn stop_rerun_and_delete_do_what_they_say() {
     let again = output(&dev, &["rerun", &job]).await;
     let again = text(&again.stdout).trim().to_owned();
     assert!(again.parse::<i64>().unwrap() > job.parse().unwrap());
-    assert_eq!(output(&dev, &["delete", "-y", &again]).await.status.code(), Some(5), "it is not over");
+    assert_eq!(output(&dev, &["delete", "-y", &again]).await.status.code(), Some(5), "it has not ended");
     assert!(output(&dev, &["stop", &again]).await.status.success());
     output(&dev, &["wait", &again]).await;
     assert!(output(&dev, &["delete", "-y", &job, &again]).await.status.success());

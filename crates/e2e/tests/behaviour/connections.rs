@@ -52,9 +52,9 @@ async fn master(ulimit: &str, dir: &Path) -> Master {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let ports = eventually("the master is up", async || {
+    let ports = eventually("the master is ready", async || {
         let text = std::fs::read_to_string(&log).unwrap();
-        let line = text.lines().find(|line| line.contains("the master is up"))?;
+        let line = text.lines().find(|line| line.contains("the master is ready"))?;
         let fields: serde_json::Value = serde_json::from_str(line).ok()?;
         let port = |name: &str| fields["fields"][name].as_str()?.parse().ok();
         Some([port("dashboard")?, port("api")?, port("workers")?])

@@ -139,17 +139,17 @@ async fn without_its_daemon_a_worker_gets_no_containers_and_the_reason_is_told()
         (stage.client.get("/workers/w").await.body["drivers"][1] == told).then_some(())
     })
     .await;
-    assert_eq!(messages(&stage, "worker.drivers").await, [format!("the docker driver does not work: {why}")]);
+    assert_eq!(messages(&stage, "worker.drivers").await, [format!("the docker driver is unhealthy: {why}")]);
 
     let job = stage.client.submit(json!({"image": "busybox"})).await;
     let explained = stage.client.get(&format!("/jobs/{job}/explain")).await;
     let verdict = explained.body["waiting"][0]["workers"][0]["message"].as_str().unwrap();
-    assert_eq!(verdict, format!("w has no working docker driver: {why}"));
+    assert_eq!(verdict, format!("w has no healthy docker driver: {why}"));
 
     worker.say(&[ToMaster::Drivers { drivers: vec![host, docker(true, "Docker 27.2")] }]).await;
     assert_eq!(worker.next_start().await.definition.driver, DriverKind::Docker, "it is placed at once");
     let news = messages(&stage, "worker.drivers").await;
-    assert!(news.contains(&"the docker driver works: Docker 27.2".to_owned()), "{news:?}");
+    assert!(news.contains(&"the docker driver is healthy: Docker 27.2".to_owned()), "{news:?}");
 }
 
 #[tokio::test]

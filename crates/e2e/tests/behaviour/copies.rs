@@ -83,7 +83,7 @@ async fn a_worker_that_is_well_keeps_its_place_from_another_machine_and_both_sid
     let (code, message) =
         goodbye(beside(&stage, &mut first, from(&said, "boot-1", "m1", "8:2"), &held).await);
     assert_eq!(code, GoodbyeCode::Duplicate, "{message}");
-    assert!(message.contains("this very machine"), "{message}");
+    assert!(message.contains("on this machine"), "{message}");
 
     let notice = first
         .hear_until(|message| match message {

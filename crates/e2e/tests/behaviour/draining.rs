@@ -95,7 +95,7 @@ async fn services_leave_a_draining_worker_as_soon_as_there_is_room_and_no_restar
     let task = stage.client.get(&format!("/jobs/{job}/tasks/main")).await.body;
     assert_eq!(task["attempts"][0]["worker"], "new");
     let events = stage.client.get(&format!("/jobs/{job}/events")).await.text;
-    assert!(events.contains("moved away from old, which drains"), "{events}");
+    assert!(events.contains("moved from old, which is draining"), "{events}");
     let history = stage.client.get("/events").await.text;
     assert!(history.contains("worker.drained"), "{history}");
 }
@@ -176,7 +176,7 @@ async fn at_the_deadline_everything_leaves_wherever_it_may_land() {
         (told["waiting"][0]["count"] == 1).then_some(told)
     })
     .await;
-    assert_eq!(told["waiting"][0]["would_help"][0], "resume old: it could take it", "{told}");
+    assert_eq!(told["waiting"][0]["would_help"][0], "if old is resumed, it can run there", "{told}");
     stage.client.post("/workers/old/resume", &json!({})).await;
     assert_eq!(starts(&mut old).await.attempt, 2);
 
@@ -226,7 +226,7 @@ async fn a_cordoned_worker_keeps_what_it_has_and_takes_nothing_new() {
         (told["waiting"][0]["workers"][0]["unfit"]["code"] == "cordoned").then_some(told)
     })
     .await;
-    assert_eq!(told["message"], "main: all workers that are connected take nothing new");
+    assert_eq!(told["message"], "main: all connected workers are cordoned or draining");
     is_running(&stage, job).await;
     stage.client.post("/workers/only/resume", &json!({})).await;
     starts(&mut only).await;
@@ -274,6 +274,6 @@ async fn a_service_moves_to_a_worker_that_has_joined_and_settled_and_stays_there
         is_running(&stage, job).await;
     }
     let events = stage.client.get("/events").await.text;
-    assert!(events.contains("moved away from old: new suits it better, by 50% of a worker"), "{events}");
+    assert!(events.contains("moved from old for balance: new is better by 50% of a worker"), "{events}");
     assert_eq!(events.matches("task.stopping").count(), 1, "{events}");
 }

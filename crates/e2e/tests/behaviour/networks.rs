@@ -218,7 +218,7 @@ async fn a_public_address_that_cannot_be_served_is_refused_at_the_start() {
     for (url, expected) in [
         ("gaffer.lab", "write http://gaffer.lab"),
         ("https://gaffer.lab/?x=1", "query"),
-        ("https://gaffer.lab/jobs", "one of gaffer's own addresses"),
+        ("https://gaffer.lab/jobs", "a path of gaffer itself"),
     ] {
         let dir = data_dir();
         let output = command(&["master"])
@@ -401,8 +401,7 @@ async fn workers_commands_and_doctor_go_the_same_way_through_proxies_and_with_ce
     let through = format!("(through the proxy http://{}, from HTTPS_PROXY)", far.forward.address);
     assert_eq!(text.matches(&through).count(), 2, "{text}");
     assert!(
-        text.contains(&format!("wss://{TLS_NAME}/gaffer/worker"))
-            && text.contains("lets this worker's key in"),
+        text.contains(&format!("wss://{TLS_NAME}/gaffer/worker")) && text.contains("accepts the worker key"),
         "{text}"
     );
 

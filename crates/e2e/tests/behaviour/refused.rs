@@ -248,7 +248,7 @@ async fn an_end_that_the_database_refuses_is_kept_and_the_task_ends_all_the_same
     let failed = client.finished(job).await;
     assert_eq!(failed.state, "failed");
     let message = failed.reason.unwrap().message;
-    assert!(message.contains("the database refused its worker's report"), "{message}");
+    assert!(message.contains("the database refused the worker's report"), "{message}");
     assert_eq!(client.finished(other).await.state, "completed");
     let letters = client.get("/dead-letters").await.body["items"].clone();
     assert_eq!((letters.as_array().unwrap().len(), &letters[0]["kind"]), (1, &"report".into()));

@@ -72,7 +72,7 @@ async fn countable_resources_are_never_promised_twice() {
     assert_eq!(first.definition.countables, BTreeMap::from([("gpu".to_owned(), 1)]));
     let told = explained(&stage, job).await;
     assert_eq!(told["waiting"][0]["count"], 1, "{told}");
-    assert_eq!(told["waiting"][0]["workers"][0]["message"], "w has 0 gpu free, 1 wanted");
+    assert_eq!(told["waiting"][0]["workers"][0]["message"], "w has 0 gpu free, 1 requested");
     completes(&mut worker, &second).await;
     let third = worker.next_start().await;
     completes(&mut worker, &third).await;
@@ -117,10 +117,10 @@ async fn the_queue_is_told_in_its_order_with_reasons_and_what_would_help() {
     assert_eq!((&classes[0]["job"], &classes[1]["job"]), (&json!(high), &json!(low)));
     assert_eq!(classes[0]["line"], json!({"ahead": 0, "waiting": 7}));
     assert_eq!(classes[1]["line"], json!({"ahead": 4, "waiting": 7}));
-    assert_eq!(classes[0]["message"], "no worker meets the constraints");
-    let would_help = "without the constraint `labels.rack == b`, w could take it now";
+    assert_eq!(classes[0]["message"], "no worker meets the job's constraints");
+    let would_help = "without the constraint `labels.rack == b`, it can run on w now";
     assert_eq!(classes[0]["would_help"], json!([would_help]));
-    assert_eq!(classes[1]["would_help"], json!(["without any gpu, w could take it now"]));
+    assert_eq!(classes[1]["would_help"], json!(["without any gpu, it can run on w now"]));
     let told = explained(&stage, low).await;
     assert_eq!(told["waiting"][0]["line"], json!({"ahead": 4, "waiting": 7}));
     assert_eq!(queue["strategy"], "spread");
@@ -146,9 +146,9 @@ async fn for_a_large_task_that_has_waited_for_long_a_worker_is_kept_free_and_all
     })
     .await;
     let message = told["waiting"][0]["workers"][0]["message"].as_str().unwrap();
-    assert_eq!(message, "w is kept free for a task that has waited for longer");
+    assert_eq!(message, "w is reserved for a task that has waited longer");
     let told = explained(&stage, large).await;
-    assert_eq!(told["message"], "main: all workers that could run it are busy; w is kept free for it");
+    assert_eq!(told["message"], "main: all matching workers are busy; w is reserved for it");
     // Half of it is free, and none of the small ones gets that.
     completes(&mut worker, &running[1]).await;
     let next = worker.next_start().await;
@@ -164,7 +164,7 @@ async fn of_a_concurrency_group_no_more_are_under_way_than_may_be() {
     let jobs = [stage.client.submit(spec.clone()).await, stage.client.submit(spec).await];
     let first = worker.next_start().await;
     let told = explained(&stage, jobs[1]).await;
-    let message = "main: 1 of the 1 tasks that the concurrency group deploy allows are under way";
+    let message = "main: the concurrency group deploy is full: 1 of 1 attempts are live";
     assert_eq!(told["message"], message);
     worker.started(first.attempt).await;
     stage.client.in_state(jobs[0], "running").await;
@@ -210,7 +210,7 @@ async fn tasks_that_want_distinct_workers_get_them() {
     let told = explained(&stage, job).await;
     assert_eq!(told["waiting"][0]["count"], 1, "{told}");
     let message = told["waiting"][0]["workers"][0]["message"].as_str().unwrap();
-    assert_eq!(message, "a has a task of the same definition, which wants distinct workers");
+    assert_eq!(message, "a already runs a task of the same definition (distinct_workers)");
     completes(&mut workers[0], &first).await;
     assert_ne!(workers[0].next_start().await.attempt, first.attempt);
 }

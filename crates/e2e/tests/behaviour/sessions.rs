@@ -328,7 +328,7 @@ async fn an_end_that_comes_before_its_output_ends_the_session_instead_of_losing_
             _ => None,
         })
         .await;
-    assert!(told.contains("speaks of 8 bytes of output, only 4 have arrived"), "{told}");
+    assert!(told.contains("reports 8 bytes of output, but only 4 arrived"), "{told}");
     assert_ne!(stage.client.job(job).await.state, "completed");
 
     let held = vec![HeldAttempt { attempt, phase: HeldPhase::Finished }];
@@ -456,9 +456,9 @@ async fn a_worker_never_gets_more_than_it_offers() {
     worker.heartbeat(1, held).await;
     stage.client.in_state(job, "running").await;
     let explained = stage.client.get(&format!("/jobs/{job}/explain")).await;
-    assert_eq!(explained.body["message"], "main: all workers that could run it are busy");
+    assert_eq!(explained.body["message"], "main: all matching workers are busy");
     assert_eq!(explained.body["waiting"][0]["count"], 3);
-    assert_eq!(explained.body["waiting"][0]["workers"][0]["message"], "w has 0 cpu free, 1 wanted");
+    assert_eq!(explained.body["waiting"][0]["workers"][0]["message"], "w has 0 cpu free, 1 requested");
     let seen = stage.client.get("/workers/w").await;
     assert_eq!((&seen.body["allocated"]["cpu"], &seen.body["running"]), (&json!(2.0), &json!(2)));
 
@@ -479,15 +479,15 @@ async fn a_task_that_no_worker_can_run_says_why_and_starts_when_one_comes_that_c
     let job =
         stage.client.submit(json!({"script": "true", "resources": {"cpu": 3}, "datacenters": ["lab"]})).await;
     let why = || async { stage.client.get(&format!("/jobs/{job}/explain")).await.body["waiting"][0].clone() };
-    assert_eq!(why().await["message"], "no worker has ever connected");
+    assert_eq!(why().await["message"], "no worker has connected yet");
     let _small = worker(&stage, "small").await;
     let waiting = why().await;
-    assert_eq!(waiting["message"], "no worker stands in a datacenter that the job allows");
+    assert_eq!(waiting["message"], "no worker is in a datacenter of the job");
     let mut said = hello("lab-1");
     said.datacenter = "lab".to_owned();
     let _small = RawWorker::connect(&stage.worker_url(), &stage.worker_key, said.clone()).await;
     assert_eq!(why().await["message"], "no worker is large enough");
-    assert_eq!(why().await["workers"][1]["message"], "lab-1 has 2 cpu in all, 3 wanted");
+    assert_eq!(why().await["workers"][1]["message"], "lab-1 has 2 cpu in total, 3 requested");
 
     let mut large = said;
     large.identity = uuid::Uuid::new_v4();
@@ -506,7 +506,7 @@ async fn a_draining_worker_gets_nothing_new_until_it_is_resumed() {
     let job = stage.client.submit(script("true")).await;
     worker.heartbeat(1, vec![]).await;
     let why = stage.client.get(&format!("/jobs/{job}/explain")).await;
-    assert_eq!(why.body["message"], "main: all workers that are connected take nothing new");
+    assert_eq!(why.body["message"], "main: all connected workers are cordoned or draining");
     assert_eq!(stage.client.post("/workers/w/resume", &json!({})).await.body["state"], "online");
     assert_eq!(worker.next_start().await.definition.job.0, job);
 }
@@ -519,6 +519,6 @@ async fn a_worker_without_the_driver_is_not_asked() {
     let _worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, said).await;
     let job = stage.client.submit(script("true")).await;
     let why = stage.client.get(&format!("/jobs/{job}/explain")).await;
-    assert_eq!(why.body["message"], "main: no connected worker has a working driver for it");
-    assert_eq!(why.body["waiting"][0]["workers"][0]["message"], "w has no working host driver");
+    assert_eq!(why.body["message"], "main: no connected worker has a healthy driver for it");
+    assert_eq!(why.body["waiting"][0]["workers"][0]["message"], "w has no healthy host driver");
 }

@@ -79,7 +79,7 @@ async fn run_passes_on_every_byte_of_its_input_and_the_end() {
 async fn run_says_when_it_does_not_pass_on_what_is_piped_in() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
-    let advice = "gaffer: standard input is not passed to the command; `gaffer run -i` does that\n";
+    let advice = "gaffer: standard input is not passed to the command; use `gaffer run -i`\n";
     let (code, output, stderr) = run_with(dev.cli(&["run", "--", "cat"]), b"hello\n").await;
     assert_eq!((code, output, stderr.as_str()), (Some(0), Vec::new(), advice));
     let (_, _, stderr) = run_with(dev.cli(&["run", "--", "true"]), b"").await;
@@ -167,7 +167,7 @@ async fn one_writer_writes_each_byte_once() {
     assert_eq!(open("offset=9", b"").await, (9, "open".to_owned()), "a sign of life");
     let other = write(&dev.client, job, &format!("writer={OTHER}&offset=9"), b"!").await;
     assert_eq!(other.status, StatusCode::CONFLICT, "{}", other.text);
-    assert!(other.text.contains("somebody else writes"), "{}", other.text);
+    assert!(other.text.contains("another writer"), "{}", other.text);
     for (query, body) in [("offset=9", vec![0]), ("writer=me", vec![0])] {
         let answer = write(&dev.client, job, query, &body).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text);

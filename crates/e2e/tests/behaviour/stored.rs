@@ -84,7 +84,7 @@ async fn a_job_that_cannot_be_read_is_shown_and_ends_and_holds_up_nobody() {
     // It is shown, with what is the matter, on every door.
     let shown = stage.client.job(unreadable).await;
     let problem = shown.problem.unwrap();
-    assert!(problem.contains("can't be read") && problem.contains("firecracker"), "{problem}");
+    assert!(problem.contains("cannot read") && problem.contains("firecracker"), "{problem}");
     let listed = stage.client.get("/jobs").await;
     assert!(listed.body["items"].as_array().unwrap().iter().all(|job| job["problem"] == problem.as_str()));
     let addresses: Vec<String> =
@@ -160,7 +160,7 @@ async fn a_job_stored_by_a_later_version_or_without_its_definitions_can_be_stopp
     .await;
     let stage = Stage::on(database).await;
     let problem = stage.client.job(later).await.problem.unwrap();
-    assert!(problem.contains("form 7"), "{problem}");
+    assert!(problem.contains("format 7"), "{problem}");
     for job in [later, damaged[0], damaged[1]] {
         let stopped = stage.client.post(&format!("/jobs/{job}/stop"), &json!({})).await;
         assert_eq!(stopped.status, StatusCode::ACCEPTED, "{}", stopped.text);
@@ -246,7 +246,7 @@ async fn a_class_whose_needs_cannot_be_read_has_those_of_its_jobs() {
     let seen = stage.client.get("/workers/w").await;
     assert_eq!(seen.body["allocated"]["cpu"], json!(2.0), "what runs is accounted for");
     let why = stage.client.get(&format!("/jobs/{small}/explain")).await;
-    assert_eq!(why.body["waiting"][0]["workers"][0]["message"], "w has 0 cpu free, 1 wanted");
+    assert_eq!(why.body["waiting"][0]["workers"][0]["message"], "w has 0 cpu free, 1 requested");
     assert_eq!(stage.client.get("/queue").await.body["classes"].as_array().unwrap().len(), 2);
     worker.ended(start.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
     let mut next = [worker.next_start().await.definition.job.0, 0];

@@ -214,6 +214,6 @@ async fn a_second_worker_on_the_same_directory_is_refused() {
         .unwrap();
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(1), "{said}");
-    assert!(said.contains("another worker is using the data directory"), "{said}");
+    assert!(said.contains("another worker uses the data directory"), "{said}");
     assert!(worker.agent().is_some());
 }

@@ -143,7 +143,7 @@ async fn a_key_that_is_written_twice_is_refused_with_its_line_at_every_door() {
     }
     let page =
         visitor.submit(&[("as", "script"), ("script", "true"), ("env", "A=1\r\nA=2")]).await.unwrap_err();
-    assert!(page.contains("written twice, the second time on line 2"), "{page}");
+    assert!(page.contains("is repeated on line 2"), "{page}");
     // Bodies that only programs send, too.
     let (status, problem) = {
         let request = dev.client.request(Method::POST, "/keys").header(CONTENT_TYPE, "application/json");

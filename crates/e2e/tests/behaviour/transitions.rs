@@ -224,7 +224,7 @@ async fn a_report_that_comes_too_late_is_kept_as_history() {
     assert_eq!(bench.states(job).await, ["failed"]);
     let events = bench.store.events_before(bench.project, Some(job), None, 1).await.unwrap();
     assert_eq!(events[0].kind, "task.late_report");
-    assert_eq!(events[0].message, "reported too late to count: exited with code 0");
+    assert_eq!(events[0].message, "late report, ignored: exited with code 0");
 }
 
 #[tokio::test]

@@ -90,12 +90,12 @@ async fn a_task_that_is_placed_and_not_started_says_so() {
     let message = why().await;
     assert!(
         message.starts_with("main: placed on w ")
-            && message.ends_with(" s ago, waiting for the worker to start it"),
+            && message.ends_with(" s ago; the worker is about to start it"),
         "{message}"
     );
     first.hang_up();
     eventually("it says that the worker is away", async || {
-        why().await.contains("w is not connected (last heard of").then_some(())
+        why().await.contains("w is disconnected (last seen").then_some(())
     })
     .await;
     let said = Hello { held: held(&[attempt], HeldPhase::Queued), ..said };
@@ -243,7 +243,7 @@ async fn a_worker_that_sends_more_than_it_was_granted_is_cut_off() {
         })
         .await;
     assert_eq!(code, GoodbyeCode::ProtocolError);
-    assert!(message.contains("than the 8388608 bytes that the worker was granted"), "{message}");
+    assert!(message.contains("than its credit of 8388608 bytes"), "{message}");
     lock.rollback().await.unwrap();
 }
 

@@ -101,7 +101,7 @@ async fn an_output_that_differs_shows_in_api_page_and_exit_code() {
         let output = stage.client.open(&format!("/jobs/{job}/output"), "text/plain").await;
         assert_eq!(output.headers()["x-gaffer-complete"], complete.to_string());
         let page = stage.page(&format!("/jobs/{job}/tasks/main"), &cookie).await.text().await.unwrap();
-        assert_eq!(page.contains("checksums differ"), !complete, "{page}");
+        assert_eq!(page.contains("checksums do not match"), !complete, "{page}");
         let verified = command(&["logs", &job.to_string(), "--verify"])
             .env("GAFFER_URL", format!("http://{}", stage.running.api))
             .env("GAFFER_KEY", stage.client.key())
@@ -160,7 +160,7 @@ async fn a_worker_that_gives_everything_back_is_asked_ever_more_rarely_and_other
     }
     eventually("the pause is told", async || {
         let why = stage.client.get(&format!("/jobs/{job}/explain")).await;
-        why.text.contains("gave such a task back unstarted").then_some(())
+        why.text.contains("returned such a task unstarted").then_some(())
     })
     .await;
     // The pause of the first is longer than it takes another one to come and be given the task.

@@ -1,4 +1,4 @@
-//! Puts output that was set aside back where it belongs, once the database takes it.
+//! Stores refused output again once the database accepts it.
 
 use std::time::Duration;
 
@@ -10,10 +10,8 @@ use crate::wakes::Wake;
 /// How many dead letters a run tries, those that were tried longest ago first.
 const TRIED_AT_ONCE: u32 = 200;
 
-/// The loop.
 #[derive(Debug)]
 pub struct DeadLetters {
-    /// Where they are kept.
     pub store: Store,
     /// Tells viewers of what was put back.
     pub changes: Changes,
@@ -23,7 +21,7 @@ pub struct DeadLetters {
 
 impl Background for DeadLetters {
     const NAME: &'static str = "dead_letters";
-    const DESCRIPTION: &'static str = "puts output that the database had refused back where it belongs";
+    const DESCRIPTION: &'static str = "stores refused output again once the database accepts it";
 
     fn period(&self) -> Duration {
         Duration::from_secs(60)
@@ -42,7 +40,7 @@ impl Background for DeadLetters {
                 Ok(job) => restored.extend(job),
                 // It has its turn again later; the others need not wait for it.
                 Err(error) if error.may_be_partial() => {
-                    tracing::debug!(dead_letter = id, %error, "a dead letter could not be put back");
+                    tracing::debug!(dead_letter = id, %error, "cannot restore a dead letter");
                 }
                 Err(error) => {
                     self.changes.announce(&restored);
@@ -51,7 +49,7 @@ impl Background for DeadLetters {
             }
         }
         self.changes.announce(&restored);
-        // As long as it gets on; what is still refused is tried again after the period.
+        // Continues while letters are accepted; refused ones are retried after the period.
         let again_after = (more && !restored.is_empty()).then_some(Duration::ZERO);
         Ok(Ran { done: restored.len() as u64, again_after })
     }

@@ -1,4 +1,4 @@
-//! Removes, slice by slice, what belonged to deleted jobs. The jobs themselves are gone at once.
+//! Deletes the tasks, output and history of deleted jobs in batches. The jobs themselves are deleted at once.
 
 use std::time::Duration;
 
@@ -9,18 +9,16 @@ use crate::wakes::Wake;
 /// The pause between slices, in which others have the disk.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The loop.
 #[derive(Debug)]
 pub struct Deletion {
-    /// Where it deletes.
     pub store: Store,
-    /// Says that something was deleted.
+    /// Signals deletions.
     pub wake: Wake,
 }
 
 impl Background for Deletion {
     const NAME: &'static str = "deletion";
-    const DESCRIPTION: &'static str = "removes tasks, output and history of deleted jobs, slice by slice";
+    const DESCRIPTION: &'static str = "deletes the tasks, output and history of deleted jobs, in batches";
 
     fn period(&self) -> Duration {
         Duration::from_secs(300)

@@ -1,4 +1,4 @@
-//! Moves tasks away from workers that drain, and notes which of these workers have nothing left.
+//! Moves tasks away from draining workers, and records which of these are empty.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,17 +15,15 @@ use crate::changes::Changes;
 use crate::store::StoreError;
 use crate::wakes::Wake;
 
-/// While anything drains, a look is taken so often: whether there is room elsewhere is asked, not told.
+/// Period while a worker drains; free room elsewhere is polled.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The loop.
 #[derive(Debug)]
 pub struct Drain {
-    /// What it moves.
     pub moves: Moves,
     /// Who is to know that a worker has nothing left.
     pub changes: Changes,
-    /// Says that a worker drains.
+    /// Signals draining workers.
     pub wake: Wake,
 }
 
@@ -47,17 +45,16 @@ impl Background for Drain {
     }
 }
 
-/// What one look did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Look {
-    /// So many tasks were asked to leave.
+    /// Number of requested moves.
     pub moved: u64,
     /// Something drains and is not through with it.
     pub is_draining: bool,
 }
 
 impl Drain {
-    /// One look: asks what is to leave draining workers to leave.
+    /// One pass: requests moves of tasks on draining workers.
     ///
     /// # Errors
     /// When the database does not answer; nothing moves then, or it shows in the next look.

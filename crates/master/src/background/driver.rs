@@ -17,25 +17,24 @@ use crate::wakes::Wake;
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
-/// What a loop does, again and again. It takes no input: it looks at the database, or at what it was told to look at there.
+/// A background loop. It takes no input and reads the database, or a source given at construction.
 pub trait Background: Send + 'static {
     /// Its name, unique among all.
     const NAME: &'static str;
-    /// What it is for, in one sentence without a full stop.
+    /// Its purpose, as a sentence without a full stop.
     const DESCRIPTION: &'static str;
     /// How long it waits after a run that left nothing to do.
     fn period(&self) -> Duration;
 
-    /// Wakes it up before its period is over; none if nothing does.
+    /// Wakes it before its period ends; none without a signal.
     fn wake(&self) -> Option<Wake> {
         None
     }
 
-    /// One run. It ends soon even if there is much to do: then it says so and is run again.
+    /// One run. A run with much to do returns early and is called again.
     fn run_once(&mut self) -> impl Future<Output = Result<Ran, StoreError>> + Send;
 }
 
-/// What a run did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ran {
     /// How many things it dealt with.
@@ -47,26 +46,21 @@ pub struct Ran {
 /// How a loop is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// What it is for.
     pub description: &'static str,
     /// How long it waits when there is nothing to do.
     pub period: Duration,
-    /// How often it ran.
     pub runs: u64,
-    /// When the run that is under way began.
+    /// Start of the current run.
     pub running_since: Option<Time>,
     /// When the first of the runs began that have failed without one between them that did not.
     pub failing_since: Option<Time>,
-    /// Its last run that is over.
+    /// The last finished run.
     pub last: Option<LastRun>,
 }
 
-/// How a run went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastRun {
-    /// When it began.
     pub at: Time,
-    /// How long it took.
     pub took: Duration,
     /// How many things it dealt with, or what went wrong.
     pub result: Result<u64, String>,
@@ -130,14 +124,14 @@ async fn run<B: Background>(mut background: B, statuses: Statuses, shutdown: Can
         let wait = match &result {
             Ok(ran) => {
                 if failing {
-                    tracing::info!(name = B::NAME, "a background loop works again");
+                    tracing::info!(name = B::NAME, "a background loop has recovered");
                 }
                 (failing, retry) = (false, FIRST_RETRY);
                 ran.again_after.unwrap_or_else(|| background.period())
             }
             Err(error) => {
                 if !failing {
-                    tracing::warn!(name = B::NAME, %error, "a background loop failed; it tries again");
+                    tracing::warn!(name = B::NAME, %error, "a background loop failed; retrying");
                 }
                 failing = true;
                 retry = (retry * 2).min(LONGEST_RETRY);

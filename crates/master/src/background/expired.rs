@@ -5,10 +5,8 @@ use std::time::Duration;
 use super::driver::{Background, Ran};
 use crate::store::{Store, StoreError};
 
-/// The loop.
 #[derive(Debug)]
 pub struct Expired {
-    /// Where they are.
     pub store: Store,
 }
 

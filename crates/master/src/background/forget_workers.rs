@@ -1,4 +1,4 @@
-//! Forgets lost workers that have run nothing for long.
+//! Removes lost workers after `GAFFER_FORGET_WORKERS`.
 
 use std::time::Duration;
 
@@ -10,18 +10,16 @@ use crate::store::{Store, StoreError};
 const SHORTEST_PERIOD: Duration = Duration::from_secs(30);
 const LONGEST_PERIOD: Duration = Duration::from_secs(3_600);
 
-/// The loop.
 #[derive(Debug)]
 pub struct ForgetWorkers {
-    /// Where workers are.
     pub store: Store,
-    /// Lost workers that have run nothing for so long are forgotten.
+    /// Lost workers without attempts are removed after this time.
     pub after: Span,
 }
 
 impl Background for ForgetWorkers {
     const NAME: &'static str = "forget_workers";
-    const DESCRIPTION: &'static str = "forgets lost workers that have run nothing for long";
+    const DESCRIPTION: &'static str = "removes lost workers after GAFFER_FORGET_WORKERS";
 
     /// Exactly enough, and rarely.
     fn period(&self) -> Duration {
@@ -31,7 +29,7 @@ impl Background for ForgetWorkers {
     async fn run_once(&mut self) -> Result<Ran, StoreError> {
         let workers = self.store.workers_forget(self.after).await?;
         if workers > 0 {
-            tracing::info!(workers, "lost workers were forgotten");
+            tracing::info!(workers, "removed lost workers");
         }
         Ok(Ran { done: workers, again_after: None })
     }

@@ -1,4 +1,4 @@
-//! Ends sessions of workers whose key was revoked or has expired.
+//! Ends worker sessions whose key was revoked or expired.
 
 use std::time::Duration;
 
@@ -9,12 +9,9 @@ use crate::hub::Hub;
 use crate::store::{Store, StoreError};
 use crate::wakes::Wake;
 
-/// The loop.
 #[derive(Debug)]
 pub struct KeyCheck {
-    /// Where keys are read.
     pub store: Store,
-    /// Whose sessions to end.
     pub hub: Hub,
     /// Asks for a check.
     pub wake: Wake,
@@ -22,7 +19,7 @@ pub struct KeyCheck {
 
 impl Background for KeyCheck {
     const NAME: &'static str = "key_check";
-    const DESCRIPTION: &'static str = "ends sessions whose key was revoked or has expired";
+    const DESCRIPTION: &'static str = "ends worker sessions whose key was revoked or expired";
 
     fn period(&self) -> Duration {
         Duration::from_secs(30)

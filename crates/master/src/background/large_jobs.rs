@@ -1,4 +1,4 @@
-//! Goes on with jobs that are too large to be stopped, or to have their dependencies settled, in one transaction.
+//! Continues stops and dependency updates of jobs that are too large for one transaction.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::store::{Store, StoreError};
 use crate::wakes::Wake;
 use crate::write_batcher::WriteBatcherHandle;
 
-/// A job that somebody else holds is tried again after this.
+/// A locked job is retried after this time.
 const BUSY_WAIT: Duration = Duration::from_millis(200);
 
 /// The loop.
@@ -31,7 +31,7 @@ impl LargeJobsLoop {
 
 impl Background for LargeJobsLoop {
     const NAME: &'static str = "large_jobs";
-    const DESCRIPTION: &'static str = "stops large jobs and settles their dependencies, slice by slice";
+    const DESCRIPTION: &'static str = "stops large jobs and resolves their dependencies, in batches";
 
     fn period(&self) -> Duration {
         Duration::from_secs(60)

@@ -1,4 +1,4 @@
-//! What drain and rebalance have in common: the tasks that could move, with what they need, and the request that moves one.
+//! Shared by drain and rebalance: finds tasks that could move, and requests moves.
 
 use chrono::{DateTime, Utc};
 use gaffer_domain::moves::{Move, Tenant, Why};
@@ -19,7 +19,7 @@ use crate::store::transitions::{Detail, Input};
 use crate::store::{Store, StoreError};
 use crate::write_batcher::WriteBatcherHandle;
 
-/// So many tasks are looked at together.
+/// Number of tasks examined together.
 pub const MAX_LOOKED_AT: u32 = 10_000;
 
 /// Reads what could move, and moves it.
@@ -31,7 +31,6 @@ pub struct Moves {
     pub hub: Hub,
     /// Takes moves to the database.
     pub write_batcher: WriteBatcherHandle,
-    /// Which workers are kept.
     pub reservations: Reservations,
 }
 
@@ -39,7 +38,7 @@ pub struct Moves {
 pub type Known = Vec<(Resident, StoredSpec, Requirements)>;
 
 impl Moves {
-    /// What workers offer to tasks that move. Those that are kept for somebody take none.
+    /// Worker snapshots for moving tasks. Reserved workers accept none.
     pub fn offers(&self, workers: &[Worker], now: DateTime<Utc>) -> Vec<WorkerSnapshot> {
         let nothing = Resources { cpu: Cpu::default(), memory: Bytes(0), disk: Bytes(0) };
         let reserved = self.reservations.get();
@@ -76,7 +75,7 @@ impl Moves {
         Ok(residents.into_iter().filter_map(known).collect())
     }
 
-    /// Asks these tasks to leave their workers; what is refused shows in the next look. Returns how many were asked.
+    /// Requests moves of these tasks; refused ones are found again in the next pass. Returns the number of requests.
     pub async fn request(&self, moves: &[Move], workers: &[Worker]) -> u64 {
         let name = |id: WorkerId| {
             let worker = workers.iter().find(|worker| worker.id == id);
@@ -102,17 +101,14 @@ pub fn tenant((resident, spec, needs): &(Resident, StoredSpec, Requirements)) ->
 fn input(one: &Move, name: impl Fn(WorkerId) -> String) -> Input {
     let from = name(one.from);
     let message = match &one.why {
-        Why::Drains => format!("moved away from {from}, which drains"),
-        Why::Deadline => format!("moved away from {from}, whose time to drain is over"),
+        Why::Drains => format!("moved from {from}, which is draining"),
+        Why::Deadline => format!("moved from {from}: its drain deadline passed"),
         Why::Gain { to, gain } => {
             let hundredths = gain * 100.0;
-            format!("moved away from {from}: {} suits it better, by {hundredths:.0}% of a worker", name(*to))
+            format!("moved from {from} for balance: {} is better by {hundredths:.0}% of a worker", name(*to))
         }
         Why::Spread { to, here, there } => {
-            format!(
-                "moved away from {from}, where {here} tasks of its kind are, to even out: {there} at {}",
-                name(*to)
-            )
+            format!("moved from {from} to even out the spread: {here} tasks there, {there} at {}", name(*to))
         }
     };
     let report = Report { worker: one.from, attempt: one.attempt };

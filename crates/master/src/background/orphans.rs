@@ -1,19 +1,18 @@
-//! Removes output that belongs to nothing any more: a slow walk over all of it after the start, and once a day.
+//! Deletes output without a task: one slow scan after the start, then once a day.
 
 use std::time::Duration;
 
 use super::driver::{Background, Ran};
 use crate::store::{Store, StoreError};
 
-/// So many tasks are looked at together, with a pause before the next ones: nobody waits for this.
+/// Number of tasks examined together, with a pause before the next batch.
 const TASKS_AT_ONCE: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// The loop.
 #[derive(Debug)]
 pub struct Orphans {
     store: Store,
-    /// The task after which the walk goes on.
+    /// The scan continues after this task.
     after: i64,
     /// Chunks that this walk deleted.
     deleted: u64,
@@ -28,7 +27,7 @@ impl Orphans {
 
 impl Background for Orphans {
     const NAME: &'static str = "orphans";
-    const DESCRIPTION: &'static str = "removes output of tasks that are gone";
+    const DESCRIPTION: &'static str = "deletes output of tasks that no longer exist";
 
     fn period(&self) -> Duration {
         Duration::from_secs(24 * 3_600)
@@ -42,7 +41,7 @@ impl Background for Orphans {
             return Ok(Ran { done: seen.deleted, again_after: Some(PAUSE) });
         }
         if self.deleted > 0 {
-            tracing::info!(chunks = self.deleted, "deleted output of tasks that are gone");
+            tracing::info!(chunks = self.deleted, "deleted output of tasks that no longer exist");
         }
         (self.after, self.deleted) = (0, 0);
         Ok(Ran { done: seen.deleted, again_after: None })

@@ -1,4 +1,4 @@
-//! Moves services to where they are much better off, one task of each project at a time.
+//! Moves services to much better workers, one task per project at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,10 +18,8 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(30);
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 const LOOKS_WHILE_SETTLING: u32 = 10;
 
-/// The loop.
 #[derive(Debug)]
 pub struct Rebalance {
-    /// What it moves.
     pub moves: Moves,
     /// How workers are scored where a job does not say.
     pub strategy: Strategy,
@@ -31,7 +29,7 @@ pub struct Rebalance {
 
 impl Background for Rebalance {
     const NAME: &'static str = "rebalance";
-    const DESCRIPTION: &'static str = "moves services to workers where they are much better off";
+    const DESCRIPTION: &'static str = "moves services to better workers (GAFFER_REBALANCE)";
 
     fn period(&self) -> Duration {
         (self.settled_after / LOOKS_WHILE_SETTLING).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL)
@@ -72,7 +70,7 @@ impl Rebalance {
         let mut moves = Vec::new();
         for (tenants, mut offers) in by_project.into_values() {
             moves.extend(rebalance(&tenants, &settled, &mut offers, self.strategy, before));
-            // Each task was placed anew once: others may want the thread.
+            // Each task was placed anew once, so yield the thread.
             tokio::task::yield_now().await;
         }
         Ok(moves)

@@ -1,4 +1,4 @@
-//! Remembers for an hour what was reserved and used on each worker, for plots; in memory only, as heartbeats write nothing.
+//! Samples reserved and used resources of each worker for one hour, in memory, for plots.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,17 +14,15 @@ use crate::store::{Store, StoreError};
 
 /// So often a sample is taken.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
-/// An hour of samples.
 const MAX_SAMPLES: usize = 360;
 
-/// How a worker was doing at a moment: shares of what it offers, and of what its machine has.
+/// A sample of a worker: shares of its capacity and of its machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample {
-    /// When.
     pub at: Time,
     /// Reserved by tasks.
     pub cpu_allocated: f64,
-    /// Busy, whoever it was.
+    /// CPU usage of all processes.
     pub cpu_used: Option<f64>,
     /// Reserved by tasks.
     pub memory_allocated: f64,
@@ -34,7 +32,7 @@ pub struct Sample {
     pub running: i64,
 }
 
-/// A handle on what is remembered.
+/// A shared handle on the samples.
 #[derive(Debug, Clone, Default)]
 pub struct Samples(Arc<Mutex<HashMap<WorkerId, VecDeque<Sample>>>>);
 
@@ -62,17 +60,14 @@ impl Samples {
 /// Takes samples.
 #[derive(Debug)]
 pub struct Sampler {
-    /// Where workers are read.
     pub store: Store,
-    /// How their machines do.
     pub hub: Hub,
-    /// Where samples go.
     pub samples: Samples,
 }
 
 impl Background for Sampler {
     const NAME: &'static str = "sampler";
-    const DESCRIPTION: &'static str = "remembers what is reserved and used on each worker, for its plots";
+    const DESCRIPTION: &'static str = "samples reserved and used resources for the plots of workers";
 
     fn period(&self) -> Duration {
         SAMPLE_INTERVAL

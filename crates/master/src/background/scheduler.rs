@@ -1,4 +1,4 @@
-//! Gives waiting tasks to workers: a loop around one pass that anybody may ask for at any time.
+//! Places waiting tasks on workers: a loop around one pass.
 
 pub mod candidates;
 pub mod recent;
@@ -44,7 +44,6 @@ const BUSY_WAIT: TimeDelta = TimeDelta::milliseconds(500);
 /// Without a call and without a task in its back-off a pass is made so often.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// The scheduler.
 #[derive(Debug)]
 pub struct Scheduler {
     /// Where tasks and workers are read.
@@ -63,7 +62,6 @@ pub struct Scheduler {
     pub strategy: Strategy,
     /// What passes remember of each other.
     pub turns: Turns,
-    /// What was placed lately.
     pub recent: Recent,
     /// Which workers have given what back.
     pub pauses: Pauses,
@@ -82,10 +80,9 @@ struct Effort {
     kept: ReservedFor,
 }
 
-/// What one pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pass {
-    /// So many tasks were placed.
+    /// Number of placed tasks.
     pub placed: usize,
     /// More could be placed at once.
     pub more: bool,
@@ -130,8 +127,8 @@ fn take_back_next() -> Instant {
 }
 
 impl Scheduler {
-    /// Asks workers to give back what they have not started for too long: they were expected to be faster. Returns
-    /// whether anything waits on a worker at all.
+    /// Asks workers to return tasks that they have not started for too long. Returns whether any task is queued on a
+    /// worker.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -234,7 +231,7 @@ impl Scheduler {
         let unreadable = self.store.specs_unreadable().len();
         let Ok(results) = self.write_batcher.events(inputs).await else { return Ok(pass) };
         if results.contains(&Err(Rejected::Busy)) {
-            // Somebody else holds their jobs; no commit will tell when that is over.
+            // Another transaction holds their jobs, and no commit will signal its end.
             let again = now + BUSY_WAIT;
             pass.next = Some(pass.next.map_or(again, |next| next.min(again)));
         }
@@ -269,7 +266,7 @@ impl Scheduler {
         wanted
     }
 
-    /// What a worker has to offer, with its backlog and what its machine measured.
+    /// The snapshot of a worker, with its backlog and measurements.
     fn offer(&self, worker: &Worker, now: Time) -> WorkerSnapshot {
         let finished_lately = self.pace.finished_lately(worker.id, Instant::now());
         let measured = measured(&self.hub, worker.id, |at| self.recent.since(worker.id, at));

@@ -1,4 +1,4 @@
-//! Finds what nobody reports: attempts of workers that stay away.
+//! Declares attempts of disconnected workers lost.
 
 use std::time::Duration;
 
@@ -17,25 +17,24 @@ use crate::write_batcher::{WriteBatcherHandle, lost};
 const MAX_LOST_AT_ONCE: u32 = 1_000;
 /// Without anything that is due sooner, a pass is made so often.
 const PERIOD: Duration = Duration::from_secs(60);
-/// Attempts whose jobs are held by somebody else are called lost after this.
+/// Attempts of locked jobs are declared lost after this time.
 const BUSY_WAIT: Duration = Duration::from_millis(500);
 
-/// The loop.
 #[derive(Debug)]
 pub struct Sweeper {
     /// Where tasks and workers are read.
     pub store: Store,
-    /// For how long workers have been away by a clock that nobody sets.
+    /// Absences of workers by the boot clock.
     pub absences: Absences,
     /// Takes losses to the database.
     pub write_batcher: WriteBatcherHandle,
-    /// Says that a worker went away.
+    /// Signals disconnected workers.
     pub wake: Wake,
 }
 
 impl Background for Sweeper {
     const NAME: &'static str = "sweeper";
-    const DESCRIPTION: &'static str = "declares attempts lost whose workers stay away";
+    const DESCRIPTION: &'static str = "declares attempts of disconnected workers lost";
 
     fn period(&self) -> Duration {
         PERIOD
@@ -69,7 +68,7 @@ impl Sweeper {
         });
         let (mut is_busy, mut done) = (false, 0);
         if !due.is_empty() {
-            tracing::warn!(attempts = due.len(), "calling attempts of absent workers lost");
+            tracing::warn!(attempts = due.len(), "declaring attempts of disconnected workers lost");
             let inputs = due
                 .iter()
                 .map(|overdue| lost(overdue.worker, overdue.attempt, LostCause::OutOfContact))
@@ -79,7 +78,7 @@ impl Sweeper {
             done = results.iter().filter(|result| result.is_ok()).count() as u64;
         }
         let again_after = match (is_busy, more && !due.is_empty()) {
-            // Somebody else holds a job of theirs.
+            // Another transaction holds a job of theirs.
             (true, _) => Some(BUSY_WAIT),
             (false, true) => Some(Duration::ZERO),
             (false, false) => next.map(|secs| Duration::from_secs_f64(secs.max(0.001)).min(PERIOD)),

@@ -1,4 +1,4 @@
-//! Finds a Postgres installation: a directory with `initdb` and `postgres`, of a version that can run the cluster.
+//! Finds a Postgres installation with `initdb` and `postgres` of a suitable version.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,6 @@ use super::{Settings, StartError};
 /// The oldest version whose SQL gaffer relies on.
 const OLDEST_MAJOR: u32 = 14;
 
-/// A usable installation.
 #[derive(Debug, Clone)]
 pub(super) struct Binaries {
     pub(super) dir: PathBuf,
@@ -65,16 +64,12 @@ impl Binaries {
 fn problem(settings: &Settings, too_old: &str) -> String {
     match (&settings.bin_dir, too_old) {
         (_, found) if !found.is_empty() => {
-            format!(
-                "gaffer keeps its data in PostgreSQL {OLDEST_MAJOR} or newer, and this machine has only {found}."
-            )
+            format!("gaffer needs PostgreSQL {OLDEST_MAJOR} or newer; this machine has only {found}.")
         }
         (Some(dir), _) => {
-            format!("GAFFER_PG_BIN is {}, which does not hold `initdb` and `postgres`.", dir.display())
+            format!("GAFFER_PG_BIN={} does not contain `initdb` and `postgres`.", dir.display())
         }
-        (None, _) => {
-            "gaffer keeps its data in PostgreSQL, and its server is not installed on this machine.".to_owned()
-        }
+        (None, _) => "gaffer needs the PostgreSQL server, which is not installed on this machine.".to_owned(),
     }
 }
 
@@ -152,7 +147,7 @@ pub(super) fn version_in(output: &str) -> io::Result<String> {
     let version = output.split(") ").nth(1).and_then(|rest| rest.split_whitespace().next());
     match version.filter(|version| major(version).is_some()) {
         Some(version) => Ok(version.to_owned()),
-        None => Err(io::Error::other(format!("it does not tell its version, but says {output:?}"))),
+        None => Err(io::Error::other(format!("cannot read its version from {output:?}"))),
     }
 }
 

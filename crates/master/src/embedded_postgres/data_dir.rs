@@ -1,4 +1,4 @@
-//! The directories: made, locked, and given to the user who runs the server.
+//! Creates and locks the directories, and gives them to the server's user.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -49,7 +49,7 @@ pub(super) struct WayInto {
 }
 
 impl DataDir {
-    /// Makes what is missing and takes the lock.
+    /// Creates what is missing and takes the lock.
     pub(super) async fn open(path: &Path) -> Result<DataDir, StartError> {
         let root = nix::unistd::geteuid().is_root();
         make_dir(path, root)?;
@@ -155,7 +155,7 @@ impl DataDir {
         }
     }
 
-    /// Opens the log to append to it, and says how long it is.
+    /// Opens the log for appending, and returns its length.
     pub(super) fn open_log(&self) -> Result<(File, u64), StartError> {
         let path = self.log();
         let log = open(&path, OpenOptions::new().append(true), self.server_user.as_ref())?;

@@ -1,5 +1,5 @@
-//! Ends what an earlier server left. Only called with the lock on the data directory held: whatever still uses the cluster
-//! then has lost its gaffer.
+//! Stops a server that an earlier run left behind. Called only while the data directory is locked, so the master of
+//! that server is dead.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub(super) async fn end(cluster: &Path) -> Result<(), StartError> {
     if let Some(server) = recorded
         && processes(cluster)?.contains(&server)
     {
-        tracing::warn!(pid = %server, "ending the Postgres server of a gaffer that is gone");
+        tracing::warn!(pid = %server, "stopping a Postgres server left by an earlier run");
         for (signal, patience) in STOP_STEPS {
             send(server, signal);
             if gone(patience, || Ok(!processes(cluster)?.contains(&server))).await? {
@@ -47,7 +47,7 @@ pub(super) async fn end(cluster: &Path) -> Result<(), StartError> {
 /// gets it.
 pub(super) async fn remove_unfinished(clusters: &[PathBuf]) -> Result<(), StartError> {
     for cluster in clusters {
-        tracing::warn!(directory = %cluster.display(), "removing a Postgres cluster whose making was interrupted");
+        tracing::warn!(directory = %cluster.display(), "removing an incomplete Postgres cluster");
         end_processes(cluster).await?;
         if let Err(error) = fs::remove_dir_all(cluster) {
             tracing::warn!(directory = %cluster.display(), %error, "cannot remove it yet");
@@ -88,8 +88,8 @@ async fn gone(
     Ok(true)
 }
 
-/// The Postgres processes that live in the cluster: a server and each of its children have it as their current directory.
-/// (A zombie has none.) The name keeps somebody's shell out that was left there.
+/// The Postgres processes of the cluster: a server and its children have it as their current directory. (Zombies
+/// have none.) The program name excludes shells.
 #[cfg(target_os = "linux")]
 fn processes(cluster: &Path) -> Result<Vec<Pid>, StartError> {
     use std::os::unix::fs::MetadataExt;
@@ -103,7 +103,7 @@ fn processes(cluster: &Path) -> Result<Vec<Pid>, StartError> {
             .is_ok_and(|cwd| (cwd.dev(), cwd.ino()) == (cluster.dev(), cluster.ino()))
             && fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim_end() == "postgres")
     };
-    // Without /proc nobody can be told to be gone, and a second server would ruin the cluster.
+    // Without /proc, dead processes cannot be recognised, and a second server would corrupt the cluster.
     let entries = fs::read_dir("/proc").map_err(StartError::file("read", Path::new("/proc")))?.flatten();
     Ok(entries
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))

@@ -1,4 +1,4 @@
-//! The programs of Postgres as children of this process: `initdb`, and the server itself.
+//! Runs `initdb` and `postgres` as child processes.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -69,7 +69,7 @@ pub(super) async fn make_cluster(binaries: &Binaries, data_dir: &DataDir) -> Res
     if data_dir.cluster_major()?.is_some() {
         return data_dir.give_cluster();
     }
-    tracing::info!(directory = %cluster.display(), version = binaries.version, "making the Postgres cluster");
+    tracing::info!(directory = %cluster.display(), version = binaries.version, "creating the Postgres cluster");
     data_dir.make_private(&new)?;
     let mut initdb = command(&binaries.initdb(), data_dir, Some(data_dir.way_into(&new)?));
     initdb.args(["-E", "UTF8", "-A", "trust", "-U", USER, "--locale", LOCALE]);
@@ -155,7 +155,7 @@ impl Server {
             let refusal = match tokio::time::timeout(CONNECT_TIMEOUT, connect(&self.url)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => format!("it refuses a connection: {error}"),
-                Err(_) => "it does not answer a connection".to_owned(),
+                Err(_) => "it does not respond to a connection".to_owned(),
             };
             // It may have ended meanwhile, which the next round sees and tells better.
             if refusing_since.get_or_insert_with(Instant::now).elapsed() > CONNECT_TIMEOUT {
@@ -172,7 +172,7 @@ impl Server {
             && lines.nth(6).is_some_and(|state| state.trim() == "ready")
     }
 
-    /// Waits for the end of the server, and says how it ended.
+    /// Waits for the end of the server, and describes it.
     pub(super) async fn ended(&mut self) -> String {
         describe(&self.child.wait().await)
     }

@@ -1,4 +1,4 @@
-//! A directory for the socket: private, and with a path short enough for one.
+//! A private directory for the socket, with a path that is short enough.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -31,7 +31,7 @@ pub(super) fn choose(data_dir: &DataDir, runtime_dir: Option<&Path>) -> Result<P
     bases.push(Path::new("/tmp"));
     let mut problems = Vec::new();
     for base in bases {
-        // Where everybody may write, the name can be taken by somebody else, on purpose: then a random one.
+        // In a world-writable directory, another user can take the name: then use a random one.
         for dir in [base.join(&name), base.join(format!("gaffer-{:016x}", rand::random::<u64>()))] {
             if !fits(&dir) {
                 problems.push(format!("{} is too long", dir.display()));
@@ -69,7 +69,7 @@ fn remove_socket(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the directory, or takes an existing one if nobody but the server's user (and root) can have put anything there.
+/// Creates the directory, or uses an existing one that only the server's user (and root) can have written to.
 fn claim(data_dir: &DataDir, dir: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

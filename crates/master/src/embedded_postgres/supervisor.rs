@@ -1,4 +1,4 @@
-//! The thread that owns the server: makes the cluster, starts the server, starts it again when it dies, stops it.
+//! The thread that owns the server: creates the cluster, starts, restarts and stops the server.
 //!
 //! It is a thread of its own because the kernel ties the server's life to the *thread* that started it, and the threads of
 //! a pool come and go.
@@ -18,7 +18,7 @@ use super::{Exits, Facts, Settings, StartError, leftovers, socket_dir};
 
 /// Recovery after a crash reads up to `max_wal_size` of log, on whatever disk there is.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
-/// Pauses between the attempts of the first start. Few, because here somebody waits for the reason.
+/// Pauses between attempts of the first start. Few, because a user waits for the error.
 const START_PAUSES: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_millis(1500)];
 /// A server that ran for this long is started again at once; otherwise pauses grow, so that a server that dies whenever it
@@ -44,7 +44,7 @@ pub(super) fn run(
         }
     };
     runtime.block_on(async {
-        // A caller who gives up has dropped the receiver and cancelled `stop`, so nobody is left to be told.
+        // A caller that gives up has dropped the receiver and cancelled `stop`.
         let mut supervisor = match stop.run_until_cancelled(Supervisor::prepare(settings)).await {
             Some(Ok(supervisor)) => supervisor,
             Some(Err(error)) => return drop(started.send(Err(error))),
@@ -57,7 +57,7 @@ pub(super) fn run(
                 supervisor.finish().await;
             }
             Some(Err(error)) => {
-                // Told only when everything is gone and the directory is free.
+                // Sent only when everything has ended and the directory is free.
                 supervisor.finish().await;
                 let _ = started.send(Err(error));
             }
@@ -100,7 +100,7 @@ impl Supervisor {
         for pause in START_PAUSES {
             match self.start_once().await {
                 Err(error @ StartError::Server { .. }) => {
-                    tracing::warn!(%error, "trying again to start Postgres")
+                    tracing::warn!(%error, "retrying to start Postgres")
                 }
                 result => return result,
             }
@@ -155,7 +155,7 @@ impl Supervisor {
             let ready = Instant::now();
             let Some(server) = &mut self.server else { return std::future::pending().await };
             let status = server.ended().await;
-            tracing::error!(%status, log = %self.data_dir.log().display(), "Postgres ended by itself; starting it again");
+            tracing::error!(%status, log = %self.data_dir.log().display(), "Postgres exited unexpectedly; restarting it");
             let note = |last| exits.send_modify(|exits| *exits = Exits { count: exits.count + 1, last });
             note(status);
             let mut again_at_once = ready.elapsed() > STABLE_AFTER;
@@ -170,7 +170,7 @@ impl Supervisor {
                 match self.start_once().await {
                     Ok(()) => break,
                     Err(error) => {
-                        tracing::error!(%error, "cannot start Postgres again yet");
+                        tracing::error!(%error, "cannot restart Postgres yet");
                         note(error.to_string());
                     }
                 }
@@ -178,7 +178,7 @@ impl Supervisor {
         }
     }
 
-    /// Returns when the server is gone.
+    /// Returns when the server has exited.
     async fn stop(&mut self) {
         let Some(mut server) = self.server.take() else { return };
         for (signal, patience) in STOP_STEPS {
@@ -195,7 +195,7 @@ impl Supervisor {
         self.stop().await;
         // Of a server that did not end in order, children may be left.
         if let Err(error) = leftovers::end(&self.data_dir.cluster()).await {
-            tracing::error!(%error, "Postgres is not quite gone");
+            tracing::error!(%error, "Postgres has not exited completely");
         }
         socket_dir::tidy_up(&self.data_dir, &self.socket_dir);
     }

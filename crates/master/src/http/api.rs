@@ -1,4 +1,5 @@
-//! The REST API: a file for each noun. Handlers read what comes in, call an operation or look at something, and answer.
+//! The REST API, one file per noun. Handlers decode the request, call an operation or a view, and encode the
+//! response.
 
 pub mod events;
 pub mod health;

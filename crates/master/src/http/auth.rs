@@ -1,4 +1,4 @@
-//! Who is asking: a user's key, or a signed-in browser.
+//! Authentication: a user key or a browser session.
 
 mod origin;
 
@@ -47,7 +47,8 @@ impl FromRequestParts<Doors> for Actor {
 }
 
 fn key_missing() -> Error {
-    let detail = "a key is needed: Authorization: Bearer <key>; `gaffer keys create --kind user` makes one";
+    let detail =
+        "no key: send Authorization: Bearer <key>; `gaffer keys create --kind user --name NAME` creates one";
     Error::Unauthorized("key_missing", detail.to_owned())
 }
 
@@ -60,8 +61,8 @@ pub async fn signed_in(doors: &Doors, headers: &HeaderMap, peer: &Peer) -> Resul
     Ok(actor)
 }
 
-/// The sessions that a request's cookies name. There may be more than one: browsers send the cookies of another gaffer on
-/// the same host too, whatever its port, if its path is the same or above this one's.
+/// The sessions in a request's cookies. There may be several: browsers send cookies of another gaffer on the same
+/// host, whatever its port, if its path is the same or a prefix.
 pub fn sessions(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let texts = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let cookies = texts.flat_map(|text| text.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
@@ -81,15 +82,15 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     }
 }
 
-/// Whoever came with a good key: their connection keeps its place.
+/// Marks the connection of an authenticated client as proven.
 pub fn proven<T>(known: Result<T, Refused>, peer: &Peer) -> Result<T, Error> {
     let known = known?;
     peer.prove();
     Ok(known)
 }
 
-/// Refuses what another site makes a browser write here. Browsers say where a request comes from; whoever says nothing
-/// is no browser and has no cookie to abuse.
+/// Refuses cross-site writes. Browsers send the origin of a request; a client that sends none is not a browser and
+/// has no cookie to abuse.
 pub async fn same_origin_writes(
     State(doors): State<Doors>,
     Extension(door): Extension<ListenerKind>,

@@ -1,4 +1,4 @@
-//! The path below which browsers see gaffer: taken off requests, put in front of redirects and of addresses in pages.
+//! The base path: removed from requests, added to redirects and page addresses.
 //!
 //! A reverse proxy may serve gaffer below a path (`https://example.org/gaffer/`), and either strip that path from
 //! requests or pass it on. Both work: with and without it, an address means the same here. All code inside knows
@@ -47,9 +47,7 @@ pub struct BasePath(Arc<str>);
 
 /// A base path that is also the address of one of gaffer's own pages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "its path begins with /{0}, which is one of gaffer's own addresses: choose another path, such as /gaffer"
-)]
+#[error("its path begins with /{0}, which is a path of gaffer itself: choose another one, such as /gaffer")]
 pub struct AmbiguousBasePath(String);
 
 impl BasePath {
@@ -99,7 +97,7 @@ pub fn below(base: BasePath, routes: Router) -> Router {
         request.extensions_mut().insert(base.clone());
         request
     };
-    // Around the router, not a layer of it: routes are chosen by what is left of the address.
+    // Wraps the router instead of being a layer of it, because routes are matched after the path was removed.
     let service = ServiceBuilder::new()
         .map_request(inward)
         .map_response(move |response: Response| with_base(&outward, response))

@@ -1,4 +1,4 @@
-//! Errors of API and pages: one type, one mapping to RFC 9457 problems. Nothing of the inside shows.
+//! Errors of API and pages, mapped to RFC 9457 problems. Internal details are not shown.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::store::StoreError;
 /// What goes wrong with a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody knows who is asking.
+    /// No valid credentials.
     #[error("{0}")]
     Unauthorized(&'static str, String),
     /// It is known who asks, and they may not.
     #[error("{0}")]
     Forbidden(String),
-    /// There is no such thing, or it is not yours.
-    #[error("there is no {0}")]
+    /// Not found, or in another project.
+    #[error("no {0}")]
     NotFound(String),
     /// The request makes no sense.
     #[error("{detail}")]
@@ -31,7 +31,6 @@ pub enum Error {
         code: &'static str,
         /// For people.
         detail: String,
-        /// The fields at fault.
         errors: Vec<ProblemField>,
     },
     /// The request is understood and its content is wrong.
@@ -41,7 +40,6 @@ pub enum Error {
         code: &'static str,
         /// For people.
         detail: String,
-        /// The fields at fault.
         errors: Vec<ProblemField>,
     },
     /// It can't be done in the present state.
@@ -49,32 +47,31 @@ pub enum Error {
     Conflict {
         /// For people.
         detail: String,
-        /// The present state.
         state: &'static str,
     },
-    /// Too many keys or links that nobody has came from there; the wait until the next may be tried.
-    #[error("too many unknown keys or sign-in links came from this address; try again in {} s", seconds(*.0))]
+    /// Too many unknown keys or links from this address; holds the wait until the next try.
+    #[error("too many unknown keys or sign-in links from this address; try again in {} s", seconds(*.0))]
     TooManyAttempts(Duration),
     /// The wanted range lies outside.
     #[error("the output has {0} bytes")]
     OutOfRange(u64),
     /// The database is away; the same request may work in a moment.
-    #[error("the database is not available or too busy; try again in a moment")]
+    #[error("the database is unavailable or too busy; try again in a moment")]
     Unavailable,
     /// The database needs longer for the answer than anybody waits.
-    #[error("the database took too long for the answer; ask for less, or try again later")]
+    #[error("the database query timed out; request less, or try again later")]
     TooSlow,
-    /// Somebody else is at it, or there is too much to do; the same request may work in a moment.
+    /// A lock or too much load; the same request may succeed in a moment.
     #[error("{0}; try again in a moment")]
     Busy(&'static str),
     /// The database answers, but accepts nothing.
-    #[error("the database accepts nothing since {}; the page System and `gaffer system` say why", .0.format("%Y-%m-%d %H:%M:%S UTC"))]
+    #[error("the database refuses writes since {}; see the page System or `gaffer system`", .0.format("%Y-%m-%d %H:%M:%S UTC"))]
     NotReady(gaffer_domain::Time),
     /// The master is going down.
     #[error("the master is shutting down; try again in a moment")]
     ShuttingDown,
     /// Another master leads.
-    #[error("this master stands by: another one leads; try again in a moment, or ask that one")]
+    #[error("this master is a standby: another one leads; try again in a moment, or use that one")]
     Standby,
     /// Something that must not happen has happened; it is in the log.
     #[error("internal error; see the master's log")]
@@ -85,21 +82,21 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(error) => {
-                tracing::warn!(%error, "a request failed because the database is away");
+                tracing::warn!(%error, "a request failed: the database is unavailable");
                 Error::Unavailable
             }
             StoreError::NotLeader => Error::ShuttingDown,
             StoreError::TooSlow(error) => {
-                tracing::warn!(%error, "a request failed because the database is too slow");
+                tracing::warn!(%error, "a request failed: the database query timed out");
                 Error::TooSlow
             }
             StoreError::Locked(error) => {
-                tracing::warn!(%error, "a request failed because of a lock in the database");
-                Error::Busy("another transaction in the database holds a lock on this")
+                tracing::warn!(%error, "a request failed: another transaction holds a lock");
+                Error::Busy("another transaction in the database holds a lock")
             }
             StoreError::Refused(error) if is_about_a_value(&error) => Error::Invalid {
                 code: "invalid_value",
-                detail: "a value in the request can't be stored or compared by the database".to_owned(),
+                detail: "the database rejects a value of the request".to_owned(),
                 errors: Vec::new(),
             },
             error => {
@@ -164,11 +161,10 @@ impl Error {
         Error::Invalid { code, detail, errors: vec![field] }
     }
 
-    /// A specification with mistakes.
     pub fn spec(errors: Vec<FieldError>) -> Error {
         let detail = match errors.as_slice() {
-            [one] => format!("the job specification has a mistake: {one}"),
-            several => format!("the job specification has {} mistakes", several.len()),
+            [one] => format!("invalid job specification: {one}"),
+            several => format!("invalid job specification: {} mistakes", several.len()),
         };
         let errors = errors
             .into_iter()
@@ -181,7 +177,6 @@ impl Error {
         Error::Unprocessable { code: "invalid_spec", detail, errors }
     }
 
-    /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
             Error::Unauthorized(..) => StatusCode::UNAUTHORIZED,

@@ -1,4 +1,4 @@
-//! The pages: a file for each noun, a struct for each page, and its template of the same name.
+//! The pages: one file per noun, one struct per page, with a template of the same name.
 //!
 //! Every page is complete without JavaScript. With it, the page opens one stream of server-sent events and what is on
 //! it changes in place: `fields` and `rows` carry the same values that the template showed, by the same names.
@@ -89,7 +89,7 @@ pub fn routes() -> Router<Doors> {
 /// A page as an answer. No cache keeps a copy: it is for one user, and may show a secret.
 fn page(template: &impl Template) -> Result<Response, Error> {
     let html = template.render().map_err(|error| {
-        tracing::error!(%error, "a page could not be written");
+        tracing::error!(%error, "cannot render a page");
         Error::Internal
     })?;
     let mut response = Html(html).into_response();
@@ -106,20 +106,20 @@ struct ErrorPage<'a> {
     problem: &'a Problem,
 }
 
-/// A problem for people, with the same status. Whoever is not signed in is sent to the page that says how.
+/// A problem as a page with the same status. Signed-out users are redirected to the sign-in page.
 pub fn error_page(problem: &Problem, surroundings: PageContext, mut response: Response) -> Response {
     if problem.status == 401 {
         return Redirect::to(&sign_in_address(surroundings.here.as_deref())).into_response();
     }
     let heading = match problem.status {
-        404 => "There is nothing here",
-        403 => "This is not allowed",
-        409 => "Not in this state",
-        400 | 422 => "That makes no sense here",
-        413 => "That is too large",
+        404 => "Not found",
+        403 => "Not allowed",
+        409 => "Conflict",
+        400 | 422 => "Invalid request",
+        413 => "Request too large",
         429 => "Too many attempts",
-        503 => "Not available just now",
-        500.. => "Something went wrong",
+        503 => "Temporarily unavailable",
+        500.. => "Internal error",
         _ => problem.title.as_str(),
     };
     let template = ErrorPage {
@@ -133,7 +133,7 @@ pub fn error_page(problem: &Problem, surroundings: PageContext, mut response: Re
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // What is at no route has not come through the pages' own layers.
+    // A request without a route has not passed the layers of the pages.
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
     *response.body_mut() = html.into();
     response

@@ -1,4 +1,4 @@
-//! What stands in paths and queries, checked: a name that nobody knows is an error with a suggestion, never ignored.
+//! Checked parameters of paths and queries; an unknown name is an error with a suggestion.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,8 +19,8 @@ pub const DEFAULT_LIMIT: u32 = 50;
 /// Most entries on a page.
 pub const MAX_LIMIT: u32 = 500;
 
-/// What is wrong with a cursor that nobody gave.
-const NO_CURSOR: &str = "this is no cursor that an earlier page gave";
+/// The error of an invalid cursor.
+const NO_CURSOR: &str = "not a cursor of an earlier page";
 
 /// Whether the client prefers this media type: it names it.
 pub fn wants(headers: &HeaderMap, media_type: &str) -> bool {
@@ -66,7 +66,7 @@ impl Params {
             let pointer = format!("query:{name}");
             let is_known = known.contains(&name.as_str()) || repeatable.contains(&name.as_str());
             if !is_known {
-                let detail = format!("there is no query parameter {name:?} here");
+                let detail = format!("unknown query parameter {name:?}");
                 return Err(Error::field(
                     "unknown_parameter",
                     pointer,
@@ -75,7 +75,7 @@ impl Params {
                 ));
             }
             if seen.insert(name.as_str(), ()).is_some() && !repeatable.contains(&name.as_str()) {
-                let detail = format!("the query parameter {name:?} may be given only once");
+                let detail = format!("query parameter {name:?} is repeated; give it once");
                 return Err(Error::field("invalid_query", pointer, detail, None));
             }
         }
@@ -88,7 +88,6 @@ impl Params {
         Params { pairs, path: self.path.clone() }
     }
 
-    /// A parameter's text.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -142,7 +141,7 @@ impl Params {
         read_cursor(text).map(Some).ok_or_else(|| wrong("cursor", NO_CURSOR))
     }
 
-    /// A task after which to go on, by the position of its definition and its index, as an earlier page gave it.
+    /// The position after which to continue, by definition and index, from a cursor.
     pub fn task_cursor(&self) -> Result<Option<(i16, i32)>, Error> {
         let Some(text) = self.text("cursor") else { return Ok(None) };
         let read = || {
@@ -161,7 +160,7 @@ impl Params {
 
     /// A time span such as `60s`, at most `most`.
     pub fn span(&self, name: &str, most: Duration) -> Result<Option<Duration>, Error> {
-        let span: Option<Span> = self.parse(name, "a time span such as 60s")?;
+        let span: Option<Span> = self.parse(name, "a duration such as 60s")?;
         Ok(span.map(|span| span.to_std().min(most)))
     }
 }
@@ -180,7 +179,7 @@ pub fn task_cursor(task: &Task) -> String {
     format!("c{}.{}", task.position, task.index)
 }
 
-/// Splits off what is more than a page, and makes the cursor for the next.
+/// Splits off the items beyond a page, and makes the cursor for the next.
 pub fn page_of<T>(mut items: Vec<T>, limit: u32, number: impl Fn(&T) -> i64) -> Page<T> {
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
@@ -200,7 +199,7 @@ pub fn id<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, Error> {
         Error::field(
             "invalid_id",
             format!("path:{what}"),
-            format!("{shown:?} is not the number of a {what}; expected a positive whole number, like 42"),
+            format!("{shown:?} is not a {what} number; expected a positive integer such as 42"),
             None,
         )
     })

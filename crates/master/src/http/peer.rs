@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 
 use crate::listener::{Connection, network_of};
 
-/// The connection that a request came on; none where there is no listener, as in a test of a handler.
+/// The connection of a request; none without a listener, as in tests of handlers.
 #[derive(Debug, Clone, Default)]
 pub struct Peer(Option<Arc<Connection>>);
 

@@ -9,7 +9,6 @@ pub struct Site {
     pub public_url: String,
     /// Scheme, host and port of that, as browsers state their origin.
     pub public_origin: String,
-    /// The path of that.
     pub base_path: BasePath,
     /// Where workers dial in, as far as the master can tell.
     pub worker_url: String,

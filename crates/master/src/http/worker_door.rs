@@ -31,7 +31,6 @@ struct WorkerDoor {
     control: Arc<Control>,
 }
 
-/// The door's route.
 pub fn route<S: Clone + Send + Sync + 'static>(doors: Doors, control: Arc<Control>) -> Router<S> {
     Router::new().route(WORKER_PATH, get(connect)).with_state(WorkerDoor { doors, control })
 }
@@ -44,14 +43,13 @@ async fn connect(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Error> {
     let token = bearer(&headers)?
-        .ok_or_else(|| Error::Unauthorized("key_missing", "a worker needs a key: set API_KEY".to_owned()))?;
+        .ok_or_else(|| Error::Unauthorized("key_missing", "no worker key: set API_KEY".to_owned()))?;
     let holder = sign_in::holder_of_key(&doors.context, KeyKind::Worker, token, peer.network()).await;
     let holder = proven(holder, &peer)?;
     let upgrade = upgrade.map_err(|_| Error::Invalid {
         code: "not_a_websocket",
-        detail:
-            "workers connect here with a WebSocket; if there is a proxy in between, let it pass the upgrade"
-                .into(),
+        detail: "expected a WebSocket upgrade; configure the reverse proxy to pass Upgrade and Connection"
+            .into(),
         errors: Vec::new(),
     })?;
     if control.shutdown.is_cancelled() {

@@ -1,5 +1,4 @@
-//! Whether a worker and the database were found to agree on what the worker holds, so that a heartbeat that brings no
-//! news costs the database nothing.
+//! Remembers that a worker and the database agree on its attempts, so that an unchanged heartbeat needs no query.
 //!
 //! A comparison may be left out only if it would find what the last one found: nothing to repair, however much time goes
 //! by. That is so if the worker holds the same, and nothing was committed about its attempts since. Now and then there is
@@ -10,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use gaffer_domain::worker::ReportedAttempt;
 
-/// For so long an agreement stands.
+/// How long an agreement lasts.
 const VALID: Duration = Duration::from_secs(60);
 
-/// What is known of it in one session.
+/// The known state of one session.
 #[derive(Debug, Default)]
 pub struct Agreement(Mutex<State>);
 
@@ -22,7 +21,7 @@ struct State {
     held: Option<Arc<Vec<ReportedAttempt>>>,
     /// Counts the lists that differed from the one before.
     list: u64,
-    /// Counts commits that changed what is expected of the worker.
+    /// Counts commits that change what is expected of the worker.
     expectation: u64,
     /// A comparison waits for the write batcher.
     is_waiting: bool,
@@ -39,14 +38,13 @@ struct Agreed {
 /// A list that is to be compared.
 #[derive(Debug, Clone)]
 pub struct Listed {
-    /// What the worker holds.
     pub held: Arc<Vec<ReportedAttempt>>,
     number: u64,
 }
 
 impl Agreement {
-    /// The worker says what it holds; none if that is what it said last. Gives the list if it is to be compared. None
-    /// too if it never said anything.
+    /// Receives the list of held attempts; none if it is unchanged. Returns the list if it must be compared; none
+    /// also if there was never a list.
     pub fn heard(&self, held: Option<Vec<ReportedAttempt>>, now: Instant) -> Option<Listed> {
         let mut state = self.lock();
         if let Some(held) = held
@@ -68,7 +66,7 @@ impl Agreement {
         Some(listed)
     }
 
-    /// Something was committed that changes what is expected of the worker.
+    /// A commit changed what is expected of the worker.
     pub fn expectation_changed(&self) {
         self.lock().expectation += 1;
     }

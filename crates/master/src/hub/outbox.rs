@@ -1,8 +1,7 @@
-//! What is to be sent to one worker, limited in bytes: for each session, and for all together.
+//! The send queue of a worker, limited in bytes per session and in total.
 //!
-//! Everything that a worker is told about its attempts is either repaired by the next comparison of what it holds, or an
-//! acknowledgement of what it said itself. So a full queue leaves out only the former. Whether a worker reads at all is
-//! judged by who writes to it, see [`crate::session`].
+//! A message about an attempt is either repeated by the next comparison of held attempts, or an acknowledgement. A full
+//! queue drops only the former. The writing side decides whether a worker reads at all, see [`crate::session`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +16,7 @@ use crate::store::transitions::StartOrder;
 
 /// The most bytes that wait for one worker.
 const MAX_SESSION_BYTES: usize = 32 << 20;
-/// With so many times that much waiting, a worker makes more to be answered than it reads: its session ends.
+/// At this multiple of the limit the worker causes more responses than it reads, and its session ends.
 const UNREAD_SESSIONS: usize = 2;
 /// The most bytes that wait for all workers together.
 const MAX_TOTAL_BYTES: usize = 256 << 20;
@@ -42,11 +41,11 @@ pub(super) struct Budget {
 #[derive(Debug, Default)]
 struct Encodings {
     by_definition: HashMap<DefinitionRef, Weak<Encoded>>,
-    /// With so many, those that nobody waits for any more are cleared away.
+    /// Above this number, unused entries are removed.
     clear_at: usize,
 }
 
-/// A definition as the messages that carry it, shared by all whom it is sent to.
+/// A definition as encoded messages, shared by all recipients.
 #[derive(Debug)]
 struct Encoded {
     parts: Vec<Box<str>>,
@@ -115,7 +114,7 @@ struct State {
     bytes: usize,
     /// The heartbeat to be answered; an answer waits for nothing.
     alive: Option<u64>,
-    /// Definitions that the worker has by the time that it reads what is queued next.
+    /// Definitions that the worker has when it reads the next queued message.
     known: Known<()>,
 }
 
@@ -143,7 +142,7 @@ impl Outbox {
         Outbox { budget, state: Mutex::default(), ready: Notify::new() }
     }
 
-    /// Queues a message. False if so much waits that not even an acknowledgement has room.
+    /// Queues a message. False if not even an acknowledgement has room.
     pub(super) fn send(&self, message: &ToWorker) -> bool {
         if let ToWorker::Alive { sequence } = message {
             self.lock().alive = Some(*sequence);
@@ -249,7 +248,7 @@ impl Drop for Outbox {
     }
 }
 
-/// Whether a comparison of what the worker holds brings it about that this is said again.
+/// Whether a comparison of held attempts repeats this message.
 fn is_repaired(message: &ToWorker) -> bool {
     match message {
         ToWorker::Start(_)

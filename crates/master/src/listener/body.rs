@@ -1,5 +1,5 @@
-//! What is put around the bodies of requests and answers: a request's must keep coming, an answer's shows how long a
-//! connection is at work.
+//! Wrappers around request and response bodies: a request body must make progress, a response body marks its
+//! connection as busy.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -67,12 +67,11 @@ impl http_body::Body for RequestBody {
     }
 }
 
-/// A request under way; it is over when its answer is written or given up.
+/// A running request; it ends when its response is written or dropped.
 #[derive(Debug)]
 pub struct UnderWay(Arc<Connection>);
 
 impl UnderWay {
-    /// A request begins.
     pub fn on(connection: &Arc<Connection>) -> UnderWay {
         connection.request_begins();
         UnderWay(connection.clone())

@@ -1,8 +1,8 @@
-//! The connections of one port, and which are closed when it is full: those without a valid key, the silent first.
+//! The connections of one port; when it is full, silent connections without a valid key are closed first.
 //!
-//! A connection is *proven* once a request on it came with a good key or a session. Those that are not share a part of
-//! the port's places, so that however many there are, what is proven still gets in; a newcomer takes the place of the
-//! silent one that came first. Of one address there may be only so many that are not proven.
+//! A connection is *proven* once a request on it had a valid key or session. Unproven connections share a part of the
+//! port's places, so proven ones always get in; a new connection replaces the oldest silent one. Unproven connections are
+//! also limited per address.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Files that are not connections: those of the database, logs, what is served from disk.
+/// Open files that are not connections: database, logs, assets.
 const OWN_FILES: u64 = 128;
 /// The most connections of a port, however many files the system allows.
 const MAX_PLACES: u32 = 16_384;
-/// One place of so many is for proven connections only.
+/// One place in this many is reserved for proven connections.
 const ONE_RESERVED_OF: u32 = 4;
-/// Connections that are told to close and have not yet: each has a file until then.
+/// Connections that are closing still hold a file.
 const CLOSING: u32 = 16;
 
 /// How many connections a port takes.
@@ -34,7 +34,7 @@ pub struct PlaceLimits {
 }
 
 impl PlaceLimits {
-    /// With so many places in all.
+    /// Total number of places.
     pub fn new(all: u32, unproven_of_address: u32) -> PlaceLimits {
         let all = all.max(2);
         let unproven = all - (all / ONE_RESERVED_OF).max(1);
@@ -55,7 +55,7 @@ pub fn shares(files: u64, wanted: Option<u32>) -> [u32; 3] {
     [part(4), part(4), part(2)]
 }
 
-/// The part of an address that somebody has to themselves: of IPv6 that is a network of 64 bits.
+/// The part of an address that identifies a client; for IPv6 the /64 network.
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
@@ -74,7 +74,7 @@ pub struct Timeouts {
     pub body: Duration,
     /// From the first to the last part of a request's body.
     pub whole_body: Duration,
-    /// Until somebody who has proven nothing takes more of an answer.
+    /// Timeout of an unproven client that does not read its response.
     pub answer: Duration,
 }
 
@@ -100,7 +100,7 @@ pub struct Connection {
     places: Arc<Places>,
     close: CancellationToken,
     proven: AtomicBool,
-    /// Requests under way; a session counts as one for as long as it lasts.
+    /// Running requests; a session counts as one while it lasts.
     busy: AtomicU32,
     /// When it last became silent, when a request began to arrive, since when an answer is not taken: milliseconds after
     /// `begun`, plus one; 0 for never.
@@ -122,12 +122,12 @@ impl Connection {
         self.busy.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Cancelled when it has to close.
+    /// Cancelled when it must close.
     pub fn closing(&self) -> &CancellationToken {
         &self.close
     }
 
-    /// Whether no request is under way.
+    /// Whether no request is running.
     pub fn is_silent(&self) -> bool {
         self.busy.load(Ordering::Relaxed) == 0
     }
@@ -142,14 +142,14 @@ impl Connection {
         self.busy.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Bytes arrived: if nothing is under way, they begin a request.
+    /// Data arrived: without a running request, a request begins.
     pub(super) fn heard(&self) {
         if self.is_silent() && self.head_since.load(Ordering::Relaxed) == 0 {
             self.head_since.store(self.moment(Instant::now()), Ordering::Relaxed);
         }
     }
 
-    /// The other end takes what is sent, or not.
+    /// Whether the client reads what is sent.
     pub(super) fn takes(&self, takes: bool) {
         match (takes, self.stuck_since.load(Ordering::Relaxed)) {
             (true, 0) => {}
@@ -164,7 +164,7 @@ impl Connection {
         u64::try_from(millis).unwrap_or(u64::MAX - 1) + 1
     }
 
-    /// Whether it has said, or taken, nothing for too long.
+    /// Whether it was silent, or not reading, for too long.
     fn is_overdue(&self, now: Instant, timeouts: &Timeouts) -> bool {
         let now = self.moment(now);
         let longer =
@@ -184,7 +184,7 @@ impl Connection {
     }
 }
 
-/// What has a place; gives it back when the socket is gone.
+/// The holder of a place; returns it when the socket is dropped.
 #[derive(Debug)]
 pub struct Place(pub Arc<Connection>);
 
@@ -208,7 +208,7 @@ pub enum Admission {
 pub struct Places {
     limits: PlaceLimits,
     inner: Mutex<Inner>,
-    /// Rung when a socket is gone.
+    /// Notified when a socket is dropped.
     freed: Notify,
 }
 
@@ -224,7 +224,7 @@ struct Inner {
 }
 
 impl Places {
-    /// With nobody in it.
+    /// An empty port.
     pub fn new(limits: PlaceLimits) -> Arc<Places> {
         Arc::new(Places { limits, inner: Mutex::default(), freed: Notify::new() })
     }
@@ -266,7 +266,7 @@ impl Places {
         Admission::Welcome(Place(connection))
     }
 
-    /// Waits until one more socket may be open: those that have to close have had the time to.
+    /// Waits until another socket may be open, because closing ones hold their files.
     pub async fn room(&self) {
         loop {
             let freed = self.freed.notified();

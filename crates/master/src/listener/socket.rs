@@ -1,5 +1,5 @@
-//! A socket that notes when something arrives on it, and when the other end takes nothing. It has its place as long as it
-//! lives, also when a session has taken it over.
+//! A socket that records when data arrives and when the client stops reading. It holds its place until it is
+//! dropped, also after a session has taken it over.
 
 use std::io;
 use std::pin::Pin;

@@ -1,5 +1,4 @@
-//! The budget that all committed output in memory shares: what was committed longest ago goes first, unless it is being
-//! viewed.
+//! The shared budget of committed output in memory; the oldest is evicted first, viewed output last.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::LiveOutput;
 
-/// So much committed output is kept for viewers, of all attempts together.
+/// Committed output kept for viewers, of all attempts.
 const MAX_BYTES: usize = 64 << 20;
-/// So many outputs that are being viewed are passed over in search of one that is not.
+/// Number of viewed outputs skipped in search of one that is not viewed.
 const MAX_PASSED_OVER: usize = 64;
 
-/// What is kept, and in which order it goes.
+/// Kept tails in eviction order.
 #[derive(Debug)]
 pub(super) struct Tails {
     limit: usize,
@@ -44,7 +43,7 @@ impl Tails {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Notes that this output was committed just now, and drops what has to go for it.
+    /// Records a commit of this output, and evicts to stay within the budget.
     pub(super) fn shrink(&self, newest: &Arc<LiveOutput>) {
         let mut order = self.oldest_first.lock().unwrap_or_else(PoisonError::into_inner);
         order.push_back(Arc::downgrade(newest));

@@ -1,4 +1,4 @@
-//! Who asks.
+//! The actor of an operation.
 
 use std::sync::Arc;
 
@@ -7,12 +7,10 @@ use gaffer_domain::permissions::{Action, Role};
 
 use super::OperationError;
 
-/// Somebody who asks for something, in the project that they are in.
+/// Who performs an operation, and in which project.
 #[derive(Debug, Clone)]
 pub struct Actor {
-    /// The project.
     pub project: ProjectId,
-    /// What they are there.
     pub role: Role,
     /// Number of the user.
     pub user_id: i64,

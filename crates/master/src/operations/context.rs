@@ -1,4 +1,4 @@
-//! What operations work with. What changes anything is out of reach until it is said who does what.
+//! What operations work with; everything that changes state requires a permission check.
 
 use std::sync::Arc;
 
@@ -16,7 +16,6 @@ use crate::views::Views;
 use crate::wakes::Wakes;
 use crate::write_batcher::WriteBatcherHandle;
 
-/// What operations work with.
 #[derive(Debug)]
 pub struct Context {
     effects: Effects,
@@ -28,20 +27,19 @@ pub struct Context {
 /// What operations change things with.
 #[derive(Debug)]
 pub(super) struct Effects {
-    /// What users change. What an accepted request has to read for its answer it reads here, too: viewers cannot turn it
-    /// into an error.
+    /// Changes by users. An accepted request reads its response here, too, so that viewers cannot turn it into an
+    /// error.
     pub writes: WriteStore,
     /// The way to `store/transitions`.
     pub write_batcher: WriteBatcherHandle,
-    /// Who is connected.
     pub hub: Hub,
-    /// Standard input that is under way.
+    /// Pending writes to standard input.
     pub inputs: Inputs,
     /// Tells viewers.
     pub changes: Changes,
     /// Wakes loops.
     pub wakes: Wakes,
-    /// Who tries keys that nobody has.
+    /// Rate limits for unknown keys.
     pub guesses: Guesses,
 }
 
@@ -65,19 +63,19 @@ impl Context {
         Context { effects, views, first_project }
     }
 
-    /// What to change things with, for somebody who may do this.
+    /// Access to changes, if the actor is allowed the action.
     pub(super) fn permit(&self, actor: &Actor, action: Action) -> Result<&Effects, OperationError> {
         actor.must_be_allowed(action)?;
         Ok(&self.effects)
     }
 
-    /// What to look at, for somebody who may do this.
+    /// Access to reads, if the actor is allowed the action.
     pub(super) fn permit_to_look(&self, actor: &Actor, action: Action) -> Result<&Views, OperationError> {
         actor.must_be_allowed(action)?;
         Ok(&self.views)
     }
 
-    /// The same for nobody in particular: to find out who somebody is, and whether the master can serve.
+    /// Access without an actor: for authentication and readiness.
     pub(super) fn for_nobody(&self) -> &Effects {
         &self.effects
     }

@@ -7,7 +7,7 @@ use super::{Actor, Context, OperationError};
 use crate::records::DeadLetter;
 use crate::store::StoreError;
 
-/// What is set aside in the actor's project, or of one job of it, the oldest first, from above a number on.
+/// Dead letters of the actor's project, or of one job, oldest first, after a number.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -22,7 +22,7 @@ pub async fn list(
     Ok(views.reads.dead_letter_list(actor.project, job, after, limit).await?)
 }
 
-/// Puts output that was set aside where it belongs.
+/// Restores refused output.
 ///
 /// # Errors
 /// When there is no such letter, or the database still refuses it.
@@ -38,7 +38,7 @@ pub async fn retry(context: &Context, actor: &Actor, letter: i64) -> Result<(), 
         }
         Ok(None) => {
             let detail = format!(
-                "dead letter {letter} stays: the database still refuses it, or it is a report, which is kept as evidence"
+                "dead letter {letter} is not restored: the database still refuses it, or it is a report, which stays as evidence"
             );
             Err(OperationError::Conflict { detail, state: "refused" })
         }
@@ -49,7 +49,7 @@ pub async fn retry(context: &Context, actor: &Actor, letter: i64) -> Result<(), 
     }
 }
 
-/// Forgets something that was set aside.
+/// Deletes a dead letter.
 ///
 /// # Errors
 /// When there is no such letter.

@@ -1,4 +1,4 @@
-//! Why an operation was not done, in the words that users read, whatever door they came through.
+//! Errors of operations, with the text that users see.
 
 use gaffer_domain::permissions::{Action, Role};
 
@@ -8,18 +8,13 @@ use crate::write_batcher::ShuttingDown;
 /// Why an operation was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
-    /// Whoever asks may not do that.
+    /// Not allowed.
     #[error("the role {} may not {action}", role.as_str())]
-    NotAllowed {
-        /// What they are.
-        role: Role,
-        /// What they wanted.
-        action: Action,
-    },
-    /// There is no such thing in the project.
-    #[error("there is no {0}")]
+    NotAllowed { role: Role, action: Action },
+    /// Not found in the project.
+    #[error("no {0}")]
     NotFound(String),
-    /// What is wanted makes no sense.
+    /// Invalid input.
     #[error("{detail}")]
     Invalid {
         /// Stable, for programs.
@@ -37,13 +32,11 @@ pub enum OperationError {
     Conflict {
         /// For people.
         detail: String,
-        /// The present state.
         state: &'static str,
     },
-    /// Somebody else is at it; the same may work in a moment.
+    /// A lock or too much load; the same request may succeed soon.
     #[error("{0}; try again in a moment")]
     Busy(&'static str),
-    /// The master goes down.
     #[error(transparent)]
     ShuttingDown(#[from] ShuttingDown),
     /// The database did not do its part.
@@ -52,7 +45,7 @@ pub enum OperationError {
 }
 
 impl OperationError {
-    /// A field of what is wanted is wrong.
+    /// A field of the input is wrong.
     pub fn field(field: &'static str, detail: impl Into<String>) -> OperationError {
         OperationError::Invalid { code: "invalid_body", detail: detail.into(), field: Some(field) }
     }

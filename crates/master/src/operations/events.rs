@@ -1,11 +1,11 @@
-//! History: where somebody begins to follow it.
+//! History: the position from which to follow.
 
 use gaffer_domain::ProjectId;
 
 use crate::store::StoreError;
 use crate::views::Views;
 
-/// The event from which somebody goes on who wants to know what happens from now on: what is under way is still to come.
+/// The event number from which to follow future events; unsettled events still follow.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -13,6 +13,6 @@ pub async fn from_now_on(views: &Views, project: ProjectId) -> Result<i64, Store
     let settled = views.reads.events_settled().await?;
     let newest = views.reads.events_before(project, None, None, 1).await?;
     let newest = newest.first().map_or(0, |event| event.id);
-    // Nothing may be known to be settled right after the start, while somebody writes for long.
+    // Right after the start, a long writer may keep everything unsettled.
     Ok(if settled.upto > 0 { newest.min(settled.upto) } else { newest })
 }

@@ -22,7 +22,7 @@ use crate::store::transitions::{StopJob, StopResult};
 /// A job that is to be accepted.
 #[derive(Debug, Clone, Copy)]
 pub struct Submit<'a> {
-    /// What is to be done.
+    /// The specification.
     pub spec: &'a JobSpec,
     /// The client's name for this request: a repeated one is accepted once.
     pub idempotency_key: Option<&'a str>,
@@ -31,7 +31,7 @@ pub struct Submit<'a> {
 /// A job that is to be run again, as a new one.
 #[derive(Debug, Clone, Copy)]
 pub struct Rerun<'a> {
-    /// The job, which is over.
+    /// The ended job.
     pub job: JobId,
     /// As in [`Submit`].
     pub idempotency_key: Option<&'a str>,
@@ -40,20 +40,17 @@ pub struct Rerun<'a> {
 /// A job that is committed, and of which the scheduler knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
-    /// Its number.
     pub job: JobId,
     /// Whether it was accepted now, and not by an earlier request of the same name.
     pub is_new: bool,
 }
 
-/// A state of a job that somebody waits for.
+/// A state to wait for.
 #[derive(Debug, Clone, Copy)]
 pub struct Wait {
-    /// The job.
     pub job: JobId,
-    /// The state; none for any that is final. What is final ends the wait in any case.
+    /// The state; none for any final one. A final state always ends the wait.
     pub until: Option<JobState>,
-    /// How long to wait.
     pub at_most: Duration,
 }
 
@@ -65,7 +62,8 @@ pub fn check_size(bytes: usize) -> Result<(), OperationError> {
     if bytes <= MAX_SPEC_BYTES {
         return Ok(());
     }
-    let detail = format!("a job specification may have {MAX_SPEC_BYTES} bytes, this one has {bytes}");
+    let detail =
+        format!("the job specification has {bytes} bytes, more than the maximum of {MAX_SPEC_BYTES}");
     Err(OperationError::Invalid { code: "too_large", detail, field: None })
 }
 
@@ -82,7 +80,7 @@ pub async fn submit(
     accept(effects, actor, wanted, None).await
 }
 
-/// Runs a job again that is over: a new job of the same specification.
+/// Submits a finished job again, as a new job with the same specification.
 ///
 /// # Errors
 /// When there is no such job, it is not over, or nobody knows any more what it was to do.
@@ -91,13 +89,13 @@ pub async fn rerun(context: &Context, actor: &Actor, wanted: Rerun<'_>) -> Resul
     let Rerun { job, idempotency_key } = wanted;
     let earlier = find(effects, actor, job).await?;
     if !earlier.is_over() {
-        let detail = format!("job {job} is not over yet: it is {}", earlier.state);
+        let detail = format!("job {job} has not ended: it is {}", earlier.state);
         return Err(OperationError::Conflict { detail, state: earlier.state.as_str() });
     }
     let spec = effects.writes.spec(job).await?.ok_or_else(|| no_job(job))?;
     let spec = spec.readable().map_err(|problem| OperationError::Invalid {
         code: "unreadable_job",
-        detail: format!("job {job} can't be repeated: {problem}; submit it anew"),
+        detail: format!("job {job} cannot be rerun: {problem}; submit it again"),
         field: None,
     })?;
     accept(effects, actor, Submit { spec, idempotency_key }, Some(job)).await
@@ -126,7 +124,7 @@ async fn accept(
     }
 }
 
-/// A job, for the answer to a request that was done.
+/// A job, for the response of a completed request.
 ///
 /// # Errors
 /// When there is no such job.
@@ -134,7 +132,7 @@ pub async fn get(context: &Context, actor: &Actor, job: JobId) -> Result<Job, Op
     find(context.permit(actor, Action::Look)?, actor, job).await
 }
 
-/// A job as in [`get`], with its specification as it is stored.
+/// A job as in [`get`], with its stored specification.
 ///
 /// # Errors
 /// When there is no such job.
@@ -144,7 +142,7 @@ pub async fn get_whole(context: &Context, actor: &Actor, job: JobId) -> Result<(
     Ok((found, effects.writes.job_specs(&[job], 0).await?.pop().unwrap_or_default()))
 }
 
-/// Waits until a job is in a state, or is over, or the time is. Gives the job as it is then.
+/// Waits until a job is in a state, has ended, or the time has passed. Returns the current job.
 ///
 /// # Errors
 /// When there is no such job.
@@ -169,7 +167,7 @@ pub async fn wait(context: &Context, actor: &Actor, wanted: Wait) -> Result<Job,
     }
 }
 
-/// Stops a job. When this returns, the wish is committed.
+/// Stops a job. The request is committed when this returns.
 ///
 /// # Errors
 /// When there is no such job, or it is over.
@@ -179,15 +177,17 @@ pub async fn stop(context: &Context, actor: &Actor, job: JobId) -> Result<(), Op
     match effects.write_batcher.stop(wish).await? {
         StopResult::Stopping => Ok(()),
         StopResult::Over(state) => {
-            let detail = format!("job {job} is over: it is {state}");
+            let detail = format!("job {job} has already ended: {state}");
             Err(OperationError::Conflict { detail, state: state.as_str() })
         }
-        StopResult::Busy => Err(OperationError::Busy("another transaction in the database holds the job")),
+        StopResult::Busy => {
+            Err(OperationError::Busy("another transaction in the database has locked the job"))
+        }
         StopResult::Unknown => Err(no_job(job)),
     }
 }
 
-/// Deletes a job that is over. What belonged to it is removed afterwards.
+/// Deletes a job that has ended. Its tasks and output are deleted afterwards.
 ///
 /// # Errors
 /// When there is no such job, or it is not over.
@@ -200,7 +200,7 @@ pub async fn delete(context: &Context, actor: &Actor, job: JobId) -> Result<(), 
             Ok(())
         }
         Deleted::NotOver(state) => {
-            let detail = format!("job {job} is not over yet: it is {state}; stop it first");
+            let detail = format!("job {job} has not ended: it is {state}; stop it first");
             Err(OperationError::Conflict { detail, state: state.as_str() })
         }
         Deleted::Unknown => Err(no_job(job)),
@@ -211,7 +211,7 @@ async fn find(effects: &Effects, actor: &Actor, job: JobId) -> Result<Job, Opera
     effects.writes.job_get(actor.project, job).await?.ok_or_else(|| no_job(job))
 }
 
-/// There is no such job, or it is another project's.
+/// Not found, or in another project.
 pub fn no_job(job: JobId) -> OperationError {
     OperationError::NotFound(format!("job {job}"))
 }

@@ -10,22 +10,20 @@ use crate::secret::{NewSecret, Purpose};
 use crate::store::keys;
 
 const MAX_NAME_CHARS: usize = 120;
-/// A hundred years.
 const MAX_EXPIRY_SECS: u64 = 100 * 365 * 24 * 3_600;
 
 /// What to make a key from.
 #[derive(Debug, Clone)]
 pub struct NewKey {
-    /// Whom it lets in.
+    /// Worker or user key.
     pub kind: KeyKind,
-    /// What it is for.
     pub name: String,
     /// How long it is good for; none means until it is revoked.
     pub expires_in_seconds: Option<u64>,
 }
 
 impl NewKey {
-    /// As somebody writes it.
+    /// Parses a kind.
     ///
     /// # Errors
     /// When there is no such kind of key.
@@ -37,12 +35,10 @@ impl NewKey {
     }
 }
 
-/// A key that was made, with what it is: nobody can ask for that again.
+/// A new key with its secret, which is not stored.
 #[derive(Debug, Clone)]
 pub struct Created {
-    /// What is remembered.
     pub key: Key,
-    /// What it is.
     pub secret: String,
 }
 
@@ -57,7 +53,7 @@ pub async fn create(context: &Context, actor: &Actor, new: NewKey) -> Result<Cre
         return Err(OperationError::field("/name", "a key needs a name of 1 to 120 printable characters"));
     }
     if new.expires_in_seconds.is_some_and(|secs| secs == 0 || secs > MAX_EXPIRY_SECS) {
-        let detail = "expected a number of seconds up to a hundred years";
+        let detail = "expected seconds, at most 100 years";
         return Err(OperationError::field("/expires_in_seconds", detail));
     }
     let (purpose, user_id) = match new.kind {

@@ -1,11 +1,11 @@
-//! Output: which attempt somebody reads.
+//! Output: resolves the attempt to read.
 
 use gaffer_domain::AttemptRef;
 
 use super::OperationError;
 use crate::records::Task;
 
-/// The attempt that is wished for, else the latest. One that has not begun can be waited for, as long as it may begin.
+/// The requested attempt, else the latest. A future attempt can be waited for while it may still begin.
 ///
 /// # Errors
 /// When there is no such attempt.

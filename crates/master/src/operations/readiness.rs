@@ -1,4 +1,4 @@
-//! Whether this master can serve: what a load balancer asks, who has no key.
+//! Whether this master can serve; for load balancers, without a key.
 
 use std::time::Duration;
 
@@ -7,27 +7,23 @@ use gaffer_domain::Time;
 use super::Context;
 use crate::store::StoreError;
 
-/// What holds live events back for so long is worth a word.
+/// A transaction that delays live events this long is reported.
 const HELD_BACK_FOR: Duration = Duration::from_secs(10);
 
-/// How it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
     /// It serves.
     Ready {
-        /// What is not as it should be all the same.
+        /// Warnings of a ready master.
         warning: Option<String>,
     },
     /// It does not know whether it still leads.
     NotTrusted,
     /// The database answers, but accepts nothing.
-    NothingAccepted {
-        /// Since when.
-        since: Time,
-    },
+    NothingAccepted { since: Time },
 }
 
-/// Looks whether the database answers and takes what is to be recorded, and whether this master leads.
+/// Checks that the database responds and accepts writes, and that this master leads.
 ///
 /// # Errors
 /// When the database does not answer.

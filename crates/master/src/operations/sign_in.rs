@@ -1,4 +1,4 @@
-//! Finding out who somebody is: keys, sign-in links, browser sessions. Whoever guesses is slowed down.
+//! Authentication: keys, sign-in links, browser sessions. Guesses are rate-limited.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::secret::{NewSecret, Purpose, beginning_of, hash_of};
 use crate::store::StoreError;
 use crate::store::keys::{KeyHolder, KeyRefusal};
 
-/// A browser session ends after so long without use.
+/// Idle timeout of a browser session.
 const SESSION_IDLE_SECS: u32 = 7 * 24 * 3_600;
-/// A browser session ends after so long in any case.
+/// Maximum lifetime of a browser session.
 pub const SESSION_SECS: u32 = 30 * 24 * 3_600;
 /// The most sessions of a request that are looked up.
 const MAX_SESSIONS: usize = 4;
-/// A sign-in link that was asked for is good for so long.
+/// Lifetime of a requested sign-in link.
 const LINK_VALID_SECS: u32 = 15 * 60;
 /// The user that a new installation has.
 pub const FIRST_USER: &str = "admin";
 
-/// Why somebody is not let in.
+/// Why authentication failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// What they present is no good.
@@ -38,7 +38,7 @@ pub enum Refused {
         detail: &'static str,
     },
     /// Too many unknown secrets came from there; the wait until the next may be tried.
-    #[error("too many unknown keys or sign-in links came from this address")]
+    #[error("too many unknown keys or sign-in links from this address")]
     TooMany(Duration),
     /// The database did not do its part.
     #[error(transparent)]
@@ -48,7 +48,6 @@ pub enum Refused {
 /// A link that signs in, once.
 #[derive(Debug, Clone)]
 pub struct Link {
-    /// What makes it one.
     pub token: String,
     /// It is refused from then on.
     pub expires_at: Time,
@@ -62,7 +61,7 @@ pub async fn user_of_key(context: &Context, key: &str, address: Option<IpAddr>) 
     let holder = holder_of_key(context, KeyKind::User, key, address).await?;
     match (holder.user_id, &holder.user) {
         (Some(user_id), Some(user)) => Ok(context.user(holder.project, user_id, user)),
-        _ => Err(refused("key_wrong_kind", "this key is not a user's")),
+        _ => Err(refused("key_wrong_kind", "not a user key")),
     }
 }
 
@@ -83,15 +82,12 @@ pub async fn holder_of_key(
     let Some(sha256) = hash_of(key, wanted) else {
         return Err(match (hash_of(key, other), kind) {
             (Some(_), KeyKind::Worker) => {
-                refused("key_wrong_kind", "a worker needs a worker's key, this is a user's")
+                refused("key_wrong_kind", "workers need a worker key; this is a user key")
             }
             (Some(_), KeyKind::User) => {
-                refused("key_wrong_kind", "the API needs a user's key, this is a worker's")
+                refused("key_wrong_kind", "the API needs a user key; this is a worker key")
             }
-            (None, _) => refused(
-                "key_malformed",
-                "the key is damaged: it is not one that gaffer made, or a part is missing",
-            ),
+            (None, _) => refused("key_malformed", "malformed key: truncated, or not a gaffer key"),
         });
     };
     let effects = context.for_nobody();
@@ -103,14 +99,14 @@ pub async fn holder_of_key(
         Err(_) => effects.guesses.is_wrong(presented),
     }
     checked.map_err(|refusal| match refusal {
-        KeyRefusal::Unknown => refused("key_unknown", "the key is not known to this master"),
+        KeyRefusal::Unknown => refused("key_unknown", "unknown key"),
         KeyRefusal::Revoked => refused("key_revoked", "the key was revoked"),
         KeyRefusal::Expired => refused("key_expired", "the key has expired"),
     })
 }
 
-/// Who is signed in with one of these sessions, if anybody. After too many unknown ones nobody is, without an error: a
-/// cookie that has expired is sent with every request.
+/// The user of the first valid session, if any. After too many unknown ones the result is none, without an error,
+/// because expired cookies are sent with every request.
 ///
 /// # Errors
 /// When the database does not answer.

@@ -1,4 +1,4 @@
-//! How the master is doing, as far as a project may know.
+//! The state of the master, as far as a project may see it.
 
 use gaffer_domain::permissions::Action;
 use gaffer_domain::{JobId, Time};
@@ -14,11 +14,10 @@ pub struct System {
     pub database_trouble: Option<Trouble>,
     /// What single changes wait for, if any did lately.
     pub change_trouble: Option<Trouble>,
-    /// Jobs of the project that somebody else holds locked in the database, and since when.
+    /// Jobs of the project that another transaction has locked, and since when.
     pub locked_jobs: Vec<(JobId, Time)>,
     /// Whether the database refused anything of the project that is kept as a dead letter.
     pub has_dead_letters: bool,
-    /// Its loops, by name.
     pub loops: Vec<(&'static str, Status)>,
 }
 

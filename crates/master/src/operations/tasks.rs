@@ -15,7 +15,6 @@ use crate::store::ReadStore;
 /// A task of a job.
 #[derive(Debug, Clone, Copy)]
 pub struct Addressed<'a> {
-    /// The job.
     pub job: JobId,
     /// `name`, or `name.index`.
     pub task: &'a str,
@@ -41,7 +40,7 @@ pub enum Reading {
     Closed,
 }
 
-/// Passes if the job is the actor's, so that nothing is said about one of others, whatever is wanted of it.
+/// Checks that the job is the actor's, so that nothing about other jobs is revealed.
 ///
 /// # Errors
 /// When there is no such job.
@@ -49,7 +48,7 @@ pub async fn job_must_exist(context: &Context, actor: &Actor, job: JobId) -> Res
     own_job(&context.permit(actor, Action::Look)?.writes, actor, job).await
 }
 
-/// Passes a signal to a running task; nothing else changes.
+/// Sends a signal to a running task.
 ///
 /// # Errors
 /// When there is no such task, or nothing executes it.
@@ -62,13 +61,16 @@ pub async fn signal(
     let effects = context.permit(actor, Action::SignalTask)?;
     let task = find(&effects.writes, actor, addressed).await?;
     let Some(worker) = task.worker_id.filter(|_| takes_signals(task.state)) else {
-        return Err(conflict(&task, format!("task {} is {} and takes no signals", task.address, task.state)));
+        return Err(conflict(
+            &task,
+            format!("task {} is {}: only running tasks accept signals", task.address, task.state),
+        ));
     };
     effects.hub.send(worker, ToWorker::Signal { attempt: present_attempt(&task), signal });
     Ok(())
 }
 
-/// Writes to the standard input of a task, and waits for a few seconds until its process has taken the bytes.
+/// Writes to the standard input of a task, and waits a few seconds until its process has read the bytes.
 ///
 /// # Errors
 /// When there is no such task, it has no such input, or somebody else writes to it.
@@ -100,13 +102,13 @@ pub async fn write_to_stdin(
         InputState::Open => Reading::Open,
         InputState::Closed => Reading::Closed,
         InputState::Foreign => {
-            let detail = format!("somebody else writes to the standard input of task {address}");
+            let detail = format!("another writer is connected to the standard input of task {address}");
             return Err(conflict(&task, detail));
         }
         InputState::Absent => {
             let detail = format!(
-                "task {address} has no standard input that could be written to: its job says no `stdin: true`, or its \
-                 container was taken over by another process of its worker"
+                "task {address} has no standard input: the job does not set `stdin: true`, or the \
+                 worker restarted after the container started"
             );
             return Err(conflict(&task, detail));
         }
@@ -141,7 +143,7 @@ fn conflict(task: &Task, detail: String) -> OperationError {
     OperationError::Conflict { detail, state: task.state.as_str() }
 }
 
-/// Passes if a job is the actor's.
+/// Checks that a job is the actor's.
 ///
 /// # Errors
 /// When it is not, or there is no such job.

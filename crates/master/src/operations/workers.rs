@@ -16,10 +16,9 @@ use crate::store::ReadStore;
 use crate::store::leaving::Removal;
 use crate::views::{Connected, Views};
 
-/// A worker as users see it: what is remembered of it, and what its session knows.
+/// A worker as users see it: its record and its session.
 #[derive(Debug, Clone)]
 pub struct WorkerView {
-    /// What is remembered.
     pub worker: Worker,
     /// How it looks from outside.
     pub state: WorkerState,
@@ -34,7 +33,6 @@ pub struct WorkerView {
 /// A worker that is to have nothing left.
 #[derive(Debug, Clone, Copy)]
 pub struct Drain<'a> {
-    /// Its number or name.
     pub worker: &'a str,
     /// After this time, all that it still has moves; without one, batch tasks that do not move may take as long as they do.
     pub deadline: Option<Span>,
@@ -55,7 +53,7 @@ impl WorkerView {
         WorkerView { state: worker.state(now), warnings, last_seen_at, connected, worker }
     }
 
-    /// What tasks have reserved of what it offers. What waits in its backlog is not allocated: there is no room for it yet.
+    /// Resources reserved by tasks. Its backlog is not included, because there is no room for it yet.
     pub fn allocated(&self) -> Resources {
         let Worker { reserved, capacity, .. } = &self.worker;
         Resources {
@@ -85,7 +83,7 @@ pub async fn list(
     Ok(snapshot.workers.iter().map(|worker| WorkerView::of(views, worker.clone(), now)).collect())
 }
 
-/// One worker, by its number or name.
+/// One worker, by number or name.
 ///
 /// # Errors
 /// When there is no such worker.
@@ -93,7 +91,7 @@ pub async fn get(views: &Views, actor: &Actor, worker: &str) -> Result<WorkerVie
     Ok(WorkerView::of(views, find(&views.reads, actor, worker).await?, Utc::now()))
 }
 
-/// Passes if there is such a worker, so that nothing is said about one of others, whatever is wanted of it.
+/// Checks that the worker is the actor's, so that nothing about others is revealed.
 ///
 /// # Errors
 /// When there is no such worker.
@@ -101,7 +99,7 @@ pub async fn must_exist(context: &Context, actor: &Actor, worker: &str) -> Resul
     find(&context.permit(actor, Action::Look)?.writes, actor, worker).await.map(drop)
 }
 
-/// It takes nothing new, and what it has ends or leaves.
+/// Drains: no new tasks; its tasks finish or move.
 ///
 /// # Errors
 /// When there is no such worker, or the deadline is too far away.
@@ -112,13 +110,13 @@ pub async fn drain(
 ) -> Result<WorkerView, OperationError> {
     let Drain { worker, deadline } = wanted;
     if let Some(longest) = deadline.filter(|deadline| *deadline > LONGEST_DRAIN) {
-        let detail = format!("a worker may take {LONGEST_DRAIN} to drain at most, not {longest}");
+        let detail = format!("the drain deadline is at most {LONGEST_DRAIN}, not {longest}");
         return Err(OperationError::Invalid { code: "invalid_body", detail, field: None });
     }
     direct(context, actor, worker, Intake::Draining, deadline).await
 }
 
-/// It takes nothing new, and what it has stays.
+/// Cordons: no new tasks; running tasks continue.
 ///
 /// # Errors
 /// When there is no such worker.
@@ -126,7 +124,7 @@ pub async fn cordon(context: &Context, actor: &Actor, worker: &str) -> Result<Wo
     direct(context, actor, worker, Intake::Cordoned, None).await
 }
 
-/// It takes work again.
+/// Resumes: accepts new tasks again.
 ///
 /// # Errors
 /// When there is no such worker.
@@ -153,7 +151,7 @@ async fn direct(
     Ok(WorkerView::of(views, worker, Utc::now()))
 }
 
-/// Forgets a worker that is not connected and has nothing left.
+/// Removes a disconnected worker without attempts.
 ///
 /// # Errors
 /// When there is no such worker, or it would be back at once, or has something left.
@@ -166,15 +164,13 @@ pub async fn remove(context: &Context, actor: &Actor, worker: &str) -> Result<()
             effects.changes.announce(&[]);
             return Ok(());
         }
-        Removal::Connected => format!("{name} is connected and would be back at once: stop it there first"),
-        Removal::Busy(live) => format!(
-            "{name} has {live} attempts that are not known to be over: they are called lost when their time is up"
-        ),
+        Removal::Connected => format!("{name} is connected: stop the worker first"),
+        Removal::Busy(live) => format!("{name} has {live} live attempts: wait until they end or are lost"),
     };
     Err(OperationError::Conflict { detail, state: worker.state(Utc::now()).as_str() })
 }
 
-/// The number of a worker that the actor may look at.
+/// The number of a worker that the actor may see.
 ///
 /// # Errors
 /// When there is no such worker.

@@ -1,4 +1,4 @@
-//! One line of history.
+//! One event of the history.
 
 use gaffer_domain::{JobId, Time};
 
@@ -7,15 +7,12 @@ use gaffer_domain::{JobId, Time};
 pub struct Event {
     /// Counted up.
     pub id: i64,
-    /// When.
     pub at: Time,
     /// What: `job.submitted`, `task.running`, `worker.online`, …
     pub kind: String,
-    /// On which job.
     pub job: Option<JobId>,
     /// On which task of it, by address.
     pub task: Option<String>,
-    /// Which attempt.
     pub attempt: Option<u32>,
     /// On, or by, which worker.
     pub worker: Option<String>,

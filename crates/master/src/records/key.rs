@@ -1,20 +1,17 @@
-//! A key, without what it is: that is shown once and kept nowhere.
+//! A key without its secret.
 
 use std::str::FromStr;
 
 use gaffer_domain::Time;
 
-/// Whom a key lets in.
+/// Kind of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyKind {
-    /// A worker.
     Worker,
-    /// A user.
     User,
 }
 
 impl KeyKind {
-    /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
             KeyKind::Worker => "worker",
@@ -36,23 +33,18 @@ impl FromStr for KeyKind {
 #[error("kind is `worker` or `user`")]
 pub struct UnknownKeyKind;
 
-/// A key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Key {
-    /// Its number.
     pub id: i64,
-    /// Whom it lets in.
+    /// Kind of the key.
     pub kind: KeyKind,
-    /// What it is for.
     pub name: String,
     /// How the key begins, to recognise it by.
     pub prefix: String,
-    /// When it was made.
     pub created_at: Time,
     /// When it was last used, to about a minute.
     pub last_used_at: Option<Time>,
     /// From when on it is refused.
     pub expires_at: Option<Time>,
-    /// When it was revoked.
     pub revoked_at: Option<Time>,
 }

@@ -1,4 +1,4 @@
-//! A task, and its attempts.
+//! A task and its attempts.
 
 use gaffer_domain::placement::Receipt;
 use gaffer_domain::reason::Reason;
@@ -9,21 +9,16 @@ use gaffer_protocol::wire::{ContainerFacts, KillReceipt};
 /// A task of a job, with what its latest attempt came to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Task {
-    /// Its internal number.
     pub id: TaskId,
-    /// Its job.
     pub job: JobId,
     /// The place of its definition in the job.
     pub position: i16,
     /// Name of its definition.
     pub definition: String,
-    /// Its index.
     pub index: u32,
-    /// How to address it: `name`, or `name.index` where the definition stands for several.
+    /// Its address: `name`, or `name.index` if the definition has several tasks.
     pub address: String,
-    /// What executes it.
     pub driver: String,
-    /// Its state.
     pub state: StateName,
     /// Why it ended as it did, or why its last attempt did if it is to be repeated.
     pub reason: Option<Reason>,
@@ -45,7 +40,6 @@ pub struct Task {
     pub created_at: Time,
     /// When its latest attempt started.
     pub started_at: Option<Time>,
-    /// When it ended.
     pub finished_at: Option<Time>,
     /// How long its latest attempt ran, or has been running; none before that started.
     pub ran_seconds: Option<f64>,
@@ -67,7 +61,6 @@ pub struct Attempt {
     pub worker: String,
     /// Number of its worker.
     pub worker_id: WorkerId,
-    /// When it was placed.
     pub scheduled_at: Time,
     /// When it started, by the master's clock.
     pub started_at: Option<Time>,
@@ -91,8 +84,7 @@ pub struct Attempt {
     pub output_complete: Option<bool>,
     /// How its worker was chosen.
     pub placement: Option<Receipt>,
-    /// What ending it took.
     pub killed: Option<KillReceipt>,
-    /// What it ran in, if that is a container.
+    /// The container, if it runs in one.
     pub container: Option<ContainerFacts>,
 }

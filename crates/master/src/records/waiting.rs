@@ -1,4 +1,4 @@
-//! What waits for workers, and why.
+//! Waiting tasks and their reasons.
 
 use gaffer_domain::placement::Infeasible;
 use gaffer_domain::{JobId, Time, WorkerId};
@@ -6,7 +6,6 @@ use gaffer_domain::{JobId, Time, WorkerId};
 /// Why the tasks of a job wait, and where the others were placed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
-    /// The job.
     pub job: JobId,
     /// The whole in one sentence.
     pub message: String,
@@ -19,7 +18,7 @@ pub struct Explanation {
 pub struct WaitingTasks {
     /// Name of the definition, or the address of a task that is about to start.
     pub task: String,
-    /// So many of its tasks wait.
+    /// Number of waiting tasks.
     pub count: i64,
     /// Why, in one sentence.
     pub message: String,
@@ -27,7 +26,7 @@ pub struct WaitingTasks {
     pub help: Option<String>,
     /// Changes of one thing alone that would let it run at once, in sentences; those that help most come first.
     pub would_help: Vec<String>,
-    /// Where the first of them stands in the queue of its project; none if it does not wait for a worker.
+    /// Position of the first one in the project's queue; none if it does not wait for a worker.
     pub position: Option<QueuePosition>,
     /// Worker by worker, what keeps it out.
     pub workers: Vec<WorkerVerdict>,
@@ -36,18 +35,16 @@ pub struct WaitingTasks {
 /// A place in the queue of a project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueuePosition {
-    /// So many tasks go first, if all owners' tasks are alike and take turns.
+    /// Number of tasks ahead, assuming that all owners' tasks are alike.
     pub ahead: u64,
-    /// So many wait in all.
+    /// Number of waiting tasks in total.
     pub waiting: u64,
 }
 
 /// What keeps one worker out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerVerdict {
-    /// Its number.
     pub worker_id: WorkerId,
-    /// Its name.
     pub worker: String,
     /// The first need that it does not meet; none if it could take the task now.
     pub infeasible: Option<Infeasible>,
@@ -58,17 +55,14 @@ pub struct WorkerVerdict {
 /// Waiting tasks with equal needs, priority and owner.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueueClass {
-    /// Its number.
     pub class: i64,
     /// Higher goes first.
     pub priority: i16,
-    /// Who submitted them.
     pub owner: String,
     /// What they need, in a few words.
     pub needs: String,
     /// The first job of which some wait.
     pub job: JobId,
-    /// Its name.
     pub job_name: String,
     /// When the first of them could have been placed, or can be.
     pub since: Time,

@@ -11,21 +11,16 @@ use gaffer_protocol::wire::DriverStatus;
 /// A worker, connected or not, with what its live attempts have reserved.
 #[derive(Debug, Clone)]
 pub struct Worker {
-    /// Its number.
     pub id: WorkerId,
-    /// Whose it is.
     pub project: ProjectId,
     /// Its name, unique in the project.
     pub name: String,
-    /// Where it stands.
     pub datacenter: String,
-    /// Its operator's marks.
     pub labels: BTreeMap<String, String>,
-    /// What it offers.
     pub capacity: Resources,
-    /// What it offers of countable resources.
+    /// Countable resources.
     pub countables: BTreeMap<String, u32>,
-    /// What it can execute with.
+    /// Drivers.
     pub drivers: Vec<DriverStatus>,
     /// Processor architecture.
     pub arch: String,
@@ -60,15 +55,15 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Of something on it nobody knows what it has reserved: it takes nothing new.
+    /// A reservation on it is unreadable, so it accepts no new tasks.
     pub fn hides_what_is_taken(&mut self) {
         if self.intake == Intake::Open {
             self.intake = Intake::Cordoned;
         }
-        self.warnings.push("what a task on it has reserved can't be read by this master".to_owned());
+        self.warnings.push("this master cannot read what a task on it has reserved".to_owned());
     }
 
-    /// What it looks like from outside.
+    /// State as users see it.
     pub fn state(&self, now: Time) -> WorkerState {
         WorkerState::of(self.offline_since, self.intake, now)
     }

@@ -1,4 +1,4 @@
-//! The line that is being written, as a terminal keeps it: cells and a cursor.
+//! The current line of a terminal: cells and a cursor.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ impl OpenLine {
         self.at_micros.is_some()
     }
 
-    /// Writes a character over what is there.
+    /// Overwrites the character at the cursor.
     pub fn print(&mut self, char: char, pen: Pen, stream: Stream, link: Option<&Arc<str>>) {
         let column = self.column;
         self.column += 1;
@@ -111,7 +111,7 @@ impl OpenLine {
         Cell { char: ' ', look: self.looks.len() as u32 - 1 }
     }
 
-    /// The line as it stands; afterwards this is the next one, empty.
+    /// The current line; resets to an empty one.
     pub fn finish(&mut self, ended_by: Stream) -> Line {
         let has = |stream| self.cells.iter().any(|cell| self.looks[cell.look as usize].stream == stream);
         let origin = match (has(Stream::Stdout), has(Stream::Stderr), ended_by) {

@@ -1,4 +1,4 @@
-//! The 256 colours of terminals, and the style sheet that shows them readably on a light and on a dark page.
+//! The 256 terminal colours, and the style sheet for light and dark pages.
 
 use std::fmt::Write;
 
@@ -70,8 +70,7 @@ pub(super) fn on(background: u8, wanted: Option<u8>) -> u8 {
     wanted.filter(is_readable).unwrap_or_else(|| readable_on(background))
 }
 
-/// Rules for the classes that tokens have: `f0`…`f255` text on the page, `p0`… text on a background of its own, `g0`…
-/// backgrounds.
+/// Rules for token classes: `f0`…`f255` text on the page, `p0`… text on a token's background, `g0`… backgrounds.
 pub fn stylesheet() -> String {
     let mut css = String::from("/* Made by render/palette.rs. */\n");
     for index in 0..=255 {

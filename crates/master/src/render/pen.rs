@@ -1,4 +1,4 @@
-//! What characters look like: the graphic rendition that a stream has selected.
+//! The graphic rendition (SGR) of a stream.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use vte::Params;
 
 use super::palette;
 
-/// A colour, or none: then it is that of the page.
+/// A colour; none is the page's.
 pub(super) type Color = Option<u8>;
 
 /// How the next characters look.
@@ -27,7 +27,7 @@ impl Pen {
     pub fn select(&mut self, params: &Params) {
         let mut params = params.iter();
         while let Some(param) = params.next() {
-            // Colours come as `38;5;n` or as `38:5:n`: in parameters of their own, or in parts of one.
+            // Colours come as `38;5;n` or `38:5:n`: as separate parameters, or as subparameters.
             let mut following = || params.next().and_then(|param| param.first().copied());
             match param {
                 [38, rest @ ..] => self.foreground = color(rest, &mut following).unwrap_or(self.foreground),
@@ -67,8 +67,8 @@ impl Pen {
         }
     }
 
-    /// The style classes. `f…` are colours on the page's own background, made readable there; `p…` are the same as the
-    /// output meant them, on a background of its own: `g…`.
+    /// The style classes. `f…` are colours on the page's background, adjusted for readability; `p…` are unadjusted
+    /// colours on a token's background `g…`.
     pub fn class(self) -> String {
         let mut class = String::new();
         let mut add = |name: &str| {

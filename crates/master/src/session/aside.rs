@@ -1,5 +1,5 @@
-//! What a session needs the database for, beside the write batcher: done aside, so that reading goes on and heartbeats are
-//! answered however long that takes. In the order in which it came.
+//! Database work of a session beside the write batcher, done separately and in order, so that reading and
+//! heartbeats continue however long it takes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,13 +15,13 @@ use super::{Session, SessionEnd};
 use crate::live::LiveOutput;
 use crate::store::StoreError;
 
-/// So much waits at most; a worker that wants more at once is told to come again.
+/// Queue limit; beyond it the worker is told to reconnect.
 const MAX_WAITING: usize = 4_096;
 /// Waits between tries while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(2);
 
-/// The way to what is done aside. It ends with the session.
+/// A handle for separate database work; ends with the session.
 pub(super) struct Aside {
     tasks: mpsc::Sender<Task>,
     /// Attempts that this master does not know and asks the store for, and where their output ended that was let go.
@@ -35,7 +35,6 @@ enum Task {
     Drivers(Vec<DriverStatus>),
     /// Output of an attempt that this master does not know.
     Output(AttemptRef),
-    /// The end of one.
     Ended(Box<Ended>),
 }
 
@@ -57,7 +56,7 @@ impl Aside {
         self.send(Task::Drivers(drivers))
     }
 
-    /// Lets output go of an attempt that this master does not know: once it does, what is missing is asked for again.
+    /// Drops output of an attempt unknown to this master; once it is known, missing output is requested again.
     pub fn output(&self, attempt: AttemptRef, end: u64) -> Result<(), SessionEnd> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = !asked.contains_key(&attempt);
@@ -71,9 +70,9 @@ impl Aside {
     }
 
     fn send(&self, task: Task) -> Result<(), SessionEnd> {
-        self.tasks.try_send(task).map_err(|_| {
-            SessionEnd::Disconnected("the worker asks for more than can be looked up now".to_owned())
-        })
+        self.tasks
+            .try_send(task)
+            .map_err(|_| SessionEnd::Disconnected("the worker has too many requests pending".to_owned()))
     }
 }
 
@@ -104,13 +103,13 @@ impl Worker {
                 let live = self.open(attempt).await?;
                 let end = self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
                 let end = end.unwrap_or_default();
-                // Without: of a job that was deleted, or of somebody else's attempt. There will never be a place for it.
+                // Unknown: of a deleted job, or of another worker's attempt. It can never be stored.
                 if let Some(live) = live {
                     if !live.has_ended() {
                         self.want(&live);
                         return Ok(());
                     }
-                    // Closed is closed. The worker is told to forget it.
+                    // The attempt is closed. The worker is told to forget it.
                     if end > live.received().bytes {
                         self.note(attempt, OUTPUT_AFTER_END).await;
                     }

@@ -1,4 +1,4 @@
-//! Whether what a worker says makes sense: the range of each number, time and text of each message.
+//! Checks the range of every number, time and text of a worker's messages.
 //!
 //! Every message is taken apart here field by field, so that a new field does not compile until its range is decided.
 //!
@@ -235,14 +235,14 @@ fn check_held(held: &[HeldAttempt]) -> Result<(), SessionEnd> {
 fn check_attempt(attempt: AttemptRef) -> Result<(), SessionEnd> {
     match attempt.task.0 > 0 && attempt.attempt > 0 && i32::try_from(attempt.attempt).is_ok() {
         true => Ok(()),
-        false => Err(SessionEnd::protocol(format!("there is no attempt {attempt}"))),
+        false => Err(SessionEnd::protocol(format!("no such attempt: {attempt}"))),
     }
 }
 
 fn check_signal(signal: i32) -> Result<(), SessionEnd> {
     match (1..=64).contains(&signal) {
         true => Ok(()),
-        false => Err(SessionEnd::protocol(format!("there is no signal {signal}"))),
+        false => Err(SessionEnd::protocol(format!("no such signal: {signal}"))),
     }
 }
 

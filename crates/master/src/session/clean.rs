@@ -1,4 +1,4 @@
-//! What a worker says in words or numbers, made fit to be stored and shown.
+//! Sanitises text and numbers of a worker for storage and display.
 
 use gaffer_domain::constraint::is_resource_name;
 use gaffer_domain::visible::spoils_a_line;
@@ -18,7 +18,7 @@ const MAX_PORTS: usize = 64;
 /// A hello in which every text is fit to be stored and shown.
 pub(super) fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
     hello.name = clean(&hello.name, MAX_NAME_CHARS).trim().to_owned();
-    // A name that is a number could not be told from one.
+    // A numeric name could be mistaken for a number.
     if hello.name.is_empty() || hello.name.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(SessionEnd::protocol("a worker's name must have a letter in it (GAFFER_WORKER_NAME)"));
     }
@@ -28,7 +28,7 @@ pub(super) fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
     if hello.countables.len() > MAX_COUNTABLES || !hello.countables.keys().all(|name| is_resource_name(name))
     {
         return Err(SessionEnd::protocol(
-            "the hello has too many countable resources, or one with an odd name",
+            "the hello has too many countable resources, or one with an invalid name",
         ));
     }
     if hello.capacity.memory.get() > i64::MAX as u64 || hello.capacity.disk.get() > i64::MAX as u64 {
@@ -54,7 +54,7 @@ pub(super) fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
 
 pub(super) fn cleaned_drivers(mut drivers: Vec<DriverStatus>) -> Result<Vec<DriverStatus>, SessionEnd> {
     if drivers.len() > MAX_DRIVERS {
-        return Err(SessionEnd::protocol("the worker speaks of too many drivers"));
+        return Err(SessionEnd::protocol("the worker reports too many drivers"));
     }
     for driver in &mut drivers {
         driver.detail = driver.detail.as_ref().map(|detail| clean(detail, MAX_TEXT_CHARS));

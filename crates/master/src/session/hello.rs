@@ -1,5 +1,5 @@
-//! The beginning of a session: the hello is read and checked, the worker registered, differences repaired, the welcome
-//! made. The database may take its time for that: what fails for now is tried again while the worker waits.
+//! The beginning of a session: reads and checks the hello, registers the worker, repairs differences, sends the
+//! welcome. Temporary database errors are retried while the worker waits.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::store::keys::KeyHolder;
 use crate::store::places::{BeforeHello, KnownPlace};
 use crate::store::workers::Registered;
 
-/// A worker has so long to say hello.
+/// Timeout of the hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Waits between tries while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -34,7 +34,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(1);
 /// Reads the hello.
 pub(super) async fn begin(source: &mut Source) -> Result<Hello, SessionEnd> {
     let first = tokio::time::timeout(HELLO_TIMEOUT, next_frame(source)).await;
-    let first = first.map_err(|_| SessionEnd::protocol("there was no hello within 10 seconds"))??;
+    let first = first.map_err(|_| SessionEnd::protocol("no hello within 10 seconds"))??;
     let Frame::Control(messages) = first else {
         return Err(SessionEnd::protocol("the first frame must be a hello"));
     };
@@ -67,15 +67,15 @@ pub(super) async fn register(
     let identity: [u8; 32] = Sha256::digest(hello.identity.as_bytes()).into();
     control.hub.may_say_hello(identity).map_err(|wait| {
         let wait = wait.as_secs() + 1;
-        SessionEnd::protocol(format!("this worker connects too often; it may again in {wait} s"))
+        SessionEnd::protocol(format!("this worker connects too often; retry in {wait} s"))
     })?;
     let turn = control.arrivals.turn(identity).await;
     let place = Place { boot_id: hello.boot_id.clone(), ..hello.place.clone() };
     let known = let_in(control, key.project, &identity, &hello.name, &place).await?;
     let register = || control.store.worker_hello(key.project, key.key, session, &identity, hello);
-    let registered = in_turn(control, register)
-        .await?
-        .ok_or_else(|| SessionEnd::protocol("this worker's identity or name belongs to somebody else"))?;
+    let registered = in_turn(control, register).await?.ok_or_else(|| {
+        SessionEnd::protocol("the identity or name of this worker belongs to another worker")
+    })?;
     tracing::info!(
         worker = %registered.name, id = %registered.id, version = %hello.version, held = hello.held.len(),
         new = registered.is_new, "worker connected"
@@ -86,8 +86,7 @@ pub(super) async fn register(
     Ok((registered, turn))
 }
 
-/// Whether this worker is the one that its identity says, and has the name to itself that a lost one had. Gives where it
-/// was before.
+/// Whether this worker is the one of its identity, and may take the name of a lost one. Returns its earlier place.
 async fn let_in(
     control: &Control,
     project: ProjectId,
@@ -118,7 +117,7 @@ async fn admit(
     if let Err(duplicate) = arrivals::admit(&control.store, known, place, is_well).await? {
         tracing::warn!(
             worker = %duplicate.holder_name, relation = ?duplicate.relation, host = place.host,
-            "a copy of a worker's data directory was started elsewhere; the worker keeps its place"
+            "a copy of a worker's data directory was started elsewhere; the connected worker keeps its identity"
         );
         if control.arrivals.is_news(duplicate.holder) {
             let event = duplicate.event(place);
@@ -135,7 +134,7 @@ async fn admit(
     Ok(Ok(()))
 }
 
-/// Repairs what worker and database disagree on; says how much of each held attempt's output is stored.
+/// Repairs differences between worker and database; returns how much output of each held attempt is stored.
 pub(super) async fn welcome(
     control: &Control,
     handle: &SessionHandle,
@@ -145,7 +144,7 @@ pub(super) async fn welcome(
     let compared =
         control.write_batcher.reconcile_hello(registered.id, held_of(held), registered.rebooted).await;
     if !compared.map_err(|_| shutting_down())? {
-        let why = "the database took too long to say what the worker should hold";
+        let why = "the database took too long to list the worker's attempts";
         return Err(SessionEnd::Disconnected(why.to_owned()));
     }
     if registered.rebooted {
@@ -157,7 +156,7 @@ pub(super) async fn welcome(
     control.clocks.welcomed(registered.id);
     // It renews the worker's leases, too.
     if !control.store.leadership().is_trusted() {
-        return Err(SessionEnd::Disconnected("this master does not know whether it still leads".to_owned()));
+        return Err(SessionEnd::Disconnected("this master cannot confirm that it still leads".to_owned()));
     }
     let stored = open.iter().map(|live| {
         live.session_begins();
@@ -188,7 +187,7 @@ async fn in_turn<T, F: Future<Output = Result<T, StoreError>>>(
             Ok(answer) => return Ok(answer),
             Err(_) if control.shutdown.is_cancelled() => return Err(shutting_down()),
             Err(StoreError::Unavailable(error)) => {
-                tracing::debug!(%error, "a worker waits for the database");
+                tracing::debug!(%error, "a worker's hello waits for the database");
             }
             Err(error) => return Err(SessionEnd::Disconnected(error.to_string())),
         }

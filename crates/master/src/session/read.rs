@@ -1,4 +1,4 @@
-//! The side of a session that reads: takes what the worker says to the write batcher, the hub and the store.
+//! The reading side of a session: passes messages to the write batcher, the hub and the store.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +21,6 @@ use crate::hub::Goodbye;
 use crate::live::{Arrival, Found};
 use crate::write_batcher::NotTaken;
 
-/// What a frame holds.
 pub(super) enum Frame {
     Control(Vec<ToMaster>),
     Output(Bytes),
@@ -59,7 +58,7 @@ pub(super) async fn read(
             frame = tokio::time::timeout(SILENCE_LIMIT.to_std(), next_frame(&mut source)) => frame,
         };
         let handled = match frame {
-            Err(_) => Err(SessionEnd::Disconnected(format!("nothing was heard for {SILENCE_LIMIT}"))),
+            Err(_) => Err(SessionEnd::Disconnected(format!("the worker was silent for {SILENCE_LIMIT}"))),
             Ok(Err(end)) => Err(end),
             Ok(Ok(Frame::Nothing)) => Ok(()),
             Ok(Ok(Frame::Output(frame))) => reader.output(frame),
@@ -139,12 +138,12 @@ impl Reader<'_> {
         };
         let received = live.received();
         if ended.output_bytes > received.bytes {
-            // Sent before the worker heard of a gap: it comes again, after what is missing.
+            // Sent before the worker knew of a gap: it is repeated after the missing part.
             if live.has_told_gap() {
                 return Ok(());
             }
             return Err(SessionEnd::protocol(format!(
-                "the end of attempt {attempt} speaks of {} bytes of output, only {} have arrived",
+                "the end of attempt {attempt} reports {} bytes of output, but only {} arrived",
                 ended.output_bytes, received.bytes
             )));
         }

@@ -1,6 +1,6 @@
-//! What a worker says that is written to the database at once, beside the ends of its attempts: notes, drivers, ends that
-//! come too late. Each has a rate; what comes faster waits here, where the last word replaces the one before it, and is
-//! written as soon as the rate allows.
+//! Messages that are written to the database directly, beside ends of attempts: notes, drivers, late ends. Each
+//! kind has a rate; what exceeds it waits here, a newer message replaces the older one, and it is written when the
+//! rate allows.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -108,7 +108,7 @@ impl Reports {
         self.wake.notify_one();
     }
 
-    /// The end of an attempt that is over, if it may be recorded now; else it waits, and is not acknowledged before that.
+    /// The late end of an attempt, if its rate allows; otherwise it waits unacknowledged.
     pub fn late_end(&self, ended: Box<Ended>, received: ReceivedOutput) -> Option<Box<Ended>> {
         let mut inner = self.lock();
         let is_first = !inner.waiting.late_ends.contains_key(&ended.attempt);

@@ -1,4 +1,4 @@
-//! The side of a session that writes: what is queued for the worker, and the goodbye.
+//! The writing side of a session: queued messages, and the goodbye.
 
 use std::time::Duration;
 
@@ -13,11 +13,10 @@ use crate::hub::{Goodbye, SessionHandle};
 /// A frame that can't be written within this time ends the session: its worker does not read. Frames are short, so even
 /// a slow connection takes one in a few seconds.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a worker that waits for its welcome is told that it is being seen to.
+/// Interval of keepalives to a worker that waits for its welcome.
 const PATIENCE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Sends what is queued, as many messages in a frame as it takes, until the session is to end. Ends it itself if the
-/// worker does not read.
+/// Sends queued messages in full frames until the session ends. Ends the session if the worker does not read.
 pub(super) async fn write(
     mut sink: Sink,
     welcome: ToWorker,
@@ -31,7 +30,7 @@ pub(super) async fn write(
             // The other side of the session hears of it, too.
             Ok(Err(_)) => return,
             Err(_) => {
-                handle.end(GoodbyeCode::TooSlow, "the worker has read nothing for 30 seconds");
+                handle.end(GoodbyeCode::TooSlow, "the worker has not read for 30 seconds");
                 return;
             }
         }
@@ -63,8 +62,7 @@ pub(super) async fn say_goodbye(
     }
 }
 
-/// Waits for what a worker waits for, and sends empty frames meanwhile, so that it goes on waiting. Ends when the worker
-/// is gone.
+/// Waits for a result and sends empty frames meanwhile. Ends when the worker disconnects.
 pub(super) async fn meanwhile_patience<T>(
     sink: &mut Sink,
     work: impl Future<Output = Result<T, SessionEnd>>,
@@ -80,7 +78,7 @@ pub(super) async fn meanwhile_patience<T>(
     };
     let gone = async {
         reassure.await;
-        SessionEnd::Disconnected("the worker did not wait for its welcome".to_owned())
+        SessionEnd::Disconnected("the worker closed the connection before the welcome".to_owned())
     };
     tokio::select! {
         done = work => done,

@@ -1,4 +1,4 @@
-//! Classes of tasks, read once and kept while they are in use: they never change.
+//! A cache of task classes, which never change.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,13 +17,10 @@ const BYTES_BESIDE_NEEDS: usize = 256;
 /// What tasks have in common that the scheduler looks at together.
 #[derive(Debug, Clone)]
 pub struct SchedulingClass {
-    /// Whose tasks they are.
     pub project: ProjectId,
-    /// Who submitted them.
     pub owner: String,
     /// Their priority.
     pub priority: i16,
-    /// What they need.
     pub needs: Requirements,
 }
 

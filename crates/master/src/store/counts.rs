@@ -1,4 +1,4 @@
-//! How many tasks of a definition are in which state, as kept with the definition.
+//! Counters of tasks by state, stored with each definition.
 
 use gaffer_domain::job::TaskCounts;
 use sqlx::FromRow;

@@ -1,4 +1,4 @@
-//! What the database refused: set aside, listed, tried again, deleted.
+//! Dead letters: insert, list, retry, delete.
 
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};
 use gaffer_protocol::output::{EncodedChunk, Encoding};
@@ -14,17 +14,13 @@ use crate::records::LetterKind;
 /// Something that is to be set aside.
 #[derive(Debug)]
 pub struct DeadLetter {
-    /// What it is about; the attempt is 0 if it is about the task.
+    /// Its task; the attempt is 0 if it is about the task.
     pub attempt: AttemptRef,
-    /// Who sent it.
     pub worker: Option<WorkerId>,
-    /// What was sent.
     pub body: Body,
-    /// What the database said.
     pub reason: String,
 }
 
-/// What was sent.
 #[derive(Debug)]
 pub enum Body {
     /// Output.
@@ -99,7 +95,7 @@ impl Store {
 }
 
 impl ReadStore {
-    /// What is set aside in a project, or of one job of it, the oldest first.
+    /// Dead letters of a project, or of one job, oldest first.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -163,8 +159,8 @@ impl ReadStore {
 }
 
 impl WriteStore {
-    /// Puts output that was set aside where it belongs. Returns its job if the database takes it now; none if it still
-    /// refuses it, or if there is no such output.
+    /// Restores refused output. Returns its job if the database accepts it now; none if it is refused again, or not
+    /// found.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -208,14 +204,14 @@ impl WriteStore {
         )
         .bind(row.task_id)
         .bind(row.attempt)
-        .bind(format!("dead letter {id}: {} bytes of output are back in their place", row.payload_bytes))
+        .bind(format!("dead letter {id}: {} bytes of output restored", row.payload_bytes))
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
         Ok(row.job_id.map(JobId))
     }
 
-    /// Deletes something that was set aside. False if there is no such thing in that project.
+    /// Deletes a dead letter. False if it is not in that project.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -1,4 +1,4 @@
-//! Deleting a job: the job itself at once, what belonged to it in slices.
+//! Deletes jobs: the job row at once, everything else in batches.
 
 use gaffer_domain::job::JobState;
 use gaffer_domain::{JobId, ProjectId};
@@ -13,19 +13,19 @@ const SLICE_EVENTS: i64 = 5_000;
 /// On a slow database a slice is halved down to this part of it.
 const SMALLEST_SHARE: i64 = 512;
 
-/// What became of a wish to delete a job.
+/// The outcome of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
-    /// It is gone.
+    /// Deleted.
     Yes,
     /// It is not over yet.
     NotOver(JobState),
-    /// There is no such job in that project.
+    /// Not found in that project.
     Unknown,
 }
 
 impl WriteStore {
-    /// Deletes a job that is over. Nobody sees it any more; what belonged to it is removed by [`Store::deletion_slice`].
+    /// Deletes a job that has ended. It disappears at once; [`Store::deletion_slice`] removes its tasks and output.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -55,7 +55,7 @@ impl WriteStore {
         )
         .bind(project.0)
         .bind(actor)
-        .bind(format!("job {job} and all that belonged to it"))
+        .bind(format!("job {job} with its tasks, output and history"))
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
@@ -64,8 +64,8 @@ impl WriteStore {
 }
 
 impl Store {
-    /// Removes one slice of what belonged to a deleted job; returns how many rows that were, or none if nothing is left of
-    /// any. A task goes after its output, so that what is left can be found after an interruption.
+    /// Deletes one batch of a deleted job's rows; returns their number, or none if nothing is left. A task is deleted
+    /// after its output, so that the rest can be found after an interruption.
     ///
     /// # Errors
     /// When the database does not answer; the slice is then still there.

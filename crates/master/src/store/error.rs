@@ -1,4 +1,4 @@
-//! What a failed call to the database means: whose fault it is decides what may be done about it.
+//! Classifies database errors: whose fault an error is decides how to handle it.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,9 +8,9 @@ use sqlx::Error as SqlxError;
 /// A call to the database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database can't be reached, or refuses what is fine: it is down, in recovery, read-only, out of space; the role
-    /// is locked or lacks a privilege; the schema is not ours. The same call will work once that has been put right.
-    /// Whether it took effect is unknown.
+    /// The database is unavailable or refuses valid requests: down, in recovery, read-only, full; the role is locked
+    /// or lacks a privilege; a foreign schema. The same call succeeds once that is fixed. Whether it took effect is
+    /// unknown.
     #[error("the database is not available: {0}")]
     Unavailable(#[source] SqlxError),
     /// A statement took longer than it may: there was too much to do in it, or the database is slow. Nothing changed.
@@ -26,7 +26,7 @@ pub enum StoreError {
     #[error("another master leads now")]
     NotLeader,
     /// A stored row can't be read: it is damaged, or a newer version wrote it. Other rows are not concerned.
-    #[error("the database holds something unexpected: {0}")]
+    #[error("unexpected data in the database: {0}")]
     Unreadable(String),
 }
 
@@ -52,7 +52,7 @@ impl From<SqlxError> for StoreError {
                 let code = database.code().map(|code| code.into_owned()).unwrap_or_default();
                 of_state(&code)(E::Database(database))
             }
-            // Connections, pools, TLS, protocol: nothing of that says anything about the data.
+            // Connections, pools, TLS and protocol errors say nothing about the data.
             error => StoreError::Unavailable(error),
         }
     }
@@ -61,8 +61,8 @@ impl From<SqlxError> for StoreError {
 /// `read_only_sql_transaction`
 const READ_ONLY: &str = "25006";
 
-/// What a SQLSTATE means (PostgreSQL documentation, appendix A). What is not known to be about the statement's data or
-/// about time is about the world.
+/// Classifies a SQLSTATE (PostgreSQL documentation, appendix A). Codes that are not known to concern the
+/// statement's data or its duration count as unavailability.
 fn of_state(code: &str) -> fn(SqlxError) -> StoreError {
     match code {
         "57014" => StoreError::TooSlow,

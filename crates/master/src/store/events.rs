@@ -1,4 +1,4 @@
-//! History as it is read.
+//! Reads the history.
 
 mod settled;
 
@@ -31,7 +31,7 @@ impl FromRow<'_, PgRow> for Event {
 pub struct EventsAfter {
     /// In the order of their numbers. A follower that continues from the last of them misses none.
     pub events: Vec<Event>,
-    /// There are newer ones that can't be shown yet: somebody who has a number below theirs is still writing.
+    /// Newer events exist but are not settled: a transaction with a lower number is still open.
     pub is_held_back: bool,
 }
 
@@ -81,8 +81,7 @@ impl ReadStore {
         self.event_list(project, job, (0, before.unwrap_or(i64::MAX)), "DESC", limit).await
     }
 
-    /// The oldest events of a project, or of one job of it, above this number, oldest first. Ends before the first that
-    /// may still be under way.
+    /// The oldest events after a number, of a project or of one job. Ends before the first unsettled one.
     ///
     /// # Errors
     /// When the database does not answer.

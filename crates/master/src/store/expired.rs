@@ -1,4 +1,4 @@
-//! Deletes what nobody can use any more: old sign-in links, browser sessions and idempotency keys.
+//! Deletes expired sign-in links, browser sessions and idempotency keys.
 
 use super::{Store, StoreError};
 

@@ -1,4 +1,4 @@
-//! Reads what other versions may have stored: what can't be understood is left out, and takes nothing along.
+//! Reads data that other versions may have stored; unreadable parts are omitted.
 
 use std::str::FromStr;
 
@@ -21,7 +21,7 @@ pub(super) fn understood<T: DeserializeOwned>(what: &str, stored: Option<Value>)
     match T::deserialize(&stored) {
         Ok(value) => Some(value),
         Err(error) => {
-            tracing::warn!(%error, "a stored {what} can't be read and is left out");
+            tracing::warn!(%error, "cannot read a stored {what}; leaving it out");
             None
         }
     }
@@ -54,8 +54,8 @@ pub(super) fn entries<T: DeserializeOwned, C: FromIterator<(String, T)>>(stored:
 }
 
 impl ReadStore {
-    /// The needs of a class, as they are stored or, if this version can't read that, as the specification of a job with
-    /// an unfinished task in it says; none if there is no such job, or that can't be read either.
+    /// The requirements of a class, as stored, or derived from the specification of a job with an unfinished task in
+    /// it; none if that is missing or unreadable, too.
     pub(super) async fn class_needs(
         &self,
         class: i64,

@@ -1,4 +1,4 @@
-//! Jobs: accepting, listing, deleting them.
+//! Jobs: insert, list, delete.
 
 use std::collections::BTreeMap;
 
@@ -22,15 +22,13 @@ use crate::records::Job;
 /// A job to be accepted.
 #[derive(Debug)]
 pub struct NewJob<'a> {
-    /// Whose it is.
     pub project: ProjectId,
-    /// What is to be done.
+    /// The specification.
     pub spec: &'a JobSpec,
-    /// Who submits it.
     pub created_by: &'a str,
     /// The job that it repeats.
     pub rerun_of: Option<JobId>,
-    /// The client's name for this request, and the hash of what it asked for.
+    /// The idempotency key, and the hash of the request.
     pub idempotency: Option<(&'a str, [u8; 32])>,
 }
 
@@ -45,7 +43,6 @@ pub enum Submitted {
     KeyReused,
 }
 
-/// Which jobs to list.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
     /// Only those in one of these states; empty means any.
@@ -162,7 +159,7 @@ impl WriteStore {
         .bind(match (spec.task_count(), new.rerun_of) {
             (1, None) => "1 task".to_owned(),
             (n, None) => format!("{n} tasks"),
-            (n, Some(of)) => format!("{n} tasks, a repeat of job {of}"),
+            (n, Some(of)) => format!("{n} tasks, a rerun of job {of}"),
         })
         .execute(&mut *tx)
         .await?;
@@ -204,8 +201,7 @@ impl ReadStore {
 }
 
 impl Store {
-    /// The unfinished jobs of which some tasks may still have to be stopped, or have their dependencies settled: what a
-    /// master that ended in the middle of it has left.
+    /// Unfinished jobs with pending stops or dependency updates, left by an earlier master.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -226,7 +222,7 @@ impl ReadStore {
     pub(super) async fn with_counts(&self, rows: Vec<JobRow>) -> Result<Vec<Job>, StoreError> {
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let counts = self.job_counts(&ids).await?;
-        // What is over needs no reading; the rest is read once and kept.
+        // Ended jobs need no specification; others are cached.
         let unfinished = rows.iter().filter(|row| row.finished_at.is_none());
         let unfinished: Vec<JobId> = unfinished.map(|row| JobId(row.id)).collect();
         let specs = self.specs(&unfinished).await?;
@@ -310,7 +306,7 @@ pub struct WaitingDefinition {
     pub blocked: i64,
 }
 
-/// Takes an idempotency key for a new job. If it is taken already, says what it was taken for.
+/// Claims an idempotency key for a new job. If it exists, returns what it was used for.
 async fn idempotency_claim(
     tx: &mut PgConnection,
     project: ProjectId,

@@ -1,4 +1,4 @@
-//! What is read once and kept, up to a size in bytes; what came first goes first.
+//! A cache limited in bytes; the oldest entry is evicted first.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -25,7 +25,7 @@ impl<K: Copy + Eq + Hash, V> Kept<K, V> {
         self.values.iter().map(|(key, (value, _))| (*key, value))
     }
 
-    /// Keeps a value of about so many bytes, in place of one that has the same key.
+    /// Inserts a value of about this many bytes; replaces an existing one.
     pub fn put(&mut self, key: K, value: V, bytes: usize) {
         match self.values.insert(key, (value, bytes)) {
             Some((_, before)) => self.bytes -= before,

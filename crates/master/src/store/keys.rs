@@ -1,4 +1,4 @@
-//! API keys: kept as hashes, found by their hash.
+//! API keys, stored and looked up by hash.
 
 use gaffer_domain::{ProjectId, Time};
 use sqlx::postgres::PgRow;
@@ -11,15 +11,12 @@ use crate::records::{Key, KeyKind};
 /// A key that is to be kept.
 #[derive(Debug, Clone, Copy)]
 pub struct NewKey<'a> {
-    /// Whose it is; a worker key is nobody's.
+    /// Its user; none for a worker key.
     pub user_id: Option<i64>,
-    /// Whom it lets in.
+    /// Kind of the key.
     pub kind: KeyKind,
-    /// What it is for.
     pub name: &'a str,
-    /// How the key begins.
     pub prefix: &'a str,
-    /// Its hash.
     pub sha256: &'a [u8; 32],
     /// How long it is good for; none means until it is revoked.
     pub expires_in_seconds: Option<u64>,
@@ -28,15 +25,14 @@ pub struct NewKey<'a> {
 /// What a valid key allows.
 #[derive(Debug, Clone)]
 pub struct KeyHolder {
-    /// The key's number.
     pub key: i64,
     /// The one project it is good for.
     pub project: ProjectId,
-    /// Whom it lets in.
+    /// Kind of the key.
     pub kind: KeyKind,
     /// What the key is for.
     pub name: String,
-    /// Whose it is; a worker key is nobody's.
+    /// Its user; none for a worker key.
     pub user: Option<String>,
     /// Number of that user.
     pub user_id: Option<i64>,
@@ -47,7 +43,7 @@ pub struct KeyHolder {
 /// Why a key is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyRefusal {
-    /// Nobody ever made such a key.
+    /// Unknown key.
     Unknown,
     /// It was revoked.
     Revoked,

@@ -1,7 +1,7 @@
-//! The row that says which master leads, and the lock of its connection.
+//! The leadership row, and the leader's advisory lock.
 //!
-//! The row decides. The lock only tells sooner that a leader's process is gone: a server may keep it for a connection that
-//! is dead, and drop it under one that lives. It also keeps out masters of versions that know no row.
+//! The row decides. The lock only shows earlier that a leader's process is gone: a server may hold it for a dead
+//! connection, or drop it under a live one. It also keeps out masters of versions without the row.
 
 use gaffer_domain::quantity::Span;
 use sqlx::postgres::PgConnectOptions;
@@ -40,7 +40,6 @@ pub struct LeaderRow {
 }
 
 impl LeaderRow {
-    /// The leader's lease.
     pub fn lease(&self) -> Span {
         Span::from_millis(self.lease_millis.unsigned_abs())
     }
@@ -53,7 +52,7 @@ impl LeaderConnection {
     /// When the database does not answer, or the URL is invalid.
     pub async fn connect(url: &str) -> Result<LeaderConnection, StoreError> {
         let options: PgConnectOptions = url.parse()?;
-        // The server is to notice soon if this machine is gone.
+        // The server must detect a dead machine soon.
         let settings = [
             ("tcp_keepalives_idle", "5"),
             ("tcp_keepalives_interval", "2"),
@@ -80,7 +79,7 @@ impl LeaderConnection {
         }
     }
 
-    /// Takes the leader's lock, unless another connection has it. Says whether this one has it now.
+    /// Takes the leader's lock, unless another connection has it. Returns whether this one has it.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -104,9 +103,9 @@ impl LeaderConnection {
         Ok(())
     }
 
-    /// Begins a new term, if the row is still as it was `seen`. Waits for what the earlier leader has under way, and ends
-    /// its connections if that takes long: they may be ones whose other side is gone. Gives the number of the term; none if
-    /// somebody was faster, or if this has to be tried again.
+    /// Begins a new term, if the row is still as `seen`. Waits for open transactions of the earlier leader, and
+    /// terminates its connections if that takes long, because their clients may be gone. Returns the term; none if
+    /// another master was faster, or if this must be retried.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -155,7 +154,7 @@ impl LeaderConnection {
         .bind(TERM_LOCK)
         .fetch_one(&mut self.connection)
         .await?;
-        tracing::warn!(connections = ended, "ended what the earlier leader had under way in the database");
+        tracing::warn!(connections = ended, "ended database sessions of the earlier leader");
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! What workers are to take, who is removed, and which tasks may have to go elsewhere.
+//! Intake of workers (cordon, drain), their removal, and tasks that may have to move.
 
 use std::collections::BTreeSet;
 
@@ -13,13 +13,9 @@ use super::{Store, StoreError, WriteStore};
 /// A task that is placed on a worker, or was.
 #[derive(Debug, Clone, Copy)]
 pub struct Resident {
-    /// Which.
     pub task: TaskId,
-    /// Its present attempt.
     pub attempt: u32,
-    /// What it belongs to.
     pub definition: DefinitionRef,
-    /// Whose it is.
     pub project: ProjectId,
     /// Where it is; none if it has left and is placed nowhere yet.
     pub worker: Option<WorkerId>,
@@ -27,14 +23,14 @@ pub struct Resident {
     pub since: Time,
 }
 
-/// What became of the wish to remove a worker.
+/// The outcome of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
-    /// It is gone.
+    /// Removed.
     Removed,
     /// It is connected, and would be back at once.
     Connected,
-    /// It has so many attempts that are not known to be over.
+    /// It has this many live attempts.
     Busy(i64),
 }
 
@@ -167,8 +163,7 @@ impl WriteStore {
 }
 
 impl Store {
-    /// The tasks that are placed on workers that drain, connected or not, and are not on their way; those of one worker
-    /// together.
+    /// Tasks placed on draining workers, connected or not, that are not moving yet, grouped by worker.
     ///
     /// # Errors
     /// When the database does not answer.

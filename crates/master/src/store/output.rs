@@ -1,4 +1,4 @@
-//! Output at rest: chunks in, chunks out.
+//! Stored chunks of output.
 
 mod compact;
 mod orphans;
@@ -12,7 +12,6 @@ use super::{ReadStore, Store, StoreError};
 /// A chunk on its way into the database.
 #[derive(Debug, Clone)]
 pub struct ChunkRow {
-    /// The chunk.
     pub chunk: EncodedChunk,
     /// Output bytes in it.
     pub payload_bytes: u32,
@@ -31,18 +30,17 @@ pub struct OutputHead {
     pub lines: u64,
 }
 
-/// What is recorded of an attempt's output.
+/// The stored state of an attempt's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AttemptOutput {
-    /// How much is stored.
     pub stored: OutputHead,
     /// Its worker has reported the end, so nothing follows.
     pub ended: bool,
-    /// The attempt is over, as its worker says or as the master found.
+    /// The attempt has ended, as reported by its worker or declared by the master.
     pub over: bool,
 }
 
-/// What is known of the output of an attempt when its end is reported.
+/// The state of the output when the end is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReceivedOutput {
     /// Line ends in it.
@@ -51,7 +49,7 @@ pub struct ReceivedOutput {
     pub complete: Option<bool>,
 }
 
-/// Task, attempt, whether its worker reported the end, whether it is over, bytes and lines that are stored.
+/// Task, attempt, whether the worker reported the end, whether it has ended, stored bytes and lines.
 type RecordedRow = (i64, i32, bool, bool, Option<i64>, Option<i64>);
 
 #[derive(FromRow)]
@@ -100,7 +98,7 @@ pub(super) async fn chunks_insert(tx: &mut PgConnection, chunks: &[ChunkRow]) ->
 }
 
 impl Store {
-    /// What is recorded of the output of those of these attempts that are that worker's.
+    /// The stored output of those of these attempts that belong to the worker.
     ///
     /// # Errors
     /// When the database does not answer.

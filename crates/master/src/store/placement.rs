@@ -1,4 +1,4 @@
-//! What the scheduler reads: which classes of tasks wait, and which tasks of a class go first.
+//! What the scheduler reads: waiting classes, and the first tasks of a class.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,6 @@ use super::{ReadStore, Store, StoreError};
 /// A class of which at least one task waits.
 #[derive(Debug, Clone)]
 pub struct PendingClass {
-    /// Its number.
     pub id: i64,
     /// What its tasks have in common.
     pub of: Arc<SchedulingClass>,
@@ -24,9 +23,8 @@ pub struct PendingClass {
 /// A class of which tasks wait, with what people want to know of it.
 #[derive(Debug, Clone)]
 pub struct QueuedClass {
-    /// The class.
     pub class: PendingClass,
-    /// So many wait.
+    /// Number of waiting tasks.
     pub count: i64,
     /// The first job of which some wait, and its name.
     pub job: (JobId, String),
@@ -140,8 +138,8 @@ impl Store {
         Ok(rows.into_iter().filter_map(pending).collect())
     }
 
-    /// Of each of these classes the tasks that go first, of those that may be placed at `now`, at most so many of each;
-    /// without those of jobs that are known to be unreadable, or are in `except`.
+    /// For each class, its first tasks that may be placed at `now`, up to a number; without tasks of unreadable jobs
+    /// and of those in `except`.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -1,5 +1,4 @@
-//! Where workers are: told apart from their copies; and those that stay away: their names go to others, and in the end
-//! they are forgotten.
+//! Where workers are: detects copies, frees the names of lost workers, and finally removes these.
 
 use gaffer_domain::quantity::Span;
 use gaffer_domain::worker::WORKER_LOST_AFTER;
@@ -11,23 +10,21 @@ use sqlx::types::Json;
 use super::forms::understood;
 use super::{Store, StoreError};
 
-/// What is known before a hello.
+/// Known state before a hello.
 #[derive(Debug, Clone)]
 pub struct BeforeHello {
     /// The worker with this identity, if there is one in the project.
     pub known: Option<KnownPlace>,
-    /// The wanted name is that of another worker that is lost.
+    /// The requested name belongs to a lost worker.
     pub name_is_of_lost: bool,
 }
 
 /// A known worker and where it was.
 #[derive(Debug, Clone)]
 pub struct KnownPlace {
-    /// Its number.
     pub id: WorkerId,
-    /// Its name.
     pub name: String,
-    /// Where it was when it last said hello.
+    /// Its place at the last hello.
     pub place: Place,
 }
 
@@ -37,7 +34,7 @@ const LOST_AND_IDLE: &str = "w.removed_at IS NULL AND w.offline_since < now() - 
          AND tasks.state IN ('scheduled', 'running', 'stopping'))";
 
 impl Store {
-    /// What is known of the identity and of the name that a worker says hello with.
+    /// Known state of the identity and the name in a hello.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -146,8 +143,8 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the workers that have been away for so long and have nothing left: their names are free. Those that
-    /// connect again are back. Gives how many.
+    /// Removes workers that have been disconnected this long and have no attempts; their names become free. They
+    /// return if they reconnect. Returns their number.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -17,13 +17,13 @@ use crate::leadership::Leadership;
 
 /// How long one statement may take before the database gives it up.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same for one that only reads for somebody who looks.
+/// The same for readers.
 const READ_STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for sessions: when a whole fleet returns, its workers wait for about as long.
 const CONTROL_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same for readers: beyond that they are told to come back later.
+/// The same for readers, which are asked to retry later.
 const READ_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Unused connections are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -32,14 +32,14 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 const TRANSITION_CONNECTIONS: u32 = 3;
 const CONTROL_CONNECTIONS: u32 = 6;
 const WRITE_CONNECTIONS: u32 = 6;
-/// Of these, so many may be used by writes that take long; the others stay for checking keys and sessions.
+/// How many of these slow writes may use; the rest checks keys and sessions.
 const LARGE_WRITES: usize = 4;
 const READ_CONNECTIONS: u32 = 6;
 
 /// The connections of a master, each part with its own.
 #[derive(Debug, Clone)]
 pub struct Stores {
-    /// For the write batcher alone: transitions wait for nobody else's connection.
+    /// For the write batcher only, so that transitions never wait for a connection.
     pub transitions: Store,
     /// For sessions and loops.
     pub control: Store,
@@ -131,7 +131,7 @@ impl Store {
         Store(WriteStore { reads, leadership, large: Arc::new(Semaphore::new(LARGE_WRITES)) })
     }
 
-    /// The same, with what it remembers, over other connections.
+    /// The same store with its caches, over other connections.
     fn through(&self, pool: PgPool) -> WriteStore {
         let WriteStore { reads, leadership, large } = self.0.clone();
         WriteStore { reads: ReadStore { pool, ..reads }, leadership, large }

@@ -1,4 +1,4 @@
-//! Finding jobs: by an index where there is one, else among the latest, with the place to continue from.
+//! Searches jobs: by an index, or among the latest with a cursor for the rest.
 
 use gaffer_domain::job::JobState;
 use gaffer_domain::{JobId, ProjectId};
@@ -14,12 +14,11 @@ pub const MAX_SEARCHED: u32 = 15_000;
 /// Jobs with a label are all looked at, wherever they are, if they are no more than this.
 const MAX_LABELLED: i64 = 5_000;
 
-/// What was found.
 #[derive(Debug, Clone, Default)]
 pub struct JobsFound {
     /// Newest first.
     pub jobs: Vec<Job>,
-    /// The job after which to go on, if not all were looked at and too few were found.
+    /// The job after which to continue, if the search ended early.
     pub searched_to: Option<JobId>,
 }
 
@@ -176,7 +175,7 @@ impl ReadStore {
     /// # Errors
     /// When the database does not answer.
     pub async fn job_specs(&self, jobs: &[JobId], most_bytes: usize) -> Result<Vec<Value>, StoreError> {
-        /// A specification has up to a megabyte: so many are read together.
+        /// A specification can have one megabyte, so this many are read together.
         const TOGETHER: usize = 8;
         let (mut specs, mut bytes) = (Vec::new(), 0);
         for jobs in jobs.chunks(TOGETHER) {

@@ -1,7 +1,7 @@
-//! Specifications of jobs, read once and kept while they are in use: they never change.
+//! A cache of job specifications, which never change.
 //!
-//! One that this version can't read takes nobody along: a stand-in that says what is known of its tasks takes its place,
-//! so that the job is shown, what runs of it ends, and it can be stopped and deleted. Nothing of it is started.
+//! A specification that this version cannot read is replaced by a stand-in with what is known of its tasks: the job is
+//! shown, its running attempts end, and it can be stopped and deleted. Nothing of it is started.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -19,7 +19,7 @@ const MAX_KEPT_BYTES: usize = 64 << 20;
 /// What a specification takes beside that, and what a task of a stand-in takes, about.
 const BYTES_BESIDE_JSON: usize = 1_024;
 
-/// A specification as it is stored, or what stands in for one that this version can't read.
+/// A stored specification, or a stand-in for an unreadable one.
 #[derive(Debug, Clone)]
 pub struct StoredSpec {
     spec: Arc<JobSpec>,
@@ -32,7 +32,7 @@ impl StoredSpec {
         self.problem.as_deref()
     }
 
-    /// The specification, or what stands in for it, to be kept.
+    /// The specification, or its stand-in, to be cached.
     pub fn shared(&self) -> Arc<JobSpec> {
         self.spec.clone()
     }
@@ -49,7 +49,7 @@ impl StoredSpec {
     }
 }
 
-/// What is true of a stand-in, too: the names and numbers of the tasks, and what an end leads to.
+/// Valid for a stand-in, too: names and numbers of tasks, and what an end leads to.
 impl Deref for StoredSpec {
     type Target = JobSpec;
 
@@ -120,7 +120,7 @@ impl ReadStore {
 fn read(version: i16, stored: &str) -> Result<JobSpec, String> {
     let version = u16::try_from(version).unwrap_or(0);
     let value = &serde_json::from_str(stored).map_err(|error| error.to_string())?;
-    JobSpec::read_stored(version, value).map_err(|why| format!("its specification can't be read: {why}"))
+    JobSpec::read_stored(version, value).map_err(|why| format!("cannot read its specification: {why}"))
 }
 
 /// The specifications of several jobs. Jobs that do not exist are left out.
@@ -164,19 +164,14 @@ struct DefinitionRow {
     last: Option<i32>,
 }
 
-/// What stands in for the specification of a job that can't be used: its tasks by name and number, none of which is
-/// repeated or waits for what nobody knows.
+/// The stand-in for an unreadable specification: tasks by name and number, without retries and dependencies.
 pub(super) async fn spec_stand_in(
     cache: &SpecCache,
     connection: &mut PgConnection,
     job: JobId,
     problem: String,
 ) -> Result<StoredSpec, StoreError> {
-    tracing::error!(
-        job = job.0,
-        problem,
-        "nothing of a stored job can be started; it can be stopped and deleted"
-    );
+    tracing::error!(job = job.0, problem, "cannot start a stored job; it can be stopped and deleted");
     let row: Option<(String, String)> = sqlx::query_as("SELECT name, kind FROM jobs WHERE id = $1")
         .bind(job.0)
         .fetch_optional(&mut *connection)

@@ -1,4 +1,4 @@
-//! Tasks and attempts as they are read: for the API, for reconciling, for the sweeper. `transitions` changes them.
+//! Reads tasks and attempts, for the API, reconciliation and the sweeper. `transitions` changes them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -93,7 +93,7 @@ impl FromRow<'_, PgRow> for Attempt {
     }
 }
 
-/// How users address a task: `name`, or `name.index` where the definition stands for several.
+/// The address of a task: `name`, or `name.index` if the definition has several tasks.
 pub fn address(name: &str, index: u32, single: bool) -> String {
     match single {
         true => name.to_owned(),
@@ -132,9 +132,7 @@ pub struct TaskFilter {
 /// A live attempt on a worker that has been away for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overdue {
-    /// Which.
     pub attempt: AttemptRef,
-    /// Where.
     pub worker: WorkerId,
     /// How long it may be out of contact.
     pub lost_after: Span,
@@ -143,11 +141,10 @@ pub struct Overdue {
 /// A task that takes long to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Starting {
-    /// How to address it.
     pub address: String,
     /// Name of its worker.
     pub worker: String,
-    /// What the worker said last.
+    /// The worker's last message.
     pub note: String,
 }
 
@@ -158,7 +155,6 @@ pub struct Placed {
     pub position: usize,
     /// Name of the worker.
     pub worker: String,
-    /// How many tasks.
     pub count: i64,
     /// Since when the first of them is placed there.
     pub since: Time,
@@ -172,9 +168,9 @@ pub struct Placed {
 type PlacedRow = (i16, String, i64, Time, Option<Time>, Option<Time>);
 
 impl ReadStore {
-    /// Tasks that were placed and have not started, by definition and worker; the first few. With `silent_only`, those
-    /// left out of which the worker has said how far they are. Costs a look at each worker of the project, however large the
-    /// job is.
+    /// Placed tasks that have not started, by definition and worker, up to a number. With `silent_only`, without
+    /// those for which the worker has reported progress. Costs one lookup per worker of the project, however large
+    /// the job is.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -241,8 +237,8 @@ impl ReadStore {
             .await?)
     }
 
-    /// Tasks that were placed and have not started, of which the worker has said how far they are: those that it spoke
-    /// of last. Costs the same however large the job is: it is looked for among the latest notes.
+    /// Placed tasks that have not started and for which the worker has reported progress, latest first. Searches the
+    /// latest events, so the cost is independent of the job's size.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -353,8 +349,7 @@ impl Store {
         Ok(expected)
     }
 
-    /// What is needed to send these attempts to their worker once more; those that are not scheduled any more are left
-    /// out.
+    /// What is needed to resend starts of these attempts; attempts that are no longer scheduled are omitted.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -413,8 +408,8 @@ impl Store {
         Ok((due, next))
     }
 
-    /// Attempts that were placed before `placed_before`, or on workers that take nothing new, and have not started, oldest
-    /// first; and whether any other waits for its start.
+    /// Attempts placed before `placed_before`, or on workers that accept no new tasks, that have not started, oldest
+    /// first; and whether any other is queued.
     ///
     /// # Errors
     /// When the database does not answer.

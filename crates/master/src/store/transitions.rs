@@ -1,4 +1,4 @@
-//! The one place that changes tasks: a batch of events is applied to locked rows in a single transaction.
+//! The only code that changes tasks: applies a batch of events to locked rows in one transaction.
 //!
 //! Locks are taken on the rows of the jobs, in the order of their numbers; whoever holds a job's lock owns its tasks.
 //! What the batch leads to (commands to workers, acknowledgements) is returned and may be acted on: it is committed.
@@ -29,11 +29,12 @@ pub use batch::{
     StopResult, Unfinished,
 };
 
-/// What the history of an attempt says whose stored output has another checksum than its worker reported.
-const CHECKSUMS_DIFFER: &str = "the output is not what its worker read: the checksums differ";
+/// Event text for an attempt whose stored output has another checksum than its worker reported.
+const CHECKSUMS_DIFFER: &str =
+    "the stored output differs from what the worker read: the checksums do not match";
 
-/// The most tasks that one transaction changes because their job is stopped or their dependencies are decided; what is left
-/// is done in further ones, between which others have their turn.
+/// Maximum number of tasks that one transaction changes for a stop or for dependencies; the rest follows in further
+/// transactions, with others in between.
 pub const SLICE_TASKS: usize = 1_000;
 
 /// All rows that a batch touches, in memory while it is applied.
@@ -46,7 +47,7 @@ struct Work {
     tasks: HashMap<TaskId, TaskWork>,
     /// Jobs that another transaction holds.
     busy: BTreeSet<JobId>,
-    /// For jobs that are gone on with: where the last slice ended, and then where this one does.
+    /// For continued jobs: where the previous batch ended, then where this one ends.
     slices: BTreeMap<JobId, Option<Place>>,
     /// How many more tasks this transaction may change for the sake of large jobs.
     slice_room: usize,
@@ -175,8 +176,8 @@ impl Store {
 }
 
 impl Work {
-    /// Applies one event to one task, and what follows if its job is being stopped: a stop reaches a large job slice by
-    /// slice, and nothing of the job may begin anew meanwhile.
+    /// Applies one event to one task, with consequences if its job is stopping: a stop reaches a large job in
+    /// batches, and nothing of the job may start meanwhile.
     fn apply(&mut self, input: &Input, now: Time) -> Result<(), Rejected> {
         self.apply_one(input, now)?;
         let Some(work) = self.tasks.get(&input.task).filter(|work| work.task.state.can_be_stopped()) else {
@@ -271,7 +272,7 @@ impl Work {
             };
             job.reason = Some(Reason { code: reason.code, message });
         }
-        // In the transaction of the end: a note that came after it would be about an attempt that is over.
+        // In the transaction of the end, because a later event would be about an ended attempt.
         if let (Detail::End(_, received), Some(worker)) = (&input.detail, worker_before)
             && received.complete == Some(false)
         {
@@ -346,16 +347,16 @@ fn message_of(state: &TaskState, detail: &Detail) -> String {
     match state {
         TaskState::Blocked => String::new(),
         TaskState::Pending { after: Some(reason), .. } if reason.code == ReasonCode::Stopped => {
-            format!("{}; waits for another worker", reason.message)
+            format!("{}; waiting for another worker", reason.message)
         }
         TaskState::Pending { after: Some(reason), not_before } => {
-            format!("{}; to be repeated from {} on", reason.message, not_before.format("%H:%M:%S"))
+            format!("{}; next attempt not before {}", reason.message, not_before.format("%H:%M:%S"))
         }
-        TaskState::Pending { after: None, .. } => "waits for a worker".to_owned(),
+        TaskState::Pending { after: None, .. } => "waiting for a worker".to_owned(),
         TaskState::Scheduled { .. } => match detail {
             Detail::Placement(receipt) => match receipt.candidates.first() {
                 Some(chosen) => format!(
-                    "placed on {} ({}, score {:.2}, best of {} that could take it)",
+                    "placed on {} ({}, score {:.2}, best of {} with room)",
                     chosen.name, receipt.strategy, chosen.score, receipt.feasible
                 ),
                 None => String::new(),

@@ -1,4 +1,4 @@
-//! Users, the links that sign them in, and their browsers' sessions.
+//! Users, sign-in links and browser sessions.
 
 use gaffer_domain::{ProjectId, Time};
 
@@ -11,7 +11,6 @@ pub struct SignedIn {
     pub user_id: i64,
     /// Name of the user.
     pub user: String,
-    /// The project.
     pub project: ProjectId,
 }
 

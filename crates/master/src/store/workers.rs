@@ -1,4 +1,4 @@
-//! Registered workers: who they are, what they offer, whether they are here.
+//! Registered workers: identity, capacity, connection state.
 
 use gaffer_domain::placement::{Lasting, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
@@ -20,11 +20,10 @@ use crate::records::Worker;
 /// What became of a hello.
 #[derive(Debug, Clone)]
 pub struct Registered {
-    /// The worker's number.
     pub id: WorkerId,
     /// The name that it got.
     pub name: String,
-    /// Its machine was started anew since its last session.
+    /// Its machine was rebooted since its last session.
     pub rebooted: bool,
     /// The boot id to remember once all that followed from a new one is recorded.
     pub boot_id: String,
@@ -34,7 +33,7 @@ pub struct Registered {
 
 /// What became of one try to register.
 enum Attempted {
-    /// None: the identity is another project's, or there is no name left.
+    /// None: the identity belongs to another project, or no name is free.
     Settled(Option<Registered>),
     /// Another worker was given the name a moment before.
     NameTaken,
@@ -193,7 +192,7 @@ impl Store {
         .bind(session)
         .bind(key)
         .bind(Json(&hello.countables))
-        .bind(if known.is_none() { "connected for the first time" } else { "connected" })
+        .bind(if known.is_none() { "first connection" } else { "connected" })
         .fetch_optional(&mut *tx)
         .await;
         let id = match registered {
@@ -267,8 +266,8 @@ impl Store {
         Ok(())
     }
 
-    /// Notes that a session is over, `silent_secs` after the last word of its worker. Does nothing if another session
-    /// speaks for the worker by now.
+    /// Records the end of a session, `silent_secs` after the worker's last message. Does nothing if the worker has
+    /// another session.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -296,9 +295,8 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// At the start of a master: no session of an earlier one lives on. The workers' time of absence starts when the
-    /// earlier one cannot have answered them any more, in `grace`, so that nobody is called lost before having had the time
-    /// to come back.
+    /// At the start of a master: ends sessions of the earlier one. Absences start when the earlier one cannot have
+    /// responded any more, in `grace`, so that no worker is declared lost before it could reconnect.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -319,7 +317,7 @@ impl Store {
 }
 
 impl ReadStore {
-    /// The workers of a project, or of all, in the order of their numbers, with what is reserved on each.
+    /// The workers of a project, or of all, by number, with their reservations.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -451,7 +449,7 @@ fn news(before: &[DriverStatus], now: &[DriverStatus]) -> Vec<String> {
     let sentence = |status: &DriverStatus| {
         let name = status.driver.as_str();
         let detail = status.detail.as_ref().map_or(String::new(), |detail| format!(": {detail}"));
-        let what = if status.healthy { "works" } else { "does not work" };
+        let what = if status.healthy { "is healthy" } else { "is unhealthy" };
         format!("the {name} driver {what}{detail}")
     };
     changed.map(sentence).collect()

@@ -1,4 +1,4 @@
-//! What is to be applied, one change at a time, and who waits for each.
+//! The changes of a batch, and who waits for each.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::live::LiveOutput;
 use crate::store::output::ChunkRow;
 use crate::store::transitions::{Batch, Input, JobSlice, SliceResult, StopJob, StopResult};
 
-/// A batch is closed when it has so many changes or so much output.
+/// A batch is closed at this number of changes or bytes of output.
 pub(super) const MAX_BATCH_CHANGES: usize = 1_000;
 const MAX_BATCH_OUTPUT_BYTES: usize = 2 << 20;
 
@@ -22,17 +22,17 @@ pub(super) type Results = Vec<Result<(), Rejected>>;
 /// One change to apply.
 #[derive(Debug)]
 pub(super) enum Change {
-    /// What a worker says, or what was found to have happened. It must not be forgotten.
+    /// A report, or an observed fact. It must not be forgotten.
     Report {
         input: Input,
-        /// Who is told once it is recorded.
+        /// Notified after the commit.
         acknowledge: Option<WorkerId>,
         /// Of its worker's share of the queue.
         charge: Option<Charge>,
     },
     /// Output that arrived. It must not be forgotten.
     Output { row: ChunkRow, live: Arc<LiveOutput>, on_its_way: OnItsWay },
-    /// What the master wants. It is decided anew if nothing comes of it.
+    /// A request of the master. It is decided again if it has no effect.
     Decision { input: Input, answer: Arc<Answer>, place: usize },
     /// A job that a user wants stopped.
     Stop(StopJob, oneshot::Sender<StopResult>),
@@ -49,7 +49,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// An answer to so many decisions.
+    /// A response for several decisions.
     pub(super) fn new(decisions: usize, done: oneshot::Sender<Results>) -> Arc<Answer> {
         let results = Mutex::new(vec![Err(Rejected::Busy); decisions]);
         Arc::new(Answer { results, done: Mutex::new(Some(done)) })
@@ -78,7 +78,7 @@ impl Change {
         Change::Report { input, acknowledge: None, charge: None }
     }
 
-    /// The worker that reports it; none if nobody does.
+    /// The reporting worker, if any.
     pub(super) fn worker(&self) -> Option<WorkerId> {
         match self {
             Change::Report { input, .. } => match &input.event {
@@ -122,7 +122,7 @@ impl Pending {
     }
 }
 
-/// The changes as `store/transitions` takes them; results come back in the same order, each kind by itself.
+/// The changes by kind, as `store/transitions` takes them; results come back in the same order.
 pub(super) fn batch_of(changes: &[Change], passes_over_locked: bool) -> Batch {
     let mut batch = Batch { passes_over_locked, ..Batch::default() };
     for change in changes {

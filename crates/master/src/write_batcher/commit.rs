@@ -1,4 +1,4 @@
-//! Commits changes, whatever the database says, then tells everybody who waits for them.
+//! Commits changes, handles database errors, and notifies everybody who waits.
 //!
 //! What the world does (the database is away, refuses everything) is waited out, and nothing is acknowledged meanwhile.
 //! What concerns a part only (a locked row, a value that is refused, too much at once) is found by halving and dealt with
@@ -17,10 +17,10 @@ use super::{RETRY_FIRST, RETRY_LONGEST, WriteBatcher};
 use crate::store::StoreError;
 use crate::store::transitions::{Dispatch, Outcome, StopResult};
 
-/// After so many failures without a success between them it is not a part that fails, and halving goes no further. A single
-/// change among [`MAX_BATCH_CHANGES`] is found before.
+/// After this many failures without a success, the cause is not a single change, and halving stops. A single bad
+/// change among [`MAX_BATCH_CHANGES`] is found earlier.
 const FAILURES_OF_A_PART: u32 = 12;
-/// Output that came in so many chunks of less than this mean size is joined when it is over.
+/// Output of at least this many chunks with less than this mean size is merged after its end.
 const COMPACT_FROM_CHUNKS: u64 = 8;
 const COMPACT_BELOW_BYTES: u64 = 32 << 10;
 
@@ -32,7 +32,7 @@ impl WriteBatcher {
         self.deferred.forget_done();
     }
 
-    /// Commits changes, however long that takes. Those that have to wait alone are deferred.
+    /// Commits changes, however long that takes. Changes that must wait alone are deferred.
     pub(super) async fn commit(&mut self, changes: Vec<Change>) {
         // What comes first is last.
         let mut parts = vec![changes];
@@ -64,7 +64,7 @@ impl WriteBatcher {
                         self.most_changes = (part.len() / 2).max(1);
                     }
                     if self.take_apart(part, error, &mut parts).await {
-                        // It stored what it had refused: neither away nor locked.
+                        // It stored what it had refused, so it was neither unavailable nor locked.
                         (failures, wait) = (0, RETRY_FIRST);
                         self.parts.troubles.database_answers();
                     }
@@ -80,8 +80,8 @@ impl WriteBatcher {
         }
     }
 
-    /// Deals with a part that failed by itself: halves it, or, once it is a single change, lets it wait or sets it aside.
-    /// Says whether the database has stored something for that.
+    /// Handles a part that failed: halves it, or defers or sets aside a single change. Returns whether the database
+    /// has stored something.
     async fn take_apart(
         &mut self,
         mut part: Vec<Change>,
@@ -163,7 +163,7 @@ impl WriteBatcher {
                     answer.set(place, result);
                 }
                 Change::Output { row, live, on_its_way } => {
-                    // Before anybody is told: the worker may send as much again then.
+                    // Before any notification: the worker may send as much again then.
                     drop(on_its_way);
                     let offset = row.chunk.offset + u64::from(row.payload_bytes);
                     stored.insert(row.chunk.attempt, (live, offset));
@@ -224,7 +224,7 @@ impl WriteBatcher {
         tokio::spawn(async move {
             let Ok(_turn) = compacting.acquire().await else { return };
             if let Err(error) = store.output_compact(attempt).await {
-                tracing::warn!(%attempt, %error, "could not join the chunks of an output; it stays as it is");
+                tracing::warn!(%attempt, %error, "cannot compact the chunks of an output");
             }
         });
     }

@@ -1,4 +1,4 @@
-//! What waits because its own job or row can't be written now: it keeps its order and delays nothing else.
+//! Changes deferred because their job or row cannot be written now; they keep their order and delay nothing else.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Deferred {
         let mut free = Vec::with_capacity(changes.len());
         for change in changes {
             match change.task().filter(|task| self.holds(*task)).and_then(|task| self.0.get_mut(&task)) {
-                // The master decides anew; its decision is answered by being dropped.
+                // The master decides again; the response is dropped.
                 Some(_) if matches!(change, Change::Decision { .. }) => {}
                 Some(line) => line.changes.push_back(change),
                 None => free.push(change),
@@ -58,12 +58,11 @@ impl Deferred {
         line.changes.push_back(change);
     }
 
-    /// When to try again.
     pub(super) fn due(&self) -> Option<Instant> {
         self.0.values().map(|line| line.due).min()
     }
 
-    /// What is to be tried again now, at most about so many changes. [`Deferred::forget_done`] comes after that.
+    /// Changes to retry now, about up to a number. [`Deferred::forget_done`] follows.
     pub(super) fn take_due(&mut self, now: Instant, most: usize) -> Vec<Change> {
         let mut changes = Vec::new();
         for line in self.0.values_mut().filter(|line| line.due <= now) {

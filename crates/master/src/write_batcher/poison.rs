@@ -1,5 +1,5 @@
-//! Sets aside what the database refuses by itself: kept and shown before it is acknowledged, so that nothing is lost and
-//! nothing hangs.
+//! Stores data that the database refuses by itself as a dead letter before it is acknowledged, so that nothing is
+//! lost or blocked.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::store::dead_letters::{Body, DeadLetter};
 use crate::store::transitions::{Detail, Input};
 
 impl WriteBatcher {
-    /// Keeps a refused change as a dead letter, then acknowledges it. The attempt of a refused end has ended all the same:
-    /// that is recorded as a loss, by a change that is pushed onto `parts` to be committed next. Says whether it is kept.
+    /// Stores a refused change as a dead letter, then acknowledges it. The attempt of a refused end has ended anyway:
+    /// a loss is pushed onto `parts` to be committed next. Returns whether it was stored.
     pub(super) async fn set_aside(
         &mut self,
         change: Change,
@@ -66,7 +66,7 @@ impl WriteBatcher {
                 Ok(Some(id)) => {
                     tracing::error!(
                         dead_letter = id, attempt = %letter.attempt, reason = letter.reason,
-                        "the database refused what a worker sent; it is kept as a dead letter (gaffer dead-letters)"
+                        "the database refused data of a worker; kept as a dead letter (gaffer dead-letters)"
                     );
                     return Ok(());
                 }
@@ -87,7 +87,7 @@ fn is_loss_for_refusal(change: &Change) -> bool {
     matches!(input.event, TaskEvent::Ended(_, AttemptEnd::Lost { cause: LostCause::EndRefused }))
 }
 
-/// What to keep of a change; none of what is found or decided anew.
+/// The content to keep; none for findings and decisions, which are made again.
 fn letter(change: &Change, refusal: &StoreError) -> Option<DeadLetter> {
     let reason = refusal.to_string();
     match change {
@@ -97,7 +97,7 @@ fn letter(change: &Change, refusal: &StoreError) -> Option<DeadLetter> {
             body: Body::Output(row.clone()),
             reason,
         }),
-        // Found by comparing, not said by anybody: the next comparison finds it again.
+        // Found by comparison; the next comparison finds it again.
         Change::Report { input, .. }
             if matches!(input.event, TaskEvent::Started(..)) && &*input.actor == FOUND_BY =>
         {

@@ -1,7 +1,7 @@
-//! What waits for the write batcher, limited in bytes for each worker and for all together.
+//! The queue of the write batcher, limited in bytes per worker and in total.
 //!
-//! Nobody who sends to it is made to wait: a worker's session must go on to answer heartbeats, however long the database
-//! takes. A worker can report no more than it holds, so only one that repeats itself comes near its limit.
+//! Senders never block: a session must keep answering heartbeats, however long the database takes. A correct worker
+//! reports no more than it holds, so only one that repeats itself comes near its limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,11 +16,11 @@ const MAX_TOTAL_BYTES: usize = 384 << 20;
 /// A report was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotTaken {
-    /// The write batcher is gone.
+    /// The write batcher has ended.
     #[error("the master is shutting down")]
     ShuttingDown,
     /// The worker has reported more than may wait.
-    #[error("too many reports wait to be recorded; they are taken again in the next session")]
+    #[error("too many reports are waiting to be stored; the worker repeats them in its next session")]
     TooMuch,
 }
 

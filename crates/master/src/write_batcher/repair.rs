@@ -1,4 +1,4 @@
-//! Compares what a worker says it holds with the database, and repairs the differences.
+//! Compares the attempts that a worker reports with the database, and repairs differences.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -42,7 +42,7 @@ impl WriteBatcher {
                 if self.deferred.holds(repair.attempt().task) {
                     continue;
                 }
-                tracing::info!(%worker, ?repair, "repairing what worker and database disagree on");
+                tracing::info!(%worker, ?repair, "repairing a difference between worker and database");
                 match repair {
                     Repair::SendStart(attempt) => {
                         starts.insert(attempt, worker);
@@ -73,14 +73,14 @@ impl WriteBatcher {
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(%error, "could not send placements again; the next heartbeats will")
+                tracing::warn!(%error, "cannot resend placements; the next heartbeats will")
             }
         }
         (events, uncompared)
     }
 
-    /// What each worker should hold. One of which the database does not say so is left out: heartbeats come again by
-    /// themselves, and who says hello dials again.
+    /// The attempts that each worker should hold. A worker that the database does not answer for is skipped; its next
+    /// heartbeat or hello repeats the comparison.
     async fn expected(&self, workers: Vec<WorkerId>, has_hello: bool) -> HashMap<WorkerId, Vec<Expected>> {
         let mut all = HashMap::new();
         let mut parts = vec![(workers, if has_hello { HELLO_TRIES } else { 1 })];
@@ -98,7 +98,7 @@ impl WriteBatcher {
                     parts.extend([(second, tries), (workers, tries)]);
                 }
                 Err(error) if error.may_be_partial() && tries <= 1 => {
-                    tracing::warn!(?workers, %error, "could not compare a worker with the database");
+                    tracing::warn!(?workers, %error, "cannot compare a worker with the database");
                 }
                 Err(_) if !has_hello => return all,
                 Err(error) => {

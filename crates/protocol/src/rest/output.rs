@@ -1,4 +1,4 @@
-//! Output as the API sends it, line by line or event by event.
+//! Output in the REST API, as lines or events.
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;

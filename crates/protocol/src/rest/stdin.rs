@@ -1,4 +1,4 @@
-//! What is said about the standard input of a task.
+//! REST bodies about the standard input of a task.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

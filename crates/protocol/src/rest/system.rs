@@ -1,4 +1,4 @@
-//! How the master is doing, and what the database refused.
+//! REST bodies about the state of the master and dead letters.
 
 use chrono::{DateTime, Utc};
 use gaffer_domain::JobId;

@@ -1,4 +1,4 @@
-//! What an attempt is told while it executes, and how it hears of it.
+//! Stop requests and signals for a running attempt.
 
 use std::future::pending;
 use std::time::Duration;
@@ -15,9 +15,7 @@ const MAX_INPUTS: usize = 2;
 /// Why gaffer ends an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The master said so.
     Stopped,
-    /// Its time was up.
     TimedOut,
     /// It wrote too much.
     OutputLimit(OutputLimit),
@@ -27,10 +25,10 @@ pub(crate) enum Cause {
     ShutDown,
 }
 
-/// What an attempt is told. Each field goes from none to some, once.
+/// Requests to an attempt. Each field changes from none to some once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct StopRequests {
-    /// End it politely, killing it after so long.
+    /// Stop gracefully, then kill after this time.
     pub stop: Option<(Cause, Duration)>,
     /// End it now.
     pub kill: Option<Cause>,
@@ -43,21 +41,21 @@ impl StopRequests {
     }
 }
 
-/// How an attempt is told something.
+/// Sends requests to an attempt.
 pub(crate) struct ControlSender {
     stops: watch::Sender<StopRequests>,
     pub signals: mpsc::Sender<StopSignal>,
     pub inputs: mpsc::Sender<Input>,
 }
 
-/// How an attempt hears what it is told.
+/// Receives the requests of an attempt.
 pub(crate) struct Controls {
     pub stops: watch::Receiver<StopRequests>,
     pub signals: mpsc::Receiver<StopSignal>,
     pub inputs: mpsc::Receiver<Input>,
 }
 
-/// What an attempt has just been told.
+/// The current requests.
 pub(super) enum Told {
     Stop(StopRequests),
     Signal(StopSignal),
@@ -73,7 +71,7 @@ pub(crate) fn channels() -> (ControlSender, Controls) {
 }
 
 impl ControlSender {
-    /// Adds to what it was told: the first cause stays, the shortest grace counts. Says whether anything is new.
+    /// Merges a request: the first cause stays, the shortest grace period counts. Returns whether anything changed.
     pub fn stop(&self, new: StopRequests) -> bool {
         self.stops.send_if_modified(|stops| {
             let before = *stops;

@@ -1,4 +1,4 @@
-//! What the end of a process, or of a start, makes of its attempt.
+//! Maps the end of a process, or a failed start, to the end of its attempt.
 
 use chrono::Utc;
 use gaffer_domain::AttemptRef;
@@ -39,7 +39,7 @@ pub(super) fn of_process(exit: Exit, cause: Option<Cause>, start: &StartAttempt)
     }
 }
 
-/// `cause`: why it was to end before it had started; none if nobody wanted that.
+/// `cause`: why it was stopped before it started; none if it was not stopped.
 pub(super) fn of_start(error: StartError, cause: Option<Cause>, start: &StartAttempt) -> AttemptEnd {
     const MOST_CHARS: usize = 1000;
     match cause {

@@ -1,15 +1,15 @@
-//! What is done around the execution of an attempt: a list of hooks, each for one concern and in a file of its own.
+//! The hooks around the execution of an attempt, one file per concern.
 //!
 //! | hook | before the start | after the start | on adoption | after the end |
 //! |---|---|---|---|---|
-//! | [`environment`] | what gaffer says in the environment | | has been said | |
-//! | [`directory`] | private directories, the script as a file | | there are none | takes them away |
-//! | [`journal`] | that it is about to start | its process number | stands there | its end |
-//! | [`input`] | | begins to write standard input | what was written is unknown: writes nothing | stops |
+//! | [`environment`] | gaffer's variables | | nothing to do | |
+//! | [`directory`] | private directories, the script file | | none | removes them |
+//! | [`journal`] | records the start | records the process id | recorded | records the end |
+//! | [`input`] | | starts to write standard input | progress is unknown: writes nothing | stops |
 //!
-//! A hook that fetches something comes before [`journal`], which is the last thing before the start; one that watches
-//! what runs comes after it. Needed again after a restart of the executor is only what can be derived from the attempt
-//! itself; should a hook have to remember more, that belongs in the journal's note of the start.
+//! A hook that fetches something comes before [`journal`], which is the last step before the start; a hook that observes
+//! the running process comes after it. After a restart of the executor, everything a hook needs must follow from the
+//! attempt itself; a hook that has to remember more stores it in the journal's start entry.
 
 mod directory;
 mod environment;
@@ -28,13 +28,13 @@ use super::Attempt;
 use crate::blocking::{SLOW, tell_if_slow};
 use crate::driver::{Assignment, StartError, Started};
 
-/// One concern. Whatever touches files does so on [blocking threads](crate::blocking).
+/// One concern. A hook touches files on [blocking threads](crate::blocking) only.
 pub(super) trait Hook: Send {
     /// What of the task it is about: "cannot prepare the task's …".
     fn concern(&self) -> &'static str;
 
-    /// Adds what is its concern to what the driver will start. After an error the attempt does not start. Ends soon once
-    /// it is `cancelled`, whatever it waits for.
+    /// Adds its part to the assignment of the driver. After an error the attempt does not start. Must return soon
+    /// once `cancelled`.
     fn before_start<'a>(
         &'a mut self,
         _attempt: &'a Attempt,
@@ -44,7 +44,7 @@ pub(super) trait Hook: Send {
         Box::pin(ready(Ok(())))
     }
 
-    /// The attempt executes. Nobody watches it, for its lease or anything else, before this has come back: within a second.
+    /// The attempt runs. It is not supervised until this returns, so it must return within a second.
     fn after_start<'a>(&'a mut self, _attempt: &'a Attempt, _started: &'a mut Started) -> BoxFuture<'a, ()> {
         Box::pin(ready(()))
     }
@@ -58,8 +58,8 @@ pub(super) trait Hook: Send {
         Box::pin(ready(()))
     }
 
-    /// Nothing of the attempt runs any more, or it never started; its end is told when this has come back. Called once,
-    /// whatever was called before. Bounded in time, whatever it waits for.
+    /// No process of the attempt is left, or it never started; its end is reported after this returns. Called once in
+    /// every case. Must be bounded in time.
     fn after_end<'a>(&'a mut self, _attempt: &'a Attempt, _ended: &'a Ended) -> BoxFuture<'a, ()> {
         Box::pin(ready(()))
     }
@@ -122,7 +122,7 @@ impl Hooks {
             }
         };
         if timeout(BEFORE_STOP_LIMIT, all).await.is_err() {
-            tracing::warn!(attempt = %attempt.reference(), "hooks took too long before the stop: it goes on without them");
+            tracing::warn!(attempt = %attempt.reference(), "hooks took too long before the stop; stopping without them");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Moves the output of an attempt from its process to the spool, as far as its limit allows.
+//! Copies output from the process to the spool, up to its limit.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::spool::OutputWriter;
 
 /// How long after the end of the main process its streams may stay silent and open.
 const DRAIN_SILENCE: Duration = Duration::from_secs(1);
-/// How long they may be read after it at all: something that was not found may go on writing.
+/// Maximum time to read after the exit: a process that was not found may continue to write.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
-/// What an attempt may write, and what it wrote beyond that.
+/// The output limit of an attempt, and what it wrote beyond it.
 #[derive(Debug)]
 pub(super) struct Quota {
     limit: Option<OutputLimit>,
@@ -40,7 +40,7 @@ impl Quota {
         self.exceeded.clone()
     }
 
-    /// The limit, if the attempt is to be killed for what it wrote.
+    /// The limit, if the attempt must be killed for exceeding it.
     pub fn broken(&self) -> Option<OutputLimit> {
         self.limit.filter(|limit| self.left_out > 0 && limit.on_limit == OnLimit::Kill)
     }
@@ -58,17 +58,16 @@ impl Quota {
         (kept > 0).then_some(record)
     }
 
-    /// Says how much is missing, if anything is. The very last of the output: what is read from a container's log again
-    /// after a crash of this worker continues the output itself.
+    /// Writes the marker for dropped output, if any. It is the last output: after a crash of this worker, a
+    /// container's log continues the output itself.
     fn marker(&self) -> Option<Record> {
         let limit = self.limit.filter(|_| self.left_out > 0)?.limit;
-        let text =
-            format!("\n[gaffer: {} bytes of output were left out: its limit is {limit}]\n", self.left_out);
+        let text = format!("\n[gaffer: {} bytes of output dropped: output limit {limit}]\n", self.left_out);
         Some(Record { at_micros: wall_micros(), stream: Stream::Stderr, bytes: Bytes::from(text) })
     }
 }
 
-/// Reads until there is no more; after the exit, only while some comes, unless an end is certain.
+/// Reads until the end; after the exit, only while data arrives, unless an end is certain.
 pub(super) async fn pump(
     source: &mut dyn OutputSource,
     writer: &mut OutputWriter,

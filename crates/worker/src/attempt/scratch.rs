@@ -1,4 +1,4 @@
-//! The private directories of attempts: made before the start, gone when the attempt is over.
+//! Creates and removes the private directories of attempts.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -17,10 +17,10 @@ use crate::clock::wall_micros;
 use crate::data_dir::create_private_dir;
 use crate::driver::Directories;
 
-/// Directories that were not touched are kept for other attempts, up to so many: to make and remove them costs more
-/// than to start a process.
+/// Number of unused directories kept for other attempts, because creating and removing them costs more than a
+/// process start.
 const MAX_SPARES: usize = 1024;
-/// The kernel's clock for files may be so much behind.
+/// How far the kernel's clock for files may be behind.
 const FILE_CLOCK_LAG: Duration = Duration::from_millis(50);
 
 /// Where the directories of all attempts are.
@@ -55,7 +55,7 @@ struct Spare {
     pristine: Pristine,
 }
 
-/// How to tell that nobody has touched the two directories: when the kernel last saw a change of them, which cannot be
+/// Detects whether anything touched the two directories: the kernel's time of their last change, which cannot be
 /// forged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Pristine {
@@ -90,8 +90,8 @@ impl ScratchSpace {
         })))
     }
 
-    /// Removes what is outside of the data directory: there are no attempts any more, and the processes that used
-    /// this space are gone or about to go.
+    /// Removes directories outside the data directory: no attempt is left, and the processes that used this space are
+    /// dead or dying.
     pub fn close(data_dir: &Path) {
         ShortPath::remove(&data_dir.join("attempts"));
     }
@@ -128,8 +128,8 @@ impl ScratchSpace {
         Ok(Scratch { space: self.clone(), directory, real_temporary, given, pristine, is_removed: false })
     }
 
-    /// Takes an attempt's directories away. Those that nobody touched are kept as spares; others are moved to where
-    /// they are removed in the background. Blocks.
+    /// Removes an attempt's directories. Untouched ones are kept as spares; others are moved to the trash and removed
+    /// in the background. Blocks.
     pub fn remove(&self, mut scratch: Scratch) {
         let unscripted = scratch.given.script.as_deref().map_or(Ok(()), fs::remove_file);
         scratch.is_removed = unscripted.is_ok() && is_untouched(&scratch) && self.keep(&scratch);
@@ -163,7 +163,7 @@ impl ScratchSpace {
             let emptied = tokio::task::spawn_blocking(move || empty(&space.trash)).await;
             if let Ok(Err(error)) = emptied {
                 let path = self.0.trash.display();
-                tracing::warn!(%path, %error, "cannot remove what attempts left behind; it is tried again later");
+                tracing::warn!(%path, %error, "cannot remove files of ended attempts; retrying later");
             }
         }
     }
@@ -184,7 +184,7 @@ impl Drop for Scratch {
     }
 }
 
-/// When the kernel last saw a change of a directory: of what is in it, or of any of its attributes.
+/// When the kernel last saw a change of a directory's entries or attributes.
 fn changed(path: &Path) -> io::Result<Changed> {
     let metadata = fs::symlink_metadata(path)?;
     Ok((metadata.ctime(), metadata.ctime_nsec()))
@@ -210,8 +210,8 @@ fn is_untouched(scratch: &Scratch) -> bool {
             && is_as_made(&scratch.real_temporary).unwrap_or(false))
 }
 
-/// Whether a directory is private and holds two entries: nobody put anything beside those that were made in it. (That
-/// it was moved, which is a change, tells nothing.)
+/// Whether a directory is private and holds exactly the two entries that were created in it. (Moving it changes it,
+/// too, so its own time proves nothing.)
 fn holds_only_two(path: &Path) -> io::Result<bool> {
     Ok(fs::symlink_metadata(path)?.mode() & 0o7777 == 0o700 && fs::read_dir(path)?.count() == 2)
 }
@@ -223,7 +223,7 @@ fn is_as_made(path: &Path) -> io::Result<bool> {
     Ok(is_private && attributes == 0 && fs::read_dir(path)?.next().is_none())
 }
 
-/// Moves a directory into the trash, under a name of its own.
+/// Moves a directory into the trash under a unique name.
 fn discard(directory: &Path, trash: &Path) -> io::Result<()> {
     // To move a directory is to write to it, for its parent changes.
     let _ = fs::set_permissions(directory, Permissions::from_mode(0o700));

@@ -1,5 +1,5 @@
-//! A short path to the directory of all attempts. The address of a Unix socket has room for 107 bytes, of which a data
-//! directory with a long name would leave a job nothing for sockets in its temporary directory.
+//! A short symbolic link to the directory of all attempts: the address of a Unix socket has room for 107 bytes, and
+//! a long data directory would leave tasks none for sockets in `TMPDIR`.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -48,13 +48,13 @@ impl ShortPath {
         let path = target.display();
         tracing::warn!(
             %path,
-            "the data directory has a long name, and no shorter path to it can be made: jobs on the host may find \
-             their TMPDIR too long for Unix sockets"
+            "the path of the data directory is long and cannot be shortened: TMPDIR of host tasks may be \
+             too long for Unix sockets"
         );
         itself()
     }
 
-    /// The path, made again if somebody removed it.
+    /// The path; recreated if it was removed.
     pub fn get(&self) -> &Path {
         if self.path != self.target && fs::read_link(&self.path).is_err() {
             let made = self.path.parent().map(|dir| link_from(dir, &self.target));
@@ -90,7 +90,7 @@ fn link_from(dir: &Path, target: &Path) -> io::Result<Option<Flock<File>>> {
     }
     let found = fs::symlink_metadata(dir)?;
     if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
-        return Err(io::Error::other("it is there already, and not this user's alone"));
+        return Err(io::Error::other("it exists and is not private to this user"));
     }
     let link = dir.join(LINK);
     if !fs::read_link(&link).is_ok_and(|found| found == target) {

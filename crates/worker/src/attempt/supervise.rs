@@ -1,4 +1,4 @@
-//! The loop around an attempt that executes: streams its output, passes on what it is told, and sees to its end.
+//! The supervision loop of a running attempt: output, signals, timeout, stop and end.
 //!
 //! Its arms share the process, the stage of its end and the clock of that stage, so it is one loop and not hooks.
 
@@ -25,7 +25,6 @@ use crate::spool::OutputWriter;
 /// How long a killed main process may take to go before the attempt ends without it.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How it ended.
 pub(super) struct Outcome {
     pub exit: Exit,
     /// Why gaffer ended it; none if it ended by itself.
@@ -110,7 +109,7 @@ struct Ending<'a> {
     stage: Stage,
     /// When the next step is due: the end of the timeout, of the grace, of the patience after a kill.
     due: Option<Instant>,
-    /// Why it was ended; none while it may end by itself. The first cause stays.
+    /// Why it is being ended; none while it may end by itself. The first cause stays.
     cause: Option<Cause>,
 }
 
@@ -153,10 +152,10 @@ impl Ending<'_> {
     async fn exceeded(&mut self, limit: Option<OutputLimit>) {
         let Some(limit) = limit else { return };
         let what = match limit.on_limit {
-            OnLimit::Truncate => "what it writes from now on is left out",
-            OnLimit::Kill => "it is killed",
+            OnLimit::Truncate => "further output is dropped",
+            OnLimit::Kill => "the task is killed",
         };
-        self.attempt.note(format!("its output has reached the limit of {}: {what}", limit.limit));
+        self.attempt.note(format!("the output reached its limit of {}: {what}", limit.limit));
         if limit.on_limit == OnLimit::Kill {
             self.kill(Some(Cause::OutputLimit(limit))).await;
         }

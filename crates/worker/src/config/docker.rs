@@ -1,4 +1,4 @@
-//! What the operator says about containers: where the daemon is, and what jobs may ask it for.
+//! Docker settings: the daemon, and what jobs may request of it.
 
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
-/// Where Docker listens unless somebody says otherwise.
+/// Docker's default socket.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// What Docker leaves to a container by default (`moby`, `oci/caps/defaults.go`): jobs may ask for these by name.
 const DEFAULT_CAPABILITIES: &str = "CHOWN,DAC_OVERRIDE,FOWNER,FSETID,KILL,MKNOD,NET_BIND_SERVICE,NET_RAW,SETFCAP,\
@@ -60,7 +60,7 @@ pub struct InvalidVolumeRoot {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DockerSettings {
     pub address: DaemonAddress,
-    /// Somebody said that there is a daemon: if it is not there, that is worth telling.
+    /// The daemon was configured explicitly, so its absence is reported.
     pub is_expected: bool,
     /// The file with credentials for registries, which need not exist.
     pub credentials: Option<PathBuf>,
@@ -124,7 +124,7 @@ impl FromStr for DaemonAddress {
     fn from_str(text: &str) -> anyhow::Result<DaemonAddress> {
         let text = text.trim();
         if let Some(path) = text.strip_prefix("unix://") {
-            ensure!(path.starts_with('/'), "`{text}` is not the address of a socket: write unix:///path");
+            ensure!(path.starts_with('/'), "`{text}` is not a socket address: write unix:///path");
             return Ok(DaemonAddress::Socket(path.into()));
         }
         let is_plain = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("http://"));

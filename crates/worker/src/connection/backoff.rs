@@ -1,5 +1,4 @@
-//! How long to wait before dialling again: at random up to a limit that doubles, so that a fleet does not come back
-//! all at once.
+//! Delay before reconnecting: random up to a limit that doubles, so that a fleet does not return all at once.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -8,11 +7,11 @@ use rand::Rng as _;
 
 use super::dial::DIAL_TIMEOUT;
 
-/// A session that lasted so long was a good one.
+/// A session that lasted this long was successful.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
 /// The longest wait after sessions that never last: they renew leases, and there may be attempts that have them.
 const LONGEST_AFTER_SESSIONS: Duration = Duration::from_secs(2);
-/// A wait of so much is never too long.
+/// The longest wait.
 const SHORT_WAIT: Duration = Duration::from_millis(200);
 
 /// How long a worker waits for its master, and when.
@@ -59,7 +58,6 @@ impl Backoff {
         Backoff { patience, failures: 0, away_since: None, short_sessions: 0 }
     }
 
-    /// A session ended.
     pub fn session_lasted(&mut self, lasted: Duration) {
         self.short_sessions = if lasted < GOOD_SESSION { self.short_sessions.saturating_add(1) } else { 0 };
         (self.failures, self.away_since) = (0, None);
@@ -70,7 +68,7 @@ impl Backoff {
         let away = now.duration_since(*self.away_since.get_or_insert(now));
         let doubled = |times: u32| self.patience.first.saturating_mul(2_u32.saturating_pow(times));
         let after_failures = doubled(self.failures).min((away / 30).max(SHORT_WAIT));
-        // Sessions that begin and never last are another matter than nobody who answers.
+        // Sessions that start but do not last are different from an unreachable master.
         let after_sessions = doubled(self.short_sessions.saturating_sub(1)).min(LONGEST_AFTER_SESSIONS);
         let limit = if self.short_sessions > 1 { after_failures.max(after_sessions) } else { after_failures };
         self.failures = self.failures.saturating_add(1);

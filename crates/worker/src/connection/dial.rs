@@ -1,4 +1,4 @@
-//! One try to reach the master: TCP, a proxy if there is one, TLS, and the WebSocket handshake with the worker's key.
+//! One connection attempt to the master: TCP, proxy, TLS, WebSocket handshake with the worker key.
 
 use std::time::Duration;
 
@@ -19,20 +19,19 @@ use crate::route::{NoConnection, Route, Stream};
 
 /// The longest that a try may take.
 pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Small, for an idle connection costs this much memory; what is read is short.
+/// Small, because each idle connection keeps this much memory, and received frames are short.
 const READ_BUFFER_BYTES: usize = 8 << 10;
 const WRITE_BUFFER_BYTES: usize = 64 << 10;
 
-/// An open connection.
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<Stream>>;
 
-/// Whom to dial, and how.
+/// The address, proxy and certificates.
 pub(crate) struct Dialer {
     route: Route,
     key: Option<HeaderValue>,
 }
 
-/// Why there is no connection.
+/// Why the connection failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DialError {
     /// The master, or something in front of it, does not want this worker. To be tried again only slowly.
@@ -41,18 +40,18 @@ pub(crate) enum DialError {
     /// The proxy on the way does not want to pass this on. To be tried again only slowly.
     #[error("{0}")]
     Blocked(String),
-    /// There was nobody to ask.
+    /// The master was not reachable.
     #[error("{0}")]
     Unreachable(String),
 }
 
 impl Dialer {
-    /// Without a key, the master only says whether it is one.
+    /// Without a key, only checks that the server is a master.
     pub fn new(route: Route, key: Option<&ApiKey>) -> anyhow::Result<Dialer> {
         let header = |key: &ApiKey| {
             let mut header = HeaderValue::try_from(format!("Bearer {}", key.reveal()))
                 .ok()
-                .context("the worker key holds characters that no key has")?;
+                .context("the worker key contains invalid characters")?;
             header.set_sensitive(true);
             anyhow::Ok(header)
         };
@@ -63,7 +62,7 @@ impl Dialer {
         self.route.server()
     }
 
-    /// `connect_patience`: how long to wait until there is a connection at all.
+    /// `connect_patience`: timeout for the TCP connection.
     pub async fn dial(&self, connect_patience: Duration) -> Result<Socket, DialError> {
         let unreachable = |reason: String| DialError::Unreachable(reason);
         let request = self.url().worker_door().into_client_request();
@@ -109,13 +108,13 @@ fn refusal(response: &Response<Option<Vec<u8>>>) -> DialError {
         let to: String = to.chars().take(200).collect();
         // A key is for the address that it was given with.
         return DialError::Refused(format!(
-            "sends workers on to {to} ({status}): if that is right, put it into MASTER_URL"
+            "redirects to {to} ({status}); set MASTER_URL to that address if it is right"
         ));
     }
     match (status.as_u16(), detail) {
         (401 | 403, Some(detail)) => DialError::Refused(format!("refused the key: {detail}")),
         (401 | 403, None) => DialError::Refused(format!("refused the key ({status})")),
-        (404, _) => DialError::Refused("has no door for workers at this address (404 Not Found)".to_owned()),
+        (404, _) => DialError::Refused("does not accept workers at this address (404 Not Found)".to_owned()),
         (_, Some(detail)) => DialError::Unreachable(format!("answered {status}: {detail}")),
         (_, None) => DialError::Unreachable(format!("answered {status}")),
     }

@@ -1,9 +1,9 @@
-//! Which output goes out next: a window of bytes on their way, shared fairly by all attempts. Plain data.
+//! Chooses the next output to send: a window of bytes, shared fairly by all attempts. Plain data.
 //!
-//! Of an attempt with nothing on its way, whatever there is goes at once. While something is on its way, more waits
-//! until it makes a good frame or the acknowledgement arrives, so that a job that writes byte by byte does not send
-//! byte by byte. The window of all attempts together grows while acknowledgements come soon and shrinks when they are
-//! late: what waits in the network would hold up the heartbeats behind it.
+//! Output of an attempt with nothing in flight is sent at once. Otherwise more output waits until it fills a good frame
+//! or the acknowledgement arrives, so that a job that writes byte by byte does not cause a frame per byte. The window of
+//! all attempts grows while acknowledgements are fast and shrinks when they are slow, because data queued in the network
+//! delays the heartbeats behind it.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -18,8 +18,7 @@ const ATTEMPT_WINDOW: u64 = 1 << 20;
 const MIN_WINDOW: u64 = 32 << 10;
 const MAX_WINDOW: u64 = 8 << 20;
 const FIRST_WINDOW: u64 = 64 << 10;
-/// An acknowledgement that takes no longer says that there is room for more; one that takes this long, that there is
-/// too much on its way.
+/// A faster acknowledgement enlarges the window; a slower one shrinks it.
 const SOON: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_secs(3);
 /// What makes a frame worth sending while another is on its way.
@@ -60,7 +59,7 @@ struct Flow {
 pub(super) struct Piece {
     pub attempt: AttemptRef,
     pub offset: u64,
-    /// At most so many bytes.
+    /// Limit in bytes.
     pub max: usize,
 }
 
@@ -103,7 +102,7 @@ impl Outbox {
         self.take_turn(attempt);
     }
 
-    /// The attempt is over. Its report goes out when its output has.
+    /// The attempt has ended. Its report is sent after its output.
     pub fn ended(&mut self, ended: Box<Ended>) {
         let attempt = ended.attempt;
         if ended.output_bytes == 0 && !self.flows.contains_key(&attempt) {
@@ -164,14 +163,14 @@ impl Outbox {
         self.note_end(attempt);
     }
 
-    /// The attempt is over and done with.
+    /// The attempt is finished and acknowledged.
     pub fn forget(&mut self, attempt: AttemptRef) {
         if let Some(flow) = self.flows.remove(&attempt) {
             self.in_flight -= flow.in_flight();
         }
     }
 
-    /// The master lets so much be on its way from now on.
+    /// Sets the master's limit on bytes in flight.
     pub fn grant(&mut self, bytes: u64) {
         self.granted = bytes;
     }
@@ -199,11 +198,11 @@ impl Outbox {
         None
     }
 
-    /// So many bytes of the attempt went out from `offset` on; 0 if there were none to be had.
+    /// This many bytes of the attempt were sent from `offset`; 0 if none were available.
     pub fn sent(&mut self, attempt: AttemptRef, offset: u64, bytes: u64, now: Instant) {
         let Some(flow) = self.flows.get_mut(&attempt).filter(|flow| flow.sent == offset) else { return };
         if bytes == 0 {
-            // It was announced and is gone; without this it would be asked for again at once.
+            // Output was announced but is gone; without this, it would be requested again at once.
             flow.end = flow.sent;
             return;
         }

@@ -27,7 +27,7 @@ use crate::execution::{Command, Event};
 use crate::executor::{Executor, Gone};
 use crate::stats::StatsReader;
 
-/// A master that says nothing for so long while this worker waits for its welcome is given up. One that is busy says so.
+/// A master that is silent this long before the welcome is given up. A busy master sends keepalives.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most output frames written before the writer looks for control messages again.
 const MAX_FRAMES_PER_TURN: usize = 16;
@@ -41,13 +41,11 @@ const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
 type Writer = SplitSink<Socket, Message>;
 type Reader = SplitStream<Socket>;
 
-/// How a session ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SessionEnd {
     /// This worker closed it.
     #[error("the worker closed the connection")]
     Closing,
-    /// The master said why.
     #[error("{message}")]
     Goodbye { code: GoodbyeCode, message: String },
     /// The connection broke, or one side could not be understood.
@@ -61,7 +59,7 @@ impl From<Gone> for SessionEnd {
     }
 }
 
-/// Says hello and waits for the welcome. Gives what the master said in the same breath, too.
+/// Sends the hello and waits for the welcome. Returns messages that followed it.
 pub(super) async fn greet(
     socket: &mut Socket,
     executor: &Executor,
@@ -70,8 +68,7 @@ pub(super) async fn greet(
     let (drivers, held) = executor.open_session().await?;
     let hello = hello(drivers, held);
     let sent_at = BootTime::now();
-    let too_long =
-        |_| SessionEnd::Broken(format!("no welcome, and not a word for {} s", WELCOME_TIMEOUT.as_secs()));
+    let too_long = |_| SessionEnd::Broken(format!("no welcome within {} s", WELCOME_TIMEOUT.as_secs()));
     let said = async {
         for text in texts(&[ToMaster::Hello(Box::new(hello))])? {
             socket.send(Message::text(text)).await.map_err(broken)?;
@@ -94,13 +91,15 @@ pub(super) async fn greet(
                 return Err(SessionEnd::Goodbye { code, message });
             }
             Some(_) => {
-                return Err(SessionEnd::Broken("the master did not begin with a welcome".to_owned()));
+                return Err(SessionEnd::Broken(
+                    "the first message of the master was not a welcome".to_owned(),
+                ));
             }
         }
     }
 }
 
-/// Runs a session that was welcomed until it ends. `said` is what the master said right after the welcome.
+/// Runs a welcomed session until it ends. `said` holds messages received right after the welcome.
 pub(super) async fn run(
     socket: Socket,
     executor: &Executor,
@@ -143,7 +142,6 @@ struct Session<'a> {
     outbox: Mutex<Outbox>,
     /// There may be room in the outbox's window.
     acknowledged: Notify,
-    /// What starts refer to.
     definitions: Mutex<Definitions>,
     /// Heartbeats that were sent, with their times, oldest first.
     unanswered: Mutex<VecDeque<(u64, BootTime)>>,
@@ -172,7 +170,7 @@ impl Session<'_> {
         messages.into_iter().try_for_each(|message| self.take(message))
     }
 
-    /// What concerns attempts goes on to the executor, each start with its definition.
+    /// Messages about attempts are passed to the executor, each start with its definition.
     fn take(&self, message: ToWorker) -> Result<(), SessionEnd> {
         let command = match message {
             ToWorker::Goodbye { code, message } => return Err(SessionEnd::Goodbye { code, message }),
@@ -185,7 +183,7 @@ impl Session<'_> {
                 return taken.map_err(|broken| inconsistent(&broken.to_string()));
             }
             ToWorker::OutputWanted { attempt, offset } => {
-                tracing::info!(%attempt, offset, "the master misses output and gets it again");
+                tracing::info!(%attempt, offset, "the master is missing output; sending it again");
                 self.outbox().wanted(attempt, offset);
                 self.acknowledged.notify_one();
                 return Ok(());
@@ -197,7 +195,7 @@ impl Session<'_> {
             }
             ToWorker::Welcome(_) => return Ok(()),
             ToWorker::Notice { message } => {
-                tracing::warn!("the master says: {message}");
+                tracing::warn!("message from the master: {message}");
                 return Ok(());
             }
             ToWorker::Input(input) => Command::Input(input),
@@ -319,7 +317,7 @@ impl Session<'_> {
         }
     }
 
-    /// Writes control messages first, then some output. Says whether there may be more.
+    /// Writes control messages first, then some output. Returns whether more may be pending.
     async fn write_turn(&self, writer: &mut Writer) -> Result<bool, SessionEnd> {
         let mut messages = self.sort(self.executor.take_events());
         messages.extend(self.outbox().take_ends());
@@ -344,7 +342,7 @@ impl Session<'_> {
         Ok(true)
     }
 
-    /// Passes on to the outbox what has to wait for output; the rest can go out now.
+    /// Passes reports that must wait for output to the outbox; the rest is sent now.
     fn sort(&self, events: Vec<Event>) -> Vec<ToMaster> {
         let mut now = Vec::new();
         let mut outbox = self.outbox();
@@ -363,9 +361,9 @@ impl Session<'_> {
     }
 }
 
-/// What the master said does not fit together: part of it must have been lost. In a new session it is said again.
+/// The master's messages are inconsistent, so some were lost. A new session repeats them.
 fn inconsistent(what: &str) -> SessionEnd {
-    SessionEnd::Broken(format!("cannot understand the master: {what}"))
+    SessionEnd::Broken(format!("invalid message from the master: {what}"))
 }
 
 const CLOSED: &str = "the master closed the connection";
@@ -386,7 +384,7 @@ fn texts(messages: &[ToMaster]) -> Result<Vec<String>, SessionEnd> {
 fn read_frame(frame: Message) -> Result<Vec<ToWorker>, SessionEnd> {
     match frame {
         Message::Text(text) => serde_json::from_str(&text)
-            .map_err(|error| SessionEnd::Broken(format!("cannot understand the master: {error}"))),
+            .map_err(|error| SessionEnd::Broken(format!("invalid message from the master: {error}"))),
         Message::Binary(_) => Err(SessionEnd::Broken("the master sent a binary frame".to_owned())),
         Message::Close(Some(close)) if !close.reason.is_empty() => {
             Err(SessionEnd::Broken(format!("{CLOSED}: {}", close.reason)))

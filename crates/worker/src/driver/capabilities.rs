@@ -1,11 +1,11 @@
-//! What a driver can do. Whoever has to know asks this, never which driver it is.
+//! The capabilities of a driver. Callers ask these, never which driver it is.
 
 use gaffer_protocol::definitions::Definition;
 
 /// Declared by each driver, the same for all its attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Capabilities {
-    /// What it starts outlives the executor: the journal keeps what was to be started, and the next executor adopts it.
+    /// Processes outlive the executor: the journal records starts, and the next executor adopts them.
     pub outlives_executor: bool,
     /// Its attempts see this machine's files: each gets a private directory, and its script as a file there.
     pub uses_host_files: bool,

@@ -1,9 +1,8 @@
-//! A cgroup for each attempt on the host: nothing that it starts gets out of it, and its limits hold for all of that
-//! together.
+//! A cgroup for each host attempt: no process escapes from it, and its limits apply to all of them together.
 //!
-//! With version 1 of cgroups each controller has its own hierarchy: `pids` (or else `freezer`) tracks, `cpu` and
-//! `memory` join in where there is something to limit. With version 2 there is one for all. Where neither can be
-//! written, attempts are known by what [`super::process_tree`] says alone.
+//! With version 1 each controller has its own hierarchy: `pids` (or else `freezer`) tracks processes, `cpu` and `memory`
+//! are added if there is a limit. Version 2 has one hierarchy for all. If neither is writable, only
+//! [`super::process_tree`] finds the processes of an attempt.
 
 mod hierarchy;
 mod pool;
@@ -49,7 +48,7 @@ pub(crate) struct Cgroup {
     version: Version,
     /// Holds all processes of the attempt.
     tracking: PathBuf,
-    /// Counts what the kernel killed for want of memory; none without a limit.
+    /// Counts OOM kills; none without a limit.
     memory: Option<PathBuf>,
 }
 
@@ -81,7 +80,7 @@ impl Cgroups {
         match made.and_then(|()| Kind::open(hierarchies, &name)) {
             Ok(kind) => Some(Cgroups(kind)),
             Err(error) => {
-                tracing::debug!(%error, "cannot make cgroups");
+                tracing::debug!(%error, "cannot create cgroups");
                 None
             }
         }
@@ -158,17 +157,17 @@ impl Drop for Cgroups {
     }
 }
 
-/// What cgroups cannot do here, for whoever runs this worker; none if they can do all that is asked of them.
+/// What cgroups cannot do on this machine, for the operator; none if nothing is missing.
 pub(crate) fn shortcoming() -> Option<String> {
     match Hierarchies::find() {
         None => Some(
-            "this worker may not make cgroups: processes of a job on the host that hide well may survive its end, and \
-             nothing holds it to the processors and the memory that it reserved"
+            "this worker cannot create cgroups: CPU and memory of host tasks are not limited, and detached \
+             processes can survive their task"
                 .to_owned(),
         ),
         Some(hierarchies) if !hierarchies.have_limits() => Some(
-            "this worker may not use all of the cgroup controllers cpu, memory and pids: nothing holds jobs on the \
-             host to what they reserved"
+            "this worker cannot use the cgroup controllers cpu, memory and pids: resources of host tasks \
+             are not limited"
                 .to_owned(),
         ),
         Some(_) => None,
@@ -230,7 +229,7 @@ impl Cgroup {
         Ok(dir)
     }
 
-    /// Starts a process inside of it: from its first instruction on it cannot be elsewhere.
+    /// Starts a process inside the cgroup from its first instruction.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         match &self.version {
             Version::One { rooms } => {
@@ -253,7 +252,7 @@ impl Cgroup {
         pids.filter(|pid: &i32| u32::try_from(*pid) != Ok(own)).collect()
     }
 
-    /// Lets nothing new be started in it: what is found is all there is.
+    /// Prevents new processes, so that a listing is complete.
     pub fn halt(&self) {
         let _ = match self.version {
             Version::One { .. } => write(&self.tracking.join("pids.max"), 0),
@@ -275,7 +274,7 @@ impl Cgroup {
         }
     }
 
-    /// Whether the kernel killed anything in it for want of memory.
+    /// Whether the OOM killer killed a process in it.
     pub fn ran_out_of_memory(&self) -> bool {
         let Some(dir) = &self.memory else { return false };
         let file = match self.version {
@@ -300,8 +299,8 @@ impl Drop for Cgroup {
     }
 }
 
-/// This thread's stay in cgroups of the first version, where a thread may be elsewhere than its process: what it starts
-/// meanwhile is born there.
+/// This thread's membership in cgroups (version 1), where threads can be members: processes that it starts are born
+/// there.
 struct Visit<'a>(&'a [(Arc<Pool>, Room)]);
 
 impl Visit<'_> {
@@ -322,8 +321,7 @@ impl Drop for Visit<'_> {
     }
 }
 
-/// Of the second version only whole processes can be members: the new one goes in by itself, before it becomes another
-/// program.
+/// With version 2 only processes can be members: the new process enters before its exec.
 fn enter_before_exec(command: &mut Command, door: OwnedFd) {
     let enter = move || {
         rustix::io::write(&door, b"0")?;

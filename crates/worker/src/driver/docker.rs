@@ -1,8 +1,7 @@
-//! The docker driver: a container per attempt, made, watched and removed through the daemon's API.
+//! The docker driver: one container per attempt, through the daemon's API.
 //!
-//! A container is found again by its name after a restart of the worker, and goes on. What was written to its streams
-//! in between comes from the daemon's log (see [`output`]). Containers with this worker's label that no attempt cares
-//! for are removed.
+//! After a restart of the worker, a container is found by its name and adopted. Output written in between comes from the
+//! daemon's log (see [`output`]). Containers with this worker's label but without an attempt are removed.
 
 mod container;
 mod daemon;
@@ -43,7 +42,7 @@ use request::{Abilities, Wanted};
 
 /// Containers that are being started at once, for each processor: more would only make each of them slower.
 const STARTS_PER_CPU: usize = 2;
-/// How often containers are looked for that nobody cares for.
+/// How often to look for orphaned containers.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a daemon that behaves strangely is left alone.
 const RETRY: Duration = Duration::from_secs(1);
@@ -179,7 +178,7 @@ impl DockerDriver {
                 Err(error) if status(&error) == Some(404) => return Err(LostCause::WorkerRestarted),
                 Err(error) if is_away(&error) => core.daemon.doubt(&error),
                 Err(error) => {
-                    tracing::warn!(attempt = %start.attempt, %error, "cannot look for a container, trying again");
+                    tracing::warn!(attempt = %start.attempt, %error, "cannot look for a container; retrying");
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -192,7 +191,7 @@ impl Driver for DockerDriver {
         Capabilities { outlives_executor: true, uses_host_files: false, workdir: false, stdin: true }
     }
 
-    /// None if there is no daemon and none was expected.
+    /// None if there is no daemon and none is expected.
     fn status(&self) -> Option<DriverStatus> {
         self.core.daemon.status()
     }
@@ -275,9 +274,9 @@ impl Core {
             volumes.map(|volume| request::mount(volume, &roots)).collect()
         };
         let looked = self.threads.run_until(cancelled.cancelled(), look);
-        let slow = || note("not started yet: the directory of a volume does not answer".to_owned());
+        let slow = || note("not started yet: the directory of a volume does not respond".to_owned());
         tell_if_slow(looked, slow).await.unwrap_or_else(|NoAnswer| {
-            let why = "given up before it started: the directory of a volume does not answer";
+            let why = "not started: the directory of a volume does not respond";
             note(why.to_owned());
             Err(StartError::other(why))
         })
@@ -317,7 +316,7 @@ impl Core {
 
     fn lack_init(&self) {
         tracing::warn!(
-            "this Docker daemon has no init program: the first process of a container gets no help"
+            "this Docker daemon has no init program: signals may not reach the command, and orphans are not reaped"
         );
         self.lacks_init.store(true, Ordering::Relaxed);
     }
@@ -389,7 +388,7 @@ impl Core {
         ContainerFacts { id: id.to_owned(), image: digest, ports: ports.map(published).unwrap_or_default() }
     }
 
-    /// Says why there is no container, or none that runs.
+    /// Why the container could not be created or started.
     fn refused(&self, failure: Failure, start: &StartAttempt) -> StartError {
         let Failure { step, cause } = failure;
         if is_away(&cause) {
@@ -410,15 +409,15 @@ impl Core {
                 message: format!("not executable: {program} (in the image {image}: {said})"),
             }
         } else if has(&["port is already allocated", "address already in use"]) {
-            StartError::other(format!("a port that the task wants is taken on this worker ({said})"))
+            StartError::other(format!("a port of the task is in use on this worker ({said})"))
         } else if has(&["could not select device driver"]) {
-            StartError::other(format!("this worker's Docker daemon offers no graphics processors ({said})"))
+            StartError::other(format!("this worker's Docker daemon offers no GPUs ({said})"))
         } else {
             StartError::other(format!("cannot {step}: {said}"))
         }
     }
 
-    /// Removes what nobody cares for, now and again. Never ends.
+    /// Removes orphaned containers periodically. Never returns.
     async fn keep_swept(self: Arc<Self>) {
         loop {
             let docker = self.daemon.up().await;
@@ -441,7 +440,7 @@ impl Core {
                 summary.labels.as_ref().and_then(|labels| attempt_of(labels.get(request::ATTEMPT_LABEL)?));
             let (Some(id), Some(attempt)) = (summary.id, attempt) else { continue };
             if !self.cared.has(attempt) {
-                tracing::info!(%attempt, container = id, "removing a container that nobody cares for");
+                tracing::info!(%attempt, container = id, "removing an orphaned container");
                 remove(docker, &id).await;
             }
         }

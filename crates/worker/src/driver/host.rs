@@ -1,4 +1,4 @@
-//! The host driver: a process of this machine, in a group of its own, with both its streams captured.
+//! The host driver: a process in its own group, with both streams captured.
 
 mod start;
 
@@ -43,8 +43,7 @@ const KILLED: i32 = Signal::SIGKILL as i32;
 const KILLED_CHILD: i32 = 128 + KILLED;
 
 thread_local! {
-    /// Read into by whichever attempt reads on this thread; what came is copied out, so that a waiting attempt has no
-    /// buffer at all.
+    /// Shared read buffer of the attempts on this thread; data is copied out, so a waiting attempt needs no buffer.
     static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
 }
 
@@ -146,7 +145,7 @@ impl Process for HostProcess {
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
         pin!(self.child.wait()).poll(cx).map(|status| match status {
             Ok(status) => match end_of(status) {
-                // As the main process was killed, or as a shell says of its own.
+                // The signal of the main process, or the exit code by which a shell reports one.
                 ProcessEnd::Signal(KILLED) | ProcessEnd::Code(KILLED_CHILD)
                     if self.tree.ran_out_of_memory() =>
                 {
@@ -155,7 +154,7 @@ impl Process for HostProcess {
                 end => Exit::Process(end),
             },
             Err(error) => {
-                // It is gone, and somebody else was told how. Nothing in this program does that.
+                // The process was reaped elsewhere. Nothing in this program does that.
                 tracing::error!(%error, "cannot wait for a process");
                 Exit::Process(ProcessEnd::Signal(Signal::SIGKILL as i32))
             }

@@ -1,30 +1,29 @@
-//! How attempts execute: one contract, and the drivers that keep it.
+//! The contract of drivers, and their registry.
 //!
-//! A driver starts an attempt and gives a `Process` to control it and an `OutputSource` to read it. The contract:
+//! A driver starts an attempt and returns a `Process` to control it and an `OutputSource` to read it. The contract:
 //!
-//! * **capabilities** — what it can do, see [`Capabilities`]. Nobody else asks which driver it is.
-//! * **prepare** — before `start` there is nothing outside the worker that would have to be taken down. `start` takes
-//!   what is scarce only when it is sure to begin; if it fails, nothing runs and nothing is left behind. It may take
-//!   long, and says how it gets on; once it is cancelled it ends soon, one way or the other, also when what it waits
-//!   for does not answer. After an error nothing of the job is ever executed.
-//! * **adopt** — what a driver started may outlive this process. Then another one goes on with it, from where the
-//!   reading of the output was interrupted.
-//! * **input** — is empty, or what `InputSink` is given, byte for byte, and ends when that is shut down or dropped. Who
-//!   writes waits until the job reads.
-//! * **output** — is attached before the first instruction of the job runs, so that no byte is missed, and ends once
-//!   nothing can write any more. Each stream is exact; the two are interleaved as they were read, each piece with the
-//!   time of its reading. Not reading slows the job down: a driver holds back nothing beyond what the kernel holds.
-//! * **wait** — `poll_exit` gives the end of the main process exactly once, with its cause as far as it can be told:
-//!   an exit code, a signal, or the want of memory. Output may still come after it.
-//! * **stop** — `signal` passes a polite signal on to everything that should hear it, and says whether the main
-//!   process was still there to hear it. It never waits for an effect.
-//! * **kill** — `kill` ends everything the attempt started, wherever it hid; after it, `poll_exit` is ready as soon as
-//!   the kernel lets go of the main process.
-//! * **finish** — after the exit, `finish` ends whatever outlived the main process and says what had to be killed in all
-//!   and what is still there. It costs nothing when there is nothing to do.
-//! * **clean up** — after the end of the output, `clean_up` gives back what `start` took. Nothing is left.
+//! * **capabilities** — what the driver supports, see [`Capabilities`]. No other code asks which driver it is.
+//! * **prepare** — before `start` nothing exists outside the worker. `start` takes scarce resources only when it is sure
+//!   to begin; after an error nothing runs, nothing is left behind, and nothing of the job is ever executed. It may take
+//!   long and reports its progress; once cancelled it returns soon, even if what it waits for does not respond.
+//! * **adopt** — attempts may outlive this process. Then another process adopts them and continues to read the output
+//!   where the reading was interrupted.
+//! * **input** — is empty, or exactly the bytes given to `InputSink`, and ends when that is shut down or dropped. The
+//!   writer waits until the job reads.
+//! * **output** — is attached before the first instruction of the job, so that no byte is missed, and ends when nothing
+//!   can write any more. Each stream is exact; the two are interleaved as they were read, each piece with its time. A
+//!   reader that does not read slows the job down: a driver buffers nothing beyond the kernel's buffers.
+//! * **wait** — `poll_exit` returns the end of the main process exactly once, with its best known cause: an exit code, a
+//!   signal, or out of memory. Output may still follow.
+//! * **stop** — `signal` forwards a signal to all processes that should receive it, and returns whether the main process
+//!   was still there. It never waits for an effect.
+//! * **kill** — `kill` kills every process of the attempt; after it, `poll_exit` is ready as soon as the kernel has
+//!   reaped the main process.
+//! * **finish** — after the exit, `finish` kills processes that outlived the main process, and returns how many were
+//!   killed and how many are left. It is cheap when there are none.
+//! * **clean up** — after the end of the output, `clean_up` releases what `start` took. Nothing is left.
 //!
-//! Nothing of this waits for a file on the caller's thread: see [`crate::blocking`].
+//! None of these waits for a file on the caller's thread: see [`crate::blocking`].
 //!
 //! Dropping a `Process` that has not exited kills at least its main process, though not always at once.
 
@@ -69,7 +68,7 @@ pub(crate) use processes::lists_children;
 #[derive(Debug, Clone)]
 pub(crate) struct Assignment {
     pub start: Arc<StartAttempt>,
-    /// What the job adds to its environment, and what gaffer says there, whatever it runs in.
+    /// Variables of the job and of gaffer, on every driver.
     pub environment: BTreeMap<String, String>,
     /// Its own directories, if its driver [uses files of this machine](Capabilities::uses_host_files).
     pub directories: Option<Directories>,
@@ -80,7 +79,7 @@ pub(crate) struct Assignment {
 /// What an attempt has on this machine for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Directories {
-    /// Private, empty, and gone after the attempt: where it runs unless it says otherwise.
+    /// A private, empty directory that is removed after the attempt; the default working directory.
     pub work: PathBuf,
     /// For its temporary files; by a path that leaves room for the name of a socket.
     pub temporary: PathBuf,
@@ -88,22 +87,21 @@ pub(crate) struct Directories {
     pub script: Option<PathBuf>,
 }
 
-/// An attempt that executes.
 pub(crate) struct Started {
     pub process: Box<dyn Process>,
     pub output: Box<dyn OutputSource>,
-    /// Its standard input, if somebody may write to it.
+    /// Its standard input, if it can be written to.
     pub input: Option<InputSink>,
     /// The number of the main process, where it is one of this machine.
     pub pid: Option<i32>,
-    /// What it runs in, if that is a container.
+    /// The container, if it runs in one.
     pub container: Option<ContainerFacts>,
 }
 
 /// The standard input of an attempt. Dropping it ends the input.
 pub(crate) type InputSink = Pin<Box<dyn AsyncWrite + Send>>;
 
-/// Why there is no process: what a shell would exit with, and a sentence.
+/// Why there is no process: the exit code of a shell, and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StartError {
     /// 126: not executable, 127: not found, 125: anything else.
@@ -114,21 +112,21 @@ pub(crate) struct StartError {
 /// How a main process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// By itself or by a signal.
+    /// Ended by itself or by a signal.
     Process(ProcessEnd),
-    /// For want of memory.
+    /// Out of memory.
     OutOfMemory,
-    /// With what it ran in, by no fault of its own.
+    /// Lost together with its environment, through no fault of its own.
     Lost(LostCause),
 }
 
 /// Control over an attempt that executes. See the module for the contract.
 pub(crate) trait Process: Send {
-    /// How the main process ended. Not to be asked again after it said so.
+    /// The end of the main process. Not called again after it was returned.
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<Exit>;
-    /// Passes a signal on; false if the main process had ended by itself before.
+    /// Sends a signal; false if the main process has exited.
     fn signal(&mut self, signal: StopSignal) -> BoxFuture<'_, bool>;
-    /// Kills everything; false if the main process had ended by itself before.
+    /// Kills everything; false if the main process has exited.
     fn kill(&mut self) -> BoxFuture<'_, bool>;
     /// After the exit: nothing is to be left. None if nothing had to be killed, now or before.
     fn finish(&mut self) -> BoxFuture<'_, Option<KillReceipt>>;
@@ -142,8 +140,7 @@ pub(crate) trait Process: Send {
 pub(crate) trait OutputSource: Send {
     /// The next piece, at most 64 KiB; none at the end. Nothing is lost if the answer is not waited for.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Record>>;
-    /// Whether there is an end soon after that of the process in any case; else something that nobody found may keep
-    /// it open.
+    /// Whether the output ends soon after the process in any case; otherwise an undetected process may keep it open.
     fn has_certain_end(&self) -> bool {
         false
     }
@@ -172,8 +169,8 @@ pub(crate) trait Driver: Send + Sync {
         cancelled: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<Started, StartError>>;
 
-    /// Goes on with an attempt that an earlier process began. `position` is how far its output was read, if that is
-    /// known. An error tells why there is nothing to go on with.
+    /// Adopts an attempt of an earlier process. `position` is how far its output was read, if known. An error says
+    /// why it cannot be adopted.
     fn adopt<'a>(
         &'a self,
         _start: &'a StartAttempt,
@@ -266,12 +263,12 @@ impl Drivers {
             return Err(StartError::other(format!("this worker has no {} driver", kind.as_str())));
         };
         if let Some(what) = driver.capabilities().missing(&assignment.start.definition) {
-            return Err(StartError::other(format!("the {} driver has no use for {what}", kind.as_str())));
+            return Err(StartError::other(format!("the {} driver does not support {what}", kind.as_str())));
         }
         driver.start(assignment, note, cancelled).await
     }
 
-    /// Goes on with an attempt that an earlier process began; see [`Driver::adopt`].
+    /// Adopts an attempt of an earlier process; see [`Driver::adopt`].
     pub async fn adopt(
         &self,
         start: &StartAttempt,
@@ -299,7 +296,7 @@ impl StartError {
         StartError { exit_code: 126, message: format!("not executable: {name}") }
     }
 
-    /// It was told to end before it had begun.
+    /// It was stopped before it started.
     fn cancelled() -> StartError {
         StartError::other("it was stopped before it started")
     }

@@ -1,4 +1,4 @@
-//! Everything that one attempt started on the host, and how to be rid of it.
+//! All processes of a host attempt, and how to kill them.
 //!
 //! The tree is known by its cgroup, which nothing leaves that is not allowed to write there. Where there is none, and
 //! for what has left it nevertheless, it is known by its process group, by parentage, by a variable in the environment
@@ -22,9 +22,9 @@ use super::cgroup::Cgroup;
 use super::processes::{self, Belonging, ProcessInfo};
 use crate::config::MARKER_VARIABLE;
 
-/// How long killed processes have to go; one that waits for a disk that is gone can take for ever.
+/// How long killed processes may take to exit; one that waits for a dead disk may never exit.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
-/// Zombies that nobody waited for in this time have nobody who would.
+/// Zombies not reaped within this time have no living parent that would.
 const ZOMBIE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The processes of one attempt.
@@ -64,14 +64,14 @@ impl ProcessTree {
 
     /// Kills everything while the main process has not been waited for. Blocks.
     pub fn kill(&self) -> KillReceipt {
-        // What stands still starts nothing more while it is counted.
+        // Stopped processes start no others while they are counted.
         self.signal(Signal::SIGSTOP);
         let found = self.find(&self.belonging);
         self.signal(Signal::SIGKILL);
         kill_until_gone(&self.belonging, found, || self.find(&self.belonging))
     }
 
-    /// All that belongs to the attempt; what is in its cgroup has been killed.
+    /// All processes of the attempt outside its cgroup, whose members were killed.
     fn find(&self, belonging: &Belonging) -> HashMap<i32, ProcessInfo> {
         let Some(cgroup) = &self.cgroup else { return processes::find(belonging) };
         cgroup.halt();
@@ -83,7 +83,7 @@ impl ProcessTree {
         processes::find(belonging).into_iter().chain(members).collect()
     }
 
-    /// Whether the kernel killed a process of it for want of memory.
+    /// Whether the OOM killer killed a process of it.
     pub fn ran_out_of_memory(&self) -> bool {
         self.cgroup.as_ref().is_some_and(Cgroup::ran_out_of_memory)
     }
@@ -121,7 +121,7 @@ impl ProcessTree {
     }
 }
 
-/// Makes orphans of what this process starts its own children instead of those of init.
+/// Makes this process the subreaper of orphaned descendants.
 ///
 /// # Errors
 /// When the kernel refuses, which Linux since 3.4 does not.
@@ -129,8 +129,8 @@ pub(crate) fn adopt_orphans() -> nix::Result<()> {
     nix::sys::prctl::set_child_subreaper(true)
 }
 
-/// Kills what is left of attempts that an earlier process of this worker started. Gives the number of each attempt's
-/// killed processes, by the marker's value. Blocks.
+/// Kills what is left of attempts of an earlier executor. Returns the number of killed processes per attempt, by
+/// marker. Blocks.
 ///
 /// `leaders`: main processes with the moments between which each started, and their markers.
 pub(crate) fn kill_leftovers(token: &str, leaders: &[Leftover]) -> HashMap<String, KillReceipt> {
@@ -153,7 +153,7 @@ pub(crate) fn kill_leftovers(token: &str, leaders: &[Leftover]) -> HashMap<Strin
             receipts.insert(leftover.marker.clone(), receipt);
         }
     }
-    // And those of which the journal knows nothing.
+    // Including attempts that are not in the journal.
     kill_marked(&format!("{token}/"));
     receipts
 }
@@ -178,7 +178,7 @@ pub(crate) struct Leftover {
 }
 
 impl Leftover {
-    /// Whether the number is still that of the main process.
+    /// Whether the process id still belongs to the main process.
     fn is_still(&self, pid: i32) -> bool {
         // One tick of tolerance: the kernel rounds.
         let started = processes::ticks(self.after)..=processes::ticks(self.before) + 1;
@@ -186,7 +186,7 @@ impl Leftover {
     }
 }
 
-/// Kills the found ones, and whatever they start meanwhile, until none is left or patience ends.
+/// Kills the found processes, and whatever they start meanwhile, until none is left or the time is up.
 fn kill_until_gone(
     belonging: &Belonging,
     found: HashMap<i32, ProcessInfo>,
@@ -222,7 +222,7 @@ fn kill_until_gone(
 /// Kills this process and none that has got its number since.
 pub(super) fn kill_exactly(process: &ProcessInfo) {
     let Some(pid) = rustix::process::Pid::from_raw(process.pid) else { return };
-    // The handle is of whatever has the number now, for good; kernels before 5.3 have none.
+    // The handle refers to the current process with this id; kernels before 5.3 have none.
     let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty());
     if processes::process(process.pid).is_none_or(|now| now.start_ticks != process.start_ticks) {
         return;
@@ -236,7 +236,7 @@ pub(super) fn kill_exactly(process: &ProcessInfo) {
     }
 }
 
-/// Waits for the dead among an attempt's orphans, which have nobody else to do it. The main process has.
+/// Reaps an attempt's orphans. The main process has its own waiter.
 fn reap(belonging: &Belonging, found: &HashMap<i32, ProcessInfo>) {
     let own_pid = processes::own_pid();
     for process in found.values() {
@@ -250,7 +250,7 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// What is known of the orphans that this process adopted. Children belong to a process, not to a worker in it.
+/// Known orphans adopted by this process. Children belong to a process, not to a worker in it.
 static ADOPTED: LazyLock<Adopted> = LazyLock::new(Adopted::default);
 
 #[derive(Debug, Default)]
@@ -310,8 +310,8 @@ fn marker_in(environment: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(found).into_owned())
 }
 
-/// Waits for dead orphans that have been dead for long: those of whoever waits for his own children are gone by then.
-/// To be called every few seconds; costs nothing while there are none.
+/// Reaps orphans that have been zombies for long, when their own parents would have reaped them. Called every few
+/// seconds; cheap without zombies.
 pub(crate) fn reap_forsaken_orphans() {
     ADOPTED.reap_forsaken(Instant::now());
 }
@@ -328,7 +328,7 @@ mod tests {
     #[tokio::test]
     async fn the_dead_that_nobody_waits_for_are_waited_for_after_a_while() {
         adopt_orphans().unwrap();
-        // The shell is gone at once; its child becomes ours and ends.
+        // The shell exits at once; its child is adopted by this process and exits.
         let output = Command::new("sh").args(["-c", "sleep 0.01 >/dev/null & echo $!"]).output().unwrap();
         let pid: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
         until("a zombie", || processes::process(pid).is_some_and(|process| process.is_zombie())).await;

@@ -1,4 +1,4 @@
-//! The processes of this machine as /proc shows them, and those among them that an attempt started.
+//! Processes in /proc, and those of an attempt among them.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -25,17 +25,17 @@ impl ProcessInfo {
     }
 }
 
-/// How the processes of an attempt, or of a worker that is gone, are told from all others.
+/// How to recognise the processes of an attempt, or of a dead worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Belonging {
     /// The main process, which leads the group, while it is certain that its number is still its own.
     pub leader: Option<i32>,
     /// The group, while it is certain that its number is still its own.
     pub group: Option<i32>,
-    /// What stands in the environment: a whole variable, or its beginning if it ends with `/`.
+    /// A variable in the environment: the whole `NAME=value`, or a prefix if it ends with `/`.
     pub marker: String,
-    /// The attempt's own directory: an orphan that works there is its process. (Somebody's shell may stand there, too,
-    /// but is no child of this process.)
+    /// The attempt's own directory: an orphan that works there belongs to it. (A user's shell may work there too, but
+    /// is not a child of this process.)
     pub directory: Option<PathBuf>,
     /// Nothing that started earlier can be its.
     pub since_ticks: u64,
@@ -102,7 +102,7 @@ impl Belonging {
     }
 }
 
-/// The environment that a process was started with; none if it is gone or may not be read.
+/// The initial environment of a process; none if it has exited or is not readable.
 pub(crate) fn environment(pid: i32) -> Option<Vec<u8>> {
     fs::read(format!("/proc/{pid}/environ")).ok()
 }
@@ -112,7 +112,7 @@ pub(crate) fn own_pid() -> i32 {
     nix::unistd::getpid().as_raw()
 }
 
-/// One process; none if it is gone.
+/// One process; none if it has exited.
 pub(crate) fn process(pid: i32) -> Option<ProcessInfo> {
     parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }

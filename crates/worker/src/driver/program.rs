@@ -1,4 +1,4 @@
-//! What to execute for a job on the host: its program found as a shell would find it, and its environment.
+//! Resolves the program of a host task as a shell would, and builds its environment.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,6 @@ const SHELL: &str = "/bin/sh";
 /// The longest `#!` line that is read; the kernel's own limit is half of this.
 const MAX_INTERPRETER_LINE: u64 = 512;
 
-/// What is executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Program {
     /// Absolute.
@@ -83,7 +82,7 @@ pub(super) fn interpreter(script: &Path) -> Result<Program, StartError> {
 /// The directory that a job asks for, if it can run there.
 pub(super) fn work_directory(path: &str) -> Result<&Path, StartError> {
     let refused = |why: &str| {
-        let advice = "create it there, or choose workers that have it with `constraints`";
+        let advice = "create it there, or select workers that have it with `constraints`";
         StartError::other(format!(
             "cannot run in the working directory {path}: {why} on this worker; {advice}"
         ))
@@ -92,7 +91,7 @@ pub(super) fn work_directory(path: &str) -> Result<&Path, StartError> {
     match fs::metadata(directory) {
         Ok(metadata) if !metadata.is_dir() => Err(refused("it is not a directory")),
         Ok(_) if access(directory, AccessFlags::X_OK).is_err() => {
-            Err(refused("it may not be entered by the worker's user"))
+            Err(refused("the worker's user cannot enter it"))
         }
         Ok(_) => Ok(directory),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(refused("it does not exist")),
@@ -100,7 +99,7 @@ pub(super) fn work_directory(path: &str) -> Result<&Path, StartError> {
     }
 }
 
-/// The environment of an attempt: what the worker passes on, what the job adds, what gaffer says.
+/// The environment of an attempt: passed-on variables of the worker, then the job's, then gaffer's.
 pub(super) fn environment(
     inherited: &BTreeMap<String, String>,
     assignment: &Assignment,

@@ -1,5 +1,5 @@
-//! The scripted driver: acts a play that the job itself describes, without starting anything. It is the only fake,
-//! and lets tests run tens of thousands of tasks.
+//! The scripted driver: acts out a script of the job without starting a process. It is the only fake, and lets
+//! tests run tens of thousands of tasks.
 //!
 //! A play is a script with a step per line, or a command whose arguments are steps (joined and split at `;`):
 //!
@@ -113,7 +113,7 @@ fn start(action: &Action) -> Result<Started, StartError> {
     let (exit_in, exit) = oneshot::channel();
     let (orders, orders_out) = mpsc::channel(16);
     tokio::spawn(async move {
-        // Nobody listens any more if the attempt was given up.
+        // The receiver is gone if the attempt was abandoned.
         let _ = exit_in.send(act(play, records_in, orders_out).await);
     });
     let process = Actor { exit, orders, killed: false };
@@ -185,7 +185,7 @@ async fn act(play: Vec<Step>, records: mpsc::Sender<Record>, mut orders: mpsc::R
 async fn perform(play: Vec<Step>, records: mpsc::Sender<Record>, ignores_stop: Arc<AtomicBool>) -> Exit {
     let write = async |stream: Stream, bytes: Vec<u8>| {
         let record = Record { at_micros: wall_micros(), stream, bytes: Bytes::from(bytes) };
-        // Nobody reads any more only after a kill.
+        // The receiver is gone only after a kill.
         let _ = records.send(record).await;
     };
     for step in play {

@@ -1,16 +1,16 @@
-//! What is left of attempts that are over: processes that cannot be killed, and starts that hang in a file system. While
-//! there is too much of it this machine is not well, and gets nothing new.
+//! Leftovers of ended attempts: processes that cannot be killed, and starts that hang in a file system. With too
+//! many of them the driver is unhealthy and the worker gets no new tasks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-/// What is left behind of one driver's attempts. Clones are the same.
+/// Leftovers of one driver's attempts. Clones share them.
 #[derive(Clone)]
 pub(super) struct Stuck {
     /// For each attempt whose processes cannot be killed: whether any of them still lives.
     processes: Arc<Mutex<Vec<StillLives>>>,
-    /// So many starts that hang are too many.
+    /// Number of hanging starts from which the driver is unhealthy.
     max_starts: usize,
     count: watch::Sender<Count>,
 }
@@ -35,7 +35,7 @@ impl Stuck {
         self.count.send_modify(|count| count.processes = processes.len());
     }
 
-    /// Forgets those that are gone by now. To be called every few seconds; costs nothing while there are none. Blocks.
+    /// Forgets leftovers that are gone. Called every few seconds; cheap without any. Blocks.
     ///
     /// `starts`: how many hang at the moment, of attempts that are over.
     pub fn look_again(&self, starts: usize) {
@@ -52,16 +52,14 @@ impl Stuck {
             0 if starts < self.max_starts => return None,
             0 => {
                 return Some(format!(
-                    "{starts} starts of ended tasks hang in a file system that does not answer; nothing new is started \
-                     here until it does"
+                    "{starts} starts of ended tasks hang in a file system that does not respond; no new \
+                     tasks start until it does"
                 ));
             }
             1 => "an ended task".to_owned(),
             _ => format!("{processes} ended tasks"),
         };
-        Some(format!(
-            "processes of {whose} cannot be killed; nothing new is started here until they are gone"
-        ))
+        Some(format!("processes of {whose} cannot be killed; no new tasks start until they exit"))
     }
 
     /// Ends once [`Self::complaint`] has changed since this was called.

@@ -1,4 +1,4 @@
-//! Which accepted attempt starts next: strictly the oldest, as soon as what it reserves is free.
+//! Starts accepted attempts in order, as soon as their resources are free.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -37,11 +37,11 @@ impl Admission {
     pub fn misfit(&self, wanted: Resources) -> Option<String> {
         let Resources { cpu, memory, disk } = self.capacity;
         if wanted.cpu > cpu {
-            Some(format!("it needs {} processors and this worker has {cpu}", wanted.cpu))
+            Some(format!("it needs {} CPUs, this worker has {cpu}", wanted.cpu))
         } else if wanted.memory > memory {
-            Some(format!("it needs {} of memory and this worker has {memory}", wanted.memory))
+            Some(format!("it needs {} memory, this worker has {memory}", wanted.memory))
         } else if wanted.disk > disk {
-            Some(format!("it needs {} of disk and this worker has {disk}", wanted.disk))
+            Some(format!("it needs {} disk, this worker has {disk}", wanted.disk))
         } else {
             None
         }
@@ -61,8 +61,7 @@ impl Admission {
         self.queue.drain(..).map(|(attempt, _)| attempt).collect()
     }
 
-    /// The next attempt that starts now, with its resources reserved. `has_pieces`: whether what it needs beside them is
-    /// free.
+    /// The next attempt that can start, with its resources reserved. `has_pieces`: whether its devices are free.
     pub fn next(&mut self, has_pieces: impl FnOnce(AttemptRef) -> bool) -> Option<(AttemptRef, Resources)> {
         let (attempt, wanted) = self.queue.front()?;
         let may_start = !self.is_paused && self.running < self.max_running;
@@ -89,7 +88,7 @@ impl Admission {
         self.capacity = capacity;
     }
 
-    /// Whether anything may start, whatever is free. Says whether that is new.
+    /// Whether attempts may start at all. Returns whether this changed.
     pub fn pause(&mut self, is_paused: bool) -> bool {
         std::mem::replace(&mut self.is_paused, is_paused) != is_paused
     }
@@ -227,8 +226,8 @@ mod tests {
         let admission = Admission::new(needs(2000, 1 << 30), 10);
         assert_eq!(admission.misfit(needs(2000, 1 << 30)), None);
         let message = admission.misfit(needs(4000, 0)).unwrap();
-        assert!(message.contains("4 processors") && message.contains("has 2"), "{message}");
-        assert!(admission.misfit(needs(0, 2 << 30)).unwrap().contains("2GiB of memory"));
+        assert!(message.contains("4 CPUs") && message.contains("has 2"), "{message}");
+        assert!(admission.misfit(needs(0, 2 << 30)).unwrap().contains("2GiB memory"));
     }
 
     #[test]

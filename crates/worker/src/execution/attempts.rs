@@ -1,4 +1,4 @@
-//! The attempts that execute: how they are launched, and how they report back.
+//! Launches attempts and receives their reports.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl Core {
         self.see_to_its_end(reference, attempt::run(attempt, writer, controls)).await;
     }
 
-    /// Goes on with an attempt of an earlier executor.
+    /// Adopts an attempt of an earlier executor.
     pub(super) async fn adopt(self: Arc<Self>, launch: Launch, began: Began, has_started: bool) {
         let (attempt, writer, controls) = self.attempt(launch, began);
         let reference = attempt.reference();
@@ -61,7 +61,7 @@ impl Core {
 
     /// A mistake in this program must not leave an attempt running for ever.
     async fn after_panic(&self, attempt: AttemptRef) -> Ended {
-        tracing::error!(%attempt, "the attempt was given up: a bug in gaffer");
+        tracing::error!(%attempt, "internal error: the attempt was abandoned");
         let marker = self.context.marker(attempt);
         let kill = move || driver::kill_marked(&marker);
         let killed = tokio::task::spawn_blocking(kill).await.ok();

@@ -1,4 +1,4 @@
-//! The definitions of which there are attempts here.
+//! Definitions of the attempts on this worker.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -10,7 +10,7 @@ use gaffer_protocol::definitions::Definition;
 #[derive(Default)]
 pub(super) struct SharedDefinitions {
     alive: HashMap<(JobId, String), Weak<Definition>>,
-    /// With so many, those are cleared away of which nothing is left.
+    /// Above this number, unused definitions are removed.
     clear_at: usize,
 }
 

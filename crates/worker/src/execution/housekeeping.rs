@@ -1,4 +1,4 @@
-//! What is to be done every few seconds, and when a driver fails.
+//! Periodic checks, and reactions to a failing driver.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use crate::blocking::NoAnswer;
 use crate::driver;
 use crate::stats::{self, Disk, DiskWatch};
 
-/// The most that the spool takes if nobody says otherwise; on a small disk half of what is free.
+/// Default maximum of the spool; on a small disk half of the free space.
 const DEFAULT_SPOOL_LIMIT: u64 = 4 << 30;
 /// With less free disk than this, or than this share of it, nothing new starts: journal and spool come first.
 const LOW_DISK_BYTES: u64 = 64 << 20;
 const LOW_DISK_DIVISOR: u64 = 20;
-/// How often the disk is looked at, and orphans that nobody waits for.
+/// How often to check the disk, and to reap orphans.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Tells the master when a driver fails or works again. Never ends.
@@ -43,7 +43,7 @@ pub(super) async fn look_after_drivers(core: Arc<Core>) {
         interval.tick().await;
         driver::reap_forsaken_orphans();
         let drivers = core.context.drivers.clone();
-        // A process that hangs may keep whoever looks at it waiting.
+        // A hanging process may block whoever inspects it.
         let _ = tokio::task::spawn_blocking(move || drivers.look_again()).await;
     }
 }
@@ -60,7 +60,7 @@ pub(super) async fn watch_disk(core: Arc<Core>, data_dir: PathBuf) {
             Err(NoAnswer) => {
                 if core.state().set_disk_is_low(true) {
                     let path = data_dir.display();
-                    tracing::warn!(%path, "the disk of the data directory does not answer: nothing new starts");
+                    tracing::warn!(%path, "the disk of the data directory does not respond; starting no new tasks");
                 }
             }
         }
@@ -76,11 +76,11 @@ impl Core {
             (false, _) => {}
             (true, true) => tracing::warn!(
                 free_bytes = disk.available,
-                "the disk of {} is nearly full: nothing new starts",
+                "the disk of {} is almost full; starting no new tasks",
                 data_dir.display()
             ),
             (true, false) => {
-                tracing::info!("the disk of {} has room again", data_dir.display());
+                tracing::info!("the disk of {} has free space again", data_dir.display());
                 self.launch_ready();
             }
         }

@@ -1,4 +1,4 @@
-//! The watch over leases: an attempt whose master may think it lost is killed before the master may replace it.
+//! Enforces leases: kills an attempt before the master may replace it.
 
 use std::fs::{File, OpenOptions};
 use std::future::Future;
@@ -17,13 +17,13 @@ use crate::clock::BootAlarm;
 /// How long to wait after a timer failed, which no kernel does.
 const TIMER_RETRY: Duration = Duration::from_secs(1);
 
-/// The file that says when the master last knew of this worker, for a later process of it: what that one adopts has
-/// the lease that it had. Nothing is synced, for no attempt outlives its machine; and nobody waits for it to be written,
-/// for an older lease is a shorter one.
+/// The file with the time of the last contact with the master, for a later process of this worker: adopted attempts
+/// keep their lease. It is not synced, because no attempt outlives its machine, and nobody waits for the write,
+/// because an older lease is a shorter one.
 pub(super) struct ContactFile {
     file: Arc<File>,
     boot_id: String,
-    /// What is to be written next; none once it is.
+    /// The next value to write; none if it is written.
     next: Arc<Mutex<Option<BootTime>>>,
     thread: BlockingThreads,
 }
@@ -41,7 +41,7 @@ impl ContactFile {
         })
     }
 
-    /// What the file says; none if it says nothing about this boot of the machine.
+    /// The stored time; none if it is from another boot.
     pub fn read(&self) -> Option<BootTime> {
         let mut bytes = [0; 100];
         let length = self.file.read_at(&mut bytes, 0).ok()?;
@@ -61,7 +61,7 @@ impl ContactFile {
             // Of a fixed length, so that no write leaves something of an earlier one.
             let line = format!("{boot_id} {:020}\n", at.as_micros());
             if let Err(error) = file.write_all_at(line.as_bytes(), 0) {
-                tracing::debug!(%error, "cannot note down when the master was last heard of");
+                tracing::debug!(%error, "cannot store the time of the last contact with the master");
             }
         });
     }
@@ -99,10 +99,7 @@ impl Core {
         let (expired, next) = self.state().expire(now);
         self.lease_end.send_if_modified(|end| std::mem::replace(end, next) != next);
         if expired > 0 {
-            tracing::warn!(
-                attempts = expired,
-                "the master was out of reach for too long: attempts are given up"
-            );
+            tracing::warn!(attempts = expired, "no contact with the master for too long: stopping attempts");
             self.eventful.notify_one();
             self.launch_ready();
         }

@@ -1,8 +1,8 @@
-//! How many attempts the limit on open files allows.
+//! Limits the number of attempts by the limit on open files.
 
 use nix::sys::resource::{Resource, getrlimit};
 
-/// Files that the worker itself needs, and those of one attempt: two pipes, its process, its spool.
+/// Files needed by the worker itself, and by one attempt: two pipes, its process, its spool.
 const OWN_FILES: u64 = 128;
 const FILES_PER_ATTEMPT: u64 = 4;
 

@@ -1,8 +1,8 @@
-//! The pieces of countable resources: which of a machine's GPUs or licences each attempt has for itself.
+//! Device ids of countable resources: which GPU or licence each attempt holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Pieces of one worker that nobody has, by resource. They are numbered from 0.
+/// Free device ids by resource, numbered from 0.
 #[derive(Debug)]
 pub(super) struct Pieces {
     all: BTreeMap<String, u32>,
@@ -15,7 +15,7 @@ impl Pieces {
         Pieces { all, free }
     }
 
-    /// There are so many from now on. What attempts have that there is no more, they keep until they end.
+    /// Sets the number of devices. Attempts keep ids beyond it until they end.
     pub fn set_all(&mut self, all: BTreeMap<String, u32>) {
         for (name, count) in &all {
             let before = self.all.get(name).copied().unwrap_or(0);
@@ -27,11 +27,11 @@ impl Pieces {
         self.all = all;
     }
 
-    /// What is wanted that this worker does not have in all; none if it has.
+    /// A request that exceeds the worker's total; none if it fits.
     pub fn misfit(&self, wanted: &BTreeMap<String, u32>) -> Option<String> {
         let has = |name: &String| self.all.get(name).copied().unwrap_or(0);
         let (name, wanted) = wanted.iter().find(|(name, wanted)| **wanted > has(name))?;
-        Some(format!("it needs {wanted} {name} and this worker has {}", has(name)))
+        Some(format!("it needs {wanted} {name}, this worker has {}", has(name)))
     }
 
     pub fn has(&self, wanted: &BTreeMap<String, u32>) -> bool {
@@ -60,7 +60,7 @@ impl Pieces {
         }
     }
 
-    /// Of those that there are; a worker that was started anew may have fewer.
+    /// Only existing ids; a restarted worker may have fewer.
     pub fn give_back(&mut self, taken: &BTreeMap<String, Vec<u32>>) {
         for (name, pieces) in taken {
             let count = self.all.get(name).copied().unwrap_or(0);
@@ -110,7 +110,7 @@ mod tests {
     fn what_there_is_not_is_said() {
         let pieces = Pieces::new(wanted(1));
         let message = pieces.misfit(&wanted(2));
-        assert_eq!(message.as_deref(), Some("it needs 2 gpu and this worker has 1"));
+        assert_eq!(message.as_deref(), Some("it needs 2 gpu, this worker has 1"));
         assert_eq!(pieces.misfit(&wanted(1)), None);
         assert!(pieces.has(&BTreeMap::new()));
     }

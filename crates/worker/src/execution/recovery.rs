@@ -1,5 +1,4 @@
-//! What an earlier process of this worker left: its processes are killed, its attempts are over and wait for the
-//! master's acknowledgement.
+//! Recovery after a crash: kills processes of an earlier executor, and reports their attempts as ended.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,10 +11,10 @@ use gaffer_protocol::wire::KillReceipt;
 use crate::driver::{self, Leftover};
 use crate::spool::{self, FromBefore, Recovered, Remembered, Resumed, Spool};
 
-/// The file in which a watchdog notes what it had to kill.
+/// The file in which a watchdog records what it killed.
 const KILLED: &str = "killed";
 
-/// Ends what is left of an earlier process and opens the spool. Blocks, for seconds if something will not die.
+/// Kills what is left of an earlier process and opens the spool. Blocks, for seconds if a process does not exit.
 pub(super) fn recover(
     spool_dir: &Path,
     boot_id: &str,
@@ -34,13 +33,13 @@ pub(super) fn recover(
         tracing::info!(attempt = %ended.attempt, end = ?ended.end, killed, left, "found an attempt of an earlier run");
     }
     for Resumed { start, .. } in &from_before.resumed {
-        tracing::info!(attempt = %start.attempt, "going on with an attempt of an earlier run");
+        tracing::info!(attempt = %start.attempt, "resuming an attempt of an earlier run");
     }
     Ok((spool, from_before))
 }
 
-/// Ends what is left of an earlier process, and notes it down for the one that opens the spool. Says whether that one has
-/// something to go on with.
+/// Kills what is left of an earlier process, and records it for the executor that opens the spool. Returns whether
+/// that has anything to adopt.
 pub(super) fn end_leftovers(spool_dir: &Path, boot_id: &str, token: &str) -> anyhow::Result<bool> {
     let remembered = spool::remembered(spool_dir, boot_id)?;
     let mut killed = noted(spool_dir);

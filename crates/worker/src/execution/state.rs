@@ -1,4 +1,4 @@
-//! What is held and what is to be told: plain data, changed under one lock, without waiting for anything.
+//! The held attempts and pending reports: plain data under one lock.
 
 mod outgoing;
 
@@ -26,7 +26,7 @@ use crate::attempt::{self, Cause, ControlSender, Controls, StopRequests};
 use crate::spool::{Output, OutputWriter, Recovered, Resumed};
 use outgoing::Outgoing;
 
-/// So many of the latest attempts that are held no more are remembered.
+/// Number of released attempts that are remembered.
 const MAX_REMEMBERED: usize = 10_000;
 
 pub(super) struct State {
@@ -70,7 +70,6 @@ struct Running {
 enum Gone {
     /// It never started and never will.
     Returned,
-    /// Its end is recorded.
     Ended,
 }
 
@@ -96,11 +95,11 @@ pub(super) enum Accepted {
 /// What became of an order to end an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ordered {
-    /// It executes, and was told.
+    /// It runs, and was asked to stop.
     Told,
     /// It had not started. It is out of the queue; its end is to be recorded.
     WasQueued,
-    /// It is over already.
+    /// It has ended.
     Over,
     NotHeld,
 }
@@ -203,7 +202,7 @@ impl State {
         Some(Launch { start, worker_name: self.worker_name.clone(), writer, controls })
     }
 
-    /// Takes over an attempt of an earlier process; what it reserves is taken, whether there is room or not.
+    /// Adopts an attempt of an earlier process; its resources are reserved even beyond the capacity.
     pub fn take_over(&mut self, resumed: Resumed) -> Launch {
         let Resumed { start, began, output, writer, .. } = resumed;
         let start = Arc::new(start);
@@ -283,7 +282,7 @@ impl State {
         if let Some(running) = self.running(attempt)
             && running.controls.signals.try_send(signal).is_err()
         {
-            tracing::warn!(%attempt, %signal, "a signal was dropped: the attempt is over, or gets too many");
+            tracing::warn!(%attempt, %signal, "dropped a signal: the attempt has ended or gets too many");
         }
     }
 
@@ -291,7 +290,7 @@ impl State {
     pub fn input(&mut self, input: Input) {
         let Input { attempt, request, offset, .. } = input;
         let state = match self.held.get(&attempt).map(|held| &held.phase) {
-            // One that is not here may be on its way, behind these bytes. If it is over, the master knows.
+            // An unknown attempt may still be on its way, behind these bytes. If it has ended, the master knows.
             Some(Phase::Queued(_)) | None => InputState::Waiting,
             Some(Phase::Running(running)) if running.start.definition.stdin => {
                 match running.controls.inputs.try_send(input) {
@@ -323,7 +322,7 @@ impl State {
         }
     }
 
-    /// With too little disk nothing starts. Says whether that is new.
+    /// With too little disk nothing starts. Returns whether this changed.
     pub fn set_disk_is_low(&mut self, is_low: bool) -> bool {
         self.admission.pause(is_low)
     }
@@ -356,8 +355,8 @@ impl State {
         self.contact = self.contact.max(sent_at);
     }
 
-    /// Ends what has lost its lease: what runs is told so, what has not started is given back. Gives their number, and
-    /// when the next lease runs out.
+    /// Ends attempts with expired leases: running ones are killed, waiting ones returned. Returns their number, and
+    /// the next expiry.
     pub fn expire(&mut self, now: BootTime) -> (usize, Option<BootTime>) {
         let Some(contact) = self.contact else { return (0, None) };
         let mut next = None;
@@ -443,7 +442,7 @@ impl State {
 }
 
 impl Phase {
-    /// How long its lease lasts; none once it is over.
+    /// Its lease; none once it has ended.
     fn lost_after(&self) -> Option<Span> {
         match self {
             Phase::Queued(start) => Some(start.definition.lost_after),

@@ -1,4 +1,4 @@
-//! What agent and executor say to each other, and how it travels: frames with their length in front, JSON but for output.
+//! Frames between agent and executor: length-prefixed, JSON except for output.
 
 use std::os::unix::fs::MetadataExt as _;
 
@@ -22,7 +22,6 @@ const KIND_CHUNK: u8 = b'C';
 /// A connection between the two.
 pub(super) type Wire = Framed<UnixStream, LengthDelimitedCodec>;
 
-/// What the agent says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum ToExecutor {
     /// The first message. Answered by `Ready` or `Refused`.
@@ -54,13 +53,11 @@ pub(super) enum ToExecutor {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Opening {
     pub settings: ExecutionSettings,
-    /// The agent's program.
     pub build: Build,
     /// What the agent logs, by the names of `tracing`.
     pub log_level: String,
 }
 
-/// What the executor says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum FromExecutor {
     Ready,
@@ -74,13 +71,13 @@ pub(super) enum FromExecutor {
     },
     /// What happened, in order; not asked for.
     Events(Vec<Event>),
-    /// What is held right after the last `Events`.
+    /// The held attempts right after the last `Events`.
     Held(Vec<HeldAttempt>),
     NoChunk,
     Pong {
         shortest_lost_after: Option<Span>,
     },
-    /// Nothing runs any more, as it was told.
+    /// All attempts have ended, as requested.
     Idle,
     /// And the master has acknowledged every end.
     Settled,
@@ -95,7 +92,7 @@ pub(super) enum Refusal {
     Busy,
     /// It leaves, and makes room for another executor.
     Leaving,
-    /// It could not begin; the sentence says why.
+    /// It could not start; the text says why.
     Failed(String),
 }
 
@@ -129,7 +126,7 @@ pub(super) enum Heard {
 
 /// The other side does not speak this language.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot understand {0}")]
+#[error("invalid frame: {0}")]
 pub(super) struct Garbled(&'static str);
 
 pub(super) fn wire(stream: UnixStream) -> Wire {
@@ -171,7 +168,7 @@ fn read_json<T: DeserializeOwned>(frame: &[u8]) -> Option<T> {
     serde_json::from_slice(json).ok()
 }
 
-/// The next message in this language; none if the other side is gone or makes no sense.
+/// The next message; none if the other side has closed or sent an invalid frame.
 pub(super) async fn hear<T: DeserializeOwned>(wire: &mut Wire) -> Option<T> {
     read_json(&wire.next().await?.ok()?)
 }
@@ -181,12 +178,12 @@ pub(super) async fn say(wire: &mut Wire, message: &impl Serialize) -> std::io::R
     wire.send(json(message)?).await
 }
 
-/// The agent's next message; none if it is gone or makes no sense.
+/// The agent's next message; none if it has closed or sent an invalid frame.
 pub(super) async fn hear_agent(wire: &mut Wire) -> Option<ToExecutor> {
     to_executor(wire.next().await?.ok()?).ok()
 }
 
-/// The executor's next message; none if it is gone or makes no sense.
+/// The executor's next message; none if it has closed or sent an invalid frame.
 pub(super) async fn hear_executor(wire: &mut Wire) -> Option<FromExecutor> {
     match from_executor(wire.next().await?.ok()?).ok()? {
         Heard::Message(message) => Some(message),

@@ -33,9 +33,9 @@ pub(crate) struct Executor {
     _connection: Arc<DropGuard>,
 }
 
-/// The executor is gone: nothing can be known of what executes until there is another one.
+/// The executor has exited: nothing is known of its attempts until there is another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the process that keeps this worker's attempts is gone")]
+#[error("the executor of this worker has exited")]
 pub(crate) struct Gone;
 
 struct Line {
@@ -64,7 +64,7 @@ enum Answer {
 struct Lease {
     /// When the master last knew that this worker was alive.
     contact: BootTime,
-    /// The shortest `lost_after` of what executes, as the executor last said.
+    /// The shortest `lost_after` of its attempts, as last reported.
     told: Option<Span>,
     /// The same of what was delivered before the executor was last asked, and after that.
     before_asking: Option<Span>,
@@ -110,8 +110,7 @@ impl Executor {
         self.line.gone.is_cancelled()
     }
 
-    /// A session begins: gives what it can execute with, and all that is held. What happens from now on is told in
-    /// events.
+    /// Begins a session: returns the drivers and all held attempts. Later changes are sent as events.
     pub async fn open_session(&self) -> Result<(Vec<DriverStatus>, Vec<HeldAttempt>), Gone> {
         match self.line.ask(ToExecutor::OpenSession).await? {
             Answer::SessionOpen(drivers, held) => Ok((drivers, held)),
@@ -119,17 +118,17 @@ impl Executor {
         }
     }
 
-    /// The session was accepted: what the master may not know is told again.
+    /// The session was accepted: the executor repeats what the master may not know.
     pub fn welcomed(&self, welcome: &Welcome) {
         self.line.say(ToExecutor::Welcomed(welcome.clone()));
     }
 
-    /// The session is over: no more events.
+    /// Ends the session: no more events.
     pub fn close_session(&self) {
         self.line.say(ToExecutor::CloseSession);
     }
 
-    /// Does what the master says.
+    /// Executes a request of the master.
     pub fn deliver(&self, command: Command) {
         match &command {
             Command::Start(start) => self.line.lease().delivered(start.definition.lost_after),
@@ -155,7 +154,7 @@ impl Executor {
         std::mem::take(&mut *self.line.events())
     }
 
-    /// What happened since the last call, and what is held right after that.
+    /// Events since the last call, and the attempts held right after them.
     pub async fn take_events_and_held(&self) -> Result<(Vec<Event>, Vec<HeldAttempt>), Gone> {
         match self.line.ask(ToExecutor::Held).await? {
             Answer::Held(events, held) => Ok((events, held)),
@@ -198,12 +197,11 @@ impl Executor {
     pub async fn leave(self) {
         self.hang_up.cancel();
         if tokio::time::timeout(LEAVE_PATIENCE, self.host.ended()).await.is_err() {
-            tracing::warn!("the process that kept this worker's attempts takes its time to leave");
+            tracing::warn!("the old executor of this worker has not exited yet");
         }
     }
 }
 
-/// What the watch asks.
 pub(super) struct Asking(Arc<Line>);
 
 impl Asking {
@@ -221,7 +219,7 @@ impl Asking {
 
 impl Line {
     fn say(&self, request: ToExecutor) {
-        // If nobody is there, `gone` says so.
+        // If nobody receives it, `gone` reports the end.
         let _ = self.requests.send(request);
     }
 
@@ -238,7 +236,7 @@ impl Line {
         answered.await.map_err(|_| Gone)
     }
 
-    /// Carries what is said either way until one side is gone.
+    /// Carries messages both ways until one side closes.
     async fn talk(
         self: Arc<Self>,
         wire: Wire,
@@ -273,7 +271,7 @@ impl Line {
         if let Err(error) = ended {
             tracing::debug!(%error, "the connection to the executor broke");
         }
-        // In this order, so that nobody waits for an answer that never comes.
+        // In this order, so that no caller waits for a response that never comes.
         drop(to_send);
         self.gone.cancel();
         self.waiting().clear();
@@ -320,7 +318,7 @@ impl Line {
         };
         let waiting = self.waiting().pop_front();
         let waiting = waiting.ok_or_else(|| io::Error::other("the executor answered without a question"))?;
-        // Whoever asked may have gone.
+        // The caller may have gone.
         let _ = waiting.send(answer);
         Ok(())
     }

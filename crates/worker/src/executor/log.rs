@@ -1,4 +1,4 @@
-//! The executor's log on its way to the agent, which writes it among its own.
+//! Forwards the executor's log to the agent.
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(super) fn collect(level: &str) -> mpsc::Receiver<LogLine> {
     let (lines, collected) = mpsc::channel(MAX_WAITING);
     let level = level.parse().unwrap_or(LevelFilter::INFO);
     let collector = Collector { level, lines, dropped: Arc::default() };
-    // Fails only if somebody logs already; then that one does.
+    // Fails if a logger is installed already; then that one stays.
     let _ = tracing::subscriber::set_global_default(collector);
     collected
 }
@@ -47,7 +47,7 @@ pub(super) fn repeat(line: &LogLine) {
 impl Subscriber for Collector {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= self.level
-            // Of libraries only what is worth telling anybody.
+            // Libraries log warnings only.
             && (metadata.target().starts_with("gaffer") || *metadata.level() <= Level::WARN)
     }
 

@@ -1,4 +1,4 @@
-//! How an agent gets an executor: the one that is there, or a new one.
+//! How an agent finds or starts the executor.
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,9 @@ use super::spawn::executor;
 use super::{ExecutorPlace, process, watch};
 use crate::execution::ExecutionSettings;
 
-/// An executor that is there answers sooner, unless it stands still.
+/// A healthy executor responds faster.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
-/// One that begins may have to end what an earlier one left.
+/// A new executor may have to clean up first.
 const BEGIN_PATIENCE: Duration = Duration::from_secs(120);
 /// How long another one may take to make room.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
@@ -57,28 +57,26 @@ pub(crate) async fn obtain(place: ExecutorPlace, settings: ExecutionSettings) ->
             Ok(Some((_, FromExecutor::Refused(Refusal::Failed(reason))))) => bail!(reason),
             Ok(Some((_, FromExecutor::Refused(Refusal::Busy)))) if began.elapsed() >= BUSY_PATIENCE => {
                 bail!(
-                    "another worker is using the data directory {}: stop it, or give this one a directory of its \
-                     own with GAFFER_DATA_DIR",
+                    "another worker uses the data directory {}: stop it, or set GAFFER_DATA_DIR to another \
+                     directory",
                     data_dir.display()
                 );
             }
             // It is about to make room, or went while it was spoken to.
             Ok(_) if began.elapsed() < LEAVE_PATIENCE => sleep(RETRY).await,
             Err(_silent) if began.elapsed() < LEAVE_PATIENCE => {
-                tracing::error!(
-                    "the process that keeps this worker's attempts does not answer: it is replaced"
-                );
+                tracing::error!("the executor of this worker does not respond; replacing it");
                 host.kill().await;
             }
             Ok(_) | Err(_) => bail!(
-                "the executor of this worker does not begin; {} may say why",
+                "the executor of this worker does not start; see {}",
                 data_dir.join("executor.log").display()
             ),
         }
     }
 }
 
-/// An executor that has not said yet whether it takes this agent.
+/// An executor that has not yet accepted this agent.
 struct Reached {
     wire: Wire,
     host: Host,
@@ -93,7 +91,7 @@ async fn knock(mut wire: Wire, opening: &ToExecutor) -> Option<(Wire, FromExecut
 }
 
 fn here() -> anyhow::Result<Reached> {
-    let (ours, theirs) = UnixStream::pair().context("cannot make a pair of sockets")?;
+    let (ours, theirs) = UnixStream::pair().context("cannot create a socket pair")?;
     let task = tokio::spawn(process::keep_for(frame::wire(theirs)));
     Ok(Reached { wire: frame::wire(ours), host: Host::task(task), patience: BEGIN_PATIENCE })
 }
@@ -101,6 +99,6 @@ fn here() -> anyhow::Result<Reached> {
 fn already_there(stream: UnixStream) -> anyhow::Result<Reached> {
     let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
     let process =
-        pid.context("the executor has no process number").and_then(|pid| Ok(ExecutorProcess::open(pid)?))?;
+        pid.context("the executor has no process id").and_then(|pid| Ok(ExecutorProcess::open(pid)?))?;
     Ok(Reached { wire: frame::wire(stream), host: Host::process(process), patience: ANSWER_PATIENCE })
 }

@@ -1,5 +1,5 @@
-//! The executor's process: begins for the agent that started it, takes the agents that come later, and leaves when it is
-//! told to or of no use any more.
+//! The executor process: starts for one agent, serves later ones, and exits on request or when it has no attempts
+//! left.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -30,27 +30,26 @@ const SOCKET: &str = "executor.sock";
 const OPENING_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a newcomer waits for the end of the agent before it.
 const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(1);
-/// An agent that said nothing for so long stands still: a newcomer may replace it.
+/// An agent that is silent for this long hangs: a new one may replace it.
 const SILENCE_LIMIT: Duration = Duration::from_secs(5);
 /// How long an executor with nothing to run waits for an agent.
 const LINKLESS_PATIENCE: Duration = Duration::from_secs(5);
-/// How long it waits for acknowledgements once it was told to leave and nothing runs.
+/// How long it waits for acknowledgements after the last attempt has ended and it was asked to exit.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
 /// How often it looks whether a watchdog is done.
 const GUARD_RETRY: Duration = Duration::from_millis(20);
 /// How often it thinks about leaving.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Keeps a worker's attempts for the agent at standard input, and for the agents that come later. To be called in a
-/// process that was started for this alone, inside of a Tokio runtime.
+/// Runs an executor for the agent at standard input, and for later agents. Call it in a process that was started
+/// for this alone, inside a Tokio runtime.
 ///
 /// # Errors
 /// When nobody is at standard input, or the system refuses something; what concerns the worker is told to the agent.
 pub async fn keep() -> anyhow::Result<()> {
-    let stream =
-        socket_at_stdin().context("this command is for gaffer itself: a worker starts its executor")?;
+    let stream = socket_at_stdin().context("this command is internal: a worker starts its executor")?;
     let mut wire = frame::wire(stream);
-    // Away from the terminal of whoever started the worker. Fails if this process leads a group: then it is away.
+    // Detaches from the terminal. Fails if this process leads a group; then it is detached.
     let _ = nix::unistd::setsid();
     let Some(opening) = hear_opening(&mut wire).await else { return Ok(()) };
     let log = log::collect(&opening.log_level);
@@ -74,7 +73,7 @@ pub async fn keep() -> anyhow::Result<()> {
     ended
 }
 
-/// Keeps a worker's attempts for this agent alone, until it is gone.
+/// Runs an executor for this agent only, until the agent exits.
 pub(super) async fn keep_for(mut wire: Wire) {
     let Some(opening) = hear_opening(&mut wire).await else { return };
     let (_, no_log) = mpsc::channel(1);
@@ -142,7 +141,6 @@ async fn take_lock(data_dir: &Path) -> anyhow::Result<Option<DataDirLock>> {
     }
 }
 
-/// What an executor has.
 struct Kept {
     served: Arc<Served>,
     settings: ExecutionSettings,
@@ -153,9 +151,9 @@ struct Kept {
 /// An executor's agents and its will to leave.
 struct Attendance {
     agent: Option<JoinHandle<()>>,
-    /// Since when there is no agent.
+    /// Since when no agent is connected.
     linkless: Instant,
-    /// Since when it was told to leave and nothing runs.
+    /// Since when it was asked to exit and nothing runs.
     idle: Option<Instant>,
     /// The agent has other settings or another program: it wants a new executor as soon as nothing is kept here.
     is_outdated: bool,
@@ -180,7 +178,7 @@ impl Kept {
                 }
                 Ok((stream, _)) = listener.accept() => self.newcomer(stream, &mut attendance).await,
                 _ = terminated.recv() => {
-                    tracing::info!("told to end: what runs is ended");
+                    tracing::info!("shutting down: stopping all attempts");
                     self.served.shut_down();
                 }
             }
@@ -202,7 +200,7 @@ impl Kept {
         !is_of_use && !self.served.execution.has_unfinished()
     }
 
-    /// Takes an agent, or says why not.
+    /// Accepts an agent, or says why not.
     async fn newcomer(&self, stream: UnixStream, attendance: &mut Attendance) {
         let is_own = stream
             .peer_cred()
@@ -229,7 +227,7 @@ impl Kept {
                 if Duration::from_micros(silent_for) < SILENCE_LIMIT {
                     return FromExecutor::Refused(Refusal::Busy);
                 }
-                tracing::warn!("the agent stands still: another one takes its place");
+                tracing::warn!("the agent does not respond; a new one replaces it");
                 agent.abort();
                 let _ = agent.await;
             }

@@ -1,4 +1,4 @@
-//! The executor's side of a connection: does what the agent says, and tells it what happens.
+//! The executor's side of the connection to an agent.
 
 use std::io;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ const MAX_BATCH: usize = 256;
 pub(super) struct Served {
     pub execution: Execution,
     pub log: Mutex<mpsc::Receiver<LogLine>>,
-    /// When an agent last said anything, in microseconds since the machine was started.
+    /// Time of the agent's last message, in microseconds since boot.
     heard_at_micros: AtomicU64,
     is_leaving: AtomicBool,
-    /// It was told to leave, and nothing runs any more.
+    /// It was asked to exit, and nothing runs.
     pub idle: CancellationToken,
     /// And all ends are acknowledged.
     pub settled: CancellationToken,
@@ -41,7 +41,7 @@ impl Served {
         })
     }
 
-    /// When an agent last said anything.
+    /// Time of the agent's last message.
     pub fn heard_at(&self) -> BootTime {
         BootTime::from_micros(self.heard_at_micros.load(Ordering::Relaxed))
     }
@@ -61,7 +61,7 @@ impl Served {
     }
 }
 
-/// Serves an agent that was taken until it is gone.
+/// Serves an accepted agent until it disconnects.
 pub(super) async fn serve(served: Arc<Served>, mut wire: Wire) {
     let served_agent = async {
         let mut log = served.log.lock().await;
@@ -95,7 +95,7 @@ pub(super) async fn serve(served: Arc<Served>, mut wire: Wire) {
     served.execution.close_session();
 }
 
-/// Deals with a frame and with those that came with it. False if the agent is gone.
+/// Handles a frame and those received with it. False if the agent has disconnected.
 async fn take_all(
     served: &Arc<Served>,
     wire: &mut Wire,

@@ -1,5 +1,5 @@
-//! The agent's watch over its executor's process: one that does not answer while leases run out is killed, for nobody else
-//! ends what has lost its lease; the next executor ends all that this one started.
+//! The agent's watch over the executor: kills one that does not respond while leases expire, because no other
+//! process enforces them; the next executor cleans up.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 /// An executor that is silent for less is only slow.
 const SLOW: Duration = Duration::from_secs(2);
-/// An executor that is silent for so long with nothing to run is of no use.
+/// An executor without attempts that is silent for this long is killed.
 const USELESS: Duration = Duration::from_secs(30);
 
 /// Watches over an executor that is a process, until the connection to it ends.
@@ -41,7 +41,7 @@ async fn watch(executor: Asking, process: Arc<ExecutorProcess>) {
                 },
                 () = tokio::time::sleep(PROBE_INTERVAL) => {
                     if is_hopeless(asked.elapsed(), executor.has_lapsed(BootTime::now())) {
-                        tracing::error!("the process that keeps this worker's attempts does not answer: it is replaced");
+                        tracing::error!("the executor of this worker does not respond; replacing it");
                         process.kill();
                         return;
                     }

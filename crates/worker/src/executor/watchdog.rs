@@ -1,9 +1,8 @@
-//! The executor's watchdog: a process of its own that ends what an executor leaves behind that was killed, and that kills a
-//! executor which stands still beyond a lease. Whatever else of a worker dies or is stopped, nothing runs on that its
-//! master may have replaced.
+//! The watchdog process of an executor: kills what a dead executor left behind, and kills an executor that hangs
+//! beyond a lease. Whatever else of a worker dies, no attempt outlives its replacement.
 //!
-//! Containers do not end with their executor. For them the watchdog starts another executor, if no agent does: that one goes on
-//! with them as long as their leases last.
+//! Containers do not end with their executor. If no agent starts another executor for them, the watchdog does; it adopts
+//! them for as long as their leases last.
 
 use std::io;
 use std::process::Stdio;
@@ -23,24 +22,25 @@ use crate::clock::BootAlarm;
 use crate::data_dir::DataDirLock;
 use crate::execution::{self, ExecutionSettings};
 
-/// An executor whose lease has run out has so long to end what the lease was for, and to say so. The master waits longer
-/// before it replaces anything.
+/// After a lease has expired, the executor has this long to stop its attempts and to report. The master waits
+/// longer before it replaces one.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Before a watchdog that died is replaced.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
-/// What an executor says to its watchdog, after how it was begun: when the first of its leases runs out, in microseconds since the machine was
-/// started; none if nothing has a lease.
+/// Messages of an executor to its watchdog, after its start parameters: the first expiry of its leases, in
+/// microseconds since boot; none without leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct LeaseEnd(Option<u64>);
 
-/// The executor's side: starts a watchdog, and another one whenever it dies. Never ends.
+/// The executor's side: starts a watchdog, and another one when it dies. Never returns. `charge`: start parameters,
+/// for a watchdog that must start another executor. `leases`: the first expiry.
 ///
 /// `charge`: how the executor was begun, for a watchdog that has to begin another one. `leases`: when the first one runs out.
 pub(super) async fn always_have_one(charge: Opening, leases: watch::Receiver<Option<BootTime>>) {
     loop {
         if let Err(error) = have_watchdog(&charge, leases.clone()).await {
-            tracing::warn!(%error, "the watchdog of this worker died; it gets another one");
+            tracing::warn!(%error, "the watchdog of this worker died; starting another one");
         }
         sleep(RESTART_PAUSE).await;
     }
@@ -61,19 +61,18 @@ async fn have_watchdog(charge: &Opening, mut leases: watch::Receiver<Option<Boot
     }
 }
 
-/// Guards the executor at standard input until that is gone, and ends what it leaves. To be called in a process that was
-/// started for this alone, inside of a Tokio runtime.
+/// Watches the executor at standard input until it exits, and kills what it leaves. Call it in a process that was
+/// started for this alone, inside a Tokio runtime.
 ///
 /// # Errors
 /// When nobody is at standard input, or when the data directory cannot be used any more.
 pub async fn watchdog() -> anyhow::Result<()> {
-    let stream =
-        socket_at_stdin().context("this command is for gaffer itself: an executor starts its watchdog")?;
-    let executor = stream.peer_cred()?.pid().context("the executor has no process number")?;
-    // None if it is gone by now.
+    let stream = socket_at_stdin().context("this command is internal: an executor starts its watchdog")?;
+    let executor = stream.peer_cred()?.pid().context("the executor has no process id")?;
+    // None if it has exited already.
     let executor = ExecutorProcess::open(executor).ok();
     let mut wire = frame::wire(stream);
-    // Whoever ends the executor by its group or its terminal does not mean this one.
+    // Signals to the executor's group or terminal must not reach this process.
     let _ = nix::unistd::setsid();
     let Some(charge) = frame::hear::<Opening>(&mut wire).await else { return Ok(()) };
     if let Some(executor) = executor {
@@ -85,7 +84,7 @@ pub async fn watchdog() -> anyhow::Result<()> {
     if ending.await.context("broke down")?? { begin_another(charge).await } else { Ok(()) }
 }
 
-/// Until the executor has hung up, which is to say: until it is gone.
+/// Until the executor's end of the socket closes, that is, until it has exited.
 async fn attend(wire: &mut Wire, executor: &ExecutorProcess) -> io::Result<()> {
     let alarm = BootAlarm::new()?;
     loop {
@@ -96,7 +95,7 @@ async fn attend(wire: &mut Wire, executor: &ExecutorProcess) -> io::Result<()> {
             },
             rung = alarm.ring() => {
                 rung?;
-                // After a sleep of the whole machine the executor has to wake up first.
+                // After a sleep of the machine the executor needs a moment to wake up.
                 match timeout(PATIENCE, frame::hear::<LeaseEnd>(wire)).await {
                     Ok(Some(LeaseEnd(end))) => alarm.set(end.map(BootTime::from_micros))?,
                     Ok(None) => return Ok(()),
@@ -107,15 +106,14 @@ async fn attend(wire: &mut Wire, executor: &ExecutorProcess) -> io::Result<()> {
     }
 }
 
-/// Unless another executor has taken over: that one does it. Says whether there is something left that an executor can go on
-/// with.
+/// Unless another executor has taken over and cleans up itself. Returns whether an executor can adopt anything.
 fn end_what_is_left(settings: &ExecutionSettings) -> anyhow::Result<bool> {
     let ExecutionSettings { data_dir, boot_id, token, owner, .. } = settings;
     let Some(_lock) = DataDirLock::take_as_watchdog(data_dir)? else { return Ok(false) };
     execution::end_leftovers(data_dir, boot_id, token, owner)
 }
 
-/// An executor without an agent. It has a watchdog of its own, and leaves when nothing is left to keep.
+/// An executor without an agent. It has its own watchdog and exits when it has no attempts left.
 async fn begin_another(charge: Opening) -> anyhow::Result<()> {
     let data_dir = charge.settings.data_dir.clone();
     let (_host, mut wire) = spawn::executor(&data_dir)?;

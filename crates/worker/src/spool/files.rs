@@ -1,4 +1,4 @@
-//! The segments of all attempts as files of one directory.
+//! The segment files of all attempts, in one directory.
 //!
 //! Small files are not removed but emptied and used again: on ext4, making a file in a place where many were removed
 //! lately can take longer than starting a process. Emptied means down to one byte, for a file that was cut to nothing
@@ -19,11 +19,11 @@ use super::progress::Progress;
 use super::segment::{self, Segment, SegmentWriter};
 use crate::blocking::{BlockingThreads, PATIENCE, STORING_PATIENCE};
 
-/// So many emptied files are kept.
+/// Number of emptied files kept for reuse.
 const MAX_SPARES: usize = 1024;
 /// A larger file is removed.
 const MAX_SPARE_BYTES: u64 = 64 << 10;
-/// What is left of an emptied file.
+/// Size of an emptied file.
 const SPARE_BYTES: i64 = 1;
 /// What the names of emptied files begin with.
 const SPARE_PREFIX: &str = "spare.";
@@ -72,7 +72,7 @@ impl Files {
         segment::path(&self.dir, attempt, offset)
     }
 
-    /// A segment without records at that place, for writing after what went `before`; what lay there is gone. Blocks.
+    /// Creates an empty segment at that offset, to be written after `before`; replaces an existing file. Blocks.
     pub fn create(&self, path: &Path, before: &Progress) -> io::Result<SegmentWriter> {
         let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).paths.pop();
         if let Some(spare) = spare
@@ -84,8 +84,7 @@ impl Files {
         SegmentWriter::new(file, before)
     }
 
-    /// Removes a segment's file in the background, which frees its place. `is_private`: nobody but its one writer, which is
-    /// done with it, has it open.
+    /// Removes a segment's file in the background. `is_private`: only its finished writer has it open.
     pub fn remove_later(
         self: &Arc<Self>,
         attempt: AttemptRef,
@@ -103,7 +102,7 @@ impl Files {
         });
     }
 
-    /// Waits until what is to be removed so far is gone, unless the disk does not answer.
+    /// Waits until pending removals are done, unless the disk does not respond.
     pub async fn settled(&self) {
         self.remover.settled().await;
     }
@@ -128,7 +127,7 @@ impl Files {
             spares.count += 1;
             format!("{SPARE_PREFIX}{}", spares.count)
         };
-        // Emptied first: whatever happens in between, no attempt ever finds the output of another.
+        // Emptied first: no attempt can ever find the output of another, whatever happens in between.
         nix::unistd::truncate(path, SPARE_BYTES)?;
         let spare = self.dir.join(name);
         fs::rename(path, &spare)?;

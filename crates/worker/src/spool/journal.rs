@@ -1,8 +1,8 @@
-//! What became of attempts, so that a worker that was killed knows what it had been doing.
+//! The journal of attempts, for recovery after a crash.
 //!
-//! A text file that is only appended to: a line per entry, a CRC-32 in hexadecimal, a blank and a JSON object. Lines
-//! that are torn or damaged are skipped. Nothing is synced: it has to survive the worker, and after a crash of the
-//! machine nothing runs any more.
+//! An append-only text file with one entry per line: a CRC-32 in hexadecimal, a space and a JSON object. Torn or damaged
+//! lines are skipped. It is not synced: it must survive the worker process, and after a crash of the machine no attempt
+//! runs any more.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -36,13 +36,13 @@ enum Entry {
     },
     /// It started between the entry before and `boot_micros`, with this main process if it has one.
     Started { attempt: AttemptRef, pid: Option<i32>, boot_micros: u64 },
-    /// It is over.
+    /// It has ended.
     Ended(Box<Ended>),
-    /// The master knows that it is over.
+    /// The master knows that it has ended.
     Forgotten { attempt: AttemptRef },
 }
 
-/// What the journal says of an attempt that is not forgotten.
+/// The journal's state of an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Remembered {
     pub attempt: AttemptRef,
@@ -71,7 +71,6 @@ pub(crate) struct Started {
     pub boot: BootTime,
 }
 
-/// The open journal.
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
@@ -81,7 +80,7 @@ pub(crate) struct Journal {
     /// The lines of each attempt that is not forgotten.
     live: HashMap<AttemptRef, String>,
     live_bytes: u64,
-    /// The file lacks something, or holds a piece of a line: write it anew before appending.
+    /// The file lacks an entry, or ends with part of a line: rewrite it before appending.
     damaged: bool,
 }
 
@@ -96,7 +95,7 @@ pub(crate) fn read(path: &Path, boot_id: &str) -> io::Result<Vec<Remembered>> {
     let mut same_boot = false;
     for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let Some(entry) = parse(line) else {
-            tracing::warn!(path = %path.display(), "the journal has a damaged line, which is skipped");
+            tracing::warn!(path = %path.display(), "skipping a damaged line of the journal");
             continue;
         };
         let attempt = match &entry {
@@ -133,7 +132,7 @@ pub(crate) fn read(path: &Path, boot_id: &str) -> io::Result<Vec<Remembered>> {
 }
 
 impl Journal {
-    /// Begins a new file that holds the given ends and what goes on, in place of the one that was there.
+    /// Starts a new file with the given ends and running attempts, in place of the old one.
     pub fn create(
         path: &Path,
         boot_id: &str,
@@ -172,7 +171,7 @@ impl Journal {
         self.append(attempt, &Entry::Started { attempt, pid, boot_micros: boot.as_micros() })
     }
 
-    /// It is over. Remembered even after an error, and written as soon as the disk takes it.
+    /// It has ended. Remembered even after an error, and written as soon as the disk accepts it.
     pub fn ended(&mut self, ended: &Ended) -> io::Result<()> {
         self.append(ended.attempt, &Entry::Ended(Box::new(ended.clone())))
     }
@@ -213,7 +212,7 @@ impl Journal {
 }
 
 impl Remembered {
-    /// What was started and when, if it may still run and another process can go on with it.
+    /// What was started and when, if it may still run and can be adopted.
     pub fn resumable(&self) -> Option<(&StartAttempt, &Starting)> {
         let starting = self.starting.as_ref().filter(|_| self.same_boot && self.ended.is_none())?;
         Some((starting.resume.as_deref()?, starting))

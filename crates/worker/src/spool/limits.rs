@@ -1,16 +1,16 @@
-//! What all attempts together may take for their output, on disk and in memory.
+//! Total limits on output on disk and in memory.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// The most output kept in memory for all attempts together, in bytes; what is over it is read from disk again.
+/// Maximum output in memory for all attempts, in bytes; the rest is read from disk.
 const MEMORY_LIMIT: usize = 64 << 20;
 
-/// A spool smaller than this could stand still on what it keeps of records already stored.
+/// A smaller spool could block on records that are already stored.
 const MIN_DISK_LIMIT: u64 = 1 << 20;
 
-/// Counts what is used, and wakes those who wait for room.
+/// Counts usage, and wakes those who wait for space.
 #[derive(Debug)]
 pub(crate) struct Limits {
     disk_limit: u64,

@@ -1,5 +1,5 @@
-//! One attempt's output between the process and the master: written to disk before anybody sees it, served from
-//! memory while it is recent, dropped once the master has stored it.
+//! The output of one attempt between process and master: written to disk before it is sent, served from memory
+//! while recent, dropped once the master has stored it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -56,7 +56,7 @@ struct State {
     tail_cost: usize,
     /// Where the last read from disk ended.
     cursor: Option<Cursor>,
-    /// Somebody else than the writer may have a segment open: one was read, or a write to one was given up and goes on.
+    /// A segment may be open elsewhere: for reading, or in an abandoned write.
     is_shared: bool,
     removed: bool,
 }
@@ -84,12 +84,12 @@ enum Source {
 pub(super) enum Place {
     /// The one that is open.
     Same,
-    /// A new one.
     New(PathBuf),
 }
 
 impl State {
-    /// Goes on from there next time, unless the segment was dropped meanwhile: open, it would keep its place on the disk.
+    /// Continues from there next time, unless the segment was dropped meanwhile; an open file would keep its disk
+    /// space.
     fn keep(&mut self, cursor: Cursor) {
         if self.segments.iter().any(|segment| segment.start == cursor.segment) {
             self.cursor = Some(cursor);
@@ -176,7 +176,7 @@ impl Output {
                             records
                         }
                         Err((error, path)) if tries_left > 0 => {
-                            tracing::debug!(attempt = %self.attempt, path = %path.display(), %error, "cannot read the spool, trying again");
+                            tracing::debug!(attempt = %self.attempt, path = %path.display(), %error, "cannot read the spool; retrying");
                             tries_left -= 1;
                             tokio::time::sleep(READ_RETRY).await;
                             continue;
@@ -235,7 +235,7 @@ impl Output {
         }
     }
 
-    /// Where the next record goes, of which nobody but the writer knows until [`Self::commit`].
+    /// Where the next record goes; only the writer knows it until [`Self::commit`].
     pub(super) fn begin(&self, must_change: bool) -> Place {
         let mut state = self.state();
         state.busy = true;
@@ -259,7 +259,7 @@ impl Output {
                 state.segments.pop_back();
             }
         }
-        // On a full disk, what is stored already may be all that could make room, and nothing else would look again.
+        // On a full disk only stored output can make room, and nothing else would check again.
         self.drop_segments(&mut state);
     }
 
@@ -269,7 +269,7 @@ impl Output {
         self.cancel(true);
     }
 
-    /// The record is there from now on. `size`: that of its file; none if it is in memory only.
+    /// Publishes the record. `size`: that of its file; none if it is in memory only.
     pub(super) fn commit(&self, record: Record, size: Option<u64>) {
         let mut state = self.state();
         let start = state.end;
@@ -313,9 +313,9 @@ impl Output {
         }
     }
 
-    /// Drops the segments that are wholly stored. The one that is being written stays until there is another, for it
-    /// says how far the output has come; but it takes no more of the limit, and none of it is filled further if it is
-    /// large.
+    /// Drops segments that are completely stored. The one being written stays until there is another, because it
+    /// records how far the output was read; but it no longer counts against the limit, and is not filled further if
+    /// it is large.
     fn drop_segments(&self, state: &mut State) {
         while let Some(first) = state.segments.front().copied()
             && first.end <= state.stored
@@ -401,7 +401,7 @@ fn read_segment(
         gathered += taken;
         records.push(Record { bytes: usable.slice(..taken), ..record.clone() });
         if taken < usable.len() {
-            // The next chunk goes on inside this record.
+            // The next chunk continues inside this record.
             cursor.next = Some(record);
         } else {
             cursor.offset += length;
@@ -423,7 +423,7 @@ fn encode(attempt: AttemptRef, offset: u64, records: &[Record], max: usize) -> (
     (builder.finish(attempt, offset), bytes)
 }
 
-/// Stands for the bytes from `offset` to `until`, of which at most `max` go into one record.
+/// Replaces the bytes from `offset` to `until`, at most `max` per record.
 fn lost_record(offset: u64, until: u64, max: usize) -> Record {
     let lost = until - offset;
     let mut bytes =

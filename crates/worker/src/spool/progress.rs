@@ -1,4 +1,4 @@
-//! How far an attempt's output has come: enough to go on with it in another process of the worker.
+//! How far the output of an attempt was read; enough to resume it in another process.
 
 use gaffer_protocol::output::{Record, Stream};
 use sha2::digest::common::hazmat::{SerializableState, SerializedState};
@@ -93,7 +93,7 @@ impl Position {
 }
 
 impl StreamPosition {
-    /// So many bytes before the place are remembered.
+    /// Number of remembered bytes before the position.
     pub const MAX_TAIL: usize = 64;
     const ENCODED_BYTES: usize = 8 + 1 + StreamPosition::MAX_TAIL;
 

@@ -1,9 +1,9 @@
-//! A file of output records: one segment of an attempt's output, which torn ends and flipped bits cannot confuse.
+//! A file of output records that tolerates torn ends and flipped bits.
 //!
-//! The first byte names the format. In a segment that is not an attempt's first, [`Progress`] up to it follows: whoever
-//! finds a segment knows where it stands, even when all before it is gone. Each record is a head of 16 bytes, little-endian (length and, in the highest bit,
-//! the stream u32; microseconds since 1970 u64; CRC-32 of the 12 bytes before and of the record's bytes u32), then the
-//! bytes. A segment is named `<task>.<attempt>.<offset of its first byte>`.
+//! The first byte is the format. In every segment after an attempt's first, the [`Progress`] before it follows, so that a
+//! segment is usable even if earlier ones are gone. Each record has a header of 16 bytes, little-endian (length and, in
+//! the highest bit, the stream u32; microseconds since 1970 u64; CRC-32 of the 12 bytes before and of the record's bytes
+//! u32), then the bytes. A segment is named `<task>.<attempt>.<offset of its first byte>`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
@@ -59,7 +59,7 @@ pub(crate) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Into a file of no more than a byte, whatever that is; `before` is what went before the segment.
+    /// Into a file of at most one byte; `before` is the progress before the segment.
     pub fn new(mut file: File, before: &Progress) -> io::Result<SegmentWriter> {
         if before.bytes() == 0 {
             file.write_all(&FORMAT)?;

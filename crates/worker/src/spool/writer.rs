@@ -1,4 +1,4 @@
-//! Takes an attempt's output from its driver: onto disk, into the checksum, then visible to the connection.
+//! Writes an attempt's output to disk and into the checksum, then offers it to the connection.
 
 use std::io;
 use std::sync::Arc;
@@ -74,14 +74,12 @@ impl OutputWriter {
             match self.write(&record, hurry).await {
                 Ok(Ok(size)) => break Some(size),
                 Err(NoAnswer) => {
-                    tracing::warn!(
-                        "the spool's disk does not answer: the last of a job's output stays in memory"
-                    );
+                    tracing::warn!("the spool's disk does not respond; keeping the last output in memory");
                     self.memory_only = true;
                 }
                 Ok(Err(error)) => {
                     if !warned {
-                        tracing::warn!(%error, "cannot write to the spool: the job has to wait");
+                        tracing::warn!(%error, "cannot write to the spool; the task waits");
                         warned = true;
                     }
                     if hurry.is_cancelled() {
@@ -98,7 +96,7 @@ impl OutputWriter {
         self.output.commit(record, size);
     }
 
-    /// There is no more.
+    /// End of output.
     pub fn finish(self) -> Totals {
         self.output.close();
         let bytes = self.output.end();

@@ -431,7 +431,7 @@ async fn a_daemon_that_goes_away_is_missed_and_takes_its_containers_along() {
         while !matches!(session.next().await, Said::Output(_)) {}
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.pid()), signal).unwrap();
         let down = docker_status(&mut session).await;
-        assert!(!down.healthy && down.detail.as_ref().unwrap().contains("is away"), "{down:?}");
+        assert!(!down.healthy && down.detail.as_ref().unwrap().contains("is unavailable"), "{down:?}");
         daemon.start_again();
         let (mut ended, mut up) = (None, None);
         while ended.is_none() || up.is_none() {
@@ -488,9 +488,9 @@ async fn without_a_daemon_a_task_in_a_container_says_so() {
     let nowhere = tempfile::tempdir().unwrap();
     let (worker, mut session) = worker(&format!("unix://{}/none", nowhere.path().display())).await;
     let docker = session.hello.drivers.iter().find(|driver| driver.driver == DriverKind::Docker).unwrap();
-    assert!(!docker.healthy && docker.detail.as_ref().unwrap().contains("there is no socket"), "{docker:?}");
+    assert!(!docker.healthy && docker.detail.as_ref().unwrap().contains("no socket"), "{docker:?}");
     let books = session.see_through(vec![shell(1, "true")]).await;
     let (code, message) = failure(&books.ended[&attempt(1)]);
-    assert!(code == 125 && message.contains("the Docker daemon is away"), "{message}");
+    assert!(code == 125 && message.contains("the Docker daemon is unavailable"), "{message}");
     worker.stop().await;
 }

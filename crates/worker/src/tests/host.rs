@@ -54,7 +54,7 @@ async fn what_is_beyond_the_limit_is_left_out_and_counted() {
         "it went on to its end, and what came first is there"
     );
     let left_out = all.len() - 10_000 + 4;
-    let marker = format!("\n[gaffer: {left_out} bytes of output were left out: its limit is 10kB]\n");
+    let marker = format!("\n[gaffer: {left_out} bytes of output dropped: output limit 10kB]\n");
     assert_eq!((books.stderr(attempt(1)), ended.end), (marker, exited(3)));
 
     let text = "yes 0123456789abcde";
@@ -62,7 +62,7 @@ async fn what_is_beyond_the_limit_is_left_out_and_counted() {
     let process = ProcessEnd::Signal(9);
     assert_eq!(ended.end, AttemptEnd::OutputLimit { limit: Bytes(1 << 20), process });
     assert_eq!(books.stdout(attempt(2)), "0123456789abcde\n".repeat(1 << 16));
-    assert!(books.stderr(attempt(2)).contains("bytes of output were left out"));
+    assert!(books.stderr(attempt(2)).contains("bytes of output dropped"));
 
     // It was over before that was seen.
     let (_, ended) = run(&mut session, limited(3, 2, OnLimit::Kill, "echo abc")).await;
@@ -105,7 +105,7 @@ async fn what_cannot_start_says_why() {
         },
         ..command(5, &["true"])
     };
-    assert!(failure(&mut session, large).await.1.contains("9 processors"));
+    assert!(failure(&mut session, large).await.1.contains("9 CPUs"));
     worker.stop().await;
 }
 

@@ -131,8 +131,7 @@ async fn a_program_that_cannot_be_loaded_holds_up_nobody_and_once_given_up_never
     let (ended, notes) = end_with_notes(&mut session).await;
     assert_eq!(processes_in(worker.dir.path()), [] as [&str; 0], "an end was told before it was true");
     assert_eq!((ended.attempt, ended.end), (attempt(1), AttemptEnd::Stopped { process: None }));
-    let why =
-        format!("given up before it started: the kernel does not get to load {}", program.path.display());
+    let why = format!("not started: the kernel has not loaded {} yet", program.path.display());
     assert_eq!(notes, [why]);
     drop(program);
     another_runs(&mut session, &mut Books::default(), 3).await;
@@ -148,7 +147,7 @@ async fn a_working_directory_that_hangs_holds_up_nobody_and_can_be_given_up() {
     let (worker, mut session) = Worker::start_and_welcome().await;
     let in_it = |task| Order { workdir: Some(hung.path()), ..command(task, &["true"]) };
     let limit = Span::from_millis(300);
-    let why = format!("given up before it started: the working directory {} does not answer", hung.path());
+    let why = format!("not started: the working directory {} does not respond", hung.path());
 
     session.start([in_it(1)]).await;
     another_runs(&mut session, &mut Books::default(), 2).await;

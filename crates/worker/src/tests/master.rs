@@ -71,7 +71,6 @@ pub struct Session {
 pub enum Said {
     Report(ToMaster),
     Output(Chunk),
-    /// The connection is closed.
     Nothing,
 }
 

@@ -411,7 +411,7 @@ async fn a_copy_of_another_worker_begins_as_a_new_one_and_says_so() {
     let copied = session.hello.identity;
     let spool = worker.dir.path().join("spool");
     assert!(spool.exists());
-    let message = "the worker `edge7` has the identity of this one and keeps it".to_owned();
+    let message = "worker `edge7` on another machine has the same identity and keeps it".to_owned();
     session.send(&[ToWorker::Goodbye { code: GoodbyeCode::BeginAnew, message }]).await;
     let mut session = worker.master.accept_and_welcome().await;
     assert_ne!(session.hello.identity, copied);
@@ -429,10 +429,10 @@ async fn a_copy_of_another_worker_begins_as_a_new_one_and_says_so() {
 async fn a_copy_beside_the_worker_of_its_identity_ends_with_advice() {
     let worker = Worker::start().await;
     let mut session = worker.master.accept().await;
-    let message = "the worker `edge7` is connected from this very machine".to_owned();
+    let message = "worker `edge7` on this machine is connected with the same identity".to_owned();
     session.send(&[ToWorker::Goodbye { code: GoodbyeCode::Duplicate, message }]).await;
     let error = soon("the end of the worker", worker.running).await.unwrap().unwrap_err().to_string();
-    assert!(error.contains("this very machine") && error.contains("remove the file `identity`"), "{error}");
+    assert!(error.contains("on this machine") && error.contains("remove the file `identity`"), "{error}");
 }
 
 #[tokio::test]

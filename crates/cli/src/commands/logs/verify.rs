@@ -1,4 +1,4 @@
-//! `gaffer logs --verify`: reads what is stored and compares it with what the worker read, by length and checksum.
+//! `gaffer logs --verify`: compares length and checksum of the stored output with what the worker reported.
 
 use gaffer_domain::JobId;
 use gaffer_protocol::output::Stream;
@@ -15,7 +15,7 @@ const DIFFERS: u8 = 1;
 /// Exit code if nothing differs, but an output could not be compared; the same as for other actions in the wrong state.
 const UNVERIFIED: u8 = 5;
 
-/// What the comparison of one attempt's output says.
+/// The result of one comparison.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Complete,
@@ -26,7 +26,7 @@ enum Verdict {
 /// Verifies the output of one task, or of all tasks of a job; the latest attempt, or the given one.
 ///
 /// # Errors
-/// What the API or the network says.
+/// Errors of the API or the network.
 pub async fn run(
     client: &Client,
     job: JobId,
@@ -69,8 +69,8 @@ async fn verify(client: &Client, job: &str, task: &Task, attempt: u32, out: &Out
     let detail: TaskDetail = client.read(&path, &Query::new()).await?;
     let found = detail.attempts.iter().find(|known| known.attempt == attempt);
     let (verdict, bytes) = match found {
-        None => (Verdict::Unverified("it has no such attempt"), 0),
-        Some(known) if known.finished_at.is_none() => (Verdict::Unverified("it is not over"), 0),
+        None => (Verdict::Unverified("no such attempt"), 0),
+        Some(known) if known.finished_at.is_none() => (Verdict::Unverified("it has not ended"), 0),
         Some(known) => {
             let (bytes, sum) = stored(client, &path, attempt).await?;
             (judge(known, bytes, &sum), bytes)
@@ -87,7 +87,7 @@ async fn verify(client: &Client, job: &str, task: &Task, attempt: u32, out: &Out
     Ok(code)
 }
 
-/// Length and checksum of what is stored.
+/// Length and checksum of the stored output.
 async fn stored(client: &Client, path: &[&str; 4], attempt: u32) -> Result<(u64, String), Failure> {
     let path = [path[0], path[1], path[2], path[3], "output"];
     let query = vec![("attempt", attempt.to_string())];
@@ -103,16 +103,17 @@ async fn stored(client: &Client, path: &[&str; 4], attempt: u32) -> Result<(u64,
 
 fn judge(attempt: &Attempt, bytes: u64, sum: &str) -> Verdict {
     let Some(expected) = &attempt.output_sha256 else {
-        return Verdict::Unverified("its worker told no checksum");
+        return Verdict::Unverified("the worker reported no checksum");
     };
     if bytes != attempt.output_bytes {
-        return Verdict::Differs(format!("{} bytes were recorded", attempt.output_bytes));
+        return Verdict::Differs(format!("{} bytes are stored", attempt.output_bytes));
     }
     match expected.eq_ignore_ascii_case(sum) {
         true => Verdict::Complete,
-        false => {
-            Verdict::Differs(format!("its SHA-256 is {sum}, the worker read {}", style::visible(expected)))
-        }
+        false => Verdict::Differs(format!(
+            "its SHA-256 is {sum}, the worker reported {}",
+            style::visible(expected)
+        )),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Input of the YAML parser that ends when the parser reads too far ahead.
+//! Parser input with a limit on how far the YAML parser reads ahead.
 //!
 //! A bracket may begin the key of a mapping, so the parser keeps all that follows it until the bracket closes. That is
 //! a hundred bytes for every two of the text: a megabyte of commas would take more than a hundred.
@@ -12,7 +12,7 @@ use super::super::MAX_VALUES;
 
 /// What the parser asks once for each token that it takes from the text.
 const ASKED_FOR_EACH_TOKEN: char = '\u{feff}';
-/// The values and what stands between them.
+/// Values and the text between them.
 const MAX_TOKENS: usize = 5 * MAX_VALUES / 2;
 
 /// How many tokens the parser has taken since its last event.

@@ -1,4 +1,4 @@
-//! What the core schema of YAML 1.2 takes a scalar for.
+//! Resolves YAML scalars with the core schema of YAML 1.2.
 
 use saphyr_parser::{ScalarStyle, Tag};
 
@@ -18,7 +18,7 @@ pub(super) fn kind_of(
     let Some(tag) = tag else { return Ok(by_look) };
     let wanted = match core_tag(tag) {
         Some("str") => return Ok(ScalarKind::Text),
-        // `!` alone: not what it looks like, but a text.
+        // `!` alone forces text.
         None if tag.handle.is_empty() && tag.suffix == "!" || tag.handle == "!" && tag.suffix.is_empty() => {
             return Ok(ScalarKind::Text);
         }
@@ -30,7 +30,7 @@ pub(super) fn kind_of(
     if plain(text) == wanted {
         Ok(wanted)
     } else {
-        Err(SyntaxError::at(place, format!("the tag !!{} does not fit what stands behind it", tag.suffix)))
+        Err(SyntaxError::at(place, format!("the tag !!{} does not match its value", tag.suffix)))
     }
 }
 
@@ -47,10 +47,7 @@ fn unknown(tag: &Tag, place: Place) -> SyntaxError {
         Some(name) => format!("!!{name}"),
         None => tag.to_string(),
     };
-    SyntaxError::at(
-        place,
-        format!("the tag {} means nothing here: leave it out", crate::quantity::shown(&shown)),
-    )
+    SyntaxError::at(place, format!("the tag {} is not supported; remove it", crate::quantity::shown(&shown)))
 }
 
 fn plain(text: &str) -> ScalarKind {

@@ -45,13 +45,13 @@ fn a_worker_is_kept_out_by_the_first_need_that_it_does_not_meet() {
             "belongs to another project",
             "is lost",
             "is offline",
-            "is draining and takes nothing new",
-            "is cordoned and takes nothing new",
-            "has no working host driver",
+            "is draining and accepts no new tasks",
+            "is cordoned and accepts no new tasks",
+            "has no healthy host driver",
             "is in datacenter lab",
-            "has 0.5 cpu in all, 1 wanted",
-            "has 0.7 cpu free, 1 wanted",
-            "has 0B memory free, 1GiB wanted",
+            "has 0.5 cpu in total, 1 requested",
+            "has 0.7 cpu free, 1 requested",
+            "has 0B memory free, 1GiB requested",
             "takes it",
         ]
     );
@@ -161,22 +161,22 @@ fn constraints_countables_ports_and_distinct_workers_keep_a_worker_out_in_words(
     );
 
     let gpus = |count| Requirements { countables: [("gpu".to_owned(), count)].into(), ..one_cpu() };
-    assert_eq!(says(&gpus(3), &worker), "has 2 gpu in all, 3 wanted");
+    assert_eq!(says(&gpus(3), &worker), "has 2 gpu in total, 3 requested");
     worker.take(&gpus(1));
-    assert_eq!(says(&gpus(2), &worker), "has 1 gpu free, 2 wanted");
+    assert_eq!(says(&gpus(2), &worker), "has 1 gpu free, 2 requested");
     assert_eq!(suitable(&gpus(2), OURS, &worker), Ok(()));
     let missing = Requirements { countables: [("fpga".to_owned(), 1)].into(), ..one_cpu() };
-    assert_eq!(says(&missing, &worker), "has 0 fpga in all, 1 wanted");
+    assert_eq!(says(&missing, &worker), "has 0 fpga in total, 1 requested");
 
     let port = HostPort { port: 8080, protocol: crate::spec::PortProtocol::Tcp };
     let published = Requirements { ports: vec![port], ..one_cpu() };
     worker.take(&published);
-    assert_eq!(says(&published, &worker), "has another task on its port 8080/tcp");
+    assert_eq!(says(&published, &worker), "has port 8080/tcp in use by another task");
 
     let definition = Some(DefinitionRef { job: JobId(1), position: 0 });
     let distinct = Requirements { distinct_workers: true, definition, ..one_cpu() };
     worker.take(&distinct);
-    assert_eq!(says(&distinct, &worker), "has a task of the same definition, which wants distinct workers");
+    assert_eq!(says(&distinct, &worker), "already runs a task of the same definition (distinct_workers)");
     let of_another =
         Requirements { definition: Some(DefinitionRef { job: JobId(2), position: 0 }), ..distinct };
     assert_eq!(feasible(&of_another, OURS, &worker, 10), Ok(()));

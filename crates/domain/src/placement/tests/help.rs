@@ -19,19 +19,19 @@ fn each_need_that_stands_in_the_way_alone_is_named_with_who_could_take_it_withou
     };
     assert_eq!(
         told(&needs, &[named(1), named(2)]),
-        ["without the constraint `labels.rack == b`, 2 workers could take it now, such as w1"]
+        ["without the constraint `labels.rack == b`, it can run on 2 workers now, such as w1"]
     );
     let elsewhere = Requirements { constraints: Vec::new(), datacenters: vec!["edge".to_owned()], ..needs };
-    assert_eq!(told(&elsewhere, &[offer(1)]), ["in any datacenter, w1 could take it now"]);
+    assert_eq!(told(&elsewhere, &[offer(1)]), ["in any datacenter, it can run on w1 now"]);
 }
 
 #[test]
 fn a_task_that_is_too_large_is_told_how_large_it_may_be() {
     let large = needs(resources(8_000, 2, 0));
     let busy = WorkerSnapshot { reserved: resources(3_000, 0, 0), ..offer(2) };
-    assert_eq!(told(&large, &[offer(1), busy]), ["with at most 4 cpu, w1 could take it now"]);
+    assert_eq!(told(&large, &[offer(1), busy]), ["with at most 4 cpu, it can run on w1 now"]);
     let wants_gpu = Requirements { countables: [("gpu".to_owned(), 1)].into(), ..needs(resources(0, 0, 0)) };
-    assert_eq!(told(&wants_gpu, &[offer(1)]), ["without any gpu, w1 could take it now"]);
+    assert_eq!(told(&wants_gpu, &[offer(1)]), ["without any gpu, it can run on w1 now"]);
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn what_cannot_be_understood_is_told_with_its_place() {
         assert!(with("/tasks", json!([task])).ends_with("has no meaning"));
     }
     let newer = JobSpec::read_stored(STORED_VERSION + 1, &stored).unwrap_err().to_string();
-    assert!(newer.contains("form 2") && newer.contains("up to 1"), "{newer}");
+    assert!(newer.contains("format 2") && newer.contains("up to 1"), "{newer}");
     for nonsense in [json!(null), json!([]), json!("x"), json!({})] {
         assert!(JobSpec::read_stored(1, &nonsense).is_err());
     }

@@ -61,7 +61,7 @@ fn mistakes_in_it_are_all_told_each_with_its_place() {
         [
             "/constraints/0: column 1: `memroy` is not a fact of a worker (did you mean `memory`?)",
             "/constraints/1: expected a constraint such as `memory >= 8GiB`, found a list",
-            "/constraints/2: column 6: `=` is no operator (write `==`)",
+            "/constraints/2: column 6: `=` is not an operator (write `==`)",
             "/affinities/0: an affinity needs a `weight` from -100 to 100",
             "/affinities/1/when: column 2: expected a fact such as `arch` or `labels.gpu`, found the end",
             "/affinities/1/weight: expected a whole number from -100 to 100, found 101",

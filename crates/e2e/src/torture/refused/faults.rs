@@ -1,4 +1,4 @@
-//! What the database refuses in a run, and how each of that begins and ends.
+//! The database faults of a run: how each begins and ends.
 
 use std::path::PathBuf;
 use std::process::Command;

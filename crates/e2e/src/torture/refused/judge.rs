@@ -1,4 +1,4 @@
-//! What became of a run in which the database refused.
+//! Judges a run in which the database refused writes.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::PoisonError;
@@ -26,7 +26,6 @@ const SEEN_FROM: Duration = Duration::from_secs(6);
 const LOG_LIMIT_BYTES: usize = 2 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A fault that struck.
 #[derive(Debug, Clone)]
 pub struct Struck {
     pub kind: Kind,

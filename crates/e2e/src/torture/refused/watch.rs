@@ -1,4 +1,4 @@
-//! What is watched while faults strike: small jobs, what the master says of itself, and what it acknowledges.
+//! Measurements during faults: small jobs, reported health, acknowledgements.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;

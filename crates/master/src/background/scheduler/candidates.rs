@@ -1,4 +1,4 @@
-//! What a worker offers to tasks, as placement sees it.
+//! Builds the worker snapshots of a placement pass.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use gaffer_domain::{Time, WorkerId};
 use crate::hub::Hub;
 use crate::records::Worker;
 
-/// How a worker's machine was doing when it last said, with what was reserved `since` then.
+/// The last measurement of a worker's machine, with resources reserved `since` then.
 pub fn measured(hub: &Hub, worker: WorkerId, since: impl FnOnce(Instant) -> Resources) -> Option<Measured> {
     let (at, stats) = hub.get(worker)?.reading()?;
     Some(Measured {
@@ -23,7 +23,7 @@ pub fn measured(hub: &Hub, worker: WorkerId, since: impl FnOnce(Instant) -> Reso
     })
 }
 
-/// What a worker has to offer beside what it does now; without a backlog and measurements.
+/// The capacity and facts of a worker, without backlog and measurements.
 pub fn worker_snapshot(worker: &Worker, now: Time) -> WorkerSnapshot {
     WorkerSnapshot {
         worker: worker.id,

@@ -1,4 +1,4 @@
-//! What was placed on each worker lately, and so shows in no reading of its machine yet.
+//! Recent placements that no measurement of the machine shows yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use gaffer_domain::spec::Resources;
 pub struct Recent(HashMap<WorkerId, VecDeque<(Instant, Resources)>>);
 
 impl Recent {
-    /// Notes what was reserved where; gives how many placements these were. What is older than any reading that counts is
-    /// forgotten.
+    /// Records reservations by worker; returns the number of placements. Entries older than any relevant measurement
+    /// are removed.
     pub fn add(&mut self, placed: impl Iterator<Item = (WorkerId, Resources)>, now: Instant) -> usize {
         let keep: Duration = READING_GOOD_FOR.to_std();
         self.0.retain(|_, placements| {

@@ -1,4 +1,4 @@
-//! The workers that the last scheduling pass kept for tasks that wait for much room: nothing else is placed or moved there.
+//! Workers reserved by the last pass for large waiting tasks; nothing else is placed or moved there.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,16 +1,16 @@
-//! How the scheduler's passes have gone, for its page.
+//! Statistics of the scheduler's passes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gaffer_domain::Time;
 
-/// So many passes are remembered one by one.
+/// Number of recorded passes.
 const MAX_RECENT: usize = 300;
 
 /// How the scheduler has done since the master started, and lately, for all projects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Passes {
-    /// So many passes had something to do.
+    /// Passes with work to do.
     pub count: u64,
     /// The last ones, oldest first; at most 300.
     pub recent: Vec<Pass>,
@@ -19,7 +19,6 @@ pub struct Passes {
 /// One pass of the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pass {
-    /// When it began.
     pub at: Time,
     /// How long it took in all, with the database, in microseconds.
     pub micros: u64,
@@ -27,7 +26,7 @@ pub struct Pass {
     pub decision_micros: u64,
 }
 
-/// A handle on what is counted since the master started.
+/// A shared handle on the counters since the start.
 #[derive(Debug, Clone, Default)]
 pub struct SchedulerStats(Arc<Mutex<Passes>>);
 

@@ -1,4 +1,4 @@
-//! `/events` and `/jobs/{job}/events`: history, as pages or live.
+//! `/events` and `/jobs/{job}/events`: history in pages or as a stream.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::operations::{Actor, events, tasks};
 use crate::records::Event;
 use crate::views::Views;
 
-/// A live stream looks again after so long even if nothing woke it: another master may have written.
+/// A live stream polls at this interval, because another master may have written.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// So soon if there are events that can't be shown yet.
 const LOOK_AGAIN_HELD_BACK: Duration = Duration::from_millis(100);
@@ -99,7 +99,7 @@ async fn history(
         let after = last_event_id(headers, &params)?;
         return Ok(History(live(views, actor, job, after).await?.into_response()));
     }
-    if let Some(after) = params.parse::<i64>("after", "the number of an event")? {
+    if let Some(after) = params.parse::<i64>("after", "an event number")? {
         let found = views.reads.events_after(actor.project, job, after, limit).await?;
         let page = Page { items: found.events, next_cursor: None };
         return Ok(History(Json(page.map(bodies::event)).into_response()));
@@ -133,13 +133,13 @@ impl Answer for History {
 }
 
 fn last_event_id(headers: &HeaderMap, params: &Params) -> Result<Option<i64>, Error> {
-    if let Some(after) = params.parse("after", "the number of an event")? {
+    if let Some(after) = params.parse("after", "an event number")? {
         return Ok(Some(after));
     }
     let Some(value) = headers.get("last-event-id") else { return Ok(None) };
     let number = value.to_str().ok().and_then(|text| text.parse().ok());
     number.map(Some).ok_or_else(|| {
-        let detail = "expected the number of an event";
+        let detail = "expected an event number";
         Error::field("invalid_header", "header:last-event-id", detail, None)
     })
 }
@@ -167,8 +167,8 @@ async fn live(
     };
     let after = match after {
         Some(after) if after >= 0 => after,
-        Some(_) => return Err(wrong("after", "expected the number of an event")),
-        // Of one job, everything is told; of all, what happens from now on.
+        Some(_) => return Err(wrong("after", "expected an event number")),
+        // A job's stream starts with its first event, the project's with the next one.
         None if job.is_some() => 0,
         None => events::from_now_on(&views, actor.project).await?,
     };

@@ -1,4 +1,4 @@
-//! What operators ask: is it alive, can it serve, which version is it.
+//! Health checks and version.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub async fn readyz(
     }
 }
 
-/// `GET /readyz` of a master that stands by, and everything else that it is asked.
+/// `GET /readyz` and all other requests to a standby.
 pub async fn standby() -> Error {
     Error::Standby
 }

@@ -30,7 +30,7 @@ use crate::views::Views;
 
 /// Longest time that a request waits for a job.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// A page of jobs ends when their specifications have so many bytes.
+/// A page of jobs ends at this many bytes of specifications.
 const MAX_SPECS_BYTES: usize = 4 << 20;
 const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 /// The drivers that a list can be narrowed to.

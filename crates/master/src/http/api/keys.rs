@@ -1,4 +1,4 @@
-//! `/keys` and `/login-links`: what lets workers and users in.
+//! `/keys` and `/login-links`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `/jobs/{job}/output` and `/jobs/{job}/tasks/{task}/output`: raw, as lines of JSON, or as server-sent events.
+//! `/jobs/{job}/output` and `/jobs/{job}/tasks/{task}/output`: raw, NDJSON or server-sent events.
 
 use std::collections::VecDeque;
 use std::io;
@@ -29,7 +29,7 @@ use crate::records::Task;
 use crate::store::tasks::TaskFilter;
 use crate::views::Views;
 
-/// Tasks of a job are looked up so many at a time.
+/// Number of tasks read together.
 const TASKS_AHEAD: u32 = 100;
 
 /// How the output is written.
@@ -40,7 +40,6 @@ enum Format {
     Events,
 }
 
-/// What is wanted.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
     from: ReadFrom,
@@ -232,7 +231,7 @@ fn wanted(headers: &HeaderMap, params: &Params) -> Result<Wanted, Error> {
         Some(other) => return Err(wrong("stream", &format!("expected stdout or stderr, found {other:?}"))),
     };
     let mut from = ReadFrom {
-        attempt: params.parse("attempt", "the number of an attempt")?,
+        attempt: params.parse("attempt", "an attempt number")?,
         offset: params.parse("offset", "a number of bytes")?.unwrap_or(0),
         follow: params.flag("follow")?,
     };
@@ -308,7 +307,7 @@ fn dress(response: &mut Response, format: Format) {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    // Proxies must not hold back what is live.
+    // Proxies must not buffer live responses.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
 }
 

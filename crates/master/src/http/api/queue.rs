@@ -1,4 +1,4 @@
-//! `/queue` and `/trace`: what waits, and what has run, as a load that can be simulated.
+//! `/queue` and `/trace`: waiting tasks, and the history as a trace for the simulator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +21,7 @@ use crate::queue::queue;
 use crate::snapshot;
 use crate::views::Views;
 
-/// A day.
 const TRACE_OF: Duration = Duration::from_secs(24 * 3_600);
-/// A year.
 const LONGEST_TRACE: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// The most tasks of a trace: the latest.
 const MAX_TRACE_TASKS: u32 = 100_000;

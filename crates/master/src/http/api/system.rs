@@ -1,4 +1,4 @@
-//! `/system` and `/dead-letters`: how the master is doing, and what the database refused.
+//! `/system` and `/dead-letters`.
 
 use std::sync::Arc;
 

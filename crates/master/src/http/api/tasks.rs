@@ -1,4 +1,4 @@
-//! `/jobs/{job}/tasks`: the units of a job, their attempts, and signals to them.
+//! `/jobs/{job}/tasks`: tasks, their attempts, signals and standard input.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ pub fn filter(params: &Params) -> Result<TaskFilter, Error> {
     Ok(TaskFilter { state: params.parse::<StateName>("state", states)?, after: params.task_cursor()? })
 }
 
-/// Splits off what is more than a page, and makes the cursor for the next.
+/// Splits off the items beyond a page, and makes the cursor for the next.
 pub fn page_of_tasks(mut tasks: Vec<records::Task>, limit: u32) -> (Vec<records::Task>, Option<String>) {
     let has_more = tasks.len() > limit as usize;
     tasks.truncate(limit as usize);

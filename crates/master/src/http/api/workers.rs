@@ -1,4 +1,4 @@
-//! `/workers`: the fleet, with live stats.
+//! `/workers`: workers with live statistics.
 
 use std::sync::Arc;
 

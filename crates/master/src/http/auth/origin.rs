@@ -1,4 +1,4 @@
-//! Whether a browser sends a request from a page of this site, and what to set where a reverse proxy hides that it does.
+//! Checks the origin of forms, and names the setting to fix behind a reverse proxy.
 
 use axum::http::{HeaderMap, HeaderName, header};
 use gaffer_protocol::server_url::ServerUrl;
@@ -11,7 +11,7 @@ const MAX_SHOWN_CHARS: usize = 120;
 /// Why a request counts as another site's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The browser says so itself.
+    /// According to `Sec-Fetch-Site`.
     #[error("this request comes from another site (the browser sent `Sec-Fetch-Site: {0}`)")]
     Site(String),
     /// The page that sent it has no origin that could be compared.
@@ -24,7 +24,7 @@ pub enum Refusal {
          its path, if it has one), or let the proxy pass the header on (nginx: proxy_set_header Host $http_host)"
     )]
     Host {
-        /// As the browser says it.
+        /// As sent by the browser.
         origin: String,
         /// As it arrived.
         host: String,
@@ -36,19 +36,19 @@ pub enum Refusal {
          the header X-Forwarded-Proto (nginx: proxy_set_header X-Forwarded-Proto $scheme)"
     )]
     Scheme {
-        /// As the browser says it.
+        /// As sent by the browser.
         origin: String,
     },
 }
 
-/// Whether a request that changes something may do so, by where a browser says that it comes from. `public`: the origin
-/// of the dashboard's public address.
+/// Whether a request that changes something may do so, by its origin. `public`: the origin of the dashboard's
+/// public address.
 ///
 /// # Errors
 /// When it comes from elsewhere.
 pub fn check(headers: &HeaderMap, public: &str) -> Result<(), Refusal> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    // Browsers send this only to https and localhost; it says what they know best.
+    // Browsers send this only to https and localhost; it is the most reliable source.
     if let Some(site) = text(SEC_FETCH_SITE) {
         return match site {
             "same-origin" | "none" => Ok(()),
@@ -111,7 +111,7 @@ mod tests {
             &[("origin", "http://LAB"), ("host", "lab:80")],
             // A proxy that replaces Host, or the port in it.
             &[("origin", "http://gaffer.lab"), ("host", "127.0.0.1:3000")],
-            // One that speaks TLS and says so.
+            // A proxy that terminates TLS and says so.
             &[("origin", "https://lab"), ("host", "lab"), ("x-forwarded-proto", "https")],
             &[("origin", "https://lab:8443"), ("host", "lab:8443"), ("x-forwarded-proto", "https, http")],
         ] {

@@ -1,5 +1,4 @@
-//! Style sheets, modules and pictures: embedded, each at an address that names its content, so browsers keep it for
-//! ever.
+//! Embedded style sheets, modules and images, addressed by content hash, so that browsers can cache them forever.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! The history: what changed, when, who or what caused it, and why.
+//! The page *History*.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::views::Views;
 
 /// Entries on a page.
 pub const PAGE_ROWS: u32 = 100;
-/// With so many new ones at a time nobody reads them all.
+/// Maximum number of new rows at a time.
 const MAX_NEW: u32 = 500;
 const PACE: Duration = Duration::from_secs(1);
 
@@ -45,7 +45,7 @@ struct EventsPage {
 fn wanted_job(params: &Params) -> Result<Option<JobId>, Error> {
     match params.text("job") {
         None | Some("") => Ok(None),
-        Some(_) => params.parse("job", "the number of a job"),
+        Some(_) => params.parse("job", "a job number"),
     }
 }
 
@@ -101,7 +101,7 @@ pub async fn live(
 ) -> Result<Response, Error> {
     let params = params.only(&["cursor", "job", "after"], &[])?;
     let is_first = params.text("cursor").unwrap_or_default().is_empty();
-    let after: Option<i64> = params.parse("after", "the number of an event")?;
+    let after: Option<i64> = params.parse("after", "an event number")?;
     let (job, project) = (wanted_job(&params)?, visitor.actor.project);
     let key = format!("{project} events {job:?} {is_first}");
     let browser = Browser::with_log("events", after.unwrap_or(0).to_string());
@@ -130,7 +130,7 @@ impl Feed for EventsFeed {
     }
 
     async fn changed(&mut self) {
-        // What is there already and could not be shown yet is looked for at the feed's pace.
+        // Events that exist but are not settled yet are polled at the feed's pace.
         if !self.newest.is_held_back {
             let _ = self.changes.changed().await;
         }

@@ -1,4 +1,4 @@
-//! Workers as pages show them: rows of a list, and the fleet as a whole.
+//! Rows of workers, and totals of the fleet.
 
 use gaffer_domain::quantity::Bytes;
 use gaffer_domain::spec::{DriverKind, Resources};
@@ -17,7 +17,7 @@ pub struct Amount {
     pub allocated: f64,
     /// What the machine uses in all, in words.
     pub uses: String,
-    /// Where the mark of what the machine uses in all stands, in hundredths.
+    /// Position of the usage mark, in hundredths.
     pub used: f64,
 }
 
@@ -26,9 +26,8 @@ pub struct Amount {
 pub struct Countable {
     /// Names its values on the page.
     pub field: String,
-    /// Its name.
     pub name: String,
-    /// How much; nobody measures what is used.
+    /// An amount without a measured usage.
     pub amount: Amount,
 }
 
@@ -37,19 +36,13 @@ pub struct Countable {
 pub struct WorkerRow {
     /// Names it in its list.
     pub key: String,
-    /// Its state.
     pub state: String,
-    /// Its number.
     pub number: i64,
-    /// Its page.
     pub href: String,
-    /// Its name.
     pub name: String,
-    /// Its datacenter.
     pub place: String,
     /// Whether its operator should know something.
     pub warning: bool,
-    /// What.
     pub warnings: String,
     /// Attempts that it executes.
     pub running: i64,
@@ -65,9 +58,8 @@ pub struct WorkerRow {
     pub countables: Vec<Countable>,
     /// Load averages.
     pub load: String,
-    /// Its operator's marks.
     pub labels: Vec<String>,
-    /// What it can execute with.
+    /// Drivers of the worker.
     pub drivers: String,
     /// Version of its program.
     pub version: String,
@@ -152,7 +144,7 @@ fn amount_of((allocated, capacity): (Bytes, Bytes), used: Option<(Bytes, Bytes)>
 /// Where a mark is put that is not to be seen.
 const NOWHERE: f64 = -9.0;
 
-/// Where the mark of a share begins: inside of the bar even at its end.
+/// Start of the usage mark; inside the bar even at its end.
 fn mark(hundredths: f64) -> f64 {
     hundredths.min(99.0)
 }
@@ -163,7 +155,7 @@ fn hundredths(part: f64, whole: f64) -> f64 {
 }
 
 impl Serialize for WorkerRow {
-    /// Amounts are taken apart: each part of a bar is a value of its own.
+    /// Amounts are sent as separate values, one per part of a bar.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut values = serde_json::json!({
             "key": self.key, "state": self.state, "href": self.href, "name": self.name, "place": self.place,

@@ -1,4 +1,4 @@
-//! Times, amounts and addresses as pages show them; the words are those of the command line.
+//! Formats times, amounts and addresses for pages.
 
 use chrono::{DateTime, SecondsFormat, TimeZone, Utc};
 use gaffer_protocol::elapsed::{self, lasted};
@@ -11,7 +11,6 @@ use super::super::params::encoded;
 pub struct Elapsed {
     /// Its beginning; none before that.
     pub from: Option<i64>,
-    /// Its end.
     pub to: Option<i64>,
 }
 
@@ -21,7 +20,7 @@ impl Elapsed {
         Elapsed { from: from.map(|at| at.timestamp_millis()), to: to.map(|at| at.timestamp_millis()) }
     }
 
-    /// One that is over and was measured to be so long; else from one time to another.
+    /// A finished period with a measured duration, otherwise from start to end.
     pub fn measured(
         from: Option<DateTime<Utc>>,
         to: Option<DateTime<Utc>>,
@@ -41,7 +40,7 @@ impl Elapsed {
         match (self.from, self.to) {
             (None, _) => "—".to_owned(),
             (Some(from), Some(to)) => lasted(to - from),
-            // What goes on is counted in whole seconds: nobody can read tenths that change.
+            // A running duration is shown in whole seconds.
             (Some(from), None) if *now - from < 10_000 => format!("{}s", (*now - from).max(0) / 1_000),
             (Some(from), None) => lasted(*now - from),
         }
@@ -53,7 +52,7 @@ pub fn clock(millis: &i64) -> String {
     at(millis).format("%H:%M UTC").to_string()
 }
 
-/// `3m ago`; `in 3m` for what is to come.
+/// `3m ago`, or `in 3m`.
 pub fn ago(then: &i64, now: &i64) -> String {
     elapsed::ago(*then, *now)
 }

@@ -1,4 +1,4 @@
-//! What all pages have around them: who is signed in, the theme, and the way to the assets.
+//! The frame of all pages: user, theme, navigation, assets.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub const SECTIONS: [(&str, &str); 6] = [
 /// What the layout of every page needs.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// Who is signed in; nobody on a page that needs nobody.
+    /// The signed-in user; none on public pages.
     pub user: Option<Arc<str>>,
     /// What the user prefers to look at.
     pub theme: Theme,
@@ -45,7 +45,7 @@ pub struct Frame {
     pub section: &'static str,
     /// The present time in milliseconds since 1970.
     pub now: i64,
-    /// The database accepts nothing at present: every page says so.
+    /// The database refuses writes: every page shows it.
     pub has_trouble: bool,
 }
 
@@ -66,10 +66,9 @@ impl Frame {
     }
 }
 
-/// Whoever looks at a page: signed in, with a browser.
+/// The session of a signed-in browser.
 #[derive(Debug, Clone)]
 pub struct SessionUser {
-    /// Who it is.
     pub actor: Actor,
     surroundings: PageContext,
     has_trouble: bool,
@@ -114,7 +113,7 @@ pub fn sign_in_address(next: Option<&str>) -> String {
     }
 }
 
-/// What of a request matters to the look of its answer, whoever sent it.
+/// Parts of a request that affect how its response looks.
 #[derive(Debug, Clone, Default)]
 pub struct PageContext {
     theme: Theme,
@@ -128,7 +127,7 @@ impl PageContext {
         PageContext::from(&parts.method, &parts.uri, &parts.headers, &parts.extensions)
     }
 
-    /// What to remember of a request for the page that an error becomes, which is written when the request is gone.
+    /// Keeps parts of a request for an error page that is written after the request is gone.
     pub fn of_request(request: &Request) -> PageContext {
         PageContext::from(request.method(), request.uri(), request.headers(), request.extensions())
     }
@@ -142,7 +141,7 @@ impl PageContext {
         }
     }
 
-    /// A frame for nobody in particular.
+    /// A frame without a user.
     pub fn frame(self) -> Frame {
         Frame {
             user: None,

@@ -1,4 +1,4 @@
-//! The pages of one job: its output, its tasks, its history, its specification; and what can be done with it.
+//! The pages of one job (output, tasks, history, specification) and its actions.
 
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ pub async fn show(
     let job: JobId = id(&job, "job")?;
     let tab = params.text("tab").unwrap_or("output").to_owned();
     if !TABS.iter().any(|(name, _)| *name == tab) {
-        return Err(wrong("tab", &format!("there is no tab {tab:?}: output, tasks, events, spec")));
+        return Err(wrong("tab", &format!("no tab {tab:?}; expected output, tasks, events or spec")));
     }
     let params = match tab.as_str() {
         "tasks" => params.only(&["tab", "state", "cursor"], &[])?,
@@ -145,7 +145,7 @@ pub async fn stop(
 ) -> Result<Response, Error> {
     let job: JobId = id(&job, "job")?;
     match jobs::stop(&context, &visitor.actor, job).await {
-        // It ended while its page was being looked at: that page says so.
+        // It ended while its page was open: that page shows it.
         Ok(()) | Err(OperationError::Conflict { .. }) => {
             Ok(Redirect::to(&format!("/jobs/{job}")).into_response())
         }

@@ -1,4 +1,4 @@
-//! The stream of a job's pages: its head, why it waits or failed, the rows of a tab, and the newest lines of output.
+//! The live stream of a job's pages: head, waiting reasons or failure, rows of a tab, newest output.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,9 +32,9 @@ use crate::views::Views;
 
 /// Output is sent at most ten times a second, however fast it comes.
 const PACE: Duration = Duration::from_millis(100);
-/// The rest is looked at less often: it costs more and nobody reads that fast.
+/// The rest is refreshed less often, because it costs more.
 const STATE_PACE: Duration = Duration::from_millis(500);
-/// It is looked at again even if nothing is said to have changed: another master may have written.
+/// It is refreshed even without a signal, because another master may have written.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Lines in the window that moves with the output.
 const WINDOW_LINES: u64 = 300;
@@ -58,7 +58,7 @@ pub async fn live(
     let tab = match params.text("tab").unwrap_or_default() {
         "tasks" => Tab::Tasks(TaskFilter { state: None, ..filter(&params.given())? }),
         "events" => {
-            let after: Option<i64> = params.parse("after", "the number of an event")?;
+            let after: Option<i64> = params.parse("after", "an event number")?;
             browser = Browser::with_log("events", after.unwrap_or(0).to_string());
             match after {
                 Some(_) => Tab::Events,
@@ -71,7 +71,7 @@ pub async fn live(
     let watched = match params.text("task") {
         Some(task) => {
             let task = tasks::find(&views.reads, &visitor.actor, Addressed { job, task }).await?;
-            let wished = params.parse("attempt", "the number of an attempt")?;
+            let wished = params.parse("attempt", "an attempt number")?;
             let attempt = attempt_of(&task, wished, false)?;
             browser = Browser::with_lines(attempt.attempt, has(params.text("has"), attempt).unwrap_or(0));
             Some(Watched { attempt, is_pinned: wished.is_some() })
@@ -98,7 +98,7 @@ pub async fn live(
     Ok(stream(&views, &feeds, key, browser, feed))
 }
 
-/// The last line that a browser has of this attempt: `has` is the number of an attempt, and the number of a line.
+/// The last line that a browser has of this attempt: `has` is an attempt number, and a line number.
 fn has(has: Option<&str>, attempt: AttemptRef) -> Option<u64> {
     let (of, line) = has?.split_once(':')?;
     (of.parse() == Ok(attempt.attempt)).then(|| line.parse().ok())?
@@ -113,7 +113,7 @@ enum Tab {
     Nothing,
 }
 
-/// The output that a page shows: that of one attempt, or else of the latest.
+/// The displayed output: of one attempt, or of the latest.
 #[derive(Debug, Clone, Copy)]
 struct Watched {
     attempt: AttemptRef,
@@ -218,7 +218,7 @@ impl JobFeed {
     }
 
     async fn head_fields(&self, job: &Job) -> Result<Value, Error> {
-        // Tasks are looked at only where one of them says how the whole job is.
+        // Tasks are read only where one of them describes the whole job.
         let tasks = match job.task_counts.total() == 1 || job.state == JobState::Failed {
             true => self.views.reads.task_list(job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?,
             false => Vec::new(),

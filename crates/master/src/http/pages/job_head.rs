@@ -1,4 +1,4 @@
-//! What stands on top of every page of a job: how it is, why, and what can be done.
+//! The head of a job's pages: state, cause and actions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,11 +70,8 @@ impl Top {
 pub struct JobHead {
     /// The title of the window.
     pub title: String,
-    /// Its number.
     pub number: i64,
-    /// Its name.
     pub name: String,
-    /// Its state.
     pub state: String,
     /// The state that the cause is coloured by.
     pub tone: String,
@@ -82,25 +79,19 @@ pub struct JobHead {
     pub cause: String,
     /// Where its only task is or was.
     pub worker: String,
-    /// How that exited.
     pub exit: String,
     /// The number of its attempt.
     pub attempt: String,
     /// Whether it has several tasks.
     pub many: bool,
-    /// How far they are.
     pub segments: Vec<Segment>,
     /// The same in words.
     pub tasks: String,
-    /// When it ran.
     pub ran: Elapsed,
-    /// When it was accepted.
     pub created: Option<i64>,
-    /// Who submitted it.
     pub created_by: String,
     /// The job that it repeats.
     pub rerun_of: Option<i64>,
-    /// Its labels.
     pub labels: Vec<String>,
     /// Whether it can be stopped.
     pub can_stop: bool,
@@ -154,19 +145,19 @@ fn cause(job: &Job, only: Option<&Task>, tasks: &TaskSummary) -> String {
         only.and_then(|task| task.worker.as_ref()).map(|worker| format!(" on {worker}")).unwrap_or_default();
     if let Some(problem) = &job.problem {
         return match job.state {
-            JobState::Stopping => format!("is being stopped{on}; {problem}"),
+            JobState::Stopping => format!("stopping{on}; {problem}"),
             _ => problem.clone(),
         };
     }
     match (job.state, only) {
         (JobState::Pending, Some(task)) => why(task),
-        (JobState::Pending, None) => "waits for a worker".to_owned(),
+        (JobState::Pending, None) => "waiting for a worker".to_owned(),
         (JobState::Running, Some(task)) if task.state != StateName::Running => why(task),
-        (JobState::Running, Some(_)) => format!("runs{on}"),
+        (JobState::Running, Some(_)) => format!("running{on}"),
         (JobState::Running, None) => {
             format!("{} of {} completed", many(tasks.completed), count(tasks.total, "task"))
         }
-        (JobState::Stopping, _) => format!("is being stopped{on}"),
+        (JobState::Stopping, _) => format!("stopping{on}"),
         (JobState::Completed, Some(_)) => format!("exited with code 0{on}"),
         (JobState::Completed, None) => format!("all {} completed", count(tasks.total, "task")),
         (JobState::Failed, Some(_)) => format!("{reason}{on}"),
@@ -175,10 +166,10 @@ fn cause(job: &Job, only: Option<&Task>, tasks: &TaskSummary) -> String {
     }
 }
 
-/// Why a job failed, with the last that its task said.
+/// Why a job failed, with the last lines of its task's output.
 #[derive(Debug)]
 pub struct Failure {
-    /// Which task it was, and what the lines are; why stands in the head.
+    /// The task and what the lines are; the head shows the reason.
     pub heading: String,
     /// Where its whole output is shown.
     pub href: String,
@@ -203,11 +194,11 @@ pub async fn failure(views: &Arc<Views>, job: &Job, tasks: &[Task]) -> Result<Op
     let lines = if task.attempt > 0 { excerpt(views, &task).await? } else { Vec::new() };
     let has_errors = lines.iter().any(|(_, line)| line.origin != Origin::Stdout);
     let heading = match (tasks.len(), lines.is_empty(), has_errors) {
-        (1, true, _) => "It said nothing".to_owned(),
-        (1, false, true) => "The last lines of its standard error".to_owned(),
-        (1, false, false) => "The last lines of its output".to_owned(),
+        (1, true, _) => "No output".to_owned(),
+        (1, false, true) => "Last lines of standard error".to_owned(),
+        (1, false, false) => "Last lines of output".to_owned(),
         (_, true, _) => format!("{}: {message}", task.address),
-        (_, false, _) => format!("{}: {message}. Its last lines:", task.address),
+        (_, false, _) => format!("{}: {message}. Last lines of output:", task.address),
     };
     let whose = if tasks.len() == 1 { "" } else { task.address.as_str() };
     let href = address(&format!("/jobs/{}", job.id), &[("task", whose)]);
@@ -229,16 +220,12 @@ async fn excerpt(views: &Arc<Views>, task: &Task) -> Result<Vec<(u64, Line)>, Er
     Ok(lines)
 }
 
-/// Why some tasks wait.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct WaitingRow {
     /// Names it in its list.
     pub key: String,
-    /// Which tasks.
     pub what: String,
-    /// Why.
     pub why: String,
-    /// What would help.
     pub help: String,
 }
 
@@ -306,14 +293,14 @@ pub async fn waiting(
     Ok((rows, verdicts))
 }
 
-/// What would help, and where it stands in line.
+/// What would help, and the position in the queue.
 fn help(task: &WaitingTasks) -> String {
     let mut text = task.help.as_ref().map(|help| format!(" {}", sentence(help))).unwrap_or_default();
     for help in &task.would_help {
         text.push_str(&format!(" {}", sentence(help)));
     }
     if let Some(line) = task.position.filter(|position| position.ahead > 0) {
-        text.push_str(&format!(" {} of {} waiting tasks go first.", many(line.ahead), many(line.waiting)));
+        text.push_str(&format!(" {} of {} waiting tasks are ahead.", many(line.ahead), many(line.waiting)));
     }
     text
 }

@@ -1,4 +1,4 @@
-//! The quieter tabs of a job: its tasks, its history, its specification.
+//! The tabs Tasks, History and Specification of a job.
 
 use askama::Template;
 use gaffer_domain::task::StateName;

@@ -1,4 +1,4 @@
-//! The list of jobs: filters in the address, rows that change in place.
+//! The list of jobs: filters in the address, rows updated in place.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::store::search::MAX_SEARCHED;
 use crate::views::Views;
 
 const PAGE_ROWS: u32 = 50;
-/// While the page is open, what its filters ask for is looked for among so many jobs.
+/// Number of latest jobs that an open page with filters watches.
 const MAX_SEARCHED_LIVE: u32 = 2_000;
 /// Jobs that stay on an open page although others have pushed them out of the list.
 const MAX_DEPARTED: usize = 200;
@@ -34,7 +34,7 @@ const PACE: Duration = Duration::from_millis(700);
 /// The states to choose from, as they stand in the address.
 const STATES: [(&str, &str); 5] = [
     ("All", ""),
-    ("Under way", "pending,running,stopping"),
+    ("Active", "pending,running,stopping"),
     ("Failed", "failed"),
     ("Completed", "completed"),
     ("Cancelled", "cancelled"),
@@ -56,7 +56,7 @@ struct JobsPage {
     is_filtered: bool,
     rows: Vec<JobRow>,
     blank: JobRow,
-    /// So many jobs were looked at, if there are more.
+    /// Number of searched jobs, if there are more.
     searched: Option<String>,
     newest: Option<String>,
     older: Option<String>,

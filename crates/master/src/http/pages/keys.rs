@@ -1,4 +1,4 @@
-//! API keys: what lets workers dial in and the command line call the API.
+//! The page *Keys*.
 
 use std::sync::Arc;
 
@@ -56,13 +56,13 @@ impl KeyRow {
                 format!("expired {}", ago(&at.timestamp_millis(), &now.timestamp_millis()))
             }
             (None, Some(at)) => at.format("%Y-%m-%d").to_string(),
-            (None, None) => "until revoked".to_owned(),
+            (None, None) => "never".to_owned(),
         };
         KeyRow {
             id: key.id,
             prefix: key.prefix,
             name: key.name,
-            kind: if key.kind == KeyKind::Worker { "worker".to_owned() } else { "API".to_owned() },
+            kind: if key.kind == KeyKind::Worker { "worker".to_owned() } else { "user".to_owned() },
             created: Some(key.created_at.timestamp_millis()),
             used: key.last_used_at.map(|at| at.timestamp_millis()),
             is_good: key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now),
@@ -106,7 +106,6 @@ pub async fn list(
     page(&keys_page(&context, &site, &visitor, params.cursor()?).await?)
 }
 
-/// What the form sends.
 #[derive(Debug, Deserialize)]
 pub struct KeyForm {
     kind: String,

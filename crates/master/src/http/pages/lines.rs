@@ -1,4 +1,4 @@
-//! Reads lines of an attempt's output, rendered: from a given line on, or the last ones.
+//! Reads rendered lines of an attempt's output: from a given line, or the last ones.
 
 use std::sync::Arc;
 
@@ -11,24 +11,21 @@ use crate::store::StoreError;
 use crate::store::output::OutputHead;
 use crate::views::Views;
 
-/// The last lines are looked for in so many bytes at the end; longer lines make them fewer.
+/// The last lines are searched in this many bytes at the end; long lines reduce their number.
 const TAIL_BYTES: u64 = 256 << 10;
-/// So many bytes are read at most to show some lines.
+/// Maximum number of bytes read for one window.
 const MAX_READ_BYTES: u64 = 1 << 20;
-/// So many bytes of a line that fills all that was looked at: more than is shown of it.
+/// Bytes shown of a line that fills the whole window.
 const LONG_LINE_BYTES: u64 = 64 << 10;
-/// A colour may have been set so many lines before the first that is shown, and so many bytes.
+/// How far before the first line colours are tracked, in lines and in bytes.
 const LOOK_BACK_LINES: u64 = 100;
 const LOOK_BACK_BYTES: u64 = 512 << 10;
 
 /// One attempt's output.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// Where it is read.
     pub views: Arc<Views>,
-    /// The attempt's job.
     pub job: JobId,
-    /// The attempt.
     pub attempt: AttemptRef,
 }
 
@@ -37,7 +34,6 @@ pub struct Output {
 pub struct Window {
     /// Number of the first of them, counted from 1.
     pub first: u64,
-    /// The lines.
     pub lines: Vec<Line>,
     /// Whether the last of them has not ended yet.
     pub is_open: bool,
@@ -112,7 +108,7 @@ impl Output {
         if let Some(window) = self.read(head, index, count, LOOK_BACK_LINES, MAX_READ_BYTES).await? {
             return Ok(window);
         }
-        // The lines before are so long that the wanted ones were not reached: do without their colours.
+        // The lines before are too long to reach the requested ones: omit their colours.
         let window = self.read(head, index, count, 0, MAX_READ_BYTES).await?;
         Ok(window.unwrap_or(Window { first: index + 1, head, ..Window::default() }))
     }

@@ -1,4 +1,4 @@
-//! The output viewer of a page: which attempt, which lines, and the addresses around them.
+//! The output viewer: chosen attempt, lines, and links to other lines.
 
 use std::sync::Arc;
 
@@ -39,11 +39,8 @@ pub struct LogView {
     pub only: String,
     /// The page that forms lead to.
     pub action: String,
-    /// What those forms keep.
     pub kept: Vec<(&'static str, String)>,
-    /// Where lines come from.
     pub lines_href: String,
-    /// The raw output.
     pub raw_href: String,
     /// What to call it on the reader's disk.
     pub file_name: String,
@@ -61,7 +58,6 @@ pub struct LogView {
     pub lines: Vec<(u64, Line)>,
     /// The page of lines before these.
     pub older_href: Option<String>,
-    /// The page behind them.
     pub newer_href: Option<String>,
     /// Which lines these are, in words.
     pub shown: String,
@@ -87,9 +83,9 @@ impl LogQuery {
     pub fn of(params: &Params) -> Result<LogQuery, Error> {
         let params = params.given();
         Ok(LogQuery {
-            attempt: params.parse("attempt", "the number of an attempt")?,
-            at: params.parse("at", "the number of a line")?,
-            before: params.parse("before", "the number of a line")?,
+            attempt: params.parse("attempt", "an attempt number")?,
+            at: params.parse("at", "a line number")?,
+            before: params.parse("before", "a line number")?,
             only: stream(&params)?,
         })
     }
@@ -105,8 +101,7 @@ fn stream(params: &Params) -> Result<Option<Stream>, Error> {
     }
 }
 
-/// Looks up what a viewer of one task's output shows. `page` is where it stands, `keeps_task` whether its address has
-/// to say which task.
+/// Builds the viewer of one task's output. `page` is its address, `keeps_task` whether links must name the task.
 pub async fn view(
     views: &Arc<Views>,
     page: &str,
@@ -179,8 +174,8 @@ pub async fn view(
         shown: shown(&window, only),
         empty: match task.state {
             StateName::Running | StateName::Stopping => "No output yet.".to_owned(),
-            _ if task.is_final() => "There is no output.".to_owned(),
-            _ => "No output yet: it appears here as soon as the task starts.".to_owned(),
+            _ if task.is_final() => "No output.".to_owned(),
+            _ => "No output yet. It appears here when the task starts.".to_owned(),
         },
         lines: window.lines,
     })
@@ -244,9 +239,9 @@ pub async fn lines(
     let task = params.text("task").unwrap_or_default();
     let addressed = Addressed { job: id(&job, "job")?, task };
     let task = tasks::find(&views.reads, &visitor.actor, addressed).await?;
-    let attempt = attempt_of(&task, params.parse("attempt", "the number of an attempt")?, false)?;
+    let attempt = attempt_of(&task, params.parse("attempt", "an attempt number")?, false)?;
     let (mut from, before) =
-        (params.parse("from", "the number of a line")?, params.parse("before", "the number of a line")?);
+        (params.parse("from", "a line number")?, params.parse("before", "a line number")?);
     let count = params.parse("count", "a number of lines")?.unwrap_or(PAGE_LINES).clamp(1, PAGE_LINES);
     let only = stream(&params)?;
     if only.is_none() && before.is_none() {

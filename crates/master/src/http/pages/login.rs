@@ -1,4 +1,4 @@
-//! Signing in with a link that works once, and signing out.
+//! Sign-in with a one-time link, and sign-out.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ struct SignedInPage {
     next: String,
 }
 
-/// `GET /login`: says how to sign in; with a `token`, does it.
+/// `GET /login`: shows how to sign in; with a `token`, signs in.
 pub async fn sign_in(
     State(doors): State<Doors>,
     surroundings: PageContext,
@@ -59,11 +59,11 @@ pub async fn sign_in(
         if signed_in(&doors, &headers, &peer).await?.is_some() {
             return Ok(Redirect::to(&to).into_response());
         }
-        let problem = Some("This link was used before, or is too old. Each works once; get a new one.");
+        let problem = Some("This link has expired or was already used. Get a new one.");
         return page(&LoginPage { frame, problem, next });
     };
-    // The browser may have come from another site, and then would not send the new cookie when redirected: it has to
-    // go on from a page of this one.
+    // After a link from another site the browser would not send the new cookie on a redirect, so the response is a
+    // page that continues.
     let mut response = page(&SignedInPage { frame, next: to })?;
     set_session(&doors.site, &mut response, &session, SESSION_SECS);
     Ok(response)

@@ -294,10 +294,7 @@ fn pairs(text: &str) -> Result<Map<String, Value>, String> {
         };
         if pairs.insert(name.trim().to_owned(), json!(value)).is_some() {
             let line = number + 1;
-            return Err(format!(
-                "{:?} is written twice, the second time on line {line}: leave one out",
-                name.trim()
-            ));
+            return Err(format!("{:?} is repeated on line {line}; remove one", name.trim()));
         }
     }
     Ok(pairs)
@@ -522,6 +519,6 @@ mod tests {
         let read = pairs("\u{feff}A= x \r\nB=\r\n").unwrap();
         assert_eq!(Value::Object(read), json!({"A": " x ", "B": ""}));
         let twice = pairs("A=1\nB=2\n\nA=3").unwrap_err();
-        assert_eq!(twice, "\"A\" is written twice, the second time on line 4: leave one out");
+        assert_eq!(twice, "\"A\" is repeated on line 4; remove one");
     }
 }

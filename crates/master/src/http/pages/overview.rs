@@ -1,4 +1,4 @@
-//! The first page: what is under way, what needs attention, the fleet, and the first steps of a newcomer.
+//! The page *Overview*: active jobs, failures, fleet, and first steps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::views::Views;
 
 const ROWS: u32 = 12;
 const PACE: Duration = Duration::from_secs(1);
-/// With so many jobs nobody is a newcomer any more.
+/// With this many jobs, the first steps are no longer shown.
 const FEW_JOBS: u32 = 5;
 
 #[derive(Template)]
@@ -126,10 +126,17 @@ async fn first_steps(
     let uname = Some("gaffer run -- uname -a");
     Ok(Some(vec![
         step("step_machine", "Add a machine", None, "/workers/new", "Add a worker", seen.has_workers),
-        step("step_run", "Run a command on it", uname, "/jobs/new", "New job", !jobs.is_empty()),
-        step("step_watch", "Watch its output", None, &first, "Open it", ran),
-        step("step_break", "Break something", Some("gaffer run -- false"), "/jobs/new", "New job", broke),
-        step("step_again", "Run it again", Some("gaffer rerun last"), "/jobs", "Choose one", repeated),
+        step("step_run", "Run a command", uname, "/jobs/new", "New job", !jobs.is_empty()),
+        step("step_watch", "Watch its output", None, &first, "Newest job", ran),
+        step(
+            "step_break",
+            "Run a command that fails",
+            Some("gaffer run -- false"),
+            "/jobs/new",
+            "New job",
+            broke,
+        ),
+        step("step_again", "Rerun it", Some("gaffer rerun last"), "/jobs", "All jobs", repeated),
     ]))
 }
 

@@ -1,4 +1,4 @@
-//! Plots as lines in an SVG of a hundred by a hundred, with the same in words for those who do not see them.
+//! Plots as SVG paths in a 100 × 100 box, with the values as text.
 
 use std::fmt::Write as _;
 
@@ -10,15 +10,14 @@ use crate::background::scheduler::stats::Pass;
 
 /// A plot reaches back so far.
 const REACH: TimeDelta = TimeDelta::hours(1);
-/// A line of the table stands for so much of it.
+/// Period of one table row.
 const ROWS: i32 = 6;
-/// Samples that lie farther apart than so many intervals are not connected.
+/// Samples farther apart than this many intervals are not connected.
 const GAP: u32 = 3;
 
 /// What was reserved and used of something over the last hour.
 #[derive(Debug)]
 pub struct Plot {
-    /// Of what.
     pub name: &'static str,
     /// Path of what was reserved.
     pub allocated: String,
@@ -48,7 +47,7 @@ impl Plot {
     }
 }
 
-/// A line through shares of a whole, with gaps where nobody looked.
+/// A line through shares, with gaps where there are no samples.
 fn path(samples: &[Sample], share: impl Fn(&Sample) -> Option<f64>, now: DateTime<Utc>) -> String {
     let mut path = String::new();
     let mut last: Option<DateTime<Utc>> = None;
@@ -92,8 +91,8 @@ fn rows(
     (1..=ROWS).rev().filter_map(row).collect()
 }
 
-/// How long passes took: a line for the whole and one for the decision alone, and what the height of the plot stands for.
-/// Passes stand side by side whenever they were.
+/// Durations of passes: one line for the total and one for the decision, and the value at full height. Passes are
+/// equally spaced.
 #[derive(Debug)]
 pub struct PassPlot {
     /// Path of the whole passes.

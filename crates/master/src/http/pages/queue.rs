@@ -1,4 +1,4 @@
-//! What waits for workers, why, and how the scheduler does.
+//! The page *Queue*: waiting tasks with reasons, and scheduler statistics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,7 +155,7 @@ pub async fn live(
     visitor: SessionUser,
 ) -> Result<Response, Error> {
     let actor = visitor.actor;
-    // What it tells of the scheduler depends on the role.
+    // Scheduler statistics depend on the role.
     let (project, role) = (actor.project, actor.role.as_str());
     let feed = || QueueFeed { views: views.clone(), actor };
     Ok(stream(&views, &feeds, format!("{project} queue {role}"), Browser::default(), feed))

@@ -1,4 +1,4 @@
-//! Rows of lists: the same values for the template and for the stream, by the same names.
+//! Rows of lists, with the same values and names for templates and streams.
 
 use gaffer_domain::job::JobState;
 use gaffer_domain::task::StateName;
@@ -9,7 +9,7 @@ use super::format::{Elapsed, address, count, many};
 use super::view::Row;
 use crate::records::{Event, Job, Task};
 
-/// A stretch of a bar: the state that it stands for, where it begins and how wide it is, in hundredths.
+/// A segment of a bar: its state, start and width in hundredths.
 pub type Segment = (&'static str, f64, f64);
 
 /// A job in a list.
@@ -17,27 +17,19 @@ pub type Segment = (&'static str, f64, f64);
 pub struct JobRow {
     /// Names it in its list.
     pub key: String,
-    /// Its state.
     pub state: String,
-    /// Its number.
     pub number: i64,
-    /// Its page.
     pub href: String,
-    /// Its name.
     pub name: String,
-    /// Its labels.
     pub labels: Vec<String>,
     /// Whether it has several tasks.
     pub many: bool,
-    /// How far they are.
     pub segments: Vec<Segment>,
     /// The same in numbers.
     pub tasks: String,
-    /// When it was accepted.
     pub created: Option<i64>,
-    /// When it ran.
     pub ran: Elapsed,
-    /// What became of it, or what it waits for.
+    /// Outcome or reason for waiting.
     pub why: String,
 }
 
@@ -107,7 +99,7 @@ impl TaskSummary {
         format!("{}/{}", many(self.completed), many(self.total))
     }
 
-    /// The parts of a bar. What is there at all can be seen.
+    /// The segments of a bar; each non-empty one is visible.
     pub fn segments(&self) -> Vec<Segment> {
         let parts = [
             (StateName::Completed, self.completed),
@@ -129,19 +121,19 @@ impl TaskSummary {
     }
 }
 
-/// What became of a job, or what it waits for, in a few words.
+/// The outcome of a job or why it waits, in a few words.
 fn what_happened(job: &Job, tasks: &TaskSummary) -> String {
     if let Some(problem) = &job.problem {
         return problem.clone();
     }
     match job.state {
-        JobState::Pending if job.task_counts.get(StateName::Scheduled) > 0 => "about to start".to_owned(),
-        JobState::Pending => "waits for a worker".to_owned(),
+        JobState::Pending if job.task_counts.get(StateName::Scheduled) > 0 => "starting".to_owned(),
+        JobState::Pending => "waiting for a worker".to_owned(),
         JobState::Running if tasks.total > 1 && tasks.waiting > 0 => {
             format!("{} running, {} waiting", many(tasks.running), many(tasks.waiting))
         }
         JobState::Running if tasks.total > 1 => format!("{} running", many(tasks.running)),
-        JobState::Running if tasks.waiting > 0 => "waits for its next attempt".to_owned(),
+        JobState::Running if tasks.waiting > 0 => "waiting for its next attempt".to_owned(),
         JobState::Completed if tasks.total > 1 => format!("all {} completed", count(tasks.total, "task")),
         JobState::Completed => "exited with code 0".to_owned(),
         JobState::Failed if tasks.total > 1 => match &job.reason {
@@ -159,23 +151,18 @@ fn what_happened(job: &Job, tasks: &TaskSummary) -> String {
 pub struct TaskRow {
     /// Names it in its list.
     pub key: String,
-    /// Its state.
     pub state: String,
     /// `name` or `name.index`.
     pub address: String,
-    /// Its page.
     pub href: String,
     /// Where its output is shown.
     pub output: String,
     /// Where its latest attempt is or was.
     pub worker: String,
-    /// The number of that.
     pub attempt: u32,
-    /// When that ran.
     pub ran: Elapsed,
-    /// How it exited.
     pub exit: String,
-    /// What became of it, or what it waits for.
+    /// Outcome or reason for waiting.
     pub why: String,
 }
 
@@ -213,15 +200,15 @@ pub fn exit(code: Option<i32>, signal: Option<i32>) -> String {
     }
 }
 
-/// What became of a task, or what it waits for.
+/// The outcome of a task or why it waits.
 pub fn why(task: &Task) -> String {
     let message = task.reason.as_ref().map(|reason| reason.message.as_str());
     match (task.state, message) {
-        (StateName::Pending, Some(message)) => format!("is tried again; attempt {} {message}", task.attempt),
-        (StateName::Pending, None) => "waits for a worker".to_owned(),
-        (StateName::Blocked, _) => "waits for other tasks".to_owned(),
+        (StateName::Pending, Some(message)) => format!("will be retried; attempt {} {message}", task.attempt),
+        (StateName::Pending, None) => "waiting for a worker".to_owned(),
+        (StateName::Blocked, _) => "waiting for other tasks".to_owned(),
         (StateName::Scheduled, _) => {
-            format!("placed on {}, about to start", task.worker.as_deref().unwrap_or("a worker"))
+            format!("placed on {}, starting", task.worker.as_deref().unwrap_or("a worker"))
         }
         (StateName::Completed, _) => "exited with code 0".to_owned(),
         (_, Some(message)) => message.to_owned(),
@@ -234,17 +221,12 @@ pub fn why(task: &Task) -> String {
 pub struct EventRow {
     /// Names it in its list.
     pub key: String,
-    /// When it happened.
     pub at: Option<i64>,
-    /// What happened.
     pub kind: String,
-    /// To what.
     pub subject: String,
-    /// Where that is shown.
     pub href: String,
     /// Who or what caused it.
     pub actor: String,
-    /// Why.
     pub message: String,
 }
 
@@ -292,9 +274,7 @@ impl Row for EventRow {
 /// A choice among several, as a link.
 #[derive(Debug, Clone, Default)]
 pub struct Choice {
-    /// What it says.
     pub name: String,
-    /// Where it leads.
     pub href: String,
     /// Whether it is the present one.
     pub is_chosen: bool,

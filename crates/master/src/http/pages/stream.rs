@@ -1,4 +1,5 @@
-//! The one stream of a page. All who look at the same thing share one feed: it asks once, and each browser gets what it lacks.
+//! Live streams of pages. Browsers with the same subject share one feed, which reads once and sends each its
+//! difference.
 //!
 //! No viewer slows a job. Feeds together take a bounded share of the time and send a bounded number of bytes: the more
 //! there are, and the more it costs to look, the longer each waits before it looks again.
@@ -22,21 +23,21 @@ use super::super::error::Error;
 use super::view::{Browser, Version, View, event};
 use crate::views::Views;
 
-/// A feed looks again after so long even if nothing woke it: another master may have written.
+/// A feed refreshes after this time without a signal, because another master may have written.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// A feed that could not look tries again after so long.
+/// A failed refresh is retried after this time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// After so long a stream ends, and the browser opens the next one: it may be signed out by then.
+/// A stream ends after this time and the browser reconnects, because the session may have ended.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// So often the browser hears that the stream is alive.
 const BEAT: Duration = Duration::from_secs(8);
-/// So many feeds look at the same time.
+/// Number of concurrent refreshes.
 const LOOKING_AT_ONCE: usize = 4;
-/// With so many feeds there is none for another page: it shows what was when it was asked for.
+/// Above this number of feeds, further pages are static.
 const MAX_FEEDS: usize = 1_000;
-/// The part of the time that all feeds together look, as one in so many.
+/// All feeds together refresh for one part in this many of the time.
 const LOOKING_ONE_IN: u32 = 10;
-/// What is sent to all browsers together, in a second.
+/// Bytes per second sent to all browsers together.
 const BYTES_PER_SEC: f64 = (16 << 20) as f64;
 /// No feed is kept waiting for longer than that.
 const LONGEST_REST: Duration = Duration::from_secs(15);
@@ -55,7 +56,7 @@ pub trait Feed: Send + Sized + 'static {
 
 type Sender = watch::Sender<Option<Arc<Version>>>;
 
-/// The feeds that somebody looks at.
+/// Active feeds.
 #[derive(Debug)]
 pub struct Feeds {
     by_key: Mutex<HashMap<String, Weak<Sender>>>,
@@ -73,14 +74,13 @@ impl Feeds {
         self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many there are.
     pub fn count(&self) -> usize {
         self.lock().len()
     }
 }
 
-/// Sends what the feed of this key tells until nobody listens any more. The key names everything that the feed depends
-/// on, the project before all.
+/// Sends the updates of the feed with this key until nobody listens. The key names everything that the feed depends
+/// on, first the project.
 pub fn stream<F: Feed>(
     views: &Views,
     feeds: &Arc<Feeds>,
@@ -141,7 +141,7 @@ async fn drive<F: Feed>(
             }
             Err(error) => {
                 // A database that is away for a moment is no reason to end the stream.
-                tracing::debug!(%error, "a page's feed could not look");
+                tracing::debug!(%error, "cannot refresh a live page");
                 not_before = not_before.max(Instant::now() + TRY_AGAIN);
             }
         }
@@ -207,7 +207,7 @@ fn respond(
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-        // Proxies must not hold back what is live.
+        // Proxies must not buffer live responses.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     (headers, Body::from_stream(body)).into_response()

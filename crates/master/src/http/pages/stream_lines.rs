@@ -1,4 +1,4 @@
-//! Reads lines of one stream of an attempt's output, rendered, with their numbers in the whole output.
+//! Reads rendered lines of one stream of an attempt, with their numbers in the whole output.
 
 use gaffer_protocol::output::{Chunk, Stream};
 
@@ -8,7 +8,7 @@ use crate::render::{Line, Renderer};
 use crate::store::StoreError;
 use crate::store::output::OutputHead;
 
-/// So many bytes are looked through at most for the lines of one stream: much of the other may lie between them.
+/// Maximum number of bytes searched for lines of one stream, because output of the other may lie between.
 const MAX_BYTES: u64 = 4 << 20;
 
 /// Lines of one stream.

@@ -1,4 +1,4 @@
-//! The page of how the master is doing: troubles with the database, dead letters, background loops.
+//! The page *System*: database problems, dead letters, background loops.
 
 use std::sync::Arc;
 
@@ -86,14 +86,14 @@ fn troubles(state: &System) -> Vec<TroubleRow> {
     let mut rows = Vec::new();
     if let Some(trouble) = &state.database_trouble {
         rows.push(TroubleRow {
-            what: "The database accepts nothing".to_owned(),
+            what: "The database refuses writes".to_owned(),
             since: Some(trouble.since.timestamp_millis()),
             detail: trouble.message.clone(),
         });
     }
     if let Some(trouble) = &state.change_trouble {
         rows.push(TroubleRow {
-            what: "Single changes are waiting".to_owned(),
+            what: "Some writes are waiting".to_owned(),
             since: Some(trouble.since.timestamp_millis()),
             detail: trouble.message.clone(),
         });
@@ -101,11 +101,11 @@ fn troubles(state: &System) -> Vec<TroubleRow> {
     rows.extend(state.locked_jobs.iter().map(|(job, since)| TroubleRow {
         what: format!("Job {job} is locked"),
         since: Some(since.timestamp_millis()),
-        detail: "another transaction in the database holds its row; its changes wait".to_owned(),
+        detail: "another transaction in the database has locked its row; writes for this job wait".to_owned(),
     }));
     rows.extend(state.loops.iter().filter_map(|(name, status)| {
         Some(TroubleRow {
-            what: format!("The background loop {name} fails"),
+            what: format!("The background loop {name} is failing"),
             since: Some(status.failing_since?.timestamp_millis()),
             detail: status.last.as_ref().and_then(|last| last.result.clone().err()).unwrap_or_default(),
         })

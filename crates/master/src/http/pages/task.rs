@@ -1,4 +1,4 @@
-//! One task: its attempts, why each ran where it did, what ending it took, and its output.
+//! The page of one task: attempts with their placement, kill receipt and output.
 
 use std::sync::Arc;
 
@@ -84,11 +84,11 @@ impl AttemptView {
         let how = match (&attempt.reason, attempt.finished_at) {
             (Some(reason), _) => reason.message.clone(),
             (None, Some(_)) => match exit(attempt.exit_code, attempt.signal).as_str() {
-                "" => "given back before it started".to_owned(),
+                "" => "returned before it started".to_owned(),
                 code => format!("exited with code {code}"),
             },
-            (None, None) if attempt.started_at.is_some() => "under way".to_owned(),
-            (None, None) => "about to start".to_owned(),
+            (None, None) if attempt.started_at.is_some() => "in progress".to_owned(),
+            (None, None) => "starting".to_owned(),
         };
         AttemptView {
             number: attempt.attempt,
@@ -124,10 +124,10 @@ impl ContainerView {
 fn killed(receipt: &KillReceipt) -> String {
     let processes = |n: u32| if n == 1 { "1 process".to_owned() } else { format!("{n} processes") };
     let left = match receipt.left {
-        0 => "nothing is left".to_owned(),
-        n => format!("{} could not be ended", processes(n)),
+        0 => "none left".to_owned(),
+        n => format!("{} could not be killed", processes(n)),
     };
-    format!("{} by SIGKILL; {left}", processes(receipt.killed))
+    format!("{} with SIGKILL; {left}", processes(receipt.killed))
 }
 
 /// The parts of a score, and what counted before it.
@@ -135,13 +135,13 @@ fn made_of(candidate: &Candidate) -> String {
     let mut words: Vec<String> =
         candidate.parts.iter().map(|part| format!("{} {:.4}", part.name, part.value)).collect();
     if candidate.unmeasured {
-        words.push("no fresh reading".to_owned());
+        words.push("no recent measurement".to_owned());
     }
     if candidate.waits {
-        words.push("would wait there".to_owned());
+        words.push("would queue there".to_owned());
     }
     if candidate.siblings > 0 {
-        words.push(format!("{} of its kind near", candidate.siblings));
+        words.push(format!("{} tasks of the same definition there", candidate.siblings));
     }
     words.join(", ")
 }
@@ -151,9 +151,9 @@ impl Placement {
         let Receipt { strategy, workers, feasible, .. } = &receipt;
         let why = match receipt.suitable {
             Some(suitable) => format!(
-                "{strategy} chose it among {feasible} with room, of {suitable} that match, of {workers} workers in all"
+                "{strategy} chose it from {feasible} with room, {suitable} that match, {workers} workers in total"
             ),
-            None => format!("{strategy} chose it among {feasible} that could take it, of {workers} in all"),
+            None => format!("{strategy} chose it from {feasible} with room, {workers} workers in total"),
         };
         let candidates = receipt.candidates.into_iter().map(|candidate| ShownCandidate {
             score: format!("{:.4}", candidate.score),
@@ -197,7 +197,7 @@ pub async fn show(
     })
 }
 
-/// Where the tasks of a definition run, if the job says so.
+/// Working directory of a definition, if the job sets one.
 fn workdir(spec: &JobSpec, task: &Task) -> Option<String> {
     let definition = spec.tasks.get(usize::try_from(task.position).ok()?)?;
     let in_container = definition.container.as_ref().and_then(|container| container.workdir.clone());

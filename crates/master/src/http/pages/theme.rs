@@ -1,4 +1,4 @@
-//! Light, dark, or as the browser prefers: kept in a cookie, so that the first byte of a page has the right colours.
+//! The theme (light, dark, auto), stored in a cookie so that the first byte has the right colours.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const A_YEAR_SECS: u32 = 365 * 24 * 3_600;
 /// What a user prefers to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Theme {
-    /// As the browser says.
+    /// As the browser prefers.
     #[default]
     Auto,
     /// Dark on light.
@@ -30,7 +30,7 @@ pub enum Theme {
 impl Theme {
     const ALL: [Theme; 3] = [Theme::Auto, Theme::Light, Theme::Dark];
 
-    /// What the request's cookie says.
+    /// The theme in the request's cookie.
     pub fn of(headers: &HeaderMap) -> Theme {
         let jar = CookieJar::from_headers(headers);
         jar.get(COOKIE).and_then(|cookie| Theme::named(cookie.value())).unwrap_or_default()
@@ -59,13 +59,12 @@ impl Theme {
         (self != Theme::Auto).then_some(self.name())
     }
 
-    /// What the browser is told before it has read the style sheet.
+    /// The value of the `color-scheme` meta tag.
     pub fn scheme(self) -> &'static str {
         self.forced().unwrap_or("light dark")
     }
 }
 
-/// What the form sends.
 #[derive(Debug, Deserialize)]
 pub struct Choice {
     theme: String,

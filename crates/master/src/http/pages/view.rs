@@ -1,4 +1,4 @@
-//! What a page shows and what has changed of it: worked out once, however many look at the page.
+//! The state of a page and its differences, computed once for all browsers.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -22,7 +22,7 @@ pub trait Row: Serialize {
     fn key(&self) -> &str;
 }
 
-/// What a feed saw of its page. What it leaves out is as it was.
+/// A snapshot of a page. Omitted parts are unchanged.
 #[derive(Debug, Default)]
 pub struct View {
     fields: Option<String>,
@@ -56,7 +56,6 @@ enum Kind {
 pub struct Output {
     /// Number of the attempt.
     pub attempt: u32,
-    /// The lines.
     pub window: Window,
 }
 
@@ -77,7 +76,7 @@ impl View {
         self.list((list, false), Kind::Some { fresh }, rows)
     }
 
-    /// With rows that do not belong to the list any more: who shows them goes on to see how they are.
+    /// Rows that have left the list; pages that show them keep updating them.
     pub fn departed<R: Row>(self, list: &'static str, rows: &[R]) -> View {
         self.list((list, true), Kind::Some { fresh: false }, rows)
     }
@@ -260,7 +259,7 @@ impl Browser {
         Browser { output: Some(Lines { attempt, has, skipped: 0, seen: None }), ..Browser::default() }
     }
 
-    /// What leads from what the browser has to this version.
+    /// The difference from the browser's version to this one.
     pub fn catch_up(&mut self, version: &Version) -> Vec<Bytes> {
         let mut messages = Vec::new();
         let known = version.changes.front().is_some_and(|(oldest, _)| *oldest <= self.seen + 1);

@@ -1,4 +1,4 @@
-//! One worker, and adding one.
+//! The page of one worker, and the page that adds one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +75,7 @@ pub async fn show(
         can_be_removed: !view.state.is_connected(),
         drains: match worker.intake {
             Intake::Open => None,
-            Intake::Cordoned => Some("It takes nothing new, and keeps what it has.".to_owned()),
+            Intake::Cordoned => Some("Cordoned: it gets no new tasks. Running tasks continue.".to_owned()),
             Intake::Draining => Some(drains(worker)),
         },
         plots: Plot::of_worker(&views.status.samples.of(worker.id), Utc::now()),
@@ -86,7 +86,7 @@ pub async fn show(
             .drivers
             .iter()
             .map(|driver| {
-                let health = if driver.healthy { "works" } else { "does not work" };
+                let health = if driver.healthy { "healthy" } else { "unhealthy" };
                 let detail = driver.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
                 let name = driver.driver.as_str();
                 DriverView { name, is_healthy: driver.healthy, health: format!("{health}{detail}") }
@@ -97,19 +97,19 @@ pub async fn show(
     })
 }
 
-/// How far it is with draining, and what is still to come.
+/// Progress of a drain.
 fn drains(worker: &Worker) -> String {
     match (worker.drained_at, worker.drain_until) {
         (Some(at), _) => format!(
-            "It takes nothing new and has had nothing left since {}: it may be switched off.",
+            "Drained at {}: no tasks are left. The machine can be shut down.",
             moment(&at.timestamp_millis())
         ),
         (None, Some(until)) => format!(
-            "It takes nothing new. Services move elsewhere, batch tasks end or move; what is left at {} moves then.",
+            "Draining: it gets no new tasks. Services move to other workers, batch tasks finish or move. Tasks that remain at {} move then.",
             moment(&until.timestamp_millis())
         ),
         (None, None) => {
-            "It takes nothing new. Services move elsewhere, batch tasks end or move as their jobs say."
+            "Draining: it gets no new tasks. Services move to other workers, batch tasks finish or move as their jobs specify."
                 .to_owned()
         }
     }
@@ -120,11 +120,11 @@ fn away(view: &WorkerView) -> Option<String> {
     let since = ago(&view.last_seen_at.timestamp_millis(), &Utc::now().timestamp_millis());
     match view.state {
         WorkerState::Lost => Some(format!(
-            "Last heard of {since}. What it ran has ended or will, as each job's lost_after says."
+            "Last seen {since}. Its attempts are lost when the lost_after of their jobs has passed."
         )),
-        WorkerState::Offline => Some(format!(
-            "Last heard of {since}. What it runs goes on there; its output comes when it is back."
-        )),
+        WorkerState::Offline => {
+            Some(format!("Last seen {since}. Its tasks continue; their output arrives when it reconnects."))
+        }
         WorkerState::Online | WorkerState::Cordoned | WorkerState::Draining => None,
     }
 }
@@ -249,7 +249,6 @@ pub async fn new_form(visitor: SessionUser) -> Result<Response, Error> {
     page(&NewWorkerPage::new(&visitor, "workers".to_owned()))
 }
 
-/// What that form sends.
 #[derive(Debug, Deserialize)]
 pub struct NewWorker {
     name: String,

@@ -1,4 +1,4 @@
-//! The list of workers: who is here, what is reserved on each, how their machines are doing.
+//! The list of workers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub async fn list(
     })
 }
 
-/// `GET /workers/live`: the stream of that page; with `since`, of those that have connected for the first time since.
+/// `GET /workers/live`: the stream of that page; with `since`, of those that connected first after it.
 pub async fn live(
     State(views): State<Arc<Views>>,
     State(feeds): State<Arc<Feeds>>,

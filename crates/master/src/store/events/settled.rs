@@ -1,11 +1,10 @@
-//! Up to which event the history is settled: nothing with a lower number can still appear.
+//! The last settled event number: no event with a lower number can still appear.
 //!
-//! Numbers are given out before commits, so a transaction that is under way may hold a number below one that everybody
-//! sees already. Who follows the history by number must not pass it. Which numbers are open is found without any cost to
-//! those who write: a transaction that has inserted into `events` holds the table's lock until its end. So first the newest number
-//! is read, then the list of those who hold the lock. Once all of them are gone, every number up to that one is either
-//! visible or will never be, for a later one gets a higher number. Only writers of this table in this database
-//! count, whatever other transactions of the server do.
+//! Numbers are assigned before commits, so an open transaction may hold a lower number than events that are visible
+//! already. A follower must not pass it. Finding open numbers costs writers nothing: a transaction that has inserted
+//! into `events` holds a lock on the table until its end. So the newest number is read first, then the holders of that
+//! lock. When all of them have ended, every number up to that one is visible or will never be, because later
+//! transactions get higher numbers. Only writers of this table in this database count.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use super::super::{ReadStore, StoreError};
 
-/// How long a reader waits for present writers before it takes what is settled already.
+/// How long a reader waits for open writers before it uses the older settled number.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// How long to wait between two looks at those who write.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// Readers do not wait for a writer that has been open for longer than this.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
-/// What is known of the open numbers; shared by all readers of a master.
+/// Known open numbers, shared by all readers of a master.
 #[derive(Debug, Clone, Default)]
 pub struct SettledEvents(Arc<tokio::sync::Mutex<Looks>>);
 
@@ -84,8 +83,7 @@ impl Looks {
 }
 
 impl ReadStore {
-    /// How far the history is settled. All that was committed before this call is, unless somebody has been writing for
-    /// long.
+    /// The settled number. It includes everything committed before this call, unless a writer has been open for long.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -127,7 +125,7 @@ impl ReadStore {
         Ok((looks.settled(), looks.is_stuck(now)))
     }
 
-    /// Who keeps new events from being shown, if somebody has for at least so long: one sentence for operators.
+    /// The transaction that has delayed events for at least this time, as a sentence for operators.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -1,4 +1,4 @@
-//! Joins small chunks into large ones, so that output that came line by line is read as fast as any other.
+//! Merges small chunks of output into large ones.
 
 use gaffer_domain::AttemptRef;
 use gaffer_protocol::output::{ChunkBuilder, EncodedChunk, MAX_CHUNK_PAYLOAD};
@@ -7,9 +7,9 @@ use sqlx::FromRow;
 use super::super::{Store, StoreError};
 use super::{StoredChunk, decode};
 
-/// So many chunks are looked at together, and joined into one at most.
+/// Number of chunks examined together; at most these are merged into one.
 const WINDOW_CHUNKS: usize = 1_000;
-/// How much one chunk is filled: half of the limit, as what a record costs beside its bytes has to fit, too.
+/// Fill level of a chunk: half of the limit, to leave room for record headers.
 const FULL_BYTES: i32 = (MAX_CHUNK_PAYLOAD / 2) as i32;
 
 #[derive(Debug, Clone, Copy, FromRow)]
@@ -101,8 +101,8 @@ impl Store {
     }
 }
 
-/// Splits chunks into runs that fit into one chunk each. Unless these are the last chunks, the last run may go on beyond
-/// them: it is left out, and the offset where to look again is given.
+/// Splits chunks into runs that fit into one chunk each. Unless these are the last chunks, the last run may
+/// continue: it is left out, and the offset to continue at is returned.
 fn runs(chunks: &[ChunkSize], is_last: bool) -> (Vec<&[ChunkSize]>, Option<i64>) {
     let mut runs = Vec::new();
     let (mut start, mut bytes) = (0, 0);

@@ -1,16 +1,16 @@
-//! Output of tasks that are gone: earlier versions left some when a job was deleted while its chunks were being joined.
+//! Output without a task, which earlier versions left when a job was deleted during a merge.
 
 use super::super::{Store, StoreError};
 
-/// So many chunks are deleted in one transaction.
+/// Number of chunks deleted per transaction.
 const SLICE_CHUNKS: i64 = 2_000;
 
 /// How far one look for orphans got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrphansSeen {
-    /// So many chunks of tasks that are gone were deleted.
+    /// Number of deleted chunks without a task.
     pub deleted: u64,
-    /// Where to go on; none at the end.
+    /// Where to continue; none at the end.
     pub next: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! What one transaction applies, and what comes of it.
+//! The input and outcome of one transaction.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use gaffer_protocol::wire::{ContainerFacts, Ended};
 
 use super::super::output::{ChunkRow, ReceivedOutput};
 
-/// What is to be applied together.
+/// Changes applied together.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Events, in the order in which they happened.
     pub inputs: Vec<Input>,
     /// Jobs to be stopped, with all their tasks.
     pub stops: Vec<StopJob>,
-    /// Jobs that were too large for one transaction and are gone on with.
+    /// Continued jobs that were too large for one transaction.
     pub slices: Vec<JobSlice>,
     /// Output to be stored.
     pub chunks: Vec<ChunkRow>,
@@ -32,7 +32,6 @@ pub struct Batch {
 /// The next part of a job that is too large to be stopped, or to have its dependencies settled, in one transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JobSlice {
-    /// Which job.
     pub job: JobId,
     /// Where the last slice ended; none to begin.
     pub after: Option<Place>,
@@ -41,7 +40,6 @@ pub struct JobSlice {
 /// A job of which only a part was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unfinished {
-    /// Which job.
     pub job: JobId,
     /// It is being stopped; otherwise its dependencies are being settled.
     pub is_stopping: bool,
@@ -70,37 +68,31 @@ pub enum SliceResult {
 /// One event and what belongs to it.
 #[derive(Debug, Clone)]
 pub struct Input {
-    /// On which task.
     pub task: TaskId,
-    /// What happened.
     pub event: TaskEvent,
     /// Who or what caused it.
     pub actor: Arc<str>,
-    /// What is kept with the attempt.
+    /// Stored with the attempt.
     pub detail: Detail,
 }
 
-/// What is kept with an attempt beyond what the rules need.
+/// Facts stored with an attempt beyond what the rules need.
 #[derive(Debug, Clone)]
 pub enum Detail {
     /// Nothing.
     None,
     /// How the worker was chosen.
     Placement(Box<Receipt>),
-    /// What it runs in.
     Container(Box<ContainerFacts>),
-    /// What the worker reported, and what is known of the output that arrived.
+    /// The reported end, and the state of the received output.
     End(Box<Ended>, ReceivedOutput),
 }
 
-/// A wish to stop a job.
+/// A request to stop a job.
 #[derive(Debug, Clone)]
 pub struct StopJob {
-    /// Which.
     pub job: JobId,
-    /// Whose it must be.
     pub project: ProjectId,
-    /// Who wants it.
     pub actor: Arc<str>,
 }
 
@@ -138,22 +130,19 @@ pub struct Outcome {
 /// One run of an attempt, for judging how fast work goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    /// The task's class.
     pub class: i64,
-    /// Where it ran.
     pub worker: WorkerId,
-    /// How long.
     pub micros: u64,
 }
 
-/// What became of a wish to stop a job.
+/// The outcome of a stop request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopResult {
     /// It is stopping, or has stopped already because nothing of it was running.
     Stopping,
     /// It was over.
     Over(JobState),
-    /// There is no such job in that project.
+    /// Not found in that project.
     Unknown,
     /// Another transaction holds the job.
     Busy,
@@ -162,18 +151,15 @@ pub enum StopResult {
 /// An attempt to be started, with the specification that it comes from.
 #[derive(Debug, Clone)]
 pub struct StartOrder {
-    /// Which.
     pub attempt: AttemptRef,
-    /// What it is of.
     pub definition: DefinitionRef,
-    /// The task's index.
     pub index: u32,
     /// Of its job.
     pub spec: Arc<JobSpec>,
 }
 
 impl StartOrder {
-    /// What its worker has to know of the definition; none if the specification has no such definition.
+    /// What the worker needs of the definition; none if the specification does not have it.
     pub fn content(&self) -> Option<Definition> {
         Definition::of(self.definition, &self.spec)
     }

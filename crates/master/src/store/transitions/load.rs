@@ -1,4 +1,4 @@
-//! Reads and locks what a batch touches.
+//! Reads and locks the rows of a batch.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -72,8 +72,8 @@ impl Work {
             stopped.chain(batch.slices.iter().map(|slice| slice.job)).map(|job| job.0).collect();
         self.slices = batch.slices.iter().map(|slice| (slice.job, slice.after)).collect();
 
-        // A job that somebody else holds delays only itself: it is skipped, and what is about it waits. As a list of numbers
-        // the jobs are looked up by their key, whatever the planner believes of the table.
+        // A locked job delays only itself: it is skipped and its changes wait. Passing ids as an array makes the plan
+        // use the primary key, whatever the statistics.
         let jobs: Vec<JobRow> = sqlx::query_as(
             "SELECT id, project_id, state::text AS state, started_at, stop_message, reason_code, reason_message \
              FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM tasks WHERE id = ANY($1)) || $2) \
@@ -132,7 +132,7 @@ impl Work {
         self.lock_workers(tx, batch).await
     }
 
-    /// Finds which of the jobs that were not locked exist: these are held by somebody else.
+    /// Finds which of the skipped jobs exist: another transaction has locked these.
     async fn find_busy(
         &mut self,
         tx: &mut PgConnection,
@@ -208,8 +208,8 @@ impl Work {
         self.keep(rows)
     }
 
-    /// Finds the workers that take what is to be placed on them, and lets nobody change that before the commit: what a
-    /// pass decided by an older look must not land on a worker that is being emptied or is gone.
+    /// Locks the workers that accept placements until the commit: a placement decided on older data must not land on
+    /// a draining or removed worker.
     async fn lock_workers(&mut self, tx: &mut PgConnection, batch: &Batch) -> Result<(), StoreError> {
         let chosen = batch.inputs.iter().filter_map(|input| match &input.event {
             TaskEvent::Placed { worker } => Some(worker.0),
@@ -274,8 +274,7 @@ impl Work {
         Ok(())
     }
 
-    /// Keeps as history what a worker reports of an attempt that is not live any more, unless it has just repeated
-    /// what is recorded.
+    /// Stores a late report of an attempt as history, unless it repeats what is recorded.
     pub(super) async fn note_late_reports<'a>(
         &mut self,
         tx: &mut PgConnection,
@@ -324,8 +323,8 @@ impl Work {
                 worker: Some(report.worker),
                 actor: input.actor.clone(),
                 message: match end.reason() {
-                    Some(reason) => format!("reported too late to count: {}", reason.message),
-                    None => "reported too late to count: exited with code 0".to_owned(),
+                    Some(reason) => format!("late report, ignored: {}", reason.message),
+                    None => "late report, ignored: exited with code 0".to_owned(),
                 },
             });
         }

@@ -1,4 +1,4 @@
-//! What events of single tasks mean for the rest of their jobs: stops, dependencies, the state of the job.
+//! Effects of task events on the rest of the job: stops, dependencies, job state.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl Work {
         StopResult::Stopping
     }
 
-    /// Goes on with stopping a job, or with its dependencies: these are settled for every job that is dirty.
+    /// Continues a stop or dependency updates; the latter run for every dirty job.
     pub(super) fn continue_job(&mut self, job: JobId, now: Time) {
         // The slice before may have been the last one: it was as full as a slice gets.
         let Some(work) = self.jobs.get_mut(&job).filter(|work| !work.state.is_final()) else { return };
@@ -66,8 +66,8 @@ impl Work {
         }
     }
 
-    /// Unblocks, or gives up, the tasks whose dependencies were decided by this batch; and those that wait for these.
-    /// What there is no room for is left to further slices.
+    /// Unblocks or cancels tasks whose dependencies were decided by this batch, and their dependants. What exceeds
+    /// the batch is left to further ones.
     pub(super) async fn settle_dependencies(
         &mut self,
         tx: &mut sqlx::PgConnection,
@@ -152,10 +152,8 @@ impl Work {
                 job.finished_at = Some(now);
             }
             if state == JobState::Cancelled && job.reason.is_none() {
-                let message = job
-                    .stop_message
-                    .clone()
-                    .unwrap_or_else(|| "no task of it failed, some were cancelled".into());
+                let message =
+                    job.stop_message.clone().unwrap_or_else(|| "no task failed, some were cancelled".into());
                 job.reason = Some(Reason { code: ReasonCode::Stopped, message });
             }
             self.events.push(EventRow {

@@ -1,4 +1,4 @@
-//! Writes what a batch has changed, in a handful of statements however large the batch is.
+//! Writes the changes of a batch in a constant number of statements.
 
 use gaffer_domain::Time;
 use gaffer_domain::reason::Reason;

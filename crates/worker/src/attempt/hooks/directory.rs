@@ -1,4 +1,4 @@
-//! The private directories of an attempt, and its script as a file there: made before the start, gone after the end.
+//! Hook: the private directories of an attempt, and its script file.
 
 use std::future::ready;
 
@@ -43,7 +43,7 @@ impl Hook for Directory {
             // Should the answer come too late, the directories are dropped, which removes them.
             let created = attempt.context.threads.run_until(cancelled.cancelled(), create).await;
             let created = created
-                .map_err(|NoAnswer| StartError::other("the disk of the data directory does not answer"))?;
+                .map_err(|NoAnswer| StartError::other("the disk of the data directory does not respond"))?;
             let scratch = created.map_err(|error| StartError::other(error.to_string()))?;
             assignment.directories = Some(scratch.directories().clone());
             self.scratch = Some(scratch);
@@ -64,7 +64,7 @@ impl Hook for Directory {
             if removed == Err(NoAnswer) {
                 tracing::warn!(
                     attempt = %attempt.reference(),
-                    "the disk of the data directory does not answer: the attempt's directory is removed once it does"
+                    "the disk of the data directory does not respond; the attempt's directory is removed later"
                 );
             }
         })

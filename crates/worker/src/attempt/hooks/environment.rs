@@ -1,4 +1,4 @@
-//! What gaffer says to an attempt in its environment, besides what the job adds there.
+//! Hook: gaffer's environment variables of an attempt.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Writes what is sent to an attempt to the standard input of its process: each byte once and in order, no faster than
-//! the process reads, from one writer.
+//! Hook: writes the standard input of a process, each byte once and in order, at the speed of the process, from one
+//! writer.
 
 use std::future::ready;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use super::super::Progress;
 use super::{Attempt, Hook};
 use crate::driver::{InputSink, Started};
 
-/// A writer that was silent for so long is gone, and with it the rest of the input. One that only has nothing to say
-/// gives a sign more often. Longer if the worker itself may be out of contact for longer.
+/// A writer that is silent for this long counts as gone, and the input is closed. A writer without data sends
+/// keepalives. The limit is `lost_after` if that is longer.
 const SILENCE_LIMIT: Duration = Duration::from_secs(120);
 
 pub(super) struct StandardInput {
@@ -70,7 +70,6 @@ struct Feed {
     sink: Option<InputSink>,
     /// The only one who writes.
     writer: Option<Uuid>,
-    /// What was written.
     offset: u64,
 }
 
@@ -94,9 +93,7 @@ impl Feed {
                     let bytes = self.offset;
                     progress.noted(
                         attempt,
-                        format!(
-                            "its standard input ended after {bytes} bytes: nobody wrote to it for {seconds} s"
-                        ),
+                        format!("closed the standard input after {bytes} bytes: no write for {seconds} s"),
                     );
                     continue;
                 }
@@ -112,7 +109,7 @@ impl Feed {
             return InputState::Foreign;
         }
         let Some(sink) = &mut self.sink else { return InputState::Closed };
-        // What was taken already came before; what comes too early is told from where on it is wanted.
+        // Repeated bytes are skipped; bytes beyond the offset are answered with the expected offset.
         let skipped = self.offset.checked_sub(input.offset).and_then(|skipped| usize::try_from(skipped).ok());
         let Some(mut rest) = skipped.map(|skipped| input.bytes.0.get(skipped..).unwrap_or_default()) else {
             return InputState::Open;
@@ -152,7 +149,6 @@ mod tests {
     use super::*;
     use crate::tests::master::{command, soon, until};
 
-    /// What an attempt said.
     #[derive(Default)]
     struct Said {
         taken: Mutex<Vec<InputTaken>>,
@@ -223,6 +219,6 @@ mod tests {
         };
         soon("the end", async { tokio::join!(fed, told) }).await;
         assert_eq!(said.taken.lock().unwrap()[1].state, InputState::Closed);
-        assert!(said.notes.lock().unwrap()[0].contains("ended after 4 bytes"));
+        assert!(said.notes.lock().unwrap()[0].contains("after 4 bytes: no write"));
     }
 }

@@ -1,4 +1,4 @@
-//! What a later executor has to know of an attempt: noted before it starts, when it has started, and when it has ended.
+//! Hook: journal entries before the start, after the start and at the end, for a later executor.
 
 use std::future::ready;
 use std::time::Duration;
@@ -21,7 +21,8 @@ impl Hook for Journal {
         "entry in the journal"
     }
 
-    /// Waits while the disk is full: what the journal does not know must not start, for nobody would look for it.
+    /// Waits while the disk is full: an attempt that is not in the journal must not start, because a later executor
+    /// would not look for it.
     fn before_start<'a>(
         &'a mut self,
         attempt: &'a Attempt,
@@ -36,12 +37,12 @@ impl Hook for Journal {
                 let noted = spool.starting(reference, began, resume.clone(), cancelled.cancelled()).await;
                 let Err(error) = noted else { return Ok(()) };
                 if !warned {
-                    tracing::warn!(attempt = %reference, %error, "cannot write to the journal: the attempt has to wait");
+                    tracing::warn!(attempt = %reference, %error, "cannot write to the journal; the attempt waits");
                     warned = true;
                 }
                 let _ = timeout(RETRY, cancelled.cancelled()).await;
             }
-            Err(StartError::other("it was stopped before that could be written"))
+            Err(StartError::other("stopped before the entry was written"))
         })
     }
 

@@ -1,4 +1,4 @@
-//! Where cgroups can be made: below the one that this process is in, in the hierarchies that are mounted.
+//! Finds where cgroups can be created: below that of this process, in the mounted hierarchies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,7 +68,7 @@ fn base(mounts: &str, own: &str, controller: &str) -> Option<PathBuf> {
         controllers.split(',').any(|name| name == controller).then_some(path)
     })?;
     let own = mount.join(path.trim_start_matches('/'));
-    // In a container the mount may show less than the path says.
+    // In a container the mount may show less than the path suggests.
     Some(if own.is_dir() { own } else { mount })
 }
 

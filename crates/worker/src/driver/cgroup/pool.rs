@@ -1,4 +1,4 @@
-//! Cgroups of one controller of version 1, used again and again: making and removing one costs more than a short task.
+//! A pool of cgroups (version 1), because creating one costs more than a short task.
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -65,7 +65,7 @@ impl Pool {
                 Room { dir, door: door? }
             }
         };
-        // Also of one that has it already: a quota that is set anew is unused.
+        // Set again even if unchanged: a fresh quota starts unused.
         match self.limit_file.map(|file| write(&room.dir.join(file), limit)) {
             Some(Err(error)) => {
                 room.remove();
@@ -106,7 +106,7 @@ impl Room {
         &self.dir
     }
 
-    /// Lets this thread in: what it starts from now on is born there.
+    /// Moves this thread in; processes that it starts are born there.
     pub fn enter(&self) -> io::Result<()> {
         (&mut &self.door).write_all(b"0")
     }

@@ -1,4 +1,4 @@
-//! A container that runs, as a process that can be told to end.
+//! A running container, as a process that can be stopped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use super::super::{Exit, Process};
 use super::daemon::{Daemon, is_away, status};
 use super::exit;
 
-/// The attempts whose containers are in somebody's care; containers of others are removed.
+/// The attempts that own containers; other containers are removed.
 #[derive(Clone, Default)]
 pub(super) struct Cared(Arc<Mutex<std::collections::HashMap<AttemptRef, usize>>>);
 
@@ -56,7 +56,7 @@ impl Drop for Care {
     }
 }
 
-/// A container that was started. Dropped before [`Process::clean_up`], it is removed with those that nobody cares for.
+/// A started container. If it is dropped before [`Process::clean_up`], it is removed as an orphan.
 pub(super) struct ContainerProcess {
     daemon: Arc<Daemon>,
     id: String,
@@ -83,7 +83,7 @@ impl ContainerProcess {
         let watch = tokio::spawn(async move {
             let exit = watch.await;
             sender.send_replace(Some(exit));
-            // Kept, so that nobody waits in vain.
+            // Stored, so that later callers get it at once.
             sender.closed().await;
         });
         let mut wait = ended.clone();
@@ -106,7 +106,7 @@ impl ContainerProcess {
         (process, ended)
     }
 
-    /// Sends a signal; with the daemon away, as soon as it is back. False if there is nobody to get it.
+    /// Sends a signal, or as soon as the daemon is back. False if the container has exited.
     async fn send(&mut self, signal: StopSignal) -> bool {
         self.was_told.store(true, Ordering::Relaxed);
         let sent = match self.daemon.client() {
@@ -123,7 +123,8 @@ impl ContainerProcess {
                 });
                 true
             }
-            // Paused, for its output is being caught up with: whoever waits for the signal's effect sends the next one.
+            // The container is paused while its output is caught up; a caller that needs the effect sends the signal
+            // again.
             Err(error) if status(&error) == Some(409) => self.is_paused().await,
             Err(error) if status(&error) == Some(404) => false,
             Err(error) => {
@@ -139,7 +140,7 @@ impl ContainerProcess {
         inspected.is_ok_and(|inspected| inspected.state.and_then(|state| state.paused) == Some(true))
     }
 
-    /// Processes in the container; none if nobody can tell.
+    /// Number of processes in the container; none if unknown.
     async fn count(&mut self) -> Option<u32> {
         let top = self.daemon.client().ok()?.top_processes(&self.id, None).await.ok()?;
         u32::try_from(top.processes?.len()).ok()
@@ -171,7 +172,7 @@ impl Process for ContainerProcess {
     fn finish(&mut self) -> BoxFuture<'_, Option<KillReceipt>> {
         async {
             let mut receipt = self.killed.take()?;
-            // Only a daemon that is away keeps anybody from knowing that it is gone.
+            // Unknown only while the daemon is unavailable.
             if self.daemon.client().is_err() {
                 receipt = KillReceipt { killed: 0, left: receipt.killed };
             }
@@ -202,7 +203,7 @@ pub(super) async fn remove(docker: &Docker, id: &str) {
         // Gone already, or about to go.
         Err(error) if matches!(status(&error), Some(404 | 409)) => {}
         Err(error) => {
-            tracing::warn!(container = id, %error, "cannot remove a container; it is tried again later")
+            tracing::warn!(container = id, %error, "cannot remove a container; retrying later")
         }
     }
 }

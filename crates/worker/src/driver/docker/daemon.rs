@@ -1,4 +1,4 @@
-//! The connection to the daemon: whether it is there, and what it is.
+//! The connection to the Docker daemon, and its health.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ const LOOK_WHILE_UP: Duration = Duration::from_secs(5);
 const LOOK_WHILE_DOWN: Duration = Duration::from_secs(1);
 /// A daemon that takes longer to say that it is there is not.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a request may take to be answered at all, in seconds.
+/// Timeout of a request, in seconds.
 const REQUEST_SECS: u64 = 120;
 
 /// A daemon that may come and go.
@@ -27,17 +27,15 @@ pub(super) struct Daemon {
     is_expected: bool,
     health: watch::Sender<Health>,
     client: Mutex<Option<Docker>>,
-    /// Somebody doubts that it is still there.
+    /// A caller doubts that it is available.
     doubted: Notify,
 }
 
-/// How the daemon is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Health {
-    /// Never seen, and nobody said that there should be one.
+    /// Never seen, and not configured.
     Absent,
     Up {
-        /// Its name and version.
         name: String,
     },
     Down {
@@ -51,7 +49,7 @@ impl Daemon {
         Daemon { address, is_expected, health, client: Mutex::default(), doubted: Notify::new() }
     }
 
-    /// What to tell the master; none if there is no sign of a daemon, and none is expected.
+    /// Status for the master; none if there is no daemon and none is expected.
     pub fn status(&self) -> Option<DriverStatus> {
         let (healthy, detail) = match &*self.health.borrow() {
             Health::Absent => return None,
@@ -73,10 +71,10 @@ impl Daemon {
     pub fn client(&self) -> Result<Docker, String> {
         match &*self.health.borrow() {
             Health::Up { .. } => {}
-            Health::Absent => return Err(format!("there is no Docker daemon at {}", self.address)),
+            Health::Absent => return Err(format!("no Docker daemon at {}", self.address)),
             Health::Down { why } => return Err(why.clone()),
         }
-        self.slot().clone().ok_or_else(|| format!("there is no Docker daemon at {}", self.address))
+        self.slot().clone().ok_or_else(|| format!("no Docker daemon at {}", self.address))
     }
 
     /// Whether it is Podman, which understands Docker's API but has other log drivers.
@@ -112,7 +110,7 @@ impl Daemon {
             Err(_) => {
                 let seconds = PATIENCE.as_secs();
                 Health::Down {
-                    why: format!("the Docker daemon at {} did not answer for {seconds} s", self.address),
+                    why: format!("the Docker daemon at {} did not respond for {seconds} s", self.address),
                 }
             }
         };
@@ -169,12 +167,12 @@ impl Daemon {
         });
         match &new {
             Health::Up { name } if changed => tracing::info!(daemon = %self.address, "{name} is there"),
-            Health::Down { why } if changed => tracing::warn!("{why}: no task starts in a container"),
+            Health::Down { why } if changed => tracing::warn!("{why}: no container tasks start"),
             _ => {}
         }
     }
 
-    /// Nobody misses it: not its operator, and no task has ever run there.
+    /// Not missed: neither configured, nor used by any task so far.
     fn is_nowhere(&self, error: &Error) -> bool {
         let never_seen = *self.health.borrow() == Health::Absent;
         never_seen && !self.is_expected && matches!(error, Error::SocketNotFoundError(_))
@@ -185,12 +183,12 @@ impl Daemon {
         let cause = root_cause(error);
         match error {
             Error::SocketNotFoundError(_) => {
-                format!("the Docker daemon is away: there is no socket at {address}")
+                format!("the Docker daemon is unavailable: no socket at {address}")
             }
             _ if cause.contains("Permission denied") => {
-                format!("this worker may not use the Docker daemon at {address} (permission denied)")
+                format!("permission denied for the Docker daemon at {address}")
             }
-            _ => format!("the Docker daemon at {address} is away: {cause}"),
+            _ => format!("the Docker daemon at {address} is unavailable: {cause}"),
         }
     }
 
@@ -199,7 +197,7 @@ impl Daemon {
     }
 }
 
-/// Whether a request failed for want of a daemon, not because the daemon refused it.
+/// Whether a request failed because the daemon is unavailable, not because the daemon refused it.
 pub(super) fn is_away(error: &Error) -> bool {
     matches!(
         error,
@@ -219,7 +217,7 @@ pub(super) fn status(error: &Error) -> Option<u16> {
     }
 }
 
-/// What the daemon said, or what went wrong on the way to it.
+/// The daemon's message, or the transport error.
 pub(super) fn message(error: &Error) -> String {
     match error {
         Error::DockerResponseServerError { message, .. } => message.trim().to_owned(),

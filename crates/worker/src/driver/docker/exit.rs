@@ -1,4 +1,4 @@
-//! How a container ended: found out by whoever watches it, over all absences of the daemon.
+//! Determines how a container ended, across absences of the daemon.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,20 +18,20 @@ use crate::stats;
 
 /// How long a daemon that behaves strangely is left alone.
 const RETRY: Duration = Duration::from_secs(1);
-/// What is added to a signal's number where only an exit code can be given.
+/// Offset of signal numbers in exit codes.
 const SIGNAL_BASE: i64 = 128;
 const MAX_SIGNAL: i64 = 64;
 
-/// A daemon that goes down in good order ends its containers first, and the kernel does so for want of memory. Where
-/// nobody here has sent the signals that they use, it is looked for so long which it was.
+/// A daemon that shuts down stops its containers first, and the kernel kills for memory. If nobody here sent the
+/// signals that these use, the cause is looked for this long.
 const FAREWELL: Duration = Duration::from_secs(2);
 const FAREWELL_LOOK: Duration = Duration::from_millis(100);
 /// The signals of a daemon that goes down.
 const FAREWELL_SIGNALS: [i32; 2] = [15, SIGKILL];
 const SIGKILL: i32 = 9;
 
-/// Waits for the end of a container and finds its cause. `was_told`: it was sent a signal from here. `oom_kills`: what
-/// the kernel had killed for want of memory before its start, if its memory is limited and that is known.
+/// Waits for the end of a container and determines its cause. `was_told`: gaffer sent it a signal. `oom_kills`: the
+/// kernel's counter before the start, if memory is limited and it is known.
 pub(super) async fn watch(
     daemon: Arc<Daemon>,
     id: String,
@@ -83,7 +83,7 @@ async fn end_of(daemon: &Daemon, id: &str) -> Exit {
                 if is_away(&error) {
                     daemon.doubt(&error);
                 } else {
-                    tracing::warn!(container = id, %error, "cannot wait for the container, trying again");
+                    tracing::warn!(container = id, %error, "cannot wait for the container; retrying");
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -117,7 +117,7 @@ async fn wait(docker: &Docker, id: &str) -> Result<i64, Error> {
 /// `lost_sight_at`: since when the daemon had not been there all the time.
 fn judge(code: i64, lost_sight_at: Option<DateTime<Utc>>, inspected: &ContainerInspectResponse) -> Exit {
     let Some(state) = &inspected.state else { return Exit::Process(end(code)) };
-    // Whatever the exit code is: a shell whose command was killed may well go on to exit with 0.
+    // Independent of the exit code: a shell whose child was OOM-killed may exit with 0.
     if state.oom_killed == Some(true) {
         return Exit::OutOfMemory;
     }
@@ -135,7 +135,7 @@ fn finished(state: &ContainerState) -> Option<DateTime<Utc>> {
     state.finished_at.as_deref()?.parse().ok()
 }
 
-/// A container that died of a signal has an exit code that says so; one that exits with such a code says the same.
+/// A container killed by a signal reports an exit code; one that exits with the same code is indistinguishable.
 fn end(code: i64) -> ProcessEnd {
     match i32::try_from(code) {
         Ok(code) if code > SIGNAL_BASE as i32 && i64::from(code) <= SIGNAL_BASE + MAX_SIGNAL => {

@@ -1,4 +1,4 @@
-//! Images: fetched as the pull policy says, with progress, and told apart by digest.
+//! Pulls images by pull policy, with progress, and identifies them by digest.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -19,9 +19,9 @@ use tokio::time::timeout;
 use super::super::StartError;
 use super::daemon::{message, status};
 
-/// How often somebody who waits for an image hears how far it is.
+/// Interval of progress messages during a pull.
 const NOTE_INTERVAL: Duration = Duration::from_secs(3);
-/// A registry that says nothing for so long will say nothing more.
+/// A registry without data for this long is given up.
 const SILENCE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Where Docker keeps the credentials of the registry that needs no name.
@@ -46,7 +46,7 @@ pub(super) async fn pull(
         let step = timeout(SILENCE_LIMIT, steps.next()).await.map_err(|_| {
             let minutes = SILENCE_LIMIT.as_secs() / 60;
             StartError::other(format!(
-                "cannot pull {reference}: its registry said nothing for {minutes} minutes"
+                "cannot pull {reference}: no data from its registry for {minutes} minutes"
             ))
         })?;
         match step {
@@ -67,7 +67,7 @@ pub(super) async fn pull(
     Ok(())
 }
 
-/// Says why there is no such image.
+/// Why there is no such image.
 pub(super) fn missing(image: &str) -> StartError {
     StartError::other(format!(
         "image not found: {image} is not on this worker, and its pull policy is never: pull it there, or write \
@@ -89,13 +89,13 @@ fn refused(reference: &str, error: &Error, is_anonymous: bool) -> StartError {
     let hint = if is_anonymous {
         "if the image is private, this worker needs credentials (`docker login`, or DOCKER_CONFIG)"
     } else {
-        "look at the credentials that this worker has for the registry"
+        "check the worker's credentials for the registry"
     };
     let sentence = if has(&["unauthorized", "authentication required", "access denied", "forbidden"]) {
-        format!("pull refused: {reference}: there is no such image, or it is not for everybody; {hint}")
+        format!("pull refused: {reference} does not exist or is private; {hint}")
     } else if status(error) == Some(404) || has(&["not found", "manifest unknown", "does not exist"]) {
         format!(
-            "image not found: {reference} is neither on this worker nor in its registry; look at its name and tag"
+            "image not found: {reference} is neither on this worker nor in its registry; check its name and tag"
         )
     } else if has(&["no such host", "connection refused", "timeout", "network is unreachable", "dial tcp"]) {
         format!("cannot pull {reference}: its registry cannot be reached from this worker")

@@ -1,5 +1,5 @@
-//! The output of a container, over all absences of the worker and of the daemon: live from an attached stream, and
-//! what was missed of that from the daemon's log.
+//! The output of a container across restarts of worker and daemon: live from the attached stream, and missed parts
+//! from the daemon's log.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,14 +21,13 @@ use super::daemon::{Daemon, is_away, status};
 use crate::clock::wall_micros;
 use crate::spool::Position;
 
-/// The longest record.
 const MAX_RECORD_BYTES: usize = 64 << 10;
 /// Records that were read and not taken yet: the daemon holds back the container for the rest.
 const MAX_WAITING: usize = 2;
-/// After the end of a container the daemon holds its last output for two seconds at most: who was slower than this has
-/// to look into the log.
+/// After the end of a container the daemon keeps its last output for at most two seconds; a slower reader must use
+/// the log.
 const SLOW: Duration = Duration::from_millis(500);
-/// A paused container whose stream has been silent for so long has nothing more under way.
+/// A paused container whose stream is silent for this long has no output in flight.
 const SETTLED: Duration = Duration::from_millis(100);
 const SETTLING_LIMIT: Duration = Duration::from_secs(10);
 /// How long the end of a container may come after the end of its stream.
@@ -40,7 +39,6 @@ const MAX_ABSENCE: Duration = Duration::from_secs(60);
 
 type Attached = Pin<Box<dyn Frames<Item = Result<LogOutput, Error>> + Send>>;
 
-/// Where the reading begins.
 pub(super) enum Beginning {
     /// With everything, from a stream that was attached before the start.
     Attached(Attached),
@@ -83,7 +81,7 @@ impl OutputSource for ContainerOutput {
     }
 }
 
-/// Attaches to a container: to what it writes from now on.
+/// Attaches to new output of a container.
 pub(super) async fn attach(docker: &Docker, container: &str) -> Result<Attached, Error> {
     let options = AttachContainerOptions {
         stdout: true,
@@ -111,14 +109,14 @@ struct Reader {
     was_slow: bool,
 }
 
-/// What became of an attempt to go on reading.
+/// Result of resuming the output.
 enum Rejoined {
     Live(Attached),
     /// There is nothing more.
     Over,
 }
 
-/// Why the log cannot be read: the daemon does not answer, or nobody takes the records any more.
+/// Why the log cannot be read: the daemon does not respond, or the receiver is gone.
 enum Interrupted {
     Daemon(Error),
     NotWanted,
@@ -168,8 +166,8 @@ impl Reader {
         true
     }
 
-    /// The next frame. After the end of the container it comes soon, or the stream belongs to nobody any more: one that
-    /// was attached to just after the end would stay open for ever.
+    /// The next frame. After the end of the container it arrives soon, or never: a stream attached just after the end
+    /// stays open for ever.
     async fn next_frame(&mut self, live: &mut Attached) -> Option<Result<LogOutput, Error>> {
         let ended = self.exit.wait_for(Option::is_some);
         tokio::select! {
@@ -194,7 +192,7 @@ impl Reader {
         Some(())
     }
 
-    /// Goes on where the reading was interrupted, as soon as the daemon lets it.
+    /// Resumes reading when the daemon allows it.
     async fn rejoin(&mut self) -> Rejoined {
         loop {
             let mut exit = self.exit.clone();
@@ -205,7 +203,7 @@ impl Reader {
             let docker = tokio::select! {
                 docker = self.daemon.up() => docker,
                 () = too_late => {
-                    let _ = self.mark("the Docker daemon did not come back, so its last output is missing").await;
+                    let _ = self.mark("the Docker daemon did not return; the last output is missing").await;
                     return Rejoined::Over;
                 }
             };
@@ -217,11 +215,11 @@ impl Reader {
                 Err(Interrupted::NotWanted) => return Rejoined::Over,
                 Err(Interrupted::Daemon(error)) if is_away(&error) => self.daemon.doubt(&error),
                 Err(Interrupted::Daemon(error)) if status(&error) == Some(404) => {
-                    let _ = self.mark("its container was removed, so output may be missing").await;
+                    let _ = self.mark("the container was removed; output may be missing").await;
                     return Rejoined::Over;
                 }
                 Err(Interrupted::Daemon(error)) => {
-                    tracing::warn!(container = self.container, %error, "cannot read the output, trying again");
+                    tracing::warn!(container = self.container, %error, "cannot read the output; retrying");
                     tokio::time::sleep(SLOW).await;
                 }
             }
@@ -235,7 +233,7 @@ impl Reader {
             return Ok(Rejoined::Over);
         }
         let mut live = attach(docker, &self.container).await?;
-        // While the container stands still its log is whole, and the stream begins exactly where that ends.
+        // While the container is paused its log is complete, and the stream begins exactly at its end.
         let paused = match docker.pause_container(&self.container).await {
             Ok(()) => true,
             Err(error) => status(&error) == Some(409),
@@ -294,7 +292,7 @@ impl Reader {
         self.mark("the container's log was too long to keep: output is missing here").await
     }
 
-    /// Says in the output that some of it is missing.
+    /// Writes a marker for missing output.
     async fn mark(&mut self, what: &str) -> Result<(), Interrupted> {
         let bytes = Bytes::from(format!("\n[gaffer: {what}]\n"));
         let record = Record { at_micros: wall_micros(), stream: Stream::Stderr, bytes };
@@ -302,7 +300,7 @@ impl Reader {
     }
 }
 
-/// Reads and drops what a stream has under way.
+/// Drains a stream and drops the data.
 async fn settle(live: &mut Attached) {
     let limit = Instant::now() + SETTLING_LIMIT;
     while Instant::now() < limit {

@@ -1,4 +1,4 @@
-//! What the daemon is asked to create for an attempt: safe unless the operator allows otherwise.
+//! Builds the request that creates a container: restricted unless the operator allows more.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -157,12 +157,12 @@ fn host_config(wanted: Wanted<'_>, abilities: Abilities) -> HostConfig {
     }
 }
 
-/// Says what this worker's operator does not allow.
+/// Errors for what the operator does not allow.
 pub(super) fn check(spec: &Container, policy: &ContainerPolicy) -> Result<(), StartError> {
     let is_allowed = |pattern: &String| matches(pattern, &spec.image);
     if !policy.images.is_empty() && !policy.images.iter().any(is_allowed) {
         return Err(StartError::other(format!(
-            "image refused: this worker runs {} only, not {} (GAFFER_DOCKER_IMAGES)",
+            "image refused: this worker allows only {}, not {} (GAFFER_DOCKER_IMAGES)",
             policy.images.join(", "),
             spec.image
         )));
@@ -175,13 +175,13 @@ pub(super) fn check(spec: &Container, policy: &ContainerPolicy) -> Result<(), St
         .collect();
     if !refused.is_empty() {
         return Err(StartError::other(format!(
-            "capability refused: this worker does not give {} to jobs (GAFFER_DOCKER_CAPABILITIES)",
+            "capability refused: this worker does not allow {} (GAFFER_DOCKER_CAPABILITIES)",
             refused.join(", ")
         )));
     }
     if spec.network == Network::Host && !policy.host_network {
         return Err(StartError::other(
-            "network refused: this worker does not let jobs use its own network (GAFFER_DOCKER_HOST_NETWORK)",
+            "network refused: this worker does not allow `network: host` (GAFFER_DOCKER_HOST_NETWORK)",
         ));
     }
     Ok(())
@@ -191,18 +191,16 @@ pub(super) fn check(spec: &Container, policy: &ContainerPolicy) -> Result<(), St
 pub(super) fn mount(volume: &Volume, roots: &[PathBuf]) -> Result<Mount, StartError> {
     let refused = |why: String| StartError::other(format!("volume refused: {} {why}", volume.source));
     if roots.is_empty() {
-        return Err(refused(
-            "cannot be mounted, for this worker allows no volumes (GAFFER_VOLUME_ROOTS)".into(),
-        ));
+        return Err(refused("cannot be mounted: this worker allows no volumes (GAFFER_VOLUME_ROOTS)".into()));
     }
     let source = Path::new(&volume.source)
         .canonicalize()
-        .map_err(|error| refused(format!("is not to be found on this worker ({error})")))?;
+        .map_err(|error| refused(format!("does not exist on this worker ({error})")))?;
     let is_below = |root: &PathBuf| root.canonicalize().is_ok_and(|root| source.starts_with(root));
     if !roots.iter().any(is_below) {
         let roots: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
         return Err(refused(format!(
-            "is not below a directory that this worker allows ({}, from GAFFER_VOLUME_ROOTS)",
+            "is not below an allowed directory ({}, from GAFFER_VOLUME_ROOTS)",
             roots.join(", ")
         )));
     }
@@ -215,7 +213,7 @@ pub(super) fn mount(volume: &Volume, roots: &[PathBuf]) -> Result<Mount, StartEr
     })
 }
 
-/// Whether a text is as the pattern says, in which `*` stands for any text.
+/// Whether a text matches a pattern, in which `*` matches any text.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut left) = text.strip_prefix(first) else { return false };

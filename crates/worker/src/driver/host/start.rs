@@ -1,6 +1,5 @@
-//! The start of one process, on a thread that may hang wherever it looks at a file: in the working directory, in the
-//! program, and in the kernel while that loads the program. It can be given up at any point, and what is given up never
-//! executes an instruction of the job.
+//! Starts one process on a thread that may hang in any file access: working directory, program, or the kernel's
+//! exec. It can be abandoned at any point; an abandoned start never executes an instruction of the task.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -32,7 +31,7 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(2);
 /// How long a killed process may take to leave the kernel before it counts as one that cannot be killed.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A start under way, for the thread that does it and for the one who waits.
+/// A start in progress, shared by its thread and the waiting caller.
 pub(super) struct Start {
     assignment: Assignment,
     inherited: Arc<BTreeMap<String, String>>,
@@ -57,7 +56,7 @@ enum Stage {
     },
     /// There is a process.
     Spawned,
-    /// Nobody waits any more: no process may be made, and one that was must be gone.
+    /// The caller has given up: no process may be created, and an existing one must be killed.
     GivenUp,
     Over(Result<Started, StartError>),
 }
@@ -102,16 +101,15 @@ impl Start {
     pub fn obstacle(&self) -> String {
         match &*self.stage() {
             Stage::Queued => "too many other starts hang".to_owned(),
-            Stage::Looking(at) => format!("{at} does not answer"),
-            Stage::Spawning { program, .. } => format!("the kernel does not get to load {program}"),
+            Stage::Looking(at) => format!("{at} does not respond"),
+            Stage::Spawning { program, .. } => format!("the kernel has not loaded {program} yet"),
             Stage::Spawned | Stage::GivenUp | Stage::Over(_) => "it is about to start".to_owned(),
         }
     }
 
-    /// Nobody waits any longer. When this comes back the job is not executed, now or ever, unless it has started at the
-    /// last moment after all.
+    /// Gives up the start. After this returns, the task never executes, unless it started at the last moment.
     pub async fn give_up(&self, note: &(dyn Fn(String) + Send + Sync)) -> Result<Started, StartError> {
-        let why = format!("given up before it started: {}", self.obstacle());
+        let why = format!("not started: {}", self.obstacle());
         let deadline = Instant::now() + KILL_PATIENCE;
         let mut was_killed = false;
         loop {
@@ -162,7 +160,7 @@ impl Start {
         let Assignment { start, marker, directories, .. } = &self.assignment;
         let definition = &start.definition;
         let Some(directories) = directories else {
-            return Err(StartError::other("it has no directory of its own"));
+            return Err(StartError::other("it has no scratch directory"));
         };
         let environment = program::environment(&self.inherited, &self.assignment, directories);
         let directory = self.directory(definition.workdir.as_deref(), directories)?;
@@ -191,12 +189,12 @@ impl Start {
             .kill_on_drop(true);
         let mut child = self.spawn_nice(definition.nice, &program, &mut command, cgroup.as_ref())?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid.ok_or_else(|| StartError::other("the new process has no number"))?;
+        let pid = pid.ok_or_else(|| StartError::other("the new process has no process id"))?;
         let input = child.stdin.take();
         let output = Pipes { stdout: child.stdout.take(), stderr: child.stderr.take(), turn: Stream::Stdout };
         let tree = ProcessTree::new(pid, marker, directories.work.clone(), started, cgroup);
         if let Err(given_up) = self.enter(Stage::Spawned) {
-            // The main process is dead; should it have been another program for an instant, this ends what it started.
+            // The main process is dead; if it executed another program for a moment, this kills what it started.
             tree.kill();
             return Err(given_up);
         }
@@ -210,7 +208,6 @@ impl Start {
         })
     }
 
-    /// Where it runs.
     fn directory<'a>(
         &self,
         wanted: Option<&'a str>,
@@ -221,7 +218,6 @@ impl Start {
         program::work_directory(path)
     }
 
-    /// What it executes.
     fn program(
         &self,
         action: &Action,
@@ -288,7 +284,7 @@ impl Start {
         self.enter(Stage::Looking(what))
     }
 
-    /// Goes on to the next stage, unless nobody waits any more.
+    /// Enters the next stage, unless the caller has given up.
     fn enter(&self, next: Stage) -> Result<(), StartError> {
         let mut stage = self.stage();
         if matches!(*stage, Stage::GivenUp | Stage::Spawning { killed: Some(_), .. }) {
@@ -303,14 +299,12 @@ impl Start {
     }
 }
 
-/// Says why the kernel would not start a program that is there and may be executed.
+/// Why the kernel cannot start an existing, executable program.
 fn refused(name: &str, error: &io::Error) -> StartError {
     match error.kind() {
         io::ErrorKind::NotFound => StartError {
             exit_code: 126,
-            message: format!(
-                "not executable: {name} (the interpreter or loader that it asks for is missing)"
-            ),
+            message: format!("not executable: {name} (its interpreter or loader is missing)"),
         },
         io::ErrorKind::PermissionDenied => StartError::not_executable(name),
         _ if error.raw_os_error() == Some(nix::libc::ENOEXEC) => StartError {

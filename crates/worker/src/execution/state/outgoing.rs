@@ -1,4 +1,4 @@
-//! What is to be told in the present session, in order.
+//! Reports to send in the current session, in order.
 
 use std::collections::VecDeque;
 
@@ -86,7 +86,7 @@ impl State {
         events
     }
 
-    /// Says something, if anybody listens. What matters is said again in the next session.
+    /// Sends an event, if there is a session. Important state is repeated in the next session.
     pub fn report(&mut self, report: ToMaster) {
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.reports.push_back(report);

@@ -161,7 +161,7 @@ fn every_entry_that_was_ever_written_is_read() {
         .map(|remembered| remembered.ended.as_ref().unwrap().end.reason().unwrap().message)
         .collect();
     assert_eq!(ends[0], "exited with code 3");
-    assert_eq!(ends[8], "the worker's process was restarted and ended what it had been running");
+    assert_eq!(ends[8], "the worker process was restarted and stopped its tasks");
     assert_eq!(read[4].ended.as_ref().unwrap().killed.map(|killed| killed.killed), Some(2));
     assert_eq!(read[6].ended.as_ref().unwrap().container.as_ref().unwrap().ports[0].host, 32768);
 }
