@@ -173,8 +173,6 @@ impl Feed for QueueFeed {
         Ok(View::default().fields(&Head::from(&queue)).whole("classes", &rows))
     }
 
-    async fn changed(&mut self) {}
-
     fn pace(&self) -> Duration {
         PACE
     }

@@ -47,8 +47,10 @@ pub trait Feed: Send + Sized + 'static {
     /// What the page shows now.
     fn look(&mut self) -> impl Future<Output = Result<View, Error>> + Send;
 
-    /// Waits until there may be something new.
-    fn changed(&mut self) -> impl Future<Output = ()> + Send;
+    /// Waits until there may be something new. What nothing announces is looked at again at its pace.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 
     /// How long to leave it alone after a look, at least.
     fn pace(&self) -> Duration;

@@ -163,8 +163,6 @@ impl Feed for WorkerFeed {
         })
     }
 
-    async fn changed(&mut self) {}
-
     fn pace(&self) -> Duration {
         PACE
     }

@@ -84,8 +84,6 @@ impl Feed for WorkersFeed {
         })
     }
 
-    async fn changed(&mut self) {}
-
     fn pace(&self) -> Duration {
         PACE
     }
