@@ -42,7 +42,7 @@ pub struct Definition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
     /// Its niceness on the host: 0..=19. A worker that does not know the field starts it with its own.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_not_nice")]
     pub nice: u8,
     /// Whether its standard input is what [`ToWorker::Input`] brings; else it is empty.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -65,6 +65,11 @@ pub struct Definition {
     pub stop: StopSpec,
     /// How long the worker may be out of contact before it must have stopped it.
     pub lost_after: Span,
+}
+
+/// As tasks are that say nothing of it, also to workers that do not know the field.
+fn is_not_nice(nice: &u8) -> bool {
+    *nice == 0
 }
 
 impl Definition {

@@ -30,6 +30,7 @@ const OWN_SEGMENTS: [&str; 23] = [
     "queue",
     "readyz",
     "reference",
+    "schema",
     "dead-letters",
     "static",
     "system",

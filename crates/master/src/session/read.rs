@@ -174,7 +174,7 @@ impl Reader<'_> {
         };
         let Some(on_its_way) = self.session.handle.output_arrived(chunk.payload_bytes) else {
             return Err(SessionEnd::protocol(format!(
-                "more output is on its way than the {} bytes that the worker was granted",
+                "the worker sent more output than its credit of {} bytes",
                 self.session.handle.window()
             )));
         };

@@ -97,8 +97,8 @@ pub async fn samples(
 }
 
 pub const DRAIN: Operation = Operation {
-    description: "The worker takes nothing new; its services move to other workers, its batch tasks end, or move as their jobs \
-        say. The body may be empty.",
+    description: "The worker accepts no new tasks. Its services move to other workers; its batch tasks finish, or move if their \
+        jobs say so. The body may be empty.",
     ..Operation::new("drain_worker", "Drain a worker")
 };
 
@@ -116,7 +116,7 @@ pub async fn drain(
 }
 
 pub const CORDON: Operation = Operation {
-    description: "The worker takes nothing new; what it has stays.",
+    description: "The worker accepts no new tasks; those it has stay.",
     ..Operation::new("cordon_worker", "Cordon a worker")
 };
 
