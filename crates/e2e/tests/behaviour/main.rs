@@ -26,6 +26,7 @@ mod masters;
 mod networks;
 mod pages;
 mod placement;
+mod plans;
 mod refused;
 mod scheduling;
 mod sessions;
