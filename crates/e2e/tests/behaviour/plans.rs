@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 
+use gaffer_domain::reason::ReasonCode;
 use gaffer_e2e::client::{Client, script};
 use gaffer_e2e::cluster::give_cluster;
 use gaffer_e2e::eventually;
@@ -89,7 +90,7 @@ fn too_much(plan: &Value, most: f64, found: &mut Vec<String>) {
 }
 
 /// What people do with an installation, and what happens to them.
-async fn everyday_life(dev: &Dev) {
+async fn everyday_life(dev: &Dev, round: u32) {
     let client = &dev.client;
     let done =
         client.submit(json!({"script": "echo one; echo two", "count": 3, "labels": {"for": "plans"}})).await;
@@ -112,37 +113,41 @@ async fn everyday_life(dev: &Dev) {
     let again = client.post(&format!("/jobs/{failed}/rerun"), &json!({})).await;
     client.finished(again.body["id"].as_i64().unwrap()).await;
     client.delete(&format!("/jobs/{chain}")).await;
-    workers_come_and_go(dev).await;
+    workers_come_and_go(dev, round).await;
 }
 
 /// A service moves when its worker is drained; another worker is killed, and the sweeper takes from it what it had.
-async fn workers_come_and_go(dev: &Dev) {
+async fn workers_come_and_go(dev: &Dev, round: u32) {
     let client = &dev.client;
     let dirs = [data_dir(), data_dir()];
-    let _leaving = dev.add_worker("leaving", dirs[0].path()).await;
-    let on = |name: &str| json!([format!("name == {name}")]);
-    let batch =
-        json!({"script": "sleep 1000", "constraints": on("leaving"), "placement": {"on_drain": "move"}});
+    let (leaving, dying_name) = (format!("leaving-{round}"), format!("dying-{round}"));
+    let labels = format!("for=moves-{round}");
+    let moving = [("GAFFER_WORKER_LABELS", labels.as_str())];
+    let _leaving = dev.add_worker_with(&leaving, dirs[0].path(), &moving).await;
+    let placement = json!({"on_drain": "move"});
+    let batch = json!({"script": "sleep 1000", "constraints": [format!("labels.for == moves-{round}")], "placement": placement});
     let batch = client.submit(batch).await;
     client.in_state(batch, "running").await;
-    assert!(client.post("/workers/leaving/drain", &json!({})).await.status.is_success());
+    let dying = dev.add_worker_with(&dying_name, dirs[1].path(), &moving).await;
+    assert!(client.post(&format!("/workers/{leaving}/drain"), &json!({})).await.status.is_success());
     eventually("the worker is drained", async || {
-        client.get("/workers/leaving").await.body["draining"]["drained_at"].is_string().then_some(())
+        client.get(&format!("/workers/{leaving}")).await.body["draining"]["drained_at"]
+            .is_string()
+            .then_some(())
     })
     .await;
     client.post(&format!("/jobs/{batch}/stop"), &json!({})).await;
-    client.post("/workers/leaving/resume", &json!({})).await;
+    client.post(&format!("/workers/{leaving}/resume"), &json!({})).await;
 
-    let dying = dev.add_worker("dying", dirs[1].path()).await;
-    let lost = json!({"script": "sleep 1000", "constraints": on("dying"), "lost_after": "5s",
+    let lost = json!({"script": "sleep 1000", "constraints": [format!("name == {dying_name}")], "lost_after": "10s",
         "restart": {"policy": "never", "on_lost": "fail"}});
     let lost = client.submit(lost).await;
     client.in_state(lost, "running").await;
     kill_executor(dirs[1].path()).await;
     dying.end(Signal::SIGKILL).await;
-    assert_eq!(client.finished(lost).await.reason.map(|reason| reason.code), Some("lost_worker".to_owned()));
+    assert_eq!(client.finished(lost).await.reason.map(|reason| reason.code), Some(ReasonCode::LostWorker));
     eventually("the lost worker is removed", async || {
-        client.delete("/workers/dying").await.status.is_success().then_some(())
+        client.delete(&format!("/workers/{dying_name}")).await.status.is_success().then_some(())
     })
     .await;
 }
@@ -186,6 +191,29 @@ fn database_url(cluster: &Path) -> String {
     let facts = std::fs::read_to_string(cluster.join("postmaster.pid")).unwrap();
     let socket_dir = facts.lines().nth(4).unwrap();
     format!("postgres://gaffer@localhost/gaffer?host={socket_dir}&sslmode=disable")
+}
+
+/// What was found in plans.
+#[derive(Default)]
+struct Checked {
+    /// Statements that read too much, by how and when.
+    bad: BTreeMap<String, String>,
+    /// All texts.
+    seen: String,
+}
+
+impl Checked {
+    fn check(&mut self, when: &str, all: &[Carried]) {
+        for carried in all.iter().filter(|carried| carried.by.starts_with("gaffer")) {
+            self.seen.push_str(&words(&carried.text));
+            let most = if carried.by == "gaffer read" { MAX_ROWS_READ } else { MAX_ROWS };
+            let mut found = Vec::new();
+            too_much(&carried.plan, most, &mut found);
+            if let Some(found) = found.first() {
+                self.bad.insert(format!("{when}, {}: {found}", carried.by), carried.text.clone());
+            }
+        }
+    }
 }
 
 fn words(text: &str) -> String {
@@ -232,30 +260,19 @@ async fn no_statement_costs_more_because_there_is_history_with_statistics_or_wit
     let first = dev.client.submit(script("echo done")).await;
     dev.client.finished(first).await;
     copy_job(&database_url(&cluster), first, HISTORY).await;
+    let mut checked = Checked::default();
     let before = plans(&log).len();
-    everyday_life(&dev).await;
-    let without = plans(&log).len();
+    everyday_life(&dev, 1).await;
+    checked.check("without statistics", &plans(&log)[before..]);
     let mut database = PgConnection::connect(&database_url(&cluster)).await.unwrap();
     sqlx::query("ANALYZE").execute(&mut database).await.unwrap();
     dev.interrupt().await;
     let dev = Dev::start(dir.path()).await;
-    everyday_life(&dev).await;
+    everyday_life(&dev, 2).await;
+    // A server that is started anew begins another log.
+    checked.check("with statistics", &plans(&log));
 
-    let mut bad: BTreeMap<String, String> = BTreeMap::new();
-    let mut seen = String::new();
-    for (place, carried) in plans(&log).iter().enumerate().skip(before) {
-        if !carried.by.starts_with("gaffer") {
-            continue;
-        }
-        seen.push_str(&words(&carried.text));
-        let most = if carried.by == "gaffer read" { MAX_ROWS_READ } else { MAX_ROWS };
-        let mut found = Vec::new();
-        too_much(&carried.plan, most, &mut found);
-        if let Some(found) = found.first() {
-            let when = if place < without { "without statistics" } else { "with statistics" };
-            bad.entry(format!("{when}, {}: {found}", carried.by)).or_insert(carried.text.clone());
-        }
-    }
+    let Checked { bad, seen } = checked;
     let unseen: Vec<String> = statements().into_iter().filter(|text| !seen.contains(text.as_str())).collect();
     println!("UNSEEN {unseen:#?}");
     assert!(bad.is_empty(), "{bad:#?}");
