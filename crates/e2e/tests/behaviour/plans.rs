@@ -12,7 +12,7 @@ use gaffer_e2e::cluster::give_cluster;
 use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::{Dev, data_dir, kill_executor};
 use gaffer_e2e::history::copy_job;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
@@ -36,6 +36,39 @@ auto_explain.log_timing = off
 auto_explain.log_format = json
 auto_explain.log_nested_statements = on
 ";
+
+/// Beginnings of statements that the life of the installation below does not meet: they are about accidents, look at tables
+/// that do not grow, or name their rows by key. The trace reads as many tasks as it gives.
+const NOT_MET: [&str; 28] = [
+    "WITH done AS",
+    "SELECT job_id, position FROM tasks WHERE class_id",
+    "UPDATE workers SET boot_id",
+    "SELECT drivers FROM workers",
+    "UPDATE workers SET drivers",
+    "INSERT INTO events (project_id, at, kind, worker_id, actor, message) SELECT project_id, now(), 'worker.drivers'",
+    "SELECT EXISTS (SELECT 1 FROM tasks WHERE worker_id = $1",
+    "INSERT INTO events (project_id, at, kind, worker_id, actor, message) SELECT project_id, now(), 'worker.duplicate'",
+    "WITH gone AS (UPDATE workers w SET name",
+    "SELECT id FROM jobs WHERE id = ANY($1)",
+    "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) SELECT w.project_id",
+    "INSERT INTO dead_letters",
+    "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) SELECT project_id",
+    "SELECT count(*) FROM dead_letters",
+    "SELECT EXISTS (SELECT FROM dead_letters",
+    "DELETE FROM dead_letters WHERE id = $1",
+    "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message) SELECT j.project_id",
+    "SELECT id, attempt, job_id, position, index FROM tasks WHERE id = ANY($1)",
+    "SELECT NOT EXISTS (SELECT 1 FROM web_sessions)",
+    "WITH used AS (UPDATE login_links",
+    "SELECT u.id, u.name, m.project_id, s.last_used_at",
+    "UPDATE web_sessions",
+    "DELETE FROM web_sessions",
+    "SELECT name, kind FROM jobs WHERE id = $1",
+    "SELECT d.name, d.driver, d.single, (SELECT min(index)",
+    "SELECT id FROM tasks WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED",
+    "SELECT a.task_id, a.attempt, a.worker_id, a.ending FROM UNNEST",
+    "DELETE FROM output_chunks WHERE task_id = $1 AND (attempt, start_offset) IN",
+];
 
 /// A statement as it was carried out.
 struct Carried {
@@ -113,6 +146,8 @@ async fn everyday_life(dev: &Dev, round: u32) {
     let again = client.post(&format!("/jobs/{failed}/rerun"), &json!({})).await;
     client.finished(again.body["id"].as_i64().unwrap()).await;
     client.delete(&format!("/jobs/{chain}")).await;
+    let key = client.post("/keys", &json!({"kind": "user", "name": format!("round {round}")})).await;
+    assert!(client.delete(&format!("/keys/{}", key.body["id"])).await.status.is_success());
     workers_come_and_go(dev, round).await;
 }
 
@@ -136,7 +171,14 @@ async fn workers_come_and_go(dev: &Dev, round: u32) {
             .then_some(())
     })
     .await;
+    // Its new worker loses the connection and comes back with it.
+    client.in_state(batch, "running").await;
+    let agent = dying.agent().unwrap();
+    kill(agent, Signal::SIGKILL).unwrap();
+    eventually("another agent speaks for the worker", async || dying.agent().filter(|new| *new != agent))
+        .await;
     client.post(&format!("/jobs/{batch}/stop"), &json!({})).await;
+    client.finished(batch).await;
     client.post(&format!("/workers/{leaving}/resume"), &json!({})).await;
 
     let lost = json!({"script": "sleep 1000", "constraints": [format!("name == {dying_name}")], "lost_after": "10s",
@@ -171,6 +213,7 @@ async fn look(client: &Client, job: i64) {
         format!("/jobs/{job}/tasks/main.0/output?lines=1-2"),
         format!("/jobs/{job}/explain?task=main.0"),
         "/events".to_owned(),
+        "/events?after=0".to_owned(),
         "/workers".to_owned(),
         "/queue".to_owned(),
         "/system".to_owned(),
@@ -274,7 +317,11 @@ async fn no_statement_costs_more_because_there_is_history_with_statistics_or_wit
 
     let Checked { bad, seen } = checked;
     let unseen: Vec<String> = statements().into_iter().filter(|text| !seen.contains(text.as_str())).collect();
-    println!("UNSEEN {unseen:#?}");
+    let is_excused = |text: &String| {
+        NOT_MET.iter().any(|beginning| text.starts_with(beginning)) || text.contains("pg_locks")
+    };
+    let unseen: Vec<String> = unseen.into_iter().filter(|text| !is_excused(text)).collect();
+    assert!(unseen.is_empty(), "the life of this installation meets these no more: {unseen:#?}");
     assert!(bad.is_empty(), "{bad:#?}");
     dev.interrupt().await;
 }
