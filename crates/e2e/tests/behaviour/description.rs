@@ -112,7 +112,17 @@ impl Reader {
 async fn every_route_answers_as_it_is_described() {
     let stage = Stage::set().await;
     let mut reader = Reader::of(&stage);
-    for path in ["/livez", "/readyz", "/version", "/openapi.json", "/schema/job.json", "/system", "/queue", "/trace", "/keys"] {
+    for path in [
+        "/livez",
+        "/readyz",
+        "/version",
+        "/openapi.json",
+        "/schema/job.json",
+        "/system",
+        "/queue",
+        "/trace",
+        "/keys",
+    ] {
         reader.must(200, get(path, path)).await;
     }
 

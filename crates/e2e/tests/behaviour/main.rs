@@ -27,6 +27,7 @@ mod masters;
 mod networks;
 mod pages;
 mod placement;
+mod plans;
 mod refused;
 mod scheduling;
 mod sessions;

@@ -58,7 +58,7 @@ impl Stores {
         let options: PgConnectOptions = url.parse().context("DATABASE_URL is not a Postgres URL")?;
         let writing = with_timeout(options.clone().application_name("gaffer"), STATEMENT_TIMEOUT);
         let reading = with_timeout(options.application_name("gaffer read"), READ_STATEMENT_TIMEOUT)
-            .options([("default_transaction_read_only", "on")]);
+            .options([("default_transaction_read_only", "on"), LIST_PLANNER]);
         let control = pool(CONTROL_CONNECTIONS, CONTROL_ACQUIRE_TIMEOUT)
             .connect_with(writing.clone())
             .await
@@ -151,9 +151,18 @@ impl WriteStore {
     }
 }
 
+/// What makes a plan the same whatever the planner believes about a table: rows are looked up by an index, one by one.
+/// Without statistics (a new installation, the minutes after a burst) it would rather read whole tables or join them by
+/// hash. Compiling a plan would take longer than any statement here runs.
+const PLANNER: [(&str, &str); 4] =
+    [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("jit", "off")];
+
+/// Lists are read in the order of an index, a page at a time: they are never sorted as a whole to find the latest.
+const LIST_PLANNER: (&str, &str) = ("enable_sort", "off");
+
 fn with_timeout(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
     let timeout = timeout.as_millis().to_string();
-    options.options([
+    options.options(PLANNER).options([
         ("statement_timeout", timeout.as_str()),
         ("default_transaction_isolation", "read committed"),
     ])

@@ -1,0 +1,328 @@
+//! What a statement costs does not grow with history, and does not hang on statistics that nobody has gathered.
+//!
+//! Postgres itself says how it carried out each statement of a running installation: `auto_explain` logs the plans.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+
+use gaffer_domain::reason::ReasonCode;
+use gaffer_e2e::client::{Client, script};
+use gaffer_e2e::cluster::give_cluster;
+use gaffer_e2e::eventually;
+use gaffer_e2e::gaffer::{Dev, data_dir, kill_executor};
+use gaffer_e2e::history::copy_job;
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
+
+/// So many finished jobs lie in the database.
+const HISTORY: i64 = 40_000;
+/// The most rows that one step of a plan may read of a table that grows.
+const MAX_ROWS: f64 = 2_000.0;
+/// The same for a page or a list: a search looks at the latest 15,000 jobs.
+const MAX_ROWS_READ: f64 = 15_100.0;
+/// The tables that grow with history.
+const GROWING: [&str; 6] = ["jobs", "task_definitions", "tasks", "attempts", "events", "output_chunks"];
+
+/// Of the server: it tells how it carries out each statement, and gathers statistics only when asked to.
+const SETTINGS: &str = "
+autovacuum_naptime = '1h'
+log_line_prefix = '%a|'
+session_preload_libraries = 'auto_explain'
+auto_explain.log_min_duration = 0
+auto_explain.log_analyze = on
+auto_explain.log_timing = off
+auto_explain.log_format = json
+auto_explain.log_nested_statements = on
+";
+
+/// Beginnings of statements that the life of the installation below does not meet: they are about accidents, look at tables
+/// that do not grow, or name their rows by key. The trace reads as many tasks as it gives.
+const NOT_MET: [&str; 29] = [
+    "WITH done AS",
+    "UPDATE leadership SET released",
+    "SELECT job_id, position FROM tasks WHERE class_id",
+    "UPDATE workers SET boot_id",
+    "SELECT drivers FROM workers",
+    "UPDATE workers SET drivers",
+    "INSERT INTO events (project_id, at, kind, worker_id, actor, message) SELECT project_id, now(), 'worker.drivers'",
+    "SELECT EXISTS (SELECT 1 FROM tasks WHERE worker_id = $1",
+    "INSERT INTO events (project_id, at, kind, worker_id, actor, message) SELECT project_id, now(), 'worker.duplicate'",
+    "WITH gone AS (UPDATE workers w SET name",
+    "SELECT id FROM jobs WHERE id = ANY($1)",
+    "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) SELECT w.project_id",
+    "INSERT INTO dead_letters",
+    "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) SELECT project_id",
+    "SELECT count(*) FROM dead_letters",
+    "SELECT EXISTS (SELECT FROM dead_letters",
+    "DELETE FROM dead_letters WHERE id = $1",
+    "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message) SELECT j.project_id",
+    "SELECT id, attempt, job_id, position, index FROM tasks WHERE id = ANY($1)",
+    "SELECT NOT EXISTS (SELECT 1 FROM web_sessions)",
+    "WITH used AS (UPDATE login_links",
+    "SELECT u.id, u.name, m.project_id, s.last_used_at",
+    "UPDATE web_sessions",
+    "DELETE FROM web_sessions",
+    "SELECT name, kind FROM jobs WHERE id = $1",
+    "SELECT d.name, d.driver, d.single, (SELECT min(index)",
+    "SELECT id FROM tasks WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED",
+    "SELECT a.task_id, a.attempt, a.worker_id, a.ending FROM UNNEST",
+    "DELETE FROM output_chunks WHERE task_id = $1 AND (attempt, start_offset) IN",
+];
+
+/// A statement as it was carried out.
+struct Carried {
+    /// Whose connection it was.
+    by: String,
+    text: String,
+    plan: Value,
+}
+
+/// Reads all plans of the server's log.
+fn plans(log: &Path) -> Vec<Carried> {
+    let text = String::from_utf8_lossy(&std::fs::read(log).unwrap()).into_owned();
+    let mut carried = Vec::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some((by, rest)) = line.split_once('|') else { continue };
+        if !(rest.starts_with("LOG:  duration:") && rest.ends_with("plan:")) {
+            continue;
+        }
+        let mut json = String::new();
+        while let Some(more) = lines.next_if(|line| line.starts_with('\t')) {
+            json.push_str(more);
+            json.push('\n');
+        }
+        let plan: Value = serde_json::from_str(&json).unwrap();
+        let text = plan["Query Text"].as_str().unwrap_or_default().to_owned();
+        carried.push(Carried { by: by.to_owned(), text, plan: plan["Plan"].clone() });
+    }
+    carried
+}
+
+/// The steps of a plan that read a growing table as a whole, or more of it than `most` rows.
+fn too_much(plan: &Value, most: f64, found: &mut Vec<String>) {
+    let node = plan["Node Type"].as_str().unwrap_or_default();
+    let number = |name: &str| plan[name].as_f64().unwrap_or(0.0);
+    let loops = number("Actual Loops").max(1.0);
+    let rows =
+        (number("Actual Rows") + number("Rows Removed by Filter") + number("Rows Removed by Index Recheck"))
+            * loops;
+    if let Some(table) = plan["Relation Name"].as_str()
+        && GROWING.contains(&table)
+    {
+        if node == "Seq Scan" {
+            found.push(format!("reads all of {table}"));
+        } else if rows > most {
+            found.push(format!("reads {rows} rows of {table}: {node} {}", plan["Index Name"]));
+        }
+    }
+    for child in plan["Plans"].as_array().into_iter().flatten() {
+        too_much(child, most, found);
+    }
+}
+
+/// What people do with an installation, and what happens to them.
+async fn everyday_life(dev: &Dev, round: u32) {
+    let client = &dev.client;
+    let done =
+        client.submit(json!({"script": "echo one; echo two", "count": 3, "labels": {"for": "plans"}})).await;
+    client.finished(done).await;
+    let restart = json!({"policy": "on-failure", "limit": 1, "delay": "10ms"});
+    let failed = client.submit(json!({"script": "exit 3", "restart": restart})).await;
+    client.finished(failed).await;
+    let chain =
+        json!([{"name": "a", "script": "true"}, {"name": "b", "script": "true", "depends_on": ["a"]}]);
+    let chain = client.submit(json!({"tasks": chain})).await;
+    client.finished(chain).await;
+    let broken =
+        json!([{"name": "a", "script": "exit 1"}, {"name": "b", "script": "true", "depends_on": ["a"]}]);
+    client.finished(client.submit(json!({"tasks": broken})).await).await;
+    let long = client.submit(script("sleep 1000")).await;
+    client.in_state(long, "running").await;
+    look(client, done).await;
+    client.post(&format!("/jobs/{long}/stop"), &json!({})).await;
+    client.finished(long).await;
+    let again = client.post(&format!("/jobs/{failed}/rerun"), &json!({})).await;
+    client.finished(again.body["id"].as_i64().unwrap()).await;
+    client.delete(&format!("/jobs/{chain}")).await;
+    let key = client.post("/keys", &json!({"kind": "user", "name": format!("round {round}")})).await;
+    assert!(client.delete(&format!("/keys/{}", key.body["id"])).await.status.is_success());
+    workers_come_and_go(dev, round).await;
+}
+
+/// A service moves when its worker is drained; another worker is killed, and the sweeper takes from it what it had.
+async fn workers_come_and_go(dev: &Dev, round: u32) {
+    let client = &dev.client;
+    let dirs = [data_dir(), data_dir()];
+    let (leaving, dying_name) = (format!("leaving-{round}"), format!("dying-{round}"));
+    let labels = format!("for=moves-{round}");
+    let moving = [("GAFFER_WORKER_LABELS", labels.as_str())];
+    let _leaving = dev.add_worker_with(&leaving, dirs[0].path(), &moving).await;
+    let placement = json!({"on_drain": "move"});
+    let batch = json!({"script": "while echo x; do sleep 0.2; done", "constraints": [format!("labels.for == moves-{round}")], "placement": placement});
+    let batch = client.submit(batch).await;
+    client.in_state(batch, "running").await;
+    let dying = dev.add_worker_with(&dying_name, dirs[1].path(), &moving).await;
+    assert!(client.post(&format!("/workers/{leaving}/drain"), &json!({})).await.status.is_success());
+    eventually("the worker is drained", async || {
+        client.get(&format!("/workers/{leaving}")).await.body["draining"]["drained_at"]
+            .is_string()
+            .then_some(())
+    })
+    .await;
+    // Its new worker loses the connection and comes back with it.
+    client.in_state(batch, "running").await;
+    let agent = dying.agent().unwrap();
+    kill(agent, Signal::SIGKILL).unwrap();
+    eventually("another agent speaks for the worker", async || dying.agent().filter(|new| *new != agent))
+        .await;
+    client.post(&format!("/jobs/{batch}/stop"), &json!({})).await;
+    client.finished(batch).await;
+    client.post(&format!("/workers/{leaving}/resume"), &json!({})).await;
+
+    let lost = json!({"script": "sleep 1000", "constraints": [format!("name == {dying_name}")], "lost_after": "10s",
+        "restart": {"policy": "never", "on_lost": "fail"}});
+    let lost = client.submit(lost).await;
+    client.in_state(lost, "running").await;
+    kill_executor(dirs[1].path()).await;
+    dying.end(Signal::SIGKILL).await;
+    assert_eq!(client.finished(lost).await.reason.map(|reason| reason.code), Some(ReasonCode::LostWorker));
+    eventually("the lost worker is removed", async || {
+        client.delete(&format!("/workers/{dying_name}")).await.status.is_success().then_some(())
+    })
+    .await;
+}
+
+/// Every list and every view, as their readers ask for them.
+async fn look(client: &Client, job: i64) {
+    let paths = [
+        "/jobs".to_owned(),
+        "/jobs?state=failed".to_owned(),
+        "/jobs?state=cancelled".to_owned(),
+        "/jobs?state=running".to_owned(),
+        "/jobs?name=nobody".to_owned(),
+        "/jobs?label=for%3Dplans".to_owned(),
+        "/jobs?driver=docker".to_owned(),
+        format!("/jobs/{job}"),
+        format!("/jobs/{job}/tasks"),
+        format!("/jobs/{job}/tasks?state=failed"),
+        format!("/jobs/{job}/events"),
+        format!("/jobs/{job}/output"),
+        format!("/jobs/{job}/tasks/main.0"),
+        format!("/jobs/{job}/tasks/main.0/output?lines=1-2"),
+        format!("/jobs/{job}/explain?task=main.0"),
+        "/events".to_owned(),
+        "/events?after=0".to_owned(),
+        "/workers".to_owned(),
+        "/queue".to_owned(),
+        "/system".to_owned(),
+        "/dead-letters".to_owned(),
+    ];
+    let mut refused = Vec::new();
+    for path in paths {
+        let answer = client.get(&path).await;
+        if !answer.status.is_success() {
+            refused.push(format!("{path}: {} {}", answer.status, answer.text));
+        }
+    }
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
+/// Where the server of an installation is reached.
+fn database_url(cluster: &Path) -> String {
+    let facts = std::fs::read_to_string(cluster.join("postmaster.pid")).unwrap();
+    let socket_dir = facts.lines().nth(4).unwrap();
+    format!("postgres://gaffer@localhost/gaffer?host={socket_dir}&sslmode=disable")
+}
+
+/// What was found in plans.
+#[derive(Default)]
+struct Checked {
+    /// Statements that read too much, by how and when.
+    bad: BTreeMap<String, String>,
+    /// All texts.
+    seen: String,
+}
+
+impl Checked {
+    fn check(&mut self, when: &str, all: &[Carried]) {
+        for carried in all.iter().filter(|carried| carried.by.starts_with("gaffer")) {
+            self.seen.push_str(&words(&carried.text));
+            let most = if carried.by == "gaffer read" { MAX_ROWS_READ } else { MAX_ROWS };
+            let mut found = Vec::new();
+            too_much(&carried.plan, most, &mut found);
+            if let Some(found) = found.first() {
+                self.bad.insert(format!("{when}, {}: {found}", carried.by), carried.text.clone());
+            }
+        }
+    }
+}
+
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The beginnings of all statements in the sources of the store.
+fn statements() -> Vec<String> {
+    let mut statements = Vec::new();
+    let store = Path::new(env!("CARGO_MANIFEST_DIR")).join("../master/src/store");
+    let mut dirs = vec![store];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+                continue;
+            }
+            let source = std::fs::read_to_string(path).unwrap().replace("\\\n", " ");
+            for literal in source.split('"').skip(1).step_by(2) {
+                let text = words(literal);
+                let text = text.split('{').next().unwrap_or_default().trim();
+                if ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "WITH "]
+                    .iter()
+                    .any(|verb| text.starts_with(verb))
+                {
+                    statements.push(text.to_owned());
+                }
+            }
+        }
+    }
+    statements
+}
+
+#[tokio::test]
+async fn no_statement_costs_more_because_there_is_history_with_statistics_or_without() {
+    let dir = data_dir();
+    give_cluster(dir.path()).await;
+    let cluster = dir.path().join("postgres/cluster");
+    let settings = cluster.join("postgresql.auto.conf");
+    std::fs::OpenOptions::new().append(true).open(settings).unwrap().write_all(SETTINGS.as_bytes()).unwrap();
+    let dev = Dev::start(dir.path()).await;
+    let log = dir.path().join("postgres.log");
+    let first = dev.client.submit(script("echo done")).await;
+    dev.client.finished(first).await;
+    copy_job(&database_url(&cluster), first, HISTORY).await;
+    let mut checked = Checked::default();
+    let before = plans(&log).len();
+    everyday_life(&dev, 1).await;
+    checked.check("without statistics", &plans(&log)[before..]);
+    let mut database = PgConnection::connect(&database_url(&cluster)).await.unwrap();
+    sqlx::query("ANALYZE").execute(&mut database).await.unwrap();
+    dev.interrupt().await;
+    let dev = Dev::start(dir.path()).await;
+    everyday_life(&dev, 2).await;
+    // A server that is started anew begins another log.
+    checked.check("with statistics", &plans(&log));
+
+    let Checked { bad, seen } = checked;
+    let unseen: Vec<String> = statements().into_iter().filter(|text| !seen.contains(text.as_str())).collect();
+    let is_excused = |text: &String| {
+        NOT_MET.iter().any(|beginning| text.starts_with(beginning)) || text.contains("pg_locks")
+    };
+    let unseen: Vec<String> = unseen.into_iter().filter(|text| !is_excused(text)).collect();
+    assert!(unseen.is_empty(), "the life of this installation meets these no more: {unseen:#?}");
+    assert!(bad.is_empty(), "{bad:#?}");
+    dev.interrupt().await;
+}
