@@ -1,5 +1,6 @@
 //! JSON Schemas of the Rust types that bodies are made of.
 
+use gaffer_domain::spec::schema;
 use gaffer_protocol::rest::Problem;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::Transform;
@@ -8,8 +9,10 @@ use serde_json::{Map, Value, json};
 
 /// Where the document has them.
 const PLACE: &str = "#/components/schemas";
-/// Name of the schema of a job's specification, in all languages that it is written in.
+/// Name of the schema of a job specification, in all languages that it is written in.
 const JOB_SPECIFICATION: &str = "JobSpecification";
+/// Names of the schemas inside the one of a job specification: there, and here.
+const PARTS: [(&str, &str); 2] = [("task", "TaskSpecification"), ("work", "TaskConditions")];
 
 /// The schemas that descriptions refer to.
 #[derive(Debug)]
@@ -54,19 +57,40 @@ impl Schemas {
         self.answered::<Problem>();
         let mut all = self.answered.take_definitions(true);
         all.extend(self.sent.take_definitions(true));
-        all.insert(JOB_SPECIFICATION.to_owned(), job_specification());
+        all.extend(job_specification());
         all
     }
 }
 
-/// The schema of a job's specification.
-fn job_specification() -> Value {
-    json!({
-        "type": "object",
-        "description": "Specification of a job: a list of tasks under `tasks`, or the fields of a single task. \
-            docs/job-specification.md lists every field.",
-        "examples": [{ "name": "hello", "command": ["echo", "hello"] }],
-    })
+/// The schemas of a job specification and of its parts: those of `/schema/job.json`, with references that hold here.
+fn job_specification() -> Map<String, Value> {
+    let mut job = schema::of_job();
+    refer_to_components(&mut job);
+    let mut all = Map::new();
+    if let Some(job) = job.as_object_mut() {
+        job.remove("$schema");
+        let parts = job.remove("$defs").unwrap_or_default();
+        for (inside, name) in PARTS {
+            all.insert(name.to_owned(), parts[inside].clone());
+        }
+    }
+    all.insert(JOB_SPECIFICATION.to_owned(), job);
+    all
+}
+
+fn refer_to_components(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(Value::String(target)) = fields.get_mut("$ref") {
+                for (inside, name) in PARTS {
+                    *target = target.replace(&format!("#/$defs/{inside}"), &format!("{PLACE}/{name}"));
+                }
+            }
+            fields.values_mut().for_each(refer_to_components);
+        }
+        Value::Array(values) => values.iter_mut().for_each(refer_to_components),
+        _ => {}
+    }
 }
 
 /// Joins the lines of doc comments, which are broken where the source is; and takes out what readers of an older answer

@@ -146,13 +146,20 @@ fn object(name: &str, schema: &Value) -> Object {
             name: name.clone(),
             is_required: is_required(name),
             kind: kind(field),
-            description: text(&field["description"]),
+            description: text(&described(field)["description"]),
         })
         .collect();
     // Required ones are in the order of the type.
     fields.sort_by_key(|field| place(&field.name));
     let kind = if fields.is_empty() { kind(schema) } else { Vec::new() };
     Object { name: name.to_owned(), description: text(&schema["description"]), kind, fields }
+}
+
+/// A schema, or the one that it refers to for its description: a field of another object.
+fn described(schema: &Value) -> &Value {
+    let target = schema["$ref"].as_str().and_then(|target| target.strip_prefix("#/components/schemas/"));
+    let place = target.and_then(|target| target.split_once("/properties/"));
+    place.and_then(|(object, field)| API.schemas.get(object)?.get("properties")?.get(field)).unwrap_or(schema)
 }
 
 fn text(value: &Value) -> String {
@@ -170,7 +177,9 @@ fn link(name: &str) -> Kind {
 /// The type that a schema stands for.
 fn kind(schema: &Value) -> Kind {
     if let Some(target) = schema["$ref"].as_str() {
-        return link(target.rsplit('/').next().unwrap_or_default());
+        // Of a field of another object, that object tells more.
+        let name = target.split("/properties/").next().and_then(|object| object.rsplit('/').next());
+        return link(name.unwrap_or_default());
     }
     if let Some(word) = schema["const"].as_str() {
         return plain(format!("\u{201c}{word}\u{201d}"));
