@@ -36,22 +36,13 @@ impl Browser {
     /// The same with more arguments for Chromium.
     pub async fn open_with(width: u32, height: u32, scheme: Scheme, arguments: &[&str]) -> Option<Browser> {
         let profile = tempfile::Builder::new().prefix("gaffer-browser-").tempdir().unwrap();
-        // It takes a port that is free, and says which.
-        let driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn();
-        let Ok(mut driver) = driver else {
+        let Some((driver, port)) = driver().await else {
             #[expect(clippy::print_stderr, reason = "a skipped test says why")]
             {
                 eprintln!("SKIPPED: there is no chromedriver on this machine (Debian: chromium-driver)");
             }
             return None;
         };
-        let port = port_of(&mut driver).await;
         let dark = if scheme == Scheme::Dark { "0" } else { "1" };
         let mut capabilities = json!({
             "goog:chromeOptions": { "args": [
@@ -165,22 +156,41 @@ impl Browser {
     }
 }
 
-/// The port that a WebDriver says it listens on. What else it says is read, and dropped.
-async fn port_of(driver: &mut Child) -> u16 {
+/// Starts a WebDriver, and says where it listens; none if there is none on this machine. It takes a port that is free for
+/// IPv4, and ends if another program has the same for IPv6: then another is tried.
+async fn driver() -> Option<(Child, u16)> {
+    for _ in 0..20 {
+        let driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn();
+        let mut driver = driver.ok()?;
+        if let Some(port) = port_of(&mut driver).await {
+            return Some((driver, port));
+        }
+    }
+    panic!("chromedriver ends again and again before it says its port");
+}
+
+/// The port that a WebDriver says it listens on; none if it ends first. What else it says is read, and dropped.
+async fn port_of(driver: &mut Child) -> Option<u16> {
     let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
     let reading = async {
         while let Some(line) = lines.next_line().await.unwrap() {
             let port =
                 line.split_once("started successfully on port ").map(|(_, rest)| rest.trim_end_matches('.'));
             if let Some(port) = port.and_then(|port| port.trim().parse().ok()) {
-                return port;
+                return Some(port);
             }
         }
-        panic!("chromedriver ended before it said its port");
+        None
     };
-    let port = tokio::time::timeout(*PATIENCE, reading).await.expect("chromedriver says no port");
+    let port = tokio::time::timeout(*PATIENCE, reading).await.expect("chromedriver says no port")?;
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    port
+    Some(port)
 }
 
 /// A command of Chromium's own, beyond WebDriver.

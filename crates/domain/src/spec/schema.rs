@@ -27,6 +27,12 @@ pub fn of_job() -> Value {
         }
     }
     let mut task = merged(object(TASK_FIELDS), json!({ "allOf": [{ "$ref": "#/$defs/work" }] }));
+    let is_of_task = |name: &str| TASK_FIELDS.iter().copied().flatten().any(|field| field.name == name);
+    for Field { name, .. } in JOB_FIELDS.iter().copied().flatten().filter(|field| !is_of_task(field.name)) {
+        // The reader takes null for a field that is left out, wherever it stands.
+        task["properties"][*name] =
+            json!({ "type": "null", "description": format!("`{name}` is a field of the job.") });
+    }
     for name in NOT_YET {
         let reserved = json!({ "type": "null", "description": format!("`{name}` {IS_NOT_YET}.") });
         job["properties"][name] = reserved.clone();
@@ -187,7 +193,8 @@ fn of_kind(kind: &Kind) -> Value {
             schema
         }
         Kind::Name { max_len, others, .. } => {
-            let others: String = others.chars().map(|c| format!("\\{c}")).collect();
+            // Only the hyphen means something else among characters. Validators refuse an escape that is not needed.
+            let others = others.replace('-', "\\-");
             let rest = max_len - 1;
             merged(text(), json!({ "pattern": format!("^[A-Za-z0-9][A-Za-z0-9{others}]{{0,{rest}}}$") }))
         }

@@ -77,7 +77,7 @@ impl ReadStore {
                  FROM jobs j JOIN tasks t ON t.job_id = j.id \
                  JOIN attempts a ON a.task_id = t.id AND a.attempt = t.attempt \
                  WHERE j.project_id = $1 AND j.created_at >= $2 AND t.state = 'completed' \
-                     AND a.started_at IS NOT NULL ORDER BY j.id DESC LIMIT $3) \
+                     AND a.started_at IS NOT NULL ORDER BY j.created_at DESC LIMIT $3) \
              SELECT done.created_at, done.millis, count(*), c.priority, c.owner, c.id, c.needs::text \
              FROM done JOIN classes c ON c.id = done.class_id \
              GROUP BY done.created_at, done.millis, c.id ORDER BY done.created_at, c.id, done.millis",

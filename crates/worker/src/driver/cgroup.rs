@@ -110,9 +110,13 @@ impl Cgroups {
                 let mut cgroup = Cgroup { version: Version::One { rooms }, tracking, memory: None };
                 if let Some(pool) = cpu.as_ref().filter(|_| limits.cpu_micros.is_some() || nice > 0) {
                     let quota = limits.cpu_micros.map_or("-1".to_owned(), |micros| micros.to_string());
-                    let dir = cgroup.join(pool, quota)?;
-                    // One that is used again has the weight of the attempt before.
-                    write(&dir.join("cpu.shares"), limits.weight())?;
+                    match cgroup.join(pool, quota) {
+                        // One that is used again has the weight of the attempt before. Its processes are nice without it.
+                        Ok(dir) => drop(write(&dir.join("cpu.shares"), limits.weight())),
+                        // Only the weight was wanted, and not every kernel has quotas.
+                        Err(_) if limits.cpu_micros.is_none() => {}
+                        Err(error) => return Err(error),
+                    }
                 }
                 if let (Some(pool), Some(bytes)) = (memory, limits.memory) {
                     let dir = cgroup.join(pool, bytes)?;
@@ -208,7 +212,8 @@ impl Limits {
             write(&dir.join("cpu.max"), format_args!("{quota} {CPU_PERIOD_MICROS}"))?;
         }
         if self.nice > 0 {
-            write(&dir.join("cpu.weight.nice"), self.nice)?;
+            // Its processes are nice without it.
+            let _ = write(&dir.join("cpu.weight.nice"), self.nice);
         }
         if let Some(bytes) = self.memory {
             write(&dir.join("memory.max"), bytes)?;

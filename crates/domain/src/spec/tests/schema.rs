@@ -22,6 +22,29 @@ pub(super) fn accepts(value: &Value) -> Result<(), Box<boon::ValidationError<'_,
     schemas.validate(value, *job).map_err(Box::new)
 }
 
+/// Validators read patterns as ECMAScript does for Unicode: there, an escape that means nothing is a mistake.
+#[test]
+fn patterns_have_no_escape_that_is_not_needed() {
+    fn patterns(schema: &Value, found: &mut Vec<String>) {
+        match schema {
+            Value::Object(fields) => {
+                found.extend(fields.get("pattern").and_then(Value::as_str).map(str::to_owned));
+                fields.values().for_each(|value| patterns(value, found));
+            }
+            Value::Array(values) => values.iter().for_each(|value| patterns(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    patterns(&crate::spec::schema::of_job(), &mut found);
+    assert!(found.len() > 10, "{found:?}");
+    for pattern in found {
+        let escaped = pattern.split('\\').skip(1).filter_map(|rest| rest.chars().next());
+        let unneeded: Vec<char> = escaped.filter(|c| !"sSdDwWu^$\\.*+?()[]{}|/-".contains(*c)).collect();
+        assert!(unneeded.is_empty(), "{pattern}: {unneeded:?}");
+    }
+}
+
 /// What a schema cannot know: sizes in bytes and of amounts in words, grammars, and what fields say together.
 const BEYOND_A_SCHEMA: [&str; 36] = [
     " bytes",

@@ -14,6 +14,7 @@ use crate::operations::readiness::{self, Readiness};
 use crate::views::Views;
 
 pub const LIVEZ: Operation = Operation {
+    takes_any_query: true,
     description: "Answers as long as the process does.",
     ..Operation::new("get_liveness", "Liveness check")
 };
@@ -24,6 +25,7 @@ pub async fn livez() -> String {
 }
 
 pub const READYZ: Operation = Operation {
+    takes_any_query: true,
     description: "200 if the database answers and accepts changes, and this master leads.",
     ..Operation::new("get_readiness", "Readiness check")
 };

@@ -15,8 +15,10 @@ pub struct Operation {
     pub summary: &'static str,
     /// What there is to know beyond that; may be empty.
     pub description: &'static str,
-    /// Parameters of the query. All others are refused.
+    /// Parameters of the query. All others are refused, unless the operation takes any.
     pub query: &'static [Parameter],
+    /// Whether a query does not matter: probes add words of their own to it.
+    pub takes_any_query: bool,
     /// Headers that matter here.
     pub headers: &'static [Parameter],
     /// Statuses that do not follow from the types, and what leads to them.
@@ -26,7 +28,15 @@ pub struct Operation {
 impl Operation {
     /// An operation without parameters and errors of its own.
     pub const fn new(id: &'static str, summary: &'static str) -> Operation {
-        Operation { id, summary, description: "", query: &[], headers: &[], errors: &[] }
+        Operation {
+            id,
+            summary,
+            description: "",
+            query: &[],
+            takes_any_query: false,
+            headers: &[],
+            errors: &[],
+        }
     }
 }
 
@@ -124,7 +134,7 @@ pub const CURSOR: Parameter =
     Parameter::new("cursor", Values::Pattern(r"^c\d+$", "c42"), "`next_cursor` of the previous page.");
 
 /// A length of time.
-pub const SPAN: Values = Values::Pattern("^[0-9]{1,6}(ms|s|m|h|d)?$", "30s");
+pub const SPAN: Values = Values::Pattern("^([0-9]{1,9}([.][0-9]{1,3})?(ms|s|m|h|d)?)+$", "30s");
 
 /// All that is known of a route.
 #[derive(Debug, Clone)]

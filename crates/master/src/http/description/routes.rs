@@ -72,7 +72,9 @@ impl Api {
         H::describe(&mut description, &mut self.schemas);
         self.descriptions.push(description);
         let refuse = from_fn(move |params: Params, request: Request, next: Next| async move {
-            only_described(params, operation)?;
+            if !operation.takes_any_query {
+                only_described(params, operation)?;
+            }
             Ok::<Response, Error>(next.run(request).await)
         });
         self.router = self.router.route(path, on(filter, handler).route_layer(refuse));
