@@ -88,7 +88,7 @@ pub enum Command {
     Worker(WorkerArgs),
     /// List, create and revoke API keys
     Keys(KeysArgs),
-    /// Show database trouble and background loops
+    /// Show database problems and background loops
     System(SystemArgs),
     /// List, retry and delete dead letters
     DeadLetters(DeadLettersArgs),

@@ -66,7 +66,7 @@ pub struct MasterConfig {
     #[arg(long, env = "GAFFER_LEADER_LEASE", value_name = "TIME", default_value_t)]
     pub leader_lease: LeaderLease,
 
-    /// When services may be moved for balance, or `off`
+    /// Minimum run time before services are rebalanced, or off
     ///
     /// The time that a service task must have run, and a worker must have been connected, before a task is moved to a worker
     /// that suits it much better.

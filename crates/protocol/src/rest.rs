@@ -278,7 +278,7 @@ pub struct Worker {
     /// State of the worker.
     #[schemars(with = "WorkerState")]
     pub state: String,
-    /// What the worker is allowed to take, connected or not.
+    /// Whether the worker accepts new tasks, connected or not.
     #[serde(default)]
     #[schemars(extend("enum" = Intake::ALL.map(Intake::as_str)))]
     pub intake: String,
@@ -314,7 +314,7 @@ pub struct Worker {
     pub clock_ahead_seconds: Option<f64>,
     /// When the worker first connected.
     pub created_at: DateTime<Utc>,
-    /// When the master last heard of the worker.
+    /// When the master last heard from the worker.
     pub last_seen_at: DateTime<Utc>,
 }
 
@@ -436,7 +436,7 @@ pub struct WaitingTasks {
     /// Position of the first of them in the queue of its project; null if it does not wait for a worker.
     #[serde(default)]
     pub line: Option<PlaceInLine>,
-    /// Worker by worker, what keeps the task out.
+    /// For each worker, the reason why it cannot run the task.
     pub workers: Vec<WorkerVerdict>,
 }
 

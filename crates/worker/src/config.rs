@@ -93,7 +93,7 @@ pub struct WorkerConfig {
     /// CA bundle (PEM) to verify the master [default: the system's]
     #[arg(long, env = "GAFFER_TLS_CA", value_name = "FILE", value_parser = path_or_nothing())]
     pub tls_ca: Option<PathBuf>,
-    /// End the jobs of a worker that is stopped, or leave them
+    /// On stop, end running jobs or leave them running
     ///
     /// `leave` keeps them for the next worker with this data directory, until their leases end.
     #[arg(long, env = "GAFFER_ON_STOP", value_name = "end|leave")]
@@ -232,7 +232,8 @@ impl WorkerConfig {
     pub(crate) fn resolve(self) -> anyhow::Result<Settings> {
         let Reaching { master_url, api_key, tls_ca, proxies } = self.reaching()?;
         let api_key = api_key.context(
-            "no worker key: set API_KEY or API_KEY_FILE; `gaffer keys create --kind worker` makes one",
+            "no worker key: set API_KEY or API_KEY_FILE; `gaffer keys create --kind worker --name NAME` creates \
+             one",
         )?;
         let name = match self.name.filter(|name| !name.trim().is_empty()) {
             Some(name) => name.trim().to_owned(),

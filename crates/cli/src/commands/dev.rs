@@ -67,7 +67,7 @@ pub struct DevArgs {
     /// Default placement strategy, see `gaffer master --help`
     #[arg(long, env = "GAFFER_STRATEGY", value_name = "STRATEGY", default_value_t)]
     strategy: Strategy,
-    /// When services may be moved for balance, or off
+    /// Minimum run time before services are rebalanced, or off
     #[arg(long, env = "GAFFER_REBALANCE", value_name = "TIME|off", default_value_t)]
     rebalance: Rebalance,
     /// Limits of the three ports

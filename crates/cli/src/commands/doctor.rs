@@ -330,7 +330,7 @@ async fn workers_clocks(access: &access::Access) -> Option<Finding> {
 
 /// Whether a worker with the settings of this environment would reach its master, tried with its own dialer.
 async fn worker_door() -> Finding {
-    const CHECK: &str = "worker door";
+    const CHECK: &str = "worker port";
     let is_worker = ["MASTER_URL", "MASTER_URL_FILE"].iter().any(|name| config::variable(name).is_some());
     if !is_worker {
         return Finding::skipped(CHECK, "skipped: MASTER_URL is not set");

@@ -34,7 +34,7 @@ pub struct JobsArgs {
     /// Only jobs whose name contains this (ignores case)
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Only jobs with this label. (repeatable)
+    /// Only jobs with this label (repeatable)
     #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
     /// Only jobs with a task for this driver

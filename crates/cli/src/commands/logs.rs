@@ -58,7 +58,8 @@ pub struct LogsArgs {
     timestamps: bool,
     /// Verify the stored output against the worker's checksum
     ///
-    /// Compares length and SHA-256 and prints one line per task. Exit code 1 if an output differs, 5 if one cannot be compared because its task is not finished or was lost.
+    /// Compares length and SHA-256 and prints one line per task. Exit code 1 if an output differs, 5 if one cannot be compared
+    /// because its task is not finished or was lost.
     #[arg(long, conflicts_with_all = ["follow", "tail", "lines", "stream", "timestamps", "raw"])]
     verify: bool,
     /// Pass all terminal escape sequences through

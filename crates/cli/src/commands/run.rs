@@ -32,11 +32,14 @@ const LAST_ANSWER: Duration = Duration::from_secs(2);
 #[command(after_help = "\
 Examples:
   gaffer run -- uname -a
-  gaffer run --cpu 4 --memory 8GiB --env CI -- make test
+  gaffer run --workdir /srv/project --cpu 4 --memory 8GiB -- make test
   gaffer run --script build.sh --timeout 30m
-  gaffer run --retries 3 -- ./flaky | tee log
+  gaffer run --retries 3 -- flaky | tee log
   gaffer run --image busybox -- sh -c 'echo in a container'
   gaffer run -i -- sort < names
+
+The command starts in an empty scratch directory on the worker, or with --image in the image's working \
+directory; --workdir sets another one.
 
 Standard output and standard error of the command are those of gaffer. The first Ctrl-C is forwarded to \
 the command, the second stops the job, the third leaves it running. SIGTERM stops the job, SIGHUP leaves \

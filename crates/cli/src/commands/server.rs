@@ -90,7 +90,7 @@ fn end_with_supervisor() {
     });
 }
 
-/// Keeps the attempts of the worker that started this process.
+/// Runs the executor of the worker that started this process.
 ///
 /// # Errors
 /// [`Failure::Local`] with what brought it down.
@@ -99,7 +99,7 @@ pub fn executor() -> Result<u8, Failure> {
     behind_a_worker(&mut Builder::new_multi_thread(), gaffer_worker::keep())
 }
 
-/// Guards the executor that started this process.
+/// Watches the executor that started this process.
 ///
 /// # Errors
 /// [`Failure::Local`] with what brought it down.

@@ -52,7 +52,7 @@ pub struct SimulateArgs {
     /// Strategy to simulate (repeatable) [default: all]
     #[arg(long = "strategy", value_name = "STRATEGY")]
     strategies: Vec<Strategy>,
-    /// Factor between used and reserved processors
+    /// Processors that tasks use, as a factor of what they reserve
     ///
     /// If the tasks of a machine use more processors than it has, all of them slow down equally.
     #[arg(long, value_name = "TIMES", default_value_t = 1.0)]

@@ -25,11 +25,11 @@ use crate::status::Status;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  gaffer submit job.yaml                    a job from a file: YAML, TOML or JSON
-  gaffer submit --cpu 2 -- make -j2 all     a command
-  gaffer submit --script build.sh           a script
-  job=$(gaffer submit -- ./nightly)         prints the number alone when piped
-  gaffer submit --wait job.yaml && deploy   exits as the job does
+  gaffer submit job.yaml                             a job from a file: YAML, TOML or JSON
+  gaffer submit --workdir /srv/project -- make -j2   a command
+  gaffer submit --script build.sh                    a script
+  job=$(gaffer submit -- nightly)                    prints the number alone when piped
+  gaffer submit --wait job.yaml && deploy            exits as the job does
 
 Exit codes: 0 if the job is accepted. With --wait or --follow, as `gaffer run`.")]
 pub struct SubmitArgs {

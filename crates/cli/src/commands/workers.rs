@@ -59,7 +59,7 @@ Examples:
 pub struct Drain {
     #[command(flatten)]
     one: OneWorker,
-    /// Stop and restart elsewhere what is left after this time
+    /// Move the remaining tasks after this time, e.g. 1h
     #[arg(long, value_name = "TIME")]
     deadline: Option<Span>,
     /// Wait until the worker has no tasks left

@@ -196,13 +196,13 @@ impl Words for PullPolicy {
     const WORDS: &'static [(&'static str, PullPolicy, &'static str)] = &[
         ("missing", PullPolicy::Missing, "if the worker does not have it"),
         ("always", PullPolicy::Always, "before each start"),
-        ("never", PullPolicy::Never, "not at all: it must be there"),
+        ("never", PullPolicy::Never, "the worker must already have it"),
     ];
 }
 
 impl Words for Network {
     const WORDS: &'static [(&'static str, Network, &'static str)] = &[
-        ("bridge", Network::Bridge, "a private network behind that of the machine"),
+        ("bridge", Network::Bridge, "a private network with NAT"),
         ("none", Network::None, "no network"),
         ("host", Network::Host, "the network of the machine"),
     ];

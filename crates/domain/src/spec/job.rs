@@ -110,7 +110,7 @@ pub const JOB: &[Field] = &[
     Field::new(
         "placement",
         Kind::WordOr { word: "strategy", fields: &[PLACEMENT] },
-        "How workers are chosen, and when they are left",
+        "Placement strategy, drain behaviour and rebalancing",
     )
     .otherwise("the installation's")
     .example("{strategy: binpack}"),
@@ -122,7 +122,7 @@ pub const JOB: &[Field] = &[
         Kind::Time(SHORTEST_LOST_AFTER..=Span::from_secs(7 * 24 * 60 * 60)),
         "How long a worker may be out of contact",
     )
-    .details("After that time its attempts are stopped there and lost here.")
+    .details("After that time the worker stops its attempts, and the master declares them lost.")
     .default("2m")
     .example("5m")
     .flag("lost-after", "TIME"),
@@ -141,9 +141,9 @@ pub(super) const NOT_YET: [&str; 3] = ["schedule", "secrets", "health"];
 /// What is said of them.
 pub(super) const IS_NOT_YET: &str = "is not supported by this version yet";
 /// What is said of a task's field beside `tasks`.
-const BELONGS_TO_A_TASK: &str = "belongs to a task: a job with a list of `tasks` writes it inside of them";
+const BELONGS_TO_A_TASK: &str = "belongs to a task: write it in an entry of `tasks`";
 /// What is said of a job's field in a member of `tasks`.
-const BELONGS_TO_THE_JOB: &str = "belongs to the job: write it outside of `tasks`";
+const BELONGS_TO_THE_JOB: &str = "belongs to the job: write it outside `tasks`";
 
 const MAX_LABELS: usize = 64;
 const LABEL_KEY: Kind = Kind::Name { what: "the key of a label", max_len: 63, others: "._/-" };

@@ -59,8 +59,8 @@ impl Mistakes {
         let mut list = self.told.into_inner();
         let left_out = match self.left_out.get() {
             0 => return list,
-            1 => "1 more mistake was left out of this list".to_owned(),
-            more => format!("{more} more mistakes were left out of this list"),
+            1 => "1 more error is not listed".to_owned(),
+            more => format!("{more} more errors are not listed"),
         };
         list.push(FieldError { pointer: String::new(), detail: left_out, suggestion: None });
         list

@@ -26,7 +26,7 @@ pub struct Restart {
 
 /// The fields of `restart`.
 pub const RESTART: &[Field] = &[
-    Field::new("policy", Kind::words::<RestartPolicy>(), "After which ends the task runs again")
+    Field::new("policy", Kind::words::<RestartPolicy>(), "When the task is restarted")
         .otherwise("`never` for batch, `always` for service")
         .example("on-failure")
         .on_page("Run again"),

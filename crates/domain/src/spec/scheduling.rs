@@ -22,7 +22,7 @@ pub const AFFINITY: &[Field] = &[
         .required()
         .example("labels.ssd"),
     Field::new("weight", Kind::Whole(-100..=100), "Weight: 100 counts as much as a worker's whole load")
-        .details("A negative weight speaks against these workers.")
+        .details("A negative weight avoids these workers.")
         .required()
         .example("50"),
 ];
@@ -104,7 +104,7 @@ pub const CONCURRENCY: &[Field] = &[
     .required()
     .example("nightly"),
     Field::new("limit", Kind::Whole(1..=100_000), "Maximum number of live attempts of the group")
-        .details("Each job keeps its own limit.")
+        .details("If jobs of a group have different limits, each is held to its own.")
         .required()
         .example("1"),
 ];
@@ -131,7 +131,7 @@ fn affinity(node: &Node<'_>) -> Option<Affinity> {
     let object = node.object(r#"an object such as {when: "labels.ssd", weight: 50}"#, &[AFFINITY])?;
     let when = match object.field("when") {
         Some(node) => constraint(&node),
-        None => node.wrong("an affinity needs a `when`: the constraint that the wished for workers meet"),
+        None => node.wrong("an affinity needs a `when`: the constraint that the preferred workers meet"),
     };
     let weight = object.required("weight", "an affinity needs a `weight` from -100 to 100");
     object.finish();

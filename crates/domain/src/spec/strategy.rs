@@ -32,8 +32,8 @@ impl Words for Strategy {
         ("spread", Strategy::Spread, "the least loaded worker"),
         ("binpack", Strategy::Binpack, "the fullest worker that has room"),
         ("round_robin", Strategy::RoundRobin, "one worker after the other"),
-        ("greedy", Strategy::Greedy, "the worker with the least busy processors"),
-        ("epvm", Strategy::Epvm, "the worker with the least opportunity cost"),
+        ("greedy", Strategy::Greedy, "the worker with the lowest CPU usage"),
+        ("epvm", Strategy::Epvm, "the worker with the lowest marginal cost"),
         ("epvm_lieb", Strategy::EpvmLieb, "E-PVM as first published, for comparison"),
     ];
 }

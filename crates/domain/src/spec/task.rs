@@ -107,14 +107,14 @@ pub const TASK: &[Field] = &[
         Kind::Text { what: "an absolute path", pattern: "^/", most: Most::Bytes(MAX_WORKDIR_BYTES) },
         "Directory to run in, on the host or in the container",
     )
-    .details("GAFFER_SCRATCH_DIR holds the path of the scratch directory of a host task in any case.")
+    .details("GAFFER_SCRATCH_DIR is the path of a host task's scratch directory, with or without workdir.")
     .otherwise("host: a scratch directory; container: the image's")
     .example("/srv/project")
     .only(&[DriverKind::Host, DriverKind::Docker])
     .flag("workdir", "DIR")
     .on_page("Directory"),
     Field::new("nice", Kind::Whole(0..=19), "Niceness: higher yields the processors to others")
-        .details("A worker with a higher niceness than that passes its own on.")
+        .details("If the worker's own niceness is higher, the task gets that.")
         .default("0")
         .example("10")
         .only(&[DriverKind::Host])
@@ -179,17 +179,13 @@ pub const TASK: &[Field] = &[
     Field::new("output", Kind::Object(&[OUTPUT]), "Limit on the output of one attempt")
         .otherwise("none")
         .example("{limit: 100MiB, on_limit: truncate}"),
-    Field::new(
-        "restart",
-        Kind::WordOr { word: "policy", fields: &[RESTART] },
-        "When the task is tried again",
-    )
-    .example("{policy: on-failure, limit: 3}"),
+    Field::new("restart", Kind::WordOr { word: "policy", fields: &[RESTART] }, "Restart policy")
+        .example("{policy: on-failure, limit: 3}"),
     Field::new("stop", Kind::Object(&[STOP]), "How the task is asked to end")
         .example("{signal: SIGTERM, grace: 10s}"),
-    Field::new("constraints", CONSTRAINTS, "Requirements on workers, beside the job's")
+    Field::new("constraints", CONSTRAINTS, "Requirements on workers, in addition to the job's")
         .example(r#"["arch == arm64"]"#),
-    Field::new("affinities", AFFINITIES, "Preferences for workers, beside the job's")
+    Field::new("affinities", AFFINITIES, "Preferences for workers, in addition to the job's")
         .example(r#"[{when: "labels.ssd", weight: 50}]"#),
 ];
 

@@ -427,7 +427,7 @@ async fn workers_commands_and_doctor_go_the_same_way_through_proxies_and_with_ce
         let doctor = far.run(&["doctor"], &changes).await;
         let text = said(&doctor);
         assert_eq!(doctor.status.code(), Some(1), "{changes:?}: {text}");
-        for (check, part) in ["address", "worker door"].into_iter().zip(expected) {
+        for (check, part) in ["address", "worker port"].into_iter().zip(expected) {
             let line = text.lines().find(|line| line.starts_with(&format!("✗ {check}"))).unwrap_or_default();
             assert!(line.contains(part), "{changes:?}, {check}: {text}");
         }

@@ -164,7 +164,7 @@ impl Error {
     pub fn spec(errors: Vec<FieldError>) -> Error {
         let detail = match errors.as_slice() {
             [one] => format!("invalid job specification: {one}"),
-            several => format!("invalid job specification: {} mistakes", several.len()),
+            several => format!("invalid job specification: {} errors", several.len()),
         };
         let errors = errors
             .into_iter()

@@ -25,7 +25,7 @@ pub struct DockerConfig {
     /// The default is .docker in the home directory.
     #[arg(long, env = "DOCKER_CONFIG", value_name = "DIR")]
     pub docker_config: Option<PathBuf>,
-    /// Directories with the volumes that jobs may mount
+    /// Directories below which jobs may mount volumes
     ///
     /// Separated by colons. Jobs may mount what is below them; by default nothing.
     #[arg(long, env = "GAFFER_VOLUME_ROOTS", value_name = "DIRS")]

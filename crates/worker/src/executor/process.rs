@@ -33,11 +33,11 @@ const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(1);
 /// An agent that is silent for this long hangs: a new one may replace it.
 const SILENCE_LIMIT: Duration = Duration::from_secs(5);
 /// How long an executor with nothing to run waits for an agent.
-const LINKLESS_PATIENCE: Duration = Duration::from_secs(5);
+const AGENTLESS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long it waits for acknowledgements after the last attempt has ended and it was asked to exit.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
 /// How often it looks whether a watchdog is done.
-const GUARD_RETRY: Duration = Duration::from_millis(20);
+const WATCHDOG_RETRY: Duration = Duration::from_millis(20);
 /// How often it thinks about leaving.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -137,7 +137,7 @@ async fn take_lock(data_dir: &Path) -> anyhow::Result<Option<DataDirLock>> {
         if lock.is_some() || !DataDirLock::is_a_watchdogs(data_dir) {
             return Ok(lock);
         }
-        tokio::time::sleep(GUARD_RETRY).await;
+        tokio::time::sleep(WATCHDOG_RETRY).await;
     }
 }
 
@@ -195,7 +195,7 @@ impl Kept {
         }
         let is_of_use = match attendance.agent {
             Some(_) => !attendance.is_outdated,
-            None => attendance.linkless.elapsed() < LINKLESS_PATIENCE,
+            None => attendance.linkless.elapsed() < AGENTLESS_PATIENCE,
         };
         !is_of_use && !self.served.execution.has_unfinished()
     }

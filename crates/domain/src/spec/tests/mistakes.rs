@@ -45,7 +45,7 @@ fn a_flood_of_mistakes_is_cut_and_counted() {
     let fields: serde_json::Map<_, _> = (0..60).map(|n| (format!("x{n}"), json!(n))).collect();
     let found = mistakes(with(Value::Object(fields)));
     assert_eq!(found.len(), 51);
-    assert_eq!(found[50], "10 more mistakes were left out of this list");
+    assert_eq!(found[50], "10 more errors are not listed");
 }
 
 #[test]
@@ -86,9 +86,9 @@ fn fields_of_a_task_and_a_list_of_tasks_do_not_mix() {
     assert_eq!(
         mistakes(with(json!({"env": {}, "tasks": tasks}))),
         [
-            "/command: `command` belongs to a task: a job with a list of `tasks` writes it inside of them",
-            "/env: `env` belongs to a task: a job with a list of `tasks` writes it inside of them",
-            "/tasks/0/priority: `priority` belongs to the job: write it outside of `tasks`",
+            "/command: `command` belongs to a task: write it in an entry of `tasks`",
+            "/env: `env` belongs to a task: write it in an entry of `tasks`",
+            "/tasks/0/priority: `priority` belongs to the job: write it outside `tasks`",
         ]
     );
 }

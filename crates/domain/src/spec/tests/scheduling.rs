@@ -65,7 +65,7 @@ fn mistakes_in_it_are_all_told_each_with_its_place() {
             "/affinities/0: an affinity needs a `weight` from -100 to 100",
             "/affinities/1/when: column 2: expected a fact such as `arch` or `labels.gpu`, found the end",
             "/affinities/1/weight: expected a whole number from -100 to 100, found 101",
-            "/affinities/2: an affinity needs a `when`: the constraint that the wished for workers meet",
+            "/affinities/2: an affinity needs a `when`: the constraint that the preferred workers meet",
             "/affinities/2/wen: unknown field `wen` (did you mean `when`?)",
             "/placement/strategy: expected `spread`, `binpack`, `round_robin`, `greedy`, `epvm` or `epvm_lieb`, \
              found `binpak` (did you mean `binpack`?)",
@@ -74,8 +74,8 @@ fn mistakes_in_it_are_all_told_each_with_its_place() {
             "/concurrency/group: `a b` cannot be the name of a group: write 1 to 63 of the characters \
              a-z A-Z 0-9 . _ / - and begin with a letter or digit",
             "/concurrency/limit: expected a whole number from 1 to 100000, found 0",
-            "/spread: `spread` belongs to a task: a job with a list of `tasks` writes it inside of them",
-            "/tasks/0/placement: `placement` belongs to the job: write it outside of `tasks`",
+            "/spread: `spread` belongs to a task: write it in an entry of `tasks`",
+            "/tasks/0/placement: `placement` belongs to the job: write it outside `tasks`",
             "/tasks/0/resources/GPU: `GPU` cannot be the name of a resource: write small letters, digits, _ and - \
              and begin with a letter",
             "/tasks/0/resources/cpus: unknown resource `cpus` (did you mean `cpu`?)",

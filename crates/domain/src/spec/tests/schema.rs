@@ -82,7 +82,7 @@ const BEYOND_A_SCHEMA: [&str; 36] = [
     "the same target",
     "is the target of a volume",
     "is all of the container",
-    "more mistakes were left out",
+    "more errors are not listed",
 ];
 
 /// The schema refuses what the reader refuses, but for mistakes that are beyond it.

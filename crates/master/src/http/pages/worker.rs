@@ -122,9 +122,9 @@ fn away(view: &WorkerView) -> Option<String> {
         WorkerState::Lost => Some(format!(
             "Last seen {since}. Its attempts are lost when the lost_after of their jobs has passed."
         )),
-        WorkerState::Offline => {
-            Some(format!("Last seen {since}. Its tasks continue; their output arrives when it reconnects."))
-        }
+        WorkerState::Offline => Some(format!(
+            "Last seen {since}. Its tasks may still run; their output arrives when it reconnects."
+        )),
         WorkerState::Online | WorkerState::Cordoned | WorkerState::Draining => None,
     }
 }
