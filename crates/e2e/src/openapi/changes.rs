@@ -234,7 +234,9 @@ impl<'a> Comparison<'a> {
     fn variants(&mut self, side: Side, at: &str, old: &'a Value, new: &'a Value) {
         let list = |variants: &'a Value| variants.as_array().into_iter().flatten();
         for variant in list(old) {
-            match list(new).find(|new| name_of(new) == name_of(variant)) {
+            // Rules for several fields have no names of their own: what has not changed is found first.
+            let same = list(new).find(|new| *new == variant);
+            match same.or_else(|| list(new).find(|new| name_of(new) == name_of(variant))) {
                 Some(new) => self.schema(side, at, variant, new),
                 None => self.say(at, &format!("is never {} any more", name_of(variant))),
             }
