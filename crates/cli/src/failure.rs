@@ -8,7 +8,7 @@ use gaffer_protocol::rest::Problem;
 /// What went wrong.
 #[derive(Debug)]
 pub enum Failure {
-    /// The command line, a file or a setting makes no sense.
+    /// The command line, a file or a setting is invalid.
     Usage(String),
     Problem(Box<Problem>),
     /// No response, or a truncated one.

@@ -21,7 +21,7 @@ struct Login {
 /// Reads the stored login; none if there is none.
 ///
 /// # Errors
-/// [`Failure::Usage`] if the file is there and makes no sense.
+/// [`Failure::Usage`] if the file exists and is invalid.
 pub fn read_login(path: PathBuf) -> Result<Option<Access>, Failure> {
     let Some(text) = read(&path)? else { return Ok(None) };
     let login: Login = toml::from_str(&text).map_err(|error| {

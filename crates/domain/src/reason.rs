@@ -99,7 +99,7 @@ pub struct Reason {
     pub message: String,
 }
 
-/// How one attempt ended, as its worker (or whoever declared it lost) states it.
+/// How one attempt ended, as reported by its worker, or by the master that declared it lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "snake_case")]
 pub enum AttemptEnd {
@@ -331,7 +331,7 @@ mod tests {
     fn only_a_success_has_no_reason() {
         assert_eq!(AttemptEnd::Exited { code: 0 }.reason(), None);
         assert!(AttemptEnd::Exited { code: -1 }.reason().is_some());
-        // Whoever stopped it decides what it means, even if it then exited with 0.
+        // The cause of the stop decides what it means, even if it then exited with 0.
         assert!(AttemptEnd::Stopped { process: Some(ProcessEnd::Code(0)) }.reason().is_some());
     }
 

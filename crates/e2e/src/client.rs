@@ -101,7 +101,7 @@ impl Client {
         self.finished_within(job, *PATIENCE).await
     }
 
-    /// Waits until a job is over, with a deadline of its own.
+    /// Waits until a job has ended, up to this deadline.
     pub async fn finished_within(&self, job: i64, patience: Duration) -> Job {
         eventually_within(patience, &format!("job {job} is over"), async || {
             let answer = self.get(&format!("/jobs/{job}?wait=10s")).await;

@@ -156,7 +156,7 @@ impl Dev {
         command
     }
 
-    /// Starts another worker for it, on a data directory of its own.
+    /// Starts another worker for it, with its own data directory.
     pub async fn add_worker(&self, name: &str, data_dir: &Path) -> WorkerProcess {
         self.add_worker_with(name, data_dir, &[]).await
     }
@@ -173,7 +173,7 @@ impl Dev {
         self.add_worker_by(worker, name, data_dir).await
     }
 
-    /// The same, started in a way of its own.
+    /// The same, started by this command.
     pub async fn add_worker_by(&self, mut worker: Command, name: &str, data_dir: &Path) -> WorkerProcess {
         let key = self.client.post("/keys", &serde_json::json!({"kind": "worker", "name": name})).await;
         let log =

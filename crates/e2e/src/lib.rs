@@ -42,7 +42,7 @@ where
     eventually_within(*PATIENCE, what, condition).await
 }
 
-/// The same with a deadline of its own.
+/// The same with another deadline.
 pub async fn eventually_within<T, F>(patience: Duration, what: &str, mut condition: F) -> T
 where
     F: AsyncFnMut() -> Option<T>,

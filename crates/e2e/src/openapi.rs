@@ -76,6 +76,12 @@ fn first_number(document: &Value) -> u64 {
     version.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
+/// What a reference in a document leads to; a value without one is itself.
+fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+    let target = value["$ref"].as_str().and_then(|target| document.pointer(target.strip_prefix('#')?));
+    target.unwrap_or(value)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::Client;
 use crate::cluster::fresh_database;
 
-/// A master with a database of its own, in this process.
+/// A master with its own database, in this process.
 pub struct Stage {
     pub running: Running,
     pub database_url: String,

@@ -2,8 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "tidy/description.rs"]
+mod description;
 #[path = "tidy/modules.rs"]
 mod modules;
+#[path = "tidy/waiting.rs"]
+mod waiting;
+#[path = "tidy/wording.rs"]
+mod wording;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +18,6 @@ use gaffer_domain::job::JobState;
 use gaffer_domain::permissions::{Action, matrix};
 use gaffer_domain::task::StateName;
 use gaffer_domain::worker::WorkerState;
-use gaffer_e2e::openapi;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -221,115 +226,6 @@ fn the_walks_pass_rooms_that_there_are_and_each_once() {
     }
 }
 
-#[test]
-fn no_route_of_the_api_exists_without_its_description() {
-    // `Api` takes a route together with its description. Pages and the workers' door are no part of the API; a master that
-    // stands by answers nothing but its state.
-    let allowed = ["http/description/routes.rs", "http/pages.rs", "http/worker_door.rs"];
-    let is_other = |path: &str| path.starts_with("http") && !allowed.contains(&path);
-    let with_routes = in_master(is_other, &[".route(\"", ".route_service(", ".nest_service("]);
-    assert_eq!(with_routes, ["crates/master/src/http.rs"]);
-    let http = fs::read_to_string(root().join("crates/master/src/http.rs")).unwrap();
-    let routes: Vec<&str> = http.lines().filter(|line| line.contains(".route(\"")).map(str::trim).collect();
-    assert_eq!(
-        routes,
-        [
-            ".route(\"/livez\", get(health::livez))",
-            ".route(\"/readyz\", get(health::standby))",
-            ".route(\"/version\", get(health::version));",
-        ]
-    );
-}
-
-#[test]
-fn the_committed_description_of_the_api_is_the_present_one() {
-    let (committed, present) = (openapi::committed(&root()).unwrap(), openapi::present());
-    let notes = fs::read_to_string(root().join(openapi::NOTES)).unwrap();
-    // Said first: what is only new needs nothing but the command below.
-    assert_eq!(openapi::acceptable(&committed, &present, &notes), Ok(()));
-    assert!(committed == present, "run: cargo run -p gaffer-e2e --bin generate-docs");
-}
-
-#[test]
-fn everything_in_the_description_of_the_api_is_explained() {
-    let document = openapi::present();
-    let mut silent = Vec::new();
-    let mut ids = std::collections::BTreeSet::new();
-    for (path, methods) in document["paths"].as_object().unwrap() {
-        for (method, operation) in methods.as_object().unwrap() {
-            let at = format!("{method} {path}");
-            let is_silent = |value: &serde_json::Value| value.as_str().is_none_or(str::is_empty);
-            if is_silent(&operation["summary"])
-                || operation["summary"].as_str().is_some_and(|text| text.len() > 60)
-            {
-                silent.push(format!("{at}: summary"));
-            }
-            assert!(ids.insert(operation["operationId"].to_string()), "{at}: {}", operation["operationId"]);
-            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-            for parameter in &parameters {
-                if is_silent(&parameter["description"])
-                    || parameter["schema"].as_object().is_none_or(|schema| schema.is_empty())
-                {
-                    silent.push(format!("{at}: {}", parameter["name"]));
-                }
-            }
-            let in_path = parameters.iter().filter(|parameter| parameter["in"] == "path").count();
-            if in_path != path.matches('{').count() {
-                silent.push(format!("{at}: parameters of the path"));
-            }
-            let responses = operation["responses"].as_object().unwrap();
-            let is_open = operation["security"].as_array().unwrap().is_empty();
-            let expected: &[&str] =
-                if is_open { &["400"] } else { &["400", "401", "403", "429", "500", "503"] };
-            silent.extend(
-                expected
-                    .iter()
-                    .filter(|status| !responses.contains_key(**status))
-                    .map(|status| format!("{at}: {status}")),
-            );
-            if !responses.keys().any(|status| status.starts_with('2')) {
-                silent.push(format!("{at}: success"));
-            }
-        }
-    }
-    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
-        let fields = schema["properties"].as_object().into_iter().flatten();
-        let described = |field: &serde_json::Value| {
-            // A field that is one of another object is described there.
-            let target = field["$ref"].as_str().filter(|target| target.contains("/properties/"));
-            let target = target.and_then(|target| document.pointer(target.strip_prefix('#')?));
-            let of = |field: &serde_json::Value| {
-                field["description"].as_str().is_some_and(|text| !text.is_empty())
-            };
-            of(field) || target.is_some_and(of)
-        };
-        let undescribed = fields.filter(|(_, field)| !described(field));
-        silent.extend(undescribed.map(|(field, _)| format!("{name}.{field}")));
-    }
-    assert_eq!(silent, Vec::<String>::new());
-
-    let text = document.to_string();
-    let references = text.split("\"$ref\":\"#").skip(1).map(|rest| rest.split('"').next().unwrap());
-    let dangling: Vec<&str> = references.filter(|target| document.pointer(target).is_none()).collect();
-    assert_eq!(dangling, Vec::<&str>::new());
-
-    let page = fs::read_to_string(root().join("docs/api.md")).unwrap();
-    let statuses = document["components"]["responses"].as_object().unwrap().values();
-    let codes = statuses.flat_map(|status| {
-        status["content"]["application/problem+json"]["schema"]["properties"]["code"]["enum"]
-            .as_array()
-            .unwrap()
-    });
-    let missing: Vec<&str> =
-        codes.filter_map(|code| code.as_str()).filter(|code| !page.contains(&format!("`{code}`"))).collect();
-    assert_eq!(missing, Vec::<&str>::new(), "docs/api.md has all codes");
-    for name in ["Job", "Task", "Attempt", "Worker", "Key", "Event"] {
-        let fields = document["components"]["schemas"][name]["properties"].as_object().unwrap().keys();
-        let missing: Vec<&String> = fields.filter(|field| !page.contains(&format!("`{field}`"))).collect();
-        assert_eq!(missing, Vec::<&String>::new(), "docs/api.md has all fields of {name}");
-    }
-}
-
 /// The files below these of the master, without their own tests, that have one of the needles in them.
 fn in_master(is_meant: impl Fn(&str) -> bool, needles: &[&str]) -> Vec<String> {
     let is_other = |path: &str| path.strip_prefix("crates/master/src/").is_none_or(|path| !is_meant(path));
@@ -502,74 +398,6 @@ fn nothing_is_named_by_what_it_is_not() {
     assert_eq!(found, Vec::<String>::new());
 }
 
-/// The text of a file's tests.
-fn tests_of<'a>(path: &str, text: &'a str) -> &'a str {
-    match text.split_once("#[cfg(test)]\nmod tests {") {
-        _ if is_test(path) => text,
-        Some((_, tests)) => tests,
-        None => "",
-    }
-}
-
-/// How many calls of functions that are named exactly so are in a text.
-fn calls(text: &str, name: &str) -> usize {
-    let is_part = |c: char| c.is_alphanumeric() || c == '_';
-    text.match_indices(&format!("{name}(")).filter(|(at, _)| !text[..*at].ends_with(is_part)).count()
-}
-
-#[test]
-fn tests_wait_for_conditions_and_do_not_sleep() {
-    // Each of these sleeps in one place, or in as many as have a reason, joined with ", and".
-    let allowed = [
-        ("crates/e2e/src/lib.rs", "looks at a condition again"),
-        ("crates/worker/src/tests/master.rs", "looks at a condition again"),
-        ("crates/worker/src/tests/docker_daemon.rs", "looks at a condition again, outside of any runtime"),
-        ("crates/master/src/embedded_postgres/tests.rs", "looks at a condition again"),
-        ("crates/master/src/background/driver/tests.rs", "looks at a condition again"),
-        ("crates/worker/src/execution/tests.rs", "is a machine that sleeps"),
-        ("crates/e2e/src/database_proxy.rs", "is a connection that stands still, and one that is slow"),
-        ("crates/e2e/src/bin/seeded-bugs.rs", "looks at a build again"),
-        ("crates/e2e/benches/viewers.rs", "measures for so long"),
-    ];
-    let sleepers: Vec<String> = sources()
-        .into_iter()
-        // What strikes at random times there is judged by a witness, and not by how long it took.
-        .filter(|(path, _)| {
-            !path.starts_with("crates/e2e/src/torture/") && path != "crates/e2e/tests/tidy.rs"
-        })
-        .filter(|(path, text)| {
-            let reasons = allowed.iter().find(|(allowed, _)| allowed == path).map(|(_, reasons)| *reasons);
-            calls(tests_of(path, text), "sleep")
-                > reasons.map_or(0, |reasons| reasons.split(", and ").count())
-        })
-        .map(|(path, _)| path)
-        .collect();
-    assert_eq!(sleepers, Vec::<String>::new());
-}
-
-#[test]
-fn tests_do_not_assume_how_fast_a_machine_is() {
-    let allowed = [
-        ("crates/worker/src/tests/docker.rs", "20 s instead of the usual 30 s of grace"),
-        ("crates/e2e/tests/behaviour/sessions.rs", "20 s instead of half a minute until the next look"),
-        ("crates/e2e/src/lib.rs", "as long as a test waits at all"),
-    ];
-    let hasty: Vec<String> = sources()
-        .into_iter()
-        .filter(|(path, _)| !path.starts_with("crates/e2e/src/torture/") && !path.contains("/benches/"))
-        .filter(|(path, _)| path != "crates/e2e/tests/tidy.rs")
-        .filter(|(path, text)| {
-            let most = usize::from(allowed.iter().any(|(allowed, _)| allowed == path));
-            let bounds = tests_of(path, text)
-                .lines()
-                .filter(|line| line.split_once("elapsed()").is_some_and(|(_, rest)| rest.contains('<')));
-            bounds.count() > most
-        })
-        .map(|(path, _)| path)
-        .collect();
-    assert_eq!(hasty, Vec::<String>::new(), "measure it in a bench, or compare the work that is done");
-}
-
 #[test]
 fn the_documentation_has_the_fields_of_the_specification() {
     use gaffer_e2e::spec_reference::{PAGES, with_tables};
@@ -594,82 +422,4 @@ fn every_seeded_bug_still_applies() {
     assert_eq!(stale, Vec::<String>::new());
     let names: std::collections::BTreeSet<&str> = bugs.iter().map(|bug| bug.name.as_str()).collect();
     assert!(names.len() == bugs.len() && bugs.len() >= 30, "{names:?}");
-}
-
-/// Phrases that describe what the field has a word for, as this project's texts once did.
-const DIALECT: [&str; 29] = [
-    "makes no sense",
-    "said nothing",
-    "flew by",
-    "good until",
-    "whoever",
-    "nobody's",
-    "as mighty as",
-    "vouch",
-    "for want of",
-    "inside of",
-    "what is wanted",
-    "is wanted here",
-    "goes on",
-    "is over",
-    "are over",
-    "so many",
-    "so long",
-    "of its own",
-    "takes nothing",
-    "take nothing",
-    "heard of",
-    "under way",
-    "worker by worker",
-    "in the world",
-    "which gaffer",
-    "what stands",
-    "hung up",
-    "to be mended",
-    "dial in",
-];
-
-/// The string literals of a Rust file without its comments and tests, continued lines joined.
-fn literals(text: &str) -> Vec<String> {
-    let code: Vec<&str> =
-        production(text).lines().map(str::trim_start).filter(|line| !line.starts_with("//")).collect();
-    let joined = code.join("\n").replace("\\\n", "").replace("'\"'", "").replace("\\\"", "'");
-    joined.split('"').skip(1).step_by(2).map(str::to_owned).collect()
-}
-
-/// All that users read: documentation, pages, settings, and what the program prints.
-fn texts_for_people() -> Vec<(String, String)> {
-    let root = root();
-    let named = ["README.md", "ARCHITECTURE.md", "SECURITY.md", ".env.master.example", ".env.worker.example"];
-    let mut paths: Vec<PathBuf> = named.iter().map(|name| root.join(name)).collect();
-    for dir in ["docs", "templates", "static"] {
-        let files = fs::read_dir(root.join(dir)).unwrap().map(|entry| entry.unwrap().path());
-        paths.extend(files.filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "md" || extension == "html" || extension == "js")
-        }));
-    }
-    let mut texts: Vec<(String, String)> = paths
-        .into_iter()
-        .map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap()))
-        .collect();
-    let printed = sources().into_iter().filter(|(path, _)| {
-        // The reader of specifications has its texts beside the fields.
-        !is_test(path) && !path.starts_with("crates/domain/src/spec")
-    });
-    texts.extend(printed.map(|(path, text)| (path, literals(&text).join("\n"))));
-    texts
-}
-
-#[test]
-fn texts_for_people_are_in_plain_english() {
-    let found: Vec<String> = texts_for_people()
-        .into_iter()
-        .flat_map(|(path, text)| {
-            let lower = text.to_lowercase();
-            let said = DIALECT.iter().filter(|phrase| lower.contains(**phrase));
-            said.map(|phrase| format!("{path}: {phrase:?}")).collect::<Vec<_>>()
-        })
-        .collect();
-    assert_eq!(found, Vec::<String>::new(), "use the field's word");
 }

@@ -121,7 +121,7 @@ pub fn openapi() -> serde_json::Value {
     API.to_json(API_PREFIX)
 }
 
-/// The REST API on an address of its own: keys only, no cookies. As there is nothing else here, its prefix may be left
+/// The REST API on its own address: keys only, no cookies. As there is nothing else here, its prefix may be left
 /// out.
 pub fn api_alone(doors: Doors) -> Router {
     let router = Router::new()

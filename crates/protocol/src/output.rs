@@ -69,7 +69,7 @@ impl TryFrom<u8> for Encoding {
     }
 }
 
-/// A frame or a stored chunk makes no sense.
+/// A frame or a stored chunk is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed output: {0}")]
 pub struct Malformed(pub &'static str);

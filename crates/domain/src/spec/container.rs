@@ -184,7 +184,7 @@ pub enum PullPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
-    /// A network of its own behind the machine's.
+    /// A private network with NAT.
     Bridge,
     /// Nothing.
     None,

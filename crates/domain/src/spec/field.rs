@@ -15,7 +15,7 @@ use super::driver::DriverKind;
 /// The fields of an object. A task has those of its container beside its own.
 pub type Tables = &'static [&'static [Field]];
 
-/// The name of a row that stands for every field that has no row of its own.
+/// The name of a row that stands for every field without a row.
 pub const ANY_NAME: &str = "*";
 
 /// One field.

@@ -20,8 +20,8 @@ use crate::lease::SHORTEST_LOST_AFTER;
 use crate::quantity::{Span, shown};
 use crate::visible::spoils_a_line;
 
-/// The most bytes that the text of a specification may have, in whatever format. Whoever takes the text in
-/// checks it, before parsing.
+/// The most bytes that the text of a specification may have, in any format. Each door checks it
+/// before parsing.
 pub const MAX_SPEC_BYTES: usize = 1024 * 1024;
 /// The most task definitions that one job may have.
 pub const MAX_DEFINITIONS_PER_JOB: usize = 200;

@@ -58,7 +58,7 @@ pub(super) const ENV: Field = Field::new(
 .short_flag('e', "env", "NAME[=VALUE]")
 .on_page("Environment");
 
-/// Reads `command` or `script`; an image may have a command of its own.
+/// Reads `command` or `script`; an image may have its own command.
 pub(super) fn action(object: &Object<'_>, has_image: bool) -> Option<Action> {
     match (object.field("command"), object.field("script")) {
         (Some(node), None) if has_image && is_empty_list(node.value) => Some(Action::Command(Vec::new())),

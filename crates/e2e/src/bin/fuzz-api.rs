@@ -124,7 +124,7 @@ fn to_be_tried(mut document: Value, known: &[(&str, Value)]) -> Value {
             }
         }
     }
-    // The run has a key of its own, and must not revoke it.
+    // The run must not revoke its own key.
     for parameter in document["paths"]["/keys/{key}"]["delete"]["parameters"].as_array_mut().unwrap() {
         parameter["schema"]["minimum"] = json!(100);
     }

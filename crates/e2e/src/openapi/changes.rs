@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::resolved;
+
 /// Every difference that breaks clients of the old API, in words.
 pub fn breaking(old: &Value, new: &Value) -> Vec<String> {
     let mut comparison = Comparison { old, new, found: Vec::new(), compared: BTreeSet::new() };
@@ -265,12 +267,6 @@ fn name_of(variant: &Value) -> String {
         (None, Some(fields)) => fields.keys().cloned().collect::<Vec<_>>().join(" and "),
         (None, None) => variant["type"].to_string(),
     }
-}
-
-/// What a reference leads to, with what stands beside it.
-fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
-    let target = value["$ref"].as_str().and_then(|target| document.pointer(target.strip_prefix('#')?));
-    target.unwrap_or(value)
 }
 
 #[cfg(test)]

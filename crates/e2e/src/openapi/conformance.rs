@@ -9,6 +9,8 @@ use chrono::DateTime;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::resolved;
+
 /// An answer as it came.
 #[derive(Debug, Clone, Copy)]
 pub struct Answered<'a> {
@@ -250,11 +252,6 @@ fn has_format(said: &Value, value: &Value) -> bool {
         (Some("uuid"), Some(text)) => Uuid::parse_str(text).is_ok(),
         _ => true,
     }
-}
-
-fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
-    let target = value["$ref"].as_str().and_then(|target| document.pointer(target.strip_prefix('#')?));
-    target.unwrap_or(value)
 }
 
 #[cfg(test)]

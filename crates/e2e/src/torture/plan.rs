@@ -37,7 +37,7 @@ pub enum Run {
     Workers,
     /// The agent of a worker is killed again and again under a hundred running tasks.
     Readopt,
-    /// A database server of its own is killed, restarted and cut off under a mix of tasks.
+    /// Its own database server is killed, restarted and cut off under a mix of tasks.
     Postgres,
     /// The database server of the run refuses valid writes, holds locks, is full or slow, under a mix of tasks.
     Refused,

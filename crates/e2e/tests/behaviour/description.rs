@@ -229,7 +229,7 @@ async fn every_route_answers_as_it_is_described() {
     reader.must(409, post("/dead-letters/{letter}/retry", &format!("/dead-letters/{letter}/retry"))).await;
     reader.must(204, delete("/dead-letters/{letter}", &format!("/dead-letters/{letter}"))).await;
 
-    // What comes in answer to too large a body, to what makes no sense, and to no key.
+    // Answers to a body that is too large, to invalid requests, and to requests without a key.
     reader
         .must(413, Asked { body: Some(("application/json", vec![b' '; 3 << 20])), ..post("/keys", "/keys") })
         .await;

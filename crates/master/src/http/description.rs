@@ -1,7 +1,7 @@
 //! The description of the API: each route is added together with what it is, and all of them become an OpenAPI document.
 //!
 //! What a route takes and answers follows from the types of its handler ([`Input`], [`Answer`]); words, parameters and the
-//! errors of its own stand in an [`Operation`] beside it. Parameters that are not described are refused.
+//! its own errors are in an [`Operation`] beside it. Parameters that are not described are refused.
 
 mod answers;
 mod document;

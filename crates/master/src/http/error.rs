@@ -24,7 +24,7 @@ pub enum Error {
     /// Not found, or in another project.
     #[error("no {0}")]
     NotFound(String),
-    /// The request makes no sense.
+    /// The request is invalid.
     #[error("{detail}")]
     Invalid {
         /// Stable, for programs.

@@ -1,4 +1,4 @@
-//! What becomes of an error on its way out: a problem with the request's number, or a page; whoever noticed it.
+//! Turns every error response into a problem with the request id, or into a page, wherever it came from.
 
 use axum::body::Body;
 use axum::extract::Request;

@@ -1,6 +1,6 @@
 //! The only code that changes tasks: applies a batch of events to locked rows in one transaction.
 //!
-//! Locks are taken on the rows of the jobs, in the order of their numbers; whoever holds a job's lock owns its tasks.
+//! Locks are taken on the rows of the jobs, in the order of their numbers; the holder of a job's lock owns its tasks.
 //! What the batch leads to (commands to workers, acknowledgements) is returned and may be acted on: it is committed.
 
 mod batch;

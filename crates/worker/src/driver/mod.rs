@@ -116,7 +116,7 @@ pub(crate) enum Exit {
     Process(ProcessEnd),
     /// Out of memory.
     OutOfMemory,
-    /// Lost together with its environment, through no fault of its own.
+    /// Lost together with its environment; the attempt is not at fault.
     Lost(LostCause),
 }
 

@@ -43,7 +43,7 @@ pub(super) async fn look_after_drivers(core: Arc<Core>) {
         interval.tick().await;
         driver::reap_forsaken_orphans();
         let drivers = core.context.drivers.clone();
-        // A hanging process may block whoever inspects it.
+        // Inspecting a hanging process may block.
         let _ = tokio::task::spawn_blocking(move || drivers.look_again()).await;
     }
 }

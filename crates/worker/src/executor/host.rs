@@ -1,4 +1,4 @@
-//! What an executor runs in: a process of its own, or a task of this one.
+//! What an executor runs in: its own process, or a task of this one.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -52,7 +52,7 @@ impl Host {
     }
 }
 
-/// An executor's process; the handle stays with it whoever gets its number later.
+/// An executor's process; the handle stays valid if another process gets its number.
 pub(super) struct ExecutorProcess {
     handle: AsyncFd<OwnedFd>,
 }

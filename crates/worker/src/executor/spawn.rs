@@ -29,7 +29,7 @@ pub(super) fn executor(data_dir: &Path) -> anyhow::Result<(Host, Wire)> {
 }
 
 /// Starts another process of this very program, whatever has its name by now, with a socket to this one at its standard
-/// input. Its environment is nobody's but what programs need: jobs of the same user can read it.
+/// input. Its environment is only what programs need: jobs of the same user can read it.
 pub(super) fn start(command: &str, data_dir: &Path, log: Stdio) -> io::Result<(Child, Wire)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
@@ -55,7 +55,7 @@ fn log_file(data_dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whoever started this process, in place of a standard input.
+/// The process that started this one, in place of a standard input.
 pub(super) fn socket_at_stdin() -> io::Result<UnixStream> {
     let stream = std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // Fails if it is no socket.

@@ -36,12 +36,17 @@ async fn a_loop_tries_again_goes_on_and_can_be_woken_and_its_status_tells() {
     let (runs, wake) = (Arc::new(AtomicU32::new(0)), Wake::default());
     let (statuses, shutdown) = (Statuses::default(), CancellationToken::new());
     let task = statuses.start(Example { runs: runs.clone(), wake: wake.clone() }, shutdown.clone());
-    let ran = async |count: u64| loop {
-        let (_, status) = statuses.all().into_iter().next().unwrap();
-        if status.runs >= count {
-            return (status.last.unwrap().result, status.failing_since.is_some());
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    let ran = async |count: u64| {
+        let looking = async {
+            loop {
+                let (_, status) = statuses.all().into_iter().next().unwrap();
+                if status.runs >= count {
+                    return (status.last.unwrap().result, status.failing_since.is_some());
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), looking).await.expect("the loop runs again")
     };
     let (result, is_failing) = ran(1).await;
     assert!(result.unwrap_err().contains("a mess") && is_failing);

@@ -74,7 +74,7 @@ impl<T> Input for Path<T> {
     }
 }
 
-/// Whoever asks has to say who they are.
+/// The caller must authenticate.
 impl Input for Actor {
     fn describe(description: &mut Description, _: &mut Schemas) {
         description.needs_key = true;

@@ -26,7 +26,7 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// An operation without parameters and errors of its own.
+    /// An operation without its own parameters and errors.
     pub const fn new(id: &'static str, summary: &'static str) -> Operation {
         Operation {
             id,

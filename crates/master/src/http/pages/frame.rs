@@ -105,7 +105,7 @@ impl FromRequestParts<Doors> for SessionUser {
     }
 }
 
-/// Where whoever is not signed in is sent, to come back afterwards.
+/// The sign-in page, with the page to return to.
 pub fn sign_in_address(next: Option<&str>) -> String {
     match next.and_then(local_path).filter(|next| *next != "/") {
         Some(next) => format!("/login?next={}", encoded(next)),
