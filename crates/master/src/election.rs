@@ -151,15 +151,20 @@ impl Candidate {
     }
 }
 
+/// The connection, or a new one if there is none.
+async fn connected(connection: Option<LeaderConnection>, url: &str) -> Result<LeaderConnection, StoreError> {
+    match connection {
+        Some(connection) => Ok(connection),
+        None => LeaderConnection::connect(url).await,
+    }
+}
+
 /// Sees who leads, on a new connection if there is none.
 async fn look(
     connection: Option<LeaderConnection>,
     url: &str,
 ) -> Result<(LeaderConnection, Option<LeaderRow>), StoreError> {
-    let mut connection = match connection {
-        Some(connection) => connection,
-        None => LeaderConnection::connect(url).await?,
-    };
+    let mut connection = connected(connection, url).await?;
     let row = connection.row().await?;
     Ok((connection, row))
 }
@@ -235,10 +240,7 @@ impl Leader {
     }
 
     async fn confirm(&mut self, term: i64) -> Result<(), StoreError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => LeaderConnection::connect(&self.url).await?,
-        };
+        let mut connection = connected(self.connection.take(), &self.url).await?;
         connection.confirm(term).await?;
         self.connection = Some(connection);
         Ok(())
@@ -248,10 +250,7 @@ impl Leader {
         self.leadership.lay_down();
         let term = self.leadership.term();
         let releasing = async {
-            let connection = match self.connection.take() {
-                Some(connection) => connection,
-                None => LeaderConnection::connect(&self.url).await?,
-            };
+            let connection = connected(self.connection.take(), &self.url).await?;
             connection.release(term).await
         };
         match timeout(RELEASE_TIMEOUT, releasing).await {

@@ -20,6 +20,11 @@ impl DriverKind {
     /// All of them.
     pub const ALL: &'static [DriverKind] = &[DriverKind::Host, DriverKind::Docker, DriverKind::Scripted];
 
+    /// The one with that word.
+    pub fn named(word: &str) -> Option<DriverKind> {
+        DriverKind::ALL.iter().copied().find(|driver| driver.as_str() == word)
+    }
+
     /// The word used on every door.
     pub fn as_str(self) -> &'static str {
         match self {

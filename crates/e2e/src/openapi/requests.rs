@@ -6,6 +6,8 @@ use rand::seq::{IndexedRandom, IteratorRandom};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
+use super::resolved;
+
 /// A request that somebody could send.
 #[derive(Debug, Clone)]
 pub struct MadeUp {
@@ -127,11 +129,7 @@ fn value_of(document: &Value, schema: &Value, random: &mut StdRng) -> Value {
     if random.random_bool(0.05) {
         return ODD.choose(random).map_or(Value::Null, |odd| json!(odd));
     }
-    if let Some(target) =
-        schema["$ref"].as_str().and_then(|target| document.pointer(target.strip_prefix('#')?))
-    {
-        return value_of(document, target, random);
-    }
+    let schema = resolved(document, schema);
     for keyword in ["enum", "examples"] {
         if let Some(value) = schema[keyword].as_array().and_then(|values| values.choose(random)) {
             return value.clone();

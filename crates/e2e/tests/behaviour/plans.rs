@@ -39,7 +39,7 @@ auto_explain.log_nested_statements = on
 
 /// Beginnings of statements that the life of the installation below does not meet: they are about accidents, look at tables
 /// that do not grow, or name their rows by key.
-const NOT_MET: [&str; 29] = [
+const NOT_MET: [&str; 28] = [
     "SELECT a.task_id, a.attempt, a.output_bytes IS NOT NULL",
     "UPDATE leadership SET released",
     "SELECT job_id, position FROM tasks WHERE class_id",
@@ -54,7 +54,6 @@ const NOT_MET: [&str; 29] = [
     "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) SELECT w.project_id",
     "INSERT INTO dead_letters",
     "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) SELECT project_id",
-    "SELECT count(*) FROM dead_letters",
     "SELECT EXISTS (SELECT FROM dead_letters",
     "DELETE FROM dead_letters WHERE id = $1",
     "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message) SELECT j.project_id",
@@ -319,6 +318,9 @@ async fn no_statement_costs_more_because_there_is_history_with_statistics_or_wit
 
     let Checked { bad, seen } = checked;
     let unseen: Vec<String> = statements().into_iter().filter(|text| !seen.contains(text.as_str())).collect();
+    let all = statements();
+    let stale = NOT_MET.iter().filter(|beginning| !all.iter().any(|text| text.starts_with(**beginning)));
+    assert_eq!(stale.collect::<Vec<_>>(), Vec::<&&str>::new(), "the store has no such statements");
     let is_excused = |text: &String| {
         NOT_MET.iter().any(|beginning| text.starts_with(beginning)) || text.contains("pg_locks")
     };

@@ -199,11 +199,7 @@ impl DefinitionRow {
     fn into_stand_in(self) -> TaskSpec {
         let index = |index: Option<i32>| index.and_then(|index| u32::try_from(index).ok()).unwrap_or(0);
         let (first, last) = (index(self.first), index(self.last));
-        let driver = match self.driver.as_str() {
-            "docker" => DriverKind::Docker,
-            "scripted" => DriverKind::Scripted,
-            _ => DriverKind::Host,
-        };
+        let driver = DriverKind::named(&self.driver).unwrap_or(DriverKind::Host);
         let indices = if self.single { Indices::Count(1) } else { Indices::Array { first, last } };
         TaskSpec::stand_in(self.name, driver, indices)
     }

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
-use gaffer_domain::spec::JobSpec;
+use gaffer_domain::spec::{DriverKind, JobSpec};
 use gaffer_protocol::rest::{Explanation, Job};
 
 use super::super::description::{
@@ -33,8 +33,6 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 /// A page of jobs ends at this many bytes of specifications.
 const MAX_SPECS_BYTES: usize = 4 << 20;
 const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
-/// The drivers that a list can be narrowed to.
-const DRIVERS: [&str; 3] = ["host", "docker", "scripted"];
 
 /// A name of the client's own for a request.
 const IDEMPOTENCY_KEY: Parameter = Parameter::new(
@@ -176,7 +174,11 @@ pub const LIST: Operation = Operation {
         )
         .repeatable(),
         Parameter::new("name", Values::Text, "Only jobs whose name contains this, in any case."),
-        Parameter::new("driver", Values::Word(|| DRIVERS.to_vec()), "Only jobs with a task for this driver."),
+        Parameter::new(
+            "driver",
+            Values::Word(|| DriverKind::ALL.iter().map(|driver| driver.as_str()).collect()),
+            "Only jobs with a task for this driver.",
+        ),
         Parameter::new("spec", Values::Flag, "`1`: with the specification of each job."),
     ],
     ..Operation::new("list_jobs", "List jobs")
@@ -216,7 +218,7 @@ pub fn filter(params: &Params) -> Result<JobFilter, Error> {
         before: params.cursor()?.map(JobId),
         ..JobFilter::default()
     };
-    if filter.driver.as_deref().is_some_and(|driver| !DRIVERS.contains(&driver)) {
+    if filter.driver.as_deref().is_some_and(|driver| DriverKind::named(driver).is_none()) {
         return Err(wrong("driver", "expected host or docker"));
     }
     for state in params.list("state") {

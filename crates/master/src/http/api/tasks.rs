@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use gaffer_domain::JobId;
 use gaffer_domain::spec::{StopSignal, UnknownSignal};
@@ -12,7 +13,7 @@ use gaffer_protocol::wire::MAX_INPUT_BYTES;
 use uuid::Uuid;
 
 use super::super::bodies;
-use super::super::description::{JsonBody, LIMIT, Listed, Operation, Parameter, PassedOn, RawBody, Values};
+use super::super::description::{JsonBody, LIMIT, Listed, Operation, Parameter, PassedOn, Values};
 use super::super::error::Error;
 use super::super::params::{Params, id, task_cursor, wrong};
 use crate::input::Written;
@@ -144,7 +145,7 @@ pub async fn stdin(
     actor: Actor,
     Path((job, task)): Path<(String, String)>,
     params: Params,
-    RawBody(bytes): RawBody,
+    bytes: Bytes,
 ) -> Result<Json<StdinPosition>, Error> {
     let addressed = Addressed { job: id(&job, "job")?, task: &task };
     tasks::job_must_exist(&context, &actor, addressed.job).await?;

@@ -119,10 +119,6 @@ pub struct OptionalJsonBody<T>(JsonBody<T>);
 #[derive(Debug)]
 pub struct SpecBody(Unread);
 
-/// Bytes as they are.
-#[derive(Debug)]
-pub struct RawBody(pub Bytes);
-
 impl<T: DeserializeOwned> JsonBody<T> {
     /// Reads it.
     pub fn read(&self) -> Result<T, Error> {
@@ -177,7 +173,7 @@ impl Input for SpecBody {
     }
 }
 
-impl Input for RawBody {
+impl Input for Bytes {
     fn describe(description: &mut Description, _: &mut Schemas) {
         let content = Content { media_type: "application/octet-stream", schema: json!({}) };
         Unread::describe(description, false, vec![content]);
@@ -205,13 +201,5 @@ impl<S: Send + Sync> FromRequest<S> for SpecBody {
 
     async fn from_request(request: Request, state: &S) -> Result<SpecBody, BytesRejection> {
         Ok(SpecBody(Unread::from_request(request, state).await?))
-    }
-}
-
-impl<S: Send + Sync> FromRequest<S> for RawBody {
-    type Rejection = BytesRejection;
-
-    async fn from_request(request: Request, state: &S) -> Result<RawBody, BytesRejection> {
-        Ok(RawBody(Bytes::from_request(request, state).await?))
     }
 }
