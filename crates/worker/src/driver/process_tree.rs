@@ -325,8 +325,20 @@ mod tests {
     use super::*;
     use crate::tests::master::until;
 
+    /// Adopted children belong to a process, and workers of other tests look after those of this one: so this test has a
+    /// process of its own.
     #[tokio::test]
     async fn the_dead_that_nobody_waits_for_are_waited_for_after_a_while() {
+        const ALONE: &str = "GAFFER_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let name =
+                "driver::process_tree::tests::the_dead_that_nobody_waits_for_are_waited_for_after_a_while";
+            let mut alone = Command::new(std::env::current_exe().unwrap());
+            let output = alone.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+            let told = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success() && told.contains("1 passed"), "{told}");
+            return;
+        }
         adopt_orphans().unwrap();
         // The shell exits at once; its child is adopted by this process and exits.
         let output = Command::new("sh").args(["-c", "sleep 0.01 >/dev/null & echo $!"]).output().unwrap();
