@@ -3,11 +3,10 @@
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 /// The tables that a job of one task leaves rows in, with the column that says which rows are its own.
-const TABLES: [(&str, &str); 6] = [
+const TABLES: [(&str, &str); 5] = [
     ("jobs", "id"),
     ("task_definitions", "job_id"),
-    ("tasks", "job_id"),
-    ("attempts", "task_id"),
+    ("finished_tasks", "job_id"),
     ("events", "job_id"),
     ("output_chunks", "task_id"),
 ];
@@ -50,8 +49,8 @@ pub async fn copy_job(database_url: &str, job: i64, copies: i64) {
         );
         sqlx::query(AssertSqlSafe(sql)).execute(&mut database).await.unwrap();
     }
-    for table in ["jobs", "tasks"] {
-        let sql = format!("SELECT setval('{table}_id_seq', (SELECT max(id) FROM {table}))");
+    for (table, sequence) in [("jobs", "jobs_id_seq"), ("finished_tasks", "live_tasks_id_seq")] {
+        let sql = format!("SELECT setval('{sequence}', (SELECT max(id) FROM {table}))");
         sqlx::query(AssertSqlSafe(sql)).execute(&mut database).await.unwrap();
     }
     database.close().await.unwrap();

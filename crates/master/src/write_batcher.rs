@@ -47,6 +47,9 @@ const RETRY_LONGEST: Duration = Duration::from_secs(1);
 /// How long a stop is retried while another transaction holds the job.
 const STOP_TRIED_FOR: Duration = Duration::from_secs(5);
 
+/// How long a start waits for what follows it.
+const START_WAITS: Duration = Duration::from_millis(5);
+
 /// Number of workers compared with one query.
 const MAX_COMPARISONS: usize = 200;
 /// What an item costs beside its texts.
@@ -303,7 +306,7 @@ impl WriteBatcher {
                     () = sleep_until_or_forever(self.deferred.due()) => continue,
                 },
             };
-            let (pending, comparisons) = self.gather(item);
+            let Gathered { pending, comparisons, .. } = self.gather(item).await;
             self.commit(pending.changes).await;
             if comparisons.is_empty() {
                 continue;
@@ -319,38 +322,75 @@ impl WriteBatcher {
         }
     }
 
-    /// Takes pending changes, up to the limits of a batch. A comparison must see everything that its worker reported
-    /// before, and nothing that it reported after.
-    fn gather(&mut self, item: Item) -> (Pending, Vec<Comparison>) {
-        let mut pending = Pending::default();
-        let mut comparisons = Vec::new();
-        let mut compared = HashSet::new();
-        let mut has_hello = false;
+    /// Takes what has come for the next batch, beginning with `item`. Starts alone wait for a moment: the output and the
+    /// end of a short attempt follow at once, and all of it is one write then.
+    async fn gather(&mut self, item: Item) -> Gathered {
+        let mut gathered = Gathered::default();
+        self.take_waiting(&mut gathered, item);
+        let until = Instant::now() + START_WAITS;
+        while self.next.is_none() && gathered.is_only_starts() {
+            match tokio::time::timeout_at(until, self.items.recv()).await {
+                Ok(Some(item)) => self.take_waiting(&mut gathered, item),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        gathered
+    }
+
+    /// Takes an item and all that wait, up to the limits of a batch. A comparison must see everything that its worker
+    /// reported before, and nothing that it reported after.
+    fn take_waiting(&mut self, gathered: &mut Gathered, item: Item) {
         let mut next = Some(item);
         while let Some(item) = next {
-            let comes_after = match &item {
-                Item::Compare(comparison) => compared.contains(&comparison.worker),
-                Item::Change(change) => match change.worker() {
-                    Some(worker) => compared.contains(&worker),
-                    // A placement right after the worker's hello would look lost.
-                    None => has_hello,
-                },
-            };
-            if comes_after || pending.is_full(self.most_changes) || comparisons.len() == MAX_COMPARISONS {
+            if gathered.comes_before(&item) || gathered.is_full(self.most_changes) {
                 self.next = Some(item);
-                break;
+                return;
             }
-            match item {
-                Item::Compare(comparison) => {
-                    compared.insert(comparison.worker);
-                    has_hello |= matches!(comparison.of, Of::Hello { .. });
-                    comparisons.push(comparison);
-                }
-                Item::Change(change) => pending.add(change),
-            }
+            gathered.add(item);
             next = self.items.try_recv().ok();
         }
-        (pending, comparisons)
+    }
+}
+
+/// What is to be committed and compared together.
+#[derive(Debug, Default)]
+struct Gathered {
+    pending: Pending,
+    comparisons: Vec<Comparison>,
+    compared: HashSet<WorkerId>,
+    has_hello: bool,
+}
+
+impl Gathered {
+    /// Whether an item must wait until this is through.
+    fn comes_before(&self, item: &Item) -> bool {
+        match item {
+            Item::Compare(comparison) => self.compared.contains(&comparison.worker),
+            Item::Change(change) => match change.worker() {
+                Some(worker) => self.compared.contains(&worker),
+                // A placement right after the worker's hello would look lost.
+                None => self.has_hello,
+            },
+        }
+    }
+
+    fn is_full(&self, most_changes: usize) -> bool {
+        self.pending.is_full(most_changes) || self.comparisons.len() == MAX_COMPARISONS
+    }
+
+    fn is_only_starts(&self) -> bool {
+        self.comparisons.is_empty() && self.pending.changes.iter().all(Change::is_start)
+    }
+
+    fn add(&mut self, item: Item) {
+        match item {
+            Item::Compare(comparison) => {
+                self.compared.insert(comparison.worker);
+                self.has_hello |= matches!(comparison.of, Of::Hello { .. });
+                self.comparisons.push(comparison);
+            }
+            Item::Change(change) => self.pending.add(change),
+        }
     }
 }
 

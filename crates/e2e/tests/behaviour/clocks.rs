@@ -88,8 +88,8 @@ async fn times_that_a_worker_tells_are_corrected_by_what_its_clock_is_off() {
         sqlx::PgConnection::connect(&stage.database_url).await.unwrap()
     };
     sqlx::raw_sql(
-        "UPDATE attempts SET scheduled_at = scheduled_at - interval '1 hour'; \
-         UPDATE tasks SET since = since - interval '1 hour'; UPDATE jobs SET created_at = created_at - interval '1 hour'",
+        "UPDATE live_tasks SET scheduled_at = scheduled_at - interval '1 hour', since = since - interval '1 hour'; \
+         UPDATE jobs SET created_at = created_at - interval '1 hour'",
     )
     .execute(&mut database)
     .await

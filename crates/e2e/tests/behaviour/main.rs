@@ -38,6 +38,7 @@ mod tenants;
 mod texts;
 mod torture;
 mod transitions;
+mod upgrade;
 mod viewers;
 mod wire;
 mod words;

@@ -22,8 +22,18 @@ const HISTORY: i64 = 40_000;
 const MAX_ROWS: f64 = 2_000.0;
 /// The same for a page or a list: a search looks at the latest 15,000 jobs.
 const MAX_ROWS_READ: f64 = 15_100.0;
+/// So many pieces of output are joined at the end of an attempt.
+const MANY_CHUNKS: i64 = 10;
 /// The tables that grow with history.
-const GROWING: [&str; 6] = ["jobs", "task_definitions", "tasks", "attempts", "events", "output_chunks"];
+const GROWING: [&str; 7] = [
+    "jobs",
+    "task_definitions",
+    "live_tasks",
+    "finished_tasks",
+    "earlier_attempts",
+    "events",
+    "output_chunks",
+];
 
 /// Of the server: it tells how it carries out each statement, and gathers statistics only when asked to.
 const SETTINGS: &str = "
@@ -39,15 +49,16 @@ auto_explain.log_nested_statements = on
 
 /// Beginnings of statements that the life of the installation below does not meet: they are about accidents, look at tables
 /// that do not grow, or name their rows by key.
-const NOT_MET: [&str; 28] = [
+const NOT_MET: [&str; 29] = [
+    "SELECT id, job_id, position, index, class_id, state::text AS state, finished_at AS since",
     "SELECT a.task_id, a.attempt, a.output_bytes IS NOT NULL",
     "UPDATE leadership SET released",
-    "SELECT job_id, position FROM tasks WHERE class_id",
+    "SELECT job_id, position FROM live_tasks WHERE class_id",
     "UPDATE workers SET boot_id",
     "SELECT drivers FROM workers",
     "UPDATE workers SET drivers",
     "INSERT INTO events (project_id, at, kind, worker_id, actor, message) SELECT project_id, now(), 'worker.drivers'",
-    "SELECT EXISTS (SELECT 1 FROM tasks WHERE worker_id = $1",
+    "SELECT EXISTS (SELECT 1 FROM live_tasks WHERE worker_id = $1",
     "INSERT INTO events (project_id, at, kind, worker_id, actor, message) SELECT project_id, now(), 'worker.duplicate'",
     "AND NOT EXISTS (SELECT 1 FROM workers other",
     "SELECT id FROM jobs WHERE id = ANY($1)",
@@ -57,7 +68,7 @@ const NOT_MET: [&str; 28] = [
     "SELECT EXISTS (SELECT FROM dead_letters",
     "DELETE FROM dead_letters WHERE id = $1",
     "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message) SELECT j.project_id",
-    "SELECT id, attempt, job_id, position, index FROM tasks WHERE id = ANY($1)",
+    "SELECT id, attempt, job_id, position, index FROM live_tasks WHERE id = ANY($1)",
     "SELECT NOT EXISTS (SELECT 1 FROM web_sessions)",
     "WITH used AS (UPDATE login_links",
     "SELECT u.id, u.name, m.project_id, s.last_used_at",
@@ -65,8 +76,8 @@ const NOT_MET: [&str; 28] = [
     "DELETE FROM web_sessions",
     "SELECT name, kind FROM jobs WHERE id = $1",
     "SELECT d.name, d.driver, d.single, (SELECT min(index)",
-    "SELECT id FROM tasks WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED",
-    "SELECT a.task_id, a.attempt, a.worker_id, a.ending FROM UNNEST",
+    "SELECT id FROM live_tasks WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED",
+    "SELECT a.task_id, a.attempt, a.worker_id, a.exit_code",
     "DELETE FROM output_chunks WHERE task_id = $1 AND (attempt, start_offset) IN",
 ];
 
@@ -123,7 +134,7 @@ fn too_much(plan: &Value, most: f64, found: &mut Vec<String>) {
 }
 
 /// What people do with an installation, and what happens to them.
-async fn everyday_life(dev: &Dev, round: u32) {
+async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     let client = &dev.client;
     let done =
         client.submit(json!({"script": "echo one; echo two", "count": 3, "labels": {"for": "plans"}})).await;
@@ -148,11 +159,11 @@ async fn everyday_life(dev: &Dev, round: u32) {
     client.delete(&format!("/jobs/{chain}")).await;
     let key = client.post("/keys", &json!({"kind": "user", "name": format!("round {round}")})).await;
     assert!(client.delete(&format!("/keys/{}", key.body["id"])).await.status.is_success());
-    workers_come_and_go(dev, round).await;
+    workers_come_and_go(dev, round, database_url).await;
 }
 
 /// A service moves when its worker is drained; another worker is killed, and the sweeper takes from it what it had.
-async fn workers_come_and_go(dev: &Dev, round: u32) {
+async fn workers_come_and_go(dev: &Dev, round: u32, database_url: &str) {
     let client = &dev.client;
     let dirs = [data_dir(), data_dir()];
     let (leaving, dying_name) = (format!("leaving-{round}"), format!("dying-{round}"));
@@ -173,12 +184,24 @@ async fn workers_come_and_go(dev: &Dev, round: u32) {
     .await;
     // Its new worker loses the connection and comes back with it.
     client.in_state(batch, "running").await;
+    let mut database = PgConnection::connect(database_url).await.unwrap();
+    let mut chunks = async || {
+        let count = "SELECT count(*) FROM output_chunks o JOIN tasks t ON t.id = o.task_id AND t.attempt = o.attempt \
+                     WHERE t.job_id = $1";
+        sqlx::query_scalar::<_, i64>(count).bind(batch).fetch_one(&mut database).await.unwrap()
+    };
     let agent = dying.agent().unwrap();
     kill(agent, Signal::SIGKILL).unwrap();
     eventually("another agent speaks for the worker", async || dying.agent().filter(|new| *new != agent))
         .await;
+    let before = chunks().await;
+    eventually("its output is in many pieces", async || {
+        (chunks().await > before + MANY_CHUNKS).then_some(())
+    })
+    .await;
     client.post(&format!("/jobs/{batch}/stop"), &json!({})).await;
     client.finished(batch).await;
+    eventually("these are joined", async || (chunks().await < before + MANY_CHUNKS).then_some(())).await;
     client.post(&format!("/workers/{leaving}/resume"), &json!({})).await;
 
     let lost = json!({"script": "sleep 1000", "constraints": [format!("name == {dying_name}")], "lost_after": "10s",
@@ -306,13 +329,13 @@ async fn no_statement_costs_more_because_there_is_history_with_statistics_or_wit
     copy_job(&database_url(&cluster), first, HISTORY).await;
     let mut checked = Checked::default();
     let before = plans(&log).len();
-    everyday_life(&dev, 1).await;
+    everyday_life(&dev, 1, &database_url(&cluster)).await;
     checked.check("without statistics", &plans(&log)[before..]);
     let mut database = PgConnection::connect(&database_url(&cluster)).await.unwrap();
     sqlx::query("ANALYZE").execute(&mut database).await.unwrap();
     dev.interrupt().await;
     let dev = Dev::start(dir.path()).await;
-    everyday_life(&dev, 2).await;
+    everyday_life(&dev, 2, &database_url(&cluster)).await;
     // A server that is started anew begins another log.
     checked.check("with statistics", &plans(&log));
 

@@ -144,7 +144,12 @@ async fn a_privilege_on_output_that_is_revoked_for_a_while_loses_nothing() {
 
 #[tokio::test]
 async fn a_privilege_on_tasks_that_is_revoked_for_a_while_loses_nothing() {
-    is_waited_out("REVOKE UPDATE ON tasks FROM {role}", "GRANT UPDATE ON tasks TO {role}", false).await;
+    is_waited_out(
+        "REVOKE UPDATE, DELETE ON live_tasks FROM {role}",
+        "GRANT UPDATE, DELETE ON live_tasks TO {role}",
+        false,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -239,7 +244,8 @@ async fn an_end_that_the_database_refuses_is_kept_and_the_task_ends_all_the_same
     let mut worker = ordinary.worker().await;
     let (job, attempt) = ordinary.running(&mut worker).await;
     let (other, fine) = ordinary.running(&mut worker).await;
-    let sql = "ALTER TABLE attempts ADD CONSTRAINT no_seven CHECK (exit_code IS DISTINCT FROM 7) NOT VALID";
+    let sql =
+        "ALTER TABLE finished_tasks ADD CONSTRAINT no_seven CHECK (exit_code IS DISTINCT FROM 7) NOT VALID";
     run(&mut ordinary.owner, sql).await;
     worker.ended(attempt, AttemptEnd::Exited { code: 7 }, 0).await;
     worker.ended(fine, AttemptEnd::Exited { code: 0 }, 0).await;
@@ -296,7 +302,7 @@ async fn tasks_that_somebody_holds_in_the_database_delay_no_other_job() {
         started.push(ToMaster::Started { attempt, at: chrono::Utc::now(), container: None });
     }
     let mut lock = ordinary.owner.begin().await.unwrap();
-    let sql = "SELECT 1 FROM tasks WHERE job_id = $1 FOR UPDATE";
+    let sql = "SELECT 1 FROM live_tasks WHERE job_id = $1 FOR UPDATE";
     sqlx::query(sql).bind(job).execute(&mut *lock).await.unwrap();
     worker.say(&started).await;
 
@@ -330,7 +336,7 @@ async fn a_batch_that_takes_too_long_is_halved_until_it_does_not() {
                    IF (SELECT count(*) FROM changed) > 10 THEN \
                        RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = '57014'; \
                    END IF; RETURN NULL; END $$; \
-               CREATE TRIGGER slow AFTER UPDATE ON tasks REFERENCING NEW TABLE AS changed \
+               CREATE TRIGGER slow AFTER UPDATE ON live_tasks REFERENCING NEW TABLE AS changed \
                    FOR EACH STATEMENT EXECUTE FUNCTION slow()";
     run(&mut ordinary.owner, sql).await;
     worker.say(&started).await;

@@ -137,7 +137,7 @@ async fn for_a_large_task_that_has_waited_for_long_a_worker_is_kept_free_and_all
     let large = stage.client.submit(json!({"script": "true", "priority": 60, "resources": {"cpu": 2}})).await;
     // Time passes.
     let mut database = sqlx::PgConnection::connect(&stage.database_url).await.unwrap();
-    let older = "UPDATE tasks SET not_before = not_before - interval '10 minutes' WHERE state = 'pending' AND job_id = $1";
+    let older = "UPDATE live_tasks SET not_before = not_before - interval '10 minutes' WHERE state = 'pending' AND job_id = $1";
     sqlx::query(older).bind(large).execute(&mut database).await.unwrap();
     completes(&mut worker, &running[0]).await;
     let told = eventually("the worker is kept", async || {

@@ -155,7 +155,7 @@ async fn a_job_stored_by_a_later_version_or_without_its_definitions_can_be_stopp
     change(
         &database,
         "UPDATE jobs SET spec_version = 7 WHERE id = 1; DELETE FROM task_definitions WHERE name = 'b'; \
-         DELETE FROM tasks WHERE position = 1 AND job_id = 2",
+         DELETE FROM live_tasks WHERE position = 1 AND job_id = 2",
     )
     .await;
     let stage = Stage::on(database).await;
@@ -190,8 +190,8 @@ async fn what_another_version_stored_of_workers_classes_and_attempts_takes_nothi
                countables = '{"gpu": {"model": "x"}, "fpga": 2}' WHERE name = 'drivers';
            ALTER TABLE workers DROP CONSTRAINT workers_intake_check;
            UPDATE workers SET intake = 'nights_only' WHERE name = 'intake';
-           UPDATE attempts SET placement = '{"score": "high"}', killed = '7', container = '[]', reason_code = 'too_loud';
-           UPDATE tasks SET reason_code = 'too_loud'; UPDATE jobs SET reason_code = 'too_loud'"#,
+           UPDATE finished_tasks SET placement = '{"score": "high"}', killed = '7', container = '[]',
+               reason_code = 'too_loud', attempt_reason_code = 'too_loud'; UPDATE jobs SET reason_code = 'too_loud'"#,
     )
     .await;
     let detail = stage.client.get(&format!("/jobs/{over}/tasks/main")).await;

@@ -338,3 +338,37 @@ async fn a_deleted_job_leaves_nothing_behind() {
     // A report about it finds nothing and breaks nothing.
     assert_eq!(bench.apply(vec![(task, bench.exited(1, 0))]).await.results, [Err(Rejected::Stale)]);
 }
+
+#[tokio::test]
+async fn each_attempt_keeps_what_it_was_told_of_whatever_comes_together_in_one_batch() {
+    let bench = bench().await;
+    let spec = json!({"command": ["false"], "restart": {"policy": "on-failure", "delay": "0s"}});
+    let job = bench.submit(spec).await;
+    let task = bench.ids(job).await[0];
+    let started = |attempt| TaskEvent::Started(Report { worker: bench.worker, attempt }, chrono::Utc::now());
+    let all_ok = async |events: Vec<TaskEvent>| {
+        let events: Vec<(TaskId, TaskEvent)> = events.into_iter().map(|event| (task, event)).collect();
+        let count = events.len();
+        assert_eq!(bench.apply(events).await.results, vec![Ok(()); count]);
+    };
+    // The first begins in one batch and ends in another, together with all of the second and the beginning of the third.
+    all_ok(vec![bench.placed(), started(1)]).await;
+    all_ok(vec![bench.exited(1, 11), bench.placed(), bench.exited(2, 12), bench.placed()]).await;
+    all_ok(vec![started(3)]).await;
+    let told = async || {
+        let attempts = bench.store.attempt_list(task).await.unwrap();
+        let told = attempts.iter().map(|attempt| {
+            (attempt.attempt, attempt.exit_code, attempt.started_at.is_some(), attempt.finished_at.is_some())
+        });
+        told.collect::<Vec<_>>()
+    };
+    let earlier = [(2, Some(12), true, true), (1, Some(11), true, true)];
+    assert_eq!(told().await, [&[(3, None, true, false)][..], &earlier].concat());
+    assert!(bench.store.attempt_list(task).await.unwrap().iter().all(|attempt| attempt.placement.is_some()));
+    all_ok(vec![bench.exited(3, 0)]).await;
+    assert_eq!(told().await, [&[(3, Some(0), true, true)][..], &earlier].concat());
+    assert_eq!(bench.states(job).await, ["completed"]);
+    // What comes too late changes nothing, and is answered as the rules say.
+    let late = bench.apply(vec![(task, bench.exited(3, 0)), (task, bench.placed())]).await;
+    assert_eq!(late.results, [Err(Rejected::Stale), Err(Rejected::NotNow(StateName::Completed))]);
+}

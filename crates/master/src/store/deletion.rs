@@ -114,9 +114,11 @@ impl Store {
                     .await?;
             if !any_left {
                 for sql in [
-                    "DELETE FROM attempts WHERE task_id = ANY($1)",
+                    "DELETE FROM earlier_attempts WHERE task_id = ANY($1)",
                     "DELETE FROM dead_letters WHERE task_id = ANY($1)",
-                    "DELETE FROM tasks WHERE id = ANY($1)",
+                    "DELETE FROM finished_tasks WHERE id = ANY($1)",
+                    // Of a job whose specification another version had damaged.
+                    "DELETE FROM live_tasks WHERE id = ANY($1)",
                 ] {
                     rows += sqlx::query(sql).bind(&tasks).execute(&mut *tx).await?.rows_affected();
                 }

@@ -26,6 +26,9 @@ impl FromRow<'_, PgRow> for Event {
     }
 }
 
+/// How many events one row can hold, and how far apart the numbers of rows are at least.
+pub(super) const EVENTS_PER_ROW: usize = 1_024;
+
 /// The oldest events above some number.
 #[derive(Debug, Clone)]
 pub struct EventsAfter {
@@ -51,8 +54,9 @@ impl Store {
         let job: Option<i64> = sqlx::query_scalar(
             "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) \
              SELECT w.project_id, now(), 'task.noted', t.job_id, t.id, t.attempt, w.id, 'worker ' || w.name, $4 \
-             FROM tasks t JOIN workers w ON w.id = t.worker_id \
+             FROM live_tasks t JOIN workers w ON w.id = t.worker_id \
              WHERE t.id = $1 AND t.attempt = $2 AND t.worker_id = $3 \
+                 AND t.state IN ('scheduled', 'running', 'stopping') \
              RETURNING job_id",
         )
         .bind(attempt.task.0)
@@ -112,13 +116,24 @@ impl ReadStore {
             Some(_) => "e.job_id = $2",
             None => "$2::bigint IS NULL",
         };
+        // The rows first, then what is in them, then what belongs to that: so no more is looked up than is wanted.
         let sql = format!(
-            "SELECT e.id, e.at, e.kind, e.job_id, d.name AS task_name, t.index AS task_index, \
-                 d.single AS task_single, e.attempt, w.name AS worker_name, e.actor, e.message \
-             FROM events e LEFT JOIN tasks t ON t.id = e.task_id \
+            "SELECT f.id, f.at, f.kind, f.job_id, d.name AS task_name, t.index AS task_index, \
+                 d.single AS task_single, f.attempt, w.name AS worker_name, f.actor, f.message \
+             FROM (SELECT e.id + i.place AS id, e.at, e.job_id, i.kind, i.task_id, i.attempt, i.worker_id, i.actor, i.message \
+                 FROM (SELECT * FROM events e WHERE e.project_id = $1 AND {of_job} AND e.id > $3 - {EVENTS_PER_ROW} \
+                     AND e.id < $4 ORDER BY e.id {order} LIMIT $5 + 1) e \
+                 CROSS JOIN LATERAL ( \
+                     SELECT 0 AS place, e.kind, e.task_id, e.attempt, e.worker_id, e.actor, e.message \
+                     UNION ALL \
+                     SELECT place, kind, task_id, attempt, worker_id, actor, message \
+                     FROM ROWS FROM (jsonb_to_recordset(e.more) AS (kind text, task_id bigint, attempt int, \
+                         worker_id bigint, actor text, message text)) WITH ORDINALITY \
+                         AS m(kind, task_id, attempt, worker_id, actor, message, place)) i \
+                 WHERE e.id + i.place > $3 AND e.id + i.place < $4 ORDER BY e.id {order}, i.place {order} LIMIT $5) f \
+             LEFT JOIN tasks t ON t.id = f.task_id \
              LEFT JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
-             LEFT JOIN workers w ON w.id = e.worker_id \
-             WHERE e.project_id = $1 AND {of_job} AND e.id > $3 AND e.id < $4 ORDER BY e.id {order} LIMIT $5"
+             LEFT JOIN workers w ON w.id = f.worker_id ORDER BY f.id {order}"
         );
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.0)

@@ -66,7 +66,7 @@ impl ReadStore {
             Err(error) => error,
         };
         let task: Option<(i64, i16)> = sqlx::query_as(
-            "SELECT job_id, position FROM tasks WHERE class_id = $1 \
+            "SELECT job_id, position FROM live_tasks WHERE class_id = $1 \
                  AND state IN ('pending', 'scheduled', 'running', 'stopping') LIMIT 1",
         )
         .bind(class)

@@ -134,7 +134,7 @@ impl WriteStore {
                 .execute(&mut *tx)
                 .await?;
             sqlx::query(
-                "INSERT INTO tasks (job_id, position, index, class_id, state, since, not_before) \
+                "INSERT INTO live_tasks (job_id, position, index, class_id, state, since, not_before) \
                  SELECT $1, $2, index, $3, $4::task_state, $5, CASE WHEN $4 = 'pending' THEN $5 END \
                  FROM generate_series($6, $7) AS index",
             )

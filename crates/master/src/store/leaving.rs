@@ -49,8 +49,10 @@ impl FromRow<'_, PgRow> for Resident {
     }
 }
 
-const RESIDENT: &str = "SELECT t.id, t.attempt, t.job_id, t.position, j.project_id, t.worker_id, \
-     coalesce(t.started_at, t.since) AS since";
+/// The row of a task that waits for its next attempt is still about the one before.
+const RESIDENT: &str = "SELECT t.id, t.attempt, t.job_id, t.position, j.project_id, \
+     CASE WHEN t.state <> 'pending' THEN t.worker_id END AS worker_id, \
+     CASE WHEN t.state IN ('running', 'stopping') THEN coalesce(t.started_at, t.since) ELSE t.since END AS since";
 
 impl WriteStore {
     /// Sets what a worker takes, and how long it may take to drain; false if the project has no such worker.
@@ -102,8 +104,8 @@ impl Store {
         let mut tx = self.begin().await?;
         let done = sqlx::query(
             "WITH empty AS (UPDATE workers SET drained_at = now() WHERE intake = 'draining' AND drained_at IS NULL \
-                 AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.worker_id = workers.id \
-                     AND tasks.state IN ('scheduled', 'running', 'stopping')) \
+                 AND NOT EXISTS (SELECT 1 FROM live_tasks t WHERE t.worker_id = workers.id \
+                     AND t.state IN ('scheduled', 'running', 'stopping')) \
                  RETURNING project_id, id) \
              INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
              SELECT project_id, now(), 'worker.drained', id, 'gaffer', 'it has nothing left' FROM empty",
@@ -139,7 +141,7 @@ impl WriteStore {
             return Ok(Removal::Connected);
         }
         let live: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM tasks WHERE worker_id = $1 AND state IN ('scheduled', 'running', 'stopping')",
+            "SELECT count(*) FROM live_tasks WHERE worker_id = $1 AND state IN ('scheduled', 'running', 'stopping')",
         )
         .bind(worker.0)
         .fetch_one(&mut *tx)
@@ -168,7 +170,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn tasks_on_draining(&self, limit: u32) -> Result<Vec<Resident>, StoreError> {
-        let from = "FROM workers w JOIN tasks t ON t.worker_id = w.id AND t.state IN ('scheduled', 'running') \
+        let from = "FROM workers w JOIN live_tasks t ON t.worker_id = w.id AND t.state IN ('scheduled', 'running') \
              JOIN jobs j ON j.id = t.job_id WHERE w.intake = 'draining' ORDER BY w.id, t.id LIMIT $1";
         self.residents(from, i64::from(limit)).await
     }
@@ -178,8 +180,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn tasks_on_their_way(&self, limit: u32) -> Result<Vec<Resident>, StoreError> {
-        let from = "FROM (SELECT * FROM tasks WHERE moving UNION ALL \
-             SELECT * FROM tasks WHERE state = 'pending' AND reason_code = 'stopped') t \
+        let from = "FROM (SELECT * FROM live_tasks WHERE moving UNION ALL \
+             SELECT * FROM live_tasks WHERE state = 'pending' AND reason_code = 'stopped') t \
              JOIN jobs j ON j.id = t.job_id ORDER BY t.id LIMIT $1";
         self.residents(from, i64::from(limit)).await
     }
@@ -189,7 +191,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn tasks_of_services(&self, limit: u32) -> Result<Vec<Resident>, StoreError> {
-        let from = "FROM jobs j JOIN tasks t ON t.job_id = j.id AND t.state = 'running' \
+        let from = "FROM jobs j JOIN live_tasks t ON t.job_id = j.id AND t.state = 'running' \
              WHERE j.kind = 'service' AND j.finished_at IS NULL ORDER BY t.id LIMIT $1";
         self.residents(from, i64::from(limit)).await
     }

@@ -43,7 +43,7 @@ impl ReadStore {
                  WHERE j.project_id = $1 AND j.finished_at IS NULL GROUP BY d.class_id) \
              SELECT waiting.class_id, head.first, waiting.count, j.id, j.name \
              FROM waiting JOIN jobs j ON j.id = waiting.job, \
-             LATERAL (SELECT min(not_before) AS first FROM tasks WHERE state = 'pending' AND class_id = waiting.class_id) head \
+             LATERAL (SELECT min(not_before) AS first FROM live_tasks WHERE state = 'pending' AND class_id = waiting.class_id) head \
              WHERE head.first IS NOT NULL",
         )
         .bind(project.0)
@@ -72,12 +72,11 @@ impl ReadStore {
         let rows: Vec<(Time, i64, i64, i16, String, i64, String)> = sqlx::query_as(
             "WITH done AS ( \
                  SELECT j.created_at, t.class_id, \
-                     coalesce(round(a.ran_micros / 100000.0), \
-                         greatest(round(extract(epoch FROM a.finished_at - a.started_at) * 10), 0))::bigint * 100 AS millis \
-                 FROM jobs j JOIN tasks t ON t.job_id = j.id \
-                 JOIN attempts a ON a.task_id = t.id AND a.attempt = t.attempt \
+                     coalesce(round(t.ran_micros / 100000.0), \
+                         greatest(round(extract(epoch FROM t.attempt_finished_at - t.started_at) * 10), 0))::bigint * 100 AS millis \
+                 FROM jobs j JOIN finished_tasks t ON t.job_id = j.id \
                  WHERE j.project_id = $1 AND j.created_at >= $2 AND t.state = 'completed' \
-                     AND a.started_at IS NOT NULL ORDER BY j.created_at DESC LIMIT $3) \
+                     AND t.started_at IS NOT NULL ORDER BY j.created_at DESC LIMIT $3) \
              SELECT done.created_at, done.millis, count(*), c.priority, c.owner, c.id, c.needs::text \
              FROM done JOIN classes c ON c.id = done.class_id \
              GROUP BY done.created_at, done.millis, c.id ORDER BY done.created_at, c.id, done.millis",
@@ -112,7 +111,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn tasks_any_pending(&self) -> Result<bool, StoreError> {
-        let any = "SELECT EXISTS (SELECT 1 FROM tasks WHERE state = 'pending')";
+        let any = "SELECT EXISTS (SELECT 1 FROM live_tasks WHERE state = 'pending')";
         Ok(sqlx::query_scalar(any).fetch_one(&self.pool).await?)
     }
 
@@ -123,11 +122,11 @@ impl Store {
     pub async fn classes_pending(&self) -> Result<Vec<PendingClass>, StoreError> {
         let rows: Vec<(i64, Time)> = sqlx::query_as(
             "WITH RECURSIVE waiting AS ( \
-                 (SELECT class_id, not_before FROM tasks WHERE state = 'pending' \
+                 (SELECT class_id, not_before FROM live_tasks WHERE state = 'pending' \
                      ORDER BY class_id, not_before LIMIT 1) \
                  UNION ALL \
                  SELECT next.class_id, next.not_before FROM waiting, LATERAL ( \
-                     SELECT class_id, not_before FROM tasks WHERE state = 'pending' \
+                     SELECT class_id, not_before FROM live_tasks WHERE state = 'pending' \
                      AND class_id > waiting.class_id ORDER BY class_id, not_before LIMIT 1) next) \
              SELECT class_id, not_before FROM waiting",
         )
@@ -155,7 +154,7 @@ impl Store {
             except.iter().copied().chain(self.specs_unreadable()).map(|job| job.0).collect();
         let rows: Vec<(i64, i64)> = sqlx::query_as(
             "SELECT wanted.class_id, head.id FROM UNNEST($1::bigint[], $2::bigint[]) AS wanted(class_id, most), \
-             LATERAL (SELECT id, not_before FROM tasks WHERE state = 'pending' AND class_id = wanted.class_id \
+             LATERAL (SELECT id, not_before FROM live_tasks WHERE state = 'pending' AND class_id = wanted.class_id \
                  AND not_before <= $3 AND job_id <> ALL($4) ORDER BY not_before, id LIMIT wanted.most) head \
              ORDER BY wanted.class_id, head.not_before, head.id",
         )

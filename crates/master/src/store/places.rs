@@ -30,8 +30,8 @@ pub struct KnownPlace {
 
 /// A worker that is lost and has nothing left, in `workers w`; its parameter is how long it must have been away.
 const LOST_AND_IDLE: &str = "w.removed_at IS NULL AND w.offline_since < now() - $1 * interval '1 millisecond' \
-     AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.worker_id = w.id \
-         AND tasks.state IN ('scheduled', 'running', 'stopping'))";
+     AND NOT EXISTS (SELECT 1 FROM live_tasks t WHERE t.worker_id = w.id \
+         AND t.state IN ('scheduled', 'running', 'stopping'))";
 
 impl Store {
     /// Known state of the identity and the name in a hello.
@@ -77,7 +77,7 @@ impl Store {
     /// When the database does not answer.
     pub async fn worker_has_attempts(&self, worker: WorkerId) -> Result<bool, StoreError> {
         Ok(sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM tasks WHERE worker_id = $1 AND state IN ('scheduled', 'running', 'stopping'))",
+            "SELECT EXISTS (SELECT 1 FROM live_tasks WHERE worker_id = $1 AND state IN ('scheduled', 'running', 'stopping'))",
         )
         .bind(worker.0)
         .fetch_one(&self.pool)

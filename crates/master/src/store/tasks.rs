@@ -20,20 +20,18 @@ use crate::records::{Attempt, Task};
 const LATEST_NOTES: i64 = 200;
 
 const TASKS: &str = "SELECT t.id, t.job_id, t.position, d.name, t.index, d.single, d.driver, t.state::text AS state, \
-         t.reason_code, t.reason_message, a.exit_code, a.signal, t.attempt, w.name AS worker_name, \
-         a.worker_id AS attempt_worker_id, a.output_complete, t.not_before, j.created_at, \
-         a.started_at AS attempt_started_at, t.finished_at, a.finished_at AS attempt_finished_at, a.ran_micros \
+         t.reason_code, t.reason_message, t.exit_code, t.signal, t.attempt, w.name AS worker_name, t.worker_id, \
+         t.output_complete, t.not_before, j.created_at, t.started_at, t.finished_at, t.attempt_finished_at, t.ran_micros \
      FROM tasks t JOIN jobs j ON j.id = t.job_id \
      JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
-     LEFT JOIN attempts a ON a.task_id = t.id AND a.attempt = t.attempt \
-     LEFT JOIN workers w ON w.id = a.worker_id";
+     LEFT JOIN workers w ON w.id = t.worker_id";
 
 impl FromRow<'_, PgRow> for Task {
     fn from_row(row: &PgRow) -> sqlx::Result<Task> {
         let (definition, index): (String, i32) = (row.try_get("name")?, row.try_get("index")?);
         let state = known("task state", row.try_get("state")?)?;
         let reason_code: Option<String> = row.try_get("reason_code")?;
-        let started_at = row.try_get("attempt_started_at")?;
+        let started_at = row.try_get("started_at")?;
         // When a task came to its back-off, "not before" lies ahead; else it is only when it became pending.
         let repeats = state == StateName::Pending && reason_code.is_some();
         Ok(Task {
@@ -50,7 +48,7 @@ impl FromRow<'_, PgRow> for Task {
             signal: row.try_get("signal")?,
             attempt: row.try_get::<i32, _>("attempt")? as u32,
             worker: row.try_get("worker_name")?,
-            worker_id: row.try_get::<Option<i64>, _>("attempt_worker_id")?.map(WorkerId),
+            worker_id: row.try_get::<Option<i64>, _>("worker_id")?.map(WorkerId),
             output_complete: row.try_get("output_complete")?,
             not_before: row.try_get::<Option<Time>, _>("not_before")?.filter(|_| repeats),
             created_at: row.try_get("created_at")?,
@@ -185,8 +183,8 @@ impl ReadStore {
              FROM (SELECT DISTINCT d.class_id, j.project_id FROM task_definitions d JOIN jobs j ON j.id = d.job_id \
                  WHERE d.job_id = $1 AND d.scheduled > 0) c \
              JOIN workers w ON w.project_id = c.project_id AND w.removed_at IS NULL, \
-             LATERAL (SELECT * FROM tasks WHERE tasks.worker_id = w.id AND tasks.class_id = c.class_id \
-                 AND tasks.state = 'scheduled' AND tasks.job_id = $1 OFFSET 0) t \
+             LATERAL (SELECT * FROM live_tasks WHERE worker_id = w.id AND class_id = c.class_id \
+                 AND state = 'scheduled' AND job_id = $1 OFFSET 0) t \
              WHERE NOT ($2 AND EXISTS (SELECT 1 FROM events \
                  WHERE task_id = t.id AND attempt = t.attempt AND kind = 'task.noted')) \
              GROUP BY t.position, w.id ORDER BY t.position, w.id LIMIT $3",
@@ -218,20 +216,16 @@ impl ReadStore {
         limit: u32,
     ) -> Result<Vec<Task>, StoreError> {
         let (position, index) = filter.after.unwrap_or((-1, -1));
-        // Spelled out so that the partial index serves those that everybody looks for.
-        let narrowed = match filter.state {
-            Some(StateName::Failed) => "AND t.state = 'failed'",
-            _ => "",
-        };
+        // Spelled out: so Postgres knows that those that are over are not among the live ones, and uses the index of failures.
+        let narrowed = filter.state.map(|state| format!("AND t.state = '{state}'")).unwrap_or_default();
         let sql = format!(
             "{TASKS} WHERE t.job_id = $1 AND (t.position, t.index) > ($2, $3) {narrowed} \
-             AND ($4::text IS NULL OR t.state = $4::task_state) ORDER BY t.position, t.index LIMIT $5"
+             ORDER BY t.position, t.index LIMIT $4"
         );
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(position)
             .bind(index)
-            .bind(filter.state.map(StateName::as_str))
             .bind(i64::from(limit))
             .fetch_all(&self.pool)
             .await?)
@@ -249,7 +243,7 @@ impl ReadStore {
                      SELECT task_id, attempt, message, id FROM events WHERE job_id = $1 AND kind = 'task.noted' \
                      ORDER BY id DESC LIMIT $3) latest \
                  ORDER BY task_id, id DESC) n, \
-             LATERAL (SELECT * FROM tasks WHERE tasks.id = n.task_id AND tasks.attempt = n.attempt \
+             LATERAL (SELECT * FROM live_tasks l WHERE l.id = n.task_id AND l.attempt = n.attempt \
                  AND state = 'scheduled' OFFSET 0) t \
              JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
              JOIN workers w ON w.id = t.worker_id \
@@ -328,7 +322,7 @@ impl Store {
     ) -> Result<HashMap<WorkerId, Vec<Expected>>, StoreError> {
         let ids: Vec<i64> = workers.iter().map(|worker| worker.0).collect();
         let rows: Vec<(i64, i64, i32, String, Time)> = sqlx::query_as(
-            "SELECT worker_id, id, attempt, state::text, since FROM tasks \
+            "SELECT worker_id, id, attempt, state::text, since FROM live_tasks \
              WHERE worker_id = ANY($1) AND state IN ('scheduled', 'running', 'stopping') ORDER BY id",
         )
         .bind(ids)
@@ -356,7 +350,7 @@ impl Store {
     pub async fn tasks_start_again(&self, attempts: &[AttemptRef]) -> Result<Vec<StartOrder>, StoreError> {
         let ids: Vec<i64> = attempts.iter().map(|attempt| attempt.task.0).collect();
         let rows: Vec<(i64, i32, i64, i16, i32)> = sqlx::query_as(
-            "SELECT id, attempt, job_id, position, index FROM tasks WHERE id = ANY($1) AND state = 'scheduled'",
+            "SELECT id, attempt, job_id, position, index FROM live_tasks WHERE id = ANY($1) AND state = 'scheduled'",
         )
         .bind(ids)
         .fetch_all(&self.pool)
@@ -386,7 +380,7 @@ impl Store {
         let rows: Vec<(i64, i32, i64, i64, f64)> = sqlx::query_as(
             "SELECT t.id, t.attempt, t.worker_id, j.lost_after_millis::bigint, extract(epoch FROM w.offline_since - now())::float8 \
                  + (j.lost_after_millis * $3::float8 + $1) / 1000.0::float8 AS due_in \
-             FROM workers w JOIN tasks t ON t.worker_id = w.id AND t.state IN ('scheduled', 'running', 'stopping') \
+             FROM workers w JOIN live_tasks t ON t.worker_id = w.id AND t.state IN ('scheduled', 'running', 'stopping') \
              JOIN jobs j ON j.id = t.job_id \
              WHERE w.offline_since IS NOT NULL ORDER BY due_in LIMIT $2",
         )
@@ -420,7 +414,7 @@ impl Store {
     ) -> Result<(Vec<(AttemptRef, WorkerId)>, bool), StoreError> {
         let rows: Vec<(i64, i32, i64, bool)> = sqlx::query_as(
             "SELECT t.id, t.attempt, t.worker_id, t.since < $1 OR w.intake <> 'open' \
-             FROM tasks t JOIN workers w ON w.id = t.worker_id WHERE t.state = 'scheduled' ORDER BY t.since LIMIT $2",
+             FROM live_tasks t JOIN workers w ON w.id = t.worker_id WHERE t.state = 'scheduled' ORDER BY t.since LIMIT $2",
         )
         .bind(placed_before)
         .bind(i64::from(limit))

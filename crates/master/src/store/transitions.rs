@@ -6,6 +6,7 @@
 mod batch;
 mod load;
 mod settle;
+mod task_columns;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -55,7 +56,7 @@ struct Work {
     unfinished: BTreeSet<JobId>,
     /// Definitions that have fewer blocked tasks than their counts say.
     miscounted: BTreeSet<(JobId, usize)>,
-    attempts: AttemptWrites,
+    attempts: AttemptUpdates,
     events: Vec<EventRow>,
     commands: Vec<Dispatch>,
     scheduling_wanted: bool,
@@ -75,8 +76,20 @@ struct JobWork {
     finished_at: Option<Time>,
     stop_message: Option<String>,
     reason: Option<Reason>,
+    /// What of this is stored already.
+    stored: StoredJob,
     definitions: Vec<DefinitionWork>,
+    /// Something of the job has changed, if only a task.
     dirty: bool,
+}
+
+/// What is stored of a job in its own row and may change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct StoredJob {
+    state: JobState,
+    started_at: Option<Time>,
+    stop_message: Option<String>,
+    reason: Option<Reason>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -92,18 +105,20 @@ struct TaskWork {
     index: u32,
     class: i64,
     task: Task,
+    /// The attempt that the stored row holds; 0 if none.
+    stored_attempt: u32,
     since: Time,
     dirty: bool,
 }
 
+/// What the batch changes of attempts.
 #[derive(Debug, Default)]
-struct AttemptWrites {
-    opened: Vec<(AttemptRef, WorkerId, Time, Option<Box<Receipt>>)>,
-    changed: BTreeMap<AttemptRef, AttemptUpdate>,
-}
+struct AttemptUpdates(BTreeMap<AttemptRef, AttemptUpdate>);
 
 #[derive(Debug, Default)]
 struct AttemptUpdate {
+    /// If the batch opened it: on which worker, when, and why there.
+    opened: Option<(WorkerId, Time, Option<Box<Receipt>>)>,
     started_at: Option<Time>,
     finished_at: Option<Time>,
     end: Option<AttemptEnd>,
@@ -233,7 +248,7 @@ impl Work {
             Some(AttemptChange::Started { at }) => {
                 job.started_at.get_or_insert(*at);
                 self.started.extend(worker_before.map(|worker| (work.class, worker)));
-                self.attempts.changed.entry(attempt).or_default().started_at = Some(*at);
+                self.attempts.of(attempt).started_at = Some(*at);
             }
             Some(AttemptChange::Closed { end: None }) => {
                 self.closed.push(attempt);
@@ -302,6 +317,15 @@ impl Work {
 }
 
 impl JobWork {
+    /// Whether the job's own row is to be written. Most of what happens to its tasks leaves it as it is.
+    fn is_changed(&self) -> bool {
+        let StoredJob { state, started_at, stop_message, reason } = &self.stored;
+        self.state != *state
+            || self.started_at != *started_at
+            || self.stop_message != *stop_message
+            || self.reason != *reason
+    }
+
     /// The counts of one definition as they are after the batch so far.
     fn counts(&self, position: usize) -> TaskCounts {
         let definition = self.definitions.get(position).cloned().unwrap_or_default();
@@ -311,7 +335,11 @@ impl JobWork {
     }
 }
 
-impl AttemptWrites {
+impl AttemptUpdates {
+    fn of(&mut self, attempt: AttemptRef) -> &mut AttemptUpdate {
+        self.0.entry(attempt).or_default()
+    }
+
     fn note(&mut self, attempt: AttemptRef, change: Option<AttemptChange>, detail: &Detail, now: Time) {
         match change {
             Some(AttemptChange::Opened { worker }) => {
@@ -319,10 +347,10 @@ impl AttemptWrites {
                     Detail::Placement(receipt) => Some(receipt.clone()),
                     _ => None,
                 };
-                self.opened.push((attempt, worker, now, receipt));
+                self.of(attempt).opened = Some((worker, now, receipt));
             }
             Some(AttemptChange::Closed { end }) => {
-                let update = self.changed.entry(attempt).or_default();
+                let update = self.of(attempt);
                 update.finished_at = Some(now);
                 update.end = end;
                 if let Detail::End(report, received) = detail {
@@ -335,7 +363,7 @@ impl AttemptWrites {
             }
             Some(AttemptChange::Started { .. }) => {
                 if let Detail::Container(container) = detail {
-                    self.changed.entry(attempt).or_default().container = Some(container.clone());
+                    self.of(attempt).container = Some(container.clone());
                 }
             }
             None => {}

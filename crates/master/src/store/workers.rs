@@ -305,8 +305,8 @@ impl Store {
         let done = sqlx::query(
             "UPDATE workers SET session = NULL, online_since = NULL, \
                  offline_since = clock_timestamp() + $1 * interval '1 millisecond' \
-             WHERE session IS NOT NULL OR EXISTS (SELECT 1 FROM tasks WHERE tasks.worker_id = workers.id \
-                 AND tasks.state IN ('scheduled', 'running', 'stopping'))",
+             WHERE session IS NOT NULL OR EXISTS (SELECT 1 FROM live_tasks t WHERE t.worker_id = workers.id \
+                 AND t.state IN ('scheduled', 'running', 'stopping'))",
         )
         .bind(grace.as_millis() as f64)
         .execute(&mut *tx)
@@ -371,7 +371,7 @@ impl ReadStore {
     async fn workers_reserve(&self, workers: &mut [Worker]) -> Result<InUse, StoreError> {
         let ids: Vec<i64> = workers.iter().map(|worker| worker.id.0).collect();
         let live: Vec<(i64, i64, bool, i64)> = sqlx::query_as(
-            "SELECT worker_id, class_id, state = 'scheduled' AS waiting, count(*) AS n FROM tasks \
+            "SELECT worker_id, class_id, state = 'scheduled' AS waiting, count(*) AS n FROM live_tasks \
              WHERE state IN ('scheduled', 'running', 'stopping') AND worker_id = ANY($1) \
              GROUP BY worker_id, class_id, state = 'scheduled'",
         )

@@ -92,6 +92,10 @@ impl Change {
         }
     }
 
+    pub(super) fn is_start(&self) -> bool {
+        matches!(self, Change::Report { input, .. } if matches!(input.event, TaskEvent::Started(..)))
+    }
+
     /// The task whose changes must stay in order with this one.
     pub(super) fn task(&self) -> Option<TaskId> {
         match self {

@@ -123,10 +123,11 @@ pub struct Victim {
 }
 
 const MAX_TRIES: u32 = 20;
-const TABLES: [&str; 9] = [
-    "tasks",
+const TABLES: [&str; 10] = [
+    "live_tasks",
+    "finished_tasks",
     "jobs",
-    "attempts",
+    "earlier_attempts",
     "output_chunks",
     "events",
     "workers",
@@ -135,7 +136,7 @@ const TABLES: [&str; 9] = [
     "task_definitions",
 ];
 /// Tables that the role may not read for a while.
-const UNREADABLE: [&str; 3] = ["tasks", "jobs, output_chunks", "ALL TABLES IN SCHEMA public"];
+const UNREADABLE: [&str; 3] = ["live_tasks", "jobs, output_chunks", "ALL TABLES IN SCHEMA public"];
 /// Of the time in which the role's sessions stand still and go on.
 const STOPPED: Duration = Duration::from_millis(190);
 const RUNNING: Duration = Duration::from_millis(10);
@@ -158,7 +159,7 @@ impl Strike {
             Kind::JobLocked => How::Locks(format!("SELECT FROM jobs WHERE id = {job} FOR UPDATE")),
             Kind::TaskLocked => {
                 let task = tasks.first().copied().unwrap_or(0);
-                How::Locks(format!("SELECT FROM tasks WHERE id = {task} FOR UPDATE"))
+                How::Locks(format!("SELECT FROM live_tasks WHERE id = {task} FOR UPDATE"))
             }
             Kind::Constraint => {
                 let tasks: Vec<String> = tasks.iter().map(i64::to_string).collect();
@@ -173,7 +174,7 @@ impl Strike {
                 )
             }
             Kind::InsertOutput => revoke("INSERT", "output_chunks"),
-            Kind::UpdateTasks => revoke("UPDATE", "tasks, attempts"),
+            Kind::UpdateTasks => revoke("UPDATE, DELETE", "live_tasks"),
             Kind::Select => revoke("SELECT", UNREADABLE[rng.random_range(0..UNREADABLE.len())]),
             Kind::ReadOnly => How::Sql {
                 before: format!("ALTER ROLE {ROLE} SET default_transaction_read_only = on"),
@@ -335,7 +336,7 @@ impl Disk {
         server.give(&space);
         let mut owner = PgConnection::connect(fleet.database_url()).await.unwrap();
         run(&mut owner, &format!("CREATE TABLESPACE small LOCATION '{}'", space.display())).await;
-        for table in ["events", "attempts"] {
+        for table in ["events", "finished_tasks"] {
             run(&mut owner, &format!("ALTER TABLE {table} SET TABLESPACE small")).await;
         }
         Ok(disk)

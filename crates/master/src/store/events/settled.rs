@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::{ReadStore, StoreError};
+use super::EVENTS_PER_ROW;
 
 /// How long a reader waits for open writers before it uses the older settled number.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -109,10 +110,12 @@ impl ReadStore {
         }
         let mut connection = self.pool.acquire().await?;
         // Two statements, for the order matters: a writer that comes in between gets a higher number.
-        let newest: i64 =
-            sqlx::query_scalar("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM events_id_seq")
+        let newest_row: Option<i64> =
+            sqlx::query_scalar("SELECT CASE WHEN is_called THEN last_value END FROM events_id_seq")
                 .fetch_one(&mut *connection)
                 .await?;
+        // The last number that a row with this one can hold.
+        let newest = newest_row.map_or(0, |row| row + EVENTS_PER_ROW as i64 - 1);
         let writers: Vec<String> = sqlx::query_scalar(
             "SELECT DISTINCT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND granted \
                  AND relation = 'events'::regclass AND mode = 'RowExclusiveLock' \

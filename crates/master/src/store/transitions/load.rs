@@ -1,20 +1,19 @@
 //! Reads and locks the rows of a batch.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use gaffer_domain::job::TaskCounts;
 use gaffer_domain::policy::Repeats;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::task::{AfterStop, Rejected, Report, StateName, StopCause, Task, TaskEvent, TaskState};
-use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
+use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use sqlx::{FromRow, PgConnection};
 
 use super::super::StoreError;
 use super::super::counts::{COUNTS_OF_JOBS, CountsRow};
 use super::super::forms::{known, reason_from};
 use super::super::specs::{SpecCache, spec_stand_in, specs_load};
-use super::{Batch, DefinitionWork, EventRow, Input, JobWork, Place, TaskWork, Work};
+use super::{Batch, DefinitionWork, EventRow, Input, JobWork, Place, StoredJob, TaskWork, Work};
 
 #[derive(FromRow)]
 struct JobRow {
@@ -46,12 +45,17 @@ struct TaskRow {
     moving: bool,
     reason_code: Option<String>,
     reason_message: Option<String>,
+    #[sqlx(default)]
     finished_at: Option<Time>,
 }
 
 const TASK_COLUMNS: &str = "SELECT id, job_id, position, index, class_id, state::text AS state, since, attempt, repeats, \
-     repeats_since, not_before, worker_id, started_at, stop_message, moving, reason_code, reason_message, finished_at FROM \
-     tasks";
+     repeats_since, not_before, worker_id, started_at, stop_message, moving, reason_code, reason_message FROM live_tasks";
+
+const FINISHED_TASK_COLUMNS: &str = "SELECT id, job_id, position, index, class_id, state::text AS state, \
+     finished_at AS since, attempt, 0 AS repeats, NULL::timestamptz AS repeats_since, NULL::timestamptz AS not_before, \
+     worker_id, started_at, NULL::text AS stop_message, false AS moving, reason_code, reason_message, finished_at \
+     FROM finished_tasks";
 
 impl Work {
     /// Locks the jobs, then reads them, their definitions, and the tasks that the batch names.
@@ -72,15 +76,62 @@ impl Work {
             stopped.chain(batch.slices.iter().map(|slice| slice.job)).map(|job| job.0).collect();
         self.slices = batch.slices.iter().map(|slice| (slice.job, slice.after)).collect();
 
+        let mut locked = self.load_jobs(tx, specs, &tasks, &whole).await?;
+        let sql = format!("{TASK_COLUMNS} WHERE id = ANY($1)");
+        let rows: Vec<TaskRow> =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&tasks).fetch_all(&mut *tx).await?;
+        self.keep(rows)?;
+        locked.extend(self.load_finished(tx, specs, &tasks).await?);
+        locked.sort_unstable();
+        self.find_busy(tx, &locked, &whole).await?;
+        for job in whole {
+            self.load_stoppable(tx, JobId(job)).await?;
+        }
+        self.lock_workers(tx, batch).await
+    }
+
+    /// Reads those of these tasks that are over: what comes for them is refused by the rules, too. That is rare, so they are
+    /// looked for only if they are not among the live ones. Returns the jobs that were locked.
+    async fn load_finished(
+        &mut self,
+        tx: &mut PgConnection,
+        specs: &SpecCache,
+        tasks: &[i64],
+    ) -> Result<Vec<i64>, StoreError> {
+        let missing: Vec<i64> =
+            tasks.iter().copied().filter(|task| !self.tasks.contains_key(&TaskId(*task))).collect();
+        if missing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!("{FINISHED_TASK_COLUMNS} WHERE id = ANY($1)");
+        let rows: Vec<TaskRow> =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&missing).fetch_all(&mut *tx).await?;
+        let jobs = rows.iter().map(|row| row.job_id).filter(|job| !self.jobs.contains_key(&JobId(*job)));
+        let jobs: Vec<i64> = jobs.collect();
+        self.keep(rows)?;
+        self.load_jobs(tx, specs, &[], &jobs).await
+    }
+
+    /// Locks the jobs of these live tasks and these jobs, and reads them and their definitions. Returns the numbers of those that nobody else holds.
+    async fn load_jobs(
+        &mut self,
+        tx: &mut PgConnection,
+        specs: &SpecCache,
+        tasks: &[i64],
+        jobs: &[i64],
+    ) -> Result<Vec<i64>, StoreError> {
+        if tasks.is_empty() && jobs.is_empty() {
+            return Ok(Vec::new());
+        }
         // A locked job delays only itself: it is skipped and its changes wait. Passing ids as an array makes the plan
         // use the primary key, whatever the statistics.
         let jobs: Vec<JobRow> = sqlx::query_as(
             "SELECT id, project_id, state::text AS state, started_at, stop_message, reason_code, reason_message \
-             FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM tasks WHERE id = ANY($1)) || $2) \
+             FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM live_tasks WHERE id = ANY($1)) || $2) \
              ORDER BY id FOR UPDATE SKIP LOCKED",
         )
-        .bind(&tasks)
-        .bind(&whole)
+        .bind(tasks)
+        .bind(jobs)
         .fetch_all(&mut *tx)
         .await?;
         let ids: Vec<JobId> = jobs.iter().map(|job| JobId(job.id)).collect();
@@ -89,15 +140,21 @@ impl Work {
         for row in jobs {
             let id = JobId(row.id);
             let Some(spec) = specs.get(&id) else { continue };
-            let state = known("job state", &row.state)?;
+            let stored = StoredJob {
+                state: known("job state", &row.state)?,
+                started_at: row.started_at,
+                stop_message: row.stop_message,
+                reason: reason_from(row.reason_code, row.reason_message),
+            };
             let job = JobWork {
                 project: ProjectId(row.project_id),
                 spec: spec.clone(),
-                state,
-                started_at: row.started_at,
+                state: stored.state,
+                started_at: stored.started_at,
                 finished_at: None,
-                stop_message: row.stop_message,
-                reason: reason_from(row.reason_code, row.reason_message),
+                stop_message: stored.stop_message.clone(),
+                reason: stored.reason.clone(),
+                stored,
                 definitions: Vec::with_capacity(spec.tasks.len()),
                 dirty: false,
             };
@@ -120,16 +177,7 @@ impl Work {
                 job.spec = spec_stand_in(cache, tx, *id, problem).await?;
             }
         }
-
-        let sql = format!("{TASK_COLUMNS} WHERE id = ANY($1)");
-        let rows: Vec<TaskRow> =
-            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&tasks).fetch_all(&mut *tx).await?;
-        self.keep(rows)?;
-        self.find_busy(tx, &ids, &whole).await?;
-        for job in whole {
-            self.load_stoppable(tx, JobId(job)).await?;
-        }
-        self.lock_workers(tx, batch).await
+        Ok(ids)
     }
 
     /// Finds which of the skipped jobs exist: another transaction has locked these.
@@ -156,7 +204,7 @@ impl Work {
     pub(super) async fn pass_over_locked(&mut self, tx: &mut PgConnection) -> Result<(), StoreError> {
         let read: Vec<i64> = self.tasks.keys().map(|task| task.0).collect();
         let free: Vec<i64> = sqlx::query_scalar(
-            "SELECT id FROM tasks WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED",
+            "SELECT id FROM live_tasks WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED",
         )
         .bind(read)
         .fetch_all(tx)
@@ -293,25 +341,29 @@ impl Work {
         }
         let tasks: Vec<i64> = late.iter().map(|(input, ..)| input.task.0).collect();
         let attempts: Vec<i32> = late.iter().map(|(_, report, _)| report.attempt as i32).collect();
-        let recorded: Vec<(i64, i32, i64, Option<serde_json::Value>)> = sqlx::query_as(
-            "SELECT a.task_id, a.attempt, a.worker_id, a.ending FROM UNNEST($1::bigint[], $2::int[]) AS u(task, attempt) \
-             JOIN attempts a ON a.task_id = u.task AND a.attempt = u.attempt",
+        let recorded: Vec<RecordedEnd> = sqlx::query_as(
+            "SELECT a.task_id, a.attempt, a.worker_id, a.exit_code, a.signal, a.reason_code, a.reason_message \
+             FROM UNNEST($1::bigint[], $2::int[]) AS asked(task_id, attempt) \
+             JOIN attempts a ON a.task_id = asked.task_id AND a.attempt = asked.attempt",
         )
         .bind(tasks)
         .bind(attempts)
         .fetch_all(&mut *tx)
         .await?;
-        let recorded: HashMap<(i64, i32), (i64, Option<serde_json::Value>)> = recorded
-            .into_iter()
-            .map(|(task, attempt, worker, ending)| ((task, attempt), (worker, ending)))
-            .collect();
         for (input, report, end) in late {
             let Some(work) = self.tasks.get(&input.task) else { continue };
             let Some(job) = self.jobs.get(&work.job) else { continue };
-            let Some((worker, ending)) = recorded.get(&(input.task.0, report.attempt as i32)) else {
-                continue;
+            let is_of = |recorded: &&RecordedEnd| {
+                (recorded.task_id, recorded.attempt) == (input.task.0, report.attempt as i32)
             };
-            if *worker != report.worker.0 || *ending == serde_json::to_value(end).ok() {
+            let Some(recorded) = recorded.iter().find(is_of) else { continue };
+            let attempt = AttemptRef { task: input.task, attempt: report.attempt };
+            let update = self.attempts.0.get(&attempt);
+            // What this batch has recorded is not written yet.
+            if update.is_some_and(|update| update.end.as_ref() == Some(end)) {
+                continue;
+            }
+            if recorded.worker_id != report.worker.0 || recorded.is(end) {
                 continue;
             }
             self.events.push(EventRow {
@@ -329,6 +381,32 @@ impl Work {
             });
         }
         Ok(())
+    }
+}
+
+/// How an attempt has ended, as it is stored.
+#[derive(FromRow)]
+struct RecordedEnd {
+    task_id: i64,
+    attempt: i32,
+    worker_id: i64,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    reason_code: Option<String>,
+    reason_message: Option<String>,
+}
+
+impl RecordedEnd {
+    fn is(&self, end: &AttemptEnd) -> bool {
+        let reason = end.reason();
+        let same_reason = match &reason {
+            Some(reason) => {
+                self.reason_code.as_deref() == Some(reason.code.as_str())
+                    && self.reason_message.as_ref() == Some(&reason.message)
+            }
+            None => self.reason_code.is_none(),
+        };
+        self.exit_code == end.exit_code() && self.signal == end.signal() && same_reason
     }
 }
 
@@ -375,6 +453,7 @@ impl TaskRow {
                 repeats: Repeats { count: self.repeats as u32, since: self.repeats_since },
                 state,
             },
+            stored_attempt: self.attempt as u32,
             since: self.since,
             dirty: false,
         })
