@@ -17,6 +17,7 @@ mod counts;
 pub mod dead_letters;
 pub mod deletion;
 mod error;
+mod event_rows;
 pub mod events;
 mod expired;
 mod forms;

@@ -6,6 +6,7 @@ use gaffer_domain::{AttemptRef, JobId, ProjectId, WorkerId};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
 
+use super::event_rows::EVENTS_PER_ROW;
 use super::{ReadStore, Store, StoreError, tasks};
 use crate::records::Event;
 pub use settled::{Settled, SettledEvents};
@@ -25,9 +26,6 @@ impl FromRow<'_, PgRow> for Event {
         })
     }
 }
-
-/// How many events one row can hold, and how far apart the numbers of rows are at least.
-pub(super) const EVENTS_PER_ROW: usize = 1_024;
 
 /// The oldest events above some number.
 #[derive(Debug, Clone)]

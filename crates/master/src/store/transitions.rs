@@ -10,7 +10,6 @@ mod task_columns;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::{DefinitionRef, Receipt};
@@ -22,6 +21,7 @@ use gaffer_domain::task::{
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 
+use super::event_rows::EventRow;
 use super::output::ReceivedOutput;
 use super::specs::StoredSpec;
 use super::{Store, StoreError};
@@ -125,18 +125,6 @@ struct AttemptUpdate {
     report: Option<Box<Ended>>,
     container: Option<Box<ContainerFacts>>,
     output: ReceivedOutput,
-}
-
-#[derive(Debug)]
-struct EventRow {
-    project: ProjectId,
-    kind: String,
-    job: JobId,
-    task: Option<TaskId>,
-    attempt: Option<u32>,
-    worker: Option<WorkerId>,
-    actor: Arc<str>,
-    message: String,
 }
 
 impl Store {

@@ -10,8 +10,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::event_rows::EVENTS_PER_ROW;
 use super::super::{ReadStore, StoreError};
-use super::EVENTS_PER_ROW;
 
 /// How long a reader waits for open writers before it uses the older settled number.
 const PATIENCE: Duration = Duration::from_millis(250);

@@ -11,9 +11,10 @@ use sqlx::{FromRow, PgConnection};
 
 use super::super::StoreError;
 use super::super::counts::{COUNTS_OF_JOBS, CountsRow};
+use super::super::event_rows::EventRow;
 use super::super::forms::{known, reason_from};
 use super::super::specs::{SpecCache, spec_stand_in, specs_load};
-use super::{Batch, DefinitionWork, EventRow, Input, JobWork, Place, StoredJob, TaskWork, Work};
+use super::{Batch, DefinitionWork, Input, JobWork, Place, StoredJob, TaskWork, Work};
 
 #[derive(FromRow)]
 struct JobRow {

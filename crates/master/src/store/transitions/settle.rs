@@ -8,7 +8,8 @@ use gaffer_domain::task::{AfterStop, StateName, StopCause, TaskEvent};
 use gaffer_domain::{JobId, TaskId, Time};
 
 use super::super::StoreError;
-use super::{Detail, EventRow, Input, SliceResult, StopJob, StopResult, Work};
+use super::super::event_rows::EventRow;
+use super::{Detail, Input, SliceResult, StopJob, StopResult, Work};
 
 impl Work {
     /// Marks a job as to be stopped and asks its unfinished tasks to end, as many of them as were loaded.
