@@ -19,6 +19,7 @@ use crate::background::dead_letters::DeadLetters;
 use crate::background::deletion::Deletion;
 use crate::background::drain::Drain;
 use crate::background::driver::Statuses;
+use crate::background::eras::Eras;
 use crate::background::expired::Expired;
 use crate::background::forget_workers::ForgetWorkers;
 use crate::background::key_check::KeyCheck;
@@ -210,6 +211,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             wake: wakes.dead_letters.clone(),
         },
         sampler: Sampler { store: store.clone(), hub: hub.clone(), samples: samples.clone() },
+        eras: Eras { store: store.clone(), retention: config.retention },
         expired: Expired { store: store.clone() },
         forget_workers: config
             .forget_workers

@@ -16,6 +16,7 @@ pub mod classes;
 mod counts;
 pub mod dead_letters;
 pub mod deletion;
+pub mod eras;
 mod error;
 mod event_rows;
 pub mod events;

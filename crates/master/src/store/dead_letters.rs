@@ -81,8 +81,9 @@ impl Store {
             None => "a report of its worker".to_owned(),
         };
         sqlx::query(
-            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) \
-             SELECT project_id, now(), 'task.set_aside', job_id, task_id, NULLIF(attempt, 0), worker_id, 'gaffer', $2 \
+            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, era) \
+             SELECT project_id, now(), 'task.set_aside', job_id, task_id, NULLIF(attempt, 0), worker_id, 'gaffer', $2, \
+                 era_of_task(task_id) \
              FROM dead_letters WHERE id = $1 AND job_id IS NOT NULL",
         )
         .bind(id)
@@ -198,8 +199,8 @@ impl WriteStore {
         };
         chunks_insert(&mut tx, &[chunk]).await?;
         sqlx::query(
-            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message) \
-             SELECT j.project_id, now(), 'task.restored', j.id, t.id, $2, 'gaffer', $3 \
+            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message, era) \
+             SELECT j.project_id, now(), 'task.restored', j.id, t.id, $2, 'gaffer', $3, j.era \
              FROM tasks t JOIN jobs j ON j.id = t.job_id WHERE t.id = $1",
         )
         .bind(row.task_id)

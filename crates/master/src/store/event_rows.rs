@@ -18,6 +18,8 @@ pub(super) struct EventRow {
     pub project: ProjectId,
     pub kind: String,
     pub job: JobId,
+    /// That of the job: its events are kept there, whenever they happen.
+    pub era: i64,
     pub task: Option<TaskId>,
     pub attempt: Option<u32>,
     pub worker: Option<WorkerId>,
@@ -41,12 +43,13 @@ pub(super) async fn write_events(
     let (mut projects, mut kinds, mut jobs, mut tasks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut attempts, mut workers, mut actors, mut messages) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut more: Vec<Option<Value>> = Vec::new();
+    let (mut more, mut eras): (Vec<Option<Value>>, Vec<i64>) = (Vec::new(), Vec::new());
     for together in by_job.values().flat_map(|events| events.chunks(EVENTS_PER_ROW)) {
         let Some((first, rest)) = together.split_first() else { continue };
         projects.push(first.project.0);
         kinds.push(first.kind.as_str());
         jobs.push(first.job.0);
+        eras.push(first.era);
         tasks.push(first.task.map(|task| task.0));
         attempts.push(first.attempt.map(|attempt| attempt as i32));
         workers.push(first.worker.map(|worker| worker.0));
@@ -55,11 +58,11 @@ pub(super) async fn write_events(
         more.push((!rest.is_empty()).then(|| rest.iter().map(|event| event.further()).collect()));
     }
     sqlx::query(
-        "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, more) \
-         SELECT u.project_id, $1, u.kind, u.job_id, u.task_id, u.attempt, u.worker_id, u.actor, u.message, u.more \
+        "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, more, era) \
+         SELECT u.project_id, $1, u.kind, u.job_id, u.task_id, u.attempt, u.worker_id, u.actor, u.message, u.more, u.era \
          FROM UNNEST($2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::int[], $7::bigint[], $8::text[], \
-             $9::text[], $10::jsonb[]) \
-             WITH ORDINALITY AS u(project_id, kind, job_id, task_id, attempt, worker_id, actor, message, more, place) \
+             $9::text[], $10::jsonb[], $11::bigint[]) \
+             WITH ORDINALITY AS u(project_id, kind, job_id, task_id, attempt, worker_id, actor, message, more, era, place) \
          ORDER BY u.place",
     )
     .bind(now)
@@ -72,6 +75,7 @@ pub(super) async fn write_events(
     .bind(actors)
     .bind(messages)
     .bind(more)
+    .bind(eras)
     .execute(tx)
     .await?;
     Ok(())

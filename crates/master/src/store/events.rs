@@ -50,8 +50,9 @@ impl Store {
     ) -> Result<Option<JobId>, StoreError> {
         let mut tx = self.begin().await?;
         let job: Option<i64> = sqlx::query_scalar(
-            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) \
-             SELECT w.project_id, now(), 'task.noted', t.job_id, t.id, t.attempt, w.id, 'worker ' || w.name, $4 \
+            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, era) \
+             SELECT w.project_id, now(), 'task.noted', t.job_id, t.id, t.attempt, w.id, 'worker ' || w.name, $4, \
+                 era_of_task(t.id) \
              FROM live_tasks t JOIN workers w ON w.id = t.worker_id \
              WHERE t.id = $1 AND t.attempt = $2 AND t.worker_id = $3 \
                  AND t.state IN ('scheduled', 'running', 'stopping') \
@@ -111,8 +112,15 @@ impl ReadStore {
         limit: u32,
     ) -> Result<Vec<Event>, StoreError> {
         let of_job = match job {
-            Some(_) => "e.job_id = $2",
-            None => "$2::bigint IS NULL",
+            Some(_) => "e.job_id = $2 AND e.era = $6",
+            None => "$2::bigint IS NULL AND $6::bigint IS NULL",
+        };
+        let era = match job {
+            Some(job) => match self.era_of_job(job).await? {
+                Some(era) => Some(era),
+                None => return Ok(Vec::new()),
+            },
+            None => None,
         };
         // The rows first, then what is in them, then what belongs to that: so no more is looked up than is wanted.
         let sql = format!(
@@ -139,6 +147,7 @@ impl ReadStore {
             .bind(after)
             .bind(before)
             .bind(i64::from(limit))
+            .bind(era)
             .fetch_all(&self.pool)
             .await?)
     }

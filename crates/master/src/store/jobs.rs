@@ -88,10 +88,12 @@ impl WriteStore {
         let _turn = self.turn_to_write_much().await?;
         let mut tx = self.begin().await?;
         let spec = new.spec;
-        let job: i64 = sqlx::query_scalar(
+        // The era is kept open before the job gets its number, so numbers of jobs and tasks change eras together.
+        let (job, era): (i64, i64) = sqlx::query_as(
             "INSERT INTO jobs (project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
-                 rerun_of, created_at, spec_version) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
+                 rerun_of, created_at, spec_version, era) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, present.era \
+             FROM (SELECT present_era() AS era OFFSET 0) present RETURNING id, era",
         )
         .bind(new.project.0)
         .bind(&spec.name)
@@ -149,8 +151,8 @@ impl WriteStore {
             .await?;
         }
         sqlx::query(
-            "INSERT INTO events (project_id, at, kind, job_id, actor, message) \
-             VALUES ($1, $2, 'job.submitted', $3, $4, $5)",
+            "INSERT INTO events (project_id, at, kind, job_id, era, actor, message) \
+             VALUES ($1, $2, 'job.submitted', $3, $6, $4, $5)",
         )
         .bind(new.project.0)
         .bind(now)
@@ -161,6 +163,7 @@ impl WriteStore {
             (n, None) => format!("{n} tasks"),
             (n, Some(of)) => format!("{n} tasks, a rerun of job {of}"),
         })
+        .bind(era)
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;

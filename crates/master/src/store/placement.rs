@@ -75,6 +75,7 @@ impl ReadStore {
                      coalesce(round(t.ran_micros / 100000.0), \
                          greatest(round(extract(epoch FROM t.attempt_finished_at - t.started_at) * 10), 0))::bigint * 100 AS millis \
                  FROM jobs j JOIN finished_tasks t ON t.job_id = j.id \
+                     AND t.id >= first_task(j.era) AND t.id < first_task(j.era + 1) \
                  WHERE j.project_id = $1 AND j.created_at >= $2 AND t.state = 'completed' \
                      AND t.started_at IS NOT NULL ORDER BY j.created_at DESC LIMIT $3) \
              SELECT done.created_at, done.millis, count(*), c.priority, c.owner, c.id, c.needs::text \
