@@ -60,6 +60,11 @@ impl Retention {
         Retention { completed: Some(period), failed: Some(period), cancelled: Some(period) }
     }
 
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Retention::default()
+    }
+
     /// What it says about a final state.
     pub fn of(&self, state: JobState) -> Option<Span> {
         match state {

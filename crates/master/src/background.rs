@@ -12,6 +12,7 @@ pub mod large_jobs;
 pub mod moves;
 pub mod orphans;
 pub mod rebalance;
+pub mod retention;
 pub mod sampler;
 pub mod scheduler;
 pub mod sweeper;
@@ -44,6 +45,8 @@ pub struct Loops {
     pub sampler: sampler::Sampler,
     /// Begins new eras of history.
     pub eras: eras::Eras,
+    /// Lets jobs expire and drops eras.
+    pub expiry: retention::Expiry,
     /// Deletes what has expired.
     pub expired: expired::Expired,
     /// Forgets lost workers; none if its operator wants them to stay.
@@ -67,6 +70,7 @@ impl Loops {
             dead_letters,
             sampler,
             eras,
+            expiry,
             expired,
             forget_workers,
             orphans,
@@ -81,6 +85,7 @@ impl Loops {
             statuses.start(dead_letters, shutdown.clone()),
             statuses.start(sampler, shutdown.clone()),
             statuses.start(eras, shutdown.clone()),
+            statuses.start(expiry, shutdown.clone()),
             statuses.start(expired, shutdown.clone()),
             statuses.start(orphans, shutdown.clone()),
         ];

@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod keys;
 pub mod output;
 pub mod readiness;
+pub mod retention;
 pub mod sign_in;
 pub mod system;
 pub mod tasks;

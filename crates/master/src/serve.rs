@@ -27,6 +27,7 @@ use crate::background::large_jobs::LargeJobsLoop;
 use crate::background::moves::Moves;
 use crate::background::orphans::Orphans;
 use crate::background::rebalance::Rebalance;
+use crate::background::retention::Expiry;
 use crate::background::sampler::{Sampler, Samples};
 use crate::background::scheduler::Scheduler;
 use crate::background::scheduler::recent::Recent;
@@ -212,6 +213,11 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         },
         sampler: Sampler { store: store.clone(), hub: hub.clone(), samples: samples.clone() },
         eras: Eras { store: store.clone(), retention: config.retention },
+        expiry: Expiry {
+            store: store.clone(),
+            retention: config.retention,
+            deletion: wakes.deletion.clone(),
+        },
         expired: Expired { store: store.clone() },
         forget_workers: config
             .forget_workers
@@ -235,6 +241,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     });
     let status = Status {
         strategy: config.strategy,
+        retention: config.retention,
         scheduler_stats,
         reservations,
         samples,

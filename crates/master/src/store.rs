@@ -31,6 +31,7 @@ pub mod output;
 pub mod placement;
 pub mod places;
 mod pools;
+pub mod retention;
 pub mod search;
 pub mod specs;
 pub mod tasks;

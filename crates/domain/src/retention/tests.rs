@@ -25,7 +25,11 @@ fn a_job_expires_by_its_own_period_else_by_that_of_the_server_for_its_state() {
     assert_eq!(when(JobState::Failed, &none), Some(at("2026-01-21T00:00:00Z")));
     assert_eq!(when(JobState::Cancelled, &none), None, "nobody says anything about it");
     assert_eq!(when(JobState::Failed, &own), Some(at("2026-01-03T00:00:00Z")));
-    assert_eq!(when(JobState::Completed, &own), Some(at("2026-01-11T00:00:00Z")), "its own is about failures");
+    assert_eq!(
+        when(JobState::Completed, &own),
+        Some(at("2026-01-11T00:00:00Z")),
+        "its own is about failures"
+    );
     let shorter = Retention::all(DAY);
     assert_eq!(when(JobState::Cancelled, &shorter), Some(at("2026-01-02T00:00:00Z")));
 }

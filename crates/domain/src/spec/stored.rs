@@ -20,6 +20,7 @@ use super::{
 };
 use crate::constraint::{Constraint, Fact};
 use crate::quantity::{Bytes, Cpu, Span};
+use crate::retention::Retention;
 
 /// The version of the form that serialising a [`JobSpec`] gives.
 pub const STORED_VERSION: u16 = 1;
@@ -58,6 +59,8 @@ impl JobSpec {
             placement: None,
             concurrency: None,
             lost_after: Span::from_secs(120),
+            retention: Retention::default(),
+            pin: false,
             tasks,
         }
     }
@@ -120,6 +123,10 @@ struct FirstJob {
     #[serde(default)]
     concurrency: Option<Concurrency>,
     lost_after: Span,
+    #[serde(default)]
+    retention: Retention,
+    #[serde(default)]
+    pin: bool,
     tasks: Vec<Value>,
 }
 
@@ -215,6 +222,8 @@ fn read_first(value: &Value) -> Result<JobSpec, String> {
         }),
         concurrency: job.concurrency,
         lost_after: job.lost_after,
+        retention: job.retention,
+        pin: job.pin,
         tasks,
     })
 }

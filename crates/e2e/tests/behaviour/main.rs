@@ -29,6 +29,7 @@ mod pages;
 mod placement;
 mod plans;
 mod refused;
+mod retention;
 mod scheduling;
 mod sessions;
 mod stdin;

@@ -8,6 +8,7 @@ pub mod keys;
 pub mod openapi;
 pub mod output;
 pub mod queue;
+pub mod retention;
 pub mod schema;
 pub mod system;
 pub mod tasks;

@@ -22,6 +22,7 @@ mod overview;
 mod plot;
 mod queue;
 pub(super) mod reference;
+mod retention;
 mod rows;
 mod stream;
 mod stream_lines;
@@ -79,6 +80,7 @@ pub fn routes() -> Router<Doors> {
         .route("/system", get(system::show))
         .route("/system/dead-letters/{letter}/retry", post(system::retry))
         .route("/system/dead-letters/{letter}/delete", post(system::delete))
+        .route("/retention", get(retention::show))
         .route("/reference", get(reference::show))
         .route("/events", get(events::list))
         .route("/events/live", get(events::live))

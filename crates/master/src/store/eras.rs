@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use super::{ReadStore, Store, StoreError};
 
 /// Who changes which partitions there are waits no longer than this for a lock: whoever comes later waits behind it.
-const BRIEF: &str = "SET LOCAL lock_timeout = '200ms'";
+pub(super) const BRIEF: &str = "SET LOCAL lock_timeout = '200ms'";
 /// The lock that submissions share, as in `present_era`.
 const LOCK_EXCLUSIVE: &str = "SELECT pg_advisory_xact_lock(x'67616666657265'::bigint)";
 
@@ -41,11 +41,12 @@ impl Store {
         let mut tx = self.begin().await?;
         sqlx::query(BRIEF).execute(&mut *tx).await?;
         let number = present(&mut tx).await?;
-        let is_known: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT FROM eras WHERE number = $1 AND opened_at IS NOT NULL)")
-                .bind(number)
-                .fetch_one(&mut *tx)
-                .await?;
+        let is_known: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM eras WHERE number = $1 AND opened_at IS NOT NULL)",
+        )
+        .bind(number)
+        .fetch_one(&mut *tx)
+        .await?;
         if !is_known {
             // Numbers change at once, rows with the commit: the master that opened it was interrupted in between.
             sqlx::query(LOCK_EXCLUSIVE).execute(&mut *tx).await?;
@@ -104,7 +105,8 @@ async fn present(tx: &mut PgConnection) -> Result<i64, StoreError> {
 
 /// Records that an era is open from now on, and those before it closed.
 async fn opened(tx: &mut PgConnection, number: i64, first_job: i64) -> Result<(), StoreError> {
-    let close = "UPDATE eras SET closed_at = now() WHERE number < $1 AND opened_at IS NOT NULL AND closed_at IS NULL";
+    let close =
+        "UPDATE eras SET closed_at = now() WHERE number < $1 AND opened_at IS NOT NULL AND closed_at IS NULL";
     sqlx::query(close).bind(number).execute(&mut *tx).await?;
     let opened = sqlx::query("UPDATE eras SET opened_at = now(), first_job = $2 WHERE number = $1")
         .bind(number)

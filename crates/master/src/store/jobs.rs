@@ -72,11 +72,12 @@ pub(super) struct JobRow {
     created_at: Time,
     started_at: Option<Time>,
     finished_at: Option<Time>,
+    pinned: bool,
 }
 
 /// Without the specification, which may be large.
 pub(super) const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, created_by, rerun_of, \
-     reason_code, reason_message, created_at, started_at, finished_at";
+     reason_code, reason_message, created_at, started_at, finished_at, pinned";
 
 impl WriteStore {
     /// Accepts a job with all its tasks, in one transaction.
@@ -91,8 +92,8 @@ impl WriteStore {
         // The era is kept open before the job gets its number, so numbers of jobs and tasks change eras together.
         let (job, era): (i64, i64) = sqlx::query_as(
             "INSERT INTO jobs (project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
-                 rerun_of, created_at, spec_version, era) \
-             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, present.era \
+                 rerun_of, created_at, spec_version, retention, pinned, era) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, present.era \
              FROM (SELECT present_era() AS era OFFSET 0) present RETURNING id, era",
         )
         .bind(new.project.0)
@@ -106,6 +107,8 @@ impl WriteStore {
         .bind(new.rerun_of.map(|job| job.0))
         .bind(now)
         .bind(STORED_VERSION as i16)
+        .bind(Json(&spec.retention))
+        .bind(spec.pin)
         .fetch_one(&mut *tx)
         .await?;
         if let Some((key, request_sha256)) = &new.idempotency
@@ -245,6 +248,7 @@ impl ReadStore {
                     reason,
                     problem,
                     labels: row.labels.0,
+                    pinned: row.pinned,
                     priority: row.priority as u8,
                     task_counts: counts,
                     created_by: row.created_by,
