@@ -38,16 +38,22 @@ CREATE INDEX deletions_of_era ON deletions (era) WHERE waits_for_era;
 DROP VIEW tasks, attempts;
 
 ALTER TABLE finished_tasks RENAME TO finished_tasks_era_0;
-ALTER TABLE finished_tasks_era_0 RENAME CONSTRAINT finished_tasks_pkey TO finished_tasks_era_0_pkey;
--- A unique constraint would have to include the task's number. Tasks are unique among the live ones, and end once.
+-- The tasks of a job are found by its number. With the range of task numbers beside that, a planner without statistics
+-- might read all tasks of the range, so finished tasks say to which era they belong, in no index of their own.
+ALTER TABLE finished_tasks_era_0 ADD COLUMN era bigint NOT NULL DEFAULT 0;
+ALTER TABLE finished_tasks_era_0 ALTER COLUMN era DROP DEFAULT;
+ALTER TABLE finished_tasks_era_0 DROP CONSTRAINT finished_tasks_pkey;
+-- A unique constraint would have to include the era. Tasks are unique among the live ones, and end once.
 ALTER TABLE finished_tasks_era_0 DROP CONSTRAINT finished_tasks_job_id_position_index_key;
 ALTER INDEX finished_tasks_failed RENAME TO finished_tasks_era_0_failed;
-CREATE TABLE finished_tasks (LIKE finished_tasks_era_0 INCLUDING CONSTRAINTS INCLUDING STORAGE) PARTITION BY RANGE (id);
-ALTER TABLE finished_tasks ADD PRIMARY KEY (id);
+CREATE TABLE finished_tasks (LIKE finished_tasks_era_0 INCLUDING CONSTRAINTS INCLUDING STORAGE) PARTITION BY LIST (era);
+ALTER TABLE finished_tasks ADD CONSTRAINT finished_tasks_of_era CHECK (era = era_of_task(id));
+CREATE INDEX finished_tasks_by_id ON finished_tasks (id);
 CREATE INDEX finished_tasks_of_job ON finished_tasks (job_id, position, index);
 CREATE INDEX finished_tasks_failed ON finished_tasks (job_id, position, index) WHERE state = 'failed';
-ALTER TABLE finished_tasks ATTACH PARTITION finished_tasks_era_0 FOR VALUES FROM (MINVALUE) TO (first_task(1));
-CREATE TABLE finished_tasks_era_1 PARTITION OF finished_tasks FOR VALUES FROM (first_task(1)) TO (first_task(2));
+ALTER TABLE finished_tasks_era_0 ADD CONSTRAINT finished_tasks_of_era CHECK (era = era_of_task(id));
+ALTER TABLE finished_tasks ATTACH PARTITION finished_tasks_era_0 FOR VALUES IN (0);
+CREATE TABLE finished_tasks_era_1 PARTITION OF finished_tasks FOR VALUES IN (1);
 -- What is kept of eras that were dropped.
 CREATE TABLE finished_tasks_rest PARTITION OF finished_tasks DEFAULT;
 
@@ -117,38 +123,38 @@ BEGIN
     FOREACH history IN ARRAY ARRAY['finished_tasks', 'earlier_attempts', 'output_chunks', 'events'] LOOP
         EXECUTE format('CREATE TABLE %1$s_era_%2$s (LIKE %1$s INCLUDING CONSTRAINTS INCLUDING STORAGE)', history, era);
         EXECUTE format('ALTER TABLE %1$s ATTACH PARTITION %1$s_era_%2$s FOR VALUES %3$s', history, era,
-            CASE history WHEN 'events' THEN format('IN (%s)', era)
+            CASE WHEN history IN ('events', 'finished_tasks') THEN format('IN (%s)', era)
                 ELSE format('FROM (%s) TO (%s)', first_task(era), first_task(era + 1)) END);
     END LOOP;
     INSERT INTO eras (number) VALUES (era);
 END $$;
 
--- As before, over the tables of this version.
+-- As before, over the tables of this version. Whoever names a task or an attempt names its era as well.
 CREATE VIEW tasks AS
 SELECT id, job_id, position, index, class_id, state, since, not_before, NULL::timestamptz AS finished_at, reason_code,
     reason_message, attempt, worker_id, placement, scheduled_at, started_at, attempt_finished_at, ran_micros, exit_code,
-    signal, output_complete
+    signal, output_complete, era_of_task(id) AS era
 FROM live_tasks
 UNION ALL
 SELECT id, job_id, position, index, class_id, state, finished_at, NULL::timestamptz, finished_at, reason_code,
     reason_message, attempt, worker_id, placement, scheduled_at, started_at, attempt_finished_at, ran_micros, exit_code,
-    signal, output_complete
+    signal, output_complete, era
 FROM finished_tasks;
 
 CREATE VIEW attempts AS
 SELECT id AS task_id, attempt, worker_id, placement, scheduled_at, started_at, attempt_finished_at AS finished_at,
     ran_micros, exit_code, signal, attempt_reason_code AS reason_code, attempt_reason_message AS reason_message,
-    output_bytes, output_lines, output_sha256, output_complete, killed, container
+    output_bytes, output_lines, output_sha256, output_complete, killed, container, era_of_task(id) AS era
 FROM live_tasks WHERE attempt > 0
 UNION ALL
 SELECT id, attempt, worker_id, placement, scheduled_at, started_at, attempt_finished_at, ran_micros, exit_code, signal,
     attempt_reason_code, attempt_reason_message, output_bytes, output_lines, output_sha256, output_complete, killed,
-    container
+    container, era
 FROM finished_tasks WHERE attempt > 0
 UNION ALL
 SELECT task_id, attempt, worker_id, placement, scheduled_at, started_at, attempt_finished_at, ran_micros, exit_code,
     signal, attempt_reason_code, attempt_reason_message, output_bytes, output_lines, output_sha256, output_complete,
-    killed, container
+    killed, container, era_of_task(task_id)
 FROM earlier_attempts;
 
 -- Drops the partitions of an era. What some jobs and their tasks have there is put with what is kept of earlier eras.

@@ -95,8 +95,7 @@ impl Store {
         .await?;
         let Some((job, era)) = job else { return Ok(None) };
         let tasks: Vec<i64> = sqlx::query_scalar(
-            "SELECT id FROM tasks WHERE job_id = $1 AND id >= first_task($3) AND id < first_task($3 + 1) \
-             ORDER BY position, index LIMIT $2",
+            "SELECT id FROM tasks WHERE job_id = $1 AND era = $3 ORDER BY position, index LIMIT $2",
         )
         .bind(job)
         .bind(most_tasks)
@@ -107,10 +106,10 @@ impl Store {
         if !tasks.is_empty() {
             let chunks = sqlx::query(
                 "DELETE FROM output_chunks o USING ( \
-                     SELECT c.task_id, c.attempt, c.start_offset \
-                     FROM UNNEST($1::bigint[]) AS gone(task) JOIN output_chunks c ON c.task_id = gone.task \
-                     WHERE c.task_id >= first_task($3) AND c.task_id < first_task($3 + 1) LIMIT $2) chunk \
-                 WHERE o.task_id = chunk.task_id AND o.attempt = chunk.attempt AND o.start_offset = chunk.start_offset \
+                     SELECT c.part, c.place FROM UNNEST($1::bigint[]) AS gone(task), LATERAL ( \
+                         SELECT tableoid AS part, ctid AS place FROM output_chunks WHERE task_id = gone.task \
+                             AND task_id >= first_task($3) AND task_id < first_task($3 + 1) LIMIT $2) c LIMIT $2) chunk \
+                 WHERE o.tableoid = chunk.part AND o.ctid = chunk.place \
                      AND o.task_id >= first_task($3) AND o.task_id < first_task($3 + 1)",
             )
             .bind(&tasks)
@@ -119,7 +118,8 @@ impl Store {
             .execute(&mut *tx)
             .await?;
             rows += chunks.rows_affected();
-            // Output that was joined or put back meanwhile was passed over: its task stays until a later slice finds it.
+            // A row that was being joined when it was to be deleted has moved, and was passed over: its task stays until a
+            // later slice finds it.
             let any_left: bool = sqlx::query_scalar(
                 "SELECT EXISTS (SELECT 1 FROM output_chunks WHERE task_id = ANY($1) \
                      AND task_id >= first_task($2) AND task_id < first_task($2 + 1))",
@@ -134,7 +134,7 @@ impl Store {
                          AND task_id >= first_task($2) AND task_id < first_task($2 + 1)",
                     "DELETE FROM dead_letters WHERE task_id = ANY($1) \
                          AND task_id >= first_task($2) AND task_id < first_task($2 + 1)",
-                    "DELETE FROM finished_tasks WHERE id = ANY($1) AND id >= first_task($2) AND id < first_task($2 + 1)",
+                    "DELETE FROM finished_tasks WHERE id = ANY($1) AND era = $2",
                     // Of a job whose specification another version had damaged.
                     "DELETE FROM live_tasks WHERE id = ANY($1) AND id >= first_task($2) AND id < first_task($2 + 1)",
                 ] {
@@ -143,8 +143,9 @@ impl Store {
             }
         } else {
             let events = sqlx::query(
-                "DELETE FROM events e USING (SELECT id FROM events WHERE job_id = $1 AND era = $3 LIMIT $2) gone \
-                 WHERE e.id = gone.id AND e.job_id = $1 AND e.era = $3",
+                "DELETE FROM events e USING ( \
+                     SELECT tableoid AS part, ctid AS place FROM events WHERE job_id = $1 AND era = $3 LIMIT $2) gone \
+                 WHERE e.tableoid = gone.part AND e.ctid = gone.place AND e.era = $3",
             )
             .bind(job)
             .bind(most_events)

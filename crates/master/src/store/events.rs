@@ -137,7 +137,7 @@ impl ReadStore {
                          worker_id bigint, actor text, message text)) WITH ORDINALITY \
                          AS m(kind, task_id, attempt, worker_id, actor, message, place)) i \
                  WHERE e.id + i.place > $3 AND e.id + i.place < $4 ORDER BY e.id {order}, i.place {order} LIMIT $5) f \
-             LEFT JOIN tasks t ON t.id = f.task_id \
+             LEFT JOIN tasks t ON t.id = f.task_id AND t.era = era_of_task(f.task_id) \
              LEFT JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
              LEFT JOIN workers w ON w.id = f.worker_id ORDER BY f.id {order}"
         );

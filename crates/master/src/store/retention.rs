@@ -256,8 +256,8 @@ async fn expired_tasks(tx: &mut PgConnection, era: i64) -> Result<i64, StoreErro
 /// The tasks of these jobs of an era, and one more than may be kept if there are more.
 async fn tasks_of(tx: &mut PgConnection, jobs: &[i64], era: i64) -> Result<Vec<i64>, StoreError> {
     Ok(sqlx::query_scalar(
-        "SELECT t.id FROM UNNEST($1::bigint[]) AS kept(job) JOIN tasks t ON t.job_id = kept.job \
-         WHERE t.id >= first_task($2) AND t.id < first_task($2 + 1) LIMIT $3",
+        "SELECT t.id FROM UNNEST($1::bigint[]) AS kept(job), LATERAL ( \
+             SELECT id FROM tasks WHERE job_id = kept.job AND era = $2 LIMIT $3) t LIMIT $3",
     )
     .bind(jobs)
     .bind(era)

@@ -180,9 +180,9 @@ pub(super) async fn spec_stand_in(
     let definitions: Vec<DefinitionRow> = sqlx::query_as(
         "SELECT d.name, d.driver, d.single, \
              (SELECT min(index) FROM tasks t WHERE t.job_id = d.job_id AND t.position = d.position \
-                 AND t.id >= first_task(j.era) AND t.id < first_task(j.era + 1)) AS first, \
+                 AND t.era = j.era) AS first, \
              (SELECT max(index) FROM tasks t WHERE t.job_id = d.job_id AND t.position = d.position \
-                 AND t.id >= first_task(j.era) AND t.id < first_task(j.era + 1)) AS last \
+                 AND t.era = j.era) AS last \
          FROM task_definitions d JOIN jobs j ON j.id = d.job_id WHERE d.job_id = $1 ORDER BY d.position",
     )
     .bind(job.0)

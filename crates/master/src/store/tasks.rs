@@ -221,8 +221,7 @@ impl ReadStore {
         let narrowed = filter.state.map(|state| format!("AND t.state = '{state}'")).unwrap_or_default();
         let sql = format!(
             "{TASKS} WHERE t.job_id = $1 AND (t.position, t.index) > ($2, $3) {narrowed} \
-                 AND t.id >= first_task($5) AND t.id < first_task($5 + 1) \
-             ORDER BY t.position, t.index LIMIT $4"
+             AND t.era = $5 ORDER BY t.position, t.index LIMIT $4"
         );
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
@@ -274,10 +273,7 @@ impl ReadStore {
     pub async fn task_get(&self, job: JobId, name: &str, index: u32) -> Result<Option<Task>, StoreError> {
         let Ok(index) = i32::try_from(index) else { return Ok(None) };
         let Some(era) = self.era_of_job(job).await? else { return Ok(None) };
-        let sql = format!(
-            "{TASKS} WHERE t.job_id = $1 AND d.name = $2 AND t.index = $3 \
-                 AND t.id >= first_task($4) AND t.id < first_task($4 + 1)"
-        );
+        let sql = format!("{TASKS} WHERE t.job_id = $1 AND d.name = $2 AND t.index = $3 AND t.era = $4");
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(name)
@@ -292,7 +288,7 @@ impl ReadStore {
     /// # Errors
     /// When the database does not answer.
     pub async fn task_by_id(&self, task: TaskId) -> Result<Option<Task>, StoreError> {
-        let sql = format!("{TASKS} WHERE t.id = $1");
+        let sql = format!("{TASKS} WHERE t.id = $1 AND t.era = era_of_task($1)");
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_optional(&self.pool).await?)
     }
 
@@ -313,7 +309,7 @@ impl ReadStore {
              LEFT JOIN LATERAL (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines \
                  FROM output_chunks o WHERE o.task_id = a.task_id AND o.attempt = a.attempt \
                  ORDER BY start_offset DESC LIMIT 1) o ON true \
-             WHERE a.task_id = $1 ORDER BY a.attempt DESC",
+             WHERE a.task_id = $1 AND a.era = era_of_task($1) ORDER BY a.attempt DESC",
         )
         .bind(task.0)
         .fetch_all(&self.pool)

@@ -28,7 +28,7 @@ impl Store {
                  UNION ALL \
                  SELECT next.task_id, walk.n + 1 FROM walk, LATERAL (SELECT task_id FROM output_chunks \
                      WHERE task_id > walk.task_id AND task_id < first_task(1) ORDER BY task_id LIMIT 1) next WHERE walk.n < $2) \
-             SELECT walk.task_id, NOT EXISTS (SELECT 1 FROM tasks t WHERE t.id = walk.task_id) FROM walk",
+             SELECT walk.task_id, NOT EXISTS (SELECT 1 FROM tasks t WHERE t.id = walk.task_id AND t.era = 0) FROM walk",
         )
         .bind(after)
         .bind(i64::from(tasks))
@@ -41,7 +41,7 @@ impl Store {
                 let slice = sqlx::query(
                     "DELETE FROM output_chunks WHERE task_id = $1 AND (attempt, start_offset) IN ( \
                          SELECT attempt, start_offset FROM output_chunks WHERE task_id = $1 LIMIT $2) \
-                         AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1)",
+                         AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1 AND t.era = 0)",
                 )
                 .bind(task)
                 .bind(SLICE_CHUNKS)

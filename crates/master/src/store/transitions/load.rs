@@ -58,7 +58,8 @@ const TASK_COLUMNS: &str = "SELECT id, job_id, position, index, class_id, state:
 const FINISHED_TASKS: &str = "SELECT id, job_id, position, index, class_id, state::text AS state, \
      finished_at AS since, attempt, 0 AS repeats, NULL::timestamptz AS repeats_since, NULL::timestamptz AS not_before, \
      worker_id, started_at, NULL::text AS stop_message, false AS moving, reason_code, reason_message, finished_at \
-     FROM UNNEST($1::bigint[]) AS asked(task) JOIN finished_tasks ON id = asked.task";
+     FROM UNNEST($1::bigint[]) AS asked(task) \
+     JOIN finished_tasks ON id = asked.task AND era = era_of_task(asked.task)";
 
 impl Work {
     /// Locks the jobs, then reads them, their definitions, and the tasks that the batch names.
@@ -346,7 +347,8 @@ impl Work {
         let recorded: Vec<RecordedEnd> = sqlx::query_as(
             "SELECT a.task_id, a.attempt, a.worker_id, a.exit_code, a.signal, a.reason_code, a.reason_message \
              FROM UNNEST($1::bigint[], $2::int[]) AS asked(task_id, attempt) \
-             JOIN attempts a ON a.task_id = asked.task_id AND a.attempt = asked.attempt",
+             JOIN attempts a ON a.task_id = asked.task_id AND a.attempt = asked.attempt \
+                 AND a.era = era_of_task(asked.task_id)",
         )
         .bind(tasks)
         .bind(attempts)
