@@ -103,6 +103,7 @@ INSERT INTO events_of_no_job (id, project_id, at, kind, task_id, attempt, worker
     SELECT id, project_id, at, kind, task_id, attempt, worker_id, actor, message, more FROM events_era_0
     WHERE job_id IS NULL;
 DELETE FROM events_era_0 WHERE job_id IS NULL;
+CREATE INDEX events_of_no_job_by_age ON events_of_no_job (at);
 ALTER TABLE events ATTACH PARTITION events_era_0 FOR VALUES IN (0);
 CREATE TABLE events_era_1 PARTITION OF events FOR VALUES IN (1);
 CREATE TABLE events_rest PARTITION OF events DEFAULT;

@@ -93,6 +93,13 @@ impl Retention {
         Some(now - delta(self.period(state, own)?))
     }
 
+    /// Events of no job are kept for as long as the longest period, those before then not; all of them if jobs of any state are
+    /// kept for ever.
+    pub fn events_cutoff(&self, now: Time) -> Option<Time> {
+        let longest = self.completed?.max(self.failed?).max(self.cancelled?);
+        Some(now - delta(longest))
+    }
+
     /// For how long an era of history is open: a small part of the shortest period.
     pub fn era_length(&self) -> Span {
         let shortest = [self.completed, self.failed, self.cancelled].into_iter().flatten().min();

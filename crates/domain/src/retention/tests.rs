@@ -59,6 +59,15 @@ fn the_cutoff_says_the_same_as_the_time_of_expiry() {
 }
 
 #[test]
+fn events_of_no_job_are_kept_as_long_as_any_job() {
+    let now = at("2026-03-01T00:00:00Z");
+    let cutoff = |text: &str| text.parse::<Retention>().unwrap().events_cutoff(now);
+    assert_eq!(cutoff("completed=1d,failed=3d,cancelled=2d"), Some(at("2026-02-26T00:00:00Z")));
+    assert_eq!(cutoff("completed=1d,failed=3d"), None);
+    assert_eq!(cutoff("forever"), None);
+}
+
+#[test]
 fn a_setting_is_one_period_or_one_for_each_state() {
     for (text, shown) in [
         ("90d", "90d"),

@@ -274,6 +274,22 @@ async fn an_era_of_which_much_is_kept_stays_and_its_expired_jobs_are_deleted_in_
 }
 
 #[tokio::test]
+async fn events_of_no_job_go_after_the_longest_period() {
+    let mut scene = Scene::set().await;
+    let job = scene.run(script("true"), 1, 0).await;
+    let before = scene.count("events WHERE era IS NULL").await;
+    assert!(before > 0, "the worker has joined");
+    sqlx::query("UPDATE events SET at = at - interval '10 days'").execute(&mut scene.database).await.unwrap();
+    scene.expire("completed=1d,failed=1d").await;
+    scene.expire("completed=forever,failed=1d,cancelled=30d").await;
+    assert_eq!(scene.count("events WHERE era IS NULL").await, before);
+    scene.expire("completed=9d,failed=1d,cancelled=1d").await;
+    assert_eq!(scene.count("events WHERE era IS NULL").await, 0);
+    let of_job = scene.stage.client.get(&format!("/jobs/{job}/events")).await.text;
+    assert!(of_job.contains("job.submitted"), "{of_job}");
+}
+
+#[tokio::test]
 async fn somebody_who_reads_history_for_long_delays_the_drop_and_nobody_else() {
     let mut scene = Scene::set().await;
     let old = scene.run(script("true"), 1, 0).await;

@@ -39,6 +39,12 @@ impl Background for Expiry {
         if expired > 0 {
             return Ok(Ran { done: expired, again_after: Some(PAUSE) });
         }
+        if let Some(cutoff) = self.retention.events_cutoff(now) {
+            let events = self.store.events_expire(cutoff).await?;
+            if events > 0 {
+                return Ok(Ran { done: events, again_after: Some(PAUSE) });
+            }
+        }
         let forgotten = self.store.deletions_forget().await?;
         if forgotten > 0 {
             return Ok(Ran { done: forgotten, again_after: Some(PAUSE) });

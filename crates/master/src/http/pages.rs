@@ -62,6 +62,8 @@ pub fn routes() -> Router<Doors> {
         .route("/jobs/{job}/lines", get(log::lines))
         .route("/jobs/{job}/stop", post(job::stop))
         .route("/jobs/{job}/rerun", post(job::rerun))
+        .route("/jobs/{job}/pin", post(job::pin))
+        .route("/jobs/{job}/unpin", post(job::unpin))
         .route("/jobs/{job}/delete", post(job::delete))
         .route("/jobs/{job}/tasks/{task}", get(task::show))
         .route("/queue", get(queue::show))

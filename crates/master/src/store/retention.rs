@@ -16,6 +16,8 @@ use super::{ReadStore, Store, StoreError, WriteStore};
 /// The most jobs that expire in one transaction, and the most rows of `deletions` that are removed in one.
 const SLICE_JOBS: i64 = 1_000;
 const SLICE_DELETIONS: i64 = 10_000;
+/// The most events of no job that are deleted in one transaction.
+const SLICE_EVENTS: i64 = 1_000;
 /// An era with more jobs than this is not dropped.
 const MOST_KEPT_JOBS: i64 = 1_000;
 /// The most kinds of finished jobs, by state and their own retention, that are looked at.
@@ -207,6 +209,25 @@ impl Store {
             .await?;
         tx.commit().await?;
         Ok(Dropped::Yes)
+    }
+
+    /// Deletes some of the events of no job that are older than that; returns how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn events_expire(&self, before: Time) -> Result<u64, StoreError> {
+        let mut tx = self.begin_short().await?;
+        // They are in one partition, so a row's place in it names the row.
+        let done = sqlx::query(
+            "DELETE FROM events WHERE era IS NULL AND ctid = ANY(ARRAY( \
+                 SELECT ctid FROM events WHERE era IS NULL AND at < $1 ORDER BY at LIMIT $2))",
+        )
+        .bind(before)
+        .bind(SLICE_EVENTS)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(done.rows_affected())
     }
 
     /// Forgets some of the deletions that were waiting for eras that are gone by now; returns how many.
