@@ -130,7 +130,7 @@ BEGIN
     INSERT INTO eras (number) VALUES (era);
 END $$;
 
--- As before, over the tables of this version. Whoever names a task or an attempt names its era as well.
+-- As before, over the tables of this version. A statement that names a task or an attempt names its era as well.
 CREATE VIEW tasks AS
 SELECT id, job_id, position, index, class_id, state, since, not_before, NULL::timestamptz AS finished_at, reason_code,
     reason_message, attempt, worker_id, placement, scheduled_at, started_at, attempt_finished_at, ran_micros, exit_code,

@@ -37,7 +37,7 @@ fn a_job_expires_by_its_own_period_else_by_that_of_the_server_for_its_state() {
 #[test]
 fn a_pinned_or_unfinished_job_never_expires() {
     let server = Retention::all(DAY);
-    let own = Retention::all(SHORTEST);
+    let own = Retention::all(Span::from_secs(1));
     let pinned = Finished { is_pinned: true, ..finished(JobState::Completed, &own) };
     assert_eq!(server.expires_at(&pinned), None);
     for state in JobState::ALL.into_iter().filter(|state| !state.is_final()) {

@@ -10,6 +10,7 @@ use super::field::{Field, Kind, Most, Tables, Words};
 use super::node::{FieldError, Mistakes, Node, Object};
 use super::program::Action;
 use super::restart::RestartPolicy;
+use super::retention::{Retention, SHORTEST};
 use super::scheduling::{
     self, AFFINITIES, Affinity, CONCURRENCY, CONSTRAINTS, Concurrency, PLACEMENT, Placement,
 };
@@ -18,7 +19,6 @@ use crate::constraint::Constraint;
 use crate::document::Value;
 use crate::lease::SHORTEST_LOST_AFTER;
 use crate::quantity::{Span, shown};
-use crate::retention::{Retention, SHORTEST};
 use crate::visible::spoils_a_line;
 
 /// The most bytes that the text of a specification may have, in any format. Each door checks it
@@ -158,7 +158,7 @@ pub const JOB: &[Field] = &[
 
 /// The fields of `retention`.
 pub const RETENTION: &[Field] = &[
-    Field::new("all", PERIOD, "The period for every final state that has none of its own")
+    Field::new("all", PERIOD, "The period for final states that are not named")
         .example("30d")
         .flag("retention", "TIME"),
     Field::new("completed", PERIOD, "The period if all tasks complete").example("7d"),

@@ -15,12 +15,11 @@ use serde_json::Value;
 
 use super::{
     Action, Affinity, Backoff, Concurrency, Container, DriverKind, Indices, JobKind, JobSpec, OnDrain,
-    OnLost, OutputLimit, Placement, Reservation, Resources, Restart, RestartPolicy, StopSignal, StopSpec,
-    Strategy, TaskSpec,
+    OnLost, OutputLimit, Placement, Reservation, Resources, Restart, RestartPolicy, Retention, StopSignal,
+    StopSpec, Strategy, TaskSpec,
 };
 use crate::constraint::{Constraint, Fact};
 use crate::quantity::{Bytes, Cpu, Span};
-use crate::retention::Retention;
 
 /// The version of the form that serialising a [`JobSpec`] gives.
 pub const STORED_VERSION: u16 = 1;

@@ -40,12 +40,13 @@ const GROWING: [&str; 7] = [
 ];
 
 /// Statements that look into the partitions of earlier eras, each with its reason.
-const LOOKS_BACK: [(&str, &str); 2] = [
+const LOOKS_BACK: [(&str, &str); 3] = [
     (
         "FROM (SELECT * FROM events e WHERE e.project_id = $1 AND $2::bigint IS NULL",
         "the newest events of a project may be of a job of any era",
     ),
     ("WITH RECURSIVE walk AS", "output without a task was left by versions that knew only the first era"),
+    ("WITH done AS ( SELECT j.created_at", "a trace is of what ran since some time, in any era"),
 ];
 
 /// Of the server: it tells how it carries out each statement, and gathers statistics only when asked to.
@@ -171,6 +172,8 @@ fn looks_back(plan: &Value, present: i64, found: &mut Vec<String>) {
         && let Some((_, era)) = partition.split_once("_era_")
         && era.parse::<i64>().unwrap() < present
         && plan["Actual Loops"].as_f64() > Some(0.0)
+        // Of what is changed, it names the first partition, whether that is looked into or not.
+        && plan["Node Type"] != "ModifyTable"
     {
         found.push(partition.to_owned());
     }

@@ -181,12 +181,12 @@ pub fn retention(preview: Preview) -> rest::RetentionPreview {
 
 fn era(era: EraPreview) -> rest::RetentionEra {
     rest::RetentionEra {
-        era: era.stored.number,
-        opened_at: era.stored.opened_at,
-        closed_at: era.stored.closed_at,
-        bytes: era.stored.bytes.unsigned_abs(),
-        waiting_jobs: era.stored.waiting_jobs,
-        waiting_tasks: era.stored.waiting_tasks,
+        era: era.record.number,
+        opened_at: era.record.opened_at,
+        closed_at: era.record.closed_at,
+        bytes: era.record.bytes.unsigned_abs(),
+        waiting_jobs: era.record.waiting_jobs,
+        waiting_tasks: era.record.waiting_tasks,
         expiring_jobs: era.expiring.jobs,
         expiring_tasks: era.expiring.tasks,
         expires_from: era.expires.map(|(first, _)| first),

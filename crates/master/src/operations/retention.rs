@@ -34,7 +34,7 @@ pub struct Preview {
 /// What will be removed of an era.
 #[derive(Debug, Clone, Copy)]
 pub struct EraPreview {
-    pub stored: StoredEra,
+    pub record: StoredEra,
     /// Finished jobs that have expired or will.
     pub expiring: Count,
     /// When the first and the last of them expire.
@@ -53,9 +53,9 @@ pub struct Count {
 }
 
 impl EraPreview {
-    fn new(stored: StoredEra) -> EraPreview {
+    fn new(record: StoredEra) -> EraPreview {
         let none = Count::default();
-        EraPreview { stored, expiring: none, expires: None, unfinished: none, pinned: none, unlimited: none }
+        EraPreview { record, expiring: none, expires: None, unfinished: none, pinned: none, unlimited: none }
     }
 
     fn add(&mut self, group: &JobGroup, retention: &Retention) {
@@ -86,12 +86,12 @@ impl EraPreview {
     /// Whether it is dropped as a whole once all have expired that will.
     pub fn is_dropped(&self) -> bool {
         let rest = EraRest {
-            expired_tasks: self.expiring.tasks + self.stored.waiting_tasks,
+            expired_tasks: self.expiring.tasks + self.record.waiting_tasks,
             kept_jobs: self.unfinished.jobs + self.pinned.jobs + self.unlimited.jobs,
             kept_tasks: self.kept_tasks(),
             kept_bytes: 0,
         };
-        self.stored.number.is_some() && rest.can_go()
+        self.record.number.is_some() && rest.can_go()
     }
 }
 
@@ -106,7 +106,7 @@ pub async fn preview(context: &Context, actor: &Actor) -> Result<Preview, Operat
     let groups = views.reads.jobs_by_retention(actor.project).await?;
     let mut eras: Vec<EraPreview> = stored.into_iter().map(EraPreview::new).collect();
     for group in &groups {
-        if let Some(era) = eras.iter_mut().find(|era| era.stored.number == group.era) {
+        if let Some(era) = eras.iter_mut().find(|era| era.record.number == group.era) {
             era.add(group, &retention);
         }
     }

@@ -5,7 +5,6 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::retention::Retention;
 
 #[test]
 fn any_specification_reads_back_from_its_normal_form() {

@@ -54,10 +54,10 @@ pub async fn show(
 impl EraRow {
     fn of(era: &EraPreview) -> EraRow {
         let goes = Count {
-            jobs: era.expiring.jobs + era.stored.waiting_jobs,
-            tasks: era.expiring.tasks + era.stored.waiting_tasks,
+            jobs: era.expiring.jobs + era.record.waiting_jobs,
+            tasks: era.expiring.tasks + era.record.waiting_tasks,
         };
-        let how = match (goes.jobs, era.stored.closed_at, era.is_dropped()) {
+        let how = match (goes.jobs, era.record.closed_at, era.is_dropped()) {
             (0, ..) => String::new(),
             (_, Some(_), true) => ", as a whole".to_owned(),
             (_, None, true) => ", as a whole once the era is closed".to_owned(),
@@ -66,9 +66,9 @@ impl EraRow {
         let kept = [("unfinished", era.unfinished), ("pinned", era.pinned), ("kept for ever", era.unlimited)];
         let kept = kept.iter().filter(|(_, count)| count.jobs > 0);
         EraRow {
-            name: era.stored.number.map_or_else(|| "earlier".to_owned(), |number| number.to_string()),
-            opened: era.stored.opened_at.map(|at| at.timestamp_millis()),
-            size: bytes(era.stored.bytes.unsigned_abs()),
+            name: era.record.number.map_or_else(|| "earlier".to_owned(), |number| number.to_string()),
+            opened: era.record.opened_at.map(|at| at.timestamp_millis()),
+            size: bytes(era.record.bytes.unsigned_abs()),
             goes: format!("{} jobs with {} tasks{how}", goes.jobs, goes.tasks),
             until: era.expires.map(|(_, last)| moment(&last.timestamp_millis())).unwrap_or_default(),
             keeps: kept.map(|(why, count)| format!("{} {why}", count.jobs)).collect::<Vec<_>>().join(", "),
