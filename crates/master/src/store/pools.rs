@@ -65,7 +65,8 @@ impl Stores {
             .context("cannot connect to the database")?;
         let control = Store::of(control, leadership);
         let lazy = |connections, wait, options| pool(connections, wait).connect_lazy_with(options);
-        let transitions = lazy(TRANSITION_CONNECTIONS, ACQUIRE_TIMEOUT, writing.clone());
+        let planned_once = writing.clone().options([PLANNED_ONCE]);
+        let transitions = lazy(TRANSITION_CONNECTIONS, ACQUIRE_TIMEOUT, planned_once);
         let writes = lazy(WRITE_CONNECTIONS, ACQUIRE_TIMEOUT, writing);
         let reads = lazy(READ_CONNECTIONS, READ_ACQUIRE_TIMEOUT, reading);
         Ok(Stores {
@@ -156,6 +157,10 @@ impl WriteStore {
 /// hash. Compiling a plan would take longer than any statement here runs.
 const PLANNER: [(&str, &str); 4] =
     [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("jit", "off")];
+
+/// For transitions: a statement is planned once per connection, and not for each value that it is asked with. All of these look
+/// rows up by one key, so that there is nothing to choose, and to plan one takes longer than to carry it out.
+const PLANNED_ONCE: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
 
 /// Lists are read in the order of an index, a page at a time: they are never sorted as a whole to find the latest.
 const LIST_PLANNER: (&str, &str) = ("enable_sort", "off");
