@@ -11,13 +11,14 @@ use gaffer_e2e::client::{Client, script};
 use gaffer_e2e::cluster::give_cluster;
 use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::{Dev, data_dir, kill_executor};
-use gaffer_e2e::history::copy_job;
+use gaffer_master::embedded_postgres::url_of_running;
+use gaffer_master::store::bench::history::History;
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
 /// So many finished jobs lie in the database.
-const HISTORY: i64 = 40_000;
+const HISTORY: u64 = 40_000;
 /// The most rows that one step of a plan may read of a table that grows.
 const MAX_ROWS: f64 = 2_000.0;
 /// The same for a page or a list: a search looks at the latest 15,000 jobs.
@@ -231,13 +232,6 @@ async fn look(client: &Client, job: i64) {
     assert!(refused.is_empty(), "{refused:#?}");
 }
 
-/// Where the server of an installation is reached.
-fn database_url(cluster: &Path) -> String {
-    let facts = std::fs::read_to_string(cluster.join("postmaster.pid")).unwrap();
-    let socket_dir = facts.lines().nth(4).unwrap();
-    format!("postgres://gaffer@localhost/gaffer?host={socket_dir}&sslmode=disable")
-}
-
 /// What was found in plans.
 #[derive(Default)]
 struct Checked {
@@ -273,6 +267,10 @@ fn statements() -> Vec<String> {
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
+            // These are not statements of an installation.
+            if path.file_name().is_some_and(|name| name == "bench") {
+                continue;
+            }
             if path.is_dir() {
                 dirs.push(path);
                 continue;
@@ -303,12 +301,14 @@ async fn no_statement_costs_more_because_there_is_history_with_statistics_or_wit
     let log = dir.path().join("postgres.log");
     let first = dev.client.submit(script("echo done")).await;
     dev.client.finished(first).await;
-    copy_job(&database_url(&cluster), first, HISTORY).await;
+    let database_url = url_of_running(dir.path()).unwrap();
+    let mut history = History::connect(&database_url).await.unwrap();
+    history.copy_job(first, HISTORY, |_| ()).await.unwrap();
     let mut checked = Checked::default();
     let before = plans(&log).len();
     everyday_life(&dev, 1).await;
     checked.check("without statistics", &plans(&log)[before..]);
-    let mut database = PgConnection::connect(&database_url(&cluster)).await.unwrap();
+    let mut database = PgConnection::connect(&database_url).await.unwrap();
     sqlx::query("ANALYZE").execute(&mut database).await.unwrap();
     dev.interrupt().await;
     let dev = Dev::start(dir.path()).await;

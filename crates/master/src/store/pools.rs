@@ -154,7 +154,7 @@ impl WriteStore {
 /// What makes a plan the same whatever the planner believes about a table: rows are looked up by an index, one by one.
 /// Without statistics (a new installation, the minutes after a burst) it would rather read whole tables or join them by
 /// hash. Compiling a plan would take longer than any statement here runs.
-const PLANNER: [(&str, &str); 4] =
+pub(super) const PLANNER: [(&str, &str); 4] =
     [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("jit", "off")];
 
 /// Lists are read in the order of an index, a page at a time: they are never sorted as a whole to find the latest.
