@@ -150,6 +150,14 @@ async fn everyday_life(dev: &Dev, round: u32) {
     let key = client.post("/keys", &json!({"kind": "user", "name": format!("round {round}")})).await;
     assert!(client.delete(&format!("/keys/{}", key.body["id"])).await.status.is_success());
     workers_come_and_go(dev, round).await;
+    // Keys are checked every half minute, the first time perhaps before a worker was there.
+    eventually("the keys of workers are checked", async || {
+        let system = client.get("/system").await.body;
+        let loops = system["loops"].as_array()?;
+        let check = loops.iter().find(|one| one["name"] == "key_check")?;
+        (check["runs"].as_u64()? >= 2).then_some(())
+    })
+    .await;
 }
 
 /// A service moves when its worker is drained; another worker is killed, and the sweeper takes from it what it had.
