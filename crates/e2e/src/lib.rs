@@ -15,7 +15,6 @@ pub mod client;
 pub mod cluster;
 pub mod database_proxy;
 pub mod gaffer;
-pub mod history;
 pub mod openapi;
 pub mod proxies;
 pub mod raw_worker;

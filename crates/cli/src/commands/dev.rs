@@ -70,6 +70,11 @@ pub struct DevArgs {
     /// Minimum run time before services are rebalanced, or off
     #[arg(long, env = "GAFFER_REBALANCE", value_name = "TIME|off", default_value_t)]
     rebalance: Rebalance,
+    /// Stop when standard input is closed
+    ///
+    /// For programs that start `gaffer dev` and keep the other end of a pipe: it stops with them, however they end.
+    #[arg(long)]
+    stop_with_stdin: bool,
     /// Limits of the three ports
     #[command(flatten)]
     connections: ConnectionConfig,
@@ -87,6 +92,9 @@ pub fn run(args: DevArgs, out: &Out) -> Result<u8, Failure> {
 }
 
 async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if args.stop_with_stdin {
+        stop_with_stdin(shutdown.clone());
+    }
     let config = MasterConfig {
         forget_workers: Default::default(),
         database_url: None,
@@ -112,6 +120,15 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
     let removed = remove(&ready_file);
     running.stop().await;
     ended.and(removed)
+}
+
+/// Stops this process when nobody holds the other end of its standard input any more.
+fn stop_with_stdin(shutdown: CancellationToken) {
+    // A read of standard input cannot be cancelled; the thread ends with the process.
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        shutdown.cancel();
+    });
 }
 
 /// What `gaffer dev` is beyond a master; ends when the worker has.

@@ -8,6 +8,7 @@
 )]
 
 mod acknowledgements;
+mod bench;
 mod cli;
 mod clocks;
 mod connections;

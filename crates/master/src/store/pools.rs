@@ -155,7 +155,7 @@ impl WriteStore {
 /// What makes a plan the same whatever the planner believes about a table: rows are looked up by an index, one by one.
 /// Without statistics (a new installation, the minutes after a burst) it would rather read whole tables or join them by
 /// hash. Compiling a plan would take longer than any statement here runs.
-const PLANNER: [(&str, &str); 4] =
+pub(super) const PLANNER: [(&str, &str); 4] =
     [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("jit", "off")];
 
 /// For transitions: a statement is planned once per connection, and not for each value that it is asked with. All of these look
