@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod database_proxy;
 pub mod gaffer;
 pub mod history;
+pub mod metrics;
 pub mod openapi;
 pub mod proxies;
 pub mod raw_worker;

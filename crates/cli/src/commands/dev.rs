@@ -18,6 +18,7 @@ use gaffer_master::operations::keys::{self, NewKey};
 use gaffer_master::operations::sign_in::{self, Refused};
 use gaffer_master::operations::{Actor, Context as Operations, OperationError};
 use gaffer_master::records::{KeyKind, Worker};
+use gaffer_master::secret::MetricsToken;
 use gaffer_protocol::output::Stream;
 use gaffer_worker::ExecutorPlace;
 use gaffer_worker::config::{ApiKey, WorkerConfig};
@@ -70,6 +71,9 @@ pub struct DevArgs {
     /// Minimum run time before services are rebalanced, or off
     #[arg(long, env = "GAFFER_REBALANCE", value_name = "TIME|off", default_value_t)]
     rebalance: Rebalance,
+    /// Token for reading /metrics, see `gaffer master --help`
+    #[arg(long, env = "GAFFER_METRICS_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    metrics_token: Option<MetricsToken>,
     /// Limits of the three ports
     #[command(flatten)]
     connections: ConnectionConfig,
@@ -101,6 +105,7 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         connections: args.connections,
         // No other process can reach its private database.
         leader_lease: LeaderLease::default(),
+        metrics_token: args.metrics_token,
     };
     // A file of the last run would tell a waiting script that we are up.
     let ready_file = config.data_dir().join("dev.env");
