@@ -15,6 +15,7 @@ pub mod client;
 pub mod cluster;
 pub mod database_proxy;
 pub mod gaffer;
+pub mod metrics;
 pub mod openapi;
 pub mod proxies;
 pub mod raw_worker;

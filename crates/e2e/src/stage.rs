@@ -53,6 +53,7 @@ impl Stage {
             connections: Default::default(),
             forget_workers: Default::default(),
             leader_lease: Default::default(),
+            metrics_token: None,
         };
         change(&mut config);
         let running = gaffer_master::start(&config, CancellationToken::new()).await.unwrap();

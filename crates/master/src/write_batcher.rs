@@ -29,6 +29,8 @@ use crate::changes::Changes;
 use crate::hub::{Hub, Listed, OnItsWay, SessionHandle};
 use crate::large_jobs::LargeJobs;
 use crate::live::{LiveOutput, LiveOutputs};
+use crate::metrics::output::OutputMetrics;
+use crate::metrics::transitions::TransitionMetrics;
 use crate::pace::Pace;
 use crate::pauses::Pauses;
 use crate::store::Store;
@@ -59,6 +61,7 @@ const ITEM_BYTES: usize = 256;
 pub struct WriteBatcherHandle {
     items: mpsc::UnboundedSender<Item>,
     queued: Arc<AtomicUsize>,
+    output: OutputMetrics,
 }
 
 #[derive(Debug)]
@@ -154,6 +157,7 @@ impl WriteBatcherHandle {
     /// # Errors
     /// When the master is shutting down.
     pub fn output(&self, row: ChunkRow, live: Arc<LiveOutput>, on_its_way: OnItsWay) -> Result<(), NotTaken> {
+        self.output.received(row.payload_bytes);
         Ok(self.change(Change::Output { row, live, on_its_way })?)
     }
 
@@ -222,6 +226,11 @@ impl WriteBatcherHandle {
         self.send(Item::Compare(Comparison { worker, held, of }))
     }
 
+    /// How many bytes of reports wait.
+    pub fn queued(&self) -> Arc<AtomicUsize> {
+        self.queued.clone()
+    }
+
     fn report(
         &self,
         from: &Reporter,
@@ -262,6 +271,8 @@ pub struct Parts {
     pub large_jobs: LargeJobs,
     /// Current database problems.
     pub troubles: Troubles,
+    pub metrics: TransitionMetrics,
+    pub output_metrics: OutputMetrics,
 }
 
 #[derive(Debug)]
@@ -285,9 +296,10 @@ impl WriteBatcher {
         let deferred = Deferred::default();
         let most_changes = MAX_BATCH_CHANGES;
         let tempo = Tempo::new(Instant::now());
+        let output = parts.output_metrics.clone();
         let write_batcher =
             WriteBatcher { items, next: None, parts, compacting, deferred, most_changes, tempo };
-        (write_batcher, WriteBatcherHandle { items: sender, queued: Arc::default() })
+        (write_batcher, WriteBatcherHandle { items: sender, queued: Arc::default(), output })
     }
 
     /// Runs until all handles are dropped.

@@ -18,6 +18,7 @@ use gaffer_master::operations::keys::{self, NewKey};
 use gaffer_master::operations::sign_in::{self, Refused};
 use gaffer_master::operations::{Actor, Context as Operations, OperationError};
 use gaffer_master::records::{KeyKind, Worker};
+use gaffer_master::secret::MetricsToken;
 use gaffer_protocol::output::Stream;
 use gaffer_worker::ExecutorPlace;
 use gaffer_worker::config::{ApiKey, WorkerConfig};
@@ -75,6 +76,9 @@ pub struct DevArgs {
     /// For programs that start `gaffer dev` and keep the other end of a pipe: it stops with them, however they end.
     #[arg(long)]
     stop_with_stdin: bool,
+    /// Token for reading /metrics, see `gaffer master --help`
+    #[arg(long, env = "GAFFER_METRICS_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    metrics_token: Option<MetricsToken>,
     /// Limits of the three ports
     #[command(flatten)]
     connections: ConnectionConfig,
@@ -109,6 +113,7 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         connections: args.connections,
         // No other process can reach its private database.
         leader_lease: LeaderLease::default(),
+        metrics_token: args.metrics_token,
     };
     // A file of the last run would tell a waiting script that we are up.
     let ready_file = config.data_dir().join("dev.env");

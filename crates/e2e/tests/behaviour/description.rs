@@ -116,6 +116,7 @@ async fn every_route_answers_as_it_is_described() {
         "/livez",
         "/readyz",
         "/version",
+        "/metrics",
         "/openapi.json",
         "/schema/job.json",
         "/system",

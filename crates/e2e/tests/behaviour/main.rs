@@ -25,6 +25,7 @@ mod jobs;
 mod leases;
 mod leftovers;
 mod masters;
+mod metrics;
 mod networks;
 mod pages;
 mod placement;

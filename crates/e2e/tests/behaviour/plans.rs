@@ -250,6 +250,7 @@ async fn look(client: &Client, job: i64) {
         "/keys".to_owned(),
         "/queue".to_owned(),
         "/system".to_owned(),
+        "/metrics".to_owned(),
         "/trace?since=1h".to_owned(),
         "/dead-letters".to_owned(),
     ];

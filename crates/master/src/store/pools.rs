@@ -14,6 +14,7 @@ use super::events::SettledEvents;
 use super::specs::SpecCache;
 use super::{MIGRATIONS, ReadStore, Store, StoreError, WriteStore};
 use crate::leadership::Leadership;
+use crate::metrics::database::PoolUse;
 
 /// How long one statement may take before the database gives it up.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -77,11 +78,37 @@ impl Stores {
         })
     }
 
+    /// The pools, to look at their use.
+    pub fn pools(&self) -> Pools {
+        let named = |name, pool: &PgPool| (name, pool.clone());
+        Pools([
+            named("transitions", &self.transitions.pool),
+            named("control", &self.control.pool),
+            named("writes", &self.writes.pool),
+            named("reads", &self.reads.pool),
+        ])
+    }
+
     /// Closes all connections.
     pub async fn close(&self) {
-        for pool in [&self.transitions.pool, &self.control.pool, &self.writes.pool, &self.reads.pool] {
+        for (_, pool) in self.pools().0 {
             pool.close().await;
         }
+    }
+}
+
+/// The pools by their names: how many connections they have. Nothing can be asked through them.
+#[derive(Debug)]
+pub struct Pools([(&'static str, PgPool); 4]);
+
+impl Pools {
+    pub fn uses(&self) -> [PoolUse; 4] {
+        self.0.each_ref().map(|&(name, ref pool)| PoolUse {
+            pool: name,
+            open: pool.size() as usize,
+            idle: pool.num_idle(),
+            most: pool.options().get_max_connections(),
+        })
     }
 }
 
