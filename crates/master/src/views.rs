@@ -18,6 +18,7 @@ use crate::control::Control;
 use crate::hub::Hub;
 use crate::live::{LiveOutput, LiveOutputs};
 use crate::pauses::Pauses;
+use crate::search_budget::Searches;
 use crate::snapshot::Snapshots;
 use crate::store::ReadStore;
 use crate::troubles::Troubles;
@@ -32,6 +33,8 @@ pub struct Views {
     pub changes: Changes,
     /// How the master is doing.
     pub status: Status,
+    /// Searches of output.
+    pub searches: Searches,
     /// Cancelled when the master goes down: streams end then.
     pub shutdown: CancellationToken,
     live: LiveOutputs,
@@ -75,6 +78,7 @@ impl Views {
             reads,
             changes: control.changes.clone(),
             status,
+            searches: Searches::default(),
             shutdown: control.shutdown.clone(),
             live: control.live.clone(),
             hub: control.hub.clone(),
