@@ -10,8 +10,9 @@ mod sequences;
 mod text;
 
 pub use found::{FoundLine, MAX_TEXT_BYTES};
-pub use lines::{LineQuery, LineSearch, MAX_CONTEXT_LINES, Piece};
+pub use lines::{LineQuery, LineSearch, MAX_CONTEXT_LINES};
 pub use pattern::{InvalidPattern, MAX_PATTERN_BYTES, Pattern};
+pub use text::Piece;
 
 #[cfg(test)]
 mod tests;

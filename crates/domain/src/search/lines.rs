@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::found::{FoundLine, shown_part};
 use super::pattern::Pattern;
 use super::sequences::{VisibleText, has_sequences};
-use super::text::JoinedText;
+use super::text::{JoinedText, Piece};
 
 /// The most lines that are given before or after each line that was found.
 pub const MAX_CONTEXT_LINES: u32 = 100;
@@ -43,19 +43,6 @@ impl LineQuery {
     pub fn new(pattern: Pattern) -> LineQuery {
         LineQuery { pattern, invert: false, before: 0, after: 0, limit: None, counts_only: false }
     }
-}
-
-/// A piece of text. Pieces come in the order of their offsets; what is not to be searched may lie between them.
-#[derive(Debug, Clone, Copy)]
-pub struct Piece<'a, T> {
-    /// Offset of its first byte.
-    pub offset: u64,
-    /// Line ends before it, those between the pieces included.
-    pub lines_before: u64,
-    /// What the lines in it are given with.
-    pub tag: T,
-    /// Its bytes.
-    pub bytes: &'a [u8],
 }
 
 /// A search under way. Use it in turns: [`Self::push`] some text, then [`Self::advance`] until that says to go on.

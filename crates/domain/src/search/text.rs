@@ -1,6 +1,17 @@
 //! Text in memory that was put together from pieces: for each byte where it came from, and the number of its line.
 
-use super::Piece;
+/// A piece of text. Pieces come in the order of their offsets; what is not to be searched may lie between them.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece<'a, T> {
+    /// Offset of its first byte.
+    pub offset: u64,
+    /// Line ends before it, those between the pieces included.
+    pub lines_before: u64,
+    /// What the lines in it are given with.
+    pub tag: T,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+}
 
 /// Pieces joined to one text.
 #[derive(Debug)]
