@@ -13,6 +13,7 @@ mod follow;
 mod line_times;
 mod listing;
 mod login;
+mod matches;
 mod ndjson;
 mod open_files;
 mod out;

@@ -20,6 +20,7 @@ pub mod quantity;
 pub mod queue;
 pub mod reason;
 pub mod resources;
+pub mod search;
 #[cfg(test)]
 mod seeds;
 pub mod spec;

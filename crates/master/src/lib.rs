@@ -32,6 +32,8 @@ pub mod queue;
 pub mod rate;
 pub mod records;
 pub mod render;
+pub mod search;
+pub mod search_budget;
 pub mod secret;
 pub mod serve;
 mod session;

@@ -19,6 +19,7 @@ use crate::exposition::Exposition;
 use crate::hub::Hub;
 use crate::live::{LiveOutput, LiveOutputs};
 use crate::pauses::Pauses;
+use crate::search_budget::Searches;
 use crate::snapshot::Snapshots;
 use crate::store::ReadStore;
 use crate::troubles::Troubles;
@@ -35,6 +36,8 @@ pub struct Views {
     pub status: Status,
     /// The same in figures, for monitoring.
     pub exposition: Exposition,
+    /// Searches of output.
+    pub searches: Searches,
     /// Cancelled when the master goes down: streams end then.
     pub shutdown: CancellationToken,
     live: LiveOutputs,
@@ -85,6 +88,7 @@ impl Views {
             changes: control.changes.clone(),
             status,
             exposition,
+            searches: Searches::default(),
             shutdown: control.shutdown.clone(),
             live: control.live.clone(),
             hub: control.hub.clone(),

@@ -32,6 +32,7 @@ mod placement;
 mod plans;
 mod refused;
 mod scheduling;
+mod searching;
 mod sessions;
 mod stdin;
 mod stored;

@@ -243,6 +243,7 @@ async fn look(client: &Client, job: i64) {
         format!("/jobs/{job}/output"),
         format!("/jobs/{job}/tasks/main.0"),
         format!("/jobs/{job}/tasks/main.0/output?lines=1-2"),
+        format!("/jobs/{job}/output?q=two"),
         format!("/jobs/{job}/explain"),
         "/events".to_owned(),
         "/events?after=0".to_owned(),
