@@ -235,7 +235,7 @@ impl<T: Copy> LineSearch<T> {
         }
         let first = self.query.pattern.find(bytes, at..bytes.len())?;
         // After the last line end no line begins.
-        if first.start == bytes.len() && bytes.last().is_none_or(|last| *last == b'\n') {
+        if first.start == bytes.len() && part.last().is_none_or(|last| *last == b'\n') {
             return None;
         }
         let line_end = memchr::memchr(b'\n', &bytes[first.start..]).map(|end| first.start + end);
