@@ -3,6 +3,8 @@
 use clap::{Parser, Subcommand};
 use gaffer_master::config::MasterConfig;
 
+use crate::commands::bench::BenchArgs;
+use crate::commands::bench::load::LoadArgs;
 use crate::commands::completion::CompletionArgs;
 use crate::commands::dead_letters::DeadLettersArgs;
 use crate::commands::delete::DeleteArgs;
@@ -106,6 +108,8 @@ pub enum Command {
     Dashboard,
     /// Diagnose common problems
     Doctor(DoctorArgs),
+    /// Measure speed, beside the limits of this machine
+    Bench(BenchArgs),
     /// Show the client's and the server's version
     Version(VersionArgs),
     /// Print the JSON Schema of a job's specification
@@ -123,13 +127,17 @@ pub enum Command {
     /// Watch an executor (started by the executor)
     #[command(hide = true)]
     Watchdog,
+    /// Write output (started by jobs of gaffer bench)
+    #[command(hide = true)]
+    BenchLoad(LoadArgs),
 }
 
 impl Command {
-    /// The exit code for failures that have none of their own: commands that exit as a job does keep 1 for the job.
+    /// The exit code for failures that have none of their own: commands that exit as a job does keep 1 for the job, and a
+    /// measurement says with it that gaffer failed.
     pub fn general_exit_code(&self) -> u8 {
         let as_the_job = match self {
-            Command::Run(_) | Command::Wait(_) => true,
+            Command::Run(_) | Command::Wait(_) | Command::Bench(_) => true,
             Command::Submit(args) => args.is_attached(),
             Command::Rerun(args) => args.follow,
             _ => false,
@@ -214,6 +222,9 @@ mod tests {
             "dead-letters retry 7",
             "schema",
             "completion zsh",
+            "bench",
+            "bench throughput latency --rounds 3 --tasks 1000 -o json",
+            "bench --history 0,1000000 --statistics without",
             "simulate trace.csv 4x8:16GiB:100GiB --strategy epvm --json",
             "master",
             "dev",
@@ -240,6 +251,9 @@ mod tests {
             "keys",
             "keys create --kind robot --name x",
             "run --count 2 --array 0-1 -- x",
+            "bench speed",
+            "bench --rounds 0",
+            "bench -o wide",
         ];
         for line in refused {
             let words = std::iter::once("gaffer").chain(line.split(' '));

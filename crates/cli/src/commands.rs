@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod bench;
 pub mod bulk;
 pub mod completion;
 pub mod dashboard;

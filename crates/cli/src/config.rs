@@ -145,6 +145,24 @@ pub fn passed_on(name: &str) -> Option<OsString> {
     env::var_os(name)
 }
 
+/// What a scratch installation gets of this environment: where programs are, and the size of its worker.
+const FOR_SCRATCH: [&str; 9] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "GAFFER_CPU",
+    "GAFFER_MEMORY",
+    "GAFFER_LOG",
+];
+
+/// The environment of a scratch installation: nothing that leads to another one.
+pub fn scratch_environment() -> impl Iterator<Item = (&'static str, OsString)> {
+    FOR_SCRATCH.into_iter().filter_map(|name| Some((name, env::var_os(name)?)))
+}
+
 /// A setting that must be UTF-8.
 fn text_variable(name: &str) -> Result<Option<String>, Failure> {
     match env::var_os(name).map(OsString::into_string) {

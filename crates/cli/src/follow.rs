@@ -7,13 +7,13 @@ use futures::{FutureExt, StreamExt};
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
 use gaffer_protocol::output::Stream;
-use gaffer_protocol::rest::{Job, Page, Task};
+use gaffer_protocol::rest::{Job, OutputSearched, Page, Task};
 use tokio::time::{Instant, sleep};
 
 use crate::backoff::Backoff;
 use crate::client::{Client, Query};
 use crate::failure::Failure;
-use crate::ndjson::{Data, Lines, OutputLine};
+use crate::ndjson::{Data, Lines, Match, OutputLine};
 use crate::sink::Sink;
 use crate::status::Status;
 
@@ -55,6 +55,46 @@ pub struct FollowOptions {
     pub tail: Option<u64>,
     /// Only these lines: `A-B`.
     pub lines: Option<String>,
+    /// Only what the server finds.
+    pub search: Option<LineSearch>,
+}
+
+/// Which lines to search for: the parameters of the API.
+#[derive(Debug, Clone)]
+pub struct LineSearch {
+    pub pattern: String,
+    pub invert: bool,
+    pub counts_only: bool,
+    pub before: u32,
+    pub after: u32,
+    pub limit: Option<u64>,
+}
+
+impl LineSearch {
+    /// Adds its parameters to a query. `found`: how many lines were found before.
+    fn add_to(&self, query: &mut Query, found: u64) {
+        query.push(("q", self.pattern.clone()));
+        query.extend(self.limit.map(|limit| ("limit", limit.saturating_sub(found).max(1).to_string())));
+        let flags = [("invert", self.invert), ("count", self.counts_only)];
+        query.extend(flags.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| (name, "1".to_owned())));
+        let lines = [("lines_before", self.before), ("lines_after", self.after)];
+        query.extend(
+            lines.into_iter().filter(|(_, lines)| *lines > 0).map(|(name, lines)| (name, lines.to_string())),
+        );
+    }
+
+    fn has_enough(&self, found: u64) -> bool {
+        self.limit.is_some_and(|limit| found >= limit)
+    }
+}
+
+/// What was read to the end.
+#[derive(Debug, Default)]
+pub struct Followed {
+    /// The tasks as they were then; without `follow` these may be unfinished.
+    pub tasks: Vec<Task>,
+    /// How many lines a search found.
+    pub found: u64,
 }
 
 /// Where in the output of a task we are.
@@ -70,10 +110,12 @@ enum Leg {
     Over,
     /// The task is being retried, and the response did not continue with the new attempt.
     NextAttempt,
+    /// A search continues with another request.
+    NextPart,
     Cut(Failure),
 }
 
-/// Reads to the end and returns the final tasks. Without `wish.follow` these may be unfinished.
+/// Reads to the end, attempt after attempt if that is wished, across lost connections.
 ///
 /// # Errors
 /// What the API says, or the network for longer than `patience`; or [`Failure::Output`].
@@ -84,8 +126,8 @@ pub async fn follow(
     sink: &mut Sink<'_>,
     status: &Status<'_>,
     mut patience: Backoff,
-) -> Result<Vec<Task>, Failure> {
-    let mut reader = Reader { wish, place: None, resumed: false, opened: None, ended: Vec::new() };
+) -> Result<Followed, Failure> {
+    let mut reader = Reader::new(wish);
     let mut targets = VecDeque::from([source.task.clone()]);
     let tell = |failure: &Failure| {
         status.note(&format!("{failure}; job {} continues, reconnecting", source.job));
@@ -100,9 +142,15 @@ pub async fn follow(
             status.remark("reconnected");
         }
         match leg {
+            Leg::Over
+                if wish.search.as_ref().is_some_and(|search| search.has_enough(reader.followed.found)) =>
+            {
+                break;
+            }
             Leg::Over => {
                 targets.pop_front();
             }
+            Leg::NextPart => {}
             Leg::NextAttempt if has_moved => {}
             Leg::NextAttempt => sleep(NEXT_ATTEMPT_PAUSE).await,
             Leg::Cut(failure) => {
@@ -121,7 +169,7 @@ pub async fn follow(
             }
         }
     }
-    Ok(reader.ended)
+    Ok(reader.followed)
 }
 
 async fn addresses(client: &Client, job: JobId) -> Result<Vec<String>, Failure> {
@@ -140,21 +188,28 @@ async fn addresses(client: &Client, job: JobId) -> Result<Vec<String>, Failure> 
 struct Reader<'w> {
     wish: &'w FollowOptions,
     place: Option<Place>,
+    /// Where a search continues: in the output of this task, with this cursor.
+    continued: Option<(String, String)>,
     /// The present answer was asked for from `place` on.
     resumed: bool,
     /// When the present answer began.
     opened: Option<Instant>,
-    ended: Vec<Task>,
+    followed: Followed,
 }
 
-impl Reader<'_> {
+impl<'w> Reader<'w> {
+    fn new(wish: &'w FollowOptions) -> Reader<'w> {
+        let followed = Followed::default();
+        Reader { wish, place: None, continued: None, resumed: false, opened: None, followed }
+    }
+
     /// Grows with everything that was read.
-    fn progress(&self) -> (usize, Option<Place>) {
-        (self.ended.len(), self.place.clone())
+    fn progress(&self) -> (usize, Option<Place>, Option<(String, String)>) {
+        (self.followed.tasks.len(), self.place.clone(), self.continued.clone())
     }
 
     fn has_begun(&self) -> bool {
-        self.place.is_some() || !self.ended.is_empty()
+        self.place.is_some() || self.continued.is_some() || !self.followed.tasks.is_empty()
     }
 
     /// Whether the connection held: if it is lost again later, that is another trouble.
@@ -164,7 +219,7 @@ impl Reader<'_> {
 
     /// What is left to read, task by task.
     fn unfinished(&self, addresses: Vec<String>) -> VecDeque<Option<String>> {
-        let is_over = |address: &String| self.ended.iter().any(|task| task.address == *address);
+        let is_over = |address: &String| self.followed.tasks.iter().any(|task| task.address == *address);
         addresses.into_iter().filter(|address| !is_over(address)).map(Some).collect()
     }
 
@@ -202,7 +257,7 @@ impl Reader<'_> {
             };
             match piece {
                 Some(Ok(piece)) => {
-                    let mut goes_on = false;
+                    let (mut goes_on, mut stopped) = (false, false);
                     lines.feed(&piece, |line| {
                         if line.is_empty() {
                             // A sign of life.
@@ -212,9 +267,15 @@ impl Reader<'_> {
                         if let Some(data) = &line.data {
                             self.take(data, sink)?;
                         }
+                        if let Some(found) = &line.found {
+                            self.take_match(found, sink)?;
+                        }
+                        if let Some(searched) = line.searched {
+                            stopped |= self.take_searched(searched);
+                        }
                         if let Some(task) = line.end {
                             if self.is_end(&task) {
-                                self.ended.push(*task);
+                                self.followed.tasks.push(*task);
                                 over += 1;
                             } else {
                                 goes_on = true;
@@ -225,6 +286,11 @@ impl Reader<'_> {
                     })?;
                     if goes_on {
                         return Ok(Leg::NextAttempt);
+                    }
+                    if stopped {
+                        let enough = |search: &LineSearch| search.has_enough(self.followed.found);
+                        let is_over = self.wish.search.as_ref().is_some_and(enough);
+                        return Ok(if is_over { Leg::Over } else { Leg::NextPart });
                     }
                     if over >= expected {
                         return Ok(Leg::Over);
@@ -253,10 +319,16 @@ impl Reader<'_> {
         if let Some(stream) = self.wish.stream {
             query.push(("stream", stream.as_str().to_owned()));
         }
-        let place = self
-            .place
-            .as_ref()
-            .filter(|place| self.wish.lines.is_none() && target.is_none_or(|address| address == place.task));
+        if let Some(search) = &self.wish.search {
+            search.add_to(&mut query, self.followed.found);
+        }
+        let is_target = |task: &String| target.is_none_or(|address| address == task);
+        if let Some((_, cursor)) = self.continued.as_ref().filter(|(task, _)| is_target(task)) {
+            query.push(("cursor", cursor.clone()));
+            self.resumed = true;
+            return query;
+        }
+        let place = self.place.as_ref().filter(|place| self.wish.lines.is_none() && is_target(&place.task));
         self.resumed = place.is_some();
         if let Some(place) = place {
             query.push(("attempt", place.attempt.to_string()));
@@ -280,23 +352,51 @@ impl Reader<'_> {
         let mut scratch = Vec::new();
         let bytes = data.bytes(&mut scratch)?;
         let end = data.offset + bytes.len() as u64;
-        let known = match &self.place {
-            Some(place) if place.task == data.task && place.attempt == data.attempt => place.next,
-            Some(place) if place.task == data.task && place.attempt > data.attempt => return Ok(()),
-            _ => 0,
-        };
+        let Some(known) = self.known(&data.task, data.attempt) else { return Ok(()) };
         let skipped =
             usize::try_from(known.saturating_sub(data.offset)).unwrap_or(usize::MAX).min(bytes.len());
         if skipped < bytes.len() {
             sink.take(data.stream, &data.at, &bytes[skipped..]);
         }
-        match &mut self.place {
-            Some(place) if place.task == data.task && place.attempt == data.attempt => {
-                place.next = place.next.max(end)
-            }
-            place => *place = Some(Place { task: data.task.to_string(), attempt: data.attempt, next: end }),
+        self.moved_to(&data.task, data.attempt, end);
+        Ok(())
+    }
+
+    /// The same for a line that was found.
+    fn take_match(&mut self, found: &Match<'_>, sink: &mut Sink<'_>) -> Result<(), Failure> {
+        if self.known(&found.task, found.attempt).is_some_and(|known| found.end > known) {
+            sink.take_match(found)?;
+            self.followed.found += u64::from(!found.context);
+            self.moved_to(&found.task, found.attempt, found.end);
+            self.continued = None;
         }
         Ok(())
+    }
+
+    /// How far a search went. Whether it stopped before the end.
+    fn take_searched(&mut self, searched: OutputSearched) -> bool {
+        let counts_only = self.wish.search.as_ref().is_some_and(|search| search.counts_only);
+        self.followed.found += if counts_only { searched.found } else { 0 };
+        self.continued = searched.next_cursor.map(|cursor| (searched.task, cursor));
+        self.continued.is_some()
+    }
+
+    /// Up to where the output of an attempt was handed on; none if a later one has begun.
+    fn known(&self, task: &str, attempt: u32) -> Option<u64> {
+        match &self.place {
+            Some(place) if place.task == task && place.attempt == attempt => Some(place.next),
+            Some(place) if place.task == task && place.attempt > attempt => None,
+            _ => Some(0),
+        }
+    }
+
+    fn moved_to(&mut self, task: &str, attempt: u32, next: u64) {
+        match &mut self.place {
+            Some(place) if place.task == task && place.attempt == attempt => {
+                place.next = place.next.max(next)
+            }
+            place => *place = Some(Place { task: task.to_owned(), attempt, next }),
+        }
     }
 
     /// Whether nothing follows this end of a task's output, as far as we were asked.

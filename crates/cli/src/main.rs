@@ -13,6 +13,7 @@ mod follow;
 mod line_times;
 mod listing;
 mod login;
+mod matches;
 mod ndjson;
 mod open_files;
 mod out;
@@ -79,6 +80,8 @@ fn carry_out(command: Command, key: Option<&ApiKey>, out: &Out) -> Result<u8, Fa
         Command::Executor => commands::server::executor(),
         Command::Watchdog => commands::server::watchdog(),
         Command::Schema => commands::schema::run(out),
+        Command::Bench(args) => commands::bench::run(&args, out),
+        Command::BenchLoad(args) => commands::bench::load::run(&args, out),
         Command::Completion(args) => commands::completion::run(&args, args::Args::command(), out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -124,6 +127,8 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Worker(WorkerArgs::Serve(_))
         | Command::Completion(_)
         | Command::Schema
+        | Command::Bench(_)
+        | Command::BenchLoad(_)
         | Command::Dev(_)
         | Command::Executor
         | Command::Watchdog

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use gaffer_protocol::output::Stream;
-use gaffer_protocol::rest::Task;
+use gaffer_protocol::rest::{OutputSearched, Task};
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -61,9 +61,39 @@ pub struct OutputLine<'a> {
     /// Bytes of one stream.
     #[serde(borrow, default)]
     pub data: Option<Data<'a>>,
+    /// A line that a search found, or one near it.
+    #[serde(borrow, default, rename = "match")]
+    pub found: Option<Match<'a>>,
+    /// How far a search went.
+    #[serde(default)]
+    pub searched: Option<OutputSearched>,
     /// The end of a task's output.
     #[serde(default)]
     pub end: Option<Box<Task>>,
+}
+
+/// A line that a search found: the API's `OutputMatch`.
+#[derive(Deserialize)]
+pub struct Match<'a> {
+    #[serde(borrow)]
+    pub task: Cow<'a, str>,
+    pub attempt: u32,
+    pub line: u64,
+    /// Offset of the byte after it.
+    pub end: u64,
+    #[serde(borrow)]
+    pub at: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub text: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub base64: Cow<'a, str>,
+    #[serde(default)]
+    pub skipped_bytes: u64,
+    #[serde(default)]
+    pub cut: bool,
+    pub matches: Vec<[u32; 2]>,
+    #[serde(default)]
+    pub context: bool,
 }
 
 /// Bytes of one stream of one attempt.
@@ -102,15 +132,29 @@ impl Data<'_> {
     /// # Errors
     /// [`Failure::Garbled`] if it is no base64.
     pub fn bytes<'s>(&'s self, scratch: &'s mut Vec<u8>) -> Result<&'s [u8], Failure> {
-        if self.base64.is_empty() {
-            return Ok(self.text.as_bytes());
-        }
-        scratch.clear();
-        STANDARD
-            .decode_vec(self.base64.as_bytes(), scratch)
-            .map_err(|error| garbled(&format!("unreadable chunk in the output stream: {error}")))?;
-        Ok(scratch)
+        bytes_of(&self.text, &self.base64, scratch)
     }
+}
+
+impl Match<'_> {
+    /// The bytes, as [`Data::bytes`] gives them.
+    ///
+    /// # Errors
+    /// [`Failure::Garbled`] if it is no base64.
+    pub fn bytes<'s>(&'s self, scratch: &'s mut Vec<u8>) -> Result<&'s [u8], Failure> {
+        bytes_of(&self.text, &self.base64, scratch)
+    }
+}
+
+fn bytes_of<'s>(text: &'s str, base64: &str, scratch: &'s mut Vec<u8>) -> Result<&'s [u8], Failure> {
+    if base64.is_empty() {
+        return Ok(text.as_bytes());
+    }
+    scratch.clear();
+    STANDARD
+        .decode_vec(base64.as_bytes(), scratch)
+        .map_err(|error| garbled(&format!("unreadable chunk in the output stream: {error}")))?;
+    Ok(scratch)
 }
 
 fn garbled(message: &str) -> Failure {

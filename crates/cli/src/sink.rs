@@ -9,6 +9,8 @@ use gaffer_protocol::output::Stream;
 
 use crate::failure::Failure;
 use crate::line_times::LineTimes;
+use crate::matches::{MatchManner, Matches};
+use crate::ndjson::Match;
 use crate::out::Out;
 use crate::sgr::SgrFilter;
 use crate::status::Status;
@@ -25,6 +27,8 @@ pub struct Manner {
     pub raw: bool,
     /// Each line begins with the time at which it was read.
     pub timestamps: bool,
+    /// How lines are shown that a search found.
+    pub matches: MatchManner,
 }
 
 /// Takes pieces of output in order and writes them in order.
@@ -39,6 +43,7 @@ pub struct Sink<'a> {
     waiting: Batch,
     /// What a filter lets pass of the present piece.
     shown: Vec<u8>,
+    matches: Matches,
 }
 
 /// One stream of the job on its way to one handle.
@@ -82,6 +87,7 @@ impl<'a> Sink<'a> {
             lines,
             waiting: Batch::default(),
             shown: Vec::new(),
+            matches: Matches::new(manner.matches, out.has_colours(Stream::Stdout)),
         }
     }
 
@@ -108,6 +114,42 @@ impl<'a> Sink<'a> {
             into.extend_from_slice(shown);
         }
         self.waiting.end_run(if self.merged { Stream::Stdout } else { stream });
+    }
+
+    /// Takes a line that a search found. Lines are apart in the output, so none inherits colours of another.
+    ///
+    /// # Errors
+    /// [`Failure::Garbled`] if its bytes cannot be read.
+    pub fn take_match(&mut self, found: &Match<'_>) -> Result<(), Failure> {
+        let mut scratch = Vec::new();
+        let bytes = found.bytes(&mut scratch)?;
+        if self.matches.begins_group(found) {
+            self.waiting.bytes.extend_from_slice(b"--\n");
+        }
+        let mut line = Vec::new();
+        self.matches.write(found, bytes, &mut line);
+        self.shown.clear();
+        let shown = match &self.stdout.filter {
+            Some(_) => {
+                let mut filter = SgrFilter::default();
+                let content = line.strip_suffix(b"\n").unwrap_or(&line);
+                filter.pass(content, &mut self.shown);
+                if filter.is_coloured() {
+                    self.shown.extend_from_slice(b"\x1b[0m");
+                }
+                self.shown.push(b'\n');
+                &self.shown[..]
+            }
+            None => &line,
+        };
+        let (lines, into) = (&mut self.lines[self.stdout.lines], &mut self.waiting.bytes);
+        if self.timestamps {
+            lines.pass(&found.at, shown, into);
+        } else {
+            into.extend_from_slice(shown);
+        }
+        self.waiting.end_run(Stream::Stdout);
+        Ok(())
     }
 
     /// Whether it is time to write.

@@ -8,6 +8,8 @@ mod fake;
 mod process;
 #[path = "client/running.rs"]
 mod running;
+#[path = "client/searching.rs"]
+mod searching;
 #[path = "client/terminal.rs"]
 mod terminal;
 

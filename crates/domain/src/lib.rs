@@ -21,6 +21,7 @@ pub mod queue;
 pub mod reason;
 pub mod resources;
 pub mod retention;
+pub mod search;
 #[cfg(test)]
 mod seeds;
 pub mod spec;

@@ -11,6 +11,8 @@ pub enum Role {
     User,
     /// A worker, with its key: it takes work, and asks for nothing.
     Worker,
+    /// A monitoring system, with the token for metrics.
+    Monitor,
 }
 
 /// An action in the actor's project, unless its name says that it concerns the whole installation.
@@ -52,11 +54,13 @@ pub enum Action {
     LookAtSystem,
     /// See how the scheduler is doing, for all projects.
     LookAtScheduler,
+    /// Read the metrics, which count what all projects do.
+    ReadMetrics,
 }
 
 impl Role {
     /// All of them.
-    pub const ALL: [Role; 3] = [Role::Operator, Role::User, Role::Worker];
+    pub const ALL: [Role; 4] = [Role::Operator, Role::User, Role::Worker, Role::Monitor];
 
     /// Whether this one may do that.
     pub fn may(self, action: Action) -> bool {
@@ -69,13 +73,14 @@ impl Role {
             Role::Operator => "operator",
             Role::User => "user",
             Role::Worker => "worker",
+            Role::Monitor => "monitor",
         }
     }
 }
 
 /// The list: who may do this.
 fn allowed(action: Action) -> &'static [Role] {
-    use Role::{Operator, User};
+    use Role::{Monitor, Operator, User};
     match action {
         Action::Look => &[Operator, User],
         Action::SubmitJob => &[Operator, User],
@@ -95,6 +100,7 @@ fn allowed(action: Action) -> &'static [Role] {
         Action::DeleteDeadLetter => &[Operator, User],
         Action::LookAtSystem => &[Operator, User],
         Action::LookAtScheduler => &[Operator],
+        Action::ReadMetrics => &[Operator, Monitor],
     }
 }
 
@@ -119,6 +125,7 @@ impl Action {
         Action::DeleteDeadLetter,
         Action::LookAtSystem,
         Action::LookAtScheduler,
+        Action::ReadMetrics,
     ];
 }
 
@@ -144,6 +151,7 @@ impl fmt::Display for Action {
             Action::DeleteDeadLetter => "delete dead letters",
             Action::LookAtSystem => "read the state of the master",
             Action::LookAtScheduler => "read the scheduler's statistics of all projects",
+            Action::ReadMetrics => "read the metrics of all projects",
         })
     }
 }
@@ -176,8 +184,10 @@ mod tests {
     fn users_may_do_everything_in_their_project_and_workers_nothing() {
         for action in Action::ALL {
             assert!(Role::Operator.may(action), "{action}");
-            assert_eq!(Role::User.may(action), action != Action::LookAtScheduler, "{action}");
+            let is_of_all_projects = [Action::LookAtScheduler, Action::ReadMetrics].contains(&action);
+            assert_eq!(Role::User.may(action), !is_of_all_projects, "{action}");
             assert!(!Role::Worker.may(action), "{action}");
+            assert_eq!(Role::Monitor.may(action), action == Action::ReadMetrics, "{action}");
         }
     }
 }

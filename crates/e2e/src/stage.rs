@@ -54,9 +54,10 @@ impl Stage {
             forget_workers: Default::default(),
             retention: Default::default(),
             leader_lease: Default::default(),
+            metrics_token: None,
         };
         change(&mut config);
-        let running = gaffer_master::start(&config, CancellationToken::new()).await.unwrap();
+        let running = Box::pin(gaffer_master::start(&config, CancellationToken::new())).await.unwrap();
         let key = key(&running.control, Purpose::UserKey).await;
         let worker_key = key_of_worker(&running.control).await;
         let client = Client::new(&format!("http://{}", running.api), &key);

@@ -4,6 +4,8 @@
 
 #[path = "tidy/description.rs"]
 mod description;
+#[path = "tidy/metrics.rs"]
+mod metrics;
 #[path = "tidy/modules.rs"]
 mod modules;
 #[path = "tidy/waiting.rs"]

@@ -14,6 +14,8 @@ use gaffer_domain::quantity::{QuantityError, Span};
 use gaffer_domain::retention::Retention;
 use gaffer_domain::worker::WORKER_LOST_AFTER;
 
+use crate::secret::MetricsToken;
+
 /// Settings of a master. Each is an option and an environment variable.
 #[derive(Debug, Clone, Args)]
 pub struct MasterConfig {
@@ -84,6 +86,13 @@ pub struct MasterConfig {
     /// Directory of the Postgres programs [default: search for it]
     #[arg(long, env = "GAFFER_PG_BIN")]
     pub pg_bin: Option<PathBuf>,
+
+    /// Token for reading /metrics, at least 32 characters
+    ///
+    /// A monitoring system sends it as `Authorization: Bearer TOKEN`. It is checked without the database, so metrics can be
+    /// read while that is away, and from a standby. Without a token, only user keys of the operator read them.
+    #[arg(long, env = "GAFFER_METRICS_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub metrics_token: Option<MetricsToken>,
 
     /// How many connections there may be, and how long they may be idle.
     #[command(flatten)]

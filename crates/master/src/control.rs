@@ -10,6 +10,7 @@ use crate::clocks::Clocks;
 use crate::hub::Hub;
 use crate::input::Inputs;
 use crate::live::LiveOutputs;
+use crate::metrics::sessions::SessionMetrics;
 use crate::store::Store;
 use crate::wakes::Wakes;
 use crate::write_batcher::WriteBatcherHandle;
@@ -35,6 +36,7 @@ pub struct Control {
     pub changes: Changes,
     /// Wake-up calls for loops.
     pub wakes: Wakes,
+    pub metrics: SessionMetrics,
     /// Cancelled when the master goes down.
     pub shutdown: CancellationToken,
 }

@@ -140,6 +140,13 @@ impl EmbeddedPostgres {
     }
 }
 
+/// Where the running server of a data directory is reached, whoever started it; none if none runs.
+pub fn url_of_running(data_dir: &Path) -> Option<String> {
+    let state = std::fs::read_to_string(data_dir.join("postgres/cluster/postmaster.pid")).ok()?;
+    let socket_dir = state.lines().nth(4).filter(|dir| !dir.is_empty())?;
+    Some(server::url(Path::new(socket_dir)))
+}
+
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

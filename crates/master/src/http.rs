@@ -4,6 +4,7 @@ mod api;
 mod auth;
 mod base_path;
 mod bodies;
+mod counts;
 mod description;
 mod error;
 mod pages;
@@ -31,9 +32,13 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::control::Control;
+use crate::metrics::http::HttpMetrics;
 use crate::operations::Context;
+use crate::operations::metrics::StandbyMetrics;
 use crate::views::Views;
-use api::{events, health, jobs, keys, openapi, output, queue, retention, schema, system, tasks, workers};
+use api::{
+    events, health, jobs, keys, metrics, openapi, output, queue, retention, schema, system, tasks, workers,
+};
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
 use description::{Api, Document};
@@ -101,7 +106,7 @@ fn api_v1() -> Api {
         .get("/dead-letters", &system::LIST_LETTERS, system::dead_letters)
         .post("/dead-letters/{letter}/retry", &system::RETRY_LETTER, system::retry)
         .delete("/dead-letters/{letter}", &system::DELETE_LETTER, system::delete);
-    operations(api).get("/schema/job.json", &schema::JOB, schema::job).get(
+    monitoring(operations(api)).get("/schema/job.json", &schema::JOB, schema::job).get(
         "/openapi.json",
         &openapi::SHOW,
         openapi::show,
@@ -114,6 +119,12 @@ fn operations(api: Api) -> Api {
         .get("/livez", &health::LIVEZ, health::livez)
         .get("/readyz", &health::READYZ, health::readyz)
         .get("/version", &health::VERSION, health::version)
+}
+
+/// What monitoring systems read, with and without `/api/v1`, but not on the port for workers, which is the one that networks
+/// are most likely to see.
+fn monitoring(api: Api) -> Api {
+    api.get("/metrics", &metrics::SHOW, metrics::show)
 }
 
 /// What the API says of itself.
@@ -131,7 +142,7 @@ pub fn api_alone(doors: Doors) -> Router {
         .nest(API_PREFIX, api_v1().into_router())
         .merge(api_v1().into_router())
         .layer(Extension(ListenerKind::Api));
-    finished(router, doors)
+    finished(router, doors, "api")
 }
 
 /// The pages, the REST API at the same origin, and the door for workers: what a proxy with one address needs.
@@ -148,12 +159,12 @@ pub fn dashboard(doors: Doors, control: Arc<Control>) -> Router {
         ));
     let router = Router::new()
         .nest(API_PREFIX, api_v1().into_router())
-        .merge(operations(Api::default()).into_router())
+        .merge(monitoring(operations(Api::default())).into_router())
         .merge(pages)
         .layer(axum::middleware::from_fn_with_state(doors.clone(), auth::same_origin_writes))
         .merge(worker_door::route(doors.clone(), control))
         .layer(Extension(ListenerKind::Dashboard));
-    finished(router, doors)
+    finished(router, doors, "dashboard")
 }
 
 /// Where workers dial in.
@@ -162,27 +173,34 @@ pub fn workers(doors: Doors, control: Arc<Control>) -> Router {
         .merge(worker_door::route(doors.clone(), control))
         .merge(operations(Api::default()).into_router())
         .layer(Extension(ListenerKind::Api));
-    finished(router, doors)
+    finished(router, doors, "workers")
 }
 
 /// What a master answers while another one leads.
-pub fn standby() -> Router {
+pub fn standby(metrics: StandbyMetrics) -> Router {
     let operations = Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::standby))
+        .route("/metrics", get(metrics::standby))
         .route("/version", get(health::version));
     let router: Router = Router::new().nest(API_PREFIX, operations.clone()).merge(operations);
-    dressed(router.fallback(health::standby))
+    let counts = metrics.metrics.http.clone();
+    dressed(router.fallback(health::standby).layer(Extension(metrics)), counts, "standby")
 }
 
 /// What every listener does for every request: a number, a limit, an answer even after a panic or a wrong turn.
-fn dressed<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+fn dressed<S: Clone + Send + Sync + 'static>(
+    router: Router<S>,
+    metrics: HttpMetrics,
+    port: &'static str,
+) -> Router<S> {
     let request_id = HeaderName::from_static("x-request-id");
     router
         .method_not_allowed_fallback(problems::no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(
             ServiceBuilder::new()
+                .layer(axum::middleware::from_fn_with_state((metrics, port), counts::count))
                 .layer(SetRequestIdLayer::new(request_id.clone(), MakeRequestUuid))
                 .layer(PropagateRequestIdLayer::new(request_id))
                 .layer(SetResponseHeaderLayer::if_not_present(
@@ -201,10 +219,11 @@ fn dressed<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
 }
 
 /// A listener's routes with what every listener does, below the base path and without it.
-fn finished(router: Router<Doors>, doors: Doors) -> Router {
+fn finished(router: Router<Doors>, doors: Doors, port: &'static str) -> Router {
+    let metrics = doors.views.exposition.metrics().http.clone();
     base_path::below(
         doors.site.base_path.clone(),
-        dressed(router.fallback(problems::no_such_route)).with_state(doors),
+        dressed(router.fallback(problems::no_such_route), metrics, port).with_state(doors),
     )
 }
 

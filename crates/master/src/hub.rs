@@ -194,6 +194,11 @@ impl SessionHandle {
         Some(OnItsWay { bytes, of_session: self.on_its_way.clone() })
     }
 
+    /// Output bytes that arrived and are not committed.
+    pub fn output_on_its_way(&self) -> u64 {
+        self.on_its_way.load(Ordering::Relaxed)
+    }
+
     fn set_window(&self, window: u64) {
         let mut credit = self.credit();
         if window < credit.window {

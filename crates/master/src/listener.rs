@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::config::ConnectionConfig;
+use crate::metrics::http::{HttpMetrics, OneMore, PortMetrics};
 use body::{AnswerBody, RequestBody, UnderWay};
 use places::{Admission, Place, Places};
 pub use places::{Connection, PlaceLimits, Timeouts, network_of, shares};
@@ -54,6 +55,7 @@ pub struct Listener {
     pub limits: PlaceLimits,
     /// How long they may say nothing.
     pub timeouts: Timeouts,
+    pub metrics: HttpMetrics,
 }
 
 /// The limits of the three ports (dashboard, API, workers), by the files that this process may open.
@@ -80,6 +82,7 @@ impl Listener {
     /// Accepts connections until `shutdown`, then waits for running requests.
     pub async fn serve(self, shutdown: CancellationToken) {
         let places = Places::new(self.limits);
+        let metrics = self.metrics.port(self.name);
         let connections = TaskTracker::new();
         let mut sweep = tokio::time::interval(SWEEP_EVERY.min(self.timeouts.header / 4));
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -89,7 +92,11 @@ impl Listener {
                 () = shutdown.cancelled() => break,
                 _ = sweep.tick() => {
                     places.sweep(Instant::now(), &self.timeouts);
-                    log.dropped += places.take_dropped();
+                    let dropped = places.take_dropped();
+                    let (connected, known) = places.count();
+                    metrics.connected(connected, known);
+                    metrics.replaced(dropped);
+                    log.dropped += dropped;
                     log.tell(&places);
                     continue;
                 }
@@ -98,10 +105,17 @@ impl Listener {
             match accepted {
                 Ok((stream, peer)) => match places.admit(peer, Instant::now()) {
                     Admission::Welcome(place) => {
-                        let router = self.router.clone();
-                        connections.spawn(connection(stream, place, router, self.timeouts, shutdown.clone()));
+                        let service = Service {
+                            router: self.router.clone(),
+                            timeouts: self.timeouts,
+                            metrics: metrics.clone(),
+                        };
+                        connections.spawn(connection(stream, place, service, shutdown.clone()));
                     }
-                    Admission::Full => log.refused += 1,
+                    Admission::Full => {
+                        metrics.refused();
+                        log.refused += 1;
+                    }
                 },
                 Err(error) => {
                     if !is_of_one_connection(&error) {
@@ -117,6 +131,7 @@ impl Listener {
         places.close_silent();
         connections.close();
         connections.wait().await;
+        metrics.connected(0, 0);
     }
 }
 
@@ -126,14 +141,16 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
 }
 
-/// Serves one connection until it ends, or must close.
-async fn connection(
-    stream: TcpStream,
-    place: Place,
+/// What is served on a connection.
+#[derive(Debug, Clone)]
+struct Service {
     router: Router,
     timeouts: Timeouts,
-    shutdown: CancellationToken,
-) {
+    metrics: PortMetrics,
+}
+
+/// Serves one connection until it ends, or must close.
+async fn connection(stream: TcpStream, place: Place, service: Service, shutdown: CancellationToken) {
     // Small messages must not wait for each other's acknowledgements.
     let _ = stream.set_nodelay(true);
     // A stream may be silent for hours; keepalive detects a dead client.
@@ -142,7 +159,7 @@ async fn connection(
     let connection = place.0.clone();
     let service = service_fn({
         let connection = connection.clone();
-        move |request: Request<Incoming>| answer(router.clone(), request, connection.clone(), timeouts)
+        move |request: Request<Incoming>| answer(service.clone(), request, connection.clone())
     });
     let served = http1::Builder::new()
         // How long a request's header may take is seen by the sweep, which tells it from a pause between two requests.
@@ -168,15 +185,14 @@ async fn connection(
 }
 
 async fn answer(
-    router: Router,
+    service: Service,
     mut request: Request<Incoming>,
     connection: Arc<Connection>,
-    timeouts: Timeouts,
 ) -> Result<Response<AnswerBody>, Infallible> {
-    let under_way = UnderWay::on(&connection);
+    let under_way = UnderWay::on(&connection, OneMore::of(&service.metrics.in_progress));
     request.extensions_mut().insert(connection);
-    let request = request.map(|body| RequestBody::around(body, timeouts));
-    let response: Response<Body> = router.oneshot(request).await?;
+    let request = request.map(|body| RequestBody::around(body, service.timeouts));
+    let response: Response<Body> = service.router.oneshot(request).await?;
     Ok(response.map(|body| AnswerBody::around(body, under_way)))
 }
 

@@ -107,14 +107,13 @@ struct Inner {
 /// A compressed chunk.
 #[derive(Debug)]
 struct TailChunk {
-    encoded: EncodedChunk,
-    end: u64,
+    row: ChunkRow,
     is_kept: bool,
 }
 
 impl TailChunk {
     fn memory_bytes(&self) -> usize {
-        self.encoded.body.len() + size_of::<TailChunk>()
+        self.row.chunk.body.len() + size_of::<TailChunk>()
     }
 }
 
@@ -392,7 +391,7 @@ impl LiveOutput {
             }
         }
         let row = ChunkRow {
-            chunk: encoded.clone(),
+            chunk: encoded,
             payload_bytes: chunk.payload_bytes as u32,
             lines_before: inner.received.lines,
             lines: lines as u32,
@@ -401,7 +400,7 @@ impl LiveOutput {
         inner.received.bytes = chunk.end();
         inner.received.lines += lines as u64;
         inner.chunks += 1;
-        inner.tail.push_back(TailChunk { encoded, end: chunk.end(), is_kept: false });
+        inner.tail.push_back(TailChunk { row: row.clone(), is_kept: false });
         drop(inner);
         self.announce();
         Arrival::New(row)
@@ -441,7 +440,7 @@ impl LiveOutput {
         inner.stored = inner.stored.max(offset);
         let mut newly_kept = 0;
         for chunk in &mut inner.tail {
-            if chunk.end > inner.stored {
+            if chunk.row.end() > inner.stored {
                 break;
             }
             if !chunk.is_kept {
@@ -486,20 +485,16 @@ impl LiveOutput {
         self.lock().changed.as_ref().is_some_and(|changed| changed.receiver_count() > 0)
     }
 
-    /// The chunks from the one that contains `offset`. None if `offset` is before the kept tail: then it is in the
+    /// The chunks from the one that contains `offset` on, packed. None if `offset` is before the kept tail: then it is in the
     /// store.
-    pub fn read(&self, offset: u64) -> Option<Vec<Arc<Chunk>>> {
-        let encoded: Vec<EncodedChunk> = {
-            let inner = self.lock();
-            let start = inner.tail.front().map_or(inner.received.bytes, |first| first.encoded.offset);
-            if offset < start {
-                return None;
-            }
-            let from = inner.tail.partition_point(|chunk| chunk.end <= offset);
-            inner.tail.range(from..).map(|chunk| chunk.encoded.clone()).collect()
-        };
-        // They were unpacked when they arrived, so they can be.
-        Some(encoded.iter().filter_map(|chunk| chunk.decode().ok()).map(Arc::new).collect())
+    pub fn read(&self, offset: u64) -> Option<Vec<ChunkRow>> {
+        let inner = self.lock();
+        let start = inner.tail.front().map_or(inner.received.bytes, |first| first.row.chunk.offset);
+        if offset < start {
+            return None;
+        }
+        let from = inner.tail.partition_point(|chunk| chunk.row.end() <= offset);
+        Some(inner.tail.range(from..).map(|chunk| chunk.row.clone()).collect())
     }
 
     pub fn received(&self) -> OutputHead {

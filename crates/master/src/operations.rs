@@ -11,6 +11,7 @@ mod error;
 pub mod events;
 pub mod jobs;
 pub mod keys;
+pub mod metrics;
 pub mod output;
 pub mod readiness;
 pub mod retention;

@@ -1,6 +1,7 @@
 //! Reads a task's output: stored output, then the live tail, then new output as it arrives.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use crate::live::LiveOutput;
 use crate::look_rate::LookRate;
 use crate::records::Task;
 use crate::store::StoreError;
-use crate::store::output::OutputHead;
+use crate::store::output::{ChunkRow, OutputHead};
 use crate::views::Views;
 
-/// Chunks that are read from the store together.
+/// Chunks that are read from the store together: few at first, because most readers want a few lines, then more.
+const FIRST_READ: u32 = 1;
 const READ_AHEAD: u32 = 8;
 /// A follower polls at this interval, because another master may have written; sooner if the output is not live
 /// here, because its worker may be about to connect.
@@ -37,7 +39,7 @@ pub struct ReadFrom {
     pub follow: bool,
 }
 
-/// The output of one task, piece by piece.
+/// The output of one task, piece by piece. What was read ahead stays packed, so that a slow reader costs little.
 #[derive(Debug)]
 pub struct TaskOutput {
     views: Arc<Views>,
@@ -45,7 +47,8 @@ pub struct TaskOutput {
     from: ReadFrom,
     attempt: u32,
     offset: u64,
-    ready: VecDeque<Arc<Chunk>>,
+    ready: VecDeque<ChunkRow>,
+    read_ahead: u32,
     changes: watch::Receiver<u64>,
     rate: LookRate,
     /// The task when it was last read; output written until then is read first.
@@ -62,6 +65,25 @@ pub enum Piece {
     End(Box<Task>),
 }
 
+/// Output as it was read from the store or from memory.
+#[derive(Debug)]
+pub enum PackedPiece {
+    /// Some output of an attempt, directly behind the piece before.
+    Output(PackedOutput),
+    /// There is nothing more to read; the task is like this.
+    End(Box<Task>),
+}
+
+/// Some packed chunks of an attempt's output.
+#[derive(Debug)]
+pub struct PackedOutput {
+    pub attempt: u32,
+    /// The first byte that was not read before; it may be in the midst of the first chunk.
+    pub offset: u64,
+    /// Not empty.
+    pub chunks: VecDeque<ChunkRow>,
+}
+
 impl TaskOutput {
     /// Begins to read.
     pub fn new(views: Arc<Views>, job: JobId, task: TaskId, from: ReadFrom) -> TaskOutput {
@@ -74,6 +96,7 @@ impl TaskOutput {
             attempt,
             offset: from.offset,
             ready: VecDeque::new(),
+            read_ahead: FIRST_READ,
             changes,
             rate: LookRate::default(),
             seen: None,
@@ -84,62 +107,76 @@ impl TaskOutput {
     /// The next piece; none after the end, or when the task was deleted or the master goes down.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not answer, or a chunk is damaged.
     pub async fn next(&mut self) -> Result<Option<Piece>, StoreError> {
         loop {
-            if let Some(chunk) = self.ready.pop_front() {
-                if chunk.end() <= self.offset {
-                    continue;
-                }
-                let chunk = match chunk.offset < self.offset {
-                    true => match Chunk::clone(&chunk).from_offset(self.offset) {
-                        Some(rest) => Arc::new(rest),
-                        None => continue,
-                    },
-                    false => chunk,
-                };
+            while let Some(row) = self.ready.pop_front() {
+                let Some(chunk) = row.decode()?.from_offset(self.offset) else { continue };
                 self.offset = chunk.end();
-                return Ok(Some(Piece::Output(self.attempt, chunk)));
+                return Ok(Some(Piece::Output(self.attempt, Arc::new(chunk))));
             }
-            if self.over {
-                return Ok(None);
+            if !self.get_ready().await? {
+                return Ok(self.end().map(Piece::End));
             }
+        }
+    }
+
+    /// The same without unpacking: all that is there at once.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn next_packed(&mut self) -> Result<Option<PackedPiece>, StoreError> {
+        if self.ready.is_empty() && !self.get_ready().await? {
+            return Ok(self.end().map(PackedPiece::End));
+        }
+        let (offset, chunks) = (self.offset, mem::take(&mut self.ready));
+        self.offset = chunks.back().map_or(offset, ChunkRow::end);
+        Ok(Some(PackedPiece::Output(PackedOutput { attempt: self.attempt, offset, chunks })))
+    }
+
+    /// Waits until there is something to read. False if nothing more comes.
+    async fn get_ready(&mut self) -> Result<bool, StoreError> {
+        while !self.over {
             if self.attempt > 0 {
                 let live = self.views.live_output(self.attempt_ref());
                 let arrivals = live.as_ref().map(|live| live.subscribe());
                 self.ready = self.read(live.as_deref()).await?;
                 if !self.ready.is_empty() {
-                    continue;
+                    return Ok(true);
                 }
                 // All is read that was there when the task was last looked at. If it was over then, that was all.
                 if self.settled() {
-                    return Ok(self.end());
+                    return Ok(false);
                 }
                 if self.seen.is_some() && !self.changes.has_changed().unwrap_or(true) {
                     if !self.wait(arrivals).await {
-                        return Ok(self.end());
+                        return Ok(false);
                     }
                     continue;
                 }
             } else if self.settled() || (self.seen.is_some() && !self.wait(None).await) {
-                return Ok(self.end());
+                return Ok(false);
             }
             // A job of many tasks changes all the time.
             self.rate.turn().await;
             self.changes.mark_unchanged();
             if !self.look().await? {
-                return Ok(None);
+                // The task was deleted.
+                self.seen = None;
+                return Ok(false);
             }
         }
+        Ok(false)
     }
 
     fn attempt_ref(&self) -> AttemptRef {
         AttemptRef { task: self.task, attempt: self.attempt }
     }
 
-    fn end(&mut self) -> Option<Piece> {
+    /// The task, when it is over for the first time.
+    fn end(&mut self) -> Option<Box<Task>> {
         self.over = true;
-        self.seen.take().map(|task| Piece::End(Box::new(task)))
+        self.seen.take().map(Box::new)
     }
 
     /// Whether nothing can follow what was there when the task was last looked at.
@@ -170,12 +207,14 @@ impl TaskOutput {
     }
 
     /// Available output from the current offset.
-    async fn read(&self, live: Option<&LiveOutput>) -> Result<VecDeque<Arc<Chunk>>, StoreError> {
+    async fn read(&mut self, live: Option<&LiveOutput>) -> Result<VecDeque<ChunkRow>, StoreError> {
         if let Some(chunks) = live.and_then(|live| live.read(self.offset)) {
             return Ok(chunks.into());
         }
-        let stored = self.views.reads.output_read(self.attempt_ref(), self.offset, READ_AHEAD).await?;
-        Ok(stored.into_iter().filter(|chunk| chunk.end() > self.offset).map(Arc::new).collect())
+        let limit = self.read_ahead;
+        self.read_ahead = (limit * 2).min(READ_AHEAD);
+        let stored = self.views.reads.output_read(self.attempt_ref(), self.offset, limit).await?;
+        Ok(stored.into_iter().filter(|chunk| chunk.end() > self.offset).collect())
     }
 
     /// Waits until there may be something new. False if the master goes down.

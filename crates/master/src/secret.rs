@@ -1,7 +1,11 @@
-//! Secrets that are shown once and stored as hashes: API keys, sign-in links, browser sessions.
+//! Secrets that are shown once and stored as hashes: API keys, sign-in links, browser sessions. And the token for metrics,
+//! which the operator chooses.
+
+use std::str::FromStr;
 
 use rand::Rng;
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// 43 characters of 62 are worth 256 bits.
@@ -9,6 +13,8 @@ const RANDOM_CHARS: usize = 43;
 const CHECK_CHARS: usize = 6;
 /// Length of the visible prefix of a key.
 const SHOWN_CHARS: usize = 10;
+/// The shortest token for metrics. Nobody guesses as much, so its guesses need no limit.
+const MIN_TOKEN_CHARS: usize = 32;
 
 /// What a secret is for; its text begins with this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +83,31 @@ pub fn hash_of(text: &str, purpose: Purpose) -> Option<[u8; 32]> {
     (checksum(body) == check).then(|| hash(text))
 }
 
+/// The token of a monitoring system, as its hash.
+#[derive(Debug, Clone)]
+pub struct MetricsToken([u8; 32]);
+
+impl MetricsToken {
+    /// Whether this is it.
+    pub fn is(&self, presented: &str) -> bool {
+        self.0.ct_eq(&hash(presented)).into()
+    }
+}
+
+impl FromStr for MetricsToken {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<MetricsToken, String> {
+        let text = text.trim();
+        match text.len() >= MIN_TOKEN_CHARS && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            true => Ok(MetricsToken(hash(text))),
+            false => Err(format!(
+                "a token has at least {MIN_TOKEN_CHARS} characters, without spaces; `openssl rand -hex 32` prints one"
+            )),
+        }
+    }
+}
+
 fn hash(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
 }
@@ -100,6 +131,16 @@ mod tests {
         assert_eq!(hash_of(&secret.text, Purpose::WorkerKey), Some(secret.sha256));
         assert_eq!(hash_of(&secret.text, Purpose::UserKey), None);
         assert_ne!(NewSecret::new(Purpose::WorkerKey).text, secret.text);
+    }
+
+    #[test]
+    fn a_token_for_metrics_is_long_and_is_only_itself() {
+        let text = "0123456789abcdef0123456789abcdef";
+        let token: MetricsToken = text.parse().unwrap();
+        assert!(token.is(text) && !token.is(&text[1..]) && !token.is(""));
+        for weak in ["", "secret", &text[1..], "0123456789abcdef 0123456789abcdef"] {
+            assert!(weak.parse::<MetricsToken>().is_err(), "{weak}");
+        }
     }
 
     #[test]

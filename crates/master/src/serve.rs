@@ -39,12 +39,15 @@ use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::control::Control;
 use crate::election::{Attempt, Candidate, Leader};
 use crate::embedded_postgres::EmbeddedPostgres;
+use crate::exposition::{Exposition, Sources};
 use crate::http::{BasePath, Doors, Site};
 use crate::hub::Hub;
 use crate::input::Inputs;
 use crate::large_jobs::LargeJobs;
 use crate::listener::{Listener, Timeouts};
 use crate::live::LiveOutputs;
+use crate::metrics::Metrics;
+use crate::operations::metrics::StandbyMetrics;
 use crate::operations::{self, sign_in};
 use crate::pace::Pace;
 use crate::pauses::Pauses;
@@ -136,8 +139,10 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     };
     let limits = listener::limits(&config.connections);
     let timeouts = Timeouts { idle: config.connections.idle_timeout.to_std(), ..Timeouts::default() };
+    let metrics = Metrics::default();
+    let of_standby = StandbyMetrics { metrics: metrics.clone(), token: config.metrics_token.clone() };
     // Before the schema changes: an earlier master that still runs knows the old one.
-    let standby = Standby { sockets: [&dashboard, &api, &workers], limits, timeouts };
+    let standby = Standby { sockets: [&dashboard, &api, &workers], limits, timeouts, metrics: of_standby };
     let leader = lead(&url, config, standby, &shutdown).await?;
     let (leadership, grace) = (leader.leadership.clone(), leader.grace);
     let release = CancellationToken::new();
@@ -156,7 +161,8 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let (hub, live, changes) = (Hub::default(), LiveOutputs::default(), Changes::default());
     let (pauses, pace, troubles) = (Pauses::default(), Pace::default(), Troubles::default());
     let (wakes, large_jobs) = (Wakes::default(), LargeJobs::default());
-    let (scheduler_stats, reservations) = (SchedulerStats::default(), Reservations::default());
+    let scheduler_stats = SchedulerStats::new(metrics.scheduler.clone());
+    let reservations = Reservations::default();
     let samples = Samples::default();
     let (write_batcher, write_batcher_handle) = WriteBatcher::new(write_batcher::Parts {
         store: stores.transitions.clone(),
@@ -168,6 +174,8 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         scheduler_wake: wakes.scheduler.clone(),
         large_jobs: large_jobs.clone(),
         troubles: troubles.clone(),
+        metrics: metrics.transitions.clone(),
+        output_metrics: metrics.output.clone(),
     });
     let moves = Moves {
         store: store.clone(),
@@ -211,7 +219,12 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             changes: changes.clone(),
             wake: wakes.dead_letters.clone(),
         },
-        sampler: Sampler { store: store.clone(), hub: hub.clone(), samples: samples.clone() },
+        sampler: Sampler {
+            store: store.clone(),
+            hub: hub.clone(),
+            samples: samples.clone(),
+            metrics: metrics.workers.clone(),
+        },
         eras: Eras { store: store.clone(), retention: config.retention },
         expiry: Expiry {
             store: store.clone(),
@@ -225,7 +238,15 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             .map(|after| ForgetWorkers { store: store.clone(), after }),
         orphans: Orphans::new(store.clone()),
     };
-    let statuses = Statuses::default();
+    let statuses = Statuses::new(metrics.loops.clone());
+    let sources = Sources {
+        pools: stores.pools(),
+        hub: hub.clone(),
+        live: live.clone(),
+        queued: write_batcher_handle.queued(),
+        troubles: troubles.clone(),
+        leadership: store.leadership().clone(),
+    };
     let control = Arc::new(Control {
         store,
         write_batcher: write_batcher_handle,
@@ -237,6 +258,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         live,
         changes,
         wakes,
+        metrics: metrics.sessions.clone(),
         shutdown: shutdown.clone(),
     });
     let status = Status {
@@ -248,21 +270,24 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         troubles,
         loops: statuses.clone(),
     };
-    let views = Arc::new(Views::new(stores.reads.clone(), &control, pauses, status));
+    let exposition = Exposition::new(metrics.clone(), stores.reads.clone(), sources);
+    let views = Arc::new(Views::new(stores.reads.clone(), &control, pauses, status, exposition));
     let writes = stores.writes.clone();
-    let context = Arc::new(operations::Context::new(&control, writes, views.clone(), project));
+    let token = config.metrics_token.clone();
+    let context = Arc::new(operations::Context::new(&control, writes, views.clone(), project, token));
     let site = Arc::new(Site {
         worker_url: worker_url(configured, &public, dashboard_addr, workers_addr),
         public_url: public.to_string(),
         public_origin: public.origin(),
         base_path,
     });
-    let feeds = Arc::new(http::Feeds::default());
+    let feeds = Arc::new(http::Feeds::new(metrics.http.viewers.clone()));
     let doors =
         Doors { context: context.clone(), views: views.clone(), site: site.clone(), feeds: feeds.clone() };
     release_unless_up.disarm();
     let port = |name, socket, router, limits| {
-        let listener = Listener { name, socket, router, limits, timeouts };
+        let metrics = metrics.http.clone();
+        let listener = Listener { name, socket, router, limits, timeouts, metrics };
         tokio::spawn(listener.serve(shutdown.clone()))
     };
     Ok(Running {

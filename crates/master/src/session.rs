@@ -46,6 +46,14 @@ impl SessionEnd {
     fn protocol(message: impl Into<String>) -> SessionEnd {
         SessionEnd::Goodbye(GoodbyeCode::ProtocolError, message.into())
     }
+
+    /// What the worker is told, if anything.
+    fn code(&self) -> Option<GoodbyeCode> {
+        match self {
+            SessionEnd::Disconnected(_) => None,
+            SessionEnd::Goodbye(code, _) => Some(*code),
+        }
+    }
 }
 
 /// One session, as its own parts see it.
@@ -68,10 +76,11 @@ pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
         let hello = begin(&mut source).await?;
         let registering = register(&control, &key, id, &hello);
         let (registered, turn) = meanwhile_patience(&mut sink, registering).await?;
-        Ok((registered, hello.held, turn))
+        Ok::<_, SessionEnd>((registered, hello.held, turn))
     };
     match begun.await {
         Ok((registered, held, turn)) => {
+            control.metrics.started(registered.is_new);
             let (handle, ends) =
                 SessionHandle::new(&control.hub, id, registered.id, &registered.name, key.key);
             let alone = match control.hub.attach(handle.clone()) {
@@ -92,6 +101,7 @@ pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
                 Err(end) => end,
             };
             control.hub.detach(handle.worker, id);
+            control.metrics.ended(why.code());
             let silent_for = handle.last_seen().0.elapsed();
             control.absences.note(handle.worker, BootTime::now(), silent_for);
             let silent = silent_for.as_secs_f64();
@@ -99,6 +109,7 @@ pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
             goodbye(&control, &handle, id, silent, &why.to_string()).await;
         }
         Err(end) => {
+            control.metrics.refused(end.code());
             tracing::warn!(key = %key.name, reason = %end, "a worker's hello failed");
             if let SessionEnd::Goodbye(code, message) = end {
                 let _ = say_goodbye(&mut sink, code, message).await;

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http;
 use crate::listener::{Listener, PlaceLimits, Timeouts};
+use crate::operations::metrics::StandbyMetrics;
 
 /// The master was stopped before it ever led.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +24,7 @@ pub struct Standby<'a> {
     pub limits: [PlaceLimits; 3],
     /// How long they may say nothing.
     pub timeouts: Timeouts,
+    pub metrics: StandbyMetrics,
 }
 
 impl Standby<'_> {
@@ -40,8 +42,9 @@ impl Standby<'_> {
         for (socket, limits) in self.sockets.into_iter().zip(self.limits) {
             let second = socket.as_fd().try_clone_to_owned().context("cannot share a socket")?;
             let socket = TcpListener::from_std(second.into()).context("cannot share a socket")?;
-            let (router, timeouts) = (http::standby(), self.timeouts);
-            let listener = Listener { name: "standby", socket, router, limits, timeouts };
+            let router = http::standby(self.metrics.clone());
+            let (timeouts, metrics) = (self.timeouts, self.metrics.metrics.http.clone());
+            let listener = Listener { name: "standby", socket, router, limits, timeouts, metrics };
             tokio::spawn(listener.serve(done.clone()));
         }
         shutdown.run_until_cancelled(leading).await.ok_or(Stopped.into())

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::leadership::Leadership;
 
+pub mod bench;
 pub mod classes;
 mod counts;
 pub mod dead_letters;
@@ -35,14 +36,15 @@ pub mod retention;
 pub mod search;
 pub mod specs;
 pub mod tasks;
+pub mod totals;
 pub mod transitions;
 pub mod users;
 pub mod workers;
 
 use classes::ClassCache;
-pub use error::StoreError;
+pub use error::{StoreError, failures};
 use events::SettledEvents;
-pub use pools::Stores;
+pub use pools::{Pools, Stores};
 use specs::SpecCache;
 
 /// Settings of a hot-path transaction: 5 s per statement, 500 ms per lock. Exceeding the first means too much work,

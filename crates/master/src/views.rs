@@ -16,9 +16,11 @@ use crate::background::scheduler::stats::SchedulerStats;
 use crate::changes::Changes;
 use crate::clocks::Clocks;
 use crate::control::Control;
+use crate::exposition::Exposition;
 use crate::hub::Hub;
 use crate::live::{LiveOutput, LiveOutputs};
 use crate::pauses::Pauses;
+use crate::search_budget::Searches;
 use crate::snapshot::Snapshots;
 use crate::store::ReadStore;
 use crate::troubles::Troubles;
@@ -33,6 +35,10 @@ pub struct Views {
     pub changes: Changes,
     /// How the master is doing.
     pub status: Status,
+    /// The same in figures, for monitoring.
+    pub exposition: Exposition,
+    /// Searches of output.
+    pub searches: Searches,
     /// Cancelled when the master goes down: streams end then.
     pub shutdown: CancellationToken,
     live: LiveOutputs,
@@ -72,12 +78,20 @@ pub struct Connected {
 
 impl Views {
     /// Read access to the state of `control`. `pauses`: returned tasks by worker.
-    pub fn new(reads: ReadStore, control: &Control, pauses: Pauses, status: Status) -> Views {
+    pub fn new(
+        reads: ReadStore,
+        control: &Control,
+        pauses: Pauses,
+        status: Status,
+        exposition: Exposition,
+    ) -> Views {
         Views {
             snapshots: Snapshots::new(reads.clone(), pauses),
             reads,
             changes: control.changes.clone(),
             status,
+            exposition,
+            searches: Searches::default(),
             shutdown: control.shutdown.clone(),
             live: control.live.clone(),
             hub: control.hub.clone(),

@@ -9,6 +9,7 @@ mod deferred;
 mod poison;
 mod queue;
 mod repair;
+mod tempo;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ use crate::changes::Changes;
 use crate::hub::{Hub, Listed, OnItsWay, SessionHandle};
 use crate::large_jobs::LargeJobs;
 use crate::live::{LiveOutput, LiveOutputs};
+use crate::metrics::output::OutputMetrics;
+use crate::metrics::transitions::TransitionMetrics;
 use crate::pace::Pace;
 use crate::pauses::Pauses;
 use crate::store::Store;
@@ -40,15 +43,13 @@ use deferred::Deferred;
 use queue::Charge;
 pub use queue::{NotTaken, Reporter};
 pub use repair::lost;
+use tempo::Tempo;
 
 /// Waits between tries while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(1);
 /// How long a stop is retried while another transaction holds the job.
 const STOP_TRIED_FOR: Duration = Duration::from_secs(5);
-
-/// How long a start waits for what follows it.
-const START_WAITS: Duration = Duration::from_millis(5);
 
 /// Number of workers compared with one query.
 const MAX_COMPARISONS: usize = 200;
@@ -60,6 +61,7 @@ const ITEM_BYTES: usize = 256;
 pub struct WriteBatcherHandle {
     items: mpsc::UnboundedSender<Item>,
     queued: Arc<AtomicUsize>,
+    output: OutputMetrics,
 }
 
 #[derive(Debug)]
@@ -155,6 +157,7 @@ impl WriteBatcherHandle {
     /// # Errors
     /// When the master is shutting down.
     pub fn output(&self, row: ChunkRow, live: Arc<LiveOutput>, on_its_way: OnItsWay) -> Result<(), NotTaken> {
+        self.output.received(row.payload_bytes);
         Ok(self.change(Change::Output { row, live, on_its_way })?)
     }
 
@@ -223,6 +226,11 @@ impl WriteBatcherHandle {
         self.send(Item::Compare(Comparison { worker, held, of }))
     }
 
+    /// How many bytes of reports wait.
+    pub fn queued(&self) -> Arc<AtomicUsize> {
+        self.queued.clone()
+    }
+
     fn report(
         &self,
         from: &Reporter,
@@ -263,6 +271,8 @@ pub struct Parts {
     pub large_jobs: LargeJobs,
     /// Current database problems.
     pub troubles: Troubles,
+    pub metrics: TransitionMetrics,
+    pub output_metrics: OutputMetrics,
 }
 
 #[derive(Debug)]
@@ -275,6 +285,7 @@ pub struct WriteBatcher {
     deferred: Deferred,
     /// How many changes make a full batch: fewer while the database is slow.
     most_changes: usize,
+    tempo: Tempo,
 }
 
 impl WriteBatcher {
@@ -284,8 +295,11 @@ impl WriteBatcher {
         let compacting = Arc::new(Semaphore::new(1));
         let deferred = Deferred::default();
         let most_changes = MAX_BATCH_CHANGES;
-        let write_batcher = WriteBatcher { items, next: None, parts, compacting, deferred, most_changes };
-        (write_batcher, WriteBatcherHandle { items: sender, queued: Arc::default() })
+        let tempo = Tempo::new(Instant::now());
+        let output = parts.output_metrics.clone();
+        let write_batcher =
+            WriteBatcher { items, next: None, parts, compacting, deferred, most_changes, tempo };
+        (write_batcher, WriteBatcherHandle { items: sender, queued: Arc::default(), output })
     }
 
     /// Runs until all handles are dropped.
@@ -322,18 +336,22 @@ impl WriteBatcher {
         }
     }
 
-    /// Takes what has come for the next batch, beginning with `item`. Starts alone wait for a moment: the output and the
-    /// end of a short attempt follow at once, and all of it is one write then.
+    /// Takes what has come for the next batch, beginning with `item`, and waits for more where [`Tempo`] says so.
     async fn gather(&mut self, item: Item) -> Gathered {
         let mut gathered = Gathered::default();
+        let begun = Instant::now();
         self.take_waiting(&mut gathered, item);
-        let until = Instant::now() + START_WAITS;
-        while self.next.is_none() && gathered.is_only_starts() {
-            match tokio::time::timeout_at(until, self.items.recv()).await {
+        while self.next.is_none() && !gathered.is_full(self.most_changes) {
+            let wait = self.tempo.wait(gathered.is_only_starts());
+            if wait.is_zero() {
+                break;
+            }
+            match tokio::time::timeout_at(begun + wait, self.items.recv()).await {
                 Ok(Some(item)) => self.take_waiting(&mut gathered, item),
                 Ok(None) | Err(_) => break,
             }
         }
+        self.tempo.note(gathered.pending.changes.len(), Instant::now());
         gathered
     }
 

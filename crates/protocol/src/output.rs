@@ -8,6 +8,8 @@
 //! A binary frame is a header of 22 bytes, little-endian (kind u8 = 1, task i64, attempt u32, offset u64, encoding u8),
 //! then the body.
 
+use std::fmt;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use gaffer_domain::{AttemptRef, TaskId};
 use schemars::JsonSchema;
@@ -240,20 +242,10 @@ impl Chunk {
         }
         let mut records = Vec::new();
         let mut payload_bytes = 0;
-        let mut at_micros = 0_u64;
-        let mut at = 0;
-        while at < body.len() {
-            let delta = take_varint(&body, &mut at)?;
-            at_micros = at_micros.checked_add(delta).ok_or(Malformed("a time is out of range"))?;
-            let head = take_varint(&body, &mut at)?;
-            let stream = if head & 1 == 0 { Stream::Stdout } else { Stream::Stderr };
-            let length = usize::try_from(head >> 1).map_err(|_| Malformed("a record is too long"))?;
-            if length == 0 || length > body.len() - at {
-                return Err(Malformed("a record is empty or longer than its chunk"));
-            }
-            records.push(Record { at_micros, stream, bytes: body.slice(at..at + length) });
-            payload_bytes += length;
-            at += length;
+        for record in Records::of(&body) {
+            let RecordSlice { at_micros, stream, bytes } = record?;
+            records.push(Record { at_micros, stream, bytes: body.slice_ref(bytes) });
+            payload_bytes += bytes.len();
         }
         if records.is_empty() || payload_bytes > MAX_CHUNK_PAYLOAD {
             return Err(Malformed("the chunk is empty or too large"));
@@ -297,6 +289,107 @@ impl Chunk {
             builder.push(record.at_micros, record.stream, &record.bytes);
         }
         builder.finish(self.attempt, self.offset)
+    }
+}
+
+/// Unpacks chunks one after the other in the same memory, for those who read many and keep none.
+#[derive(Default)]
+pub struct Unpacker {
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+    body: Vec<u8>,
+}
+
+impl Unpacker {
+    /// The records of a chunk, until the next one is unpacked.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it can't be unpacked or is too large.
+    pub fn records<'a>(&'a mut self, chunk: &'a EncodedChunk) -> Result<Records<'a>, Malformed> {
+        let body = match chunk.encoding {
+            Encoding::Plain if chunk.body.len() > MAX_BODY_BYTES => {
+                return Err(Malformed("the body is too long"));
+            }
+            Encoding::Plain => &chunk.body[..],
+            Encoding::Zstd => self.decompress(&chunk.body)?,
+        };
+        Ok(Records::of(body))
+    }
+
+    fn decompress(&mut self, body: &[u8]) -> Result<&[u8], Malformed> {
+        let failed = |_| Malformed("the body can't be decompressed");
+        let mut zstd = match self.zstd.take() {
+            Some(zstd) => zstd,
+            None => zstd::bulk::Decompressor::new().map_err(failed)?,
+        };
+        self.body.clear();
+        self.body.reserve_exact(MAX_BODY_BYTES);
+        let done = zstd.decompress_to_buffer(body, &mut self.body);
+        self.zstd = Some(zstd);
+        done.map_err(failed)?;
+        match self.body.len() > MAX_BODY_BYTES {
+            true => Err(Malformed("the body is too long")),
+            false => Ok(&self.body),
+        }
+    }
+}
+
+impl fmt::Debug for Unpacker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unpacker").finish_non_exhaustive()
+    }
+}
+
+/// Some bytes of one stream, as they are in a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordSlice<'a> {
+    /// When they were read, in microseconds since 1970 by the worker's clock.
+    pub at_micros: u64,
+    /// From which stream.
+    pub stream: Stream,
+    /// Never empty.
+    pub bytes: &'a [u8],
+}
+
+/// The records of an unpacked body in their order; after a malformed one there are no more.
+#[derive(Debug, Clone)]
+pub struct Records<'a> {
+    body: &'a [u8],
+    at: usize,
+    at_micros: u64,
+}
+
+impl<'a> Records<'a> {
+    fn of(body: &'a [u8]) -> Records<'a> {
+        Records { body, at: 0, at_micros: 0 }
+    }
+
+    fn read(&mut self) -> Result<RecordSlice<'a>, Malformed> {
+        let delta = take_varint(self.body, &mut self.at)?;
+        self.at_micros = self.at_micros.checked_add(delta).ok_or(Malformed("a time is out of range"))?;
+        let head = take_varint(self.body, &mut self.at)?;
+        let stream = if head & 1 == 0 { Stream::Stdout } else { Stream::Stderr };
+        let length = usize::try_from(head >> 1).map_err(|_| Malformed("a record is too long"))?;
+        if length == 0 || length > self.body.len() - self.at {
+            return Err(Malformed("a record is empty or longer than its chunk"));
+        }
+        let bytes = &self.body[self.at..self.at + length];
+        self.at += length;
+        Ok(RecordSlice { at_micros: self.at_micros, stream, bytes })
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<RecordSlice<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at >= self.body.len() {
+            return None;
+        }
+        let record = self.read();
+        if record.is_err() {
+            self.at = self.body.len();
+        }
+        Some(record)
     }
 }
 

@@ -19,7 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
-pub use output::{OutputData, OutputLine};
+pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
 pub use stdin::{StdinPosition, StdinState};
 pub use system::{BackgroundLoop, DeadLetter, LockedJob, RetentionEra, RetentionPreview, System, Trouble};
 

@@ -23,8 +23,7 @@ use crate::config::ApiKey;
 use crate::executor::Executor;
 use crate::route::Route;
 use crate::stats::StatsReader;
-use backoff::Backoff;
-pub(crate) use backoff::BackoffSettings;
+pub(crate) use backoff::{Backoff, BackoffSettings};
 use dial::{DialError, Dialer, Socket};
 use session::SessionEnd;
 

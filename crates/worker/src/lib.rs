@@ -14,6 +14,7 @@ mod execution;
 mod executor;
 mod machine;
 pub mod route;
+pub mod simulated;
 mod spool;
 mod startup;
 mod stats;

@@ -19,6 +19,7 @@ use gaffer_master::operations::keys::{self, NewKey};
 use gaffer_master::operations::sign_in::{self, Refused};
 use gaffer_master::operations::{Actor, Context as Operations, OperationError};
 use gaffer_master::records::{KeyKind, Worker};
+use gaffer_master::secret::MetricsToken;
 use gaffer_protocol::output::Stream;
 use gaffer_worker::ExecutorPlace;
 use gaffer_worker::config::{ApiKey, WorkerConfig};
@@ -74,6 +75,14 @@ pub struct DevArgs {
     /// How long finished jobs are kept, or forever; see `gaffer master --help`
     #[arg(long, env = "GAFFER_RETENTION", value_name = "TIME|forever", default_value_t)]
     retention: Retention,
+    /// Stop when standard input is closed
+    ///
+    /// For programs that start `gaffer dev` and keep the other end of a pipe: it stops with them, however they end.
+    #[arg(long)]
+    stop_with_stdin: bool,
+    /// Token for reading /metrics, see `gaffer master --help`
+    #[arg(long, env = "GAFFER_METRICS_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    metrics_token: Option<MetricsToken>,
     /// Limits of the three ports
     #[command(flatten)]
     connections: ConnectionConfig,
@@ -91,6 +100,9 @@ pub fn run(args: DevArgs, out: &Out) -> Result<u8, Failure> {
 }
 
 async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if args.stop_with_stdin {
+        stop_with_stdin(shutdown.clone());
+    }
     let config = MasterConfig {
         forget_workers: Default::default(),
         database_url: None,
@@ -106,6 +118,7 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         connections: args.connections,
         // No other process can reach its private database.
         leader_lease: LeaderLease::default(),
+        metrics_token: args.metrics_token,
     };
     // A file of the last run would tell a waiting script that we are up.
     let ready_file = config.data_dir().join("dev.env");
@@ -117,6 +130,15 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
     let removed = remove(&ready_file);
     running.stop().await;
     ended.and(removed)
+}
+
+/// Stops this process when nobody holds the other end of its standard input any more.
+fn stop_with_stdin(shutdown: CancellationToken) {
+    // A read of standard input cannot be cancelled; the thread ends with the process.
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        shutdown.cancel();
+    });
 }
 
 /// What `gaffer dev` is beyond a master; ends when the worker has.

@@ -1,5 +1,6 @@
 //! `gaffer logs`: shows the output of a job or a task.
 
+mod grep;
 mod verify;
 
 use std::str::FromStr;
@@ -27,6 +28,8 @@ Examples:
   gaffer logs 42.train.7 --tail 50   the last lines of one task
   gaffer logs last --stream stderr
   gaffer logs 42 --lines 100-200
+  gaffer logs 42 --grep 'error|timeout' -C 3
+  gaffer logs -f 42 --grep 'listening on' -m 1   wait for a line
   gaffer logs 42 --verify            verify the checksum of the stored output
 
 Both streams go to standard output, in the order of reading. A terminal gets text and colours only, unless \
@@ -65,6 +68,8 @@ pub struct LogsArgs {
     /// Pass all terminal escape sequences through
     #[arg(long)]
     raw: bool,
+    #[command(flatten)]
+    grep: grep::GrepArgs,
 }
 
 /// A job, or a task of it.
@@ -124,18 +129,28 @@ pub async fn run(args: LogsArgs, out: &Out) -> Result<u8, Failure> {
         stream: args.stream,
         tail: args.tail,
         lines: args.lines,
+        search: args.grep.search(),
     };
     let status = Status::new(out, false);
-    let mut sink =
-        Sink::new(out, &status, Manner { merged: true, raw: args.raw, timestamps: args.timestamps });
+    let matches = args.grep.manner(source.tasks > 1);
+    let manner = Manner { merged: true, raw: args.raw, timestamps: args.timestamps, matches };
+    let mut sink = Sink::new(out, &status, manner);
     let read = follow::follow(&client, &source, &wish, &mut sink, &status, Backoff::for_a_job()).await;
     status.retire();
     sink.close(args.follow);
-    let tasks = read?;
-    if args.follow {
-        attach::tell_end(out, job, &tasks, None, !out.is_terminal(Stream::Stdout));
+    let followed = read?;
+    if wish.search.as_ref().is_some_and(|search| search.counts_only) {
+        out.line(&followed.found.to_string())?;
     }
-    Ok(0)
+    // With a limit, the job may not have ended.
+    let is_over = wish.search.as_ref().is_none_or(|search| search.limit.is_none());
+    if args.follow && is_over {
+        attach::tell_end(out, job, &followed.tasks, None, !out.is_terminal(Stream::Stdout));
+    }
+    match wish.search {
+        Some(_) if followed.found == 0 => Ok(grep::NO_MATCH),
+        _ => Ok(0),
+    }
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ pub async fn run(args: RunArgs, out: &Out) -> Result<u8, Failure> {
     let (job, source) = (submitted.job.id, Source::of(&submitted.job));
     let reading = follow::follow(&client, &source, &wish, &mut sink, &status, Backoff::for_a_job());
     let read = tokio::select! {
-        read = reading => read,
+        read = reading => read.map(|followed| followed.tasks),
         code = attach::obey(&mut signals, &client, job, &status) => return Ok(code),
         () = stdin::pass_on(&client, job, ONLY_TASK, &status), if args.interactive => Ok(Vec::new()),
         () = attach::explain_silence(&client, job, &status) => Ok(Vec::new()),

@@ -139,7 +139,7 @@ pub async fn show_to_end(client: &Client, out: &Out, made: &Submitted, quiet: bo
     let (job, source) = (made.job.id, Source::of(&made.job));
     let reading = follow::follow(client, &source, &wish, &mut sink, &status, Backoff::for_a_job());
     let tasks = tokio::select! {
-        tasks = reading => tasks?,
+        followed = reading => followed?.tasks,
         () = attach::explain_silence(client, job, &status) => Vec::new(),
     };
     status.retire();

@@ -116,6 +116,7 @@ async fn every_route_answers_as_it_is_described() {
         "/livez",
         "/readyz",
         "/version",
+        "/metrics",
         "/openapi.json",
         "/schema/job.json",
         "/system",
@@ -170,12 +171,16 @@ async fn every_route_answers_as_it_is_described() {
         reader.must(206, get(path, &output).with(&[("range", "bytes=1-2")])).await;
         reader.must(416, get(path, &output).with(&[("range", "bytes=9-")])).await;
         reader.must(200, get(path, &output).with(&[("accept", "text/event-stream")])).await;
-        let (_, lines) = reader.ask(get(path, &output).with(&[("accept", "application/x-ndjson")])).await;
-        let line = json!({ "$ref": "#/components/schemas/OutputLine" });
-        for text in String::from_utf8(lines).unwrap().lines() {
-            let wrong = differences(&reader.document, &line, &serde_json::from_str(text).unwrap());
-            assert_eq!(wrong, Vec::<String>::new(), "{text}");
+        for query in ["", "?q=i", "?q=i&invert=1", "?q=i&limit=1", "?q=%5Bm-n%5D&count=1"] {
+            let asked = format!("{output}{query}");
+            let (_, lines) = reader.ask(get(path, &asked).with(&[("accept", "application/x-ndjson")])).await;
+            let line = json!({ "$ref": "#/components/schemas/OutputLine" });
+            for text in String::from_utf8(lines).unwrap().lines() {
+                let wrong = differences(&reader.document, &line, &serde_json::from_str(text).unwrap());
+                assert_eq!(wrong, Vec::<String>::new(), "{text}");
+            }
         }
+        reader.must(400, get(path, &format!("{output}?q=%28"))).await;
     }
     for (path, address) in
         [("/events", "/events".to_owned()), ("/jobs/{job}/events", format!("/jobs/{job}/events"))]

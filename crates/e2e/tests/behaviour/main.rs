@@ -8,6 +8,7 @@
 )]
 
 mod acknowledgements;
+mod bench;
 mod cli;
 mod clocks;
 mod connections;
@@ -24,6 +25,7 @@ mod jobs;
 mod leases;
 mod leftovers;
 mod masters;
+mod metrics;
 mod networks;
 mod pages;
 mod placement;
@@ -31,6 +33,7 @@ mod plans;
 mod refused;
 mod retention;
 mod scheduling;
+mod searching;
 mod sessions;
 mod stdin;
 mod stored;

@@ -9,15 +9,17 @@ use std::path::Path;
 use gaffer_domain::reason::ReasonCode;
 use gaffer_e2e::client::{Client, script};
 use gaffer_e2e::cluster::give_cluster;
+use gaffer_e2e::eras::open_eras;
 use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::{Dev, data_dir, kill_executor};
-use gaffer_e2e::history::{copy_job, open_eras};
+use gaffer_master::embedded_postgres::url_of_running;
+use gaffer_master::store::bench::history::History;
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
 /// So many finished jobs lie in the database.
-const HISTORY: i64 = 40_000;
+const HISTORY: u64 = 40_000;
 /// The most rows that one step of a plan may read of a table that grows.
 const MAX_ROWS: f64 = 2_000.0;
 /// The same for a page or a list: a search looks at the latest 15,000 jobs.
@@ -212,6 +214,14 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     let key = client.post("/keys", &json!({"kind": "user", "name": format!("round {round}")})).await;
     assert!(client.delete(&format!("/keys/{}", key.body["id"])).await.status.is_success());
     workers_come_and_go(dev, round, database_url).await;
+    // Keys are checked every half minute, the first time perhaps before a worker was there.
+    eventually("the keys of workers are checked", async || {
+        let system = client.get("/system").await.body;
+        let loops = system["loops"].as_array()?;
+        let check = loops.iter().find(|one| one["name"] == "key_check")?;
+        (check["runs"].as_u64()? >= 2).then_some(())
+    })
+    .await;
 }
 
 /// A service moves when its worker is drained; another worker is killed, and the sweeper takes from it what it had.
@@ -286,6 +296,7 @@ async fn look(client: &Client, job: i64) {
         format!("/jobs/{job}/output"),
         format!("/jobs/{job}/tasks/main.0"),
         format!("/jobs/{job}/tasks/main.0/output?lines=1-2"),
+        format!("/jobs/{job}/output?q=two"),
         format!("/jobs/{job}/explain"),
         "/events".to_owned(),
         "/events?after=0".to_owned(),
@@ -293,6 +304,7 @@ async fn look(client: &Client, job: i64) {
         "/keys".to_owned(),
         "/queue".to_owned(),
         "/system".to_owned(),
+        "/metrics".to_owned(),
         "/trace?since=1h".to_owned(),
         "/dead-letters".to_owned(),
     ];
@@ -304,13 +316,6 @@ async fn look(client: &Client, job: i64) {
         }
     }
     assert!(refused.is_empty(), "{refused:#?}");
-}
-
-/// Where the server of an installation is reached.
-fn database_url(cluster: &Path) -> String {
-    let facts = std::fs::read_to_string(cluster.join("postmaster.pid")).unwrap();
-    let socket_dir = facts.lines().nth(4).unwrap();
-    format!("postgres://gaffer@localhost/gaffer?host={socket_dir}&sslmode=disable")
 }
 
 /// What was found in plans.
@@ -351,6 +356,10 @@ fn statements() -> Vec<String> {
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
+            // These are not statements of an installation.
+            if path.file_name().is_some_and(|name| name == "bench") {
+                continue;
+            }
             if path.is_dir() {
                 dirs.push(path);
                 continue;
@@ -379,25 +388,27 @@ async fn no_statement_costs_more_because_there_is_history_with_statistics_or_wit
     std::fs::OpenOptions::new().append(true).open(settings).unwrap().write_all(SETTINGS.as_bytes()).unwrap();
     let dev = Dev::start(dir.path()).await;
     let log = dir.path().join("postgres.log");
+    let database_url = url_of_running(dir.path()).unwrap();
     for _ in 0..ERAS {
         // An empty era would be dropped.
         dev.client.submit(script("true")).await;
-        open_eras(&database_url(&cluster), 1).await;
+        open_eras(&database_url, 1).await;
     }
     // All of this history is in the present era, where everyday life goes on.
     let first = dev.client.submit(script("echo done")).await;
     dev.client.finished(first).await;
-    copy_job(&database_url(&cluster), first, HISTORY).await;
+    let mut history = History::connect(&database_url).await.unwrap();
+    history.copy_job(first, HISTORY, |_| ()).await.unwrap();
     let mut checked = Checked::default();
     let before = plans(&log).len();
-    everyday_life(&dev, 1, &database_url(&cluster)).await;
+    everyday_life(&dev, 1, &database_url).await;
     checked.check("without statistics", &plans(&log)[before..]);
-    let mut database = PgConnection::connect(&database_url(&cluster)).await.unwrap();
+    let mut database = PgConnection::connect(&database_url).await.unwrap();
     sqlx::query("ANALYZE").execute(&mut database).await.unwrap();
     // The next master finds that the oldest jobs have expired.
     dev.interrupt().await;
     let dev = Dev::start_with(dir.path(), &[("GAFFER_RETENTION", EXPIRES_SOME)]).await;
-    everyday_life(&dev, 2, &database_url(&cluster)).await;
+    everyday_life(&dev, 2, &url_of_running(dir.path()).unwrap()).await;
     // A server that is started anew begins another log.
     checked.check("with statistics", &plans(&log));
 

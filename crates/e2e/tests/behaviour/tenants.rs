@@ -45,7 +45,17 @@ async fn what_one_project_has_is_not_there_for_another_on_any_route() {
     let key = stage.client.get("/keys").await.body["items"][0]["id"].as_i64().unwrap();
 
     let mut paths = vec!["/workers/w".to_owned(), format!("/workers/{id}"), "/workers/w/samples".to_owned()];
-    for path in ["", "/explain", "/events", "/output", "/tasks", "/tasks/main", "/tasks/main/output"] {
+    for path in [
+        "",
+        "/explain",
+        "/events",
+        "/output",
+        "/output?q=m",
+        "/tasks",
+        "/tasks/main",
+        "/tasks/main/output",
+        "/tasks/main/output?q=m",
+    ] {
         paths.push(format!("/jobs/{job}{path}"));
     }
     for path in paths {

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::loops::LoopMetrics;
 use crate::store::StoreError;
 use crate::wakes::Wake;
 
@@ -67,10 +68,18 @@ pub struct LastRun {
 }
 
 /// How the loops of this master are doing.
-#[derive(Debug, Clone, Default)]
-pub struct Statuses(Arc<Mutex<BTreeMap<&'static str, Status>>>);
+#[derive(Debug, Clone)]
+pub struct Statuses {
+    by_name: Arc<Mutex<BTreeMap<&'static str, Status>>>,
+    metrics: LoopMetrics,
+}
 
 impl Statuses {
+    /// Of no loops yet. Each has metrics from its start on.
+    pub fn new(metrics: LoopMetrics) -> Statuses {
+        Statuses { by_name: Arc::default(), metrics }
+    }
+
     /// Starts a loop; it ends after `shutdown`.
     pub fn start<B: Background>(&self, background: B, shutdown: CancellationToken) -> JoinHandle<()> {
         let status = Status {
@@ -81,6 +90,7 @@ impl Statuses {
             failing_since: None,
             last: None,
         };
+        self.metrics.starts(B::NAME, status.period);
         self.lock().insert(B::NAME, status);
         tokio::spawn(run(background, self.clone(), shutdown))
     }
@@ -97,6 +107,7 @@ impl Statuses {
     }
 
     fn is_over(&self, name: &'static str, last: LastRun) {
+        self.metrics.ran(name, last.took, last.result.as_ref().ok().copied());
         if let Some(status) = self.lock().get_mut(name) {
             status.runs += 1;
             status.running_since = None;
@@ -106,7 +117,7 @@ impl Statuses {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Status>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
+use gaffer_domain::worker::WorkerState;
 use gaffer_domain::{Time, WorkerId};
 
 use super::driver::{Background, Ran};
 use crate::hub::Hub;
+use crate::metrics::sessions::{Reserved, WorkerMetrics};
 use crate::records::Worker;
 use crate::store::{Store, StoreError};
 
@@ -63,6 +65,7 @@ pub struct Sampler {
     pub store: Store,
     pub hub: Hub,
     pub samples: Samples,
+    pub metrics: WorkerMetrics,
 }
 
 impl Background for Sampler {
@@ -86,6 +89,8 @@ impl Sampler {
     /// When the database does not answer: the plots have a gap then.
     pub async fn sample_once(&self, now: Time) -> Result<u64, StoreError> {
         let workers = self.store.worker_list(None).await?;
+        let states: Vec<WorkerState> = workers.iter().map(|worker| worker.state(now)).collect();
+        self.metrics.show(&states, reserved_of(&workers));
         let taken: Vec<_> = workers.iter().map(|worker| (worker.id, self.sample(worker, now))).collect();
         let sampled = taken.iter().filter(|(_, sample)| sample.is_some()).count();
         self.samples.note(taken);
@@ -106,4 +111,16 @@ impl Sampler {
             running: worker.running,
         })
     }
+}
+
+/// What connected workers have, and what is reserved of it.
+fn reserved_of(workers: &[Worker]) -> Reserved {
+    let mut all = Reserved::default();
+    for worker in workers.iter().filter(|worker| worker.offline_since.is_none()) {
+        all.cpu_millis += u64::from(worker.capacity.cpu.millis());
+        all.reserved_cpu_millis += u64::from(worker.reserved.cpu.millis());
+        all.memory_bytes += worker.capacity.memory.get();
+        all.reserved_memory_bytes += worker.reserved.memory.get();
+    }
+    all
 }

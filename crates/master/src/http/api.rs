@@ -5,6 +5,7 @@ pub mod events;
 pub mod health;
 pub mod jobs;
 pub mod keys;
+pub mod metrics;
 pub mod openapi;
 pub mod output;
 pub mod queue;

@@ -46,6 +46,24 @@ impl FromRequestParts<Doors> for Actor {
     }
 }
 
+/// Who asks for metrics: a monitoring system with its token, or whoever uses the API.
+#[derive(Debug)]
+pub struct MetricsReader(pub Actor);
+
+impl FromRequestParts<Doors> for MetricsReader {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, doors: &Doors) -> Result<MetricsReader, Error> {
+        let monitor =
+            bearer(&parts.headers)?.and_then(|token| sign_in::monitor_of_token(&doors.context, token));
+        if let Some(monitor) = monitor {
+            Peer::of(&parts.extensions).prove();
+            return Ok(MetricsReader(monitor));
+        }
+        Ok(MetricsReader(Actor::from_request_parts(parts, doors).await?))
+    }
+}
+
 fn key_missing() -> Error {
     let detail =
         "no key: send Authorization: Bearer <key>; `gaffer keys create --kind user --name NAME` creates one";

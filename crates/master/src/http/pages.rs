@@ -16,6 +16,7 @@ mod jobs;
 mod keys;
 mod lines;
 mod log;
+mod log_search;
 mod login;
 mod new_job;
 mod overview;

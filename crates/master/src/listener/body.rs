@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::places::{Connection, Timeouts};
+use crate::metrics::http::OneMore;
 
 /// Why the rest of a request's body is not waited for.
 #[derive(Debug, thiserror::Error)]
@@ -69,18 +70,21 @@ impl http_body::Body for RequestBody {
 
 /// A running request; it ends when its response is written or dropped.
 #[derive(Debug)]
-pub struct UnderWay(Arc<Connection>);
+pub struct UnderWay {
+    connection: Arc<Connection>,
+    _counted: OneMore,
+}
 
 impl UnderWay {
-    pub fn on(connection: &Arc<Connection>) -> UnderWay {
+    pub fn on(connection: &Arc<Connection>, counted: OneMore) -> UnderWay {
         connection.request_begins();
-        UnderWay(connection.clone())
+        UnderWay { connection: connection.clone(), _counted: counted }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.request_ends();
+        self.connection.request_ends();
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{interval, timeout};
 
 use super::*;
+use crate::metrics::Metrics;
 
 /// So long that a test which waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -37,7 +38,8 @@ async fn port(
         .route("/ticks", get(move || async move { ticks() }));
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, shutdown) = (socket.local_addr().unwrap(), CancellationToken::new());
-    let listener = Listener { name: "test", socket, router, limits, timeouts };
+    let metrics = Metrics::default().http;
+    let listener = Listener { name: "test", socket, router, limits, timeouts, metrics };
     (address, shutdown.clone(), tokio::spawn(listener.serve(shutdown)))
 }
 

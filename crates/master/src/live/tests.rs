@@ -78,7 +78,7 @@ fn what_is_not_committed_is_never_dropped() {
         write(&other, &noise(at, 10_000));
         outputs.stored(&other, (at + 1) * 10_000);
     }
-    let read: usize = live.read(30_000).unwrap().iter().map(|chunk| chunk.payload_bytes).sum();
+    let read: u32 = live.read(30_000).unwrap().iter().map(|chunk| chunk.payload_bytes).sum();
     assert_eq!(read, 470_000);
     assert!(outputs.kept_bytes() <= 100_000);
 }

@@ -11,6 +11,7 @@ use crate::control::Control;
 use crate::guesses::Guesses;
 use crate::hub::Hub;
 use crate::input::Inputs;
+use crate::secret::MetricsToken;
 use crate::store::WriteStore;
 use crate::views::Views;
 use crate::wakes::Wakes;
@@ -22,6 +23,7 @@ pub struct Context {
     views: Arc<Views>,
     /// The project of the installation's operator.
     first_project: ProjectId,
+    metrics_token: Option<MetricsToken>,
 }
 
 /// What operations change things with.
@@ -50,6 +52,7 @@ impl Context {
         writes: WriteStore,
         views: Arc<Views>,
         first_project: ProjectId,
+        metrics_token: Option<MetricsToken>,
     ) -> Context {
         let effects = Effects {
             writes,
@@ -60,7 +63,7 @@ impl Context {
             wakes: control.wakes.clone(),
             guesses: Guesses::default(),
         };
-        Context { effects, views, first_project }
+        Context { effects, views, first_project, metrics_token }
     }
 
     /// Access to changes, if the actor is allowed the action.
@@ -84,6 +87,13 @@ impl Context {
     pub(super) fn user(&self, project: ProjectId, user_id: i64, user: &str) -> Actor {
         let role = if project == self.first_project { Role::Operator } else { Role::User };
         Actor { project, role, user_id, user: user.into() }
+    }
+
+    /// The monitoring system, if this is its token.
+    pub(super) fn monitor(&self, presented: &str) -> Option<Actor> {
+        self.metrics_token.as_ref().filter(|token| token.is(presented))?;
+        let project = self.first_project;
+        Some(Actor { project, role: Role::Monitor, user_id: 0, user: Role::Monitor.as_str().into() })
     }
 
     /// Since when the database accepts nothing, while that lasts.

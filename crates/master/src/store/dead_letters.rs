@@ -29,6 +29,15 @@ pub enum Body {
     Report(Vec<u8>),
 }
 
+impl DeadLetter {
+    pub fn kind(&self) -> LetterKind {
+        match self.body {
+            Body::Output(_) => LetterKind::Output,
+            Body::Report(_) => LetterKind::Report,
+        }
+    }
+}
+
 #[derive(FromRow)]
 struct OutputRow {
     job_id: Option<i64>,
@@ -50,9 +59,10 @@ impl Store {
     /// When the database does not take that either.
     pub async fn dead_letter_insert(&self, letter: &DeadLetter) -> Result<Option<i64>, StoreError> {
         let mut tx = self.begin_short().await?;
-        let (kind, row, body) = match &letter.body {
-            Body::Output(row) => (LetterKind::Output, Some(row), &row.chunk.body[..]),
-            Body::Report(body) => (LetterKind::Report, None, &body[..]),
+        let kind = letter.kind();
+        let (row, body) = match &letter.body {
+            Body::Output(row) => (Some(row), &row.chunk.body[..]),
+            Body::Report(body) => (None, &body[..]),
         };
         let id: Option<i64> = sqlx::query_scalar(
             "INSERT INTO dead_letters (kind, project_id, job_id, task_id, attempt, worker_id, start_offset, \

@@ -1,5 +1,6 @@
 //! Classifies database errors: whose fault an error is decides how to handle it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,22 +41,55 @@ impl StoreError {
     pub fn may_be_partial(&self) -> bool {
         !matches!(self, StoreError::Unavailable(_) | StoreError::NotLeader)
     }
+
+    /// Its kind, one of [`KINDS`].
+    pub fn kind(&self) -> &'static str {
+        match self {
+            StoreError::Unavailable(SqlxError::PoolTimedOut) => "no_connection",
+            StoreError::Unavailable(_) => "unavailable",
+            StoreError::TooSlow(_) => "timeout",
+            StoreError::Locked(_) => "lock",
+            StoreError::Refused(_) => "value",
+            StoreError::NotLeader => "not_leader",
+            StoreError::Unreadable(_) => "unreadable",
+        }
+    }
 }
 
 impl From<SqlxError> for StoreError {
     fn from(error: SqlxError) -> Self {
-        use SqlxError as E;
-        match error {
-            E::ColumnDecode { index, source } => StoreError::Unreadable(format!("column {index}: {source}")),
-            E::Decode(source) => StoreError::Unreadable(source.to_string()),
-            E::Database(database) => {
-                let code = database.code().map(|code| code.into_owned()).unwrap_or_default();
-                of_state(&code)(E::Database(database))
-            }
-            // Connections, pools, TLS and protocol errors say nothing about the data.
-            error => StoreError::Unavailable(error),
+        let error = classified(error);
+        if let Some(at) = KINDS.iter().position(|kind| *kind == error.kind()) {
+            FAILURES[at].fetch_add(1, Ordering::Relaxed);
         }
+        error
     }
+}
+
+fn classified(error: SqlxError) -> StoreError {
+    use SqlxError as E;
+    match error {
+        E::ColumnDecode { index, source } => StoreError::Unreadable(format!("column {index}: {source}")),
+        E::Decode(source) => StoreError::Unreadable(source.to_string()),
+        E::Database(database) => {
+            let code = database.code().map(|code| code.into_owned()).unwrap_or_default();
+            of_state(&code)(E::Database(database))
+        }
+        // Connections, pools, TLS and protocol errors say nothing about the data.
+        error => StoreError::Unavailable(error),
+    }
+}
+
+/// The kinds of errors, for metrics.
+const KINDS: [&str; 7] =
+    ["unavailable", "no_connection", "timeout", "lock", "value", "not_leader", "unreadable"];
+
+/// How many errors of each kind this process has met: every error of every pool is classified above.
+static FAILURES: [AtomicU64; KINDS.len()] = [const { AtomicU64::new(0) }; KINDS.len()];
+
+/// How many errors of each kind there have been.
+pub fn failures() -> impl Iterator<Item = (&'static str, u64)> {
+    KINDS.into_iter().zip(&FAILURES).map(|(kind, count)| (kind, count.load(Ordering::Relaxed)))
 }
 
 /// `read_only_sql_transaction`
@@ -117,6 +151,18 @@ mod tests {
             "42P01", "53100", "53300", "55000", "57P01", "58030", "XX000", "", "2", "new",
         ] {
             assert!(matches!(of_state(code)(SqlxError::PoolClosed), StoreError::Unavailable(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn every_error_is_counted_by_its_kind() {
+        let count = |kind| failures().find(|(known, _)| *known == kind).unwrap().1;
+        let before = count("no_connection");
+        assert_eq!(StoreError::too_busy().kind(), "no_connection");
+        assert!(count("no_connection") > before);
+        for code in ["57014", "55P03", "22001", "LT001", "XX002", "08006"] {
+            let kind = of_state(code)(SqlxError::PoolClosed).kind();
+            assert!(KINDS.contains(&kind), "{kind}");
         }
     }
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
+use gaffer_domain::{JobId, ProjectId, TaskId, WorkerId};
 use serde_json::Value;
-use sqlx::PgConnection;
-
-use super::StoreError;
+use sqlx::Postgres;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
 
 /// How many events one row can hold, and how far apart the numbers of rows are at least.
 pub(super) const EVENTS_PER_ROW: usize = 1_024;
@@ -27,58 +27,66 @@ pub(super) struct EventRow {
     pub message: String,
 }
 
-/// Writes events, those of one job together.
-pub(super) async fn write_events(
-    tx: &mut PgConnection,
-    events: &[EventRow],
-    now: Time,
-) -> Result<(), StoreError> {
-    if events.is_empty() {
-        return Ok(());
+/// Rows of `events` as columns of a statement, those of one job together: project, kind, job, task, attempt, worker, actor,
+/// message, further events and era.
+#[derive(Default)]
+pub(super) struct EventColumns<'a> {
+    projects: Vec<i64>,
+    kinds: Vec<&'a str>,
+    jobs: Vec<i64>,
+    tasks: Vec<Option<i64>>,
+    attempts: Vec<Option<i32>>,
+    workers: Vec<Option<i64>>,
+    actors: Vec<&'a str>,
+    messages: Vec<&'a str>,
+    more: Vec<Option<Value>>,
+    eras: Vec<i64>,
+}
+
+impl<'a> EventColumns<'a> {
+    pub fn of(events: &'a [EventRow]) -> EventColumns<'a> {
+        let mut by_job: BTreeMap<JobId, Vec<&EventRow>> = BTreeMap::new();
+        for event in events {
+            by_job.entry(event.job).or_default().push(event);
+        }
+        let mut columns = EventColumns::default();
+        for together in by_job.values().flat_map(|events| events.chunks(EVENTS_PER_ROW)) {
+            let Some((first, rest)) = together.split_first() else { continue };
+            columns.projects.push(first.project.0);
+            columns.kinds.push(first.kind.as_str());
+            columns.jobs.push(first.job.0);
+            columns.tasks.push(first.task.map(|task| task.0));
+            columns.attempts.push(first.attempt.map(|attempt| attempt as i32));
+            columns.workers.push(first.worker.map(|worker| worker.0));
+            columns.actors.push(&*first.actor);
+            columns.messages.push(first.message.as_str());
+            columns.more.push((!rest.is_empty()).then(|| rest.iter().map(|event| event.further()).collect()));
+            columns.eras.push(first.era);
+        }
+        columns
     }
-    let mut by_job: BTreeMap<JobId, Vec<&EventRow>> = BTreeMap::new();
-    for event in events {
-        by_job.entry(event.job).or_default().push(event);
+
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty()
     }
-    let (mut projects, mut kinds, mut jobs, mut tasks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut attempts, mut workers, mut actors, mut messages) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut more, mut eras): (Vec<Option<Value>>, Vec<i64>) = (Vec::new(), Vec::new());
-    for together in by_job.values().flat_map(|events| events.chunks(EVENTS_PER_ROW)) {
-        let Some((first, rest)) = together.split_first() else { continue };
-        projects.push(first.project.0);
-        kinds.push(first.kind.as_str());
-        jobs.push(first.job.0);
-        eras.push(first.era);
-        tasks.push(first.task.map(|task| task.0));
-        attempts.push(first.attempt.map(|attempt| attempt as i32));
-        workers.push(first.worker.map(|worker| worker.0));
-        actors.push(&*first.actor);
-        messages.push(first.message.as_str());
-        more.push((!rest.is_empty()).then(|| rest.iter().map(|event| event.further()).collect()));
+
+    /// Binds the ten columns.
+    pub fn bind<'q>(self, query: Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments>
+    where
+        'a: 'q,
+    {
+        query
+            .bind(self.projects)
+            .bind(self.kinds)
+            .bind(self.jobs)
+            .bind(self.tasks)
+            .bind(self.attempts)
+            .bind(self.workers)
+            .bind(self.actors)
+            .bind(self.messages)
+            .bind(self.more)
+            .bind(self.eras)
     }
-    sqlx::query(
-        "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, more, era) \
-         SELECT u.project_id, $1, u.kind, u.job_id, u.task_id, u.attempt, u.worker_id, u.actor, u.message, u.more, u.era \
-         FROM UNNEST($2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::int[], $7::bigint[], $8::text[], \
-             $9::text[], $10::jsonb[], $11::bigint[]) \
-             WITH ORDINALITY AS u(project_id, kind, job_id, task_id, attempt, worker_id, actor, message, more, era, place) \
-         ORDER BY u.place",
-    )
-    .bind(now)
-    .bind(projects)
-    .bind(kinds)
-    .bind(jobs)
-    .bind(tasks)
-    .bind(attempts)
-    .bind(workers)
-    .bind(actors)
-    .bind(messages)
-    .bind(more)
-    .bind(eras)
-    .execute(tx)
-    .await?;
-    Ok(())
 }
 
 impl EventRow {

@@ -1,6 +1,6 @@
 //! Jobs: insert, list, delete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::Utc;
 use gaffer_domain::job::{JobState, TaskCounts};
@@ -8,6 +8,7 @@ use gaffer_domain::placement::{DefinitionRef, Requirements};
 use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION};
 use gaffer_domain::task::Task;
 use gaffer_domain::{JobId, ProjectId, Time};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
@@ -117,58 +118,17 @@ impl WriteStore {
             tx.rollback().await?;
             return Ok(earlier);
         }
-        for (position, definition) in spec.tasks.iter().enumerate() {
-            let place = u16::try_from(position).unwrap_or(u16::MAX);
-            let needs =
-                Requirements::of(spec, definition, DefinitionRef { job: JobId(job), position: place });
-            let class = class_ensure(&mut tx, new.project, spec.priority, new.created_by, &needs).await?;
-            let state = Task::new(!definition.depends_on.is_empty(), now).state.name();
-            let count = i64::from(definition.indices.len());
-            let sql = format!(
-                "INSERT INTO task_definitions (job_id, position, name, class_id, driver, single, {state}) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)"
-            );
-            sqlx::query(sqlx::AssertSqlSafe(sql))
-                .bind(job)
-                .bind(position as i16)
-                .bind(&definition.name)
-                .bind(class)
-                .bind(definition.driver.as_str())
-                .bind(definition.indices.is_single())
-                .bind(count)
-                .execute(&mut *tx)
-                .await?;
-            sqlx::query(
-                "INSERT INTO live_tasks (job_id, position, index, class_id, state, since, not_before) \
-                 SELECT $1, $2, index, $3, $4::task_state, $5, CASE WHEN $4 = 'pending' THEN $5 END \
-                 FROM generate_series($6, $7) AS index",
-            )
-            .bind(job)
-            .bind(position as i16)
-            .bind(class)
-            .bind(state.as_str())
-            .bind(now)
-            .bind(*definition.indices.iter().start() as i32)
-            .bind(*definition.indices.iter().end() as i32)
-            .execute(&mut *tx)
-            .await?;
-        }
-        sqlx::query(
-            "INSERT INTO events (project_id, at, kind, job_id, era, actor, message) \
-             VALUES ($1, $2, 'job.submitted', $3, $6, $4, $5)",
-        )
-        .bind(new.project.0)
-        .bind(now)
-        .bind(job)
-        .bind(new.created_by)
-        .bind(match (spec.task_count(), new.rerun_of) {
-            (1, None) => "1 task".to_owned(),
-            (n, None) => format!("{n} tasks"),
-            (n, Some(of)) => format!("{n} tasks, a rerun of job {of}"),
-        })
-        .bind(era)
-        .execute(&mut *tx)
-        .await?;
+        let needs: Vec<Requirements> = spec
+            .tasks
+            .iter()
+            .enumerate()
+            .map(|(position, definition)| {
+                let position = u16::try_from(position).unwrap_or(u16::MAX);
+                Requirements::of(spec, definition, DefinitionRef { job: JobId(job), position })
+            })
+            .collect();
+        let classes = classes_ensure(&mut tx, new, &needs).await?;
+        tasks_insert(&mut tx, new, (job, era), &classes, now).await?;
         tx.commit().await?;
         Ok(Submitted::Created(JobId(job)))
     }
@@ -347,37 +307,109 @@ async fn idempotency_claim(
     }))
 }
 
-/// The class of tasks with these needs; made if it is the first of its kind.
-async fn class_ensure(
+/// Inserts the definitions and tasks of a new job, with the first line of its history, in one statement.
+async fn tasks_insert(
     tx: &mut PgConnection,
-    project: ProjectId,
-    priority: u8,
-    owner: &str,
-    needs: &Requirements,
-) -> Result<i64, StoreError> {
-    let value = serde_json::to_value(needs).map_err(|error| StoreError::Unreadable(error.to_string()))?;
-    let sha256: [u8; 32] = Sha256::digest(value.to_string()).into();
-    let find =
-        "SELECT id FROM classes WHERE project_id = $1 AND priority = $2 AND owner = $3 AND needs_sha256 = $4";
-    let known: Option<i64> = sqlx::query_scalar(find)
-        .bind(project.0)
-        .bind(i16::from(priority))
-        .bind(owner)
-        .bind(&sha256[..])
-        .fetch_optional(&mut *tx)
-        .await?;
-    if let Some(id) = known {
-        return Ok(id);
+    new: &NewJob<'_>,
+    (job, era): (i64, i64),
+    classes: &[i64],
+    now: Time,
+) -> Result<(), StoreError> {
+    let (mut positions, mut names, mut drivers, mut single) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut states, mut firsts, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
+    for (position, definition) in new.spec.tasks.iter().enumerate() {
+        positions.push(position as i16);
+        names.push(definition.name.as_str());
+        drivers.push(definition.driver.as_str());
+        single.push(definition.indices.is_single());
+        states.push(Task::new(!definition.depends_on.is_empty(), now).state.name().as_str());
+        firsts.push(*definition.indices.iter().start() as i32);
+        lasts.push(*definition.indices.iter().end() as i32);
     }
+    sqlx::query(
+        "WITH given AS (SELECT * FROM UNNEST($2::smallint[], $3::text[], $4::bigint[], $5::text[], $6::boolean[], \
+             $7::text[], $8::int[], $9::int[]) AS g(position, name, class_id, driver, single, state, first, last)), \
+         defined AS (INSERT INTO task_definitions (job_id, position, name, class_id, driver, single, blocked, pending) \
+             SELECT $1, position, name, class_id, driver, single, \
+                 CASE WHEN state = 'blocked' THEN last - first + 1 ELSE 0 END, \
+                 CASE WHEN state = 'pending' THEN last - first + 1 ELSE 0 END FROM given), \
+         told AS (INSERT INTO events (project_id, at, kind, job_id, actor, message, era) \
+             VALUES ($11, $10, 'job.submitted', $1, $12, $13, $14)) \
+         INSERT INTO live_tasks (job_id, position, index, class_id, state, since, not_before) \
+         SELECT $1, position, index, class_id, state::task_state, $10, CASE WHEN state = 'pending' THEN $10 END \
+         FROM given, generate_series(first, last) AS index ORDER BY position, index",
+    )
+    .bind(job)
+    .bind(positions)
+    .bind(names)
+    .bind(classes)
+    .bind(drivers)
+    .bind(single)
+    .bind(states)
+    .bind(firsts)
+    .bind(lasts)
+    .bind(now)
+    .bind(new.project.0)
+    .bind(new.created_by)
+    .bind(match (new.spec.task_count(), new.rerun_of) {
+        (1, None) => "1 task".to_owned(),
+        (n, None) => format!("{n} tasks"),
+        (n, Some(of)) => format!("{n} tasks, a rerun of job {of}"),
+    })
+    .bind(era)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The classes of tasks with these needs, in the same order; made where one is the first of its kind.
+async fn classes_ensure(
+    tx: &mut PgConnection,
+    new: &NewJob<'_>,
+    needs: &[Requirements],
+) -> Result<Vec<i64>, StoreError> {
+    let unreadable = |error: serde_json::Error| StoreError::Unreadable(error.to_string());
+    let values: Vec<Value> =
+        needs.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(unreadable)?;
+    let hashes: Vec<Vec<u8>> =
+        values.iter().map(|value| Sha256::digest(value.to_string()).to_vec()).collect();
+    let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as(
+        "SELECT needs_sha256, id FROM classes \
+         WHERE project_id = $1 AND priority = $2 AND owner = $3 AND needs_sha256 = ANY($4)",
+    )
+    .bind(new.project.0)
+    .bind(i16::from(new.spec.priority))
+    .bind(new.created_by)
+    .bind(&hashes)
+    .fetch_all(&mut *tx)
+    .await?;
+    let mut known: HashMap<Vec<u8>, i64> = rows.into_iter().collect();
+    // In one order, so that two submissions never wait for each other's classes.
+    let missing: BTreeMap<&Vec<u8>, &Value> =
+        hashes.iter().zip(&values).filter(|(hash, _)| !known.contains_key(*hash)).collect();
+    for (hash, value) in missing {
+        known.insert(hash.clone(), class_insert(tx, new, value, hash).await?);
+    }
+    Ok(hashes.iter().filter_map(|hash| known.get(hash).copied()).collect())
+}
+
+/// Makes a class, unless somebody else has just done so.
+async fn class_insert(
+    tx: &mut PgConnection,
+    new: &NewJob<'_>,
+    needs: &Value,
+    hash: &[u8],
+) -> Result<i64, StoreError> {
     Ok(sqlx::query_scalar(
         "INSERT INTO classes (project_id, priority, owner, needs, needs_sha256) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (project_id, priority, owner, needs_sha256) DO UPDATE SET needs = excluded.needs RETURNING id",
     )
-    .bind(project.0)
-    .bind(i16::from(priority))
-    .bind(owner)
-    .bind(&value)
-    .bind(&sha256[..])
-    .fetch_one(&mut *tx)
+    .bind(new.project.0)
+    .bind(i16::from(new.spec.priority))
+    .bind(new.created_by)
+    .bind(needs)
+    .bind(hash)
+    .fetch_one(tx)
     .await?)
 }

@@ -4,12 +4,12 @@ mod compact;
 mod orphans;
 
 use gaffer_domain::{AttemptRef, TaskId, WorkerId};
-use gaffer_protocol::output::{Chunk, EncodedChunk, Encoding};
+use gaffer_protocol::output::{Chunk, EncodedChunk, Encoding, Malformed};
 use sqlx::{FromRow, PgConnection};
 
 use super::{ReadStore, Store, StoreError};
 
-/// A chunk on its way into the database.
+/// A chunk on its way into the database, or out of it.
 #[derive(Debug, Clone)]
 pub struct ChunkRow {
     pub chunk: EncodedChunk,
@@ -19,6 +19,26 @@ pub struct ChunkRow {
     pub lines_before: u64,
     /// Line ends in it.
     pub lines: u32,
+}
+
+impl ChunkRow {
+    /// Offset of the byte after its last.
+    pub fn end(&self) -> u64 {
+        self.chunk.offset + u64::from(self.payload_bytes)
+    }
+
+    /// The chunk, unpacked.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn decode(&self) -> Result<Chunk, StoreError> {
+        self.chunk.decode().map_err(|error| damaged(self.chunk.attempt, error))
+    }
+}
+
+/// The error of a chunk that cannot be unpacked.
+pub fn damaged(attempt: AttemptRef, error: Malformed) -> StoreError {
+    StoreError::Unreadable(format!("output of {attempt}: {error}"))
 }
 
 /// How much of an attempt's output is stored.
@@ -57,6 +77,16 @@ struct StoredChunk {
     start_offset: i64,
     encoding: i16,
     body: Vec<u8>,
+}
+
+/// A chunk with how much is in it, for readers.
+#[derive(FromRow)]
+struct ReadChunk {
+    #[sqlx(flatten)]
+    stored: StoredChunk,
+    payload_bytes: i32,
+    lines_before: i64,
+    lines: i32,
 }
 
 /// Stores chunks; one that is there already stays as it is.
@@ -169,7 +199,7 @@ impl ReadStore {
         Ok(found.flatten())
     }
 
-    /// The stored chunks from the one that contains `offset` on, in order, at most `limit`.
+    /// The stored chunks from the one that contains `offset` on, in order and packed, at most `limit`.
     ///
     /// # Errors
     /// When the database does not answer or a chunk is damaged.
@@ -178,9 +208,9 @@ impl ReadStore {
         attempt: AttemptRef,
         offset: u64,
         limit: u32,
-    ) -> Result<Vec<Chunk>, StoreError> {
-        let rows: Vec<StoredChunk> = sqlx::query_as(
-            "SELECT start_offset, encoding, body FROM output_chunks \
+    ) -> Result<Vec<ChunkRow>, StoreError> {
+        let rows: Vec<ReadChunk> = sqlx::query_as(
+            "SELECT start_offset, payload_bytes, lines_before, lines, encoding, body FROM output_chunks \
              WHERE task_id = $1 AND attempt = $2 AND start_offset >= COALESCE(( \
                  SELECT start_offset FROM output_chunks WHERE task_id = $1 AND attempt = $2 AND start_offset <= $3 \
                  ORDER BY start_offset DESC LIMIT 1), 0) \
@@ -192,7 +222,15 @@ impl ReadStore {
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter().map(|row| decode(attempt, row)).collect()
+        let packed = |row: ReadChunk| {
+            Ok(ChunkRow {
+                payload_bytes: row.payload_bytes as u32,
+                lines_before: row.lines_before as u64,
+                lines: row.lines as u32,
+                chunk: packed(attempt, row.stored)?,
+            })
+        };
+        rows.into_iter().map(packed).collect()
     }
 
     /// The stored chunk with the line end before a line (1 is the second line), as its offset and the line ends before it.
@@ -219,11 +257,12 @@ impl ReadStore {
     }
 }
 
-fn decode(attempt: AttemptRef, row: StoredChunk) -> Result<Chunk, StoreError> {
+fn packed(attempt: AttemptRef, row: StoredChunk) -> Result<EncodedChunk, StoreError> {
     let encoding = u8::try_from(row.encoding).unwrap_or(u8::MAX);
-    let decoded = Encoding::try_from(encoding).and_then(|encoding| {
-        let (offset, body) = (row.start_offset as u64, row.body.into());
-        EncodedChunk { attempt, offset, encoding, body }.decode()
-    });
-    decoded.map_err(|error| StoreError::Unreadable(format!("output of {attempt}: {error}")))
+    let encoding = Encoding::try_from(encoding).map_err(|error| damaged(attempt, error))?;
+    Ok(EncodedChunk { attempt, offset: row.start_offset as u64, encoding, body: row.body.into() })
+}
+
+fn decode(attempt: AttemptRef, row: StoredChunk) -> Result<Chunk, StoreError> {
+    packed(attempt, row)?.decode().map_err(|error| damaged(attempt, error))
 }

@@ -14,6 +14,7 @@ use super::events::SettledEvents;
 use super::specs::SpecCache;
 use super::{MIGRATIONS, ReadStore, Store, StoreError, WriteStore};
 use crate::leadership::Leadership;
+use crate::metrics::database::PoolUse;
 
 /// How long one statement may take before the database gives it up.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -65,7 +66,8 @@ impl Stores {
             .context("cannot connect to the database")?;
         let control = Store::of(control, leadership);
         let lazy = |connections, wait, options| pool(connections, wait).connect_lazy_with(options);
-        let transitions = lazy(TRANSITION_CONNECTIONS, ACQUIRE_TIMEOUT, writing.clone());
+        let planned_once = writing.clone().options([PLANNED_ONCE]);
+        let transitions = lazy(TRANSITION_CONNECTIONS, ACQUIRE_TIMEOUT, planned_once);
         let writes = lazy(WRITE_CONNECTIONS, ACQUIRE_TIMEOUT, writing);
         let reads = lazy(READ_CONNECTIONS, READ_ACQUIRE_TIMEOUT, reading);
         Ok(Stores {
@@ -76,11 +78,37 @@ impl Stores {
         })
     }
 
+    /// The pools, to look at their use.
+    pub fn pools(&self) -> Pools {
+        let named = |name, pool: &PgPool| (name, pool.clone());
+        Pools([
+            named("transitions", &self.transitions.pool),
+            named("control", &self.control.pool),
+            named("writes", &self.writes.pool),
+            named("reads", &self.reads.pool),
+        ])
+    }
+
     /// Closes all connections.
     pub async fn close(&self) {
-        for pool in [&self.transitions.pool, &self.control.pool, &self.writes.pool, &self.reads.pool] {
+        for (_, pool) in self.pools().0 {
             pool.close().await;
         }
+    }
+}
+
+/// The pools by their names: how many connections they have. Nothing can be asked through them.
+#[derive(Debug)]
+pub struct Pools([(&'static str, PgPool); 4]);
+
+impl Pools {
+    pub fn uses(&self) -> [PoolUse; 4] {
+        self.0.each_ref().map(|&(name, ref pool)| PoolUse {
+            pool: name,
+            open: pool.size() as usize,
+            idle: pool.num_idle(),
+            most: pool.options().get_max_connections(),
+        })
     }
 }
 
@@ -154,8 +182,12 @@ impl WriteStore {
 /// What makes a plan the same whatever the planner believes about a table: rows are looked up by an index, one by one.
 /// Without statistics (a new installation, the minutes after a burst) it would rather read whole tables or join them by
 /// hash. Compiling a plan would take longer than any statement here runs.
-const PLANNER: [(&str, &str); 4] =
+pub(super) const PLANNER: [(&str, &str); 4] =
     [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("jit", "off")];
+
+/// For transitions: a statement is planned once per connection, and not for each value that it is asked with. All of these look
+/// rows up by one key, so that there is nothing to choose, and to plan one takes longer than to carry it out.
+const PLANNED_ONCE: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
 
 /// Lists are read in the order of an index, a page at a time: they are never sorted as a whole to find the latest.
 const LIST_PLANNER: (&str, &str) = ("enable_sort", "off");

@@ -10,6 +10,7 @@ mod task_columns;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::{DefinitionRef, Receipt};
@@ -25,6 +26,7 @@ use super::event_rows::EventRow;
 use super::output::ReceivedOutput;
 use super::specs::StoredSpec;
 use super::{Store, StoreError};
+use crate::metrics::transitions::{Changed, Stage};
 pub use batch::{
     Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartOrder, StopJob,
     StopResult, Unfinished,
@@ -65,6 +67,7 @@ struct Work {
     started: Vec<(i64, WorkerId)>,
     closed: Vec<AttemptRef>,
     workers: BTreeSet<WorkerId>,
+    changed: Changed,
 }
 
 #[derive(Debug)]
@@ -176,6 +179,7 @@ impl Store {
         (outcome.given_back, outcome.started) = (work.given_back, work.started);
         outcome.closed = work.closed;
         outcome.workers = work.workers;
+        outcome.changed = work.changed;
         Ok(outcome)
     }
 }
@@ -222,6 +226,8 @@ impl Work {
         let (before, after) = (work.task.state.name(), change.task.state.name());
         if before != after {
             job.definitions[work.position].change.moved(before, after);
+            self.changed.entered.add(after, 1);
+            self.changed.waits.extend(wait_that_ended(&work.task.state, &change.attempt, &input.detail, now));
             work.since = now;
         }
         work.task = change.task;
@@ -244,8 +250,9 @@ impl Work {
                 self.closed.push(attempt);
                 self.given_back.extend(worker_before.map(|worker| (work.class, worker)));
             }
-            Some(AttemptChange::Closed { end: Some(_) }) => {
+            Some(AttemptChange::Closed { end: Some(end) }) => {
                 self.closed.push(attempt);
+                self.changed.ended(end);
                 if let Detail::End(report, _) = &input.detail
                     && let Some(at) = report.started_at
                 {
@@ -306,6 +313,31 @@ impl Work {
         });
         Ok(())
     }
+}
+
+/// What a task waited for until now, and for how long: for a worker, or for its start there.
+fn wait_that_ended(
+    before: &TaskState,
+    change: &Option<AttemptChange>,
+    detail: &Detail,
+    now: Time,
+) -> Option<(Stage, Duration)> {
+    let (stage, since, until) = match (before, change) {
+        (TaskState::Pending { not_before, .. }, Some(AttemptChange::Opened { .. })) => {
+            (Stage::Placement, *not_before, now)
+        }
+        (TaskState::Scheduled { since, .. }, Some(AttemptChange::Started { at })) => {
+            (Stage::Start, *since, *at)
+        }
+        (TaskState::Scheduled { since, .. }, Some(AttemptChange::Closed { .. })) => match detail {
+            // Start and end were reported together.
+            Detail::End(report, _) => (Stage::Start, *since, report.started_at?),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    // A worker's clock may be a little behind.
+    Some((stage, (until - since).to_std().unwrap_or_default()))
 }
 
 impl JobWork {

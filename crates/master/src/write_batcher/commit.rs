@@ -44,9 +44,11 @@ impl WriteBatcher {
             if part.is_empty() {
                 continue;
             }
+            let begun = Instant::now();
             match self.parts.store.tasks_apply(&batch_of(&part, has_met_lock), Utc::now()).await {
                 Ok(outcome) => {
                     (failures, wait) = (0, RETRY_FIRST);
+                    self.parts.metrics.committed(part.len(), begun.elapsed());
                     self.most_changes = (self.most_changes * 2).min(MAX_BATCH_CHANGES);
                     self.parts.troubles.database_answers();
                     self.tell(part, outcome);
@@ -59,6 +61,7 @@ impl WriteBatcher {
                     parts.push(part);
                 }
                 Err(error) if error.may_be_partial() && failures < FAILURES_OF_A_PART => {
+                    self.parts.metrics.failed(error.kind());
                     failures += 1;
                     if matches!(error, StoreError::TooSlow(_)) {
                         self.most_changes = (part.len() / 2).max(1);
@@ -70,6 +73,7 @@ impl WriteBatcher {
                     }
                 }
                 Err(error) => {
+                    self.parts.metrics.failed(error.kind());
                     self.parts.troubles.database_fails(&error);
                     failures = 0;
                     parts.push(part);
@@ -77,6 +81,7 @@ impl WriteBatcher {
                     wait = (wait * 2).min(RETRY_LONGEST);
                 }
             }
+            self.parts.metrics.deferred(self.deferred.tasks());
         }
     }
 
@@ -131,7 +136,9 @@ impl WriteBatcher {
             started: _,
             closed,
             workers,
+            changed,
         } = outcome;
+        self.parts.metrics.changed(&changed);
         // Before a slice is answered: what was found with it or before it is known by then.
         self.parts.large_jobs.add(unfinished);
         for worker in &workers {
@@ -165,6 +172,7 @@ impl WriteBatcher {
                 Change::Output { row, live, on_its_way } => {
                     // Before any notification: the worker may send as much again then.
                     drop(on_its_way);
+                    self.parts.output_metrics.stored(row.payload_bytes);
                     let offset = row.chunk.offset + u64::from(row.payload_bytes);
                     stored.insert(row.chunk.attempt, (live, offset));
                 }
@@ -202,6 +210,7 @@ impl WriteBatcher {
                 Dispatch::Stop(worker, attempt) => self.parts.hub.send(worker, ToWorker::Stop { attempt }),
             }
         }
+        runs.iter().for_each(|run| self.parts.metrics.ran(run.micros));
         self.parts.pace.note(&runs, Instant::now());
         self.parts.troubles.jobs_written(&jobs);
         self.parts.troubles.jobs_locked(&busy);

@@ -58,6 +58,11 @@ impl Deferred {
         line.changes.push_back(change);
     }
 
+    /// How many tasks have changes that wait.
+    pub(super) fn tasks(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn due(&self) -> Option<Instant> {
         self.0.values().map(|line| line.due).min()
     }

@@ -64,6 +64,7 @@ impl WriteBatcher {
             match self.parts.store.dead_letter_insert(letter).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(id)) => {
+                    self.parts.metrics.letter_kept(letter.kind().as_str());
                     tracing::error!(
                         dead_letter = id, attempt = %letter.attempt, reason = letter.reason,
                         "the database refused data of a worker; kept as a dead letter (gaffer dead-letters)"

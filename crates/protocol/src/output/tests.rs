@@ -38,6 +38,35 @@ fn a_chunk_comes_out_of_a_frame_as_it_went_in() {
 }
 
 #[test]
+fn one_unpacker_reads_all_chunks_as_they_are_decoded() {
+    let mut rng = StdRng::seed_from_u64(3);
+    let mut unpacker = Unpacker::default();
+    for offset in 0..50 {
+        let (chunk, _) = random_chunk(&mut rng, offset);
+        let records: Vec<Record> = unpacker
+            .records(&chunk)
+            .unwrap()
+            .map(|record| {
+                let RecordSlice { at_micros, stream, bytes } = record.unwrap();
+                Record { at_micros, stream, bytes: Bytes::copy_from_slice(bytes) }
+            })
+            .collect();
+        assert_eq!(records, chunk.decode().unwrap().records);
+    }
+    let bomb = zstd::bulk::compress(&vec![0; MAX_BODY_BYTES + 1], 1).unwrap();
+    let bomb = EncodedChunk { attempt: ATTEMPT, offset: 0, encoding: Encoding::Zstd, body: bomb.into() };
+    assert!(unpacker.records(&bomb).is_err());
+    let cut = EncodedChunk {
+        attempt: ATTEMPT,
+        offset: 0,
+        encoding: Encoding::Plain,
+        body: Bytes::from_static(b"\x01\x06ab"),
+    };
+    let read: Vec<_> = unpacker.records(&cut).unwrap().collect();
+    assert!(matches!(read[..], [Err(_)]), "{read:?}");
+}
+
+#[test]
 fn a_chunk_takes_no_more_than_its_limit_even_byte_by_byte() {
     let mut builder = ChunkBuilder::new();
     let mut taken = 0;

@@ -43,7 +43,7 @@ impl Default for BackoffSettings {
 /// They double, but while a worker has not been away for long they stay short, for its attempts have leases: no longer than
 /// a thirtieth of the time that it has been away.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     patience: BackoffSettings,
     /// Since the last session.
     failures: u32,

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::metrics::Metrics;
+use crate::metrics::text::Format;
 
 /// Fails on its first run, has more to do after its second, and nothing after that.
 struct Example {
@@ -34,7 +36,8 @@ impl Background for Example {
 #[tokio::test]
 async fn a_loop_tries_again_goes_on_and_can_be_woken_and_its_status_tells() {
     let (runs, wake) = (Arc::new(AtomicU32::new(0)), Wake::default());
-    let (statuses, shutdown) = (Statuses::default(), CancellationToken::new());
+    let (metrics, shutdown) = (Metrics::default(), CancellationToken::new());
+    let statuses = Statuses::new(metrics.loops.clone());
     let task = statuses.start(Example { runs: runs.clone(), wake: wake.clone() }, shutdown.clone());
     let ran = async |count: u64| {
         let looking = async {
@@ -57,4 +60,13 @@ async fn a_loop_tries_again_goes_on_and_can_be_woken_and_its_status_tells() {
     assert_eq!(ran(4).await, (Ok(0), false));
     shutdown.cancel();
     task.await.unwrap();
+    let text = metrics.text(Format::OpenMetrics);
+    for line in [
+        "gaffer_loop_runs_total{loop=\"example\",result=\"error\"} 1",
+        "gaffer_loop_processed_total{loop=\"example\"} 7",
+        "gaffer_loop_failing{loop=\"example\"} 0",
+        "gaffer_loop_period_seconds{loop=\"example\"} 3600.0",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
+    }
 }

@@ -1,8 +1,11 @@
 //! Statistics of the scheduler's passes.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use gaffer_domain::Time;
+
+use crate::metrics::loops::SchedulerMetrics;
 
 /// Number of recorded passes.
 const MAX_RECENT: usize = 300;
@@ -27,13 +30,21 @@ pub struct Pass {
 }
 
 /// A shared handle on the counters since the start.
-#[derive(Debug, Clone, Default)]
-pub struct SchedulerStats(Arc<Mutex<Passes>>);
+#[derive(Debug, Clone)]
+pub struct SchedulerStats {
+    passes: Arc<Mutex<Passes>>,
+    metrics: SchedulerMetrics,
+}
 
 impl SchedulerStats {
+    pub fn new(metrics: SchedulerMetrics) -> SchedulerStats {
+        SchedulerStats { passes: Arc::default(), metrics }
+    }
+
     /// Counts a pass.
     pub fn note(&self, pass: Pass) {
-        let passes = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.metrics.passed(Duration::from_micros(pass.micros), Duration::from_micros(pass.decision_micros));
+        let passes = &mut *self.passes.lock().unwrap_or_else(PoisonError::into_inner);
         passes.count += 1;
         if passes.recent.len() >= MAX_RECENT {
             passes.recent.remove(0);
@@ -43,6 +54,6 @@ impl SchedulerStats {
 
     /// What has been counted so far.
     pub fn passes(&self) -> Passes {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.passes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -1,5 +1,7 @@
 //! `/jobs/{job}/output` and `/jobs/{job}/tasks/{task}/output`: raw, NDJSON or server-sent events.
 
+mod search;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ enum Format {
     Events,
 }
 
+/// What of an output is wanted.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
     from: ReadFrom,
@@ -68,13 +71,20 @@ const QUERY: &[Parameter] = &[
         Values::Pattern("^[0-9]{1,18}(-[0-9]{1,18})?$", "100-200"),
         "Only these lines, counted from 1, both included. Not with `follow`.",
     ),
+    search::Q,
+    search::INVERT,
+    search::COUNT,
+    search::LINES_BEFORE,
+    search::LINES_AFTER,
+    search::LIMIT,
+    search::CURSOR,
 ];
 const BYTES: Values = Values::Integer { least: 0, most: u64::MAX, default: None };
 const HEADERS: &[Parameter] = &[
     Parameter::new(
         "Range",
         Values::Pattern("^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$", "bytes=100-199"),
-        "One range of bytes of the raw output of one task; not with `follow`, `tail`, `lines` or `stream`.",
+        "One range of bytes of the raw output of one task; not with `follow`, `tail`, `lines`, `stream` or `q`.",
     ),
     Parameter::new(
         "Last-Event-ID",
@@ -88,7 +98,7 @@ const NO_ATTEMPT: (u16, &str) =
 
 pub const OF_JOB: Operation = Operation {
     description: "The tasks of the job, one after the other; everything else as for a task. If the job has several tasks, \
-        only `follow` and `stream` are allowed.",
+        `attempt`, `offset`, `tail` and `lines` are not allowed.",
     query: QUERY,
     headers: HEADERS,
     errors: &[NO_ATTEMPT, (416, "")],
@@ -116,7 +126,10 @@ pub async fn of_job(
 pub const OF_TASK: Operation = Operation {
     description: "The format follows from `Accept`: `application/x-ndjson` (an `OutputLine` in each line), \
         `text/event-stream` (events `output` and `end` with an `OutputLine` as data), anything else raw bytes. `offset`, \
-        `tail` and `lines` exclude each other.",
+        `tail`, `lines` and `cursor` exclude each other.\n\n\
+        With `q`, lines are searched where they are stored, in time proportional to the output: NDJSON has a `match` for each \
+        line found, and a `searched` at the end of each task. A search that takes longer than 30 s, or reached `limit`, ends \
+        with a `next_cursor`. Raw output is the matching lines; it breaks off if the search takes longer than that.",
     query: QUERY,
     headers: HEADERS,
     errors: &[NO_ATTEMPT, (416, "")],
@@ -147,6 +160,13 @@ async fn one_task(
     params: Params,
 ) -> Result<Output, Error> {
     let mut wanted = wanted(headers, &params)?;
+    let asked = search::asked(&params).await?;
+    if let Some(cursor) = asked.as_ref().and_then(|asked| asked.cursor) {
+        if !cursor.is_of(&task) {
+            return Err(search::no_cursor());
+        }
+        wanted.from = cursor.place(wanted.from);
+    }
     let attempt: AttemptRef = attempt_of(&task, wanted.from.attempt, wanted.from.follow)?;
     let job = task.job;
     if let Some(tail) = params.parse::<u64>("tail", "a number of lines")? {
@@ -157,6 +177,13 @@ async fn one_task(
         let line = async |line| line_offset(&views, job, attempt, wanted.stream, line).await;
         wanted.from.offset = line(first - 1).await?.unwrap_or(total.bytes);
         wanted.until = line(last).await?;
+    }
+    if let Some(asked) = asked {
+        let budget = search::budget(&views, wanted.from.follow).await?;
+        let mut response =
+            search::Search::new(views, &task, None, wanted, asked, budget).into_body().into_response();
+        dress(&mut response, wanted.format);
+        return Ok(Output(response));
     }
 
     let range = headers.get(header::RANGE).filter(|_| wanted.format == Format::Raw && !wanted.from.follow);
@@ -205,11 +232,27 @@ async fn all_tasks(
             format!("the job has several tasks: ask for one of them, at /api/v1/jobs/{job}/tasks/…/output");
         return Err(wrong(name, &detail));
     }
-    let wanted = wanted(headers, &params)?;
-    let mut more = MoreTasks { ready: VecDeque::new(), after: None };
+    let mut wanted = wanted(headers, &params)?;
+    let asked = search::asked(&params).await?;
+    let cursor = asked.as_ref().and_then(|asked| asked.cursor);
+    let after = cursor.map(|cursor| (cursor.position, cursor.index as i32 - 1));
+    let mut more = MoreTasks { ready: VecDeque::new(), after };
     let Some(first) = more.next(&views, job).await? else {
-        return Err(no_task(job));
+        return Err(if cursor.is_some() { search::no_cursor() } else { no_task(job) });
     };
+    if let Some(asked) = asked {
+        if let Some(cursor) = cursor {
+            if !cursor.is_of(&first) {
+                return Err(search::no_cursor());
+            }
+            wanted.from = cursor.place(wanted.from);
+        }
+        let budget = search::budget(&views, wanted.from.follow).await?;
+        let search = search::Search::new(views, &first, Some(more), wanted, asked, budget);
+        let mut response = search.into_body().into_response();
+        dress(&mut response, wanted.format);
+        return Ok(Output(response));
+    }
     let reader = TaskOutput::new(views.clone(), job, first.id, wanted.from);
     let address = first.address;
     let source = Source { views, job, address, reader, more: Some(more), wanted, ready: VecDeque::new() };
@@ -239,8 +282,10 @@ fn wanted(headers: &HeaderMap, params: &Params) -> Result<Wanted, Error> {
         from.attempt = from.attempt.or(Some(attempt).filter(|_| !from.follow));
         from.offset = offset;
     }
-    let places: Vec<&str> =
-        ["offset", "tail", "lines"].into_iter().filter(|name| params.text(name).is_some()).collect();
+    let places: Vec<&str> = ["offset", "tail", "lines", "cursor"]
+        .into_iter()
+        .filter(|name| params.text(name).is_some())
+        .collect();
     if places.len() > 1 {
         return Err(wrong(places[1], &format!("cannot be combined with {}", places[0])));
     }
@@ -331,7 +376,8 @@ impl Answer for Output {
         };
         let events = json!({
             "type": "string",
-            "description": "Server-sent events `output` and `end`: the data is an `OutputLine`, the id of `output` is `attempt:offset`.",
+            "description": "Server-sent events `output` and `end`, with `q` `match`, `searched` and `end`: the data is an `OutputLine`, \
+                the id of `output` and `match` is `attempt:offset`.",
         });
         let raw = || Content { media_type: "text/plain", schema: json!({}) };
         let lines = schemas.answered::<OutputLine>();
@@ -449,13 +495,7 @@ impl Source {
                 }
                 continue;
             }
-            let (plain, base64) = match std::str::from_utf8(&wanted_bytes) {
-                Ok(plain) => (Some(plain.to_owned()), None),
-                Err(_) => {
-                    use base64::Engine;
-                    (None, Some(base64::engine::general_purpose::STANDARD.encode(&wanted_bytes)))
-                }
-            };
+            let (plain, base64) = text_or_base64(&wanted_bytes);
             let line = OutputLine::Data(OutputData {
                 task: self.address.clone(),
                 attempt,
@@ -475,6 +515,17 @@ impl Source {
         }
         if !text.is_empty() {
             self.ready.push_back(text.freeze());
+        }
+    }
+}
+
+/// Bytes as they are, if they are text, else in base64.
+fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => {
+            use base64::Engine;
+            (None, Some(base64::engine::general_purpose::STANDARD.encode(bytes)))
         }
     }
 }

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::super::auth::MetricsReader;
 use super::super::error::Error;
 use super::super::params::Params;
 use super::super::read_body::{body_as, body_document};
@@ -81,6 +82,13 @@ impl Input for Actor {
         for status in [401, 403, 429] {
             description.may_fail(status);
         }
+    }
+}
+
+/// Likewise, or with the token for metrics.
+impl Input for MetricsReader {
+    fn describe(description: &mut Description, schemas: &mut Schemas) {
+        Actor::describe(description, schemas);
     }
 }
 

@@ -39,6 +39,7 @@ pub const STATUSES: [Status; 11] = [
             "invalid_id",
             "invalid_json",
             "invalid_query",
+            "invalid_regex",
             "invalid_toml",
             "invalid_value",
             "invalid_yaml",

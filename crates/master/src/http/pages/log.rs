@@ -13,6 +13,7 @@ use super::super::params::{Params, id, wrong};
 use super::format::{address, bytes, count, many};
 use super::frame::SessionUser;
 use super::lines::{Output, Window};
+use super::log_search::{self, Links, LogSearch, Searched};
 use super::rows::Choice;
 use super::stream_lines::StreamLines;
 use crate::operations::output::attempt_of;
@@ -63,6 +64,8 @@ pub struct LogView {
     pub shown: String,
     /// What to say if there are none.
     pub empty: String,
+    /// What a search found, in place of the lines.
+    pub search: Option<LogSearch>,
 }
 
 /// What of a query concerns the viewer.
@@ -73,11 +76,15 @@ pub struct LogQuery {
     at: Option<u64>,
     before: Option<u64>,
     only: Option<Stream>,
+    /// What to search for.
+    q: Option<String>,
+    /// The offset at which the search begins.
+    after: u64,
 }
 
 impl LogQuery {
     /// Names of the parameters.
-    pub const PARAMS: [&str; 5] = ["task", "attempt", "at", "before", "stream"];
+    pub const PARAMS: [&str; 7] = ["task", "attempt", "at", "before", "stream", "q", "after"];
 
     /// Reads them.
     pub fn of(params: &Params) -> Result<LogQuery, Error> {
@@ -87,6 +94,8 @@ impl LogQuery {
             at: params.parse("at", "a line number")?,
             before: params.parse("before", "a line number")?,
             only: stream(&params)?,
+            q: params.text("q").map(str::to_owned),
+            after: params.parse("after", "a number of bytes")?.unwrap_or(0),
         })
     }
 }
@@ -111,9 +120,9 @@ pub async fn view(
 ) -> Result<LogView, Error> {
     let attempt = attempt_of(task, wish.attempt, false)?;
     let output = Output { views: views.clone(), job: task.job, attempt };
-    let window = match (attempt.attempt, wish.at) {
-        (0, _) => StreamLines::default(),
-        (_, at) => read_lines(&output, wish.only, at, wish.before, PAGE_LINES).await?,
+    let window = match (attempt.attempt, &wish.q) {
+        (0, _) | (_, Some(_)) => StreamLines::default(),
+        (_, None) => read_lines(&output, wish.only, wish.at, wish.before, PAGE_LINES).await?,
     };
     let (first, last) = (window.first(), window.last());
     let only = wish.only.map(Stream::as_str).unwrap_or_default();
@@ -147,6 +156,19 @@ pub async fn view(
         address(page, &asked)
     };
     let api = format!("/api/v1/jobs/{}/tasks/{}/output", task.job, task.address);
+    let search = match wish.q.as_deref().filter(|_| attempt.attempt > 0) {
+        None => None,
+        Some(q) => {
+            let after = |offset: u64| {
+                let (number, offset) = (attempt.attempt.to_string(), offset.to_string());
+                let asked = [("task", task_param), ("attempt", &number), ("stream", only)];
+                address(page, &[&asked[..], &[("q", q), ("after", &offset)]].concat())
+            };
+            let links = Links { at_line: &page_at, after: &after, back: href(&attempt_param, only, "") };
+            let searched = Searched { job: task.job, attempt, only: wish.only, q, after: wish.after };
+            Some(log_search::search(views, searched, links).await?)
+        }
+    };
     Ok(LogView {
         tasks: tasks.collect(),
         attempts: attempts.collect(),
@@ -178,6 +200,7 @@ pub async fn view(
             _ => "No output yet. It appears here when the task starts.".to_owned(),
         },
         lines: window.lines,
+        search,
     })
 }
 

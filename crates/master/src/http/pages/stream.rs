@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::error::Error;
 use super::view::{Browser, Version, View, event};
+use crate::metrics::http::{OneMore, ViewerMetrics};
 use crate::views::Views;
 
 /// A feed refreshes after this time without a signal, because another master may have written.
@@ -63,15 +64,14 @@ type Sender = watch::Sender<Option<Arc<Version>>>;
 pub struct Feeds {
     by_key: Mutex<HashMap<String, Weak<Sender>>>,
     looking: Semaphore,
-}
-
-impl Default for Feeds {
-    fn default() -> Self {
-        Feeds { by_key: Mutex::default(), looking: Semaphore::new(LOOKING_AT_ONCE) }
-    }
+    metrics: ViewerMetrics,
 }
 
 impl Feeds {
+    pub fn new(metrics: ViewerMetrics) -> Feeds {
+        Feeds { by_key: Mutex::default(), looking: Semaphore::new(LOOKING_AT_ONCE), metrics }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Weak<Sender>>> {
         self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -107,7 +107,7 @@ pub fn stream<F: Feed>(
             }
         }
     };
-    respond(views.shutdown.clone(), versions, browser)
+    respond(views.shutdown.clone(), versions, browser, OneMore::of(&feeds.metrics.viewers))
 }
 
 /// Looks for all who share a feed, as long as there are any.
@@ -119,6 +119,7 @@ async fn drive<F: Feed>(
     mut feed: F,
 ) {
     let mut cost = Duration::ZERO;
+    let _counted = OneMore::of(&feeds.metrics.feeds);
     loop {
         let Ok(turn) = feeds.looking.acquire().await else { break };
         let begun = Instant::now();
@@ -185,12 +186,14 @@ struct Listener {
     beat: Interval,
     ends: Instant,
     is_over: bool,
+    _counted: OneMore,
 }
 
 fn respond(
     shutdown: CancellationToken,
     mut versions: watch::Receiver<Option<Arc<Version>>>,
     browser: Browser,
+    counted: OneMore,
 ) -> Response {
     if versions.borrow().is_some() {
         versions.mark_changed();
@@ -198,7 +201,8 @@ fn respond(
     let now = Instant::now();
     let mut beat = tokio::time::interval_at(now + BEAT, BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let listener = Listener { shutdown, versions, browser, beat, ends: now + LIFETIME, is_over: false };
+    let ends = now + LIFETIME;
+    let listener = Listener { shutdown, versions, browser, beat, ends, is_over: false, _counted: counted };
     let first = event("beat", &json!({ "now": Utc::now().timestamp_millis() }));
     let first = futures::stream::once(async move { Ok::<Bytes, Infallible>(first) });
     let rest = futures::stream::unfold(listener, |mut listener| async move {

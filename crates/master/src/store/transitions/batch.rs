@@ -12,6 +12,7 @@ use gaffer_protocol::definitions::Definition;
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 
 use super::super::output::{ChunkRow, ReceivedOutput};
+use crate::metrics::transitions::Changed;
 
 /// Changes applied together.
 #[derive(Debug, Default)]
@@ -125,6 +126,8 @@ pub struct Outcome {
     pub closed: Vec<AttemptRef>,
     /// Workers of which something else is expected than before.
     pub workers: BTreeSet<WorkerId>,
+    /// For the metrics.
+    pub changed: Changed,
 }
 
 /// One run of an attempt, for judging how fast work goes.

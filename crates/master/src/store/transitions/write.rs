@@ -1,15 +1,18 @@
 //! Writes the changes of a batch in a constant number of statements.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use gaffer_domain::task::StateName;
-use gaffer_domain::{AttemptRef, Time};
-use sqlx::PgConnection;
+use gaffer_domain::{AttemptRef, JobId, Time};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres};
 
 use super::super::StoreError;
-use super::super::event_rows::write_events;
-use super::Work;
+use super::super::event_rows::EventColumns;
 use super::task_columns::{EarlierColumns, TaskColumns, finish, keep_earlier, update_live};
+use super::{JobWork, Work};
 
 static UPDATE_LIVE: LazyLock<String> = LazyLock::new(update_live);
 static FINISH: LazyLock<String> = LazyLock::new(finish);
@@ -19,9 +22,7 @@ impl Work {
     /// Writes all that is dirty.
     pub(super) async fn write(&self, tx: &mut PgConnection, now: Time) -> Result<(), StoreError> {
         self.write_tasks(tx).await?;
-        self.write_counts(tx).await?;
-        self.write_jobs(tx).await?;
-        write_events(tx, &self.events, now).await
+        self.write_jobs(tx, now).await
     }
 
     /// The statements that change a task's state: of those that go on, and of those that are over.
@@ -50,80 +51,127 @@ impl Work {
         Ok(())
     }
 
-    async fn write_counts(&self, tx: &mut PgConnection) -> Result<(), StoreError> {
-        let (mut jobs, mut positions) = (Vec::new(), Vec::new());
-        let mut changes: [Vec<i64>; 8] = Default::default();
-        for (id, job) in &self.jobs {
+    /// Counts, jobs and history, in one statement.
+    async fn write_jobs(&self, tx: &mut PgConnection, now: Time) -> Result<(), StoreError> {
+        let counts = CountColumns::of(&self.jobs);
+        let jobs = JobColumns::of(&self.jobs);
+        let events = EventColumns::of(&self.events);
+        if counts.is_empty() && jobs.is_empty() && events.is_empty() {
+            return Ok(());
+        }
+        let query = sqlx::query(
+            "WITH counted AS ( \
+                 UPDATE task_definitions d SET blocked = d.blocked + u.c1, pending = d.pending + u.c2, \
+                     scheduled = d.scheduled + u.c3, running = d.running + u.c4, stopping = d.stopping + u.c5, \
+                     completed = d.completed + u.c6, failed = d.failed + u.c7, cancelled = d.cancelled + u.c8 \
+                 FROM UNNEST($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
+                     $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[]) \
+                     AS u(job_id, position, c1, c2, c3, c4, c5, c6, c7, c8) \
+                 WHERE d.job_id = u.job_id AND d.position = u.position), \
+             changed AS ( \
+                 UPDATE jobs j SET state = u.state::job_state, started_at = GREATEST(u.started_at, \
+                         CASE WHEN u.started_at IS NOT NULL THEN j.created_at END), \
+                     finished_at = CASE WHEN u.finished_at IS NOT NULL \
+                         THEN GREATEST(u.finished_at, u.started_at, j.created_at) END, \
+                     stop_message = u.stop_message, reason_code = u.reason_code, reason_message = u.reason_message \
+                 FROM UNNEST($11::bigint[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::text[], \
+                     $16::text[], $17::text[]) \
+                     AS u(id, state, started_at, finished_at, stop_message, reason_code, reason_message) \
+                 WHERE j.id = u.id) \
+             INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, more, era) \
+             SELECT u.project_id, $18, u.kind, u.job_id, u.task_id, u.attempt, u.worker_id, u.actor, u.message, u.more, u.era \
+             FROM UNNEST($19::bigint[], $20::text[], $21::bigint[], $22::bigint[], $23::int[], $24::bigint[], \
+                 $25::text[], $26::text[], $27::jsonb[], $28::bigint[]) \
+                 WITH ORDINALITY \
+                 AS u(project_id, kind, job_id, task_id, attempt, worker_id, actor, message, more, era, place) \
+             ORDER BY u.place",
+        );
+        let query = jobs.bind(counts.bind(query)).bind(now);
+        events.bind(query).execute(tx).await?;
+        Ok(())
+    }
+}
+
+/// By how much the counts of definitions change.
+#[derive(Default)]
+struct CountColumns {
+    jobs: Vec<i64>,
+    positions: Vec<i16>,
+    changes: [Vec<i64>; 8],
+}
+
+impl CountColumns {
+    fn of(jobs: &BTreeMap<JobId, JobWork>) -> CountColumns {
+        let mut columns = CountColumns::default();
+        for (id, job) in jobs {
             for (position, definition) in job.definitions.iter().enumerate() {
                 if definition.change.as_array() == [0; 8] {
                     continue;
                 }
-                jobs.push(id.0);
-                positions.push(position as i16);
-                for (column, change) in changes.iter_mut().zip(definition.change.as_array()) {
+                columns.jobs.push(id.0);
+                columns.positions.push(position as i16);
+                for (column, change) in columns.changes.iter_mut().zip(definition.change.as_array()) {
                     column.push(change);
                 }
             }
         }
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        let mut query = sqlx::query(
-            "UPDATE task_definitions d SET blocked = d.blocked + u.c1, pending = d.pending + u.c2, \
-                 scheduled = d.scheduled + u.c3, running = d.running + u.c4, stopping = d.stopping + u.c5, \
-                 completed = d.completed + u.c6, failed = d.failed + u.c7, cancelled = d.cancelled + u.c8 \
-             FROM UNNEST($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
-                 $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[]) \
-                 AS u(job_id, position, c1, c2, c3, c4, c5, c6, c7, c8) \
-             WHERE d.job_id = u.job_id AND d.position = u.position",
-        )
-        .bind(jobs)
-        .bind(positions);
-        for column in changes {
-            query = query.bind(column);
-        }
-        query.execute(tx).await?;
-        Ok(())
+        columns
     }
 
-    async fn write_jobs(&self, tx: &mut PgConnection) -> Result<(), StoreError> {
-        let (mut ids, mut states) = (Vec::new(), Vec::new());
-        let (mut started, mut finished) = (Vec::new(), Vec::new());
-        let (mut stops, mut codes, mut messages) = (Vec::new(), Vec::new(), Vec::new());
-        for (id, job) in self.jobs.iter().filter(|(_, job)| job.is_changed()) {
-            ids.push(id.0);
-            states.push(job.state.as_str());
-            started.push(job.started_at);
-            finished.push(job.finished_at);
-            stops.push(job.stop_message.clone());
+    fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    fn bind(self, query: Query<'_, Postgres, PgArguments>) -> Query<'_, Postgres, PgArguments> {
+        let query = query.bind(self.jobs).bind(self.positions);
+        self.changes.into_iter().fold(query, |query, column| query.bind(column))
+    }
+}
+
+/// The jobs whose own rows change.
+#[derive(Default)]
+struct JobColumns<'a> {
+    ids: Vec<i64>,
+    states: Vec<&'static str>,
+    started: Vec<Option<Time>>,
+    finished: Vec<Option<Time>>,
+    stops: Vec<Option<&'a str>>,
+    codes: Vec<Option<&'static str>>,
+    messages: Vec<Option<&'a str>>,
+}
+
+impl<'a> JobColumns<'a> {
+    fn of(jobs: &'a BTreeMap<JobId, JobWork>) -> JobColumns<'a> {
+        let mut columns = JobColumns::default();
+        for (id, job) in jobs.iter().filter(|(_, job)| job.is_changed()) {
+            columns.ids.push(id.0);
+            columns.states.push(job.state.as_str());
+            columns.started.push(job.started_at);
+            columns.finished.push(job.finished_at);
+            columns.stops.push(job.stop_message.as_deref());
             // A reason is shown once the job is over; until then it is only remembered.
-            codes.push(job.reason.as_ref().map(|reason| reason.code.as_str()));
-            messages.push(job.reason.as_ref().map(|reason| reason.message.clone()));
+            columns.codes.push(job.reason.as_ref().map(|reason| reason.code.as_str()));
+            columns.messages.push(job.reason.as_ref().map(|reason| reason.message.as_str()));
         }
-        if ids.is_empty() {
-            return Ok(());
-        }
-        sqlx::query(
-            "UPDATE jobs j SET state = u.state::job_state, started_at = GREATEST(u.started_at, \
-                     CASE WHEN u.started_at IS NOT NULL THEN j.created_at END), \
-                 finished_at = CASE WHEN u.finished_at IS NOT NULL \
-                     THEN GREATEST(u.finished_at, u.started_at, j.created_at) END, \
-                 stop_message = u.stop_message, reason_code = u.reason_code, reason_message = u.reason_message \
-             FROM UNNEST($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::text[], \
-                 $7::text[]) \
-                 AS u(id, state, started_at, finished_at, stop_message, reason_code, reason_message) \
-             WHERE j.id = u.id",
-        )
-        .bind(ids)
-        .bind(states)
-        .bind(started)
-        .bind(finished)
-        .bind(stops)
-        .bind(codes)
-        .bind(messages)
-        .execute(tx)
-        .await?;
-        Ok(())
+        columns
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    fn bind<'q>(self, query: Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments>
+    where
+        'a: 'q,
+    {
+        query
+            .bind(self.ids)
+            .bind(self.states)
+            .bind(self.started)
+            .bind(self.finished)
+            .bind(self.stops)
+            .bind(self.codes)
+            .bind(self.messages)
     }
 }
 

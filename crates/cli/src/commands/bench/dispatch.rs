@@ -1,0 +1,61 @@
+//! Tasks per second that end as soon as their worker hears of them: the master and its database without any process.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use gaffer_domain::spec::MAX_TASKS_PER_JOB;
+use gaffer_worker::simulated::SimulatedWorker;
+use serde_json::json;
+
+use super::figures::{Figures, TASKS_PER_SECOND};
+use super::workers::{Fleet, simulated};
+use super::{Bench, in_turn};
+use crate::failure::Failure;
+
+/// Simulated workers.
+const WORKERS: u32 = 8;
+/// The label that brings the tasks to them.
+const LABEL: &str = "simulated";
+const FLOOR: &str = "floor program without processes";
+
+/// Measures it, beside the floor program without its processes.
+///
+/// # Errors
+/// Errors of the API or the network; [`Failure::Local`] if a task did not complete.
+pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Failure> {
+    let workers = simulated(bench, "dispatch", WORKERS).await?.into_iter();
+    let labels = BTreeMap::from([(LABEL.to_owned(), "dispatch".to_owned())]);
+    let workers: Vec<SimulatedWorker> = workers
+        .map(|worker| SimulatedWorker { labels: labels.clone(), takes_tasks: true, ..worker })
+        .collect();
+    let mut fleet = Fleet::default();
+    fleet.connect(&workers).await?;
+    for round in bench.rounds() {
+        bench.show("dispatch", round);
+        let floor = async {
+            let Some(limits) = bench.limits else { return Ok(None) };
+            limits.floor_without_processes(bench.args.tasks).await.map(|rate| Some((FLOOR, rate)))
+        };
+        let (rate, floor) = in_turn(round, run(bench), floor).await;
+        figures.add_beside(&format!("tasks of {WORKERS} workers"), TASKS_PER_SECOND, rate?, floor?);
+    }
+    Ok(())
+}
+
+async fn run(bench: &Bench<'_>) -> Result<f64, Failure> {
+    let installation = bench.installation;
+    let begun = Instant::now();
+    let mut jobs = Vec::new();
+    let mut left = bench.args.tasks;
+    while left > 0 {
+        let count = left.min(MAX_TASKS_PER_JOB);
+        let constraint = format!("labels.{LABEL} == dispatch");
+        let fields = json!({"command": ["true"], "count": count, "constraints": [constraint]});
+        jobs.push(installation.submit(&installation.spec("dispatch", fields)).await?.id);
+        left -= count;
+    }
+    for job in jobs {
+        installation.completed(job).await?;
+    }
+    Ok(f64::from(bench.args.tasks) / begun.elapsed().as_secs_f64())
+}

@@ -1,0 +1,142 @@
+//! Unpacks chunks of an attempt's output and searches them, a few at a time.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use gaffer_domain::AttemptRef;
+use gaffer_domain::search::{FoundLine, LineQuery, LineSearch, Piece};
+use gaffer_protocol::output::{Malformed, Stream, Unpacker};
+
+use crate::output::PackedOutput;
+use crate::store::output::ChunkRow;
+
+/// A step ends when it has found about this many lines, or has taken this long.
+const LINES_A_STEP: usize = 1_000;
+const STEP_TIME: Duration = Duration::from_millis(50);
+
+/// When and where a part of the output was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// In microseconds since 1970 by the worker's clock.
+    pub at_micros: u64,
+    pub stream: Stream,
+}
+
+/// Which part of an output is searched.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ScanRange {
+    /// The first byte.
+    pub offset: u64,
+    /// The first byte that is not searched any more.
+    pub until: u64,
+    /// Only this stream.
+    pub stream: Option<Stream>,
+}
+
+/// The search of one attempt's output.
+#[derive(Debug)]
+pub(super) struct Scan {
+    pub search: LineSearch<Written>,
+    /// How much was searched since somebody took it from here.
+    pub searched_bytes: u64,
+    range: ScanRange,
+    unpacker: Unpacker,
+    attempt: AttemptRef,
+    chunks: VecDeque<ChunkRow>,
+    /// There may be more lines in what was unpacked.
+    has_more: bool,
+    is_complete: bool,
+}
+
+impl Scan {
+    pub fn new(attempt: AttemptRef, query: LineQuery, range: ScanRange) -> Scan {
+        Scan {
+            search: LineSearch::new(query, range.offset),
+            searched_bytes: 0,
+            range,
+            unpacker: Unpacker::default(),
+            attempt,
+            chunks: VecDeque::new(),
+            has_more: false,
+            is_complete: false,
+        }
+    }
+
+    /// More chunks of the same output.
+    pub fn take(&mut self, output: PackedOutput) {
+        self.chunks.extend(output.chunks);
+    }
+
+    /// The output ends here.
+    pub fn finish(&mut self) {
+        self.search.finish();
+        self.chunks.clear();
+        (self.has_more, self.is_complete) = (true, true);
+    }
+
+    /// Whether a step would do nothing.
+    pub fn needs_text(&self) -> bool {
+        self.chunks.is_empty() && !self.has_more
+    }
+
+    /// Whether the end of what is to be searched was reached.
+    pub fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    pub fn attempt(&self) -> AttemptRef {
+        self.attempt
+    }
+
+    /// Searches until something was found, and not for long.
+    pub fn step(&mut self) -> Result<Vec<FoundLine<Written>>, Malformed> {
+        let mut found = Vec::new();
+        let begun = Instant::now();
+        loop {
+            self.has_more = !self.search.advance(LINES_A_STEP, &mut found);
+            if self.has_more || self.search.is_done() || begun.elapsed() >= STEP_TIME {
+                return Ok(found);
+            }
+            match self.chunks.pop_front() {
+                Some(row) => self.unpack(&row)?,
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// Hands the wanted part of a chunk to the search.
+    fn unpack(&mut self, row: &ChunkRow) -> Result<(), Malformed> {
+        let ScanRange { offset: from, until, stream } = self.range;
+        let (mut offset, mut lines) = (row.chunk.offset, row.lines_before);
+        for record in self.unpacker.records(&row.chunk)? {
+            let record = record?;
+            let end = offset + record.bytes.len() as u64;
+            let (first, last) = (offset.max(from).min(end), end.min(until).max(offset));
+            if first < last {
+                let part =
+                    |from: u64, to: u64| &record.bytes[(from - offset) as usize..(to - offset) as usize];
+                let bytes = part(first, last);
+                self.searched_bytes += bytes.len() as u64;
+                match stream.is_none_or(|stream| stream == record.stream) {
+                    false => self.search.pass(last),
+                    true => self.search.push(Piece {
+                        offset: first,
+                        lines_before: lines + line_ends(part(offset, first)),
+                        tag: Written { at_micros: record.at_micros, stream: record.stream },
+                        bytes,
+                    }),
+                }
+            }
+            lines += line_ends(record.bytes);
+            offset = end;
+        }
+        if offset >= until {
+            self.finish();
+        }
+        Ok(())
+    }
+}
+
+fn line_ends(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
