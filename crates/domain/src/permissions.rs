@@ -106,7 +106,7 @@ fn allowed(action: Action) -> &'static [Role] {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Action; 18] = [
+    pub const ALL: [Action; 19] = [
         Action::Look,
         Action::SubmitJob,
         Action::StopJob,
