@@ -114,7 +114,12 @@ pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
             };
             let why = match alone {
                 Ok(()) => talk(&control, &handle, ends, sink, source, registered, held).await,
-                Err(end) => end,
+                Err(end) => {
+                    if let SessionEnd::Goodbye(code, message) = &end {
+                        let _ = say_goodbye(&mut sink, *code, message.clone()).await;
+                    }
+                    end
+                }
             };
             control.hub.detach(handle.worker, id);
             control.metrics.ended(why.code());
