@@ -158,8 +158,8 @@ SELECT a.task_id, a.attempt, a.worker_id, a.placement, a.scheduled_at, a.started
     a.output_complete, a.killed, a.container
 FROM old_attempts a JOIN old_tasks t ON t.id = a.task_id AND a.attempt <> t.attempt;
 
-SELECT setval(pg_get_serial_sequence('live_tasks', 'id'), greatest((SELECT max(id) FROM old_tasks), 1),
-    EXISTS (SELECT 1 FROM old_tasks));
+-- Numbers of tasks are never given out twice, also those of tasks that were deleted: workers and output know them.
+SELECT setval(pg_get_serial_sequence('live_tasks', 'id'), last_value, is_called) FROM tasks_id_seq;
 DROP TABLE old_tasks, old_attempts;
 
 -- All tasks, whether they are over or not.

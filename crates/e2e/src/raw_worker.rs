@@ -78,7 +78,11 @@ impl RawWorker {
 
     /// Dials in and says hello; returns what the master said if that is no welcome.
     pub async fn try_connect(url: &str, key: &str, hello: Hello) -> Result<RawWorker, Option<ToWorker>> {
-        let mut socket = dial(url, key).await.unwrap();
+        RawWorker::begin(dial(url, key).await.unwrap(), hello).await
+    }
+
+    /// Says hello on an open connection; returns what the master said if that is no welcome.
+    pub async fn begin(mut socket: Socket, hello: Hello) -> Result<RawWorker, Option<ToWorker>> {
         let text = serde_json::to_string(&[ToMaster::Hello(Box::new(hello))]).unwrap();
         socket.send(Message::Text(text.into())).await.unwrap();
         loop {

@@ -10,6 +10,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// How many searches of stored output are open at once; further ones wait, and are then asked to come back.
 const MAX_OPEN: usize = 32;
 const OPEN_WAIT: Duration = Duration::from_secs(2);
+/// How many searches follow outputs at once: each keeps its automaton and some text for as long as its output goes on.
+const MAX_FOLLOWING: usize = 64;
 /// How much one search may search.
 const SEARCH_BYTES: u64 = 16 << 30;
 
@@ -17,6 +19,7 @@ const SEARCH_BYTES: u64 = 16 << 30;
 #[derive(Debug)]
 pub struct Searches {
     open: Arc<Semaphore>,
+    following: Arc<Semaphore>,
     turns: Arc<Semaphore>,
     wait: Duration,
 }
@@ -31,6 +34,7 @@ pub struct Budget {
     deadline: Option<Instant>,
     bytes: u64,
     _place: Option<DropGuard>,
+    _following: Option<OwnedSemaphorePermit>,
 }
 
 impl Default for Searches {
@@ -44,7 +48,8 @@ impl Searches {
         // At least half of the processors are left to everything else.
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let turns = Arc::new(Semaphore::new((processors / 2).max(1)));
-        Searches { open: Arc::new(Semaphore::new(open)), turns, wait }
+        let following = Arc::new(Semaphore::new(MAX_FOLLOWING));
+        Searches { open: Arc::new(Semaphore::new(open)), following, turns, wait }
     }
 
     /// Waits for a place among the open searches. `time`: how long the search may take, its reader included.
@@ -65,12 +70,16 @@ impl Searches {
             }
             drop(place);
         });
-        Ok(Budget { deadline: Some(deadline), bytes: SEARCH_BYTES, _place: Some(guard) })
+        Ok(Budget { deadline: Some(deadline), bytes: SEARCH_BYTES, _place: Some(guard), _following: None })
     }
 
     /// Of a search that follows the output: it takes turns like others, and lasts as long as the output does.
-    pub fn follow(&self) -> Budget {
-        Budget { deadline: None, bytes: u64::MAX, _place: None }
+    ///
+    /// # Errors
+    /// When as many follow as may.
+    pub fn follow(&self) -> Result<Budget, TooManySearches> {
+        let place = self.following.clone().try_acquire_owned().map_err(|_| TooManySearches)?;
+        Ok(Budget { deadline: None, bytes: u64::MAX, _place: None, _following: Some(place) })
     }
 
     /// Waits for a turn on a processor; searches have theirs one after the other.
@@ -109,6 +118,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_some_searches_follow_outputs_at_once() {
+        let searches = Searches::default();
+        let following: Vec<_> = (0..MAX_FOLLOWING).map(|_| searches.follow()).collect();
+        assert!(following.iter().all(Result::is_ok) && searches.follow().is_err());
+        drop(following);
+        assert!(searches.follow().is_ok());
+    }
+
+    #[tokio::test]
     async fn a_search_that_nobody_reads_keeps_its_place_until_its_deadline_only() {
         let searches = Searches::with(1, LONG);
         let unread = searches.open(Duration::ZERO).await;
@@ -118,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_used_up_by_what_is_searched() {
-        let mut budget = Budget { deadline: None, bytes: 100, _place: None };
+        let mut budget = Budget { deadline: None, bytes: 100, _place: None, _following: None };
         budget.spend(99);
         assert!(!budget.is_used_up());
         budget.spend(7);

@@ -68,6 +68,17 @@ struct Session {
 type Sink = SplitSink<WebSocket, Message>;
 type Source = SplitStream<WebSocket>;
 
+/// Looks at the key again. While the database does not answer, the loop that checks the keys of sessions has to find out.
+async fn key_is_still_good(control: &Control, key: &KeyHolder) -> Result<(), SessionEnd> {
+    match control.store.keys_refused(&[key.key]).await {
+        Ok(refused) if !refused.is_empty() => {
+            let message = "the key was revoked or has expired".to_owned();
+            Err(SessionEnd::Goodbye(GoodbyeCode::KeyRevoked, message))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Serves one connection until it ends.
 pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
     let (mut sink, mut source) = socket.split();
@@ -96,9 +107,19 @@ pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
                 None => Ok(()),
             };
             drop(turn);
+            // From here on a revocation finds the session. One that came since the key was checked at the door did not.
+            let alone = match alone {
+                Ok(()) => key_is_still_good(&control, &key).await,
+                end => end,
+            };
             let why = match alone {
                 Ok(()) => talk(&control, &handle, ends, sink, source, registered, held).await,
-                Err(end) => end,
+                Err(end) => {
+                    if let SessionEnd::Goodbye(code, message) = &end {
+                        let _ = say_goodbye(&mut sink, *code, message.clone()).await;
+                    }
+                    end
+                }
             };
             control.hub.detach(handle.worker, id);
             control.metrics.ended(why.code());

@@ -14,9 +14,24 @@ impl Wake {
         self.0.notify_one();
     }
 
+    /// Asks for a run when what is returned is dropped: whatever becomes of the work in between, and of whoever waits for it.
+    pub fn call_on_drop(&self) -> CallOnDrop {
+        CallOnDrop(self.clone())
+    }
+
     /// Waits for a call.
     pub async fn called(&self) {
         self.0.notified().await;
+    }
+}
+
+/// See [`Wake::call_on_drop`].
+#[derive(Debug)]
+pub struct CallOnDrop(Wake);
+
+impl Drop for CallOnDrop {
+    fn drop(&mut self) {
+        self.0.call();
     }
 }
 

@@ -342,7 +342,7 @@ impl WriteBatcher {
         let begun = Instant::now();
         self.take_waiting(&mut gathered, item);
         while self.next.is_none() && !gathered.is_full(self.most_changes) {
-            let wait = self.tempo.wait(gathered.is_only_starts());
+            let wait = self.tempo.wait(gathered.is_only_starts(), begun);
             if wait.is_zero() {
                 break;
             }

@@ -89,7 +89,8 @@ async fn a_job_shows_in_the_metrics_from_its_wait_to_its_end() {
     assert_eq!(counted("gaffer_output_received_bytes_total", &[]), 6.0);
     assert_eq!(counted("gaffer_output_stored_bytes_total", &[]), 6.0);
     assert_eq!(counted("gaffer_output_stored_chunks_total", &[]), 1.0);
-    assert!(counted("gaffer_transition_batch_duration_seconds_count", &[]) >= 3.0);
+    // The placement, and what its worker told, which may be one write.
+    assert!(counted("gaffer_transition_batch_duration_seconds_count", &[]) >= 2.0);
     assert!(counted("gaffer_transition_batch_changes_sum", &[]) >= 4.0);
     assert!(counted("gaffer_scheduler_pass_duration_seconds_count", &[]) >= 1.0);
     assert_eq!(counted("gaffer_sessions_started_total", &[("worker", "new")]), 1.0);

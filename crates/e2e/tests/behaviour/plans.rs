@@ -92,7 +92,7 @@ const NOT_MET: [&str; 44] = [
     "DELETE FROM web_sessions",
     "SELECT name, kind FROM jobs WHERE id = $1",
     "SELECT d.name, d.driver, d.single, (SELECT min(index)",
-    "SELECT id FROM live_tasks WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED",
+    "SELECT id FROM live_tasks WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED",
     "SELECT a.task_id, a.attempt, a.worker_id, a.exit_code",
     "DELETE FROM output_chunks WHERE task_id = $1 AND (attempt, start_offset) IN",
     // An era that begins: sequences, and rows of eras by their number.

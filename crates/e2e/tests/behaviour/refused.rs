@@ -295,6 +295,10 @@ async fn tasks_that_somebody_holds_in_the_database_delay_no_other_job() {
     let mut ordinary = Ordinary::set().await;
     let mut worker = ordinary.worker().await;
     let client = ordinary.stage.client.clone();
+    client.submit(script("true")).await;
+    let over = worker.next_start().await.attempt;
+    worker.ended(over, AttemptEnd::Exited { code: 0 }, 0).await;
+    end_stored(&mut worker, over).await;
     let job = client.submit(json!({"command": ["true"], "count": 100, "resources": {"cpu": 0.01}})).await;
     let mut started = Vec::new();
     for _ in 0..100 {
@@ -305,6 +309,9 @@ async fn tasks_that_somebody_holds_in_the_database_delay_no_other_job() {
     let sql = "SELECT 1 FROM live_tasks WHERE job_id = $1 FOR UPDATE";
     sqlx::query(sql).bind(job).execute(&mut *lock).await.unwrap();
     worker.say(&started).await;
+    // What is told again of a task that is over waits for nobody.
+    worker.ended(over, AttemptEnd::Exited { code: 0 }, 0).await;
+    end_stored(&mut worker, over).await;
 
     let other = client.submit(script("true")).await;
     let attempt = worker.next_start().await.attempt;

@@ -80,6 +80,16 @@ async fn revoking_a_key_ends_the_sessions_that_it_opened() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_revoked_before_the_hello_opens_no_session() {
+    let stage = Stage::set().await;
+    let created = stage.client.post("/keys", &json!({"kind": "worker", "name": "lab"})).await;
+    let socket = dial(&stage.worker_url(), created.body["key"].as_str().unwrap()).await.unwrap();
+    assert_eq!(stage.client.delete(&format!("/keys/{}", created.body["id"])).await.status, 204);
+    let (code, _) = goodbye(RawWorker::begin(socket, hello("w")).await.err().unwrap());
+    assert_eq!(code, GoodbyeCode::KeyRevoked);
+}
+
+#[tokio::test]
 async fn a_key_that_expires_ends_the_sessions_that_it_opened_and_opens_no_more() {
     let stage = Stage::set().await;
     let new = json!({"kind": "worker", "name": "guest", "expires_in_seconds": 600});

@@ -46,7 +46,11 @@ VALUES (1, 1, 1, now(), now(), now(), '{\"how\": \"exited\", \"code\": 4}', 4, '
     (2, 1, 1, now(), now(), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
     (3, 1, 1, now(), now(), now(), '{\"how\": \"exited\", \"code\": 3}', 3, 'exit_code', 'exited with code 3', 0, 0, true);
 INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message)
+SELECT 1, now(), 'task.noted', 1, 1, 2, 'worker w', 'note ' || n FROM generate_series(1, 700) n;
+INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message)
 VALUES (1, now(), 'task.completed', 1, 1, 2, 'worker w', 'exited with code 0');
+-- Of a job that was deleted.
+SELECT setval('tasks_id_seq', 500);
 ";
 
 #[tokio::test]
@@ -72,6 +76,19 @@ async fn tasks_attempts_and_history_of_an_earlier_version_are_kept() {
     assert_eq!(codes, [&json!(0), &json!(4)]);
     let told = stage.client.get("/jobs/1/events").await.body["items"].clone();
     assert_eq!(told[0]["message"], "exited with code 0", "{told}");
+    let mut read = Vec::new();
+    loop {
+        let after = read.last().copied().unwrap_or(0);
+        let page =
+            stage.client.get(&format!("/jobs/1/events?after={after}&limit=50")).await.body["items"].clone();
+        let page = page.as_array().unwrap().iter().map(|event| event["id"].as_i64().unwrap());
+        let page: Vec<i64> = page.collect();
+        if page.is_empty() {
+            break;
+        }
+        read.extend(page);
+    }
+    assert_eq!((read.len(), read.is_sorted()), (701, true));
 
     let runs = stage.client.tasks(2).await;
     let states: Vec<_> = runs.iter().map(|task| (task.state.as_str(), task.attempt)).collect();
@@ -82,7 +99,16 @@ async fn tasks_attempts_and_history_of_an_earlier_version_are_kept() {
     assert_eq!(live, 3);
 
     // New tasks get new numbers, and what was there goes on.
-    stage.client.submit(script("true")).await;
+    let new = stage.client.submit(script("true")).await;
+    let task: i64 = sqlx::query_scalar("SELECT id FROM tasks WHERE job_id = $1")
+        .bind(new)
+        .fetch_one(&mut database)
+        .await
+        .unwrap();
+    assert!(task > 500, "number {task} is given out again");
+    let last = read.last().unwrap();
+    let after = stage.client.get(&format!("/events?after={last}")).await.body["items"].clone();
+    assert_eq!(after[0]["kind"], "job.submitted", "{after}");
     stage.client.post("/jobs/2/stop", &json!({})).await;
     let states = stage.client.tasks(2).await.into_iter().map(|task| task.state).collect::<Vec<_>>();
     assert_eq!(states, ["stopping", "cancelled", "cancelled"]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gaffer_domain::job::TaskCounts;
-use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::reason::{AttemptEnd, ReasonCode};
 use gaffer_domain::task::StateName;
 
 use super::registrar::{Buckets, Counter, Family, Gauge, Histogram, Label, Registrar};
@@ -83,8 +83,11 @@ impl TransitionMetrics {
             registrar.counters("gaffer_transitions_total", [STATE], "Changes of the state of a task");
         let attempts_ended =
             registrar.counters("gaffer_attempts_ended_total", [END], "Attempts that ended, by how");
-        // So that a rate has a beginning.
+        // So that a rate has a beginning: of a series that begins with its first event, nobody sees that event.
         attempts_ended.of([SUCCESS]);
+        for code in ReasonCode::ALL {
+            attempts_ended.of([code.as_str()]);
+        }
         TransitionMetrics {
             transitions: StateName::ALL.map(|state| (state, transitions.of([state.as_str()]))),
             placement: dispatch.of(["placement"]),

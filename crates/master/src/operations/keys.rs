@@ -80,6 +80,8 @@ pub async fn create(context: &Context, actor: &Actor, new: NewKey) -> Result<Cre
 /// When there is no such key.
 pub async fn revoke(context: &Context, actor: &Actor, key: i64) -> Result<(), OperationError> {
     let effects = context.permit(actor, Action::RevokeKey)?;
+    // Also if the database does not say whether it was revoked, or nobody waits for the answer any more.
+    let _checked = effects.wakes.key_check.call_on_drop();
     if !effects.writes.key_revoke(actor.project, key).await? {
         return Err(OperationError::NotFound(format!("key {key}")));
     }

@@ -130,6 +130,8 @@ impl Scan {
             lines += line_ends(record.bytes);
             offset = end;
         }
+        // Chunks are joined at the end of an attempt: the next one may begin before what was searched.
+        self.range.offset = from.max(offset);
         if offset >= until {
             self.finish();
         }

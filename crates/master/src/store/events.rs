@@ -128,7 +128,8 @@ impl ReadStore {
                  d.single AS task_single, f.attempt, w.name AS worker_name, f.actor, f.message \
              FROM (SELECT e.id + i.place AS id, e.at, e.job_id, i.kind, i.task_id, i.attempt, i.worker_id, i.actor, i.message \
                  FROM (SELECT * FROM events e WHERE e.project_id = $1 AND {of_job} AND e.id > $3 - {EVENTS_PER_ROW} \
-                     AND e.id < $4 ORDER BY e.id {order} LIMIT $5 + 1) e \
+                     AND e.id + coalesce(jsonb_array_length(e.more), 0) > $3 \
+                     AND e.id < $4 ORDER BY e.id {order} LIMIT $5) e \
                  CROSS JOIN LATERAL ( \
                      SELECT 0 AS place, e.kind, e.task_id, e.attempt, e.worker_id, e.actor, e.message \
                      UNION ALL \

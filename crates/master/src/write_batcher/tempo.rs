@@ -27,15 +27,19 @@ impl Tempo {
 
     /// Takes in that so many changes have come.
     pub fn note(&mut self, changes: usize, now: Instant) {
-        let faded = (-now.duration_since(self.at).as_secs_f64() / MEMORY.as_secs_f64()).exp();
-        self.recent = self.recent * faded + changes as f64;
+        self.recent = self.recent_at(now) + changes as f64;
         self.at = now;
+    }
+
+    fn recent_at(&self, now: Instant) -> f64 {
+        let age = now.saturating_duration_since(self.at).as_secs_f64() / MEMORY.as_secs_f64();
+        self.recent * (-age).exp()
     }
 
     /// How long a batch waits after its first change. Starts alone always wait: the output and the end of a short attempt
     /// follow at once, and all of it is one write then.
-    pub fn wait(&self, only_starts: bool) -> Duration {
-        let expected = self.recent * (GATHERS_FOR.as_secs_f64() / MEMORY.as_secs_f64());
+    pub fn wait(&self, only_starts: bool, now: Instant) -> Duration {
+        let expected = self.recent_at(now) * (GATHERS_FOR.as_secs_f64() / MEMORY.as_secs_f64());
         match (expected >= WORTH_WAITING, only_starts) {
             (true, _) => GATHERS_FOR,
             (false, true) => START_WAITS,
@@ -52,20 +56,20 @@ mod tests {
     fn a_batch_waits_while_much_is_coming_and_not_otherwise() {
         let mut now = Instant::now();
         let mut tempo = Tempo::new(now);
-        assert_eq!(tempo.wait(false), Duration::ZERO);
-        assert_eq!(tempo.wait(true), START_WAITS);
+        assert_eq!(tempo.wait(false, now), Duration::ZERO);
+        assert_eq!(tempo.wait(true, now), START_WAITS);
         // One job after the other.
         for _ in 0..100 {
             now += Duration::from_millis(2);
             tempo.note(1, now);
         }
-        assert_eq!(tempo.wait(false), Duration::ZERO);
+        assert_eq!(tempo.wait(false, now), Duration::ZERO);
         for _ in 0..50 {
             now += Duration::from_millis(2);
             tempo.note(5, now);
         }
-        assert_eq!(tempo.wait(false), GATHERS_FOR);
-        tempo.note(0, now + Duration::from_millis(500));
-        assert_eq!(tempo.wait(false), Duration::ZERO);
+        assert_eq!(tempo.wait(false, now), GATHERS_FOR);
+        now += Duration::from_millis(500);
+        assert_eq!(tempo.wait(false, now), Duration::ZERO);
     }
 }

@@ -99,7 +99,7 @@ async fn history(
         let after = last_event_id(headers, &params)?;
         return Ok(History(live(views, actor, job, after).await?.into_response()));
     }
-    if let Some(after) = params.parse::<i64>("after", "an event number")? {
+    if let Some(after) = after(&params)? {
         let found = views.reads.events_after(actor.project, job, after, limit).await?;
         let page = Page { items: found.events, next_cursor: None };
         return Ok(History(Json(page.map(bodies::event)).into_response()));
@@ -132,12 +132,18 @@ impl Answer for History {
     }
 }
 
+/// The event after which to begin; numbers are not negative.
+fn after(params: &Params) -> Result<Option<i64>, Error> {
+    let number = params.parse::<u64>("after", "an event number")?;
+    Ok(number.map(|number| i64::try_from(number).unwrap_or(i64::MAX)))
+}
+
 fn last_event_id(headers: &HeaderMap, params: &Params) -> Result<Option<i64>, Error> {
-    if let Some(after) = params.parse("after", "an event number")? {
+    if let Some(after) = after(params)? {
         return Ok(Some(after));
     }
     let Some(value) = headers.get("last-event-id") else { return Ok(None) };
-    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    let number = value.to_str().ok().and_then(|text| text.parse::<i64>().ok()).filter(|number| *number >= 0);
     number.map(Some).ok_or_else(|| {
         let detail = "expected an event number";
         Error::field("invalid_header", "header:last-event-id", detail, None)

@@ -179,7 +179,7 @@ async fn one_task(
         wanted.until = line(last).await?;
     }
     if let Some(asked) = asked {
-        let budget = search::budget(&views, wanted.from.follow).await?;
+        let budget = search::budget(&views, wanted.from.follow && !task.state.is_final()).await?;
         let mut response =
             search::Search::new(views, &task, None, wanted, asked, budget).into_body().into_response();
         dress(&mut response, wanted.format);

@@ -1,5 +1,6 @@
 //! Reads and locks the rows of a batch.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 
 use gaffer_domain::job::TaskCounts;
@@ -108,8 +109,10 @@ impl Work {
             return Ok(Vec::new());
         }
         let rows: Vec<TaskRow> = sqlx::query_as(FINISHED_TASKS).bind(&missing).fetch_all(&mut *tx).await?;
-        let jobs = rows.iter().map(|row| row.job_id).filter(|job| !self.jobs.contains_key(&JobId(*job)));
-        let jobs: Vec<i64> = jobs.collect();
+        // A job that was passed over stays so: its tasks were read while somebody else held it.
+        let asked_for: BTreeSet<JobId> = self.tasks.values().map(|work| work.job).collect();
+        let jobs = rows.iter().map(|row| JobId(row.job_id)).filter(|job| !asked_for.contains(job));
+        let jobs: Vec<i64> = jobs.filter(|job| !self.jobs.contains_key(job)).map(|job| job.0).collect();
         self.keep(rows)?;
         self.load_jobs(tx, specs, &[], &jobs).await
     }
@@ -205,15 +208,16 @@ impl Work {
 
     /// Leaves the jobs alone of which another transaction holds a task that was read.
     pub(super) async fn pass_over_locked(&mut self, tx: &mut PgConnection) -> Result<(), StoreError> {
-        let read: Vec<i64> = self.tasks.keys().map(|task| task.0).collect();
+        // Nothing is done to those that are over.
+        let live = self.tasks.iter().filter(|(_, work)| !work.task.state.name().is_final());
+        let live: Vec<(TaskId, JobId)> = live.map(|(task, work)| (*task, work.job)).collect();
         let free: Vec<i64> = sqlx::query_scalar(
-            "SELECT id FROM live_tasks WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED",
+            "SELECT id FROM live_tasks WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED",
         )
-        .bind(read)
+        .bind(live.iter().map(|(task, _)| task.0).collect::<Vec<i64>>())
         .fetch_all(tx)
         .await?;
-        let is_held = |task: &TaskId| free.binary_search(&task.0).is_err();
-        let held = self.tasks.iter().filter(|(task, _)| is_held(task)).map(|(_, work)| work.job);
+        let held = live.iter().filter(|(task, _)| free.binary_search(&task.0).is_err()).map(|(_, job)| *job);
         for job in held.collect::<Vec<_>>() {
             self.jobs.remove(&job);
             self.unfinished.remove(&job);

@@ -152,6 +152,10 @@ pub(super) struct TaskColumns<'a> {
 }
 
 impl<'a> TaskColumns<'a> {
+    pub fn len(&self) -> usize {
+        self.id.len()
+    }
+
     /// Adds a task, with what the batch tells of its latest attempt.
     pub fn push(&mut self, id: i64, work: &'a TaskWork, latest: Option<&AttemptUpdate>) {
         let task = &work.task;

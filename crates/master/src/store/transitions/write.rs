@@ -42,11 +42,17 @@ impl Work {
         if !earlier.is_empty() {
             earlier.bind(sqlx::query(KEEP_EARLIER.as_str())).execute(&mut *tx).await?;
         }
-        if !live.is_empty() {
-            live.bind(sqlx::query(UPDATE_LIVE.as_str())).execute(&mut *tx).await?;
-        }
-        if !finished.is_empty() {
-            finished.bind(sqlx::query(FINISH.as_str())).execute(&mut *tx).await?;
+        for (columns, statement) in [(live, UPDATE_LIVE.as_str()), (finished, FINISH.as_str())] {
+            if columns.is_empty() {
+                continue;
+            }
+            let wanted = columns.len() as u64;
+            let written = columns.bind(sqlx::query(statement)).execute(&mut *tx).await?.rows_affected();
+            // The counts and the history of the batch are about all of them, or it is not written at all.
+            if written != wanted {
+                let problem = format!("{written} of {wanted} tasks are as they were when they were read");
+                return Err(StoreError::Unreadable(problem));
+            }
         }
         Ok(())
     }

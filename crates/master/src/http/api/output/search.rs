@@ -156,10 +156,10 @@ async fn pattern(text: &str) -> Result<Pattern, Error> {
 
 /// Waits until another search may begin.
 pub(super) async fn budget(views: &Views, follows: bool) -> Result<Budget, Error> {
-    if follows {
-        return Ok(views.searches.follow());
-    }
     let too_many = |_| OperationError::Busy("too many searches are running").into();
+    if follows {
+        return views.searches.follow().map_err(too_many);
+    }
     views.searches.open(SEARCH_TIME).await.map_err(too_many)
 }
 
