@@ -106,6 +106,10 @@ fn write_problem(f: &mut fmt::Formatter<'_>, problem: &Problem) -> fmt::Result {
         write!(f, " (request {} in the master's log)", problem.request_id)?;
     }
     for field in &problem.errors {
+        // A parameter that is wrong by itself is the whole problem, and was just told.
+        if field.detail == *text && field.pointer.starts_with("query:") && field.suggestion.is_none() {
+            continue;
+        }
         f.write_str("\n  ")?;
         if !field.pointer.is_empty() {
             write!(f, "{}: ", field.pointer)?;

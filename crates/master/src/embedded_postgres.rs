@@ -140,7 +140,7 @@ impl EmbeddedPostgres {
     }
 }
 
-/// Where the running server of a data directory is reached, whoever started it; none if none runs.
+/// Where the running server of a data directory is reached, also if another process started it; none if none runs.
 pub fn url_of_running(data_dir: &Path) -> Option<String> {
     let state = std::fs::read_to_string(data_dir.join("postgres/cluster/postmaster.pid")).ok()?;
     let socket_dir = state.lines().nth(4).filter(|dir| !dir.is_empty())?;

@@ -176,16 +176,18 @@ pub fn workers(doors: Doors, control: Arc<Control>) -> Router {
     finished(router, doors, "workers")
 }
 
-/// What a master answers while another one leads.
-pub fn standby(metrics: StandbyMetrics) -> Router {
-    let operations = Router::new()
+/// What a master answers on one of its ports while another one leads. Metrics are where a leader has them.
+pub fn standby(metrics: StandbyMetrics, port: &'static str, has_metrics: bool) -> Router {
+    let mut operations = Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::standby))
-        .route("/metrics", get(metrics::standby))
         .route("/version", get(health::version));
+    if has_metrics {
+        operations = operations.route("/metrics", get(metrics::standby));
+    }
     let router: Router = Router::new().nest(API_PREFIX, operations.clone()).merge(operations);
     let counts = metrics.metrics.http.clone();
-    dressed(router.fallback(health::standby).layer(Extension(metrics)), counts, "standby")
+    dressed(router.fallback(health::standby).layer(Extension(metrics)), counts, port)
 }
 
 /// What every listener does for every request: a number, a limit, an answer even after a panic or a wrong turn.

@@ -2,6 +2,7 @@
 
 mod dead_letter;
 mod event;
+mod figures;
 mod job;
 mod key;
 mod task;
@@ -10,6 +11,7 @@ mod worker;
 
 pub use dead_letter::{DeadLetter, LetterKind};
 pub use event::Event;
+pub use figures::{DispatchStage, PoolUse, PriorityTotals, TaskChanges};
 pub use job::Job;
 pub use key::{Key, KeyKind, UnknownKeyKind};
 pub use task::{Attempt, Task};

@@ -15,6 +15,9 @@ use crate::operations::metrics::StandbyMetrics;
 #[error("stopped while another master led")]
 pub struct Stopped;
 
+/// The names of the ports, and whether metrics can be read there.
+const PORTS: [(&str, bool); 3] = [("dashboard", true), ("api", true), ("workers", false)];
+
 /// The ports of a standby.
 #[derive(Debug)]
 pub struct Standby<'a> {
@@ -39,12 +42,12 @@ impl Standby<'_> {
     ) -> anyhow::Result<T> {
         let done = CancellationToken::new();
         let _done = done.clone().drop_guard();
-        for (socket, limits) in self.sockets.into_iter().zip(self.limits) {
+        for ((socket, limits), (name, has_metrics)) in self.sockets.into_iter().zip(self.limits).zip(PORTS) {
             let second = socket.as_fd().try_clone_to_owned().context("cannot share a socket")?;
             let socket = TcpListener::from_std(second.into()).context("cannot share a socket")?;
-            let router = http::standby(self.metrics.clone());
+            let router = http::standby(self.metrics.clone(), name, has_metrics);
             let (timeouts, metrics) = (self.timeouts, self.metrics.metrics.http.clone());
-            let listener = Listener { name: "standby", socket, router, limits, timeouts, metrics };
+            let listener = Listener { name, socket, router, limits, timeouts, metrics };
             tokio::spawn(listener.serve(done.clone()));
         }
         shutdown.run_until_cancelled(leading).await.ok_or(Stopped.into())

@@ -14,7 +14,7 @@ impl Wake {
         self.0.notify_one();
     }
 
-    /// Asks for a run when what is returned is dropped: whatever becomes of the work in between, and of whoever waits for it.
+    /// Asks for a run when the returned guard is dropped, also if the work in between fails or is cancelled.
     pub fn call_on_drop(&self) -> CallOnDrop {
         CallOnDrop(self.clone())
     }

@@ -1,5 +1,6 @@
 //! `gaffer bench`: measures speed on an installation, or on scratch installations with history, beside the machine's limits.
 
+mod args;
 mod dispatch;
 mod figures;
 mod follow;
@@ -16,11 +17,8 @@ mod throughput;
 mod workers;
 
 use std::fmt::Display;
-use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::{Args, ValueEnum};
-use gaffer_domain::quantity::{Bytes, Span};
 use gaffer_master::store::bench::history;
 use serde_json::json;
 use tokio::runtime::Builder;
@@ -34,6 +32,8 @@ use crate::open_files;
 use crate::out::Out;
 use crate::signals::{Order, Signals};
 use crate::status::Status;
+pub use args::BenchArgs;
+use args::{Format, Measurement};
 use figures::Figures;
 use installation::Installation;
 use limits::Limits;
@@ -41,149 +41,7 @@ use load::LoadArgs;
 use report::{History, Outcome, Report};
 use scratch::Scratch;
 
-/// What to measure, where, and how much.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Without --history, the installation that client commands use is measured. The jobs of a run carry the label gaffer-bench, and are \
-stopped and deleted at the end, also after Ctrl-C. Nothing else is written.
-
-With --history, each measurement runs in a scratch installation: database, master and worker in a temporary directory, on free \
-loopback ports, removed at the end. Its database is filled with finished tasks first. The measurements dispatch and workers need \
-simulated workers, so they run in scratch installations only.
-
-The limits are those of the machine on which this command runs. Rounds of a measurement and of its limit alternate; \
-ratios compare values of the same round.
-
-Examples:
-  gaffer bench                                   an installation, all that applies to it
-  gaffer bench throughput latency --worker pi4
-  gaffer bench --history 0                       a new installation
-  gaffer bench --history 0,1000000 -o json       the same with a history of 1,000,000 tasks
-  gaffer bench --history 0 limits                this machine alone
-
-Exit codes: 0; 125 if a measurement failed or gaffer did; 2 usage; 130 after Ctrl-C.")]
-pub struct BenchArgs {
-    /// Measurements [default: all that apply]
-    #[arg(value_enum, value_name = "MEASUREMENT")]
-    measurements: Vec<Measurement>,
-    /// Rounds of each measurement
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
-    /// Tasks in each round of throughput and dispatch
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    tasks: u32,
-    /// Samples in each round of latency and queue
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    jobs: u32,
-    /// Output of each job of ingest
-    #[arg(long, value_name = "SIZE", default_value_t = Bytes(64 << 20))]
-    size: Bytes,
-    /// Lines per second of follow
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
-    lines_per_second: u64,
-    /// Waiting tasks of queue
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    waiting: u32,
-    /// Idle workers of workers
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=16_000))]
-    sessions: u32,
-    /// Time that follow writes lines, and that workers are idle
-    #[arg(long, value_name = "TIME", default_value_t = Span::from_secs(5))]
-    watch: Span,
-    /// Finished tasks in scratch installations, e.g. 0,1000000
-    ///
-    /// A scratch installation for each number: its history is that many finished jobs of one task, each with output and events.
-    /// A million takes some minutes and 3 GB of disk.
-    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(..=100_000_000))]
-    history: Vec<u64>,
-    /// Measure with or without statistics of the database
-    ///
-    /// Postgres plans by statistics, which it gathers a minute after a table has changed. A new installation has none, nor has one
-    /// after a burst of jobs.
-    #[arg(long, value_enum, value_name = "WHICH", default_value_t = Statistics::Both, requires = "history")]
-    statistics: Statistics,
-    /// Only this worker runs tasks
-    #[arg(long, value_name = "NAME", conflicts_with = "history")]
-    worker: Option<String>,
-    /// Maximum time of each measurement
-    #[arg(long, value_name = "TIME", default_value_t = Span::from_secs(600))]
-    timeout: Span,
-    /// Skip the limits that need a database on this machine
-    #[arg(long)]
-    no_floor: bool,
-    /// Directory for scratch data [default: for temporary files]
-    ///
-    /// On the disk whose durable commits are meant: not in memory.
-    #[arg(long, value_name = "DIR")]
-    scratch_dir: Option<PathBuf>,
-    /// Directory of the Postgres programs [default: search for it]
-    #[arg(long, env = "GAFFER_PG_BIN", value_name = "DIR")]
-    pg_bin: Option<PathBuf>,
-    /// Output format
-    #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
-    format: Format,
-}
-
-/// What can be measured, in the order in which it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Measurement {
-    /// This machine: starts, commits, pipe, loopback, floor program
-    Limits,
-    /// Tasks per second: processes that do nothing
-    Throughput,
-    /// One task: submit to start, first byte, final
-    Latency,
-    /// Output of one job: MB/s, lines/s
-    Ingest,
-    /// Lag of a viewer behind a job that writes lines
-    Follow,
-    /// Latency beside many tasks that no worker can run
-    Queue,
-    /// Tasks per second of simulated workers (scratch only)
-    Dispatch,
-    /// Idle and reconnecting workers (scratch only)
-    Workers,
-}
-
-/// Which statistics the database has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Statistics {
-    /// First without, then with
-    Both,
-    /// None, as in a new installation or after a burst
-    Without,
-    /// Up to date
-    With,
-}
-
-/// How results are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Medians and ratios
-    Table,
-    /// All rounds
-    Json,
-}
-
 impl Measurement {
-    fn name(self) -> &'static str {
-        match self {
-            Measurement::Limits => "limits",
-            Measurement::Throughput => "throughput",
-            Measurement::Latency => "latency",
-            Measurement::Ingest => "ingest",
-            Measurement::Follow => "follow",
-            Measurement::Queue => "queue",
-            Measurement::Dispatch => "dispatch",
-            Measurement::Workers => "workers",
-        }
-    }
-
-    /// Simulated workers would get tasks of others.
-    fn is_for_scratch_only(self) -> bool {
-        matches!(self, Measurement::Dispatch | Measurement::Workers)
-    }
-
     async fn run(self, bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Failure> {
         match self {
             Measurement::Limits => limits::measure(bench, figures).await,
@@ -194,36 +52,6 @@ impl Measurement {
             Measurement::Queue => queue::measure(bench, figures).await,
             Measurement::Dispatch => dispatch::measure(bench, figures).await,
             Measurement::Workers => workers::measure(bench, figures).await,
-        }
-    }
-}
-
-impl BenchArgs {
-    fn is_scratch(&self) -> bool {
-        !self.history.is_empty()
-    }
-
-    /// What to measure.
-    fn chosen(&self) -> Result<Vec<Measurement>, Failure> {
-        let all = Measurement::value_variants();
-        let impossible = self.measurements.iter().find(|one| one.is_for_scratch_only());
-        if let Some(impossible) = impossible.filter(|_| !self.is_scratch()) {
-            return Err(Failure::Usage(format!(
-                "{} needs simulated workers, which only a scratch installation gets: add --history 0",
-                impossible.name()
-            )));
-        }
-        let applies = |one: &&Measurement| self.is_scratch() || !one.is_for_scratch_only();
-        let is_chosen = |one: &&Measurement| self.measurements.is_empty() || self.measurements.contains(one);
-        Ok(all.iter().filter(applies).filter(is_chosen).copied().collect())
-    }
-
-    /// The states of statistics to measure with, in order.
-    fn passes(&self) -> &'static [bool] {
-        match self.statistics {
-            Statistics::Both => &[false, true],
-            Statistics::Without => &[false],
-            Statistics::With => &[true],
         }
     }
 }
@@ -484,34 +312,7 @@ impl Made {
 mod tests {
     use std::cell::RefCell;
 
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        bench: BenchArgs,
-    }
-
-    fn chosen(words: &[&str]) -> Result<Vec<&'static str>, String> {
-        let words = std::iter::once(&"bench").chain(words);
-        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
-        let chosen = line.bench.chosen().map_err(|failure| failure.to_string())?;
-        Ok(chosen.into_iter().map(Measurement::name).collect())
-    }
-
-    #[test]
-    fn simulated_workers_are_for_scratch_installations() {
-        let own = ["limits", "throughput", "latency", "ingest", "follow", "queue"];
-        assert_eq!(chosen(&[]).unwrap_or_default(), own);
-        assert_eq!(chosen(&["latency", "throughput"]).unwrap_or_default(), ["throughput", "latency"]);
-        assert!(chosen(&["workers"]).is_err_and(|why| why.contains("--history 0")));
-        assert_eq!(chosen(&["workers", "--history", "0"]).unwrap_or_default(), ["workers"]);
-        assert_eq!(chosen(&["--history", "0,10"]).unwrap_or_default().len(), 8);
-        assert!(chosen(&["--statistics", "with"]).is_err());
-        assert!(chosen(&["--worker", "pi4", "--history", "0"]).is_err());
-    }
 
     #[tokio::test]
     async fn which_of_two_is_measured_first_changes() {

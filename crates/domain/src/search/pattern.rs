@@ -36,10 +36,10 @@ impl fmt::Debug for Pattern {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPattern {
     /// Longer than [`MAX_PATTERN_BYTES`].
-    #[error("the regular expression is longer than {MAX_PATTERN_BYTES} bytes")]
+    #[error("the regular expression is longer than {MAX_PATTERN_BYTES} bytes; search for a part of it")]
     TooLong,
     /// It is no regular expression.
-    #[error("{what}, at character {column}")]
+    #[error("this is not a regular expression: {what}, at character {column}")]
     Syntax {
         /// What is wrong, in the words of the parser.
         what: String,
@@ -47,7 +47,7 @@ pub enum InvalidPattern {
         column: usize,
     },
     /// It has a line end in it.
-    #[error("`\\n` matches nothing: each line is searched without its line end")]
+    #[error("`\\n` matches nothing, because each line is searched without its line end; use `^` and `$`")]
     LineEnd,
     /// The automaton would be too large.
     #[error(

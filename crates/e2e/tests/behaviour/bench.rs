@@ -46,7 +46,7 @@ fn entries(dir: &Path) -> Vec<String> {
     names.collect()
 }
 
-/// All jobs with the label of measurements, whoever runs.
+/// All jobs with the label of measurements, finished or not.
 async fn measured_jobs(dev: &Dev) -> Vec<Value> {
     let jobs = dev.client.get("/jobs?limit=500").await.body["items"].as_array().unwrap().clone();
     jobs.into_iter().filter(|job| !job["labels"]["gaffer-bench"].is_null()).collect()

@@ -286,15 +286,15 @@ async fn no_label_has_a_number_or_a_name_of_anybody_in_it() {
 async fn a_standby_says_that_it_does_not_lead_to_who_has_the_token() {
     let url = fresh_database().await;
     let first = with_token(&url).await;
-    // Where nobody is who may be given a port.
-    let port = loop {
-        let port: u16 = rand::random_range(10_000..30_000);
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            break port;
-        }
+    // In a range from which no program is given a port.
+    let free_port = || {
+        let mut ports = std::iter::repeat_with(|| rand::random_range(10_000_u16..30_000));
+        ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
     };
+    let (port, worker_port) = (free_port(), free_port());
     let second = tokio::spawn(Stage::with(url, move |config| {
         config.api_addr = format!("127.0.0.1:{port}");
+        config.worker_addr = format!("127.0.0.1:{worker_port}");
         config.metrics_token = Some(TOKEN.parse().unwrap());
     }));
     let base = format!("127.0.0.1:{port}");
@@ -308,7 +308,10 @@ async fn a_standby_says_that_it_does_not_lead_to_who_has_the_token() {
     assert_eq!(status, StatusCode::OK);
     assert_eq!(standby.get("gaffer_leader", &[]), Some(0.0));
     assert_eq!(standby.get("gaffer_leader_term", &[]), Some(0.0));
-    assert!(standby.get("gaffer_http_requests_total", &[("port", "standby")]) >= Some(1.0));
+    assert!(standby.get("gaffer_http_requests_total", &[("port", "api")]) >= Some(1.0));
+    let workers = Client::new(&format!("http://127.0.0.1:{worker_port}"), TOKEN);
+    let refused = workers.request(reqwest::Method::GET, "/metrics").send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE, "networks see the port for workers");
     assert_eq!(scrape(&base, first.client.key()).await.0, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(scrape(&first.running.api.to_string(), TOKEN).await.1.get("gaffer_leader", &[]), Some(1.0));
     second.abort();

@@ -21,8 +21,8 @@ fn no_route_of_the_api_exists_without_its_description() {
         [
             ".route(\"/livez\", get(health::livez))",
             ".route(\"/readyz\", get(health::standby))",
-            ".route(\"/metrics\", get(metrics::standby))",
             ".route(\"/version\", get(health::version));",
+            "operations = operations.route(\"/metrics\", get(metrics::standby));",
         ]
     );
 }

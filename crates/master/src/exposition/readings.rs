@@ -1,4 +1,4 @@
-//! What the metrics take from the database: read for whoever asks first, for at most a twentieth of the time, and not waited
+//! What the metrics take from the database: read when the first reader asks, for at most a twentieth of the time, and not waited
 //! for when it takes long.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -46,7 +46,7 @@ impl FromRequestParts<Doors> for Actor {
     }
 }
 
-/// Who asks for metrics: a monitoring system with its token, or whoever uses the API.
+/// Who asks for metrics: a monitoring system with its token, or a user of the API.
 #[derive(Debug)]
 pub struct MetricsReader(pub Actor);
 

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::registrar::{Buckets, Counter, Family, FloatGauge, Gauge, Histogram, Label, Registrar};
+use crate::records::PoolUse;
 
 const POOL: Label = Label::new("pool", "`transitions`, `control`, `writes` or `reads`");
 const USE: Label = Label::new("use", "`busy` or `idle`");
@@ -13,15 +14,6 @@ const KIND: Label = Label::new(
 );
 
 const READING_SECONDS: Buckets = Buckets(&[0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0]);
-
-/// The use of a pool of connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolUse {
-    pub pool: &'static str,
-    pub open: usize,
-    pub idle: usize,
-    pub most: u32,
-}
 
 #[derive(Debug, Clone)]
 pub struct DatabaseMetrics {

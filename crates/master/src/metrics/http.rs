@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::registrar::{Buckets, Counter, Family, Gauge, Histograms, Label, Registrar, Word};
 
-const PORT: Label = Label::new("port", "`dashboard`, `api`, `workers`; `standby` while another master leads");
+const PORT: Label = Label::new("port", "`dashboard`, `api` or `workers`");
 const METHOD: Label = Label::new("method", "`GET`, `POST`, `DELETE`, `HEAD` or `other`");
 const ROUTE: Label =
     Label::new("route", "the route's template, such as `/api/v1/jobs/{job}`; `none` without one");

@@ -8,6 +8,7 @@ use gaffer_domain::job::TaskCounts;
 use gaffer_domain::task::StateName;
 
 use super::registrar::{Family, FloatGauge, Gauge, Label, Registrar};
+use crate::records::PriorityTotals;
 
 const PRIORITY: Label = Label::new("priority", "`0-24`, `25-49`, `50-74`, `75-100`: the job's `priority`");
 const WAITS_FOR: Label = Label::new("waits_for", "`worker` or `dependencies`");
@@ -17,15 +18,6 @@ const LETTER: Label = Label::new("kind", "`output` or `report`");
 /// Bands of priorities, each with its last one.
 const BANDS: [(&str, i16); 4] = [("0-24", 24), ("25-49", 49), ("50-74", 74), ("75-100", i16::MAX)];
 const WAITS: [(&str, StateName); 2] = [("worker", StateName::Pending), ("dependencies", StateName::Blocked)];
-
-/// Unfinished tasks of one priority.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OfPriority {
-    pub priority: i16,
-    pub counts: TaskCounts,
-    /// When the first of the waiting ones could have been placed.
-    pub waiting_since: Option<Time>,
-}
 
 #[derive(Debug, Clone)]
 pub struct QueueMetrics {
@@ -58,7 +50,7 @@ impl QueueMetrics {
     }
 
     /// Shows the unfinished tasks of all projects.
-    pub fn show(&self, all: &[OfPriority], now: Time) {
+    pub fn show(&self, all: &[PriorityTotals], now: Time) {
         let mut total = TaskCounts::default();
         all.iter().for_each(|of| total.merge(&of.counts));
         for state in StateName::ALL.into_iter().filter(|state| !state.is_final()) {

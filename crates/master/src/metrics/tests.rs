@@ -4,9 +4,9 @@ use gaffer_domain::job::TaskCounts;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
 use gaffer_domain::task::StateName;
 
-use super::queue::OfPriority;
-use super::transitions::{Changed, Stage};
 use super::*;
+use crate::records::PriorityTotals;
+use crate::records::{DispatchStage, TaskChanges};
 
 /// The value of one series.
 fn value(metrics: &Metrics, series: &str) -> Option<String> {
@@ -23,7 +23,7 @@ fn nothing_is_said_of_the_queue_before_it_was_read_and_each_priority_has_its_ban
         let mut counts = TaskCounts::default();
         counts.add(StateName::Pending, pending);
         let waiting_since = seconds.map(|seconds| now - TimeDelta::seconds(seconds));
-        OfPriority { priority, counts, waiting_since }
+        PriorityTotals { priority, counts, waiting_since }
     };
     let all =
         [of(0, 1, Some(5)), of(24, 2, Some(60)), of(25, 4, None), of(50, 8, Some(-30)), of(100, 16, Some(7))];
@@ -44,9 +44,9 @@ fn nothing_is_said_of_the_queue_before_it_was_read_and_each_priority_has_its_ban
 #[test]
 fn a_batch_counts_what_its_tasks_went_through() {
     let metrics = Metrics::default();
-    let mut changed = Changed::default();
+    let mut changed = TaskChanges::default();
     changed.entered.add(StateName::Running, 2);
-    changed.waits.push((Stage::Start, std::time::Duration::from_millis(40)));
+    changed.waits.push((DispatchStage::Start, std::time::Duration::from_millis(40)));
     changed.ended(&AttemptEnd::Exited { code: 0 });
     changed.ended(&AttemptEnd::Lost { cause: LostCause::Rebooted });
     metrics.transitions.changed(&changed);

@@ -1,13 +1,12 @@
 //! Changes of tasks: how many, in which batches, and how long a task takes from one state to the next.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gaffer_domain::job::TaskCounts;
-use gaffer_domain::reason::{AttemptEnd, ReasonCode};
+use gaffer_domain::reason::ReasonCode;
 use gaffer_domain::task::StateName;
 
 use super::registrar::{Buckets, Counter, Family, Gauge, Histogram, Label, Registrar};
+use crate::records::{DispatchStage, TaskChanges};
 
 const STATE: Label = Label::new("state", "the state that the task entered");
 const CAUSE: Label =
@@ -30,30 +29,6 @@ const RUN_SECONDS: Buckets =
 
 /// The end of an attempt that has no reason.
 const SUCCESS: &str = "success";
-
-/// What a task waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    Placement,
-    Start,
-}
-
-/// What a committed batch did to tasks.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Changed {
-    /// How many tasks entered each state.
-    pub entered: TaskCounts,
-    pub waits: Vec<(Stage, Duration)>,
-    /// How many attempts ended, by how.
-    pub ends: BTreeMap<&'static str, u64>,
-}
-
-impl Changed {
-    pub fn ended(&mut self, end: &AttemptEnd) {
-        let end = end.reason().map_or(SUCCESS, |reason| reason.code.as_str());
-        *self.ends.entry(end).or_default() += 1;
-    }
-}
 
 #[derive(Debug, Clone)]
 pub struct TransitionMetrics {
@@ -140,18 +115,18 @@ impl TransitionMetrics {
         self.batch_failures.of([cause]).inc();
     }
 
-    pub fn changed(&self, changed: &Changed) {
+    pub fn changed(&self, changed: &TaskChanges) {
         for (state, counter) in &self.transitions {
             counter.inc_by(changed.entered.get(*state).unsigned_abs());
         }
         for (stage, wait) in &changed.waits {
             match stage {
-                Stage::Placement => self.placement.observe(wait.as_secs_f64()),
-                Stage::Start => self.start.observe(wait.as_secs_f64()),
+                DispatchStage::Placement => self.placement.observe(wait.as_secs_f64()),
+                DispatchStage::Start => self.start.observe(wait.as_secs_f64()),
             }
         }
-        for (end, count) in &changed.ends {
-            self.attempts_ended.of([*end]).inc_by(*count);
+        for end in &changed.ends {
+            self.attempts_ended.of([end.map_or(SUCCESS, ReasonCode::as_str)]).inc();
         }
     }
 

@@ -142,3 +142,41 @@ impl Scan {
 fn line_ends(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use gaffer_domain::TaskId;
+    use gaffer_domain::search::Pattern;
+    use gaffer_protocol::output::ChunkBuilder;
+
+    use super::*;
+
+    const ATTEMPT: AttemptRef = AttemptRef { task: TaskId(1), attempt: 1 };
+
+    /// One chunk with this text, which begins at `offset`, behind so many lines.
+    fn chunk(text: &str, offset: u64, lines_before: u64) -> PackedOutput {
+        let mut builder = ChunkBuilder::new();
+        assert_eq!(builder.push(1, Stream::Stdout, text.as_bytes()), text.len());
+        let lines = text.matches('\n').count() as u32;
+        let chunk = builder.finish(ATTEMPT, offset);
+        let row = ChunkRow { chunk, payload_bytes: text.len() as u32, lines_before, lines };
+        PackedOutput { attempt: 1, offset, chunks: VecDeque::from([row]) }
+    }
+
+    #[test]
+    fn what_was_searched_before_its_chunk_was_joined_with_the_next_is_not_searched_again() {
+        let query = LineQuery::new(Pattern::compile(".").unwrap());
+        let mut scan = Scan::new(ATTEMPT, query, ScanRange { offset: 0, until: u64::MAX, stream: None });
+        scan.take(chunk("one\ntwo\nth", 0, 0));
+        let mut found = scan.step().unwrap();
+        scan.take(chunk("one\ntwo\nthree\nfour\n", 0, 0));
+        found.extend(scan.step().unwrap());
+        let found: Vec<(u64, String)> =
+            found.into_iter().map(|line| (line.number, String::from_utf8(line.text).unwrap())).collect();
+        let expected = [(1, "one"), (2, "two"), (3, "three"), (4, "four")];
+        assert_eq!(found, expected.map(|(number, text)| (number, text.to_owned())));
+        assert_eq!(scan.searched_bytes, 19);
+    }
+}

@@ -14,7 +14,7 @@ use super::events::SettledEvents;
 use super::specs::SpecCache;
 use super::{MIGRATIONS, ReadStore, Store, StoreError, WriteStore};
 use crate::leadership::Leadership;
-use crate::metrics::database::PoolUse;
+use crate::records::PoolUse;
 
 /// How long one statement may take before the database gives it up.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);

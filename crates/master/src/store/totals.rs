@@ -5,8 +5,7 @@ use gaffer_domain::job::TaskCounts;
 use sqlx::FromRow;
 
 use super::{ReadStore, StoreError};
-use crate::metrics::queue::OfPriority;
-use crate::records::LetterKind;
+use crate::records::{LetterKind, PriorityTotals};
 
 /// Dead letters are counted up to this number.
 const MAX_LETTERS: i64 = 10_000;
@@ -15,7 +14,7 @@ const MAX_LETTERS: i64 = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Totals {
     /// Unfinished tasks by priority.
-    pub unfinished: Vec<OfPriority>,
+    pub unfinished: Vec<PriorityTotals>,
     pub dead_letters: [(LetterKind, i64); 2],
 }
 
@@ -69,7 +68,7 @@ impl ReadStore {
         .fetch_all(&mut *connection)
         .await?;
         let mut totals =
-            Totals { unfinished: rows.iter().map(OfPriority::from).collect(), ..Totals::default() };
+            Totals { unfinished: rows.iter().map(PriorityTotals::from).collect(), ..Totals::default() };
         for (kind, count) in &mut totals.dead_letters {
             *count = letters.iter().find(|(known, _)| known == kind.as_str()).map_or(0, |(_, count)| *count);
         }
@@ -77,10 +76,10 @@ impl ReadStore {
     }
 }
 
-impl From<&PriorityRow> for OfPriority {
-    fn from(row: &PriorityRow) -> OfPriority {
+impl From<&PriorityRow> for PriorityTotals {
+    fn from(row: &PriorityRow) -> PriorityTotals {
         let PriorityRow { priority, blocked, pending, scheduled, running, stopping, first } = *row;
         let counts = TaskCounts::from([blocked, pending, scheduled, running, stopping, 0, 0, 0]);
-        OfPriority { priority, counts, waiting_since: first }
+        PriorityTotals { priority, counts, waiting_since: first }
     }
 }

@@ -26,7 +26,7 @@ use super::event_rows::EventRow;
 use super::output::ReceivedOutput;
 use super::specs::StoredSpec;
 use super::{Store, StoreError};
-use crate::metrics::transitions::{Changed, Stage};
+use crate::records::{DispatchStage, TaskChanges};
 pub use batch::{
     Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartOrder, StopJob,
     StopResult, Unfinished,
@@ -67,7 +67,7 @@ struct Work {
     started: Vec<(i64, WorkerId)>,
     closed: Vec<AttemptRef>,
     workers: BTreeSet<WorkerId>,
-    changed: Changed,
+    changed: TaskChanges,
 }
 
 #[derive(Debug)]
@@ -321,17 +321,17 @@ fn wait_that_ended(
     change: &Option<AttemptChange>,
     detail: &Detail,
     now: Time,
-) -> Option<(Stage, Duration)> {
+) -> Option<(DispatchStage, Duration)> {
     let (stage, since, until) = match (before, change) {
         (TaskState::Pending { not_before, .. }, Some(AttemptChange::Opened { .. })) => {
-            (Stage::Placement, *not_before, now)
+            (DispatchStage::Placement, *not_before, now)
         }
         (TaskState::Scheduled { since, .. }, Some(AttemptChange::Started { at })) => {
-            (Stage::Start, *since, *at)
+            (DispatchStage::Start, *since, *at)
         }
         (TaskState::Scheduled { since, .. }, Some(AttemptChange::Closed { .. })) => match detail {
             // Start and end were reported together.
-            Detail::End(report, _) => (Stage::Start, *since, report.started_at?),
+            Detail::End(report, _) => (DispatchStage::Start, *since, report.started_at?),
             _ => return None,
         },
         _ => return None,

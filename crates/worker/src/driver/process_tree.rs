@@ -325,8 +325,8 @@ mod tests {
     use super::*;
     use crate::tests::master::until;
 
-    /// Adopted children belong to a process, and workers of other tests look after those of this one: so this test has a
-    /// process of its own.
+    /// Adopted children belong to a process, and workers of other tests look after those of this one: so this test runs
+    /// in a separate process.
     #[tokio::test]
     async fn the_dead_that_nobody_waits_for_are_waited_for_after_a_while() {
         const ALONE: &str = "GAFFER_TEST_ALONE";

@@ -12,7 +12,7 @@ use gaffer_protocol::definitions::Definition;
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 
 use super::super::output::{ChunkRow, ReceivedOutput};
-use crate::metrics::transitions::Changed;
+use crate::records::TaskChanges;
 
 /// Changes applied together.
 #[derive(Debug, Default)]
@@ -127,7 +127,7 @@ pub struct Outcome {
     /// Workers of which something else is expected than before.
     pub workers: BTreeSet<WorkerId>,
     /// For the metrics.
-    pub changed: Changed,
+    pub changed: TaskChanges,
 }
 
 /// One run of an attempt, for judging how fast work goes.
