@@ -17,8 +17,10 @@ use crate::commands::jobs::JobsArgs;
 use crate::commands::keys::KeysArgs;
 use crate::commands::login::LoginArgs;
 use crate::commands::logs::LogsArgs;
+use crate::commands::pin::PinArgs;
 use crate::commands::queue::QueueArgs;
 use crate::commands::rerun::RerunArgs;
+use crate::commands::retention::RetentionArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::server::WorkerArgs;
 use crate::commands::simulate::SimulateArgs;
@@ -76,6 +78,10 @@ pub enum Command {
     Rerun(RerunArgs),
     /// Delete finished jobs and their output
     Delete(DeleteArgs),
+    /// Keep jobs for ever, whatever their retention is
+    Pin(PinArgs),
+    /// Let pinned jobs expire again
+    Unpin(PinArgs),
     /// Explain why a job is waiting
     Explain(ExplainArgs),
     /// Show the queue and the scheduler
@@ -88,6 +94,8 @@ pub enum Command {
     Workers(WorkersArgs),
     /// Run a worker, or manage one
     Worker(WorkerArgs),
+    /// Preview what retention removes
+    Retention(RetentionArgs),
     /// List, create and revoke API keys
     Keys(KeysArgs),
     /// Show database problems and background loops

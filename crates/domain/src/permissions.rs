@@ -26,6 +26,8 @@ pub enum Action {
     StopJob,
     /// Delete a finished job.
     DeleteJob,
+    /// Pin a job, or unpin it.
+    PinJob,
     /// Send a signal to a task.
     SignalTask,
     /// Write to the standard input of a task.
@@ -84,6 +86,7 @@ fn allowed(action: Action) -> &'static [Role] {
         Action::SubmitJob => &[Operator, User],
         Action::StopJob => &[Operator, User],
         Action::DeleteJob => &[Operator, User],
+        Action::PinJob => &[Operator, User],
         Action::SignalTask => &[Operator, User],
         Action::WriteToTask => &[Operator, User],
         Action::DirectWorker => &[Operator, User],
@@ -103,11 +106,12 @@ fn allowed(action: Action) -> &'static [Role] {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Action; 18] = [
+    pub const ALL: [Action; 19] = [
         Action::Look,
         Action::SubmitJob,
         Action::StopJob,
         Action::DeleteJob,
+        Action::PinJob,
         Action::SignalTask,
         Action::WriteToTask,
         Action::DirectWorker,
@@ -133,6 +137,7 @@ impl fmt::Display for Action {
             Action::SubmitJob => "submit and rerun jobs",
             Action::StopJob => "stop jobs",
             Action::DeleteJob => "delete jobs",
+            Action::PinJob => "pin and unpin jobs",
             Action::SignalTask => "send signals to tasks",
             Action::WriteToTask => "write to the standard input of tasks",
             Action::DirectWorker => "drain, cordon and resume workers",

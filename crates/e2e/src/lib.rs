@@ -14,6 +14,7 @@ pub mod browser;
 pub mod client;
 pub mod cluster;
 pub mod database_proxy;
+pub mod eras;
 pub mod gaffer;
 pub mod metrics;
 pub mod openapi;

@@ -52,6 +52,7 @@ impl Stage {
             rebalance: Default::default(),
             connections: Default::default(),
             forget_workers: Default::default(),
+            retention: Default::default(),
             leader_lease: Default::default(),
             metrics_token: None,
         };

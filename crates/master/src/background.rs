@@ -4,6 +4,7 @@ pub mod dead_letters;
 pub mod deletion;
 pub mod drain;
 pub mod driver;
+pub mod eras;
 pub mod expired;
 pub mod forget_workers;
 pub mod key_check;
@@ -11,6 +12,7 @@ pub mod large_jobs;
 pub mod moves;
 pub mod orphans;
 pub mod rebalance;
+pub mod retention;
 pub mod sampler;
 pub mod scheduler;
 pub mod sweeper;
@@ -41,6 +43,10 @@ pub struct Loops {
     pub dead_letters: dead_letters::DeadLetters,
     /// Takes samples for plots.
     pub sampler: sampler::Sampler,
+    /// Begins new eras of history.
+    pub eras: eras::Eras,
+    /// Lets jobs expire and drops eras.
+    pub expiry: retention::Expiry,
     /// Deletes what has expired.
     pub expired: expired::Expired,
     /// Forgets lost workers; none if its operator wants them to stay.
@@ -63,6 +69,8 @@ impl Loops {
             deletion,
             dead_letters,
             sampler,
+            eras,
+            expiry,
             expired,
             forget_workers,
             orphans,
@@ -76,6 +84,8 @@ impl Loops {
             statuses.start(deletion, shutdown.clone()),
             statuses.start(dead_letters, shutdown.clone()),
             statuses.start(sampler, shutdown.clone()),
+            statuses.start(eras, shutdown.clone()),
+            statuses.start(expiry, shutdown.clone()),
             statuses.start(expired, shutdown.clone()),
             statuses.start(orphans, shutdown.clone()),
         ];

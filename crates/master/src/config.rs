@@ -11,6 +11,7 @@ use gaffer_domain::lease::{LEADER_LEASE, LEADER_LEASES};
 use gaffer_domain::moves::SETTLED_AFTER;
 use gaffer_domain::placement::Strategy;
 use gaffer_domain::quantity::{QuantityError, Span};
+use gaffer_domain::retention::Retention;
 use gaffer_domain::worker::WORKER_LOST_AFTER;
 
 use crate::secret::MetricsToken;
@@ -48,6 +49,13 @@ pub struct MasterConfig {
     /// The name is free again then. `never` keeps them.
     #[arg(long, env = "GAFFER_FORGET_WORKERS", value_name = "TIME|never", default_value_t)]
     pub forget_workers: ForgetWorkers,
+
+    /// How long finished jobs are kept, or forever
+    ///
+    /// One period, such as 90d, or one for each final state: completed=30d,failed=90d,cancelled=7d. A job's own `retention`
+    /// wins; a pinned job is kept.
+    #[arg(long, env = "GAFFER_RETENTION", value_name = "TIME|forever", default_value_t)]
+    pub retention: Retention,
 
     /// Data directory
     ///

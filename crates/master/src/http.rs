@@ -36,7 +36,9 @@ use crate::metrics::http::HttpMetrics;
 use crate::operations::Context;
 use crate::operations::metrics::StandbyMetrics;
 use crate::views::Views;
-use api::{events, health, jobs, keys, metrics, openapi, output, queue, schema, system, tasks, workers};
+use api::{
+    events, health, jobs, keys, metrics, openapi, output, queue, retention, schema, system, tasks, workers,
+};
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
 use description::{Api, Document};
@@ -72,6 +74,8 @@ fn api_v1() -> Api {
         .delete("/jobs/{job}", &jobs::DELETE, jobs::delete)
         .post("/jobs/{job}/stop", &jobs::STOP, jobs::stop)
         .post("/jobs/{job}/rerun", &jobs::RERUN, jobs::rerun)
+        .post("/jobs/{job}/pin", &retention::PIN, retention::pin)
+        .post("/jobs/{job}/unpin", &retention::UNPIN, retention::unpin)
         .get("/jobs/{job}/explain", &jobs::EXPLAIN, jobs::explain)
         .get("/jobs/{job}/events", &events::OF_JOB, events::of_job)
         .get("/jobs/{job}/output", &output::OF_JOB, output::of_job)
@@ -98,6 +102,7 @@ fn api_v1() -> Api {
         .delete("/keys/{key}", &keys::REVOKE, keys::revoke)
         .post("/login-links", &keys::LOGIN_LINK, keys::login_link)
         .get("/system", &system::SHOW, system::show)
+        .get("/retention", &retention::SHOW, retention::show)
         .get("/dead-letters", &system::LIST_LETTERS, system::dead_letters)
         .post("/dead-letters/{letter}/retry", &system::RETRY_LETTER, system::retry)
         .delete("/dead-letters/{letter}", &system::DELETE_LETTER, system::delete);

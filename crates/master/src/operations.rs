@@ -14,6 +14,7 @@ pub mod keys;
 pub mod metrics;
 pub mod output;
 pub mod readiness;
+pub mod retention;
 pub mod sign_in;
 pub mod system;
 pub mod tasks;

@@ -19,6 +19,7 @@ use crate::background::dead_letters::DeadLetters;
 use crate::background::deletion::Deletion;
 use crate::background::drain::Drain;
 use crate::background::driver::Statuses;
+use crate::background::eras::Eras;
 use crate::background::expired::Expired;
 use crate::background::forget_workers::ForgetWorkers;
 use crate::background::key_check::KeyCheck;
@@ -26,6 +27,7 @@ use crate::background::large_jobs::LargeJobsLoop;
 use crate::background::moves::Moves;
 use crate::background::orphans::Orphans;
 use crate::background::rebalance::Rebalance;
+use crate::background::retention::Expiry;
 use crate::background::sampler::{Sampler, Samples};
 use crate::background::scheduler::Scheduler;
 use crate::background::scheduler::recent::Recent;
@@ -223,6 +225,12 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             samples: samples.clone(),
             metrics: metrics.workers.clone(),
         },
+        eras: Eras { store: store.clone(), retention: config.retention },
+        expiry: Expiry {
+            store: store.clone(),
+            retention: config.retention,
+            deletion: wakes.deletion.clone(),
+        },
         expired: Expired { store: store.clone() },
         forget_workers: config
             .forget_workers
@@ -255,6 +263,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     });
     let status = Status {
         strategy: config.strategy,
+        retention: config.retention,
         scheduler_stats,
         reservations,
         samples,

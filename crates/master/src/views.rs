@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use gaffer_domain::clocks::ClockSample;
 use gaffer_domain::placement::Strategy;
+use gaffer_domain::retention::Retention;
 use gaffer_domain::{AttemptRef, Time, WorkerId};
 use gaffer_protocol::wire::MachineStats;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,8 @@ pub struct Views {
 pub struct Status {
     /// How workers are chosen for jobs that do not say.
     pub strategy: Strategy,
+    /// How long finished jobs are kept that say nothing themselves.
+    pub retention: Retention,
     /// How the scheduler's passes go.
     pub scheduler_stats: SchedulerStats,
     /// Which workers the scheduler's last pass reserved.

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
 pub use stdin::{StdinPosition, StdinState};
-pub use system::{BackgroundLoop, DeadLetter, LockedJob, System, Trouble};
+pub use system::{BackgroundLoop, DeadLetter, LockedJob, RetentionEra, RetentionPreview, System, Trouble};
 
 /// What a job can be.
 const JOB_KINDS: [&str; 2] = ["batch", "service"];
@@ -68,6 +68,9 @@ pub struct Job {
     pub labels: BTreeMap<String, String>,
     /// Priority, 0 to 100; higher goes first.
     pub priority: u8,
+    /// Whether the job is kept whatever its retention is.
+    #[serde(default)]
+    pub pinned: bool,
     /// Number of tasks by task state; states without a task are left out.
     pub task_counts: BTreeMap<String, i64>,
     /// Name of the user who submitted the job.

@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, Parser};
 use gaffer_domain::JobId;
 use gaffer_domain::placement::Strategy;
+use gaffer_domain::retention::Retention;
 use gaffer_domain::spec::JobSpec;
 use gaffer_master::Running;
 use gaffer_master::config::{ConnectionConfig, LeaderLease, MasterConfig, Rebalance, resolve};
@@ -71,6 +72,9 @@ pub struct DevArgs {
     /// Minimum run time before services are rebalanced, or off
     #[arg(long, env = "GAFFER_REBALANCE", value_name = "TIME|off", default_value_t)]
     rebalance: Rebalance,
+    /// How long finished jobs are kept, or forever; see `gaffer master --help`
+    #[arg(long, env = "GAFFER_RETENTION", value_name = "TIME|forever", default_value_t)]
+    retention: Retention,
     /// Stop when standard input is closed
     ///
     /// For programs that start `gaffer dev` and keep the other end of a pipe: it stops with them, however they end.
@@ -110,6 +114,7 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         pg_bin: args.pg_bin,
         strategy: args.strategy,
         rebalance: args.rebalance,
+        retention: args.retention,
         connections: args.connections,
         // No other process can reach its private database.
         leader_lease: LeaderLease::default(),

@@ -10,6 +10,7 @@ use super::field::{Field, Kind, Most, Tables, Words};
 use super::node::{FieldError, Mistakes, Node, Object};
 use super::program::Action;
 use super::restart::RestartPolicy;
+use super::retention::{Retention, SHORTEST};
 use super::scheduling::{
     self, AFFINITIES, Affinity, CONCURRENCY, CONSTRAINTS, Concurrency, PLACEMENT, Placement,
 };
@@ -56,6 +57,12 @@ pub struct JobSpec {
     pub concurrency: Option<Concurrency>,
     /// How long a worker may be out of contact before its attempts are stopped there and lost here.
     pub lost_after: Span,
+    /// How long it is kept once it has finished; what this does not say, the server does.
+    #[serde(skip_serializing_if = "Retention::is_empty")]
+    pub retention: Retention,
+    /// It never expires, until somebody unpins it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pin: bool,
     /// At least one; names are unique; `depends_on` names other definitions and has no cycle.
     pub tasks: Vec<TaskSpec>,
 }
@@ -127,6 +134,19 @@ pub const JOB: &[Field] = &[
     .example("5m")
     .flag("lost-after", "TIME"),
     Field::new(
+        "retention",
+        Kind::WordOr { word: "all", fields: &[RETENTION] },
+        "How long the job is kept once it has finished",
+    )
+    .details("One period, or one for each final state.")
+    .otherwise("as the server's `GAFFER_RETENTION` says")
+    .example("{completed: 7d, failed: 90d}"),
+    Field::new("pin", Kind::Bool, "Keep the job for ever, whatever its retention is")
+        .details("`gaffer unpin` ends that.")
+        .default("false")
+        .example("true")
+        .flag("pin", ""),
+    Field::new(
         "tasks",
         Kind::List { noun: "tasks", max: MAX_DEFINITIONS_PER_JOB, item: &Kind::Object(TASK_FIELDS) },
         "Tasks of the job",
@@ -135,6 +155,17 @@ pub const JOB: &[Field] = &[
     .otherwise("one task called `main`, from the task fields at the top level")
     .example("[{name: main, command: [make]}]"),
 ];
+
+/// The fields of `retention`.
+pub const RETENTION: &[Field] = &[
+    Field::new("all", PERIOD, "The period for final states that are not named")
+        .example("30d")
+        .flag("retention", "TIME"),
+    Field::new("completed", PERIOD, "The period if all tasks complete").example("7d"),
+    Field::new("failed", PERIOD, "The period if a task fails").example("90d"),
+    Field::new("cancelled", PERIOD, "The period if tasks are cancelled and none fails").example("1d"),
+];
+const PERIOD: Kind = Kind::Time(SHORTEST..=Span::MAX);
 
 /// Fields that the product knows and this version does not do yet, of the job and of its tasks.
 pub(super) const NOT_YET: [&str; 3] = ["schedule", "secrets", "health"];
@@ -219,6 +250,8 @@ fn job(node: &Node<'_>) -> Option<JobSpec> {
     let placement = scheduling::placement(&object);
     let concurrency = scheduling::concurrency(&object);
     let lost_after = object.value("lost_after");
+    let retention = retention(&object);
+    let pin = object.value("pin");
     object.refuse(NOT_YET, IS_NOT_YET);
 
     let policy = match kind {
@@ -247,8 +280,19 @@ fn job(node: &Node<'_>) -> Option<JobSpec> {
         placement,
         concurrency,
         lost_after,
+        retention,
+        pin,
         tasks,
     })
+}
+
+fn retention(job: &Object<'_>) -> Retention {
+    let object = job.nested_or_empty("retention");
+    let all: Option<Span> = object.optional("all");
+    let [completed, failed, cancelled] =
+        ["completed", "failed", "cancelled"].map(|state| object.optional(state).or(all));
+    object.finish();
+    Retention { completed, failed, cancelled }
 }
 
 /// The tasks of a job that lists them.

@@ -78,6 +78,14 @@ pub(super) struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
+    /// Whether it stands for this field of an object alone. A time may be written as a number.
+    fn is_word_of(&self, word: &str, fields: Tables) -> bool {
+        match find(fields, word).map(|field| &field.kind) {
+            Some(Kind::Time(_)) => self.value.as_text().is_some(),
+            _ => self.value.is_text(),
+        }
+    }
+
     /// The whole document.
     pub fn root(value: &'a Value, mistakes: &'a Mistakes) -> Node<'a> {
         Node { value, field: None, pointer: String::new(), mistakes }
@@ -388,7 +396,7 @@ impl<'a> Object<'a> {
     pub fn nested(&self, name: &'static str) -> Option<Object<'a>> {
         let node = self.field(name)?;
         match &self.declared(name).kind {
-            Kind::WordOr { word, fields } if node.value.is_text() => {
+            Kind::WordOr { word, fields } if node.is_word_of(word, fields) => {
                 Some(Object { word: Some((word, node.clone())), ..Object::new(&node, &[], fields) })
             }
             kind => node.object(&node.what(), kind.fields().unwrap_or_default()),

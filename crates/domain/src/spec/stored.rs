@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::{
     Action, Affinity, Backoff, Concurrency, Container, DriverKind, Indices, JobKind, JobSpec, OnDrain,
-    OnLost, OutputLimit, Placement, Reservation, Resources, Restart, RestartPolicy, StopSignal, StopSpec,
-    Strategy, TaskSpec,
+    OnLost, OutputLimit, Placement, Reservation, Resources, Restart, RestartPolicy, Retention, StopSignal,
+    StopSpec, Strategy, TaskSpec,
 };
 use crate::constraint::{Constraint, Fact};
 use crate::quantity::{Bytes, Cpu, Span};
@@ -58,6 +58,8 @@ impl JobSpec {
             placement: None,
             concurrency: None,
             lost_after: Span::from_secs(120),
+            retention: Retention::default(),
+            pin: false,
             tasks,
         }
     }
@@ -120,6 +122,10 @@ struct FirstJob {
     #[serde(default)]
     concurrency: Option<Concurrency>,
     lost_after: Span,
+    #[serde(default)]
+    retention: Retention,
+    #[serde(default)]
+    pin: bool,
     tasks: Vec<Value>,
 }
 
@@ -215,6 +221,8 @@ fn read_first(value: &Value) -> Result<JobSpec, String> {
         }),
         concurrency: job.concurrency,
         lost_after: job.lost_after,
+        retention: job.retention,
+        pin: job.pin,
         tasks,
     })
 }

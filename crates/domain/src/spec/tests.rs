@@ -92,6 +92,8 @@ fn a_full_job_is_read_as_it_is_written() {
         "labels": {"team": "vision"},
         "datacenters": ["lab", "edge"],
         "lost_after": "5m",
+        "retention": {"completed": "7d", "failed": "90d"},
+        "pin": true,
         "tasks": [
             {
                 "name": "prepare",

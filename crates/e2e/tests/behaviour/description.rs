@@ -190,6 +190,8 @@ async fn every_route_answers_as_it_is_described() {
         reader.must(200, get(path, &address)).await;
     }
     reader.must(200, get("/trace", "/trace?since=1h")).await;
+    reader.must(200, post("/jobs/{job}/pin", &format!("/jobs/{job}/pin"))).await;
+    reader.must(200, post("/jobs/{job}/unpin", &format!("/jobs/{job}/unpin"))).await;
     reader.must(201, post("/jobs/{job}/rerun", &format!("/jobs/{job}/rerun"))).await;
     reader.must(204, delete("/jobs/{job}", &format!("/jobs/{job}"))).await;
     reader.must(404, get("/jobs/{job}", &format!("/jobs/{job}"))).await;
@@ -231,6 +233,7 @@ async fn every_route_answers_as_it_is_described() {
     reader.must(201, post("/login-links", "/login-links")).await;
     let letter = super::tenants::dead_letter(&stage, waiting.as_i64().unwrap()).await;
     reader.must(200, get("/dead-letters", "/dead-letters")).await;
+    reader.must(200, get("/retention", "/retention")).await;
     reader.must(409, post("/dead-letters/{letter}/retry", &format!("/dead-letters/{letter}/retry"))).await;
     reader.must(204, delete("/dead-letters/{letter}", &format!("/dead-letters/{letter}"))).await;
 

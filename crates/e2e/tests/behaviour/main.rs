@@ -31,6 +31,7 @@ mod pages;
 mod placement;
 mod plans;
 mod refused;
+mod retention;
 mod scheduling;
 mod searching;
 mod sessions;

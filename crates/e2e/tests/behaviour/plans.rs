@@ -9,6 +9,7 @@ use std::path::Path;
 use gaffer_domain::reason::ReasonCode;
 use gaffer_e2e::client::{Client, script};
 use gaffer_e2e::cluster::give_cluster;
+use gaffer_e2e::eras::open_eras;
 use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::{Dev, data_dir, kill_executor};
 use gaffer_master::embedded_postgres::url_of_running;
@@ -23,6 +24,10 @@ const HISTORY: u64 = 40_000;
 const MAX_ROWS: f64 = 2_000.0;
 /// The same for a page or a list: a search looks at the latest 15,000 jobs.
 const MAX_ROWS_READ: f64 = 15_100.0;
+/// About a thousand of these jobs, each a minute older than the next, are older than that.
+const EXPIRES_SOME: &str = "27d";
+/// So many eras of history are there when everyday life begins.
+const ERAS: i64 = 60;
 /// So many pieces of output are joined at the end of an attempt.
 const MANY_CHUNKS: i64 = 10;
 /// The tables that grow with history.
@@ -34,6 +39,16 @@ const GROWING: [&str; 7] = [
     "earlier_attempts",
     "events",
     "output_chunks",
+];
+
+/// Statements that look into the partitions of earlier eras, each with its reason.
+const LOOKS_BACK: [(&str, &str); 3] = [
+    (
+        "FROM (SELECT * FROM events e WHERE e.project_id = $1 AND $2::bigint IS NULL",
+        "the newest events of a project may be of a job of any era",
+    ),
+    ("WITH RECURSIVE walk AS", "output without a task was left by versions that knew only the first era"),
+    ("WITH done AS ( SELECT j.created_at", "a trace is of what ran since some time, in any era"),
 ];
 
 /// Of the server: it tells how it carries out each statement, and gathers statistics only when asked to.
@@ -50,7 +65,7 @@ auto_explain.log_nested_statements = on
 
 /// Beginnings of statements that the life of the installation below does not meet: they are about accidents, look at tables
 /// that do not grow, or name their rows by key.
-const NOT_MET: [&str; 29] = [
+const NOT_MET: [&str; 44] = [
     "SELECT id, job_id, position, index, class_id, state::text AS state, finished_at AS since",
     "SELECT a.task_id, a.attempt, a.output_bytes IS NOT NULL",
     "UPDATE leadership SET released",
@@ -63,12 +78,12 @@ const NOT_MET: [&str; 29] = [
     "INSERT INTO events (project_id, at, kind, worker_id, actor, message) SELECT project_id, now(), 'worker.duplicate'",
     "AND NOT EXISTS (SELECT 1 FROM workers other",
     "SELECT id FROM jobs WHERE id = ANY($1)",
-    "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) SELECT w.project_id",
+    "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, era) SELECT w.project_id",
     "INSERT INTO dead_letters",
-    "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) SELECT project_id",
+    "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, era) SELECT project_id",
     "SELECT EXISTS (SELECT FROM dead_letters",
     "DELETE FROM dead_letters WHERE id = $1",
-    "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message) SELECT j.project_id",
+    "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message, era) SELECT j.project_id",
     "SELECT id, attempt, job_id, position, index FROM live_tasks WHERE id = ANY($1)",
     "SELECT NOT EXISTS (SELECT 1 FROM web_sessions)",
     "WITH used AS (UPDATE login_links",
@@ -80,6 +95,24 @@ const NOT_MET: [&str; 29] = [
     "SELECT id FROM live_tasks WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED",
     "SELECT a.task_id, a.attempt, a.worker_id, a.exit_code",
     "DELETE FROM output_chunks WHERE task_id = $1 AND (attempt, start_offset) IN",
+    // An era that begins: sequences, and rows of eras by their number.
+    "SELECT last_value + is_called::int FROM jobs_id_seq",
+    "UPDATE eras SET closed_at",
+    "UPDATE eras SET opened_at",
+    "SELECT setval(",
+    "SELECT pg_advisory_xact_lock(",
+    // An era that goes: its partitions are named, and what is kept of it is bounded.
+    "SELECT COALESCE( (SELECT min(j.id) FROM jobs j",
+    "SELECT make_era",
+    "DELETE FROM dead_letters l WHERE task_id >= first_task",
+    "DELETE FROM live_tasks t WHERE id >= first_task",
+    "SELECT drop_era",
+    "SELECT COALESCE(sum(tasks), 0)::bigint FROM deletions",
+    "SELECT t.id FROM UNNEST($1::bigint[]) AS kept(job)",
+    "SELECT COALESCE(sum(octet_length(o.body)), 0)::bigint",
+    // The preview of retention looks at every job, when somebody asks for it.
+    "WITH parts AS",
+    "SELECT e.number AS era, j.state::text AS state",
 ];
 
 /// A statement as it was carried out.
@@ -120,7 +153,8 @@ fn too_much(plan: &Value, most: f64, found: &mut Vec<String>) {
     let rows =
         (number("Actual Rows") + number("Rows Removed by Filter") + number("Rows Removed by Index Recheck"))
             * loops;
-    if let Some(table) = plan["Relation Name"].as_str()
+    if let Some(partition) = plan["Relation Name"].as_str()
+        && let table = partition.split("_era_").next().unwrap_or(partition)
         && GROWING.contains(&table)
     {
         if node == "Seq Scan" {
@@ -131,6 +165,22 @@ fn too_much(plan: &Value, most: f64, found: &mut Vec<String>) {
     }
     for child in plan["Plans"].as_array().into_iter().flatten() {
         too_much(child, most, found);
+    }
+}
+
+/// The partitions of eras before this one that a plan looks into.
+fn looks_back(plan: &Value, present: i64, found: &mut Vec<String>) {
+    if let Some(partition) = plan["Relation Name"].as_str()
+        && let Some((_, era)) = partition.split_once("_era_")
+        && era.parse::<i64>().unwrap() < present
+        && plan["Actual Loops"].as_f64() > Some(0.0)
+        // Of what is changed, it names the first partition, whether that is looked into or not.
+        && plan["Node Type"] != "ModifyTable"
+    {
+        found.push(partition.to_owned());
+    }
+    for child in plan["Plans"].as_array().into_iter().flatten() {
+        looks_back(child, present, found);
     }
 }
 
@@ -158,6 +208,9 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     let again = client.post(&format!("/jobs/{failed}/rerun"), &json!({})).await;
     client.finished(again.body["id"].as_i64().unwrap()).await;
     client.delete(&format!("/jobs/{chain}")).await;
+    for verb in ["pin", "unpin"] {
+        assert!(client.post(&format!("/jobs/{failed}/{verb}"), &json!({})).await.status.is_success());
+    }
     let key = client.post("/keys", &json!({"kind": "user", "name": format!("round {round}")})).await;
     assert!(client.delete(&format!("/keys/{}", key.body["id"])).await.status.is_success());
     workers_come_and_go(dev, round, database_url).await;
@@ -281,6 +334,9 @@ impl Checked {
             let most = if carried.by == "gaffer read" { MAX_ROWS_READ } else { MAX_ROWS };
             let mut found = Vec::new();
             too_much(&carried.plan, most, &mut found);
+            if !LOOKS_BACK.iter().any(|(statement, _)| words(&carried.text).contains(statement)) {
+                looks_back(&carried.plan, ERAS, &mut found);
+            }
             if let Some(found) = found.first() {
                 self.bad.insert(format!("{when}, {}: {found}", carried.by), carried.text.clone());
             }
@@ -332,9 +388,23 @@ async fn no_statement_costs_more_because_there_is_history_with_statistics_or_wit
     std::fs::OpenOptions::new().append(true).open(settings).unwrap().write_all(SETTINGS.as_bytes()).unwrap();
     let dev = Dev::start(dir.path()).await;
     let log = dir.path().join("postgres.log");
+    let database_url = url_of_running(dir.path()).unwrap();
+    // The first job would print for a while and then be of another era.
+    let welcome = eventually("the first job is there", async || {
+        dev.client.get("/jobs").await.body["items"][0]["id"].as_i64()
+    })
+    .await;
+    assert!(dev.client.post(&format!("/jobs/{welcome}/stop"), &json!({})).await.status.is_success());
+    dev.client.finished(welcome).await;
+    assert!(dev.client.delete(&format!("/jobs/{welcome}")).await.status.is_success());
+    for _ in 0..ERAS {
+        // An empty era would be dropped.
+        dev.client.submit(script("true")).await;
+        open_eras(&database_url, 1).await;
+    }
+    // All of this history is in the present era, where everyday life goes on.
     let first = dev.client.submit(script("echo done")).await;
     dev.client.finished(first).await;
-    let database_url = url_of_running(dir.path()).unwrap();
     let mut history = History::connect(&database_url).await.unwrap();
     history.copy_job(first, HISTORY, |_| ()).await.unwrap();
     let mut checked = Checked::default();
@@ -343,8 +413,9 @@ async fn no_statement_costs_more_because_there_is_history_with_statistics_or_wit
     checked.check("without statistics", &plans(&log)[before..]);
     let mut database = PgConnection::connect(&database_url).await.unwrap();
     sqlx::query("ANALYZE").execute(&mut database).await.unwrap();
+    // The next master finds that the oldest jobs have expired.
     dev.interrupt().await;
-    let dev = Dev::start(dir.path()).await;
+    let dev = Dev::start_with(dir.path(), &[("GAFFER_RETENTION", EXPIRES_SOME)]).await;
     everyday_life(&dev, 2, &url_of_running(dir.path()).unwrap()).await;
     // A server that is started anew begins another log.
     checked.check("with statistics", &plans(&log));

@@ -115,3 +115,61 @@ async fn tasks_attempts_and_history_of_an_earlier_version_are_kept() {
     let deleted = stage.client.delete("/jobs/1").await;
     assert_eq!(deleted.status, reqwest::StatusCode::NO_CONTENT, "{}", deleted.text);
 }
+
+/// A finished job with an earlier attempt, output and history; and an event of no job.
+const FINISHED: &str = "
+INSERT INTO classes (project_id, priority, needs, needs_sha256) VALUES (1, 50, '{}', decode(repeat('08', 32), 'hex'));
+INSERT INTO jobs (project_id, name, kind, state, priority, labels, spec, lost_after_millis, created_by, started_at, finished_at)
+VALUES (1, 'over', 'batch', 'completed', 50, '{}', $1, 600000, 'ana', now(), now());
+INSERT INTO task_definitions (job_id, position, name, class_id, driver, single, completed) VALUES (1, 0, 'main', 1, 'host', true, 1);
+INSERT INTO finished_tasks (id, job_id, position, index, class_id, state, finished_at, attempt, worker_id, scheduled_at, exit_code)
+VALUES (1, 1, 0, 0, 1, 'completed', now(), 2, 1, now(), 0);
+INSERT INTO earlier_attempts (task_id, attempt, worker_id, scheduled_at, exit_code) VALUES (1, 1, 1, now(), 4);
+INSERT INTO output_chunks VALUES (1, 2, 0, 5, 0, 1, 0, 'hello');
+SELECT setval('live_tasks_id_seq', 1);
+INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message)
+VALUES (1, now(), 'task.completed', 1, 1, 2, 'worker w', 'exited with code 0');
+INSERT INTO events (project_id, at, kind, actor, message) VALUES (1, now(), 'worker.joined', 'worker w', 'of no job');
+";
+
+#[tokio::test]
+async fn what_was_there_before_eras_is_in_the_first_one() {
+    let (url, mut database) = database_before(20).await;
+    let spec = JobSpec::read(&json!({"command": ["true"], "restart": "on-failure"})).unwrap();
+    let spec = format!("'{}'", serde_json::to_string(&spec).unwrap().replace('\'', "''"));
+    sqlx::raw_sql(sqlx::AssertSqlSafe(FINISHED.replace("$1", &spec))).execute(&mut database).await.unwrap();
+    let newest: i64 =
+        sqlx::query_scalar("SELECT max(id) FROM events").fetch_one(&mut database).await.unwrap();
+
+    let stage = Stage::on(url).await;
+    let task = stage.client.get("/jobs/1/tasks/main").await.body;
+    let codes: Vec<_> =
+        task["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["exit_code"]).collect();
+    assert_eq!(codes, [&json!(0), &json!(4)]);
+    let of_job = stage.client.get("/jobs/1/events").await.body;
+    assert_eq!(of_job["items"][0]["message"], "exited with code 0", "{of_job}");
+    let of_all = stage.client.get("/events").await.text;
+    assert!(of_all.contains("of no job") && of_all.contains("exited with code 0"), "{of_all}");
+    for (table, rows) in [
+        ("finished_tasks_era_0", 1),
+        ("earlier_attempts_era_0", 1),
+        ("output_chunks_era_0", 1),
+        ("events_era_0", 1),
+    ] {
+        let sql = format!("SELECT count(*) FROM {table}");
+        let found: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut database).await.unwrap();
+        assert_eq!(found, rows, "{table}");
+    }
+
+    // Numbers go on: of jobs, tasks and events.
+    let next = stage.client.submit(script("true")).await;
+    assert_eq!(next, 2);
+    let (era, event): (i64, i64) = sqlx::query_as(
+        "SELECT j.era, e.id FROM jobs j JOIN events e ON e.job_id = j.id AND e.kind = 'job.submitted' WHERE j.id = 2",
+    )
+    .fetch_one(&mut database)
+    .await
+    .unwrap();
+    assert!(era == 0 && event > newest, "era {era}, event {event} after {newest}");
+    assert_eq!(stage.client.delete("/jobs/1").await.status, reqwest::StatusCode::NO_CONTENT);
+}

@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod output;
 pub mod queue;
+pub mod retention;
 pub mod schema;
 pub mod system;
 pub mod tasks;

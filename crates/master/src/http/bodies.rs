@@ -12,6 +12,7 @@ use crate::background::driver::Status;
 use crate::background::sampler::Sample;
 use crate::background::scheduler::stats::{Pass, Passes};
 use crate::operations::keys::Created;
+use crate::operations::retention::{EraPreview, Preview};
 use crate::operations::system::System;
 use crate::operations::tasks::{Progress, Reading};
 use crate::operations::workers::WorkerView;
@@ -35,6 +36,7 @@ pub fn job(job: Job, spec: Value) -> rest::Job {
         problem: job.problem,
         labels: job.labels,
         priority: job.priority,
+        pinned: job.pinned,
         created_by: job.created_by,
         rerun_of: job.rerun_of,
         created_at: job.created_at,
@@ -166,6 +168,34 @@ pub fn system(system: System) -> rest::System {
             .collect(),
         has_dead_letters: system.has_dead_letters,
         loops: system.loops.into_iter().map(background_loop).collect(),
+    }
+}
+
+/// What retention will remove.
+pub fn retention(preview: Preview) -> rest::RetentionPreview {
+    rest::RetentionPreview {
+        retention: preview.retention.to_string(),
+        eras: preview.eras.into_iter().map(era).collect(),
+    }
+}
+
+fn era(era: EraPreview) -> rest::RetentionEra {
+    rest::RetentionEra {
+        era: era.record.number,
+        opened_at: era.record.opened_at,
+        closed_at: era.record.closed_at,
+        bytes: era.record.bytes.unsigned_abs(),
+        waiting_jobs: era.record.waiting_jobs,
+        waiting_tasks: era.record.waiting_tasks,
+        expiring_jobs: era.expiring.jobs,
+        expiring_tasks: era.expiring.tasks,
+        expires_from: era.expires.map(|(first, _)| first),
+        expires_until: era.expires.map(|(_, last)| last),
+        unfinished_jobs: era.unfinished.jobs,
+        pinned_jobs: era.pinned.jobs,
+        unlimited_jobs: era.unlimited.jobs,
+        kept_tasks: era.kept_tasks(),
+        is_dropped: era.is_dropped(),
     }
 }
 

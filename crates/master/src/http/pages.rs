@@ -23,6 +23,7 @@ mod overview;
 mod plot;
 mod queue;
 pub(super) mod reference;
+mod retention;
 mod rows;
 mod stream;
 mod stream_lines;
@@ -62,6 +63,8 @@ pub fn routes() -> Router<Doors> {
         .route("/jobs/{job}/lines", get(log::lines))
         .route("/jobs/{job}/stop", post(job::stop))
         .route("/jobs/{job}/rerun", post(job::rerun))
+        .route("/jobs/{job}/pin", post(job::pin))
+        .route("/jobs/{job}/unpin", post(job::unpin))
         .route("/jobs/{job}/delete", post(job::delete))
         .route("/jobs/{job}/tasks/{task}", get(task::show))
         .route("/queue", get(queue::show))
@@ -80,6 +83,7 @@ pub fn routes() -> Router<Doors> {
         .route("/system", get(system::show))
         .route("/system/dead-letters/{letter}/retry", post(system::retry))
         .route("/system/dead-letters/{letter}/delete", post(system::delete))
+        .route("/retention", get(retention::show))
         .route("/reference", get(reference::show))
         .route("/events", get(events::list))
         .route("/events/live", get(events::live))

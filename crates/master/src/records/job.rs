@@ -21,6 +21,8 @@ pub struct Job {
     pub labels: BTreeMap<String, String>,
     /// 0 to 100.
     pub priority: u8,
+    /// It never expires.
+    pub pinned: bool,
     /// How many tasks are in which state.
     pub task_counts: TaskCounts,
     pub created_by: String,

@@ -69,7 +69,7 @@ impl Store {
                  payload_bytes, lines_before, lines, encoding, body, reason) \
              SELECT $1, j.project_id, j.id, t.id, $3, $4, $5, $6, $7, $8, $9, $10, $11 \
              FROM tasks t JOIN jobs j ON j.id = t.job_id \
-             WHERE t.id = $2 AND NOT EXISTS (SELECT 1 FROM dead_letters l WHERE $1 = 'report' \
+             WHERE t.id = $2 AND t.era = era_of_task($2) AND NOT EXISTS (SELECT 1 FROM dead_letters l WHERE $1 = 'report' \
                  AND l.kind = $1 AND l.task_id = $2 AND l.attempt = $3 AND l.body = $10) RETURNING id",
         )
         .bind(kind.as_str())
@@ -91,8 +91,9 @@ impl Store {
             None => "a report of its worker".to_owned(),
         };
         sqlx::query(
-            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) \
-             SELECT project_id, now(), 'task.set_aside', job_id, task_id, NULLIF(attempt, 0), worker_id, 'gaffer', $2 \
+            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, era) \
+             SELECT project_id, now(), 'task.set_aside', job_id, task_id, NULLIF(attempt, 0), worker_id, 'gaffer', $2, \
+                 era_of_task(task_id) \
              FROM dead_letters WHERE id = $1 AND job_id IS NOT NULL",
         )
         .bind(id)
@@ -119,7 +120,7 @@ impl ReadStore {
         Ok(sqlx::query_as(
             "SELECT l.id, l.at, l.tried_at, l.kind, l.job_id, d.name AS task_name, t.index AS task_index, \
                  d.single AS task_single, l.attempt, w.name AS worker_name, l.start_offset, l.payload_bytes, l.reason \
-             FROM dead_letters l LEFT JOIN tasks t ON t.id = l.task_id \
+             FROM dead_letters l LEFT JOIN tasks t ON t.id = l.task_id AND t.era = era_of_task(l.task_id) \
              LEFT JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
              LEFT JOIN workers w ON w.id = l.worker_id \
              WHERE l.project_id = $1 AND ($2::bigint IS NULL OR l.job_id = $2) AND l.id > $3 ORDER BY l.id LIMIT $4",
@@ -208,9 +209,10 @@ impl WriteStore {
         };
         chunks_insert(&mut tx, &[chunk]).await?;
         sqlx::query(
-            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message) \
-             SELECT j.project_id, now(), 'task.restored', j.id, t.id, $2, 'gaffer', $3 \
-             FROM tasks t JOIN jobs j ON j.id = t.job_id WHERE t.id = $1",
+            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message, era) \
+             SELECT j.project_id, now(), 'task.restored', j.id, t.id, $2, 'gaffer', $3, j.era \
+             FROM tasks t JOIN jobs j ON j.id = t.job_id \
+             WHERE t.id = $1 AND t.era = era_of_task($1)",
         )
         .bind(row.task_id)
         .bind(row.attempt)

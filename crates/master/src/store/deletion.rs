@@ -37,18 +37,22 @@ impl WriteStore {
     ) -> Result<Deleted, StoreError> {
         let _turn = self.turn_to_write_much().await?;
         let mut tx = self.begin_short().await?;
-        let state: Option<String> =
-            sqlx::query_scalar("SELECT state::text FROM jobs WHERE id = $1 AND project_id = $2 FOR UPDATE")
+        let row: Option<(String, i64)> =
+            sqlx::query_as("SELECT state::text, era FROM jobs WHERE id = $1 AND project_id = $2 FOR UPDATE")
                 .bind(job.0)
                 .bind(project.0)
                 .fetch_optional(&mut *tx)
                 .await?;
-        let Some(state) = state else { return Ok(Deleted::Unknown) };
+        let Some((state, era)) = row else { return Ok(Deleted::Unknown) };
         let state: JobState = known("job state", &state)?;
         if !state.is_final() {
             return Ok(Deleted::NotOver(state));
         }
-        sqlx::query("INSERT INTO deletions (job_id) VALUES ($1)").bind(job.0).execute(&mut *tx).await?;
+        sqlx::query("INSERT INTO deletions (job_id, era) VALUES ($1, $2)")
+            .bind(job.0)
+            .bind(era)
+            .execute(&mut *tx)
+            .await?;
         sqlx::query("DELETE FROM jobs WHERE id = $1").bind(job.0).execute(&mut *tx).await?;
         sqlx::query(
             "INSERT INTO events (project_id, at, kind, actor, message) VALUES ($1, now(), 'job.deleted', $2, $3)",
@@ -84,51 +88,68 @@ impl Store {
         let [most_tasks, most_chunks, most_events] =
             [SLICE_TASKS, SLICE_CHUNKS, SLICE_EVENTS].map(|most| (most / share).max(1));
         let mut tx = self.begin_short().await?;
-        let job: Option<i64> = sqlx::query_scalar("SELECT job_id FROM deletions ORDER BY job_id LIMIT 1")
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(job) = job else { return Ok(None) };
-        let tasks: Vec<i64> =
-            sqlx::query_scalar("SELECT id FROM tasks WHERE job_id = $1 ORDER BY position, index LIMIT $2")
-                .bind(job)
-                .bind(most_tasks)
-                .fetch_all(&mut *tx)
-                .await?;
+        let job: Option<(i64, i64)> = sqlx::query_as(
+            "SELECT job_id, era FROM deletions WHERE NOT waits_for_era ORDER BY job_id LIMIT 1",
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some((job, era)) = job else { return Ok(None) };
+        let tasks: Vec<i64> = sqlx::query_scalar(
+            "SELECT id FROM tasks WHERE job_id = $1 AND era = $3 ORDER BY position, index LIMIT $2",
+        )
+        .bind(job)
+        .bind(most_tasks)
+        .bind(era)
+        .fetch_all(&mut *tx)
+        .await?;
         let mut rows = 0;
         if !tasks.is_empty() {
             let chunks = sqlx::query(
-                "DELETE FROM output_chunks WHERE ctid = ANY(ARRAY( \
-                     SELECT ctid FROM output_chunks WHERE task_id = ANY($1) LIMIT $2))",
+                "DELETE FROM output_chunks o USING ( \
+                     SELECT c.part, c.place FROM UNNEST($1::bigint[]) AS gone(task), LATERAL ( \
+                         SELECT tableoid AS part, ctid AS place FROM output_chunks WHERE task_id = gone.task \
+                             AND task_id >= first_task($3) AND task_id < first_task($3 + 1) LIMIT $2) c LIMIT $2) chunk \
+                 WHERE o.tableoid = chunk.part AND o.ctid = chunk.place \
+                     AND o.task_id >= first_task($3) AND o.task_id < first_task($3 + 1)",
             )
             .bind(&tasks)
             .bind(most_chunks)
+            .bind(era)
             .execute(&mut *tx)
             .await?;
             rows += chunks.rows_affected();
             // A row that was being joined when it was to be deleted has moved, and was passed over: its task stays until a
             // later slice finds it.
-            let any_left: bool =
-                sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM output_chunks WHERE task_id = ANY($1))")
-                    .bind(&tasks)
-                    .fetch_one(&mut *tx)
-                    .await?;
+            let any_left: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT 1 FROM output_chunks WHERE task_id = ANY($1) \
+                     AND task_id >= first_task($2) AND task_id < first_task($2 + 1))",
+            )
+            .bind(&tasks)
+            .bind(era)
+            .fetch_one(&mut *tx)
+            .await?;
             if !any_left {
                 for sql in [
-                    "DELETE FROM earlier_attempts WHERE task_id = ANY($1)",
-                    "DELETE FROM dead_letters WHERE task_id = ANY($1)",
-                    "DELETE FROM finished_tasks WHERE id = ANY($1)",
+                    "DELETE FROM earlier_attempts WHERE task_id = ANY($1) \
+                         AND task_id >= first_task($2) AND task_id < first_task($2 + 1)",
+                    "DELETE FROM dead_letters WHERE task_id = ANY($1) \
+                         AND task_id >= first_task($2) AND task_id < first_task($2 + 1)",
+                    "DELETE FROM finished_tasks WHERE id = ANY($1) AND era = $2",
                     // Of a job whose specification another version had damaged.
-                    "DELETE FROM live_tasks WHERE id = ANY($1)",
+                    "DELETE FROM live_tasks WHERE id = ANY($1) AND id >= first_task($2) AND id < first_task($2 + 1)",
                 ] {
-                    rows += sqlx::query(sql).bind(&tasks).execute(&mut *tx).await?.rows_affected();
+                    rows += sqlx::query(sql).bind(&tasks).bind(era).execute(&mut *tx).await?.rows_affected();
                 }
             }
         } else {
             let events = sqlx::query(
-                "DELETE FROM events WHERE ctid = ANY(ARRAY(SELECT ctid FROM events WHERE job_id = $1 LIMIT $2))",
+                "DELETE FROM events e USING ( \
+                     SELECT tableoid AS part, ctid AS place FROM events WHERE job_id = $1 AND era = $3 LIMIT $2) gone \
+                 WHERE e.tableoid = gone.part AND e.ctid = gone.place AND e.era = $3",
             )
             .bind(job)
             .bind(most_events)
+            .bind(era)
             .execute(&mut *tx)
             .await?;
             rows = events.rows_affected();

@@ -18,6 +18,8 @@ pub(super) struct EventRow {
     pub project: ProjectId,
     pub kind: String,
     pub job: JobId,
+    /// That of the job: its events are kept there, whenever they happen.
+    pub era: i64,
     pub task: Option<TaskId>,
     pub attempt: Option<u32>,
     pub worker: Option<WorkerId>,
@@ -26,7 +28,7 @@ pub(super) struct EventRow {
 }
 
 /// Rows of `events` as columns of a statement, those of one job together: project, kind, job, task, attempt, worker, actor,
-/// message and further events.
+/// message, further events and era.
 #[derive(Default)]
 pub(super) struct EventColumns<'a> {
     projects: Vec<i64>,
@@ -38,6 +40,7 @@ pub(super) struct EventColumns<'a> {
     actors: Vec<&'a str>,
     messages: Vec<&'a str>,
     more: Vec<Option<Value>>,
+    eras: Vec<i64>,
 }
 
 impl<'a> EventColumns<'a> {
@@ -58,6 +61,7 @@ impl<'a> EventColumns<'a> {
             columns.actors.push(&*first.actor);
             columns.messages.push(first.message.as_str());
             columns.more.push((!rest.is_empty()).then(|| rest.iter().map(|event| event.further()).collect()));
+            columns.eras.push(first.era);
         }
         columns
     }
@@ -66,7 +70,7 @@ impl<'a> EventColumns<'a> {
         self.kinds.is_empty()
     }
 
-    /// Binds the nine columns.
+    /// Binds the ten columns.
     pub fn bind<'q>(self, query: Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments>
     where
         'a: 'q,
@@ -81,6 +85,7 @@ impl<'a> EventColumns<'a> {
             .bind(self.actors)
             .bind(self.messages)
             .bind(self.more)
+            .bind(self.eras)
     }
 }
 

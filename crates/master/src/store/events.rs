@@ -50,8 +50,9 @@ impl Store {
     ) -> Result<Option<JobId>, StoreError> {
         let mut tx = self.begin().await?;
         let job: Option<i64> = sqlx::query_scalar(
-            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message) \
-             SELECT w.project_id, now(), 'task.noted', t.job_id, t.id, t.attempt, w.id, 'worker ' || w.name, $4 \
+            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, era) \
+             SELECT w.project_id, now(), 'task.noted', t.job_id, t.id, t.attempt, w.id, 'worker ' || w.name, $4, \
+                 era_of_task(t.id) \
              FROM live_tasks t JOIN workers w ON w.id = t.worker_id \
              WHERE t.id = $1 AND t.attempt = $2 AND t.worker_id = $3 \
                  AND t.state IN ('scheduled', 'running', 'stopping') \
@@ -110,9 +111,16 @@ impl ReadStore {
         order: &str,
         limit: u32,
     ) -> Result<Vec<Event>, StoreError> {
-        let of_job = match job {
-            Some(_) => "e.job_id = $2",
-            None => "$2::bigint IS NULL",
+        let (of_job, era_of_task) = match job {
+            Some(_) => ("e.job_id = $2 AND e.era = $6", "$6"),
+            None => ("$2::bigint IS NULL AND $6::bigint IS NULL", "era_of_task(f.task_id)"),
+        };
+        let era = match job {
+            Some(job) => match self.era_of_job(job).await? {
+                Some(era) => Some(era),
+                None => return Ok(Vec::new()),
+            },
+            None => None,
         };
         // The rows first, then what is in them, then what belongs to that: so no more is looked up than is wanted.
         let sql = format!(
@@ -130,7 +138,7 @@ impl ReadStore {
                          worker_id bigint, actor text, message text)) WITH ORDINALITY \
                          AS m(kind, task_id, attempt, worker_id, actor, message, place)) i \
                  WHERE e.id + i.place > $3 AND e.id + i.place < $4 ORDER BY e.id {order}, i.place {order} LIMIT $5) f \
-             LEFT JOIN tasks t ON t.id = f.task_id \
+             LEFT JOIN tasks t ON t.id = f.task_id AND t.era = {era_of_task} \
              LEFT JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
              LEFT JOIN workers w ON w.id = f.worker_id ORDER BY f.id {order}"
         );
@@ -140,6 +148,7 @@ impl ReadStore {
             .bind(after)
             .bind(before)
             .bind(i64::from(limit))
+            .bind(era)
             .fetch_all(&self.pool)
             .await?)
     }

@@ -73,11 +73,12 @@ pub(super) struct JobRow {
     created_at: Time,
     started_at: Option<Time>,
     finished_at: Option<Time>,
+    pinned: bool,
 }
 
 /// Without the specification, which may be large.
 pub(super) const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, created_by, rerun_of, \
-     reason_code, reason_message, created_at, started_at, finished_at";
+     reason_code, reason_message, created_at, started_at, finished_at, pinned";
 
 impl WriteStore {
     /// Accepts a job with all its tasks, in one transaction.
@@ -89,10 +90,12 @@ impl WriteStore {
         let _turn = self.turn_to_write_much().await?;
         let mut tx = self.begin().await?;
         let spec = new.spec;
-        let job: i64 = sqlx::query_scalar(
+        // The era is kept open before the job gets its number, so numbers of jobs and tasks change eras together.
+        let (job, era): (i64, i64) = sqlx::query_as(
             "INSERT INTO jobs (project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
-                 rerun_of, created_at, spec_version) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
+                 rerun_of, created_at, spec_version, retention, pinned, era) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, present.era \
+             FROM (SELECT present_era() AS era OFFSET 0) present RETURNING id, era",
         )
         .bind(new.project.0)
         .bind(&spec.name)
@@ -105,6 +108,8 @@ impl WriteStore {
         .bind(new.rerun_of.map(|job| job.0))
         .bind(now)
         .bind(STORED_VERSION as i16)
+        .bind(Json(&spec.retention))
+        .bind(spec.pin)
         .fetch_one(&mut *tx)
         .await?;
         if let Some((key, request_sha256)) = &new.idempotency
@@ -123,7 +128,7 @@ impl WriteStore {
             })
             .collect();
         let classes = classes_ensure(&mut tx, new, &needs).await?;
-        tasks_insert(&mut tx, new, job, &classes, now).await?;
+        tasks_insert(&mut tx, new, (job, era), &classes, now).await?;
         tx.commit().await?;
         Ok(Submitted::Created(JobId(job)))
     }
@@ -203,6 +208,7 @@ impl ReadStore {
                     reason,
                     problem,
                     labels: row.labels.0,
+                    pinned: row.pinned,
                     priority: row.priority as u8,
                     task_counts: counts,
                     created_by: row.created_by,
@@ -305,7 +311,7 @@ async fn idempotency_claim(
 async fn tasks_insert(
     tx: &mut PgConnection,
     new: &NewJob<'_>,
-    job: i64,
+    (job, era): (i64, i64),
     classes: &[i64],
     now: Time,
 ) -> Result<(), StoreError> {
@@ -328,8 +334,8 @@ async fn tasks_insert(
              SELECT $1, position, name, class_id, driver, single, \
                  CASE WHEN state = 'blocked' THEN last - first + 1 ELSE 0 END, \
                  CASE WHEN state = 'pending' THEN last - first + 1 ELSE 0 END FROM given), \
-         told AS (INSERT INTO events (project_id, at, kind, job_id, actor, message) \
-             VALUES ($11, $10, 'job.submitted', $1, $12, $13)) \
+         told AS (INSERT INTO events (project_id, at, kind, job_id, actor, message, era) \
+             VALUES ($11, $10, 'job.submitted', $1, $12, $13, $14)) \
          INSERT INTO live_tasks (job_id, position, index, class_id, state, since, not_before) \
          SELECT $1, position, index, class_id, state::task_state, $10, CASE WHEN state = 'pending' THEN $10 END \
          FROM given, generate_series(first, last) AS index ORDER BY position, index",
@@ -351,6 +357,7 @@ async fn tasks_insert(
         (n, None) => format!("{n} tasks"),
         (n, Some(of)) => format!("{n} tasks, a rerun of job {of}"),
     })
+    .bind(era)
     .execute(tx)
     .await?;
     Ok(())

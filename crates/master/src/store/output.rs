@@ -143,7 +143,7 @@ impl Store {
             "SELECT a.task_id, a.attempt, a.output_bytes IS NOT NULL, a.finished_at IS NOT NULL, o.bytes, o.lines \
              FROM UNNEST($1::bigint[], $2::int[]) AS asked(task_id, attempt) \
              CROSS JOIN LATERAL (SELECT * FROM attempts WHERE task_id = asked.task_id AND attempt = asked.attempt \
-                 AND worker_id = $3 LIMIT 1) a \
+                 AND worker_id = $3 AND era = era_of_task(asked.task_id) LIMIT 1) a \
              LEFT JOIN LATERAL (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines \
                  FROM output_chunks WHERE task_id = asked.task_id AND attempt = asked.attempt \
                  ORDER BY start_offset DESC LIMIT 1) o ON true",
@@ -190,7 +190,7 @@ impl ReadStore {
         let found: Option<Option<bool>> = sqlx::query_scalar(
             "SELECT output_complete AND NOT EXISTS (SELECT 1 FROM dead_letters d \
                  WHERE d.task_id = a.task_id AND d.attempt = a.attempt AND d.kind = 'output') \
-             FROM attempts a WHERE task_id = $1 AND attempt = $2",
+             FROM attempts a WHERE task_id = $1 AND attempt = $2 AND era = era_of_task($1)",
         )
         .bind(attempt.task.0)
         .bind(attempt.attempt as i32)

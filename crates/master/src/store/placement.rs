@@ -74,9 +74,9 @@ impl ReadStore {
                  SELECT j.created_at, t.class_id, \
                      coalesce(round(t.ran_micros / 100000.0), \
                          greatest(round(extract(epoch FROM t.attempt_finished_at - t.started_at) * 10), 0))::bigint * 100 AS millis \
-                 FROM jobs j JOIN finished_tasks t ON t.job_id = j.id \
-                 WHERE j.project_id = $1 AND j.created_at >= $2 AND t.state = 'completed' \
-                     AND t.started_at IS NOT NULL ORDER BY j.created_at DESC LIMIT $3) \
+                 FROM jobs j, LATERAL (SELECT * FROM finished_tasks WHERE job_id = j.id AND era = j.era \
+                     AND state = 'completed' AND started_at IS NOT NULL OFFSET 0) t \
+                 WHERE j.project_id = $1 AND j.created_at >= $2 ORDER BY j.created_at DESC LIMIT $3) \
              SELECT done.created_at, done.millis, count(*), c.priority, c.owner, c.id, c.needs::text \
              FROM done JOIN classes c ON c.id = done.class_id \
              GROUP BY done.created_at, done.millis, c.id ORDER BY done.created_at, c.id, done.millis",

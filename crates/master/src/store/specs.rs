@@ -179,9 +179,11 @@ pub(super) async fn spec_stand_in(
     let (name, kind) = row.unwrap_or_default();
     let definitions: Vec<DefinitionRow> = sqlx::query_as(
         "SELECT d.name, d.driver, d.single, \
-             (SELECT min(index) FROM tasks t WHERE t.job_id = d.job_id AND t.position = d.position) AS first, \
-             (SELECT max(index) FROM tasks t WHERE t.job_id = d.job_id AND t.position = d.position) AS last \
-         FROM task_definitions d WHERE d.job_id = $1 ORDER BY d.position",
+             (SELECT min(index) FROM tasks t WHERE t.job_id = d.job_id AND t.position = d.position \
+                 AND t.era = j.era) AS first, \
+             (SELECT max(index) FROM tasks t WHERE t.job_id = d.job_id AND t.position = d.position \
+                 AND t.era = j.era) AS last \
+         FROM task_definitions d JOIN jobs j ON j.id = d.job_id WHERE d.job_id = $1 ORDER BY d.position",
     )
     .bind(job.0)
     .fetch_all(&mut *connection)

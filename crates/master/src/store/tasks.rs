@@ -186,7 +186,7 @@ impl ReadStore {
              LATERAL (SELECT * FROM live_tasks WHERE worker_id = w.id AND class_id = c.class_id \
                  AND state = 'scheduled' AND job_id = $1 OFFSET 0) t \
              WHERE NOT ($2 AND EXISTS (SELECT 1 FROM events \
-                 WHERE task_id = t.id AND attempt = t.attempt AND kind = 'task.noted')) \
+                 WHERE task_id = t.id AND attempt = t.attempt AND kind = 'task.noted' AND era = era_of_task(t.id))) \
              GROUP BY t.position, w.id ORDER BY t.position, w.id LIMIT $3",
         )
         .bind(job.0)
@@ -215,18 +215,20 @@ impl ReadStore {
         filter: &TaskFilter,
         limit: u32,
     ) -> Result<Vec<Task>, StoreError> {
+        let Some(era) = self.era_of_job(job).await? else { return Ok(Vec::new()) };
         let (position, index) = filter.after.unwrap_or((-1, -1));
         // Spelled out: so Postgres knows that those that are over are not among the live ones, and uses the index of failures.
         let narrowed = filter.state.map(|state| format!("AND t.state = '{state}'")).unwrap_or_default();
         let sql = format!(
             "{TASKS} WHERE t.job_id = $1 AND (t.position, t.index) > ($2, $3) {narrowed} \
-             ORDER BY t.position, t.index LIMIT $4"
+             AND t.era = $5 ORDER BY t.position, t.index LIMIT $4"
         );
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(position)
             .bind(index)
             .bind(i64::from(limit))
+            .bind(era)
             .fetch_all(&self.pool)
             .await?)
     }
@@ -237,11 +239,12 @@ impl ReadStore {
     /// # Errors
     /// When the database does not answer.
     pub async fn tasks_starting(&self, job: JobId, limit: u32) -> Result<Vec<Starting>, StoreError> {
+        let Some(era) = self.era_of_job(job).await? else { return Ok(Vec::new()) };
         let rows: Vec<(String, i32, bool, String, String)> = sqlx::query_as(
             "SELECT d.name, t.index, d.single, w.name, n.message \
              FROM (SELECT DISTINCT ON (task_id) task_id, attempt, message FROM ( \
                      SELECT task_id, attempt, message, id FROM events WHERE job_id = $1 AND kind = 'task.noted' \
-                     ORDER BY id DESC LIMIT $3) latest \
+                         AND era = $4 ORDER BY id DESC LIMIT $3) latest \
                  ORDER BY task_id, id DESC) n, \
              LATERAL (SELECT * FROM live_tasks l WHERE l.id = n.task_id AND l.attempt = n.attempt \
                  AND state = 'scheduled' OFFSET 0) t \
@@ -252,6 +255,7 @@ impl ReadStore {
         .bind(job.0)
         .bind(i64::from(limit))
         .bind(LATEST_NOTES)
+        .bind(era)
         .fetch_all(&self.pool)
         .await?;
         let starting = |(name, index, single, worker, note): (String, i32, bool, String, String)| Starting {
@@ -268,11 +272,13 @@ impl ReadStore {
     /// When the database does not answer.
     pub async fn task_get(&self, job: JobId, name: &str, index: u32) -> Result<Option<Task>, StoreError> {
         let Ok(index) = i32::try_from(index) else { return Ok(None) };
-        let sql = format!("{TASKS} WHERE t.job_id = $1 AND d.name = $2 AND t.index = $3");
+        let Some(era) = self.era_of_job(job).await? else { return Ok(None) };
+        let sql = format!("{TASKS} WHERE t.job_id = $1 AND d.name = $2 AND t.index = $3 AND t.era = $4");
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(name)
             .bind(index)
+            .bind(era)
             .fetch_optional(&self.pool)
             .await?)
     }
@@ -282,7 +288,7 @@ impl ReadStore {
     /// # Errors
     /// When the database does not answer.
     pub async fn task_by_id(&self, task: TaskId) -> Result<Option<Task>, StoreError> {
-        let sql = format!("{TASKS} WHERE t.id = $1");
+        let sql = format!("{TASKS} WHERE t.id = $1 AND t.era = era_of_task($1)");
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_optional(&self.pool).await?)
     }
 
@@ -303,7 +309,7 @@ impl ReadStore {
              LEFT JOIN LATERAL (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines \
                  FROM output_chunks o WHERE o.task_id = a.task_id AND o.attempt = a.attempt \
                  ORDER BY start_offset DESC LIMIT 1) o ON true \
-             WHERE a.task_id = $1 ORDER BY a.attempt DESC",
+             WHERE a.task_id = $1 AND a.era = era_of_task($1) ORDER BY a.attempt DESC",
         )
         .bind(task.0)
         .fetch_all(&self.pool)

@@ -73,6 +73,8 @@ struct Work {
 #[derive(Debug)]
 struct JobWork {
     project: ProjectId,
+    /// Where its history is kept.
+    era: i64,
     spec: StoredSpec,
     state: JobState,
     started_at: Option<Time>,
@@ -290,6 +292,7 @@ impl Work {
                 project: job.project,
                 kind: "task.noted".to_owned(),
                 job: work.job,
+                era: job.era,
                 task: Some(input.task),
                 attempt: Some(attempt.attempt),
                 worker: Some(worker),
@@ -301,6 +304,7 @@ impl Work {
             project: job.project,
             kind: format!("task.{after}"),
             job: work.job,
+            era: job.era,
             task: Some(input.task),
             attempt: (work.task.attempt > 0).then_some(work.task.attempt),
             worker: work.task.state.worker().or(worker_before),

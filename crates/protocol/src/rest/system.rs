@@ -35,6 +35,51 @@ pub struct DeadLetter {
     pub reason: String,
 }
 
+/// What retention removes, and when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RetentionPreview {
+    /// How long finished jobs are kept unless they say otherwise, as in the setting `GAFFER_RETENTION`.
+    pub retention: String,
+    /// The eras of history, oldest first.
+    pub eras: Vec<RetentionEra>,
+}
+
+/// An era of history: jobs that were submitted one after the other, whose tasks, output and events are stored together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RetentionEra {
+    /// Number of the era; null for what is kept of eras that were dropped.
+    pub era: Option<i64>,
+    /// When its first job could be submitted.
+    pub opened_at: Option<DateTime<Utc>>,
+    /// Since when no job is submitted to it; null for the present era.
+    pub closed_at: Option<DateTime<Utc>>,
+    /// Size of its tasks, output and events on disk, of all projects.
+    pub bytes: u64,
+    /// Expired jobs that are deleted already, and whose tasks, output and events wait for the era to be dropped.
+    pub waiting_jobs: i64,
+    /// Tasks of these.
+    pub waiting_tasks: i64,
+    /// Finished jobs that have expired or will.
+    pub expiring_jobs: i64,
+    /// Tasks of these.
+    pub expiring_tasks: i64,
+    /// When the first of them expires.
+    pub expires_from: Option<DateTime<Utc>>,
+    /// When the last of them expires.
+    pub expires_until: Option<DateTime<Utc>>,
+    /// Jobs that have not finished.
+    pub unfinished_jobs: i64,
+    /// Jobs that are pinned.
+    pub pinned_jobs: i64,
+    /// Finished jobs that are kept for ever because no period applies to them.
+    pub unlimited_jobs: i64,
+    /// Tasks of unfinished, pinned and unlimited jobs.
+    pub kept_tasks: i64,
+    /// Whether the era is dropped as a whole at `expires_until`; otherwise too much of it is kept, and its expired jobs are
+    /// deleted in batches.
+    pub is_dropped: bool,
+}
+
 /// State of the master.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct System {

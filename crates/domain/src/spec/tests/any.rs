@@ -93,8 +93,15 @@ fn any_spec(rng: &mut StdRng) -> JobSpec {
         concurrency: (rng.random_range(0..4) == 0)
             .then(|| Concurrency { group: any_word(rng), limit: rng.random_range(1..100) }),
         lost_after: any_span(rng, 10_000, 604_800_000),
+        retention: any_retention(rng),
+        pin: rng.random(),
         tasks,
     }
+}
+
+fn any_retention(rng: &mut StdRng) -> Retention {
+    let mut period = || rng.random::<bool>().then(|| any_span(rng, 1_000, Span::MAX.as_millis()));
+    Retention { completed: period(), failed: period(), cancelled: period() }
 }
 
 fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {

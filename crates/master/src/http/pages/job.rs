@@ -25,7 +25,7 @@ use super::page;
 use super::rows::Choice;
 use crate::operations::jobs::{self, Rerun};
 use crate::operations::tasks::{self, Addressed};
-use crate::operations::{Context, OperationError};
+use crate::operations::{Context, OperationError, retention};
 use crate::snapshot;
 use crate::store::tasks::TaskFilter;
 use crate::views::Views;
@@ -180,6 +180,28 @@ pub async fn rerun(
 /// What names the request of a form, so that sending it twice makes one job.
 pub fn form_key(once: &str) -> Option<&str> {
     Some(once).filter(|once| Uuid::try_parse(once).is_ok())
+}
+
+/// `POST /jobs/{job}/pin`
+pub async fn pin(
+    State(context): State<Arc<Context>>,
+    visitor: SessionUser,
+    Path(job): Path<String>,
+) -> Result<Response, Error> {
+    let job: JobId = id(&job, "job")?;
+    retention::pin(&context, &visitor.actor, job, true).await?;
+    Ok(Redirect::to(&format!("/jobs/{job}")).into_response())
+}
+
+/// `POST /jobs/{job}/unpin`
+pub async fn unpin(
+    State(context): State<Arc<Context>>,
+    visitor: SessionUser,
+    Path(job): Path<String>,
+) -> Result<Response, Error> {
+    let job: JobId = id(&job, "job")?;
+    retention::pin(&context, &visitor.actor, job, false).await?;
+    Ok(Redirect::to(&format!("/jobs/{job}")).into_response())
 }
 
 /// `POST /jobs/{job}/delete`

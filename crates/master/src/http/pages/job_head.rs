@@ -97,6 +97,9 @@ pub struct JobHead {
     pub can_stop: bool,
     /// Whether it can be repeated, and deleted.
     pub can_rerun: bool,
+    /// Whether it is kept whatever its retention is, or could be.
+    pub is_pinned: bool,
+    pub can_pin: bool,
 }
 
 impl JobHead {
@@ -134,6 +137,8 @@ impl JobHead {
             labels: labels(job),
             can_stop: !is_over && job.state != JobState::Stopping,
             can_rerun: is_over,
+            is_pinned: job.pinned,
+            can_pin: !job.pinned,
         }
     }
 }

@@ -11,10 +11,12 @@ const SLICE: u64 = 20_000;
 const NOT_HISTORY: [&str; 3] = ["idempotency_keys", "deletions", "dead_letters"];
 
 /// All tables with rows of jobs, with the columns that can be written: `table`, `column`, whether it is a time, whether the
-/// database numbers it.
+/// database numbers it. Rows find their partitions by themselves.
 const COLUMNS: &str = "
-SELECT c.relname::text, a.attname::text, a.atttypid = 'timestamptz'::regtype, a.attidentity <> ''
+SELECT c.relname::text, a.attname::text, a.atttypid = 'timestamptz'::regtype,
+    a.attidentity <> '' OR COALESCE(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false)
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
     AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 ORDER BY c.relname, a.attnum";
@@ -80,8 +82,10 @@ impl History {
             progress(done);
         }
         for (numbers, all) in [("jobs", "jobs"), ("live_tasks", "tasks")] {
+            // Never back: the next task may have its number from a later era.
             let sql = format!(
-                "SELECT setval(pg_get_serial_sequence('{numbers}', 'id'), (SELECT max(id) FROM {all}))"
+                "SELECT setval('{numbers}_id_seq', greatest(last_value, (SELECT max(id) FROM {all}))) \
+                 FROM {numbers}_id_seq"
             );
             sqlx::query(AssertSqlSafe(sql)).execute(&mut *database).await?;
         }

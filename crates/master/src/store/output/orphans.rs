@@ -15,7 +15,7 @@ pub struct OrphansSeen {
 }
 
 impl Store {
-    /// Looks at the next tasks with output, from the one after `after` on, and deletes the output of those that do not
+    /// Looks at the next tasks of the first era with output (earlier versions knew no other), from the one after `after` on, and deletes the output of those that do not
     /// exist. Costs two index look-ups a task, however much output it has.
     ///
     /// # Errors
@@ -23,11 +23,12 @@ impl Store {
     pub async fn output_orphans_delete(&self, after: i64, tasks: u32) -> Result<OrphansSeen, StoreError> {
         let seen: Vec<(i64, bool)> = sqlx::query_as(
             "WITH RECURSIVE walk AS ( \
-                 (SELECT task_id, 1 AS n FROM output_chunks WHERE task_id > $1 ORDER BY task_id LIMIT 1) \
+                 (SELECT task_id, 1 AS n FROM output_chunks WHERE task_id > $1 AND task_id < first_task(1) \
+                     ORDER BY task_id LIMIT 1) \
                  UNION ALL \
                  SELECT next.task_id, walk.n + 1 FROM walk, LATERAL (SELECT task_id FROM output_chunks \
-                     WHERE task_id > walk.task_id ORDER BY task_id LIMIT 1) next WHERE walk.n < $2) \
-             SELECT walk.task_id, NOT EXISTS (SELECT 1 FROM tasks t WHERE t.id = walk.task_id) FROM walk",
+                     WHERE task_id > walk.task_id AND task_id < first_task(1) ORDER BY task_id LIMIT 1) next WHERE walk.n < $2) \
+             SELECT walk.task_id, NOT EXISTS (SELECT 1 FROM tasks t WHERE t.id = walk.task_id AND t.era = 0) FROM walk",
         )
         .bind(after)
         .bind(i64::from(tasks))
@@ -40,7 +41,7 @@ impl Store {
                 let slice = sqlx::query(
                     "DELETE FROM output_chunks WHERE task_id = $1 AND (attempt, start_offset) IN ( \
                          SELECT attempt, start_offset FROM output_chunks WHERE task_id = $1 LIMIT $2) \
-                         AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1)",
+                         AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1 AND t.era = 0)",
                 )
                 .bind(task)
                 .bind(SLICE_CHUNKS)

@@ -26,6 +26,7 @@ struct JobRow {
     stop_message: Option<String>,
     reason_code: Option<String>,
     reason_message: Option<String>,
+    era: i64,
 }
 
 #[derive(FromRow)]
@@ -54,10 +55,12 @@ struct TaskRow {
 const TASK_COLUMNS: &str = "SELECT id, job_id, position, index, class_id, state::text AS state, since, attempt, repeats, \
      repeats_since, not_before, worker_id, started_at, stop_message, moving, reason_code, reason_message FROM live_tasks";
 
-const FINISHED_TASK_COLUMNS: &str = "SELECT id, job_id, position, index, class_id, state::text AS state, \
+/// Joined with the numbers that are asked for: so each is looked up in the partition of its era only.
+const FINISHED_TASKS: &str = "SELECT id, job_id, position, index, class_id, state::text AS state, \
      finished_at AS since, attempt, 0 AS repeats, NULL::timestamptz AS repeats_since, NULL::timestamptz AS not_before, \
      worker_id, started_at, NULL::text AS stop_message, false AS moving, reason_code, reason_message, finished_at \
-     FROM finished_tasks";
+     FROM UNNEST($1::bigint[]) AS asked(task) \
+     JOIN finished_tasks ON id = asked.task AND era = era_of_task(asked.task)";
 
 impl Work {
     /// Locks the jobs, then reads them, their definitions, and the tasks that the batch names.
@@ -105,9 +108,7 @@ impl Work {
         if missing.is_empty() {
             return Ok(Vec::new());
         }
-        let sql = format!("{FINISHED_TASK_COLUMNS} WHERE id = ANY($1)");
-        let rows: Vec<TaskRow> =
-            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&missing).fetch_all(&mut *tx).await?;
+        let rows: Vec<TaskRow> = sqlx::query_as(FINISHED_TASKS).bind(&missing).fetch_all(&mut *tx).await?;
         // A job that was passed over stays so: its tasks were read while somebody else held it.
         let asked_for: BTreeSet<JobId> = self.tasks.values().map(|work| work.job).collect();
         let jobs = rows.iter().map(|row| JobId(row.job_id)).filter(|job| !asked_for.contains(job));
@@ -130,7 +131,7 @@ impl Work {
         // A locked job delays only itself: it is skipped and its changes wait. Passing ids as an array makes the plan
         // use the primary key, whatever the statistics.
         let jobs: Vec<JobRow> = sqlx::query_as(
-            "SELECT id, project_id, state::text AS state, started_at, stop_message, reason_code, reason_message \
+            "SELECT id, project_id, state::text AS state, started_at, stop_message, reason_code, reason_message, era \
              FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM live_tasks WHERE id = ANY($1)) || $2) \
              ORDER BY id FOR UPDATE SKIP LOCKED",
         )
@@ -152,6 +153,7 @@ impl Work {
             };
             let job = JobWork {
                 project: ProjectId(row.project_id),
+                era: row.era,
                 spec: spec.clone(),
                 state: stored.state,
                 started_at: stored.started_at,
@@ -349,7 +351,8 @@ impl Work {
         let recorded: Vec<RecordedEnd> = sqlx::query_as(
             "SELECT a.task_id, a.attempt, a.worker_id, a.exit_code, a.signal, a.reason_code, a.reason_message \
              FROM UNNEST($1::bigint[], $2::int[]) AS asked(task_id, attempt) \
-             JOIN attempts a ON a.task_id = asked.task_id AND a.attempt = asked.attempt",
+             JOIN attempts a ON a.task_id = asked.task_id AND a.attempt = asked.attempt \
+                 AND a.era = era_of_task(asked.task_id)",
         )
         .bind(tasks)
         .bind(attempts)
@@ -375,6 +378,7 @@ impl Work {
                 project: job.project,
                 kind: "task.late_report".to_owned(),
                 job: work.job,
+                era: job.era,
                 task: Some(input.task),
                 attempt: Some(report.attempt),
                 worker: Some(report.worker),

@@ -161,6 +161,7 @@ impl Work {
                 project: job.project,
                 kind: format!("job.{state}"),
                 job: *id,
+                era: job.era,
                 task: None,
                 attempt: None,
                 worker: None,

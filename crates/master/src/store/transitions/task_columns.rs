@@ -116,7 +116,7 @@ pub(super) fn finish() -> String {
         "WITH over AS (DELETE FROM live_tasks t USING {} WHERE t.id = u.id \
              RETURNING t.id, t.job_id, t.position, t.index, t.class_id, u.state::task_state AS state, u.finished_at, \
                  u.reason_code, u.reason_message, u.attempt, {attempt}) \
-         INSERT INTO finished_tasks ({names}) SELECT {names} FROM over",
+         INSERT INTO finished_tasks ({names}, era) SELECT {names}, era_of_task(id) FROM over",
         unnest(&columns)
     )
 }

@@ -84,12 +84,12 @@ impl Work {
                      $16::text[], $17::text[]) \
                      AS u(id, state, started_at, finished_at, stop_message, reason_code, reason_message) \
                  WHERE j.id = u.id) \
-             INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, more) \
-             SELECT u.project_id, $18, u.kind, u.job_id, u.task_id, u.attempt, u.worker_id, u.actor, u.message, u.more \
+             INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, more, era) \
+             SELECT u.project_id, $18, u.kind, u.job_id, u.task_id, u.attempt, u.worker_id, u.actor, u.message, u.more, u.era \
              FROM UNNEST($19::bigint[], $20::text[], $21::bigint[], $22::bigint[], $23::int[], $24::bigint[], \
-                 $25::text[], $26::text[], $27::jsonb[]) \
+                 $25::text[], $26::text[], $27::jsonb[], $28::bigint[]) \
                  WITH ORDINALITY \
-                 AS u(project_id, kind, job_id, task_id, attempt, worker_id, actor, message, more, place) \
+                 AS u(project_id, kind, job_id, task_id, attempt, worker_id, actor, message, more, era, place) \
              ORDER BY u.place",
         );
         let query = jobs.bind(counts.bind(query)).bind(now);
