@@ -360,3 +360,15 @@ fn accepted_in_order<W>(
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_accepted_is_looked_at_again() {
+        let placed = [(0, ()), (1, ()), (0, ()), (0, ())];
+        let results = [Ok(()), Ok(()), Err(Rejected::Busy), Ok(())];
+        assert_eq!(accepted_in_order(3, &placed, &results), [1, 1, 0]);
+    }
+}
