@@ -108,8 +108,9 @@ impl Work {
             stopped.chain(batch.slices.iter().map(|slice| slice.job)).map(|job| job.0).collect();
         self.slices = batch.slices.iter().map(|slice| (slice.job, slice.after)).collect();
 
-        let mut locked = self.load_jobs(tx, specs, (&tasks, &whole), &workers_chosen(batch)).await?;
-        locked.extend(self.load_finished(tx, specs, &tasks).await?);
+        let workers = workers_chosen(batch);
+        let mut locked = self.load_jobs(tx, specs, (&tasks, &whole), &workers).await?;
+        locked.extend(self.load_finished(tx, specs, &tasks, &workers).await?);
         locked.sort_unstable();
         self.find_busy(tx, &locked, &whole).await?;
         for job in whole {
@@ -125,6 +126,7 @@ impl Work {
         tx: &mut PgConnection,
         specs: &SpecCache,
         tasks: &[i64],
+        workers: &[i64],
     ) -> Result<Vec<i64>, StoreError> {
         let missing: Vec<i64> =
             tasks.iter().copied().filter(|task| !self.tasks.contains_key(&TaskId(*task))).collect();
@@ -137,7 +139,7 @@ impl Work {
         let jobs = rows.iter().map(|row| JobId(row.job_id)).filter(|job| !asked_for.contains(job));
         let jobs: Vec<i64> = jobs.filter(|job| !self.jobs.contains_key(job)).map(|job| job.0).collect();
         self.keep(rows)?;
-        self.load_jobs(tx, specs, (&[], &jobs), &[]).await
+        self.load_jobs(tx, specs, (&[], &jobs), workers).await
     }
 
     /// Locks the jobs of these live tasks and these jobs, and reads them, their definitions and the tasks. Locks these workers, as

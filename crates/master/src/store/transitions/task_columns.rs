@@ -169,10 +169,6 @@ impl<'a> TaskColumns<'a> {
         self.latest.push(latest);
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.id.is_empty()
-    }
-
     pub fn bind<'q>(self, query: Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments>
     where
         'a: 'q,
@@ -208,10 +204,6 @@ impl EarlierColumns {
         self.id.push(attempt.task.0);
         self.attempt.push(attempt.attempt as i32);
         self.columns.push(update);
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.id.is_empty()
     }
 
     pub fn bind(self, query: Query<'_, Postgres, PgArguments>) -> Query<'_, Postgres, PgArguments> {
