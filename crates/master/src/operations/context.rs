@@ -11,6 +11,7 @@ use crate::control::Control;
 use crate::guesses::Guesses;
 use crate::hub::Hub;
 use crate::input::Inputs;
+use crate::scheduling_state::SchedulingState;
 use crate::secret::MetricsToken;
 use crate::store::WriteStore;
 use crate::views::Views;
@@ -41,6 +42,8 @@ pub(super) struct Effects {
     pub changes: Changes,
     /// Wakes loops.
     pub wakes: Wakes,
+    /// Learns what comes to wait.
+    pub scheduling: SchedulingState,
     /// Rate limits for unknown keys.
     pub guesses: Guesses,
 }
@@ -61,6 +64,7 @@ impl Context {
             inputs: control.inputs.clone(),
             changes: control.changes.clone(),
             wakes: control.wakes.clone(),
+            scheduling: control.scheduling.clone(),
             guesses: Guesses::default(),
         };
         Context { effects, views, first_project, metrics_token }
