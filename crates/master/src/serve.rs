@@ -188,7 +188,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     };
     let loops = Loops {
         scheduler: Scheduler {
-            store: store.clone(),
+            store: stores.transitions.clone(),
             pace,
             write_batcher: write_batcher_handle.clone(),
             state: scheduling.clone(),

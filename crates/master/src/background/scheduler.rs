@@ -5,7 +5,7 @@ pub mod recent;
 pub mod reservations;
 pub mod stats;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
@@ -238,6 +238,7 @@ impl Scheduler {
             })
             .map(|(class, room)| WantedHeads { class: *class, from: waiting[class], most: *room })
             .collect();
+        let looked_further: BTreeSet<i64> = more.iter().map(|wanted| wanted.class).collect();
         for (id, found) in self.store.class_heads(&more, &except).await? {
             if let Some(found) = found.filter(|found| found.class.first <= now) {
                 heads.insert(id, found);
@@ -296,9 +297,11 @@ impl Scheduler {
         }
         let accepted = accepted_in_order(classes.len(), &placed_of, &results);
         for (class, accepted) in classes.iter().zip(accepted) {
-            if let Some(last) = accepted.checked_sub(1).and_then(|last| heads[&class.id].heads.get(last)) {
-                self.state.passed(class.id, Some(last.next()));
-            }
+            let heads = &heads[&class.id].heads;
+            let Some(last) = accepted.checked_sub(1).and_then(|last| heads.get(last)) else { continue };
+            let asked = if looked_further.contains(&class.id) { wanted[&class.id] } else { few };
+            let is_all = accepted == heads.len() && heads.len() < asked;
+            self.state.passed(class.id, (!is_all).then(|| last.next()));
         }
         // What has turned out to be unreadable must not keep those behind it waiting.
         let found_unreadable = self.store.specs_unreadable().len() > unreadable;
