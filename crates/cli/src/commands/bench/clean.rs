@@ -7,8 +7,8 @@ use gaffer_master::embedded_postgres::url_of_running;
 
 use super::args::BenchArgs;
 use super::installation::Installation;
-use super::scratch::{PREFIX, WORKER_DIR};
 use super::local;
+use super::scratch::{PREFIX, WORKER_DIR};
 use crate::config;
 use crate::failure::Failure;
 use crate::out::Out;

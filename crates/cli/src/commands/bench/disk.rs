@@ -7,13 +7,14 @@ use nix::sys::statfs::statfs;
 use super::args::{BenchArgs, Measurement};
 use super::load::LINE_BYTES;
 use super::local;
-use super::report::number;
+use super::report::count;
 use crate::failure::Failure;
 
 /// An empty installation.
 const EMPTY_BYTES: u64 = 100 << 20;
-/// A finished job of one task with its events and output, and all indexes.
-const TASK_BYTES: u64 = 4_000;
+/// A finished job with its events, and a finished task with its output; with all indexes.
+const JOB_BYTES: u64 = 2_000;
+const TASK_BYTES: u64 = 1_500;
 /// The log of the database grows with what is written, up to this.
 const LARGEST_LOG_BYTES: u64 = 2 << 30;
 /// Output is stored compressed: this share of it, in percent, of what jobs of measurements write.
@@ -29,13 +30,13 @@ pub fn check(args: &BenchArgs, chosen: &[Measurement]) -> Result<(), Failure> {
     if needed <= free {
         return Ok(());
     }
-    let gigabytes = |bytes: u64| number(bytes as f64 / 1e9);
+    let gigabytes = |bytes: u64| count(bytes / 1_000_000_000);
     Err(Failure::Usage(format!(
         "no room in {}: a history of {} tasks and the measurements need about {} GB, and {} GB are free; choose another disk \
          with --scratch-dir, or measure less",
         dir.display(),
-        number(largest_history(args) as f64),
-        gigabytes(needed),
+        count(largest_history(args)),
+        gigabytes(needed.next_multiple_of(1_000_000_000)),
         gigabytes(free),
     )))
 }
@@ -72,7 +73,10 @@ fn needed_bytes(args: &BenchArgs, chosen: &[Measurement]) -> u64 {
         output_in_all = output_in_all.saturating_add(output.saturating_mul(rounds));
     }
     let stored = output_in_all / 100 * STORED_PERCENT;
-    let data = tasks_in_all.saturating_mul(TASK_BYTES).saturating_add(stored);
+    // Measurements have few jobs.
+    let jobs = largest_history(args) / u64::from(args.history_job_tasks.max(1));
+    let data = tasks_in_all.saturating_mul(TASK_BYTES).saturating_add(jobs.saturating_mul(JOB_BYTES));
+    let data = data.saturating_add(stored);
     let log = data.saturating_mul(2).min(LARGEST_LOG_BYTES);
     EMPTY_BYTES.saturating_add(data).saturating_add(log)
 }
@@ -103,9 +107,12 @@ mod tests {
 
     #[test]
     fn history_and_what_is_measured_take_room() -> Result<(), Box<dyn std::error::Error>> {
-        let of_history = |tasks: u64| EMPTY_BYTES + tasks * TASK_BYTES;
+        let of_history = |jobs: u64, tasks: u64| EMPTY_BYTES + jobs * JOB_BYTES + tasks * TASK_BYTES;
         assert_eq!(needed("bench limits --history 0")?, EMPTY_BYTES);
-        assert_eq!(needed("bench limits --history 5,1000000,0")?, of_history(1_000_000) + LARGEST_LOG_BYTES);
+        let million = of_history(1_000_000, 1_000_000) + LARGEST_LOG_BYTES;
+        assert_eq!(needed("bench limits --history 5,1000000,0")?, million);
+        let in_large_jobs = of_history(100_000, 1_000_000) + LARGEST_LOG_BYTES;
+        assert_eq!(needed("bench limits --history 1000000 --history-job-tasks 10")?, in_large_jobs);
         let with_log = |data: u64| EMPTY_BYTES + 3 * data;
         let throughput = needed("bench throughput --history 0 --rounds 2 --tasks 10,20")?;
         assert_eq!(throughput, with_log(60 * TASK_BYTES));
@@ -122,7 +129,7 @@ mod tests {
         let args = BenchArgs { scratch_dir: Some("/proc".into()), ..Line::try_parse_from(words)?.bench };
         // That file system has no room for anything.
         let refused = check(&args, &[Measurement::Limits]).map_err(|failure| failure.to_string());
-        let expected = "no room in /proc: a history of 1,000,000,000 tasks and the measurements need about 4,002 GB, \
+        let expected = "no room in /proc: a history of 1,000,000,000 tasks and the measurements need about 3,503 GB, \
              and 0 GB are free; choose another disk with --scratch-dir, or measure less";
         assert_eq!(refused, Err(expected.to_owned()));
         Ok(())

@@ -204,10 +204,10 @@ fn remarks(outcome: &Outcome) -> Vec<String> {
 fn standing(outcome: &Outcome) -> Option<String> {
     let Standing { finished_tasks, database_bytes } = outcome.before?;
     let after = outcome.after.unwrap_or(Standing { finished_tasks, database_bytes });
-    let megabytes = |bytes: i64| number((bytes as f64 / 1e6).round());
+    let megabytes = |bytes: i64| count(bytes.unsigned_abs() / 1_000_000);
     Some(format!(
         "{} finished tasks, database {} MB",
-        from_to(number(finished_tasks as f64), number(after.finished_tasks as f64)),
+        from_to(count(finished_tasks), count(after.finished_tasks)),
         from_to(megabytes(database_bytes), megabytes(after.database_bytes)),
     ))
 }
@@ -218,7 +218,7 @@ fn from_to(from: String, to: String) -> String {
 
 fn title(history: History) -> String {
     let statistics = if history.has_statistics { "with" } else { "without" };
-    format!("history of {} tasks, {statistics} statistics", number(history.tasks as f64))
+    format!("history of {} tasks, {statistics} statistics", count(history.tasks))
 }
 
 fn row(figure: &Figure) -> Vec<Cell> {
@@ -246,8 +246,8 @@ fn quantity(value: f64, unit: Unit) -> String {
     format!("{} {}", number(value), unit.name)
 }
 
-/// Three digits, or all of a large whole number, in groups.
-pub fn number(value: f64) -> String {
+/// Three digits, or all of a large number, in groups.
+fn number(value: f64) -> String {
     if !value.is_finite() {
         return "-".to_owned();
     }
@@ -259,17 +259,26 @@ pub fn number(value: f64) -> String {
         _ if magnitude < 100.0 => 1,
         _ => 0,
     };
-    let text = format!("{value:.decimals$}");
+    let text = format!("{magnitude:.decimals$}");
     let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
-    let (sign, digits) = whole.strip_prefix('-').map_or(("", whole), |digits| ("-", digits));
-    let mut grouped = String::from(sign);
+    let sign = if value < 0.0 { "-" } else { "" };
+    format!("{sign}{}{rest}", grouped(whole))
+}
+
+/// All digits, in groups.
+pub fn count(number: u64) -> String {
+    grouped(&number.to_string())
+}
+
+fn grouped(digits: &str) -> String {
+    let mut grouped = String::new();
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at) % 3 == 0 {
             grouped.push(',');
         }
         grouped.push(digit);
     }
-    grouped + rest
+    grouped
 }
 
 fn outcome(outcome: &Outcome) -> Value {
@@ -319,6 +328,7 @@ mod tests {
         let shown = [0.0, 0.1234, 1.0, 9.87, 45.67, 1_650.4, 1_234_567.0, -1_234.0].map(number);
         assert_eq!(shown, ["0", "0.123", "1.00", "9.87", "45.7", "1,650", "1,234,567", "-1,234"]);
         assert_eq!(number(f64::NAN), "-");
+        assert_eq!([0, 50, 999, 1_000, 1_234_567].map(count), ["0", "50", "999", "1,000", "1,234,567"]);
     }
 
     fn report() -> Report {

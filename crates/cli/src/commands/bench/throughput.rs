@@ -11,7 +11,7 @@ use super::installation::Installation;
 use super::limits::FLOOR;
 use super::memory::MasterMemory;
 use super::processes::ProcessorTime;
-use super::report::number;
+use super::report::count;
 use super::{Bench, in_turn};
 use crate::failure::Failure;
 
@@ -28,14 +28,14 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
                 limits.floor(*tasks).await.map(|rate| Some((FLOOR, rate)))
             };
             let (ran, floor) = in_turn(round, run(bench, *tasks), floor).await;
-            let (ran, floor, count) = (ran?, floor?, f64::from(*tasks));
+            let (ran, floor, number) = (ran?, floor?, f64::from(*tasks));
             let name = |name: &str| named(bench, name, *tasks);
-            figures.add_beside(&name("tasks"), TASKS_PER_SECOND, count / ran.seconds, floor);
+            figures.add_beside(&name("tasks"), TASKS_PER_SECOND, number / ran.seconds, floor);
             if let Some(used) = ran.processor_time {
                 let gaffer = name("processor time of gaffer");
-                figures.add(&gaffer, MICROSECONDS_PER_TASK, used.gaffer / count * 1e6);
+                figures.add(&gaffer, MICROSECONDS_PER_TASK, used.gaffer / number * 1e6);
                 let postgres = name("processor time of Postgres");
-                figures.add(&postgres, MICROSECONDS_PER_TASK, used.postgres / count * 1e6);
+                figures.add(&postgres, MICROSECONDS_PER_TASK, used.postgres / number * 1e6);
             }
             match ran.highest_mebibytes {
                 Ok(highest) => figures.add(&name("memory of the master, highest"), MEBIBYTES, highest),
@@ -50,7 +50,7 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
 pub fn named(bench: &Bench<'_>, name: &str, tasks: u32) -> String {
     match bench.args.tasks.as_slice() {
         [_] => name.to_owned(),
-        _ => format!("{name}, {} at once", number(f64::from(tasks))),
+        _ => format!("{name}, {} at once", count(tasks.into())),
     }
 }
 
