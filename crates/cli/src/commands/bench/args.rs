@@ -58,7 +58,9 @@ pub struct BenchArgs {
     /// Slow viewers of viewers
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub viewers: u32,
-    /// Image of containers; it must be on this machine and have the program echo
+    /// Image of containers
+    ///
+    /// It must be on this machine already and have the program echo.
     #[arg(long, value_name = "IMAGE", default_value = "busybox")]
     pub image: String,
     /// Waiting tasks of queue
@@ -67,7 +69,9 @@ pub struct BenchArgs {
     /// Idle workers of workers
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=16_000))]
     pub sessions: u32,
-    /// Time that follow writes lines, that workers are idle, and that viewers stay
+    /// Time of follow, of idle workers, and of viewers
+    ///
+    /// How long follow writes lines, workers are idle, and viewers stay after the end of their job.
     #[arg(long, value_name = "TIME", default_value_t = Span::from_secs(5))]
     pub watch: Span,
     /// Finished tasks in scratch installations, e.g. 0,1000000
