@@ -145,8 +145,8 @@ pub fn passed_on(name: &str) -> Option<OsString> {
     env::var_os(name)
 }
 
-/// What a scratch installation gets of this environment: where programs are, and the size of its worker.
-const FOR_SCRATCH: [&str; 9] = [
+/// What a scratch installation gets of this environment: where programs and Docker are, and the size of its worker.
+const FOR_SCRATCH: [&str; 10] = [
     "PATH",
     "HOME",
     "USER",
@@ -156,7 +156,16 @@ const FOR_SCRATCH: [&str; 9] = [
     "GAFFER_CPU",
     "GAFFER_MEMORY",
     "GAFFER_LOG",
+    DOCKER_HOST,
 ];
+
+/// Where Docker is, for workers and for whoever compares with it.
+const DOCKER_HOST: &str = "DOCKER_HOST";
+
+/// The address of the Docker daemon that workers on this machine use, if it is not the usual one.
+pub fn docker_host() -> Option<String> {
+    variable(DOCKER_HOST)
+}
 
 /// The environment of a scratch installation: nothing that leads to another one.
 pub fn scratch_environment() -> impl Iterator<Item = (&'static str, OsString)> {

@@ -10,18 +10,15 @@
     dead_code
 )]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig};
-use bollard::query_parameters::{
-    AttachContainerOptions, ListContainersOptions, RemoveContainerOptions, WaitContainerOptions,
-};
-use futures::StreamExt as _;
+use bollard::query_parameters::ListContainersOptions;
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::{Container, DriverKind, Network, PullPolicy, Resources};
 use gaffer_worker::config::{DockerConfig, VolumeRoots};
+use gaffer_worker::driver::bare_container::BareContainer;
 use gaffer_worker::{ApiKey, ExecutorPlace, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +46,7 @@ fn lives(pid: i32) -> bool {
 async fn main() {
     let Some(address) = docker_daemon::shared("containers") else { return };
     let docker = docker_daemon::client(address).negotiate_version().await.unwrap();
-    overhead(address, &docker).await;
+    overhead(address).await;
     many(address, &docker).await;
     output(address).await;
 }
@@ -101,49 +98,13 @@ fn task(number: i64, words: &[&str]) -> Order {
     Order { driver: DriverKind::Docker, container, resources, ..master::command(number, words) }
 }
 
-/// What anybody has to ask of the daemon to run a container and have its output.
-async fn bare(docker: &Docker) {
-    let log_config = HostConfigLogConfig {
-        typ: Some("local".to_owned()),
-        config: Some(HashMap::from([("max-size".to_owned(), "256m".to_owned())])),
-    };
-    let host = HostConfig {
-        network_mode: Some("none".to_owned()),
-        init: Some(true),
-        nano_cpus: Some(1_000_000_000),
-        pids_limit: Some(100),
-        cap_drop: Some(vec!["ALL".to_owned()]),
-        log_config: Some(log_config),
-        ..HostConfig::default()
-    };
-    let body = ContainerCreateBody {
-        image: Some(IMAGE.to_owned()),
-        cmd: Some(vec!["echo".to_owned(), "hello".to_owned()]),
-        host_config: Some(host),
-        ..ContainerCreateBody::default()
-    };
-    let id = docker.create_container(None, body).await.unwrap().id;
-    let options = AttachContainerOptions {
-        stdout: true,
-        stderr: true,
-        stream: true,
-        ..AttachContainerOptions::default()
-    };
-    let mut attached = docker.attach_container(&id, Some(options)).await.unwrap().output;
-    docker.start_container(&id, None).await.unwrap();
-    let options = WaitContainerOptions { condition: "not-running".to_owned() };
-    docker.wait_container(&id, Some(options)).next().await.unwrap().unwrap();
-    while attached.next().await.is_some() {}
-    let options = RemoveContainerOptions { force: true, v: true, ..RemoveContainerOptions::default() };
-    docker.remove_container(&id, Some(options)).await.unwrap();
-}
-
-async fn overhead(address: &str, docker: &Docker) {
+async fn overhead(address: &str) {
+    let bare = BareContainer::new(Some(address), IMAGE, &["echo", "hello"]).await.unwrap();
     let (mut session, _dir, stop) = worker(address, 1, Vec::new()).await;
     let (mut alone, mut with): (Vec<Duration>, Vec<Duration>) = Default::default();
     for number in 1..=PAIRS {
         let began = Instant::now();
-        bare(docker).await;
+        bare.run().await.unwrap();
         alone.push(began.elapsed());
         let began = Instant::now();
         session.see_through(vec![task(number, &["echo", "hello"])]).await;

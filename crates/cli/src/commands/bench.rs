@@ -1,26 +1,36 @@
 //! `gaffer bench`: measures speed on an installation, or on scratch installations with history, beside the machine's limits.
 
 mod args;
+mod clean;
+mod containers;
+mod dashboard;
+mod disk;
 mod dispatch;
 mod figures;
 mod follow;
+mod history;
 mod ingest;
 mod installation;
 mod latency;
+mod leftovers;
 mod limits;
+mod lists;
 pub mod load;
+mod memory;
+mod output;
 mod processes;
 mod queue;
 mod report;
 mod scratch;
+mod snapshot;
 mod throughput;
+mod viewers;
 mod workers;
 
 use std::fmt::Display;
 use std::time::Instant;
 
-use gaffer_master::store::bench::history;
-use serde_json::json;
+use tempfile::TempDir;
 use tokio::runtime::Builder;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -35,7 +45,9 @@ use crate::status::Status;
 pub use args::BenchArgs;
 use args::{Format, Measurement};
 use figures::Figures;
+use history::{Filled, Standing};
 use installation::Installation;
+use leftovers::Leftovers;
 use limits::Limits;
 use load::LoadArgs;
 use report::{History, Outcome, Report};
@@ -48,8 +60,13 @@ impl Measurement {
             Measurement::Throughput => throughput::measure(bench, figures).await,
             Measurement::Latency => latency::measure(bench, figures).await,
             Measurement::Ingest => ingest::measure(bench, figures).await,
+            Measurement::Output => output::measure(bench, figures).await,
             Measurement::Follow => follow::measure(bench, figures).await,
+            Measurement::Viewers => viewers::measure(bench, figures).await,
+            Measurement::Lists => lists::measure(bench, figures).await,
             Measurement::Queue => queue::measure(bench, figures).await,
+            Measurement::Containers => containers::measure(bench, figures).await,
+            Measurement::Snapshot => snapshot::measure(bench, figures).await,
             Measurement::Dispatch => dispatch::measure(bench, figures).await,
             Measurement::Workers => workers::measure(bench, figures).await,
         }
@@ -102,6 +119,7 @@ struct Made {
     installation: Option<Installation>,
     scratch: Option<Scratch>,
     limits: Option<Limits>,
+    leftovers: Leftovers,
     /// A database server that is being started. That is not interrupted: nobody would remove its directory.
     starting: Option<JoinHandle<Result<Limits, Failure>>>,
 }
@@ -112,9 +130,17 @@ struct Made {
 /// Errors of the API or the network; [`Failure::Local`] if something could not be set up or removed.
 pub fn run(args: &BenchArgs, out: &Out) -> Result<u8, Failure> {
     let chosen = args.chosen()?;
+    if args.is_scratch() {
+        disk::check(args, &chosen)?;
+    }
     open_files::raise(u64::MAX);
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(local("cannot start"))?;
-    let done = runtime.block_on(bench(args, &chosen, out));
+    let done = runtime.block_on(async {
+        match args.clean {
+            true => clean::run(args, out).await.map(|()| 0),
+            false => Box::pin(bench(args, &chosen, out)).await,
+        }
+    });
     runtime.shutdown_background();
     done
 }
@@ -129,17 +155,21 @@ async fn bench(args: &BenchArgs, chosen: &[Measurement], out: &Out) -> Result<u8
         order = signals.next() => Ok(Some(order)),
     };
     status.show("removing what was made for the measurements");
-    let left_over = made.installation.as_ref().filter(|_| !args.is_scratch()).map(Installation::left_over);
     let removed = tokio::select! {
-        removed = made.remove() => removed,
-        order = signals.next() => {
-            left_over.iter().for_each(|left| status.note(&left.to_string()));
-            return Ok(order.exit_code());
-        }
+        removed = made.remove() => Ok(removed),
+        order = signals.next() => Err(order),
     };
     status.retire();
+    // Of what could not be removed in order, processes end and directories go as far as that is possible.
+    let leftovers = std::mem::take(&mut made.leftovers);
+    drop(made);
+    leftovers.sentences().iter().for_each(|sentence| status.note(sentence));
+    let removed = match removed {
+        Ok(removed) => removed,
+        Err(order) => return Ok(order.exit_code()),
+    };
     report.is_interrupted = matches!(measured, Ok(Some(_)));
-    print(args, &report, out)?;
+    print(args, &report, &leftovers, out)?;
     let interrupted: Option<Order> = measured?;
     removed?;
     let has_failed = report.outcomes.iter().any(|outcome| outcome.error.is_some());
@@ -150,13 +180,15 @@ async fn bench(args: &BenchArgs, chosen: &[Measurement], out: &Out) -> Result<u8
     })
 }
 
-fn print(args: &BenchArgs, report: &Report, out: &Out) -> Result<(), Failure> {
+fn print(args: &BenchArgs, report: &Report, leftovers: &Leftovers, out: &Out) -> Result<(), Failure> {
     match args.format {
         Format::Json => {
-            let text = serde_json::to_string_pretty(&report.to_json()).map_err(local("cannot write JSON"))?;
+            let text = serde_json::to_string_pretty(&report.to_json(leftovers))
+                .map_err(local("cannot write JSON"))?;
             out.line(&text)
         }
-        Format::Table if report.outcomes.is_empty() => Ok(()),
+        _ if report.outcomes.is_empty() => Ok(()),
+        Format::Markdown => out.print(report.to_markdown().as_bytes()),
         Format::Table => out.print(report.to_table(out).as_bytes()),
     }
 }
@@ -176,7 +208,8 @@ async fn measure(
     if !args.is_scratch() {
         let installation =
             made.installation.insert(Installation::new(config::access()?, args.worker.clone())?);
-        let busy = installation.check().await?;
+        let busy = installation.check().await?.other_tasks;
+        made.leftovers.add_jobs(installation.label());
         if busy > 0 {
             report
                 .warnings
@@ -185,7 +218,7 @@ async fn measure(
         report.server = Some(installation.client.address().to_owned());
         if !args.no_floor {
             status.show("starting a database for the floor program");
-            let started = Limits::alone(args.scratch_dir.clone(), args.pg_bin.clone());
+            let started = Limits::alone(made.directory(args)?, args.pg_bin.clone());
             let started = made.starting.insert(tokio::spawn(started)).await;
             made.starting = None;
             match started.map_err(local("the start failed")).flatten() {
@@ -197,19 +230,19 @@ async fn measure(
     }
     for tasks in &args.history {
         status.show("starting a scratch installation");
-        let scratch = Scratch::start(args.scratch_dir.as_deref(), args.pg_bin.as_deref())?;
-        let installation = made.scratch.insert(scratch).ready().await?;
-        let mut database = fill(made, &installation, *tasks, status).await?;
-        made.installation = Some(installation);
+        let scratch = Scratch::start(made.directory(args)?, args.pg_bin.as_deref())?;
+        let scratch = made.scratch.insert(scratch);
+        let installation = made.installation.insert(scratch.ready().await?);
+        let mut filled = history::fill(scratch, installation, *tasks, args.history_job_tasks, status).await?;
+        made.limits = Some(Limits::beside(scratch.database_url()?).await?);
         for has_statistics in args.passes() {
             let failed = || local("cannot prepare the scratch database");
             if *has_statistics {
-                database.gather_statistics().await.map_err(failed())?;
+                filled.database.gather_statistics().await.map_err(failed())?;
             }
-            database.write_out().await.map_err(failed())?;
-            let database_bytes = database.size_bytes().await.map_err(failed())?;
-            let history = History { tasks: *tasks, has_statistics: *has_statistics, database_bytes };
-            all(args, chosen, Some(history), report, made, status).await?;
+            filled.database.write_out().await.map_err(failed())?;
+            let history = History { tasks: *tasks, has_statistics: *has_statistics };
+            all(args, chosen, Some((history, &mut filled)), report, made, status).await?;
         }
         // The next one starts from nothing.
         made.remove().await?;
@@ -217,37 +250,11 @@ async fn measure(
     Ok(())
 }
 
-/// Writes the history of a scratch installation.
-async fn fill(
-    made: &mut Made,
-    installation: &Installation,
-    tasks: u64,
-    status: &Status<'_>,
-) -> Result<history::History, Failure> {
-    let failed = || local("cannot fill the scratch database");
-    let Some(scratch) = &made.scratch else {
-        return Err(Failure::Local("no scratch installation".to_owned()));
-    };
-    let url = scratch.database_url()?;
-    let mut database = history::History::connect(&url).await.map_err(failed())?;
-    database.hold_statistics().await.map_err(failed())?;
-    if tasks > 0 {
-        let spec = json!({"name": "history", "command": ["echo", "hello"]});
-        let job = installation.submit(&spec).await?.id;
-        installation.completed(job).await?;
-        let show = |done| status.show(&format!("history: {done} of {tasks} finished tasks"));
-        // The first one counts, too.
-        database.copy_job(job.0, tasks - 1, show).await.map_err(failed())?;
-    }
-    made.limits = Some(Limits::beside(url).await?);
-    Ok(database)
-}
-
 /// Runs all measurements on one installation.
 async fn all(
     args: &BenchArgs,
     chosen: &[Measurement],
-    history: Option<History>,
+    mut history: Option<(History, &mut Filled)>,
     report: &mut Report,
     made: &Made,
     status: &Status<'_>,
@@ -257,10 +264,12 @@ async fn all(
     let bench = Bench { args, installation, scratch: made.scratch.as_ref(), limits, status };
     for measurement in chosen {
         // In the report from the beginning, so that an interrupted run shows its finished rounds.
-        let name = measurement.name();
+        let before = standing(&mut history).await?;
         report.outcomes.push(Outcome {
-            measurement: name,
-            history,
+            measurement: measurement.name(),
+            history: history.as_ref().map(|(history, _)| *history),
+            before,
+            after: None,
             figures: Figures::default(),
             seconds: 0.0,
             error: None,
@@ -270,6 +279,7 @@ async fn all(
         let run = measurement.run(&bench, &mut outcome.figures);
         let ended = timeout(args.timeout.to_std(), run).await;
         outcome.seconds = begun.elapsed().as_secs_f64();
+        outcome.after = standing(&mut history).await?;
         match ended {
             Ok(Ok(())) => continue,
             Ok(Err(failure)) if matches!(failure, Failure::Local(_)) => {
@@ -283,10 +293,29 @@ async fn all(
     }
     // The next ones begin with the same number of jobs.
     status.show("deleting jobs");
-    installation.delete_all().await
+    installation.delete_all().await?;
+    match &mut history {
+        Some((_, filled)) => filled.deletion_done(args.timeout.to_std()).await,
+        None => Ok(()),
+    }
+}
+
+/// What is in the database of a scratch installation now.
+async fn standing(history: &mut Option<(History, &mut Filled)>) -> Result<Option<Standing>, Failure> {
+    match history {
+        Some((_, filled)) => filled.standing().await.map(Some),
+        None => Ok(None),
+    }
 }
 
 impl Made {
+    /// A new directory for scratch data, which is told of if it stays.
+    fn directory(&mut self, args: &BenchArgs) -> Result<TempDir, Failure> {
+        let dir = scratch::directory(args.scratch_dir.as_deref())?;
+        self.leftovers.add_directory(dir.path());
+        Ok(dir)
+    }
+
     /// Removes everything, also if something cannot be removed; returns the first failure.
     async fn remove(&mut self) -> Result<(), Failure> {
         let mut removed = Ok(());
@@ -302,7 +331,11 @@ impl Made {
             return removed.and(scratch.stop().await);
         }
         if let Some(installation) = installation {
-            removed = removed.and(installation.delete_all().await);
+            let deleted = installation.delete_all().await;
+            if deleted.is_ok() {
+                self.leftovers.jobs_are_deleted();
+            }
+            removed = removed.and(deleted);
         }
         removed
     }

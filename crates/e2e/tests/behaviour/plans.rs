@@ -408,7 +408,7 @@ async fn no_statement_costs_more_because_there_is_history_with_statistics_or_wit
     let first = dev.client.submit(script("echo done")).await;
     dev.client.finished(first).await;
     let mut history = History::connect(&database_url).await.unwrap();
-    history.copy_job(first, HISTORY, |_| ()).await.unwrap();
+    history.copy_jobs(first..=first, HISTORY + 1, |_| ()).await.unwrap();
     let mut checked = Checked::default();
     let before = plans(&log).len();
     everyday_life(&dev, 1, &database_url).await;

@@ -103,10 +103,7 @@ impl DockerConfig {
         });
         Ok(DockerSettings {
             is_expected: host.is_some() || is_named,
-            address: match host {
-                None => DaemonAddress::Socket(DEFAULT_SOCKET.into()),
-                Some(host) => host.parse().context("DOCKER_HOST")?,
-            },
+            address: DaemonAddress::given(host.as_deref()).context("DOCKER_HOST")?,
             credentials: config_dir.map(|dir| dir.join("config.json")),
             policy: ContainerPolicy {
                 volume_roots: self.volume_roots.unwrap_or_default().0,
@@ -115,6 +112,13 @@ impl DockerConfig {
                 host_network: self.docker_host_network.unwrap_or(false),
             },
         })
+    }
+}
+
+impl DaemonAddress {
+    /// What was given, else Docker's usual socket.
+    pub(crate) fn given(address: Option<&str>) -> anyhow::Result<DaemonAddress> {
+        address.map_or_else(|| Ok(DaemonAddress::Socket(DEFAULT_SOCKET.into())), str::parse)
     }
 }
 

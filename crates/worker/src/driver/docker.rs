@@ -3,6 +3,7 @@
 //! After a restart of the worker, a container is found by its name and adopted. Output written in between comes from the
 //! daemon's log (see [`output`]). Containers with this worker's label but without an attempt are removed.
 
+pub mod bare_container;
 mod container;
 mod daemon;
 mod exit;

@@ -61,6 +61,7 @@ use crate::spool::Position;
 
 pub(crate) use capabilities::Capabilities;
 pub(crate) use cgroup::shortcoming as cgroup_shortcoming;
+pub use docker::bare_container;
 pub(crate) use process_tree::{Leftover, adopt_orphans, kill_leftovers, kill_marked, reap_forsaken_orphans};
 pub(crate) use processes::lists_children;
 

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use gaffer_domain::spec::MAX_TASKS_PER_JOB;
 use gaffer_worker::simulated::SimulatedWorker;
 use serde_json::json;
 
 use super::figures::{Figures, TASKS_PER_SECOND};
 use super::workers::{Fleet, simulated};
-use super::{Bench, in_turn};
+use super::{Bench, in_turn, throughput};
 use crate::failure::Failure;
 
 /// Simulated workers.
@@ -30,32 +29,31 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
         .collect();
     let mut fleet = Fleet::default();
     fleet.connect(&workers).await?;
-    for round in bench.rounds() {
-        bench.show("dispatch", round);
-        let floor = async {
-            let Some(limits) = bench.limits else { return Ok(None) };
-            limits.floor_without_processes(bench.args.tasks).await.map(|rate| Some((FLOOR, rate)))
-        };
-        let (rate, floor) = in_turn(round, run(bench), floor).await;
-        figures.add_beside(&format!("tasks of {WORKERS} workers"), TASKS_PER_SECOND, rate?, floor?);
+    for tasks in &bench.args.tasks {
+        for round in bench.rounds() {
+            bench.show("dispatch", round);
+            let floor = async {
+                let Some(limits) = bench.limits else { return Ok(None) };
+                limits.floor_without_processes(*tasks).await.map(|rate| Some((FLOOR, rate)))
+            };
+            let (rate, floor) = in_turn(round, run(bench, *tasks), floor).await;
+            let name = throughput::named(bench, &format!("tasks of {WORKERS} workers"), *tasks);
+            figures.add_beside(&name, TASKS_PER_SECOND, rate?, floor?);
+        }
     }
     Ok(())
 }
 
-async fn run(bench: &Bench<'_>) -> Result<f64, Failure> {
+async fn run(bench: &Bench<'_>, tasks: u32) -> Result<f64, Failure> {
     let installation = bench.installation;
-    let begun = Instant::now();
-    let mut jobs = Vec::new();
-    let mut left = bench.args.tasks;
-    while left > 0 {
-        let count = left.min(MAX_TASKS_PER_JOB);
-        let constraint = format!("labels.{LABEL} == dispatch");
+    let constraint = format!("labels.{LABEL} == dispatch");
+    let spec = |count| {
         let fields = json!({"command": ["true"], "count": count, "constraints": [constraint]});
-        jobs.push(installation.submit(&installation.spec("dispatch", fields)).await?.id);
-        left -= count;
-    }
-    for job in jobs {
+        installation.spec("dispatch", fields)
+    };
+    let begun = Instant::now();
+    for job in throughput::submit_all(installation, tasks, spec).await? {
         installation.completed(job).await?;
     }
-    Ok(f64::from(bench.args.tasks) / begun.elapsed().as_secs_f64())
+    Ok(f64::from(tasks) / begun.elapsed().as_secs_f64())
 }

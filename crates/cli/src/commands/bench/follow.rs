@@ -5,7 +5,7 @@ use gaffer_domain::JobId;
 use gaffer_protocol::boot_time::BootTime;
 use serde_json::Value;
 
-use super::figures::{Figures, MILLISECONDS, PERCENT};
+use super::figures::{Figures, MILLISECONDS, OF_LATENCY, PERCENT};
 use super::installation::Installation;
 use super::load::{LINE_BYTES, LoadArgs, TIME_DIGITS, boot_id};
 use super::{Bench, in_turn, ingest};
@@ -26,7 +26,7 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
         let alone = ingest::run(bench.installation, "follow", &load);
         let (alone, viewed) = in_turn(round, alone, viewed(bench.installation, &load)).await;
         let (alone, Viewed { seconds, lags }) = (alone?, viewed?);
-        figures.add_percentiles("lag of a viewer", MILLISECONDS, &lags, None);
+        figures.add_percentiles("lag of a viewer", MILLISECONDS, OF_LATENCY, &lags, None);
         figures.add("job slowed by a viewer", PERCENT, (seconds / alone.seconds - 1.0) * 100.0);
     }
     Ok(())

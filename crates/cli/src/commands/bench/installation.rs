@@ -19,11 +19,21 @@ use crate::failure::Failure;
 
 /// The label of all jobs of measurements; its value is the run.
 pub const LABEL: &str = "gaffer-bench";
+/// The beginning of their names.
+pub const NAME: &str = "bench ";
 /// How long the jobs of a run may take to end and to be deleted.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(120);
 /// How many jobs are deleted at the same time.
 const DELETED_AT_ONCE: usize = 8;
 const LARGEST_PAGE: &str = "500";
+
+/// What is on the workers before anything is measured.
+pub struct Found {
+    /// The name of a worker that can run tasks.
+    pub worker: String,
+    /// Tasks that are on these workers already.
+    pub other_tasks: i64,
+}
 
 /// The API of an installation, and which of its jobs are ours.
 pub struct Installation {
@@ -64,28 +74,31 @@ impl Installation {
         self.worker.as_ref().map(|name| format!("name == {}", json!(name)))
     }
 
-    /// Whether there is a worker that can run tasks; returns how many tasks are on these workers already.
+    /// Whether there is a worker that can run tasks, and what these workers do already.
     ///
     /// # Errors
     /// [`Failure::Usage`] if there is no such worker; errors of the API or the network.
-    pub async fn check(&self) -> Result<i64, Failure> {
+    pub async fn check(&self) -> Result<Found, Failure> {
         let query = vec![("state", WorkerState::Online.to_string()), ("limit", LARGEST_PAGE.to_owned())];
         let page: Page<Worker> = self.client.read(&["workers"], &query).await?;
         let is_meant = |worker: &&Worker| self.worker.as_ref().is_none_or(|name| *name == worker.name);
         let meant: Vec<&Worker> = page.items.iter().filter(is_meant).collect();
-        match (&self.worker, meant.is_empty()) {
-            (Some(name), true) => Err(Failure::Usage(format!("--worker {name}: no such worker is online"))),
-            (None, true) => Err(Failure::Usage(
+        match (&self.worker, meant.first()) {
+            (Some(name), None) => Err(Failure::Usage(format!("--worker {name}: no such worker is online"))),
+            (None, None) => Err(Failure::Usage(
                 "no worker is online; start one, or measure a scratch installation with --history 0"
                     .to_owned(),
             )),
-            _ => Ok(meant.iter().map(|worker| worker.running + worker.waiting).sum()),
+            (_, Some(first)) => Ok(Found {
+                worker: first.name.clone(),
+                other_tasks: meant.iter().map(|worker| worker.running + worker.waiting).sum(),
+            }),
         }
     }
 
     /// A specification with what all jobs of this run have: name, label, worker.
     pub fn spec(&self, name: &str, mut fields: Value) -> Value {
-        fields["name"] = json!(format!("bench {name}"));
+        fields["name"] = json!(format!("{NAME}{name}"));
         fields["labels"] = json!({ LABEL: self.run });
         if let Some(constraint) = self.constraint().filter(|_| fields["constraints"].is_null()) {
             fields["constraints"] = json!([constraint]);
@@ -175,17 +188,35 @@ impl Installation {
                     return Ok(());
                 }
                 let jobs = jobs.iter().map(|job| job.id).collect();
-                self.each(jobs, async |job| {
-                    self.end(job).await?;
-                    match self.client.delete(&["jobs", &job.to_string()]).await {
-                        Err(failure) if failure.is_not_found() => Ok(()),
-                        deleted => deleted,
-                    }
-                })
-                .await?;
+                self.each(jobs, async |job| self.delete(job).await).await?;
             }
         })
         .await
+    }
+
+    /// Stops and deletes the jobs of all runs, also those of one that still measures; returns how many there were.
+    ///
+    /// # Errors
+    /// Errors of the API or the network.
+    pub async fn delete_all_runs(&self) -> Result<usize, Failure> {
+        let named = self.jobs_where(("name", NAME.to_owned())).await?;
+        let jobs: Vec<JobId> =
+            named.iter().filter(|job| job.labels.contains_key(LABEL)).map(|job| job.id).collect();
+        let count = jobs.len();
+        self.each(jobs, async |job| self.delete(job).await).await?;
+        Ok(count)
+    }
+
+    /// Stops and deletes one job.
+    ///
+    /// # Errors
+    /// Errors of the API or the network.
+    pub async fn delete(&self, job: JobId) -> Result<(), Failure> {
+        self.end(job).await?;
+        match self.client.delete(&["jobs", &job.to_string()]).await {
+            Err(failure) if failure.is_not_found() => Ok(()),
+            deleted => deleted,
+        }
     }
 
     async fn within_time(&self, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
@@ -217,7 +248,11 @@ impl Installation {
         Ok(())
     }
 
-    async fn end(&self, job: JobId) -> Result<(), Failure> {
+    /// Stops a job if it has not ended, and waits for its end.
+    ///
+    /// # Errors
+    /// Errors of the API or the network.
+    pub async fn end(&self, job: JobId) -> Result<(), Failure> {
         let path = ["jobs", &job.to_string()];
         let now: Job = match self.client.read(&path, &Query::new()).await {
             Err(failure) if failure.is_not_found() => return Ok(()),
@@ -236,10 +271,14 @@ impl Installation {
 
     /// All jobs of this run, found by their label: also one whose submission was interrupted.
     async fn jobs(&self) -> Result<Vec<Job>, Failure> {
+        self.jobs_where(("label", self.label())).await
+    }
+
+    async fn jobs_where(&self, filter: (&'static str, String)) -> Result<Vec<Job>, Failure> {
         let mut jobs = Vec::new();
         let mut cursor = None;
         loop {
-            let mut query = vec![("label", self.label()), ("limit", LARGEST_PAGE.to_owned())];
+            let mut query = vec![filter.clone(), ("limit", LARGEST_PAGE.to_owned())];
             query.extend(cursor.map(|cursor| ("cursor", cursor)));
             let page: Page<Job> = self.client.read(&["jobs"], &query).await?;
             jobs.extend(page.items);

@@ -9,8 +9,8 @@ use gaffer_protocol::rest::Job;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use super::figures::{Figures, MILLISECONDS};
-use super::installation::Installation;
+use super::figures::{Figures, MILLISECONDS, OF_LATENCY};
+use super::installation::{Installation, NAME};
 use super::limits::{FLOOR, FloorLatency};
 use super::{Bench, local, scratch};
 use crate::client::Query;
@@ -59,7 +59,7 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
         ];
         for ((name, floor), samples) in measured.iter().zip(&samples) {
             let limit = (!floor.is_empty()).then_some((FLOOR, floor.as_slice()));
-            figures.add_percentiles(name, MILLISECONDS, samples, limit);
+            figures.add_percentiles(name, MILLISECONDS, OF_LATENCY, samples, limit);
         }
     }
     Ok(())
@@ -120,7 +120,8 @@ async fn until_first_byte(installation: &Installation) -> Result<f64, Failure> {
 /// Milliseconds of a whole process `gaffer run true`.
 async fn whole_run(installation: &Installation) -> Result<f64, Failure> {
     let mut command = Command::new(scratch::program()?);
-    command.args(["run", "--quiet", "--name", "bench run", "--label", &installation.label()]);
+    let name = format!("{NAME}run");
+    command.args(["run", "--quiet", "--name", &name, "--label", &installation.label()]);
     if let Some(constraint) = installation.constraint() {
         command.args(["--constraint", &constraint]);
     }

@@ -16,7 +16,7 @@ use tokio::process::Command;
 use tokio::task::JoinSet;
 
 use super::figures::{Figures, MEGABYTES_PER_SECOND, MILLISECONDS, PER_SECOND, TASKS_PER_SECOND};
-use super::{Bench, local, scratch};
+use super::{Bench, local};
 use crate::failure::Failure;
 pub use floor::FloorLatency;
 pub use streams::pipe;
@@ -47,12 +47,11 @@ impl Limits {
         Ok(Limits { server_url, own_server: None })
     }
 
-    /// Starts a server in a scratch directory of this machine.
+    /// Starts a server in a new directory of this machine.
     ///
     /// # Errors
     /// [`Failure::Local`], most often because Postgres is not installed.
-    pub async fn alone(parent: Option<PathBuf>, pg_bin: Option<PathBuf>) -> Result<Limits, Failure> {
-        let dir = scratch::directory(parent.as_deref())?;
+    pub async fn alone(dir: TempDir, pg_bin: Option<PathBuf>) -> Result<Limits, Failure> {
         let settings = postgres_settings(dir.path().to_owned(), pg_bin);
         let server = EmbeddedPostgres::start(settings).await.map_err(local("cannot start a database"))?;
         let limits = Limits::beside(server.url().to_owned()).await?;
@@ -117,7 +116,7 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
         figures.add("loopback TCP", MEGABYTES_PER_SECOND, streams::loopback().await? / 1e6);
         if let Some(limits) = bench.limits {
             figures.add("durable commits, one client", PER_SECOND, limits.commits().await?);
-            let tasks = FLOOR_TASKS.min(bench.args.tasks);
+            let tasks = FLOOR_TASKS.min(bench.args.first_tasks());
             figures.add("floor program", TASKS_PER_SECOND, limits.floor(tasks).await?);
             let latency = limits.floor_latency().await?;
             figures.add("floor program, first byte", MILLISECONDS, latency.first_byte_ms);

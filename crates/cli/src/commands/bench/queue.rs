@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::figures::{Figures, MILLISECONDS, SECONDS};
+use super::figures::{Figures, MILLISECONDS, OF_LATENCY, SECONDS};
 use super::{Bench, latency};
 use crate::failure::Failure;
 
@@ -28,8 +28,7 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
         installation.submit(&spec).await?;
         figures.add(&format!("accept {} tasks", bench.args.waiting), SECONDS, begun.elapsed().as_secs_f64());
         let beside = samples(bench).await?;
-        let name = format!("submit to final beside {} waiting tasks", bench.args.waiting);
-        figures.add_percentiles(&name, MILLISECONDS, &beside, Some((EMPTY, &alone)));
+        figures.add_percentiles("submit to final", MILLISECONDS, OF_LATENCY, &beside, Some((EMPTY, &alone)));
         let begun = Instant::now();
         installation.end_all().await?;
         figures.add(&format!("stop {} tasks", bench.args.waiting), SECONDS, begun.elapsed().as_secs_f64());

@@ -30,6 +30,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The end of the log that a message shows.
 const LOG_TAIL_LINES: usize = 5;
 
+/// The beginning of the names of scratch directories.
+pub const PREFIX: &str = "gaffer-bench-";
+/// Where the worker of a scratch installation keeps its data.
+pub const WORKER_DIR: &str = "worker";
+
 /// A running `gaffer dev`. It stops when this process ends, however that comes about.
 pub struct Scratch {
     dir: TempDir,
@@ -37,12 +42,11 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Starts it in a new directory in `parent`; it is not ready yet.
+    /// Starts it in a new directory; it is not ready yet.
     ///
     /// # Errors
     /// [`Failure::Local`].
-    pub fn start(parent: Option<&Path>, pg_bin: Option<&Path>) -> Result<Scratch, Failure> {
-        let dir = directory(parent)?;
+    pub fn start(dir: TempDir, pg_bin: Option<&Path>) -> Result<Scratch, Failure> {
         let log = fs::File::create(dir.path().join("dev.log"))
             .map_err(local("cannot write to the scratch directory"))?;
         let mut command = Command::new(program()?);
@@ -123,7 +127,7 @@ impl Scratch {
 
     /// The process that owns the worker's attempts.
     pub fn executor(&self) -> Option<u32> {
-        fs::read_to_string(self.dir.path().join("worker/lock")).ok()?.trim().parse().ok()
+        fs::read_to_string(self.dir.path().join(WORKER_DIR).join("lock")).ok()?.trim().parse().ok()
     }
 
     /// The first process of its database.
@@ -179,7 +183,7 @@ fn remove(dir: TempDir, path: &Path) -> Result<(), Failure> {
 /// [`Failure::Local`].
 pub fn directory(parent: Option<&Path>) -> Result<TempDir, Failure> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix("gaffer-bench-");
+    builder.prefix(PREFIX);
     let made = match parent {
         Some(parent) => builder.tempdir_in(parent),
         None => builder.tempdir(),

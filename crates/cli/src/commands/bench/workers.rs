@@ -28,17 +28,19 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
     let resident = || scratch.pid().and_then(resident_kib);
     let before = resident();
     let mut fleet = Fleet::default();
+    let begun = Instant::now();
+    fleet.connect(&workers).await?;
+    figures.add("all connect at once", SECONDS, begun.elapsed().as_secs_f64());
     for round in bench.rounds() {
         bench.show("workers", round);
+        fleet.hang_up();
         let begun = Instant::now();
-        let name = if round == 1 { "all connect at once" } else { "all reconnect at once" };
         fleet.connect(&workers).await?;
-        figures.add(name, SECONDS, begun.elapsed().as_secs_f64());
+        figures.add("all reconnect at once", SECONDS, begun.elapsed().as_secs_f64());
         if let Some((before, now)) = before.zip(resident()) {
             figures.add("memory of an idle worker", KIBIBYTES, (now - before) / count);
         }
         idle(scratch, bench.args.watch.to_std(), figures).await?;
-        fleet.hang_up();
     }
     Ok(())
 }

@@ -1,11 +1,13 @@
-//! Fills a database with history: a finished job of one task, many times over, and decides when statistics are gathered.
+//! Fills a database with history: a few finished jobs, many times over, and decides when statistics are gathered.
+
+use std::ops::RangeInclusive;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 
 use super::super::StoreError;
 
-/// Copies that one statement writes.
+/// Jobs that one statement writes, about.
 const SLICE: u64 = 20_000;
 /// Tables that are about jobs, but not history.
 const NOT_HISTORY: [&str; 3] = ["idempotency_keys", "deletions", "dead_letters"];
@@ -32,6 +34,13 @@ struct Table {
     columns: Vec<Column>,
 }
 
+/// Jobs that are copied together, and their tasks: everything from the first number to the last one is theirs.
+#[derive(Debug, Clone)]
+struct Originals {
+    jobs: RangeInclusive<i64>,
+    tasks: RangeInclusive<i64>,
+}
+
 #[derive(Debug)]
 struct Column {
     name: String,
@@ -53,33 +62,36 @@ impl History {
         Ok(History(database))
     }
 
-    /// Copies the latest job, a finished one of one task, with everything that it left behind: `copies` times, each a minute
-    /// older than the one before. No statistics are gathered. `progress` is told how many there are.
+    /// Copies finished jobs with everything that they left behind until there are `total` of them, the originals included; each
+    /// copy a minute older than the one before. Nobody else may have submitted anything since the first of them. No statistics are
+    /// gathered. `progress` is told how many jobs there are.
     ///
     /// # Errors
-    /// When the database does not answer, or the job is not such a one.
-    pub async fn copy_job(
+    /// When the database does not answer, or the jobs have no tasks.
+    pub async fn copy_jobs(
         &mut self,
-        job: i64,
-        copies: u64,
+        jobs: RangeInclusive<i64>,
+        total: u64,
         mut progress: impl FnMut(u64),
     ) -> Result<(), StoreError> {
         let database = &mut self.0;
-        let task: i64 = sqlx::query_scalar("SELECT id FROM tasks WHERE job_id = $1")
-            .bind(job)
-            .fetch_one(&mut *database)
-            .await?;
+        let all = originals(database, jobs).await?;
+        let step = all.step();
+        let each = step.jobs.unsigned_abs();
+        let (copies, rest) = ((total / each).saturating_sub(1), if total > each { total % each } else { 0 });
         let tables = tables(database).await?;
+        let at_once = (SLICE / each).max(1);
         let mut done = 0;
         while done < copies {
-            let until = copies.min(done + SLICE);
-            for table in &tables {
-                if let Some(sql) = table.copies(job, task, done + 1, until) {
-                    sqlx::query(AssertSqlSafe(sql)).execute(&mut *database).await?;
-                }
-            }
+            let until = copies.min(done + at_once);
+            copy(database, &tables, &all, step, done + 1..=until).await?;
             done = until;
-            progress(done);
+            progress((done + 1) * each);
+        }
+        if let Some(last) = i64::try_from(rest).ok().filter(|rest| *rest > 0) {
+            let first = *all.jobs.start();
+            let some = originals(database, first..=first + last - 1).await?;
+            copy(database, &tables, &some, step, copies + 1..=copies + 1).await?;
         }
         for (numbers, all) in [("jobs", "jobs"), ("live_tasks", "tasks")] {
             // Never back: the next task may have its number from a later era.
@@ -115,6 +127,34 @@ impl History {
     pub async fn gather_statistics(&mut self) -> Result<(), StoreError> {
         let reset = "ALTER SYSTEM RESET autovacuum_naptime";
         self.all(&["VACUUM (ANALYZE)", reset, "SELECT pg_reload_conf()"]).await
+    }
+
+    /// Whether nothing of a deleted job is left.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn is_deletion_done(&mut self) -> Result<bool, StoreError> {
+        let sql = "SELECT NOT EXISTS (SELECT FROM deletions WHERE NOT waits_for_era)";
+        Ok(sqlx::query_scalar(sql).fetch_one(&mut self.0).await?)
+    }
+
+    /// The latest finished task.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn latest_finished_task(&mut self) -> Result<i64, StoreError> {
+        let sql = "SELECT COALESCE(max(id), 0) FROM finished_tasks";
+        Ok(sqlx::query_scalar(sql).fetch_one(&mut self.0).await?)
+    }
+
+    /// How many finished tasks have a higher number.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn finished_tasks_after(&mut self, task: i64) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) FROM finished_tasks WHERE id > $1";
+        let count: i64 = sqlx::query_scalar(sql).bind(task).fetch_one(&mut self.0).await?;
+        Ok(count.unsigned_abs())
     }
 
     /// Bytes of the database on disk.
@@ -161,25 +201,68 @@ async fn tables(database: &mut PgConnection) -> Result<Vec<Table>, StoreError> {
     Ok(tables)
 }
 
+/// How far the numbers of one copy are from those of the next.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    jobs: i64,
+    tasks: i64,
+}
+
+impl Originals {
+    fn step(&self) -> Step {
+        let count = |numbers: &RangeInclusive<i64>| numbers.end() - numbers.start() + 1;
+        Step { jobs: count(&self.jobs), tasks: count(&self.tasks) }
+    }
+}
+
+async fn originals(database: &mut PgConnection, jobs: RangeInclusive<i64>) -> Result<Originals, StoreError> {
+    let sql = "SELECT min(id), max(id) FROM tasks WHERE job_id BETWEEN $1 AND $2 HAVING count(*) > 0";
+    let (first, last): (i64, i64) =
+        sqlx::query_as(sql).bind(jobs.start()).bind(jobs.end()).fetch_one(database).await?;
+    Ok(Originals { jobs, tasks: first..=last })
+}
+
+async fn copy(
+    database: &mut PgConnection,
+    tables: &[Table],
+    originals: &Originals,
+    step: Step,
+    copies: RangeInclusive<u64>,
+) -> Result<(), StoreError> {
+    for table in tables {
+        if let Some(sql) = table.copies(originals, step, &copies) {
+            sqlx::query(AssertSqlSafe(sql)).execute(&mut *database).await?;
+        }
+    }
+    Ok(())
+}
+
 impl Table {
-    /// The statement that writes copies `first` to `last` of what a job has in this table; none if it has nothing to do with
-    /// jobs.
-    fn copies(&self, job: i64, task: i64, first: u64, last: u64) -> Option<String> {
+    /// The statement that writes copies of what jobs have in this table; none if it has nothing to do with jobs.
+    fn copies(&self, originals: &Originals, step: Step, copies: &RangeInclusive<u64>) -> Option<String> {
         let has = |name: &str| self.columns.iter().any(|column| column.name == name);
-        let is_of_job = match self.name.as_str() {
-            "jobs" => format!("id = {job}"),
-            _ if has("job_id") => format!("job_id = {job}"),
-            _ if has("task_id") => format!("task_id = {task}"),
+        let Originals { jobs, tasks } = originals;
+        let of_jobs = |column: &str| format!("{column} BETWEEN {} AND {}", jobs.start(), jobs.end());
+        let is_original = match self.name.as_str() {
+            "jobs" => of_jobs("id"),
+            _ if has("job_id") => of_jobs("job_id"),
+            _ if has("task_id") => format!("task_id BETWEEN {} AND {}", tasks.start(), tasks.end()),
             _ => return None,
         };
-        // Other tables number their rows themselves.
-        let keeps_numbers = self.name == "jobs";
-        let written = self.columns.iter().filter(|column| keeps_numbers || !column.is_numbered);
+        // Rows of jobs and of finished tasks have the numbers of what they are about; others are numbered by their tables.
+        let id = match self.name.as_str() {
+            "jobs" => Some(step.jobs),
+            "finished_tasks" => Some(step.tasks),
+            _ => None,
+        };
+        let written = self.columns.iter().filter(|column| id.is_some() || !column.is_numbered);
         let (names, values): (Vec<&str>, Vec<String>) = written
             .map(|column| {
                 let name = column.name.as_str();
-                let value = match name {
-                    "id" | "job_id" | "task_id" => format!("{name} + n"),
+                let value = match (name, id) {
+                    ("id", Some(by)) => format!("id + n * {by}"),
+                    ("job_id", _) => format!("job_id + n * {}", step.jobs),
+                    ("task_id", _) => format!("task_id + n * {}", step.tasks),
                     _ if column.is_time => format!("{name} - n * interval '1 minute'"),
                     _ => name.to_owned(),
                 };
@@ -187,12 +270,14 @@ impl Table {
             })
             .unzip();
         Some(format!(
-            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}, generate_series({first}, {last}) n \
-             WHERE {is_of_job} ORDER BY n",
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}, generate_series({}, {}) n \
+             WHERE {is_original} ORDER BY n",
             self.name,
             names.join(", "),
             values.join(", "),
             self.name,
+            copies.start(),
+            copies.end(),
         ))
     }
 }
@@ -213,22 +298,33 @@ mod tests {
 
     #[test]
     fn a_copy_has_numbers_and_times_of_its_own() {
+        let originals = Originals { jobs: 7..=8, tasks: 9..=12 };
+        let step = originals.step();
         let jobs = table("jobs", &[("id", false, true), ("name", false, false), ("created_at", true, false)]);
         assert_eq!(
-            jobs.copies(7, 9, 1, 3).unwrap(),
+            jobs.copies(&originals, step, &(1..=3)).unwrap(),
             "INSERT INTO jobs (id, name, created_at) OVERRIDING SYSTEM VALUE \
-             SELECT id + n, name, created_at - n * interval '1 minute' FROM jobs, generate_series(1, 3) n \
-             WHERE id = 7 ORDER BY n"
+             SELECT id + n * 2, name, created_at - n * interval '1 minute' FROM jobs, generate_series(1, 3) n \
+             WHERE id BETWEEN 7 AND 8 ORDER BY n"
+        );
+        let tasks = table("finished_tasks", &[("id", false, false), ("job_id", false, false)]);
+        assert_eq!(
+            tasks.copies(&originals, step, &(1..=1)).unwrap(),
+            "INSERT INTO finished_tasks (id, job_id) OVERRIDING SYSTEM VALUE SELECT id + n * 4, job_id + n * 2 \
+             FROM finished_tasks, generate_series(1, 1) n WHERE job_id BETWEEN 7 AND 8 ORDER BY n"
         );
         let events =
             table("events", &[("id", false, true), ("job_id", false, false), ("task_id", false, false)]);
         assert_eq!(
-            events.copies(7, 9, 4, 5).unwrap(),
-            "INSERT INTO events (job_id, task_id) OVERRIDING SYSTEM VALUE SELECT job_id + n, task_id + n \
-             FROM events, generate_series(4, 5) n WHERE job_id = 7 ORDER BY n"
+            events.copies(&originals, step, &(4..=5)).unwrap(),
+            "INSERT INTO events (job_id, task_id) OVERRIDING SYSTEM VALUE SELECT job_id + n * 2, task_id + n * 4 \
+             FROM events, generate_series(4, 5) n WHERE job_id BETWEEN 7 AND 8 ORDER BY n"
         );
         let chunks = table("chunks", &[("task_id", false, false)]);
-        assert!(chunks.copies(7, 9, 1, 1).unwrap().contains("WHERE task_id = 9"));
-        assert_eq!(table("workers", &[("id", false, true)]).copies(7, 9, 1, 1), None);
+        assert!(
+            chunks.copies(&originals, step, &(1..=1)).unwrap().contains("WHERE task_id BETWEEN 9 AND 12")
+        );
+        let workers = table("workers", &[("id", false, true)]);
+        assert_eq!(workers.copies(&originals, step, &(1..=1)), None);
     }
 }

@@ -77,9 +77,9 @@ impl Daemon {
         self.slot().clone().ok_or_else(|| format!("no Docker daemon at {}", self.address))
     }
 
-    /// Whether it is Podman, which understands Docker's API but has other log drivers.
+    /// Whether it is Podman.
     pub fn is_podman(&self) -> bool {
-        matches!(&*self.health.borrow(), Health::Up { name } if name.starts_with("Podman"))
+        matches!(&*self.health.borrow(), Health::Up { name } if is_podman(name))
     }
 
     /// Waits for the daemon; after an error of the connection, until it was looked at again.
@@ -138,25 +138,11 @@ impl Daemon {
                 docker.ping().await?;
                 docker
             }
-            None => self.connect()?.negotiate_version().await?,
+            None => connect(&self.address)?.negotiate_version().await?,
         };
-        let version = docker.version().await?;
+        let name = name(&docker).await?;
         *self.slot() = Some(docker);
-        let engine = version.components.unwrap_or_default().into_iter().next();
-        let name = engine.map_or_else(|| "Docker".to_owned(), |engine| engine.name.replace(" Engine", ""));
-        let name = if name == "Engine" { "Docker".to_owned() } else { name };
-        Ok(format!("{name} {}", version.version.unwrap_or_default()).trim().to_owned())
-    }
-
-    fn connect(&self) -> Result<Docker, Error> {
-        match &self.address {
-            DaemonAddress::Socket(path) => {
-                Docker::connect_with_unix(&path.to_string_lossy(), REQUEST_SECS, API_DEFAULT_VERSION)
-            }
-            DaemonAddress::Tcp(address) => {
-                Docker::connect_with_http(address, REQUEST_SECS, API_DEFAULT_VERSION)
-            }
-        }
+        Ok(name)
     }
 
     fn set(&self, new: Health) {
@@ -195,6 +181,30 @@ impl Daemon {
     fn slot(&self) -> MutexGuard<'_, Option<Docker>> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A client of the daemon at an address; nothing is sent yet.
+pub(super) fn connect(address: &DaemonAddress) -> Result<Docker, Error> {
+    match address {
+        DaemonAddress::Socket(path) => {
+            Docker::connect_with_unix(&path.to_string_lossy(), REQUEST_SECS, API_DEFAULT_VERSION)
+        }
+        DaemonAddress::Tcp(address) => Docker::connect_with_http(address, REQUEST_SECS, API_DEFAULT_VERSION),
+    }
+}
+
+/// Name and version of a daemon.
+pub(super) async fn name(docker: &Docker) -> Result<String, Error> {
+    let version = docker.version().await?;
+    let engine = version.components.unwrap_or_default().into_iter().next();
+    let name = engine.map_or_else(|| "Docker".to_owned(), |engine| engine.name.replace(" Engine", ""));
+    let name = if name == "Engine" { "Docker".to_owned() } else { name };
+    Ok(format!("{name} {}", version.version.unwrap_or_default()).trim().to_owned())
+}
+
+/// Whether a daemon of this name is Podman, which understands Docker's API but has other log drivers.
+pub(super) fn is_podman(name: &str) -> bool {
+    name.starts_with("Podman")
 }
 
 /// Whether a request failed because the daemon is unavailable, not because the daemon refused it.

@@ -30,8 +30,9 @@ const SCRIPT_PATH: &str = "/.gaffer-script";
 /// The log that the daemon keeps until the container is removed, for a worker that comes back: the `local` driver
 /// keeps every byte (`json-file` only text), and before it is full it is not rotated, so that a place in the output is
 /// a place in the log.
-const LOG_DRIVER: &str = "local";
-const LOG_OPTIONS: [(&str, &str); 3] = [("max-size", "256m"), ("max-file", "2"), ("compress", "false")];
+pub(super) const LOG_DRIVER: &str = "local";
+pub(super) const LOG_OPTIONS: [(&str, &str); 3] =
+    [("max-size", "256m"), ("max-file", "2"), ("compress", "false")];
 
 /// What this daemon can do, as far as it is known.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,70 @@
+//! The dashboard of the measured installation, as a signed-in browser sees it.
+
+use gaffer_protocol::rest::LoginLink;
+use reqwest::Url;
+use reqwest::header::{ACCEPT, COOKIE, HeaderValue, SET_COOKIE};
+use serde_json::json;
+
+use crate::access::server_url;
+use crate::client::{self, Client};
+use crate::config;
+use crate::failure::Failure;
+
+/// A session of the dashboard. It expires by itself.
+pub struct Dashboard {
+    http: reqwest::Client,
+    link: Url,
+    cookie: HeaderValue,
+}
+
+impl Dashboard {
+    /// Signs in, with a link that the API gives.
+    ///
+    /// # Errors
+    /// Errors of the API; [`Failure::Unreachable`] if the dashboard is not within reach from here.
+    pub async fn sign_in(client: &Client) -> Result<Dashboard, Failure> {
+        let link: LoginLink = client.post(&["login-links"], &json!({})).await?.read()?;
+        let link =
+            Url::parse(&link.url).map_err(|error| garbled(None, &format!("no sign-in link: {error}")))?;
+        let http = client::http(&config::route(&server_url(&link.origin().ascii_serialization())?)?)?;
+        let response = http.get(link.clone()).send().await.map_err(unreachable)?;
+        let status = response.status();
+        let cookie = response.headers().get(SET_COOKIE).and_then(|cookie| cookie.to_str().ok());
+        let cookie = cookie.and_then(|cookie| cookie.split(';').next());
+        let cookie = cookie.and_then(|cookie| HeaderValue::from_str(cookie).ok());
+        match cookie {
+            Some(mut cookie) if status.is_success() => {
+                cookie.set_sensitive(true);
+                Ok(Dashboard { http, link, cookie })
+            }
+            _ => Err(garbled(Some(status.as_u16()), "the dashboard did not accept its sign-in link")),
+        }
+    }
+
+    /// Reads a whole page; `path` with its query.
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`], or [`Failure::Garbled`] if it is no page.
+    pub async fn page(&self, path: &str) -> Result<(), Failure> {
+        // A dashboard may have a prefix before all of its paths.
+        let prefix = self.link.path().trim_end_matches("/login");
+        let url = self.link.join(&format!("{prefix}{path}"));
+        let url = url.map_err(|error| garbled(None, &format!("no address of a page: {error}")))?;
+        let request = self.http.get(url).header(ACCEPT, "text/html").header(COOKIE, self.cookie.clone());
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        response.bytes().await.map_err(unreachable)?;
+        match status.is_success() {
+            true => Ok(()),
+            false => Err(garbled(Some(status.as_u16()), &format!("the page {path} answered {status}"))),
+        }
+    }
+}
+
+fn garbled(status: Option<u16>, message: &str) -> Failure {
+    Failure::Garbled { status, message: message.to_owned() }
+}
+
+fn unreachable(error: reqwest::Error) -> Failure {
+    Failure::Unreachable(format!("cannot reach the dashboard: {}", client::root(&error)))
+}
