@@ -293,11 +293,15 @@ impl<T: Copy> LineSearch<T> {
             return matches;
         }
         let bytes = haystack.bytes(&self.text.bytes);
-        let (pattern, threads) = (&self.query.pattern, &mut self.finder.threads);
+        let (pattern, finder) = (&self.query.pattern, &mut self.finder);
         let mut effort = MARK_EFFORT;
-        let mut at = part.start;
-        while at <= part.end && matches.marked.len() < MAX_MARKED {
-            match threads.find(pattern, bytes, at..part.end, &mut effort) {
+        // The table knows soon whether there is another match, or it does without.
+        let mut is_over = || true;
+        let mut look = Turn::new(&mut is_over);
+        let (mut at, mut near) = (part.start, Some(place));
+        while let Some(place) = near.filter(|_| matches.marked.len() < MAX_MARKED) {
+            let from = at.max(pattern.earliest_start(place));
+            match finder.threads.find(pattern, bytes, from..part.end, &mut effort) {
                 Ran::Found(found) => {
                     at = found.end + usize::from(found.is_empty());
                     if !found.is_empty() {
@@ -306,12 +310,19 @@ impl<T: Copy> LineSearch<T> {
                 }
                 Ran::Nothing => break,
                 Ran::OutOfEffort => {
-                    threads.forget();
                     matches.near = Some(haystack.original(&(place..place)).start);
                     break;
                 }
             }
+            near = match at <= part.end {
+                true => match finder.find(pattern, bytes, at..part.end, &mut look) {
+                    Looked::Found(place) => Some(place),
+                    Looked::Nothing | Looked::Interrupted => None,
+                },
+                false => None,
+            };
         }
+        finder.forget();
         turn.spend(MARK_EFFORT - effort);
         matches
     }

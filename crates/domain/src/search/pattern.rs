@@ -28,6 +28,8 @@ pub struct Pattern {
     table: DFA,
     /// Finds what each match begins with, if that is a few literals.
     beginnings: Option<Prefilter>,
+    /// How long a match can be, if there is a limit.
+    longest_match: Option<usize>,
 }
 
 impl fmt::Debug for Pattern {
@@ -94,7 +96,8 @@ impl Pattern {
             .configure(table)
             .build_from_nfa(automaton)
             .map_err(|_| InvalidPattern::TooLarge)?;
-        Ok(Pattern { text: text.to_owned(), table, beginnings })
+        let longest_match = expression.properties().maximum_len();
+        Ok(Pattern { text: text.to_owned(), table, beginnings, longest_match })
     }
 
     pub(super) fn table(&self) -> &DFA {
@@ -108,6 +111,11 @@ impl Pattern {
     /// How many states the automaton has.
     pub(super) fn states(&self) -> usize {
         self.nfa().states().len()
+    }
+
+    /// Where the leftmost match of a text may begin at the earliest, if the first one to end ends here: it ends no earlier.
+    pub(super) fn earliest_start(&self, first_end: usize) -> usize {
+        self.longest_match.map_or(0, |longest| first_end.saturating_sub(longest))
     }
 
     /// The first place in a part of a text where a match may begin; none if nowhere.

@@ -90,7 +90,10 @@ const HEADERS: &[Parameter] = &[
     ),
     Parameter::new(
         "Last-Event-ID",
-        Values::Pattern("^([A-Za-z0-9][A-Za-z0-9_.-]{0,79}:)?[0-9]{1,9}:[0-9]{1,18}$", "1:4096"),
+        Values::Pattern(
+            "^[0-9]{1,9}:[0-9]{1,18}$|^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}:[0-9]{1,9}:[0-9]{1,18}$",
+            "1:4096",
+        ),
         "Of server-sent events: continue after this one (`attempt:offset`, of a job with several tasks `task:attempt:offset`). \
          It takes precedence over `offset`, `tail`, `cursor` and the beginning of `lines`.",
     ),

@@ -53,7 +53,13 @@ pub(super) const LIMIT: Parameter = Parameter::new(
 );
 pub(super) const CURSOR: Parameter = Parameter::new(
     "cursor",
-    Values::Pattern(r"^c\d{1,9}\.\d{1,9}\.\d{1,9}\.\d{1,18}(\.\d{1,18}\.\d{1,18}\.[01])?$", "c0.0.1.4096"),
+    Values::Pattern(
+        concat!(
+            r"^c\d{1,9}\.\d{1,9}\.\d{1,9}\.\d{1,18}$",
+            r"|^c\d{1,9}\.\d{1,9}\.\d{1,9}\.\d{1,18}\.\d{1,18}\.\d{1,18}\.[01]$"
+        ),
+        "c0.0.1.4096",
+    ),
     "With `q`: `next_cursor` of an earlier search that did not get to the end. Repeat the other parameters, except `tail` and \
      `offset`.",
 );
