@@ -7,6 +7,7 @@ mod finder;
 mod found;
 mod haystack;
 mod lines;
+mod marks;
 mod pattern;
 mod query;
 mod resume;

@@ -5,11 +5,11 @@ use std::ops::Range;
 use super::finder::{Finder, Looked};
 use super::found::{FoundLine, shown_part};
 use super::haystack::Haystack;
+use super::marks::Matches;
 use super::query::LineQuery;
 use super::resume::{InsideLine, ResumePoint};
 use super::sequences::VisibleText;
 use super::text::{JoinedText, Piece};
-use super::threads::Ran;
 use super::turn::Turn;
 
 /// A longer line is searched in parts of about this size. A match that is longer than what two parts share may be missed.
@@ -19,9 +19,6 @@ const SHARED_BYTES: usize = 64 << 10;
 const TEXT_MEMORY: usize = 4 << 20;
 /// The most memory for lines that may be given before a later one.
 const CONTEXT_MEMORY: usize = 1 << 20;
-/// The most matches that are marked in a line, and how much effort is made for that.
-const MAX_MARKED: usize = 100;
-const MARK_EFFORT: usize = 1 << 21;
 /// What a line costs that was found, in effort.
 const LINE_EFFORT: usize = 64;
 /// The found lines of one step have about this many bytes.
@@ -81,15 +78,6 @@ struct Matching {
     matches: Matches,
     /// Where the line after it begins in the haystack.
     next: usize,
-}
-
-/// The matches of a line.
-#[derive(Default)]
-struct Matches {
-    /// Where they are in the text, if they are to be marked.
-    marked: Vec<Range<usize>>,
-    /// A place in the first one, where it would be too costly to find out where that begins.
-    near: Option<usize>,
 }
 
 impl<T: Copy> LineSearch<T> {
@@ -280,7 +268,7 @@ impl<T: Copy> LineSearch<T> {
         Sought::Matching(Matching { line, matches, next })
     }
 
-    /// The matches in this part of the haystack; those of nothing left out. `place` is in the first one.
+    /// The matches in this part of the haystack, if they are shown. `place` is in the first one.
     fn matches(
         &mut self,
         haystack: &Haystack,
@@ -288,43 +276,14 @@ impl<T: Copy> LineSearch<T> {
         place: usize,
         turn: &mut Turn<'_>,
     ) -> Matches {
-        let mut matches = Matches::default();
-        if self.query.counts_only || self.query.invert {
-            return matches;
-        }
-        let bytes = haystack.bytes(&self.text.bytes);
-        let (pattern, finder) = (&self.query.pattern, &mut self.finder);
-        let mut effort = MARK_EFFORT;
-        // The table knows soon whether there is another match, or it does without.
-        let mut is_over = || true;
-        let mut look = Turn::new(&mut is_over);
-        let (mut at, mut near) = (part.start, Some(place));
-        while let Some(place) = near.filter(|_| matches.marked.len() < MAX_MARKED) {
-            let from = at.max(pattern.earliest_start(place));
-            match finder.threads.find(pattern, bytes, from..part.end, &mut effort) {
-                Ran::Found(found) => {
-                    at = found.end + usize::from(found.is_empty());
-                    if !found.is_empty() {
-                        matches.marked.push(haystack.original(&found));
-                    }
-                }
-                Ran::Nothing => break,
-                Ran::OutOfEffort => {
-                    matches.near = Some(haystack.original(&(place..place)).start);
-                    break;
-                }
+        match self.query.counts_only || self.query.invert {
+            true => Matches::default(),
+            false => {
+                let bytes = haystack.bytes(&self.text.bytes);
+                let matches = Matches::of(&self.query.pattern, &mut self.finder, bytes, part, place, turn);
+                matches.in_text(haystack)
             }
-            near = match at <= part.end {
-                true => match finder.find(pattern, bytes, at..part.end, &mut look) {
-                    Looked::Found(place) => Some(place),
-                    Looked::Nothing | Looked::Interrupted => None,
-                },
-                false => None,
-            };
         }
-        finder.forget();
-        turn.spend(MARK_EFFORT - effort);
-        matches
     }
 
     /// Where the line ends in which this place is, its line end included.
