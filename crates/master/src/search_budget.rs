@@ -206,6 +206,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::panic)]
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(600);

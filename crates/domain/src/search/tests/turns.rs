@@ -29,21 +29,18 @@ fn search_in_turns(query: LineQuery, text: &[u8]) -> (Vec<FoundLine<usize>>, usi
 
 #[test]
 fn a_search_pauses_anywhere_and_finds_the_same() {
-    let mut text = random_letters(6_000, b"ab");
-    for at in [1_000, 1_100, 4_500] {
+    let mut text = random_letters(4_000, b"ab");
+    for at in [700, 750, 3_200] {
         text[at] = b'\n';
     }
-    (text[4_000 - 601], text[4_000]) = (b'a', b'c');
+    (text[2_800 - 601], text[2_800]) = (b'a', b'c');
     let spoilt = |text: &[u8]| [text, " \u{e4} ".as_bytes(), text].concat();
-    for (pattern, text) in [
-        (COSTLY.to_owned(), text.clone()),
-        (format!(r"\b(?:{COSTLY})\b|\u{{e4}}"), spoilt(&text)),
-        (format!(r"\b(?:{COSTLY})\b"), spoilt(&text)),
-    ] {
+    for (pattern, text) in [(COSTLY.to_owned(), text.clone()), (format!(r"\b(?:{COSTLY})\b"), spoilt(&text))]
+    {
         for invert in [false, true] {
             let query = LineQuery { invert, before: 1, ..query(&pattern) };
             let (found, turns) = search_in_turns(query.clone(), &text);
-            assert!(turns > 10, "{pattern}: {turns} turns");
+            assert!(turns > 5, "{pattern}: {turns} turns");
             assert_eq!(found, search(query, &[&text]), "{pattern}");
         }
     }
@@ -52,7 +49,7 @@ fn a_search_pauses_anywhere_and_finds_the_same() {
 #[test]
 fn no_expression_keeps_its_turn_while_it_goes_through_a_line() {
     let text = random_letters(10_000, b"ab");
-    for pattern in [COSTLY, r"(?:\w|\d|[ab]{2}|a){20}c", "(?:a|b|ab|ba|aa|.*.*.*x){20}c"] {
+    for pattern in [COSTLY, "(?:[ab]{0,40}a){40}!"] {
         let mut search = LineSearch::new(query(pattern), 0);
         search.push(Piece { offset: 0, lines_before: 0, tag: 0, bytes: &text });
         search.finish();
