@@ -162,8 +162,8 @@ impl Scan {
             }
         }
         // Chunks are joined at the end of an attempt: the next one may begin before what was searched.
+        self.looks_back &= place.offset < self.from;
         self.from = self.from.max(place.offset);
-        self.looks_back = false;
         if place.offset >= self.range.until {
             self.finish();
         }
