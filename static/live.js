@@ -43,9 +43,15 @@ export function connect(url, handlers) {
       say("finished", "finished");
       handlers.end?.(event.data ? JSON.parse(event.data) : null);
     });
-    source.onerror = () => {
+    source.onerror = (event) => {
       close();
       if (over) return;
+      if (event.data) {
+        // The server's last words: the session has ended.
+        over = true;
+        say("stale", "signed out");
+        return;
+      }
       say("reconnecting", "reconnecting");
       timer = setTimeout(open, RETRY_AFTER[Math.min(tries++, RETRY_AFTER.length - 1)] * (0.5 + Math.random()));
     };

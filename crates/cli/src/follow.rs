@@ -258,6 +258,7 @@ impl<'w> Reader<'w> {
             match piece {
                 Some(Ok(piece)) => {
                     let (mut goes_on, mut stopped) = (false, false);
+                    let mut broken = None;
                     lines.feed(&piece, |line| {
                         if line.is_empty() {
                             // A sign of life.
@@ -273,6 +274,7 @@ impl<'w> Reader<'w> {
                         if let Some(searched) = line.searched {
                             stopped |= self.take_searched(searched);
                         }
+                        broken = broken.take().or(line.error);
                         if let Some(task) = line.end {
                             if self.is_end(&task) {
                                 self.followed.tasks.push(*task);
@@ -284,6 +286,9 @@ impl<'w> Reader<'w> {
                         }
                         Ok(())
                     })?;
+                    if let Some(problem) = broken {
+                        return Ok(Leg::Cut(Failure::Problem(problem)));
+                    }
                     if goes_on {
                         return Ok(Leg::NextAttempt);
                     }
@@ -324,6 +329,8 @@ impl<'w> Reader<'w> {
         }
         let is_target = |task: &String| target.is_none_or(|address| address == task);
         if let Some((_, cursor)) = self.continued.as_ref().filter(|(task, _)| is_target(task)) {
+            // What it begins with is the cursor's; up to where it goes is not.
+            query.extend(self.wish.lines.clone().map(|lines| ("lines", lines)));
             query.push(("cursor", cursor.clone()));
             self.resumed = true;
             return query;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use gaffer_protocol::output::Stream;
-use gaffer_protocol::rest::{OutputSearched, Task};
+use gaffer_protocol::rest::{OutputSearched, Problem, Task};
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -70,6 +70,9 @@ pub struct OutputLine<'a> {
     /// The end of a task's output.
     #[serde(default)]
     pub end: Option<Box<Task>>,
+    /// Why the output breaks off here.
+    #[serde(default)]
+    pub error: Option<Box<Problem>>,
 }
 
 /// A line that a search found: the API's `OutputMatch`.

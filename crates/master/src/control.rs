@@ -11,6 +11,7 @@ use crate::hub::Hub;
 use crate::input::Inputs;
 use crate::live::LiveOutputs;
 use crate::metrics::sessions::SessionMetrics;
+use crate::open_streams::OpenStreams;
 use crate::scheduling_state::SchedulingState;
 use crate::store::Store;
 use crate::wakes::Wakes;
@@ -33,6 +34,8 @@ pub struct Control {
     pub clocks: Clocks,
     /// Live output.
     pub live: LiveOutputs,
+    /// Responses that end with the key or session of their reader.
+    pub open_streams: OpenStreams,
     /// Wake-up calls for viewers, after commits.
     pub changes: Changes,
     /// Wake-up calls for loops.

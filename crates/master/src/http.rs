@@ -6,12 +6,14 @@ mod base_path;
 mod bodies;
 mod counts;
 mod description;
+mod endable;
 mod error;
 mod pages;
 mod params;
 mod peer;
 mod problems;
 mod read_body;
+mod readers;
 mod site;
 mod worker_door;
 
@@ -223,10 +225,11 @@ fn dressed<S: Clone + Send + Sync + 'static>(
 /// A listener's routes with what every listener does, below the base path and without it.
 fn finished(router: Router<Doors>, doors: Doors, port: &'static str) -> Router {
     let metrics = doors.views.exposition.metrics().http.clone();
-    base_path::below(
-        doors.site.base_path.clone(),
-        dressed(router.fallback(problems::no_such_route), metrics, port).with_state(doors),
-    )
+    let views = doors.views.clone();
+    let router = router
+        .fallback(problems::no_such_route)
+        .layer(axum::middleware::from_fn_with_state(views, readers::end_with_credential));
+    base_path::below(doors.site.base_path.clone(), dressed(router, metrics, port).with_state(doors))
 }
 
 /// How long a client is told to wait when the database is away.

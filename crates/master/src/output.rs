@@ -30,13 +30,29 @@ const BACKWARD_BYTES: u64 = 256 << 10;
 /// Where to begin, and whether to follow.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReadFrom {
-    /// Only this attempt, which may be a future one when following. None begins with the latest and continues with
-    /// later ones.
+    /// Only this attempt, which may be a future one when following. None continues with later ones.
     pub attempt: Option<u32>,
-    /// The first byte wanted, in the attempt's output.
+    /// The attempt to begin with, if not only one is wanted; none for the latest.
+    pub first: Option<u32>,
+    /// The first byte wanted, in the output of the attempt that it begins with.
     pub offset: u64,
     /// Whether to wait for more until the task has ended.
     pub follow: bool,
+}
+
+impl ReadFrom {
+    /// What an attempt has written so far.
+    pub fn only(attempt: AttemptRef) -> ReadFrom {
+        ReadFrom { attempt: Some(attempt.attempt), ..ReadFrom::default() }
+    }
+
+    /// The same from a place on that was reached before. Who follows goes on with later attempts, others read this one.
+    pub fn continued(self, attempt: Option<u32>, offset: u64) -> ReadFrom {
+        match self.follow {
+            true => ReadFrom { first: attempt, offset, ..self },
+            false => ReadFrom { attempt: self.attempt.or(attempt), offset, ..self },
+        }
+    }
 }
 
 /// The output of one task, piece by piece. What was read ahead stays packed, so that a slow reader costs little.
@@ -46,6 +62,7 @@ pub struct TaskOutput {
     task: TaskId,
     from: ReadFrom,
     attempt: u32,
+    is_first_attempt: bool,
     offset: u64,
     ready: VecDeque<ChunkRow>,
     read_ahead: u32,
@@ -78,6 +95,8 @@ pub enum PackedPiece {
 #[derive(Debug)]
 pub struct PackedOutput {
     pub attempt: u32,
+    /// Whether it is the attempt that reading began with.
+    pub is_first_attempt: bool,
     /// The first byte that was not read before; it may be in the midst of the first chunk.
     pub offset: u64,
     /// Not empty.
@@ -88,12 +107,13 @@ impl TaskOutput {
     /// Begins to read.
     pub fn new(views: Arc<Views>, job: JobId, task: TaskId, from: ReadFrom) -> TaskOutput {
         let changes = views.changes.of_job(job);
-        let attempt = from.attempt.unwrap_or(0);
+        let attempt = from.attempt.or(from.first).unwrap_or(0);
         TaskOutput {
             views,
             task,
             from,
             attempt,
+            is_first_attempt: true,
             offset: from.offset,
             ready: VecDeque::new(),
             read_ahead: FIRST_READ,
@@ -131,7 +151,8 @@ impl TaskOutput {
         }
         let (offset, chunks) = (self.offset, mem::take(&mut self.ready));
         self.offset = chunks.back().map_or(offset, ChunkRow::end);
-        Ok(Some(PackedPiece::Output(PackedOutput { attempt: self.attempt, offset, chunks })))
+        let (attempt, is_first_attempt) = (self.attempt, self.is_first_attempt);
+        Ok(Some(PackedPiece::Output(PackedOutput { attempt, is_first_attempt, offset, chunks })))
     }
 
     /// Waits until there is something to read. False if nothing more comes.
@@ -193,7 +214,7 @@ impl TaskOutput {
         let latest = task.attempt;
         if self.from.attempt.is_none() && latest > self.attempt {
             if self.attempt > 0 {
-                self.offset = 0;
+                (self.offset, self.is_first_attempt) = (0, false);
                 self.attempt += 1;
             } else {
                 self.attempt = latest;
@@ -342,7 +363,7 @@ impl Part {
         end: u64,
     ) -> Result<Part, StoreError> {
         let mut part = Part { line_ends: Vec::new(), all_line_ends: 0, ends_with_line: None };
-        let from = ReadFrom { attempt: Some(attempt.attempt), offset: start, follow: false };
+        let from = ReadFrom { offset: start, ..ReadFrom::only(attempt) };
         let mut reader = TaskOutput::new(views.clone(), job, attempt.task, from);
         while let Some(Piece::Output(_, chunk)) = reader.next().await? {
             let mut at = chunk.offset;
@@ -377,7 +398,7 @@ async fn ends_open(
     if bytes == 0 {
         return Ok(false);
     }
-    let from = ReadFrom { attempt: Some(attempt.attempt), offset: bytes - 1, follow: false };
+    let from = ReadFrom { offset: bytes - 1, ..ReadFrom::only(attempt) };
     let mut reader = TaskOutput::new(views.clone(), job, attempt.task, from);
     match reader.next().await? {
         Some(Piece::Output(_, chunk)) => Ok(chunk
@@ -409,7 +430,7 @@ pub async fn line_offset(
         // The lines of a single stream are counted nowhere.
         Some(_) => (0, 0),
     };
-    let from = ReadFrom { attempt: Some(attempt.attempt), offset, follow: false };
+    let from = ReadFrom { offset, ..ReadFrom::only(attempt) };
     let mut reader = TaskOutput::new(views.clone(), job, attempt.task, from);
     while let Some(Piece::Output(_, chunk)) = reader.next().await? {
         let mut at = chunk.offset;

@@ -22,6 +22,8 @@ use self::pen::Pen;
 pub const MAX_LINE_CHARS: usize = 10_000;
 /// Style class of the token for hidden characters.
 const CUT: &str = "cut";
+/// Style class of what was looked for.
+const MARKED: &str = "hit";
 /// Longer addresses make no link.
 const MAX_LINK_BYTES: usize = 2_048;
 
@@ -152,6 +154,11 @@ impl Renderer {
                 lines.push(self.line.finish(stream));
             }
         }
+    }
+
+    /// From now on, what is read is marked as what was looked for, or not any more.
+    pub fn mark(&mut self, is_marked: bool) {
+        self.line.is_marked = is_marked;
     }
 
     /// The line that has begun and not ended, as it looks by now.

@@ -8,7 +8,7 @@ mod scan;
 use std::mem;
 use std::sync::Arc;
 
-use gaffer_domain::search::{FoundLine, LineQuery};
+use gaffer_domain::search::{FoundLine, InsideLine, LineQuery, ResumePoint};
 use gaffer_domain::{AttemptRef, JobId, TaskId};
 use gaffer_protocol::output::Stream;
 
@@ -26,6 +26,8 @@ use scan::{Scan, ScanRange};
 pub struct SearchRequest {
     pub query: LineQuery,
     pub from: ReadFrom,
+    /// The line that is continued there; else the rest of a line that begins before is not searched.
+    pub inside: Option<InsideLine>,
     /// The first byte that is not searched any more.
     pub until: Option<u64>,
     /// Only this stream.
@@ -67,7 +69,7 @@ pub enum SearchPiece {
     /// Some lines of an attempt.
     Lines(u32, Vec<FoundLine<Written>>),
     /// It stops here, because it found enough or may not search more; where to continue.
-    Stopped { attempt: u32, offset: u64 },
+    Stopped { attempt: u32, at: ResumePoint },
     /// Everything was searched; the task as it is then, if its output has been read to the end.
     Complete(Option<Box<Task>>),
 }
@@ -75,7 +77,9 @@ pub enum SearchPiece {
 impl OutputSearch {
     /// Begins to search.
     pub fn new(views: Arc<Views>, job: JobId, task: TaskId, request: SearchRequest) -> OutputSearch {
-        let reader = TaskOutput::new(views.clone(), job, task, request.from);
+        // With the byte before, which says whether a line begins there.
+        let from = ReadFrom { offset: request.from.offset.saturating_sub(1), ..request.from };
+        let reader = TaskOutput::new(views.clone(), job, task, from);
         OutputSearch {
             views,
             task,
@@ -146,10 +150,10 @@ impl OutputSearch {
         if !scan.search.is_done() && !budget.is_used_up() {
             return None;
         }
-        let (attempt, offset) = (self.attempt, scan.search.position());
+        let (attempt, at) = (self.attempt, scan.search.position());
         self.then = Some(Then::Over);
         self.end_text();
-        Some(SearchPiece::Stopped { attempt, offset })
+        Some(SearchPiece::Stopped { attempt, at })
     }
 
     /// Gives the search what comes next, or tells it that nothing does.
@@ -190,11 +194,12 @@ impl OutputSearch {
         self.attempt = output.attempt;
         let mut query = self.request.query.clone();
         query.limit = query.limit.map(|limit| limit.saturating_sub(self.found));
-        let range = ScanRange {
-            offset: output.offset,
-            until: self.request.until.unwrap_or(u64::MAX),
-            stream: self.request.stream,
+        let from = match output.is_first_attempt {
+            true => ResumePoint { offset: self.request.from.offset, inside: self.request.inside },
+            false => ResumePoint::from(output.offset),
         };
+        let range =
+            ScanRange { from, until: self.request.until.unwrap_or(u64::MAX), stream: self.request.stream };
         let attempt = AttemptRef { task: self.task, attempt: output.attempt };
         let mut scan = Scan::new(attempt, query, range);
         scan.take(output);
@@ -209,8 +214,9 @@ impl OutputSearch {
     async fn step(&mut self, budget: &mut Budget) -> Result<Vec<FoundLine<Written>>, StoreError> {
         let Some(mut scan) = self.scan.take() else { return Ok(Vec::new()) };
         let views = self.views.clone();
+        let waiting: &Budget = budget;
         let searching = async move {
-            let turn = views.searches.turn().await;
+            let Some(turn) = views.searches.turn(waiting).await else { return Ok((scan, Ok(Vec::new()))) };
             tokio::task::spawn_blocking(move || {
                 let _turn = turn;
                 let found = scan.step();

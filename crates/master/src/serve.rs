@@ -47,6 +47,7 @@ use crate::large_jobs::LargeJobs;
 use crate::listener::{Listener, Timeouts};
 use crate::live::LiveOutputs;
 use crate::metrics::Metrics;
+use crate::open_streams::OpenStreams;
 use crate::operations::metrics::StandbyMetrics;
 use crate::operations::{self, sign_in};
 use crate::pace::Pace;
@@ -160,6 +161,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
 
     let absences = Absences::since(BootTime::now(), grace.to_std());
     let (hub, live, changes) = (Hub::default(), LiveOutputs::default(), Changes::default());
+    let open_streams = OpenStreams::default();
     let (pauses, pace, troubles) = (Pauses::default(), Pace::default(), Troubles::default());
     let (wakes, large_jobs) = (Wakes::default(), LargeJobs::default());
     let scheduling = SchedulingState::new(wakes.scheduler.clone());
@@ -216,7 +218,13 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             write_batcher: write_batcher_handle.clone(),
             wake: wakes.sweeper.clone(),
         },
-        key_check: KeyCheck { store: store.clone(), hub: hub.clone(), wake: wakes.key_check.clone() },
+        key_check: KeyCheck {
+            store: store.clone(),
+            hub: hub.clone(),
+            open_streams: open_streams.clone(),
+            session_idle_secs: sign_in::SESSION_IDLE_SECS,
+            wake: wakes.key_check.clone(),
+        },
         large_jobs: LargeJobsLoop::new(store.clone(), write_batcher_handle.clone(), large_jobs),
         deletion: Deletion { store: store.clone(), wake: wakes.deletion.clone() },
         dead_letters: DeadLetters {
@@ -261,6 +269,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         inputs: Inputs::default(),
         clocks: Default::default(),
         live,
+        open_streams,
         changes,
         wakes,
         scheduling,

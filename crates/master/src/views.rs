@@ -19,6 +19,7 @@ use crate::control::Control;
 use crate::exposition::Exposition;
 use crate::hub::Hub;
 use crate::live::{LiveOutput, LiveOutputs};
+use crate::open_streams::OpenStreams;
 use crate::pauses::Pauses;
 use crate::search_budget::Searches;
 use crate::snapshot::Snapshots;
@@ -39,6 +40,8 @@ pub struct Views {
     pub exposition: Exposition,
     /// Searches of output.
     pub searches: Searches,
+    /// Responses that end with the key or session of their reader.
+    pub open_streams: OpenStreams,
     /// Cancelled when the master goes down: streams end then.
     pub shutdown: CancellationToken,
     live: LiveOutputs,
@@ -92,6 +95,7 @@ impl Views {
             status,
             exposition,
             searches: Searches::default(),
+            open_streams: control.open_streams.clone(),
             shutdown: control.shutdown.clone(),
             live: control.live.clone(),
             hub: control.hub.clone(),

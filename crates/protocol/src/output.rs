@@ -296,39 +296,57 @@ impl Chunk {
 #[derive(Default)]
 pub struct Unpacker {
     zstd: Option<zstd::bulk::Decompressor<'static>>,
-    body: Vec<u8>,
+    /// The body that is read: unpacked, or as the chunk has it.
+    unpacked: Vec<u8>,
+    plain: Option<Bytes>,
+    /// How far it was read.
+    at: usize,
+    at_micros: u64,
 }
 
 impl Unpacker {
-    /// The records of a chunk, until the next one is unpacked.
+    /// Turns to another chunk.
     ///
     /// # Errors
     /// [`Malformed`] if it can't be unpacked or is too large.
-    pub fn records<'a>(&'a mut self, chunk: &'a EncodedChunk) -> Result<Records<'a>, Malformed> {
-        let body = match chunk.encoding {
-            Encoding::Plain if chunk.body.len() > MAX_BODY_BYTES => {
-                return Err(Malformed("the body is too long"));
+    pub fn open(&mut self, chunk: &EncodedChunk) -> Result<(), Malformed> {
+        (self.at, self.at_micros, self.plain) = (0, 0, None);
+        self.unpacked.clear();
+        match chunk.encoding {
+            Encoding::Plain if chunk.body.len() > MAX_BODY_BYTES => Err(Malformed("the body is too long")),
+            Encoding::Plain => {
+                self.plain = Some(chunk.body.clone());
+                Ok(())
             }
-            Encoding::Plain => &chunk.body[..],
-            Encoding::Zstd => self.decompress(&chunk.body)?,
-        };
-        Ok(Records::of(body))
+            Encoding::Zstd => self.decompress(&chunk.body),
+        }
     }
 
-    fn decompress(&mut self, body: &[u8]) -> Result<&[u8], Malformed> {
+    /// The next record of the chunk; none after the last one.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the body is cut in the middle of a record.
+    pub fn next_record(&mut self) -> Result<Option<RecordSlice<'_>>, Malformed> {
+        let body = self.plain.as_deref().unwrap_or(&self.unpacked);
+        let mut records = Records { body, at: self.at, at_micros: self.at_micros };
+        let record = records.next().transpose();
+        (self.at, self.at_micros) = (records.at, records.at_micros);
+        record
+    }
+
+    fn decompress(&mut self, body: &[u8]) -> Result<(), Malformed> {
         let failed = |_| Malformed("the body can't be decompressed");
         let mut zstd = match self.zstd.take() {
             Some(zstd) => zstd,
             None => zstd::bulk::Decompressor::new().map_err(failed)?,
         };
-        self.body.clear();
-        self.body.reserve_exact(MAX_BODY_BYTES);
-        let done = zstd.decompress_to_buffer(body, &mut self.body);
+        self.unpacked.reserve_exact(MAX_BODY_BYTES);
+        let done = zstd.decompress_to_buffer(body, &mut self.unpacked);
         self.zstd = Some(zstd);
         done.map_err(failed)?;
-        match self.body.len() > MAX_BODY_BYTES {
+        match self.unpacked.len() > MAX_BODY_BYTES {
             true => Err(Malformed("the body is too long")),
-            false => Ok(&self.body),
+            false => Ok(()),
         }
     }
 }
@@ -352,7 +370,7 @@ pub struct RecordSlice<'a> {
 
 /// The records of an unpacked body in their order; after a malformed one there are no more.
 #[derive(Debug, Clone)]
-pub struct Records<'a> {
+struct Records<'a> {
     body: &'a [u8],
     at: usize,
     at_micros: u64,

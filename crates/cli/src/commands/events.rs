@@ -79,6 +79,7 @@ async fn follow(client: &Client, out: &Out, path: &[&str], format: Format) -> Re
                 while let Some(piece) = pieces.next().await {
                     match piece {
                         Ok(piece) => lines.feed(&piece, |line| match messages.line(line) {
+                            Some(message) if message.is_error => Err(failure_of(&message)),
                             Some(message) => {
                                 patience.relax();
                                 last = message.id.or(last);
@@ -98,6 +99,16 @@ async fn follow(client: &Client, out: &Out, path: &[&str], format: Format) -> Re
             }
         };
         patience.endure(failure, |failure| status.note(&format!("{failure}; retrying"))).await?;
+    }
+}
+
+/// Why the server ends the stream.
+fn failure_of(message: &Message) -> Failure {
+    match serde_json::from_str(&message.data) {
+        Ok(problem) => Failure::Problem(problem),
+        Err(error) => {
+            Failure::Garbled { status: None, message: format!("unreadable error in the stream: {error}") }
+        }
     }
 }
 

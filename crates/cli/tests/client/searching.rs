@@ -46,6 +46,46 @@ async fn a_search_continues_where_the_server_or_the_connection_stopped() -> Outc
 }
 
 #[tokio::test]
+async fn the_chosen_lines_stay_chosen_when_a_search_continues() -> Outcome {
+    let answer = |asked: &Asked| match asked.line.as_str() {
+        "GET /jobs/1" => Reply::json(200, &job(1, "completed", 1)),
+        "GET /jobs/1/output?q=x&lines=5-9" => {
+            Reply::lines(&[found("main", 5, 10, "x one"), searched("main", 1, Some("c0.0.1.25"))])
+        }
+        "GET /jobs/1/output?q=x&lines=5-9&cursor=c0.0.1.25" => Reply::lines(&[
+            found("main", 9, 30, "x two"),
+            searched("main", 1, None),
+            end("main", "completed", 1, json!({})),
+        ]),
+        other => Reply::problem(400, "unexpected", other, json!([])),
+    };
+    let fake = Fake::start(answer).await?;
+    let output = finished(gaffer(&fake, "logs 1 --grep x --lines 5-9")).await?;
+    assert_eq!((stdout(&output).as_str(), code(&output)), ("x one\nx two\n", 0), "{}", stderr(&output));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_revoked_key_ends_what_it_follows_with_the_reason() -> Outcome {
+    let problem = json!({
+        "type": "about:blank", "title": "Unauthorized", "status": 401, "code": "key_revoked",
+        "detail": "the key was revoked or has expired", "request_id": "",
+    });
+    let answer = move |asked: &Asked| match asked.line.as_str() {
+        "GET /jobs/1" => Reply::json(200, &job(1, "running", 1)),
+        "GET /jobs/1/output?follow=1&q=x" => {
+            Reply::cut(&[found("main", 2, 10, "x one"), json!({ "error": problem })])
+        }
+        other => Reply::problem(400, "unexpected", other, json!([])),
+    };
+    let fake = Fake::start(answer).await?;
+    let output = finished(gaffer(&fake, "logs -f 1 --grep x")).await?;
+    assert_eq!((stdout(&output).as_str(), code(&output)), ("x one\n", 4), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the key was revoked or has expired"), "{}", stderr(&output));
+    Ok(())
+}
+
+#[tokio::test]
 async fn lines_of_all_parts_and_tasks_are_counted_once() -> Outcome {
     let answer = |asked: &Asked| match asked.line.as_str() {
         "GET /jobs/1" => Reply::json(200, &job(1, "completed", 2)),

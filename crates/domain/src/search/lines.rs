@@ -1,51 +1,31 @@
 //! The search itself: takes pieces of text, gives the lines that were looked for and those around them.
 
-use std::mem;
 use std::ops::Range;
 
+use super::finder::{Finder, Looked};
 use super::found::{FoundLine, shown_part};
-use super::pattern::Pattern;
-use super::sequences::{VisibleText, has_sequences};
+use super::haystack::Haystack;
+use super::marks::Matches;
+use super::query::LineQuery;
+use super::resume::{InsideLine, ResumePoint};
+use super::sequences::VisibleText;
 use super::text::{JoinedText, Piece};
+use super::turn::Turn;
 
-/// The most lines that are given before or after each line that was found.
-pub const MAX_CONTEXT_LINES: u32 = 100;
 /// A longer line is searched in parts of about this size. A match that is longer than what two parts share may be missed.
 const PART_BYTES: usize = 1 << 20;
 const SHARED_BYTES: usize = 64 << 10;
-/// What is kept of lines that may be given before a later one.
-const KEPT_CONTEXT_BYTES: usize = 1 << 20;
-/// The most matches that are marked in a line, and how often is looked for them.
-const MAX_MARKED: usize = 100;
-const MAX_LOOKS: usize = 1_000;
+/// The most memory for the text that is to be searched, with where its pieces came from: of tiny pieces, parts are shorter.
+const TEXT_MEMORY: usize = 4 << 20;
+/// The most memory for lines that may be given before a later one.
+const CONTEXT_MEMORY: usize = 1 << 20;
+/// What a line costs that was found, in effort.
+const LINE_EFFORT: usize = 64;
 /// The found lines of one step have about this many bytes.
 const STEP_BYTES: usize = 1 << 20;
 
-/// What to look for, and what to give.
-#[derive(Debug, Clone)]
-pub struct LineQuery {
-    /// What a line must match.
-    pub pattern: Pattern,
-    /// Look for the lines that do not match.
-    pub invert: bool,
-    /// Lines to give before each that was found, at most [`MAX_CONTEXT_LINES`].
-    pub before: u32,
-    /// Lines to give after each that was found, at most [`MAX_CONTEXT_LINES`].
-    pub after: u32,
-    /// How many lines to find; none for all.
-    pub limit: Option<u64>,
-    /// Only count them.
-    pub counts_only: bool,
-}
-
-impl LineQuery {
-    /// All lines that match, and no others.
-    pub fn new(pattern: Pattern) -> LineQuery {
-        LineQuery { pattern, invert: false, before: 0, after: 0, limit: None, counts_only: false }
-    }
-}
-
-/// A search under way. Use it in turns: [`Self::push`] some text, then [`Self::advance`] until that says to go on.
+/// A search under way. Use it in turns: [`Self::push`] some text, then [`Self::advance`] until that says that it needs
+/// more.
 #[derive(Debug)]
 pub struct LineSearch<T> {
     query: LineQuery,
@@ -57,9 +37,12 @@ pub struct LineSearch<T> {
     searched: usize,
     /// Lines before this place were given, or cannot be given any more.
     given: usize,
+    finder: Finder,
     visible: VisibleText,
     /// The line at `searched` began before what is in memory.
     long: Option<LongLine<T>>,
+    /// The same, before there is any text.
+    resumed: Option<InsideLine>,
     /// Lines to give after the last that was found.
     after_left: u32,
     found: u64,
@@ -75,40 +58,42 @@ pub struct LineSearch<T> {
 struct LongLine<T> {
     offset: u64,
     tag: T,
-    /// How it begins.
-    head: Vec<u8>,
+    /// How it begins; none if the search began inside of it.
+    head: Option<Vec<u8>>,
     /// How much of it is not in memory any more.
     dropped: u64,
     has_matched: bool,
 }
 
-/// What is searched in one go, without escape sequences.
-struct Haystack {
-    part: Range<usize>,
-    /// The part is what is visible of it; none if that is all.
-    visible: Option<VisibleText>,
+/// What a look for the next line came to.
+enum Sought {
+    Matching(Matching),
+    Nothing,
+    Interrupted,
 }
 
 /// A line that matches.
 struct Matching {
     line: Range<usize>,
-    /// Its matches.
-    matches: Vec<Range<usize>>,
+    matches: Matches,
     /// Where the line after it begins in the haystack.
     next: usize,
 }
 
 impl<T: Copy> LineSearch<T> {
-    /// A search that begins at this offset.
-    pub fn new(query: LineQuery, offset: u64) -> LineSearch<T> {
+    /// A search that begins at this place, which is where a line begins if it is not inside of one.
+    pub fn new(query: LineQuery, from: impl Into<ResumePoint>) -> LineSearch<T> {
+        let ResumePoint { offset, inside } = from.into();
         LineSearch {
             query,
             text: JoinedText::new(),
             whole: 0,
             searched: 0,
             given: 0,
+            finder: Finder::default(),
             visible: VisibleText::default(),
             long: None,
+            resumed: inside,
             after_left: 0,
             found: 0,
             found_end: offset,
@@ -117,8 +102,17 @@ impl<T: Copy> LineSearch<T> {
         }
     }
 
+    /// What was pushed or passed so far is the end of a line that is not searched.
+    pub fn pass_rest_of_line(&mut self) {
+        self.resumed = Some(InsideLine { line_offset: self.end, dropped: 0, has_matched: true });
+    }
+
     /// Takes the next piece of text.
     pub fn push(&mut self, piece: Piece<'_, T>) {
+        if let Some(InsideLine { line_offset, dropped, has_matched }) = self.resumed.take() {
+            self.long =
+                Some(LongLine { offset: line_offset, tag: piece.tag, head: None, dropped, has_matched });
+        }
         self.pass(piece.offset + piece.bytes.len() as u64);
         if let Some(last) = memchr::memrchr(b'\n', piece.bytes) {
             self.whole = self.text.bytes.len() + last + 1;
@@ -146,19 +140,31 @@ impl<T: Copy> LineSearch<T> {
         !self.is_looking() && self.after_left == 0
     }
 
-    /// The offset from which a later search has to continue: that of a line that was not searched.
-    pub fn position(&self) -> u64 {
-        match self.is_looking() {
+    /// Where a later search has to continue: with a line that was not searched.
+    pub fn position(&self) -> ResumePoint {
+        let offset = match self.is_looking() {
             true => self.text.offset(self.searched).filter(|_| self.searched < self.text.bytes.len()),
             false => Some(self.found_end),
-        }
-        .unwrap_or(self.end)
+        };
+        // With enough found, the present line counts only if it is the last of those.
+        let long = self.long.as_ref().filter(|long| self.is_looking() || long.has_matched);
+        let long = long.map(|long| InsideLine {
+            line_offset: long.offset,
+            dropped: long.dropped,
+            has_matched: long.has_matched,
+        });
+        ResumePoint { offset: offset.unwrap_or(self.end), inside: long.or(self.resumed) }
     }
 
-    /// How much text is in memory.
+    /// Whether so much text is in memory that it should be searched before there is more.
+    pub fn is_full(&self) -> bool {
+        self.text.memory_from(self.searched) >= TEXT_MEMORY
+    }
+
+    /// How much memory the text takes.
     #[cfg(test)]
-    pub(super) fn text_bytes(&self) -> usize {
-        self.text.bytes.len()
+    pub(super) fn text_memory(&self) -> usize {
+        self.text.memory()
     }
 
     fn is_looking(&self) -> bool {
@@ -166,108 +172,118 @@ impl<T: Copy> LineSearch<T> {
     }
 
     /// Searches what was pushed and appends found lines, about `most` of them in all. True if more text is needed; false if
-    /// there may be more lines in what is there.
-    pub fn advance(&mut self, most: usize, found: &mut Vec<FoundLine<T>>) -> bool {
+    /// there may be more lines in what is there, or the turn has ended: it goes on there in the next one.
+    pub fn advance(&mut self, most: usize, found: &mut Vec<FoundLine<T>>, turn: &mut Turn<'_>) -> bool {
         if self.long.as_ref().is_some_and(|long| long.has_matched) && !self.skip_rest_of_line() {
             return true;
         }
         let end = if self.is_at_end { self.text.bytes.len() } else { self.whole };
-        let haystack = self.haystack(self.searched..end);
+        if self.searched < end {
+            let haystack = Haystack::of(&self.text.bytes, self.searched..end, &mut self.visible);
+            let is_searched = self.search_lines(&haystack, most, found, turn);
+            haystack.give_back(&mut self.visible);
+            if !is_searched {
+                return false;
+            }
+        }
+        let is_long = !self.is_at_end
+            && (self.text.bytes.len() - self.whole >= PART_BYTES
+                || self.text.memory_from(self.whole) >= TEXT_MEMORY);
+        if is_long && !self.search_part_of_line(found, turn) {
+            return false;
+        }
+        self.forget_what_is_not_needed();
+        true
+    }
+
+    /// Searches lines that have ended. False if there may be more of them in the haystack.
+    fn search_lines(
+        &mut self,
+        haystack: &Haystack,
+        most: usize,
+        found: &mut Vec<FoundLine<T>>,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        let end = haystack.part.end;
         // What precedes a part of a long line counts for the pattern, and was searched before.
-        let mut at = usize::from(self.long.is_some());
+        let begun = usize::from(self.long.is_some());
+        let mut at = begun;
         let mut room = Room { lines: most, bytes: STEP_BYTES, seen: found.len() };
-        while room.is_left(found) {
-            let matching = self.is_looking().then(|| self.next_matching(&haystack, at)).flatten();
+        while room.is_left(found) && !turn.has_ended() {
+            let matching = match self.next_matching(haystack, at, turn) {
+                Sought::Matching(matching) => Some(matching),
+                Sought::Nothing => None,
+                Sought::Interrupted => {
+                    if at != begun {
+                        // The next haystack begins elsewhere.
+                        self.finder.forget();
+                    }
+                    return false;
+                }
+            };
             let before = matching.as_ref().map_or(end, |matching| matching.line.start);
             while self.query.invert && self.is_looking() && self.searched < before {
                 if !room.is_left(found) {
-                    self.give_back(haystack);
                     return false;
                 }
                 let line = self.searched..self.line_end(self.searched, before);
-                self.select(line, Vec::new(), found);
+                turn.spend(LINE_EFFORT + line.len());
+                self.select(line, Matches::default(), found);
             }
             self.pass_lines(before, found);
-            let Some(Matching { line, matches, next }) = matching else {
-                self.give_back(haystack);
-                self.finish_step(found);
-                return true;
-            };
+            let Some(Matching { line, matches, next }) = matching else { return true };
+            turn.spend(LINE_EFFORT + line.len());
             match self.query.invert {
                 true => self.pass_lines(line.end, found),
                 false => self.select(line, matches, found),
             }
             at = next;
         }
-        self.give_back(haystack);
         false
     }
 
-    /// All whole lines were searched.
-    fn finish_step(&mut self, found: &mut Vec<FoundLine<T>>) {
-        if !self.is_at_end && self.text.bytes.len() - self.whole >= PART_BYTES {
-            self.search_part_of_line(found);
-        }
-        self.forget_what_is_not_needed();
-    }
-
-    fn haystack(&mut self, part: Range<usize>) -> Haystack {
-        let text = &self.text.bytes[part.clone()];
-        let visible = has_sequences(text).then(|| {
-            let mut visible = mem::take(&mut self.visible);
-            visible.read(text);
-            visible
-        });
-        Haystack { part, visible }
-    }
-
-    /// Its memory is used again.
-    fn give_back(&mut self, haystack: Haystack) {
-        self.visible = haystack.visible.unwrap_or_default();
-    }
-
     /// The next line that matches, from a place in the haystack on.
-    fn next_matching(&self, haystack: &Haystack, at: usize) -> Option<Matching> {
-        let part = &self.text.bytes[haystack.part.clone()];
-        let bytes = haystack.visible.as_ref().map_or(part, VisibleText::bytes);
-        if at > bytes.len() {
-            return None;
+    fn next_matching(&mut self, haystack: &Haystack, at: usize, turn: &mut Turn<'_>) -> Sought {
+        let bytes = haystack.bytes(&self.text.bytes);
+        if !self.is_looking() || at > bytes.len() {
+            return Sought::Nothing;
         }
-        let first = self.query.pattern.find(bytes, at..bytes.len())?;
+        let place = match self.finder.find(&self.query.pattern, bytes, at..bytes.len(), turn) {
+            Looked::Found(place) => place,
+            Looked::Nothing => return Sought::Nothing,
+            Looked::Interrupted => return Sought::Interrupted,
+        };
         // After the last line end no line begins.
-        if first.start == bytes.len() && part.last().is_none_or(|last| *last == b'\n') {
-            return None;
+        if place == bytes.len() && self.text.bytes[haystack.part.clone()].ends_with(b"\n") {
+            return Sought::Nothing;
         }
-        let line_end = memchr::memchr(b'\n', &bytes[first.start..]).map(|end| first.start + end);
-        let matches = self.all_matches(bytes, first.start..line_end.unwrap_or(bytes.len()), haystack);
-        let begin = haystack.original(&first).start;
-        let line_start = memchr::memrchr(b'\n', &self.text.bytes[haystack.part.start..begin])
+        let begin = memchr::memrchr(b'\n', &bytes[at..place]).map_or(at, |end| at + end + 1);
+        let end = memchr::memchr(b'\n', &bytes[place..]).map(|end| place + end);
+        let original = haystack.original(&(place..place)).start;
+        let next = end.map_or(bytes.len() + 1, |end| end + 1);
+        let matches = self.matches(haystack, begin..end.unwrap_or(bytes.len()), place, turn);
+        let line_start = memchr::memrchr(b'\n', &self.text.bytes[haystack.part.start..original])
             .map_or(haystack.part.start, |end| haystack.part.start + end + 1);
-        Some(Matching {
-            line: line_start..self.line_end(begin, haystack.part.end),
-            matches,
-            next: line_end.map_or(bytes.len() + 1, |end| end + 1),
-        })
+        let line = line_start..self.line_end(original, haystack.part.end);
+        Sought::Matching(Matching { line, matches, next })
     }
 
-    /// The matches in this part of the haystack, as places in the text; those of nothing left out.
-    fn all_matches(&self, bytes: &[u8], part: Range<usize>, haystack: &Haystack) -> Vec<Range<usize>> {
-        let mut all = Vec::new();
-        if self.query.counts_only || self.query.invert {
-            return all;
-        }
-        let mut at = part.start;
-        for _ in 0..MAX_LOOKS {
-            let Some(found) = self.query.pattern.find(bytes, at..part.end) else { break };
-            at = found.end + usize::from(found.is_empty());
-            if !found.is_empty() {
-                all.push(haystack.original(&found));
+    /// The matches in this part of the haystack, if they are shown. `place` is in the first one.
+    fn matches(
+        &mut self,
+        haystack: &Haystack,
+        part: Range<usize>,
+        place: usize,
+        turn: &mut Turn<'_>,
+    ) -> Matches {
+        match self.query.counts_only || self.query.invert {
+            true => Matches::default(),
+            false => {
+                let bytes = haystack.bytes(&self.text.bytes);
+                let matches = Matches::of(&self.query.pattern, &mut self.finder, bytes, part, place, turn);
+                matches.in_text(haystack)
             }
-            if all.len() == MAX_MARKED || at > part.end {
-                break;
-            }
         }
-        all
     }
 
     /// Where the line ends in which this place is, its line end included.
@@ -276,7 +292,7 @@ impl<T: Copy> LineSearch<T> {
     }
 
     /// A line was found: gives it, and those before it that were not given.
-    fn select(&mut self, line: Range<usize>, matches: Vec<Range<usize>>, found: &mut Vec<FoundLine<T>>) {
+    fn select(&mut self, line: Range<usize>, matches: Matches, found: &mut Vec<FoundLine<T>>) {
         self.found += 1;
         self.searched = line.end;
         if self.query.counts_only {
@@ -288,7 +304,7 @@ impl<T: Copy> LineSearch<T> {
         let mut before = self.lines_back(line.start, self.query.before);
         while before < line.start {
             let end = self.line_end(before, line.start);
-            self.give(before..end, Vec::new(), true, found);
+            self.give(before..end, Matches::default(), true, found);
             before = end;
         }
         self.give(line, matches, false, found);
@@ -305,7 +321,7 @@ impl<T: Copy> LineSearch<T> {
             if self.long.take().is_some() {
                 self.given = line.end;
             } else {
-                self.give(line, Vec::new(), true, found);
+                self.give(line, Matches::default(), true, found);
             }
             self.after_left = self.after_left.saturating_sub(1);
         }
@@ -328,7 +344,7 @@ impl<T: Copy> LineSearch<T> {
     fn give(
         &mut self,
         line: Range<usize>,
-        matches: Vec<Range<usize>>,
+        matches: Matches,
         is_context: bool,
         found: &mut Vec<FoundLine<T>>,
     ) {
@@ -336,7 +352,7 @@ impl<T: Copy> LineSearch<T> {
         let ends = self.text.bytes[line.clone()].ends_with(b"\n");
         let content = line.start..line.end - usize::from(ends);
         let number = self.text.lines_before(content.end) + 1;
-        let begin = matches.first().map(|first| first.start);
+        let begin = matches.marked.first().map(|first| first.start).or(matches.near);
         let (Some(start), Some(tag), Some(last)) = (
             self.text.offset(line.start),
             self.text.tag(begin.unwrap_or(line.start)),
@@ -358,16 +374,16 @@ impl<T: Copy> LineSearch<T> {
         };
         match long {
             // It was looked for because nothing in it matches: it is shown from its beginning.
-            Some(long) if begin.is_none() => {
-                line.is_cut = long.dropped + content.len() as u64 > long.head.len() as u64;
-                (line.text, line.skipped_bytes, line.tag) = (long.head, 0, long.tag);
+            Some(LongLine { head: Some(head), dropped, tag, .. }) if begin.is_none() => {
+                line.is_cut = dropped + content.len() as u64 > head.len() as u64;
+                (line.text, line.skipped_bytes, line.tag) = (head, 0, tag);
             }
             _ => {
                 let shown = shown_part(&self.text.bytes, content.clone(), begin);
                 line.skipped_bytes += (shown.start - content.start) as u64;
                 line.is_cut = shown.end < content.end;
                 line.text = self.text.bytes[shown.clone()].to_vec();
-                let inside = matches.into_iter().filter(|found| found.end <= shown.end);
+                let inside = matches.marked.into_iter().filter(|found| found.end <= shown.end);
                 line.matches =
                     inside.map(|found| found.start - shown.start..found.end - shown.start).collect();
             }
@@ -375,29 +391,28 @@ impl<T: Copy> LineSearch<T> {
         found.push(line);
     }
 
-    /// Searches a line that is too long to wait for its end, and drops what was searched.
-    fn search_part_of_line(&mut self, found: &mut Vec<FoundLine<T>>) {
+    /// Searches a line that is too long to wait for its end, and drops what was searched. False if it was interrupted.
+    fn search_part_of_line(&mut self, found: &mut Vec<FoundLine<T>>, turn: &mut Turn<'_>) -> bool {
         let part = self.whole..self.text.bytes.len();
-        let haystack = self.haystack(part.clone());
-        let at = usize::from(self.long.is_some());
-        // The last byte is seen and not searched: nothing ends here.
-        let matching = self.is_looking().then(|| self.next_matching_before_end(&haystack, at)).flatten();
-        self.give_back(haystack);
+        let haystack = Haystack::of(&self.text.bytes, part.clone(), &mut self.visible);
+        let matches = self.matches_in_part(&haystack, turn);
+        haystack.give_back(&mut self.visible);
+        let Ok(matches) = matches else { return false };
         let long = self.long.take().or_else(|| {
             let head = shown_part(&self.text.bytes, part.clone(), None);
             Some(LongLine {
                 offset: self.text.offset(part.start)?,
                 tag: self.text.tag(part.start)?,
-                head: self.text.bytes[head].to_vec(),
+                head: Some(self.text.bytes[head].to_vec()),
                 dropped: 0,
                 has_matched: false,
             })
         });
-        let Some(mut long) = long else { return };
-        if let Some(matches) = matching {
+        let Some(mut long) = long else { return true };
+        if let Some(matches) = matches {
             if !self.query.invert {
                 let (offset, dropped) = (long.offset, long.dropped);
-                let given = LongLine { offset, tag: long.tag, head: Vec::new(), dropped, has_matched: true };
+                let given = LongLine { offset, tag: long.tag, head: None, dropped, has_matched: true };
                 self.long = Some(given);
                 let given_before = found.len();
                 self.select(part.clone(), matches, found);
@@ -407,21 +422,29 @@ impl<T: Copy> LineSearch<T> {
             }
             long.has_matched = true;
         }
-        let kept = if long.has_matched { 0 } else { SHARED_BYTES };
+        let kept = if long.has_matched { 0 } else { SHARED_BYTES.min(part.len() / 2) };
         let dropped = part.start..part.end - kept;
         long.dropped += dropped.len() as u64;
         self.text.cut(dropped.start, dropped.end);
         (self.searched, self.given) = (part.start, self.given.min(part.start));
         self.long = Some(long);
+        true
     }
 
-    /// The matches in a part of a line that goes on after it; none if there are none.
-    fn next_matching_before_end(&self, haystack: &Haystack, at: usize) -> Option<Vec<Range<usize>>> {
-        let part = &self.text.bytes[haystack.part.clone()];
-        let bytes = haystack.visible.as_ref().map_or(part, VisibleText::bytes);
+    /// The matches in a part of a line that goes on after it; none if there are none. An error if it was interrupted.
+    fn matches_in_part(&mut self, haystack: &Haystack, turn: &mut Turn<'_>) -> Result<Option<Matches>, ()> {
+        let bytes = haystack.bytes(&self.text.bytes);
+        // The last byte is seen and not searched: nothing ends here.
         let end = bytes.len().saturating_sub(1);
-        let first = self.query.pattern.find(bytes, at.min(end)..end)?;
-        Some(self.all_matches(bytes, first.start..end, haystack))
+        let part = usize::from(self.long.is_some()).min(end)..end;
+        if !self.is_looking() {
+            return Ok(None);
+        }
+        match self.finder.find(&self.query.pattern, bytes, part.clone(), turn) {
+            Looked::Found(place) => Ok(Some(self.matches(haystack, part, place, turn))),
+            Looked::Nothing => Ok(None),
+            Looked::Interrupted => Err(()),
+        }
     }
 
     /// Drops the rest of a line of which nothing more is needed. False if it has not ended.
@@ -438,13 +461,18 @@ impl<T: Copy> LineSearch<T> {
             }
         };
         (self.searched, self.given, self.long) = (end, end, None);
+        if !self.is_looking() {
+            // It was the last one that was wanted, and has been given.
+            self.found_end = self.text.offset(end - 1).map_or(self.end, |last| last + 1);
+        }
         true
     }
 
     /// Drops lines that were searched, unless they may be given before a later one.
     fn forget_what_is_not_needed(&mut self) {
         let kept = self.lines_back(self.searched, self.query.before);
-        let kept = if self.searched - kept > KEPT_CONTEXT_BYTES { self.searched } else { kept };
+        let context = self.text.memory_from(kept) - self.text.memory_from(self.searched);
+        let kept = if context > CONTEXT_MEMORY { self.searched } else { kept };
         self.text.cut(0, kept);
         self.whole = self.whole.saturating_sub(kept);
         self.searched -= kept;
@@ -465,16 +493,5 @@ impl Room {
         self.bytes = self.bytes.saturating_sub(new);
         self.seen = found.len();
         self.seen < self.lines && self.bytes > 0
-    }
-}
-
-impl Haystack {
-    /// Where a match in the haystack is in the text.
-    fn original(&self, found: &Range<usize>) -> Range<usize> {
-        let (start, end) = match &self.visible {
-            None => (found.start, found.end),
-            Some(visible) => (visible.start(found.start), visible.end(found.end)),
-        };
-        self.part.start + start..self.part.start + end.max(start)
     }
 }

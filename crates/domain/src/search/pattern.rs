@@ -3,9 +3,10 @@
 use std::fmt;
 use std::ops::Range;
 
-use regex_automata::Input;
-use regex_automata::meta::Regex;
-use regex_automata::nfa::thompson::WhichCaptures;
+use regex_automata::hybrid::dfa::DFA;
+use regex_automata::nfa::thompson::{Compiler, NFA, WhichCaptures};
+use regex_automata::util::prefilter::Prefilter;
+use regex_automata::{MatchKind, Span};
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{
     Capture, Class, ClassBytes, ClassBytesRange, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Look,
@@ -14,16 +15,21 @@ use regex_syntax::hir::{
 /// The longest pattern.
 pub const MAX_PATTERN_BYTES: usize = 4 << 10;
 /// The largest automaton: what each byte of a text may cost is proportional to it.
-const MAX_AUTOMATON_BYTES: usize = 2 << 20;
-/// How much of the automaton's states is computed in advance and kept.
-const CACHE_BYTES: usize = 2 << 20;
+const MAX_AUTOMATON_BYTES: usize = 1 << 20;
+/// How much of its table is kept that was computed while searching.
+const TABLE_BYTES: usize = 2 << 20;
 const MAX_NESTING: u32 = 100;
 
 /// A compiled regular expression. Its search takes time proportional to the text, whatever the pattern is.
 #[derive(Clone)]
 pub struct Pattern {
     text: String,
-    regex: Regex,
+    /// The automaton, and the rules of its table of states, which each search computes as it needs it.
+    table: DFA,
+    /// Finds what each match begins with, if that is a few literals.
+    beginnings: Option<Prefilter>,
+    /// How long a match can be, if there is a limit.
+    longest_match: Option<usize>,
 }
 
 impl fmt::Debug for Pattern {
@@ -70,20 +76,55 @@ impl Pattern {
         let mut parser =
             ParserBuilder::new().utf8(false).multi_line(true).crlf(true).nest_limit(MAX_NESTING).build();
         let parsed = parser.parse(text).map_err(syntax)?;
-        let config = Regex::config()
-            .utf8_empty(false)
-            .which_captures(WhichCaptures::Implicit)
-            .nfa_size_limit(Some(MAX_AUTOMATON_BYTES))
-            .hybrid_cache_capacity(CACHE_BYTES);
-        let regex = Regex::builder().configure(config).build_from_hir(&within_a_line(&parsed)?);
+        let expression = within_a_line(&parsed)?;
+        let automaton = NFA::config()
+            .utf8(false)
+            .which_captures(WhichCaptures::None)
+            .nfa_size_limit(Some(MAX_AUTOMATON_BYTES));
         // What else can fail than its size was found by the parser.
-        let pattern = |regex| Pattern { text: text.to_owned(), regex };
-        regex.map(pattern).map_err(|_| InvalidPattern::TooLarge)
+        let automaton = Compiler::new()
+            .configure(automaton)
+            .build_from_hir(&expression)
+            .map_err(|_| InvalidPattern::TooLarge)?;
+        let beginnings = Prefilter::from_hir_prefix(MatchKind::LeftmostFirst, &expression);
+        let table = DFA::config()
+            .unicode_word_boundary(true)
+            .specialize_start_states(beginnings.is_some())
+            .cache_capacity(TABLE_BYTES)
+            .skip_cache_capacity_check(true);
+        let table = DFA::builder()
+            .configure(table)
+            .build_from_nfa(automaton)
+            .map_err(|_| InvalidPattern::TooLarge)?;
+        let longest_match = expression.properties().maximum_len();
+        Ok(Pattern { text: text.to_owned(), table, beginnings, longest_match })
     }
 
-    /// The leftmost match that lies in this part of a text. What is around it counts for `^`, `$` and `\b`.
-    pub(super) fn find(&self, text: &[u8], part: Range<usize>) -> Option<Range<usize>> {
-        self.regex.search(&Input::new(text).range(part)).map(|found| found.range())
+    pub(super) fn table(&self) -> &DFA {
+        &self.table
+    }
+
+    pub(super) fn nfa(&self) -> &NFA {
+        self.table.get_nfa()
+    }
+
+    /// How many states the automaton has.
+    pub(super) fn states(&self) -> usize {
+        self.nfa().states().len()
+    }
+
+    /// Where the leftmost match of a text may begin at the earliest, if the first one to end ends here: it ends no earlier.
+    pub(super) fn earliest_start(&self, first_end: usize) -> usize {
+        self.longest_match.map_or(0, |longest| first_end.saturating_sub(longest))
+    }
+
+    /// The first place in a part of a text where a match may begin; none if nowhere.
+    pub(super) fn next_candidate(&self, text: &[u8], part: Range<usize>) -> Option<usize> {
+        match &self.beginnings {
+            _ if part.start > part.end => None,
+            None => Some(part.start),
+            Some(beginnings) => beginnings.find(text, Span::from(part)).map(|found| found.start),
+        }
     }
 }
 

@@ -1,13 +1,24 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod long_lines;
+mod turns;
+
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use regex_automata::Input;
+use regex_automata::meta::Regex;
+use regex_automata::util::syntax;
 
 use super::*;
 
 fn query(pattern: &str) -> LineQuery {
     LineQuery::new(Pattern::compile(pattern).unwrap())
+}
+
+/// Searches what was pushed, for as long as it takes.
+fn step<T: Copy>(search: &mut LineSearch<T>, most: usize, found: &mut Vec<FoundLine<T>>) -> bool {
+    search.advance(most, found, &mut Turn::new(&mut || false))
 }
 
 /// Searches pieces of one text, a few lines at a time.
@@ -28,7 +39,7 @@ fn search(query: LineQuery, pieces: &[&[u8]]) -> Vec<FoundLine<usize>> {
 fn advance(search: &mut LineSearch<usize>, found: &mut Vec<FoundLine<usize>>) {
     loop {
         let most = found.len() + 3;
-        if search.advance(most, found) {
+        if step(search, most, found) {
             return;
         }
     }
@@ -128,20 +139,20 @@ fn a_search_that_has_enough_continues_behind_what_it_found() {
     let mut search = LineSearch::new(LineQuery { limit: Some(2), after: 1, ..query("x") }, 0);
     let mut found = Vec::new();
     search.push(Piece { offset: 0, lines_before: 0, tag: 0, bytes });
-    assert!(search.advance(100, &mut found));
+    assert!(step(&mut search, 100, &mut found));
     assert_eq!(numbers(&found), [1, 2, 3, 4]);
     assert!(search.is_done());
-    assert_eq!((search.found(), search.position()), (2, 10), "line 4 was given, and not searched");
+    assert_eq!((search.found(), search.position()), (2, 10.into()), "line 4 was given, and not searched");
 
     let mut search = LineSearch::new(query("x"), 0);
     search.push(Piece { offset: 0, lines_before: 0, tag: 0, bytes });
-    assert!(search.advance(100, &mut found));
-    assert_eq!(search.position(), 16, "the last line has not ended");
+    assert!(step(&mut search, 100, &mut found));
+    assert_eq!(search.position(), 16.into(), "the last line has not ended");
     search.pass(99);
-    assert_eq!(search.position(), 16);
+    assert_eq!(search.position(), 16.into());
     search.push(Piece { offset: 99, lines_before: 5, tag: 0, bytes: b"\n" });
-    assert!(search.advance(100, &mut found));
-    assert_eq!(search.position(), 100);
+    assert!(step(&mut search, 100, &mut found));
+    assert_eq!(search.position(), 100.into());
 }
 
 #[test]
@@ -153,7 +164,7 @@ fn one_stream_of_two_has_its_own_lines_and_the_numbers_of_both() {
     search.push(Piece { offset: 6, lines_before: 1, tag: 0, bytes: b"quiet\nwarning: " });
     search.pass(26);
     search.push(Piece { offset: 26, lines_before: 3, tag: 1, bytes: b"low\n" });
-    assert!(search.advance(100, &mut found));
+    assert!(step(&mut search, 100, &mut found));
     assert_eq!((found[0].number, found[0].offset, found[0].end), (4, 12, 30));
     assert_eq!(found[0].text, b"warning: low");
 }
@@ -175,7 +186,7 @@ fn lines_are_counted_without_being_given() {
         let mut found = Vec::new();
         search.push(Piece { offset: 0, lines_before: 0, tag: (), bytes: b"x\na\nb\nx\nc" });
         search.finish();
-        assert!(search.advance(1, &mut found) && found.is_empty());
+        assert!(step(&mut search, 1, &mut found) && found.is_empty());
         assert_eq!(search.found(), expected);
     }
 }
@@ -188,8 +199,8 @@ fn a_very_long_line_is_searched_to_its_end_in_bounded_memory() {
     let mut push = |search: &mut LineSearch<u8>, bytes: &[u8], lines: u64| {
         search.push(Piece { offset, lines_before: lines, tag: 0, bytes });
         offset += bytes.len() as u64;
-        while !search.advance(1_000, &mut found) {}
-        assert!(search.text_bytes() < 2 << 20, "{}", search.text_bytes());
+        while !step(search, 1_000, &mut found) {}
+        assert!(search.text_memory() < 2 << 20, "{}", search.text_memory());
         (offset, found.len())
     };
     push(&mut search, b"first\n", 0);
@@ -234,15 +245,18 @@ fn anchors_do_not_match_where_a_long_line_is_cut() {
     assert_eq!((found[0].text.len(), found[0].is_cut, found[0].skipped_bytes), (MAX_TEXT_BYTES, true, 0));
 }
 
+/// A line without its end, which counts for anchors.
+fn within_line(line: &[u8]) -> Input<'_> {
+    Input::new(line).range(..line.len() - usize::from(line.ends_with(b"\n")))
+}
+
 /// What the search must find: each line on its own, as a reader sees it.
-fn expected(query: &LineQuery, text: &[u8]) -> Vec<(u64, bool)> {
+fn expected(query: &LineQuery, pattern: &Regex, text: &[u8]) -> Vec<(u64, bool)> {
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
     let is_wanted = |line: &&[u8]| {
         let mut visible = sequences::VisibleText::default();
         visible.read(line);
-        let bytes = visible.bytes();
-        let end = bytes.len() - usize::from(bytes.ends_with(b"\n"));
-        query.pattern.find(bytes, 0..end).is_some() != query.invert
+        pattern.is_match(within_line(visible.bytes())) != query.invert
     };
     let mut wanted: Vec<usize> = (0..lines.len()).filter(|at| is_wanted(&lines[*at])).collect();
     wanted.truncate(query.limit.map_or(usize::MAX, |limit| limit as usize));
@@ -270,18 +284,45 @@ fn however_the_text_is_cut_the_same_lines_are_found_as_line_by_line() {
         b"\xff",
         "\u{e4}".as_bytes(),
     ];
-    let patterns =
-        ["ab", "^ab$", "a.b", "b$", "^$", r"a\s*b", "[^a]b", r"\bab\b", "(?i)AB?", "x*", "\u{e4}|b{2}", "x"];
+    let patterns = [
+        "ab",
+        "^ab$",
+        "a.b",
+        "b$",
+        "^$",
+        r"a\s*b",
+        "[^a]b",
+        r"\bab\b",
+        r"\Ba|b\b",
+        r"\b\w+\b",
+        r"(?-u:\b)a",
+        "(?i)AB?",
+        "x*",
+        "\u{e4}|b{2}",
+        "x",
+        "a+?b|ab*",
+        "a.*b|b|a",
+    ];
+    let patterns = patterns.map(|pattern| {
+        let parser = syntax::Config::new().utf8(false).multi_line(true).crlf(true);
+        let reference = Regex::builder()
+            .syntax(parser)
+            .configure(Regex::config().utf8_empty(false))
+            .build(pattern)
+            .unwrap();
+        (pattern, reference)
+    });
     let mut random = StdRng::seed_from_u64(11);
     for round in 0..3_000 {
         let count = random.random_range(0..60);
         let text: Vec<u8> = (0..count).flat_map(|_| parts.choose(&mut random).unwrap().to_vec()).collect();
+        let (pattern, reference) = patterns.choose(&mut random).unwrap();
         let query = LineQuery {
             invert: random.random_bool(0.3),
             before: random.random_range(0..3),
             after: random.random_range(0..3),
             limit: random.random_bool(0.3).then(|| random.random_range(1..4)),
-            ..query(patterns.choose(&mut random).unwrap())
+            ..query(pattern)
         };
         let mut pieces: Vec<&[u8]> = Vec::new();
         let mut rest = &text[..];
@@ -293,10 +334,18 @@ fn however_the_text_is_cut_the_same_lines_are_found_as_line_by_line() {
         let found = search(query.clone(), &pieces);
         let seen: Vec<(u64, bool)> = found.iter().map(|line| (line.number, line.is_context)).collect();
         let shown = String::from_utf8_lossy(&text).into_owned();
-        assert_eq!(seen, expected(&query, &text), "round {round}: {query:?} in {shown:?}");
+        assert_eq!(seen, expected(&query, reference, &text), "round {round}: {query:?} in {shown:?}");
         for line in &found {
             let (from, to) = (line.offset as usize, line.end as usize);
             assert_eq!(text[from..to].strip_suffix(b"\n").unwrap_or(&text[from..to]), line.text, "{shown:?}");
+            if !line.text.contains(&b'\x1b') {
+                let is_marked = !query.invert && !line.is_context;
+                let matches = reference.find_iter(within_line(&text[from..to]));
+                let matches =
+                    matches.map(|found| found.range()).filter(|found| is_marked && !found.is_empty());
+                let matches: Vec<_> = matches.collect();
+                assert_eq!(line.matches, matches, "round {round}: {query:?} in {shown:?}");
+            }
         }
     }
 }

@@ -56,6 +56,18 @@ impl<T: Copy> JoinedText<T> {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// How much memory the text takes from a place on: its bytes, and where each piece came from. Pieces may be tiny.
+    pub fn memory_from(&self, at: usize) -> usize {
+        let marks = self.marks.len() - self.marks.partition_point(|mark| mark.at < at);
+        self.bytes.len() - at + marks * size_of::<Mark<T>>()
+    }
+
+    /// How much memory it takes in all.
+    #[cfg(test)]
+    pub fn memory(&self) -> usize {
+        self.bytes.len() + self.marks.len() * size_of::<Mark<T>>()
+    }
+
     /// The offset of a byte.
     pub fn offset(&self, at: usize) -> Option<u64> {
         self.mark(at).map(|mark| mark.offset + (at - mark.at) as u64)

@@ -207,7 +207,9 @@ impl<'a> Comparison<'a> {
                 self.say(at, &format!("has a tighter {keyword}"));
             }
         }
-        if !new["pattern"].is_null() && new["pattern"] != old["pattern"] {
+        if let Some(new) = new["pattern"].as_str()
+            && !old["pattern"].as_str().is_some_and(|old| is_wider(new, old))
+        {
             self.say(at, "has another pattern");
         }
     }
@@ -250,6 +252,11 @@ impl<'a> Comparison<'a> {
             }
         }
     }
+}
+
+/// Whether a pattern matches all that another one does: it is the same, or has further alternatives behind it.
+fn is_wider(pattern: &str, other: &str) -> bool {
+    pattern.strip_prefix(other).is_some_and(|more| more.is_empty() || more.starts_with('|'))
 }
 
 /// What tells a variant from the others: its type's name, its tag, its only field, or its kind.
@@ -399,6 +406,14 @@ mod tests {
             ),
         ] {
             assert_eq!(said(&pointer, Some(value)), [expected], "{pointer}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_with_further_alternatives_is_no_other_one() {
+        assert!(is_wider("^a$", "^a$") && is_wider("^a$|^b$", "^a$"));
+        for pattern in ["^b$", "^a$b", "^b$|^a$", "^a"] {
+            assert!(!is_wider(pattern, "^a$"), "{pattern}");
         }
     }
 

@@ -104,7 +104,9 @@ impl Fleet {
         let lines = text.lines().filter_map(|line| serde_json::from_str::<OutputLine>(line).ok());
         let data = lines.filter_map(|line| match line {
             OutputLine::Data(data) => Some(data),
-            OutputLine::End(_) | OutputLine::Match(_) | OutputLine::Searched(_) => None,
+            OutputLine::End(_) | OutputLine::Match(_) | OutputLine::Searched(_) | OutputLine::Error(_) => {
+                None
+            }
         });
         data.collect()
     }

@@ -217,6 +217,134 @@ async fn a_search_that_stops_continues_with_its_cursor_through_all_tasks() {
 }
 
 #[tokio::test]
+async fn the_chosen_lines_stay_chosen_when_a_search_continues() {
+    let stage = Stage::set().await;
+    let mut writer = Writer::begin(&stage, script("true")).await;
+    writer.out("e1\ne2\ne3\ne4\ne5\n").await;
+    writer.end(&stage).await;
+    let path = format!("/jobs/{}/output?q=e&lines=2-4&limit=2", writer.job);
+    let first = ask(&stage.client, &path).await;
+    assert_eq!(found(&first), [(2, "e2"), (3, "e3")]);
+    let cursor = only(&first, "searched")["next_cursor"].as_str().unwrap().to_owned();
+    let rest = ask(&stage.client, &format!("{path}&cursor={cursor}")).await;
+    assert_eq!(found(&rest), [(4, "e4")]);
+    assert_eq!(only(&rest, "searched")["next_cursor"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_line_longer_than_memory_is_one_line_wherever_a_search_continues() {
+    let stage = Stage::set().await;
+    let mut writer = Writer::begin(&stage, script("true")).await;
+    let piece = vec![b'h'; 200_000];
+    for _ in 0..8 {
+        writer.write(Stream::Stdout, &piece).await;
+    }
+    writer.write(Stream::Stderr, b"in between\n").await;
+    writer.out("hh\nhe\n").await;
+    writer.end(&stage).await;
+    // Of both streams, the long line ends with what the other stream wrote. It has the number that it has where it is found.
+    for (stream, lines) in [("", &[1, 2, 3][..]), ("&stream=stdout", &[1, 3])] {
+        let path = format!("/jobs/{}/output?q=^h{stream}", writer.job);
+        let whole = ask(&stage.client, &path).await;
+        assert_eq!(found(&whole).iter().map(|(line, _)| *line).collect::<Vec<_>>(), lines);
+        let first = ask(&stage.client, &format!("{path}&limit=1")).await;
+        let cursor = only(&first, "searched")["next_cursor"].as_str().unwrap().to_owned();
+        let rest = ask(&stage.client, &format!("{path}&cursor={cursor}")).await;
+        let later = ask(&stage.client, &format!("{path}&offset={}", only(&first, "match")["end"])).await;
+        for rest in [rest, later] {
+            let rest: Vec<u64> = found(&rest).iter().map(|(line, _)| *line).collect();
+            assert_eq!(rest, lines[1..], "{stream}");
+        }
+    }
+}
+
+/// The ids of a stream's events, and the texts of its lines.
+async fn events_after(stage: &Stage, path: &str, last: &str) -> Vec<(String, String)> {
+    let mut request = stage.client.request(reqwest::Method::GET, path).header("accept", "text/event-stream");
+    if !last.is_empty() {
+        request = request.header("last-event-id", last);
+    }
+    let response = request.send().await.unwrap();
+    let (status, text) = (response.status(), response.text().await.unwrap());
+    assert_eq!(status, StatusCode::OK, "{path} after {last}: {text}");
+    let event = |event: &str| {
+        let id = event.lines().find_map(|line| line.strip_prefix("id: "))?;
+        let data = event.lines().find_map(|line| line.strip_prefix("data: "))?;
+        let data: Value = serde_json::from_str(data).unwrap();
+        let line = data.get("data").or(data.get("match"))?;
+        Some((id.to_owned(), line["text"].as_str().unwrap().to_owned()))
+    };
+    text.split("\n\n").filter_map(event).collect()
+}
+
+#[tokio::test]
+async fn whoever_reconnects_to_the_output_of_a_job_continues_with_the_task_that_they_saw_last() {
+    let stage = Stage::set().await;
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
+    let spec = json!({ "tasks": [{ "name": "a", "script": "true", "count": 2 }, { "name": "b", "script": "true" }] });
+    let job = stage.client.submit(spec).await;
+    for _ in 0..3 {
+        let start = worker.next_start().await;
+        worker.started(start.attempt).await;
+        let mut offset = 0;
+        for line in 1..=2 {
+            let text = format!("{}.{} line {line}\n", start.definition.task, start.index);
+            worker.output(start.attempt, offset, Stream::Stdout, text.as_bytes()).await;
+            offset += text.len() as u64;
+        }
+        worker.ended(start.attempt, AttemptEnd::Exited { code: 0 }, offset).await;
+    }
+    stage.client.finished(job).await;
+    for path in [format!("/jobs/{job}/output?q=line"), format!("/jobs/{job}/output?follow=1&q=line")] {
+        let all = events_after(&stage, &path, "").await;
+        assert_eq!(all.len(), 6, "{all:?}");
+        for (seen, (id, _)) in all.iter().enumerate() {
+            assert_eq!(events_after(&stage, &path, id).await, all[seen + 1..], "after {id}");
+        }
+    }
+    let all = events_after(&stage, &format!("/jobs/{job}/output"), "").await;
+    let (last_of_first, _) = all.iter().rev().find(|(id, _)| id.starts_with("a.0:1:")).unwrap();
+    let texts: String = events_after(&stage, &format!("/jobs/{job}/output"), last_of_first)
+        .await
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect();
+    assert_eq!(texts, "a.1 line 1\na.1 line 2\nb.0 line 1\nb.0 line 2\n");
+    // An id that says nothing of the task is not guessed at.
+    for (path, last) in [("output", "1:11"), ("output", "c.0:1:11"), ("tasks/b/output", "a.0:1:11")] {
+        let request = stage.client.request(reqwest::Method::GET, &format!("/jobs/{job}/{path}"));
+        let request = request.header("accept", "text/event-stream").header("last-event-id", last);
+        let status = request.send().await.unwrap().status();
+        assert!(status.is_client_error(), "{path} after {last}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_reconnects_after_a_retry_gets_the_rest_of_the_attempt_before() {
+    let stage = Stage::set().await;
+    let spec = json!({ "script": "true", "restart": { "policy": "on-failure", "limit": 1, "delay": "0s" } });
+    let mut writer = Writer::begin(&stage, spec).await;
+    writer.out("first 1\nfirst 2\n").await;
+    writer.worker.ended(writer.attempt, AttemptEnd::Exited { code: 1 }, writer.written).await;
+    let attempt = writer.worker.next_start().await.attempt;
+    writer.worker.started(attempt).await;
+    let mut writer = Writer { attempt, written: 0, ..writer };
+    writer.out("second 1\n").await;
+    writer.end(&stage).await;
+    let path = format!("/jobs/{}/output?follow=1", writer.job);
+    for (query, last, expected) in [
+        ("", "1:8", "first 2\nsecond 1\n"),
+        ("&q=.", "1:8", "first 2second 1"),
+        ("&tail=1", "1:8", "first 2\nsecond 1\n"),
+        ("", "2:9", ""),
+    ] {
+        let events = events_after(&stage, &format!("{path}{query}"), last).await;
+        let texts: String = events.into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, expected, "{query} after {last}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_search_is_said_where_it_is_wrong() {
     let stage = Stage::set().await;
     let job = stage.client.submit(script("true")).await;
@@ -257,7 +385,8 @@ async fn the_page_of_an_output_searches_it_and_leads_to_the_lines() {
     let page = async |path: String| stage.page(&path, &cookie).await.text().await.unwrap();
     let first = page(format!("/jobs/{job}?q=row")).await;
     assert!(first.contains(&format!("/jobs/{job}?at=90#L100\"")), "{first}");
-    assert!(first.contains("&#60;b&#62;row") && !first.contains("<b>row"), "{first}");
+    assert!(first.contains("&#60;b&#62;<span class=\"hit\">row</span>&#60;/b&#62;"), "{first}");
+    assert!(!first.contains("<b>"), "{first}");
     assert!(first.contains("200 lines found") && !first.contains("#L201\""), "{first}");
     let next = first.split("href=\"").find(|link| link.contains("after=")).unwrap();
     let next = next.split('"').next().unwrap().replace("&#38;", "&").replace("&amp;", "&");

@@ -1,4 +1,5 @@
-//! Ends worker sessions whose key was revoked or expired.
+//! Ends worker sessions whose key was revoked or expired, and responses whose reader's key or browser session is no good any
+//! more.
 
 use std::time::Duration;
 
@@ -6,6 +7,7 @@ use gaffer_protocol::wire::GoodbyeCode;
 
 use super::driver::{Background, Ran};
 use crate::hub::Hub;
+use crate::open_streams::{Credential, OpenStreams};
 use crate::store::{Store, StoreError};
 use crate::wakes::Wake;
 
@@ -13,13 +15,17 @@ use crate::wakes::Wake;
 pub struct KeyCheck {
     pub store: Store,
     pub hub: Hub,
+    pub open_streams: OpenStreams,
+    /// Idle timeout of a browser session.
+    pub session_idle_secs: u32,
     /// Asks for a check.
     pub wake: Wake,
 }
 
 impl Background for KeyCheck {
     const NAME: &'static str = "key_check";
-    const DESCRIPTION: &'static str = "ends worker sessions whose key was revoked or expired";
+    const DESCRIPTION: &'static str =
+        "ends worker sessions and open responses whose key or browser session was revoked or has expired";
 
     fn period(&self) -> Duration {
         Duration::from_secs(30)
@@ -30,18 +36,27 @@ impl Background for KeyCheck {
     }
 
     async fn run_once(&mut self) -> Result<Ran, StoreError> {
-        let sessions = self.hub.all();
-        if sessions.is_empty() {
-            return Ok(Ran::default());
+        let (workers, credentials) = (self.hub.all(), self.open_streams.credentials());
+        let mut keys: Vec<i64> = workers.iter().map(|session| session.key).collect();
+        let mut sessions = Vec::new();
+        for credential in credentials {
+            match credential {
+                Credential::Key(key) => keys.push(key),
+                Credential::WebSession(sha256) => sessions.push(sha256),
+            }
         }
-        let mut keys: Vec<i64> = sessions.iter().map(|session| session.key).collect();
         keys.sort_unstable();
         keys.dedup();
         let refused = self.store.keys_refused(&keys).await?;
         let mut ended = 0;
-        for session in sessions.iter().filter(|session| refused.contains(&session.key)) {
+        for session in workers.iter().filter(|session| refused.contains(&session.key)) {
             session.end(GoodbyeCode::KeyRevoked, "the key was revoked or has expired");
             ended += 1;
+        }
+        let over = self.store.web_sessions_over(&sessions, self.session_idle_secs).await?;
+        let refused = refused.into_iter().map(Credential::Key);
+        for credential in refused.chain(over.into_iter().map(Credential::WebSession)) {
+            ended += self.open_streams.end(&credential) as u64;
         }
         Ok(Ran { done: ended, again_after: None })
     }

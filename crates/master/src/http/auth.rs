@@ -13,6 +13,7 @@ use gaffer_domain::permissions::Action;
 use super::Doors;
 use super::error::Error;
 use super::peer::Peer;
+use super::readers;
 use crate::operations::Actor;
 use crate::operations::sign_in::{self, Refused};
 
@@ -42,6 +43,7 @@ impl FromRequestParts<Doors> for Actor {
         };
         // Who may not even look gets no further.
         actor.must_be_allowed(Action::Look)?;
+        readers::note(&parts.extensions, &actor);
         Ok(actor)
     }
 }

@@ -6,6 +6,7 @@ use gaffer_domain::ProjectId;
 use gaffer_domain::permissions::{Action, Role};
 
 use super::OperationError;
+use crate::open_streams::Credential;
 
 /// Who performs an operation, and in which project.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct Actor {
     pub user_id: i64,
     /// Name of the user, as history tells it.
     pub user: Arc<str>,
+    /// What they have shown; none for the master itself and for monitoring.
+    pub credential: Option<Credential>,
 }
 
 impl Actor {
@@ -38,7 +41,13 @@ mod tests {
 
     #[test]
     fn whoever_may_not_do_something_is_told_what() {
-        let actor = |role| Actor { project: ProjectId(1), role, user_id: 1, user: "ana".into() };
+        let actor = |role| Actor {
+            project: ProjectId(1),
+            role,
+            user_id: 1,
+            user: "ana".into(),
+            credential: Some(Credential::Key(1)),
+        };
         let error = actor(Role::Worker).must_be_allowed(Action::StopJob).unwrap_err();
         assert_eq!(error.to_string(), "the role worker may not stop jobs");
         for role in Role::ALL {

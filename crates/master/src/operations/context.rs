@@ -11,6 +11,7 @@ use crate::control::Control;
 use crate::guesses::Guesses;
 use crate::hub::Hub;
 use crate::input::Inputs;
+use crate::open_streams::{Credential, OpenStreams};
 use crate::scheduling_state::SchedulingState;
 use crate::secret::MetricsToken;
 use crate::store::WriteStore;
@@ -40,6 +41,8 @@ pub(super) struct Effects {
     pub inputs: Inputs,
     /// Tells viewers.
     pub changes: Changes,
+    /// Responses that end with their key or session.
+    pub open_streams: OpenStreams,
     /// Wakes loops.
     pub wakes: Wakes,
     /// Learns what comes to wait.
@@ -63,6 +66,7 @@ impl Context {
             hub: control.hub.clone(),
             inputs: control.inputs.clone(),
             changes: control.changes.clone(),
+            open_streams: views.open_streams.clone(),
             wakes: control.wakes.clone(),
             scheduling: control.scheduling.clone(),
             guesses: Guesses::default(),
@@ -88,16 +92,23 @@ impl Context {
     }
 
     /// A user in the project of their key or session.
-    pub(super) fn user(&self, project: ProjectId, user_id: i64, user: &str) -> Actor {
+    pub(super) fn user(
+        &self,
+        project: ProjectId,
+        user_id: i64,
+        user: &str,
+        credential: Option<Credential>,
+    ) -> Actor {
         let role = if project == self.first_project { Role::Operator } else { Role::User };
-        Actor { project, role, user_id, user: user.into() }
+        Actor { project, role, user_id, user: user.into(), credential }
     }
 
     /// The monitoring system, if this is its token.
     pub(super) fn monitor(&self, presented: &str) -> Option<Actor> {
         self.metrics_token.as_ref().filter(|token| token.is(presented))?;
         let project = self.first_project;
-        Some(Actor { project, role: Role::Monitor, user_id: 0, user: Role::Monitor.as_str().into() })
+        let (role, user) = (Role::Monitor, Role::Monitor.as_str().into());
+        Some(Actor { project, role, user_id: 0, user, credential: None })
     }
 
     /// Since when the database accepts nothing, while that lasts.

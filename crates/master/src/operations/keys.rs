@@ -5,6 +5,7 @@ use gaffer_domain::visible::spoils_a_line;
 use gaffer_protocol::wire::GoodbyeCode;
 
 use super::{Actor, Context, OperationError};
+use crate::open_streams::Credential;
 use crate::records::{Key, KeyKind, UnknownKeyKind};
 use crate::secret::{NewSecret, Purpose};
 use crate::store::keys;
@@ -74,7 +75,7 @@ pub async fn create(context: &Context, actor: &Actor, new: NewKey) -> Result<Cre
     Ok(Created { key, secret: secret.text })
 }
 
-/// Revokes a key and ends the sessions that it opened.
+/// Revokes a key and ends the sessions that it opened, and the responses that its user reads.
 ///
 /// # Errors
 /// When there is no such key.
@@ -88,6 +89,7 @@ pub async fn revoke(context: &Context, actor: &Actor, key: i64) -> Result<(), Op
     for session in effects.hub.all().iter().filter(|session| session.key == key) {
         session.end(GoodbyeCode::KeyRevoked, "the key was revoked");
     }
+    effects.open_streams.end(&Credential::Key(key));
     Ok(())
 }
 

@@ -10,13 +10,14 @@ use gaffer_domain::permissions::Action;
 use super::context::Effects;
 use super::{Actor, Context, OperationError};
 use crate::guesses::{Presented, TooMany};
+use crate::open_streams::Credential;
 use crate::records::KeyKind;
 use crate::secret::{NewSecret, Purpose, beginning_of, hash_of};
 use crate::store::StoreError;
 use crate::store::keys::{KeyHolder, KeyRefusal};
 
 /// Idle timeout of a browser session.
-const SESSION_IDLE_SECS: u32 = 7 * 24 * 3_600;
+pub const SESSION_IDLE_SECS: u32 = 7 * 24 * 3_600;
 /// Maximum lifetime of a browser session.
 pub const SESSION_SECS: u32 = 30 * 24 * 3_600;
 /// The most sessions of a request that are looked up.
@@ -60,7 +61,9 @@ pub struct Link {
 pub async fn user_of_key(context: &Context, key: &str, address: Option<IpAddr>) -> Result<Actor, Refused> {
     let holder = holder_of_key(context, KeyKind::User, key, address).await?;
     match (holder.user_id, &holder.user) {
-        (Some(user_id), Some(user)) => Ok(context.user(holder.project, user_id, user)),
+        (Some(user_id), Some(user)) => {
+            Ok(context.user(holder.project, user_id, user, Some(Credential::Key(holder.key))))
+        }
         _ => Err(refused("key_wrong_kind", "not a user key")),
     }
 }
@@ -133,7 +136,8 @@ pub async fn user_of_session(
             // The cookie of another gaffer on this host is no guess beside one that is good.
             let beside = wrong.iter().map(|(sha256, token)| self::presented(sha256, token, address));
             beside.for_each(|stale| effects.guesses.is_no_guess(stale));
-            return Ok(Some(context.user(session.project, session.user_id, &session.user)));
+            let credential = Some(Credential::WebSession(sha256));
+            return Ok(Some(context.user(session.project, session.user_id, &session.user, credential)));
         }
         wrong.push((sha256, token));
     }
@@ -165,13 +169,15 @@ pub async fn use_link(
     Ok(Some(session.text))
 }
 
-/// Ends browser sessions.
+/// Ends browser sessions, and the responses that they read.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn sign_out(context: &Context, sessions: impl Iterator<Item = &str>) -> Result<(), StoreError> {
+    let effects = context.for_nobody();
     for (sha256, _) in well_formed(sessions) {
-        context.for_nobody().writes.web_session_delete(&sha256).await?;
+        effects.writes.web_session_delete(&sha256).await?;
+        effects.open_streams.end(&Credential::WebSession(sha256));
     }
     Ok(())
 }
@@ -192,7 +198,7 @@ pub async fn create_link(context: &Context, actor: &Actor) -> Result<Link, Opera
 pub async fn operator(context: &Context) -> Result<Actor, StoreError> {
     let project = context.first_project();
     let user_id = context.for_nobody().writes.user_ensure(FIRST_USER, project).await?;
-    Ok(context.user(project, user_id, FIRST_USER))
+    Ok(context.user(project, user_id, FIRST_USER, None))
 }
 
 /// A link for the operator, who sees it where the master is started.

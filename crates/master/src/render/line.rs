@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gaffer_protocol::output::Stream;
 
 use super::pen::Pen;
-use super::{CUT, Line, MAX_LINE_CHARS, Origin, Token};
+use super::{CUT, Line, MARKED, MAX_LINE_CHARS, Origin, Token};
 
 /// Commands move the cursor no farther to the right than this, so that a few bytes can't make a long line.
 const MAX_ADDRESSED_COLUMN: usize = 500;
@@ -21,6 +21,8 @@ pub(super) struct OpenLine {
     /// How far the line would reach if all of it were kept.
     reach: usize,
     at_micros: Option<u64>,
+    /// What is written now was looked for.
+    pub is_marked: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,7 @@ struct Look {
     pen: Pen,
     stream: Stream,
     link: Option<Arc<str>>,
+    is_marked: bool,
 }
 
 impl OpenLine {
@@ -59,9 +62,15 @@ impl OpenLine {
             let blank = self.blank(stream);
             self.cells.resize(column, blank);
         }
-        let same = |look: &Look| look.pen == pen && look.stream == stream && look.link.as_ref() == link;
+        let is_marked = self.is_marked;
+        let same = |look: &Look| {
+            look.pen == pen
+                && look.stream == stream
+                && look.link.as_ref() == link
+                && look.is_marked == is_marked
+        };
         if !self.looks.last().is_some_and(same) {
-            self.looks.push(Look { pen, stream, link: link.cloned() });
+            self.looks.push(Look { pen, stream, link: link.cloned(), is_marked });
         }
         let cell = Cell { char, look: self.looks.len() as u32 - 1 };
         match self.cells.get_mut(column) {
@@ -107,7 +116,7 @@ impl OpenLine {
 
     /// A cell with nothing in it.
     fn blank(&mut self, stream: Stream) -> Cell {
-        self.looks.push(Look { pen: Pen::default(), stream, link: None });
+        self.looks.push(Look { pen: Pen::default(), stream, link: None, is_marked: false });
         Cell { char: ' ', look: self.looks.len() as u32 - 1 }
     }
 
@@ -127,8 +136,11 @@ impl OpenLine {
                 Some(token) if last == Some(look) => token.text.push(cell.char),
                 _ => {
                     let mut class = look.pen.class();
-                    if origin == Origin::Both && look.stream == Stream::Stderr {
-                        class.push_str(if class.is_empty() { "e" } else { " e" });
+                    let is_other = origin == Origin::Both && look.stream == Stream::Stderr;
+                    for (_, name) in [(is_other, "e"), (look.is_marked, MARKED)].iter().filter(|(is, _)| *is)
+                    {
+                        class.push_str(if class.is_empty() { "" } else { " " });
+                        class.push_str(name);
                     }
                     tokens.push(Token { class, text: cell.char.to_string(), href: look.link.clone() });
                     last = Some(look);

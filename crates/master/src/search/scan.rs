@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use gaffer_domain::AttemptRef;
-use gaffer_domain::search::{FoundLine, LineQuery, LineSearch, Piece};
-use gaffer_protocol::output::{Malformed, Stream, Unpacker};
+use gaffer_domain::search::{FoundLine, LineQuery, LineSearch, Piece, ResumePoint, Turn};
+use gaffer_protocol::output::{Malformed, RecordSlice, Stream, Unpacker};
 
 use crate::output::PackedOutput;
 use crate::store::output::ChunkRow;
@@ -25,8 +25,8 @@ pub struct Written {
 /// Which part of an output is searched.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ScanRange {
-    /// The first byte.
-    pub offset: u64,
+    /// Where it begins. The rest of a line that begins before is not searched, unless this place says how.
+    pub from: ResumePoint,
     /// The first byte that is not searched any more.
     pub until: u64,
     /// Only this stream.
@@ -40,23 +40,39 @@ pub(super) struct Scan {
     /// How much was searched since somebody took it from here.
     pub searched_bytes: u64,
     range: ScanRange,
+    /// The first byte that was not searched.
+    from: u64,
+    /// What comes before decides whether a line begins there.
+    looks_back: bool,
     unpacker: Unpacker,
     attempt: AttemptRef,
     chunks: VecDeque<ChunkRow>,
+    /// How far the chunk was searched that is unpacked.
+    unpacked: Option<Place>,
     /// There may be more lines in what was unpacked.
     has_more: bool,
     is_complete: bool,
 }
 
+/// A place in a chunk.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    offset: u64,
+    lines_before: u64,
+}
+
 impl Scan {
     pub fn new(attempt: AttemptRef, query: LineQuery, range: ScanRange) -> Scan {
         Scan {
-            search: LineSearch::new(query, range.offset),
+            search: LineSearch::new(query, range.from),
             searched_bytes: 0,
             range,
+            from: range.from.offset,
+            looks_back: range.from.inside.is_none(),
             unpacker: Unpacker::default(),
             attempt,
             chunks: VecDeque::new(),
+            unpacked: None,
             has_more: false,
             is_complete: false,
         }
@@ -71,12 +87,12 @@ impl Scan {
     pub fn finish(&mut self) {
         self.search.finish();
         self.chunks.clear();
-        (self.has_more, self.is_complete) = (true, true);
+        (self.unpacked, self.has_more, self.is_complete) = (None, true, true);
     }
 
     /// Whether a step would do nothing.
     pub fn needs_text(&self) -> bool {
-        self.chunks.is_empty() && !self.has_more
+        self.chunks.is_empty() && self.unpacked.is_none() && !self.has_more
     }
 
     /// Whether the end of what is to be searched was reached.
@@ -92,50 +108,66 @@ impl Scan {
     pub fn step(&mut self) -> Result<Vec<FoundLine<Written>>, Malformed> {
         let mut found = Vec::new();
         let begun = Instant::now();
+        let mut is_over = || begun.elapsed() >= STEP_TIME;
+        let mut turn = Turn::new(&mut is_over);
         loop {
-            self.has_more = !self.search.advance(LINES_A_STEP, &mut found);
+            self.has_more = !self.search.advance(LINES_A_STEP, &mut found, &mut turn);
             if self.has_more || self.search.is_done() || begun.elapsed() >= STEP_TIME {
                 return Ok(found);
             }
-            match self.chunks.pop_front() {
-                Some(row) => self.unpack(&row)?,
-                None => return Ok(found),
+            if !self.feed()? {
+                return Ok(found);
             }
         }
     }
 
-    /// Hands the wanted part of a chunk to the search.
-    fn unpack(&mut self, row: &ChunkRow) -> Result<(), Malformed> {
-        let ScanRange { offset: from, until, stream } = self.range;
-        let (mut offset, mut lines) = (row.chunk.offset, row.lines_before);
-        for record in self.unpacker.records(&row.chunk)? {
-            let record = record?;
-            let end = offset + record.bytes.len() as u64;
-            let (first, last) = (offset.max(from).min(end), end.min(until).max(offset));
-            if first < last {
-                let part =
-                    |from: u64, to: u64| &record.bytes[(from - offset) as usize..(to - offset) as usize];
-                let bytes = part(first, last);
-                self.searched_bytes += bytes.len() as u64;
-                match stream.is_none_or(|stream| stream == record.stream) {
-                    false => self.search.pass(last),
-                    true => self.search.push(Piece {
-                        offset: first,
-                        lines_before: lines + line_ends(part(offset, first)),
-                        tag: Written { at_micros: record.at_micros, stream: record.stream },
-                        bytes,
-                    }),
-                }
+    /// Hands some more text to the search: of one chunk, and no more than should be in memory. False if there is none.
+    fn feed(&mut self) -> Result<bool, Malformed> {
+        let mut place = match self.unpacked.take() {
+            Some(place) => place,
+            None => {
+                let Some(row) = self.chunks.pop_front() else { return Ok(false) };
+                self.unpacker.open(&row.chunk)?;
+                Place { offset: row.chunk.offset, lines_before: row.lines_before }
             }
-            lines += line_ends(record.bytes);
-            offset = end;
+        };
+        let ScanRange { until, stream: only, .. } = self.range;
+        while let Some(RecordSlice { at_micros, stream, bytes }) = self.unpacker.next_record()? {
+            let Place { offset, lines_before } = place;
+            let end = offset + bytes.len() as u64;
+            place = Place { offset: end, lines_before: lines_before + line_ends(bytes) };
+            let part = |from: u64, to: u64| &bytes[(from - offset) as usize..(to - offset) as usize];
+            let is_wanted = only.is_none_or(|only| only == stream);
+            let has_byte_before = offset < self.from && self.from <= end;
+            if self.looks_back && is_wanted && has_byte_before && part(self.from - 1, self.from) != b"\n" {
+                self.search.pass_rest_of_line();
+            }
+            let (first, last) = (offset.max(self.from).min(end), end.min(until).max(offset));
+            if first >= last {
+                continue;
+            }
+            self.searched_bytes += last - first;
+            match is_wanted {
+                false => self.search.pass(last),
+                true => self.search.push(Piece {
+                    offset: first,
+                    lines_before: lines_before + line_ends(part(offset, first)),
+                    tag: Written { at_micros, stream },
+                    bytes: part(first, last),
+                }),
+            }
+            if self.search.is_full() {
+                self.unpacked = Some(place);
+                return Ok(true);
+            }
         }
         // Chunks are joined at the end of an attempt: the next one may begin before what was searched.
-        self.range.offset = from.max(offset);
-        if offset >= until {
+        self.looks_back &= place.offset < self.from;
+        self.from = self.from.max(place.offset);
+        if place.offset >= self.range.until {
             self.finish();
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -162,13 +194,32 @@ mod tests {
         let lines = text.matches('\n').count() as u32;
         let chunk = builder.finish(ATTEMPT, offset);
         let row = ChunkRow { chunk, payload_bytes: text.len() as u32, lines_before, lines };
-        PackedOutput { attempt: 1, offset, chunks: VecDeque::from([row]) }
+        PackedOutput { attempt: 1, is_first_attempt: true, offset, chunks: VecDeque::from([row]) }
+    }
+
+    fn everything() -> ScanRange {
+        ScanRange { from: ResumePoint::default(), until: u64::MAX, stream: None }
+    }
+
+    #[test]
+    fn a_line_that_begins_before_the_first_byte_is_not_searched() {
+        for (offset, expected) in [(0, vec![1, 2, 3]), (1, vec![2, 3]), (4, vec![2, 3]), (5, vec![3])] {
+            let query = LineQuery::new(Pattern::compile("^[a-z]+$").unwrap());
+            let from = ResumePoint::from(offset);
+            let mut scan = Scan::new(ATTEMPT, query, ScanRange { from, ..everything() });
+            // Where a chunk begins, the byte before is in the one before.
+            scan.take(chunk("one\n", 0, 0));
+            scan.take(chunk("two\nthree\n", 4, 1));
+            let found = scan.step().unwrap();
+            let numbers: Vec<u64> = found.iter().map(|line| line.number).collect();
+            assert_eq!(numbers, expected, "from {offset}");
+        }
     }
 
     #[test]
     fn what_was_searched_before_its_chunk_was_joined_with_the_next_is_not_searched_again() {
         let query = LineQuery::new(Pattern::compile(".").unwrap());
-        let mut scan = Scan::new(ATTEMPT, query, ScanRange { offset: 0, until: u64::MAX, stream: None });
+        let mut scan = Scan::new(ATTEMPT, query, everything());
         scan.take(chunk("one\ntwo\nth", 0, 0));
         let mut found = scan.step().unwrap();
         scan.take(chunk("one\ntwo\nthree\nfour\n", 0, 0));

@@ -213,6 +213,9 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn keys_refused(&self, keys: &[i64]) -> Result<Vec<i64>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         Ok(sqlx::query_scalar(
             "SELECT k.id FROM UNNEST($1::bigint[]) AS k(id) WHERE NOT EXISTS ( \
                  SELECT 1 FROM keys WHERE keys.id = k.id AND revoked_at IS NULL \

@@ -2,7 +2,7 @@
 
 use gaffer_domain::{ProjectId, Time};
 
-use super::{ReadStore, StoreError, WriteStore};
+use super::{ReadStore, Store, StoreError, WriteStore};
 
 /// A signed-in user, in the one project that the session is in.
 #[derive(Debug, Clone)]
@@ -156,5 +156,31 @@ impl WriteStore {
             .execute(&self.pool)
             .await?;
         Ok(())
+    }
+}
+
+impl Store {
+    /// Of these browser sessions, the ones that are over.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn web_sessions_over(
+        &self,
+        sessions: &[[u8; 32]],
+        idle_secs: u32,
+    ) -> Result<Vec<[u8; 32]>, StoreError> {
+        if sessions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let over: Vec<Vec<u8>> = sqlx::query_scalar(
+            "SELECT s.sha256 FROM UNNEST($1::bytea[]) AS s(sha256) WHERE NOT EXISTS ( \
+                 SELECT 1 FROM web_sessions WHERE web_sessions.sha256 = s.sha256 AND expires_at > now() \
+                 AND last_used_at > now() - $2 * interval '1 second')",
+        )
+        .bind(sessions.iter().map(|sha256| &sha256[..]).collect::<Vec<_>>())
+        .bind(f64::from(idle_secs))
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(over.into_iter().filter_map(|sha256| sha256.try_into().ok()).collect())
     }
 }

@@ -43,27 +43,31 @@ fn one_unpacker_reads_all_chunks_as_they_are_decoded() {
     let mut unpacker = Unpacker::default();
     for offset in 0..50 {
         let (chunk, _) = random_chunk(&mut rng, offset);
-        let records: Vec<Record> = unpacker
-            .records(&chunk)
-            .unwrap()
-            .map(|record| {
-                let RecordSlice { at_micros, stream, bytes } = record.unwrap();
-                Record { at_micros, stream, bytes: Bytes::copy_from_slice(bytes) }
-            })
-            .collect();
+        let records = read_all(&mut unpacker, &chunk).unwrap();
         assert_eq!(records, chunk.decode().unwrap().records);
     }
     let bomb = zstd::bulk::compress(&vec![0; MAX_BODY_BYTES + 1], 1).unwrap();
     let bomb = EncodedChunk { attempt: ATTEMPT, offset: 0, encoding: Encoding::Zstd, body: bomb.into() };
-    assert!(unpacker.records(&bomb).is_err());
+    assert!(unpacker.open(&bomb).is_err());
     let cut = EncodedChunk {
         attempt: ATTEMPT,
         offset: 0,
         encoding: Encoding::Plain,
         body: Bytes::from_static(b"\x01\x06ab"),
     };
-    let read: Vec<_> = unpacker.records(&cut).unwrap().collect();
-    assert!(matches!(read[..], [Err(_)]), "{read:?}");
+    unpacker.open(&cut).unwrap();
+    assert!(unpacker.next_record().is_err());
+    assert_eq!(unpacker.next_record(), Ok(None), "nothing behind it");
+}
+
+/// All records of a chunk.
+fn read_all(unpacker: &mut Unpacker, chunk: &EncodedChunk) -> Result<Vec<Record>, Malformed> {
+    unpacker.open(chunk)?;
+    let mut records = Vec::new();
+    while let Some(RecordSlice { at_micros, stream, bytes }) = unpacker.next_record()? {
+        records.push(Record { at_micros, stream, bytes: Bytes::copy_from_slice(bytes) });
+    }
+    Ok(records)
 }
 
 #[test]

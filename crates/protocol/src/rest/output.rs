@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Task;
+use super::{Problem, Task};
 use crate::output::Stream;
 
 /// Part of an output: one line of `application/x-ndjson`, or the data of one server-sent event.
@@ -19,6 +19,8 @@ pub enum OutputLine {
     Match(OutputMatch),
     /// How far a search went.
     Searched(OutputSearched),
+    /// Why the output cannot go on: the last line before it breaks off.
+    Error(Box<Problem>),
 }
 
 /// Bytes of one stream of one attempt.

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use chrono::DateTime;
+use gaffer_domain::search::ResumePoint;
 use gaffer_domain::{AttemptRef, JobId};
 use gaffer_protocol::output::{Chunk, Stream};
 use gaffer_protocol::rest::{OutputData, OutputLine};
@@ -30,6 +31,7 @@ use crate::output::{Piece, ReadFrom, TaskOutput, head, line_offset, tail_offset}
 use crate::records::Task;
 use crate::store::tasks::TaskFilter;
 use crate::views::Views;
+use search::Cursor;
 
 /// Number of tasks read together.
 const TASKS_AHEAD: u32 = 100;
@@ -88,8 +90,12 @@ const HEADERS: &[Parameter] = &[
     ),
     Parameter::new(
         "Last-Event-ID",
-        Values::Pattern("^[0-9]{1,9}:[0-9]{1,18}$", "1:4096"),
-        "Of server-sent events: continue after this one (`attempt:offset`).",
+        Values::Pattern(
+            "^[0-9]{1,9}:[0-9]{1,18}$|^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}:[0-9]{1,9}:[0-9]{1,18}$",
+            "1:4096",
+        ),
+        "Of server-sent events: continue after this one (`attempt:offset`, of a job with several tasks `task:attempt:offset`). \
+         It takes precedence over `offset`, `tail`, `cursor` and the beginning of `lines`.",
     ),
 ];
 
@@ -118,18 +124,21 @@ pub async fn of_job(
     let mut tasks = views.reads.task_list(job, &TaskFilter::default(), 2).await?;
     match (tasks.pop(), tasks.is_empty()) {
         (None, _) => Err(no_task(job)),
-        (Some(only), true) => one_task(views, only, &headers, params).await,
-        (Some(_), false) => all_tasks(views, job, &headers, params).await,
+        (Some(only), true) => one_task(views, &actor, only, &headers, params).await,
+        (Some(_), false) => all_tasks(views, &actor, job, &headers, params).await,
     }
 }
 
 pub const OF_TASK: Operation = Operation {
     description: "The format follows from `Accept`: `application/x-ndjson` (an `OutputLine` in each line), \
         `text/event-stream` (events `output` and `end` with an `OutputLine` as data), anything else raw bytes. `offset`, \
-        `tail`, `lines` and `cursor` exclude each other.\n\n\
+        `tail`, `lines` and `cursor` exclude each other, except `cursor` with `lines`.\n\n\
         With `q`, lines are searched where they are stored, in time proportional to the output: NDJSON has a `match` for each \
         line found, and a `searched` at the end of each task. A search that takes longer than 30 s, or reached `limit`, ends \
-        with a `next_cursor`. Raw output is the matching lines; it breaks off if the search takes longer than that.",
+        with a `next_cursor`. Raw output is the matching lines; it breaks off if the search takes longer than that. A line that \
+        begins before `offset` is not searched.\n\n\
+        A response ends when its key is revoked: events with `error` (a problem as data), NDJSON with an `error` before it breaks \
+        off.",
     query: QUERY,
     headers: HEADERS,
     errors: &[NO_ATTEMPT, (416, "")],
@@ -146,7 +155,7 @@ pub async fn of_task(
 ) -> Result<Output, Error> {
     let addressed = Addressed { job: id(&job, "job")?, task: &task };
     let task = tasks::find(&views.reads, &actor, addressed).await?;
-    one_task(views, task, &headers, params).await
+    one_task(views, &actor, task, &headers, params).await
 }
 
 fn no_task(job: JobId) -> Error {
@@ -155,33 +164,37 @@ fn no_task(job: JobId) -> Error {
 
 async fn one_task(
     views: Arc<Views>,
+    actor: &Actor,
     task: Task,
     headers: &HeaderMap,
     params: Params,
 ) -> Result<Output, Error> {
     let mut wanted = wanted(headers, &params)?;
-    let asked = search::asked(&params).await?;
-    if let Some(cursor) = asked.as_ref().and_then(|asked| asked.cursor) {
-        if !cursor.is_of(&task) {
-            return Err(search::no_cursor());
-        }
-        wanted.from = cursor.place(wanted.from);
+    let mut asked = search::asked(&params)?;
+    let last = LastEvent::of(headers, wanted.format)?;
+    if last.as_ref().and_then(|last| last.task.as_ref()).is_some_and(|address| *address != task.address) {
+        return Err(LastEvent::wrong("it is of another task"));
     }
+    let last = last.map(|last| last.cursor(&task));
+    let continued = wanted.continue_at(last, &mut asked, &task)?;
     let attempt: AttemptRef = attempt_of(&task, wanted.from.attempt, wanted.from.follow)?;
     let job = task.job;
-    if let Some(tail) = params.parse::<u64>("tail", "a number of lines")? {
+    let tail = params.parse::<u64>("tail", "a number of lines")?;
+    if let Some(tail) = tail.filter(|_| !continued) {
         wanted.from.offset = tail_offset(&views, job, attempt, wanted.stream, tail).await?;
     }
     if let Some((first, last)) = line_range(&params)? {
         let total = head(&views, attempt).await?;
         let line = async |line| line_offset(&views, job, attempt, wanted.stream, line).await;
-        wanted.from.offset = line(first - 1).await?.unwrap_or(total.bytes);
+        if !continued {
+            wanted.from.offset = line(first - 1).await?.unwrap_or(total.bytes);
+        }
         wanted.until = line(last).await?;
     }
     if let Some(asked) = asked {
-        let budget = search::budget(&views, wanted.from.follow && !task.state.is_final()).await?;
-        let mut response =
-            search::Search::new(views, &task, None, wanted, asked, budget).into_body().into_response();
+        let follows = wanted.from.follow && !task.state.is_final();
+        let begun = asked.begin(&views, actor.project, follows).await?;
+        let mut response = search::Search::new(views, &task, None, wanted, begun).into_body().into_response();
         dress(&mut response, wanted.format);
         return Ok(Output(response));
     }
@@ -222,6 +235,7 @@ async fn one_task(
 
 async fn all_tasks(
     views: Arc<Views>,
+    actor: &Actor,
     job: JobId,
     headers: &HeaderMap,
     params: Params,
@@ -233,22 +247,25 @@ async fn all_tasks(
         return Err(wrong(name, &detail));
     }
     let mut wanted = wanted(headers, &params)?;
-    let asked = search::asked(&params).await?;
-    let cursor = asked.as_ref().and_then(|asked| asked.cursor);
-    let after = cursor.map(|cursor| (cursor.position, cursor.index as i32 - 1));
+    let mut asked = search::asked(&params)?;
+    let last = match LastEvent::of(headers, wanted.format)? {
+        Some(last) => {
+            let task = last.task.as_ref().ok_or_else(|| LastEvent::wrong("it names no task of the job"))?;
+            let task = tasks::find(&views.reads, actor, Addressed { job, task }).await?;
+            Some(last.cursor(&task))
+        }
+        None => None,
+    };
+    let place = last.or(asked.as_ref().and_then(|asked| asked.cursor));
+    let after = place.map(|place| (place.position, place.index as i32 - 1));
     let mut more = MoreTasks { ready: VecDeque::new(), after };
     let Some(first) = more.next(&views, job).await? else {
-        return Err(if cursor.is_some() { search::no_cursor() } else { no_task(job) });
+        return Err(if place.is_some() { search::no_cursor() } else { no_task(job) });
     };
+    wanted.continue_at(last, &mut asked, &first)?;
     if let Some(asked) = asked {
-        if let Some(cursor) = cursor {
-            if !cursor.is_of(&first) {
-                return Err(search::no_cursor());
-            }
-            wanted.from = cursor.place(wanted.from);
-        }
-        let budget = search::budget(&views, wanted.from.follow).await?;
-        let search = search::Search::new(views, &first, Some(more), wanted, asked, budget);
+        let begun = asked.begin(&views, actor.project, wanted.from.follow).await?;
+        let search = search::Search::new(views, &first, Some(more), wanted, begun);
         let mut response = search.into_body().into_response();
         dress(&mut response, wanted.format);
         return Ok(Output(response));
@@ -273,20 +290,17 @@ fn wanted(headers: &HeaderMap, params: &Params) -> Result<Wanted, Error> {
         Some("stderr") => Some(Stream::Stderr),
         Some(other) => return Err(wrong("stream", &format!("expected stdout or stderr, found {other:?}"))),
     };
-    let mut from = ReadFrom {
+    let from = ReadFrom {
         attempt: params.parse("attempt", "an attempt number")?,
+        first: None,
         offset: params.parse("offset", "a number of bytes")?.unwrap_or(0),
         follow: params.flag("follow")?,
     };
-    if let Some((attempt, offset)) = last_event_id(headers, format)? {
-        from.attempt = from.attempt.or(Some(attempt).filter(|_| !from.follow));
-        from.offset = offset;
-    }
     let places: Vec<&str> = ["offset", "tail", "lines", "cursor"]
         .into_iter()
         .filter(|name| params.text(name).is_some())
         .collect();
-    if places.len() > 1 {
+    if places.len() > 1 && places != ["lines", "cursor"] {
         return Err(wrong(places[1], &format!("cannot be combined with {}", places[0])));
     }
     if from.follow && params.text("lines").is_some() {
@@ -295,19 +309,65 @@ fn wanted(headers: &HeaderMap, params: &Params) -> Result<Wanted, Error> {
     Ok(Wanted { from, until: None, stream, format })
 }
 
-/// Where a stream of events broke off: attempt and offset.
-fn last_event_id(headers: &HeaderMap, format: Format) -> Result<Option<(u32, u64)>, Error> {
-    let Some(value) = headers.get("last-event-id").filter(|_| format == Format::Events) else {
-        return Ok(None);
-    };
-    let read = || {
-        let (attempt, offset) = value.to_str().ok()?.split_once(':')?;
-        Some((attempt.parse().ok()?, offset.parse().ok()?))
-    };
-    read().map(Some).ok_or_else(|| {
-        let detail = "expected attempt:offset, as the events of this stream have it";
+impl Wanted {
+    /// Continues after the last event that the client has, or else at the cursor of the search. False if it has neither.
+    fn continue_at(
+        &mut self,
+        last: Option<Cursor>,
+        asked: &mut Option<search::Asked>,
+        task: &Task,
+    ) -> Result<bool, Error> {
+        if let (Some(_), Some(asked)) = (&last, asked.as_mut()) {
+            asked.cursor = last;
+        }
+        let Some(place) = last.or(asked.as_ref().and_then(|asked| asked.cursor)) else { return Ok(false) };
+        if !place.is_of(task) {
+            return Err(search::no_cursor());
+        }
+        self.from = place.place(self.from);
+        Ok(true)
+    }
+}
+
+/// Where a stream of events broke off.
+struct LastEvent {
+    /// Which task's event it was, if the stream is of several.
+    task: Option<String>,
+    attempt: u32,
+    offset: u64,
+}
+
+impl LastEvent {
+    /// The id of an event; `task` only in a stream of several.
+    fn id(task: Option<&str>, attempt: u32, offset: u64) -> String {
+        match task {
+            Some(task) => format!("{task}:{attempt}:{offset}"),
+            None => format!("{attempt}:{offset}"),
+        }
+    }
+
+    fn of(headers: &HeaderMap, format: Format) -> Result<Option<LastEvent>, Error> {
+        let Some(value) = headers.get("last-event-id").filter(|_| format == Format::Events) else {
+            return Ok(None);
+        };
+        let read = || {
+            let mut parts = value.to_str().ok()?.rsplitn(3, ':');
+            let offset = parts.next()?.parse().ok()?;
+            let attempt = parts.next()?.parse().ok()?;
+            Some(LastEvent { task: parts.next().map(str::to_owned), attempt, offset })
+        };
+        read().map(Some).ok_or_else(|| LastEvent::wrong("expected an id that this stream has sent"))
+    }
+
+    fn wrong(detail: &str) -> Error {
         Error::field("invalid_header", "header:last-event-id", detail, None)
-    })
+    }
+
+    /// The same place in the output of this task.
+    fn cursor(&self, task: &Task) -> Cursor {
+        let Task { position, index, .. } = *task;
+        Cursor { position, index, attempt: self.attempt, at: ResumePoint::from(self.offset) }
+    }
 }
 
 /// `lines=a-b`, counted from 1, both included.
@@ -377,7 +437,8 @@ impl Answer for Output {
         let events = json!({
             "type": "string",
             "description": "Server-sent events `output` and `end`, with `q` `match`, `searched` and `end`: the data is an `OutputLine`, \
-                the id of `output` and `match` is `attempt:offset`.",
+                the id of `output` and `match` is `attempt:offset`, of a job with several tasks `task:attempt:offset`. An event `error` has a \
+                `Problem` as data and is the last one.",
         });
         let raw = || Content { media_type: "text/plain", schema: json!({}) };
         let lines = schemas.answered::<OutputLine>();
@@ -467,7 +528,9 @@ impl Source {
                     let Some(more) = &mut self.more else { return Ok(None) };
                     let Some(task) = more.next(&self.views, self.job).await? else { return Ok(None) };
                     self.address = task.address;
-                    self.reader = TaskOutput::new(self.views.clone(), self.job, task.id, self.wanted.from);
+                    // Where to begin was said of the first task.
+                    let from = ReadFrom { follow: self.wanted.from.follow, ..ReadFrom::default() };
+                    self.reader = TaskOutput::new(self.views.clone(), self.job, task.id, from);
                 }
             }
         }
@@ -507,7 +570,8 @@ impl Source {
             });
             match self.wanted.format {
                 Format::Events => {
-                    let id = format!("{attempt}:{}", start + wanted_bytes.len() as u64);
+                    let task = self.more.as_ref().map(|_| self.address.as_str());
+                    let id = LastEvent::id(task, attempt, start + wanted_bytes.len() as u64);
                     text.extend(event("output", &id, &line).into_iter().flatten());
                 }
                 _ => text.extend(json_line(&line).into_iter().flatten()),

@@ -15,6 +15,7 @@ use super::super::base_path::BasePath;
 use super::super::error::Error;
 use super::super::params::{encoded, wants};
 use super::super::peer::Peer;
+use super::super::readers;
 use super::assets;
 use super::format::local_path;
 use super::theme::Theme;
@@ -92,7 +93,10 @@ impl FromRequestParts<Doors> for SessionUser {
                 let has_trouble = doors.views.status.troubles.database().is_some();
                 // Who may not even look gets no further.
                 match actor.must_be_allowed(Action::Look) {
-                    Ok(()) => Ok(SessionUser { actor, surroundings, has_trouble }),
+                    Ok(()) => {
+                        readers::note(&parts.extensions, &actor);
+                        Ok(SessionUser { actor, surroundings, has_trouble })
+                    }
                     Err(error) => Err(Error::from(error).into_response()),
                 }
             }

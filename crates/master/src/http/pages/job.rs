@@ -124,7 +124,7 @@ async fn output_tab(
             .ok_or_else(|| OperationError::NotFound(format!("task in job {job}")))?,
     };
     let here = format!("/jobs/{job}");
-    let log = log::view(views, &here, &task, &top.tasks, &wish).await?;
+    let log = log::view(views, visitor.actor.project, &here, &task, &top.tasks, &wish).await?;
     let attempt = wish.attempt.map(|attempt| attempt.to_string()).unwrap_or_default();
     let (word, raw) = match top.head.many {
         true => (format!(".{}", task.address), format!("/jobs/{job}/tasks/{}/output", task.address)),

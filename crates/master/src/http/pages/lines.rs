@@ -154,7 +154,7 @@ impl Output {
     }
 
     fn reading(&self, offset: u64, end: u64) -> Reading {
-        let from = ReadFrom { attempt: Some(self.attempt.attempt), offset, follow: false };
+        let from = ReadFrom { offset, ..ReadFrom::only(self.attempt) };
         let reader = TaskOutput::new(self.views.clone(), self.job, self.attempt.task, from);
         Reading { reader, at: offset, end }
     }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use gaffer_domain::ProjectId;
+use gaffer_domain::search::ResumePoint;
 use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
 use serde::Serialize;
@@ -78,8 +80,8 @@ pub struct LogQuery {
     only: Option<Stream>,
     /// What to search for.
     q: Option<String>,
-    /// The offset at which the search begins.
-    after: u64,
+    /// Where the search begins.
+    after: ResumePoint,
 }
 
 impl LogQuery {
@@ -95,7 +97,7 @@ impl LogQuery {
             before: params.parse("before", "a line number")?,
             only: stream(&params)?,
             q: params.text("q").map(str::to_owned),
-            after: params.parse("after", "a number of bytes")?.unwrap_or(0),
+            after: params.parse("after", "where a search stopped")?.unwrap_or_default(),
         })
     }
 }
@@ -113,6 +115,7 @@ fn stream(params: &Params) -> Result<Option<Stream>, Error> {
 /// Builds the viewer of one task's output. `page` is its address, `keeps_task` whether links must name the task.
 pub async fn view(
     views: &Arc<Views>,
+    project: ProjectId,
     page: &str,
     task: &Task,
     siblings: &[Task],
@@ -159,13 +162,14 @@ pub async fn view(
     let search = match wish.q.as_deref().filter(|_| attempt.attempt > 0) {
         None => None,
         Some(q) => {
-            let after = |offset: u64| {
-                let (number, offset) = (attempt.attempt.to_string(), offset.to_string());
+            let after = |place: ResumePoint| {
+                let (number, place) = (attempt.attempt.to_string(), place.to_string());
                 let asked = [("task", task_param), ("attempt", &number), ("stream", only)];
-                address(page, &[&asked[..], &[("q", q), ("after", &offset)]].concat())
+                address(page, &[&asked[..], &[("q", q), ("after", &place)]].concat())
             };
             let links = Links { at_line: &page_at, after: &after, back: href(&attempt_param, only, "") };
-            let searched = Searched { job: task.job, attempt, only: wish.only, q, after: wish.after };
+            let (job, only, after) = (task.job, wish.only, wish.after);
+            let searched = Searched { project, job, attempt, only, q, after };
             Some(log_search::search(views, searched, links).await?)
         }
     };

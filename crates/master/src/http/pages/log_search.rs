@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gaffer_domain::search::{FoundLine, InvalidPattern, LineQuery, Pattern};
-use gaffer_domain::{AttemptRef, JobId};
+use gaffer_domain::search::{FoundLine, LineQuery, ResumePoint};
+use gaffer_domain::{AttemptRef, JobId, ProjectId};
 use gaffer_protocol::output::Stream;
 
 use super::super::error::Error;
@@ -49,20 +49,21 @@ pub struct FoundRow {
 /// What to search.
 #[derive(Debug, Clone, Copy)]
 pub struct Searched<'a> {
+    pub project: ProjectId,
     pub job: JobId,
     pub attempt: AttemptRef,
     pub only: Option<Stream>,
     pub q: &'a str,
-    /// Where to begin, in bytes.
-    pub after: u64,
+    /// Where to begin.
+    pub after: ResumePoint,
 }
 
 /// Addresses of other pages.
 pub struct Links<'a> {
     /// The viewer, beginning with a line.
     pub at_line: &'a (dyn Fn(u64) -> String + Sync),
-    /// The same search from an offset on.
-    pub after: &'a (dyn Fn(u64) -> String + Sync),
+    /// The same search from a place on.
+    pub after: &'a (dyn Fn(ResumePoint) -> String + Sync),
     pub back: String,
 }
 
@@ -76,20 +77,25 @@ pub async fn search(
     links: Links<'_>,
 ) -> Result<LogSearch, Error> {
     let mut shown = LogSearch { q: searched.q.to_owned(), back_href: links.back, ..LogSearch::default() };
-    let pattern = match compile(searched.q).await? {
-        Ok(pattern) => pattern,
-        Err(invalid) => {
-            shown.error = Some(invalid.to_string());
+    const TOO_MANY: &str = "Too many searches are running; try again in a moment";
+    let Ok(mut budget) = views.searches.open(searched.project, PAGE_TIME).await else {
+        shown.error = Some(TOO_MANY.to_owned());
+        return Ok(shown);
+    };
+    let pattern = match views.searches.compile(&budget, searched.q).await {
+        Some(Ok(pattern)) => pattern,
+        refused => {
+            shown.error = Some(match refused {
+                Some(Err(invalid)) => invalid.to_string(),
+                _ => TOO_MANY.to_owned(),
+            });
             return Ok(shown);
         }
     };
-    let Ok(mut budget) = views.searches.open(PAGE_TIME).await else {
-        shown.error = Some("Too many searches are running; try again in a moment".to_owned());
-        return Ok(shown);
-    };
-    let from = ReadFrom { attempt: Some(searched.attempt.attempt), offset: searched.after, follow: false };
+    let ResumePoint { offset, inside } = searched.after;
+    let from = ReadFrom { offset, ..ReadFrom::only(searched.attempt) };
     let query = LineQuery { limit: Some(PAGE_LINES), ..LineQuery::new(pattern) };
-    let request = SearchRequest { query, from, until: None, stream: searched.only };
+    let request = SearchRequest { query, from, inside, until: None, stream: searched.only };
     let mut search = OutputSearch::new(views.clone(), searched.job, searched.attempt.task, request);
     let mut is_all = true;
     while let Some(piece) = search.next(&mut budget).await? {
@@ -100,9 +106,16 @@ pub async fn search(
                 let href = format!("{}#L{number}", (links.at_line)(at));
                 Some(FoundRow { number, line: rendered(found)?, href })
             })),
-            SearchPiece::Stopped { offset, .. } => {
+            SearchPiece::Stopped { at, .. } if at == searched.after => {
+                shown.error = Some(
+                    "The search did not get past one line in its time. Use a simpler regular expression, or try again later."
+                        .to_owned(),
+                );
+                return Ok(shown);
+            }
+            SearchPiece::Stopped { at, .. } => {
                 is_all = false;
-                shown.next_href = Some((links.after)(offset));
+                shown.next_href = Some((links.after)(at));
             }
             SearchPiece::Complete(_) => {}
         }
@@ -113,16 +126,47 @@ pub async fn search(
     Ok(shown)
 }
 
-async fn compile(q: &str) -> Result<Result<Pattern, InvalidPattern>, Error> {
-    let owned = q.to_owned();
-    tokio::task::spawn_blocking(move || Pattern::compile(&owned)).await.map_err(|_| Error::Internal)
+/// The line as the viewer shows it, with its matches marked.
+fn rendered(line: FoundLine<Written>) -> Option<Line> {
+    let (mut renderer, mut lines) = (Renderer::new(), Vec::new());
+    let mut push = |text: &[u8], is_marked| {
+        renderer.mark(is_marked);
+        renderer.push(line.tag.at_micros, line.tag.stream, text, &mut lines);
+    };
+    let mut at = 0;
+    for found in line.matches {
+        push(line.text.get(at..found.start)?, false);
+        push(line.text.get(found.clone())?, true);
+        at = found.end;
+    }
+    push(line.text.get(at..)?, false);
+    push(b"\n", false);
+    lines.pop()
 }
 
-/// The line as the viewer shows it.
-fn rendered(line: FoundLine<Written>) -> Option<Line> {
-    let mut lines = Vec::new();
-    let mut text = line.text;
-    text.push(b'\n');
-    Renderer::new().push(line.tag.at_micros, line.tag.stream, &text, &mut lines);
-    lines.pop()
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn matches_are_marked_whatever_colours_they_have() {
+        let text = b"ok \x1b[31merr\x1b[0mor and error\rnow".to_vec();
+        let line = FoundLine {
+            number: 1,
+            offset: 0,
+            end: text.len() as u64,
+            tag: Written { at_micros: 0, stream: Stream::Stdout },
+            text,
+            skipped_bytes: 0,
+            is_cut: false,
+            matches: vec![8..17, 22..27],
+            is_context: false,
+        };
+        let tokens = rendered(line).unwrap().tokens;
+        let shown: Vec<(&str, &str)> =
+            tokens.iter().map(|token| (token.class.as_str(), token.text.as_str())).collect();
+        assert_eq!(shown, [("", "now"), ("f1 hit", "err"), ("hit", "or"), ("", " and "), ("hit", "error")]);
+    }
 }

@@ -94,7 +94,7 @@ impl Output {
         end: u64,
         count: usize,
     ) -> Result<(), StoreError> {
-        let from = ReadFrom { attempt: Some(self.attempt.attempt), offset, follow: false };
+        let from = ReadFrom { offset, ..ReadFrom::only(self.attempt) };
         let mut reader = TaskOutput::new(self.views.clone(), self.job, self.attempt.task, from);
         while reading.lines.len() < count {
             let Some(Piece::Output(_, chunk)) = reader.next().await? else { break };

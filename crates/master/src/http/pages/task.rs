@@ -181,7 +181,8 @@ pub async fn show(
     let here = format!("/jobs/{job}/tasks/{}", task.address);
     let attempts = views.reads.attempt_list(task.id).await?;
     let spec = views.reads.spec(job).await?;
-    let log = log::view(&views, &here, &task, std::slice::from_ref(&task), &wish).await?;
+    let siblings = std::slice::from_ref(&task);
+    let log = log::view(&views, visitor.actor.project, &here, &task, siblings, &wish).await?;
     let attempt = wish.attempt.map(|attempt| attempt.to_string()).unwrap_or_default();
     let live = [("tab", "task"), ("task", task.address.as_str()), ("attempt", &attempt)];
     page(&TaskPage {

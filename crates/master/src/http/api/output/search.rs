@@ -6,17 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::StatusCode;
 use bytes::{BufMut, Bytes, BytesMut};
 use chrono::DateTime;
-use gaffer_domain::JobId;
-use gaffer_domain::search::{FoundLine, LineQuery, MAX_CONTEXT_LINES, Pattern};
+use gaffer_domain::search::{FoundLine, LineQuery, MAX_CONTEXT_LINES, ResumePoint};
+use gaffer_domain::{JobId, ProjectId};
 use gaffer_protocol::rest::{OutputLine, OutputMatch, OutputSearched};
+use tokio_util::sync::CancellationToken;
 
 use super::super::super::bodies;
 use super::super::super::description::{Parameter, Values};
-use super::super::super::error::Error;
+use super::super::super::endable::{Ending, endable};
+use super::super::super::error::{Error, problem};
 use super::super::super::params::{Params, wrong};
-use super::{Format, MoreTasks, Wanted, event, json_line, text_or_base64};
+use super::super::super::readers::{error_event, error_line};
+use super::{Format, LastEvent, MoreTasks, Wanted, event, json_line, text_or_base64};
 use crate::operations::OperationError;
 use crate::output::ReadFrom;
 use crate::records::Task;
@@ -49,16 +53,37 @@ pub(super) const LIMIT: Parameter = Parameter::new(
 );
 pub(super) const CURSOR: Parameter = Parameter::new(
     "cursor",
-    Values::Pattern(r"^c\d{1,9}\.\d{1,9}\.\d{1,9}\.\d{1,18}$", "c0.0.1.4096"),
-    "With `q`: `next_cursor` of an earlier search that did not get to the end.",
+    Values::Pattern(
+        concat!(
+            r"^c\d{1,9}\.\d{1,9}\.\d{1,9}\.\d{1,18}$",
+            r"|^c\d{1,9}\.\d{1,9}\.\d{1,9}\.\d{1,18}\.\d{1,18}\.\d{1,18}\.[01]$"
+        ),
+        "c0.0.1.4096",
+    ),
+    "With `q`: `next_cursor` of an earlier search that did not get to the end. Repeat the other parameters, except `tail` and \
+     `offset`.",
 );
 
 /// What a search was asked for.
 #[derive(Debug)]
 pub(super) struct Asked {
-    query: LineQuery,
+    /// The regular expression, as it was sent.
+    pattern: String,
+    invert: bool,
+    counts_only: bool,
+    lines_before: u32,
+    lines_after: u32,
+    limit: Option<u64>,
     /// Where to continue.
     pub cursor: Option<Cursor>,
+}
+
+/// What is searched for, within its budget.
+#[derive(Debug)]
+pub(super) struct Begun {
+    query: LineQuery,
+    resume: Option<ResumePoint>,
+    budget: Budget,
 }
 
 /// A place in the output of a job: where a search continues.
@@ -69,25 +94,24 @@ pub(super) struct Cursor {
     /// Of the task: which one of the definition.
     pub index: u32,
     pub attempt: u32,
-    pub offset: u64,
+    pub at: ResumePoint,
 }
 
 impl Cursor {
     fn read(text: &str) -> Option<Cursor> {
-        let mut numbers = text.strip_prefix('c')?.split('.');
+        let mut numbers = text.strip_prefix('c')?.splitn(4, '.');
         let mut next = || numbers.next();
-        let cursor = Cursor {
+        Some(Cursor {
             position: next()?.parse().ok().filter(|position| *position >= 0)?,
             index: next()?.parse().ok().filter(|index| *index <= i32::MAX as u32)?,
             attempt: next()?.parse().ok()?,
-            offset: next()?.parse().ok()?,
-        };
-        next().is_none().then_some(cursor)
+            at: next()?.parse().ok()?,
+        })
     }
 
     fn text(self) -> String {
-        let Cursor { position, index, attempt, offset } = self;
-        format!("c{position}.{index}.{attempt}.{offset}")
+        let Cursor { position, index, attempt, at } = self;
+        format!("c{position}.{index}.{attempt}.{at}")
     }
 
     pub fn is_of(self, task: &Task) -> bool {
@@ -96,11 +120,7 @@ impl Cursor {
 
     /// Reading from here on; without an attempt the cursor was made before the first one.
     pub fn place(self, from: ReadFrom) -> ReadFrom {
-        ReadFrom {
-            attempt: from.attempt.or(Some(self.attempt).filter(|attempt| *attempt > 0)),
-            offset: self.offset,
-            ..from
-        }
+        from.continued(Some(self.attempt).filter(|attempt| *attempt > 0), self.at.offset)
     }
 }
 
@@ -110,7 +130,7 @@ pub(super) fn no_cursor() -> Error {
 }
 
 /// Reads what is to be searched for; none if everything is wanted.
-pub(super) async fn asked(params: &Params) -> Result<Option<Asked>, Error> {
+pub(super) fn asked(params: &Params) -> Result<Option<Asked>, Error> {
     let Some(text) = params.text(Q.name) else {
         let others = [INVERT, COUNT, LINES_BEFORE, LINES_AFTER, LIMIT, CURSOR];
         let other = others.into_iter().find(|parameter| params.text(parameter.name).is_some());
@@ -129,38 +149,42 @@ pub(super) async fn asked(params: &Params) -> Result<Option<Asked>, Error> {
     if limit == Some(0) {
         return Err(wrong(LIMIT.name, "expected a positive number of lines, found 0"));
     }
-    let query = LineQuery {
+    Ok(Some(Asked {
+        pattern: text.to_owned(),
         invert: params.flag(INVERT.name)?,
-        before: lines(LINES_BEFORE.name)?,
-        after: lines(LINES_AFTER.name)?,
-        limit,
         counts_only: params.flag(COUNT.name)?,
-        ..LineQuery::new(pattern(text).await?)
-    };
-    let cursor = match params.text(CURSOR.name) {
-        Some(text) => Some(Cursor::read(text).ok_or_else(no_cursor)?),
-        None => None,
-    };
-    Ok(Some(Asked { query, cursor }))
+        lines_before: lines(LINES_BEFORE.name)?,
+        lines_after: lines(LINES_AFTER.name)?,
+        limit,
+        cursor: params.text(CURSOR.name).map(|text| Cursor::read(text).ok_or_else(no_cursor)).transpose()?,
+    }))
 }
 
-/// Compiles a pattern, on a thread that may be busy for a while.
-async fn pattern(text: &str) -> Result<Pattern, Error> {
-    let owned = text.to_owned();
-    match tokio::task::spawn_blocking(move || Pattern::compile(&owned)).await {
-        Ok(Ok(pattern)) => Ok(pattern),
-        Ok(Err(invalid)) => Err(Error::field("invalid_regex", "query:q", invalid.to_string(), None)),
-        Err(_) => Err(Error::Internal),
+impl Asked {
+    /// Waits until another search of the project may begin, and compiles the pattern in the time that it has.
+    pub async fn begin(self, views: &Views, project: ProjectId, follows: bool) -> Result<Begun, Error> {
+        let too_many = |_| OperationError::Busy("too many searches are running");
+        let budget = match follows {
+            true => views.searches.follow(project).map_err(too_many)?,
+            false => views.searches.open(project, SEARCH_TIME).await.map_err(too_many)?,
+        };
+        let pattern = match views.searches.compile(&budget, &self.pattern).await {
+            Some(Ok(pattern)) => pattern,
+            Some(Err(invalid)) => {
+                return Err(Error::field("invalid_regex", "query:q", invalid.to_string(), None));
+            }
+            None => return Err(OperationError::Busy("too many searches are running").into()),
+        };
+        let query = LineQuery {
+            invert: self.invert,
+            before: self.lines_before,
+            after: self.lines_after,
+            limit: self.limit,
+            counts_only: self.counts_only,
+            ..LineQuery::new(pattern)
+        };
+        Ok(Begun { query, resume: self.cursor.map(|cursor| cursor.at), budget })
     }
-}
-
-/// Waits until another search may begin.
-pub(super) async fn budget(views: &Views, follows: bool) -> Result<Budget, Error> {
-    let too_many = |_| OperationError::Busy("too many searches are running").into();
-    if follows {
-        return views.searches.follow().map_err(too_many);
-    }
-    views.searches.open(SEARCH_TIME).await.map_err(too_many)
 }
 
 /// The body of an answer: what a search finds, task by task.
@@ -176,6 +200,8 @@ pub(super) struct Search {
     format: Format,
     search: OutputSearch,
     budget: Budget,
+    /// Where it began; a search that stops there would never get on.
+    begun: Cursor,
     /// In the tasks before.
     found_before: u64,
     ready: VecDeque<Bytes>,
@@ -189,11 +215,18 @@ impl Search {
         task: &Task,
         more: Option<MoreTasks>,
         wanted: Wanted,
-        asked: Asked,
-        budget: Budget,
+        begun: Begun,
     ) -> Search {
         let Wanted { from, until, stream, format } = wanted;
-        let request = SearchRequest { query: asked.query, from, until, stream };
+        let Begun { query, resume, budget } = begun;
+        let inside = resume.and_then(|resume| resume.inside);
+        let request = SearchRequest { query, from, inside, until, stream };
+        let begun = Cursor {
+            position: task.position,
+            index: task.index,
+            attempt: from.attempt.or(from.first).unwrap_or(task.attempt),
+            at: ResumePoint { offset: from.offset, inside },
+        };
         Search {
             job: task.job,
             address: task.address.clone(),
@@ -204,6 +237,7 @@ impl Search {
             search: OutputSearch::new(views.clone(), task.job, task.id, request.clone()),
             request,
             budget,
+            begun,
             found_before: 0,
             ready: VecDeque::new(),
             is_over: false,
@@ -211,7 +245,13 @@ impl Search {
         }
     }
 
+    /// The body of the response. What its reader has not taken when its time is over is dropped with the search.
     pub fn into_body(self) -> Body {
+        let over = self.budget.over();
+        until_over(self.into_stream(), over)
+    }
+
+    fn into_stream(self) -> Body {
         Body::from_stream(futures::stream::unfold(Some(self), |search| async move {
             let mut search = search?;
             match search.next().await {
@@ -233,7 +273,7 @@ impl Search {
             }
             match self.search.next(&mut self.budget).await? {
                 Some(SearchPiece::Lines(attempt, lines)) => self.write(attempt, lines),
-                Some(SearchPiece::Stopped { attempt, offset }) => self.stop(attempt, offset)?,
+                Some(SearchPiece::Stopped { attempt, at }) => self.stop(attempt, at)?,
                 Some(SearchPiece::Complete(task)) => {
                     self.tell_searched(self.search.attempt(), None);
                     let end = task.map(|task| OutputLine::End(Box::new(bodies::task(*task))));
@@ -249,16 +289,37 @@ impl Search {
     }
 
     /// It found enough, or may not search more.
-    fn stop(&mut self, attempt: u32, offset: u64) -> Result<(), Error> {
+    fn stop(&mut self, attempt: u32, at: ResumePoint) -> Result<(), Error> {
         let has_enough = self.request.query.limit.is_some_and(|limit| self.search.found() >= limit);
         if self.format == Format::Raw && !has_enough {
             // There is no place in it to say where to continue.
             return Err(Error::Busy("the search takes too long for one response; ask for NDJSON"));
         }
         let Search { position, index, .. } = *self;
-        self.tell_searched(attempt, Some(Cursor { position, index, attempt, offset }));
+        let cursor = Cursor { position, index, attempt, at };
+        if cursor == self.begun && !has_enough {
+            return self.give_up();
+        }
+        self.tell_searched(attempt, Some(cursor));
         self.found_before += self.search.found();
         self.end();
+        Ok(())
+    }
+
+    /// All the time went by without a step: with its cursor it would be the same again.
+    fn give_up(&mut self) -> Result<(), Error> {
+        let problem = problem(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "search_too_slow",
+            "the search did not get past one line in its time: use a simpler regular expression, or try again when fewer searches \
+             are running",
+        );
+        match self.format {
+            Format::Raw => return Err(Error::Busy("the search takes too long for one response")),
+            Format::JsonLines => self.ready.push_back(error_line(problem).into()),
+            Format::Events => self.ready.push_back(error_event(&problem).into()),
+        }
+        self.is_over = true;
         Ok(())
     }
 
@@ -276,7 +337,8 @@ impl Search {
         let limit = &mut self.request.query.limit;
         *limit = limit.map(|limit| limit.saturating_sub(found));
         // The cursor was for the first task.
-        self.request.from = ReadFrom { attempt: None, offset: 0, ..self.request.from };
+        self.request.from = ReadFrom { follow: self.request.from.follow, ..ReadFrom::default() };
+        self.request.inside = None;
         self.search = OutputSearch::new(self.views.clone(), self.job, task.id, self.request.clone());
         (self.address, self.position, self.index) = (task.address, task.position, task.index);
         Ok(())
@@ -320,7 +382,8 @@ impl Search {
                     text.extend(json_line(&self.body_of(attempt, line)).into_iter().flatten());
                 }
                 Format::Events => {
-                    let id = format!("{attempt}:{}", line.end);
+                    let task = self.more.as_ref().map(|_| self.address.as_str());
+                    let id = LastEvent::id(task, attempt, line.end);
                     text.extend(event("match", &id, &self.body_of(attempt, line)).into_iter().flatten());
                 }
             }
@@ -348,17 +411,57 @@ impl Search {
     }
 }
 
+/// A body that breaks off when the search has no place any more.
+fn until_over(body: Body, over: CancellationToken) -> Body {
+    let (body, ender) = endable(body);
+    let breaks_off = Some("the result of the search was not read in time");
+    ender.end_after(async move { over.cancelled().await }, Ending { last_words: None, breaks_off });
+    body
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use futures::StreamExt;
+    use gaffer_domain::search::InsideLine;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_search_that_nobody_reads_keeps_nothing_when_its_time_is_over() {
+        let (state, dropped) = tokio::sync::oneshot::channel::<()>();
+        let pieces = futures::stream::once(async { Ok::<_, io::Error>(Bytes::from_static(b"one")) });
+        let stream = pieces.chain(futures::stream::pending()).map(move |piece| {
+            let _state = &state;
+            piece
+        });
+        let over = CancellationToken::new();
+        let unread = until_over(Body::from_stream(stream), over.clone());
+        over.cancel();
+        assert!(dropped.await.is_err(), "it is gone, though nobody has asked for anything");
+        assert!(unread.into_data_stream().next().await.unwrap().is_err());
+    }
 
     #[test]
     fn a_cursor_is_read_as_it_was_written_and_nothing_else_is() {
-        let cursor = Cursor { position: 3, index: 17, attempt: 2, offset: 123_456_789_012 };
-        assert_eq!(Cursor::read(&cursor.text()), Some(cursor));
-        for text in
-            ["", "c1", "c1.2.3", "c1.2.3.4.5", "c-1.2.3.4", "c1.2.3.x", "1.2.3.4", "c1.9999999999.3.4"]
-        {
+        let offset = 123_456_789_012;
+        let inside = InsideLine { line_offset: 123, dropped: 456, has_matched: false };
+        for inside in [None, Some(inside), Some(InsideLine { has_matched: true, ..inside })] {
+            let cursor = Cursor { position: 3, index: 17, attempt: 2, at: ResumePoint { offset, inside } };
+            assert_eq!(Cursor::read(&cursor.text()), Some(cursor));
+        }
+        for text in [
+            "",
+            "c1",
+            "c1.2.3",
+            "c1.2.3.4.5",
+            "c-1.2.3.4",
+            "c1.2.3.x",
+            "1.2.3.4",
+            "c1.9999999999.3.4",
+            "c1.2.3.4.5.6.0",
+        ] {
             assert_eq!(Cursor::read(text), None, "{text}");
         }
     }

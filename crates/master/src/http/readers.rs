@@ -1,0 +1,75 @@
+//! Responses that last end with the key or the session of their reader.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::{Request, State};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use gaffer_protocol::rest::{OutputLine, Problem};
+use http_body::Body;
+
+use super::endable::{Ending, endable};
+use super::error::problem;
+use crate::open_streams::Credential;
+use crate::operations::Actor;
+use crate::views::Views;
+
+/// Who reads the response of a request, once that is known.
+#[derive(Debug, Clone, Default)]
+struct Reader(Arc<OnceLock<Credential>>);
+
+/// The request with these extensions is the actor's.
+pub fn note(extensions: &Extensions, actor: &Actor) {
+    if let (Some(reader), Some(credential)) = (extensions.get::<Reader>(), actor.credential) {
+        let _ = reader.0.set(credential);
+    }
+}
+
+/// Ends the response when the credential of its reader is no good any more. What is complete from the beginning is left alone.
+pub async fn end_with_credential(
+    State(views): State<Arc<Views>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let reader = Reader::default();
+    request.extensions_mut().insert(reader.clone());
+    let response = next.run(request).await;
+    let Some(credential) = reader.0.get().copied() else { return response };
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let (body, ender) = endable(body);
+    let stream = views.open_streams.begin(credential);
+    ender.end_after(async move { stream.ended().await }, ending(credential, &parts.headers));
+    Response::from_parts(parts, body)
+}
+
+/// How such a response ends, by its form.
+fn ending(credential: Credential, headers: &HeaderMap) -> Ending {
+    let (code, detail) = match credential {
+        Credential::Key(_) => ("key_revoked", "the key was revoked or has expired"),
+        Credential::WebSession(_) => ("session_ended", "the browser session has ended; sign in again"),
+    };
+    let problem = problem(StatusCode::UNAUTHORIZED, code, detail);
+    let form = headers.get(header::CONTENT_TYPE).and_then(|form| form.to_str().ok()).unwrap_or_default();
+    match form {
+        "text/event-stream" => Ending { last_words: Some(error_event(&problem).into()), breaks_off: None },
+        "application/x-ndjson" => {
+            Ending { last_words: Some(error_line(problem).into()), breaks_off: Some(detail) }
+        }
+        _ => Ending { last_words: None, breaks_off: Some(detail) },
+    }
+}
+
+/// The event with which a stream ends that cannot go on.
+pub fn error_event(problem: &Problem) -> String {
+    format!("event: error\ndata: {}\n\n", serde_json::to_string(problem).unwrap_or_default())
+}
+
+/// The same as the last line of an output.
+pub fn error_line(problem: Problem) -> String {
+    let line = OutputLine::Error(Box::new(problem));
+    format!("{}\n", serde_json::to_string(&line).unwrap_or_default())
+}
