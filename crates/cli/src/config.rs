@@ -115,6 +115,11 @@ pub fn dev_data_dir() -> PathBuf {
     directory("GAFFER_DATA_DIR").unwrap_or_else(gaffer_master::config::default_data_dir)
 }
 
+/// Whether a master that is started here uses a database of the operator.
+pub fn has_database_url() -> bool {
+    variable("DATABASE_URL").is_some()
+}
+
 /// Whether the user wants no colours, see <https://no-color.org>.
 pub fn no_color() -> bool {
     variable("NO_COLOR").is_some()

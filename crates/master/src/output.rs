@@ -194,7 +194,8 @@ impl TaskOutput {
         if self.from.attempt.is_none() && latest > self.attempt {
             if self.attempt > 0 {
                 self.offset = 0;
-                self.attempt += 1;
+                let next = self.views.reads.attempt_from(self.task, self.attempt + 1).await?;
+                self.attempt = next.unwrap_or(latest);
             } else {
                 self.attempt = latest;
             }

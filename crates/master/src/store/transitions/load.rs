@@ -6,7 +6,9 @@ use std::collections::hash_map::Entry;
 use gaffer_domain::job::TaskCounts;
 use gaffer_domain::policy::Repeats;
 use gaffer_domain::reason::AttemptEnd;
-use gaffer_domain::task::{AfterStop, Rejected, Report, StateName, StopCause, Task, TaskEvent, TaskState};
+use gaffer_domain::task::{
+    AfterStop, Rejected, Report, StateName, StopCause, Task, TaskEvent, TaskState, Unseen,
+};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use sqlx::{FromRow, PgConnection};
 
@@ -49,11 +51,16 @@ struct TaskRow {
     reason_code: Option<String>,
     reason_message: Option<String>,
     #[sqlx(default)]
+    unseen_attempts: i32,
+    #[sqlx(default)]
+    unseen_until: Option<Time>,
+    #[sqlx(default)]
     finished_at: Option<Time>,
 }
 
 const TASK_COLUMNS: &str = "SELECT id, job_id, position, index, class_id, state::text AS state, since, attempt, repeats, \
-     repeats_since, not_before, worker_id, started_at, stop_message, moving, reason_code, reason_message FROM live_tasks";
+     repeats_since, not_before, worker_id, started_at, stop_message, moving, reason_code, reason_message, \
+     unseen_attempts, unseen_until FROM live_tasks";
 
 /// Joined with the numbers that are asked for: so each is looked up in the partition of its era only.
 const FINISHED_TASKS: &str = "SELECT id, job_id, position, index, class_id, state::text AS state, \
@@ -460,6 +467,7 @@ impl TaskRow {
             task: Task {
                 attempt: self.attempt as u32,
                 repeats: Repeats { count: self.repeats as u32, since: self.repeats_since },
+                unseen: Unseen { attempts: self.unseen_attempts as u32, until: self.unseen_until },
                 state,
             },
             stored_attempt: self.attempt as u32,
