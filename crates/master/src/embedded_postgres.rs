@@ -5,7 +5,7 @@
 //! ```text
 //! postgres/cluster       the database cluster, created by initdb
 //! postgres/initdb-…      an incomplete cluster, or one that is being restored; removed at the next start
-postgres/replaced-…    what `gaffer restore --replace` has put aside
+//! postgres/replaced-…    what `gaffer restore --replace` has put aside
 //! postgres/run           the socket's directory (elsewhere if the path is too long for a socket)
 //! postgres/lock          held while the cluster is in use; contains the process id
 //! postgres.log           log of the server; the previous one is postgres.log.old
