@@ -234,6 +234,7 @@ mod tests {
             "backup /backups/ -o json",
             "backup --force --data-dir d gaffer.backup",
             "restore --replace gaffer.backup",
+            "restore --prepare 2026-11-29T03:00:00Z",
             "master",
             "dev",
         ];
@@ -265,6 +266,8 @@ mod tests {
             "backup",
             "restore",
             "restore --force gaffer.backup",
+            "restore --prepare yesterday",
+            "restore --prepare 2026-11-29T03:00:00Z gaffer.backup",
         ];
         for line in refused {
             let words = std::iter::once("gaffer").chain(line.split(' '));

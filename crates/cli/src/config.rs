@@ -115,9 +115,9 @@ pub fn dev_data_dir() -> PathBuf {
     directory("GAFFER_DATA_DIR").unwrap_or_else(gaffer_master::config::default_data_dir)
 }
 
-/// Whether a master that is started here uses a database of the operator.
-pub fn has_database_url() -> bool {
-    variable("DATABASE_URL").is_some()
+/// The operator's own database, which a master that is started here uses.
+pub fn database_url() -> Option<String> {
+    variable("DATABASE_URL")
 }
 
 /// Whether the user wants no colours, see <https://no-color.org>.

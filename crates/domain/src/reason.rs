@@ -199,7 +199,9 @@ impl LostCause {
             LostCause::ContainerRemoved => "the container was removed outside gaffer",
             LostCause::NotHeld => "the worker does not know the attempt any more",
             LostCause::EndRefused => "the attempt ended, but the database refused the worker's report",
-            LostCause::Restored => "gaffer was restored from a backup that does not know how the attempt ended",
+            LostCause::Restored => {
+                "gaffer was restored from a backup that does not know how the attempt ended"
+            }
         }
     }
 }

@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn jobs_continue_with_a_round_number_beyond_as_many_as_there_were() {
-        for (last, next) in [(0, 1_000), (42, 2_000), (1_000, 2_000), (1_001, 3_000), (1_000_000, 2_000_000)] {
+        for (last, next) in [(0, 1_000), (42, 2_000), (1_000, 2_000), (1_001, 3_000), (1_000_000, 2_000_000)]
+        {
             let numbers = NextNumbers::after(LastNumbers { job: last, ..LAST }, at(0), at(60));
             assert_eq!(numbers.job, next, "after {last}");
         }

@@ -130,8 +130,10 @@ fn one_statement_changes_the_state_of_a_task_and_one_makes_it_final() {
     }
     let text = fs::read_to_string(root().join(restored)).unwrap();
     let marking = text.split("UPDATE live_tasks t SET ").nth(1).unwrap().split(" FROM (").next().unwrap();
-    let set = marking.split(',').filter_map(|part| Some(part.split_once(" = ")?.0.trim_matches([' ', '\\', '\n'])));
-    let set: Vec<&str> = set.filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_')).collect();
+    let set =
+        marking.split(',').filter_map(|part| Some(part.split_once(" = ")?.0.trim_matches([' ', '\\', '\n'])));
+    let set: Vec<&str> =
+        set.filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_')).collect();
     assert_eq!(set, ["since", "unseen_until", "unseen_attempts", "not_before"]);
 }
 

@@ -26,8 +26,8 @@ use crate::embedded_postgres::{
 };
 use crate::store::restored::{RestoredJobs, newest_schema};
 use crate::store::{Store, StoreError, Stores};
-use archive::{Archive, Unusable, Writer};
 pub use archive::Manifest;
+use archive::{Archive, Unusable, Writer};
 
 const PIECE: usize = 1 << 20;
 /// A server that does not answer within this time has ended without a trace.
@@ -165,12 +165,8 @@ async fn dump(
 ) -> Result<Backup, BackupError> {
     // Before the dump begins: what happens from now on may be missing in it.
     let taken_at = store.now().await?;
-    let manifest = Manifest::new(
-        store.schema().await?,
-        tools.version.clone(),
-        taken_at,
-        store.database_bytes().await?,
-    );
+    let manifest =
+        Manifest::new(store.schema().await?, tools.version.clone(), taken_at, store.database_bytes().await?);
     let file = match file.is_dir() {
         true => file.join(format!("gaffer-{}.backup", stamp(taken_at))),
         false => file.to_owned(),
@@ -228,26 +224,16 @@ pub async fn restore(
     progress: impl Fn(Progress),
 ) -> Result<Restored, BackupError> {
     let data_dir = &settings.data_dir;
-    let refuse = || {
-        BackupError::Conflict(format!(
-            "{} has a database already. Restore into another directory with --data-dir, or replace the present database with \
-             --replace, which keeps it beside the new one.",
-            data_dir.display()
-        ))
-    };
-    let has_present = cluster_major(data_dir).map_err(failed("read the database in", data_dir))?.is_some();
-    if has_present && !replace {
-        return Err(refuse());
-    }
+    let present = cluster_major(data_dir).map_err(failed("read the database in", data_dir))?;
+    // Before the file is read, which takes long, and again when nobody else can make one.
+    may_take_place(data_dir, present.is_some(), replace)?;
     let checking = checked(file, &progress);
     let mut archive = stop.run_until_cancelled(checking).await.unwrap_or(Err(BackupError::Interrupted))?;
     let tools = Tools::find(settings, None).await.map_err(BackupError::Failed)?;
     is_new_enough(&archive.manifest, &tools.version)?;
 
     let replacement = Replacement::begin(settings).await?;
-    if replacement.has_present() && !replace {
-        return Err(refuse());
-    }
+    may_take_place(data_dir, replacement.has_present(), replace)?;
     progress(Progress::Starting);
     let server = EmbeddedPostgres::start(replacement.settings().clone()).await?;
     let filling = fill(&mut archive, &tools, &server, &progress);
@@ -256,6 +242,18 @@ pub async fn restore(
     let jobs = filled?;
     let replaced = replacement.finish(&stamp(chrono::Utc::now()))?;
     Ok(Restored { manifest: archive.manifest, jobs, replaced })
+}
+
+/// Refuses to replace a database that is there, unless that is wished.
+fn may_take_place(data_dir: &Path, is_there: bool, replace: bool) -> Result<(), BackupError> {
+    match is_there && !replace {
+        false => Ok(()),
+        true => Err(BackupError::Conflict(format!(
+            "{} has a database already. Restore into another directory with --data-dir, or replace the present database with \
+             --replace, which keeps it beside the new one.",
+            data_dir.display()
+        ))),
+    }
 }
 
 /// Opens a backup that this program can restore and that is as it was written.
@@ -329,7 +327,9 @@ pub async fn prepare(url: &str, taken_at: Time) -> Result<RestoredJobs, BackupEr
     let mut candidate = Candidate::connect(url, LEADER_LEASE).await?;
     let leader = match candidate.try_once().await? {
         Attempt::Leads(leader) => leader,
-        Attempt::Waits(who) => return Err(BackupError::Conflict(format!("a master uses the database: {who}"))),
+        Attempt::Waits(who) => {
+            return Err(BackupError::Conflict(format!("a master uses the database: {who}")));
+        }
     };
     let stores = Stores::connect_as(url, leader.leadership.clone()).await?;
     let jobs = stores.control.continue_after_restore(taken_at).await;
@@ -379,4 +379,37 @@ async fn complaint(stderr: Option<ChildStderr>) -> String {
         let _ = stderr.read_to_end(&mut text).await;
     }
     String::from_utf8_lossy(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    fn manifest(schema: i64) -> Manifest {
+        Manifest::new(schema, "15.18".to_owned(), Time::from_timestamp(1_800_000_000, 0).unwrap(), 4_096)
+    }
+
+    #[tokio::test]
+    async fn a_schema_that_this_program_does_not_know_is_refused_before_anything_is_made() {
+        for (schema, is_known) in [(1, true), (newest_schema(), true), (newest_schema() + 1, false)] {
+            let file = NamedTempFile::new().unwrap();
+            let writer = Writer::begin(file.as_file(), &manifest(schema)).unwrap();
+            writer.finish().unwrap();
+            let opened = checked(file.path(), &|_| {}).await;
+            assert_eq!(opened.is_ok(), is_known, "schema {schema}");
+            if let Err(error) = opened {
+                assert!(error.to_string().contains("this program"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_older_postgres_does_not_read_what_a_newer_one_has_written() {
+        for (version, can) in [("15.18", true), ("15.1", true), ("17.2", true), ("14.22", false)] {
+            let checked = is_new_enough(&manifest(1), version);
+            assert_eq!(checked.is_ok(), can, "{version}");
+        }
+    }
 }

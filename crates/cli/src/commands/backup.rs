@@ -1,12 +1,14 @@
 //! `gaffer backup` and `gaffer restore`: the private database of a master as one file, and back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
+use gaffer_domain::Time;
 use gaffer_master::backup::{self, BackupError, Progress};
 use gaffer_master::config::{default_data_dir, postgres_settings};
 use gaffer_master::embedded_postgres::Settings;
+use gaffer_master::store::restored::RestoredJobs;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -71,14 +73,21 @@ Examples:
   gaffer restore /backups/gaffer.backup
   gaffer restore --data-dir /srv/gaffer-new gaffer.backup
   gaffer restore --replace gaffer.backup
+  DATABASE_URL=postgres://… gaffer restore --prepare 2026-11-29T03:00:00Z
 
 Stop the master first, also on the machine from which the backup is. Nothing changes before the whole file is checked and \
 loaded. Afterwards unfinished jobs continue: attempts that the backup knows count as lost, and tasks wait until no \
 worker can still execute one of them. Keys revoked after the backup are valid again.")]
 pub struct RestoreArgs {
     /// Backup to restore
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "prepare")]
+    file: Option<PathBuf>,
+    /// Prepare DATABASE_URL, restored to its state at TIME
+    ///
+    /// For a database of your own that was restored by other means: do this before a master or a worker uses it. It
+    /// does to the database what a restore does to a private one.
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["file", "replace"])]
+    prepare: Option<Time>,
     /// Replace the present database, and keep it beside
     ///
     /// It is moved to postgres/replaced-TIME in the data directory. Remove that when you no longer need it.
@@ -126,9 +135,10 @@ pub async fn back_up(args: BackupArgs, out: &Out) -> Result<u8, Failure> {
 /// # Errors
 /// [`Failure::Conflict`] if there is a database already; [`Failure::Local`] if the file cannot be restored.
 pub async fn restore(args: RestoreArgs, out: &Out) -> Result<u8, Failure> {
-    let settings = args.target.settings("restore it with pg_restore")?;
     let begun = Instant::now();
-    let file = &args.file;
+    let Some(file) = &args.file else { return prepare(&args, begun, out).await };
+    let settings =
+        args.target.settings("restore it with Postgres's tools, then run `gaffer restore --prepare TIME`")?;
     let made = attended(out, async |stop, status| {
         backup::restore(&settings, file, args.replace, stop, |progress| show(status, progress)).await
     });
@@ -136,37 +146,70 @@ pub async fn restore(args: RestoreArgs, out: &Out) -> Result<u8, Failure> {
         Ok(made) => made,
         Err(code) => return Ok(code),
     };
-    let (seconds, jobs) = (begun.elapsed().as_secs_f64(), made.jobs);
-    match args.target.format {
-        Format::Table => {
-            let (taken_at, data_dir) =
-                (made.manifest.taken_at.format("%Y-%m-%d %H:%M:%S UTC"), settings.data_dir.display());
-            out.line(&format!(
-                "{data_dir}: {} jobs, {} of them unfinished, as of {taken_at}, {seconds:.1} s; the next job is {}",
-                jobs.jobs, jobs.unfinished, jobs.next_job
-            ))?;
-            let mut notes = vec!["keys that were revoked after the backup are valid again".to_owned()];
-            notes.extend(made.replaced.as_ref().map(|kept| {
-                format!("the database before is in {}; remove it when you no longer need it", kept.display())
-            }));
-            notes.iter().for_each(|note| out.note(&format!("gaffer: {note}")));
-        }
-        Format::Json => out.line(
-            &json!({
-                "data_dir": settings.data_dir, "seconds": seconds, "taken_at": made.manifest.taken_at,
-                "jobs": jobs.jobs, "unfinished_jobs": jobs.unfinished, "next_job": jobs.next_job,
-                "replaced": made.replaced,
-            })
-            .to_string(),
-        )?,
+    let place = settings.data_dir.display().to_string();
+    let (taken_at, replaced) = (made.manifest.taken_at, made.replaced.as_deref());
+    let restored = Outcome { place: &place, taken_at, begun, jobs: made.jobs, replaced };
+    restored.show(args.target.format, out)
+}
+
+/// Prepares the operator's own database.
+async fn prepare(args: &RestoreArgs, begun: Instant, out: &Out) -> Result<u8, Failure> {
+    let (Some(taken_at), Some(url)) = (args.prepare, config::database_url()) else {
+        return Err(Failure::Usage("--prepare is for a database of your own: set DATABASE_URL".to_owned()));
+    };
+    let prepared = attended(out, async |stop, status| {
+        show(status, Progress::Finishing);
+        let preparing = backup::prepare(&url, taken_at);
+        stop.run_until_cancelled(preparing).await.unwrap_or(Err(BackupError::Interrupted))
+    });
+    match prepared.await? {
+        Ok(jobs) => Outcome { place: "DATABASE_URL", taken_at, begun, jobs, replaced: None }
+            .show(args.target.format, out),
+        Err(code) => Ok(code),
     }
-    Ok(0)
+}
+
+/// A database that is restored.
+struct Outcome<'a> {
+    place: &'a str,
+    taken_at: Time,
+    begun: Instant,
+    jobs: RestoredJobs,
+    replaced: Option<&'a Path>,
+}
+
+impl Outcome<'_> {
+    fn show(&self, format: Format, out: &Out) -> Result<u8, Failure> {
+        let Outcome { place, taken_at, begun, jobs, replaced } = self;
+        let RestoredJobs { jobs, unfinished, next_job } = jobs;
+        let seconds = begun.elapsed().as_secs_f64();
+        if format == Format::Json {
+            let json = json!({
+                "place": place, "seconds": seconds, "taken_at": taken_at, "jobs": jobs, "unfinished_jobs": unfinished,
+                "next_job": next_job, "replaced": replaced,
+            });
+            out.line(&json.to_string())?;
+            return Ok(0);
+        }
+        let taken_at = taken_at.format("%Y-%m-%d %H:%M:%S UTC");
+        out.line(&format!(
+            "{place}: {jobs} jobs, {unfinished} unfinished, as of {taken_at}; {seconds:.1} s; the next job is {next_job}"
+        ))?;
+        out.note("gaffer: keys that were revoked after the backup are valid again");
+        if let Some(kept) = replaced {
+            let kept = kept.display();
+            out.note(&format!(
+                "gaffer: the database before is in {kept}; remove it when you no longer need it"
+            ));
+        }
+        Ok(0)
+    }
 }
 
 impl Target {
     /// `instead`: what to do with a database that is not gaffer's own.
     fn settings(&self, instead: &str) -> Result<Settings, Failure> {
-        if config::has_database_url() {
+        if config::database_url().is_some() {
             return Err(Failure::Usage(format!(
                 "DATABASE_URL is set, so the database is not in the data directory: {instead}. Unset DATABASE_URL for a \
                  private database."

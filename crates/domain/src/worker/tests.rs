@@ -128,15 +128,13 @@ fn a_start_that_is_slow_to_arrive_is_sent_again() {
 }
 
 #[test]
-fn after_a_restore_what_was_live_in_the_backup_is_killed_and_counts_as_lost_only_once_its_worker_has_nothing_of_it() {
+fn after_a_restore_what_was_live_in_the_backup_is_killed_and_counts_as_lost_only_once_its_worker_has_nothing_of_it()
+ {
     for state in [ExpectedState::Scheduled, ExpectedState::Running, ExpectedState::Stopping] {
-        let expected =
-            [Expected { is_of_backup: true, ..expected(ATTEMPT, state, Span::from_millis(0)) }];
-        for occasion in [
-            Occasion::Hello { rebooted: false },
-            Occasion::Hello { rebooted: true },
-            Occasion::Heartbeat,
-        ] {
+        let expected = [Expected { is_of_backup: true, ..expected(ATTEMPT, state, Span::from_millis(0)) }];
+        for occasion in
+            [Occasion::Hello { rebooted: false }, Occasion::Hello { rebooted: true }, Occasion::Heartbeat]
+        {
             let repairs = |phase: Option<HeldPhase>| {
                 let held: Vec<_> = phase.map(|phase| held(ATTEMPT, phase)).into_iter().collect();
                 reconcile(&expected, &held, occasion, now())

@@ -9,7 +9,7 @@ use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::worker::HeldPhase;
 use gaffer_e2e::client::Client;
-use gaffer_e2e::cluster::{copy_of, give_cluster};
+use gaffer_e2e::cluster::{copy_of, fresh_database, give_cluster};
 use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::{Dev, command, data_dir, program};
 use gaffer_e2e::raw_worker::{RawWorker, hello};
@@ -49,7 +49,7 @@ fn entries(dir: &Path) -> usize {
 /// Repeats a task whose attempt is lost, after the shortest time that there is.
 fn patient(script: &str) -> Value {
     let restart = json!({"policy": "on-failure", "limit": 5, "delay": "0s", "on_lost": "restart"});
-    json!({"script": script, "lost_after": "10s", "restart": restart})
+    json!({"script": script, "lost_after": "10s", "restart": restart, "resources": {"cpu": 0.1}})
 }
 
 async fn attempt_of(client: &Client, job: i64) -> u32 {
@@ -166,7 +166,8 @@ async fn what_cannot_be_restored_is_refused_and_nothing_is_touched() {
     let restored = gaffer_json(dir.path(), &["restore", "--replace", text(&file)]).await;
     let kept = Path::new(restored["replaced"].as_str().unwrap()).metadata().unwrap();
     assert_eq!(kept.ino(), before);
-    let left: Vec<_> = std::fs::read_dir(dir.path().join("postgres")).unwrap().map(|it| it.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(dir.path().join("postgres")).unwrap().map(|it| it.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("initdb-")), "{left:?}");
     let dev = Dev::start(dir.path()).await;
     assert_eq!(dev.interrupt().await, Some(0));
@@ -204,8 +205,14 @@ async fn a_database_of_the_operator_is_left_to_the_tools_of_postgres() {
         command.env("GAFFER_DATA_DIR", dir.path()).env("DATABASE_URL", "postgres://localhost/gaffer");
         let output = command.output().await.unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(2) && said.contains("pg_"), "{said}");
+        assert!(output.status.code() == Some(2) && said.contains("ostgres"), "{said}");
     }
+    // Restored by them, it is prepared as well.
+    let mut command = command(&["restore", "--prepare", "2026-11-29T03:00:00Z", "-o", "json"]);
+    let output = command.env("DATABASE_URL", fresh_database().await).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let prepared: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(prepared["next_job"], 2_000);
 }
 
 /// A worker's hello with what it holds.

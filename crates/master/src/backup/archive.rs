@@ -86,7 +86,8 @@ impl<F: Write + Seek> Writer<F> {
     /// # Errors
     /// When the file cannot be written.
     pub fn begin(mut file: F, manifest: &Manifest) -> io::Result<Writer<F>> {
-        let text = serde_json::to_vec_pretty(manifest)?;
+        let mut text = serde_json::to_vec_pretty(manifest)?;
+        text.push(b'\n');
         let taken_at = manifest.taken_at;
         file.write_all(&header(MANIFEST, text.len() as u64, taken_at)?)?;
         write_padded(&mut file, &text)?;

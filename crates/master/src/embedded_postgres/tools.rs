@@ -7,11 +7,11 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
+use super::Settings;
 use super::binaries::{candidates, is_program, version_in};
 use super::data_dir::major;
 use super::program::LOCALE;
 use super::server::{DATABASE, PORT, USER};
-use super::Settings;
 
 /// The client programs of one version of Postgres.
 #[derive(Debug, Clone)]

@@ -96,7 +96,11 @@ impl Store {
 }
 
 /// Opens an era far ahead, for a restored installation: eras in between are left out. Nothing else may use the database.
-pub(super) async fn open_far_ahead(tx: &mut PgConnection, era: i64, first_job: i64) -> Result<(), StoreError> {
+pub(super) async fn open_far_ahead(
+    tx: &mut PgConnection,
+    era: i64,
+    first_job: i64,
+) -> Result<(), StoreError> {
     // Made ahead, for a time that is left out. The present one stays, also if its record is not complete.
     let left_out = "SELECT drop_era(number, '{}', '{}') FROM eras WHERE number > $1 AND opened_at IS NULL";
     let present = present(&mut *tx).await?;
@@ -104,7 +108,8 @@ pub(super) async fn open_far_ahead(tx: &mut PgConnection, era: i64, first_job: i
     for made in [era, era + 1] {
         sqlx::query("SELECT make_era($1)").bind(made).execute(&mut *tx).await?;
     }
-    let incomplete = "UPDATE eras SET opened_at = now(), first_job = $2 WHERE number = $1 AND opened_at IS NULL";
+    let incomplete =
+        "UPDATE eras SET opened_at = now(), first_job = $2 WHERE number = $1 AND opened_at IS NULL";
     sqlx::query(incomplete).bind(present).bind(first_job).execute(&mut *tx).await?;
     opened(tx, era, first_job).await?;
     set_present(tx, era).await

@@ -39,9 +39,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn database_bytes(&self) -> Result<u64, StoreError> {
-        let bytes: i64 = sqlx::query_scalar("SELECT pg_database_size(current_database())")
-            .fetch_one(&self.pool)
-            .await?;
+        let bytes: i64 =
+            sqlx::query_scalar("SELECT pg_database_size(current_database())").fetch_one(&self.pool).await?;
         Ok(bytes.unsigned_abs())
     }
 

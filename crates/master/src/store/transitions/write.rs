@@ -37,7 +37,9 @@ impl Work {
                 // Numbers may be left out: see `Unseen`.
                 let opened = self.attempts.0.range(attempt(stored + 1)..attempt(latest));
                 let known = (stored > 0).then(|| (attempt(stored), update(stored)));
-                for (passed, update) in known.into_iter().chain(opened.map(|(at, update)| (*at, Some(update)))) {
+                for (passed, update) in
+                    known.into_iter().chain(opened.map(|(at, update)| (*at, Some(update))))
+                {
                     earlier.push(passed, update);
                 }
             }
