@@ -236,8 +236,11 @@ async fn attended<T>(
     let done = loop {
         tokio::select! {
             done = &mut working => break done,
-            order = signals.next(), if code.is_none() => {
-                code = Some(order.exit_code());
+            order = signals.next() => {
+                if code.replace(order.exit_code()).is_some() {
+                    // A second one does not wait for what is being tidied up.
+                    return Ok(Err(order.exit_code()));
+                }
                 stop.cancel();
             }
         }
