@@ -146,7 +146,7 @@ pub async fn back_up(
             (Store::connect(server.url()).await?, server.socket_dir().to_owned(), Some(server))
         }
     };
-    let dumping = dump(&store, &tools, &socket_dir, file, overwrite, &progress);
+    let dumping = Box::pin(dump(&store, &tools, &socket_dir, file, overwrite, &progress));
     let done = stop.run_until_cancelled(dumping).await.unwrap_or(Err(BackupError::Interrupted));
     store.close().await;
     if let Some(server) = server {
@@ -236,7 +236,7 @@ pub async fn restore(
     may_take_place(data_dir, replacement.has_present(), replace)?;
     progress(Progress::Starting);
     let server = EmbeddedPostgres::start(replacement.settings().clone()).await?;
-    let filling = fill(&mut archive, &tools, &server, &progress);
+    let filling = Box::pin(fill(&mut archive, &tools, &server, &progress));
     let filled = stop.run_until_cancelled(filling).await.unwrap_or(Err(BackupError::Interrupted));
     server.stop().await;
     let jobs = filled?;
@@ -312,7 +312,7 @@ async fn fill(
     program.end().await?;
 
     progress(Progress::Finishing);
-    prepare(server.url(), archive.manifest.taken_at).await
+    Box::pin(prepare(server.url(), archive.manifest.taken_at)).await
 }
 
 /// Prepares a database for a master that holds what an installation had at that time. It leads for a moment, so nothing is

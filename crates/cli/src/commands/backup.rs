@@ -159,7 +159,7 @@ async fn prepare(args: &RestoreArgs, begun: Instant, out: &Out) -> Result<u8, Fa
     };
     let prepared = attended(out, async |stop, status| {
         show(status, Progress::Finishing);
-        let preparing = backup::prepare(&url, taken_at);
+        let preparing = Box::pin(backup::prepare(&url, taken_at));
         stop.run_until_cancelled(preparing).await.unwrap_or(Err(BackupError::Interrupted))
     });
     match prepared.await? {
