@@ -89,17 +89,39 @@ impl Store {
             .fetch_one(&mut *tx)
             .await?;
         opened(&mut tx, after + 1, first_job).await?;
-        // Last, for it is not undone with the rest.
-        sqlx::query("SELECT setval('live_tasks_id_seq', first_task($1), false)")
-            .bind(after + 1)
-            .execute(&mut *tx)
-            .await?;
+        set_present(&mut tx, after + 1).await?;
         tx.commit().await?;
         Ok(())
     }
 }
 
-async fn present(tx: &mut PgConnection) -> Result<i64, StoreError> {
+/// Opens an era far ahead, for a restored installation: eras in between are left out. Nothing else may use the database.
+pub(super) async fn open_far_ahead(
+    tx: &mut PgConnection,
+    era: i64,
+    first_job: i64,
+) -> Result<(), StoreError> {
+    // Made ahead, for a time that is left out. The present one stays, also if its record is not complete.
+    let left_out = "SELECT drop_era(number, '{}', '{}') FROM eras WHERE number > $1 AND opened_at IS NULL";
+    let present = present(&mut *tx).await?;
+    sqlx::query(left_out).bind(present).execute(&mut *tx).await?;
+    for made in [era, era + 1] {
+        sqlx::query("SELECT make_era($1)").bind(made).execute(&mut *tx).await?;
+    }
+    let incomplete =
+        "UPDATE eras SET opened_at = now(), first_job = $2 WHERE number = $1 AND opened_at IS NULL";
+    sqlx::query(incomplete).bind(present).bind(first_job).execute(&mut *tx).await?;
+    opened(tx, era, first_job).await?;
+    set_present(tx, era).await
+}
+
+/// Sets the number of the next task. That is not undone with the rest, so it comes last.
+async fn set_present(tx: &mut PgConnection, era: i64) -> Result<(), StoreError> {
+    sqlx::query("SELECT setval('live_tasks_id_seq', first_task($1), false)").bind(era).execute(tx).await?;
+    Ok(())
+}
+
+pub(super) async fn present(tx: &mut PgConnection) -> Result<i64, StoreError> {
     Ok(sqlx::query_scalar("SELECT era_of_task(last_value) FROM live_tasks_id_seq").fetch_one(tx).await?)
 }
 
