@@ -12,6 +12,7 @@ use crate::input::Inputs;
 use crate::live::LiveOutputs;
 use crate::metrics::sessions::SessionMetrics;
 use crate::open_streams::OpenStreams;
+use crate::scheduling_state::SchedulingState;
 use crate::store::Store;
 use crate::wakes::Wakes;
 use crate::write_batcher::WriteBatcherHandle;
@@ -39,6 +40,8 @@ pub struct Control {
     pub changes: Changes,
     /// Wake-up calls for loops.
     pub wakes: Wakes,
+    /// What waits and what is live, as far as that is known in memory.
+    pub scheduling: SchedulingState,
     pub metrics: SessionMetrics,
     /// Cancelled when the master goes down.
     pub shutdown: CancellationToken,

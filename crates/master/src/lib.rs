@@ -33,6 +33,7 @@ pub mod queue;
 pub mod rate;
 pub mod records;
 pub mod render;
+pub mod scheduling_state;
 pub mod search;
 pub mod search_budget;
 pub mod secret;

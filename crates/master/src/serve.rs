@@ -52,6 +52,7 @@ use crate::operations::metrics::StandbyMetrics;
 use crate::operations::{self, sign_in};
 use crate::pace::Pace;
 use crate::pauses::Pauses;
+use crate::scheduling_state::SchedulingState;
 use crate::standby::{Standby, Stopped};
 use crate::store::{StoreError, Stores};
 use crate::troubles::Troubles;
@@ -163,6 +164,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let open_streams = OpenStreams::default();
     let (pauses, pace, troubles) = (Pauses::default(), Pace::default(), Troubles::default());
     let (wakes, large_jobs) = (Wakes::default(), LargeJobs::default());
+    let scheduling = SchedulingState::new(wakes.scheduler.clone());
     let scheduler_stats = SchedulerStats::new(metrics.scheduler.clone());
     let reservations = Reservations::default();
     let samples = Samples::default();
@@ -174,6 +176,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         pauses: pauses.clone(),
         changes: changes.clone(),
         scheduler_wake: wakes.scheduler.clone(),
+        scheduling: scheduling.clone(),
         large_jobs: large_jobs.clone(),
         troubles: troubles.clone(),
         metrics: metrics.transitions.clone(),
@@ -187,9 +190,10 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     };
     let loops = Loops {
         scheduler: Scheduler {
-            store: store.clone(),
+            store: stores.transitions.clone(),
             pace,
             write_batcher: write_batcher_handle.clone(),
+            state: scheduling.clone(),
             large_jobs: large_jobs.clone(),
             wake: wakes.scheduler.clone(),
             hub: hub.clone(),
@@ -199,6 +203,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             recent: Recent::default(),
             stats: scheduler_stats.clone(),
             reservations: reservations.clone(),
+            read_all_at: None,
             take_back_at: None,
         },
         drain: Drain { moves: moves.clone(), changes: changes.clone(), wake: wakes.drain.clone() },
@@ -267,6 +272,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         open_streams,
         changes,
         wakes,
+        scheduling,
         metrics: metrics.sessions.clone(),
         shutdown: shutdown.clone(),
     });

@@ -38,6 +38,7 @@ pub mod specs;
 pub mod tasks;
 pub mod totals;
 pub mod transitions;
+mod unnest;
 pub mod users;
 pub mod workers;
 

@@ -33,9 +33,10 @@ use crate::metrics::output::OutputMetrics;
 use crate::metrics::transitions::TransitionMetrics;
 use crate::pace::Pace;
 use crate::pauses::Pauses;
-use crate::store::Store;
+use crate::scheduling_state::{LiveOnWorker, SchedulingState};
 use crate::store::output::{ChunkRow, ReceivedOutput};
 use crate::store::transitions::{Detail, Input, JobSlice, SliceResult, StopJob, StopResult};
+use crate::store::{Store, StoreError};
 use crate::troubles::Troubles;
 use crate::wakes::Wake;
 use batch::{Answer, Change, MAX_BATCH_CHANGES, Pending, Results};
@@ -68,6 +69,8 @@ pub struct WriteBatcherHandle {
 enum Item {
     Change(Change),
     Compare(Comparison),
+    /// Count what is live on workers, after all that came before, and before all that comes after.
+    CountLive(oneshot::Sender<Result<Vec<LiveOnWorker>, StoreError>>),
 }
 
 /// The attempts that a worker holds, to be compared once all earlier reports are committed.
@@ -226,6 +229,16 @@ impl WriteBatcherHandle {
         self.send(Item::Compare(Comparison { worker, held, of }))
     }
 
+    /// Counts what is live on workers between two batches, so that no change is missed or counted twice.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the master is shutting down.
+    pub async fn count_live(&self) -> Result<Vec<LiveOnWorker>, StoreError> {
+        let (done, result) = oneshot::channel();
+        self.send(Item::CountLive(done)).map_err(|_| StoreError::shutting_down())?;
+        result.await.map_err(|_| StoreError::shutting_down())?
+    }
+
     /// How many bytes of reports wait.
     pub fn queued(&self) -> Arc<AtomicUsize> {
         self.queued.clone()
@@ -267,6 +280,8 @@ pub struct Parts {
     pub changes: Changes,
     /// Asks for a scheduling pass.
     pub scheduler_wake: Wake,
+    /// Learns what waits and what is live.
+    pub scheduling: SchedulingState,
     /// Receives what is too large for one transaction.
     pub large_jobs: LargeJobs,
     /// Current database problems.
@@ -320,6 +335,13 @@ impl WriteBatcher {
                     () = sleep_until_or_forever(self.deferred.due()) => continue,
                 },
             };
+            let item = match item {
+                Item::CountLive(done) => {
+                    let _ = done.send(self.count_live().await);
+                    continue;
+                }
+                item => item,
+            };
             let Gathered { pending, comparisons, .. } = self.gather(item).await;
             self.commit(pending.changes).await;
             if comparisons.is_empty() {
@@ -334,6 +356,12 @@ impl WriteBatcher {
                 }
             }
         }
+    }
+
+    async fn count_live(&self) -> Result<Vec<LiveOnWorker>, StoreError> {
+        let live = self.parts.store.live_on_workers().await?;
+        self.parts.scheduling.live_was_counted(&live);
+        Ok(live)
     }
 
     /// Takes what has come for the next batch, beginning with `item`, and waits for more where [`Tempo`] says so.
@@ -384,6 +412,7 @@ impl Gathered {
     fn comes_before(&self, item: &Item) -> bool {
         match item {
             Item::Compare(comparison) => self.compared.contains(&comparison.worker),
+            Item::CountLive(_) => true,
             Item::Change(change) => match change.worker() {
                 Some(worker) => self.compared.contains(&worker),
                 // A placement right after the worker's hello would look lost.
@@ -408,6 +437,8 @@ impl Gathered {
                 self.comparisons.push(comparison);
             }
             Item::Change(change) => self.pending.add(change),
+            // Not gathered: its turn comes alone.
+            Item::CountLive(_) => {}
         }
     }
 }

@@ -72,7 +72,7 @@ pub struct DevArgs {
     /// Minimum run time before services are rebalanced, or off
     #[arg(long, env = "GAFFER_REBALANCE", value_name = "TIME|off", default_value_t)]
     rebalance: Rebalance,
-    /// How long finished jobs are kept, or forever; see `gaffer master --help`
+    /// How long finished jobs are kept, see `gaffer master --help`
     #[arg(long, env = "GAFFER_RETENTION", value_name = "TIME|forever", default_value_t)]
     retention: Retention,
     /// Stop when standard input is closed

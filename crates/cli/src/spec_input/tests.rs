@@ -74,6 +74,8 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         "--retries=2",
         "--on-lost=fail",
         "--lost-after=1m",
+        "--retention=30d",
+        "--pin",
         "--array=3-5",
         "--stop-signal=INT",
         "--grace=5s",
@@ -82,7 +84,8 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
     let input = Input::of_command(vec!["true".to_owned()], &all, env)?;
     let expected = json!({
         "name": "n", "command": ["true"], "priority": 90, "datacenters": ["lab", "edge"], "labels": {"team": "vision"},
-        "lost_after": "1m", "resources": {"cpu": "500m", "memory": "1GiB", "disk": "2GiB", "gpu": 2},
+        "lost_after": "1m", "retention": {"all": "30d"}, "pin": true,
+        "resources": {"cpu": "500m", "memory": "1GiB", "disk": "2GiB", "gpu": 2},
         "constraints": ["arch == arm64"], "spread": "labels.rack", "distinct_workers": true,
         "placement": {"strategy": "binpack"},
         "env": {"A": "1=2", "B": "", "HOME": "/root"}, "timeout": "30m", "output": {"limit": "1GiB", "on_limit": "kill"}, "driver": "docker",
@@ -94,7 +97,7 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
     assert_eq!(sent(&input), expected);
     assert!(JobSpec::of(&input.spec).is_ok());
     // That is all but `--count`, and `--nice`, which a container does not have.
-    assert_eq!(spec_flags::all().len(), 35);
+    assert_eq!(spec_flags::all().len(), 37);
     Ok(())
 }
 

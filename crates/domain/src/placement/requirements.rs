@@ -85,7 +85,6 @@ impl Requirements {
     pub fn of(job: &JobSpec, task: &TaskSpec, definition: DefinitionRef) -> Requirements {
         let ports = task.container.iter().flat_map(|container| &container.ports);
         let fixed = ports.filter(|port| port.host > 0);
-        let looks_at_each_other = task.distinct_workers || task.spread.is_some();
         Requirements {
             driver: task.driver,
             resources: task.resources.amounts,
@@ -96,11 +95,16 @@ impl Requirements {
             affinities: sorted(job.affinities.iter().chain(&task.affinities).cloned().collect()),
             spread: task.spread.clone(),
             distinct_workers: task.distinct_workers,
-            definition: looks_at_each_other.then_some(definition),
+            definition: Requirements::are_of_one_definition(task).then_some(definition),
             strategy: job.placement.and_then(|placement| placement.strategy),
             service: job.kind == JobKind::Service,
             concurrency: job.concurrency.clone(),
         }
+    }
+
+    /// Whether tasks of this definition look at each other, so that they share their class with none of another one.
+    pub fn are_of_one_definition(task: &TaskSpec) -> bool {
+        task.distinct_workers || task.spread.is_some()
     }
 
     /// Requirements of so much and nothing else.

@@ -93,6 +93,8 @@ pub struct Plan {
     pub duration: Duration,
     /// What everything random follows from.
     pub seed: u64,
+    /// `lost_after` of the tasks of the mix.
+    pub lost_after: Duration,
     /// How many workers there are.
     pub workers: usize,
     /// Processors that each worker offers; a task of the mix reserves a quarter of one.
@@ -121,6 +123,7 @@ impl Plan {
             run,
             duration,
             seed,
+            lost_after: LOST_AFTER,
             workers: if run == Run::Crowd { 20 } else { 4 },
             cpu: 8,
             tasks_per_job: 250,

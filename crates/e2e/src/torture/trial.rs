@@ -9,7 +9,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use super::fleet::{Fleet, Setup};
-use super::plan::{LOST_AFTER, Plan};
+use super::plan::Plan;
 use super::verdict::{self, Verdict};
 use super::witness::Witness;
 
@@ -62,7 +62,7 @@ impl Trial {
         let command = [&[player, act[0].clone(), witness], &act[1..]].concat();
         json!({
             "name": "torture", "command": command, "resources": {"cpu": 0.25},
-            "lost_after": format!("{}s", LOST_AFTER.as_secs()),
+            "lost_after": format!("{}s", self.plan.lost_after.as_secs()),
             "restart": {"policy": "on-failure", "limit": 10_000, "delay": "100ms", "backoff": "constant",
                 "on_lost": "restart"},
             "stop": {"grace": "500ms"},

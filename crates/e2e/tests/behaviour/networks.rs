@@ -174,7 +174,7 @@ async fn below_a_path_every_address_is_below_it_whether_the_proxy_strips_it_or_n
                     "/live", "/logout", "/theme", "/stop", "/rerun", "/retry", "/delete", "/revoke", "/drain",
                 ]
                 .iter()
-                .chain(&["/cordon", "/remove", "/resume"])
+                .chain(&["/cordon", "/remove", "/resume", "/pin", "/unpin"])
                 .any(|end| found.split('?').next().unwrap().ends_with(end));
                 if !found.is_empty() && !is_left_alone {
                     left.push(found.to_owned());

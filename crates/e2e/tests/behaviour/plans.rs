@@ -200,6 +200,8 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     let broken =
         json!([{"name": "a", "script": "exit 1"}, {"name": "b", "script": "true", "depends_on": ["a"]}]);
     client.finished(client.submit(json!({"tasks": broken})).await).await;
+    let apart = client.submit(json!({"script": "true", "distinct_workers": true})).await;
+    client.finished(apart).await;
     let long = client.submit(script("sleep 1000")).await;
     client.in_state(long, "running").await;
     look(client, done).await;
@@ -416,6 +418,8 @@ async fn no_statement_costs_more_because_there_is_history_with_statistics_or_wit
     // The next master finds that the oldest jobs have expired.
     dev.interrupt().await;
     let dev = Dev::start_with(dir.path(), &[("GAFFER_RETENTION", EXPIRES_SOME)]).await;
+    let again = dev.client.post(&format!("/jobs/{first}/rerun"), &json!({})).await;
+    dev.client.finished(again.body["id"].as_i64().unwrap()).await;
     everyday_life(&dev, 2, &url_of_running(dir.path()).unwrap()).await;
     // A server that is started anew begins another log.
     checked.check("with statistics", &plans(&log));

@@ -139,6 +139,15 @@ async fn for_a_large_task_that_has_waited_for_long_a_worker_is_kept_free_and_all
     let mut database = sqlx::PgConnection::connect(&stage.database_url).await.unwrap();
     let older = "UPDATE live_tasks SET not_before = not_before - interval '10 minutes' WHERE state = 'pending' AND job_id = $1";
     sqlx::query(older).bind(large).execute(&mut database).await.unwrap();
+    // Who gets no answer to a submission makes the master read anew what waits.
+    let rename = async |database: &mut sqlx::PgConnection, from: &str, to: &str| {
+        let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(database).await.unwrap();
+    };
+    rename(&mut database, "idempotency_keys", "elsewhere").await;
+    let answer = stage.client.post("/jobs", &json!({"script": "true"})).await;
+    assert!(answer.status.is_server_error(), "{}", answer.status);
+    rename(&mut database, "elsewhere", "idempotency_keys").await;
     completes(&mut worker, &running[0]).await;
     let told = eventually("the worker is kept", async || {
         let told = explained(&stage, small).await;

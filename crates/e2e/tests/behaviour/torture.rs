@@ -46,7 +46,9 @@ async fn networks_that_break_for_moments_lose_no_attempt() {
         let _ = std::io::stderr().write_all(line.as_bytes());
         return;
     }
-    let verdict = endures(plan(Run::Partitions)).await;
+    // None of these breaks takes longer than 4 s; on a busy machine the way back takes longer than on others.
+    let plan = Plan { lost_after: Duration::from_secs(60), ..plan(Run::Partitions) };
+    let verdict = endures(plan).await;
     assert_eq!(verdict.repeats_for_faults(), 0, "{verdict}");
 }
 

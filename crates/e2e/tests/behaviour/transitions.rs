@@ -63,7 +63,7 @@ impl Bench {
             idempotency: None,
         };
         match self.store.job_insert(&new, chrono::Utc::now()).await.unwrap() {
-            Submitted::Created(job) => job,
+            Submitted::Created { job, .. } => job,
             other => panic!("{other:?}"),
         }
     }
@@ -295,7 +295,9 @@ async fn a_repeated_submission_is_accepted_once() {
         idempotency: Some(("k1", [request; 32])),
     };
     let now = chrono::Utc::now();
-    let Submitted::Created(job) = bench.store.job_insert(&new(1), now).await.unwrap() else { panic!() };
+    let Submitted::Created { job, .. } = bench.store.job_insert(&new(1), now).await.unwrap() else {
+        panic!()
+    };
     assert_eq!(bench.store.job_insert(&new(1), now).await.unwrap(), Submitted::Repeated(job));
     assert_eq!(bench.store.job_insert(&new(2), now).await.unwrap(), Submitted::KeyReused);
     let jobs = bench.store.job_list(bench.project, &Default::default(), 10).await.unwrap();

@@ -260,7 +260,7 @@ async fn submit(stage: &Stage, spec: Value) -> i64 {
     let spec = JobSpec::read(&spec).unwrap();
     let new = NewJob { project, spec: &spec, created_by: "ana", rerun_of: None, idempotency: None };
     match store.job_insert(&new, Utc::now()).await.unwrap() {
-        Submitted::Created(job) => job.0,
+        Submitted::Created { job, .. } => job.0,
         other => panic!("{other:?}"),
     }
 }

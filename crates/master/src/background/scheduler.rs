@@ -5,6 +5,7 @@ pub mod recent;
 pub mod reservations;
 pub mod stats;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
@@ -20,7 +21,8 @@ use crate::large_jobs::LargeJobs;
 use crate::pace::Pace;
 use crate::pauses::Pauses;
 use crate::records::Worker;
-use crate::store::placement::PendingClass;
+use crate::scheduling_state::{LiveOnWorker, QueuePosition, SchedulingState};
+use crate::store::placement::{ClassHeads, PendingClass, WantedHeads};
 use crate::store::transitions::{Detail, Input};
 use crate::store::{Store, StoreError};
 use crate::wakes::Wake;
@@ -41,6 +43,8 @@ const MAX_TAKEN_BACK_AT_ONCE: u32 = 2_000;
 const UNTRUSTED_PAUSE: TimeDelta = TimeDelta::milliseconds(500);
 /// Wait for jobs that another transaction in the database holds.
 const BUSY_WAIT: TimeDelta = TimeDelta::milliseconds(500);
+/// So often it is read anew which classes wait: by hand, rows can be changed that nobody tells of.
+const READ_ALL_EVERY: Duration = Duration::from_secs(300);
 /// Without a call and without a task in its back-off a pass is made so often.
 const PERIOD: Duration = Duration::from_secs(60);
 
@@ -52,6 +56,8 @@ pub struct Scheduler {
     pub pace: Pace,
     /// Takes placements to the database.
     pub write_batcher: WriteBatcherHandle,
+    /// What need not be read.
+    pub state: SchedulingState,
     /// The jobs that are being stopped slice by slice: nothing of them is placed.
     pub large_jobs: LargeJobs,
     /// Asks for a pass.
@@ -69,6 +75,8 @@ pub struct Scheduler {
     pub stats: SchedulerStats,
     /// Which workers the last pass kept, and for what.
     pub reservations: Reservations,
+    /// When to read again which classes wait.
+    pub read_all_at: Option<Instant>,
     /// When to look for what has waited on a worker for too long; none while nothing can wait there.
     pub take_back_at: Option<Instant>,
 }
@@ -150,12 +158,13 @@ impl Scheduler {
             // Another master may place. When this one knows that it leads, it looks again.
             return Ok(Pass { next: Some(now + UNTRUSTED_PAUSE), ..Pass::default() });
         }
-        if !self.store.tasks_any_pending().await? {
+        let (begun, mut effort) = (Instant::now(), Effort::default());
+        let waiting = self.waiting().await?;
+        if waiting.is_empty() {
             self.reservations.set(ReservedFor::new());
             return Ok(Pass::default());
         }
-        let (begun, mut effort) = (Instant::now(), Effort::default());
-        let pass = self.place_waiting(now, &mut effort).await?;
+        let pass = self.place(waiting, now, &mut effort).await?;
         let seen = stats::Pass {
             at: now,
             micros: micros(begun.elapsed()),
@@ -166,38 +175,89 @@ impl Scheduler {
         Ok(pass)
     }
 
-    async fn place_waiting(&mut self, now: Time, effort: &mut Effort) -> Result<Pass, StoreError> {
-        // In this order: what a worker that has just come is given is the best of all that was accepted before.
-        let (workers, mut in_use) = self.store.worker_fleet(None).await?;
-        let mut pending = self.store.classes_pending().await?;
+    /// The classes of which tasks may wait, and from where on.
+    async fn waiting(&mut self) -> Result<BTreeMap<i64, QueuePosition>, StoreError> {
+        if self.read_all_at.is_none_or(|at| at <= Instant::now()) {
+            self.state.waiting_is_unknown();
+            self.read_all_at = Some(Instant::now() + READ_ALL_EVERY);
+        }
+        if let Some(waiting) = self.state.begin_pass() {
+            return Ok(waiting);
+        }
+        let classes = self.store.classes_pending().await.inspect_err(|_| self.state.waiting_is_unknown())?;
+        self.state.waiting_was_read(classes.iter().copied());
+        Ok(classes.into_iter().map(|class| (class, QueuePosition::START)).collect())
+    }
+
+    /// What is live on workers.
+    async fn live(&self) -> Result<Vec<LiveOnWorker>, StoreError> {
+        match self.state.live() {
+            Some(live) => Ok(live),
+            None => self.write_batcher.count_live().await,
+        }
+    }
+
+    async fn place(
+        &mut self,
+        waiting: BTreeMap<i64, QueuePosition>,
+        now: Time,
+        effort: &mut Effort,
+    ) -> Result<Pass, StoreError> {
+        // The workers first: what one that has just come is given is the best of all that was accepted before.
+        let (workers, mut in_use) = self.store.worker_fleet_with(self.live().await?).await?;
+        let except = self.large_jobs.stopping();
+        let few = (MAX_HEADS_OF_ALL / waiting.len()).clamp(1, MIN_HEADS);
+        let wanted: Vec<WantedHeads> = waiting
+            .iter()
+            .map(|(class, from)| WantedHeads { class: *class, from: *from, most: few })
+            .collect();
+        let found = self.store.class_heads(&wanted, &except).await?;
+        for class in waiting.keys().filter(|class| !found.contains_key(class)) {
+            self.state.passed(*class, None);
+        }
+        let mut heads: BTreeMap<i64, ClassHeads> =
+            found.into_iter().filter_map(|(class, heads)| Some((class, heads?))).collect();
+        let first_later =
+            |class: &ClassHeads| class.heads.iter().map(|head| head.not_before).find(|at| *at > now);
         let mut pass = Pass {
-            next: pending
-                .iter()
-                .map(|class| class.first)
-                .filter(|first| *first > now)
-                .chain(self.pauses.next_end(now))
-                .min(),
+            next: heads.values().filter_map(first_later).chain(self.pauses.next_end(now)).min(),
             ..Pass::default()
         };
-        pending.retain(|class| class.first <= now);
+        heads.retain(|_, class| class.class.first <= now);
         let before = Instant::now();
         let mut offers: Vec<WorkerSnapshot> = workers.iter().map(|worker| self.offer(worker, now)).collect();
-        let wanted = self.wanted(&pending, &in_use, &offers, now);
+        let wanted = self.wanted(&heads, &in_use, &offers, now);
         effort.deciding += before.elapsed();
         if wanted.is_empty() {
             return Ok(pass);
         }
-        let heads = self.store.class_heads(&wanted, &self.large_jobs.stopping(), now).await?;
-        let classes: Vec<Class<'_>> = pending
+        let more: Vec<WantedHeads> = wanted
             .iter()
-            .filter_map(|class| Some((class, heads.get(&class.id)?)))
-            .map(|(class, heads)| Class {
+            .filter(|(class, room)| {
+                **room > few && heads.get(class).is_some_and(|class| class.heads.len() == few)
+            })
+            .map(|(class, room)| WantedHeads { class: *class, from: waiting[class], most: *room })
+            .collect();
+        let looked_further: BTreeSet<i64> = more.iter().map(|wanted| wanted.class).collect();
+        for (id, found) in self.store.class_heads(&more, &except).await? {
+            if let Some(found) = found.filter(|found| found.class.first <= now) {
+                heads.insert(id, found);
+            }
+        }
+        let placeable = |id: &i64, class: &ClassHeads| {
+            let ready = class.heads.iter().take_while(|head| head.not_before <= now).count();
+            ready.min(wanted.get(id).copied().unwrap_or_default())
+        };
+        let classes: Vec<Class<'_>> = heads
+            .iter()
+            .filter(|(id, _)| wanted.contains_key(id))
+            .map(|(id, ClassHeads { class, heads: _ })| Class {
                 id: class.id,
                 project: class.of.project,
                 owner: &class.of.owner,
                 priority: class.of.priority,
                 needs: &class.of.needs,
-                pending: heads.len(),
+                pending: placeable(id, &heads[id]),
                 since: class.first,
                 mean_run: self.pace.mean(class.id),
             })
@@ -209,14 +269,14 @@ impl Scheduler {
         effort.kept = decision.kept.iter().map(|kept| (kept.worker, classes[kept.class].id)).collect();
 
         let mut next_of = vec![0; classes.len()];
-        let (mut inputs, mut reserved) = (Vec::new(), Vec::new());
+        let (mut inputs, mut placed_of) = (Vec::new(), Vec::new());
         for placed in decision.placed {
             let class = &classes[placed.class];
-            let Some(task) = heads[&class.id].get(next_of[placed.class]).copied() else { continue };
+            let Some(head) = heads[&class.id].heads.get(next_of[placed.class]) else { continue };
             next_of[placed.class] += 1;
-            reserved.push((placed.worker, class.needs.resources));
+            placed_of.push((placed.class, placed.worker));
             inputs.push(Input {
-                task,
+                task: head.task,
                 event: TaskEvent::Placed { worker: placed.worker },
                 actor: "scheduler".into(),
                 detail: Detail::Placement(Box::new(placed.receipt)),
@@ -235,10 +295,19 @@ impl Scheduler {
             let again = now + BUSY_WAIT;
             pass.next = Some(pass.next.map_or(again, |next| next.min(again)));
         }
+        let accepted = accepted_in_order(classes.len(), &placed_of, &results);
+        for (class, accepted) in classes.iter().zip(accepted) {
+            let heads = &heads[&class.id].heads;
+            let Some(last) = accepted.checked_sub(1).and_then(|last| heads.get(last)) else { continue };
+            let asked = if looked_further.contains(&class.id) { wanted[&class.id] } else { few };
+            let is_all = accepted == heads.len() && heads.len() < asked;
+            self.state.passed(class.id, (!is_all).then(|| last.next()));
+        }
         // What has turned out to be unreadable must not keep those behind it waiting.
         let found_unreadable = self.store.specs_unreadable().len() > unreadable;
-        let accepted = reserved.into_iter().zip(&results).filter(|(_, result)| result.is_ok());
-        pass.placed = self.recent.add(accepted.map(|(placed, _)| placed), Instant::now());
+        let accepted = placed_of.iter().zip(&results).filter(|(_, result)| result.is_ok());
+        let reserved = accepted.map(|((class, worker), _)| (*worker, classes[*class].needs.resources));
+        pass.placed = self.recent.add(reserved, Instant::now());
         pass.more = (decision.more || has_more) && pass.placed > 0 || found_unreadable;
         Ok(pass)
     }
@@ -246,23 +315,24 @@ impl Scheduler {
     /// How many tasks to look at of the classes of which any can be placed now, or which may have a worker kept for them.
     fn wanted(
         &self,
-        pending: &[PendingClass],
+        heads: &BTreeMap<i64, ClassHeads>,
         in_use: &InUse,
         offers: &[WorkerSnapshot],
         now: Time,
-    ) -> Vec<(i64, usize)> {
+    ) -> BTreeMap<i64, usize> {
         let wanted = |class: &PendingClass| {
             let room = room(&class.of.needs, class.of.project, offers, self.pace.mean(class.id));
             (class.id, room.max(usize::from(may_keep(class.first, now))))
         };
-        let mut wanted: Vec<(i64, usize)> = pending
-            .iter()
+        let mut wanted: BTreeMap<i64, usize> = heads
+            .values()
+            .map(|heads| &heads.class)
             .filter(|class| in_use.hold(class.of.project, &class.of.needs).is_none())
             .map(wanted)
             .filter(|(_, room)| *room > 0)
             .collect();
         let most = (MAX_HEADS_OF_ALL / wanted.len().max(1)).clamp(MIN_HEADS, MAX_PLACED_AT_ONCE);
-        wanted.iter_mut().for_each(|(_, room)| *room = (*room).min(most));
+        wanted.values_mut().for_each(|room| *room = (*room).min(most));
         wanted
     }
 
@@ -275,6 +345,33 @@ impl Scheduler {
     }
 }
 
+/// Of how many tasks of each class, from the first one on, the placement was accepted without a gap.
+fn accepted_in_order<W>(
+    classes: usize,
+    placed: &[(usize, W)],
+    results: &[Result<(), Rejected>],
+) -> Vec<usize> {
+    let mut accepted = vec![(0, true); classes];
+    for ((class, _), result) in placed.iter().zip(results) {
+        let (count, has_no_gap) = &mut accepted[*class];
+        *has_no_gap &= result.is_ok();
+        *count += usize::from(*has_no_gap);
+    }
+    accepted.into_iter().map(|(count, _)| count).collect()
+}
+
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_accepted_is_looked_at_again() {
+        let placed = [(0, ()), (1, ()), (0, ()), (0, ())];
+        let results = [Ok(()), Ok(()), Err(Rejected::Busy), Ok(())];
+        assert_eq!(accepted_in_order(3, &placed, &results), [1, 1, 0]);
+    }
 }

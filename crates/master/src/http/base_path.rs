@@ -15,7 +15,7 @@ use gaffer_protocol::server_url::ServerUrl;
 use tower::ServiceBuilder;
 
 /// First segments of addresses that exist without a base path: one of them as a base path would mean two things.
-const OWN_SEGMENTS: [&str; 24] = [
+const OWN_SEGMENTS: [&str; 25] = [
     "api",
     "events",
     "favicon.ico",
@@ -30,6 +30,7 @@ const OWN_SEGMENTS: [&str; 24] = [
     "queue",
     "readyz",
     "reference",
+    "retention",
     "schema",
     "dead-letters",
     "static",

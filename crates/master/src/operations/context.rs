@@ -12,6 +12,7 @@ use crate::guesses::Guesses;
 use crate::hub::Hub;
 use crate::input::Inputs;
 use crate::open_streams::{Credential, OpenStreams};
+use crate::scheduling_state::SchedulingState;
 use crate::secret::MetricsToken;
 use crate::store::WriteStore;
 use crate::views::Views;
@@ -44,6 +45,8 @@ pub(super) struct Effects {
     pub open_streams: OpenStreams,
     /// Wakes loops.
     pub wakes: Wakes,
+    /// Learns what comes to wait.
+    pub scheduling: SchedulingState,
     /// Rate limits for unknown keys.
     pub guesses: Guesses,
 }
@@ -65,6 +68,7 @@ impl Context {
             changes: control.changes.clone(),
             open_streams: views.open_streams.clone(),
             wakes: control.wakes.clone(),
+            scheduling: control.scheduling.clone(),
             guesses: Guesses::default(),
         };
         Context { effects, views, first_project, metrics_token }

@@ -113,14 +113,21 @@ async fn accept(
         (key, Sha256::digest(request.to_string()).into())
     });
     let new = NewJob { project: actor.project, spec, created_by: &actor.user, rerun_of, idempotency };
-    match effects.writes.job_insert(&new, Utc::now()).await? {
-        Submitted::Created(job) => {
-            effects.wakes.scheduler.call();
+    let (submission, now) = (effects.scheduling.submission(), Utc::now());
+    match effects.writes.job_insert(&new, now).await? {
+        Submitted::Created { job, classes } => {
+            submission.told(&classes, now);
             effects.changes.announce(&[job]);
             Ok(Accepted { job, is_new: true })
         }
-        Submitted::Repeated(job) => Ok(Accepted { job, is_new: false }),
-        Submitted::KeyReused => Err(OperationError::KeyReused),
+        Submitted::Repeated(job) => {
+            submission.told(&[], now);
+            Ok(Accepted { job, is_new: false })
+        }
+        Submitted::KeyReused => {
+            submission.told(&[], now);
+            Err(OperationError::KeyReused)
+        }
     }
 }
 

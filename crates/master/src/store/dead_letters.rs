@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
 
 use super::forms::known;
-use super::output::{ChunkRow, chunks_insert};
+use super::output::{ChunkColumns, ChunkRow, chunks_insert};
 use super::{ReadStore, Store, StoreError, WriteStore, tasks};
 use crate::records;
 use crate::records::LetterKind;
@@ -207,7 +207,8 @@ impl WriteStore {
             lines_before: row.lines_before as u64,
             lines: row.lines as u32,
         };
-        chunks_insert(&mut tx, &[chunk]).await?;
+        let insert = sqlx::query(sqlx::AssertSqlSafe(chunks_insert(&mut 1)));
+        ChunkColumns::of(&[chunk]).bind(insert).execute(&mut *tx).await?;
         sqlx::query(
             "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message, era) \
              SELECT j.project_id, now(), 'task.restored', j.id, t.id, $2, 'gaffer', $3, j.era \

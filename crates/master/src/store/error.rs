@@ -32,6 +32,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Nobody will answer: the master is shutting down.
+    pub fn shutting_down() -> StoreError {
+        StoreError::Unavailable(SqlxError::PoolClosed)
+    }
+
     /// Somebody waited for too long for others who use the database.
     pub fn too_busy() -> StoreError {
         SqlxError::PoolTimedOut.into()

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gaffer_domain::{JobId, ProjectId, TaskId, WorkerId};
+use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
 use serde_json::Value;
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
+
+use super::unnest::unnest;
 
 /// How many events one row can hold, and how far apart the numbers of rows are at least.
 pub(super) const EVENTS_PER_ROW: usize = 1_024;
@@ -27,11 +29,11 @@ pub(super) struct EventRow {
     pub message: String,
 }
 
-/// Rows of `events` as columns of a statement, those of one job together: project, kind, job, task, attempt, worker, actor,
-/// message, further events and era.
+/// Rows of `events` as columns of a statement, those of one job together.
 #[derive(Default)]
 pub(super) struct EventColumns<'a> {
     projects: Vec<i64>,
+    times: Vec<Time>,
     kinds: Vec<&'a str>,
     jobs: Vec<i64>,
     tasks: Vec<Option<i64>>,
@@ -44,7 +46,24 @@ pub(super) struct EventColumns<'a> {
 }
 
 impl<'a> EventColumns<'a> {
-    pub fn of(events: &'a [EventRow]) -> EventColumns<'a> {
+    pub fn unnest(next: &mut usize) -> String {
+        let columns = [
+            ("project_id", "bigint"),
+            ("at", "timestamptz"),
+            ("kind", "text"),
+            ("job_id", "bigint"),
+            ("task_id", "bigint"),
+            ("attempt", "int"),
+            ("worker_id", "bigint"),
+            ("actor", "text"),
+            ("message", "text"),
+            ("more", "jsonb"),
+            ("era", "bigint"),
+        ];
+        unnest(&columns, next)
+    }
+
+    pub fn of(events: &'a [EventRow], at: Time) -> EventColumns<'a> {
         let mut by_job: BTreeMap<JobId, Vec<&EventRow>> = BTreeMap::new();
         for event in events {
             by_job.entry(event.job).or_default().push(event);
@@ -53,6 +72,7 @@ impl<'a> EventColumns<'a> {
         for together in by_job.values().flat_map(|events| events.chunks(EVENTS_PER_ROW)) {
             let Some((first, rest)) = together.split_first() else { continue };
             columns.projects.push(first.project.0);
+            columns.times.push(at);
             columns.kinds.push(first.kind.as_str());
             columns.jobs.push(first.job.0);
             columns.tasks.push(first.task.map(|task| task.0));
@@ -70,13 +90,14 @@ impl<'a> EventColumns<'a> {
         self.kinds.is_empty()
     }
 
-    /// Binds the ten columns.
+    /// Binds the columns in their order.
     pub fn bind<'q>(self, query: Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments>
     where
         'a: 'q,
     {
         query
             .bind(self.projects)
+            .bind(self.times)
             .bind(self.kinds)
             .bind(self.jobs)
             .bind(self.tasks)

@@ -1,6 +1,6 @@
 //! Jobs: insert, list, delete.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use chrono::Utc;
 use gaffer_domain::job::{JobState, TaskCounts};
@@ -34,10 +34,10 @@ pub struct NewJob<'a> {
 }
 
 /// What became of a submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Submitted {
-    /// Accepted now.
-    Created(JobId),
+    /// Accepted now, with waiting tasks of these classes.
+    Created { job: JobId, classes: Vec<i64> },
     /// The same request was accepted before.
     Repeated(JobId),
     /// The idempotency key was used for another request.
@@ -88,49 +88,50 @@ impl WriteStore {
     /// request can be repeated safely.
     pub async fn job_insert(&self, new: &NewJob<'_>, now: Time) -> Result<Submitted, StoreError> {
         let _turn = self.turn_to_write_much().await?;
-        let mut tx = self.begin().await?;
-        let spec = new.spec;
-        // The era is kept open before the job gets its number, so numbers of jobs and tasks change eras together.
-        let (job, era): (i64, i64) = sqlx::query_as(
-            "INSERT INTO jobs (project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
-                 rerun_of, created_at, spec_version, retention, pinned, era) \
-             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, present.era \
-             FROM (SELECT present_era() AS era OFFSET 0) present RETURNING id, era",
-        )
-        .bind(new.project.0)
-        .bind(&spec.name)
-        .bind(spec.kind.as_str())
-        .bind(i16::from(spec.priority))
-        .bind(Json(&spec.labels))
-        .bind(Json(spec))
-        .bind(spec.lost_after.as_millis() as i64)
-        .bind(new.created_by)
-        .bind(new.rerun_of.map(|job| job.0))
-        .bind(now)
-        .bind(STORED_VERSION as i16)
-        .bind(Json(&spec.retention))
-        .bind(spec.pin)
-        .fetch_one(&mut *tx)
-        .await?;
-        if let Some((key, request_sha256)) = &new.idempotency
-            && let Some(earlier) = idempotency_claim(&mut tx, new.project, key, request_sha256, job).await?
-        {
-            tx.rollback().await?;
-            return Ok(earlier);
+        let stored = serde_json::to_string(new.spec).map_err(unwritable)?;
+        let term = self.leadership.term();
+        // Classes of tasks that look at each other bear the number of their job, so these jobs get it beforehand.
+        let inserted = if new.spec.tasks.iter().any(Requirements::are_of_one_definition) {
+            let mut tx = self.begin().await?;
+            let number: i64 = sqlx::query_scalar(JOB_NUMBER).fetch_one(&mut *tx).await?;
+            let write = JobWrite { new, number: Some(number), stored: &stored, term, now };
+            let inserted = write.with_classes(&mut tx).await?;
+            tx.commit().await?;
+            inserted
+        } else {
+            let write = JobWrite { new, number: None, stored: &stored, term, now };
+            write.with_classes(&mut *self.pool.acquire().await?).await?
+        };
+        match (inserted, &new.idempotency) {
+            (Some((job, classes)), _) => {
+                self.specs.put_new(job, new.spec, stored.len());
+                Ok(Submitted::Created { job, classes })
+            }
+            (None, Some((key, request_sha256))) => {
+                self.idempotency_claimed(new.project, key, request_sha256).await
+            }
+            (None, None) => Err(StoreError::Unreadable("a new job was not inserted".to_owned())),
         }
-        let needs: Vec<Requirements> = spec
-            .tasks
-            .iter()
-            .enumerate()
-            .map(|(position, definition)| {
-                let position = u16::try_from(position).unwrap_or(u16::MAX);
-                Requirements::of(spec, definition, DefinitionRef { job: JobId(job), position })
-            })
-            .collect();
-        let classes = classes_ensure(&mut tx, new, &needs).await?;
-        tasks_insert(&mut tx, new, (job, era), &classes, now).await?;
-        tx.commit().await?;
-        Ok(Submitted::Created(JobId(job)))
+    }
+
+    /// What an idempotency key was used for before.
+    async fn idempotency_claimed(
+        &self,
+        project: ProjectId,
+        key: &str,
+        request_sha256: &[u8; 32],
+    ) -> Result<Submitted, StoreError> {
+        let (earlier_request, earlier_job): (Vec<u8>, i64) = sqlx::query_as(
+            "SELECT request_sha256, job_id FROM idempotency_keys WHERE project_id = $1 AND key = $2",
+        )
+        .bind(project.0)
+        .bind(key)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(match earlier_request == request_sha256 {
+            true => Submitted::Repeated(JobId(earlier_job)),
+            false => Submitted::KeyReused,
+        })
     }
 }
 
@@ -273,143 +274,169 @@ pub struct WaitingDefinition {
     pub blocked: i64,
 }
 
-/// Claims an idempotency key for a new job. If it exists, returns what it was used for.
-async fn idempotency_claim(
-    tx: &mut PgConnection,
-    project: ProjectId,
-    key: &str,
-    request_sha256: &[u8; 32],
-    job: i64,
-) -> Result<Option<Submitted>, StoreError> {
-    let claimed = sqlx::query(
-        "INSERT INTO idempotency_keys (project_id, key, request_sha256, job_id) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(project.0)
-    .bind(key)
-    .bind(&request_sha256[..])
-    .bind(job)
-    .execute(&mut *tx)
-    .await?;
-    if claimed.rows_affected() > 0 {
-        return Ok(None);
-    }
-    let (earlier_request, earlier_job): (Vec<u8>, i64) = sqlx::query_as(
-        "SELECT request_sha256, job_id FROM idempotency_keys WHERE project_id = $1 AND key = $2",
-    )
-    .bind(project.0)
-    .bind(key)
-    .fetch_one(&mut *tx)
-    .await?;
-    Ok(Some(match earlier_request == request_sha256 {
-        true => Submitted::Repeated(JobId(earlier_job)),
-        false => Submitted::KeyReused,
-    }))
+/// The number of a job whose tasks get theirs in the same transaction: the era stays open until then.
+const JOB_NUMBER: &str = "SELECT nextval('jobs_id_seq') FROM (SELECT present_era() OFFSET 0) present";
+
+/// A job with its definitions, tasks, idempotency key and the first line of its history: one statement, which is a transaction of
+/// its own where none is open, so one answer to wait for. Nothing is inserted if a class does not exist, or if the key is in use.
+const JOB_WRITE: &str = "WITH led AS MATERIALIZED (SELECT leader_check($26) AS leads), \
+     present AS MATERIALIZED (SELECT present_era() AS era FROM led), \
+     given AS MATERIALIZED (SELECT g.*, c.id AS class_id \
+         FROM UNNEST($15::smallint[], $16::text[], $17::bytea[], $18::text[], $19::boolean[], $20::text[], $21::int[], \
+             $22::int[]) AS g(position, name, needs_sha256, driver, single, state, first, last) \
+         LEFT JOIN classes c ON c.project_id = $1 AND c.priority = $4 AND c.owner = $8 \
+             AND c.needs_sha256 = g.needs_sha256), \
+     known AS MATERIALIZED (SELECT count(class_id) = count(*) AS are_classes FROM given), \
+     numbered AS MATERIALIZED (SELECT COALESCE($14, nextval('jobs_id_seq')) AS id, era FROM present, known \
+         WHERE are_classes), \
+     claimed AS (INSERT INTO idempotency_keys (project_id, key, request_sha256, job_id) \
+         SELECT $1, $23, $24, id FROM numbered WHERE $23::text IS NOT NULL ON CONFLICT DO NOTHING RETURNING job_id), \
+     job AS (INSERT INTO jobs (id, project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
+             rerun_of, created_at, spec_version, retention, pinned, era) OVERRIDING SYSTEM VALUE \
+         SELECT id, $1, $2, $3, $4, $5, $6::text::jsonb, $7, $8, $9, $10, $11, $12, $13, era FROM numbered \
+         WHERE $23::text IS NULL OR EXISTS (SELECT FROM claimed) RETURNING id, era), \
+     defined AS (INSERT INTO task_definitions (job_id, position, name, class_id, driver, single, blocked, pending) \
+         SELECT job.id, position, name, class_id, driver, single, \
+             CASE WHEN state = 'blocked' THEN last - first + 1 ELSE 0 END, \
+             CASE WHEN state = 'pending' THEN last - first + 1 ELSE 0 END FROM job, given), \
+     told AS (INSERT INTO events (project_id, at, kind, job_id, actor, message, era) \
+         SELECT $1, $10, 'job.submitted', id, $8, $25, era FROM job), \
+     tasks AS (INSERT INTO live_tasks (job_id, position, index, class_id, state, since, not_before) \
+         SELECT job.id, position, index, class_id, state::task_state, $10, CASE WHEN state = 'pending' THEN $10 END \
+         FROM job, given, generate_series(first, last) AS index ORDER BY position, index) \
+     SELECT are_classes, (SELECT id FROM job), \
+         ARRAY(SELECT DISTINCT class_id FROM given WHERE state = 'pending' AND class_id IS NOT NULL) FROM known";
+
+fn unwritable(error: serde_json::Error) -> StoreError {
+    StoreError::Unreadable(format!("cannot write a specification as JSON: {error}"))
 }
 
-/// Inserts the definitions and tasks of a new job, with the first line of its history, in one statement.
-async fn tasks_insert(
-    tx: &mut PgConnection,
-    new: &NewJob<'_>,
-    (job, era): (i64, i64),
-    classes: &[i64],
-    now: Time,
-) -> Result<(), StoreError> {
-    let (mut positions, mut names, mut drivers, mut single) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut states, mut firsts, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
-    for (position, definition) in new.spec.tasks.iter().enumerate() {
-        positions.push(position as i16);
-        names.push(definition.name.as_str());
-        drivers.push(definition.driver.as_str());
-        single.push(definition.indices.is_single());
-        states.push(Task::new(!definition.depends_on.is_empty(), now).state.name().as_str());
-        firsts.push(*definition.indices.iter().start() as i32);
-        lasts.push(*definition.indices.iter().end() as i32);
+/// What the definitions of a job need, in their order, and the hash by which each class is found.
+struct Needs {
+    values: Vec<Value>,
+    hashes: Vec<Vec<u8>>,
+}
+
+impl Needs {
+    fn of(spec: &JobSpec, job: JobId) -> Result<Needs, StoreError> {
+        let needs = |(position, definition)| {
+            let position = u16::try_from(position).unwrap_or(u16::MAX);
+            serde_json::to_value(Requirements::of(spec, definition, DefinitionRef { job, position }))
+        };
+        let values: Vec<Value> =
+            spec.tasks.iter().enumerate().map(needs).collect::<Result<_, _>>().map_err(unwritable)?;
+        let hashes = values.iter().map(|value| Sha256::digest(value.to_string()).to_vec()).collect();
+        Ok(Needs { values, hashes })
     }
+}
+
+/// A job that is to be inserted, with all that belongs to it.
+struct JobWrite<'a> {
+    new: &'a NewJob<'a>,
+    /// If it has its number already.
+    number: Option<i64>,
+    /// The specification as JSON.
+    stored: &'a str,
+    /// Of the master that accepts it.
+    term: i64,
+    now: Time,
+}
+
+impl JobWrite<'_> {
+    /// Inserts the job, and first the classes of its tasks if they are new. None if its idempotency key is in use.
+    async fn with_classes(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<Option<(JobId, Vec<i64>)>, StoreError> {
+        let needs = Needs::of(self.new.spec, JobId(self.number.unwrap_or_default()))?;
+        let mut written = self.write(connection, &needs).await?;
+        if let (false, ..) = written {
+            classes_ensure(connection, self.new, &needs).await?;
+            written = self.write(connection, &needs).await?;
+        }
+        match written {
+            (true, job, classes) => Ok(job.map(|job| (JobId(job), classes))),
+            (false, ..) => Err(StoreError::Unreadable("the classes of a new job are missing".to_owned())),
+        }
+    }
+
+    /// Returns whether all classes exist, the number of the job if it was inserted, and the classes of its waiting tasks.
+    async fn write(
+        &self,
+        connection: &mut PgConnection,
+        needs: &Needs,
+    ) -> Result<(bool, Option<i64>, Vec<i64>), StoreError> {
+        let JobWrite { new, number, stored, term, now } = *self;
+        let spec = new.spec;
+        let (mut positions, mut names, mut drivers, mut single) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut states, mut firsts, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
+        for (position, definition) in spec.tasks.iter().enumerate() {
+            positions.push(position as i16);
+            names.push(definition.name.as_str());
+            drivers.push(definition.driver.as_str());
+            single.push(definition.indices.is_single());
+            states.push(Task::new(!definition.depends_on.is_empty(), now).state.name().as_str());
+            firsts.push(*definition.indices.iter().start() as i32);
+            lasts.push(*definition.indices.iter().end() as i32);
+        }
+        let (key, request_sha256) = new.idempotency.as_ref().map(|(key, hash)| (*key, &hash[..])).unzip();
+        Ok(sqlx::query_as(JOB_WRITE)
+            .bind(new.project.0)
+            .bind(&spec.name)
+            .bind(spec.kind.as_str())
+            .bind(i16::from(spec.priority))
+            .bind(Json(&spec.labels))
+            .bind(stored)
+            .bind(spec.lost_after.as_millis() as i64)
+            .bind(new.created_by)
+            .bind(new.rerun_of.map(|job| job.0))
+            .bind(now)
+            .bind(STORED_VERSION as i16)
+            .bind(Json(&spec.retention))
+            .bind(spec.pin)
+            .bind(number)
+            .bind(positions)
+            .bind(names)
+            .bind(&needs.hashes)
+            .bind(drivers)
+            .bind(single)
+            .bind(states)
+            .bind(firsts)
+            .bind(lasts)
+            .bind(key)
+            .bind(request_sha256)
+            .bind(match (spec.task_count(), new.rerun_of) {
+                (1, None) => "1 task".to_owned(),
+                (n, None) => format!("{n} tasks"),
+                (n, Some(of)) => format!("{n} tasks, a rerun of job {of}"),
+            })
+            .bind(term)
+            .fetch_one(connection)
+            .await?)
+    }
+}
+
+/// Makes the classes of tasks with these needs that do not exist yet.
+async fn classes_ensure(tx: &mut PgConnection, new: &NewJob<'_>, needs: &Needs) -> Result<(), StoreError> {
+    // In one order, so that two submissions never wait for each other's classes.
+    let wanted: BTreeMap<&Vec<u8>, &Value> = needs.hashes.iter().zip(&needs.values).collect();
+    let (hashes, values): (Vec<&[u8]>, Vec<&Value>) =
+        wanted.into_iter().map(|(hash, value)| (&hash[..], value)).unzip();
     sqlx::query(
-        "WITH given AS (SELECT * FROM UNNEST($2::smallint[], $3::text[], $4::bigint[], $5::text[], $6::boolean[], \
-             $7::text[], $8::int[], $9::int[]) AS g(position, name, class_id, driver, single, state, first, last)), \
-         defined AS (INSERT INTO task_definitions (job_id, position, name, class_id, driver, single, blocked, pending) \
-             SELECT $1, position, name, class_id, driver, single, \
-                 CASE WHEN state = 'blocked' THEN last - first + 1 ELSE 0 END, \
-                 CASE WHEN state = 'pending' THEN last - first + 1 ELSE 0 END FROM given), \
-         told AS (INSERT INTO events (project_id, at, kind, job_id, actor, message, era) \
-             VALUES ($11, $10, 'job.submitted', $1, $12, $13, $14)) \
-         INSERT INTO live_tasks (job_id, position, index, class_id, state, since, not_before) \
-         SELECT $1, position, index, class_id, state::task_state, $10, CASE WHEN state = 'pending' THEN $10 END \
-         FROM given, generate_series(first, last) AS index ORDER BY position, index",
+        "INSERT INTO classes (project_id, priority, owner, needs, needs_sha256) \
+         SELECT $1, $2, $3, w.needs, w.needs_sha256 FROM UNNEST($4::jsonb[], $5::bytea[]) \
+             WITH ORDINALITY AS w(needs, needs_sha256, place) \
+         WHERE NOT EXISTS (SELECT FROM classes c WHERE c.project_id = $1 AND c.priority = $2 AND c.owner = $3 \
+             AND c.needs_sha256 = w.needs_sha256) \
+         ORDER BY w.place ON CONFLICT DO NOTHING",
     )
-    .bind(job)
-    .bind(positions)
-    .bind(names)
-    .bind(classes)
-    .bind(drivers)
-    .bind(single)
-    .bind(states)
-    .bind(firsts)
-    .bind(lasts)
-    .bind(now)
     .bind(new.project.0)
+    .bind(i16::from(new.spec.priority))
     .bind(new.created_by)
-    .bind(match (new.spec.task_count(), new.rerun_of) {
-        (1, None) => "1 task".to_owned(),
-        (n, None) => format!("{n} tasks"),
-        (n, Some(of)) => format!("{n} tasks, a rerun of job {of}"),
-    })
-    .bind(era)
+    .bind(values)
+    .bind(hashes)
     .execute(tx)
     .await?;
     Ok(())
-}
-
-/// The classes of tasks with these needs, in the same order; made where one is the first of its kind.
-async fn classes_ensure(
-    tx: &mut PgConnection,
-    new: &NewJob<'_>,
-    needs: &[Requirements],
-) -> Result<Vec<i64>, StoreError> {
-    let unreadable = |error: serde_json::Error| StoreError::Unreadable(error.to_string());
-    let values: Vec<Value> =
-        needs.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(unreadable)?;
-    let hashes: Vec<Vec<u8>> =
-        values.iter().map(|value| Sha256::digest(value.to_string()).to_vec()).collect();
-    let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as(
-        "SELECT needs_sha256, id FROM classes \
-         WHERE project_id = $1 AND priority = $2 AND owner = $3 AND needs_sha256 = ANY($4)",
-    )
-    .bind(new.project.0)
-    .bind(i16::from(new.spec.priority))
-    .bind(new.created_by)
-    .bind(&hashes)
-    .fetch_all(&mut *tx)
-    .await?;
-    let mut known: HashMap<Vec<u8>, i64> = rows.into_iter().collect();
-    // In one order, so that two submissions never wait for each other's classes.
-    let missing: BTreeMap<&Vec<u8>, &Value> =
-        hashes.iter().zip(&values).filter(|(hash, _)| !known.contains_key(*hash)).collect();
-    for (hash, value) in missing {
-        known.insert(hash.clone(), class_insert(tx, new, value, hash).await?);
-    }
-    Ok(hashes.iter().filter_map(|hash| known.get(hash).copied()).collect())
-}
-
-/// Makes a class, unless somebody else has just done so.
-async fn class_insert(
-    tx: &mut PgConnection,
-    new: &NewJob<'_>,
-    needs: &Value,
-    hash: &[u8],
-) -> Result<i64, StoreError> {
-    Ok(sqlx::query_scalar(
-        "INSERT INTO classes (project_id, priority, owner, needs, needs_sha256) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT (project_id, priority, owner, needs_sha256) DO UPDATE SET needs = excluded.needs RETURNING id",
-    )
-    .bind(new.project.0)
-    .bind(i16::from(new.spec.priority))
-    .bind(new.created_by)
-    .bind(needs)
-    .bind(hash)
-    .fetch_one(tx)
-    .await?)
 }

@@ -5,8 +5,11 @@ mod orphans;
 
 use gaffer_domain::{AttemptRef, TaskId, WorkerId};
 use gaffer_protocol::output::{Chunk, EncodedChunk, Encoding, Malformed};
-use sqlx::{FromRow, PgConnection};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{FromRow, Postgres};
 
+use super::unnest::{Column, unnest};
 use super::{ReadStore, Store, StoreError};
 
 /// A chunk on its way into the database, or out of it.
@@ -89,42 +92,69 @@ struct ReadChunk {
     lines: i32,
 }
 
-/// Stores chunks; one that is there already stays as it is.
-pub(super) async fn chunks_insert(tx: &mut PgConnection, chunks: &[ChunkRow]) -> Result<(), StoreError> {
-    if chunks.is_empty() {
-        return Ok(());
-    }
-    let (mut tasks, mut attempts, mut starts, mut sizes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut lines_before, mut lines, mut encodings, mut bodies) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for row in chunks {
-        tasks.push(row.chunk.attempt.task.0);
-        attempts.push(row.chunk.attempt.attempt as i32);
-        starts.push(row.chunk.offset as i64);
-        sizes.push(row.payload_bytes as i32);
-        lines_before.push(row.lines_before as i64);
-        lines.push(row.lines as i32);
-        encodings.push(row.chunk.encoding as i16);
-        bodies.push(&row.chunk.body[..]);
-    }
-    sqlx::query(
-        "INSERT INTO output_chunks \
-             (task_id, attempt, start_offset, payload_bytes, lines_before, lines, encoding, body) \
-         SELECT * FROM UNNEST($1::bigint[], $2::int[], $3::bigint[], $4::int[], $5::bigint[], $6::int[], \
-             $7::smallint[], $8::bytea[]) \
-         ON CONFLICT DO NOTHING",
+/// Inserts chunks, except those that are there.
+pub(super) fn chunks_insert(next: &mut usize) -> String {
+    let names = CHUNK.map(|(name, _)| name).join(", ");
+    format!(
+        "INSERT INTO output_chunks ({names}) SELECT {names} FROM {} ON CONFLICT DO NOTHING",
+        unnest(&CHUNK, next)
     )
-    .bind(tasks)
-    .bind(attempts)
-    .bind(starts)
-    .bind(sizes)
-    .bind(lines_before)
-    .bind(lines)
-    .bind(encodings)
-    .bind(bodies)
-    .execute(tx)
-    .await?;
-    Ok(())
+}
+
+const CHUNK: [Column; 8] = [
+    ("task_id", "bigint"),
+    ("attempt", "int"),
+    ("start_offset", "bigint"),
+    ("payload_bytes", "int"),
+    ("lines_before", "bigint"),
+    ("lines", "int"),
+    ("encoding", "smallint"),
+    ("body", "bytea"),
+];
+
+/// Rows for [`chunks_insert`].
+#[derive(Default)]
+pub(super) struct ChunkColumns<'a> {
+    tasks: Vec<i64>,
+    attempts: Vec<i32>,
+    starts: Vec<i64>,
+    sizes: Vec<i32>,
+    lines_before: Vec<i64>,
+    lines: Vec<i32>,
+    encodings: Vec<i16>,
+    bodies: Vec<&'a [u8]>,
+}
+
+impl<'a> ChunkColumns<'a> {
+    pub fn of(chunks: &'a [ChunkRow]) -> ChunkColumns<'a> {
+        let mut columns = ChunkColumns::default();
+        for row in chunks {
+            columns.tasks.push(row.chunk.attempt.task.0);
+            columns.attempts.push(row.chunk.attempt.attempt as i32);
+            columns.starts.push(row.chunk.offset as i64);
+            columns.sizes.push(row.payload_bytes as i32);
+            columns.lines_before.push(row.lines_before as i64);
+            columns.lines.push(row.lines as i32);
+            columns.encodings.push(row.chunk.encoding as i16);
+            columns.bodies.push(&row.chunk.body[..]);
+        }
+        columns
+    }
+
+    pub fn bind<'q>(self, query: Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments>
+    where
+        'a: 'q,
+    {
+        query
+            .bind(self.tasks)
+            .bind(self.attempts)
+            .bind(self.starts)
+            .bind(self.sizes)
+            .bind(self.lines_before)
+            .bind(self.lines)
+            .bind(self.encodings)
+            .bind(self.bodies)
+    }
 }
 
 impl Store {

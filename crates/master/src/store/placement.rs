@@ -9,6 +9,7 @@ use gaffer_protocol::trace::Arrival;
 
 use super::classes::SchedulingClass;
 use super::{ReadStore, Store, StoreError};
+use crate::scheduling_state::QueuePosition;
 
 /// A class of which at least one task waits.
 #[derive(Debug, Clone)]
@@ -18,6 +19,21 @@ pub struct PendingClass {
     pub of: Arc<SchedulingClass>,
     /// When the first of them may be placed.
     pub first: Time,
+}
+
+/// The first waiting tasks of a class, in the order in which they are placed.
+#[derive(Debug, Clone)]
+pub struct ClassHeads {
+    pub class: PendingClass,
+    pub heads: Vec<QueuePosition>,
+}
+
+/// Which waiting tasks of a class are wanted: the first so many from a position on.
+#[derive(Debug, Clone, Copy)]
+pub struct WantedHeads {
+    pub class: i64,
+    pub from: QueuePosition,
+    pub most: usize,
 }
 
 /// A class of which tasks wait, with what people want to know of it.
@@ -106,68 +122,68 @@ impl ReadStore {
 }
 
 impl Store {
-    /// Whether any task waits for a worker.
+    /// The classes with pending tasks, in any order. Costs one index look-up a class, however many tasks wait, if nobody keeps
+    /// the rows of others from being tidied up.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn tasks_any_pending(&self) -> Result<bool, StoreError> {
-        let any = "SELECT EXISTS (SELECT 1 FROM live_tasks WHERE state = 'pending')";
-        Ok(sqlx::query_scalar(any).fetch_one(&self.pool).await?)
-    }
-
-    /// The classes with pending tasks, in any order. Costs one index look-up a class, however many tasks wait.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn classes_pending(&self) -> Result<Vec<PendingClass>, StoreError> {
-        let rows: Vec<(i64, Time)> = sqlx::query_as(
+    pub async fn classes_pending(&self) -> Result<Vec<i64>, StoreError> {
+        Ok(sqlx::query_scalar(
             "WITH RECURSIVE waiting AS ( \
-                 (SELECT class_id, not_before FROM live_tasks WHERE state = 'pending' \
-                     ORDER BY class_id, not_before LIMIT 1) \
+                 (SELECT class_id FROM live_tasks WHERE state = 'pending' ORDER BY class_id LIMIT 1) \
                  UNION ALL \
-                 SELECT next.class_id, next.not_before FROM waiting, LATERAL ( \
-                     SELECT class_id, not_before FROM live_tasks WHERE state = 'pending' \
-                     AND class_id > waiting.class_id ORDER BY class_id, not_before LIMIT 1) next) \
-             SELECT class_id, not_before FROM waiting",
+                 SELECT next.class_id FROM waiting, LATERAL ( \
+                     SELECT class_id FROM live_tasks WHERE state = 'pending' \
+                     AND class_id > waiting.class_id ORDER BY class_id LIMIT 1) next) \
+             SELECT class_id FROM waiting",
         )
         .fetch_all(&self.pool)
-        .await?;
-        let classes = self.classes(rows.iter().map(|(id, _)| *id)).await?;
-        let pending = |(id, first)| Some(PendingClass { id, of: classes.get(&id)?.clone(), first });
-        Ok(rows.into_iter().filter_map(pending).collect())
+        .await?)
     }
 
-    /// For each class, its first tasks that may be placed at `now`, up to a number; without tasks of unreadable jobs
-    /// and of those in `except`.
+    /// The first waiting tasks of these classes, of each up to its number, also of those that may be placed only later. Without
+    /// classes of which none waits, tasks of unreadable jobs and of those in `except`. None where it cannot be read what
+    /// the tasks of the class need.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn class_heads(
         &self,
-        wanted: &[(i64, usize)],
+        wanted: &[WantedHeads],
         except: &[JobId],
-        now: Time,
-    ) -> Result<BTreeMap<i64, Vec<TaskId>>, StoreError> {
-        let (classes, most): (Vec<i64>, Vec<i64>) =
-            wanted.iter().map(|(class, most)| (*class, i64::try_from(*most).unwrap_or(i64::MAX))).unzip();
+    ) -> Result<BTreeMap<i64, Option<ClassHeads>>, StoreError> {
+        if wanted.is_empty() {
+            return Ok(BTreeMap::new());
+        }
         let except: Vec<i64> =
             except.iter().copied().chain(self.specs_unreadable()).map(|job| job.0).collect();
-        let rows: Vec<(i64, i64)> = sqlx::query_as(
-            "SELECT wanted.class_id, head.id FROM UNNEST($1::bigint[], $2::bigint[]) AS wanted(class_id, most), \
+        let rows: Vec<(i64, i64, Time)> = sqlx::query_as(
+            "SELECT wanted.class_id, head.id, head.not_before \
+             FROM UNNEST($1::bigint[], $2::timestamptz[], $3::bigint[], $4::bigint[]) \
+                 AS wanted(class_id, not_before, id, most), \
              LATERAL (SELECT id, not_before FROM live_tasks WHERE state = 'pending' AND class_id = wanted.class_id \
-                 AND not_before <= $3 AND job_id <> ALL($4) ORDER BY not_before, id LIMIT wanted.most) head \
+                 AND (not_before, id) >= (wanted.not_before, wanted.id) AND job_id <> ALL($5) \
+                 ORDER BY not_before, id LIMIT wanted.most) head \
              ORDER BY wanted.class_id, head.not_before, head.id",
         )
-        .bind(classes)
-        .bind(most)
-        .bind(now)
+        .bind(wanted.iter().map(|wanted| wanted.class).collect::<Vec<i64>>())
+        .bind(wanted.iter().map(|wanted| wanted.from.not_before).collect::<Vec<Time>>())
+        .bind(wanted.iter().map(|wanted| wanted.from.task.0).collect::<Vec<i64>>())
+        .bind(wanted.iter().map(|wanted| i64::try_from(wanted.most).unwrap_or(i64::MAX)).collect::<Vec<i64>>())
         .bind(except)
         .fetch_all(&self.pool)
         .await?;
-        let mut heads: BTreeMap<i64, Vec<TaskId>> = BTreeMap::new();
-        for (class, task) in rows {
-            heads.entry(class).or_default().push(TaskId(task));
+        let classes = self.classes(rows.iter().map(|(class, ..)| *class)).await?;
+        let mut found: BTreeMap<i64, Option<ClassHeads>> = BTreeMap::new();
+        for (id, task, not_before) in rows {
+            let entry = found.entry(id).or_insert_with(|| {
+                let class = PendingClass { id, of: classes.get(&id)?.clone(), first: not_before };
+                Some(ClassHeads { class, heads: Vec::new() })
+            });
+            if let Some(class) = entry {
+                class.heads.push(QueuePosition { not_before, task: TaskId(task) });
+            }
         }
-        Ok(heads)
+        Ok(found)
     }
 }

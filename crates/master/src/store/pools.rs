@@ -29,8 +29,8 @@ const READ_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Unused connections are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The write batcher commits one batch at a time; beside it, chunks of output are joined.
-const TRANSITION_CONNECTIONS: u32 = 3;
+/// The write batcher commits one batch at a time; beside it, the scheduler reads, and chunks of output are joined.
+const TRANSITION_CONNECTIONS: u32 = 4;
 const CONTROL_CONNECTIONS: u32 = 6;
 const WRITE_CONNECTIONS: u32 = 6;
 /// How many of these slow writes may use; the rest checks keys and sessions.
@@ -185,8 +185,8 @@ impl WriteStore {
 pub(super) const PLANNER: [(&str, &str); 4] =
     [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("jit", "off")];
 
-/// For transitions: a statement is planned once per connection, and not for each value that it is asked with. All of these look
-/// rows up by one key, so that there is nothing to choose, and to plan one takes longer than to carry it out.
+/// For transitions and the scheduler: a statement is planned once per connection, and not for each value that it is asked with. All
+/// of these look rows up by one key, so that there is nothing to choose, and to plan one takes longer than to carry it out.
 const PLANNED_ONCE: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
 
 /// Lists are read in the order of an index, a page at a time: they are never sorted as a whole to find the latest.

@@ -78,6 +78,11 @@ impl SpecCache {
         kept.put(job, spec, json_bytes + BYTES_BESIDE_JSON);
     }
 
+    /// Keeps the specification of a job that was just accepted: it is placed next.
+    pub(super) fn put_new(&self, job: JobId, spec: &JobSpec, json_bytes: usize) {
+        self.put(job, StoredSpec { spec: Arc::new(spec.clone()), problem: None }, json_bytes);
+    }
+
     /// The jobs that are known to be unreadable.
     fn unreadable(&self) -> Vec<JobId> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -27,6 +27,7 @@ use super::output::ReceivedOutput;
 use super::specs::StoredSpec;
 use super::{Store, StoreError};
 use crate::records::{DispatchStage, TaskChanges};
+use crate::scheduling_state::{LiveChange, OnWorker};
 pub use batch::{
     Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartOrder, StopJob,
     StopResult, Unfinished,
@@ -112,6 +113,8 @@ struct TaskWork {
     task: Task,
     /// The attempt that the stored row holds; 0 if none.
     stored_attempt: u32,
+    /// Where it is live by the stored row.
+    stored_on: Option<OnWorker>,
     since: Time,
     dirty: bool,
 }
@@ -160,8 +163,7 @@ impl Store {
         work.settle_jobs(now);
 
         work.note_late_reports(&mut tx, batch, &outcome.results).await?;
-        work.write(&mut tx, now).await?;
-        super::output::chunks_insert(&mut tx, &batch.chunks).await?;
+        work.write(&mut tx, &batch.chunks, now).await?;
         tx.commit().await?;
 
         outcome.slices = batch.slices.iter().map(|slice| work.slice_result(slice.job)).collect();
@@ -172,6 +174,16 @@ impl Store {
             .iter()
             .map(|job| Unfinished { job: *job, is_stopping: is_stopping(job) })
             .collect();
+        for task in work.tasks.values().filter(|task| task.dirty) {
+            let (before, after) = (task.stored_on, on_worker(&task.task.state));
+            if before != after {
+                outcome.live.push(LiveChange { class: task.class, before, after });
+            }
+            if let TaskState::Pending { not_before, .. } = task.task.state {
+                let first = outcome.waiting.entry(task.class).or_insert(not_before);
+                *first = not_before.min(*first);
+            }
+        }
         outcome.commands = work.commands;
         outcome.jobs = work.jobs.iter().filter(|(_, job)| job.dirty).map(|(id, _)| *id).collect();
         outcome.scheduling_wanted = work.scheduling_wanted;
@@ -313,6 +325,12 @@ impl Work {
         });
         Ok(())
     }
+}
+
+/// Where a task is live.
+fn on_worker(state: &TaskState) -> Option<OnWorker> {
+    let waiting = matches!(state, TaskState::Scheduled { .. });
+    state.worker().map(|worker| OnWorker { worker, waiting })
 }
 
 /// What a task waited for until now, and for how long: for a worker, or for its start there.

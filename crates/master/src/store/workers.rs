@@ -1,5 +1,8 @@
 //! Registered workers: identity, capacity, connection state.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use gaffer_domain::placement::{Lasting, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
 use gaffer_domain::queue::InUse;
@@ -13,9 +16,11 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
+use super::classes::SchedulingClass;
 use super::forms::{entries, members};
 use super::{ReadStore, Store, StoreError};
 use crate::records::Worker;
+use crate::scheduling_state::LiveOnWorker;
 
 /// What became of a hello.
 #[derive(Debug, Clone)]
@@ -330,16 +335,33 @@ impl ReadStore {
     /// # Errors
     /// When the database does not answer.
     pub async fn worker_fleet(&self, project: Option<ProjectId>) -> Result<(Vec<Worker>, InUse), StoreError> {
+        let mut workers = self.worker_rows(project).await?;
+        let in_use = self.workers_reserve(&mut workers).await?;
+        Ok((workers, in_use))
+    }
+
+    /// All workers and what everybody has in use of them, where it is known what is live.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_fleet_with(
+        &self,
+        live: Vec<LiveOnWorker>,
+    ) -> Result<(Vec<Worker>, InUse), StoreError> {
+        let mut workers = self.worker_rows(None).await?;
+        let in_use = self.reserve(&mut workers, live).await?;
+        Ok((workers, in_use))
+    }
+
+    async fn worker_rows(&self, project: Option<ProjectId>) -> Result<Vec<Worker>, StoreError> {
         let sql = format!(
             "SELECT {COLUMNS} FROM workers WHERE ($1::bigint IS NULL OR project_id = $1) \
                  AND removed_at IS NULL ORDER BY id"
         );
-        let mut workers: Vec<Worker> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.map(|project| project.0))
             .fetch_all(&self.pool)
-            .await?;
-        let in_use = self.workers_reserve(&mut workers).await?;
-        Ok((workers, in_use))
+            .await?)
     }
 
     /// One worker, by number or by name.
@@ -367,52 +389,68 @@ impl ReadStore {
         Ok(workers.pop())
     }
 
-    /// Adds up what live attempts have reserved: derived from their states, so that it can't leak.
     async fn workers_reserve(&self, workers: &mut [Worker]) -> Result<InUse, StoreError> {
         let ids: Vec<i64> = workers.iter().map(|worker| worker.id.0).collect();
-        let live: Vec<(i64, i64, bool, i64)> = sqlx::query_as(
-            "SELECT worker_id, class_id, state = 'scheduled' AS waiting, count(*) AS n FROM live_tasks \
-             WHERE state IN ('scheduled', 'running', 'stopping') AND worker_id = ANY($1) \
-             GROUP BY worker_id, class_id, state = 'scheduled'",
-        )
-        .bind(&ids)
-        .fetch_all(&self.pool)
-        .await?;
-        let classes = self.classes(live.iter().map(|(_, class, ..)| *class)).await?;
-        let mut in_use = InUse::default();
-        for (worker, class, waiting, count) in live {
-            let live = u32::try_from(count).unwrap_or(u32::MAX);
-            let at = workers.binary_search_by_key(&worker, |worker| worker.id.0);
-            let worker = at.ok().and_then(|at| workers.get_mut(at));
-            let Some(class) = classes.get(&class) else {
-                if let Some(worker) = worker {
-                    worker.hides_what_is_taken();
-                }
-                continue;
-            };
-            let needs = &class.needs;
-            in_use.add(class.project, &class.owner, needs, live);
-            let Some(worker) = worker else { continue };
-            let n = count.unsigned_abs();
-            let add = &needs.resources;
-            let cpu = u64::from(worker.reserved.cpu.millis()) + u64::from(add.cpu.millis()) * n;
-            worker.reserved = Resources {
-                cpu: Cpu::from_millis(u32::try_from(cpu).unwrap_or(u32::MAX)),
-                memory: Bytes(
-                    worker.reserved.memory.get().saturating_add(add.memory.get().saturating_mul(n)),
-                ),
-                disk: Bytes(worker.reserved.disk.get().saturating_add(add.disk.get().saturating_mul(n))),
-            };
-            worker.taken.add(needs, live);
-            worker.lasting.add(needs, live);
-            if waiting {
-                worker.waiting += count;
-            } else {
-                worker.running += count;
-            }
-        }
-        Ok(in_use)
+        let live = sqlx::query_as(LIVE_ON_WORKERS).bind(ids).fetch_all(&self.pool).await?;
+        self.reserve(workers, live).await
     }
+
+    async fn reserve(&self, workers: &mut [Worker], live: Vec<LiveOnWorker>) -> Result<InUse, StoreError> {
+        let classes = self.classes(live.iter().map(|live| live.class_id)).await?;
+        Ok(reserve(workers, &live, &classes))
+    }
+}
+
+impl Store {
+    /// What is live on workers, by class.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn live_on_workers(&self) -> Result<Vec<LiveOnWorker>, StoreError> {
+        Ok(sqlx::query_as(LIVE_ON_WORKERS).bind(None::<Vec<i64>>).fetch_all(&self.pool).await?)
+    }
+}
+
+/// What is live on workers, by class.
+const LIVE_ON_WORKERS: &str = "SELECT worker_id, class_id, state = 'scheduled' AS waiting, count(*) AS n FROM live_tasks \
+     WHERE state IN ('scheduled', 'running', 'stopping') AND ($1::bigint[] IS NULL OR worker_id = ANY($1)) \
+     GROUP BY worker_id, class_id, state = 'scheduled'";
+
+/// Adds up what live attempts have reserved: derived from their states, so that it can't leak. The workers are in the order of
+/// their numbers.
+fn reserve(
+    workers: &mut [Worker],
+    live: &[LiveOnWorker],
+    classes: &HashMap<i64, Arc<SchedulingClass>>,
+) -> InUse {
+    let mut in_use = InUse::default();
+    for LiveOnWorker { worker_id, class_id, waiting, n: count } in live {
+        let live = u32::try_from(*count).unwrap_or(u32::MAX);
+        let at = workers.binary_search_by_key(worker_id, |worker| worker.id.0);
+        let Some(worker) = at.ok().and_then(|at| workers.get_mut(at)) else { continue };
+        let Some(class) = classes.get(class_id) else {
+            worker.hides_what_is_taken();
+            continue;
+        };
+        let needs = &class.needs;
+        in_use.add(class.project, &class.owner, needs, live);
+        let n = count.unsigned_abs();
+        let add = &needs.resources;
+        let cpu = u64::from(worker.reserved.cpu.millis()) + u64::from(add.cpu.millis()) * n;
+        worker.reserved = Resources {
+            cpu: Cpu::from_millis(u32::try_from(cpu).unwrap_or(u32::MAX)),
+            memory: Bytes(worker.reserved.memory.get().saturating_add(add.memory.get().saturating_mul(n))),
+            disk: Bytes(worker.reserved.disk.get().saturating_add(add.disk.get().saturating_mul(n))),
+        };
+        worker.taken.add(needs, live);
+        worker.lasting.add(needs, live);
+        if *waiting {
+            worker.waiting += count;
+        } else {
+            worker.running += count;
+        }
+    }
+    in_use
 }
 
 fn resources(cpu_millis: i64, memory: i64, disk: i64) -> Resources {

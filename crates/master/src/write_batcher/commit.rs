@@ -73,6 +73,9 @@ impl WriteBatcher {
                     }
                 }
                 Err(error) => {
+                    // It may be committed or not.
+                    self.parts.scheduling.waiting_is_unknown();
+                    self.parts.scheduling.live_is_unknown();
                     self.parts.metrics.failed(error.kind());
                     self.parts.troubles.database_fails(&error);
                     failures = 0;
@@ -137,7 +140,13 @@ impl WriteBatcher {
             closed,
             workers,
             changed,
+            waiting,
+            live,
         } = outcome;
+        for (class, first) in waiting {
+            self.parts.scheduling.waiting([class], first);
+        }
+        self.parts.scheduling.live_changed(&live);
         self.parts.metrics.changed(&changed);
         // Before a slice is answered: what was found with it or before it is known by then.
         self.parts.large_jobs.add(unfinished);

@@ -1,7 +1,7 @@
 //! Random histories, through `store/transitions` and through a model that is nothing but the rules: both must agree, also on what
 //! became of a batch whose outcome nobody heard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gaffer_domain::job::{JobState, TaskCounts};
@@ -12,6 +12,8 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use gaffer_e2e::eventually;
+use gaffer_master::scheduling_state::{LiveOnWorker, QueuePosition, SchedulingState};
+use gaffer_master::wakes::Wake;
 use sqlx::{Connection as _, PgConnection};
 
 use super::*;
@@ -298,6 +300,55 @@ fn batch(events: Vec<(TaskId, TaskEvent)>, stops: Vec<StopJob>) -> Batch {
     Batch { inputs: events.into_iter().map(input).collect(), stops, ..Batch::default() }
 }
 
+/// What the scheduler learns from batches, beside what the database says.
+struct Learned {
+    database: PgConnection,
+    state: SchedulingState,
+    /// Class and position of what waits.
+    waiting: BTreeSet<(i64, QueuePosition)>,
+}
+
+impl Learned {
+    /// As at the end of a pass that has placed all that waits.
+    async fn begin(bench: &Bench) -> Learned {
+        let mut database = PgConnection::connect(&bench.database_url).await.unwrap();
+        let state = SchedulingState::new(Wake::default());
+        state.live_was_counted(&bench.store.live_on_workers().await.unwrap());
+        state.begin_pass();
+        state.waiting_was_read([]);
+        let waiting = waiting(&mut database).await;
+        Learned { database, state, waiting }
+    }
+
+    /// What is live is what the batches have told, and what has come to wait since is found from where they say.
+    async fn agrees_with(mut self, bench: &Bench, outcome: &Outcome) {
+        self.state.live_changed(&outcome.live);
+        for (class, first) in &outcome.waiting {
+            self.state.waiting([*class], *first);
+        }
+        let by_key = |live: Vec<LiveOnWorker>| {
+            live.into_iter().map(|live| ((live.worker_id, live.class_id, live.waiting), live.n))
+        };
+        let counted: BTreeMap<_, _> = by_key(bench.store.live_on_workers().await.unwrap()).collect();
+        assert_eq!(by_key(self.state.live().unwrap()).collect::<BTreeMap<_, _>>(), counted);
+        let from = self.state.begin_pass().unwrap();
+        for (class, position) in waiting(&mut self.database).await.difference(&self.waiting) {
+            assert!(from.get(class).is_some_and(|from| from <= position), "{class} {position:?} {from:?}");
+        }
+    }
+}
+
+async fn waiting(database: &mut PgConnection) -> BTreeSet<(i64, QueuePosition)> {
+    let rows: Vec<(i64, Time, i64)> =
+        sqlx::query_as("SELECT class_id, not_before, id FROM live_tasks WHERE state = 'pending'")
+            .fetch_all(database)
+            .await
+            .unwrap();
+    rows.into_iter()
+        .map(|(class, not_before, task)| (class, QueuePosition { not_before, task: TaskId(task) }))
+        .collect()
+}
+
 async fn history(bench: &Bench, workers: &[WorkerId], seed: u64) {
     let rng = &mut StdRng::seed_from_u64(seed);
     let mut model = bench.model(rng).await;
@@ -314,8 +365,10 @@ async fn history(bench: &Bench, workers: &[WorkerId], seed: u64) {
             let patience = Duration::from_micros(rng.random_range(0..8_000));
             model = bench.interrupted(&batch, &model, now, patience).await;
         }
+        let learned = Learned::begin(bench).await;
         // Also as the repetition of what was interrupted.
         let outcome = bench.store.tasks_apply(&batch, now).await.unwrap();
+        learned.agrees_with(bench, &outcome).await;
         assert_eq!((outcome.results, outcome.stops), model.apply(&batch, now));
         bench.agrees_with(&model, workers).await;
     }

@@ -1,18 +1,19 @@
 //! The input and outcome of one transaction.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{DefinitionRef, Receipt};
 use gaffer_domain::spec::JobSpec;
 use gaffer_domain::task::{Rejected, TaskEvent};
-use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};
+use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::definitions::Definition;
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 
 use super::super::output::{ChunkRow, ReceivedOutput};
 use crate::records::TaskChanges;
+use crate::scheduling_state::LiveChange;
 
 /// Changes applied together.
 #[derive(Debug, Default)]
@@ -114,6 +115,10 @@ pub struct Outcome {
     pub busy: Vec<JobId>,
     /// Jobs of which only a part was done, because they are too large for one transaction.
     pub unfinished: Vec<Unfinished>,
+    /// Classes of which tasks have come to wait, and when the first of them may be placed.
+    pub waiting: BTreeMap<i64, Time>,
+    /// Tasks that are live elsewhere than before, or in another way.
+    pub live: Vec<LiveChange>,
     /// Some task waits for a worker now that did not before, or some worker has room.
     pub scheduling_wanted: bool,
     /// Runs that a worker reported the end of.

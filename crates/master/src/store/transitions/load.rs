@@ -8,14 +8,14 @@ use gaffer_domain::policy::Repeats;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::task::{AfterStop, Rejected, Report, StateName, StopCause, Task, TaskEvent, TaskState};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
-use sqlx::{FromRow, PgConnection};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgConnection, Row as _};
 
 use super::super::StoreError;
-use super::super::counts::{COUNTS_OF_JOBS, CountsRow};
 use super::super::event_rows::EventRow;
 use super::super::forms::{known, reason_from};
 use super::super::specs::{SpecCache, spec_stand_in, specs_load};
-use super::{Batch, DefinitionWork, Input, JobWork, Place, StoredJob, TaskWork, Work};
+use super::{Batch, DefinitionWork, Input, JobWork, Place, StoredJob, TaskWork, Work, on_worker};
 
 #[derive(FromRow)]
 struct JobRow {
@@ -27,6 +27,7 @@ struct JobRow {
     reason_code: Option<String>,
     reason_message: Option<String>,
     era: i64,
+    open_workers: Vec<i64>,
 }
 
 #[derive(FromRow)]
@@ -52,8 +53,34 @@ struct TaskRow {
     finished_at: Option<Time>,
 }
 
-const TASK_COLUMNS: &str = "SELECT id, job_id, position, index, class_id, state::text AS state, since, attempt, repeats, \
-     repeats_since, not_before, worker_id, started_at, stop_message, moving, reason_code, reason_message FROM live_tasks";
+/// A locked job delays only itself: it is skipped and its changes wait. Passing ids as an array makes the plan use the primary
+/// key, whatever the statistics. Of the workers on which something is to be placed, those that accept it are locked until the
+/// commit: a placement decided on older data must not land on a draining or removed worker.
+const LOCK_JOBS: &str = "WITH open AS MATERIALIZED (SELECT id FROM workers WHERE id = ANY($3) AND intake = 'open' \
+         AND removed_at IS NULL ORDER BY id FOR SHARE SKIP LOCKED) \
+     SELECT id, project_id, state::text AS state, started_at, stop_message, reason_code, reason_message, era, \
+         ARRAY(SELECT id FROM open) AS open_workers \
+     FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM live_tasks WHERE id = ANY($1)) || $2) \
+     ORDER BY id FOR UPDATE SKIP LOCKED";
+
+macro_rules! task_columns {
+    () => {
+        "id, job_id, position, index, class_id, state::text AS state, since, attempt, repeats, repeats_since, \
+         not_before, worker_id, started_at, stop_message, moving, reason_code, reason_message"
+    };
+}
+
+const LIVE_TASKS: &str = concat!("SELECT ", task_columns!(), " FROM live_tasks");
+
+/// The counts of all definitions of some jobs, and some live tasks: one answer to wait for instead of two.
+const COUNTS_AND_TASKS: &str = concat!(
+    "SELECT NULL::bigint[] AS counts, ",
+    task_columns!(),
+    " FROM live_tasks WHERE id = ANY($1) UNION ALL \
+     SELECT ARRAY[blocked, pending, scheduled, running, stopping, completed, failed, cancelled], NULL, job_id, position, \
+         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+     FROM task_definitions WHERE job_id = ANY($2)"
+);
 
 /// Joined with the numbers that are asked for: so each is looked up in the partition of its era only.
 const FINISHED_TASKS: &str = "SELECT id, job_id, position, index, class_id, state::text AS state, \
@@ -81,18 +108,15 @@ impl Work {
             stopped.chain(batch.slices.iter().map(|slice| slice.job)).map(|job| job.0).collect();
         self.slices = batch.slices.iter().map(|slice| (slice.job, slice.after)).collect();
 
-        let mut locked = self.load_jobs(tx, specs, &tasks, &whole).await?;
-        let sql = format!("{TASK_COLUMNS} WHERE id = ANY($1)");
-        let rows: Vec<TaskRow> =
-            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&tasks).fetch_all(&mut *tx).await?;
-        self.keep(rows)?;
-        locked.extend(self.load_finished(tx, specs, &tasks).await?);
+        let workers = workers_chosen(batch);
+        let mut locked = self.load_jobs(tx, specs, (&tasks, &whole), &workers).await?;
+        locked.extend(self.load_finished(tx, specs, &tasks, &workers).await?);
         locked.sort_unstable();
         self.find_busy(tx, &locked, &whole).await?;
         for job in whole {
             self.load_stoppable(tx, JobId(job)).await?;
         }
-        self.lock_workers(tx, batch).await
+        Ok(())
     }
 
     /// Reads those of these tasks that are over: what comes for them is refused by the rules, too. That is rare, so they are
@@ -102,6 +126,7 @@ impl Work {
         tx: &mut PgConnection,
         specs: &SpecCache,
         tasks: &[i64],
+        workers: &[i64],
     ) -> Result<Vec<i64>, StoreError> {
         let missing: Vec<i64> =
             tasks.iter().copied().filter(|task| !self.tasks.contains_key(&TaskId(*task))).collect();
@@ -114,31 +139,25 @@ impl Work {
         let jobs = rows.iter().map(|row| JobId(row.job_id)).filter(|job| !asked_for.contains(job));
         let jobs: Vec<i64> = jobs.filter(|job| !self.jobs.contains_key(job)).map(|job| job.0).collect();
         self.keep(rows)?;
-        self.load_jobs(tx, specs, &[], &jobs).await
+        self.load_jobs(tx, specs, (&[], &jobs), workers).await
     }
 
-    /// Locks the jobs of these live tasks and these jobs, and reads them and their definitions. Returns the numbers of those that nobody else holds.
+    /// Locks the jobs of these live tasks and these jobs, and reads them, their definitions and the tasks. Locks these workers, as
+    /// far as they accept placements. Returns the numbers of the jobs that nobody else holds.
     async fn load_jobs(
         &mut self,
         tx: &mut PgConnection,
         specs: &SpecCache,
-        tasks: &[i64],
-        jobs: &[i64],
+        (tasks, jobs): (&[i64], &[i64]),
+        workers: &[i64],
     ) -> Result<Vec<i64>, StoreError> {
         if tasks.is_empty() && jobs.is_empty() {
             return Ok(Vec::new());
         }
-        // A locked job delays only itself: it is skipped and its changes wait. Passing ids as an array makes the plan
-        // use the primary key, whatever the statistics.
-        let jobs: Vec<JobRow> = sqlx::query_as(
-            "SELECT id, project_id, state::text AS state, started_at, stop_message, reason_code, reason_message, era \
-             FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM live_tasks WHERE id = ANY($1)) || $2) \
-             ORDER BY id FOR UPDATE SKIP LOCKED",
-        )
-        .bind(tasks)
-        .bind(jobs)
-        .fetch_all(&mut *tx)
-        .await?;
+        let jobs: Vec<JobRow> =
+            sqlx::query_as(LOCK_JOBS).bind(tasks).bind(jobs).bind(workers).fetch_all(&mut *tx).await?;
+        self.open_workers
+            .extend(jobs.iter().flat_map(|job| &job.open_workers).map(|worker| WorkerId(*worker)));
         let ids: Vec<JobId> = jobs.iter().map(|job| JobId(job.id)).collect();
         let cache = specs;
         let specs = specs_load(cache, tx, &ids).await?;
@@ -168,12 +187,20 @@ impl Work {
         }
 
         let ids: Vec<i64> = ids.into_iter().map(|id| id.0).collect();
-        let definitions: Vec<CountsRow> =
-            sqlx::query_as(COUNTS_OF_JOBS).bind(&ids).fetch_all(&mut *tx).await?;
-        for row in definitions {
-            let (counts, change) = (TaskCounts::from(&row), TaskCounts::default());
-            if let Some(job) = self.jobs.get_mut(&JobId(row.job_id)) {
-                job.definitions.push(DefinitionWork { counts, change });
+        // After the lock: only its holder changes these.
+        let rows: Vec<Loaded> =
+            sqlx::query_as(COUNTS_AND_TASKS).bind(tasks).bind(&ids).fetch_all(&mut *tx).await?;
+        let mut definitions = Vec::new();
+        for row in rows {
+            match row {
+                Loaded::Task(row) => self.keep(vec![*row])?,
+                Loaded::Definition { job, position, counts } => definitions.push((job, position, counts)),
+            }
+        }
+        definitions.sort_unstable_by_key(|(job, position, _)| (*job, *position));
+        for (job, _, counts) in definitions {
+            if let Some(job) = self.jobs.get_mut(&JobId(job)) {
+                job.definitions.push(DefinitionWork { counts, change: TaskCounts::default() });
             }
         }
         for (id, job) in &mut self.jobs {
@@ -236,7 +263,7 @@ impl Work {
         }
         let after = self.slices.get(&job).copied().flatten();
         let sql = format!(
-            "{TASK_COLUMNS} WHERE job_id = $1 AND (position, index) > ($2, $3) \
+            "{LIVE_TASKS} WHERE job_id = $1 AND (position, index) > ($2, $3) \
                  AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving) \
              ORDER BY position, index LIMIT $4"
         );
@@ -263,30 +290,6 @@ impl Work {
         self.keep(rows)
     }
 
-    /// Locks the workers that accept placements until the commit: a placement decided on older data must not land on
-    /// a draining or removed worker.
-    async fn lock_workers(&mut self, tx: &mut PgConnection, batch: &Batch) -> Result<(), StoreError> {
-        let chosen = batch.inputs.iter().filter_map(|input| match &input.event {
-            TaskEvent::Placed { worker } => Some(worker.0),
-            _ => None,
-        });
-        let mut chosen: Vec<i64> = chosen.collect();
-        chosen.sort_unstable();
-        chosen.dedup();
-        if chosen.is_empty() {
-            return Ok(());
-        }
-        let open: Vec<i64> = sqlx::query_scalar(
-            "SELECT id FROM workers WHERE id = ANY($1) AND intake = 'open' AND removed_at IS NULL \
-             ORDER BY id FOR SHARE SKIP LOCKED",
-        )
-        .bind(chosen)
-        .fetch_all(tx)
-        .await?;
-        self.open_workers = open.into_iter().map(WorkerId).collect();
-        Ok(())
-    }
-
     /// Reads the blocked tasks of one definition whose job is locked, as many as there is room for; returns them in order.
     pub(super) async fn load_blocked(
         &mut self,
@@ -297,7 +300,7 @@ impl Work {
         let after = self.slices.get(&job).copied().flatten();
         let after = after.filter(|place| usize::from(place.position) == position).map(|place| place.index);
         let sql = format!(
-            "{TASK_COLUMNS} WHERE job_id = $1 AND position = $2 AND index > $3 AND state = 'blocked' \
+            "{LIVE_TASKS} WHERE job_id = $1 AND position = $2 AND index > $3 AND state = 'blocked' \
              ORDER BY index LIMIT $4"
         );
         let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
@@ -393,6 +396,36 @@ impl Work {
     }
 }
 
+/// The workers on which the batch places something.
+fn workers_chosen(batch: &Batch) -> Vec<i64> {
+    let chosen = batch.inputs.iter().filter_map(|input| match &input.event {
+        TaskEvent::Placed { worker } => Some(worker.0),
+        _ => None,
+    });
+    chosen.collect::<BTreeSet<i64>>().into_iter().collect()
+}
+
+/// A row of [`COUNTS_AND_TASKS`].
+enum Loaded {
+    Task(Box<TaskRow>),
+    Definition { job: i64, position: i16, counts: TaskCounts },
+}
+
+impl FromRow<'_, PgRow> for Loaded {
+    fn from_row(row: &PgRow) -> Result<Loaded, sqlx::Error> {
+        let Some(counts) = row.try_get::<Option<Vec<i64>>, _>("counts")? else {
+            return Ok(Loaded::Task(Box::new(TaskRow::from_row(row)?)));
+        };
+        let [job, position] = ["job_id", "position"];
+        let counts: [i64; 8] = counts.try_into().map_err(|_| sqlx::Error::RowNotFound)?;
+        Ok(Loaded::Definition {
+            job: row.try_get(job)?,
+            position: row.try_get(position)?,
+            counts: counts.into(),
+        })
+    }
+}
+
 /// How an attempt has ended, as it is stored.
 #[derive(FromRow)]
 struct RecordedEnd {
@@ -452,7 +485,9 @@ impl TaskRow {
                 reason: reason().ok_or_else(incomplete)?,
             },
         };
+        let stored_on = on_worker(&state);
         Ok(TaskWork {
+            stored_on,
             job: JobId(self.job_id),
             position: self.position as usize,
             index: self.index as u32,

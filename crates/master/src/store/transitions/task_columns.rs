@@ -9,10 +9,8 @@ use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 
+use super::super::unnest::{Column, unnest};
 use super::{AttemptUpdate, TaskWork};
-
-/// A column of a statement: its name and its type.
-type Column = (&'static str, &'static str);
 
 /// What a batch tells of an attempt.
 const ATTEMPT: [Column; 17] = [
@@ -34,6 +32,9 @@ const ATTEMPT: [Column; 17] = [
     ("killed", "jsonb"),
     ("container", "jsonb"),
 ];
+
+/// The number of a task.
+const ID: [Column; 1] = [("id", "bigint")];
 
 /// What a batch makes of a task, beside its latest attempt.
 const TASK: [Column; 11] = [
@@ -74,62 +75,55 @@ fn merged(column: &str) -> String {
     }
 }
 
-/// `UNNEST($1::bigint[], …) AS u(id, …)` with these columns behind the task's number.
-fn unnest(columns: &[Column]) -> String {
-    let mut parameters = "$1::bigint[]".to_owned();
-    let mut names = "id".to_owned();
-    for (place, (name, kind)) in columns.iter().enumerate() {
-        parameters += &format!(", ${}::{kind}[]", place + 2);
-        names += &format!(", {name}");
-    }
-    format!("UNNEST({parameters}) AS u({names})")
-}
-
 fn listed(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(", ")
 }
 
-/// Changes tasks that are not over.
-pub(super) fn update_live() -> String {
+/// Changes tasks that are not over, and returns a row for each.
+pub(super) fn update_live(next: &mut usize) -> String {
     let task =
         TASK.iter().map(|(name, _)| *name).filter(|name| *name != "finished_at").map(|name| match name {
             "state" => "state = u.state::task_state".to_owned(),
             name => format!("{name} = u.{name}"),
         });
     let attempt = stored_attempt_columns().map(|name| format!("{name} = {}", merged(name)));
-    let columns = [&TASK[..], &ATTEMPT[..]].concat();
+    let columns = [&ID[..], &TASK, &ATTEMPT].concat();
     format!(
-        "UPDATE live_tasks t SET {} FROM {} WHERE t.id = u.id",
+        "UPDATE live_tasks t SET {} FROM {} WHERE t.id = u.id RETURNING t.id",
         listed(task.chain(attempt)),
-        unnest(&columns)
+        unnest(&columns, next)
     )
 }
 
-/// Moves tasks that are over into history.
-pub(super) fn finish() -> String {
+/// Takes tasks that are over out of the live ones, and returns them as rows for [`keep_finished`].
+pub(super) fn finish(next: &mut usize) -> String {
     let attempt = listed(stored_attempt_columns().map(|name| format!("{} AS {name}", merged(name))));
+    let columns = [&ID[..], &TASK, &ATTEMPT].concat();
+    format!(
+        "DELETE FROM live_tasks t USING {} WHERE t.id = u.id \
+         RETURNING t.id, t.job_id, t.position, t.index, t.class_id, u.state::task_state AS state, u.finished_at, \
+             u.reason_code, u.reason_message, u.attempt, {attempt}",
+        unnest(&columns, next)
+    )
+}
+
+/// Writes tasks that are over into history, from the rows of [`finish`].
+pub(super) fn keep_finished(over: &str) -> String {
     let names =
         "id, job_id, position, index, class_id, state, finished_at, reason_code, reason_message, attempt";
     let names = format!("{names}, {}", listed(stored_attempt_columns().map(str::to_owned)));
-    let columns = [&TASK[..], &ATTEMPT[..]].concat();
-    format!(
-        "WITH over AS (DELETE FROM live_tasks t USING {} WHERE t.id = u.id \
-             RETURNING t.id, t.job_id, t.position, t.index, t.class_id, u.state::task_state AS state, u.finished_at, \
-                 u.reason_code, u.reason_message, u.attempt, {attempt}) \
-         INSERT INTO finished_tasks ({names}, era) SELECT {names}, era_of_task(id) FROM over",
-        unnest(&columns)
-    )
+    format!("INSERT INTO finished_tasks ({names}, era) SELECT {names}, era_of_task(id) FROM {over}")
 }
 
 /// Keeps attempts that another one of their task follows, before the row of the task is given to that one.
-pub(super) fn keep_earlier() -> String {
-    let columns = [&[("attempt", "int")][..], &ATTEMPT[..]].concat();
+pub(super) fn keep_earlier(next: &mut usize) -> String {
+    let columns = [&ID[..], &[("attempt", "int")], &ATTEMPT].concat();
     let names = listed(stored_attempt_columns().map(str::to_owned));
     let values = listed(stored_attempt_columns().map(merged));
     format!(
         "INSERT INTO earlier_attempts (task_id, attempt, {names}) SELECT u.id, u.attempt, {values} \
          FROM {} LEFT JOIN live_tasks t ON t.id = u.id WHERE u.opened OR t.attempt = u.attempt",
-        unnest(&columns)
+        unnest(&columns, next)
     )
 }
 
@@ -175,10 +169,6 @@ impl<'a> TaskColumns<'a> {
         self.latest.push(latest);
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.id.is_empty()
-    }
-
     pub fn bind<'q>(self, query: Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments>
     where
         'a: 'q,
@@ -214,10 +204,6 @@ impl EarlierColumns {
         self.id.push(attempt.task.0);
         self.attempt.push(attempt.attempt as i32);
         self.columns.push(update);
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.id.is_empty()
     }
 
     pub fn bind(self, query: Query<'_, Postgres, PgArguments>) -> Query<'_, Postgres, PgArguments> {

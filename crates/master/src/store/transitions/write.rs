@@ -7,26 +7,60 @@ use gaffer_domain::task::StateName;
 use gaffer_domain::{AttemptRef, JobId, Time};
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{PgConnection, Postgres};
+use sqlx::{PgConnection, Postgres, Row as _};
 
 use super::super::StoreError;
 use super::super::event_rows::EventColumns;
-use super::task_columns::{EarlierColumns, TaskColumns, finish, keep_earlier, update_live};
+use super::super::output::{ChunkColumns, ChunkRow, chunks_insert};
+use super::super::unnest::unnest;
+use super::task_columns::{EarlierColumns, TaskColumns, finish, keep_earlier, keep_finished, update_live};
 use super::{JobWork, Work};
 
-static UPDATE_LIVE: LazyLock<String> = LazyLock::new(update_live);
-static FINISH: LazyLock<String> = LazyLock::new(finish);
-static KEEP_EARLIER: LazyLock<String> = LazyLock::new(keep_earlier);
+/// All that a batch changes, in one statement: one answer to wait for, however much it is.
+static WRITE: LazyLock<String> = LazyLock::new(|| {
+    let mut next = 1;
+    let earlier = keep_earlier(&mut next);
+    let live = update_live(&mut next);
+    let over = finish(&mut next);
+    let finished = keep_finished("over");
+    let counted = format!(
+        "UPDATE task_definitions d SET blocked = d.blocked + u.c1, pending = d.pending + u.c2, \
+             scheduled = d.scheduled + u.c3, running = d.running + u.c4, stopping = d.stopping + u.c5, \
+             completed = d.completed + u.c6, failed = d.failed + u.c7, cancelled = d.cancelled + u.c8 \
+         FROM {} WHERE d.job_id = u.job_id AND d.position = u.position",
+        CountColumns::unnest(&mut next)
+    );
+    let changed = format!(
+        "UPDATE jobs j SET state = u.state::job_state, started_at = GREATEST(u.started_at, \
+                 CASE WHEN u.started_at IS NOT NULL THEN j.created_at END), \
+             finished_at = CASE WHEN u.finished_at IS NOT NULL \
+                 THEN GREATEST(u.finished_at, u.started_at, j.created_at) END, \
+             stop_message = u.stop_message, reason_code = u.reason_code, reason_message = u.reason_message \
+         FROM {} WHERE j.id = u.id",
+        JobColumns::unnest(&mut next)
+    );
+    let stored = chunks_insert(&mut next);
+    let told = format!(
+        "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, more, era) \
+         SELECT u.project_id, u.at, u.kind, u.job_id, u.task_id, u.attempt, u.worker_id, u.actor, u.message, u.more, \
+             u.era FROM {} ORDER BY u.place",
+        EventColumns::unnest(&mut next)
+    );
+    format!(
+        "WITH earlier AS ({earlier}), live AS ({live}), over AS ({over}), finished AS ({finished}), counted AS ({counted}), \
+             changed AS ({changed}), stored AS ({stored}), told AS ({told}) \
+         SELECT (SELECT count(*) FROM live) + (SELECT count(*) FROM over)"
+    )
+});
 
 impl Work {
-    /// Writes all that is dirty.
-    pub(super) async fn write(&self, tx: &mut PgConnection, now: Time) -> Result<(), StoreError> {
-        self.write_tasks(tx).await?;
-        self.write_jobs(tx, now).await
-    }
-
-    /// The statements that change a task's state: of those that go on, and of those that are over.
-    async fn write_tasks(&self, tx: &mut PgConnection) -> Result<(), StoreError> {
+    /// Writes all that is dirty, and output.
+    pub(super) async fn write(
+        &self,
+        tx: &mut PgConnection,
+        chunks: &[ChunkRow],
+        now: Time,
+    ) -> Result<(), StoreError> {
         let (mut live, mut finished) = (TaskColumns::default(), TaskColumns::default());
         let mut earlier = EarlierColumns::default();
         for (id, work) in self.tasks.iter().filter(|(_, work)| work.dirty) {
@@ -39,61 +73,21 @@ impl Work {
             let columns = if work.task.state.name().is_final() { &mut finished } else { &mut live };
             columns.push(id.0, work, update(latest));
         }
-        if !earlier.is_empty() {
-            earlier.bind(sqlx::query(KEEP_EARLIER.as_str())).execute(&mut *tx).await?;
-        }
-        for (columns, statement) in [(live, UPDATE_LIVE.as_str()), (finished, FINISH.as_str())] {
-            if columns.is_empty() {
-                continue;
-            }
-            let wanted = columns.len() as u64;
-            let written = columns.bind(sqlx::query(statement)).execute(&mut *tx).await?.rows_affected();
-            // The counts and the history of the batch are about all of them, or it is not written at all.
-            if written != wanted {
-                let problem = format!("{written} of {wanted} tasks are as they were when they were read");
-                return Err(StoreError::Unreadable(problem));
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts, jobs and history, in one statement.
-    async fn write_jobs(&self, tx: &mut PgConnection, now: Time) -> Result<(), StoreError> {
-        let counts = CountColumns::of(&self.jobs);
-        let jobs = JobColumns::of(&self.jobs);
-        let events = EventColumns::of(&self.events);
-        if counts.is_empty() && jobs.is_empty() && events.is_empty() {
+        let (counts, jobs) = (CountColumns::of(&self.jobs), JobColumns::of(&self.jobs));
+        let events = EventColumns::of(&self.events, now);
+        let wanted = live.len() + finished.len();
+        if wanted == 0 && counts.is_empty() && jobs.is_empty() && events.is_empty() && chunks.is_empty() {
             return Ok(());
         }
-        let query = sqlx::query(
-            "WITH counted AS ( \
-                 UPDATE task_definitions d SET blocked = d.blocked + u.c1, pending = d.pending + u.c2, \
-                     scheduled = d.scheduled + u.c3, running = d.running + u.c4, stopping = d.stopping + u.c5, \
-                     completed = d.completed + u.c6, failed = d.failed + u.c7, cancelled = d.cancelled + u.c8 \
-                 FROM UNNEST($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
-                     $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[]) \
-                     AS u(job_id, position, c1, c2, c3, c4, c5, c6, c7, c8) \
-                 WHERE d.job_id = u.job_id AND d.position = u.position), \
-             changed AS ( \
-                 UPDATE jobs j SET state = u.state::job_state, started_at = GREATEST(u.started_at, \
-                         CASE WHEN u.started_at IS NOT NULL THEN j.created_at END), \
-                     finished_at = CASE WHEN u.finished_at IS NOT NULL \
-                         THEN GREATEST(u.finished_at, u.started_at, j.created_at) END, \
-                     stop_message = u.stop_message, reason_code = u.reason_code, reason_message = u.reason_message \
-                 FROM UNNEST($11::bigint[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::text[], \
-                     $16::text[], $17::text[]) \
-                     AS u(id, state, started_at, finished_at, stop_message, reason_code, reason_message) \
-                 WHERE j.id = u.id) \
-             INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, more, era) \
-             SELECT u.project_id, $18, u.kind, u.job_id, u.task_id, u.attempt, u.worker_id, u.actor, u.message, u.more, u.era \
-             FROM UNNEST($19::bigint[], $20::text[], $21::bigint[], $22::bigint[], $23::int[], $24::bigint[], \
-                 $25::text[], $26::text[], $27::jsonb[], $28::bigint[]) \
-                 WITH ORDINALITY \
-                 AS u(project_id, kind, job_id, task_id, attempt, worker_id, actor, message, more, era, place) \
-             ORDER BY u.place",
-        );
-        let query = jobs.bind(counts.bind(query)).bind(now);
-        events.bind(query).execute(tx).await?;
+        let query = sqlx::query(WRITE.as_str());
+        let query = finished.bind(live.bind(earlier.bind(query)));
+        let query = ChunkColumns::of(chunks).bind(jobs.bind(counts.bind(query)));
+        let written: i64 = events.bind(query).fetch_one(tx).await?.try_get(0)?;
+        // The counts and the history of the batch are about all of them, or it is not written at all.
+        if usize::try_from(written) != Ok(wanted) {
+            let problem = format!("{written} of {wanted} tasks are as they were when they were read");
+            return Err(StoreError::Unreadable(problem));
+        }
         Ok(())
     }
 }
@@ -107,6 +101,11 @@ struct CountColumns {
 }
 
 impl CountColumns {
+    fn unnest(next: &mut usize) -> String {
+        let changes = ["c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8"].map(|name| (name, "bigint"));
+        unnest(&[&[("job_id", "bigint"), ("position", "smallint")][..], &changes].concat(), next)
+    }
+
     fn of(jobs: &BTreeMap<JobId, JobWork>) -> CountColumns {
         let mut columns = CountColumns::default();
         for (id, job) in jobs {
@@ -147,6 +146,19 @@ struct JobColumns<'a> {
 }
 
 impl<'a> JobColumns<'a> {
+    fn unnest(next: &mut usize) -> String {
+        let columns = [
+            ("id", "bigint"),
+            ("state", "text"),
+            ("started_at", "timestamptz"),
+            ("finished_at", "timestamptz"),
+            ("stop_message", "text"),
+            ("reason_code", "text"),
+            ("reason_message", "text"),
+        ];
+        unnest(&columns, next)
+    }
+
     fn of(jobs: &'a BTreeMap<JobId, JobWork>) -> JobColumns<'a> {
         let mut columns = JobColumns::default();
         for (id, job) in jobs.iter().filter(|(_, job)| job.is_changed()) {
