@@ -1,5 +1,6 @@
 //! `/jobs/{job}/output` and `/jobs/{job}/tasks/{task}/output`: raw, NDJSON or server-sent events.
 
+mod cursor;
 mod last_event;
 mod search;
 
@@ -31,8 +32,8 @@ use crate::output::{Piece, ReadFrom, TaskOutput, head, line_offset, tail_offset}
 use crate::records::Task;
 use crate::store::tasks::TaskFilter;
 use crate::views::Views;
+use cursor::Cursor;
 use last_event::LastEvent;
-use search::Cursor;
 
 /// Number of tasks read together.
 const TASKS_AHEAD: u32 = 100;

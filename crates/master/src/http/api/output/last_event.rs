@@ -5,7 +5,7 @@ use gaffer_domain::search::ResumePoint;
 
 use super::super::super::error::Error;
 use super::Format;
-use super::search::Cursor;
+use super::cursor::Cursor;
 use crate::records::Task;
 
 /// Where a stream of events broke off.
