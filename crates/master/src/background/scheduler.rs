@@ -251,13 +251,13 @@ impl Scheduler {
         let classes: Vec<Class<'_>> = heads
             .iter()
             .filter(|(id, _)| wanted.contains_key(id))
-            .map(|(id, ClassHeads { class, heads: _ })| Class {
+            .map(|(id, found @ ClassHeads { class, .. })| Class {
                 id: class.id,
                 project: class.of.project,
                 owner: &class.of.owner,
                 priority: class.of.priority,
                 needs: &class.of.needs,
-                pending: placeable(id, &heads[id]),
+                pending: placeable(id, found),
                 since: class.first,
                 mean_run: self.pace.mean(class.id),
             })
