@@ -32,6 +32,7 @@ mod placement;
 mod plans;
 mod refused;
 mod retention;
+mod revoked;
 mod scheduling;
 mod searching;
 mod sessions;

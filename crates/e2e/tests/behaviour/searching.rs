@@ -170,12 +170,17 @@ async fn a_search_follows_an_output_and_sees_each_line_once_it_has_ended() {
     assert_eq!(kinds, ["match", "match", "match", "searched", "end"], "{text}");
 }
 
+/// A job with the tasks a.0, a.1 and b.0, and the worker that gets them.
+async fn job_of_three_tasks(stage: &Stage) -> (RawWorker, i64) {
+    let worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
+    let spec = json!({ "tasks": [{ "name": "a", "script": "true", "count": 2 }, { "name": "b", "script": "true" }] });
+    (worker, stage.client.submit(spec).await)
+}
+
 #[tokio::test]
 async fn a_search_that_stops_continues_with_its_cursor_through_all_tasks() {
     let stage = Stage::set().await;
-    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
-    let spec = json!({ "tasks": [{ "name": "a", "script": "true", "count": 2 }, { "name": "b", "script": "true" }] });
-    let job = stage.client.submit(spec).await;
+    let (mut worker, job) = job_of_three_tasks(&stage).await;
     for _ in 0..3 {
         let start = worker.next_start().await;
         worker.started(start.attempt).await;
@@ -278,11 +283,9 @@ async fn events_after(stage: &Stage, path: &str, last: &str) -> Vec<(String, Str
 }
 
 #[tokio::test]
-async fn whoever_reconnects_to_the_output_of_a_job_continues_with_the_task_that_they_saw_last() {
+async fn a_client_that_reconnects_to_the_output_of_a_job_continues_with_the_task_that_it_saw_last() {
     let stage = Stage::set().await;
-    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
-    let spec = json!({ "tasks": [{ "name": "a", "script": "true", "count": 2 }, { "name": "b", "script": "true" }] });
-    let job = stage.client.submit(spec).await;
+    let (mut worker, job) = job_of_three_tasks(&stage).await;
     for _ in 0..3 {
         let start = worker.next_start().await;
         worker.started(start.attempt).await;
@@ -320,7 +323,7 @@ async fn whoever_reconnects_to_the_output_of_a_job_continues_with_the_task_that_
 }
 
 #[tokio::test]
-async fn whoever_reconnects_after_a_retry_gets_the_rest_of_the_attempt_before() {
+async fn a_client_that_reconnects_after_a_retry_gets_the_rest_of_the_attempt_before() {
     let stage = Stage::set().await;
     let spec = json!({ "script": "true", "restart": { "policy": "on-failure", "limit": 1, "delay": "0s" } });
     let mut writer = Writer::begin(&stage, spec).await;

@@ -46,7 +46,7 @@ impl Parts {
 }
 
 /// All that a batch changes, in one statement: one answer to wait for, however much it is. Tables of which it changes nothing are
-/// not named in it, so that whoever holds one of these does not hold it up.
+/// not named in it, so that a lock on one of these does not delay it.
 fn statement(parts: Parts) -> String {
     let mut next = 1;
     let mut steps = Vec::new();
