@@ -117,8 +117,8 @@ mod tests {
 
     #[test]
     fn a_disk_that_is_too_small_is_refused_with_both_numbers() -> Result<(), Box<dyn std::error::Error>> {
-        let words = ["bench", "limits", "--history", "1000000000"];
-        let args = BenchArgs { scratch_dir: Some("/proc".into()), ..Line::try_parse_from(words)?.bench };
+        let words = ["limits", "--history", "1000000000"];
+        let args = BenchArgs { scratch_dir: Some("/proc".into()), ..BenchArgs::of_words(words)? };
         // That file system has no room for anything.
         let refused = check(&args, &[Measurement::Limits]).map_err(|failure| failure.to_string());
         let expected = "no room in /proc: a history of 1,000,000,000 tasks and the measurements need about 3,503 GB, \

@@ -327,6 +327,13 @@ impl Wanted {
             return Err(search::no_cursor());
         }
         self.from = place.place(self.from);
+        let attempt = self.from.attempt.or(self.from.first);
+        if attempt.is_some_and(|attempt| attempt > task.attempt) {
+            return Err(match last {
+                Some(_) => LastEvent::wrong("the task has no such attempt"),
+                None => search::no_cursor(),
+            });
+        }
         Ok(true)
     }
 }

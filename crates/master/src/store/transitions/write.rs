@@ -18,7 +18,7 @@ use super::{JobWork, Work};
 
 /// What a batch writes; the order in which [`statement`] takes parameters.
 #[derive(Clone, Copy)]
-struct Parts {
+struct Written {
     earlier: bool,
     live: bool,
     finished: bool,
@@ -28,9 +28,9 @@ struct Parts {
     events: bool,
 }
 
-impl Parts {
+impl Written {
     fn all(self) -> [bool; 7] {
-        let Parts { earlier, live, finished, counts, jobs, chunks, events } = self;
+        let Written { earlier, live, finished, counts, jobs, chunks, events } = self;
         [earlier, live, finished, counts, jobs, chunks, events]
     }
 
@@ -47,7 +47,7 @@ impl Parts {
 
 /// All that a batch changes, in one statement: one answer to wait for, however much it is. Tables of which it changes nothing are
 /// not named in it, so that a lock on one of these does not delay it.
-fn statement(parts: Parts) -> String {
+fn statement(parts: Written) -> String {
     let mut next = 1;
     let mut steps = Vec::new();
     let mut written = vec!["0::bigint"];
@@ -123,7 +123,7 @@ impl Work {
         let (counts, jobs) = (CountColumns::of(&self.jobs), JobColumns::of(&self.jobs));
         let events = EventColumns::of(&self.events, now);
         let wanted = live.len() + finished.len();
-        let parts = Parts {
+        let parts = Written {
             earlier: !earlier.is_empty(),
             live: live.len() > 0,
             finished: finished.len() > 0,

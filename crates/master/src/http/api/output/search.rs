@@ -260,7 +260,10 @@ impl Search {
         }
         let Search { position, index, .. } = *self;
         let cursor = Cursor { position, index, attempt, at };
-        if cursor == self.begun && !has_enough {
+        // Before there is an attempt, it stands before the first one.
+        let is_begun = cursor == self.begun
+            || (attempt == 0 && Cursor { attempt: self.begun.attempt, ..cursor } == self.begun);
+        if is_begun && !has_enough {
             return self.give_up();
         }
         self.tell_searched(attempt, Some(cursor));
