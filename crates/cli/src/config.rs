@@ -164,7 +164,7 @@ const FOR_SCRATCH: [&str; 10] = [
     DOCKER_HOST,
 ];
 
-/// Where Docker is, for workers and for whoever compares with it.
+/// Where Docker is, for workers and for measurements that compare with it.
 const DOCKER_HOST: &str = "DOCKER_HOST";
 
 /// The address of the Docker daemon that workers on this machine use, if it is not the usual one.

@@ -12,7 +12,7 @@ use gaffer_domain::spec::JobSpec;
 use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::raw_worker::hello;
 use gaffer_e2e::stage::new_key;
-use gaffer_master::scheduling_state::QueuePosition;
+use gaffer_master::records::PlaceInQueue;
 use gaffer_master::secret::{NewSecret, Purpose};
 use gaffer_master::store::Store;
 use gaffer_master::store::jobs::NewJob;
@@ -66,7 +66,7 @@ async fn measure(store: &Store) -> [f64; 2] {
         let all = store.classes_pending().await.unwrap();
         times[0].push(begun.elapsed());
         assert_eq!((workers.len() as u128, all.len()), (WORKERS, CLASSES as usize));
-        let from = QueuePosition::START;
+        let from = PlaceInQueue::START;
         let wanted: Vec<WantedHeads> = all
             .into_iter()
             .take(LOOKED_AT.0)

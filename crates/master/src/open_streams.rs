@@ -49,7 +49,9 @@ impl OpenStreams {
 
     /// The credential is no good any more: its responses end. How many that were.
     pub fn end(&self, credential: &Credential) -> usize {
-        let Some(open) = self.lock().remove(credential) else { return 0 };
+        // Ended before anybody else sees that it is gone: else one that ends by itself would be counted off a new entry.
+        let mut all = self.lock();
+        let Some(open) = all.remove(credential) else { return 0 };
         open.ended.cancel();
         open.streams
     }

@@ -6,59 +6,18 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use std::time::{Duration, Instant};
+
 use chrono::TimeDelta;
 use gaffer_domain::{TaskId, Time, WorkerId};
 
+use crate::records::{LiveChange, LiveOnWorker, OnWorker, PlaceInQueue};
 use crate::wakes::Wake;
 
 /// Stored times are coarser than those in memory.
 const COARSER: TimeDelta = TimeDelta::milliseconds(1);
-
-/// A place in the queue of a class: what is to be placed first comes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct QueuePosition {
-    pub not_before: Time,
-    pub task: TaskId,
-}
-
-impl QueuePosition {
-    /// Before everything.
-    pub const START: QueuePosition = QueuePosition { not_before: Time::UNIX_EPOCH, task: TaskId(0) };
-
-    /// Before all that may be placed at that time or later.
-    fn since(time: Time) -> QueuePosition {
-        QueuePosition { not_before: time - COARSER, task: TaskId(0) }
-    }
-
-    /// The first place behind this one.
-    pub fn next(self) -> QueuePosition {
-        QueuePosition { task: TaskId(self.task.0 + 1), ..self }
-    }
-}
-
-/// How many attempts of one class are live on a worker, either waiting there or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
-pub struct LiveOnWorker {
-    pub worker_id: i64,
-    pub class_id: i64,
-    pub waiting: bool,
-    pub n: i64,
-}
-
-/// Where a task is live: the worker, and whether it waits there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OnWorker {
-    pub worker: WorkerId,
-    pub waiting: bool,
-}
-
-/// A task that is live elsewhere than before, or in another way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LiveChange {
-    pub class: i64,
-    pub before: Option<OnWorker>,
-    pub after: Option<OnWorker>,
-}
+/// How long after nobody hears of it any more a transaction may still be committed: longer than a statement may take.
+const COMMITTED_LATER: Duration = Duration::from_secs(40);
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -75,14 +34,21 @@ struct Known {
     is_waiting_whole: bool,
     /// None if it has to be counted.
     live: Option<BTreeMap<(WorkerId, i64, bool), i64>>,
+    /// Until then something may be committed of which nobody will tell.
+    unknown_until: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     /// None of its tasks waits before that.
-    from: QueuePosition,
+    from: PlaceInQueue,
     /// From where on tasks have come to wait since the pass began.
-    told: Option<QueuePosition>,
+    told: Option<PlaceInQueue>,
+}
+
+/// Before all that may be placed at that time or later.
+fn since_place(time: Time) -> PlaceInQueue {
+    PlaceInQueue { not_before: time - COARSER, task: TaskId(0) }
 }
 
 impl SchedulingState {
@@ -97,7 +63,7 @@ impl SchedulingState {
 
     /// Tasks of these classes wait, and may be placed at `since` or later. To be called after the commit.
     pub fn waiting(&self, classes: impl IntoIterator<Item = i64>, since: Time) {
-        let told = QueuePosition::since(since);
+        let told = since_place(since);
         let mut known = self.known();
         for class in classes {
             let entry = known.waiting.entry(class).or_insert(Waiting { from: told, told: None });
@@ -106,9 +72,23 @@ impl SchedulingState {
         }
     }
 
-    /// Anything may wait.
-    pub fn waiting_is_unknown(&self) {
-        self.known().is_waiting_whole = false;
+    /// Everything is to be read once more.
+    pub fn read_anew(&self) {
+        let mut known = self.known();
+        known.is_waiting_whole = false;
+        known.live = None;
+    }
+
+    /// Somebody heard no answer to a transaction: it may have been committed, and it may still be. Until that is over, everything
+    /// is read in each pass.
+    pub fn outcome_is_unknown(&self) {
+        self.read_anew();
+        self.known().unknown_until = Some(Instant::now() + COMMITTED_LATER);
+    }
+
+    /// Whether everything is to be read again soon, because something may still be committed of which nobody will tell.
+    pub fn is_unknown(&self) -> bool {
+        self.known().unknown_until.is_some()
     }
 
     /// Something is about to be submitted.
@@ -118,14 +98,22 @@ impl SchedulingState {
 
     /// The classes of which tasks may wait, and from where on; none if that is to be read. What is told from now on is kept
     /// beside what the pass finds.
-    pub fn begin_pass(&self) -> Option<BTreeMap<i64, QueuePosition>> {
+    pub fn begin_pass(&self) -> Option<BTreeMap<i64, PlaceInQueue>> {
         let mut known = self.known();
         known.waiting.values_mut().for_each(|waiting| waiting.told = None);
-        // Until somebody says so again.
-        match std::mem::replace(&mut known.is_waiting_whole, true) {
-            true => Some(known.waiting.iter().map(|(class, waiting)| (*class, waiting.from)).collect()),
-            false => None,
+        let is_over = known.unknown_until.is_some_and(|until| until <= Instant::now());
+        if is_over {
+            // Once more: what was committed last is seen now.
+            known.unknown_until = None;
         }
+        let is_known = !is_over && known.unknown_until.is_none();
+        if !is_known {
+            known.live = None;
+        }
+        // Until somebody says so again.
+        let is_whole = std::mem::replace(&mut known.is_waiting_whole, true);
+        (is_whole && is_known)
+            .then(|| known.waiting.iter().map(|(class, waiting)| (*class, waiting.from)).collect())
     }
 
     /// These classes have waiting tasks, as was read after the pass began.
@@ -134,12 +122,13 @@ impl SchedulingState {
         known.waiting.retain(|_, waiting| waiting.told.is_some());
         for class in classes {
             let told = known.waiting.get(&class).and_then(|waiting| waiting.told);
-            known.waiting.insert(class, Waiting { from: QueuePosition::START, told });
+            known.waiting.insert(class, Waiting { from: PlaceInQueue::START, told });
         }
     }
 
-    /// The pass has left no task of the class waiting before `from`, or none at all.
-    pub fn passed(&self, class: i64, from: Option<QueuePosition>) {
+    /// The pass has left no task of the class waiting before `from`, or none at all; beside those that are never to be placed: of
+    /// jobs that are being stopped, or that this version cannot read.
+    pub fn passed(&self, class: i64, from: Option<PlaceInQueue>) {
         let mut known = self.known();
         let Some(waiting) = known.waiting.get_mut(&class) else { return };
         match from.into_iter().chain(waiting.told).min() {
@@ -155,11 +144,11 @@ impl SchedulingState {
         let known = self.known();
         let live = known.live.as_ref()?.iter();
         Some(
-            live.map(|((worker, class, waiting), n)| LiveOnWorker {
-                worker_id: worker.0,
-                class_id: *class,
+            live.map(|((worker, class, waiting), count)| LiveOnWorker {
+                worker: *worker,
+                class: *class,
                 waiting: *waiting,
-                n: *n,
+                count: *count,
             })
             .collect(),
         )
@@ -167,14 +156,8 @@ impl SchedulingState {
 
     /// What is live was counted between two batches.
     pub fn live_was_counted(&self, live: &[LiveOnWorker]) {
-        let counted =
-            live.iter().map(|live| ((WorkerId(live.worker_id), live.class_id, live.waiting), live.n));
+        let counted = live.iter().map(|live| ((live.worker, live.class, live.waiting), live.count));
         self.known().live = Some(counted.collect());
-    }
-
-    /// It is not known what has been committed.
-    pub fn live_is_unknown(&self) {
-        self.known().live = None;
     }
 
     /// What a batch has changed, after its commit.
@@ -192,11 +175,14 @@ impl SchedulingState {
                 }
             }
         }
+        if live.values().any(|count| *count < 0) {
+            known.live = None;
+        }
     }
 }
 
-/// A submission that may be committed at any moment: if it is not told which classes it has, because nobody waited for the
-/// answer or none came, everything is read anew.
+/// A submission that may be committed at any moment, if it is not told which classes it has: nobody waited for the answer, or none
+/// came.
 #[derive(Debug)]
 pub struct Submission<'a> {
     state: &'a SchedulingState,
@@ -214,7 +200,7 @@ impl Submission<'_> {
 impl Drop for Submission<'_> {
     fn drop(&mut self) {
         if !self.is_told {
-            self.state.waiting_is_unknown();
+            self.state.outcome_is_unknown();
         }
         self.state.wake.call();
     }
@@ -228,8 +214,8 @@ mod tests {
         Time::UNIX_EPOCH + TimeDelta::milliseconds(millis)
     }
 
-    fn place(millis: i64, task: i64) -> QueuePosition {
-        QueuePosition { not_before: at(millis), task: TaskId(task) }
+    fn place(millis: i64, task: i64) -> PlaceInQueue {
+        PlaceInQueue { not_before: at(millis), task: TaskId(task) }
     }
 
     fn whole() -> SchedulingState {
@@ -266,14 +252,33 @@ mod tests {
     }
 
     #[test]
-    fn a_submission_of_which_nobody_hears_makes_everything_be_read_anew() {
+    fn after_a_submission_of_which_nobody_hears_everything_is_read_until_it_must_be_through() {
         let state = whole();
+        state.live_was_counted(&[]);
         drop(state.submission());
+        for _ in 0..3 {
+            assert_eq!((state.begin_pass(), state.live(), state.is_unknown()), (None, None, true));
+            state.waiting_was_read([7]);
+            state.live_was_counted(&[]);
+        }
+        // Another one that is told of changes nothing of that.
+        state.submission().told(&[9], at(2_000));
         assert_eq!(state.begin_pass(), None);
-        // Told while it was read.
+        state.known().unknown_until = Some(Instant::now());
+        // Once more, then no more.
+        assert_eq!((state.begin_pass(), state.live(), state.is_unknown()), (None, None, false));
+        state.waiting_was_read([7]);
+        assert_eq!(state.begin_pass(), Some([(7, PlaceInQueue::START)].into()));
+    }
+
+    #[test]
+    fn what_is_told_while_everything_is_read_is_kept() {
+        let state = whole();
+        state.read_anew();
+        assert_eq!(state.begin_pass(), None);
         state.waiting([8], at(1_000));
         state.waiting_was_read([7]);
-        let from_start = (7, QueuePosition::START);
+        let from_start = (7, PlaceInQueue::START);
         assert_eq!(state.begin_pass(), Some([from_start, (8, place(999, 0))].into()));
         state.submission().told(&[9], at(2_000));
         let all = [from_start, (8, place(999, 0)), (9, place(1_999, 0))];
@@ -284,14 +289,16 @@ mod tests {
     fn what_is_live_follows_from_what_batches_change() {
         let state = whole();
         assert_eq!(state.live(), None);
-        let live = |worker_id, waiting, n| LiveOnWorker { worker_id, class_id: 7, waiting, n };
+        let live =
+            |worker, waiting, count| LiveOnWorker { worker: WorkerId(worker), class: 7, waiting, count };
         let on = |worker, waiting| Some(OnWorker { worker: WorkerId(worker), waiting });
         let change = |before, after| LiveChange { class: 7, before, after };
         state.live_was_counted(&[live(1, false, 2)]);
         state.live_changed(&[change(None, on(1, true)), change(on(1, false), None)]);
         state.live_changed(&[change(None, on(2, true)), change(on(2, true), on(2, false))]);
         assert_eq!(state.live(), Some(vec![live(1, false, 1), live(1, true, 1), live(2, false, 1)]));
-        state.live_is_unknown();
+        state.live_changed(&[change(on(3, true), None)]);
+        assert_eq!(state.live(), None, "that cannot be: it is counted anew");
         state.live_changed(&[change(None, on(1, true))]);
         assert_eq!(state.live(), None);
     }

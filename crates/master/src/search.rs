@@ -146,7 +146,16 @@ impl OutputSearch {
 
     /// Where to continue later, if the search has to stop now.
     fn stopped(&mut self, budget: &Budget) -> Option<SearchPiece> {
-        let scan = self.scan.as_ref()?;
+        let Some(scan) = &self.scan else {
+            // Nothing was searched yet, here or in a task without output: it continues there.
+            let has_enough = self.request.query.limit == Some(0);
+            if self.then.is_some() || !(has_enough || budget.is_used_up()) {
+                return None;
+            }
+            let at = ResumePoint { offset: self.request.from.offset, inside: self.request.inside };
+            self.then = Some(Then::Over);
+            return Some(SearchPiece::Stopped { attempt: self.attempt, at });
+        };
         if !scan.search.is_done() && !budget.is_used_up() {
             return None;
         }

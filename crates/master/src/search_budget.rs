@@ -17,7 +17,7 @@ const OPEN_WAIT: Duration = Duration::from_secs(2);
 const MAX_FOLLOWING: usize = 64;
 /// How much one search may search.
 const SEARCH_BYTES: u64 = 16 << 30;
-/// How long its reader may take to read the rest of what it found: one part in so many of the time that it may search.
+/// How long its reader may take to read the rest of what it found, as a part of the time that it may search: one in this many.
 const READING_ONE_IN: u32 = 6;
 
 /// What all searches of a master share.

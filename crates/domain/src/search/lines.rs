@@ -58,7 +58,7 @@ pub struct LineSearch<T> {
 struct LongLine<T> {
     offset: u64,
     tag: T,
-    /// How it begins; none if the search began inside of it.
+    /// How it begins; none if the search began inside it.
     head: Option<Vec<u8>>,
     /// How much of it is not in memory any more.
     dropped: u64,
@@ -81,7 +81,7 @@ struct Matching {
 }
 
 impl<T: Copy> LineSearch<T> {
-    /// A search that begins at this place, which is where a line begins if it is not inside of one.
+    /// A search that begins at this place, which is where a line begins if it is not inside one.
     pub fn new(query: LineQuery, from: impl Into<ResumePoint>) -> LineSearch<T> {
         let ResumePoint { offset, inside } = from.into();
         LineSearch {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A place in a text where a search continues. As text it is the offset, or `offset.line.dropped.matched` inside of a line.
+/// A place in a text where a search continues. As text it is the offset, or `offset.line.dropped.matched` inside a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ResumePoint {
     /// The first byte to read again.

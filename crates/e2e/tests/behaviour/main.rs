@@ -33,6 +33,7 @@ mod placement;
 mod plans;
 mod refused;
 mod retention;
+mod revoked;
 mod scheduling;
 mod searching;
 mod sessions;

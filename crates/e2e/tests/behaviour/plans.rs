@@ -89,6 +89,8 @@ const NOT_MET: [&str; 45] = [
     "WITH used AS (UPDATE login_links",
     "SELECT u.id, u.name, m.project_id, s.last_used_at",
     "UPDATE web_sessions",
+    // Of those that have a stream open, each by its key.
+    "SELECT s.sha256 FROM UNNEST($1::bytea[]) AS s(sha256) WHERE NOT EXISTS ( SELECT 1 FROM web_sessions",
     "DELETE FROM web_sessions",
     "SELECT name, kind FROM jobs WHERE id = $1",
     "SELECT d.name, d.driver, d.single, (SELECT min(index)",

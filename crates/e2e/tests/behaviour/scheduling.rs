@@ -10,7 +10,9 @@ use gaffer_e2e::stage::Stage;
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::wire::Hello;
 use serde_json::{Value, json};
-use sqlx::Connection as _;
+use sqlx::{Connection as _, PgConnection};
+
+use super::viewers::wait_for_a_lock;
 
 async fn worker(stage: &Stage, hello: Hello) -> RawWorker {
     RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello).await
@@ -136,11 +138,11 @@ async fn for_a_large_task_that_has_waited_for_long_a_worker_is_kept_free_and_all
     let running = [worker.next_start().await, worker.next_start().await];
     let large = stage.client.submit(json!({"script": "true", "priority": 60, "resources": {"cpu": 2}})).await;
     // Time passes.
-    let mut database = sqlx::PgConnection::connect(&stage.database_url).await.unwrap();
+    let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
     let older = "UPDATE live_tasks SET not_before = not_before - interval '10 minutes' WHERE state = 'pending' AND job_id = $1";
     sqlx::query(older).bind(large).execute(&mut database).await.unwrap();
     // Who gets no answer to a submission makes the master read anew what waits.
-    let rename = async |database: &mut sqlx::PgConnection, from: &str, to: &str| {
+    let rename = async |database: &mut PgConnection, from: &str, to: &str| {
         let sql = format!("ALTER TABLE {from} RENAME TO {to}");
         sqlx::query(sqlx::AssertSqlSafe(sql)).execute(database).await.unwrap();
     };
@@ -162,6 +164,39 @@ async fn for_a_large_task_that_has_waited_for_long_a_worker_is_kept_free_and_all
     completes(&mut worker, &running[1]).await;
     let next = worker.next_start().await;
     assert_eq!(next.definition.job.0, large);
+}
+
+#[tokio::test]
+async fn a_job_whose_client_went_away_before_it_was_accepted_is_placed_nevertheless() {
+    let stage = Stage::set().await;
+    let mut worker = worker(&stage, hello("w")).await;
+    // Its class is known from one before, so that one statement accepts it.
+    let before = stage.client.submit(json!({"script": "true"})).await;
+    let start = worker.next_start().await;
+    completes(&mut worker, &start).await;
+    stage.client.finished(before).await;
+    let mut other = PgConnection::connect(&stage.database_url).await.unwrap();
+    let mut looking = PgConnection::connect(&stage.database_url).await.unwrap();
+    let mut locked = other.begin().await.unwrap();
+    // An era that begins: submissions wait for it.
+    let lock = "SELECT pg_advisory_xact_lock(x'67616666657265'::bigint)";
+    sqlx::query(lock).execute(&mut *locked).await.unwrap();
+    let client = stage.client.clone();
+    let request = tokio::spawn(async move { client.post("/jobs", &json!({"script": "true"})).await });
+    wait_for_a_lock(&mut looking, "gaffer", 1).await;
+    let passes = async || {
+        let system = stage.client.get("/system").await.body;
+        let loops = system["loops"].as_array().unwrap();
+        loops.iter().find(|one| one["name"] == "scheduler").unwrap()["runs"].as_u64().unwrap()
+    };
+    let before = passes().await;
+    request.abort();
+    // The scheduler has looked before there is anything to see.
+    eventually("a pass is made", async || (passes().await > before).then_some(())).await;
+    locked.rollback().await.unwrap();
+    let start = worker.next_start().await;
+    completes(&mut worker, &start).await;
+    stage.client.finished(start.definition.job.0).await;
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use futures::StreamExt;
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::AttemptEnd;
+use gaffer_e2e::PATIENCE;
 use gaffer_e2e::client::{Client, script};
 use gaffer_e2e::gaffer::{Dev, data_dir};
 use gaffer_e2e::raw_worker::{RawWorker, hello};
@@ -170,12 +171,33 @@ async fn a_search_follows_an_output_and_sees_each_line_once_it_has_ended() {
     assert_eq!(kinds, ["match", "match", "match", "searched", "end"], "{text}");
 }
 
+/// A job with the tasks a.0, a.1 and b.0, and the worker that gets them.
+async fn job_of_three_tasks(stage: &Stage) -> (RawWorker, i64) {
+    let worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
+    let spec = json!({ "tasks": [{ "name": "a", "script": "true", "count": 2 }, { "name": "b", "script": "true" }] });
+    (worker, stage.client.submit(spec).await)
+}
+
+#[tokio::test]
+async fn a_search_with_enough_lines_does_not_wait_for_the_next_task() {
+    let stage = Stage::set().await;
+    let (mut worker, job) = job_of_three_tasks(&stage).await;
+    let start = worker.next_start().await;
+    worker.started(start.attempt).await;
+    worker.output(start.attempt, 0, Stream::Stdout, b"x\n").await;
+    worker.ended(start.attempt, AttemptEnd::Exited { code: 0 }, 2).await;
+    // The line after it, that is wanted as well, does not come; and nobody runs the other tasks.
+    let path = format!("/jobs/{job}/output?q=x&limit=1&lines_after=1&follow=1");
+    let answer = stage.client.open(&path, "application/x-ndjson").await;
+    let text = tokio::time::timeout(*PATIENCE, answer.text()).await.expect("it does not end").unwrap();
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert!(last["searched"]["next_cursor"].is_string(), "{text}");
+}
+
 #[tokio::test]
 async fn a_search_that_stops_continues_with_its_cursor_through_all_tasks() {
     let stage = Stage::set().await;
-    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
-    let spec = json!({ "tasks": [{ "name": "a", "script": "true", "count": 2 }, { "name": "b", "script": "true" }] });
-    let job = stage.client.submit(spec).await;
+    let (mut worker, job) = job_of_three_tasks(&stage).await;
     for _ in 0..3 {
         let start = worker.next_start().await;
         worker.started(start.attempt).await;
@@ -278,11 +300,9 @@ async fn events_after(stage: &Stage, path: &str, last: &str) -> Vec<(String, Str
 }
 
 #[tokio::test]
-async fn whoever_reconnects_to_the_output_of_a_job_continues_with_the_task_that_they_saw_last() {
+async fn a_client_that_reconnects_to_the_output_of_a_job_continues_with_the_task_that_it_saw_last() {
     let stage = Stage::set().await;
-    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
-    let spec = json!({ "tasks": [{ "name": "a", "script": "true", "count": 2 }, { "name": "b", "script": "true" }] });
-    let job = stage.client.submit(spec).await;
+    let (mut worker, job) = job_of_three_tasks(&stage).await;
     for _ in 0..3 {
         let start = worker.next_start().await;
         worker.started(start.attempt).await;
@@ -310,8 +330,14 @@ async fn whoever_reconnects_to_the_output_of_a_job_continues_with_the_task_that_
         .map(|(_, text)| text)
         .collect();
     assert_eq!(texts, "a.1 line 1\na.1 line 2\nb.0 line 1\nb.0 line 2\n");
-    // An id that says nothing of the task is not guessed at.
-    for (path, last) in [("output", "1:11"), ("output", "c.0:1:11"), ("tasks/b/output", "a.0:1:11")] {
+    // An id that says nothing of the task, or names an attempt that it does not have, is not guessed at.
+    let wrong = [
+        ("output", "1:11"),
+        ("output", "c.0:1:11"),
+        ("tasks/b/output", "a.0:1:11"),
+        ("tasks/b/output?follow=1", "2:0"),
+    ];
+    for (path, last) in wrong {
         let request = stage.client.request(reqwest::Method::GET, &format!("/jobs/{job}/{path}"));
         let request = request.header("accept", "text/event-stream").header("last-event-id", last);
         let status = request.send().await.unwrap().status();
@@ -320,7 +346,7 @@ async fn whoever_reconnects_to_the_output_of_a_job_continues_with_the_task_that_
 }
 
 #[tokio::test]
-async fn whoever_reconnects_after_a_retry_gets_the_rest_of_the_attempt_before() {
+async fn a_client_that_reconnects_after_a_retry_gets_the_rest_of_the_attempt_before() {
     let stage = Stage::set().await;
     let spec = json!({ "script": "true", "restart": { "policy": "on-failure", "limit": 1, "delay": "0s" } });
     let mut writer = Writer::begin(&stage, spec).await;

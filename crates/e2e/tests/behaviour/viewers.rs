@@ -87,7 +87,7 @@ impl Storm {
 }
 
 /// Waits until so many connections of the database wait for a lock, of readers or of writers.
-async fn wait_for_a_lock(database: &mut PgConnection, application: &str, count: i64) {
+pub async fn wait_for_a_lock(database: &mut PgConnection, application: &str, count: i64) {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
                AND wait_event_type = 'Lock' AND application_name = $1";
     eventually("all connections that it may use wait for the lock", async || {

@@ -51,7 +51,7 @@ fn tests_wait_for_conditions_and_do_not_sleep() {
 fn tests_do_not_assume_how_fast_a_machine_is() {
     let allowed = [
         ("crates/worker/src/tests/docker.rs", "20 s instead of the usual 30 s of grace"),
-        ("crates/e2e/tests/behaviour/sessions.rs", "20 s instead of half a minute until the next look"),
+        ("crates/e2e/tests/behaviour/revoked.rs", "20 s instead of half a minute until the next look"),
         ("crates/e2e/src/lib.rs", "as long as a test waits at all"),
     ];
     let hasty: Vec<String> = sources()

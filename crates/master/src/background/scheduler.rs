@@ -20,8 +20,8 @@ use crate::hub::Hub;
 use crate::large_jobs::LargeJobs;
 use crate::pace::Pace;
 use crate::pauses::Pauses;
-use crate::records::Worker;
-use crate::scheduling_state::{LiveOnWorker, QueuePosition, SchedulingState};
+use crate::records::{LiveOnWorker, PlaceInQueue, Worker};
+use crate::scheduling_state::SchedulingState;
 use crate::store::placement::{ClassHeads, PendingClass, WantedHeads};
 use crate::store::transitions::{Detail, Input};
 use crate::store::{Store, StoreError};
@@ -43,8 +43,10 @@ const MAX_TAKEN_BACK_AT_ONCE: u32 = 2_000;
 const UNTRUSTED_PAUSE: TimeDelta = TimeDelta::milliseconds(500);
 /// Wait for jobs that another transaction in the database holds.
 const BUSY_WAIT: TimeDelta = TimeDelta::milliseconds(500);
-/// So often it is read anew which classes wait: by hand, rows can be changed that nobody tells of.
+/// How often it is read anew what waits and what is live: by hand, rows can be changed that nobody tells of.
 const READ_ALL_EVERY: Duration = Duration::from_secs(300);
+/// How often it is read anew while something may be committed of which nobody will tell.
+const READ_WHILE_UNKNOWN: Duration = Duration::from_secs(1);
 /// Without a call and without a task in its back-off a pass is made so often.
 const PERIOD: Duration = Duration::from_secs(60);
 
@@ -75,7 +77,7 @@ pub struct Scheduler {
     pub stats: SchedulerStats,
     /// Which workers the last pass kept, and for what.
     pub reservations: Reservations,
-    /// When to read again which classes wait.
+    /// When to read everything anew.
     pub read_all_at: Option<Instant>,
     /// When to look for what has waited on a worker for too long; none while nothing can wait there.
     pub take_back_at: Option<Instant>,
@@ -124,7 +126,10 @@ impl Background for Scheduler {
             pass.next.map(|next| (next - Utc::now()).to_std().unwrap_or_default() + Duration::from_millis(1));
         let again_after = match pass.more {
             true => Some(Duration::ZERO),
-            false => until_next.into_iter().chain(until_take_back).min(),
+            false => {
+                let until_read = self.state.is_unknown().then_some(READ_WHILE_UNKNOWN);
+                until_next.into_iter().chain(until_take_back).chain(until_read).min()
+            }
         };
         Ok(Ran { done: pass.placed as u64, again_after })
     }
@@ -176,17 +181,17 @@ impl Scheduler {
     }
 
     /// The classes of which tasks may wait, and from where on.
-    async fn waiting(&mut self) -> Result<BTreeMap<i64, QueuePosition>, StoreError> {
+    async fn waiting(&mut self) -> Result<BTreeMap<i64, PlaceInQueue>, StoreError> {
         if self.read_all_at.is_none_or(|at| at <= Instant::now()) {
-            self.state.waiting_is_unknown();
+            self.state.read_anew();
             self.read_all_at = Some(Instant::now() + READ_ALL_EVERY);
         }
         if let Some(waiting) = self.state.begin_pass() {
             return Ok(waiting);
         }
-        let classes = self.store.classes_pending().await.inspect_err(|_| self.state.waiting_is_unknown())?;
+        let classes = self.store.classes_pending().await.inspect_err(|_| self.state.read_anew())?;
         self.state.waiting_was_read(classes.iter().copied());
-        Ok(classes.into_iter().map(|class| (class, QueuePosition::START)).collect())
+        Ok(classes.into_iter().map(|class| (class, PlaceInQueue::START)).collect())
     }
 
     /// What is live on workers.
@@ -199,11 +204,11 @@ impl Scheduler {
 
     async fn place(
         &mut self,
-        waiting: BTreeMap<i64, QueuePosition>,
+        waiting: BTreeMap<i64, PlaceInQueue>,
         now: Time,
         effort: &mut Effort,
     ) -> Result<Pass, StoreError> {
-        // The workers first: what one that has just come is given is the best of all that was accepted before.
+        // The workers before the tasks: what one that has just come is given is the best of all that was accepted before.
         let (workers, mut in_use) = self.store.worker_fleet_with(self.live().await?).await?;
         let except = self.large_jobs.stopping();
         let few = (MAX_HEADS_OF_ALL / waiting.len()).clamp(1, MIN_HEADS);
@@ -212,8 +217,13 @@ impl Scheduler {
             .map(|(class, from)| WantedHeads { class: *class, from: *from, most: few })
             .collect();
         let found = self.store.class_heads(&wanted, &except).await?;
-        for class in waiting.keys().filter(|class| !found.contains_key(class)) {
-            self.state.passed(*class, None);
+        for class in waiting.keys() {
+            match found.get(class) {
+                // What its tasks need cannot be read.
+                Some(None) => {}
+                Some(Some(found)) => self.state.passed(*class, found.heads.first().copied()),
+                None => self.state.passed(*class, None),
+            }
         }
         let mut heads: BTreeMap<i64, ClassHeads> =
             found.into_iter().filter_map(|(class, heads)| Some((class, heads?))).collect();
@@ -239,10 +249,12 @@ impl Scheduler {
             .map(|(class, room)| WantedHeads { class: *class, from: waiting[class], most: *room })
             .collect();
         let looked_further: BTreeSet<i64> = more.iter().map(|wanted| wanted.class).collect();
-        for (id, found) in self.store.class_heads(&more, &except).await? {
-            if let Some(found) = found.filter(|found| found.class.first <= now) {
-                heads.insert(id, found);
-            }
+        let mut found_further = self.store.class_heads(&more, &except).await?;
+        for class in &looked_further {
+            match found_further.remove(class).flatten().filter(|found| found.class.first <= now) {
+                Some(found) => heads.insert(*class, found),
+                None => heads.remove(class),
+            };
         }
         let placeable = |id: &i64, class: &ClassHeads| {
             let ready = class.heads.iter().take_while(|head| head.not_before <= now).count();
@@ -251,13 +263,13 @@ impl Scheduler {
         let classes: Vec<Class<'_>> = heads
             .iter()
             .filter(|(id, _)| wanted.contains_key(id))
-            .map(|(id, ClassHeads { class, heads: _ })| Class {
+            .map(|(id, found @ ClassHeads { class, .. })| Class {
                 id: class.id,
                 project: class.of.project,
                 owner: &class.of.owner,
                 priority: class.of.priority,
                 needs: &class.of.needs,
-                pending: placeable(id, &heads[id]),
+                pending: placeable(id, found),
                 since: class.first,
                 mean_run: self.pace.mean(class.id),
             })

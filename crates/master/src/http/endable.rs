@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_more_hears_the_last_words() {
+    async fn who_waits_for_more_hears_the_last_words() {
         for breaks_off in [None, Some("the end")] {
             let (body, kept) = silent_body();
             let (body, ender) = endable(body);

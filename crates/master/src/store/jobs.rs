@@ -96,7 +96,11 @@ impl WriteStore {
             let number: i64 = sqlx::query_scalar(JOB_NUMBER).fetch_one(&mut *tx).await?;
             let write = JobWrite { new, number: Some(number), stored: &stored, term, now };
             let inserted = write.with_classes(&mut tx).await?;
-            tx.commit().await?;
+            match inserted {
+                Some(_) => tx.commit().await?,
+                // Its classes are of a job that there is not.
+                None => tx.rollback().await?,
+            }
             inserted
         } else {
             let write = JobWrite { new, number: None, stored: &stored, term, now };
@@ -354,12 +358,14 @@ impl JobWrite<'_> {
         connection: &mut PgConnection,
     ) -> Result<Option<(JobId, Vec<i64>)>, StoreError> {
         let needs = Needs::of(self.new.spec, JobId(self.number.unwrap_or_default()))?;
-        let mut written = self.write(connection, &needs).await?;
-        if let (false, ..) = written {
-            classes_ensure(connection, self.new, &needs).await?;
-            written = self.write(connection, &needs).await?;
+        // Those that bear the number of the job are always new.
+        if self.number.is_none()
+            && let (true, job, classes) = self.write(connection, &needs).await?
+        {
+            return Ok(job.map(|job| (JobId(job), classes)));
         }
-        match written {
+        classes_ensure(connection, self.new, &needs, self.term).await?;
+        match self.write(connection, &needs).await? {
             (true, job, classes) => Ok(job.map(|job| (JobId(job), classes))),
             (false, ..) => Err(StoreError::Unreadable("the classes of a new job are missing".to_owned())),
         }
@@ -423,14 +429,20 @@ impl JobWrite<'_> {
 }
 
 /// Makes the classes of tasks with these needs that do not exist yet.
-async fn classes_ensure(tx: &mut PgConnection, new: &NewJob<'_>, needs: &Needs) -> Result<(), StoreError> {
+async fn classes_ensure(
+    connection: &mut PgConnection,
+    new: &NewJob<'_>,
+    needs: &Needs,
+    term: i64,
+) -> Result<(), StoreError> {
     // In one order, so that two submissions never wait for each other's classes.
     let wanted: BTreeMap<&Vec<u8>, &Value> = needs.hashes.iter().zip(&needs.values).collect();
     let (hashes, values): (Vec<&[u8]>, Vec<&Value>) =
         wanted.into_iter().map(|(hash, value)| (&hash[..], value)).unzip();
     sqlx::query(
-        "INSERT INTO classes (project_id, priority, owner, needs, needs_sha256) \
-         SELECT $1, $2, $3, w.needs, w.needs_sha256 FROM UNNEST($4::jsonb[], $5::bytea[]) \
+        "WITH led AS MATERIALIZED (SELECT leader_check($6) AS leads) \
+         INSERT INTO classes (project_id, priority, owner, needs, needs_sha256) \
+         SELECT $1, $2, $3, w.needs, w.needs_sha256 FROM led, UNNEST($4::jsonb[], $5::bytea[]) \
              WITH ORDINALITY AS w(needs, needs_sha256, place) \
          WHERE NOT EXISTS (SELECT FROM classes c WHERE c.project_id = $1 AND c.priority = $2 AND c.owner = $3 \
              AND c.needs_sha256 = w.needs_sha256) \
@@ -441,7 +453,8 @@ async fn classes_ensure(tx: &mut PgConnection, new: &NewJob<'_>, needs: &Needs) 
     .bind(new.created_by)
     .bind(values)
     .bind(hashes)
-    .execute(tx)
+    .bind(term)
+    .execute(connection)
     .await?;
     Ok(())
 }

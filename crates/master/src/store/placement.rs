@@ -9,7 +9,7 @@ use gaffer_protocol::trace::Arrival;
 
 use super::classes::SchedulingClass;
 use super::{ReadStore, Store, StoreError};
-use crate::scheduling_state::QueuePosition;
+use crate::records::PlaceInQueue;
 
 /// A class of which at least one task waits.
 #[derive(Debug, Clone)]
@@ -25,14 +25,14 @@ pub struct PendingClass {
 #[derive(Debug, Clone)]
 pub struct ClassHeads {
     pub class: PendingClass,
-    pub heads: Vec<QueuePosition>,
+    pub heads: Vec<PlaceInQueue>,
 }
 
 /// Which waiting tasks of a class are wanted: the first so many from a position on.
 #[derive(Debug, Clone, Copy)]
 pub struct WantedHeads {
     pub class: i64,
-    pub from: QueuePosition,
+    pub from: PlaceInQueue,
     pub most: usize,
 }
 
@@ -181,7 +181,7 @@ impl Store {
                 Some(ClassHeads { class, heads: Vec::new() })
             });
             if let Some(class) = entry {
-                class.heads.push(QueuePosition { not_before, task: TaskId(task) });
+                class.heads.push(PlaceInQueue { not_before, task: TaskId(task) });
             }
         }
         Ok(found)

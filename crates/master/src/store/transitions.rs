@@ -26,8 +26,7 @@ use super::event_rows::EventRow;
 use super::output::ReceivedOutput;
 use super::specs::StoredSpec;
 use super::{Store, StoreError};
-use crate::records::{DispatchStage, TaskChanges};
-use crate::scheduling_state::{LiveChange, OnWorker};
+use crate::records::{DispatchStage, LiveChange, OnWorker, TaskChanges};
 pub use batch::{
     Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartOrder, StopJob,
     StopResult, Unfinished,

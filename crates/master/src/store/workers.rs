@@ -19,8 +19,7 @@ use uuid::Uuid;
 use super::classes::SchedulingClass;
 use super::forms::{entries, members};
 use super::{ReadStore, Store, StoreError};
-use crate::records::Worker;
-use crate::scheduling_state::LiveOnWorker;
+use crate::records::{LiveOnWorker, Worker};
 
 /// What became of a hello.
 #[derive(Debug, Clone)]
@@ -396,7 +395,7 @@ impl ReadStore {
     }
 
     async fn reserve(&self, workers: &mut [Worker], live: Vec<LiveOnWorker>) -> Result<InUse, StoreError> {
-        let classes = self.classes(live.iter().map(|live| live.class_id)).await?;
+        let classes = self.classes(live.iter().map(|live| live.class)).await?;
         Ok(reserve(workers, &live, &classes))
     }
 }
@@ -416,6 +415,17 @@ const LIVE_ON_WORKERS: &str = "SELECT worker_id, class_id, state = 'scheduled' A
      WHERE state IN ('scheduled', 'running', 'stopping') AND ($1::bigint[] IS NULL OR worker_id = ANY($1)) \
      GROUP BY worker_id, class_id, state = 'scheduled'";
 
+impl FromRow<'_, PgRow> for LiveOnWorker {
+    fn from_row(row: &PgRow) -> Result<LiveOnWorker, sqlx::Error> {
+        Ok(LiveOnWorker {
+            worker: WorkerId(row.try_get("worker_id")?),
+            class: row.try_get("class_id")?,
+            waiting: row.try_get("waiting")?,
+            count: row.try_get("n")?,
+        })
+    }
+}
+
 /// Adds up what live attempts have reserved: derived from their states, so that it can't leak. The workers are in the order of
 /// their numbers.
 fn reserve(
@@ -424,11 +434,11 @@ fn reserve(
     classes: &HashMap<i64, Arc<SchedulingClass>>,
 ) -> InUse {
     let mut in_use = InUse::default();
-    for LiveOnWorker { worker_id, class_id, waiting, n: count } in live {
+    for LiveOnWorker { worker, class, waiting, count } in live {
         let live = u32::try_from(*count).unwrap_or(u32::MAX);
-        let at = workers.binary_search_by_key(worker_id, |worker| worker.id.0);
+        let at = workers.binary_search_by_key(worker, |worker| worker.id);
         let Some(worker) = at.ok().and_then(|at| workers.get_mut(at)) else { continue };
-        let Some(class) = classes.get(class_id) else {
+        let Some(class) = classes.get(class) else {
             worker.hides_what_is_taken();
             continue;
         };

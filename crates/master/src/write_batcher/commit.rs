@@ -73,9 +73,8 @@ impl WriteBatcher {
                     }
                 }
                 Err(error) => {
-                    // It may be committed or not.
-                    self.parts.scheduling.waiting_is_unknown();
-                    self.parts.scheduling.live_is_unknown();
+                    // It may be committed or not, also later.
+                    self.parts.scheduling.outcome_is_unknown();
                     self.parts.metrics.failed(error.kind());
                     self.parts.troubles.database_fails(&error);
                     failures = 0;

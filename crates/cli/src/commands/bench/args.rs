@@ -233,24 +233,27 @@ impl BenchArgs {
             Statistics::With => &[true],
         }
     }
+
+    /// As they are typed behind `gaffer bench`.
+    #[cfg(test)]
+    pub fn of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<BenchArgs, clap::Error> {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            bench: BenchArgs,
+        }
+        let words = std::iter::once("bench").chain(words);
+        Ok(<Line as clap::Parser>::try_parse_from(words)?.bench)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        bench: BenchArgs,
-    }
-
     fn chosen(words: &[&str]) -> Result<Vec<&'static str>, String> {
-        let words = std::iter::once(&"bench").chain(words);
-        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
-        let chosen = line.bench.chosen().map_err(|failure| failure.to_string())?;
+        let args = BenchArgs::of_words(words.iter().copied()).map_err(|error| error.to_string())?;
+        let chosen = args.chosen().map_err(|failure| failure.to_string())?;
         Ok(chosen.into_iter().map(Measurement::name).collect())
     }
 

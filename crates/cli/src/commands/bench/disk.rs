@@ -89,18 +89,10 @@ fn free_bytes(dir: &Path) -> Result<u64, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        bench: BenchArgs,
-    }
-
     fn needed(words: &str) -> Result<u64, Box<dyn std::error::Error>> {
-        let args = Line::try_parse_from(words.split(' '))?.bench;
+        let args = BenchArgs::of_words(words.split(' '))?;
         let chosen = args.chosen().map_err(|failure| failure.to_string())?;
         Ok(needed_bytes(&args, &chosen))
     }
@@ -108,16 +100,16 @@ mod tests {
     #[test]
     fn history_and_what_is_measured_take_room() -> Result<(), Box<dyn std::error::Error>> {
         let of_history = |jobs: u64, tasks: u64| EMPTY_BYTES + jobs * JOB_BYTES + tasks * TASK_BYTES;
-        assert_eq!(needed("bench limits --history 0")?, EMPTY_BYTES);
+        assert_eq!(needed("limits --history 0")?, EMPTY_BYTES);
         let million = of_history(1_000_000, 1_000_000) + LARGEST_LOG_BYTES;
-        assert_eq!(needed("bench limits --history 5,1000000,0")?, million);
+        assert_eq!(needed("limits --history 5,1000000,0")?, million);
         let in_large_jobs = of_history(100_000, 1_000_000) + LARGEST_LOG_BYTES;
-        assert_eq!(needed("bench limits --history 1000000 --history-job-tasks 10")?, in_large_jobs);
+        assert_eq!(needed("limits --history 1000000 --history-job-tasks 10")?, in_large_jobs);
         let with_log = |data: u64| EMPTY_BYTES + 3 * data;
-        let throughput = needed("bench throughput --history 0 --rounds 2 --tasks 10,20")?;
+        let throughput = needed("throughput --history 0 --rounds 2 --tasks 10,20")?;
         assert_eq!(throughput, with_log(60 * TASK_BYTES));
         // One output, however often it is read.
-        let output = "bench output --history 0 --output-size 1GB --rounds";
+        let output = "output --history 0 --output-size 1GB --rounds";
         assert_eq!(needed(&format!("{output} 1"))?, needed(&format!("{output} 5"))?);
         assert!(needed(&format!("{output} 5"))? > 1_000_000_000);
         Ok(())
@@ -125,8 +117,8 @@ mod tests {
 
     #[test]
     fn a_disk_that_is_too_small_is_refused_with_both_numbers() -> Result<(), Box<dyn std::error::Error>> {
-        let words = ["bench", "limits", "--history", "1000000000"];
-        let args = BenchArgs { scratch_dir: Some("/proc".into()), ..Line::try_parse_from(words)?.bench };
+        let words = ["limits", "--history", "1000000000"];
+        let args = BenchArgs { scratch_dir: Some("/proc".into()), ..BenchArgs::of_words(words)? };
         // That file system has no room for anything.
         let refused = check(&args, &[Measurement::Limits]).map_err(|failure| failure.to_string());
         let expected = "no room in /proc: a history of 1,000,000,000 tasks and the measurements need about 3,503 GB, \

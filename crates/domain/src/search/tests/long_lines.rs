@@ -1,3 +1,5 @@
+//! Lines that are longer than memory, or written byte by byte, and searches that continue within them.
+
 use super::*;
 
 const LINE: usize = 3 << 20;

@@ -1,3 +1,5 @@
+//! A search is interrupted and continues; no expression keeps a turn.
+
 use super::*;
 
 /// Needs a new state for every byte of a random text of `a` and `b`.

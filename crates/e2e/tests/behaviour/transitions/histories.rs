@@ -12,7 +12,8 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use gaffer_e2e::eventually;
-use gaffer_master::scheduling_state::{LiveOnWorker, QueuePosition, SchedulingState};
+use gaffer_master::records::{LiveOnWorker, PlaceInQueue};
+use gaffer_master::scheduling_state::SchedulingState;
 use gaffer_master::wakes::Wake;
 use sqlx::{Connection as _, PgConnection};
 
@@ -305,7 +306,7 @@ struct Learned {
     database: PgConnection,
     state: SchedulingState,
     /// Class and position of what waits.
-    waiting: BTreeSet<(i64, QueuePosition)>,
+    waiting: BTreeSet<(i64, PlaceInQueue)>,
 }
 
 impl Learned {
@@ -327,7 +328,7 @@ impl Learned {
             self.state.waiting([*class], *first);
         }
         let by_key = |live: Vec<LiveOnWorker>| {
-            live.into_iter().map(|live| ((live.worker_id, live.class_id, live.waiting), live.n))
+            live.into_iter().map(|live| ((live.worker, live.class, live.waiting), live.count))
         };
         let counted: BTreeMap<_, _> = by_key(bench.store.live_on_workers().await.unwrap()).collect();
         assert_eq!(by_key(self.state.live().unwrap()).collect::<BTreeMap<_, _>>(), counted);
@@ -338,14 +339,14 @@ impl Learned {
     }
 }
 
-async fn waiting(database: &mut PgConnection) -> BTreeSet<(i64, QueuePosition)> {
+async fn waiting(database: &mut PgConnection) -> BTreeSet<(i64, PlaceInQueue)> {
     let rows: Vec<(i64, Time, i64)> =
         sqlx::query_as("SELECT class_id, not_before, id FROM live_tasks WHERE state = 'pending'")
             .fetch_all(database)
             .await
             .unwrap();
     rows.into_iter()
-        .map(|(class, not_before, task)| (class, QueuePosition { not_before, task: TaskId(task) }))
+        .map(|(class, not_before, task)| (class, PlaceInQueue { not_before, task: TaskId(task) }))
         .collect()
 }
 

@@ -1,5 +1,7 @@
 //! `/jobs/{job}/output` and `/jobs/{job}/tasks/{task}/output`: raw, NDJSON or server-sent events.
 
+mod cursor;
+mod last_event;
 mod search;
 
 use std::collections::VecDeque;
@@ -12,7 +14,6 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use chrono::DateTime;
-use gaffer_domain::search::ResumePoint;
 use gaffer_domain::{AttemptRef, JobId};
 use gaffer_protocol::output::{Chunk, Stream};
 use gaffer_protocol::rest::{OutputData, OutputLine};
@@ -31,7 +32,8 @@ use crate::output::{Piece, ReadFrom, TaskOutput, head, line_offset, tail_offset}
 use crate::records::Task;
 use crate::store::tasks::TaskFilter;
 use crate::views::Views;
-use search::Cursor;
+use cursor::Cursor;
+use last_event::LastEvent;
 
 /// Number of tasks read together.
 const TASKS_AHEAD: u32 = 100;
@@ -329,48 +331,14 @@ impl Wanted {
             return Err(search::no_cursor());
         }
         self.from = place.place(self.from);
-        Ok(true)
-    }
-}
-
-/// Where a stream of events broke off.
-struct LastEvent {
-    /// Which task's event it was, if the stream is of several.
-    task: Option<String>,
-    attempt: u32,
-    offset: u64,
-}
-
-impl LastEvent {
-    /// The id of an event; `task` only in a stream of several.
-    fn id(task: Option<&str>, attempt: u32, offset: u64) -> String {
-        match task {
-            Some(task) => format!("{task}:{attempt}:{offset}"),
-            None => format!("{attempt}:{offset}"),
+        let attempt = self.from.attempt.or(self.from.first);
+        if attempt.is_some_and(|attempt| attempt > task.attempt) {
+            return Err(match last {
+                Some(_) => LastEvent::wrong("the task has no such attempt"),
+                None => search::no_cursor(),
+            });
         }
-    }
-
-    fn of(headers: &HeaderMap, format: Format) -> Result<Option<LastEvent>, Error> {
-        let Some(value) = headers.get("last-event-id").filter(|_| format == Format::Events) else {
-            return Ok(None);
-        };
-        let read = || {
-            let mut parts = value.to_str().ok()?.rsplitn(3, ':');
-            let offset = parts.next()?.parse().ok()?;
-            let attempt = parts.next()?.parse().ok()?;
-            Some(LastEvent { task: parts.next().map(str::to_owned), attempt, offset })
-        };
-        read().map(Some).ok_or_else(|| LastEvent::wrong("expected an id that this stream has sent"))
-    }
-
-    fn wrong(detail: &str) -> Error {
-        Error::field("invalid_header", "header:last-event-id", detail, None)
-    }
-
-    /// The same place in the output of this task.
-    fn cursor(&self, task: &Task) -> Cursor {
-        let Task { position, index, .. } = *task;
-        Cursor { position, index, attempt: self.attempt, at: ResumePoint::from(self.offset) }
+        Ok(true)
     }
 }
 

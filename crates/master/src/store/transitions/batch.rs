@@ -12,8 +12,7 @@ use gaffer_protocol::definitions::Definition;
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 
 use super::super::output::{ChunkRow, ReceivedOutput};
-use crate::records::TaskChanges;
-use crate::scheduling_state::LiveChange;
+use crate::records::{LiveChange, TaskChanges};
 
 /// Changes applied together.
 #[derive(Debug, Default)]

@@ -206,6 +206,10 @@ impl EarlierColumns {
         self.columns.push(update);
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.id.is_empty()
+    }
+
     pub fn bind(self, query: Query<'_, Postgres, PgArguments>) -> Query<'_, Postgres, PgArguments> {
         self.columns.bind(query.bind(self.id).bind(self.attempt))
     }

@@ -1,7 +1,7 @@
 //! Writes the changes of a batch in a constant number of statements.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use gaffer_domain::task::StateName;
 use gaffer_domain::{AttemptRef, JobId, Time};
@@ -16,42 +16,89 @@ use super::super::unnest::unnest;
 use super::task_columns::{EarlierColumns, TaskColumns, finish, keep_earlier, keep_finished, update_live};
 use super::{JobWork, Work};
 
-/// All that a batch changes, in one statement: one answer to wait for, however much it is.
-static WRITE: LazyLock<String> = LazyLock::new(|| {
+/// What a batch writes; the order in which [`statement`] takes parameters.
+#[derive(Clone, Copy)]
+struct Written {
+    earlier: bool,
+    live: bool,
+    finished: bool,
+    counts: bool,
+    jobs: bool,
+    chunks: bool,
+    events: bool,
+}
+
+impl Written {
+    fn all(self) -> [bool; 7] {
+        let Written { earlier, live, finished, counts, jobs, chunks, events } = self;
+        [earlier, live, finished, counts, jobs, chunks, events]
+    }
+
+    fn number(self) -> usize {
+        self.all().into_iter().fold(0, |number, part| number * 2 + usize::from(part))
+    }
+
+    /// The statement that writes these parts, made when it is first needed.
+    fn statement(self) -> &'static str {
+        static STATEMENTS: [OnceLock<String>; 128] = [const { OnceLock::new() }; 128];
+        STATEMENTS.get(self.number()).map_or("", |made| made.get_or_init(|| statement(self)))
+    }
+}
+
+/// All that a batch changes, in one statement: one answer to wait for, however much it is. Tables of which it changes nothing are
+/// not named in it, so that a lock on one of these does not delay it.
+fn statement(parts: Written) -> String {
     let mut next = 1;
-    let earlier = keep_earlier(&mut next);
-    let live = update_live(&mut next);
-    let over = finish(&mut next);
-    let finished = keep_finished("over");
-    let counted = format!(
-        "UPDATE task_definitions d SET blocked = d.blocked + u.c1, pending = d.pending + u.c2, \
-             scheduled = d.scheduled + u.c3, running = d.running + u.c4, stopping = d.stopping + u.c5, \
-             completed = d.completed + u.c6, failed = d.failed + u.c7, cancelled = d.cancelled + u.c8 \
-         FROM {} WHERE d.job_id = u.job_id AND d.position = u.position",
-        CountColumns::unnest(&mut next)
-    );
-    let changed = format!(
-        "UPDATE jobs j SET state = u.state::job_state, started_at = GREATEST(u.started_at, \
-                 CASE WHEN u.started_at IS NOT NULL THEN j.created_at END), \
-             finished_at = CASE WHEN u.finished_at IS NOT NULL \
-                 THEN GREATEST(u.finished_at, u.started_at, j.created_at) END, \
-             stop_message = u.stop_message, reason_code = u.reason_code, reason_message = u.reason_message \
-         FROM {} WHERE j.id = u.id",
-        JobColumns::unnest(&mut next)
-    );
-    let stored = chunks_insert(&mut next);
-    let told = format!(
-        "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, more, era) \
-         SELECT u.project_id, u.at, u.kind, u.job_id, u.task_id, u.attempt, u.worker_id, u.actor, u.message, u.more, \
-             u.era FROM {} ORDER BY u.place",
-        EventColumns::unnest(&mut next)
-    );
-    format!(
-        "WITH earlier AS ({earlier}), live AS ({live}), over AS ({over}), finished AS ({finished}), counted AS ({counted}), \
-             changed AS ({changed}), stored AS ({stored}), told AS ({told}) \
-         SELECT (SELECT count(*) FROM live) + (SELECT count(*) FROM over)"
-    )
-});
+    let mut steps = Vec::new();
+    let mut written = vec!["0::bigint"];
+    if parts.earlier {
+        steps.push(format!("earlier AS ({})", keep_earlier(&mut next)));
+    }
+    if parts.live {
+        steps.push(format!("live AS ({})", update_live(&mut next)));
+        written.push("(SELECT count(*) FROM live)");
+    }
+    if parts.finished {
+        steps.push(format!("over AS ({})", finish(&mut next)));
+        steps.push(format!("finished AS ({})", keep_finished("over")));
+        written.push("(SELECT count(*) FROM over)");
+    }
+    if parts.counts {
+        let counted = format!(
+            "UPDATE task_definitions d SET blocked = d.blocked + u.c1, pending = d.pending + u.c2, \
+                 scheduled = d.scheduled + u.c3, running = d.running + u.c4, stopping = d.stopping + u.c5, \
+                 completed = d.completed + u.c6, failed = d.failed + u.c7, cancelled = d.cancelled + u.c8 \
+             FROM {} WHERE d.job_id = u.job_id AND d.position = u.position",
+            CountColumns::unnest(&mut next)
+        );
+        steps.push(format!("counted AS ({counted})"));
+    }
+    if parts.jobs {
+        let changed = format!(
+            "UPDATE jobs j SET state = u.state::job_state, started_at = GREATEST(u.started_at, \
+                     CASE WHEN u.started_at IS NOT NULL THEN j.created_at END), \
+                 finished_at = CASE WHEN u.finished_at IS NOT NULL \
+                     THEN GREATEST(u.finished_at, u.started_at, j.created_at) END, \
+                 stop_message = u.stop_message, reason_code = u.reason_code, reason_message = u.reason_message \
+             FROM {} WHERE j.id = u.id",
+            JobColumns::unnest(&mut next)
+        );
+        steps.push(format!("changed AS ({changed})"));
+    }
+    if parts.chunks {
+        steps.push(format!("stored AS ({})", chunks_insert(&mut next)));
+    }
+    if parts.events {
+        let told = format!(
+            "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, more, era) \
+             SELECT u.project_id, u.at, u.kind, u.job_id, u.task_id, u.attempt, u.worker_id, u.actor, u.message, u.more, \
+                 u.era FROM {} ORDER BY u.place",
+            EventColumns::unnest(&mut next)
+        );
+        steps.push(format!("told AS ({told})"));
+    }
+    format!("WITH {} SELECT {}", steps.join(", "), written.join(" + "))
+}
 
 impl Work {
     /// Writes all that is dirty, and output.
@@ -83,13 +130,41 @@ impl Work {
         let (counts, jobs) = (CountColumns::of(&self.jobs), JobColumns::of(&self.jobs));
         let events = EventColumns::of(&self.events, now);
         let wanted = live.len() + finished.len();
-        if wanted == 0 && counts.is_empty() && jobs.is_empty() && events.is_empty() && chunks.is_empty() {
+        let parts = Written {
+            earlier: !earlier.is_empty(),
+            live: live.len() > 0,
+            finished: finished.len() > 0,
+            counts: !counts.is_empty(),
+            jobs: !jobs.is_empty(),
+            chunks: !chunks.is_empty(),
+            events: !events.is_empty(),
+        };
+        if parts.number() == 0 {
             return Ok(());
         }
-        let query = sqlx::query(WRITE.as_str());
-        let query = finished.bind(live.bind(earlier.bind(query)));
-        let query = ChunkColumns::of(chunks).bind(jobs.bind(counts.bind(query)));
-        let written: i64 = events.bind(query).fetch_one(tx).await?.try_get(0)?;
+        let mut query = sqlx::query(parts.statement());
+        if parts.earlier {
+            query = earlier.bind(query);
+        }
+        if parts.live {
+            query = live.bind(query);
+        }
+        if parts.finished {
+            query = finished.bind(query);
+        }
+        if parts.counts {
+            query = counts.bind(query);
+        }
+        if parts.jobs {
+            query = jobs.bind(query);
+        }
+        if parts.chunks {
+            query = ChunkColumns::of(chunks).bind(query);
+        }
+        if parts.events {
+            query = events.bind(query);
+        }
+        let written: i64 = query.fetch_one(tx).await?.try_get(0)?;
         // The counts and the history of the batch are about all of them, or it is not written at all.
         if usize::try_from(written) != Ok(wanted) {
             let problem = format!("{written} of {wanted} tasks are as they were when they were read");

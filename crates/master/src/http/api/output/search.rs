@@ -20,6 +20,7 @@ use super::super::super::endable::{Ending, endable};
 use super::super::super::error::{Error, problem};
 use super::super::super::params::{Params, wrong};
 use super::super::super::readers::{error_event, error_line};
+use super::cursor::Cursor;
 use super::{Format, LastEvent, MoreTasks, Wanted, event, json_line, text_or_base64};
 use crate::operations::OperationError;
 use crate::output::ReadFrom;
@@ -84,44 +85,6 @@ pub(super) struct Begun {
     query: LineQuery,
     resume: Option<ResumePoint>,
     budget: Budget,
-}
-
-/// A place in the output of a job: where a search continues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Cursor {
-    /// Of the task: its definition.
-    pub position: i16,
-    /// Of the task: which one of the definition.
-    pub index: u32,
-    pub attempt: u32,
-    pub at: ResumePoint,
-}
-
-impl Cursor {
-    fn read(text: &str) -> Option<Cursor> {
-        let mut numbers = text.strip_prefix('c')?.splitn(4, '.');
-        let mut next = || numbers.next();
-        Some(Cursor {
-            position: next()?.parse().ok().filter(|position| *position >= 0)?,
-            index: next()?.parse().ok().filter(|index| *index <= i32::MAX as u32)?,
-            attempt: next()?.parse().ok()?,
-            at: next()?.parse().ok()?,
-        })
-    }
-
-    fn text(self) -> String {
-        let Cursor { position, index, attempt, at } = self;
-        format!("c{position}.{index}.{attempt}.{at}")
-    }
-
-    pub fn is_of(self, task: &Task) -> bool {
-        (self.position, self.index) == (task.position, task.index)
-    }
-
-    /// Reading from here on; without an attempt the cursor was made before the first one.
-    pub fn place(self, from: ReadFrom) -> ReadFrom {
-        from.continued(Some(self.attempt).filter(|attempt| *attempt > 0), self.at.offset)
-    }
 }
 
 /// The error of a cursor that belongs elsewhere, or is none.
@@ -297,7 +260,10 @@ impl Search {
         }
         let Search { position, index, .. } = *self;
         let cursor = Cursor { position, index, attempt, at };
-        if cursor == self.begun && !has_enough {
+        // Before there is an attempt, it stands before the first one.
+        let is_begun = cursor == self.begun
+            || (attempt == 0 && Cursor { attempt: self.begun.attempt, ..cursor } == self.begun);
+        if is_begun && !has_enough {
             return self.give_up();
         }
         self.tell_searched(attempt, Some(cursor));
