@@ -1,6 +1,6 @@
 //! Backs the private database of an installation up into one file, and restores it from there.
 //!
-//! A backup is what `pg_dump` reads in one transaction, so it is of one moment, and the master goes on meanwhile. A restore
+//! A backup is what `pg_dump` reads in one transaction, so it is of one moment, and the master continues meanwhile. A restore
 //! makes a cluster beside the present one, fills it, prepares it for what happened after the backup
 //! ([`Store::continue_after_restore`]), and puts it in its place last.
 
@@ -38,11 +38,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum Progress {
     /// A server is being started.
     Starting,
-    /// So many bytes of the backup are written.
+    /// The number of bytes written.
     Writing(u64),
-    /// So many of all bytes of the backup are checked.
+    /// The number of bytes checked, and of all bytes.
     Checking(u64, u64),
-    /// So many of all bytes of the backup are in the new database.
+    /// The number of bytes loaded into the new database, and of all bytes.
     Loading(u64, u64),
     /// Indexes are being built.
     Indexing,
@@ -75,6 +75,9 @@ pub enum BackupError {
     Conflict(String),
     #[error("{0}")]
     NotFound(String),
+    /// What the caller named is no place for a backup.
+    #[error("{0}")]
+    Unsuitable(String),
     #[error("interrupted")]
     Interrupted,
     #[error("{0}")]
@@ -120,10 +123,7 @@ pub async fn back_up(
     stop: &CancellationToken,
     progress: impl Fn(Progress),
 ) -> Result<Backup, BackupError> {
-    if !overwrite && file.exists() && !file.is_dir() {
-        let file = file.display();
-        return Err(BackupError::Conflict(format!("{file} exists. Choose another name, or add --force.")));
-    }
+    may_be_written(file, overwrite)?;
     let data_dir = &settings.data_dir;
     let cluster = cluster_major(data_dir).map_err(failed("read the database in", data_dir))?;
     let Some(cluster) = cluster else {
@@ -132,7 +132,7 @@ pub async fn back_up(
             data_dir.display()
         )));
     };
-    let tools = Tools::find(settings, Some(cluster)).await.map_err(BackupError::Failed)?;
+    let tools = Tools::find(settings, cluster).await.map_err(BackupError::Failed)?;
     let running = async {
         let url = url_of_running(data_dir)?;
         let store = tokio::time::timeout(ANSWER_TIMEOUT, Store::connect(&url)).await;
@@ -155,6 +155,27 @@ pub async fn back_up(
     done
 }
 
+/// Refuses to replace a file unless that is wanted, and anything else that is no directory: a device would be replaced by a file.
+fn may_be_written(file: &Path, overwrite: bool) -> Result<(), BackupError> {
+    let name = file.display();
+    if file == Path::new("-") {
+        let problem = "a backup cannot be written to standard output, because its size comes before its content. Name a file or a \
+                       directory.";
+        return Err(BackupError::Unsuitable(problem.to_owned()));
+    }
+    match file.metadata() {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(found) if !found.is_file() => {
+            Err(BackupError::Unsuitable(format!("{name} is not a regular file. Name a file or a directory.")))
+        }
+        // A link that leads nowhere is there as well.
+        _ if !overwrite && file.symlink_metadata().is_ok() => {
+            Err(BackupError::Conflict(format!("{name} exists. Choose another name, or add --force.")))
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn dump(
     store: &Store,
     tools: &Tools,
@@ -169,7 +190,8 @@ async fn dump(
         Manifest::new(store.schema().await?, tools.version.clone(), taken_at, store.database_bytes().await?);
     let file = match file.is_dir() {
         true => file.join(format!("gaffer-{}.backup", stamp(taken_at))),
-        false => file.to_owned(),
+        // Through links, so that what they lead to is replaced, and not they.
+        false => file.canonicalize().unwrap_or_else(|_| file.to_owned()),
     };
     let cannot_write = || failed("write", &file);
     let directory = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -212,7 +234,7 @@ fn put_in_place(unfinished: NamedTempFile, file: &Path, overwrite: bool) -> Resu
     }
 }
 
-/// Restores a backup into a data directory. A database that is there is replaced only if that is wished, and kept beside.
+/// Restores a backup into a data directory. A present database is replaced only with `replace`, and is kept beside the new one.
 ///
 /// # Errors
 /// [`BackupError`]; the data directory is as it was then.
@@ -229,22 +251,26 @@ pub async fn restore(
     may_take_place(data_dir, present.is_some(), replace)?;
     let checking = checked(file, &progress);
     let mut archive = stop.run_until_cancelled(checking).await.unwrap_or(Err(BackupError::Interrupted))?;
-    let tools = Tools::find(settings, None).await.map_err(BackupError::Failed)?;
-    is_new_enough(&archive.manifest, &tools.version)?;
 
     let replacement = Replacement::begin(settings).await?;
     may_take_place(data_dir, replacement.has_present(), replace)?;
     progress(Progress::Starting);
     let server = EmbeddedPostgres::start(replacement.settings().clone()).await?;
-    let filling = Box::pin(fill(&mut archive, &tools, &server, &progress));
+    let filling = Box::pin(fill(&mut archive, settings, &server, &progress));
     let filled = stop.run_until_cancelled(filling).await.unwrap_or(Err(BackupError::Interrupted));
     server.stop().await;
-    let jobs = filled?;
+    let jobs = filled.map_err(|error| match (error, replacement.crash()) {
+        // pg_restore only says that the server does not answer any more.
+        (BackupError::Failed(error), Some(crash)) => {
+            BackupError::Failed(format!("{error}\nthe new database's server crashed: {crash}"))
+        }
+        (error, _) => error,
+    })?;
     let replaced = replacement.finish(&stamp(chrono::Utc::now()))?;
     Ok(Restored { manifest: archive.manifest, jobs, replaced })
 }
 
-/// Refuses to replace a database that is there, unless that is wished.
+/// Refuses to replace a present database, unless that is wanted.
 fn may_take_place(data_dir: &Path, is_there: bool, replace: bool) -> Result<(), BackupError> {
     match is_there && !replace {
         false => Ok(()),
@@ -264,6 +290,12 @@ async fn checked(file: &Path, progress: &impl Fn(Progress)) -> Result<Archive, B
         }
         error => failed("restore", file)(error),
     };
+    if file.metadata().map_or(file == Path::new("-"), |found| !found.is_file()) {
+        return Err(BackupError::Unsuitable(format!(
+            "{} is not a regular file. A backup is read twice, so it cannot come through a pipe: save it to a file.",
+            file.display()
+        )));
+    }
     let mut archive = Archive::open(file).map_err(cannot_restore)?;
     let all = archive.dump_bytes();
     archive.verify(|done| progress(Progress::Checking(done, all))).await.map_err(cannot_restore)?;
@@ -289,17 +321,19 @@ fn is_new_enough(manifest: &Manifest, version: &str) -> Result<(), BackupError> 
 /// Loads the dump into the empty database of a server, and prepares it for a master.
 async fn fill(
     archive: &mut Archive,
-    tools: &Tools,
+    settings: &Settings,
     server: &EmbeddedPostgres,
     progress: &impl Fn(Progress),
 ) -> Result<RestoredJobs, BackupError> {
     is_new_enough(&archive.manifest, server.version())?;
+    let tools = Tools::find(settings, server.major().unwrap_or_default()).await.map_err(BackupError::Failed)?;
     let mut program = Program::start("pg_restore", tools.restore(server.socket_dir()))?;
     let mut input = program.child.stdin.take().ok_or_else(|| program.failed("it has no input"))?;
-    archive.rewind().map_err(|error| program.failed(error))?;
+    let cannot_read = |error| BackupError::Failed(format!("cannot read the backup: {error}"));
+    archive.rewind().map_err(cannot_read)?;
     let (mut piece, mut done, all) = (vec![0; PIECE], 0, archive.dump_bytes());
     loop {
-        let read = archive.read_dump(&mut piece, done).map_err(|error| program.failed(error))?;
+        let read = archive.read_dump(&mut piece, done).map_err(cannot_read)?;
         // Who takes nothing more has ended, and says why.
         if read == 0 || input.write_all(&piece[..read]).await.is_err() {
             break;
@@ -319,22 +353,39 @@ async fn fill(
 /// changed under another master.
 ///
 /// # Errors
-/// [`BackupError::Conflict`] if another master leads; [`BackupError::Failed`] if the database does not answer.
+/// [`BackupError::Conflict`] if another master leads; [`BackupError::NotFound`] if nothing was restored into the database yet;
+/// [`BackupError::Failed`] if it does not answer.
 pub async fn prepare(url: &str, taken_at: Time) -> Result<RestoredJobs, BackupError> {
     let store = Store::connect(url).await?;
-    store.migrate().await?;
+    let is_restored = store.has_schema().await?;
     store.close().await;
+    if !is_restored {
+        let problem = "the database has no tables of gaffer. Restore the backup into it first.";
+        return Err(BackupError::NotFound(problem.to_owned()));
+    }
     let mut candidate = Candidate::connect(url, LEADER_LEASE).await?;
-    let leader = match candidate.try_once().await? {
+    // The first attempt on a schema from before there were leaders only brings it up to date.
+    let first = candidate.try_once().await?;
+    let attempt = match first {
+        Attempt::Leads(_) => first,
+        Attempt::Waits(_) => candidate.try_once().await?,
+    };
+    let leader = match attempt {
         Attempt::Leads(leader) => leader,
         Attempt::Waits(who) => {
-            return Err(BackupError::Conflict(format!("a master uses the database: {who}")));
+            return Err(BackupError::Conflict(format!("a master uses the database: {who}. Stop it first.")));
         }
     };
     let stores = Stores::connect_as(url, leader.leadership.clone()).await?;
-    let jobs = stores.control.continue_after_restore(taken_at).await;
+    let jobs = Box::pin(prepare_as_leader(&stores.control, taken_at)).await;
     stores.close().await;
-    Ok(jobs?)
+    jobs
+}
+
+async fn prepare_as_leader(store: &Store, taken_at: Time) -> Result<RestoredJobs, BackupError> {
+    // Not before: a master of an earlier version knows only the earlier schema.
+    store.migrate().await?;
+    Ok(store.continue_after_restore(taken_at).await?)
 }
 
 /// A time as a part of a file's name.

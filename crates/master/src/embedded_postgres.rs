@@ -127,6 +127,11 @@ impl EmbeddedPostgres {
         &self.facts.version
     }
 
+    /// The first part of that.
+    pub fn major(&self) -> Option<u32> {
+        data_dir::major(&self.facts.version)
+    }
+
     /// Completes when the server has ended without being asked to since the last call (or since the start). It is being
     /// started again by then: this is for reporting.
     pub async fn exited(&mut self) -> Exits {
@@ -173,7 +178,8 @@ pub enum StartError {
     /// A cluster of a version that no installation here can run.
     #[error(
         "{} was made by PostgreSQL {cluster}, which is not installed here (found: {found}). Install version {cluster}, or name the \
-         directory of its binaries in GAFFER_PG_BIN; to change the version, move the data with pg_dump to a new data directory.",
+         directory of its binaries in GAFFER_PG_BIN. To change the version, run `gaffer backup` with version {cluster} and `gaffer restore` \
+         with the new one.",
         cluster_dir.display()
     )]
     OtherVersion {

@@ -157,6 +157,10 @@ async fn prepare(args: &RestoreArgs, begun: Instant, out: &Out) -> Result<u8, Fa
     let (Some(taken_at), Some(url)) = (args.prepare, config::database_url()) else {
         return Err(Failure::Usage("--prepare is for a database of your own: set DATABASE_URL".to_owned()));
     };
+    // With too late a time, workers may know more numbers than are left out.
+    if taken_at > chrono::Utc::now() {
+        return Err(Failure::Usage(format!("{taken_at} is in the future: give the time of the database's state")));
+    }
     let prepared = attended(out, async |stop, status| {
         show(status, Progress::Finishing);
         let preparing = Box::pin(backup::prepare(&url, taken_at));
@@ -252,6 +256,7 @@ async fn attended<T>(
         (Err(error), _) => Err(match error {
             BackupError::Conflict(message) => Failure::Conflict(message),
             BackupError::NotFound(message) => Failure::NotFound(message),
+            BackupError::Unsuitable(message) => Failure::Usage(message),
             error @ (BackupError::Interrupted | BackupError::Failed(_)) => Failure::Local(error.to_string()),
         }),
     }

@@ -1,15 +1,15 @@
 //! Backups of a private database, and what a restored installation makes of workers that know more than it does.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
-use std::process::Output;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::worker::HeldPhase;
 use gaffer_e2e::client::Client;
-use gaffer_e2e::cluster::{copy_of, fresh_database, give_cluster};
+use gaffer_e2e::cluster::{bare_database, copy_of, fresh_database, give_cluster};
 use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::{Dev, command, data_dir, program};
 use gaffer_e2e::raw_worker::{RawWorker, hello};
@@ -130,6 +130,11 @@ async fn what_cannot_be_restored_is_refused_and_nothing_is_touched() {
     let (code, said) = refused(dir.path(), &["backup", text(&file)]).await;
     assert!(code == Some(5) && said.contains("--force"), "{said}");
     gaffer_json(dir.path(), &["backup", "--force", text(&file)]).await;
+    // What leads to the file still does.
+    let link = backups.path().join("link");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    gaffer_json(dir.path(), &["backup", "--force", text(&link)]).await;
+    assert!(link.symlink_metadata().unwrap().is_symlink() && !file.symlink_metadata().unwrap().is_symlink());
     let named = gaffer_json(dir.path(), &["backup", text(backups.path())]).await;
     assert_eq!(Path::new(named["file"].as_str().unwrap()).parent(), Some(backups.path()));
 
@@ -173,6 +178,62 @@ async fn what_cannot_be_restored_is_refused_and_nothing_is_touched() {
 }
 
 #[tokio::test]
+async fn what_is_no_file_is_neither_written_nor_read() {
+    let (dir, backups) = (data_dir(), data_dir());
+    let pipe = backups.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for name in [text(&pipe), "-"] {
+        for args in [&["backup", "--force", name][..], &["backup", name], &["restore", name]] {
+            let (code, said) = refused(dir.path(), args).await;
+            assert!(code == Some(2) && said.contains("file"), "{args:?}: {code:?} {said}");
+        }
+    }
+    assert!(pipe.metadata().unwrap().file_type().is_fifo(), "the pipe was replaced");
+    assert_eq!((entries(dir.path()), entries(backups.path())), (0, 1));
+}
+
+#[tokio::test]
+async fn a_restore_that_is_killed_loses_nothing_and_can_be_repeated() {
+    let (dir, backups) = (data_dir(), data_dir());
+    let dev = Dev::start(dir.path()).await;
+    let job = dev.client.submit(json!({"script": "echo kept"})).await;
+    dev.client.finished(job).await;
+    let key = dev.client.key().to_owned();
+    let file = backups.path().join("gaffer.backup");
+    gaffer_json(dir.path(), &["backup", text(&file)]).await;
+    assert_eq!(dev.interrupt().await, Some(0));
+
+    let home = dir.path().join("postgres");
+    let inode = |path: &Path| path.metadata().map(|it| it.ino()).ok();
+    let present = || inode(&home.join("cluster")).unwrap();
+    let in_home = |prefix: &str| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(prefix)).collect()
+    };
+    for progress in ["postgres", "postgres/cluster/PG_VERSION", "postgres/cluster/postmaster.pid"] {
+        let before = present();
+        let mut restore = command(&["restore", "--replace", text(&file)]);
+        let restore = restore.env("GAFFER_DATA_DIR", dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut restore = restore.spawn().unwrap();
+        eventually("it has come so far, or to its end", async || {
+            let is_there = in_home("initdb-").iter().any(|scratch| scratch.join(progress).exists());
+            (is_there || restore.try_wait().unwrap().is_some()).then_some(())
+        })
+        .await;
+        restore.kill().await.unwrap();
+        // However far it came: the cluster is in its place, or kept beside that of the backup.
+        let is_kept = in_home("replaced-").iter().any(|kept| inode(kept) == Some(before));
+        assert!(present() == before || is_kept, "killed at {progress}");
+    }
+    let restored = gaffer_json(dir.path(), &["restore", "--replace", text(&file)]).await;
+    assert!(restored["replaced"].is_string(), "{restored}");
+    assert_eq!(in_home("initdb-"), Vec::<PathBuf>::new());
+    let dev = Dev::start(dir.path()).await;
+    assert_eq!(dev.client.with_key(&key).output(job).await, b"kept\n");
+    assert_eq!(dev.interrupt().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_backup_for_which_there_is_no_room_leaves_no_file() {
     let (dir, backups) = (data_dir(), data_dir());
     let dev = Dev::start(dir.path()).await;
@@ -207,11 +268,25 @@ async fn a_database_of_the_operator_is_left_to_the_tools_of_postgres() {
         assert!(output.status.code() == Some(2) && said.contains(instead), "{said}");
     }
     // Restored by them, it is prepared as well.
-    let mut command = command(&["restore", "--prepare", "2026-11-29T03:00:00Z", "-o", "json"]);
+    let mut command = command(&["restore", "--prepare", "2020-01-01T00:00:00Z", "-o", "json"]);
     let output = command.env("DATABASE_URL", fresh_database().await).output().await.unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let prepared: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(prepared["next_job"], 2_000);
+    // A database into which nothing was restored stays empty, and a time that has not been is a mistake.
+    for (time, expected) in [("2020-01-01T00:00:00Z", 3), ("2999-01-01T00:00:00Z", 2)] {
+        let url = bare_database().await;
+        let mut command = self::command(&["restore", "--prepare", time]);
+        let output = command.env("DATABASE_URL", &url).output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(expected) && !said.is_empty(), "{said}");
+        let mut database = PgConnection::connect(&url).await.unwrap();
+        let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+            .fetch_one(&mut database)
+            .await
+            .unwrap();
+        assert_eq!(tables, 0, "{time}");
+    }
 }
 
 /// A worker's hello with what it holds.
@@ -333,6 +408,10 @@ async fn a_restored_master_ends_what_workers_have_begun_since_and_gives_no_numbe
 async fn what_a_master_uses_is_not_prepared_for_another_time() {
     let stage = Stage::set().await;
     let before = term(&stage.database_url).await;
+    // Nor is its schema brought up to date: with the last migration forgotten, to try that would fail.
+    let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
+    let forget = "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)";
+    sqlx::raw_sql(forget).execute(&mut database).await.unwrap();
     let error = prepare(&stage.database_url, chrono::Utc::now()).await.unwrap_err().to_string();
     assert!(error.contains("a master uses the database"), "{error}");
     assert_eq!(term(&stage.database_url).await, before);

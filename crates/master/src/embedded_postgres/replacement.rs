@@ -30,13 +30,20 @@ impl Replacement {
     pub async fn begin(settings: &Settings) -> Result<Replacement, StartError> {
         let data_dir = DataDir::open(&settings.data_dir).await?;
         leftovers::remove_unfinished(&data_dir.unfinished_clusters()?).await?;
+        // A server that a killed master left would not be found once its cluster has another name.
+        leftovers::end(&data_dir.cluster()).await?;
         let scratch = data_dir.new_cluster();
         data_dir.make_private(&scratch)?;
         let mut settings = Settings { data_dir: scratch.clone(), ..settings.clone() };
         if cfg!(target_os = "linux") {
             settings.overrides.extend(UNSYNCED.map(str::to_owned));
         }
-        Ok(Replacement { data_dir, scratch, settings })
+        let replacement = Replacement { data_dir, scratch, settings };
+        // For root: the owner of an empty directory is who runs the server, and that is the owner of the present cluster.
+        for dir in ["postgres", "postgres/cluster"] {
+            replacement.data_dir.make_private(&replacement.scratch.join(dir))?;
+        }
+        Ok(replacement)
     }
 
     /// Whether there is a cluster to be replaced.
@@ -47,6 +54,13 @@ impl Replacement {
     /// For the server of the new cluster, which has stopped before [`Self::finish`].
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Why the server of the new cluster crashed, by its log; none if it did not. The log is removed with the rest.
+    pub fn crash(&self) -> Option<String> {
+        let log = fs::read(self.scratch.join("postgres.log")).ok()?;
+        let log = String::from_utf8_lossy(&log);
+        log.lines().rev().find_map(|line| Some(line.split_once("PANIC:")?.1.trim().to_owned()))
     }
 
     /// Puts the new cluster in its place. The one before is kept beside it; returns where, if there was one.
@@ -79,17 +93,95 @@ impl Drop for Replacement {
     }
 }
 
-/// At no moment is there no cluster: a master that starts then would make an empty one.
+/// At no moment is there no cluster: a master that starts then would make an empty one. And at no moment is the present cluster
+/// where [`leftovers`] are removed, so the new one gets the other's later name first.
 #[cfg(target_os = "linux")]
 fn exchange(new: &Path, present: &Path, kept: &Path) -> io::Result<()> {
+    use nix::errno::Errno;
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-    renameat2(AT_FDCWD, new, AT_FDCWD, present, RenameFlags::RENAME_EXCHANGE)?;
-    fs::rename(new, kept)
+    fs::rename(new, kept)?;
+    match renameat2(AT_FDCWD, kept, AT_FDCWD, present, RenameFlags::RENAME_EXCHANGE) {
+        Ok(()) => Ok(()),
+        Err(errno) => {
+            fs::rename(kept, new)?;
+            match errno {
+                // A file system that cannot exchange, such as NFS.
+                Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP => in_two_steps(new, present, kept),
+                errno => Err(errno.into()),
+            }
+        }
+    }
 }
 
 /// Nothing else can exchange two directories; the lock keeps others away.
 #[cfg(not(target_os = "linux"))]
 fn exchange(new: &Path, present: &Path, kept: &Path) -> io::Result<()> {
+    in_two_steps(new, present, kept)
+}
+
+/// Whoever is killed between the two leaves the present cluster under its later name.
+fn in_two_steps(new: &Path, present: &Path, kept: &Path) -> io::Result<()> {
     fs::rename(present, kept)?;
-    fs::rename(new, present)
+    fs::rename(new, present).inspect_err(|_| {
+        // What cannot be undone either is told by the first error.
+        let _ = fs::rename(kept, present);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    /// A data directory whose cluster says `before`, and a replacement whose cluster says `after`.
+    async fn ready() -> (tempfile::TempDir, Replacement) {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = dir.path().join("postgres/cluster");
+        fs::create_dir_all(&cluster).unwrap();
+        fs::write(cluster.join("PG_VERSION"), "before").unwrap();
+        let settings = Settings { data_dir: dir.path().to_owned(), ..Settings::default() };
+        let replacement = Replacement::begin(&settings).await.unwrap();
+        fs::write(replacement.scratch.join("postgres/cluster/PG_VERSION"), "after").unwrap();
+        (dir, replacement)
+    }
+
+    fn says(cluster: &Path) -> String {
+        fs::read_to_string(cluster.join("PG_VERSION")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_present_cluster_is_kept_beside_the_new_one() {
+        let (dir, replacement) = ready().await;
+        let kept = replacement.finish("x").unwrap().unwrap();
+        assert_eq!(says(&dir.path().join("postgres/cluster")), "after");
+        assert_eq!((says(&kept), kept.file_name().unwrap()), ("before".to_owned(), "replaced-x".as_ref()));
+        let left = fs::read_dir(dir.path().join("postgres")).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["cluster", "lock", "replaced-x"]);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_cannot_be_kept_is_not_replaced() {
+        let (dir, replacement) = ready().await;
+        let in_the_way = dir.path().join("postgres/replaced-x");
+        fs::create_dir(&in_the_way).unwrap();
+        fs::write(in_the_way.join("PG_VERSION"), "earlier").unwrap();
+        replacement.finish("x").unwrap_err();
+        assert_eq!(says(&dir.path().join("postgres/cluster")), "before");
+        assert_eq!(says(&in_the_way), "earlier");
+    }
+
+    #[tokio::test]
+    async fn where_directories_cannot_be_exchanged_they_are_moved_one_after_the_other() {
+        let (dir, replacement) = ready().await;
+        let home = dir.path().join("postgres");
+        let new = replacement.scratch.join("postgres/cluster");
+        in_two_steps(&new, &home.join("cluster"), &home.join("replaced-x")).unwrap();
+        assert_eq!((says(&home.join("cluster")), says(&home.join("replaced-x"))), ("after".to_owned(), "before".to_owned()));
+        // What is not there any more replaces nothing.
+        in_two_steps(&new, &home.join("cluster"), &home.join("replaced-y")).unwrap_err();
+        assert_eq!(says(&home.join("cluster")), "after");
+    }
 }

@@ -1,4 +1,4 @@
-//! Finds and starts `pg_dump` and `pg_restore`, for a private server of whichever process.
+//! Finds and starts `pg_dump` and `pg_restore`, for a private server that this or another process runs.
 
 use std::fs;
 use std::io;
@@ -22,11 +22,12 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// The first that can read what a server of this version has, or any: the best that there are.
+    /// Those of the same major version as a server. An older `pg_dump` does not read a newer server, and a newer `pg_restore`
+    /// uses settings that an older server does not have.
     ///
     /// # Errors
     /// When there are none, in a sentence with what to do.
-    pub async fn find(settings: &Settings, wanted: Option<u32>) -> Result<Tools, String> {
+    pub async fn find(settings: &Settings, server: u32) -> Result<Tools, String> {
         for dir in candidates(settings) {
             if !["pg_dump", "pg_restore"].iter().all(|name| is_program(&dir.join(name))) {
                 continue;
@@ -34,21 +35,15 @@ impl Tools {
             let output = plain(&dir.join("pg_dump")).arg("--version").output().await;
             let version = output.and_then(|output| version_in(&String::from_utf8_lossy(&output.stdout)));
             if let Ok(version) = version
-                && wanted.is_none_or(|wanted| major(&version) == Some(wanted))
+                && major(&version) == Some(server)
             {
                 return Ok(Tools { dir, version });
             }
         }
-        let of = wanted.map(|version| format!(" of PostgreSQL {version}")).unwrap_or_default();
         Err(format!(
-            "pg_dump and pg_restore{of} are not installed on this machine. Install the client programs of PostgreSQL \
-             (package postgresql-client), or name the directory of all its programs in GAFFER_PG_BIN."
+            "pg_dump and pg_restore of PostgreSQL {server} are not installed on this machine. Install the client programs of \
+             PostgreSQL {server} (package postgresql-client), or name the directory of all its programs in GAFFER_PG_BIN."
         ))
-    }
-
-    /// Its major version.
-    pub fn major(&self) -> Option<u32> {
-        major(&self.version)
     }
 
     /// Writes the database to its standard output, as it is at one moment, in the format that `pg_restore` reads.

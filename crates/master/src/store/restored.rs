@@ -14,7 +14,7 @@ use super::{MIGRATIONS, Store, StoreError, eras};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestoredJobs {
     pub jobs: i64,
-    /// Those of them that were not over.
+    /// Those of them that have not finished.
     pub unfinished: i64,
     /// Number of the next job.
     pub next_job: i64,
@@ -26,6 +26,15 @@ pub fn newest_schema() -> i64 {
 }
 
 impl Store {
+    /// Whether the database has tables of gaffer, of whichever version.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn has_schema(&self) -> Result<bool, StoreError> {
+        let tables = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL AND to_regclass('jobs') IS NOT NULL";
+        Ok(sqlx::query_scalar(tables).fetch_one(&self.pool).await?)
+    }
+
     /// The schema of the database, by the number of its newest migration.
     ///
     /// # Errors
