@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::election::{Attempt, Candidate};
 use crate::embedded_postgres::{
-    EmbeddedPostgres, Replacement, Settings, StartError, Tools, cluster_major, socket_dir_of_running,
+    EmbeddedPostgres, Replacement, Settings, StartError, Tools, cluster_major, major, socket_dir_of_running,
     url_of_running,
 };
 use crate::store::restored::{RestoredJobs, newest_schema};
@@ -307,7 +307,6 @@ async fn checked(file: &Path, progress: &impl Fn(Progress)) -> Result<Archive, B
 
 /// Postgres reads what the same or an earlier version of it wrote.
 fn is_new_enough(manifest: &Manifest, version: &str) -> Result<(), BackupError> {
-    let major = |version: &str| version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     match major(version) >= major(&manifest.postgres) {
         true => Ok(()),
         false => Err(BackupError::Failed(format!(
@@ -326,7 +325,8 @@ async fn fill(
     progress: &impl Fn(Progress),
 ) -> Result<RestoredJobs, BackupError> {
     is_new_enough(&archive.manifest, server.version())?;
-    let tools = Tools::find(settings, server.major().unwrap_or_default()).await.map_err(BackupError::Failed)?;
+    let major = major(server.version()).unwrap_or_default();
+    let tools = Tools::find(settings, major).await.map_err(BackupError::Failed)?;
     let mut program = Program::start("pg_restore", tools.restore(server.socket_dir()))?;
     let mut input = program.child.stdin.take().ok_or_else(|| program.failed("it has no input"))?;
     let cannot_read = |error| BackupError::Failed(format!("cannot read the backup: {error}"));
@@ -458,7 +458,9 @@ mod tests {
 
     #[test]
     fn an_older_postgres_does_not_read_what_a_newer_one_has_written() {
-        for (version, can) in [("15.18", true), ("15.1", true), ("17.2", true), ("14.22", false)] {
+        for (version, can) in
+            [("15.18", true), ("15.1", true), ("17.2", true), ("18beta1", true), ("14.22", false), ("14beta2", false)]
+        {
             let checked = is_new_enough(&manifest(1), version);
             assert_eq!(checked.is_ok(), can, "{version}");
         }

@@ -35,6 +35,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use data_dir::major;
 pub use replacement::Replacement;
 pub use tools::{Tools, cluster_major};
 
@@ -125,11 +126,6 @@ impl EmbeddedPostgres {
     /// The server's version, like `15.18`.
     pub fn version(&self) -> &str {
         &self.facts.version
-    }
-
-    /// The first part of that.
-    pub fn major(&self) -> Option<u32> {
-        data_dir::major(&self.facts.version)
     }
 
     /// Completes when the server has ended without being asked to since the last call (or since the start). It is being
