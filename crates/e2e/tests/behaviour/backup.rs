@@ -405,6 +405,30 @@ async fn a_restored_master_ends_what_workers_have_begun_since_and_gives_no_numbe
 }
 
 #[tokio::test]
+async fn an_era_that_a_backup_met_without_its_record_keeps_its_jobs() {
+    let stage = Stage::set().await;
+    let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
+    // As when the transaction that opens an era fails: what it has done to the sequence stays.
+    let opened = "SELECT setval('live_tasks_id_seq', first_task(1), false)";
+    sqlx::query(opened).execute(&mut database).await.unwrap();
+    let job = stage.client.submit(json!({"script": "true"})).await;
+    database.close().await.unwrap();
+    let url = stage.strike().await;
+    prepare(&url, chrono::Utc::now()).await.unwrap();
+    let mut database = PgConnection::connect(&url).await.unwrap();
+    // By this range its jobs are looked for before the era is dropped.
+    let is_within: bool = sqlx::query_scalar(
+        "SELECT $1 >= first_job AND $1 < end_job FROM ( \
+             SELECT number, first_job, lead(first_job) OVER (ORDER BY number) AS end_job FROM eras) e WHERE number = 1",
+    )
+    .bind(job)
+    .fetch_one(&mut database)
+    .await
+    .unwrap();
+    assert!(is_within, "job {job} would go with its era");
+}
+
+#[tokio::test]
 async fn what_a_master_uses_is_not_prepared_for_another_time() {
     let stage = Stage::set().await;
     let before = term(&stage.database_url).await;
