@@ -220,7 +220,8 @@ async fn a_restore_that_is_killed_loses_nothing_and_can_be_repeated() {
             (is_there || restore.try_wait().unwrap().is_some()).then_some(())
         })
         .await;
-        restore.kill().await.unwrap();
+        // It may have ended.
+        let _ = restore.kill().await;
         // However far it came: the cluster is in its place, or kept beside that of the backup.
         let is_kept = in_home("replaced-").iter().any(|kept| inode(kept) == Some(before));
         assert!(present() == before || is_kept, "killed at {progress}");
