@@ -61,6 +61,8 @@ impl Store {
     pub async fn continue_after_restore(&self, taken_at: Time) -> Result<RestoredJobs, StoreError> {
         let mut tx = self.begin().await?;
         sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *tx).await?;
+        // Somebody else on the database of an operator is told of, not waited for without end.
+        sqlx::query("SET LOCAL lock_timeout = '60s'").execute(&mut *tx).await?;
         // Later than anything in the backup, whatever its clock was.
         let now: Time = sqlx::query_scalar(
             "SELECT GREATEST(clock_timestamp(), \
