@@ -458,9 +458,14 @@ mod tests {
 
     #[test]
     fn an_older_postgres_does_not_read_what_a_newer_one_has_written() {
-        for (version, can) in
-            [("15.18", true), ("15.1", true), ("17.2", true), ("18beta1", true), ("14.22", false), ("14beta2", false)]
-        {
+        for (version, can) in [
+            ("15.18", true),
+            ("15.1", true),
+            ("17.2", true),
+            ("18beta1", true),
+            ("14.22", false),
+            ("14beta2", false),
+        ] {
             let checked = is_new_enough(&manifest(1), version);
             assert_eq!(checked.is_ok(), can, "{version}");
         }

@@ -159,7 +159,9 @@ async fn prepare(args: &RestoreArgs, begun: Instant, out: &Out) -> Result<u8, Fa
     };
     // With too late a time, workers may know more numbers than are left out.
     if taken_at > chrono::Utc::now() {
-        return Err(Failure::Usage(format!("{taken_at} is in the future: give the time of the database's state")));
+        return Err(Failure::Usage(format!(
+            "{taken_at} is in the future: give the time of the database's state"
+        )));
     }
     let prepared = attended(out, async |stop, status| {
         show(status, Progress::Finishing);

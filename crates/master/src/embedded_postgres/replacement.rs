@@ -179,7 +179,10 @@ mod tests {
         let home = dir.path().join("postgres");
         let new = replacement.scratch.join("postgres/cluster");
         in_two_steps(&new, &home.join("cluster"), &home.join("replaced-x")).unwrap();
-        assert_eq!((says(&home.join("cluster")), says(&home.join("replaced-x"))), ("after".to_owned(), "before".to_owned()));
+        assert_eq!(
+            (says(&home.join("cluster")), says(&home.join("replaced-x"))),
+            ("after".to_owned(), "before".to_owned())
+        );
         // What is not there any more replaces nothing.
         in_two_steps(&new, &home.join("cluster"), &home.join("replaced-y")).unwrap_err();
         assert_eq!(says(&home.join("cluster")), "after");
