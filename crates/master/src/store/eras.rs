@@ -104,8 +104,12 @@ pub(super) async fn open_far_ahead(
     for made in [era, era + 1] {
         sqlx::query("SELECT make_era($1)").bind(made).execute(&mut *tx).await?;
     }
-    let is_incomplete = "SELECT EXISTS (SELECT FROM eras WHERE number = $1 AND opened_at IS NULL)";
-    if sqlx::query_scalar(is_incomplete).bind(present).fetch_one(&mut *tx).await? {
+    let is_incomplete: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM eras WHERE number = $1 AND opened_at IS NULL)")
+            .bind(present)
+            .fetch_one(&mut *tx)
+            .await?;
+    if is_incomplete {
         opened_before(tx, present).await?;
     }
     opened(tx, era, first_job).await?;
