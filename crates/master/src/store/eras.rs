@@ -98,7 +98,8 @@ pub(super) async fn open_far_ahead(
     first_job: i64,
 ) -> Result<(), StoreError> {
     // Made ahead, for a time that is left out. The present one stays, also if its record is not complete.
-    let left_out = "SELECT drop_era(number, '{}', '{}') FROM eras WHERE number > $1 AND opened_at IS NULL";
+    let left_out = "SELECT drop_era(number, ARRAY[]::bigint[], ARRAY[]::bigint[]) FROM eras \
+         WHERE number > $1 AND opened_at IS NULL";
     let present = present(&mut *tx).await?;
     sqlx::query(left_out).bind(present).execute(&mut *tx).await?;
     for made in [era, era + 1] {
