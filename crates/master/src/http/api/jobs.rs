@@ -238,7 +238,7 @@ pub async fn filter(views: &Views, actor: &Actor, params: &Params) -> Result<Job
             Err(OperationError::NotFound(worker)) => {
                 return Err(wrong(
                     "worker",
-                    &format!("there is no {worker}; one that was removed has its number"),
+                    &format!("there is no {worker}; a worker that was removed is found by its number"),
                 ));
             }
             found => found?,
