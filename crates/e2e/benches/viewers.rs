@@ -102,9 +102,9 @@ async fn fill(stage: &Stage, jobs: i64) {
     let class: i64 = sqlx::query_scalar(classes).fetch_one(&mut database).await.unwrap();
     let statements = [
         "INSERT INTO jobs (project_id, name, kind, state, priority, labels, spec, lost_after_millis, created_by, \
-             created_at, started_at, finished_at) \
+             created_at, started_at, finished_at, era) \
          SELECT 1, 'build-' || n % 1000, 'batch', 'completed', 50, jsonb_build_object('n', (n % 10000)::text), \
-             jsonb_build_object('script', repeat('x', 300)), 60000, 'ana', now(), now(), now() \
+             jsonb_build_object('script', repeat('x', 300)), 60000, 'ana', now(), now(), now(), 0 \
          FROM generate_series(1, $1) n",
         "INSERT INTO task_definitions (job_id, position, name, class_id, driver, single, completed) \
          SELECT id, 0, 'main', $1, 'host', true, 1 FROM jobs WHERE created_by = 'ana'",

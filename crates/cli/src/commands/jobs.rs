@@ -21,6 +21,7 @@ use crate::timestamp;
 Examples:
   gaffer jobs --state failed
   gaffer jobs -l team=vision --limit 100
+  gaffer jobs --worker pi4 --state failed
   gaffer jobs --all -o jsonl | jq .id")]
 pub struct JobsArgs {
     /// Only jobs in one of these states: failed,cancelled
@@ -40,6 +41,9 @@ pub struct JobsArgs {
     /// Only jobs with a task for this driver
     #[arg(long, value_name = "DRIVER", value_parser = ["host", "docker"])]
     driver: Option<String>,
+    /// Only jobs of which a task was ever placed on this worker: its name or number
+    #[arg(long, value_name = "WORKER")]
+    worker: Option<String>,
     /// Maximum number of jobs to list (≤ 500)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=500))]
     limit: Option<u16>,
@@ -61,6 +65,7 @@ pub async fn run(args: JobsArgs, out: &Out) -> Result<u8, Failure> {
     query.extend(args.name.map(|name| ("name", name)));
     query.extend(args.labels.into_iter().map(|label| ("label", label)));
     query.extend(args.driver.map(|driver| ("driver", driver)));
+    query.extend(args.worker.map(|worker| ("worker", worker)));
     query.extend(args.limit.map(|limit| ("limit", limit.to_string())));
     let list = List { path: &["jobs"], query, all: args.all };
     listing::show::<Job>(&client, out, list, args.output.format).await?;

@@ -73,6 +73,7 @@ async fn queries_with_mistakes_are_refused_with_a_suggestion() {
         "/jobs?label=x",
         "/jobs?label=%00%3D%00",
         "/jobs?driver=rocket",
+        "/jobs?worker=nobody",
         "/jobs?name=a&name=b",
         "/workers?state=happy",
         "/events?after=x",

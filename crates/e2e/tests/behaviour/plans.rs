@@ -31,8 +31,9 @@ const ERAS: i64 = 60;
 /// So many pieces of output are joined at the end of an attempt.
 const MANY_CHUNKS: i64 = 10;
 /// The tables that grow with history.
-const GROWING: [&str; 7] = [
+const GROWING: [&str; 8] = [
     "jobs",
+    "job_workers",
     "task_definitions",
     "live_tasks",
     "finished_tasks",
@@ -297,6 +298,9 @@ async fn look(client: &Client, job: i64) {
         "/jobs?name=nobody".to_owned(),
         "/jobs?label=for%3Dplans".to_owned(),
         "/jobs?driver=docker".to_owned(),
+        "/jobs?worker=1".to_owned(),
+        "/jobs?worker=1&label=for%3Dplans".to_owned(),
+        "/jobs?worker=1&name=nobody".to_owned(),
         format!("/jobs/{job}"),
         format!("/jobs/{job}/tasks"),
         format!("/jobs/{job}/tasks?state=failed"),

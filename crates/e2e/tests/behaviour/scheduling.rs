@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::AttemptEnd;
+use gaffer_e2e::client::Client;
 use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
@@ -12,6 +13,7 @@ use gaffer_protocol::wire::Hello;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
+use super::tenants::neighbour;
 use super::viewers::wait_for_a_lock;
 
 async fn worker(stage: &Stage, hello: Hello) -> RawWorker {
@@ -273,4 +275,56 @@ async fn one_task_of_somebody_else_does_not_wait_behind_a_hundred_of_the_first()
     let task = other.tasks(one).await.remove(0);
     assert_eq!(task.worker.as_deref(), Some("w"), "{next:?} was placed instead");
     assert!(stage.client.tasks(many).await.len() >= 100);
+}
+
+#[tokio::test]
+async fn jobs_are_found_by_every_worker_on_which_they_ever_were() {
+    let stage = Stage::set().await;
+    let mut first = worker(&stage, hello("first")).await;
+    let restart = json!({"policy": "on-failure", "limit": 1, "delay": "10ms"});
+    let moved = stage.client.submit(json!({"name": "moved", "script": "x", "restart": restart})).await;
+    let failing = first.next_start().await;
+    first.started(failing.attempt).await;
+    assert!(stage.client.post("/workers/first/cordon", &json!({})).await.status.is_success());
+    let mut second = worker(&stage, hello("second")).await;
+    first.ended(failing.attempt, AttemptEnd::Exited { code: 1 }, 0).await;
+    let again = second.next_start().await;
+    completes(&mut second, &again).await;
+    let other = stage.client.submit(json!({"script": "x", "labels": {"a": "b"}})).await;
+    let start = second.next_start().await;
+    second.started(start.attempt).await;
+    second.ended(start.attempt, AttemptEnd::Exited { code: 1 }, 0).await;
+    for job in [moved, other] {
+        stage.client.finished(job).await;
+    }
+
+    let listed = async |client: &Client, query: &str| -> Vec<i64> {
+        let answer = client.get(&format!("/jobs?{query}")).await;
+        assert_eq!(answer.status, 200, "{query}: {}", answer.text);
+        answer.body["items"].as_array().unwrap().iter().map(|job| job["id"].as_i64().unwrap()).collect()
+    };
+    assert_eq!(listed(&stage.client, "worker=first").await, [moved]);
+    assert_eq!(listed(&stage.client, "worker=second").await, [other, moved], "the latest first");
+    assert_eq!(listed(&stage.client, "worker=second&state=failed").await, [other]);
+    assert_eq!(listed(&stage.client, "worker=second&name=MOVED").await, [moved]);
+    assert_eq!(listed(&stage.client, "worker=second&label=a%3Db").await, [other]);
+    assert_eq!(listed(&stage.client, "worker=first&label=a%3Db").await, [0; 0]);
+
+    let numbers: Vec<i64> = stage.client.get("/workers").await.body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|worker| worker["id"].as_i64().unwrap())
+        .collect();
+    let (stranger, _) = neighbour(&stage).await;
+    assert_eq!(listed(&stranger, &format!("worker={}", numbers[1])).await, [0; 0]);
+    first.hang_up();
+    eventually("the first worker is removed", async || {
+        stage.client.delete("/workers/first").await.status.is_success().then_some(())
+    })
+    .await;
+    assert_eq!(stage.client.get("/jobs?worker=first").await.status, 400);
+    assert_eq!(listed(&stage.client, &format!("worker={}", numbers[0])).await, [moved]);
+    assert!(stage.client.delete(&format!("/jobs/{moved}")).await.status.is_success());
+    assert_eq!(listed(&stage.client, &format!("worker={}", numbers[0])).await, [0; 0]);
 }

@@ -178,6 +178,17 @@ pub async fn number(views: &Views, actor: &Actor, worker: &str) -> Result<Worker
     Ok(find(&views.reads, actor, worker).await?.id)
 }
 
+/// The same for what has happened on a worker: one that was removed is known by its number.
+///
+/// # Errors
+/// When there is no worker of that name.
+pub async fn number_ever(views: &Views, actor: &Actor, worker: &str) -> Result<WorkerId, OperationError> {
+    match (number(views, actor, worker).await, worker.parse()) {
+        (Err(OperationError::NotFound(_)), Ok(removed)) => Ok(removed),
+        (found, _) => found,
+    }
+}
+
 async fn find(reads: &ReadStore, actor: &Actor, worker: &str) -> Result<Worker, OperationError> {
     let shown: String = worker.chars().filter(|char| !char.is_control()).take(100).collect();
     let not_found = || OperationError::NotFound(format!("worker {shown}"));

@@ -7,7 +7,7 @@ use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::{DefinitionRef, Requirements};
 use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION};
 use gaffer_domain::task::Task;
-use gaffer_domain::{JobId, ProjectId, Time};
+use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::types::Json;
@@ -54,6 +54,8 @@ pub struct JobFilter {
     pub labels: BTreeMap<String, String>,
     /// Only those with a task of this driver.
     pub driver: Option<String>,
+    /// Only those of which a task was ever placed on this worker.
+    pub worker: Option<WorkerId>,
     /// Only those below this number.
     pub before: Option<JobId>,
 }

@@ -69,7 +69,7 @@ impl ReadStore {
         let labelled = self.jobs_labelled(filter).await?;
         if let Some(labelled) = &labelled {
             among.labelled = Some(labelled);
-        } else if !filter.is_indexed() {
+        } else if filter.worker.is_some() || !filter.is_indexed() {
             among.most = Some(i64::from(most_searched));
         }
         let jobs = self.jobs_among(&among, project, filter, limit).await?;
@@ -91,21 +91,34 @@ impl ReadStore {
     ) -> Result<Vec<JobRow>, StoreError> {
         let Among { narrowed, labelled, most } = among;
         let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
-        let which = match labelled {
-            Some(_) => "id = ANY($8)",
-            None => "$8::bigint[] IS NULL",
+        // The jobs of a worker are looked up one by one in the order of their numbers, so that the latest are found first.
+        let source = match (labelled, filter.worker) {
+            (None, None) => format!(
+                "SELECT *, id AS place FROM jobs WHERE project_id = $1 AND id < $2 {narrowed} AND $8::bigint[] IS NULL \
+                     AND $10::bigint IS NULL ORDER BY id DESC LIMIT $9"
+            ),
+            (Some(_), _) => format!(
+                "SELECT *, id AS place FROM jobs WHERE project_id = $1 AND id < $2 {narrowed} AND id = ANY($8) \
+                     AND ($10::bigint IS NULL OR EXISTS ( \
+                         SELECT FROM job_workers w WHERE w.job_id = jobs.id AND w.worker_id = $10)) \
+                 ORDER BY id DESC LIMIT $9"
+            ),
+            (None, Some(_)) => format!(
+                "SELECT j.*, ran.job_id AS place FROM ( \
+                     SELECT job_id FROM job_workers WHERE worker_id = $10 AND job_id < $2 ORDER BY job_id DESC LIMIT $9) ran, \
+                 LATERAL (SELECT * FROM jobs WHERE id = ran.job_id AND project_id = $1 {narrowed} \
+                     AND $8::bigint[] IS NULL OFFSET 0) j"
+            ),
         };
         // The driver is asked for one job at a time: as a join it would read the definitions of all jobs.
         let sql = format!(
-            "SELECT {COLUMNS} FROM ( \
-                 SELECT * FROM jobs WHERE project_id = $1 AND id < $2 {narrowed} AND {which} \
-                 ORDER BY id DESC LIMIT $9) jobs \
+            "SELECT {COLUMNS} FROM ({source}) jobs \
              WHERE (cardinality($3::text[]) = 0 OR state = ANY($3::job_state[])) \
              AND ($4::text IS NULL OR strpos(lower(name), lower($4)) > 0) \
              AND ($5::jsonb = '{{}}' OR labels @> $5) \
              AND ($6::text IS NULL OR (SELECT true FROM task_definitions d \
                  WHERE d.job_id = jobs.id AND d.driver = $6 LIMIT 1)) \
-             ORDER BY id DESC LIMIT $7"
+             ORDER BY place DESC LIMIT $7"
         );
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.0)
@@ -117,6 +130,7 @@ impl ReadStore {
             .bind(i64::from(limit))
             .bind(*labelled)
             .bind(*most)
+            .bind(filter.worker.map(|worker| worker.0))
             .fetch_all(&self.pool)
             .await?)
     }
@@ -142,13 +156,21 @@ impl ReadStore {
         filter: &JobFilter,
         most: i64,
     ) -> Result<Option<JobId>, StoreError> {
-        let sql = format!(
-            "SELECT id FROM jobs WHERE project_id = $1 AND id < $2 {narrowed} ORDER BY id DESC OFFSET $3 LIMIT 1"
-        );
+        let sql = match filter.worker {
+            None => format!(
+                "SELECT id FROM jobs WHERE project_id = $1 AND id < $2 {narrowed} AND $4::bigint IS NULL \
+                 ORDER BY id DESC OFFSET $3 LIMIT 1"
+            ),
+            // Whoever's they are: so many were looked at.
+            Some(_) => "SELECT job_id FROM job_workers WHERE worker_id = $4 AND job_id < $2 AND $1::bigint IS NOT NULL \
+                 ORDER BY job_id DESC OFFSET $3 LIMIT 1"
+                .to_owned(),
+        };
         let last: Option<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
             .bind(project.0)
             .bind(filter.before.map_or(i64::MAX, |job| job.0))
             .bind(most - 1)
+            .bind(filter.worker.map(|worker| worker.0))
             .fetch_optional(&self.pool)
             .await?;
         Ok(last.map(JobId))

@@ -123,8 +123,9 @@ pub struct Victim {
 }
 
 const MAX_TRIES: u32 = 20;
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "live_tasks",
+    "job_workers",
     "finished_tasks",
     "jobs",
     "earlier_attempts",

@@ -22,7 +22,7 @@ use super::super::params::{Params, cursor, id, page_of, wrong};
 use super::super::{Site, bodies};
 use crate::explain;
 use crate::operations::jobs::{self, Accepted, Rerun, Submit, Wait};
-use crate::operations::{Actor, Context};
+use crate::operations::{Actor, Context, OperationError, workers};
 use crate::snapshot;
 use crate::store::jobs::JobFilter;
 use crate::store::search::MAX_SEARCHED;
@@ -179,6 +179,12 @@ pub const LIST: Operation = Operation {
             Values::Word(|| DriverKind::ALL.iter().map(|driver| driver.as_str()).collect()),
             "Only jobs with a task for this driver.",
         ),
+        Parameter::new(
+            "worker",
+            Values::Text,
+            "Only jobs of which a task was ever placed on this worker: its name, or its number, by which one that was \
+             removed is found as well.",
+        ),
         Parameter::new("spec", Values::Flag, "`1`: with the specification of each job."),
     ],
     ..Operation::new("list_jobs", "List jobs")
@@ -192,7 +198,7 @@ pub async fn list(
 ) -> Result<Listed<Job>, Error> {
     let limit = params.limit()?;
     let with_specs = params.flag("spec")?;
-    let filter = filter(&params)?;
+    let filter = filter(&views, &actor, &params).await?;
     let found = views.reads.job_search(actor.project, &filter, limit + 1, MAX_SEARCHED).await?;
     let mut page = page_of(found.jobs, limit, |job| job.id.0);
     page.next_cursor = page.next_cursor.or(found.searched_to.map(|job| cursor(job.0)));
@@ -211,7 +217,7 @@ pub async fn list(
 }
 
 /// What the query asks for.
-pub fn filter(params: &Params) -> Result<JobFilter, Error> {
+pub async fn filter(views: &Views, actor: &Actor, params: &Params) -> Result<JobFilter, Error> {
     let mut filter = JobFilter {
         name: params.text("name").filter(|name| !name.is_empty()).map(|name| name.replace('\0', "")),
         driver: params.text("driver").filter(|driver| !driver.is_empty()).map(str::to_owned),
@@ -227,6 +233,17 @@ pub fn filter(params: &Params) -> Result<JobFilter, Error> {
         filter.states.push(state);
     }
     filter.labels = labels(params)?;
+    if let Some(worker) = params.text("worker").filter(|worker| !worker.is_empty()) {
+        filter.worker = Some(match workers::number_ever(views, actor, worker).await {
+            Err(OperationError::NotFound(worker)) => {
+                return Err(wrong(
+                    "worker",
+                    &format!("there is no {worker}; a worker that was removed is found by its number"),
+                ));
+            }
+            found => found?,
+        });
+    }
     Ok(filter)
 }
 

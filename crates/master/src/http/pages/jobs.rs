@@ -51,6 +51,7 @@ struct JobsPage {
     chosen_states: Vec<String>,
     chosen_labels: Vec<Choice>,
     driver: String,
+    worker: String,
     name: String,
     filters: Vec<Choice>,
     is_filtered: bool,
@@ -68,6 +69,7 @@ struct Asked {
     state: String,
     name: String,
     driver: String,
+    worker: String,
     labels: Vec<String>,
 }
 
@@ -78,6 +80,7 @@ impl Asked {
             state: state.join(","),
             name: params.text("name").unwrap_or_default().to_owned(),
             driver: params.text("driver").unwrap_or_default().to_owned(),
+            worker: params.text("worker").unwrap_or_default().to_owned(),
             labels: params.all("label").filter(|label| !label.is_empty()).map(str::to_owned).collect(),
         }
     }
@@ -87,6 +90,7 @@ impl Asked {
             ("state", self.state.as_str()),
             ("name", self.name.as_str()),
             ("driver", self.driver.as_str()),
+            ("worker", self.worker.as_str()),
         ];
         pairs.extend(self.labels.iter().map(|label| ("label", label.as_str())));
         pairs.push(("cursor", cursor));
@@ -111,6 +115,12 @@ impl Asked {
             filters.push(off(
                 format!("driver {}", self.driver),
                 Asked { driver: String::new(), ..self.clone() },
+            ));
+        }
+        if !self.worker.is_empty() {
+            filters.push(off(
+                format!("worker {}", self.worker),
+                Asked { worker: String::new(), ..self.clone() },
             ));
         }
         filters.extend(self.label_filters());
@@ -143,6 +153,9 @@ impl Asked {
         if !self.driver.is_empty() {
             words.push(format!("--driver {}", quoted(&self.driver)));
         }
+        if !self.worker.is_empty() {
+            words.push(format!("--worker {}", quoted(&self.worker)));
+        }
         words.extend(self.labels.iter().map(|label| format!("-l {}", quoted(label))));
         words.join(" ")
     }
@@ -156,7 +169,7 @@ pub fn curl(site: &Site, method: &str, path: &str) -> String {
 }
 
 fn known(params: Params) -> Result<Params, Error> {
-    params.only(&["cursor", "name", "driver"], &["state", "label"])
+    params.only(&["cursor", "name", "driver", "worker"], &["state", "label"])
 }
 
 /// `GET /jobs`
@@ -168,7 +181,7 @@ pub async fn list(
 ) -> Result<Response, Error> {
     let params = known(params)?;
     let asked = Asked::of(&params);
-    let filter = filter(&params)?;
+    let filter = filter(&views, &visitor.actor, &params).await?;
     let found = views.reads.job_search(visitor.actor.project, &filter, PAGE_ROWS + 1, MAX_SEARCHED).await?;
     let mut jobs = found.jobs;
     let more = jobs.len() > PAGE_ROWS as usize;
@@ -197,6 +210,7 @@ pub async fn list(
         newest: (!here.is_empty()).then(|| asked.href("/jobs", "")),
         older,
         driver: asked.driver,
+        worker: asked.worker,
         name: asked.name,
     })
 }
@@ -209,7 +223,7 @@ pub async fn live(
     params: Params,
 ) -> Result<Response, Error> {
     let params = known(params)?;
-    let filter = filter(&params)?;
+    let filter = filter(&views, &visitor.actor, &params).await?;
     let project = visitor.actor.project;
     let key = format!("{project} jobs {filter:?}");
     let feed = || JobsFeed {

@@ -79,7 +79,7 @@ fn listed(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(", ")
 }
 
-/// Changes tasks that are not over, and returns a row for each.
+/// Changes tasks that are not over, and returns a row for each, with where it was placed.
 pub(super) fn update_live(next: &mut usize) -> String {
     let task =
         TASK.iter().map(|(name, _)| *name).filter(|name| *name != "finished_at").map(|name| match name {
@@ -89,7 +89,8 @@ pub(super) fn update_live(next: &mut usize) -> String {
     let attempt = stored_attempt_columns().map(|name| format!("{name} = {}", merged(name)));
     let columns = [&ID[..], &TASK, &ATTEMPT].concat();
     format!(
-        "UPDATE live_tasks t SET {} FROM {} WHERE t.id = u.id RETURNING t.id",
+        "UPDATE live_tasks t SET {} FROM {} WHERE t.id = u.id \
+         RETURNING t.job_id, CASE WHEN u.opened THEN u.worker_id END AS placed_on",
         listed(task.chain(attempt)),
         unnest(&columns, next)
     )

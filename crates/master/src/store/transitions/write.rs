@@ -45,6 +45,10 @@ impl Written {
     }
 }
 
+/// Keeps on which workers a job was ever placed.
+const PLACED: &str = "INSERT INTO job_workers (job_id, worker_id) \
+     SELECT DISTINCT job_id, placed_on FROM live WHERE placed_on IS NOT NULL ON CONFLICT DO NOTHING";
+
 /// All that a batch changes, in one statement: one answer to wait for, however much it is. Tables of which it changes nothing are
 /// not named in it, so that a lock on one of these does not delay it.
 fn statement(parts: Written) -> String {
@@ -56,6 +60,7 @@ fn statement(parts: Written) -> String {
     }
     if parts.live {
         steps.push(format!("live AS ({})", update_live(&mut next)));
+        steps.push(format!("placed AS ({PLACED})"));
         written.push("(SELECT count(*) FROM live)");
     }
     if parts.finished {
