@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use gaffer_master::config::MasterConfig;
 
+use crate::commands::backup::{BackupArgs, RestoreArgs};
 use crate::commands::bench::BenchArgs;
 use crate::commands::bench::load::LoadArgs;
 use crate::commands::completion::CompletionArgs;
@@ -108,6 +109,10 @@ pub enum Command {
     Dashboard,
     /// Diagnose common problems
     Doctor(DoctorArgs),
+    /// Back up the private database of a master into a file
+    Backup(BackupArgs),
+    /// Restore a backup into a data directory
+    Restore(RestoreArgs),
     /// Measure speed, beside the limits of this machine
     Bench(BenchArgs),
     /// Show the client's and the server's version
@@ -226,6 +231,10 @@ mod tests {
             "bench throughput latency --rounds 3 --tasks 1000 -o json",
             "bench --history 0,1000000 --statistics without",
             "simulate trace.csv 4x8:16GiB:100GiB --strategy epvm --json",
+            "backup /backups/ -o json",
+            "backup --force --data-dir d gaffer.backup",
+            "restore --replace gaffer.backup",
+            "restore --prepare 2026-11-29T03:00:00Z",
             "master",
             "dev",
         ];
@@ -254,6 +263,11 @@ mod tests {
             "bench speed",
             "bench --rounds 0",
             "bench -o wide",
+            "backup",
+            "restore",
+            "restore --force gaffer.backup",
+            "restore --prepare yesterday",
+            "restore --prepare 2026-11-29T03:00:00Z gaffer.backup",
         ];
         for line in refused {
             let words = std::iter::once("gaffer").chain(line.split(' '));

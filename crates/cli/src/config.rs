@@ -115,6 +115,11 @@ pub fn dev_data_dir() -> PathBuf {
     directory("GAFFER_DATA_DIR").unwrap_or_else(gaffer_master::config::default_data_dir)
 }
 
+/// The operator's own database, which a master that is started here uses.
+pub fn database_url() -> Option<String> {
+    variable("DATABASE_URL")
+}
+
 /// Whether the user wants no colours, see <https://no-color.org>.
 pub fn no_color() -> bool {
     variable("NO_COLOR").is_some()

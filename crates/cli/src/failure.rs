@@ -22,6 +22,10 @@ pub enum Failure {
     },
     /// What the command shows could not be written.
     Output(io::Error),
+    /// Something on this machine is not there.
+    NotFound(String),
+    /// It does not apply in the present state of something on this machine.
+    Conflict(String),
     /// Anything else, on this machine.
     Local(String),
 }
@@ -49,6 +53,8 @@ impl Failure {
                 409 => CONFLICT,
                 _ => general,
             },
+            Failure::NotFound(_) => NOT_FOUND,
+            Failure::Conflict(_) => CONFLICT,
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => BROKEN_PIPE,
             Failure::Unreachable(_) | Failure::Garbled { .. } | Failure::Output(_) | Failure::Local(_) => {
                 general
@@ -62,7 +68,11 @@ impl Failure {
             Failure::Unreachable(_) => true,
             Failure::Problem(problem) => is_passing_status(problem.status),
             Failure::Garbled { status, .. } => status.is_some_and(is_passing_status),
-            Failure::Usage(_) | Failure::Output(_) | Failure::Local(_) => false,
+            Failure::Usage(_)
+            | Failure::Output(_)
+            | Failure::NotFound(_)
+            | Failure::Conflict(_)
+            | Failure::Local(_) => false,
         }
     }
 
@@ -89,9 +99,11 @@ fn is_passing_status(status: u16) -> bool {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Usage(message) | Failure::Unreachable(message) | Failure::Local(message) => {
-                f.write_str(message)
-            }
+            Failure::Usage(message)
+            | Failure::Unreachable(message)
+            | Failure::NotFound(message)
+            | Failure::Conflict(message)
+            | Failure::Local(message) => f.write_str(message),
             Failure::Garbled { message, .. } => f.write_str(message),
             Failure::Output(error) => write!(f, "cannot write the output: {error}"),
             Failure::Problem(problem) => write_problem(f, problem),

@@ -122,6 +122,8 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Login(args) => commands::login::run(args, out).await,
         Command::Dashboard => commands::dashboard::run(out).await,
         Command::Doctor(args) => commands::doctor::run(args, out).await,
+        Command::Backup(args) => commands::backup::back_up(args, out).await,
+        Command::Restore(args) => commands::backup::restore(args, out).await,
         Command::Version(args) => commands::version::run(args, out).await,
         // These need no client.
         Command::Worker(WorkerArgs::Serve(_))

@@ -20,6 +20,7 @@ pub mod quantity;
 pub mod queue;
 pub mod reason;
 pub mod resources;
+pub mod restore;
 pub mod retention;
 pub mod search;
 #[cfg(test)]

@@ -180,6 +180,8 @@ pub enum LostCause {
     NotHeld,
     /// It ended, but how could not be recorded: the database refused the report.
     EndRefused,
+    /// The installation was restored from a backup that was made while the attempt was live.
+    Restored,
 }
 
 impl LostCause {
@@ -197,6 +199,9 @@ impl LostCause {
             LostCause::ContainerRemoved => "the container was removed outside gaffer",
             LostCause::NotHeld => "the worker does not know the attempt any more",
             LostCause::EndRefused => "the attempt ended, but the database refused the worker's report",
+            LostCause::Restored => {
+                "gaffer was restored from a backup that does not know how the attempt ended"
+            }
         }
     }
 }
@@ -382,6 +387,7 @@ mod tests {
             LostCause::ContainerRemoved,
             LostCause::NotHeld,
             LostCause::EndRefused,
+            LostCause::Restored,
         ] {
             let message = cause.message();
             assert!(message.starts_with(char::is_lowercase) && !message.ends_with('.'), "{message}");

@@ -20,6 +20,8 @@
 //! it, failed if it had failed before that, cancelled if it was stopped or lost; never pending again. *moving* is
 //! stopping for the sake of another attempt elsewhere; *moved*: pending again if it was stopped or its worker shut down,
 //! which does not count as a repeat, else as the policy says.
+//!
+//! After a restore from a backup, a task may have been placed since the backup without a trace here: see [`Unseen`].
 
 use crate::policy::{self, Next, Repeats};
 use crate::reason::{AttemptEnd, LostCause, Reason, ReasonCode};
@@ -33,8 +35,20 @@ pub struct Task {
     pub attempt: u32,
     /// Repeats so far.
     pub repeats: Repeats,
+    /// What may have happened to it that no record tells.
+    pub unseen: Unseen,
     /// Its state.
     pub state: TaskState,
+}
+
+/// What may have happened to a task after the backup from which the installation was restored. Nothing, in an installation
+/// that was not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unseen {
+    /// Workers may know attempts up to this number. None of them is given out again, so no report is taken for another's.
+    pub attempts: u32,
+    /// Until then one of them may execute: leases that were granted before the restore are over after that.
+    pub until: Option<Time>,
 }
 
 /// The state of a task, with exactly the data of that state.
@@ -251,7 +265,7 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
 
         (State::Pending { .. }, Event::Placed { worker }) => {
             let mut change = task.becomes(State::Scheduled { worker, since: now });
-            change.task.attempt += 1;
+            change.task.attempt = task.attempt.max(task.unseen.attempts) + 1;
             change.attempt = Some(AttemptChange::Opened { worker });
             change.command = Some(Command::Start(worker));
             Ok(change)
@@ -326,11 +340,17 @@ impl Task {
             true => TaskState::Blocked,
             false => TaskState::Pending { not_before: now, after: None },
         };
-        Task { attempt: 0, repeats: Repeats::default(), state }
+        Task { attempt: 0, repeats: Repeats::default(), unseen: Unseen::default(), state }
     }
 
     fn becomes(&self, state: TaskState) -> Change {
-        let task = Task { attempt: self.attempt, repeats: self.repeats, state };
+        let state = match (state, self.unseen.until) {
+            (TaskState::Pending { not_before, after }, Some(until)) => {
+                TaskState::Pending { not_before: not_before.max(until), after }
+            }
+            (state, _) => state,
+        };
+        let task = Task { attempt: self.attempt, repeats: self.repeats, unseen: self.unseen, state };
         Change { task, attempt: None, command: None }
     }
 

@@ -118,6 +118,9 @@ pub struct Expected {
     pub state: ExpectedState,
     /// When the database recorded that state, by its own clock: what the worker's clock says proves nothing here.
     pub since: Time,
+    /// It was placed before the installation was restored from a backup. Its worker may have done anything with it after the
+    /// backup: finished it, and forgotten output that is stored nowhere now.
+    pub is_of_backup: bool,
 }
 
 /// The live states, as far as reconciling is concerned.
@@ -215,7 +218,18 @@ pub fn reconcile(
             Occasion::Heartbeat => now - expected.since >= millis(RESEND_AFTER),
         };
         let attempt = expected.attempt;
-        match (unexpected.remove(&attempt), expected.state) {
+        let held = unexpected.remove(&attempt);
+        if expected.is_of_backup {
+            repairs.extend(match held {
+                // There is no place for its end, so it is forgotten there soon.
+                Some(HeldPhase::Finished) => None,
+                Some(_) => Some(Repair::SendKill(attempt)),
+                // Only now: nothing of it executes any more.
+                None => Some(Repair::Lost(attempt, LostCause::Restored)),
+            });
+            continue;
+        }
+        match (held, expected.state) {
             // Its report comes again by itself.
             (Some(HeldPhase::Finished), _) => {}
             (Some(_), ExpectedState::Stopping) if settled => repairs.push(Repair::SendStop(attempt)),

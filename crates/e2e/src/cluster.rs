@@ -48,6 +48,13 @@ pub async fn bare_database() -> String {
     url_of(&name)
 }
 
+/// Copies a database to which nobody is connected; returns the copy's URL.
+pub async fn copy_of(url: &str) -> String {
+    let options: sqlx::postgres::PgConnectOptions = url.parse().unwrap();
+    let name = clone_of(options.get_database().unwrap()).await;
+    url_of(&name)
+}
+
 async fn clone_of(template: &str) -> String {
     let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let mut admin = PgConnection::connect(cluster().await.postgres.url()).await.unwrap();

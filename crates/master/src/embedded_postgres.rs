@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! postgres/cluster       the database cluster, created by initdb
-//! postgres/initdb-…      an incomplete cluster; removed at the next start
+//! postgres/initdb-…      an incomplete cluster, or one that is being restored; removed at the next start
+//! postgres/replaced-…    what `gaffer restore --replace` has put aside
 //! postgres/run           the socket's directory (elsewhere if the path is too long for a socket)
 //! postgres/lock          held while the cluster is in use; contains the process id
 //! postgres.log           log of the server; the previous one is postgres.log.old
@@ -19,11 +20,13 @@ mod binaries;
 mod data_dir;
 mod leftovers;
 mod program;
+mod replacement;
 mod server;
 mod socket_dir;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 use std::ffi::OsString;
 use std::io;
@@ -31,6 +34,10 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use data_dir::major;
+pub use replacement::Replacement;
+pub use tools::{Tools, cluster_major};
 
 /// What the caller decides. This module reads nothing from the environment.
 #[derive(Debug, Clone, Default)]
@@ -142,9 +149,13 @@ impl EmbeddedPostgres {
 
 /// Where the running server of a data directory is reached, also if another process started it; none if none runs.
 pub fn url_of_running(data_dir: &Path) -> Option<String> {
+    Some(server::url(&socket_dir_of_running(data_dir)?))
+}
+
+/// The directory of its socket.
+pub fn socket_dir_of_running(data_dir: &Path) -> Option<PathBuf> {
     let state = std::fs::read_to_string(data_dir.join("postgres/cluster/postmaster.pid")).ok()?;
-    let socket_dir = state.lines().nth(4).filter(|dir| !dir.is_empty())?;
-    Some(server::url(Path::new(socket_dir)))
+    state.lines().nth(4).filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
 /// Why there is no server.
@@ -163,7 +174,8 @@ pub enum StartError {
     /// A cluster of a version that no installation here can run.
     #[error(
         "{} was made by PostgreSQL {cluster}, which is not installed here (found: {found}). Install version {cluster}, or name the \
-         directory of its binaries in GAFFER_PG_BIN; to change the version, move the data with pg_dump to a new data directory.",
+         directory of its binaries in GAFFER_PG_BIN. To change the version, run `gaffer backup` with version {cluster} and `gaffer restore` \
+         with the new one.",
         cluster_dir.display()
     )]
     OtherVersion {

@@ -45,7 +45,9 @@ pub async fn explain(
     let kept = views.status.reservations.get();
     let judge = Judge::new(&snapshot, &kept, &line, usize::MAX);
     let mut waiting = Vec::new();
-    for WaitingDefinition { position, class, pending, blocked } in store.job_waiting(job).await? {
+    for WaitingDefinition { position, class, pending, blocked, unseen_until } in
+        store.job_waiting(job).await?
+    {
         let Some(definition) = spec.tasks.get(position) else { continue };
         if let Some(problem) = spec.problem() {
             let help = Some("stop the job, or run the version of gaffer that wrote it".to_owned());
@@ -55,7 +57,14 @@ pub async fn explain(
             });
             continue;
         }
-        if pending > 0 {
+        if let Some(until) = unseen_until.filter(|until| pending > 0 && *until > Utc::now()) {
+            let message = format!(
+                "waits until {}: gaffer was restored from a backup, and until then an attempt that the backup does not \
+                 know may still execute",
+                until.format("%Y-%m-%d %H:%M:%S UTC")
+            );
+            waiting.push(told(&definition.name, pending, message));
+        } else if pending > 0 {
             let position = u16::try_from(position).unwrap_or(u16::MAX);
             let needs = Requirements::of(&spec, definition, DefinitionRef { job, position });
             let place = line.iter().position(|queued| queued.id == class).map(|at| lines[at]);

@@ -215,7 +215,8 @@ impl TaskOutput {
         if self.from.attempt.is_none() && latest > self.attempt {
             if self.attempt > 0 {
                 (self.offset, self.is_first_attempt) = (0, false);
-                self.attempt += 1;
+                let next = self.views.reads.attempt_from(self.task, self.attempt + 1).await?;
+                self.attempt = next.unwrap_or(latest);
             } else {
                 self.attempt = latest;
             }

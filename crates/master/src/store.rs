@@ -32,6 +32,7 @@ pub mod output;
 pub mod placement;
 pub mod places;
 mod pools;
+pub mod restored;
 pub mod retention;
 pub mod search;
 pub mod specs;

@@ -367,3 +367,40 @@ fn a_state_is_written_and_read_as_the_same_word() {
     assert_eq!("Running".parse::<StateName>(), Err(UnknownState));
     assert_eq!("lost".parse::<StateName>(), Err(UnknownState));
 }
+
+#[test]
+fn after_a_restore_no_number_is_given_out_that_a_worker_may_know() {
+    let unseen = Unseen { attempts: 1_000, until: None };
+    for attempt in [0, 3] {
+        let task = Task { attempt, unseen, ..Task::new(false, at(0)) };
+        let placed = apply(&task, &never(), placed(), at(1)).unwrap().task;
+        assert_eq!((placed.attempt, placed.unseen), (1_001, unseen));
+        // From then on as always.
+        let returned = apply(&placed, &never(), TaskEvent::Returned(by(HERE, 1_001)), at(2)).unwrap().task;
+        let placed = apply(&returned, &never(), self::placed(), at(3)).unwrap().task;
+        assert_eq!(placed.attempt, 1_002);
+    }
+}
+
+#[test]
+fn after_a_restore_no_task_waits_for_a_worker_before_the_leases_from_before_are_over() {
+    let unseen = Unseen { attempts: 1_000, until: Some(at(60)) };
+    let restored = |task: Task| Task { unseen, ..task };
+    let running = || after(&on_failure(), [placed(), started(1)]);
+    let ways = [
+        (restored(Task::new(true, at(0))), TaskEvent::DependenciesMet),
+        (restored(after(&on_failure(), [placed()])), TaskEvent::Returned(by(HERE, 1))),
+        (restored(running()), ended(1, lost(LostCause::Restored))),
+        (
+            restored(after(&on_failure(), [placed(), started(1), leave(1)])),
+            ended(1, AttemptEnd::Stopped { process: None }),
+        ),
+    ];
+    for (task, event) in ways {
+        for (now, earliest) in [(5, at(60)), (70, at(70))] {
+            let task = apply(&task, &on_failure(), event.clone(), at(now)).unwrap().task;
+            let TaskState::Pending { not_before, .. } = task.state else { panic!("{:?}", task.state) };
+            assert!(not_before >= earliest && not_before <= earliest + chrono::TimeDelta::seconds(1));
+        }
+    }
+}

@@ -38,7 +38,7 @@ fn now() -> Time {
 }
 
 fn expected(attempt: AttemptRef, state: ExpectedState, age: Span) -> Expected {
-    Expected { attempt, state, since: now() - millis(age) }
+    Expected { attempt, state, since: now() - millis(age), is_of_backup: false }
 }
 
 fn held(attempt: AttemptRef, phase: HeldPhase) -> ReportedAttempt {
@@ -128,11 +128,33 @@ fn a_start_that_is_slow_to_arrive_is_sent_again() {
 }
 
 #[test]
+fn after_a_restore_what_was_live_in_the_backup_is_killed_and_counts_as_lost_only_once_its_worker_has_nothing_of_it()
+ {
+    for state in [ExpectedState::Scheduled, ExpectedState::Running, ExpectedState::Stopping] {
+        let expected = [Expected { is_of_backup: true, ..expected(ATTEMPT, state, Span::from_millis(0)) }];
+        for occasion in
+            [Occasion::Hello { rebooted: false }, Occasion::Hello { rebooted: true }, Occasion::Heartbeat]
+        {
+            let repairs = |phase: Option<HeldPhase>| {
+                let held: Vec<_> = phase.map(|phase| held(ATTEMPT, phase)).into_iter().collect();
+                reconcile(&expected, &held, occasion, now())
+            };
+            assert_eq!(repairs(None), [Repair::Lost(ATTEMPT, LostCause::Restored)]);
+            assert_eq!(repairs(Some(HeldPhase::Finished)), []);
+            for phase in [HeldPhase::Queued, HeldPhase::Running] {
+                assert_eq!(repairs(Some(phase)), [Repair::SendKill(ATTEMPT)], "{state:?} {phase:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_database_whose_clock_went_back_repairs_nothing_in_haste() {
     let future = Expected {
         attempt: ATTEMPT,
         state: ExpectedState::Running,
         since: now() + millis(Span::from_secs(3600)),
+        is_of_backup: false,
     };
     assert_eq!(reconcile(&[future], &[], Occasion::Heartbeat, now()), []);
 }

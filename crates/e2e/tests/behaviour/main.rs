@@ -8,6 +8,7 @@
 )]
 
 mod acknowledgements;
+mod backup;
 mod bench;
 mod cli;
 mod clocks;

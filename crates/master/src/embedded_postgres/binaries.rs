@@ -74,7 +74,7 @@ fn problem(settings: &Settings, too_old: &str) -> String {
 }
 
 /// Directories with both programs, best first, each once.
-fn candidates(settings: &Settings) -> Vec<PathBuf> {
+pub(super) fn candidates(settings: &Settings) -> Vec<PathBuf> {
     let mut dirs: Vec<PathBuf> = Vec::new();
     let mut consider = |dir: PathBuf| {
         // A path without links: a `postgres` linked into another directory needs the `initdb` beside the real one.
@@ -131,7 +131,7 @@ fn newest_first(parent: &Path, prefix: &str) -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
-fn is_program(path: &Path) -> bool {
+pub(super) fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
 }
 

@@ -271,7 +271,7 @@ async fn lock(data_dir: &Path, owner: Option<&ServerUser>) -> Result<Flock<File>
 }
 
 /// `15.18` → 15, `18beta1` → 18.
-pub(super) fn major(version: &str) -> Option<u32> {
+pub fn major(version: &str) -> Option<u32> {
     let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
     version[..digits].parse().ok()
 }

@@ -49,6 +49,8 @@ pub(super) async fn remove_unfinished(clusters: &[PathBuf]) -> Result<(), StartE
     for cluster in clusters {
         tracing::warn!(directory = %cluster.display(), "removing an incomplete Postgres cluster");
         end_processes(cluster).await?;
+        // One that was being restored is in a data directory of its own.
+        end_processes(&cluster.join("postgres/cluster")).await?;
         if let Err(error) = fs::remove_dir_all(cluster) {
             tracing::warn!(directory = %cluster.display(), %error, "cannot remove it yet");
         }

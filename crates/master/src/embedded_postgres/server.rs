@@ -20,8 +20,8 @@ use super::{StartError, leftovers};
 
 /// Only part of the socket's name: the server listens on no port.
 pub(super) const PORT: u16 = 5432;
-const USER: &str = "gaffer";
-const DATABASE: &str = "gaffer";
+pub(super) const USER: &str = "gaffer";
+pub(super) const DATABASE: &str = "gaffer";
 
 const NO_SUCH_DATABASE: &str = "3D000";
 const TOO_MANY_CONNECTIONS: &str = "53300";
@@ -95,13 +95,13 @@ pub(super) async fn make_cluster(binaries: &Binaries, data_dir: &DataDir) -> Res
 }
 
 #[cfg(target_os = "linux")]
-fn sync_file_system(path: &Path) -> io::Result<()> {
+pub(super) fn sync_file_system(path: &Path) -> io::Result<()> {
     Ok(nix::unistd::syncfs(fs::File::open(path)?)?)
 }
 
 /// initdb has done it.
 #[cfg(not(target_os = "linux"))]
-fn sync_file_system(_path: &Path) -> io::Result<()> {
+pub(super) fn sync_file_system(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 

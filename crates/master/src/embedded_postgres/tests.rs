@@ -465,7 +465,7 @@ fn versions_are_read_from_what_postgres_says() {
     ] {
         assert_eq!(binaries::version_in(output).unwrap(), expected);
     }
-    assert_eq!(data_dir::major("18beta1"), Some(18));
+    assert_eq!(major("18beta1"), Some(18));
     binaries::version_in("sh: postgres: not found").unwrap_err();
 }
 

@@ -50,11 +50,7 @@ impl Store {
         if !is_known {
             // Numbers change at once, rows with the commit: the master that opened it was interrupted in between.
             sqlx::query(LOCK_EXCLUSIVE).execute(&mut *tx).await?;
-            let first_job = "SELECT COALESCE( \
-                     (SELECT min(j.id) FROM jobs j WHERE j.id >= (SELECT max(first_job) FROM eras) AND j.era = $1), \
-                     (SELECT last_value + is_called::int FROM jobs_id_seq))";
-            let first_job: i64 = sqlx::query_scalar(first_job).bind(number).fetch_one(&mut *tx).await?;
-            opened(&mut tx, number, first_job).await?;
+            opened_before(&mut tx, number).await?;
         }
         let has_next: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM eras WHERE number = $1)")
             .bind(number + 1)
@@ -89,18 +85,56 @@ impl Store {
             .fetch_one(&mut *tx)
             .await?;
         opened(&mut tx, after + 1, first_job).await?;
-        // Last, for it is not undone with the rest.
-        sqlx::query("SELECT setval('live_tasks_id_seq', first_task($1), false)")
-            .bind(after + 1)
-            .execute(&mut *tx)
-            .await?;
+        set_present(&mut tx, after + 1).await?;
         tx.commit().await?;
         Ok(())
     }
 }
 
-async fn present(tx: &mut PgConnection) -> Result<i64, StoreError> {
+/// Opens an era far ahead, for a restored installation: eras in between are left out. Nothing else may use the database.
+pub(super) async fn open_far_ahead(
+    tx: &mut PgConnection,
+    era: i64,
+    first_job: i64,
+) -> Result<(), StoreError> {
+    // Made ahead, for a time that is left out. The present one stays, also if its record is not complete.
+    let left_out = "SELECT drop_era(number, ARRAY[]::bigint[], ARRAY[]::bigint[]) FROM eras \
+         WHERE number > $1 AND opened_at IS NULL";
+    let present = present(&mut *tx).await?;
+    sqlx::query(left_out).bind(present).execute(&mut *tx).await?;
+    for made in [era, era + 1] {
+        sqlx::query("SELECT make_era($1)").bind(made).execute(&mut *tx).await?;
+    }
+    let is_incomplete: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM eras WHERE number = $1 AND opened_at IS NULL)")
+            .bind(present)
+            .fetch_one(&mut *tx)
+            .await?;
+    if is_incomplete {
+        opened_before(tx, present).await?;
+    }
+    opened(tx, era, first_job).await?;
+    set_present(tx, era).await
+}
+
+/// Sets the number of the next task. That is not undone with the rest, so it comes last.
+async fn set_present(tx: &mut PgConnection, era: i64) -> Result<(), StoreError> {
+    sqlx::query("SELECT setval('live_tasks_id_seq', first_task($1), false)").bind(era).execute(tx).await?;
+    Ok(())
+}
+
+pub(super) async fn present(tx: &mut PgConnection) -> Result<i64, StoreError> {
     Ok(sqlx::query_scalar("SELECT era_of_task(last_value) FROM live_tasks_id_seq").fetch_one(tx).await?)
+}
+
+/// Records an era that was opened without a record, and the lowest number of the jobs that it got since then. Nothing may be
+/// submitted meanwhile.
+async fn opened_before(tx: &mut PgConnection, number: i64) -> Result<(), StoreError> {
+    let first_job = "SELECT COALESCE( \
+             (SELECT min(j.id) FROM jobs j WHERE j.id >= (SELECT max(first_job) FROM eras) AND j.era = $1), \
+             (SELECT last_value + is_called::int FROM jobs_id_seq))";
+    let first_job: i64 = sqlx::query_scalar(first_job).bind(number).fetch_one(&mut *tx).await?;
+    opened(tx, number, first_job).await
 }
 
 /// Records that an era is open from now on, and those before it closed.

@@ -243,8 +243,10 @@ impl ReadStore {
     /// # Errors
     /// When the database does not answer.
     pub async fn job_waiting(&self, job: JobId) -> Result<Vec<WaitingDefinition>, StoreError> {
-        let rows: Vec<(i16, i64, i64, i64)> = sqlx::query_as(
-            "SELECT position, class_id, pending, blocked FROM task_definitions \
+        // All tasks of a job have the same time.
+        let rows: Vec<(i16, i64, i64, i64, Option<Time>)> = sqlx::query_as(
+            "SELECT position, class_id, pending, blocked, \
+                 (SELECT unseen_until FROM live_tasks WHERE job_id = $1 LIMIT 1) FROM task_definitions \
              WHERE job_id = $1 AND pending + blocked > 0 ORDER BY position",
         )
         .bind(job.0)
@@ -252,11 +254,12 @@ impl ReadStore {
         .await?;
         Ok(rows
             .into_iter()
-            .map(|(position, class, pending, blocked)| WaitingDefinition {
+            .map(|(position, class, pending, blocked, unseen_until)| WaitingDefinition {
                 position: position as usize,
                 class,
                 pending,
                 blocked,
+                unseen_until,
             })
             .collect())
     }
@@ -278,6 +281,8 @@ pub struct WaitingDefinition {
     pub pending: i64,
     /// Tasks that wait for others.
     pub blocked: i64,
+    /// Until then none is placed: an attempt from before a restore may execute.
+    pub unseen_until: Option<Time>,
 }
 
 /// The number of a job whose tasks get theirs in the same transaction: the era stays open until then.

@@ -173,7 +173,8 @@ impl Store {
             "SELECT a.task_id, a.attempt, a.output_bytes IS NOT NULL, a.finished_at IS NOT NULL, o.bytes, o.lines \
              FROM UNNEST($1::bigint[], $2::int[]) AS asked(task_id, attempt) \
              CROSS JOIN LATERAL (SELECT * FROM attempts WHERE task_id = asked.task_id AND attempt = asked.attempt \
-                 AND worker_id = $3 AND era = era_of_task(asked.task_id) LIMIT 1) a \
+                 AND worker_id = $3 AND era = era_of_task(asked.task_id) \
+                 AND NOT is_of_backup(task_id, scheduled_at) LIMIT 1) a \
              LEFT JOIN LATERAL (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines \
                  FROM output_chunks WHERE task_id = asked.task_id AND attempt = asked.attempt \
                  ORDER BY start_offset DESC LIMIT 1) o ON true",

@@ -292,6 +292,38 @@ impl ReadStore {
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_optional(&self.pool).await?)
     }
 
+    /// The numbers of the latest attempts of a task, latest first. Numbers may be left out.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn attempt_numbers(&self, task: TaskId, limit: u32) -> Result<Vec<u32>, StoreError> {
+        let numbers: Vec<i32> = sqlx::query_scalar(
+            "SELECT attempt FROM attempts WHERE task_id = $1 AND era = era_of_task($1) \
+             ORDER BY attempt DESC LIMIT $2",
+        )
+        .bind(task.0)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(numbers.into_iter().map(|number| number as u32).collect())
+    }
+
+    /// The first attempt of a task with this number or a higher one; none if there is none.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn attempt_from(&self, task: TaskId, number: u32) -> Result<Option<u32>, StoreError> {
+        let found: Option<i32> = sqlx::query_scalar(
+            "SELECT attempt FROM attempts WHERE task_id = $1 AND era = era_of_task($1) AND attempt >= $2 \
+             ORDER BY attempt LIMIT 1",
+        )
+        .bind(task.0)
+        .bind(i32::try_from(number).unwrap_or(i32::MAX))
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.map(|number| number as u32))
+    }
+
     /// The attempts of a task, latest first.
     ///
     /// # Errors
@@ -327,15 +359,15 @@ impl Store {
         workers: &[WorkerId],
     ) -> Result<HashMap<WorkerId, Vec<Expected>>, StoreError> {
         let ids: Vec<i64> = workers.iter().map(|worker| worker.0).collect();
-        let rows: Vec<(i64, i64, i32, String, Time)> = sqlx::query_as(
-            "SELECT worker_id, id, attempt, state::text, since FROM live_tasks \
+        let rows: Vec<(i64, i64, i32, String, Time, bool)> = sqlx::query_as(
+            "SELECT worker_id, id, attempt, state::text, since, is_of_backup(id, scheduled_at) FROM live_tasks \
              WHERE worker_id = ANY($1) AND state IN ('scheduled', 'running', 'stopping') ORDER BY id",
         )
         .bind(ids)
         .fetch_all(&self.pool)
         .await?;
         let mut expected: HashMap<WorkerId, Vec<Expected>> = HashMap::new();
-        for (worker, task, attempt, state, since) in rows {
+        for (worker, task, attempt, state, since, is_of_backup) in rows {
             expected.entry(WorkerId(worker)).or_default().push(Expected {
                 attempt: AttemptRef { task: TaskId(task), attempt: attempt as u32 },
                 state: match known("task state", &state)? {
@@ -344,6 +376,7 @@ impl Store {
                     _ => ExpectedState::Stopping,
                 },
                 since,
+                is_of_backup,
             });
         }
         Ok(expected)

@@ -12,8 +12,8 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::spec::Resources;
@@ -22,12 +22,19 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
 use hierarchy::Hierarchies;
-use pool::{Pool, Room};
+use pool::{Pool, Reuse, Room};
 
 /// The most processes and threads of one attempt: more than honest work needs, fewer than bring a machine down.
 const MAX_PIDS: u64 = 4_096;
 /// The span of time in which a limited attempt has its share of the processors, in microseconds: the kernel's own.
 const CPU_PERIOD_MICROS: u64 = 100_000;
+/// How many processors this machine has for this process. To ask the kernel takes as long as to open three files.
+static PROCESSORS: LazyLock<u64> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(u64::MAX, |cpus| cpus.get() as u64));
+/// The file that limits the number of processes, with version 1.
+const PIDS_FILE: &str = "pids.max";
+/// The file with the weight of a cgroup, with version 1.
+const WEIGHT_FILE: &str = "cpu.shares";
 /// The most that the kernel knows.
 const MAX_NICE: u8 = 19;
 /// What a process of each niceness from 0 weighs, for cgroups of version 1: the kernel's own `sched_prio_to_weight`.
@@ -55,7 +62,7 @@ pub(crate) struct Cgroup {
 #[derive(Debug)]
 enum Version {
     /// One of each controller that takes part.
-    One { rooms: Vec<(Arc<Pool>, Room)> },
+    One { rooms: Vec<(Arc<Pool>, Room)>, is_halted: AtomicBool },
     /// Where a process goes in.
     Two { door: File },
 }
@@ -107,19 +114,23 @@ impl Cgroups {
                 let room = pool.take(MAX_PIDS)?;
                 let tracking = room.dir().to_owned();
                 let rooms = vec![(pool.clone(), room)];
-                let mut cgroup = Cgroup { version: Version::One { rooms }, tracking, memory: None };
+                let mut cgroup = Cgroup {
+                    version: Version::One { rooms, is_halted: AtomicBool::new(false) },
+                    tracking,
+                    memory: None,
+                };
                 if let Some(pool) = cpu.as_ref().filter(|_| limits.cpu_micros.is_some() || nice > 0) {
                     let quota = limits.cpu_micros.map_or("-1".to_owned(), |micros| micros.to_string());
                     match cgroup.join(pool, quota) {
                         // One that is used again has the weight of the attempt before. Its processes are nice without it.
-                        Ok(dir) => drop(write(&dir.join("cpu.shares"), limits.weight())),
+                        Ok(room) => drop(room.set(WEIGHT_FILE, limits.weight())),
                         // Only the weight was wanted, and not every kernel has quotas.
                         Err(_) if limits.cpu_micros.is_none() => {}
                         Err(error) => return Err(error),
                     }
                 }
                 if let (Some(pool), Some(bytes)) = (memory, limits.memory) {
-                    let dir = cgroup.join(pool, bytes)?;
+                    let dir = cgroup.join(pool, bytes)?.dir().to_owned();
                     // Without swap beyond it. Not every kernel counts swap.
                     let _ = write(&dir.join("memory.memsw.limit_in_bytes"), bytes);
                     cgroup.memory = Some(dir);
@@ -137,14 +148,16 @@ impl Kind {
                 Kind::Two { dir: base.join(name), has_limits: limits, next: AtomicU64::new(1) }
             }
             Hierarchies::One { tracking, has_pids, cpu, memory } => {
-                let pool = |base: PathBuf, limit_file, is_reusable| {
-                    Pool::open(&base, name, limit_file, is_reusable).map(Arc::new)
+                let pool = |base: PathBuf, limit_file, reuse| {
+                    Pool::open(&base, name, limit_file, reuse).map(Arc::new)
                 };
                 Kind::One {
-                    tracking: pool(tracking, has_pids.then_some("pids.max"), true)?,
-                    cpu: cpu.map(|base| pool(base, Some("cpu.cfs_quota_us"), true)).transpose()?,
+                    tracking: pool(tracking, has_pids.then_some(PIDS_FILE), Reuse::AsTheyAre)?,
+                    cpu: cpu
+                        .map(|base| pool(base, Some("cpu.cfs_quota_us"), Reuse::WithFreshLimit))
+                        .transpose()?,
                     memory: memory
-                        .map(|base| pool(base, Some("memory.limit_in_bytes"), false))
+                        .map(|base| pool(base, Some("memory.limit_in_bytes"), Reuse::Never))
                         .transpose()?,
                 }
             }
@@ -192,8 +205,7 @@ struct Limits {
 impl Limits {
     fn of(resources: Resources, nice: u8) -> Limits {
         let Resources { cpu, memory: Bytes(memory), .. } = resources;
-        let machine = std::thread::available_parallelism().map_or(u64::MAX, |cpus| cpus.get() as u64);
-        let is_share = cpu > Cpu::default() && u64::from(cpu.millis()) < machine.saturating_mul(1000);
+        let is_share = cpu > Cpu::default() && u64::from(cpu.millis()) < PROCESSORS.saturating_mul(1000);
         let cpu_micros = is_share.then(|| {
             // The kernel refuses less than a millisecond.
             (u64::from(cpu.millis()) * CPU_PERIOD_MICROS / 1000).max(1_000)
@@ -225,19 +237,18 @@ impl Limits {
 
 impl Cgroup {
     /// Lets one of that controller take part.
-    fn join(&mut self, pool: &Arc<Pool>, limit: impl Display) -> io::Result<PathBuf> {
+    fn join(&mut self, pool: &Arc<Pool>, limit: impl Display) -> io::Result<&mut Room> {
+        let Version::One { rooms, .. } = &mut self.version else {
+            return Err(io::Error::other("only cgroups of version 1 are joined"));
+        };
         let room = pool.take(limit)?;
-        let dir = room.dir().to_owned();
-        if let Version::One { rooms } = &mut self.version {
-            rooms.push((pool.clone(), room));
-        }
-        Ok(dir)
+        Ok(&mut rooms.push_mut((pool.clone(), room)).1)
     }
 
     /// Starts a process inside the cgroup from its first instruction.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         match &self.version {
-            Version::One { rooms } => {
+            Version::One { rooms, .. } => {
                 let _visit = Visit::begin(rooms)?;
                 command.spawn()
             }
@@ -259,8 +270,11 @@ impl Cgroup {
 
     /// Prevents new processes, so that a listing is complete.
     pub fn halt(&self) {
-        let _ = match self.version {
-            Version::One { .. } => write(&self.tracking.join("pids.max"), 0),
+        let _ = match &self.version {
+            Version::One { is_halted, .. } => {
+                is_halted.store(true, Ordering::Relaxed);
+                write(&self.tracking.join(PIDS_FILE), 0)
+            }
             Version::Two { .. } => write(&self.tracking.join("cgroup.freeze"), 1),
         };
     }
@@ -295,7 +309,15 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         match &mut self.version {
-            Version::One { rooms } => rooms.drain(..).for_each(|(pool, room)| pool.give_back(room)),
+            Version::One { rooms, is_halted } => {
+                let is_halted = *is_halted.get_mut();
+                for (pool, mut room) in rooms.drain(..) {
+                    if is_halted {
+                        room.forget(PIDS_FILE);
+                    }
+                    pool.give_back(room);
+                }
+            }
             Version::Two { .. } => {
                 // Stays while something is in it: the next process of this worker looks again.
                 let _ = fs::remove_dir(&self.tracking);

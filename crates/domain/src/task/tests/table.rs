@@ -132,7 +132,12 @@ pub fn tasks(row: &str) -> Vec<Task> {
     };
     let numbers = if row == "blocked" { vec![0] } else { vec![1, 3] };
     let with_number = |attempt| {
-        move |state: &TaskState| Task { attempt, repeats: Repeats::default(), state: state.clone() }
+        move |state: &TaskState| Task {
+            attempt,
+            repeats: Repeats::default(),
+            unseen: Unseen::default(),
+            state: state.clone(),
+        }
     };
     numbers
         .into_iter()

@@ -279,6 +279,7 @@ impl World {
             attempt: *attempt,
             state: *state,
             since: *since,
+            is_of_backup: false,
         };
         let expected: Vec<Expected> = self.database.iter().map(expected).collect();
         for repair in reconcile(&expected, held, occasion, self.now) {

@@ -179,6 +179,10 @@ async fn one_task(
     }
     let last = last.map(|last| last.cursor(&task));
     let continued = wanted.continue_at(last, &mut asked, &task)?;
+    if let Some(number) = wanted.from.attempt.filter(|number| wanted.from.follow && *number < task.attempt) {
+        // A follower asks for the one after that which it has read, and numbers may be left out.
+        wanted.from.attempt = views.reads.attempt_from(task.id, number).await?.or(wanted.from.attempt);
+    }
     let attempt: AttemptRef = attempt_of(&task, wanted.from.attempt, wanted.from.follow)?;
     let job = task.job;
     let tail = params.parse::<u64>("tail", "a number of lines")?;

@@ -140,7 +140,11 @@ pub async fn view(
         href: href(&attempt_param, value, &at_text),
         is_chosen: only == value,
     });
-    let attempts = (1..=task.attempt).rev().take(MAX_ATTEMPTS as usize).map(|number| Choice {
+    let numbers = match task.attempt {
+        0 | 1 => (1..=task.attempt).collect(),
+        _ => views.reads.attempt_numbers(task.id, MAX_ATTEMPTS).await?,
+    };
+    let attempts = numbers.into_iter().map(|number| Choice {
         name: format!("attempt {number}"),
         href: href(&number.to_string(), only, ""),
         is_chosen: number == attempt.attempt,

@@ -6,7 +6,9 @@ use std::collections::hash_map::Entry;
 use gaffer_domain::job::TaskCounts;
 use gaffer_domain::policy::Repeats;
 use gaffer_domain::reason::AttemptEnd;
-use gaffer_domain::task::{AfterStop, Rejected, Report, StateName, StopCause, Task, TaskEvent, TaskState};
+use gaffer_domain::task::{
+    AfterStop, Rejected, Report, StateName, StopCause, Task, TaskEvent, TaskState, Unseen,
+};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row as _};
@@ -50,6 +52,10 @@ struct TaskRow {
     reason_code: Option<String>,
     reason_message: Option<String>,
     #[sqlx(default)]
+    unseen_attempts: i32,
+    #[sqlx(default)]
+    unseen_until: Option<Time>,
+    #[sqlx(default)]
     finished_at: Option<Time>,
 }
 
@@ -66,7 +72,8 @@ const LOCK_JOBS: &str = "WITH open AS MATERIALIZED (SELECT id FROM workers WHERE
 macro_rules! task_columns {
     () => {
         "id, job_id, position, index, class_id, state::text AS state, since, attempt, repeats, repeats_since, \
-         not_before, worker_id, started_at, stop_message, moving, reason_code, reason_message"
+         not_before, worker_id, started_at, stop_message, moving, reason_code, reason_message, \
+         unseen_attempts, unseen_until"
     };
 }
 
@@ -78,7 +85,7 @@ const COUNTS_AND_TASKS: &str = concat!(
     task_columns!(),
     " FROM live_tasks WHERE id = ANY($1) UNION ALL \
      SELECT ARRAY[blocked, pending, scheduled, running, stopping, completed, failed, cancelled], NULL, job_id, position, \
-         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
      FROM task_definitions WHERE job_id = ANY($2)"
 );
 
@@ -495,6 +502,7 @@ impl TaskRow {
             task: Task {
                 attempt: self.attempt as u32,
                 repeats: Repeats { count: self.repeats as u32, since: self.repeats_since },
+                unseen: Unseen { attempts: self.unseen_attempts as u32, until: self.unseen_until },
                 state,
             },
             stored_attempt: self.attempt as u32,

@@ -118,9 +118,16 @@ impl Work {
         for (id, work) in self.tasks.iter().filter(|(_, work)| work.dirty) {
             let attempt = |number| AttemptRef { task: *id, attempt: number };
             let update = |number| self.attempts.0.get(&attempt(number));
-            let latest = work.task.attempt;
-            for number in work.stored_attempt.max(1)..latest {
-                earlier.push(attempt(number), update(number));
+            let (stored, latest) = (work.stored_attempt, work.task.attempt);
+            if stored < latest {
+                // Numbers may be left out: see `Unseen`.
+                let opened = self.attempts.0.range(attempt(stored + 1)..attempt(latest));
+                let known = (stored > 0).then(|| (attempt(stored), update(stored)));
+                for (passed, update) in
+                    known.into_iter().chain(opened.map(|(at, update)| (*at, Some(update))))
+                {
+                    earlier.push(passed, update);
+                }
             }
             let columns = if work.task.state.name().is_final() { &mut finished } else { &mut live };
             columns.push(id.0, work, update(latest));

@@ -21,10 +21,21 @@ pub(super) struct Pool {
     home: File,
     /// The file that sets the limit; none for a controller that has no limit to set.
     limit_file: Option<&'static str>,
-    /// One is as good as new if nothing is in it. (Memory is not: what was used stays accounted for.)
-    is_reusable: bool,
+    /// What one has to be before it is used again.
+    reuse: Reuse,
     free: Mutex<Vec<Room>>,
     next: AtomicU64,
+}
+
+/// Whether and how the cgroups of a controller are used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reuse {
+    /// As they are: a limit that is set already stays.
+    AsTheyAre,
+    /// With a limit that is set again: a fresh quota starts unused.
+    WithFreshLimit,
+    /// Not: what was used stays accounted for.
+    Never,
 }
 
 /// One cgroup.
@@ -33,21 +44,18 @@ pub(super) struct Room {
     dir: PathBuf,
     /// Where a thread goes in.
     door: File,
+    /// What its files were last set to: to open and write one takes longer than to remember it.
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Pool {
     /// `base`: the cgroup of this process.
-    pub fn open(
-        base: &Path,
-        name: &str,
-        limit_file: Option<&'static str>,
-        is_reusable: bool,
-    ) -> io::Result<Pool> {
+    pub fn open(base: &Path, name: &str, limit_file: Option<&'static str>, reuse: Reuse) -> io::Result<Pool> {
         Ok(Pool {
             dir: base.join(name),
             home: open_to_write(&base.join("tasks"))?,
             limit_file,
-            is_reusable,
+            reuse,
             free: Mutex::default(),
             next: AtomicU64::new(1),
         })
@@ -56,29 +64,32 @@ impl Pool {
     /// An empty one with this limit.
     pub fn take(&self, limit: impl Display) -> io::Result<Room> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let room = match free {
+        let mut room = match free {
             Some(room) => room,
             None => {
                 let dir = self.dir.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
                 fs::create_dir(&dir)?;
                 let door = open_to_write(&dir.join("tasks"));
-                Room { dir, door: door? }
+                Room { dir, door: door?, settings: Vec::new() }
             }
         };
-        // Set again even if unchanged: a fresh quota starts unused.
-        match self.limit_file.map(|file| write(&room.dir.join(file), limit)) {
-            Some(Err(error)) => {
+        let Some(file) = self.limit_file else { return Ok(room) };
+        if self.reuse != Reuse::AsTheyAre {
+            room.forget(file);
+        }
+        match room.set(file, limit) {
+            Err(error) => {
                 room.remove();
                 Err(error)
             }
-            _ => Ok(room),
+            Ok(()) => Ok(room),
         }
     }
 
     /// Takes one back. One with something in it stays for the next process of this worker to look at.
     pub fn give_back(&self, room: Room) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_reusable && free.len() < MAX_FREE && room.is_empty() {
+        if self.reuse != Reuse::Never && free.len() < MAX_FREE && room.is_empty() {
             free.push(room);
         } else {
             drop(free);
@@ -104,6 +115,23 @@ impl Drop for Pool {
 impl Room {
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Sets a file of it, unless that is what it was last set to.
+    pub fn set(&mut self, file: &'static str, value: impl Display) -> io::Result<()> {
+        let value = value.to_string();
+        if self.settings.iter().any(|(name, set)| *name == file && *set == value) {
+            return Ok(());
+        }
+        self.forget(file);
+        write(&self.dir.join(file), &value)?;
+        self.settings.push((file, value));
+        Ok(())
+    }
+
+    /// Somebody else has set a file of it, or it must be set again.
+    pub fn forget(&mut self, file: &'static str) {
+        self.settings.retain(|(name, _)| *name != file);
     }
 
     /// Moves this thread in; processes that it starts are born there.

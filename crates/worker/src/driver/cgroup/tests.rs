@@ -47,6 +47,8 @@ fn is_used_again(cgroups: &Cgroups, cgroup: Cgroup) {
     assert!(next.members().is_empty());
     if matches!(next.version, Version::One { .. }) {
         assert_eq!(next.tracking, dir);
+        let limit = fs::read_to_string(dir.join(PIDS_FILE)).ok();
+        assert!(limit.is_none_or(|limit| limit.trim() == MAX_PIDS.to_string()), "it is not halted any more");
     }
 }
 
@@ -117,7 +119,7 @@ fn a_cgroup_is_as_nice_as_the_processes_in_it() {
     let Some(cgroups) = open("nice").filter(|_| shortcoming().is_none()) else { return };
     let weight = |cgroup: &Cgroup| {
         let file = match &cgroup.version {
-            Version::One { rooms } => rooms.last().unwrap().1.dir().join("cpu.shares"),
+            Version::One { rooms, .. } => rooms.last().unwrap().1.dir().join("cpu.shares"),
             Version::Two { .. } => cgroup.tracking.join("cpu.weight.nice"),
         };
         fs::read_to_string(file).unwrap().trim().to_owned()

@@ -366,7 +366,7 @@ impl World {
             StateName::Stopping => ExpectedState::Stopping,
             state => panic!("a task that is {state} is live nowhere"),
         };
-        Expected { attempt: watched.present(), state, since: time(watched.recorded_at) }
+        Expected { attempt: watched.present(), state, since: time(watched.recorded_at), is_of_backup: false }
     }
 
     pub fn master_notices_break(&mut self, worker: usize, session: u64) {
