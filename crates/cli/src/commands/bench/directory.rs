@@ -10,10 +10,11 @@ use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 use super::local;
-use super::scratch::WORKER_DIR;
 use crate::failure::Failure;
 
-/// The beginning of their names.
+/// Where the worker of a scratch installation keeps its data.
+pub const WORKER_DIR: &str = "worker";
+/// The beginning of the names of directories.
 const PREFIX: &str = "gaffer-bench-";
 /// Locked for as long as the run of this directory goes on. The kernel gives the lock back however the run ends.
 const LOCK: &str = "bench.lock";

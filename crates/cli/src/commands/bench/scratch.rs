@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-use super::directory::ScratchDirectory;
+use super::directory::{ScratchDirectory, WORKER_DIR};
 use super::installation::Installation;
 use super::leftovers::Leftovers;
 use super::{local, program};
@@ -30,9 +30,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 /// The end of the log that a message shows.
 const LOG_TAIL_LINES: usize = 5;
-
-/// Where the worker of a scratch installation keeps its data.
-pub const WORKER_DIR: &str = "worker";
 
 /// A running `gaffer dev`. It stops when this process ends, however that comes about.
 pub struct Scratch {
