@@ -118,15 +118,10 @@ fn write_problem(f: &mut fmt::Formatter<'_>, problem: &Problem) -> fmt::Result {
         write!(f, " (request {} in the master's log)", problem.request_id)?;
     }
     for field in &problem.errors {
-        // A parameter that is wrong by itself is the whole problem, and was just told.
-        if field.detail == *text && field.pointer.starts_with("query:") && field.suggestion.is_none() {
-            continue;
-        }
-        f.write_str("\n  ")?;
-        if !field.pointer.is_empty() {
-            write!(f, "{}: ", field.pointer)?;
-        }
-        f.write_str(&field.detail)?;
+        // One field that is wrong may be the whole problem: then where it is has not been told yet.
+        let detail = if field.detail == *text { "" } else { &field.detail };
+        let between = if field.pointer.is_empty() || detail.is_empty() { "" } else { ": " };
+        write!(f, "\n  {}{between}{detail}", field.pointer)?;
         if let Some(suggestion) = &field.suggestion {
             write!(f, " ({suggestion})")?;
         }
@@ -145,6 +140,8 @@ impl From<io::Error> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use gaffer_protocol::rest::ProblemField;
+
     use super::*;
 
     fn problem(status: u16) -> Failure {
@@ -180,6 +177,29 @@ mod tests {
         {
             assert_eq!(problem(status).is_passing(), passes, "{status}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_field_is_told_once() {
+        let with = |errors: &[(&str, &str, Option<&str>)]| {
+            let Failure::Problem(mut problem) = problem(400) else { return String::new() };
+            let field = |(pointer, detail, suggestion): &(&str, &str, Option<&str>)| ProblemField {
+                pointer: (*pointer).to_owned(),
+                detail: (*detail).to_owned(),
+                suggestion: suggestion.map(str::to_owned),
+            };
+            problem.errors = errors.iter().map(field).collect();
+            Failure::Problem(problem).to_string()
+        };
+        assert_eq!(with(&[("query:q", "what is wrong", None)]), "what is wrong\n  query:q");
+        assert_eq!(
+            with(&[("/kind", "what is wrong", Some("did you mean `user`?"))]),
+            "what is wrong\n  /kind (did you mean `user`?)"
+        );
+        assert_eq!(
+            with(&[("/a", "no number", None), ("", "no job", None)]),
+            "what is wrong\n  /a: no number\n  no job"
+        );
     }
 
     #[test]

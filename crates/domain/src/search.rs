@@ -21,7 +21,7 @@ pub use lines::LineSearch;
 pub use pattern::{InvalidPattern, MAX_PATTERN_BYTES, Pattern};
 pub use query::{LineQuery, MAX_CONTEXT_LINES};
 pub use resume::{InsideLine, NoResumePoint, ResumePoint};
-pub use text::Piece;
+pub use text::{Piece, line_ends};
 pub use turn::Turn;
 
 #[cfg(test)]

@@ -32,6 +32,9 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -156,6 +159,14 @@ pub fn url_of_running(data_dir: &Path) -> Option<String> {
 pub fn socket_dir_of_running(data_dir: &Path) -> Option<PathBuf> {
     let state = std::fs::read_to_string(data_dir.join("postgres/cluster/postmaster.pid")).ok()?;
     state.lines().nth(4).filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
+/// Whether the server of a data directory runs, also if another process started it.
+pub fn is_running(data_dir: &Path) -> bool {
+    let state = std::fs::read_to_string(data_dir.join("postgres/cluster/postmaster.pid")).unwrap_or_default();
+    // A server that was killed leaves its file.
+    let pid = state.lines().next().and_then(|line| line.trim().parse::<i32>().ok()).filter(|pid| *pid > 0);
+    pid.is_some_and(|pid| !matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH)))
 }
 
 /// Why there is no server.

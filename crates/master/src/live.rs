@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use gaffer_domain::search::line_ends;
 use gaffer_domain::{AttemptRef, WorkerId};
 use gaffer_protocol::output::{Chunk, EncodedChunk};
 use sha2::{Digest, Sha256};
@@ -385,7 +386,7 @@ impl LiveOutput {
 
         let mut lines = 0;
         for record in &chunk.records {
-            lines += memchr::memchr_iter(b'\n', &record.bytes).count();
+            lines += line_ends(&record.bytes);
             if let Some(sha256) = &mut inner.sha256 {
                 sha256.update(&record.bytes);
             }
@@ -398,7 +399,7 @@ impl LiveOutput {
         };
         inner.told_gap = None;
         inner.received.bytes = chunk.end();
-        inner.received.lines += lines as u64;
+        inner.received.lines += lines;
         inner.chunks += 1;
         inner.tail.push_back(TailChunk { row: row.clone(), is_kept: false });
         drop(inner);

@@ -38,6 +38,7 @@ pub struct SearchRequest {
 #[derive(Debug)]
 pub struct OutputSearch {
     views: Arc<Views>,
+    job: JobId,
     task: TaskId,
     reader: TaskOutput,
     request: SearchRequest,
@@ -48,7 +49,11 @@ pub struct OutputSearch {
     next: Option<Result<Option<PackedPiece>, StoreError>>,
     /// What comes after the text that is being searched, once it is known where that ends.
     then: Option<Then>,
+    /// Whether it has left the output that it began with.
+    has_moved_on: bool,
     found: u64,
+    /// In the tasks before.
+    found_before: u64,
     searched_bytes: u64,
 }
 
@@ -68,10 +73,21 @@ enum Then {
 pub enum SearchPiece {
     /// Some lines of an attempt.
     Lines(u32, Vec<FoundLine<Written>>),
-    /// It stops here, because it found enough or may not search more; where to continue.
-    Stopped { attempt: u32, at: ResumePoint },
+    /// It stops here; where to continue.
+    Stopped { attempt: u32, at: ResumePoint, why: StopReason },
     /// Everything was searched; the task as it is then, if its output has been read to the end.
     Complete(Option<Box<Task>>),
+}
+
+/// Why a search stopped before the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// All lines that were wanted were found.
+    LimitReached,
+    /// It may not search more for now.
+    BudgetUsedUp,
+    /// The same, and it stands where it began: with another budget like this one it would stop there again.
+    NoProgress,
 }
 
 impl OutputSearch {
@@ -82,6 +98,7 @@ impl OutputSearch {
         let reader = TaskOutput::new(views.clone(), job, task, from);
         OutputSearch {
             views,
+            job,
             task,
             reader,
             attempt: request.from.attempt.unwrap_or(0),
@@ -89,17 +106,43 @@ impl OutputSearch {
             scan: None,
             next: None,
             then: None,
+            has_moved_on: false,
             found: 0,
+            found_before: 0,
             searched_bytes: 0,
         }
     }
 
-    /// How many lines were found.
+    /// Continues with another task of the job: with all of its output, for what is still to be found.
+    pub fn turn_to(&mut self, task: TaskId) {
+        let found = self.found();
+        let SearchRequest { query, from, stream, .. } = &self.request;
+        let limit = query.limit.map(|limit| limit.saturating_sub(found));
+        let request = SearchRequest {
+            query: LineQuery { limit, ..query.clone() },
+            from: ReadFrom { follow: from.follow, ..ReadFrom::default() },
+            inside: None,
+            until: None,
+            stream: *stream,
+        };
+        *self = OutputSearch {
+            has_moved_on: true,
+            found_before: self.found_before + found,
+            ..OutputSearch::new(self.views.clone(), self.job, task, request)
+        };
+    }
+
+    /// How many lines were found in this task.
     pub fn found(&self) -> u64 {
         self.found + self.scan.as_ref().map_or(0, |scan| scan.search.found())
     }
 
-    /// How much was searched.
+    /// How many lines were found in all tasks.
+    pub fn found_in_all(&self) -> u64 {
+        self.found_before + self.found()
+    }
+
+    /// How much of this task's output was searched.
     pub fn searched_bytes(&self) -> u64 {
         self.searched_bytes
     }
@@ -146,23 +189,28 @@ impl OutputSearch {
 
     /// Where to continue later, if the search has to stop now.
     fn stopped(&mut self, budget: &Budget) -> Option<SearchPiece> {
-        let Some(scan) = &self.scan else {
+        let (at, has_enough) = match &self.scan {
+            Some(scan) => (scan.search.position(), scan.search.is_done()),
+            None if self.then.is_some() => return None,
             // Nothing was searched yet, here or in a task without output: it continues there.
-            let has_enough = self.request.query.limit == Some(0);
-            if self.then.is_some() || !(has_enough || budget.is_used_up()) {
-                return None;
-            }
-            let at = ResumePoint { offset: self.request.from.offset, inside: self.request.inside };
-            self.then = Some(Then::Over);
-            return Some(SearchPiece::Stopped { attempt: self.attempt, at });
+            None => (self.beginning(), self.request.query.limit == Some(0)),
         };
-        if !scan.search.is_done() && !budget.is_used_up() {
+        if !has_enough && !budget.is_used_up() {
             return None;
         }
-        let (attempt, at) = (self.attempt, scan.search.position());
+        let why = match () {
+            () if has_enough => StopReason::LimitReached,
+            () if self.has_moved_on || at != self.beginning() => StopReason::BudgetUsedUp,
+            () => StopReason::NoProgress,
+        };
         self.then = Some(Then::Over);
         self.end_text();
-        Some(SearchPiece::Stopped { attempt, at })
+        Some(SearchPiece::Stopped { attempt: self.attempt, at, why })
+    }
+
+    /// Where the search of this task begins.
+    fn beginning(&self) -> ResumePoint {
+        ResumePoint { offset: self.request.from.offset, inside: self.request.inside }
     }
 
     /// Gives the search what comes next, or tells it that nothing does.
@@ -203,8 +251,9 @@ impl OutputSearch {
         self.attempt = output.attempt;
         let mut query = self.request.query.clone();
         query.limit = query.limit.map(|limit| limit.saturating_sub(self.found));
+        self.has_moved_on |= !output.is_first_attempt;
         let from = match output.is_first_attempt {
-            true => ResumePoint { offset: self.request.from.offset, inside: self.request.inside },
+            true => self.beginning(),
             false => ResumePoint::from(output.offset),
         };
         let range =

@@ -29,9 +29,23 @@ pub struct Searches {
     wait: Duration,
 }
 
-/// Too many searches are open.
-#[derive(Debug)]
-pub struct TooManySearches;
+/// How long a search goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasting {
+    /// As long as the output that it follows.
+    WithTheOutput,
+    /// So long at most, with the compilation of its pattern.
+    AtMost(Duration),
+}
+
+/// Why a search does not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum NotBegun {
+    #[error("too many searches are running")]
+    TooMany,
+    #[error(transparent)]
+    Pattern(#[from] InvalidPattern),
+}
 
 /// What a request may still search.
 #[derive(Debug)]
@@ -57,12 +71,30 @@ impl Searches {
         Searches { open: Places::new(open), following: Places::new(MAX_FOLLOWING), turns, wait }
     }
 
+    /// Waits for a place among the searches, and compiles the pattern in the time that the search has.
+    ///
+    /// # Errors
+    /// [`NotBegun`].
+    pub async fn begin(
+        &self,
+        project: ProjectId,
+        pattern: &str,
+        lasting: Lasting,
+    ) -> Result<(Pattern, Budget), NotBegun> {
+        let budget = match lasting {
+            Lasting::WithTheOutput => self.follow(project)?,
+            Lasting::AtMost(time) => self.open(project, time).await?,
+        };
+        let pattern = self.compile(&budget, pattern).await.ok_or(NotBegun::TooMany)??;
+        Ok((pattern, budget))
+    }
+
     /// Waits for a place among the open searches. `time`: how long it may take to compile the pattern and to search.
     ///
     /// # Errors
     /// When none becomes free for a while.
-    pub async fn open(&self, project: ProjectId, time: Duration) -> Result<Budget, TooManySearches> {
-        let place = self.open.take(project, self.wait).await.ok_or(TooManySearches)?;
+    pub async fn open(&self, project: ProjectId, time: Duration) -> Result<Budget, NotBegun> {
+        let place = self.open.take(project, self.wait).await.ok_or(NotBegun::TooMany)?;
         let deadline = Instant::now() + time;
         let over = CancellationToken::new();
         let closes = deadline + time / READING_ONE_IN;
@@ -85,8 +117,8 @@ impl Searches {
     ///
     /// # Errors
     /// When as many follow as may.
-    pub fn follow(&self, project: ProjectId) -> Result<Budget, TooManySearches> {
-        let place = self.following.try_take(project).ok_or(TooManySearches)?;
+    fn follow(&self, project: ProjectId) -> Result<Budget, NotBegun> {
+        let place = self.following.try_take(project).ok_or(NotBegun::TooMany)?;
         let over = CancellationToken::new();
         let open = over.clone().drop_guard();
         Ok(Budget { deadline: None, bytes: u64::MAX, over, _open: open, _following: Some(place) })
@@ -108,7 +140,7 @@ impl Searches {
     }
 
     /// Compiles a pattern when it is its turn. None if the time is over before.
-    pub async fn compile(&self, budget: &Budget, text: &str) -> Option<Result<Pattern, InvalidPattern>> {
+    async fn compile(&self, budget: &Budget, text: &str) -> Option<Result<Pattern, InvalidPattern>> {
         let turn = self.turn(budget).await?;
         let text = text.to_owned();
         let compiled = tokio::task::spawn_blocking(move || {
@@ -275,6 +307,19 @@ mod tests {
         let Ok(budget) = searches.open(OTHER, LONG).await else { panic!("there are places") };
         assert!(searches.turn(&budget).await.is_some());
         assert!(searches.compile(&budget, "x").await.is_some_and(|compiled| compiled.is_ok()));
+    }
+
+    #[tokio::test]
+    async fn a_search_begins_with_a_place_and_a_pattern_or_says_why_not() {
+        let searches = Searches::with(2, Duration::ZERO);
+        let begin = async |pattern| searches.begin(ONE, pattern, Lasting::AtMost(LONG)).await;
+        assert!(matches!(begin("a(").await, Err(NotBegun::Pattern(InvalidPattern::Syntax { .. }))));
+        let begun = begin("a").await;
+        assert!(begun.as_ref().is_ok_and(|(_, budget)| !budget.is_used_up()));
+        assert!(matches!(begin("a").await, Err(NotBegun::TooMany)), "one project may not have all places");
+        let late = searches.begin(OTHER, "a", Lasting::AtMost(Duration::ZERO)).await;
+        assert!(matches!(late, Err(NotBegun::TooMany)), "all the time went by before it was its turn");
+        assert!(searches.begin(ONE, "a", Lasting::WithTheOutput).await.is_ok());
     }
 
     #[tokio::test]

@@ -68,10 +68,17 @@ pub struct WriteBatcherHandle {
 
 #[derive(Debug)]
 enum Item {
-    Change(Change),
-    Compare(Comparison),
+    /// Something for a batch.
+    Gather(Gatherable),
     /// Count what is live on workers, after all that came before, and before all that comes after.
     CountLive(oneshot::Sender<Result<Vec<LiveOnWorker>, StoreError>>),
+}
+
+/// What is committed and compared together with others.
+#[derive(Debug)]
+enum Gatherable {
+    Change(Change),
+    Compare(Comparison),
 }
 
 /// The attempts that a worker holds, to be compared once all earlier reports are committed.
@@ -212,7 +219,7 @@ impl WriteBatcherHandle {
     ) -> Result<bool, ShuttingDown> {
         let (done, result) = oneshot::channel();
         let of = Of::Hello { rebooted, done };
-        self.send(Item::Compare(Comparison { worker, held: Arc::new(held), of }))?;
+        self.compare(Comparison { worker, held: Arc::new(held), of })?;
         result.await.map_err(|_| ShuttingDown)
     }
 
@@ -227,7 +234,7 @@ impl WriteBatcherHandle {
     ) -> Result<(), ShuttingDown> {
         let (worker, held) = (session.worker, listed.held.clone());
         let of = Of::Heartbeat { session: session.clone(), listed };
-        self.send(Item::Compare(Comparison { worker, held, of }))
+        self.compare(Comparison { worker, held, of })
     }
 
     /// Counts what is live on workers between two batches, so that no change is missed or counted twice.
@@ -256,8 +263,12 @@ impl WriteBatcherHandle {
         Ok(self.change(Change::Report { input, acknowledge, charge })?)
     }
 
+    fn compare(&self, comparison: Comparison) -> Result<(), ShuttingDown> {
+        self.send(Item::Gather(Gatherable::Compare(comparison)))
+    }
+
     fn change(&self, change: Change) -> Result<(), ShuttingDown> {
-        self.send(Item::Change(change))
+        self.send(Item::Gather(Gatherable::Change(change)))
     }
 
     fn send(&self, item: Item) -> Result<(), ShuttingDown> {
@@ -336,14 +347,14 @@ impl WriteBatcher {
                     () = sleep_until_or_forever(self.deferred.due()) => continue,
                 },
             };
-            let item = match item {
+            let first = match item {
+                Item::Gather(first) => first,
                 Item::CountLive(done) => {
                     let _ = done.send(self.count_live().await);
                     continue;
                 }
-                item => item,
             };
-            let Gathered { pending, comparisons, .. } = self.gather(item).await;
+            let Gathered { pending, comparisons, .. } = self.gather(first).await;
             self.commit(pending.changes).await;
             if comparisons.is_empty() {
                 continue;
@@ -365,11 +376,11 @@ impl WriteBatcher {
         Ok(live)
     }
 
-    /// Takes what has come for the next batch, beginning with `item`, and waits for more where [`Tempo`] says so.
-    async fn gather(&mut self, item: Item) -> Gathered {
+    /// Takes what has come for the next batch, beginning with `first`, and waits for more where [`Tempo`] says so.
+    async fn gather(&mut self, first: Gatherable) -> Gathered {
         let mut gathered = Gathered::default();
         let begun = Instant::now();
-        self.take_waiting(&mut gathered, item);
+        self.take_waiting(&mut gathered, Item::Gather(first));
         while self.next.is_none() && !gathered.is_full(self.most_changes) {
             let wait = self.tempo.wait(gathered.is_only_starts(), begun);
             if wait.is_zero() {
@@ -389,11 +400,17 @@ impl WriteBatcher {
     fn take_waiting(&mut self, gathered: &mut Gathered, item: Item) {
         let mut next = Some(item);
         while let Some(item) = next {
-            if gathered.comes_before(&item) || gathered.is_full(self.most_changes) {
-                self.next = Some(item);
-                return;
+            match item {
+                Item::Gather(item)
+                    if !gathered.comes_before(&item) && !gathered.is_full(self.most_changes) =>
+                {
+                    gathered.add(item);
+                }
+                later => {
+                    self.next = Some(later);
+                    return;
+                }
             }
-            gathered.add(item);
             next = self.items.try_recv().ok();
         }
     }
@@ -410,11 +427,10 @@ struct Gathered {
 
 impl Gathered {
     /// Whether an item must wait until this is through.
-    fn comes_before(&self, item: &Item) -> bool {
+    fn comes_before(&self, item: &Gatherable) -> bool {
         match item {
-            Item::Compare(comparison) => self.compared.contains(&comparison.worker),
-            Item::CountLive(_) => true,
-            Item::Change(change) => match change.worker() {
+            Gatherable::Compare(comparison) => self.compared.contains(&comparison.worker),
+            Gatherable::Change(change) => match change.worker() {
                 Some(worker) => self.compared.contains(&worker),
                 // A placement right after the worker's hello would look lost.
                 None => self.has_hello,
@@ -430,16 +446,14 @@ impl Gathered {
         self.comparisons.is_empty() && self.pending.changes.iter().all(Change::is_start)
     }
 
-    fn add(&mut self, item: Item) {
+    fn add(&mut self, item: Gatherable) {
         match item {
-            Item::Compare(comparison) => {
+            Gatherable::Compare(comparison) => {
                 self.compared.insert(comparison.worker);
                 self.has_hello |= matches!(comparison.of, Of::Hello { .. });
                 self.comparisons.push(comparison);
             }
-            Item::Change(change) => self.pending.add(change),
-            // Not gathered: its turn comes alone.
-            Item::CountLive(_) => {}
+            Gatherable::Change(change) => self.pending.add(change),
         }
     }
 }

@@ -99,7 +99,7 @@ fn task(number: i64, words: &[&str]) -> Order {
 }
 
 async fn overhead(address: &str) {
-    let bare = BareContainer::new(Some(address), IMAGE, &["echo", "hello"]).await.unwrap();
+    let bare = BareContainer::new(Some(address), IMAGE, &["echo", "hello"], "a bench").await.unwrap();
     let (mut session, _dir, stop) = worker(address, 1, Vec::new()).await;
     let (mut alone, mut with): (Vec<Duration>, Vec<Duration>) = Default::default();
     for number in 1..=PAIRS {

@@ -1,6 +1,7 @@
 //! The worker as a whole, against a [`master`] of the test's own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bare_containers;
 mod docker;
 pub(crate) mod docker_daemon;
 mod host;

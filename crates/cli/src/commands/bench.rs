@@ -4,6 +4,7 @@ mod args;
 mod clean;
 mod containers;
 mod dashboard;
+mod directory;
 mod disk;
 mod dispatch;
 mod figures;
@@ -19,6 +20,7 @@ pub mod load;
 mod memory;
 mod output;
 mod processes;
+mod program;
 mod queue;
 mod report;
 mod scratch;
@@ -30,7 +32,6 @@ mod workers;
 use std::fmt::Display;
 use std::time::Instant;
 
-use tempfile::TempDir;
 use tokio::runtime::Builder;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -44,11 +45,12 @@ use crate::signals::{Order, Signals};
 use crate::status::Status;
 pub use args::BenchArgs;
 use args::{Format, Measurement};
+use directory::ScratchDirectory;
 use figures::Figures;
 use history::{Filled, Standing};
 use installation::Installation;
-use leftovers::Leftovers;
-use limits::Limits;
+use leftovers::{Leftover, Leftovers};
+use limits::{Limits, Work};
 use load::LoadArgs;
 use report::{History, Outcome, Report};
 use scratch::Scratch;
@@ -79,10 +81,11 @@ struct Bench<'a> {
     installation: &'a Installation,
     scratch: Option<&'a Scratch>,
     limits: Option<&'a Limits>,
+    leftovers: &'a Leftovers,
     status: &'a Status<'a>,
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
     fn rounds(&self) -> std::ops::RangeInclusive<u32> {
         1..=self.args.rounds
     }
@@ -90,6 +93,18 @@ impl Bench<'_> {
     /// Tells a person how far it is.
     fn show(&self, measurement: &str, round: u32) {
         self.status.show(&format!("{measurement}, round {round} of {}", self.args.rounds));
+    }
+
+    /// The scratch installation, for what needs one.
+    fn scratch(&self) -> Result<&'a Scratch, Failure> {
+        let missing = || Failure::Usage("this needs a scratch installation: add --history 0".to_owned());
+        self.scratch.ok_or_else(missing)
+    }
+
+    /// Tasks per second of the floor program, and what it is called; none if it has no database.
+    async fn floor(&self, tasks: u32, work: Work) -> Result<Option<(&'static str, f64)>, Failure> {
+        let Some(limits) = self.limits else { return Ok(None) };
+        Ok(Some((work.floor_name(), limits.floor(tasks, work).await?)))
     }
 
     fn large_writes(&self) -> LoadArgs {
@@ -137,7 +152,7 @@ pub fn run(args: &BenchArgs, out: &Out) -> Result<u8, Failure> {
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(local("cannot start"))?;
     let done = runtime.block_on(async {
         match args.clean {
-            true => clean::run(args, out).await.map(|()| 0),
+            true => clean::run(args, out).await,
             false => Box::pin(bench(args, &chosen, out)).await,
         }
     });
@@ -161,7 +176,7 @@ async fn bench(args: &BenchArgs, chosen: &[Measurement], out: &Out) -> Result<u8
     };
     status.retire();
     // Of what could not be removed in order, processes end and directories go as far as that is possible.
-    let leftovers = std::mem::take(&mut made.leftovers);
+    let leftovers = made.leftovers.clone();
     drop(made);
     leftovers.sentences().iter().for_each(|sentence| status.note(sentence));
     let removed = match removed {
@@ -200,16 +215,16 @@ async fn measure(
     made: &mut Made,
     status: &Status<'_>,
 ) -> Result<(), Failure> {
-    if scratch::is_in_memory(args.scratch_dir.as_deref()) {
+    if scratch::is_in_memory(&args.scratch_parent()) {
         report
             .warnings
             .push("scratch data is in memory: commits to it are not durable, see --scratch-dir".to_owned());
     }
     if !args.is_scratch() {
-        let installation =
-            made.installation.insert(Installation::new(config::access()?, args.worker.clone())?);
+        let installation = Installation::new(config::access()?, args.worker.clone(), made.leftovers.clone())?;
+        let installation = made.installation.insert(installation);
         let busy = installation.check().await?.other_tasks;
-        made.leftovers.add_jobs(installation.label());
+        made.leftovers.add(Leftover::Jobs(installation.label()));
         if busy > 0 {
             report
                 .warnings
@@ -261,7 +276,8 @@ async fn all(
 ) -> Result<(), Failure> {
     let Some(installation) = &made.installation else { return Ok(()) };
     let limits = made.limits.as_ref();
-    let bench = Bench { args, installation, scratch: made.scratch.as_ref(), limits, status };
+    let (scratch, leftovers) = (made.scratch.as_ref(), &made.leftovers);
+    let bench = Bench { args, installation, scratch, limits, leftovers, status };
     for measurement in chosen {
         // In the report from the beginning, so that an interrupted run shows its finished rounds.
         let before = standing(&mut history).await?;
@@ -310,9 +326,9 @@ async fn standing(history: &mut Option<(History, &mut Filled)>) -> Result<Option
 
 impl Made {
     /// A new directory for scratch data, which is told of if it stays.
-    fn directory(&mut self, args: &BenchArgs) -> Result<TempDir, Failure> {
-        let dir = scratch::directory(args.scratch_dir.as_deref())?;
-        self.leftovers.add_directory(dir.path());
+    fn directory(&self, args: &BenchArgs) -> Result<ScratchDirectory, Failure> {
+        let dir = ScratchDirectory::make(&args.scratch_parent())?;
+        self.leftovers.add(Leftover::Directory(dir.path().to_owned()));
         Ok(dir)
     }
 
@@ -325,19 +341,36 @@ impl Made {
         if let Some(limits) = self.limits.take() {
             removed = removed.and(limits.stop().await);
         }
+        removed = removed.and(self.remove_containers().await);
         let installation = self.installation.take();
         if let Some(scratch) = self.scratch.take() {
-            // Its jobs go with it.
+            // Its jobs and sessions go with it.
             return removed.and(scratch.stop().await);
         }
         if let Some(installation) = installation {
+            removed = removed.and(installation.sign_out().await);
             let deleted = installation.delete_all().await;
             if deleted.is_ok() {
-                self.leftovers.jobs_are_deleted();
+                self.leftovers.remove(&Leftover::Jobs(installation.label()));
             }
             removed = removed.and(deleted);
         }
         removed
+    }
+
+    /// Removes what was made on the machine's Docker, once nothing is being made there any more.
+    async fn remove_containers(&self) -> Result<(), Failure> {
+        for leftover in self.leftovers.left() {
+            let Leftover::Containers(label) = &leftover else { continue };
+            let settled = match &self.installation {
+                Some(installation) => installation.settled().await,
+                None => Ok(()),
+            };
+            containers::remove(label).await?;
+            settled?;
+            self.leftovers.remove(&leftover);
+        }
+        Ok(())
     }
 }
 

@@ -119,6 +119,7 @@ impl<T: Copy> JoinedText<T> {
     }
 }
 
-fn line_ends(bytes: &[u8]) -> u64 {
+/// How many lines end in these bytes.
+pub fn line_ends(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }

@@ -6,10 +6,12 @@ use std::process::Stdio;
 
 use gaffer_e2e::gaffer::{Dev, command, data_dir};
 use gaffer_e2e::{PATIENCE, eventually};
+use gaffer_master::embedded_postgres::url_of_running;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tokio::process::Command;
+use sqlx::{Connection as _, PgConnection};
+use tokio::process::{Child, Command};
 
 /// Little of everything.
 const SMALL: [&str; 12] = [
@@ -33,6 +35,13 @@ const NOTHING_LEFT: &str = "gaffer: nothing of this run is left\n";
 fn small(mut bench: Command, scratch: &Path, words: &[&str]) -> Command {
     bench.args(SMALL).arg(scratch).args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
     bench
+}
+
+/// A run that somebody interrupts.
+fn started(mut bench: Command) -> (Child, Pid) {
+    let child = bench.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_raw(child.id().unwrap() as i32);
+    (child, pid)
 }
 
 /// What it says when all has gone well.
@@ -60,6 +69,13 @@ fn entries(dir: &Path) -> Vec<String> {
 async fn measured_jobs(dev: &Dev) -> Vec<Value> {
     let jobs = dev.client.get("/jobs?limit=500").await.body["items"].as_array().unwrap().clone();
     jobs.into_iter().filter(|job| !job["labels"]["gaffer-bench"].is_null()).collect()
+}
+
+/// How many browsers are signed in to the dashboard.
+async fn sessions(data_dir: &Path) -> i64 {
+    let database_url = url_of_running(data_dir).unwrap();
+    let mut database = PgConnection::connect(&database_url).await.unwrap();
+    sqlx::query_scalar("SELECT count(*) FROM web_sessions").fetch_one(&mut database).await.unwrap()
 }
 
 fn names<'a>(values: &'a [Value], name: &str) -> Vec<&'a str> {
@@ -130,6 +146,7 @@ async fn an_installation_is_measured_and_its_jobs_are_deleted() {
     let hits = results[4]["figures"].as_array().unwrap().iter().find(|figure| figure["name"] == "hits");
     assert!(hits.unwrap()["median"].as_f64() > Some(0.0), "{:#}", results[4]);
     assert_eq!(measured_jobs(&dev).await, Vec::<Value>::new());
+    assert_eq!(sessions(dir.path()).await, 0);
     assert_eq!(entries(scratch.path()), Vec::<String>::new());
     dev.interrupt().await;
 }
@@ -189,6 +206,21 @@ async fn a_scratch_installation_has_history_and_is_removed() {
 }
 
 #[tokio::test]
+async fn a_history_has_as_many_tasks_as_were_asked_for_however_many_a_job_has() {
+    let scratch = data_dir();
+    let words = ["--history=0,2,7", "--history-job-tasks=3", "--statistics=without"];
+    let mut bench = command(&["bench", "limits"]);
+    bench.args(words);
+    let report = report(small(bench, scratch.path(), &[])).await;
+    let results = report["results"].as_array().unwrap();
+    let finished: Vec<u64> =
+        results.iter().map(|result| result["finished_tasks_before"].as_u64().unwrap()).collect();
+    // Two more jobs are like no other.
+    let more: Vec<u64> = finished.iter().map(|tasks| tasks - finished[0]).collect();
+    assert_eq!(more, [0, 2 + 2, 7 + 2], "{report:#}");
+}
+
+#[tokio::test]
 async fn a_table_fits_a_terminal_and_a_document_has_a_row_for_each_figure() {
     let (dir, scratch) = (data_dir(), data_dir());
     let dev = Dev::start(dir.path()).await;
@@ -222,11 +254,8 @@ async fn an_interrupted_measurement_leaves_no_job_behind() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
     // For ever, as far as this test is concerned.
-    let mut bench =
-        dev.cli(&["bench", "throughput", "--tasks=5000", "--rounds=100", "--no-floor", "-o", "json"]);
-    bench.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = bench.spawn().unwrap();
-    let pid = Pid::from_raw(child.id().unwrap() as i32);
+    let bench = dev.cli(&["bench", "throughput", "--tasks=5000", "--rounds=100", "--no-floor", "-o", "json"]);
+    let (child, pid) = started(bench);
     eventually("tasks are measured", async || (!measured_jobs(&dev).await.is_empty()).then_some(())).await;
     kill(pid, Signal::SIGINT).unwrap();
     let done = child.wait_with_output().await.unwrap();
@@ -239,14 +268,49 @@ async fn an_interrupted_measurement_leaves_no_job_behind() {
 }
 
 #[tokio::test]
+async fn an_interrupted_measurement_leaves_nobody_signed_in() {
+    let dir = data_dir();
+    let dev = Dev::start(dir.path()).await;
+    // For ever, as far as this test is concerned.
+    let bench = dev.cli(&["bench", "lists", "--jobs=10000", "--rounds=100", "--no-floor"]);
+    let (child, pid) = started(bench);
+    eventually("it is signed in", async || (sessions(dir.path()).await == 1).then_some(())).await;
+    kill(pid, Signal::SIGINT).unwrap();
+    let done = child.wait_with_output().await.unwrap();
+    assert_eq!(done.status.code(), Some(130));
+    assert!(String::from_utf8_lossy(&done.stderr).ends_with(NOTHING_LEFT));
+    assert_eq!(sessions(dir.path()).await, 0);
+    dev.interrupt().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_removed_does_not_keep_the_rest() {
+    let (scratch, home) = (data_dir(), data_dir());
+    // In the place of a worker's directory is something else: nobody can say whether it is used.
+    std::fs::create_dir(scratch.path().join("gaffer-bench-odd")).unwrap();
+    std::fs::write(scratch.path().join("gaffer-bench-odd/worker"), "").unwrap();
+    std::fs::create_dir(scratch.path().join("gaffer-bench-old")).unwrap();
+    let mut bench = command(&["bench", "--clean", "--scratch-dir"]);
+    // Nothing leads to an installation of this machine.
+    bench.arg(scratch.path()).env("HOME", home.path()).env("GAFFER_DATA_DIR", home.path());
+    bench.env("DOCKER_HOST", "unix:///nowhere/docker.sock");
+    let done = bench.output().await.unwrap();
+    let (said, told) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert_eq!(done.status.code(), Some(125), "{told}");
+    assert!(told.contains("gaffer-bench-odd: Not a directory"), "{told}");
+    assert!(said.contains("/gaffer-bench-old removed\n"), "{said}");
+    assert!(said.ends_with("no server configured: no jobs were looked for\n"), "{said}");
+    assert_eq!(entries(scratch.path()), ["gaffer-bench-odd"]);
+}
+
+#[tokio::test]
 async fn an_interrupted_scratch_installation_is_removed() {
     let scratch = data_dir();
     // For ever, as far as this test is concerned.
     let words = ["bench", "latency", "--history=5", "--rounds=100", "--jobs=10000", "--scratch-dir"];
     let mut bench = command(&words);
-    bench.arg(scratch.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = bench.spawn().unwrap();
-    let pid = Pid::from_raw(child.id().unwrap() as i32);
+    bench.arg(scratch.path());
+    let (child, pid) = started(bench);
     eventually("the scratch installation is there", async || {
         let made = entries(scratch.path()).into_iter().next()?;
         scratch.path().join(made).join("dev.env").exists().then_some(())
@@ -263,10 +327,8 @@ async fn an_interrupted_scratch_installation_is_removed() {
 async fn who_does_not_wait_for_the_removal_hears_what_is_left() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
-    let mut bench = dev.cli(&["bench", "throughput", "--tasks=5000", "--rounds=100", "--no-floor"]);
-    bench.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = bench.spawn().unwrap();
-    let pid = Pid::from_raw(child.id().unwrap() as i32);
+    let bench = dev.cli(&["bench", "throughput", "--tasks=5000", "--rounds=100", "--no-floor"]);
+    let (mut child, pid) = started(bench);
     let label = eventually("tasks are measured", async || {
         Some(measured_jobs(&dev).await.first()?["labels"]["gaffer-bench"].as_str()?.to_owned())
     })

@@ -1,13 +1,18 @@
 //! The output of an attempt is searched where it is stored.
 
+use std::time::Duration;
+
 use futures::StreamExt;
-use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::search::{LineQuery, Pattern};
+use gaffer_domain::{AttemptRef, JobId};
 use gaffer_e2e::PATIENCE;
 use gaffer_e2e::client::{Client, script};
 use gaffer_e2e::gaffer::{Dev, data_dir};
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
+use gaffer_master::output::ReadFrom;
+use gaffer_master::search::{OutputSearch, SearchPiece, SearchRequest, StopReason};
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::wire::ToWorker;
 use reqwest::StatusCode;
@@ -236,6 +241,42 @@ async fn a_search_that_stops_continues_with_its_cursor_through_all_tasks() {
         statuses.contains(&StatusCode::OK) && statuses.contains(&StatusCode::BAD_REQUEST),
         "{statuses:?}"
     );
+}
+
+#[tokio::test]
+async fn a_search_that_stops_says_whether_it_moved_on() {
+    let stage = Stage::set().await;
+    let mut writer = Writer::begin(&stage, script("true")).await;
+    writer.out("row 1\nrow 2\nrow 3\n").await;
+    writer.end(&stage).await;
+    let views = &stage.running.views;
+    let project = stage.running.control.store.project_default().await.unwrap();
+    let task = writer.attempt.task;
+    let search = |limit, offset| {
+        let query = LineQuery { limit, ..LineQuery::new(Pattern::compile("row").unwrap()) };
+        let from = ReadFrom { offset, ..ReadFrom::only(writer.attempt) };
+        let request = SearchRequest { query, from, inside: None, until: None, stream: None };
+        OutputSearch::new(views.clone(), JobId(writer.job), task, request)
+    };
+    // After the first lines it may not search more.
+    let stops = async |mut search: OutputSearch, time| {
+        let mut budget = views.searches.open(project, time).await.unwrap();
+        loop {
+            match search.next(&mut budget).await.unwrap().expect("it stops") {
+                SearchPiece::Lines(..) => budget.spend(u64::MAX),
+                SearchPiece::Stopped { at, why, .. } => return (at.offset, why),
+                SearchPiece::Complete(_) => panic!("it did not stop"),
+            }
+        }
+    };
+    let (no_time, long) = (Duration::ZERO, *PATIENCE);
+    assert_eq!(stops(search(None, 0), no_time).await, (0, StopReason::NoProgress));
+    assert_eq!(stops(search(None, 6), no_time).await, (6, StopReason::NoProgress));
+    let mut turned = search(None, 6);
+    turned.turn_to(task);
+    assert_eq!(stops(turned, no_time).await, (0, StopReason::BudgetUsedUp), "the task before was searched");
+    assert_eq!(stops(search(None, 6), long).await, (18, StopReason::BudgetUsedUp));
+    assert_eq!(stops(search(Some(1), 6), long).await, (12, StopReason::LimitReached));
 }
 
 #[tokio::test]

@@ -305,6 +305,31 @@ async fn a_repeated_submission_is_accepted_once() {
 }
 
 #[tokio::test]
+async fn a_submission_whose_key_is_in_use_leaves_no_class_behind() {
+    let bench = bench().await;
+    let mut database = sqlx::PgConnection::connect(&bench.database_url).await.unwrap();
+    let mut classes = async || -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM classes").fetch_one(&mut database).await.unwrap()
+    };
+    let submit = async |cpu: u8, request: u8| {
+        let spec = JobSpec::read(&json!({"command": ["true"], "resources": {"cpu": cpu}})).unwrap();
+        let new = NewJob {
+            project: bench.project,
+            spec: &spec,
+            created_by: "ana",
+            rerun_of: None,
+            idempotency: Some(("k1", [request; 32])),
+        };
+        bench.store.job_insert(&new, chrono::Utc::now()).await.unwrap()
+    };
+    assert!(matches!(submit(1, 1).await, Submitted::Created { .. }));
+    let before = classes().await;
+    // No other job needs that much.
+    assert_eq!(submit(2, 2).await, Submitted::KeyReused);
+    assert_eq!(classes().await, before);
+}
+
+#[tokio::test]
 async fn an_accepted_job_has_reached_the_disk() {
     let url = fresh_database().await;
     let bench = bench_on(&url).await;

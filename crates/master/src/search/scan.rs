@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use gaffer_domain::AttemptRef;
-use gaffer_domain::search::{FoundLine, LineQuery, LineSearch, Piece, ResumePoint, Turn};
+use gaffer_domain::search::{FoundLine, LineQuery, LineSearch, Piece, ResumePoint, Turn, line_ends};
 use gaffer_protocol::output::{Malformed, RecordSlice, Stream, Unpacker};
 
 use crate::output::PackedOutput;
@@ -169,10 +169,6 @@ impl Scan {
         }
         Ok(true)
     }
-}
-
-fn line_ends(bytes: &[u8]) -> u64 {
-    memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
 #[cfg(test)]

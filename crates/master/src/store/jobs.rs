@@ -315,8 +315,10 @@ const JOB_WRITE: &str = "WITH led AS MATERIALIZED (SELECT leader_check($26) AS l
      tasks AS (INSERT INTO live_tasks (job_id, position, index, class_id, state, since, not_before) \
          SELECT job.id, position, index, class_id, state::task_state, $10, CASE WHEN state = 'pending' THEN $10 END \
          FROM job, given, generate_series(first, last) AS index ORDER BY position, index) \
-     SELECT are_classes, (SELECT id FROM job), \
-         ARRAY(SELECT DISTINCT class_id FROM given WHERE state = 'pending' AND class_id IS NOT NULL) FROM known";
+     SELECT are_classes, CASE WHEN are_classes THEN false ELSE \
+             EXISTS (SELECT FROM idempotency_keys WHERE project_id = $1 AND key = $23) END AS is_claimed, \
+         (SELECT id FROM job) AS job, \
+         ARRAY(SELECT DISTINCT class_id FROM given WHERE state = 'pending' AND class_id IS NOT NULL) AS classes FROM known";
 
 fn unwritable(error: serde_json::Error) -> StoreError {
     StoreError::Unreadable(format!("cannot write a specification as JSON: {error}"))
@@ -341,6 +343,19 @@ impl Needs {
     }
 }
 
+/// What an attempt to insert a job came to.
+#[derive(FromRow)]
+struct Written {
+    /// Whether all classes of its tasks exist; nothing is inserted else.
+    are_classes: bool,
+    /// If they do not: whether its idempotency key is in use.
+    is_claimed: bool,
+    /// Its number, if it was inserted.
+    job: Option<i64>,
+    /// The classes of its waiting tasks.
+    classes: Vec<i64>,
+}
+
 /// A job that is to be inserted, with all that belongs to it.
 struct JobWrite<'a> {
     new: &'a NewJob<'a>,
@@ -361,24 +376,22 @@ impl JobWrite<'_> {
     ) -> Result<Option<(JobId, Vec<i64>)>, StoreError> {
         let needs = Needs::of(self.new.spec, JobId(self.number.unwrap_or_default()))?;
         // Those that bear the number of the job are always new.
-        if self.number.is_none()
-            && let (true, job, classes) = self.write(connection, &needs).await?
-        {
-            return Ok(job.map(|job| (JobId(job), classes)));
+        if self.number.is_none() {
+            let written = self.write(connection, &needs).await?;
+            // Of a job that there will not be, no class is made.
+            if written.are_classes || written.is_claimed {
+                return Ok(written.job.map(|job| (JobId(job), written.classes)));
+            }
         }
         classes_ensure(connection, self.new, &needs, self.term).await?;
-        match self.write(connection, &needs).await? {
-            (true, job, classes) => Ok(job.map(|job| (JobId(job), classes))),
-            (false, ..) => Err(StoreError::Unreadable("the classes of a new job are missing".to_owned())),
+        let written = self.write(connection, &needs).await?;
+        match written.are_classes {
+            true => Ok(written.job.map(|job| (JobId(job), written.classes))),
+            false => Err(StoreError::Unreadable("the classes of a new job are missing".to_owned())),
         }
     }
 
-    /// Returns whether all classes exist, the number of the job if it was inserted, and the classes of its waiting tasks.
-    async fn write(
-        &self,
-        connection: &mut PgConnection,
-        needs: &Needs,
-    ) -> Result<(bool, Option<i64>, Vec<i64>), StoreError> {
+    async fn write(&self, connection: &mut PgConnection, needs: &Needs) -> Result<Written, StoreError> {
         let JobWrite { new, number, stored, term, now } = *self;
         let spec = new.spec;
         let (mut positions, mut names, mut drivers, mut single) =

@@ -17,7 +17,6 @@ use super::master::{Books, Order, Said, Session, attempt, command, eventually, s
 use super::{Worker, restart};
 use crate::WorkerConfig;
 use crate::config::{DockerConfig, VolumeRoots};
-use crate::driver::bare_container::BareContainer;
 
 fn container() -> Container {
     Container {
@@ -67,9 +66,14 @@ async fn left_of(address: &str, worker: &Worker) -> Vec<String> {
 }
 
 async fn left(address: &str, owner: &str) -> Vec<String> {
+    labelled(address, format!("gaffer.worker={owner}")).await
+}
+
+/// The names of all containers with a label.
+pub(super) async fn labelled(address: &str, label: String) -> Vec<String> {
     let options = ListContainersOptions {
         all: true,
-        filters: Some(HashMap::from([("label".to_owned(), vec![format!("gaffer.worker={owner}")])])),
+        filters: Some(HashMap::from([("label".to_owned(), vec![label])])),
         ..ListContainersOptions::default()
     };
     let all = client(address).list_containers(Some(options)).await.unwrap();
@@ -494,26 +498,4 @@ async fn without_a_daemon_a_task_in_a_container_says_so() {
     let (code, message) = failure(&books.ended[&attempt(1)]);
     assert!(code == 125 && message.contains("the Docker daemon is unavailable"), "{message}");
     worker.stop().await;
-}
-
-#[tokio::test]
-async fn the_bare_calls_run_a_container_and_leave_nothing() {
-    let nowhere = BareContainer::new(Some("unix:///nowhere/docker.sock"), IMAGE, &["true"]).await;
-    let why = format!("{:#}", nowhere.unwrap_err());
-    assert!(why.starts_with("no Docker daemon at /nowhere/docker.sock"), "{why}");
-    let Some(address) = docker_daemon::shared("the_bare_calls_run_a_container_and_leave_nothing") else {
-        return;
-    };
-    let bare = async |image, command: &[&str]| BareContainer::new(Some(address), image, command).await;
-    let greeting = bare(IMAGE, &["echo", "by bare calls"]).await.unwrap();
-    assert_eq!(greeting.run().await.unwrap(), b"by bare calls\n");
-    let failing = bare(IMAGE, &["sh", "-c", "echo by bare calls; false"]).await.unwrap();
-    failing.run().await.unwrap_err();
-    let why = bare("localhost/no/such:image", &["true"]).await.unwrap_err().to_string();
-    assert!(why.ends_with("does not have the image localhost/no/such:image"), "{why}");
-    let docker = client(address).negotiate_version().await.unwrap();
-    let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
-    let containers = docker.list_containers(Some(options)).await.unwrap();
-    let left: Vec<String> = containers.into_iter().filter_map(|container| container.command).collect();
-    assert!(!left.iter().any(|command| command.contains("by bare calls")), "{left:?}");
 }

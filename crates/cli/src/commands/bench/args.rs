@@ -11,7 +11,7 @@ use crate::failure::Failure;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without --history, the installation that client commands use is measured. The jobs of a run carry the label gaffer-bench, and are \
-stopped and deleted at the end, also after Ctrl-C. Nothing else is written.
+stopped and deleted at the end, also after Ctrl-C. The session with which lists reads the dashboard is ended. Nothing else is written.
 
 With --history, each measurement runs in a scratch installation: database, master and worker in a temporary directory, on free \
 loopback ports, removed at the end. Its database is filled with finished tasks first. Some measurements need simulated workers or \
@@ -81,6 +81,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(..=1_000_000_000))]
     pub history: Vec<u64>,
     /// Tasks of each job of the history
+    ///
+    /// If they do not divide the number of tasks, one more job has the rest.
     #[arg(long, value_name = "N", default_value_t = 1, requires = "history", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub history_job_tasks: u32,
     /// Measure with or without statistics of the database
@@ -108,7 +110,8 @@ pub struct BenchArgs {
     pub pg_bin: Option<PathBuf>,
     /// Remove what earlier runs have left, and measure nothing
     ///
-    /// Deletes jobs of all runs, and scratch directories that no process uses. Needed only after a run was killed.
+    /// Deletes jobs of all runs, and scratch directories and containers that no run uses any more. Needed only after a run was
+    /// killed. Exits with 125 if something could not be removed.
     #[arg(long, conflicts_with_all = ["measurements", "history"])]
     pub clean: bool,
     /// Output format
@@ -218,6 +221,11 @@ impl BenchArgs {
         let applies = |one: &&Measurement| self.is_scratch() || one.need().is_none();
         let is_chosen = |one: &&Measurement| self.measurements.is_empty() || self.measurements.contains(one);
         Ok(all.iter().filter(applies).filter(is_chosen).copied().collect())
+    }
+
+    /// Where directories of scratch data are made.
+    pub fn scratch_parent(&self) -> PathBuf {
+        self.scratch_dir.clone().unwrap_or_else(std::env::temp_dir)
     }
 
     /// Tasks of a measurement that takes one number.

@@ -1,8 +1,8 @@
 //! The dashboard of the measured installation, as a signed-in browser sees it.
 
 use gaffer_protocol::rest::LoginLink;
-use reqwest::Url;
 use reqwest::header::{ACCEPT, COOKIE, HeaderValue, SET_COOKIE};
+use reqwest::{Method, StatusCode, Url};
 use serde_json::json;
 
 use crate::access::server_url;
@@ -10,7 +10,7 @@ use crate::client::{self, Client};
 use crate::config;
 use crate::failure::Failure;
 
-/// A session of the dashboard. It expires by itself.
+/// A session of the dashboard.
 pub struct Dashboard {
     http: reqwest::Client,
     link: Url,
@@ -46,18 +46,45 @@ impl Dashboard {
     /// # Errors
     /// [`Failure::Unreachable`], or [`Failure::Garbled`] if it is no page.
     pub async fn page(&self, path: &str) -> Result<(), Failure> {
-        // A dashboard may have a prefix before all of its paths.
-        let prefix = self.link.path().trim_end_matches("/login");
-        let url = self.link.join(&format!("{prefix}{path}"));
-        let url = url.map_err(|error| garbled(None, &format!("no address of a page: {error}")))?;
-        let request = self.http.get(url).header(ACCEPT, "text/html").header(COOKIE, self.cookie.clone());
-        let response = request.send().await.map_err(unreachable)?;
-        let status = response.status();
-        response.bytes().await.map_err(unreachable)?;
+        let status = self.ask(Method::GET, path).await?;
         match status.is_success() {
             true => Ok(()),
             false => Err(garbled(Some(status.as_u16()), &format!("the page {path} answered {status}"))),
         }
+    }
+
+    /// Ends the session.
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`], or [`Failure::Garbled`] if the dashboard refuses.
+    pub async fn sign_out(&self) -> Result<(), Failure> {
+        let status = self.ask(Method::POST, "/logout").await?;
+        // It leads to the page where one signs in.
+        match status.is_redirection() {
+            true => Ok(()),
+            false => {
+                Err(garbled(Some(status.as_u16()), &format!("the dashboard did not sign out: {status}")))
+            }
+        }
+    }
+
+    /// Its address, for messages.
+    pub fn address(&self) -> String {
+        self.link.origin().ascii_serialization()
+    }
+
+    /// Sends a request and takes the whole answer.
+    async fn ask(&self, method: Method, path: &str) -> Result<StatusCode, Failure> {
+        // A dashboard may have a prefix before all of its paths.
+        let prefix = self.link.path().trim_end_matches("/login");
+        let url = self.link.join(&format!("{prefix}{path}"));
+        let url = url.map_err(|error| garbled(None, &format!("no address of a page: {error}")))?;
+        let request = self.http.request(method, url);
+        let request = request.header(ACCEPT, "text/html").header(COOKIE, self.cookie.clone());
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        response.bytes().await.map_err(unreachable)?;
+        Ok(status)
     }
 }
 

@@ -25,7 +25,7 @@ const STORED_PERCENT: u64 = 65;
 /// # Errors
 /// [`Failure::Usage`] with both numbers.
 pub fn check(args: &BenchArgs, chosen: &[Measurement]) -> Result<(), Failure> {
-    let dir = args.scratch_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let dir = args.scratch_parent();
     let (needed, free) = (needed_bytes(args, chosen), free_bytes(&dir)?);
     if needed <= free {
         return Ok(());
@@ -74,7 +74,7 @@ fn needed_bytes(args: &BenchArgs, chosen: &[Measurement]) -> u64 {
     }
     let stored = output_in_all / 100 * STORED_PERCENT;
     // Measurements have few jobs.
-    let jobs = largest_history(args) / u64::from(args.history_job_tasks.max(1));
+    let jobs = largest_history(args).div_ceil(u64::from(args.history_job_tasks.max(1)));
     let data = tasks_in_all.saturating_mul(TASK_BYTES).saturating_add(jobs.saturating_mul(JOB_BYTES));
     let data = data.saturating_add(stored);
     let log = data.saturating_mul(2).min(LARGEST_LOG_BYTES);
@@ -105,6 +105,11 @@ mod tests {
         assert_eq!(needed("limits --history 5,1000000,0")?, million);
         let in_large_jobs = of_history(100_000, 1_000_000) + LARGEST_LOG_BYTES;
         assert_eq!(needed("limits --history 1000000 --history-job-tasks 10")?, in_large_jobs);
+        // One more job has the rest.
+        assert_eq!(
+            needed("limits --history 1000001 --history-job-tasks 10")?,
+            in_large_jobs + JOB_BYTES + TASK_BYTES
+        );
         let with_log = |data: u64| EMPTY_BYTES + 3 * data;
         let throughput = needed("throughput --history 0 --rounds 2 --tasks 10,20")?;
         assert_eq!(throughput, with_log(60 * TASK_BYTES));

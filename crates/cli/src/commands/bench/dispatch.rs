@@ -7,6 +7,7 @@ use gaffer_worker::simulated::SimulatedWorker;
 use serde_json::json;
 
 use super::figures::{Figures, TASKS_PER_SECOND};
+use super::limits::Work;
 use super::workers::{Fleet, simulated};
 use super::{Bench, in_turn, throughput};
 use crate::failure::Failure;
@@ -15,7 +16,6 @@ use crate::failure::Failure;
 const WORKERS: u32 = 8;
 /// The label that brings the tasks to them.
 const LABEL: &str = "simulated";
-const FLOOR: &str = "floor program without processes";
 
 /// Measures it, beside the floor program without its processes.
 ///
@@ -32,10 +32,7 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
     for tasks in &bench.args.tasks {
         for round in bench.rounds() {
             bench.show("dispatch", round);
-            let floor = async {
-                let Some(limits) = bench.limits else { return Ok(None) };
-                limits.floor_without_processes(*tasks).await.map(|rate| Some((FLOOR, rate)))
-            };
+            let floor = bench.floor(*tasks, Work::Nothing);
             let (rate, floor) = in_turn(round, run(bench, *tasks), floor).await;
             let name = throughput::named(bench, &format!("tasks of {WORKERS} workers"), *tasks);
             figures.add_beside(&name, TASKS_PER_SECOND, rate?, floor?);

@@ -1,5 +1,7 @@
 //! Measured values by round, with the limit of this machine that was measured in the same round.
 
+use std::time::Instant;
+
 /// What a figure is measured in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unit {
@@ -132,6 +134,11 @@ pub fn key(name: &str, unit: Unit) -> String {
     }
     words.push(unit.suffix.to_owned());
     words.join("_")
+}
+
+/// The time since then, in milliseconds.
+pub fn millis_since(begun: Instant) -> f64 {
+    begun.elapsed().as_secs_f64() * 1e3
 }
 
 /// The middle value, or the mean of the two in the middle; not a number if there is none.

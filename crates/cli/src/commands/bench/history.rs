@@ -73,7 +73,7 @@ impl Filled {
     }
 }
 
-/// Writes a history of so many finished tasks, in jobs of `job_tasks` tasks each.
+/// Writes a history of so many finished tasks, in jobs of `job_tasks` tasks each; one more job has the rest.
 ///
 /// # Errors
 /// [`Failure::Local`] if the database does not answer; errors of the API.
@@ -97,7 +97,7 @@ pub async fn fill(
     Ok(filled)
 }
 
-/// Runs one job of each kind, and copies them.
+/// Runs one job of each kind, and copies them. All others come before these, which have to be next to each other.
 async fn write(
     database: &mut Database,
     installation: &Installation,
@@ -106,7 +106,11 @@ async fn write(
     status: &Status<'_>,
 ) -> Result<(), Failure> {
     rare_jobs(installation).await?;
-    let jobs = (tasks / job_tasks).max(1);
+    let (jobs, rest) = (tasks / job_tasks, tasks % job_tasks);
+    if rest > 0 {
+        let job = installation.submit(&original(0, rest)).await?.id;
+        installation.ended(job).await?;
+    }
     let mut originals = Vec::new();
     for kind in 0..KINDS.min(jobs) {
         originals.push(installation.submit(&original(kind, job_tasks)).await?.id);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::figures::{Figures, LINES_PER_SECOND, MEGABYTES_PER_SECOND};
 use super::installation::Installation;
 use super::load::{LINE_BYTES, LoadArgs};
-use super::{Bench, in_turn, limits, scratch};
+use super::{Bench, in_turn, limits, program};
 use crate::client::Query;
 use crate::failure::Failure;
 
@@ -69,7 +69,7 @@ async fn read_back(installation: &Installation, job: JobId, load: &LoadArgs) -> 
 /// # Errors
 /// [`Failure::Local`] if the system does not say where this program is.
 pub fn spec(installation: &Installation, name: &str, load: &LoadArgs) -> Result<Value, Failure> {
-    let program = scratch::program()?.to_string_lossy().into_owned();
+    let program = program::path()?.to_string_lossy().into_owned();
     let command = ["sh".to_owned(), "-c".to_owned(), GENERATOR.to_owned(), program];
     let command: Vec<String> = command.into_iter().chain(load.words()).collect();
     Ok(installation.spec(name, json!({ "command": command })))

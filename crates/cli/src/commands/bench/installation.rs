@@ -1,4 +1,5 @@
-//! The installation that is measured: its API, and the jobs of this run, which carry a label and are deleted at the end.
+//! The installation that is measured: its API, and what this run makes there: jobs, which carry a label, and a session of the
+//! dashboard. At the end they are deleted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,12 @@ use gaffer_domain::task::StateName;
 use gaffer_domain::worker::WorkerState;
 use gaffer_protocol::rest::{Job, Page, Task, Worker};
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::dashboard::Dashboard;
+use super::leftovers::{Leftover, Leftovers};
 use crate::access::Access;
 use crate::client::{Client, Query};
 use crate::failure::Failure;
@@ -39,12 +43,16 @@ pub struct Found {
 pub struct Installation {
     pub client: Arc<Client>,
     pub access: Access,
-    /// Requests that make jobs. They are waited for even when a measurement is dropped, or their jobs would be found by nobody.
+    /// What makes something that has to be removed. It is waited for even when a measurement is dropped, or what it makes would be
+    /// found by nobody.
     submissions: TaskTracker,
     /// The value of the label.
     run: String,
     /// The only worker that is to run tasks.
     worker: Option<String>,
+    /// The session of the dashboard, if one was needed.
+    dashboard: Arc<OnceCell<Arc<Dashboard>>>,
+    leftovers: Leftovers,
 }
 
 impl Installation {
@@ -52,11 +60,16 @@ impl Installation {
     ///
     /// # Errors
     /// [`Failure::Usage`] if address or key cannot be used.
-    pub fn new(access: Access, worker: Option<String>) -> Result<Installation, Failure> {
+    pub fn new(
+        access: Access,
+        worker: Option<String>,
+        leftovers: Leftovers,
+    ) -> Result<Installation, Failure> {
         // A word in every place, also where a number would be something else.
         let run = format!("r{}", &Uuid::new_v4().simple().to_string()[..12]);
         let client = Arc::new(Client::new(&access)?);
-        Ok(Installation { client, access, submissions: TaskTracker::new(), run, worker })
+        let (submissions, dashboard) = (TaskTracker::new(), Arc::default());
+        Ok(Installation { client, access, submissions, run, worker, dashboard, leftovers })
     }
 
     /// The label of this run's jobs: `gaffer-bench=…`.
@@ -115,7 +128,7 @@ impl Installation {
         self.to_its_end(async move { client.post(&["jobs"], &spec).await?.read() }).await
     }
 
-    /// Does something that makes jobs, to its end even if nobody waits for it any more.
+    /// Does something that makes jobs or others that have to be removed, to its end even if nobody waits for it any more.
     ///
     /// # Errors
     /// Those of `work`.
@@ -125,6 +138,46 @@ impl Installation {
     ) -> Result<T, Failure> {
         let done = self.submissions.spawn(work).await;
         done.unwrap_or_else(|error| Err(Failure::Local(format!("a submission failed: {error}"))))
+    }
+
+    /// The dashboard; signs in when it is needed for the first time.
+    ///
+    /// # Errors
+    /// As [`Dashboard::sign_in`].
+    pub async fn dashboard(&self) -> Result<Arc<Dashboard>, Failure> {
+        let (client, cell) = (self.client.clone(), self.dashboard.clone());
+        let leftovers = self.leftovers.clone();
+        let signing_in = async move {
+            let sign_in = || async {
+                let dashboard = Dashboard::sign_in(&client).await?;
+                leftovers.add(Leftover::Session(dashboard.address()));
+                Ok(Arc::new(dashboard))
+            };
+            cell.get_or_try_init(sign_in).await.cloned()
+        };
+        self.to_its_end(signing_in).await
+    }
+
+    /// Ends the session of the dashboard, if there is one.
+    ///
+    /// # Errors
+    /// As [`Dashboard::sign_out`]; [`Failure::Local`] if that takes too long.
+    pub async fn sign_out(&self) -> Result<(), Failure> {
+        self.within_time(async {
+            let Some(dashboard) = self.dashboard.get() else { return Ok(()) };
+            dashboard.sign_out().await?;
+            self.leftovers.remove(&Leftover::Session(dashboard.address()));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until nothing that was begun makes anything any more.
+    ///
+    /// # Errors
+    /// [`Failure::Local`] if that takes too long.
+    pub async fn settled(&self) -> Result<(), Failure> {
+        self.within_time(async { Ok(()) }).await
     }
 
     /// Waits until a job has ended.

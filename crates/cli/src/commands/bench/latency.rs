@@ -1,18 +1,17 @@
 //! How soon one task starts, is heard of and ends on an idle installation, as its client sees it.
 
-use std::process::Stdio;
 use std::time::Instant;
 
 use futures::StreamExt as _;
 use gaffer_domain::job::JobState;
 use gaffer_protocol::rest::Job;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-use super::figures::{Figures, MILLISECONDS, OF_LATENCY};
+use super::Bench;
+use super::figures::{Figures, MILLISECONDS, OF_LATENCY, millis_since};
 use super::installation::{Installation, NAME};
-use super::limits::{FLOOR, FloorLatency};
-use super::{Bench, local, scratch};
+use super::limits::{FloorLatency, Work};
+use super::program::Program;
 use crate::client::Query;
 use crate::failure::Failure;
 
@@ -58,7 +57,7 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
             ("`gaffer run true`", last),
         ];
         for ((name, floor), samples) in measured.iter().zip(&samples) {
-            let limit = (!floor.is_empty()).then_some((FLOOR, floor.as_slice()));
+            let limit = (!floor.is_empty()).then_some((Work::Process.floor_name(), floor.as_slice()));
             figures.add_percentiles(name, MILLISECONDS, OF_LATENCY, samples, limit);
         }
     }
@@ -119,29 +118,10 @@ async fn until_first_byte(installation: &Installation) -> Result<f64, Failure> {
 
 /// Milliseconds of a whole process `gaffer run true`.
 async fn whole_run(installation: &Installation) -> Result<f64, Failure> {
-    let mut command = Command::new(scratch::program()?);
-    let name = format!("{NAME}run");
-    command.args(["run", "--quiet", "--name", &name, "--label", &installation.label()]);
-    if let Some(constraint) = installation.constraint() {
-        command.args(["--constraint", &constraint]);
-    }
-    command.args(["--", "true"]);
-    let access = &installation.access;
-    command.env("GAFFER_URL", access.url.to_string()).env("GAFFER_KEY", access.key.reveal());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let run = async move {
-        let begun = Instant::now();
-        let ran = command.output().await.map_err(local("cannot run `gaffer run true`"))?;
-        Ok((ran, millis_since(begun)))
-    };
-    let (ran, millis) = installation.to_its_end(run).await?;
-    if ran.status.success() {
-        return Ok(millis);
-    }
-    let said = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
-    Err(Failure::Local(format!("`gaffer run true` failed ({}): {said}", ran.status)))
-}
-
-fn millis_since(begun: Instant) -> f64 {
-    begun.elapsed().as_secs_f64() * 1e3
+    let (name, label, constraint) = (format!("{NAME}run"), installation.label(), installation.constraint());
+    let mut words = vec!["run", "--quiet", "--name", &name, "--label", &label];
+    words.extend(constraint.iter().flat_map(|constraint| ["--constraint", constraint]));
+    words.extend(["--", "true"]);
+    let program = Program::new(installation, "gaffer run true", &words)?;
+    installation.to_its_end(program.run()).await
 }

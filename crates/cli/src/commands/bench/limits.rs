@@ -11,18 +11,16 @@ use std::time::{Duration, Instant};
 use gaffer_master::config::postgres_settings;
 use gaffer_master::embedded_postgres::EmbeddedPostgres;
 use gaffer_master::store::bench::floor::FloorDatabase;
-use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
+use super::directory::ScratchDirectory;
 use super::figures::{Figures, MEGABYTES_PER_SECOND, MILLISECONDS, PER_SECOND, TASKS_PER_SECOND};
 use super::{Bench, local};
 use crate::failure::Failure;
-pub use floor::FloorLatency;
+pub use floor::{FloorLatency, Work};
 pub use streams::pipe;
 
-/// What the floor program is called in results.
-pub const FLOOR: &str = "floor program";
 /// Processes that are started for the rate of starts.
 const SPAWNS: usize = 1_000;
 /// For how long commits are counted.
@@ -34,7 +32,7 @@ const FLOOR_TASKS: u32 = 2_000;
 pub struct Limits {
     server_url: String,
     /// A server that was started for that alone; else the one of a scratch installation.
-    own_server: Option<(EmbeddedPostgres, TempDir)>,
+    own_server: Option<(EmbeddedPostgres, ScratchDirectory)>,
 }
 
 impl Limits {
@@ -51,7 +49,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`Failure::Local`], most often because Postgres is not installed.
-    pub async fn alone(dir: TempDir, pg_bin: Option<PathBuf>) -> Result<Limits, Failure> {
+    pub async fn alone(dir: ScratchDirectory, pg_bin: Option<PathBuf>) -> Result<Limits, Failure> {
         let settings = postgres_settings(dir.path().to_owned(), pg_bin);
         let server = EmbeddedPostgres::start(settings).await.map_err(local("cannot start a database"))?;
         let limits = Limits::beside(server.url().to_owned()).await?;
@@ -65,23 +63,16 @@ impl Limits {
     pub async fn stop(self) -> Result<(), Failure> {
         let Some((server, dir)) = self.own_server else { return Ok(()) };
         server.stop().await;
-        dir.close().map_err(local("cannot remove the scratch directory"))
+        dir.remove()
     }
 
-    /// Tasks per second of the floor program: durable insert, start with captured output, durable end.
+    /// Tasks per second of the floor program: durable insert, this work, durable end. Without work it is what the database
+    /// allows.
     ///
     /// # Errors
     /// [`Failure::Local`].
-    pub async fn floor(&self, tasks: u32) -> Result<f64, Failure> {
-        floor::throughput(&self.server_url, tasks, floor::Work::Process).await
-    }
-
-    /// The same without processes: what the database allows.
-    ///
-    /// # Errors
-    /// [`Failure::Local`].
-    pub async fn floor_without_processes(&self, tasks: u32) -> Result<f64, Failure> {
-        floor::throughput(&self.server_url, tasks, floor::Work::Nothing).await
+    pub async fn floor(&self, tasks: u32, work: Work) -> Result<f64, Failure> {
+        floor::throughput(&self.server_url, tasks, work).await
     }
 
     /// One task of the floor program on an idle machine.
@@ -117,7 +108,8 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
         if let Some(limits) = bench.limits {
             figures.add("durable commits, one client", PER_SECOND, limits.commits().await?);
             let tasks = FLOOR_TASKS.min(bench.args.first_tasks());
-            figures.add("floor program", TASKS_PER_SECOND, limits.floor(tasks).await?);
+            let work = Work::Process;
+            figures.add(work.floor_name(), TASKS_PER_SECOND, limits.floor(tasks, work).await?);
             let latency = limits.floor_latency().await?;
             figures.add("floor program, first byte", MILLISECONDS, latency.first_byte_ms);
             figures.add("floor program, durable end", MILLISECONDS, latency.final_ms);

@@ -1,6 +1,5 @@
 //! How long people wait for lists: jobs by each filter, one job, `gaffer jobs`, and pages of the dashboard.
 
-use std::process::Stdio;
 use std::time::Instant;
 
 use gaffer_domain::JobId;
@@ -8,13 +7,12 @@ use gaffer_domain::job::JobState;
 use gaffer_domain::spec::DriverKind;
 use gaffer_protocol::rest::{Job, Page};
 use serde_json::json;
-use tokio::process::Command;
 
-use super::dashboard::Dashboard;
-use super::figures::{Figures, MILLISECONDS, OF_REQUESTS};
+use super::Bench;
+use super::figures::{Figures, MILLISECONDS, OF_REQUESTS, millis_since};
 use super::history::{LABEL, RARE, SOUGHT_KIND, name};
 use super::installation::Installation;
-use super::{Bench, local, scratch};
+use super::program::Program;
 use crate::client::Query;
 use crate::failure::Failure;
 
@@ -31,7 +29,7 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
     let installation = bench.installation;
     let job = a_job(installation).await?;
     let lists = lists(installation).await?;
-    let dashboard = match Dashboard::sign_in(&installation.client).await {
+    let dashboard = match installation.dashboard().await {
         Ok(dashboard) => Some(dashboard),
         Err(failure) => {
             figures.note(format!("pages: {failure}"));
@@ -146,21 +144,12 @@ async fn samples(count: u32, act: impl AsyncFn() -> Result<(), Failure>) -> Resu
     for _ in 0..count {
         let begun = Instant::now();
         act().await?;
-        samples.push(begun.elapsed().as_secs_f64() * 1e3);
+        samples.push(millis_since(begun));
     }
     Ok(samples)
 }
 
 /// A whole process.
 async fn jobs_command(installation: &Installation) -> Result<(), Failure> {
-    let mut command = Command::new(scratch::program()?);
-    let access = &installation.access;
-    command.arg("jobs").env("GAFFER_URL", access.url.to_string()).env("GAFFER_KEY", access.key.reveal());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    let ran = command.output().await.map_err(local("cannot run `gaffer jobs`"))?;
-    if ran.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
-    Err(Failure::Local(format!("`gaffer jobs` failed ({}): {said}", ran.status)))
+    Program::new(installation, "gaffer jobs", &["jobs"])?.run().await.map(drop)
 }

@@ -55,18 +55,29 @@ impl<'a> MasterMemory<'a> {
             MasterMemory::Process(_) => OF_PROCESS,
             MasterMemory::Metrics(_) => BY_METRICS,
         };
-        let mut work = std::pin::pin!(work);
-        let mut highest = self.mebibytes().await;
-        loop {
-            tokio::select! {
-                done = &mut work => return (done, highest),
-                () = sleep(pause) => {
-                    // One reading that fails does not matter.
-                    if let (Ok(before), Ok(now)) = (&mut highest, self.mebibytes().await) {
-                        *before = before.max(now);
-                    }
-                }
-            }
+        highest_during(async || self.mebibytes().await, pause, work).await
+    }
+}
+
+/// Reads once before the work, and again and again beside it: the work does not wait for a reading.
+async fn highest_during<T>(
+    read: impl AsyncFn() -> Result<f64, Failure>,
+    pause: Duration,
+    work: impl Future<Output = T>,
+) -> (T, Result<f64, Failure>) {
+    let mut work = std::pin::pin!(work);
+    let mut highest = read().await;
+    loop {
+        let reading = async {
+            sleep(pause).await;
+            read().await
+        };
+        tokio::select! {
+            done = &mut work => return (done, highest),
+            // One reading that fails does not matter.
+            now = reading => if let (Ok(before), Ok(now)) = (&mut highest, now) {
+                *before = before.max(now);
+            },
         }
     }
 }
@@ -79,7 +90,35 @@ fn value(text: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use tokio::sync::Notify;
+
     use super::*;
+
+    #[tokio::test]
+    async fn work_does_not_wait_until_memory_was_read() {
+        let (readings, reading) = (Cell::new(0), Notify::new());
+        let read = async || {
+            readings.set(readings.get() + 1);
+            match readings.get() {
+                1 => Ok(3.0),
+                2 => Ok(5.0),
+                3 => Err(Failure::Local("not now".to_owned())),
+                _ => {
+                    reading.notify_one();
+                    std::future::pending().await
+                }
+            }
+        };
+        // It ends only after a reading has begun that never ends.
+        let work = async {
+            reading.notified().await;
+            "done"
+        };
+        let (done, highest) = highest_during(read, Duration::ZERO, work).await;
+        assert_eq!((done, highest.ok()), ("done", Some(5.0)));
+    }
 
     #[tokio::test]
     async fn memory_is_read_from_metrics_and_from_the_kernel() {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use futures::StreamExt as _;
 use gaffer_domain::JobId;
 
-use super::figures::{Figures, LINES, MEGABYTES_PER_SECOND, MILLISECONDS, OF_REQUESTS};
+use super::figures::{Figures, LINES, MEGABYTES_PER_SECOND, MILLISECONDS, OF_REQUESTS, millis_since};
 use super::installation::Installation;
 use super::load::{LINE_BYTES, LoadArgs};
 use super::{Bench, ingest};
@@ -85,7 +85,7 @@ impl Search {
         let line = OutputLine::read(line)?;
         if line.found.is_some() {
             if self.found == 0 {
-                self.first_hit_ms = begun.elapsed().as_secs_f64() * 1e3;
+                self.first_hit_ms = millis_since(begun);
             }
             self.found += 1;
         }
@@ -113,7 +113,7 @@ impl Reader<'_> {
                 "{parameter}={asked} of job {job} gave {found} bytes, not {expected}"
             )));
         }
-        Ok(begun.elapsed().as_secs_f64() * 1e3)
+        Ok(millis_since(begun))
     }
 
     /// Searches from the beginning, until there are as many hits as wanted or to the end.
@@ -140,7 +140,7 @@ impl Reader<'_> {
                 break;
             }
         }
-        search.ms = begun.elapsed().as_secs_f64() * 1e3;
+        search.ms = millis_since(begun);
         Ok(search)
     }
 }

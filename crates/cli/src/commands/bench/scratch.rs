@@ -1,7 +1,7 @@
 //! A scratch installation: `gaffer dev` in a temporary directory, on free ports of the loopback address, removed at the end.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -12,12 +12,13 @@ use gaffer_worker::route::Route;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use serde::Deserialize;
 use serde_json::json;
-use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
+use super::directory::{ScratchDirectory, WORKER_DIR};
 use super::installation::Installation;
-use super::local;
+use super::leftovers::Leftovers;
+use super::{local, program};
 use crate::client::Query;
 use crate::config;
 use crate::failure::Failure;
@@ -30,14 +31,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The end of the log that a message shows.
 const LOG_TAIL_LINES: usize = 5;
 
-/// The beginning of the names of scratch directories.
-pub const PREFIX: &str = "gaffer-bench-";
-/// Where the worker of a scratch installation keeps its data.
-pub const WORKER_DIR: &str = "worker";
-
 /// A running `gaffer dev`. It stops when this process ends, however that comes about.
 pub struct Scratch {
-    dir: TempDir,
+    dir: ScratchDirectory,
     dev: Child,
 }
 
@@ -46,10 +42,10 @@ impl Scratch {
     ///
     /// # Errors
     /// [`Failure::Local`].
-    pub fn start(dir: TempDir, pg_bin: Option<&Path>) -> Result<Scratch, Failure> {
+    pub fn start(dir: ScratchDirectory, pg_bin: Option<&Path>) -> Result<Scratch, Failure> {
         let log = fs::File::create(dir.path().join("dev.log"))
             .map_err(local("cannot write to the scratch directory"))?;
-        let mut command = Command::new(program()?);
+        let mut command = Command::new(program::path()?);
         command.args(["dev", "--stop-with-stdin", "--data-dir"]).arg(dir.path());
         for port in ["--dashboard-addr", "--api-addr", "--worker-addr"] {
             command.args([port, "127.0.0.1:0"]);
@@ -88,7 +84,8 @@ impl Scratch {
             }
         };
         let access = timeout(START_TIMEOUT, started).await.unwrap_or_else(|_| Err(self.too_slow()))?;
-        let installation = Installation::new(access, None)?;
+        // What is left there goes with its directory.
+        let installation = Installation::new(access, None, Leftovers::default())?;
         let has_worker = async {
             while installation.check().await.is_err() {
                 sleep(PAUSE).await;
@@ -118,6 +115,11 @@ impl Scratch {
     pub fn database_url(&self) -> Result<String, Failure> {
         url_of_running(self.dir.path())
             .ok_or_else(|| Failure::Local("the database of the scratch installation does not run".to_owned()))
+    }
+
+    /// The directory of its data.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// The process of the master and of the worker's agent.
@@ -163,46 +165,13 @@ impl Scratch {
         if timeout(STOP_TIMEOUT, self.dev.wait()).await.is_err() {
             let _ = self.dev.kill().await;
         }
-        let path = self.dir.path().to_owned();
-        remove(self.dir, &path)
+        self.dir.remove()
     }
-}
-
-/// Removes a scratch directory. Processes that end at this moment may still write to it.
-fn remove(dir: TempDir, path: &Path) -> Result<(), Failure> {
-    let name = path.display();
-    if dir.close().is_err() && path.exists() {
-        fs::remove_dir_all(path).map_err(|error| Failure::Local(format!("cannot remove {name}: {error}")))?;
-    }
-    Ok(())
-}
-
-/// A new directory for scratch data.
-///
-/// # Errors
-/// [`Failure::Local`].
-pub fn directory(parent: Option<&Path>) -> Result<TempDir, Failure> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(PREFIX);
-    let made = match parent {
-        Some(parent) => builder.tempdir_in(parent),
-        None => builder.tempdir(),
-    };
-    made.map_err(local("cannot make a scratch directory"))
 }
 
 /// Whether a commit in this directory would survive the machine.
-pub fn is_in_memory(parent: Option<&Path>) -> bool {
-    let dir = parent.map_or_else(std::env::temp_dir, Path::to_owned);
-    statfs(&dir).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC)
-}
-
-/// This program.
-///
-/// # Errors
-/// [`Failure::Local`] if the system does not say where it is.
-pub fn program() -> Result<PathBuf, Failure> {
-    std::env::current_exe().map_err(local("cannot find this program"))
+pub fn is_in_memory(dir: &Path) -> bool {
+    statfs(dir).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC)
 }
 
 /// The job that a newcomer sees would run beside the measurements.

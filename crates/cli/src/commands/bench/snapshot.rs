@@ -13,10 +13,7 @@ const WITHOUT: &str = "no open transaction";
 /// # Errors
 /// Errors of the API or the network; [`Failure::Local`] if a task did not complete, or the transaction did not stay open.
 pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Failure> {
-    let Some(scratch) = bench.scratch else {
-        return Err(Failure::Usage("snapshot needs a scratch installation: add --history 0".to_owned()));
-    };
-    let url = scratch.database_url()?;
+    let url = bench.scratch()?.database_url()?;
     let tasks = bench.args.first_tasks();
     let rate = async || {
         let ran = throughput::run(bench, tasks).await?;

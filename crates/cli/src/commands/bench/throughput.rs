@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::figures::{Figures, MEBIBYTES, MICROSECONDS_PER_TASK, TASKS_PER_SECOND};
 use super::installation::Installation;
-use super::limits::FLOOR;
+use super::limits::Work;
 use super::memory::MasterMemory;
 use super::processes::ProcessorTime;
 use super::report::count;
@@ -23,10 +23,7 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
     for tasks in &bench.args.tasks {
         for round in bench.rounds() {
             bench.show("throughput", round);
-            let floor = async {
-                let Some(limits) = bench.limits else { return Ok(None) };
-                limits.floor(*tasks).await.map(|rate| Some((FLOOR, rate)))
-            };
+            let floor = bench.floor(*tasks, Work::Process);
             let (ran, floor) = in_turn(round, run(bench, *tasks), floor).await;
             let (ran, floor, number) = (ran?, floor?, f64::from(*tasks));
             let name = |name: &str| named(bench, name, *tasks);
@@ -69,9 +66,10 @@ pub struct Ran {
 pub async fn run(bench: &Bench<'_>, tasks: u32) -> Result<Ran, Failure> {
     let installation = bench.installation;
     let processor_time = || bench.scratch.and_then(ProcessorTime::of);
-    let (before, begun) = (processor_time(), Instant::now());
+    let before = processor_time();
     let spec = |count| installation.spec("throughput", json!({"command": ["true"], "count": count}));
     let work = Box::pin(async {
+        let begun = Instant::now();
         let jobs = submit_all(installation, tasks, spec).await?;
         for job in jobs {
             installation.completed(job).await?;

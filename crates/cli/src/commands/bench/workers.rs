@@ -22,7 +22,7 @@ use crate::failure::Failure;
 /// # Errors
 /// Errors of the API; [`Failure::Local`] if the master refuses a worker.
 pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Failure> {
-    let Some(scratch) = bench.scratch else { return Err(no_scratch()) };
+    let scratch = bench.scratch()?;
     let workers = simulated(bench, "idle", bench.args.sessions).await?;
     let count = f64::from(bench.args.sessions);
     let resident = || scratch.pid().and_then(resident_kib);
@@ -62,16 +62,12 @@ async fn idle(scratch: &Scratch, time: Duration, figures: &mut Figures) -> Resul
     Ok(())
 }
 
-fn no_scratch() -> Failure {
-    Failure::Usage("simulated workers need a scratch installation: add --history 0".to_owned())
-}
-
 /// Simulated workers of the scratch installation, not connected yet.
 ///
 /// # Errors
 /// Errors of the API.
 pub async fn simulated(bench: &Bench<'_>, name: &str, count: u32) -> Result<Vec<SimulatedWorker>, Failure> {
-    let Some(scratch) = bench.scratch else { return Err(no_scratch()) };
+    let scratch = bench.scratch()?;
     let (route, key) = scratch.for_workers(bench.installation).await?;
     let run = bench.installation.run();
     let worker = |number| SimulatedWorker {

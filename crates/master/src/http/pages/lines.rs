@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gaffer_domain::search::line_ends;
 use gaffer_domain::{AttemptRef, JobId};
 use gaffer_protocol::output::Chunk;
 
@@ -62,7 +63,7 @@ impl Output {
         while let Some(chunk) = reading.next().await? {
             chunks.push(chunk);
         }
-        let ends: u64 = chunks.iter().map(|chunk| line_ends(chunk)).sum();
+        let ends: u64 = chunks.iter().map(|chunk| line_ends_of(chunk)).sum();
         // The first bytes may be the rest of a line.
         let cut = u64::from(offset > 0);
         let skipped = ends.saturating_sub(count + LOOK_BACK_LINES).max(cut);
@@ -182,8 +183,8 @@ impl Reading {
     }
 }
 
-fn line_ends(chunk: &Chunk) -> u64 {
-    chunk.records.iter().map(|record| memchr::memchr_iter(b'\n', &record.bytes).count() as u64).sum()
+fn line_ends_of(chunk: &Chunk) -> u64 {
+    chunk.records.iter().map(|record| line_ends(&record.bytes)).sum()
 }
 
 /// Chunks on their way to lines.

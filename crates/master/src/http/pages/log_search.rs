@@ -11,7 +11,8 @@ use super::super::error::Error;
 use super::format::{bytes, count};
 use crate::output::ReadFrom;
 use crate::render::{Line, Renderer};
-use crate::search::{OutputSearch, SearchPiece, SearchRequest, Written};
+use crate::search::{OutputSearch, SearchPiece, SearchRequest, StopReason, Written};
+use crate::search_budget::{Lasting, NotBegun};
 use crate::views::Views;
 
 /// Lines on a page.
@@ -77,17 +78,13 @@ pub async fn search(
     links: Links<'_>,
 ) -> Result<LogSearch, Error> {
     let mut shown = LogSearch { q: searched.q.to_owned(), back_href: links.back, ..LogSearch::default() };
-    const TOO_MANY: &str = "Too many searches are running; try again in a moment";
-    let Ok(mut budget) = views.searches.open(searched.project, PAGE_TIME).await else {
-        shown.error = Some(TOO_MANY.to_owned());
-        return Ok(shown);
-    };
-    let pattern = match views.searches.compile(&budget, searched.q).await {
-        Some(Ok(pattern)) => pattern,
-        refused => {
-            shown.error = Some(match refused {
-                Some(Err(invalid)) => invalid.to_string(),
-                _ => TOO_MANY.to_owned(),
+    let begun = views.searches.begin(searched.project, searched.q, Lasting::AtMost(PAGE_TIME)).await;
+    let (pattern, mut budget) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            shown.error = Some(match error {
+                NotBegun::TooMany => "Too many searches are running; try again in a moment".to_owned(),
+                NotBegun::Pattern(invalid) => invalid.to_string(),
             });
             return Ok(shown);
         }
@@ -106,7 +103,7 @@ pub async fn search(
                 let href = format!("{}#L{number}", (links.at_line)(at));
                 Some(FoundRow { number, line: rendered(found)?, href })
             })),
-            SearchPiece::Stopped { at, .. } if at == searched.after => {
+            SearchPiece::Stopped { why: StopReason::NoProgress, .. } => {
                 shown.error = Some(
                     "The search did not get past one line in its time. Use a simpler regular expression, or try again later."
                         .to_owned(),

@@ -1,5 +1,6 @@
 //! Reads rendered lines of one stream of an attempt, with their numbers in the whole output.
 
+use gaffer_domain::search::line_ends;
 use gaffer_protocol::output::{Chunk, Stream};
 
 use super::lines::Output;
@@ -129,7 +130,7 @@ impl StreamReading {
             at += record.bytes.len() as u64;
             let mut bytes = &record.bytes[..wanted];
             if record.stream != self.stream {
-                self.number += memchr::memchr_iter(b'\n', bytes).count() as u64;
+                self.number += line_ends(bytes);
                 continue;
             }
             while !bytes.is_empty() {

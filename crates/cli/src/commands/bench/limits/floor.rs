@@ -10,6 +10,7 @@ use tokio::process::Command;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
+use super::super::figures::millis_since;
 use super::super::local;
 use super::{processors, run_true};
 use crate::failure::Failure;
@@ -26,6 +27,16 @@ pub enum Work {
     /// Runs `true` and captures its output.
     Process,
     Nothing,
+}
+
+impl Work {
+    /// What the program is called in results.
+    pub fn floor_name(self) -> &'static str {
+        match self {
+            Work::Process => "floor program",
+            Work::Nothing => "floor program without processes",
+        }
+    }
 }
 
 /// Tasks per second. Tasks start as soon as their rows are durable, as many at a time as there are processors; ends are stored
@@ -117,7 +128,7 @@ pub async fn latency(server_url: &str) -> Result<FloorLatency, Failure> {
 async fn one_task(database: &mut FloorDatabase) -> Result<FloorLatency, Failure> {
     let cannot_run = || local("cannot run `echo`");
     let begun = Instant::now();
-    let elapsed = || begun.elapsed().as_secs_f64() * 1e3;
+    let elapsed = || millis_since(begun);
     let task =
         database.accept("echo hello", 1).await.map_err(failed())?.into_iter().next().unwrap_or_default();
     let started_at = SystemTime::now();

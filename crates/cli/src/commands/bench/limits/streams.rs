@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
 use super::super::load::{LoadArgs, WRITE_BYTES};
-use super::super::{local, scratch};
+use super::super::{local, program};
 use crate::failure::Failure;
 
 /// Sent over the loopback address.
@@ -17,7 +17,7 @@ const LOOPBACK_BYTES: usize = 256 << 20;
 /// Bytes per second that a program's output has when its reader only counts it.
 pub async fn pipe(load: &LoadArgs) -> Result<f64, Failure> {
     let failed = || local("cannot read from a pipe");
-    let mut command = Command::new(scratch::program()?);
+    let mut command = Command::new(program::path()?);
     command.args(load.words()).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     let begun = Instant::now();
     let mut process = command.spawn().map_err(failed())?;

@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use chrono::DateTime;
 use gaffer_domain::search::{FoundLine, LineQuery, MAX_CONTEXT_LINES, ResumePoint};
 use gaffer_domain::{JobId, ProjectId};
-use gaffer_protocol::rest::{OutputLine, OutputMatch, OutputSearched};
+use gaffer_protocol::rest::{OutputLine, OutputMatch, OutputSearched, Problem};
 use tokio_util::sync::CancellationToken;
 
 use super::super::super::bodies;
@@ -22,11 +22,9 @@ use super::super::super::params::{Params, wrong};
 use super::super::super::readers::{error_event, error_line};
 use super::cursor::Cursor;
 use super::{Format, LastEvent, MoreTasks, Wanted, event, json_line, text_or_base64};
-use crate::operations::OperationError;
-use crate::output::ReadFrom;
 use crate::records::Task;
-use crate::search::{OutputSearch, SearchPiece, SearchRequest, Written};
-use crate::search_budget::Budget;
+use crate::search::{OutputSearch, SearchPiece, SearchRequest, StopReason, Written};
+use crate::search_budget::{Budget, Lasting, NotBegun};
 use crate::views::Views;
 
 /// How long a search may take for one response.
@@ -126,18 +124,12 @@ pub(super) fn asked(params: &Params) -> Result<Option<Asked>, Error> {
 impl Asked {
     /// Waits until another search of the project may begin, and compiles the pattern in the time that it has.
     pub async fn begin(self, views: &Views, project: ProjectId, follows: bool) -> Result<Begun, Error> {
-        let too_many = |_| OperationError::Busy("too many searches are running");
-        let budget = match follows {
-            true => views.searches.follow(project).map_err(too_many)?,
-            false => views.searches.open(project, SEARCH_TIME).await.map_err(too_many)?,
-        };
-        let pattern = match views.searches.compile(&budget, &self.pattern).await {
-            Some(Ok(pattern)) => pattern,
-            Some(Err(invalid)) => {
-                return Err(Error::field("invalid_regex", "query:q", invalid.to_string(), None));
-            }
-            None => return Err(OperationError::Busy("too many searches are running").into()),
-        };
+        let lasting = if follows { Lasting::WithTheOutput } else { Lasting::AtMost(SEARCH_TIME) };
+        let begun = views.searches.begin(project, &self.pattern, lasting).await;
+        let (pattern, budget) = begun.map_err(|error| match error {
+            NotBegun::TooMany => Error::Busy("too many searches are running"),
+            NotBegun::Pattern(invalid) => Error::field("invalid_regex", "query:q", invalid.to_string(), None),
+        })?;
         let query = LineQuery {
             invert: self.invert,
             before: self.lines_before,
@@ -159,14 +151,10 @@ pub(super) struct Search {
     position: i16,
     index: u32,
     more: Option<MoreTasks>,
-    request: SearchRequest,
+    counts_only: bool,
     format: Format,
     search: OutputSearch,
     budget: Budget,
-    /// Where it began; a search that stops there would never get on.
-    begun: Cursor,
-    /// In the tasks before.
-    found_before: u64,
     ready: VecDeque<Bytes>,
     is_over: bool,
 }
@@ -183,25 +171,18 @@ impl Search {
         let Wanted { from, until, stream, format } = wanted;
         let Begun { query, resume, budget } = begun;
         let inside = resume.and_then(|resume| resume.inside);
+        let counts_only = query.counts_only;
         let request = SearchRequest { query, from, inside, until, stream };
-        let begun = Cursor {
-            position: task.position,
-            index: task.index,
-            attempt: from.attempt.or(from.first).unwrap_or(task.attempt),
-            at: ResumePoint { offset: from.offset, inside },
-        };
         Search {
             job: task.job,
             address: task.address.clone(),
             position: task.position,
             index: task.index,
             more,
+            counts_only,
             format,
-            search: OutputSearch::new(views.clone(), task.job, task.id, request.clone()),
-            request,
+            search: OutputSearch::new(views.clone(), task.job, task.id, request),
             budget,
-            begun,
-            found_before: 0,
             ready: VecDeque::new(),
             is_over: false,
             views,
@@ -236,7 +217,7 @@ impl Search {
             }
             match self.search.next(&mut self.budget).await? {
                 Some(SearchPiece::Lines(attempt, lines)) => self.write(attempt, lines),
-                Some(SearchPiece::Stopped { attempt, at }) => self.stop(attempt, at)?,
+                Some(SearchPiece::Stopped { attempt, at, why }) => self.stop(attempt, at, why)?,
                 Some(SearchPiece::Complete(task)) => {
                     self.tell_searched(self.search.attempt(), None);
                     let end = task.map(|task| OutputLine::End(Box::new(bodies::task(*task))));
@@ -252,46 +233,29 @@ impl Search {
     }
 
     /// It found enough, or may not search more.
-    fn stop(&mut self, attempt: u32, at: ResumePoint) -> Result<(), Error> {
-        let has_enough = self.request.query.limit.is_some_and(|limit| self.search.found() >= limit);
-        if self.format == Format::Raw && !has_enough {
+    fn stop(&mut self, attempt: u32, at: ResumePoint, why: StopReason) -> Result<(), Error> {
+        let problem: Bytes = match (why, self.format) {
+            (StopReason::LimitReached, _)
+            | (StopReason::BudgetUsedUp, Format::JsonLines | Format::Events) => {
+                let Search { position, index, .. } = *self;
+                self.tell_searched(attempt, Some(Cursor { position, index, attempt, at }));
+                self.end();
+                return Ok(());
+            }
             // There is no place in it to say where to continue.
-            return Err(Error::Busy("the search takes too long for one response; ask for NDJSON"));
-        }
-        let Search { position, index, .. } = *self;
-        let cursor = Cursor { position, index, attempt, at };
-        // Before there is an attempt, it stands before the first one.
-        let is_begun = cursor == self.begun
-            || (attempt == 0 && Cursor { attempt: self.begun.attempt, ..cursor } == self.begun);
-        if is_begun && !has_enough {
-            return self.give_up();
-        }
-        self.tell_searched(attempt, Some(cursor));
-        self.found_before += self.search.found();
-        self.end();
-        Ok(())
-    }
-
-    /// All the time went by without a step: with its cursor it would be the same again.
-    fn give_up(&mut self) -> Result<(), Error> {
-        let problem = problem(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "search_too_slow",
-            "the search did not get past one line in its time: use a simpler regular expression, or try again when fewer searches \
-             are running",
-        );
-        match self.format {
-            Format::Raw => return Err(Error::Busy("the search takes too long for one response")),
-            Format::JsonLines => self.ready.push_back(error_line(problem).into()),
-            Format::Events => self.ready.push_back(error_event(&problem).into()),
-        }
+            (StopReason::BudgetUsedUp | StopReason::NoProgress, Format::Raw) => {
+                return Err(Error::Busy("the search takes too long for one response; ask for NDJSON"));
+            }
+            // With a cursor it would be the same again.
+            (StopReason::NoProgress, Format::JsonLines) => error_line(too_slow()).into(),
+            (StopReason::NoProgress, Format::Events) => error_event(&too_slow()).into(),
+        };
+        self.ready.push_back(problem);
         self.is_over = true;
         Ok(())
     }
 
     async fn turn_to_next_task(&mut self) -> Result<(), Error> {
-        let found = self.search.found();
-        self.found_before += found;
         let next = match &mut self.more {
             Some(more) => more.next(&self.views, self.job).await?,
             None => None,
@@ -300,20 +264,15 @@ impl Search {
             self.end();
             return Ok(());
         };
-        let limit = &mut self.request.query.limit;
-        *limit = limit.map(|limit| limit.saturating_sub(found));
-        // The cursor was for the first task.
-        self.request.from = ReadFrom { follow: self.request.from.follow, ..ReadFrom::default() };
-        self.request.inside = None;
-        self.search = OutputSearch::new(self.views.clone(), self.job, task.id, self.request.clone());
+        self.search.turn_to(task.id);
         (self.address, self.position, self.index) = (task.address, task.position, task.index);
         Ok(())
     }
 
     /// Nothing more is searched. Raw output has the total as its only line, if that was asked for.
     fn end(&mut self) {
-        if self.format == Format::Raw && self.request.query.counts_only {
-            self.ready.push_back(format!("{}\n", self.found_before).into());
+        if self.format == Format::Raw && self.counts_only {
+            self.ready.push_back(format!("{}\n", self.search.found_in_all()).into());
         }
         self.is_over = true;
     }
@@ -375,6 +334,15 @@ impl Search {
             context: line.is_context,
         })
     }
+}
+
+fn too_slow() -> Problem {
+    problem(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "search_too_slow",
+        "the search did not get past one line in its time: use a simpler regular expression, or try again when fewer searches are \
+         running",
+    )
 }
 
 /// A body that breaks off when the search has no place any more.
