@@ -126,6 +126,10 @@ impl Searches {
 
     /// Waits for a turn on a processor; searches have theirs one after the other. None if the time is over before.
     pub async fn turn(&self, budget: &Budget) -> Option<OwnedSemaphorePermit> {
+        // Also if there is a turn at once.
+        if budget.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return None;
+        }
         let deadline = async {
             match budget.deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -311,9 +315,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_search_begins_with_a_place_and_a_pattern_or_says_why_not() {
+        let wrong = Searches::default().begin(ONE, "a(", Lasting::AtMost(LONG)).await;
+        assert!(matches!(wrong, Err(NotBegun::Pattern(InvalidPattern::Syntax { .. }))));
         let searches = Searches::with(2, Duration::ZERO);
         let begin = async |pattern| searches.begin(ONE, pattern, Lasting::AtMost(LONG)).await;
-        assert!(matches!(begin("a(").await, Err(NotBegun::Pattern(InvalidPattern::Syntax { .. }))));
         let begun = begin("a").await;
         assert!(begun.as_ref().is_ok_and(|(_, budget)| !budget.is_used_up()));
         assert!(matches!(begin("a").await, Err(NotBegun::TooMany)), "one project may not have all places");

@@ -41,7 +41,9 @@ pub struct JobsArgs {
     /// Only jobs with a task for this driver
     #[arg(long, value_name = "DRIVER", value_parser = ["host", "docker"])]
     driver: Option<String>,
-    /// Only jobs of which a task was ever placed on this worker: its name or number
+    /// Only jobs with a task that was ever placed on this worker
+    ///
+    /// The worker's name or number; one that was removed is found by its number.
     #[arg(long, value_name = "WORKER")]
     worker: Option<String>,
     /// Maximum number of jobs to list (≤ 500)

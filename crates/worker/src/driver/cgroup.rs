@@ -241,8 +241,9 @@ impl Cgroup {
         let Version::One { rooms, .. } = &mut self.version else {
             return Err(io::Error::other("only cgroups of version 1 are joined"));
         };
-        let room = pool.take(limit)?;
-        Ok(&mut rooms.push_mut((pool.clone(), room)).1)
+        let place = rooms.len();
+        rooms.push((pool.clone(), pool.take(limit)?));
+        Ok(&mut rooms[place].1)
     }
 
     /// Starts a process inside the cgroup from its first instruction.
