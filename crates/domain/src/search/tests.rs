@@ -227,6 +227,20 @@ fn a_very_long_line_is_searched_to_its_end_in_bounded_memory() {
     assert!(found[0].is_context);
 }
 
+#[test]
+fn a_match_is_found_wherever_a_part_of_a_long_line_ends() {
+    // A part ends with a piece of 64 KiB: with each in turn, a part and the next would divide the match.
+    const PIECE: usize = 64 << 10;
+    for at in (15..=40).map(|pieces| pieces * PIECE - b"needle ".len()) {
+        let mut text = vec![b'h'; 48 * PIECE];
+        text[at..at + 13].copy_from_slice(b"needle in hay");
+        let pieces: Vec<&[u8]> = text.chunks(PIECE).collect();
+        let found = search(query("needle in hay"), &pieces);
+        assert_eq!(numbers(&found), [1], "at {at}");
+        assert_eq!(found[0].skipped_bytes + found[0].matches[0].start as u64, at as u64);
+    }
+}
+
 fn numbers_of<T>(found: &[FoundLine<T>]) -> Vec<u64> {
     found.iter().map(|line| line.number).collect()
 }
