@@ -13,6 +13,7 @@ pub mod id;
 pub mod job;
 pub mod lease;
 pub mod moves;
+pub mod output_move;
 pub mod permissions;
 pub mod placement;
 pub mod policy;

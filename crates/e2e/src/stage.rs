@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use gaffer_domain::ProjectId;
 use gaffer_master::Running;
-use gaffer_master::config::{DatabaseUrl, MasterConfig};
+use gaffer_master::config::{DatabaseUrl, MasterConfig, OUTPUT_STORE_AFTER};
 use gaffer_master::control::Control;
 use gaffer_master::operations::sign_in::FIRST_USER;
 use gaffer_master::records::KeyKind;
@@ -54,6 +54,8 @@ impl Stage {
             forget_workers: Default::default(),
             retention: Default::default(),
             leader_lease: Default::default(),
+            output_store: None,
+            output_store_after: OUTPUT_STORE_AFTER,
             metrics_token: None,
         };
         change(&mut config);

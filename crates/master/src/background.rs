@@ -11,11 +11,13 @@ pub mod key_check;
 pub mod large_jobs;
 pub mod moves;
 pub mod orphans;
+pub mod output_mover;
 pub mod rebalance;
 pub mod retention;
 pub mod sampler;
 pub mod scheduler;
 pub mod sweeper;
+pub mod unused_objects;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +55,8 @@ pub struct Loops {
     pub forget_workers: Option<forget_workers::ForgetWorkers>,
     /// Deletes output of tasks that no longer exist.
     pub orphans: orphans::Orphans,
+    /// Moves output, and deletes what is unused; none without object storage.
+    pub output_store: Option<(output_mover::OutputMover, unused_objects::UnusedObjects)>,
 }
 
 impl Loops {
@@ -74,6 +78,7 @@ impl Loops {
             expired,
             forget_workers,
             orphans,
+            output_store,
         } = self;
         let mut running = vec![
             statuses.start(scheduler, shutdown.clone()),
@@ -91,6 +96,10 @@ impl Loops {
         ];
         running.extend(rebalance.map(|rebalance| statuses.start(rebalance, shutdown.clone())));
         running.extend(forget_workers.map(|forgets| statuses.start(forgets, shutdown.clone())));
+        if let Some((mover, unused)) = output_store {
+            running.push(statuses.start(mover, shutdown.clone()));
+            running.push(statuses.start(unused, shutdown.clone()));
+        }
         running
     }
 }

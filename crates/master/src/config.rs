@@ -14,6 +14,7 @@ use gaffer_domain::quantity::{QuantityError, Span};
 use gaffer_domain::retention::Retention;
 use gaffer_domain::worker::WORKER_LOST_AFTER;
 
+use crate::output_store::OutputStoreAddress;
 use crate::secret::MetricsToken;
 
 /// Settings of a master. Each is an option and an environment variable.
@@ -57,6 +58,17 @@ pub struct MasterConfig {
     #[arg(long, env = "GAFFER_RETENTION", value_name = "TIME|forever", default_value_t)]
     pub retention: Retention,
 
+    /// Object storage to which output of finished jobs is moved
+    ///
+    /// s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///DIRECTORY. Credentials and the endpoint are read
+    /// from the environment variables of the provider: AWS_…, GOOGLE_… or AZURE_…. Without it, output stays in the database.
+    #[arg(long, env = "GAFFER_OUTPUT_STORE", value_name = "URL", value_parser = output_store)]
+    pub output_store: Option<OutputStoreAddress>,
+
+    /// How long after a job's end its output is moved to object storage
+    #[arg(long, env = "GAFFER_OUTPUT_STORE_AFTER", value_name = "TIME", default_value_t = OUTPUT_STORE_AFTER)]
+    pub output_store_after: Span,
+
     /// Data directory
     ///
     /// The default is /var/lib/gaffer as root, else ~/.local/share/gaffer.
@@ -97,6 +109,19 @@ pub struct MasterConfig {
     /// How many connections there may be, and how long they may be idle.
     #[command(flatten)]
     pub connections: ConnectionConfig,
+}
+
+/// How long output stays in the database at least: most of it is read soon after the end of its job, or never.
+pub const OUTPUT_STORE_AFTER: Span = Span::from_millis(24 * 3_600_000);
+
+/// The object storage at an address, with the settings of its provider from the environment.
+///
+/// # Errors
+/// When the address is none.
+pub fn output_store(address: &str) -> Result<OutputStoreAddress, String> {
+    OutputStoreAddress::parse(address, std::env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    }))
 }
 
 /// Limits of the three ports.

@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod open_streams;
 pub mod operations;
 pub mod output;
+pub mod output_store;
 pub mod pace;
 pub mod pauses;
 pub mod queue;

@@ -26,6 +26,7 @@ use crate::background::key_check::KeyCheck;
 use crate::background::large_jobs::LargeJobsLoop;
 use crate::background::moves::Moves;
 use crate::background::orphans::Orphans;
+use crate::background::output_mover::OutputMover;
 use crate::background::rebalance::Rebalance;
 use crate::background::retention::Expiry;
 use crate::background::sampler::{Sampler, Samples};
@@ -34,6 +35,7 @@ use crate::background::scheduler::recent::Recent;
 use crate::background::scheduler::reservations::Reservations;
 use crate::background::scheduler::stats::SchedulerStats;
 use crate::background::sweeper::Sweeper;
+use crate::background::unused_objects::UnusedObjects;
 use crate::changes::Changes;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::control::Control;
@@ -50,6 +52,7 @@ use crate::metrics::Metrics;
 use crate::open_streams::OpenStreams;
 use crate::operations::metrics::StandbyMetrics;
 use crate::operations::{self, sign_in};
+use crate::output_store::{OutputStore, StoredOutput};
 use crate::pace::Pace;
 use crate::pauses::Pauses;
 use crate::scheduling_state::SchedulingState;
@@ -130,6 +133,8 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let configured = config.public_url.as_deref().filter(|url| !url.trim().is_empty());
     let public = public_url(configured, dashboard_addr)?;
     let base_path = BasePath::of(&public).context("GAFFER_PUBLIC_URL")?;
+
+    let output_store = config.output_store.as_ref().map(OutputStore::connect).transpose()?.map(Arc::new);
 
     let (url, postgres) = match &config.database_url {
         Some(url) => (url.0.clone(), None),
@@ -250,6 +255,10 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             .after()
             .map(|after| ForgetWorkers { store: store.clone(), after }),
         orphans: Orphans::new(store.clone()),
+        output_store: output_store.clone().map(|objects| {
+            let mover = OutputMover::new(store.clone(), objects.clone(), config.output_store_after);
+            (mover, UnusedObjects::new(store.clone(), objects))
+        }),
     };
     let statuses = Statuses::new(metrics.loops.clone());
     let sources = Sources {
@@ -286,7 +295,9 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         loops: statuses.clone(),
     };
     let exposition = Exposition::new(metrics.clone(), stores.reads.clone(), sources);
-    let views = Arc::new(Views::new(stores.reads.clone(), &control, pauses, status, exposition));
+    let reads = stores.reads.clone();
+    let stored_output = StoredOutput::new(reads.clone(), output_store);
+    let views = Arc::new(Views::new(reads, stored_output, &control, pauses, status, exposition));
     let writes = stores.writes.clone();
     let token = config.metrics_token.clone();
     let context = Arc::new(operations::Context::new(&control, writes, views.clone(), project, token));

@@ -24,7 +24,7 @@ pub mod events;
 mod expired;
 mod forms;
 pub mod jobs;
-mod kept;
+pub(crate) mod kept;
 pub mod keys;
 pub mod leadership;
 pub mod leaving;

@@ -20,6 +20,7 @@ use crate::exposition::Exposition;
 use crate::hub::Hub;
 use crate::live::{LiveOutput, LiveOutputs};
 use crate::open_streams::OpenStreams;
+use crate::output_store::StoredOutput;
 use crate::pauses::Pauses;
 use crate::search_budget::Searches;
 use crate::snapshot::Snapshots;
@@ -30,6 +31,8 @@ use crate::troubles::Troubles;
 #[derive(Debug)]
 pub struct Views {
     pub reads: ReadStore,
+    /// Output that is not in transit.
+    pub stored_output: StoredOutput,
     /// The fleet and the queue, as all who look share them.
     pub snapshots: Snapshots,
     /// Wake-up calls after commits.
@@ -83,6 +86,7 @@ impl Views {
     /// Read access to the state of `control`. `pauses`: returned tasks by worker.
     pub fn new(
         reads: ReadStore,
+        stored_output: StoredOutput,
         control: &Control,
         pauses: Pauses,
         status: Status,
@@ -91,6 +95,7 @@ impl Views {
         Views {
             snapshots: Snapshots::new(reads.clone(), pauses),
             reads,
+            stored_output,
             changes: control.changes.clone(),
             status,
             exposition,

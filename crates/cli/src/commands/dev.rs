@@ -10,13 +10,15 @@ use anyhow::{Context, ensure};
 use clap::{Args, Parser};
 use gaffer_domain::JobId;
 use gaffer_domain::placement::Strategy;
+use gaffer_domain::quantity::Span;
 use gaffer_domain::retention::Retention;
 use gaffer_domain::spec::JobSpec;
 use gaffer_master::Running;
-use gaffer_master::config::{ConnectionConfig, LeaderLease, MasterConfig, Rebalance, resolve};
+use gaffer_master::config::{self, ConnectionConfig, LeaderLease, MasterConfig, Rebalance, resolve};
 use gaffer_master::operations::jobs::{self, Submit};
 use gaffer_master::operations::keys::{self, NewKey};
 use gaffer_master::operations::sign_in::{self, Refused};
+use gaffer_master::output_store::OutputStoreAddress;
 use gaffer_master::operations::{Actor, Context as Operations, OperationError};
 use gaffer_master::records::{KeyKind, Worker};
 use gaffer_master::secret::MetricsToken;
@@ -75,6 +77,12 @@ pub struct DevArgs {
     /// How long finished jobs are kept, see `gaffer master --help`
     #[arg(long, env = "GAFFER_RETENTION", value_name = "TIME|forever", default_value_t)]
     retention: Retention,
+    /// Object storage to which output of finished jobs is moved, see `gaffer master --help`
+    #[arg(long, env = "GAFFER_OUTPUT_STORE", value_name = "URL", value_parser = config::output_store)]
+    output_store: Option<OutputStoreAddress>,
+    /// How long after a job's end its output is moved to object storage
+    #[arg(long, env = "GAFFER_OUTPUT_STORE_AFTER", value_name = "TIME", default_value_t = config::OUTPUT_STORE_AFTER)]
+    output_store_after: Span,
     /// Stop when standard input is closed
     ///
     /// For programs that start `gaffer dev` and keep the other end of a pipe: it stops with them, however they end.
@@ -115,6 +123,8 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         strategy: args.strategy,
         rebalance: args.rebalance,
         retention: args.retention,
+        output_store: args.output_store,
+        output_store_after: args.output_store_after,
         connections: args.connections,
         // No other process can reach its private database.
         leader_lease: LeaderLease::default(),

@@ -67,6 +67,12 @@ pub enum Error {
     /// The database answers, but accepts nothing.
     #[error("the database refuses writes since {}; see the page System or `gaffer system`", .0.format("%Y-%m-%d %H:%M:%S UTC"))]
     NotReady(gaffer_domain::Time),
+    /// The object storage with the output is away, or misconfigured.
+    #[error("{0}; try again later")]
+    OutputUnavailable(String),
+    /// An object with output is missing or damaged.
+    #[error("{0}")]
+    OutputLost(String),
     /// The master is going down.
     #[error("the master is shutting down; try again in a moment")]
     ShuttingDown,
@@ -86,6 +92,14 @@ impl From<StoreError> for Error {
                 Error::Unavailable
             }
             StoreError::NotLeader => Error::ShuttingDown,
+            StoreError::ObjectsUnavailable(problem) => {
+                tracing::warn!(%problem, "a request failed: object storage is unavailable");
+                Error::OutputUnavailable(problem)
+            }
+            StoreError::ObjectLost(problem) => {
+                tracing::error!(%problem, "a request failed: output is lost");
+                Error::OutputLost(problem)
+            }
             StoreError::TooSlow(error) => {
                 tracing::warn!(%error, "a request failed: the database query timed out");
                 Error::TooSlow
@@ -191,9 +205,10 @@ impl Error {
             | Error::TooSlow
             | Error::Busy(_)
             | Error::NotReady(_)
+            | Error::OutputUnavailable(_)
             | Error::ShuttingDown
             | Error::Standby => StatusCode::SERVICE_UNAVAILABLE,
-            Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Error::OutputLost(_) | Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -210,6 +225,8 @@ impl Error {
             Error::TooSlow => "database_too_slow",
             Error::Busy(_) => "busy",
             Error::NotReady(_) => "not_ready",
+            Error::OutputUnavailable(_) => "output_unavailable",
+            Error::OutputLost(_) => "output_lost",
             Error::ShuttingDown => "shutting_down",
             Error::Standby => "standby",
             Error::Internal => "internal",
@@ -263,6 +280,7 @@ impl IntoResponse for Error {
             | Error::TooSlow
             | Error::Busy(_)
             | Error::NotReady(_)
+            | Error::OutputUnavailable(_)
             | Error::ShuttingDown
             | Error::Standby => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));

@@ -4,6 +4,7 @@ use gaffer_domain::job::JobState;
 use gaffer_domain::{JobId, ProjectId};
 
 use super::forms::known;
+use super::output::objects::let_go_of_tasks;
 use super::{Store, StoreError, WriteStore};
 
 /// The most tasks, pieces of output and lines of history that one transaction removes.
@@ -128,7 +129,13 @@ impl Store {
             .bind(era)
             .fetch_one(&mut *tx)
             .await?;
-            if !any_left {
+            // After the chunks: what was being moved when they were to be deleted is noted by now.
+            let objects = match any_left {
+                true => 0,
+                false => let_go_of_tasks(&mut tx, &tasks, most_chunks).await?,
+            };
+            rows += objects;
+            if !any_left && objects < most_chunks.unsigned_abs() {
                 for sql in [
                     "DELETE FROM earlier_attempts WHERE task_id = ANY($1) \
                          AND task_id >= first_task($2) AND task_id < first_task($2 + 1)",

@@ -29,6 +29,12 @@ pub enum StoreError {
     /// A stored row can't be read: it is damaged, or a newer version wrote it. Other rows are not concerned.
     #[error("unexpected data in the database: {0}")]
     Unreadable(String),
+    /// The object storage with output does not answer or refuses. The same call succeeds once that is fixed.
+    #[error("{0}")]
+    ObjectsUnavailable(String),
+    /// An object with output is missing, or is not what was put there. Other objects are not concerned.
+    #[error("{0}")]
+    ObjectLost(String),
 }
 
 impl StoreError {
@@ -44,10 +50,13 @@ impl StoreError {
 
     /// Whether the failure may concern only a part of what was asked for, so that asking for less may work.
     pub fn may_be_partial(&self) -> bool {
-        !matches!(self, StoreError::Unavailable(_) | StoreError::NotLeader)
+        !matches!(
+            self,
+            StoreError::Unavailable(_) | StoreError::NotLeader | StoreError::ObjectsUnavailable(_)
+        )
     }
 
-    /// Its kind, one of [`KINDS`].
+    /// Its kind; of an error of the database, one of [`KINDS`].
     pub fn kind(&self) -> &'static str {
         match self {
             StoreError::Unavailable(SqlxError::PoolTimedOut) => "no_connection",
@@ -57,6 +66,8 @@ impl StoreError {
             StoreError::Refused(_) => "value",
             StoreError::NotLeader => "not_leader",
             StoreError::Unreadable(_) => "unreadable",
+            StoreError::ObjectsUnavailable(_) => "objects_unavailable",
+            StoreError::ObjectLost(_) => "object_lost",
         }
     }
 }

@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 /// Values by key, and the size of each.
 #[derive(Debug)]
-pub(super) struct Kept<K, V> {
+pub(crate) struct Kept<K, V> {
     max_bytes: usize,
     values: HashMap<K, (V, usize)>,
     oldest_first: VecDeque<K>,

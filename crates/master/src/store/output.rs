@@ -1,6 +1,8 @@
-//! Stored chunks of output.
+//! Stored chunks of output, and what of it was moved to object storage.
 
 mod compact;
+pub mod moving;
+pub mod objects;
 mod orphans;
 
 use gaffer_domain::{AttemptRef, TaskId, WorkerId};
@@ -175,9 +177,12 @@ impl Store {
              CROSS JOIN LATERAL (SELECT * FROM attempts WHERE task_id = asked.task_id AND attempt = asked.attempt \
                  AND worker_id = $3 AND era = era_of_task(asked.task_id) \
                  AND NOT is_of_backup(task_id, scheduled_at) LIMIT 1) a \
-             LEFT JOIN LATERAL (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines \
-                 FROM output_chunks WHERE task_id = asked.task_id AND attempt = asked.attempt \
-                 ORDER BY start_offset DESC LIMIT 1) o ON true",
+             LEFT JOIN LATERAL (SELECT bytes, lines FROM ( \
+                 (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines FROM output_chunks \
+                     WHERE task_id = asked.task_id AND attempt = asked.attempt ORDER BY start_offset DESC LIMIT 1) \
+                 UNION ALL (SELECT start_offset + payload_bytes, lines_before + lines FROM output_objects \
+                     WHERE task_id = asked.task_id AND attempt = asked.attempt ORDER BY start_offset DESC LIMIT 1)) parts \
+                 ORDER BY bytes DESC LIMIT 1) o ON true",
         )
         .bind(tasks)
         .bind(numbers)
@@ -194,14 +199,18 @@ impl Store {
 }
 
 impl ReadStore {
-    /// How much of an attempt's output is stored.
+    /// How much of an attempt's output is stored, in the database or in object storage.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn output_head(&self, attempt: AttemptRef) -> Result<OutputHead, StoreError> {
         let last: Option<(i64, i64)> = sqlx::query_as(
-            "SELECT start_offset + payload_bytes, lines_before + lines FROM output_chunks \
-             WHERE task_id = $1 AND attempt = $2 ORDER BY start_offset DESC LIMIT 1",
+            "SELECT bytes, lines FROM ( \
+                 (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines FROM output_chunks \
+                     WHERE task_id = $1 AND attempt = $2 ORDER BY start_offset DESC LIMIT 1) \
+                 UNION ALL (SELECT start_offset + payload_bytes, lines_before + lines FROM output_objects \
+                     WHERE task_id = $1 AND attempt = $2 ORDER BY start_offset DESC LIMIT 1)) parts \
+             ORDER BY bytes DESC LIMIT 1",
         )
         .bind(attempt.task.0)
         .bind(attempt.attempt as i32)
@@ -230,7 +239,7 @@ impl ReadStore {
         Ok(found.flatten())
     }
 
-    /// The stored chunks from the one that contains `offset` on, in order and packed, at most `limit`.
+    /// The chunks in the database from the one that contains `offset` on, in order and packed, at most `limit`.
     ///
     /// # Errors
     /// When the database does not answer or a chunk is damaged.
@@ -264,8 +273,8 @@ impl ReadStore {
         rows.into_iter().map(packed).collect()
     }
 
-    /// The stored chunk with the line end before a line (1 is the second line), as its offset and the line ends before it.
-    /// The last one if the stored output does not reach that far; none if nothing is stored.
+    /// The chunk in the database with the line end before a line (1 is the second line), as its offset and the line ends before
+    /// it. The last one if these do not reach that far; none if the line is before them.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -81,7 +81,10 @@ impl Store {
         sqlx::query("DELETE FROM login_links").execute(&mut *tx).await?;
         let unfinished = note(&mut tx, taken_at, now).await?;
         let jobs = sqlx::query_scalar("SELECT count(*) FROM jobs").fetch_one(&mut *tx).await?;
-        sqlx::query("UPDATE installation SET restored_at = $1, restored_before_task = first_task($2)")
+        sqlx::query(
+            "UPDATE installation SET restored_at = $1, restored_before_task = first_task($2), \
+                 output_directory = gen_random_uuid()",
+        )
             .bind(now)
             .bind(next.era)
             .execute(&mut *tx)

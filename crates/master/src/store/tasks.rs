@@ -338,9 +338,12 @@ impl ReadStore {
                      AND d.attempt = a.attempt AND d.kind = 'output') AS output_complete, \
                  a.placement, a.killed, a.container \
              FROM attempts a LEFT JOIN workers w ON w.id = a.worker_id \
-             LEFT JOIN LATERAL (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines \
-                 FROM output_chunks o WHERE o.task_id = a.task_id AND o.attempt = a.attempt \
-                 ORDER BY start_offset DESC LIMIT 1) o ON true \
+             LEFT JOIN LATERAL (SELECT bytes, lines FROM ( \
+                 (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines FROM output_chunks \
+                     WHERE task_id = a.task_id AND attempt = a.attempt ORDER BY start_offset DESC LIMIT 1) \
+                 UNION ALL (SELECT start_offset + payload_bytes, lines_before + lines FROM output_objects \
+                     WHERE task_id = a.task_id AND attempt = a.attempt ORDER BY start_offset DESC LIMIT 1)) parts \
+                 ORDER BY bytes DESC LIMIT 1) o ON true \
              WHERE a.task_id = $1 AND a.era = era_of_task($1) ORDER BY a.attempt DESC",
         )
         .bind(task.0)

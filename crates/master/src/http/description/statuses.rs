@@ -118,19 +118,21 @@ pub const STATUSES: [Status; 11] = [
     Status {
         status: 500,
         name: "Internal",
-        meaning: "Internal error; see the master's log.",
-        codes: &["internal"],
+        meaning: "Internal error; see the master's log. `output_lost`: an object with the output is missing or damaged.",
+        codes: &["internal", "output_lost"],
         headers: &[],
     },
     Status {
         status: 503,
         name: "Unavailable",
-        meaning: "Not at the moment: the database is away, the master is shutting down, or another master leads.",
+        meaning: "Not at the moment: the database is away, the object storage with the output is away, the master is shutting down, or \
+            another master leads.",
         codes: &[
             "busy",
             "database_too_slow",
             "database_unavailable",
             "not_ready",
+            "output_unavailable",
             "shutting_down",
             "standby",
         ],

@@ -1,0 +1,189 @@
+//! Moves output of finished jobs to object storage, oldest jobs first.
+//!
+//! First the objects are put there, then one transaction for each notes it and deletes its chunks. Whenever that ends early, the
+//! output is where it was, and at most an object is left that nobody refers to; [`super::unused_objects`] deletes it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use futures::StreamExt as _;
+use gaffer_domain::AttemptRef;
+use gaffer_domain::quantity::Span;
+
+use super::driver::{Background, Ran};
+use crate::output_store::{NewObject, OutputStore};
+use crate::store::output::moving::{TaskPlace, UnmovedJob};
+use crate::store::{Store, StoreError};
+
+/// An object has about this much at most, so that to read a line is to read no more than this.
+const PART_BYTES: usize = 4 << 20;
+/// What is put there together: at most so many objects, of about so many bytes, which is the memory that a run needs.
+const TOGETHER: usize = 32;
+const TOGETHER_BYTES: usize = 16 << 20;
+/// How many are on their way at the same time.
+const AT_ONCE: usize = 8;
+/// The pause between runs that move something, in which others have the disk.
+const PAUSE: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+pub struct OutputMover {
+    store: Store,
+    objects: Arc<OutputStore>,
+    /// How long after a job's end.
+    after: Span,
+    /// Whether it is known that this is the store that output was moved to before.
+    is_recognised: bool,
+    /// The job whose output is being moved.
+    job: Option<Progress>,
+    /// The job before it, by its end: what is left there is looked at again after a period.
+    last_job: Option<UnmovedJob>,
+}
+
+/// How far the output of a job is.
+#[derive(Debug)]
+struct Progress {
+    job: UnmovedJob,
+    /// Attempts of a page of tasks, and from which offset on their output is still to be moved.
+    attempts: VecDeque<(AttemptRef, u64)>,
+    /// After which task the next page begins; none before the first.
+    after: Option<TaskPlace>,
+    is_last_page: bool,
+    /// Whether some output may be movable later.
+    has_others: bool,
+}
+
+impl OutputMover {
+    /// Begins with the oldest job.
+    pub fn new(store: Store, objects: Arc<OutputStore>, after: Span) -> OutputMover {
+        OutputMover { store, objects, after, is_recognised: false, job: None, last_job: None }
+    }
+
+    /// The next attempts whose output is to be moved. False if there are none.
+    async fn look(&mut self) -> Result<bool, StoreError> {
+        let progress = match self.job.take() {
+            Some(progress) if progress.is_last_page => {
+                self.finish(&progress).await?;
+                None
+            }
+            progress => progress,
+        };
+        let mut progress = match progress {
+            Some(progress) => progress,
+            None => {
+                let until = Utc::now() - chrono::TimeDelta::from_std(self.after.to_std()).unwrap_or_default();
+                let Some(job) = self.store.job_with_output_to_move(until, self.last_job).await? else {
+                    self.last_job = None;
+                    return Ok(false);
+                };
+                let attempts = VecDeque::new();
+                Progress { job, attempts, after: None, is_last_page: false, has_others: false }
+            }
+        };
+        let page = self.store.outputs_to_move(progress.job, progress.after).await?;
+        progress.attempts = page.attempts.into();
+        progress.has_others |= page.has_others;
+        progress.is_last_page = page.next.is_none();
+        progress.after = page.next.or(progress.after);
+        self.job = Some(progress);
+        Ok(true)
+    }
+
+    async fn finish(&mut self, progress: &Progress) -> Result<(), StoreError> {
+        if !progress.has_others {
+            self.store.job_output_moved(progress.job.id).await?;
+        }
+        self.last_job = Some(progress.job);
+        Ok(())
+    }
+
+    /// The next parts of output, as objects.
+    async fn parts(&mut self) -> Result<Vec<NewObject>, StoreError> {
+        let directory = self.store.output_directory().await?;
+        let (mut parts, mut bytes) = (Vec::new(), 0);
+        let Some(progress) = &mut self.job else { return Ok(parts) };
+        while parts.len() < TOGETHER
+            && bytes < TOGETHER_BYTES
+            && let Some((attempt, offset)) = progress.attempts.front_mut()
+        {
+            let chunks = match self.store.output_part(*attempt, *offset, PART_BYTES).await {
+                Ok(chunks) => chunks,
+                Err(error @ StoreError::Unreadable(_)) => {
+                    tracing::warn!(%attempt, %error, "output is not moved to object storage");
+                    progress.has_others = true;
+                    progress.attempts.pop_front();
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let Some(part) = NewObject::of(directory, &chunks) else {
+                progress.attempts.pop_front();
+                continue;
+            };
+            *offset = part.row.end();
+            bytes += part.bytes.len();
+            parts.push(part);
+        }
+        Ok(parts)
+    }
+
+    /// Puts the parts into the store, then makes them the places of their output. Returns how many were moved, and how many
+    /// were not, because their chunks have changed.
+    async fn put(&self, parts: Vec<NewObject>) -> Result<(u64, u64), StoreError> {
+        let objects = &self.objects;
+        let puts = parts.into_iter().map(|part| async move {
+            let NewObject { row, chunks, bytes } = part;
+            objects.put(&row.name, bytes).await.map(|()| (row, chunks))
+        });
+        let mut puts = futures::stream::iter(puts.collect::<Vec<_>>()).buffered(AT_ONCE);
+        let (mut moved, mut changed) = (0, 0);
+        while let Some(put) = puts.next().await {
+            let (row, chunks) = put?;
+            if self.store.output_moved(&row, chunks).await? {
+                moved += 1;
+            } else {
+                changed += 1;
+                objects.delete(&[row.name]).await?;
+            }
+        }
+        Ok((moved, changed))
+    }
+
+    async fn move_some(&mut self) -> Result<Ran, StoreError> {
+        if !self.is_recognised {
+            let has_moved = self.store.output_in_objects().await?.objects > 0;
+            self.objects.recognise(has_moved).await?;
+            self.is_recognised = true;
+        }
+        if self.job.as_ref().is_none_or(|progress| progress.attempts.is_empty()) && !self.look().await? {
+            return Ok(Ran::default());
+        }
+        let parts = self.parts().await?;
+        let (moved, changed) = self.put(parts).await?;
+        if changed > 0 && let Some(progress) = &mut self.job {
+            // The job was deleted, or chunks were joined, which are read again in the next round.
+            progress.has_others = true;
+        }
+        Ok(Ran { done: moved, again_after: Some(if moved > 0 { PAUSE } else { Duration::ZERO }) })
+    }
+}
+
+impl Background for OutputMover {
+    const NAME: &'static str = "output_mover";
+    const DESCRIPTION: &'static str = "moves output of finished jobs to object storage";
+
+    fn period(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    async fn run_once(&mut self) -> Result<Ran, StoreError> {
+        let ran = self.move_some().await;
+        if ran.is_err() {
+            // What was read of the job may not have been moved: it is looked at from its beginning.
+            self.job = None;
+            self.is_recognised = false;
+        }
+        ran
+    }
+}

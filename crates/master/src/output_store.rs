@@ -1,0 +1,311 @@
+//! Output in object storage: the store itself, and reading output wherever it lies.
+//!
+//! Objects never change. Each has a name that no other one ever gets, and its row in the database has its checksum, so what is
+//! read is what was put there, or an error.
+
+mod address;
+mod object;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use gaffer_domain::AttemptRef;
+use object_store::path::Path;
+use object_store::{Error as ObjectError, ObjectStore, ObjectStoreExt as _, PutPayload};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+pub use address::OutputStoreAddress;
+pub use object::{NewObject, named_part};
+
+use crate::store::kept::Kept;
+use crate::store::output::ChunkRow;
+use crate::store::output::objects::ObjectRow;
+use crate::store::{ReadStore, StoreError};
+
+/// How long one call may take, with everything that is tried again.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for readers, who are told to try again.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// Objects that are read at the same time; each takes some megabytes of memory.
+const READERS: usize = 8;
+/// Memory for objects that were read lately, in bytes.
+const KEPT_BYTES: usize = 32 << 20;
+/// A file at the address of the store that shows that it is the store: a bucket or a disk that is not the one that output was
+/// moved to has no output either, and must not be taken for one that has lost it.
+const MARKER: &str = "gaffer-output.txt";
+const MARKER_TEXT: &str = "gaffer keeps output of tasks here. It does not read output without this file.\n";
+
+/// A store for objects with output.
+#[derive(Debug)]
+pub struct OutputStore {
+    address: OutputStoreAddress,
+    objects: Arc<dyn ObjectStore>,
+    readers: Semaphore,
+    kept: Mutex<Kept<(AttemptRef, u64), Arc<Vec<ChunkRow>>>>,
+}
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub name: String,
+    pub modified_at: gaffer_domain::Time,
+}
+
+impl OutputStore {
+    /// The store at an address. It is not asked yet.
+    ///
+    /// # Errors
+    /// When a setting of its provider is missing or wrong, or the directory does not exist: in a sentence that names the
+    /// setting.
+    pub fn connect(address: &OutputStoreAddress) -> anyhow::Result<OutputStore> {
+        Ok(OutputStore {
+            address: address.clone(),
+            objects: address.connect()?,
+            readers: Semaphore::new(READERS),
+            kept: Mutex::new(Kept::new(KEPT_BYTES)),
+        })
+    }
+
+    /// Its address, without anything secret.
+    pub fn address(&self) -> &OutputStoreAddress {
+        &self.address
+    }
+
+    /// Puts an object there. When this returns, it is safe.
+    ///
+    /// # Errors
+    /// When the store does not answer or refuses; whether the object is there is unknown then.
+    pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let path = path(name)?;
+        self.call(CALL_TIMEOUT, self.objects.put(&path, PutPayload::from_bytes(bytes))).await?.map(drop).map_err(
+            |error| self.unavailable(&error),
+        )
+    }
+
+    /// Deletes objects; those that are not there are skipped.
+    ///
+    /// # Errors
+    /// When the store does not answer or refuses; some are deleted then.
+    pub async fn delete(&self, names: &[String]) -> Result<(), StoreError> {
+        let paths: Vec<Result<Path, ObjectError>> =
+            names.iter().map(|name| Path::parse(name).map_err(ObjectError::from)).collect();
+        let mut deleted = self.objects.delete_stream(futures::stream::iter(paths).boxed());
+        while let Some(one) = self.call(CALL_TIMEOUT, deleted.next()).await? {
+            match one {
+                Ok(_) | Err(ObjectError::NotFound { .. }) => {}
+                Err(error) => return Err(self.unavailable(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// All objects in a directory, in any order.
+    pub fn list(&self, directory: Uuid) -> BoxStream<'_, Result<Listed, StoreError>> {
+        let listed = self.objects.list(Some(&Path::from(directory.to_string())));
+        let listed = listed.map(|one| match one {
+            Ok(meta) => Ok(Listed { name: meta.location.to_string(), modified_at: meta.last_modified }),
+            Err(error) => Err(self.unavailable(&error)),
+        });
+        listed.boxed()
+    }
+
+    /// Makes sure that this is the store that output was moved to: it has the marker. Without moved output it gets one.
+    ///
+    /// # Errors
+    /// When it does not answer, or is another one.
+    pub async fn recognise(&self, has_moved_output: bool) -> Result<(), StoreError> {
+        match self.has_marker().await? {
+            true => Ok(()),
+            false if has_moved_output => Err(self.is_another()),
+            false => self.put(MARKER, Bytes::from_static(MARKER_TEXT.as_bytes())).await,
+        }
+    }
+
+    /// Writes a small object, reads it and deletes it.
+    ///
+    /// # Errors
+    /// With what failed.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        let name = format!("check-{}", Uuid::new_v4());
+        let written = Bytes::from(name.clone());
+        self.put(&name, written.clone()).await?;
+        let read = self.read(&path(&name)?).await?;
+        if read.as_ref().ok() != Some(&written) {
+            let what = read.map_or_else(|error| error.to_string(), |_| "it is not what was written".to_owned());
+            return Err(self.unavailable(&format!("a small object was written and cannot be read: {what}")));
+        }
+        self.delete(&[name]).await
+    }
+
+    /// The chunks of an object.
+    async fn open(&self, row: &ObjectRow) -> Result<Arc<Vec<ChunkRow>>, StoreError> {
+        let key = (row.attempt, row.offset);
+        if let Some(chunks) = self.kept(|kept| kept.get(key).cloned()) {
+            return Ok(chunks);
+        }
+        let wait = tokio::time::timeout(READ_TIMEOUT, self.readers.acquire()).await;
+        let Ok(Ok(_place)) = wait else {
+            return Err(self.unavailable(&"too many readers wait for it"));
+        };
+        // Who waited for the same one reads it from memory.
+        if let Some(chunks) = self.kept(|kept| kept.get(key).cloned()) {
+            return Ok(chunks);
+        }
+        let lost = |what: &str| {
+            let problem = format!(
+                "output of {} from byte {} on cannot be read: the object {} in the object storage at {} {what}. Restore it from \
+                 a copy of the store",
+                row.attempt, row.offset, row.name, self.address
+            );
+            StoreError::ObjectLost(problem)
+        };
+        let found = match self.read(&path(&row.name)?).await? {
+            Ok(found) => found,
+            Err(ObjectError::NotFound { .. }) if self.has_marker().await? => return Err(lost("is missing")),
+            Err(ObjectError::NotFound { .. }) => return Err(self.is_another()),
+            Err(error) => return Err(self.unavailable(&error)),
+        };
+        let (expected, row) = (lost("is damaged"), row.clone());
+        // To compute a checksum takes longer than others should wait for the thread.
+        let unpacked = tokio::task::spawn_blocking(move || object::chunks(&row, &found)).await;
+        let chunks = Arc::new(unpacked.ok().flatten().ok_or(expected)?);
+        let bytes = chunks.iter().map(|chunk| chunk.chunk.body.len() + size_of::<ChunkRow>()).sum();
+        self.kept(|kept| kept.put(key, chunks.clone(), bytes));
+        Ok(chunks)
+    }
+
+    /// Reads an object.
+    async fn read(&self, path: &Path) -> Result<Result<Bytes, ObjectError>, StoreError> {
+        let reading = async {
+            let found = self.objects.get(path).await?;
+            if found.meta.size > object::MOST_BYTES {
+                // Of another size than any that was put there: it is not read into memory.
+                return Ok(Bytes::new());
+            }
+            found.bytes().await
+        };
+        self.call(READ_TIMEOUT, reading).await
+    }
+
+    async fn has_marker(&self) -> Result<bool, StoreError> {
+        match self.call(READ_TIMEOUT, self.objects.head(&path(MARKER)?)).await? {
+            Ok(_) => Ok(true),
+            Err(ObjectError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.unavailable(&error)),
+        }
+    }
+
+    async fn call<T>(&self, within: Duration, call: impl Future<Output = T>) -> Result<T, StoreError> {
+        let answer = tokio::time::timeout(within, call).await;
+        answer.map_err(|_| self.unavailable(&format!("no answer within {} s", within.as_secs())))
+    }
+
+    fn unavailable(&self, why: &dyn std::fmt::Display) -> StoreError {
+        StoreError::ObjectsUnavailable(format!(
+            "the object storage with output at {} is not available: {why}",
+            self.address
+        ))
+    }
+
+    fn is_another(&self) -> StoreError {
+        self.unavailable(&format!(
+            "it has no {MARKER}, so it is not the store that output was moved to. Check GAFFER_OUTPUT_STORE, and that the bucket \
+             exists or the disk is mounted"
+        ))
+    }
+
+    fn kept<T>(&self, with: impl FnOnce(&mut Kept<(AttemptRef, u64), Arc<Vec<ChunkRow>>>) -> T) -> T {
+        with(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn path(name: &str) -> Result<Path, StoreError> {
+    Path::parse(name).map_err(|error| StoreError::Unreadable(format!("the name of an object: {error}")))
+}
+
+/// Reads output wherever it is stored.
+#[derive(Debug, Clone)]
+pub struct StoredOutput {
+    reads: ReadStore,
+    objects: Option<Arc<OutputStore>>,
+}
+
+impl StoredOutput {
+    /// Reads from the database, and from this object storage if there is one.
+    pub fn new(reads: ReadStore, objects: Option<Arc<OutputStore>>) -> StoredOutput {
+        StoredOutput { reads, objects }
+    }
+
+    /// The object storage; none if the master has none.
+    pub fn objects(&self) -> Option<&OutputStore> {
+        self.objects.as_deref()
+    }
+
+    /// The stored chunks from the one that contains `offset` on, in order and packed, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database or the object storage does not answer, or a chunk or an object is damaged or missing.
+    pub async fn read(
+        &self,
+        attempt: AttemptRef,
+        offset: u64,
+        limit: u32,
+    ) -> Result<Vec<ChunkRow>, StoreError> {
+        let rows = self.reads.output_read(attempt, offset, limit).await?;
+        // Output is moved from its beginning on: what follows a chunk is in no object. The database is asked for chunks first,
+        // so what is moved between the two questions is found by the second one.
+        let first = rows.first().map(|first| first.chunk.offset);
+        if first.is_some_and(|first| first <= offset) {
+            return Ok(rows);
+        }
+        match self.reads.output_object_at(attempt, offset).await? {
+            Some(object) if first.is_none_or(|first| object.offset < first) => {
+                let chunks = self.open(&object).await?;
+                let from = chunks.partition_point(|chunk| chunk.end() <= offset);
+                Ok(chunks.iter().skip(from).take(limit as usize).cloned().collect())
+            }
+            _ => Ok(rows),
+        }
+    }
+
+    /// The stored chunk with the line end before a line (1 is the second line), as its offset and the line ends before it.
+    /// The last one if the stored output does not reach that far; none if nothing is stored.
+    ///
+    /// # Errors
+    /// When the database or the object storage does not answer, or an object is damaged or missing.
+    pub async fn find_line(&self, attempt: AttemptRef, line: u64) -> Result<Option<(u64, u64)>, StoreError> {
+        if let Some(found) = self.reads.output_find_line(attempt, line).await? {
+            return Ok(Some(found));
+        }
+        let Some(object) = self.reads.output_object_of_line(attempt, line).await? else { return Ok(None) };
+        let chunks = self.open(&object).await?;
+        let at = chunks.partition_point(|chunk| chunk.lines_before < line).saturating_sub(1);
+        Ok(chunks.get(at).map(|chunk| (chunk.chunk.offset, chunk.lines_before)))
+    }
+
+    /// Whether the output from `offset` on can be read now: an answer that has begun can only break off.
+    ///
+    /// # Errors
+    /// The error that reading would end with.
+    pub async fn probe(&self, attempt: AttemptRef, offset: u64) -> Result<(), StoreError> {
+        match self.reads.output_object_at(attempt, offset).await? {
+            Some(object) => self.open(&object).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    async fn open(&self, object: &ObjectRow) -> Result<Arc<Vec<ChunkRow>>, StoreError> {
+        match &self.objects {
+            Some(objects) => objects.open(object).await,
+            None => Err(StoreError::ObjectsUnavailable(format!(
+                "output of {} is in object storage, and this master has none: set GAFFER_OUTPUT_STORE to the address that it was \
+                 moved to",
+                object.attempt
+            ))),
+        }
+    }
+}
