@@ -24,6 +24,7 @@ use crate::embedded_postgres::{
     EmbeddedPostgres, Replacement, Settings, StartError, Tools, cluster_major, major, socket_dir_of_running,
     url_of_running,
 };
+use crate::store::output::objects::MovedOutput;
 use crate::store::restored::{RestoredJobs, newest_schema};
 use crate::store::{Store, StoreError, Stores};
 pub use archive::Manifest;
@@ -55,6 +56,8 @@ pub enum Progress {
 pub struct Backup {
     pub file: PathBuf,
     pub bytes: u64,
+    /// Output that is in object storage and so not in the file.
+    pub moved: MovedOutput,
     pub manifest: Manifest,
 }
 
@@ -188,6 +191,7 @@ async fn dump(
     let taken_at = store.now().await?;
     let manifest =
         Manifest::new(store.schema().await?, tools.version.clone(), taken_at, store.database_bytes().await?);
+    let moved = store.moved_output_of_any_schema().await?;
     let file = match file.is_dir() {
         true => file.join(format!("gaffer-{}.backup", stamp(taken_at))),
         // Through links, so that what they lead to is replaced, and not they.
@@ -217,7 +221,7 @@ async fn dump(
     written.sync_all().map_err(cannot_write())?;
     put_in_place(unfinished, &file, overwrite)?;
     File::open(directory).and_then(|dir| dir.sync_all()).map_err(cannot_write())?;
-    Ok(Backup { file, bytes, manifest })
+    Ok(Backup { file, bytes, moved, manifest })
 }
 
 fn put_in_place(unfinished: NamedTempFile, file: &Path, overwrite: bool) -> Result<(), BackupError> {

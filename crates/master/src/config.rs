@@ -119,9 +119,11 @@ pub const OUTPUT_STORE_AFTER: Span = Span::from_millis(24 * 3_600_000);
 /// # Errors
 /// When the address is none.
 pub fn output_store(address: &str) -> Result<OutputStoreAddress, String> {
-    OutputStoreAddress::parse(address, std::env::vars_os().filter_map(|(name, value)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    }))
+    OutputStoreAddress::parse(
+        address,
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+    )
 }
 
 /// Limits of the three ports.

@@ -104,6 +104,7 @@ fn api_v1() -> Api {
         .delete("/keys/{key}", &keys::REVOKE, keys::revoke)
         .post("/login-links", &keys::LOGIN_LINK, keys::login_link)
         .get("/system", &system::SHOW, system::show)
+        .post("/system/output-store/check", &system::CHECK_OUTPUT_STORE, system::check_output_store)
         .get("/retention", &retention::SHOW, retention::show)
         .get("/dead-letters", &system::LIST_LETTERS, system::dead_letters)
         .post("/dead-letters/{letter}/retry", &system::RETRY_LETTER, system::retry)

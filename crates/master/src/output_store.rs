@@ -81,9 +81,10 @@ impl OutputStore {
     /// When the store does not answer or refuses; whether the object is there is unknown then.
     pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
         let path = path(name)?;
-        self.call(CALL_TIMEOUT, self.objects.put(&path, PutPayload::from_bytes(bytes))).await?.map(drop).map_err(
-            |error| self.unavailable(&error),
-        )
+        self.call(CALL_TIMEOUT, self.objects.put(&path, PutPayload::from_bytes(bytes)))
+            .await?
+            .map(drop)
+            .map_err(|error| self.unavailable(&error))
     }
 
     /// Deletes objects; those that are not there are skipped.
@@ -135,7 +136,8 @@ impl OutputStore {
         self.put(&name, written.clone()).await?;
         let read = self.read(&path(&name)?).await?;
         if read.as_ref().ok() != Some(&written) {
-            let what = read.map_or_else(|error| error.to_string(), |_| "it is not what was written".to_owned());
+            let what =
+                read.map_or_else(|error| error.to_string(), |_| "it is not what was written".to_owned());
             return Err(self.unavailable(&format!("a small object was written and cannot be read: {what}")));
         }
         self.delete(&[name]).await

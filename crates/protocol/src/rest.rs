@@ -21,7 +21,9 @@ use serde::{Deserialize, Serialize};
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
 pub use stdin::{StdinPosition, StdinState};
-pub use system::{BackgroundLoop, DeadLetter, LockedJob, RetentionEra, RetentionPreview, System, Trouble};
+pub use system::{
+    BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, System, Trouble,
+};
 
 /// What a job can be.
 const JOB_KINDS: [&str; 2] = ["batch", "service"];

@@ -53,7 +53,8 @@ Examples:
   gaffer backup --data-dir /srv/gaffer gaffer.backup -o json
 
 The backup is of one moment, and the master may run meanwhile. It contains jobs, output, events, workers, users and keys \
-(as hashes); anyone who can read it can read all output. Worker data directories are not part of it. \
+(as hashes); anyone who can read it can read all output. Worker data directories and output in object storage are not part of \
+it. \
 A database of your own (DATABASE_URL) is backed up with pg_dump.")]
 pub struct BackupArgs {
     /// File to write, or a directory for a file named by time
@@ -117,12 +118,20 @@ pub async fn back_up(args: BackupArgs, out: &Out) -> Result<u8, Failure> {
     match args.target.format {
         Format::Table => {
             out.line(&format!("{}: {}, {seconds:.1} s", made.file.display(), size(made.bytes)))?;
+            if made.moved.objects > 0 {
+                out.note(&format!(
+                    "gaffer: {} objects with output ({}) are in object storage and not in this file; keep the store as well",
+                    made.moved.objects,
+                    size(made.moved.object_bytes.unsigned_abs())
+                ));
+            }
         }
         Format::Json => out.line(
             &json!({
                 "file": made.file, "bytes": made.bytes, "seconds": seconds, "taken_at": made.manifest.taken_at,
                 "version": made.manifest.gaffer, "schema": made.manifest.schema, "postgres": made.manifest.postgres,
-                "database_bytes": made.manifest.database_bytes,
+                "database_bytes": made.manifest.database_bytes, "objects": made.moved.objects,
+                "object_bytes": made.moved.object_bytes,
             })
             .to_string(),
         )?,
@@ -187,12 +196,12 @@ struct Outcome<'a> {
 impl Outcome<'_> {
     fn show(&self, format: Format, out: &Out) -> Result<u8, Failure> {
         let Outcome { place, taken_at, begun, jobs, replaced } = self;
-        let RestoredJobs { jobs, unfinished, next_job } = jobs;
+        let RestoredJobs { jobs, unfinished, objects, next_job } = jobs;
         let seconds = begun.elapsed().as_secs_f64();
         if format == Format::Json {
             let json = json!({
                 "place": place, "seconds": seconds, "taken_at": taken_at, "jobs": jobs, "unfinished_jobs": unfinished,
-                "next_job": next_job, "replaced": replaced,
+                "next_job": next_job, "objects": objects, "replaced": replaced,
             });
             out.line(&json.to_string())?;
             return Ok(0);
@@ -202,6 +211,11 @@ impl Outcome<'_> {
             "{place}: {jobs} jobs, {unfinished} unfinished, as of {taken_at}; {seconds:.1} s; the next job is {next_job}"
         ))?;
         out.note("gaffer: keys that were revoked after the backup are valid again");
+        if *objects > 0 {
+            out.note(&format!(
+                "gaffer: {objects} objects with output are in object storage; set GAFFER_OUTPUT_STORE to read them"
+            ));
+        }
         if let Some(kept) = replaced {
             let kept = kept.display();
             out.note(&format!(

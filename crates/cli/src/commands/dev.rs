@@ -18,8 +18,8 @@ use gaffer_master::config::{self, ConnectionConfig, LeaderLease, MasterConfig, R
 use gaffer_master::operations::jobs::{self, Submit};
 use gaffer_master::operations::keys::{self, NewKey};
 use gaffer_master::operations::sign_in::{self, Refused};
-use gaffer_master::output_store::OutputStoreAddress;
 use gaffer_master::operations::{Actor, Context as Operations, OperationError};
+use gaffer_master::output_store::OutputStoreAddress;
 use gaffer_master::records::{KeyKind, Worker};
 use gaffer_master::secret::MetricsToken;
 use gaffer_protocol::output::Stream;

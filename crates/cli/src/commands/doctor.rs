@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
-use gaffer_protocol::rest::{Page, Problem, System, Worker};
+use gaffer_protocol::rest::{OutputStoreCheck, Page, Problem, System, Worker};
 use gaffer_protocol::server_url::ServerUrl;
 use gaffer_worker::{Found, Tried, try_master};
 use reqwest::header::DATE;
 use reqwest::{Response, StatusCode};
 use serde::Serialize;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -244,6 +245,7 @@ async fn api() -> Vec<Finding> {
         )),
     }
     findings.extend(records(&access).await);
+    findings.extend(output_store(&access).await);
     findings
 }
 
@@ -251,7 +253,9 @@ async fn api() -> Vec<Finding> {
 async fn records(access: &access::Access) -> Option<Finding> {
     const CHECK: &str = "database";
     let client = Client::new(access).ok()?;
-    let state: System = client.read(&["system"], &Query::new()).await.ok()?;
+    let mut state: System = client.read(&["system"], &Query::new()).await.ok()?;
+    // These have a check of their own.
+    state.loops.retain(|one| !["output_mover", "unused_objects"].contains(&one.name.as_str()));
     let troubles = super::system::troubles(&state, Utc::now());
     Some(match (troubles.first(), state.has_dead_letters) {
         (Some(trouble), _) => Finding::problem(
@@ -266,6 +270,30 @@ async fn records(access: &access::Access) -> Option<Finding> {
         ),
         (None, false) => Finding::ok(CHECK, "accepts writes"),
     })
+}
+
+/// Whether the master's object storage works; nothing if it has none and needs none.
+async fn output_store(access: &access::Access) -> Option<Finding> {
+    const CHECK: &str = "object storage";
+    let client = Client::new(access).ok()?;
+    let answer = client.post(&["system", "output-store", "check"], &json!({})).await;
+    let check: OutputStoreCheck = match answer.and_then(|answer| answer.read()) {
+        Ok(check) => check,
+        // An earlier master knows no object storage.
+        Err(_) => return None,
+    };
+    match (check.problem, check.address) {
+        (Some(problem), _) => Some(Finding::problem(
+            CHECK,
+            problem,
+            "check GAFFER_OUTPUT_STORE and the credentials on the master, and that the store can be reached from there",
+        )),
+        (None, Some(address)) => Some(Finding::ok(
+            CHECK,
+            format!("{address} can be written, read and deleted from; {} objects", check.objects),
+        )),
+        (None, None) => None,
+    }
 }
 
 /// Warnings of a ready master.

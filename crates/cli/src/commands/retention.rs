@@ -57,7 +57,8 @@ fn show(preview: &RetentionPreview, out: &Out) -> Result<(), Failure> {
     out.line(&format!("finished jobs are kept: {}", preview.retention))?;
     let now = timestamp::now();
     let rows = preview.eras.iter().map(|era| row(era, now)).collect();
-    let head = ["ERA", "OPENED", "SIZE", "EXPIRING JOBS", "TASKS", "LAST EXPIRY", "HOW", "KEPT"];
+    let head =
+        ["ERA", "OPENED", "SIZE", "IN OBJECTS", "EXPIRING JOBS", "TASKS", "LAST EXPIRY", "HOW", "KEPT"];
     out.print(table::render(out, &head, rows).as_bytes())
 }
 
@@ -79,6 +80,7 @@ fn row(era: &RetentionEra, now: DateTime<Utc>) -> Vec<Cell> {
         Cell::text(name(era)),
         Cell::maybe(era.opened_at.map(|at| timestamp::ago(at, now))),
         Cell::text(size(era.bytes)),
+        Cell::text(if era.objects > 0 { size(era.object_bytes) } else { String::new() }),
         Cell::text(jobs.to_string()),
         Cell::text(tasks.to_string()),
         Cell::maybe(era.expires_until.map(|at| at.format("%Y-%m-%d %H:%M UTC").to_string())),

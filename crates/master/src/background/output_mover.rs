@@ -161,7 +161,9 @@ impl OutputMover {
         }
         let parts = self.parts().await?;
         let (moved, changed) = self.put(parts).await?;
-        if changed > 0 && let Some(progress) = &mut self.job {
+        if changed > 0
+            && let Some(progress) = &mut self.job
+        {
             // The job was deleted, or chunks were joined, which are read again in the next round.
             progress.has_others = true;
         }

@@ -13,7 +13,7 @@ use crate::background::sampler::Sample;
 use crate::background::scheduler::stats::{Pass, Passes};
 use crate::operations::keys::Created;
 use crate::operations::retention::{EraPreview, Preview};
-use crate::operations::system::System;
+use crate::operations::system::{OutputStoreCheck, System};
 use crate::operations::tasks::{Progress, Reading};
 use crate::operations::workers::WorkerView;
 use crate::queue::Queue;
@@ -185,6 +185,8 @@ fn era(era: EraPreview) -> rest::RetentionEra {
         opened_at: era.record.opened_at,
         closed_at: era.record.closed_at,
         bytes: era.record.bytes.unsigned_abs(),
+        objects: era.record.objects,
+        object_bytes: era.record.object_bytes.unsigned_abs(),
         waiting_jobs: era.record.waiting_jobs,
         waiting_tasks: era.record.waiting_tasks,
         expiring_jobs: era.expiring.jobs,
@@ -196,6 +198,16 @@ fn era(era: EraPreview) -> rest::RetentionEra {
         unlimited_jobs: era.unlimited.jobs,
         kept_tasks: era.kept_tasks(),
         is_dropped: era.is_dropped(),
+    }
+}
+
+/// Whether object storage works.
+pub fn output_store_check(check: OutputStoreCheck) -> rest::OutputStoreCheck {
+    rest::OutputStoreCheck {
+        address: check.address,
+        objects: check.moved.objects,
+        object_bytes: check.moved.object_bytes.unsigned_abs(),
+        problem: check.problem,
     }
 }
 

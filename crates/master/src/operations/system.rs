@@ -5,6 +5,7 @@ use gaffer_domain::{JobId, Time};
 
 use super::{Actor, Context, OperationError};
 use crate::background::driver::Status;
+use crate::store::output::objects::MovedOutput;
 use crate::troubles::Trouble;
 
 /// How the master is doing.
@@ -19,6 +20,42 @@ pub struct System {
     /// Whether the database refused anything of the project that is kept as a dead letter.
     pub has_dead_letters: bool,
     pub loops: Vec<(&'static str, Status)>,
+}
+
+/// Whether the object storage with output works.
+#[derive(Debug, Clone)]
+pub struct OutputStoreCheck {
+    /// None if this master has none.
+    pub address: Option<String>,
+    /// What was moved there.
+    pub moved: MovedOutput,
+    /// Why it does not work.
+    pub problem: Option<String>,
+}
+
+/// Writes a small object to the object storage, reads it and deletes it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn check_output_store(
+    context: &Context,
+    actor: &Actor,
+) -> Result<OutputStoreCheck, OperationError> {
+    let views = context.permit_to_look(actor, Action::LookAtSystem)?;
+    let moved = views.reads.output_in_objects().await?;
+    let Some(objects) = views.stored_output.objects() else {
+        let missing = "output was moved to object storage, and GAFFER_OUTPUT_STORE is not set on the master";
+        let problem = (moved.objects > 0).then(|| missing.to_owned());
+        return Ok(OutputStoreCheck { address: None, moved, problem });
+    };
+    let checked = async {
+        if moved.objects > 0 {
+            objects.recognise(true).await?;
+        }
+        objects.check().await
+    };
+    let problem = checked.await.err().map(|error| error.to_string());
+    Ok(OutputStoreCheck { address: Some(objects.address().to_string()), moved, problem })
 }
 
 /// Looks at it.

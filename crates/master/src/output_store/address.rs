@@ -14,7 +14,8 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 
-const EXAMPLES: &str = "use s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///DIRECTORY";
+const EXAMPLES: &str =
+    "use s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///DIRECTORY";
 
 /// Where output is moved to. The settings of the provider, such as credentials, are never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -69,26 +70,29 @@ impl OutputStoreAddress {
         }
         if provider == Provider::File {
             if !rest.starts_with('/') {
-                return Err(format!("a directory is written with three slashes, as in file:///srv/output: {EXAMPLES}"));
+                return Err(format!(
+                    "a directory is written with three slashes, as in file:///srv/output: {EXAMPLES}"
+                ));
             }
             let prefix = Path::default();
-            return Ok(OutputStoreAddress { provider, place: rest.to_owned(), prefix, variables: Vec::new() });
+            return Ok(OutputStoreAddress {
+                provider,
+                place: rest.to_owned(),
+                prefix,
+                variables: Vec::new(),
+            });
         }
         let (place, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         if place.is_empty() {
             return Err(format!("it does not name a bucket: {EXAMPLES}"));
         }
-        let prefix = Path::parse(prefix).map_err(|error| format!("its prefix is invalid ({error}): {EXAMPLES}"))?;
+        let prefix =
+            Path::parse(prefix).map_err(|error| format!("its prefix is invalid ({error}): {EXAMPLES}"))?;
         let variables = variables.into_iter().filter_map(|(name, value)| {
             let name = name.to_ascii_lowercase();
             (name.starts_with(variable_prefix) && !value.is_empty()).then_some((name, value))
         });
-        Ok(OutputStoreAddress {
-            provider,
-            place: place.to_owned(),
-            prefix,
-            variables: variables.collect(),
-        })
+        Ok(OutputStoreAddress { provider, place: place.to_owned(), prefix, variables: variables.collect() })
     }
 
     /// A client for it. Nothing is sent yet.
@@ -104,10 +108,17 @@ impl OutputStoreAddress {
             }};
         }
         let (place, prefix) = (self.place.clone(), self.prefix.clone());
-        let wrong = || format!("GAFFER_OUTPUT_STORE={self} cannot be used; see the variables of its provider in docs/operations.md");
+        let wrong = || {
+            format!(
+                "GAFFER_OUTPUT_STORE={self} cannot be used; see the variables of its provider in docs/operations.md"
+            )
+        };
         Ok(match self.provider {
             Provider::S3 => {
-                let s3 = configured!(AmazonS3Builder::new()).with_bucket_name(place).build().with_context(wrong)?;
+                let s3 = configured!(AmazonS3Builder::new())
+                    .with_bucket_name(place)
+                    .build()
+                    .with_context(wrong)?;
                 Arc::new(PrefixStore::new(s3, prefix))
             }
             Provider::GoogleCloud => {
@@ -167,7 +178,9 @@ mod tests {
 
     #[test]
     fn addresses_of_all_providers_are_read() {
-        for text in ["s3://bucket", "s3://bucket/a/b", "gs://bucket/a", "az://container/a", "file:///srv/output"] {
+        for text in
+            ["s3://bucket", "s3://bucket/a/b", "gs://bucket/a", "az://container/a", "file:///srv/output"]
+        {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
         assert_eq!(parse("s3://bucket/a/").unwrap().to_string(), "s3://bucket/a");

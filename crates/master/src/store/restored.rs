@@ -8,6 +8,7 @@ use gaffer_domain::restore::{LastNumbers, NextNumbers};
 use gaffer_domain::worker::{CLOCK_DRIFT, LOST_MARGIN, WORKER_LOST_AFTER};
 use sqlx::PgConnection;
 
+use super::output::objects::MovedOutput;
 use super::{MIGRATIONS, Store, StoreError, eras};
 
 /// What a restored database has.
@@ -16,6 +17,8 @@ pub struct RestoredJobs {
     pub jobs: i64,
     /// Those of them that have not finished.
     pub unfinished: i64,
+    /// Objects in object storage with output of these jobs.
+    pub objects: i64,
     /// Number of the next job.
     pub next_job: i64,
 }
@@ -53,6 +56,18 @@ impl Store {
         Ok(bytes.unsigned_abs())
     }
 
+    /// What is in object storage; nothing in a schema of a version that did not know it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn moved_output_of_any_schema(&self) -> Result<MovedOutput, StoreError> {
+        let is_known = "SELECT to_regclass('output_object_eras') IS NOT NULL";
+        match sqlx::query_scalar(is_known).fetch_one(&self.pool).await? {
+            true => self.output_in_objects().await,
+            false => Ok(MovedOutput::default()),
+        }
+    }
+
     /// Prepares a database that was restored from a backup of that time, for the next master: whoever calls this leads
     /// until then, and does nothing else. The schema is the present one.
     ///
@@ -85,18 +100,20 @@ impl Store {
             "UPDATE installation SET restored_at = $1, restored_before_task = first_task($2), \
                  output_directory = gen_random_uuid()",
         )
-            .bind(now)
-            .bind(next.era)
-            .execute(&mut *tx)
-            .await?;
+        .bind(now)
+        .bind(next.era)
+        .execute(&mut *tx)
+        .await?;
         sqlx::query("SELECT setval('jobs_id_seq', $1, false), setval('events_id_seq', $2)")
             .bind(next.job)
             .bind(next.event)
             .execute(&mut *tx)
             .await?;
         eras::open_far_ahead(&mut tx, next.era, next.job).await?;
+        let objects = "SELECT COALESCE(sum(objects), 0)::bigint FROM output_object_eras";
+        let objects = sqlx::query_scalar(objects).fetch_one(&mut *tx).await?;
         tx.commit().await?;
-        Ok(RestoredJobs { jobs, unfinished, next_job: next.job })
+        Ok(RestoredJobs { jobs, unfinished, objects, next_job: next.job })
     }
 }
 

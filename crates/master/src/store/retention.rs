@@ -347,6 +347,9 @@ pub struct StoredEra {
     pub closed_at: Option<Time>,
     /// Of all projects, on disk.
     pub bytes: i64,
+    /// Objects with its output in object storage, and their size there, of all projects.
+    pub objects: i64,
+    pub object_bytes: i64,
     /// Expired jobs that wait for it, and their tasks, of all projects.
     pub waiting_jobs: i64,
     pub waiting_tasks: i64,
@@ -392,8 +395,12 @@ impl ReadStore {
              SELECT p.number, p.opened_at, p.closed_at, \
                  (SELECT COALESCE(sum(pg_total_relation_size(to_regclass(history || p.suffix))), 0)::bigint \
                      FROM UNNEST(ARRAY['finished_tasks', 'earlier_attempts', 'output_chunks', 'events']) history) AS bytes, \
+                 COALESCE(m.objects, 0)::bigint AS objects, COALESCE(m.object_bytes, 0)::bigint AS object_bytes, \
                  COALESCE(w.jobs, 0) AS waiting_jobs, COALESCE(w.tasks, 0) AS waiting_tasks \
-             FROM parts p LEFT JOIN LATERAL (SELECT count(*) AS jobs, sum(tasks)::bigint AS tasks FROM deletions d \
+             FROM parts p LEFT JOIN LATERAL (SELECT sum(objects) AS objects, sum(object_bytes) AS object_bytes \
+                 FROM output_object_eras o WHERE o.era = p.number OR (p.number IS NULL \
+                     AND NOT EXISTS (SELECT FROM eras e WHERE e.number = o.era))) m ON true \
+             LEFT JOIN LATERAL (SELECT count(*) AS jobs, sum(tasks)::bigint AS tasks FROM deletions d \
                  WHERE d.waits_for_era AND d.era = p.number) w ON true ORDER BY p.number NULLS FIRST",
         )
         .fetch_all(&self.pool)

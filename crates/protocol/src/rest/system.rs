@@ -35,6 +35,19 @@ pub struct DeadLetter {
     pub reason: String,
 }
 
+/// Whether the object storage with output works.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OutputStoreCheck {
+    /// Address of the object storage; null if the master has none.
+    pub address: Option<String>,
+    /// Objects with output there.
+    pub objects: i64,
+    /// Their size there, in bytes.
+    pub object_bytes: u64,
+    /// Why it does not work; null if it does.
+    pub problem: Option<String>,
+}
+
 /// What retention removes, and when.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RetentionPreview {
@@ -55,6 +68,12 @@ pub struct RetentionEra {
     pub closed_at: Option<DateTime<Utc>>,
     /// Size of its tasks, output and events on disk, of all projects.
     pub bytes: u64,
+    /// Objects with its output in object storage.
+    #[serde(default)]
+    pub objects: i64,
+    /// Their size in object storage, in bytes.
+    #[serde(default)]
+    pub object_bytes: u64,
     /// Expired jobs that are deleted already, and whose tasks, output and events wait for the era to be dropped.
     pub waiting_jobs: i64,
     /// Tasks of these.

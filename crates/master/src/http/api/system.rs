@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use gaffer_protocol::rest::{DeadLetter, System};
+use gaffer_protocol::rest::{DeadLetter, OutputStoreCheck, System};
 
 use super::super::bodies;
 use super::super::description::{CURSOR, Done, LIMIT, Listed, Operation, Parameter, Values};
@@ -20,6 +20,19 @@ pub const SHOW: Operation = Operation {
 /// `GET /system`
 pub async fn show(State(context): State<Arc<Context>>, actor: Actor) -> Result<Json<System>, Error> {
     Ok(Json(bodies::system(system::show(&context, &actor).await?)))
+}
+
+pub const CHECK_OUTPUT_STORE: Operation = Operation {
+    description: "Writes a small object to the object storage with output, reads it and deletes it.",
+    ..Operation::new("check_output_store", "Check the object storage with output")
+};
+
+/// `POST /system/output-store/check`
+pub async fn check_output_store(
+    State(context): State<Arc<Context>>,
+    actor: Actor,
+) -> Result<Json<OutputStoreCheck>, Error> {
+    Ok(Json(bodies::output_store_check(system::check_output_store(&context, &actor).await?)))
 }
 
 pub const LIST_LETTERS: Operation = Operation {

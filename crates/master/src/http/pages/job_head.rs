@@ -196,7 +196,19 @@ pub async fn failure(views: &Arc<Views>, job: &Job, tasks: &[Task]) -> Result<Op
     };
     let Some(task) = failed else { return Ok(None) };
     let message = task.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default();
-    let lines = if task.attempt > 0 { excerpt(views, &task).await? } else { Vec::new() };
+    let whose = if tasks.len() == 1 { "" } else { task.address.as_str() };
+    let href = address(&format!("/jobs/{}", job.id), &[("task", whose)]);
+    let lines = match task.attempt {
+        0 => Vec::new(),
+        _ => match excerpt(views, &task).await {
+            // The rest of the page can be shown.
+            Err(Error::OutputUnavailable(why) | Error::OutputLost(why)) => {
+                let heading = format!("The output cannot be shown: {why}");
+                return Ok(Some(Failure { heading, href, lines: Vec::new() }));
+            }
+            lines => lines?,
+        },
+    };
     let has_errors = lines.iter().any(|(_, line)| line.origin != Origin::Stdout);
     let heading = match (tasks.len(), lines.is_empty(), has_errors) {
         (1, true, _) => "No output".to_owned(),
@@ -205,8 +217,6 @@ pub async fn failure(views: &Arc<Views>, job: &Job, tasks: &[Task]) -> Result<Op
         (_, true, _) => format!("{}: {message}", task.address),
         (_, false, _) => format!("{}: {message}. Last lines of output:", task.address),
     };
-    let whose = if tasks.len() == 1 { "" } else { task.address.as_str() };
-    let href = address(&format!("/jobs/{}", job.id), &[("task", whose)]);
     Ok(Some(Failure { heading, href, lines }))
 }
 

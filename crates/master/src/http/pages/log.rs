@@ -123,9 +123,17 @@ pub async fn view(
 ) -> Result<LogView, Error> {
     let attempt = attempt_of(task, wish.attempt, false)?;
     let output = Output { views: views.clone(), job: task.job, attempt };
+    let mut problem = None;
     let window = match (attempt.attempt, &wish.q) {
         (0, _) | (_, Some(_)) => StreamLines::default(),
-        (_, None) => read_lines(&output, wish.only, wish.at, wish.before, PAGE_LINES).await?,
+        (_, None) => match read_lines(&output, wish.only, wish.at, wish.before, PAGE_LINES).await {
+            // The rest of the page can be shown.
+            Err(Error::OutputUnavailable(why) | Error::OutputLost(why)) => {
+                problem = Some(format!("The output cannot be shown: {why}."));
+                StreamLines::default()
+            }
+            window => window?,
+        },
     };
     let (first, last) = (window.first(), window.last());
     let only = wish.only.map(Stream::as_str).unwrap_or_default();
@@ -202,11 +210,11 @@ pub async fn view(
         older_href: first.filter(|first| *first > 1).map(page_before),
         newer_href: last.filter(|last| *last < window.head.lines).map(|last| page_at(last + 1)),
         shown: shown(&window, only),
-        empty: match task.state {
+        empty: problem.unwrap_or_else(|| match task.state {
             StateName::Running | StateName::Stopping => "No output yet.".to_owned(),
             _ if task.is_final() => "No output.".to_owned(),
             _ => "No output yet. It appears here when the task starts.".to_owned(),
-        },
+        }),
         lines: window.lines,
         search,
     })

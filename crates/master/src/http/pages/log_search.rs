@@ -13,6 +13,7 @@ use crate::output::ReadFrom;
 use crate::render::{Line, Renderer};
 use crate::search::{OutputSearch, SearchPiece, SearchRequest, StopReason, Written};
 use crate::search_budget::{Lasting, NotBegun};
+use crate::store::StoreError;
 use crate::views::Views;
 
 /// Lines on a page.
@@ -95,7 +96,16 @@ pub async fn search(
     let request = SearchRequest { query, from, inside, until: None, stream: searched.only };
     let mut search = OutputSearch::new(views.clone(), searched.job, searched.attempt.task, request);
     let mut is_all = true;
-    while let Some(piece) = search.next(&mut budget).await? {
+    loop {
+        let piece = match search.next(&mut budget).await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
+            Err(StoreError::ObjectsUnavailable(why) | StoreError::ObjectLost(why)) => {
+                shown.error = Some(format!("The output cannot be searched: {why}."));
+                return Ok(shown);
+            }
+            Err(error) => return Err(error.into()),
+        };
         match piece {
             SearchPiece::Lines(_, lines) => shown.lines.extend(lines.into_iter().filter_map(|found| {
                 let number = found.number;

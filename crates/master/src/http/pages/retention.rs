@@ -68,7 +68,14 @@ impl EraRow {
         EraRow {
             name: era.record.number.map_or_else(|| "earlier".to_owned(), |number| number.to_string()),
             opened: era.record.opened_at.map(|at| at.timestamp_millis()),
-            size: bytes(era.record.bytes.unsigned_abs()),
+            size: match era.record.objects {
+                0 => bytes(era.record.bytes.unsigned_abs()),
+                _ => format!(
+                    "{} and {} in object storage",
+                    bytes(era.record.bytes.unsigned_abs()),
+                    bytes(era.record.object_bytes.unsigned_abs())
+                ),
+            },
             goes: format!("{} jobs with {} tasks{how}", goes.jobs, goes.tasks),
             until: era.expires.map(|(_, last)| moment(&last.timestamp_millis())).unwrap_or_default(),
             keeps: kept.map(|(why, count)| format!("{} {why}", count.jobs)).collect::<Vec<_>>().join(", "),

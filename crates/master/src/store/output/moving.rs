@@ -153,7 +153,10 @@ impl Store {
     /// When the database does not answer.
     pub async fn job_output_moved(&self, job: JobId) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query("UPDATE jobs SET output_moved = true WHERE id = $1").bind(job.0).execute(&mut *tx).await?;
+        sqlx::query("UPDATE jobs SET output_moved = true WHERE id = $1")
+            .bind(job.0)
+            .execute(&mut *tx)
+            .await?;
         tx.commit().await?;
         Ok(())
     }

@@ -49,7 +49,9 @@ struct StoredObject {
 impl StoredObject {
     fn of(self, attempt: AttemptRef) -> Result<ObjectRow, StoreError> {
         let sha256 = self.sha256.try_into().map_err(|_| {
-            StoreError::Unreadable(format!("output of {attempt}: the checksum of an object has another length"))
+            StoreError::Unreadable(format!(
+                "output of {attempt}: the checksum of an object has another length"
+            ))
         })?;
         Ok(ObjectRow {
             attempt,
@@ -111,8 +113,7 @@ pub(in crate::store) async fn let_go_of_tasks(
              RETURNING o.task_id, o.name, o.object_bytes), \
          {LET_GO} SELECT count(*) FROM gone"
     );
-    let gone: i64 =
-        sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(tasks).bind(most).fetch_one(tx).await?;
+    let gone: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(tasks).bind(most).fetch_one(tx).await?;
     Ok(gone.unsigned_abs())
 }
 
