@@ -28,6 +28,7 @@ mod leftovers;
 mod masters;
 mod metrics;
 mod networks;
+mod output_store;
 mod pages;
 mod placement;
 mod plans;

@@ -33,8 +33,6 @@ pub struct OutputMover {
     objects: Arc<OutputStore>,
     /// How long after a job's end.
     after: Span,
-    /// Whether it is known that this is the store that output was moved to before.
-    is_recognised: bool,
     /// The job whose output is being moved.
     job: Option<Progress>,
     /// The job before it, by its end: what is left there is looked at again after a period.
@@ -57,7 +55,7 @@ struct Progress {
 impl OutputMover {
     /// Begins with the oldest job.
     pub fn new(store: Store, objects: Arc<OutputStore>, after: Span) -> OutputMover {
-        OutputMover { store, objects, after, is_recognised: false, job: None, last_job: None }
+        OutputMover { store, objects, after, job: None, last_job: None }
     }
 
     /// The next attempts whose output is to be moved. False if there are none.
@@ -151,15 +149,15 @@ impl OutputMover {
     }
 
     async fn move_some(&mut self) -> Result<Ran, StoreError> {
-        if !self.is_recognised {
-            let has_moved = self.store.output_in_objects().await?.objects > 0;
-            self.objects.recognise(has_moved).await?;
-            self.is_recognised = true;
-        }
         if self.job.as_ref().is_none_or(|progress| progress.attempts.is_empty()) && !self.look().await? {
             return Ok(Ran::default());
         }
         let parts = self.parts().await?;
+        if !parts.is_empty() {
+            // Each time: a disk may have been unmounted since.
+            let has_moved = self.store.output_in_objects().await?.objects > 0;
+            self.objects.recognise(has_moved).await?;
+        }
         let (moved, changed) = self.put(parts).await?;
         if changed > 0
             && let Some(progress) = &mut self.job
@@ -184,7 +182,6 @@ impl Background for OutputMover {
         if ran.is_err() {
             // What was read of the job may not have been moved: it is looked at from its beginning.
             self.job = None;
-            self.is_recognised = false;
         }
         ran
     }
