@@ -26,12 +26,14 @@ const MAX_ROWS: f64 = 2_000.0;
 const MAX_ROWS_READ: f64 = 15_100.0;
 /// About a thousand of these jobs, each a minute older than the next, are older than that.
 const EXPIRES_SOME: &str = "27d";
+/// A few hundred more are older than that, and their output moves to object storage.
+const MOVES_SOME: &str = "640h";
 /// So many eras of history are there when everyday life begins.
 const ERAS: i64 = 60;
 /// So many pieces of output are joined at the end of an attempt.
 const MANY_CHUNKS: i64 = 10;
 /// The tables that grow with history.
-const GROWING: [&str; 8] = [
+const GROWING: [&str; 10] = [
     "jobs",
     "job_workers",
     "task_definitions",
@@ -40,6 +42,8 @@ const GROWING: [&str; 8] = [
     "earlier_attempts",
     "events",
     "output_chunks",
+    "output_objects",
+    "unused_objects",
 ];
 
 /// Statements that look into the partitions of earlier eras, each with its reason.
@@ -66,7 +70,7 @@ auto_explain.log_nested_statements = on
 
 /// Beginnings of statements that the life of the installation below does not meet: they are about accidents, look at tables
 /// that do not grow, or name their rows by key.
-const NOT_MET: [&str; 47] = [
+const NOT_MET: [&str; 50] = [
     "SELECT id, job_id, position, index, class_id, state::text AS state, finished_at AS since",
     "SELECT a.task_id, a.attempt, a.output_bytes IS NOT NULL",
     "UPDATE leadership SET released",
@@ -116,6 +120,10 @@ const NOT_MET: [&str; 47] = [
     "SELECT COALESCE(sum(tasks), 0)::bigint FROM deletions",
     "SELECT t.id FROM UNNEST($1::bigint[]) AS kept(job)",
     "SELECT COALESCE(sum(octet_length(o.body)), 0)::bigint",
+    // Objects whose rows are gone, by name, and those of an era that was dropped, a slice at a time.
+    "DELETE FROM unused_objects WHERE name = ANY($1)",
+    "WITH slice AS (SELECT task_id, attempt, start_offset FROM output_objects",
+    "UPDATE output_object_eras SET looked_through",
     // The preview of retention looks at every job, when somebody asks for it.
     "WITH parts AS",
     "SELECT e.number AS era, j.state::text AS state",
@@ -217,6 +225,7 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     let again = client.post(&format!("/jobs/{failed}/rerun"), &json!({})).await;
     client.finished(again.body["id"].as_i64().unwrap()).await;
     client.delete(&format!("/jobs/{chain}")).await;
+    read_moved_output(client, database_url).await;
     for verb in ["pin", "unpin"] {
         assert!(client.post(&format!("/jobs/{failed}/{verb}"), &json!({})).await.status.is_success());
     }
@@ -231,6 +240,22 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
         (check["runs"].as_u64()? >= 2).then_some(())
     })
     .await;
+}
+
+/// Reads output that has moved to object storage.
+async fn read_moved_output(client: &Client, database_url: &str) {
+    let mut database = PgConnection::connect(database_url).await.unwrap();
+    // Those that were finished last are moved last, and expire last.
+    let moved = "SELECT t.job_id FROM output_objects o JOIN finished_tasks t ON t.id = o.task_id \
+                 JOIN jobs j ON j.id = t.job_id WHERE j.output_moved ORDER BY j.finished_at DESC LIMIT 1";
+    let job = eventually("some output has moved", async || {
+        sqlx::query_scalar::<_, i64>(moved).fetch_optional(&mut database).await.unwrap()
+    })
+    .await;
+    for query in ["", "?lines=2-2", "?tail=1", "?q=done"] {
+        let answer = client.get(&format!("/jobs/{job}/output{query}")).await;
+        assert!(answer.status.is_success(), "{query}: {} {}", answer.status, answer.text);
+    }
 }
 
 /// A service moves when its worker is drained; another worker is killed, and the sweeper takes from it what it had.
@@ -398,7 +423,10 @@ async fn no_statement_costs_more_because_there_is_history_with_statistics_or_wit
     let cluster = dir.path().join("postgres/cluster");
     let settings = cluster.join("postgresql.auto.conf");
     std::fs::OpenOptions::new().append(true).open(settings).unwrap().write_all(SETTINGS.as_bytes()).unwrap();
-    let dev = Dev::start(dir.path()).await;
+    let objects = data_dir();
+    let objects = format!("file://{}", objects.path().display());
+    let store = [("GAFFER_OUTPUT_STORE", objects.as_str()), ("GAFFER_OUTPUT_STORE_AFTER", MOVES_SOME)];
+    let dev = Dev::start_with(dir.path(), &store).await;
     let log = dir.path().join("postgres.log");
     let database_url = url_of_running(dir.path()).unwrap();
     // The first job would print for a while and then be of another era.
@@ -427,7 +455,8 @@ async fn no_statement_costs_more_because_there_is_history_with_statistics_or_wit
     sqlx::query("ANALYZE").execute(&mut database).await.unwrap();
     // The next master finds that the oldest jobs have expired.
     dev.interrupt().await;
-    let dev = Dev::start_with(dir.path(), &[("GAFFER_RETENTION", EXPIRES_SOME)]).await;
+    let settings = [&[("GAFFER_RETENTION", EXPIRES_SOME)], &store[..]].concat();
+    let dev = Dev::start_with(dir.path(), &settings).await;
     let again = dev.client.post(&format!("/jobs/{first}/rerun"), &json!({})).await;
     dev.client.finished(again.body["id"].as_i64().unwrap()).await;
     everyday_life(&dev, 2, &url_of_running(dir.path()).unwrap()).await;

@@ -1,12 +1,19 @@
 //! What an earlier version stored is there after the upgrade, in the tables of this one.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use gaffer_domain::quantity::Span;
 use gaffer_domain::spec::JobSpec;
+use gaffer_domain::{AttemptRef, TaskId};
 use gaffer_e2e::client::script;
 use gaffer_e2e::cluster::bare_database;
 use gaffer_e2e::stage::Stage;
+use gaffer_master::background::driver::Background as _;
+use gaffer_master::background::output_mover::OutputMover;
+use gaffer_master::output_store::{OutputStore, OutputStoreAddress};
 use gaffer_master::store::MIGRATIONS;
+use gaffer_protocol::output::{ChunkBuilder, Stream};
 use serde_json::json;
 use sqlx::migrate::Migrator;
 use sqlx::{Connection as _, PgConnection};
@@ -172,4 +179,34 @@ async fn what_was_there_before_eras_is_in_the_first_one() {
     .unwrap();
     assert!(era == 0 && event > newest, "era {era}, event {event} after {newest}");
     assert_eq!(stage.client.delete("/jobs/1").await.status, reqwest::StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn output_of_an_earlier_version_moves_to_object_storage() {
+    let (url, mut database) = database_before(20).await;
+    let spec = JobSpec::read(&json!({"command": ["true"], "restart": "on-failure"})).unwrap();
+    let spec = format!("'{}'", serde_json::to_string(&spec).unwrap().replace('\'', "''"));
+    sqlx::raw_sql(sqlx::AssertSqlSafe(FINISHED.replace("$1", &spec))).execute(&mut database).await.unwrap();
+    let mut chunk = ChunkBuilder::new();
+    chunk.push(1, Stream::Stdout, b"as it was\n");
+    let chunk = chunk.finish(AttemptRef { task: TaskId(1), attempt: 2 }, 0);
+    sqlx::query("UPDATE output_chunks SET payload_bytes = 10, encoding = $1, body = $2")
+        .bind(chunk.encoding as i16)
+        .bind(&chunk.body[..])
+        .execute(&mut database)
+        .await
+        .unwrap();
+    sqlx::query("UPDATE finished_tasks SET output_bytes = 10").execute(&mut database).await.unwrap();
+
+    let place = tempfile::tempdir().unwrap();
+    let address = OutputStoreAddress::parse(&format!("file://{}", place.path().display()), []).unwrap();
+    let stage = Stage::with(url, |config| config.output_store = Some(address.clone())).await;
+    assert_eq!(stage.client.output(1).await, b"as it was\n");
+    let objects = Arc::new(OutputStore::connect(&address).unwrap());
+    let mut mover = OutputMover::new(stage.running.control.store.clone(), objects, Span::from_secs(0));
+    while mover.run_once().await.unwrap().again_after.is_some() {}
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM output_chunks").fetch_one(&mut database).await.unwrap();
+    assert_eq!(left, 0);
+    assert_eq!(stage.client.output(1).await, b"as it was\n");
 }

@@ -9,6 +9,7 @@ use gaffer_e2e::raw_worker::hello;
 use gaffer_master::background::driver::Background as _;
 use gaffer_master::background::retention::Expiry;
 use gaffer_master::embedded_postgres::url_of_running;
+use gaffer_master::output_store::NewObject;
 use gaffer_protocol::output::Stream;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -85,6 +86,24 @@ async fn a_job_that_is_deleted_while_its_output_moves_leaves_nothing() {
     is_deleted(&mut scene).await;
     scene.clean().await;
     assert_eq!((scene.count("output_objects").await, scene.objects().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn output_that_was_joined_while_it_moved_is_moved_again() {
+    let mut scene = Scene::set(Kind::Directory).await;
+    let job = scene.run(&[(Stream::Stdout, b"one\n".to_vec()), (Stream::Stdout, b"two\n".to_vec())]).await;
+    let attempt = scene.last.unwrap();
+    // As if they had been joined before the mover read them, and were read as they had been.
+    let store = scene.stage.running.control.store.clone();
+    store.output_compact(attempt).await.unwrap();
+    let chunks = store.output_part(attempt, 0, usize::MAX).await.unwrap();
+    assert_eq!(chunks.len(), 1);
+    let object = NewObject::of(store.output_directory().await.unwrap(), &chunks).unwrap();
+    assert!(!store.output_moved(&object.row, 2).await.unwrap(), "these are not the chunks that were read");
+    assert_eq!((scene.count("output_chunks").await, scene.count("output_objects").await), (1, 0));
+    scene.move_all().await;
+    assert_eq!((scene.count("output_chunks").await, scene.count("output_objects").await), (0, 1));
+    assert_eq!(scene.stage.client.output(job).await, b"one\ntwo\n");
 }
 
 async fn open_era(scene: &Scene) {

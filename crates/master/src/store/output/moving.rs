@@ -51,7 +51,7 @@ impl ReadStore {
     ) -> Result<Option<UnmovedJob>, StoreError> {
         let found: Option<(i64, i64, Time)> = sqlx::query_as(
             "SELECT id, era, finished_at FROM jobs WHERE finished_at IS NOT NULL AND NOT output_moved AND finished_at <= $1 \
-                 AND ($2::timestamptz IS NULL OR (finished_at, id) > ($2, $3)) ORDER BY finished_at, id LIMIT 1",
+                 AND (finished_at, id) > (COALESCE($2, '-infinity'::timestamptz), $3) ORDER BY finished_at, id LIMIT 1",
         )
         .bind(until)
         .bind(after.map(|job| job.finished_at))
