@@ -207,10 +207,10 @@ impl OutputStore {
     }
 
     fn unavailable(&self, why: &dyn std::fmt::Display) -> StoreError {
-        StoreError::ObjectsUnavailable(format!(
-            "the object storage with output at {} is not available: {why}",
-            self.address
-        ))
+        StoreError::ObjectsUnavailable {
+            told: "the object storage with the output is not available".to_owned(),
+            cause: format!("{}: {why}", self.address),
+        }
     }
 
     fn is_another(&self) -> StoreError {
@@ -303,11 +303,12 @@ impl StoredOutput {
     async fn open(&self, object: &ObjectRow) -> Result<Arc<Vec<ChunkRow>>, StoreError> {
         match &self.objects {
             Some(objects) => objects.open(object).await,
-            None => Err(StoreError::ObjectsUnavailable(format!(
-                "output of {} is in object storage, and this master has none: set GAFFER_OUTPUT_STORE to the address that it was \
-                 moved to",
-                object.attempt
-            ))),
+            None => Err(StoreError::ObjectsUnavailable {
+                told: "the output is in object storage, and this master has none. Set GAFFER_OUTPUT_STORE to the address that it was \
+                       moved to"
+                    .to_owned(),
+                cause: format!("output of {}", object.attempt),
+            }),
         }
     }
 }

@@ -226,7 +226,7 @@ async fn a_store_that_is_away_is_an_error(kind: Kind) {
         assert!(text.contains("The output cannot be") && text.contains("not available"), "{text}");
     }
     // Nothing is moved to nowhere, and what is in the database is read from there.
-    assert!(matches!(scene.mover().run_once().await, Err(StoreError::ObjectsUnavailable(_))));
+    assert!(matches!(scene.mover().run_once().await, Err(StoreError::ObjectsUnavailable { .. })));
     assert_eq!(scene.stage.client.output(waiting).await, b"still here\n");
     let check = scene.stage.client.post("/system/output-store/check", &json!({})).await;
     assert!(check.body["problem"].as_str().unwrap().contains("not available"), "{}", check.text);

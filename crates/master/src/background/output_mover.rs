@@ -24,7 +24,9 @@ const TOGETHER: usize = 32;
 const TOGETHER_BYTES: usize = 16 << 20;
 /// How many are on their way at the same time.
 const AT_ONCE: usize = 8;
-/// The pause between runs that move something, in which others have the disk.
+/// Most jobs may have no output: so many pages of tasks are looked at in a run.
+const LOOKS: usize = 50;
+/// The pause between runs, in which others have the disk.
 const PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -149,8 +151,13 @@ impl OutputMover {
     }
 
     async fn move_some(&mut self) -> Result<Ran, StoreError> {
-        if self.job.as_ref().is_none_or(|progress| progress.attempts.is_empty()) && !self.look().await? {
-            return Ok(Ran::default());
+        for _ in 0..LOOKS {
+            if self.job.as_ref().is_some_and(|progress| !progress.attempts.is_empty()) {
+                break;
+            }
+            if !self.look().await? {
+                return Ok(Ran::default());
+            }
         }
         let parts = self.parts().await?;
         if !parts.is_empty() {
@@ -165,7 +172,7 @@ impl OutputMover {
             // The job was deleted, or chunks were joined, which are read again in the next round.
             progress.has_others = true;
         }
-        Ok(Ran { done: moved, again_after: Some(if moved > 0 { PAUSE } else { Duration::ZERO }) })
+        Ok(Ran { done: moved, again_after: Some(PAUSE) })
     }
 }
 

@@ -92,9 +92,9 @@ impl From<StoreError> for Error {
                 Error::Unavailable
             }
             StoreError::NotLeader => Error::ShuttingDown,
-            StoreError::ObjectsUnavailable(problem) => {
-                tracing::warn!(%problem, "a request failed: object storage is unavailable");
-                Error::OutputUnavailable(problem)
+            StoreError::ObjectsUnavailable { told, cause } => {
+                tracing::warn!(%cause, "a request failed: {told}");
+                Error::OutputUnavailable(told)
             }
             StoreError::ObjectLost(problem) => {
                 tracing::error!(%problem, "a request failed: output is lost");

@@ -30,8 +30,13 @@ pub enum StoreError {
     #[error("unexpected data in the database: {0}")]
     Unreadable(String),
     /// The object storage with output does not answer or refuses. The same call succeeds once that is fixed.
-    #[error("{0}")]
-    ObjectsUnavailable(String),
+    #[error("{told}: {cause}")]
+    ObjectsUnavailable {
+        /// For whoever reads output.
+        told: String,
+        /// For operators.
+        cause: String,
+    },
     /// An object with output is missing, or is not what was put there. Other objects are not concerned.
     #[error("{0}")]
     ObjectLost(String),
@@ -52,7 +57,7 @@ impl StoreError {
     pub fn may_be_partial(&self) -> bool {
         !matches!(
             self,
-            StoreError::Unavailable(_) | StoreError::NotLeader | StoreError::ObjectsUnavailable(_)
+            StoreError::Unavailable(_) | StoreError::NotLeader | StoreError::ObjectsUnavailable { .. }
         )
     }
 
@@ -66,7 +71,7 @@ impl StoreError {
             StoreError::Refused(_) => "value",
             StoreError::NotLeader => "not_leader",
             StoreError::Unreadable(_) => "unreadable",
-            StoreError::ObjectsUnavailable(_) => "objects_unavailable",
+            StoreError::ObjectsUnavailable { .. } => "objects_unavailable",
             StoreError::ObjectLost(_) => "object_lost",
         }
     }

@@ -100,7 +100,7 @@ pub async fn search(
         let piece = match search.next(&mut budget).await {
             Ok(Some(piece)) => piece,
             Ok(None) => break,
-            Err(StoreError::ObjectsUnavailable(why) | StoreError::ObjectLost(why)) => {
+            Err(StoreError::ObjectsUnavailable { told: why, .. } | StoreError::ObjectLost(why)) => {
                 shown.error = Some(format!("The output cannot be searched: {why}."));
                 return Ok(shown);
             }
