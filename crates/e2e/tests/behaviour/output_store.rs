@@ -275,7 +275,7 @@ async fn an_object_that_is_damaged_or_missing_is_named() {
     let at = bytes.len() - 2;
     bytes[at] ^= 1;
     std::fs::write(&file, bytes).unwrap();
-    let mut scene = scene.restart().await;
+    let scene = scene.restart().await;
     let status = StatusCode::INTERNAL_SERVER_ERROR;
     let answers = all_fail(&scene.stage.client, job, status, "output_lost").await;
     assert!(answers[0].text.contains(&name) && answers[0].text.contains("is damaged"), "{}", answers[0].text);
