@@ -16,7 +16,7 @@ use crate::failure::Failure;
 pub const WORKER_DIR: &str = "worker";
 /// The beginning of the names of directories.
 const PREFIX: &str = "gaffer-bench-";
-/// Locked for as long as the run of this directory goes on. The kernel gives the lock back however the run ends.
+/// Held by the run; the kernel releases it however the run ends.
 const LOCK: &str = "bench.lock";
 
 /// A directory of this run. Dropping it removes it, as far as that is possible.
@@ -68,7 +68,7 @@ impl ScratchDirectory {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cleaned {
     Removed,
-    /// Its run goes on, or a process of it.
+    /// The run or one of its processes is alive.
     InUse,
     /// Of another user.
     Foreign,
