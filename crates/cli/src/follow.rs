@@ -243,6 +243,8 @@ impl<'w> Reader<'w> {
             Err(failure) => return Ok(Leg::Cut(failure)),
         };
         self.opened = Some(Instant::now());
+        let attempt = response.headers().get("x-gaffer-attempt").and_then(|value| value.to_str().ok());
+        self.begins_with(attempt.and_then(|number| number.parse().ok()));
         let mut pieces = response.bytes_stream();
         let mut lines = Lines::default();
         let mut over = 0;
@@ -313,6 +315,15 @@ impl<'w> Reader<'w> {
                 }
                 None => return Ok(Leg::Over),
             }
+        }
+    }
+
+    /// Numbers of attempts may be left out: the answer says with which one it begins.
+    fn begins_with(&mut self, attempt: Option<u32>) {
+        if let (Some(place), Some(attempt), true) = (&mut self.place, attempt, self.resumed)
+            && place.attempt < attempt
+        {
+            *place = Place { task: place.task.clone(), attempt, next: 0 };
         }
     }
 
@@ -438,4 +449,27 @@ async fn ready<T>(pieces: &mut (impl futures::Stream<Item = T> + Unpin)) -> Opti
     // Lets the connection, which runs on this thread too, deliver what it has received.
     tokio::task::yield_now().await;
     pieces.next().now_or_never()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn numbers_of_attempts_that_are_left_out_are_not_asked_for_one_by_one() {
+        let wish = FollowOptions { follow: true, ..FollowOptions::default() };
+        let mut reader = Reader::new(&wish);
+        reader.place = Some(Place { task: "main".to_owned(), attempt: 2, next: 7 });
+        // What was not asked for from there on begins where it was asked to.
+        reader.begins_with(Some(864_002));
+        assert_eq!(reader.place.as_ref().unwrap().attempt, 2);
+        reader.resumed = true;
+        reader.begins_with(None);
+        reader.begins_with(Some(2));
+        assert_eq!(reader.place, Some(Place { task: "main".to_owned(), attempt: 2, next: 7 }));
+        reader.begins_with(Some(864_002));
+        assert_eq!(reader.place, Some(Place { task: "main".to_owned(), attempt: 864_002, next: 0 }));
+    }
 }

@@ -4,14 +4,21 @@
 //! continue after them, people have written them down. How many there were is not known here. The same backup may be restored
 //! more than once, too, so what must not be repeated follows from the clock.
 
+use chrono::TimeDelta;
+
 use crate::Time;
 
 /// Seconds per era that a restore leaves out: fewer than it takes to fill one.
 const SECONDS_PER_ERA: i64 = 10;
-/// Attempts of one task that are left out for each second since the backup, and at least.
-const ATTEMPTS_PER_SECOND: i64 = 10;
+/// Attempts of one task that are left out for each second since the backup, and at least: more than can run in that time, also
+/// without a delay between them.
+const ATTEMPTS_PER_SECOND: i64 = 100;
 const FEWEST_ATTEMPTS: i64 = 1_000;
 const MOST_ATTEMPTS: i64 = 1_000_000_000;
+/// No attempt that is left out has a higher number: behind it there must be numbers for those to come.
+pub const HIGHEST_LEFT_OUT: i64 = 2_000_000_000;
+/// How far the clocks of two machines may be apart.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 /// Numbers of jobs are for people: the next one is a round number.
 const ROUND_JOB: i64 = 1_000;
 /// Events have so many numbers that a restore can leave out more than there ever are.
@@ -45,9 +52,16 @@ pub struct NextNumbers {
     pub attempts_left_out: i64,
 }
 
+/// Whether a backup can be of that time. Numbers to leave out follow from its age, so a time that is too late is a danger.
+pub fn is_plausible(taken_at: Time, now: Time) -> bool {
+    taken_at <= now + CLOCK_TOLERANCE
+}
+
 impl NextNumbers {
     /// Decides them for a backup that was `taken_at` that time.
     pub fn after(last: LastNumbers, taken_at: Time, now: Time) -> NextNumbers {
+        // With a clock that is behind, earlier restores of the same backup may have had higher numbers.
+        let now = now.max(taken_at);
         let seconds = now.timestamp();
         let since_backup = (now - taken_at).num_seconds().max(0);
         let job = last.job.saturating_add(last.job.max(ROUND_JOB));
@@ -84,7 +98,17 @@ mod tests {
             assert!(next.era > LAST.era + 1 && next.term > LAST.term, "{next:?}");
             assert!(next.job > LAST.job && next.event > LAST.event, "{next:?}");
             assert!(next.attempts_left_out >= FEWEST_ATTEMPTS, "{next:?}");
+            assert!(
+                next.era >= at(0).timestamp() / SECONDS_PER_ERA && next.term >= at(0).timestamp(),
+                "{next:?}"
+            );
         }
+    }
+
+    #[test]
+    fn a_backup_is_not_of_a_time_to_come() {
+        assert!(is_plausible(at(0), at(0)) && is_plausible(at(60), at(0)));
+        assert!(!is_plausible(at(61), at(0)));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How much those who look slow down those who work: the same load without open pages and with 200 of each kind, by turns.
+//! How much those who look slow down those who work: the same load, alternately without open pages and with 200 of
+//! each kind.
 //!
 //! `cargo bench -p gaffer-e2e --bench viewers [KIND...]`, after `cargo build --release`. A thousand workers without processes, a job of
 //! 100,000 tasks. `VIEWERS=n` opens another number of pages, `ROUNDS=n` takes more turns,

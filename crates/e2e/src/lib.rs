@@ -29,6 +29,8 @@ pub mod torture;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use sqlx::PgConnection;
+
 /// How long a test waits for something that should happen at once, on a machine that may be very busy. Only a test that
 /// fails waits for so long; set `GAFFER_TEST_PATIENCE` to fewer seconds where failures are expected.
 pub static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
@@ -59,4 +61,15 @@ where
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(100));
     }
+}
+
+/// Waits until this many connections of the database wait for a lock, of readers or of writers.
+pub async fn wait_for_a_lock(database: &mut PgConnection, application: &str, count: i64) {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+               AND wait_event_type = 'Lock' AND application_name = $1";
+    eventually("all connections that it may use wait for the lock", async || {
+        let waiting: i64 = sqlx::query_scalar(sql).bind(application).fetch_one(&mut *database).await.unwrap();
+        (waiting >= count).then_some(())
+    })
+    .await;
 }

@@ -13,8 +13,8 @@ use gaffer_domain::worker::SILENCE_LIMIT;
 use gaffer_protocol::definitions::{Definitions, StartAttempt};
 use gaffer_protocol::output::{ChunkBuilder, Stream};
 use gaffer_protocol::wire::{
-    ClockReading, DriverStatus, Ended, Heartbeat, HeldAttempt, Hello, MachineStats, PROTOCOL_VERSION, Start,
-    ToMaster, ToWorker, Welcome,
+    ClockReading, DriverStatus, Ended, GoodbyeCode, Heartbeat, HeldAttempt, Hello, MachineStats,
+    PROTOCOL_VERSION, Start, ToMaster, ToWorker, Welcome,
 };
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -215,6 +215,14 @@ impl RawWorker {
 
     /// Leaves without a goodbye.
     pub fn hang_up(self) {}
+}
+
+/// What a goodbye says; anything else is a failure of the test.
+pub fn goodbye(heard: Option<ToWorker>) -> (GoodbyeCode, String) {
+    match heard {
+        Some(ToWorker::Goodbye { code, message }) => (code, message),
+        other => panic!("expected a goodbye, heard {other:?}"),
+    }
 }
 
 /// The report of an end.

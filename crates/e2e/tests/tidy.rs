@@ -139,7 +139,7 @@ fn one_statement_changes_the_state_of_a_task_and_one_makes_it_final() {
 
 #[test]
 fn only_the_domain_decides_states() {
-    // Whoever else makes a state by hand has found a way around `apply`; `store/transitions` reads them from rows.
+    // Other code that makes a state by hand has found a way around `apply`; `store/transitions` reads them from rows.
     let allowed = |path: &str| {
         path.starts_with("crates/domain/") || path == "crates/master/src/store/transitions/load.rs"
     };

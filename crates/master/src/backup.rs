@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use gaffer_domain::Time;
 use gaffer_domain::lease::LEADER_LEASE;
+use gaffer_domain::restore::is_plausible;
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, Command};
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::election::{Attempt, Candidate};
 use crate::embedded_postgres::{
-    EmbeddedPostgres, Replacement, Settings, StartError, Tools, cluster_major, major, socket_dir_of_running,
+    EmbeddedPostgres, Replacement, Settings, StartError, Tools, cluster_major, has_cluster, major,
     url_of_running,
 };
 use crate::store::output::objects::MovedOutput;
@@ -34,7 +35,6 @@ const PIECE: usize = 1 << 20;
 /// A server that does not answer within this time has ended without a trace.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// A server is being started.
@@ -70,7 +70,7 @@ pub struct Restored {
     pub replaced: Option<PathBuf>,
 }
 
-/// Why nothing was made. Nothing has changed then.
+/// Why a backup or a restore failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// Something is there already, or in use.
@@ -118,7 +118,7 @@ fn failed<E: std::fmt::Display>(action: &'static str, path: &Path) -> impl FnOnc
 /// there, the database is started for it.
 ///
 /// # Errors
-/// [`BackupError`]; there is no file then.
+/// [`BackupError`]; there is no file then, unless the error says so.
 pub async fn back_up(
     settings: &Settings,
     file: &Path,
@@ -128,8 +128,7 @@ pub async fn back_up(
 ) -> Result<Backup, BackupError> {
     may_be_written(file, overwrite)?;
     let data_dir = &settings.data_dir;
-    let cluster = cluster_major(data_dir).map_err(failed("read the database in", data_dir))?;
-    let Some(cluster) = cluster else {
+    let Some(cluster) = cluster_major(data_dir)? else {
         return Err(BackupError::NotFound(format!(
             "{} has no database of gaffer. Name the master's data directory with --data-dir.",
             data_dir.display()
@@ -139,17 +138,17 @@ pub async fn back_up(
     let running = async {
         let url = url_of_running(data_dir)?;
         let store = tokio::time::timeout(ANSWER_TIMEOUT, Store::connect(&url)).await;
-        Some((store.ok()?.ok()?, socket_dir_of_running(data_dir)?))
+        Some((store.ok()?.ok()?, url))
     };
-    let (store, socket_dir, server) = match running.await {
-        Some((store, socket_dir)) => (store, socket_dir, None),
+    let (store, url, server) = match running.await {
+        Some((store, url)) => (store, url, None),
         None => {
             progress(Progress::Starting);
             let server = EmbeddedPostgres::start(settings.clone()).await?;
-            (Store::connect(server.url()).await?, server.socket_dir().to_owned(), Some(server))
+            (Store::connect(server.url()).await?, server.url().to_owned(), Some(server))
         }
     };
-    let dumping = Box::pin(dump(&store, &tools, &socket_dir, file, overwrite, &progress));
+    let dumping = Box::pin(dump(&store, &tools, &url, file, overwrite, &progress));
     let done = stop.run_until_cancelled(dumping).await.unwrap_or(Err(BackupError::Interrupted));
     store.close().await;
     if let Some(server) = server {
@@ -182,7 +181,7 @@ fn may_be_written(file: &Path, overwrite: bool) -> Result<(), BackupError> {
 async fn dump(
     store: &Store,
     tools: &Tools,
-    socket_dir: &Path,
+    url: &str,
     file: &Path,
     overwrite: bool,
     progress: &impl Fn(Progress),
@@ -204,7 +203,7 @@ async fn dump(
     let unfinished = unfinished.map_err(cannot_write())?;
     let mut writer = Writer::begin(unfinished.as_file(), &manifest).map_err(cannot_write())?;
 
-    let mut program = Program::start("pg_dump", tools.dump(socket_dir))?;
+    let mut program = Program::start("pg_dump", tools.dump(url))?;
     let mut output = program.child.stdout.take().ok_or_else(|| program.failed("it has no output"))?;
     let (mut piece, mut bytes) = (vec![0; PIECE], 0);
     loop {
@@ -220,7 +219,9 @@ async fn dump(
     let (written, bytes) = writer.finish().map_err(cannot_write())?;
     written.sync_all().map_err(cannot_write())?;
     put_in_place(unfinished, &file, overwrite)?;
-    File::open(directory).and_then(|dir| dir.sync_all()).map_err(cannot_write())?;
+    File::open(directory).and_then(|dir| dir.sync_all()).map_err(|error| {
+        BackupError::Failed(format!("{} is complete, but maybe not on disk yet: {error}", file.display()))
+    })?;
     Ok(Backup { file, bytes, moved, manifest })
 }
 
@@ -250,9 +251,8 @@ pub async fn restore(
     progress: impl Fn(Progress),
 ) -> Result<Restored, BackupError> {
     let data_dir = &settings.data_dir;
-    let present = cluster_major(data_dir).map_err(failed("read the database in", data_dir))?;
     // Before the file is read, which takes long, and again when nobody else can make one.
-    may_take_place(data_dir, present.is_some(), replace)?;
+    may_take_place(data_dir, has_cluster(data_dir), replace)?;
     let checking = checked(file, &progress);
     let mut archive = stop.run_until_cancelled(checking).await.unwrap_or(Err(BackupError::Interrupted))?;
 
@@ -306,7 +306,18 @@ async fn checked(file: &Path, progress: &impl Fn(Progress)) -> Result<Archive, B
     if archive.manifest.schema > newest_schema() {
         return Err(cannot_restore(Unusable::Newer(archive.manifest.gaffer)));
     }
+    may_be_of(archive.manifest.taken_at)?;
     Ok(archive)
+}
+
+/// Refuses a backup of a time to come.
+fn may_be_of(taken_at: Time) -> Result<(), BackupError> {
+    match is_plausible(taken_at, chrono::Utc::now()) {
+        true => Ok(()),
+        false => Err(BackupError::Unsuitable(format!(
+            "{taken_at} is in the future by the clock of this machine. Correct the time of the backup, or the clock."
+        ))),
+    }
 }
 
 /// Postgres reads what the same or an earlier version of it wrote.
@@ -329,16 +340,18 @@ async fn fill(
     progress: &impl Fn(Progress),
 ) -> Result<RestoredJobs, BackupError> {
     is_new_enough(&archive.manifest, server.version())?;
-    let major = major(server.version()).unwrap_or_default();
+    let version = server.version();
+    let major = major(version)
+        .ok_or_else(|| BackupError::Failed(format!("the version of PostgreSQL is unknown: {version}")))?;
     let tools = Tools::find(settings, major).await.map_err(BackupError::Failed)?;
-    let mut program = Program::start("pg_restore", tools.restore(server.socket_dir()))?;
+    let mut program = Program::start("pg_restore", tools.restore(server.url()))?;
     let mut input = program.child.stdin.take().ok_or_else(|| program.failed("it has no input"))?;
     let cannot_read = |error| BackupError::Failed(format!("cannot read the backup: {error}"));
     archive.rewind().map_err(cannot_read)?;
     let (mut piece, mut done, all) = (vec![0; PIECE], 0, archive.dump_bytes());
     loop {
         let read = archive.read_dump(&mut piece, done).map_err(cannot_read)?;
-        // Who takes nothing more has ended, and says why.
+        // A program that takes no more has exited: its status and its messages are read below.
         if read == 0 || input.write_all(&piece[..read]).await.is_err() {
             break;
         }
@@ -358,8 +371,9 @@ async fn fill(
 ///
 /// # Errors
 /// [`BackupError::Conflict`] if another master leads; [`BackupError::NotFound`] if nothing was restored into the database yet;
-/// [`BackupError::Failed`] if it does not answer.
+/// [`BackupError::Unsuitable`] for a time to come; [`BackupError::Failed`] if it does not answer.
 pub async fn prepare(url: &str, taken_at: Time) -> Result<RestoredJobs, BackupError> {
+    may_be_of(taken_at)?;
     let store = Store::connect(url).await?;
     let is_restored = store.has_schema().await?;
     store.close().await;
@@ -443,7 +457,7 @@ mod tests {
     use super::*;
 
     fn manifest(schema: i64) -> Manifest {
-        Manifest::new(schema, "15.18".to_owned(), Time::from_timestamp(1_800_000_000, 0).unwrap(), 4_096)
+        Manifest::new(schema, "15.18".to_owned(), Time::from_timestamp(1_700_000_000, 0).unwrap(), 4_096)
     }
 
     #[tokio::test]

@@ -32,15 +32,12 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use data_dir::major;
 pub use replacement::Replacement;
-pub use tools::{Tools, cluster_major};
+pub use tools::Tools;
 
 /// What the caller decides. This module reads nothing from the environment.
 #[derive(Debug, Clone, Default)]
@@ -152,21 +149,32 @@ impl EmbeddedPostgres {
 
 /// Where the running server of a data directory is reached, also if another process started it; none if none runs.
 pub fn url_of_running(data_dir: &Path) -> Option<String> {
-    Some(server::url(&socket_dir_of_running(data_dir)?))
+    let state = std::fs::read_to_string(cluster_of(data_dir).join("postmaster.pid")).ok()?;
+    let socket_dir = state.lines().nth(4).filter(|dir| !dir.is_empty())?;
+    Some(server::url(Path::new(socket_dir)))
 }
 
-/// The directory of its socket.
-pub fn socket_dir_of_running(data_dir: &Path) -> Option<PathBuf> {
-    let state = std::fs::read_to_string(data_dir.join("postgres/cluster/postmaster.pid")).ok()?;
-    state.lines().nth(4).filter(|dir| !dir.is_empty()).map(PathBuf::from)
+/// The major version of the cluster in a data directory; none if there is no cluster.
+///
+/// # Errors
+/// When it cannot be read, or something else is in its place.
+pub fn cluster_major(data_dir: &Path) -> Result<Option<u32>, StartError> {
+    data_dir::cluster_major(&cluster_of(data_dir))
+}
+
+/// Whether there is a cluster in a data directory, or anything in its place.
+pub fn has_cluster(data_dir: &Path) -> bool {
+    !data_dir::is_empty(&cluster_of(data_dir))
+}
+
+fn cluster_of(data_dir: &Path) -> PathBuf {
+    data_dir.join("postgres/cluster")
 }
 
 /// Whether the server of a data directory runs, also if another process started it.
 pub fn is_running(data_dir: &Path) -> bool {
-    let state = std::fs::read_to_string(data_dir.join("postgres/cluster/postmaster.pid")).unwrap_or_default();
-    // A server that was killed leaves its file.
-    let pid = state.lines().next().and_then(|line| line.trim().parse::<i32>().ok()).filter(|pid| *pid > 0);
-    pid.is_some_and(|pid| !matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH)))
+    // What cannot be told counts as running.
+    leftovers::processes(&cluster_of(data_dir)).map_or(true, |pids| !pids.is_empty())
 }
 
 /// Why there is no server.
@@ -236,6 +244,13 @@ pub enum StartError {
         .0.display()
     )]
     NoCluster(PathBuf),
+    /// A restore was killed between its last two steps, or somebody has removed what it restored.
+    #[error(
+        "{} is missing, and {} holds a database that a restore has put aside. Use it again with `mv {} {}`, or move it away to start \
+         with an empty database.",
+        cluster.display(), kept.display(), kept.display(), cluster.display()
+    )]
+    InterruptedRestore { cluster: PathBuf, kept: PathBuf },
     /// A program could not even be started.
     #[error("cannot run {}{as_user}: {source}", program.display())]
     Spawn {

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_guesses_has_to_wait_and_nobody_else() {
+    fn a_client_that_guesses_has_to_wait_and_nobody_else() {
         let (mut inner, now) = (Inner::default(), Instant::now());
         let passed =
             (0..300).filter(|n| inner.charge(from(1, &secret(*n), &format!("gfu_{n}")), now).is_ok()).count();

@@ -5,19 +5,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use gaffer_domain::{TaskId, Time, WorkerId};
 
 use crate::records::{LiveChange, LiveOnWorker, OnWorker, PlaceInQueue};
+use crate::store::COMMITTED_WITHIN;
 use crate::wakes::Wake;
 
 /// Stored times are coarser than those in memory.
 const COARSER: TimeDelta = TimeDelta::milliseconds(1);
-/// How long after nobody hears of it any more a transaction may still be committed: longer than a statement may take.
-const COMMITTED_LATER: Duration = Duration::from_secs(40);
+/// Interval of full reads while the outcome of a transaction is unknown.
+const READ_WHILE_UNKNOWN: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -34,8 +34,19 @@ struct Known {
     is_waiting_whole: bool,
     /// None if it has to be counted.
     live: Option<BTreeMap<(WorkerId, i64, bool), i64>>,
-    /// Until then something may be committed of which nobody will tell.
-    unknown_until: Option<Instant>,
+    /// Something may be committed of which nobody will tell.
+    unknown: Option<Unknown>,
+}
+
+/// The outcome of some transactions is unknown.
+#[derive(Debug, Clone, Copy)]
+struct Unknown {
+    /// The latest time at which one of them can be committed.
+    until: Instant,
+    /// When to read again.
+    read_at: Instant,
+    /// One of them may change what is live.
+    is_live: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -79,16 +90,26 @@ impl SchedulingState {
         known.live = None;
     }
 
-    /// Somebody heard no answer to a transaction: it may have been committed, and it may still be. Until that is over, everything
-    /// is read in each pass.
-    pub fn outcome_is_unknown(&self) {
-        self.read_anew();
-        self.known().unknown_until = Some(Instant::now() + COMMITTED_LATER);
+    /// There was no answer to a batch: it may have been committed, and it may still be. Until that is over, everything is read
+    /// anew every second.
+    pub fn batch_is_unknown(&self) {
+        self.outcome_is_unknown(true);
     }
 
-    /// Whether everything is to be read again soon, because something may still be committed of which nobody will tell.
-    pub fn is_unknown(&self) -> bool {
-        self.known().unknown_until.is_some()
+    /// The same for a submission, which changes nothing that is live.
+    fn submission_is_unknown(&self) {
+        self.outcome_is_unknown(false);
+    }
+
+    fn outcome_is_unknown(&self, is_live: bool) {
+        let (mut known, read_at) = (self.known(), Instant::now());
+        let is_live = is_live || known.unknown.is_some_and(|unknown| unknown.is_live);
+        known.unknown = Some(Unknown { until: read_at + COMMITTED_WITHIN, read_at, is_live });
+    }
+
+    /// How long until everything is to be read again, because something may be committed of which nobody will tell.
+    pub fn reads_again_in(&self) -> Option<Duration> {
+        self.known().unknown.map(|unknown| unknown.read_at.saturating_duration_since(Instant::now()))
     }
 
     /// Something is about to be submitted.
@@ -101,19 +122,19 @@ impl SchedulingState {
     pub fn begin_pass(&self) -> Option<BTreeMap<i64, PlaceInQueue>> {
         let mut known = self.known();
         known.waiting.values_mut().for_each(|waiting| waiting.told = None);
-        let is_over = known.unknown_until.is_some_and(|until| until <= Instant::now());
-        if is_over {
-            // Once more: what was committed last is seen now.
-            known.unknown_until = None;
-        }
-        let is_known = !is_over && known.unknown_until.is_none();
-        if !is_known {
-            known.live = None;
+        let now = Instant::now();
+        if let Some(unknown) = known.unknown.filter(|unknown| unknown.read_at <= now) {
+            known.is_waiting_whole = false;
+            if unknown.is_live {
+                known.live = None;
+            }
+            // After the last commit that there can be, it is read once more.
+            let next = Unknown { read_at: now + READ_WHILE_UNKNOWN, ..unknown };
+            known.unknown = (now < unknown.until).then_some(next);
         }
         // Until somebody says so again.
         let is_whole = std::mem::replace(&mut known.is_waiting_whole, true);
-        (is_whole && is_known)
-            .then(|| known.waiting.iter().map(|(class, waiting)| (*class, waiting.from)).collect())
+        is_whole.then(|| known.waiting.iter().map(|(class, waiting)| (*class, waiting.from)).collect())
     }
 
     /// These classes have waiting tasks, as was read after the pass began.
@@ -164,18 +185,20 @@ impl SchedulingState {
     pub fn live_changed(&self, changes: &[LiveChange]) {
         let mut known = self.known();
         let Some(live) = known.live.as_mut() else { return };
+        let mut is_wrong = false;
         for LiveChange { class, before, after } in changes {
             for (on, by) in [(before, -1), (after, 1)] {
                 let Some(OnWorker { worker, waiting }) = on else { continue };
                 let key = (*worker, *class, *waiting);
                 let count = live.entry(key).or_default();
                 *count += by;
+                is_wrong |= *count < 0;
                 if *count == 0 {
                     live.remove(&key);
                 }
             }
         }
-        if live.values().any(|count| *count < 0) {
+        if is_wrong {
             known.live = None;
         }
     }
@@ -200,7 +223,7 @@ impl Submission<'_> {
 impl Drop for Submission<'_> {
     fn drop(&mut self) {
         if !self.is_told {
-            self.state.outcome_is_unknown();
+            self.state.submission_is_unknown();
         }
         self.state.wake.call();
     }
@@ -208,6 +231,8 @@ impl Drop for Submission<'_> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn at(millis: i64) -> Time {
@@ -251,24 +276,49 @@ mod tests {
         assert_eq!(state.begin_pass(), Some([(7, place(2_999, 0))].into()));
     }
 
+    /// As if so much time had gone by.
+    fn later(state: &SchedulingState, by: Duration) {
+        let mut known = state.known();
+        let unknown = known.unknown.as_mut().unwrap();
+        unknown.until = unknown.until.checked_sub(by).unwrap();
+        unknown.read_at = unknown.read_at.checked_sub(by).unwrap();
+    }
+
     #[test]
-    fn after_a_submission_of_which_nobody_hears_everything_is_read_until_it_must_be_through() {
+    fn after_a_submission_of_which_nobody_hears_what_waits_is_read_every_second_until_it_must_be_through() {
         let state = whole();
         state.live_was_counted(&[]);
         drop(state.submission());
         for _ in 0..3 {
-            assert_eq!((state.begin_pass(), state.live(), state.is_unknown()), (None, None, true));
+            assert_eq!(state.begin_pass(), None);
             state.waiting_was_read([7]);
-            state.live_was_counted(&[]);
+            assert!(state.begin_pass().is_some(), "once a second, however many passes there are");
+            assert!(state.reads_again_in().is_some_and(|time| time > Duration::ZERO));
+            later(&state, READ_WHILE_UNKNOWN);
         }
         // Another one that is told of changes nothing of that.
         state.submission().told(&[9], at(2_000));
         assert_eq!(state.begin_pass(), None);
-        state.known().unknown_until = Some(Instant::now());
+        later(&state, COMMITTED_WITHIN);
         // Once more, then no more.
-        assert_eq!((state.begin_pass(), state.live(), state.is_unknown()), (None, None, false));
+        assert_eq!((state.begin_pass(), state.reads_again_in()), (None, None));
         state.waiting_was_read([7]);
         assert_eq!(state.begin_pass(), Some([(7, PlaceInQueue::START)].into()));
+        assert_eq!(state.live(), Some(vec![]), "a submission changes nothing of that");
+    }
+
+    #[test]
+    fn after_a_batch_of_which_nobody_hears_what_is_live_is_counted_too() {
+        let state = whole();
+        state.live_was_counted(&[]);
+        state.batch_is_unknown();
+        drop(state.submission());
+        for _ in 0..2 {
+            assert_eq!((state.begin_pass(), state.live()), (None, None));
+            state.waiting_was_read([7]);
+            state.live_was_counted(&[]);
+            later(&state, READ_WHILE_UNKNOWN);
+        }
     }
 
     #[test]

@@ -20,6 +20,9 @@ const SEARCH_BYTES: u64 = 16 << 30;
 /// How long its reader may take to read the rest of what it found, as a part of the time that it may search: one in this many.
 const READING_ONE_IN: u32 = 6;
 
+/// Why a search does not begin while others run.
+pub const TOO_MANY: &str = "too many searches are running; try again in a moment";
+
 /// What all searches of a master share.
 #[derive(Debug)]
 pub struct Searches {
@@ -29,19 +32,19 @@ pub struct Searches {
     wait: Duration,
 }
 
-/// How long a search goes on.
+/// When a search ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lasting {
     /// As long as the output that it follows.
     WithTheOutput,
-    /// So long at most, with the compilation of its pattern.
+    /// At most this long, including the compilation of its pattern.
     AtMost(Duration),
 }
 
 /// Why a search does not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum NotBegun {
-    #[error("too many searches are running")]
+    #[error("{TOO_MANY}")]
     TooMany,
     #[error(transparent)]
     Pattern(#[from] InvalidPattern),

@@ -46,7 +46,7 @@ pub mod workers;
 use classes::ClassCache;
 pub use error::{StoreError, failures};
 use events::SettledEvents;
-pub use pools::{Pools, Stores};
+pub use pools::{COMMITTED_WITHIN, Pools, Stores};
 use specs::SpecCache;
 
 /// Settings of a hot-path transaction: 5 s per statement, 500 ms per lock. Exceeding the first means too much work,

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_that_of_whoever_waits() {
+    async fn a_panic_is_passed_on_to_the_caller() {
         let threads = BlockingThreads::new("test", 1, PATIENCE).unwrap();
         let call = threads.clone();
         let asked = tokio::spawn(async move { call.run(|| -> () { panic!("on purpose") }).await });

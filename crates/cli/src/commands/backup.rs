@@ -38,13 +38,12 @@ struct Target {
 /// How the result is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// One line
+    /// Text
     Table,
     /// JSON
     Json,
 }
 
-/// Where a backup goes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -67,7 +66,6 @@ pub struct BackupArgs {
     target: Target,
 }
 
-/// What is restored.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -89,7 +87,7 @@ pub struct RestoreArgs {
     /// does to the database what a restore does to a private one.
     #[arg(long, value_name = "TIME", conflicts_with_all = ["file", "replace"])]
     prepare: Option<Time>,
-    /// Replace the present database, and keep it beside
+    /// Replace the existing database; keep the old one
     ///
     /// It is moved to postgres/replaced-TIME in the data directory. Remove that when you no longer need it.
     #[arg(long)]
@@ -117,7 +115,8 @@ pub async fn back_up(args: BackupArgs, out: &Out) -> Result<u8, Failure> {
     let seconds = begun.elapsed().as_secs_f64();
     match args.target.format {
         Format::Table => {
-            out.line(&format!("{}: {}, {seconds:.1} s", made.file.display(), size(made.bytes)))?;
+            let (file, data_dir) = (made.file.display(), settings.data_dir.display());
+            out.line(&format!("{file}: {} of {data_dir}, {seconds:.1} s", size(made.bytes)))?;
             if made.moved.objects > 0 {
                 out.note(&format!(
                     "gaffer: {} objects with output ({}) are in object storage and not in this file; keep the store as well",
@@ -139,7 +138,7 @@ pub async fn back_up(args: BackupArgs, out: &Out) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Restores one.
+/// Restores a backup.
 ///
 /// # Errors
 /// [`Failure::Conflict`] if there is a database already; [`Failure::Local`] if the file cannot be restored.
@@ -166,12 +165,6 @@ async fn prepare(args: &RestoreArgs, begun: Instant, out: &Out) -> Result<u8, Fa
     let (Some(taken_at), Some(url)) = (args.prepare, config::database_url()) else {
         return Err(Failure::Usage("--prepare is for a database of your own: set DATABASE_URL".to_owned()));
     };
-    // With too late a time, workers may know more numbers than are left out.
-    if taken_at > chrono::Utc::now() {
-        return Err(Failure::Usage(format!(
-            "{taken_at} is in the future: give the time of the database's state"
-        )));
-    }
     let prepared = attended(out, async |stop, status| {
         show(status, Progress::Finishing);
         let preparing = Box::pin(backup::prepare(&url, taken_at));
@@ -208,7 +201,7 @@ impl Outcome<'_> {
         }
         let taken_at = taken_at.format("%Y-%m-%d %H:%M:%S UTC");
         out.line(&format!(
-            "{place}: {jobs} jobs, {unfinished} unfinished, as of {taken_at}; {seconds:.1} s; the next job is {next_job}"
+            "{place}: {jobs} jobs, {unfinished} unfinished, as of {taken_at}; {seconds:.1} s; new jobs are numbered from {next_job}"
         ))?;
         out.note("gaffer: keys that were revoked after the backup are valid again");
         if *objects > 0 {

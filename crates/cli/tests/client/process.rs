@@ -19,7 +19,7 @@ pub fn gaffer(fake: &Fake, arguments: &str) -> Command {
     command
 }
 
-/// The program with nothing of this environment, and none of the signals ignored that whoever started the tests ignores.
+/// The program with nothing of this environment, and none of the signals ignored that the process that started the tests ignores.
 pub fn bare(arguments: &str) -> Command {
     reset_signals(Hangup::Default);
     let mut command = Command::new(env!("CARGO_BIN_EXE_gaffer"));

@@ -39,7 +39,7 @@ fn one_cpu() -> Requirements {
 }
 
 #[test]
-fn the_highest_priority_goes_first_whoever_waits_longest() {
+fn the_highest_priority_goes_first_however_long_others_wait() {
     let needs = one_cpu();
     let low = Class { priority: 10, ..class(1, "ana", &needs, 3) };
     let high = Class {

@@ -434,8 +434,8 @@ fn logged(mut command: Command, dir: &Path, name: &str) -> Command {
     command
 }
 
-/// Ports that are free now; the same for all masters that follow each other. They lie below those that the kernel gives to
-/// whoever wants any, or somebody else might be given one of them while no master listens.
+/// Ports that are free now; the same for all masters that follow each other. They lie below those that the kernel
+/// assigns by itself, or somebody else might be given one of them while no master listens.
 fn free_ports() -> [u16; 3] {
     let free = || loop {
         let port = rand::random_range(10_000..30_000);

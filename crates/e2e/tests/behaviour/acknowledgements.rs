@@ -61,7 +61,7 @@ async fn output_and_ends_are_acknowledged_after_their_commit_only() {
     let first_try = waiting_for_a_lock(&mut watch, 0).await;
     assert_eq!(said_so_far(&mut worker, 1, held).await, []);
 
-    // Whether that was committed is not known to whoever loses the connection.
+    // Whether that was committed is not known to a client that loses the connection.
     sqlx::query("SELECT pg_terminate_backend($1)").bind(first_try).execute(&mut watch).await.unwrap();
     let second_try = waiting_for_a_lock(&mut watch, first_try).await;
     assert_eq!(said_so_far(&mut worker, 2, held).await, []);

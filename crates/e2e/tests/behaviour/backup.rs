@@ -11,7 +11,7 @@ use gaffer_domain::worker::HeldPhase;
 use gaffer_e2e::client::Client;
 use gaffer_e2e::cluster::{bare_database, copy_of, fresh_database, give_cluster};
 use gaffer_e2e::eventually;
-use gaffer_e2e::gaffer::{Dev, command, data_dir, program};
+use gaffer_e2e::gaffer::{Dev, bare_command, command, data_dir, program};
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
 use gaffer_master::backup::prepare;
@@ -240,20 +240,19 @@ async fn a_backup_for_which_there_is_no_room_leaves_no_file() {
     let dev = Dev::start(dir.path()).await;
     let file = backups.path().join("gaffer.backup");
     // The shell counts in blocks of 512 bytes; to exceed that is an error, as on a full disk.
-    let mut limited = tokio::process::Command::new("sh");
-    limited.args(["-c", "trap '' XFSZ; ulimit -f 20; exec \"$0\" backup \"$1\""]);
-    limited.arg(program()).arg(&file).env("GAFFER_DATA_DIR", dir.path());
-    let output = limited.output().await.unwrap();
+    let limited = async |args: &[&str]| {
+        let script = "trap '' XFSZ; ulimit -f 20; exec \"$0\" \"$@\"";
+        let mut command = bare_command(Path::new("sh"), &["-c", script]);
+        command.arg(program()).args(args).env("GAFFER_DATA_DIR", dir.path()).output().await.unwrap()
+    };
+    let output = limited(&["backup", text(&file)]).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && said.contains("cannot write"), "{said}");
     assert_eq!(entries(backups.path()), 0);
     // Nor does it take one that is there.
     gaffer_json(dir.path(), &["backup", text(&file)]).await;
     let whole = std::fs::read(&file).unwrap();
-    let mut limited = tokio::process::Command::new("sh");
-    limited.args(["-c", "trap '' XFSZ; ulimit -f 20; exec \"$0\" backup --force \"$1\""]);
-    limited.arg(program()).arg(&file).env("GAFFER_DATA_DIR", dir.path());
-    assert_eq!(limited.output().await.unwrap().status.code(), Some(1));
+    assert_eq!(limited(&["backup", "--force", text(&file)]).await.status.code(), Some(1));
     assert!(std::fs::read(&file).unwrap() == whole && entries(backups.path()) == 1);
     assert_eq!(dev.interrupt().await, Some(0));
 }
@@ -296,9 +295,13 @@ fn holding(said: &Hello, attempts: &[AttemptRef]) -> Hello {
     Hello { held: attempts.iter().map(held).collect(), ..said.clone() }
 }
 
-async fn term(database_url: &str) -> i64 {
+async fn number(database_url: &str, sql: &'static str) -> i64 {
     let mut database = PgConnection::connect(database_url).await.unwrap();
-    sqlx::query_scalar("SELECT term FROM leadership").fetch_one(&mut database).await.unwrap()
+    sqlx::query_scalar(sql).fetch_one(&mut database).await.unwrap()
+}
+
+async fn term(database_url: &str) -> i64 {
+    number(database_url, "SELECT term FROM leadership").await
 }
 
 #[tokio::test]
@@ -340,6 +343,9 @@ async fn a_restored_master_ends_what_workers_have_begun_since_and_gives_no_numbe
     let restored = prepare(&backup, taken_at).await.unwrap();
     assert_eq!((restored.jobs, restored.unfinished), (2, 2));
     assert!(term(&backup).await > term(&original).await);
+    let told = number(&backup, "SELECT min(id) FROM events WHERE kind = 'job.restored'").await;
+    let told_since = number(&original, "SELECT max(id) + 1024 FROM events").await;
+    assert!(told > told_since, "who follows events would pass over {told} after {told_since}");
     let stage = Stage::on(backup).await;
     let explained = stage.client.get(&format!("/jobs/{waiting}/explain")).await.body["message"].to_string();
     assert!(explained.contains("restored from a backup"), "{explained}");
@@ -400,8 +406,12 @@ async fn a_restored_master_ends_what_workers_have_begun_since_and_gives_no_numbe
     }
     // Who follows attempt after attempt passes over the numbers that were left out.
     let path = format!("/jobs/{running}/output?attempt=2&follow=1");
-    let followed = stage.client.open(&path, "text/plain").await.bytes().await.unwrap();
-    assert_eq!(followed, b"again".as_slice());
+    let followed = stage.client.open(&path, "text/plain").await;
+    let number = stage.client.tasks(running).await.remove(0).attempt;
+    assert_eq!(followed.headers()["x-gaffer-attempt"], number.to_string(), "it says which that is");
+    assert_eq!(followed.bytes().await.unwrap(), b"again".as_slice());
+    let none = stage.client.get(&format!("/jobs/{running}/output?attempt=0&follow=1")).await;
+    assert_eq!(none.status, 404);
     assert_eq!(kinds(&stage.client, running).await.iter().filter(|kind| *kind == "job.restored").count(), 1);
 }
 

@@ -40,7 +40,7 @@ async fn attempts(stage: &Stage, job: impl std::fmt::Display) -> Value {
 }
 
 #[tokio::test]
-async fn what_an_attempt_ran_in_is_kept_whoever_tells_it_first() {
+async fn what_an_attempt_ran_in_is_kept_whether_its_start_or_its_end_tells_it() {
     let stage = Stage::set().await;
     let mut worker = worker(&stage, with_docker("w")).await;
     let spec = json!({"image": "busybox", "ports": ["0:80"], "volumes": ["/data:/data:ro"]});

@@ -8,7 +8,7 @@ use gaffer_domain::worker::HeldPhase;
 use gaffer_domain::worker::place::Place;
 use gaffer_e2e::client::script;
 use gaffer_e2e::gaffer::{Dev, command, data_dir};
-use gaffer_e2e::raw_worker::{RawWorker, hello};
+use gaffer_e2e::raw_worker::{RawWorker, goodbye, hello};
 use gaffer_e2e::stage::Stage;
 use gaffer_e2e::{PATIENCE, eventually};
 use gaffer_protocol::wire::{GoodbyeCode, Heartbeat, HeldAttempt, Hello, MachineStats, ToMaster, ToWorker};
@@ -44,13 +44,6 @@ async fn beside(stage: &Stage, well: &mut RawWorker, hello: Hello, held: &[HeldA
         }
     }
     None
-}
-
-fn goodbye(said: Option<ToWorker>) -> (GoodbyeCode, String) {
-    match said {
-        Some(ToWorker::Goodbye { code, message }) => (code, message),
-        other => panic!("expected a goodbye, got {other:?}"),
-    }
 }
 
 async fn events(stage: &Stage, kind: &str) -> Vec<Value> {

@@ -118,7 +118,7 @@ async fn a_transaction_in_another_database_holds_no_events_back() {
 }
 
 #[tokio::test]
-async fn whoever_holds_events_back_is_named_to_operators() {
+async fn a_transaction_that_holds_events_back_is_named_to_operators() {
     let stage = Stage::set().await;
     let store = &stage.running.control.store;
     assert_eq!(store.events_held_back(Duration::ZERO).await.unwrap(), None);

@@ -23,7 +23,7 @@ async fn slowed_down(stage: &Stage) -> Answer {
 }
 
 #[tokio::test]
-async fn whoever_guesses_keys_has_to_wait() {
+async fn a_client_that_guesses_keys_has_to_wait() {
     let stage = Stage::set().await;
     let answer = slowed_down(&stage).await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! When a worker counts as out of contact, and what becomes of its attempts: never early, whoever was away.
+//! When a worker counts as out of contact, and what becomes of its attempts: never early, whether the worker or the master was away.
 
 use std::time::Duration;
 

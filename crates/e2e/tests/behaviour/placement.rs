@@ -10,7 +10,7 @@ async fn worker(stage: &Stage) -> RawWorker {
 }
 
 #[tokio::test]
-async fn the_higher_priority_goes_first_whoever_came_first() {
+async fn the_higher_priority_goes_first_even_if_it_came_later() {
     let stage = Stage::set().await;
     let job = |priority| json!({"script": "true", "priority": priority, "resources": {"cpu": 2}});
     let mut jobs = Vec::new();

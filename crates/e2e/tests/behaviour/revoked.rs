@@ -2,14 +2,12 @@
 
 use futures::StreamExt;
 use gaffer_e2e::client::script;
-use gaffer_e2e::raw_worker::{RawWorker, dial, hello};
+use gaffer_e2e::raw_worker::{RawWorker, dial, goodbye, hello};
 use gaffer_e2e::stage::Stage;
 use gaffer_e2e::{PATIENCE, eventually};
 use gaffer_protocol::wire::GoodbyeCode;
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
-
-use super::sessions::goodbye;
 
 #[tokio::test]
 async fn revoking_a_key_ends_the_sessions_that_it_opened() {

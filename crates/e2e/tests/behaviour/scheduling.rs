@@ -5,16 +5,15 @@ use std::collections::BTreeMap;
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_e2e::client::Client;
-use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
+use gaffer_e2e::{eventually, wait_for_a_lock};
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::wire::Hello;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
 use super::tenants::neighbour;
-use super::viewers::wait_for_a_lock;
 
 async fn worker(stage: &Stage, hello: Hello) -> RawWorker {
     RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello).await
@@ -191,10 +190,12 @@ async fn a_job_whose_client_went_away_before_it_was_accepted_is_placed_neverthel
         let loops = system["loops"].as_array().unwrap();
         loops.iter().find(|one| one["name"] == "scheduler").unwrap()["runs"].as_u64().unwrap()
     };
-    let before = passes().await;
     request.abort();
-    // The scheduler has looked before there is anything to see.
-    eventually("a pass is made", async || (passes().await > before).then_some(())).await;
+    let scheduling = &stage.running.control.scheduling;
+    eventually("the master notices", async || scheduling.reads_again_in()).await;
+    let before = passes().await;
+    // The first of them may have begun earlier.
+    eventually("it has looked in vain", async || (passes().await > before + 1).then_some(())).await;
     locked.rollback().await.unwrap();
     let start = worker.next_start().await;
     completes(&mut worker, &start).await;

@@ -5,7 +5,7 @@ use gaffer_domain::spec::DriverKind;
 use gaffer_domain::worker::HeldPhase;
 use gaffer_e2e::client::script;
 use gaffer_e2e::eventually;
-use gaffer_e2e::raw_worker::{RawWorker, dial, ended, hello};
+use gaffer_e2e::raw_worker::{RawWorker, dial, ended, goodbye, hello};
 use gaffer_e2e::stage::Stage;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::wire::{GoodbyeCode, HeldAttempt, ToMaster, ToWorker};
@@ -14,13 +14,6 @@ use sqlx::{Connection as _, PgConnection};
 
 async fn worker(stage: &Stage, name: &str) -> RawWorker {
     RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello(name)).await
-}
-
-pub fn goodbye(message: Option<ToWorker>) -> (GoodbyeCode, String) {
-    match message {
-        Some(ToWorker::Goodbye { code, message }) => (code, message),
-        other => panic!("expected a goodbye, heard {other:?}"),
-    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Whoever looks, however many they are, slows nothing and sees no more than is theirs.
+//! Viewers, however many they are, slow nothing and see no more than is theirs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use gaffer_domain::worker::Intake;
 use gaffer_e2e::client::{Client, script};
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
-use gaffer_e2e::{PATIENCE, eventually};
+use gaffer_e2e::{PATIENCE, eventually, wait_for_a_lock};
 use gaffer_master::snapshot::{NOW, RECENT};
 use gaffer_master::store::jobs::{JobFilter, NewJob, Submitted};
 use gaffer_protocol::rest::{Job, Page};
@@ -84,17 +84,6 @@ impl Storm {
             asking.await.unwrap();
         }
     }
-}
-
-/// Waits until so many connections of the database wait for a lock, of readers or of writers.
-pub async fn wait_for_a_lock(database: &mut PgConnection, application: &str, count: i64) {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-               AND wait_event_type = 'Lock' AND application_name = $1";
-    eventually("all connections that it may use wait for the lock", async || {
-        let waiting: i64 = sqlx::query_scalar(sql).bind(application).fetch_one(&mut *database).await.unwrap();
-        (waiting >= count).then_some(())
-    })
-    .await;
 }
 
 /// Runs so many tasks on a worker, each from its start to its recorded end.

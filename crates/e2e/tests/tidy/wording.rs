@@ -38,6 +38,9 @@ const DIALECT: [&str; 29] = [
     "dial in",
 ];
 
+/// Words that comments and names of this project once had, and no reader of English expects there.
+const IN_CODE: [&str; 1] = ["whoever"];
+
 /// The string literals of a Rust file without its comments and tests, continued lines joined.
 fn literals(text: &str) -> Vec<String> {
     let code: Vec<&str> =
@@ -81,4 +84,18 @@ fn texts_for_people_are_in_plain_english() {
         })
         .collect();
     assert_eq!(found, Vec::<String>::new(), "use the field's word");
+}
+
+#[test]
+fn comments_and_names_are_in_plain_english() {
+    let found: Vec<String> = sources()
+        .into_iter()
+        .filter(|(path, _)| path != "crates/e2e/tests/tidy/wording.rs")
+        .flat_map(|(path, text)| {
+            let lower = text.to_lowercase();
+            let said = IN_CODE.iter().filter(|word| lower.contains(**word));
+            said.map(|word| format!("{path}: {word:?}")).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(found, Vec::<String>::new(), "name who it is: a client, a caller, a process");
 }

@@ -43,10 +43,8 @@ const MAX_TAKEN_BACK_AT_ONCE: u32 = 2_000;
 const UNTRUSTED_PAUSE: TimeDelta = TimeDelta::milliseconds(500);
 /// Wait for jobs that another transaction in the database holds.
 const BUSY_WAIT: TimeDelta = TimeDelta::milliseconds(500);
-/// How often it is read anew what waits and what is live: by hand, rows can be changed that nobody tells of.
+/// Interval of full reads: rows that were changed by hand send no signal.
 const READ_ALL_EVERY: Duration = Duration::from_secs(300);
-/// How often it is read anew while something may be committed of which nobody will tell.
-const READ_WHILE_UNKNOWN: Duration = Duration::from_secs(1);
 /// Without a call and without a task in its back-off a pass is made so often.
 const PERIOD: Duration = Duration::from_secs(60);
 
@@ -127,7 +125,7 @@ impl Background for Scheduler {
         let again_after = match pass.more {
             true => Some(Duration::ZERO),
             false => {
-                let until_read = self.state.is_unknown().then_some(READ_WHILE_UNKNOWN);
+                let until_read = self.state.reads_again_in();
                 until_next.into_iter().chain(until_take_back).chain(until_read).min()
             }
         };

@@ -39,7 +39,7 @@ pub struct Manifest {
     pub schema: i64,
     /// Version of `pg_dump`.
     pub postgres: String,
-    /// Nothing of the backup is older.
+    /// What was committed before this time is in the backup; later changes may be missing.
     pub taken_at: Time,
     /// Size of the database.
     pub database_bytes: u64,

@@ -19,6 +19,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How the name of a cluster in the making begins.
 const UNFINISHED: &str = "initdb-";
+/// And how that of one that was put aside begins.
+const REPLACED: &str = "replaced-";
 
 /// gaffer's data directory, locked for this process.
 #[derive(Debug)]
@@ -84,6 +86,20 @@ impl DataDir {
         Ok(unfinished.map(|entry| entry.path()).collect())
     }
 
+    /// The cluster that was replaced last, if there is any.
+    pub(super) fn last_replaced(&self) -> Result<Option<PathBuf>, StartError> {
+        let home = self.home();
+        let entries = fs::read_dir(&home).map_err(StartError::file("read", &home))?.flatten();
+        let replaced = entries.map(|entry| entry.file_name());
+        let replaced = replaced.filter(|name| name.as_encoded_bytes().starts_with(REPLACED.as_bytes()));
+        Ok(replaced.max().map(|name| home.join(name)))
+    }
+
+    /// Where a cluster is put aside for another one.
+    pub(super) fn replaced(&self, suffix: &str) -> PathBuf {
+        self.home().join(format!("{REPLACED}{suffix}"))
+    }
+
     pub(super) fn log(&self) -> PathBuf {
         self.path.join("postgres.log")
     }
@@ -95,19 +111,7 @@ impl DataDir {
 
     /// The major version of the cluster, if there is a cluster.
     pub(super) fn cluster_major(&self) -> Result<Option<u32>, StartError> {
-        let cluster = self.cluster();
-        let file = cluster.join("PG_VERSION");
-        match fs::read_to_string(&file) {
-            Ok(version) => match major(&version) {
-                Some(major) => Ok(Some(major)),
-                None => Err(StartError::NoCluster(cluster)),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let empty = fs::read_dir(&cluster).map_or(true, |mut entries| entries.next().is_none());
-                if empty { Ok(None) } else { Err(StartError::NoCluster(cluster)) }
-            }
-            Err(error) => Err(StartError::file("read", &file)(error)),
-        }
+        cluster_major(&self.cluster())
     }
 
     /// Makes a directory that only the server's user may enter.
@@ -274,4 +278,25 @@ async fn lock(data_dir: &Path, owner: Option<&ServerUser>) -> Result<Flock<File>
 pub fn major(version: &str) -> Option<u32> {
     let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
     version[..digits].parse().ok()
+}
+
+/// The major version of a cluster; none if there is nothing in its directory.
+pub(super) fn cluster_major(cluster: &Path) -> Result<Option<u32>, StartError> {
+    let file = cluster.join("PG_VERSION");
+    match fs::read_to_string(&file) {
+        Ok(version) => match major(&version) {
+            Some(major) => Ok(Some(major)),
+            None => Err(StartError::NoCluster(cluster.to_owned())),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match is_empty(cluster) {
+            true => Ok(None),
+            false => Err(StartError::NoCluster(cluster.to_owned())),
+        },
+        Err(error) => Err(StartError::file("read", &file)(error)),
+    }
+}
+
+/// Whether there is nothing in a directory, or no directory.
+pub(super) fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
 }

@@ -49,7 +49,7 @@ pub(super) async fn remove_unfinished(clusters: &[PathBuf]) -> Result<(), StartE
     for cluster in clusters {
         tracing::warn!(directory = %cluster.display(), "removing an incomplete Postgres cluster");
         end_processes(cluster).await?;
-        // One that was being restored is in a data directory of its own.
+        // One that was being restored has a separate data directory.
         end_processes(&cluster.join("postgres/cluster")).await?;
         if let Err(error) = fs::remove_dir_all(cluster) {
             tracing::warn!(directory = %cluster.display(), %error, "cannot remove it yet");
@@ -93,7 +93,7 @@ async fn gone(
 /// The Postgres processes of the cluster: a server and its children have it as their current directory. (Zombies
 /// have none.) The program name excludes shells.
 #[cfg(target_os = "linux")]
-fn processes(cluster: &Path) -> Result<Vec<Pid>, StartError> {
+pub(super) fn processes(cluster: &Path) -> Result<Vec<Pid>, StartError> {
     use std::os::unix::fs::MetadataExt;
     let cluster = match fs::metadata(cluster) {
         Ok(it) => it,
@@ -116,7 +116,7 @@ fn processes(cluster: &Path) -> Result<Vec<Pid>, StartError> {
 
 /// The same without /proc. macOS comes with lsof.
 #[cfg(not(target_os = "linux"))]
-fn processes(cluster: &Path) -> Result<Vec<Pid>, StartError> {
+pub(super) fn processes(cluster: &Path) -> Result<Vec<Pid>, StartError> {
     let lsof =
         std::process::Command::new("lsof").args(["-a", "-c", "postgres", "-d", "cwd", "-F", "pn"]).output();
     let output = lsof.map_err(StartError::file("run", Path::new("lsof")))?;

@@ -7,12 +7,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::data_dir::DataDir;
+use super::data_dir::{DataDir, is_empty};
 use super::server::sync_file_system;
 use super::{Settings, StartError, leftovers};
 
 /// What the server of the new cluster need not do: before it is in its place, its file system is synced as a whole.
 const UNSYNCED: [&str; 2] = ["fsync=off", "full_page_writes=off"];
+
+/// Where `pg_control` says in which state the server has left the cluster, and what it says after an orderly shutdown
+/// (`ControlFileData.state` and `DB_SHUTDOWNED` in PostgreSQL's `pg_control.h`, the same in all versions).
+const CONTROL_STATE: std::ops::Range<usize> = 16..20;
+const SHUT_DOWN: u32 = 1;
 
 /// A new cluster in the making.
 #[derive(Debug)]
@@ -48,10 +53,10 @@ impl Replacement {
 
     /// Whether there is a cluster to be replaced.
     pub fn has_present(&self) -> bool {
-        fs::read_dir(self.data_dir.cluster()).is_ok_and(|mut entries| entries.next().is_some())
+        !is_empty(&self.data_dir.cluster())
     }
 
-    /// For the server of the new cluster, which has stopped before [`Self::finish`].
+    /// For the server of the new cluster, which must have stopped before [`Self::finish`].
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -66,13 +71,19 @@ impl Replacement {
     /// Puts the new cluster in its place. The one before is kept beside it; returns where, if there was one.
     ///
     /// # Errors
-    /// When a file cannot be moved. Then everything is as before.
+    /// When the server of the new cluster did not shut down in order, or a file cannot be moved. Then everything is as before.
     pub fn finish(self, suffix: &str) -> Result<Option<PathBuf>, StartError> {
         let (home, present) = (self.data_dir.home(), self.data_dir.cluster());
         let new = self.scratch.join("postgres/cluster");
+        let control = new.join("global/pg_control");
+        let state = fs::read(&control).map_err(StartError::file("read", &control))?;
+        if state.get(CONTROL_STATE) != Some(&SHUT_DOWN.to_ne_bytes()) {
+            let why = self.crash().unwrap_or_else(|| "its server did not shut down in order".to_owned());
+            return Err(StartError::file("use", &new)(io::Error::other(why)));
+        }
         sync_file_system(&new).map_err(StartError::file("sync", &new))?;
         let kept = if self.has_present() {
-            let kept = home.join(format!("replaced-{suffix}"));
+            let kept = self.data_dir.replaced(suffix);
             exchange(&new, &present, &kept).map_err(StartError::file("replace", &present))?;
             Some(kept)
         } else {
@@ -80,7 +91,9 @@ impl Replacement {
             fs::rename(&new, &present).map_err(StartError::file("rename", &new))?;
             None
         };
-        fs::File::open(&home).and_then(|dir| dir.sync_all()).map_err(StartError::file("sync", &home))?;
+        if let Err(error) = fs::File::open(&home).and_then(|dir| dir.sync_all()) {
+            tracing::warn!(directory = %home.display(), %error, "the new database is in its place, but maybe not on disk yet");
+        }
         Ok(kept)
     }
 }
@@ -119,7 +132,7 @@ fn exchange(new: &Path, present: &Path, kept: &Path) -> io::Result<()> {
     in_two_steps(new, present, kept)
 }
 
-/// Whoever is killed between the two leaves the present cluster under its later name.
+/// A process that is killed between the two leaves the present cluster under its later name.
 fn in_two_steps(new: &Path, present: &Path, kept: &Path) -> io::Result<()> {
     fs::rename(present, kept)?;
     fs::rename(new, present).inspect_err(|_| {
@@ -143,7 +156,25 @@ mod tests {
         let settings = Settings { data_dir: dir.path().to_owned(), ..Settings::default() };
         let replacement = Replacement::begin(&settings).await.unwrap();
         fs::write(replacement.scratch.join("postgres/cluster/PG_VERSION"), "after").unwrap();
+        left_in_state(&replacement, SHUT_DOWN);
         (dir, replacement)
+    }
+
+    fn left_in_state(replacement: &Replacement, state: u32) {
+        let global = replacement.scratch.join("postgres/cluster/global");
+        fs::create_dir_all(&global).unwrap();
+        fs::write(global.join("pg_control"), [&[0; 16][..], &state.to_ne_bytes(), &[0; 300]].concat())
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_cluster_whose_server_did_not_shut_down_in_order_takes_no_place() {
+        let (dir, replacement) = ready().await;
+        const IN_PRODUCTION: u32 = 6;
+        left_in_state(&replacement, IN_PRODUCTION);
+        let error = replacement.finish("x").unwrap_err().to_string();
+        assert!(error.contains("did not shut down in order"), "{error}");
+        assert_eq!(says(&dir.path().join("postgres/cluster")), "before");
     }
 
     fn says(cluster: &Path) -> String {

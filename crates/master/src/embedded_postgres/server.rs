@@ -69,6 +69,10 @@ pub(super) async fn make_cluster(binaries: &Binaries, data_dir: &DataDir) -> Res
     if data_dir.cluster_major()?.is_some() {
         return data_dir.give_cluster();
     }
+    // An empty database in its place would look as if all were lost.
+    if let Some(kept) = data_dir.last_replaced()? {
+        return Err(StartError::InterruptedRestore { cluster, kept });
+    }
     tracing::info!(directory = %cluster.display(), version = binaries.version, "creating the Postgres cluster");
     data_dir.make_private(&new)?;
     let mut initdb = command(&binaries.initdb(), data_dir, Some(data_dir.way_into(&new)?));

@@ -389,6 +389,23 @@ async fn what_cannot_be_a_cluster_of_this_version_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
+async fn where_a_restore_was_interrupted_no_empty_database_is_made() {
+    let dir = new_dir();
+    let postgres = start(&dir).await;
+    write_row(postgres.url()).await;
+    postgres.stop().await;
+    let (cluster, kept) = (dir.path().join("postgres/cluster"), dir.path().join("postgres/replaced-2"));
+    fs::create_dir(dir.path().join("postgres/replaced-1")).unwrap();
+    fs::rename(&cluster, &kept).unwrap();
+    let error = start_error(dir.path()).await.to_string();
+    assert!(error.contains(&format!("mv {}", kept.display())), "{error}");
+    fs::rename(&kept, &cluster).unwrap();
+    let postgres = start(&dir).await;
+    assert_eq!(try_count_rows(postgres.url()).await.unwrap(), 1);
+    postgres.stop().await;
+}
+
+#[tokio::test]
 async fn missing_binaries_are_told_with_what_to_do() {
     let (dir, empty) = (new_dir(), new_dir());
     let settings = Settings { bin_dir: Some(empty.path().to_owned()), ..settings(dir.path()) };

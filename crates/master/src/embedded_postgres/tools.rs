@@ -1,7 +1,5 @@
 //! Finds and starts `pg_dump` and `pg_restore`, for a private server that this or another process runs.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -11,7 +9,6 @@ use super::Settings;
 use super::binaries::{candidates, is_program, version_in};
 use super::data_dir::major;
 use super::program::LOCALE;
-use super::server::{DATABASE, PORT, USER};
 
 /// The client programs of one version of Postgres.
 #[derive(Debug, Clone)]
@@ -47,8 +44,8 @@ impl Tools {
     }
 
     /// Writes the database to its standard output, as it is at one moment, in the format that `pg_restore` reads.
-    pub fn dump(&self, socket_dir: &Path) -> Command {
-        let mut command = self.client("pg_dump", socket_dir);
+    pub fn dump(&self, url: &str) -> Command {
+        let mut command = self.client("pg_dump", url);
         // Output is compressed already, so more effort would only cost time.
         command.args(["--format=custom", "--compress=1", "--no-owner", "--no-privileges"]);
         command.arg("--lock-wait-timeout=60000").stdin(Stdio::null()).stdout(Stdio::piped());
@@ -56,37 +53,24 @@ impl Tools {
     }
 
     /// Reads that from its standard input into an empty database.
-    pub fn restore(&self, socket_dir: &Path) -> Command {
-        let mut command = self.client("pg_restore", socket_dir);
+    pub fn restore(&self, url: &str) -> Command {
+        let mut command = self.client("pg_restore", url);
         command.args(["--exit-on-error", "--no-owner", "--no-privileges"]);
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         command
     }
 
-    fn client(&self, program: &str, socket_dir: &Path) -> Command {
+    fn client(&self, program: &str, url: &str) -> Command {
         let mut command = plain(&self.dir.join(program));
-        command.arg("--host").arg(socket_dir).args(["--port", &PORT.to_string()]);
-        command.args(["--username", USER, "--dbname", DATABASE, "--no-password"]).stderr(Stdio::piped());
+        command.args(["--no-password", "--dbname", url]).stderr(Stdio::piped());
         command
     }
 }
 
-/// A program with nothing of this process's surroundings, such as `PGOPTIONS`, which ends with the caller's interest.
+/// A program with nothing of this process's surroundings, such as `PGOPTIONS`. Killed when dropped.
 fn plain(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LANG", LOCALE).env("TZ", "UTC").current_dir("/");
     command.process_group(0).kill_on_drop(true);
     command
-}
-
-/// The version of the cluster in a data directory; none if there is no cluster.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn cluster_major(data_dir: &Path) -> io::Result<Option<u32>> {
-    match fs::read_to_string(data_dir.join("postgres/cluster/PG_VERSION")) {
-        Ok(version) => Ok(major(&version)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }

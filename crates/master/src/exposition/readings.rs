@@ -93,7 +93,7 @@ impl State {
     }
 }
 
-/// Reads once. Whoever waits may give up; what was read is for the next one then.
+/// Reads once. A caller that waits may give up; what was read is for the next one then.
 async fn read(
     reads: ReadStore,
     metrics: DatabaseMetrics,

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_may_not_do_something_is_told_what() {
+    fn an_actor_that_may_not_do_something_is_told_what() {
         let actor = |role| Actor {
             project: ProjectId(1),
             role,

@@ -114,19 +114,26 @@ async fn accept(
     });
     let new = NewJob { project: actor.project, spec, created_by: &actor.user, rerun_of, idempotency };
     let (submission, now) = (effects.scheduling.submission(), Utc::now());
-    match effects.writes.job_insert(&new, now).await? {
-        Submitted::Created { job, classes } => {
+    match effects.writes.job_insert(&new, now).await {
+        Ok(Submitted::Created { job, classes }) => {
             submission.told(&classes, now);
             effects.changes.announce(&[job]);
             Ok(Accepted { job, is_new: true })
         }
-        Submitted::Repeated(job) => {
+        Ok(Submitted::Repeated(job)) => {
             submission.told(&[], now);
             Ok(Accepted { job, is_new: false })
         }
-        Submitted::KeyReused => {
+        Ok(Submitted::KeyReused) => {
             submission.told(&[], now);
             Err(OperationError::KeyReused)
+        }
+        Err(error) => {
+            // Otherwise the job may be there all the same, and the scheduler looks for it.
+            if !error.may_have_happened() {
+                submission.told(&[], now);
+            }
+            Err(error.into())
         }
     }
 }

@@ -4,6 +4,7 @@ use gaffer_domain::AttemptRef;
 
 use super::OperationError;
 use crate::records::Task;
+use crate::store::ReadStore;
 
 /// The requested attempt, else the latest. A future attempt can be waited for while it may still begin.
 ///
@@ -17,4 +18,23 @@ pub fn attempt_of(task: &Task, wished: Option<u32>, can_wait: bool) -> Result<At
         }
         wished => Ok(AttemptRef { task: task.id, attempt: wished.unwrap_or(task.attempt) }),
     }
+}
+
+/// The attempt that a request for output reads. A follower asks for the attempt after the one that it has read; numbers may be
+/// left out, so it gets the next one that there is.
+///
+/// # Errors
+/// As [`attempt_of`], or when the database does not answer.
+pub async fn attempt_to_read(
+    reads: &ReadStore,
+    task: &Task,
+    wished: Option<u32>,
+    follow: bool,
+) -> Result<AttemptRef, OperationError> {
+    let found = attempt_of(task, wished, follow)?;
+    if !follow || found.attempt >= task.attempt {
+        return Ok(found);
+    }
+    let next = reads.attempt_from(task.id, found.attempt).await?;
+    Ok(AttemptRef { attempt: next.unwrap_or(found.attempt), ..found })
 }

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::{ReadStore, Store, StoreError};
 
-/// Who changes which partitions there are waits no longer than this for a lock: whoever comes later waits behind it.
+/// A change of which partitions there are waits no longer than this for a lock: later statements wait behind it.
 pub(super) const BRIEF: &str = "SET LOCAL lock_timeout = '200ms'";
 /// The lock that submissions share, as in `present_era`.
 const LOCK_EXCLUSIVE: &str = "SELECT pg_advisory_xact_lock(x'67616666657265'::bigint)";

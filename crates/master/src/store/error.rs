@@ -61,6 +61,11 @@ impl StoreError {
         )
     }
 
+    /// Whether the call may have taken effect.
+    pub fn may_have_happened(&self) -> bool {
+        matches!(self, StoreError::Unavailable(error) if !matches!(error, SqlxError::PoolTimedOut))
+    }
+
     /// Its kind; of an error of the database, one of [`KINDS`].
     pub fn kind(&self) -> &'static str {
         match self {
@@ -173,6 +178,15 @@ mod tests {
         ] {
             assert!(matches!(of_state(code)(SqlxError::PoolClosed), StoreError::Unavailable(_)), "{code}");
         }
+    }
+
+    #[test]
+    fn only_where_no_answer_came_it_may_have_happened() {
+        assert!(of_state("57P01")(SqlxError::WorkerCrashed).may_have_happened());
+        for code in ["57014", "55P03", "22001", "LT001", "XX002"] {
+            assert!(!of_state(code)(SqlxError::PoolClosed).may_have_happened(), "{code}");
+        }
+        assert!(!StoreError::too_busy().may_have_happened(), "it has not been tried");
     }
 
     #[test]

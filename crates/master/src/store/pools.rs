@@ -18,6 +18,8 @@ use crate::records::PoolUse;
 
 /// How long one statement may take before the database gives it up.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a transaction may still commit after its client has stopped listening.
+pub const COMMITTED_WITHIN: Duration = STATEMENT_TIMEOUT.saturating_add(Duration::from_secs(10));
 /// The same for readers.
 const READ_STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for a free connection.

@@ -4,7 +4,7 @@
 //! numbers continue where none of theirs can be, and unfinished tasks are marked (see [`gaffer_domain::task::Unseen`]).
 
 use gaffer_domain::Time;
-use gaffer_domain::restore::{LastNumbers, NextNumbers};
+use gaffer_domain::restore::{HIGHEST_LEFT_OUT, LastNumbers, NextNumbers};
 use gaffer_domain::worker::{CLOCK_DRIFT, LOST_MARGIN, WORKER_LOST_AFTER};
 use sqlx::PgConnection;
 
@@ -68,7 +68,7 @@ impl Store {
         }
     }
 
-    /// Prepares a database that was restored from a backup of that time, for the next master: whoever calls this leads
+    /// Prepares a database that was restored from a backup of that time, for the next master: the caller leads
     /// until then, and does nothing else. The schema is the present one.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl Store {
     pub async fn continue_after_restore(&self, taken_at: Time) -> Result<RestoredJobs, StoreError> {
         let mut tx = self.begin().await?;
         sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *tx).await?;
-        // Somebody else on the database of an operator is told of, not waited for without end.
+        // On the database of an operator, another client may hold a lock: fail instead of waiting for it without end.
         sqlx::query("SET LOCAL lock_timeout = '60s'").execute(&mut *tx).await?;
         // Later than anything in the backup, whatever its clock was.
         let now: Time = sqlx::query_scalar(
@@ -94,6 +94,8 @@ impl Store {
         // Who had signed out, or used a link, after the backup, would be signed in again.
         sqlx::query("DELETE FROM web_sessions").execute(&mut *tx).await?;
         sqlx::query("DELETE FROM login_links").execute(&mut *tx).await?;
+        // For the events that are written here: workers and followers may know higher numbers than the backup does.
+        sqlx::query("SELECT setval('events_id_seq', $1)").bind(next.event).execute(&mut *tx).await?;
         let unfinished = note(&mut tx, taken_at, now).await?;
         let jobs = sqlx::query_scalar("SELECT count(*) FROM jobs").fetch_one(&mut *tx).await?;
         sqlx::query(
@@ -104,14 +106,11 @@ impl Store {
         .bind(next.era)
         .execute(&mut *tx)
         .await?;
-        sqlx::query("SELECT setval('jobs_id_seq', $1, false), setval('events_id_seq', $2)")
-            .bind(next.job)
-            .bind(next.event)
-            .execute(&mut *tx)
-            .await?;
-        eras::open_far_ahead(&mut tx, next.era, next.job).await?;
         let objects = "SELECT COALESCE(sum(objects), 0)::bigint FROM output_object_eras";
         let objects = sqlx::query_scalar(objects).fetch_one(&mut *tx).await?;
+        eras::open_far_ahead(&mut tx, next.era, next.job).await?;
+        // Last, because it is not undone with the rest: each attempt would double the number.
+        sqlx::query("SELECT setval('jobs_id_seq', $1, false)").bind(next.job).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(RestoredJobs { jobs, unfinished, objects, next_job: next.job })
     }
@@ -132,7 +131,7 @@ async fn last_numbers(tx: &mut PgConnection) -> Result<LastNumbers, StoreError> 
 async fn mark_unfinished(tx: &mut PgConnection, next: &NextNumbers, now: Time) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE live_tasks t SET since = $1, unseen_until = u.until, \
-             unseen_attempts = LEAST(GREATEST(t.attempt, t.unseen_attempts) + $2::bigint, 2000000000), \
+             unseen_attempts = LEAST(GREATEST(t.attempt, t.unseen_attempts) + $2::bigint, $5::bigint), \
              not_before = CASE WHEN t.state = 'pending' THEN GREATEST(t.not_before, u.until) END \
          FROM (SELECT id, $1 + (lost_after_millis * $3::float8 + $4) * interval '1 millisecond' AS until FROM jobs) u \
          WHERE u.id = t.job_id",
@@ -141,6 +140,7 @@ async fn mark_unfinished(tx: &mut PgConnection, next: &NextNumbers, now: Time) -
     .bind(next.attempts_left_out)
     .bind(1.0 + CLOCK_DRIFT)
     .bind(LOST_MARGIN.as_millis() as f64)
+    .bind(HIGHEST_LEFT_OUT)
     .execute(tx)
     .await?;
     Ok(())

@@ -69,7 +69,7 @@ impl ReadStore {
         let labelled = self.jobs_labelled(filter).await?;
         if let Some(labelled) = &labelled {
             among.labelled = Some(labelled);
-        } else if filter.worker.is_some() || !filter.is_indexed() {
+        } else if !filter.is_indexed() {
             among.most = Some(i64::from(most_searched));
         }
         let jobs = self.jobs_among(&among, project, filter, limit).await?;
@@ -156,23 +156,23 @@ impl ReadStore {
         filter: &JobFilter,
         most: i64,
     ) -> Result<Option<JobId>, StoreError> {
-        let sql = match filter.worker {
-            None => format!(
-                "SELECT id FROM jobs WHERE project_id = $1 AND id < $2 {narrowed} AND $4::bigint IS NULL \
-                 ORDER BY id DESC OFFSET $3 LIMIT 1"
-            ),
-            // Whoever's they are: so many were looked at.
-            Some(_) => "SELECT job_id FROM job_workers WHERE worker_id = $4 AND job_id < $2 AND $1::bigint IS NOT NULL \
-                 ORDER BY job_id DESC OFFSET $3 LIMIT 1"
-                .to_owned(),
-        };
-        let last: Option<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
-            .bind(project.0)
-            .bind(filter.before.map_or(i64::MAX, |job| job.0))
-            .bind(most - 1)
-            .bind(filter.worker.map(|worker| worker.0))
-            .fetch_optional(&self.pool)
-            .await?;
+        let before = filter.before.map_or(i64::MAX, |job| job.0);
+        let last: Option<i64> = match filter.worker {
+            // Of any project: this many were looked at.
+            Some(worker) => sqlx::query_scalar(
+                "SELECT job_id FROM job_workers WHERE worker_id = $1 AND job_id < $2 \
+                 ORDER BY job_id DESC OFFSET $3 LIMIT 1",
+            )
+            .bind(worker.0),
+            None => sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+                "SELECT id FROM jobs WHERE project_id = $1 AND id < $2 {narrowed} ORDER BY id DESC OFFSET $3 LIMIT 1"
+            )))
+            .bind(project.0),
+        }
+        .bind(before)
+        .bind(most - 1)
+        .fetch_optional(&self.pool)
+        .await?;
         Ok(last.map(JobId))
     }
 
@@ -228,7 +228,8 @@ impl ReadStore {
 impl JobFilter {
     /// Whether an index has exactly the jobs that it asks for.
     fn is_indexed(&self) -> bool {
-        let is_any = self.name.is_none() && self.labels.is_empty() && self.driver.is_none();
+        let is_any =
+            self.name.is_none() && self.labels.is_empty() && self.driver.is_none() && self.worker.is_none();
         let unfinished = JobState::ALL.into_iter().filter(|state| !state.is_final());
         let by_state = match self.states.as_slice() {
             [] | [JobState::Failed] => true,

@@ -74,7 +74,7 @@ impl WriteBatcher {
                 }
                 Err(error) => {
                     // It may be committed or not, also later.
-                    self.parts.scheduling.outcome_is_unknown();
+                    self.parts.scheduling.batch_is_unknown();
                     self.parts.metrics.failed(error.kind());
                     self.parts.troubles.database_fails(&error);
                     failures = 0;

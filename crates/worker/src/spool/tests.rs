@@ -398,7 +398,7 @@ async fn the_file_of_a_write_that_was_given_up_is_not_used_again() {
         output.commit(record, Some(segment.size()));
         output.begin(false);
         if is_given_up {
-            // It may still be written to the file, whoever has that by then.
+            // It may still be written to the file, which somebody else may have by then.
             output.abandon();
         } else {
             output.cancel(false);

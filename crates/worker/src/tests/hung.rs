@@ -46,8 +46,8 @@ impl Drop for HungDirectory {
     }
 }
 
-/// A program that the kernel does not get to load before this is dropped (or forty-five seconds have passed): whoever
-/// opens it has to wait for the one who holds a lease on it.
+/// A program that the kernel does not get to load before this is dropped (or forty-five seconds have passed):
+/// a process that opens it waits for the holder of a lease on it.
 struct LeasedProgram {
     lease: File,
     path: PathBuf,

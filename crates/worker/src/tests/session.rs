@@ -265,7 +265,7 @@ thread_local! {
     static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Keeps what is logged for whoever asks on the same thread.
+/// Keeps what is logged on a thread, to be asked for there.
 struct ThreadLog;
 
 impl io::Write for ThreadLog {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use gaffer_domain::spec::DriverKind;
 use gaffer_domain::worker::WorkerState;
 use gaffer_protocol::rest::{Page, Worker};
-use gaffer_worker::driver::bare_container::{self, BareContainer, OWNER_LABEL, PIDS_LIMIT};
+use gaffer_worker::driver::bare_container::{self, BareContainer, PIDS_LIMIT};
 use nix::unistd::gethostname;
 use serde_json::json;
 
@@ -39,7 +39,7 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
     if !has_worker(bench).await? {
         return not_measured(bench, figures, "the worker does not run containers");
     }
-    bench.leftovers.add(Leftover::Containers(label(&owner)));
+    bench.leftovers.add(Leftover::Containers(owner.clone()));
     let installation = bench.installation;
     let spec = installation.spec(
         "containers",
@@ -96,12 +96,12 @@ fn not_measured(bench: &Bench<'_>, figures: &mut Figures, why: &str) -> Result<(
     Ok(())
 }
 
-/// Removes the bare containers with this label.
+/// Removes the bare containers of an owner.
 ///
 /// # Errors
 /// [`Failure::Local`] if Docker does not answer, or refuses.
-pub async fn remove(label: &str) -> Result<(), Failure> {
-    match remove_where(|owner| self::label(owner) == label).await? {
+pub async fn remove(owner: &str) -> Result<(), Failure> {
+    match remove_where(|found| found == owner).await? {
         Some(_) => Ok(()),
         None => {
             Err(Failure::Local("no Docker daemon answers: containers of this run may be left".to_owned()))
@@ -124,11 +124,6 @@ async fn remove_where(is_meant: impl Fn(&str) -> bool) -> Result<Option<usize>, 
 
 fn failed(error: anyhow::Error) -> Failure {
     Failure::Local(format!("{error:#}"))
-}
-
-/// The label of bare containers of an owner.
-fn label(owner: &str) -> String {
-    format!("{OWNER_LABEL}={owner}")
 }
 
 /// Whose a bare container is: of the run with this directory, on this machine. Others may share the daemon.

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 pub const WORKER_DIR: &str = "worker";
 /// The beginning of the names of directories.
 const PREFIX: &str = "gaffer-bench-";
-/// Locked for as long as the run of this directory goes on. The kernel gives the lock back however the run ends.
+/// Held by the run; the kernel releases it however the run ends.
 const LOCK: &str = "bench.lock";
 
 /// A directory of this run. Dropping it removes it, as far as that is possible.
@@ -68,7 +68,7 @@ impl ScratchDirectory {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cleaned {
     Removed,
-    /// Its run goes on, or a process of it.
+    /// The run or one of its processes is alive.
     InUse,
     /// Of another user.
     Foreign,
@@ -143,6 +143,10 @@ fn is_used_by_processes(dir: &Path) -> io::Result<bool> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::os::unix::fs::symlink;
+    use std::os::unix::process::CommandExt as _;
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -151,12 +155,14 @@ mod tests {
         let own = ScratchDirectory::make(parent.path()).unwrap();
         let left = parent.path().join("gaffer-bench-left");
         fs::create_dir_all(left.join("postgres/cluster")).unwrap();
-        // Of a process that has gone: no number is higher than this one.
-        fs::write(left.join("postgres/cluster/postmaster.pid"), format!("{}\n", i32::MAX)).unwrap();
         let started = parent.path().join("gaffer-bench-started");
-        fs::create_dir_all(started.join("postgres/cluster")).unwrap();
-        let pid = format!("{}\n", std::process::id());
-        fs::write(started.join("postgres/cluster/postmaster.pid"), pid).unwrap();
+        let cluster = started.join("postgres/cluster");
+        fs::create_dir_all(&cluster).unwrap();
+        // As a server is recognised: by its name and the directory that it runs in.
+        let program = parent.path().join("postgres");
+        symlink("/bin/sleep", &program).unwrap();
+        let mut server =
+            Command::new(&program).arg0("sleep").arg("600").current_dir(&cluster).spawn().unwrap();
         fs::create_dir(parent.path().join("other")).unwrap();
         fs::write(parent.path().join("gaffer-bench-file"), "").unwrap();
         let found = all_in(parent.path()).unwrap();
@@ -169,6 +175,9 @@ mod tests {
         let path = own.path().to_owned();
         own.remove().unwrap();
         assert!(!path.exists());
+        server.kill().unwrap();
+        server.wait().unwrap();
+        assert_eq!(clean(&started).unwrap(), Cleaned::Removed);
     }
 
     #[test]

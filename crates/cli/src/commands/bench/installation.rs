@@ -163,7 +163,8 @@ impl Installation {
     /// # Errors
     /// As [`Dashboard::sign_out`]; [`Failure::Local`] if that takes too long.
     pub async fn sign_out(&self) -> Result<(), Failure> {
-        self.within_time(async {
+        let late = || Failure::Local("the dashboard did not answer in time to sign out".to_owned());
+        self.within_time(late, async {
             let Some(dashboard) = self.dashboard.get() else { return Ok(()) };
             dashboard.sign_out().await?;
             self.leftovers.remove(&Leftover::Session(dashboard.address()));
@@ -172,12 +173,13 @@ impl Installation {
         .await
     }
 
-    /// Waits until nothing that was begun makes anything any more.
+    /// Waits for the requests without an answer: they may still make something.
     ///
     /// # Errors
     /// [`Failure::Local`] if that takes too long.
     pub async fn settled(&self) -> Result<(), Failure> {
-        self.within_time(async { Ok(()) }).await
+        let late = || Failure::Local("requests of this run are still without an answer".to_owned());
+        self.within_time(late, async { Ok(()) }).await
     }
 
     /// Waits until a job has ended.
@@ -221,7 +223,7 @@ impl Installation {
     /// # Errors
     /// As [`Installation::delete_all`].
     pub async fn end_all(&self) -> Result<(), Failure> {
-        self.within_time(async {
+        self.within_time(|| self.left_over(), async {
             let unfinished: Vec<JobId> =
                 self.jobs().await?.iter().filter(|job| !is_final(job)).map(|job| job.id).collect();
             self.each(unfinished, async |job| self.end(job).await).await
@@ -234,7 +236,7 @@ impl Installation {
     /// # Errors
     /// [`Failure::Local`] if that takes too long, with the label of what is left; errors of the API or the network.
     pub async fn delete_all(&self) -> Result<(), Failure> {
-        self.within_time(async {
+        self.within_time(|| self.left_over(), async {
             loop {
                 let jobs = self.jobs().await?;
                 if jobs.is_empty() {
@@ -272,14 +274,18 @@ impl Installation {
         }
     }
 
-    async fn within_time(&self, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    async fn within_time(
+        &self,
+        late: impl FnOnce() -> Failure,
+        work: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Failure> {
         let work = async {
             self.submissions.close();
             self.submissions.wait().await;
             self.submissions.reopen();
             work.await
         };
-        tokio::time::timeout(CLEAN_UP_TIMEOUT, work).await.unwrap_or_else(|_| Err(self.left_over()))
+        tokio::time::timeout(CLEAN_UP_TIMEOUT, work).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// What to say if jobs are left.

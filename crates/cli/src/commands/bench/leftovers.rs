@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use gaffer_worker::driver::bare_container::OWNER_LABEL;
+
 /// Something that has to be removed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Leftover {
@@ -12,12 +14,12 @@ pub enum Leftover {
     Jobs(String),
     /// A session of the dashboard at this address.
     Session(String),
-    /// Containers beside those of gaffer's workers, with the label that they have.
+    /// Containers beside those of gaffer's workers, with their owner.
     Containers(String),
     Directory(PathBuf),
 }
 
-/// Everything that a run has made and not removed yet. Clones are the same list: whoever makes something puts it there.
+/// Everything that a run has made and not removed yet. Clones share the list, so each part of the run enters what it makes.
 #[derive(Debug, Clone, Default)]
 pub struct Leftovers(Arc<Mutex<List>>);
 
@@ -72,7 +74,8 @@ impl fmt::Display for Leftover {
             Leftover::Session(address) => {
                 write!(f, "a session of the dashboard {address}; it expires by itself")
             }
-            Leftover::Containers(label) => {
+            Leftover::Containers(owner) => {
+                let label = format!("{OWNER_LABEL}={owner}");
                 write!(
                     f,
                     "containers with the label {label}; list them with `docker ps -a --filter label={label}`"
@@ -115,8 +118,8 @@ mod tests {
     fn sessions_and_containers_are_told_until_they_are_gone() {
         let leftovers = Leftovers::default();
         let session = Leftover::Session("http://127.0.0.1:3000".to_owned());
-        let containers = Leftover::Containers("gaffer.bench=here:/tmp/x".to_owned());
-        // Whoever makes something has a clone.
+        let containers = Leftover::Containers("here:/tmp/x".to_owned());
+        // Each part of a run has a clone.
         leftovers.clone().add(session.clone());
         leftovers.clone().add(containers.clone());
         assert_eq!(

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use chrono::DateTime;
@@ -25,7 +25,7 @@ use super::super::description::{
 };
 use super::super::error::Error;
 use super::super::params::{Params, id, wants, wrong};
-use crate::operations::output::attempt_of;
+use crate::operations::output::attempt_to_read;
 use crate::operations::tasks::{self, Addressed};
 use crate::operations::{Actor, OperationError};
 use crate::output::{Piece, ReadFrom, TaskOutput, head, line_offset, tail_offset};
@@ -37,6 +37,8 @@ use last_event::LastEvent;
 
 /// Number of tasks read together.
 const TASKS_AHEAD: u32 = 100;
+/// The attempt with whose output an answer begins.
+const ATTEMPT: HeaderName = HeaderName::from_static("x-gaffer-attempt");
 
 /// How the output is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,11 +181,9 @@ async fn one_task(
     }
     let last = last.map(|last| last.cursor(&task));
     let continued = wanted.continue_at(last, &mut asked, &task)?;
-    if let Some(number) = wanted.from.attempt.filter(|number| wanted.from.follow && *number < task.attempt) {
-        // A follower asks for the one after that which it has read, and numbers may be left out.
-        wanted.from.attempt = views.reads.attempt_from(task.id, number).await?.or(wanted.from.attempt);
-    }
-    let attempt: AttemptRef = attempt_of(&task, wanted.from.attempt, wanted.from.follow)?;
+    let attempt: AttemptRef =
+        attempt_to_read(&views.reads, &task, wanted.from.attempt, wanted.from.follow).await?;
+    wanted.from.attempt = wanted.from.attempt.map(|_| attempt.attempt);
     let job = task.job;
     let tail = params.parse::<u64>("tail", "a number of lines")?;
     if let Some(tail) = tail.filter(|_| !continued) {
@@ -204,6 +204,7 @@ async fn one_task(
         let begun = asked.begin(&views, actor.project, follows).await?;
         let mut response = search::Search::new(views, &task, None, wanted, begun).into_body().into_response();
         dress(&mut response, wanted.format);
+        response.headers_mut().insert(ATTEMPT, attempt.attempt.into());
         return Ok(Output(response));
     }
 
@@ -239,6 +240,7 @@ async fn one_task(
         Source { views, job, address: task.address, reader, more: None, wanted, ready: VecDeque::new() };
     *response.body_mut() = body(source);
     dress(&mut response, wanted.format);
+    response.headers_mut().insert(ATTEMPT, attempt.attempt.into());
     Ok(Output(response))
 }
 
@@ -405,6 +407,11 @@ impl IntoResponse for Output {
 
 impl Answer for Output {
     fn describe(description: &mut Description, schemas: &mut Schemas) {
+        let attempt = || Header {
+            name: "X-Gaffer-Attempt",
+            description: "Of one task: the attempt with whose output the answer begins.",
+            is_always_there: false,
+        };
         let complete = Header {
             name: "X-Gaffer-Complete",
             description: "Of one task, not followed: whether the stored output equals what its worker read (`true`, `false`); \
@@ -424,14 +431,18 @@ impl Answer for Output {
             Content { media_type: "application/x-ndjson", schema: lines },
             Content { media_type: "text/event-stream", schema: events },
         ];
-        let whole = Success { description: "Output", headers: vec![complete], content };
+        let whole = Success { description: "Output", headers: vec![attempt(), complete], content };
         description.answers(StatusCode::OK, whole);
         let range = Header {
             name: "Content-Range",
             description: "`bytes FIRST-LAST/LENGTH`.",
             is_always_there: true,
         };
-        let part = Success { description: "The range", headers: vec![range, complete], content: vec![raw()] };
+        let part = Success {
+            description: "The range",
+            headers: vec![range, attempt(), complete],
+            content: vec![raw()],
+        };
         description.answers(StatusCode::PARTIAL_CONTENT, part);
     }
 }

@@ -148,10 +148,7 @@ pub async fn view(
         href: href(&attempt_param, value, &at_text),
         is_chosen: only == value,
     });
-    let numbers = match task.attempt {
-        0 | 1 => (1..=task.attempt).collect(),
-        _ => views.reads.attempt_numbers(task.id, MAX_ATTEMPTS).await?,
-    };
+    let numbers = views.reads.attempt_numbers(task.id, MAX_ATTEMPTS).await?;
     let attempts = numbers.into_iter().map(|number| Choice {
         name: format!("attempt {number}"),
         href: href(&number.to_string(), only, ""),

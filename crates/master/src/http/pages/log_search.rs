@@ -12,7 +12,7 @@ use super::format::{bytes, count};
 use crate::output::ReadFrom;
 use crate::render::{Line, Renderer};
 use crate::search::{OutputSearch, SearchPiece, SearchRequest, StopReason, Written};
-use crate::search_budget::{Lasting, NotBegun};
+use crate::search_budget::Lasting;
 use crate::store::StoreError;
 use crate::views::Views;
 
@@ -83,10 +83,7 @@ pub async fn search(
     let (pattern, mut budget) = match begun {
         Ok(begun) => begun,
         Err(error) => {
-            shown.error = Some(match error {
-                NotBegun::TooMany => "Too many searches are running; try again in a moment".to_owned(),
-                NotBegun::Pattern(invalid) => invalid.to_string(),
-            });
+            shown.error = Some(error.to_string());
             return Ok(shown);
         }
     };

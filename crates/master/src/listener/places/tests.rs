@@ -27,7 +27,7 @@ fn a_newcomer_takes_the_place_of_the_first_silent_one() {
 }
 
 #[test]
-fn whoever_is_proven_keeps_a_place_whatever_comes() {
+fn a_proven_client_keeps_a_place_whatever_comes() {
     let places = Places::new(PlaceLimits { all: 4, unproven: 3, unproven_of_address: 3 });
     let worker = admitted(&places, peer(1));
     worker.0.prove();

@@ -24,7 +24,7 @@ use super::cursor::Cursor;
 use super::{Format, LastEvent, MoreTasks, Wanted, event, json_line, text_or_base64};
 use crate::records::Task;
 use crate::search::{OutputSearch, SearchPiece, SearchRequest, StopReason, Written};
-use crate::search_budget::{Budget, Lasting, NotBegun};
+use crate::search_budget::{Budget, Lasting, NotBegun, TOO_MANY};
 use crate::views::Views;
 
 /// How long a search may take for one response.
@@ -127,7 +127,7 @@ impl Asked {
         let lasting = if follows { Lasting::WithTheOutput } else { Lasting::AtMost(SEARCH_TIME) };
         let begun = views.searches.begin(project, &self.pattern, lasting).await;
         let (pattern, budget) = begun.map_err(|error| match error {
-            NotBegun::TooMany => Error::Busy("too many searches are running"),
+            NotBegun::TooMany => Error::Busy(TOO_MANY),
             NotBegun::Pattern(invalid) => Error::field("invalid_regex", "query:q", invalid.to_string(), None),
         })?;
         let query = LineQuery {
