@@ -8,6 +8,7 @@ use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_e2e::client::script;
 use gaffer_e2e::cluster::fresh_database;
+use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::s3::S3Server;
 use gaffer_e2e::stage::Stage;
@@ -163,10 +164,17 @@ impl Scene {
         OutputMover::new(store, self.objects_of_master(), after.parse().unwrap())
     }
 
-    /// Moves all that can be moved.
-    pub async fn move_all(&self) {
+    /// Moves all that can be moved. Chunks that are joined meanwhile are moved by the next pass.
+    pub async fn move_all(&mut self) {
         let mut mover = self.mover();
-        while mover.run_once().await.unwrap().again_after.is_some() {}
+        let unmoved = "SELECT count(*) FROM jobs j WHERE finished_at IS NOT NULL AND NOT output_moved \
+                       AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.job_id = j.id)";
+        eventually("all output that can be moved has moved", async || {
+            while mover.run_once().await.unwrap().again_after.is_some() {}
+            let unmoved: i64 = sqlx::query_scalar(unmoved).fetch_one(&mut self.database).await.unwrap();
+            (unmoved == 0).then_some(())
+        })
+        .await;
     }
 
     /// Deletes all objects that are unused; returns how many were.
