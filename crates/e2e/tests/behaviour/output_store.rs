@@ -4,7 +4,7 @@ mod objects;
 mod scene;
 
 use gaffer_domain::reason::AttemptEnd;
-use gaffer_e2e::client::{Answer, Client, script};
+use gaffer_e2e::client::{Answer, Client};
 use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::command;
 use gaffer_e2e::raw_worker::hello;
@@ -25,7 +25,7 @@ fn some_output() -> Vec<(Stream, Vec<u8>)> {
         parts.push((Stream::Stdout, (0..600).map(line).collect::<String>().into_bytes()));
         parts.push((Stream::Stderr, format!("error {n}\n").into_bytes()));
     }
-    parts.push((Stream::Stdout, (0..70_000_u32).map(|n| (n * n >> 7) as u8).collect()));
+    parts.push((Stream::Stdout, (0..70_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect()));
     parts.push((Stream::Stderr, [b'x'; 100_000].to_vec()));
     parts.push((Stream::Stdout, b"\n\nthe end".to_vec()));
     parts
@@ -298,14 +298,16 @@ async fn an_object_that_is_damaged_or_missing_is_named() {
 async fn output_that_is_not_complete_is_never_moved() {
     let mut scene = Scene::set(Kind::Directory).await;
     // It runs.
-    let live = scene.stage.client.submit(script("true")).await;
+    let small = json!({"cpu": 0.1});
+    let live = scene.stage.client.submit(json!({"script": "true", "resources": small})).await;
     let running = scene.worker.next_start().await.attempt;
     scene.worker.started(running).await;
     scene.worker.output(running, 0, Stream::Stdout, b"live\n").await;
     scene.stage.client.in_state(live, "running").await;
     // Its job runs on, though its own attempt is over.
     let restart = json!({"policy": "on-failure", "limit": 1, "delay": "0s"});
-    let again = scene.stage.client.submit(json!({"script": "true", "restart": restart})).await;
+    let again =
+        scene.stage.client.submit(json!({"script": "true", "restart": restart, "resources": small})).await;
     let first = scene.worker.next_start().await.attempt;
     scene.worker.output(first, 0, Stream::Stdout, b"first\n").await;
     scene.worker.ended(first, AttemptEnd::Exited { code: 1 }, 6).await;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use gaffer_domain::AttemptRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::AttemptEnd;
-use gaffer_e2e::client::script;
 use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
@@ -18,6 +17,7 @@ use gaffer_master::background::unused_objects::UnusedObjects;
 use gaffer_master::output_store::{OutputStore, OutputStoreAddress, named_part};
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::wire::{Hello, ToWorker};
+use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
 /// So much of an output is sent at once.
@@ -127,7 +127,7 @@ impl Scene {
 
     /// Runs a job of one task that writes this; returns its number.
     pub async fn run(&mut self, output: &[(Stream, Vec<u8>)]) -> i64 {
-        let job = self.stage.client.submit(script("true")).await;
+        let job = self.stage.client.submit(json!({"script": "true", "resources": {"cpu": 0.1}})).await;
         let attempt = self.worker.next_start().await.attempt;
         let mut offset = 0;
         for (stream, bytes) in output {
