@@ -235,7 +235,7 @@ impl TaskOutput {
         }
         let limit = self.read_ahead;
         self.read_ahead = (limit * 2).min(READ_AHEAD);
-        let stored = self.views.stored_output.read(self.attempt_ref(), self.offset, limit).await?;
+        let stored = self.views.output.read(self.attempt_ref(), self.offset, limit).await?;
         Ok(stored.into_iter().filter(|chunk| chunk.end() > self.offset).collect())
     }
 
@@ -427,7 +427,7 @@ pub async fn line_offset(
         return Ok(Some(0));
     }
     let (offset, mut lines) = match stream {
-        None => views.stored_output.find_line(attempt, line).await?.unwrap_or((0, 0)),
+        None => views.output.find_line(attempt, line).await?.unwrap_or((0, 0)),
         // The lines of a single stream are counted nowhere.
         Some(_) => (0, 0),
     };

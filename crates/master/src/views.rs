@@ -32,7 +32,7 @@ use crate::troubles::Troubles;
 pub struct Views {
     pub reads: ReadStore,
     /// Output that is not in transit.
-    pub stored_output: StoredOutput,
+    pub output: StoredOutput,
     /// The fleet and the queue, as all who look share them.
     pub snapshots: Snapshots,
     /// Wake-up calls after commits.
@@ -86,7 +86,7 @@ impl Views {
     /// Read access to the state of `control`. `pauses`: returned tasks by worker.
     pub fn new(
         reads: ReadStore,
-        stored_output: StoredOutput,
+        output: StoredOutput,
         control: &Control,
         pauses: Pauses,
         status: Status,
@@ -95,7 +95,7 @@ impl Views {
         Views {
             snapshots: Snapshots::new(reads.clone(), pauses),
             reads,
-            stored_output,
+            output,
             changes: control.changes.clone(),
             status,
             exposition,

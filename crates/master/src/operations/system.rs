@@ -43,7 +43,7 @@ pub async fn check_output_store(
 ) -> Result<OutputStoreCheck, OperationError> {
     let views = context.permit_to_look(actor, Action::LookAtSystem)?;
     let moved = views.reads.output_in_objects().await?;
-    let Some(objects) = views.stored_output.objects() else {
+    let Some(objects) = views.output.objects() else {
         let missing = "output was moved to object storage, and GAFFER_OUTPUT_STORE is not set on the master";
         let problem = (moved.objects > 0).then(|| missing.to_owned());
         return Ok(OutputStoreCheck { address: None, moved, problem });

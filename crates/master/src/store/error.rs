@@ -32,7 +32,7 @@ pub enum StoreError {
     /// The object storage with output does not answer or refuses. The same call succeeds once that is fixed.
     #[error("{told}: {cause}")]
     ObjectsUnavailable {
-        /// For whoever reads output.
+        /// For readers of output.
         told: String,
         /// For operators.
         cause: String,

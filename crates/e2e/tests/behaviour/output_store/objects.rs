@@ -209,7 +209,7 @@ async fn a_master_that_is_killed_between_object_and_note_loses_nothing_and_the_o
     let job = dev.client.submit(json!({"script": "seq 1 50000; echo error >&2"})).await;
     dev.client.finished(job).await;
     let whole = dev.client.output(job).await;
-    // Whoever notes an object waits.
+    // To note an object takes long.
     let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                     PERFORM pg_sleep(20); RETURN NEW; END $$;
                 CREATE TRIGGER wait BEFORE INSERT ON output_objects FOR EACH ROW EXECUTE FUNCTION wait()";

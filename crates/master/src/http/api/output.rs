@@ -198,7 +198,7 @@ async fn one_task(
         wanted.until = line(last).await?;
     }
     let first = wanted.from.attempt.or(wanted.from.first).unwrap_or(attempt.attempt);
-    views.stored_output.probe(AttemptRef { attempt: first, ..attempt }, wanted.from.offset).await?;
+    views.output.probe(AttemptRef { attempt: first, ..attempt }, wanted.from.offset).await?;
     if let Some(asked) = asked {
         let follows = wanted.from.follow && !task.state.is_final();
         let begun = asked.begin(&views, actor.project, follows).await?;
@@ -217,7 +217,7 @@ async fn one_task(
             let Some((start, end)) = byte_range(range, total)? else {
                 return Err(Error::OutOfRange(total));
             };
-            views.stored_output.probe(attempt, start).await?;
+            views.output.probe(attempt, start).await?;
             wanted.from.offset = start;
             wanted.until = Some(end);
             let mut response = StatusCode::PARTIAL_CONTENT.into_response();
@@ -275,7 +275,7 @@ async fn all_tasks(
     };
     wanted.continue_at(last, &mut asked, &first)?;
     let attempt = wanted.from.attempt.or(wanted.from.first).unwrap_or(first.attempt);
-    views.stored_output.probe(AttemptRef { task: first.id, attempt }, wanted.from.offset).await?;
+    views.output.probe(AttemptRef { task: first.id, attempt }, wanted.from.offset).await?;
     if let Some(asked) = asked {
         let begun = asked.begin(&views, actor.project, wanted.from.follow).await?;
         let search = search::Search::new(views, &first, Some(more), wanted, begun);

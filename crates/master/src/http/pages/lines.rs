@@ -125,7 +125,7 @@ impl Output {
         let begin = index.saturating_sub(look_back);
         let (offset, ends_before) = match begin {
             0 => (0, 0),
-            _ => self.views.stored_output.find_line(self.attempt, begin).await?.unwrap_or((0, 0)),
+            _ => self.views.output.find_line(self.attempt, begin).await?.unwrap_or((0, 0)),
         };
         let mut reading = self.reading(offset, head.bytes);
         let mut rendering = Rendering { skip: begin.saturating_sub(ends_before), ..Rendering::default() };
