@@ -45,8 +45,11 @@ pub struct OutputStore {
     address: OutputStoreAddress,
     objects: Arc<dyn ObjectStore>,
     readers: Semaphore,
-    kept: Mutex<Kept<(AttemptRef, u64), Arc<Vec<ChunkRow>>>>,
+    kept: Mutex<KeptObjects>,
 }
+
+/// The chunks of objects, by attempt and offset.
+type KeptObjects = Kept<(AttemptRef, u64), Arc<Vec<ChunkRow>>>;
 
 /// An object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,7 +223,7 @@ impl OutputStore {
         ))
     }
 
-    fn kept<T>(&self, with: impl FnOnce(&mut Kept<(AttemptRef, u64), Arc<Vec<ChunkRow>>>) -> T) -> T {
+    fn kept<T>(&self, with: impl FnOnce(&mut KeptObjects) -> T) -> T {
         with(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

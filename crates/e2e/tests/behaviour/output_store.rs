@@ -131,7 +131,7 @@ async fn moved_output_is_read_as_before(kind: Kind) {
     assert!(scene.stage.client.output(job).await == whole);
 
     // A master that was started anew has nothing in memory.
-    let mut scene = scene.restart().await;
+    let mut scene = Box::pin(scene.restart()).await;
     assert!(scene.stage.client.output(job).await == whole);
     assert_eq!(scene.mover().run_once().await.unwrap().done, 0, "nothing is moved twice");
     assert_eq!(scene.count("output_objects").await, 1);
@@ -139,12 +139,12 @@ async fn moved_output_is_read_as_before(kind: Kind) {
 
 #[tokio::test]
 async fn output_moved_to_a_directory_is_read_as_before_by_every_route() {
-    moved_output_is_read_as_before(Kind::Directory).await;
+    Box::pin(moved_output_is_read_as_before(Kind::Directory)).await;
 }
 
 #[tokio::test]
 async fn output_moved_to_s3_is_read_as_before_by_every_route() {
-    moved_output_is_read_as_before(Kind::S3).await;
+    Box::pin(moved_output_is_read_as_before(Kind::S3)).await;
 }
 
 /// Bytes that cannot be compressed.
@@ -218,7 +218,7 @@ async fn a_store_that_is_away_is_an_error(kind: Kind) {
         scene.run(&[(Stream::Stdout, b"one\ntwo\n".to_vec()), (Stream::Stderr, b"three\n".to_vec())]).await;
     scene.move_all().await;
     let waiting = scene.run(&[(Stream::Stdout, b"still here\n".to_vec())]).await;
-    let mut scene = scene.restart().await;
+    let mut scene = Box::pin(scene.restart()).await;
     scene.take_store_away().await;
 
     let answers =
@@ -248,12 +248,12 @@ async fn a_store_that_is_away_is_an_error(kind: Kind) {
 
 #[tokio::test]
 async fn while_s3_is_away_output_is_unavailable_and_afterwards_it_is_there() {
-    a_store_that_is_away_is_an_error(Kind::S3).await;
+    Box::pin(a_store_that_is_away_is_an_error(Kind::S3)).await;
 }
 
 #[tokio::test]
 async fn while_a_directory_is_not_mounted_output_is_unavailable_and_afterwards_it_is_there() {
-    a_store_that_is_away_is_an_error(Kind::Directory).await;
+    Box::pin(a_store_that_is_away_is_an_error(Kind::Directory)).await;
 }
 
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn a_master_without_the_setting_says_where_the_output_is() {
     let mut scene = Scene::set(Kind::Directory).await;
     let job = scene.run(&[(Stream::Stdout, b"one\n".to_vec())]).await;
     scene.move_all().await;
-    let scene = scene.restart_without_store().await;
+    let scene = Box::pin(scene.restart_without_store()).await;
     let answer = scene.stage.client.get(&format!("/jobs/{job}/output")).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.text.contains("GAFFER_OUTPUT_STORE"), "{}", answer.text);
@@ -282,7 +282,7 @@ async fn an_object_that_is_damaged_or_missing_is_named() {
     let at = bytes.len() - 2;
     bytes[at] ^= 1;
     std::fs::write(&file, bytes).unwrap();
-    let scene = scene.restart().await;
+    let scene = Box::pin(scene.restart()).await;
     let status = StatusCode::INTERNAL_SERVER_ERROR;
     let answers = all_fail(&scene.stage.client, job, status, "output_lost").await;
     assert!(answers[0].text.contains(&name) && answers[0].text.contains("is damaged"), "{}", answers[0].text);
@@ -358,7 +358,7 @@ async fn a_worker_that_repeats_moved_output_is_told_that_it_is_stored() {
     let job = scene.run(&[(Stream::Stdout, b"one\n".to_vec())]).await;
     let attempt = scene.last.unwrap();
     scene.move_all().await;
-    let mut scene = scene.restart_with_worker(hello("w")).await;
+    let mut scene = Box::pin(scene.restart_with_worker(hello("w"))).await;
     scene.worker.output(attempt, 0, Stream::Stdout, b"one\n").await;
     scene.worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 4).await;
     scene.worker.heartbeat(1, Vec::new()).await;

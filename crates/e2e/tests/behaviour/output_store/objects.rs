@@ -276,7 +276,7 @@ async fn commands_know_of_output_in_object_storage() {
     }
     let number = job.to_string();
     let (code, out, _) = said(dev.cli(&["logs", &number])).await;
-    assert!(code == Some(0) && out.as_bytes().len() + "an error\n".len() >= whole.len());
+    assert!(code == Some(0) && out.len() + "an error\n".len() >= whole.len());
     let (code, out, _) = said(dev.cli(&["logs", &number, "--grep", "^4999$"])).await;
     assert_eq!((code, out.trim()), (Some(0), "4999"));
     let (code, out, err) = said(dev.cli(&["logs", &number, "--verify"])).await;
@@ -332,7 +332,7 @@ async fn a_restored_installation_puts_its_objects_elsewhere() {
     let Scene { stage, place, .. } = scene;
     let url = stage.strike().await;
     gaffer_master::backup::prepare(&url, chrono::Utc::now()).await.unwrap();
-    let mut scene = Scene::on(url, place, true, hello("another")).await;
+    let mut scene = Box::pin(Scene::on(url, place, true, hello("another"))).await;
     let after = scene.text("SELECT output_directory::text FROM installation").await;
     assert_ne!(before, after);
 }

@@ -95,7 +95,7 @@ pub struct Scene {
 impl Scene {
     pub async fn set(kind: Kind) -> Scene {
         let place = Place::new(kind).await;
-        Scene::on(fresh_database().await, place, true, hello("w")).await
+        Box::pin(Scene::on(fresh_database().await, place, true, hello("w"))).await
     }
 
     pub async fn on(database_url: String, place: Place, has_store: bool, hello: Hello) -> Scene {
@@ -112,17 +112,17 @@ impl Scene {
 
     /// Another master on the same database and store.
     pub async fn restart(self) -> Scene {
-        self.restart_with_worker(hello("another")).await
+        Box::pin(self.restart_with_worker(hello("another"))).await
     }
 
     pub async fn restart_with_worker(self, hello: Hello) -> Scene {
         let Scene { stage, place, .. } = self;
-        Scene::on(stage.strike().await, place, true, hello).await
+        Box::pin(Scene::on(stage.strike().await, place, true, hello)).await
     }
 
     pub async fn restart_without_store(self) -> Scene {
         let Scene { stage, place, .. } = self;
-        Scene::on(stage.strike().await, place, false, hello("another")).await
+        Box::pin(Scene::on(stage.strike().await, place, false, hello("another"))).await
     }
 
     /// Runs a job of one task that writes this; returns its number.

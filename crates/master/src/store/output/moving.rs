@@ -87,7 +87,7 @@ impl ReadStore {
             "SELECT asked.task, a.attempt, a.output_bytes, first.start_offset, last.bytes, EXISTS (SELECT FROM dead_letters d \
                  WHERE d.task_id = asked.task AND d.attempt = a.attempt AND d.kind = 'output') \
              FROM UNNEST($1::bigint[]) AS asked(task) \
-             CROSS JOIN LATERAL (SELECT attempt, output_bytes FROM attempts WHERE task_id = asked.task AND era = $2) a \
+             CROSS JOIN LATERAL (SELECT attempt, output_bytes FROM attempts WHERE task_id = asked.task AND era = $2 OFFSET 0) a \
              CROSS JOIN LATERAL (SELECT start_offset FROM output_chunks WHERE task_id = asked.task AND attempt = a.attempt \
                  ORDER BY start_offset LIMIT 1) first \
              CROSS JOIN LATERAL (SELECT start_offset + payload_bytes AS bytes FROM output_chunks \
