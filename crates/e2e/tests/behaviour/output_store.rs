@@ -93,7 +93,7 @@ async fn read_by_every_route(client: &Client, job: i64) -> Vec<(String, String, 
 async fn seen_on_pages(scene: &Scene, cookie: &str, job: i64) -> Vec<String> {
     let mut seen = Vec::new();
     for query in ["?from=1", "?from=11990&count=20", "?before=500", "?from=1&stream=stderr", "?from=23000"] {
-        let page = scene.stage.page(&format!("/jobs/{job}/lines{query}"), cookie).await;
+        let page = scene.stage.page(&format!("/jobs/{job}/lines{query}&task=main"), cookie).await;
         assert_eq!(page.status(), StatusCode::OK, "{query}");
         seen.push(page.text().await.unwrap());
     }
