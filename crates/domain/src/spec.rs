@@ -11,6 +11,7 @@
 mod container;
 mod depends;
 mod driver;
+mod exit_codes;
 pub mod field;
 mod job;
 mod node;
@@ -32,6 +33,7 @@ pub use container::{
     CONTAINER, Container, Gpus, InvalidPort, InvalidVolume, Network, Port, PortProtocol, PullPolicy, Volume,
 };
 pub use driver::DriverKind;
+pub use exit_codes::ExitCodes;
 pub use job::{
     JOB_FIELDS, JobKind, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_SPEC_BYTES, SINGLE_TASK_JOB_FIELDS,
 };

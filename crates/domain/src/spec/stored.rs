@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Action, Affinity, Backoff, Concurrency, Container, DriverKind, Indices, JobKind, JobSpec, OnDrain,
+    Action, Affinity, Backoff, Concurrency, Container, DriverKind, ExitCodes, Indices, JobKind, JobSpec, OnDrain,
     OnLost, OutputLimit, Placement, Reservation, Resources, Restart, RestartPolicy, Retention, StopSignal,
     StopSpec, Strategy, TaskSpec,
 };
@@ -91,6 +91,9 @@ impl TaskSpec {
             output: None,
             restart: Restart {
                 policy: RestartPolicy::Never,
+                on_exit: ExitCodes::default(),
+                not_on_exit: ExitCodes::default(),
+                success: ExitCodes::default(),
                 limit: 0,
                 within: None,
                 delay: Span::from_secs(1),
@@ -190,6 +193,12 @@ struct FirstResources {
 #[derive(Deserialize)]
 struct FirstRestart {
     policy: RestartPolicy,
+    #[serde(default)]
+    on_exit: ExitCodes,
+    #[serde(default)]
+    not_on_exit: ExitCodes,
+    #[serde(default)]
+    success: ExitCodes,
     limit: u32,
     #[serde(default)]
     within: Option<Span>,
@@ -241,7 +250,8 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
     };
     let countable = |(name, count): (String, Value)| Some((name, u32::try_from(count.as_u64()?).ok()?));
     let FirstResources { cpu, memory, disk, others } = task.resources;
-    let FirstRestart { policy, limit, within, delay, backoff, on_lost } = task.restart;
+    let FirstRestart { policy, on_exit, not_on_exit, success, limit, within, delay, backoff, on_lost } =
+        task.restart;
     Ok(TaskSpec {
         name: task.name,
         driver: task.driver,
@@ -265,7 +275,7 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
         distinct_workers: task.distinct_workers,
         timeout: task.timeout,
         output: task.output,
-        restart: Restart { policy, limit, within, delay, backoff, on_lost },
+        restart: Restart { policy, on_exit, not_on_exit, success, limit, within, delay, backoff, on_lost },
         stop: task.stop,
     })
 }

@@ -6,7 +6,7 @@ mod table;
 use super::*;
 use crate::quantity::Span;
 use crate::reason::ProcessEnd;
-use crate::spec::{Backoff, OnLost, RestartPolicy};
+use crate::spec::{Backoff, ExitCodes, OnLost, RestartPolicy};
 
 const HERE: WorkerId = WorkerId(1);
 const ELSEWHERE: WorkerId = WorkerId(2);
@@ -19,7 +19,9 @@ fn at(secs: i64) -> Time {
 /// A policy that grants two repeats, after one second and after another.
 fn restart(policy: RestartPolicy, on_lost: OnLost) -> Restart {
     let delay = Span::from_secs(1);
-    Restart { policy, limit: 2, within: None, delay, backoff: Backoff::Constant, on_lost }
+    let [on_exit, not_on_exit, success] = [ExitCodes::default(); 3];
+    let backoff = Backoff::Constant;
+    Restart { policy, on_exit, not_on_exit, success, limit: 2, within: None, delay, backoff, on_lost }
 }
 
 fn never() -> Restart {

@@ -129,6 +129,8 @@ struct AttemptUpdate {
     started_at: Option<Time>,
     finished_at: Option<Time>,
     end: Option<AttemptEnd>,
+    /// Why it failed, or did not come to its end.
+    reason: Option<Reason>,
     report: Option<Box<Ended>>,
     container: Option<Box<ContainerFacts>>,
     output: ReceivedOutput,
@@ -257,13 +259,13 @@ impl Work {
                 self.started.extend(worker_before.map(|worker| (work.class, worker)));
                 self.attempts.of(attempt).started_at = Some(*at);
             }
-            Some(AttemptChange::Closed { end: None }) => {
+            Some(AttemptChange::Closed { end: None, .. }) => {
                 self.closed.push(attempt);
                 self.given_back.extend(worker_before.map(|worker| (work.class, worker)));
             }
-            Some(AttemptChange::Closed { end: Some(end) }) => {
+            Some(AttemptChange::Closed { end: Some(_), reason }) => {
                 self.closed.push(attempt);
-                self.changed.ended(end);
+                self.changed.ended(reason.as_ref());
                 if let Detail::End(report, _) = &input.detail
                     && let Some(at) = report.started_at
                 {
@@ -390,10 +392,10 @@ impl AttemptUpdates {
                 };
                 self.of(attempt).opened = Some((worker, now, receipt));
             }
-            Some(AttemptChange::Closed { end }) => {
+            Some(AttemptChange::Closed { end, reason }) => {
                 let update = self.of(attempt);
                 update.finished_at = Some(now);
-                update.end = end;
+                (update.end, update.reason) = (end, reason);
                 if let Detail::End(report, received) = detail {
                     update.started_at =
                         update.started_at.or(report.started_at.map(|at| at.min(now).max(Time::UNIX_EPOCH)));
@@ -434,8 +436,19 @@ fn message_of(state: &TaskState, detail: &Detail) -> String {
         },
         TaskState::Running { .. } => "started".to_owned(),
         TaskState::Stopping { cause, .. } => cause.message.clone(),
-        TaskState::Completed { .. } => "exited with code 0".to_owned(),
+        TaskState::Completed { .. } => match detail {
+            Detail::End(report, _) => success(&report.end),
+            _ => success(&AttemptEnd::Exited { code: 0 }),
+        },
         TaskState::Failed { reason, .. } | TaskState::Cancelled { reason, .. } => reason.message.clone(),
+    }
+}
+
+/// How a task completed.
+fn success(end: &AttemptEnd) -> String {
+    match end.exit_code() {
+        Some(code) if code != 0 => format!("exited with code {code}, which counts as success"),
+        _ => "exited with code 0".to_owned(),
     }
 }
 

@@ -112,6 +112,17 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
     let stdin = driver != DriverKind::Scripted && rng.random_ratio(1, 4);
     let workdir = format!("/{}/{}", any_word(rng), any_word(rng));
     let has_entrypoint = container.as_ref().is_some_and(|container| container.entrypoint.is_some());
+    let policy = *[RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always]
+        .choose(rng)
+        .filter(|_| !stdin)
+        .unwrap_or(&RestartPolicy::Never);
+    let mut codes = |range: std::ops::Range<u8>| -> ExitCodes {
+        range.filter(|_| rng.random_ratio(1, 50)).collect()
+    };
+    let success = codes(1..100);
+    let is_repeated = policy != RestartPolicy::Never;
+    let [on_exit, not_on_exit] =
+        [100..180, 180..255].map(|range| if is_repeated { codes(range) } else { ExitCodes::default() });
     TaskSpec {
         name: name.to_owned(),
         driver,
@@ -156,10 +167,10 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
             on_limit: *[OnLimit::Truncate, OnLimit::Kill].choose(rng).unwrap(),
         }),
         restart: Restart {
-            policy: *[RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always]
-                .choose(rng)
-                .filter(|_| !stdin)
-                .unwrap_or(&RestartPolicy::Never),
+            policy,
+            on_exit,
+            not_on_exit,
+            success,
             limit: rng.random_range(0..10),
             within,
             delay: any_span(rng, 0, 3_600_000),

@@ -210,7 +210,7 @@ pub fn why(task: &Task) -> String {
         (StateName::Scheduled, _) => {
             format!("placed on {}, starting", task.worker.as_deref().unwrap_or("a worker"))
         }
-        (StateName::Completed, _) => "exited with code 0".to_owned(),
+        (StateName::Completed, _) => format!("exited with code {}", task.exit_code.unwrap_or(0)),
         (_, Some(message)) => message.to_owned(),
         (_, None) => String::new(),
     }

@@ -455,6 +455,8 @@ impl RecordedEnd {
             }
             None => self.reason_code.is_none(),
         };
+        // Recorded without a reason, it was an exit code that counts as success.
+        let same_reason = same_reason || self.reason_code.is_none();
         self.exit_code == end.exit_code() && self.signal == end.signal() && same_reason
     }
 }
