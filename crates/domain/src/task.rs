@@ -1,6 +1,6 @@
 //! The states of a task, its events, and [`apply`], the only place where a task's state is decided.
 //!
-//! | state | dependencies met | dependency failed | placed | started | returned | ended | stop requested | move requested |
+//! | state | dependencies met | cannot run | placed | started | returned | ended | stop requested | move requested |
 //! |---|---|---|---|---|---|---|---|---|
 //! | blocked | pending | cancelled | · | stale | stale | stale | cancelled | stale |
 //! | pending | · | · | scheduled | stale | stale | stale | cancelled | stale |
@@ -142,13 +142,10 @@ pub enum AfterStop {
 /// What can happen to a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskEvent {
-    /// All tasks that it depends on have completed.
+    /// All that it waited for has come.
     DependenciesMet,
-    /// A task that it depends on will not complete.
-    DependencyFailed {
-        /// Name of the definition that did not complete.
-        dependency: String,
-    },
+    /// What it waits for cannot come any more, for this reason.
+    CannotRun(Reason),
     /// The scheduler chose a worker.
     Placed {
         /// The chosen one.
@@ -256,9 +253,7 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
         (State::Blocked, Event::DependenciesMet) => {
             Ok(task.becomes(State::Pending { not_before: now, after: None }))
         }
-        (State::Blocked, Event::DependencyFailed { dependency }) => {
-            let message = format!("task {dependency}, which it depends on, did not complete");
-            let reason = Reason { code: ReasonCode::DependencyFailed, message };
+        (State::Blocked, Event::CannotRun(reason)) => {
             Ok(task.becomes(State::Cancelled { at: now, reason }))
         }
         (State::Blocked | State::Pending { .. }, Event::StopRequested(cause)) => {
@@ -336,9 +331,9 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
 }
 
 impl Task {
-    /// A task as it is born: blocked if it depends on others, else pending.
-    pub fn new(has_dependencies: bool, now: Time) -> Task {
-        let state = match has_dependencies {
+    /// A task as it is born: blocked if it waits for others, else pending.
+    pub fn new(waits_for_others: bool, now: Time) -> Task {
+        let state = match waits_for_others {
             true => TaskState::Blocked,
             false => TaskState::Pending { not_before: now, after: None },
         };
@@ -459,6 +454,11 @@ impl TaskState {
     /// Whether the present attempt is stopped so that another one can execute elsewhere.
     pub fn is_moving(&self) -> bool {
         matches!(self, TaskState::Stopping { cause, .. } if cause.is_move())
+    }
+
+    /// Whether it was cancelled because it was not needed.
+    pub fn is_skipped(&self) -> bool {
+        matches!(self, TaskState::Cancelled { reason, .. } if reason.code == ReasonCode::ConditionNotMet)
     }
 
     /// The worker that holds the present attempt, while there is one.

@@ -1,14 +1,111 @@
-//! Which task definition waits for which: names that exist, and no circle.
+//! Which task definition waits for which, and for what outcome: names that exist, and no circle.
 
 use std::collections::{BTreeMap, HashSet};
 
+use serde::{Deserialize, Serialize};
+
+use super::field::{Field, Kind, Most, Words};
 use super::node::Node;
 use super::task::{Draft, TaskSpec};
 use crate::quantity::shown;
 use crate::spelling::did_you_mean;
 
+/// Another definition of the job that a definition waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredDependency", into = "StoredDependency")]
+pub struct Dependency {
+    /// Its name.
+    pub task: String,
+    /// What its tasks have to come to.
+    pub on: On,
+}
+
+/// A dependency as it is stored: its name alone, if it has to complete.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum StoredDependency {
+    Name(String),
+    Outcome { task: String, on: On },
+}
+
+impl From<StoredDependency> for Dependency {
+    fn from(stored: StoredDependency) -> Dependency {
+        match stored {
+            StoredDependency::Name(task) => Dependency { task, on: On::Completed },
+            StoredDependency::Outcome { task, on } => Dependency { task, on },
+        }
+    }
+}
+
+impl From<Dependency> for StoredDependency {
+    fn from(Dependency { task, on }: Dependency) -> StoredDependency {
+        match on {
+            On::Completed => StoredDependency::Name(task),
+            on => StoredDependency::Outcome { task, on },
+        }
+    }
+}
+
+/// The fields of a member of `depends_on`.
+pub const DEPENDENCY: &[Field] = &[
+    Field::new("task", Kind::text("the name of a task", Most::Any), "Name of the other task")
+        .required()
+        .example("prepare"),
+    Field::new("on", Kind::words::<On>(), "Outcome of the other task to wait for")
+        .default("completed")
+        .example("ended"),
+];
+
+/// What a dependency has to come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum On {
+    /// All of its tasks complete.
+    Completed,
+    /// All of its tasks end, and at least one of them failed or was cancelled.
+    Failed,
+    /// All of its tasks end.
+    Ended,
+}
+
+impl Words for On {
+    const WORDS: &'static [(&'static str, On, &'static str)] = &[
+        ("completed", On::Completed, "all of its tasks complete"),
+        ("failed", On::Failed, "all of its tasks end, and one failed or was cancelled"),
+        ("ended", On::Ended, "all of its tasks end, whatever the outcome"),
+    ];
+}
+
+/// After which outcome of what it waits for a definition runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// When its dependencies have come to what they are waited for.
+    #[default]
+    Success,
+    /// When all it waits for has ended, whatever came of it; also if the job is stopped.
+    Always,
+    /// When all it waits for has ended and something of it failed or was cancelled.
+    Failure,
+}
+
+impl Words for When {
+    const WORDS: &'static [(&'static str, When, &'static str)] = &[
+        ("success", When::Success, "after its dependencies, if each came to what `depends_on` says"),
+        ("always", When::Always, "once what it waits for has ended, also if the job is stopped"),
+        ("failure", When::Failure, "once what it waits for has ended, if a task of it failed or was cancelled"),
+    ];
+}
+
+impl When {
+    pub(super) fn is_success(&self) -> bool {
+        *self == When::Success
+    }
+}
+
 /// The waits of one definition, as positions in the list of definitions.
 struct Waits<'a> {
+    /// Where they are written.
     node: Option<Node<'a>>,
     positions: Vec<usize>,
 }
@@ -31,37 +128,86 @@ pub(super) fn resolve(drafts: Vec<Draft<'_>>) -> Vec<TaskSpec> {
     let mut waits = Vec::with_capacity(drafts.len());
     for (position, mut draft) in drafts.into_iter().enumerate() {
         let node = draft.depends_on.take();
-        let positions = node.as_ref().map(|node| positions(node, position, &position_of)).unwrap_or_default();
+        let read = |node: &Node<'_>| dependencies(node, position, draft.spec.when, &position_of);
+        let found = node.as_ref().map(read).unwrap_or_default();
+        let positions = found.iter().map(|(position, _)| *position).collect();
+        draft.spec.depends_on = found.into_iter().map(|(_, dependency)| dependency).collect();
         tasks.push(draft.spec);
-        waits.push(Waits { node, positions });
+        waits.push(Waits { node: node.or(draft.when.take()), positions });
     }
-    for (position, Waits { positions, .. }) in waits.iter().enumerate() {
-        tasks[position].depends_on = positions.iter().map(|other| tasks[*other].name.clone()).collect();
-    }
+    wait_for_the_others(&tasks, &mut waits);
     report_circles(&tasks, &waits);
     tasks
 }
 
+/// What waits for an outcome without saying whose waits for all definitions that do not.
+fn wait_for_the_others(tasks: &[TaskSpec], waits: &mut [Waits<'_>]) {
+    let others: Vec<usize> = (0..tasks.len()).filter(|other| tasks[*other].when.is_success()).collect();
+    for (task, waits) in tasks.iter().zip(waits) {
+        if task.when.is_success() || !task.depends_on.is_empty() {
+            continue;
+        }
+        if let Some(node) = waits.node.as_ref().filter(|_| others.is_empty()) {
+            node.wrong::<()>(format!(
+                "`when: {}` needs other tasks to wait for, and no task of the job is without `when`",
+                task.when.word()
+            ));
+        }
+        waits.positions = others.clone();
+    }
+}
+
 /// Reads one `depends_on` list.
-fn positions(node: &Node<'_>, own_position: usize, position_of: &BTreeMap<String, usize>) -> Vec<usize> {
+fn dependencies(
+    node: &Node<'_>,
+    own_position: usize,
+    when: When,
+    position_of: &BTreeMap<String, usize>,
+) -> Vec<(usize, Dependency)> {
     let mut positions = Vec::new();
     let mut seen = HashSet::new();
     let Some(nodes) = node.list() else { return positions };
     for node in nodes {
-        let Some(name) = node.text("the name of a task") else { continue };
+        let Some((node, name, on)) = dependency(&node, when) else { continue };
         let position = position_of.get(name).copied();
         if !seen.insert(name) {
             node.wrong::<()>(format!("{} is named twice", shown(name)));
         } else if position == Some(own_position) {
             node.wrong::<()>("a task cannot wait for itself");
         } else if let Some(position) = position {
-            positions.push(position);
+            positions.push((position, Dependency { task: name.to_owned(), on }));
         } else {
             let known = position_of.keys().map(String::as_str);
             node.wrong_with::<()>(format!("there is no task {}", shown(name)), || did_you_mean(name, known));
         }
     }
     positions
+}
+
+/// Reads a member: a name, or an object that has one. Gives where the name is written, too.
+fn dependency<'a>(node: &Node<'a>, when: When) -> Option<(Node<'a>, &'a str, On)> {
+    const WHAT: &str = "the name of a task";
+    if node.value.as_text().is_some() || node.value.is_null() {
+        return Some((node.clone(), node.text(WHAT)?, On::Completed));
+    }
+    let object = node.object(
+        "the name of a task, or an object such as {task: prepare, on: ended}",
+        &[DEPENDENCY],
+    )?;
+    let on = object.value("on");
+    if let Some(node) = object.field("on").filter(|_| !when.is_success()) {
+        node.wrong::<()>(format!(
+            "`on` has no effect with `when: {}`: name the task only, or leave `when` out",
+            when.word()
+        ));
+    }
+    let name = match object.field("task") {
+        Some(node) => node.text(WHAT).map(|name| (node.clone(), name)),
+        None => node.wrong("a dependency needs a `task`: the name of another task"),
+    };
+    object.finish();
+    let (node, name) = name?;
+    Some((node, name, on))
 }
 
 /// Reports every circle that a walk along the waits comes upon.

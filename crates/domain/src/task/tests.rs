@@ -24,6 +24,11 @@ fn restart(policy: RestartPolicy, on_lost: OnLost) -> Restart {
     Restart { policy, on_exit, not_on_exit, success, limit: 2, within: None, delay, backoff, on_lost }
 }
 
+fn cannot_run() -> TaskEvent {
+    let message = "task prepare, which it depends on, did not complete".to_owned();
+    TaskEvent::CannotRun(Reason { code: ReasonCode::DependencyFailed, message })
+}
+
 fn never() -> Restart {
     restart(RestartPolicy::Never, OnLost::Fail)
 }
@@ -330,8 +335,7 @@ fn a_lost_attempt_is_repeated_only_as_the_policy_for_lost_ones_says() {
 
 #[test]
 fn a_task_whose_dependency_failed_is_cancelled_and_names_it() {
-    let event = TaskEvent::DependencyFailed { dependency: "prepare".to_owned() };
-    let change = apply(&Task::new(true, at(0)), &never(), event, at(3)).unwrap();
+    let change = apply(&Task::new(true, at(0)), &never(), cannot_run(), at(3)).unwrap();
     let TaskState::Cancelled { at: when, reason } = change.task.state else { panic!("it was not cancelled") };
     assert_eq!((when, reason.code), (at(3), ReasonCode::DependencyFailed));
     assert_eq!(reason.message, "task prepare, which it depends on, did not complete");

@@ -223,7 +223,7 @@ impl World {
         for at in waiting {
             let event = match state {
                 StateName::Completed => TaskEvent::DependenciesMet,
-                _ => TaskEvent::DependencyFailed { dependency: done.to_string() },
+                _ => cannot_run(),
             };
             self.apply(at, event).unwrap();
         }
