@@ -202,9 +202,9 @@ fn outcome(name: &str, standing: &Standing, on: On) -> Outcome {
             let message = format!("task {name}, which it depends on, did not complete");
             Outcome::Never(Reason { code: ReasonCode::DependencyFailed, message })
         }
-        On::Completed if standing.skipped > 0 => {
-            not_met(format!("runs once {name} has completed, and {name} did not run: its condition was not met"))
-        }
+        On::Completed if standing.skipped > 0 => not_met(format!(
+            "runs once {name} has completed, and {name} did not run: its condition was not met"
+        )),
         On::Failed if standing.has_ended() && !standing.has_failures() => {
             not_met(format!("runs only if {name} fails, and no task of it failed"))
         }

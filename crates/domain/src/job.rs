@@ -170,7 +170,10 @@ mod tests {
     fn a_job_is_over_only_when_all_its_tasks_are() {
         let almost = counts(&[(StateName::Completed, 99), (StateName::Pending, 1)]);
         assert_eq!(JobState::of(&almost, 0, true, false), JobState::Running);
-        assert_eq!(JobState::of(&counts(&[(StateName::Completed, 100)]), 0, true, false), JobState::Completed);
+        assert_eq!(
+            JobState::of(&counts(&[(StateName::Completed, 100)]), 0, true, false),
+            JobState::Completed
+        );
     }
 
     #[test]

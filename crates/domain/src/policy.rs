@@ -202,8 +202,7 @@ mod tests {
 
     #[test]
     fn named_exit_codes_are_the_only_failures_that_are_repeated() {
-        let timed_out =
-            AttemptEnd::TimedOut { limit: Span::from_secs(1), process: ProcessEnd::Code(75) };
+        let timed_out = AttemptEnd::TimedOut { limit: Span::from_secs(1), process: ProcessEnd::Code(75) };
         for policy in [RestartPolicy::OnFailure, RestartPolicy::Always] {
             let restart = Restart { policy, on_exit: [75].into_iter().collect(), ..on_failure(3, None) };
             for (end, expected) in [
@@ -234,16 +233,22 @@ mod tests {
     #[test]
     fn an_exit_code_that_counts_as_success_is_treated_as_0_is() {
         for policy in [RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always] {
-            let restart =
-                Restart { policy, success: [0, 3].into_iter().collect(), ..on_failure(3, None) };
+            let restart = Restart { policy, success: [0, 3].into_iter().collect(), ..on_failure(3, None) };
             for code in [0, 3] {
                 let expected = if policy == RestartPolicy::Always { "retry" } else { "complete" };
-                assert_eq!(what_follows(&restart, AttemptEnd::Exited { code }), expected, "{policy:?} {code}");
+                assert_eq!(
+                    what_follows(&restart, AttemptEnd::Exited { code }),
+                    expected,
+                    "{policy:?} {code}"
+                );
             }
             assert_eq!(failure(&restart, &AttemptEnd::Exited { code: 3 }), None);
             assert!(failure(&restart, &AttemptEnd::Exited { code: 4 }).is_some());
             let killed = AttemptEnd::TimedOut { limit: Span::from_secs(1), process: ProcessEnd::Code(3) };
-            assert!(failure(&restart, &killed).is_some(), "a timeout is no success, whatever code it exits with");
+            assert!(
+                failure(&restart, &killed).is_some(),
+                "a timeout is no success, whatever code it exits with"
+            );
         }
     }
 

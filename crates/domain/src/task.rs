@@ -253,9 +253,7 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
         (State::Blocked, Event::DependenciesMet) => {
             Ok(task.becomes(State::Pending { not_before: now, after: None }))
         }
-        (State::Blocked, Event::CannotRun(reason)) => {
-            Ok(task.becomes(State::Cancelled { at: now, reason }))
-        }
+        (State::Blocked, Event::CannotRun(reason)) => Ok(task.becomes(State::Cancelled { at: now, reason })),
         (State::Blocked | State::Pending { .. }, Event::StopRequested(cause)) => {
             Ok(task.becomes(State::Cancelled { at: now, reason: cause.into_reason() }))
         }
@@ -299,7 +297,9 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
         (State::Stopping { cause, .. }, Event::Ended(_, end)) => {
             let cause = cause.clone();
             Ok(match (cause.then, &end) {
-                (AfterStop::Move, end) if was_asked_for(end) => task.after_move(restart, cause, end.clone(), now),
+                (AfterStop::Move, end) if was_asked_for(end) => {
+                    task.after_move(restart, cause, end.clone(), now)
+                }
                 (AfterStop::Move, _) => task.after_end(restart, end, now),
                 (AfterStop::Cancel, _) => task.after_stop(restart, &cause, end, now),
             })
@@ -362,7 +362,8 @@ impl Task {
             Next::Complete => self.becomes(TaskState::Completed { at: now }),
             Next::Fail(reason) => self.becomes(TaskState::Failed { at: now, reason }),
             Next::Retry { not_before, repeats } => {
-                let mut change = self.becomes(TaskState::Pending { not_before, after: policy::failure(restart, &end) });
+                let mut change =
+                    self.becomes(TaskState::Pending { not_before, after: policy::failure(restart, &end) });
                 change.task.repeats = repeats;
                 change
             }

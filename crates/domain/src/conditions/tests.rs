@@ -338,7 +338,13 @@ fn what_handles_a_failure_runs_after_one_and_is_skipped_without() {
 
 #[test]
 fn what_cleans_up_runs_after_a_stop_and_a_forced_stop_ends_it() {
-    let spec = || job(&[("work", json!({})), ("clean", json!({"when": "always"})), ("tell", json!({"when": "failure"}))]);
+    let spec = || {
+        job(&[
+            ("work", json!({})),
+            ("clean", json!({"when": "always"})),
+            ("tell", json!({"when": "failure"})),
+        ])
+    };
     let mut stopped = Model::of(spec());
     stopped.stop(StopRequest::AllButCleanup);
     assert_eq!([stopped.fate("work"), stopped.fate("tell")], [Fate::Cancelled; 2]);
@@ -355,7 +361,11 @@ fn what_cleans_up_runs_after_a_stop_and_a_forced_stop_ends_it() {
 
 #[test]
 fn more_failures_than_allowed_stop_the_rest_but_not_what_handles_them() {
-    let mut spec = job(&[("many", json!({"count": 4})), ("then", json!({"depends_on": ["many"]})), ("tell", json!({"when": "failure"}))]);
+    let mut spec = job(&[
+        ("many", json!({"count": 4})),
+        ("then", json!({"depends_on": ["many"]})),
+        ("tell", json!({"when": "failure"})),
+    ]);
     spec["max_failures"] = json!(1);
     let mut model = Model::of(spec);
     model.end("many", &[Fate::Failed, Fate::Completed, Fate::Pending, Fate::Pending]);

@@ -93,7 +93,11 @@ impl Words for When {
     const WORDS: &'static [(&'static str, When, &'static str)] = &[
         ("success", When::Success, "after its dependencies, if each came to what `depends_on` says"),
         ("always", When::Always, "once what it waits for has ended, also if the job is stopped"),
-        ("failure", When::Failure, "once what it waits for has ended, if a task of it failed or was cancelled"),
+        (
+            "failure",
+            When::Failure,
+            "once what it waits for has ended, if a task of it failed or was cancelled",
+        ),
     ];
 }
 
@@ -190,10 +194,8 @@ fn dependency<'a>(node: &Node<'a>, when: When) -> Option<(Node<'a>, &'a str, On)
     if node.value.as_text().is_some() || node.value.is_null() {
         return Some((node.clone(), node.text(WHAT)?, On::Completed));
     }
-    let object = node.object(
-        "the name of a task, or an object such as {task: prepare, on: ended}",
-        &[DEPENDENCY],
-    )?;
+    let object =
+        node.object("the name of a task, or an object such as {task: prepare, on: ended}", &[DEPENDENCY])?;
     let on = object.value("on");
     if let Some(node) = object.field("on").filter(|_| !when.is_success()) {
         node.wrong::<()>(format!(

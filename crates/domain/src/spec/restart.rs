@@ -37,7 +37,9 @@ pub struct Restart {
 /// The fields of `restart`.
 pub const RESTART: &[Field] = &[
     Field::new("policy", Kind::words::<RestartPolicy>(), "When the task is restarted")
-        .otherwise("`on-failure` with `on_exit` or `not_on_exit`; else `never` for batch, `always` for service")
+        .otherwise(
+            "`on-failure` with `on_exit` or `not_on_exit`; else `never` for batch, `always` for service",
+        )
         .example("on-failure")
         .on_page("Run again"),
     Field::new("on_exit", EXIT_CODES, "Exit codes after which the task runs again")
@@ -53,7 +55,9 @@ pub const RESTART: &[Field] = &[
         .example("[2]")
         .flag("no-restart-on-exit", "CODE"),
     Field::new("success", EXIT_CODES, "Exit codes that count as success, beside 0")
-        .details("The task then completes, whatever the policy. With `policy: always` it runs again as after 0.")
+        .details(
+            "The task then completes, whatever the policy. With `policy: always` it runs again as after 0.",
+        )
         .example("[3]")
         .flag("success-code", "CODE"),
     Field::new("limit", Kind::Whole(0..=1_000_000), "Maximum number of repeats")
@@ -191,8 +195,7 @@ fn exit_codes(object: &Object<'_>) -> (ExitCodes, ExitCodes, ExitCodes) {
         code => success.contains(code.into()).then_some("is in `success` too"),
     };
     let on_exit = read("on_exit", &is_success);
-    let is_known = move |code: u8| {
-        is_success(code).or(on_exit.contains(code.into()).then_some("is in `on_exit` too"))
-    };
+    let is_known =
+        move |code: u8| is_success(code).or(on_exit.contains(code.into()).then_some("is in `on_exit` too"));
     (on_exit, read("not_on_exit", &is_known), success)
 }

@@ -14,9 +14,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Action, Affinity, Backoff, Concurrency, Container, Dependency, DriverKind, ExitCodes, Indices, JobKind, JobSpec, OnDrain,
-    OnLost, OutputLimit, Placement, Reservation, Resources, Restart, RestartPolicy, Retention, StopSignal,
-    StopSpec, Strategy, TaskSpec, When,
+    Action, Affinity, Backoff, Concurrency, Container, Dependency, DriverKind, ExitCodes, Indices, JobKind,
+    JobSpec, OnDrain, OnLost, OutputLimit, Placement, Reservation, Resources, Restart, RestartPolicy,
+    Retention, StopSignal, StopSpec, Strategy, TaskSpec, When,
 };
 use crate::constraint::{Constraint, Fact};
 use crate::quantity::{Bytes, Cpu, Span};

@@ -216,7 +216,8 @@ impl ReadStore {
                     state: known("job state", &row.state)?,
                     reason,
                     problem,
-                    has_cleanup: spec.is_some_and(|spec| spec.tasks.iter().any(|task| task.when == When::Always)),
+                    has_cleanup: spec
+                        .is_some_and(|spec| spec.tasks.iter().any(|task| task.when == When::Always)),
                     labels: row.labels.0,
                     pinned: row.pinned,
                     priority: row.priority as u8,

@@ -129,9 +129,8 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String], several: bool) -> 
         .choose(rng)
         .filter(|_| !stdin)
         .unwrap_or(&RestartPolicy::Never);
-    let mut codes = |range: std::ops::Range<u8>| -> ExitCodes {
-        range.filter(|_| rng.random_ratio(1, 50)).collect()
-    };
+    let mut codes =
+        |range: std::ops::Range<u8>| -> ExitCodes { range.filter(|_| rng.random_ratio(1, 50)).collect() };
     let success = codes(1..100);
     let is_repeated = policy != RestartPolicy::Never;
     let [on_exit, not_on_exit] =

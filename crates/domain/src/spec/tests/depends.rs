@@ -67,13 +67,19 @@ fn with_fields(tasks: &[(&str, Value)]) -> Value {
 #[test]
 fn a_dependency_says_which_outcome_it_waits_for() {
     let on = json!([{"task": "a", "on": "failed"}, {"task": "b"}, "123"]);
-    let spec =
-        read(with_fields(&[("a", json!({})), ("b", json!({})), ("123", json!({})), ("c", json!({"depends_on": on}))]));
-    let outcomes: Vec<_> = spec.tasks[3].depends_on.iter().map(|other| (other.task.as_str(), other.on)).collect();
+    let spec = read(with_fields(&[
+        ("a", json!({})),
+        ("b", json!({})),
+        ("123", json!({})),
+        ("c", json!({"depends_on": on})),
+    ]));
+    let outcomes: Vec<_> =
+        spec.tasks[3].depends_on.iter().map(|other| (other.task.as_str(), other.on)).collect();
     assert_eq!(outcomes, [("a", On::Failed), ("b", On::Completed), ("123", On::Completed)]);
     let normal = serde_json::to_value(&spec).unwrap();
     assert_eq!(normal["tasks"][3]["depends_on"], json!([{"task": "a", "on": "failed"}, "b", "123"]));
-    let wrong = json!([{"on": "ended"}, {"task": "nothing", "on": "started", "x": 1}, [], {"task": "a"}, "a"]);
+    let wrong =
+        json!([{"on": "ended"}, {"task": "nothing", "on": "started", "x": 1}, [], {"task": "a"}, "a"]);
     assert_eq!(
         mistakes(with_fields(&[("a", json!({})), ("b", json!({"depends_on": wrong}))])),
         [
@@ -105,7 +111,11 @@ fn a_condition_needs_other_tasks_and_says_the_outcome_once() {
 
 #[test]
 fn what_waits_for_all_others_is_no_part_of_a_circle() {
-    let spec = with_fields(&[("a", json!({})), ("clean", json!({"when": "always"})), ("b", json!({"depends_on": ["clean"]}))]);
+    let spec = with_fields(&[
+        ("a", json!({})),
+        ("clean", json!({"when": "always"})),
+        ("b", json!({"depends_on": ["clean"]})),
+    ]);
     assert_eq!(
         mistake(spec),
         "/tasks/2/depends_on: these tasks wait for each other in a circle: `clean` → `b` → `clean`"

@@ -9,7 +9,9 @@ fn exit_codes_that_are_tried_again_imply_a_policy_that_repeats() {
     assert_eq!(restart.on_exit.iter().collect::<Vec<_>>(), [75, 76]);
     assert_eq!(restart.not_on_exit.iter().collect::<Vec<_>>(), [2]);
     assert_eq!(restart.success.iter().collect::<Vec<_>>(), [3]);
-    assert!(restart.on_exit.contains(75) && !restart.on_exit.contains(75 + 256) && !restart.on_exit.contains(-1));
+    assert!(
+        restart.on_exit.contains(75) && !restart.on_exit.contains(75 + 256) && !restart.on_exit.contains(-1)
+    );
 
     let kept = restart_of(json!({"restart": {"policy": "always", "not_on_exit": [2]}}));
     assert_eq!(kept.policy, RestartPolicy::Always);

@@ -162,7 +162,8 @@ fn the_example_of_each_field_is_right_and_what_is_no_such_value_is_refused() {
             continue;
         }
         if pointer == "/when" {
-            let tasks = json!([{"name": "a", "command": ["a"]}, {"name": "b", "command": ["a"], "when": example}]);
+            let tasks =
+                json!([{"name": "a", "command": ["a"]}, {"name": "b", "command": ["a"], "when": example}]);
             read(json!({ "tasks": tasks }));
             continue;
         }

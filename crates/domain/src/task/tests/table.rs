@@ -373,8 +373,8 @@ fn what_happens_to_an_attempt_follows_from_the_step() {
             let expected = match event {
                 TaskEvent::Placed { worker } => Some(AttemptChange::Opened { worker }),
                 TaskEvent::Started(_, at) => Some(AttemptChange::Started { at }),
-                TaskEvent::Returned(_) => Some(AttemptChange::Closed { end: None }),
-                TaskEvent::Ended(_, end) => Some(AttemptChange::Closed { end: Some(end) }),
+                TaskEvent::Returned(_) => Some(AttemptChange::Closed { end: None, reason: None }),
+                TaskEvent::Ended(_, end) => Some(closed(&never(), end)),
                 _ => None,
             };
             assert_eq!(change.attempt, expected);

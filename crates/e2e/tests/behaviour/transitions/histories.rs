@@ -89,7 +89,8 @@ impl Model {
             self.jobs[at].stop = StopRequest::AllButCleanup;
         }
         let job = &self.jobs[at];
-        let stopped = job.spec.tasks.iter().zip(&job.tasks).filter(|(definition, _)| job.stop.covers(definition));
+        let stopped =
+            job.spec.tasks.iter().zip(&job.tasks).filter(|(definition, _)| job.stop.covers(definition));
         for task in stopped.flat_map(|(_, tasks)| tasks.clone()).collect::<Vec<_>>() {
             let _ = self.change(task, TaskEvent::StopRequested(StopCause::by(&stop.actor)), now);
         }
@@ -111,7 +112,8 @@ impl Model {
                     TaskEvent::StopRequested(_) => self.tasks[*task].state.can_be_stopped(),
                     _ => self.tasks[*task].state == TaskState::Blocked,
                 };
-                decided.extend(job.tasks[position].iter().filter(is_meant).map(|task| (*task, event.clone())));
+                decided
+                    .extend(job.tasks[position].iter().filter(is_meant).map(|task| (*task, event.clone())));
             }
         }
         let is_change = !decided.is_empty();
