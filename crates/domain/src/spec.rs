@@ -9,6 +9,7 @@
 //! how to add a field.
 
 mod container;
+mod dependency;
 mod depends;
 mod driver;
 mod exit_codes;
@@ -32,7 +33,7 @@ pub use crate::resources::Resources;
 pub use container::{
     CONTAINER, Container, Gpus, InvalidPort, InvalidVolume, Network, Port, PortProtocol, PullPolicy, Volume,
 };
-pub use depends::{Dependency, On, When};
+pub use dependency::{Dependency, On, When};
 pub use driver::DriverKind;
 pub use exit_codes::ExitCodes;
 pub use job::{

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::container::{self, CONTAINER, Container, MAX_WORKDIR_BYTES};
-use super::depends::{DEPENDENCY, Dependency, When};
+use super::dependency::{DEPENDENCY, Dependency, When};
 use super::driver::DriverKind;
 use super::field::{Field, Kind, Most, Tables, Words};
 use super::node::{Node, Object};
