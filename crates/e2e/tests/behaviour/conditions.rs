@@ -138,6 +138,8 @@ async fn a_cleaning_up_task_outlives_a_stop_but_not_a_forced_one() {
     })
     .await;
     assert_eq!(dev.client.job(job).await.state, "stopping");
+    let page = Visitor::of(&dev).await.page(&format!("/jobs/{job}")).await;
+    assert!(page.contains(r#"data-f="can_force" data-as="show"><input"#), "{page}");
     // Once more is not harder: a request may be repeated on its way.
     assert!(dev.cli(&["stop", &job.to_string()]).output().await.unwrap().status.success());
     assert_eq!(dev.client.tasks(job).await[1].state, "running");
@@ -173,6 +175,9 @@ async fn a_blocked_task_says_what_it_waits_for_on_every_door() {
     let said = dev.cli(&["explain", &job.to_string()]).output().await.unwrap();
     let said = String::from_utf8(said.stdout).unwrap();
     assert!(said.contains("mend: waits for work to fail") && said.contains(clean), "{said}");
+    let shown = dev.cli(&["job", &job.to_string()]).output().await.unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("waits for work to fail"), "{shown}");
     let browser = Visitor::of(&dev).await;
     let page = browser.page(&format!("/jobs/{job}/tasks/clean")).await;
     assert!(page.contains(clean), "{page}");
