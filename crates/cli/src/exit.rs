@@ -17,6 +17,8 @@ const KILLED: u8 = 137;
 pub fn of_task(task: &Task) -> u8 {
     match task.known_state() {
         Some(StateName::Completed) => 0,
+        // Not needed, which says nothing of the job.
+        Some(StateName::Cancelled) if code_of(task) == Some(ReasonCode::ConditionNotMet) => 0,
         Some(StateName::Cancelled) => CANCELLED,
         _ => of_failure(task),
     }
@@ -25,17 +27,23 @@ pub fn of_task(task: &Task) -> u8 {
 fn of_failure(task: &Task) -> u8 {
     let own_code = task.exit_code.map(of_code);
     let by_signal = task.signal.map(of_signal);
-    match task.reason.as_ref().map(|reason| reason.code) {
+    match code_of(task) {
         Some(ReasonCode::ExitCode | ReasonCode::StartFailed) => own_code.unwrap_or(GAFFER_FAILED),
         Some(ReasonCode::Signal) => by_signal.unwrap_or(GAFFER_FAILED),
         Some(ReasonCode::Timeout) => TIMED_OUT,
         Some(ReasonCode::OutOfMemory | ReasonCode::OutputLimit) => KILLED,
         Some(ReasonCode::Stopped) => CANCELLED,
-        Some(ReasonCode::LostWorker | ReasonCode::DependencyFailed) => GAFFER_FAILED,
+        Some(ReasonCode::LostWorker | ReasonCode::DependencyFailed | ReasonCode::ConditionNotMet) => {
+            GAFFER_FAILED
+        }
         Some(ReasonCode::Unhealthy | ReasonCode::Other) | None => {
             by_signal.or(own_code).unwrap_or(GAFFER_FAILED)
         }
     }
+}
+
+fn code_of(task: &Task) -> Option<ReasonCode> {
+    task.reason.as_ref().map(|reason| reason.code)
 }
 
 /// A failure never exits with 0, also when a wider exit code is truncated.
@@ -95,6 +103,7 @@ mod tests {
             created_at: DateTime::UNIX_EPOCH,
             started_at: None,
             finished_at: None,
+            waits_for: None,
             ran_seconds: None,
         }
     }
@@ -119,6 +128,7 @@ mod tests {
             (task("failed", Some(Stopped), None, Some(15)), 143),
             (task("cancelled", Some(Stopped), None, Some(15)), 143),
             (task("cancelled", Some(DependencyFailed), None, None), 143),
+            (task("cancelled", Some(ConditionNotMet), None, None), 0),
         ];
         for (task, code) in cases {
             assert_eq!(of_task(&task), code, "{task:?}");

@@ -14,11 +14,11 @@ pub enum JobState {
     Running,
     /// A stop was requested, and not all tasks have ended.
     Stopping,
-    /// Every task completed.
+    /// Every task completed, but for those that were not needed.
     Completed,
     /// All tasks have ended and at least one failed.
     Failed,
-    /// All tasks have ended, none failed, at least one was cancelled.
+    /// All tasks have ended, none failed, at least one was cancelled although it was needed.
     Cancelled,
 }
 
@@ -52,9 +52,10 @@ impl JobState {
 
     /// The state that follows from how many tasks are in which state.
     ///
-    /// `stopping`: somebody asked the job to stop. `started`: some attempt of it has started at some time, so that a
+    /// `skipped`: how many of the cancelled ones were not needed, which says nothing of the job. `stopping`: somebody asked the
+    /// job to stop. `started`: some attempt of it has started at some time, so that a
     /// job between two attempts of its only task does not look new.
-    pub fn of(counts: &TaskCounts, started: bool, stopping: bool) -> JobState {
+    pub fn of(counts: &TaskCounts, skipped: i64, started: bool, stopping: bool) -> JobState {
         let some = |state| counts.get(state) > 0;
         if counts.unfinished() > 0 {
             let under_way = started
@@ -70,7 +71,7 @@ impl JobState {
         }
         if some(StateName::Failed) {
             JobState::Failed
-        } else if some(StateName::Cancelled) {
+        } else if counts.get(StateName::Cancelled) > skipped {
             JobState::Cancelled
         } else {
             JobState::Completed
@@ -168,23 +169,33 @@ mod tests {
     #[test]
     fn a_job_is_over_only_when_all_its_tasks_are() {
         let almost = counts(&[(StateName::Completed, 99), (StateName::Pending, 1)]);
-        assert_eq!(JobState::of(&almost, true, false), JobState::Running);
-        assert_eq!(JobState::of(&counts(&[(StateName::Completed, 100)]), true, false), JobState::Completed);
+        assert_eq!(JobState::of(&almost, 0, true, false), JobState::Running);
+        assert_eq!(
+            JobState::of(&counts(&[(StateName::Completed, 100)]), 0, true, false),
+            JobState::Completed
+        );
     }
 
     #[test]
     fn one_failure_fails_the_job_and_outweighs_a_cancellation() {
         let mixed = counts(&[(StateName::Completed, 5), (StateName::Cancelled, 5), (StateName::Failed, 1)]);
-        assert_eq!(JobState::of(&mixed, true, true), JobState::Failed);
+        assert_eq!(JobState::of(&mixed, 0, true, true), JobState::Failed);
         let cancelled = counts(&[(StateName::Completed, 5), (StateName::Cancelled, 1)]);
-        assert_eq!(JobState::of(&cancelled, true, true), JobState::Cancelled);
+        assert_eq!(JobState::of(&cancelled, 0, true, true), JobState::Cancelled);
+    }
+
+    #[test]
+    fn what_was_not_needed_says_nothing_of_the_job() {
+        let skipped = counts(&[(StateName::Completed, 1), (StateName::Cancelled, 2)]);
+        assert_eq!(JobState::of(&skipped, 2, true, false), JobState::Completed);
+        assert_eq!(JobState::of(&skipped, 1, true, false), JobState::Cancelled);
     }
 
     #[test]
     fn a_job_whose_task_waits_for_its_second_attempt_is_running() {
         let waiting = counts(&[(StateName::Pending, 1)]);
-        assert_eq!(JobState::of(&waiting, false, false), JobState::Pending);
-        assert_eq!(JobState::of(&waiting, true, false), JobState::Running);
-        assert_eq!(JobState::of(&waiting, true, true), JobState::Stopping);
+        assert_eq!(JobState::of(&waiting, 0, false, false), JobState::Pending);
+        assert_eq!(JobState::of(&waiting, 0, true, false), JobState::Running);
+        assert_eq!(JobState::of(&waiting, 0, true, true), JobState::Stopping);
     }
 }

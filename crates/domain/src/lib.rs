@@ -7,6 +7,7 @@
 
 mod as_text;
 pub mod clocks;
+pub mod conditions;
 pub mod constraint;
 pub mod document;
 pub mod id;

@@ -39,15 +39,15 @@ pub enum Next {
 
 /// Decides what follows `end`, for a task without a stop request.
 pub fn after_end(restart: &Restart, repeats: Repeats, end: &AttemptEnd, now: Time) -> Next {
-    let reason = end.reason();
+    let reason = failure(restart, end);
     let wanted = match end {
         AttemptEnd::Lost { .. } => restart.on_lost == OnLost::Restart,
         // The task is not to blame, but it is repeated only if it may be.
         AttemptEnd::Stopped { .. } => restart.policy != RestartPolicy::Never,
         _ => match restart.policy {
             RestartPolicy::Never => false,
-            RestartPolicy::OnFailure => reason.is_some(),
-            RestartPolicy::Always => true,
+            RestartPolicy::OnFailure => reason.is_some() && may_succeed_later(restart, end),
+            RestartPolicy::Always => reason.is_none() || may_succeed_later(restart, end),
         },
     };
     let repeats = in_window(restart, repeats, now);
@@ -62,6 +62,23 @@ pub fn after_end(restart: &Restart, repeats: Repeats, end: &AttemptEnd, now: Tim
     match reason {
         None => Next::Complete,
         Some(reason) => Next::Fail(reason),
+    }
+}
+
+/// Why an attempt that ended like this has failed; none if that is a success for its task.
+pub fn failure(restart: &Restart, end: &AttemptEnd) -> Option<Reason> {
+    match end {
+        AttemptEnd::Exited { code } if restart.success.contains(*code) => None,
+        end => end.reason(),
+    }
+}
+
+/// Whether a failure is of a kind that is worth another attempt, by the task's lists of exit codes.
+fn may_succeed_later(restart: &Restart, end: &AttemptEnd) -> bool {
+    match end {
+        AttemptEnd::Exited { code } if restart.not_on_exit.contains(*code) => false,
+        AttemptEnd::Exited { code } => restart.on_exit.is_empty() || restart.on_exit.contains(*code),
+        _ => restart.on_exit.is_empty(),
     }
 }
 
@@ -92,7 +109,8 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
-    use crate::reason::{LostCause, ReasonCode};
+    use crate::reason::{LostCause, ProcessEnd, ReasonCode};
+    use crate::spec::ExitCodes;
 
     fn at(secs: i64) -> Time {
         Time::from_timestamp(secs, 0).unwrap()
@@ -100,7 +118,9 @@ mod tests {
 
     fn on_failure(limit: u32, within: Option<Span>) -> Restart {
         let (policy, on_lost) = (RestartPolicy::OnFailure, OnLost::Restart);
-        Restart { policy, limit, within, delay: Span::from_secs(5), backoff: Backoff::Constant, on_lost }
+        let [on_exit, not_on_exit, success] = [ExitCodes::default(); 3];
+        let (delay, backoff) = (Span::from_secs(5), Backoff::Constant);
+        Restart { policy, on_exit, not_on_exit, success, limit, within, delay, backoff, on_lost }
     }
 
     fn failed() -> AttemptEnd {
@@ -170,6 +190,66 @@ mod tests {
             panic!("it did not fail");
         };
         assert_eq!(reason.code, ReasonCode::LostWorker);
+    }
+
+    fn what_follows(restart: &Restart, end: AttemptEnd) -> &'static str {
+        match after_end(restart, Repeats::default(), &end, at(0)) {
+            Next::Complete => "complete",
+            Next::Fail(_) => "fail",
+            Next::Retry { .. } => "retry",
+        }
+    }
+
+    #[test]
+    fn named_exit_codes_are_the_only_failures_that_are_repeated() {
+        let timed_out = AttemptEnd::TimedOut { limit: Span::from_secs(1), process: ProcessEnd::Code(75) };
+        for policy in [RestartPolicy::OnFailure, RestartPolicy::Always] {
+            let restart = Restart { policy, on_exit: [75].into_iter().collect(), ..on_failure(3, None) };
+            for (end, expected) in [
+                (AttemptEnd::Exited { code: 75 }, "retry"),
+                (AttemptEnd::Exited { code: 1 }, "fail"),
+                (AttemptEnd::Exited { code: 75 + 256 }, "fail"),
+                (AttemptEnd::Signalled { signal: 75 }, "fail"),
+                (timed_out.clone(), "fail"),
+                (AttemptEnd::OutOfMemory, "fail"),
+                (AttemptEnd::Lost { cause: LostCause::Rebooted }, "retry"),
+                (AttemptEnd::Stopped { process: None }, "retry"),
+            ] {
+                assert_eq!(what_follows(&restart, end.clone()), expected, "{policy:?} {end:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn exit_codes_that_are_not_repeated_are_final_and_all_other_failures_are_not() {
+        for policy in [RestartPolicy::OnFailure, RestartPolicy::Always] {
+            let restart = Restart { policy, not_on_exit: [2].into_iter().collect(), ..on_failure(3, None) };
+            assert_eq!(what_follows(&restart, AttemptEnd::Exited { code: 2 }), "fail");
+            assert_eq!(what_follows(&restart, AttemptEnd::Exited { code: 1 }), "retry");
+            assert_eq!(what_follows(&restart, AttemptEnd::Signalled { signal: 2 }), "retry");
+        }
+    }
+
+    #[test]
+    fn an_exit_code_that_counts_as_success_is_treated_as_0_is() {
+        for policy in [RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always] {
+            let restart = Restart { policy, success: [0, 3].into_iter().collect(), ..on_failure(3, None) };
+            for code in [0, 3] {
+                let expected = if policy == RestartPolicy::Always { "retry" } else { "complete" };
+                assert_eq!(
+                    what_follows(&restart, AttemptEnd::Exited { code }),
+                    expected,
+                    "{policy:?} {code}"
+                );
+            }
+            assert_eq!(failure(&restart, &AttemptEnd::Exited { code: 3 }), None);
+            assert!(failure(&restart, &AttemptEnd::Exited { code: 4 }).is_some());
+            let killed = AttemptEnd::TimedOut { limit: Span::from_secs(1), process: ProcessEnd::Code(3) };
+            assert!(
+                failure(&restart, &killed).is_some(),
+                "a timeout is no success, whatever code it exits with"
+            );
+        }
     }
 
     #[test]

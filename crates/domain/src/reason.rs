@@ -30,7 +30,9 @@ pub enum ReasonCode {
     StartFailed,
     /// A task that the task depends on did not complete.
     DependencyFailed,
-    /// Somebody stopped the job.
+    /// What the task waits for cannot come any more: it is not needed.
+    ConditionNotMet,
+    /// Somebody stopped the job, or too many of its tasks failed.
     Stopped,
     /// A reason that only another version of gaffer knows.
     #[serde(other)]
@@ -39,7 +41,7 @@ pub enum ReasonCode {
 
 impl ReasonCode {
     /// Every code, in the order of its declaration.
-    pub const ALL: [ReasonCode; 11] = [
+    pub const ALL: [ReasonCode; 12] = [
         ReasonCode::ExitCode,
         ReasonCode::Signal,
         ReasonCode::Timeout,
@@ -49,6 +51,7 @@ impl ReasonCode {
         ReasonCode::Unhealthy,
         ReasonCode::StartFailed,
         ReasonCode::DependencyFailed,
+        ReasonCode::ConditionNotMet,
         ReasonCode::Stopped,
         ReasonCode::Other,
     ];
@@ -65,6 +68,7 @@ impl ReasonCode {
             ReasonCode::Unhealthy => "unhealthy",
             ReasonCode::StartFailed => "start_failed",
             ReasonCode::DependencyFailed => "dependency_failed",
+            ReasonCode::ConditionNotMet => "condition_not_met",
             ReasonCode::Stopped => "stopped",
             ReasonCode::Other => "other",
         }

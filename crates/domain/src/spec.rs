@@ -9,8 +9,10 @@
 //! how to add a field.
 
 mod container;
+mod dependency;
 mod depends;
 mod driver;
+mod exit_codes;
 pub mod field;
 mod job;
 mod node;
@@ -31,7 +33,9 @@ pub use crate::resources::Resources;
 pub use container::{
     CONTAINER, Container, Gpus, InvalidPort, InvalidVolume, Network, Port, PortProtocol, PullPolicy, Volume,
 };
+pub use dependency::{Dependency, On, When};
 pub use driver::DriverKind;
+pub use exit_codes::ExitCodes;
 pub use job::{
     JOB_FIELDS, JobKind, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_SPEC_BYTES, SINGLE_TASK_JOB_FIELDS,
 };

@@ -1,6 +1,6 @@
 //! The states of a task, its events, and [`apply`], the only place where a task's state is decided.
 //!
-//! | state | dependencies met | dependency failed | placed | started | returned | ended | stop requested | move requested |
+//! | state | dependencies met | cannot run | placed | started | returned | ended | stop requested | move requested |
 //! |---|---|---|---|---|---|---|---|---|
 //! | blocked | pending | cancelled | · | stale | stale | stale | cancelled | stale |
 //! | pending | · | · | scheduled | stale | stale | stale | cancelled | stale |
@@ -16,7 +16,7 @@
 //!
 //! `·` is refused and changes nothing. Reports (started, returned, ended) must name the present attempt and come from
 //! its worker, and so must wishes to move it away from there; any other is *stale* in every state. *policy*: completed, failed, or pending again, as
-//! [`crate::policy::after_end`] says. *stopped*: completed if it exited with code 0 by itself before the stop reached
+//! [`crate::policy::after_end`] says. *stopped*: completed if it exited successfully by itself before the stop reached
 //! it, failed if it had failed before that, cancelled if it was stopped or lost; never pending again. *moving* is
 //! stopping for the sake of another attempt elsewhere; *moved*: pending again if it was stopped or its worker shut down,
 //! which does not count as a repeat, else as the policy says.
@@ -142,13 +142,10 @@ pub enum AfterStop {
 /// What can happen to a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskEvent {
-    /// All tasks that it depends on have completed.
+    /// All that it waited for has come.
     DependenciesMet,
-    /// A task that it depends on will not complete.
-    DependencyFailed {
-        /// Name of the definition that did not complete.
-        dependency: String,
-    },
+    /// What it waits for cannot come any more, for this reason.
+    CannotRun(Reason),
     /// The scheduler chose a worker.
     Placed {
         /// The chosen one.
@@ -203,6 +200,8 @@ pub enum AttemptChange {
     Closed {
         /// How; none when it was given back unstarted.
         end: Option<AttemptEnd>,
+        /// Why it failed, or did not come to its end; none after a success, and when it was given back unstarted.
+        reason: Option<Reason>,
     },
 }
 
@@ -254,11 +253,7 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
         (State::Blocked, Event::DependenciesMet) => {
             Ok(task.becomes(State::Pending { not_before: now, after: None }))
         }
-        (State::Blocked, Event::DependencyFailed { dependency }) => {
-            let message = format!("task {dependency}, which it depends on, did not complete");
-            let reason = Reason { code: ReasonCode::DependencyFailed, message };
-            Ok(task.becomes(State::Cancelled { at: now, reason }))
-        }
+        (State::Blocked, Event::CannotRun(reason)) => Ok(task.becomes(State::Cancelled { at: now, reason })),
         (State::Blocked | State::Pending { .. }, Event::StopRequested(cause)) => {
             Ok(task.becomes(State::Cancelled { at: now, reason: cause.into_reason() }))
         }
@@ -287,12 +282,12 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
 
         (State::Scheduled { .. }, Event::Returned(_)) => {
             let mut change = task.becomes(State::Pending { not_before: now, after: None });
-            change.attempt = Some(AttemptChange::Closed { end: None });
+            change.attempt = Some(AttemptChange::Closed { end: None, reason: None });
             Ok(change)
         }
         (State::Stopping { started: None, cause, .. }, Event::Returned(_)) => {
             let mut change = task.becomes(cause.clone().after_stop(now));
-            change.attempt = Some(AttemptChange::Closed { end: None });
+            change.attempt = Some(AttemptChange::Closed { end: None, reason: None });
             Ok(change)
         }
 
@@ -302,9 +297,11 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
         (State::Stopping { cause, .. }, Event::Ended(_, end)) => {
             let cause = cause.clone();
             Ok(match (cause.then, &end) {
-                (AfterStop::Move, end) if was_asked_for(end) => task.after_move(cause, end.clone(), now),
+                (AfterStop::Move, end) if was_asked_for(end) => {
+                    task.after_move(restart, cause, end.clone(), now)
+                }
                 (AfterStop::Move, _) => task.after_end(restart, end, now),
-                (AfterStop::Cancel, _) => task.after_stop(&cause, end, now),
+                (AfterStop::Cancel, _) => task.after_stop(restart, &cause, end, now),
             })
         }
 
@@ -334,9 +331,9 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
 }
 
 impl Task {
-    /// A task as it is born: blocked if it depends on others, else pending.
-    pub fn new(has_dependencies: bool, now: Time) -> Task {
-        let state = match has_dependencies {
+    /// A task as it is born: blocked if it waits for others, else pending.
+    pub fn new(waits_for_others: bool, now: Time) -> Task {
+        let state = match waits_for_others {
             true => TaskState::Blocked,
             false => TaskState::Pending { not_before: now, after: None },
         };
@@ -365,23 +362,24 @@ impl Task {
             Next::Complete => self.becomes(TaskState::Completed { at: now }),
             Next::Fail(reason) => self.becomes(TaskState::Failed { at: now, reason }),
             Next::Retry { not_before, repeats } => {
-                let mut change = self.becomes(TaskState::Pending { not_before, after: end.reason() });
+                let mut change =
+                    self.becomes(TaskState::Pending { not_before, after: policy::failure(restart, &end) });
                 change.task.repeats = repeats;
                 change
             }
         };
-        change.attempt = Some(AttemptChange::Closed { end: Some(end) });
+        change.attempt = Some(closed(restart, end));
         change
     }
 
-    fn after_move(&self, cause: StopCause, end: AttemptEnd, now: Time) -> Change {
+    fn after_move(&self, restart: &Restart, cause: StopCause, end: AttemptEnd, now: Time) -> Change {
         let mut change = self.becomes(cause.after_stop(now));
-        change.attempt = Some(AttemptChange::Closed { end: Some(end) });
+        change.attempt = Some(closed(restart, end));
         change
     }
 
-    fn after_stop(&self, cause: &StopCause, end: AttemptEnd, now: Time) -> Change {
-        let state = match (&end, end.reason()) {
+    fn after_stop(&self, restart: &Restart, cause: &StopCause, end: AttemptEnd, now: Time) -> Change {
+        let state = match (&end, policy::failure(restart, &end)) {
             (_, None) => TaskState::Completed { at: now },
             (end, _) if was_asked_for(end) => {
                 TaskState::Cancelled { at: now, reason: cause.clone().into_reason() }
@@ -394,9 +392,13 @@ impl Task {
             (_, Some(reason)) => TaskState::Failed { at: now, reason },
         };
         let mut change = self.becomes(state);
-        change.attempt = Some(AttemptChange::Closed { end: Some(end) });
+        change.attempt = Some(closed(restart, end));
         change
     }
+}
+
+fn closed(restart: &Restart, end: AttemptEnd) -> AttemptChange {
+    AttemptChange::Closed { reason: policy::failure(restart, &end), end: Some(end) }
 }
 
 /// Whether what had been asked for has happened, if not by the asked way.
@@ -453,6 +455,11 @@ impl TaskState {
     /// Whether the present attempt is stopped so that another one can execute elsewhere.
     pub fn is_moving(&self) -> bool {
         matches!(self, TaskState::Stopping { cause, .. } if cause.is_move())
+    }
+
+    /// Whether it was cancelled because it was not needed.
+    pub fn is_skipped(&self) -> bool {
+        matches!(self, TaskState::Cancelled { reason, .. } if reason.code == ReasonCode::ConditionNotMet)
     }
 
     /// The worker that holds the present attempt, while there is one.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::Utc;
+use gaffer_domain::conditions;
 use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{
     DefinitionRef, Help, Infeasible, Requirements, WorkerSnapshot, feasible, suitable, what_would_help,
@@ -73,7 +74,7 @@ pub async fn explain(
                 .push(WaitingTasks { position, ..judge.explain(&definition.name, pending, &needs, class) });
         }
         if blocked > 0 {
-            let message = format!("waits for {} to complete", definition.depends_on.join(", "));
+            let message = conditions::waits_for(&spec, position);
             waiting.push(told(&definition.name, blocked, message));
         }
     }

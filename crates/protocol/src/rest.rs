@@ -125,6 +125,9 @@ pub struct Task {
     pub state: String,
     /// Why the task ended as it did, or why its latest attempt did if the task is to be repeated.
     pub reason: Option<Reason>,
+    /// What a blocked task waits for, such as `waits for prepare to complete`.
+    #[serde(default)]
+    pub waits_for: Option<String>,
     /// Exit code of the latest attempt.
     pub exit_code: Option<i32>,
     /// Number of the signal that ended the latest attempt.
@@ -236,6 +239,15 @@ pub struct DrainRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("type" = ["string", "number", "null"], "examples" = ["1h30m"]))]
     pub deadline: Option<Span>,
+}
+
+/// How to stop a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StopRequest {
+    /// Whether to stop its tasks with `when: always`, too. Otherwise these run once the others have ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// A signal to send.

@@ -3,6 +3,7 @@
 //! This file is the sequence. [`hooks`] are the steps around the execution, the [driver](crate::driver) executes, and
 //! [`supervise`] is the loop while it runs.
 
+mod bursts;
 mod controls;
 mod end;
 mod hooks;

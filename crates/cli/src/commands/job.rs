@@ -96,7 +96,13 @@ impl Entry for Task {
             Cell::text(self.attempt.to_string()),
             Cell::maybe(took(self.ran_seconds, self.started_at, self.finished_at)),
             Cell::maybe(exit_of(self)),
-            Cell::text(self.reason.as_ref().map(|reason| reason.message.as_str()).unwrap_or_default()),
+            Cell::text(
+                self.reason
+                    .as_ref()
+                    .map(|reason| reason.message.as_str())
+                    .or(self.waits_for.as_deref())
+                    .unwrap_or_default(),
+            ),
         ]
     }
 

@@ -1,7 +1,9 @@
-//! Which task definition waits for which: names that exist, and no circle.
+//! Which task definition waits for which, and for what outcome: names that exist, and no circle.
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::dependency::{DEPENDENCY, Dependency, On, When};
+use super::field::Words as _;
 use super::node::Node;
 use super::task::{Draft, TaskSpec};
 use crate::quantity::shown;
@@ -9,6 +11,7 @@ use crate::spelling::did_you_mean;
 
 /// The waits of one definition, as positions in the list of definitions.
 struct Waits<'a> {
+    /// Where they are written.
     node: Option<Node<'a>>,
     positions: Vec<usize>,
 }
@@ -31,37 +34,84 @@ pub(super) fn resolve(drafts: Vec<Draft<'_>>) -> Vec<TaskSpec> {
     let mut waits = Vec::with_capacity(drafts.len());
     for (position, mut draft) in drafts.into_iter().enumerate() {
         let node = draft.depends_on.take();
-        let positions = node.as_ref().map(|node| positions(node, position, &position_of)).unwrap_or_default();
+        let read = |node: &Node<'_>| dependencies(node, position, draft.spec.when, &position_of);
+        let found = node.as_ref().map(read).unwrap_or_default();
+        let positions = found.iter().map(|(position, _)| *position).collect();
+        draft.spec.depends_on = found.into_iter().map(|(_, dependency)| dependency).collect();
         tasks.push(draft.spec);
-        waits.push(Waits { node, positions });
+        waits.push(Waits { node: node.or(draft.when.take()), positions });
     }
-    for (position, Waits { positions, .. }) in waits.iter().enumerate() {
-        tasks[position].depends_on = positions.iter().map(|other| tasks[*other].name.clone()).collect();
-    }
+    wait_for_the_others(&tasks, &mut waits);
     report_circles(&tasks, &waits);
     tasks
 }
 
+/// What waits for an outcome without saying whose waits for all definitions that do not.
+fn wait_for_the_others(tasks: &[TaskSpec], waits: &mut [Waits<'_>]) {
+    let others: Vec<usize> = (0..tasks.len()).filter(|other| tasks[*other].when.is_success()).collect();
+    for (task, waits) in tasks.iter().zip(waits) {
+        if task.when.is_success() || !task.depends_on.is_empty() {
+            continue;
+        }
+        if let Some(node) = waits.node.as_ref().filter(|_| others.is_empty()) {
+            node.wrong::<()>(format!(
+                "`when: {}` needs other tasks to wait for, and no task of the job is without `when`",
+                task.when.word()
+            ));
+        }
+        waits.positions = others.clone();
+    }
+}
+
 /// Reads one `depends_on` list.
-fn positions(node: &Node<'_>, own_position: usize, position_of: &BTreeMap<String, usize>) -> Vec<usize> {
+fn dependencies(
+    node: &Node<'_>,
+    own_position: usize,
+    when: When,
+    position_of: &BTreeMap<String, usize>,
+) -> Vec<(usize, Dependency)> {
     let mut positions = Vec::new();
     let mut seen = HashSet::new();
     let Some(nodes) = node.list() else { return positions };
     for node in nodes {
-        let Some(name) = node.text("the name of a task") else { continue };
+        let Some((node, name, on)) = dependency(&node, when) else { continue };
         let position = position_of.get(name).copied();
         if !seen.insert(name) {
             node.wrong::<()>(format!("{} is named twice", shown(name)));
         } else if position == Some(own_position) {
             node.wrong::<()>("a task cannot wait for itself");
         } else if let Some(position) = position {
-            positions.push(position);
+            positions.push((position, Dependency { task: name.to_owned(), on }));
         } else {
             let known = position_of.keys().map(String::as_str);
             node.wrong_with::<()>(format!("there is no task {}", shown(name)), || did_you_mean(name, known));
         }
     }
     positions
+}
+
+/// Reads a member: a name, or an object that has one. Gives where the name is written, too.
+fn dependency<'a>(node: &Node<'a>, when: When) -> Option<(Node<'a>, &'a str, On)> {
+    const WHAT: &str = "the name of a task";
+    if node.value.as_text().is_some() || node.value.is_null() {
+        return Some((node.clone(), node.text(WHAT)?, On::Completed));
+    }
+    let object =
+        node.object("the name of a task, or an object such as {task: prepare, on: ended}", &[DEPENDENCY])?;
+    let on = object.value("on");
+    if let Some(node) = object.field("on").filter(|_| !when.is_success()) {
+        node.wrong::<()>(format!(
+            "`on` has no effect with `when: {}`: name the task only, or leave `when` out",
+            when.word()
+        ));
+    }
+    let name = match object.field("task") {
+        Some(node) => node.text(WHAT).map(|name| (node.clone(), name)),
+        None => node.wrong("a dependency needs a `task`: the name of another task"),
+    };
+    object.finish();
+    let (node, name) = name?;
+    Some((node, name, on))
 }
 
 /// Reports every circle that a walk along the waits comes upon.

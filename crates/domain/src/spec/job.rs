@@ -14,7 +14,7 @@ use super::retention::{Retention, SHORTEST};
 use super::scheduling::{
     self, AFFINITIES, Affinity, CONCURRENCY, CONSTRAINTS, Concurrency, PLACEMENT, Placement,
 };
-use super::task::{self, Draft, MAX_TASKS_PER_JOB, TASK_FIELDS, TaskSpec};
+use super::task::{self, Draft, MAX_FAILURES, MAX_TASKS_PER_JOB, TASK_FIELDS, TaskSpec};
 use crate::constraint::Constraint;
 use crate::document::Value;
 use crate::lease::SHORTEST_LOST_AFTER;
@@ -55,6 +55,9 @@ pub struct JobSpec {
     /// How many attempts may run beside each other; none means any number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<Concurrency>,
+    /// More failed tasks than this stop its tasks with [`When::Success`](super::When); none means any number may fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_failures: Option<u32>,
     /// How long a worker may be out of contact before its attempts are stopped there and lost here.
     pub lost_after: Span,
     /// How long it is kept once it has finished; what this does not say, the server does.
@@ -124,6 +127,11 @@ pub const JOB: &[Field] = &[
     Field::new("concurrency", Kind::Object(&[CONCURRENCY]), "Limit on live attempts of a group of jobs")
         .otherwise("none")
         .example("{group: nightly, limit: 1}"),
+    Field::new("max_failures", MAX_FAILURES, "Stop the job's tasks once more than this fail")
+        .details("Tasks with `when: always` or `when: failure` still run.")
+        .otherwise("any number may fail")
+        .example("3")
+        .flag("max-failures", "N"),
     Field::new(
         "lost_after",
         Kind::Time(SHORTEST_LOST_AFTER..=Span::from_secs(7 * 24 * 60 * 60)),
@@ -249,6 +257,7 @@ fn job(node: &Node<'_>) -> Option<JobSpec> {
     let affinities = object.read("affinities", scheduling::affinities).unwrap_or_default();
     let placement = scheduling::placement(&object);
     let concurrency = scheduling::concurrency(&object);
+    let max_failures = object.optional("max_failures");
     let lost_after = object.value("lost_after");
     let retention = retention(&object);
     let pin = object.value("pin");
@@ -279,6 +288,7 @@ fn job(node: &Node<'_>) -> Option<JobSpec> {
         affinities,
         placement,
         concurrency,
+        max_failures,
         lost_after,
         retention,
         pin,
@@ -346,6 +356,7 @@ fn listed_task<'a>(node: &Node<'a>, policy: RestartPolicy) -> Option<Draft<'a>> 
     // These the job may have, too, so that the fields of its only task do not include them.
     draft.spec.constraints = object.read("constraints", scheduling::constraints).unwrap_or_default();
     draft.spec.affinities = object.read("affinities", scheduling::affinities).unwrap_or_default();
+    draft.spec.max_failures = object.optional("max_failures");
     object.finish();
     Some(Draft { name: name_node, ..draft })
 }

@@ -2,15 +2,25 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::exit_codes::{self, EXIT_CODES, ExitCodes};
 use super::field::{Field, Kind, Words};
 use super::node::Object;
 use crate::quantity::Span;
 
-/// When a task is tried again, and how soon.
+/// When a task is tried again, and how soon; and which exit codes count as success.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Restart {
     /// After which ends.
     pub policy: RestartPolicy,
+    /// Exit codes that are tried again; every other failure of the task is then final. Empty means that all failures are.
+    #[serde(default, skip_serializing_if = "ExitCodes::is_empty")]
+    pub on_exit: ExitCodes,
+    /// Exit codes that are final failures.
+    #[serde(default, skip_serializing_if = "ExitCodes::is_empty")]
+    pub not_on_exit: ExitCodes,
+    /// Exit codes that count as success, beside 0.
+    #[serde(default, skip_serializing_if = "ExitCodes::is_empty")]
+    pub success: ExitCodes,
     /// The most repeats (of any cause) within `within`; 0 means none.
     pub limit: u32,
     /// The window in which `limit` counts, from its first repeat on; none means the whole life of the task.
@@ -27,9 +37,29 @@ pub struct Restart {
 /// The fields of `restart`.
 pub const RESTART: &[Field] = &[
     Field::new("policy", Kind::words::<RestartPolicy>(), "When the task is restarted")
-        .otherwise("`never` for batch, `always` for service")
+        .otherwise(
+            "`on-failure` with `on_exit` or `not_on_exit`; else `never` for batch, `always` for service",
+        )
         .example("on-failure")
         .on_page("Run again"),
+    Field::new("on_exit", EXIT_CODES, "Exit codes after which the task runs again")
+        .details(
+            "Any other failure is then final, also a signal or a timeout. A lost worker follows `on_lost`.",
+        )
+        .limits("not with `policy: never`")
+        .otherwise("every failure")
+        .example("[75]")
+        .flag("restart-on-exit", "CODE"),
+    Field::new("not_on_exit", EXIT_CODES, "Exit codes that are final failures")
+        .limits("not with `policy: never`")
+        .example("[2]")
+        .flag("no-restart-on-exit", "CODE"),
+    Field::new("success", EXIT_CODES, "Exit codes that count as success, beside 0")
+        .details(
+            "The task then completes, whatever the policy. With `policy: always` it runs again as after 0.",
+        )
+        .example("[3]")
+        .flag("success-code", "CODE"),
     Field::new("limit", Kind::Whole(0..=1_000_000), "Maximum number of repeats")
         .details("Counts repeats of any cause, within `within`.")
         .otherwise("0 for `never` with `on_lost: fail`; 5 for `always`; else 3")
@@ -121,7 +151,19 @@ impl Words for OnLost {
 /// Reads `restart`, or gives its defaults; some of them depend on other fields.
 pub(super) fn read(task: &Object<'_>, default_policy: RestartPolicy) -> Restart {
     let object = task.nested_or_empty("restart");
-    let policy = object.optional("policy").unwrap_or(default_policy);
+    let (on_exit, not_on_exit, success) = exit_codes(&object);
+    let names_codes = object.has("on_exit") || object.has("not_on_exit");
+    let policy = object.optional("policy").unwrap_or(match default_policy {
+        RestartPolicy::Never if names_codes => RestartPolicy::OnFailure,
+        policy => policy,
+    });
+    for name in ["on_exit", "not_on_exit"] {
+        if let Some(node) = object.field(name).filter(|_| policy == RestartPolicy::Never) {
+            node.wrong::<()>(format!(
+                "`{name}` has no effect with `policy: never`: write `policy: on-failure`, or leave it out"
+            ));
+        }
+    }
     let limit: Option<u32> = object.optional("limit");
     let within: Option<Span> = object.optional("within");
     let (delay, backoff) = (object.value("delay"), object.value("backoff"));
@@ -139,5 +181,21 @@ pub(super) fn read(task: &Object<'_>, default_policy: RestartPolicy) -> Restart 
         _ => (DEFAULT_LIMIT, None),
     };
     let (limit, within) = (limit.unwrap_or(default_limit), within.or(default_within));
-    Restart { policy, limit, within, delay, backoff, on_lost }
+    Restart { policy, on_exit, not_on_exit, success, limit, within, delay, backoff, on_lost }
+}
+
+/// Reads `on_exit`, `not_on_exit` and `success`. No exit code may have two meanings.
+fn exit_codes(object: &Object<'_>) -> (ExitCodes, ExitCodes, ExitCodes) {
+    let read = |name, other: &dyn Fn(u8) -> Option<&'static str>| {
+        object.read(name, |node| exit_codes::read(node, other)).unwrap_or_default()
+    };
+    let success = read("success", &|_| None);
+    let is_success = move |code: u8| match code {
+        0 => Some("is a success"),
+        code => success.contains(code.into()).then_some("is in `success` too"),
+    };
+    let on_exit = read("on_exit", &is_success);
+    let is_known =
+        move |code: u8| is_success(code).or(on_exit.contains(code.into()).then_some("is in `on_exit` too"));
+    (on_exit, read("not_on_exit", &is_known), success)
 }

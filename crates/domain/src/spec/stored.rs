@@ -14,9 +14,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Action, Affinity, Backoff, Concurrency, Container, DriverKind, Indices, JobKind, JobSpec, OnDrain,
-    OnLost, OutputLimit, Placement, Reservation, Resources, Restart, RestartPolicy, Retention, StopSignal,
-    StopSpec, Strategy, TaskSpec,
+    Action, Affinity, Backoff, Concurrency, Container, Dependency, DriverKind, ExitCodes, Indices, JobKind,
+    JobSpec, OnDrain, OnLost, OutputLimit, Placement, Reservation, Resources, Restart, RestartPolicy,
+    Retention, StopSignal, StopSpec, Strategy, TaskSpec, When,
 };
 use crate::constraint::{Constraint, Fact};
 use crate::quantity::{Bytes, Cpu, Span};
@@ -57,6 +57,7 @@ impl JobSpec {
             affinities: Vec::new(),
             placement: None,
             concurrency: None,
+            max_failures: None,
             lost_after: Span::from_secs(120),
             retention: Retention::default(),
             pin: false,
@@ -78,6 +79,7 @@ impl TaskSpec {
             action: Action::Command(Vec::new()),
             env: BTreeMap::new(),
             depends_on: Vec::new(),
+            when: When::Success,
             indices,
             resources: Reservation {
                 amounts: Resources { cpu: Cpu::from_millis(0), memory: Bytes(0), disk: Bytes(0) },
@@ -89,8 +91,12 @@ impl TaskSpec {
             distinct_workers: false,
             timeout: None,
             output: None,
+            max_failures: None,
             restart: Restart {
                 policy: RestartPolicy::Never,
+                on_exit: ExitCodes::default(),
+                not_on_exit: ExitCodes::default(),
+                success: ExitCodes::default(),
                 limit: 0,
                 within: None,
                 delay: Span::from_secs(1),
@@ -121,6 +127,8 @@ struct FirstJob {
     placement: Option<FirstPlacement>,
     #[serde(default)]
     concurrency: Option<Concurrency>,
+    #[serde(default)]
+    max_failures: Option<u32>,
     lost_after: Span,
     #[serde(default)]
     retention: Retention,
@@ -155,7 +163,9 @@ struct FirstTask {
     #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
-    depends_on: Vec<String>,
+    depends_on: Vec<Dependency>,
+    #[serde(default)]
+    when: When,
     #[serde(default)]
     count: Option<u32>,
     #[serde(default)]
@@ -173,6 +183,8 @@ struct FirstTask {
     timeout: Option<Span>,
     #[serde(default)]
     output: Option<OutputLimit>,
+    #[serde(default)]
+    max_failures: Option<u32>,
     restart: FirstRestart,
     stop: StopSpec,
 }
@@ -190,6 +202,12 @@ struct FirstResources {
 #[derive(Deserialize)]
 struct FirstRestart {
     policy: RestartPolicy,
+    #[serde(default)]
+    on_exit: ExitCodes,
+    #[serde(default)]
+    not_on_exit: ExitCodes,
+    #[serde(default)]
+    success: ExitCodes,
     limit: u32,
     #[serde(default)]
     within: Option<Span>,
@@ -220,6 +238,7 @@ fn read_first(value: &Value) -> Result<JobSpec, String> {
             rebalance,
         }),
         concurrency: job.concurrency,
+        max_failures: job.max_failures,
         lost_after: job.lost_after,
         retention: job.retention,
         pin: job.pin,
@@ -241,7 +260,8 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
     };
     let countable = |(name, count): (String, Value)| Some((name, u32::try_from(count.as_u64()?).ok()?));
     let FirstResources { cpu, memory, disk, others } = task.resources;
-    let FirstRestart { policy, limit, within, delay, backoff, on_lost } = task.restart;
+    let FirstRestart { policy, on_exit, not_on_exit, success, limit, within, delay, backoff, on_lost } =
+        task.restart;
     Ok(TaskSpec {
         name: task.name,
         driver: task.driver,
@@ -253,6 +273,7 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
         action,
         env: task.env,
         depends_on: task.depends_on,
+        when: task.when,
         indices: first_indices(task.count, task.array.as_deref())
             .ok_or("its `count` or `array` has no meaning")?,
         resources: Reservation {
@@ -265,7 +286,8 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
         distinct_workers: task.distinct_workers,
         timeout: task.timeout,
         output: task.output,
-        restart: Restart { policy, limit, within, delay, backoff, on_lost },
+        max_failures: task.max_failures,
+        restart: Restart { policy, on_exit, not_on_exit, success, limit, within, delay, backoff, on_lost },
         stop: task.stop,
     })
 }

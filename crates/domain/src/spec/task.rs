@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::container::{self, CONTAINER, Container, MAX_WORKDIR_BYTES};
+use super::dependency::{DEPENDENCY, Dependency, When};
 use super::driver::DriverKind;
 use super::field::{Field, Kind, Most, Tables, Words};
 use super::node::{Node, Object};
@@ -20,6 +21,9 @@ use crate::quantity::{Bytes, Span, shown};
 pub const MAX_TASKS_PER_JOB: u32 = 100_000;
 /// The name of the task of a job that does not list its tasks.
 pub(super) const ONLY_NAME: &str = "main";
+
+/// How many tasks may fail.
+pub(super) const MAX_FAILURES: Kind = Kind::Whole(0..=MAX_TASKS_PER_JOB as i64);
 
 const MAX_ARRAY_INDEX: u32 = 1_000_000;
 
@@ -50,9 +54,13 @@ pub struct TaskSpec {
     /// Added to the environment that the worker gives; names as the kernel takes them, without the prefix `GAFFER_`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Names of the definitions that must complete before this one starts.
+    /// The definitions that it waits for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub depends_on: Vec<String>,
+    pub depends_on: Vec<Dependency>,
+    /// After which outcome of these it runs. Without any, [`When::Always`] and [`When::Failure`] wait for all definitions with
+    /// [`When::Success`].
+    #[serde(skip_serializing_if = "When::is_success")]
+    pub when: When,
     /// The task indices. A single task has index 0 only and is addressed by its bare name.
     #[serde(flatten)]
     pub indices: Indices,
@@ -76,6 +84,9 @@ pub struct TaskSpec {
     /// How much output one attempt may have; none means no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputLimit>,
+    /// More failed tasks than this stop the rest of them; none means any number may fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_failures: Option<u32>,
     /// When it is tried again.
     pub restart: Restart,
     /// How it is asked to end.
@@ -129,14 +140,19 @@ pub const TASK: &[Field] = &[
     Field::new(
         "depends_on",
         Kind::List {
-            noun: "task names",
+            noun: "dependencies",
             max: usize::MAX,
-            item: &Kind::text("the name of a task", Most::Any),
+            item: &Kind::WordOr { word: "task", fields: &[DEPENDENCY] },
         },
-        "Tasks that must complete before this one starts",
+        "Tasks that this one waits for, and the outcome of each",
     )
+    .details("A name alone means `on: completed`; `failed` and `ended` are the other outcomes.")
     .limits("names of other tasks of the job, no cycle")
-    .example("[prepare]"),
+    .example("[prepare, {task: check, on: ended}]"),
+    Field::new("when", Kind::words::<When>(), "After which outcome of what it waits for it runs")
+        .details("Without `depends_on`, `always` and `failure` wait for all tasks of the job without `when`.")
+        .default("success")
+        .example("always"),
     Field::new("count", Kind::Whole(1..=MAX_TASKS_PER_JOB as i64), "Number of copies, with indices from 0")
         .not_with(&["array"])
         .default("1")
@@ -179,6 +195,9 @@ pub const TASK: &[Field] = &[
     Field::new("output", Kind::Object(&[OUTPUT]), "Limit on the output of one attempt")
         .otherwise("none")
         .example("{limit: 100MiB, on_limit: truncate}"),
+    Field::new("max_failures", MAX_FAILURES, "Stop the other tasks of the array once more than this fail")
+        .otherwise("any number may fail")
+        .example("3"),
     Field::new("restart", Kind::WordOr { word: "policy", fields: &[RESTART] }, "Restart policy")
         .example("{policy: on-failure, limit: 3}"),
     Field::new("stop", Kind::Object(&[STOP]), "How the task is asked to end")
@@ -279,6 +298,13 @@ impl Indices {
     }
 }
 
+impl TaskSpec {
+    /// Whether its tasks wait for others of the job before they wait for a worker.
+    pub fn waits_for_others(&self) -> bool {
+        !self.depends_on.is_empty() || self.when != When::Success
+    }
+}
+
 fn is_zero(number: &u8) -> bool {
     *number == 0
 }
@@ -294,6 +320,8 @@ pub(super) struct Draft<'a> {
     /// Where its name stands; none for the task of a job that does not list its tasks.
     pub name: Option<Node<'a>>,
     pub depends_on: Option<Node<'a>>,
+    /// Where `when` is written.
+    pub when: Option<Node<'a>>,
 }
 
 /// Reads the fields of a task, but for its name and for those that a job may have, too.
@@ -320,6 +348,7 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPol
         container,
         env: object.read("env", program::env).unwrap_or_default(),
         depends_on: Vec::new(),
+        when: object.value("when"),
         indices: indices(object),
         resources: reservation::read(object),
         constraints: Vec::new(),
@@ -328,10 +357,11 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPol
         distinct_workers: object.value("distinct_workers"),
         timeout: object.optional("timeout"),
         output: output(object),
+        max_failures: None,
         restart,
         stop: stop::read(object),
     };
-    Draft { spec, name: None, depends_on: object.field("depends_on") }
+    Draft { spec, name: None, depends_on: object.field("depends_on"), when: object.field("when") }
 }
 
 fn indices(object: &Object<'_>) -> Indices {

@@ -6,7 +6,7 @@ mod table;
 use super::*;
 use crate::quantity::Span;
 use crate::reason::ProcessEnd;
-use crate::spec::{Backoff, OnLost, RestartPolicy};
+use crate::spec::{Backoff, ExitCodes, OnLost, RestartPolicy};
 
 const HERE: WorkerId = WorkerId(1);
 const ELSEWHERE: WorkerId = WorkerId(2);
@@ -19,7 +19,14 @@ fn at(secs: i64) -> Time {
 /// A policy that grants two repeats, after one second and after another.
 fn restart(policy: RestartPolicy, on_lost: OnLost) -> Restart {
     let delay = Span::from_secs(1);
-    Restart { policy, limit: 2, within: None, delay, backoff: Backoff::Constant, on_lost }
+    let [on_exit, not_on_exit, success] = [ExitCodes::default(); 3];
+    let backoff = Backoff::Constant;
+    Restart { policy, on_exit, not_on_exit, success, limit: 2, within: None, delay, backoff, on_lost }
+}
+
+fn cannot_run() -> TaskEvent {
+    let message = "task prepare, which it depends on, did not complete".to_owned();
+    TaskEvent::CannotRun(Reason { code: ReasonCode::DependencyFailed, message })
 }
 
 fn never() -> Restart {
@@ -137,7 +144,7 @@ fn a_task_fails_for_good_once_its_repeats_are_used_up() {
 fn an_end_counts_even_when_the_report_of_the_start_never_came() {
     let done = apply(&after(&never(), [placed()]), &never(), ended(1, exited(0)), at(9)).unwrap();
     assert_eq!(done.task.state, TaskState::Completed { at: at(9) });
-    assert_eq!(done.attempt, Some(AttemptChange::Closed { end: Some(exited(0)) }));
+    assert_eq!(done.attempt, Some(closed(&never(), exited(0))));
 }
 
 #[test]
@@ -146,7 +153,7 @@ fn an_attempt_given_back_unstarted_is_placed_again_without_counting_as_a_repeat(
     let change = apply(&after(&never(), [placed()]), &never(), returned, at(8)).unwrap();
     assert_eq!(change.task.state, TaskState::Pending { not_before: at(8), after: None });
     assert_eq!(change.task.repeats, Repeats::default());
-    assert_eq!(change.attempt, Some(AttemptChange::Closed { end: None }));
+    assert_eq!(change.attempt, Some(AttemptChange::Closed { end: None, reason: None }));
     assert_eq!(apply(&change.task, &never(), placed(), at(9)).unwrap().task.attempt, 2);
 }
 
@@ -223,7 +230,7 @@ fn a_task_that_leaves_its_worker_waits_for_another_and_no_repeat_is_used_up() {
     assert_eq!(waiting.task.repeats, Repeats::default());
     assert!(matches!(waiting.task.state, TaskState::Pending { not_before, .. } if not_before == at(7)));
     assert_eq!(message(&waiting.task), "moved away from here");
-    assert_eq!(waiting.attempt, Some(AttemptChange::Closed { end: Some(end) }));
+    assert_eq!(waiting.attempt, Some(closed(&never(), end)));
     let again = apply(&waiting.task, &never(), TaskEvent::Placed { worker: ELSEWHERE }, at(8)).unwrap();
     assert_eq!((again.task.attempt, again.command), (2, Some(Command::Start(ELSEWHERE))));
 }
@@ -266,7 +273,7 @@ fn a_stopped_task_is_cancelled_for_the_reason_of_the_stop_however_its_process_en
         let over = apply(&stopping, &on_failure(), ended(1, end.clone()), at(7)).unwrap();
         assert_eq!(over.task.state.name(), StateName::Cancelled);
         assert_eq!(message(&over.task), "stopped by ana");
-        assert_eq!(over.attempt, Some(AttemptChange::Closed { end: Some(end) }));
+        assert_eq!(over.attempt, Some(closed(&never(), end)));
     }
 }
 
@@ -308,7 +315,7 @@ fn a_stopped_attempt_that_never_started_and_comes_back_is_cancelled_not_placed_a
     let stopping = after(&on_failure(), [placed(), stop()]);
     let over = apply(&stopping, &on_failure(), TaskEvent::Returned(by(HERE, 1)), at(7)).unwrap();
     assert_eq!((over.task.state.name(), message(&over.task)), (StateName::Cancelled, "stopped by ana"));
-    assert_eq!(over.attempt, Some(AttemptChange::Closed { end: None }));
+    assert_eq!(over.attempt, Some(AttemptChange::Closed { end: None, reason: None }));
 }
 
 #[test]
@@ -328,8 +335,7 @@ fn a_lost_attempt_is_repeated_only_as_the_policy_for_lost_ones_says() {
 
 #[test]
 fn a_task_whose_dependency_failed_is_cancelled_and_names_it() {
-    let event = TaskEvent::DependencyFailed { dependency: "prepare".to_owned() };
-    let change = apply(&Task::new(true, at(0)), &never(), event, at(3)).unwrap();
+    let change = apply(&Task::new(true, at(0)), &never(), cannot_run(), at(3)).unwrap();
     let TaskState::Cancelled { at: when, reason } = change.task.state else { panic!("it was not cancelled") };
     assert_eq!((when, reason.code), (at(3), ReasonCode::DependencyFailed));
     assert_eq!(reason.message, "task prepare, which it depends on, did not complete");

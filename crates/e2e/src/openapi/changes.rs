@@ -240,7 +240,9 @@ impl<'a> Comparison<'a> {
         for variant in list(old) {
             // Rules for several fields have no names of their own: what has not changed is found first.
             let same = list(new).find(|new| *new == variant);
-            match same.or_else(|| list(new).find(|new| name_of(new) == name_of(variant))) {
+            let named = || list(new).find(|new| name_of(new) == name_of(variant));
+            let extended = || list(new).find(|new| has_fields_of(new, variant));
+            match same.or_else(named).or_else(extended) {
                 Some(new) => self.schema(side, at, variant, new),
                 None => self.say(at, &format!("is never {} any more", name_of(variant))),
             }
@@ -274,6 +276,13 @@ fn name_of(variant: &Value) -> String {
         (None, Some(fields)) => fields.keys().cloned().collect::<Vec<_>>().join(" and "),
         (None, None) => variant["type"].to_string(),
     }
+}
+
+/// Whether a variant that is told from the others by its fields has all of another one's.
+fn has_fields_of(variant: &Value, other: &Value) -> bool {
+    let names = |variant: &Value| entries(&variant["properties"]).map(|(name, _)| name.clone()).collect();
+    let (fields, others): (BTreeSet<String>, BTreeSet<String>) = (names(variant), names(other));
+    !others.is_empty() && fields.is_superset(&others)
 }
 
 #[cfg(test)]
@@ -458,5 +467,12 @@ mod tests {
             assert_eq!(said(&pointer, Some(value)), Vec::<String>::new(), "{pointer}");
         }
         assert_eq!(said(&format!("{GET}/responses/404"), None), Vec::<String>::new());
+        let choice = |fields: Value| {
+            let variants = json!([{ "type": "string" }, { "type": "object", "properties": fields }]);
+            json!({ "paths": { "/a": { "post": { "requestBody": { "content": { "application/json": { "schema": { "anyOf": variants } } } } } } } })
+        };
+        let (two, three) = (json!({ "a": {}, "b": {} }), json!({ "a": {}, "b": {}, "c": {} }));
+        assert_eq!(breaking(&choice(two.clone()), &choice(three.clone())), Vec::<String>::new());
+        assert_eq!(breaking(&choice(three), &choice(two)).len(), 1);
     }
 }

@@ -12,6 +12,7 @@ mod backup;
 mod bench;
 mod cli;
 mod clocks;
+mod conditions;
 mod connections;
 mod containers;
 mod copies;

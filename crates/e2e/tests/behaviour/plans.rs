@@ -215,6 +215,11 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     let broken =
         json!([{"name": "a", "script": "exit 1"}, {"name": "b", "script": "true", "depends_on": ["a"]}]);
     client.finished(client.submit(json!({"tasks": broken})).await).await;
+    let limited = json!([
+        {"name": "a", "script": "exit 1"}, {"name": "b", "script": "sleep 1000"},
+        {"name": "c", "script": "true", "when": "always"},
+    ]);
+    client.finished(client.submit(json!({"max_failures": 0, "tasks": limited})).await).await;
     let apart = client.submit(json!({"script": "true", "distinct_workers": true})).await;
     client.finished(apart).await;
     let long = client.submit(script("sleep 1000")).await;

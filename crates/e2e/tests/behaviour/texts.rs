@@ -43,14 +43,14 @@ async fn fed(mut command: Command, input: &str) -> Output {
 }
 
 /// A browser without JavaScript that is signed in.
-struct Visitor {
+pub struct Visitor {
     http: reqwest::Client,
     base: String,
     cookie: String,
 }
 
 impl Visitor {
-    async fn of(dev: &Dev) -> Visitor {
+    pub async fn of(dev: &Dev) -> Visitor {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let link = dev.client.post("/login-links", &json!({})).await.body["url"].as_str().unwrap().to_owned();
         let signed_in = http.get(&link).header(ACCEPT, "text/html").send().await.unwrap();
@@ -59,7 +59,7 @@ impl Visitor {
         Visitor { http, base: link.split("/login").next().unwrap().to_owned(), cookie }
     }
 
-    async fn page(&self, path: &str) -> String {
+    pub async fn page(&self, path: &str) -> String {
         let request = self.http.get(format!("{}{path}", self.base)).header(COOKIE, &self.cookie);
         request.header(ACCEPT, "text/html, application/json").send().await.unwrap().text().await.unwrap()
     }

@@ -57,6 +57,7 @@ pub fn task(task: Task) -> rest::Task {
         driver: task.driver,
         state: task.state.to_string(),
         reason: task.reason,
+        waits_for: task.waits_for,
         exit_code: task.exit_code,
         signal: task.signal,
         attempt: task.attempt,

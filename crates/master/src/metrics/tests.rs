@@ -47,8 +47,9 @@ fn a_batch_counts_what_its_tasks_went_through() {
     let mut changed = TaskChanges::default();
     changed.entered.add(StateName::Running, 2);
     changed.waits.push((DispatchStage::Start, std::time::Duration::from_millis(40)));
-    changed.ended(&AttemptEnd::Exited { code: 0 });
-    changed.ended(&AttemptEnd::Lost { cause: LostCause::Rebooted });
+    let lost = AttemptEnd::Lost { cause: LostCause::Rebooted };
+    changed.ended(None);
+    changed.ended(lost.reason().as_ref());
     metrics.transitions.changed(&changed);
     for (series, expected) in [
         ("gaffer_transitions_total{state=\"running\"}", "2"),

@@ -181,13 +181,18 @@ pub async fn wait(context: &Context, actor: &Actor, wanted: Wait) -> Result<Job,
     }
 }
 
-/// Stops a job. The request is committed when this returns.
+/// Stops a job, with `everything` also the tasks that clean up after the others. The request is committed when this returns.
 ///
 /// # Errors
 /// When there is no such job, or it is over.
-pub async fn stop(context: &Context, actor: &Actor, job: JobId) -> Result<(), OperationError> {
+pub async fn stop(
+    context: &Context,
+    actor: &Actor,
+    job: JobId,
+    everything: bool,
+) -> Result<(), OperationError> {
     let effects = context.permit(actor, Action::StopJob)?;
-    let wish = StopJob { job, project: actor.project, actor: actor.user.clone() };
+    let wish = StopJob { job, project: actor.project, actor: actor.user.clone(), everything };
     match effects.write_batcher.stop(wish).await? {
         StopResult::Stopping => Ok(()),
         StopResult::Over(state) => {

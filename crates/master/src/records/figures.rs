@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gaffer_domain::Time;
 use gaffer_domain::job::TaskCounts;
-use gaffer_domain::reason::{AttemptEnd, ReasonCode};
+use gaffer_domain::reason::{Reason, ReasonCode};
 
 /// Unfinished tasks of one priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +33,8 @@ pub struct TaskChanges {
 }
 
 impl TaskChanges {
-    pub fn ended(&mut self, end: &AttemptEnd) {
-        self.ends.push(end.reason().map(|reason| reason.code));
+    pub fn ended(&mut self, reason: Option<&Reason>) {
+        self.ends.push(reason.map(|reason| reason.code));
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Job {
     pub priority: u8,
     /// It never expires.
     pub pinned: bool,
+    /// Whether it has tasks that run even if it is stopped; false once it is over.
+    pub has_cleanup: bool,
     /// How many tasks are in which state.
     pub task_counts: TaskCounts,
     pub created_by: String,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::Utc;
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::{DefinitionRef, Requirements};
-use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION};
+use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION, When};
 use gaffer_domain::task::Task;
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use serde_json::Value;
@@ -174,7 +174,7 @@ impl ReadStore {
 }
 
 impl Store {
-    /// Unfinished jobs with pending stops or dependency updates, left by an earlier master.
+    /// Unfinished jobs with pending stops, dependency updates or too many failures, left by an earlier master.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -182,7 +182,9 @@ impl Store {
         let rows: Vec<(i64, bool)> = sqlx::query_as(
             "SELECT id, true FROM jobs WHERE stop_message IS NOT NULL AND finished_at IS NULL \
              UNION ALL SELECT DISTINCT d.job_id, false FROM task_definitions d JOIN jobs j ON j.id = d.job_id \
-             WHERE d.blocked > 0 AND j.stop_message IS NULL",
+             WHERE d.blocked > 0 AND j.stop_message IS NULL \
+             UNION ALL SELECT id, false FROM jobs WHERE finished_at IS NULL AND stop_message IS NULL \
+                 AND EXISTS (SELECT FROM task_definitions WHERE job_id = jobs.id AND failed > 0)",
         )
         .fetch_all(&self.pool)
         .await?;
@@ -214,6 +216,8 @@ impl ReadStore {
                     state: known("job state", &row.state)?,
                     reason,
                     problem,
+                    has_cleanup: spec
+                        .is_some_and(|spec| spec.tasks.iter().any(|task| task.when == When::Always)),
                     labels: row.labels.0,
                     pinned: row.pinned,
                     priority: row.priority as u8,
@@ -402,7 +406,7 @@ impl JobWrite<'_> {
             names.push(definition.name.as_str());
             drivers.push(definition.driver.as_str());
             single.push(definition.indices.is_single());
-            states.push(Task::new(!definition.depends_on.is_empty(), now).state.name().as_str());
+            states.push(Task::new(definition.waits_for_others(), now).state.name().as_str());
             firsts.push(*definition.indices.iter().start() as i32);
             lasts.push(*definition.indices.iter().end() as i32);
         }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::Utc;
+use gaffer_domain::conditions::waits_for;
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::task::StateName;
@@ -44,6 +45,7 @@ impl FromRow<'_, PgRow> for Task {
             driver: row.try_get("driver")?,
             state,
             reason: reason_from(reason_code, row.try_get("reason_message")?),
+            waits_for: None,
             exit_code: row.try_get("exit_code")?,
             signal: row.try_get("signal")?,
             attempt: row.try_get::<i32, _>("attempt")? as u32,
@@ -223,14 +225,15 @@ impl ReadStore {
             "{TASKS} WHERE t.job_id = $1 AND (t.position, t.index) > ($2, $3) {narrowed} \
              AND t.era = $5 ORDER BY t.position, t.index LIMIT $4"
         );
-        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        let tasks = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(position)
             .bind(index)
             .bind(i64::from(limit))
             .bind(era)
             .fetch_all(&self.pool)
-            .await?)
+            .await?;
+        self.with_waits(job, tasks).await
     }
 
     /// Placed tasks that have not started and for which the worker has reported progress, latest first. Searches the
@@ -274,13 +277,29 @@ impl ReadStore {
         let Ok(index) = i32::try_from(index) else { return Ok(None) };
         let Some(era) = self.era_of_job(job).await? else { return Ok(None) };
         let sql = format!("{TASKS} WHERE t.job_id = $1 AND d.name = $2 AND t.index = $3 AND t.era = $4");
-        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        let task = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(name)
             .bind(index)
             .bind(era)
             .fetch_optional(&self.pool)
-            .await?)
+            .await?;
+        Ok(self.with_waits(job, task.into_iter().collect()).await?.pop())
+    }
+
+    /// Adds to the blocked ones among tasks of a job what they wait for.
+    async fn with_waits(&self, job: JobId, mut tasks: Vec<Task>) -> Result<Vec<Task>, StoreError> {
+        if tasks.iter().all(|task| task.state != StateName::Blocked) {
+            return Ok(tasks);
+        }
+        let Some(spec) = self.spec(job).await? else { return Ok(tasks) };
+        let mut known: HashMap<i16, String> = HashMap::new();
+        for task in tasks.iter_mut().filter(|task| task.state == StateName::Blocked) {
+            let waits =
+                known.entry(task.position).or_insert_with(|| waits_for(&spec, task.position as usize));
+            task.waits_for = Some(waits.clone()).filter(|waits| !waits.is_empty());
+        }
+        Ok(tasks)
     }
 
     /// One task by its internal number.

@@ -12,7 +12,8 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use gaffer_domain::job::{JobState, TaskCounts};
+use gaffer_domain::conditions::{Standing, StopRequest};
+use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{DefinitionRef, Receipt};
 use gaffer_domain::reason::{AttemptEnd, Reason, ReasonCode};
 use gaffer_domain::spec::JobSpec;
@@ -80,6 +81,8 @@ struct JobWork {
     started_at: Option<Time>,
     finished_at: Option<Time>,
     stop_message: Option<String>,
+    /// The stop is for the cleaning-up tasks, too.
+    stops_everything: bool,
     reason: Option<Reason>,
     /// What of this is stored already.
     stored: StoredJob,
@@ -94,13 +97,16 @@ struct StoredJob {
     state: JobState,
     started_at: Option<Time>,
     stop_message: Option<String>,
+    stops_everything: bool,
     reason: Option<Reason>,
 }
 
 #[derive(Debug, Default, Clone)]
 struct DefinitionWork {
-    counts: TaskCounts,
-    change: TaskCounts,
+    /// As it is stored.
+    stored: Standing,
+    /// What the batch adds.
+    change: Standing,
 }
 
 #[derive(Debug)]
@@ -129,6 +135,8 @@ struct AttemptUpdate {
     started_at: Option<Time>,
     finished_at: Option<Time>,
     end: Option<AttemptEnd>,
+    /// Why it failed, or did not come to its end.
+    reason: Option<Reason>,
     report: Option<Box<Ended>>,
     container: Option<Box<ContainerFacts>>,
     output: ReceivedOutput,
@@ -203,9 +211,8 @@ impl Work {
         let Some(work) = self.tasks.get(&input.task).filter(|work| work.task.state.can_be_stopped()) else {
             return Ok(());
         };
-        let Some(message) = self.jobs.get(&work.job).and_then(|job| job.stop_message.clone()) else {
-            return Ok(());
-        };
+        let job = self.jobs.get(&work.job).filter(|job| job.is_to_stop(work.position));
+        let Some(message) = job.and_then(|job| job.stop_message.clone()) else { return Ok(()) };
         let event = TaskEvent::StopRequested(StopCause { message, then: AfterStop::Cancel });
         self.apply_one(
             &Input { task: input.task, event, actor: input.actor.clone(), detail: Detail::None },
@@ -224,7 +231,7 @@ impl Work {
         if let TaskEvent::Placed { worker } = &input.event
             && (!self.open_workers.contains(worker)
                 || job.spec.problem().is_some()
-                || (job.stop_message.is_some() && work.task.state.can_be_stopped()))
+                || (job.is_to_stop(work.position) && work.task.state.can_be_stopped()))
         {
             return Err(Rejected::NoPlace);
         }
@@ -236,7 +243,9 @@ impl Work {
 
         let (before, after) = (work.task.state.name(), change.task.state.name());
         if before != after {
-            job.definitions[work.position].change.moved(before, after);
+            let definition = &mut job.definitions[work.position];
+            definition.change.counts.moved(before, after);
+            definition.change.skipped += i64::from(change.task.state.is_skipped());
             self.changed.entered.add(after, 1);
             self.changed.waits.extend(wait_that_ended(&work.task.state, &change.attempt, &input.detail, now));
             work.since = now;
@@ -257,13 +266,13 @@ impl Work {
                 self.started.extend(worker_before.map(|worker| (work.class, worker)));
                 self.attempts.of(attempt).started_at = Some(*at);
             }
-            Some(AttemptChange::Closed { end: None }) => {
+            Some(AttemptChange::Closed { end: None, .. }) => {
                 self.closed.push(attempt);
                 self.given_back.extend(worker_before.map(|worker| (work.class, worker)));
             }
-            Some(AttemptChange::Closed { end: Some(end) }) => {
+            Some(AttemptChange::Closed { end: Some(_), reason }) => {
                 self.closed.push(attempt);
-                self.changed.ended(end);
+                self.changed.ended(reason.as_ref());
                 if let Detail::End(report, _) = &input.detail
                     && let Some(at) = report.started_at
                 {
@@ -360,19 +369,34 @@ fn wait_that_ended(
 impl JobWork {
     /// Whether the job's own row is to be written. Most of what happens to its tasks leaves it as it is.
     fn is_changed(&self) -> bool {
-        let StoredJob { state, started_at, stop_message, reason } = &self.stored;
+        let StoredJob { state, started_at, stop_message, stops_everything, reason } = &self.stored;
         self.state != *state
             || self.started_at != *started_at
             || self.stop_message != *stop_message
+            || self.stops_everything != *stops_everything
             || self.reason != *reason
     }
 
-    /// The counts of one definition as they are after the batch so far.
-    fn counts(&self, position: usize) -> TaskCounts {
-        let definition = self.definitions.get(position).cloned().unwrap_or_default();
-        let mut counts = definition.counts;
-        counts.merge(&definition.change);
-        counts
+    /// How one definition stands after the batch so far.
+    fn standing(&self, position: usize) -> Standing {
+        let DefinitionWork { stored, change } = self.definitions.get(position).cloned().unwrap_or_default();
+        let mut standing = stored;
+        standing.counts.merge(&change.counts);
+        standing.skipped += change.skipped;
+        standing
+    }
+
+    fn stop_request(&self) -> StopRequest {
+        match (&self.stop_message, self.stops_everything) {
+            (None, _) => StopRequest::None,
+            (Some(_), false) => StopRequest::AllButCleanup,
+            (Some(_), true) => StopRequest::Everything,
+        }
+    }
+
+    /// Whether the job is being stopped, with the tasks of this definition.
+    fn is_to_stop(&self, position: usize) -> bool {
+        self.spec.tasks.get(position).is_some_and(|definition| self.stop_request().covers(definition))
     }
 }
 
@@ -390,10 +414,10 @@ impl AttemptUpdates {
                 };
                 self.of(attempt).opened = Some((worker, now, receipt));
             }
-            Some(AttemptChange::Closed { end }) => {
+            Some(AttemptChange::Closed { end, reason }) => {
                 let update = self.of(attempt);
                 update.finished_at = Some(now);
-                update.end = end;
+                (update.end, update.reason) = (end, reason);
                 if let Detail::End(report, received) = detail {
                     update.started_at =
                         update.started_at.or(report.started_at.map(|at| at.min(now).max(Time::UNIX_EPOCH)));
@@ -434,8 +458,19 @@ fn message_of(state: &TaskState, detail: &Detail) -> String {
         },
         TaskState::Running { .. } => "started".to_owned(),
         TaskState::Stopping { cause, .. } => cause.message.clone(),
-        TaskState::Completed { .. } => "exited with code 0".to_owned(),
+        TaskState::Completed { .. } => match detail {
+            Detail::End(report, _) => success(&report.end),
+            _ => success(&AttemptEnd::Exited { code: 0 }),
+        },
         TaskState::Failed { reason, .. } | TaskState::Cancelled { reason, .. } => reason.message.clone(),
+    }
+}
+
+/// How a task completed.
+fn success(end: &AttemptEnd) -> String {
+    match end.exit_code() {
+        Some(code) if code != 0 => format!("exited with code {code}, which counts as success"),
+        _ => "exited with code 0".to_owned(),
     }
 }
 

@@ -9,6 +9,7 @@ use gaffer_protocol::output::{Record, Stream};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::bursts::{Bursts, MANY_BYTES, PAUSE};
 use crate::clock::wall_micros;
 use crate::driver::OutputSource;
 use crate::spool::OutputWriter;
@@ -75,7 +76,7 @@ pub(super) async fn pump(
     exited: &CancellationToken,
     wrote: impl Fn(),
 ) {
-    let mut drain_end = None;
+    let (mut bursts, mut has_widened, mut drain_end) = (Bursts::default(), false, None);
     loop {
         let next = if exited.is_cancelled() {
             next_after_exit(source, *drain_end.get_or_insert_with(|| Instant::now() + DRAIN_LIMIT)).await
@@ -87,9 +88,18 @@ pub(super) async fn pump(
             }
         };
         let Some(record) = next else { break };
+        let pauses = bursts.pauses_after(&record, Instant::now());
+        if (pauses || record.bytes.len() >= MANY_BYTES) && !has_widened {
+            source.widen();
+            has_widened = true;
+        }
         if let Some(record) = quota.admit(record) {
             writer.append(record, exited).await;
             wrote();
+        }
+        if pauses {
+            // Its end does not wait for it, and what was collected meanwhile is read then.
+            let _ = timeout(PAUSE, exited.cancelled()).await;
         }
     }
     if let Some(marker) = quota.marker() {

@@ -36,15 +36,15 @@ use start::Start;
 
 /// Starts that may wait for files at the same time; more wait for their turn.
 const MAX_STARTING: usize = 64;
-/// The most that is read at once: what a pipe holds.
-const READ_BYTES: usize = 64 << 10;
+/// What a pipe holds once there is much output; also the most that is read at once.
+const WIDE_PIPE_BYTES: usize = 256 << 10;
 
 const KILLED: i32 = Signal::SIGKILL as i32;
 const KILLED_CHILD: i32 = 128 + KILLED;
 
 thread_local! {
     /// Shared read buffer of the attempts on this thread; data is copied out, so a waiting attempt needs no buffer.
-    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; WIDE_PIPE_BYTES].into());
 }
 
 /// Starts processes on this machine.
@@ -245,6 +245,16 @@ impl OutputSource for Pipes {
             }
         }
         if self.stdout.is_none() && self.stderr.is_none() { Poll::Ready(None) } else { Poll::Pending }
+    }
+
+    fn widen(&mut self) {
+        // The kernel grants so much memory to the pipes of a user, and no more; then they stay as they are.
+        if let Some(stdout) = &self.stdout {
+            let _ = rustix::pipe::fcntl_setpipe_size(stdout, WIDE_PIPE_BYTES);
+        }
+        if let Some(stderr) = &self.stderr {
+            let _ = rustix::pipe::fcntl_setpipe_size(stderr, WIDE_PIPE_BYTES);
+        }
     }
 }
 

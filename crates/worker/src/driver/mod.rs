@@ -139,8 +139,10 @@ pub(crate) trait Process: Send {
 
 /// The output of an attempt that executes.
 pub(crate) trait OutputSource: Send {
-    /// The next piece, at most 64 KiB; none at the end. Nothing is lost if the answer is not waited for.
+    /// The next piece, at most 256 KiB; none at the end. Nothing is lost if the answer is not waited for.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Record>>;
+    /// There is much output: the kernel is to hold more of it between two reads, if it can.
+    fn widen(&mut self) {}
     /// Whether the output ends soon after the process in any case; otherwise an undetected process may keep it open.
     fn has_certain_end(&self) -> bool {
         false

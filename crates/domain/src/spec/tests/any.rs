@@ -74,11 +74,13 @@ fn the_largest_and_most_wrong_document_is_refused_with_a_short_list() {
 
 fn any_spec(rng: &mut StdRng) -> JobSpec {
     let names: Vec<_> = (0..rng.random_range(1..6)).map(|n| format!("{}-{n}", any_word(rng))).collect();
-    let tasks = (0..names.len()).map(|n| any_task(rng, &names[n], &names[..n])).collect();
+    let several = names.len() > 1;
+    let tasks = (0..names.len()).map(|n| any_task(rng, &names[n], &names[..n], several)).collect();
     JobSpec {
         name: format!("{} {}", any_word(rng), any_word(rng)),
         kind: *[JobKind::Batch, JobKind::Service].choose(rng).unwrap(),
         priority: rng.random_range(0..=100),
+        max_failures: rng.random::<bool>().then(|| rng.random_range(0..100)),
         labels: (0..rng.random_range(0..4))
             .map(|_| (any_word(rng), any_text(rng).replace(['\n', '\t'], "")))
             .collect(),
@@ -104,7 +106,7 @@ fn any_retention(rng: &mut StdRng) -> Retention {
     Retention { completed: period(), failed: period(), cancelled: period() }
 }
 
-fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
+fn any_task(rng: &mut StdRng, name: &str, earlier: &[String], several: bool) -> TaskSpec {
     let within = if rng.random() { Some(any_span(rng, 1000, 31_536_000_000)) } else { None };
     let timeout = if rng.random() { Some(any_span(rng, 100, 31_536_000_000)) } else { None };
     let driver = *[DriverKind::Host, DriverKind::Docker, DriverKind::Scripted].choose(rng).unwrap();
@@ -112,6 +114,27 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
     let stdin = driver != DriverKind::Scripted && rng.random_ratio(1, 4);
     let workdir = format!("/{}/{}", any_word(rng), any_word(rng));
     let has_entrypoint = container.as_ref().is_some_and(|container| container.entrypoint.is_some());
+    let when = match earlier.is_empty() {
+        true => When::Success,
+        false => *[When::Success, When::Success, When::Always, When::Failure].choose(rng).unwrap(),
+    };
+    let mut depends_on = Vec::new();
+    for task in earlier.iter().filter(|_| rng.random()).cloned().collect::<Vec<_>>() {
+        let on = *[On::Completed, On::Failed, On::Ended].choose(rng).unwrap();
+        depends_on.push(Dependency { task, on: if when == When::Success { on } else { On::Completed } });
+    }
+    // Without one, it would wait for those after it, too, which may wait for it.
+    let when = if depends_on.is_empty() { When::Success } else { when };
+    let policy = *[RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always]
+        .choose(rng)
+        .filter(|_| !stdin)
+        .unwrap_or(&RestartPolicy::Never);
+    let mut codes =
+        |range: std::ops::Range<u8>| -> ExitCodes { range.filter(|_| rng.random_ratio(1, 50)).collect() };
+    let success = codes(1..100);
+    let is_repeated = policy != RestartPolicy::Never;
+    let [on_exit, not_on_exit] =
+        [100..180, 180..255].map(|range| if is_repeated { codes(range) } else { ExitCodes::default() });
     TaskSpec {
         name: name.to_owned(),
         driver,
@@ -131,7 +154,9 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
         env: (0..rng.random_range(0..4))
             .map(|n| (format!("_{}_{n}", any_word(rng)), any_text(rng)))
             .collect(),
-        depends_on: earlier.iter().filter(|_| rng.random()).cloned().collect(),
+        depends_on,
+        when,
+        max_failures: (several && rng.random()).then(|| rng.random_range(0..100)),
         indices: if rng.random() {
             Indices::Count(rng.random_range(1..1000))
         } else {
@@ -156,10 +181,10 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String]) -> TaskSpec {
             on_limit: *[OnLimit::Truncate, OnLimit::Kill].choose(rng).unwrap(),
         }),
         restart: Restart {
-            policy: *[RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always]
-                .choose(rng)
-                .filter(|_| !stdin)
-                .unwrap_or(&RestartPolicy::Never),
+            policy,
+            on_exit,
+            not_on_exit,
+            success,
             limit: rng.random_range(0..10),
             within,
             delay: any_span(rng, 0, 3_600_000),

@@ -14,7 +14,8 @@ fn waiting(tasks: &[(&str, &[&str])]) -> Value {
 #[test]
 fn tasks_may_wait_for_tasks_before_and_after_them() {
     let spec = read(waiting(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])]));
-    assert_eq!(spec.tasks[0].depends_on, ["b", "c"]);
+    let names: Vec<_> = spec.tasks[0].depends_on.iter().map(|other| other.task.as_str()).collect();
+    assert_eq!(names, ["b", "c"]);
 }
 
 #[test]
@@ -50,5 +51,73 @@ fn every_circle_of_waiting_tasks_is_named() {
             "/tasks/2/depends_on: these tasks wait for each other in a circle: `b` → `c` → `b`",
             "/tasks/4/depends_on: these tasks wait for each other in a circle: `d` → `e` → `d`",
         ]
+    );
+}
+
+/// Tasks from `(name, fields)`.
+fn with_fields(tasks: &[(&str, Value)]) -> Value {
+    let task = |(name, fields): &(&str, Value)| {
+        let mut task = json!({"name": name, "command": ["true"]});
+        task.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        task
+    };
+    json!({ "tasks": tasks.iter().map(task).collect::<Vec<_>>() })
+}
+
+#[test]
+fn a_dependency_says_which_outcome_it_waits_for() {
+    let on = json!([{"task": "a", "on": "failed"}, {"task": "b"}, "123"]);
+    let spec = read(with_fields(&[
+        ("a", json!({})),
+        ("b", json!({})),
+        ("123", json!({})),
+        ("c", json!({"depends_on": on})),
+    ]));
+    let outcomes: Vec<_> =
+        spec.tasks[3].depends_on.iter().map(|other| (other.task.as_str(), other.on)).collect();
+    assert_eq!(outcomes, [("a", On::Failed), ("b", On::Completed), ("123", On::Completed)]);
+    let normal = serde_json::to_value(&spec).unwrap();
+    assert_eq!(normal["tasks"][3]["depends_on"], json!([{"task": "a", "on": "failed"}, "b", "123"]));
+    let wrong =
+        json!([{"on": "ended"}, {"task": "nothing", "on": "started", "x": 1}, [], {"task": "a"}, "a"]);
+    assert_eq!(
+        mistakes(with_fields(&[("a", json!({})), ("b", json!({"depends_on": wrong}))])),
+        [
+            "/tasks/1/depends_on/0: a dependency needs a `task`: the name of another task",
+            "/tasks/1/depends_on/1/on: expected `completed`, `failed` or `ended`, found `started`",
+            "/tasks/1/depends_on/1/x: unknown field `x`",
+            "/tasks/1/depends_on/1/task: there is no task `nothing`",
+            "/tasks/1/depends_on/2: expected the name of a task, or an object such as {task: prepare, on: ended}, \
+             found a list",
+            "/tasks/1/depends_on/4: `a` is named twice",
+        ]
+    );
+}
+
+#[test]
+fn a_condition_needs_other_tasks_and_says_the_outcome_once() {
+    assert_eq!(
+        mistake(with(json!({"when": "always"}))),
+        "/when: `when: always` needs other tasks to wait for, and no task of the job is without `when`"
+    );
+    let both = with_fields(&[("a", json!({"when": "always"})), ("b", json!({"when": "failure"}))]);
+    assert_eq!(mistakes(both).len(), 2);
+    let twice = json!({"when": "always", "depends_on": [{"task": "a", "on": "ended"}]});
+    assert_eq!(
+        mistake(with_fields(&[("a", json!({})), ("b", twice)])),
+        "/tasks/1/depends_on/0/on: `on` has no effect with `when: always`: name the task only, or leave `when` out"
+    );
+}
+
+#[test]
+fn what_waits_for_all_others_is_no_part_of_a_circle() {
+    let spec = with_fields(&[
+        ("a", json!({})),
+        ("clean", json!({"when": "always"})),
+        ("b", json!({"depends_on": ["clean"]})),
+    ]);
+    assert_eq!(
+        mistake(spec),
+        "/tasks/2/depends_on: these tasks wait for each other in a circle: `clean` → `b` → `clean`"
     );
 }

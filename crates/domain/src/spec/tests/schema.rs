@@ -46,7 +46,7 @@ fn patterns_have_no_escape_that_is_not_needed() {
 }
 
 /// What a schema cannot know: sizes in bytes and of amounts in words, grammars, and what fields say together.
-const BEYOND_A_SCHEMA: [&str; 36] = [
+const BEYOND_A_SCHEMA: [&str; 42] = [
     " bytes",
     "zero byte",
     "expected a time from",
@@ -83,6 +83,12 @@ const BEYOND_A_SCHEMA: [&str; 36] = [
     "is the target of a volume",
     "is all of the container",
     "more errors are not listed",
+    "is a success",
+    "is in `success` too",
+    "is in `on_exit` too",
+    "the list has no exit code",
+    "has no effect with",
+    "needs other tasks to wait for",
 ];
 
 /// The schema refuses what the reader refuses, but for mistakes that are beyond it.
@@ -148,7 +154,16 @@ fn the_example_of_each_field_is_right_and_what_is_no_such_value_is_refused() {
         }
         if pointer == "/depends_on" {
             // Tasks with names are needed for that.
-            let tasks = json!([{"name": "prepare", "command": ["a"]}, {"name": "b", "command": ["a"], "depends_on": example}]);
+            let tasks = json!([
+                {"name": "prepare", "command": ["a"]}, {"name": "check", "command": ["a"]},
+                {"name": "b", "command": ["a"], "depends_on": example},
+            ]);
+            read(json!({ "tasks": tasks }));
+            continue;
+        }
+        if pointer == "/when" {
+            let tasks =
+                json!([{"name": "a", "command": ["a"]}, {"name": "b", "command": ["a"], "when": example}]);
             read(json!({ "tasks": tasks }));
             continue;
         }

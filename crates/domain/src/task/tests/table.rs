@@ -93,7 +93,7 @@ fn row(task: &Task) -> &'static str {
 fn column(event: &TaskEvent) -> &'static str {
     match event {
         TaskEvent::DependenciesMet => "dependencies met",
-        TaskEvent::DependencyFailed { .. } => "dependency failed",
+        TaskEvent::CannotRun(_) => "cannot run",
         TaskEvent::Placed { .. } => "placed",
         TaskEvent::Started(..) => "started",
         TaskEvent::Returned(_) => "returned",
@@ -150,7 +150,7 @@ pub fn events(task: &Task) -> Vec<TaskEvent> {
     let report = by(HERE, task.attempt);
     let mut events = vec![
         TaskEvent::DependenciesMet,
-        TaskEvent::DependencyFailed { dependency: "prepare".to_owned() },
+        cannot_run(),
         TaskEvent::Placed { worker: ELSEWHERE },
         TaskEvent::Started(report, at(2)),
         TaskEvent::Returned(report),
@@ -373,8 +373,8 @@ fn what_happens_to_an_attempt_follows_from_the_step() {
             let expected = match event {
                 TaskEvent::Placed { worker } => Some(AttemptChange::Opened { worker }),
                 TaskEvent::Started(_, at) => Some(AttemptChange::Started { at }),
-                TaskEvent::Returned(_) => Some(AttemptChange::Closed { end: None }),
-                TaskEvent::Ended(_, end) => Some(AttemptChange::Closed { end: Some(end) }),
+                TaskEvent::Returned(_) => Some(AttemptChange::Closed { end: None, reason: None }),
+                TaskEvent::Ended(_, end) => Some(closed(&never(), end)),
                 _ => None,
             };
             assert_eq!(change.attempt, expected);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use gaffer_domain::conditions::{Standing, StopRequest, Verdict, decide};
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::reason::{LostCause, ProcessEnd};
 use gaffer_domain::task::{StateName, StopCause, Task, TaskState, apply};
@@ -38,7 +39,7 @@ struct ModelJob {
     /// The tasks of each definition.
     tasks: Vec<Vec<TaskId>>,
     has_started: bool,
-    is_stopped: bool,
+    stop: StopRequest,
 }
 
 /// What can be seen of a task from outside.
@@ -82,37 +83,37 @@ impl Model {
         if state.is_final() {
             return StopResult::Over(state);
         }
-        self.jobs[at].is_stopped = true;
-        for task in self.jobs[at].tasks.concat() {
+        if stop.everything {
+            self.jobs[at].stop = StopRequest::Everything;
+        } else if self.jobs[at].stop == StopRequest::None {
+            self.jobs[at].stop = StopRequest::AllButCleanup;
+        }
+        let job = &self.jobs[at];
+        let stopped =
+            job.spec.tasks.iter().zip(&job.tasks).filter(|(definition, _)| job.stop.covers(definition));
+        for task in stopped.flat_map(|(_, tasks)| tasks.clone()).collect::<Vec<_>>() {
             let _ = self.change(task, TaskEvent::StopRequested(StopCause::by(&stop.actor)), now);
         }
         StopResult::Stopping
     }
 
-    /// Decides what waits for other tasks, as far as these are decided. Says whether anything changed.
+    /// Decides what becomes of tasks by what came of others, as far as that is decided. Says whether anything changed.
     fn settle(&mut self, now: Time) -> bool {
         let mut decided = Vec::new();
         for job in &self.jobs {
-            for (definition, tasks) in job.spec.tasks.iter().zip(&job.tasks) {
-                let blocked = tasks.iter().filter(|task| self.tasks[task].state == TaskState::Blocked);
-                let states = |name: &String| {
-                    let position = job.spec.tasks.iter().position(|task| task.name == *name).unwrap();
-                    job.tasks[position].iter().map(|task| self.tasks[task].state.name())
+            let standings: Vec<Standing> = job.tasks.iter().map(|tasks| self.standing(tasks)).collect();
+            for (position, verdict) in decide(&job.spec, &standings, job.stop) {
+                let event = match verdict {
+                    Verdict::Release => TaskEvent::DependenciesMet,
+                    Verdict::CannotRun(reason) => TaskEvent::CannotRun(reason),
+                    Verdict::Stop(cause) => TaskEvent::StopRequested(cause),
                 };
-                let is_broken = |name: &&String| {
-                    states(name).any(|state| state.is_final() && state != StateName::Completed)
+                let is_meant = |task: &&TaskId| match &event {
+                    TaskEvent::StopRequested(_) => self.tasks[*task].state.can_be_stopped(),
+                    _ => self.tasks[*task].state == TaskState::Blocked,
                 };
-                let broken = definition.depends_on.iter().find(is_broken);
-                let are_met = definition
-                    .depends_on
-                    .iter()
-                    .all(|name| states(name).all(|state| state == StateName::Completed));
-                let event = match (broken, are_met) {
-                    (Some(name), _) => TaskEvent::DependencyFailed { dependency: name.clone() },
-                    (None, true) => TaskEvent::DependenciesMet,
-                    (None, false) => continue,
-                };
-                decided.extend(blocked.map(|task| (*task, event.clone())));
+                decided
+                    .extend(job.tasks[position].iter().filter(is_meant).map(|task| (*task, event.clone())));
             }
         }
         let is_change = !decided.is_empty();
@@ -122,6 +123,15 @@ impl Model {
         is_change
     }
 
+    fn standing(&self, tasks: &[TaskId]) -> Standing {
+        let mut standing = Standing::default();
+        for task in tasks {
+            standing.counts.add(self.tasks[task].state.name(), 1);
+            standing.skipped += i64::from(self.tasks[task].state.is_skipped());
+        }
+        standing
+    }
+
     fn counts(&self, job: &ModelJob) -> TaskCounts {
         let mut counts = TaskCounts::default();
         job.tasks.iter().flatten().for_each(|task| counts.add(self.tasks[task].state.name(), 1));
@@ -129,7 +139,8 @@ impl Model {
     }
 
     fn job_state(&self, job: &ModelJob) -> JobState {
-        JobState::of(&self.counts(job), job.has_started, job.is_stopped)
+        let skipped = job.tasks.iter().map(|tasks| self.standing(tasks).skipped).sum();
+        JobState::of(&self.counts(job), skipped, job.has_started, job.stop != StopRequest::None)
     }
 
     fn seen(&self) -> BTreeMap<TaskId, Seen> {
@@ -195,12 +206,22 @@ fn any_spec(rng: &mut StdRng) -> serde_json::Value {
     let on_lost = *["restart", "fail"].choose(rng).unwrap();
     let restart =
         json!({"policy": policy, "limit": rng.random_range(0..4), "delay": "0s", "on_lost": on_lost});
-    json!({"tasks": [
+    let on = *["completed", "failed", "ended"].choose(rng).unwrap();
+    let mut job = json!({"tasks": [
         {"name": "a", "command": ["true"], "count": rng.random_range(1..4), "restart": restart},
         {"name": "b", "command": ["true"], "count": rng.random_range(1..3), "depends_on": ["a"]},
-        {"name": "c", "command": ["true"], "depends_on": ["a", "b"], "restart": restart},
+        {"name": "c", "command": ["true"], "depends_on": ["a", {"task": "b", "on": on}], "restart": restart},
         {"name": "d", "command": ["true"], "restart": restart},
-    ]})
+        {"name": "e", "command": ["true"], "when": *["always", "failure"].choose(rng).unwrap()},
+        {"name": "f", "command": ["true"], "count": 2, "when": "always", "depends_on": ["a"]},
+    ]});
+    if rng.random_ratio(1, 3) {
+        job["max_failures"] = json!(rng.random_range(0..2));
+    }
+    if rng.random_ratio(1, 3) {
+        job["tasks"][0]["max_failures"] = json!(rng.random_range(0..2));
+    }
+    job
 }
 
 impl Bench {
@@ -215,9 +236,9 @@ impl Bench {
                 let position =
                     spec.tasks.iter().position(|definition| definition.name == task.definition).unwrap();
                 tasks[position].push(task.id);
-                model.tasks.insert(task.id, Task::new(!spec.tasks[position].depends_on.is_empty(), now()));
+                model.tasks.insert(task.id, Task::new(spec.tasks[position].waits_for_others(), now()));
             }
-            model.jobs.push(ModelJob { id, spec, tasks, has_started: false, is_stopped: false });
+            model.jobs.push(ModelJob { id, spec, tasks, has_started: false, stop: StopRequest::None });
         }
         model
     }
@@ -359,7 +380,8 @@ async fn history(bench: &Bench, workers: &[WorkerId], seed: u64) {
         let mut stops = Vec::new();
         if rng.random_ratio(1, 15) {
             let job = model.jobs.choose(rng).unwrap().id;
-            stops.push(StopJob { job, project: bench.project, actor: "ana".into() });
+            let everything = rng.random_ratio(1, 3);
+            stops.push(StopJob { job, project: bench.project, actor: "ana".into(), everything });
         }
         let (batch, now) = (batch(events, stops), now());
         if rng.random_ratio(1, 4) {

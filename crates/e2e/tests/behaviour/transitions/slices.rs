@@ -32,7 +32,7 @@ impl Bench {
     }
 
     async fn stop(&self, job: JobId) -> Outcome {
-        let stop = StopJob { job, project: self.project, actor: "ana".into() };
+        let stop = StopJob { job, project: self.project, actor: "ana".into(), everything: false };
         let batch = Batch { stops: vec![stop], ..Batch::default() };
         self.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap()
     }

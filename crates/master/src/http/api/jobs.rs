@@ -11,11 +11,11 @@ use axum::response::{IntoResponse, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
 use gaffer_domain::spec::{DriverKind, JobSpec};
-use gaffer_protocol::rest::{Explanation, Job};
+use gaffer_protocol::rest::{Explanation, Job, StopRequest};
 
 use super::super::description::{
-    Accepted as Ordered, Answer, CURSOR, Description, Done, Header, LIMIT, Listed, Operation, Parameter,
-    SPAN, Schemas, SpecBody, Values,
+    Accepted as Ordered, Answer, CURSOR, Description, Done, Header, LIMIT, Listed, Operation,
+    OptionalJsonBody, Parameter, SPAN, Schemas, SpecBody, Values,
 };
 use super::super::error::Error;
 use super::super::params::{Params, cursor, id, page_of, wrong};
@@ -300,7 +300,8 @@ pub async fn show(
 }
 
 pub const STOP: Operation = Operation {
-    description: "Each task gets its stop signal, and is killed when its grace period has passed.",
+    description: "Each task gets its stop signal, and is killed when its grace period has passed. Tasks with `when: always` \
+        run once the others have ended; `force` stops these, too. The body may be empty.",
     errors: &[(409, "The job has ended.")],
     ..Operation::new("stop_job", "Stop a job")
 };
@@ -310,9 +311,11 @@ pub async fn stop(
     State(context): State<Arc<Context>>,
     actor: Actor,
     Path(job): Path<String>,
+    body: OptionalJsonBody<StopRequest>,
 ) -> Result<Ordered<Job>, Error> {
     let job: JobId = id(&job, "job")?;
-    jobs::stop(&context, &actor, job).await?;
+    let StopRequest { force } = body.read()?.unwrap_or_default();
+    jobs::stop(&context, &actor, job, force).await?;
     let (stopped, spec) = jobs::get_whole(&context, &actor, job).await?;
     Ok(Ordered(bodies::job(stopped, spec)))
 }

@@ -137,14 +137,23 @@ async fn output_tab(
     Ok(OutputTab { frame, top, log })
 }
 
+/// What the forms for a stop send.
+#[derive(Debug, Deserialize)]
+pub struct Stop {
+    /// There, if cleaning-up tasks are to be stopped, too.
+    #[serde(default)]
+    force: Option<String>,
+}
+
 /// `POST /jobs/{job}/stop`
 pub async fn stop(
     State(context): State<Arc<Context>>,
     visitor: SessionUser,
     Path(job): Path<String>,
+    Form(form): Form<Stop>,
 ) -> Result<Response, Error> {
     let job: JobId = id(&job, "job")?;
-    match jobs::stop(&context, &visitor.actor, job).await {
+    match jobs::stop(&context, &visitor.actor, job, form.force.is_some()).await {
         // It ended while its page was open: that page shows it.
         Ok(()) | Err(OperationError::Conflict { .. }) => {
             Ok(Redirect::to(&format!("/jobs/{job}")).into_response())

@@ -95,6 +95,8 @@ pub struct JobHead {
     pub labels: Vec<String>,
     /// Whether it can be stopped.
     pub can_stop: bool,
+    /// Whether it is being stopped, and has tasks that this leaves to clean up.
+    pub can_force: bool,
     /// Whether it can be repeated, and deleted.
     pub can_rerun: bool,
     /// Whether it is kept whatever its retention is, or could be.
@@ -136,6 +138,7 @@ impl JobHead {
             rerun_of: job.rerun_of.map(|of| of.0),
             labels: labels(job),
             can_stop: !is_over && job.state != JobState::Stopping,
+            can_force: job.state == JobState::Stopping && job.has_cleanup,
             can_rerun: is_over,
             is_pinned: job.pinned,
             can_pin: !job.pinned,
@@ -164,7 +167,7 @@ fn cause(job: &Job, only: Option<&Task>, tasks: &TaskSummary) -> String {
         }
         (JobState::Stopping, _) => format!("stopping{on}"),
         (JobState::Completed, Some(_)) => format!("exited with code 0{on}"),
-        (JobState::Completed, None) => format!("all {} completed", count(tasks.total, "task")),
+        (JobState::Completed, None) => tasks.outcome(),
         (JobState::Failed, Some(_)) => format!("{reason}{on}"),
         (JobState::Failed, None) => format!("a task failed: {reason}"),
         (JobState::Cancelled, _) => reason.to_owned(),

@@ -99,6 +99,14 @@ impl TaskSummary {
         format!("{}/{}", many(self.completed), many(self.total))
     }
 
+    /// How a completed job ended. Those that were cancelled were not needed.
+    pub fn outcome(&self) -> String {
+        match self.cancelled {
+            0 => format!("all {} completed", count(self.total, "task")),
+            n => format!("{} completed, {} not needed", count(self.completed, "task"), many(n)),
+        }
+    }
+
     /// The segments of a bar; each non-empty one is visible.
     pub fn segments(&self) -> Vec<Segment> {
         let parts = [
@@ -134,7 +142,7 @@ fn what_happened(job: &Job, tasks: &TaskSummary) -> String {
         }
         JobState::Running if tasks.total > 1 => format!("{} running", many(tasks.running)),
         JobState::Running if tasks.waiting > 0 => "waiting for its next attempt".to_owned(),
-        JobState::Completed if tasks.total > 1 => format!("all {} completed", count(tasks.total, "task")),
+        JobState::Completed if tasks.total > 1 => tasks.outcome(),
         JobState::Completed => "exited with code 0".to_owned(),
         JobState::Failed if tasks.total > 1 => match &job.reason {
             Some(reason) => {
@@ -206,11 +214,13 @@ pub fn why(task: &Task) -> String {
     match (task.state, message) {
         (StateName::Pending, Some(message)) => format!("will be retried; attempt {} {message}", task.attempt),
         (StateName::Pending, None) => "waiting for a worker".to_owned(),
-        (StateName::Blocked, _) => "waiting for other tasks".to_owned(),
+        (StateName::Blocked, _) => {
+            task.waits_for.clone().unwrap_or_else(|| "waiting for other tasks".to_owned())
+        }
         (StateName::Scheduled, _) => {
             format!("placed on {}, starting", task.worker.as_deref().unwrap_or("a worker"))
         }
-        (StateName::Completed, _) => "exited with code 0".to_owned(),
+        (StateName::Completed, _) => format!("exited with code {}", task.exit_code.unwrap_or(0)),
         (_, Some(message)) => message.to_owned(),
         (_, None) => String::new(),
     }

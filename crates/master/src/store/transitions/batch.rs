@@ -95,6 +95,8 @@ pub struct StopJob {
     pub job: JobId,
     pub project: ProjectId,
     pub actor: Arc<str>,
+    /// Also the tasks that clean up after the others.
+    pub everything: bool,
 }
 
 /// What became of a batch, once it is committed.

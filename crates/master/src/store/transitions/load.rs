@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 
-use gaffer_domain::job::TaskCounts;
+use gaffer_domain::conditions::{Standing, StopRequest};
 use gaffer_domain::policy::Repeats;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::task::{
@@ -17,7 +17,7 @@ use super::super::StoreError;
 use super::super::event_rows::EventRow;
 use super::super::forms::{known, reason_from};
 use super::super::specs::{SpecCache, spec_stand_in, specs_load};
-use super::{Batch, DefinitionWork, Input, JobWork, Place, StoredJob, TaskWork, Work, on_worker};
+use super::{Batch, DefinitionWork, Input, JobWork, Place, StopJob, StoredJob, TaskWork, Work, on_worker};
 
 #[derive(FromRow)]
 struct JobRow {
@@ -26,6 +26,7 @@ struct JobRow {
     state: String,
     started_at: Option<Time>,
     stop_message: Option<String>,
+    stops_everything: bool,
     reason_code: Option<String>,
     reason_message: Option<String>,
     era: i64,
@@ -64,8 +65,8 @@ struct TaskRow {
 /// commit: a placement decided on older data must not land on a draining or removed worker.
 const LOCK_JOBS: &str = "WITH open AS MATERIALIZED (SELECT id FROM workers WHERE id = ANY($3) AND intake = 'open' \
          AND removed_at IS NULL ORDER BY id FOR SHARE SKIP LOCKED) \
-     SELECT id, project_id, state::text AS state, started_at, stop_message, reason_code, reason_message, era, \
-         ARRAY(SELECT id FROM open) AS open_workers \
+     SELECT id, project_id, state::text AS state, started_at, stop_message, stops_everything, reason_code, \
+         reason_message, era, ARRAY(SELECT id FROM open) AS open_workers \
      FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM live_tasks WHERE id = ANY($1)) || $2) \
      ORDER BY id FOR UPDATE SKIP LOCKED";
 
@@ -79,12 +80,28 @@ macro_rules! task_columns {
 
 const LIVE_TASKS: &str = concat!("SELECT ", task_columns!(), " FROM live_tasks");
 
+/// The next blocked tasks of a definition.
+const BLOCKED_OF: &str = concat!(
+    "SELECT ",
+    task_columns!(),
+    " FROM live_tasks WHERE job_id = $1 AND position = $2 AND index > $3 AND state = 'blocked' \
+     ORDER BY index LIMIT $4"
+);
+
+/// The next tasks of a definition that can be stopped.
+const UNENDED_OF: &str = concat!(
+    "SELECT ",
+    task_columns!(),
+    " FROM live_tasks WHERE job_id = $1 AND position = $2 AND index > $3 \
+         AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving) ORDER BY index LIMIT $4"
+);
+
 /// The counts of all definitions of some jobs, and some live tasks: one answer to wait for instead of two.
 const COUNTS_AND_TASKS: &str = concat!(
     "SELECT NULL::bigint[] AS counts, ",
     task_columns!(),
     " FROM live_tasks WHERE id = ANY($1) UNION ALL \
-     SELECT ARRAY[blocked, pending, scheduled, running, stopping, completed, failed, cancelled], NULL, job_id, position, \
+     SELECT ARRAY[blocked, pending, scheduled, running, stopping, completed, failed, cancelled, skipped], NULL, job_id, position, \
          NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
      FROM task_definitions WHERE job_id = ANY($2)"
 );
@@ -121,7 +138,8 @@ impl Work {
         locked.sort_unstable();
         self.find_busy(tx, &locked, &whole).await?;
         for job in whole {
-            self.load_stoppable(tx, JobId(job)).await?;
+            let is_of = |stop: &StopJob| stop.job.0 == job && stop.everything;
+            self.load_stoppable(tx, JobId(job), batch.stops.iter().any(is_of)).await?;
         }
         Ok(())
     }
@@ -175,6 +193,7 @@ impl Work {
                 state: known("job state", &row.state)?,
                 started_at: row.started_at,
                 stop_message: row.stop_message,
+                stops_everything: row.stops_everything,
                 reason: reason_from(row.reason_code, row.reason_message),
             };
             let job = JobWork {
@@ -185,6 +204,7 @@ impl Work {
                 started_at: stored.started_at,
                 finished_at: None,
                 stop_message: stored.stop_message.clone(),
+                stops_everything: stored.stops_everything,
                 reason: stored.reason.clone(),
                 stored,
                 definitions: Vec::with_capacity(spec.tasks.len()),
@@ -201,13 +221,13 @@ impl Work {
         for row in rows {
             match row {
                 Loaded::Task(row) => self.keep(vec![*row])?,
-                Loaded::Definition { job, position, counts } => definitions.push((job, position, counts)),
+                Loaded::Definition { job, position, stored } => definitions.push((job, position, stored)),
             }
         }
         definitions.sort_unstable_by_key(|(job, position, _)| (*job, *position));
-        for (job, _, counts) in definitions {
+        for (job, _, stored) in definitions {
             if let Some(job) = self.jobs.get_mut(&JobId(job)) {
-                job.definitions.push(DefinitionWork { counts, change: TaskCounts::default() });
+                job.definitions.push(DefinitionWork { stored, change: Standing::default() });
             }
         }
         for (id, job) in &mut self.jobs {
@@ -262,23 +282,36 @@ impl Work {
 
     /// Reads tasks of a job that is to be stopped, in their order from where the last slice ended, as many as there is room
     /// for.
-    async fn load_stoppable(&mut self, tx: &mut PgConnection, job: JobId) -> Result<(), StoreError> {
+    async fn load_stoppable(
+        &mut self,
+        tx: &mut PgConnection,
+        job: JobId,
+        everything: bool,
+    ) -> Result<(), StoreError> {
         let is_slice = self.slices.contains_key(&job);
-        let is_stopped = self.jobs.get(&job).is_some_and(|work| work.stop_message.is_some());
-        if !self.jobs.contains_key(&job) || (is_slice && !is_stopped) {
+        let Some(work) = self.jobs.get(&job) else { return Ok(()) };
+        if is_slice && work.stop_message.is_none() {
             return Ok(());
         }
+        let request = match everything || work.stops_everything {
+            true => StopRequest::Everything,
+            false => StopRequest::AllButCleanup,
+        };
+        let definitions = work.spec.tasks.iter().enumerate();
+        let spared = definitions.filter(|(_, definition)| !request.covers(definition));
+        let spared: Vec<i16> = spared.map(|(position, _)| position as i16).collect();
         let after = self.slices.get(&job).copied().flatten();
         let sql = format!(
             "{LIVE_TASKS} WHERE job_id = $1 AND (position, index) > ($2, $3) \
                  AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving) \
-             ORDER BY position, index LIMIT $4"
+                 AND position <> ALL($5) ORDER BY position, index LIMIT $4"
         );
         let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(after.map_or(-1, |place| place.position as i16))
             .bind(after.map_or(-1, |place| place.index as i32))
             .bind(self.slice_room as i64)
+            .bind(spared)
             .fetch_all(&mut *tx)
             .await?;
         self.take_slice(job, rows)
@@ -304,29 +337,47 @@ impl Work {
         job: JobId,
         position: usize,
     ) -> Result<Vec<TaskId>, StoreError> {
+        self.load_slice(tx, BLOCKED_OF, job, position).await?;
+        Ok(self.tasks_of(job, position, |state| *state == TaskState::Blocked))
+    }
+
+    /// Reads the tasks of one definition that can be stopped, as [`Work::load_blocked`] does.
+    pub(super) async fn load_unended(
+        &mut self,
+        tx: &mut PgConnection,
+        job: JobId,
+        position: usize,
+    ) -> Result<Vec<TaskId>, StoreError> {
+        self.load_slice(tx, UNENDED_OF, job, position).await?;
+        Ok(self.tasks_of(job, position, TaskState::can_be_stopped))
+    }
+
+    async fn load_slice(
+        &mut self,
+        tx: &mut PgConnection,
+        sql: &'static str,
+        job: JobId,
+        position: usize,
+    ) -> Result<(), StoreError> {
         let after = self.slices.get(&job).copied().flatten();
         let after = after.filter(|place| usize::from(place.position) == position).map(|place| place.index);
-        let sql = format!(
-            "{LIVE_TASKS} WHERE job_id = $1 AND position = $2 AND index > $3 AND state = 'blocked' \
-             ORDER BY index LIMIT $4"
-        );
-        let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        let rows: Vec<TaskRow> = sqlx::query_as(sql)
             .bind(job.0)
             .bind(position as i16)
             .bind(after.map_or(-1, |index| index as i32))
             .bind(self.slice_room as i64)
             .fetch_all(&mut *tx)
             .await?;
-        self.take_slice(job, rows)?;
-        let mut blocked: Vec<TaskId> = self
-            .tasks
-            .iter()
-            .filter(|(_, work)| work.job == job && work.position == position)
-            .filter(|(_, work)| work.task.state == TaskState::Blocked)
-            .map(|(id, _)| *id)
-            .collect();
-        blocked.sort_unstable();
-        Ok(blocked)
+        self.take_slice(job, rows)
+    }
+
+    /// The tasks in work of one definition and in such a state, in order.
+    fn tasks_of(&self, job: JobId, position: usize, is_such: impl Fn(&TaskState) -> bool) -> Vec<TaskId> {
+        let of_it = self.tasks.iter().filter(|(_, work)| work.job == job && work.position == position);
+        let such = of_it.filter(|(_, work)| is_such(&work.task.state));
+        let mut ids: Vec<TaskId> = such.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Keeps rows as tasks; one that is in work already is left as the batch has made it.
@@ -415,7 +466,7 @@ fn workers_chosen(batch: &Batch) -> Vec<i64> {
 /// A row of [`COUNTS_AND_TASKS`].
 enum Loaded {
     Task(Box<TaskRow>),
-    Definition { job: i64, position: i16, counts: TaskCounts },
+    Definition { job: i64, position: i16, stored: Standing },
 }
 
 impl FromRow<'_, PgRow> for Loaded {
@@ -424,11 +475,11 @@ impl FromRow<'_, PgRow> for Loaded {
             return Ok(Loaded::Task(Box::new(TaskRow::from_row(row)?)));
         };
         let [job, position] = ["job_id", "position"];
-        let counts: [i64; 8] = counts.try_into().map_err(|_| sqlx::Error::RowNotFound)?;
+        let [counts @ .., skipped]: [i64; 9] = counts.try_into().map_err(|_| sqlx::Error::RowNotFound)?;
         Ok(Loaded::Definition {
             job: row.try_get(job)?,
             position: row.try_get(position)?,
-            counts: counts.into(),
+            stored: Standing { counts: counts.into(), skipped },
         })
     }
 }
@@ -455,6 +506,8 @@ impl RecordedEnd {
             }
             None => self.reason_code.is_none(),
         };
+        // Recorded without a reason, it was an exit code that counts as success.
+        let same_reason = same_reason || self.reason_code.is_none();
         self.exit_code == end.exit_code() && self.signal == end.signal() && same_reason
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use gaffer_domain::conditions::{self, Standing, Verdict};
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::reason::{Reason, ReasonCode};
-use gaffer_domain::task::{AfterStop, StateName, StopCause, TaskEvent};
+use gaffer_domain::task::{AfterStop, StopCause, TaskEvent};
 use gaffer_domain::{JobId, TaskId, Time};
 
 use super::super::StoreError;
@@ -25,6 +26,7 @@ impl Work {
         }
         let message = StopCause::by(&stop.actor).message;
         job.stop_message.get_or_insert(message);
+        job.stops_everything |= stop.everything;
         job.dirty = true;
         self.stop_tasks(stop.job, &stop.actor, now);
         StopResult::Stopping
@@ -42,11 +44,13 @@ impl Work {
 
     /// Asks the tasks of a job to end that were loaded for that.
     fn stop_tasks(&mut self, job: JobId, actor: &Arc<str>, now: Time) {
-        let Some(message) = self.jobs.get(&job).and_then(|job| job.stop_message.clone()) else { return };
+        let Some(stopped) = self.jobs.get(&job) else { return };
+        let Some(message) = stopped.stop_message.clone() else { return };
         let mut tasks: Vec<TaskId> = self
             .tasks
             .iter()
             .filter(|(_, work)| work.job == job && work.task.state.can_be_stopped())
+            .filter(|(_, work)| stopped.is_to_stop(work.position))
             .map(|(id, _)| *id)
             .collect();
         tasks.sort_unstable();
@@ -67,84 +71,71 @@ impl Work {
         }
     }
 
-    /// Unblocks or cancels tasks whose dependencies were decided by this batch, and their dependants. What exceeds
-    /// the batch is left to further ones.
+    /// Does what follows for tasks from what this batch has made of others of their job, and what follows from that. What
+    /// exceeds the batch is left to further ones.
     pub(super) async fn settle_dependencies(
         &mut self,
         tx: &mut sqlx::PgConnection,
         now: Time,
     ) -> Result<(), StoreError> {
         loop {
-            let decided = self.decided_dependencies();
+            let decided = self.decided();
             if decided.is_empty() {
                 return Ok(());
             }
-            for (job, position, event) in decided {
-                let blocked = self.load_blocked(tx, job, position).await?;
-                if blocked.is_empty() && !self.unfinished.contains(&job) {
+            for (job, position, verdict) in decided {
+                let (event, actor, found) = match verdict {
+                    Verdict::Release => (
+                        TaskEvent::DependenciesMet,
+                        "dependencies",
+                        self.load_blocked(tx, job, position).await?,
+                    ),
+                    Verdict::CannotRun(reason) => (
+                        TaskEvent::CannotRun(reason),
+                        "dependencies",
+                        self.load_blocked(tx, job, position).await?,
+                    ),
+                    Verdict::Stop(cause) => {
+                        let found = self.load_unended(tx, job, position).await?;
+                        (TaskEvent::StopRequested(cause), "gaffer", found)
+                    }
+                };
+                if found.is_empty() && !self.unfinished.contains(&job) {
                     // The counts say otherwise; nothing would come of looking again.
                     self.miscounted.insert((job, position));
                 }
-                for task in blocked {
-                    let input = Input {
-                        task,
-                        event: event.clone(),
-                        actor: "dependencies".into(),
-                        detail: Detail::None,
-                    };
-                    let _ = self.apply(&input, now);
+                for task in found {
+                    let (event, actor) = (event.clone(), actor.into());
+                    let _ = self.apply(&Input { task, event, actor, detail: Detail::None }, now);
                 }
             }
         }
     }
 
-    fn decided_dependencies(&self) -> Vec<(JobId, usize, TaskEvent)> {
-        let mut decided = Vec::new();
-        for (id, job) in self.jobs.iter().filter(|(_, job)| job.dirty) {
-            // One that is stopped has its blocked tasks cancelled with all others.
-            if self.unfinished.contains(id) || job.stop_message.is_some() {
-                continue;
-            }
-            for (position, definition) in job.spec.tasks.iter().enumerate() {
-                let is_settled = definition.depends_on.is_empty()
-                    || job.counts(position).get(StateName::Blocked) == 0
-                    || self.miscounted.contains(&(*id, position));
-                if is_settled {
-                    continue;
-                }
-                let needed = definition
-                    .depends_on
-                    .iter()
-                    .filter_map(|name| job.spec.tasks.iter().position(|task| task.name == *name));
-                let mut all_met = true;
-                let mut broken = None;
-                for position in needed {
-                    let counts = job.counts(position);
-                    all_met &= counts.get(StateName::Completed) == counts.total();
-                    if counts.get(StateName::Failed) + counts.get(StateName::Cancelled) > 0 {
-                        broken.get_or_insert(job.spec.tasks[position].name.clone());
-                    }
-                }
-                match broken {
-                    Some(dependency) => {
-                        decided.push((*id, position, TaskEvent::DependencyFailed { dependency }));
-                    }
-                    None if all_met => decided.push((*id, position, TaskEvent::DependenciesMet)),
-                    None => {}
-                }
-            }
-        }
-        decided
+    /// What is to be done about the definitions of the touched jobs.
+    fn decided(&self) -> Vec<(JobId, usize, Verdict)> {
+        // Of a job that goes on in further slices, the counts are not what they are about to be.
+        let touched = self.jobs.iter().filter(|(id, job)| job.dirty && !self.unfinished.contains(id));
+        let decided = touched.flat_map(|(id, job)| {
+            let standings: Vec<Standing> =
+                (0..job.definitions.len()).map(|position| job.standing(position)).collect();
+            let verdicts = conditions::decide(&job.spec, &standings, job.stop_request());
+            verdicts.into_iter().map(|(position, verdict)| (*id, position, verdict))
+        });
+        decided.filter(|(id, position, _)| !self.miscounted.contains(&(*id, *position))).collect()
     }
 
     /// Derives the state of each touched job from its tasks.
     pub(super) fn settle_jobs(&mut self, now: Time) {
         for (id, job) in self.jobs.iter_mut().filter(|(_, job)| job.dirty) {
-            let mut counts = TaskCounts::default();
+            let (mut counts, mut skipped) = (TaskCounts::default(), 0);
             for position in 0..job.definitions.len() {
-                counts.merge(&job.counts(position));
+                let standing = job.standing(position);
+                counts.merge(&standing.counts);
+                skipped += standing.skipped;
             }
-            let state = JobState::of(&counts, job.started_at.is_some(), job.stop_message.is_some());
+            let (started, stopping) = (job.started_at.is_some(), job.stop_message.is_some());
+            let state = JobState::of(&counts, skipped, started, stopping);
             if state == job.state {
                 continue;
             }

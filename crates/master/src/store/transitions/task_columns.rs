@@ -242,7 +242,7 @@ impl AttemptColumns {
     fn push(&mut self, update: Option<&AttemptUpdate>) {
         let opened = update.and_then(|update| update.opened.as_ref());
         let end = update.and_then(|update| update.end.as_ref());
-        let reason = end.and_then(|end| end.reason());
+        let reason = update.and_then(|update| update.reason.as_ref());
         let report = update.and_then(|update| update.report.as_ref());
         let output = update.filter(|_| report.is_some()).map(|update| &update.output);
         let ran = report.filter(|report| report.started_at.is_some());
@@ -255,8 +255,8 @@ impl AttemptColumns {
         self.ran_micros.push(ran.map(|report| i64::try_from(report.ran_micros).unwrap_or(i64::MAX)));
         self.exit_code.push(end.and_then(|end| end.exit_code()));
         self.signal.push(end.and_then(|end| end.signal()));
-        self.reason_code.push(reason.as_ref().map(|reason| reason.code.as_str()));
-        self.reason_message.push(reason.map(|reason| reason.message));
+        self.reason_code.push(reason.map(|reason| reason.code.as_str()));
+        self.reason_message.push(reason.map(|reason| reason.message.clone()));
         self.output_bytes.push(report.map(|report| report.output_bytes as i64));
         self.output_lines.push(output.map(|output| output.lines as i64));
         self.output_sha256.push(report.and_then(|report| report.output_sha256.clone()));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use gaffer_domain::conditions::Standing;
 use gaffer_domain::task::StateName;
 use gaffer_domain::{AttemptRef, JobId, Time};
 use sqlx::postgres::PgArguments;
@@ -72,7 +73,8 @@ fn statement(parts: Written) -> String {
         let counted = format!(
             "UPDATE task_definitions d SET blocked = d.blocked + u.c1, pending = d.pending + u.c2, \
                  scheduled = d.scheduled + u.c3, running = d.running + u.c4, stopping = d.stopping + u.c5, \
-                 completed = d.completed + u.c6, failed = d.failed + u.c7, cancelled = d.cancelled + u.c8 \
+                 completed = d.completed + u.c6, failed = d.failed + u.c7, cancelled = d.cancelled + u.c8, \
+                 skipped = d.skipped + u.c9 \
              FROM {} WHERE d.job_id = u.job_id AND d.position = u.position",
             CountColumns::unnest(&mut next)
         );
@@ -84,7 +86,7 @@ fn statement(parts: Written) -> String {
                      CASE WHEN u.started_at IS NOT NULL THEN j.created_at END), \
                  finished_at = CASE WHEN u.finished_at IS NOT NULL \
                      THEN GREATEST(u.finished_at, u.started_at, j.created_at) END, \
-                 stop_message = u.stop_message, reason_code = u.reason_code, reason_message = u.reason_message \
+                 stop_message = u.stop_message, stops_everything = u.stops_everything, reason_code = u.reason_code, reason_message = u.reason_message \
              FROM {} WHERE j.id = u.id",
             JobColumns::unnest(&mut next)
         );
@@ -184,12 +186,13 @@ impl Work {
 struct CountColumns {
     jobs: Vec<i64>,
     positions: Vec<i16>,
-    changes: [Vec<i64>; 8],
+    /// Of each state, and of those that were skipped.
+    changes: [Vec<i64>; 9],
 }
 
 impl CountColumns {
     fn unnest(next: &mut usize) -> String {
-        let changes = ["c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8"].map(|name| (name, "bigint"));
+        let changes = ["c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9"].map(|name| (name, "bigint"));
         unnest(&[&[("job_id", "bigint"), ("position", "smallint")][..], &changes].concat(), next)
     }
 
@@ -197,12 +200,14 @@ impl CountColumns {
         let mut columns = CountColumns::default();
         for (id, job) in jobs {
             for (position, definition) in job.definitions.iter().enumerate() {
-                if definition.change.as_array() == [0; 8] {
+                if definition.change == Standing::default() {
                     continue;
                 }
                 columns.jobs.push(id.0);
                 columns.positions.push(position as i16);
-                for (column, change) in columns.changes.iter_mut().zip(definition.change.as_array()) {
+                let Standing { counts, skipped } = definition.change;
+                let changes = counts.as_array().into_iter().chain([skipped]);
+                for (column, change) in columns.changes.iter_mut().zip(changes) {
                     column.push(change);
                 }
             }
@@ -228,6 +233,7 @@ struct JobColumns<'a> {
     started: Vec<Option<Time>>,
     finished: Vec<Option<Time>>,
     stops: Vec<Option<&'a str>>,
+    of_everything: Vec<bool>,
     codes: Vec<Option<&'static str>>,
     messages: Vec<Option<&'a str>>,
 }
@@ -240,6 +246,7 @@ impl<'a> JobColumns<'a> {
             ("started_at", "timestamptz"),
             ("finished_at", "timestamptz"),
             ("stop_message", "text"),
+            ("stops_everything", "boolean"),
             ("reason_code", "text"),
             ("reason_message", "text"),
         ];
@@ -254,6 +261,7 @@ impl<'a> JobColumns<'a> {
             columns.started.push(job.started_at);
             columns.finished.push(job.finished_at);
             columns.stops.push(job.stop_message.as_deref());
+            columns.of_everything.push(job.stops_everything);
             // A reason is shown once the job is over; until then it is only remembered.
             columns.codes.push(job.reason.as_ref().map(|reason| reason.code.as_str()));
             columns.messages.push(job.reason.as_ref().map(|reason| reason.message.as_str()));
@@ -275,6 +283,7 @@ impl<'a> JobColumns<'a> {
             .bind(self.started)
             .bind(self.finished)
             .bind(self.stops)
+            .bind(self.of_everything)
             .bind(self.codes)
             .bind(self.messages)
     }

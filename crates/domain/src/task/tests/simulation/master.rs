@@ -72,6 +72,9 @@ impl Watched {
         let policies = [RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always];
         let restart = Restart {
             policy: policies[rng.random_range(0..3)],
+            on_exit: ExitCodes::default(),
+            not_on_exit: ExitCodes::default(),
+            success: ExitCodes::default(),
             limit: rng.random_range(0..5),
             within: rng.random_bool(0.5).then(|| Span::from_secs(rng.random_range(10..120))),
             delay: Span::from_millis(rng.random_range(0..4_000)),
@@ -220,7 +223,7 @@ impl World {
         for at in waiting {
             let event = match state {
                 StateName::Completed => TaskEvent::DependenciesMet,
-                _ => TaskEvent::DependencyFailed { dependency: done.to_string() },
+                _ => cannot_run(),
             };
             self.apply(at, event).unwrap();
         }

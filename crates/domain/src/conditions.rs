@@ -1,0 +1,253 @@
+//! What becomes of a definition's tasks by what came of other tasks of the job: `depends_on`, `when` and `max_failures`.
+//!
+//! Everything follows from how many tasks of each definition are in which state, so a job of 100,000 tasks costs no more
+//! than one of ten. The decisions are made anew after every change; what was decided stays decided, as the counts of
+//! final states only grow.
+
+use std::collections::HashMap;
+
+use crate::job::TaskCounts;
+use crate::reason::{Reason, ReasonCode};
+use crate::spec::{Dependency, JobSpec, On, TaskSpec, When};
+use crate::task::{AfterStop, StateName, StopCause};
+
+/// How the tasks of one definition stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// How many are in which state.
+    pub counts: TaskCounts,
+    /// Those of the cancelled ones that were not needed: their condition was not met. They are no failures.
+    pub skipped: i64,
+}
+
+/// What was asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopRequest {
+    /// Nothing.
+    None,
+    /// The job, but for its tasks with `when: always`.
+    AllButCleanup,
+    /// The job with every task.
+    Everything,
+}
+
+/// What is to be done about the tasks of a definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its blocked tasks may run.
+    Release,
+    /// Its blocked tasks will never run.
+    CannotRun(Reason),
+    /// All of its tasks that have not ended are to be stopped.
+    Stop(StopCause),
+}
+
+impl StopRequest {
+    /// Whether the tasks of a definition are among what is to be stopped.
+    pub fn covers(self, definition: &TaskSpec) -> bool {
+        match self {
+            StopRequest::None => false,
+            StopRequest::AllButCleanup => definition.when != When::Always,
+            StopRequest::Everything => true,
+        }
+    }
+}
+
+impl Standing {
+    /// Whether all of its tasks have ended.
+    fn has_ended(&self) -> bool {
+        self.counts.unfinished() == 0
+    }
+
+    /// Whether a task of it failed, or was cancelled although it was needed.
+    fn has_failures(&self) -> bool {
+        self.counts.get(StateName::Failed) > 0 || self.counts.get(StateName::Cancelled) > self.skipped
+    }
+
+    fn has_anything_to_stop(&self) -> bool {
+        let states = [StateName::Blocked, StateName::Pending, StateName::Scheduled, StateName::Running];
+        states.into_iter().any(|state| self.counts.get(state) > 0)
+    }
+}
+
+/// Decides for each definition what is to be done about its tasks now, by its position; nothing for most of them.
+/// `standings` are those of all definitions, in their order.
+pub fn decide(spec: &JobSpec, standings: &[Standing], stop: StopRequest) -> Vec<(usize, Verdict)> {
+    let failed: i64 = standings.iter().map(|standing| standing.counts.get(StateName::Failed)).sum();
+    let mut positions = None;
+    let mut verdicts = Vec::new();
+    for (position, (definition, standing)) in spec.tasks.iter().zip(standings).enumerate() {
+        // The tasks that a stop covers are cancelled by it.
+        if stop.covers(definition) {
+            continue;
+        }
+        let verdict = if let Some(cause) = too_many_failures(spec, definition, standing, failed) {
+            standing.has_anything_to_stop().then_some(Verdict::Stop(cause))
+        } else if standing.counts.get(StateName::Blocked) > 0 {
+            let positions = positions.get_or_insert_with(|| Positions::of(spec));
+            judge(spec, definition, positions, standings)
+        } else {
+            None
+        };
+        verdicts.extend(verdict.map(|verdict| (position, verdict)));
+    }
+    verdicts
+}
+
+/// The definitions whose ends a definition waits for, by their positions, with what each has to come to.
+pub fn awaited(spec: &JobSpec, position: usize) -> Vec<(usize, On)> {
+    spec.tasks.get(position).map_or_else(Vec::new, |task| Positions::of(spec).awaited(spec, task))
+}
+
+/// What the blocked tasks of a definition wait for, as a sentence without its subject: `waits for prepare to complete`.
+pub fn waits_for(spec: &JobSpec, position: usize) -> String {
+    let awaited = awaited(spec, position);
+    let name = |(position, _): &(usize, On)| spec.tasks[*position].name.as_str();
+    let names: Vec<&str> = awaited.iter().map(name).collect();
+    let all = listed(&names);
+    let have = if names.len() == 1 { "has" } else { "have" };
+    match spec.tasks.get(position).map_or(When::Success, |task| task.when) {
+        When::Always => format!("runs once {all} {have} ended, whatever the outcome"),
+        When::Failure => format!("runs once {all} {have} ended, if there was a failure"),
+        When::Success => {
+            let each = |entry: &(usize, On)| match entry.1 {
+                On::Completed => format!("{} to complete", name(entry)),
+                On::Failed => format!("{} to fail", name(entry)),
+                On::Ended => format!("{} to end", name(entry)),
+            };
+            let is_plain = awaited.iter().all(|(_, on)| *on == On::Completed);
+            match is_plain {
+                true => format!("waits for {all} to complete"),
+                false => format!("waits for {}", listed(&awaited.iter().map(each).collect::<Vec<_>>())),
+            }
+        }
+    }
+}
+
+/// Where each name stands in the list of definitions.
+struct Positions<'a>(HashMap<&'a str, usize>);
+
+impl<'a> Positions<'a> {
+    fn of(spec: &'a JobSpec) -> Positions<'a> {
+        let entries = spec.tasks.iter().enumerate();
+        Positions(entries.map(|(position, task)| (task.name.as_str(), position)).collect())
+    }
+
+    /// As [`awaited`]. What a stored specification names and does not have is passed over.
+    fn awaited(&self, spec: &JobSpec, definition: &TaskSpec) -> Vec<(usize, On)> {
+        let on_of = |on: On| if definition.when == When::Success { on } else { On::Ended };
+        if definition.depends_on.is_empty() && definition.when != When::Success {
+            let others = spec.tasks.iter().enumerate();
+            return others
+                .filter(|(_, task)| task.when == When::Success)
+                .map(|(at, _)| (at, On::Ended))
+                .collect();
+        }
+        let known = |Dependency { task, on }: &Dependency| Some((*self.0.get(task.as_str())?, on_of(*on)));
+        definition.depends_on.iter().filter_map(known).collect()
+    }
+}
+
+/// Whether all that a definition waits for has come, or cannot come any more.
+fn judge(
+    spec: &JobSpec,
+    definition: &TaskSpec,
+    positions: &Positions<'_>,
+    standings: &[Standing],
+) -> Option<Verdict> {
+    let awaited = positions.awaited(spec, definition);
+    // Also the stand-in of a specification that cannot be read: its tasks stay as they are.
+    if awaited.is_empty() && definition.when == When::Success {
+        return None;
+    }
+    let standing = |position: usize| standings.get(position).copied().unwrap_or_default();
+    let mut is_open = false;
+    for (position, on) in &awaited {
+        match outcome(&spec.tasks[*position].name, &standing(*position), *on) {
+            Outcome::Met => {}
+            Outcome::Open => is_open = true,
+            Outcome::Never(reason) => return Some(Verdict::CannotRun(reason)),
+        }
+    }
+    if is_open {
+        return None;
+    }
+    let has_failures = || awaited.iter().any(|(position, _)| standing(*position).has_failures());
+    if definition.when == When::Failure && !has_failures() {
+        let names: Vec<&str> = awaited.iter().map(|(at, _)| spec.tasks[*at].name.as_str()).collect();
+        let message = match definition.depends_on.is_empty() {
+            true => "runs only after a failure, and no task of the job failed".to_owned(),
+            false => format!("runs only after a failure, and no task of {} failed", listed(&names)),
+        };
+        return Some(Verdict::CannotRun(Reason { code: ReasonCode::ConditionNotMet, message }));
+    }
+    Some(Verdict::Release)
+}
+
+/// What came of one dependency.
+enum Outcome {
+    /// What it was waited for to come to.
+    Met,
+    /// Nothing yet.
+    Open,
+    /// Something else.
+    Never(Reason),
+}
+
+fn outcome(name: &str, standing: &Standing, on: On) -> Outcome {
+    let not_met = |message| Outcome::Never(Reason { code: ReasonCode::ConditionNotMet, message });
+    match on {
+        // One task that did not complete decides, whatever the others do.
+        On::Completed if standing.has_failures() => {
+            let message = format!("task {name}, which it depends on, did not complete");
+            Outcome::Never(Reason { code: ReasonCode::DependencyFailed, message })
+        }
+        On::Completed if standing.skipped > 0 => not_met(format!(
+            "runs once {name} has completed, and {name} did not run: its condition was not met"
+        )),
+        On::Failed if standing.has_ended() && !standing.has_failures() => {
+            not_met(format!("runs only if {name} fails, and no task of it failed"))
+        }
+        On::Completed | On::Failed | On::Ended if standing.has_ended() => Outcome::Met,
+        On::Completed | On::Failed | On::Ended => Outcome::Open,
+    }
+}
+
+/// Why the tasks of a definition are to be stopped, if more have failed than it or its job allows.
+fn too_many_failures(
+    spec: &JobSpec,
+    definition: &TaskSpec,
+    standing: &Standing,
+    failed_of_job: i64,
+) -> Option<StopCause> {
+    let exceeds = |failed: i64, limit: Option<u32>| limit.filter(|limit| failed > i64::from(*limit));
+    let of_definition = exceeds(standing.counts.get(StateName::Failed), definition.max_failures);
+    // What handles failures runs on.
+    let of_job = exceeds(failed_of_job, spec.max_failures).filter(|_| definition.when == When::Success);
+    let (limit, whose) = match (of_definition, of_job) {
+        (Some(limit), _) => (limit, definition.name.as_str()),
+        (None, Some(limit)) => (limit, "the job"),
+        (None, None) => return None,
+    };
+    let message = match limit {
+        0 => format!("stopped because a task of {whose} failed and max_failures is 0"),
+        1 => format!("stopped because more than 1 task of {whose} failed"),
+        limit => format!("stopped because more than {limit} tasks of {whose} failed"),
+    };
+    Some(StopCause { message, then: AfterStop::Cancel })
+}
+
+/// `a, b and c`; only the first few of many.
+fn listed(names: &[impl AsRef<str>]) -> String {
+    const MOST: usize = 5;
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    match &names[..] {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [rest @ .., last] if names.len() <= MOST => format!("{} and {last}", rest.join(", ")),
+        _ => format!("{} and {} others", names[..MOST - 1].join(", "), names.len() - (MOST - 1)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

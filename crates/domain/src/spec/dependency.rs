@@ -1,0 +1,102 @@
+//! What a task definition waits for: which others, and which outcome.
+
+use serde::{Deserialize, Serialize};
+
+use super::field::{Field, Kind, Most, Words};
+
+/// Another definition of the job that a definition waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredDependency", into = "StoredDependency")]
+pub struct Dependency {
+    /// Its name.
+    pub task: String,
+    /// What its tasks have to come to.
+    pub on: On,
+}
+
+/// A dependency as it is stored: its name alone, if it has to complete.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum StoredDependency {
+    Name(String),
+    Outcome { task: String, on: On },
+}
+
+impl From<StoredDependency> for Dependency {
+    fn from(stored: StoredDependency) -> Dependency {
+        match stored {
+            StoredDependency::Name(task) => Dependency { task, on: On::Completed },
+            StoredDependency::Outcome { task, on } => Dependency { task, on },
+        }
+    }
+}
+
+impl From<Dependency> for StoredDependency {
+    fn from(Dependency { task, on }: Dependency) -> StoredDependency {
+        match on {
+            On::Completed => StoredDependency::Name(task),
+            on => StoredDependency::Outcome { task, on },
+        }
+    }
+}
+
+/// The fields of a member of `depends_on`.
+pub const DEPENDENCY: &[Field] = &[
+    Field::new("task", Kind::text("the name of a task", Most::Any), "Name of the other task")
+        .required()
+        .example("prepare"),
+    Field::new("on", Kind::words::<On>(), "Outcome of the other task to wait for")
+        .default("completed")
+        .example("ended"),
+];
+
+/// What a dependency has to come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum On {
+    /// All of its tasks complete.
+    Completed,
+    /// All of its tasks end, and at least one of them failed or was cancelled.
+    Failed,
+    /// All of its tasks end.
+    Ended,
+}
+
+impl Words for On {
+    const WORDS: &'static [(&'static str, On, &'static str)] = &[
+        ("completed", On::Completed, "all of its tasks complete"),
+        ("failed", On::Failed, "all of its tasks end, and one failed or was cancelled"),
+        ("ended", On::Ended, "all of its tasks end, whatever the outcome"),
+    ];
+}
+
+/// After which outcome of what it waits for a definition runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// When its dependencies have come to what they are waited for.
+    #[default]
+    Success,
+    /// When all it waits for has ended, whatever came of it; also if the job is stopped.
+    Always,
+    /// When all it waits for has ended and something of it failed or was cancelled.
+    Failure,
+}
+
+impl Words for When {
+    const WORDS: &'static [(&'static str, When, &'static str)] = &[
+        ("success", When::Success, "after its dependencies, if each came to what `depends_on` says"),
+        ("always", When::Always, "once what it waits for has ended, also if the job is stopped"),
+        (
+            "failure",
+            When::Failure,
+            "once what it waits for has ended, if a task of it failed or was cancelled",
+        ),
+    ];
+}
+
+impl When {
+    pub(super) fn is_success(&self) -> bool {
+        *self == When::Success
+    }
+}
