@@ -9,6 +9,140 @@ use super::task::{Draft, TaskSpec};
 use crate::quantity::shown;
 use crate::spelling::did_you_mean;
 
+/// Another definition of the job that a definition waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredDependency", into = "StoredDependency")]
+pub struct Dependency {
+    /// Its name.
+    pub task: String,
+    /// What its tasks have to come to.
+    pub on: On,
+    /// Which of its tasks each task waits for.
+    pub index: IndexMatch,
+}
+
+/// A dependency as it is stored: its name alone, if it has to complete.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum StoredDependency {
+    Name(String),
+    Outcome {
+        task: String,
+        #[serde(default)]
+        on: On,
+        #[serde(default, skip_serializing_if = "IndexMatch::is_all")]
+        index: IndexMatch,
+    },
+}
+
+impl From<StoredDependency> for Dependency {
+    fn from(stored: StoredDependency) -> Dependency {
+        match stored {
+            StoredDependency::Name(task) => Dependency { task, on: On::Completed, index: IndexMatch::All },
+            StoredDependency::Outcome { task, on, index } => Dependency { task, on, index },
+        }
+    }
+}
+
+impl From<Dependency> for StoredDependency {
+    fn from(Dependency { task, on, index }: Dependency) -> StoredDependency {
+        match (on, index) {
+            (On::Completed, IndexMatch::All) => StoredDependency::Name(task),
+            (on, index) => StoredDependency::Outcome { task, on, index },
+        }
+    }
+}
+
+/// The fields of a member of `depends_on`.
+pub const DEPENDENCY: &[Field] = &[
+    Field::new("task", Kind::text("the name of a task", Most::Any), "Name of the other task")
+        .required()
+        .example("prepare"),
+    Field::new("on", Kind::words::<On>(), "Outcome of the other task to wait for")
+        .default("completed")
+        .example("ended"),
+    Field::new("index", Kind::words::<IndexMatch>(), "Which of the other's tasks each task waits for")
+        .limits("`same` needs equal indices in both tasks")
+        .default("all")
+        .example("same"),
+];
+
+/// What a dependency has to come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum On {
+    /// All of its tasks complete.
+    #[default]
+    Completed,
+    /// All of its tasks end, and at least one of them failed or was cancelled.
+    Failed,
+    /// All of its tasks end.
+    Ended,
+}
+
+impl Words for On {
+    const WORDS: &'static [(&'static str, On, &'static str)] = &[
+        ("completed", On::Completed, "all of its tasks complete"),
+        ("failed", On::Failed, "all of its tasks end, and one failed or was cancelled"),
+        ("ended", On::Ended, "all of its tasks end, whatever the outcome"),
+    ];
+}
+
+/// Which tasks of a dependency a task waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexMatch {
+    /// All of them.
+    #[default]
+    All,
+    /// The one with its own index. Both definitions have the same indices.
+    Same,
+}
+
+impl Words for IndexMatch {
+    const WORDS: &'static [(&'static str, IndexMatch, &'static str)] = &[
+        ("all", IndexMatch::All, "all of them"),
+        ("same", IndexMatch::Same, "the one with the same index"),
+    ];
+}
+
+impl IndexMatch {
+    fn is_all(&self) -> bool {
+        *self == IndexMatch::All
+    }
+}
+
+/// After which outcome of what it waits for a definition runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// When its dependencies have come to what they are waited for.
+    #[default]
+    Success,
+    /// When all it waits for has ended, whatever came of it; also if the job is stopped.
+    Always,
+    /// When all it waits for has ended and something of it failed or was cancelled.
+    Failure,
+}
+
+impl Words for When {
+    const WORDS: &'static [(&'static str, When, &'static str)] = &[
+        ("success", When::Success, "after its dependencies, if each came to what `depends_on` says"),
+        ("always", When::Always, "once what it waits for has ended, also if the job is stopped"),
+        (
+            "failure",
+            When::Failure,
+            "once what it waits for has ended, if a task of it failed or was cancelled",
+        ),
+    ];
+}
+
+impl When {
+    pub(super) fn is_success(&self) -> bool {
+        *self == When::Success
+    }
+}
+
 /// The waits of one definition, as positions in the list of definitions.
 struct Waits<'a> {
     /// Where they are written.
@@ -41,9 +175,34 @@ pub(super) fn resolve(drafts: Vec<Draft<'_>>) -> Vec<TaskSpec> {
         tasks.push(draft.spec);
         waits.push(Waits { node: node.or(draft.when.take()), positions });
     }
+    report_other_indices(&tasks, &waits);
     wait_for_the_others(&tasks, &mut waits);
     report_circles(&tasks, &waits);
     tasks
+}
+
+/// Reports tasks that are to match indices that they do not have.
+fn report_other_indices(tasks: &[TaskSpec], waits: &[Waits<'_>]) {
+    for (task, waits) in tasks.iter().zip(waits) {
+        for (dependency, position) in task.depends_on.iter().zip(&waits.positions) {
+            let Some(other) = tasks.get(*position).filter(|_| dependency.index == IndexMatch::Same) else { continue };
+            if let Some(node) = waits.node.as_ref().filter(|_| task.indices.iter() != other.indices.iter()) {
+                node.wrong::<()>(format!(
+                    "`index: same` needs equal indices: {} has {}, {} has {}",
+                    shown(&task.name),
+                    range(task),
+                    shown(&other.name),
+                    range(other)
+                ));
+            }
+        }
+    }
+}
+
+/// `0-99`
+fn range(task: &TaskSpec) -> String {
+    let indices = task.indices.iter();
+    format!("{}-{}", indices.start(), indices.end())
 }
 
 /// What waits for an outcome without saying whose waits for all definitions that do not.
@@ -74,14 +233,14 @@ fn dependencies(
     let mut seen = HashSet::new();
     let Some(nodes) = node.list() else { return positions };
     for node in nodes {
-        let Some((node, name, on)) = dependency(&node, when) else { continue };
+        let Some((node, name, on, index)) = dependency(&node, when) else { continue };
         let position = position_of.get(name).copied();
         if !seen.insert(name) {
             node.wrong::<()>(format!("{} is named twice", shown(name)));
         } else if position == Some(own_position) {
             node.wrong::<()>("a task cannot wait for itself");
         } else if let Some(position) = position {
-            positions.push((position, Dependency { task: name.to_owned(), on }));
+            positions.push((position, Dependency { task: name.to_owned(), on, index }));
         } else {
             let known = position_of.keys().map(String::as_str);
             node.wrong_with::<()>(format!("there is no task {}", shown(name)), || did_you_mean(name, known));
@@ -91,14 +250,16 @@ fn dependencies(
 }
 
 /// Reads a member: a name, or an object that has one. Gives where the name is written, too.
-fn dependency<'a>(node: &Node<'a>, when: When) -> Option<(Node<'a>, &'a str, On)> {
+fn dependency<'a>(node: &Node<'a>, when: When) -> Option<(Node<'a>, &'a str, On, IndexMatch)> {
     const WHAT: &str = "the name of a task";
     if node.value.as_text().is_some() || node.value.is_null() {
-        return Some((node.clone(), node.text(WHAT)?, On::Completed));
+        return Some((node.clone(), node.text(WHAT)?, On::Completed, IndexMatch::All));
     }
-    let object =
-        node.object("the name of a task, or an object such as {task: prepare, on: ended}", &[DEPENDENCY])?;
-    let on = object.value("on");
+    let object = node.object(
+        "the name of a task, or an object such as {task: prepare, on: ended}",
+        &[DEPENDENCY],
+    )?;
+    let (on, index) = (object.value("on"), object.value("index"));
     if let Some(node) = object.field("on").filter(|_| !when.is_success()) {
         node.wrong::<()>(format!(
             "`on` has no effect with `when: {}`: name the task only, or leave `when` out",
@@ -111,7 +272,7 @@ fn dependency<'a>(node: &Node<'a>, when: When) -> Option<(Node<'a>, &'a str, On)
     };
     object.finish();
     let (node, name) = name?;
-    Some((node, name, on))
+    Some((node, name, on, index))
 }
 
 /// Reports every circle that a walk along the waits comes upon.

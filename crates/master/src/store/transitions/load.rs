@@ -88,6 +88,13 @@ const BLOCKED_OF: &str = concat!(
      ORDER BY index LIMIT $4"
 );
 
+/// The blocked tasks of a definition with some indices.
+const BLOCKED_AT: &str = concat!(
+    "SELECT ",
+    task_columns!(),
+    " FROM live_tasks WHERE job_id = $1 AND position = $2 AND index = ANY($3) AND state = 'blocked'"
+);
+
 /// The next tasks of a definition that can be stopped.
 const UNENDED_OF: &str = concat!(
     "SELECT ",
@@ -131,6 +138,7 @@ impl Work {
         let whole: Vec<i64> =
             stopped.chain(batch.slices.iter().map(|slice| slice.job)).map(|job| job.0).collect();
         self.slices = batch.slices.iter().map(|slice| (slice.job, slice.after)).collect();
+        self.by_index.continued = self.slices.keys().copied().collect();
 
         let workers = workers_chosen(batch);
         let mut locked = self.load_jobs(tx, specs, (&tasks, &whole), &workers).await?;
@@ -314,13 +322,14 @@ impl Work {
             .bind(spared)
             .fetch_all(&mut *tx)
             .await?;
-        self.take_slice(job, rows)
+        self.take_slice(job, rows, false)
     }
 
     /// Keeps the rows of a slice; if they take all the room there is, more may be left.
-    fn take_slice(&mut self, job: JobId, rows: Vec<TaskRow>) -> Result<(), StoreError> {
+    fn take_slice(&mut self, job: JobId, rows: Vec<TaskRow>, by_index: bool) -> Result<(), StoreError> {
         if let Some(last) = rows.last() {
-            let place = Place { position: last.position as u16, index: last.index as u32 };
+            let (position, index) = (last.position as u16, last.index as u32);
+            let place = Place { position, index, by_index };
             self.slices.insert(job, Some(place));
         }
         if rows.len() >= self.slice_room {
@@ -360,7 +369,8 @@ impl Work {
         position: usize,
     ) -> Result<(), StoreError> {
         let after = self.slices.get(&job).copied().flatten();
-        let after = after.filter(|place| usize::from(place.position) == position).map(|place| place.index);
+        let after = after.filter(|place| usize::from(place.position) == position && !place.by_index);
+        let after = after.map(|place| place.index);
         let rows: Vec<TaskRow> = sqlx::query_as(sql)
             .bind(job.0)
             .bind(position as i16)
@@ -368,7 +378,51 @@ impl Work {
             .bind(self.slice_room as i64)
             .fetch_all(&mut *tx)
             .await?;
-        self.take_slice(job, rows)
+        self.take_slice(job, rows, false)
+    }
+
+    /// Reads the next blocked tasks of a definition that are judged one by one, as many as there is room for, from where the
+    /// slices of such tasks are. Returns their indices.
+    pub(super) async fn load_scanned(
+        &mut self,
+        tx: &mut PgConnection,
+        job: JobId,
+        position: usize,
+    ) -> Result<Vec<u32>, StoreError> {
+        let after = self.slices.get(&job).copied().flatten().filter(|place| place.by_index);
+        let index = match after {
+            Some(place) if usize::from(place.position) > position => return Ok(Vec::new()),
+            Some(place) if usize::from(place.position) == position => place.index as i32,
+            _ => -1,
+        };
+        let rows: Vec<TaskRow> = sqlx::query_as(BLOCKED_OF)
+            .bind(job.0)
+            .bind(position as i16)
+            .bind(index)
+            .bind(self.slice_room as i64)
+            .fetch_all(&mut *tx)
+            .await?;
+        let indices = rows.iter().map(|row| row.index as u32).collect();
+        self.take_slice(job, rows, true)?;
+        Ok(indices)
+    }
+
+    /// Reads the blocked tasks of a definition with these indices.
+    pub(super) async fn load_blocked_at(
+        &mut self,
+        tx: &mut PgConnection,
+        job: JobId,
+        position: usize,
+        indices: &[u32],
+    ) -> Result<(), StoreError> {
+        let indices: Vec<i32> = indices.iter().map(|index| *index as i32).collect();
+        let rows: Vec<TaskRow> = sqlx::query_as(BLOCKED_AT)
+            .bind(job.0)
+            .bind(position as i16)
+            .bind(indices)
+            .fetch_all(&mut *tx)
+            .await?;
+        self.keep(rows)
     }
 
     /// The tasks in work of one definition and in such a state, in order.
