@@ -125,7 +125,8 @@ pub fn judge_each<T>(
     let verdict = |others: &[(usize, Standing)]| {
         judge(spec, definition, &awaited, |awaited| {
             let of_index = others.iter().find(|(position, _)| *position == awaited.position);
-            let of_index = of_index.filter(|_| awaited.index == IndexMatch::Same).map(|(_, standing)| *standing);
+            let of_index =
+                of_index.filter(|_| awaited.index == IndexMatch::Same).map(|(_, standing)| *standing);
             of_index.or(standings.get(awaited.position).copied()).unwrap_or_default()
         })
     };
@@ -243,8 +244,7 @@ fn judge(
         return None;
     }
     if definition.when == When::Failure && !awaited.iter().any(|other| standing(other).has_failures()) {
-        let names: Vec<&str> =
-            awaited.iter().map(|other| spec.tasks[other.position].name.as_str()).collect();
+        let names: Vec<&str> = awaited.iter().map(|other| spec.tasks[other.position].name.as_str()).collect();
         let message = match definition.depends_on.is_empty() {
             true => "runs only after a failure, and no task of the job failed".to_owned(),
             false => format!("runs only after a failure, and no task of {} failed", listed(&names)),

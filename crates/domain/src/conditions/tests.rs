@@ -168,7 +168,8 @@ impl Model {
             };
             let meant = (0..self.tasks[at].len()).filter(|index| is_meant(self.tasks[at][*index]));
             if let Verdict::EachByIndex(others) = &verdict {
-                let one = |at: &usize, index: usize| (*at, Model::standing_of(&self.tasks[*at][index..=index]));
+                let one =
+                    |at: &usize, index: usize| (*at, Model::standing_of(&self.tasks[*at][index..=index]));
                 let with_others =
                     meant.map(|index| (index, others.iter().map(|at| one(at, index)).collect()));
                 let judged = judge_each(&self.spec, at, &standings, with_others);

@@ -100,10 +100,8 @@ pub enum IndexMatch {
 }
 
 impl Words for IndexMatch {
-    const WORDS: &'static [(&'static str, IndexMatch, &'static str)] = &[
-        ("all", IndexMatch::All, "all of them"),
-        ("same", IndexMatch::Same, "the one with the same index"),
-    ];
+    const WORDS: &'static [(&'static str, IndexMatch, &'static str)] =
+        &[("all", IndexMatch::All, "all of them"), ("same", IndexMatch::Same, "the one with the same index")];
 }
 
 impl IndexMatch {
@@ -185,7 +183,9 @@ pub(super) fn resolve(drafts: Vec<Draft<'_>>) -> Vec<TaskSpec> {
 fn report_other_indices(tasks: &[TaskSpec], waits: &[Waits<'_>]) {
     for (task, waits) in tasks.iter().zip(waits) {
         for (dependency, position) in task.depends_on.iter().zip(&waits.positions) {
-            let Some(other) = tasks.get(*position).filter(|_| dependency.index == IndexMatch::Same) else { continue };
+            let Some(other) = tasks.get(*position).filter(|_| dependency.index == IndexMatch::Same) else {
+                continue;
+            };
             if let Some(node) = waits.node.as_ref().filter(|_| task.indices.iter() != other.indices.iter()) {
                 node.wrong::<()>(format!(
                     "`index: same` needs equal indices: {} has {}, {} has {}",
@@ -255,10 +255,8 @@ fn dependency<'a>(node: &Node<'a>, when: When) -> Option<(Node<'a>, &'a str, On,
     if node.value.as_text().is_some() || node.value.is_null() {
         return Some((node.clone(), node.text(WHAT)?, On::Completed, IndexMatch::All));
     }
-    let object = node.object(
-        "the name of a task, or an object such as {task: prepare, on: ended}",
-        &[DEPENDENCY],
-    )?;
+    let object =
+        node.object("the name of a task, or an object such as {task: prepare, on: ended}", &[DEPENDENCY])?;
     let (on, index) = (object.value("on"), object.value("index"));
     if let Some(node) = object.field("on").filter(|_| !when.is_success()) {
         node.wrong::<()>(format!(

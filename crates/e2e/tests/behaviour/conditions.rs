@@ -232,7 +232,8 @@ async fn a_task_that_waits_for_its_own_index_does_not_wait_for_the_others() {
         ]}))
         .await;
     let now = async |expected: [&str; 10]| {
-        eventually("the tasks are as expected", async || (ends(&dev, job).await == expected).then_some(())).await;
+        eventually("the tasks are as expected", async || (ends(&dev, job).await == expected).then_some(()))
+            .await;
     };
     now([
         "build.10 completed",

@@ -236,7 +236,8 @@ fn any_spec(rng: &mut StdRng) -> serde_json::Value {
         json!({"policy": policy, "limit": rng.random_range(0..4), "delay": "0s", "on_lost": on_lost});
     let on = *["completed", "failed", "ended"].choose(rng).unwrap();
     let count = rng.random_range(1..4);
-    let same = json!({"task": "a", "index": "same", "on": *["completed", "failed", "ended"].choose(rng).unwrap()});
+    let same =
+        json!({"task": "a", "index": "same", "on": *["completed", "failed", "ended"].choose(rng).unwrap()});
     let further = json!(["d", {"task": "g", "index": "same"}, {"task": "a", "index": "same", "on": "ended"}]);
     let mut job = json!({"tasks": [
         {"name": "a", "command": ["true"], "count": count, "restart": restart},

@@ -76,7 +76,9 @@ impl Work {
 
     /// Whether tasks may wait of which the others have ended before the batch.
     fn is_to_scan(&self, job: JobId, position: usize) -> bool {
-        let Some(work) = self.jobs.get(&job).filter(|_| !self.unfinished.contains(&job)) else { return false };
+        let Some(work) = self.jobs.get(&job).filter(|_| !self.unfinished.contains(&job)) else {
+            return false;
+        };
         if self.by_index.scanned.contains(&(job, position)) {
             return false;
         }

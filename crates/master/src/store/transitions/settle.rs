@@ -90,12 +90,16 @@ impl Work {
                 is_decided = false;
                 let (event, actor, found) = match verdict {
                     Verdict::EachByIndex(_) => continue,
-                    Verdict::Release => {
-                        (TaskEvent::DependenciesMet, "dependencies", self.load_blocked(tx, job, position).await?)
-                    }
-                    Verdict::CannotRun(reason) => {
-                        (TaskEvent::CannotRun(reason), "dependencies", self.load_blocked(tx, job, position).await?)
-                    }
+                    Verdict::Release => (
+                        TaskEvent::DependenciesMet,
+                        "dependencies",
+                        self.load_blocked(tx, job, position).await?,
+                    ),
+                    Verdict::CannotRun(reason) => (
+                        TaskEvent::CannotRun(reason),
+                        "dependencies",
+                        self.load_blocked(tx, job, position).await?,
+                    ),
                     Verdict::Stop(cause) => {
                         let found = self.load_unended(tx, job, position).await?;
                         (TaskEvent::StopRequested(cause), "gaffer", found)
