@@ -5,6 +5,7 @@
 
 mod batch;
 mod by_index;
+mod late_reports;
 mod load;
 mod settle;
 mod task_columns;
