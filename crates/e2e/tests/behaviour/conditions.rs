@@ -257,3 +257,33 @@ async fn a_task_that_waits_for_its_own_index_does_not_wait_for_the_others() {
     assert_eq!(ended[5], "test.12 completed");
     assert_eq!(ended[8..], ["mend.12 cancelled condition_not_met", "report completed"]);
 }
+
+#[tokio::test]
+async fn no_more_tasks_of_an_array_run_at_once_than_it_says() {
+    let (dev, dir) = dev().await;
+    let places = dir.path().join("places");
+    std::fs::create_dir(&places).unwrap();
+    let go_on = dir.path().join("go-on");
+    // Two at most find a place; a third one fails.
+    let script = format!(
+        "mkdir {0}/1 2>/dev/null && mine=1 || {{ mkdir {0}/2 2>/dev/null && mine=2; }} || exit 9\n\
+         until test -e {1}; do sleep 0.05; done; rmdir {0}/$mine",
+        places.display(),
+        go_on.display()
+    );
+    let small = json!({"cpu": 0, "memory": 0});
+    let job = dev.client.submit(json!({"script": script, "array": "1-8%2", "resources": small})).await;
+    eventually("two of them run", async || {
+        (dev.client.job(job).await.task_counts["running"] == 2).then_some(())
+    })
+    .await;
+    eventually("the others say what they wait for", async || {
+        let said = dev.cli(&["explain", &job.to_string()]).output().await.unwrap();
+        let said = String::from_utf8(said.stdout).unwrap();
+        said.contains("2 tasks of the array are live, and at most 2 may be at once").then_some(())
+    })
+    .await;
+    std::fs::write(&go_on, "").unwrap();
+    let done = dev.client.finished(job).await;
+    assert_eq!(done.state, "completed", "{:?}", ends(&dev, job).await);
+}

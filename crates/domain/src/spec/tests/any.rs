@@ -162,7 +162,8 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String], several: bool) -> 
             Indices::Count(rng.random_range(1..1000))
         } else {
             let first = rng.random_range(0..999_000);
-            Indices::Array { first, last: first + rng.random_range(0..1000) }
+            let at_once = rng.random::<bool>().then(|| rng.random_range(1..50));
+            Indices::Array { first, last: first + rng.random_range(0..1000), at_once }
         },
         resources: Reservation {
             amounts: Resources {
