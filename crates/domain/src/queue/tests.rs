@@ -7,8 +7,9 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use super::*;
+use crate::JobId;
 use crate::placement::tests::{OURS, THEIRS, any_needs, any_offers, fits, needs, offer, resources};
-use crate::placement::{HostPort, backlog_limit, feasible, suitable};
+use crate::placement::{DefinitionRef, HostPort, backlog_limit, feasible, suitable};
 use crate::quantity::Span;
 use crate::seeds;
 use crate::spec::{Concurrency, PortProtocol};
