@@ -40,7 +40,8 @@ pub enum Verdict {
     CannotRun(Reason),
     /// All of its tasks that have not ended are to be stopped.
     Stop(StopCause),
-    /// Each blocked task is judged by what came of the tasks with its index in these definitions: see [`judge_each`].
+    /// Each blocked task is judged by what came of the tasks with its index in these definitions: see [`judge_each`]. That is so
+    /// from when all else that the definition waits for has come.
     EachByIndex(Vec<usize>),
 }
 

@@ -163,7 +163,7 @@ pub const TASK: &[Field] = &[
         "array",
         Kind::Text {
             what: r#"a range of indices such as "0-99""#,
-            pattern: "^\\s*[0-9]+\\s*(-\\s*[0-9]+\\s*)?(%\\s*[0-9]+\\s*)?$",
+            pattern: "^\\s*[0-9]+\\s*(-\\s*[0-9]+\\s*)?$|^\\s*[0-9]+\\s*(-\\s*[0-9]+\\s*)?%\\s*[0-9]+\\s*$",
             most: Most::Any,
         },
         "Range of task indices, both ends included",

@@ -194,7 +194,8 @@ async fn tasks_of_matching_indices_are_released_one_by_one_and_in_slices_when_al
     assert_eq!(counted(&bench, job, StateName::Blocked).await, MANY as i64);
     let outcome = run(&[gate]).await;
     assert_eq!(outcome.unfinished, [Unfinished { job, is_stopping: false }]);
-    assert_eq!(bench.slices(job).await, 3);
+    // The first slice was done with the end of the gate.
+    assert_eq!(bench.slices(job).await, 2);
     assert_eq!(counted(&bench, job, StateName::Blocked).await, 10);
     // From now on each is released by the one that it waits for.
     assert_eq!(run(&each[MANY - 10..MANY - 5]).await.unfinished, []);
