@@ -213,7 +213,8 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     ]);
     client.finished(client.submit(json!({"max_failures": 0, "tasks": limited})).await).await;
     let matching = json!([
-        {"name": "a", "script": "true", "count": 3}, {"name": "b", "script": "true"},
+        {"name": "a", "script": "exit $GAFFER_TASK_INDEX", "count": 3},
+        {"name": "b", "script": "true", "depends_on": [{"task": "a", "on": "ended"}]},
         {"name": "c", "script": "true", "count": 3, "depends_on": ["b", {"task": "a", "index": "same"}]},
     ]);
     client.finished(client.submit(json!({"tasks": matching})).await).await;
