@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use crate::job::TaskCounts;
 use crate::reason::{Reason, ReasonCode};
-use crate::spec::{Dependency, JobSpec, On, TaskSpec, When};
+use crate::spec::{Dependency, IndexMatch, JobSpec, On, TaskSpec, When};
 use crate::task::{AfterStop, StateName, StopCause};
 
 /// How the tasks of one definition stand.
@@ -40,6 +40,9 @@ pub enum Verdict {
     CannotRun(Reason),
     /// All of its tasks that have not ended are to be stopped.
     Stop(StopCause),
+    /// Each blocked task is judged by what came of the tasks with its index in these definitions: see [`judge_each`]. That is so
+    /// from when all else that the definition waits for has come.
+    EachByIndex(Vec<usize>),
 }
 
 impl StopRequest {
@@ -54,6 +57,13 @@ impl StopRequest {
 }
 
 impl Standing {
+    /// Of a single task.
+    pub fn of_task(state: StateName, is_skipped: bool) -> Standing {
+        let mut standing = Standing { skipped: is_skipped.into(), ..Standing::default() };
+        standing.counts.add(state, 1);
+        standing
+    }
+
     /// Whether all of its tasks have ended.
     fn has_ended(&self) -> bool {
         self.counts.unfinished() == 0
@@ -85,7 +95,7 @@ pub fn decide(spec: &JobSpec, standings: &[Standing], stop: StopRequest) -> Vec<
             standing.has_anything_to_stop().then_some(Verdict::Stop(cause))
         } else if standing.counts.get(StateName::Blocked) > 0 {
             let positions = positions.get_or_insert_with(|| Positions::of(spec));
-            judge(spec, definition, positions, standings)
+            judge_definition(spec, definition, positions, standings)
         } else {
             None
         };
@@ -94,29 +104,57 @@ pub fn decide(spec: &JobSpec, standings: &[Standing], stop: StopRequest) -> Vec<
     verdicts
 }
 
-/// The definitions whose ends a definition waits for, by their positions, with what each has to come to.
-pub fn awaited(spec: &JobSpec, position: usize) -> Vec<(usize, On)> {
-    spec.tasks.get(position).map_or_else(Vec::new, |task| Positions::of(spec).awaited(spec, task))
+/// A definition that another one waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Awaited {
+    position: usize,
+    on: On,
+    index: IndexMatch,
+}
+
+/// Decides what becomes of blocked tasks of a definition for which [`decide`] has said [`Verdict::EachByIndex`], as far as that is
+/// decided. Each comes with the tasks of its index in the definitions that this names: each of these counts as a definition
+/// of one task.
+pub fn judge_each<T>(
+    spec: &JobSpec,
+    position: usize,
+    standings: &[Standing],
+    tasks: impl IntoIterator<Item = (T, Vec<(usize, Standing)>)>,
+) -> Vec<(T, Verdict)> {
+    let Some(definition) = spec.tasks.get(position) else { return Vec::new() };
+    let awaited = Positions::of(spec).awaited(spec, definition);
+    let verdict = |others: &[(usize, Standing)]| {
+        judge(spec, definition, &awaited, |awaited| {
+            let of_index = others.iter().find(|(position, _)| *position == awaited.position);
+            let of_index =
+                of_index.filter(|_| awaited.index == IndexMatch::Same).map(|(_, standing)| *standing);
+            of_index.or(standings.get(awaited.position).copied()).unwrap_or_default()
+        })
+    };
+    tasks.into_iter().filter_map(|(task, others)| Some((task, verdict(&others)?))).collect()
 }
 
 /// What the blocked tasks of a definition wait for, as a sentence without its subject: `waits for prepare to complete`.
 pub fn waits_for(spec: &JobSpec, position: usize) -> String {
-    let awaited = awaited(spec, position);
-    let name = |(position, _): &(usize, On)| spec.tasks[*position].name.as_str();
-    let names: Vec<&str> = awaited.iter().map(name).collect();
+    let Some(definition) = spec.tasks.get(position) else { return String::new() };
+    let awaited = Positions::of(spec).awaited(spec, definition);
+    let name = |awaited: &Awaited| match awaited.index {
+        IndexMatch::All => spec.tasks[awaited.position].name.clone(),
+        IndexMatch::Same => format!("the task of {} with its index", spec.tasks[awaited.position].name),
+    };
+    let names: Vec<String> = awaited.iter().map(name).collect();
     let all = listed(&names);
     let have = if names.len() == 1 { "has" } else { "have" };
-    match spec.tasks.get(position).map_or(When::Success, |task| task.when) {
+    match definition.when {
         When::Always => format!("runs once {all} {have} ended, whatever the outcome"),
         When::Failure => format!("runs once {all} {have} ended, if there was a failure"),
         When::Success => {
-            let each = |entry: &(usize, On)| match entry.1 {
-                On::Completed => format!("{} to complete", name(entry)),
-                On::Failed => format!("{} to fail", name(entry)),
-                On::Ended => format!("{} to end", name(entry)),
+            let each = |awaited: &Awaited| match awaited.on {
+                On::Completed => format!("{} to complete", name(awaited)),
+                On::Failed => format!("{} to fail", name(awaited)),
+                On::Ended => format!("{} to end", name(awaited)),
             };
-            let is_plain = awaited.iter().all(|(_, on)| *on == On::Completed);
-            match is_plain {
+            match awaited.iter().all(|awaited| awaited.on == On::Completed) {
                 true => format!("waits for {all} to complete"),
                 false => format!("waits for {}", listed(&awaited.iter().map(each).collect::<Vec<_>>())),
             }
@@ -133,37 +171,71 @@ impl<'a> Positions<'a> {
         Positions(entries.map(|(position, task)| (task.name.as_str(), position)).collect())
     }
 
-    /// As [`awaited`]. What a stored specification names and does not have is passed over.
-    fn awaited(&self, spec: &JobSpec, definition: &TaskSpec) -> Vec<(usize, On)> {
-        let on_of = |on: On| if definition.when == When::Success { on } else { On::Ended };
-        if definition.depends_on.is_empty() && definition.when != When::Success {
-            let others = spec.tasks.iter().enumerate();
-            return others
-                .filter(|(_, task)| task.when == When::Success)
-                .map(|(at, _)| (at, On::Ended))
-                .collect();
+    /// The definitions whose ends a definition waits for. What a stored specification names and does not have is passed over.
+    fn awaited(&self, spec: &JobSpec, definition: &TaskSpec) -> Vec<Awaited> {
+        let has_condition = definition.when != When::Success;
+        if definition.depends_on.is_empty() && has_condition {
+            let others = spec.tasks.iter().enumerate().filter(|(_, task)| task.when == When::Success);
+            let ended = |(position, _)| Awaited { position, on: On::Ended, index: IndexMatch::All };
+            return others.map(ended).collect();
         }
-        let known = |Dependency { task, on }: &Dependency| Some((*self.0.get(task.as_str())?, on_of(*on)));
+        let known = |Dependency { task, on, index }: &Dependency| {
+            let on = if has_condition { On::Ended } else { *on };
+            Some(Awaited { position: *self.0.get(task.as_str())?, on, index: *index })
+        };
         definition.depends_on.iter().filter_map(known).collect()
     }
 }
 
-/// Whether all that a definition waits for has come, or cannot come any more.
-fn judge(
+/// What is to be done about the blocked tasks of a definition.
+fn judge_definition(
     spec: &JobSpec,
     definition: &TaskSpec,
     positions: &Positions<'_>,
     standings: &[Standing],
 ) -> Option<Verdict> {
     let awaited = positions.awaited(spec, definition);
+    let standing = |awaited: &Awaited| standings.get(awaited.position).copied().unwrap_or_default();
+    let (by_index, all): (Vec<Awaited>, Vec<Awaited>) =
+        awaited.iter().partition(|awaited| awaited.index == IndexMatch::Same);
+    // Where all the others have ended, it makes no difference which of them each waits for, if they came to the same.
+    let are_alike = |awaited: &Awaited| {
+        let counts = standing(awaited).counts;
+        counts.get(StateName::Completed) == counts.total()
+    };
+    if by_index.iter().all(are_alike) {
+        return judge(spec, definition, &awaited, standing);
+    }
+    // With `when: failure`, a failure in any of what it waits for counts.
+    let is_open = |awaited: &Awaited| {
+        matches!(outcome(&spec.tasks[awaited.position].name, &standing(awaited), awaited.on), Outcome::Open)
+    };
+    match definition.when {
+        When::Success => match judge(spec, definition, &all, standing) {
+            Some(Verdict::Release) => {}
+            None if all.is_empty() => {}
+            verdict => return verdict,
+        },
+        When::Always | When::Failure if all.iter().any(is_open) => return None,
+        When::Always | When::Failure => {}
+    }
+    Some(Verdict::EachByIndex(by_index.iter().map(|awaited| awaited.position).collect()))
+}
+
+/// Whether all that is waited for has come, or cannot come any more.
+fn judge(
+    spec: &JobSpec,
+    definition: &TaskSpec,
+    awaited: &[Awaited],
+    standing: impl Fn(&Awaited) -> Standing,
+) -> Option<Verdict> {
     // Also the stand-in of a specification that cannot be read: its tasks stay as they are.
     if awaited.is_empty() && definition.when == When::Success {
         return None;
     }
-    let standing = |position: usize| standings.get(position).copied().unwrap_or_default();
     let mut is_open = false;
-    for (position, on) in &awaited {
-        match outcome(&spec.tasks[*position].name, &standing(*position), *on) {
+    for other in awaited {
+        match outcome(&spec.tasks[other.position].name, &standing(other), other.on) {
             Outcome::Met => {}
             Outcome::Open => is_open = true,
             Outcome::Never(reason) => return Some(Verdict::CannotRun(reason)),
@@ -172,9 +244,8 @@ fn judge(
     if is_open {
         return None;
     }
-    let has_failures = || awaited.iter().any(|(position, _)| standing(*position).has_failures());
-    if definition.when == When::Failure && !has_failures() {
-        let names: Vec<&str> = awaited.iter().map(|(at, _)| spec.tasks[*at].name.as_str()).collect();
+    if definition.when == When::Failure && !awaited.iter().any(|other| standing(other).has_failures()) {
+        let names: Vec<&str> = awaited.iter().map(|other| spec.tasks[other.position].name.as_str()).collect();
         let message = match definition.depends_on.is_empty() {
             true => "runs only after a failure, and no task of the job failed".to_owned(),
             false => format!("runs only after a failure, and no task of {} failed", listed(&names)),

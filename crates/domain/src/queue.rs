@@ -168,6 +168,13 @@ pub struct Deferred {
 pub enum WaitReason {
     /// No worker can run one now; [`feasible`](crate::placement::feasible) gives the reason for each.
     NoWorker,
+    /// As many tasks of their array are live as may be.
+    AtOnce {
+        /// Live attempts.
+        live: u32,
+        /// Limit.
+        limit: u32,
+    },
     /// As many attempts of their concurrency group are live as may be.
     Concurrency {
         /// Live attempts.

@@ -33,7 +33,7 @@ pub use crate::resources::Resources;
 pub use container::{
     CONTAINER, Container, Gpus, InvalidPort, InvalidVolume, Network, Port, PortProtocol, PullPolicy, Volume,
 };
-pub use dependency::{Dependency, On, When};
+pub use dependency::{Dependency, IndexMatch, On, When};
 pub use driver::DriverKind;
 pub use exit_codes::ExitCodes;
 pub use job::{

@@ -251,6 +251,9 @@ impl<'a> Judge<'a> {
 fn held(needs: &Requirements, hold: WaitReason) -> String {
     let group = needs.concurrency.as_ref().map_or("", |concurrency| concurrency.group.as_str());
     match hold {
+        WaitReason::AtOnce { live, limit } => {
+            format!("{live} tasks of the array are live, and at most {limit} may be at once")
+        }
         WaitReason::Concurrency { live, limit } => {
             format!("the concurrency group {group} is full: {live} of {limit} attempts are live")
         }

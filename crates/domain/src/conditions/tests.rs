@@ -19,6 +19,18 @@ enum Fate {
     Skipped,
 }
 
+fn have_ended(fates: &[Fate]) -> bool {
+    fates.iter().all(|fate| !matches!(fate, Fate::Blocked | Fate::Pending))
+}
+
+fn have_failures(fates: &[Fate]) -> bool {
+    fates.iter().any(|fate| matches!(fate, Fate::Failed | Fate::Cancelled))
+}
+
+fn have_ended_with(fates: &[Fate], failures: bool) -> bool {
+    have_ended(fates) && have_failures(fates) == failures
+}
+
 /// A job of which every task is known, and that is judged by what the documentation says.
 #[derive(Debug)]
 struct Model {
@@ -42,57 +54,60 @@ impl Model {
         self.spec.tasks.iter().position(|task| task.name == name).unwrap()
     }
 
-    fn has_ended(&self, at: usize) -> bool {
-        self.tasks[at].iter().all(|fate| !matches!(fate, Fate::Blocked | Fate::Pending))
-    }
-
-    fn has_failures(&self, at: usize) -> bool {
-        self.tasks[at].iter().any(|fate| matches!(fate, Fate::Failed | Fate::Cancelled))
-    }
-
     fn failed(&self, at: usize) -> usize {
         self.tasks[at].iter().filter(|fate| **fate == Fate::Failed).count()
     }
 
-    /// The definitions that it waits for.
-    fn others(&self, at: usize) -> Vec<usize> {
+    /// The tasks of a dependency that a task waits for.
+    fn fates(&self, dependency: &Dependency, index: usize) -> &[Fate] {
+        let fates = &self.tasks[self.position(&dependency.task)];
+        match dependency.index {
+            IndexMatch::All => fates,
+            IndexMatch::Same => &fates[index..=index],
+        }
+    }
+
+    /// All that a task waits for, one slice for each definition.
+    fn others(&self, at: usize, index: usize) -> Vec<&[Fate]> {
         let task = &self.spec.tasks[at];
         match task.depends_on.is_empty() && task.when != When::Success {
-            true => (0..self.tasks.len()).filter(|at| self.spec.tasks[*at].when == When::Success).collect(),
-            false => task.depends_on.iter().map(|other| self.position(&other.task)).collect(),
+            true => {
+                let others = self.spec.tasks.iter().zip(&self.tasks);
+                others.filter(|(task, _)| task.when == When::Success).map(|(_, fates)| &fates[..]).collect()
+            }
+            false => task.depends_on.iter().map(|dependency| self.fates(dependency, index)).collect(),
         }
     }
 
-    fn is_met(&self, dependency: &Dependency) -> bool {
-        let at = self.position(&dependency.task);
-        match dependency.on {
-            On::Completed => self.tasks[at].iter().all(|fate| *fate == Fate::Completed),
-            On::Failed => self.has_ended(at) && self.has_failures(at),
-            On::Ended => self.has_ended(at),
-        }
-    }
-
-    fn may_run(&self, at: usize) -> bool {
+    fn may_run(&self, at: usize, index: usize) -> bool {
         let task = &self.spec.tasks[at];
-        let others = self.others(at);
-        let have_ended = others.iter().all(|at| self.has_ended(*at));
+        let others = self.others(at, index);
+        let have_ended = others.iter().all(|fates| have_ended(fates));
+        let is_met = |dependency: &Dependency| {
+            let fates = self.fates(dependency, index);
+            match dependency.on {
+                On::Completed => fates.iter().all(|fate| *fate == Fate::Completed),
+                On::Failed => have_ended_with(fates, true),
+                On::Ended => self::have_ended(fates),
+            }
+        };
         match task.when {
-            When::Success => task.depends_on.iter().all(|dependency| self.is_met(dependency)),
+            When::Success => task.depends_on.iter().all(is_met),
             When::Always => have_ended,
-            When::Failure => have_ended && others.iter().any(|at| self.has_failures(*at)),
+            When::Failure => have_ended && others.iter().any(|fates| have_failures(fates)),
         }
     }
 
     /// Whether nothing that can still happen lets it run.
-    fn can_never_run(&self, at: usize) -> bool {
+    fn can_never_run(&self, at: usize, index: usize) -> bool {
         let task = &self.spec.tasks[at];
-        let others = self.others(at);
+        let others = self.others(at, index);
         let is_out = |dependency: &Dependency| {
-            let at = self.position(&dependency.task);
             let is_other = |fate: &Fate| !matches!(fate, Fate::Completed | Fate::Blocked | Fate::Pending);
+            let fates = self.fates(dependency, index);
             match dependency.on {
-                On::Completed => self.tasks[at].iter().any(is_other),
-                On::Failed => self.has_ended(at) && !self.has_failures(at),
+                On::Completed => fates.iter().any(is_other),
+                On::Failed => have_ended_with(fates, false),
                 On::Ended => false,
             }
         };
@@ -100,9 +115,23 @@ impl Model {
             When::Success => task.depends_on.iter().any(is_out),
             When::Always => false,
             When::Failure => {
-                others.iter().all(|at| self.has_ended(*at)) && !others.iter().any(|at| self.has_failures(*at))
+                others.iter().all(|fates| have_ended(fates))
+                    && !others.iter().any(|fates| have_failures(fates))
             }
         }
+    }
+
+    /// Whether its tasks are judged: what all of them wait for has come, or they wait for nothing by their index.
+    fn is_judged(&self, at: usize) -> bool {
+        let (by_index, all): (Vec<&Dependency>, Vec<&Dependency>) = self.spec.tasks[at]
+            .depends_on
+            .iter()
+            .partition(|dependency| dependency.index == IndexMatch::Same);
+        let has_come = |dependency: &&Dependency| {
+            let fates = &self.tasks[self.position(&dependency.task)];
+            have_ended(fates)
+        };
+        by_index.is_empty() || all.iter().all(has_come)
     }
 
     fn allows_more_failures(&self, at: usize) -> bool {
@@ -114,8 +143,12 @@ impl Model {
     }
 
     fn standing(&self, at: usize) -> Standing {
+        Model::standing_of(&self.tasks[at])
+    }
+
+    fn standing_of(fates: &[Fate]) -> Standing {
         let mut standing = Standing::default();
-        for fate in &self.tasks[at] {
+        for fate in fates {
             let state = match fate {
                 Fate::Blocked => StateName::Blocked,
                 Fate::Pending => StateName::Pending,
@@ -129,11 +162,6 @@ impl Model {
         standing
     }
 
-    fn decided(&self) -> Vec<(usize, Verdict)> {
-        let standings: Vec<_> = (0..self.tasks.len()).map(|at| self.standing(at)).collect();
-        decide(&self.spec, &standings, self.stop)
-    }
-
     fn replace(&mut self, at: usize, is_replaced: impl Fn(Fate) -> bool, by: Fate) {
         self.tasks[at].iter_mut().filter(|fate| is_replaced(**fate)).for_each(|fate| *fate = by);
     }
@@ -142,35 +170,54 @@ impl Model {
         matches!(fate, Fate::Blocked | Fate::Pending)
     }
 
+    /// What is decided for each blocked or open task, by position and index.
+    fn verdicts(&self) -> Vec<(usize, usize, Verdict)> {
+        let standings: Vec<_> = (0..self.tasks.len()).map(|at| self.standing(at)).collect();
+        let mut verdicts = Vec::new();
+        for (at, verdict) in decide(&self.spec, &standings, self.stop) {
+            let is_meant = |fate: Fate| match &verdict {
+                Verdict::Stop(_) => Model::is_open(fate),
+                _ => fate == Fate::Blocked,
+            };
+            let meant = (0..self.tasks[at].len()).filter(|index| is_meant(self.tasks[at][*index]));
+            if let Verdict::EachByIndex(others) = &verdict {
+                let one =
+                    |at: &usize, index: usize| (*at, Model::standing_of(&self.tasks[*at][index..=index]));
+                let with_others =
+                    meant.map(|index| (index, others.iter().map(|at| one(at, index)).collect()));
+                let judged = judge_each(&self.spec, at, &standings, with_others);
+                verdicts.extend(judged.into_iter().map(|(index, verdict)| (at, index, verdict)));
+            } else {
+                verdicts.extend(meant.map(|index| (at, index, verdict.clone())));
+            }
+        }
+        verdicts
+    }
+
     /// Carries out what is decided until nothing is, and compares each decision with the model.
     fn settle(&mut self) {
-        for _ in 0..=2 * self.tasks.len() {
-            let verdicts = self.decided();
+        for _ in 0..=4 * self.tasks.len() {
+            let verdicts = self.verdicts();
             if verdicts.is_empty() {
                 return self.check_that_nothing_is_left_undecided();
             }
-            for (at, verdict) in &verdicts {
-                let is_blocked = self.tasks[*at].contains(&Fate::Blocked);
-                assert!(!self.stop.covers(&self.spec.tasks[*at]), "the stop sees to it");
+            for (at, index, verdict) in &verdicts {
+                let (at, index) = (*at, *index);
+                assert!(!self.stop.covers(&self.spec.tasks[at]), "the stop sees to it");
                 match verdict {
-                    Verdict::Release => assert!(is_blocked && self.may_run(*at), "{at} {self:?}"),
-                    Verdict::CannotRun(_) => assert!(is_blocked && self.can_never_run(*at), "{at} {self:?}"),
-                    Verdict::Stop(_) => assert!(!self.allows_more_failures(*at), "{at} {self:?}"),
+                    Verdict::Release => assert!(self.may_run(at, index), "{at}.{index} {self:?}"),
+                    Verdict::CannotRun(_) => assert!(self.can_never_run(at, index), "{at}.{index} {self:?}"),
+                    Verdict::Stop(_) => assert!(!self.allows_more_failures(at), "{at} {self:?}"),
+                    Verdict::EachByIndex(_) => unreachable!(),
                 }
             }
-            for (at, verdict) in verdicts {
-                match verdict {
-                    Verdict::Release => {
-                        self.released[at] = true;
-                        self.replace(at, |fate| fate == Fate::Blocked, Fate::Pending);
-                    }
-                    Verdict::CannotRun(reason) => {
-                        let is_skipped = reason.code == ReasonCode::ConditionNotMet;
-                        let fate = if is_skipped { Fate::Skipped } else { Fate::Cancelled };
-                        self.replace(at, |fate| fate == Fate::Blocked, fate);
-                    }
-                    Verdict::Stop(_) => self.replace(at, Model::is_open, Fate::Cancelled),
-                }
+            for (at, index, verdict) in verdicts {
+                self.tasks[at][index] = match verdict {
+                    Verdict::Release => Fate::Pending,
+                    Verdict::CannotRun(reason) if reason.code == ReasonCode::ConditionNotMet => Fate::Skipped,
+                    _ => Fate::Cancelled,
+                };
+                self.released[at] |= self.tasks[at][index] == Fate::Pending;
             }
         }
         panic!("it is never settled: {self:?}");
@@ -178,12 +225,12 @@ impl Model {
 
     fn check_that_nothing_is_left_undecided(&self) {
         for at in 0..self.tasks.len() {
-            if !self.tasks[at].contains(&Fate::Blocked) {
-                continue;
+            for index in (0..self.tasks[at].len()).filter(|index| self.tasks[at][*index] == Fate::Blocked) {
+                assert!(!self.may_run(at, index), "{at}.{index} should run: {self:?}");
+                let is_out = self.is_judged(at) && self.can_never_run(at, index);
+                assert!(!is_out, "{at}.{index} waits for nothing: {self:?}");
+                assert!(self.allows_more_failures(at), "{at} should be stopped: {self:?}");
             }
-            assert!(!self.may_run(at), "{at} should run: {self:?}");
-            assert!(!self.can_never_run(at), "{at} waits for nothing: {self:?}");
-            assert!(self.allows_more_failures(at), "{at} should be stopped: {self:?}");
         }
     }
 
@@ -229,7 +276,7 @@ impl Model {
 
 fn any_spec(rng: &mut StdRng) -> Value {
     let number = rng.random_range(1..8);
-    let mut tasks = Vec::new();
+    let (mut tasks, mut counts) = (Vec::new(), Vec::<u32>::new());
     for at in 0..number {
         let when = match rng.random_range(0..6) {
             0 => "always",
@@ -237,15 +284,26 @@ fn any_spec(rng: &mut StdRng) -> Value {
             _ => "success",
         };
         let mut depends_on = Vec::new();
+        let mut count = rng.random_range(1..4);
         for other in (0..at).filter(|_| rng.random_ratio(1, 3)).collect::<Vec<_>>() {
             let name = format!("t{other}");
             let on = *["completed", "completed", "failed", "ended"].choose(rng).unwrap();
-            depends_on.push(if when == "success" { json!({"task": name, "on": on}) } else { json!(name) });
+            let mut dependency = json!({ "task": name });
+            if when == "success" {
+                dependency["on"] = json!(on);
+            }
+            // Where several are to match and have other numbers, the specification is refused.
+            if rng.random_ratio(1, 3) {
+                dependency["index"] = json!("same");
+                count = counts[other];
+            }
+            depends_on.push(dependency);
         }
         let mut task = json!({
-            "name": format!("t{at}"), "command": ["true"], "count": rng.random_range(1..4), "when": when,
+            "name": format!("t{at}"), "command": ["true"], "count": count, "when": when,
             "depends_on": depends_on,
         });
+        counts.push(count);
         if rng.random_ratio(1, 5) {
             task["max_failures"] = json!(rng.random_range(0..2));
         }
@@ -283,7 +341,7 @@ fn random_jobs_end_with_what_must_run_having_run_and_nothing_else() {
             model.tasks[at][index] = fate;
             model.settle();
         }
-        assert!((0..model.tasks.len()).all(|at| model.has_ended(at)), "it never ends: {model:?}");
+        assert!(model.tasks.iter().all(|fates| have_ended(fates)), "it never ends: {model:?}");
         assert!(model.state().is_final());
         for (at, task) in model.spec.tasks.iter().enumerate() {
             let must_run = task.when == When::Always && model.stop != StopRequest::Everything;
@@ -383,7 +441,7 @@ fn a_reason_names_the_condition_and_what_came_instead() {
         match verdicts.pop().unwrap().1 {
             Verdict::CannotRun(reason) => format!("{}: {}", reason.code, reason.message),
             Verdict::Stop(cause) => cause.message,
-            Verdict::Release => "released".to_owned(),
+            Verdict::Release | Verdict::EachByIndex(_) => "released".to_owned(),
         }
     };
     let standing = |state, skipped| {
@@ -436,6 +494,8 @@ fn what_a_task_waits_for_is_said_in_the_words_of_its_specification() {
         waits_for(&JobSpec::read(&job(&tasks)).unwrap(), 6)
     };
     assert_eq!(waits(json!({"depends_on": ["a"]})), "waits for a to complete");
+    let same = json!({"depends_on": ["a", {"task": "b", "index": "same"}]});
+    assert_eq!(waits(same), "waits for a and the task of b with its index to complete");
     assert_eq!(waits(json!({"depends_on": ["a", "b", "c"]})), "waits for a, b and c to complete");
     let mixed = json!({"depends_on": ["a", {"task": "b", "on": "failed"}, {"task": "c", "on": "ended"}]});
     assert_eq!(waits(mixed), "waits for a to complete, b to fail and c to end");

@@ -39,7 +39,10 @@ pub struct Requirements {
     /// No two of the definition's tasks are live on one worker.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub distinct_workers: bool,
-    /// Whose tasks look at each other, where they do (`spread`, `distinct_workers`): such tasks share their class with
+    /// The most of the definition's tasks that may be live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<u32>,
+    /// Whose tasks look at each other, where they do (`spread`, `distinct_workers`, `at_once`): such tasks share their class with
     /// none of another definition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<DefinitionRef>,
@@ -95,6 +98,7 @@ impl Requirements {
             affinities: sorted(job.affinities.iter().chain(&task.affinities).cloned().collect()),
             spread: task.spread.clone(),
             distinct_workers: task.distinct_workers,
+            at_once: task.indices.at_once(),
             definition: Requirements::are_of_one_definition(task).then_some(definition),
             strategy: job.placement.and_then(|placement| placement.strategy),
             service: job.kind == JobKind::Service,
@@ -104,7 +108,7 @@ impl Requirements {
 
     /// Whether tasks of this definition look at each other, so that they share their class with none of another one.
     pub fn are_of_one_definition(task: &TaskSpec) -> bool {
-        task.distinct_workers || task.spread.is_some()
+        task.distinct_workers || task.spread.is_some() || task.indices.at_once().is_some()
     }
 
     /// Requirements of so much and nothing else.
@@ -119,6 +123,7 @@ impl Requirements {
             affinities: Vec::new(),
             spread: None,
             distinct_workers: false,
+            at_once: None,
             definition: None,
             strategy: None,
             service: false,

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use super::WaitReason;
 use crate::ProjectId;
-use crate::placement::{MAX_BACKLOG, Requirements, WorkerSnapshot};
+use crate::placement::{DefinitionRef, MAX_BACKLOG, Requirements, WorkerSnapshot};
 
-/// Resources of live attempts by project and owner, and live attempts per concurrency group. Computed from the live
+/// Resources of live attempts by project and owner, and live attempts per concurrency group and array. Computed from the live
 /// attempts in each pass, so that it cannot leak.
 #[derive(Debug, Clone, Default)]
 pub struct InUse {
@@ -19,6 +19,8 @@ struct OfProject {
     all: Use,
     owners: BTreeMap<String, Use>,
     groups: BTreeMap<String, u32>,
+    /// Those with a limit of their own.
+    definitions: BTreeMap<DefinitionRef, u32>,
 }
 
 /// What some attempts have reserved together, in the smallest units: thousandths of a processor, bytes, pieces.
@@ -55,6 +57,10 @@ impl InUse {
             let live = of(&mut project.groups, &concurrency.group);
             *live = live.saturating_add(count);
         }
+        if let Some(definition) = needs.definition.filter(|_| needs.at_once.is_some()) {
+            let live = project.definitions.entry(definition).or_default();
+            *live = live.saturating_add(count);
+        }
     }
 
     /// Takes back `count` of what was added.
@@ -66,6 +72,9 @@ impl InUse {
             let live = of(&mut project.groups, &concurrency.group);
             *live = live.saturating_sub(count);
         }
+        if let Some(live) = needs.definition.and_then(|definition| project.definitions.get_mut(&definition)) {
+            *live = live.saturating_sub(count);
+        }
     }
 
     /// Live attempts of a concurrency group.
@@ -75,6 +84,13 @@ impl InUse {
 
     /// Why none of these may start, independent of workers; each class has its own limit.
     pub fn hold(&self, project: ProjectId, needs: &Requirements) -> Option<WaitReason> {
+        if let (Some(limit), Some(definition)) = (needs.at_once, needs.definition) {
+            let project = self.projects.get(&project);
+            let live = project.and_then(|project| project.definitions.get(&definition)).copied().unwrap_or(0);
+            if live >= limit {
+                return Some(WaitReason::AtOnce { live, limit });
+            }
+        }
         let concurrency = needs.concurrency.as_ref()?;
         let live = self.live_in_group(project, &concurrency.group);
         let limit = concurrency.limit;

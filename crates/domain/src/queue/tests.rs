@@ -7,8 +7,9 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use super::*;
+use crate::JobId;
 use crate::placement::tests::{OURS, THEIRS, any_needs, any_offers, fits, needs, offer, resources};
-use crate::placement::{HostPort, backlog_limit, feasible, suitable};
+use crate::placement::{DefinitionRef, HostPort, backlog_limit, feasible, suitable};
 use crate::quantity::Span;
 use crate::seeds;
 use crate::spec::{Concurrency, PortProtocol};
@@ -219,6 +220,26 @@ fn a_full_concurrency_group_holds_its_tasks_and_nobody_elses() {
 }
 
 #[test]
+fn no_more_tasks_of_an_array_are_live_than_it_says() {
+    let of = |position| Some(DefinitionRef { job: JobId(7), position });
+    let two = Requirements { at_once: Some(2), definition: of(0), ..one_cpu() };
+    let other = Requirements { at_once: Some(1), definition: of(1), ..one_cpu() };
+    let mut in_use = InUse::default();
+    in_use.add(OURS, "ana", &two, 2);
+    in_use.remove(OURS, "ana", &two, 1);
+    let classes = [class(1, "ana", &two, 9), class(2, "ana", &other, 9)];
+    let (decision, order) = decided(&classes, &in_use, &[offer(1)], &AT_ONCE);
+    assert_eq!(order, [1, 2]);
+    assert_eq!(
+        decision.held,
+        [
+            Deferred { class: 0, hold: WaitReason::AtOnce { live: 2, limit: 2 } },
+            Deferred { class: 1, hold: WaitReason::AtOnce { live: 1, limit: 1 } },
+        ]
+    );
+}
+
+#[test]
 fn what_fits_nowhere_does_not_hold_up_those_behind_it() {
     let (huge, small) = (needs(resources(64_000, 0, 0)), one_cpu());
     let classes = [Class { priority: 99, ..class(1, "ana", &huge, 1) }, class(2, "ana", &small, 1)];
@@ -304,7 +325,9 @@ fn nothing_is_ever_overfull_and_all_needs_are_kept() {
             let held = decision.held.iter().find(|held| held.class == position);
             match held.map(|held| held.hold) {
                 None => assert_eq!(placed, class.pending),
-                Some(WaitReason::Concurrency { live, limit }) => assert!(live >= limit),
+                Some(WaitReason::Concurrency { live, limit } | WaitReason::AtOnce { live, limit }) => {
+                    assert!(live >= limit);
+                }
                 // What is held back in the end can really not be placed.
                 Some(WaitReason::NoWorker) => {
                     assert!(

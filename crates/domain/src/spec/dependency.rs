@@ -12,6 +12,8 @@ pub struct Dependency {
     pub task: String,
     /// What its tasks have to come to.
     pub on: On,
+    /// Which of its tasks each task waits for.
+    pub index: IndexMatch,
 }
 
 /// A dependency as it is stored: its name alone, if it has to complete.
@@ -19,23 +21,29 @@ pub struct Dependency {
 #[serde(untagged)]
 enum StoredDependency {
     Name(String),
-    Outcome { task: String, on: On },
+    Outcome {
+        task: String,
+        #[serde(default)]
+        on: On,
+        #[serde(default, skip_serializing_if = "IndexMatch::is_all")]
+        index: IndexMatch,
+    },
 }
 
 impl From<StoredDependency> for Dependency {
     fn from(stored: StoredDependency) -> Dependency {
         match stored {
-            StoredDependency::Name(task) => Dependency { task, on: On::Completed },
-            StoredDependency::Outcome { task, on } => Dependency { task, on },
+            StoredDependency::Name(task) => Dependency { task, on: On::Completed, index: IndexMatch::All },
+            StoredDependency::Outcome { task, on, index } => Dependency { task, on, index },
         }
     }
 }
 
 impl From<Dependency> for StoredDependency {
-    fn from(Dependency { task, on }: Dependency) -> StoredDependency {
-        match on {
-            On::Completed => StoredDependency::Name(task),
-            on => StoredDependency::Outcome { task, on },
+    fn from(Dependency { task, on, index }: Dependency) -> StoredDependency {
+        match (on, index) {
+            (On::Completed, IndexMatch::All) => StoredDependency::Name(task),
+            (on, index) => StoredDependency::Outcome { task, on, index },
         }
     }
 }
@@ -48,13 +56,18 @@ pub const DEPENDENCY: &[Field] = &[
     Field::new("on", Kind::words::<On>(), "Outcome of the other task to wait for")
         .default("completed")
         .example("ended"),
+    Field::new("index", Kind::words::<IndexMatch>(), "Which of the other's tasks each task waits for")
+        .limits("`same` needs equal indices in both tasks")
+        .default("all")
+        .example("same"),
 ];
 
 /// What a dependency has to come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum On {
     /// All of its tasks complete.
+    #[default]
     Completed,
     /// All of its tasks end, and at least one of them failed or was cancelled.
     Failed,
@@ -68,6 +81,28 @@ impl Words for On {
         ("failed", On::Failed, "all of its tasks end, and one failed or was cancelled"),
         ("ended", On::Ended, "all of its tasks end, whatever the outcome"),
     ];
+}
+
+/// Which tasks of a dependency a task waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexMatch {
+    /// All of them.
+    #[default]
+    All,
+    /// The one with its own index. Both definitions have the same indices.
+    Same,
+}
+
+impl Words for IndexMatch {
+    const WORDS: &'static [(&'static str, IndexMatch, &'static str)] =
+        &[("all", IndexMatch::All, "all of them"), ("same", IndexMatch::Same, "the one with the same index")];
+}
+
+impl IndexMatch {
+    pub(super) fn is_all(&self) -> bool {
+        *self == IndexMatch::All
+    }
 }
 
 /// After which outcome of what it waits for a definition runs.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::dependency::{DEPENDENCY, Dependency, On, When};
+use super::dependency::{DEPENDENCY, Dependency, IndexMatch, On, When};
 use super::field::Words as _;
 use super::node::Node;
 use super::task::{Draft, TaskSpec};
@@ -41,9 +41,36 @@ pub(super) fn resolve(drafts: Vec<Draft<'_>>) -> Vec<TaskSpec> {
         tasks.push(draft.spec);
         waits.push(Waits { node: node.or(draft.when.take()), positions });
     }
+    report_other_indices(&tasks, &waits);
     wait_for_the_others(&tasks, &mut waits);
     report_circles(&tasks, &waits);
     tasks
+}
+
+/// Reports tasks that are to match indices that they do not have.
+fn report_other_indices(tasks: &[TaskSpec], waits: &[Waits<'_>]) {
+    for (task, waits) in tasks.iter().zip(waits) {
+        for (dependency, position) in task.depends_on.iter().zip(&waits.positions) {
+            let Some(other) = tasks.get(*position).filter(|_| dependency.index == IndexMatch::Same) else {
+                continue;
+            };
+            if let Some(node) = waits.node.as_ref().filter(|_| task.indices.iter() != other.indices.iter()) {
+                node.wrong::<()>(format!(
+                    "`index: same` needs equal indices: {} has {}, {} has {}",
+                    shown(&task.name),
+                    range(task),
+                    shown(&other.name),
+                    range(other)
+                ));
+            }
+        }
+    }
+}
+
+/// `0-99`
+fn range(task: &TaskSpec) -> String {
+    let indices = task.indices.iter();
+    format!("{}-{}", indices.start(), indices.end())
 }
 
 /// What waits for an outcome without saying whose waits for all definitions that do not.
@@ -74,14 +101,14 @@ fn dependencies(
     let mut seen = HashSet::new();
     let Some(nodes) = node.list() else { return positions };
     for node in nodes {
-        let Some((node, name, on)) = dependency(&node, when) else { continue };
+        let Some((node, name, on, index)) = dependency(&node, when) else { continue };
         let position = position_of.get(name).copied();
         if !seen.insert(name) {
             node.wrong::<()>(format!("{} is named twice", shown(name)));
         } else if position == Some(own_position) {
             node.wrong::<()>("a task cannot wait for itself");
         } else if let Some(position) = position {
-            positions.push((position, Dependency { task: name.to_owned(), on }));
+            positions.push((position, Dependency { task: name.to_owned(), on, index }));
         } else {
             let known = position_of.keys().map(String::as_str);
             node.wrong_with::<()>(format!("there is no task {}", shown(name)), || did_you_mean(name, known));
@@ -91,14 +118,14 @@ fn dependencies(
 }
 
 /// Reads a member: a name, or an object that has one. Gives where the name is written, too.
-fn dependency<'a>(node: &Node<'a>, when: When) -> Option<(Node<'a>, &'a str, On)> {
+fn dependency<'a>(node: &Node<'a>, when: When) -> Option<(Node<'a>, &'a str, On, IndexMatch)> {
     const WHAT: &str = "the name of a task";
     if node.value.as_text().is_some() || node.value.is_null() {
-        return Some((node.clone(), node.text(WHAT)?, On::Completed));
+        return Some((node.clone(), node.text(WHAT)?, On::Completed, IndexMatch::All));
     }
     let object =
         node.object("the name of a task, or an object such as {task: prepare, on: ended}", &[DEPENDENCY])?;
-    let on = object.value("on");
+    let (on, index) = (object.value("on"), object.value("index"));
     if let Some(node) = object.field("on").filter(|_| !when.is_success()) {
         node.wrong::<()>(format!(
             "`on` has no effect with `when: {}`: name the task only, or leave `when` out",
@@ -111,7 +138,7 @@ fn dependency<'a>(node: &Node<'a>, when: When) -> Option<(Node<'a>, &'a str, On)
     };
     object.finish();
     let (node, name) = name?;
-    Some((node, name, on))
+    Some((node, name, on, index))
 }
 
 /// Reports every circle that a walk along the waits comes upon.

@@ -296,9 +296,13 @@ fn first_indices(count: Option<u32>, array: Option<&str>) -> Option<Indices> {
     match (count, array) {
         (Some(count), None) if count > 0 => Some(Indices::Count(count)),
         (None, Some(array)) => {
-            let (first, last) = array.split_once('-')?;
+            let (range, at_once) = match array.split_once('%') {
+                Some((range, at_once)) => (range, Some(at_once.parse().ok()?)),
+                None => (array, None),
+            };
+            let (first, last) = range.split_once('-')?;
             let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-            (first <= last).then_some(Indices::Array { first, last })
+            (first <= last).then_some(Indices::Array { first, last, at_once })
         }
         _ => None,
     }

@@ -163,15 +163,16 @@ pub const TASK: &[Field] = &[
         "array",
         Kind::Text {
             what: r#"a range of indices such as "0-99""#,
-            pattern: "^\\s*[0-9]+\\s*(-\\s*[0-9]+\\s*)?$",
+            pattern: "^\\s*[0-9]+\\s*(-\\s*[0-9]+\\s*)?$|^\\s*[0-9]+\\s*(-\\s*[0-9]+\\s*)?%\\s*[0-9]+\\s*$",
             most: Most::Any,
         },
         "Range of task indices, both ends included",
     )
-    .limits("`first-last`, up to 1,000,000")
+    .details("With `%N`, at most N of the tasks are live at once.")
+    .limits("`first-last` or `first-last%N`, up to 1,000,000")
     .not_with(&["count"])
-    .example("0-99")
-    .flag("array", "FIRST-LAST"),
+    .example("0-99%10")
+    .flag("array", "FIRST-LAST%N"),
     Field::new(
         "spread",
         Kind::text("a fact of workers such as `labels.rack`", Most::Bytes(MAX_CONSTRAINT_BYTES)),
@@ -264,13 +265,15 @@ impl Words for DriverKind {
 pub enum Indices {
     /// `count: n`: indices 0 to n-1. At least 1.
     Count(u32),
-    /// `array: "first-last"`: both included.
+    /// `array: "first-last%at_once"`: both included.
     #[serde(serialize_with = "write_array")]
     Array {
         /// Lowest index.
         first: u32,
         /// Highest index.
         last: u32,
+        /// The most of them that are live at once; none means any number. At least 1.
+        at_once: Option<u32>,
     },
 }
 
@@ -279,7 +282,7 @@ impl Indices {
     pub fn iter(self) -> std::ops::RangeInclusive<u32> {
         match self {
             Indices::Count(count) => 0..=count - 1,
-            Indices::Array { first, last } => first..=last,
+            Indices::Array { first, last, .. } => first..=last,
         }
     }
 
@@ -288,7 +291,15 @@ impl Indices {
     pub fn len(self) -> u32 {
         match self {
             Indices::Count(count) => count,
-            Indices::Array { first, last } => last - first + 1,
+            Indices::Array { first, last, .. } => last - first + 1,
+        }
+    }
+
+    /// The most tasks that may be live at once; none means any number.
+    pub fn at_once(self) -> Option<u32> {
+        match self {
+            Indices::Count(_) => None,
+            Indices::Array { at_once, .. } => at_once,
         }
     }
 
@@ -309,9 +320,17 @@ fn is_zero(number: &u8) -> bool {
     *number == 0
 }
 
-/// Writes [`Indices::Array`] as it is read: `"first-last"`.
-fn write_array<S: Serializer>(first: &u32, last: &u32, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{first}-{last}"))
+/// Writes [`Indices::Array`] as it is read: `"first-last"`, or `"first-last%at_once"`.
+fn write_array<S: Serializer>(
+    first: &u32,
+    last: &u32,
+    at_once: &Option<u32>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match at_once {
+        None => serializer.collect_str(&format_args!("{first}-{last}")),
+        Some(at_once) => serializer.collect_str(&format_args!("{first}-{last}%{at_once}")),
+    }
 }
 
 /// A task definition that is read but for `depends_on`, which needs the names of all the others.
@@ -385,9 +404,19 @@ fn array_range(node: &Node<'_>) -> Option<Indices> {
         });
     }
     let text = node.text(&what)?;
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (range, at_once) = match text.split_once('%') {
+        Some((range, at_once)) => (range, Some(index(at_once))),
+        None => (text, None),
+    };
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
     let (Some(first), Some(last)) = (index(first), index(last)) else {
         return node.wrong(format!("expected {what}, found {}", shown(text)));
+    };
+    let at_once = match at_once {
+        Some(None | Some(0)) => {
+            return node.wrong("after `%` stands how many tasks may be live at once: a whole number from 1");
+        }
+        at_once => at_once.flatten(),
     };
     if last > MAX_ARRAY_INDEX {
         node.wrong(format!("the last index is {last}, more than the {MAX_ARRAY_INDEX} that is allowed"))
@@ -399,7 +428,7 @@ fn array_range(node: &Node<'_>) -> Option<Indices> {
         let count = last - first + 1;
         node.wrong(format!("{count} tasks are more than the {MAX_TASKS_PER_JOB} that one job may have"))
     } else {
-        Some(Indices::Array { first, last })
+        Some(Indices::Array { first, last, at_once })
     }
 }
 

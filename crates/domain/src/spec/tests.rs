@@ -284,12 +284,19 @@ fn a_batch_task_may_be_repeated_only_when_its_worker_is_lost() {
 #[test]
 fn an_array_is_a_range_or_one_index() {
     let indices = |array: &str| read(with(json!({"array": array}))).tasks[0].indices;
-    assert_eq!(indices("3-7"), Indices::Array { first: 3, last: 7 });
-    assert_eq!(indices("3 - 7"), Indices::Array { first: 3, last: 7 });
-    assert_eq!(indices("7"), Indices::Array { first: 7, last: 7 });
+    assert_eq!(indices("3-7"), Indices::Array { first: 3, last: 7, at_once: None });
+    assert_eq!(indices("3-7%2"), Indices::Array { first: 3, last: 7, at_once: Some(2) });
+    assert_eq!(indices("3 - 7 % 2"), Indices::Array { first: 3, last: 7, at_once: Some(2) });
+    assert_eq!(indices("3 - 7"), Indices::Array { first: 3, last: 7, at_once: None });
+    assert_eq!(indices("7"), Indices::Array { first: 7, last: 7, at_once: None });
     assert_eq!(indices("999999-1000000").len(), 2);
     for (array, complaint) in [
         (json!(""), "/array: expected a range of indices such as \"0-99\", found an empty text"),
+        (
+            json!("0-9%0"),
+            "/array: after `%` stands how many tasks may be live at once: a whole number from 1",
+        ),
+        (json!("0-9%"), "/array: after `%` stands how many tasks may be live at once: a whole number from 1"),
         (json!("a-b"), "/array: expected a range of indices such as \"0-99\", found `a-b`"),
         (json!("1-"), "/array: expected a range of indices such as \"0-99\", found `1-`"),
         (json!("-1"), "/array: expected a range of indices such as \"0-99\", found `-1`"),

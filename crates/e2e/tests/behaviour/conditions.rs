@@ -212,3 +212,78 @@ async fn more_failures_than_a_job_allows_stop_the_rest_of_it() {
     let reason = dev.client.tasks(job).await[2].reason.clone().unwrap();
     assert_eq!(reason.message, "stopped because more than 1 task of the job failed");
 }
+
+#[tokio::test]
+async fn a_task_that_waits_for_its_own_index_does_not_wait_for_the_others() {
+    let (dev, dir) = dev().await;
+    let go_on = dir.path().join("go-on");
+    let build = format!(
+        "case $GAFFER_TASK_INDEX in 10) exit 0;; 11) exit 1;; esac; until test -e {}; do sleep 0.05; done",
+        go_on.display()
+    );
+    let job = dev
+        .client
+        .submit(json!({"tasks": [
+            {"name": "build", "script": build, "array": "10-12"},
+            {"name": "test", "script": "true", "array": "10-12", "depends_on": [{"task": "build", "index": "same"}]},
+            {"name": "mend", "script": "true", "array": "10-12",
+                "depends_on": [{"task": "build", "index": "same", "on": "failed"}]},
+            {"name": "report", "script": "true", "depends_on": [{"task": "test", "on": "ended"}]},
+        ]}))
+        .await;
+    let now = async |expected: [&str; 10]| {
+        eventually("the tasks are as expected", async || (ends(&dev, job).await == expected).then_some(()))
+            .await;
+    };
+    now([
+        "build.10 completed",
+        "build.11 failed exit_code",
+        "build.12 running",
+        "test.10 completed",
+        "test.11 cancelled dependency_failed",
+        "test.12 blocked",
+        "mend.10 cancelled condition_not_met",
+        "mend.11 completed",
+        "mend.12 blocked",
+        "report blocked",
+    ])
+    .await;
+    let said = dev.cli(&["explain", &job.to_string()]).output().await.unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("test: waits for the task of build with its index to complete"), "{said}");
+    std::fs::write(&go_on, "").unwrap();
+    assert_eq!(dev.client.finished(job).await.state, "failed");
+    let ended = ends(&dev, job).await;
+    assert_eq!(ended[5], "test.12 completed");
+    assert_eq!(ended[8..], ["mend.12 cancelled condition_not_met", "report completed"]);
+}
+
+#[tokio::test]
+async fn no_more_tasks_of_an_array_run_at_once_than_it_says() {
+    let (dev, dir) = dev().await;
+    let places = dir.path().join("places");
+    std::fs::create_dir(&places).unwrap();
+    let go_on = dir.path().join("go-on");
+    // Two at most find a place; a third one fails.
+    let script = format!(
+        "mkdir {0}/1 2>/dev/null && mine=1 || {{ mkdir {0}/2 2>/dev/null && mine=2; }} || exit 9\n\
+         until test -e {1}; do sleep 0.05; done; rmdir {0}/$mine",
+        places.display(),
+        go_on.display()
+    );
+    let small = json!({"cpu": 0, "memory": 0});
+    let job = dev.client.submit(json!({"script": script, "array": "1-8%2", "resources": small})).await;
+    eventually("two of them run", async || {
+        (dev.client.job(job).await.task_counts.get("running") == Some(&2)).then_some(())
+    })
+    .await;
+    eventually("the others say what they wait for", async || {
+        let said = dev.cli(&["explain", &job.to_string()]).output().await.unwrap();
+        let said = String::from_utf8(said.stdout).unwrap();
+        said.contains("2 tasks of the array are live, and at most 2 may be at once").then_some(())
+    })
+    .await;
+    std::fs::write(&go_on, "").unwrap();
+    let done = dev.client.finished(job).await;
+    assert_eq!(done.state, "completed", "{:?}", ends(&dev, job).await);
+}

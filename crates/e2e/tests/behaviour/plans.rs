@@ -220,6 +220,12 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
         {"name": "c", "script": "true", "when": "always"},
     ]);
     client.finished(client.submit(json!({"max_failures": 0, "tasks": limited})).await).await;
+    let matching = json!([
+        {"name": "a", "script": "exit $GAFFER_TASK_INDEX", "count": 3},
+        {"name": "b", "script": "true", "depends_on": [{"task": "a", "on": "ended"}]},
+        {"name": "c", "script": "true", "count": 3, "depends_on": ["b", {"task": "a", "index": "same"}]},
+    ]);
+    client.finished(client.submit(json!({"tasks": matching})).await).await;
     let apart = client.submit(json!({"script": "true", "distinct_workers": true})).await;
     client.finished(apart).await;
     let long = client.submit(script("sleep 1000")).await;

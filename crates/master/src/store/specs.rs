@@ -207,7 +207,8 @@ impl DefinitionRow {
         let index = |index: Option<i32>| index.and_then(|index| u32::try_from(index).ok()).unwrap_or(0);
         let (first, last) = (index(self.first), index(self.last));
         let driver = DriverKind::named(&self.driver).unwrap_or(DriverKind::Host);
-        let indices = if self.single { Indices::Count(1) } else { Indices::Array { first, last } };
+        let indices =
+            if self.single { Indices::Count(1) } else { Indices::Array { first, last, at_once: None } };
         TaskSpec::stand_in(self.name, driver, indices)
     }
 }

@@ -4,6 +4,8 @@
 //! What the batch leads to (commands to workers, acknowledgements) is returned and may be acted on: it is committed.
 
 mod batch;
+mod by_index;
+mod late_reports;
 mod load;
 mod settle;
 mod task_columns;
@@ -28,6 +30,8 @@ use super::output::ReceivedOutput;
 use super::specs::StoredSpec;
 use super::{Store, StoreError};
 use crate::records::{DispatchStage, LiveChange, OnWorker, TaskChanges};
+use by_index::ByIndex;
+
 pub use batch::{
     Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartOrder, StopJob,
     StopResult, Unfinished,
@@ -59,6 +63,7 @@ struct Work {
     unfinished: BTreeSet<JobId>,
     /// Definitions that have fewer blocked tasks than their counts say.
     miscounted: BTreeSet<(JobId, usize)>,
+    by_index: ByIndex,
     attempts: AttemptUpdates,
     events: Vec<EventRow>,
     commands: Vec<Dispatch>,

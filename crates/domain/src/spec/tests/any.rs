@@ -121,7 +121,8 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String], several: bool) -> 
     let mut depends_on = Vec::new();
     for task in earlier.iter().filter(|_| rng.random()).cloned().collect::<Vec<_>>() {
         let on = *[On::Completed, On::Failed, On::Ended].choose(rng).unwrap();
-        depends_on.push(Dependency { task, on: if when == When::Success { on } else { On::Completed } });
+        let on = if when == When::Success { on } else { On::Completed };
+        depends_on.push(Dependency { task, on, index: IndexMatch::All });
     }
     // Without one, it would wait for those after it, too, which may wait for it.
     let when = if depends_on.is_empty() { When::Success } else { when };
@@ -161,7 +162,8 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String], several: bool) -> 
             Indices::Count(rng.random_range(1..1000))
         } else {
             let first = rng.random_range(0..999_000);
-            Indices::Array { first, last: first + rng.random_range(0..1000) }
+            let at_once = rng.random::<bool>().then(|| rng.random_range(1..50));
+            Indices::Array { first, last: first + rng.random_range(0..1000), at_once }
         },
         resources: Reservation {
             amounts: Resources {

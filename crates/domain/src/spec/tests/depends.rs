@@ -121,3 +121,24 @@ fn what_waits_for_all_others_is_no_part_of_a_circle() {
         "/tasks/2/depends_on: these tasks wait for each other in a circle: `clean` → `b` → `clean`"
     );
 }
+
+#[test]
+fn tasks_that_match_by_index_have_the_same_indices() {
+    let arrays = |first: Value, second: Value| {
+        let (mut first, mut second) = (json!({"array": first}), json!({"array": second}));
+        for (task, name) in [(&mut first, "a"), (&mut second, "b")] {
+            task["name"] = json!(name);
+            task["command"] = json!(["true"]);
+        }
+        second["depends_on"] = json!([{"task": "a", "index": "same", "on": "ended"}]);
+        json!({ "tasks": [first, second] })
+    };
+    let spec = read(arrays(json!("2-5"), json!("2-5")));
+    assert_eq!(spec.tasks[1].depends_on[0].index, IndexMatch::Same);
+    let normal = serde_json::to_value(&spec).unwrap();
+    assert_eq!(normal["tasks"][1]["depends_on"], json!([{"task": "a", "on": "ended", "index": "same"}]));
+    assert_eq!(
+        mistake(arrays(json!("2-5"), json!("2-6"))),
+        "/tasks/1/depends_on: `index: same` needs equal indices: `b` has 2-6, `a` has 2-5"
+    );
+}

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use gaffer_domain::conditions::{Standing, StopRequest, Verdict, decide};
+use gaffer_domain::conditions::{Standing, StopRequest, Verdict, decide, judge_each};
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::reason::{LostCause, ProcessEnd};
 use gaffer_domain::task::{StateName, StopCause, Task, TaskState, apply};
@@ -104,6 +104,10 @@ impl Model {
             let standings: Vec<Standing> = job.tasks.iter().map(|tasks| self.standing(tasks)).collect();
             for (position, verdict) in decide(&job.spec, &standings, job.stop) {
                 let event = match verdict {
+                    Verdict::EachByIndex(others) => {
+                        decided.extend(self.judged(job, position, &standings, &others));
+                        continue;
+                    }
                     Verdict::Release => TaskEvent::DependenciesMet,
                     Verdict::CannotRun(reason) => TaskEvent::CannotRun(reason),
                     Verdict::Stop(cause) => TaskEvent::StopRequested(cause),
@@ -121,6 +125,30 @@ impl Model {
             self.change(task, event, now).unwrap();
         }
         is_change
+    }
+
+    /// What is decided of tasks that each wait for those of their own index.
+    fn judged(
+        &self,
+        job: &ModelJob,
+        position: usize,
+        standings: &[Standing],
+        others: &[usize],
+    ) -> Vec<(TaskId, TaskEvent)> {
+        let tasks = job.tasks[position].iter().enumerate();
+        let blocked = tasks.filter(|(_, task)| self.tasks[task].state == TaskState::Blocked);
+        let with_others = blocked.map(|(index, task)| {
+            let other = |at: &usize| (*at, self.standing(&job.tasks[*at][index..=index]));
+            (*task, others.iter().map(other).collect())
+        });
+        let judged = judge_each(&job.spec, position, standings, with_others).into_iter();
+        judged
+            .map(|(task, verdict)| match verdict {
+                Verdict::Release => (task, TaskEvent::DependenciesMet),
+                Verdict::CannotRun(reason) => (task, TaskEvent::CannotRun(reason)),
+                other => panic!("{other:?}"),
+            })
+            .collect()
     }
 
     fn standing(&self, tasks: &[TaskId]) -> Standing {
@@ -207,13 +235,19 @@ fn any_spec(rng: &mut StdRng) -> serde_json::Value {
     let restart =
         json!({"policy": policy, "limit": rng.random_range(0..4), "delay": "0s", "on_lost": on_lost});
     let on = *["completed", "failed", "ended"].choose(rng).unwrap();
+    let count = rng.random_range(1..4);
+    let same =
+        json!({"task": "a", "index": "same", "on": *["completed", "failed", "ended"].choose(rng).unwrap()});
+    let further = json!(["d", {"task": "g", "index": "same"}, {"task": "a", "index": "same", "on": "ended"}]);
     let mut job = json!({"tasks": [
-        {"name": "a", "command": ["true"], "count": rng.random_range(1..4), "restart": restart},
+        {"name": "a", "command": ["true"], "count": count, "restart": restart},
         {"name": "b", "command": ["true"], "count": rng.random_range(1..3), "depends_on": ["a"]},
         {"name": "c", "command": ["true"], "depends_on": ["a", {"task": "b", "on": on}], "restart": restart},
         {"name": "d", "command": ["true"], "restart": restart},
         {"name": "e", "command": ["true"], "when": *["always", "failure"].choose(rng).unwrap()},
         {"name": "f", "command": ["true"], "count": 2, "when": "always", "depends_on": ["a"]},
+        {"name": "g", "command": ["true"], "count": count, "restart": restart, "depends_on": [same]},
+        {"name": "h", "command": ["true"], "count": count, "depends_on": further},
     ]});
     if rng.random_ratio(1, 3) {
         job["max_failures"] = json!(rng.random_range(0..2));

@@ -162,3 +162,47 @@ async fn a_job_that_somebody_else_holds_delays_only_itself() {
     let event = TaskEvent::Placed { worker: bench.worker };
     assert_eq!(bench.apply(vec![(stranger, event)]).await.results, [Err(Rejected::Stale)]);
 }
+
+#[tokio::test]
+async fn tasks_of_matching_indices_are_released_one_by_one_and_in_slices_when_all_come_to_be_judged() {
+    let (bench, mut database) = bench_and_database().await;
+    let job = bench
+        .submit(json!({
+            "tasks": [
+                {"name": "gate", "command": ["true"]},
+                {"name": "each", "command": ["true"], "count": MANY},
+                {"name": "after", "command": ["true"], "count": MANY,
+                    "depends_on": ["gate", {"task": "each", "index": "same"}]},
+            ],
+        }))
+        .await;
+    let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM tasks WHERE job_id = $1 ORDER BY position, index")
+        .bind(job.0)
+        .fetch_all(&mut database)
+        .await
+        .unwrap();
+    let ids: Vec<TaskId> = ids.into_iter().map(TaskId).collect();
+    let (gate, each) = (ids[0], &ids[1..=MANY]);
+    let run = async |tasks: &[TaskId]| {
+        bench.apply(tasks.iter().map(|task| (*task, bench.placed())).collect()).await;
+        bench.apply(tasks.iter().map(|task| (*task, bench.exited(1, 0))).collect()).await
+    };
+    // Ended before anything of the other definition may run: nobody will hear of these again.
+    for tasks in each[..MANY - 10].chunks(SLICE_TASKS) {
+        assert_eq!(run(tasks).await.unfinished, []);
+    }
+    assert_eq!(counted(&bench, job, StateName::Blocked).await, MANY as i64);
+    let outcome = run(&[gate]).await;
+    assert_eq!(outcome.unfinished, [Unfinished { job, is_stopping: false }]);
+    // The first slice was done with the end of the gate.
+    assert_eq!(bench.slices(job).await, 2);
+    assert_eq!(counted(&bench, job, StateName::Blocked).await, 10);
+    // From now on each is released by the one that it waits for.
+    assert_eq!(run(&each[MANY - 10..MANY - 5]).await.unfinished, []);
+    assert_eq!(counted(&bench, job, StateName::Blocked).await, 5);
+    // A new master does not know what was looked at.
+    assert_eq!(bench.slices(job).await, 1);
+    assert_eq!(counted(&bench, job, StateName::Blocked).await, 5);
+    run(&each[MANY - 5..]).await;
+    assert_eq!(counted(&bench, job, StateName::Blocked).await, 0);
+}

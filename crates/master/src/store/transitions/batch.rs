@@ -53,6 +53,8 @@ pub struct Place {
     pub position: u16,
     /// In its definition.
     pub index: u32,
+    /// Whether the slices go through tasks that each wait for one of their index, which all stay where they are.
+    pub by_index: bool,
 }
 
 /// What became of a slice.

@@ -5,19 +5,15 @@ use std::collections::hash_map::Entry;
 
 use gaffer_domain::conditions::{Standing, StopRequest};
 use gaffer_domain::policy::Repeats;
-use gaffer_domain::reason::AttemptEnd;
-use gaffer_domain::task::{
-    AfterStop, Rejected, Report, StateName, StopCause, Task, TaskEvent, TaskState, Unseen,
-};
-use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
+use gaffer_domain::task::{AfterStop, StateName, StopCause, Task, TaskEvent, TaskState, Unseen};
+use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row as _};
 
 use super::super::StoreError;
-use super::super::event_rows::EventRow;
 use super::super::forms::{known, reason_from};
 use super::super::specs::{SpecCache, spec_stand_in, specs_load};
-use super::{Batch, DefinitionWork, Input, JobWork, Place, StopJob, StoredJob, TaskWork, Work, on_worker};
+use super::{Batch, DefinitionWork, JobWork, Place, StopJob, StoredJob, TaskWork, Work, on_worker};
 
 #[derive(FromRow)]
 struct JobRow {
@@ -88,6 +84,13 @@ const BLOCKED_OF: &str = concat!(
      ORDER BY index LIMIT $4"
 );
 
+/// The blocked tasks of a definition with some indices.
+const BLOCKED_AT: &str = concat!(
+    "SELECT ",
+    task_columns!(),
+    " FROM live_tasks WHERE job_id = $1 AND position = $2 AND index = ANY($3) AND state = 'blocked'"
+);
+
 /// The next tasks of a definition that can be stopped.
 const UNENDED_OF: &str = concat!(
     "SELECT ",
@@ -131,6 +134,7 @@ impl Work {
         let whole: Vec<i64> =
             stopped.chain(batch.slices.iter().map(|slice| slice.job)).map(|job| job.0).collect();
         self.slices = batch.slices.iter().map(|slice| (slice.job, slice.after)).collect();
+        self.by_index.continued = self.slices.keys().copied().collect();
 
         let workers = workers_chosen(batch);
         let mut locked = self.load_jobs(tx, specs, (&tasks, &whole), &workers).await?;
@@ -314,13 +318,14 @@ impl Work {
             .bind(spared)
             .fetch_all(&mut *tx)
             .await?;
-        self.take_slice(job, rows)
+        self.take_slice(job, rows, false)
     }
 
     /// Keeps the rows of a slice; if they take all the room there is, more may be left.
-    fn take_slice(&mut self, job: JobId, rows: Vec<TaskRow>) -> Result<(), StoreError> {
+    fn take_slice(&mut self, job: JobId, rows: Vec<TaskRow>, by_index: bool) -> Result<(), StoreError> {
         if let Some(last) = rows.last() {
-            let place = Place { position: last.position as u16, index: last.index as u32 };
+            let (position, index) = (last.position as u16, last.index as u32);
+            let place = Place { position, index, by_index };
             self.slices.insert(job, Some(place));
         }
         if rows.len() >= self.slice_room {
@@ -360,7 +365,8 @@ impl Work {
         position: usize,
     ) -> Result<(), StoreError> {
         let after = self.slices.get(&job).copied().flatten();
-        let after = after.filter(|place| usize::from(place.position) == position).map(|place| place.index);
+        let after = after.filter(|place| usize::from(place.position) == position && !place.by_index);
+        let after = after.map(|place| place.index);
         let rows: Vec<TaskRow> = sqlx::query_as(sql)
             .bind(job.0)
             .bind(position as i16)
@@ -368,7 +374,51 @@ impl Work {
             .bind(self.slice_room as i64)
             .fetch_all(&mut *tx)
             .await?;
-        self.take_slice(job, rows)
+        self.take_slice(job, rows, false)
+    }
+
+    /// Reads the next blocked tasks of a definition that are judged one by one, as many as there is room for, from where the
+    /// slices of such tasks are. Returns their indices.
+    pub(super) async fn load_scanned(
+        &mut self,
+        tx: &mut PgConnection,
+        job: JobId,
+        position: usize,
+    ) -> Result<Vec<u32>, StoreError> {
+        let after = self.slices.get(&job).copied().flatten().filter(|place| place.by_index);
+        let index = match after {
+            Some(place) if usize::from(place.position) > position => return Ok(Vec::new()),
+            Some(place) if usize::from(place.position) == position => place.index as i32,
+            _ => -1,
+        };
+        let rows: Vec<TaskRow> = sqlx::query_as(BLOCKED_OF)
+            .bind(job.0)
+            .bind(position as i16)
+            .bind(index)
+            .bind(self.slice_room as i64)
+            .fetch_all(&mut *tx)
+            .await?;
+        let indices = rows.iter().map(|row| row.index as u32).collect();
+        self.take_slice(job, rows, true)?;
+        Ok(indices)
+    }
+
+    /// Reads the blocked tasks of a definition with these indices.
+    pub(super) async fn load_blocked_at(
+        &mut self,
+        tx: &mut PgConnection,
+        job: JobId,
+        position: usize,
+        indices: &[u32],
+    ) -> Result<(), StoreError> {
+        let indices: Vec<i32> = indices.iter().map(|index| *index as i32).collect();
+        let rows: Vec<TaskRow> = sqlx::query_as(BLOCKED_AT)
+            .bind(job.0)
+            .bind(position as i16)
+            .bind(indices)
+            .fetch_all(&mut *tx)
+            .await?;
+        self.keep(rows)
     }
 
     /// The tasks in work of one definition and in such a state, in order.
@@ -386,69 +436,6 @@ impl Work {
             if let Entry::Vacant(place) = self.tasks.entry(TaskId(row.id)) {
                 place.insert(row.into_work()?);
             }
-        }
-        Ok(())
-    }
-
-    /// Stores a late report of an attempt as history, unless it repeats what is recorded.
-    pub(super) async fn note_late_reports<'a>(
-        &mut self,
-        tx: &mut PgConnection,
-        batch: &'a Batch,
-        results: &[Result<(), Rejected>],
-    ) -> Result<(), StoreError> {
-        let late = |(input, result): (&'a Input, &Result<(), Rejected>)| match (&input.event, result) {
-            (_, Ok(()) | Err(Rejected::Busy)) => None,
-            (TaskEvent::Ended(report, end), Err(_)) => Some((input, *report, end)),
-            _ => None,
-        };
-        let late: Vec<(&Input, Report, &AttemptEnd)> =
-            batch.inputs.iter().zip(results).filter_map(late).collect();
-        if late.is_empty() {
-            return Ok(());
-        }
-        let tasks: Vec<i64> = late.iter().map(|(input, ..)| input.task.0).collect();
-        let attempts: Vec<i32> = late.iter().map(|(_, report, _)| report.attempt as i32).collect();
-        let recorded: Vec<RecordedEnd> = sqlx::query_as(
-            "SELECT a.task_id, a.attempt, a.worker_id, a.exit_code, a.signal, a.reason_code, a.reason_message \
-             FROM UNNEST($1::bigint[], $2::int[]) AS asked(task_id, attempt) \
-             JOIN attempts a ON a.task_id = asked.task_id AND a.attempt = asked.attempt \
-                 AND a.era = era_of_task(asked.task_id)",
-        )
-        .bind(tasks)
-        .bind(attempts)
-        .fetch_all(&mut *tx)
-        .await?;
-        for (input, report, end) in late {
-            let Some(work) = self.tasks.get(&input.task) else { continue };
-            let Some(job) = self.jobs.get(&work.job) else { continue };
-            let is_of = |recorded: &&RecordedEnd| {
-                (recorded.task_id, recorded.attempt) == (input.task.0, report.attempt as i32)
-            };
-            let Some(recorded) = recorded.iter().find(is_of) else { continue };
-            let attempt = AttemptRef { task: input.task, attempt: report.attempt };
-            let update = self.attempts.0.get(&attempt);
-            // What this batch has recorded is not written yet.
-            if update.is_some_and(|update| update.end.as_ref() == Some(end)) {
-                continue;
-            }
-            if recorded.worker_id != report.worker.0 || recorded.is(end) {
-                continue;
-            }
-            self.events.push(EventRow {
-                project: job.project,
-                kind: "task.late_report".to_owned(),
-                job: work.job,
-                era: job.era,
-                task: Some(input.task),
-                attempt: Some(report.attempt),
-                worker: Some(report.worker),
-                actor: input.actor.clone(),
-                message: match end.reason() {
-                    Some(reason) => format!("late report, ignored: {}", reason.message),
-                    None => "late report, ignored: exited with code 0".to_owned(),
-                },
-            });
         }
         Ok(())
     }
@@ -481,34 +468,6 @@ impl FromRow<'_, PgRow> for Loaded {
             position: row.try_get(position)?,
             stored: Standing { counts: counts.into(), skipped },
         })
-    }
-}
-
-/// How an attempt has ended, as it is stored.
-#[derive(FromRow)]
-struct RecordedEnd {
-    task_id: i64,
-    attempt: i32,
-    worker_id: i64,
-    exit_code: Option<i32>,
-    signal: Option<i32>,
-    reason_code: Option<String>,
-    reason_message: Option<String>,
-}
-
-impl RecordedEnd {
-    fn is(&self, end: &AttemptEnd) -> bool {
-        let reason = end.reason();
-        let same_reason = match &reason {
-            Some(reason) => {
-                self.reason_code.as_deref() == Some(reason.code.as_str())
-                    && self.reason_message.as_ref() == Some(&reason.message)
-            }
-            None => self.reason_code.is_none(),
-        };
-        // Recorded without a reason, it was an exit code that counts as success.
-        let same_reason = same_reason || self.reason_code.is_none();
-        self.exit_code == end.exit_code() && self.signal == end.signal() && same_reason
     }
 }
 

@@ -10,6 +10,7 @@ use gaffer_domain::{JobId, TaskId, Time};
 
 use super::super::StoreError;
 use super::super::event_rows::EventRow;
+use super::by_index::Judged;
 use super::{Detail, Input, SliceResult, StopJob, StopResult, Work};
 
 impl Work {
@@ -79,12 +80,16 @@ impl Work {
         now: Time,
     ) -> Result<(), StoreError> {
         loop {
-            let decided = self.decided();
-            if decided.is_empty() {
-                return Ok(());
-            }
-            for (job, position, verdict) in decided {
+            let mut judged = Vec::new();
+            let mut is_decided = true;
+            for (job, position, verdict) in self.decided() {
+                if let Verdict::EachByIndex(others) = verdict {
+                    judged.push(Judged { job, position, others });
+                    continue;
+                }
+                is_decided = false;
                 let (event, actor, found) = match verdict {
+                    Verdict::EachByIndex(_) => continue,
                     Verdict::Release => (
                         TaskEvent::DependenciesMet,
                         "dependencies",
@@ -109,20 +114,29 @@ impl Work {
                     let _ = self.apply(&Input { task, event, actor, detail: Detail::None }, now);
                 }
             }
+            if is_decided && !self.settle_by_index(tx, judged, now).await? {
+                return Ok(());
+            }
         }
     }
 
     /// What is to be done about the definitions of the touched jobs.
     fn decided(&self) -> Vec<(JobId, usize, Verdict)> {
-        // Of a job that goes on in further slices, the counts are not what they are about to be.
-        let touched = self.jobs.iter().filter(|(id, job)| job.dirty && !self.unfinished.contains(id));
-        let decided = touched.flat_map(|(id, job)| {
+        let decided = self.jobs.iter().filter(|(_, job)| job.dirty).flat_map(|(id, job)| {
             let standings: Vec<Standing> =
                 (0..job.definitions.len()).map(|position| job.standing(position)).collect();
             let verdicts = conditions::decide(&job.spec, &standings, job.stop_request());
             verdicts.into_iter().map(|(position, verdict)| (*id, position, verdict))
         });
-        decided.filter(|(id, position, _)| !self.miscounted.contains(&(*id, *position))).collect()
+        // What exceeds the batch is left to further slices; but these do not know what has ended in this one.
+        let is_left = |id: &JobId, verdict: &Verdict| {
+            self.unfinished.contains(id) && !matches!(verdict, Verdict::EachByIndex(_))
+        };
+        decided
+            .filter(|(id, position, verdict)| {
+                !self.miscounted.contains(&(*id, *position)) && !is_left(id, verdict)
+            })
+            .collect()
     }
 
     /// Derives the state of each touched job from its tasks.
