@@ -29,7 +29,8 @@ mod tests;
 
 pub use crate::resources::Resources;
 pub use container::{
-    CONTAINER, Container, Gpus, InvalidPort, InvalidVolume, Network, Port, PortProtocol, PullPolicy, Volume,
+    CONTAINER, Container, Gpus, InvalidPort, InvalidVolume, MAX_PORT_NAME_LEN, Network, Port, PortProtocol,
+    PullPolicy, Volume,
 };
 pub use driver::DriverKind;
 pub use job::{

@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::{
     Action, Affinity, Backoff, Concurrency, Container, DriverKind, Indices, JobKind, JobSpec, OnDrain,
-    OnLost, OutputLimit, Placement, Reservation, Resources, Restart, RestartPolicy, Retention, StopSignal,
-    StopSpec, Strategy, TaskSpec,
+    OnLost, OutputLimit, Placement, Port, Reservation, Resources, Restart, RestartPolicy, Retention,
+    StopSignal, StopSpec, Strategy, TaskSpec,
 };
 use crate::constraint::{Constraint, Fact};
 use crate::quantity::{Bytes, Cpu, Span};
@@ -73,6 +73,7 @@ impl TaskSpec {
             driver,
             container: None,
             workdir: None,
+            ports: Vec::new(),
             nice: 0,
             stdin: false,
             action: Action::Command(Vec::new()),
@@ -148,6 +149,8 @@ struct FirstTask {
     script: Option<String>,
     #[serde(default)]
     workdir: Option<String>,
+    #[serde(default)]
+    ports: Vec<Port>,
     #[serde(default)]
     nice: u8,
     #[serde(default)]
@@ -248,6 +251,7 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
         container,
         // A container has read its own.
         workdir: task.workdir.filter(|_| task.driver == DriverKind::Host),
+        ports: if task.driver == DriverKind::Host { task.ports } else { Vec::new() },
         nice: task.nice,
         stdin: task.stdin,
         action,

@@ -31,6 +31,7 @@ mod networks;
 mod pages;
 mod placement;
 mod plans;
+mod ports;
 mod refused;
 mod retention;
 mod revoked;
