@@ -19,6 +19,7 @@ use crate::commands::keys::KeysArgs;
 use crate::commands::login::LoginArgs;
 use crate::commands::logs::LogsArgs;
 use crate::commands::pin::PinArgs;
+use crate::commands::ports::PortsArgs;
 use crate::commands::queue::QueueArgs;
 use crate::commands::rerun::RerunArgs;
 use crate::commands::retention::RetentionArgs;
@@ -85,6 +86,8 @@ pub enum Command {
     Unpin(PinArgs),
     /// Explain why a job is waiting
     Explain(ExplainArgs),
+    /// Show where the tasks of a job or service are reached
+    Ports(PortsArgs),
     /// Show the queue and the scheduler
     Queue(QueueArgs),
     /// Simulate a workload under each placement strategy

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod login;
 pub mod logs;
 pub mod pin;
+pub mod ports;
 pub mod queue;
 pub mod rerun;
 pub mod retention;

@@ -31,7 +31,8 @@ mod tests;
 
 pub use crate::resources::Resources;
 pub use container::{
-    CONTAINER, Container, Gpus, InvalidPort, InvalidVolume, Network, Port, PortProtocol, PullPolicy, Volume,
+    CONTAINER, Container, Gpus, InvalidPort, InvalidVolume, MAX_PORT_NAME_LEN, Network, Port, PortProtocol,
+    PullPolicy, Volume,
 };
 pub use dependency::{Dependency, IndexMatch, On, When};
 pub use driver::DriverKind;

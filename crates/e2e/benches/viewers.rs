@@ -234,7 +234,12 @@ async fn work(url: &str, key: &str, name: &str, done: &AtomicU64) {
                     let mut chunk = ChunkBuilder::new();
                     chunk.push(1_700_000_000_000_000, Stream::Stdout, b"hello\n");
                     let frame = chunk.finish(attempt, 0).to_frame().to_vec();
-                    let started = ToMaster::Started { attempt, at: chrono::Utc::now(), container: None };
+                    let started = ToMaster::Started {
+                        attempt,
+                        at: chrono::Utc::now(),
+                        container: None,
+                        ports: Vec::new(),
+                    };
                     say(&mut to_master, &[started]).await;
                     to_master.send(Message::Binary(frame.into())).await.unwrap();
                     reports.push(ToMaster::Ended(Box::new(ended(

@@ -173,7 +173,13 @@ impl RawWorker {
 
     /// Says that an attempt started.
     pub async fn started(&mut self, attempt: AttemptRef) {
-        self.say(&[ToMaster::Started { attempt, at: chrono::Utc::now(), container: None }]).await;
+        self.say(&[ToMaster::Started {
+            attempt,
+            at: chrono::Utc::now(),
+            container: None,
+            ports: Vec::new(),
+        }])
+        .await;
     }
 
     /// Sends output as one chunk.
@@ -238,6 +244,7 @@ pub fn ended(attempt: AttemptRef, end: AttemptEnd, output_bytes: u64) -> Ended {
         output_sha256: None,
         killed: None,
         container: None,
+        ports: Vec::new(),
     }
 }
 

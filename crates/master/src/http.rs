@@ -39,7 +39,8 @@ use crate::operations::Context;
 use crate::operations::metrics::StandbyMetrics;
 use crate::views::Views;
 use api::{
-    events, health, jobs, keys, metrics, openapi, output, queue, retention, schema, system, tasks, workers,
+    events, health, jobs, keys, metrics, openapi, output, ports, queue, retention, schema, system, tasks,
+    workers,
 };
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
@@ -81,12 +82,17 @@ fn api_v1() -> Api {
         .get("/jobs/{job}/explain", &jobs::EXPLAIN, jobs::explain)
         .get("/jobs/{job}/events", &events::OF_JOB, events::of_job)
         .get("/jobs/{job}/output", &output::OF_JOB, output::of_job)
+        .get("/jobs/{job}/ports", &ports::OF_JOB, ports::of_job)
         .section("Tasks")
         .get("/jobs/{job}/tasks", &tasks::LIST, tasks::list)
         .get("/jobs/{job}/tasks/{task}", &tasks::SHOW, tasks::show)
         .post("/jobs/{job}/tasks/{task}/signal", &tasks::SIGNAL, tasks::signal)
         .post("/jobs/{job}/tasks/{task}/stdin", &tasks::STDIN, tasks::stdin)
         .get("/jobs/{job}/tasks/{task}/output", &output::OF_TASK, output::of_task)
+        .section("Services")
+        .get("/services/{service}/ports", &ports::OF_SERVICE, ports::of_service)
+        .get("/services/{service}/http-sd", &ports::HTTP_SD, ports::http_sd)
+        .get("/services/{service}/traefik", &ports::TRAEFIK, ports::traefik)
         .section("Workers and queue")
         .get("/workers", &workers::LIST, workers::list)
         .get("/workers/{worker}", &workers::SHOW, workers::show)

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod output;
 pub mod readiness;
 pub mod retention;
+pub mod services;
 pub mod sign_in;
 pub mod system;
 pub mod tasks;

@@ -32,6 +32,7 @@ pub mod output;
 pub mod placement;
 pub mod places;
 mod pools;
+mod ports;
 pub mod restored;
 pub mod retention;
 pub mod search;

@@ -21,6 +21,7 @@ use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::task::{Report, TaskEvent};
 use gaffer_domain::worker::{Occasion, ReportedAttempt};
 use gaffer_domain::{AttemptRef, WorkerId};
+use gaffer_protocol::ports::NamedPort;
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -36,7 +37,7 @@ use crate::pauses::Pauses;
 use crate::records::LiveOnWorker;
 use crate::scheduling_state::SchedulingState;
 use crate::store::output::{ChunkRow, ReceivedOutput};
-use crate::store::transitions::{Detail, Input, JobSlice, SliceResult, StopJob, StopResult};
+use crate::store::transitions::{Detail, Input, JobSlice, SliceResult, StartFacts, StopJob, StopResult};
 use crate::store::{Store, StoreError};
 use crate::troubles::Troubles;
 use crate::wakes::Wake;
@@ -120,11 +121,12 @@ impl WriteBatcherHandle {
         from: &Reporter,
         attempt: AttemptRef,
         at: chrono::DateTime<Utc>,
-        container: Option<ContainerFacts>,
+        facts: StartFacts,
     ) -> Result<(), NotTaken> {
-        let bytes = container.as_ref().map_or(0, |facts| facts.id.len() + facts.image.len());
+        let bytes = told_bytes(facts.container.as_ref(), &facts.ports);
         let event = TaskEvent::Started(Report { worker: from.worker, attempt: attempt.attempt }, at);
-        let detail = container.map_or(Detail::None, |facts| Detail::Container(Box::new(facts)));
+        let has_facts = facts.container.is_some() || !facts.ports.is_empty();
+        let detail = if has_facts { Detail::Start(Box::new(facts)) } else { Detail::None };
         let input = Input { task: attempt.task, event, actor: from.actor.clone(), detail };
         self.report(from, input, None, bytes)
     }
@@ -153,7 +155,7 @@ impl WriteBatcherHandle {
             AttemptEnd::StartFailed { message, .. } => message.len(),
             _ => 0,
         };
-        let facts = ended.container.as_ref().map_or(0, |facts| facts.id.len() + facts.image.len());
+        let facts = told_bytes(ended.container.as_ref(), &ended.ports);
         let bytes = size_of::<Ended>() + message + facts;
         let attempt = ended.attempt;
         let report = Report { worker: from.worker, attempt: attempt.attempt };
@@ -456,6 +458,12 @@ impl Gathered {
             Gatherable::Change(change) => self.pending.add(change),
         }
     }
+}
+
+/// Bytes of what a worker tells of an attempt's surroundings.
+fn told_bytes(container: Option<&ContainerFacts>, ports: &[NamedPort]) -> usize {
+    let ports = ports.iter().map(|port| size_of::<NamedPort>() + port.name.len() + port.host.len());
+    container.map_or(0, |facts| facts.id.len() + facts.image.len()) + ports.sum::<usize>()
 }
 
 async fn sleep_until_or_forever(at: Option<Instant>) {

@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
-use gaffer_domain::spec::{Action, Container, DriverKind, JobSpec, OutputLimit, Resources, StopSpec};
+use gaffer_domain::spec::{
+    Action, Container, DriverKind, JobSpec, Network, OutputLimit, Port, Resources, StopSpec,
+};
 use gaffer_domain::{AttemptRef, JobId};
 use serde::{Deserialize, Serialize};
 
+use crate::ports::NamedPort;
 use crate::wire::{Start, ToWorker};
 
 /// The most text of one part.
@@ -38,6 +41,10 @@ pub struct Definition {
     /// The container: present exactly if the driver is `docker`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Box<Container>>,
+    /// Ports with a name, of any driver; those of the container have none. A worker that does not know the field starts
+    /// the task without them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub named_ports: Vec<Port>,
     /// Where it runs on the host; none means in a scratch directory of the attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
@@ -76,11 +83,16 @@ impl Definition {
     /// What a worker has to know of a definition; none if the specification has no such definition.
     pub fn of(definition: DefinitionRef, spec: &JobSpec) -> Option<Definition> {
         let task = spec.tasks.get(usize::from(definition.position))?;
+        let mut container = task.container.clone().map(Box::new);
+        if let Some(container) = &mut container {
+            container.ports.retain(|port| port.name.is_none());
+        }
         Some(Definition {
             job: definition.job,
             task: task.name.clone(),
             driver: task.driver,
-            container: task.container.clone().map(Box::new),
+            container,
+            named_ports: task.ports().iter().filter(|port| port.name.is_some()).cloned().collect(),
             workdir: task.workdir.clone(),
             nice: task.nice,
             stdin: task.stdin,
@@ -94,6 +106,11 @@ impl Definition {
             lost_after: spec.lost_after,
         })
     }
+
+    /// Whether a task of it has the network of its worker, so that what it listens on is a port of the worker.
+    pub fn shares_network(&self) -> bool {
+        self.container.as_ref().is_none_or(|container| container.network == Network::Host)
+    }
 }
 
 /// An attempt with all that a worker needs to execute it: a [`Start`] and its definition put together.
@@ -106,6 +123,9 @@ pub struct StartAttempt {
     /// Which pieces of countable resources it has, by number; its worker fills that in when it starts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pieces: BTreeMap<String, Vec<u32>>,
+    /// Its named ports; its worker assigns them when it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assigned_ports: Vec<NamedPort>,
     /// What it shares with the other attempts of its definition.
     #[serde(flatten, with = "shared")]
     pub definition: Arc<Definition>,
@@ -248,7 +268,13 @@ impl Definitions {
     /// explains.
     pub fn resolve(&self, start: &Start) -> Option<StartAttempt> {
         let definition = self.known.get(start.definition)?.clone();
-        Some(StartAttempt { attempt: start.attempt, index: start.index, pieces: BTreeMap::new(), definition })
+        Some(StartAttempt {
+            attempt: start.attempt,
+            index: start.index,
+            pieces: BTreeMap::new(),
+            assigned_ports: Vec::new(),
+            definition,
+        })
     }
 }
 
@@ -272,6 +298,7 @@ mod tests {
             task: "main".to_owned(),
             driver: DriverKind::Host,
             container: None,
+            named_ports: Vec::new(),
             workdir: None,
             nice: 0,
             stdin: false,

@@ -5,6 +5,7 @@ pub mod boot_time;
 pub mod definitions;
 pub mod elapsed;
 pub mod output;
+pub mod ports;
 pub mod proxies;
 pub mod rest;
 pub mod server_url;

@@ -1,6 +1,7 @@
 //! Bodies of the REST API. Fields may be added; existing ones stay.
 
 mod output;
+mod ports;
 mod stdin;
 mod system;
 
@@ -18,8 +19,12 @@ use gaffer_domain::{JobId, WorkerId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ports::NamedPort;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
+pub use ports::{
+    TargetGroup, TaskPorts, TraefikBalancer, TraefikConfiguration, TraefikHttp, TraefikServer, TraefikService,
+};
 pub use stdin::{StdinPosition, StdinState};
 pub use system::{
     BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, System, Trouble,
@@ -214,6 +219,9 @@ pub struct Attempt {
     /// Its container, if it ran in one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerFacts>,
+    /// Its named ports, once it has started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<NamedPort>,
 }
 
 /// Amounts of resources.

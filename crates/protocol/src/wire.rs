@@ -28,6 +28,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::ports::NamedPort;
+
 /// Version of everything in this module and in [`crate::output`]. A master refuses a worker with another one.
 pub const PROTOCOL_VERSION: u32 = 2;
 /// The path of the WebSocket on the worker listener.
@@ -58,6 +60,9 @@ pub enum ToMaster {
         /// The container, if it runs in one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         container: Option<ContainerFacts>,
+        /// Its named ports.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ports: Vec<NamedPort>,
     },
     /// An event for an attempt's history, such as the progress of an image pull. Nothing depends on it; it is sent
     /// once, or never without a session.
@@ -211,6 +216,9 @@ pub struct Ended {
     /// The container, if it ran in one. Repeated here for the same reason as `started_at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerFacts>,
+    /// Its named ports, for the same reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<NamedPort>,
 }
 
 /// What an attempt runs in, beyond what its spec says.

@@ -23,6 +23,7 @@ use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
 use gaffer_domain::spec::StopSignal;
 use gaffer_protocol::definitions::StartAttempt;
+use gaffer_protocol::ports::NamedPort;
 use gaffer_protocol::wire::{ContainerFacts, Ended, InputTaken};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blocking::BlockingThreads;
 use crate::clock::Began;
 use crate::driver::{Assignment, Capabilities, Drivers, StartError, Started};
+use crate::ports::Ports;
 use crate::spool::{OutputWriter, Spool};
 pub(crate) use controls::{Cause, ControlSender, Controls, StopRequests, channels};
 pub(crate) use end::unstarted;
@@ -44,6 +46,8 @@ pub(crate) struct AttemptContext {
     pub scratch: ScratchSpace,
     /// For what hooks do with files.
     pub threads: BlockingThreads,
+    /// Ports of this machine that attempts hold.
+    pub ports: Ports,
     /// Unguessable and the same for all processes of this worker, over all its restarts.
     pub token: String,
 }
@@ -86,13 +90,21 @@ pub(crate) trait Progress: Send + Sync {
     /// How far it is, where that is of interest: a sentence.
     fn noted(&self, attempt: AttemptRef, message: String);
     /// It started.
-    fn started(&self, attempt: AttemptRef, at: DateTime<Utc>, container: Option<ContainerFacts>);
+    fn started(&self, attempt: AttemptRef, start: StartFacts);
     /// There is more output.
     fn wrote(&self, attempt: AttemptRef);
     /// So far its process has taken its input.
     fn took_input(&self, taken: InputTaken);
     /// No process of it is left: its resources are free.
     fn released(&self, attempt: AttemptRef);
+}
+
+/// What is told of a start.
+#[derive(Debug, Clone)]
+pub(crate) struct StartFacts {
+    pub at: DateTime<Utc>,
+    pub container: Option<ContainerFacts>,
+    pub ports: Vec<NamedPort>,
 }
 
 /// Executes an attempt. Comes back when nothing of it is left but its output.
@@ -103,13 +115,13 @@ pub(crate) async fn run(attempt: Attempt, writer: OutputWriter, controls: Contro
 
 async fn run_with(
     mut hooks: Hooks,
-    attempt: Attempt,
+    mut attempt: Attempt,
     writer: OutputWriter,
     stops: watch::Receiver<StopRequests>,
     signals: mpsc::Receiver<StopSignal>,
 ) -> Ended {
     let cancelled = CancellationToken::new();
-    let starting = start(&attempt, &mut hooks, &cancelled, &stops);
+    let starting = start(&mut attempt, &mut hooks, &cancelled, &stops);
     let ended = match until_told_to_end(starting, &stops, &cancelled).await {
         Ok(started) => see_through(&attempt, &mut hooks, started, writer, stops, signals).await,
         Err(error) => {
@@ -146,7 +158,7 @@ pub(crate) async fn adopt(
 
 /// Prepares and starts it. After an error nothing of it runs.
 async fn start(
-    attempt: &Attempt,
+    attempt: &mut Attempt,
     hooks: &mut Hooks,
     cancelled: &CancellationToken,
     stops: &watch::Receiver<StopRequests>,
@@ -158,6 +170,7 @@ async fn start(
         marker: attempt.context.marker(attempt.reference()),
     };
     hooks.before_start(attempt, &mut assignment, cancelled).await?;
+    attempt.start = assignment.start.clone();
     // A lease that lapsed while this was prepared, or before, must not begin anything.
     if stops.borrow().cause().is_some() {
         return Err(StartError::other("it was told to end before it started"));
@@ -179,7 +192,9 @@ async fn see_through(
 ) -> Ended {
     let Began { at, boot } = attempt.began;
     let container = started.container.clone();
-    attempt.progress.started(attempt.reference(), at, container.clone());
+    let ports = attempt.start.assigned_ports.clone();
+    let facts = StartFacts { at, container: container.clone(), ports: ports.clone() };
+    attempt.progress.started(attempt.reference(), facts);
     let outcome = supervise(started, attempt, hooks, &mut writer, &mut stops, &mut signals).await;
     let totals = writer.finish();
     Ended {
@@ -192,6 +207,7 @@ async fn see_through(
         output_sha256: totals.sha256,
         killed: outcome.killed,
         container,
+        ports,
     }
 }
 

@@ -19,6 +19,7 @@ use gaffer_protocol::proxies::Proxies;
 use gaffer_protocol::server_url::ServerUrl;
 use nix::unistd::User;
 
+use crate::ports::PortRange;
 use crate::stats;
 pub(crate) use docker::{ContainerPolicy, DaemonAddress, DockerSettings};
 pub use docker::{DockerConfig, InvalidVolumeRoot, VolumeRoots};
@@ -87,6 +88,17 @@ pub struct WorkerConfig {
     /// The default is host, and docker if its daemon responds.
     #[arg(long, env = "GAFFER_DRIVERS", value_name = "DRIVERS")]
     pub drivers: Option<String>,
+    /// Ports to assign to tasks [default: 20000-29999]
+    ///
+    /// Named ports of tasks are taken from this range. Workers on one machine should have different ranges.
+    #[arg(long, env = "GAFFER_PORT_RANGE", value_name = "FIRST-LAST")]
+    pub port_range: Option<PortRange>,
+    /// Address by which others reach this machine
+    ///
+    /// An IP address or a host name, for the named ports of tasks. The default is the address from which this machine
+    /// reaches the master.
+    #[arg(long, env = "GAFFER_ADVERTISE_ADDR", value_name = "ADDRESS")]
+    pub advertise_addr: Option<String>,
     /// Containers.
     #[command(flatten)]
     pub docker: DockerConfig,
@@ -176,6 +188,9 @@ pub(crate) struct Settings {
     /// None if the operator wants no containers here.
     pub docker: Option<DockerSettings>,
     pub scripted_driver: bool,
+    pub port_range: PortRange,
+    /// None: the address on the way to the master.
+    pub advertise_addr: Option<String>,
     /// What every job's process finds in its environment.
     pub job_environment: BTreeMap<String, String>,
 }
@@ -277,6 +292,8 @@ impl WorkerConfig {
             proxies,
             on_stop: self.on_stop.unwrap_or_default(),
             scripted_driver: self.scripted_driver,
+            port_range: self.port_range.unwrap_or_default(),
+            advertise_addr: self.advertise_addr.map(advertised).transpose()?.flatten(),
             job_environment: job_environment(
                 std::env::vars_os()
                     .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
@@ -387,6 +404,22 @@ fn read_line(file: &Path) -> anyhow::Result<String> {
     ensure!(!text.is_empty(), "{} is empty", file.display());
     ensure!(!text.contains(char::is_control), "{} holds more than one line", file.display());
     Ok(text.to_owned())
+}
+
+/// An address without a port; none if it is empty, which counts as not set.
+fn advertised(address: String) -> anyhow::Result<Option<String>> {
+    const MAX_LEN: usize = 255;
+    let address = address.trim().trim_start_matches('[').trim_end_matches(']').to_owned();
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let is_address = address.parse::<std::net::IpAddr>().is_ok();
+    ensure!(
+        is_address || address.len() <= MAX_LEN && address.chars().all(is_name),
+        "GAFFER_ADVERTISE_ADDR: `{address}` is not an IP address or a host name; write it without a port"
+    );
+    Ok(Some(address))
 }
 
 /// The drivers that the operator named; none if it was left to the worker.

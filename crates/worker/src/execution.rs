@@ -42,6 +42,7 @@ use crate::attempt::scratch::ScratchSpace;
 use crate::attempt::{self, AttemptContext, Cause, StopRequests};
 use crate::blocking::{BlockingThreads, PATIENCE};
 use crate::driver::{self, DriverSettings, Drivers};
+use crate::ports::{PortSettings, Ports};
 use crate::spool::Resumed;
 use crate::stats;
 use admission::Admission;
@@ -76,6 +77,8 @@ pub(crate) struct ExecutionSettings {
     pub drivers: DriverSettings,
     /// Marks what belongs to this worker outside of its processes.
     pub owner: String,
+    #[serde(default)]
+    pub ports: PortSettings,
 }
 
 /// Requests of the master about attempts, complete with everything they need. The names are those of the first
@@ -147,11 +150,15 @@ impl Execution {
         driver::adopt_orphans().context("cannot adopt orphaned processes")?;
         let spool_limit =
             settings.spool_limit.unwrap_or_else(|| housekeeping::default_spool_limit(&settings.data_dir));
-        let ExecutionSettings { data_dir, boot_id, token, .. } = settings.clone();
+        let ExecutionSettings { data_dir, boot_id, token, ports, .. } = settings.clone();
+        let ports = Ports::new(ports, &token);
         let recover = move || recovery::recover(&data_dir.join("spool"), &boot_id, &token, spool_limit);
         let (spool, from_before) = tokio::task::spawn_blocking(recover).await??;
         let scratch = ScratchSpace::open(&settings.data_dir)?;
         let adopting = from_before.resumed.iter().map(|resumed| resumed.start.attempt);
+        for Resumed { start, .. } in &from_before.resumed {
+            ports.keep(start.attempt, start.assigned_ports.iter().map(|port| port.port));
+        }
         let context = Arc::new(AttemptContext {
             drivers: Drivers::open(settings.drivers, settings.owner, adopting)
                 .await
@@ -160,6 +167,7 @@ impl Execution {
             scratch,
             threads: BlockingThreads::new("attempt-files", MAX_FILE_THREADS, PATIENCE)
                 .context("cannot start a thread")?,
+            ports,
             token: settings.token,
         });
         let admission = Admission::new(settings.capacity, open_files::max_running());

@@ -13,6 +13,7 @@ pub mod driver;
 mod execution;
 mod executor;
 mod machine;
+pub mod ports;
 pub mod route;
 pub mod simulated;
 mod spool;
@@ -37,6 +38,7 @@ use connection::{BackoffSettings, ConnectionSettings, Duplicate};
 use driver::DriverSettings;
 use execution::ExecutionSettings;
 pub use executor::{EXECUTOR_COMMAND, ExecutorPlace, WATCHDOG_COMMAND, keep, watchdog};
+use ports::PortSettings;
 use route::Route;
 pub use startup::{Hangup, begin, reset_signals};
 pub use try_master::{Found, Tried, try_master};
@@ -120,6 +122,11 @@ async fn run_as(
             scripted: settings.scripted_driver,
         },
         owner: container_owner(identity),
+        ports: PortSettings {
+            range: settings.port_range,
+            advertise: settings.advertise_addr.clone(),
+            toward: Some(route.first_stop()),
+        },
     };
     let mut warnings = connection::warnings(data_dir);
     warnings.extend(copied_from.map(|message| format!("began as a new worker: {message}")));

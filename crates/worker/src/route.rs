@@ -69,6 +69,14 @@ impl Route {
         self.tls.as_ref()
     }
 
+    /// Host and port to which this machine connects first: the proxy's, if there is one.
+    pub(crate) fn first_stop(&self) -> (String, u16) {
+        match &self.proxy {
+            Some(proxy) => (proxy.host.clone(), proxy.port),
+            None => (self.server.host(), self.server.port()),
+        }
+    }
+
     /// ` (through the proxy …)`, or nothing: for messages.
     pub fn detour(&self) -> String {
         match &self.proxy {

@@ -169,8 +169,12 @@ fn course_of(attempt: AttemptRef) -> [ToMaster; 2] {
         output_sha256: Some(sha256),
         killed: None,
         container: None,
+        ports: Vec::new(),
     };
-    [ToMaster::Started { attempt, at: now, container: None }, ToMaster::Ended(Box::new(ended))]
+    [
+        ToMaster::Started { attempt, at: now, container: None, ports: Vec::new() },
+        ToMaster::Ended(Box::new(ended)),
+    ]
 }
 
 async fn say(to_master: &mut SplitSink<Socket, Message>, messages: &[ToMaster]) -> anyhow::Result<()> {

@@ -313,5 +313,6 @@ fn end_of(remembered: Remembered, found: &Found, killed: Option<KillReceipt>, no
         output_sha256: found.progress.clone().map(Progress::sha256),
         killed,
         container: None,
+        ports: Vec::new(),
     }
 }

@@ -86,14 +86,16 @@ impl fmt::Display for HostPort {
 impl Requirements {
     /// The needs of one definition of a job. Whatever may be written in any order has one order here.
     pub fn of(job: &JobSpec, task: &TaskSpec, definition: DefinitionRef) -> Requirements {
-        let ports = task.container.iter().flat_map(|container| &container.ports);
-        let fixed = ports.filter(|port| port.host > 0);
+        let fixed = task.ports().iter().filter_map(|port| {
+            let number = port.fixed(task.shares_network())?;
+            Some(HostPort { port: number, protocol: port.protocol })
+        });
         Requirements {
             driver: task.driver,
             resources: task.resources.amounts,
             datacenters: sorted(job.datacenters.clone()),
             countables: task.resources.countables.clone(),
-            ports: sorted(fixed.map(|port| HostPort { port: port.host, protocol: port.protocol }).collect()),
+            ports: sorted(fixed.collect()),
             constraints: sorted(job.constraints.iter().chain(&task.constraints).cloned().collect()),
             affinities: sorted(job.affinities.iter().chain(&task.affinities).cloned().collect()),
             spread: task.spread.clone(),

@@ -3,6 +3,7 @@
 mod bindings;
 mod capabilities;
 mod image;
+mod ports;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -11,8 +12,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use self::bindings::is_plain_path;
-pub use self::bindings::{InvalidPort, InvalidVolume, Port, PortProtocol, Volume};
+pub use self::bindings::{InvalidPort, InvalidVolume, MAX_PORT_NAME_LEN, Port, PortProtocol, Volume};
 pub(super) use self::image::repository;
+pub(super) use self::ports::host_ports;
 use super::driver::DriverKind;
 use super::field::{Field, Kind, Most, Words};
 use super::node::{FieldValue, Node, Object};
@@ -39,7 +41,7 @@ pub struct Container {
     pub workdir: Option<String>,
     /// The most processes and threads that it may have at once.
     pub pids_limit: u32,
-    /// Ports that are reachable from outside of the worker.
+    /// Ports that are reachable from outside of the worker, with and without a name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
     /// Directories of the worker's machine; only below those that its operator allows.
@@ -64,7 +66,6 @@ const ONLY: &[DriverKind] = &[DriverKind::Docker];
 pub(super) const MAX_WORKDIR_BYTES: usize = 4095;
 const MAX_USER_LEN: usize = 128;
 const MAX_TMPFS: usize = 16;
-const PORT: Kind = Kind::Text { what: "a text", pattern: "^[0-9]+(:[0-9]+)?(/(tcp|udp))?$", most: Most::Any };
 const VOLUME: Kind = Kind::Text { what: "a text", pattern: "^/[^:]*:/[^:]+(:(ro|rw))?$", most: Most::Any };
 const TMPFS_SIZE: Kind = Kind::Size(Bytes(4 << 10)..=Bytes(1 << 40));
 
@@ -115,12 +116,6 @@ pub const CONTAINER: &[Field] = &[
         .default("4096")
         .example("100")
         .only(ONLY),
-    Field::new("ports", Kind::List { noun: "ports", max: 64, item: &PORT }, "Ports to publish on the worker")
-        .details("Host port 0 takes a free port, which the task's page and the API show. \"80\" is \"0:80\".")
-        .limits("not with `network: none` or `host`")
-        .example(r#"["8080:80"]"#)
-        .only(ONLY)
-        .short_flag('p', "publish", "HOST:CONTAINER"),
     Field::new(
         "volumes",
         Kind::List { noun: "volumes", max: 32, item: &VOLUME },
@@ -258,7 +253,7 @@ fn container(object: &Object<'_>) -> Container {
         user: object.read("user", user),
         workdir: object.read("workdir", workdir),
         pids_limit: object.value("pids_limit"),
-        ports: object.read("ports", |node| ports(node, network)).unwrap_or_default(),
+        ports: object.read("ports", |node| ports::container_ports(node, network)).unwrap_or_default(),
         tmpfs: object.read("tmpfs", |node| tmpfs(node, &volumes)).unwrap_or_default(),
         volumes,
         network,
@@ -351,41 +346,6 @@ fn distinct<T: FromStr<Err: Display>>(
         }
     }
     Some(known)
-}
-
-fn ports(node: &Node<'_>, network: Network) -> Option<Vec<Port>> {
-    match network {
-        Network::Bridge => {}
-        Network::None => {
-            return node.wrong(
-                "a container without a network (`network: none`) has no ports: leave out one of the two",
-            );
-        }
-        Network::Host => {
-            return node.wrong(
-                "with `network: host` the container's ports are those of the worker anyway: leave `ports` out",
-            );
-        }
-    }
-    let clash = |new: &Port, old: &Port| {
-        if new.protocol != old.protocol {
-            None
-        } else if new.container == old.container {
-            Some(format!("{new} and {old} are the same port of the container: write it once"))
-        } else if new.host == old.host && new.host > 0 {
-            let free = Port { host: 0, ..*new };
-            Some(format!(
-                "{new} and {old} want the same port of the worker: write another, or {free} for any that is free"
-            ))
-        } else {
-            None
-        }
-    };
-    let advise = |value: &Value| {
-        let is_too_large = value.as_u64().is_some_and(|number| number > u64::from(u16::MAX));
-        is_too_large.then(|| r#"put it in quotes, "8080:80": YAML may take it for one number"#.to_owned())
-    };
-    distinct(node, clash, advise)
 }
 
 fn volumes(node: &Node<'_>) -> Option<Vec<Volume>> {

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::{
     Action, Affinity, Backoff, Concurrency, Container, Dependency, DriverKind, ExitCodes, Indices, JobKind,
-    JobSpec, OnDrain, OnLost, OutputLimit, Placement, Reservation, Resources, Restart, RestartPolicy,
+    JobSpec, OnDrain, OnLost, OutputLimit, Placement, Port, Reservation, Resources, Restart, RestartPolicy,
     Retention, StopSignal, StopSpec, Strategy, TaskSpec, When,
 };
 use crate::constraint::{Constraint, Fact};
@@ -74,6 +74,7 @@ impl TaskSpec {
             driver,
             container: None,
             workdir: None,
+            ports: Vec::new(),
             nice: 0,
             stdin: false,
             action: Action::Command(Vec::new()),
@@ -156,6 +157,8 @@ struct FirstTask {
     script: Option<String>,
     #[serde(default)]
     workdir: Option<String>,
+    #[serde(default)]
+    ports: Vec<Port>,
     #[serde(default)]
     nice: u8,
     #[serde(default)]
@@ -268,6 +271,7 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
         container,
         // A container has read its own.
         workdir: task.workdir.filter(|_| task.driver == DriverKind::Host),
+        ports: if task.driver == DriverKind::Host { task.ports } else { Vec::new() },
         nice: task.nice,
         stdin: task.stdin,
         action,

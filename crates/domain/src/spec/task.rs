@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::container::{self, CONTAINER, Container, MAX_WORKDIR_BYTES};
+use super::container::{self, CONTAINER, Container, MAX_WORKDIR_BYTES, Network, Port};
 use super::dependency::{DEPENDENCY, Dependency, When};
 use super::driver::DriverKind;
 use super::field::{Field, Kind, Most, Tables, Words};
@@ -41,6 +41,9 @@ pub struct TaskSpec {
     /// own, [`Container::workdir`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
+    /// Its named ports on the host. A container has its own, [`Container::ports`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
     /// The niceness of its processes on the host: 0..=19, higher yields more to others.
     #[serde(skip_serializing_if = "is_zero")]
     pub nice: u8,
@@ -93,6 +96,18 @@ pub struct TaskSpec {
     pub stop: StopSpec,
 }
 
+impl TaskSpec {
+    /// Its ports, with and without a name.
+    pub fn ports(&self) -> &[Port] {
+        self.container.as_ref().map_or(&self.ports, |container| &container.ports)
+    }
+
+    /// Whether it has the network of its worker, so that what it listens on is a port of the worker.
+    pub fn shares_network(&self) -> bool {
+        self.container.as_ref().is_none_or(|container| container.network == Network::Host)
+    }
+}
+
 /// The fields of a task, with those of its container.
 pub const TASK_FIELDS: Tables = &[TASK, CONTAINER];
 
@@ -124,6 +139,7 @@ pub const TASK: &[Field] = &[
     .only(&[DriverKind::Host, DriverKind::Docker])
     .flag("workdir", "DIR")
     .on_page("Directory"),
+    PORTS,
     Field::new("nice", Kind::Whole(0..=19), "Niceness: higher yields the processors to others")
         .details("If the worker's own niceness is higher, the task gets that.")
         .default("0")
@@ -208,6 +224,24 @@ pub const TASK: &[Field] = &[
     Field::new("affinities", AFFINITIES, "Preferences for workers, in addition to the job's")
         .example(r#"[{when: "labels.ssd", weight: 50}]"#),
 ];
+
+const PORT: Kind = Kind::Text {
+    what: "a text",
+    pattern: "^[0-9]+(:[0-9]+)?(/(tcp|udp))?$|^[A-Za-z][A-Za-z0-9_-]*(=[0-9]+(:[0-9]+)?)?(/(tcp|udp))?$",
+    most: Most::Any,
+};
+
+const PORTS: Field =
+    Field::new("ports", Kind::List { noun: "ports", max: 64, item: &PORT }, "Ports of the task on its worker")
+        .details(
+            "`http` is a named port: the worker assigns a free one, and the task finds it in GAFFER_PORT_HTTP. `http=80` is port \
+             80 of a container, or of the worker for a task on the host. `8080:80` publishes port 80 of a container as port 8080; \
+             \"80\" is \"0:80\", which takes a free port.",
+        )
+        .limits("on the host only named ones; not with `network: none`")
+        .example("[http, metrics]")
+        .only(&[DriverKind::Host, DriverKind::Docker])
+        .short_flag('p', "publish", "PORT");
 
 /// The fields of `output`.
 pub const OUTPUT: &[Field] = &[
@@ -361,6 +395,11 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPol
         stdin,
         // A container has read its own.
         workdir: if driver == DriverKind::Host { object.read("workdir", container::workdir) } else { None },
+        ports: if driver == DriverKind::Host {
+            object.read("ports", container::host_ports).unwrap_or_default()
+        } else {
+            Vec::new()
+        },
         nice: object.value("nice"),
         // The stand-in is never seen: where there is no action, a mistake was reported.
         action: program::action(object, has_image).unwrap_or(Action::Script(String::new())),

@@ -47,7 +47,9 @@ async fn lengths_of_time_are_right_whatever_a_workers_clock_says() {
         let spec = serde_json::json!({"script": "true", "constraints": [format!("name == {name}")]});
         let job = stage.client.submit(spec).await;
         let attempt = worker.next_start().await.attempt;
-        worker.say(&[ToMaster::Started { attempt, at: Utc::now() + off, container: None }]).await;
+        worker
+            .say(&[ToMaster::Started { attempt, at: Utc::now() + off, container: None, ports: Vec::new() }])
+            .await;
         stage.client.in_state(job, "running").await;
         let running = stage.client.get(&format!("/jobs/{job}/tasks/main")).await.body;
         let ran = running["ran_seconds"].as_f64().unwrap();

@@ -53,7 +53,9 @@ async fn what_an_attempt_ran_in_is_kept_whether_its_start_or_its_end_tells_it() 
         assert_eq!(container.volumes[0].to_string(), "/data:/data:ro");
         let attempt = start.attempt;
         let container = tells_at_start.then(facts);
-        worker.say(&[ToMaster::Started { attempt, at: chrono::Utc::now(), container }]).await;
+        worker
+            .say(&[ToMaster::Started { attempt, at: chrono::Utc::now(), container, ports: Vec::new() }])
+            .await;
         let container = (!tells_at_start).then(facts);
         let end = Ended { container, ..ended(attempt, AttemptEnd::Exited { code: 0 }, 0) };
         worker.say(&[ToMaster::Ended(Box::new(end))]).await;
@@ -167,7 +169,7 @@ async fn more_drivers_or_ports_than_there_can_be_are_refused() {
     let attempt = worker.next_start().await.attempt;
     let port = facts().ports[0];
     let container = Some(ContainerFacts { ports: vec![port; 10_000], ..facts() });
-    worker.say(&[ToMaster::Started { attempt, at: chrono::Utc::now(), container }]).await;
+    worker.say(&[ToMaster::Started { attempt, at: chrono::Utc::now(), container, ports: Vec::new() }]).await;
     worker.ended(attempt, AttemptEnd::Exited { code: 0 }, 0).await;
     stage.client.finished(job).await;
     assert_eq!(attempts(&stage, job).await[0].get("container"), None);

@@ -129,7 +129,7 @@ async fn every_route_answers_as_it_is_described() {
 
     // A job that waits, as there is no worker.
     let waiting = reader.must(201, post("/jobs", "/jobs").json(&script("true"))).await["id"].clone();
-    for path in ["explain", "events", "output", "tasks"] {
+    for path in ["explain", "events", "output", "ports", "tasks"] {
         reader.must(200, get(&format!("/jobs/{{job}}/{path}"), &format!("/jobs/{waiting}/{path}"))).await;
     }
     let stdin = format!("/jobs/{waiting}/tasks/main/stdin?writer=11111111-1111-4111-8111-111111111111");
@@ -139,6 +139,15 @@ async fn every_route_answers_as_it_is_described() {
     reader.must(409, delete("/jobs/{job}", &cannot)).await;
     reader.must(202, post("/jobs/{job}/stop", &format!("/jobs/{waiting}/stop"))).await;
     reader.must(409, post("/jobs/{job}/stop", &format!("/jobs/{waiting}/stop"))).await;
+
+    let service = json!({ "name": "web", "type": "service", "script": "true", "ports": ["http"] });
+    let service = reader.must(201, post("/jobs", "/jobs").json(&service)).await["id"].clone();
+    for path in ["ports", "http-sd", "traefik"] {
+        let route = format!("/services/{{service}}/{path}");
+        reader.must(200, get(&route, &format!("/services/web/{path}"))).await;
+    }
+    reader.must(202, post("/jobs/{job}/stop", &format!("/jobs/{service}/stop"))).await;
+    reader.must(404, get("/services/{service}/ports", "/services/web/ports")).await;
 
     // One that runs, and says something.
     let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;

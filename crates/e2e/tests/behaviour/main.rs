@@ -33,6 +33,7 @@ mod output_store;
 mod pages;
 mod placement;
 mod plans;
+mod ports;
 mod refused;
 mod retention;
 mod revoked;

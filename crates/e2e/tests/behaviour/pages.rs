@@ -193,7 +193,7 @@ async fn containers(dev: &Dev) -> (i64, i64, RawWorker) {
         image: format!("registry.lab:5000/tools/train@sha256:{}", "0123456789abcdef".repeat(4)),
         ports: vec![PublishedPort { host: 32768, container: 80, protocol: PortProtocol::Tcp }],
     });
-    worker.say(&[ToMaster::Started { attempt, at: chrono::Utc::now(), container }]).await;
+    worker.say(&[ToMaster::Started { attempt, at: chrono::Utc::now(), container, ports: Vec::new() }]).await;
     worker.ended(attempt, AttemptEnd::OutOfMemory, 0).await;
     dev.client.finished(ran).await;
     let pulling = dev.client.submit(spec).await;

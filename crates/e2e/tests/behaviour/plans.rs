@@ -346,6 +346,7 @@ async fn look(client: &Client, job: i64) {
         format!("/jobs/{job}/tasks/main.0/output?lines=1-2"),
         format!("/jobs/{job}/output?q=two"),
         format!("/jobs/{job}/explain"),
+        format!("/jobs/{job}/ports"),
         "/events".to_owned(),
         "/events?after=0".to_owned(),
         "/workers".to_owned(),

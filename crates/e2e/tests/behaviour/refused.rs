@@ -303,7 +303,12 @@ async fn tasks_that_somebody_holds_in_the_database_delay_no_other_job() {
     let mut started = Vec::new();
     for _ in 0..100 {
         let attempt = worker.next_start().await.attempt;
-        started.push(ToMaster::Started { attempt, at: chrono::Utc::now(), container: None });
+        started.push(ToMaster::Started {
+            attempt,
+            at: chrono::Utc::now(),
+            container: None,
+            ports: Vec::new(),
+        });
     }
     let mut lock = ordinary.owner.begin().await.unwrap();
     let sql = "SELECT 1 FROM live_tasks WHERE job_id = $1 FOR UPDATE";
@@ -337,7 +342,12 @@ async fn a_batch_that_takes_too_long_is_halved_until_it_does_not() {
     let mut started = Vec::new();
     for _ in 0..100 {
         let attempt = worker.next_start().await.attempt;
-        started.push(ToMaster::Started { attempt, at: chrono::Utc::now(), container: None });
+        started.push(ToMaster::Started {
+            attempt,
+            at: chrono::Utc::now(),
+            container: None,
+            ports: Vec::new(),
+        });
     }
     let sql = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
                    IF (SELECT count(*) FROM changed) > 10 THEN \

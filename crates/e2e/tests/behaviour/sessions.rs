@@ -408,6 +408,7 @@ async fn a_worker_never_gets_more_than_it_offers() {
             attempt,
             at: chrono::Utc::now(),
             container: None,
+            ports: Vec::new(),
         }))
         .await;
     worker.heartbeat(1, held).await;

@@ -51,6 +51,7 @@ async fn what_one_project_has_is_not_there_for_another_on_any_route() {
         "/events",
         "/output",
         "/output?q=m",
+        "/ports",
         "/tasks",
         "/tasks/main",
         "/tasks/main/output",

@@ -202,7 +202,12 @@ async fn heartbeats_are_answered_while_the_database_stands_still() {
         let drivers = hello("w").drivers;
         worker.say(&[ToMaster::Noted { attempt: *attempt, message: "so far".to_owned() }]).await;
         worker.say(&[ToMaster::Drivers { drivers }]).await;
-        let started = ToMaster::Started { attempt: *attempt, at: chrono::Utc::now(), container: None };
+        let started = ToMaster::Started {
+            attempt: *attempt,
+            at: chrono::Utc::now(),
+            container: None,
+            ports: Vec::new(),
+        };
         for _ in 0..12 {
             worker.say(&vec![started.clone(); 500]).await;
         }
@@ -354,7 +359,7 @@ async fn a_worker_that_returns_with_many_attempts_costs_the_database_a_few_quest
     let mut attempts = Vec::new();
     answer(&mut first, ATTEMPTS, |attempt| {
         attempts.push(attempt);
-        Some(ToMaster::Started { attempt, at: chrono::Utc::now(), container: None })
+        Some(ToMaster::Started { attempt, at: chrono::Utc::now(), container: None, ports: Vec::new() })
     })
     .await;
     first.output(attempts[7], 0, Stream::Stdout, b"hello").await;
@@ -464,7 +469,7 @@ async fn memory_of_many_attempts() {
     }
     let job = stage.client.submit(spec(100_000)).await;
     answer(&mut worker, 100_000, |attempt| {
-        Some(ToMaster::Started { attempt, at: chrono::Utc::now(), container: None })
+        Some(ToMaster::Started { attempt, at: chrono::Utc::now(), container: None, ports: Vec::new() })
     })
     .await;
     say(&format!("a hundred thousand of job {job} live"));

@@ -60,7 +60,7 @@ async fn a_clock_that_shows_nonsense_neither_stops_a_job_nor_gets_into_its_histo
         let micros = u64::try_from(at.timestamp_micros()).unwrap_or(1);
         let mut chunk = ChunkBuilder::new();
         chunk.push(micros, Stream::Stdout, b"hello\n");
-        worker.say(&[ToMaster::Started { attempt, at, container: None }]).await;
+        worker.say(&[ToMaster::Started { attempt, at, container: None, ports: Vec::new() }]).await;
         worker.say_bytes(chunk.finish(attempt, 0).to_frame().to_vec()).await;
         let mut report = ended(attempt, AttemptEnd::Exited { code: 0 }, 6);
         (report.started_at, report.ended_at, report.ran_micros) = (Some(at), at, u64::MAX);

@@ -8,6 +8,7 @@ pub mod keys;
 pub mod metrics;
 pub mod openapi;
 pub mod output;
+pub mod ports;
 pub mod queue;
 pub mod retention;
 pub mod schema;

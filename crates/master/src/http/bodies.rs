@@ -18,8 +18,8 @@ use crate::operations::tasks::{Progress, Reading};
 use crate::operations::workers::WorkerView;
 use crate::queue::Queue;
 use crate::records::{
-    Attempt, DeadLetter, Event, Explanation, Job, Key, QueueClass, QueuePosition, Task, WaitingTasks,
-    WorkerVerdict,
+    Attempt, DeadLetter, Event, Explanation, Job, Key, QueueClass, QueuePosition, Task, TaskPorts,
+    WaitingTasks, WorkerVerdict,
 };
 use crate::troubles::Trouble;
 
@@ -92,7 +92,13 @@ pub fn attempt(attempt: Attempt) -> rest::Attempt {
         placement: attempt.placement,
         killed: attempt.killed,
         container: attempt.container,
+        ports: attempt.ports,
     }
+}
+
+/// A running task and its ports.
+pub fn task_ports(task: TaskPorts) -> rest::TaskPorts {
+    rest::TaskPorts { address: task.address, attempt: task.attempt, worker: task.worker, ports: task.ports }
 }
 
 /// How far a writer to standard input is.

@@ -4,6 +4,7 @@ use gaffer_domain::placement::Receipt;
 use gaffer_domain::reason::Reason;
 use gaffer_domain::task::StateName;
 use gaffer_domain::{JobId, TaskId, Time, WorkerId};
+use gaffer_protocol::ports::NamedPort;
 use gaffer_protocol::wire::{ContainerFacts, KillReceipt};
 
 /// A task of a job, with what its latest attempt came to.
@@ -89,4 +90,22 @@ pub struct Attempt {
     pub killed: Option<KillReceipt>,
     /// The container, if it runs in one.
     pub container: Option<ContainerFacts>,
+    /// Its named ports.
+    pub ports: Vec<NamedPort>,
+}
+
+/// A running task that has named ports.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskPorts {
+    pub task: TaskId,
+    /// The place of its definition in the job.
+    pub position: i16,
+    pub index: u32,
+    /// Its address in its job.
+    pub address: String,
+    /// Number of its attempt.
+    pub attempt: u32,
+    /// Name of its worker.
+    pub worker: String,
+    pub ports: Vec<NamedPort>,
 }

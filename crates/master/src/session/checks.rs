@@ -29,7 +29,7 @@ use gaffer_protocol::output::{Chunk, EncodedChunk};
 use gaffer_protocol::wire::{ContainerFacts, Ended, Heartbeat, HeldAttempt, Hello, MachineStats, ToMaster};
 
 use super::SessionEnd;
-use super::clean::{MAX_TEXT_CHARS, clean, cleaned_facts};
+use super::clean::{MAX_TEXT_CHARS, clean, cleaned_facts, cleaned_ports};
 
 /// 2000-01-01: no worker is older.
 const EARLIEST_SECS: i64 = 946_684_800;
@@ -52,12 +52,13 @@ pub(super) fn checked(
             held.as_deref().map_or(Ok(()), check_held)?;
             ToMaster::Heartbeat(Box::new(Heartbeat { sequence, held, stats: checked_stats(stats), clock }))
         }
-        ToMaster::Started { attempt, at, container } => {
+        ToMaster::Started { attempt, at, container, ports } => {
             check_attempt(attempt)?;
             ToMaster::Started {
                 attempt,
                 at: sensible(ours(at), now),
                 container: container.and_then(cleaned_facts),
+                ports: cleaned_ports(ports),
             }
         }
         ToMaster::Noted { attempt, message } => {
@@ -158,6 +159,7 @@ fn checked_end(ended: Ended, now: Time, ours: impl Fn(Time) -> Time) -> Result<E
         output_sha256,
         killed,
         container,
+        ports,
     } = ended;
     check_attempt(attempt)?;
     if i64::try_from(output_bytes).is_err() {
@@ -176,6 +178,7 @@ fn checked_end(ended: Ended, now: Time, ours: impl Fn(Time) -> Time) -> Result<E
         output_sha256,
         killed,
         container: container.and_then(|facts: ContainerFacts| cleaned_facts(facts)),
+        ports: cleaned_ports(ports),
     })
 }
 

@@ -1,7 +1,9 @@
 //! Sanitises text and numbers of a worker for storage and display.
 
 use gaffer_domain::constraint::is_resource_name;
+use gaffer_domain::spec::MAX_PORT_NAME_LEN;
 use gaffer_domain::visible::spoils_a_line;
+use gaffer_protocol::ports::NamedPort;
 use gaffer_protocol::wire::{ContainerFacts, DriverStatus, Hello};
 
 use super::SessionEnd;
@@ -14,6 +16,7 @@ const MAX_LABELS: usize = 64;
 const MAX_COUNTABLES: usize = 64;
 const MAX_DRIVERS: usize = 16;
 const MAX_PORTS: usize = 64;
+const MAX_HOST_CHARS: usize = 255;
 
 /// A hello in which every text is fit to be stored and shown.
 pub(super) fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
@@ -70,6 +73,18 @@ pub(super) fn cleaned_facts(facts: ContainerFacts) -> Option<ContainerFacts> {
         image: clean(&image, MAX_TEXT_CHARS),
         ports,
     })
+}
+
+/// Named ports with texts fit to be stored and shown. None of them if there are more than a task may have.
+pub(super) fn cleaned_ports(mut ports: Vec<NamedPort>) -> Vec<NamedPort> {
+    if ports.len() > MAX_PORTS {
+        return Vec::new();
+    }
+    for port in &mut ports {
+        port.name = clean(&port.name, MAX_PORT_NAME_LEN);
+        port.host = clean(&port.host, MAX_HOST_CHARS);
+    }
+    ports
 }
 
 /// Text from outside without control characters (which the database and terminals mind) and what hides or reorders the

@@ -19,6 +19,7 @@ use super::reports::OUTPUT_AFTER_END;
 use super::{Session, SessionEnd, Source, held_of, told_to_go};
 use crate::hub::Goodbye;
 use crate::live::{Arrival, Found};
+use crate::store::transitions::StartFacts;
 use crate::write_batcher::NotTaken;
 
 pub(super) enum Frame {
@@ -84,8 +85,9 @@ impl Reader<'_> {
             match checked(message, Utc::now(), ours)? {
                 ToMaster::Hello(_) => return Err(SessionEnd::protocol("a second hello in one session")),
                 ToMaster::Heartbeat(heartbeat) => self.heartbeat(*heartbeat)?,
-                ToMaster::Started { attempt, at, container } => {
-                    write_batcher.started(&self.session.reporter, attempt, at, container)?;
+                ToMaster::Started { attempt, at, container, ports } => {
+                    let facts = StartFacts { container, ports };
+                    write_batcher.started(&self.session.reporter, attempt, at, facts)?;
                 }
                 ToMaster::Noted { attempt, message } => {
                     if let Some(note) = self.session.reports.note(attempt, &message) {

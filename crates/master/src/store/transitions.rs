@@ -23,6 +23,7 @@ use gaffer_domain::task::{
     AfterStop, AttemptChange, Command, Rejected, StateName, StopCause, Task, TaskEvent, TaskState, apply,
 };
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
+use gaffer_protocol::ports::NamedPort;
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 
 use super::event_rows::EventRow;
@@ -33,8 +34,8 @@ use crate::records::{DispatchStage, LiveChange, OnWorker, TaskChanges};
 use by_index::ByIndex;
 
 pub use batch::{
-    Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartOrder, StopJob,
-    StopResult, Unfinished,
+    Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartFacts, StartOrder,
+    StopJob, StopResult, Unfinished,
 };
 
 /// Event text for an attempt whose stored output has another checksum than its worker reported.
@@ -144,6 +145,7 @@ struct AttemptUpdate {
     reason: Option<Reason>,
     report: Option<Box<Ended>>,
     container: Option<Box<ContainerFacts>>,
+    ports: Vec<NamedPort>,
     output: ReceivedOutput,
 }
 
@@ -427,13 +429,18 @@ impl AttemptUpdates {
                     update.started_at =
                         update.started_at.or(report.started_at.map(|at| at.min(now).max(Time::UNIX_EPOCH)));
                     update.container = update.container.take().or(report.container.clone().map(Box::new));
+                    if update.ports.is_empty() {
+                        update.ports.clone_from(&report.ports);
+                    }
                     update.report = Some(report.clone());
                     update.output = *received;
                 }
             }
             Some(AttemptChange::Started { .. }) => {
-                if let Detail::Container(container) = detail {
-                    self.of(attempt).container = Some(container.clone());
+                if let Detail::Start(facts) = detail {
+                    let update = self.of(attempt);
+                    update.container = facts.container.clone().map(Box::new);
+                    update.ports.clone_from(&facts.ports);
                 }
             }
             None => {}

@@ -125,7 +125,7 @@ fn letter(change: &Change, refusal: &StoreError) -> Option<DeadLetter> {
 fn describe(input: &Input) -> Vec<u8> {
     let report = match &input.detail {
         Detail::End(ended, _) => serde_json::to_value(ended).unwrap_or_default(),
-        Detail::Container(facts) => serde_json::to_value(facts).unwrap_or_default(),
+        Detail::Start(facts) => serde_json::json!({"container": facts.container, "ports": facts.ports}),
         Detail::Placement(_) | Detail::None => serde_json::Value::Null,
     };
     let body =

@@ -22,6 +22,7 @@ pub(crate) fn unstarted(attempt: AttemptRef, end: AttemptEnd) -> Ended {
         output_sha256: None,
         killed: None,
         container: None,
+        ports: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|---|---|---|
 //! | [`environment`] | gaffer's variables | | nothing to do | |
 //! | [`directory`] | private directories, the script file | | none | removes them |
+//! | [`ports`] | assigns ports, their variables | | kept | releases them |
 //! | [`journal`] | records the start | records the process id | recorded | records the end |
 //! | [`input`] | | starts to write standard input | progress is unknown: writes nothing | stops |
 //!
@@ -15,6 +16,7 @@ mod directory;
 mod environment;
 mod input;
 mod journal;
+mod ports;
 
 use std::time::Duration;
 
@@ -77,6 +79,7 @@ impl Hooks {
         Hooks(vec![
             Box::new(environment::Environment),
             Box::new(directory::Directory::default()),
+            Box::new(ports::Ports),
             Box::new(journal::Journal),
             Box::new(input::StandardInput::new(inputs)),
         ])

@@ -12,6 +12,7 @@ use super::hooks::Hook;
 use super::*;
 use crate::blocking::PATIENCE;
 use crate::driver::DriverSettings;
+use crate::ports::PortSettings;
 use crate::tests::master::{play, soon, until};
 
 /// What was called, in order.
@@ -30,7 +31,7 @@ impl Calls {
 
 impl Progress for Calls {
     fn noted(&self, _: AttemptRef, _: String) {}
-    fn started(&self, _: AttemptRef, _: DateTime<Utc>, _: Option<ContainerFacts>) {
+    fn started(&self, _: AttemptRef, _: StartFacts) {
         self.note("it", "started");
     }
     fn wrote(&self, _: AttemptRef) {}
@@ -97,6 +98,7 @@ async fn run_between(hooks: [(&'static str, bool); 2], text: &str, calls: &Arc<C
         spool,
         scratch: ScratchSpace::open(dir.path()).unwrap(),
         threads: BlockingThreads::new("test", 4, PATIENCE).unwrap(),
+        ports: Ports::new(PortSettings::default(), "token"),
         token: "token".to_owned(),
     });
     let (worker_name, progress) = ("tester".into(), calls.clone());

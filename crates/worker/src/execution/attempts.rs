@@ -3,16 +3,15 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use futures::FutureExt as _;
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
 use gaffer_protocol::boot_time::BootTime;
-use gaffer_protocol::wire::{ContainerFacts, Ended, InputTaken, ToMaster};
+use gaffer_protocol::wire::{Ended, InputTaken, ToMaster};
 
 use super::Core;
 use super::state::Launch;
-use crate::attempt::{self, Attempt, Controls, Progress};
+use crate::attempt::{self, Attempt, Controls, Progress, StartFacts};
 use crate::clock::Began;
 use crate::driver;
 use crate::spool::OutputWriter;
@@ -79,8 +78,8 @@ impl Progress for Arc<Core> {
         self.eventful.notify_one();
     }
 
-    fn started(&self, attempt: AttemptRef, at: DateTime<Utc>, container: Option<ContainerFacts>) {
-        self.state().started(attempt, at, container);
+    fn started(&self, attempt: AttemptRef, start: StartFacts) {
+        self.state().started(attempt, start);
         self.eventful.notify_one();
     }
 

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::AttemptEnd;
@@ -14,15 +13,13 @@ use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
 use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::definitions::StartAttempt;
-use gaffer_protocol::wire::{
-    ContainerFacts, Ended, HeldAttempt, Input, InputState, InputTaken, MAX_HELD, ToMaster,
-};
+use gaffer_protocol::wire::{Ended, HeldAttempt, Input, InputState, InputTaken, MAX_HELD, ToMaster};
 use tokio::sync::mpsc;
 
 use super::admission::{Admission, Recent};
 use super::definitions::SharedDefinitions;
 use super::pieces::Pieces;
-use crate::attempt::{self, Cause, ControlSender, Controls, StopRequests};
+use crate::attempt::{self, Cause, ControlSender, Controls, StartFacts, StopRequests};
 use crate::spool::{Output, OutputWriter, Recovered, Resumed};
 use outgoing::Outgoing;
 
@@ -59,7 +56,7 @@ enum Phase {
 
 struct Running {
     start: Arc<StartAttempt>,
-    started: Option<(DateTime<Utc>, Option<ContainerFacts>)>,
+    started: Option<StartFacts>,
     /// None once it is given back.
     reserved: Option<Resources>,
     controls: ControlSender,
@@ -217,10 +214,11 @@ impl State {
         Launch { start, worker_name: self.worker_name.clone(), writer, controls }
     }
 
-    pub fn started(&mut self, attempt: AttemptRef, at: DateTime<Utc>, container: Option<ContainerFacts>) {
+    pub fn started(&mut self, attempt: AttemptRef, start: StartFacts) {
         if let Some(running) = self.running(attempt) {
-            running.started = Some((at, container.clone()));
-            self.report(ToMaster::Started { attempt, at, container });
+            running.started = Some(start.clone());
+            let StartFacts { at, container, ports } = start;
+            self.report(ToMaster::Started { attempt, at, container, ports });
         }
     }
 

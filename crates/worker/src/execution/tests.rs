@@ -24,6 +24,7 @@ async fn open(dir: &Path) -> Execution {
         spool_limit: Some(1 << 30),
         drivers: DriverSettings { host: true, inherited: BTreeMap::new(), docker: None, scripted: true },
         owner: "tester".to_owned(),
+        ports: PortSettings::default(),
     };
     Execution::open(settings).await.unwrap()
 }

@@ -353,6 +353,7 @@ pub struct Order {
     pub index: u32,
     pub driver: DriverKind,
     pub container: Option<Box<Container>>,
+    pub named_ports: Vec<gaffer_domain::spec::Port>,
     pub workdir: Option<String>,
     pub nice: u8,
     pub stdin: bool,
@@ -383,6 +384,7 @@ impl Order {
             task: self.task,
             driver: self.driver,
             container: self.container,
+            named_ports: self.named_ports,
             workdir: self.workdir,
             nice: self.nice,
             stdin: self.stdin,
@@ -396,7 +398,7 @@ impl Order {
             lost_after: self.lost_after,
         };
         let (attempt, index, pieces) = (self.attempt, self.index, BTreeMap::new());
-        StartAttempt { attempt, index, pieces, definition: definition.into() }
+        StartAttempt { attempt, index, pieces, assigned_ports: Vec::new(), definition: definition.into() }
     }
 }
 
@@ -409,6 +411,7 @@ pub fn start(task: i64, action: Action) -> Order {
         index: 0,
         driver: DriverKind::Host,
         container: None,
+        named_ports: Vec::new(),
         workdir: None,
         nice: 0,
         stdin: false,

@@ -142,6 +142,10 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String], several: bool) -> 
         stdin,
         nice: if driver == DriverKind::Host { rng.random_range(0..20) } else { 0 },
         workdir: (driver == DriverKind::Host && rng.random()).then_some(workdir),
+        ports: match driver {
+            DriverKind::Host => (0..rng.random_range(0..3)).map(|n| any_port(n, true, rng)).collect(),
+            _ => Vec::new(),
+        },
         action: if container.is_some() && rng.random_ratio(1, 4) {
             Action::Command(Vec::new())
         } else if has_entrypoint || rng.random() {
@@ -208,15 +212,22 @@ fn any_affinities(rng: &mut StdRng) -> Vec<Affinity> {
     any_constraints(rng).into_iter().map(|when| affinity(when, rng)).collect()
 }
 
+/// `shared`: of a task with the network of its worker.
+fn any_port(n: u16, shared: bool, rng: &mut StdRng) -> Port {
+    let name = (shared || rng.random()).then(|| format!("p{n}-{}", any_word(rng)));
+    let container = if name.is_some() && rng.random() { 0 } else { 80 + n };
+    Port {
+        name,
+        host: if shared || container == 0 || rng.random() { 0 } else { 8000 + n },
+        container,
+        protocol: *[PortProtocol::Tcp, PortProtocol::Udp].choose(rng).unwrap(),
+    }
+}
+
 fn any_container(rng: &mut StdRng) -> Container {
     let path = |rng: &mut StdRng| format!("/{}/{}", any_word(rng), any_word(rng));
     let network = *[Network::Bridge, Network::None, Network::Host].choose(rng).unwrap();
-    let port = |n: u16, rng: &mut StdRng| Port {
-        host: if rng.random() { 0 } else { 8000 + n },
-        container: 80 + n,
-        protocol: *[PortProtocol::Tcp, PortProtocol::Udp].choose(rng).unwrap(),
-    };
-    let ports = if network == Network::Bridge { rng.random_range(0..3) } else { 0 };
+    let ports = if network == Network::None { 0 } else { rng.random_range(0..3) };
     let maybe = |rng: &mut StdRng, value: String| rng.random::<bool>().then_some(value);
     let word = any_word(rng);
     let workdir = path(rng);
@@ -227,7 +238,7 @@ fn any_container(rng: &mut StdRng) -> Container {
         user: maybe(rng, word),
         workdir: maybe(rng, workdir),
         pids_limit: rng.random_range(1..1_000_000),
-        ports: (0..ports).map(|n| port(n, rng)).collect(),
+        ports: (0..ports).map(|n| any_port(n, network == Network::Host, rng)).collect(),
         volumes: (0..rng.random_range(0..3))
             .map(|n| Volume { source: path(rng), target: format!("/v{n}"), read_only: rng.random() })
             .collect(),

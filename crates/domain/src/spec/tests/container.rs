@@ -54,7 +54,7 @@ fn only_a_container_has_the_fields_of_one() {
     assert_eq!(mistake(json!({"driver": "docker", "command": ["true"]})), "a container needs an `image`");
     assert_eq!(
         mistake(with(json!({"ports": ["80:80"]}))),
-        "/ports: `ports` belongs to a container: write `driver: docker` and an `image`"
+        "/ports: a port of a task on the host needs a name, as in `http=80`"
     );
     assert_eq!(
         mistake(with(json!({"driver": "host", "image": "busybox"}))),
@@ -114,10 +114,37 @@ fn ports_are_distinct_and_need_a_network() {
         "/ports/1: 2:80 and 1:80 are the same port of the container: write it once"
     );
     assert_eq!(container(json!({"ports": ["80:80", "80:80/udp", "0:1", "0:2"]})).ports.len(), 4);
-    for port in ["", "a", "80:", ":80", "0", "8080:0", "65536:1", "1:2:3", "+1:1", "80/sctp", "-1:5"] {
+    for port in [
+        "", "80:", ":80", "a=", "a=0", "1a=80", "a b", "a=1:0", "0", "8080:0", "65536:1", "1:2:3", "+1:1",
+        "80/sctp", "-1:5",
+    ] {
         assert!(complaint(json!({"ports": [port]})).contains("is not a port: write"), "{port}");
     }
     assert!(complaint(json!({"ports": [484_880]})).contains("put it in quotes"));
+}
+
+#[test]
+fn a_port_has_a_name_by_which_it_is_found_and_numbers_where_they_matter() {
+    let shown = |ports: &[Port]| ports.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let fields = json!({"ports": ["http", "admin=9000", "rpc=8080:80", "dns=53/udp", "http=80/udp"]});
+    assert!(mistake(inside(fields)).contains("have the same variable GAFFER_PORT_HTTP"));
+    let container = container(json!({"ports": ["http", "admin=9000", "rpc=0:80", "dns=53/udp", "8080:81"]}));
+    assert_eq!(shown(&container.ports), ["http", "admin=9000", "rpc=80", "dns=53/udp", "8080:81"]);
+    assert_eq!(container.ports[1].fixed(false), None);
+    assert_eq!(container.ports[4].fixed(false), Some(8080));
+
+    let on_host = |ports: Value| with(json!({ "ports": ports }));
+    let task = &read(on_host(json!(["http", "admin=9000"]))).tasks[0];
+    assert_eq!(
+        (shown(task.ports()), task.shares_network()),
+        (vec!["http".to_owned(), "admin=9000".to_owned()], true)
+    );
+    assert_eq!(task.ports()[1].fixed(true), Some(9000));
+    assert!(mistake(on_host(json!(["http=80:80"]))).contains("has two numbers"));
+    assert!(mistake(on_host(json!(["a=80", "b=80"]))).contains("are the same port of the worker"));
+    assert!(mistake(on_host(json!(["a-b", "a_b"]))).contains("GAFFER_PORT_A_B"));
+    let shared = json!({"network": "host", "ports": ["http=80"]});
+    assert_eq!(shown(&self::container(shared).ports), ["http=80"]);
 }
 
 #[test]

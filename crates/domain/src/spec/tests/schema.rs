@@ -76,6 +76,9 @@ const BEYOND_A_SCHEMA: [&str; 44] = [
     "in lower case",
     "without a network",
     "those of the worker anyway",
+    "needs a name, as in",
+    "has two numbers",
+    "have the same variable",
     "the same port",
     "is not a port",
     "is not a volume",
@@ -99,7 +102,8 @@ pub(super) fn refuses_or_cannot(value: &Value, mistakes: &[String]) {
     let is_quoted_otherwise = |mistake: &str| {
         let at = mistake.split_once(": ").and_then(|(pointer, why)| Some((value.pointer(pointer)?, why)));
         at.is_some_and(|(value, why)| match value {
-            Value::String(text) => text.parse::<i64>().is_ok(),
+            // The schema takes digits of any base.
+            Value::String(text) => i64::from_str_radix(text, 16).is_ok(),
             Value::Number(_) | Value::Bool(_) => !why.starts_with("expected"),
             _ => false,
         })

@@ -23,13 +23,14 @@ pub struct Document {
 }
 
 /// What can stand in a path.
-const PATH_PARAMETERS: [Parameter; 5] = [
+const PATH_PARAMETERS: [Parameter; 6] = [
     Parameter::new("job", NUMBER, "Job number."),
     Parameter::new(
         "task",
         Values::Text,
         "Address of the task: `name`, or `name.index` if the definition has several tasks.",
     ),
+    Parameter::new("service", Values::Text, "Name of a job of `type: service` that has not ended."),
     Parameter::new("worker", Values::Text, "Name or number of the worker."),
     Parameter::new("key", NUMBER, "Key number."),
     Parameter::new("letter", NUMBER, "Number of the dead letter."),

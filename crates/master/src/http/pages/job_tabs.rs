@@ -2,6 +2,7 @@
 
 use askama::Template;
 use gaffer_domain::task::StateName;
+use gaffer_protocol::ports::NamedPort;
 use serde_json::Value;
 
 use super::super::Site;
@@ -13,13 +14,16 @@ use super::format::{address, many};
 use super::frame::Frame;
 use super::job_head::{Top, task_rows};
 use super::jobs::curl;
-use super::rows::{Choice, EventRow, TaskRow};
+use super::rows::{Choice, EventRow, TaskRow, named_port};
 use crate::operations::Actor;
 use crate::operations::events::from_now_on;
+use crate::records::TaskPorts;
 use crate::views::Views;
 
 /// Tasks on a page.
 pub const PAGE_TASKS: u32 = 500;
+/// Tasks whose ports are shown.
+const SHOWN_PORTS: u32 = 100;
 
 #[derive(Template)]
 #[template(path = "job_tasks.html")]
@@ -29,6 +33,26 @@ pub struct TasksTab {
     states: Vec<Choice>,
     rows: Vec<TaskRow>,
     more: Option<String>,
+    /// Named ports of its first running tasks.
+    ports: Vec<PortRow>,
+}
+
+struct PortRow {
+    task: String,
+    port: String,
+    worker: String,
+}
+
+impl PortRow {
+    fn all(task: TaskPorts) -> impl Iterator<Item = PortRow> {
+        let TaskPorts { address, worker, ports, .. } = task;
+        let row = move |port: NamedPort| PortRow {
+            task: address.clone(),
+            port: named_port(&port),
+            worker: worker.clone(),
+        };
+        ports.into_iter().map(row)
+    }
 }
 
 impl TasksTab {
@@ -62,7 +86,9 @@ impl TasksTab {
         top.live = address(&format!("{here}/live"), &live);
         top.cli = format!("gaffer job {job}\ngaffer logs {job}.TASK");
         top.curl = curl(site, "GET", &address(&format!("{here}/tasks"), &[("state", state)]));
+        let ports = views.reads.task_ports(job, None, SHOWN_PORTS).await?;
         Ok(TasksTab {
+            ports: ports.into_iter().flat_map(PortRow::all).collect(),
             frame,
             top,
             states,

@@ -2,6 +2,7 @@
 
 use gaffer_domain::job::JobState;
 use gaffer_domain::task::StateName;
+use gaffer_protocol::ports::NamedPort;
 use serde::Serialize;
 
 use super::super::params::encoded;
@@ -288,6 +289,15 @@ pub struct Choice {
     pub href: String,
     /// Whether it is the present one.
     pub is_chosen: bool,
+}
+
+/// `http 10.0.0.7:20000 → 80/tcp`; the port in the container only if it is another one.
+pub fn named_port(port: &NamedPort) -> String {
+    let protocol = port.protocol.as_str();
+    match port.target == port.port {
+        true => format!("{} {}/{protocol}", port.name, port.address()),
+        false => format!("{} {} → {}/{protocol}", port.name, port.address(), port.target),
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use axum::response::Response;
 use gaffer_domain::JobId;
 use gaffer_domain::placement::{Candidate, Receipt};
 use gaffer_domain::spec::JobSpec;
+use gaffer_protocol::ports::NamedPort;
 use gaffer_protocol::wire::{ContainerFacts, KillReceipt, PublishedPort};
 
 use super::super::Site;
@@ -19,7 +20,7 @@ use super::job_head::JobHead;
 use super::jobs::curl;
 use super::log::{self, LogQuery, LogView};
 use super::page;
-use super::rows::{TaskRow, exit};
+use super::rows::{TaskRow, exit, named_port};
 use crate::operations::jobs::no_job;
 use crate::operations::tasks::{self, Addressed};
 use crate::records::{Attempt, Task};
@@ -54,6 +55,8 @@ struct AttemptView {
     differs: bool,
     killed: Option<String>,
     container: Option<ContainerView>,
+    /// Named ports: `http 10.0.0.7:20000 → 80/tcp`.
+    ports: Vec<String>,
     placement: Option<Placement>,
 }
 
@@ -103,20 +106,23 @@ impl AttemptView {
             sha256: attempt.output_sha256,
             differs: attempt.output_complete == Some(false),
             killed: attempt.killed.as_ref().map(killed),
-            container: attempt.container.map(ContainerView::of),
+            container: attempt.container.map(|facts| ContainerView::of(facts, &attempt.ports)),
+            ports: attempt.ports.iter().map(named_port).collect(),
             placement: attempt.placement.map(Placement::of),
         }
     }
 }
 
 impl ContainerView {
-    fn of(facts: ContainerFacts) -> ContainerView {
+    /// Named ports are shown apart.
+    fn of(facts: ContainerFacts, named: &[NamedPort]) -> ContainerView {
+        let is_unnamed = |port: &&PublishedPort| !named.iter().any(|named| named.port == port.host);
         let port =
             |port: &PublishedPort| format!("{} → {}/{}", port.host, port.container, port.protocol.as_str());
         ContainerView {
             id: facts.id.chars().take(12).collect(),
             image: facts.image,
-            ports: facts.ports.iter().map(port).collect(),
+            ports: facts.ports.iter().filter(is_unnamed).map(port).collect(),
         }
     }
 }

@@ -24,9 +24,14 @@ fn ended(change: impl FnOnce(&mut Ended)) -> ToMaster {
         output_sha256: None,
         killed: None,
         container: None,
+        ports: Vec::new(),
     };
     change(&mut ended);
     ToMaster::Ended(Box::new(ended))
+}
+
+fn start_at(at: Time) -> ToMaster {
+    ToMaster::Started { attempt: attempt(1, 1), at, container: None, ports: Vec::new() }
 }
 
 fn as_ended(message: ToMaster) -> Ended {
@@ -51,8 +56,8 @@ fn a_time_that_no_clock_shows_is_the_masters() {
                 .unwrap(),
         );
         assert_eq!((end.started_at, end.ended_at), (Some(now()), now()), "{stated}");
-        let started = ToMaster::Started { attempt: attempt(1, 1), at: stated, container: None };
-        let expected = ToMaster::Started { attempt: attempt(1, 1), at: now(), container: None };
+        let started = start_at(stated);
+        let expected = start_at(now());
         assert_eq!(checked(started, now(), |at| at).unwrap(), expected);
     }
     for stated in ["2000-01-01T00:00:00Z", "2026-11-29T14:00:00Z", "2026-11-30T12:00:00Z"] {

@@ -9,6 +9,7 @@ use gaffer_domain::spec::JobSpec;
 use gaffer_domain::task::{Rejected, TaskEvent};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::definitions::Definition;
+use gaffer_protocol::ports::NamedPort;
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 
 use super::super::output::{ChunkRow, ReceivedOutput};
@@ -79,6 +80,13 @@ pub struct Input {
     pub detail: Detail,
 }
 
+/// What a worker tells of a start beside its time.
+#[derive(Debug, Clone, Default)]
+pub struct StartFacts {
+    pub container: Option<ContainerFacts>,
+    pub ports: Vec<NamedPort>,
+}
+
 /// Facts stored with an attempt beyond what the rules need.
 #[derive(Debug, Clone)]
 pub enum Detail {
@@ -86,7 +94,8 @@ pub enum Detail {
     None,
     /// How the worker was chosen.
     Placement(Box<Receipt>),
-    Container(Box<ContainerFacts>),
+    /// What the worker told of the start.
+    Start(Box<StartFacts>),
     /// The reported end, and the state of the received output.
     End(Box<Ended>, ReceivedOutput),
 }

@@ -13,7 +13,7 @@ use super::super::unnest::{Column, unnest};
 use super::{AttemptUpdate, TaskWork};
 
 /// What a batch tells of an attempt.
-const ATTEMPT: [Column; 17] = [
+const ATTEMPT: [Column; 18] = [
     ("opened", "boolean"),
     ("worker_id", "bigint"),
     ("placement", "jsonb"),
@@ -31,6 +31,7 @@ const ATTEMPT: [Column; 17] = [
     ("output_complete", "boolean"),
     ("killed", "jsonb"),
     ("container", "jsonb"),
+    ("ports", "jsonb"),
 ];
 
 /// The number of a task.
@@ -236,6 +237,7 @@ struct AttemptColumns {
     output_complete: Vec<Option<bool>>,
     killed: Vec<Option<Value>>,
     container: Vec<Option<Value>>,
+    ports: Vec<Option<Value>>,
 }
 
 impl AttemptColumns {
@@ -263,6 +265,8 @@ impl AttemptColumns {
         self.output_complete.push(output.and_then(|output| output.complete));
         self.killed.push(json(report.and_then(|report| report.killed.as_ref())));
         self.container.push(json(update.and_then(|update| update.container.as_ref())));
+        let ports = update.map(|update| &update.ports).filter(|ports| !ports.is_empty());
+        self.ports.push(json(ports));
     }
 
     fn bind(self, query: Query<'_, Postgres, PgArguments>) -> Query<'_, Postgres, PgArguments> {
@@ -284,6 +288,7 @@ impl AttemptColumns {
             .bind(self.output_complete)
             .bind(self.killed)
             .bind(self.container)
+            .bind(self.ports)
     }
 }
 

@@ -142,11 +142,11 @@ mod tests {
 
     use std::sync::Mutex;
 
-    use chrono::{DateTime, Utc};
-    use gaffer_protocol::wire::{ContainerFacts, InputBytes};
+    use gaffer_protocol::wire::InputBytes;
     use tokio::io::{AsyncReadExt as _, duplex};
 
     use super::*;
+    use crate::attempt::StartFacts;
     use crate::tests::master::{command, soon, until};
 
     #[derive(Default)]
@@ -159,7 +159,7 @@ mod tests {
         fn noted(&self, _: AttemptRef, message: String) {
             self.notes.lock().unwrap().push(message);
         }
-        fn started(&self, _: AttemptRef, _: DateTime<Utc>, _: Option<ContainerFacts>) {}
+        fn started(&self, _: AttemptRef, _: StartFacts) {}
         fn wrote(&self, _: AttemptRef) {}
         fn took_input(&self, taken: InputTaken) {
             self.taken.lock().unwrap().push(taken);

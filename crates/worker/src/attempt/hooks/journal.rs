@@ -26,11 +26,11 @@ impl Hook for Journal {
     fn before_start<'a>(
         &'a mut self,
         attempt: &'a Attempt,
-        _assignment: &'a mut Assignment,
+        assignment: &'a mut Assignment,
         cancelled: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<(), StartError>> {
         Box::pin(async move {
-            let resume = attempt.capabilities().outlives_executor.then(|| attempt.start.clone());
+            let resume = attempt.capabilities().outlives_executor.then(|| assignment.start.clone());
             let (spool, reference, began) = (&attempt.context.spool, attempt.reference(), attempt.began);
             let mut warned = false;
             while !cancelled.is_cancelled() {

@@ -77,7 +77,7 @@ pub(super) fn container(wanted: Wanted<'_>, owner: &str, abilities: Abilities) -
         (JOB_LABEL, start.definition.job.to_string()),
         (TASK_LABEL, format!("{}.{}", start.definition.task, start.index)),
     ];
-    let exposed = spec.ports.iter().map(|port| format!("{}/{}", port.container, port.protocol.as_str()));
+    let exposed = bindings(wanted).map(|(port, _)| port);
     ContainerCreateBody {
         image: Some(spec.image.clone()),
         entrypoint,
@@ -106,9 +106,7 @@ fn host_config(wanted: Wanted<'_>, abilities: Abilities) -> HostConfig {
         host_ip: None,
         host_port: Some(if host == 0 { String::new() } else { host.to_string() }),
     };
-    let ports = spec.ports.iter().map(|port| {
-        (format!("{}/{}", port.container, port.protocol.as_str()), Some(vec![binding(port.host)]))
-    });
+    let ports = bindings(wanted).map(|(port, host)| (port, Some(vec![binding(host)])));
     let tmpfs =
         spec.tmpfs.iter().map(|(path, size)| (path.clone(), format!("rw,nosuid,nodev,size={}", size.0)));
     let network = match spec.network {
@@ -156,6 +154,16 @@ fn host_config(wanted: Wanted<'_>, abilities: Abilities) -> HostConfig {
         auto_remove: Some(false),
         ..HostConfig::default()
     }
+}
+
+/// Ports of the container, as the daemon writes them, and those of the host to which they are bound; 0 for any.
+fn bindings(wanted: Wanted<'_>) -> impl Iterator<Item = (String, u16)> {
+    let Wanted { start, spec, .. } = wanted;
+    let published = spec.ports.iter().map(|port| (port.container, port.protocol, port.host));
+    let is_own_network = spec.network == Network::Bridge;
+    let named = start.assigned_ports.iter().filter(move |_| is_own_network);
+    let named = named.map(|port| (port.target, port.protocol, port.port));
+    published.chain(named).map(|(port, protocol, host)| (format!("{port}/{}", protocol.as_str()), host))
 }
 
 /// Errors for what the operator does not allow.

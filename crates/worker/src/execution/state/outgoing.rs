@@ -6,7 +6,7 @@ use gaffer_domain::AttemptRef;
 use gaffer_protocol::wire::{HeldAttempt, StoredOutput, ToMaster};
 
 use super::super::Event;
-use super::{Holding, Phase, State};
+use super::{Holding, Phase, StartFacts, State};
 
 /// Events that wait to be taken.
 #[derive(Default)]
@@ -49,10 +49,8 @@ impl State {
                 Phase::Queued(_) => continue,
                 Phase::Running(running) => {
                     let started = running.started.clone();
-                    outgoing.reports.extend(started.map(|(at, container)| ToMaster::Started {
-                        attempt: *attempt,
-                        at,
-                        container,
+                    outgoing.reports.extend(started.map(|StartFacts { at, container, ports }| {
+                        ToMaster::Started { attempt: *attempt, at, container, ports }
                     }));
                 }
                 Phase::Finished(ended) => outgoing.reports.push_back(ToMaster::Ended(ended.clone())),

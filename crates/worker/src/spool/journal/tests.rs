@@ -22,6 +22,7 @@ fn ended(task: i64) -> Ended {
         output_sha256: Some("ab".to_owned()),
         killed: None,
         container: None,
+        ports: Vec::new(),
     }
 }
 

@@ -35,6 +35,7 @@ fn start(action: Action) -> StartAttempt {
         task: "train".to_owned(),
         driver: DriverKind::Docker,
         container: None,
+        named_ports: Vec::new(),
         workdir: None,
         nice: 0,
         stdin: false,
@@ -48,7 +49,8 @@ fn start(action: Action) -> StartAttempt {
         lost_after: Span::from_secs(120),
     };
     let attempt = AttemptRef { task: TaskId(7), attempt: 2 };
-    StartAttempt { attempt, index: 5, pieces: BTreeMap::new(), definition: definition.into() }
+    let pieces = BTreeMap::new();
+    StartAttempt { attempt, index: 5, pieces, assigned_ports: Vec::new(), definition: definition.into() }
 }
 
 fn command(words: &[&str]) -> Action {
