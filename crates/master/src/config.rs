@@ -58,14 +58,14 @@ pub struct MasterConfig {
     #[arg(long, env = "GAFFER_RETENTION", value_name = "TIME|forever", default_value_t)]
     pub retention: Retention,
 
-    /// Object storage to which output of finished jobs is moved
+    /// Object storage for output of finished jobs
     ///
     /// s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///DIRECTORY. Credentials and the endpoint are read
     /// from the environment variables of the provider: AWS_…, GOOGLE_… or AZURE_…. Without it, output stays in the database.
     #[arg(long, env = "GAFFER_OUTPUT_STORE", value_name = "URL", value_parser = output_store)]
     pub output_store: Option<OutputStoreAddress>,
 
-    /// How long after a job's end its output is moved to object storage
+    /// How long after a job's end its output is moved there
     #[arg(long, env = "GAFFER_OUTPUT_STORE_AFTER", value_name = "TIME", default_value_t = OUTPUT_STORE_AFTER)]
     pub output_store_after: Span,
 

@@ -26,6 +26,10 @@ fn understood(server: &str) -> BTreeSet<String> {
     variables.chain(BESIDE_OPTIONS.map(str::to_owned)).collect()
 }
 
+/// Variables of a provider of object storage, of which the example has the most usual.
+const OF_OBJECT_STORAGE: [&str; 4] =
+    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL"];
+
 /// The variables that a file of settings names, commented out or not.
 fn named(example: &str) -> BTreeSet<String> {
     let is_name = |name: &str| {
@@ -53,8 +57,9 @@ fn the_examples_name_exactly_the_variables_that_there_are() {
     for server in ["master", "worker"] {
         let example = named(&file(&format!(".env.{server}.example")));
         let mut known = understood(server);
-        if server == "worker" {
-            known.extend(gaffer_protocol::proxies::VARIABLES.map(str::to_owned));
+        match server {
+            "worker" => known.extend(gaffer_protocol::proxies::VARIABLES.map(str::to_owned)),
+            _ => known.extend(OF_OBJECT_STORAGE.map(str::to_owned)),
         }
         known.extend(asked(&file(&format!("docker-compose-{server}.yaml"))));
         let missing: Vec<_> = known.difference(&example).collect();

@@ -77,10 +77,10 @@ pub struct DevArgs {
     /// How long finished jobs are kept, see `gaffer master --help`
     #[arg(long, env = "GAFFER_RETENTION", value_name = "TIME|forever", default_value_t)]
     retention: Retention,
-    /// Object storage to which output of finished jobs is moved, see `gaffer master --help`
+    /// Object storage for output, see `gaffer master --help`
     #[arg(long, env = "GAFFER_OUTPUT_STORE", value_name = "URL", value_parser = config::output_store)]
     output_store: Option<OutputStoreAddress>,
-    /// How long after a job's end its output is moved to object storage
+    /// How long after a job's end its output is moved there
     #[arg(long, env = "GAFFER_OUTPUT_STORE_AFTER", value_name = "TIME", default_value_t = config::OUTPUT_STORE_AFTER)]
     output_store_after: Span,
     /// Stop when standard input is closed

@@ -72,6 +72,11 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         "--cap-add=CHOWN",
         "--gpus=2",
         "--retries=2",
+        "--restart-on-exit=75",
+        "--restart-on-exit=76",
+        "--no-restart-on-exit=2",
+        "--success-code=3",
+        "--max-failures=1",
         "--on-lost=fail",
         "--lost-after=1m",
         "--retention=30d",
@@ -91,13 +96,14 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         "env": {"A": "1=2", "B": "", "HOME": "/root"}, "timeout": "30m", "output": {"limit": "1GiB", "on_limit": "kill"}, "driver": "docker",
         "image": "busybox", "pull": "never", "entrypoint": ["sh", "-c", "a b"], "user": "1000:100", "workdir": "/work",
         "volumes": ["/data:/data:ro"], "ports": ["8080:80"], "network": "bridge", "capabilities": ["CHOWN"], "gpus": 2,
-        "restart": {"policy": "on-failure", "limit": 2, "on_lost": "fail"}, "array": "3-5",
+        "restart": {"policy": "on-failure", "limit": 2, "on_lost": "fail", "on_exit": [75, 76], "not_on_exit": [2], "success": [3]},
+        "array": "3-5", "max_failures": 1,
         "stop": {"signal": "INT", "grace": "5s"},
     });
     assert_eq!(sent(&input), expected);
     assert!(JobSpec::of(&input.spec).is_ok());
     // That is all but `--count`, and `--nice`, which a container does not have.
-    assert_eq!(spec_flags::all().len(), 37);
+    assert_eq!(spec_flags::all().len(), 41);
     Ok(())
 }
 

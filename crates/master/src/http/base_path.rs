@@ -15,8 +15,9 @@ use gaffer_protocol::server_url::ServerUrl;
 use tower::ServiceBuilder;
 
 /// First segments of addresses that exist without a base path: one of them as a base path would mean two things.
-const OWN_SEGMENTS: [&str; 25] = [
+const OWN_SEGMENTS: [&str; 26] = [
     "api",
+    "dead-letters",
     "events",
     "favicon.ico",
     "jobs",
@@ -27,12 +28,13 @@ const OWN_SEGMENTS: [&str; 25] = [
     "login-links",
     "logout",
     "metrics",
+    "openapi.json",
     "queue",
     "readyz",
     "reference",
     "retention",
     "schema",
-    "dead-letters",
+    "services",
     "static",
     "system",
     "theme",
@@ -40,7 +42,6 @@ const OWN_SEGMENTS: [&str; 25] = [
     "version",
     "worker",
     "workers",
-    "openapi.json",
 ];
 
 /// The path of the public address: empty, or like `/gaffer`.

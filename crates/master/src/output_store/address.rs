@@ -207,13 +207,14 @@ mod tests {
     #[test]
     fn settings_of_the_provider_are_used_and_never_printed() {
         let variables = [
+            ("AWS_ACCESS_KEY_ID".to_owned(), "key".to_owned()),
             ("AWS_SECRET_ACCESS_KEY".to_owned(), "hidden".to_owned()),
             ("AWS_ALLOW_HTTP".to_owned(), "perhaps".to_owned()),
             ("AWS_PAGER".to_owned(), "less".to_owned()),
             ("HOME".to_owned(), "/root".to_owned()),
         ];
         let address = OutputStoreAddress::parse("s3://bucket", variables.clone()).unwrap();
-        assert_eq!(address.variables.len(), 3);
+        assert_eq!(address.variables.len(), 4);
         assert!(!format!("{address:?}").contains("hidden"));
         let error = format!("{:#}", address.connect().unwrap_err());
         assert!(error.contains("GAFFER_OUTPUT_STORE=s3://bucket") && error.contains("perhaps"), "{error}");
