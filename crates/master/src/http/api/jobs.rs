@@ -314,6 +314,8 @@ pub async fn stop(
     body: OptionalJsonBody<StopRequest>,
 ) -> Result<Ordered<Job>, Error> {
     let job: JobId = id(&job, "job")?;
+    // A mistake in the body of a request for a job that there is not says nothing.
+    jobs::get(&context, &actor, job).await?;
     let StopRequest { force } = body.read()?.unwrap_or_default();
     jobs::stop(&context, &actor, job, force).await?;
     let (stopped, spec) = jobs::get_whole(&context, &actor, job).await?;
