@@ -228,7 +228,8 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     client.finished(client.submit(json!({"tasks": matching})).await).await;
     let apart = client.submit(json!({"script": "true", "distinct_workers": true})).await;
     client.finished(apart).await;
-    let long = client.submit(script("sleep 1000")).await;
+    let service = json!({"name": "web", "type": "service", "script": "sleep 1000", "ports": ["http"]});
+    let long = client.submit(service).await;
     client.in_state(long, "running").await;
     look(client, done).await;
     client.post(&format!("/jobs/{long}/stop"), &json!({})).await;
@@ -356,6 +357,7 @@ async fn look(client: &Client, job: i64) {
         "/metrics".to_owned(),
         "/trace?since=1h".to_owned(),
         "/dead-letters".to_owned(),
+        "/services/web/ports".to_owned(),
     ];
     let mut refused = Vec::new();
     for path in paths {

@@ -4,9 +4,9 @@ use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::retention::Retention;
 use gaffer_domain::{AttemptRef, TaskId};
 use gaffer_e2e::client::{Client, script};
-use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
+use gaffer_e2e::{eventually, wait_for_a_lock};
 use gaffer_master::background::driver::Background as _;
 use gaffer_master::background::retention::Expiry;
 use gaffer_master::store::StoreError;
@@ -341,6 +341,33 @@ async fn a_master_that_dies_in_between_is_followed_by_one_that_completes_it() {
         .unwrap();
     assert_eq!(first, in_between);
     stage.client.submit(script("true")).await;
+}
+
+#[tokio::test]
+async fn a_job_is_accepted_although_the_partitions_of_its_era_are_made_while_it_waits_for_the_era() {
+    let mut scene = Scene::set().await;
+    let era = scene.stage.running.control.store.era_present().await.unwrap().number + 2;
+    let mut holder = PgConnection::connect(&scene.stage.database_url).await.unwrap();
+    let mut opening = holder.begin().await.unwrap();
+    let lock = "SELECT pg_advisory_xact_lock(x'67616666657265'::bigint)";
+    sqlx::query(lock).execute(&mut *opening).await.unwrap();
+    let client = scene.stage.client.clone();
+    let submitting = tokio::spawn(async move { client.submit(script("true")).await });
+    wait_for_a_lock(&mut scene.database, "gaffer", 1).await;
+    sqlx::query("SELECT make_era($1)").bind(era).execute(&mut *opening).await.unwrap();
+    let opened = "UPDATE eras SET opened_at = now(), first_job = (SELECT last_value + 1 FROM jobs_id_seq) \
+                  WHERE opened_at IS NULL";
+    sqlx::query(opened).execute(&mut *opening).await.unwrap();
+    let present = "SELECT setval('live_tasks_id_seq', first_task($1), false)";
+    sqlx::query(present).bind(era).execute(&mut *opening).await.unwrap();
+    opening.commit().await.unwrap();
+    let job = submitting.await.unwrap();
+    let found: i64 = sqlx::query_scalar("SELECT era FROM jobs WHERE id = $1")
+        .bind(job)
+        .fetch_one(&mut scene.database)
+        .await
+        .unwrap();
+    assert_eq!(found, era);
 }
 
 #[tokio::test]
