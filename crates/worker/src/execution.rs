@@ -375,7 +375,7 @@ impl Core {
                         }
                         self.launch_ready();
                     }
-                    Accepted::Misfit(ended) => self.finish_unstarted(ended),
+                    Accepted::Misfit(ended) => self.finish_unstarted(*ended),
                     Accepted::Settled => {}
                 }
             }

@@ -96,7 +96,7 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         "env": {"A": "1=2", "B": "", "HOME": "/root"}, "timeout": "30m", "output": {"limit": "1GiB", "on_limit": "kill"}, "driver": "docker",
         "image": "busybox", "pull": "never", "entrypoint": ["sh", "-c", "a b"], "user": "1000:100", "workdir": "/work",
         "volumes": ["/data:/data:ro"], "ports": ["8080:80"], "network": "bridge", "capabilities": ["CHOWN"], "gpus": 2,
-        "restart": {"policy": "on-failure", "limit": 2, "on_lost": "fail", "on_exit": [75, 76], "not_on_exit": [2], "success": [3]},
+        "restart": {"policy": "on-failure", "limit": 2, "on_lost": "fail", "on_exit": ["75", "76"], "not_on_exit": ["2"], "success": ["3"]},
         "array": "3-5", "max_failures": 1,
         "stop": {"signal": "INT", "grace": "5s"},
     });

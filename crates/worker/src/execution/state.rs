@@ -84,7 +84,7 @@ pub(super) enum Accepted {
     /// It waits for room. If `lease_is_first`, no other lease runs out before its own.
     Queued { lease_is_first: bool },
     /// It can never start; this end is to be recorded.
-    Misfit(Ended),
+    Misfit(Box<Ended>),
     /// There is nothing to do: it was seen before, or was given back.
     Settled,
 }
@@ -148,7 +148,7 @@ impl State {
                         exit_code: 125,
                         message: format!("cannot start: {misfit}"),
                     };
-                    return Accepted::Misfit(attempt::unstarted(attempt, end));
+                    return Accepted::Misfit(Box::new(attempt::unstarted(attempt, end)));
                 }
                 self.definitions.share(&mut start.definition);
                 self.admission.push(attempt, start.definition.resources);
