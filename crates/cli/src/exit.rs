@@ -96,6 +96,8 @@ mod tests {
             started_at: None,
             finished_at: None,
             ran_seconds: None,
+            health: None,
+            ready: None,
         }
     }
 

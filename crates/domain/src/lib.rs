@@ -9,6 +9,7 @@ mod as_text;
 pub mod clocks;
 pub mod constraint;
 pub mod document;
+pub mod health;
 pub mod id;
 pub mod job;
 pub mod lease;

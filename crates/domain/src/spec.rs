@@ -12,6 +12,7 @@ mod container;
 mod depends;
 mod driver;
 pub mod field;
+mod health;
 mod job;
 mod node;
 mod program;
@@ -33,6 +34,7 @@ pub use container::{
     PullPolicy, Volume,
 };
 pub use driver::DriverKind;
+pub use health::{HealthCheck, InvalidStatusRange, MAX_IN_A_ROW, Probe, StatusRange};
 pub use job::{
     JOB_FIELDS, JobKind, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_SPEC_BYTES, SINGLE_TASK_JOB_FIELDS,
 };

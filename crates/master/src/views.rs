@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gaffer_domain::clocks::ClockSample;
 use gaffer_domain::placement::Strategy;
 use gaffer_domain::retention::Retention;
+use gaffer_domain::spec::JobKind;
 use gaffer_domain::{AttemptRef, Time, WorkerId};
 use gaffer_protocol::wire::MachineStats;
 use tokio_util::sync::CancellationToken;
@@ -17,13 +18,15 @@ use crate::changes::Changes;
 use crate::clocks::Clocks;
 use crate::control::Control;
 use crate::exposition::Exposition;
+use crate::health::Healths;
 use crate::hub::Hub;
 use crate::live::{LiveOutput, LiveOutputs};
 use crate::open_streams::OpenStreams;
 use crate::pauses::Pauses;
+use crate::records::{Job, Task};
 use crate::search_budget::Searches;
 use crate::snapshot::Snapshots;
-use crate::store::ReadStore;
+use crate::store::{ReadStore, StoreError};
 use crate::troubles::Troubles;
 
 /// What anybody may look at who may look at a project.
@@ -44,6 +47,8 @@ pub struct Views {
     pub open_streams: OpenStreams,
     /// Cancelled when the master goes down: streams end then.
     pub shutdown: CancellationToken,
+    /// What health checks say of live attempts.
+    pub healths: Healths,
     live: LiveOutputs,
     hub: Hub,
     clocks: Clocks,
@@ -97,10 +102,39 @@ impl Views {
             searches: Searches::default(),
             open_streams: control.open_streams.clone(),
             shutdown: control.shutdown.clone(),
+            healths: control.healths.clone(),
             live: control.live.clone(),
             hub: control.hub.clone(),
             clocks: control.clocks.clone(),
         }
+    }
+
+    /// Adds what health checks say of the latest attempts of tasks.
+    pub fn add_health(&self, tasks: &mut [Task]) {
+        for task in tasks.iter_mut().filter(|task| task.attempt > 0) {
+            task.health = self.healths.of(AttemptRef { task: task.id, attempt: task.attempt });
+        }
+    }
+
+    /// Adds how many tasks of a service are available. Tasks without checks are, while they run.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn add_availability(&self, job: &mut Job) -> Result<(), StoreError> {
+        if job.kind != JobKind::Service || job.is_over() {
+            return Ok(());
+        }
+        let Some(spec) = self.reads.spec(job.id).await? else { return Ok(()) };
+        let running = self.reads.running_tasks(job.id).await?;
+        let definitions = spec.tasks.iter().zip(running).enumerate();
+        let available = definitions.map(|(position, (task, running))| {
+            match task.health.is_some() || task.readiness.is_some() {
+                true => self.healths.available(job.id, position).min(running),
+                false => running,
+            }
+        });
+        job.available = Some(available.sum());
+        Ok(())
     }
 
     /// Live output of an attempt.

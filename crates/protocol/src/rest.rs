@@ -1,5 +1,6 @@
 //! Bodies of the REST API. Fields may be added; existing ones stay.
 
+mod health;
 mod output;
 mod ports;
 mod stdin;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ports::NamedPort;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
+pub use health::{CheckedResult, HealthResult, TaskChecks, TaskHealth};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
 pub use ports::{
     TargetGroup, TaskPorts, TraefikBalancer, TraefikConfiguration, TraefikHttp, TraefikServer, TraefikService,
@@ -78,6 +80,9 @@ pub struct Job {
     pub pinned: bool,
     /// Number of tasks by task state; states without a task are left out.
     pub task_counts: BTreeMap<String, i64>,
+    /// Number of tasks of a running service that run and pass their checks. Only where one job is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available: Option<u64>,
     /// Name of the user who submitted the job.
     pub created_by: String,
     /// Number of the job that this one repeats.
@@ -154,6 +159,12 @@ pub struct Task {
     /// before it starts.
     #[serde(default)]
     pub ran_seconds: Option<f64>,
+    /// What the health check says of the latest attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<TaskHealth>,
+    /// Whether the latest attempt counts as available while it runs, if the task has checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
 }
 
 impl Task {

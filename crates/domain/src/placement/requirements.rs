@@ -39,7 +39,7 @@ pub struct Requirements {
     /// No two of the definition's tasks are live on one worker.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub distinct_workers: bool,
-    /// Whose tasks look at each other, where they do (`spread`, `distinct_workers`): such tasks share their class with
+    /// Whose tasks look at each other, where they do (`spread`, `distinct_workers`, `health`): such tasks share their class with
     /// none of another definition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<DefinitionRef>,
@@ -104,9 +104,10 @@ impl Requirements {
         }
     }
 
-    /// Whether tasks of this definition look at each other, so that they share their class with none of another one.
+    /// Whether tasks of this definition look at each other, or at the workers where others of them became unhealthy, so
+    /// that they share their class with none of another one.
     pub fn are_of_one_definition(task: &TaskSpec) -> bool {
-        task.distinct_workers || task.spread.is_some()
+        task.distinct_workers || task.spread.is_some() || task.health.is_some()
     }
 
     /// Requirements of so much and nothing else.

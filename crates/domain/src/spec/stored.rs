@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Action, Affinity, Backoff, Concurrency, Container, DriverKind, Indices, JobKind, JobSpec, OnDrain,
-    OnLost, OutputLimit, Placement, Port, Reservation, Resources, Restart, RestartPolicy, Retention,
+    Action, Affinity, Backoff, Concurrency, Container, DriverKind, HealthCheck, Indices, JobKind, JobSpec,
+    OnDrain, OnLost, OutputLimit, Placement, Port, Reservation, Resources, Restart, RestartPolicy, Retention,
     StopSignal, StopSpec, Strategy, TaskSpec,
 };
 use crate::constraint::{Constraint, Fact};
@@ -99,6 +99,8 @@ impl TaskSpec {
                 on_lost: OnLost::Fail,
             },
             stop: StopSpec { signal: StopSignal::Sigterm, grace: Span::from_secs(10) },
+            health: None,
+            readiness: None,
         }
     }
 }
@@ -178,6 +180,10 @@ struct FirstTask {
     output: Option<OutputLimit>,
     restart: FirstRestart,
     stop: StopSpec,
+    #[serde(default)]
+    health: Option<HealthCheck>,
+    #[serde(default)]
+    readiness: Option<HealthCheck>,
 }
 
 #[derive(Deserialize)]
@@ -271,6 +277,8 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
         output: task.output,
         restart: Restart { policy, limit, within, delay, backoff, on_lost },
         stop: task.stop,
+        health: task.health,
+        readiness: task.readiness,
     })
 }
 

@@ -3,6 +3,7 @@
 mod any;
 mod container;
 mod depends;
+mod health;
 mod mistakes;
 mod scheduling;
 mod schema;

@@ -22,6 +22,7 @@ mod draining;
 mod environment;
 mod events;
 mod guessing;
+mod health;
 mod jobs;
 mod leases;
 mod leftovers;

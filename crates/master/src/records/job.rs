@@ -35,6 +35,8 @@ pub struct Job {
     pub finished_at: Option<Time>,
     /// How long it ran, or has been running; none before its first attempt started.
     pub ran_seconds: Option<f64>,
+    /// Of a service: how many of its tasks run and are ready. None where nobody looked.
+    pub available: Option<u64>,
 }
 
 impl Job {

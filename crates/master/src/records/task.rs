@@ -7,6 +7,8 @@ use gaffer_domain::{JobId, TaskId, Time, WorkerId};
 use gaffer_protocol::ports::NamedPort;
 use gaffer_protocol::wire::{ContainerFacts, KillReceipt};
 
+use super::AttemptHealth;
+
 /// A task of a job, with what its latest attempt came to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Task {
@@ -44,6 +46,8 @@ pub struct Task {
     pub finished_at: Option<Time>,
     /// How long its latest attempt ran, or has been running; none before that started.
     pub ran_seconds: Option<f64>,
+    /// What health checks say of its latest attempt. None where nobody looked, or it has no checks.
+    pub health: Option<AttemptHealth>,
 }
 
 impl Task {

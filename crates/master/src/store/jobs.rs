@@ -6,7 +6,7 @@ use chrono::Utc;
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::{DefinitionRef, Requirements};
 use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION};
-use gaffer_domain::task::Task;
+use gaffer_domain::task::{StateName, Task};
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -224,9 +224,21 @@ impl ReadStore {
                     started_at: row.started_at,
                     finished_at: row.finished_at,
                     ran_seconds: ran(None, row.started_at, row.finished_at, now),
+                    available: None,
                 })
             })
             .collect()
+    }
+
+    /// How many tasks of each definition of a job run, in the order of the definitions.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn running_tasks(&self, job: JobId) -> Result<Vec<u64>, StoreError> {
+        let rows: Vec<CountsRow> =
+            sqlx::query_as(COUNTS_OF_JOBS).bind([job.0].as_slice()).fetch_all(&self.pool).await?;
+        let running = |row: &CountsRow| TaskCounts::from(row).get(StateName::Running).unsigned_abs();
+        Ok(rows.iter().map(running).collect())
     }
 
     async fn job_counts(&self, jobs: &[i64]) -> Result<BTreeMap<i64, TaskCounts>, StoreError> {

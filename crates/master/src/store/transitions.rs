@@ -66,6 +66,7 @@ struct Work {
     runs: Vec<Run>,
     given_back: Vec<(i64, WorkerId)>,
     started: Vec<(i64, WorkerId)>,
+    unhealthy: Vec<(i64, WorkerId)>,
     closed: Vec<AttemptRef>,
     workers: BTreeSet<WorkerId>,
     changed: TaskChanges,
@@ -190,7 +191,7 @@ impl Store {
         outcome.scheduling_wanted = work.scheduling_wanted;
         outcome.runs = work.runs;
         (outcome.given_back, outcome.started) = (work.given_back, work.started);
-        outcome.closed = work.closed;
+        (outcome.unhealthy, outcome.closed) = (work.unhealthy, work.closed);
         outcome.workers = work.workers;
         outcome.changed = work.changed;
         Ok(outcome)
@@ -266,6 +267,9 @@ impl Work {
             Some(AttemptChange::Closed { end: Some(end) }) => {
                 self.closed.push(attempt);
                 self.changed.ended(end);
+                if matches!(end, AttemptEnd::Unhealthy { .. }) {
+                    self.unhealthy.extend(worker_before.map(|worker| (work.class, worker)));
+                }
                 if let Detail::End(report, _) = &input.detail
                     && let Some(at) = report.started_at
                 {

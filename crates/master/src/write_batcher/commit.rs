@@ -136,6 +136,7 @@ impl WriteBatcher {
             runs,
             given_back: _,
             started: _,
+            unhealthy: _,
             closed,
             workers,
             changed,
@@ -204,6 +205,7 @@ impl WriteBatcher {
             }
             self.finish_output(attempt);
         }
+        self.parts.healths.close(&closed, Utc::now());
         for attempt in closed {
             self.finish_output(attempt);
         }

@@ -1,5 +1,6 @@
 //! The host driver: a process in its own group, with both streams captured.
 
+mod exec;
 mod start;
 
 use std::cell::RefCell;
@@ -36,6 +37,8 @@ use start::Start;
 
 /// Starts that may wait for files at the same time; more wait for their turn.
 const MAX_STARTING: usize = 64;
+/// The same of programs that run beside tasks.
+const MAX_CHECKING: usize = 16;
 /// The most that is read at once: what a pipe holds.
 const READ_BYTES: usize = 64 << 10;
 
@@ -53,6 +56,8 @@ pub(super) struct HostDriver {
     /// None where none can be made.
     cgroups: Option<Arc<Cgroups>>,
     threads: BlockingThreads,
+    /// For programs that run beside tasks.
+    check_threads: BlockingThreads,
     stuck: Stuck,
 }
 
@@ -63,6 +68,7 @@ impl HostDriver {
             inherited: Arc::new(inherited),
             cgroups: Cgroups::open(owner).map(Arc::new),
             threads: BlockingThreads::new("host-start", MAX_STARTING, PATIENCE)?,
+            check_threads: BlockingThreads::new("host-check", MAX_CHECKING, PATIENCE)?,
             stuck: Stuck::new(MAX_STARTING / 2),
         })
     }
@@ -86,6 +92,7 @@ impl HostDriver {
             assignment,
             self.inherited.clone(),
             self.cgroups.clone(),
+            self.check_threads.clone(),
             self.stuck.clone(),
         ));
         let on_thread = start.clone();

@@ -44,6 +44,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::future::{BoxFuture, pending, ready, select_all};
 use gaffer_domain::AttemptRef;
@@ -97,6 +98,25 @@ pub(crate) struct Started {
     pub pid: Option<i32>,
     /// The container, if it runs in one.
     pub container: Option<ContainerFacts>,
+    /// Runs further programs beside it, if the driver can and the task asks for that.
+    pub exec: Option<Box<dyn Exec>>,
+}
+
+/// The most output of a further program that is kept.
+pub(crate) const MAX_EXEC_OUTPUT: usize = 4 << 10;
+
+/// Runs a further program beside a task: in its directory, with its environment, and within its limits.
+pub(crate) trait Exec: Send + Sync {
+    /// Runs it and waits for its end, for no longer than `limit`. An error says in a sentence why its end is not known.
+    fn run<'a>(&'a self, command: &'a [String], limit: Duration) -> BoxFuture<'a, Result<Executed, String>>;
+}
+
+/// The end of a further program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Executed {
+    pub end: ProcessEnd,
+    /// The beginning of what it wrote.
+    pub output: Vec<u8>,
 }
 
 /// The standard input of an attempt. Dropping it ends the input.

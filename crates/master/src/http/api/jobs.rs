@@ -294,7 +294,8 @@ pub async fn show(
         ),
     };
     let wanted = Wait { job, until, at_most: wait.unwrap_or_default() };
-    let found = jobs::wait(&context, &actor, wanted).await?;
+    let mut found = jobs::wait(&context, &actor, wanted).await?;
+    views.add_availability(&mut found).await?;
     let spec = views.reads.job_specs(&[job], 0).await?.pop().unwrap_or_default();
     Ok(Json(bodies::job(found, spec)))
 }

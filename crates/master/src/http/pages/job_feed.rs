@@ -206,7 +206,8 @@ impl JobFeed {
         let mut view = view.fields(&fields).whole("waiting", &why).whole("verdicts", &verdicts);
         match &self.tab {
             Tab::Tasks(filter) => {
-                let tasks = self.views.reads.task_list(job.id, filter, PAGE_TASKS).await?;
+                let mut tasks = self.views.reads.task_list(job.id, filter, PAGE_TASKS).await?;
+                self.views.add_health(&mut tasks);
                 let rows = task_rows(&tasks);
                 view = view.some("tasks", &rows, false).some("cells", &rows, false);
             }
@@ -219,10 +220,14 @@ impl JobFeed {
 
     async fn head_fields(&self, job: &Job) -> Result<Value, Error> {
         // Tasks are read only where one of them describes the whole job.
-        let tasks = match job.task_counts.total() == 1 || job.state == JobState::Failed {
+        let mut tasks = match job.task_counts.total() == 1 || job.state == JobState::Failed {
             true => self.views.reads.task_list(job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?,
             false => Vec::new(),
         };
+        self.views.add_health(&mut tasks);
+        let mut job = job.clone();
+        self.views.add_availability(&mut job).await?;
+        let job = &job;
         let only = if let [only] = tasks.as_slice() { Some(only) } else { None };
         let mut fields = serde_json::to_value(JobHead::of(job, only)).unwrap_or_default();
         let failure = failure(&self.views, job, &tasks).await?;

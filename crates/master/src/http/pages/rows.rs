@@ -1,5 +1,6 @@
 //! Rows of lists, with the same values and names for templates and streams.
 
+use gaffer_domain::health::HealthState;
 use gaffer_domain::job::JobState;
 use gaffer_domain::task::StateName;
 use gaffer_protocol::ports::NamedPort;
@@ -8,7 +9,7 @@ use serde::Serialize;
 use super::super::params::encoded;
 use super::format::{Elapsed, address, count, many};
 use super::view::Row;
-use crate::records::{Event, Job, Task};
+use crate::records::{AttemptHealth, CheckSummary, Event, Job, Task};
 
 /// A segment of a bar: its state, start and width in hundredths.
 pub type Segment = (&'static str, f64, f64);
@@ -212,9 +213,25 @@ pub fn why(task: &Task) -> String {
             format!("placed on {}, starting", task.worker.as_deref().unwrap_or("a worker"))
         }
         (StateName::Completed, _) => "exited with code 0".to_owned(),
+        (StateName::Running, _) => health(task),
         (_, Some(message)) => message.to_owned(),
         (_, None) => String::new(),
     }
+}
+
+/// What checks say of a task: `healthy`, `not ready: status 503`. Empty for a task without checks.
+pub fn health(task: &Task) -> String {
+    let Some(AttemptHealth { health, readiness, available }) = &task.health else { return String::new() };
+    let failing = |check: &Option<CheckSummary>, word: &str| {
+        let check = check.as_ref().filter(|check| check.state == HealthState::Unhealthy)?;
+        Some(format!("{word}: {}", check.last.as_ref().map_or("", |last| last.detail.as_str())))
+    };
+    let words = failing(health, "unhealthy").or_else(|| failing(readiness, "not ready"));
+    words.unwrap_or_else(|| match (available, readiness.is_some()) {
+        (true, true) => "ready".to_owned(),
+        (true, false) => "healthy".to_owned(),
+        (false, _) => "no check has passed yet".to_owned(),
+    })
 }
 
 /// One line of history in a list.

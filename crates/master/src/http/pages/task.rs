@@ -5,9 +5,10 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use gaffer_domain::JobId;
+use chrono::Utc;
 use gaffer_domain::placement::{Candidate, Receipt};
 use gaffer_domain::spec::JobSpec;
+use gaffer_domain::{AttemptRef, JobId};
 use gaffer_protocol::ports::NamedPort;
 use gaffer_protocol::wire::{ContainerFacts, KillReceipt, PublishedPort};
 
@@ -23,8 +24,11 @@ use super::page;
 use super::rows::{TaskRow, exit, named_port};
 use crate::operations::jobs::no_job;
 use crate::operations::tasks::{self, Addressed};
-use crate::records::{Attempt, Task};
+use crate::records::{Attempt, HealthResult, Task};
 use crate::views::Views;
+
+/// Results of checks on a page.
+const SHOWN_CHECKS: usize = 20;
 
 #[derive(Template)]
 #[template(path = "task.html")]
@@ -37,7 +41,30 @@ struct TaskPage {
     row: TaskRow,
     workdir: Option<String>,
     attempts: Vec<AttemptView>,
+    /// The latest results of its checks.
+    checks: Vec<CheckRow>,
     log: LogView,
+}
+
+/// A result of a check.
+struct CheckRow {
+    check: &'static str,
+    at: String,
+    outcome: &'static str,
+    took: String,
+    detail: String,
+}
+
+impl CheckRow {
+    fn of(HealthResult { check, result }: HealthResult) -> CheckRow {
+        CheckRow {
+            check: check.as_str(),
+            at: moment(&result.at.timestamp_millis()),
+            outcome: if result.passed { "passed" } else { "failed" },
+            took: format!("{:.3} s", result.took_micros as f64 / 1e6),
+            detail: result.detail,
+        }
+    }
 }
 
 struct AttemptView {
@@ -81,7 +108,7 @@ struct ShownCandidate {
 
 impl AttemptView {
     fn of(attempt: Attempt, page: &str) -> AttemptView {
-        let time = |at: Option<chrono::DateTime<chrono::Utc>>| {
+        let time = |at: Option<chrono::DateTime<Utc>>| {
             at.map_or_else(|| "—".to_owned(), |at| moment(&at.timestamp_millis()))
         };
         let how = match (&attempt.reason, attempt.finished_at) {
@@ -149,6 +176,9 @@ fn made_of(candidate: &Candidate) -> String {
     if candidate.siblings > 0 {
         words.push(format!("{} tasks of the same definition there", candidate.siblings));
     }
+    if candidate.unhealthy > 0 {
+        words.push(format!("{} became unhealthy there lately", candidate.unhealthy));
+    }
     words.join(", ")
 }
 
@@ -183,7 +213,10 @@ pub async fn show(
     let job: JobId = id(&job, "job")?;
     let found = views.reads.job_get(visitor.actor.project, job).await?.ok_or_else(|| no_job(job))?;
     let addressed = Addressed { job, task: &task };
-    let task = tasks::find(&views.reads, &visitor.actor, addressed).await?;
+    let mut task = tasks::find(&views.reads, &visitor.actor, addressed).await?;
+    views.add_health(std::slice::from_mut(&mut task));
+    let latest = AttemptRef { task: task.id, attempt: task.attempt };
+    let checks = views.healths.results(latest, Utc::now()).into_iter().rev().take(SHOWN_CHECKS);
     let here = format!("/jobs/{job}/tasks/{}", task.address);
     let attempts = views.reads.attempt_list(task.id).await?;
     let spec = views.reads.spec(job).await?;
@@ -199,6 +232,7 @@ pub async fn show(
         workdir: spec.and_then(|spec| workdir(&spec, &task)),
         job: JobHead::of(&found, None),
         row: TaskRow::from(&task),
+        checks: checks.map(CheckRow::of).collect(),
         attempts: attempts.into_iter().map(|attempt| AttemptView::of(attempt, &here)).collect(),
         log,
     })

@@ -135,6 +135,8 @@ pub struct Outcome {
     pub given_back: Vec<(i64, WorkerId)>,
     /// Classes of attempts that workers started.
     pub started: Vec<(i64, WorkerId)>,
+    /// Classes of attempts that became unhealthy, and where.
+    pub unhealthy: Vec<(i64, WorkerId)>,
     /// Attempts that are not live any more: over, or given back.
     pub closed: Vec<AttemptRef>,
     /// Workers of which something else is expected than before.

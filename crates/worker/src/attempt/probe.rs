@@ -1,0 +1,207 @@
+//! The probes of health checks: an HTTP request, a TCP connection, a program.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use gaffer_domain::reason::{ProcessEnd, signal_name};
+use gaffer_domain::spec::StatusRange;
+use gaffer_protocol::health::MAX_DETAIL_CHARS;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::driver::Exec;
+
+/// The most that is read of an answer: the status line has to be in it, and what is shown of the body.
+const MAX_ANSWER_BYTES: usize = 16 << 10;
+
+/// What is asked, with everything it takes to ask.
+pub(super) enum Asked<'a> {
+    Http { port: u16, path: &'a str, status: StatusRange, headers: &'a BTreeMap<String, String> },
+    Tcp { port: u16 },
+    Command { exec: &'a dyn Exec, command: &'a [String] },
+}
+
+/// Whether it passed, and the answer in one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub passed: bool,
+    pub detail: String,
+}
+
+impl Answer {
+    pub fn failed(detail: impl Into<String>) -> Answer {
+        Answer { passed: false, detail: detail.into() }
+    }
+}
+
+/// Asks, for no longer than `limit`.
+pub(super) async fn ask(asked: Asked<'_>, limit: Duration) -> Answer {
+    let answer = match asked {
+        Asked::Http { port, path, status, headers } => {
+            timeout(limit, http(port, path, status, headers)).await
+        }
+        Asked::Tcp { port } => timeout(limit, tcp(port)).await,
+        // It kills what has no answer in time.
+        Asked::Command { exec, command } => Ok(run(exec, command, limit).await),
+    };
+    let mut answer = answer.unwrap_or_else(|_| Answer::failed("no answer in time"));
+    answer.detail = one_line(&answer.detail);
+    answer
+}
+
+async fn connect(port: u16) -> io::Result<TcpStream> {
+    TcpStream::connect(("127.0.0.1", port)).await
+}
+
+async fn tcp(port: u16) -> Answer {
+    match connect(port).await {
+        Ok(_) => Answer { passed: true, detail: format!("port {port} accepts connections") },
+        Err(error) => Answer::failed(format!("port {port}: {error}")),
+    }
+}
+
+/// Follows no redirect and reads no more than it shows.
+async fn http(port: u16, path: &str, status: StatusRange, headers: &BTreeMap<String, String>) -> Answer {
+    let answered = async {
+        let mut stream = connect(port).await?;
+        stream.write_all(request(port, path, headers).as_bytes()).await?;
+        let mut answer = Vec::new();
+        (&mut stream).take(MAX_ANSWER_BYTES as u64).read_to_end(&mut answer).await.or_else(|error| {
+            // A server that closes without reading everything has answered all the same.
+            if answer.is_empty() { Err(error) } else { Ok(0) }
+        })?;
+        io::Result::Ok(answer)
+    };
+    match answered.await {
+        Ok(answer) => judged(&answer, status),
+        Err(error) => Answer::failed(format!("port {port}: {error}")),
+    }
+}
+
+fn request(port: u16, path: &str, headers: &BTreeMap<String, String>) -> String {
+    let has = |name: &str| headers.keys().any(|given| given.eq_ignore_ascii_case(name));
+    let mut request = format!("GET {path} HTTP/1.1\r\n");
+    if !has("host") {
+        request.push_str(&format!("Host: 127.0.0.1:{port}\r\n"));
+    }
+    if !has("user-agent") {
+        request.push_str("User-Agent: gaffer-health-check\r\n");
+    }
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("Connection: close\r\n\r\n");
+    request
+}
+
+fn judged(answer: &[u8], wanted: StatusRange) -> Answer {
+    let text = String::from_utf8_lossy(answer);
+    let status = text.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
+    let status = status.and_then(|status| status.trim().parse::<u16>().ok());
+    let Some(status) = status else {
+        return Answer::failed(if answer.is_empty() {
+            "the connection was closed without an answer"
+        } else {
+            "the answer is not HTTP"
+        });
+    };
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim();
+    let detail =
+        if body.is_empty() { format!("status {status}") } else { format!("status {status}: {body}") };
+    Answer { passed: (wanted.first..=wanted.last).contains(&status), detail }
+}
+
+async fn run(exec: &dyn Exec, command: &[String], limit: Duration) -> Answer {
+    let ran = match exec.run(command, limit).await {
+        Ok(ran) => ran,
+        Err(why) => return Answer::failed(why),
+    };
+    let how = match ran.end {
+        ProcessEnd::Code(code) => format!("exit code {code}"),
+        ProcessEnd::Signal(signal) => format!("killed by {}", signal_name(signal)),
+    };
+    let output = String::from_utf8_lossy(&ran.output);
+    let output = output.trim();
+    let detail = if output.is_empty() { how } else { format!("{how}: {output}") };
+    Answer { passed: ran.end == ProcessEnd::Code(0), detail }
+}
+
+/// Without line ends, and not too long.
+fn one_line(text: &str) -> String {
+    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(MAX_DETAIL_CHARS).collect::<String>().trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const GOOD: StatusRange = StatusRange { first: 200, last: 399 };
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    /// Answers one connection with these bytes; gives the request.
+    async fn serve(answer: &'static [u8]) -> (u16, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let served = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            // The client reads no more than it needs.
+            let _ = stream.write_all(answer).await;
+            String::from_utf8_lossy(&request[..read]).into_owned()
+        });
+        (port, served)
+    }
+
+    async fn get(answer: &'static [u8]) -> Answer {
+        let (port, _) = serve(answer).await;
+        ask(Asked::Http { port, path: "/", status: GOOD, headers: &BTreeMap::new() }, LIMIT).await
+    }
+
+    #[tokio::test]
+    async fn the_status_decides_and_the_body_is_shown_in_one_line() {
+        let answer = get(b"HTTP/1.1 200 OK\r\n\r\nfine\n").await;
+        assert_eq!(answer, Answer { passed: true, detail: "status 200: fine".to_owned() });
+        let answer = get(b"HTTP/1.1 503 No\r\na: b\r\n\r\ndatabase\r\nis away").await;
+        assert_eq!(answer, Answer::failed("status 503: database  is away"));
+        let answer = get(b"HTTP/1.0 302 Elsewhere\r\nlocation: http://example.org/\r\n\r\n").await;
+        assert_eq!(answer, Answer { passed: true, detail: "status 302".to_owned() }, "it is not followed");
+        assert_eq!(get(b"SSH-2.0-x\r\n").await, Answer::failed("the answer is not HTTP"));
+        assert_eq!(get(b"").await, Answer::failed("the connection was closed without an answer"));
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_is_not_read_to_its_end() {
+        static LONG: [u8; 1 << 20] = [b'x'; 1 << 20];
+        assert_eq!(get(&LONG).await, Answer::failed("the answer is not HTTP"));
+    }
+
+    #[tokio::test]
+    async fn a_request_has_the_headers_of_the_check_and_each_once() {
+        let (port, served) = serve(b"HTTP/1.1 204 None\r\n\r\n").await;
+        let headers = BTreeMap::from([("Host".to_owned(), "web.example".to_owned())]);
+        let asked = Asked::Http { port, path: "/health?full=1", status: GOOD, headers: &headers };
+        assert!(ask(asked, LIMIT).await.passed);
+        let request = served.await.unwrap();
+        assert!(request.starts_with("GET /health?full=1 HTTP/1.1\r\n"), "{request}");
+        assert_eq!(request.to_lowercase().matches("host:").count(), 1, "{request}");
+    }
+
+    #[tokio::test]
+    async fn nobody_who_does_not_answer_is_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(ask(Asked::Tcp { port }, LIMIT).await.passed);
+        let asked = Asked::Http { port, path: "/", status: GOOD, headers: &BTreeMap::new() };
+        assert_eq!(ask(asked, Duration::from_millis(50)).await, Answer::failed("no answer in time"));
+        drop(listener);
+        assert!(!ask(Asked::Tcp { port }, LIMIT).await.passed);
+    }
+}
