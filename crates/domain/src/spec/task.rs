@@ -206,16 +206,12 @@ pub const TASK: &[Field] = &[
         .example("{policy: on-failure, limit: 3}"),
     Field::new("stop", Kind::Object(&[STOP]), "How the task is asked to end")
         .example("{signal: SIGTERM, grace: 10s}"),
-    Field::new(
-        "health",
-        Kind::Object(&[HEALTH]),
-        "Check of a running task; one that fails it is restarted",
-    )
-    .details("The restart policy decides, as after any failure; the reason is `unhealthy`.")
-    .example("{http: /health, port: http}")
-    .only(&[DriverKind::Host, DriverKind::Docker]),
+    Field::new("health", Kind::Object(&[HEALTH]), "Check of a running task; one that fails it is restarted")
+        .details("The restart policy decides, as after any failure; the reason is `unhealthy`.")
+        .example("{http: /health, port: http}")
+        .only(&[DriverKind::Host, DriverKind::Docker]),
     Field::new("readiness", Kind::Object(&[HEALTH]), "Check that a task must pass to be available")
-        .details("It has the same fields as `health`. A task that fails it goes on.")
+        .details("It has the same fields as `health`. A task that fails it continues.")
         .example("{tcp: http}")
         .only(&[DriverKind::Host, DriverKind::Docker]),
     Field::new("constraints", CONSTRAINTS, "Requirements on workers, in addition to the job's")

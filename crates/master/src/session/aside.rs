@@ -150,6 +150,10 @@ impl Worker {
         if taken == Taken::Unknown {
             let Some(known) = self.patiently(|| self.known(checked.attempt)).await? else { return Ok(()) };
             healths.open(checked.attempt, known, Utc::now());
+            // Its end may have been committed meanwhile, when there was nothing to be closed.
+            if self.patiently(|| self.known(checked.attempt)).await?.is_none() {
+                healths.close(&[checked.attempt], Utc::now());
+            }
             taken = healths.take(worker, &checked, Utc::now());
         }
         match taken {

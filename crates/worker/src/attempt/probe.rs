@@ -62,22 +62,44 @@ async fn tcp(port: u16) -> Answer {
     }
 }
 
-/// Follows no redirect and reads no more than it shows.
+/// Follows no redirect and reads no more than it needs.
 async fn http(port: u16, path: &str, status: StatusRange, headers: &BTreeMap<String, String>) -> Answer {
-    let answered = async {
-        let mut stream = connect(port).await?;
-        stream.write_all(request(port, path, headers).as_bytes()).await?;
-        let mut answer = Vec::new();
-        (&mut stream).take(MAX_ANSWER_BYTES as u64).read_to_end(&mut answer).await.or_else(|error| {
-            // A server that closes without reading everything has answered all the same.
-            if answer.is_empty() { Err(error) } else { Ok(0) }
-        })?;
-        io::Result::Ok(answer)
-    };
-    match answered.await {
+    match answer_of(port, path, headers).await {
         Ok(answer) => judged(&answer, status),
         Err(error) => Answer::failed(format!("port {port}: {error}")),
     }
+}
+
+async fn answer_of(port: u16, path: &str, headers: &BTreeMap<String, String>) -> io::Result<Vec<u8>> {
+    let mut stream = connect(port).await?;
+    stream.write_all(request(port, path, headers).as_bytes()).await?;
+    let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+    while answer.len() < MAX_ANSWER_BYTES && !is_whole(&answer) {
+        match stream.read(&mut buffer).await {
+            Ok(0) => break,
+            Ok(read) => answer.extend(buffer.iter().take(read)),
+            // A server that closes without reading everything has answered all the same.
+            Err(_) if !answer.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(answer)
+}
+
+/// Whether nothing more is needed of an answer, though its connection may stay open.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let header = |name: &str| {
+        let fields = head.lines().filter_map(|line| line.split_once(':'));
+        let mut found = fields.filter(|(given, _)| given.eq_ignore_ascii_case(name));
+        found.next().map(|(_, value)| value.trim().to_owned())
+    };
+    let length = header("content-length").and_then(|length| length.parse::<usize>().ok());
+    let is_chunked_end = header("transfer-encoding").is_some() && body.ends_with("0\r\n\r\n");
+    length.is_some_and(|length| body.len() >= length)
+        || is_chunked_end
+        || body.chars().count() > MAX_DETAIL_CHARS
 }
 
 fn request(port: u16, path: &str, headers: &BTreeMap<String, String>) -> String {
@@ -175,6 +197,21 @@ mod tests {
         assert_eq!(answer, Answer { passed: true, detail: "status 302".to_owned() }, "it is not followed");
         assert_eq!(get(b"SSH-2.0-x\r\n").await, Answer::failed("the answer is not HTTP"));
         assert_eq!(get(b"").await, Answer::failed("the connection was closed without an answer"));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_stays_open_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let held = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            stream
+        });
+        let asked = Asked::Http { port, path: "/", status: GOOD, headers: &BTreeMap::new() };
+        let answer = ask(asked, Duration::from_secs(3600)).await;
+        assert_eq!(answer, Answer { passed: true, detail: "status 200: ok".to_owned() });
+        drop(held.await);
     }
 
     #[tokio::test]
