@@ -27,7 +27,7 @@ mod stored;
 mod strategy;
 mod task;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use crate::resources::Resources;
 pub use container::{

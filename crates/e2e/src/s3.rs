@@ -1,4 +1,4 @@
-//! An S3 server as a process of its own.
+//! An S3 server as a separate process.
 
 use std::path::Path;
 use std::process::Stdio;

@@ -13,7 +13,7 @@ pub struct NamedPort {
     pub host: String,
     /// Port on the worker's machine.
     pub port: u16,
-    /// Port on which the task listens: the same, unless it runs in a container with a network of its own.
+    /// Port on which the task listens: the same, unless it runs in a container with a separate network.
     pub target: u16,
     /// Protocol of the port.
     pub protocol: PortProtocol,

@@ -24,7 +24,7 @@ use crate::startup::{self, Hangup};
 use crate::{ApiKey, ExecutorPlace, WorkerConfig, run_with};
 use master::{Master, Session, soon, until};
 
-/// A worker in this process, with a master and a data directory of its own.
+/// A worker in this process, with a separate master and data directory.
 struct Worker {
     master: Master,
     dir: TempDir,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::job::JobState;
+use crate::spec::tests::tasks_with;
 
 /// What one task of the model is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -353,30 +354,20 @@ fn random_jobs_end_with_what_must_run_having_run_and_nothing_else() {
     assert!(jobs > 10_000 && skipped > 1_000 && cleaned > 100, "{jobs} {skipped} {cleaned}");
 }
 
-/// Definitions `(name, fields)`, each with a command.
-fn job(tasks: &[(&str, Value)]) -> Value {
-    let task = |(name, fields): &(&str, Value)| {
-        let mut task = json!({"name": name, "command": ["true"]});
-        task.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        task
-    };
-    json!({ "tasks": tasks.iter().map(task).collect::<Vec<_>>() })
-}
-
 #[test]
 fn what_handles_a_failure_runs_after_one_and_is_skipped_without() {
     let spec = || {
-        job(&[
+        tasks_with(&[
             ("build", json!({"count": 2})),
-            ("mend", json!({"depends_on": [{"task": "build", "on": "failed"}]})),
+            ("repair", json!({"depends_on": [{"task": "build", "on": "failed"}]})),
             ("tell", json!({"when": "failure"})),
             ("after", json!({"depends_on": [{"task": "build", "on": "ended"}]})),
-            ("next", json!({"depends_on": ["mend"]})),
+            ("next", json!({"depends_on": ["repair"]})),
         ])
     };
     let mut well = Model::of(spec());
     well.end("build", &[Fate::Completed; 2]);
-    assert_eq!((well.fate("mend"), well.fate("next")), (Fate::Skipped, Fate::Skipped));
+    assert_eq!((well.fate("repair"), well.fate("next")), (Fate::Skipped, Fate::Skipped));
     assert_eq!((well.fate("tell"), well.fate("after")), (Fate::Blocked, Fate::Pending));
     well.end("after", &[Fate::Completed]);
     assert_eq!(well.fate("tell"), Fate::Skipped);
@@ -384,10 +375,10 @@ fn what_handles_a_failure_runs_after_one_and_is_skipped_without() {
 
     let mut badly = Model::of(spec());
     badly.end("build", &[Fate::Failed, Fate::Pending]);
-    assert_eq!(badly.fate("mend"), Fate::Blocked, "the others of the array may use what it would clean up");
+    assert_eq!(badly.fate("repair"), Fate::Blocked, "the others of the array may use what it would clean up");
     badly.end("build", &[Fate::Failed, Fate::Completed]);
-    assert_eq!((badly.fate("mend"), badly.fate("after")), (Fate::Pending, Fate::Pending));
-    badly.end("mend", &[Fate::Completed]);
+    assert_eq!((badly.fate("repair"), badly.fate("after")), (Fate::Pending, Fate::Pending));
+    badly.end("repair", &[Fate::Completed]);
     assert_eq!(badly.fate("next"), Fate::Pending);
     badly.end("next", &[Fate::Completed]);
     badly.end("after", &[Fate::Completed]);
@@ -397,7 +388,7 @@ fn what_handles_a_failure_runs_after_one_and_is_skipped_without() {
 #[test]
 fn what_cleans_up_runs_after_a_stop_and_a_forced_stop_ends_it() {
     let spec = || {
-        job(&[
+        tasks_with(&[
             ("work", json!({})),
             ("clean", json!({"when": "always"})),
             ("tell", json!({"when": "failure"})),
@@ -419,7 +410,7 @@ fn what_cleans_up_runs_after_a_stop_and_a_forced_stop_ends_it() {
 
 #[test]
 fn more_failures_than_allowed_stop_the_rest_but_not_what_handles_them() {
-    let mut spec = job(&[
+    let mut spec = tasks_with(&[
         ("many", json!({"count": 4})),
         ("then", json!({"depends_on": ["many"]})),
         ("tell", json!({"when": "failure"})),
@@ -451,7 +442,7 @@ fn a_reason_names_the_condition_and_what_came_instead() {
     };
     let (completed, failed) = (standing(StateName::Completed, 0), standing(StateName::Failed, 0));
     let (skipped, blocked) = (standing(StateName::Cancelled, 1), standing(StateName::Blocked, 0));
-    let waiting = |fields| job(&[("a", json!({})), ("b", fields)]);
+    let waiting = |fields| tasks_with(&[("a", json!({})), ("b", fields)]);
     let on = |on: &str| waiting(json!({"depends_on": [{"task": "a", "on": on}]}));
     assert_eq!(
         reason(on("completed"), &[failed, blocked]),
@@ -479,7 +470,7 @@ fn a_reason_names_the_condition_and_what_came_instead() {
         reason(limited, &[failed, standing(StateName::Running, 0)]),
         "stopped because a task of the job failed and max_failures is 0"
     );
-    let limited = job(&[("a", json!({"count": 4, "max_failures": 1}))]);
+    let limited = tasks_with(&[("a", json!({"count": 4, "max_failures": 1}))]);
     let mut standing = standing(StateName::Running, 0);
     standing.counts.add(StateName::Failed, 2);
     assert_eq!(reason(limited, &[standing]), "stopped because more than 1 task of a failed");
@@ -491,7 +482,7 @@ fn what_a_task_waits_for_is_said_in_the_words_of_its_specification() {
         let names = ["a", "b", "c", "d", "e", "f"];
         let mut tasks: Vec<_> = names.iter().map(|name| (*name, json!({}))).collect();
         tasks.push(("last", fields));
-        waits_for(&JobSpec::read(&job(&tasks)).unwrap(), 6)
+        waits_for(&JobSpec::read(&tasks_with(&tasks)).unwrap(), 6)
     };
     assert_eq!(waits(json!({"depends_on": ["a"]})), "waits for a to complete");
     let same = json!({"depends_on": ["a", {"task": "b", "index": "same"}]});

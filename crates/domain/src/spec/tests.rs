@@ -15,6 +15,16 @@ use crate::constraint::Constraint;
 use crate::document::Language;
 use crate::quantity::{Bytes, Cpu, Span};
 
+/// A job of tasks `(name, fields)`, each with a command.
+pub(crate) fn tasks_with(tasks: &[(&str, Value)]) -> Value {
+    let task = |(name, fields): &(&str, Value)| {
+        let mut task = json!({"name": name, "command": ["true"]});
+        task.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        task
+    };
+    json!({ "tasks": tasks.iter().map(task).collect::<Vec<_>>() })
+}
+
 fn read(value: Value) -> JobSpec {
     schema::accepts(&value).unwrap_or_else(|why| panic!("the schema refuses {value}: {why}"));
     JobSpec::read(&value).unwrap_or_else(|mistakes| panic!("{value} was refused: {mistakes:#?}"))

@@ -78,8 +78,8 @@ async fn what_follows_a_failure_and_what_always_follows_run_and_the_rest_does_no
         json!({"tasks": [
             {"name": "build", "script": build},
             {"name": "test", "script": "true", "depends_on": ["build"]},
-            {"name": "mend", "script": "true", "depends_on": [{"task": "build", "on": "failed"}]},
-            {"name": "publish", "script": "true", "depends_on": ["mend"]},
+            {"name": "repair", "script": "true", "depends_on": [{"task": "build", "on": "failed"}]},
+            {"name": "publish", "script": "true", "depends_on": ["repair"]},
             {"name": "report", "script": "true", "depends_on": [{"task": "test", "on": "ended"}]},
             {"name": "tell", "script": "true", "when": "failure"},
             {"name": "clean", "script": "true", "when": "always"},
@@ -93,7 +93,7 @@ async fn what_follows_a_failure_and_what_always_follows_run_and_the_rest_does_no
         [
             "build completed",
             "test completed",
-            "mend cancelled condition_not_met",
+            "repair cancelled condition_not_met",
             "publish cancelled condition_not_met",
             "report completed",
             "tell cancelled condition_not_met",
@@ -109,7 +109,7 @@ async fn what_follows_a_failure_and_what_always_follows_run_and_the_rest_does_no
         [
             "build failed exit_code",
             "test cancelled dependency_failed",
-            "mend completed",
+            "repair completed",
             "publish completed",
             "report completed",
             "tell completed",
@@ -161,20 +161,20 @@ async fn a_blocked_task_says_what_it_waits_for_on_every_door() {
     let (dev, _dir) = dev().await;
     let spec = json!({"tasks": [
         {"name": "work", "script": "sleep 600", "stop": {"grace": "1s"}},
-        {"name": "mend", "script": "true", "depends_on": [{"task": "work", "on": "failed"}]},
+        {"name": "repair", "script": "true", "depends_on": [{"task": "work", "on": "failed"}]},
         {"name": "clean", "script": "true", "when": "always"},
     ]});
     let job = dev.client.submit(spec).await;
     dev.client.in_state(job, "running").await;
     let tasks = dev.client.tasks(job).await;
     assert_eq!(tasks[1].waits_for.as_deref(), Some("waits for work to fail"));
-    // `clean` waits for `mend`, too.
-    let clean = "runs once work and mend have ended, whatever the outcome";
+    // `clean` waits for `repair`, too.
+    let clean = "runs once work and repair have ended, whatever the outcome";
     assert_eq!(tasks[2].waits_for.as_deref(), Some(clean));
     assert_eq!(tasks[0].waits_for, None);
     let said = dev.cli(&["explain", &job.to_string()]).output().await.unwrap();
     let said = String::from_utf8(said.stdout).unwrap();
-    assert!(said.contains("mend: waits for work to fail") && said.contains(clean), "{said}");
+    assert!(said.contains("repair: waits for work to fail") && said.contains(clean), "{said}");
     let shown = dev.cli(&["job", &job.to_string()]).output().await.unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("waits for work to fail"), "{shown}");
@@ -226,7 +226,7 @@ async fn a_task_that_waits_for_its_own_index_does_not_wait_for_the_others() {
         .submit(json!({"tasks": [
             {"name": "build", "script": build, "array": "10-12"},
             {"name": "test", "script": "true", "array": "10-12", "depends_on": [{"task": "build", "index": "same"}]},
-            {"name": "mend", "script": "true", "array": "10-12",
+            {"name": "repair", "script": "true", "array": "10-12",
                 "depends_on": [{"task": "build", "index": "same", "on": "failed"}]},
             {"name": "report", "script": "true", "depends_on": [{"task": "test", "on": "ended"}]},
         ]}))
@@ -242,9 +242,9 @@ async fn a_task_that_waits_for_its_own_index_does_not_wait_for_the_others() {
         "test.10 completed",
         "test.11 cancelled dependency_failed",
         "test.12 blocked",
-        "mend.10 cancelled condition_not_met",
-        "mend.11 completed",
-        "mend.12 blocked",
+        "repair.10 cancelled condition_not_met",
+        "repair.11 completed",
+        "repair.12 blocked",
         "report blocked",
     ])
     .await;
@@ -255,7 +255,7 @@ async fn a_task_that_waits_for_its_own_index_does_not_wait_for_the_others() {
     assert_eq!(dev.client.finished(job).await.state, "failed");
     let ended = ends(&dev, job).await;
     assert_eq!(ended[5], "test.12 completed");
-    assert_eq!(ended[8..], ["mend.12 cancelled condition_not_met", "report completed"]);
+    assert_eq!(ended[8..], ["repair.12 cancelled condition_not_met", "report completed"]);
 }
 
 #[tokio::test]

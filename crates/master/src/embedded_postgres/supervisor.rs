@@ -1,6 +1,6 @@
 //! The thread that owns the server: creates the cluster, starts, restarts and stops the server.
 //!
-//! It is a thread of its own because the kernel ties the server's life to the *thread* that started it, and the threads of
+//! It has a separate thread because the kernel ties the server's life to the *thread* that started it, and the threads of
 //! a pool come and go.
 
 use std::io::{Read, Seek, SeekFrom};

@@ -143,7 +143,7 @@ async fn the_server_is_durable_private_and_not_on_the_network() {
     assert_eq!(
         nix::unistd::getpgid(Some(server)).unwrap(),
         server,
-        "the server has a process group of its own"
+        "the server has a separate process group"
     );
     postgres.stop().await;
 }

@@ -28,7 +28,7 @@ pub struct NewObject {
 }
 
 impl NewObject {
-    /// Of consecutive chunks of an attempt; none if there are no chunks. It has a name of its own.
+    /// Of consecutive chunks of an attempt; none if there are no chunks. Its name is unique.
     pub fn of(directory: Uuid, chunks: &[ChunkRow]) -> Option<NewObject> {
         let (first, last) = (chunks.first()?, chunks.last()?);
         let mut bytes = BytesMut::from(MAGIC);

@@ -1,4 +1,4 @@
-//! Eras: ranges of task numbers whose history is kept in partitions of its own.
+//! Eras: ranges of task numbers whose history is kept in separate partitions.
 
 use gaffer_domain::{JobId, Time};
 use sqlx::PgConnection;

@@ -213,7 +213,7 @@ mod tests {
         let all = [
             process_of(10, 1, 10),  // the leader
             process_of(11, 10, 10), // its child
-            process_of(12, 11, 12), // a grandchild with a session of its own
+            process_of(12, 11, 12), // a grandchild with another session
             process_of(20, 1, 20),  // an orphan that carries the mark
             process_of(21, 20, 21), // its child, which does not
             process_of(30, 1, 30),  // somebody else

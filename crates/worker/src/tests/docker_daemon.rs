@@ -61,7 +61,7 @@ fn of_machine() -> Option<String> {
     std::os::unix::net::UnixStream::connect(socket).is_ok().then_some(address)
 }
 
-/// A daemon of its own, which can be killed and started again. Ends with this process at the latest.
+/// A separate daemon, which can be killed and started again. Ends with this process at the latest.
 pub struct Daemon {
     dir: PathBuf,
     executor: Child,
@@ -73,7 +73,7 @@ pub struct Daemon {
 pub enum Network {
     /// The machine's: ports of containers can be reached. There can be one such daemon.
     Machine,
-    /// One of its own, with nothing in it.
+    /// A separate one, with nothing in it.
     Own,
 }
 
@@ -222,7 +222,7 @@ pub fn add_image(address: &str) -> Result<(), String> {
         }
         try_container(&docker).await
     };
-    // In a thread of its own, for the caller may be inside a runtime.
+    // In a separate thread, for the caller may be inside a runtime.
     std::thread::spawn(move || tokio::runtime::Runtime::new().unwrap().block_on(add)).join().unwrap()
 }
 

@@ -237,7 +237,7 @@ async fn a_child_that_keeps_the_streams_open_blocks_nothing_and_goes() {
 async fn daemons_go_with_the_attempt_that_started_them() {
     let (worker, mut session) = Worker::start_and_welcome().await;
     let dir = worker.dir.path().display().to_string();
-    // In a session of its own and forked twice; one even without its environment.
+    // In a separate session and forked twice; one even without its environment.
     let text = format!(
         "setsid -f sh -c 'echo $$ > {dir}/one; exec sleep 1000'\n\
          setsid -f env -i sh -c 'echo $$ > {dir}/two; exec sleep 1000'\n\
@@ -260,7 +260,7 @@ async fn what_hides_from_everything_else_is_found_by_its_cgroup() {
     }
     let (worker, mut session) = Worker::start_and_welcome().await;
     let dir = worker.dir.path().display().to_string();
-    // In a session of its own, forked twice, without its environment, and elsewhere.
+    // In a separate session, forked twice, without its environment, and elsewhere.
     let hide = |name: &str| {
         format!("(cd /; exec setsid -f env -i sh -c 'echo $$ > {dir}/{name}; exec sleep 1000')\n")
     };

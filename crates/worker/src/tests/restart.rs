@@ -20,7 +20,7 @@ const URL: &str = "GAFFER_TEST_WORKER_URL";
 const DOCKER: &str = "GAFFER_TEST_WORKER_DOCKER";
 const VOLUMES: &str = "GAFFER_TEST_WORKER_VOLUMES";
 
-/// A worker in a process of its own: this test, run by another one.
+/// A worker in a separate process: this test, run by another one.
 #[test]
 #[ignore = "is no test but the worker that others kill"]
 fn worker_process() {

@@ -162,6 +162,6 @@ fn fields_of<T: for<'de> Deserialize<'de>>() -> Vec<String> {
     }
     let mut asked = Asked(Vec::new());
     let _ = T::deserialize(Asking(&mut asked));
-    assert!(!asked.0.is_empty(), "{} has no fields of its own", std::any::type_name::<T>());
+    assert!(!asked.0.is_empty(), "{} has no fields", std::any::type_name::<T>());
     asked.0
 }

@@ -54,20 +54,10 @@ fn every_circle_of_waiting_tasks_is_named() {
     );
 }
 
-/// Tasks from `(name, fields)`.
-fn with_fields(tasks: &[(&str, Value)]) -> Value {
-    let task = |(name, fields): &(&str, Value)| {
-        let mut task = json!({"name": name, "command": ["true"]});
-        task.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        task
-    };
-    json!({ "tasks": tasks.iter().map(task).collect::<Vec<_>>() })
-}
-
 #[test]
 fn a_dependency_says_which_outcome_it_waits_for() {
     let on = json!([{"task": "a", "on": "failed"}, {"task": "b"}, "123"]);
-    let spec = read(with_fields(&[
+    let spec = read(tasks_with(&[
         ("a", json!({})),
         ("b", json!({})),
         ("123", json!({})),
@@ -81,7 +71,7 @@ fn a_dependency_says_which_outcome_it_waits_for() {
     let wrong =
         json!([{"on": "ended"}, {"task": "nothing", "on": "started", "x": 1}, [], {"task": "a"}, "a"]);
     assert_eq!(
-        mistakes(with_fields(&[("a", json!({})), ("b", json!({"depends_on": wrong}))])),
+        mistakes(tasks_with(&[("a", json!({})), ("b", json!({"depends_on": wrong}))])),
         [
             "/tasks/1/depends_on/0: a dependency needs a `task`: the name of another task",
             "/tasks/1/depends_on/1/on: expected `completed`, `failed` or `ended`, found `started`",
@@ -100,18 +90,18 @@ fn a_condition_needs_other_tasks_and_says_the_outcome_once() {
         mistake(with(json!({"when": "always"}))),
         "/when: `when: always` needs other tasks to wait for, and no task of the job is without `when`"
     );
-    let both = with_fields(&[("a", json!({"when": "always"})), ("b", json!({"when": "failure"}))]);
+    let both = tasks_with(&[("a", json!({"when": "always"})), ("b", json!({"when": "failure"}))]);
     assert_eq!(mistakes(both).len(), 2);
     let twice = json!({"when": "always", "depends_on": [{"task": "a", "on": "ended"}]});
     assert_eq!(
-        mistake(with_fields(&[("a", json!({})), ("b", twice)])),
+        mistake(tasks_with(&[("a", json!({})), ("b", twice)])),
         "/tasks/1/depends_on/0/on: `on` has no effect with `when: always`: name the task only, or leave `when` out"
     );
 }
 
 #[test]
 fn what_waits_for_all_others_is_no_part_of_a_circle() {
-    let spec = with_fields(&[
+    let spec = tasks_with(&[
         ("a", json!({})),
         ("clean", json!({"when": "always"})),
         ("b", json!({"depends_on": ["clean"]})),

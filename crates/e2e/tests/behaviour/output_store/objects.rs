@@ -211,7 +211,7 @@ async fn a_master_that_is_killed_between_object_and_note_loses_nothing_and_the_o
     let whole = dev.client.output(job).await;
     // To note an object takes long.
     let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                    PERFORM pg_sleep(20); RETURN NEW; END $$;
+                    PERFORM pg_sleep(3600); RETURN NEW; END $$;
                 CREATE TRIGGER wait BEFORE INSERT ON output_objects FOR EACH ROW EXECUTE FUNCTION wait()";
     sqlx::raw_sql(wait).execute(&mut database(dir.path()).await).await.unwrap();
     dev.interrupt().await;
@@ -303,7 +303,7 @@ async fn commands_know_of_output_in_object_storage() {
     assert_eq!(code, Some(0), "{err}");
     let restored: Value = serde_json::from_str(&out).unwrap();
     assert!(restored["objects"].as_i64().unwrap() >= 1, "{restored}");
-    // It never takes objects of the original for unused ones of its own.
+    // It never takes objects of the original for its own unused ones.
     let before = objects_in(&place);
     before.iter().for_each(|object| age(object, 24));
     let dev = Dev::start_from_nothing(&restored_dir, &settings).await;
