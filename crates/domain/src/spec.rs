@@ -38,7 +38,8 @@ pub use dependency::{Dependency, IndexMatch, On, When};
 pub use driver::DriverKind;
 pub use exit_codes::ExitCodes;
 pub use job::{
-    JOB_FIELDS, JobKind, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_SPEC_BYTES, SINGLE_TASK_JOB_FIELDS,
+    JOB_FIELDS, JobKind, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_NAME_CHARS, MAX_SPEC_BYTES,
+    SINGLE_TASK_JOB_FIELDS,
 };
 pub use node::FieldError;
 pub use program::Action;

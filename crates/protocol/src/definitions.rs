@@ -10,7 +10,7 @@ use std::sync::Arc;
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::spec::{
-    Action, Container, DriverKind, JobSpec, Network, OutputLimit, Port, Resources, StopSpec,
+    Action, Container, DriverKind, JobSpec, OutputLimit, Port, PortProtocol, Resources, StopSpec,
 };
 use gaffer_domain::{AttemptRef, JobId};
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,14 @@ impl Definition {
 
     /// Whether a task of it has the network of its worker, so that what it listens on is a port of the worker.
     pub fn shares_network(&self) -> bool {
-        self.container.as_ref().is_none_or(|container| container.network == Network::Host)
+        self.container.as_ref().is_none_or(|container| container.shares_network())
+    }
+
+    /// Ports of the worker that its container takes by their numbers, without a name.
+    pub fn published_ports(&self) -> impl Iterator<Item = (u16, PortProtocol)> {
+        let shared = self.shares_network();
+        let ports = self.container.iter().flat_map(|container| &container.ports);
+        ports.filter_map(move |port| Some((port.fixed(shared)?, port.protocol)))
     }
 }
 

@@ -157,7 +157,8 @@ impl Execution {
         let scratch = ScratchSpace::open(&settings.data_dir)?;
         let adopting = from_before.resumed.iter().map(|resumed| resumed.start.attempt);
         for Resumed { start, .. } in &from_before.resumed {
-            ports.keep(start.attempt, start.assigned_ports.iter().map(|port| port.port));
+            let assigned = start.assigned_ports.iter().map(|port| (port.port, port.protocol));
+            ports.keep(start.attempt, assigned.chain(start.definition.published_ports()));
         }
         let context = Arc::new(AttemptContext {
             drivers: Drivers::open(settings.drivers, settings.owner, adopting)

@@ -50,11 +50,13 @@ pub(crate) struct PortSettings {
 pub(crate) struct Ports {
     settings: PortSettings,
     taken: Mutex<Taken>,
+    /// The last address that was found: the look-up of a name may fail at any time.
+    last_host: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
 struct Taken {
-    by: BTreeMap<u16, AttemptRef>,
+    by: BTreeMap<(u16, PortProtocol), AttemptRef>,
     /// Where to look for the next free port.
     next: u16,
 }
@@ -74,7 +76,7 @@ pub(crate) enum NoPort {
     InUse(u16),
     #[error("no port from {0} is free on this worker (GAFFER_PORT_RANGE)")]
     NoneFree(PortRange),
-    #[error("cannot find an address by which others reach this worker ({0}): set GAFFER_ADVERTISE_ADDR")]
+    #[error("cannot determine the address of this worker ({0}): set GAFFER_ADVERTISE_ADDR")]
     NoAddress(String),
 }
 
@@ -115,7 +117,8 @@ impl Ports {
         let hash = seed.bytes().fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         let place = hash % (u32::from(last - first) + 1);
         let next = first + u16::try_from(place).unwrap_or(0);
-        Ports { settings, taken: Mutex::new(Taken { by: BTreeMap::new(), next }) }
+        let taken = Mutex::new(Taken { by: BTreeMap::new(), next });
+        Ports { settings, taken, last_host: Mutex::default() }
     }
 
     /// Ports for an attempt, in the order of `wanted`; all of them or none. It holds them until they are released.
@@ -128,12 +131,13 @@ impl Ports {
         // Ports by number first, so that none of them is assigned for another name.
         for WantedPort { number, protocol } in wanted {
             let Some(number) = *number else { continue };
-            let is_own = taken.by.get(&number) == Some(&attempt);
-            if !is_own && (taken.by.contains_key(&number) || !is_free(number, *protocol)) {
+            let port = (number, *protocol);
+            let is_own = taken.by.get(&port) == Some(&attempt);
+            if !is_own && (taken.by.contains_key(&port) || is_in_use(number, *protocol)) {
                 taken.release(attempt);
                 return Err(NoPort::InUse(number));
             }
-            taken.by.insert(number, attempt);
+            taken.by.insert(port, attempt);
         }
         for WantedPort { number, protocol } in wanted {
             let number = number.or_else(|| taken.assign(self.settings.range, attempt, *protocol));
@@ -147,7 +151,7 @@ impl Ports {
     }
 
     /// An attempt that was started by an earlier executor holds these.
-    pub fn keep(&self, attempt: AttemptRef, ports: impl Iterator<Item = u16>) {
+    pub fn keep(&self, attempt: AttemptRef, ports: impl Iterator<Item = (u16, PortProtocol)>) {
         self.lock().by.extend(ports.map(|port| (port, attempt)));
     }
 
@@ -159,11 +163,21 @@ impl Ports {
     /// The address by which others reach this machine.
     ///
     /// # Errors
-    /// When the master's host has no address, or there is no route to it.
+    /// When the master's host has no address, or there is no route to it, and never was.
     pub async fn host(&self) -> Result<String, NoPort> {
         if let Some(advertise) = &self.settings.advertise {
             return Ok(advertise.clone());
         }
+        let found = self.host_now().await;
+        let mut last = self.last_host.lock().unwrap_or_else(PoisonError::into_inner);
+        match (found, &*last) {
+            (Ok(host), _) => Ok(last.insert(host).clone()),
+            (Err(_), Some(known)) => Ok(known.clone()),
+            (Err(why), None) => Err(why),
+        }
+    }
+
+    async fn host_now(&self) -> Result<String, NoPort> {
         let Some((host, port)) = &self.settings.toward else { return Ok(Ipv4Addr::LOCALHOST.to_string()) };
         let failed = |why: String| NoPort::NoAddress(format!("the way to {host}: {why}"));
         let found = timeout(LOOKUP_LIMIT, lookup_host((host.as_str(), *port))).await;
@@ -184,8 +198,8 @@ impl Taken {
         loop {
             let port = self.next;
             self.next = range.after(port);
-            if !self.by.contains_key(&port) && is_free(port, protocol) {
-                self.by.insert(port, attempt);
+            if !self.by.contains_key(&(port, protocol)) && is_free(port, protocol) {
+                self.by.insert((port, protocol), attempt);
                 return Some(port);
             }
             if self.next == first {
@@ -210,20 +224,25 @@ fn local_address(to: SocketAddr) -> std::io::Result<String> {
     Ok(socket.local_addr()?.ip().to_string())
 }
 
-/// Whether nobody on this machine listens on a port, on any of its addresses.
+/// Whether somebody on this machine listens on a port, on any of its addresses.
+fn is_in_use(port: u16, protocol: PortProtocol) -> bool {
+    let is_taken = |address: SocketAddr| {
+        // Other errors say nothing of that: no IPv6 here, or a port that only root may bind.
+        bind(address, protocol).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+    };
+    is_taken((Ipv6Addr::UNSPECIFIED, port).into()) || is_taken((Ipv4Addr::UNSPECIFIED, port).into())
+}
+
+/// Whether nobody listens on a port, and this worker may.
 fn is_free(port: u16, protocol: PortProtocol) -> bool {
-    let can_bind = |address: SocketAddr| match protocol {
+    !is_in_use(port, protocol) && bind((Ipv4Addr::UNSPECIFIED, port).into(), protocol).is_ok()
+}
+
+fn bind(address: SocketAddr, protocol: PortProtocol) -> std::io::Result<()> {
+    match protocol {
         PortProtocol::Tcp => TcpListener::bind(address).map(drop),
         PortProtocol::Udp => UdpSocket::bind(address).map(drop),
-    };
-    let is_taken = |address: SocketAddr| {
-        // A machine without IPv6 has other errors for its addresses.
-        can_bind(address).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
-    };
-    if is_taken((Ipv6Addr::UNSPECIFIED, port).into()) {
-        return false;
     }
-    can_bind((Ipv4Addr::UNSPECIFIED, port).into()).is_ok()
 }
 
 #[cfg(test)]
@@ -293,9 +312,43 @@ mod tests {
     fn what_an_attempt_kept_over_a_restart_is_not_assigned_and_a_fixed_port_is_no_other_ones() {
         let range = free_range(3);
         let ports = ports(range);
-        ports.keep(attempt(1), [range.first].into_iter());
+        ports.keep(attempt(1), [(range.first, PortProtocol::Tcp)].into_iter());
         let fixed = WantedPort { number: Some(range.last), ..ANY };
         assert_eq!(ports.take(attempt(2), &[ANY, fixed]).unwrap(), [range.first + 1, range.last]);
+    }
+
+    #[test]
+    fn who_wants_a_port_by_its_number_takes_none_that_was_assigned() {
+        let range = free_range(2);
+        let ports = ports(range);
+        let assigned = ports.take(attempt(1), &[ANY]).unwrap()[0];
+        let wanted = WantedPort { number: Some(assigned), ..ANY };
+        assert_eq!(ports.take(attempt(2), &[wanted]), Err(NoPort::InUse(assigned)));
+        ports.release(attempt(2));
+        assert_eq!(ports.take(attempt(3), &[wanted]), Err(NoPort::InUse(assigned)), "it is still held");
+    }
+
+    #[test]
+    fn a_number_is_a_port_of_each_protocol() {
+        let range = free_range(1);
+        let ports = ports(range);
+        let wanted = |protocol| WantedPort { number: Some(range.first), protocol };
+        assert_eq!(ports.take(attempt(1), &[wanted(PortProtocol::Tcp)]).unwrap(), [range.first]);
+        assert_eq!(ports.take(attempt(2), &[wanted(PortProtocol::Udp)]).unwrap(), [range.first]);
+        let both = [wanted(PortProtocol::Udp), wanted(PortProtocol::Tcp)];
+        assert_eq!(ports.take(attempt(3), &both), Err(NoPort::InUse(range.first)));
+        ports.release(attempt(3));
+        assert_eq!(ports.take(attempt(4), &both[1..]), Err(NoPort::InUse(range.first)), "of the first");
+    }
+
+    #[tokio::test]
+    async fn the_address_is_kept_while_the_name_of_the_master_cannot_be_looked_up() {
+        let toward = Some(("no-such-host.invalid".to_owned(), 9));
+        let ports = Ports::new(PortSettings { toward, ..PortSettings::default() }, "a");
+        let never = ports.host().await.unwrap_err().to_string();
+        assert!(never.contains("GAFFER_ADVERTISE_ADDR"), "{never}");
+        *ports.last_host.lock().unwrap() = Some("10.0.0.7".to_owned());
+        assert_eq!(ports.host().await.unwrap(), "10.0.0.7");
     }
 
     #[tokio::test]

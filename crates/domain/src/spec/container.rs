@@ -60,6 +60,13 @@ pub struct Container {
     pub gpus: Option<Gpus>,
 }
 
+impl Container {
+    /// Whether it has the network of its worker, so that what it listens on is a port of the worker.
+    pub fn shares_network(&self) -> bool {
+        self.network == Network::Host
+    }
+}
+
 /// The drivers whose tasks have a container.
 const ONLY: &[DriverKind] = &[DriverKind::Docker];
 /// The longest path that Linux takes, with the zero byte that ends it.

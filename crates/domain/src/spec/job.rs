@@ -189,7 +189,8 @@ const LABEL_KEY: Kind = Kind::Name { what: "the key of a label", max_len: 63, ot
 const LABEL_VALUE: Kind = Kind::text("a text", Most::Chars(MAX_LABEL_VALUE_CHARS));
 const MAX_LABEL_VALUE_CHARS: usize = 255;
 const DATACENTER: Kind = Kind::Name { what: "a datacenter", max_len: 63, others: "._-" };
-const MAX_NAME_CHARS: usize = 120;
+/// The longest name of a job, in characters.
+pub const MAX_NAME_CHARS: usize = 120;
 const MAX_DEFAULT_NAME_CHARS: usize = 80;
 
 /// Whether a job ends.

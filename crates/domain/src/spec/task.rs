@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::container::{self, CONTAINER, Container, MAX_WORKDIR_BYTES, Network, Port};
+use super::container::{self, CONTAINER, Container, MAX_WORKDIR_BYTES, Port};
 use super::dependency::{DEPENDENCY, Dependency, When};
 use super::driver::DriverKind;
 use super::field::{Field, Kind, Most, Tables, Words};
@@ -104,7 +104,7 @@ impl TaskSpec {
 
     /// Whether it has the network of its worker, so that what it listens on is a port of the worker.
     pub fn shares_network(&self) -> bool {
-        self.container.as_ref().is_none_or(|container| container.network == Network::Host)
+        self.container.as_ref().is_none_or(Container::shares_network)
     }
 }
 

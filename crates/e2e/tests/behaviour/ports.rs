@@ -187,6 +187,9 @@ async fn a_service_is_the_newest_one_of_its_name() {
     let batch = stage.client.submit(json!({"name": "batch", "command": ["x"], "ports": ["http"]})).await;
     stage.client.job(batch).await;
     assert_eq!(stage.client.get("/services/batch/ports").await.status, 404, "no service");
+    let name = "n".repeat(120);
+    stage.client.submit(json!({"name": name, "type": "service", "command": ["x"]})).await;
+    assert_eq!(stage.client.get(&format!("/services/{name}/ports")).await.status, 200, "the longest name");
 }
 
 #[tokio::test]

@@ -12,7 +12,6 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_e
 
 use super::API_PREFIX;
 use super::error::Error;
-use crate::records::Task;
 
 /// Entries on a page, if nobody says.
 pub const DEFAULT_LIMIT: u32 = 50;
@@ -175,8 +174,8 @@ pub fn cursor(number: i64) -> String {
 }
 
 /// The text of a cursor of tasks.
-pub fn task_cursor(task: &Task) -> String {
-    format!("c{}.{}", task.position, task.index)
+pub fn task_cursor(position: i16, index: u32) -> String {
+    format!("c{position}.{index}")
 }
 
 /// Splits off the items beyond a page, and makes the cursor for the next.

@@ -1,15 +1,15 @@
 //! Services by name, and where they are reached.
 
 use gaffer_domain::JobId;
-use gaffer_domain::spec::PortProtocol;
+use gaffer_domain::spec::{MAX_NAME_CHARS, PortProtocol};
 use gaffer_protocol::ports::NamedPort;
 
 use super::{Actor, OperationError};
 use crate::records::TaskPorts;
 use crate::store::ReadStore;
 
-/// The most addresses that a load balancer is told of one service.
-const MAX_TARGETS: u32 = 1_000;
+/// Tasks that are read together.
+const PAGE_TASKS: u32 = 1_000;
 
 /// A service to which a load balancer sends requests.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,11 +38,12 @@ impl Service {
 /// # Errors
 /// When there is none in the actor's project.
 pub async fn find(reads: &ReadStore, actor: &Actor, name: &str) -> Result<JobId, OperationError> {
-    let shown: String = name.chars().filter(|char| !char.is_control()).take(100).collect();
-    let found = match shown.len() == name.len() {
-        true => reads.service_named(actor.project, name).await?,
-        false => None,
+    let found = match name.contains(char::is_control) {
+        false => reads.service_named(actor.project, name).await?,
+        // The database does not take all of these in a text, and no name has them.
+        true => None,
     };
+    let shown: String = name.chars().filter(|char| !char.is_control()).take(MAX_NAME_CHARS).collect();
     found.ok_or_else(|| OperationError::NotFound(format!("running service {shown}")))
 }
 
@@ -52,5 +53,14 @@ pub async fn find(reads: &ReadStore, actor: &Actor, name: &str) -> Result<JobId,
 /// When there is none of that name.
 pub async fn for_balancer(reads: &ReadStore, actor: &Actor, name: &str) -> Result<Service, OperationError> {
     let job = find(reads, actor, name).await?;
-    Ok(Service { job, tasks: reads.task_ports(job, None, MAX_TARGETS).await? })
+    let (mut tasks, mut after): (Vec<TaskPorts>, _) = (Vec::new(), None);
+    loop {
+        let page = reads.task_ports(job, after, PAGE_TASKS).await?;
+        let is_last = page.len() < PAGE_TASKS as usize;
+        tasks.extend(page);
+        after = tasks.last().map(|last| (last.position, last.index as i32));
+        if is_last {
+            return Ok(Service { job, tasks });
+        }
+    }
 }

@@ -4,6 +4,7 @@ use gaffer_domain::{JobId, ProjectId, TaskId};
 use gaffer_protocol::ports::NamedPort;
 use serde_json::Value;
 
+use super::forms::understood;
 use super::tasks::address;
 use super::{ReadStore, StoreError};
 use crate::records::TaskPorts;
@@ -43,8 +44,7 @@ impl ReadStore {
             address: address(&name, index as u32, single),
             attempt: attempt as u32,
             worker,
-            // What another version wrote and this one cannot read is left out.
-            ports: serde_json::from_value::<Vec<NamedPort>>(ports).unwrap_or_default(),
+            ports: understood::<Vec<NamedPort>>("list of ports", Some(ports)).unwrap_or_default(),
         };
         Ok(rows.into_iter().map(found).collect())
     }

@@ -90,7 +90,7 @@ pub(super) async fn pump(
         let Some(record) = next else { break };
         let pauses = bursts.pauses_after(&record, Instant::now());
         if (pauses || record.bytes.len() >= MANY_BYTES) && !has_widened {
-            source.widen();
+            source.widen(record.stream);
             has_widened = true;
         }
         if let Some(record) = quota.admit(record) {

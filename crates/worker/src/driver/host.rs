@@ -21,8 +21,10 @@ use gaffer_domain::spec::{DriverKind, StopSignal};
 use gaffer_protocol::output::{Record, Stream};
 use gaffer_protocol::wire::{DriverStatus, KillReceipt};
 use nix::sys::signal::Signal;
+use rustix::pipe::fcntl_setpipe_size;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdout};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +40,9 @@ use start::Start;
 const MAX_STARTING: usize = 64;
 /// What a pipe holds once there is much output; also the most that is read at once.
 const WIDE_PIPE_BYTES: usize = 256 << 10;
+/// The most pipes that are wide at the same time: where a user's pipes have more memory than the kernel grants them, by default
+/// 64 MiB, all new ones of that user are tiny, in every program.
+static WIDE_PIPES: Semaphore = Semaphore::const_new(64);
 
 const KILLED: i32 = Signal::SIGKILL as i32;
 const KILLED_CHILD: i32 = 128 + KILLED;
@@ -226,6 +231,8 @@ struct Pipes {
     stderr: Option<ChildStderr>,
     /// Which is looked at first: after each read the other one, so that neither starves.
     turn: Stream,
+    /// Held while one of them is wide.
+    wide: Option<SemaphorePermit<'static>>,
 }
 
 impl OutputSource for Pipes {
@@ -247,14 +254,13 @@ impl OutputSource for Pipes {
         if self.stdout.is_none() && self.stderr.is_none() { Poll::Ready(None) } else { Poll::Pending }
     }
 
-    fn widen(&mut self) {
-        // The kernel grants so much memory to the pipes of a user, and no more; then they stay as they are.
-        if let Some(stdout) = &self.stdout {
-            let _ = rustix::pipe::fcntl_setpipe_size(stdout, WIDE_PIPE_BYTES);
-        }
-        if let Some(stderr) = &self.stderr {
-            let _ = rustix::pipe::fcntl_setpipe_size(stderr, WIDE_PIPE_BYTES);
-        }
+    fn widen(&mut self, stream: Stream) {
+        let Ok(permit) = WIDE_PIPES.try_acquire() else { return };
+        let widened = match stream {
+            Stream::Stdout => self.stdout.as_ref().map(|pipe| fcntl_setpipe_size(pipe, WIDE_PIPE_BYTES)),
+            Stream::Stderr => self.stderr.as_ref().map(|pipe| fcntl_setpipe_size(pipe, WIDE_PIPE_BYTES)),
+        };
+        self.wide = widened.is_some_and(|widened| widened.is_ok()).then_some(permit);
     }
 }
 

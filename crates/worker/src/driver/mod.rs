@@ -50,7 +50,7 @@ use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{LostCause, ProcessEnd};
 use gaffer_domain::spec::{DriverKind, StopSignal};
 use gaffer_protocol::definitions::StartAttempt;
-use gaffer_protocol::output::Record;
+use gaffer_protocol::output::{Record, Stream};
 use gaffer_protocol::wire::{ContainerFacts, DriverStatus, KillReceipt};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
@@ -141,8 +141,8 @@ pub(crate) trait Process: Send {
 pub(crate) trait OutputSource: Send {
     /// The next piece, at most 256 KiB; none at the end. Nothing is lost if the answer is not waited for.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Record>>;
-    /// There is much output: the kernel is to hold more of it between two reads, if it can.
-    fn widen(&mut self) {}
+    /// There is much output of a stream: the kernel is to hold more of it between two reads, if it can.
+    fn widen(&mut self, _stream: Stream) {}
     /// Whether the output ends soon after the process in any case; otherwise an undetected process may keep it open.
     fn has_certain_end(&self) -> bool {
         false
@@ -300,7 +300,7 @@ impl StartError {
     }
 
     /// It was stopped before it started.
-    fn cancelled() -> StartError {
+    pub fn cancelled() -> StartError {
         StartError::other("it was stopped before it started")
     }
 

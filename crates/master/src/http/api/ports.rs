@@ -13,7 +13,7 @@ use gaffer_protocol::rest::{
 use super::super::bodies;
 use super::super::description::{LIMIT, Listed, Operation, Parameter, Values};
 use super::super::error::Error;
-use super::super::params::{Params, id};
+use super::super::params::{Params, id, task_cursor};
 use crate::operations::{Actor, services, tasks};
 use crate::records;
 use crate::views::Views;
@@ -65,7 +65,7 @@ async fn page(views: &Views, job: JobId, params: &Params) -> Result<Listed<TaskP
     let mut tasks = views.reads.task_ports(job, params.task_cursor()?, limit + 1).await?;
     let has_more = tasks.len() > limit as usize;
     tasks.truncate(limit as usize);
-    let cursor = |task: &records::TaskPorts| format!("c{}.{}", task.position, task.index);
+    let cursor = |task: &records::TaskPorts| task_cursor(task.position, task.index);
     let next_cursor = tasks.last().filter(|_| has_more).map(cursor);
     let items = tasks.into_iter().map(bodies::task_ports).collect();
     Ok(Listed::of(params, Page { items, next_cursor }))

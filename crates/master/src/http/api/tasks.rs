@@ -68,7 +68,7 @@ pub fn filter(params: &Params) -> Result<TaskFilter, Error> {
 pub fn page_of_tasks(mut tasks: Vec<records::Task>, limit: u32) -> (Vec<records::Task>, Option<String>) {
     let has_more = tasks.len() > limit as usize;
     tasks.truncate(limit as usize);
-    let next = tasks.last().filter(|_| has_more).map(task_cursor);
+    let next = tasks.last().filter(|_| has_more).map(|task| task_cursor(task.position, task.index));
     (tasks, next)
 }
 

@@ -25,10 +25,12 @@ impl Hook for Ports {
         &'a mut self,
         attempt: &'a Attempt,
         assignment: &'a mut Assignment,
-        _cancelled: &'a CancellationToken,
+        cancelled: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<(), StartError>> {
         Box::pin(async move {
-            let ports = assign(attempt).await.map_err(|why| StartError::other(why.to_string()))?;
+            let assigned = cancelled.run_until_cancelled(assign(attempt)).await;
+            let assigned = assigned.ok_or_else(StartError::cancelled)?;
+            let ports = assigned.map_err(|why| StartError::other(why.to_string()))?;
             if ports.is_empty() {
                 return Ok(());
             }
@@ -59,14 +61,13 @@ async fn assign(attempt: &Attempt) -> Result<Vec<NamedPort>, NoPort> {
     let definition = &attempt.start.definition;
     let shared = definition.shares_network();
     let wanted = |port: &Port| WantedPort { number: port.fixed(shared), protocol: port.protocol };
-    let published = definition.container.iter().flat_map(|container| &container.ports);
-    let numbers = published.filter_map(|port| port.fixed(shared));
-    attempt.context.ports.keep(attempt.reference(), numbers);
+    let published =
+        definition.published_ports().map(|(number, protocol)| WantedPort { number: Some(number), protocol });
+    let all: Vec<WantedPort> = definition.named_ports.iter().map(wanted).chain(published).collect();
+    let numbers = attempt.context.ports.take(attempt.reference(), &all)?;
     if definition.named_ports.is_empty() {
         return Ok(Vec::new());
     }
-    let all: Vec<WantedPort> = definition.named_ports.iter().map(wanted).collect();
-    let numbers = attempt.context.ports.take(attempt.reference(), &all)?;
     let host = attempt.context.ports.host().await?;
     let named = |(port, number): (&Port, u16)| NamedPort {
         name: port.name.clone().unwrap_or_default(),

@@ -191,7 +191,12 @@ impl Start {
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| StartError::other("the new process has no process id"))?;
         let input = child.stdin.take();
-        let output = Pipes { stdout: child.stdout.take(), stderr: child.stderr.take(), turn: Stream::Stdout };
+        let output = Pipes {
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+            turn: Stream::Stdout,
+            wide: None,
+        };
         let tree = ProcessTree::new(pid, marker, directories.work.clone(), started, cgroup);
         if let Err(given_up) = self.enter(Stage::Spawned) {
             // The main process is dead; if it executed another program for a moment, this kills what it started.
