@@ -1,5 +1,6 @@
 //! Output in object storage: it moves there, is read from there as if it had not moved, and is never lost on the way.
 
+mod moving;
 mod objects;
 mod scene;
 
