@@ -324,6 +324,16 @@ async fn commands_know_of_output_in_object_storage() {
     assert_eq!(code, Some(0), "{out} {err}");
     let (_, out, _) = said(dev.cli(&["doctor"])).await;
     assert!(out.contains("✓ object storage: ") && out.contains(&url), "{out}");
+    sqlx::raw_sql("ALTER TABLE output_object_eras RENAME TO away")
+        .execute(&mut database(dir.path()).await)
+        .await
+        .unwrap();
+    let (code, out, _) = said(dev.cli(&["doctor"])).await;
+    assert!(code == Some(1) && out.contains("✗ object storage: the master could not check it"), "{out}");
+    sqlx::raw_sql("ALTER TABLE away RENAME TO output_object_eras")
+        .execute(&mut database(dir.path()).await)
+        .await
+        .unwrap();
     let (code, out, _) = said(dev.cli(&["retention", "preview"])).await;
     assert!(code == Some(0) && out.contains("IN OBJECTS"), "{out}");
 
