@@ -280,7 +280,7 @@ impl OutputStore {
 
     fn unavailable(&self, why: &dyn std::fmt::Display) -> StoreError {
         StoreError::ObjectsUnavailable {
-            told: "the object storage with the output is not available".to_owned(),
+            told: "the object storage with the output is not available; try again later".to_owned(),
             cause: format!("{}: {why}", self.address),
         }
     }
@@ -382,10 +382,10 @@ impl StoredOutput {
         match &self.objects {
             Some(objects) => objects.open(object).await,
             None => Err(StoreError::ObjectsUnavailable {
-                told: "the output is in object storage, and this master has none. Set GAFFER_OUTPUT_STORE to the address that it was \
-                       moved to"
+                told: "the output is in object storage, and GAFFER_OUTPUT_STORE is not set on the master. Set it to the address that \
+                       the output was moved to"
                     .to_owned(),
-                cause: format!("output of {}", object.attempt),
+                cause: format!("output of {} is there, and GAFFER_OUTPUT_STORE is not set", object.attempt),
             }),
         }
     }

@@ -236,7 +236,7 @@ async fn a_store_that_is_away_is_an_error(kind: Kind) {
         let page = scene.stage.page(&path, &cookie).await;
         assert_eq!(page.status(), StatusCode::OK, "the rest of the page is shown");
         let text = page.text().await.unwrap();
-        assert!(text.contains("The output cannot be") && text.contains("not available"), "{text}");
+        assert!(text.contains("The output cannot be read") && text.contains("not available"), "{text}");
     }
     // Nothing is moved to nowhere, and what is in the database is read from there.
     assert!(matches!(scene.mover().run_once().await, Err(StoreError::ObjectsUnavailable { .. })));
