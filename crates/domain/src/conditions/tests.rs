@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
@@ -310,6 +310,8 @@ fn any_spec(rng: &mut StdRng) -> Value {
         }
         tasks.push(task);
     }
+    // What waits may be listed before what it waits for.
+    tasks.shuffle(rng);
     let mut job = json!({ "tasks": tasks });
     if rng.random_ratio(1, 5) {
         job["max_failures"] = json!(rng.random_range(0..3));

@@ -35,7 +35,7 @@ use by_index::ByIndex;
 
 pub use batch::{
     Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartFacts, StartOrder,
-    StopJob, StopResult, Unfinished,
+    StopJob, StopResult, Unfinished, Walk,
 };
 
 /// Event text for an attempt whose stored output has another checksum than its worker reported.
@@ -157,7 +157,7 @@ impl Store {
     /// harm, as what has happened already is rejected by the rules.
     pub async fn tasks_apply(&self, batch: &Batch, now: Time) -> Result<Outcome, StoreError> {
         let mut tx = self.begin_short().await?;
-        let mut work = Work { slice_room: SLICE_TASKS, ..Work::default() };
+        let mut work = Work { slice_room: batch.slice_tasks, ..Work::default() };
         work.load(&mut tx, &self.specs, batch).await?;
         if batch.passes_over_locked {
             work.pass_over_locked(&mut tx).await?;
@@ -183,9 +183,10 @@ impl Store {
         outcome.slices = batch.slices.iter().map(|slice| work.slice_result(slice.job)).collect();
         outcome.busy = work.busy.into_iter().collect();
         let is_stopping = |job: &JobId| work.jobs.get(job).is_some_and(|job| job.stop_message.is_some());
-        outcome.unfinished = work
-            .unfinished
-            .iter()
+        let is_stopped = |job: &JobId| batch.stops.iter().any(|stop| stop.job == *job);
+        let unfinished = work.unfinished.iter();
+        outcome.unfinished = unfinished
+            .filter(|job| !work.by_index.continued.contains(job) || is_stopped(job))
             .map(|job| Unfinished { job: *job, is_stopping: is_stopping(job) })
             .collect();
         for task in work.tasks.values().filter(|task| task.dirty) {
@@ -253,6 +254,9 @@ impl Work {
             let definition = &mut job.definitions[work.position];
             definition.change.counts.moved(before, after);
             definition.change.skipped += i64::from(change.task.state.is_skipped());
+            if after.is_final() {
+                self.by_index.note_end(work.job, work.position, work.index);
+            }
             self.changed.entered.add(after, 1);
             self.changed.waits.extend(wait_that_ended(&work.task.state, &change.attempt, &input.detail, now));
             work.since = now;

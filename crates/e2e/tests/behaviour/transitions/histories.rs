@@ -9,7 +9,7 @@ use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::reason::{LostCause, ProcessEnd};
 use gaffer_domain::task::{StateName, StopCause, Task, TaskState, apply};
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 
 use gaffer_e2e::eventually;
@@ -19,6 +19,8 @@ use gaffer_master::wakes::Wake;
 use sqlx::{Connection as _, PgConnection};
 
 use super::*;
+
+mod interleaved;
 
 /// The jobs of one history.
 const JOBS: usize = 3;
@@ -248,6 +250,8 @@ fn any_spec(rng: &mut StdRng) -> serde_json::Value {
         {"name": "f", "command": ["true"], "count": 2, "when": "always", "depends_on": ["a"]},
         {"name": "g", "command": ["true"], "count": count, "restart": restart, "depends_on": [same]},
         {"name": "h", "command": ["true"], "count": count, "depends_on": further},
+        {"name": "i", "command": ["true"], "count": count, "when": "always",
+            "depends_on": [{"task": "a", "index": "same"}, {"task": "h", "index": "same"}]},
     ]});
     if rng.random_ratio(1, 3) {
         job["max_failures"] = json!(rng.random_range(0..2));
@@ -255,6 +259,8 @@ fn any_spec(rng: &mut StdRng) -> serde_json::Value {
     if rng.random_ratio(1, 3) {
         job["tasks"][0]["max_failures"] = json!(rng.random_range(0..2));
     }
+    // What waits may be listed before what it waits for.
+    job["tasks"].as_array_mut().unwrap().shuffle(rng);
     job
 }
 
