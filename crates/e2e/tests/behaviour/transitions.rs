@@ -228,6 +228,28 @@ async fn a_report_that_comes_too_late_is_kept_as_history() {
 }
 
 #[tokio::test]
+async fn the_end_of_an_attempt_that_was_given_back_is_kept_as_history() {
+    let bench = bench().await;
+    let job = bench.submit(json!({"command": ["true"], "restart": {"success": [3]}})).await;
+    let task = bench.ids(job).await[0];
+    let report = |attempt| Report { worker: bench.worker, attempt };
+    bench.apply(vec![(task, bench.placed())]).await;
+    bench.apply(vec![(task, TaskEvent::Returned(report(1)))]).await;
+    let lost = AttemptEnd::Lost { cause: gaffer_domain::reason::LostCause::OutOfContact };
+    bench.apply(vec![(task, TaskEvent::Ended(report(1), lost))]).await;
+    let events = bench.store.events_before(bench.project, Some(job), None, 1).await.unwrap();
+    assert_eq!(events[0].kind, "task.late_report", "{events:?}");
+    // An exit code that counts as success, told twice, is no news.
+    bench.apply(vec![(task, bench.placed())]).await;
+    bench.apply(vec![(task, bench.exited(2, 3))]).await;
+    bench.apply(vec![(task, bench.exited(2, 3))]).await;
+    assert_eq!(bench.states(job).await, ["completed"]);
+    let events = bench.store.events_before(bench.project, Some(job), None, 100).await.unwrap();
+    let late = events.iter().filter(|event| event.kind == "task.late_report");
+    assert_eq!(late.count(), 1, "{events:?}");
+}
+
+#[tokio::test]
 async fn dependents_start_when_all_they_wait_for_completed_and_are_cancelled_when_it_cannot() {
     let bench = bench().await;
     let spec = json!({"tasks": [
