@@ -285,7 +285,7 @@ async fn stopping_a_job_cancels_what_waits_and_asks_the_rest_to_end() {
     let job = bench.submit(json!({"command": ["sleep", "9"], "count": 3})).await;
     let ids = bench.ids(job).await;
     bench.apply(vec![(ids[0], bench.placed())]).await;
-    let stop = |project| StopJob { job, project, actor: "ana".into(), everything: false };
+    let stop = |project| StopJob { job, project, actor: "ana".into(), force: false };
     let batch = Batch { stops: vec![stop(bench.project), stop(ProjectId(99))], ..Batch::default() };
     let outcome = bench.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap();
     assert_eq!(outcome.stops, [StopResult::Stopping, StopResult::Unknown]);

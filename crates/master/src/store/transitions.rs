@@ -14,7 +14,7 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use gaffer_domain::conditions::{Standing, StopRequest};
+use gaffer_domain::conditions::{Standing, StopScope};
 use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{DefinitionRef, Receipt};
 use gaffer_domain::reason::{AttemptEnd, Reason, ReasonCode};
@@ -87,8 +87,8 @@ struct JobWork {
     started_at: Option<Time>,
     finished_at: Option<Time>,
     stop_message: Option<String>,
-    /// The stop is for the cleaning-up tasks, too.
-    stops_everything: bool,
+    /// The stop is for the tasks that clean up, too.
+    force: bool,
     reason: Option<Reason>,
     /// What of this is stored already.
     stored: StoredJob,
@@ -103,7 +103,7 @@ struct StoredJob {
     state: JobState,
     started_at: Option<Time>,
     stop_message: Option<String>,
-    stops_everything: bool,
+    force: bool,
     reason: Option<Reason>,
 }
 
@@ -380,11 +380,11 @@ fn wait_that_ended(
 impl JobWork {
     /// Whether the job's own row is to be written. Most of what happens to its tasks leaves it as it is.
     fn is_changed(&self) -> bool {
-        let StoredJob { state, started_at, stop_message, stops_everything, reason } = &self.stored;
+        let StoredJob { state, started_at, stop_message, force, reason } = &self.stored;
         self.state != *state
             || self.started_at != *started_at
             || self.stop_message != *stop_message
-            || self.stops_everything != *stops_everything
+            || self.force != *force
             || self.reason != *reason
     }
 
@@ -397,17 +397,13 @@ impl JobWork {
         standing
     }
 
-    fn stop_request(&self) -> StopRequest {
-        match (&self.stop_message, self.stops_everything) {
-            (None, _) => StopRequest::None,
-            (Some(_), false) => StopRequest::AllButCleanup,
-            (Some(_), true) => StopRequest::Everything,
-        }
+    fn stop_scope(&self) -> StopScope {
+        StopScope::of(self.stop_message.is_some(), self.force)
     }
 
     /// Whether the job is being stopped, with the tasks of this definition.
     fn is_to_stop(&self, position: usize) -> bool {
-        self.spec.tasks.get(position).is_some_and(|definition| self.stop_request().covers(definition))
+        self.spec.tasks.get(position).is_some_and(|definition| self.stop_scope().covers(definition))
     }
 }
 

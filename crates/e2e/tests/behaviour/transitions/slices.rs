@@ -36,7 +36,7 @@ impl Bench {
     }
 
     async fn stop(&self, job: JobId) -> Outcome {
-        let stop = StopJob { job, project: self.project, actor: "ana".into(), everything: false };
+        let stop = StopJob { job, project: self.project, actor: "ana".into(), force: false };
         let batch = Batch { stops: vec![stop], ..Batch::default() };
         self.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap()
     }
@@ -312,7 +312,7 @@ async fn what_comes_to_be_judged_while_slices_are_past_it_is_judged() {
 #[tokio::test]
 async fn a_stop_reaches_all_tasks_wherever_the_slices_of_other_work_are() {
     let bench = bench().await;
-    for everything in [false, true] {
+    for force in [false, true] {
         let job = bench
             .submit(json!({"tasks": [
                 {"name": "first", "command": ["true"]},
@@ -326,7 +326,7 @@ async fn a_stop_reaches_all_tasks_wherever_the_slices_of_other_work_are() {
         assert_eq!(outcome.unfinished, [Unfinished { job, is_stopping: false }]);
         let slice = bench.slice_of(JobSlice { job, after: None }, 2).await;
         assert_eq!(counted(&bench, job, StateName::Pending).await, 4);
-        let stop = StopJob { job, project: bench.project, actor: "ana".into(), everything };
+        let stop = StopJob { job, project: bench.project, actor: "ana".into(), force };
         let batch = Batch { stops: vec![stop], slices: vec![slice], slice_tasks: 2, ..Batch::default() };
         let outcome = bench.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap();
         assert_eq!(outcome.stops, [StopResult::Stopping]);
@@ -334,7 +334,7 @@ async fn a_stop_reaches_all_tasks_wherever_the_slices_of_other_work_are() {
         let _ = after(outcome, job);
         bench.slices(job).await;
         assert_eq!(bench.states_of(job, "many").await, ["cancelled"; 6]);
-        let clean = if everything { "cancelled" } else { "pending" };
+        let clean = if force { "cancelled" } else { "pending" };
         assert_eq!(bench.states_of(job, "clean").await, [clean; 6]);
     }
 }
@@ -348,8 +348,7 @@ async fn a_forced_stop_reaches_also_those_tasks_that_the_slices_of_the_stop_have
             {"name": "many", "command": ["true"], "count": 8},
         ]}))
         .await;
-    let stop =
-        |everything| vec![StopJob { job, project: bench.project, actor: "ana".into(), everything }];
+    let stop = |force| vec![StopJob { job, project: bench.project, actor: "ana".into(), force }];
     let batch = Batch { stops: stop(false), slice_tasks: 2, ..Batch::default() };
     bench.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap();
     let slice = bench.slice_of(JobSlice { job, after: None }, 2).await;

@@ -135,8 +135,8 @@ pub struct StopJob {
     pub job: JobId,
     pub project: ProjectId,
     pub actor: Arc<str>,
-    /// Also the tasks that clean up after the others.
-    pub everything: bool,
+    /// Also the tasks that clean up.
+    pub force: bool,
 }
 
 /// What became of a batch, once it is committed.

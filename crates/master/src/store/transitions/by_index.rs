@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use gaffer_domain::conditions::{self, Standing, Verdict};
+use gaffer_domain::reason::ReasonCode;
 use gaffer_domain::task::{StateName, TaskEvent, TaskState};
 use gaffer_domain::{JobId, TaskId, Time};
 use sqlx::PgConnection;
@@ -121,7 +122,7 @@ impl Work {
         let Some(work) = self.jobs.get(&job) else { return false };
         let judged = self.by_index.judged_before.entry(job).or_insert_with(|| {
             let before: Vec<Standing> = work.definitions.iter().map(|definition| definition.stored).collect();
-            let verdicts = conditions::decide(&work.spec, &before, work.stop_request());
+            let verdicts = conditions::decide(&work.spec, &before, work.stop_scope());
             let judged =
                 verdicts.into_iter().filter(|(_, verdict)| matches!(verdict, Verdict::EachByIndex(_)));
             judged.map(|(position, _)| position).collect()
@@ -198,9 +199,9 @@ impl Work {
             .await?;
         for (position, index, state, reason) in rows {
             let state: StateName = known("task state", &state)?;
-            let is_skipped = state == StateName::Cancelled
-                && reason.as_deref() == Some(gaffer_domain::reason::ReasonCode::ConditionNotMet.as_str());
-            found.insert((position as usize, index as u32), Standing::of_task(state, is_skipped));
+            let code: Option<ReasonCode> = reason.and_then(|code| code.parse().ok());
+            let standing = Standing::of_task(state, state.is_skipped(code));
+            found.insert((position as usize, index as u32), standing);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 
-use gaffer_domain::conditions::{Standing, StopRequest};
+use gaffer_domain::conditions::{Standing, StopScope};
 use gaffer_domain::policy::Repeats;
 use gaffer_domain::task::{AfterStop, StateName, StopCause, Task, TaskEvent, TaskState, Unseen};
 use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
@@ -22,7 +22,8 @@ struct JobRow {
     state: String,
     started_at: Option<Time>,
     stop_message: Option<String>,
-    stops_everything: bool,
+    #[sqlx(rename = "stops_everything")]
+    force: bool,
     reason_code: Option<String>,
     reason_message: Option<String>,
     era: i64,
@@ -143,10 +144,10 @@ impl Work {
         locked.sort_unstable();
         self.find_busy(tx, &locked, &whole).await?;
         for job in whole.into_iter().map(JobId) {
-            let everything = batch.stops.iter().any(|stop| stop.job == job && stop.everything);
+            let force = batch.stops.iter().any(|stop| stop.job == job && stop.force);
             let is_stopping = self.jobs.get(&job).is_some_and(|work| work.stop_message.is_some());
             if is_stopping || stopped.contains(&job) {
-                self.load_stoppable(tx, job, everything).await?;
+                self.load_stoppable(tx, job, force).await?;
             }
         }
         Ok(())
@@ -201,7 +202,7 @@ impl Work {
                 state: known("job state", &row.state)?,
                 started_at: row.started_at,
                 stop_message: row.stop_message,
-                stops_everything: row.stops_everything,
+                force: row.force,
                 reason: reason_from(row.reason_code, row.reason_message),
             };
             let job = JobWork {
@@ -212,7 +213,7 @@ impl Work {
                 started_at: stored.started_at,
                 finished_at: None,
                 stop_message: stored.stop_message.clone(),
-                stops_everything: stored.stops_everything,
+                force: stored.force,
                 reason: stored.reason.clone(),
                 stored,
                 definitions: Vec::with_capacity(spec.tasks.len()),
@@ -294,15 +295,12 @@ impl Work {
         &mut self,
         tx: &mut PgConnection,
         job: JobId,
-        everything: bool,
+        force: bool,
     ) -> Result<(), StoreError> {
         let Some(work) = self.jobs.get(&job) else { return Ok(()) };
-        let request = match everything || work.stops_everything {
-            true => StopRequest::Everything,
-            false => StopRequest::AllButCleanup,
-        };
+        let scope = StopScope::of(true, force || work.force);
         let definitions = work.spec.tasks.iter().enumerate();
-        let spared = definitions.filter(|(_, definition)| !request.covers(definition));
+        let spared = definitions.filter(|(_, definition)| !scope.covers(definition));
         let spared: Vec<i16> = spared.map(|(position, _)| position as i16).collect();
         let after = self.place_of(job, Walk::Stop);
         let sql = format!(

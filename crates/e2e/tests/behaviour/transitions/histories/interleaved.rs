@@ -56,9 +56,9 @@ impl Interleaved<'_> {
         let outcome = self.bench.store.tasks_apply(&batch, now()).await.unwrap();
         for (stop, result) in batch.stops.iter().zip(&outcome.stops) {
             let job = self.model.jobs.iter_mut().find(|job| job.id == stop.job).unwrap();
-            job.stop = match (result, stop.everything, job.stop) {
-                (StopResult::Stopping, true, _) => StopRequest::Everything,
-                (StopResult::Stopping, false, StopRequest::None) => StopRequest::AllButCleanup,
+            job.stop = match (result, stop.force, job.stop) {
+                (StopResult::Stopping, true, _) => StopScope::All,
+                (StopResult::Stopping, false, StopScope::None) => StopScope::AllButCleanup,
                 (_, _, as_before) => as_before,
             };
         }
@@ -132,8 +132,8 @@ async fn interleaved(bench: &Bench, workers: &[WorkerId], seed: u64) {
             let mut batch = batch(events.collect(), Vec::new());
             if rng.random_ratio(1, 10) {
                 let job = history.model.jobs.choose(rng).unwrap().id;
-                let everything = rng.random_ratio(1, 3);
-                batch.stops.push(StopJob { job, project: bench.project, actor: "ana".into(), everything });
+                let force = rng.random_ratio(1, 3);
+                batch.stops.push(StopJob { job, project: bench.project, actor: "ana".into(), force });
             }
             let asked = known.iter().filter(|_| has_slices && rng.random_ratio(2, 3));
             batch.slices = asked.map(|(job, known)| JobSlice { job: *job, after: known.after }).collect();
