@@ -14,11 +14,11 @@ pub enum JobState {
     Running,
     /// A stop was requested, and not all tasks have ended.
     Stopping,
-    /// Every task completed, but for those that were not needed.
+    /// Every task completed or was skipped.
     Completed,
     /// All tasks have ended and at least one failed.
     Failed,
-    /// All tasks have ended, none failed, at least one was cancelled although it was needed.
+    /// All tasks have ended, none failed, at least one was cancelled and not skipped.
     Cancelled,
 }
 
@@ -50,9 +50,15 @@ impl JobState {
         matches!(self, JobState::Completed | JobState::Failed | JobState::Cancelled)
     }
 
+    /// Whether a stop with `force` does more than was asked for already: the job is being stopped, and its tasks that clean up
+    /// are left to run.
+    pub fn can_force_stop(self, has_cleanup: bool) -> bool {
+        self == JobState::Stopping && has_cleanup
+    }
+
     /// The state that follows from how many tasks are in which state.
     ///
-    /// `skipped`: how many of the cancelled ones were not needed, which says nothing of the job. `stopping`: somebody asked the
+    /// `skipped`: how many of the cancelled ones were skipped, which says nothing of the job. `stopping`: somebody asked the
     /// job to stop. `started`: some attempt of it has started at some time, so that a
     /// job between two attempts of its only task does not look new.
     pub fn of(counts: &TaskCounts, skipped: i64, started: bool, stopping: bool) -> JobState {

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::Utc;
-use gaffer_domain::conditions::waits_for;
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::task::StateName;
@@ -226,15 +225,14 @@ impl ReadStore {
             "{TASKS} WHERE t.job_id = $1 AND (t.position, t.index) > ($2, $3) {narrowed} \
              AND t.era = $5 ORDER BY t.position, t.index LIMIT $4"
         );
-        let tasks = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(position)
             .bind(index)
             .bind(i64::from(limit))
             .bind(era)
             .fetch_all(&self.pool)
-            .await?;
-        self.with_waits(job, tasks).await
+            .await?)
     }
 
     /// Placed tasks that have not started and for which the worker has reported progress, latest first. Searches the
@@ -278,29 +276,13 @@ impl ReadStore {
         let Ok(index) = i32::try_from(index) else { return Ok(None) };
         let Some(era) = self.era_of_job(job).await? else { return Ok(None) };
         let sql = format!("{TASKS} WHERE t.job_id = $1 AND d.name = $2 AND t.index = $3 AND t.era = $4");
-        let task = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(name)
             .bind(index)
             .bind(era)
             .fetch_optional(&self.pool)
-            .await?;
-        Ok(self.with_waits(job, task.into_iter().collect()).await?.pop())
-    }
-
-    /// Adds to the blocked ones among tasks of a job what they wait for.
-    async fn with_waits(&self, job: JobId, mut tasks: Vec<Task>) -> Result<Vec<Task>, StoreError> {
-        if tasks.iter().all(|task| task.state != StateName::Blocked) {
-            return Ok(tasks);
-        }
-        let Some(spec) = self.spec(job).await? else { return Ok(tasks) };
-        let mut known: HashMap<i16, String> = HashMap::new();
-        for task in tasks.iter_mut().filter(|task| task.state == StateName::Blocked) {
-            let waits =
-                known.entry(task.position).or_insert_with(|| waits_for(&spec, task.position as usize));
-            task.waits_for = Some(waits.clone()).filter(|waits| !waits.is_empty());
-        }
-        Ok(tasks)
+            .await?)
     }
 
     /// One task by its internal number.

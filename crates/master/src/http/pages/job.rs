@@ -38,7 +38,7 @@ const TABS: [(&str, &str); 4] =
 async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -> Result<Top, Error> {
     let project = visitor.actor.project;
     let job = views.reads.job_get(project, job).await?.ok_or_else(|| jobs::no_job(job))?;
-    let tasks = views.reads.task_list(job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?;
+    let tasks = tasks::list(&views.reads, job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?;
     let only = if let [only] = tasks.as_slice() { Some(only) } else { None };
     let (waiting, verdicts) = waiting(views, project, &job, snapshot::NOW).await?;
     let tabs = TABS.map(|(value, name)| Choice {

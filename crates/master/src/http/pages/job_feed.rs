@@ -206,7 +206,7 @@ impl JobFeed {
         let mut view = view.fields(&fields).whole("waiting", &why).whole("verdicts", &verdicts);
         match &self.tab {
             Tab::Tasks(filter) => {
-                let tasks = self.views.reads.task_list(job.id, filter, PAGE_TASKS).await?;
+                let tasks = tasks::list(&self.views.reads, job.id, filter, PAGE_TASKS).await?;
                 let rows = task_rows(&tasks);
                 view = view.some("tasks", &rows, false).some("cells", &rows, false);
             }
@@ -220,7 +220,7 @@ impl JobFeed {
     async fn head_fields(&self, job: &Job) -> Result<Value, Error> {
         // Tasks are read only where one of them describes the whole job.
         let tasks = match job.task_counts.total() == 1 || job.state == JobState::Failed {
-            true => self.views.reads.task_list(job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?,
+            true => tasks::list(&self.views.reads, job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?,
             false => Vec::new(),
         };
         let only = if let [only] = tasks.as_slice() { Some(only) } else { None };

@@ -138,7 +138,7 @@ impl JobHead {
             rerun_of: job.rerun_of.map(|of| of.0),
             labels: labels(job),
             can_stop: !is_over && job.state != JobState::Stopping,
-            can_force: job.state == JobState::Stopping && job.has_cleanup,
+            can_force: job.state.can_force_stop(job.has_cleanup),
             can_rerun: is_over,
             is_pinned: job.pinned,
             can_pin: !job.pinned,

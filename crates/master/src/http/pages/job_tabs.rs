@@ -15,8 +15,8 @@ use super::frame::Frame;
 use super::job_head::{Top, task_rows};
 use super::jobs::curl;
 use super::rows::{Choice, EventRow, TaskRow, named_port};
-use crate::operations::Actor;
 use crate::operations::events::from_now_on;
+use crate::operations::{Actor, tasks};
 use crate::records::TaskPorts;
 use crate::views::Views;
 
@@ -68,7 +68,7 @@ impl TasksTab {
         let here = format!("/jobs/{job}");
         let state = params.text("state").unwrap_or_default();
         let cursor = params.text("cursor").unwrap_or_default();
-        let tasks = views.reads.task_list(job, &filter(&params.given())?, PAGE_TASKS + 1).await?;
+        let tasks = tasks::list(&views.reads, job, &filter(&params.given())?, PAGE_TASKS + 1).await?;
         let (tasks, next) = page_of_tasks(tasks, PAGE_TASKS);
         let choice = |value: &str, name: String| Choice {
             name,

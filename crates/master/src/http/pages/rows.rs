@@ -100,11 +100,11 @@ impl TaskSummary {
         format!("{}/{}", many(self.completed), many(self.total))
     }
 
-    /// How a completed job ended. Those that were cancelled were not needed.
+    /// How a completed job ended. Those that were cancelled were skipped.
     pub fn outcome(&self) -> String {
         match self.cancelled {
             0 => format!("all {} completed", count(self.total, "task")),
-            n => format!("{} completed, {} not needed", count(self.completed, "task"), many(n)),
+            n => format!("{} completed, {} skipped", count(self.completed, "task"), many(n)),
         }
     }
 
