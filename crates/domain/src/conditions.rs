@@ -115,10 +115,13 @@ pub fn decide(spec: &JobSpec, standings: &[Standing], stop: StopScope) -> Vec<(u
 
 /// A definition that another one waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Awaited {
-    position: usize,
-    on: On,
-    index: IndexMatch,
+pub struct Awaited {
+    /// Its place in the specification.
+    pub position: usize,
+    /// What its tasks have to come to.
+    pub on: On,
+    /// Which of its tasks each task waits for.
+    pub index: IndexMatch,
 }
 
 /// Decides what becomes of blocked tasks of a definition for which [`decide`] has said [`Verdict::EachByIndex`], as far as that is
@@ -141,6 +144,12 @@ pub fn judge_each<T>(
         })
     };
     tasks.into_iter().filter_map(|(task, others)| Some((task, verdict(&others)?))).collect()
+}
+
+/// The definitions that a definition waits for, those included that follow from its `when`.
+pub fn awaited(spec: &JobSpec, position: usize) -> Vec<Awaited> {
+    let definition = spec.tasks.get(position);
+    definition.map(|definition| Positions::of(spec).awaited(spec, definition)).unwrap_or_default()
 }
 
 /// What the blocked tasks of a definition wait for, as a sentence without its subject: `waits for prepare to complete`.

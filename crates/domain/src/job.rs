@@ -143,6 +143,22 @@ impl TaskCounts {
         self.0.iter().sum()
     }
 
+    /// The one state that says most about these tasks: the worst of those that ended badly, else what goes on, else what is still
+    /// to come. None without tasks.
+    pub fn most_telling(&self) -> Option<StateName> {
+        const ORDER: [StateName; 8] = [
+            StateName::Failed,
+            StateName::Stopping,
+            StateName::Running,
+            StateName::Scheduled,
+            StateName::Pending,
+            StateName::Blocked,
+            StateName::Completed,
+            StateName::Cancelled,
+        ];
+        ORDER.into_iter().find(|state| self.get(*state) > 0)
+    }
+
     /// State by state, in the order of a life.
     pub fn iter(&self) -> impl Iterator<Item = (StateName, i64)> {
         StateName::ALL.into_iter().zip(self.0)

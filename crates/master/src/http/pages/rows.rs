@@ -1,6 +1,6 @@
 //! Rows of lists, with the same values and names for templates and streams.
 
-use gaffer_domain::job::JobState;
+use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::task::StateName;
 use gaffer_protocol::ports::NamedPort;
 use serde::Serialize;
@@ -83,16 +83,7 @@ pub struct TaskSummary {
 impl TaskSummary {
     /// Of one job.
     pub fn of(job: &Job) -> TaskSummary {
-        let n = |state| job.task_counts.get(state).unsigned_abs();
-        TaskSummary {
-            total: job.task_counts.total().unsigned_abs(),
-            completed: n(StateName::Completed),
-            failed: n(StateName::Failed),
-            cancelled: n(StateName::Cancelled),
-            running: n(StateName::Running),
-            stopping: n(StateName::Stopping),
-            waiting: n(StateName::Pending) + n(StateName::Blocked) + n(StateName::Scheduled),
-        }
+        TaskSummary::from(&job.task_counts)
     }
 
     /// Tasks that completed, of all.
@@ -127,6 +118,21 @@ impl TaskSummary {
             at += width;
         }
         segments
+    }
+}
+
+impl From<&TaskCounts> for TaskSummary {
+    fn from(counts: &TaskCounts) -> TaskSummary {
+        let n = |state| counts.get(state).unsigned_abs();
+        TaskSummary {
+            total: counts.total().unsigned_abs(),
+            completed: n(StateName::Completed),
+            failed: n(StateName::Failed),
+            cancelled: n(StateName::Cancelled),
+            running: n(StateName::Running),
+            stopping: n(StateName::Stopping),
+            waiting: n(StateName::Pending) + n(StateName::Blocked) + n(StateName::Scheduled),
+        }
     }
 }
 
