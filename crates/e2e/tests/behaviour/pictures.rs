@@ -35,7 +35,7 @@ async fn a_timeline_shows_when_each_task_waited_and_ran_and_what_the_duration_ca
     let job = dev.client.submit(pipeline(&last)).await;
     eventually("all but one of them have ended", async || {
         let tasks = dev.client.tasks(job).await;
-        let ended = tasks.iter().filter(|task| task.task == "transform" && task.state.is_final());
+        let ended = tasks.iter().filter(|task| task.task == "transform" && task.finished_at.is_some());
         (ended.count() == 11).then_some(())
     })
     .await;

@@ -299,9 +299,9 @@ async fn tasks_that_somebody_holds_in_the_database_delay_no_other_job() {
     let over = worker.next_start().await.attempt;
     worker.ended(over, AttemptEnd::Exited { code: 0 }, 0).await;
     end_stored(&mut worker, over).await;
-    let job = client.submit(json!({"command": ["true"], "count": 100, "resources": {"cpu": 0.01}})).await;
+    let job = client.submit(json!({"command": ["true"], "count": 300, "resources": {"cpu": 0.005}})).await;
     let mut started = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..300 {
         let attempt = worker.next_start().await.attempt;
         started.push(ToMaster::Started {
             attempt,
@@ -310,6 +310,7 @@ async fn tasks_that_somebody_holds_in_the_database_delay_no_other_job() {
             ports: Vec::new(),
         });
     }
+    // To find out of one of them after the other that it is held would take minutes.
     let mut lock = ordinary.owner.begin().await.unwrap();
     let sql = "SELECT 1 FROM live_tasks WHERE job_id = $1 FOR UPDATE";
     sqlx::query(sql).bind(job).execute(&mut *lock).await.unwrap();
@@ -327,7 +328,7 @@ async fn tasks_that_somebody_holds_in_the_database_delay_no_other_job() {
 
     lock.rollback().await.unwrap();
     eventually("all have started", async || {
-        (client.job(job).await.task_counts.get("running") == Some(&100)).then_some(())
+        (client.job(job).await.task_counts.get("running") == Some(&300)).then_some(())
     })
     .await;
 }

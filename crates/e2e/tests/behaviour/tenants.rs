@@ -130,9 +130,20 @@ async fn a_worker_runs_the_tasks_of_its_own_project_only() {
     let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, said.clone()).await;
     assert_eq!(worker.next_start().await.definition.job.0, job);
 
-    let posing = RawWorker::try_connect(&stage.worker_url(), &eves_worker_key, said).await.err().unwrap();
+    let pose = async || {
+        RawWorker::try_connect(&stage.worker_url(), &eves_worker_key, said.clone()).await.err().unwrap()
+    };
+    let posing = pose().await;
     assert!(matches!(posing, Some(ToWorker::Goodbye { .. })), "{posing:?}");
     worker.heartbeat(1, Vec::new()).await;
+    // Nor while the worker that it poses as is away.
+    drop(worker);
+    eventually("the worker is away", async || {
+        (stage.client.get("/workers/w").await.body["state"] == "offline").then_some(())
+    })
+    .await;
+    let posing = pose().await;
+    assert!(matches!(posing, Some(ToWorker::Goodbye { .. })), "{posing:?}");
 }
 
 #[tokio::test]

@@ -420,4 +420,19 @@ async fn each_attempt_keeps_what_it_was_told_of_whatever_comes_together_in_one_b
     // What comes too late changes nothing, and is answered as the rules say.
     let late = bench.apply(vec![(task, bench.exited(3, 0)), (task, bench.placed())]).await;
     assert_eq!(late.results, [Err(Rejected::Stale), Err(Rejected::NotNow(StateName::Completed))]);
+
+    // What is stored of an attempt that has ended is not what the next one begins with.
+    let task = bench
+        .ids(
+            bench
+                .submit(json!({"command": ["false"], "restart": {"policy": "on-failure", "delay": "0s"}}))
+                .await,
+        )
+        .await[0];
+    for event in [bench.placed(), bench.exited(1, 11), bench.placed()] {
+        assert_eq!(bench.apply(vec![(task, event)]).await.results, [Ok(())]);
+    }
+    let attempts = bench.store.attempt_list(task).await.unwrap();
+    let codes: Vec<_> = attempts.iter().map(|attempt| (attempt.attempt, attempt.exit_code)).collect();
+    assert_eq!(codes, [(2, None), (1, Some(11))]);
 }

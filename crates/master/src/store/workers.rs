@@ -141,10 +141,10 @@ impl Store {
         identity_sha256: &[u8; 32],
         hello: &Hello,
     ) -> Result<Attempted, StoreError> {
-        let seen: Vec<(bool, i64, String, String)> = sqlx::query_as(
-            "SELECT true, project_id, name, boot_id FROM workers WHERE identity_sha256 = $2 \
+        let seen: Vec<(bool, String, String)> = sqlx::query_as(
+            "SELECT true, name, boot_id FROM workers WHERE identity_sha256 = $2 \
              UNION ALL \
-             SELECT false, project_id, name, '' FROM workers WHERE project_id = $1 AND identity_sha256 <> $2 \
+             SELECT false, name, '' FROM workers WHERE project_id = $1 AND identity_sha256 <> $2 \
                  AND (name = $3 OR starts_with(name, $3 || '-')) AND removed_at IS NULL",
         )
         .bind(project.0)
@@ -153,12 +153,9 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         let known = seen.iter().find(|(is_own, ..)| *is_own);
-        if known.is_some_and(|(_, owner, ..)| *owner != project.0) {
-            return Ok(Attempted::Settled(None));
-        }
         let taken: Vec<&str> =
-            seen.iter().filter(|(is_own, ..)| !is_own).map(|(_, _, name, _)| name.as_str()).collect();
-        let kept = known.map(|(_, _, name, _)| name.as_str());
+            seen.iter().filter(|(is_own, ..)| !is_own).map(|(_, name, _)| name.as_str()).collect();
+        let kept = known.map(|(_, name, _)| name.as_str());
         let Some(name) = free_name(&hello.name, &taken, kept) else { return Ok(Attempted::Settled(None)) };
         let mut tx = self.begin().await?;
         let registered: Result<Option<i64>, sqlx::Error> = sqlx::query_scalar(
@@ -201,7 +198,7 @@ impl Store {
         .await;
         let id = match registered {
             Ok(Some(id)) => id,
-            // It became another project's meanwhile.
+            // It belongs to another project.
             Ok(None) => return Ok(Attempted::Settled(None)),
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
                 return Ok(Attempted::NameTaken);
@@ -212,7 +209,7 @@ impl Store {
         Ok(Attempted::Settled(Some(Registered {
             id: WorkerId(id),
             name,
-            rebooted: known.is_some_and(|(_, _, _, boot_id)| *boot_id != hello.boot_id),
+            rebooted: known.is_some_and(|(_, _, boot_id)| *boot_id != hello.boot_id),
             boot_id: hello.boot_id.clone(),
             is_new: known.is_none(),
         })))

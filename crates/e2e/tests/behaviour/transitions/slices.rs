@@ -43,6 +43,32 @@ impl Bench {
 }
 
 #[tokio::test]
+async fn a_stop_finds_only_jobs_of_its_own_project() {
+    let bench = bench().await;
+    let job = bench.submit(json!({"command": ["true"]})).await;
+    for other in [bench.project.0 - 1, bench.project.0 + 1] {
+        let stop = StopJob { job, project: ProjectId(other), actor: "eve".into(), force: true };
+        let batch = Batch { stops: vec![stop], ..Batch::default() };
+        let outcome = bench.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap();
+        assert_eq!(outcome.stops, [StopResult::Unknown]);
+    }
+    assert_eq!(bench.states(job).await, ["pending"]);
+}
+
+#[tokio::test]
+async fn what_is_over_is_held_by_nobody_however_carefully_locks_are_looked_for() {
+    let bench = bench().await;
+    let job = bench.submit(json!({"command": ["true"]})).await;
+    let task = bench.ids(job).await[0];
+    bench.apply(vec![(task, bench.placed())]).await;
+    bench.apply(vec![(task, bench.exited(1, 0))]).await;
+    let again = Input { task, event: bench.exited(1, 0), actor: "test".into(), detail: Detail::None };
+    let batch = Batch { inputs: vec![again], passes_over_locked: true, ..Batch::default() };
+    let outcome = bench.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap();
+    assert_eq!(outcome.results, [Err(Rejected::Stale)]);
+}
+
+#[tokio::test]
 async fn a_large_job_is_stopped_in_slices_and_nothing_of_it_begins_meanwhile() {
     let (bench, mut database) = bench_and_database().await;
     let job = bench.submit(json!({"command": ["true"], "count": MANY})).await;

@@ -35,8 +35,7 @@ impl Work {
 
     /// Continues a stop or dependency updates; the latter run for every dirty job.
     pub(super) fn continue_job(&mut self, job: JobId, now: Time) {
-        // The slice before may have been the last one: it was as full as a slice gets.
-        let Some(work) = self.jobs.get_mut(&job).filter(|work| !work.state.is_final()) else { return };
+        let Some(work) = self.jobs.get_mut(&job) else { return };
         work.dirty = true;
         if work.stop_message.is_some() {
             self.stop_tasks(job, &"gaffer".into(), now);
