@@ -105,6 +105,8 @@ mod tests {
             finished_at: None,
             waits_for: None,
             ran_seconds: None,
+            health: None,
+            ready: None,
         }
     }
 

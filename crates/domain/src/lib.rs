@@ -10,6 +10,7 @@ pub mod clocks;
 pub mod conditions;
 pub mod constraint;
 pub mod document;
+pub mod health;
 pub mod id;
 pub mod job;
 pub mod lease;

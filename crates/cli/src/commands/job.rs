@@ -2,11 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use clap::Args;
+use gaffer_domain::health::HealthState;
+use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::{Job, Page, Task};
 
 use crate::client::{Client, Query};
-use crate::commands::jobs::took;
+use crate::commands::jobs::{tasks as tasks_of, took};
 use crate::config;
 use crate::failure::Failure;
 use crate::listing::{self, Entry, Format, Output};
@@ -68,7 +70,8 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
     let labels: Vec<_> = job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     field("labels", &labels.join(", "));
     let counts: Vec<_> = job.task_counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    field("tasks", &counts.join(", "));
+    let counts = counts.join(", ");
+    field("tasks", &if job.available.is_some() { format!("{}: {counts}", tasks_of(job)) } else { counts });
     text.push('\n');
     text.push_str(&listing::table_of(out, &tasks.items, format));
     out.print(text.as_bytes())?;
@@ -96,13 +99,7 @@ impl Entry for Task {
             Cell::text(self.attempt.to_string()),
             Cell::maybe(took(self.ran_seconds, self.started_at, self.finished_at)),
             Cell::maybe(exit_of(self)),
-            Cell::text(
-                self.reason
-                    .as_ref()
-                    .map(|reason| reason.message.as_str())
-                    .or(self.waits_for.as_deref())
-                    .unwrap_or_default(),
-            ),
+            Cell::text(reason_or_health(self)),
         ]
     }
 
@@ -112,6 +109,25 @@ impl Entry for Task {
             Cell::maybe(self.started_at.map(|at| timestamp::ago(at, now))),
             Cell::maybe(self.not_before.map(|at| timestamp::ago(at, now))),
         ]
+    }
+}
+
+/// Why it ended; while it runs, what its checks say.
+fn reason_or_health(task: &Task) -> String {
+    let last = task.health.as_ref().and_then(|health| health.last.as_ref());
+    match (&task.health, &task.reason) {
+        (Some(health), _) if task.known_state() == Some(StateName::Running) => match (health.state, last) {
+            (HealthState::Unhealthy, Some(last)) => format!("unhealthy: {}", last.detail),
+            (HealthState::Healthy, _) if task.ready == Some(false) => "healthy, not ready".to_owned(),
+            (state, _) => state.as_str().to_owned(),
+        },
+        (None, _) if task.known_state() == Some(StateName::Running) => match task.ready {
+            Some(true) => "ready".to_owned(),
+            Some(false) => "not ready".to_owned(),
+            None => String::new(),
+        },
+        (_, Some(reason)) => reason.message.clone(),
+        (_, None) => task.waits_for.clone().unwrap_or_default(),
     }
 }
 

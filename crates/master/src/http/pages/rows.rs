@@ -1,5 +1,6 @@
 //! Rows of lists, with the same values and names for templates and streams.
 
+use gaffer_domain::health::HealthState;
 use gaffer_domain::job::JobState;
 use gaffer_domain::task::StateName;
 use gaffer_protocol::ports::NamedPort;
@@ -8,7 +9,7 @@ use serde::Serialize;
 use super::super::params::encoded;
 use super::format::{Elapsed, address, count, many};
 use super::view::Row;
-use crate::records::{Event, Job, Task};
+use crate::records::{AttemptHealth, CheckSummary, Event, Job, Task};
 
 /// A segment of a bar: its state, start and width in hundredths.
 pub type Segment = (&'static str, f64, f64);
@@ -44,7 +45,7 @@ impl From<&Job> for JobRow {
             href: format!("/jobs/{}", job.id),
             name: job.name.clone(),
             labels: labels(job),
-            many: tasks.total > 1,
+            many: tasks.total > 1 || tasks.available.is_some(),
             segments: tasks.segments(),
             tasks: tasks.progress(),
             created: Some(job.created_at.timestamp_millis()),
@@ -78,6 +79,8 @@ pub struct TaskSummary {
     stopping: u64,
     /// Those that wait, for a worker or for other tasks.
     pub waiting: u64,
+    /// Of an unfinished service: those that run and pass their checks.
+    available: Option<u64>,
 }
 
 impl TaskSummary {
@@ -92,12 +95,25 @@ impl TaskSummary {
             running: n(StateName::Running),
             stopping: n(StateName::Stopping),
             waiting: n(StateName::Pending) + n(StateName::Blocked) + n(StateName::Scheduled),
+            available: job.available,
         }
     }
 
-    /// Tasks that completed, of all.
+    /// Tasks that completed, of all; of a service, those that are available.
     pub fn progress(&self) -> String {
-        format!("{}/{}", many(self.completed), many(self.total))
+        match self.available {
+            Some(available) => format!("{} of {} available", many(available), many(self.total)),
+            None => format!("{}/{}", many(self.completed), many(self.total)),
+        }
+    }
+
+    /// The same as words: `3 of 10 tasks completed`.
+    pub fn in_words(&self) -> String {
+        let total = count(self.total, "task");
+        match self.available {
+            Some(available) => format!("{} of {total} available", many(available)),
+            None => format!("{} of {total} completed", many(self.completed)),
+        }
     }
 
     /// How a completed job ended. Those that were cancelled were not needed.
@@ -222,9 +238,25 @@ pub fn why(task: &Task) -> String {
             format!("placed on {}, starting", task.worker.as_deref().unwrap_or("a worker"))
         }
         (StateName::Completed, _) => format!("exited with code {}", task.exit_code.unwrap_or(0)),
+        (StateName::Running, _) => health(task),
         (_, Some(message)) => message.to_owned(),
         (_, None) => String::new(),
     }
+}
+
+/// What checks say of a task: `healthy`, `not ready: status 503`. Empty for a task without checks.
+pub fn health(task: &Task) -> String {
+    let Some(AttemptHealth { health, readiness, available }) = &task.health else { return String::new() };
+    let failing = |check: &Option<CheckSummary>, word: &str| {
+        let check = check.as_ref().filter(|check| check.state == HealthState::Unhealthy)?;
+        Some(format!("{word}: {}", check.last.as_ref().map_or("", |last| last.detail.as_str())))
+    };
+    let words = failing(health, "unhealthy").or_else(|| failing(readiness, "not ready"));
+    words.unwrap_or_else(|| match (available, readiness.is_some()) {
+        (true, true) => "ready".to_owned(),
+        (true, false) => "healthy".to_owned(),
+        (false, _) => "no check has passed yet".to_owned(),
+    })
 }
 
 /// One line of history in a list.
@@ -314,10 +346,13 @@ mod tests {
             running: 4,
             stopping: 1,
             waiting: 0,
+            available: None,
         };
         let segments = tasks.segments();
         assert!(segments.iter().all(|(_, at, width)| at + width <= 100.0 && *width >= 0.0), "{segments:?}");
         assert_eq!(tasks.progress(), "99,990/100,000");
+        let service = TaskSummary { total: 1_000, available: Some(2), ..TaskSummary::default() };
+        assert_eq!(service.progress(), "2 of 1,000 available");
         assert!(TaskSummary::default().segments().is_empty());
     }
 }
