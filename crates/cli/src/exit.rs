@@ -106,6 +106,7 @@ mod tests {
             waits_for: None,
             ran_seconds: None,
             health: None,
+            readiness: None,
             ready: None,
         }
     }

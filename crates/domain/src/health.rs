@@ -71,6 +71,38 @@ pub struct Outcome {
     pub after_millis: u64,
 }
 
+/// A check and its latest answer, as it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered<'a> {
+    /// What the check says.
+    pub state: HealthState,
+    /// The latest answer, and whether it passed; none before the first.
+    pub last: Option<(bool, &'a str)>,
+}
+
+/// What the checks of a running task say, as every door says it: `healthy`, `not ready: status 503`. `available`: it counts
+/// as available.
+pub fn in_words(health: Option<Answered<'_>>, readiness: Option<Answered<'_>>, available: bool) -> String {
+    let answer = |check: Answered<'_>| check.last.map_or("", |(_, detail)| detail).to_owned();
+    let failing = |check: Option<Answered<'_>>, word| {
+        let check = check.filter(|check| check.state == HealthState::Unhealthy)?;
+        Some(format!("{word}: {}", answer(check)))
+    };
+    let starting = || {
+        let mut checks = [health, readiness].into_iter().flatten();
+        let failed = checks.find(|check| check.last.is_some_and(|(passed, _)| !passed))?;
+        Some(format!("starting: {}", answer(failed)))
+    };
+    match (available, readiness.is_some()) {
+        (true, true) => "ready".to_owned(),
+        (true, false) => "healthy".to_owned(),
+        (false, _) => {
+            let words = failing(health, "unhealthy").or_else(|| failing(readiness, "not ready"));
+            words.or_else(starting).unwrap_or_else(|| HealthState::Starting.as_str().to_owned())
+        }
+    }
+}
+
 /// The word for an outcome that is used on every door.
 pub fn outcome_word(passed: bool) -> &'static str {
     if passed { "passed" } else { "failed" }

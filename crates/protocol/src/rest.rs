@@ -169,7 +169,10 @@ pub struct Task {
     /// What the health check says of the latest attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<TaskHealth>,
-    /// Whether the latest attempt counts as available while it runs, if the task has checks.
+    /// What the readiness check says of the latest attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<TaskHealth>,
+    /// Whether the latest attempt counts as available while it runs, if its checks have results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
 }

@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use gaffer_domain::health::HealthState;
+use gaffer_domain::health::{Answered, in_words};
 use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
-use gaffer_protocol::rest::{Job, Page, Task};
+use gaffer_protocol::rest::{Job, Page, Task, TaskHealth};
 
 use crate::client::{Client, Query};
 use crate::commands::jobs::{tasks as tasks_of, took};
@@ -114,21 +114,18 @@ impl Entry for Task {
 
 /// Why it ended; while it runs, what its checks say.
 fn reason_or_health(task: &Task) -> String {
-    let last = task.health.as_ref().and_then(|health| health.last.as_ref());
-    match (&task.health, &task.reason) {
-        (Some(health), _) if task.known_state() == Some(StateName::Running) => match (health.state, last) {
-            (HealthState::Unhealthy, Some(last)) => format!("unhealthy: {}", last.detail),
-            (HealthState::Healthy, _) if task.ready == Some(false) => "healthy, not ready".to_owned(),
-            (state, _) => state.as_str().to_owned(),
-        },
-        (None, _) if task.known_state() == Some(StateName::Running) => match task.ready {
-            Some(true) => "ready".to_owned(),
-            Some(false) => "not ready".to_owned(),
-            None => String::new(),
-        },
+    match (task.ready, &task.reason) {
+        (Some(ready), _) if task.known_state() == Some(StateName::Running) => {
+            in_words(task.health.as_ref().map(answered), task.readiness.as_ref().map(answered), ready)
+        }
         (_, Some(reason)) => reason.message.clone(),
         (_, None) => task.waits_for.clone().unwrap_or_default(),
     }
+}
+
+fn answered(check: &TaskHealth) -> Answered<'_> {
+    let last = check.last.as_ref().map(|last| (last.passed, last.detail.as_str()));
+    Answered { state: check.state, last }
 }
 
 fn exit_of(task: &Task) -> Option<String> {

@@ -112,6 +112,7 @@ const PORT: Kind = Kind::text("the name or number of a port", Most::Bytes(32));
 pub const HEALTH: &[Field] = &fields(&Options {
     http: Some("health-http"),
     http_label: Some("Health: HTTP path"),
+    http_example: "/health",
     port: Some("health-port"),
     tcp: Some("health-tcp"),
     command: Some("health-command"),
@@ -128,6 +129,7 @@ pub const HEALTH: &[Field] = &fields(&Options {
 pub const READINESS: &[Field] = &fields(&Options {
     http: Some("readiness-http"),
     http_label: Some("Readiness: HTTP path"),
+    http_example: "/ready",
     port: Some("readiness-port"),
     tcp: Some("readiness-tcp"),
     command: Some("readiness-command"),
@@ -140,11 +142,12 @@ pub const READINESS: &[Field] = &fields(&Options {
     after_successes: "Passes in a row that make the task ready",
 });
 
-/// What differs between the fields of the two checks: options of the command line, labels of the page *New job*, and two
-/// summaries.
+/// What differs between the fields of the two checks: options of the command line, labels of the page *New job*,
+/// an example and two summaries.
 struct Options {
     http: Option<&'static str>,
     http_label: Option<&'static str>,
+    http_example: &'static str,
     port: Option<&'static str>,
     tcp: Option<&'static str>,
     command: Option<&'static str>,
@@ -165,7 +168,7 @@ const fn fields(options: &Options) -> [Field; 11] {
             "Path of an HTTP request",
         )
         .not_with(&["tcp", "command"])
-        .example("/health")
+        .example(options.http_example)
         .maybe_flag(options.http, "PATH")
         .maybe_on_page(options.http_label),
         Field::new("port", PORT, "Port of the HTTP request: a name, or a number in the task")

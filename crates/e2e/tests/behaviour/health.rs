@@ -217,7 +217,7 @@ async fn a_program_checks_in_the_directory_and_environment_of_its_task() {
     assert_eq!(kinds(&dev, job, "task.ready").await, ["the readiness check passed: exit code 0: fine main"]);
 }
 
-fn checked(attempt: AttemptRef, number: u64, passed: bool, before: Health) -> ToMaster {
+pub fn checked(attempt: AttemptRef, number: u64, passed: bool, before: Health) -> ToMaster {
     let result = CheckResult {
         at: chrono::Utc::now(),
         after_millis: 1_000 * number,

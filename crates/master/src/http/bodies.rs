@@ -51,6 +51,8 @@ pub fn job(job: Job, spec: Value) -> rest::Job {
 
 /// A task.
 pub fn task(task: Task) -> rest::Task {
+    let ready = task.health.as_ref().map(|health| health.available);
+    let (health, readiness) = task.health.map_or((None, None), |found| (found.health, found.readiness));
     rest::Task {
         job: task.job,
         task: task.definition,
@@ -71,8 +73,9 @@ pub fn task(task: Task) -> rest::Task {
         started_at: task.started_at,
         finished_at: task.finished_at,
         ran_seconds: task.ran_seconds,
-        ready: task.health.as_ref().map(|health| health.available),
-        health: task.health.and_then(|health| health.health).map(check_summary),
+        ready,
+        health: health.map(check_summary),
+        readiness: readiness.map(check_summary),
     }
 }
 

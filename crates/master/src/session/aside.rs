@@ -58,7 +58,7 @@ impl Aside {
     }
 
     pub fn note(&self, attempt: AttemptRef, message: String) {
-        let _ = self.tasks.try_send(Task::Note(attempt, message));
+        self.offer(Task::Note(attempt, message));
     }
 
     pub fn drivers(&self, drivers: Vec<DriverStatus>) -> Result<(), SessionEnd> {
@@ -86,7 +86,14 @@ impl Aside {
             Taken::Counted { has_news: true } => Task::Health(attempt, check),
             Taken::Counted { has_news: false } | Taken::Stale => return,
         };
-        let _ = self.tasks.try_send(task);
+        self.offer(task);
+    }
+
+    /// Leaves out what is not important if much waits: the rest of the queue is for what must not be lost.
+    fn offer(&self, task: Task) {
+        if self.tasks.capacity() > MAX_WAITING / 2 {
+            let _ = self.tasks.try_send(task);
+        }
     }
 
     fn send(&self, task: Task) -> Result<(), SessionEnd> {

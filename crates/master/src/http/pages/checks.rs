@@ -10,7 +10,7 @@ use super::view::Row;
 use crate::records::HealthResult;
 
 /// The newest results that are listed.
-const LISTED: usize = 20;
+const LISTED: usize = 10;
 /// The last hour in so many parts.
 const MINUTES: usize = 60;
 

@@ -1,6 +1,6 @@
 //! Rows of lists, with the same values and names for templates and streams.
 
-use gaffer_domain::health::HealthState;
+use gaffer_domain::health::{Answered, in_words};
 use gaffer_domain::job::JobState;
 use gaffer_domain::task::StateName;
 use gaffer_protocol::ports::NamedPort;
@@ -126,20 +126,22 @@ impl TaskSummary {
 
     /// The segments of a bar; each non-empty one is visible.
     pub fn segments(&self) -> Vec<Segment> {
+        let available = self.available.map_or(self.running, |available| available.min(self.running));
         let parts = [
-            (StateName::Completed, self.completed),
-            (StateName::Failed, self.failed),
-            (StateName::Cancelled, self.cancelled),
-            (StateName::Stopping, self.stopping),
-            (StateName::Running, self.running),
+            (StateName::Completed.as_str(), self.completed),
+            (StateName::Failed.as_str(), self.failed),
+            (StateName::Cancelled.as_str(), self.cancelled),
+            (StateName::Stopping.as_str(), self.stopping),
+            (StateName::Running.as_str(), available),
+            ("unavailable", self.running - available),
         ];
         let mut segments = Vec::new();
         let mut at = 0.0;
-        for (state, n) in parts.into_iter().filter(|(_, n)| *n > 0) {
+        for (part, n) in parts.into_iter().filter(|(_, n)| *n > 0) {
             let share = n as f64 * 100.0 / self.total.max(1) as f64;
             let width = (share * 10.0).round() / 10.0;
             let width = width.max(2.0).min(100.0 - at);
-            segments.push((state.as_str(), (at * 10.0_f64).round() / 10.0, width));
+            segments.push((part, (at * 10.0_f64).round() / 10.0, width));
             at += width;
         }
         segments
@@ -247,16 +249,12 @@ pub fn why(task: &Task) -> String {
 /// What checks say of a task: `healthy`, `not ready: status 503`. Empty for a task without checks.
 pub fn health(task: &Task) -> String {
     let Some(AttemptHealth { health, readiness, available }) = &task.health else { return String::new() };
-    let failing = |check: &Option<CheckSummary>, word: &str| {
-        let check = check.as_ref().filter(|check| check.state == HealthState::Unhealthy)?;
-        Some(format!("{word}: {}", check.last.as_ref().map_or("", |last| last.detail.as_str())))
-    };
-    let words = failing(health, "unhealthy").or_else(|| failing(readiness, "not ready"));
-    words.unwrap_or_else(|| match (available, readiness.is_some()) {
-        (true, true) => "ready".to_owned(),
-        (true, false) => "healthy".to_owned(),
-        (false, _) => "no check has passed yet".to_owned(),
-    })
+    in_words(health.as_ref().map(answered), readiness.as_ref().map(answered), *available)
+}
+
+fn answered(check: &CheckSummary) -> Answered<'_> {
+    let last = check.last.as_ref().map(|last| (last.passed, last.detail.as_str()));
+    Answered { state: check.state, last }
 }
 
 /// One line of history in a list.
@@ -351,7 +349,10 @@ mod tests {
         let segments = tasks.segments();
         assert!(segments.iter().all(|(_, at, width)| at + width <= 100.0 && *width >= 0.0), "{segments:?}");
         assert_eq!(tasks.progress(), "99,990/100,000");
-        let service = TaskSummary { total: 1_000, available: Some(2), ..TaskSummary::default() };
+        let service =
+            TaskSummary { total: 1_000, running: 500, available: Some(200), ..TaskSummary::default() };
+        assert_eq!(service.segments(), [("running", 0.0, 20.0), ("unavailable", 20.0, 30.0)]);
+        let service = TaskSummary { available: Some(2), ..service };
         assert_eq!(service.progress(), "2 of 1,000 available");
         assert!(TaskSummary::default().segments().is_empty());
     }
