@@ -69,6 +69,7 @@ impl HourRow {
         let text = match (passed, failed) {
             (0, 0) => return None,
             (_, 0) => format!("{} passed", many(passed)),
+            (0, _) => format!("{} failed", many(failed)),
             _ => format!("{} passed, {} failed", many(passed), many(failed)),
         };
         Some(HourRow { key: kind.as_str(), segments: segments(&minutes), text })
