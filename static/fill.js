@@ -69,6 +69,10 @@ const kinds = {
     node.querySelector("use").setAttribute("href", value ? "#g-completed" : "#g-offline");
     setText(node.querySelector(".vh"), value ? "done" : "to do");
   },
+  outcome(node, value) {
+    node.dataset.s = value;
+    setText(node, value);
+  },
   tone: (node, value) => { node.dataset.s = value; },
   age(node, value) {
     node.dataset.from = value ?? "";

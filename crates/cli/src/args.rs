@@ -13,6 +13,7 @@ use crate::commands::dev::DevArgs;
 use crate::commands::doctor::DoctorArgs;
 use crate::commands::events::EventsArgs;
 use crate::commands::explain::ExplainArgs;
+use crate::commands::health::HealthArgs;
 use crate::commands::job::JobArgs;
 use crate::commands::jobs::JobsArgs;
 use crate::commands::keys::KeysArgs;
@@ -86,6 +87,8 @@ pub enum Command {
     Unpin(PinArgs),
     /// Explain why a job is waiting
     Explain(ExplainArgs),
+    /// Show what the health checks of a task say
+    Health(HealthArgs),
     /// Show where the tasks of a job or service are reached
     Ports(PortsArgs),
     /// Show the queue and the scheduler

@@ -11,6 +11,7 @@ pub mod dev;
 pub mod doctor;
 pub mod events;
 pub mod explain;
+pub mod health;
 pub mod job;
 pub mod jobs;
 pub mod keys;

@@ -105,6 +105,9 @@ mod tests {
             finished_at: None,
             waits_for: None,
             ran_seconds: None,
+            health: None,
+            readiness: None,
+            ready: None,
         }
     }
 

@@ -110,6 +110,7 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Pin(args) => commands::pin::run(args, "pin", out).await,
         Command::Unpin(args) => commands::pin::run(args, "unpin", out).await,
         Command::Explain(args) => commands::explain::run(args, out).await,
+        Command::Health(args) => commands::health::run(args, out).await,
         Command::Ports(args) => commands::ports::run(args, out).await,
         Command::Queue(args) => commands::queue::run(args, out).await,
         Command::Simulate(args) => commands::simulate::run(&args, out).await,

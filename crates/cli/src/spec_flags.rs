@@ -85,6 +85,20 @@ impl SpecFlag {
         self.field.name == ANY_NAME || matches!(self.field.kind, Kind::List { .. } | Kind::Map { .. })
     }
 
+    /// Whether both are fields of one object.
+    fn is_beside(&self, other: &SpecFlag) -> bool {
+        let parent = |flag: &SpecFlag| flag.pointer.rsplit_once('/').map(|(parent, _)| parent.to_owned());
+        parent(self) == parent(other)
+    }
+
+    fn heading(&self) -> &'static str {
+        match self.pointer.split('/').nth(1) {
+            Some("health" | "readiness") => "Health checks",
+            _ if self.field.is_of_containers() => "Containers",
+            _ => "The job",
+        }
+    }
+
     fn is_of_job(&self) -> bool {
         self.pointer.split('/').nth(1).is_some_and(|first| find(JOB_FIELDS, first).is_some())
     }
@@ -93,14 +107,16 @@ impl SpecFlag {
         let SpecFlag { field, flag, .. } = self;
         let arg = Arg::new(flag.long)
             .long(flag.long)
-            .help_heading(if field.is_of_containers() { "Containers" } else { "The job" })
+            .help_heading(self.heading())
             .help(self.help())
             .long_help(self.long_help());
         let arg = match flag.short {
             Some(short) => arg.short(short),
             None => arg,
         };
-        let siblings = all().into_iter().filter(|other| field.excludes.contains(&other.field.name));
+        let siblings = all()
+            .into_iter()
+            .filter(|other| field.excludes.contains(&other.field.name) && self.is_beside(other));
         let arg = arg.conflicts_with_all(siblings.map(|other| other.flag.long));
         match &field.kind {
             Kind::Bool => return arg.action(ArgAction::SetTrue),

@@ -145,6 +145,7 @@ fn offers(reserved_percent: u64) -> Vec<WorkerSnapshot> {
                 lasting: Lasting::default(),
                 kept: false,
                 paused: Default::default(),
+                unhealthy: Default::default(),
                 running: (reserved_percent / 10) as u32,
                 waiting: 0,
                 finished_lately: 0,

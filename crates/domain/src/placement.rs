@@ -10,6 +10,7 @@ mod requirements;
 mod strategy;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod unhealthy;
 mod worker_snapshot;
 
 use std::time::Duration;
@@ -64,7 +65,7 @@ pub fn place(request: &Request<'_>, offers: &mut [WorkerSnapshot]) -> Vec<(Worke
     let Request { needs, project, tasks, mean_run, strategy, last, now } = *request;
     let workers = offers.iter().filter(|offer| offer.project == project).count() as u32;
     let strategy = needs.strategy.unwrap_or(strategy);
-    let question = Question { needs, project, strategy, mean_run, now, workers };
+    let question = Question { class: 0, needs, project, strategy, mean_run, now, workers };
     let mut course = Course { fleet: Fleet::of(project, offers), last };
     let suitable = suitable_at(needs, project, offers);
     let mut ranking = Ranking::new(question, &suitable, offers, &course);

@@ -401,7 +401,8 @@ impl<'a> Pass<'a> {
             return End::Deferred(hold);
         }
         let strategy = needs.strategy.unwrap_or(self.how.strategy);
-        let question = Question { needs, project, strategy, mean_run, now: self.how.now, workers };
+        let question =
+            Question { class: class.id, needs, project, strategy, mean_run, now: self.how.now, workers };
         let suitable = self.suitable[at].take().unwrap_or_else(|| {
             let mut suitable = suitable_at(needs, project, state.offers);
             suitable.retain(|at| !state.offers[*at].paused.contains_key(&class.id));

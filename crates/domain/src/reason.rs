@@ -133,6 +133,13 @@ pub enum AttemptEnd {
         /// How the process then ended.
         process: ProcessEnd,
     },
+    /// Its health check failed, and it was stopped for that.
+    Unhealthy {
+        /// What the checks said.
+        message: String,
+        /// How the process then ended.
+        process: ProcessEnd,
+    },
     /// There never was a process.
     StartFailed {
         /// As a shell would exit: 126 not executable, 127 not found, 125 anything else.
@@ -226,6 +233,7 @@ impl AttemptEnd {
             AttemptEnd::OutputLimit { limit, .. } => {
                 (ReasonCode::OutputLimit, format!("wrote more than its output limit of {limit}"))
             }
+            AttemptEnd::Unhealthy { message, .. } => (ReasonCode::Unhealthy, message.clone()),
             AttemptEnd::StartFailed { message, .. } => (ReasonCode::StartFailed, message.clone()),
             AttemptEnd::Stopped { process } => (
                 ReasonCode::Stopped,
@@ -247,6 +255,7 @@ impl AttemptEnd {
             AttemptEnd::StartFailed { exit_code, .. } => Some(*exit_code),
             AttemptEnd::TimedOut { process: ProcessEnd::Code(code), .. }
             | AttemptEnd::OutputLimit { process: ProcessEnd::Code(code), .. }
+            | AttemptEnd::Unhealthy { process: ProcessEnd::Code(code), .. }
             | AttemptEnd::Stopped { process: Some(ProcessEnd::Code(code)) } => Some(*code),
             _ => None,
         }
@@ -258,6 +267,7 @@ impl AttemptEnd {
             AttemptEnd::Signalled { signal }
             | AttemptEnd::TimedOut { process: ProcessEnd::Signal(signal), .. }
             | AttemptEnd::OutputLimit { process: ProcessEnd::Signal(signal), .. }
+            | AttemptEnd::Unhealthy { process: ProcessEnd::Signal(signal), .. }
             | AttemptEnd::Stopped { process: Some(ProcessEnd::Signal(signal)) } => Some(*signal),
             _ => None,
         }
@@ -318,6 +328,15 @@ mod tests {
                 "output_limit: wrote more than its output limit of 1MiB",
                 None,
                 Some(9),
+            ),
+            (
+                AttemptEnd::Unhealthy {
+                    message: "a health check failed: status 500".to_owned(),
+                    process: ProcessEnd::Signal(15),
+                },
+                "unhealthy: a health check failed: status 500",
+                None,
+                Some(15),
             ),
             (not_found, "start_failed: no program named trane", Some(127), None),
             (stopped(None), "stopped: stopped before it started", None, None),

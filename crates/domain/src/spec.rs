@@ -14,6 +14,7 @@ mod depends;
 mod driver;
 mod exit_codes;
 pub mod field;
+mod health;
 mod job;
 mod node;
 mod program;
@@ -37,6 +38,7 @@ pub use container::{
 pub use dependency::{Dependency, IndexMatch, On, When};
 pub use driver::DriverKind;
 pub use exit_codes::ExitCodes;
+pub use health::{HealthCheck, InvalidStatusRange, MAX_IN_A_ROW, Probe, StatusRange};
 pub use job::{
     JOB_FIELDS, JobKind, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_NAME_CHARS, MAX_SPEC_BYTES,
     SINGLE_TASK_JOB_FIELDS,

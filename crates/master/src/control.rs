@@ -7,6 +7,7 @@ use crate::absences::Absences;
 use crate::arrivals::Arrivals;
 use crate::changes::Changes;
 use crate::clocks::Clocks;
+use crate::health::Healths;
 use crate::hub::Hub;
 use crate::input::Inputs;
 use crate::live::LiveOutputs;
@@ -32,6 +33,8 @@ pub struct Control {
     pub inputs: Inputs,
     /// How far the clocks of workers are off.
     pub clocks: Clocks,
+    /// What health checks say of live attempts.
+    pub healths: Healths,
     /// Live output.
     pub live: LiveOutputs,
     /// Responses that end with the key or session of their reader.

@@ -86,6 +86,7 @@ fn api_v1() -> Api {
         .section("Tasks")
         .get("/jobs/{job}/tasks", &tasks::LIST, tasks::list)
         .get("/jobs/{job}/tasks/{task}", &tasks::SHOW, tasks::show)
+        .get("/jobs/{job}/tasks/{task}/health", &tasks::HEALTH, tasks::health)
         .post("/jobs/{job}/tasks/{task}/signal", &tasks::SIGNAL, tasks::signal)
         .post("/jobs/{job}/tasks/{task}/stdin", &tasks::STDIN, tasks::stdin)
         .get("/jobs/{job}/tasks/{task}/output", &output::OF_TASK, output::of_task)

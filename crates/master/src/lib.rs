@@ -16,6 +16,7 @@ pub mod embedded_postgres;
 pub mod explain;
 pub mod exposition;
 pub mod guesses;
+pub mod health;
 pub mod http;
 pub mod hub;
 pub mod input;

@@ -3,6 +3,7 @@
 mod dead_letter;
 mod event;
 mod figures;
+mod health;
 mod job;
 mod key;
 mod scheduling;
@@ -14,7 +15,8 @@ mod worker;
 pub use dead_letter::{DeadLetter, LetterKind};
 pub use event::Event;
 pub use figures::{DispatchStage, PoolUse, PriorityTotals, TaskChanges};
-pub use job::Job;
+pub use health::{AttemptHealth, CheckSummary, HealthResult};
+pub use job::{Job, RunningTasks};
 pub use key::{Key, KeyKind, UnknownKeyKind};
 pub use scheduling::{LiveChange, LiveOnWorker, OnWorker, PlaceInQueue};
 pub use task::{Attempt, Task, TaskPorts};

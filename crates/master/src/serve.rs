@@ -42,6 +42,7 @@ use crate::control::Control;
 use crate::election::{Attempt, Candidate, Leader};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::exposition::{Exposition, Sources};
+use crate::health::Healths;
 use crate::http::{BasePath, Doors, Site};
 use crate::hub::Hub;
 use crate::input::Inputs;
@@ -173,12 +174,14 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let scheduler_stats = SchedulerStats::new(metrics.scheduler.clone());
     let reservations = Reservations::default();
     let samples = Samples::default();
+    let healths = Healths::default();
     let (write_batcher, write_batcher_handle) = WriteBatcher::new(write_batcher::Parts {
         store: stores.transitions.clone(),
         hub: hub.clone(),
         live: live.clone(),
         pace: pace.clone(),
         pauses: pauses.clone(),
+        healths: healths.clone(),
         changes: changes.clone(),
         scheduler_wake: wakes.scheduler.clone(),
         scheduling: scheduling.clone(),
@@ -277,6 +280,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         absences,
         inputs: Inputs::default(),
         clocks: Default::default(),
+        healths,
         live,
         open_streams,
         changes,

@@ -17,11 +17,13 @@ use crate::changes::Changes;
 use crate::clocks::Clocks;
 use crate::control::Control;
 use crate::exposition::Exposition;
+use crate::health::Healths;
 use crate::hub::Hub;
 use crate::live::{LiveOutput, LiveOutputs};
 use crate::open_streams::OpenStreams;
 use crate::output_store::StoredOutput;
 use crate::pauses::Pauses;
+use crate::records::Task;
 use crate::search_budget::Searches;
 use crate::snapshot::Snapshots;
 use crate::store::ReadStore;
@@ -47,6 +49,8 @@ pub struct Views {
     pub open_streams: OpenStreams,
     /// Cancelled when the master goes down: streams end then.
     pub shutdown: CancellationToken,
+    /// What health checks say of live attempts.
+    pub healths: Healths,
     live: LiveOutputs,
     hub: Hub,
     clocks: Clocks,
@@ -102,9 +106,17 @@ impl Views {
             searches: Searches::default(),
             open_streams: control.open_streams.clone(),
             shutdown: control.shutdown.clone(),
+            healths: control.healths.clone(),
             live: control.live.clone(),
             hub: control.hub.clone(),
             clocks: control.clocks.clone(),
+        }
+    }
+
+    /// Adds what health checks say of the latest attempts of tasks.
+    pub fn add_health(&self, tasks: &mut [Task]) {
+        for task in tasks.iter_mut().filter(|task| task.attempt > 0) {
+            task.health = self.healths.of(AttemptRef { task: task.id, attempt: task.attempt });
         }
     }
 

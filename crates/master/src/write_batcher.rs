@@ -27,6 +27,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::changes::Changes;
+use crate::health::Healths;
 use crate::hub::{Hub, Listed, OnItsWay, SessionHandle};
 use crate::large_jobs::LargeJobs;
 use crate::live::{LiveOutput, LiveOutputs};
@@ -288,8 +289,10 @@ pub struct Parts {
     pub live: LiveOutputs,
     /// Learns how long runs take.
     pub pace: Pace,
-    /// Learns what workers give back.
+    /// Learns what workers give back, and what became unhealthy where.
     pub pauses: Pauses,
+    /// Health of live attempts.
+    pub healths: Healths,
     /// Tells viewers.
     pub changes: Changes,
     /// Asks for a scheduling pass.

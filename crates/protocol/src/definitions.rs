@@ -10,7 +10,8 @@ use std::sync::Arc;
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::spec::{
-    Action, Container, DriverKind, JobSpec, OutputLimit, Port, PortProtocol, Resources, StopSpec,
+    Action, Container, DriverKind, HealthCheck, JobSpec, OutputLimit, Port, PortProtocol, Probe, Resources,
+    StopSpec,
 };
 use gaffer_domain::{AttemptRef, JobId};
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,12 @@ pub struct Definition {
     pub output: Option<OutputLimit>,
     /// How it is asked to end.
     pub stop: StopSpec,
+    /// The check that it must pass. A worker that does not know the field checks nothing; likewise below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
+    /// The check that it must pass to count as available.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<HealthCheck>,
     /// How long the worker may be out of contact before it must have stopped it.
     pub lost_after: Span,
 }
@@ -103,8 +110,16 @@ impl Definition {
             timeout: task.timeout,
             output: task.output,
             stop: task.stop,
+            health: task.health.clone(),
+            readiness: task.readiness.clone(),
             lost_after: spec.lost_after,
         })
+    }
+
+    /// Whether a check of it runs a program beside the task.
+    pub fn has_command_check(&self) -> bool {
+        let checks = [&self.health, &self.readiness].into_iter().flatten();
+        checks.into_iter().any(|check| matches!(check.probe, Probe::Command { .. }))
     }
 
     /// Whether a task of it has the network of its worker, so that what it listens on is a port of the worker.
@@ -316,6 +331,8 @@ mod tests {
             timeout: None,
             output: None,
             stop: StopSpec { signal: StopSignal::Sigterm, grace: Span::from_secs(30) },
+            health: None,
+            readiness: None,
             lost_after: Span::from_secs(120),
         }
     }

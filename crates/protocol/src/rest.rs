@@ -1,7 +1,9 @@
 //! Bodies of the REST API. Fields may be added; existing ones stay.
 
+mod health;
 mod output;
 mod ports;
+mod problem;
 mod stdin;
 mod system;
 
@@ -21,10 +23,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::ports::NamedPort;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
+pub use health::{CheckedResult, HealthResult, TaskChecks, TaskHealth};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
 pub use ports::{
     TargetGroup, TaskPorts, TraefikBalancer, TraefikConfiguration, TraefikHttp, TraefikServer, TraefikService,
 };
+pub use problem::{Problem, ProblemField};
 pub use stdin::{StdinPosition, StdinState};
 pub use system::{
     BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, System, Trouble,
@@ -80,6 +84,9 @@ pub struct Job {
     pub pinned: bool,
     /// Number of tasks by task state; states without a task are left out.
     pub task_counts: BTreeMap<String, i64>,
+    /// Number of tasks of a running service that run and pass their checks. Only where one job is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available: Option<u64>,
     /// Name of the user who submitted the job.
     pub created_by: String,
     /// Number of the job that this one repeats.
@@ -159,6 +166,15 @@ pub struct Task {
     /// before it starts.
     #[serde(default)]
     pub ran_seconds: Option<f64>,
+    /// What the health check says of the latest attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<TaskHealth>,
+    /// What the readiness check says of the latest attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<TaskHealth>,
+    /// Whether the latest attempt counts as available while it runs, if its checks have results.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
 }
 
 impl Task {
@@ -553,41 +569,4 @@ pub struct Version {
     pub version: String,
     /// Version of the worker protocol.
     pub worker_protocol: u32,
-}
-
-/// What went wrong (RFC 9457).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Problem {
-    /// `about:blank`: `code` has the details.
-    #[serde(rename = "type", default)]
-    pub kind: String,
-    /// The HTTP status in words.
-    pub title: String,
-    /// The HTTP status code.
-    pub status: u16,
-    /// Stable code for programs.
-    pub code: String,
-    /// Message for people.
-    pub detail: String,
-    /// Id of the request in the master's log; also in the header `x-request-id`.
-    #[serde(default)]
-    pub request_id: String,
-    /// For conflicts: the present state.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<String>,
-    /// The fields at fault.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<ProblemField>,
-}
-
-/// One field at fault.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ProblemField {
-    /// JSON pointer into the body, or `query:NAME`, `header:NAME`, `path:NAME`.
-    pub pointer: String,
-    /// What is wrong with the field.
-    pub detail: String,
-    /// What may have been meant.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub suggestion: Option<String>,
 }

@@ -28,6 +28,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::health::Checked;
 use crate::ports::NamedPort;
 
 /// Version of everything in this module and in [`crate::output`]. A master refuses a worker with another one.
@@ -86,6 +87,8 @@ pub enum ToMaster {
     },
     /// Answers [`ToWorker::Input`].
     InputTaken(InputTaken),
+    /// A result of a health check. The latest ones are repeated in each session.
+    Checked(Box<Checked>),
 }
 
 /// Identity, capacity and held attempts of a connecting worker.
@@ -281,6 +284,13 @@ pub enum ToWorker {
     Stop {
         /// Which.
         attempt: AttemptRef,
+    },
+    /// Stop a started attempt, because its health check failed; reported as ended (unhealthy).
+    StopUnhealthy {
+        /// Which.
+        attempt: AttemptRef,
+        /// What the checks said.
+        message: String,
     },
     /// Kill and forget an attempt that is not this worker's any more. Reported like any end.
     Kill {

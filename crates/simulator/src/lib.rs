@@ -329,6 +329,7 @@ fn machine(id: i64, capacity: Resources) -> WorkerSnapshot {
         lasting: Lasting::default(),
         kept: false,
         paused: BTreeMap::new(),
+        unhealthy: BTreeMap::new(),
         running: 0,
         waiting: 0,
         finished_lately: 0,

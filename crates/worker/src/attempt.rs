@@ -7,6 +7,7 @@ mod bursts;
 mod controls;
 mod end;
 mod hooks;
+mod probe;
 mod pump;
 pub(crate) mod scratch;
 mod short_path;
@@ -23,9 +24,10 @@ use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
 use gaffer_domain::spec::StopSignal;
 use gaffer_protocol::definitions::StartAttempt;
+use gaffer_protocol::health::Checked;
 use gaffer_protocol::ports::NamedPort;
 use gaffer_protocol::wire::{ContainerFacts, Ended, InputTaken};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking::BlockingThreads;
@@ -48,6 +50,8 @@ pub(crate) struct AttemptContext {
     pub threads: BlockingThreads,
     /// Ports of this machine that attempts hold.
     pub ports: Ports,
+    /// Health checks that are under way at the same time; more wait for their turn.
+    pub checks: Semaphore,
     /// Unguessable and the same for all processes of this worker, over all its restarts.
     pub token: String,
 }
@@ -95,6 +99,8 @@ pub(crate) trait Progress: Send + Sync {
     fn wrote(&self, attempt: AttemptRef);
     /// So far its process has taken its input.
     fn took_input(&self, taken: InputTaken);
+    /// A health check has a result.
+    fn checked(&self, checked: Checked);
     /// No process of it is left: its resources are free.
     fn released(&self, attempt: AttemptRef);
 }

@@ -34,7 +34,7 @@ use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::output::EncodedChunk;
 use gaffer_protocol::wire::{DriverStatus, Ended, HeldAttempt, Input, StoredOutput, ToMaster, Welcome};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -58,6 +58,8 @@ const READ_PATIENCE: Duration = Duration::from_millis(500);
 const SHORT_READ_PATIENCE: Duration = Duration::from_millis(5);
 /// Attempts whose hooks may wait for files at the same time; more wait for their turn.
 const MAX_FILE_THREADS: usize = 64;
+/// Health checks that are under way at the same time.
+const MAX_CHECKS: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ExecutionSettings {
@@ -90,6 +92,10 @@ pub(crate) enum Command {
     Start(Box<StartAttempt>),
     Stop {
         attempt: AttemptRef,
+    },
+    StopUnhealthy {
+        attempt: AttemptRef,
+        message: String,
     },
     Kill {
         attempt: AttemptRef,
@@ -169,6 +175,7 @@ impl Execution {
             threads: BlockingThreads::new("attempt-files", MAX_FILE_THREADS, PATIENCE)
                 .context("cannot start a thread")?,
             ports,
+            checks: Semaphore::new(MAX_CHECKS),
             token: settings.token,
         });
         let admission = Admission::new(settings.capacity, open_files::max_running());
@@ -384,6 +391,7 @@ impl Core {
                 stop: Some((Cause::Stopped, start.definition.stop.grace.to_std())),
                 kill: None,
             }),
+            Command::StopUnhealthy { attempt, message } => self.state().stop_unhealthy(attempt, &message),
             Command::Kill { attempt } => {
                 self.end(attempt, |_| StopRequests { stop: None, kill: Some(Cause::Stopped) });
             }

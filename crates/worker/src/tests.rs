@@ -4,6 +4,7 @@
 mod bare_containers;
 mod docker;
 pub(crate) mod docker_daemon;
+mod docker_services;
 mod host;
 mod hung;
 pub(crate) mod master;

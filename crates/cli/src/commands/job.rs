@@ -2,11 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use clap::Args;
+use gaffer_domain::health::{Answered, in_words};
+use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
-use gaffer_protocol::rest::{Job, Page, Task};
+use gaffer_protocol::rest::{Job, Page, Task, TaskHealth};
 
 use crate::client::{Client, Query};
-use crate::commands::jobs::took;
+use crate::commands::jobs::{tasks as tasks_of, took};
 use crate::config;
 use crate::failure::Failure;
 use crate::listing::{self, Entry, Format, Output};
@@ -68,7 +70,8 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
     let labels: Vec<_> = job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     field("labels", &labels.join(", "));
     let counts: Vec<_> = job.task_counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    field("tasks", &counts.join(", "));
+    let counts = counts.join(", ");
+    field("tasks", &if job.available.is_some() { format!("{}: {counts}", tasks_of(job)) } else { counts });
     text.push('\n');
     text.push_str(&listing::table_of(out, &tasks.items, format));
     out.print(text.as_bytes())?;
@@ -96,13 +99,7 @@ impl Entry for Task {
             Cell::text(self.attempt.to_string()),
             Cell::maybe(took(self.ran_seconds, self.started_at, self.finished_at)),
             Cell::maybe(exit_of(self)),
-            Cell::text(
-                self.reason
-                    .as_ref()
-                    .map(|reason| reason.message.as_str())
-                    .or(self.waits_for.as_deref())
-                    .unwrap_or_default(),
-            ),
+            Cell::text(reason_or_health(self)),
         ]
     }
 
@@ -113,6 +110,22 @@ impl Entry for Task {
             Cell::maybe(self.not_before.map(|at| timestamp::ago(at, now))),
         ]
     }
+}
+
+/// Why it ended; while it runs, what its checks say.
+fn reason_or_health(task: &Task) -> String {
+    match (task.ready, &task.reason) {
+        (Some(ready), _) if task.known_state() == Some(StateName::Running) => {
+            in_words(task.health.as_ref().map(answered), task.readiness.as_ref().map(answered), ready)
+        }
+        (_, Some(reason)) => reason.message.clone(),
+        (_, None) => task.waits_for.clone().unwrap_or_default(),
+    }
+}
+
+fn answered(check: &TaskHealth) -> Answered<'_> {
+    let last = check.last.as_ref().map(|last| (last.passed, last.detail.as_str()));
+    Answered { state: check.state, last }
 }
 
 fn exit_of(task: &Task) -> Option<String> {

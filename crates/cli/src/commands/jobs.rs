@@ -112,9 +112,13 @@ impl Entry for Job {
     }
 }
 
-/// `3/10`: completed of all.
-fn tasks(job: &Job) -> String {
-    format!("{}/{}", job.tasks_in(StateName::Completed), job.task_counts.values().sum::<i64>())
+/// `3/10`: completed of all. Of a service that is kept running: `2 of 3 available`.
+pub fn tasks(job: &Job) -> String {
+    let total: i64 = job.task_counts.values().sum();
+    match job.available {
+        Some(available) => format!("{available} of {total} available"),
+        None => format!("{}/{total}", job.tasks_in(StateName::Completed)),
+    }
 }
 
 /// How long a job ran, or has been running, as reported by the master; older masters report only the times.

@@ -74,9 +74,11 @@ pub struct LogsArgs {
 
 /// A job, or a task of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Whose {
-    job: One,
-    task: Option<String>,
+pub struct Whose {
+    /// The job.
+    pub job: One,
+    /// Name or address of the task; none for the job.
+    pub task: Option<String>,
 }
 
 impl FromStr for Whose {

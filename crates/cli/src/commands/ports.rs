@@ -16,7 +16,7 @@ use crate::style;
 use crate::table::{self, Cell};
 
 const HEAD: [&str; 4] = ["TASK", "PORT", "ADDRESS", "WORKER"];
-const WIDE_HEAD: [&str; 6] = ["TASK", "PORT", "ADDRESS", "TARGET", "ATTEMPT", "WORKER"];
+const WIDE_HEAD: [&str; 7] = ["TASK", "PORT", "ADDRESS", "TARGET", "ATTEMPT", "READY", "WORKER"];
 /// Tasks of one request.
 const PAGE: &str = "500";
 
@@ -111,6 +111,7 @@ fn wide_cells((task, port): (&TaskPorts, &NamedPort)) -> Vec<Cell> {
         Cell::text(port.address()),
         Cell::text(format!("{}/{}", port.target, port.protocol.as_str())),
         Cell::text(task.attempt.to_string()),
+        Cell::maybe(task.ready.map(|ready| if ready { "yes" } else { "no" })),
         Cell::text(&task.worker),
     ]
 }
@@ -144,6 +145,7 @@ mod tests {
             attempt: 1,
             worker: "pi4".to_owned(),
             ports: vec![port.clone()],
+            ready: None,
         };
         assert_eq!(record("web", &task, &port), "main.1._http._tcp.web SRV 0 0 20000 10.0.0.7");
     }

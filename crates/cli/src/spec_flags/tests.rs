@@ -32,7 +32,7 @@ fn each_option_takes_its_own_example() {
         };
         let mistakes = gaffer_domain::spec::JobSpec::of(&fields).err().unwrap_or_default();
         // What stands alone there needs another field.
-        let needs_another = ["--on-output-limit"].contains(&name.as_str());
+        let needs_another = name == "--on-output-limit" || flag.heading() == "Health checks";
         assert!(mistakes.is_empty() || needs_another, "{words:?}: {mistakes:?}");
     }
 }
@@ -44,6 +44,19 @@ fn each_option_says_what_it_is_in_one_short_line() {
         assert!((5..=60).contains(&summary.chars().count()), "{}: {summary}", flag.name());
         assert!(!summary.ends_with('.'), "{}: {summary}", flag.name());
     }
+}
+
+#[test]
+fn options_of_both_checks_go_together_and_those_of_one_exclude_each_other() {
+    let words = ["--type", "service", "-p", "http", "--health-http", "/health", "--health-failures", "5"];
+    let words = [&words[..], &["--readiness-command", "./ready -q", "--readiness-interval", "2s"]].concat();
+    let mut spec = Document::from(&json!({ "command": ["server"] }));
+    parsed(&words).unwrap().apply(&mut spec, |_| None).unwrap();
+    let spec = gaffer_domain::spec::JobSpec::of(&spec).unwrap();
+    let task = serde_json::to_value(&spec.tasks[0]).unwrap();
+    assert_eq!((&task["health"]["port"], &task["health"]["failures"]), (&json!("http"), &json!(5)));
+    assert_eq!(task["readiness"]["command"], json!(["./ready", "-q"]));
+    assert!(refused(&["--health-http", "/", "--health-tcp", "http"]).contains("cannot be used with"));
 }
 
 #[test]

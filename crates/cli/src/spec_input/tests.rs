@@ -84,11 +84,20 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         "--array=3-5",
         "--stop-signal=INT",
         "--grace=5s",
+        "--health-http=/health",
+        "--health-port=80",
+        "--health-interval=5s",
+        "--health-timeout=1s",
+        "--health-start-period=1m",
+        "--health-failures=5",
+        "--readiness-command=./ready -q",
+        "--readiness-interval=2s",
+        "--type=batch",
     ]);
     let env = |name: &str| (name == "HOME").then(|| "/root".into());
     let input = Input::of_command(vec!["true".to_owned()], &all, env)?;
     let expected = json!({
-        "name": "n", "command": ["true"], "priority": 90, "datacenters": ["lab", "edge"], "labels": {"team": "vision"},
+        "name": "n", "type": "batch", "command": ["true"], "priority": 90, "datacenters": ["lab", "edge"], "labels": {"team": "vision"},
         "lost_after": "1m", "retention": {"all": "30d"}, "pin": true,
         "resources": {"cpu": "500m", "memory": "1GiB", "disk": "2GiB", "gpu": 2},
         "constraints": ["arch == arm64"], "spread": "labels.rack", "distinct_workers": true,
@@ -99,11 +108,16 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         "restart": {"policy": "on-failure", "limit": 2, "on_lost": "fail", "on_exit": ["75", "76"], "not_on_exit": ["2"], "success": ["3"]},
         "array": "3-5", "max_failures": 1,
         "stop": {"signal": "INT", "grace": "5s"},
+        "health": {
+            "http": "/health", "port": "80", "interval": "5s", "timeout": "1s", "start_period": "1m", "failures": 5,
+        },
+        "readiness": {"command": ["./ready", "-q"], "interval": "2s"},
     });
     assert_eq!(sent(&input), expected);
     assert!(JobSpec::of(&input.spec).is_ok());
-    // That is all but `--count`, and `--nice`, which a container does not have.
-    assert_eq!(spec_flags::all().len(), 41);
+    // That is all but `--count`, `--nice`, which a container does not have, and the other ways to check: `--health-tcp`,
+    // `--health-command`, `--readiness-http`, `--readiness-port` and `--readiness-tcp`.
+    assert_eq!(spec_flags::all().len(), 55);
     Ok(())
 }
 

@@ -15,6 +15,8 @@ use crate::{ProjectId, Time, WorkerId};
 /// What to rank, and how.
 #[derive(Clone, Copy)]
 pub(crate) struct Question<'a> {
+    /// Number of the class of the tasks; 0 if they are of none.
+    pub class: i64,
     pub needs: &'a Requirements,
     pub project: ProjectId,
     pub strategy: Strategy,
@@ -35,6 +37,8 @@ pub(crate) struct Course {
 /// A worker's place. The fields are compared in their order; the first differences count most.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Rank {
+    /// Attempts of the class that became unhealthy there lately.
+    unhealthy: u32,
     unmeasured: bool,
     waits: bool,
     /// Tasks of the definition among the workers with the same value of what they are spread over.
@@ -58,7 +62,7 @@ impl PartialOrd for Rank {
 
 impl Ord for Rank {
     fn cmp(&self, other: &Rank) -> Ordering {
-        let first = |rank: &Rank| (rank.unmeasured, rank.waits, rank.siblings);
+        let first = |rank: &Rank| (rank.unhealthy, rank.unmeasured, rank.waits, rank.siblings);
         let then = |rank: &Rank| (rank.has_had_its_turn, rank.waiting, rank.worker, rank.at);
         first(self)
             .cmp(&first(other))
@@ -124,11 +128,12 @@ impl<'a> Ranking<'a> {
     }
 
     fn rank(&self, at: usize, offers: &[WorkerSnapshot], course: &Course) -> Option<Rank> {
-        let Question { needs, strategy, mean_run, .. } = self.question;
+        let Question { class, needs, strategy, mean_run, .. } = self.question;
         let offer = &offers[at];
         let waits = takes(needs, offer, mean_run)?;
         let takes_turns = strategy == Strategy::RoundRobin;
         Some(Rank {
+            unhealthy: offer.unhealthy.get(&class).copied().unwrap_or(0),
             unmeasured: strategy.needs_readings() && offer.fresh().is_none(),
             waits,
             siblings: self.groups.siblings(at),
@@ -197,6 +202,7 @@ impl<'a> Ranking<'a> {
             unmeasured: rank.unmeasured,
             waits: rank.waits,
             siblings: rank.siblings,
+            unhealthy: rank.unhealthy,
         }
     }
 }

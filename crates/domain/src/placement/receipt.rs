@@ -49,6 +49,9 @@ pub struct Candidate {
     /// Number of tasks of the definition on workers with the same value of the fact that they are spread over.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub siblings: u32,
+    /// Number of attempts of the definition that became unhealthy there lately; a worker with fewer goes first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unhealthy: u32,
 }
 
 /// A part of a score.

@@ -42,8 +42,8 @@ pub struct Requirements {
     /// The most of the definition's tasks that may be live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_once: Option<u32>,
-    /// Whose tasks look at each other, where they do (`spread`, `distinct_workers`, `at_once`): such tasks share their class with
-    /// none of another definition.
+    /// Whose tasks look at each other, where they do (`spread`, `distinct_workers`, `at_once`, `health`): such tasks share
+    /// their class with none of another definition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<DefinitionRef>,
     /// How workers are scored; none means as the installation does.
@@ -108,9 +108,13 @@ impl Requirements {
         }
     }
 
-    /// Whether tasks of this definition look at each other, so that they share their class with none of another one.
+    /// Whether tasks of this definition look at each other, or at the workers where others of them became unhealthy, so
+    /// that they share their class with none of another one.
     pub fn are_of_one_definition(task: &TaskSpec) -> bool {
-        task.distinct_workers || task.spread.is_some() || task.indices.at_once().is_some()
+        task.distinct_workers
+            || task.spread.is_some()
+            || task.indices.at_once().is_some()
+            || task.health.is_some()
     }
 
     /// Requirements of so much and nothing else.

@@ -42,6 +42,7 @@ pub(crate) fn needs(resources: Resources) -> Requirements {
 pub(crate) fn offer(worker: i64) -> WorkerSnapshot {
     WorkerSnapshot {
         paused: Default::default(),
+        unhealthy: Default::default(),
         worker: WorkerId(worker),
         name: format!("w{worker}"),
         project: OURS,

@@ -51,6 +51,8 @@ pub struct WorkerSnapshot {
     pub kept: bool,
     /// Classes of which it has given tasks back, which are not placed there before then.
     pub paused: BTreeMap<i64, Time>,
+    /// Classes of which attempts became unhealthy there lately, and how many: it is the last choice for these.
+    pub unhealthy: BTreeMap<i64, u32>,
     /// Attempts placed there that have started and are not over.
     pub running: u32,
     /// Attempts placed there that have not started.

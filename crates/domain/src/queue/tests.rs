@@ -411,3 +411,19 @@ fn short_tasks_may_wait_on_full_workers_up_to_their_backlog() {
     assert_eq!((order.len(), limit), (10, 10));
     assert!(decision.placed[0].receipt.candidates[0].waits);
 }
+
+#[test]
+fn a_class_goes_last_to_where_its_tasks_became_unhealthy() {
+    let needs = one_cpu();
+    let mut offers = [offer(1), offer(2), offer(3)];
+    offers[0].unhealthy.insert(7, 2);
+    offers[1].unhealthy.insert(7, 1);
+    let placed = |id: i64, offers: &[WorkerSnapshot]| {
+        let (decision, _) = decided(&[class(id, "ana", &needs, 1)], &InUse::default(), offers, &AT_ONCE);
+        decision.placed[0].worker
+    };
+    assert_eq!(placed(7, &offers), WorkerId(3));
+    assert_eq!(placed(8, &offers), WorkerId(1), "another class is not concerned");
+    assert_eq!(placed(7, &offers[..2]), WorkerId(2), "one failure is better than two");
+    assert_eq!(placed(7, &offers[..1]), WorkerId(1), "and any worker is better than none");
+}

@@ -285,6 +285,19 @@ impl Field {
         Field { flag: Some(Flag { long, short: Some(short), value }), ..self }
     }
 
+    /// With an option of the command line, if there is one.
+    pub(super) const fn maybe_flag(self, long: Option<&'static str>, value: &'static str) -> Field {
+        match long {
+            Some(long) => self.flag(long, value),
+            None => self,
+        }
+    }
+
+    /// On the page *New job*, if it has a label there.
+    pub(super) const fn maybe_on_page(self, label: Option<&'static str>) -> Field {
+        Field { label, ..self }
+    }
+
     /// On the page *New job*, under this label.
     pub const fn on_page(self, label: &'static str) -> Field {
         Field { label: Some(label), ..self }

@@ -89,7 +89,9 @@ pub const JOB: &[Field] = &[
     .on_page("Name"),
     Field::new("type", Kind::words::<JobKind>(), "Whether the job ends or keeps running")
         .default("batch")
-        .example("service"),
+        .example("service")
+        .flag("type", "TYPE")
+        .on_page("Type"),
     Field::new("priority", Kind::Whole(0..=100), "Priority: higher goes first")
         .default("50")
         .example("70")
@@ -176,7 +178,7 @@ pub const RETENTION: &[Field] = &[
 const PERIOD: Kind = Kind::Time(SHORTEST..=Span::MAX);
 
 /// Fields that the product knows and this version does not do yet, of the job and of its tasks.
-pub(super) const NOT_YET: [&str; 3] = ["schedule", "secrets", "health"];
+pub(super) const NOT_YET: [&str; 2] = ["schedule", "secrets"];
 /// What is said of them.
 pub(super) const IS_NOT_YET: &str = "is not supported by this version yet";
 /// What is said of a task's field beside `tasks`.

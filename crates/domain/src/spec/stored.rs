@@ -14,9 +14,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Action, Affinity, Backoff, Concurrency, Container, Dependency, DriverKind, ExitCodes, Indices, JobKind,
-    JobSpec, OnDrain, OnLost, OutputLimit, Placement, Port, Reservation, Resources, Restart, RestartPolicy,
-    Retention, StopSignal, StopSpec, Strategy, TaskSpec, When,
+    Action, Affinity, Backoff, Concurrency, Container, Dependency, DriverKind, ExitCodes, HealthCheck,
+    Indices, JobKind, JobSpec, OnDrain, OnLost, OutputLimit, Placement, Port, Reservation, Resources,
+    Restart, RestartPolicy, Retention, StopSignal, StopSpec, Strategy, TaskSpec, When,
 };
 use crate::constraint::{Constraint, Fact};
 use crate::quantity::{Bytes, Cpu, Span};
@@ -105,6 +105,8 @@ impl TaskSpec {
                 on_lost: OnLost::Fail,
             },
             stop: StopSpec { signal: StopSignal::Sigterm, grace: Span::from_secs(10) },
+            health: None,
+            readiness: None,
         }
     }
 }
@@ -190,6 +192,10 @@ struct FirstTask {
     max_failures: Option<u32>,
     restart: FirstRestart,
     stop: StopSpec,
+    #[serde(default)]
+    health: Option<HealthCheck>,
+    #[serde(default)]
+    readiness: Option<HealthCheck>,
 }
 
 #[derive(Deserialize)]
@@ -293,6 +299,8 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
         max_failures: task.max_failures,
         restart: Restart { policy, on_exit, not_on_exit, success, limit, within, delay, backoff, on_lost },
         stop: task.stop,
+        health: task.health,
+        readiness: task.readiness,
     })
 }
 

@@ -8,6 +8,7 @@ use super::container::{self, CONTAINER, Container, MAX_WORKDIR_BYTES, Port};
 use super::dependency::{DEPENDENCY, Dependency, When};
 use super::driver::DriverKind;
 use super::field::{Field, Kind, Most, Tables, Words};
+use super::health::{self, HEALTH, HealthCheck, READINESS};
 use super::node::{Node, Object};
 use super::program::{self, Action};
 use super::reservation::{self, RESOURCES, Reservation};
@@ -94,6 +95,12 @@ pub struct TaskSpec {
     pub restart: Restart,
     /// How it is asked to end.
     pub stop: StopSpec,
+    /// The check that it must pass; one that fails is restarted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
+    /// The check that it must pass to count as available.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<HealthCheck>,
 }
 
 impl TaskSpec {
@@ -219,6 +226,14 @@ pub const TASK: &[Field] = &[
         .example("{policy: on-failure, limit: 3}"),
     Field::new("stop", Kind::Object(&[STOP]), "How the task is asked to end")
         .example("{signal: SIGTERM, grace: 10s}"),
+    Field::new("health", Kind::Object(&[HEALTH]), "Check of a running task; one that fails it is restarted")
+        .details("The restart policy decides, as after any failure; the reason is `unhealthy`.")
+        .example("{http: /health, port: http}")
+        .only(&[DriverKind::Host, DriverKind::Docker]),
+    Field::new("readiness", Kind::Object(&[READINESS]), "Check that a task must pass to be available")
+        .details("It has the same fields as `health`. A task that fails it continues.")
+        .example("{tcp: http}")
+        .only(&[DriverKind::Host, DriverKind::Docker]),
     Field::new("constraints", CONSTRAINTS, "Requirements on workers, in addition to the job's")
         .example(r#"["arch == arm64"]"#),
     Field::new("affinities", AFFINITIES, "Preferences for workers, in addition to the job's")
@@ -241,7 +256,8 @@ const PORTS: Field =
         .limits("on the host only named ones; not with `network: none`")
         .example("[http, metrics]")
         .only(&[DriverKind::Host, DriverKind::Docker])
-        .short_flag('p', "publish", "PORT");
+        .short_flag('p', "publish", "PORT")
+        .on_page("Ports");
 
 /// The fields of `output`.
 pub const OUTPUT: &[Field] = &[
@@ -395,17 +411,20 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPol
             "a task with `stdin` is not repeated, as what was written to it is not kept: write `restart: never`",
         );
     }
+    let ports = match driver {
+        DriverKind::Host => object.read("ports", container::host_ports).unwrap_or_default(),
+        DriverKind::Docker | DriverKind::Scripted => Vec::new(),
+    };
+    let (health, readiness) = checks(object, driver, container.as_ref(), &ports);
     let spec = TaskSpec {
+        health,
+        readiness,
         name,
         driver,
         stdin,
         // A container has read its own.
         workdir: if driver == DriverKind::Host { object.read("workdir", container::workdir) } else { None },
-        ports: if driver == DriverKind::Host {
-            object.read("ports", container::host_ports).unwrap_or_default()
-        } else {
-            Vec::new()
-        },
+        ports,
         nice: object.value("nice"),
         // The stand-in is never seen: where there is no action, a mistake was reported.
         action: program::action(object, has_image).unwrap_or(Action::Script(String::new())),
@@ -426,6 +445,23 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPol
         stop: stop::read(object),
     };
     Draft { spec, name: None, depends_on: object.field("depends_on"), when: object.field("when") }
+}
+
+/// Reads `health` and `readiness`.
+fn checks(
+    object: &Object<'_>,
+    driver: DriverKind,
+    container: Option<&Container>,
+    ports: &[Port],
+) -> (Option<HealthCheck>, Option<HealthCheck>) {
+    // A mistake was reported: no check belongs there.
+    if driver == DriverKind::Scripted {
+        return (None, None);
+    }
+    let ports = container.map_or(ports, |container| &container.ports);
+    let shared = container.is_none_or(Container::shares_network);
+    let read = |name| health::read(object, name, ports, shared);
+    (read("health"), read("readiness"))
 }
 
 fn indices(object: &Object<'_>) -> Indices {

@@ -4,6 +4,7 @@ mod any;
 mod container;
 mod depends;
 mod exit_codes;
+mod health;
 mod mistakes;
 mod scheduling;
 mod schema;

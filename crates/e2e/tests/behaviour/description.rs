@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use gaffer_domain::health::Health;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_e2e::client::{Client, script};
 use gaffer_e2e::eventually;
@@ -152,7 +153,8 @@ async fn every_route_answers_as_it_is_described() {
     // One that runs, and says something.
     let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
     let key = [("idempotency-key", "once")];
-    let spec = json!({ "script": "echo", "labels": { "team": "a" }, "stdin": true });
+    let spec =
+        json!({ "script": "echo", "labels": { "team": "a" }, "stdin": true, "health": { "command": ["x"] } });
     let job = reader.must(201, post("/jobs", "/jobs").with(&key).json(&spec)).await["id"].clone();
     reader.must(200, post("/jobs", "/jobs").with(&key).json(&spec)).await;
     reader.must(422, post("/jobs", "/jobs").with(&key).json(&script("false"))).await;
@@ -160,6 +162,17 @@ async fn every_route_answers_as_it_is_described() {
     worker.started(attempt).await;
     stage.client.in_state(job.as_i64().unwrap(), "running").await;
     let task = format!("/jobs/{job}/tasks/main");
+    let health = format!("{task}/health");
+    let none = reader.must(200, get("/jobs/{job}/tasks/{task}/health", &health)).await;
+    assert_eq!(none["results"], json!([]));
+    worker.say(&[super::health::checked(attempt, 1, true, Health::default())]).await;
+    eventually("it has a result", async || {
+        stage.client.get(&health).await.body["results"].get(0).is_some().then_some(())
+    })
+    .await;
+    let found = reader.must(200, get("/jobs/{job}/tasks/{task}/health", &health)).await;
+    assert_eq!(found["health"]["state"], "healthy");
+    reader.must(200, get("/jobs/{job}/tasks", &format!("/jobs/{job}/tasks"))).await;
     let signal = json!({ "signal": "SIGUSR1" });
     reader.must(202, post("/jobs/{job}/tasks/{task}/signal", &format!("{task}/signal")).json(&signal)).await;
     reader.must(409, post("/jobs/{job}/rerun", &format!("/jobs/{job}/rerun"))).await;

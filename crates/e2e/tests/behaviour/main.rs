@@ -23,6 +23,7 @@ mod draining;
 mod environment;
 mod events;
 mod guessing;
+mod health;
 mod jobs;
 mod leases;
 mod leftovers;

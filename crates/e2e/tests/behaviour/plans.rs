@@ -230,9 +230,12 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     client.finished(client.submit(json!({"tasks": matching})).await).await;
     let apart = client.submit(json!({"script": "true", "distinct_workers": true})).await;
     client.finished(apart).await;
-    let service = json!({"name": "web", "type": "service", "script": "sleep 1000", "ports": ["http"]});
+    let service = json!({
+        "name": "web", "type": "service", "script": "sleep 1000", "ports": ["http"], "health": {"command": ["true"]},
+    });
     let long = client.submit(service).await;
     client.in_state(long, "running").await;
+    eventually("it is healthy", async || (client.job(long).await.available == Some(1)).then_some(())).await;
     look(client, done).await;
     let many = json!({"script": "true", "count": 201, "constraints": ["name == nobody"]});
     let many = client.submit(many).await;

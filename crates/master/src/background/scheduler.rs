@@ -351,7 +351,8 @@ impl Scheduler {
         let finished_lately = self.pace.finished_lately(worker.id, Instant::now());
         let measured = measured(&self.hub, worker.id, |at| self.recent.since(worker.id, at));
         let paused = self.pauses.of(worker.id, now);
-        WorkerSnapshot { finished_lately, measured, paused, ..worker_snapshot(worker, now) }
+        let unhealthy = self.pauses.unhealthy_on(worker.id, now);
+        WorkerSnapshot { finished_lately, measured, paused, unhealthy, ..worker_snapshot(worker, now) }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::Intake;
+use gaffer_protocol::health::CheckResult;
 use gaffer_protocol::rest;
 use gaffer_protocol::wire::MachineStats;
 use serde_json::Value;
@@ -18,8 +19,8 @@ use crate::operations::tasks::{Progress, Reading};
 use crate::operations::workers::WorkerView;
 use crate::queue::Queue;
 use crate::records::{
-    Attempt, DeadLetter, Event, Explanation, Job, Key, QueueClass, QueuePosition, Task, TaskPorts,
-    WaitingTasks, WorkerVerdict,
+    Attempt, AttemptHealth, CheckSummary, DeadLetter, Event, Explanation, HealthResult, Job, Key, QueueClass,
+    QueuePosition, Task, TaskPorts, WaitingTasks, WorkerVerdict,
 };
 use crate::troubles::Trouble;
 
@@ -27,6 +28,7 @@ use crate::troubles::Trouble;
 pub fn job(job: Job, spec: Value) -> rest::Job {
     let counted = job.task_counts.iter().filter(|(_, n)| *n != 0);
     rest::Job {
+        available: job.available,
         task_counts: counted.map(|(state, n)| (state.to_string(), n)).collect(),
         id: job.id,
         name: job.name,
@@ -49,6 +51,8 @@ pub fn job(job: Job, spec: Value) -> rest::Job {
 
 /// A task.
 pub fn task(task: Task) -> rest::Task {
+    let ready = task.health.as_ref().map(|health| health.available);
+    let (health, readiness) = task.health.map_or((None, None), |found| (found.health, found.readiness));
     rest::Task {
         job: task.job,
         task: task.definition,
@@ -69,6 +73,36 @@ pub fn task(task: Task) -> rest::Task {
         started_at: task.started_at,
         finished_at: task.finished_at,
         ran_seconds: task.ran_seconds,
+        ready,
+        health: health.map(check_summary),
+        readiness: readiness.map(check_summary),
+    }
+}
+
+fn check_summary(check: CheckSummary) -> rest::TaskHealth {
+    let CheckSummary { state, since, last } = check;
+    rest::TaskHealth { state, since, last: last.map(check_result) }
+}
+
+fn check_result(result: CheckResult) -> rest::HealthResult {
+    rest::HealthResult {
+        at: result.at,
+        passed: result.passed,
+        seconds: result.took_micros as f64 / 1e6,
+        detail: result.detail,
+    }
+}
+
+/// Health of a task and the results of its checks.
+pub fn task_checks(health: Option<AttemptHealth>, results: Vec<HealthResult>) -> rest::TaskChecks {
+    let ready = health.as_ref().map(|health| health.available);
+    let (health, readiness) = health.map_or((None, None), |health| (health.health, health.readiness));
+    let result = |HealthResult { check, result }| rest::CheckedResult { check, result: check_result(result) };
+    rest::TaskChecks {
+        health: health.map(check_summary),
+        readiness: readiness.map(check_summary),
+        ready,
+        results: results.into_iter().map(result).collect(),
     }
 }
 
@@ -98,7 +132,8 @@ pub fn attempt(attempt: Attempt) -> rest::Attempt {
 
 /// A running task and its ports.
 pub fn task_ports(task: TaskPorts) -> rest::TaskPorts {
-    rest::TaskPorts { address: task.address, attempt: task.attempt, worker: task.worker, ports: task.ports }
+    let TaskPorts { address, attempt, worker, ports, ready, .. } = task;
+    rest::TaskPorts { address, attempt, worker, ports, ready }
 }
 
 /// How far a writer to standard input is.

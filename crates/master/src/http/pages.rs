@@ -4,6 +4,7 @@
 //! it changes in place: `fields` and `rows` carry the same values that the template showed, by the same names.
 
 mod assets;
+mod checks;
 mod events;
 mod fleet;
 mod format;

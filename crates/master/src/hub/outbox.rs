@@ -253,6 +253,7 @@ fn is_repaired(message: &ToWorker) -> bool {
     match message {
         ToWorker::Start(_)
         | ToWorker::Stop { .. }
+        | ToWorker::StopUnhealthy { .. }
         | ToWorker::Kill { .. }
         | ToWorker::TakeBack { .. }
         | ToWorker::Signal { .. }

@@ -9,6 +9,7 @@ use super::{Actor, OperationError};
 use crate::changes::Changes;
 use crate::control::Control;
 use crate::guesses::Guesses;
+use crate::health::Healths;
 use crate::hub::Hub;
 use crate::input::Inputs;
 use crate::open_streams::{Credential, OpenStreams};
@@ -43,6 +44,8 @@ pub(super) struct Effects {
     pub changes: Changes,
     /// Responses that end with their key or session.
     pub open_streams: OpenStreams,
+    /// What health checks say, for the jobs of responses.
+    pub healths: Healths,
     /// Wakes loops.
     pub wakes: Wakes,
     /// Learns what comes to wait.
@@ -67,6 +70,7 @@ impl Context {
             inputs: control.inputs.clone(),
             changes: control.changes.clone(),
             open_streams: views.open_streams.clone(),
+            healths: control.healths.clone(),
             wakes: control.wakes.clone(),
             scheduling: control.scheduling.clone(),
             guesses: Guesses::default(),

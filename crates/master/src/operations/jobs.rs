@@ -169,7 +169,8 @@ pub async fn wait(context: &Context, actor: &Actor, wanted: Wait) -> Result<Job,
     loop {
         rate.turn().await;
         changes.mark_unchanged();
-        let found = views.reads.job_get(actor.project, job).await?.ok_or_else(|| no_job(job))?;
+        let mut found = views.reads.job_get(actor.project, job).await?.ok_or_else(|| no_job(job))?;
+        views.healths.add_availability([&mut found]);
         if until == Some(found.state) || found.is_over() || Instant::now() >= deadline {
             return Ok(found);
         }
@@ -221,8 +222,10 @@ pub async fn delete(context: &Context, actor: &Actor, job: JobId) -> Result<(), 
     }
 }
 
-async fn find(effects: &Effects, actor: &Actor, job: JobId) -> Result<Job, OperationError> {
-    effects.writes.job_get(actor.project, job).await?.ok_or_else(|| no_job(job))
+pub(super) async fn find(effects: &Effects, actor: &Actor, job: JobId) -> Result<Job, OperationError> {
+    let mut found = effects.writes.job_get(actor.project, job).await?.ok_or_else(|| no_job(job))?;
+    effects.healths.add_availability([&mut found]);
+    Ok(found)
 }
 
 /// Not found, or in another project.

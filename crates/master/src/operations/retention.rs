@@ -4,7 +4,7 @@ use gaffer_domain::permissions::Action;
 use gaffer_domain::retention::{EraRest, Finished, Retention};
 use gaffer_domain::{JobId, Time};
 
-use super::jobs::no_job;
+use super::jobs::{self, no_job};
 use super::{Actor, Context, OperationError};
 use crate::records::Job;
 use crate::store::retention::{JobGroup, StoredEra};
@@ -19,7 +19,7 @@ pub async fn pin(context: &Context, actor: &Actor, job: JobId, pinned: bool) -> 
         return Err(no_job(job));
     }
     effects.changes.announce(&[job]);
-    effects.writes.job_get(actor.project, job).await?.ok_or_else(|| no_job(job))
+    jobs::find(effects, actor, job).await
 }
 
 /// What will be removed, as far as a project may see it.

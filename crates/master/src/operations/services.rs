@@ -7,6 +7,7 @@ use gaffer_protocol::ports::NamedPort;
 use super::{Actor, OperationError};
 use crate::records::TaskPorts;
 use crate::store::ReadStore;
+use crate::views::Views;
 
 /// Tasks that are read together.
 const PAGE_TASKS: u32 = 1_000;
@@ -25,12 +26,26 @@ impl Service {
         &'a self,
         name: Option<&'a str>,
     ) -> impl Iterator<Item = (&'a TaskPorts, &'a NamedPort)> {
-        self.tasks.iter().filter_map(move |task| {
-            let mut tcp = task.ports.iter().filter(|port| port.protocol == PortProtocol::Tcp);
-            let port = tcp.find(|port| name.is_none_or(|name| port.name == name))?;
-            Some((task, port))
-        })
+        ports_of(self.tasks.iter(), name)
     }
+
+    /// The same without tasks of which checks say that they are not available. Those of which nothing is known stay: after
+    /// a start of the master that is all of them.
+    pub fn ready_targets<'a>(&'a self, name: Option<&'a str>) -> impl Iterator<Item = &'a NamedPort> {
+        let ready = self.tasks.iter().filter(|task| task.ready != Some(false));
+        ports_of(ready, name).map(|(_, port)| port)
+    }
+}
+
+fn ports_of<'a>(
+    tasks: impl Iterator<Item = &'a TaskPorts>,
+    name: Option<&'a str>,
+) -> impl Iterator<Item = (&'a TaskPorts, &'a NamedPort)> {
+    tasks.filter_map(move |task| {
+        let mut tcp = task.ports.iter().filter(|port| port.protocol == PortProtocol::Tcp);
+        let port = tcp.find(|port| name.is_none_or(|name| port.name == name))?;
+        Some((task, port))
+    })
 }
 
 /// The job that a service's name means: the newest one of that name and of `type: service` that has not ended.
@@ -51,15 +66,16 @@ pub async fn find(reads: &ReadStore, actor: &Actor, name: &str) -> Result<JobId,
 ///
 /// # Errors
 /// When there is none of that name.
-pub async fn for_balancer(reads: &ReadStore, actor: &Actor, name: &str) -> Result<Service, OperationError> {
-    let job = find(reads, actor, name).await?;
+pub async fn for_balancer(views: &Views, actor: &Actor, name: &str) -> Result<Service, OperationError> {
+    let job = find(&views.reads, actor, name).await?;
     let (mut tasks, mut after): (Vec<TaskPorts>, _) = (Vec::new(), None);
     loop {
-        let page = reads.task_ports(job, after, PAGE_TASKS).await?;
+        let page = views.reads.task_ports(job, after, PAGE_TASKS).await?;
         let is_last = page.len() < PAGE_TASKS as usize;
         tasks.extend(page);
         after = tasks.last().map(|last| (last.position, last.index as i32));
         if is_last {
+            views.healths.add_readiness(&mut tasks);
             return Ok(Service { job, tasks });
         }
     }

@@ -37,6 +37,18 @@ pub struct Job {
     pub finished_at: Option<Time>,
     /// How long it ran, or has been running; none before its first attempt started.
     pub ran_seconds: Option<f64>,
+    /// The tasks that run, of each definition of an unfinished service, in the order of the definitions; else empty.
+    pub running: Vec<RunningTasks>,
+    /// How many tasks of an unfinished service run and pass their checks. None where nobody looked.
+    pub available: Option<u64>,
+}
+
+/// The running tasks of a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunningTasks {
+    pub count: u64,
+    /// They count as available only while they pass their checks.
+    pub has_checks: bool,
 }
 
 impl Job {

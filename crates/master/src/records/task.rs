@@ -7,6 +7,8 @@ use gaffer_domain::{JobId, TaskId, Time, WorkerId};
 use gaffer_protocol::ports::NamedPort;
 use gaffer_protocol::wire::{ContainerFacts, KillReceipt};
 
+use super::AttemptHealth;
+
 /// A task of a job, with what its latest attempt came to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Task {
@@ -46,6 +48,8 @@ pub struct Task {
     pub finished_at: Option<Time>,
     /// How long its latest attempt ran, or has been running; none before that started.
     pub ran_seconds: Option<f64>,
+    /// What health checks say of its latest attempt. None where nobody looked, or it has no checks.
+    pub health: Option<AttemptHealth>,
 }
 
 impl Task {
@@ -108,4 +112,6 @@ pub struct TaskPorts {
     /// Name of its worker.
     pub worker: String,
     pub ports: Vec<NamedPort>,
+    /// Whether it counts as available. None where nobody looked, and for one without checks or results.
+    pub ready: Option<bool>,
 }

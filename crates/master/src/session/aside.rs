@@ -5,13 +5,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::Utc;
 use gaffer_domain::AttemptRef;
+use gaffer_domain::health::CheckKind;
+use gaffer_protocol::health::Checked;
 use gaffer_protocol::wire::{DriverStatus, Ended, GoodbyeCode, ToWorker};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::reports::OUTPUT_AFTER_END;
 use super::{Session, SessionEnd};
+use crate::health::{Known, News, Taken};
 use crate::live::LiveOutput;
 use crate::store::StoreError;
 
@@ -23,6 +27,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(2);
 
 /// A handle for separate database work; ends with the session.
 pub(super) struct Aside {
+    session: Arc<Session>,
     tasks: mpsc::Sender<Task>,
     /// Attempts that this master does not know and asks the store for, and where their output ended that was let go.
     asked: Arc<Mutex<HashMap<AttemptRef, u64>>>,
@@ -36,6 +41,10 @@ enum Task {
     /// Output of an attempt that this master does not know.
     Output(AttemptRef),
     Ended(Box<Ended>),
+    /// A result of an attempt that this master does not know. Not important: another one follows.
+    Checked(Box<Checked>),
+    /// There is something to tell of a check. Not important: it is told with the next result.
+    Health(AttemptRef, CheckKind),
 }
 
 impl Aside {
@@ -45,11 +54,11 @@ impl Aside {
         let ending = CancellationToken::new();
         let worker = Worker { session: session.clone(), asked: Arc::clone(&asked) };
         tokio::spawn(ending.clone().run_until_cancelled_owned(worker.run(waiting)));
-        Aside { tasks, asked, _ending: ending.drop_guard() }
+        Aside { session: session.clone(), tasks, asked, _ending: ending.drop_guard() }
     }
 
     pub fn note(&self, attempt: AttemptRef, message: String) {
-        let _ = self.tasks.try_send(Task::Note(attempt, message));
+        self.offer(Task::Note(attempt, message));
     }
 
     pub fn drivers(&self, drivers: Vec<DriverStatus>) -> Result<(), SessionEnd> {
@@ -67,6 +76,24 @@ impl Aside {
 
     pub fn ended(&self, ended: Box<Ended>) -> Result<(), SessionEnd> {
         self.send(Task::Ended(ended))
+    }
+
+    /// Takes a result of a health check.
+    pub fn checked(&self, checked: Box<Checked>) {
+        let (attempt, check) = (checked.attempt, checked.check);
+        let task = match self.session.control.healths.take(self.session.handle.worker, &checked, Utc::now()) {
+            Taken::Unknown => Task::Checked(checked),
+            Taken::Counted { has_news: true } => Task::Health(attempt, check),
+            Taken::Counted { has_news: false } | Taken::Stale => return,
+        };
+        self.offer(task);
+    }
+
+    /// Leaves out what is not important if much waits: the rest of the queue is for what must not be lost.
+    fn offer(&self, task: Task) {
+        if self.tasks.capacity() > MAX_WAITING / 2 {
+            let _ = self.tasks.try_send(task);
+        }
     }
 
     fn send(&self, task: Task) -> Result<(), SessionEnd> {
@@ -117,6 +144,59 @@ impl Worker {
                 self.session.handle.send(ToWorker::OutputStored { attempt, offset: end });
             }
             Task::Ended(ended) => self.ended(ended).await?,
+            Task::Checked(checked) => self.checked(*checked).await?,
+            Task::Health(attempt, check) => self.tell_health(attempt, check).await?,
+        }
+        Ok(())
+    }
+
+    /// A result of an attempt that is asked for, unless a result before it was.
+    async fn checked(&self, checked: Checked) -> Result<(), String> {
+        let (healths, worker) = (&self.session.control.healths, self.session.handle.worker);
+        let mut taken = healths.take(worker, &checked, Utc::now());
+        if taken == Taken::Unknown {
+            let Some(known) = self.patiently(|| self.known(checked.attempt)).await? else { return Ok(()) };
+            healths.open(checked.attempt, known, Utc::now());
+            // Its end may have been committed meanwhile, when there was nothing to be closed.
+            if self.patiently(|| self.known(checked.attempt)).await?.is_none() {
+                healths.close(&[checked.attempt], Utc::now());
+            }
+            taken = healths.take(worker, &checked, Utc::now());
+        }
+        match taken {
+            Taken::Counted { has_news: true } => self.tell_health(checked.attempt, checked.check).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// An attempt with its checks; none if it is not live on this worker.
+    async fn known(&self, attempt: AttemptRef) -> Result<Option<Known>, StoreError> {
+        let (store, worker) = (&self.session.control.store, self.session.handle.worker);
+        let Some(definition) = store.attempt_of_worker(worker, attempt).await? else { return Ok(None) };
+        let Some(spec) = store.spec(definition.job).await? else { return Ok(None) };
+        let position = usize::from(definition.position);
+        let Some(task) = spec.tasks.get(position).cloned() else { return Ok(None) };
+        Ok(Some(Known { worker, job: definition.job, position, task }))
+    }
+
+    /// Records a change of health; then, if the attempt is unhealthy, has it stopped.
+    async fn tell_health(&self, attempt: AttemptRef, check: CheckKind) -> Result<(), String> {
+        let Session { control, handle, reports, .. } = &*self.session;
+        let Some(News { state, event, stop }) = control.healths.news(attempt, check) else { return Ok(()) };
+        if let Some((kind, message)) = event {
+            if !reports.may_tell_health() {
+                return Ok(());
+            }
+            let told = self
+                .patiently(|| control.store.attempt_event(handle.worker, attempt, kind, &message))
+                .await?;
+            let Some(job) = told else { return Ok(()) };
+            control.healths.told(attempt, check, state);
+            control.changes.announce(&[job]);
+        }
+        // After the commit; should it be lost, it is sent again with the next failure.
+        if let Some(message) = stop {
+            handle.send(ToWorker::StopUnhealthy { attempt, message });
         }
         Ok(())
     }

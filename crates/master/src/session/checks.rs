@@ -19,12 +19,14 @@
 //! | processors | up to 2³¹−1 thousandths | cut |
 //! | memory, disk offered | up to 2⁶³−1 bytes | refused |
 //! | texts, lists | see [`clean`](super::clean) | cut, refused if there are too many |
+//! | results of checks: number, state before, time from the start | any | |
 //! | `sequence`, `protocol`, identities, the reading of the clock | any | |
 
 use chrono::{DateTime, TimeDelta, Utc};
 use gaffer_domain::quantity::Bytes;
 use gaffer_domain::reason::{AttemptEnd, ProcessEnd};
 use gaffer_domain::{AttemptRef, Time};
+use gaffer_protocol::health::{CheckResult, Checked, MAX_DETAIL_CHARS};
 use gaffer_protocol::output::{Chunk, EncodedChunk};
 use gaffer_protocol::wire::{ContainerFacts, Ended, Heartbeat, HeldAttempt, Hello, MachineStats, ToMaster};
 
@@ -71,6 +73,19 @@ pub(super) fn checked(
         ToMaster::InputTaken(taken) => {
             check_attempt(taken.attempt)?;
             ToMaster::InputTaken(taken)
+        }
+        ToMaster::Checked(checked) => {
+            let Checked { attempt, check, number, before, result } = *checked;
+            check_attempt(attempt)?;
+            let CheckResult { at, after_millis, passed, took_micros, detail } = result;
+            let result = CheckResult {
+                at: sensible(ours(at), now),
+                after_millis,
+                passed,
+                took_micros: took_micros.min(MAX_RAN_MICROS),
+                detail: clean(&detail, MAX_DETAIL_CHARS),
+            };
+            ToMaster::Checked(Box::new(Checked { attempt, check, number, before, result }))
         }
         ToMaster::Ended(ended) => ToMaster::Ended(Box::new(checked_end(*ended, now, ours)?)),
         ToMaster::Returned { attempt } => {
@@ -200,6 +215,11 @@ fn checked_cause(end: AttemptEnd) -> Result<AttemptEnd, SessionEnd> {
         AttemptEnd::StartFailed { exit_code, message } => {
             let message = clean(message, MAX_TEXT_CHARS);
             return Ok(AttemptEnd::StartFailed { exit_code: *exit_code, message });
+        }
+        AttemptEnd::Unhealthy { message, process } => {
+            check_process(process)?;
+            let message = clean(message, MAX_TEXT_CHARS);
+            return Ok(AttemptEnd::Unhealthy { message, process: *process });
         }
         AttemptEnd::Exited { code: _ }
         | AttemptEnd::OutOfMemory

@@ -19,6 +19,8 @@ use crate::store::output::ReceivedOutput;
 use crate::write_batcher::{NotTaken, Reporter};
 
 const NOTES: Rate = Rate { at_once: 100.0, per_second: 5.0 };
+/// Changes of health: what exceeds this is told with a later result.
+const HEALTH: Rate = Rate { at_once: 200.0, per_second: 20.0 };
 const DRIVERS: Rate = Rate { at_once: 10.0, per_second: 0.5 };
 /// A worker that was away for long has many of them to tell.
 const LATE_ENDS: Rate = Rate { at_once: 1_000.0, per_second: 20.0 };
@@ -40,6 +42,7 @@ pub(super) struct Reports {
 #[derive(Debug)]
 struct Inner {
     notes: Bucket,
+    health: Bucket,
     drivers: Bucket,
     /// A state of the drivers is being written: the next one waits, or the older of the two might be written last.
     drivers_under_way: bool,
@@ -67,6 +70,7 @@ impl Default for Reports {
         let now = Instant::now();
         let inner = Inner {
             notes: Bucket::new(NOTES, now),
+            health: Bucket::new(HEALTH, now),
             drivers: Bucket::new(DRIVERS, now),
             drivers_under_way: false,
             late_ends: Bucket::new(LATE_ENDS, now),
@@ -87,6 +91,11 @@ impl Reports {
         keep_last(&mut inner.waiting.notes, attempt, message);
         self.wake.notify_one();
         None
+    }
+
+    /// Whether a change of health may be written now.
+    pub fn may_tell_health(&self) -> bool {
+        self.lock().health.take(Instant::now()).is_ok()
     }
 
     /// The drivers, if they may be written now; else they wait. [`Reports::drivers_written`] follows.
@@ -122,7 +131,7 @@ impl Reports {
 
     /// What may be written now, or how long to wait for it; none if nothing waits.
     fn next(&self, now: Instant) -> Option<Result<Next, Duration>> {
-        let Inner { notes, drivers, drivers_under_way, late_ends, waiting } = &mut *self.lock();
+        let Inner { notes, drivers, drivers_under_way, late_ends, waiting, health: _ } = &mut *self.lock();
         let mut wait: Option<Duration> = None;
         let mut may = |bucket: &mut Bucket| match bucket.take(now) {
             Ok(()) => true,

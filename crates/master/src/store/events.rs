@@ -48,10 +48,24 @@ impl Store {
         attempt: AttemptRef,
         message: &str,
     ) -> Result<Option<JobId>, StoreError> {
+        self.attempt_event(worker, attempt, "task.noted", message).await
+    }
+
+    /// Records an event of an attempt that is live on this worker; returns its job, none if it is not.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn attempt_event(
+        &self,
+        worker: WorkerId,
+        attempt: AttemptRef,
+        kind: &str,
+        message: &str,
+    ) -> Result<Option<JobId>, StoreError> {
         let mut tx = self.begin().await?;
         let job: Option<i64> = sqlx::query_scalar(
             "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, era) \
-             SELECT w.project_id, now(), 'task.noted', t.job_id, t.id, t.attempt, w.id, 'worker ' || w.name, $4, \
+             SELECT w.project_id, now(), $5, t.job_id, t.id, t.attempt, w.id, 'worker ' || w.name, $4, \
                  era_of_task(t.id) \
              FROM live_tasks t JOIN workers w ON w.id = t.worker_id \
              WHERE t.id = $1 AND t.attempt = $2 AND t.worker_id = $3 \
@@ -62,6 +76,7 @@ impl Store {
         .bind(attempt.attempt as i32)
         .bind(worker.0)
         .bind(message)
+        .bind(kind)
         .fetch_optional(&mut *tx)
         .await?;
         tx.commit().await?;

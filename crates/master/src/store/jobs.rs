@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use chrono::Utc;
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::{DefinitionRef, Requirements};
-use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION};
-use gaffer_domain::task::Task;
+use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION, TaskSpec};
+use gaffer_domain::task::{StateName, Task};
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -18,7 +18,12 @@ use super::forms::{known, reason_from};
 use super::tasks::ran;
 use super::transitions::Unfinished;
 use super::{ReadStore, Store, StoreError, WriteStore};
-use crate::records::Job;
+use crate::records::{Job, RunningTasks};
+
+fn running(task: &TaskSpec, counts: &TaskCounts) -> RunningTasks {
+    let has_checks = task.health.is_some() || task.readiness.is_some();
+    RunningTasks { count: counts.get(StateName::Running).unsigned_abs(), has_checks }
+}
 
 /// A job to be accepted.
 #[derive(Debug)]
@@ -211,15 +216,23 @@ impl ReadStore {
         let now = Utc::now();
         rows.into_iter()
             .map(|row| {
-                let counts = counts.get(&row.id).copied().unwrap_or_default();
+                let by_definition = counts.get(&row.id).map_or(&[][..], Vec::as_slice);
+                let mut task_counts = TaskCounts::default();
+                by_definition.iter().for_each(|counts| task_counts.merge(counts));
                 let is_over = row.finished_at.is_some();
                 let spec = specs.get(&JobId(row.id));
                 let problem = spec.and_then(|spec| spec.problem()).map(str::to_owned);
                 let reason = reason_from(row.reason_code, row.reason_message).filter(|_| is_over);
+                let kind = job_kind(&row.kind)?;
+                let is_kept_running = kind == JobKind::Service && !is_over;
+                let running = spec.filter(|_| is_kept_running).map(|spec| {
+                    let definitions = spec.tasks.iter().zip(by_definition);
+                    definitions.map(|(task, counts)| running(task, counts)).collect()
+                });
                 Ok(Job {
                     id: JobId(row.id),
                     name: row.name,
-                    kind: job_kind(&row.kind)?,
+                    kind,
                     state: known("job state", &row.state)?,
                     reason,
                     problem,
@@ -227,23 +240,26 @@ impl ReadStore {
                     labels: row.labels.0,
                     pinned: row.pinned,
                     priority: row.priority as u8,
-                    task_counts: counts,
+                    task_counts,
+                    running: running.unwrap_or_default(),
                     created_by: row.created_by,
                     rerun_of: row.rerun_of.map(JobId),
                     created_at: row.created_at,
                     started_at: row.started_at,
                     finished_at: row.finished_at,
                     ran_seconds: ran(None, row.started_at, row.finished_at, now),
+                    available: None,
                 })
             })
             .collect()
     }
 
-    async fn job_counts(&self, jobs: &[i64]) -> Result<BTreeMap<i64, TaskCounts>, StoreError> {
+    /// The counts of each definition of some jobs, in the order of the definitions.
+    async fn job_counts(&self, jobs: &[i64]) -> Result<BTreeMap<i64, Vec<TaskCounts>>, StoreError> {
         let rows: Vec<CountsRow> = sqlx::query_as(COUNTS_OF_JOBS).bind(jobs).fetch_all(&self.pool).await?;
-        let mut counts: BTreeMap<i64, TaskCounts> = BTreeMap::new();
+        let mut counts: BTreeMap<i64, Vec<TaskCounts>> = BTreeMap::new();
         for row in &rows {
-            counts.entry(row.job_id).or_default().merge(&row.into());
+            counts.entry(row.job_id).or_default().push(row.into());
         }
         Ok(counts)
     }

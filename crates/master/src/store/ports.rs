@@ -45,6 +45,7 @@ impl ReadStore {
             attempt: attempt as u32,
             worker,
             ports: understood::<Vec<NamedPort>>("list of ports", Some(ports)).unwrap_or_default(),
+            ready: None,
         };
         Ok(rows.into_iter().map(found).collect())
     }

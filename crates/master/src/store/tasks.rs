@@ -61,6 +61,7 @@ impl FromRow<'_, PgRow> for Task {
                 row.try_get("attempt_finished_at")?,
                 Utc::now(),
             ),
+            health: None,
         })
     }
 }
@@ -355,6 +356,27 @@ impl ReadStore {
 }
 
 impl Store {
+    /// The job and the position of the definition of an attempt that is live on this worker; none if it is not.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn attempt_of_worker(
+        &self,
+        worker: WorkerId,
+        attempt: AttemptRef,
+    ) -> Result<Option<DefinitionRef>, StoreError> {
+        let found: Option<(i64, i16)> = sqlx::query_as(
+            "SELECT job_id, position FROM live_tasks WHERE id = $1 AND attempt = $2 AND worker_id = $3 \
+                 AND state IN ('scheduled', 'running', 'stopping')",
+        )
+        .bind(attempt.task.0)
+        .bind(attempt.attempt as i32)
+        .bind(worker.0)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.map(|(job, position)| DefinitionRef { job: JobId(job), position: position as u16 }))
+    }
+
     /// The live attempts of workers, for reconciling.
     ///
     /// # Errors

@@ -72,6 +72,7 @@ struct Work {
     runs: Vec<Run>,
     given_back: Vec<(i64, WorkerId)>,
     started: Vec<(i64, WorkerId)>,
+    unhealthy: Vec<(i64, WorkerId)>,
     closed: Vec<AttemptRef>,
     workers: BTreeSet<WorkerId>,
     changed: TaskChanges,
@@ -204,7 +205,7 @@ impl Store {
         outcome.scheduling_wanted = work.scheduling_wanted;
         outcome.runs = work.runs;
         (outcome.given_back, outcome.started) = (work.given_back, work.started);
-        outcome.closed = work.closed;
+        (outcome.unhealthy, outcome.closed) = (work.unhealthy, work.closed);
         outcome.workers = work.workers;
         outcome.changed = work.changed;
         Ok(outcome)
@@ -281,9 +282,12 @@ impl Work {
                 self.closed.push(attempt);
                 self.given_back.extend(worker_before.map(|worker| (work.class, worker)));
             }
-            Some(AttemptChange::Closed { end: Some(_), reason }) => {
+            Some(AttemptChange::Closed { end: Some(end), reason }) => {
                 self.closed.push(attempt);
                 self.changed.ended(reason.as_ref());
+                if matches!(end, AttemptEnd::Unhealthy { .. }) {
+                    self.unhealthy.extend(worker_before.map(|worker| (work.class, worker)));
+                }
                 if let Detail::End(report, _) = &input.detail
                     && let Some(at) = report.started_at
                 {

@@ -142,6 +142,7 @@ impl WriteBatcher {
             runs,
             given_back: _,
             started: _,
+            unhealthy: _,
             closed,
             workers,
             changed,
@@ -210,6 +211,8 @@ impl WriteBatcher {
             }
             self.finish_output(attempt);
         }
+        self.parts.healths.close(&closed, Utc::now());
+        self.parts.healths.stopping(commands.iter().filter_map(Dispatch::stopped));
         for attempt in closed {
             self.finish_output(attempt);
         }

@@ -18,6 +18,9 @@ pub struct TaskPorts {
     pub worker: String,
     /// Its named ports.
     pub ports: Vec<NamedPort>,
+    /// Whether the task counts as available, if its checks have results.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
 }
 
 /// Targets in the format of Prometheus' HTTP service discovery.

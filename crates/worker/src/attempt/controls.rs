@@ -1,6 +1,7 @@
 //! Stop requests and signals for a running attempt.
 
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gaffer_domain::spec::{OutputLimit, StopSignal};
@@ -13,10 +14,12 @@ const MAX_SIGNALS: usize = 16;
 const MAX_INPUTS: usize = 2;
 
 /// Why gaffer ends an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Cause {
     Stopped,
     TimedOut,
+    /// Its health check failed: what the checks said.
+    Unhealthy(Arc<str>),
     /// It wrote too much.
     OutputLimit(OutputLimit),
     /// The worker was out of contact for too long.
@@ -26,7 +29,7 @@ pub(crate) enum Cause {
 }
 
 /// Requests to an attempt. Each field changes from none to some once.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct StopRequests {
     /// Stop gracefully, then kill after this time.
     pub stop: Option<(Cause, Duration)>,
@@ -36,8 +39,8 @@ pub(crate) struct StopRequests {
 
 impl StopRequests {
     /// Why it is to end; none if it is not.
-    pub fn cause(self) -> Option<Cause> {
-        self.kill.or(self.stop.map(|(cause, _)| cause))
+    pub fn cause(&self) -> Option<Cause> {
+        self.kill.as_ref().or(self.stop.as_ref().map(|(cause, _)| cause)).cloned()
     }
 }
 
@@ -74,12 +77,12 @@ impl ControlSender {
     /// Merges a request: the first cause stays, the shortest grace period counts. Returns whether anything changed.
     pub fn stop(&self, new: StopRequests) -> bool {
         self.stops.send_if_modified(|stops| {
-            let before = *stops;
-            stops.stop = match (stops.stop, new.stop) {
+            let before = stops.clone();
+            stops.stop = match (stops.stop.take(), new.stop) {
                 (Some((cause, grace)), Some((_, other))) => Some((cause, grace.min(other))),
                 (old, new) => old.or(new),
             };
-            stops.kill = stops.kill.or(new.kill);
+            stops.kill = stops.kill.take().or(new.kill);
             *stops != before
         })
     }
@@ -99,7 +102,7 @@ pub(super) async fn next(
 ) -> Told {
     tokio::select! {
         biased;
-        Ok(()) = stops.changed() => Told::Stop(*stops.borrow_and_update()),
+        Ok(()) = stops.changed() => Told::Stop(stops.borrow_and_update().clone()),
         Some(signal) = signals.recv() => Told::Signal(signal),
         else => pending().await,
     }

@@ -58,7 +58,10 @@ fn ended_by(cause: Cause, process: Option<ProcessEnd>, start: &StartAttempt) -> 
         (Cause::OutputLimit(OutputLimit { limit, .. }), Some(process), _) => {
             AttemptEnd::OutputLimit { limit, process }
         }
-        (Cause::Stopped | Cause::TimedOut | Cause::OutputLimit(_), process, _) => {
+        (Cause::Unhealthy(message), Some(process), _) => {
+            AttemptEnd::Unhealthy { message: message.to_string(), process }
+        }
+        (Cause::Stopped | Cause::TimedOut | Cause::OutputLimit(_) | Cause::Unhealthy(_), process, _) => {
             AttemptEnd::Stopped { process }
         }
         (Cause::LeaseExpired, _, _) => AttemptEnd::Lost { cause: LostCause::LeaseExpired },

@@ -6,6 +6,7 @@
 //! | [`directory`] | private directories, the script file | | none | removes them |
 //! | [`ports`] | assigns ports, their variables | | kept | releases them |
 //! | [`journal`] | records the start | records the process id | recorded | records the end |
+//! | [`health`] | | begins the checks | begins them | ends them; before a stop, too |
 //! | [`input`] | | starts to write standard input | progress is unknown: writes nothing | stops |
 //!
 //! A hook that fetches something comes before [`journal`], which is the last step before the start; a hook that observes
@@ -14,6 +15,7 @@
 
 mod directory;
 mod environment;
+mod health;
 mod input;
 mod journal;
 mod ports;
@@ -81,6 +83,7 @@ impl Hooks {
             Box::new(directory::Directory::default()),
             Box::new(ports::Ports),
             Box::new(journal::Journal),
+            Box::new(health::HealthChecks::default()),
             Box::new(input::StandardInput::new(inputs)),
         ])
     }

@@ -166,7 +166,7 @@ impl Ending<'_> {
             return;
         }
         if self.process.kill().await {
-            self.cause = self.cause.or(cause);
+            self.cause = self.cause.take().or(cause);
         }
         (self.stage, self.due) = (Stage::Killed, Some(Instant::now() + KILL_PATIENCE));
     }

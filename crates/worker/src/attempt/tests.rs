@@ -36,6 +36,7 @@ impl Progress for Calls {
     }
     fn wrote(&self, _: AttemptRef) {}
     fn took_input(&self, _: InputTaken) {}
+    fn checked(&self, _: Checked) {}
     fn released(&self, _: AttemptRef) {
         self.note("it", "is gone");
     }
@@ -99,6 +100,7 @@ async fn run_between(hooks: [(&'static str, bool); 2], text: &str, calls: &Arc<C
         scratch: ScratchSpace::open(dir.path()).unwrap(),
         threads: BlockingThreads::new("test", 4, PATIENCE).unwrap(),
         ports: Ports::new(PortSettings::default(), "token"),
+        checks: Semaphore::new(1),
         token: "token".to_owned(),
     });
     let (worker_name, progress) = ("tester".into(), calls.clone());

@@ -220,6 +220,7 @@ impl Session<'_> {
                 Command::EndStored { attempt }
             }
             ToWorker::Stop { attempt } => Command::Stop { attempt },
+            ToWorker::StopUnhealthy { attempt, message } => Command::StopUnhealthy { attempt, message },
             ToWorker::Kill { attempt } => Command::Kill { attempt },
             ToWorker::Signal { attempt, signal } => Command::Signal { attempt, signal },
             ToWorker::TakeBack { attempt } => Command::TakeBack { attempt },

@@ -6,6 +6,7 @@
 pub mod bare_container;
 mod container;
 mod daemon;
+mod exec;
 mod exit;
 mod image;
 mod output;
@@ -32,12 +33,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Assignment, Capabilities, Driver, StartError, Started};
+use super::{Assignment, Capabilities, Driver, Exec, StartError, Started};
 use crate::blocking::{BlockingThreads, NoAnswer, PATIENCE, tell_if_slow};
 use crate::config::DockerSettings;
 use crate::spool::Position;
 use container::{Care, Cared, ContainerProcess, remove};
 use daemon::{Daemon, is_away, message, status};
+use exec::ContainerExec;
 use output::{Beginning, ContainerOutput};
 use request::{Abilities, Wanted};
 
@@ -364,9 +366,18 @@ impl Core {
         container: Option<ContainerFacts>,
         oom_kills: Option<u64>,
     ) -> Started {
+        let exec = ContainerExec::new(self.daemon.clone(), id.clone());
         let (process, exit) = ContainerProcess::new(self.daemon.clone(), id.clone(), care, oom_kills);
         let output = ContainerOutput::new(self.daemon.clone(), id, beginning, exit);
-        Started { process: Box::new(process), output: Box::new(output), input: None, pid: None, container }
+        let exec: Option<Box<dyn Exec>> = Some(Box::new(exec));
+        Started {
+            process: Box::new(process),
+            output: Box::new(output),
+            input: None,
+            pid: None,
+            container,
+            exec,
+        }
     }
 
     async fn facts(&self, docker: &Docker, id: &str, inspected: &ContainerInspectResponse) -> ContainerFacts {

@@ -1,5 +1,6 @@
 //! The host driver: a process in its own group, with both streams captured.
 
+mod exec;
 mod start;
 
 use std::cell::RefCell;
@@ -38,6 +39,8 @@ use start::Start;
 
 /// Starts that may wait for files at the same time; more wait for their turn.
 const MAX_STARTING: usize = 64;
+/// The same of programs that run beside tasks.
+const MAX_CHECKING: usize = 16;
 /// What a pipe holds once there is much output; also the most that is read at once.
 const WIDE_PIPE_BYTES: usize = 256 << 10;
 /// The most pipes that are wide at the same time: where a user's pipes have more memory than the kernel grants them, by default
@@ -58,6 +61,8 @@ pub(super) struct HostDriver {
     /// None where none can be made.
     cgroups: Option<Arc<Cgroups>>,
     threads: BlockingThreads,
+    /// For programs that run beside tasks.
+    check_threads: BlockingThreads,
     stuck: Stuck,
 }
 
@@ -68,6 +73,7 @@ impl HostDriver {
             inherited: Arc::new(inherited),
             cgroups: Cgroups::open(owner).map(Arc::new),
             threads: BlockingThreads::new("host-start", MAX_STARTING, PATIENCE)?,
+            check_threads: BlockingThreads::new("host-check", MAX_CHECKING, PATIENCE)?,
             stuck: Stuck::new(MAX_STARTING / 2),
         })
     }
@@ -91,6 +97,7 @@ impl HostDriver {
             assignment,
             self.inherited.clone(),
             self.cgroups.clone(),
+            self.check_threads.clone(),
             self.stuck.clone(),
         ));
         let on_thread = start.clone();

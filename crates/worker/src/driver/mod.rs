@@ -44,9 +44,11 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::future::{BoxFuture, pending, ready, select_all};
 use gaffer_domain::AttemptRef;
+use gaffer_domain::health::CheckKind;
 use gaffer_domain::reason::{LostCause, ProcessEnd};
 use gaffer_domain::spec::{DriverKind, StopSignal};
 use gaffer_protocol::definitions::StartAttempt;
@@ -97,6 +99,46 @@ pub(crate) struct Started {
     pub pid: Option<i32>,
     /// The container, if it runs in one.
     pub container: Option<ContainerFacts>,
+    /// Runs further programs beside it, if the driver can and the task asks for that.
+    pub exec: Option<Box<dyn Exec>>,
+}
+
+/// The most output of a further program that is kept.
+pub(crate) const MAX_EXEC_OUTPUT: usize = 4 << 10;
+
+/// Runs a further program beside a task: in its directory, with its environment, and within its limits.
+pub(crate) trait Exec: Send + Sync {
+    /// Runs it and waits for its end, for no longer than `limit`.
+    /// Where it cannot be killed after that, none is started for the same check until it has ended.
+    fn run<'a>(
+        &'a self,
+        check: CheckKind,
+        command: &'a [String],
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<Executed, ExecError>>;
+}
+
+/// Why the end of a further program is not known, in a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ExecError {
+    /// It cannot be started, or has not ended in time.
+    Failed(String),
+    /// The driver is away, which says nothing of the task.
+    Away(String),
+}
+
+impl From<String> for ExecError {
+    fn from(why: String) -> ExecError {
+        ExecError::Failed(why)
+    }
+}
+
+/// The end of a further program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Executed {
+    pub end: ProcessEnd,
+    /// The beginning of what it wrote.
+    pub output: Vec<u8>,
 }
 
 /// The standard input of an attempt. Dropping it ends the input.

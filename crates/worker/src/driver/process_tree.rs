@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use rustix::process::PidfdFlags;
+use tokio::process::{Child, Command};
 
 use super::cgroup::Cgroup;
 use super::processes::{self, Belonging, ProcessInfo};
@@ -53,6 +54,14 @@ impl ProcessTree {
             since_ticks: processes::ticks(started),
         };
         ProcessTree { belonging, group: Pid::from_raw(leader), cgroup }
+    }
+
+    /// Starts a further process in its cgroup.
+    pub fn spawn(&self, command: &mut Command) -> std::io::Result<Child> {
+        match &self.cgroup {
+            Some(cgroup) => cgroup.spawn(command),
+            None => command.spawn(),
+        }
     }
 
     /// Sends a signal to the group. The main process must not have been waited for.

@@ -123,6 +123,7 @@ fn start(action: &Action) -> Result<Started, StartError> {
         input: None,
         pid: None,
         container: None,
+        exec: None,
     })
 }
 

@@ -7,6 +7,7 @@ use futures::FutureExt as _;
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
 use gaffer_protocol::boot_time::BootTime;
+use gaffer_protocol::health::Checked;
 use gaffer_protocol::wire::{Ended, InputTaken, ToMaster};
 
 use super::Core;
@@ -90,6 +91,11 @@ impl Progress for Arc<Core> {
 
     fn wrote(&self, attempt: AttemptRef) {
         self.state().wrote(attempt);
+        self.eventful.notify_one();
+    }
+
+    fn checked(&self, checked: Checked) {
+        self.state().checked(checked);
         self.eventful.notify_one();
     }
 

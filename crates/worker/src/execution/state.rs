@@ -2,7 +2,7 @@
 
 mod outgoing;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
 use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::definitions::StartAttempt;
+use gaffer_protocol::health::{Checked, REPEATED_RESULTS};
 use gaffer_protocol::wire::{Ended, HeldAttempt, Input, InputState, InputTaken, MAX_HELD, ToMaster};
 use tokio::sync::mpsc;
 
@@ -60,6 +61,8 @@ struct Running {
     /// None once it is given back.
     reserved: Option<Resources>,
     controls: ControlSender,
+    /// The latest results of its health checks.
+    checks: VecDeque<Checked>,
 }
 
 /// How an attempt left that is held no more.
@@ -276,6 +279,29 @@ impl State {
         }
     }
 
+    /// Reports a result of a health check, and keeps it for the next session.
+    pub fn checked(&mut self, checked: Checked) {
+        let Some(running) = self.running(checked.attempt) else { return };
+        running.checks.push_back(checked.clone());
+        let is_same = |other: &&Checked| other.check == checked.check;
+        if running.checks.iter().filter(is_same).count() > REPEATED_RESULTS
+            && let Some(oldest) = running.checks.iter().position(|other| other.check == checked.check)
+        {
+            running.checks.remove(oldest);
+        }
+        self.report(ToMaster::Checked(Box::new(checked)));
+    }
+
+    /// Stops an attempt whose health check failed, if it runs.
+    pub fn stop_unhealthy(&mut self, attempt: AttemptRef, message: &str) {
+        if let Some(running) = self.running(attempt) {
+            let grace = running.start.definition.stop.grace.to_std();
+            running
+                .controls
+                .stop(StopRequests { stop: Some((Cause::Unhealthy(message.into()), grace)), kill: None });
+        }
+    }
+
     pub fn signal(&mut self, attempt: AttemptRef, signal: StopSignal) {
         if let Some(running) = self.running(attempt)
             && running.controls.signals.try_send(signal).is_err()
@@ -453,6 +479,7 @@ impl Phase {
 impl Running {
     fn new(start: Arc<StartAttempt>, reserved: Resources) -> (Running, Controls) {
         let (sender, controls) = attempt::channels();
-        (Running { start, started: None, reserved: Some(reserved), controls: sender }, controls)
+        let checks = VecDeque::new();
+        (Running { start, started: None, reserved: Some(reserved), controls: sender, checks }, controls)
     }
 }

@@ -18,7 +18,7 @@ use super::{Worker, restart};
 use crate::WorkerConfig;
 use crate::config::{DockerConfig, VolumeRoots};
 
-fn container() -> Container {
+pub(super) fn container() -> Container {
     Container {
         image: IMAGE.to_owned(),
         pull: PullPolicy::Never,
@@ -35,7 +35,7 @@ fn container() -> Container {
     }
 }
 
-fn in_container(start: Order, container: Container) -> Order {
+pub(super) fn in_container(start: Order, container: Container) -> Order {
     Order { driver: DriverKind::Docker, container: Some(Box::new(container)), ..start }
 }
 
@@ -52,7 +52,7 @@ fn with_docker(address: &str) -> impl FnOnce(WorkerConfig) -> WorkerConfig {
     }
 }
 
-async fn worker(address: &str) -> (Worker, Session) {
+pub(super) async fn worker(address: &str) -> (Worker, Session) {
     let worker = Worker::start_with(with_docker(address)).await;
     let session = worker.master.accept_and_welcome().await;
     (worker, session)

@@ -364,6 +364,7 @@ pub struct Order {
     pub timeout: Option<Span>,
     pub output: Option<OutputLimit>,
     pub stop: StopSpec,
+    pub health: Option<gaffer_domain::spec::HealthCheck>,
     pub lost_after: Span,
 }
 
@@ -395,6 +396,8 @@ impl Order {
             timeout: self.timeout,
             output: self.output,
             stop: self.stop,
+            health: self.health,
+            readiness: None,
             lost_after: self.lost_after,
         };
         let (attempt, index, pieces) = (self.attempt, self.index, BTreeMap::new());
@@ -422,6 +425,7 @@ pub fn start(task: i64, action: Action) -> Order {
         output: None,
         countables: BTreeMap::new(),
         stop: StopSpec { signal: StopSignal::Sigterm, grace: Span::from_secs(30) },
+        health: None,
         lost_after: Span::from_secs(120),
     }
 }

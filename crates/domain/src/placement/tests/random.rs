@@ -157,6 +157,7 @@ fn place_simply(
             unmeasured: false,
             waits: feasible(needs, OURS, offer, 0).is_err(),
             siblings: 0,
+            unhealthy: 0,
         };
         let receipt = Receipt {
             strategy: "spread".to_owned(),

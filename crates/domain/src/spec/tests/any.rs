@@ -197,6 +197,8 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String], several: bool) -> 
             backoff: *[Backoff::Constant, Backoff::Exponential].choose(rng).unwrap(),
             on_lost: *[OnLost::Restart, OnLost::Fail].choose(rng).filter(|_| !stdin).unwrap_or(&OnLost::Fail),
         },
+        health: (driver != DriverKind::Scripted && rng.random()).then(|| any_check(rng)),
+        readiness: None,
         stop: StopSpec { signal: *StopSignal::ALL.choose(rng).unwrap(), grace: any_span(rng, 0, 3_600_000) },
     }
 }
@@ -210,6 +212,18 @@ fn any_affinities(rng: &mut StdRng) -> Vec<Affinity> {
     let affinity =
         |when: Constraint, rng: &mut StdRng| Affinity { when, weight: rng.random_range(-100..=100) };
     any_constraints(rng).into_iter().map(|when| affinity(when, rng)).collect()
+}
+
+/// One that needs no port.
+fn any_check(rng: &mut StdRng) -> HealthCheck {
+    HealthCheck {
+        probe: Probe::Command { command: vec![any_word(rng), any_text(rng)] },
+        interval: any_span(rng, 1_000, 3_600_000),
+        timeout: any_span(rng, 100, 60_000),
+        start_period: any_span(rng, 0, 3_600_000),
+        failures: rng.random_range(1..=10),
+        successes: rng.random_range(1..=10),
+    }
 }
 
 /// `shared`: of a task with the network of its worker.

@@ -46,7 +46,7 @@ fn patterns_have_no_escape_that_is_not_needed() {
 }
 
 /// What a schema cannot know: sizes in bytes and of amounts in words, grammars, and what fields say together.
-const BEYOND_A_SCHEMA: [&str; 49] = [
+const BEYOND_A_SCHEMA: &[&str] = &[
     " bytes",
     "zero byte",
     "expected a time from",
@@ -80,6 +80,16 @@ const BEYOND_A_SCHEMA: [&str; 49] = [
     "needs a name, as in",
     "has two numbers",
     "have the same variable",
+    "the command is empty",
+    "a check needs",
+    "a check has",
+    "no named TCP port",
+    "no TCP port",
+    "belongs to a check",
+    "is not a path of an HTTP request",
+    "is not a range of HTTP statuses",
+    "cannot be a header",
+    "a control character",
     "the same port",
     "is not a port",
     "is not a volume",
@@ -137,6 +147,14 @@ fn job_with(pointer: &str, field: &Field, value: Value) -> Value {
         "/output/on_limit" => job["output"] = json!({ "limit": 1 }),
         "/concurrency/group" => job["concurrency"] = json!({ "limit": 1 }),
         "/concurrency/limit" => job["concurrency"] = json!({ "group": "a" }),
+        _ if pointer.starts_with("/health") || pointer.starts_with("/readiness") => {
+            job["ports"] = json!(["http"]);
+            // Each field but those that are another check belongs to one.
+            let (check, name) = pointer[1..].split_once('/').unwrap_or((&pointer[1..], "http"));
+            if !["http", "tcp", "command"].contains(&name) {
+                job[check] = json!({ "http": "/" });
+            }
+        }
         _ => {}
     }
     let inner = pointer.split('/').skip(1).fold(&mut job, |object, name| &mut object[name]);

@@ -49,6 +49,7 @@ pub fn worker_snapshot(worker: &Worker, now: Time) -> WorkerSnapshot {
         lasting: worker.lasting.clone(),
         kept: false,
         paused: BTreeMap::new(),
+        unhealthy: BTreeMap::new(),
         running: worker.running.try_into().unwrap_or(u32::MAX),
         waiting: worker.waiting.try_into().unwrap_or(u32::MAX),
         finished_lately: 0,

@@ -199,7 +199,8 @@ pub async fn list(
     let limit = params.limit()?;
     let with_specs = params.flag("spec")?;
     let filter = filter(&views, &actor, &params).await?;
-    let found = views.reads.job_search(actor.project, &filter, limit + 1, MAX_SEARCHED).await?;
+    let mut found = views.reads.job_search(actor.project, &filter, limit + 1, MAX_SEARCHED).await?;
+    views.healths.add_availability(&mut found.jobs);
     let mut page = page_of(found.jobs, limit, |job| job.id.0);
     page.next_cursor = page.next_cursor.or(found.searched_to.map(|job| cursor(job.0)));
     let mut specs = Vec::new();

@@ -65,6 +65,7 @@ async fn page(views: &Views, job: JobId, params: &Params) -> Result<Listed<TaskP
     let mut tasks = views.reads.task_ports(job, params.task_cursor()?, limit + 1).await?;
     let has_more = tasks.len() > limit as usize;
     tasks.truncate(limit as usize);
+    views.healths.add_readiness(&mut tasks);
     let cursor = |task: &records::TaskPorts| task_cursor(task.position, task.index);
     let next_cursor = tasks.last().filter(|_| has_more).map(cursor);
     let items = tasks.into_iter().map(bodies::task_ports).collect();
@@ -72,7 +73,8 @@ async fn page(views: &Views, job: JobId, params: &Params) -> Result<Listed<TaskP
 }
 
 pub const TRAEFIK: Operation = Operation {
-    description: "For the HTTP provider of Traefik: a router of your own names the service as `NAME@http`.",
+    description: "For the HTTP provider of Traefik: a router of your own names the service as `NAME@http`. Tasks whose checks \
+        say that they are not available are left out.",
     query: &[PORT],
     ..Operation::new("get_service_for_traefik", "Get a service for Traefik")
 };
@@ -84,9 +86,9 @@ pub async fn traefik(
     Path(service): Path<String>,
     params: Params,
 ) -> Result<Json<TraefikConfiguration>, Error> {
-    let found = services::for_balancer(&views.reads, &actor, &service).await?;
-    let targets = found.targets(params.text("port"));
-    let servers = targets.map(|(_, port)| TraefikServer { url: format!("http://{}", port.address()) });
+    let found = services::for_balancer(&views, &actor, &service).await?;
+    let targets = found.ready_targets(params.text("port"));
+    let servers = targets.map(|port| TraefikServer { url: format!("http://{}", port.address()) });
     let load_balancer = TraefikBalancer { servers: servers.collect() };
     let services = BTreeMap::from([(service, TraefikService { load_balancer })]);
     Ok(Json(TraefikConfiguration { http: TraefikHttp { services } }))
@@ -106,7 +108,7 @@ pub async fn http_sd(
     Path(service): Path<String>,
     params: Params,
 ) -> Result<Json<Vec<gaffer_protocol::rest::TargetGroup>>, Error> {
-    let found = services::for_balancer(&views.reads, &actor, &service).await?;
+    let found = services::for_balancer(&views, &actor, &service).await?;
     let group = |(task, port): (&records::TaskPorts, &gaffer_protocol::ports::NamedPort)| {
         let labels = [
             ("job", found.job.to_string()),

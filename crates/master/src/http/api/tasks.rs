@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use gaffer_domain::JobId;
+use chrono::Utc;
 use gaffer_domain::spec::{StopSignal, UnknownSignal};
 use gaffer_domain::task::StateName;
-use gaffer_protocol::rest::{Page, SignalRequest, StdinPosition, Task, TaskDetail};
+use gaffer_domain::{AttemptRef, JobId};
+use gaffer_protocol::rest::{Page, SignalRequest, StdinPosition, Task, TaskChecks, TaskDetail};
 use gaffer_protocol::wire::MAX_INPUT_BYTES;
 use uuid::Uuid;
 
@@ -53,7 +54,8 @@ pub async fn list(
     let limit = params.limit()?;
     let filter = filter(&params)?;
     let tasks = tasks::list(&views.reads, job, &filter, limit + 1).await?;
-    let (tasks, next_cursor) = page_of_tasks(tasks, limit);
+    let (mut tasks, next_cursor) = page_of_tasks(tasks, limit);
+    views.add_health(&mut tasks);
     let items: Vec<Task> = tasks.into_iter().map(bodies::task).collect();
     Ok(Listed::of(&params, Page { items, next_cursor }))
 }
@@ -81,10 +83,30 @@ pub async fn show(
     Path((job, task)): Path<(String, String)>,
 ) -> Result<Json<TaskDetail>, Error> {
     let addressed = Addressed { job: id(&job, "job")?, task: &task };
-    let task = tasks::find(&views.reads, &actor, addressed).await?;
+    let mut task = tasks::find(&views.reads, &actor, addressed).await?;
+    views.add_health(std::slice::from_mut(&mut task));
     let attempts = views.reads.attempt_list(task.id).await?;
     let attempts = attempts.into_iter().map(bodies::attempt).collect();
     Ok(Json(TaskDetail { task: bodies::task(task), attempts }))
+}
+
+pub const HEALTH: Operation = Operation {
+    description: "What the checks of a task say of its latest attempt, with the results of the last hour. Old results are dropped \
+        earlier if many tasks are checked often.",
+    ..Operation::new("get_task_health", "Get the results of health checks")
+};
+
+/// `GET /jobs/{job}/tasks/{task}/health`
+pub async fn health(
+    State(views): State<Arc<Views>>,
+    actor: Actor,
+    Path((job, task)): Path<(String, String)>,
+) -> Result<Json<TaskChecks>, Error> {
+    let addressed = Addressed { job: id(&job, "job")?, task: &task };
+    let task = tasks::find(&views.reads, &actor, addressed).await?;
+    let attempt = AttemptRef { task: task.id, attempt: task.attempt };
+    let results = views.healths.results(attempt, Utc::now());
+    Ok(Json(bodies::task_checks(views.healths.of(attempt), results)))
 }
 
 pub const SIGNAL: Operation = Operation {

@@ -43,8 +43,10 @@ const TABS: [(&str, &str); 6] = [
 /// Reads what stands on top of a tab.
 async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -> Result<Top, Error> {
     let project = visitor.actor.project;
-    let job = views.reads.job_get(project, job).await?.ok_or_else(|| jobs::no_job(job))?;
-    let tasks = tasks::list(&views.reads, job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?;
+    let mut job = views.reads.job_get(project, job).await?.ok_or_else(|| jobs::no_job(job))?;
+    views.healths.add_availability([&mut job]);
+    let mut tasks = tasks::list(&views.reads, job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?;
+    views.add_health(&mut tasks);
     let only = if let [only] = tasks.as_slice() { Some(only) } else { None };
     let (waiting, verdicts) = waiting(views, project, &job, snapshot::NOW).await?;
     let tabs = TABS.map(|(value, name)| Choice {

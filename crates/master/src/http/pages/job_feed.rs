@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::super::api::tasks::filter;
 use super::super::error::Error;
 use super::super::params::{Params, id};
+use super::checks::Checks;
 use super::events::NewestEvents;
 use super::frame::SessionUser;
 use super::job_head::{JobHead, TASKS_LOOKED_AT, failure, task_rows, waiting};
@@ -26,7 +27,7 @@ use super::view::{self, Browser, View};
 use super::{job_graph, job_timeline};
 use crate::operations::output::attempt_of;
 use crate::operations::tasks::{self, Addressed};
-use crate::records::Job;
+use crate::records::{Job, Task};
 use crate::snapshot;
 use crate::store::output::OutputHead;
 use crate::store::tasks::TaskFilter;
@@ -202,7 +203,7 @@ impl JobFeed {
             }
             if let Tab::Output { is_task: true } = self.tab {
                 self.is_over = task.is_final();
-                return Ok(view.fields(&TaskRow::from(&task)));
+                return Ok(self.look_at_task(task, view));
             }
         }
         let (why, verdicts) = waiting(&self.views, self.project, job, snapshot::RECENT).await?;
@@ -220,7 +221,8 @@ impl JobFeed {
         let mut view = view.fields(&fields).whole("waiting", &why).whole("verdicts", &verdicts);
         match &self.tab {
             Tab::Tasks(filter) => {
-                let tasks = tasks::list(&self.views.reads, job.id, filter, PAGE_TASKS).await?;
+                let mut tasks = tasks::list(&self.views.reads, job.id, filter, PAGE_TASKS).await?;
+                self.views.add_health(&mut tasks);
                 let rows = task_rows(&tasks);
                 view = view.some("tasks", &rows, false).some("cells", &rows, false);
             }
@@ -231,12 +233,23 @@ impl JobFeed {
         Ok(view)
     }
 
+    fn look_at_task(&self, mut task: Task, view: View) -> View {
+        self.views.add_health(std::slice::from_mut(&mut task));
+        let (now, latest) = (Utc::now(), AttemptRef { task: task.id, attempt: task.attempt });
+        let checks = Checks::of(self.views.healths.results(latest, now), now);
+        view.fields(&TaskRow::from(&task)).whole("hours", &checks.hours).whole("checks", &checks.rows)
+    }
+
     async fn head_fields(&self, job: &Job) -> Result<Value, Error> {
         // Tasks are read only where one of them describes the whole job.
-        let tasks = match job.task_counts.total() == 1 || job.state == JobState::Failed {
+        let mut tasks = match job.task_counts.total() == 1 || job.state == JobState::Failed {
             true => tasks::list(&self.views.reads, job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?,
             false => Vec::new(),
         };
+        self.views.add_health(&mut tasks);
+        let mut job = job.clone();
+        self.views.healths.add_availability([&mut job]);
+        let job = &job;
         let only = if let [only] = tasks.as_slice() { Some(only) } else { None };
         let mut fields = serde_json::to_value(JobHead::of(job, only)).unwrap_or_default();
         let failure = failure(&self.views, job, &tasks).await?;

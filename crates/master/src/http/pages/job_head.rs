@@ -10,9 +10,9 @@ use gaffer_protocol::output::Stream;
 use serde::Serialize;
 
 use super::super::error::Error;
-use super::format::{Elapsed, address, count, many, sentence};
+use super::format::{Elapsed, address, many, sentence};
 use super::lines::{Output, read_or_problem};
-use super::rows::{Choice, Segment, TaskRow, TaskSummary, exit, labels, why};
+use super::rows::{Choice, Segment, TaskRow, TaskSummary, exit, health, labels, why};
 use super::view::Row;
 use crate::explain;
 use crate::operations::output::attempt_of;
@@ -131,7 +131,10 @@ impl JobHead {
                 .unwrap_or_default(),
             many: tasks.total > 1,
             segments: tasks.segments(),
-            tasks: format!("{} completed", tasks.progress()),
+            tasks: match job.available {
+                Some(_) => tasks.progress(),
+                None => format!("{} completed", tasks.progress()),
+            },
             ran: Elapsed::new(job.started_at, job.finished_at),
             created: Some(job.created_at.timestamp_millis()),
             created_by: job.created_by.clone(),
@@ -161,16 +164,22 @@ fn cause(job: &Job, only: Option<&Task>, tasks: &TaskSummary) -> String {
         (JobState::Pending, Some(task)) => why(task),
         (JobState::Pending, None) => "waiting for a worker".to_owned(),
         (JobState::Running, Some(task)) if task.state != StateName::Running => why(task),
-        (JobState::Running, Some(_)) => format!("running{on}"),
-        (JobState::Running, None) => {
-            format!("{} of {} completed", many(tasks.completed), count(tasks.total, "task"))
-        }
+        (JobState::Running, Some(task)) => format!("running{on}{}", health_in_words(task)),
+        (JobState::Running, None) => tasks.in_words(),
         (JobState::Stopping, _) => format!("stopping{on}"),
         (JobState::Completed, Some(_)) => format!("exited with code 0{on}"),
         (JobState::Completed, None) => tasks.outcome(),
         (JobState::Failed, Some(_)) => format!("{reason}{on}"),
         (JobState::Failed, None) => format!("a task failed: {reason}"),
         (JobState::Cancelled, _) => reason.to_owned(),
+    }
+}
+
+/// `, unhealthy: status 500`; nothing for a task without checks.
+fn health_in_words(task: &Task) -> String {
+    match health(task) {
+        words if words.is_empty() => words,
+        words => format!(", {words}"),
     }
 }
 

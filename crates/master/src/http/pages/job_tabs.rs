@@ -71,7 +71,8 @@ impl TasksTab {
         let state = params.text("state").unwrap_or_default();
         let cursor = params.text("cursor").unwrap_or_default();
         let tasks = tasks::list(&views.reads, job, &filter(&params.given())?, PAGE_TASKS + 1).await?;
-        let (tasks, next) = page_of_tasks(tasks, PAGE_TASKS);
+        let (mut tasks, next) = page_of_tasks(tasks, PAGE_TASKS);
+        views.add_health(&mut tasks);
         let choice = |value: &str, name: String| Choice {
             name,
             href: address(&here, &[("tab", "tasks"), ("state", value)]),

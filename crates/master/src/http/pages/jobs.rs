@@ -184,6 +184,7 @@ pub async fn list(
     let filter = filter(&views, &visitor.actor, &params).await?;
     let found = views.reads.job_search(visitor.actor.project, &filter, PAGE_ROWS + 1, MAX_SEARCHED).await?;
     let mut jobs = found.jobs;
+    views.healths.add_availability(&mut jobs);
     let more = jobs.len() > PAGE_ROWS as usize;
     jobs.truncate(PAGE_ROWS as usize);
     let here = params.text("cursor").unwrap_or_default();
@@ -253,14 +254,16 @@ struct JobsFeed {
 impl JobsFeed {
     /// Looks at what the page asks for, and at what has left the list and is not over.
     async fn look_at_jobs(&mut self) -> Result<(), Error> {
-        let found =
+        let mut found =
             self.views.reads.job_search(self.project, &self.filter, PAGE_ROWS, MAX_SEARCHED_LIVE).await?;
+        self.views.healths.add_availability(&mut found.jobs);
         let before = std::mem::replace(&mut self.listed, found.jobs);
         self.departed.extend(before.into_iter().map(|job| (job.id, job)));
         self.departed.retain(|id, _| !self.listed.iter().any(|listed| listed.id == *id));
         let unfinished = self.departed.values().filter(|job| !job.is_over());
         let unfinished: Vec<JobId> = unfinished.map(|job| job.id).collect();
-        let now = self.views.reads.jobs_by_id(self.project, &unfinished).await?;
+        let mut now = self.views.reads.jobs_by_id(self.project, &unfinished).await?;
+        self.views.healths.add_availability(&mut now);
         // What was deleted is nowhere.
         for job in unfinished.iter().filter(|id| !now.iter().any(|job| job.id == **id)) {
             self.departed.remove(job);

@@ -122,7 +122,7 @@ impl Row {
     fn size(&self) -> Size {
         match self.field.kind {
             Kind::Map { .. } => Size::Lines,
-            Kind::Text { .. } | Kind::Name { .. } => Size::Wide,
+            Kind::Text { .. } | Kind::Name { .. } | Kind::List { .. } | Kind::Arguments(_) => Size::Wide,
             _ => Size::Small,
         }
     }
@@ -147,16 +147,20 @@ impl NewJobPage {
             Absent::Is(default) => default,
             _ => "",
         };
-        let words = match &field.kind {
+        let mut words = match &field.kind {
             Kind::Words(words) => words(),
             _ => Vec::new(),
         };
+        if !words.is_empty() && default.is_empty() {
+            words.insert(0, Word { word: "", meaning: "default" });
+        }
         let chosen = [value.as_str(), default]
             .into_iter()
             .find_map(|wanted| words.iter().position(|word| word.word == wanted));
         let (placeholder, input_mode) = match field.kind {
             Kind::Whole(_) => (default, "numeric"),
             Kind::Cpus(_) => (default, "decimal"),
+            Kind::List { .. } | Kind::Arguments(_) => (field.example.trim_matches(['[', ']']), "text"),
             _ => (field.example, "text"),
         };
         let choices = words.into_iter().enumerate();
@@ -233,6 +237,14 @@ impl Values {
                     }
                 },
                 Kind::Whole(_) => number_or_text(text.trim()),
+                Kind::List { .. } => json!(members(text)),
+                Kind::Arguments(_) => match shell_words::split(text) {
+                    Ok(words) => json!(words),
+                    Err(why) => {
+                        errors.insert(row.name, why.to_string());
+                        continue;
+                    }
+                },
                 _ => json!(text.trim()),
             };
             let inner = row.pointer.split('/').skip(1).fold(&mut spec, |object, name| &mut object[name]);
@@ -259,6 +271,13 @@ impl Values {
         };
         let written = |row: Row| {
             let value = match row.value_in(spec, task) {
+                Some(Value::Array(items)) => {
+                    let items = items.iter().map(|item| text(Some(item)));
+                    match row.field.kind {
+                        Kind::Arguments(_) => items.map(|item| quoted(&item)).collect::<Vec<_>>().join(" "),
+                        _ => items.collect::<Vec<_>>().join(", "),
+                    }
+                }
                 Some(Value::Object(pairs)) => {
                     pairs.iter().map(|(name, value)| format!("{name}={}\n", text(Some(value)))).collect()
                 }
@@ -282,6 +301,11 @@ impl Values {
 /// A whole number as such, so that what is none is refused with what was written.
 fn number_or_text(text: &str) -> Value {
     text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number))
+}
+
+/// The members of a list that are written on one line.
+fn members(text: &str) -> Vec<&str> {
+    text.split(|c: char| c == ',' || c.is_whitespace()).filter(|member| !member.is_empty()).collect()
 }
 
 /// The pairs that stand on the lines of a text, or what is wrong with one of them. Values are kept to the last blank.
@@ -468,6 +492,10 @@ mod tests {
             Value::Object(pairs) => {
                 pairs.iter().map(|(name, value)| format!("{name}={}\n", value.as_str().unwrap())).collect()
             }
+            Value::Array(items) => {
+                let words: Vec<_> = items.iter().map(|item| item.as_str().unwrap()).collect();
+                words.join(if matches!(field.kind, Kind::Arguments(_)) { " " } else { ", " })
+            }
             _ => field.example.to_owned(),
         }
     }
@@ -475,7 +503,9 @@ mod tests {
     #[test]
     fn each_field_of_the_form_takes_its_example_and_gives_it_back() {
         for driver in [DriverKind::Host, DriverKind::Docker] {
-            let rows = rows().into_iter().filter(|row| row.field.drivers.contains(&driver));
+            // A check is one of the two.
+            let rows = rows().into_iter().filter(|row| row.name != "health.command");
+            let rows = rows.filter(|row| row.field.drivers.contains(&driver));
             let others: BTreeMap<_, _> = rows.map(|row| (row.name, example(row.field))).collect();
             let values = Values { script: "true".to_owned(), others: others.clone(), ..Values::default() };
             let spec = JobSpec::read(&values.to_spec(&mut Errors::default())).unwrap();

@@ -67,7 +67,8 @@ async fn see(views: &Views, actor: &Actor, max_age: Duration) -> Result<Seen, Er
         let filter = JobFilter { states: states.to_vec(), ..JobFilter::default() };
         async move { views.reads.job_list(actor.project, &filter, ROWS).await }
     };
-    let running = list(&[JobState::Pending, JobState::Running, JobState::Stopping]).await?;
+    let mut running = list(&[JobState::Pending, JobState::Running, JobState::Stopping]).await?;
+    views.healths.add_availability(&mut running);
     let failed = list(&[JobState::Failed]).await?;
     let workers = workers::list(views, actor, max_age).await?;
     let yesterday = Utc::now() - TimeDelta::days(1);

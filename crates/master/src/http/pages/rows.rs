@@ -1,5 +1,6 @@
 //! Rows of lists, with the same values and names for templates and streams.
 
+use gaffer_domain::health::{Answered, in_words};
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::task::StateName;
 use gaffer_protocol::ports::NamedPort;
@@ -8,7 +9,7 @@ use serde::Serialize;
 use super::super::params::encoded;
 use super::format::{Elapsed, address, count, many};
 use super::view::Row;
-use crate::records::{Event, Job, Task};
+use crate::records::{AttemptHealth, CheckSummary, Event, Job, Task};
 
 /// A segment of a bar: its state, start and width in hundredths.
 pub type Segment = (&'static str, f64, f64);
@@ -44,7 +45,7 @@ impl From<&Job> for JobRow {
             href: format!("/jobs/{}", job.id),
             name: job.name.clone(),
             labels: labels(job),
-            many: tasks.total > 1,
+            many: tasks.total > 1 || tasks.available.is_some(),
             segments: tasks.segments(),
             tasks: tasks.progress(),
             created: Some(job.created_at.timestamp_millis()),
@@ -78,17 +79,31 @@ pub struct TaskSummary {
     stopping: u64,
     /// Those that wait, for a worker or for other tasks.
     pub waiting: u64,
+    /// Of an unfinished service: those that run and pass their checks.
+    available: Option<u64>,
 }
 
 impl TaskSummary {
     /// Of one job.
     pub fn of(job: &Job) -> TaskSummary {
-        TaskSummary::from(&job.task_counts)
+        TaskSummary { available: job.available, ..TaskSummary::from(&job.task_counts) }
     }
 
-    /// Tasks that completed, of all.
+    /// Tasks that completed, of all; of a service, those that are available.
     pub fn progress(&self) -> String {
-        format!("{}/{}", many(self.completed), many(self.total))
+        match self.available {
+            Some(available) => format!("{} of {} available", many(available), many(self.total)),
+            None => format!("{}/{}", many(self.completed), many(self.total)),
+        }
+    }
+
+    /// The same as words: `3 of 10 tasks completed`.
+    pub fn in_words(&self) -> String {
+        let total = count(self.total, "task");
+        match self.available {
+            Some(available) => format!("{} of {total} available", many(available)),
+            None => format!("{} of {total} completed", many(self.completed)),
+        }
     }
 
     /// How a completed job ended. Those that were cancelled were skipped.
@@ -101,20 +116,22 @@ impl TaskSummary {
 
     /// The segments of a bar; each non-empty one is visible.
     pub fn segments(&self) -> Vec<Segment> {
+        let available = self.available.map_or(self.running, |available| available.min(self.running));
         let parts = [
-            (StateName::Completed, self.completed),
-            (StateName::Failed, self.failed),
-            (StateName::Cancelled, self.cancelled),
-            (StateName::Stopping, self.stopping),
-            (StateName::Running, self.running),
+            (StateName::Completed.as_str(), self.completed),
+            (StateName::Failed.as_str(), self.failed),
+            (StateName::Cancelled.as_str(), self.cancelled),
+            (StateName::Stopping.as_str(), self.stopping),
+            (StateName::Running.as_str(), available),
+            ("unavailable", self.running - available),
         ];
         let mut segments = Vec::new();
         let mut at = 0.0;
-        for (state, n) in parts.into_iter().filter(|(_, n)| *n > 0) {
+        for (part, n) in parts.into_iter().filter(|(_, n)| *n > 0) {
             let share = n as f64 * 100.0 / self.total.max(1) as f64;
             let width = (share * 10.0).round() / 10.0;
             let width = width.max(2.0).min(100.0 - at);
-            segments.push((state.as_str(), (at * 10.0_f64).round() / 10.0, width));
+            segments.push((part, (at * 10.0_f64).round() / 10.0, width));
             at += width;
         }
         segments
@@ -132,6 +149,7 @@ impl From<&TaskCounts> for TaskSummary {
             running: n(StateName::Running),
             stopping: n(StateName::Stopping),
             waiting: n(StateName::Pending) + n(StateName::Blocked) + n(StateName::Scheduled),
+            available: None,
         }
     }
 }
@@ -228,9 +246,21 @@ pub fn why(task: &Task) -> String {
             format!("placed on {}, starting", task.worker.as_deref().unwrap_or("a worker"))
         }
         (StateName::Completed, _) => format!("exited with code {}", task.exit_code.unwrap_or(0)),
+        (StateName::Running, _) => health(task),
         (_, Some(message)) => message.to_owned(),
         (_, None) => String::new(),
     }
+}
+
+/// What checks say of a task: `healthy`, `not ready: status 503`. Empty for a task without checks.
+pub fn health(task: &Task) -> String {
+    let Some(AttemptHealth { health, readiness, available }) = &task.health else { return String::new() };
+    in_words(health.as_ref().map(answered), readiness.as_ref().map(answered), *available)
+}
+
+fn answered(check: &CheckSummary) -> Answered<'_> {
+    let last = check.last.as_ref().map(|last| (last.passed, last.detail.as_str()));
+    Answered { state: check.state, last }
 }
 
 /// One line of history in a list.
@@ -320,10 +350,16 @@ mod tests {
             running: 4,
             stopping: 1,
             waiting: 0,
+            available: None,
         };
         let segments = tasks.segments();
         assert!(segments.iter().all(|(_, at, width)| at + width <= 100.0 && *width >= 0.0), "{segments:?}");
         assert_eq!(tasks.progress(), "99,990/100,000");
+        let service =
+            TaskSummary { total: 1_000, running: 500, available: Some(200), ..TaskSummary::default() };
+        assert_eq!(service.segments(), [("running", 0.0, 20.0), ("unavailable", 20.0, 30.0)]);
+        let service = TaskSummary { available: Some(2), ..service };
+        assert_eq!(service.progress(), "2 of 1,000 available");
         assert!(TaskSummary::default().segments().is_empty());
     }
 }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use gaffer_domain::JobId;
+use chrono::Utc;
 use gaffer_domain::placement::{Candidate, Receipt};
 use gaffer_domain::spec::JobSpec;
+use gaffer_domain::{AttemptRef, JobId};
 use gaffer_protocol::ports::NamedPort;
 use gaffer_protocol::wire::{ContainerFacts, KillReceipt, PublishedPort};
 
 use super::super::Site;
 use super::super::error::Error;
 use super::super::params::{Params, id};
+use super::checks::{CheckRow, Checks, HourRow};
 use super::format::{Elapsed, address, moment};
 use super::frame::{Frame, SessionUser};
 use super::job_head::JobHead;
@@ -37,6 +39,9 @@ struct TaskPage {
     row: TaskRow,
     workdir: Option<String>,
     attempts: Vec<AttemptView>,
+    checks: Checks,
+    blank_hour: HourRow,
+    blank_check: CheckRow,
     log: LogView,
 }
 
@@ -81,7 +86,7 @@ struct ShownCandidate {
 
 impl AttemptView {
     fn of(attempt: Attempt, page: &str) -> AttemptView {
-        let time = |at: Option<chrono::DateTime<chrono::Utc>>| {
+        let time = |at: Option<chrono::DateTime<Utc>>| {
             at.map_or_else(|| "—".to_owned(), |at| moment(&at.timestamp_millis()))
         };
         let how = match (&attempt.reason, attempt.finished_at) {
@@ -149,6 +154,9 @@ fn made_of(candidate: &Candidate) -> String {
     if candidate.siblings > 0 {
         words.push(format!("{} tasks of the same definition there", candidate.siblings));
     }
+    if candidate.unhealthy > 0 {
+        words.push(format!("{} became unhealthy there lately", candidate.unhealthy));
+    }
     words.join(", ")
 }
 
@@ -183,7 +191,11 @@ pub async fn show(
     let job: JobId = id(&job, "job")?;
     let found = views.reads.job_get(visitor.actor.project, job).await?.ok_or_else(|| no_job(job))?;
     let addressed = Addressed { job, task: &task };
-    let task = tasks::find(&views.reads, &visitor.actor, addressed).await?;
+    let mut task = tasks::find(&views.reads, &visitor.actor, addressed).await?;
+    views.add_health(std::slice::from_mut(&mut task));
+    let latest = AttemptRef { task: task.id, attempt: task.attempt };
+    let now = Utc::now();
+    let checks = Checks::of(views.healths.results(latest, now), now);
     let here = format!("/jobs/{job}/tasks/{}", task.address);
     let attempts = views.reads.attempt_list(task.id).await?;
     let spec = views.reads.spec(job).await?;
@@ -199,6 +211,9 @@ pub async fn show(
         workdir: spec.and_then(|spec| workdir(&spec, &task)),
         job: JobHead::of(&found, None),
         row: TaskRow::from(&task),
+        checks,
+        blank_hour: HourRow::default(),
+        blank_check: CheckRow::default(),
         attempts: attempts.into_iter().map(|attempt| AttemptView::of(attempt, &here)).collect(),
         log,
     })

@@ -169,6 +169,8 @@ pub struct Outcome {
     pub given_back: Vec<(i64, WorkerId)>,
     /// Classes of attempts that workers started.
     pub started: Vec<(i64, WorkerId)>,
+    /// Classes of attempts that became unhealthy, and where.
+    pub unhealthy: Vec<(i64, WorkerId)>,
     /// Attempts that are not live any more: over, or given back.
     pub closed: Vec<AttemptRef>,
     /// Workers of which something else is expected than before.
@@ -222,4 +224,14 @@ pub enum Dispatch {
     Start(WorkerId, StartOrder),
     /// Stop an attempt.
     Stop(WorkerId, AttemptRef),
+}
+
+impl Dispatch {
+    /// The attempt that is asked to stop; none for a start.
+    pub fn stopped(&self) -> Option<AttemptRef> {
+        match self {
+            Dispatch::Start(..) => None,
+            Dispatch::Stop(_, attempt) => Some(*attempt),
+        }
+    }
 }

@@ -164,6 +164,7 @@ mod tests {
         fn took_input(&self, taken: InputTaken) {
             self.taken.lock().unwrap().push(taken);
         }
+        fn checked(&self, _: gaffer_protocol::health::Checked) {}
         fn released(&self, _: AttemptRef) {}
     }
 

@@ -23,8 +23,10 @@ use super::super::process_tree::{self, ProcessTree};
 use super::super::processes::{self, ProcessInfo};
 use super::super::program::{self, Program};
 use super::super::stuck::Stuck;
-use super::super::{Assignment, Directories, InputSink, StartError, Started};
+use super::super::{Assignment, Directories, Exec, InputSink, StartError, Started};
+use super::exec::HostExec;
 use super::{HostProcess, Pipes};
+use crate::blocking::BlockingThreads;
 
 /// How often a start that was given up while the kernel loads the program is looked at.
 const PROBE_INTERVAL: Duration = Duration::from_millis(2);
@@ -36,6 +38,7 @@ pub(super) struct Start {
     assignment: Assignment,
     inherited: Arc<BTreeMap<String, String>>,
     cgroups: Option<Arc<Cgroups>>,
+    check_threads: BlockingThreads,
     stuck: Stuck,
     runtime: Handle,
     stage: Mutex<Stage>,
@@ -77,10 +80,11 @@ impl Start {
         assignment: Assignment,
         inherited: Arc<BTreeMap<String, String>>,
         cgroups: Option<Arc<Cgroups>>,
+        check_threads: BlockingThreads,
         stuck: Stuck,
     ) -> Start {
         let stage = Mutex::new(Stage::Queued);
-        Start { assignment, inherited, cgroups, stuck, runtime: Handle::current(), stage }
+        Start { assignment, inherited, cgroups, check_threads, stuck, runtime: Handle::current(), stage }
     }
 
     /// Does it, and leaves the result for [`Self::take_result`]. Blocks, for ever if a file system does.
@@ -203,13 +207,21 @@ impl Start {
             tree.kill();
             return Err(given_up);
         }
-        let process = HostProcess { child, tree: Arc::new(tree), killed: None, stuck: self.stuck.clone() };
+        let tree = Arc::new(tree);
+        let exec = definition.has_command_check().then(|| HostExec {
+            environment: Arc::new(environment),
+            directory: directory.to_owned(),
+            tree: tree.clone(),
+            threads: self.check_threads.clone(),
+        });
+        let process = HostProcess { child, tree, killed: None, stuck: self.stuck.clone() };
         Ok(Started {
             input: input.map(|input| Box::pin(input) as InputSink),
             process: Box::new(process),
             output: Box::new(output),
             pid: Some(pid),
             container: None,
+            exec: exec.map(|exec| Box::new(exec) as Box<dyn Exec>),
         })
     }
 

@@ -42,6 +42,7 @@ impl State {
         outgoing.reports.retain(|report| match report {
             ToMaster::Started { attempt, .. } => !self.held.contains_key(attempt),
             ToMaster::Ended(ended) => !self.held.contains_key(&ended.attempt),
+            ToMaster::Checked(checked) => !self.held.contains_key(&checked.attempt),
             _ => true,
         });
         for (attempt, held) in &mut self.held {
@@ -52,6 +53,8 @@ impl State {
                     outgoing.reports.extend(started.map(|StartFacts { at, container, ports }| {
                         ToMaster::Started { attempt: *attempt, at, container, ports }
                     }));
+                    let checks = running.checks.iter().cloned();
+                    outgoing.reports.extend(checks.map(|checked| ToMaster::Checked(Box::new(checked))));
                 }
                 Phase::Finished(ended) => outgoing.reports.push_back(ToMaster::Ended(ended.clone())),
             }

@@ -46,6 +46,8 @@ fn start(action: Action) -> StartAttempt {
         output: None,
         countables: BTreeMap::new(),
         stop: StopSpec { signal: StopSignal::Sigterm, grace: Span::from_secs(1) },
+        health: None,
+        readiness: None,
         lost_after: Span::from_secs(120),
     };
     let attempt = AttemptRef { task: TaskId(7), attempt: 2 };

@@ -1,0 +1,350 @@
+//! What health checks say of live attempts, and their results of the last hour.
+//!
+//! This is memory only. Each result carries the state before it, and a worker repeats its latest results in each session, so
+//! a master that has just started knows the states of all attempts as soon as their workers have connected. Writing each
+//! result to the database would cost more than the tasks of many a fleet: a thousand tasks that are checked once in ten
+//! seconds have 360,000 results an hour, and nothing is decided by old ones. What changes, a state, is an event in the
+//! database.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::TimeDelta;
+use gaffer_domain::health::{CheckKind, Health, HealthState, Outcome, is_available};
+use gaffer_domain::spec::{HealthCheck, JobKind, TaskSpec};
+use gaffer_domain::{AttemptRef, JobId, Time, WorkerId};
+use gaffer_protocol::health::{CheckResult, Checked};
+
+use crate::records::{AttemptHealth, CheckSummary, HealthResult, Job, TaskPorts};
+
+/// How long results are kept.
+const KEPT: TimeDelta = TimeDelta::hours(1);
+/// The most bytes of results of all attempts, and of one check of an attempt.
+const MAX_BYTES: usize = 64 << 20;
+const MAX_BYTES_PER_CHECK: usize = 256 << 10;
+/// The most attempts that are over and whose results are kept.
+const MAX_OVER: usize = 10_000;
+
+/// A handle on all of it.
+#[derive(Debug, Clone, Default)]
+pub struct Healths(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    attempts: HashMap<AttemptRef, Entry>,
+    /// The open ones of each job.
+    of_job: HashMap<JobId, Vec<AttemptRef>>,
+    /// When attempts ended, the earliest first.
+    over: VecDeque<(Time, AttemptRef)>,
+    bytes: usize,
+    checks: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    worker: WorkerId,
+    job: JobId,
+    position: usize,
+    is_stopping: bool,
+    is_over: bool,
+    checks: BTreeMap<CheckKind, Check>,
+}
+
+#[derive(Debug)]
+struct Check {
+    spec: HealthCheck,
+    health: Health,
+    since: Time,
+    /// Of the latest result; 0 before the first.
+    number: u64,
+    /// What the last event said.
+    told: HealthState,
+    results: VecDeque<CheckResult>,
+    bytes: usize,
+}
+
+/// The attempt of a result, as the database knows it.
+#[derive(Debug, Clone)]
+pub struct Known {
+    pub worker: WorkerId,
+    pub job: JobId,
+    /// Position of its definition in the job.
+    pub position: usize,
+    pub task: TaskSpec,
+}
+
+/// What became of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// The attempt is not known here: ask the database.
+    Unknown,
+    /// It says nothing: it is a repeated one, or its attempt is over or another worker's.
+    Stale,
+    /// It counts.
+    Counted {
+        /// There is something to tell: [`Healths::news`].
+        has_news: bool,
+    },
+}
+
+/// What is to be done about the state of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// The state as it is told.
+    pub state: HealthState,
+    /// Kind and message of the event; none if it was told before.
+    pub event: Option<(&'static str, String)>,
+    /// Why the attempt is to be stopped.
+    pub stop: Option<String>,
+}
+
+impl Healths {
+    /// Takes a result. Every result but the latest of its check is stale.
+    pub fn take(&self, worker: WorkerId, checked: &Checked, now: Time) -> Taken {
+        let mut inner = self.lock();
+        let Inner { attempts, bytes, checks, .. } = &mut *inner;
+        let Some(entry) = attempts.get_mut(&checked.attempt) else { return Taken::Unknown };
+        if entry.worker != worker || entry.is_over {
+            return Taken::Stale;
+        }
+        let Some(check) = entry.checks.get_mut(&checked.check) else { return Taken::Stale };
+        if checked.number <= check.number {
+            return Taken::Stale;
+        }
+        if check.number == 0 {
+            check.health = checked.before;
+            check.told = checked.before.state;
+        }
+        check.number = checked.number;
+        let result = &checked.result;
+        let outcome = Outcome { passed: result.passed, after_millis: result.after_millis };
+        let health = check.health.after(&check.spec, outcome);
+        if health.state != check.health.state {
+            check.since = now;
+        }
+        check.health = health;
+        let room = (MAX_BYTES / (*checks).max(1)).min(MAX_BYTES_PER_CHECK);
+        let (before, after) = check.keep(result.clone(), room, now);
+        *bytes = (*bytes + after).saturating_sub(before);
+        let is_failing = checked.check == CheckKind::Health && health.state == HealthState::Unhealthy;
+        Taken::Counted { has_news: health.state != check.told || (is_failing && !result.passed) }
+    }
+
+    /// Makes an attempt known.
+    pub fn open(&self, attempt: AttemptRef, known: Known, now: Time) {
+        let mut inner = self.lock();
+        inner.forget_old(now);
+        if inner.attempts.contains_key(&attempt) {
+            return;
+        }
+        let Known { worker, job, position, task } = known;
+        let checks = [(CheckKind::Health, task.health), (CheckKind::Readiness, task.readiness)];
+        let check = |(kind, spec): (CheckKind, Option<HealthCheck>)| Some((kind, Check::new(spec?, now)));
+        let checks: BTreeMap<_, _> = checks.into_iter().filter_map(check).collect();
+        inner.checks += checks.len();
+        inner.of_job.entry(job).or_default().push(attempt);
+        inner
+            .attempts
+            .insert(attempt, Entry { worker, job, position, is_stopping: false, is_over: false, checks });
+    }
+
+    /// These attempts are over; their results are kept for a while.
+    pub fn close(&self, attempts: &[AttemptRef], now: Time) {
+        let mut inner = self.lock();
+        for attempt in attempts {
+            let Some(entry) = inner.attempts.get_mut(attempt).filter(|entry| !entry.is_over) else {
+                continue;
+            };
+            entry.is_over = true;
+            let job = entry.job;
+            if let Some(open) = inner.of_job.get_mut(&job) {
+                open.retain(|open| open != attempt);
+                if open.is_empty() {
+                    inner.of_job.remove(&job);
+                }
+            }
+            inner.over.push_back((now, *attempt));
+        }
+        inner.forget_old(now);
+    }
+
+    /// What is to be told of a check of an attempt; none if there is nothing any more.
+    pub fn news(&self, attempt: AttemptRef, kind: CheckKind) -> Option<News> {
+        let inner = self.lock();
+        let check = inner.attempts.get(&attempt).filter(|entry| !entry.is_over)?.checks.get(&kind)?;
+        let state = check.health.state;
+        let message = check.message(kind);
+        let event = (state != check.told && state != HealthState::Starting)
+            .then(|| (event_kind(kind, state), message.clone()));
+        let stop = (kind == CheckKind::Health && state == HealthState::Unhealthy).then_some(message);
+        (event.is_some() || stop.is_some()).then_some(News { state, event, stop })
+    }
+
+    /// The event about a state is stored.
+    pub fn told(&self, attempt: AttemptRef, kind: CheckKind, state: HealthState) {
+        let mut inner = self.lock();
+        let check = inner.attempts.get_mut(&attempt).and_then(|entry| entry.checks.get_mut(&kind));
+        if let Some(check) = check {
+            check.told = state;
+        }
+    }
+
+    /// What is known of an attempt; none if it has no checks, or none has a result.
+    pub fn of(&self, attempt: AttemptRef) -> Option<AttemptHealth> {
+        Some(self.lock().attempts.get(&attempt)?.summary())
+    }
+
+    /// The results of an attempt of the last hour, oldest first.
+    pub fn results(&self, attempt: AttemptRef, now: Time) -> Vec<HealthResult> {
+        let inner = self.lock();
+        let Some(entry) = inner.attempts.get(&attempt) else { return Vec::new() };
+        let of_check = |(kind, check): (&CheckKind, &Check)| {
+            let kind = *kind;
+            let recent = check.results.iter().filter(|result| result.at > now - KEPT).cloned();
+            recent.map(move |result| HealthResult { check: kind, result }).collect::<Vec<_>>()
+        };
+        let mut results: Vec<HealthResult> = entry.checks.iter().flat_map(of_check).collect();
+        results.sort_by_key(|found| found.result.at);
+        results
+    }
+
+    /// Adds whether tasks with ports are available.
+    pub fn add_readiness<'a>(&self, tasks: impl IntoIterator<Item = &'a mut TaskPorts>) {
+        let inner = self.lock();
+        for task in tasks {
+            let attempt = AttemptRef { task: task.task, attempt: task.attempt };
+            task.ready = inner.attempts.get(&attempt).map(Entry::is_available);
+        }
+    }
+
+    /// Attempts that are asked to stop are not available from then on.
+    pub fn stopping(&self, attempts: impl IntoIterator<Item = AttemptRef>) {
+        let mut inner = self.lock();
+        for attempt in attempts {
+            if let Some(entry) = inner.attempts.get_mut(&attempt) {
+                entry.is_stopping = true;
+            }
+        }
+    }
+
+    /// Adds how many tasks of unfinished services are available. Tasks without checks are, while they run.
+    pub fn add_availability<'a>(&self, jobs: impl IntoIterator<Item = &'a mut Job>) {
+        let inner = self.lock();
+        for job in jobs.into_iter().filter(|job| job.kind == JobKind::Service && !job.is_over()) {
+            let definitions = job.running.iter().enumerate();
+            let available = definitions.map(|(position, running)| match running.has_checks {
+                // What just ended may still be known as healthy.
+                true => inner.available(job.id, position).min(running.count),
+                false => running.count,
+            });
+            job.available = Some(available.sum());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// How many attempts of a definition are available.
+    fn available(&self, job: JobId, position: usize) -> u64 {
+        let open = self.of_job.get(&job).into_iter().flatten().filter_map(|open| self.attempts.get(open));
+        open.filter(|entry| entry.position == position && entry.is_available()).count() as u64
+    }
+
+    /// Forgets attempts that ended long ago, or are too many.
+    fn forget_old(&mut self, now: Time) {
+        while let Some((ended, attempt)) = self.over.front().copied()
+            && (ended < now - KEPT || self.over.len() > MAX_OVER)
+        {
+            self.over.pop_front();
+            if let Some(entry) = self.attempts.remove(&attempt) {
+                self.checks -= entry.checks.len();
+                let bytes: usize = entry.checks.values().map(|check| check.bytes).sum();
+                self.bytes = self.bytes.saturating_sub(bytes);
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn summary(&self) -> AttemptHealth {
+        let of = |kind: CheckKind| self.checks.get(&kind).map(Check::summary);
+        AttemptHealth {
+            health: of(CheckKind::Health),
+            readiness: of(CheckKind::Readiness),
+            available: self.is_available(),
+        }
+    }
+
+    fn is_available(&self) -> bool {
+        let state = |kind: CheckKind| self.checks.get(&kind).map(|check| check.health.state);
+        let passes = is_available(state(CheckKind::Health), state(CheckKind::Readiness));
+        passes && !self.is_over && !self.is_stopping
+    }
+}
+
+impl Check {
+    fn new(spec: HealthCheck, now: Time) -> Check {
+        Check {
+            spec,
+            health: Health::default(),
+            since: now,
+            number: 0,
+            told: HealthState::Starting,
+            results: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    fn summary(&self) -> CheckSummary {
+        CheckSummary { state: self.health.state, since: self.since, last: self.results.back().cloned() }
+    }
+
+    /// Keeps a result, in as many bytes as there are; gives how many bytes all of them had before and have now.
+    fn keep(&mut self, result: CheckResult, room: usize, now: Time) -> (usize, usize) {
+        let before = self.bytes;
+        self.bytes += bytes_of(&result);
+        self.results.push_back(result);
+        while self.results.len() > 1
+            && (self.bytes > room || self.results.front().is_some_and(|first| first.at < now - KEPT))
+        {
+            let Some(first) = self.results.pop_front() else { break };
+            self.bytes -= bytes_of(&first);
+        }
+        (before, self.bytes)
+    }
+
+    /// `3 health checks in a row failed; the last: status 500`
+    fn message(&self, kind: CheckKind) -> String {
+        let last = self.results.back().map_or("", |last| last.detail.as_str());
+        let name = kind.as_str();
+        match self.health.state {
+            HealthState::Unhealthy => {
+                let checks = match self.health.failed {
+                    0 | 1 => format!("a {name} check failed"),
+                    failed => format!("{failed} {name} checks in a row failed; the last"),
+                };
+                format!("{checks}: {last}")
+            }
+            HealthState::Healthy | HealthState::Starting => format!("the {name} check passed: {last}"),
+        }
+    }
+}
+
+fn event_kind(kind: CheckKind, state: HealthState) -> &'static str {
+    match (kind, state) {
+        (CheckKind::Health, HealthState::Unhealthy) => "task.unhealthy",
+        (CheckKind::Health, _) => "task.healthy",
+        (CheckKind::Readiness, HealthState::Unhealthy) => "task.not_ready",
+        (CheckKind::Readiness, _) => "task.ready",
+    }
+}
+
+fn bytes_of(result: &CheckResult) -> usize {
+    size_of::<CheckResult>() + result.detail.len()
+}
+
+#[cfg(test)]
+mod tests;

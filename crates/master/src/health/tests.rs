@@ -1,0 +1,149 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use gaffer_domain::TaskId;
+use gaffer_domain::quantity::Span;
+use gaffer_domain::spec::{DriverKind, Indices, Probe};
+
+use super::*;
+
+const WORKER: WorkerId = WorkerId(3);
+const JOB: JobId = JobId(5);
+
+fn attempt(task: i64) -> AttemptRef {
+    AttemptRef { task: TaskId(task), attempt: 1 }
+}
+
+fn now() -> Time {
+    Time::from_timestamp(1_800_000_000, 0).unwrap()
+}
+
+fn check(failures: u32) -> HealthCheck {
+    HealthCheck {
+        probe: Probe::Tcp { port: "http".to_owned() },
+        interval: Span::from_secs(1),
+        timeout: Span::from_secs(1),
+        start_period: Span::from_millis(0),
+        failures,
+        successes: 1,
+    }
+}
+
+fn known(health: Option<HealthCheck>, readiness: Option<HealthCheck>) -> Known {
+    let task = TaskSpec::stand_in("web".to_owned(), DriverKind::Host, Indices::Count(1));
+    Known { worker: WORKER, job: JOB, position: 0, task: TaskSpec { health, readiness, ..task } }
+}
+
+fn checked(number: u64, passed: bool, before: Health) -> Checked {
+    let result = CheckResult {
+        at: now() + TimeDelta::seconds(number as i64),
+        after_millis: number * 1000,
+        passed,
+        took_micros: 5,
+        detail: format!("status {}", if passed { 200 } else { 500 }),
+    };
+    Checked { attempt: attempt(1), check: CheckKind::Health, number, before, result }
+}
+
+fn take(healths: &Healths, number: u64, passed: bool) -> Taken {
+    healths.take(WORKER, &checked(number, passed, Health::default()), now())
+}
+
+const NEWS: Taken = Taken::Counted { has_news: true };
+const NO_NEWS: Taken = Taken::Counted { has_news: false };
+
+#[test]
+fn a_state_is_told_once_and_a_stop_until_the_checks_end() {
+    let healths = Healths::default();
+    assert_eq!(take(&healths, 1, true), Taken::Unknown);
+    healths.open(attempt(1), known(Some(check(2)), None), now());
+    assert_eq!(take(&healths, 1, true), NEWS);
+    let news = healths.news(attempt(1), CheckKind::Health).unwrap();
+    let told = ("task.healthy", "the health check passed: status 200".to_owned());
+    assert_eq!((news.event, news.stop), (Some(told), None));
+    healths.told(attempt(1), CheckKind::Health, news.state);
+    assert_eq!(healths.news(attempt(1), CheckKind::Health), None);
+    assert_eq!(take(&healths, 2, false), NO_NEWS);
+    assert_eq!(healths.lock().available(JOB, 0), 1);
+
+    assert_eq!(take(&healths, 3, false), NEWS);
+    let news = healths.news(attempt(1), CheckKind::Health).unwrap();
+    let why = "2 health checks in a row failed; the last: status 500".to_owned();
+    assert_eq!((news.event, news.stop), (Some(("task.unhealthy", why.clone())), Some(why)));
+    healths.told(attempt(1), CheckKind::Health, news.state);
+    // The order to stop may have been lost on its way.
+    assert_eq!(take(&healths, 4, false), NEWS);
+    let news = healths.news(attempt(1), CheckKind::Health).unwrap();
+    assert!(news.event.is_none() && news.stop.is_some());
+    assert_eq!(healths.lock().available(JOB, 0), 0);
+}
+
+#[test]
+fn results_that_are_repeated_or_come_from_elsewhere_say_nothing() {
+    let healths = Healths::default();
+    healths.open(attempt(1), known(Some(check(1)), None), now());
+    take(&healths, 5, true);
+    assert_eq!(take(&healths, 5, false), Taken::Stale);
+    assert_eq!(take(&healths, 4, false), Taken::Stale);
+    let other = healths.take(WorkerId(4), &checked(6, false, Health::default()), now());
+    assert_eq!(other, Taken::Stale);
+    healths.close(&[attempt(1)], now());
+    assert_eq!(take(&healths, 7, false), Taken::Stale);
+    assert_eq!(healths.results(attempt(1), now()).len(), 1, "what was is kept");
+    assert_eq!(healths.lock().available(JOB, 0), 0);
+}
+
+#[test]
+fn a_master_that_has_just_started_continues_from_the_state_that_a_worker_repeats() {
+    let healths = Healths::default();
+    healths.open(attempt(1), known(Some(check(3)), None), now());
+    let before = Health { state: HealthState::Healthy, passed: 0, failed: 2 };
+    assert_eq!(healths.take(WORKER, &checked(9, false, before), now()), NEWS);
+    assert!(healths.news(attempt(1), CheckKind::Health).unwrap().stop.is_some());
+
+    // It was unhealthy before, and the order to stop may have been lost with the master before this one.
+    let healths = Healths::default();
+    healths.open(attempt(1), known(Some(check(3)), None), now());
+    let before = Health { state: HealthState::Unhealthy, passed: 0, failed: 3 };
+    healths.take(WORKER, &checked(9, false, before), now());
+    let news = healths.news(attempt(1), CheckKind::Health).unwrap();
+    assert!(news.event.is_none() && news.stop.is_some());
+}
+
+#[test]
+fn readiness_decides_whether_it_is_available_and_stops_nothing() {
+    let healths = Healths::default();
+    healths.open(attempt(1), known(None, Some(check(1))), now());
+    let readiness = |number, passed| Checked {
+        check: CheckKind::Readiness,
+        ..checked(number, passed, Health::default())
+    };
+    healths.take(WORKER, &readiness(1, true), now());
+    assert_eq!(healths.lock().available(JOB, 0), 1);
+    healths.take(WORKER, &readiness(2, false), now());
+    assert_eq!(healths.lock().available(JOB, 0), 0);
+    let news = healths.news(attempt(1), CheckKind::Readiness).unwrap();
+    assert_eq!((news.event.unwrap().0, news.stop), ("task.not_ready", None));
+    healths.take(WORKER, &readiness(3, true), now());
+    assert_eq!(healths.lock().available(JOB, 0), 1);
+    healths.stopping([attempt(1)]);
+    assert_eq!(healths.lock().available(JOB, 0), 0, "one that is asked to stop is not");
+}
+
+#[test]
+fn results_are_kept_for_an_hour_and_in_bounded_bytes() {
+    let healths = Healths::default();
+    healths.open(attempt(1), known(Some(check(1)), None), now());
+    for number in 1..=20_000 {
+        let checked = checked(number, true, Health::default());
+        healths.take(WORKER, &checked, checked.result.at);
+    }
+    let last = now() + TimeDelta::seconds(20_000);
+    let kept = healths.results(attempt(1), last);
+    assert!(kept.len() <= 3_600 && kept.len() > 1_000, "{}", kept.len());
+    assert!(kept.iter().all(|kept| kept.result.at > last - KEPT));
+    assert!(healths.lock().bytes <= MAX_BYTES_PER_CHECK);
+    healths.close(&[attempt(1)], last);
+    healths.open(attempt(2), known(Some(check(1)), None), last + TimeDelta::hours(2));
+    let inner = healths.lock();
+    assert_eq!((inner.attempts.len(), inner.bytes, inner.checks), (1, 0, 1));
+}

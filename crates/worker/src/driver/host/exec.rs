@@ -1,0 +1,132 @@
+//! Runs a further program beside a task: in its cgroup, directory and environment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use gaffer_domain::health::CheckKind;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use super::super::process_tree::ProcessTree;
+use super::super::{Exec, ExecError, Executed, MAX_EXEC_OUTPUT, program};
+use super::end_of;
+use crate::blocking::BlockingThreads;
+
+/// How long killed processes may take to close their output.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a further program shares with the task.
+pub(super) struct HostExec {
+    pub environment: Arc<BTreeMap<String, String>>,
+    pub directory: PathBuf,
+    pub tree: Arc<ProcessTree>,
+    pub threads: BlockingThreads,
+}
+
+impl Exec for HostExec {
+    fn run<'a>(
+        &'a self,
+        _check: CheckKind,
+        command: &'a [String],
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<Executed, ExecError>> {
+        async move {
+            let (environment, directory) = (self.environment.clone(), self.directory.clone());
+            let (tree, runtime, words) = (self.tree.clone(), Handle::current(), command.to_vec());
+            let spawn = move || spawn(&words, &environment, &directory, &tree, &runtime);
+            let began = self.threads.run_until(tokio::time::sleep(limit), spawn).await;
+            let child = began.map_err(|_| "the file of the program does not respond".to_owned())??;
+            let mut running = Running { group: child.id().and_then(|pid| i32::try_from(pid).ok()), child };
+            Ok(running.end(limit).await?)
+        }
+        .boxed()
+    }
+}
+
+fn spawn(
+    words: &[String],
+    environment: &BTreeMap<String, String>,
+    directory: &std::path::Path,
+    tree: &ProcessTree,
+    runtime: &Handle,
+) -> Result<Child, String> {
+    let path = environment.get("PATH").map_or("", String::as_str);
+    let program = program::find(words, directory, path).map_err(|error| error.message)?;
+    let mut command = Command::new(&program.path);
+    command
+        .arg0(&program.name)
+        .args(&program.arguments)
+        .current_dir(directory)
+        .env_clear()
+        .envs(environment)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    let _runtime = runtime.enter();
+    tree.spawn(&mut command).map_err(|error| format!("cannot start {}: {error}", program.name))
+}
+
+/// Its process group is killed with this.
+struct Running {
+    child: Child,
+    /// None once it was killed.
+    group: Option<i32>,
+}
+
+impl Running {
+    async fn end(&mut self, limit: Duration) -> Result<Executed, String> {
+        let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
+        let ending = async {
+            let ended = timeout(limit, self.child.wait()).await;
+            // What it started goes with it. Its number cannot be another's already: numbers are given out in turn.
+            kill(&mut self.group);
+            ended
+        };
+        let all = async { tokio::join!(ending, beginning(stdout), beginning(stderr)) };
+        let Ok((ended, mut output, more)) = timeout(limit + PATIENCE, all).await else {
+            return Err("a process that it started keeps its output open".to_owned());
+        };
+        let status = ended.map_err(|_| "no answer in time: it was killed".to_owned())?;
+        let status = status.map_err(|error| format!("cannot wait for it: {error}"))?;
+        output.extend(more);
+        output.truncate(MAX_EXEC_OUTPUT);
+        Ok(Executed { end: end_of(status), output })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        kill(&mut self.group);
+    }
+}
+
+fn kill(group: &mut Option<i32>) {
+    if let Some(group) = group.take() {
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
+}
+
+/// The first bytes of a stream. The rest is read and dropped, so that its writer does not wait.
+async fn beginning(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let Some(mut stream) = stream else { return Vec::new() };
+    let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(read) = stream.read(&mut buffer).await {
+        if read == 0 {
+            break;
+        }
+        let room = MAX_EXEC_OUTPUT.saturating_sub(kept.len());
+        kept.extend(buffer.iter().take(read.min(room)));
+    }
+    kept
+}
