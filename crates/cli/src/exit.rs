@@ -105,6 +105,7 @@ mod tests {
             finished_at: None,
             waits_for: None,
             ran_seconds: None,
+            result_of: None,
         }
     }
 

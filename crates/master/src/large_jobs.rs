@@ -1,6 +1,7 @@
 //! The jobs that are too large to be stopped, or to have their dependencies settled, in one transaction: which, and how far each is.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gaffer_domain::JobId;
@@ -12,6 +13,8 @@ use crate::wakes::Wake;
 #[derive(Debug, Clone, Default)]
 pub struct LargeJobs {
     jobs: Arc<Mutex<BTreeMap<JobId, Progress>>>,
+    /// How often the database is to be asked for jobs that nobody has named.
+    looks: Arc<AtomicU32>,
     wake: Wake,
 }
 
@@ -40,6 +43,19 @@ impl LargeJobs {
             }
         }
         self.wake.call();
+    }
+
+    /// A job may be there that nobody can name, because the answer to its commit was lost. It is looked for now, and once more a
+    /// while later, in case the commit is still on its way.
+    pub fn look_for_more(&self) {
+        self.looks.store(2, Ordering::Relaxed);
+        self.wake.call();
+    }
+
+    /// Whether the database is to be asked now.
+    pub fn take_look(&self) -> bool {
+        let less = |looks: u32| looks.checked_sub(1);
+        self.looks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     /// Called when there is more to do.
@@ -100,5 +116,13 @@ mod tests {
         assert!(left.after.is_none(), "{left:?}");
         jobs.done(JOB, left);
         assert!(jobs.all().is_empty());
+    }
+
+    #[test]
+    fn after_a_lost_answer_the_database_is_asked_twice() {
+        let jobs = LargeJobs::default();
+        assert!(!jobs.take_look());
+        jobs.look_for_more();
+        assert_eq!([(); 3].map(|()| jobs.take_look()), [true, true, false]);
     }
 }

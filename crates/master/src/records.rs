@@ -16,6 +16,6 @@ pub use figures::{DispatchStage, PoolUse, PriorityTotals, TaskChanges};
 pub use job::Job;
 pub use key::{Key, KeyKind, UnknownKeyKind};
 pub use scheduling::{LiveChange, LiveOnWorker, OnWorker, PlaceInQueue};
-pub use task::{Attempt, Task, TaskPorts};
+pub use task::{Attempt, ResultOf, Task, TaskPorts};
 pub use waiting::{Explanation, QueueClass, QueuePosition, WaitingTasks, WorkerVerdict};
 pub use worker::Worker;

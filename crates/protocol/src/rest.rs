@@ -84,6 +84,9 @@ pub struct Job {
     pub created_by: String,
     /// Number of the job that this one repeats.
     pub rerun_of: Option<JobId>,
+    /// Number of tasks that did not run in this job: they have the results of an earlier one.
+    #[serde(default)]
+    pub taken_over: u32,
     /// When the job was accepted.
     pub created_at: DateTime<Utc>,
     /// When its first attempt started.
@@ -159,6 +162,31 @@ pub struct Task {
     /// before it starts.
     #[serde(default)]
     pub ran_seconds: Option<f64>,
+    /// For a task that did not run in this job, but has the result of an earlier one: where it ran. Its output is read at its
+    /// own address, too.
+    #[serde(default)]
+    pub result_of: Option<ResultOf>,
+}
+
+/// The attempt whose result a task has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ResultOf {
+    /// Number of the job in which the task ran.
+    pub job: JobId,
+    /// Address of the task in that job.
+    pub task: String,
+    /// Number of the attempt that completed.
+    pub attempt: u32,
+    /// Whether that job was deleted, and the output with it.
+    pub is_deleted: bool,
+}
+
+impl ResultOf {
+    /// `result of train.7 in job 42`
+    pub fn in_words(&self) -> String {
+        let deleted = if self.is_deleted { ", which was deleted" } else { "" };
+        format!("result of {} in job {}{deleted}", self.task, self.job)
+    }
 }
 
 impl Task {
@@ -247,6 +275,25 @@ pub struct DrainRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("type" = ["string", "number", "null"], "examples" = ["1h30m"]))]
     pub deadline: Option<Span>,
+}
+
+/// What of a job to run again.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RerunRequest {
+    /// Whether to run only the tasks that failed or were cancelled, and those that depend on them. The new job takes the
+    /// results of the others over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
+    /// Name of the task definition to start from: only its tasks run, and those that depend on them, directly or not. With
+    /// `failed`, both run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["train"]))]
+    pub from: Option<String>,
+    /// Specification of the new job, instead of the one of the earlier job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
+    pub spec: Option<serde_json::Value>,
 }
 
 /// How to stop a job.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use clap::Args;
 use gaffer_protocol::output::Stream;
-use gaffer_protocol::rest::{Job, Page, Task};
+use gaffer_protocol::rest::{Job, Page, ResultOf, Task};
 
 use crate::client::{Client, Query};
 use crate::commands::jobs::took;
@@ -64,7 +64,11 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
     field("type", &format!("{}, priority {}", job.kind, job.priority));
     field("submitted", &format!("{} by {}", timestamp::ago(job.created_at, now), job.created_by));
     field("duration", &took(job.ran_seconds, job.started_at, job.finished_at).unwrap_or_default());
-    field("rerun of", &job.rerun_of.map(|of| of.to_string()).unwrap_or_default());
+    let taken_over = match job.taken_over {
+        0 => String::new(),
+        n => format!("; {n} of its tasks have results of an earlier job"),
+    };
+    field("rerun of", &job.rerun_of.map(|of| format!("{of}{taken_over}")).unwrap_or_default());
     let labels: Vec<_> = job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     field("labels", &labels.join(", "));
     let counts: Vec<_> = job.task_counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
@@ -96,13 +100,7 @@ impl Entry for Task {
             Cell::text(self.attempt.to_string()),
             Cell::maybe(took(self.ran_seconds, self.started_at, self.finished_at)),
             Cell::maybe(exit_of(self)),
-            Cell::text(
-                self.reason
-                    .as_ref()
-                    .map(|reason| reason.message.as_str())
-                    .or(self.waits_for.as_deref())
-                    .unwrap_or_default(),
-            ),
+            Cell::text(why(self)),
         ]
     }
 
@@ -113,6 +111,13 @@ impl Entry for Task {
             Cell::maybe(self.not_before.map(|at| timestamp::ago(at, now))),
         ]
     }
+}
+
+/// The outcome of a task or what it waits for.
+fn why(task: &Task) -> String {
+    let reason = task.reason.as_ref().map(|reason| reason.message.clone());
+    let result_of = || task.result_of.as_ref().map(ResultOf::in_words);
+    reason.or_else(|| task.waits_for.clone()).or_else(result_of).unwrap_or_default()
 }
 
 fn exit_of(task: &Task) -> Option<String> {

@@ -35,6 +35,7 @@ mod placement;
 mod plans;
 mod ports;
 mod refused;
+mod reruns;
 mod retention;
 mod revoked;
 mod scheduling;

@@ -18,7 +18,7 @@ pub struct LargeJobsLoop {
     store: Store,
     write_batcher: WriteBatcherHandle,
     jobs: LargeJobs,
-    /// What an earlier master left was looked for.
+    /// What an earlier master left was looked for, and what a lost answer may have left.
     has_looked: bool,
 }
 
@@ -42,7 +42,9 @@ impl Background for LargeJobsLoop {
     }
 
     async fn run_once(&mut self) -> Result<Ran, StoreError> {
-        if !self.has_looked {
+        if !self.has_looked || self.jobs.take_look() {
+            // If this fails, it is tried again.
+            self.has_looked = false;
             let left = self.store.jobs_unsettled().await?;
             self.jobs.add(left);
             self.has_looked = true;

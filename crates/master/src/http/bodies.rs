@@ -18,7 +18,7 @@ use crate::operations::tasks::{Progress, Reading};
 use crate::operations::workers::WorkerView;
 use crate::queue::Queue;
 use crate::records::{
-    Attempt, DeadLetter, Event, Explanation, Job, Key, QueueClass, QueuePosition, Task, TaskPorts,
+    Attempt, DeadLetter, Event, Explanation, Job, Key, QueueClass, QueuePosition, ResultOf, Task, TaskPorts,
     WaitingTasks, WorkerVerdict,
 };
 use crate::troubles::Trouble;
@@ -39,6 +39,7 @@ pub fn job(job: Job, spec: Value) -> rest::Job {
         pinned: job.pinned,
         created_by: job.created_by,
         rerun_of: job.rerun_of,
+        taken_over: job.taken_over,
         created_at: job.created_at,
         started_at: job.started_at,
         finished_at: job.finished_at,
@@ -69,7 +70,13 @@ pub fn task(task: Task) -> rest::Task {
         started_at: task.started_at,
         finished_at: task.finished_at,
         ran_seconds: task.ran_seconds,
+        result_of: task.result_of.map(result_of),
     }
+}
+
+/// Where a result that was taken over comes from.
+pub fn result_of(of: ResultOf) -> rest::ResultOf {
+    rest::ResultOf { job: of.job, task: of.address, attempt: of.attempt, is_deleted: of.is_deleted }
 }
 
 /// An attempt.

@@ -11,6 +11,7 @@ use crate::control::Control;
 use crate::guesses::Guesses;
 use crate::hub::Hub;
 use crate::input::Inputs;
+use crate::large_jobs::LargeJobs;
 use crate::open_streams::{Credential, OpenStreams};
 use crate::scheduling_state::SchedulingState;
 use crate::secret::MetricsToken;
@@ -45,6 +46,8 @@ pub(super) struct Effects {
     pub open_streams: OpenStreams,
     /// Wakes loops.
     pub wakes: Wakes,
+    /// Takes jobs whose dependencies are to be settled.
+    pub large_jobs: LargeJobs,
     /// Learns what comes to wait.
     pub scheduling: SchedulingState,
     /// Rate limits for unknown keys.
@@ -68,6 +71,7 @@ impl Context {
             changes: control.changes.clone(),
             open_streams: views.open_streams.clone(),
             wakes: control.wakes.clone(),
+            large_jobs: control.large_jobs.clone(),
             scheduling: control.scheduling.clone(),
             guesses: Guesses::default(),
         };

@@ -46,6 +46,21 @@ pub struct Task {
     pub finished_at: Option<Time>,
     /// How long its latest attempt ran, or has been running; none before that started.
     pub ran_seconds: Option<f64>,
+    /// Whose result it has, if it did not run itself.
+    pub result_of: Option<ResultOf>,
+}
+
+/// Where a result that was taken over comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResultOf {
+    pub job: JobId,
+    pub task: TaskId,
+    /// Address of the task in that job.
+    pub address: String,
+    /// The attempt that completed.
+    pub attempt: u32,
+    /// The job was deleted, and its output with it.
+    pub is_deleted: bool,
 }
 
 impl Task {

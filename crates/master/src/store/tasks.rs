@@ -15,17 +15,19 @@ use sqlx::{FromRow, Row};
 use super::forms::{known, reason_from, understood};
 use super::transitions::StartOrder;
 use super::{ReadStore, Store, StoreError};
-use crate::records::{Attempt, Task};
+use crate::records::{Attempt, ResultOf, Task};
 
 /// Tasks that take long to start are looked for among so many notes of their job.
 const LATEST_NOTES: i64 = 200;
 
 const TASKS: &str = "SELECT t.id, t.job_id, t.position, d.name, t.index, d.single, d.driver, t.state::text AS state, \
          t.reason_code, t.reason_message, t.exit_code, t.signal, t.attempt, w.name AS worker_name, t.worker_id, \
-         t.output_complete, t.not_before, j.created_at, t.started_at, t.finished_at, t.attempt_finished_at, t.ran_micros \
+         t.output_complete, t.not_before, j.created_at, t.started_at, t.finished_at, t.attempt_finished_at, t.ran_micros, \
+         t.result_job, t.result_task, t.result_attempt, r.single AS result_single \
      FROM tasks t JOIN jobs j ON j.id = t.job_id \
      JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
-     LEFT JOIN workers w ON w.id = t.worker_id";
+     LEFT JOIN workers w ON w.id = t.worker_id \
+     LEFT JOIN task_definitions r ON r.job_id = t.result_job AND r.name = d.name";
 
 impl FromRow<'_, PgRow> for Task {
     fn from_row(row: &PgRow) -> sqlx::Result<Task> {
@@ -40,6 +42,7 @@ impl FromRow<'_, PgRow> for Task {
             job: JobId(row.try_get("job_id")?),
             position: row.try_get("position")?,
             address: address(&definition, index as u32, row.try_get("single")?),
+            result_of: result_of(row, &definition, index as u32)?,
             definition,
             index: index as u32,
             driver: row.try_get("driver")?,
@@ -92,6 +95,21 @@ impl FromRow<'_, PgRow> for Attempt {
             ports: understood("ports", row.try_get("ports")?).unwrap_or_default(),
         })
     }
+}
+
+/// Where the result of a task comes from; none if it is its own. Its definition has the same name there.
+fn result_of(row: &PgRow, definition: &str, index: u32) -> sqlx::Result<Option<ResultOf>> {
+    let job: Option<i64> = row.try_get("result_job")?;
+    let task: Option<i64> = row.try_get("result_task")?;
+    let attempt: Option<i32> = row.try_get("result_attempt")?;
+    let single: Option<bool> = row.try_get("result_single")?;
+    Ok(job.zip(task).zip(attempt).map(|((job, task), attempt)| ResultOf {
+        job: JobId(job),
+        task: TaskId(task),
+        address: address(definition, index, single.unwrap_or(index == 0)),
+        attempt: attempt as u32,
+        is_deleted: single.is_none(),
+    }))
 }
 
 /// The address of a task: `name`, or `name.index` if the definition has several tasks.

@@ -5,6 +5,7 @@ use gaffer_domain::task::StateName;
 use gaffer_protocol::ports::NamedPort;
 use serde::Serialize;
 
+use super::super::bodies::result_of;
 use super::super::params::encoded;
 use super::format::{Elapsed, address, count, many};
 use super::view::Row;
@@ -221,7 +222,10 @@ pub fn why(task: &Task) -> String {
         (StateName::Scheduled, _) => {
             format!("placed on {}, starting", task.worker.as_deref().unwrap_or("a worker"))
         }
-        (StateName::Completed, _) => format!("exited with code {}", task.exit_code.unwrap_or(0)),
+        (StateName::Completed, _) => match &task.result_of {
+            Some(of) => result_of(of.clone()).in_words(),
+            None => format!("exited with code {}", task.exit_code.unwrap_or(0)),
+        },
         (_, Some(message)) => message.to_owned(),
         (_, None) => String::new(),
     }
