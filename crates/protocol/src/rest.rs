@@ -2,6 +2,8 @@
 
 mod output;
 mod ports;
+mod queue;
+mod reruns;
 mod stdin;
 mod system;
 
@@ -25,6 +27,8 @@ pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
 pub use ports::{
     TargetGroup, TaskPorts, TraefikBalancer, TraefikConfiguration, TraefikHttp, TraefikServer, TraefikService,
 };
+pub use queue::{Pass, Passes, Queue, QueueClass};
+pub use reruns::{RerunRequest, ResultOf};
 pub use stdin::{StdinPosition, StdinState};
 pub use system::{
     BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, System, Trouble,
@@ -168,27 +172,6 @@ pub struct Task {
     pub result_of: Option<ResultOf>,
 }
 
-/// The attempt whose result a task has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ResultOf {
-    /// Number of the job in which the task ran.
-    pub job: JobId,
-    /// Address of the task in that job.
-    pub task: String,
-    /// Number of the attempt that completed.
-    pub attempt: u32,
-    /// Whether that job was deleted, and the output with it.
-    pub is_deleted: bool,
-}
-
-impl ResultOf {
-    /// `result of train.7 in job 42`
-    pub fn in_words(&self) -> String {
-        let deleted = if self.is_deleted { ", which was deleted" } else { "" };
-        format!("result of {} in job {}{deleted}", self.task, self.job)
-    }
-}
-
 impl Task {
     /// Its state; none if a newer master has one that this version does not know.
     pub fn known_state(&self) -> Option<StateName> {
@@ -275,25 +258,6 @@ pub struct DrainRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("type" = ["string", "number", "null"], "examples" = ["1h30m"]))]
     pub deadline: Option<Span>,
-}
-
-/// What of a job to run again.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RerunRequest {
-    /// Whether to run only the tasks that failed or were cancelled, and those that depend on them. The new job takes the
-    /// results of the others over.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub failed: bool,
-    /// Name of the task definition to start from: only its tasks run, and those that depend on them, directly or not. With
-    /// `failed`, both run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("examples" = ["train"]))]
-    pub from: Option<String>,
-    /// Specification of the new job, instead of the one of the earlier job.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
-    pub spec: Option<serde_json::Value>,
 }
 
 /// How to stop a job.
@@ -519,63 +483,6 @@ pub struct PlaceInLine {
     pub ahead: u64,
     /// Number of tasks that wait in all.
     pub waiting: u64,
-}
-
-/// Waiting tasks and the state of the scheduler.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Queue {
-    /// Placement strategy of jobs that do not name one.
-    pub strategy: String,
-    /// Number of waiting tasks.
-    pub waiting: u64,
-    /// Since when the first of them could have been placed.
-    pub waiting_since: Option<DateTime<Utc>>,
-    /// Passes of the scheduler since the master started.
-    pub passes: Passes,
-    /// Waiting tasks by class, in the order in which they will be placed; at most 100 classes.
-    pub classes: Vec<QueueClass>,
-}
-
-/// Passes of the scheduler, for all projects; empty except for users of the first project, whose installation it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct Passes {
-    /// Number of passes that had something to do.
-    pub count: u64,
-    /// The latest passes, oldest first; at most 300.
-    pub recent: Vec<Pass>,
-}
-
-/// One pass of the scheduler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Pass {
-    /// When the pass began.
-    pub at: DateTime<Utc>,
-    /// Duration of the whole pass, including the database, in microseconds.
-    pub micros: u64,
-    /// Duration of the decision alone, in microseconds.
-    pub decision_micros: u64,
-}
-
-/// Waiting tasks with equal requirements, priority and owner.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct QueueClass {
-    /// Class number.
-    pub class: i64,
-    /// Priority; higher goes first.
-    pub priority: i16,
-    /// Name of the user who submitted the tasks.
-    pub owner: String,
-    /// Requirements of the tasks, in a few words.
-    pub needs: String,
-    /// Number of the first job with waiting tasks of this class.
-    pub job: JobId,
-    /// Name of that job.
-    pub job_name: String,
-    /// Since when the first of the tasks could have been placed, or when it can be.
-    pub since: DateTime<Utc>,
-    /// Why the tasks wait, and what would help.
-    #[serde(flatten)]
-    pub why: WaitingTasks,
 }
 
 /// What keeps one worker out.

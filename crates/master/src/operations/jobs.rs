@@ -160,7 +160,7 @@ async fn accept(
     let idempotency = idempotency_key.map(|key| {
         let mut request = json!({ "spec": spec, "rerun_of": rerun_of });
         if let Some(Part { failed, from }) = part {
-            request["part"] = json!({ "failed": failed, "from": from });
+            request["part"] = json!({ "what_failed": failed, "from": from });
         }
         (key, Sha256::digest(request.to_string()).into())
     });

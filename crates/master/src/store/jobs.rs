@@ -95,11 +95,24 @@ impl WriteStore {
     /// When the database does not answer. Whether the job was accepted is then unknown; with an idempotency key the
     /// request can be repeated safely.
     pub async fn job_insert(&self, new: &NewJob<'_>, now: Time) -> Result<Submitted, StoreError> {
-        self.job_insert_selected(new, None, now).await
+        self.insert(new, None, now).await
     }
 
-    /// Accepts a job; with a selection, a part of it takes results of the job over that it repeats.
-    pub(super) async fn job_insert_selected(
+    /// Accepts a job that runs a part of its tasks and takes the results of the others over from the job that it repeats, in one
+    /// transaction.
+    ///
+    /// # Errors
+    /// As [`WriteStore::job_insert`].
+    pub async fn job_insert_in_part(
+        &self,
+        new: &NewJob<'_>,
+        selection: &Selection,
+        now: Time,
+    ) -> Result<Submitted, StoreError> {
+        self.insert(new, Some(selection), now).await
+    }
+
+    async fn insert(
         &self,
         new: &NewJob<'_>,
         selection: Option<&Selection>,

@@ -1,12 +1,11 @@
 //! Jobs that take results of an earlier job over.
 
+use gaffer_domain::JobId;
 use gaffer_domain::reason::ReasonCode;
 use gaffer_domain::rerun::{Selection, Uncompleted};
-use gaffer_domain::{JobId, Time};
 use sqlx::PgConnection;
 
-use super::jobs::{NewJob, Submitted};
-use super::{ReadStore, StoreError, WriteStore};
+use super::{ReadStore, StoreError};
 
 /// The results of an earlier job's tasks as tasks of a new one. A result that was taken over itself is that of the job where it
 /// ran. Nothing is inserted if the earlier job was deleted.
@@ -46,22 +45,6 @@ impl ReadStore {
             is_skipped,
         };
         Ok(rows.into_iter().map(uncompleted).collect())
-    }
-}
-
-impl WriteStore {
-    /// Accepts a job that runs a part of its tasks and takes the results of the others over from the job that it repeats, in one
-    /// transaction.
-    ///
-    /// # Errors
-    /// As [`WriteStore::job_insert`].
-    pub async fn job_insert_in_part(
-        &self,
-        new: &NewJob<'_>,
-        selection: &Selection,
-        now: Time,
-    ) -> Result<Submitted, StoreError> {
-        self.job_insert_selected(new, Some(selection), now).await
     }
 }
 
