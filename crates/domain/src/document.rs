@@ -17,7 +17,7 @@ use std::fmt::{self, Display, Formatter};
 use crate::quantity::shown;
 
 /// The most values that one document may have, those that its aliases repeat included.
-pub const MAX_VALUES: usize = 100_000;
+pub const MAX_VALUES: usize = 120_000;
 /// How deep lists and objects may be nested.
 pub const MAX_DEPTH: usize = 64;
 /// The most bytes of text that a document may have once its aliases are written out.

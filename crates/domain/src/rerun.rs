@@ -2,8 +2,8 @@
 //!
 //! A task runs again because it is asked for (it failed, or is of the definition to start from), or because a task that it waits
 //! for runs again. The results of all others are taken over as they are. The specification of the new job may differ from
-//! that of the finished one: definitions are matched by their names, tasks by their indices. What the finished job does not
-//! have runs; a change to a definition alone is no reason to run its tasks again.
+//! that of the finished one: definitions are matched by their names, tasks by their indices and items. What the finished job does
+//! not have runs; a change to a definition alone is no reason to run its tasks again.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -71,7 +71,7 @@ enum Fate {
     Failed,
     /// It was not needed.
     Skipped,
-    /// There was no such task, or it waits for something else now.
+    /// There was no such task, it waits for something else now, or has another item.
     New,
 }
 
@@ -166,11 +166,13 @@ fn fates(earlier: &JobSpec, uncompleted: &[Uncompleted], spec: &JobSpec) -> Vec<
         };
         let was = &earlier.tasks[*place];
         let waits_for_the_same = was.when == definition.when && was.depends_on == definition.depends_on;
+        let has_other_items = was.each != definition.each;
         let first = *was.indices.iter().start();
         let fate = |index: u32| {
             let fate = index.checked_sub(first).and_then(|at| before[*place].get(at as usize));
             match fate.copied().unwrap_or(Fate::New) {
                 Fate::Skipped if !waits_for_the_same => Fate::New,
+                _ if has_other_items && was.item(index) != definition.item(index) => Fate::New,
                 fate => fate,
             }
         };

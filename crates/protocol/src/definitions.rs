@@ -10,7 +10,7 @@ use std::sync::Arc;
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::spec::{
-    Action, Container, DriverKind, JobSpec, OutputLimit, Port, PortProtocol, Resources, StopSpec,
+    Action, Container, DriverKind, Item, JobSpec, OutputLimit, Port, PortProtocol, Resources, StopSpec,
 };
 use gaffer_domain::{AttemptRef, JobId};
 use serde::{Deserialize, Serialize};
@@ -127,6 +127,9 @@ pub struct StartAttempt {
     pub attempt: AttemptRef,
     /// The task's index, for the environment.
     pub index: u32,
+    /// The task's item, for the environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<Item>,
     /// Which pieces of countable resources it has, by number; its worker fills that in when it starts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pieces: BTreeMap<String, Vec<u32>>,
@@ -278,6 +281,7 @@ impl Definitions {
         Some(StartAttempt {
             attempt: start.attempt,
             index: start.index,
+            item: start.item.clone(),
             pieces: BTreeMap::new(),
             assigned_ports: Vec::new(),
             definition,
@@ -331,7 +335,7 @@ mod tests {
 
     fn start(job: i64) -> Start {
         let attempt = AttemptRef { task: TaskId(7), attempt: 2 };
-        Start { attempt, definition: key(job), index: 3, lost_after: Span::from_secs(120) }
+        Start { attempt, definition: key(job), index: 3, item: None, lost_after: Span::from_secs(120) }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{Infeasible, Receipt};
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::Reason;
-use gaffer_domain::spec::DriverKind;
+use gaffer_domain::spec::{DriverKind, Item};
 use gaffer_domain::task::StateName;
 use gaffer_domain::worker::{Intake, WorkerState};
 use gaffer_domain::{JobId, WorkerId};
@@ -129,6 +129,9 @@ pub struct Task {
     pub index: u32,
     /// Address of the task in paths: `name`, or `name.index` if the definition has several tasks.
     pub address: String,
+    /// Item of the task, if its definition has `each`: a text, or an object of texts for a matrix.
+    #[serde(default)]
+    pub item: Option<Item>,
     /// What executes the task.
     #[schemars(with = "DriverKind")]
     pub driver: String,

@@ -84,7 +84,8 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
 
 impl Entry for Task {
     const HEAD: &'static [&'static str] =
-        &["TASK", "STATE", "WORKER", "ATTEMPT", "DURATION", "EXIT", "REASON"];
+        &["TASK", "ITEM", "STATE", "WORKER", "ATTEMPT", "DURATION", "EXIT", "REASON"];
+    const ONLY_IF_ANY: &'static [&'static str] = &["ITEM"];
     const WIDE_HEAD: &'static [&'static str] = &["DRIVER", "STARTED", "NOT BEFORE"];
     const NONE: &'static str = "no tasks";
 
@@ -95,6 +96,7 @@ impl Entry for Task {
     fn cells(&self, _: DateTime<Utc>) -> Vec<Cell> {
         vec![
             Cell::text(&self.address),
+            Cell::text(self.item.as_ref().map(ToString::to_string).unwrap_or_default()),
             Cell::state(&self.state),
             Cell::maybe(self.worker.as_ref()),
             Cell::text(self.attempt.to_string()),

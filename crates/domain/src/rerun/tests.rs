@@ -155,6 +155,18 @@ fn in_a_changed_specification_definitions_are_found_by_name_and_tasks_by_index()
     assert_eq!(chosen(&changed(&[check])), Err(Refused::NothingFailed));
 }
 
+#[test]
+fn a_task_with_another_item_is_another_task() {
+    let job = |items: Value| JobSpec::read(&tasks_with(&[("convert", json!({"each": items}))])).unwrap();
+    let earlier = job(json!(["a", "b", "c"]));
+    let uncompleted = uncompleted_of(0, [(1, End::Failed)].into_iter());
+    let chosen = |spec: &JobSpec| select(&earlier, &uncompleted, spec, FAILED).map(|all| running(spec, &all));
+    assert_eq!(chosen(&earlier).unwrap(), ["convert.1"]);
+    assert_eq!(chosen(&job(json!(["a", "b", "c", "d"]))).unwrap(), ["convert.1", "convert.3"]);
+    assert_eq!(chosen(&job(json!(["a", "x", "c"]))).unwrap(), ["convert.1"]);
+    assert_eq!(chosen(&job(json!(["b", "b", "c"]))).unwrap(), ["convert.0", "convert.1"]);
+}
+
 /// Every task that must run again, by position and offset of the index, found task by task.
 fn expected(model: &Model, part: Part<'_>) -> BTreeSet<(usize, usize)> {
     let all: Vec<(usize, usize)> = (0..model.tasks.len())

@@ -20,6 +20,7 @@ mod crash;
 mod description;
 mod doors;
 mod draining;
+mod each;
 mod environment;
 mod events;
 mod guessing;

@@ -55,6 +55,7 @@ pub fn task(task: Task) -> rest::Task {
         task: task.definition,
         index: task.index,
         address: task.address,
+        item: task.item,
         driver: task.driver,
         state: task.state.to_string(),
         reason: task.reason,

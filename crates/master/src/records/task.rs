@@ -2,6 +2,7 @@
 
 use gaffer_domain::placement::Receipt;
 use gaffer_domain::reason::Reason;
+use gaffer_domain::spec::Item;
 use gaffer_domain::task::StateName;
 use gaffer_domain::{JobId, TaskId, Time, WorkerId};
 use gaffer_protocol::ports::NamedPort;
@@ -19,6 +20,8 @@ pub struct Task {
     pub index: u32,
     /// Its address: `name`, or `name.index` if the definition has several tasks.
     pub address: String,
+    /// Its item, if its definition has items.
+    pub item: Option<Item>,
     pub driver: String,
     pub state: StateName,
     /// Why it ended as it did, or why its last attempt did if it is to be repeated.

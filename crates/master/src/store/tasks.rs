@@ -43,6 +43,7 @@ impl FromRow<'_, PgRow> for Task {
             position: row.try_get("position")?,
             address: address(&definition, index as u32, row.try_get("single")?),
             result_of: result_of(row, &definition, index as u32)?,
+            item: None,
             definition,
             index: index as u32,
             driver: row.try_get("driver")?,
@@ -252,7 +253,7 @@ impl ReadStore {
             .bind(era)
             .fetch_all(&self.pool)
             .await?;
-        self.with_waits(job, tasks).await
+        self.as_specified(job, tasks).await
     }
 
     /// Placed tasks that have not started and for which the worker has reported progress, latest first. Searches the
@@ -303,15 +304,19 @@ impl ReadStore {
             .bind(era)
             .fetch_optional(&self.pool)
             .await?;
-        Ok(self.with_waits(job, task.into_iter().collect()).await?.pop())
+        Ok(self.as_specified(job, task.into_iter().collect()).await?.pop())
     }
 
-    /// Adds to the blocked ones among tasks of a job what they wait for.
-    async fn with_waits(&self, job: JobId, mut tasks: Vec<Task>) -> Result<Vec<Task>, StoreError> {
-        if tasks.iter().all(|task| task.state != StateName::Blocked) {
+    /// Adds to tasks of a job what its specification says of them: their items, and what the blocked ones wait for.
+    async fn as_specified(&self, job: JobId, mut tasks: Vec<Task>) -> Result<Vec<Task>, StoreError> {
+        if tasks.is_empty() {
             return Ok(tasks);
         }
         let Some(spec) = self.spec(job).await? else { return Ok(tasks) };
+        for task in &mut tasks {
+            task.item =
+                spec.tasks.get(task.position as usize).and_then(|definition| definition.item(task.index));
+        }
         let mut known: HashMap<i16, String> = HashMap::new();
         for task in tasks.iter_mut().filter(|task| task.state == StateName::Blocked) {
             let waits =
@@ -327,7 +332,10 @@ impl ReadStore {
     /// When the database does not answer.
     pub async fn task_by_id(&self, task: TaskId) -> Result<Option<Task>, StoreError> {
         let sql = format!("{TASKS} WHERE t.id = $1 AND t.era = era_of_task($1)");
-        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_optional(&self.pool).await?)
+        let found: Option<Task> =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_optional(&self.pool).await?;
+        let Some(found) = found else { return Ok(None) };
+        Ok(self.as_specified(found.job, vec![found]).await?.pop())
     }
 
     /// The numbers of the latest attempts of a task, latest first. Numbers may be left out.

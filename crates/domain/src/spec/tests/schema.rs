@@ -94,6 +94,10 @@ const BEYOND_A_SCHEMA: [&str; 48] = [
     "has no effect with",
     "needs other tasks to wait for",
     "needs equal indices",
+    "needs equal items",
+    "in the environment",
+    "the array has",
+    "alone needs `each`",
     "may be live at once",
 ];
 

@@ -164,6 +164,8 @@ pub struct TaskRow {
     pub state: String,
     /// `name` or `name.index`.
     pub address: String,
+    /// Its item, if its definition has items.
+    pub item: String,
     pub href: String,
     /// Where its output is shown.
     pub output: String,
@@ -184,6 +186,7 @@ impl From<&Task> for TaskRow {
             key: task.address.clone(),
             state: task.state.to_string(),
             address: task.address.clone(),
+            item: task.item.as_ref().map(ToString::to_string).unwrap_or_default(),
             href: format!("/jobs/{}/tasks/{}", task.job, task.address),
             output: address(&format!("/jobs/{}", task.job), &[("task", &task.address)]),
             worker: task.worker.clone().unwrap_or_default(),
