@@ -1,4 +1,4 @@
-//! What becomes of a definition's tasks by what came of other tasks of the job: `depends_on`, `when` and `max_failures`.
+//! Decides which blocked tasks run, from the states of the tasks they depend on: `depends_on`, `when` and `max_failures`.
 //!
 //! Everything follows from how many tasks of each definition are in which state, so a job of 100,000 tasks costs no more
 //! than one of ten. The decisions are made anew after every change; what was decided stays decided, as the counts of
@@ -11,24 +11,24 @@ use crate::reason::{Reason, ReasonCode};
 use crate::spec::{Dependency, IndexMatch, JobSpec, On, TaskSpec, When};
 use crate::task::{AfterStop, StateName, StopCause};
 
-/// How the tasks of one definition stand.
+/// Task counts of one definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Standing {
-    /// How many are in which state.
+    /// Tasks by state.
     pub counts: TaskCounts,
-    /// Those of the cancelled ones that were not needed: their condition was not met. They are no failures.
+    /// The cancelled ones that were skipped: see [`StateName::is_skipped`]. They are no failures.
     pub skipped: i64,
 }
 
-/// What was asked to stop.
+/// Which tasks of a job are to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopRequest {
-    /// Nothing.
+pub enum StopScope {
+    /// None: the job is not being stopped.
     None,
-    /// The job, but for its tasks with `when: always`.
+    /// All but those that clean up.
     AllButCleanup,
-    /// The job with every task.
-    Everything,
+    /// All, by a stop with `force`.
+    All,
 }
 
 /// What is to be done about the tasks of a definition.
@@ -45,13 +45,22 @@ pub enum Verdict {
     EachByIndex(Vec<usize>),
 }
 
-impl StopRequest {
-    /// Whether the tasks of a definition are among what is to be stopped.
+impl StopScope {
+    /// Of a job that is being stopped, or is not.
+    pub fn of(is_stopping: bool, force: bool) -> StopScope {
+        match (is_stopping, force) {
+            (false, _) => StopScope::None,
+            (true, false) => StopScope::AllButCleanup,
+            (true, true) => StopScope::All,
+        }
+    }
+
+    /// Whether the tasks of a definition are to stop.
     pub fn covers(self, definition: &TaskSpec) -> bool {
         match self {
-            StopRequest::None => false,
-            StopRequest::AllButCleanup => definition.when != When::Always,
-            StopRequest::Everything => true,
+            StopScope::None => false,
+            StopScope::AllButCleanup => !definition.is_cleanup(),
+            StopScope::All => true,
         }
     }
 }
@@ -69,7 +78,7 @@ impl Standing {
         self.counts.unfinished() == 0
     }
 
-    /// Whether a task of it failed, or was cancelled although it was needed.
+    /// Whether a task of it failed, or was cancelled and not skipped.
     fn has_failures(&self) -> bool {
         self.counts.get(StateName::Failed) > 0 || self.counts.get(StateName::Cancelled) > self.skipped
     }
@@ -82,7 +91,7 @@ impl Standing {
 
 /// Decides for each definition what is to be done about its tasks now, by its position; nothing for most of them.
 /// `standings` are those of all definitions, in their order.
-pub fn decide(spec: &JobSpec, standings: &[Standing], stop: StopRequest) -> Vec<(usize, Verdict)> {
+pub fn decide(spec: &JobSpec, standings: &[Standing], stop: StopScope) -> Vec<(usize, Verdict)> {
     let failed: i64 = standings.iter().map(|standing| standing.counts.get(StateName::Failed)).sum();
     let mut positions = None;
     let mut verdicts = Vec::new();
@@ -106,10 +115,13 @@ pub fn decide(spec: &JobSpec, standings: &[Standing], stop: StopRequest) -> Vec<
 
 /// A definition that another one waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Awaited {
-    position: usize,
-    on: On,
-    index: IndexMatch,
+pub struct Awaited {
+    /// Its place in the specification.
+    pub position: usize,
+    /// What its tasks have to come to.
+    pub on: On,
+    /// Which of its tasks each task waits for.
+    pub index: IndexMatch,
 }
 
 /// Decides what becomes of blocked tasks of a definition for which [`decide`] has said [`Verdict::EachByIndex`], as far as that is
@@ -132,6 +144,12 @@ pub fn judge_each<T>(
         })
     };
     tasks.into_iter().filter_map(|(task, others)| Some((task, verdict(&others)?))).collect()
+}
+
+/// The definitions that a definition waits for, those included that follow from its `when`.
+pub fn awaited(spec: &JobSpec, position: usize) -> Vec<Awaited> {
+    let definition = spec.tasks.get(position);
+    definition.map(|definition| Positions::of(spec).awaited(spec, definition)).unwrap_or_default()
 }
 
 /// What the blocked tasks of a definition wait for, as a sentence without its subject: `waits for prepare to complete`.
@@ -230,7 +248,7 @@ fn judge_definition(
     Some(Verdict::EachByIndex(by_index.iter().map(|awaited| awaited.position).collect()))
 }
 
-/// Whether all that is waited for has come, or cannot come any more.
+/// Whether the dependencies are met, pending, or impossible.
 fn judge(
     spec: &JobSpec,
     definition: &TaskSpec,

@@ -14,11 +14,11 @@ pub enum JobState {
     Running,
     /// A stop was requested, and not all tasks have ended.
     Stopping,
-    /// Every task completed, but for those that were not needed.
+    /// Every task completed or was skipped.
     Completed,
     /// All tasks have ended and at least one failed.
     Failed,
-    /// All tasks have ended, none failed, at least one was cancelled although it was needed.
+    /// All tasks have ended, none failed, at least one was cancelled and not skipped.
     Cancelled,
 }
 
@@ -50,9 +50,15 @@ impl JobState {
         matches!(self, JobState::Completed | JobState::Failed | JobState::Cancelled)
     }
 
+    /// Whether a stop with `force` does more than was asked for already: the job is being stopped, and its tasks that clean up
+    /// are left to run.
+    pub fn can_force_stop(self, has_cleanup: bool) -> bool {
+        self == JobState::Stopping && has_cleanup
+    }
+
     /// The state that follows from how many tasks are in which state.
     ///
-    /// `skipped`: how many of the cancelled ones were not needed, which says nothing of the job. `stopping`: somebody asked the
+    /// `skipped`: how many of the cancelled ones were skipped, which says nothing of the job. `stopping`: somebody asked the
     /// job to stop. `started`: some attempt of it has started at some time, so that a
     /// job between two attempts of its only task does not look new. That tasks have completed does not say so: their results
     /// may be those of an earlier job.
@@ -133,6 +139,22 @@ impl TaskCounts {
     /// All tasks.
     pub fn total(&self) -> i64 {
         self.0.iter().sum()
+    }
+
+    /// The one state that says most about these tasks: the worst of those that ended badly, else what goes on, else what is still
+    /// to come. None without tasks.
+    pub fn most_telling(&self) -> Option<StateName> {
+        const ORDER: [StateName; 8] = [
+            StateName::Failed,
+            StateName::Stopping,
+            StateName::Running,
+            StateName::Scheduled,
+            StateName::Pending,
+            StateName::Blocked,
+            StateName::Completed,
+            StateName::Cancelled,
+        ];
+        ORDER.into_iter().find(|state| self.get(*state) > 0)
     }
 
     /// State by state, in the order of a life.

@@ -9,6 +9,8 @@ mod as_text;
 pub mod clocks;
 pub mod conditions;
 pub mod constraint;
+pub mod critical_path;
+pub mod dependency_graph;
 pub mod document;
 pub mod id;
 pub mod job;

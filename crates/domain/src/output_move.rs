@@ -18,7 +18,8 @@ pub enum Movable {
     Now,
     /// A part of it may still be stored.
     Later,
-    /// It stays in the database: its worker never reported its end, so it may come back with more.
+    /// It stays in the database. Either its worker never reported its end and may come back with more, or less is stored than
+    /// its worker reported, and the rest was lost.
     Never,
 }
 

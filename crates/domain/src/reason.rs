@@ -30,7 +30,7 @@ pub enum ReasonCode {
     StartFailed,
     /// A task that the task depends on did not complete.
     DependencyFailed,
-    /// What the task waits for cannot come any more: it is not needed.
+    /// The condition of the task cannot be met any more: it is skipped.
     ConditionNotMet,
     /// Somebody stopped the job, or too many of its tasks failed.
     Stopped,

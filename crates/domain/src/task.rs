@@ -457,9 +457,13 @@ impl TaskState {
         matches!(self, TaskState::Stopping { cause, .. } if cause.is_move())
     }
 
-    /// Whether it was cancelled because it was not needed.
+    /// Whether it is skipped: see [`StateName::is_skipped`].
     pub fn is_skipped(&self) -> bool {
-        matches!(self, TaskState::Cancelled { reason, .. } if reason.code == ReasonCode::ConditionNotMet)
+        let code = match self {
+            TaskState::Cancelled { reason, .. } => Some(reason.code),
+            _ => None,
+        };
+        self.name().is_skipped(code)
     }
 
     /// The worker that holds the present attempt, while there is one.
@@ -485,6 +489,11 @@ impl StateName {
         StateName::Failed,
         StateName::Cancelled,
     ];
+
+    /// Whether a task in this state, with a reason of that code, is skipped: cancelled because its condition was not met.
+    pub fn is_skipped(self, code: Option<ReasonCode>) -> bool {
+        self == StateName::Cancelled && code == Some(ReasonCode::ConditionNotMet)
+    }
 
     /// The word used on every door and in the database.
     pub fn as_str(self) -> &'static str {

@@ -7,7 +7,7 @@ use gaffer_master::output_store::OutputStoreAddress;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-/// Whom the server lets in.
+/// Credentials.
 pub const ACCESS_KEY: &str = "gaffer";
 pub const SECRET_KEY: &str = "a-secret-of-the-test";
 const BUCKET: &str = "outputs";

@@ -1,20 +1,21 @@
 //! The jobs that are too large to be stopped, or to have their dependencies settled, in one transaction: which, and how far each is.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gaffer_domain::JobId;
 
-use crate::store::transitions::{Place, Unfinished};
+use crate::store::transitions::{Place, SliceResult, Unfinished};
 use crate::wakes::Wake;
 
 /// The jobs that are to be gone on with, and where.
 #[derive(Debug, Clone, Default)]
 pub struct LargeJobs {
     jobs: Arc<Mutex<BTreeMap<JobId, Progress>>>,
-    /// How often the database is to be asked for jobs that nobody has named.
-    looks: Arc<AtomicU32>,
+    /// How often what is known here has come to be too little.
+    unknown: Arc<AtomicU64>,
     wake: Wake,
 }
 
@@ -24,8 +25,8 @@ pub struct Progress {
     is_stopping: bool,
     /// Where the next slice begins.
     pub after: Option<Place>,
-    /// Counts how often more was found to do: what is found while a slice is under way is not done with it.
-    found: u64,
+    /// More was found to do since the slices began: they may be past it, so they begin anew once they are through.
+    begins_anew: bool,
 }
 
 impl LargeJobs {
@@ -36,26 +37,33 @@ impl LargeJobs {
         }
         let mut known = self.lock();
         for Unfinished { job, is_stopping } in jobs {
-            let progress = known.entry(job).or_insert(Progress { is_stopping, after: None, found: 0 });
-            progress.found += 1;
-            if is_stopping && !progress.is_stopping {
-                (progress.is_stopping, progress.after) = (true, None);
+            match known.entry(job) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Progress { is_stopping, after: None, begins_anew: false });
+                }
+                Entry::Occupied(mut entry) => {
+                    let progress = entry.get_mut();
+                    progress.begins_anew = true;
+                    // A stop does not wait until they are through.
+                    if is_stopping && !progress.is_stopping {
+                        (progress.is_stopping, progress.after) = (true, None);
+                    }
+                }
             }
         }
         self.wake.call();
     }
 
-    /// A job may be there that nobody can name, because the answer to its commit was lost. It is looked for now, and once more a
-    /// while later, in case the commit is still on its way.
-    pub fn look_for_more(&self) {
-        self.looks.store(2, Ordering::Relaxed);
+    /// There may be more to do than is known here: something was committed, and nobody heard what it has left. It is to be read
+    /// from the database.
+    pub fn outcome_is_unknown(&self) {
+        self.unknown.fetch_add(1, Ordering::AcqRel);
         self.wake.call();
     }
 
-    /// Whether the database is to be asked now.
-    pub fn take_look(&self) -> bool {
-        let less = |looks: u32| looks.checked_sub(1);
-        self.looks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    /// Changes whenever what is left is to be read from the database.
+    pub fn unknown(&self) -> u64 {
+        self.unknown.load(Ordering::Acquire)
     }
 
     /// Called when there is more to do.
@@ -74,24 +82,23 @@ impl LargeJobs {
         known.iter().filter(|(_, progress)| progress.is_stopping).map(|(job, _)| *job).collect()
     }
 
-    /// A slice of a job is done, which goes on after that place; unless it has begun anew meanwhile, to be stopped.
-    pub fn advance(&self, job: JobId, before: Progress, after: Option<Place>) {
-        if let Some(progress) = self.lock().get_mut(&job)
-            && progress.is_stopping == before.is_stopping
-        {
-            progress.after = after;
-        }
-    }
-
-    /// A job is through, unless more was found since: then it begins anew.
-    pub fn done(&self, job: JobId, before: Progress) {
+    /// What became of the next slice of a job, which was asked for with this progress. Returns whether it is to be tried again
+    /// later.
+    pub fn sliced(&self, job: JobId, before: Progress, result: SliceResult) -> bool {
         let mut known = self.lock();
-        match known.get_mut(&job) {
-            Some(progress) if progress.found != before.found => progress.after = None,
-            _ => {
-                known.remove(&job);
+        let Entry::Occupied(mut entry) = known.entry(job) else { return false };
+        let progress = entry.get_mut();
+        match result {
+            SliceResult::Busy => return true,
+            // Else it has begun anew meanwhile, to be stopped.
+            SliceResult::More(after) if progress.is_stopping == before.is_stopping => progress.after = after,
+            SliceResult::More(_) => {}
+            SliceResult::Done if progress.begins_anew => {
+                (progress.after, progress.begins_anew) = (None, false);
             }
+            SliceResult::Done => _ = entry.remove(),
         }
+        false
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, Progress>> {
@@ -102,27 +109,51 @@ impl LargeJobs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::transitions::Walk;
 
     const JOB: JobId = JobId(7);
+    const FOUND: Unfinished = Unfinished { job: JOB, is_stopping: false };
+    const STOPPED: Unfinished = Unfinished { job: JOB, is_stopping: true };
+    const PLACE: Place = Place { walk: Walk::ByIndex, position: 1, index: 2 };
+
+    fn found() -> LargeJobs {
+        let jobs = LargeJobs::default();
+        jobs.add(vec![FOUND]);
+        jobs
+    }
 
     #[test]
     fn what_is_found_while_the_last_slice_is_under_way_is_not_forgotten() {
-        let jobs = LargeJobs::default();
-        jobs.add(vec![Unfinished { job: JOB, is_stopping: false }]);
+        let jobs = found();
         let at_the_slice = jobs.all()[&JOB];
-        jobs.add(vec![Unfinished { job: JOB, is_stopping: false }]);
-        jobs.done(JOB, at_the_slice);
+        jobs.add(vec![FOUND]);
+        jobs.sliced(JOB, at_the_slice, SliceResult::Done);
         let left = jobs.all()[&JOB];
         assert!(left.after.is_none(), "{left:?}");
-        jobs.done(JOB, left);
+        jobs.sliced(JOB, left, SliceResult::Done);
         assert!(jobs.all().is_empty());
     }
 
     #[test]
-    fn after_a_lost_answer_the_database_is_asked_twice() {
-        let jobs = LargeJobs::default();
-        assert!(!jobs.take_look());
-        jobs.look_for_more();
-        assert_eq!([(); 3].map(|()| jobs.take_look()), [true, true, false]);
+    fn what_is_found_between_two_slices_is_gone_through_from_the_beginning() {
+        let jobs = found();
+        jobs.sliced(JOB, jobs.all()[&JOB], SliceResult::More(Some(PLACE)));
+        jobs.add(vec![FOUND]);
+        let next = jobs.all()[&JOB];
+        assert_eq!(next.after, Some(PLACE), "what was begun is brought to its end");
+        jobs.sliced(JOB, next, SliceResult::Done);
+        assert_eq!(jobs.all()[&JOB].after, None);
+        jobs.sliced(JOB, jobs.all()[&JOB], SliceResult::Done);
+        assert!(jobs.all().is_empty());
+    }
+
+    #[test]
+    fn a_stop_begins_at_once_whatever_slice_is_under_way() {
+        let jobs = found();
+        let at_the_slice = jobs.all()[&JOB];
+        jobs.add(vec![STOPPED]);
+        jobs.sliced(JOB, at_the_slice, SliceResult::More(Some(PLACE)));
+        assert_eq!(jobs.all()[&JOB].after, None);
+        assert_eq!(jobs.stopping(), [JOB]);
     }
 }

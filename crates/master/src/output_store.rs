@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use gaffer_domain::AttemptRef;
 use object_store::path::Path;
-use object_store::{Error as ObjectError, ObjectStore, ObjectStoreExt as _, PutPayload};
+use object_store::{Error as ObjectError, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutPayload};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -30,9 +30,14 @@ use crate::store::{ReadStore, StoreError};
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same for readers, who are told to try again.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// Objects that are read at the same time; each takes some megabytes of memory.
+/// Maximum number of objects that are read at the same time. Each takes up to about 10 MB of memory meanwhile.
 const READERS: usize = 8;
-/// Memory for objects that were read lately, in bytes.
+/// A check answers within the sum of both, which is less than its client waits.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
+const CHECK_DELETE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum number of objects that are deleted together: no store needs more than one request for them.
+pub const DELETED_TOGETHER: u32 = 250;
+/// Maximum size of the cache of objects that were read, in bytes.
 const KEPT_BYTES: usize = 32 << 20;
 /// A file at the address of the store that shows that it is the store: a bucket or a disk that is not the one that output was
 /// moved to has no output either, and must not be taken for one that has lost it.
@@ -56,6 +61,17 @@ type KeptObjects = Kept<(AttemptRef, u64), Arc<Vec<ChunkRow>>>;
 pub struct Listed {
     pub name: String,
     pub modified_at: gaffer_domain::Time,
+}
+
+/// A listing of objects, in any order. It may rest between two calls.
+pub struct Listing {
+    found: BoxStream<'static, Result<ObjectMeta, ObjectError>>,
+}
+
+impl std::fmt::Debug for Listing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listing").finish_non_exhaustive()
+    }
 }
 
 impl OutputStore {
@@ -90,31 +106,70 @@ impl OutputStore {
             .map_err(|error| self.unavailable(&error))
     }
 
-    /// Deletes objects; those that are not there are skipped.
+    /// Deletes an object; nothing happens if it is not there.
     ///
     /// # Errors
-    /// When the store does not answer or refuses; some are deleted then.
-    pub async fn delete(&self, names: &[String]) -> Result<(), StoreError> {
-        let paths: Vec<Result<Path, ObjectError>> =
-            names.iter().map(|name| Path::parse(name).map_err(ObjectError::from)).collect();
-        let mut deleted = self.objects.delete_stream(futures::stream::iter(paths).boxed());
-        while let Some(one) = self.call(CALL_TIMEOUT, deleted.next()).await? {
-            match one {
-                Ok(_) | Err(ObjectError::NotFound { .. }) => {}
-                Err(error) => return Err(self.unavailable(&error)),
-            }
+    /// When the store does not answer or refuses.
+    pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        match self.call(CALL_TIMEOUT, self.objects.delete(&path(name)?)).await? {
+            Ok(()) | Err(ObjectError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.unavailable(&error)),
         }
-        Ok(())
     }
 
-    /// All objects in a directory, in any order.
-    pub fn list(&self, directory: Uuid) -> BoxStream<'_, Result<Listed, StoreError>> {
-        let listed = self.objects.list(Some(&Path::from(directory.to_string())));
-        let listed = listed.map(|one| match one {
-            Ok(meta) => Ok(Listed { name: meta.location.to_string(), modified_at: meta.last_modified }),
-            Err(error) => Err(self.unavailable(&error)),
-        });
-        listed.boxed()
+    /// Deletes objects, at most [`DELETED_TOGETHER`]. Returns those that are not there any more, and the first error when the
+    /// store did not answer or refused.
+    pub async fn delete_all(&self, names: &[String]) -> (Vec<String>, Result<(), StoreError>) {
+        let mut paths = Vec::new();
+        for name in names {
+            match path(name) {
+                Ok(path) => paths.push(Ok(path)),
+                Err(error) => return (Vec::new(), Err(error)),
+            }
+        }
+        let (mut answers, mut result) = (Vec::new(), Ok(()));
+        let mut deleted = self.objects.delete_stream(futures::stream::iter(paths).boxed());
+        loop {
+            match self.call(CALL_TIMEOUT, deleted.next()).await {
+                Ok(Some(answer)) => answers.push(answer),
+                Ok(None) => break,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        // The answers have the order of the names. A request for several that fails has only one answer, an error of them all.
+        let (mut gone, is_of_each) = (Vec::new(), answers.len() == names.len());
+        for (name, answer) in names.iter().zip(answers) {
+            match answer {
+                Ok(_) => gone.push(name.clone()),
+                Err(ObjectError::NotFound { .. }) if is_of_each => gone.push(name.clone()),
+                Err(error) if result.is_ok() => result = Err(self.unavailable(&format!("{name}: {error}"))),
+                Err(_) => {}
+            }
+        }
+        (gone, result)
+    }
+
+    /// Lists all objects in a directory.
+    pub fn list(&self, directory: Uuid) -> Listing {
+        Listing { found: self.objects.list(Some(&Path::from(directory.to_string()))) }
+    }
+
+    /// The next objects of a listing, at most `most`; fewer at the end.
+    ///
+    /// # Errors
+    /// When the store does not answer or refuses. The listing cannot be continued then.
+    pub async fn next_listed(&self, listing: &mut Listing, most: usize) -> Result<Vec<Listed>, StoreError> {
+        let mut page = Vec::new();
+        while page.len() < most
+            && let Some(found) = self.call(CALL_TIMEOUT, listing.found.next()).await?
+        {
+            let found = found.map_err(|error| self.unavailable(&error))?;
+            page.push(Listed { name: found.location.to_string(), modified_at: found.last_modified });
+        }
+        Ok(page)
     }
 
     /// Makes sure that this is the store that output was moved to: it has the marker. Without moved output it gets one.
@@ -129,21 +184,34 @@ impl OutputStore {
         }
     }
 
-    /// Writes a small object, reads it and deletes it.
+    /// Writes a small object, reads it and deletes it, within [`CHECK_TIMEOUT`] and [`CHECK_DELETE_TIMEOUT`]. With moved output,
+    /// it also makes sure that this is the store that it was moved to.
     ///
     /// # Errors
     /// With what failed.
-    pub async fn check(&self) -> Result<(), StoreError> {
+    pub async fn check(&self, has_moved_output: bool) -> Result<(), StoreError> {
         let name = format!("check-{}", Uuid::new_v4());
-        let written = Bytes::from(name.clone());
-        self.put(&name, written.clone()).await?;
-        let read = self.read(&path(&name)?).await?;
-        if read.as_ref().ok() != Some(&written) {
-            let what =
-                read.map_or_else(|error| error.to_string(), |_| "it is not what was written".to_owned());
-            return Err(self.unavailable(&format!("a small object was written and cannot be read: {what}")));
-        }
-        self.delete(&[name]).await
+        let checked = async {
+            if has_moved_output {
+                self.recognise(true).await?;
+            }
+            self.check_object(&name).await
+        };
+        let checked = self.call(CHECK_TIMEOUT, checked).await.flatten();
+        // Also when the check failed: it may have been written.
+        let deleted = self.call(CHECK_DELETE_TIMEOUT, self.delete(&name)).await.flatten();
+        checked.and(deleted)
+    }
+
+    async fn check_object(&self, name: &str) -> Result<(), StoreError> {
+        let written = Bytes::from(name.to_owned());
+        self.put(name, written.clone()).await?;
+        let what = match self.read(&path(name)?).await? {
+            Ok(read) if read == written => return Ok(()),
+            Ok(_) => "it is not what was written".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(self.unavailable(&format!("a small object was written and cannot be read: {what}")))
     }
 
     /// The chunks of an object.
@@ -177,7 +245,8 @@ impl OutputStore {
         let (expected, row) = (lost("is damaged"), row.clone());
         // To compute a checksum takes longer than others should wait for the thread.
         let unpacked = tokio::task::spawn_blocking(move || object::chunks(&row, &found)).await;
-        let chunks = Arc::new(unpacked.ok().flatten().ok_or(expected)?);
+        let unpacked = unpacked.map_err(|error| self.unavailable(&format!("reading an object: {error}")))?;
+        let chunks = Arc::new(unpacked.ok_or(expected)?);
         let bytes = chunks.iter().map(|chunk| chunk.chunk.body.len() + size_of::<ChunkRow>()).sum();
         self.kept(|kept| kept.put(key, chunks.clone(), bytes));
         Ok(chunks)
@@ -211,7 +280,7 @@ impl OutputStore {
 
     fn unavailable(&self, why: &dyn std::fmt::Display) -> StoreError {
         StoreError::ObjectsUnavailable {
-            told: "the object storage with the output is not available".to_owned(),
+            told: "the object storage with the output is not available; try again later".to_owned(),
             cause: format!("{}: {why}", self.address),
         }
     }
@@ -250,7 +319,8 @@ impl StoredOutput {
         self.objects.as_deref()
     }
 
-    /// The stored chunks from the one that contains `offset` on, in order and packed, at most `limit`.
+    /// Consecutive stored chunks from the one that contains `offset` on, packed, at most `limit`. If `offset` is not stored, they
+    /// begin with the next chunk that is. Empty at the end.
     ///
     /// # Errors
     /// When the database or the object storage does not answer, or a chunk or an object is damaged or missing.
@@ -260,9 +330,11 @@ impl StoredOutput {
         offset: u64,
         limit: u32,
     ) -> Result<Vec<ChunkRow>, StoreError> {
-        let rows = self.reads.output_read(attempt, offset, limit).await?;
-        // Output is moved from its beginning on: what follows a chunk is in no object. The database is asked for chunks first,
-        // so what is moved between the two questions is found by the second one.
+        let mut rows = self.reads.output_read(attempt, offset, limit).await?;
+        // What is missing between two chunks may be in an object.
+        let gap = rows.windows(2).position(|pair| pair[0].end() != pair[1].chunk.offset);
+        rows.truncate(gap.map_or(rows.len(), |last| last + 1));
+        // The database is asked for chunks first, so what is moved between the two questions is found by the second one.
         let first = rows.first().map(|first| first.chunk.offset);
         if first.is_some_and(|first| first <= offset) {
             return Ok(rows);
@@ -283,10 +355,13 @@ impl StoredOutput {
     /// # Errors
     /// When the database or the object storage does not answer, or an object is damaged or missing.
     pub async fn find_line(&self, attempt: AttemptRef, line: u64) -> Result<Option<(u64, u64)>, StoreError> {
-        if let Some(found) = self.reads.output_find_line(attempt, line).await? {
-            return Ok(Some(found));
-        }
-        let Some(object) = self.reads.output_object_of_line(attempt, line).await? else { return Ok(None) };
+        let found = self.reads.output_find_line(attempt, line).await?;
+        let object = self.reads.output_object_of_line(attempt, line).await?;
+        let object = match (found, object) {
+            (Some((offset, _)), Some(object)) if object.offset > offset => object,
+            (None, Some(object)) => object,
+            _ => return Ok(found),
+        };
         let chunks = self.open(&object).await?;
         let at = chunks.partition_point(|chunk| chunk.lines_before < line).saturating_sub(1);
         Ok(chunks.get(at).map(|chunk| (chunk.chunk.offset, chunk.lines_before)))
@@ -307,10 +382,10 @@ impl StoredOutput {
         match &self.objects {
             Some(objects) => objects.open(object).await,
             None => Err(StoreError::ObjectsUnavailable {
-                told: "the output is in object storage, and this master has none. Set GAFFER_OUTPUT_STORE to the address that it was \
-                       moved to"
+                told: "the output is in object storage, and GAFFER_OUTPUT_STORE is not set on the master. Set it to the address that \
+                       the output was moved to"
                     .to_owned(),
-                cause: format!("output of {}", object.attempt),
+                cause: format!("output of {} is there, and GAFFER_OUTPUT_STORE is not set", object.attempt),
             }),
         }
     }

@@ -7,6 +7,7 @@ mod job;
 mod key;
 mod scheduling;
 mod task;
+mod timeline;
 mod waiting;
 mod worker;
 
@@ -17,5 +18,6 @@ pub use job::Job;
 pub use key::{Key, KeyKind, UnknownKeyKind};
 pub use scheduling::{LiveChange, LiveOnWorker, OnWorker, PlaceInQueue};
 pub use task::{Attempt, ResultOf, Task, TaskPorts};
+pub use timeline::{AttemptTimes, DefinitionTimes};
 pub use waiting::{Explanation, QueueClass, QueuePosition, WaitingTasks, WorkerVerdict};
 pub use worker::Worker;

@@ -237,6 +237,7 @@ async fn api() -> Vec<Finding> {
         Ok(()) => {
             findings.push(Finding::ok("key", format!("the key from {} is valid", access.source)));
             findings.extend(workers_clocks(&access).await);
+            findings.extend(output_store(&access).await);
         }
         Err(failure) => findings.push(Finding::problem(
             "key",
@@ -245,7 +246,6 @@ async fn api() -> Vec<Finding> {
         )),
     }
     findings.extend(records(&access).await);
-    findings.extend(output_store(&access).await);
     findings
 }
 
@@ -280,7 +280,12 @@ async fn output_store(access: &access::Access) -> Option<Finding> {
     let check: OutputStoreCheck = match answer.and_then(|answer| answer.read()) {
         Ok(check) => check,
         // An earlier master knows no object storage.
-        Err(_) => return None,
+        Err(failure) if failure.is_not_found() => return None,
+        Err(failure) => {
+            let problem = format!("the master could not check it: {failure}");
+            let fix = "look for the reason in the master's log, then run `gaffer doctor` again";
+            return Some(Finding::problem(CHECK, problem, fix));
+        }
     };
     match (check.problem, check.address) {
         (Some(problem), _) => Some(Finding::problem(

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ pub(crate) struct Model {
     pub tasks: Vec<Vec<Fate>>,
     /// Definitions whose tasks may have run.
     released: Vec<bool>,
-    pub stop: StopRequest,
+    pub stop: StopScope,
 }
 
 impl Model {
@@ -48,7 +48,7 @@ impl Model {
         let fate = |task: &TaskSpec| if task.waits_for_others() { Fate::Blocked } else { Fate::Pending };
         let tasks = spec.tasks.iter().map(|task| vec![fate(task); task.indices.len() as usize]).collect();
         let released = spec.tasks.iter().map(|task| !task.waits_for_others()).collect();
-        Model { spec, tasks, released, stop: StopRequest::None }
+        Model { spec, tasks, released, stop: StopScope::None }
     }
 
     fn position(&self, name: &str) -> usize {
@@ -235,7 +235,7 @@ impl Model {
         }
     }
 
-    pub fn stop(&mut self, request: StopRequest) {
+    pub fn stop(&mut self, request: StopScope) {
         self.stop = request;
         for at in 0..self.tasks.len() {
             if request.covers(&self.spec.tasks[at]) {
@@ -262,7 +262,7 @@ impl Model {
             counts.merge(&self.standing(at).counts);
             skipped += self.standing(at).skipped;
         }
-        JobState::of(&counts, skipped, true, self.stop != StopRequest::None)
+        JobState::of(&counts, skipped, true, self.stop != StopScope::None)
     }
 
     /// The pending tasks.
@@ -310,6 +310,8 @@ pub(crate) fn any_spec(rng: &mut StdRng) -> Value {
         }
         tasks.push(task);
     }
+    // What waits may be listed before what it waits for.
+    tasks.shuffle(rng);
     let mut job = json!({ "tasks": tasks });
     if rng.random_ratio(1, 5) {
         job["max_failures"] = json!(rng.random_range(0..3));
@@ -332,8 +334,8 @@ fn random_jobs_end_with_what_must_run_having_run_and_nothing_else() {
         model.settle();
         loop {
             match rng.random_range(0..60) {
-                0 if model.stop == StopRequest::None => model.stop(StopRequest::AllButCleanup),
-                1 if rng.random_ratio(1, 3) => model.stop(StopRequest::Everything),
+                0 if model.stop == StopScope::None => model.stop(StopScope::AllButCleanup),
+                1 if rng.random_ratio(1, 3) => model.stop(StopScope::All),
                 _ => {}
             }
             let runnable = model.runnable();
@@ -345,9 +347,9 @@ fn random_jobs_end_with_what_must_run_having_run_and_nothing_else() {
         assert!(model.tasks.iter().all(|fates| have_ended(fates)), "it never ends: {model:?}");
         assert!(model.state().is_final());
         for (at, task) in model.spec.tasks.iter().enumerate() {
-            let must_run = task.when == When::Always && model.stop != StopRequest::Everything;
+            let must_run = task.when == When::Always && model.stop != StopScope::All;
             assert!(model.released[at] || !must_run, "{at} did not run: {model:?}");
-            cleaned += usize::from(must_run && model.stop != StopRequest::None);
+            cleaned += usize::from(must_run && model.stop != StopScope::None);
         }
         skipped += model.tasks.iter().flatten().filter(|fate| **fate == Fate::Skipped).count();
     }
@@ -371,7 +373,7 @@ fn what_handles_a_failure_runs_after_one_and_is_skipped_without() {
     assert_eq!((well.fate("tell"), well.fate("after")), (Fate::Blocked, Fate::Pending));
     well.end("after", &[Fate::Completed]);
     assert_eq!(well.fate("tell"), Fate::Skipped);
-    assert_eq!(well.state(), JobState::Completed, "what was not needed says nothing of the job");
+    assert_eq!(well.state(), JobState::Completed, "what was skipped says nothing of the job");
 
     let mut badly = Model::of(spec());
     badly.end("build", &[Fate::Failed, Fate::Pending]);
@@ -395,15 +397,15 @@ fn what_cleans_up_runs_after_a_stop_and_a_forced_stop_ends_it() {
         ])
     };
     let mut stopped = Model::of(spec());
-    stopped.stop(StopRequest::AllButCleanup);
+    stopped.stop(StopScope::AllButCleanup);
     assert_eq!([stopped.fate("work"), stopped.fate("tell")], [Fate::Cancelled; 2]);
     assert_eq!(stopped.fate("clean"), Fate::Pending);
     assert_eq!(stopped.state(), JobState::Stopping);
-    stopped.stop(StopRequest::Everything);
+    stopped.stop(StopScope::All);
     assert_eq!((stopped.fate("clean"), stopped.state()), (Fate::Cancelled, JobState::Cancelled));
 
     let mut failed = Model::of(spec());
-    failed.stop(StopRequest::AllButCleanup);
+    failed.stop(StopScope::AllButCleanup);
     failed.end("clean", &[Fate::Failed]);
     assert_eq!(failed.state(), JobState::Failed, "a cleanup that fails is a failure of the job");
 }
@@ -428,7 +430,7 @@ fn more_failures_than_allowed_stop_the_rest_but_not_what_handles_them() {
 fn a_reason_names_the_condition_and_what_came_instead() {
     let reason = |spec: Value, standings: &[Standing]| {
         let spec = JobSpec::read(&spec).unwrap();
-        let mut verdicts = decide(&spec, standings, StopRequest::None);
+        let mut verdicts = decide(&spec, standings, StopScope::None);
         match verdicts.pop().unwrap().1 {
             Verdict::CannotRun(reason) => format!("{}: {}", reason.code, reason.message),
             Verdict::Stop(cause) => cause.message,

@@ -8,7 +8,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::conditions::StopRequest;
+use crate::conditions::StopScope;
 use crate::conditions::tests::{Fate as End, Model, any_spec};
 use crate::job::JobState;
 use crate::spec::When;
@@ -200,8 +200,8 @@ fn expected(model: &Model, part: Part<'_>) -> BTreeSet<(usize, usize)> {
 fn run(model: &mut Model, rng: &mut StdRng, fails: bool) {
     model.settle();
     loop {
-        if fails && model.stop == StopRequest::None && rng.random_ratio(1, 60) {
-            model.stop(StopRequest::AllButCleanup);
+        if fails && model.stop == StopScope::None && rng.random_ratio(1, 60) {
+            model.stop(StopScope::AllButCleanup);
         }
         let Some((at, index)) = model.runnable().choose(rng).copied() else { return };
         let completes = !fails || rng.random_ratio(3, 4);

@@ -86,7 +86,9 @@ impl Pattern {
             .configure(automaton)
             .build_from_hir(&expression)
             .map_err(|_| InvalidPattern::TooLarge)?;
-        let beginnings = Prefilter::from_hir_prefix(MatchKind::LeftmostFirst, &expression);
+        // To look for beginnings that are everywhere takes longer than to walk the table.
+        let beginnings =
+            Prefilter::from_hir_prefix(MatchKind::LeftmostFirst, &expression).filter(Prefilter::is_fast);
         let table = DFA::config()
             .unicode_word_boundary(true)
             .specialize_start_states(beginnings.is_some())

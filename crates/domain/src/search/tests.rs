@@ -385,3 +385,12 @@ fn a_bad_pattern_is_explained() {
     assert!(Pattern::compile(&deep).is_err(), "nesting is limited");
     assert!(Pattern::compile(r"\d{4}-\d\d-\d\d \w+: .*(timeout|refused)$").is_ok());
 }
+
+#[test]
+fn beginnings_are_looked_for_where_that_is_faster_than_the_table() {
+    let candidate = |pattern: &str| Pattern::compile(pattern).unwrap().next_candidate(b"no digits", 0..9);
+    assert_eq!(candidate("error [0-9]"), None);
+    assert_eq!(candidate("digits"), Some(3));
+    // Half of a text may be digits.
+    assert_eq!(candidate("[0-9]{20}"), Some(0));
+}

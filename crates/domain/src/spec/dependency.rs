@@ -69,7 +69,7 @@ pub enum On {
     /// All of its tasks complete.
     #[default]
     Completed,
-    /// All of its tasks end, and at least one of them failed or was cancelled.
+    /// All of its tasks end, and at least one of them failed, or was cancelled and not skipped.
     Failed,
     /// All of its tasks end.
     Ended,
@@ -78,7 +78,7 @@ pub enum On {
 impl Words for On {
     const WORDS: &'static [(&'static str, On, &'static str)] = &[
         ("completed", On::Completed, "all of its tasks complete"),
-        ("failed", On::Failed, "all of its tasks end, and one failed or was cancelled"),
+        ("failed", On::Failed, "all of its tasks end, and one failed or was cancelled (not skipped)"),
         ("ended", On::Ended, "all of its tasks end, whatever the outcome"),
     ];
 }
@@ -114,7 +114,7 @@ pub enum When {
     Success,
     /// When all it waits for has ended, whatever came of it; also if the job is stopped.
     Always,
-    /// When all it waits for has ended and something of it failed or was cancelled.
+    /// When all it waits for has ended and something of it failed, or was cancelled and not skipped.
     Failure,
 }
 
@@ -125,7 +125,7 @@ impl Words for When {
         (
             "failure",
             When::Failure,
-            "once what it waits for has ended, if a task of it failed or was cancelled",
+            "once what it waits for has ended, if a task of it failed or was cancelled (not skipped)",
         ),
     ];
 }

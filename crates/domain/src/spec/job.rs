@@ -224,6 +224,11 @@ impl JobSpec {
         self.tasks.iter().map(|task| task.indices.len()).sum()
     }
 
+    /// Whether it has tasks that clean up after the others: a stop leaves these to run, unless it is forced.
+    pub fn has_cleanup(&self) -> bool {
+        self.tasks.iter().any(TaskSpec::is_cleanup)
+    }
+
     /// As [`JobSpec::of`], from JSON that a program has made: numbers have lost the text they were written with.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::dependency::When;
 use super::exit_codes::{self, EXIT_CODES, ExitCodes};
 use super::field::{Field, Kind, Words};
 use super::node::Object;
@@ -37,8 +38,10 @@ pub struct Restart {
 /// The fields of `restart`.
 pub const RESTART: &[Field] = &[
     Field::new("policy", Kind::words::<RestartPolicy>(), "When the task is restarted")
+        .limits("no `always` with `when: always` or `when: failure`")
         .otherwise(
-            "`on-failure` with `on_exit` or `not_on_exit`; else `never` for batch, `always` for service",
+            "`always` for the tasks of a service without `when`; else `on-failure` with `on_exit` or `not_on_exit`, \
+             `never` without",
         )
         .example("on-failure")
         .on_page("Run again"),
@@ -56,7 +59,8 @@ pub const RESTART: &[Field] = &[
         .flag("no-restart-on-exit", "CODE"),
     Field::new("success", EXIT_CODES, "Exit codes that count as success, beside 0")
         .details(
-            "The task then completes, whatever the policy. With `policy: always` it runs again as after 0.",
+            "Treated like exit code 0: the task completes, or runs again with `policy: always`. An exit code may be in one list \
+             only.",
         )
         .example("[3]")
         .flag("success-code", "CODE"),
@@ -148,15 +152,24 @@ impl Words for OnLost {
     ];
 }
 
-/// Reads `restart`, or gives its defaults; some of them depend on other fields.
-pub(super) fn read(task: &Object<'_>, default_policy: RestartPolicy) -> Restart {
+/// Reads `restart`, or gives its defaults; some of them depend on other fields. `of_job` is the default policy of the job's
+/// tasks.
+pub(super) fn read(task: &Object<'_>, of_job: RestartPolicy, when: When) -> Restart {
     let object = task.nested_or_empty("restart");
     let (on_exit, not_on_exit, success) = exit_codes(&object);
     let names_codes = object.has("on_exit") || object.has("not_on_exit");
-    let policy = object.optional("policy").unwrap_or(match default_policy {
+    // What runs after the others ends, also in a service: it may be all that a stopped job waits for.
+    let runs_once = when != When::Success;
+    let default = if runs_once { RestartPolicy::Never } else { of_job };
+    let policy = object.optional("policy").unwrap_or(match default {
         RestartPolicy::Never if names_codes => RestartPolicy::OnFailure,
         policy => policy,
     });
+    if let Some(node) = object.field("policy").filter(|_| runs_once && policy == RestartPolicy::Always) {
+        node.wrong::<()>(
+            "a task with `when: always` or `when: failure` runs once: write `on-failure` or `never`, or leave the policy out",
+        );
+    }
     for name in ["on_exit", "not_on_exit"] {
         if let Some(node) = object.field(name).filter(|_| policy == RestartPolicy::Never) {
             node.wrong::<()>(format!(

@@ -172,7 +172,7 @@ pub const TASK: &[Field] = &[
     .details("A name alone means `on: completed`; `failed` and `ended` are the other outcomes.")
     .limits("names of other tasks of the job, no cycle")
     .example("[prepare, {task: check, on: ended}]"),
-    Field::new("when", Kind::words::<When>(), "After which outcome of what it waits for it runs")
+    Field::new("when", Kind::words::<When>(), "Outcome of the dependencies that makes this task run")
         .details("Without `depends_on`, `always` and `failure` wait for all tasks of the job without `when`.")
         .default("success")
         .example("always"),
@@ -357,6 +357,11 @@ impl TaskSpec {
     pub fn waits_for_others(&self) -> bool {
         !self.depends_on.is_empty() || self.when != When::Success
     }
+
+    /// Whether its tasks clean up after the others: they run even if the job is stopped, unless that is forced.
+    pub fn is_cleanup(&self) -> bool {
+        self.when == When::Always
+    }
 }
 
 fn is_zero(number: &u8) -> bool {
@@ -392,7 +397,8 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPol
     // An image that cannot be used is a mistake already: that its command is not there says nothing more.
     let has_image = container.is_some() || object.has("image");
     let stdin = object.value("stdin");
-    let restart = restart::read(object, policy);
+    let when = object.value("when");
+    let restart = restart::read(object, policy, when);
     if stdin && (restart.policy != RestartPolicy::Never || restart.on_lost == OnLost::Restart) {
         object.field("restart").as_ref().unwrap_or(object.node()).wrong::<()>(
             "a task with `stdin` is not repeated, as what was written to it is not kept: write `restart: never`",
@@ -416,7 +422,7 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPol
         container,
         env: object.read("env", program::env).unwrap_or_default(),
         depends_on: Vec::new(),
-        when: object.value("when"),
+        when,
         indices,
         each,
         resources: reservation::read(object),
@@ -492,7 +498,7 @@ fn array_range(node: &Node<'_>) -> Option<Range> {
     };
     let at_once = match at_once {
         Some(None | Some(0)) => {
-            return node.wrong("after `%` stands how many tasks may be live at once: a whole number from 1");
+            return node.wrong("expected a whole number from 1 after `%` (maximum number of live tasks)");
         }
         at_once => at_once.flatten(),
     };

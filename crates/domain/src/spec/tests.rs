@@ -303,11 +303,8 @@ fn an_array_is_a_range_or_one_index() {
     assert_eq!(indices("999999-1000000").len(), 2);
     for (array, complaint) in [
         (json!(""), "/array: expected a range of indices such as \"0-99\", found an empty text"),
-        (
-            json!("0-9%0"),
-            "/array: after `%` stands how many tasks may be live at once: a whole number from 1",
-        ),
-        (json!("0-9%"), "/array: after `%` stands how many tasks may be live at once: a whole number from 1"),
+        (json!("0-9%0"), "/array: expected a whole number from 1 after `%` (maximum number of live tasks)"),
+        (json!("0-9%"), "/array: expected a whole number from 1 after `%` (maximum number of live tasks)"),
         (json!("a-b"), "/array: expected a range of indices such as \"0-99\", found `a-b`"),
         (json!("1-"), "/array: expected a range of indices such as \"0-99\", found `1-`"),
         (json!("-1"), "/array: expected a range of indices such as \"0-99\", found `-1`"),

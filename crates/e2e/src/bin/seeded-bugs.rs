@@ -25,6 +25,8 @@ const ALL_TESTS_LIMIT: Duration = Duration::from_secs(1_800);
 /// Building or waiting for the turn to build never takes longer.
 const BUILD_LIMIT: Duration = Duration::from_secs(3_600);
 const PROBE_INTERVAL: Duration = Duration::from_millis(20);
+/// Programs beside this one that tests start, and that no bug changes.
+const BESIDE: [&str; 2] = ["s3-server", "http-answer"];
 /// What a test prints that cannot run here.
 const SKIPPED: &str = "SKIPPED, NOT TESTED";
 
@@ -78,6 +80,8 @@ struct Bench {
     sources: PathBuf,
     target: PathBuf,
     said: PathBuf,
+    /// Where this program is, and those beside it.
+    programs: PathBuf,
     /// Where programs are put aside, so that the next bug can be built while the test of the one before still runs.
     aside: PathBuf,
 }
@@ -108,8 +112,13 @@ impl Bench {
         let program = std::env::current_exe()?;
         let place = program.ancestors().nth(2).context("no target directory")?.join("seeded-bugs");
         let at = |name: &str| place.join(name);
-        let bench =
-            Bench { sources: at("sources"), target: at("target"), said: at("said"), aside: at("aside") };
+        let bench = Bench {
+            sources: at("sources"),
+            target: at("target"),
+            said: at("said"),
+            programs: program.with_file_name(""),
+            aside: at("aside"),
+        };
         copy(root, &bench.sources)?;
         // Each build of the behaviour tests would link these too, which no test of a bug starts.
         fs::remove_dir_all(bench.sources.join("crates/e2e/src/bin"))?;
@@ -223,6 +232,10 @@ impl Bench {
         let mut built = None;
         let _ = fs::remove_dir_all(&aside);
         fs::create_dir_all(aside.join("deps"))?;
+        for program in BESIDE {
+            fs::copy(self.programs.join(program), aside.join(program))
+                .with_context(|| format!("{program} is not built"))?;
+        }
         for artifact in artifacts {
             let Some(executable) = artifact["executable"].as_str() else { continue };
             let text = |of: &serde_json::Value| of.as_str().unwrap_or_default().to_owned();

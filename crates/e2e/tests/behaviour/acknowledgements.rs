@@ -1,13 +1,16 @@
 //! Nothing is acknowledged before it is committed, however long that takes and however often it has to be tried.
 
 use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::task::{Report, TaskEvent};
 use gaffer_domain::worker::HeldPhase;
 use gaffer_e2e::client::script;
 use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
+use gaffer_master::store::transitions::{Batch, Detail, Input};
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::wire::{Heartbeat, HeldAttempt, MachineStats, ToMaster, ToWorker};
+use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
 /// What the master has said so far: its answer to a heartbeat comes after all of that.
@@ -92,4 +95,45 @@ async fn output_and_ends_are_acknowledged_after_their_commit_only() {
         .await;
     assert_eq!(stage.client.finished(job).await.state, "completed");
     assert_eq!(stage.client.output(job).await, b"all\n");
+}
+
+#[tokio::test]
+async fn what_a_batch_of_unknown_outcome_has_left_undone_is_found() {
+    let stage = Stage::set().await;
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
+    let spec = json!({"tasks": [
+        {"name": "first", "script": "true"},
+        {"name": "many", "script": "true", "count": 5, "depends_on": ["first"]},
+    ]});
+    let job = stage.client.submit(spec).await;
+    let attempt = worker.next_start().await.attempt;
+    worker.started(attempt).await;
+    stage.client.in_state(job, "running").await;
+    let by = stage.running.control.hub.all()[0].worker;
+    worker.hang_up();
+    let other = stage.client.submit(script("true")).await;
+
+    // Committed in part, and the master has not heard of it.
+    let report = Report { worker: by, attempt: attempt.attempt };
+    let event = TaskEvent::Ended(report, AttemptEnd::Exited { code: 0 });
+    let input = Input { task: attempt.task, event, actor: "test".into(), detail: Detail::None };
+    let batch = Batch { inputs: vec![input], slice_tasks: 2, ..Batch::default() };
+    let outcome = stage.running.control.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap();
+    assert_eq!(outcome.unfinished.len(), 1);
+    let blocked = async || stage.client.job(job).await.task_counts.get("blocked").copied().unwrap_or(0);
+    assert_eq!(blocked().await, 3);
+
+    let mut watch = PgConnection::connect(&stage.database_url).await.unwrap();
+    let mut of_counts = PgConnection::connect(&stage.database_url).await.unwrap();
+    let mut lock = of_counts.begin().await.unwrap();
+    sqlx::query("LOCK TABLE task_definitions IN SHARE MODE").execute(&mut *lock).await.unwrap();
+    let client = stage.client.clone();
+    let stopped =
+        tokio::spawn(async move { client.post(&format!("/jobs/{other}/stop"), &json!({})).await.status });
+    let first_try = waiting_for_a_lock(&mut watch, 0).await;
+    sqlx::query("SELECT pg_terminate_backend($1)").bind(first_try).execute(&mut watch).await.unwrap();
+    waiting_for_a_lock(&mut watch, first_try).await;
+    lock.rollback().await.unwrap();
+    assert!(stopped.await.unwrap().is_success());
+    eventually("nothing is left", async || (blocked().await == 0).then_some(())).await;
 }

@@ -1,4 +1,4 @@
-//! What decides whether a task runs, runs again, or is not needed: exit codes, and what came of other tasks.
+//! What decides whether a task runs, runs again, or is skipped: exit codes, and what came of other tasks.
 
 use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::{Dev, data_dir};
@@ -116,7 +116,7 @@ async fn what_follows_a_failure_and_what_always_follows_run_and_the_rest_does_no
             "clean completed",
         ]
     );
-    // What was not needed is no failure for a command that waits, either.
+    // What was skipped is no failure for a command that waits, either.
     let waited = dev.cli(&["wait", &well.to_string()]).output().await.unwrap();
     assert_eq!(waited.status.code(), Some(0), "{waited:?}");
 }

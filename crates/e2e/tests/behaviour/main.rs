@@ -32,6 +32,7 @@ mod metrics;
 mod networks;
 mod output_store;
 mod pages;
+mod pictures;
 mod placement;
 mod plans;
 mod ports;

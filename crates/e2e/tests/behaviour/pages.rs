@@ -15,7 +15,9 @@ use reqwest::header::{ACCEPT, COOKIE, LOCATION, SET_COOKIE};
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
-async fn sign_in(browser: &Browser, client: &Client) -> String {
+use super::pictures;
+
+pub async fn sign_in(browser: &Browser, client: &Client) -> String {
     let link = client.post("/login-links", &json!({})).await;
     let url = link.body["url"].as_str().unwrap().to_owned();
     browser.visit(&url).await;
@@ -78,6 +80,8 @@ async fn every_page_fits_light_and_dark_wide_and_narrow() {
     let array =
         dev.client.submit(json!({"name": "many", "script": "echo $GAFFER_TASK_INDEX", "count": 30})).await;
     dev.client.finished(array).await;
+    let pipeline = dev.client.submit(pictures::pipeline("sleep 0.2; test $GAFFER_TASK_INDEX != 7")).await;
+    dev.client.finished(pipeline).await;
     let running = dev.client.submit(script("echo on the way; sleep 300")).await;
     dev.client.in_state(running, "running").await;
     let (container, pulling, _docker) = containers(&dev).await;
@@ -99,6 +103,8 @@ async fn every_page_fits_light_and_dark_wide_and_narrow() {
         ("running", format!("/jobs/{running}")),
         ("history", format!("/jobs/{failing}?tab=events")),
         ("spec", format!("/jobs/{failing}?tab=spec")),
+        ("graph", format!("/jobs/{pipeline}?tab=graph")),
+        ("timeline", format!("/jobs/{pipeline}?tab=timeline")),
         ("queue", "/queue".to_owned()),
         ("workers", "/workers".to_owned()),
         ("worker", "/workers/1".to_owned()),

@@ -18,6 +18,8 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
+use super::texts::Visitor;
+
 /// So many finished jobs lie in the database.
 const HISTORY: u64 = 40_000;
 /// The most rows that one step of a plan may read of a table that grows.
@@ -237,6 +239,17 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     let long = client.submit(service).await;
     client.in_state(long, "running").await;
     look(client, done).await;
+    let many = json!({"script": "true", "count": 201, "constraints": ["name == nobody"]});
+    let many = client.submit(many).await;
+    let visitor = Visitor::of(dev).await;
+    for path in [
+        format!("/jobs/{done}?tab=timeline"),
+        format!("/jobs/{many}?tab=timeline"),
+        format!("/jobs/{many}?tab=graph"),
+    ] {
+        assert!(visitor.page(&path).await.contains("data-f=\"picture\""), "{path}");
+    }
+    client.post(&format!("/jobs/{many}/stop"), &json!({})).await;
     client.post(&format!("/jobs/{long}/stop"), &json!({})).await;
     client.finished(long).await;
     let again = client.post(&format!("/jobs/{failed}/rerun"), &json!({})).await;

@@ -4,9 +4,9 @@ use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::retention::Retention;
 use gaffer_domain::{AttemptRef, TaskId};
 use gaffer_e2e::client::{Client, script};
+use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
-use gaffer_e2e::{eventually, wait_for_a_lock};
 use gaffer_master::background::driver::Background as _;
 use gaffer_master::background::retention::Expiry;
 use gaffer_master::store::StoreError;
@@ -346,6 +346,8 @@ async fn a_master_that_dies_in_between_is_followed_by_one_that_completes_it() {
 #[tokio::test]
 async fn a_job_is_accepted_although_the_partitions_of_its_era_are_made_while_it_waits_for_the_era() {
     let mut scene = Scene::set().await;
+    // What its tasks need is known, so one statement waits, reads the era and writes into its partitions.
+    scene.stage.client.submit(script("true")).await;
     let era = scene.stage.running.control.store.era_present().await.unwrap().number + 2;
     let mut holder = PgConnection::connect(&scene.stage.database_url).await.unwrap();
     let mut opening = holder.begin().await.unwrap();
@@ -353,7 +355,13 @@ async fn a_job_is_accepted_although_the_partitions_of_its_era_are_made_while_it_
     sqlx::query(lock).execute(&mut *opening).await.unwrap();
     let client = scene.stage.client.clone();
     let submitting = tokio::spawn(async move { client.submit(script("true")).await });
-    wait_for_a_lock(&mut scene.database, "gaffer", 1).await;
+    eventually("the submission waits", async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                   AND query LIKE 'WITH led%present_era()%' AND datname = current_database()";
+        let waiting: i64 = sqlx::query_scalar(sql).fetch_one(&mut scene.database).await.unwrap();
+        (waiting == 1).then_some(())
+    })
+    .await;
     sqlx::query("SELECT make_era($1)").bind(era).execute(&mut *opening).await.unwrap();
     let opened = "UPDATE eras SET opened_at = now(), first_job = (SELECT last_value + 1 FROM jobs_id_seq) \
                   WHERE opened_at IS NULL";

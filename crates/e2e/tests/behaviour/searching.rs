@@ -408,6 +408,10 @@ async fn a_client_that_reconnects_after_a_retry_gets_the_rest_of_the_attempt_bef
         let events = events_after(&stage, &format!("{path}{query}"), last).await;
         let texts: String = events.into_iter().map(|(_, text)| text).collect();
         assert_eq!(texts, expected, "{query} after {last}");
+        let request = stage.client.request(reqwest::Method::GET, &format!("{path}{query}"));
+        let request = request.header("accept", "text/event-stream").header("last-event-id", last);
+        let headers = request.send().await.unwrap().headers().clone();
+        assert_eq!(headers["x-gaffer-attempt"], last[..1], "{query} after {last}");
     }
 }
 

@@ -69,8 +69,13 @@ async fn what_one_project_has_is_not_there_for_another_on_any_route() {
         paths.push(format!("/jobs/{job}/{path}"));
     }
     for path in paths {
+        let as_it_was = stage.client.get(&format!("/jobs/{job}")).await.body;
         let answer = eve.post(&path, &json!({"signal": "SIGINT"})).await;
         assert_eq!(answer.status, 404, "{path}: {}", answer.text);
+        let as_it_is = stage.client.get(&format!("/jobs/{job}")).await.body;
+        for field in ["state", "pinned"] {
+            assert_eq!(as_it_is[field], as_it_was[field], "{path}");
+        }
     }
     let letter = dead_letter(&stage, job).await;
     assert_eq!(eve.post(&format!("/dead-letters/{letter}/retry"), &json!({})).await.status, 404);

@@ -228,6 +228,28 @@ async fn a_report_that_comes_too_late_is_kept_as_history() {
 }
 
 #[tokio::test]
+async fn the_end_of_an_attempt_that_was_given_back_is_kept_as_history() {
+    let bench = bench().await;
+    let job = bench.submit(json!({"command": ["true"], "restart": {"success": [3]}})).await;
+    let task = bench.ids(job).await[0];
+    let report = |attempt| Report { worker: bench.worker, attempt };
+    bench.apply(vec![(task, bench.placed())]).await;
+    bench.apply(vec![(task, TaskEvent::Returned(report(1)))]).await;
+    let lost = AttemptEnd::Lost { cause: gaffer_domain::reason::LostCause::OutOfContact };
+    bench.apply(vec![(task, TaskEvent::Ended(report(1), lost))]).await;
+    let events = bench.store.events_before(bench.project, Some(job), None, 1).await.unwrap();
+    assert_eq!(events[0].kind, "task.late_report", "{events:?}");
+    // An exit code that counts as success, told twice, is no news.
+    bench.apply(vec![(task, bench.placed())]).await;
+    bench.apply(vec![(task, bench.exited(2, 3))]).await;
+    bench.apply(vec![(task, bench.exited(2, 3))]).await;
+    assert_eq!(bench.states(job).await, ["completed"]);
+    let events = bench.store.events_before(bench.project, Some(job), None, 100).await.unwrap();
+    let late = events.iter().filter(|event| event.kind == "task.late_report");
+    assert_eq!(late.count(), 1, "{events:?}");
+}
+
+#[tokio::test]
 async fn dependents_start_when_all_they_wait_for_completed_and_are_cancelled_when_it_cannot() {
     let bench = bench().await;
     let spec = json!({"tasks": [
@@ -263,7 +285,7 @@ async fn stopping_a_job_cancels_what_waits_and_asks_the_rest_to_end() {
     let job = bench.submit(json!({"command": ["sleep", "9"], "count": 3})).await;
     let ids = bench.ids(job).await;
     bench.apply(vec![(ids[0], bench.placed())]).await;
-    let stop = |project| StopJob { job, project, actor: "ana".into(), everything: false };
+    let stop = |project| StopJob { job, project, actor: "ana".into(), force: false };
     let batch = Batch { stops: vec![stop(bench.project), stop(ProjectId(99))], ..Batch::default() };
     let outcome = bench.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap();
     assert_eq!(outcome.stops, [StopResult::Stopping, StopResult::Unknown]);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::driver::{Background, Ran};
 use crate::large_jobs::LargeJobs;
-use crate::store::transitions::{JobSlice, SliceResult};
+use crate::store::transitions::JobSlice;
 use crate::store::{Store, StoreError};
 use crate::wakes::Wake;
 use crate::write_batcher::WriteBatcherHandle;
@@ -18,14 +18,15 @@ pub struct LargeJobsLoop {
     store: Store,
     write_batcher: WriteBatcherHandle,
     jobs: LargeJobs,
-    /// What an earlier master left was looked for, and what a lost answer may have left.
-    has_looked: bool,
+    /// What was left was read when this was the number of [`LargeJobs::unknown`]; none before the first time, for what an earlier
+    /// master has left.
+    read_at: Option<u64>,
 }
 
 impl LargeJobsLoop {
     /// A loop over these jobs, and over what an earlier master has left.
     pub fn new(store: Store, write_batcher: WriteBatcherHandle, jobs: LargeJobs) -> LargeJobsLoop {
-        LargeJobsLoop { store, write_batcher, jobs, has_looked: false }
+        LargeJobsLoop { store, write_batcher, jobs, read_at: None }
     }
 }
 
@@ -42,12 +43,11 @@ impl Background for LargeJobsLoop {
     }
 
     async fn run_once(&mut self) -> Result<Ran, StoreError> {
-        if !self.has_looked || self.jobs.take_look() {
-            // If this fails, it is tried again.
-            self.has_looked = false;
+        let unknown = self.jobs.unknown();
+        if self.read_at != Some(unknown) {
             let left = self.store.jobs_unsettled().await?;
             self.jobs.add(left);
-            self.has_looked = true;
+            self.read_at = Some(unknown);
         }
         // One slice of each in turn: a very large one does not hold up the others.
         let (mut done, mut is_busy) = (0, false);
@@ -58,11 +58,7 @@ impl Background for LargeJobsLoop {
                 continue;
             };
             done += 1;
-            match result {
-                SliceResult::Done => self.jobs.done(job, progress),
-                SliceResult::More(after) => self.jobs.advance(job, progress, after),
-                SliceResult::Busy => is_busy = true,
-            }
+            is_busy |= self.jobs.sliced(job, progress, result);
         }
         let is_done = self.jobs.all().is_empty();
         let again_after = match (is_done, is_busy) {

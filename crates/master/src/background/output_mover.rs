@@ -1,7 +1,7 @@
 //! Moves output of finished jobs to object storage, oldest jobs first.
 //!
-//! First the objects are put there, then one transaction for each notes it and deletes its chunks. Whenever that ends early, the
-//! output is where it was, and at most an object is left that nobody refers to; [`super::unused_objects`] deletes it.
+//! First the objects are put there, then one transaction for each adds its row and deletes its chunks. If the master dies before
+//! that, the output is where it was, and objects are left that no row names; [`super::unused_objects`] deletes them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::output_store::{NewObject, OutputStore};
 use crate::store::output::moving::{TaskPlace, UnmovedJob};
 use crate::store::{Store, StoreError};
 
-/// An object has about this much at most, so that to read a line is to read no more than this.
+/// Approximate maximum size of an object: reading one line means reading a whole object.
 const PART_BYTES: usize = 4 << 20;
-/// What is put there together: at most so many objects, of about so many bytes, which is the memory that a run needs.
+/// Maximum number of objects of a run, and the approximate maximum of their bytes, which a run has in memory.
 const TOGETHER: usize = 32;
 const TOGETHER_BYTES: usize = 16 << 20;
-/// How many are on their way at the same time.
+/// Maximum number of concurrent uploads.
 const AT_ONCE: usize = 8;
-/// Most jobs may have no output: so many pages of tasks are looked at in a run.
+/// Maximum number of pages of tasks that a run looks at. Most jobs may have no output.
 const LOOKS: usize = 50;
 /// The pause between runs, in which others have the disk.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -128,23 +128,24 @@ impl OutputMover {
         Ok(parts)
     }
 
-    /// Puts the parts into the store, then makes them the places of their output. Returns how many were moved, and how many
-    /// were not, because their chunks have changed.
-    async fn put(&self, parts: Vec<NewObject>) -> Result<(u64, u64), StoreError> {
+    /// Puts the parts into the store, then makes them the places of their output. Returns how many were moved, and the attempts
+    /// whose output was not moved further, because chunks of a part have changed.
+    async fn put(&self, parts: Vec<NewObject>) -> Result<(u64, Vec<AttemptRef>), StoreError> {
         let objects = &self.objects;
         let puts = parts.into_iter().map(|part| async move {
             let NewObject { row, chunks, bytes } = part;
             objects.put(&row.name, bytes).await.map(|()| (row, chunks))
         });
         let mut puts = futures::stream::iter(puts.collect::<Vec<_>>()).buffered(AT_ONCE);
-        let (mut moved, mut changed) = (0, 0);
+        let (mut moved, mut changed) = (0, Vec::new());
         while let Some(put) = puts.next().await {
             let (row, chunks) = put?;
-            if self.store.output_moved(&row, chunks).await? {
+            // Output is moved from its beginning on: after a part that stays in the database, the rest stays, too.
+            if !changed.contains(&row.attempt) && self.store.output_moved(&row, chunks).await? {
                 moved += 1;
             } else {
-                changed += 1;
-                objects.delete(&[row.name]).await?;
+                changed.push(row.attempt);
+                objects.delete(&row.name).await?;
             }
         }
         Ok((moved, changed))
@@ -166,11 +167,12 @@ impl OutputMover {
             self.objects.recognise(has_moved).await?;
         }
         let (moved, changed) = self.put(parts).await?;
-        if changed > 0
+        if !changed.is_empty()
             && let Some(progress) = &mut self.job
         {
-            // The job was deleted, or chunks were joined, which are read again in the next round.
+            // The job was deleted, or chunks were joined: the next look at the job reads them from the beginning.
             progress.has_others = true;
+            progress.attempts.retain(|(attempt, _)| !changed.contains(attempt));
         }
         Ok(Ran { done: moved, again_after: Some(PAUSE) })
     }

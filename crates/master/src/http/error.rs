@@ -68,7 +68,7 @@ pub enum Error {
     #[error("the database refuses writes since {}; see the page System or `gaffer system`", .0.format("%Y-%m-%d %H:%M:%S UTC"))]
     NotReady(gaffer_domain::Time),
     /// The object storage with the output is away, or misconfigured.
-    #[error("{0}; try again later")]
+    #[error("{0}")]
     OutputUnavailable(String),
     /// An object with output is missing or damaged.
     #[error("{0}")]

@@ -10,8 +10,10 @@ mod format;
 mod frame;
 mod job;
 mod job_feed;
+mod job_graph;
 mod job_head;
 mod job_tabs;
+mod job_timeline;
 mod jobs;
 mod keys;
 mod lines;
@@ -30,6 +32,7 @@ mod stream_lines;
 mod system;
 mod task;
 mod theme;
+mod timeline;
 mod view;
 mod worker;
 mod workers;
@@ -93,13 +96,17 @@ pub fn routes() -> Router<Doors> {
 
 /// A page as an answer. No cache keeps a copy: it is for one user, and may show a secret.
 fn page(template: &impl Template) -> Result<Response, Error> {
-    let html = template.render().map_err(|error| {
-        tracing::error!(%error, "cannot render a page");
-        Error::Internal
-    })?;
-    let mut response = Html(html).into_response();
+    let mut response = Html(markup(template)?).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// A template with its values.
+fn markup(template: &impl Template) -> Result<String, Error> {
+    template.render().map_err(|error| {
+        tracing::error!(%error, "cannot render a page");
+        Error::Internal
+    })
 }
 
 #[derive(Template)]

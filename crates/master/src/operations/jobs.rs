@@ -197,7 +197,7 @@ async fn accept(
             if !error.may_have_happened() {
                 submission.told(&[], now);
             } else if selection.is_some() {
-                effects.large_jobs.look_for_more();
+                effects.large_jobs.outcome_is_unknown();
             }
             Err(error.into())
         }
@@ -247,18 +247,13 @@ pub async fn wait(context: &Context, actor: &Actor, wanted: Wait) -> Result<Job,
     }
 }
 
-/// Stops a job, with `everything` also the tasks that clean up after the others. The request is committed when this returns.
+/// Stops a job, with `force` also the tasks that clean up. The request is committed when this returns.
 ///
 /// # Errors
 /// When there is no such job, or it is over.
-pub async fn stop(
-    context: &Context,
-    actor: &Actor,
-    job: JobId,
-    everything: bool,
-) -> Result<(), OperationError> {
+pub async fn stop(context: &Context, actor: &Actor, job: JobId, force: bool) -> Result<(), OperationError> {
     let effects = context.permit(actor, Action::StopJob)?;
-    let wish = StopJob { job, project: actor.project, actor: actor.user.clone(), everything };
+    let wish = StopJob { job, project: actor.project, actor: actor.user.clone(), force };
     match effects.write_batcher.stop(wish).await? {
         StopResult::Stopping => Ok(()),
         StopResult::Over(state) => {

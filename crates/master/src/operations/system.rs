@@ -48,13 +48,7 @@ pub async fn check_output_store(
         let problem = (moved.objects > 0).then(|| missing.to_owned());
         return Ok(OutputStoreCheck { address: None, moved, problem });
     };
-    let checked = async {
-        if moved.objects > 0 {
-            objects.recognise(true).await?;
-        }
-        objects.check().await
-    };
-    let problem = checked.await.err().map(|error| error.to_string());
+    let problem = objects.check(moved.objects > 0).await.err().map(|error| error.to_string());
     Ok(OutputStoreCheck { address: Some(objects.address().to_string()), moved, problem })
 }
 

@@ -1,5 +1,8 @@
 //! Tasks: find one by its address, send it a signal, write to its standard input.
 
+use std::collections::HashMap;
+
+use gaffer_domain::conditions;
 use gaffer_domain::permissions::Action;
 use gaffer_domain::spec::StopSignal;
 use gaffer_domain::task::StateName;
@@ -10,7 +13,8 @@ use super::jobs::no_job;
 use super::{Actor, Context, OperationError};
 use crate::input::{Busy, Written};
 use crate::records::Task;
-use crate::store::ReadStore;
+use crate::store::tasks::TaskFilter;
+use crate::store::{ReadStore, StoreError};
 
 /// A task of a job.
 #[derive(Debug, Clone, Copy)]
@@ -154,6 +158,36 @@ pub async fn own_job(reads: &ReadStore, actor: &Actor, job: JobId) -> Result<(),
     }
 }
 
+/// Tasks of a job, in the order of their definitions and indices, with what the blocked ones wait for.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    reads: &ReadStore,
+    job: JobId,
+    filter: &TaskFilter,
+    limit: u32,
+) -> Result<Vec<Task>, StoreError> {
+    let mut tasks = reads.task_list(job, filter, limit).await?;
+    add_waits(reads, job, &mut tasks).await?;
+    Ok(tasks)
+}
+
+/// Adds to the blocked ones among tasks of a job what they wait for.
+async fn add_waits(reads: &ReadStore, job: JobId, tasks: &mut [Task]) -> Result<(), StoreError> {
+    if tasks.iter().all(|task| task.state != StateName::Blocked) {
+        return Ok(());
+    }
+    let Some(spec) = reads.spec(job).await? else { return Ok(()) };
+    let mut known: HashMap<i16, String> = HashMap::new();
+    for task in tasks.iter_mut().filter(|task| task.state == StateName::Blocked) {
+        let position = task.position;
+        let waits = known.entry(position).or_insert_with(|| conditions::waits_for(&spec, position as usize));
+        task.waits_for = Some(waits.clone()).filter(|waits| !waits.is_empty());
+    }
+    Ok(())
+}
+
 /// A task of the actor's project by its address.
 ///
 /// # Errors
@@ -174,7 +208,8 @@ pub async fn find(
         Some((name, index)) => (name, index.parse().map_err(|_| not_found())?),
         None => (address, 0),
     };
-    let task = reads.task_get(job, name, index).await?.ok_or_else(not_found)?;
+    let mut task = reads.task_get(job, name, index).await?.ok_or_else(not_found)?;
+    add_waits(reads, job, std::slice::from_mut(&mut task)).await?;
     // The bare name is the address of an only task; of several it is the name of all of them.
     match task.address.contains('.') && !address.contains('.') {
         true => Err(OperationError::NotFound(format!(

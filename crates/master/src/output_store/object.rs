@@ -73,7 +73,7 @@ pub fn named_part(name: &str) -> Option<NamedPart> {
     parts.next().is_none().then(|| NamedPart::new(task, attempt, offset, name.to_owned()))
 }
 
-/// The chunks of an object, which share its memory; none if it is not the one that was put there.
+/// The chunks of an object, each in separate memory; none if it is not the one that was put there.
 pub fn chunks(row: &ObjectRow, object: &Bytes) -> Option<Vec<ChunkRow>> {
     if object.len() as u64 != row.object_bytes || <[u8; 32]>::from(Sha256::digest(object)) != row.sha256 {
         return None;
@@ -91,7 +91,9 @@ pub fn chunks(row: &ObjectRow, object: &Bytes) -> Option<Vec<ChunkRow>> {
         if length > rest.len() {
             return None;
         }
-        let body = rest.split_to(length);
+        // A reader that has one of them must not keep the memory of all.
+        let body = Bytes::copy_from_slice(&rest[..length]);
+        rest.advance(length);
         let chunk = EncodedChunk { attempt: row.attempt, offset, encoding, body };
         chunks.push(ChunkRow { chunk, payload_bytes, lines_before, lines });
     }

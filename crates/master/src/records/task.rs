@@ -26,7 +26,7 @@ pub struct Task {
     pub state: StateName,
     /// Why it ended as it did, or why its last attempt did if it is to be repeated.
     pub reason: Option<Reason>,
-    /// What it waits for, if it is blocked: `waits for prepare to complete`.
+    /// What it waits for, if it is blocked: `waits for prepare to complete`. Filled in by `operations::tasks`.
     pub waits_for: Option<String>,
     /// Exit code of the latest attempt.
     pub exit_code: Option<i32>,

@@ -30,9 +30,9 @@ pub enum StoreError {
     #[error("unexpected data in the database: {0}")]
     Unreadable(String),
     /// The object storage with output does not answer or refuses. The same call succeeds once that is fixed.
-    #[error("{told}: {cause}")]
+    #[error("the object storage with the output is not available: {cause}")]
     ObjectsUnavailable {
-        /// For readers of output.
+        /// For readers of output, with what to do.
         told: String,
         /// For operators.
         cause: String,

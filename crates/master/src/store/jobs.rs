@@ -7,7 +7,7 @@ use chrono::Utc;
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::{DefinitionRef, Requirements};
 use gaffer_domain::rerun::Selection;
-use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION, When};
+use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION};
 use gaffer_domain::task::Task;
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use serde_json::Value;
@@ -267,8 +267,7 @@ impl ReadStore {
                     state: known("job state", &row.state)?,
                     reason,
                     problem,
-                    has_cleanup: spec
-                        .is_some_and(|spec| spec.tasks.iter().any(|task| task.when == When::Always)),
+                    has_cleanup: spec.is_some_and(|spec| spec.has_cleanup()),
                     labels: row.labels.0,
                     pinned: row.pinned,
                     priority: row.priority as u8,

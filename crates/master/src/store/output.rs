@@ -239,7 +239,8 @@ impl ReadStore {
         Ok(found.flatten())
     }
 
-    /// The chunks in the database from the one that contains `offset` on, in order and packed, at most `limit`.
+    /// The chunks in the database from the one that contains `offset` on, or else from the next one, in order and packed, at
+    /// most `limit`. Empty if none ends after `offset`.
     ///
     /// # Errors
     /// When the database does not answer or a chunk is damaged.
@@ -251,7 +252,7 @@ impl ReadStore {
     ) -> Result<Vec<ChunkRow>, StoreError> {
         let rows: Vec<ReadChunk> = sqlx::query_as(
             "SELECT start_offset, payload_bytes, lines_before, lines, encoding, body FROM output_chunks \
-             WHERE task_id = $1 AND attempt = $2 AND start_offset >= COALESCE(( \
+             WHERE task_id = $1 AND attempt = $2 AND start_offset + payload_bytes > $3 AND start_offset >= COALESCE(( \
                  SELECT start_offset FROM output_chunks WHERE task_id = $1 AND attempt = $2 AND start_offset <= $3 \
                  ORDER BY start_offset DESC LIMIT 1), 0) \
              ORDER BY start_offset LIMIT $4",

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::Utc;
-use gaffer_domain::conditions::waits_for;
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::task::StateName;
@@ -253,7 +252,7 @@ impl ReadStore {
             .bind(era)
             .fetch_all(&self.pool)
             .await?;
-        self.as_specified(job, tasks).await
+        self.with_items(job, tasks).await
     }
 
     /// Placed tasks that have not started and for which the worker has reported progress, latest first. Searches the
@@ -297,18 +296,18 @@ impl ReadStore {
         let Ok(index) = i32::try_from(index) else { return Ok(None) };
         let Some(era) = self.era_of_job(job).await? else { return Ok(None) };
         let sql = format!("{TASKS} WHERE t.job_id = $1 AND d.name = $2 AND t.index = $3 AND t.era = $4");
-        let task = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        let task: Option<Task> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(name)
             .bind(index)
             .bind(era)
             .fetch_optional(&self.pool)
             .await?;
-        Ok(self.as_specified(job, task.into_iter().collect()).await?.pop())
+        Ok(self.with_items(job, task.into_iter().collect()).await?.pop())
     }
 
-    /// Adds to tasks of a job what its specification says of them: their items, and what the blocked ones wait for.
-    async fn as_specified(&self, job: JobId, mut tasks: Vec<Task>) -> Result<Vec<Task>, StoreError> {
+    /// Adds the items of tasks of a job, which are in its specification.
+    async fn with_items(&self, job: JobId, mut tasks: Vec<Task>) -> Result<Vec<Task>, StoreError> {
         if tasks.is_empty() {
             return Ok(tasks);
         }
@@ -316,12 +315,6 @@ impl ReadStore {
         for task in &mut tasks {
             task.item =
                 spec.tasks.get(task.position as usize).and_then(|definition| definition.item(task.index));
-        }
-        let mut known: HashMap<i16, String> = HashMap::new();
-        for task in tasks.iter_mut().filter(|task| task.state == StateName::Blocked) {
-            let waits =
-                known.entry(task.position).or_insert_with(|| waits_for(&spec, task.position as usize));
-            task.waits_for = Some(waits.clone()).filter(|waits| !waits.is_empty());
         }
         Ok(tasks)
     }
@@ -335,7 +328,7 @@ impl ReadStore {
         let found: Option<Task> =
             sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_optional(&self.pool).await?;
         let Some(found) = found else { return Ok(None) };
-        Ok(self.as_specified(found.job, vec![found]).await?.pop())
+        Ok(self.with_items(found.job, vec![found]).await?.pop())
     }
 
     /// The numbers of the latest attempts of a task, latest first. Numbers may be left out.

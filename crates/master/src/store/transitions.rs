@@ -14,7 +14,7 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use gaffer_domain::conditions::{Standing, StopRequest};
+use gaffer_domain::conditions::{Standing, StopScope};
 use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{DefinitionRef, Receipt};
 use gaffer_domain::reason::{AttemptEnd, Reason, ReasonCode};
@@ -35,7 +35,7 @@ use by_index::ByIndex;
 
 pub use batch::{
     Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartFacts, StartOrder,
-    StopJob, StopResult, Unfinished,
+    StopJob, StopResult, Unfinished, Walk,
 };
 
 /// Event text for an attempt whose stored output has another checksum than its worker reported.
@@ -87,8 +87,8 @@ struct JobWork {
     started_at: Option<Time>,
     finished_at: Option<Time>,
     stop_message: Option<String>,
-    /// The stop is for the cleaning-up tasks, too.
-    stops_everything: bool,
+    /// The stop is for the tasks that clean up, too.
+    force: bool,
     reason: Option<Reason>,
     /// What of this is stored already.
     stored: StoredJob,
@@ -103,7 +103,7 @@ struct StoredJob {
     state: JobState,
     started_at: Option<Time>,
     stop_message: Option<String>,
-    stops_everything: bool,
+    force: bool,
     reason: Option<Reason>,
 }
 
@@ -157,7 +157,7 @@ impl Store {
     /// harm, as what has happened already is rejected by the rules.
     pub async fn tasks_apply(&self, batch: &Batch, now: Time) -> Result<Outcome, StoreError> {
         let mut tx = self.begin_short().await?;
-        let mut work = Work { slice_room: SLICE_TASKS, ..Work::default() };
+        let mut work = Work { slice_room: batch.slice_tasks, ..Work::default() };
         work.load(&mut tx, &self.specs, batch).await?;
         if batch.passes_over_locked {
             work.pass_over_locked(&mut tx).await?;
@@ -183,9 +183,10 @@ impl Store {
         outcome.slices = batch.slices.iter().map(|slice| work.slice_result(slice.job)).collect();
         outcome.busy = work.busy.into_iter().collect();
         let is_stopping = |job: &JobId| work.jobs.get(job).is_some_and(|job| job.stop_message.is_some());
-        outcome.unfinished = work
-            .unfinished
-            .iter()
+        let is_stopped = |job: &JobId| batch.stops.iter().any(|stop| stop.job == *job);
+        let unfinished = work.unfinished.iter();
+        outcome.unfinished = unfinished
+            .filter(|job| !work.by_index.continued.contains(job) || is_stopped(job))
             .map(|job| Unfinished { job: *job, is_stopping: is_stopping(job) })
             .collect();
         for task in work.tasks.values().filter(|task| task.dirty) {
@@ -253,6 +254,9 @@ impl Work {
             let definition = &mut job.definitions[work.position];
             definition.change.counts.moved(before, after);
             definition.change.skipped += i64::from(change.task.state.is_skipped());
+            if after.is_final() {
+                self.by_index.note_end(work.job, work.position, work.index);
+            }
             self.changed.entered.add(after, 1);
             self.changed.waits.extend(wait_that_ended(&work.task.state, &change.attempt, &input.detail, now));
             work.since = now;
@@ -376,11 +380,11 @@ fn wait_that_ended(
 impl JobWork {
     /// Whether the job's own row is to be written. Most of what happens to its tasks leaves it as it is.
     fn is_changed(&self) -> bool {
-        let StoredJob { state, started_at, stop_message, stops_everything, reason } = &self.stored;
+        let StoredJob { state, started_at, stop_message, force, reason } = &self.stored;
         self.state != *state
             || self.started_at != *started_at
             || self.stop_message != *stop_message
-            || self.stops_everything != *stops_everything
+            || self.force != *force
             || self.reason != *reason
     }
 
@@ -393,17 +397,13 @@ impl JobWork {
         standing
     }
 
-    fn stop_request(&self) -> StopRequest {
-        match (&self.stop_message, self.stops_everything) {
-            (None, _) => StopRequest::None,
-            (Some(_), false) => StopRequest::AllButCleanup,
-            (Some(_), true) => StopRequest::Everything,
-        }
+    fn stop_scope(&self) -> StopScope {
+        StopScope::of(self.stop_message.is_some(), self.force)
     }
 
     /// Whether the job is being stopped, with the tasks of this definition.
     fn is_to_stop(&self, position: usize) -> bool {
-        self.spec.tasks.get(position).is_some_and(|definition| self.stop_request().covers(definition))
+        self.spec.tasks.get(position).is_some_and(|definition| self.stop_scope().covers(definition))
     }
 }
 

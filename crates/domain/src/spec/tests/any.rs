@@ -138,7 +138,7 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String], several: bool) -> 
     let when = if depends_on.is_empty() { When::Success } else { when };
     let policy = *[RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always]
         .choose(rng)
-        .filter(|_| !stdin)
+        .filter(|policy| !stdin && (when == When::Success || **policy != RestartPolicy::Always))
         .unwrap_or(&RestartPolicy::Never);
     let mut codes =
         |range: std::ops::Range<u8>| -> ExitCodes { range.filter(|_| rng.random_ratio(1, 50)).collect() };

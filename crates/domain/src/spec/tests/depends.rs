@@ -100,6 +100,28 @@ fn a_condition_needs_other_tasks_and_says_the_outcome_once() {
 }
 
 #[test]
+fn what_runs_after_the_others_runs_once_also_in_a_service() {
+    for when in ["always", "failure"] {
+        let spec = |restart: Value| {
+            let after = json!({"when": when, "restart": restart});
+            let mut spec = tasks_with(&[("serve", json!({})), ("after", after)]);
+            spec["type"] = json!("service");
+            spec
+        };
+        let policy = |restart| read(spec(restart)).tasks[1].restart.policy;
+        assert_eq!(policy(json!({"delay": "2s"})), RestartPolicy::Never);
+        assert_eq!(policy(json!({"on_exit": [75]})), RestartPolicy::OnFailure);
+        assert_eq!(policy(json!("on-failure")), RestartPolicy::OnFailure);
+        assert_eq!(read(spec(json!({}))).tasks[0].restart.policy, RestartPolicy::Always);
+        let runs_once = "a task with `when: always` or `when: failure` runs once: write `on-failure` or `never`, or leave the \
+                         policy out";
+        assert_eq!(mistake(spec(json!("always"))), format!("/tasks/1/restart: {runs_once}"));
+        let spelled_out = spec(json!({"policy": "always", "limit": 3}));
+        assert_eq!(mistake(spelled_out), format!("/tasks/1/restart/policy: {runs_once}"));
+    }
+}
+
+#[test]
 fn what_waits_for_all_others_is_no_part_of_a_circle() {
     let spec = tasks_with(&[
         ("a", json!({})),

@@ -98,7 +98,8 @@ const BEYOND_A_SCHEMA: &[&str] = &[
     "in the environment",
     "the array has",
     "alone needs `each`",
-    "may be live at once",
+    "maximum number of live tasks",
+    "runs once: write",
 ];
 
 /// The schema refuses what the reader refuses, but for mistakes that are beyond it.

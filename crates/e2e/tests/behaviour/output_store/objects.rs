@@ -9,7 +9,7 @@ use gaffer_e2e::raw_worker::hello;
 use gaffer_master::background::driver::Background as _;
 use gaffer_master::background::retention::Expiry;
 use gaffer_master::embedded_postgres::url_of_running;
-use gaffer_master::output_store::NewObject;
+use gaffer_master::store::StoreError;
 use gaffer_protocol::output::Stream;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -31,9 +31,8 @@ async fn is_deleted(scene: &mut Scene) {
     .await;
 }
 
-#[tokio::test]
-async fn a_deleted_job_takes_its_objects_along_and_a_store_that_is_away_is_asked_again() {
-    let mut scene = Scene::set(Kind::S3).await;
+async fn a_deleted_job_takes_its_objects_along(kind: Kind) {
+    let mut scene = Scene::set(kind).await;
     let gone = scene.run(&[(Stream::Stdout, b"gone\n".to_vec())]).await;
     let kept = scene.run(&[(Stream::Stdout, b"kept\n".to_vec())]).await;
     scene.move_all().await;
@@ -43,9 +42,12 @@ async fn a_deleted_job_takes_its_objects_along_and_a_store_that_is_away_is_asked
     is_deleted(&mut scene).await;
     assert_eq!(scene.count("output_objects").await, 1, "the row goes first");
     assert_eq!(scene.count("unused_objects").await, 1, "and the object is not forgotten");
-    assert_eq!(scene.objects().len(), 2);
+    let error = scene.unused().run_once().await.unwrap_err();
+    assert!(matches!(error, StoreError::ObjectsUnavailable { .. }), "{error}");
+    assert_eq!(scene.count("unused_objects").await, 1, "also not when it is asked for");
 
     scene.bring_store_back().await;
+    assert_eq!(scene.objects().len(), 2);
     eventually("the object is deleted", async || {
         scene.clean().await;
         (scene.objects().len() == 1).then_some(())
@@ -57,53 +59,92 @@ async fn a_deleted_job_takes_its_objects_along_and_a_store_that_is_away_is_asked
 }
 
 #[tokio::test]
+async fn a_deleted_job_takes_its_objects_along_and_an_s3_that_is_away_is_asked_again() {
+    Box::pin(a_deleted_job_takes_its_objects_along(Kind::S3)).await;
+}
+
+#[tokio::test]
+async fn a_deleted_job_takes_its_objects_along_and_a_directory_that_is_not_mounted_is_asked_again() {
+    Box::pin(a_deleted_job_takes_its_objects_along(Kind::Directory)).await;
+}
+
+#[tokio::test]
 async fn a_job_that_is_deleted_while_its_output_moves_leaves_nothing() {
     let mut scene = Scene::set(Kind::Directory).await;
     let job = scene.run(&[(Stream::Stdout, b"gone\n".to_vec())]).await;
-    scene
-        .sql(
-            "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                 PERFORM pg_advisory_xact_lock(77); RETURN NEW; END $$;
-             CREATE TRIGGER wait BEFORE INSERT ON output_objects FOR EACH ROW EXECUTE FUNCTION wait();
-             SELECT pg_advisory_lock(77)",
-        )
-        .await;
-    let mut mover = scene.mover();
-    let moving = tokio::spawn(async move { mover.run_once().await });
-    let mut database = PgConnection::connect(&scene.stage.database_url).await.unwrap();
-    eventually("its output is put into the store and about to be noted", async || {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO output_objects%' \
-                   AND wait_event_type = 'Lock' AND datname = current_database()";
-        let waiting: i64 = sqlx::query_scalar(sql).fetch_one(&mut database).await.unwrap();
-        (waiting == 1).then_some(())
-    })
-    .await;
+    let moving = scene.move_until_noted(scene.mover()).await;
     assert_eq!(scene.objects().len(), 1);
     assert_eq!(scene.stage.client.output(job).await, b"gone\n", "meanwhile it is where it was");
     delete(&scene.stage.client, job).await;
-    scene.sql("SELECT pg_advisory_unlock(77)").await;
-    moving.await.unwrap().unwrap();
+    scene.let_note(moving).await;
     is_deleted(&mut scene).await;
     scene.clean().await;
     assert_eq!((scene.count("output_objects").await, scene.objects().len()), (0, 0));
 }
 
 #[tokio::test]
-async fn output_that_was_joined_while_it_moved_is_moved_again() {
+async fn an_object_that_cannot_be_deleted_keeps_no_other_one() {
     let mut scene = Scene::set(Kind::Directory).await;
-    let job = scene.run(&[(Stream::Stdout, b"one\n".to_vec()), (Stream::Stdout, b"two\n".to_vec())]).await;
-    let attempt = scene.last.unwrap();
-    // As if they had been joined before the mover read them, and were read as they had been.
-    let store = scene.stage.running.control.store.clone();
-    store.output_compact(attempt).await.unwrap();
-    let chunks = store.output_part(attempt, 0, usize::MAX).await.unwrap();
-    assert_eq!(chunks.len(), 1);
-    let object = NewObject::of(store.output_directory().await.unwrap(), &chunks).unwrap();
-    assert!(!store.output_moved(&object.row, 2).await.unwrap(), "these are not the chunks that were read");
-    assert_eq!((scene.count("output_chunks").await, scene.count("output_objects").await), (1, 0));
+    let stuck = scene.run(&[(Stream::Stdout, b"stuck\n".to_vec())]).await;
+    let gone = scene.run(&[(Stream::Stdout, b"gone\n".to_vec())]).await;
+    let kept = scene.run(&[(Stream::Stdout, b"kept\n".to_vec())]).await;
     scene.move_all().await;
-    assert_eq!((scene.count("output_chunks").await, scene.count("output_objects").await), (0, 1));
-    assert_eq!(scene.stage.client.output(job).await, b"one\ntwo\n");
+    let [first, second, third] = scene.objects().try_into().unwrap();
+    // More than are deleted together, and before all others: a directory with a file is not deleted as an object.
+    let block = |path: &Path| {
+        std::fs::create_dir_all(path).unwrap();
+        std::fs::write(path.join("file"), "").unwrap();
+    };
+    std::fs::remove_file(&first).unwrap();
+    block(&first);
+    let root = scene.place.dir.path().join("root");
+    (0..300).for_each(|n| block(&root.join(format!("00000000-stuck/{n}"))));
+    scene
+        .sql("INSERT INTO unused_objects SELECT '00000000-stuck/' || n FROM generate_series(0, 299) n")
+        .await;
+    let unnamed = third.with_file_name(format!("1-1-0-{:032}", 1));
+    std::fs::copy(&third, &unnamed).unwrap();
+    age(&unnamed, 7);
+    delete(&scene.stage.client, stuck).await;
+    delete(&scene.stage.client, gone).await;
+    is_deleted(&mut scene).await;
+
+    let mut unused = scene.unused();
+    // Each run goes on after those that the run before could not delete.
+    for _ in 0..2 {
+        let error = unused.run_once().await.unwrap_err();
+        assert!(matches!(error, StoreError::ObjectsUnavailable { .. }), "{error}");
+    }
+    assert!(!second.exists(), "what can be deleted is deleted");
+    assert!(!unnamed.exists(), "the objects were listed all the same");
+    assert_eq!(scene.count("unused_objects").await, 301, "what could not be deleted is not forgotten");
+    assert_eq!(scene.stage.client.output(kept).await, b"kept\n");
+
+    std::fs::remove_dir_all(root.join("00000000-stuck")).unwrap();
+    std::fs::remove_dir_all(&first).unwrap();
+    scene.clean().await;
+    assert_eq!(scene.count("unused_objects").await, 0);
+}
+
+#[tokio::test]
+async fn eras_are_looked_through_from_their_beginning_in_whatever_order_they_are_dropped() {
+    let mut scene = Scene::set(Kind::Directory).await;
+    scene.objects_of_master().recognise(false).await.unwrap();
+    // As dropped eras leave it, of more objects than one look has.
+    let dropped = |era: i64, objects: i64| {
+        format!(
+            "INSERT INTO output_object_eras VALUES ({era}, {objects}, {objects});
+             INSERT INTO output_objects
+                 SELECT first_task({era}) + n, 1, 0, 1, 0, 0, 'none/{era}/' || n, 1, sha256('') FROM generate_series(1, {objects}) n"
+        )
+    };
+    scene.sql(&dropped(8, 600)).await;
+    let mut unused = scene.unused();
+    assert_eq!(unused.run_once().await.unwrap().done, 500);
+    scene.sql(&dropped(7, 3)).await;
+    while unused.run_once().await.unwrap().again_after.is_some() {}
+    assert_eq!(scene.count("output_objects").await, 0, "none is left out");
+    assert_eq!(scene.number("SELECT sum(objects)::bigint FROM output_object_eras").await, 0);
 }
 
 async fn open_era(scene: &Scene) {
@@ -283,6 +324,16 @@ async fn commands_know_of_output_in_object_storage() {
     assert_eq!(code, Some(0), "{out} {err}");
     let (_, out, _) = said(dev.cli(&["doctor"])).await;
     assert!(out.contains("✓ object storage: ") && out.contains(&url), "{out}");
+    sqlx::raw_sql("ALTER TABLE output_object_eras RENAME TO away")
+        .execute(&mut database(dir.path()).await)
+        .await
+        .unwrap();
+    let (code, out, _) = said(dev.cli(&["doctor"])).await;
+    assert!(code == Some(1) && out.contains("✗ object storage: the master could not check it"), "{out}");
+    sqlx::raw_sql("ALTER TABLE away RENAME TO output_object_eras")
+        .execute(&mut database(dir.path()).await)
+        .await
+        .unwrap();
     let (code, out, _) = said(dev.cli(&["retention", "preview"])).await;
     assert!(code == Some(0) && out.contains("IN OBJECTS"), "{out}");
 

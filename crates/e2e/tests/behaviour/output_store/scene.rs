@@ -11,14 +11,16 @@ use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::s3::S3Server;
 use gaffer_e2e::stage::Stage;
-use gaffer_master::background::driver::Background as _;
+use gaffer_master::background::driver::{Background as _, Ran};
 use gaffer_master::background::output_mover::OutputMover;
 use gaffer_master::background::unused_objects::UnusedObjects;
 use gaffer_master::output_store::{OutputStore, OutputStoreAddress, named_part};
-use gaffer_protocol::output::Stream;
+use gaffer_master::store::StoreError;
+use gaffer_protocol::output::{EncodedChunk, Stream};
 use gaffer_protocol::wire::{Hello, ToWorker};
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
+use tokio::task::JoinHandle;
 
 /// So much of an output is sent at once.
 const PIECE: usize = 128 << 10;
@@ -82,6 +84,9 @@ pub fn age(object: &Path, hours: u64) {
     let then = std::time::SystemTime::now() - std::time::Duration::from_secs(hours * 3_600);
     std::fs::File::options().write(true).open(object).unwrap().set_modified(then).unwrap();
 }
+
+/// A run of the mover that waits, and the mover.
+type Moving = JoinHandle<(OutputMover, Result<Ran, StoreError>)>;
 
 pub struct Scene {
     pub stage: Stage,
@@ -177,10 +182,44 @@ impl Scene {
         .await;
     }
 
+    /// Runs a mover until its first part is in the store and about to be noted, with its chunks locked.
+    pub async fn move_until_noted(&mut self, mut mover: OutputMover) -> Moving {
+        self.sql(
+            "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 PERFORM pg_advisory_xact_lock(77); RETURN NEW; END $$;
+             CREATE TRIGGER wait BEFORE INSERT ON output_objects FOR EACH ROW EXECUTE FUNCTION wait();
+             SELECT pg_advisory_lock(77)",
+        )
+        .await;
+        let moving = tokio::spawn(async move {
+            let ran = mover.run_once().await;
+            (mover, ran)
+        });
+        eventually("output is put into the store and about to be noted", async || {
+            let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO output_objects%' \
+                       AND wait_event_type = 'Lock' AND datname = current_database()";
+            let waiting: i64 = sqlx::query_scalar(sql).fetch_one(&mut self.database).await.unwrap();
+            (waiting == 1).then_some(())
+        })
+        .await;
+        moving
+    }
+
+    /// Lets it note what it has put into the store; returns how many parts it moved.
+    pub async fn let_note(&mut self, moving: Moving) -> (OutputMover, u64) {
+        self.sql("SELECT pg_advisory_unlock(77)").await;
+        let (mover, ran) = moving.await.unwrap();
+        (mover, ran.unwrap().done)
+    }
+
+    /// The loop that deletes unused objects.
+    pub fn unused(&self) -> UnusedObjects {
+        UnusedObjects::new(self.stage.running.control.store.clone(), self.objects_of_master())
+    }
+
     /// Deletes all objects that are unused; returns how many were.
     pub async fn clean(&self) -> u64 {
-        let store = self.stage.running.control.store.clone();
-        let mut unused = UnusedObjects::new(store, self.objects_of_master());
+        let mut unused = self.unused();
         let mut done = 0;
         loop {
             let ran = unused.run_once().await.unwrap();
@@ -224,6 +263,26 @@ impl Scene {
                    SELECT 'output', j.project_id, j.id, t.id, t.attempt, t.worker_id, '{}', 'refused'
                    FROM jobs j JOIN finished_tasks t ON t.job_id = j.id WHERE j.id = $1";
         sqlx::query(sql).bind(job).execute(&mut self.database).await.unwrap();
+    }
+
+    /// Puts a chunk in the place of those that it is made of.
+    pub async fn replace_chunks(&mut self, joined: &EncodedChunk, bytes: u64, lines: u32) {
+        let update = "UPDATE output_chunks SET payload_bytes = $4, lines = $5, encoding = $6, body = $7
+                      WHERE task_id = $1 AND attempt = $2 AND start_offset = $3";
+        let delete = "DELETE FROM output_chunks
+                      WHERE task_id = $1 AND attempt = $2 AND start_offset > $3 AND start_offset < $3 + $4";
+        let mut tx = self.database.begin().await.unwrap();
+        for (sql, rows) in [(update, 1), (delete, 1)] {
+            let AttemptRef { task, attempt } = joined.attempt;
+            let query = sqlx::query(sql).bind(task.0).bind(attempt as i32).bind(joined.offset as i64);
+            let query = query.bind(bytes as i64);
+            let query = match sql == update {
+                true => query.bind(lines as i32).bind(joined.encoding as i16).bind(&joined.body[..]),
+                false => query,
+            };
+            assert_eq!(query.execute(&mut *tx).await.unwrap().rows_affected(), rows);
+        }
+        tx.commit().await.unwrap();
     }
 
     pub async fn sql(&mut self, sql: &str) {

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use gaffer_domain::conditions::{Standing, StopRequest, Verdict, decide, judge_each};
+use gaffer_domain::conditions::{Standing, StopScope, Verdict, decide, judge_each};
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::reason::{LostCause, ProcessEnd};
 use gaffer_domain::task::{StateName, StopCause, Task, TaskState, apply};
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 
 use gaffer_e2e::eventually;
@@ -19,6 +19,8 @@ use gaffer_master::wakes::Wake;
 use sqlx::{Connection as _, PgConnection};
 
 use super::*;
+
+mod interleaved;
 
 /// The jobs of one history.
 const JOBS: usize = 3;
@@ -39,7 +41,7 @@ struct ModelJob {
     /// The tasks of each definition.
     tasks: Vec<Vec<TaskId>>,
     has_started: bool,
-    stop: StopRequest,
+    stop: StopScope,
 }
 
 /// What can be seen of a task from outside.
@@ -83,10 +85,10 @@ impl Model {
         if state.is_final() {
             return StopResult::Over(state);
         }
-        if stop.everything {
-            self.jobs[at].stop = StopRequest::Everything;
-        } else if self.jobs[at].stop == StopRequest::None {
-            self.jobs[at].stop = StopRequest::AllButCleanup;
+        if stop.force {
+            self.jobs[at].stop = StopScope::All;
+        } else if self.jobs[at].stop == StopScope::None {
+            self.jobs[at].stop = StopScope::AllButCleanup;
         }
         let job = &self.jobs[at];
         let stopped =
@@ -168,7 +170,7 @@ impl Model {
 
     fn job_state(&self, job: &ModelJob) -> JobState {
         let skipped = job.tasks.iter().map(|tasks| self.standing(tasks).skipped).sum();
-        JobState::of(&self.counts(job), skipped, job.has_started, job.stop != StopRequest::None)
+        JobState::of(&self.counts(job), skipped, job.has_started, job.stop != StopScope::None)
     }
 
     fn seen(&self) -> BTreeMap<TaskId, Seen> {
@@ -248,6 +250,8 @@ fn any_spec(rng: &mut StdRng) -> serde_json::Value {
         {"name": "f", "command": ["true"], "count": 2, "when": "always", "depends_on": ["a"]},
         {"name": "g", "command": ["true"], "count": count, "restart": restart, "depends_on": [same]},
         {"name": "h", "command": ["true"], "count": count, "depends_on": further},
+        {"name": "i", "command": ["true"], "count": count, "when": "always",
+            "depends_on": [{"task": "a", "index": "same"}, {"task": "h", "index": "same"}]},
     ]});
     if rng.random_ratio(1, 3) {
         job["max_failures"] = json!(rng.random_range(0..2));
@@ -255,6 +259,8 @@ fn any_spec(rng: &mut StdRng) -> serde_json::Value {
     if rng.random_ratio(1, 3) {
         job["tasks"][0]["max_failures"] = json!(rng.random_range(0..2));
     }
+    // What waits may be listed before what it waits for.
+    job["tasks"].as_array_mut().unwrap().shuffle(rng);
     job
 }
 
@@ -272,7 +278,7 @@ impl Bench {
                 tasks[position].push(task.id);
                 model.tasks.insert(task.id, Task::new(spec.tasks[position].waits_for_others(), now()));
             }
-            model.jobs.push(ModelJob { id, spec, tasks, has_started: false, stop: StopRequest::None });
+            model.jobs.push(ModelJob { id, spec, tasks, has_started: false, stop: StopScope::None });
         }
         model
     }
@@ -414,8 +420,8 @@ async fn history(bench: &Bench, workers: &[WorkerId], seed: u64) {
         let mut stops = Vec::new();
         if rng.random_ratio(1, 15) {
             let job = model.jobs.choose(rng).unwrap().id;
-            let everything = rng.random_ratio(1, 3);
-            stops.push(StopJob { job, project: bench.project, actor: "ana".into(), everything });
+            let force = rng.random_ratio(1, 3);
+            stops.push(StopJob { job, project: bench.project, actor: "ana".into(), force });
         }
         let (batch, now) = (batch(events, stops), now());
         if rng.random_ratio(1, 4) {

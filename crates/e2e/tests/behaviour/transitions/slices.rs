@@ -18,21 +18,25 @@ async fn counted(bench: &Bench, job: JobId, state: StateName) -> i64 {
 impl Bench {
     /// Goes on with a job to its end; returns how many slices that took.
     async fn slices(&self, job: JobId) -> usize {
-        let (mut after, mut slices) = (None, 0);
-        loop {
-            let batch = Batch { slices: vec![JobSlice { job, after }], ..Batch::default() };
+        self.slices_from(JobSlice { job, after: None }, SLICE_TASKS).await
+    }
+
+    async fn slices_from(&self, first: JobSlice, slice_tasks: usize) -> usize {
+        let mut next = first;
+        for slices in 1..=100 {
+            let batch = Batch { slices: vec![next], slice_tasks, ..Batch::default() };
             let outcome = self.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap();
-            slices += 1;
             match outcome.slices[..] {
-                [SliceResult::More(place)] => after = place,
+                [SliceResult::More(after)] => next.after = after,
                 [SliceResult::Done] => return slices,
                 ref other => panic!("{other:?}"),
             }
         }
+        panic!("it is never done")
     }
 
     async fn stop(&self, job: JobId) -> Outcome {
-        let stop = StopJob { job, project: self.project, actor: "ana".into(), everything: false };
+        let stop = StopJob { job, project: self.project, actor: "ana".into(), force: false };
         let batch = Batch { stops: vec![stop], ..Batch::default() };
         self.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap()
     }
@@ -205,4 +209,171 @@ async fn tasks_of_matching_indices_are_released_one_by_one_and_in_slices_when_al
     assert_eq!(counted(&bench, job, StateName::Blocked).await, 5);
     run(&each[MANY - 5..]).await;
     assert_eq!(counted(&bench, job, StateName::Blocked).await, 0);
+}
+
+impl Bench {
+    /// The tasks of a job by their address, as `a.0`.
+    async fn addresses(&self, job: JobId) -> std::collections::BTreeMap<String, TaskId> {
+        let tasks = self.store.task_list(job, &TaskFilter::default(), 500).await.unwrap();
+        tasks.into_iter().map(|task| (format!("{}.{}", task.definition, task.index), task.id)).collect()
+    }
+
+    /// How the tasks of one definition stand, in order.
+    async fn states_of(&self, job: JobId, definition: &str) -> Vec<String> {
+        let tasks = self.store.task_list(job, &TaskFilter::default(), 500).await.unwrap();
+        let of_it = tasks.into_iter().filter(|task| task.definition == definition);
+        of_it.map(|task| task.state.to_string()).collect()
+    }
+
+    /// Places a task in one batch, and has it exit in the next one, beside whatever else this has.
+    async fn end_with(&self, task: TaskId, code: i32, batch: Batch) -> Outcome {
+        self.apply(vec![(task, self.placed())]).await;
+        let event = self.exited(1, code);
+        let input = Input { task, event, actor: "test".into(), detail: Detail::None };
+        let batch = Batch { inputs: vec![input], ..batch };
+        self.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap()
+    }
+
+    async fn end(&self, task: TaskId, code: i32) {
+        self.end_with(task, code, Batch::default()).await;
+    }
+
+    /// One slice of this many tasks at most; returns what is to be asked for next.
+    async fn slice_of(&self, slice: JobSlice, slice_tasks: usize) -> JobSlice {
+        let batch = Batch { slices: vec![slice], slice_tasks, ..Batch::default() };
+        after(self.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap(), slice.job)
+    }
+}
+
+/// The next slice, where there is more.
+fn after(outcome: Outcome, job: JobId) -> JobSlice {
+    match outcome.slices[..] {
+        [SliceResult::More(after)] => JobSlice { job, after },
+        ref other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_waits_for_two_of_its_index_is_judged_when_the_second_ends_in_the_same_batch() {
+    let bench = bench().await;
+    let same = |task: &str, on: &str| json!({"task": task, "index": "same", "on": on});
+    let job = bench
+        .submit(json!({"tasks": [
+            {"name": "clean", "command": ["true"], "count": 2, "when": "always",
+                "depends_on": [{"task": "build", "index": "same"}, {"task": "test", "index": "same"}]},
+            {"name": "build", "command": ["true"], "count": 2},
+            {"name": "test", "command": ["true"], "count": 2, "depends_on": [same("build", "completed")]},
+        ]}))
+        .await;
+    // Its failure cancels `test.0`, which `clean.0` waits for, too.
+    bench.end(bench.addresses(job).await["build.0"], 1).await;
+    assert_eq!(bench.states_of(job, "test").await, ["cancelled", "blocked"]);
+    assert_eq!(bench.states_of(job, "clean").await, ["pending", "blocked"]);
+
+    // Listed in the order in which they run, and the second one ends by what becomes of a whole definition.
+    let job = bench
+        .submit(json!({"tasks": [
+            {"name": "a", "command": ["true"], "count": 2},
+            {"name": "g", "command": ["true"], "count": 2, "depends_on": [same("a", "completed")]},
+            {"name": "c", "command": ["true"], "count": 2, "depends_on": ["g"]},
+            {"name": "h", "command": ["true"], "count": 2, "depends_on": [same("a", "ended"), same("c", "ended")]},
+        ]}))
+        .await;
+    bench.end(bench.addresses(job).await["a.0"], 1).await;
+    assert_eq!(bench.states_of(job, "c").await, ["cancelled", "cancelled"]);
+    assert_eq!(bench.states_of(job, "h").await, ["pending", "blocked"]);
+    assert_eq!(bench.job_state(job).await, "running");
+}
+
+#[tokio::test]
+async fn what_comes_to_be_judged_while_slices_are_past_it_is_judged() {
+    let bench = bench().await;
+    let same = json!({"task": "each", "index": "same"});
+    let job = bench
+        .submit(json!({"tasks": [
+            {"name": "gate", "command": ["true"]},
+            {"name": "each", "command": ["true"], "count": 5},
+            {"name": "early", "command": ["true"], "count": 5, "depends_on": ["gate", same]},
+            {"name": "late", "command": ["true"], "count": 5, "depends_on": [same]},
+        ]}))
+        .await;
+    let ids = bench.addresses(job).await;
+    bench.end(ids["each.0"], 0).await;
+    assert_eq!(bench.states_of(job, "late").await[..2], ["pending", "blocked"]);
+    // As a new master does, which does not know what was looked at.
+    let next = bench.slice_of(JobSlice { job, after: None }, 2).await;
+    // Whether there is room to look at all of them in this batch, or not.
+    let batch = Batch { slices: vec![next], slice_tasks: 2, ..Batch::default() };
+    let next = after(bench.end_with(ids["gate.0"], 0, batch).await, job);
+    bench.slices_from(next, 2).await;
+    assert_eq!(bench.states_of(job, "early").await, ["pending", "blocked", "blocked", "blocked", "blocked"]);
+}
+
+#[tokio::test]
+async fn a_stop_reaches_all_tasks_wherever_the_slices_of_other_work_are() {
+    let bench = bench().await;
+    for force in [false, true] {
+        let job = bench
+            .submit(json!({"tasks": [
+                {"name": "first", "command": ["true"]},
+                {"name": "many", "command": ["true"], "count": 6, "depends_on": ["first"]},
+                {"name": "clean", "command": ["true"], "when": "always", "count": 6, "depends_on": ["first"]},
+            ]}))
+            .await;
+        let ids = bench.addresses(job).await;
+        let batch = Batch { slice_tasks: 2, ..Batch::default() };
+        let outcome = bench.end_with(ids["first.0"], 0, batch).await;
+        assert_eq!(outcome.unfinished, [Unfinished { job, is_stopping: false }]);
+        let slice = bench.slice_of(JobSlice { job, after: None }, 2).await;
+        assert_eq!(counted(&bench, job, StateName::Pending).await, 4);
+        let stop = StopJob { job, project: bench.project, actor: "ana".into(), force };
+        let batch = Batch { stops: vec![stop], slices: vec![slice], slice_tasks: 2, ..Batch::default() };
+        let outcome = bench.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap();
+        assert_eq!(outcome.stops, [StopResult::Stopping]);
+        assert_eq!(outcome.unfinished, [Unfinished { job, is_stopping: true }]);
+        let _ = after(outcome, job);
+        bench.slices(job).await;
+        assert_eq!(bench.states_of(job, "many").await, ["cancelled"; 6]);
+        let clean = if force { "cancelled" } else { "pending" };
+        assert_eq!(bench.states_of(job, "clean").await, [clean; 6]);
+    }
+}
+
+#[tokio::test]
+async fn a_forced_stop_reaches_also_those_tasks_that_the_slices_of_the_stop_have_left() {
+    let bench = bench().await;
+    let job = bench
+        .submit(json!({"tasks": [
+            {"name": "clean", "command": ["true"], "when": "always", "count": 3},
+            {"name": "many", "command": ["true"], "count": 8},
+        ]}))
+        .await;
+    let stop = |force| vec![StopJob { job, project: bench.project, actor: "ana".into(), force }];
+    let batch = Batch { stops: stop(false), slice_tasks: 2, ..Batch::default() };
+    bench.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap();
+    let slice = bench.slice_of(JobSlice { job, after: None }, 2).await;
+    let batch = Batch { stops: stop(true), slices: vec![slice], slice_tasks: 2, ..Batch::default() };
+    let next = after(bench.store.tasks_apply(&batch, chrono::Utc::now()).await.unwrap(), job);
+    bench.slices_from(next, 2).await;
+    assert_eq!(bench.states_of(job, "clean").await, ["cancelled"; 3]);
+    assert_eq!(bench.job_state(job).await, "cancelled");
+}
+
+#[tokio::test]
+async fn too_many_failures_stop_also_those_tasks_that_the_slices_of_their_release_are_past() {
+    let bench = bench().await;
+    let job = bench
+        .submit(json!({"tasks": [
+            {"name": "first", "command": ["true"]},
+            {"name": "many", "command": ["true"], "count": 8, "max_failures": 0, "depends_on": ["first"]},
+        ]}))
+        .await;
+    let ids = bench.addresses(job).await;
+    bench.end_with(ids["first.0"], 0, Batch { slice_tasks: 2, ..Batch::default() }).await;
+    let slice = bench.slice_of(JobSlice { job, after: None }, 2).await;
+    assert_eq!(counted(&bench, job, StateName::Pending).await, 4);
+    let batch = Batch { slices: vec![slice], slice_tasks: 2, ..Batch::default() };
+    let next = after(bench.end_with(ids["many.0"], 1, batch).await, job);
+    bench.slices_from(next, 2).await;
+    assert_eq!(bench.states_of(job, "many").await[1..], ["cancelled"; 7]);
 }

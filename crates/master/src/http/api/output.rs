@@ -205,7 +205,7 @@ async fn one_task(
         let begun = asked.begin(&views, actor.project, follows).await?;
         let mut response = search::Search::new(views, &task, None, wanted, begun).into_body().into_response();
         dress(&mut response, wanted.format);
-        response.headers_mut().insert(ATTEMPT, attempt.attempt.into());
+        response.headers_mut().insert(ATTEMPT, first.into());
         return Ok(Output(response));
     }
 
@@ -241,7 +241,7 @@ async fn one_task(
         Source { views, job, address: task.address, reader, more: None, wanted, ready: VecDeque::new() };
     *response.body_mut() = body(source);
     dress(&mut response, wanted.format);
-    response.headers_mut().insert(ATTEMPT, attempt.attempt.into());
+    response.headers_mut().insert(ATTEMPT, first.into());
     Ok(Output(response))
 }
 

@@ -52,7 +52,7 @@ pub async fn list(
     tasks::own_job(&views.reads, &actor, job).await?;
     let limit = params.limit()?;
     let filter = filter(&params)?;
-    let tasks = views.reads.task_list(job, &filter, limit + 1).await?;
+    let tasks = tasks::list(&views.reads, job, &filter, limit + 1).await?;
     let (tasks, next_cursor) = page_of_tasks(tasks, limit);
     let items: Vec<Task> = tasks.into_iter().map(bodies::task).collect();
     Ok(Listed::of(&params, Page { items, next_cursor }))

@@ -19,7 +19,7 @@ use super::frame::{Frame, SessionUser};
 use super::job_head::{
     JobHead, TASKS_LOOKED_AT, Top, VerdictRow, WaitingRow, failure, most_telling, waiting,
 };
-use super::job_tabs::{EventsTab, SpecTab, TasksTab};
+use super::job_tabs::{EventsTab, PictureTab, SpecTab, TasksTab};
 use super::jobs::curl;
 use super::log::{self, LogQuery, LogView};
 use super::page;
@@ -32,14 +32,20 @@ use crate::store::tasks::TaskFilter;
 use crate::views::Views;
 
 /// The tabs, as they stand in the address.
-const TABS: [(&str, &str); 4] =
-    [("output", "Output"), ("tasks", "Tasks"), ("events", "History"), ("spec", "Specification")];
+const TABS: [(&str, &str); 6] = [
+    ("output", "Output"),
+    ("tasks", "Tasks"),
+    ("graph", "Graph"),
+    ("timeline", "Timeline"),
+    ("events", "History"),
+    ("spec", "Specification"),
+];
 
 /// Reads what stands on top of a tab.
 async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -> Result<Top, Error> {
     let project = visitor.actor.project;
     let job = views.reads.job_get(project, job).await?.ok_or_else(|| jobs::no_job(job))?;
-    let tasks = views.reads.task_list(job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?;
+    let tasks = tasks::list(&views.reads, job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?;
     let only = if let [only] = tasks.as_slice() { Some(only) } else { None };
     let (waiting, verdicts) = waiting(views, project, &job, snapshot::NOW).await?;
     let tabs = TABS.map(|(value, name)| Choice {
@@ -90,12 +96,13 @@ pub async fn show(
     let job: JobId = id(&job, "job")?;
     let tab = params.text("tab").unwrap_or("output").to_owned();
     if !TABS.iter().any(|(name, _)| *name == tab) {
-        return Err(wrong("tab", &format!("no tab {tab:?}; expected output, tasks, events or spec")));
+        let tabs = "output, tasks, graph, timeline, events or spec";
+        return Err(wrong("tab", &format!("no tab {tab:?}; expected {tabs}")));
     }
     let params = match tab.as_str() {
         "tasks" => params.only(&["tab", "state", "cursor"], &[])?,
         "events" => params.only(&["tab", "cursor"], &[])?,
-        "spec" => params.only(&["tab"], &[])?,
+        "spec" | "graph" | "timeline" => params.only(&["tab"], &[])?,
         _ => params.only(&[&["tab"], &LogQuery::PARAMS[..]].concat(), &[])?,
     };
     let top = top(&views, &visitor, job, &tab).await?;
@@ -103,6 +110,8 @@ pub async fn show(
     match tab.as_str() {
         "tasks" => page(&TasksTab::new(&views, &site, frame, top, &params).await?),
         "events" => page(&EventsTab::new(&views, &site, &visitor.actor, frame, top, &params).await?),
+        "graph" => page(&PictureTab::graph(&views, &site, frame, top).await?),
+        "timeline" => page(&PictureTab::timeline(&views, &site, frame, top).await?),
         "spec" => {
             let spec = views.reads.job_specs(&[job], 0).await?.pop().unwrap_or_default();
             page(&SpecTab::new(&site, frame, top, &spec))

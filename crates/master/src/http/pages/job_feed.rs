@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
+use chrono::Utc;
 use gaffer_domain::job::JobState;
 use gaffer_domain::{AttemptRef, JobId, ProjectId};
 use serde_json::{Value, json};
@@ -22,6 +23,7 @@ use super::lines::Output;
 use super::rows::TaskRow;
 use super::stream::{Feed, Feeds, stream};
 use super::view::{self, Browser, View};
+use super::{job_graph, job_timeline};
 use crate::operations::output::attempt_of;
 use crate::operations::tasks::{self, Addressed};
 use crate::records::Job;
@@ -66,6 +68,8 @@ pub async fn live(
             }
         }
         "spec" => Tab::Nothing,
+        "graph" => Tab::Graph,
+        "timeline" => Tab::Timeline,
         tab => Tab::Output { is_task: tab == "task" },
     };
     let watched = match params.text("task") {
@@ -110,6 +114,8 @@ enum Tab {
     Output { is_task: bool },
     Tasks(TaskFilter),
     Events,
+    Graph,
+    Timeline,
     Nothing,
 }
 
@@ -203,10 +209,18 @@ impl JobFeed {
         let mut fields = self.head_fields(job).await?;
         fields["waits"] = json!(!why.is_empty());
         fields["compares"] = json!(!verdicts.is_empty());
+        // Each page puts its base path before the addresses in a picture.
+        match self.tab {
+            Tab::Graph => fields["picture"] = json!(job_graph::picture(&self.views, job, "").await?),
+            Tab::Timeline => {
+                fields["picture"] = json!(job_timeline::picture(&self.views, job, "", Utc::now()).await?);
+            }
+            _ => {}
+        }
         let mut view = view.fields(&fields).whole("waiting", &why).whole("verdicts", &verdicts);
         match &self.tab {
             Tab::Tasks(filter) => {
-                let tasks = self.views.reads.task_list(job.id, filter, PAGE_TASKS).await?;
+                let tasks = tasks::list(&self.views.reads, job.id, filter, PAGE_TASKS).await?;
                 let rows = task_rows(&tasks);
                 view = view.some("tasks", &rows, false).some("cells", &rows, false);
             }
@@ -220,7 +234,7 @@ impl JobFeed {
     async fn head_fields(&self, job: &Job) -> Result<Value, Error> {
         // Tasks are read only where one of them describes the whole job.
         let tasks = match job.task_counts.total() == 1 || job.state == JobState::Failed {
-            true => self.views.reads.task_list(job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?,
+            true => tasks::list(&self.views.reads, job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?,
             false => Vec::new(),
         };
         let only = if let [only] = tasks.as_slice() { Some(only) } else { None };

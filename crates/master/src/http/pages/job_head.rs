@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::super::error::Error;
 use super::format::{Elapsed, address, count, many, sentence};
-use super::lines::Output;
+use super::lines::{Output, read_or_problem};
 use super::rows::{Choice, Segment, TaskRow, TaskSummary, exit, labels, why};
 use super::view::Row;
 use crate::explain;
@@ -145,7 +145,7 @@ impl JobHead {
             rerun_of: job.rerun_of.map(|of| of.0),
             labels: labels(job),
             can_stop: !is_over && job.state != JobState::Stopping,
-            can_force: job.state == JobState::Stopping && job.has_cleanup,
+            can_force: job.state.can_force_stop(job.has_cleanup),
             can_rerun: is_over,
             can_rerun_failed: matches!(job.state, JobState::Failed | JobState::Cancelled) && tasks.total > 1,
             is_pinned: job.pinned,
@@ -211,13 +211,9 @@ pub async fn failure(views: &Arc<Views>, job: &Job, tasks: &[Task]) -> Result<Op
     let href = address(&format!("/jobs/{}", job.id), &[("task", whose)]);
     let lines = match task.attempt {
         0 => Vec::new(),
-        _ => match excerpt(views, &task).await {
-            // The rest of the page can be shown.
-            Err(Error::OutputUnavailable(why) | Error::OutputLost(why)) => {
-                let heading = format!("The output cannot be shown: {why}");
-                return Ok(Some(Failure { heading, href, lines: Vec::new() }));
-            }
-            lines => lines?,
+        _ => match read_or_problem(excerpt(views, &task).await)? {
+            Ok(lines) => lines,
+            Err(heading) => return Ok(Some(Failure { heading, href, lines: Vec::new() })),
         },
     };
     let has_errors = lines.iter().any(|(_, line)| line.origin != Origin::Stdout);

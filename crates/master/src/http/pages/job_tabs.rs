@@ -1,6 +1,7 @@
-//! The tabs Tasks, History and Specification of a job.
+//! The tabs Tasks, Graph, Timeline, History and Specification of a job.
 
 use askama::Template;
+use chrono::Utc;
 use gaffer_domain::task::StateName;
 use gaffer_protocol::ports::NamedPort;
 use serde_json::Value;
@@ -15,8 +16,9 @@ use super::frame::Frame;
 use super::job_head::{Top, task_rows};
 use super::jobs::curl;
 use super::rows::{Choice, EventRow, TaskRow, named_port};
-use crate::operations::Actor;
+use super::{job_graph, job_timeline};
 use crate::operations::events::from_now_on;
+use crate::operations::{Actor, tasks};
 use crate::records::TaskPorts;
 use crate::views::Views;
 
@@ -68,7 +70,7 @@ impl TasksTab {
         let here = format!("/jobs/{job}");
         let state = params.text("state").unwrap_or_default();
         let cursor = params.text("cursor").unwrap_or_default();
-        let tasks = views.reads.task_list(job, &filter(&params.given())?, PAGE_TASKS + 1).await?;
+        let tasks = tasks::list(&views.reads, job, &filter(&params.given())?, PAGE_TASKS + 1).await?;
         let (tasks, next) = page_of_tasks(tasks, PAGE_TASKS);
         let choice = |value: &str, name: String| Choice {
             name,
@@ -96,6 +98,48 @@ impl TasksTab {
             more: next.map(|next| address(&here, &[("tab", "tasks"), ("state", state), ("cursor", &next)])),
         })
     }
+}
+
+/// A tab with a picture.
+#[derive(Template)]
+#[template(path = "job_picture.html")]
+pub struct PictureTab {
+    frame: Frame,
+    top: Top,
+    heading: &'static str,
+    explained: &'static str,
+    /// As markup.
+    picture: String,
+}
+
+impl PictureTab {
+    /// What the tasks wait for.
+    pub async fn graph(views: &Views, site: &Site, frame: Frame, mut top: Top) -> Result<PictureTab, Error> {
+        let picture = job_graph::picture(views, &top.job, &frame.base.to_string()).await?;
+        describe(&mut top, site, "graph");
+        let explained = "each task is to the right of what it waits for";
+        Ok(PictureTab { picture, frame, top, heading: "Graph", explained })
+    }
+
+    /// When the tasks ran.
+    pub async fn timeline(
+        views: &Views,
+        site: &Site,
+        frame: Frame,
+        mut top: Top,
+    ) -> Result<PictureTab, Error> {
+        let picture = job_timeline::picture(views, &top.job, &frame.base.to_string(), Utc::now()).await?;
+        describe(&mut top, site, "timeline");
+        Ok(PictureTab { picture, frame, top, heading: "Timeline", explained: "since the job was submitted" })
+    }
+}
+
+/// Both pictures are of what is known of each task.
+fn describe(top: &mut Top, site: &Site, tab: &str) {
+    let job = top.job.id;
+    top.live = format!("/jobs/{job}/live?tab={tab}");
+    top.cli = format!("gaffer job {job}");
+    top.curl = curl(site, "GET", &format!("/jobs/{job}/tasks"));
 }
 
 #[derive(Template)]

@@ -6,6 +6,7 @@ use gaffer_domain::search::line_ends;
 use gaffer_domain::{AttemptRef, JobId};
 use gaffer_protocol::output::Chunk;
 
+use super::super::error::Error;
 use crate::output::{Piece, ReadFrom, TaskOutput, head};
 use crate::render::{Line, Renderer};
 use crate::store::StoreError;
@@ -21,6 +22,20 @@ const LONG_LINE_BYTES: u64 = 64 << 10;
 /// How far before the first line colours are tracked, in lines and in bytes.
 const LOOK_BACK_LINES: u64 = 100;
 const LOOK_BACK_BYTES: u64 = 512 << 10;
+
+/// What was read of the output, or why it cannot be read, as a sentence: the rest of the page can be shown.
+///
+/// # Errors
+/// With errors that do not concern the output alone.
+pub fn read_or_problem<T>(read: Result<T, impl Into<Error>>) -> Result<Result<T, String>, Error> {
+    match read.map_err(Into::into) {
+        Ok(read) => Ok(Ok(read)),
+        Err(Error::OutputUnavailable(why) | Error::OutputLost(why)) => {
+            Ok(Err(format!("The output cannot be read: {why}.")))
+        }
+        Err(error) => Err(error),
+    }
+}
 
 /// One attempt's output.
 #[derive(Debug, Clone)]

@@ -15,7 +15,7 @@ use super::super::error::Error;
 use super::super::params::{Params, id, wrong};
 use super::format::{address, bytes, count, many};
 use super::frame::SessionUser;
-use super::lines::{Output, Window};
+use super::lines::{Output, Window, read_or_problem};
 use super::log_search::{self, Links, LogSearch, Searched};
 use super::rows::Choice;
 use super::stream_lines::StreamLines;
@@ -129,14 +129,13 @@ pub async fn view(
     let mut problem = None;
     let window = match (attempt.attempt, &wish.q) {
         (0, _) | (_, Some(_)) => StreamLines::default(),
-        (_, None) => match read_lines(&output, wish.only, wish.at, wish.before, PAGE_LINES).await {
-            // The rest of the page can be shown.
-            Err(Error::OutputUnavailable(why) | Error::OutputLost(why)) => {
-                problem = Some(format!("The output cannot be shown: {why}."));
+        (_, None) => {
+            let read = read_lines(&output, wish.only, wish.at, wish.before, PAGE_LINES).await;
+            read_or_problem(read)?.unwrap_or_else(|told| {
+                problem = Some(told);
                 StreamLines::default()
-            }
-            window => window?,
-        },
+            })
+        }
     };
     let (first, last) = (window.first(), window.last());
     let only = wish.only.map(Stream::as_str).unwrap_or_default();

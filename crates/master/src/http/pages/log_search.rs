@@ -9,11 +9,11 @@ use gaffer_protocol::output::Stream;
 
 use super::super::error::Error;
 use super::format::{bytes, count};
+use super::lines::read_or_problem;
 use crate::output::ReadFrom;
 use crate::render::{Line, Renderer};
 use crate::search::{OutputSearch, SearchPiece, SearchRequest, StopReason, Written};
 use crate::search_budget::Lasting;
-use crate::store::StoreError;
 use crate::views::Views;
 
 /// Lines on a page.
@@ -94,14 +94,13 @@ pub async fn search(
     let mut search = OutputSearch::new(views.clone(), searched.job, searched.attempt.task, request);
     let mut is_all = true;
     loop {
-        let piece = match search.next(&mut budget).await {
+        let piece = match read_or_problem(search.next(&mut budget).await)? {
             Ok(Some(piece)) => piece,
             Ok(None) => break,
-            Err(StoreError::ObjectsUnavailable { told: why, .. } | StoreError::ObjectLost(why)) => {
-                shown.error = Some(format!("The output cannot be searched: {why}."));
+            Err(problem) => {
+                shown.error = Some(problem);
                 return Ok(shown);
             }
-            Err(error) => return Err(error.into()),
         };
         match piece {
             SearchPiece::Lines(_, lines) => shown.lines.extend(lines.into_iter().filter_map(|found| {

@@ -1,6 +1,6 @@
 //! Rows of lists, with the same values and names for templates and streams.
 
-use gaffer_domain::job::JobState;
+use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::task::StateName;
 use gaffer_protocol::ports::NamedPort;
 use serde::Serialize;
@@ -84,16 +84,7 @@ pub struct TaskSummary {
 impl TaskSummary {
     /// Of one job.
     pub fn of(job: &Job) -> TaskSummary {
-        let n = |state| job.task_counts.get(state).unsigned_abs();
-        TaskSummary {
-            total: job.task_counts.total().unsigned_abs(),
-            completed: n(StateName::Completed),
-            failed: n(StateName::Failed),
-            cancelled: n(StateName::Cancelled),
-            running: n(StateName::Running),
-            stopping: n(StateName::Stopping),
-            waiting: n(StateName::Pending) + n(StateName::Blocked) + n(StateName::Scheduled),
-        }
+        TaskSummary::from(&job.task_counts)
     }
 
     /// Tasks that completed, of all.
@@ -101,11 +92,11 @@ impl TaskSummary {
         format!("{}/{}", many(self.completed), many(self.total))
     }
 
-    /// How a completed job ended. Those that were cancelled were not needed.
+    /// How a completed job ended. Those that were cancelled were skipped.
     pub fn outcome(&self) -> String {
         match self.cancelled {
             0 => format!("all {} completed", count(self.total, "task")),
-            n => format!("{} completed, {} not needed", count(self.completed, "task"), many(n)),
+            n => format!("{} completed, {} skipped", count(self.completed, "task"), many(n)),
         }
     }
 
@@ -128,6 +119,21 @@ impl TaskSummary {
             at += width;
         }
         segments
+    }
+}
+
+impl From<&TaskCounts> for TaskSummary {
+    fn from(counts: &TaskCounts) -> TaskSummary {
+        let n = |state| counts.get(state).unsigned_abs();
+        TaskSummary {
+            total: counts.total().unsigned_abs(),
+            completed: n(StateName::Completed),
+            failed: n(StateName::Failed),
+            cancelled: n(StateName::Cancelled),
+            running: n(StateName::Running),
+            stopping: n(StateName::Stopping),
+            waiting: n(StateName::Pending) + n(StateName::Blocked) + n(StateName::Scheduled),
+        }
     }
 }
 

@@ -6,11 +6,11 @@ use gaffer_domain::{AttemptRef, JobId, TaskId, Time};
 use super::super::{ReadStore, Store, StoreError};
 use super::ChunkRow;
 
-/// The most tasks of a job that are looked at together.
+/// Maximum number of tasks of a job that are looked at together.
 const PAGE_TASKS: i64 = 200;
-/// Chunks that are read together; each has at most 256 KiB.
+/// Number of chunks that are read together; each has at most 256 KiB.
 const READ_CHUNKS: u32 = 8;
-/// The most chunks of a part. Reading any of them means reading the part.
+/// Maximum number of chunks of a part. Reading any of them means reading the part.
 const MOST_CHUNKS: usize = 512;
 
 /// A finished job whose output has not been moved.
@@ -35,7 +35,8 @@ pub struct MovablePage {
     pub next: Option<TaskPlace>,
 }
 
-/// Task, attempt, bytes as its worker reported them, bounds of what is stored, and whether it has dead letters.
+/// Task, attempt, bytes as its worker reported them, where the first chunk begins, where the stored output ends, and whether it
+/// has dead letters.
 type AttemptRow = (i64, i32, Option<i64>, i64, i64, bool);
 
 impl ReadStore {
@@ -84,7 +85,10 @@ impl ReadStore {
         .await?;
         let ids: Vec<i64> = tasks.iter().map(|(id, ..)| *id).collect();
         let rows: Vec<AttemptRow> = sqlx::query_as(
-            "SELECT asked.task, a.attempt, a.output_bytes, first.start_offset, last.bytes, EXISTS (SELECT FROM dead_letters d \
+            "SELECT asked.task, a.attempt, a.output_bytes, first.start_offset, GREATEST(last.bytes, ( \
+                 SELECT start_offset + payload_bytes FROM output_objects WHERE task_id = asked.task AND attempt = a.attempt \
+                     ORDER BY start_offset DESC LIMIT 1)), \
+                 EXISTS (SELECT FROM dead_letters d \
                  WHERE d.task_id = asked.task AND d.attempt = a.attempt AND d.kind = 'output') \
              FROM UNNEST($1::bigint[]) AS asked(task) \
              CROSS JOIN LATERAL (SELECT attempt, output_bytes FROM attempts WHERE task_id = asked.task AND era = $2 OFFSET 0) a \
@@ -131,7 +135,7 @@ impl ReadStore {
             let from = part.last().map_or(offset, ChunkRow::end);
             let read = self.output_read(attempt, from, READ_CHUNKS).await?;
             let is_last = read.len() < READ_CHUNKS as usize;
-            for chunk in read.into_iter().filter(|chunk| chunk.end() > from) {
+            for chunk in read {
                 let is_next = part.last().is_none_or(|last| last.end() == chunk.chunk.offset);
                 if !is_next || bytes >= most_bytes || part.len() >= MOST_CHUNKS {
                     return Ok(part);

@@ -5,7 +5,7 @@ use sqlx::{FromRow, PgConnection};
 
 use super::super::{ReadStore, Store, StoreError, WriteStore};
 
-/// The most objects of a dropped era that one transaction looks at.
+/// Maximum number of objects of a dropped era that one transaction looks at.
 const SLICE_OBJECTS: i64 = 500;
 
 /// An object with a part of an attempt's output.
@@ -82,13 +82,16 @@ pub struct MovedOutput {
     pub object_bytes: i64,
 }
 
+/// An object of a dropped era: task, attempt and offset.
+pub type ObjectPlace = (i64, i32, i64);
+
 /// How far one look through a dropped era got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EraLook {
     /// Objects that are unused now.
     pub removed: u64,
-    /// Task, attempt and offset of the last object; none at the end.
-    pub next: Option<(i64, i32, i64)>,
+    /// The last object; none at the end.
+    pub next: Option<ObjectPlace>,
 }
 
 /// Takes rows of `gone` (`task_id`, `name`, `object_bytes`) away: their objects are unused from then on.
@@ -209,12 +212,13 @@ impl ReadStore {
         .await?)
     }
 
-    /// Some objects that are to be deleted from the store.
+    /// The next objects, by name, that are to be deleted from the store; `after` is the last one seen.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn objects_unused(&self, most: u32) -> Result<Vec<String>, StoreError> {
-        Ok(sqlx::query_scalar("SELECT name FROM unused_objects ORDER BY name LIMIT $1")
+    pub async fn objects_unused(&self, after: Option<&str>, most: u32) -> Result<Vec<String>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT name FROM unused_objects WHERE name > $1 ORDER BY name LIMIT $2")
+            .bind(after.unwrap_or_default())
             .bind(i64::from(most))
             .fetch_all(&self.pool)
             .await?)
@@ -304,7 +308,7 @@ impl Store {
     pub async fn era_look_through(
         &self,
         era: i64,
-        after: Option<(i64, i32, i64)>,
+        after: Option<ObjectPlace>,
     ) -> Result<EraLook, StoreError> {
         let (task, attempt, offset) = after.unwrap_or((i64::MIN, 0, 0));
         let mut tx = self.begin().await?;

@@ -13,10 +13,11 @@ use gaffer_protocol::ports::NamedPort;
 use gaffer_protocol::wire::{ContainerFacts, Ended};
 
 use super::super::output::{ChunkRow, ReceivedOutput};
+use super::SLICE_TASKS;
 use crate::records::{LiveChange, TaskChanges};
 
 /// Changes applied together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Batch {
     /// Events, in the order in which they happened.
     pub inputs: Vec<Input>,
@@ -29,6 +30,21 @@ pub struct Batch {
     /// Whether a job is left alone if another transaction holds a task of it, as one that is held itself always is. To find
     /// that out locks each task, which writes its row: for a batch that has met such a lock.
     pub passes_over_locked: bool,
+    /// Maximum number of tasks to change for stops and dependencies; what is left is told as [`Outcome::unfinished`].
+    pub slice_tasks: usize,
+}
+
+impl Default for Batch {
+    fn default() -> Batch {
+        Batch {
+            inputs: Vec::new(),
+            stops: Vec::new(),
+            slices: Vec::new(),
+            chunks: Vec::new(),
+            passes_over_locked: false,
+            slice_tasks: SLICE_TASKS,
+        }
+    }
 }
 
 /// The next part of a job that is too large to be stopped, or to have its dependencies settled, in one transaction.
@@ -47,15 +63,28 @@ pub struct Unfinished {
     pub is_stopping: bool,
 }
 
-/// Where a task is in its job, in the order in which slices go through it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Where the slices of a job are: the last task that they have looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
+    /// What they look for. Of anything else they have looked at no task.
+    pub walk: Walk,
     /// Of its definition.
     pub position: u16,
     /// In its definition.
     pub index: u32,
-    /// Whether the slices go through tasks that each wait for one of their index, which all stay where they are.
-    pub by_index: bool,
+}
+
+/// Which tasks of a job slices look for, in the order of their definitions and indices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Walk {
+    /// Those that the stop of the job is for.
+    Stop,
+    /// The blocked tasks of one definition, which all run, or never will.
+    Blocked,
+    /// The tasks of one definition that have not ended, to be stopped.
+    Unended,
+    /// The blocked tasks that each wait for tasks of their index. Most of them stay blocked.
+    ByIndex,
 }
 
 /// What became of a slice.
@@ -106,8 +135,8 @@ pub struct StopJob {
     pub job: JobId,
     pub project: ProjectId,
     pub actor: Arc<str>,
-    /// Also the tasks that clean up after the others.
-    pub everything: bool,
+    /// Also the tasks that clean up.
+    pub force: bool,
 }
 
 /// What became of a batch, once it is committed.
@@ -125,7 +154,8 @@ pub struct Outcome {
     pub jobs: Vec<JobId>,
     /// Jobs that another transaction holds: nothing of them has changed.
     pub busy: Vec<JobId>,
-    /// Jobs of which only a part was done, because they are too large for one transaction.
+    /// Jobs of which only a part was done, because they are too large for one transaction. A slice tells itself what is left,
+    /// unless its job was to be stopped in the same batch.
     pub unfinished: Vec<Unfinished>,
     /// Classes of which tasks have come to wait, and when the first of them may be placed.
     pub waiting: BTreeMap<i64, Time>,

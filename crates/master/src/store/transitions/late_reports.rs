@@ -1,8 +1,8 @@
 //! Reports of attempts that have ended by other reports.
 
-use gaffer_domain::AttemptRef;
-use gaffer_domain::reason::AttemptEnd;
+use gaffer_domain::reason::{AttemptEnd, Reason};
 use gaffer_domain::task::{Rejected, Report, TaskEvent};
+use gaffer_domain::{AttemptRef, policy};
 use sqlx::{FromRow, PgConnection};
 
 use super::super::StoreError;
@@ -42,6 +42,7 @@ impl Work {
         for (input, report, end) in late {
             let Some(work) = self.tasks.get(&input.task) else { continue };
             let Some(job) = self.jobs.get(&work.job) else { continue };
+            let Some(definition) = job.spec.tasks.get(work.position) else { continue };
             let is_of = |recorded: &&RecordedEnd| {
                 (recorded.task_id, recorded.attempt) == (input.task.0, report.attempt as i32)
             };
@@ -52,7 +53,8 @@ impl Work {
             if update.is_some_and(|update| update.end.as_ref() == Some(end)) {
                 continue;
             }
-            if recorded.worker_id != report.worker.0 || recorded.is(end) {
+            let is_known = recorded.is(end, policy::failure(&definition.restart, end));
+            if recorded.worker_id != report.worker.0 || is_known {
                 continue;
             }
             self.events.push(EventRow {
@@ -87,17 +89,10 @@ struct RecordedEnd {
 }
 
 impl RecordedEnd {
-    fn is(&self, end: &AttemptEnd) -> bool {
-        let reason = end.reason();
-        let same_reason = match &reason {
-            Some(reason) => {
-                self.reason_code.as_deref() == Some(reason.code.as_str())
-                    && self.reason_message.as_ref() == Some(&reason.message)
-            }
-            None => self.reason_code.is_none(),
-        };
-        // Recorded without a reason, it was an exit code that counts as success.
-        let same_reason = same_reason || self.reason_code.is_none();
-        self.exit_code == end.exit_code() && self.signal == end.signal() && same_reason
+    /// Whether it is that end, which is a failure for that reason. Without any, it was a success, or given back unstarted.
+    fn is(&self, end: &AttemptEnd, failure: Option<Reason>) -> bool {
+        let (code, message) = failure.map(|reason| (reason.code.as_str(), reason.message)).unzip();
+        (self.reason_code.as_deref(), &self.reason_message) == (code, &message)
+            && (self.exit_code, self.signal) == (end.exit_code(), end.signal())
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 
-use gaffer_domain::conditions::{Standing, StopRequest};
+use gaffer_domain::conditions::{Standing, StopScope};
 use gaffer_domain::policy::Repeats;
 use gaffer_domain::task::{AfterStop, StateName, StopCause, Task, TaskEvent, TaskState, Unseen};
 use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
@@ -13,7 +13,7 @@ use sqlx::{FromRow, PgConnection, Row as _};
 use super::super::StoreError;
 use super::super::forms::{known, reason_from};
 use super::super::specs::{SpecCache, spec_stand_in, specs_load};
-use super::{Batch, DefinitionWork, JobWork, Place, StopJob, StoredJob, TaskWork, Work, on_worker};
+use super::{Batch, DefinitionWork, JobSlice, JobWork, Place, StoredJob, TaskWork, Walk, Work, on_worker};
 
 #[derive(FromRow)]
 struct JobRow {
@@ -22,7 +22,8 @@ struct JobRow {
     state: String,
     started_at: Option<Time>,
     stop_message: Option<String>,
-    stops_everything: bool,
+    #[sqlx(rename = "stops_everything")]
+    force: bool,
     reason_code: Option<String>,
     reason_message: Option<String>,
     era: i64,
@@ -130,20 +131,24 @@ impl Work {
         let mut tasks: Vec<i64> = batch.inputs.iter().map(|input| input.task.0).collect();
         tasks.sort_unstable();
         tasks.dedup();
-        let stopped = batch.stops.iter().map(|stop| stop.job);
-        let whole: Vec<i64> =
-            stopped.chain(batch.slices.iter().map(|slice| slice.job)).map(|job| job.0).collect();
-        self.slices = batch.slices.iter().map(|slice| (slice.job, slice.after)).collect();
-        self.by_index.continued = self.slices.keys().copied().collect();
+        let stopped: BTreeSet<JobId> = batch.stops.iter().map(|stop| stop.job).collect();
+        self.by_index.continued = batch.slices.iter().map(|slice| slice.job).collect();
+        // A stop begins with the first task, wherever the slices are.
+        let from = |slice: &JobSlice| slice.after.filter(|_| !stopped.contains(&slice.job));
+        self.slices = batch.slices.iter().map(|slice| (slice.job, from(slice))).collect();
+        let whole: Vec<i64> = stopped.union(&self.by_index.continued).map(|job| job.0).collect();
 
         let workers = workers_chosen(batch);
         let mut locked = self.load_jobs(tx, specs, (&tasks, &whole), &workers).await?;
         locked.extend(self.load_finished(tx, specs, &tasks, &workers).await?);
         locked.sort_unstable();
         self.find_busy(tx, &locked, &whole).await?;
-        for job in whole {
-            let is_of = |stop: &StopJob| stop.job.0 == job && stop.everything;
-            self.load_stoppable(tx, JobId(job), batch.stops.iter().any(is_of)).await?;
+        for job in whole.into_iter().map(JobId) {
+            let force = batch.stops.iter().any(|stop| stop.job == job && stop.force);
+            let is_stopping = self.jobs.get(&job).is_some_and(|work| work.stop_message.is_some());
+            if is_stopping || stopped.contains(&job) {
+                self.load_stoppable(tx, job, force).await?;
+            }
         }
         Ok(())
     }
@@ -197,7 +202,7 @@ impl Work {
                 state: known("job state", &row.state)?,
                 started_at: row.started_at,
                 stop_message: row.stop_message,
-                stops_everything: row.stops_everything,
+                force: row.force,
                 reason: reason_from(row.reason_code, row.reason_message),
             };
             let job = JobWork {
@@ -208,7 +213,7 @@ impl Work {
                 started_at: stored.started_at,
                 finished_at: None,
                 stop_message: stored.stop_message.clone(),
-                stops_everything: stored.stops_everything,
+                force: stored.force,
                 reason: stored.reason.clone(),
                 stored,
                 definitions: Vec::with_capacity(spec.tasks.len()),
@@ -290,21 +295,14 @@ impl Work {
         &mut self,
         tx: &mut PgConnection,
         job: JobId,
-        everything: bool,
+        force: bool,
     ) -> Result<(), StoreError> {
-        let is_slice = self.slices.contains_key(&job);
         let Some(work) = self.jobs.get(&job) else { return Ok(()) };
-        if is_slice && work.stop_message.is_none() {
-            return Ok(());
-        }
-        let request = match everything || work.stops_everything {
-            true => StopRequest::Everything,
-            false => StopRequest::AllButCleanup,
-        };
+        let scope = StopScope::of(true, force || work.force);
         let definitions = work.spec.tasks.iter().enumerate();
-        let spared = definitions.filter(|(_, definition)| !request.covers(definition));
+        let spared = definitions.filter(|(_, definition)| !scope.covers(definition));
         let spared: Vec<i16> = spared.map(|(position, _)| position as i16).collect();
-        let after = self.slices.get(&job).copied().flatten();
+        let after = self.place_of(job, Walk::Stop);
         let sql = format!(
             "{LIVE_TASKS} WHERE job_id = $1 AND (position, index) > ($2, $3) \
                  AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving) \
@@ -318,15 +316,19 @@ impl Work {
             .bind(spared)
             .fetch_all(&mut *tx)
             .await?;
-        self.take_slice(job, rows, false)
+        self.take_slice(job, rows, Walk::Stop)
+    }
+
+    /// Where the slices of a job are, if that is on this walk: another one begins with the first task.
+    fn place_of(&self, job: JobId, walk: Walk) -> Option<Place> {
+        self.slices.get(&job).copied().flatten().filter(|place| place.walk == walk)
     }
 
     /// Keeps the rows of a slice; if they take all the room there is, more may be left.
-    fn take_slice(&mut self, job: JobId, rows: Vec<TaskRow>, by_index: bool) -> Result<(), StoreError> {
+    fn take_slice(&mut self, job: JobId, rows: Vec<TaskRow>, walk: Walk) -> Result<(), StoreError> {
         if let Some(last) = rows.last() {
             let (position, index) = (last.position as u16, last.index as u32);
-            let place = Place { position, index, by_index };
-            self.slices.insert(job, Some(place));
+            self.slices.insert(job, Some(Place { walk, position, index }));
         }
         if rows.len() >= self.slice_room {
             self.unfinished.insert(job);
@@ -342,7 +344,7 @@ impl Work {
         job: JobId,
         position: usize,
     ) -> Result<Vec<TaskId>, StoreError> {
-        self.load_slice(tx, BLOCKED_OF, job, position).await?;
+        self.load_slice(tx, BLOCKED_OF, Walk::Blocked, job, position).await?;
         Ok(self.tasks_of(job, position, |state| *state == TaskState::Blocked))
     }
 
@@ -353,7 +355,7 @@ impl Work {
         job: JobId,
         position: usize,
     ) -> Result<Vec<TaskId>, StoreError> {
-        self.load_slice(tx, UNENDED_OF, job, position).await?;
+        self.load_slice(tx, UNENDED_OF, Walk::Unended, job, position).await?;
         Ok(self.tasks_of(job, position, TaskState::can_be_stopped))
     }
 
@@ -361,11 +363,11 @@ impl Work {
         &mut self,
         tx: &mut PgConnection,
         sql: &'static str,
+        walk: Walk,
         job: JobId,
         position: usize,
     ) -> Result<(), StoreError> {
-        let after = self.slices.get(&job).copied().flatten();
-        let after = after.filter(|place| usize::from(place.position) == position && !place.by_index);
+        let after = self.place_of(job, walk).filter(|place| usize::from(place.position) == position);
         let after = after.map(|place| place.index);
         let rows: Vec<TaskRow> = sqlx::query_as(sql)
             .bind(job.0)
@@ -374,7 +376,7 @@ impl Work {
             .bind(self.slice_room as i64)
             .fetch_all(&mut *tx)
             .await?;
-        self.take_slice(job, rows, false)
+        self.take_slice(job, rows, walk)
     }
 
     /// Reads the next blocked tasks of a definition that are judged one by one, as many as there is room for, from where the
@@ -385,8 +387,7 @@ impl Work {
         job: JobId,
         position: usize,
     ) -> Result<Vec<u32>, StoreError> {
-        let after = self.slices.get(&job).copied().flatten().filter(|place| place.by_index);
-        let index = match after {
+        let index = match self.place_of(job, Walk::ByIndex) {
             Some(place) if usize::from(place.position) > position => return Ok(Vec::new()),
             Some(place) if usize::from(place.position) == position => place.index as i32,
             _ => -1,
@@ -399,7 +400,7 @@ impl Work {
             .fetch_all(&mut *tx)
             .await?;
         let indices = rows.iter().map(|row| row.index as u32).collect();
-        self.take_slice(job, rows, true)?;
+        self.take_slice(job, rows, Walk::ByIndex)?;
         Ok(indices)
     }
 

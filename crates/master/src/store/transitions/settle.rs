@@ -27,7 +27,7 @@ impl Work {
         }
         let message = StopCause::by(&stop.actor).message;
         job.stop_message.get_or_insert(message);
-        job.stops_everything |= stop.everything;
+        job.force |= stop.force;
         job.dirty = true;
         self.stop_tasks(stop.job, &stop.actor, now);
         StopResult::Stopping
@@ -125,7 +125,7 @@ impl Work {
         let decided = self.jobs.iter().filter(|(_, job)| job.dirty).flat_map(|(id, job)| {
             let standings: Vec<Standing> =
                 (0..job.definitions.len()).map(|position| job.standing(position)).collect();
-            let verdicts = conditions::decide(&job.spec, &standings, job.stop_request());
+            let verdicts = conditions::decide(&job.spec, &standings, job.stop_scope());
             verdicts.into_iter().map(|(position, verdict)| (*id, position, verdict))
         });
         // What exceeds the batch is left to further slices; but these do not know what has ended in this one.

@@ -233,7 +233,7 @@ struct JobColumns<'a> {
     started: Vec<Option<Time>>,
     finished: Vec<Option<Time>>,
     stops: Vec<Option<&'a str>>,
-    of_everything: Vec<bool>,
+    force: Vec<bool>,
     codes: Vec<Option<&'static str>>,
     messages: Vec<Option<&'a str>>,
 }
@@ -261,7 +261,7 @@ impl<'a> JobColumns<'a> {
             columns.started.push(job.started_at);
             columns.finished.push(job.finished_at);
             columns.stops.push(job.stop_message.as_deref());
-            columns.of_everything.push(job.stops_everything);
+            columns.force.push(job.force);
             // A reason is shown once the job is over; until then it is only remembered.
             columns.codes.push(job.reason.as_ref().map(|reason| reason.code.as_str()));
             columns.messages.push(job.reason.as_ref().map(|reason| reason.message.as_str()));
@@ -283,7 +283,7 @@ impl<'a> JobColumns<'a> {
             .bind(self.started)
             .bind(self.finished)
             .bind(self.stops)
-            .bind(self.of_everything)
+            .bind(self.force)
             .bind(self.codes)
             .bind(self.messages)
     }
